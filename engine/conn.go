@@ -1,0 +1,150 @@
+// A connection row: one negotiated socket, from adoption to close.
+//
+// Invariant: a row's socket is closed and the row given back only when the kernel holds no operation on it and no tag belongs to it
+// (join before close). receiving and sending are the whole ownership protocol with the kernel.
+//
+//	free -> open      adopt
+//	open -> leaving   the client said goodbye, or we shut down: what is in flight is answered, nothing more is read
+//	open, leaving -> closing   the link failed or was cut: nothing more is sent; wait for the kernel
+//	leaving -> closing         all is answered
+//	closing -> free            all is quiet
+
+package engine
+
+type connState uint8
+
+const (
+	connFree connState = iota
+	connOpen
+	connLeaving
+	connClosing
+)
+
+// receiving says which receive operation of a connection is with the kernel.
+type receiving uint8
+
+const (
+	receiveNone    receiving = iota
+	receivePoll              // waiting for the first byte, without any memory
+	receiveStage             // into the connection's stage
+	receivePayload           // straight into the lease of the request whose payload is arriving
+)
+
+type conn struct {
+	links      [connLinks]connLink
+	fd         int32
+	export     uint32
+	generation uint16
+	state      connState
+	reason     CloseReason
+	receiving  receiving
+	cancelling bool   // its receive is being taken back from the kernel
+	readable   bool   // a poll said that there is something to receive
+	capped     bool   // has as much in flight as one connection may
+	wants      region // what it starves for
+	idle       bool   // its receive was taken back: it has been silent for long
+	sending    bool
+	next       uint32 // free rows
+
+	stage      uint32 // none: holds none
+	start, end uint32 // bytes of the stage not parsed yet
+	body       uint32 // tag whose payload is arriving
+	bodyLeft   uint32 // bytes of it still to come
+
+	inflight uint32          // tags of this connection
+	leased   [regions]uint64 // bytes on lease to them
+	ready    list            // tags that are answered, in order of completion
+	sent     list            // tags whose replies are in the send that is in flight
+	iovFrom  uint32          // the send's iovecs [iovFrom, iovTo) are not sent yet
+	iovTo    uint32
+	sendLeft uint64 // bytes
+
+	// Times in nanoseconds of the loop's clock.
+	heard     int64 // the last bytes came
+	since     int64 // the header or payload that is arriving began to; 0: none is
+	sendSince int64 // the send that is in flight began
+	hungry    int64 // it began to wait for memory, a tag or a stage
+}
+
+// adopt gives a socket a row.
+func (l *loop) adopt(fd int32, export uint32) {
+	i := l.freeConn
+	must(i != none, "more connections than rows: the gate let one too many in")
+	c := &l.conns[i]
+	l.freeConn = c.next
+	*c = conn{fd: fd, export: export, generation: c.generation + 1, state: connOpen, stage: none, body: none, ready: empty, sent: empty, next: none, heard: l.now}
+	l.counters.Opened++
+	l.touch(i)
+}
+
+// connAt finds the row that a completion is about.
+func (l *loop) connAt(t token) (*conn, uint32) {
+	c := &l.conns[t.slot()]
+	must(c.state != connFree && c.generation == t.generation(), "a completion for a connection that is gone")
+	return c, t.slot()
+}
+
+// leave stops reading; what is in flight will be answered.
+func (l *loop) leave(i uint32, why CloseReason) {
+	c := &l.conns[i]
+	if c.state == connOpen {
+		c.state, c.reason = connLeaving, why
+		l.withdraw(i)
+		l.touch(i)
+	}
+}
+
+// fail cuts a connection: operations on its socket complete, nothing more is sent.
+func (l *loop) fail(i uint32, why CloseReason) {
+	c := &l.conns[i]
+	if c.state == connOpen || c.state == connLeaving {
+		if c.state == connOpen {
+			c.reason = why
+		}
+		c.state = connClosing
+		l.withdraw(i)
+		l.kernel.Shutdown(c.fd)
+		l.touch(i)
+	}
+}
+
+// withdraw takes a connection that will read no more out of the queues for memory.
+func (l *loop) withdraw(i uint32) {
+	l.delist(&l.starved[l.conns[i].wants], linkStarved, i)
+	l.delist(&l.awaiting, linkAwaiting, i)
+}
+
+// depart moves a connection that is on its way out one step further.
+func (l *loop) depart(i uint32) {
+	c := &l.conns[i]
+	if c.state == connOpen || c.state == connFree {
+		return
+	}
+	if c.receiving != receivePayload { // else the kernel still writes into its lease
+		if c.body != none {
+			body := c.body
+			c.body, c.bodyLeft = none, 0
+			l.release(body)
+		}
+	}
+	if c.state == connLeaving && (c.inflight > 0 || c.sending) {
+		return
+	}
+	if c.state == connLeaving {
+		c.state = connClosing
+		l.kernel.Shutdown(c.fd)
+	}
+	for t := l.popTag(&c.ready); t != none; t = l.popTag(&c.ready) {
+		l.release(t)
+	}
+	if c.inflight > 0 || c.sending || c.receiving != receiveNone {
+		return
+	}
+	l.giveStage(i)
+	l.kernel.CloseFD(c.fd)
+	l.counters.Closed[c.reason]++
+	c.state = connFree
+	c.next = l.freeConn
+	l.freeConn = i
+	l.live.Add(-1)
+}

@@ -1,0 +1,63 @@
+// Counters are plain words that one loop writes; a copy leaves the loop by mail. Nothing on the path of a request is atomic for their sake.
+
+package engine
+
+// CloseReason says why a connection ended; every close is counted under exactly one.
+type CloseReason uint8
+
+const (
+	CloseDisconnect CloseReason = iota // the client sent NBD_CMD_DISC
+	CloseHangup                        // the client closed between two requests
+	CloseTruncated                     // the client closed inside a request
+	CloseReceive                       // receiving failed (reset by peer, timeout)
+	CloseSend                          // sending failed
+	CloseMagic                         // a request without NBD's magic: the stream cannot be trusted any more
+	CloseOversize                      // a refused payload too long to be worth draining
+	CloseStalled                       // held memory without moving while others waited for it
+	CloseShutdown                      // we are shutting down
+	CloseForced                        // the shutdown timeout ran out
+	closeReasons
+)
+
+var closeNames = [closeReasons]string{"disconnect", "hangup", "truncated", "receive", "send", "magic", "oversize", "stalled", "shutdown", "forced"}
+
+func (r CloseReason) String() string { return closeNames[r] }
+
+// commandSlots covers the commands of the protocol, 0 to 8; unknown ones are counted in slot 9.
+const commandSlots = 10
+
+// Counters of one loop, or of all. Bytes are payload bytes.
+type Counters struct {
+	Requests   [commandSlots]uint64 // by command
+	Errors     uint64               // replies with an error
+	BytesRead  uint64
+	BytesWrite uint64
+	Turns      uint64
+	Sends      uint64 // SENDMSG operations; replies per send is the batching
+	Receives   uint64
+	Unaligned  uint64 // writes that had to read their first or last block first
+	Overlaps   uint64 // writes that waited for an earlier one on the same blocks
+	Starved    uint64 // times a connection waited for memory or a tag
+	Opened     uint64
+	Closed     [closeReasons]uint64
+}
+
+// add sums two loops.
+func (c *Counters) add(o *Counters) {
+	for i := range c.Requests {
+		c.Requests[i] += o.Requests[i]
+	}
+	for i := range c.Closed {
+		c.Closed[i] += o.Closed[i]
+	}
+	c.Errors += o.Errors
+	c.BytesRead += o.BytesRead
+	c.BytesWrite += o.BytesWrite
+	c.Turns += o.Turns
+	c.Sends += o.Sends
+	c.Receives += o.Receives
+	c.Unaligned += o.Unaligned
+	c.Overlaps += o.Overlaps
+	c.Starved += o.Starved
+	c.Opened += o.Opened
+}

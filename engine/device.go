@@ -1,0 +1,60 @@
+// A Device is what stands behind an export: a descriptor or a mapping, and the few facts about it that the data path needs.
+//
+// Invariant: a Device never changes after Start, except for its failed word, which only ever goes from 0 to 1 (a flush that failed stays
+// failed until the export is opened again: after fsync has reported an error once, the kernel forgets it, and a second fsync that succeeds proves nothing).
+
+package engine
+
+import (
+	"sync/atomic"
+
+	"ringnbd/engine/uring"
+	"ringnbd/proto"
+)
+
+// Kind says which family of operations reaches a Device.
+type Kind uint8
+
+const (
+	File   Kind = iota // a regular file: reads, writes, fsync, fallocate
+	Block              // a block device: as File, with discard
+	Null               // reads zeroes, drops writes; measures the engine without a disk
+	Memory             // an anonymous mapping
+)
+
+// Device describes one opened backing store. Offsets and lengths are bytes.
+type Device struct {
+	Kind Kind
+	FD   int    // descriptor of a File or Block, else -1
+	Size uint64 // bytes; a multiple of Block
+
+	// Block is the granularity that I/O on FD must keep: the logical block size with O_DIRECT, 1 for buffered files and for Null and Memory.
+	Block uint32
+
+	Direct    bool // opened with O_DIRECT
+	ReadOnly  bool
+	Punch     bool // fallocate(PUNCH_HOLE) works
+	ZeroRange bool // fallocate(ZERO_RANGE) works
+	FastZero  bool // zeroing is quicker than writing zeroes
+	Discard   bool // a Block device that takes discards
+
+	Memory *uring.Arena // the mapping of Kind Memory
+
+	failed atomic.Uint32
+}
+
+// Export is a Device under the facts that clients were told in the handshake.
+type Export struct {
+	proto.Facts
+	Device *Device
+}
+
+// Failed reports whether a flush of this device has failed since it was opened.
+func (d *Device) Failed() bool { return d.failed.Load() != 0 }
+
+// fail makes the failure of a flush sticky.
+func (d *Device) fail() { d.failed.Store(1) }
+
+// down and up round an offset to the device's granularity (a power of two).
+func (d *Device) down(off uint64) uint64 { return off &^ uint64(d.Block-1) }
+func (d *Device) up(off uint64) uint64   { return (off + uint64(d.Block-1)) &^ uint64(d.Block-1) }

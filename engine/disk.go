@@ -1,0 +1,190 @@
+// Segments: a wave is the disk operations of one step of a request, at most one per 1 MiB piece of its lease, all issued at once. The last one to
+// complete ends the step.
+//
+// Invariant: tag.left counts the segments that are with the kernel. A segment that comes back short, or with "try again", goes out again for the
+// rest; what is left then must still be whole blocks, else the file has been truncated under us.
+
+package engine
+
+import (
+	"golang.org/x/sys/unix"
+
+	"ringnbd/engine/uring"
+	"ringnbd/proto"
+)
+
+// maxSegments bounds a wave: the pieces of the longest request, rounded out to blocks.
+const maxSegments = maxRequest/pieceSize + 2
+
+// zeroWave is how many segments of zeroes one WRITE_ZEROES has in flight.
+const zeroWave = 8
+
+// segment is one disk operation: arena offset, place on the device, length.
+type segment struct {
+	at  uint64
+	off uint64
+	len uint32
+}
+
+// issueWave sends every piece of a request's lease to the disk, or fills it from there.
+func (l *loop) issueWave(t uint32) {
+	row := &l.tags[t]
+	row.retries, row.short = 0, false
+	off := row.lo
+	for piece := row.memory; piece != none; piece = l.leases.next[piece] {
+		n := min(row.hi-off, pieceSize)
+		l.issue(t, uint8(row.left), segment{l.leases.offset(piece), off, uint32(n)})
+		row.left++
+		off += n
+	}
+	must(off == row.hi, "a lease does not fit its request")
+}
+
+// edges says which blocks at the ends of a range are covered in part. When both ends lie in one block it is the head, if that is partial.
+func (l *loop) edges(row *tag, block uint64) (head, tail bool) {
+	head = row.Offset > row.lo
+	tail = row.Offset+row.Length < row.hi && !(head && row.hi-row.lo == block)
+	return head, tail
+}
+
+// issueEdges reads or writes those blocks, from or to the request's scratch: head first, tail behind it.
+func (l *loop) issueEdges(t uint32) {
+	row := &l.tags[t]
+	row.retries, row.short = 0, false
+	head, tail := l.edges(row, uint64(l.deviceOf(row).Block))
+	for part, wanted := range [2]bool{head, tail} {
+		if wanted {
+			row.left++
+			l.issue(t, uint8(part), l.segmentOf(row, uint8(part)))
+		}
+	}
+}
+
+// segmentOf computes a segment of the wave that is in flight.
+func (l *loop) segmentOf(row *tag, part uint8) segment {
+	switch row.step {
+	case stepRead, stepWrite:
+		piece := row.memory
+		for range part {
+			piece = l.leases.next[piece]
+		}
+		off := row.lo + uint64(part)<<pieceShift
+		return segment{l.leases.offset(piece), off, uint32(min(row.hi-off, pieceSize))}
+	case stepZeroes:
+		off := row.cursor + uint64(part)<<pieceShift
+		_, end := l.innerRange(row)
+		return segment{0, off, uint32(min(end-off, pieceSize))}
+	default: // the edges
+		block := uint64(l.deviceOf(row).Block)
+		at := l.leases.offset(row.scratch) + uint64(part)*block
+		if part == 0 {
+			return segment{at, row.lo, uint32(block)}
+		}
+		return segment{at, row.hi - block, uint32(block)}
+	}
+}
+
+// issue puts one segment, or what is left of it, into the submission queue.
+func (l *loop) issue(t uint32, part uint8, s segment) {
+	row := &l.tags[t]
+	d := l.deviceOf(row)
+	data := uint64(tokenOf(onDisk, part, row.generation, t))
+	file := l.shared.files[l.conns[row.conn].export]
+	buffer := uint16(s.at >> uring.BufferShift)
+	if row.step == stepRead || row.step == stepEdges || row.step == stepPatch {
+		uring.PrepReadFixed(l.sqe(), data, file, buffer, l.pool.Addr(s.at), s.len, s.off, 0)
+		return
+	}
+	var flags uint32
+	if row.Flags&proto.CmdFlagFUA != 0 && row.step == stepWrite && d.Kind != Memory {
+		flags = unix.RWF_DSYNC
+	}
+	uring.PrepWriteFixed(l.sqe(), data, file, buffer, l.pool.Addr(s.at), s.len, s.off, flags)
+}
+
+// segmentDone files the result of a segment; slices of long operations come here too.
+func (l *loop) segmentDone(tok token, res int32) {
+	t := tok.slot()
+	row := &l.tags[t]
+	must(row.generation == tok.generation() && row.left > 0, "a completion for a request that is gone")
+	if row.step == stepSlice {
+		l.sliceDone(t, res)
+		return
+	}
+	part := tok.part()
+	s := l.segmentOf(row, part)
+	if row.short {
+		done := l.progress[t][part]
+		s = segment{s.at + uint64(done), s.off + uint64(done), s.len - done}
+	}
+	block := l.deviceOf(row).Block
+	switch {
+	case res == int32(s.len):
+	case res > 0 && uint32(res) < s.len && uint32(res)%block == 0 && l.again(row):
+		l.continueSegment(t, part, s, uint32(res))
+		return
+	case (res == -int32(unix.EAGAIN) || res == -int32(unix.EINTR)) && l.again(row):
+		l.issue(t, part, s)
+		return
+	case res >= 0: // the end of the file is nearer than it was
+		row.errno = proto.EIO
+	default:
+		row.errno = l.diskError(row, res)
+	}
+	row.left--
+	if row.left == 0 {
+		l.stepDone(t)
+	}
+}
+
+// again bounds how often one wave is sent out anew.
+func (l *loop) again(row *tag) bool {
+	row.retries++
+	return row.retries <= maxRetries
+}
+
+// continueSegment sends out what is left of a segment after done more bytes of it.
+func (l *loop) continueSegment(t uint32, part uint8, s segment, done uint32) {
+	row := &l.tags[t]
+	if !row.short {
+		row.short = true
+		l.progress[t] = [maxSegments]uint32{}
+	}
+	l.progress[t][part] += done
+	l.issue(t, part, segment{s.at + uint64(done), s.off + uint64(done), s.len - done})
+}
+
+// diskError is what a failed disk operation means to the client. A write that should have been durable and failed has used up the kernel's only report of
+// it: later flushes must not succeed.
+func (l *loop) diskError(row *tag, res int32) proto.Errno {
+	errno := proto.FromSystem(-res)
+	if row.step == stepWrite && row.Flags&proto.CmdFlagFUA != 0 && errno == proto.EIO {
+		l.deviceOf(row).fail()
+	}
+	return errno
+}
+
+// merge completes the first and last block of an unaligned write with what was on the disk around it.
+func (l *loop) merge(row *tag) {
+	block := uint64(l.deviceOf(row).Block)
+	head, tail := l.edges(row, block)
+	old := l.pool.Bytes(l.leases.offset(row.scratch), int(2*block))
+	end := row.Offset + row.Length
+	if head {
+		first := l.pool.Bytes(l.leases.offset(row.memory), int(block))
+		copy(first[:row.Offset-row.lo], old)
+		if row.hi-row.lo == block {
+			copy(first[end-row.lo:], old[end-row.lo:block])
+		}
+	}
+	if tail {
+		piece := row.memory
+		for l.leases.next[piece] != none {
+			piece = l.leases.next[piece]
+		}
+		lastBlock := (row.hi - row.lo - block) & (pieceSize - 1)
+		last := l.pool.Bytes(l.leases.offset(piece)+lastBlock, int(block))
+		keep := row.hi - end
+		copy(last[block-keep:], old[2*block-keep:2*block])
+	}
+}

@@ -1,0 +1,313 @@
+// Engine: the loops, what they share, and the few calls that the control plane has for them.
+//
+// Invariant: everything in shared is fixed before the first loop turns, except the guard, which has its own rules, and Device.failed.
+
+package engine
+
+import (
+	"errors"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ringnbd/engine/uring"
+)
+
+// Config bounds an engine.
+type Config struct {
+	Loops          int    // threads with a ring each
+	Memory         uint64 // bytes that all loops together may use for connections and payloads
+	MaxConnections int    // at a time, all loops together
+}
+
+const (
+	ringEntries     = 512  // submissions that fit between two enters; more only make an enter earlier
+	ringCompletions = 8192 // above every tag, connection and long segment in flight at once; an overflow is kept by the kernel
+)
+
+// shared is what all loops see.
+type shared struct {
+	exports []Export
+	files   []uint32 // by export: the index of its descriptor in every ring
+	guard   *guard
+	loops   []*loop
+	discard bool // BLOCK_URING_CMD_DISCARD is there (Linux 6.12)
+}
+
+// Engine serves exports to adopted sockets.
+type Engine struct {
+	config   Config
+	shared   *shared
+	features string
+	stopped  sync.WaitGroup
+
+	mu      sync.Mutex
+	closing bool
+}
+
+var errFull = errors.New("the server has as many connections as it may (--max-connections)")
+var errClosing = errors.New("the server is shutting down")
+
+// ErrMemory says that Config.Memory is below MinMemory.
+var ErrMemory = errors.New("too little memory for the engine")
+
+// Start opens a ring and an arena for every loop and sets the loops turning.
+func Start(c Config, exports []Export) (*Engine, error) {
+	y, ok := layoutOf(c.Memory/uint64(c.Loops), connsPerLoop(c))
+	if !ok {
+		return nil, ErrMemory
+	}
+	e := &Engine{config: c, shared: newShared(exports, c.Loops)}
+	for id := range c.Loops {
+		l, err := newLoop(e.shared, uint32(id), y)
+		if err != nil {
+			e.stop()
+			return nil, err
+		}
+		e.shared.loops[id] = l
+		started := make(chan error)
+		e.stopped.Add(1)
+		go e.runLoop(l, started)
+		if err := <-started; err != nil {
+			e.stop()
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+func newShared(exports []Export, loops int) *shared {
+	s := &shared{exports: exports, files: make([]uint32, len(exports)), guard: newGuard(loops * tagsPerLoop), loops: make([]*loop, loops)}
+	var n uint32
+	for i := range exports {
+		s.files[i] = none
+		if exports[i].Device.FD >= 0 {
+			s.files[i] = n
+			n++
+		}
+	}
+	return s
+}
+
+func (s *shared) descriptors() []int32 {
+	var fds []int32
+	for i := range s.exports {
+		if fd := s.exports[i].Device.FD; fd >= 0 {
+			fds = append(fds, int32(fd))
+		}
+	}
+	return fds
+}
+
+// newLoop makes a loop's tables and arenas; its kernel is given to it afterwards.
+func newLoop(s *shared, id uint32, y layout) (*loop, error) {
+	l := &loop{shared: s, id: id, layout: y, dirty: empty, awaiting: empty, lru: empty, slicing: empty, grants: none, feeding: none}
+	l.starved = [regions]list{empty, empty}
+	var err error
+	if l.control, err = uring.NewArena(int(y.controlLen()), false); err != nil {
+		return nil, err
+	}
+	if l.pool, err = uring.NewArena(int(y.poolLen()), true); err != nil {
+		_ = l.control.Close()
+		return nil, err
+	}
+	l.leases = newLeasePool(zeroRegion, y.shortLen, y.longLen)
+	l.leases.arena = l.pool
+	l.conns, l.tags = make([]conn, y.conns), make([]tag, tagsPerLoop)
+	l.progress = make([][maxSegments]uint32, tagsPerLoop)
+	l.devices = make([]deviceRow, len(s.exports))
+	for i := range l.devices {
+		l.devices[i] = deviceRow{slice: firstSlice, flushing: empty, waiting: empty}
+	}
+	for i := range l.conns {
+		l.conns[i].next = uint32(i) + 1
+	}
+	l.conns[len(l.conns)-1].next = none
+	for i := range l.tags {
+		l.tags[i].next = uint32(i) + 1
+	}
+	l.tags[len(l.tags)-1].next = none
+	l.stages = make([]uint32, y.stages)
+	for i := range l.stages {
+		l.stages[i] = uint32(y.stages - 1 - i) // the lowest is lent first
+	}
+	return l, nil
+}
+
+// runLoop is a loop's thread, which belongs to its ring for good: a ring with a single issuer works on the thread that made it, and its requests end
+// with that thread.
+func (e *Engine) runLoop(l *loop, started chan<- error) {
+	defer e.stopped.Done()
+	runtime.LockOSThread()
+	ring, wakeFD, err := l.openRing()
+	if err != nil {
+		_ = l.pool.Close()
+		_ = l.control.Close()
+		started <- err
+		return
+	}
+	e.features = ring.Features().String()
+	e.shared.discard = ring.Features().Discard
+	started <- nil
+	defer func() {
+		if p := recover(); p != nil {
+			text, _ := p.(string)
+			panic(text + "; the last completions of loop " + strconv.Itoa(int(l.id)) + ":" + l.trace.String())
+		}
+	}()
+	l.now = l.kernel.Now()
+	l.listenForMail()
+	for !l.quit {
+		l.turn()
+	}
+	_ = ring.Close()
+	_ = unix.Close(wakeFD)
+	_ = l.pool.Close()
+	_ = l.control.Close()
+}
+
+// openRing makes the loop's ring on the calling thread and registers everything that will be used through it.
+func (l *loop) openRing() (*uring.Ring, int, error) {
+	ring, err := uring.Open(uring.Config{Entries: ringEntries, Completions: ringCompletions})
+	if err != nil {
+		return nil, -1, err
+	}
+	if err := ring.RegisterBuffers(l.pool); err != nil {
+		_ = ring.Close()
+		return nil, -1, err
+	}
+	if fds := l.shared.descriptors(); len(fds) > 0 {
+		if err := ring.RegisterFiles(fds); err != nil {
+			_ = ring.Close()
+			return nil, -1, err
+		}
+	}
+	wakeFD, err := uring.Eventfd()
+	if err != nil {
+		_ = ring.Close()
+		return nil, -1, err
+	}
+	l.kernel, l.wakeFD = systemKernel{ring}, int32(wakeFD)
+	l.wake = func() { uring.Notify(wakeFD) }
+	return ring, wakeFD, nil
+}
+
+// Features is the report of what the kernel offers and what of it is used, for people.
+func (e *Engine) Features() string { return e.features }
+
+// Connections is how many sockets are being served.
+func (e *Engine) Connections() int {
+	n := 0
+	for _, l := range e.shared.loops {
+		n += int(l.live.Load())
+	}
+	return n
+}
+
+// Adopt takes over a stream socket (in blocking mode, for io_uring would answer EAGAIN to a non-blocking one) whose next byte is a request for the
+// export. The loop with the fewest connections gets it. On an error the socket is still the caller's.
+func (e *Engine) Adopt(fd, export int) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing {
+		return errClosing
+	}
+	least := e.shared.loops[0]
+	for _, l := range e.shared.loops {
+		if l.live.Load() < least.live.Load() {
+			least = l
+		}
+	}
+	if int(least.live.Load()) >= least.layout.conns {
+		return errFull
+	}
+	least.live.Add(1)
+	least.post(&mail{kind: mailAdopt, fd: int32(fd), export: uint32(export)})
+	return nil
+}
+
+// ask posts one letter to every loop and waits, up to the timeout, until all have dealt with it.
+func (e *Engine) ask(letter mail, timeout time.Duration) bool {
+	late := time.After(timeout)
+	var letters []*mail
+	for _, l := range e.shared.loops {
+		m := letter
+		m.done = make(chan struct{})
+		if letter.kind == mailCount {
+			m.counters = new(Counters)
+		}
+		letters = append(letters, &m)
+		l.post(&m)
+	}
+	for _, m := range letters {
+		select {
+		case <-m.done:
+		case <-late:
+			return false
+		}
+		if letter.kind == mailCount {
+			letter.counters.add(m.counters)
+		}
+	}
+	return true
+}
+
+// Counters sums up what all loops have counted.
+func (e *Engine) Counters() Counters {
+	var sum Counters
+	e.ask(mail{kind: mailCount, counters: &sum}, time.Second)
+	return sum
+}
+
+// Drain ends service: new requests get ESHUTDOWN, those in flight are answered, connections close. What is left when the timeout ends is cut, and reported as
+// an error. Every writable device is then flushed.
+func (e *Engine) Drain(timeout time.Duration) error {
+	e.mu.Lock()
+	e.closing = true
+	e.mu.Unlock()
+	var trouble []error
+	if !e.ask(mail{kind: mailDrain}, timeout) {
+		left := e.Connections()
+		trouble = append(trouble, errors.New("the shutdown timeout ended with "+strconv.Itoa(left)+" connections still busy; they were cut (--shutdown-timeout)"))
+		e.ask(mail{kind: mailCut}, time.Second)
+	}
+	for i := range e.shared.exports {
+		d := e.shared.exports[i].Device
+		if d.FD < 0 || d.ReadOnly {
+			continue
+		}
+		if err := unix.Fdatasync(d.FD); err != nil || d.Failed() {
+			trouble = append(trouble, errors.New("export "+strconv.Itoa(i)+" could not be flushed: data that clients wrote may be lost"))
+		}
+	}
+	return errors.Join(trouble...)
+}
+
+// Close stops the loops. Connections that are left are cut first.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	e.closing = true
+	e.mu.Unlock()
+	e.ask(mail{kind: mailCut}, time.Second)
+	for deadline := time.Now().Add(time.Second); e.Connections() > 0 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	if left := e.Connections(); left > 0 {
+		return errors.New("the kernel still holds operations of " + strconv.Itoa(left) + " connections")
+	}
+	e.stop()
+	return nil
+}
+
+// stop ends the loops that run; none has a connection left.
+func (e *Engine) stop() {
+	for _, l := range e.shared.loops {
+		if l != nil && l.wake != nil {
+			l.post(&mail{kind: mailQuit, done: make(chan struct{})})
+		}
+	}
+	e.stopped.Wait()
+}

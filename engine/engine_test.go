@@ -1,0 +1,218 @@
+// The engine on the real kernel: sockets are socketpairs, devices are a null export, memory, and files in a temporary directory.
+
+package engine
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ringnbd/engine/uring"
+	"ringnbd/proto"
+)
+
+const allFlags = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA | proto.FlagSendTrim | proto.FlagSendWriteZeroes | proto.FlagSendFastZero | proto.FlagCanMultiConn
+
+func factsOf(d *Device) proto.Facts {
+	return proto.Facts{Size: d.Size, MinBlock: 1, MaxPayload: maxRequest, Flags: allFlags}
+}
+
+func nullDevice(size uint64) *Device { return &Device{Kind: Null, FD: -1, Size: size, Block: 1} }
+
+func memoryDevice(t testing.TB, size uint64) *Device {
+	t.Helper()
+	a, err := uring.NewArena(int(size), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = a.Close() })
+	return &Device{Kind: Memory, FD: -1, Size: size, Block: 1, Memory: a}
+}
+
+// fileDevice is a file in the test's directory, opened O_DIRECT.
+func fileDevice(t testing.TB, size int64) *Device {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk.img")
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_DIRECT|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	if err := os.Truncate(path, size); err != nil {
+		t.Fatal(err)
+	}
+	return &Device{Kind: File, FD: fd, Size: uint64(size), Block: 512, Direct: true, Punch: true, ZeroRange: true, FastZero: true}
+}
+
+func startEngine(t testing.TB, loops int, devices ...*Device) *Engine {
+	t.Helper()
+	var exports []Export
+	for _, d := range devices {
+		exports = append(exports, Export{Facts: factsOf(d), Device: d})
+	}
+	c := Config{Loops: loops, MaxConnections: 64 * loops}
+	c.Memory = MinMemory(c) + uint64(loops)*(32<<20)
+	e, err := Start(c, exports)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+// client is the other end of a socketpair.
+type client struct {
+	t  testing.TB
+	fd *os.File
+}
+
+func connect(t testing.TB, e *Engine, export int) *client {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Adopt(pair[0], export); err != nil {
+		t.Fatal(err)
+	}
+	c := &client{t, os.NewFile(uintptr(pair[1]), "client")}
+	t.Cleanup(func() { _ = c.fd.Close() })
+	return c
+}
+
+func (c *client) send(r proto.Request, payload []byte) {
+	c.t.Helper()
+	b := make([]byte, proto.RequestSize, proto.RequestSize+len(payload))
+	proto.PutRequest(b, &r)
+	if _, err := c.fd.Write(append(b, payload...)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *client) reply(data []byte) (uint64, proto.Errno) {
+	c.t.Helper()
+	var b [proto.SimpleReplySize]byte
+	c.read(b[:])
+	cookie, errno, err := proto.ParseSimpleReply(b[:])
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if errno == proto.Success {
+		c.read(data)
+	}
+	return cookie, errno
+}
+
+func (c *client) read(b []byte) {
+	c.t.Helper()
+	for len(b) > 0 {
+		n, err := c.fd.Read(b)
+		if err != nil {
+			c.t.Fatalf("reading a reply: %v", err)
+		}
+		b = b[n:]
+	}
+}
+
+// call sends one request and waits for its reply.
+func (c *client) call(command, flags uint16, off, n uint64, data []byte) proto.Errno {
+	c.t.Helper()
+	r := proto.Request{Cookie: rand.Uint64(), Offset: off, Length: n, Command: command, Flags: flags}
+	var payload, answer []byte
+	if command == proto.CmdWrite {
+		payload = data
+	} else {
+		answer = data
+	}
+	c.send(r, payload)
+	cookie, errno := c.reply(answer)
+	if cookie != r.Cookie {
+		c.t.Fatalf("reply carries cookie %x, want %x", cookie, r.Cookie)
+	}
+	return errno
+}
+
+// TestReadsWhatWasWritten drives every kind of device with unaligned and long requests against a model in memory.
+func TestReadsWhatWasWritten(t *testing.T) {
+	const size = 80 << 20
+	devices := map[string]*Device{"memory": memoryDevice(t, size), "file": fileDevice(t, size)}
+	for name, d := range devices {
+		t.Run(name, func(t *testing.T) {
+			e := startEngine(t, 1, d)
+			c := connect(t, e, 0)
+			model := make([]byte, size)
+			random := rand.New(rand.NewPCG(1, 2))
+			lengths := []int{1, 511, 512, 513, 4096, 5000, 65536, 131072 + 28, 1 << 20, 1<<20 + 1, 3 << 20, 32 << 20}
+			for i := range 150 {
+				n := lengths[random.IntN(len(lengths))]
+				if n >= 3<<20 && i%10 != 0 {
+					n = 1 + random.IntN(1<<16)
+				}
+				off := random.IntN(size - n)
+				region := model[off : off+n]
+				var errno proto.Errno
+				switch i % 5 {
+				case 0, 1:
+					for j := 0; j < len(region); j += 8 {
+						var b [8]byte
+						binary.BigEndian.PutUint64(b[:], random.Uint64())
+						copy(region[j:], b[:])
+					}
+					errno = c.call(proto.CmdWrite, uint16(i%2)*proto.CmdFlagFUA, uint64(off), uint64(n), region)
+				case 2:
+					clear(region)
+					errno = c.call(proto.CmdWriteZeroes, uint16(random.IntN(2))*proto.CmdFlagNoHole, uint64(off), uint64(n), nil)
+				default:
+					got := make([]byte, n)
+					errno = c.call(proto.CmdRead, 0, uint64(off), uint64(n), got)
+					if !bytes.Equal(got, region) {
+						t.Fatalf("request %d: %d bytes at %d differ from what was written", i, n, off)
+					}
+				}
+				if errno != proto.Success {
+					t.Fatalf("request %d: %v", i, errno)
+				}
+			}
+			if errno := c.call(proto.CmdFlush, 0, 0, 0, nil); errno != proto.Success {
+				t.Fatal(errno)
+			}
+			whole := make([]byte, 32<<20)
+			for off := 0; off < size; off += len(whole) {
+				n := min(len(whole), size-off)
+				if errno := c.call(proto.CmdRead, 0, uint64(off), uint64(n), whole[:n]); errno != proto.Success || !bytes.Equal(whole[:n], model[off:off+n]) {
+					t.Fatalf("the image differs from the model behind %d (%v)", off, errno)
+				}
+			}
+		})
+	}
+}
+
+// TestDrain: a shutdown answers, refuses, closes and flushes.
+func TestDrain(t *testing.T) {
+	e := startEngine(t, 2, fileDevice(t, 1<<20))
+	c := connect(t, e, 0)
+	if errno := c.call(proto.CmdWrite, 0, 0, 512, make([]byte, 512)); errno != proto.Success {
+		t.Fatal(errno)
+	}
+	idle := connect(t, e, 0)
+	_ = idle
+	if err := e.Drain(5 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if n := e.Connections(); n != 0 {
+		t.Fatalf("%d connections are left after a drain", n)
+	}
+	if err := e.Adopt(0, 0); err == nil {
+		t.Fatal("a draining engine took another connection")
+	}
+}

@@ -1,0 +1,103 @@
+// What the simulation needs of the loop: to be built on a kernel that is not Linux, turned by hand, and asked whether everything is home.
+
+package engine
+
+import (
+	"errors"
+	"strconv"
+
+	"ringnbd/engine/uring"
+)
+
+// SimLoop is a loop whose kernel is given to it.
+type SimLoop struct{ l *loop }
+
+// NewSimLoops builds the loops of one engine. kernel is called once per loop, with its two arenas (the pool is the registered one) and the
+// descriptors to register, and says which descriptor its wake-ups come from and how to cause one.
+func NewSimLoops(c Config, exports []Export, kernel func(id int, control, pool *uring.Arena, files []int32) (k Kernel, wakeFD int32, wake func())) []*SimLoop {
+	s := newShared(exports, c.Loops)
+	s.discard = true
+	y, ok := layoutOf(c.Memory/uint64(c.Loops), connsPerLoop(c))
+	if !ok {
+		panic("the simulated engine has too little memory")
+	}
+	var loops []*SimLoop
+	for id := range c.Loops {
+		l, err := newLoop(s, uint32(id), y)
+		if err != nil {
+			panic(err)
+		}
+		s.loops[id] = l
+		l.kernel, l.wakeFD, l.wake = kernel(id, l.control, l.pool, s.descriptors())
+		l.now = l.kernel.Now()
+		l.listenForMail()
+		loops = append(loops, &SimLoop{l})
+	}
+	return loops
+}
+
+// Turn is one turn.
+func (s *SimLoop) Turn() { s.l.turn() }
+
+// Adopt posts a socket, as Engine.Adopt does once it has chosen the loop.
+func (s *SimLoop) Adopt(fd int32, export uint32) {
+	s.l.live.Add(1)
+	s.l.post(&mail{kind: mailAdopt, fd: fd, export: export})
+}
+
+// Live is how many connections the loop has.
+func (s *SimLoop) Live() int { return int(s.l.live.Load()) }
+
+// Drain starts a shutdown; done is closed when no connection is left.
+func (s *SimLoop) Drain() (done <-chan struct{}) {
+	m := &mail{kind: mailDrain, done: make(chan struct{})}
+	s.l.post(m)
+	return m.done
+}
+
+// Cut closes every connection.
+func (s *SimLoop) Cut() { s.l.post(&mail{kind: mailCut, done: make(chan struct{})}) }
+
+// Counters are the loop's own.
+func (s *SimLoop) Counters() Counters { return s.l.counters }
+
+// Close gives the arenas back.
+func (s *SimLoop) Close() {
+	_ = s.l.pool.Close()
+	_ = s.l.control.Close()
+}
+
+// Home reports what a loop without connections still has out: every tag, lease, stage, claim and list must be home.
+func (s *SimLoop) Home() error {
+	l := s.l
+	var errs []error
+	check := func(ok bool, what string) {
+		if !ok {
+			errs = append(errs, errors.New("loop "+strconv.Itoa(int(l.id))+": "+what))
+		}
+	}
+	free := 0
+	for t := l.freeTag; t != none; t = l.tags[t].next {
+		free++
+	}
+	rows := 0
+	for c := l.freeConn; c != none; c = l.conns[c].next {
+		rows++
+	}
+	check(free == len(l.tags), strconv.Itoa(len(l.tags)-free)+" tags are out")
+	check(rows == len(l.conns), strconv.Itoa(len(l.conns)-rows)+" connections are out")
+	check(l.leases.used == 0, strconv.FormatUint(l.leases.used, 10)+" bytes are on lease")
+	check(len(l.stages) == l.layout.stages, "stages are out")
+	check(l.slices == 0 && l.slicing == empty, "slices are out")
+	check(l.dirty == empty && l.awaiting == empty && l.lru == empty, "a list of connections is not empty")
+	check(l.starved == [regions]list{empty, empty}, "a queue of starved connections is not empty")
+	check(l.grants == none && l.granted.Load() == 0, "granted claims were not taken")
+	for t := range l.tags {
+		check(!l.shared.guard.claims[l.claimIndex(uint32(t))].held, "claim "+strconv.Itoa(t)+" is in the guard")
+	}
+	for i := range l.devices {
+		d := &l.devices[i]
+		check(!d.inFlight && d.flushing == empty && d.waiting == empty, "a flush is out")
+	}
+	return errors.Join(errs...)
+}

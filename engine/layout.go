@@ -1,0 +1,73 @@
+// The layout fixes, before anything runs, how much memory a loop has and where everything lies in it: all bounds follow from here.
+//
+// Invariant: layout.total() <= the loop's share of Config.Memory; nothing on the data path grows.
+
+package engine
+
+import "ringnbd/proto"
+
+const (
+	// connPage holds what a connection's send needs: a msghdr, its iovecs, and reply headers. Untouched pages of idle connections cost nothing.
+	connPage    = 8192
+	iovecsAt    = 64
+	iovecSize   = 16
+	maxIovecs   = 250
+	headersAt   = 4096
+	maxReplies  = (connPage - headersAt) / proto.SimpleReplySize
+	wakePage    = 4096 // the word that the eventfd is read into
+	stageSize   = 256 << 10
+	minStages   = 8
+	zeroRegion  = pieceSize // what READ of a null export and writing zeroes send
+	maxRequest  = 32 << 20
+	minShort    = 8 << 20
+	minLong     = maxRequest + 4*pieceSize // one request of the longest kind, not aligned
+	tagsPerLoop = 4096
+	tagsPerConn = 256 // requests that one connection may have in flight; a client that sends more waits in its own socket
+)
+
+type layout struct {
+	conns    int
+	stages   int
+	shortLen uint64          // bytes for leases of short requests
+	longLen  uint64          // and of long ones
+	share    [regions]uint64 // bytes that one connection may hold of each; one request always fits
+}
+
+// layoutOf divides one loop's memory, in bytes, among its connections. ok is false when it is less than minLoopMemory.
+func layoutOf(memory uint64, conns int) (y layout, ok bool) {
+	y.conns = conns
+	if memory < minLoopMemory(conns) {
+		return y, false
+	}
+	rest := memory - wakePage - uint64(conns)*connPage - zeroRegion
+	y.stages = min(max(minStages, int(rest/4/stageSize)), max(conns, minStages))
+	rest -= uint64(y.stages) * stageSize
+	y.longLen = max(minLong, rest/4&^(pieceSize-1))
+	y.shortLen = (rest - y.longLen) &^ (pieceSize - 1)
+	y.share = [regions]uint64{short: max(2*pieceSize, y.shortLen/3), long: max(minLong, y.longLen/2)}
+	return y, true
+}
+
+// minLoopMemory is the least that lets a loop serve a request of the longest kind beside short ones.
+func minLoopMemory(conns int) uint64 {
+	return wakePage + uint64(conns)*connPage + zeroRegion + minStages*stageSize + minShort + minLong + pieceSize
+}
+
+// connsPerLoop: connections go to the least loaded loop, so this many rows always suffice.
+func connsPerLoop(c Config) int { return (c.MaxConnections + c.Loops - 1) / c.Loops }
+
+// MinMemory is the smallest Config.Memory, in bytes, for so many loops and connections.
+func MinMemory(c Config) uint64 {
+	return uint64(c.Loops) * minLoopMemory(connsPerLoop(c))
+}
+
+func (y layout) controlLen() uint64 {
+	return wakePage + uint64(y.conns)*connPage + uint64(y.stages)*stageSize
+}
+
+func (y layout) poolLen() uint64 { return zeroRegion + y.shortLen + y.longLen }
+
+func (y layout) pageAt(c uint32) uint64 { return wakePage + uint64(c)*connPage }
+func (y layout) stageAt(s uint32) uint64 {
+	return wakePage + uint64(y.conns)*connPage + uint64(s)*stageSize
+}

@@ -1,0 +1,183 @@
+// The lease pool hands out pieces of the loop's registered arena: payloads live here and nowhere else.
+//
+// It is a buddy allocator over 1 MiB blocks with 4 KiB pages. A request longer than 1 MiB gets a chain of 1 MiB pieces, so a 32 MiB request never needs
+// 32 MiB in one place. Short and long requests have a region each: neither the fragments of short ones nor the patience of long ones can
+// starve the other kind.
+//
+// Invariant: every page belongs to exactly one free block or one leased piece; freeing a piece merges it with its free buddy at once.
+// The pool is owned by one loop; nothing here is atomic. A lease is the index of its first page; chain links are kept beside it.
+
+package engine
+
+import "ringnbd/engine/uring"
+
+const (
+	pageShift  = 12
+	pageSize   = 1 << pageShift
+	pieceShift = 20 // the longest piece: 1 MiB, also the unit of one disk operation
+	pieceSize  = 1 << pieceShift
+	topOrder   = pieceShift - pageShift
+
+	leased = int8(-1) // state of the first page of a leased piece: -1-order
+	inner  = int8(-128)
+)
+
+// region of the pool that a request's memory comes from, by its length.
+type region uint8
+
+const (
+	short region = iota // up to a piece and a bit
+	long
+	regions
+)
+
+// longCost: what costs more than this, in bytes of lease, comes from the region of long requests. A 1 MiB request that is not aligned is still short.
+const longCost = pieceSize + 128<<10
+
+func regionOf(cost uint64) region {
+	if cost > longCost {
+		return long
+	}
+	return short
+}
+
+// lease names a chain of pieces by the first page of its first piece; none is the empty lease.
+type lease = uint32
+
+type leasePool struct {
+	base  uint64 // arena offset of page 0
+	split uint32 // the first page of the region of long requests
+	state []int8 // per page: order of the free block it begins, leased-order of the piece it begins, or inner
+	next  []uint32
+	prev  []uint32
+	free  [regions][topOrder + 1]uint32 // heads of the lists of free blocks
+	used  uint64                        // bytes out on lease
+	arena *uring.Arena                  // where the pages are
+}
+
+// newLeasePool lays out shortLen bytes for short requests and longLen for long ones behind base, all multiples of 1 MiB.
+func newLeasePool(base, shortLen, longLen uint64) *leasePool {
+	pages := (shortLen + longLen) >> pageShift
+	p := &leasePool{base: base, split: uint32(shortLen >> pageShift), state: make([]int8, pages), next: make([]uint32, pages), prev: make([]uint32, pages)}
+	for r := range p.free {
+		for i := range p.free[r] {
+			p.free[r][i] = none
+		}
+	}
+	for i := range p.state {
+		p.state[i] = inner
+	}
+	for page := int(pages) - 1<<topOrder; page >= 0; page -= 1 << topOrder {
+		p.push(uint32(page), topOrder)
+	}
+	return p
+}
+
+func (p *leasePool) regionOf(page uint32) region {
+	if page >= p.split {
+		return long
+	}
+	return short
+}
+
+// offset is where a piece begins in the arena.
+func (p *leasePool) offset(piece uint32) uint64 { return p.base + uint64(piece)<<pageShift }
+
+// orderOf is the smallest order whose blocks hold n bytes (n <= 1 MiB).
+func orderOf(n uint64) int {
+	order := 0
+	for uint64(pageSize)<<order < n {
+		order++
+	}
+	return order
+}
+
+// take leases a chain that holds n bytes, or nothing at all: a request never waits while it holds memory.
+func (p *leasePool) take(r region, n uint64) (lease, bool) {
+	head := uint32(none)
+	for left := n; left > 0; {
+		// The short piece, if there is one, is taken first and so ends the chain.
+		order, bytes := topOrder, uint64(pieceSize)
+		if rest := left & (pieceSize - 1); rest > 0 {
+			order, bytes = orderOf(rest), rest
+		}
+		piece, ok := p.pop(r, order)
+		if !ok {
+			p.give(head)
+			return none, false
+		}
+		p.next[piece] = head
+		head = piece
+		left -= bytes
+	}
+	return head, true
+}
+
+// give takes a whole chain back.
+func (p *leasePool) give(l lease) {
+	for l != none {
+		after := p.next[l]
+		p.giveBlock(l)
+		l = after
+	}
+}
+
+func (p *leasePool) pop(r region, order int) (uint32, bool) {
+	from := order
+	for from <= topOrder && p.free[r][from] == none {
+		from++
+	}
+	if from > topOrder {
+		return none, false
+	}
+	page := p.free[r][from]
+	p.unlink(page, from)
+	for from > order {
+		from--
+		p.push(page+1<<from, from)
+	}
+	p.state[page] = leased - int8(order)
+	p.used += pageSize << order
+	return page, true
+}
+
+func (p *leasePool) giveBlock(page uint32) {
+	must(p.state[page] <= leased && p.state[page] >= leased-topOrder, "a lease was given back twice")
+	order := int(leased - p.state[page])
+	p.used -= pageSize << order
+	poison(p, page, order)
+	p.state[page] = inner
+	for order < topOrder {
+		buddy := page ^ 1<<order
+		if p.state[buddy] != int8(order) {
+			break
+		}
+		p.unlink(buddy, order)
+		p.state[buddy] = inner
+		page &= buddy
+		order++
+	}
+	p.push(page, order)
+}
+
+func (p *leasePool) push(page uint32, order int) {
+	head := &p.free[p.regionOf(page)][order]
+	p.state[page] = int8(order)
+	p.prev[page] = none
+	p.next[page] = *head
+	if *head != none {
+		p.prev[*head] = page
+	}
+	*head = page
+}
+
+func (p *leasePool) unlink(page uint32, order int) {
+	if p.prev[page] == none {
+		p.free[p.regionOf(page)][order] = p.next[page]
+	} else {
+		p.next[p.prev[page]] = p.next[page]
+	}
+	if p.next[page] != none {
+		p.prev[p.next[page]] = p.prev[page]
+	}
+}

@@ -1,0 +1,94 @@
+// Lists of rows, linked by index: connections through conn.links, tags through tag.next. A row is in a list at most once, which its in-list bit or its
+// owner's state says.
+
+package engine
+
+type list struct{ head, tail uint32 }
+
+var empty = list{none, none}
+
+// Lists that a connection can be in at the same time; each has its own pair of links.
+const (
+	linkDirty = iota
+	linkStarved
+	linkAwaiting
+	linkStage
+	connLinks
+)
+
+type connLink struct {
+	next, prev uint32
+	in         bool
+}
+
+// enlist appends a connection to one of the loop's lists, unless it is there.
+func (l *loop) enlist(q *list, kind int, c uint32) {
+	row := &l.conns[c].links[kind]
+	if row.in {
+		return
+	}
+	*row = connLink{next: none, prev: q.tail, in: true}
+	if q.tail == none {
+		q.head = c
+	} else {
+		l.conns[q.tail].links[kind].next = c
+	}
+	q.tail = c
+}
+
+// enlistFirst puts a connection that is in no such list at the front of one.
+func (l *loop) enlistFirst(q *list, kind int, c uint32) {
+	row := &l.conns[c].links[kind]
+	*row = connLink{next: q.head, prev: none, in: true}
+	if q.head == none {
+		q.tail = c
+	} else {
+		l.conns[q.head].links[kind].prev = c
+	}
+	q.head = c
+}
+
+// delist takes a connection out of a list, if it is there.
+func (l *loop) delist(q *list, kind int, c uint32) {
+	row := &l.conns[c].links[kind]
+	if !row.in {
+		return
+	}
+	if row.prev == none {
+		q.head = row.next
+	} else {
+		l.conns[row.prev].links[kind].next = row.next
+	}
+	if row.next == none {
+		q.tail = row.prev
+	} else {
+		l.conns[row.next].links[kind].prev = row.prev
+	}
+	*row = connLink{next: none, prev: none}
+}
+
+// touch marks a connection for settling at the end of this turn.
+func (l *loop) touch(c uint32) { l.enlist(&l.dirty, linkDirty, c) }
+
+// appendTag and popTag keep first-in first-out lists of tags.
+func (l *loop) appendTag(q *list, t uint32) {
+	l.tags[t].next = none
+	if q.tail == none {
+		q.head = t
+	} else {
+		l.tags[q.tail].next = t
+	}
+	q.tail = t
+}
+
+func (l *loop) popTag(q *list) uint32 {
+	t := q.head
+	if t == none {
+		return none
+	}
+	q.head = l.tags[t].next
+	if q.head == none {
+		q.tail = none
+	}
+	return t
+}

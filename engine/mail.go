@@ -1,0 +1,127 @@
+// Mail: how the control plane speaks to a loop, and loops to each other. Letters are pushed onto an atomic list and the loop's eventfd is made
+// readable; the loop takes the whole list at once. Claims granted by another loop travel the same way, as rows of the guard instead of letters.
+//
+// Invariant: after a push the eventfd is readable, and the loop re-arms its read of it before it looks: nothing is left lying.
+
+package engine
+
+import (
+	"ringnbd/engine/uring"
+)
+
+type mailKind uint8
+
+const (
+	mailAdopt mailKind = iota // serve this socket
+	mailDrain                 // refuse new requests, close connections as they fall silent; answered when none is left
+	mailCut                   // close every connection now
+	mailCount                 // copy the counters out
+	mailQuit                  // leave the loop; only when no connection is left
+)
+
+type mail struct {
+	next     *mail
+	kind     mailKind
+	fd       int32
+	export   uint32
+	counters *Counters
+	done     chan struct{} // closed when the letter has been dealt with
+}
+
+// post puts a letter into the loop's box. It is called by the control plane, and may allocate.
+func (l *loop) post(m *mail) {
+	for {
+		m.next = l.inbox.Load()
+		if l.inbox.CompareAndSwap(m.next, m) {
+			break
+		}
+	}
+	l.wake()
+}
+
+// listenForMail arms the read of the eventfd.
+func (l *loop) listenForMail() {
+	uring.PrepRead(l.sqe(), uint64(tokenOf(onWake, 0, 0, 0)), l.wakeFD, l.control.Addr(0), 8, 0)
+}
+
+// woken: there may be letters. Granted claims are looked for in every turn.
+func (l *loop) woken() {
+	l.listenForMail()
+	var inOrder *mail
+	for m := l.inbox.Swap(nil); m != nil; {
+		next := m.next
+		m.next, inOrder = inOrder, m
+		m = next
+	}
+	for m := inOrder; m != nil; m = m.next {
+		l.open(m)
+	}
+}
+
+// open deals with one letter.
+func (l *loop) open(m *mail) {
+	switch m.kind {
+	case mailAdopt:
+		l.adopt(m.fd, m.export)
+		return
+	case mailDrain:
+		if l.drain == drainNot {
+			l.drain, l.drainAt = drainRefuse, l.now
+		}
+		l.waiting = append(l.waiting, m)
+		return
+	case mailCut:
+		for i := range l.conns {
+			l.fail(uint32(i), CloseForced)
+		}
+	case mailCount:
+		*m.counters = l.counters
+	case mailQuit:
+		l.quit = true
+	}
+	close(m.done)
+}
+
+// deal hands out claims that a request of ours has set free, a stack linked through claim.wake: our own into the loop's stack, others by mail.
+func (l *loop) deal(grants uint32) {
+	claims := l.shared.guard.claims
+	for grants != none {
+		i := grants
+		grants = claims[i].wake
+		owner := claims[i].owner
+		if owner == l.id {
+			claims[i].wake = l.grants
+			l.grants = i
+			continue
+		}
+		to := l.shared.loops[owner]
+		for {
+			head := to.granted.Load()
+			claims[i].wake = head - 1 // 0, the empty stack, becomes none
+			if to.granted.CompareAndSwap(head, i+1) {
+				if head == 0 {
+					to.wake()
+				}
+				break
+			}
+		}
+	}
+}
+
+// takeGrants runs the requests whose turn has come.
+func (l *loop) takeGrants() {
+	claims := l.shared.guard.claims
+	if l.granted.Load() != 0 {
+		for i := l.granted.Swap(0) - 1; i != none; {
+			next := claims[i].wake
+			claims[i].wake = l.grants
+			l.grants = i
+			i = next
+		}
+	}
+	for l.grants != none {
+		i := l.grants
+		l.grants = claims[i].wake
+		l.run(i - l.id*tagsPerLoop)
+	}
+}

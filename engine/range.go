@@ -1,0 +1,279 @@
+// TRIM and WRITE_ZEROES: operations on a range that may be the whole device. They are done slice by slice, each slice as long as takes the device a few
+// milliseconds, a few slices in flight per loop, and the claim on what is done is given up at once, so that a 1 TiB TRIM delays nobody.
+//
+// Invariant: the inner range, whole blocks only, comes first: when FAST_ZERO must be refused, nothing has been changed yet. The blocks at the edges follow
+// (read, zeroed in part, written back), then the flush that FUA asks for.
+
+package engine
+
+import (
+	"golang.org/x/sys/unix"
+
+	"ringnbd/engine/uring"
+	"ringnbd/proto"
+)
+
+const (
+	maxSlices  = 2 // per loop: each occupies a kernel worker, and most file systems serialise them anyway
+	firstSlice = 64 << 20
+	leastSlice = 1 << 20
+	mostSlice  = 1 << 30
+	sliceShort = int64(1e6) // a slice that takes less than this, in nanoseconds, may be longer next time
+	sliceLong  = int64(4e6) // and one that takes more must be shorter
+)
+
+// deviceRow is what one loop keeps about one export's device.
+type deviceRow struct {
+	slice    uint64 // bytes of the next slice
+	flushing list   // tags that the fsync in flight answers
+	waiting  list   // tags for the next one
+	inFlight bool
+}
+
+// innerRange is the part of a request's range that consists of whole blocks (of pages, for memory); lo >= hi when there is none.
+func (l *loop) innerRange(row *tag) (lo, hi uint64) {
+	block := l.zeroBlock(row)
+	return (row.Offset + block - 1) &^ (block - 1), (row.Offset + row.Length) &^ (block - 1)
+}
+
+func (l *loop) zeroBlock(row *tag) uint64 {
+	d := l.deviceOf(row)
+	if d.Kind == Memory {
+		return pageSize
+	}
+	return uint64(d.Block)
+}
+
+// beginRange starts a TRIM or WRITE_ZEROES that has its range to itself.
+func (l *loop) beginRange(t uint32) {
+	row := &l.tags[t]
+	lo, hi := l.innerRange(row)
+	row.cursor = lo
+	if lo >= hi {
+		l.innerDone(t)
+		return
+	}
+	if _, ok := l.sliceMode(row); ok {
+		l.queueSlice(t)
+	} else {
+		l.cannotSlice(t)
+	}
+}
+
+// sliceMode is how the device does the inner range: a mode of fallocate, or 0 for a discard or madvise. ok is false when it cannot.
+func (l *loop) sliceMode(row *tag) (mode uint32, ok bool) {
+	d := l.deviceOf(row)
+	const punch, zero = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
+	fast := row.Flags&proto.CmdFlagFastZero != 0
+	switch {
+	case d.Kind == Memory:
+		return 0, true
+	case row.Command == proto.CmdTrim && d.Kind == Block && d.Discard && l.shared.discard:
+		return 0, true
+	case row.Command == proto.CmdTrim:
+		return punch, d.Punch
+	case row.Flags&proto.CmdFlagNoHole == 0 && d.Punch:
+		return punch, true
+	default:
+		// On a block device the kernel itself falls back to writing zeroes, which is not fast.
+		return zero, d.ZeroRange && !(fast && d.Kind == Block && !d.FastZero)
+	}
+}
+
+// cannotSlice: TRIM is only a hint; zeroes must be written, unless the client asked for fast or nothing.
+func (l *loop) cannotSlice(t uint32) {
+	row := &l.tags[t]
+	switch {
+	case row.Command == proto.CmdTrim:
+		l.innerDone(t)
+	case row.Flags&proto.CmdFlagFastZero != 0:
+		row.errno = proto.ENOTSUP
+		l.answer(t)
+	default:
+		row.step = stepZeroes
+		l.issueZeroes(t)
+	}
+}
+
+// queueSlice takes a place in the line for the next slice: long operations take turns.
+func (l *loop) queueSlice(t uint32) {
+	l.tags[t].step = stepSlice
+	l.appendTag(&l.slicing, t)
+	l.issueSlices()
+}
+
+func (l *loop) issueSlices() {
+	for l.slices < maxSlices && l.slicing.head != none {
+		t := l.popTag(&l.slicing)
+		if l.conns[l.tags[t].conn].state == connClosing {
+			l.answer(t) // nobody waits for the rest of it
+			continue
+		}
+		l.issueSlice(t)
+	}
+}
+
+func (l *loop) issueSlice(t uint32) {
+	row := &l.tags[t]
+	export := l.conns[row.conn].export
+	d := l.deviceOf(row)
+	_, hi := l.innerRange(row)
+	n := min(hi-row.cursor, l.devices[export].slice)
+	row.slice, row.issued = uint32(n), l.now
+	row.left = 1
+	l.slices++
+	data := uint64(tokenOf(onDisk, 0, row.generation, t))
+	mode, _ := l.sliceMode(row)
+	switch {
+	case d.Kind == Memory:
+		uring.PrepMadvise(l.sqe(), data, d.Memory.Addr(row.cursor), uint32(n), unix.MADV_DONTNEED)
+	case mode == 0:
+		uring.PrepDiscard(l.sqe(), data, l.shared.files[export], row.cursor, n)
+	default:
+		uring.PrepFallocate(l.sqe(), data, l.shared.files[export], mode, row.cursor, n)
+	}
+}
+
+// sliceDone moves on to the next slice, or to what follows the last one.
+func (l *loop) sliceDone(t uint32, res int32) {
+	row := &l.tags[t]
+	row.left = 0
+	l.slices--
+	defer l.issueSlices()
+	_, hi := l.innerRange(row)
+	switch {
+	case res == 0:
+		l.tuneSlice(row)
+		row.cursor += uint64(row.slice)
+		if row.cursor < hi {
+			l.giveUpFront(t)
+			l.queueSlice(t)
+		} else {
+			l.innerDone(t)
+		}
+	case (res == -int32(unix.EINTR) || res == -int32(unix.EAGAIN)) && l.again(row):
+		l.queueSlice(t)
+	case res == -int32(unix.EOPNOTSUPP) || res == -int32(unix.ENOSYS) || row.Command == proto.CmdTrim && res == -int32(unix.EINVAL):
+		l.cannotSlice(t)
+	default:
+		row.errno = proto.FromSystem(-res)
+		l.answer(t)
+	}
+}
+
+// tuneSlice keeps a slice's time between sliceShort and sliceLong.
+func (l *loop) tuneSlice(row *tag) {
+	d := &l.devices[l.conns[row.conn].export]
+	took := l.now - row.issued
+	if took < sliceShort && uint64(row.slice) == d.slice {
+		d.slice = min(d.slice*2, mostSlice)
+	} else if took > sliceLong {
+		d.slice = max(d.slice/2, leastSlice)
+	}
+}
+
+// giveUpFront lets others at what is done.
+func (l *loop) giveUpFront(t uint32) {
+	grants := uint32(none)
+	l.shared.guard.shrink(l.claimIndex(t), l.tags[t].cursor, &grants)
+	l.deal(grants)
+}
+
+// issueZeroes writes the next few MiB of zeroes.
+func (l *loop) issueZeroes(t uint32) {
+	row := &l.tags[t]
+	row.retries, row.short = 0, false
+	_, hi := l.innerRange(row)
+	for part := uint64(0); part < zeroWave && row.cursor+part<<pieceShift < hi; part++ {
+		row.left++
+		l.issue(t, uint8(part), l.segmentOf(row, uint8(part)))
+	}
+}
+
+// rangeDone: a wave of a range operation is complete.
+func (l *loop) rangeDone(t uint32) {
+	row := &l.tags[t]
+	_, hi := l.innerRange(row)
+	switch row.step {
+	case stepZeroes:
+		row.cursor = min(row.cursor+zeroWave<<pieceShift, hi)
+		if row.cursor == hi || l.conns[row.conn].state == connClosing {
+			l.innerDone(t)
+			return
+		}
+		l.giveUpFront(t)
+		l.issueZeroes(t)
+	case stepPatch:
+		l.zeroEdges(row)
+		row.step = stepMend
+		l.issueEdges(t)
+	default:
+		l.rangeFinished(t)
+	}
+}
+
+// innerDone: all whole blocks are done; what is left is the edges.
+func (l *loop) innerDone(t uint32) {
+	row := &l.tags[t]
+	if row.Command == proto.CmdTrim {
+		l.rangeFinished(t)
+		return
+	}
+	if l.deviceOf(row).Kind == Memory {
+		l.clearEdges(row)
+	}
+	if row.scratch == none {
+		l.rangeFinished(t)
+		return
+	}
+	row.step = stepPatch
+	l.issueEdges(t)
+}
+
+// rangeFinished: the range is as asked; FUA wants it to stay so.
+func (l *loop) rangeFinished(t uint32) {
+	row := &l.tags[t]
+	if row.Flags&proto.CmdFlagFUA == 0 {
+		l.answer(t)
+		return
+	}
+	l.flush(t)
+}
+
+// zeroEdges zeroes, in a request's scratch, what it covers of its first and last block.
+func (l *loop) zeroEdges(row *tag) {
+	block := uint64(l.deviceOf(row).Block)
+	head, tail := l.edges(row, block)
+	old := l.pool.Bytes(l.leases.offset(row.scratch), int(2*block))
+	end := row.Offset + row.Length
+	if head {
+		clear(old[row.Offset-row.lo : min(end-row.lo, block)])
+	}
+	if tail {
+		clear(old[block : 2*block-(row.hi-end)])
+	}
+}
+
+// clearEdges zeroes the parts of a memory export's range that are not whole pages.
+func (l *loop) clearEdges(row *tag) {
+	d := l.deviceOf(row)
+	end := row.Offset + row.Length
+	lo, hi := l.innerRange(row)
+	if lo >= hi {
+		clear(d.Memory.Bytes(row.Offset, int(row.Length)))
+		return
+	}
+	clear(d.Memory.Bytes(row.Offset, int(lo-row.Offset)))
+	clear(d.Memory.Bytes(hi, int(end-hi)))
+}
+
+// store copies a write's payload into a memory export.
+func (l *loop) store(t uint32) {
+	row := &l.tags[t]
+	to := l.deviceOf(row).Memory.Bytes(row.Offset, int(row.Length))
+	for piece := row.memory; piece != none; piece = l.leases.next[piece] {
+		n := min(len(to), pieceSize)
+		copy(to[:n], l.pool.Bytes(l.leases.offset(piece), n))
+		to = to[n:]
+	}
+}

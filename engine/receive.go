@@ -1,0 +1,175 @@
+// Receiving: bytes come from the socket into a stage, as many as there are, in one operation for many requests; payloads are copied from there into
+// their leases. Only a payload with 128 KiB or more to come is received straight into its lease: a receive per header would cost more than copying.
+//
+// Invariant: stage bytes [start, end) are received and not parsed; a receive into the stage writes behind end. At most one receive is in flight.
+
+package engine
+
+import (
+	"golang.org/x/sys/unix"
+
+	"ringnbd/engine/uring"
+	"ringnbd/proto"
+)
+
+// directPayload is how much of a payload must still be to come before a receive of its own pays: a copy of 128 KiB of cold memory costs some 18 µs, a
+// turn of the loop with nothing but one receive about half of that.
+const directPayload = 128 << 10
+
+// received files what a receive brought.
+func (l *loop) received(t token, res int32) {
+	c, i := l.connAt(t)
+	how := c.receiving
+	c.receiving, c.cancelling, c.readable = receiveNone, false, false
+	c.idle = res == -int32(unix.ECANCELED)
+	l.counters.Receives++
+	l.touch(i)
+	switch {
+	case res > 0:
+		c.heard = l.now
+		if how == receivePayload {
+			l.filled(c, uint32(res))
+		} else {
+			c.end += uint32(res)
+			l.refreshStage(i)
+		}
+	case res == 0 && c.state == connOpen:
+		if c.body != none || c.end > c.start {
+			l.fail(i, CloseTruncated)
+		} else {
+			l.leave(i, CloseHangup)
+		}
+	case res == -int32(unix.ECANCELED) || res == -int32(unix.EINTR) || res == -int32(unix.EAGAIN) || res == 0:
+	default:
+		l.fail(i, CloseReceive)
+	}
+}
+
+// polled: an idle socket has something to say (or has closed, which the receive will tell).
+func (l *loop) polled(t token) {
+	c, i := l.connAt(t)
+	c.receiving, c.readable = receiveNone, true
+	c.heard = l.now
+	l.touch(i)
+	if c.state == connOpen && !l.takeStage(i) {
+		l.awaitStage(i)
+	}
+}
+
+// parse takes in whatever requests are complete enough to be taken in.
+func (l *loop) parse(i uint32) {
+	c := &l.conns[i]
+	if c.stage == none {
+		return
+	}
+	stage := l.control.Bytes(l.layout.stageAt(c.stage), stageSize)
+	for c.state == connOpen {
+		have := c.end - c.start
+		switch {
+		case c.body != none:
+			n := min(c.bodyLeft, have)
+			l.fill(c, stage[c.start:c.start+n])
+			c.start += n
+			if c.body != none {
+				return
+			}
+		case have < proto.RequestSize:
+			return
+		default:
+			r, ok := proto.ParseRequest(stage[c.start:c.end])
+			if !ok {
+				l.fail(i, CloseMagic)
+				return
+			}
+			if !l.admit(i, &r) {
+				return
+			}
+			c.start += proto.RequestSize
+			c.since = 0
+		}
+	}
+}
+
+// fill copies payload bytes into the lease of the request that they belong to, or drops them when the request was refused or keeps nothing.
+func (l *loop) fill(c *conn, b []byte) {
+	t := &l.tags[c.body]
+	for at := 0; at < len(b) && !t.sink; {
+		n := min(len(b)-at, int(pieceSize-t.fillAt))
+		copy(l.pool.Bytes(l.leases.offset(t.fill)+uint64(t.fillAt), n), b[at:at+n])
+		at += n
+		l.advance(t, uint32(n))
+	}
+	l.arrived(c, uint32(len(b)))
+}
+
+// filled: the kernel has put n payload bytes where they belong.
+func (l *loop) filled(c *conn, n uint32) {
+	l.advance(&l.tags[c.body], n)
+	l.arrived(c, n)
+}
+
+// advance moves a payload's cursor, which never rests on the end of a piece that has a successor.
+func (l *loop) advance(t *tag, n uint32) {
+	t.fillAt += n
+	if t.fillAt == pieceSize && l.leases.next[t.fill] != none {
+		t.fill, t.fillAt = l.leases.next[t.fill], 0
+	}
+}
+
+func (l *loop) arrived(c *conn, n uint32) {
+	c.bodyLeft -= n
+	if c.bodyLeft == 0 {
+		t := c.body
+		c.body, c.since = none, 0
+		l.begin(t)
+	}
+}
+
+// listen asks for the next bytes, in the form that fits: into a lease, into the stage, or only for word that there are some.
+func (l *loop) listen(i uint32) {
+	c := &l.conns[i]
+	if c.state != connOpen || c.receiving != receiveNone || c.links[linkStarved].in || c.links[linkAwaiting].in || l.full(c) {
+		return
+	}
+	data := uint64(tokenOf(onReceive, 0, c.generation, i))
+	waits := c.body != none || c.start < c.end // inside a request
+	if waits && c.since == 0 {
+		c.since = l.now
+	}
+	switch {
+	case c.body != none && c.bodyLeft >= directPayload && !l.tags[c.body].sink:
+		t := &l.tags[c.body]
+		c.receiving = receivePayload
+		at := l.leases.offset(t.fill) + uint64(t.fillAt)
+		uring.PrepRecv(l.sqe(), data, c.fd, l.pool.Addr(at), min(c.bodyLeft, pieceSize-t.fillAt), unix.MSG_WAITALL)
+	case c.stage == none || !waits && !c.readable && (c.idle || l.awaiting.head != none):
+		// Idle, or others want its stage more: no memory until there is something to put into it.
+		l.giveStage(i)
+		c.receiving = receivePoll
+		uring.PrepPoll(l.sqe(), uint64(tokenOf(onPoll, 0, c.generation, i)), c.fd, unix.POLLIN|unix.POLLRDHUP)
+	default:
+		l.compact(c)
+		c.receiving = receiveStage
+		at := l.layout.stageAt(c.stage) + uint64(c.end)
+		uring.PrepRecv(l.sqe(), data, c.fd, l.control.Addr(at), stageSize-c.end, 0)
+	}
+}
+
+// compact moves the front part of a header, all that can be left unparsed when a receive is due, to the beginning of the stage.
+func (l *loop) compact(c *conn) {
+	if c.start == 0 {
+		return
+	}
+	if c.start == c.end {
+		c.start, c.end = 0, 0
+		return
+	}
+	stage := l.control.Bytes(l.layout.stageAt(c.stage), stageSize)
+	copy(stage, stage[c.start:c.end])
+	c.start, c.end = 0, c.end-c.start
+}
+
+// full: the connection has as much in flight as one may have; its own replies must go out first.
+func (l *loop) full(c *conn) bool {
+	return c.body == none && c.end-c.start >= proto.RequestSize
+}

@@ -1,0 +1,149 @@
+// Replying: everything that is answered by the end of a turn leaves in one SENDMSG, in order of completion. Replies that become ready while a send is
+// in flight wait for the next one, so the slower the socket, the larger the batches.
+//
+// Invariant: at most one send per socket is in flight (two would interleave); the memory it names, the connection's page and the leases of the tags in
+// conn.sent, is not touched until its completion.
+
+package engine
+
+import (
+	"golang.org/x/sys/unix"
+
+	"ringnbd/engine/uring"
+	"ringnbd/proto"
+)
+
+// reply sends what is ready, unless a send is in flight.
+func (l *loop) reply(i uint32) {
+	c := &l.conns[i]
+	if c.sending || c.ready.head == none || c.state == connClosing {
+		return
+	}
+	page := l.layout.pageAt(i)
+	b := batch{loop: l, page: page, iovecs: l.control.Iovecs(page+iovecsAt, maxIovecs), headers: l.control.Bytes(page+headersAt, connPage-headersAt)}
+	for t := c.ready.head; t != none && b.add(&l.tags[t]); t = c.ready.head {
+		l.appendTag(&c.sent, l.popTag(&c.ready))
+	}
+	c.iovFrom, c.iovTo, c.sendLeft = 0, uint32(b.n), b.bytes
+	c.sendSince = l.now
+	l.send(i)
+}
+
+// batch gathers replies into a connection's page.
+type batch struct {
+	loop    *loop
+	page    uint64
+	iovecs  []uring.Iovec
+	headers []byte
+	n       int  // iovecs in use
+	filled  int  // bytes of headers in use
+	joins   bool // the last iovec is a run of headers, which the next can lengthen
+	bytes   uint64
+}
+
+// add appends one reply, or reports that the batch is full.
+func (b *batch) add(row *tag) bool {
+	payload := row.Command == proto.CmdRead && row.errno == proto.Success && row.Length > 0
+	if b.filled == len(b.headers) || b.n == len(b.iovecs) || payload && b.n+int(row.Length>>pieceShift)+3 > len(b.iovecs) {
+		return false
+	}
+	at := b.loop.control.Addr(b.page + headersAt + uint64(b.filled))
+	proto.PutSimpleReply(b.headers[b.filled:], row.Cookie, row.errno)
+	b.filled += proto.SimpleReplySize
+	b.bytes += proto.SimpleReplySize
+	if b.joins { // headers without payload lie one behind the other
+		b.iovecs[b.n-1].Len += proto.SimpleReplySize
+	} else {
+		b.iovecs[b.n] = uring.Iovec{Base: at, Len: proto.SimpleReplySize}
+		b.n++
+	}
+	b.joins = !payload
+	if payload {
+		b.addPayload(row)
+	}
+	return true
+}
+
+func (b *batch) addPayload(row *tag) {
+	l := b.loop
+	b.bytes += row.Length
+	d := l.deviceOf(row)
+	switch d.Kind {
+	case Memory:
+		b.append(d.Memory.Addr(row.Offset), row.Length)
+	case Null:
+		for left := row.Length; left > 0; {
+			n := min(left, zeroRegion)
+			b.append(l.pool.Addr(0), n)
+			left -= n
+		}
+	default:
+		skip, left := row.Offset-row.lo, row.Length
+		for piece := row.memory; left > 0; piece = l.leases.next[piece] {
+			n := min(left, pieceSize-skip)
+			b.append(l.pool.Addr(l.leases.offset(piece)+skip), n)
+			skip = 0
+			left -= n
+		}
+	}
+}
+
+func (b *batch) append(addr, n uint64) {
+	b.iovecs[b.n] = uring.Iovec{Base: addr, Len: n}
+	b.n++
+}
+
+// send hands the unsent rest of a batch to the kernel.
+func (l *loop) send(i uint32) {
+	c := &l.conns[i]
+	page := l.layout.pageAt(i)
+	*l.control.Msghdr(page) = uring.Msghdr{
+		Iov:    l.control.Addr(page + iovecsAt + uint64(c.iovFrom)*iovecSize),
+		IovLen: uint64(c.iovTo - c.iovFrom),
+	}
+	c.sending = true
+	l.counters.Sends++
+	data := uint64(tokenOf(onSend, 0, c.generation, i))
+	uring.PrepSendMsg(l.sqe(), data, c.fd, l.control.Addr(page), unix.MSG_NOSIGNAL|unix.MSG_WAITALL)
+}
+
+// sent files what became of a send: all, a part, or the end of the connection.
+func (l *loop) sent(tok token, res int32) {
+	c, i := l.connAt(tok)
+	c.sending = false
+	l.touch(i)
+	again := res == -int32(unix.EAGAIN) || res == -int32(unix.EINTR)
+	switch {
+	case res > 0 && uint64(res) < c.sendLeft:
+		l.skipSent(c, i, uint64(res))
+		again = true
+	case res > 0:
+		must(uint64(res) == c.sendLeft, "more was sent than there was")
+		c.sendLeft = 0
+	case !again:
+		l.fail(i, CloseSend)
+	}
+	if again && c.state != connClosing {
+		l.send(i)
+		return
+	}
+	for t := l.popTag(&c.sent); t != none; t = l.popTag(&c.sent) {
+		l.release(t)
+	}
+}
+
+// skipSent moves a batch's beginning behind n bytes.
+func (l *loop) skipSent(c *conn, i uint32, n uint64) {
+	c.sendLeft -= n
+	iovecs := l.control.Iovecs(l.layout.pageAt(i)+iovecsAt, maxIovecs)
+	for n > 0 {
+		v := &iovecs[c.iovFrom]
+		if n < v.Len {
+			v.Base += n
+			v.Len -= n
+			return
+		}
+		n -= v.Len
+		c.iovFrom++
+	}
+}

@@ -1,0 +1,326 @@
+// A tag is a request in flight: from the moment that its header was taken in until its reply has left.
+//
+// Invariant: a tag belongs to one connection and is in exactly one place: its connection's body (payload arriving), a wave on the disk, the guard or the
+// slice queue (waiting its turn), a device's flush lists, or its connection's ready or sent list. What it holds (lease, claim) goes home in release.
+
+package engine
+
+import (
+	"ringnbd/proto"
+)
+
+// step says which part of a request's work its wave is, and so what happens when the wave is done.
+type step uint8
+
+const (
+	stepPayload step = iota // the payload is arriving
+	stepClaimed             // waits for earlier writes on the same blocks
+	stepRead                // READ: the wave reads
+	stepEdges               // WRITE: the wave reads the blocks that it covers in part
+	stepWrite               // WRITE: the wave writes
+	stepSlice               // TRIM, WRITE_ZEROES: one slice of the range is with the kernel, or queued
+	stepZeroes              // WRITE_ZEROES: the wave writes zeroes, because the device cannot zero
+	stepPatch               // WRITE_ZEROES: the wave reads the blocks at the edges
+	stepMend                // WRITE_ZEROES: the wave writes them back
+	stepFlush               // waits for a shared flush
+	stepReply               // answered
+)
+
+// tag is a row without pointers.
+type tag struct {
+	proto.Request
+	lo, hi     uint64 // the request's range rounded out to the device's blocks
+	cursor     uint64 // TRIM, WRITE_ZEROES: everything of the inner range before this is done
+	issued     int64  // when its slice was issued
+	memory     lease
+	scratch    lease // two blocks, for a range that does not begin and end on blocks
+	cost       uint32
+	conn       uint32
+	next       uint32
+	fill       uint32 // piece that the payload has come to, and how far
+	fillAt     uint32
+	slice      uint32 // bytes of the slice that is with the kernel
+	errno      proto.Errno
+	left       uint16 // segments of the wave that are in flight
+	generation uint16
+	retries    uint8
+	step       step
+	sink       bool // the payload is dropped: refused, or for a device that keeps nothing
+	claimed    bool
+	short      bool // a segment of the wave came back short; its progress is in loop.progress
+}
+
+const maxRetries = 16 // of a segment that the kernel asks to try again
+
+// claimIndex is a tag's row in the guard, which all loops share.
+func (l *loop) claimIndex(t uint32) uint32 { return l.id*tagsPerLoop + t }
+
+// device of a tag's export.
+func (l *loop) deviceOf(t *tag) *Device {
+	return l.shared.exports[l.conns[t.conn].export].Device
+}
+
+// admit takes a request in, or leaves its header where it is: false means that the connection waits, for its own replies or for its turn.
+func (l *loop) admit(i uint32, r *proto.Request) bool {
+	c := &l.conns[i]
+	if r.Command == proto.CmdDisc {
+		l.count(r)
+		c.start = c.end - proto.RequestSize // whatever follows is ignored
+		l.leave(i, CloseDisconnect)
+		return true
+	}
+	export := &l.shared.exports[c.export]
+	errno := proto.Check(r, &export.Facts)
+	if l.drain != drainNot {
+		errno = proto.ESHUTDOWN
+	}
+	payload := r.Payload()
+	if errno != proto.Success && payload > proto.DrainLimit {
+		l.fail(i, CloseOversize)
+		return false
+	}
+	var memory, scratch uint64
+	lo, hi := r.Offset, r.Offset+r.Length
+	if errno == proto.Success {
+		lo, hi = export.Device.down(lo), export.Device.up(hi)
+		memory, scratch = needs(r, export.Device, lo, hi)
+	}
+	t, ok := l.takeTag(i, memory, scratch)
+	if !ok {
+		return false
+	}
+	l.count(r)
+	row := &l.tags[t]
+	row.Request, row.errno, row.lo, row.hi = *r, errno, lo, hi
+	row.sink = memory == 0
+	row.fill, row.fillAt = row.memory, uint32(r.Offset-lo)
+	if payload == 0 {
+		l.begin(t)
+		return true
+	}
+	c.body, c.bodyLeft = t, uint32(payload)
+	return true
+}
+
+// needs is how many bytes a request must hold: its rounded payload, and two blocks when its ends must be read first.
+func needs(r *proto.Request, d *Device, lo, hi uint64) (memory, scratch uint64) {
+	if r.Length == 0 || d.Kind == Null {
+		return 0, 0
+	}
+	onDisk := d.Kind != Memory
+	unaligned := onDisk && (lo != r.Offset || hi != r.Offset+r.Length)
+	switch r.Command {
+	case proto.CmdRead:
+		if onDisk {
+			memory = hi - lo
+		}
+	case proto.CmdWrite:
+		memory = hi - lo
+		if unaligned {
+			scratch = 2 * uint64(d.Block)
+		}
+	case proto.CmdWriteZeroes:
+		if unaligned {
+			scratch = 2 * uint64(d.Block)
+		}
+	}
+	return memory, scratch
+}
+
+// takeTag reserves all that a request will need, or nothing: nobody waits while holding.
+func (l *loop) takeTag(i uint32, memory, scratch uint64) (uint32, bool) {
+	c := &l.conns[i]
+	cost := leaseCost(memory) + leaseCost(scratch)
+	r := regionOf(cost)
+	c.capped = c.inflight >= tagsPerConn || c.leased[r] > 0 && c.leased[r]+cost > l.layout.share[r]
+	if c.capped {
+		return none, false // its own replies will free what it needs
+	}
+	if q := &l.starved[r]; q.head != none && q.head != i && l.feeding != i || l.freeTag == none {
+		l.starve(i, r)
+		return none, false
+	}
+	first, ok := l.leases.take(r, memory)
+	if !ok {
+		l.starve(i, r)
+		return none, false
+	}
+	second, ok := l.leases.take(r, scratch)
+	if !ok {
+		l.leases.give(first)
+		l.starve(i, r)
+		return none, false
+	}
+	t := l.freeTag
+	row := &l.tags[t]
+	l.freeTag = row.next
+	*row = tag{conn: i, memory: first, scratch: second, cost: uint32(cost), generation: row.generation + 1, next: none}
+	c.inflight++
+	c.leased[r] += cost
+	return t, true
+}
+
+// leaseCost is what n bytes on lease take from the pool.
+func leaseCost(n uint64) uint64 {
+	whole, rest := n>>pieceShift<<pieceShift, n&(pieceSize-1)
+	if rest == 0 {
+		return whole
+	}
+	return whole + pageSize<<orderOf(rest)
+}
+
+// starve queues a connection for memory of a region, or for a tag; feed serves the queues in order.
+func (l *loop) starve(i uint32, r region) {
+	c := &l.conns[i]
+	if c.links[linkStarved].in {
+		return
+	}
+	c.hungry, c.wants = l.now, r
+	l.counters.Starved++
+	l.enlist(&l.starved[r], linkStarved, i)
+}
+
+// feed lets the connections that have waited longest try again, as long as it helps. One that got something and wants more goes to the end of the
+// line; one that got nothing stays first, and nobody behind it is served before it.
+func (l *loop) feed(r region) {
+	for i := l.starved[r].head; i != none; i = l.starved[r].head {
+		c := &l.conns[i]
+		start, hungry := c.start, c.hungry
+		l.delist(&l.starved[r], linkStarved, i)
+		l.feeding = i
+		l.parse(i)
+		l.feeding = none
+		if c.links[linkStarved].in && c.wants == r && c.start == start {
+			l.delist(&l.starved[r], linkStarved, i)
+			l.enlistFirst(&l.starved[r], linkStarved, i)
+			c.hungry = hungry
+			return
+		}
+		l.settle(i)
+	}
+}
+
+// begin starts a request whose payload, if it has one, is complete.
+func (l *loop) begin(t uint32) {
+	row := &l.tags[t]
+	d := l.deviceOf(row)
+	if row.errno != proto.Success || row.Length == 0 && row.Command != proto.CmdFlush {
+		l.answer(t)
+		return
+	}
+	switch row.Command {
+	case proto.CmdRead:
+		if d.Kind == Null || d.Kind == Memory {
+			l.answer(t)
+			return
+		}
+		row.step = stepRead
+		l.issueWave(t)
+	case proto.CmdFlush:
+		l.flush(t)
+	default:
+		if d.Kind == Null {
+			l.answer(t)
+			return
+		}
+		row.step, row.claimed = stepClaimed, true
+		if l.shared.guard.enter(l.claimIndex(t), l.id, l.conns[row.conn].export, row.lo, row.hi) {
+			l.run(t)
+		} else {
+			l.counters.Overlaps++
+		}
+	}
+}
+
+// run starts a write of any kind that now has its range to itself.
+func (l *loop) run(t uint32) {
+	row := &l.tags[t]
+	if l.conns[row.conn].state == connClosing {
+		// Its client is gone and will never learn what became of it: better not done than done late, over data that came by another connection.
+		l.answer(t)
+		return
+	}
+	switch {
+	case row.Command != proto.CmdWrite:
+		l.beginRange(t)
+	case l.deviceOf(row).Kind == Memory:
+		l.store(t)
+		l.answer(t)
+	case row.scratch != none:
+		l.counters.Unaligned++
+		row.step = stepEdges
+		l.issueEdges(t)
+	default:
+		row.step = stepWrite
+		l.issueWave(t)
+	}
+}
+
+// stepDone: the wave of a request is complete.
+func (l *loop) stepDone(t uint32) {
+	row := &l.tags[t]
+	if row.errno != proto.Success {
+		l.answer(t)
+		return
+	}
+	switch row.step {
+	case stepRead, stepWrite:
+		l.answer(t)
+	case stepEdges:
+		l.merge(row)
+		row.step = stepWrite
+		l.issueWave(t)
+	case stepZeroes, stepPatch, stepMend:
+		l.rangeDone(t)
+	default:
+		must(false, "a wave ended in a step that has none")
+	}
+}
+
+// answer ends a request's work: its range is free for others, its reply is next in line.
+func (l *loop) answer(t uint32) {
+	row := &l.tags[t]
+	row.step = stepReply
+	l.unclaim(t)
+	if row.errno != proto.Success {
+		l.counters.Errors++
+	}
+	c := &l.conns[row.conn]
+	l.appendTag(&c.ready, t)
+	l.touch(row.conn)
+}
+
+// unclaim leaves the guard; those that waited for this request alone may run.
+func (l *loop) unclaim(t uint32) {
+	row := &l.tags[t]
+	if row.claimed {
+		row.claimed = false
+		grants := uint32(none)
+		l.shared.guard.leave(l.claimIndex(t), &grants)
+		l.deal(grants)
+	}
+}
+
+// release gives a tag and all that it holds back.
+func (l *loop) release(t uint32) {
+	row := &l.tags[t]
+	must(row.left == 0 && !row.claimed, "a request was released while its work went on")
+	c := &l.conns[row.conn]
+	l.leases.give(row.memory)
+	l.leases.give(row.scratch)
+	c.inflight--
+	c.leased[regionOf(uint64(row.cost))] -= uint64(row.cost)
+	row.memory, row.scratch, row.cost = none, none, 0
+	row.next = l.freeTag
+	l.freeTag = t
+}
+
+func (l *loop) count(r *proto.Request) {
+	l.counters.Requests[min(r.Command, commandSlots-1)]++
+	switch r.Command {
+	case proto.CmdRead:
+		l.counters.BytesRead += r.Length
+	case proto.CmdWrite:
+		l.counters.BytesWrite += r.Length
+	}
+}

@@ -1,0 +1,88 @@
+// What time changes: connections that hold memory without moving while others wait for it are closed, and a shutdown goes through its phases.
+//
+// Invariant: as long as nobody waits, nobody is closed for being slow or silent: an idle client stays for ever.
+
+package engine
+
+const (
+	// stallGrace and stallRate say how long a payload or a batch of replies may be under way, in nanoseconds, while others starve: some
+	// time for the network's own trouble, and then at least 4 MiB a second.
+	stallGrace       = int64(5e9)
+	stallNanosPerKiB = int64(1e9) / 4096
+
+	drainSilence = int64(100e6) // while draining, a connection silent for so long is closed
+	drainGrace   = int64(1e9)   // and one that goes on sending is closed after this
+)
+
+type drainPhase uint8
+
+const (
+	drainNot    drainPhase = iota
+	drainRefuse            // requests in flight are answered, new ones get ESHUTDOWN
+	drainCut               // nothing more is read
+)
+
+// evictStalled closes those that others have been waiting for too long.
+func (l *loop) evictStalled() {
+	if !l.starving() {
+		return
+	}
+	for i := range l.conns {
+		c := &l.conns[i]
+		if c.state != connFree && c.state != connClosing && l.stalled(c) {
+			l.fail(uint32(i), CloseStalled)
+		}
+	}
+	l.settleAll()
+}
+
+// starving: has anybody waited for memory, a tag or a stage for as long as stallGrace?
+func (l *loop) starving() bool {
+	for _, head := range [...]uint32{l.starved[short].head, l.starved[long].head, l.awaiting.head} {
+		if head != none && l.now-l.conns[head].hungry > stallGrace {
+			return true
+		}
+	}
+	return false
+}
+
+// stalled: the connection's payload, header or replies have been under way for longer than their size explains.
+func (l *loop) stalled(c *conn) bool {
+	if c.receiving != receiveNone && c.since != 0 {
+		var bytes uint64
+		if c.body != none {
+			bytes = l.tags[c.body].Length
+		}
+		if l.now-c.since > stallGrace+int64(bytes>>10)*stallNanosPerKiB {
+			return true
+		}
+	}
+	return c.sending && l.now-c.sendSince > stallGrace+int64(c.sendLeft>>10)*stallNanosPerKiB
+}
+
+// drainTick closes the connections that have nothing more to say, and after a while those that will not stop.
+func (l *loop) drainTick() {
+	if l.drain == drainRefuse && l.now-l.drainAt > drainGrace {
+		l.drain = drainCut
+	}
+	for i := range l.conns {
+		c := &l.conns[i]
+		if c.state != connOpen {
+			continue
+		}
+		whole := c.body == none && c.start == c.end
+		switch {
+		case l.drain == drainCut && !whole:
+			l.fail(uint32(i), CloseShutdown)
+		case l.drain == drainCut, whole && c.inflight == 0 && l.now-c.heard > drainSilence:
+			l.leave(uint32(i), CloseShutdown)
+		}
+	}
+	l.settleAll()
+	if l.live.Load() == 0 {
+		for _, m := range l.waiting {
+			close(m.done)
+		}
+		l.waiting = nil
+	}
+}

@@ -1,0 +1,153 @@
+// House rules as a test: who may import whom and why, the length of functions and files, formatting, and words that must not be in a committed tree.
+
+package engine_test
+
+import (
+	"bytes"
+	"go/ast"
+	"go/format"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const (
+	longestFunction = 70 // lines: a screen
+	longestFile     = 700
+)
+
+// forbidden says, by folder, which imports are not to be had there, and why. A folder's own rule counts, not its parent's.
+var forbidden = map[string]map[string]string{
+	"proto": {
+		"net":     "proto is bytes in, bytes out: that is why it can be tested at every split point",
+		"os":      "proto does no I/O",
+		"time":    "proto has no clock; deadlines belong to the gate",
+		"sync":    "a negotiator belongs to one goroutine",
+		"fmt":     "formatting allocates",
+		"ringnbd": "proto stands at the bottom and imports nothing of ours",
+	},
+	"engine": {
+		"net":                    "sockets come in negotiated, as descriptors",
+		"log":                    "the data path does not log; it counts",
+		"fmt":                    "formatting allocates, and invites logging",
+		"os":                     "files come in opened, as descriptors",
+		"unsafe":                 "only engine/uring touches memory behind Go's back",
+		"github.com":             "giouring stays behind engine/uring",
+		"ringnbd/engine/gate":    "the engine does not know how sockets come to be",
+		"ringnbd/engine/backing": "the engine does not know how devices are opened",
+		"ringnbd/engine/sim":     "the engine does not know which kernel it runs on",
+		"math/rand":              "what a loop does follows from what happened to it, so that a seed replays it",
+	},
+	"engine/uring": {
+		"ringnbd": "the wall around the kernel knows nothing of blocks",
+		"net":     "sockets come in as descriptors",
+		"log":     "the data path does not log",
+	},
+	"engine/sim": {
+		"unsafe":     "the simulated kernel finds memory through arenas, with bounds checks",
+		"net":        "simulated sockets are tables",
+		"github.com": "nothing of giouring is needed to read a submission",
+	},
+	"engine/gate":    {"unsafe": "only engine/uring", "ringnbd/engine/uring": "the gate speaks to the engine, not to the ring"},
+	"engine/backing": {"unsafe": "only engine/uring", "net": "what stands behind an export here is local"},
+	"cmd/ringnbd":    {"unsafe": "only engine/uring", "github.com/pawelgaczynski/giouring": "only engine/uring"},
+	"bench":          {"unsafe": "only engine/uring", "github.com/pawelgaczynski/giouring": "only engine/uring"},
+}
+
+func TestTree(t *testing.T) {
+	set := token.NewFileSet()
+	files := 0
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && d.Name() != "..") {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(path, ".go") {
+			return nil
+		}
+		files++
+		source, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		checkText(t, path, source)
+		file, err := parser.ParseFile(set, path, source, parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		checkShape(t, set, path, file)
+		checkImports(t, path, file)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if files < 50 {
+		t.Fatalf("only %d Go files were found: the test looks in the wrong place", files)
+	}
+}
+
+func checkText(t *testing.T, path string, source []byte) {
+	t.Helper()
+	if formatted, err := format.Source(source); err != nil || !bytes.Equal(formatted, source) {
+		t.Errorf("%s: not as gofmt writes it", path)
+	}
+	if n := bytes.Count(source, []byte("\n")); n > longestFile {
+		t.Errorf("%s: %d lines: more than one chapter", path, n)
+	}
+	for _, mark := range []string{"TO" + "DO", "FIX" + "ME", "not imple" + "mented"} {
+		if bytes.Contains(source, []byte(mark)) {
+			t.Errorf("%s: says %s", path, mark)
+		}
+	}
+}
+
+func checkShape(t *testing.T, set *token.FileSet, path string, file *ast.File) {
+	t.Helper()
+	opens := false // with a comment before anything is declared
+	for _, c := range file.Comments {
+		opens = opens || len(file.Decls) > 0 && c.Pos() < file.Decls[0].Pos() && !strings.HasPrefix(c.List[0].Text, "//go:")
+	}
+	opens = opens || len(file.Decls) == 0 && file.Doc != nil
+	if !opens {
+		t.Errorf("%s: does not open with what it is", path)
+	}
+	for _, decl := range file.Decls {
+		f, ok := decl.(*ast.FuncDecl)
+		if !ok || f.Body == nil {
+			continue
+		}
+		if n := set.Position(f.End()).Line - set.Position(f.Pos()).Line + 1; n > longestFunction {
+			t.Errorf("%s: %s has %d lines: more than a screen", path, f.Name.Name, n)
+		}
+	}
+}
+
+func checkImports(t *testing.T, path string, file *ast.File) {
+	t.Helper()
+	if strings.HasSuffix(path, "_test.go") {
+		return
+	}
+	folder, err := filepath.Rel("..", filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, spec := range file.Imports {
+		name, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for bad, why := range forbidden[filepath.ToSlash(folder)] {
+			if name == bad || strings.HasPrefix(name, strings.TrimSuffix(bad, "/")+"/") {
+				t.Errorf("%s imports %s: %s", path, name, why)
+			}
+		}
+	}
+}

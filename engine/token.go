@@ -1,0 +1,33 @@
+// A token is the 64-bit user_data of a submission: which row the completion belongs to and what kind of news it brings.
+//
+// Invariant: a row is never given back while an operation that names it is in flight, so a completion whose generation does not match its row is our bug.
+
+package engine
+
+// kind of completion: the loop's table of contents, see loop.record.
+type kind uint8
+
+const (
+	onReceive kind = iota + 1 // bytes from a socket; slot = connection
+	onPoll                    // an idle socket became readable; slot = connection
+	onSend                    // a batch of replies went out; slot = connection
+	onDisk                    // a segment of a request's wave; slot = tag, part = segment
+	onFlush                   // an fsync shared by the flushes that wait for it; slot = device
+	onWake                    // the eventfd: mail, or claims granted by another loop
+	onCancel                  // the answer to a cancellation; the cancelled operation reports for itself
+)
+
+// token packs kind:8, part:8, generation:16, slot:32.
+type token uint64
+
+func tokenOf(k kind, part uint8, generation uint16, slot uint32) token {
+	return token(k)<<56 | token(part)<<48 | token(generation)<<32 | token(slot)
+}
+
+func (t token) kind() kind         { return kind(t >> 56) }
+func (t token) part() uint8        { return uint8(t >> 48) }
+func (t token) generation() uint16 { return uint16(t >> 32) }
+func (t token) slot() uint32       { return uint32(t) }
+
+// none is the index that points nowhere, in every table of this package.
+const none = ^uint32(0)

@@ -1,0 +1,217 @@
+// This file has the errors of this package. Their texts are shown to users as they are: one line, what is wrong and what
+// to do. Each one wraps its errno for errors.Is.
+
+package uring
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// DisabledError: this process may not use io_uring (EPERM).
+type DisabledError struct {
+	Sysctl int // value of kernel.io_uring_disabled (Linux 6.6): 0, 1 or 2; -1 when it cannot be read
+}
+
+func (e *DisabledError) Error() string {
+	switch e.Sysctl {
+	case 1:
+		return "io_uring is reserved for privileged processes here (kernel.io_uring_disabled=1): run `sysctl kernel.io_uring_disabled=0` as root, or put this user's group into kernel.io_uring_group"
+	case 2:
+		return "io_uring is switched off on this machine (kernel.io_uring_disabled=2): run `sysctl kernel.io_uring_disabled=0` as root"
+	}
+	return "io_uring is forbidden to this process, most likely by the seccomp filter of its container: allow io_uring_setup, io_uring_enter and io_uring_register (docker: --security-opt seccomp=PROFILE or seccomp=unconfined)"
+}
+
+func (e *DisabledError) Unwrap() error { return syscall.EPERM }
+
+// UnsupportedError: the kernel has no io_uring (ENOSYS) or one without what this package needs (EINVAL).
+type UnsupportedError struct {
+	Kernel string // release, as uname -r says it
+	Errno  syscall.Errno
+}
+
+func (e *UnsupportedError) Error() string {
+	if major, minor := parseRelease(e.Kernel); e.Errno == syscall.ENOSYS && atLeast(major, minor, 5, 19) {
+		return "Linux " + e.Kernel + " has no io_uring here: it is built without CONFIG_IO_URING, or a sandbox (gVisor, seccomp) hides it; use another kernel or run outside of the sandbox"
+	}
+	return "Linux " + e.Kernel + " is too old: ringnbd needs io_uring of Linux 5.19 or newer"
+}
+
+func (e *UnsupportedError) Unwrap() error { return e.Errno }
+
+// MemlockError: RLIMIT_MEMLOCK forbids pinning the buffers.
+type MemlockError struct {
+	Need  uint64 // bytes that must be lockable: what is asked for, and what this process has locked already
+	Limit uint64 // bytes, the soft limit
+}
+
+func (e *MemlockError) Error() string {
+	kib := strconv.FormatUint((e.Need+1023)/1024, 10)
+	return "the limit on locked memory is too small: " + sizeText(e.Need) + " are needed but RLIMIT_MEMLOCK is " + sizeText(e.Limit) +
+		": raise it to " + strconv.FormatUint(e.Need, 10) + " bytes or more (`ulimit -l " + kib + "`, systemd LimitMEMLOCK=" + kib +
+		"K), give the CAP_IPC_LOCK capability, or use less --memory"
+}
+
+func (e *MemlockError) Unwrap() error { return syscall.ENOMEM }
+
+// MemoryError: the kernel has not that much memory for us.
+type MemoryError struct {
+	Bytes uint64
+	Errno syscall.Errno
+}
+
+func (e *MemoryError) Error() string {
+	if e.Errno == syscall.EINVAL {
+		return "cannot map " + sizeText(e.Bytes) + " of memory: the size must be from 1 byte to 128 TiB"
+	}
+	return "not enough memory: " + sizeText(e.Bytes) + " cannot be had (" + e.Errno.Error() +
+		"): ask for less, or see `free`, the container's memory limit and vm.overcommit_memory"
+}
+
+func (e *MemoryError) Unwrap() error { return e.Errno }
+
+// FilesError: more registered files than RLIMIT_NOFILE or the kernel's bound allow.
+type FilesError struct {
+	Files int
+	Errno syscall.Errno
+}
+
+func (e *FilesError) Error() string {
+	n := strconv.Itoa(e.Files)
+	return "too many files: " + n + " are to be registered with io_uring, which RLIMIT_NOFILE forbids: raise it (`ulimit -n`, systemd LimitNOFILE=) above " + n
+}
+
+func (e *FilesError) Unwrap() error { return e.Errno }
+
+// ThreadError: a ring was used on another thread than its own. It is a mistake in the program.
+type ThreadError struct{ Owner, Caller int }
+
+func (e *ThreadError) Error() string {
+	return "io_uring: a ring of thread " + strconv.Itoa(e.Owner) + " was used on thread " + strconv.Itoa(e.Caller) +
+		": call runtime.LockOSThread before uring.Open and use the ring from that goroutine only"
+}
+
+// InFlightError: Close gave up waiting. The kernel may still write into the arena, so it must stay mapped.
+type InFlightError struct{ Requests int }
+
+func (e *InFlightError) Error() string {
+	return "io_uring: " + strconv.Itoa(e.Requests) + " requests did not end within " + closeTimeout.String() +
+		" of being cancelled: their memory must stay mapped; is a disk hanging?"
+}
+
+// setupError turns what io_uring_setup said into what to do about it.
+func setupError(err error) error {
+	var locked *MemlockError
+	var memory *MemoryError
+	if errors.As(err, &locked) || errors.As(err, &memory) {
+		return err
+	}
+	switch errno := errnoOf(err); errno {
+	case syscall.EPERM, syscall.EACCES:
+		return &DisabledError{Sysctl: sysctlDisabled()}
+	case syscall.ENOSYS, syscall.EINVAL:
+		return &UnsupportedError{Kernel: release(), Errno: errno}
+	case syscall.EMFILE, syscall.ENFILE:
+		return &callFailure{"too many open files for io_uring: raise RLIMIT_NOFILE (`ulimit -n`, systemd LimitNOFILE=)", errno}
+	default:
+		return callError("io_uring_setup", errno)
+	}
+}
+
+// callFailure is a system call that failed for a reason with no type of its own.
+type callFailure struct {
+	text  string
+	errno syscall.Errno
+}
+
+func (e *callFailure) Error() string { return e.text }
+func (e *callFailure) Unwrap() error { return e.errno }
+
+func callError(call string, errno syscall.Errno) error {
+	return &callFailure{call + ": " + errno.Error(), errno}
+}
+
+// callError of a ring: most unexpected errors (EEXIST of SINGLE_ISSUER, EBADF and EINVAL of a slot that this thread does
+// not have) come from the wrong thread, and only here is it worth asking which one we are on.
+func (r *Ring) callError(call string, errno syscall.Errno) error {
+	if err := r.threadError(); err != nil {
+		return err
+	}
+	return callError(call, errno)
+}
+
+// threadError is nil on the ring's own thread. It costs a system call.
+func (r *Ring) threadError() error {
+	if tid := unix.Gettid(); tid != r.thread {
+		return &ThreadError{Owner: r.thread, Caller: tid}
+	}
+	return nil
+}
+
+// pinError tells a limit apart from a machine that is full. total is what this process has pinned and wants to pin.
+func pinError(bytes, total uint64) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err == nil && limit.Cur < total {
+		return &MemlockError{Need: total, Limit: limit.Cur}
+	}
+	return &MemoryError{Bytes: bytes, Errno: syscall.ENOMEM}
+}
+
+// CheckMemlock tells before any ring is open whether total bytes may be pinned: nil, or a MemlockError. total is the sum over
+// all rings of Config.Memory and the arena to be registered. A process with CAP_IPC_LOCK has no limit. Other processes
+// of the same user count too, so RegisterBuffers can still fail.
+func CheckMemlock(total uint64) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil || limit.Cur >= total || mayLock() {
+		return nil
+	}
+	return &MemlockError{Need: total, Limit: limit.Cur}
+}
+
+// mayLock: is CAP_IPC_LOCK effective?
+func mayLock() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return false
+	}
+	return data[0].Effective&(1<<unix.CAP_IPC_LOCK) != 0
+}
+
+// sysctlDisabled reads kernel.io_uring_disabled.
+func sysctlDisabled() int {
+	text, err := os.ReadFile("/proc/sys/kernel/io_uring_disabled")
+	if err != nil {
+		return -1
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+func errnoOf(err error) syscall.Errno {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return syscall.EIO
+}
+
+// sizeText writes a size in the largest unit that is exact, else in bytes.
+func sizeText(n uint64) string {
+	units := [...]string{"bytes", "KiB", "MiB", "GiB", "TiB"}
+	i := 0
+	for i < len(units)-1 && n != 0 && n%1024 == 0 {
+		n /= 1024
+		i++
+	}
+	return strconv.FormatUint(n, 10) + " " + units[i]
+}

@@ -1,0 +1,116 @@
+// Tests of the texts a user sees when io_uring cannot be had, two of them under a real seccomp filter.
+
+package uring
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// playFiltered lets io_uring_setup fail as a container's seccomp filter would.
+func playFiltered(errno syscall.Errno) int {
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the system call's number
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.SYS_IO_URING_SETUP},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	// SAFETY: the kernel reads the program and the filter it points to during the call only.
+	_, _, failed := syscall.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)))
+	runtime.KeepAlive(filter)
+	if failed != 0 {
+		fmt.Println("seccomp cannot be tested:", failed)
+		return 0
+	}
+	_, err := Open(Config{Entries: 8})
+	fmt.Println(err, errors.Is(err, errno))
+	return 0
+}
+
+func TestSeccompErrorsSayWhatToDo(t *testing.T) {
+	for role, want := range map[string]string{
+		"EPERM":  "seccomp=unconfined) true",
+		"ENOSYS": "outside of the sandbox true",
+	} {
+		out := runRole(t, role)
+		if strings.HasPrefix(out, "seccomp cannot be tested") {
+			t.Skip(out)
+		}
+		if role == "EPERM" && sysctlDisabled() > 0 {
+			want = "kernel.io_uring_disabled=0` as root"
+		}
+		if !strings.Contains(out, want) || strings.Contains(out, "\n") {
+			t.Errorf("%s: %q, want one line with %q", role, out, want)
+		}
+	}
+}
+
+func TestErrorTexts(t *testing.T) {
+	for _, e := range []struct {
+		err  error
+		is   error
+		want string
+	}{
+		{&DisabledError{Sysctl: 2}, syscall.EPERM, "kernel.io_uring_disabled=2): run `sysctl kernel.io_uring_disabled=0` as root"},
+		{&DisabledError{Sysctl: 1}, syscall.EPERM, "kernel.io_uring_group"},
+		{&DisabledError{Sysctl: 0}, syscall.EPERM, "seccomp"},
+		{&UnsupportedError{Kernel: "5.10.0-28-amd64", Errno: syscall.EINVAL}, syscall.EINVAL, "Linux 5.10.0-28-amd64 is too old: ringnbd needs io_uring of Linux 5.19 or newer"},
+		{&UnsupportedError{Kernel: "4.18.0", Errno: syscall.ENOSYS}, syscall.ENOSYS, "too old"},
+		{&UnsupportedError{Kernel: "6.1.0", Errno: syscall.ENOSYS}, syscall.ENOSYS, "CONFIG_IO_URING"},
+		{&MemlockError{Need: 64 << 20, Limit: 8 << 20}, syscall.ENOMEM, "64 MiB are needed but RLIMIT_MEMLOCK is 8 MiB: raise it to 67108864 bytes or more (`ulimit -l 65536`, systemd LimitMEMLOCK=65536K)"},
+		{&MemoryError{Bytes: 1 << 30, Errno: syscall.ENOMEM}, syscall.ENOMEM, "1 GiB cannot be had"},
+		{&FilesError{Files: 2000, Errno: syscall.EMFILE}, syscall.EMFILE, "2000 are to be registered"},
+		{&InFlightError{Requests: 3}, nil, "3 requests did not end within 5s"},
+		{&ThreadError{Owner: 1, Caller: 2}, nil, "thread 1 was used on thread 2"},
+		{setupError(syscall.EINVAL), syscall.EINVAL, "Linux 5.19"},
+		{setupError(&MemoryError{Bytes: 160 << 10, Errno: syscall.ENOMEM}), syscall.ENOMEM, "160 KiB"},
+		{setupError(syscall.EMFILE), syscall.EMFILE, "ulimit -n"},
+		{setupError(syscall.EFAULT), syscall.EFAULT, "io_uring_setup: bad address"},
+	} {
+		text := e.err.Error()
+		if !strings.Contains(text, e.want) || strings.Contains(text, "\n") {
+			t.Errorf("%T: %q, want one line with %q", e.err, text, e.want)
+		}
+		if e.is != nil && !errors.Is(e.err, e.is) {
+			t.Errorf("%T is not %v", e.err, e.is)
+		}
+	}
+}
+
+func TestPinErrorTellsLimitFromFullMachine(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
+		t.Fatal(err)
+	}
+	var memory *MemoryError
+	if err := pinError(4096, 0); !errors.As(err, &memory) || memory.Bytes != 4096 {
+		t.Errorf("under the limit: %v", err)
+	}
+	if limit.Cur == unix.RLIM_INFINITY {
+		t.Skip("RLIMIT_MEMLOCK is unlimited here: nothing is above it")
+	}
+	var locked *MemlockError
+	if err := pinError(4096, limit.Cur+1); !errors.As(err, &locked) || locked.Need != limit.Cur+1 || locked.Limit != limit.Cur {
+		t.Errorf("over the limit: %v", err)
+	}
+}
+
+func TestSizeText(t *testing.T) {
+	for n, want := range map[uint64]string{0: "0 bytes", 1: "1 bytes", 1023: "1023 bytes", 1024: "1 KiB", 1536: "1536 bytes", 5 << 20: "5 MiB", 1 << 45: "32 TiB", 1 << 60: "1048576 TiB"} {
+		if got := sizeText(n); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+}

@@ -1,0 +1,244 @@
+// This file registers buffers, files, the ring's own descriptor and the bounds of the kernel's workers. giouring's
+// versions pass 8-byte file numbers, lose errors and cannot give a descriptor back, so only its raw Register is used.
+//
+// Invariant: registration goes to the ring's real descriptor (only Linux 6.3 takes the registered one) on its own thread.
+
+package uring
+
+import (
+	"encoding/binary"
+	"errors"
+	"runtime"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/pawelgaczynski/giouring"
+)
+
+// BufferSize is the most that one registered buffer covers: the kernel's bound is 1 GiB. An arena is registered in
+// pieces of it, so the buffer of an offset is offset >> BufferShift, and no I/O may cross a multiple of BufferSize.
+const (
+	BufferShift = 30
+	BufferSize  = 1 << BufferShift
+	buffersMax  = 1 << 14 // IORING_MAX_REG_BUFFERS
+)
+
+// chargedAll counts what the rings of this process have locked, since RLIMIT_MEMLOCK bounds the sum: registered buffers
+// and, on recent kernels, the rings themselves.
+var chargedAll atomic.Uint64
+
+// The memory of a closed ring, and of one whose process has died, stays charged until a kernel worker has torn the ring
+// down: 30 ms when measured. A server that is restarted must not fail for it.
+const (
+	chargePatience = int64(time.Second)
+	chargePause    = 10 * time.Millisecond
+)
+
+// charge runs what takes that much lockable memory, and again while only others of the same user can be in the way.
+func (r *Ring) charge(bytes uint64, try func() error) error {
+	total := chargedAll.Load() + bytes
+	for end := Now() + chargePatience; ; time.Sleep(chargePause) {
+		err := try()
+		if err == nil {
+			r.charged += bytes
+			chargedAll.Add(bytes)
+			return nil
+		}
+		if !errors.Is(err, syscall.ENOMEM) {
+			return err
+		}
+		var locked *MemlockError
+		if err = pinError(bytes, total); errors.As(err, &locked) || Now() > end {
+			return err
+		}
+	}
+}
+
+func uncharge(bytes uint64) { chargedAll.Add(-bytes) }
+
+// RegisterBuffers pins the arena and registers it as fixed buffers 0, 1, ... of 1 GiB each, the last one shorter.
+// Once per ring. The arena must stay open until the ring is closed. Errors: MemlockError, MemoryError, or the system's.
+func (r *Ring) RegisterBuffers(a *Arena) error {
+	pieces := (a.size + BufferSize - 1) >> BufferShift
+	if pieces == 0 || pieces > buffersMax {
+		return errors.New("io_uring: an arena to register must have 1 byte to 16 TiB")
+	}
+	table := make([]Iovec, pieces)
+	for i := range table {
+		off := uint64(i) << BufferShift
+		table[i] = Iovec{Base: a.Addr(off), Len: min(a.size-off, BufferSize)}
+	}
+	err := r.charge(a.size, func() error {
+		// SAFETY: the kernel reads the table during the call only; it has exactly len(table) entries of struct iovec.
+		errno := r.register(giouring.RegisterBuffers, unsafe.Pointer(&table[0]), uint32(pieces))
+		runtime.KeepAlive(table)
+		if errno != 0 {
+			return r.callError("io_uring_register buffers", errno)
+		}
+		return nil
+	})
+	r.hasBuffers = r.hasBuffers || err == nil
+	return err
+}
+
+// tagReleased is the user_data of the completion that the kernel posts when it has let go of a registered file. That happens
+// only while Close waits for it.
+const tagReleased = ^uint64(1)
+
+// RegisterFiles registers descriptors; their indexes are the file arguments of the Prep functions. -1 leaves a place
+// empty. Once per ring. The files stay open, whatever happens to the descriptors, until the ring is closed.
+func (r *Ring) RegisterFiles(fds []int32) error {
+	if len(fds) == 0 {
+		return nil
+	}
+	// The kernel gets addresses inside a struct, where Go does not see them: the tables are outside its heap and stacks.
+	n := len(fds)
+	table, err := NewArena(n*12, false)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = table.Close() }()
+	tags := table.Bytes(0, n*8)
+	numbers := table.Bytes(uint64(n)*8, n*4)
+	files := 0
+	for i, fd := range fds {
+		binary.NativeEndian.PutUint32(numbers[i*4:], uint32(fd))
+		if fd >= 0 { // an empty place has no tag
+			binary.NativeEndian.PutUint64(tags[i*8:], tagReleased)
+			files++
+		}
+	}
+	argument := giouring.RsrcRegister{Nr: uint32(n), Data: table.Addr(uint64(n) * 8), Tags: table.Addr(0)}
+	// SAFETY: the kernel reads one struct io_uring_rsrc_register, and n tags and n 32-bit numbers in the table, during the
+	// call only. The last argument is the size of the struct, as for all of the newer registrations.
+	errno := r.register(giouring.RegisterFiles2, unsafe.Pointer(&argument), uint32(unsafe.Sizeof(argument)))
+	runtime.KeepAlive(&argument)
+	switch errno {
+	case 0:
+		r.files, r.places = files, n
+		return nil
+	case syscall.EMFILE:
+		return &FilesError{Files: n, Errno: errno}
+	}
+	return r.callError("io_uring_register files", errno)
+}
+
+// LimitWorkers bounds the kernel threads that run what cannot complete inline: bounded ones for disks (fsync,
+// fallocate, buffered writes), unbounded ones for sockets. 0 leaves a bound as it is. The bound is the thread's, and
+// so of every ring of it. Linux 5.15.
+func (r *Ring) LimitWorkers(bounded, unbounded uint32) error {
+	limits := [2]uint32{bounded, unbounded}
+	// SAFETY: the kernel reads and writes two 32-bit numbers during the call only.
+	errno := r.register(giouring.RegisterIOWQMaxWorkers, unsafe.Pointer(&limits[0]), 2)
+	runtime.KeepAlive(&limits)
+	if errno != 0 {
+		return r.callError("io_uring_register workers", errno)
+	}
+	return nil
+}
+
+// register is io_uring_register on the real descriptor.
+func (r *Ring) register(op uint32, argument unsafe.Pointer, n uint32) syscall.Errno {
+	for {
+		_, errno := r.inner.Register(r.inner.RingFd(), op, argument, n)
+		if errno != syscall.EINTR { // Go's preemption signal
+			return errno
+		}
+	}
+}
+
+// unregister unpins the buffers and drops the files.
+func (r *Ring) unregister() error {
+	var err error
+	if r.hasBuffers {
+		if errno := r.register(giouring.UnregisterBuffers, nil, 0); errno != 0 {
+			err = r.callError("io_uring_register (unregister buffers)", errno)
+		}
+	}
+	if r.places > 0 {
+		err = errors.Join(err, r.releaseFiles())
+	}
+	return err
+}
+
+// releaseFiles drops the registered files and waits until the kernel has let go of them. A kernel worker that has run an fsync
+// completes it first and drops its reference to the file a little later, and that reference is freed by an Enter of
+// ours: without this, about every tenth close of a ring left its files open, and flock'ed, until the ring's teardown.
+// The places are emptied by an update because only that posts the tags on every kernel; old ones post nothing, but wait,
+// when the table is unregistered.
+func (r *Ring) releaseFiles() error {
+	table, err := NewArena(r.places*4, false)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = table.Close() }()
+	for i, b := 0, table.Bytes(0, r.places*4); i < len(b); i++ {
+		b[i] = 0xff // -1 in every place
+	}
+	update := giouring.RsrcUpdate2{Data: table.Addr(0), Nr: uint32(r.places)}
+	// SAFETY: the kernel reads one struct io_uring_rsrc_update2 and places 32-bit numbers in the table, during the call only.
+	errno := r.register(giouring.RegisterFilesUpdate2, unsafe.Pointer(&update), uint32(unsafe.Sizeof(update)))
+	runtime.KeepAlive(&update)
+	if errno != 0 {
+		return r.callError("io_uring_register (empty files)", errno)
+	}
+	if errno := r.register(giouring.UnregisterFiles, nil, 0); errno != 0 {
+		return r.callError("io_uring_register (unregister files)", errno)
+	}
+	var out [64]CQE
+	for end := Now() + releasePatience; r.files > 0 && Now() < end; {
+		if err := r.Enter(1, 10*time.Millisecond); err != nil {
+			return err
+		}
+		for _, c := range out[:r.Reap(out[:])] {
+			if c.UserData == tagReleased {
+				r.files--
+			}
+		}
+	}
+	return nil // what is left after that goes with the ring
+}
+
+// releasePatience is far beyond what was seen (microseconds).
+const releasePatience = int64(time.Second)
+
+const (
+	slotNone = ^uint32(0) // also what asks the kernel for any free slot
+	slots    = 16         // IO_RINGFD_REG_MAX, per thread
+)
+
+// slotNext hands every ring of the process its own slot number as long as there are no more than 16. A slot is looked up
+// in the calling thread's table: with equal numbers an Enter on the wrong thread would silently run another ring.
+var slotNext atomic.Uint32
+
+// registerDescriptor makes Enter use a registered descriptor (Linux 5.18), which spares the kernel a reference count. Without
+// success the plain descriptor serves.
+func (r *Ring) registerDescriptor() {
+	wanted := (slotNext.Add(1) - 1) % slots
+	for _, slot := range [...]uint32{wanted, slotNone} {
+		update := giouring.RsrcUpdate{Offset: slot, Data: uint64(r.inner.RingFd())}
+		// SAFETY: the kernel reads one struct io_uring_rsrc_update and writes the slot back, during the call only.
+		errno := r.register(giouring.RegisterRingFDs, unsafe.Pointer(&update), 1)
+		runtime.KeepAlive(&update)
+		if errno == 0 {
+			r.slot = update.Offset
+			r.descriptor = uintptr(r.slot)
+			r.flags |= uintptr(giouring.EnterRegisteredRing)
+			return
+		}
+	}
+}
+
+// unregisterDescriptor gives the slot back. Until then, or until its thread exits, the kernel keeps the whole ring.
+func (r *Ring) unregisterDescriptor() {
+	if r.slot == slotNone {
+		return
+	}
+	update := giouring.RsrcUpdate{Offset: r.slot}
+	// SAFETY: the kernel reads one struct io_uring_rsrc_update during the call only.
+	_ = r.register(giouring.UnregisterRingFDs, unsafe.Pointer(&update), 1)
+	runtime.KeepAlive(&update)
+	r.slot = slotNone
+}

@@ -1,0 +1,280 @@
+// Tests of registration: buffers larger than one piece, files, workers, and the limit on locked memory.
+
+package uring
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestArenaLargerThanOneBuffer(t *testing.T) {
+	const size = BufferSize + 4<<20
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil || info.Freeram*uint64(info.Unit) < 3*size {
+		t.Skip("less than 3 GiB of memory are free")
+	}
+	if err := CheckMemlock(size); err != nil {
+		t.Skip(err)
+	}
+	r, a := newRing(t, 8, 16), newArena(t, size, true)
+	if err := r.RegisterBuffers(a); err != nil {
+		t.Fatal(err)
+	}
+	fd := newFile(t, t.TempDir(), 1<<20, 0)
+	if err := r.RegisterFiles([]int32{fd}); err != nil {
+		t.Fatal(err)
+	}
+	for i, off := range []uint64{0, BufferSize - 4096, BufferSize, size - 4096} {
+		want := bytes.Repeat([]byte{byte(i + 1)}, 4096)
+		copy(a.Bytes(off, 4096), want)
+		buffer := uint16(off >> BufferShift)
+		if res := single(t, r, func(s *SQE) { PrepWriteFixed(s, 1, 0, buffer, a.Addr(off), 4096, 0, 0) }); res != 4096 {
+			t.Fatalf("write from %#x in buffer %d: %d", off, buffer, res)
+		}
+		clear(a.Bytes(off, 4096))
+		if res := single(t, r, func(s *SQE) { PrepReadFixed(s, 1, 0, buffer, a.Addr(off), 4096, 0, 0) }); res != 4096 {
+			t.Fatalf("read to %#x in buffer %d: %d", off, buffer, res)
+		}
+		if !bytes.Equal(a.Bytes(off, 4096), want) {
+			t.Errorf("at %#x", off)
+		}
+		if res := single(t, r, func(s *SQE) { PrepReadFixed(s, 1, 0, 1-buffer, a.Addr(off), 4096, 0, 0) }); errno(res) != syscall.EFAULT {
+			t.Errorf("read to %#x in the other buffer: %d, want EFAULT", off, res)
+		}
+	}
+	if res := single(t, r, func(s *SQE) { PrepReadFixed(s, 1, 0, 0, a.Addr(BufferSize-4096), 8192, 0, 0) }); errno(res) != syscall.EFAULT {
+		t.Errorf("read over the line between two buffers: %d, want EFAULT", res)
+	}
+}
+
+// giouring passes 8-byte numbers, so that the kernel sees descriptor 0 in every second place.
+func TestEveryRegisteredFileIsTheRightOne(t *testing.T) {
+	r, a := newRing(t, 8, 16), newArena(t, 4096, false)
+	if err := r.RegisterBuffers(a); err != nil {
+		t.Fatal(err)
+	}
+	var fds []int32
+	for i := range 5 {
+		fd := newFile(t, t.TempDir(), 16, 0)
+		if _, err := unix.Pwrite(int(fd), []byte{byte(i)}, 0); err != nil {
+			t.Fatal(err)
+		}
+		fds = append(fds, fd)
+	}
+	if err := r.RegisterFiles(nil); err != nil {
+		t.Errorf("no files: %v", err)
+	}
+	if err := r.RegisterFiles(fds); err != nil {
+		t.Fatal(err)
+	}
+	for i := range fds {
+		a.Bytes(0, 1)[0] = 0xff
+		if res := single(t, r, func(s *SQE) { PrepReadFixed(s, 1, uint32(i), 0, a.Addr(0), 1, 0, 0) }); res != 1 || a.Bytes(0, 1)[0] != byte(i) {
+			t.Errorf("file %d: result %d, byte %d", i, res, a.Bytes(0, 1)[0])
+		}
+	}
+}
+
+func TestRegistrationErrorsAreNotLost(t *testing.T) {
+	r, a := newRing(t, 8, 16), newArena(t, 4096, false)
+	fd := int32(newEventfd(t))
+	if err := r.RegisterFiles([]int32{fd, 9999}); errnoOf(err) != syscall.EBADF {
+		t.Errorf("a descriptor that is not open: %v", err)
+	}
+	if err := r.RegisterFiles([]int32{fd}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.RegisterFiles([]int32{fd}); errnoOf(err) != syscall.EBUSY {
+		t.Errorf("files again: %v, want EBUSY", err)
+	}
+	if err := r.RegisterBuffers(a); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.RegisterBuffers(a); errnoOf(err) != syscall.EBUSY {
+		t.Errorf("buffers again: %v, want EBUSY", err)
+	}
+	if err := r.RegisterBuffers(&Arena{}); err == nil {
+		t.Error("an empty arena was registered")
+	}
+}
+
+func TestCloseReleasesRegisteredFilesAtOnce(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	name := t.TempDir() + "/disk"
+	for i := range 60 {
+		fd, err := unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			t.Fatalf("round %d: the file is still locked by the ring before: %v", i, err)
+		}
+		r, err := open(Config{Entries: 8}, rungs[i%len(rungs):])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.RegisterFiles([]int32{-1, int32(fd), -1, int32(fd)}); err != nil {
+			t.Fatal(err)
+		}
+		for file := range uint32(4) {
+			PrepFsync(r.SQE(), uint64(file), file, true)
+		}
+		if i%2 == 0 { // else Close finds them in flight
+			if c := results(t, r, 4); errno(c[0].Res) != syscall.EBADF || c[1].Res != 0 || errno(c[2].Res) != syscall.EBADF || c[3].Res != 0 {
+				t.Fatalf("round %d: %+v", i, c)
+			}
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+		CloseFD(int32(fd))
+	}
+}
+
+func TestWorkersAreLimited(t *testing.T) {
+	r := newRing(t, 8, 16)
+	if err := r.LimitWorkers(3, 5); err != nil {
+		t.Fatal(err)
+	}
+	// The call returns the values before it, in place: read them back with two zeroes.
+	limits := [2]uint32{}
+	// SAFETY: the kernel reads and writes two 32-bit numbers during the call only.
+	if errno := r.register(19, unsafe.Pointer(&limits[0]), 2); errno != 0 || limits != [2]uint32{3, 5} {
+		t.Errorf("limits are %v, %v", limits, errno)
+	}
+}
+
+// The roles run in a process of their own, which may lower its limits and filter its system calls.
+func playRole(role string) int {
+	runtime.LockOSThread()
+	switch role {
+	case "memlock":
+		return playMemlock()
+	case "memlock cycles":
+		return playMemlockCycles()
+	case "EPERM":
+		return playFiltered(syscall.EPERM)
+	case "ENOSYS":
+		return playFiltered(syscall.ENOSYS)
+	}
+	fmt.Println("unknown role", role)
+	return 1
+}
+
+func runRole(t *testing.T, role string) string {
+	t.Helper()
+	command := exec.Command("/proc/self/exe")
+	command.Env = append(os.Environ(), "URING_TEST_ROLE="+role)
+	out, err := command.CombinedOutput()
+	if err != nil {
+		t.Fatalf("role %s: %v\n%s", role, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// limitMemlock takes CAP_IPC_LOCK from this thread and lowers the limit.
+func limitMemlock(bytes uint64) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return err
+	}
+	data[0].Effective &^= 1 << unix.CAP_IPC_LOCK
+	data[0].Permitted &^= 1 << unix.CAP_IPC_LOCK
+	if err := unix.Capset(&header, &data[0]); err != nil {
+		return err
+	}
+	return unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: bytes, Max: bytes})
+}
+
+func playMemlock() int {
+	if err := limitMemlock(1 << 20); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	r, err := Open(Config{Entries: 8})
+	if err != nil {
+		fmt.Println("Open:", err)
+		return 1
+	}
+	small, _ := NewArena(256<<10, false)
+	large, _ := NewArena(3<<20, false)
+	if err := r.RegisterBuffers(large); err != nil {
+		fmt.Println("register:", err)
+	}
+	fmt.Println("check:", CheckMemlock(5<<20))
+	fmt.Println("small check:", CheckMemlock(256<<10))
+	fmt.Println("small:", r.RegisterBuffers(small))
+	second, err := Open(Config{Entries: 8})
+	if err != nil {
+		fmt.Println("Open:", err)
+		return 1
+	}
+	fmt.Println("second:", second.RegisterBuffers(large))
+	return 0
+}
+
+func TestMemlockErrorSaysHowMuchAndWhatToDo(t *testing.T) {
+	out := runRole(t, "memlock")
+	for _, want := range []string{
+		"register: the limit on locked memory is too small: 3080 KiB are needed but RLIMIT_MEMLOCK is 1 MiB: raise it to 3153920 bytes or more (`ulimit -l 3080`, systemd LimitMEMLOCK=3080K)",
+		"check: the limit on locked memory is too small: 5 MiB are needed",
+		"small check: <nil>",
+		"small: <nil>",
+		"second: the limit on locked memory is too small: 3344 KiB are needed", // with what the first ring holds
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in:\n%s", want, out)
+		}
+	}
+}
+
+// Close unpins at once: the next ring may pin the same amount although both together would not fit.
+func playMemlockCycles() int {
+	if err := limitMemlock(1 << 20); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	for i := range 30 {
+		r, err := Open(Config{Entries: 8})
+		if err != nil {
+			fmt.Println("Open:", err)
+			return 1
+		}
+		a, err := NewArena(700<<10, false)
+		if err != nil {
+			fmt.Println("NewArena:", err)
+			return 1
+		}
+		if err := r.RegisterBuffers(a); err != nil {
+			fmt.Println("cycle", i, err)
+			return 1
+		}
+		if err := r.Close(); err != nil {
+			fmt.Println("Close:", err)
+			return 1
+		}
+		if err := a.Close(); err != nil {
+			fmt.Println("Arena.Close:", err)
+			return 1
+		}
+	}
+	fmt.Println("charged", chargedAll.Load())
+	return 0
+}
+
+func TestCloseUnpinsAtOnce(t *testing.T) {
+	if out := runRole(t, "memlock cycles"); out != "charged 0" {
+		t.Error(out)
+	}
+}

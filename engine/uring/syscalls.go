@@ -1,0 +1,49 @@
+// This file has the few system calls that a loop's control side needs beside the ring. None is on the path of a request.
+
+package uring
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Eventfd makes the descriptor that wakes a loop: its ring keeps a read armed, anyone may Notify. It is close-on-exec,
+// and in blocking mode because io_uring answers EAGAIN on an empty non-blocking one.
+func Eventfd() (int, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return -1, callError("eventfd", errnoOf(err))
+	}
+	return fd, nil
+}
+
+// one is what an eventfd is told: 1 as a little-endian 64-bit number.
+var one = [8]byte{1}
+
+// Notify wakes whoever reads the eventfd. Any goroutine may call it; it blocks only after 2^64-2 unread notifications.
+func Notify(fd int) {
+	for {
+		if _, err := unix.Write(fd, one[:]); err != unix.EINTR {
+			return
+		}
+	}
+}
+
+// Shutdown ends both directions of a socket: what is in flight on it completes. Errors do not matter: it may be gone already.
+func Shutdown(fd int32) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) }
+
+// CloseFD closes a descriptor. There is no retry: on Linux it is closed even after EINTR.
+func CloseFD(fd int32) { _ = unix.Close(int(fd)) }
+
+// Shutdown is the function Shutdown; as a method it lets a Ring stand for the whole kernel.
+func (r *Ring) Shutdown(fd int32) { Shutdown(fd) }
+
+// CloseFD is the function CloseFD; as a method it lets a Ring stand for the whole kernel.
+func (r *Ring) CloseFD(fd int32) { CloseFD(fd) }
+
+var start = time.Now()
+
+// Now is the monotonic clock in nanoseconds since the process started. time.Since reads only that clock, which is half
+// the cost of time.Now; still, read it once per turn.
+func Now() int64 { return int64(time.Since(start)) }

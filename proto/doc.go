@@ -1,0 +1,65 @@
+/*
+Package proto is the NBD protocol without a network: bytes in, bytes and decisions out. It owns no socket, reads no clock,
+starts no goroutine and blocks on nothing, so that every rule can be tested by a table or by a text file.
+
+The source is doc/proto.md of https://github.com/NetworkBlockDevice/nbd; names in quotes are its sections.
+
+# Map
+
+	wire.go                "Values": magics, options, replies, commands, flags, sizes
+	export.go              what is told and known about an export; the catalog of them; "Block size constraints", "String values"
+	errno.go               "Error values", and the one table from Linux errno to them
+	negotiate.go           "Newstyle negotiation", "Fixed newstyle negotiation": client flags, option headers, order of answers
+	option_export_name.go  NBD_OPT_EXPORT_NAME
+	option_abort.go        NBD_OPT_ABORT
+	option_list.go         NBD_OPT_LIST
+	option_info.go         NBD_OPT_INFO, NBD_OPT_GO
+	close.go               why a negotiation was closed
+	request.go             "Request message", "Request types", "Command flags": what may be asked
+	reply.go               "Simple reply message"
+	peer.go                the client's side of all that
+
+A server's connection goes through them like this:
+
+	NewNegotiator -> banner -> client flags -> options ... -> EventTransmit
+	                                                       -> EventClose with a CloseReason
+	ParseRequest -> Check -> (disk) -> PutSimpleReply
+
+A Negotiator says with Need how much may be read without touching what comes behind the negotiation, and with Out what
+to send; who drives it needs to know nothing about NBD. What a connection agreed on travels in Event.Mode. Structured
+replies, meta contexts, extended headers and TLS add a case to Negotiator.header, a file option_*.go, and a field of
+Mode; until then their options are answered like any other that is not known.
+
+# What the spec leaves open, and our choice
+
+Negotiation:
+
+  - Options before client flags with FIXED_NEWSTYLE: EXPORT_NAME and ABORT are served, all others are ERR_INVALID, and
+    the negotiation goes on.
+  - An unknown client flag closes the connection, as the spec wants it; so do an option without its magic and one with
+    more than 32 MiB of data. Any other mistake is answered, after all of the option's data has been read.
+  - Options sent without waiting for the answer to the one before are answered in their order.
+  - INFO_BLOCK_SIZE is sent unrequested; NAME and DESCRIPTION when asked for, the latter if there is one. We never
+    require that a client asks for block sizes. Repeated and unknown information types are no error.
+  - The empty name finds the default export; NAME then tells its real one.
+  - A name of more than 4096 bytes is ERR_TOO_BIG; one with a NUL or that is no UTF-8, ERR_INVALID; both close the
+    connection with EXPORT_NAME. Names are compared byte by byte.
+  - INFO and GO on the same export agree because exports do not change.
+  - ABORT is acknowledged whatever data it has, and while shutting down.
+  - A handshake has at most 64 options, and 8 more for each export.
+
+Transmission:
+
+  - Order of errors: flags (EINVAL), read-only (EPERM), not known or not advertised (EINVAL), range (the command's),
+    alignment (EINVAL), size.
+  - A request of length zero does nothing and succeeds, if its offset is at most the size and aligned.
+  - FLUSH with an offset or a length is EINVAL. On a read-only export it succeeds, if advertised.
+  - CACHE that was not advertised is EINVAL, beyond the end too.
+  - A READ longer than the maximum payload is EOVERFLOW, a WRITE that long EINVAL; its data is drained up to DrainLimit.
+    Commands without data may be as long as the export.
+  - FUA is accepted with every command if advertised, and EINVAL if not.
+  - DISC is obeyed whatever its flags.
+  - An unknown command is EINVAL, and its length is not taken for a payload.
+  - ENOMEM is never sent; a device's own EOVERFLOW, ENOTSUP or ESHUTDOWN is EIO.
+*/
+package proto

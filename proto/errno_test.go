@@ -1,0 +1,67 @@
+// The errno table, and that nothing but the spec's values comes out of it.
+
+package proto
+
+import (
+	"syscall"
+	"testing"
+)
+
+func TestFromSystem(t *testing.T) {
+	for errno, want := range map[syscall.Errno]Errno{
+		0:              Success,
+		syscall.EPERM:  EPERM,
+		syscall.EACCES: EPERM, syscall.EROFS: EPERM,
+		syscall.ENOSPC: ENOSPC, syscall.EDQUOT: ENOSPC, syscall.EFBIG: ENOSPC,
+		syscall.EINVAL: EINVAL, syscall.EOPNOTSUPP: EINVAL, syscall.ENOSYS: EINVAL, syscall.ENOTTY: EINVAL,
+		syscall.EIO: EIO, syscall.ENODEV: EIO, syscall.ENXIO: EIO, syscall.ETIMEDOUT: EIO, syscall.EREMOTEIO: EIO,
+		syscall.ENOMEM: EIO, syscall.EOVERFLOW: EIO, syscall.ESHUTDOWN: EIO, syscall.EBADF: EIO, syscall.EILSEQ: EIO,
+		syscall.ENODATA: EIO, syscall.ECANCELED: EIO, syscall.EINTR: EIO,
+	} {
+		if got := FromSystem(int32(errno)); got != want {
+			t.Errorf("%v: %v, want %v", errno, got, want)
+		}
+	}
+}
+
+func TestOnlyTheValuesOfTheSpec(t *testing.T) {
+	fast := Request{Command: CmdWriteZeroes, Flags: CmdFlagFastZero}
+	for errno := int32(-4096); errno <= 4096; errno++ {
+		if got := FromSystem(errno); !got.valid() || got == ENOMEM || got == ENOTSUP || (got == Success) != (errno == 0) {
+			t.Errorf("%d: %v", errno, got)
+		}
+		if got := fast.FromSystem(errno); !got.valid() {
+			t.Errorf("%d: %v", errno, got)
+		}
+	}
+}
+
+func TestNotSupportedIsForFastZeroAlone(t *testing.T) {
+	const unsupported = int32(syscall.EOPNOTSUPP)
+	for command := CmdRead; command <= CmdBlockStatus; command++ {
+		for flags := uint16(0); flags < 64; flags++ {
+			want := EINVAL
+			if command == CmdWriteZeroes && flags&CmdFlagFastZero != 0 {
+				want = ENOTSUP
+			}
+			r := Request{Command: command, Flags: flags}
+			if got := r.FromSystem(unsupported); got != want {
+				t.Errorf("command %d flags %#x: %v, want %v", command, flags, got, want)
+			}
+			if got := r.FromSystem(int32(syscall.ENOSPC)); got != ENOSPC {
+				t.Error(got)
+			}
+		}
+	}
+}
+
+func TestErrnoNames(t *testing.T) {
+	for e, want := range map[Errno]string{
+		Success: "success", EPERM: "EPERM", EIO: "EIO", ENOMEM: "ENOMEM", EINVAL: "EINVAL", ENOSPC: "ENOSPC",
+		EOVERFLOW: "EOVERFLOW", ENOTSUP: "ENOTSUP", ESHUTDOWN: "ESHUTDOWN", 2: "unknown error",
+	} {
+		if e.String() != want {
+			t.Errorf("%d: %s", uint32(e), e)
+		}
+	}
+}

@@ -1,0 +1,163 @@
+// What is known about an export. Invariant: an export does not change while it is served, so that INFO and GO and two
+// connections are told the same; Facts holds no pointer, so that the hot path may keep as many copies as it likes.
+
+package proto
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Facts is what Check needs to judge a request.
+type Facts struct {
+	Size       uint64 // bytes, at most 2^63-1
+	MinBlock   uint32 // bytes, power of two up to 64 KiB; 0 means 1
+	MaxPayload uint32 // bytes of one READ or WRITE; 0 means DefaultMaxPayload
+	Flags      uint16 // transmission flags
+}
+
+// payloadLimit is the longest READ or WRITE in bytes. Commands without data on the wire may be longer: a TRIM as long as
+// the disk ("Block size constraints").
+func (f *Facts) payloadLimit() uint64 {
+	if f.MaxPayload == 0 {
+		return DefaultMaxPayload
+	}
+	return uint64(f.MaxPayload)
+}
+
+// Export is what the negotiation tells about one export.
+type Export struct {
+	Facts
+	Name           string // UTF-8, no NUL, at most MaxString bytes; "" is the default export
+	Description    string // the same limits
+	PreferredBlock uint32 // bytes, power of two; 0 means DefaultPreferred, or MinBlock if that is more
+}
+
+// Mode is what a connection agreed on beside its export. What a capability changes about the transmission phase
+// (structured replies, extended headers, selected contexts) is recorded here by the option that negotiates it, and is
+// carried to the engine by Event.
+type Mode struct {
+	FixedNewstyle bool
+	NoZeroes      bool
+}
+
+// negotiated are the transmission flags that an export has only on a connection that agreed on something first.
+const negotiated = FlagSendDF | FlagSendResize | FlagBlockStatusPayload
+
+// flags are the transmission flags of the export on a connection in this mode: HAS_FLAGS always, FAST_ZERO only beside
+// WRITE_ZEROES, nothing that was not negotiated ("Transmission flags").
+func (e *Export) flags(Mode) uint16 {
+	flags := (e.Flags | FlagHasFlags) &^ negotiated
+	if flags&FlagSendWriteZeroes == 0 {
+		flags &^= FlagSendFastZero
+	}
+	return flags
+}
+
+// blockSizes are minimum block, preferred block and maximum payload as INFO_BLOCK_SIZE gives them, in bytes.
+func (e *Export) blockSizes() (least, preferred, payload uint32) {
+	least, preferred = max(e.MinBlock, 1), e.PreferredBlock
+	if preferred == 0 {
+		preferred = max(DefaultPreferred, least)
+	}
+	return least, preferred, uint32(e.payloadLimit())
+}
+
+// Validate says what is wrong with an export in one line that ends in what to do, or nil. To be asked when the
+// configuration is read: the negotiation takes exports as they are.
+func (e *Export) Validate() error {
+	least, preferred, payload := e.blockSizes()
+	switch {
+	case !ValidString(e.Name):
+		return errors.New("export name " + quote(e.Name) + ": must be UTF-8 without NUL and at most 4096 bytes; choose another name")
+	case !ValidString(e.Description):
+		return e.wrong("description must be UTF-8 without NUL and at most 4096 bytes; shorten it")
+	case e.Size > 1<<63-1:
+		return e.wrong("size is beyond 2^63-1 bytes; choose a smaller one")
+	case least&(least-1) != 0 || least > 64<<10:
+		return e.wrong("minimum block of " + strconv.Itoa(int(least)) + " bytes is no power of two up to 65536; choose one")
+	case preferred&(preferred-1) != 0 || preferred < max(least, 512):
+		return e.wrong("preferred block of " + strconv.Itoa(int(preferred)) + " bytes is no power of two, or less than the minimum block or 512; choose a larger one")
+	case payload < preferred:
+		return e.wrong("maximum payload of " + strconv.Itoa(int(payload)) + " bytes is less than the preferred block; choose a larger one")
+	case e.Size%uint64(least) != 0:
+		return e.wrong("size of " + strconv.FormatUint(e.Size, 10) + " bytes is no multiple of the minimum block of " + strconv.Itoa(int(least)) + "; resize the image or choose a smaller block")
+	case e.Flags&negotiated != 0:
+		return e.wrong("transmission flags hold one that only a negotiation may set; clear SEND_DF, SEND_RESIZE and BLOCK_STATUS_PAYLOAD")
+	}
+	return nil
+}
+
+func (e *Export) wrong(what string) error {
+	return errors.New("export " + quote(e.Name) + ": " + what)
+}
+
+// quote shortens and quotes a name for a message.
+func quote(name string) string {
+	return strconv.QuoteToGraphic(clip(name, 64))
+}
+
+// ValidString says whether s may be a string of the protocol: UTF-8, no NUL, at most MaxString bytes ("String values").
+func ValidString(s string) bool {
+	return len(s) <= MaxString && utf8.ValidString(s) && strings.IndexByte(s, 0) < 0
+}
+
+// clip cuts s to at most limit bytes without splitting a character.
+func clip(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	for limit > 0 && !utf8.RuneStart(s[limit]) {
+		limit--
+	}
+	return s[:limit]
+}
+
+// Catalog is the exports as the negotiation sees them. It must not change while a Negotiator uses it; several may use
+// it at the same time.
+type Catalog interface {
+	Len() int
+	At(i int) Export                     // 0 <= i < Len
+	Lookup(name string) (i int, ok bool) // "" looks up the default export
+}
+
+// Exports is the plain Catalog: a list with an index of names.
+type Exports struct {
+	list   []Export
+	byName map[string]int
+}
+
+// NewExports makes a catalog. The export of index primary is the default one, found also under ""; with primary < 0
+// there is none unless an export has that name. The error is that of the first export that is not valid, or whose name
+// is taken.
+func NewExports(list []Export, primary int) (*Exports, error) {
+	c := &Exports{list: append([]Export(nil), list...), byName: make(map[string]int, len(list)+1)}
+	for i := range c.list {
+		e := &c.list[i]
+		if err := e.Validate(); err != nil {
+			return nil, err
+		}
+		if _, taken := c.byName[e.Name]; taken {
+			return nil, e.wrong("two exports have this name; rename one")
+		}
+		c.byName[e.Name] = i
+	}
+	if _, taken := c.byName[""]; !taken && primary >= 0 && primary < len(list) {
+		c.byName[""] = primary
+	}
+	return c, nil
+}
+
+// Len is the number of exports.
+func (c *Exports) Len() int { return len(c.list) }
+
+// At is the export of index i.
+func (c *Exports) At(i int) Export { return c.list[i] }
+
+// Lookup finds an export by its exact name, or the default one by "".
+func (c *Exports) Lookup(name string) (i int, ok bool) {
+	i, ok = c.byName[name]
+	return i, ok
+}

@@ -1,0 +1,43 @@
+// NBD_OPT_EXPORT_NAME: the oldest way into the transmission phase, with no reply for anything that goes wrong: the only
+// answer but success is closing. Every client that is not fixed newstyle comes this way.
+
+package proto
+
+import "encoding/binary"
+
+// beginExportName reads the name, which is all of the option's data.
+func (n *Negotiator) beginExportName() {
+	if n.left > MaxString {
+		n.close(CloseExportName)
+		return
+	}
+	n.collect(onExportName, int(n.left))
+}
+
+// exportName answers: size, flags, and padding that goes back to 2008 and that the client may opt out of.
+func (n *Negotiator) exportName(b []byte) {
+	name := string(b)
+	if !ValidString(name) {
+		n.close(CloseExportName)
+		return
+	}
+	i, ok := n.catalog.Lookup(name)
+	switch {
+	case n.standing.Reply != 0:
+		n.close(CloseRefused)
+		return
+	case !ok:
+		n.close(CloseExportUnknown)
+		return
+	case !n.admit(i):
+		n.close(CloseRefused)
+		return
+	}
+	e := n.catalog.At(i)
+	n.out = binary.BigEndian.AppendUint64(n.out, e.Size)
+	n.out = binary.BigEndian.AppendUint16(n.out, e.flags(n.mode))
+	if !n.mode.NoZeroes {
+		n.out = append(n.out, make([]byte, ExportNamePadding)...)
+	}
+	n.transmit(i)
+}

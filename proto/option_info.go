@@ -1,0 +1,117 @@
+// NBD_OPT_INFO and NBD_OPT_GO: everything about one export, and with GO the way into the transmission phase.
+//
+// Invariant: INFO and GO run the same code on the same immutable export, so they cannot disagree. The data is taken
+// apart as it arrives and its lengths are checked against each other before anything is believed; whatever is wrong, all
+// of it is read before the answer.
+
+package proto
+
+import "encoding/binary"
+
+// Texts of refusals.
+const (
+	wrongLength  = "the lengths in the option do not add up"
+	wrongName    = "export names are UTF-8 without NUL"
+	longName     = "export names are at most 4096 bytes"
+	noSuchExport = "no export of that name"
+)
+
+// typesAtOnce is how many bytes of information types are collected at a time: any even number does.
+const typesAtOnce = 1024
+
+// beginInfo expects the length of the name, the name, the number of information types, and so many types.
+func (n *Negotiator) beginInfo() {
+	n.infos = 0
+	if n.left < 4+2 {
+		n.refuse(RepErrInvalid, wrongLength)
+		return
+	}
+	n.collect(onNameLength, 4)
+}
+
+// nameLength compares in a form that cannot overflow: a name may be no longer than the data without the two lengths.
+func (n *Negotiator) nameLength(length uint32) {
+	switch {
+	case length > n.left-2:
+		n.refuse(RepErrInvalid, wrongLength)
+	case length > MaxString:
+		n.refuse(RepErrTooBig, longName)
+	default:
+		n.collect(onName, int(length))
+	}
+}
+
+// name finds the export. That there is none is kept for the end: a malformed option is said to be that.
+func (n *Negotiator) name(b []byte) {
+	name := string(b)
+	var found bool
+	if !ValidString(name) {
+		n.refusal = Refusal{RepErrInvalid, wrongName}
+	} else if n.export, found = n.catalog.Lookup(name); !found {
+		n.refusal = Refusal{RepErrUnknown, noSuchExport}
+	}
+	n.collect(onInfoCount, 2)
+}
+
+// infoCount checks that the types are exactly what is left of the data.
+func (n *Negotiator) infoCount(count uint16) {
+	if n.left != 2*uint32(count) {
+		n.refuse(RepErrInvalid, wrongLength)
+		return
+	}
+	n.moreTypes()
+}
+
+// moreTypes collects the next of them, or ends the option.
+func (n *Negotiator) moreTypes() {
+	if n.left == 0 {
+		n.rest()
+		return
+	}
+	n.collect(onInfoTypes, int(min(n.left, typesAtOnce)))
+}
+
+// infoTypes notes which are asked for. Unknown ones are ignored, repeated ones count once.
+func (n *Negotiator) infoTypes(b []byte) {
+	for ; len(b) > 0; b = b[2:] {
+		if kind := binary.BigEndian.Uint16(b); kind <= InfoBlockSize {
+			n.infos |= 1 << kind
+		}
+	}
+	n.moreTypes()
+}
+
+// answerInfo sends the information and the acknowledgement, and begins the transmission phase if it was GO.
+func (n *Negotiator) answerInfo() {
+	if n.option == OptGo && !n.admit(n.export) {
+		n.reply(n.refusal.Reply, clip(n.refusal.Message, MaxString))
+		return
+	}
+	e := n.catalog.At(n.export)
+	n.info(InfoExport, 8+2)
+	n.out = binary.BigEndian.AppendUint64(n.out, e.Size)
+	n.out = binary.BigEndian.AppendUint16(n.out, e.flags(n.mode))
+	if n.infos&(1<<InfoName) != 0 {
+		n.info(InfoName, len(e.Name))
+		n.out = append(n.out, e.Name...)
+	}
+	if n.infos&(1<<InfoDescription) != 0 && e.Description != "" {
+		n.info(InfoDescription, len(e.Description))
+		n.out = append(n.out, e.Description...)
+	}
+	least, preferred, payload := e.blockSizes()
+	n.info(InfoBlockSize, 3*4)
+	n.out = binary.BigEndian.AppendUint32(n.out, least)
+	n.out = binary.BigEndian.AppendUint32(n.out, preferred)
+	n.out = binary.BigEndian.AppendUint32(n.out, payload)
+	n.reply(RepAck, "")
+	if n.option == OptGo {
+		n.transmit(n.export)
+	}
+}
+
+// info appends the header of a piece of information, with so many bytes after its type.
+func (n *Negotiator) info(kind uint16, length int) {
+	n.head(RepInfo, 2+length)
+	n.out = binary.BigEndian.AppendUint16(n.out, kind)
+}

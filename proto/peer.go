@@ -1,0 +1,155 @@
+// The client's side: what a load generator, a test or a remote backend needs to speak to an NBD server. As pure as the
+// rest: it writes and reads bytes of the caller, who owns the socket. Invariant: everything that comes from the server
+// is checked before it is believed, and no parser reads past the slice it was given.
+
+package proto
+
+import (
+	"encoding/binary"
+	"errors"
+)
+
+// Errors of a server that does not speak the protocol. None of them can be recovered from but by closing.
+var (
+	ErrBanner      = errors.New("no NBD server of the newstyle handshake at this address")
+	ErrOptionReply = errors.New("the server's option reply is malformed: the connection is out of step")
+	ErrSimpleReply = errors.New("the server's reply has a wrong magic: the connection is out of step")
+)
+
+// ParseBanner takes apart the first BannerSize bytes of a server and gives its handshake flags.
+func ParseBanner(b []byte) (flags uint16, err error) {
+	if len(b) < BannerSize || binary.BigEndian.Uint64(b) != Magic || binary.BigEndian.Uint64(b[8:]) != OptionMagic {
+		return 0, ErrBanner
+	}
+	return binary.BigEndian.Uint16(b[16:]), nil
+}
+
+// AppendClientFlags appends the client's first bytes, made of FlagClient....
+func AppendClientFlags(b []byte, flags uint32) []byte {
+	return binary.BigEndian.AppendUint32(b, flags)
+}
+
+// AppendOption appends an option with its data. The data of EXPORT_NAME is the name.
+func AppendOption(b []byte, option uint32, data string) []byte {
+	b = appendOptionHead(b, option, len(data))
+	return append(b, data...)
+}
+
+// AppendInfo appends INFO or GO for an export, asking for these information types.
+func AppendInfo(b []byte, option uint32, name string, types ...uint16) []byte {
+	b = appendOptionHead(b, option, 4+len(name)+2+2*len(types))
+	b = binary.BigEndian.AppendUint32(b, uint32(len(name)))
+	b = append(b, name...)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(types)))
+	for _, t := range types {
+		b = binary.BigEndian.AppendUint16(b, t)
+	}
+	return b
+}
+
+func appendOptionHead(b []byte, option uint32, length int) []byte {
+	b = binary.BigEndian.AppendUint64(b, OptionMagic)
+	b = binary.BigEndian.AppendUint32(b, option)
+	return binary.BigEndian.AppendUint32(b, uint32(length))
+}
+
+// OptionReply is the header of a reply to an option; Length bytes of data follow it.
+type OptionReply struct {
+	Option uint32
+	Type   uint32 // Rep...
+	Length uint32 // bytes
+}
+
+// ParseOptionReply takes apart the first OptionReplySize bytes of b. It is an error if they are fewer, have the wrong
+// magic, or answer another option than the one asked.
+func ParseOptionReply(b []byte, option uint32) (OptionReply, error) {
+	if len(b) < OptionReplySize || binary.BigEndian.Uint64(b) != OptionReplyMagic {
+		return OptionReply{}, ErrOptionReply
+	}
+	r := OptionReply{
+		Option: binary.BigEndian.Uint32(b[8:]),
+		Type:   binary.BigEndian.Uint32(b[12:]),
+		Length: binary.BigEndian.Uint32(b[16:]),
+	}
+	if r.Option != option {
+		return OptionReply{}, ErrOptionReply
+	}
+	return r, nil
+}
+
+// Final says whether this reply is the last one to its option.
+func (r OptionReply) Final() bool { return r.Type == RepAck || r.Failed() }
+
+// Failed says whether this reply is an error; its data is a text for people then.
+func (r OptionReply) Failed() bool { return r.Type&RepErrorBit != 0 }
+
+// ParseServer takes apart the data of a reply of type RepServer: one export of a LIST.
+func ParseServer(data []byte) (name, description string, err error) {
+	if len(data) < 4 || uint64(binary.BigEndian.Uint32(data)) > uint64(len(data)-4) {
+		return "", "", ErrOptionReply
+	}
+	end := 4 + binary.BigEndian.Uint32(data)
+	return string(data[4:end]), string(data[end:]), nil
+}
+
+// ParseInfo takes apart the data of a reply of type RepInfo and puts what it says into e; types not known are ignored,
+// as the spec asks of clients. The flags are those of this connection.
+func ParseInfo(data []byte, e *Export) error {
+	if len(data) < 2 {
+		return ErrOptionReply
+	}
+	kind, data := binary.BigEndian.Uint16(data), data[2:]
+	switch kind {
+	case InfoExport:
+		return ParseExport(data, e)
+	case InfoName:
+		e.Name = string(data)
+	case InfoDescription:
+		e.Description = string(data)
+	case InfoBlockSize:
+		if len(data) != 3*4 {
+			return ErrOptionReply
+		}
+		e.MinBlock = binary.BigEndian.Uint32(data)
+		e.PreferredBlock = binary.BigEndian.Uint32(data[4:])
+		e.MaxPayload = binary.BigEndian.Uint32(data[8:])
+	}
+	return nil
+}
+
+// ParseExport takes apart size and transmission flags, the ExportNameReplySize bytes that answer EXPORT_NAME and stand in
+// INFO_EXPORT.
+func ParseExport(data []byte, e *Export) error {
+	if len(data) != ExportNameReplySize {
+		return ErrOptionReply
+	}
+	e.Size = binary.BigEndian.Uint64(data)
+	e.Flags = binary.BigEndian.Uint16(data[8:])
+	return nil
+}
+
+// PutRequest writes the RequestSize bytes of a request to b, which must be that long. Only the lower 32 bits of the
+// length have room in this header. A WRITE's data follows it.
+func PutRequest(b []byte, r *Request) {
+	_ = b[RequestSize-1]
+	binary.BigEndian.PutUint32(b, RequestMagic)
+	binary.BigEndian.PutUint16(b[4:], r.Flags)
+	binary.BigEndian.PutUint16(b[6:], r.Command)
+	binary.BigEndian.PutUint64(b[8:], r.Cookie)
+	binary.BigEndian.PutUint64(b[16:], r.Offset)
+	binary.BigEndian.PutUint32(b[24:], uint32(r.Length))
+}
+
+// ParseSimpleReply takes apart the first SimpleReplySize bytes of b, which must be that long. Data follows them if the
+// request was a READ and the error is Success. A value that is not in the spec counts as EINVAL, as the spec has it.
+func ParseSimpleReply(b []byte) (cookie uint64, e Errno, err error) {
+	_ = b[SimpleReplySize-1]
+	if binary.BigEndian.Uint32(b) != SimpleReplyMagic {
+		return 0, 0, ErrSimpleReply
+	}
+	e = Errno(binary.BigEndian.Uint32(b[4:]))
+	if !e.valid() {
+		e = EINVAL
+	}
+	return binary.BigEndian.Uint64(b[8:]), e, nil
+}

@@ -1,0 +1,122 @@
+// The numbers of the NBD protocol: magics, options, replies, commands, flags and sizes, under the spec's names, and
+// nothing else. Invariant: every number that goes over the wire is named here once; all integers are big-endian.
+
+package proto
+
+// Magic numbers ("Protocol phases" and the header layouts of doc/proto.md).
+const (
+	Magic             uint64 = 0x4e42444d41474943 // "NBDMAGIC", first word of the server
+	OptionMagic       uint64 = 0x49484156454F5054 // "IHAVEOPT", second word of the server and head of every option
+	OptionReplyMagic  uint64 = 0x0003e889045565a9
+	RequestMagic      uint32 = 0x25609513
+	SimpleReplyMagic  uint32 = 0x67446698
+	DefaultPort              = 10809    // IANA, TCP
+	MaxString                = 4096     // bytes, for every string of the protocol ("String values")
+	DefaultMaxPayload        = 32 << 20 // bytes, what a client may assume without block-size info ("Block size constraints")
+	DefaultPreferred         = 4096     // bytes, same source
+)
+
+// Sizes on the wire, in bytes.
+const (
+	BannerSize          = 18 // magic, option magic, handshake flags
+	ClientFlagsSize     = 4
+	OptionSize          = 16 // header of an option: magic, number, length of the data
+	OptionReplySize     = 20 // header of an option reply: magic, option, type, length of the data
+	ExportNameReplySize = 10 // size and flags, then ExportNamePadding zeroes unless the client opted out of them
+	ExportNamePadding   = 124
+	RequestSize         = 28
+	SimpleReplySize     = 16
+)
+
+// Handshake flags, 16 bit, from the server.
+const (
+	FlagFixedNewstyle uint16 = 1 << 0
+	FlagNoZeroes      uint16 = 1 << 1
+)
+
+// Client flags, 32 bit.
+const (
+	FlagClientFixedNewstyle uint32 = 1 << 0
+	FlagClientNoZeroes      uint32 = 1 << 1
+)
+
+// Transmission flags: what an export can do.
+const (
+	FlagHasFlags           uint16 = 1 << 0
+	FlagReadOnly           uint16 = 1 << 1
+	FlagSendFlush          uint16 = 1 << 2
+	FlagSendFUA            uint16 = 1 << 3
+	FlagRotational         uint16 = 1 << 4
+	FlagSendTrim           uint16 = 1 << 5
+	FlagSendWriteZeroes    uint16 = 1 << 6
+	FlagSendDF             uint16 = 1 << 7
+	FlagCanMultiConn       uint16 = 1 << 8
+	FlagSendResize         uint16 = 1 << 9
+	FlagSendCache          uint16 = 1 << 10
+	FlagSendFastZero       uint16 = 1 << 11
+	FlagBlockStatusPayload uint16 = 1 << 12
+)
+
+// Options.
+const (
+	OptExportName      uint32 = 1
+	OptAbort           uint32 = 2
+	OptList            uint32 = 3
+	OptPeekExport      uint32 = 4 // withdrawn
+	OptStartTLS        uint32 = 5
+	OptInfo            uint32 = 6
+	OptGo              uint32 = 7
+	OptStructuredReply uint32 = 8
+	OptListMetaContext uint32 = 9
+	OptSetMetaContext  uint32 = 10
+	OptExtendedHeaders uint32 = 11
+)
+
+// Option replies. Bit 31 marks an error.
+const (
+	RepAck              uint32 = 1
+	RepServer           uint32 = 2
+	RepInfo             uint32 = 3
+	RepMetaContext      uint32 = 4
+	RepErrorBit         uint32 = 1 << 31
+	RepErrUnsup         uint32 = RepErrorBit | 1
+	RepErrPolicy        uint32 = RepErrorBit | 2
+	RepErrInvalid       uint32 = RepErrorBit | 3
+	RepErrPlatform      uint32 = RepErrorBit | 4
+	RepErrTLSReqd       uint32 = RepErrorBit | 5
+	RepErrUnknown       uint32 = RepErrorBit | 6
+	RepErrShutdown      uint32 = RepErrorBit | 7
+	RepErrBlockSizeReqd uint32 = RepErrorBit | 8
+	RepErrTooBig        uint32 = RepErrorBit | 9
+	RepErrExtHeaderReqd uint32 = RepErrorBit | 10
+)
+
+// Information types of INFO and GO.
+const (
+	InfoExport      uint16 = 0 // 12 bytes with the type: size, transmission flags
+	InfoName        uint16 = 1
+	InfoDescription uint16 = 2
+	InfoBlockSize   uint16 = 3 // 14 bytes with the type: minimum, preferred, maximum payload
+)
+
+// Commands.
+const (
+	CmdRead        uint16 = 0
+	CmdWrite       uint16 = 1
+	CmdDisc        uint16 = 2
+	CmdFlush       uint16 = 3
+	CmdTrim        uint16 = 4
+	CmdCache       uint16 = 5
+	CmdWriteZeroes uint16 = 6
+	CmdBlockStatus uint16 = 7
+)
+
+// Command flags.
+const (
+	CmdFlagFUA        uint16 = 1 << 0
+	CmdFlagNoHole     uint16 = 1 << 1
+	CmdFlagDF         uint16 = 1 << 2
+	CmdFlagReqOne     uint16 = 1 << 3
+	CmdFlagFastZero   uint16 = 1 << 4
+	CmdFlagPayloadLen uint16 = 1 << 5
+)
