@@ -1,0 +1,57 @@
+// Package engine serves block requests from sockets that have been negotiated already: one event loop per core, each with its own ring, its own
+// memory and its own connections.
+//
+// # The life of a request
+//
+//		socket bytes -> stage -> proto.Request -> tag + lease -> guard -> wave of segments -> ready list -> one SENDMSG -> tag and lease come home
+//
+//	 1. Adoption. engine/gate has negotiated; Engine.Adopt picks the loop with the fewest connections and posts the descriptor (mail.go). The loop
+//	    gives it a row (conn.go: adopt).
+//	 2. Listening (receive.go: listen). A silent connection is armed with a poll and holds no memory. When it speaks it borrows a stage (stage.go), 256 KiB
+//	    that it keeps while it goes on speaking, and a single RECV takes in as many requests as have come.
+//	 3. Recording (loop.go: record). A completion only updates its row and marks the connection. When the whole batch has been recorded, every marked
+//	    connection is settled once (loop.go: settle): take requests in, send replies, listen again, depart. Batching of replies follows from that order.
+//	 4. Taking in (receive.go: parse; request.go: admit). proto.Check holds all the rules; what it refuses is answered without touching the disk. What it
+//	    accepts takes a tag and all the memory it will ever need, or waits in line without holding anything (takeTag, starve, feed). Payloads are copied from
+//	    the stage into the lease; when 128 KiB or more are still to come they are received straight into it.
+//	 5. Ordering (guard.go). A write of any kind claims its blocks. It runs when no earlier write, on any connection of any loop, overlaps them.
+//	 6. The disk (disk.go). A wave is one READ_FIXED or WRITE_FIXED per 1 MiB piece. A write that does not begin and end on blocks first reads the two
+//	    blocks at its edges and completes them (stepEdges, merge). FUA is RWF_DSYNC on the write. FLUSH (flush.go) is one fdatasync for all that wait.
+//	    TRIM and WRITE_ZEROES (range.go) go slice by slice.
+//	 7. Completion (disk.go: segmentDone; request.go: stepDone, answer). The last segment of the last step answers: the claim is given up, which may
+//	    set others running, and the tag joins its connection's ready list. Order of completion is order of reply.
+//	 8. Replying (reply.go). Headers and payloads of everything ready become one SENDMSG. Its completion gives tags and leases back (release), and those that
+//	    starved for them are fed.
+//
+// # Whose memory
+//
+// The kernel sees addresses of two arenas only. The control arena has a page pair per connection (message header, iovecs, reply headers) and the stages;
+// the pool has one region for requests up to a piece and a bit and one for longer ones, so that neither kind starves the other, and is registered with the ring.
+// layout.go divides Config.Memory between them before anything runs; nothing grows. Rows point at each other by index, and hold no pointers.
+//
+// Backpressure has no code of its own: without a tag or a lease a connection is not read, and its socket fills up. A connection may hold a third of
+// the short region and half of the long one. One that holds something and does not move, while others starve, is closed (stall.go); while nobody starves,
+// nobody is ever closed for being slow.
+//
+// # Threads
+//
+// A loop is one goroutine locked to one thread, which created the ring (IORING_SETUP_SINGLE_ISSUER). Nothing else reads or writes its tables. It never
+// touches a channel or a mutex; io_uring_enter is the only call that blocks. The control plane speaks to it by mail.
+//
+// Loops share three things. The exports, which never change. Device.failed, a word that goes from 0 to 1. And the guard, a table under one spin word per shard: the
+// exception to "no locks on the path of a request". The word is held for some tens of nanoseconds, never across a system call, and a waiter gives up the
+// core when its holder was preempted. What else was considered: owning ranges by loop and passing messages costs a wake-up (1 µs and more) for half of all
+// writes on two loops, where the word costs an uncontended compare-and-swap; lock-free tables of claims need a scan of every other loop's claims, or lose
+// the exact order of arrival, which is what failover needs (a re-sent write must not be overtaken by its own ghost).
+//
+// # Errors
+//
+// Ours: must panics, with the loop's last completions (trace.go). Theirs: an errno in the reply; the connection stays. The link's: the connection is closed,
+// and the reason counted (count.go). A connection is closed in three moves: marked; its socket shut down, so that the kernel lets go of it; and when
+// neither the kernel nor a tag holds on to it, its row is given back (conn.go: depart).
+//
+// # Departures from the first drawing
+//
+// Device and Plan as interfaces are not here yet: the four kinds of device differ in one switch each for reads, writes and ranges, and a tree of planned
+// devices will bring its seam with it (tag.step is where a plan's next wave would be asked for). Sockets are not registered files: measured gain within noise.
+package engine
