@@ -328,7 +328,7 @@ func TestSignalStormWhileWaiting(t *testing.T) {
 }
 
 func TestWrongThreadIsAClearError(t *testing.T) {
-	r := newRing(t, 8, 16)
+	r, idle := newRing(t, 8, 16), newRing(t, 8, 16)
 	PrepNop(r.SQE(), 1)
 	onOtherThread(func() {
 		wantThreadError(t, r.Enter(0, 0), "Enter(0)")
@@ -344,7 +344,14 @@ func TestWrongThreadIsAClearError(t *testing.T) {
 			t.Error(err)
 			return
 		}
+		second, err := Open(Config{Entries: 8}) // so that more than one place of the table is taken
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = second.Close() }()
 		wantThreadError(t, r.Enter(1, time.Second), "Enter(1) beside another ring")
+		wantThreadError(t, idle.Enter(1, 50*time.Millisecond), "Enter(1) with nothing queued beside another ring")
 		if own.InFlight() != 0 {
 			t.Error("the other thread's own ring was entered")
 		}

@@ -167,7 +167,7 @@ func TestEventfdCountsNotifications(t *testing.T) {
 // disk runs every operation of a file on registered file 0 and registered buffer 0.
 func disk(t *testing.T, dir string, flags int) {
 	r := newRing(t, 16, 64)
-	a := newArena(t, 8<<20, true)
+	a := newArena(t, 2<<20, true) // within the usual RLIMIT_MEMLOCK of 8 MiB
 	if err := r.RegisterBuffers(a); err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +175,7 @@ func disk(t *testing.T, dir string, flags int) {
 	if err := r.RegisterFiles([]int32{fd, -1}); err != nil {
 		t.Fatal(err)
 	}
-	const out, in, block = 0, 4 << 20, 64 << 10
+	const out, in, block = 0, 1 << 20, 64 << 10
 	for i, b := 0, a.Bytes(out, block); i < block; i++ {
 		b[i] = byte(i%251 + 1)
 	}
@@ -213,7 +213,7 @@ func disk(t *testing.T, dir string, flags int) {
 	if res := single(t, r, func(s *SQE) { PrepReadFixed(s, 8, 1, 0, a.Addr(in), block, 0, 0) }); errno(res) != syscall.EBADF {
 		t.Errorf("an empty file slot: %d, want EBADF", res)
 	}
-	if res := single(t, r, func(s *SQE) { PrepReadFixed(s, 9, 0, 0, a.Addr(8<<20), block, 0, 0) }); errno(res) != syscall.EFAULT {
+	if res := single(t, r, func(s *SQE) { PrepReadFixed(s, 9, 0, 0, a.Addr(a.Size()), block, 0, 0) }); errno(res) != syscall.EFAULT {
 		t.Errorf("an address outside of the buffer: %d, want EFAULT", res)
 	}
 	if res := single(t, r, func(s *SQE) { PrepReadFixed(s, 10, 0, 1, a.Addr(in), block, 0, 0) }); errno(res) != syscall.EFAULT {
