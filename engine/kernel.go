@@ -28,6 +28,4 @@ type Kernel interface {
 // systemKernel is the Kernel that Linux provides.
 type systemKernel struct{ *uring.Ring }
 
-func (systemKernel) Now() int64        { return uring.Now() }
-func (systemKernel) Shutdown(fd int32) { uring.Shutdown(fd) }
-func (systemKernel) CloseFD(fd int32)  { uring.CloseFD(fd) }
+func (systemKernel) Now() int64 { return uring.Now() }

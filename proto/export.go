@@ -71,7 +71,8 @@ func (e *Export) Validate() error {
 	least, preferred, payload := e.blockSizes()
 	switch {
 	case !ValidString(e.Name):
-		return errors.New("export name " + quote(e.Name) + ": must be UTF-8 without NUL and at most 4096 bytes; choose another name")
+		return errors.New("export name " + quote(e.Name) +
+			": must be UTF-8 without NUL and at most 4096 bytes; choose another name")
 	case !ValidString(e.Description):
 		return e.wrong("description must be UTF-8 without NUL and at most 4096 bytes; shorten it")
 	case e.Size > 1<<63-1:
@@ -79,13 +80,17 @@ func (e *Export) Validate() error {
 	case least&(least-1) != 0 || least > 64<<10:
 		return e.wrong("minimum block of " + strconv.Itoa(int(least)) + " bytes is no power of two up to 65536; choose one")
 	case preferred&(preferred-1) != 0 || preferred < max(least, 512):
-		return e.wrong("preferred block of " + strconv.Itoa(int(preferred)) + " bytes is no power of two, or less than the minimum block or 512; choose a larger one")
+		return e.wrong("preferred block of " + strconv.Itoa(int(preferred)) +
+			" bytes is no power of two, or less than the minimum block or 512; choose a larger one")
 	case payload < preferred:
-		return e.wrong("maximum payload of " + strconv.Itoa(int(payload)) + " bytes is less than the preferred block; choose a larger one")
+		return e.wrong("maximum payload of " + strconv.FormatUint(uint64(payload), 10) +
+			" bytes is less than the preferred block; choose a larger one")
 	case e.Size%uint64(least) != 0:
-		return e.wrong("size of " + strconv.FormatUint(e.Size, 10) + " bytes is no multiple of the minimum block of " + strconv.Itoa(int(least)) + "; resize the image or choose a smaller block")
+		return e.wrong("size of " + strconv.FormatUint(e.Size, 10) + " bytes is no multiple of the minimum block of " +
+			strconv.Itoa(int(least)) + "; resize the image or choose a smaller block")
 	case e.Flags&negotiated != 0:
-		return e.wrong("transmission flags hold one that only a negotiation may set; clear SEND_DF, SEND_RESIZE and BLOCK_STATUS_PAYLOAD")
+		return e.wrong("transmission flags hold one that only a negotiation may set; " +
+			"clear SEND_DF, SEND_RESIZE and BLOCK_STATUS_PAYLOAD")
 	}
 	return nil
 }

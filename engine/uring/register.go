@@ -165,7 +165,7 @@ func (r *Ring) unregister() error {
 
 // releaseFiles drops the registered files and waits until the kernel has let go of them. A kernel worker that has run an fsync
 // completes it first and drops its reference to the file a little later, and that reference is freed by an Enter of
-// ours: without this, about every tenth close of a ring left its files open, and flock'ed, until the ring's teardown.
+// ours: without this wait, every third close of a ring left its files open, and flock'ed, until the ring's teardown.
 // The places are emptied by an update because only that posts the tags on every kernel; old ones post nothing, but wait,
 // when the table is unregistered.
 func (r *Ring) releaseFiles() error {

@@ -111,33 +111,44 @@ func TestCloseReleasesRegisteredFilesAtOnce(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	name := t.TempDir() + "/disk"
-	for i := range 60 {
-		fd, err := unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			t.Fatalf("round %d: the file is still locked by the ring before: %v", i, err)
-		}
-		r, err := open(Config{Entries: 8}, rungs[i%len(rungs):])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := r.RegisterFiles([]int32{-1, int32(fd), -1, int32(fd)}); err != nil {
-			t.Fatal(err)
-		}
-		for file := range uint32(4) {
-			PrepFsync(r.SQE(), uint64(file), file, true)
-		}
-		if i%2 == 0 { // else Close finds them in flight
-			if c := results(t, r, 4); errno(c[0].Res) != syscall.EBADF || c[1].Res != 0 || errno(c[2].Res) != syscall.EBADF || c[3].Res != 0 {
-				t.Fatalf("round %d: %+v", i, c)
+	for rung := range rungs {
+		for i := range 150 {
+			fd, err := unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+			if err != nil {
+				t.Fatal(err)
 			}
+			if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+				t.Fatalf("rung %d, round %d: the file is still locked by the ring before: %v", rung, i, err)
+			}
+			syncAndClose(t, rungs[rung:], []int32{int32(fd), -1, int32(fd)}[:1+i%3], i%4 == 3)
+			CloseFD(int32(fd))
 		}
-		if err := r.Close(); err != nil {
+	}
+}
+
+// syncAndClose runs an fsync on registered file 0 of a new ring and closes the ring, with the fsync still in flight if wanted.
+func syncAndClose(t *testing.T, ladder []uint32, files []int32, inFlight bool) {
+	t.Helper()
+	r, err := open(Config{Entries: 8}, ladder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.RegisterFiles(files); err != nil {
+		t.Fatal(err)
+	}
+	if inFlight {
+		PrepFsync(r.SQE(), 1, 0, true)
+		if err := r.Enter(0, 0); err != nil {
 			t.Fatal(err)
 		}
-		CloseFD(int32(fd))
+	} else if res := single(t, r, func(s *SQE) { PrepFsync(s, 1, 0, true) }); res != 0 {
+		t.Fatalf("fsync: %v", errno(res))
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r.files != 0 {
+		t.Fatalf("%d files are still held after Close", r.files)
 	}
 }
 

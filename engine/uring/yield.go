@@ -1,4 +1,5 @@
 // Yield gives the core to whoever is runnable: what a spin does when the holder of the word it waits for must have been preempted.
+
 package uring
 
 import "golang.org/x/sys/unix"

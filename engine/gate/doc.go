@@ -1,0 +1,20 @@
+/*
+Package gate is the door of the server: it listens, negotiates with whoever comes, and hands over the socket of each
+client that got through. It is ordinary Go (net, goroutines, deadlines) because nothing here is on the path of a request,
+and because a slow or hostile handshake must not cost the event loops a thing.
+
+	listen.go     "HOST:PORT" and "unix:PATH" to a listener and the URI that clients use
+	gate.go       the accept loop, who may come in, and closing
+	handshake.go  one connection: sockets around a proto.Negotiator
+	socket.go     the descriptor taken out of net.Conn, and its options
+	reason.go     how a connection at the gate can end, counted
+	notice.go     warnings, no more than one of a kind every ten seconds
+
+A connection is accepted, is given one deadline for everything it has to say, and ends in exactly one counted Reason. With
+Transmit its descriptor goes to Config.Adopt, and no byte behind the negotiation has been read: what a client sent ahead
+waits in the socket.
+
+Bounds: connections served and connections at the gate are together at most MaxConnections and a few more, which
+are there so that a full server can still say that it is full. One handshake holds a goroutine and some 20 KiB.
+*/
+package gate

@@ -1,0 +1,255 @@
+// The gate: accepting, deciding who may come in, closing.
+//
+// Invariant: a connection is at any time at the gate (in handshakes), or on its way in (reserved), or the engine's;
+// together with those the engine serves they are at most MaxConnections plus slack, and those reserved or served at most
+// MaxConnections.
+
+package gate
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"ringnbd/proto"
+)
+
+const (
+	// DefaultHandshakeTimeout is qemu's, since CVE-2024-7409 showed what comes of having none.
+	DefaultHandshakeTimeout = 10 * time.Second
+	// DefaultMaxConnections is above what a host full of guests opens.
+	DefaultMaxConnections = 1024
+	// slack is how many may be at the gate of a server that is full, to look around or to be told so.
+	slack = 16
+	// shutdownGrace is how long handshakes may go on once the gate closes: time to tell a client that is just asking.
+	shutdownGrace = 250 * time.Millisecond
+	// Waits after an accept that failed for want of descriptors or memory: doubled from the first to the last.
+	backoffFirst = 5 * time.Millisecond
+	backoffLast  = time.Second
+)
+
+// Config is what a gate needs.
+type Config struct {
+	Catalog proto.Catalog
+	// Adopt is given the descriptor of a blocking-mode stream socket whose next byte, in both directions, is the first
+	// of the transmission phase. It owns the descriptor if it returns nil; else the gate closes it.
+	Adopt func(fd, export int) error
+	// Live is how many connections are being served. It is called often and under a lock: it must not block. Nil means
+	// that the gate does not limit them.
+	Live             func() int
+	MaxConnections   int           // 0 means DefaultMaxConnections
+	HandshakeTimeout time.Duration // for the whole of a handshake; 0 means DefaultHandshakeTimeout
+	Log              *slog.Logger  // nil means none
+}
+
+// Gate serves any number of listeners.
+type Gate struct {
+	config   Config
+	notices  notices
+	accepted atomic.Uint64
+	ends     [Reasons]atomic.Uint64
+
+	mu         sync.Mutex
+	listeners  map[net.Listener]struct{}
+	handshakes map[net.Conn]struct{}
+	reserved   int            // let in by admit, not adopted yet
+	closing    chan struct{}  // closed when Close begins
+	running    sync.WaitGroup // accept loops and handshakes
+}
+
+// New makes a gate, which does nothing until Serve.
+func New(c Config) *Gate {
+	if c.Live == nil {
+		c.Live = func() int { return 0 }
+	}
+	if c.MaxConnections == 0 {
+		c.MaxConnections = DefaultMaxConnections
+	}
+	if c.HandshakeTimeout == 0 {
+		c.HandshakeTimeout = DefaultHandshakeTimeout
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Gate{
+		config:     c,
+		notices:    notices{log: c.Log, said: map[string]*said{}},
+		listeners:  map[net.Listener]struct{}{},
+		handshakes: map[net.Conn]struct{}{},
+		closing:    make(chan struct{}),
+	}
+}
+
+// Serve accepts connections until Close, or until the listener is closed, and returns nil then; any other end is an
+// error. It owns the listener and closes it. Several may run at a time.
+func (g *Gate) Serve(l net.Listener) error {
+	if !g.open(l) {
+		l.Close()
+		return nil
+	}
+	defer g.running.Done()
+	defer g.forget(l)
+	backoff := backoffFirst
+	for {
+		c, err := l.Accept()
+		switch {
+		case err == nil:
+			backoff = backoffFirst
+			g.receive(c)
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case !passing(err):
+			return err
+		default:
+			g.notices.warn(time.Now(), "cannot accept connections for now", "error", err, "retry_in", backoff)
+			select {
+			case <-g.closing:
+			case <-time.After(backoff):
+			}
+			backoff = min(2*backoff, backoffLast)
+		}
+	}
+}
+
+// open registers a listener; false if the gate is closed.
+func (g *Gate) open(l net.Listener) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.isClosing() {
+		return false
+	}
+	g.listeners[l] = struct{}{}
+	g.running.Add(1)
+	return true
+}
+
+// forget closes a listener.
+func (g *Gate) forget(l net.Listener) {
+	g.mu.Lock()
+	delete(g.listeners, l)
+	g.mu.Unlock()
+	l.Close()
+}
+
+// passing says whether accept may work the next time: a lack of descriptors or memory, a firewall's word, and what
+// accept(2) calls errors "already pending on the new socket" and wants treated so.
+func passing(err error) bool {
+	for _, e := range []syscall.Errno{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EPERM, syscall.EINTR, syscall.EAGAIN,
+		syscall.ECONNABORTED, syscall.ENETDOWN, syscall.EPROTO, syscall.ENOPROTOOPT, syscall.EHOSTDOWN, syscall.ENONET,
+		syscall.EHOSTUNREACH, syscall.EOPNOTSUPP, syscall.ENETUNREACH, syscall.ECONNRESET, syscall.ETIMEDOUT,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// receive starts the handshake of a new connection, or closes it at once.
+func (g *Gate) receive(c net.Conn) {
+	g.accepted.Add(1)
+	if why := g.enter(c); why != Transmit {
+		c.Close()
+		g.ended(c, why, nil)
+		return
+	}
+	go func() {
+		defer g.running.Done()
+		h := handshake{gate: g, conn: c, began: time.Now()}
+		h.run()
+	}()
+}
+
+// enter puts a connection among the handshakes and starts its clock. Anything but Transmit is why it may not stay.
+func (g *Gate) enter(c net.Conn) Reason {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.isClosing():
+		return Shutdown
+	case len(g.handshakes)+g.config.Live() >= g.config.MaxConnections+slack:
+		return Crowded
+	case c.SetDeadline(time.Now().Add(g.config.HandshakeTimeout)) != nil:
+		return Broken
+	}
+	g.handshakes[c] = struct{}{}
+	g.running.Add(1)
+	return Transmit
+}
+
+// leave takes a connection from the handshakes.
+func (g *Gate) leave(c net.Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.handshakes, c)
+}
+
+// reserve takes one of the places in the engine; false if there is none left.
+func (g *Gate) reserve() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.reserved+g.config.Live() >= g.config.MaxConnections {
+		return false
+	}
+	g.reserved++
+	return true
+}
+
+// release gives a reservation back: the connection is the engine's by now, and counted by Live, or gone.
+func (g *Gate) release() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.reserved--
+}
+
+// isClosing says whether Close has begun.
+func (g *Gate) isClosing() bool {
+	select {
+	case <-g.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// Close stops accepting, which removes the files of Unix sockets, and ends the handshakes: options are answered with
+// ERR_SHUTDOWN for a moment, then what is left is closed. When it returns nothing of the gate runs any more, and Adopt
+// will not be called. Connections handed over are not touched.
+func (g *Gate) Close() {
+	g.mu.Lock()
+	if !g.isClosing() {
+		close(g.closing)
+	}
+	for l := range g.listeners {
+		l.Close()
+	}
+	for c := range g.handshakes {
+		c.SetDeadline(time.Now().Add(shutdownGrace))
+	}
+	g.mu.Unlock()
+	g.running.Wait()
+}
+
+// Accepted is how many connections came so far.
+func (g *Gate) Accepted() uint64 {
+	return g.accepted.Load()
+}
+
+// ended counts and logs the end of a connection at the gate.
+func (g *Gate) ended(c net.Conn, why Reason, err error, attributes ...any) {
+	g.ends[why].Add(1)
+	attributes = append(attributes, "peer", c.RemoteAddr().String(), "reason", why.String())
+	if err != nil {
+		attributes = append(attributes, "error", err)
+	}
+	if why.unusual() {
+		g.notices.warn(time.Now(), "connection not served: "+why.String(), attributes...)
+		return
+	}
+	g.config.Log.Debug("handshake ended", attributes...)
+}

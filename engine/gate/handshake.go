@@ -1,0 +1,128 @@
+// One connection at the gate: a socket around a proto.Negotiator. Invariant: never more is read than the negotiator asks
+// for, so that the first byte of the transmission phase is still in the socket when it is handed over.
+
+package gate
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"ringnbd/proto"
+)
+
+// handshake is one connection at the gate.
+type handshake struct {
+	gate     *Gate
+	conn     net.Conn
+	began    time.Time
+	spoke    bool // the client sent something
+	refused  bool // the client asked to come in and was told that the server is full
+	reserved bool // a place in the engine is kept for it
+}
+
+// run negotiates and hands over or closes. It has returned before Close does.
+func (h *handshake) run() {
+	g := h.gate
+	n := proto.NewNegotiator(g.config.Catalog, proto.Policy{Admit: h.admit})
+	event, err := h.converse(n)
+	why := h.reason(event, err)
+	if why == Transmit {
+		why, err = h.handOver(event.Export)
+	} else {
+		h.conn.Close()
+	}
+	if h.reserved {
+		g.release()
+	}
+	g.leave(h.conn)
+	attributes := []any{"took", time.Since(h.began)}
+	if event.Kind == proto.EventTransmit {
+		attributes = append(attributes, "export", g.config.Catalog.At(event.Export).Name)
+	}
+	g.ended(h.conn, why, err, attributes...)
+}
+
+// admit is asked when the client would come in.
+func (h *handshake) admit(int) proto.Refusal {
+	switch g := h.gate; {
+	case g.isClosing():
+		return shuttingDown
+	case !g.reserve():
+		h.refused = true
+		return proto.Refusal{
+			Reply:   proto.RepErrPolicy,
+			Message: fmt.Sprintf("the server is full: it serves at most %d connections; try again when another client has left", g.config.MaxConnections),
+		}
+	}
+	h.reserved, h.refused = true, false
+	return proto.Refusal{}
+}
+
+var shuttingDown = proto.Refusal{Reply: proto.RepErrShutdown, Message: "the server is shutting down"}
+
+// converse carries bytes between the socket and the negotiator until one of them ends it.
+func (h *handshake) converse(n *proto.Negotiator) (proto.Event, error) {
+	buffer := make([]byte, 4096)
+	for {
+		if out := n.Out(); len(out) > 0 {
+			k, err := h.conn.Write(out)
+			n.Sent(k)
+			if err != nil {
+				return proto.Event{}, err
+			}
+			continue
+		}
+		if e := n.Event(); e.Kind != proto.EventNone {
+			return e, nil
+		}
+		k, err := h.conn.Read(buffer[:min(n.Need(), len(buffer))])
+		h.spoke = h.spoke || k > 0
+		if h.gate.isClosing() {
+			n.Refuse(shuttingDown)
+		}
+		n.Feed(buffer[:k])
+		if err != nil {
+			return proto.Event{}, err
+		}
+	}
+}
+
+// reason says how the conversation ended.
+func (h *handshake) reason(e proto.Event, err error) Reason {
+	switch {
+	case e.Kind == proto.EventTransmit:
+		return Transmit
+	case h.refused:
+		return Full // whatever the client did next
+	case h.gate.isClosing():
+		return Shutdown
+	case e.Kind == proto.EventClose:
+		return Reason(e.Reason)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return Timeout
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		if h.spoke {
+			return Hangup
+		}
+		return Silent
+	}
+	return Broken
+}
+
+// handOver gives the socket to the engine.
+func (h *handshake) handOver(export int) (Reason, error) {
+	fd, err := detach(h.conn)
+	if err != nil {
+		return Broken, err
+	}
+	if err := h.gate.config.Adopt(fd, export); err != nil {
+		syscall.Close(fd)
+		return Rejected, err
+	}
+	return Transmit, nil
+}

@@ -1,0 +1,82 @@
+// The socket on its way from net to the engine. Invariant: afterwards exactly one descriptor is open, it is in blocking
+// mode, and the Go runtime has no part in it.
+
+package gate
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// A peer whose machine is gone is found out by probes: the first after a minute without traffic, then every 15 s.
+	keepaliveIdle     = time.Minute
+	keepaliveInterval = 15 * time.Second
+	// userTimeout is how long sent data or probes may go without an answer. It has to be well above what people do to
+	// living clients (stop them in a debugger, suspend a laptop for a moment), because it counts also while a client
+	// reads nothing, and below the quarter of an hour that Linux takes otherwise.
+	userTimeout = 5 * time.Minute
+	// unixSendBuffer is asked for on Unix sockets, in bytes. They have no autotuning, and a reply of a megabyte should
+	// not need five rounds; the kernel clamps it to net.core.wmem_max and doubles that.
+	unixSendBuffer = 1 << 20
+)
+
+// detach takes the socket out of a connection, which is closed by it, and gives its descriptor: close-on-exec, blocking,
+// with the options a block device wants.
+func detach(c net.Conn) (fd int, err error) {
+	defer c.Close()
+	s, ok := c.(syscall.Conn)
+	if !ok {
+		return -1, errors.New("connection has no descriptor")
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd = -1
+	var dupErr error
+	if err := raw.Control(func(n uintptr) { fd, dupErr = unix.FcntlInt(n, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return -1, err
+	}
+	if dupErr != nil {
+		return -1, fmt.Errorf("duplicate socket: %w", dupErr)
+	}
+	if err := prepare(c, fd); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// prepare closes the connection and sets up its duplicate. The order matters: the two share one O_NONBLOCK, and the Go
+// runtime relies on it until the connection is closed.
+func prepare(c net.Conn, fd int) error {
+	if err := c.Close(); err != nil {
+		return err
+	}
+	if err := unix.SetNonblock(fd, false); err != nil { // io_uring would complete with EAGAIN instead of waiting
+		return fmt.Errorf("set blocking mode: %w", err)
+	}
+	type option struct{ level, name, value int }
+	options := []option{
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepaliveIdle / time.Second)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepaliveInterval / time.Second)},
+		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout / time.Millisecond)},
+	}
+	if _, ok := c.(*net.UnixConn); ok {
+		options = []option{{unix.SOL_SOCKET, unix.SO_SNDBUF, unixSendBuffer}}
+	}
+	for _, o := range options {
+		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
+			return fmt.Errorf("set socket option %d: %w", o.name, err)
+		}
+	}
+	return nil
+}
