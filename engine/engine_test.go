@@ -197,6 +197,31 @@ func TestReadsWhatWasWritten(t *testing.T) {
 	}
 }
 
+// TestNullExport: reads are zeroes of any length, writes are taken in full and dropped.
+func TestNullExport(t *testing.T) {
+	e := startEngine(t, 1, nullDevice(1<<40))
+	c := connect(t, e, 0)
+	data := bytes.Repeat([]byte{0xaa}, 32<<20)
+	for _, n := range []uint64{1, 4096, 1<<20 + 7, 32 << 20} {
+		if errno := c.call(proto.CmdWrite, proto.CmdFlagFUA, 1<<39, n, data[:n]); errno != proto.Success {
+			t.Fatal(errno)
+		}
+		got := bytes.Repeat([]byte{0xbb}, int(n))
+		if errno := c.call(proto.CmdRead, 0, 1<<39, n, got); errno != proto.Success || bytes.Count(got, []byte{0}) != int(n) {
+			t.Fatalf("a read of %d bytes is not all zeroes (%v)", n, errno)
+		}
+	}
+	for _, command := range []uint16{proto.CmdFlush, proto.CmdTrim, proto.CmdWriteZeroes} {
+		n := uint64(1 << 31)
+		if command == proto.CmdFlush {
+			n = 0
+		}
+		if errno := c.call(command, 0, 0, n, nil); errno != proto.Success {
+			t.Fatalf("command %d: %v", command, errno)
+		}
+	}
+}
+
 // TestDrain: a shutdown answers, refuses, closes and flushes.
 func TestDrain(t *testing.T) {
 	e := startEngine(t, 2, fileDevice(t, 1<<20))

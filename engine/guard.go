@@ -51,7 +51,7 @@ type guardShard struct {
 	wide    uint32
 	all     uint32
 	tickets uint64
-	heads   [guardHeads]uint32 // entries: claim<<1 | inFirst or inSecond
+	heads   [guardHeads]uint32 // entries, see entryOf
 	_       [64]byte           // keeps the next shard's word off this cache line
 }
 
@@ -183,6 +183,9 @@ func (g *guard) unblock(j uint32, grants *uint32) {
 	}
 }
 
+// entryOf names one of a claim's two links in the chains of its regions.
+func entryOf(i, which uint32) uint32 { return i<<1 | which }
+
 // hang links claim i into its chains, unhang takes it out of them.
 func (g *guard) hang(s *guardShard, i uint32) {
 	c := &g.claims[i]
@@ -192,9 +195,9 @@ func (g *guard) hang(s *guardShard, i uint32) {
 		return
 	}
 	first, last := c.lo>>regionShift, (c.hi-1)>>regionShift
-	g.link(&s.heads[headOf(c.export, first)], i, i<<1|inFirst, inFirst, 1)
+	g.link(&s.heads[headOf(c.export, first)], i, entryOf(i, inFirst), inFirst, 1)
 	if last != first {
-		g.link(&s.heads[headOf(c.export, last)], i, i<<1|inSecond, inSecond, 1)
+		g.link(&s.heads[headOf(c.export, last)], i, entryOf(i, inSecond), inSecond, 1)
 	}
 }
 

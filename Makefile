@@ -1,0 +1,110 @@
+# What can be done with this tree. `make run` to try it, `make test` before a change is handed in.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+
+# Go may be installed without being on PATH.
+ifeq ($(shell command -v go 2>/dev/null),)
+export PATH := $(PATH):/usr/local/go/bin
+endif
+
+# giouring reaches for syscall.munmap by go:linkname, which the linker of Go 1.23 and newer refuses unless told otherwise.
+export GOFLAGS := -ldflags=-checklinkname=0
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unversioned)
+# What the race detector looks at: all but the packages whose memory the kernel writes, which it cannot see.
+RACE := ./proto/... ./engine ./engine/backing/... ./engine/gate/... ./engine/sim/... ./cmd/ringnbd ./cmd/tally
+FUZZTIME ?= 20s
+# Debian packages of the clients that the tests drive, and the C compiler that the race detector needs.
+PACKAGES := qemu-utils libnbd-bin python3-libnbd nbdkit nbd-client fio strace e2fsprogs gcc libc6-dev
+SERVERS := nbd-server iproute2
+
+.PHONY: build run test race fuzz tidy bench sidebyside ci clean packages
+
+build:
+	@mkdir -p bin
+	go build -trimpath -buildvcs=false -ldflags='-checklinkname=0 -X main.version=$(VERSION)' -o bin/ringnbd ./cmd/ringnbd
+
+# A fresh disk to play with. ARGS are more flags of serve: make run ARGS='--listen unix:/tmp/demo.sock'.
+# The server has a session of its own, so that Ctrl-C reaches it once, through the trap.
+run: build
+	@dir=$$(mktemp -d) || exit 1; trap 'rm -rf "$$dir"' EXIT; \
+	mkfifo "$$dir/ready"; \
+	setsid bin/ringnbd serve --create 1G $(ARGS) "$$dir/demo.img" > "$$dir/ready" & server=$$!; \
+	trap 'kill -TERM $$server 2>/dev/null' INT TERM HUP; \
+	if read -r ready uri more < "$$dir/ready"; then \
+		echo "A sparse disk of 1 GiB is served at $$uri (Ctrl-C ends it). Try in another terminal:"; \
+		echo "  nbdinfo '$$uri'"; \
+		echo "  qemu-io -f raw -c 'write -P 90 0 1M' -c 'read -P 90 0 1M' '$$uri'"; \
+		echo "  fio --name=demo --ioengine=nbd --uri='$$uri' --rw=randrw --bs=4k --iodepth=32 --time_based --runtime=5"; \
+	fi; \
+	wait $$server; status=$$?; \
+	if [ $$status -gt 128 ]; then wait $$server; status=$$?; fi; \
+	exit $$status
+
+# As root on Debian: what the tests would otherwise be skipped for. A failure costs only those tests.
+packages:
+	@missing=; \
+	for p in $(PACKAGES) $(EXTRA); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then \
+		echo "not installed, so tests will be skipped:$$missing (as root on Debian, make installs them)"; exit 0; \
+	fi; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing > /dev/null || echo "could not install:$$missing"
+
+# Checks report like tests, as events of go test -json, so that the closing line counts them too.
+define events
+check() { \
+	name=$$1; shift; out=$$("$$@" 2>&1); result=$$?; \
+	[ $$result = 0 ] && action=pass || { action=fail; broken=1; printf '%s\n' "$$out"; }; \
+	printf '{"Action":"%s","Package":"check","Test":"%s"}\n' $$action $$name; \
+}; \
+unformatted() { local list; list=$$(gofmt -l .) && echo "$$list" && [ -z "$$list" ]; }; \
+raced() { go test -race -tags invariants -timeout 20m -json $(RACE) | sed 's/"Package":"/"Package":"race of /'; }; \
+set -o pipefail; broken=0
+endef
+
+test: packages build
+	@go build -o bin/tally ./cmd/tally
+	@$(events); { \
+		check gofmt unformatted; \
+		check vet go vet ./...; \
+		check staticcheck go tool staticcheck ./...; \
+		RINGNBD_BIN="$$PWD/bin/ringnbd" go test -timeout 30m -json ./... || broken=1; \
+		if command -v "$$(go env CC)" > /dev/null; then raced || broken=1; \
+		else printf '{"Action":"%s","Package":"race","Test":"detector","Output":"no C compiler (Debian package gcc)"}\n' output skip; fi; \
+		[ $$broken = 0 ]; \
+	} | bin/tally
+
+race:
+	go test -race -tags invariants $(RACE)
+
+# Every fuzz target for FUZZTIME, one after another.
+fuzz:
+	@set -e; for package in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "$$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -parallel 2 $$package; \
+		done; \
+	done
+
+tidy:
+	gofmt -l -w .
+	go mod tidy
+	go vet ./...
+	go tool staticcheck ./...
+
+# Every benchmark of the tree, once round.
+bench:
+	go test -run '^$$' -bench . -benchmem ./...
+
+# The table of the README: ringnbd beside the other servers. BENCH are more flags (go run ./bench/sidebyside -h).
+sidebyside: build
+	@$(MAKE) -s packages EXTRA='$(SERVERS)'
+	go run ./bench/sidebyside -command 'make sidebyside' -ringnbd bin/ringnbd -json bin/sidebyside.json -readme README.md $(BENCH)
+
+ci: test
+
+clean:
+	rm -rf bin

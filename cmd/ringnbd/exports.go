@@ -1,0 +1,105 @@
+// From words of the command line to export specifications: the classic form, paths, and --export.
+//
+// Invariant: a PATH argument is taken literally, whatever it holds; only --export has a syntax of its own.
+
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"ringnbd/engine/backing"
+)
+
+// parseExport reads NAME=PATH[,ro][,description=TEXT]. NAME ends at the first "="; a comma that belongs to a value is written twice.
+func parseExport(text string) (backing.Spec, error) {
+	name, rest, ok := strings.Cut(text, "=")
+	if !ok {
+		return backing.Spec{}, fmt.Errorf("%q has no =; write NAME=PATH[,ro][,description=TEXT]", text)
+	}
+	fields := splitCommas(rest)
+	s := backing.Spec{Name: name, Path: fields[0]}
+	if s.Path == "" {
+		return backing.Spec{}, fmt.Errorf("export %q has an empty path", name)
+	}
+	for _, field := range fields[1:] {
+		key, value, hasValue := strings.Cut(field, "=")
+		switch {
+		case key == "ro" && !hasValue:
+			s.ReadOnly = true
+		case key == "description" && hasValue:
+			s.Description = value
+		default:
+			return backing.Spec{}, fmt.Errorf("export %q: unknown option %q; there are ro and description=TEXT, and a comma in a path or text is written twice", name, field)
+		}
+	}
+	return s, nil
+}
+
+// splitCommas splits at single commas and turns double ones into one, as qemu does.
+func splitCommas(text string) []string {
+	var fields []string
+	var field strings.Builder
+	for i := 0; i < len(text); i++ {
+		switch {
+		case text[i] != ',':
+			field.WriteByte(text[i])
+		case i+1 < len(text) && text[i+1] == ',':
+			field.WriteByte(',')
+			i++
+		default:
+			fields = append(fields, field.String())
+			field.Reset()
+		}
+	}
+	return append(fields, field.String())
+}
+
+// splitPort takes the port off the classic form `serve PORT PATH...`. A lone number is a path: there would be nothing to serve on a port.
+func splitPort(args []string) (port string, paths []string, err error) {
+	if len(args) < 2 || strings.Trim(args[0], "0123456789") != "" || args[0] == "" {
+		return "", args, nil
+	}
+	n, err := strconv.Atoi(args[0])
+	if err != nil || n < 1 || n > 65535 {
+		return "", nil, fmt.Errorf("port %s: must be from 1 to 65535 (a file of that name is written ./%s)", args[0], args[0])
+	}
+	return strconv.Itoa(n), args[1:], nil
+}
+
+// specs makes the list of exports: the paths first, then those of --export. One path is the default export ""; several are named after their files.
+func (o *options) specs(paths []string) ([]backing.Spec, error) {
+	list := make([]backing.Spec, 0, len(paths)+len(o.exports))
+	for _, path := range paths {
+		name := ""
+		if len(paths) > 1 {
+			name = filepath.Base(path)
+		}
+		list = append(list, backing.Spec{Name: name, Path: path})
+	}
+	list = append(list, o.exports...)
+	if len(list) == 0 {
+		return nil, fmt.Errorf("nothing to serve; name a disk image, a block device, null:SIZE or memory:SIZE")
+	}
+	images := 0
+	for i := range list {
+		s := &list[i]
+		s.ReadOnly = s.ReadOnly || o.readOnly
+		s.Direct = o.direct
+		if !backing.Synthetic(s.Path) {
+			images++
+			if !s.ReadOnly {
+				s.Create = o.create
+			}
+		}
+	}
+	if o.create > 0 && o.readOnly {
+		return nil, fmt.Errorf("--create and --read-only: a new image that cannot be written is of no use; drop one")
+	}
+	if o.create > 0 && images == 0 {
+		return nil, fmt.Errorf("--create has nothing to make: every export carries its size in its name")
+	}
+	return list, backing.Check(list)
+}

@@ -1,0 +1,157 @@
+// The command line of serve: every flag with its default, its spelling and its check.
+//
+// Invariant: after parse an options value is complete and consistent as far as text goes; what depends on the machine is found out by serve.
+
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"ringnbd/engine"
+	"ringnbd/engine/backing"
+	"ringnbd/engine/gate"
+)
+
+const (
+	// defaultLoopMemory keeps some 24 requests of the largest size, or thousands of 4 KiB, in flight per loop.
+	defaultLoopMemory = 128 << 20
+	// loopsMost and connectionsMost catch slips of the finger; beyond them start-up fails in stranger ways.
+	loopsMost       = 1024
+	connectionsMost = 1 << 20
+)
+
+// options is what the flags of serve say.
+type options struct {
+	exports     []backing.Spec // of --export, in order
+	create      uint64         // bytes, 0: never
+	listen      []string
+	readOnly    bool
+	loops       int
+	memory      uint64 // bytes, 0: the default for so many loops
+	connections int
+	direct      backing.DirectMode
+	handshake   time.Duration
+	shutdown    time.Duration
+	logFormat   string
+	verbose     bool
+}
+
+func (o *options) register(flags *pflag.FlagSet) {
+	flags.SortFlags = false
+	flags.Var((*exportFlag)(&o.exports), "export", "serve PATH under NAME; repeatable (a comma inside a value is written twice)")
+	flags.Var((*sizeFlag)(&o.create), "create", "make images that are missing, sparse, of `SIZE`")
+	flags.StringArrayVarP(&o.listen, "listen", "l", nil, "accept connections at `ADDRESS`, HOST:PORT or unix:PATH; repeatable (default "+gate.DefaultListen+")")
+	flags.BoolVarP(&o.readOnly, "read-only", "r", false, "serve everything read-only")
+	flags.IntVar(&o.loops, "loops", runtime.GOMAXPROCS(0), "number `N` of event loops, each with its own ring and thread")
+	flags.Var((*sizeFlag)(&o.memory), "memory", "`SIZE` of the buffer memory of all loops, a hard bound (default 128MiB for each loop)")
+	flags.IntVar(&o.connections, "max-connections", gate.DefaultMaxConnections, "serve at most `N` connections at a time")
+	flags.Var((*directFlag)(&o.direct), "direct", "O_DIRECT: auto (where the file system takes it), on (or fail), off")
+	flags.DurationVar(&o.handshake, "handshake-timeout", gate.DefaultHandshakeTimeout, "close connections that are not negotiated after this `TIME`")
+	flags.DurationVar(&o.shutdown, "shutdown-timeout", 10*time.Second, "after SIGTERM, answer what is in flight for at most this `TIME`")
+	flags.Var((*logFlag)(&o.logFormat), "log-format", "text or json, on stderr")
+	flags.BoolVarP(&o.verbose, "verbose", "v", false, "log connections, and what io_uring offers on this kernel")
+}
+
+// complete offers the values of the flags that have a short list of them.
+func complete(c *cobra.Command) {
+	for flag, values := range map[string][]string{"direct": {"auto", "on", "off"}, "log-format": {"text", "json"}} {
+		// The only error is a flag that does not exist, which a test would see.
+		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
+}
+
+// check sees what flags say together.
+func (o *options) check() error {
+	switch {
+	case o.loops < 1 || o.loops > loopsMost:
+		return fmt.Errorf("--loops %d: must be from 1 to %d", o.loops, loopsMost)
+	case o.connections < 1 || o.connections > connectionsMost:
+		return fmt.Errorf("--max-connections %d: must be from 1 to %d", o.connections, connectionsMost)
+	case o.handshake <= 0:
+		return fmt.Errorf("--handshake-timeout %v: must be more than 0", o.handshake)
+	case o.shutdown <= 0:
+		return fmt.Errorf("--shutdown-timeout %v: must be more than 0", o.shutdown)
+	}
+	if o.memory == 0 {
+		o.memory = uint64(o.loops) * defaultLoopMemory
+		if least := engine.MinMemory(o.engine()); o.memory < least {
+			o.memory = least // many connections on few loops: their rows count too
+		}
+	}
+	return nil
+}
+
+func (o *options) engine() engine.Config {
+	return engine.Config{Loops: o.loops, Memory: o.memory, MaxConnections: o.connections}
+}
+
+// sizeFlag is a number of bytes, more than 0.
+type sizeFlag uint64
+
+func (f *sizeFlag) Type() string { return "SIZE" }
+func (f *sizeFlag) String() string {
+	if *f == 0 {
+		return ""
+	}
+	return strconv.FormatUint(uint64(*f), 10)
+}
+func (f *sizeFlag) Set(text string) error {
+	n, err := backing.ParseSize(text)
+	if err == nil && n == 0 {
+		err = fmt.Errorf("size must be more than 0")
+	}
+	*f = sizeFlag(n)
+	return err
+}
+
+type directFlag backing.DirectMode
+
+var directNames = []string{backing.DirectAuto: "auto", backing.DirectOn: "on", backing.DirectOff: "off"}
+
+func (f *directFlag) Type() string   { return "MODE" }
+func (f *directFlag) String() string { return directNames[*f] }
+func (f *directFlag) Set(text string) error {
+	for mode, name := range directNames {
+		if text == name {
+			*f = directFlag(mode)
+			return nil
+		}
+	}
+	return fmt.Errorf("must be one of %s", strings.Join(directNames, ", "))
+}
+
+type logFlag string
+
+func (f *logFlag) Type() string { return "FORMAT" }
+func (f *logFlag) String() string {
+	if *f == "" {
+		return "text"
+	}
+	return string(*f)
+}
+func (f *logFlag) Set(text string) error {
+	if text != "text" && text != "json" {
+		return fmt.Errorf("must be text or json")
+	}
+	*f = logFlag(text)
+	return nil
+}
+
+type exportFlag []backing.Spec
+
+func (f *exportFlag) Type() string   { return "NAME=PATH[,ro][,description=TEXT]" }
+func (f *exportFlag) String() string { return "" }
+func (f *exportFlag) Set(text string) error {
+	s, err := parseExport(text)
+	if err == nil {
+		*f = append(*f, s)
+	}
+	return err
+}

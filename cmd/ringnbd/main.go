@@ -1,0 +1,91 @@
+// Command ringnbd serves files and block devices over NBD (Network Block Device) through io_uring.
+//
+// This file is the entry: it builds the command tree, runs it, and turns its result into an exit status and at most one line on stderr.
+// Invariant: 0 is success, 1 a failure at run time, 2 a mistake in the command line; every error is one line that begins with "ringnbd: ".
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is stamped by the linker (see the Makefile); a plain go build leaves it to the build information.
+var version string
+
+const (
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+func main() {
+	// A reader that goes away (`ringnbd serve ... | head -1`) must not take the server with it: the write fails with EPIPE instead.
+	signal.Ignore(syscall.SIGPIPE)
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run executes one command line and returns the exit status.
+func run(args []string, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	command, err := root.ExecuteC()
+	if err == nil {
+		return 0
+	}
+	var f failure
+	if errors.As(err, &f) {
+		fmt.Fprintln(stderr, "ringnbd: "+oneLine(f.Error()))
+		return exitFailure
+	}
+	fmt.Fprintf(stderr, "ringnbd: %s (see: %s --help)\n", oneLine(err.Error()), command.CommandPath())
+	return exitUsage
+}
+
+// failure marks an error of run time; every other error that a command returns is one of usage.
+type failure struct{ error }
+
+func (f failure) Unwrap() error { return f.error }
+
+// oneLine keeps the promise of one line whatever an error holds; several joined errors become one sentence each.
+func oneLine(text string) string {
+	return strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:               "ringnbd",
+		Short:             "Serve disks over NBD through io_uring",
+		Long:              rootHelp,
+		Args:              cobra.NoArgs,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		Version:           versionText(),
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetVersionTemplate("ringnbd {{.Version}}\n")
+	root.AddCommand(newServe())
+	return root
+}
+
+// versionText is the version, the compiler and the platform: what a bug report needs.
+func versionText() string {
+	v := version
+	if info, ok := debug.ReadBuildInfo(); v == "" && ok {
+		v = info.Main.Version
+	}
+	if v == "" {
+		v = "(devel)"
+	}
+	return fmt.Sprintf("%s (%s, %s/%s)", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}

@@ -1,0 +1,179 @@
+// The command line as a user meets it: each script in testdata/script is one behaviour, run against the real program.
+//
+// Invariant: scripts use Unix sockets or free ports, so that they run beside each other and beside a server of the machine.
+
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"ringnbd/engine/uring"
+)
+
+// patience is how long a script waits for something to happen, on a machine that is busy.
+const patience = 20 * time.Second
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"ringnbd": main, "confine": confine})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: filepath.Join("testdata", "script"),
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"status":    cmdStatus,
+			"await":     cmdAwait,
+			"terminate": cmdTerminate,
+			"freeport":  cmdFreePort,
+			"occupy":    cmdOccupy,
+			"stall":     cmdStall,
+			"datagrams": cmdDatagrams,
+		},
+		Condition: func(condition string) (bool, error) {
+			if condition == "memlock" {
+				return uring.CheckMemlock(uint64(runtime.GOMAXPROCS(0))*defaultLoopMemory) == nil, nil
+			}
+			return false, errors.New("unknown condition " + condition)
+		},
+	})
+}
+
+// cmdStatus runs a command that must end with the given status: status N command [argument...]. A failure must be told in one line that begins with
+// the program's name.
+func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N command [argument...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+	if text := ts.ReadFile("stderr"); want != 0 && (strings.Count(text, "\n") != 1 || !strings.HasPrefix(text, "ringnbd: ")) {
+		ts.Fatalf("want one line that begins with the program's name on stderr, got %q", text)
+	}
+}
+
+// cmdAwait waits until a file holds a match: await FILE REGEXP.
+func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: await file regexp")
+	}
+	pattern := regexp.MustCompile("(?m)" + args[1])
+	var text []byte
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		text, _ = os.ReadFile(ts.MkAbs(args[0]))
+		if pattern.Match(text) {
+			return
+		}
+		for _, c := range ts.BackgroundCmds() {
+			if state := c.ProcessState; state != nil {
+				ts.Fatalf("%s ended (%v) before %s held %s:\n%s%s", c.Args, state, args[0], args[1], text, c.Stderr)
+			}
+		}
+	}
+	ts.Fatalf("%s does not hold %s after %v:\n%s", args[0], args[1], patience, text)
+}
+
+// cmdTerminate sends SIGTERM to the command that was started last in the background.
+func cmdTerminate(ts *testscript.TestScript, _ bool, _ []string) {
+	all := ts.BackgroundCmds()
+	ts.Check(all[len(all)-1].Process.Signal(syscall.SIGTERM))
+}
+
+// cmdFreePort sets a variable to a TCP port that nobody uses: freeport NAME.
+func cmdFreePort(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.Listen("tcp", "localhost:0")
+	ts.Check(err)
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	ts.Check(err)
+	ts.Check(l.Close())
+	ts.Setenv(args[0], port)
+}
+
+// cmdOccupy listens on a port or a Unix socket until the script ends: occupy VARIABLE, or occupy unix:PATH.
+func cmdOccupy(ts *testscript.TestScript, _ bool, args []string) {
+	network, address := "tcp", "localhost:0"
+	if path, ok := strings.CutPrefix(args[0], "unix:"); ok {
+		network, address = "unix", ts.MkAbs(path)
+	}
+	l, err := net.Listen(network, address)
+	ts.Check(err)
+	ts.Defer(func() { l.Close() })
+	if network == "tcp" {
+		_, port, err := net.SplitHostPort(l.Addr().String())
+		ts.Check(err)
+		ts.Setenv(args[0], port)
+	}
+}
+
+// cmdStall connects to a Unix socket and asks for more than it will ever read, so that the server has requests in flight that it cannot finish.
+func cmdStall(ts *testscript.TestScript, _ bool, args []string) {
+	c, err := net.Dial("unix", ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Defer(func() { c.Close() })
+	banner := make([]byte, 18)
+	_, err = io.ReadFull(c, banner)
+	ts.Check(err)
+	const fixedNoZeroes, exportName = 3, 1
+	hello := binary.BigEndian.AppendUint32(nil, fixedNoZeroes)
+	hello = append(hello, "IHAVEOPT"...)
+	hello = binary.BigEndian.AppendUint32(hello, exportName)
+	hello = binary.BigEndian.AppendUint32(hello, 0)
+	for cookie := range uint64(64) {
+		hello = append(hello, 0x25, 0x60, 0x95, 0x13, 0, 0, 0, 0) // READ
+		hello = binary.BigEndian.AppendUint64(hello, cookie)
+		hello = binary.BigEndian.AppendUint64(hello, 0)
+		hello = binary.BigEndian.AppendUint32(hello, 1<<20)
+	}
+	_, err = c.Write(hello)
+	ts.Check(err)
+	reply := make([]byte, 10+16) // size, flags, and the head of the first reply: from here on the server is stuck with us
+	_, err = io.ReadFull(c, reply)
+	ts.Check(err)
+}
+
+// cmdDatagrams receives what is sent to a Unix datagram socket and writes each one as a line to a file: datagrams SOCKET FILE.
+func cmdDatagrams(ts *testscript.TestScript, _ bool, args []string) {
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: ts.MkAbs(args[0]), Net: "unixgram"})
+	ts.Check(err)
+	out, err := os.Create(ts.MkAbs(args[1]))
+	ts.Check(err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer out.Close()
+		text := make([]byte, 4096)
+		for {
+			n, err := c.Read(text)
+			if err != nil {
+				return
+			}
+			_, _ = out.Write(append(text[:n:n], '\n'))
+		}
+	}()
+	ts.Defer(func() { c.Close(); <-done })
+}

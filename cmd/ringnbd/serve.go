@@ -1,0 +1,243 @@
+// ringnbd serve: brings up what the command line asks for, waits, and takes it down in order.
+//
+// Invariant: everything that can fail without a trace comes before the first thing that leaves one. The order up is look and lock, listen, make missing
+// images, start the engine, accept; whatever fails on the way, all before it is undone. The order down is the reverse.
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"ringnbd/engine"
+	"ringnbd/engine/backing"
+	"ringnbd/engine/gate"
+	"ringnbd/proto"
+)
+
+func newServe() *cobra.Command {
+	var o options
+	c := &cobra.Command{
+		Use:     "serve [flags] [PORT] PATH...",
+		Short:   "Serve disk images and block devices",
+		Long:    serveHelp,
+		Example: serveExamples,
+		Version: versionText(),
+		RunE: func(c *cobra.Command, args []string) error {
+			port, paths, err := splitPort(args)
+			if err != nil {
+				return err
+			}
+			if port != "" {
+				o.listen = append([]string{net.JoinHostPort("localhost", port)}, o.listen...)
+			}
+			specs, err := o.specs(paths)
+			if err != nil {
+				return err
+			}
+			if err := o.check(); err != nil {
+				return err
+			}
+			if err := serve(&o, specs, c.OutOrStdout(), c.ErrOrStderr()); err != nil {
+				return failure{err}
+			}
+			return nil
+		},
+	}
+	o.register(c.Flags())
+	complete(c)
+	return c
+}
+
+// server is everything that is up. Its parts are filled in one after another, and taken down by whichever of them are there.
+type server struct {
+	options   *options
+	log       *slog.Logger
+	backings  []*backing.Backing
+	listeners []net.Listener
+	uris      []string // one for each listener, of its default export
+	engine    *engine.Engine
+	gate      *gate.Gate
+	accepting chan error // what ends one of the accept loops
+}
+
+func serve(o *options, specs []backing.Spec, stdout, stderr io.Writer) error {
+	signals := catchSignals()
+	tune(o.loops)
+	s := &server{options: o, log: newLog(o, stderr), accepting: make(chan error, len(o.listen)+1)}
+	if err := s.up(specs); err != nil {
+		s.abandon()
+		return err
+	}
+	s.report()
+	if _, err := fmt.Fprintln(stdout, "ready "+strings.Join(s.exportURIs(), " ")); err != nil {
+		s.log.Warn("the ready line could not be written to standard output", "error", err)
+	}
+	s.notify(daemon.SdNotifyReady)
+
+	var err error
+	select {
+	case sig := <-signals:
+		s.log.Info("shutting down", "signal", sig.String(), "connections", s.engine.Connections())
+	case err = <-s.accepting:
+		s.log.Error("shutting down: an address accepts no more connections", "error", err)
+	}
+	s.notify(daemon.SdNotifyStopping)
+	return errors.Join(err, s.down(signals))
+}
+
+// heapLimit is the soft limit of the Go heap in bytes; negative leaves it, and the collector, as they are. A measured choice would go here.
+const heapLimit = -1
+
+// tune sets up the process. Two processors more than loops, so that a loop that comes back from its system call finds one free while the control
+// plane or the collector is busy; with none to spare it waits for milliseconds.
+func tune(loops int) {
+	runtime.GOMAXPROCS(loops + 2)
+	debug.SetMemoryLimit(heapLimit)
+	// Lift the soft limit on locked memory to the hard one: the arenas are locked for the disk, and the user has allowed that much.
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit) == nil && limit.Cur < limit.Max {
+		limit.Cur = limit.Max
+		_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit) // if not, the engine names the limit that is too small
+	}
+}
+
+// up brings up one part after another.
+func (s *server) up(specs []backing.Spec) error {
+	o := s.options
+	if least := engine.MinMemory(o.engine()); o.memory < least {
+		return fmt.Errorf("--memory %s is too small: %d loops and %d connections need %dMiB; give that, or fewer --loops or --max-connections",
+			units.BytesSize(float64(o.memory)), o.loops, o.connections, (least+1<<20-1)>>20)
+	}
+	var err error
+	if s.backings, err = backing.Prepare(specs); err != nil {
+		return err
+	}
+	if err := s.listen(); err != nil {
+		return err
+	}
+	for _, b := range s.backings {
+		if err := b.Create(); err != nil {
+			return err
+		}
+	}
+	exports := make([]engine.Export, len(s.backings))
+	shown := make([]proto.Export, len(s.backings))
+	for i, b := range s.backings {
+		exports[i] = engine.Export{Facts: b.Export.Facts, Device: &b.Device}
+		shown[i] = b.Export
+	}
+	catalog, err := proto.NewExports(shown, -1) // the default export is the one named "", if there is one
+	if err != nil {
+		return err
+	}
+	if s.engine, err = engine.Start(o.engine(), exports); err != nil {
+		return err
+	}
+	s.gate = gate.New(gate.Config{
+		Catalog:          catalog,
+		Adopt:            s.engine.Adopt,
+		Live:             s.engine.Connections,
+		MaxConnections:   o.connections,
+		HandshakeTimeout: o.handshake,
+		Log:              s.log,
+	})
+	for _, l := range s.listeners {
+		go func() { s.accepting <- s.gate.Serve(l) }()
+	}
+	return nil
+}
+
+func (s *server) listen() error {
+	addresses := s.options.listen
+	if len(addresses) == 0 {
+		addresses = []string{gate.DefaultListen}
+	}
+	for _, address := range addresses {
+		l, uri, err := gate.Listen(address)
+		if err != nil {
+			return err
+		}
+		s.listeners = append(s.listeners, l)
+		s.uris = append(s.uris, uri)
+	}
+	return nil
+}
+
+// abandon undoes a start that failed. Images that it made are removed.
+func (s *server) abandon() {
+	for _, l := range s.listeners {
+		_ = l.Close()
+	}
+	if s.engine != nil {
+		_ = s.engine.Close()
+	}
+	for _, b := range s.backings {
+		b.Abandon()
+	}
+}
+
+// report logs what was decided at start. It comes after everything that can fail, so that a failure is one line and nothing else.
+func (s *server) report() {
+	for _, line := range strings.Split(s.engine.Features(), "\n") {
+		s.log.Debug(line)
+	}
+	for _, b := range s.backings {
+		for _, note := range b.Notes {
+			s.log.Warn(note)
+		}
+		s.log.Debug("export", "name", b.Export.Name, "size", b.Export.Size, "direct", b.Device.Direct, "granularity", b.Device.Block,
+			"read-only", b.Device.ReadOnly, "flags", fmt.Sprintf("%#x", b.Export.Flags))
+	}
+}
+
+// exportURIs are the URIs under which clients find each export at each address.
+func (s *server) exportURIs() []string {
+	var list []string
+	for _, uri := range s.uris {
+		for _, b := range s.backings {
+			list = append(list, exportURI(uri, b.Export.Name))
+		}
+	}
+	return list
+}
+
+// exportURI adds an export's name to an address (NBD URI spec, "Export name": the path without its first slash).
+func exportURI(address, name string) string {
+	u, err := url.Parse(address)
+	if err != nil || name == "" {
+		return address
+	}
+	u.Path, u.RawPath = "/"+name, ""
+	return u.String()
+}
+
+// notify tells systemd, if it is there to be told.
+func (s *server) notify(state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		s.log.Warn("systemd could not be notified", "state", state, "error", err)
+	}
+}
+
+func newLog(o *options, w io.Writer) *slog.Logger {
+	level := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if o.verbose {
+		level.Level = slog.LevelDebug
+	}
+	if o.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, level))
+	}
+	return slog.New(slog.NewTextHandler(w, level))
+}

@@ -1,0 +1,52 @@
+// Taking the server down: at leisure on the first signal, at once on the second.
+//
+// Invariant: the process ends within the shutdown timeout and a moment, whatever clients and disks do, and its status is 0 only if every answered
+// write was flushed and no connection was cut.
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// cutPatience is how long cutting connections and letting go of the kernel may take after the shutdown timeout, before the process just ends.
+const cutPatience = 2 * time.Second
+
+// catchSignals collects the signals that ask for an orderly end. Two have room, so that the second is seen whatever the first is doing.
+func catchSignals() <-chan os.Signal {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	return signals
+}
+
+// down stops accepting, drains the engine and lets go of everything.
+func (s *server) down(signals <-chan os.Signal) error {
+	s.gate.Close()
+	for _, l := range s.listeners {
+		_ = l.Close() // the gate has most likely closed it already
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.drain() }()
+	late := time.After(s.options.shutdown + cutPatience)
+	select {
+	case err := <-done:
+		return err
+	case sig := <-signals:
+		return fmt.Errorf("ended at once by a second signal (%v); requests in flight were cut", sig)
+	case <-late:
+		return fmt.Errorf("the shutdown did not finish within %v; is a disk hanging? Data not yet flushed may be lost", s.options.shutdown)
+	}
+}
+
+func (s *server) drain() error {
+	trouble := []error{s.engine.Drain(s.options.shutdown), s.engine.Close()}
+	for _, b := range s.backings {
+		trouble = append(trouble, b.Close())
+	}
+	return errors.Join(trouble...)
+}

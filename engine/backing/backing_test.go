@@ -1,0 +1,393 @@
+// What a user can get wrong about a path, and what must be true of one that is right. Each test makes its stores in a temporary directory, on tmpfs
+// in /dev/shm, or as a loop device where that is allowed.
+//
+// Invariant: a test that cannot make its store says which one it misses and is skipped.
+
+package backing
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ringnbd/engine"
+	"ringnbd/proto"
+)
+
+// image makes a sparse file of size bytes.
+func image(t *testing.T, directory string, size int64) string {
+	t.Helper()
+	path := filepath.Join(directory, "disk.img")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, size); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func mustOpen(t *testing.T, s Spec) *Backing {
+	t.Helper()
+	b, err := Open(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+// refused checks that opening fails with one line that begins with the path and holds the words.
+func refused(t *testing.T, words string, specs ...Spec) {
+	t.Helper()
+	all, err := Prepare(specs)
+	if err == nil {
+		for _, b := range all {
+			if err = b.Create(); err != nil {
+				break
+			}
+		}
+		for _, b := range all {
+			defer b.Abandon()
+		}
+	}
+	if err == nil {
+		t.Fatalf("no error, want one with %q", words)
+	}
+	if !strings.Contains(err.Error(), words) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("error %q, want one line with %q", err, words)
+	}
+}
+
+// tmpfs is a temporary directory in memory.
+func tmpfs(t *testing.T) string {
+	t.Helper()
+	directory, err := os.MkdirTemp("/dev/shm", "ringnbd")
+	if err != nil {
+		t.Skipf("no tmpfs at /dev/shm: %v", err)
+	}
+	t.Cleanup(func() { os.RemoveAll(directory) })
+	var fs unix.Statfs_t
+	if err := unix.Statfs(directory, &fs); err != nil || fs.Type != unix.TMPFS_MAGIC {
+		t.Skip("/dev/shm is not tmpfs")
+	}
+	return directory
+}
+
+func TestBadPathsAreExplained(t *testing.T) {
+	directory := t.TempDir()
+	fifo := filepath.Join(directory, "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dangling := filepath.Join(directory, "dangling")
+	if err := os.Symlink("nowhere", dangling); err != nil {
+		t.Fatal(err)
+	}
+	file := image(t, directory, 1<<20)
+	for _, c := range []struct {
+		words string
+		spec  Spec
+	}{
+		{"is a directory; serve a disk image", Spec{Path: directory}},
+		{"is a FIFO", Spec{Path: fifo}},
+		{"is a character device", Spec{Path: "/dev/null"}},
+		{"no such file", Spec{Path: filepath.Join(directory, "missing")}},
+		{"there is no directory", Spec{Path: filepath.Join(directory, "a", "b"), Create: 1 << 20}},
+		{"symbolic link to a file that does not exist", Spec{Path: dangling, Create: 1 << 20}},
+		{"is a file, not a directory", Spec{Path: filepath.Join(file, "x")}},
+		{"--create makes only writable exports", Spec{Path: filepath.Join(directory, "m"), Create: 1 << 20, ReadOnly: true}},
+		{"exists and is 1048576 bytes long, not the 2097152", Spec{Path: file, Create: 2 << 20}},
+		{"no multiple of the logical block size, 512 bytes; use --create 1024", Spec{Path: filepath.Join(directory, "m"), Create: 1000}},
+		{"the size must be a multiple of 512", Spec{Path: "null:0"}},
+		{"the size must be a multiple of 512", Spec{Path: "memory:1000"}},
+		{"is not understood", Spec{Path: "null:big"}},
+		{"carries its size in its name", Spec{Path: "null:1M", Create: 1 << 20}},
+		{"has an empty path", Spec{Name: "x"}},
+		{"NUL", Spec{Path: "a\x00b"}},
+		{"must be UTF-8", Spec{Path: file, Name: "\xff"}},
+		{"must be UTF-8", Spec{Path: file, Name: strings.Repeat("n", 4097)}},
+		{"must be UTF-8", Spec{Path: file, Description: "a\x00b"}},
+	} {
+		refused(t, c.words, c.spec)
+	}
+	refused(t, `two exports are named "a"`, Spec{Name: "a", Path: "null:1M"}, Spec{Name: "a", Path: "null:2M"})
+	if left, _ := os.ReadDir(directory); len(left) != 3 {
+		t.Errorf("%d entries in the directory after errors, want the 3 made by the test", len(left))
+	}
+}
+
+func TestSizeOfImage(t *testing.T) {
+	directory := t.TempDir()
+	refused(t, "is empty; give it a size with: truncate -s 1G ", Spec{Path: image(t, directory, 0)})
+	odd := image(t, directory, 1000)
+	refused(t, "its size, 1000 bytes, is no multiple of the logical block size", Spec{Path: odd})
+	refused(t, "truncate -s 1024 "+odd, Spec{Path: odd, Direct: DirectOff})
+	if info, err := os.Stat(odd); err != nil || info.Size() != 1000 {
+		t.Errorf("a refused image was changed: %v %v", info, err)
+	}
+}
+
+func TestNoPermission(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may open every file; the script no-permission covers this without capabilities")
+	}
+	path := image(t, t.TempDir(), 1<<20)
+	if err := os.Chmod(path, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, "no permission to write to it", Spec{Path: path})
+	mustOpen(t, Spec{Path: path, ReadOnly: true})
+}
+
+func TestLockExcludes(t *testing.T) {
+	path := image(t, t.TempDir(), 1<<20)
+	first := mustOpen(t, Spec{Path: path})
+	refused(t, "in use by another ringnbd", Spec{Path: path})
+	refused(t, "in use by another ringnbd", Spec{Path: path, ReadOnly: true})
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustOpen(t, Spec{Path: path, ReadOnly: true})
+	mustOpen(t, Spec{Path: path, ReadOnly: true})
+	refused(t, "in use by another ringnbd", Spec{Path: path})
+}
+
+func TestLockOfTheDepartedIsWaitedFor(t *testing.T) {
+	path := image(t, t.TempDir(), 1<<20)
+	first := mustOpen(t, Spec{Path: path})
+	if !heldByLiving(first.Device.FD) {
+		t.Error("our own lock is not seen in /proc/locks")
+	}
+	closed := make(chan error)
+	time.AfterFunc(100*time.Millisecond, func() { closed <- first.Close() })
+	mustOpen(t, Spec{Path: path})
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	if living("0") || !living("self") {
+		t.Error("cannot tell the living from the dead")
+	}
+}
+
+func TestSameFileTwice(t *testing.T) {
+	directory := t.TempDir()
+	path := image(t, directory, 1<<20)
+	link := filepath.Join(directory, "link")
+	if err := os.Link(path, link); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, `exported twice (as "a" and "b")`, Spec{Name: "a", Path: path}, Spec{Name: "b", Path: link})
+	refused(t, "exported twice", Spec{Name: "a", Path: path, ReadOnly: true}, Spec{Name: "b", Path: link})
+	missing := filepath.Join(directory, "new")
+	refused(t, "exported twice", Spec{Name: "a", Path: missing, Create: 4096}, Spec{Name: "b", Path: directory + "/./new", Create: 4096})
+	all, err := Prepare([]Spec{{Name: "a", Path: path, ReadOnly: true}, {Name: "b", Path: link, ReadOnly: true}, {Name: "c", Path: "null:1M"}, {Name: "d", Path: "null:1M"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range all {
+		b.Close()
+	}
+}
+
+func TestCreate(t *testing.T) {
+	directory := t.TempDir()
+	path := filepath.Join(directory, "new.img")
+	all, err := Prepare([]Spec{{Path: path, Create: 1 << 40}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := all[0]
+	if _, err := os.Stat(path); err == nil {
+		t.Error("Prepare made the image")
+	}
+	if err := b.Create(); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil || st.Size != 1<<40 || st.Blocks > 64 {
+		t.Errorf("made %d bytes in %d sectors, %v; want a sparse TiB", st.Size, st.Blocks, err)
+	}
+	if b.Export.Size != 1<<40 || b.Device.FD < 0 {
+		t.Errorf("after Create: %+v", b.Export)
+	}
+	refused(t, "in use by another ringnbd", Spec{Path: path})
+	b.Abandon()
+	if _, err := os.Stat(path); err == nil {
+		t.Error("Abandon left the image")
+	}
+	again := mustOpen(t, Spec{Path: path, Create: 1 << 20})
+	again.Close()
+	mustOpen(t, Spec{Path: path, Create: 1 << 20}).Abandon()
+	if _, err := os.Stat(path); err != nil {
+		t.Error("Abandon removed an image that was there before")
+	}
+}
+
+func TestAbandonSparesAnotherFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "new.img")
+	b := mustOpen(t, Spec{Path: path, Create: 4096})
+	if err := os.Rename(path, path+".moved"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("other"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.Abandon()
+	if text, err := os.ReadFile(path); err != nil || string(text) != "other" {
+		t.Errorf("Abandon touched a file that it did not make: %q %v", text, err)
+	}
+}
+
+func TestCreateTooLargeLeavesNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "huge")
+	if b, err := Open(Spec{Path: path, Create: 1<<63 - 512}); err == nil {
+		b.Abandon()
+		t.Skip("the temporary directory takes files of 8 EiB")
+	}
+	refused(t, "cannot be made with", Spec{Path: path, Create: 1<<63 - 512})
+	if _, err := os.Stat(path); err == nil {
+		t.Error("the image that failed was left behind")
+	}
+}
+
+func TestOpeningChangesNothing(t *testing.T) {
+	for name, directory := range map[string]string{"temporary directory": t.TempDir(), "tmpfs": tmpfs(t)} {
+		t.Run(name, func(t *testing.T) {
+			path := image(t, directory, 8<<20)
+			past := time.Now().Add(-time.Hour)
+			if err := os.Chtimes(path, past, past); err != nil {
+				t.Fatal(err)
+			}
+			var before, after unix.Stat_t
+			if err := unix.Stat(path, &before); err != nil {
+				t.Fatal(err)
+			}
+			mustOpen(t, Spec{Path: path}).Close()
+			if err := unix.Stat(path, &after); err != nil {
+				t.Fatal(err)
+			}
+			after.Atim = before.Atim
+			if before != after {
+				t.Errorf("opening changed the image:\n%+v\n%+v", before, after)
+			}
+			if left, _ := os.ReadDir(directory); len(left) != 1 {
+				t.Errorf("%d entries beside the image", len(left)-1)
+			}
+		})
+	}
+}
+
+func TestDirectModes(t *testing.T) {
+	path := image(t, tmpfs(t), 1<<20)
+	refused(t, "tmpfs takes no O_DIRECT; use --direct auto or off", Spec{Path: path, Direct: DirectOn})
+	b := mustOpen(t, Spec{Path: path})
+	if b.Device.Direct || b.Device.Block != 1 || len(b.Notes) != 1 || !strings.Contains(b.Notes[0], "tmpfs takes no O_DIRECT") {
+		t.Errorf("on tmpfs: %+v %q", &b.Device, b.Notes)
+	}
+	if !b.Device.Punch || b.Device.ZeroRange {
+		t.Errorf("tmpfs punches holes and has no ZERO_RANGE, found %v %v", b.Device.Punch, b.Device.ZeroRange)
+	}
+
+	path = image(t, t.TempDir(), 1<<20)
+	b = mustOpen(t, Spec{Path: path, Direct: DirectOff})
+	if b.Device.Direct || b.Device.Block != 1 || len(b.Notes) != 0 {
+		t.Errorf("--direct off: %+v %q", &b.Device, b.Notes)
+	}
+	b.Close()
+	b = mustOpen(t, Spec{Path: path})
+	if !b.Device.Direct {
+		t.Skipf("the temporary directory takes no O_DIRECT: %q", b.Notes)
+	}
+	flags, err := unix.FcntlInt(uintptr(b.Device.FD), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_DIRECT == 0 || flags&unix.O_NONBLOCK != 0 {
+		t.Errorf("descriptor flags %#x, want O_DIRECT and not O_NONBLOCK", flags)
+	}
+	if b.Device.Block < 512 || b.Device.Block > 4096 {
+		t.Errorf("granularity %d", b.Device.Block)
+	}
+	if unit := tryDirect(b.Device.FD); unit < 512 || unit > b.Device.Block {
+		t.Errorf("trial reads say granularity %d, statx says %d", unit, b.Device.Block)
+	}
+}
+
+func TestFlagsAreHonest(t *testing.T) {
+	const always = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA | proto.FlagCanMultiConn
+	const zeroes = proto.FlagSendWriteZeroes
+	for name, c := range map[string]struct {
+		device     *engine.Device
+		rotational bool
+		want       uint16
+	}{
+		"read-only":            {&engine.Device{ReadOnly: true, Punch: true, FastZero: true, Discard: true}, false, always | proto.FlagReadOnly},
+		"read-only null":       {&engine.Device{Kind: engine.Null, ReadOnly: true}, false, always | proto.FlagReadOnly},
+		"plain file":           {&engine.Device{}, false, always | zeroes},
+		"file with holes":      {&engine.Device{Punch: true, FastZero: true}, false, always | zeroes | proto.FlagSendTrim | proto.FlagSendFastZero},
+		"disk":                 {&engine.Device{Kind: engine.Block, ZeroRange: true}, true, always | zeroes | proto.FlagRotational},
+		"disk with discard":    {&engine.Device{Kind: engine.Block, Discard: true}, false, always | zeroes | proto.FlagSendTrim},
+		"memory and null trim": {&engine.Device{Kind: engine.Memory, FastZero: true}, false, always | zeroes | proto.FlagSendTrim | proto.FlagSendFastZero},
+	} {
+		if got := transmissionFlags(c.device, c.rotational); got != c.want {
+			t.Errorf("%s: flags %#x, want %#x", name, got, c.want)
+		}
+	}
+}
+
+func TestSynthetic(t *testing.T) {
+	b := mustOpen(t, Spec{Path: "null:4096P", Name: "n", Description: "d", ReadOnly: true})
+	if b.Device.Kind != engine.Null || b.Device.FD != -1 || b.Device.Size != 4<<60 || !b.Device.ReadOnly {
+		t.Errorf("null: %+v", &b.Device)
+	}
+	if b.Export.Name != "n" || b.Export.Description != "d" {
+		t.Errorf("null: %+v", b.Export)
+	}
+	b = mustOpen(t, Spec{Path: "memory:1G"})
+	if b.Device.Kind != engine.Memory || b.Device.Size != 1<<30 || b.Device.Memory == nil {
+		t.Errorf("memory: %+v", &b.Device)
+	}
+	if err := b.Export.Validate(); err != nil {
+		t.Error(err)
+	}
+	if err := b.Close(); err != nil || b.Device.Memory != nil {
+		t.Errorf("close: %v", err)
+	}
+	t.Chdir(t.TempDir())
+	if err := os.Rename(image(t, ".", 4096), "null:1G"); err != nil {
+		t.Fatal(err)
+	}
+	if b := mustOpen(t, Spec{Path: "./null:1G"}); b.Device.Kind != engine.File || b.Device.Size != 4096 {
+		t.Errorf("./null:1G is not the file: %+v", &b.Device)
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	for text, want := range map[string]uint64{
+		"0": 0, "512": 512, "10G": 10 << 30, "10g": 10 << 30, "512MiB": 512 << 20, "512MB": 512 << 20, "1.5k": 1536, "4 KiB": 4096,
+		"9007199254740993": 1<<53 + 1, "9223372036854775807": 1<<63 - 1, "1P": 1 << 50,
+	} {
+		if got, err := ParseSize(text); err != nil || got != want {
+			t.Errorf("ParseSize(%q) = %d, %v; want %d", text, got, err, want)
+		}
+	}
+	for text, words := range map[string]string{
+		"": "not understood", "G": "not understood", "ten": "not understood", "10X": "not understood", "1e": "not understood", "0x10": "not understood",
+		"-1": "negative", "-10G": "negative", "9223372036854775808": "too large", "9000P": "too large", "99999999999999999999999G": "too large",
+		"1e400": "not understood", "nan": "not understood", "inf": "not understood",
+	} {
+		if got, err := ParseSize(text); err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("ParseSize(%q) = %d, %v; want an error with %q", text, got, err, words)
+		}
+	}
+}
+
+func TestShellQuote(t *testing.T) {
+	for path, want := range map[string]string{"/a/b-c.img": "/a/b-c.img", "my disk": "'my disk'", "it's": `'it'\''s'`} {
+		if got := shellQuote(path); got != want {
+			t.Errorf("shellQuote(%q) = %s, want %s", path, got, want)
+		}
+	}
+}

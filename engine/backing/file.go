@@ -1,0 +1,199 @@
+// Regular files: whether the file system takes O_DIRECT and in what units, and which kinds of fallocate it has.
+//
+// Invariant: Device.Direct is true only after the flag was set on the descriptor and the alignment is known; the granularity then covers both the file
+// offset and the memory, so the engine needs one number.
+
+package backing
+
+import (
+	"fmt"
+	"math/bits"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// blockMost is the coarsest granularity that the engine's read-modify-write handles: one page of a lease.
+const blockMost = 4096
+
+// Names for the file systems that are seen most, by statfs(2) magic.
+var fileSystems = map[int64]struct {
+	name             string
+	punch, zeroRange bool // in Linux 5.19 and newer
+	pageCache        bool // O_DIRECT can be set but is ignored, or has no meaning
+}{
+	unix.EXT4_SUPER_MAGIC:      {name: "ext4", punch: true, zeroRange: true},
+	unix.XFS_SUPER_MAGIC:       {name: "xfs", punch: true, zeroRange: true},
+	unix.BTRFS_SUPER_MAGIC:     {name: "btrfs", punch: true, zeroRange: true},
+	unix.F2FS_SUPER_MAGIC:      {name: "f2fs", punch: true, zeroRange: true},
+	unix.TMPFS_MAGIC:           {name: "tmpfs", punch: true, pageCache: true},
+	unix.RAMFS_MAGIC:           {name: "ramfs", pageCache: true},
+	unix.HUGETLBFS_MAGIC:       {name: "hugetlbfs", pageCache: true},
+	unix.OVERLAYFS_SUPER_MAGIC: {name: "overlayfs"},
+	unix.NFS_SUPER_MAGIC:       {name: "nfs"},
+	unix.FUSE_SUPER_MAGIC:      {name: "fuse"},
+}
+
+func (b *Backing) measureFile(st *unix.Statx_t) error {
+	s, d := &b.spec, &b.Device
+	align, why := b.goDirect(st)
+	if align == 0 && s.Direct == DirectOn {
+		return fmt.Errorf("%s: %s; use --direct auto or off", s.Path, why)
+	}
+	d.Direct = align > 0
+	d.Block = max(align, 1)
+	if unit := max(align, sector); d.Size%uint64(unit) != 0 {
+		repair := "repair it with: truncate -s %d " + strings.ReplaceAll(shellQuote(s.Path), "%", "%%")
+		if d.Direct && d.Size%sector == 0 {
+			repair += ", or use --direct off"
+		}
+		return sizeError(s, d.Size, unit, repair)
+	}
+	if !d.Direct && s.Direct == DirectAuto {
+		b.note(why + ": reads and writes go through the page cache")
+	}
+	if !d.ReadOnly {
+		d.Punch, d.ZeroRange = b.probeFallocate()
+		d.FastZero = d.Punch || d.ZeroRange
+	}
+	b.facts.preferred = max(preferredLeast, align)
+	b.facts.rotational = rotational(queueOf(st.Dev_major, st.Dev_minor))
+	return nil
+}
+
+// goDirect puts the descriptor into its final mode and returns the granularity of O_DIRECT, or 0 and the reason why I/O is buffered.
+// Either way O_NONBLOCK is gone afterwards: io_uring would answer EAGAIN instead of waiting for the disk.
+func (b *Backing) goDirect(st *unix.Statx_t) (align uint32, why string) {
+	fd := b.Device.FD
+	if b.spec.Direct != DirectOff {
+		align, why = directAlign(fd, st)
+	}
+	flags := 0
+	if align > 0 {
+		flags = unix.O_DIRECT
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags); err != nil && align > 0 {
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, 0)
+		return 0, "O_DIRECT is refused"
+	}
+	return align, why
+}
+
+// directAlign finds the granularity of O_DIRECT: statx says it since Linux 6.1 for the file systems that take part; the rest are tried out.
+func directAlign(fd int, st *unix.Statx_t) (align uint32, why string) {
+	name := "the device"
+	if st.Mode&unix.S_IFMT == unix.S_IFREG {
+		var fs unix.Statfs_t
+		name = fileSystem(fd)
+		if unix.Fstatfs(fd, &fs) == nil && fileSystems[int64(fs.Type)].pageCache {
+			return 0, name + " takes no O_DIRECT"
+		}
+	}
+	if st.Mask&unix.STATX_DIOALIGN == 0 {
+		align = tryDirect(fd)
+	} else if st.Dio_mem_align > 0 && st.Dio_offset_align > 0 {
+		align = max(st.Dio_mem_align, st.Dio_offset_align, sector)
+	}
+	switch {
+	case align == 0:
+		return 0, name + " takes no O_DIRECT here"
+	case align > blockMost || bits.OnesCount32(align) != 1:
+		return 0, fmt.Sprintf("%s takes O_DIRECT only in units of %d bytes, more than %d", name, align, blockMost)
+	}
+	return align, ""
+}
+
+// tryDirect reads the first block with O_DIRECT in growing units. Reading is the only trial that changes nothing.
+func tryDirect(fd int) uint32 {
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_DIRECT); err != nil {
+		return 0
+	}
+	page, err := unix.Mmap(-1, 0, blockMost, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return 0
+	}
+	defer unix.Munmap(page)
+	for unit := sector; unit <= blockMost; unit *= 2 {
+		if _, err := unix.Pread(fd, page[:unit], 0); err == nil {
+			return uint32(unit)
+		}
+	}
+	return 0
+}
+
+// probeFallocate finds out whether holes can be punched and ranges zeroed. Trying that on the image itself changes it (a new modification time
+// at least, blocks past the end with ZERO_RANGE), so it is tried on an unnamed file in the same directory, and where none can be made the
+// kind of file system decides. The engine copes with a wrong guess: it writes zeroes instead.
+func (b *Backing) probeFallocate() (punch, zeroRange bool) {
+	fd := b.Device.FD
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err == nil {
+		known := fileSystems[int64(fs.Type)]
+		punch, zeroRange = known.punch, known.zeroRange
+	}
+	if trial, ok := b.unnamedTwin(); ok {
+		defer unix.Close(trial)
+		if unix.Ftruncate(trial, 1<<20) == nil {
+			punch = tryFallocate(trial, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE)
+			zeroRange = tryFallocate(trial, unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE)
+		}
+	}
+	const extents = 0x80000 // EXT4_EXTENTS_FL: files that ext2 or ext3 made have none, and no ZERO_RANGE
+	if fs.Type == unix.EXT4_SUPER_MAGIC {
+		if flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS); err == nil && flags&extents == 0 {
+			zeroRange = false
+		}
+	}
+	return punch, zeroRange
+}
+
+// unnamedTwin opens a file without a name beside the image, on the same file system. It vanishes when it is closed.
+func (b *Backing) unnamedTwin() (fd int, ok bool) {
+	path, err := filepath.EvalSymlinks(b.spec.Path)
+	if err != nil {
+		return 0, false
+	}
+	fd, err = openRetry(filepath.Dir(path), unix.O_CLOEXEC|unix.O_RDWR|unix.O_TMPFILE, 0o600)
+	if err != nil {
+		return 0, false
+	}
+	var image, twin unix.Stat_t
+	if unix.Fstat(b.Device.FD, &image) != nil || unix.Fstat(fd, &twin) != nil || image.Dev != twin.Dev {
+		unix.Close(fd) // the image is a mount of its own
+		return 0, false
+	}
+	return fd, true
+}
+
+func tryFallocate(fd int, mode uint32) bool {
+	for {
+		err := unix.Fallocate(fd, mode, 0, blockMost)
+		if err != unix.EINTR {
+			return err == nil || err == unix.ENOSPC || err == unix.EDQUOT // a full file system has the operation all the same
+		}
+	}
+}
+
+// fileSystem names the file system of a descriptor for a message.
+func fileSystem(fd int) string {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return "its file system"
+	}
+	if known, ok := fileSystems[int64(fs.Type)]; ok {
+		return known.name
+	}
+	return fmt.Sprintf("its file system (type %#x)", uint32(fs.Type))
+}
+
+// shellQuote makes a path safe to copy from a message into a shell.
+func shellQuote(path string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+=:,@%", r)
+	}
+	if strings.IndexFunc(path, func(r rune) bool { return !plain(r) }) < 0 {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}

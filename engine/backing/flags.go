@@ -1,0 +1,55 @@
+// What clients are told about an export: transmission flags and block sizes. This is the one place where they are decided, so that a flag and the
+// ability behind it cannot drift apart.
+//
+// Invariant: no flag without the ability; describe is called once, when the Device is complete.
+
+package backing
+
+import (
+	"ringnbd/engine"
+	"ringnbd/proto"
+)
+
+const (
+	// preferredLeast is what a client does best with when the store says nothing: a page, and the block of most file systems.
+	preferredLeast = 4096
+	// payloadMost is the longest READ or WRITE in bytes: what clients may assume without asking, and the most that the kernel's client sends.
+	payloadMost = 32 << 20
+)
+
+// describe fills in the Export from the finished Device.
+func (b *Backing) describe() {
+	b.Export = proto.Export{
+		Facts: proto.Facts{
+			Size:       b.Device.Size,
+			MinBlock:   1, // any offset and length is served: the engine reads, modifies and writes where the store is coarser
+			MaxPayload: payloadMost,
+			Flags:      transmissionFlags(&b.Device, b.facts.rotational),
+		},
+		Name:           b.spec.Name,
+		Description:    b.spec.Description,
+		PreferredBlock: b.facts.preferred,
+	}
+}
+
+// transmissionFlags says what the engine does on this device (NBD spec, "Transmission flags").
+func transmissionFlags(d *engine.Device, rotational bool) uint16 {
+	// Every connection reaches the store through the same descriptor and nothing is cached per connection, so a FLUSH on one covers writes answered
+	// on all: CAN_MULTI_CONN. FLUSH and FUA are promised on read-only exports too, where they have nothing to do and succeed.
+	flags := proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA | proto.FlagCanMultiConn
+	if rotational {
+		flags |= proto.FlagRotational
+	}
+	if d.ReadOnly {
+		return flags | proto.FlagReadOnly
+	}
+	// Zeroes can always be written; they are FAST_ZERO only where that costs less than sending them.
+	flags |= proto.FlagSendWriteZeroes
+	if d.FastZero {
+		flags |= proto.FlagSendFastZero
+	}
+	if d.Punch || d.Discard || d.Kind == engine.Null || d.Kind == engine.Memory {
+		flags |= proto.FlagSendTrim
+	}
+	return flags
+}

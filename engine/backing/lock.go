@@ -1,0 +1,101 @@
+// Exclusion between servers: a flock on the descriptor that does the I/O, exclusive for a writable export and shared for a read-only one.
+//
+// Invariant: whoever writes holds the lock, so two servers never write to one store. A lock outlives the process that took it: after kill -9 the kernel
+// ends the operations in flight before it lets go of the descriptor, which takes as long as the disk does. So a lock whose holder is
+// gone is waited for, and one whose holder lives is reported.
+
+package backing
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// livingPatience is how long a holder must be seen alive to be believed: a process that was just killed is still there for a moment.
+	livingPatience = 300 * time.Millisecond
+	// udevPatience is the same for block devices: systemd-udevd takes a shared lock for some milliseconds whenever a device changes, and closing
+	// a writable descriptor (our own last run, say) is such a change.
+	udevPatience = time.Second
+	// departedPatience is for holders that are not to be seen: they have ended, or live in another PID namespace.
+	departedPatience = 10 * time.Second
+)
+
+// lock takes the lock that the export needs.
+func (b *Backing) lock(block bool) error {
+	how := unix.LOCK_EX
+	if b.Device.ReadOnly {
+		how = unix.LOCK_SH
+	}
+	switch err := waitLock(b.Device.FD, how, block); err {
+	case nil:
+		return nil
+	case unix.EWOULDBLOCK:
+		return fmt.Errorf("%s: in use by another ringnbd (or another program that locks it); stop that one, or serve it read-only in both", b.spec.Path)
+	default:
+		b.note("it cannot be locked here (" + err.Error() + "), so nothing keeps a second server from writing to it")
+		return nil
+	}
+}
+
+// waitLock takes a lock, waiting for holders that are about to let go. EWOULDBLOCK means that somebody really has it.
+func waitLock(fd, how int, block bool) error {
+	patience := livingPatience
+	if block {
+		patience = udevPatience
+	}
+	start := time.Now()
+	alive := start // since when the holder has been seen alive
+	for {
+		err := unix.Flock(fd, how|unix.LOCK_NB)
+		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+			return err
+		}
+		now := time.Now()
+		if !heldByLiving(fd) {
+			alive = now
+		}
+		if now.Sub(alive) > patience || now.Sub(start) > departedPatience {
+			return unix.EWOULDBLOCK
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// heldByLiving looks for a process that holds a flock on the file and has not ended. /proc/locks leaves out processes that cannot be seen. It gives
+// the device of the superblock, which is not the one of stat on every file system, so the inode's number has to do.
+func heldByLiving(fd int) bool {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return false
+	}
+	text, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return false
+	}
+	inode := ":" + strconv.FormatUint(st.Ino, 10)
+	for line := range strings.Lines(string(text)) {
+		// 12: FLOCK  ADVISORY  WRITE 4711 fe:00:1835014 0 EOF
+		f := strings.Fields(line)
+		if len(f) >= 6 && f[1] == "FLOCK" && strings.HasSuffix(f[5], inode) && living(f[4]) {
+			return true
+		}
+	}
+	return false
+}
+
+// living reports whether a process is there and not a zombie.
+func living(pid string) bool {
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return false
+	}
+	// The state follows the name, which is in parentheses and may hold anything.
+	_, state, ok := strings.Cut(string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " ")
+	return ok && !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X")
+}

@@ -1,0 +1,208 @@
+// Regular files and block devices: one descriptor, opened, locked, and then measured.
+//
+// Invariant: the order is open, lock, measure. What is measured (size, alignment, abilities) was true while nobody else could change it, and the lock
+// sits on the descriptor that does the I/O, so it lives exactly as long as the export.
+
+package backing
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"ringnbd/engine"
+)
+
+// statMask asks for everything that opening looks at.
+const statMask = unix.STATX_BASIC_STATS | unix.STATX_DIOALIGN
+
+func (b *Backing) openPath() error {
+	var st unix.Stat_t
+	if err := unix.Stat(b.spec.Path, &st); err != nil {
+		return explain(&b.spec, err)
+	}
+	block := st.Mode&unix.S_IFMT == unix.S_IFBLK
+	readOnly := b.spec.ReadOnly
+	if block && !readOnly && blockReadOnly(b.spec.Path) {
+		readOnly = true
+		b.note("the device itself is read-only, so the export is")
+	}
+	flags := unix.O_CLOEXEC | unix.O_RDWR
+	if readOnly {
+		flags = unix.O_CLOEXEC | unix.O_RDONLY
+	}
+	switch {
+	case !block:
+		flags |= unix.O_NONBLOCK // in case a FIFO has taken the file's place since
+	case !readOnly:
+		flags |= unix.O_EXCL // on a block device: refuse one that is mounted, or part of a volume that is in use
+	}
+	fd, err := openRetry(b.spec.Path, flags, 0)
+	if err == unix.EBUSY && block {
+		if fd, err = b.openExclusive(flags); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		return explain(&b.spec, err)
+	}
+	b.Device = engine.Device{FD: fd, ReadOnly: readOnly}
+	if err := b.lock(block); err != nil {
+		return err
+	}
+	return b.measure(block)
+}
+
+// create makes the image, locks it before anyone else can, and goes on as with one that was there.
+func (b *Backing) create() error {
+	s := &b.spec
+	fd, err := openRetry(s.Path, unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o644)
+	if err != nil {
+		return fmt.Errorf("%s: cannot be made: %w", s.Path, err)
+	}
+	b.made = true
+	b.Device = engine.Device{FD: fd}
+	if err := b.lock(false); err != nil {
+		return err
+	}
+	if err := unix.Ftruncate(fd, int64(s.Create)); err != nil {
+		return fmt.Errorf("%s: cannot be made with %d bytes: %w", s.Path, s.Create, err)
+	}
+	if err := b.measure(false); err != nil {
+		return err
+	}
+	if err := syncEntry(fd, filepath.Dir(s.Path)); err != nil {
+		return fmt.Errorf("%s: cannot be made durable: %w", s.Path, err)
+	}
+	b.describe()
+	return nil
+}
+
+// syncEntry makes a new file's size and its name durable: an acknowledged FLUSH is worth nothing if the file itself is gone after a power cut.
+func syncEntry(fd int, directory string) error {
+	if err := unix.Fsync(fd); err != nil {
+		return err
+	}
+	d, err := os.Open(directory)
+	if err != nil {
+		return nil // a directory that may be written but not read cannot be synced; nothing more can be done
+	}
+	err = d.Sync()
+	if errors.Is(err, unix.EINVAL) {
+		err = nil // the file system has no such operation
+	}
+	return errors.Join(err, d.Close())
+}
+
+// measure reads the facts of the locked descriptor and fills in the Device.
+func (b *Backing) measure(block bool) error {
+	s, d := &b.spec, &b.Device
+	var st unix.Statx_t
+	if err := unix.Statx(d.FD, "", unix.AT_EMPTY_PATH, statMask, &st); err != nil {
+		return explain(s, err)
+	}
+	kind := uint32(st.Mode) & unix.S_IFMT
+	if block != (kind == unix.S_IFBLK) || !block && kind != unix.S_IFREG {
+		return fmt.Errorf("%s: was replaced while it was being opened; start again", s.Path)
+	}
+	d.Kind, d.Size = engine.File, st.Size
+	if block {
+		end, err := unix.Seek(d.FD, 0, unix.SEEK_END) // what BLKGETSIZE64 says, on every word size
+		if err != nil {
+			return explain(s, err)
+		}
+		d.Kind, d.Size = engine.Block, uint64(end)
+	}
+	if d.Size == 0 {
+		if block {
+			return fmt.Errorf("%s: the device has no medium, its size is 0; attach one first", s.Path)
+		}
+		return fmt.Errorf("%s: is empty; give it a size with: truncate -s 1G %s", s.Path, shellQuote(s.Path))
+	}
+	if s.Create > 0 && !b.made && d.Size != s.Create {
+		return fmt.Errorf("%s: exists and is %d bytes long, not the %d of --create; drop --create to serve it as it is", s.Path, d.Size, s.Create)
+	}
+	if block {
+		return b.measureBlock(&st)
+	}
+	return b.measureFile(&st)
+}
+
+func (b *Backing) note(text string) { b.Notes = append(b.Notes, b.spec.Path+": "+text) }
+
+// openRetry opens a path; signals may interrupt that on network file systems.
+func openRetry(path string, flags int, mode uint32) (int, error) {
+	for {
+		fd, err := unix.Open(path, flags, mode)
+		if err != unix.EINTR {
+			return fd, err
+		}
+	}
+}
+
+// openExclusive opens a block device that says EBUSY: someone holds it exclusively, and its flock tells whether that is a ringnbd, which may be about to
+// let go, or a mount or another program.
+func (b *Backing) openExclusive(flags int) (int, error) {
+	fd, err := openRetry(b.spec.Path, unix.O_CLOEXEC|unix.O_RDONLY, 0)
+	if err != nil {
+		return -1, explain(&b.spec, err)
+	}
+	err = waitLock(fd, unix.LOCK_SH, true)
+	_ = unix.Close(fd)
+	if err == unix.EWOULDBLOCK {
+		return -1, fmt.Errorf("%s: in use by another ringnbd (or another program that locks it); stop that one first", b.spec.Path)
+	}
+	fd, err = openRetry(b.spec.Path, flags, 0)
+	switch {
+	case err == unix.EBUSY:
+		return -1, fmt.Errorf("%s: is mounted or otherwise in use; unmount it first, or serve it with --read-only", b.spec.Path)
+	case err != nil:
+		return -1, explain(&b.spec, err)
+	}
+	return fd, nil
+}
+
+// explain says what a failed open or stat means for someone who wants to serve the path.
+func explain(s *Spec, err error) error {
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("%s: no such file; check the path, or let --create SIZE make a new image", s.Path)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		if s.ReadOnly {
+			return fmt.Errorf("%s: no permission to read it; change its permissions or run as a user who may", s.Path)
+		}
+		return fmt.Errorf("%s: no permission to write to it; change its permissions, run as a user who may, or serve it with --read-only", s.Path)
+	case errors.Is(err, unix.EROFS):
+		return fmt.Errorf("%s: is on a read-only file system; serve it with --read-only", s.Path)
+	case errors.Is(err, unix.ETXTBSY):
+		return fmt.Errorf("%s: is in use as swap space or as a running program; stop that first", s.Path)
+	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENOMEDIUM):
+		return fmt.Errorf("%s: there is no device behind it (%w); attach one first", s.Path, err)
+	case errors.Is(err, unix.ENOTDIR):
+		return fmt.Errorf("%s: a part of the path is a file, not a directory; check the path", s.Path)
+	}
+	return fmt.Errorf("%s: cannot be opened: %w", s.Path, err)
+}
+
+// sizeError says how to repair a size that leaves a piece of a block at the end. repair is a command with one %d for the next size that fits.
+func sizeError(s *Spec, size uint64, block uint32, repair string) error {
+	next := (size + uint64(block) - 1) / uint64(block) * uint64(block)
+	return fmt.Errorf("%s: its size, %d bytes, is no multiple of the logical block size, %d bytes; "+repair, s.Path, size, block, next)
+}
+
+func typeName(mode uint32) string {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return "a directory"
+	case unix.S_IFIFO:
+		return "a FIFO"
+	case unix.S_IFCHR:
+		return "a character device"
+	case unix.S_IFSOCK:
+		return "a socket"
+	}
+	return "of an unknown type"
+}

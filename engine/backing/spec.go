@@ -1,0 +1,84 @@
+// What the user asked for, and the rules that need no look at the system.
+//
+// Invariant: Check reads its argument and nothing else; a Spec that passes it can still fail to open, but never for its spelling.
+
+package backing
+
+import (
+	"fmt"
+	"strings"
+
+	"ringnbd/proto"
+)
+
+// sector is the unit that disks are measured in; no size below it makes sense to any client.
+const sector = 512
+
+// DirectMode says whether reads and writes go past the page cache.
+type DirectMode uint8
+
+const (
+	DirectAuto DirectMode = iota // O_DIRECT where the file system takes it, else buffered with a note
+	DirectOn                     // O_DIRECT or an error
+	DirectOff                    // always through the page cache
+)
+
+// Spec asks for one export.
+type Spec struct {
+	Name        string // as clients ask for it; "" is the default export
+	Path        string // regular file, block device, null:SIZE or memory:SIZE
+	Description string // shown by INFO and LIST
+	ReadOnly    bool
+	Create      uint64 // bytes; a missing image is made with this size, 0 makes none
+	Direct      DirectMode
+}
+
+// Check applies every rule that can be decided from the text alone: names, descriptions, sizes of synthetic exports, duplicates.
+func Check(specs []Spec) error {
+	seen := make(map[string]string, len(specs))
+	for i := range specs {
+		s := &specs[i]
+		if err := s.check(); err != nil {
+			return err
+		}
+		if other, ok := seen[s.Name]; ok {
+			return fmt.Errorf("two exports are named %q: %s and %s; give each its own with --export NAME=PATH", s.Name, other, s.Path)
+		}
+		seen[s.Name] = s.Path
+	}
+	return nil
+}
+
+func (s *Spec) check() error {
+	if s.Path == "" {
+		return fmt.Errorf("export %q has an empty path", s.Name)
+	}
+	if strings.ContainsRune(s.Path, 0) {
+		return fmt.Errorf("path %q holds a NUL byte", s.Path)
+	}
+	if !proto.ValidString(s.Name) {
+		return fmt.Errorf("%s: the export's name must be UTF-8 without NUL and at most %d bytes; choose another with --export NAME=PATH", s.Path, proto.MaxString)
+	}
+	if !proto.ValidString(s.Description) {
+		return fmt.Errorf("%s: the description must be UTF-8 without NUL and at most %d bytes; shorten it", s.Path, proto.MaxString)
+	}
+	_, _, err := s.synthetic()
+	return err
+}
+
+// Synthetic reports whether path names a device that exists only in this process. A file that is really called null:1G is written ./null:1G.
+func Synthetic(path string) bool {
+	return strings.HasPrefix(path, "null:") || strings.HasPrefix(path, "memory:")
+}
+
+// synthetic returns the kind ("null", "memory" or "") and the size of a synthetic export.
+func (s *Spec) synthetic() (kind string, size uint64, err error) {
+	if !Synthetic(s.Path) {
+		return "", 0, nil
+	}
+	kind, text, _ := strings.Cut(s.Path, ":")
+	if size, err = ParseSize(text); err != nil {
+		return "", 0, fmt.Errorf("%s: %w (a file of that name is written ./%s)", s.Path, err, s.Path)
+	}
+	return kind, size, nil
+}
