@@ -58,10 +58,11 @@ type conn struct {
 	iovFrom  uint32          // the send's iovecs [iovFrom, iovTo) are not sent yet
 	iovTo    uint32
 	sendLeft uint64 // bytes
+	sendPart uint64 // bytes that are with the kernel
 
 	// Times in nanoseconds of the loop's clock.
 	heard     int64 // the last bytes came
-	since     int64 // the header or payload that is arriving began to; 0: none is
+	since     int64 // the header or the piece of payload that is arriving began to; 0: none is
 	sendSince int64 // the send that is in flight began
 	hungry    int64 // it began to wait for memory, a tag or a stage
 }

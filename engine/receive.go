@@ -104,6 +104,7 @@ func (l *loop) fill(c *conn, b []byte) {
 
 // filled: the kernel has put n payload bytes where they belong.
 func (l *loop) filled(c *conn, n uint32) {
+	c.since = l.now
 	l.advance(&l.tags[c.body], n)
 	l.arrived(c, n)
 }

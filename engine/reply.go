@@ -13,6 +13,9 @@ import (
 	"ringnbd/proto"
 )
 
+// sendPart is the most that one SENDMSG carries, in bytes: the quantum by which progress is judged. A piece and the headers around it fit.
+const sendPart = pieceSize + 64<<10
+
 // reply sends what is ready, unless a send is in flight.
 func (l *loop) reply(i uint32) {
 	c := &l.conns[i]
@@ -25,7 +28,6 @@ func (l *loop) reply(i uint32) {
 		l.appendTag(&c.sent, l.popTag(&c.ready))
 	}
 	c.iovFrom, c.iovTo, c.sendLeft = 0, uint32(b.n), b.bytes
-	c.sendSince = l.now
 	l.send(i)
 }
 
@@ -70,7 +72,9 @@ func (b *batch) addPayload(row *tag) {
 	d := l.deviceOf(row)
 	switch d.Kind {
 	case Memory:
-		b.append(d.Memory.Addr(row.Offset), row.Length)
+		for at, end := row.Offset, row.Offset+row.Length; at < end; at += pieceSize {
+			b.append(d.Memory.Addr(at), min(end-at, pieceSize))
+		}
 	case Null:
 		for left := row.Length; left > 0; {
 			n := min(left, zeroRegion)
@@ -93,15 +97,21 @@ func (b *batch) append(addr, n uint64) {
 	b.n++
 }
 
-// send hands the unsent rest of a batch to the kernel.
+// send hands the next part of a batch to the kernel: up to sendPart bytes, so that a connection which takes its replies is seen to.
 func (l *loop) send(i uint32) {
 	c := &l.conns[i]
 	page := l.layout.pageAt(i)
+	iovecs := l.control.Iovecs(page+iovecsAt, maxIovecs)
+	to, bytes := c.iovFrom, uint64(0)
+	for to < c.iovTo && (bytes == 0 || bytes+iovecs[to].Len <= sendPart) {
+		bytes += iovecs[to].Len
+		to++
+	}
 	*l.control.Msghdr(page) = uring.Msghdr{
 		Iov:    l.control.Addr(page + iovecsAt + uint64(c.iovFrom)*iovecSize),
-		IovLen: uint64(c.iovTo - c.iovFrom),
+		IovLen: uint64(to - c.iovFrom),
 	}
-	c.sending = true
+	c.sending, c.sendPart, c.sendSince = true, bytes, l.now
 	l.counters.Sends++
 	data := uint64(tokenOf(onSend, 0, c.generation, i))
 	uring.PrepSendMsg(l.sqe(), data, c.fd, l.control.Addr(page), unix.MSG_NOSIGNAL|unix.MSG_WAITALL)
@@ -113,14 +123,11 @@ func (l *loop) sent(tok token, res int32) {
 	c.sending = false
 	l.touch(i)
 	again := res == -int32(unix.EAGAIN) || res == -int32(unix.EINTR)
-	switch {
-	case res > 0 && uint64(res) < c.sendLeft:
+	if res > 0 {
+		must(uint64(res) <= c.sendPart, "more was sent than there was")
 		l.skipSent(c, i, uint64(res))
-		again = true
-	case res > 0:
-		must(uint64(res) == c.sendLeft, "more was sent than there was")
-		c.sendLeft = 0
-	case !again:
+		again = c.sendLeft > 0
+	} else if !again {
 		l.fail(i, CloseSend)
 	}
 	if again && c.state != connClosing {

@@ -5,10 +5,11 @@
 package engine
 
 const (
-	// stallGrace and stallRate say how long a payload or a batch of replies may be under way, in nanoseconds, while others starve: some
-	// time for the network's own trouble, and then at least 4 MiB a second.
-	stallGrace       = int64(5e9)
-	stallNanosPerKiB = int64(1e9) / 4096
+	// stallGrace is how long, in nanoseconds, somebody must have starved before others are looked at; stallQuiet how long those may then have been without
+	// progress. Progress is a megabyte: the piece of a payload that one receive brings, the part of a batch that one send carries. So a client
+	// that does move, if only 512 KiB a second, is never closed, and nobody is while there is memory for all.
+	stallGrace = int64(5e9)
+	stallQuiet = int64(2e9)
 
 	drainSilence = int64(100e6) // while draining, a connection silent for so long is closed
 	drainGrace   = int64(1e9)   // and one that goes on sending is closed after this
@@ -46,18 +47,10 @@ func (l *loop) starving() bool {
 	return false
 }
 
-// stalled: the connection's payload, header or replies have been under way for longer than their size explains.
+// stalled: the connection's payload, header or replies have stood still.
 func (l *loop) stalled(c *conn) bool {
-	if c.receiving != receiveNone && c.since != 0 {
-		var bytes uint64
-		if c.body != none {
-			bytes = l.tags[c.body].Length
-		}
-		if l.now-c.since > stallGrace+int64(bytes>>10)*stallNanosPerKiB {
-			return true
-		}
-	}
-	return c.sending && l.now-c.sendSince > stallGrace+int64(c.sendLeft>>10)*stallNanosPerKiB
+	receives := c.receiving != receiveNone && c.since != 0 && l.now-c.since > stallQuiet
+	return receives || c.sending && l.now-c.sendSince > stallQuiet
 }
 
 // drainTick closes the connections that have nothing more to say, and after a while those that will not stop.
