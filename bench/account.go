@@ -1,0 +1,185 @@
+package bench
+
+// Accounting: what a server cost, read from /proc. Invariant: a process that
+// vanishes while it is read counts as nothing, never as an error; its time is in
+// its parent's once it was waited for.
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// clockTick is the unit of utime and stime in /proc/PID/stat: USER_HZ, which is
+// 100 on every Linux architecture that Go runs on.
+const clockTick = 10 * time.Millisecond
+
+// processTimes are fields of one /proc/PID/stat line (proc_pid_stat(5)).
+type processTimes struct {
+	parent                   int
+	user, system             time.Duration // all threads, exited ones included
+	childrenUser, childrenSy time.Duration // waited-for children and theirs
+}
+
+// parseStat reads a /proc/PID/stat line. The command name may hold spaces and
+// parentheses: fields are counted from the last one.
+func parseStat(line string) (processTimes, error) {
+	end := strings.LastIndexByte(line, ')')
+	if end < 0 {
+		return processTimes{}, fmt.Errorf("no command name in %q", line)
+	}
+	f := strings.Fields(line[end+1:]) // f[0] is field 3 of the manual page
+	if len(f) < 15 {
+		return processTimes{}, fmt.Errorf("only %d fields in %q", len(f)+2, line)
+	}
+	var n [5]int64
+	for i, field := range []int{4, 14, 15, 16, 17} {
+		v, err := strconv.ParseInt(f[field-3], 10, 64)
+		if err != nil {
+			return processTimes{}, fmt.Errorf("field %d of %q: %w", field, line, err)
+		}
+		n[i] = v
+	}
+	t := func(i int) time.Duration { return time.Duration(n[i]) * clockTick }
+	return processTimes{parent: int(n[0]), user: t(1), system: t(2), childrenUser: t(3), childrenSy: t(4)}, nil
+}
+
+// tree returns root and its live descendants with their times.
+func tree(root int) map[int]processTimes {
+	all := map[int]processTimes{}
+	lines, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range lines {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		if t, err := parseStat(string(b)); err == nil {
+			pid, _ := strconv.Atoi(strings.Split(path, "/")[2])
+			all[pid] = t
+		}
+	}
+	members := map[int]processTimes{}
+	if t, ok := all[root]; ok {
+		members[root] = t
+	}
+	for grown := true; grown; {
+		grown = false
+		for pid, t := range all {
+			_, in := members[pid]
+			if _, child := members[t.parent]; child && !in {
+				members[pid], grown = t, true
+			}
+		}
+	}
+	return members
+}
+
+// treeCPU sums user and system time over a process tree, see the package comment.
+func treeCPU(root int) (user, system time.Duration) {
+	for _, t := range tree(root) {
+		user += t.user + t.childrenUser
+		system += t.system + t.childrenSy
+	}
+	return user, system
+}
+
+// statusField reads one "Name:  123 [kB]" line of a /proc status file; 0 when the
+// process or the line is not there.
+func statusField(path, name string) int64 {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	return parseStatusField(string(b), name)
+}
+
+func parseStatusField(status, name string) int64 {
+	for line := range strings.Lines(status) {
+		value, ok := strings.CutPrefix(line, name+":")
+		if !ok {
+			continue
+		}
+		f := strings.Fields(value)
+		if len(f) == 0 {
+			return 0
+		}
+		n, err := strconv.ParseInt(f[0], 10, 64)
+		if err != nil {
+			return 0
+		}
+		if len(f) == 2 && f[1] == "kB" {
+			n <<= 10
+		}
+		return n
+	}
+	return 0
+}
+
+// treeRSS is the resident memory of a process tree in bytes, and the largest
+// high-water mark of a single member.
+func treeRSS(root int) (sum, highest int64) {
+	for pid := range tree(root) {
+		path := fmt.Sprintf("/proc/%d/status", pid)
+		sum += statusField(path, "VmRSS")
+		highest = max(highest, statusField(path, "VmHWM"))
+	}
+	return sum, highest
+}
+
+// treeSwitches sums the context switches of all live threads of a tree.
+func treeSwitches(root int) int64 {
+	var n int64
+	for pid := range tree(root) {
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+		for _, path := range tasks {
+			n += statusField(path, "voluntary_ctxt_switches") + statusField(path, "nonvoluntary_ctxt_switches")
+		}
+	}
+	return n
+}
+
+// machineTicks are the totals of the first line of /proc/stat.
+type machineTicks struct{ total, steal int64 }
+
+// parseMachineTicks reads the "cpu" line. Guest time is part of user time already,
+// so only the first eight fields are summed (proc_stat(5)).
+func parseMachineTicks(stat string) (machineTicks, error) {
+	line, _, _ := strings.Cut(stat, "\n")
+	f := strings.Fields(line)
+	if len(f) < 9 || f[0] != "cpu" {
+		return machineTicks{}, fmt.Errorf("not the first line of /proc/stat: %q", line)
+	}
+	var t machineTicks
+	for i, s := range f[1:9] {
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil {
+			return machineTicks{}, err
+		}
+		t.total += n
+		if i == 7 {
+			t.steal = n
+		}
+	}
+	return t, nil
+}
+
+// readMachineTicks is parseMachineTicks of this machine; zero when unreadable.
+func readMachineTicks() machineTicks {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return machineTicks{}
+	}
+	t, _ := parseMachineTicks(string(b))
+	return t
+}
+
+// stealSince is the share of CPU time stolen since an earlier reading.
+func (t machineTicks) stealSince(earlier machineTicks) float64 {
+	if t.total <= earlier.total {
+		return 0
+	}
+	return float64(t.steal-earlier.steal) / float64(t.total-earlier.total)
+}

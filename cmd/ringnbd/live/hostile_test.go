@@ -1,0 +1,223 @@
+package live_test
+
+// Hostile clients beside a good one: whatever they do, the good one is served
+// correctly and the server stays within its memory.
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"testing"
+	"time"
+
+	"ringnbd/bench"
+)
+
+// attack does its worst on fresh connections and returns them still open.
+type attack func(s *server) ([]net.Conn, error)
+
+var attacks = map[string]attack{
+	"Silence": func(s *server) ([]net.Conn, error) { return strangers(s, 20, nil) },
+	"Garbage": func(s *server) ([]net.Conn, error) { return strangers(s, 20, pattern(100_000, 13)) },
+	"HalfAnOption": func(s *server) ([]net.Conn, error) {
+		return strangers(s, 20, []byte("\x00\x00\x00\x03IHAVEOPT\x00\x00"))
+	},
+	"OptionOfFourGiB":   func(s *server) ([]net.Conn, error) { return strangers(s, 20, fourGiBOption) },
+	"HalfAHeader":       halfHeader,
+	"GarbageHeader":     garbageHeader,
+	"HalfAPayload":      halfPayload,
+	"WriteOfFourGiB":    hugeWrite,
+	"NeverReads":        neverReads,
+	"OneByteAtATime":    oneByteAtATime,
+	"HeadersWithoutEnd": manyHeaders,
+	"LeavesInTheMiddle": leavesInTheMiddle,
+	"EveryErrorThereIs": everyError,
+	"HalfClosesItsSide": halfCloses,
+}
+
+var fourGiBOption = append([]byte("\x00\x00\x00\x03IHAVEOPT\x00\x00\x00\x07\xff\xff\xff\xff"), make([]byte, 200_000)...)
+
+// strangers connect n times, send bytes without listening and stay.
+func strangers(s *server, n int, say []byte) (open []net.Conn, err error) {
+	for range n {
+		c, err := dialRaw(s.address)
+		if err != nil {
+			return open, err
+		}
+		open = append(open, c)
+		c.SetWriteDeadline(time.Now().Add(time.Second))
+		c.Write(say) // may fail: the server may have hung up on us
+	}
+	return open, nil
+}
+
+// members negotiate n connections and do something on each.
+func members(s *server, n int, do func(p *peer, i int)) (open []net.Conn, err error) {
+	for i := range n {
+		p, err := connect(s.address, s.export)
+		if err != nil {
+			return open, err
+		}
+		open = append(open, p.conn)
+		p.conn.SetWriteDeadline(time.Now().Add(time.Second))
+		do(p, i)
+	}
+	return open, nil
+}
+
+func halfHeader(s *server) ([]net.Conn, error) {
+	return members(s, 20, func(p *peer, i int) { p.conn.Write(header(cmdRead, 0, 1, 0, 4096)[:1+i]) })
+}
+
+func garbageHeader(s *server) ([]net.Conn, error) {
+	return members(s, 20, func(p *peer, i int) { p.conn.Write(pattern(28*1000, uint64(i))) })
+}
+
+func halfPayload(s *server) ([]net.Conn, error) {
+	return members(s, 20, func(p *peer, i int) {
+		// To a place that the good client does not use.
+		p.conn.Write(append(header(cmdWrite, 0, 1, goodSpan, 1<<20), make([]byte, 1<<19)...))
+	})
+}
+
+func hugeWrite(s *server) ([]net.Conn, error) {
+	return members(s, 5, func(p *peer, i int) {
+		p.conn.Write(append(header(cmdWrite, 0, 1, goodSpan, 0xffffffff), make([]byte, 1<<20)...))
+	})
+}
+
+// neverReads asks for more than the server has memory for and takes nothing of it.
+// The pause lets the server get stuck before the good client comes.
+func neverReads(s *server) ([]net.Conn, error) {
+	open, err := members(s, 8, func(p *peer, i int) {
+		for k := range 64 {
+			p.conn.Write(header(cmdRead, 0, uint64(k), 0, 32<<20))
+		}
+	})
+	time.Sleep(300 * time.Millisecond)
+	return open, err
+}
+
+func oneByteAtATime(s *server) ([]net.Conn, error) {
+	return members(s, 10, func(p *peer, i int) {
+		for _, b := range append(header(cmdWrite, 0, 1, goodSpan, 4096), make([]byte, 500)...) {
+			p.conn.Write([]byte{b})
+		}
+	})
+}
+
+func manyHeaders(s *server) ([]net.Conn, error) {
+	return members(s, 4, func(p *peer, i int) {
+		var all []byte
+		for k := range 20_000 {
+			all = append(all, header(cmdRead, 0, uint64(k), uint64(k%1000)*4096, 4096)...)
+		}
+		p.conn.Write(all)
+	})
+}
+
+func leavesInTheMiddle(s *server) ([]net.Conn, error) {
+	open, err := members(s, 100, func(p *peer, i int) {
+		p.conn.Write(append(header(cmdRead, 0, 1, 0, 1<<20), header(cmdWrite, 0, 2, goodSpan, 1<<20)...))
+		p.conn.Write(make([]byte, i*1000))
+		p.conn.Close()
+	})
+	return open, err
+}
+
+func everyError(s *server) ([]net.Conn, error) {
+	return members(s, 4, func(p *peer, i int) {
+		random := rand.New(rand.NewPCG(uint64(i), 3))
+		for k := range 1000 { // READ, and unknown commands: nothing that changes the disk
+			p.conn.Write(header(uint16(random.IntN(2)*9), uint16(random.Uint32()), uint64(k), random.Uint64(), uint32(random.IntN(1<<20))))
+		}
+	})
+}
+
+func halfCloses(s *server) ([]net.Conn, error) {
+	return members(s, 10, func(p *peer, i int) {
+		p.conn.Write(header(cmdRead, 0, 1, 0, 1<<20))
+		if c, ok := p.conn.(interface{ CloseWrite() error }); ok {
+			c.CloseWrite()
+		}
+	})
+}
+
+// goodSpan is the part of the disk that belongs to the good client.
+const goodSpan = 8 << 20
+
+// good reads and writes for a time and checks every byte. No request, not even
+// the first one of 8 MiB, may take longer than patience.
+func good(p *peer, limit time.Duration, seed uint64) (n int, err error) {
+	model := make([]byte, goodSpan)
+	if err := p.write(0, model); err != nil {
+		return 0, err
+	}
+	random := rand.New(rand.NewPCG(seed, 5))
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); n++ {
+		offset := random.IntN(goodSpan - 70_000)
+		data := pattern(1+random.IntN(70_000), seed+uint64(n))
+		if err := p.write(uint64(offset), data); err != nil {
+			return n, err
+		}
+		copy(model[offset:], data)
+		offset = random.IntN(goodSpan - 70_000)
+		got, err := p.read(uint64(offset), 70_000)
+		if err != nil || !bytes.Equal(got, model[offset:offset+70_000]) {
+			return n, fmt.Errorf("read at %d: equal %t, %w", offset, bytes.Equal(got, model[offset:offset+70_000]), err)
+		}
+	}
+	return n, nil
+}
+
+func TestHostileClientsDoNotDisturbAGoodOne(t *testing.T) {
+	for name, do := range attacks {
+		t.Run(name, func(t *testing.T) {
+			const memory = 192 << 20
+			s := serve(t, bench.Unix, sparseImage(t, 64<<20), "--memory", fmt.Sprint(memory), "--loops", "2")
+			p := s.dial(t)
+			open, err := do(s)
+			defer func() {
+				for _, c := range open {
+					c.Close()
+				}
+			}()
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, err := good(p, 500*time.Millisecond, 1)
+			if err != nil {
+				t.Errorf("the good client, after %d rounds: %v", n, err)
+			}
+			// A newcomer is served as well while they are still there.
+			if _, err := s.dial(t).read(0, 4096); err != nil {
+				t.Errorf("a new connection: %v", err)
+			}
+			if peak := s.status("VmHWM"); underTest == "ringnbd" && peak > memory+overhead {
+				t.Errorf("peak resident memory %d MiB is above --memory %d MiB and %d MiB", peak>>20, memory>>20, overhead>>20)
+			}
+			t.Logf("%d rounds of the good client", n)
+		})
+	}
+}
+
+func TestHandshakeThatDoesNotGoOnIsEnded(t *testing.T) {
+	onlyRingnbd(t)
+	s := serve(t, bench.TCP, sparseImage(t, 1<<20), "--handshake-timeout", "1s")
+	open, err := strangers(s, 3, []byte("\x00\x00\x00\x03IHAVEOPT\x00"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range open {
+		c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		for b := make([]byte, 64); err == nil; {
+			_, err = c.Read(b)
+		}
+		if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+			t.Error("still open 5 s later with --handshake-timeout 1s")
+		}
+		c.Close()
+		err = nil
+	}
+}

@@ -1,0 +1,197 @@
+package live_test
+
+// SIGTERM: what is in flight is answered, what is new gets ESHUTDOWN, everything
+// acknowledged is on the disk, and the exit status is 0.
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"ringnbd/bench"
+)
+
+// loadUntilShutdown writes stamped units at a depth until it is told ESHUTDOWN,
+// then takes the replies that are owed and says goodbye. It counts replies of
+// ESHUTDOWN, and requests sent before the signal that got no reply.
+type loadUntilShutdown struct {
+	signalled      atomic.Bool
+	refused, owing atomic.Int32
+	failed         atomic.Value // first unexpected error
+}
+
+func (l *loadUntilShutdown) run(book *ledger, p *peer, k, writers int) {
+	const depth = 16
+	early, unitOf := map[uint64]bool{}, map[uint64]int{}
+	next, ending := 0, false
+	for !ending || len(unitOf) > 0 {
+		for !ending && len(unitOf) < depth {
+			u := (next*writers + k) % len(book.sent)
+			next++
+			cookie, err := p.send(cmdWrite, 0, uint64(u*book.unit), uint32(book.unit), book.content(u, book.sent[u].Add(1)))
+			if err != nil {
+				ending = true // it closed; replies may still be there to read
+				break
+			}
+			unitOf[cookie], early[cookie] = u, !l.signalled.Load()
+		}
+		if len(unitOf) == 0 {
+			break
+		}
+		r, err := p.receive()
+		if err != nil {
+			break
+		}
+		u := unitOf[r.cookie]
+		delete(unitOf, r.cookie)
+		switch r.errno {
+		case 0:
+			book.acked[u].Store(book.sent[u].Load())
+		case eSHUTDOWN:
+			l.refused.Add(1)
+			ending = true
+		default:
+			l.failed.Store(r.errno)
+		}
+	}
+	for cookie := range unitOf {
+		if early[cookie] {
+			l.owing.Add(1)
+		}
+	}
+	p.disconnect()
+}
+
+func TestSIGTERMDuringLoadAnswersWhatIsInFlight(t *testing.T) {
+	onlyRingnbd(t)
+	for _, transport := range transports {
+		t.Run(transport, func(t *testing.T) {
+			const writers = 4
+			image := sparseImage(t, 64<<20)
+			s := serve(t, transport, image)
+			// Every writer has at most 16 units in flight of 1024: no unit twice.
+			book, load := newLedger(writers*1024, 4096), new(loadUntilShutdown)
+			var all sync.WaitGroup
+			for k := range writers {
+				p := s.dial(t)
+				all.Go(func() { load.run(book, p, k, writers) })
+			}
+			time.Sleep(500 * time.Millisecond)
+			load.signalled.Store(true)
+			s.signal(syscall.SIGTERM)
+			s.awaitExit(15 * time.Second)
+			all.Wait()
+			if e := load.failed.Load(); e != nil {
+				t.Errorf("a request was answered with error %v", e)
+			}
+			if n := load.owing.Load(); n > 0 {
+				t.Errorf("%d requests sent before the signal got no reply", n)
+			}
+			if load.refused.Load() == 0 {
+				t.Error("no request was refused with ESHUTDOWN")
+			}
+			checkImage(t, image, book)
+		})
+	}
+}
+
+// checkImage reads the image past the server: every acknowledged write is there.
+func checkImage(t *testing.T, image string, book *ledger) {
+	t.Helper()
+	f, err := os.Open(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	got := make([]byte, book.unit)
+	written := 0
+	for u := range book.acked {
+		v := book.acked[u].Load()
+		if v == 0 || v != book.sent[u].Load() {
+			continue // never written, or the last write is open
+		}
+		written++
+		if _, err := f.ReadAt(got, int64(u*book.unit)); err != nil || !bytes.Equal(got, book.content(u, v)) {
+			t.Fatalf("unit %d is not what was acknowledged (%v)", u, err)
+		}
+	}
+	if written == 0 {
+		t.Error("nothing was written: nothing was tested")
+	}
+}
+
+func TestSIGTERMWithIdleConnectionsEndsAtOnce(t *testing.T) {
+	onlyRingnbd(t)
+	s := serve(t, bench.TCP, sparseImage(t, 1<<20))
+	p, q := s.dial(t), s.dial(t)
+	if err := p.write(0, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	started, err := dialRaw(s.address) // a handshake that does not go on
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer started.Close()
+	before := time.Now()
+	s.stop()
+	if took := time.Since(before); took > 5*time.Second {
+		t.Errorf("the end took %s", took)
+	}
+	for _, c := range []*peer{p, q} {
+		c.conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := c.conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("an idle connection sees %v, not its end", err)
+		}
+	}
+}
+
+func TestSIGTERMIsBoundedWhenAClientDoesNotReadItsReplies(t *testing.T) {
+	onlyRingnbd(t)
+	s := serve(t, bench.Unix, randomImage(t, 64<<20, 1), "--shutdown-timeout", "2s")
+	p := s.dial(t)
+	for range 8 {
+		if _, err := p.send(cmdRead, 0, 0, 32<<20, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(300 * time.Millisecond)
+	s.signal(syscall.SIGTERM)
+	select {
+	case <-s.exit: // with which status is not said when time runs out
+		s.ended = true
+	case <-time.After(8 * time.Second):
+		t.Error("not ended 8 s after SIGTERM with --shutdown-timeout 2s")
+		s.kill()
+	}
+}
+
+func TestSecondSIGTERMEndsAtOnceWithStatusOne(t *testing.T) {
+	onlyRingnbd(t)
+	s := serve(t, bench.Unix, randomImage(t, 64<<20, 1), "--shutdown-timeout", "30s")
+	p := s.dial(t)
+	for range 8 {
+		if _, err := p.send(cmdRead, 0, 0, 32<<20, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(300 * time.Millisecond)
+	s.signal(syscall.SIGTERM)
+	time.Sleep(300 * time.Millisecond)
+	s.signal(syscall.SIGINT)
+	select {
+	case <-s.exit:
+		s.ended = true
+		if code := s.cmd.ProcessState.ExitCode(); code != 1 {
+			t.Errorf("exit status %d, want 1", code)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("not ended 5 s after the second signal")
+		s.kill()
+	}
+}
