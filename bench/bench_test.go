@@ -140,10 +140,11 @@ func sampleReport() *Report {
 	r := &Report{Command: "make sidebyside", Date: time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC), Size: 2 << 30, Seconds: 5, Rounds: 2,
 		Machine: Machine{CPU: "Abacus", Cores: 2, Hypervisor: true, Memory: 8 << 30, Kernel: "6.18", OS: "Debian", Filesystem: "ext4 on /dev/vda",
 			Congestion: "cubic", Versions: map[string]string{"fio": "fio-3.33"}},
-		Storage: map[string]string{"ringnbd": "O_DIRECT", "nbdkit": "page cache", "qemu-nbd": "O_DIRECT"}, Direct: []string{"ringnbd", "qemu-nbd"},
+		Storage: map[string]string{"ringnbd": "O_DIRECT", "ringnbd-cached": "page cache", "nbdkit": "page cache", "qemu-nbd": "O_DIRECT"}, Direct: []string{"ringnbd", "qemu-nbd"},
 		Results: []Result{
 			{Load: raw, Server: RawName, Samples: []Sample{s(1, 40000, 0), s(2, 80000, 0)}},
 			{Load: l, Server: "ringnbd", Samples: []Sample{s(1, 36000, 8), s(2, 72000, 8)}},
+			{Load: l, Server: "ringnbd-cached", Samples: []Sample{s(1, 48000, 6), s(2, 96000, 6)}},
 			{Load: l, Server: "nbdkit", Samples: []Sample{s(1, 24000, 24), s(2, 48000, 24)}},
 			{Load: l, Server: "qemu-nbd", Samples: []Sample{s(1, 18000, 16)}, Errors: []string{"round 2: stopped at once"}},
 		}}
@@ -166,7 +167,7 @@ func TestMarkdownOfAReportReadBackFromItsFile(t *testing.T) {
 	for _, want := range []string{
 		"Measured 2026-11-21 with `make sidebyside`: 2 GiB file, 2 rounds of 5 s",
 		"Abacus, 2 cores (virtual machine), 8 GiB, Linux 6.18",
-		"| randread 4 KiB, 4 × 32, tcp | 0.90 | 2.00 (qemu-nbd) | 1.50 (nbdkit) | 0.50 (qemu-nbd) |",
+		"| randread 4 KiB, 4 × 32, tcp | 0.90 | 2.00 (qemu-nbd) | 0.50 (qemu-nbd) | 2.00 (nbdkit) | 0.25 (nbdkit) |",
 		"| randread 4 KiB, 4 × 32, tcp | ringnbd | 54000 | 10 | 99 | 8.0 (2.0 + 6.0) | 0.50 | 64 | – | 1.5 |",
 		"| randread 4 KiB, 4 × 32 | raw | 60000 | 10 | 99 | – | – | – | – | 1.5 |",
 		"Failed: randread 4 KiB, 4 × 32, tcp, qemu-nbd: round 2: stopped at once",

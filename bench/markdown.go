@@ -29,39 +29,57 @@ func (r *Report) Markdown() string {
 	return b.String()
 }
 
-// writeComparison sets ringnbd against the raw limit and the best peer of each
-// load: of those on the same storage path, and of all.
+// writeComparison sets ringnbd against the raw limit, and on each of the two ways to a file against the peers that take the same: O_DIRECT, where a write is
+// answered when the disk has it, and the page cache.
 func (r *Report) writeComparison(b *strings.Builder) {
 	rate := func(s Sample) float64 { return s.RequestsPerSecond }
+	direct, cached := r.paths()
 	var rows strings.Builder
 	for _, l := range r.loads() {
-		ours := r.result(l, "ringnbd")
-		if ours == nil || len(ours.Samples) == 0 {
-			continue
-		}
 		limit := "–"
-		if raw := r.raw(l); raw != nil {
+		if ours, raw := r.result(l, "ringnbd"), r.raw(l); ours != nil && raw != nil {
 			if x, ok := ratio(ours.Samples, raw.Samples, rate); ok {
 				limit = fmt.Sprintf("%.2f", x)
 			}
 		}
-		fmt.Fprintf(&rows, "| %s | %s | %s | %s | %s |\n", l, limit,
-			r.against(l, r.Direct, rate, true), r.against(l, nil, rate, true), r.against(l, nil, Sample.ServerCPU, false))
+		cells := []string{limit,
+			r.against(l, "ringnbd", direct, rate, true), r.against(l, "ringnbd", direct, Sample.ServerCPU, false),
+			r.against(l, "ringnbd-cached", cached, rate, true), r.against(l, "ringnbd-cached", cached, Sample.ServerCPU, false)}
+		if strings.Join(cells, "") != "–––––" {
+			fmt.Fprintf(&rows, "| %s | %s |\n", l, strings.Join(cells, " | "))
+		}
 	}
 	if rows.Len() == 0 {
 		return
 	}
-	b.WriteString("| ringnbd's figure is so many times that of | raw limit: requests/s | fastest O_DIRECT peer: requests/s | fastest peer of all: requests/s | cheapest peer: server CPU per request |\n|---|--:|--:|--:|--:|\n")
+	b.WriteString("| ringnbd's figure is so many times that of | raw limit: requests/s | O_DIRECT, fastest peer: requests/s | O_DIRECT, cheapest peer: server CPU per request " +
+		"| page cache, fastest peer: requests/s | page cache, cheapest peer: server CPU per request |\n|---|--:|--:|--:|--:|--:|\n")
 	b.WriteString(rows.String() + "\n")
 }
 
-// against finds the peer that is hardest to beat in one figure, among those named
-// (nil: all), and prints ringnbd's ratio to it.
-func (r *Report) against(l Load, names []string, figure func(Sample) float64, more bool) string {
-	ours := r.result(l, "ringnbd")
+// paths divides the peers by their way to the file.
+func (r *Report) paths() (direct, cached []string) {
+	for name := range r.Storage {
+		switch {
+		case strings.HasPrefix(name, "ringnbd"):
+		case slices.Contains(r.Direct, name):
+			direct = append(direct, name)
+		default:
+			cached = append(cached, name)
+		}
+	}
+	return direct, cached
+}
+
+// against finds the peer that is hardest to beat in one figure, among those named, and prints the ratio of one of ours to it.
+func (r *Report) against(l Load, our string, names []string, figure func(Sample) float64, more bool) string {
+	ours := r.result(l, our)
+	if ours == nil || len(ours.Samples) == 0 {
+		return "–"
+	}
 	name, best := "", 0.0
 	for _, peer := range r.Results {
-		if peer.Load != l || peer.Server == "ringnbd" || names != nil && !slices.Contains(names, peer.Server) {
+		if peer.Load != l || !slices.Contains(names, peer.Server) {
 			continue
 		}
 		x, ok := ratio(ours.Samples, peer.Samples, figure)

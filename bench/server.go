@@ -83,6 +83,13 @@ func Ringnbd(path string, extra ...string) Program {
 	}
 }
 
+// RingnbdCached is the server of this project on the page cache, as most others are.
+func RingnbdCached(path string, extra ...string) Program {
+	p := Ringnbd(path, append([]string{"--direct", "off"}, extra...)...)
+	p.Name, p.Storage, p.Direct = "ringnbd-cached", "page cache (--direct off), io_uring", false
+	return p
+}
+
 // Peers are the servers of Debian that ringnbd is measured against.
 func Peers() []Program {
 	return []Program{

@@ -30,10 +30,13 @@ func TestSmokeEveryServerYieldsSamples(t *testing.T) {
 	if _, err := exec.LookPath("fio"); err != nil {
 		t.Skip("fio is not installed (Debian package fio)")
 	}
-	for _, p := range append(Peers(), Program{Name: "ringnbd"}) {
+	for _, p := range append(Peers(), Program{Name: "ringnbd"}, Program{Name: "ringnbd-cached"}) {
 		t.Run(p.Name, func(t *testing.T) {
-			if p.Name == "ringnbd" {
+			switch p.Name {
+			case "ringnbd":
 				p = Ringnbd(ringnbdBinary(t))
+			case "ringnbd-cached":
+				p = RingnbdCached(ringnbdBinary(t))
 			}
 			if _, err := p.Find(); err != nil {
 				t.Skip(err)

@@ -15,7 +15,7 @@ import (
 func TestTurnsDoNotAllocate(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	d := fileDevice(t, 1<<20)
+	d := fileDevice(t, 1<<20, unix.O_DIRECT)
 	s := newShared([]Export{{Facts: factsOf(d), Device: d}}, 1)
 	c := Config{Loops: 1, MaxConnections: 4}
 	y, _ := layoutOf(MinMemory(c), connsPerLoop(c))

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"ringnbd/proto"
 )
 
@@ -14,7 +16,7 @@ import (
 // write reads and writes the whole block.
 func TestUnalignedWritersShareABlock(t *testing.T) {
 	const writers, rounds, span = 8, 150, 1000
-	e := startEngine(t, 2, fileDevice(t, 1<<20))
+	e := startEngine(t, 2, fileDevice(t, 1<<20, unix.O_DIRECT))
 	var done sync.WaitGroup
 	for w := range writers {
 		c := connect(t, e, 0)
@@ -49,7 +51,7 @@ func TestUnalignedWritersShareABlock(t *testing.T) {
 // TestOverlappingWritesStayInOrder: of many writes to the same bytes that one connection has in flight, the last is what stays.
 func TestOverlappingWritesStayInOrder(t *testing.T) {
 	const depth, rounds = 64, 40
-	e := startEngine(t, 2, fileDevice(t, 1<<20))
+	e := startEngine(t, 2, fileDevice(t, 1<<20, unix.O_DIRECT))
 	c := connect(t, e, 0)
 	data := make([]byte, 5000)
 	for round := range rounds {

@@ -200,6 +200,7 @@ func (l *loop) openRing() (*uring.Ring, int, error) {
 		return nil, -1, err
 	}
 	l.kernel, l.wakeFD = systemKernel{ring}, int32(wakeFD)
+	l.pwrite = uring.Pwrite
 	l.wake = func() { uring.Notify(wakeFD) }
 	return ring, wakeFD, nil
 }

@@ -35,11 +35,11 @@ func memoryDevice(t testing.TB, size uint64) *Device {
 	return &Device{Kind: Memory, FD: -1, Size: size, Block: 1, Memory: a}
 }
 
-// fileDevice is a file in the test's directory, opened O_DIRECT.
-func fileDevice(t testing.TB, size int64) *Device {
+// fileDevice is a file in the test's directory, opened O_DIRECT or, with flags 0, through the page cache.
+func fileDevice(t testing.TB, size int64, flags int) *Device {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk.img")
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_DIRECT|unix.O_CLOEXEC, 0o600)
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|flags, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,11 @@ func fileDevice(t testing.TB, size int64) *Device {
 	if err := os.Truncate(path, size); err != nil {
 		t.Fatal(err)
 	}
-	return &Device{Kind: File, FD: fd, Size: uint64(size), Block: 512, Direct: true, Punch: true, ZeroRange: true, FastZero: true}
+	d := &Device{Kind: File, FD: fd, Size: uint64(size), Block: 512, Direct: true, Punch: true, ZeroRange: true, FastZero: true}
+	if flags == 0 {
+		d.Direct, d.Block = false, 1
+	}
+	return d
 }
 
 func startEngine(t testing.TB, loops int, devices ...*Device) *Engine {
@@ -145,7 +149,7 @@ func (c *client) call(command, flags uint16, off, n uint64, data []byte) proto.E
 // TestReadsWhatWasWritten drives every kind of device with unaligned and long requests against a model in memory.
 func TestReadsWhatWasWritten(t *testing.T) {
 	const size = 80 << 20
-	devices := map[string]*Device{"memory": memoryDevice(t, size), "file": fileDevice(t, size)}
+	devices := map[string]*Device{"memory": memoryDevice(t, size), "file": fileDevice(t, size, unix.O_DIRECT), "cached file": fileDevice(t, size, 0)}
 	for name, d := range devices {
 		t.Run(name, func(t *testing.T) {
 			e := startEngine(t, 1, d)
@@ -224,7 +228,7 @@ func TestNullExport(t *testing.T) {
 
 // TestDrain: a shutdown answers, refuses, closes and flushes.
 func TestDrain(t *testing.T) {
-	e := startEngine(t, 2, fileDevice(t, 1<<20))
+	e := startEngine(t, 2, fileDevice(t, 1<<20, unix.O_DIRECT))
 	c := connect(t, e, 0)
 	if errno := c.call(proto.CmdWrite, 0, 0, 512, make([]byte, 512)); errno != proto.Success {
 		t.Fatal(errno)

@@ -48,15 +48,17 @@ type loop struct {
 	devices []deviceRow
 	grants  uint32 // stack of this loop's claims granted by itself in this turn
 
-	now      int64
-	tickAt   int64
-	more     bool // the last reap filled its batch
-	drain    drainPhase
-	drainAt  int64
-	quit     bool
-	inbox    atomic.Pointer[mail]
-	granted  atomic.Uint32 // stack of claims granted by other loops: claim+1, 0 = empty
-	wakeFD   int32
+	now     int64
+	tickAt  int64
+	more    bool // the last reap filled its batch
+	drain   drainPhase
+	drainAt int64
+	quit    bool
+	inbox   atomic.Pointer[mail]
+	granted atomic.Uint32 // stack of claims granted by other loops: claim+1, 0 = empty
+	wakeFD  int32
+	// pwrite is a write that may block; nil where there is none.
+	pwrite   func(fd int, addr uint64, n uint32, off uint64) int32
 	wake     func() // makes the eventfd readable; callable from any thread
 	waiting  []*mail
 	counters Counters

@@ -24,10 +24,11 @@ const (
 
 // deviceRow is what one loop keeps about one export's device.
 type deviceRow struct {
-	slice    uint64 // bytes of the next slice
-	flushing list   // tags that the fsync in flight answers
-	waiting  list   // tags for the next one
-	inFlight bool
+	slice     uint64 // bytes of the next slice
+	flushing  list   // tags that the fsync in flight answers
+	waiting   list   // tags for the next one
+	inFlight  bool
+	throttled int64 // until when short cached writes go to the ring
 }
 
 // innerRange is the part of a request's range that consists of whole blocks (of pages, for memory); lo >= hi when there is none.

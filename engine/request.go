@@ -250,6 +250,8 @@ func (l *loop) run(t uint32) {
 		l.counters.Unaligned++
 		row.step = stepEdges
 		l.issueEdges(t)
+	case l.cacheable(row):
+		l.writeCached(t)
 	default:
 		row.step = stepWrite
 		l.issueWave(t)

@@ -63,7 +63,7 @@ func parseFlags(arguments []string) options {
 	f.StringVar(&o.from, "from", "", "do not run: take the samples from this file of an earlier run")
 	f.StringVar(&o.ringnbd, "ringnbd", "bin/ringnbd", "the ringnbd to measure")
 	f.StringVar(&o.ringnbdFlags, "ringnbd-flags", "", "more flags for ringnbd serve, separated by spaces")
-	f.StringVar(&o.servers, "servers", "raw,ringnbd,nbdkit,nbdkit-uncached,qemu-nbd,nbd-server", "who takes part")
+	f.StringVar(&o.servers, "servers", "raw,ringnbd,ringnbd-cached,nbdkit,qemu-nbd,nbd-server", "who takes part")
 	f.StringVar(&o.patterns, "patterns", "randread,randwrite", "fio patterns")
 	f.StringVar(&o.transports, "transports", "unix,tcp", "transports")
 	f.StringVar(&o.jobs, "jobs", "1,4", "numbers of connections")
@@ -148,14 +148,17 @@ func newSuite(o options) (*bench.Suite, error) {
 }
 
 func program(name string, o options) (bench.Program, error) {
-	if name == "ringnbd" {
-		path, err := filepath.Abs(o.ringnbd)
+	path, err := filepath.Abs(o.ringnbd)
+	switch name {
+	case "ringnbd":
 		return bench.Ringnbd(path, strings.Fields(o.ringnbdFlags)...), err
+	case "ringnbd-cached":
+		return bench.RingnbdCached(path, strings.Fields(o.ringnbdFlags)...), err
 	}
 	peers := bench.Peers()
 	i := slices.IndexFunc(peers, func(p bench.Program) bool { return p.Name == name })
 	if i < 0 {
-		return bench.Program{}, fmt.Errorf("-servers: %q is none of raw, ringnbd, nbdkit, nbdkit-uncached, qemu-nbd, nbd-server", name)
+		return bench.Program{}, fmt.Errorf("-servers: %q is none of raw, ringnbd, ringnbd-cached, nbdkit, nbdkit-uncached, qemu-nbd, nbd-server", name)
 	}
 	return peers[i], nil
 }

@@ -47,3 +47,13 @@ var start = time.Now()
 // Now is the monotonic clock in nanoseconds since the process started. time.Since reads only that clock, which is half
 // the cost of time.Now; still, read it once per turn.
 func Now() int64 { return int64(time.Since(start)) }
+
+// Pwrite writes n bytes at addr, an address of an arena, to a file, and answers as a completion would: bytes written, or a negative errno. It is for writes
+// into the page cache, which file systems that cannot promise not to block (ext4) make io_uring hand to a worker thread.
+func Pwrite(fd int, addr uint64, n uint32, off uint64) int32 {
+	written, _, errno := unix.Syscall6(unix.SYS_PWRITE64, uintptr(fd), uintptr(addr), uintptr(n), uintptr(off), 0, 0)
+	if errno != 0 {
+		return -int32(errno)
+	}
+	return int32(written)
+}

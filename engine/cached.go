@@ -1,0 +1,41 @@
+// Writes into the page cache, for files that are not opened O_DIRECT. io_uring hands those to a worker thread on ext4 and others, one at a time per file, which
+// costs more than the write itself; so a short one is made by the loop, as long as that is quick.
+//
+// Invariant: the loop is never held up twice in a row. A write that takes longer than cachedSlow (the kernel throttles writers when too much is dirty) sends
+// those after it to the ring, for cachedPause.
+
+package engine
+
+import (
+	"ringnbd/proto"
+)
+
+const (
+	cachedLongest = 64 << 10     // bytes: copying more takes too long for a loop
+	cachedSlow    = int64(500e3) // nanoseconds
+	cachedPause   = int64(1e9)
+)
+
+// cacheable: may the loop make this write itself? Whole pages only: for a part of one the kernel may have to read the rest from the disk first.
+func (l *loop) cacheable(row *tag) bool {
+	d := l.deviceOf(row)
+	return l.pwrite != nil && d.Kind == File && !d.Direct && row.Flags&proto.CmdFlagFUA == 0 &&
+		row.Length <= cachedLongest && (row.Offset|row.Length)&(pageSize-1) == 0 &&
+		l.now >= l.devices[l.conns[row.conn].export].throttled
+}
+
+// writeCached copies a payload into the page cache; what does not go smoothly goes to the ring.
+func (l *loop) writeCached(t uint32) {
+	row := &l.tags[t]
+	start := l.kernel.Now()
+	res := l.pwrite(l.deviceOf(row).FD, l.pool.Addr(l.leases.offset(row.memory)), uint32(row.Length), row.Offset)
+	if l.kernel.Now()-start > cachedSlow {
+		l.devices[l.conns[row.conn].export].throttled = l.now + cachedPause
+	}
+	if res == int32(row.Length) {
+		l.answer(t)
+		return
+	}
+	row.step = stepWrite
+	l.issueWave(t)
+}
