@@ -4,12 +4,14 @@
 // (join before close). receiving and sending are the whole ownership protocol with the kernel.
 //
 //	free -> open      adopt
-//	open -> leaving   the client said goodbye, or we shut down: what is in flight is answered, nothing more is read
+//	open -> leaving   the client said goodbye, or we shut down: what is in flight is answered; what comes in is dropped
 //	open, leaving -> closing   the link failed or was cut: nothing more is sent; wait for the kernel
 //	leaving -> closing         all is answered
 //	closing -> free            all is quiet
 
 package engine
+
+import "ringnbd/proto"
 
 type connState uint8
 
@@ -42,23 +44,28 @@ type conn struct {
 	readable   bool   // a poll said that there is something to receive
 	capped     bool   // has as much in flight as one connection may
 	wants      region // what it starves for
+	eof        bool   // the client has ended its side
 	idle       bool   // its receive was taken back: it has been silent for long
 	sending    bool
 	next       uint32 // free rows
 
-	stage      uint32 // none: holds none
-	start, end uint32 // bytes of the stage not parsed yet
+	stage      uint32                  // none: holds none
+	start, end uint32                  // bytes of the stage not parsed yet
+	stash      [proto.RequestSize]byte // the beginning of a header, of a connection that gave its stage back meanwhile
+	stashed    uint32
 	body       uint32 // tag whose payload is arriving
 	bodyLeft   uint32 // bytes of it still to come
 
-	inflight uint32          // tags of this connection
-	leased   [regions]uint64 // bytes on lease to them
-	ready    list            // tags that are answered, in order of completion
-	sent     list            // tags whose replies are in the send that is in flight
-	iovFrom  uint32          // the send's iovecs [iovFrom, iovTo) are not sent yet
-	iovTo    uint32
-	sendLeft uint64 // bytes
-	sendPart uint64 // bytes that are with the kernel
+	inflight  uint32          // tags of this connection
+	tagCredit uint32          // how many it may have
+	leased    [regions]uint64 // bytes on lease to them
+	credit    [regions]uint64 // how many it may have; one request always fits
+	ready     list            // tags that are answered, in order of completion
+	sent      list            // tags whose replies are in the send that is in flight
+	iovFrom   uint32          // the send's iovecs [iovFrom, iovTo) are not sent yet
+	iovTo     uint32
+	sendLeft  uint64 // bytes
+	sendPart  uint64 // bytes that are with the kernel
 
 	// Times in nanoseconds of the loop's clock.
 	heard     int64 // the last bytes came
@@ -73,7 +80,8 @@ func (l *loop) adopt(fd int32, export uint32) {
 	must(i != none, "more connections than rows: the gate let one too many in")
 	c := &l.conns[i]
 	l.freeConn = c.next
-	*c = conn{fd: fd, export: export, generation: c.generation + 1, state: connOpen, stage: none, body: none, ready: empty, sent: empty, next: none, heard: l.now}
+	*c = conn{fd: fd, export: export, generation: c.generation + 1, state: connOpen, stage: none, body: none, ready: empty, sent: empty, next: none, heard: l.now,
+		tagCredit: firstTags, credit: [regions]uint64{short: firstCredit}}
 	l.counters.Opened++
 	l.touch(i)
 }
@@ -85,11 +93,12 @@ func (l *loop) connAt(t token) (*conn, uint32) {
 	return c, t.slot()
 }
 
-// leave stops reading; what is in flight will be answered.
+// leave stops taking requests in; what is in flight will be answered, what has come behind it is dropped.
 func (l *loop) leave(i uint32, why CloseReason) {
 	c := &l.conns[i]
 	if c.state == connOpen {
 		c.state, c.reason = connLeaving, why
+		c.start, c.end, c.stashed = 0, 0, 0
 		l.withdraw(i)
 		l.touch(i)
 	}
@@ -115,6 +124,12 @@ func (l *loop) withdraw(i uint32) {
 	l.delist(&l.awaiting, linkAwaiting, i)
 }
 
+// lingers: closing a socket with unread bytes resets it, and what the client has not got yet of its replies is lost. So while we shut down, a connection
+// is read, and what comes is dropped, until it has been silent for a moment.
+func (l *loop) lingers(c *conn) bool {
+	return c.reason == CloseShutdown && !c.eof && l.now-c.heard <= drainSilence
+}
+
 // depart moves a connection that is on its way out one step further.
 func (l *loop) depart(i uint32) {
 	c := &l.conns[i]
@@ -128,7 +143,7 @@ func (l *loop) depart(i uint32) {
 			l.release(body)
 		}
 	}
-	if c.state == connLeaving && (c.inflight > 0 || c.sending) {
+	if c.state == connLeaving && (c.inflight > 0 || c.sending || l.lingers(c)) {
 		return
 	}
 	if c.state == connLeaving {
@@ -141,6 +156,7 @@ func (l *loop) depart(i uint32) {
 	if c.inflight > 0 || c.sending || c.receiving != receiveNone {
 		return
 	}
+	l.withdraw(i)
 	l.giveStage(i)
 	l.kernel.CloseFD(c.fd)
 	l.counters.Closed[c.reason]++

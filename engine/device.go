@@ -1,7 +1,8 @@
 // A Device is what stands behind an export: a descriptor or a mapping, and the few facts about it that the data path needs.
 //
-// Invariant: a Device never changes after Start, except for its failed word, which only ever goes from 0 to 1 (a flush that failed stays
-// failed until the export is opened again: after fsync has reported an error once, the kernel forgets it, and a second fsync that succeeds proves nothing).
+// Invariant: a Device's facts never change after Start. Its failed word only ever goes from 0 to 1: a flush that failed stays failed until the export is
+// opened again, because the kernel reports an error once and then forgets it. For the same reason only one fsync of a device is in flight at a time, of
+// whatever loop: of two, one would get the error and the other, perhaps seen first, would say that all is well.
 
 package engine
 
@@ -32,6 +33,7 @@ type Device struct {
 	Block uint32
 
 	Direct    bool // opened with O_DIRECT
+	Cached    bool // not O_DIRECT, and writing into the page cache waits for nobody but the local disk
 	ReadOnly  bool
 	Punch     bool // fallocate(PUNCH_HOLE) works
 	ZeroRange bool // fallocate(ZERO_RANGE) works
@@ -40,7 +42,10 @@ type Device struct {
 
 	Memory *uring.Arena // the mapping of Kind Memory
 
-	failed atomic.Uint32
+	failed  atomic.Uint32
+	syncing atomic.Bool  // an fsync is in flight, of whatever loop
+	queued  atomic.Int32 // loops that wait for it to end
+	busy    atomic.Int32 // operations in flight that may hold the file's lock for long: slices and fsyncs
 }
 
 // Export is a Device under the facts that clients were told in the handshake.

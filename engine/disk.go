@@ -95,8 +95,10 @@ func (l *loop) issue(t uint32, part uint8, s segment) {
 		uring.PrepReadFixed(l.sqe(), data, file, buffer, l.pool.Addr(s.at), s.len, s.off, 0)
 		return
 	}
+	// With O_DIRECT, FUA is part of the write. Through the page cache it is a flush behind it: a write with RWF_DSYNC would also collect the error of
+	// somebody's earlier write, which only a flush may, because a flush remembers.
 	var flags uint32
-	if row.Flags&proto.CmdFlagFUA != 0 && row.step == stepWrite && d.Kind != Memory {
+	if row.Flags&proto.CmdFlagFUA != 0 && row.step == stepWrite && d.Direct {
 		flags = unix.RWF_DSYNC
 	}
 	uring.PrepWriteFixed(l.sqe(), data, file, buffer, l.pool.Addr(s.at), s.len, s.off, flags)

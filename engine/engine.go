@@ -35,11 +35,12 @@ const yieldInterval = int64(8e6)
 
 // shared is what all loops see.
 type shared struct {
-	exports []Export
-	files   []uint32 // by export: the index of its descriptor in every ring
-	guard   *guard
-	loops   []*loop
-	discard bool // BLOCK_URING_CMD_DISCARD is there (Linux 6.12)
+	exports    []Export
+	files      []uint32 // by export: the index of its descriptor in every ring
+	guard      *guard
+	loops      []*loop
+	firstSlice uint64 // bytes
+	discard    bool   // BLOCK_URING_CMD_DISCARD is there (Linux 6.12)
 }
 
 // Engine serves exports to adopted sockets.
@@ -51,6 +52,7 @@ type Engine struct {
 
 	mu      sync.Mutex
 	closing bool
+	wakes   []int // eventfds of the loops: another loop may use one until all have ended
 }
 
 var errFull = errors.New("the server has as many connections as it may (--max-connections)")
@@ -85,7 +87,7 @@ func Start(c Config, exports []Export) (*Engine, error) {
 }
 
 func newShared(exports []Export, loops int) *shared {
-	s := &shared{exports: exports, files: make([]uint32, len(exports)), guard: newGuard(loops * tagsPerLoop), loops: make([]*loop, loops)}
+	s := &shared{exports: exports, firstSlice: firstSlice, files: make([]uint32, len(exports)), guard: newGuard(loops * tagsPerLoop), loops: make([]*loop, loops)}
 	var n uint32
 	for i := range exports {
 		s.files[i] = none
@@ -125,7 +127,7 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	l.progress = make([][maxSegments]uint32, tagsPerLoop)
 	l.devices = make([]deviceRow, len(s.exports))
 	for i := range l.devices {
-		l.devices[i] = deviceRow{slice: firstSlice, flushing: empty, waiting: empty}
+		l.devices[i] = deviceRow{flushing: empty, waiting: empty}
 	}
 	for i := range l.conns {
 		l.conns[i].next = uint32(i) + 1
@@ -156,6 +158,7 @@ func (e *Engine) runLoop(l *loop, started chan<- error) {
 	}
 	e.features = ring.Features().String()
 	e.shared.discard = ring.Features().Discard
+	e.wakes = append(e.wakes, wakeFD)
 	started <- nil
 	defer func() {
 		if p := recover(); p != nil {
@@ -173,7 +176,6 @@ func (e *Engine) runLoop(l *loop, started chan<- error) {
 		}
 	}
 	_ = ring.Close()
-	_ = unix.Close(wakeFD)
 	_ = l.pool.Close()
 	_ = l.control.Close()
 }
@@ -320,4 +322,7 @@ func (e *Engine) stop() {
 		}
 	}
 	e.stopped.Wait()
+	for _, fd := range e.wakes {
+		_ = unix.Close(fd)
+	}
 }

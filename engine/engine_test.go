@@ -49,7 +49,7 @@ func fileDevice(t testing.TB, size int64, flags int) *Device {
 	}
 	d := &Device{Kind: File, FD: fd, Size: uint64(size), Block: 512, Direct: true, Punch: true, ZeroRange: true, FastZero: true}
 	if flags == 0 {
-		d.Direct, d.Block = false, 1
+		d.Direct, d.Cached, d.Block = false, true, 1
 	}
 	return d
 }

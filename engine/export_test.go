@@ -17,6 +17,7 @@ type SimLoop struct{ l *loop }
 func NewSimLoops(c Config, exports []Export, kernel func(id int, control, pool *uring.Arena, files []int32) (k Kernel, wakeFD int32, wake func())) []*SimLoop {
 	s := newShared(exports, c.Loops)
 	s.discard = true
+	s.firstSlice = 64 << 10 // so that the small ranges of a simulation have many slices
 	y, ok := layoutOf(c.Memory/uint64(c.Loops), connsPerLoop(c))
 	if !ok {
 		panic("the simulated engine has too little memory")

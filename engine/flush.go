@@ -1,7 +1,7 @@
 // FLUSH: fdatasync, shared by all that wait for it. A flush that arrives while one is in flight waits for the next, which covers it: every write that
 // was answered before it came is on the device by then, from whatever connection and loop.
 //
-// Invariant: at most one fsync per device and loop is in flight; a failed one is remembered in the device, and no later flush succeeds.
+// Invariant: at most one fsync per device is in flight, of all loops; a failed one is remembered in the device, and no later flush succeeds.
 
 package engine
 
@@ -28,12 +28,55 @@ func (l *loop) flush(t uint32) {
 
 func (l *loop) issueFlush(export uint32) {
 	q := &l.devices[export]
-	if q.inFlight || q.waiting.head == none {
+	if q.inFlight || q.waiting.head == none || !l.ownFlush(export) {
 		return
 	}
 	q.inFlight = true
 	q.flushing, q.waiting = q.waiting, empty
+	l.shared.exports[export].Device.busy.Add(1)
 	uring.PrepFsync(l.sqe(), uint64(tokenOf(onFlush, 0, 0, export)), l.shared.files[export], true)
+}
+
+// ownFlush makes this loop the one that may flush the device, or queues it for when the loop that does has finished.
+func (l *loop) ownFlush(export uint32) bool {
+	q, d := &l.devices[export], l.shared.exports[export].Device
+	if !q.blocked {
+		if d.syncing.CompareAndSwap(false, true) {
+			return true
+		}
+		q.blocked = true
+		l.blocked++
+		d.queued.Add(1)
+	}
+	if !d.syncing.CompareAndSwap(false, true) { // again, now that its owner can see that we wait
+		return false
+	}
+	q.blocked = false
+	l.blocked--
+	d.queued.Add(-1)
+	return true
+}
+
+// disownFlush lets another loop flush.
+func (l *loop) disownFlush(d *Device) {
+	d.syncing.Store(false)
+	if d.queued.Load() == 0 {
+		return
+	}
+	for _, other := range l.shared.loops {
+		if other != l {
+			other.wake()
+		}
+	}
+}
+
+// retryFlushes tries again for the devices that another loop was flushing.
+func (l *loop) retryFlushes() {
+	for export := range l.devices {
+		if l.devices[export].blocked {
+			l.issueFlush(uint32(export))
+		}
+	}
 }
 
 // flushed answers those that waited.
@@ -43,11 +86,13 @@ func (l *loop) flushed(tok token, res int32) {
 	must(q.inFlight, "a flush that nobody asked for")
 	q.inFlight = false
 	d := l.shared.exports[export].Device
+	d.busy.Add(-1)
 	if res == -int32(unix.EINTR) || res == -int32(unix.EAGAIN) {
 		l.flushAgain(q)
 	} else if res < 0 {
 		d.fail()
 	}
+	l.disownFlush(d)
 	for t := l.popTag(&q.flushing); t != none; t = l.popTag(&q.flushing) {
 		if d.Failed() {
 			l.tags[t].errno = proto.EIO

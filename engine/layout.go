@@ -22,7 +22,9 @@ const (
 	minShort    = 8 << 20
 	minLong     = maxRequest + 4*pieceSize // one request of the longest kind, not aligned
 	tagsPerLoop = 4096
-	tagsPerConn = 256 // requests that one connection may have in flight; a client that sends more waits in its own socket
+	firstTags   = 64      // requests that a connection may have in flight before it has taken a reply, and
+	firstCredit = 1 << 20 // bytes of short leases; see loop.earn
+	tagsPerConn = 256     // requests that one connection may have in flight; a client that sends more waits in its own socket
 )
 
 type layout struct {
@@ -41,17 +43,20 @@ func layoutOf(memory uint64, conns int) (y layout, ok bool) {
 	}
 	rest := memory - wakePage - uint64(conns)*connPage - zeroRegion
 	// Stages get a quarter, but of what the shortest and the longest request leave; and no more than one for each connection.
-	y.stages = max(minStages, min(int(min(rest/4, rest-minShort-minLong)/stageSize), conns))
+	y.stages = max(minStages, min(int(min(rest/4, rest-minShort-minLong-2*pieceSize)/stageSize), conns))
 	rest -= uint64(y.stages) * stageSize
 	y.longLen = max(minLong, rest/4&^(pieceSize-1))
 	y.shortLen = (rest - y.longLen) &^ (pieceSize - 1)
+	if y.poolLen()&(2*pieceSize-1) != 0 { // the pool is mapped in huge pages of 2 MiB
+		y.shortLen -= pieceSize
+	}
 	y.share = [regions]uint64{short: max(2*pieceSize, y.shortLen/3), long: max(minLong, y.longLen/2)}
 	return y, true
 }
 
 // minLoopMemory is the least that lets a loop serve a request of the longest kind beside short ones.
 func minLoopMemory(conns int) uint64 {
-	return wakePage + uint64(conns)*connPage + zeroRegion + minStages*stageSize + minShort + minLong + pieceSize
+	return wakePage + uint64(conns)*connPage + zeroRegion + minStages*stageSize + minShort + minLong + 2*pieceSize
 }
 
 // connsPerLoop: connections go to the least loaded loop, so this many rows always suffice.

@@ -41,11 +41,13 @@ type loop struct {
 	awaiting list          // connections that wait for a stage, in order
 	lru      list          // connections that hold a stage, the least recently used first
 	stages   []uint32
+	first    region // which of the starved are fed first in this turn
 	feeding  uint32 // the starved connection whose turn it is
 	slicing  list   // tags with another slice of a long operation to do
 	slices   int    // slices in flight
 
 	devices []deviceRow
+	blocked int    // devices that wait for another loop's fsync
 	grants  uint32 // stack of this loop's claims granted by itself in this turn
 
 	now     int64
@@ -84,10 +86,13 @@ func (l *loop) turn() {
 	for i := range l.cqes[:n] {
 		l.record(&l.cqes[i])
 	}
-	l.settleAll()
-	for r := range l.starved {
-		l.feed(region(r))
+	if l.blocked > 0 {
+		l.retryFlushes()
 	}
+	l.settleAll()
+	l.first ^= long // tags are one pool for both: neither region is always served first
+	l.feed(l.first)
+	l.feed(l.first ^ long)
 	l.settleAll()
 	if l.ticking() && l.now >= l.tickAt {
 		l.tickAt = l.now + int64(tickInterval)
@@ -131,11 +136,13 @@ func (l *loop) settleAll() {
 	}
 }
 
-// settle decides what one connection does next, in this order: take requests in, send replies, ask for more, leave.
+// settle decides what one connection does next, in this order: take requests in, send replies, ask for more, leave. What is lent
+// to others in between is the stage of a connection that has fallen silent.
 func (l *loop) settle(c uint32) {
 	l.parse(c)
 	l.reply(c)
 	l.listen(c)
+	l.lend(c)
 	l.depart(c)
 }
 

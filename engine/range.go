@@ -1,8 +1,8 @@
 // TRIM and WRITE_ZEROES: operations on a range that may be the whole device. They are done slice by slice, each slice as long as takes the device a few
 // milliseconds, a few slices in flight per loop, and the claim on what is done is given up at once, so that a 1 TiB TRIM delays nobody.
 //
-// Invariant: the inner range, whole blocks only, comes first: when FAST_ZERO must be refused, nothing has been changed yet. The blocks at the edges follow
-// (read, zeroed in part, written back), then the flush that FUA asks for.
+// Invariant: nothing outside a claim is written. The blocks at the edges (read, zeroed in part, written back) come before anything of the claim is given up; the
+// inner range is whole blocks only; the flush that FUA asks for comes last.
 
 package engine
 
@@ -14,20 +14,22 @@ import (
 )
 
 const (
-	maxSlices  = 2 // per loop: each occupies a kernel worker, and most file systems serialise them anyway
-	firstSlice = 64 << 20
+	maxSlices = 2 // per loop: each occupies a kernel worker, and most file systems serialise them anyway
+	// A request begins with firstSlice bytes and doubles from slice to slice while they take less than sliceShort. Nothing is remembered beyond the request:
+	// what a hole allows, the fragmented part of the same file does not, and a slice holds the file's lock until it is done.
+	firstSlice = 4 << 20
 	leastSlice = 1 << 20
-	mostSlice  = 1 << 30
-	sliceShort = int64(1e6) // a slice that takes less than this, in nanoseconds, may be longer next time
-	sliceLong  = int64(4e6) // and one that takes more must be shorter
+	mostSlice  = 32 << 20
+	sliceShort = int64(1e6) // nanoseconds
+	sliceLong  = int64(4e6) // a slice that takes more than this is followed by a shorter one
 )
 
 // deviceRow is what one loop keeps about one export's device.
 type deviceRow struct {
-	slice     uint64 // bytes of the next slice
-	flushing  list   // tags that the fsync in flight answers
-	waiting   list   // tags for the next one
+	flushing  list // tags that the fsync in flight answers
+	waiting   list // tags for the next one
 	inFlight  bool
+	blocked   bool  // another loop's fsync of this device must end first
 	throttled int64 // until when short cached writes go to the ring
 }
 
@@ -45,16 +47,30 @@ func (l *loop) zeroBlock(row *tag) uint64 {
 	return uint64(d.Block)
 }
 
-// beginRange starts a TRIM or WRITE_ZEROES that has its range to itself.
+// beginRange starts a TRIM or WRITE_ZEROES that has its range to itself. The edges are zeroed first, because what is done of the inner range is given up
+// bit by bit, and with it the head. FAST_ZERO alone begins inside: it may be refused only while nothing has changed.
 func (l *loop) beginRange(t uint32) {
 	row := &l.tags[t]
-	lo, hi := l.innerRange(row)
-	row.cursor = lo
-	if lo >= hi {
-		l.innerDone(t)
+	row.cursor, _ = l.innerRange(row)
+	row.stride = l.shared.firstSlice
+	zeroes := row.Command == proto.CmdWriteZeroes
+	switch {
+	case zeroes && l.deviceOf(row).Kind == Memory:
+		l.clearEdges(row)
+		row.mended = true
+	case zeroes && row.scratch != none && row.Flags&proto.CmdFlagFastZero == 0:
+		row.step = stepPatch
+		l.issueEdges(t)
 		return
 	}
-	if _, ok := l.sliceMode(row); ok {
+	l.beginInner(t)
+}
+
+func (l *loop) beginInner(t uint32) {
+	row := &l.tags[t]
+	if _, hi := l.innerRange(row); row.cursor >= hi {
+		l.innerDone(t)
+	} else if _, ok := l.sliceMode(row); ok {
 		l.queueSlice(t)
 	} else {
 		l.cannotSlice(t)
@@ -119,10 +135,11 @@ func (l *loop) issueSlice(t uint32) {
 	export := l.conns[row.conn].export
 	d := l.deviceOf(row)
 	_, hi := l.innerRange(row)
-	n := min(hi-row.cursor, l.devices[export].slice)
+	n := min(hi-row.cursor, row.stride)
 	row.slice, row.issued = uint32(n), l.now
 	row.left = 1
 	l.slices++
+	d.busy.Add(1)
 	data := uint64(tokenOf(onDisk, 0, row.generation, t))
 	mode, _ := l.sliceMode(row)
 	switch {
@@ -140,11 +157,13 @@ func (l *loop) sliceDone(t uint32, res int32) {
 	row := &l.tags[t]
 	row.left = 0
 	l.slices--
+	l.deviceOf(row).busy.Add(-1)
 	defer l.issueSlices()
 	_, hi := l.innerRange(row)
 	switch {
 	case res == 0:
 		l.tuneSlice(row)
+		row.retries = 0
 		row.cursor += uint64(row.slice)
 		if row.cursor < hi {
 			l.giveUpFront(t)
@@ -164,17 +183,19 @@ func (l *loop) sliceDone(t uint32, res int32) {
 
 // tuneSlice keeps a slice's time between sliceShort and sliceLong.
 func (l *loop) tuneSlice(row *tag) {
-	d := &l.devices[l.conns[row.conn].export]
 	took := l.now - row.issued
-	if took < sliceShort && uint64(row.slice) == d.slice {
-		d.slice = min(d.slice*2, mostSlice)
+	if took < sliceShort {
+		row.stride = min(row.stride*2, mostSlice)
 	} else if took > sliceLong {
-		d.slice = max(d.slice/2, leastSlice)
+		row.stride = max(row.stride/2, min(leastSlice, l.shared.firstSlice))
 	}
 }
 
-// giveUpFront lets others at what is done.
+// giveUpFront lets others at what is done, unless the block before it has still to be mended.
 func (l *loop) giveUpFront(t uint32) {
+	if row := &l.tags[t]; row.scratch != none && !row.mended {
+		return
+	}
 	grants := uint32(none)
 	l.shared.guard.shrink(l.claimIndex(t), l.tags[t].cursor, &grants)
 	l.deal(grants)
@@ -209,21 +230,19 @@ func (l *loop) rangeDone(t uint32) {
 		row.step = stepMend
 		l.issueEdges(t)
 	default:
-		l.rangeFinished(t)
+		row.mended = true
+		if row.cursor < hi {
+			l.beginInner(t)
+		} else {
+			l.rangeFinished(t)
+		}
 	}
 }
 
-// innerDone: all whole blocks are done; what is left is the edges.
+// innerDone: all whole blocks are done. What may be left is the edges.
 func (l *loop) innerDone(t uint32) {
 	row := &l.tags[t]
-	if row.Command == proto.CmdTrim {
-		l.rangeFinished(t)
-		return
-	}
-	if l.deviceOf(row).Kind == Memory {
-		l.clearEdges(row)
-	}
-	if row.scratch == none {
+	if row.Command == proto.CmdTrim || row.scratch == none || row.mended {
 		l.rangeFinished(t)
 		return
 	}

@@ -33,8 +33,10 @@ func (l *loop) received(t token, res int32) {
 			c.end += uint32(res)
 			l.refreshStage(i)
 		}
+	case res == 0 && c.state == connLeaving:
+		c.eof = true
 	case res == 0 && c.state == connOpen:
-		if c.body != none || c.end > c.start {
+		if c.body != none || c.end > c.start || c.stashed > 0 {
 			l.fail(i, CloseTruncated)
 		} else {
 			l.leave(i, CloseHangup)
@@ -48,18 +50,19 @@ func (l *loop) received(t token, res int32) {
 // polled: an idle socket has something to say (or has closed, which the receive will tell).
 func (l *loop) polled(t token) {
 	c, i := l.connAt(t)
-	c.receiving, c.readable = receiveNone, true
+	c.receiving, c.readable, c.idle = receiveNone, true, false
 	c.heard = l.now
 	l.touch(i)
-	if c.state == connOpen && !l.takeStage(i) {
-		l.awaitStage(i)
-	}
 }
 
 // parse takes in whatever requests are complete enough to be taken in.
 func (l *loop) parse(i uint32) {
 	c := &l.conns[i]
 	if c.stage == none {
+		return
+	}
+	if c.state == connLeaving {
+		c.start, c.end = 0, 0 // it is read only so that its replies arrive, see lingers
 		return
 	}
 	stage := l.control.Bytes(l.layout.stageAt(c.stage), stageSize)
@@ -76,6 +79,10 @@ func (l *loop) parse(i uint32) {
 		case have < proto.RequestSize:
 			return
 		default:
+			if l.drain == drainCut {
+				l.leave(i, CloseShutdown)
+				return
+			}
 			r, ok := proto.ParseRequest(stage[c.start:c.end])
 			if !ok {
 				l.fail(i, CloseMagic)
@@ -129,31 +136,56 @@ func (l *loop) arrived(c *conn, n uint32) {
 // listen asks for the next bytes, in the form that fits: into a lease, into the stage, or only for word that there are some.
 func (l *loop) listen(i uint32) {
 	c := &l.conns[i]
-	if c.state != connOpen || c.receiving != receiveNone || c.links[linkStarved].in || c.links[linkAwaiting].in || l.full(c) {
+	reads := c.state == connOpen && !l.full(c) || c.state == connLeaving && c.reason == CloseShutdown && !c.eof
+	if !reads || c.receiving != receiveNone || c.links[linkStarved].in || c.links[linkAwaiting].in {
 		return
 	}
 	data := uint64(tokenOf(onReceive, 0, c.generation, i))
-	waits := c.body != none || c.start < c.end // inside a request
-	if waits && c.since == 0 {
+	if (c.body != none || c.start < c.end) && c.since == 0 { // inside a request
 		c.since = l.now
 	}
+	wanted := l.awaiting.head != none && !c.readable // somebody has more use for the stage
 	switch {
-	case c.body != none && c.bodyLeft >= directPayload && !l.tags[c.body].sink:
+	case c.body != none && !l.tags[c.body].sink && (c.bodyLeft >= directPayload || wanted):
+		if wanted {
+			l.giveStage(i)
+		}
 		t := &l.tags[c.body]
 		c.receiving = receivePayload
 		at := l.leases.offset(t.fill) + uint64(t.fillAt)
 		uring.PrepRecv(l.sqe(), data, c.fd, l.pool.Addr(at), min(c.bodyLeft, pieceSize-t.fillAt), unix.MSG_WAITALL)
-	case c.stage == none || !waits && !c.readable && (c.idle || l.awaiting.head != none):
-		// Idle, or others want its stage more: no memory until there is something to put into it.
+	case c.stage == none && !c.readable || wanted || c.idle:
+		l.stash(c)
 		l.giveStage(i)
 		c.receiving = receivePoll
 		uring.PrepPoll(l.sqe(), uint64(tokenOf(onPoll, 0, c.generation, i)), c.fd, unix.POLLIN|unix.POLLRDHUP)
+	case c.stage == none:
+		if !l.takeStage(i) {
+			l.awaitStage(i)
+			return
+		}
+		fallthrough
 	default:
 		l.compact(c)
 		c.receiving = receiveStage
 		at := l.layout.stageAt(c.stage) + uint64(c.end)
 		uring.PrepRecv(l.sqe(), data, c.fd, l.control.Addr(at), stageSize-c.end, 0)
 	}
+}
+
+// stash keeps the front part of a header in the row while the connection has no stage; unstash puts it back.
+func (l *loop) stash(c *conn) {
+	if c.stage != none {
+		stage := l.control.Bytes(l.layout.stageAt(c.stage), stageSize)
+		c.stashed = uint32(copy(c.stash[:], stage[c.start:c.end]))
+		must(c.stashed == c.end-c.start, "a stage was given back with requests in it")
+		c.start, c.end, c.since = 0, 0, 0
+	}
+}
+
+func (l *loop) unstash(c *conn) {
+	c.start, c.end = 0, uint32(copy(l.control.Bytes(l.layout.stageAt(c.stage), stageSize), c.stash[:c.stashed]))
+	c.stashed = 0
 }
 
 // compact moves the front part of a header, all that can be left unparsed when a receive is due, to the beginning of the stage.

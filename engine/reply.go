@@ -135,6 +135,7 @@ func (l *loop) sent(tok token, res int32) {
 		return
 	}
 	for t := l.popTag(&c.sent); t != none; t = l.popTag(&c.sent) {
+		l.earn(c, &l.tags[t])
 		l.release(t)
 	}
 }

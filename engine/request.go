@@ -40,17 +40,19 @@ type tag struct {
 	fill       uint32 // piece that the payload has come to, and how far
 	fillAt     uint32
 	slice      uint32 // bytes of the slice that is with the kernel
+	stride     uint64 // bytes of the next one
 	errno      proto.Errno
 	left       uint16 // segments of the wave that are in flight
 	generation uint16
-	retries    uint8
+	retries    uint16
 	step       step
 	sink       bool // the payload is dropped: refused, or for a device that keeps nothing
 	claimed    bool
+	mended     bool // WRITE_ZEROES: the blocks at the edges are done
 	short      bool // a segment of the wave came back short; its progress is in loop.progress
 }
 
-const maxRetries = 16 // of a segment that the kernel asks to try again
+const maxRetries = 16 * maxSegments // of all segments of a wave, of a slice
 
 // claimIndex is a tag's row in the guard, which all loops share.
 func (l *loop) claimIndex(t uint32) uint32 { return l.id*tagsPerLoop + t }
@@ -60,14 +62,14 @@ func (l *loop) deviceOf(t *tag) *Device {
 	return l.shared.exports[l.conns[t.conn].export].Device
 }
 
-// admit takes a request in, or leaves its header where it is: false means that the connection waits, for its own replies or for its turn.
+// admit takes a request in, or leaves its header where it is: false means that the connection waits, for its own replies
+// or for its turn, or has ended.
 func (l *loop) admit(i uint32, r *proto.Request) bool {
 	c := &l.conns[i]
 	if r.Command == proto.CmdDisc {
 		l.count(r)
-		c.start = c.end - proto.RequestSize // whatever follows is ignored
 		l.leave(i, CloseDisconnect)
-		return true
+		return false
 	}
 	export := &l.shared.exports[c.export]
 	errno := proto.Check(r, &export.Facts)
@@ -132,7 +134,7 @@ func (l *loop) takeTag(i uint32, memory, scratch uint64) (uint32, bool) {
 	c := &l.conns[i]
 	cost := leaseCost(memory) + leaseCost(scratch)
 	r := regionOf(cost)
-	c.capped = c.inflight >= tagsPerConn || c.leased[r] > 0 && c.leased[r]+cost > l.layout.share[r]
+	c.capped = c.inflight >= c.tagCredit || c.leased[r] > 0 && c.leased[r]+cost > c.credit[r]
 	if c.capped {
 		return none, false // its own replies will free what it needs
 	}
@@ -158,6 +160,14 @@ func (l *loop) takeTag(i uint32, memory, scratch uint64) (uint32, bool) {
 	c.inflight++
 	c.leased[r] += cost
 	return t, true
+}
+
+// earn raises what a connection may hold by what it has just taken in replies, up to its share: like a window that opens as it is used. One that takes
+// nothing never holds more than it was given to begin with, so that it needs a crowd to be a burden.
+func (l *loop) earn(c *conn, row *tag) {
+	r := regionOf(uint64(row.cost))
+	c.credit[r] = min(c.credit[r]+uint64(row.cost), l.layout.share[r])
+	c.tagCredit = min(c.tagCredit+1, tagsPerConn)
 }
 
 // leaseCost is what n bytes on lease take from the pool.
@@ -266,7 +276,13 @@ func (l *loop) stepDone(t uint32) {
 		return
 	}
 	switch row.step {
-	case stepRead, stepWrite:
+	case stepWrite:
+		if row.Flags&proto.CmdFlagFUA != 0 && !l.deviceOf(row).Direct {
+			l.flush(t) // see issue
+			return
+		}
+		l.answer(t)
+	case stepRead:
 		l.answer(t)
 	case stepEdges:
 		l.merge(row)

@@ -1,6 +1,8 @@
 // Stages are the buffers that sockets are received into. There are fewer of them than connections: a connection borrows one when it has
 // something to say and keeps it while it goes on talking, so that a busy connection pays for one receive a turn and an idle one holds no memory.
 //
+// When there are more talkers than stages, whoever has nothing unparsed but the front of a header gives its stage up, and waits by poll again.
+//
 // Invariant: a stage is in the stack of free ones or belongs to exactly one connection, which is then in the loop's lru list.
 
 package engine
@@ -11,6 +13,9 @@ import (
 
 // idleStage is how long a silent connection keeps its stage while nobody else wants it.
 const idleStage = int64(1e9)
+
+// payloadPause is how long a payload may pause, in nanoseconds, before its connection counts as silent.
+const payloadPause = int64(100e6)
 
 // takeStage gives a connection a stage, unless others have waited longer.
 func (l *loop) takeStage(i uint32) bool {
@@ -28,8 +33,9 @@ func (l *loop) takeStage(i uint32) bool {
 func (l *loop) grantStage(i uint32) {
 	c := &l.conns[i]
 	last := len(l.stages) - 1
-	c.stage, c.start, c.end = l.stages[last], 0, 0
+	c.stage = l.stages[last]
 	l.stages = l.stages[:last]
+	l.unstash(c)
 	l.enlist(&l.lru, linkStage, i)
 }
 
@@ -57,7 +63,7 @@ func (l *loop) awaitStage(i uint32) {
 	l.counters.Starved++
 	l.enlist(&l.awaiting, linkAwaiting, i)
 	for j := l.lru.head; j != none; j = l.conns[j].links[linkStage].next {
-		if l.silent(j) && !l.conns[j].cancelling {
+		if l.silent(j) {
 			l.takeBack(j)
 			return
 		}
@@ -70,10 +76,20 @@ func (l *loop) refreshStage(i uint32) {
 	l.enlist(&l.lru, linkStage, i)
 }
 
-// silent: nothing but an armed receive keeps this connection's stage.
+// silent: nothing but an armed receive keeps this connection's stage; or a payload that does not come, and could be received without one.
 func (l *loop) silent(i uint32) bool {
 	c := &l.conns[i]
-	return c.receiving == receiveStage && c.start == c.end && c.body == none && c.inflight == 0
+	if c.receiving != receiveStage || c.cancelling {
+		return false
+	}
+	return c.body == none && c.inflight == 0 || c.body != none && l.now-c.heard > payloadPause
+}
+
+// lend gives others the stage of a connection that has just fallen silent.
+func (l *loop) lend(i uint32) {
+	if l.awaiting.head != none && l.silent(i) {
+		l.takeBack(i)
+	}
 }
 
 // takeBack cancels the receive of a silent connection; listen then gives the stage back, because it is idle or because others wait.
@@ -90,7 +106,7 @@ func (l *loop) reclaimIdle() {
 		if l.now-c.heard < idleStage {
 			return // the list is in order of use
 		}
-		if l.silent(i) && !c.cancelling {
+		if l.silent(i) {
 			l.takeBack(i)
 		}
 	}

@@ -8,11 +8,11 @@ const (
 	// stallGrace is how long, in nanoseconds, somebody must have starved before others are looked at; stallQuiet how long those may then have been without
 	// progress. Progress is a megabyte: the piece of a payload that one receive brings, the part of a batch that one send carries. So a client
 	// that does move, if only 512 KiB a second, is never closed, and nobody is while there is memory for all.
-	stallGrace = int64(5e9)
+	stallGrace = int64(3e9)
 	stallQuiet = int64(2e9)
 
 	drainSilence = int64(100e6) // while draining, a connection silent for so long is closed
-	drainGrace   = int64(1e9)   // and one that goes on sending is closed after this
+	drainGrace   = int64(1e9)   // and after this no new request is taken in; a payload that is arriving is still waited for
 )
 
 type drainPhase uint8
@@ -20,7 +20,7 @@ type drainPhase uint8
 const (
 	drainNot    drainPhase = iota
 	drainRefuse            // requests in flight are answered, new ones get ESHUTDOWN
-	drainCut               // nothing more is read
+	drainCut               // what has been taken in is answered, nothing else is
 )
 
 // evictStalled closes those that others have been waiting for too long.
@@ -60,14 +60,12 @@ func (l *loop) drainTick() {
 	}
 	for i := range l.conns {
 		c := &l.conns[i]
-		if c.state != connOpen {
-			continue
-		}
-		whole := c.body == none && c.start == c.end
+		between := c.body == none && c.start == c.end
+		quiet := between && c.inflight == 0 && l.now-c.heard > drainSilence
 		switch {
-		case l.drain == drainCut && !whole:
-			l.fail(uint32(i), CloseShutdown)
-		case l.drain == drainCut, whole && c.inflight == 0 && l.now-c.heard > drainSilence:
+		case c.state == connLeaving:
+			l.touch(uint32(i)) // it may have lingered long enough
+		case c.state == connOpen && (quiet || l.drain == drainCut && c.body == none):
 			l.leave(uint32(i), CloseShutdown)
 		}
 	}

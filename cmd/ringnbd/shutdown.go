@@ -17,6 +17,9 @@ import (
 // cutPatience is how long cutting connections and letting go of the kernel may take after the shutdown timeout, before the process just ends.
 const cutPatience = 2 * time.Second
 
+// signalEcho is how long after the first signal another is taken for its echo: timeout(1) signals the process, and then its group.
+const signalEcho = 100 * time.Millisecond
+
 // catchSignals collects the signals that ask for an orderly end. Two have room, so that the second is seen whatever the first is doing.
 func catchSignals() <-chan os.Signal {
 	signals := make(chan os.Signal, 2)
@@ -26,6 +29,7 @@ func catchSignals() <-chan os.Signal {
 
 // down stops accepting, drains the engine and lets go of everything.
 func (s *server) down(signals <-chan os.Signal) error {
+	began := time.Now()
 	s.gate.Close()
 	for _, l := range s.listeners {
 		_ = l.Close() // the gate has most likely closed it already
@@ -33,13 +37,17 @@ func (s *server) down(signals <-chan os.Signal) error {
 	done := make(chan error, 1)
 	go func() { done <- s.drain() }()
 	late := time.After(s.options.shutdown + cutPatience)
-	select {
-	case err := <-done:
-		return err
-	case sig := <-signals:
-		return fmt.Errorf("ended at once by a second signal (%v); requests in flight were cut", sig)
-	case <-late:
-		return fmt.Errorf("the shutdown did not finish within %v; is a disk hanging? Data not yet flushed may be lost", s.options.shutdown)
+	for {
+		select {
+		case err := <-done:
+			return err
+		case sig := <-signals:
+			if time.Since(began) > signalEcho {
+				return fmt.Errorf("ended at once by a second signal (%v); requests in flight were cut", sig)
+			}
+		case <-late:
+			return fmt.Errorf("the shutdown did not finish within %v; is a disk hanging? Data not yet flushed may be lost", s.options.shutdown)
+		}
 	}
 }
 

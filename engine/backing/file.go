@@ -22,13 +22,14 @@ var fileSystems = map[int64]struct {
 	name             string
 	punch, zeroRange bool // in Linux 5.19 and newer
 	pageCache        bool // O_DIRECT can be set but is ignored, or has no meaning
+	local            bool // writing into the page cache waits for no network and no other process
 }{
-	unix.EXT4_SUPER_MAGIC:      {name: "ext4", punch: true, zeroRange: true},
-	unix.XFS_SUPER_MAGIC:       {name: "xfs", punch: true, zeroRange: true},
-	unix.BTRFS_SUPER_MAGIC:     {name: "btrfs", punch: true, zeroRange: true},
-	unix.F2FS_SUPER_MAGIC:      {name: "f2fs", punch: true, zeroRange: true},
-	unix.TMPFS_MAGIC:           {name: "tmpfs", punch: true, pageCache: true},
-	unix.RAMFS_MAGIC:           {name: "ramfs", pageCache: true},
+	unix.EXT4_SUPER_MAGIC:      {name: "ext4", punch: true, zeroRange: true, local: true},
+	unix.XFS_SUPER_MAGIC:       {name: "xfs", punch: true, zeroRange: true, local: true},
+	unix.BTRFS_SUPER_MAGIC:     {name: "btrfs", punch: true, zeroRange: true, local: true},
+	unix.F2FS_SUPER_MAGIC:      {name: "f2fs", punch: true, zeroRange: true, local: true},
+	unix.TMPFS_MAGIC:           {name: "tmpfs", punch: true, pageCache: true, local: true},
+	unix.RAMFS_MAGIC:           {name: "ramfs", pageCache: true, local: true},
 	unix.HUGETLBFS_MAGIC:       {name: "hugetlbfs", pageCache: true},
 	unix.OVERLAYFS_SUPER_MAGIC: {name: "overlayfs"},
 	unix.NFS_SUPER_MAGIC:       {name: "nfs"},
@@ -42,6 +43,7 @@ func (b *Backing) measureFile(st *unix.Statx_t) error {
 		return fmt.Errorf("%s: %s; use --direct auto or off", s.Path, why)
 	}
 	d.Direct = align > 0
+	d.Cached = align == 0 && local(d.FD)
 	d.Block = max(align, 1)
 	if unit := max(align, sector); d.Size%uint64(unit) != 0 {
 		repair := "repair it with: truncate -s %d " + strings.ReplaceAll(shellQuote(s.Path), "%", "%%")
@@ -173,6 +175,12 @@ func tryFallocate(fd int, mode uint32) bool {
 			return err == nil || err == unix.ENOSPC || err == unix.EDQUOT // a full file system has the operation all the same
 		}
 	}
+}
+
+// local says whether the file system keeps its data on this machine.
+func local(fd int) bool {
+	var fs unix.Statfs_t
+	return unix.Fstatfs(fd, &fs) == nil && fileSystems[int64(fs.Type)].local
 }
 
 // fileSystem names the file system of a descriptor for a message.

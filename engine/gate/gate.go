@@ -25,6 +25,8 @@ const (
 	DefaultMaxConnections = 1024
 	// slack is how many may be at the gate of a server that is full, to look around or to be told so.
 	slack = 16
+	// crowdedTimeout is how long a handshake may take when others have no place at the gate: many times what one takes.
+	crowdedTimeout = time.Second
 	// shutdownGrace is how long handshakes may go on once the gate closes: time to tell a client that is just asking.
 	shutdownGrace = 250 * time.Millisecond
 	// Waits after an accept that failed for want of descriptors or memory: doubled from the first to the last.
@@ -55,10 +57,10 @@ type Gate struct {
 
 	mu         sync.Mutex
 	listeners  map[net.Listener]struct{}
-	handshakes map[net.Conn]struct{}
-	reserved   int            // let in by admit, not adopted yet
-	closing    chan struct{}  // closed when Close begins
-	running    sync.WaitGroup // accept loops and handshakes
+	handshakes map[net.Conn]time.Time // and when each began
+	reserved   int                    // let in by admit, not adopted yet
+	closing    chan struct{}          // closed when Close begins
+	running    sync.WaitGroup         // accept loops and handshakes
 }
 
 // New makes a gate, which does nothing until Serve.
@@ -79,7 +81,7 @@ func New(c Config) *Gate {
 		config:     c,
 		notices:    notices{log: c.Log, said: map[string]*said{}},
 		listeners:  map[net.Listener]struct{}{},
-		handshakes: map[net.Conn]struct{}{},
+		handshakes: map[net.Conn]time.Time{},
 		closing:    make(chan struct{}),
 	}
 }
@@ -172,14 +174,31 @@ func (g *Gate) enter(c net.Conn) Reason {
 	switch {
 	case g.isClosing():
 		return Shutdown
-	case len(g.handshakes)+g.config.Live() >= g.config.MaxConnections+slack:
+	case len(g.handshakes)+g.config.Live() >= g.config.MaxConnections+slack && !g.displace():
 		return Crowded
 	case c.SetDeadline(time.Now().Add(g.config.HandshakeTimeout)) != nil:
 		return Broken
 	}
-	g.handshakes[c] = struct{}{}
+	g.handshakes[c] = time.Now()
 	g.running.Add(1)
 	return Transmit
+}
+
+// displace ends the oldest handshake if it has had more than its time in a crowd, so that silent connections cannot keep others out for the whole of the
+// handshake timeout.
+func (g *Gate) displace() bool {
+	var oldest net.Conn
+	for c, began := range g.handshakes {
+		if oldest == nil || began.Before(g.handshakes[oldest]) {
+			oldest = c
+		}
+	}
+	if oldest == nil || time.Since(g.handshakes[oldest]) < crowdedTimeout {
+		return false
+	}
+	oldest.SetDeadline(time.Now())
+	delete(g.handshakes, oldest)
+	return true
 }
 
 // leave takes a connection from the handshakes.
