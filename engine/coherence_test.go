@@ -72,3 +72,68 @@ func TestOverlappingWritesStayInOrder(t *testing.T) {
 		}
 	}
 }
+
+// TestZeroesDoNotOvertakeTheirFollowers: a long WRITE_ZEROES that does not begin on a block gives up its range slice by slice; a write to its first bytes that
+// arrived behind it must stay.
+func TestZeroesDoNotOvertakeTheirFollowers(t *testing.T) {
+	const length = 100 << 20
+	for name, d := range map[string]*Device{"file": fileDevice(t, 128<<20, unix.O_DIRECT), "memory": memoryDevice(t, 128<<20)} {
+		for _, flags := range []uint16{0, proto.CmdFlagFastZero} {
+			e := startEngine(t, 2, d)
+			c := connect(t, e, 0)
+			for round := range 5 {
+				data := bytes.Repeat([]byte{byte('A' + round)}, 100)
+				c.send(proto.Request{Cookie: 1, Command: proto.CmdWriteZeroes, Flags: flags, Offset: 100, Length: length}, nil)
+				c.send(proto.Request{Cookie: 2, Command: proto.CmdWrite, Offset: 100, Length: 100}, data)
+				for range 2 {
+					if _, errno := c.reply(nil); errno != proto.Success {
+						t.Fatal(errno)
+					}
+				}
+				got := make([]byte, 100)
+				if errno := c.call(proto.CmdRead, 0, 100, 100, got); errno != proto.Success || !bytes.Equal(got, data) {
+					t.Fatalf("%s, flags %#x, round %d: earlier zeroes stand where a later write should (%v): %q", name, flags, round, errno, got[:10])
+				}
+			}
+		}
+	}
+}
+
+// TestFlushesOfTwoLoopsTakeTurns: only one fsync of a device is in flight, so that of several loops none can be told success by a kernel that has told the error to
+// another. Here the rule itself: many flushes on two loops, all answered, and never two at once.
+func TestFlushesOfTwoLoopsTakeTurns(t *testing.T) {
+	d := fileDevice(t, 1<<20, unix.O_DIRECT)
+	e := startEngine(t, 2, d)
+	var done sync.WaitGroup
+	for range 6 {
+		c := connect(t, e, 0)
+		done.Add(1)
+		go func() {
+			defer done.Done()
+			for i := range 100 {
+				if e1, e2 := c.call(proto.CmdWrite, 0, uint64(i)*512, 512, make([]byte, 512)), c.call(proto.CmdFlush, 0, 0, 0, nil); e1 != proto.Success || e2 != proto.Success {
+					t.Errorf("%v %v", e1, e2)
+				}
+			}
+		}()
+	}
+	overlap := make(chan int32)
+	stop := make(chan struct{})
+	go func() {
+		var most int32
+		for {
+			select {
+			case <-stop:
+				overlap <- most
+				return
+			default:
+				most = max(most, d.busy.Load())
+			}
+		}
+	}()
+	done.Wait()
+	close(stop)
+	if most := <-overlap; most != 1 {
+		t.Errorf("%d fsyncs were in flight at once, want 1", most)
+	}
+}

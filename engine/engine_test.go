@@ -245,3 +245,28 @@ func TestDrain(t *testing.T) {
 		t.Fatal("a draining engine took another connection")
 	}
 }
+
+// TestDrainWaitsForAPayload: a request that was taken in before the shutdown is served, however long its payload takes within the timeout.
+func TestDrainWaitsForAPayload(t *testing.T) {
+	e := startEngine(t, 1, memoryDevice(t, 16<<20))
+	c := connect(t, e, 0)
+	payload := bytes.Repeat([]byte{7}, 8<<20)
+	c.send(proto.Request{Cookie: 5, Command: proto.CmdWrite, Length: uint64(len(payload))}, payload[:4<<20])
+	for deadline := time.Now().Add(5 * time.Second); e.Counters().Requests[proto.CmdWrite] == 0; {
+		if time.Now().After(deadline) {
+			t.Fatal("the request was not taken in")
+		}
+	}
+	drained := make(chan error)
+	go func() { drained <- e.Drain(20 * time.Second) }()
+	time.Sleep(time.Duration(drainGrace) + 300*time.Millisecond)
+	if _, err := c.fd.Write(payload[4<<20:]); err != nil {
+		t.Fatal(err)
+	}
+	if cookie, errno := c.reply(nil); cookie != 5 || errno != proto.Success {
+		t.Fatalf("cookie %d: %v", cookie, errno)
+	}
+	if err := <-drained; err != nil {
+		t.Fatal(err)
+	}
+}
