@@ -56,6 +56,7 @@ var forbidden = map[string]map[string]string{
 	"engine/gate":    {"unsafe": "only engine/uring", "ringnbd/engine/uring": "the gate speaks to the engine, not to the ring"},
 	"engine/backing": {"unsafe": "only engine/uring", "net": "what stands behind an export here is local"},
 	"cmd/ringnbd":    {"unsafe": "only engine/uring", "github.com/pawelgaczynski/giouring": "only engine/uring"},
+	"bench/load":     {"unsafe": "only engine/uring", "github.com/pawelgaczynski/giouring": "only engine/uring"},
 	"bench":          {"unsafe": "only engine/uring", "github.com/pawelgaczynski/giouring": "only engine/uring"},
 }
 

@@ -1,0 +1,374 @@
+// A client is the peer on the other end of a socket: it composes requests, pushes them through the wire in pieces, takes replies apart as they come, and
+// leaves in one of several ways, some of them rude.
+//
+// Invariant: flight holds every request of the connection whose first byte was composed and whose reply has not been seen; line holds those of them that are not
+// sent completely, in order.
+
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+
+	"ringnbd/proto"
+)
+
+type client struct {
+	world  *World
+	id     int
+	rng    *rand.Rand
+	habit  habit
+	export int
+	model  *model
+	sock   *socket
+	conn   uint32
+
+	out    []byte // composed and not sent
+	sent   uint64 // bytes sent on this connection
+	line   []*request
+	flight []*request
+	order  uint32
+	asked  int
+	got    uint64 // bytes received on this connection
+
+	head    []byte   // of the reply that is arriving
+	reading *request // whose data is arriving
+	data    []byte
+
+	readAt, sendAt uint64 // instants before which it does neither
+	parted         bool   // said its last word
+	deserted       bool   // found that nobody listens
+	partEnd        uint64 // for partings with a message: position in the stream of its end
+	excused        string // why the server may close or stay silent from now on
+}
+
+// connect opens a connection to one of the exports, if a loop has room for it.
+func (c *client) connect() bool {
+	w := c.world
+	at := w.emptiest()
+	if at < 0 {
+		return false
+	}
+	c.export = c.rng.IntN(len(w.Plan.Exports))
+	w.conns++
+	*c = client{world: w, id: c.id, rng: c.rng, export: c.export, model: w.models[c.export], conn: w.conns}
+	c.habit = drawHabit(c.rng, &w.Plan.Exports[c.export], min(w.left, 120))
+	if w.Plan.Siege {
+		c.habit.besiege(c.rng)
+	}
+	if h := &c.habit; w.Plan.Flushes {
+		h.commands, h.large = [4]int{1, 5, 3, 0}, 0
+	}
+	if h := &c.habit; w.Plan.Deep {
+		h.small, h.depth, h.requests, h.commands, h.large = true, 300, 600, [4]int{9, 2, 0, 0}, 0
+		h.partAt = 0
+	}
+	c.sock = w.newSocket(c)
+	w.note("adopt", "client connection fd loop export", int64(c.id), int64(c.conn), int64(c.sock.fd), int64(at), int64(c.export))
+	w.loops[at].Adopt(c.sock.fd, c.export)
+	return true
+}
+
+// excuse: something happened to the connection for which the server is not to blame.
+func (c *client) excuse(why string) {
+	if c != nil && c.excused == "" {
+		c.excused = why
+	}
+}
+
+// step lets the client do one thing; false if there is nothing that it can do now.
+func (c *client) step() bool {
+	w := c.world
+	if c.sock == nil {
+		if w.left <= 0 || w.calm || w.draining {
+			return false
+		}
+		return c.connect()
+	}
+	if c.rng.IntN(2) == 0 {
+		return c.receive() || c.speak()
+	}
+	return c.speak() || c.receive()
+}
+
+// speak composes, sends, or parts.
+func (c *client) speak() bool {
+	w := c.world
+	if c.parted || c.deserted || c.sendAt > w.clock {
+		return false
+	}
+	if len(c.out) == 0 {
+		return c.more()
+	}
+	return c.push()
+}
+
+// more composes the next request, or the client's last words.
+func (c *client) more() bool {
+	w := c.world
+	if c.asked >= c.habit.requests || w.left <= 0 || w.calm {
+		c.farewell()
+		return true
+	}
+	if len(c.flight) >= c.habit.depth {
+		return false
+	}
+	if len(c.flight) == 0 && chance(c.rng, c.habit.lull) {
+		w.mark(Lulled)
+		c.sendAt = w.clock + c.rng.Uint64N(4e9)
+		return true
+	}
+	batch := 1 + c.rng.IntN(min(8, c.habit.depth)) // several in one piece, as a busy client sends them
+	for range batch {
+		c.compose(c.habit.draw(c.rng, &w.Plan.Exports[c.export]))
+	}
+	return true
+}
+
+// compose appends a request to what is to be sent.
+func (c *client) compose(q proto.Request) *request {
+	w := c.world
+	w.left--
+	c.asked++
+	c.order++
+	w.ids++
+	r := &request{Request: q, id: w.ids, conn: c.conn, order: c.order}
+	r.rule(&w.Plan.Exports[c.export].Facts)
+	r.blank = q.Command == proto.CmdDisc
+	at := len(c.out)
+	c.out = append(c.out, make([]byte, proto.RequestSize)...)
+	proto.PutRequest(c.out[at:], &q)
+	if q.Command == proto.CmdWrite && !r.fatal {
+		at = len(c.out)
+		c.out = append(c.out, make([]byte, q.Length)...)
+		fill(c.out[at:], r.id, q.Offset)
+	}
+	r.end = c.sent + uint64(len(c.out))
+	c.line = append(c.line, r)
+	if !r.blank {
+		c.flight = append(c.flight, r)
+		w.requests = append(w.requests, r)
+	}
+	w.note("compose", "connection id command flags offset length", int64(c.conn), int64(r.id), int64(q.Command), int64(q.Flags), int64(q.Offset), int64(q.Length))
+	return r
+}
+
+// push sends some of what was composed.
+func (c *client) push() bool {
+	w, s := c.world, c.sock
+	if s.dead || s.shut || s.closed { // the client's kernel answers with an error or a reset: nobody listens any more
+		c.deserted = true
+		return true
+	}
+	n := min(len(c.out), s.in.room())
+	if c.habit.segment > 0 {
+		n = min(n, 1+c.rng.IntN(max(c.habit.segment, len(c.out)/64)))
+	}
+	for _, stop := range [2]uint64{c.habit.stallAt, c.habit.partAt} {
+		if stop > c.sent {
+			n = min(n, int(min(stop-c.sent, 1<<30)))
+		}
+	}
+	if n == 0 {
+		return false
+	}
+	for _, r := range c.line {
+		if r.begun == 0 {
+			r.begun, r.begunAt = w.tick, w.clock
+		}
+		if r.end >= c.sent+uint64(n) {
+			break
+		}
+	}
+	s.in.send(w, c.out[:n])
+	c.out = c.out[n:]
+	c.sent += uint64(n)
+	for len(c.line) > 0 && c.line[0].end <= c.sent {
+		r := c.line[0]
+		c.line = c.line[1:]
+		c.complete(r)
+	}
+	if len(c.out) == 0 {
+		c.out = nil
+	}
+	if c.habit.sendNap > 0 {
+		c.sendAt = w.clock + c.rng.Uint64N(c.habit.sendNap)
+	}
+	c.milestones()
+	return true
+}
+
+// milestones are the places in the stream where something is to happen.
+func (c *client) milestones() {
+	w := c.world
+	if c.habit.stallAt == c.sent && !w.calm {
+		if len(c.out) > 0 {
+			w.mark(Stalled)
+			c.excuse("stalled for long")
+		}
+		c.sendAt = w.clock + c.habit.stall
+	}
+	if c.habit.partAt == c.sent && c.partEnd == 0 {
+		if h := &c.habit; h.partHeader && len(c.line) > 0 { // rather inside the next header, which is small and seldom hit by chance
+			h.partHeader, h.partAt = false, c.line[0].end+1+c.rng.Uint64N(proto.RequestSize-1)
+		} else {
+			c.part()
+		}
+	}
+	if c.sock != nil && c.partEnd != 0 && len(c.out) == 0 {
+		c.parted = true
+	}
+}
+
+// complete: the last byte of a request is on the wire; from here on the server may have done it.
+func (c *client) complete(r *request) {
+	w := c.world
+	r.sent, r.sentAt = w.note("sent", "connection id", int64(c.conn), int64(r.id)), w.clock
+	if r.fatal {
+		w.mark(Oversize)
+		c.excuse("announced an endless payload")
+		c.parted = true
+		return
+	}
+	if !r.valid() {
+		return
+	}
+	if r.changes() && r.Length > 0 && c.model.disk.plan.Backing != Null {
+		w.crossings(c, r)
+		c.model.submit(r)
+	}
+}
+
+// receive takes what has arrived.
+func (c *client) receive() bool {
+	w, s := c.world, c.sock
+	if c.readAt > w.clock {
+		return false
+	}
+	n := s.out.arrived
+	if n == 0 {
+		if s.dead || s.flung || s.out.atEnd() {
+			c.over()
+			return true
+		}
+		return false
+	}
+	if c.habit.sip > 0 && !w.calm {
+		n = min(n, 1+c.rng.IntN(max(c.habit.sip, n/16)))
+	}
+	if c.habit.readNap > 0 && !w.calm {
+		c.readAt = w.clock + c.rng.Uint64N(c.habit.readNap)
+	}
+	if c.got += uint64(n); c.habit.sulkAt > 0 && c.got >= c.habit.sulkAt && !w.calm {
+		c.excuse("did not read for long")
+		c.habit.sulkAt, c.readAt = 0, w.clock+c.habit.stall
+	}
+	for b := s.out.take(n); len(b) > 0; {
+		if c.reading != nil {
+			k := min(len(b), int(c.reading.Length)-len(c.data))
+			c.data, b = append(c.data, b[:k]...), b[k:]
+		} else {
+			k := min(len(b), proto.SimpleReplySize-len(c.head))
+			c.head, b = append(c.head, b[:k]...), b[k:]
+		}
+		c.digest()
+	}
+	return true
+}
+
+// digest looks at a reply when its header, and again when its data is complete.
+func (c *client) digest() {
+	w := c.world
+	if c.reading == nil && len(c.head) == proto.SimpleReplySize {
+		cookie, e, err := proto.ParseSimpleReply(c.head)
+		if err != nil {
+			w.fail("connection %d got % x instead of a reply", c.conn, c.head)
+		}
+		c.head = c.head[:0]
+		r := c.match(cookie, e)
+		r.answered = w.note("answer", "connection id errno", int64(c.conn), int64(r.id), int64(e))
+		c.judge(r, e)
+		if r.Command == proto.CmdRead && e == proto.Success {
+			c.reading, c.data = r, make([]byte, 0, r.Length)
+		}
+	}
+	if r := c.reading; r != nil && len(c.data) == int(r.Length) {
+		for _, o := range w.requests {
+			if o.changes() && o.valid() && o.sent != 0 && (o.answered == 0 || o.answered > r.sent) && o.overlaps(r) {
+				w.mark(ReadDuringWrite)
+				break
+			}
+		}
+		if r.Length > pieceSize {
+			w.mark(LargeRequest)
+		}
+		c.reading = nil
+		if r.Length > 0 {
+			c.model.read(r, c.data)
+		}
+		c.data = nil
+	}
+}
+
+// match finds the request that a reply is for. Cookies are unique, except those of flushes that twins share: of these a success is taken to be the oldest's, and an
+// error the newest's, which asks least of the server.
+func (c *client) match(cookie uint64, e proto.Errno) *request {
+	at := -1
+	for i, r := range c.flight {
+		if r.Cookie == cookie && r.sent != 0 && (at < 0 || e != proto.Success) {
+			at = i
+		}
+	}
+	for i, r := range c.flight { // a refusal may come before the last byte was sent
+		if at < 0 && r.Cookie == cookie && r.begun != 0 {
+			at = i
+		}
+	}
+	if at >= 0 {
+		r := c.flight[at]
+		c.flight = append(c.flight[:at], c.flight[at+1:]...)
+		return r
+	}
+	c.world.fail("connection %d got a reply (%v) with cookie %#x, which belongs to no request in flight", c.conn, e, cookie)
+	return nil
+}
+
+// over: the server, or the network, has ended the connection.
+func (c *client) over() {
+	w := c.world
+	if c.excused == "" && w.draining {
+		c.excused = "the server shuts down"
+	}
+	if c.excused == "" && c.slow() {
+		c.excused = "too slow"
+	}
+	if c.excused == "" && (!c.parted || len(c.flight) > 0) {
+		why := "although the client had not finished"
+		if len(c.flight) > 0 {
+			why = fmt.Sprintf("with %d requests unanswered, the first: %v", len(c.flight), c.flight[0])
+		}
+		w.fail("the server closed connection %d (parting: %t, DISC or half-close at %d, sent %d) %s", c.conn, c.parted, c.partEnd, c.sent, why)
+	}
+	if len(c.head) > 0 && c.excused == "" {
+		w.fail("the server closed connection %d in the middle of a reply", c.conn)
+	}
+	c.drop()
+}
+
+// slow: one of its requests has been under way so long that the server may have evicted it.
+func (c *client) slow() bool {
+	for _, r := range c.flight {
+		if r.begun != 0 && c.world.clock-r.begunAt > 4e9 {
+			return true
+		}
+	}
+	return false
+}
+
+// drop forgets the connection; the client may make another.
+func (c *client) drop() {
+	c.sock.clientClose()
+	c.sock.peer = nil
+	c.world.note("gone", "client connection unanswered", int64(c.id), int64(c.conn), int64(len(c.flight)))
+	c.sock, c.out, c.line, c.flight, c.reading, c.head = nil, nil, nil, nil, nil, nil
+}

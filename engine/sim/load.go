@@ -1,0 +1,204 @@
+// What a client asks for, and how it behaves while it asks. A habit is drawn per client; requests are drawn from it.
+
+package sim
+
+import (
+	"math/rand/v2"
+
+	"ringnbd/proto"
+)
+
+// parting is how a connection ends from the client's side.
+type parting uint8
+
+const (
+	partDisc      parting = iota // NBD_CMD_DISC with requests in flight, then waits for the end
+	partHalfClose                // ends its sending side and reads on
+	partClose                    // closes, at whatever byte
+	partReset                    // resets, at whatever byte
+	partGarbage                  // sends something that is no request
+	partOversize                 // announces a payload that is longer than anybody would drain
+	partings
+)
+
+// habit is how a client behaves on one connection.
+type habit struct {
+	depth      int // requests in flight
+	requests   int // on this connection
+	segment    int // most bytes it sends at once; 0: what fits
+	sip        int // most bytes it reads at once; 0: what is there
+	sendNap    uint64
+	readNap    uint64 // longest pause between two reads
+	unaligned  int    // 1/1000
+	wild       int    // 1/1000: requests that are wrong in some way
+	lull       int    // 1/1000: a long silence before a request, when nothing is in flight
+	small      bool   // a sector at most
+	large      int    // 1/1000: as long as is allowed
+	window     uint64 // bytes that most requests fall into; 0: the whole disk
+	start      uint64 // of the window
+	commands   [4]int // weights of READ, WRITE, FLUSH, and TRIM or WRITE_ZEROES
+	parting    parting
+	partAt     uint64 // stream position of the parting, if it happens inside; 0: after the last request
+	partHeader bool   // inside a header
+	stallAt    uint64 // stream position at which it stops for long; 0: never
+	stall      uint64
+	sulkAt     uint64 // bytes of replies after which it reads nothing for as long; 0: never
+	twins      bool   // uses one cookie for all flushes
+}
+
+func drawHabit(r *rand.Rand, e *ExportPlan, requests int) habit {
+	h := habit{
+		depth:     []int{1, 2, 4, 8, 16, 64, 300}[r.IntN(7)],
+		requests:  1 + r.IntN(max(1, requests)),
+		unaligned: []int{0, 200, 900}[r.IntN(3)],
+		wild:      []int{0, 30, 300}[r.IntN(3)],
+		large:     []int{0, 10, 300}[r.IntN(3)],
+		commands:  [4]int{r.IntN(10), r.IntN(10), r.IntN(3), r.IntN(3)},
+		parting:   parting(r.IntN(int(partings))),
+		twins:     r.IntN(10) == 0,
+		lull:      []int{0, 0, 0, 100}[r.IntN(4)],
+	}
+	h.commands[r.IntN(2)]++
+	if r.IntN(6) == 0 { // mostly long TRIM and WRITE_ZEROES, with writes in their way
+		h.commands, h.large = [4]int{2, 5, 1, 10}, 500
+	}
+	if r.IntN(3) == 0 {
+		h.segment = 1 + r.IntN([]int{2, 40, 5000}[r.IntN(3)])
+	}
+	if r.IntN(4) == 0 {
+		h.sip = 1 + r.IntN([]int{20, 5000, 100000}[r.IntN(3)])
+		h.readNap = uint64(r.IntN(1e6))
+	}
+	if r.IntN(2) == 0 {
+		h.window = min(e.Size, []uint64{4096, 16384, 100000}[r.IntN(3)])
+		if r.IntN(2) == 0 { // half of these share the same place
+			h.start = r.Uint64N(e.Size - h.window + 1)
+		}
+	}
+	if r.IntN(2) == 0 {
+		h.partAt, h.partHeader = 1+r.Uint64N(uint64(h.requests)*2000), r.IntN(3) == 0
+	} else {
+		h.parting = []parting{partDisc, partHalfClose, partClose}[r.IntN(3)]
+	}
+	if r.IntN(10) == 0 {
+		h.stallAt, h.stall = 1+r.Uint64N(uint64(h.requests)*2000), uint64(60e9)
+	}
+	return h
+}
+
+// besiege makes a client one of those that take memory and keep it: most of a long payload is sent, or long replies are asked for and not read.
+func (h *habit) besiege(r *rand.Rand) {
+	if r.IntN(3) == 0 {
+		return
+	}
+	h.large, h.partAt, h.stall = 800, 0, 600e9
+	if r.IntN(2) == 0 {
+		h.commands, h.stallAt = [4]int{1, 9, 0, 0}, 1+r.Uint64N(3<<20)
+	} else {
+		h.commands, h.sulkAt, h.depth = [4]int{9, 1, 0, 0}, 1+r.Uint64N(1<<20), 8
+	}
+}
+
+// draw makes the next request, valid or not.
+func (h *habit) draw(r *rand.Rand, e *ExportPlan) proto.Request {
+	q := proto.Request{Cookie: r.Uint64()}
+	switch n := r.IntN(h.commands[0] + h.commands[1] + h.commands[2] + h.commands[3]); {
+	case n < h.commands[0]:
+		q.Command = proto.CmdRead
+	case n < h.commands[0]+h.commands[1]:
+		q.Command = proto.CmdWrite
+	case n < h.commands[0]+h.commands[1]+h.commands[2]:
+		q.Command = proto.CmdFlush
+	case r.IntN(2) == 0:
+		q.Command = proto.CmdTrim
+	default:
+		q.Command = proto.CmdWriteZeroes
+		q.Flags |= []uint16{0, 0, proto.CmdFlagNoHole}[r.IntN(3)]
+		if e.Flags&proto.FlagSendFastZero != 0 && r.IntN(3) == 0 {
+			q.Flags |= proto.CmdFlagFastZero
+		}
+	}
+	if r.IntN(5) == 0 {
+		q.Flags |= proto.CmdFlagFUA
+	}
+	if q.Command != proto.CmdFlush {
+		h.place(r, e, &q)
+	}
+	if chance(r, h.wild) {
+		spoil(r, e, &q)
+	} else if h.twins && q.Command == proto.CmdFlush {
+		q.Cookie = 0
+	}
+	return q
+}
+
+// place chooses offset and length inside the export.
+func (h *habit) place(r *rand.Rand, e *ExportPlan, q *proto.Request) {
+	lo, hi := uint64(0), e.Size
+	if h.window > 0 && r.IntN(10) != 0 {
+		lo, hi = h.start, h.start+h.window
+	}
+	q.Offset = lo + r.Uint64N(hi-lo)
+	most := e.Size - q.Offset
+	if q.Command == proto.CmdRead || q.Command == proto.CmdWrite {
+		limit := uint64(e.MaxPayload)
+		if limit == 0 {
+			limit = 32 << 20
+		}
+		most = min(most, limit)
+	}
+	switch n := r.IntN(10); {
+	case chance(r, h.large):
+		q.Offset = r.Uint64N(max(1, e.Size-min(e.Size, most))+1) / 4096 * 4096
+		q.Length = min(most, e.Size-q.Offset)
+	case n == 0:
+		q.Length = uint64(r.IntN(3))
+	case n < 4:
+		q.Length = 1 + r.Uint64N(700)
+	case n < 8:
+		q.Length = 512 << r.IntN(6)
+	default:
+		q.Length = 1 + r.Uint64N(70000)
+	}
+	if h.small {
+		q.Length = min(q.Length, sectorSize)
+	}
+	q.Length = min(q.Length, most)
+	unit := uint64(max(e.MinBlock, 1))
+	if !chance(r, h.unaligned) {
+		unit = max(unit, uint64([]int{512, 4096}[r.IntN(2)]))
+	}
+	if e.Size%unit == 0 || unit == uint64(e.MinBlock) {
+		q.Offset -= q.Offset % unit
+		q.Length = min((q.Length+unit-1)/unit*unit, most/unit*unit)
+	}
+}
+
+// spoil makes a request wrong, or strange.
+func spoil(r *rand.Rand, e *ExportPlan, q *proto.Request) {
+	switch r.IntN(9) {
+	case 0:
+		q.Offset = e.Size - min(e.Size, r.Uint64N(100))
+	case 1:
+		q.Offset = []uint64{e.Size, e.Size + 1, 1 << 63, 1<<64 - 1, 1<<64 - 512}[r.IntN(5)]
+	case 2:
+		q.Flags |= 1 << r.IntN(16)
+	case 3:
+		q.Command = []uint16{5, 7, 8, 9, 100, 0xffff}[r.IntN(6)]
+	case 4:
+		q.Length += 1 + r.Uint64N(9)
+	case 5:
+		q.Offset++
+	case 6:
+		q.Length = 0
+	case 7:
+		if q.Command == proto.CmdRead || q.Command > proto.CmdWrite {
+			q.Length = []uint64{1<<32 - 1, 32<<20 + 1, 1 << 31}[r.IntN(3)]
+		} else {
+			q.Length = e.Size + 1 // a payload that must be drained
+		}
+	default:
+		q.Flags |= proto.CmdFlagFUA
+	}
+	q.Length = min(q.Length, 1<<32-1)
+}

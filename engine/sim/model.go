@@ -1,0 +1,326 @@
+// The model knows, for every byte of a disk, which requests may have written what is there. It never says what a byte is, only what it may be: requests in
+// flight may or may not have happened, failed ones may have happened in part, and of two that overlap the protocol's promises say which is the last.
+//
+// The disk is cut into stretches with the same candidates. A candidate is dead once a later write to the same bytes was answered: no read sent after that may
+// see it. It is gone once such a write is durable: not even a power cut may bring it back.
+//
+// Invariant: the stretches cover the disk without gap or overlap, in order; no stretch is without a candidate that is not gone.
+
+package sim
+
+import (
+	"bytes"
+	"fmt"
+
+	"ringnbd/proto"
+)
+
+type candidate struct {
+	w    *request
+	dead uint64 // tick; 0 = may be seen
+	gone bool
+}
+
+type stretch struct {
+	lo, hi uint64
+	who    []candidate
+}
+
+type model struct {
+	world     *World
+	size      uint64
+	disk      *Disk
+	stretches []stretch
+	volatile  []*request // changes that were answered with success and are not known to be durable
+	failed    uint64     // tick of the first flush that a client saw failing
+}
+
+func (w *World) newModel(d *Disk) *model {
+	m := &model{world: w, size: d.plan.Size, disk: d}
+	data := d.plan.Size - d.plan.Sparse
+	m.stretches = append(m.stretches, stretch{lo: 0, hi: data, who: []candidate{{w: &request{durable: true}}}})
+	if data < m.size {
+		m.stretches = append(m.stretches, stretch{lo: data, hi: m.size, who: []candidate{{w: &request{durable: true, zero: true}}}})
+	}
+	return m
+}
+
+// find is the index of the stretch that holds the byte at off.
+func (m *model) find(off uint64) int {
+	lo, hi := 0, len(m.stretches)
+	for hi-lo > 1 {
+		if mid := (lo + hi) / 2; m.stretches[mid].lo <= off {
+			lo = mid
+		} else {
+			hi = mid
+		}
+	}
+	return lo
+}
+
+// cut makes a boundary at off.
+func (m *model) cut(off uint64) {
+	if off == 0 || off >= m.size {
+		return
+	}
+	i := m.find(off)
+	if s := m.stretches[i]; s.lo != off {
+		m.stretches = append(m.stretches, stretch{})
+		copy(m.stretches[i+1:], m.stretches[i:])
+		m.stretches[i].hi = off
+		m.stretches[i+1].lo = off
+		m.stretches[i+1].who = append([]candidate(nil), s.who...)
+	}
+}
+
+// each calls visit for the stretches of [lo, hi), whose boundaries are cut.
+func (m *model) each(lo, hi uint64, visit func(*stretch)) {
+	if lo >= hi {
+		return
+	}
+	for i := m.find(lo); i < len(m.stretches) && m.stretches[i].lo < hi; i++ {
+		visit(&m.stretches[i])
+	}
+}
+
+// submit: from now on the disk may hold what r writes.
+func (m *model) submit(r *request) {
+	m.cut(r.Offset)
+	m.cut(r.hi())
+	m.each(r.Offset, r.hi(), func(s *stretch) { s.who = append(s.who, candidate{w: r}) })
+}
+
+// commit: r was answered with success, so what came before it on the same bytes can not be read any more. A TRIM leaves that open.
+func (m *model) commit(r *request) {
+	if r.Command != proto.CmdTrim {
+		m.each(r.Offset, r.hi(), func(s *stretch) { m.kill(s, r) })
+	}
+	if r.Flags&proto.CmdFlagFUA != 0 {
+		m.world.mark(FuaCovered)
+		m.harden(r)
+	} else {
+		m.volatile = append(m.volatile, r)
+	}
+}
+
+// kill ends the candidates that w has certainly overwritten, and forgets those that nobody can ever see again.
+func (m *model) kill(s *stretch, w *request) {
+	keep := s.who[:0]
+	oldest := m.world.oldestRead()
+	for _, c := range s.who {
+		if c.w != w && c.dead == 0 && before(c.w, w) {
+			c.dead = m.world.tick
+		}
+		if c.dead == 0 || !c.gone || c.dead >= oldest {
+			keep = append(keep, c)
+		}
+	}
+	s.who = keep
+}
+
+// harden: r is on stable storage, and nothing that came before it on the same bytes may come back.
+func (m *model) harden(r *request) {
+	if r.durable {
+		return
+	}
+	r.durable = true
+	if r.Command == proto.CmdTrim {
+		return
+	}
+	m.each(r.Offset, r.hi(), func(s *stretch) {
+		for i := range s.who {
+			if c := &s.who[i]; c.w != r && before(c.w, r) {
+				c.gone = true
+			}
+		}
+	})
+}
+
+// flushed: a FLUSH sent at the given tick was answered with success, so every change answered before it was sent is durable.
+func (m *model) flushed(sent uint64) {
+	keep := m.volatile[:0]
+	for _, r := range m.volatile {
+		if r.answered < sent {
+			m.world.mark(FlushCovered)
+			m.harden(r)
+		} else {
+			keep = append(keep, r)
+		}
+	}
+	m.volatile = keep
+}
+
+// lose: the file was cut off at length. What lay behind reads as zeroes, once a write has made the file longer again; later writes come after the cut.
+func (m *model) lose(length uint64) {
+	m.world.conns++
+	cut := &request{Request: proto.Request{Offset: length, Length: m.size - length}, zero: true, conn: m.world.conns, sent: m.world.tick, answered: m.world.tick}
+	m.submit(cut)
+}
+
+// content is what a request writes to the bytes at off; scratch holds it.
+func (r *request) content(scratch []byte, off uint64) []byte {
+	if r.zero {
+		clear(scratch)
+	} else {
+		fill(scratch, r.id, off)
+	}
+	return scratch
+}
+
+// sight is what a check learnt: the bytes of [lo, hi) are those of w and of nobody else.
+type sight struct {
+	lo, hi uint64
+	w      *request
+}
+
+// check compares bytes found at off with the candidates that allowed lets through, sector by sector: within a sector a disk does not mix. It gives the place of
+// the first sector that nobody can have written, and passes on what it learns from the others.
+func (m *model) check(off uint64, found []byte, allowed func(*candidate) bool, learn func(sight)) (bad uint64, ok bool) {
+	var scratch [sectorSize]byte
+	for i := m.find(off); len(found) > 0; i++ {
+		s := &m.stretches[i]
+		for off < s.hi && len(found) > 0 {
+			n := min(s.hi-off, sectorSize-off%sectorSize, uint64(len(found)))
+			matches, who := 0, 0
+			for j := range s.who {
+				if c := &s.who[j]; allowed(c) && bytes.Equal(c.w.content(scratch[:n], off), found[:n]) {
+					matches, who = matches+1, j
+				}
+			}
+			if matches == 0 && !m.torn(s, off, found[:n], allowed) {
+				return off, false
+			}
+			if matches == 1 && learn != nil && !s.trimmed() {
+				learn(sight{off, off + n, s.who[who].w})
+			}
+			off, found = off+n, found[n:]
+		}
+	}
+	return 0, true
+}
+
+// torn: the bytes are a mixture of a kind that this export may show.
+func (m *model) torn(s *stretch, off uint64, found []byte, allowed func(*candidate) bool) bool {
+	switch p := m.disk.plan; {
+	case p.Backing == Memory: // is sent as it is, while others write to it
+		return s.scattered(off, found, allowed)
+	case p.Block == 1:
+		return s.spliced(off, found, allowed)
+	}
+	return false
+}
+
+// scattered: every byte is from some candidate.
+func (s *stretch) scattered(off uint64, found []byte, allowed func(*candidate) bool) bool {
+	var scratch, known [sectorSize]byte
+	for i := range s.who {
+		if c := &s.who[i]; allowed(c) {
+			for j, b := range c.w.content(scratch[:len(found)], off) {
+				if b == found[j] {
+					known[j] = 1
+				}
+			}
+		}
+	}
+	return bytes.IndexByte(known[:len(found)], 0) < 0
+}
+
+// spliced: the front of the bytes is from one candidate and the rest from another. On a buffered file that may be: the engine cuts long requests into pieces at
+// whatever byte they come to.
+func (s *stretch) spliced(off uint64, found []byte, allowed func(*candidate) bool) bool {
+	var scratch [sectorSize]byte
+	front, back := 0, 0
+	for i := range s.who {
+		if c := &s.who[i]; allowed(c) {
+			b := c.w.content(scratch[:len(found)], off)
+			n := 0
+			for n < len(b) && b[n] == found[n] {
+				n++
+			}
+			front = max(front, n)
+			for n = 0; n < len(b) && b[len(b)-1-n] == found[len(b)-1-n]; {
+				n++
+			}
+			back = max(back, n)
+		}
+	}
+	return front+back >= len(found)
+}
+
+// read compares what a READ brought with what it may have seen: the candidates that were alive at some moment between its last byte and its reply. What it saw
+// stays: no later read may go back behind it.
+func (m *model) read(r *request, data []byte) {
+	var seen []sight
+	end := r.answered
+	if m.disk.plan.Backing == Memory { // is sent as it is: what is written while it is on its way may still be seen
+		end = m.world.tick
+	}
+	bad, ok := m.check(r.Offset, data,
+		func(c *candidate) bool { return (c.dead == 0 || c.dead > r.sent) && c.w.sent <= end },
+		func(s sight) {
+			if n := len(seen); n > 0 && seen[n-1].w == s.w && seen[n-1].hi == s.lo {
+				seen[n-1].hi = s.hi
+			} else {
+				seen = append(seen, s)
+			}
+		})
+	if !ok {
+		at := bad - r.Offset
+		m.wrong("a read saw", r, bad, data[at:min(at+sectorSize, uint64(len(data)))])
+	}
+	for i, s := range seen {
+		if s.w.answered != 0 || s.w.conn == 0 {
+			continue // what it overwrote is dead already
+		}
+		if i > 0 && seen[i-1].hi == s.lo || i+1 < len(seen) && seen[i+1].lo == s.hi {
+			m.world.mark(ReadMixed)
+		}
+		m.cut(s.lo)
+		m.cut(s.hi)
+		m.each(s.lo, s.hi, func(t *stretch) { m.kill(t, s.w) })
+	}
+}
+
+// trimmed: a TRIM may have been here, so that what a read finds need not be found again.
+func (s *stretch) trimmed() bool {
+	for i := range s.who {
+		if s.who[i].w.Command == proto.CmdTrim {
+			return true
+		}
+	}
+	return false
+}
+
+// compare checks the whole disk as it is now (crashed: as a power cut left it).
+func (m *model) compare(image []byte, crashed bool) {
+	what, allowed := "the disk holds", func(c *candidate) bool { return c.dead == 0 }
+	if crashed {
+		what, allowed = "after a crash the disk holds", func(c *candidate) bool { return !c.gone }
+	}
+	if bad, ok := m.check(0, image, allowed, nil); !ok {
+		m.wrong(what, nil, bad, image[bad:min(bad+sectorSize, uint64(len(image)))])
+	}
+}
+
+// wrong ends the run and says whose bytes were found, and whose were expected.
+func (m *model) wrong(what string, r *request, off uint64, found []byte) {
+	w := m.world
+	s := &m.stretches[m.find(off)]
+	found = found[:min(uint64(len(found)), s.hi-off)]
+	text := what
+	if r != nil {
+		text += " (" + r.String() + ")"
+	}
+	text += " wrong bytes: " + m.origin(off, found) + "; allowed were:"
+	for i := range s.who {
+		c := &s.who[i]
+		text += "\n  " + c.w.String() + map[bool]string{true: " [zeroes]"}[c.w.zero]
+		if c.dead != 0 {
+			text += fmt.Sprintf(" [overwritten at %d]", c.dead)
+		}
+		if c.gone {
+			text += " [durably overwritten]"
+		}
+	}
+	w.fail("export %d, bytes [%d, %d): %s", m.disk.index, off, off+uint64(len(found)), text)
+}

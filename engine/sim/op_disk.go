@@ -1,0 +1,265 @@
+// READ_FIXED, WRITE_FIXED, FSYNC, FALLOCATE and the discard command of block devices, on a Disk. What they check at submission is what O_DIRECT and the block
+// layer check; a misaligned transfer works on some file systems and fails on others, so here it ends the run.
+
+package sim
+
+import "ringnbd/engine/uring"
+
+func (k *Kernel) admitTransfer(o *op, rest *uring.SQE) {
+	s, w := &o.sqe, k.world
+	d := k.fixedFile(o, rest)
+	o.into = s.OpCode == opReadFixed
+	if !o.into {
+		rest.OpcodeFlags &^= rwfDsync
+	}
+	rest.Addr, rest.Len, rest.Off, rest.BufIG = 0, 0, 0, 0
+	k.inside(o, s.Off, uint64(s.Len))
+	if !o.into {
+		k.writable(o)
+	}
+	if b := uint64(d.plan.Block); s.Off%b != 0 || uint64(s.Len)%b != 0 || s.Addr%b != 0 {
+		w.bug("%s is not aligned to the disk's %d-byte blocks: offset %d, length %d, address %#x", o.name(), b, s.Off, s.Len, s.Addr)
+	}
+	k.lend(o, s.Addr, uint64(s.Len), "buffer")
+	if k.fixed == nil {
+		w.bug("%s although no buffers are registered", o.name())
+	}
+	off, ok := k.fixed.Find(s.Addr)
+	if last := off + uint64(s.Len) - 1; !ok || off>>fixedShift != uint64(s.BufIG) || last>>fixedShift != uint64(s.BufIG) {
+		w.bug("%s: registered buffer %d does not cover %d bytes at %#x (arena offset %#x, in the registered arena: %t)", o.name(), s.BufIG, s.Len, s.Addr, off, ok)
+	}
+	o.due = w.clock + w.delay(w.mix.DiskDelay)
+}
+
+func (k *Kernel) admitFsync(o *op, rest *uring.SQE) {
+	d := k.fixedFile(o, rest)
+	rest.OpcodeFlags &^= fsyncDatasync
+	o.epoch = d.epoch
+	o.due = k.world.clock + k.world.delay(k.world.mix.SlowDelay)
+}
+
+func (k *Kernel) admitFallocate(o *op, rest *uring.SQE) {
+	s, w := &o.sqe, k.world
+	d := k.fixedFile(o, rest)
+	rest.Off, rest.Addr, rest.Len = 0, 0, 0 // offset, length, mode
+	if s.Len != fallocPunchHole|fallocKeepSize && s.Len != fallocZeroRange|fallocKeepSize {
+		w.bug("%s with mode %#x", o.name(), s.Len)
+	}
+	k.inside(o, s.Off, s.Addr)
+	k.writable(o)
+	if b := uint64(d.plan.Block); d.plan.Backing == Block && (s.Off%b != 0 || s.Addr%b != 0) {
+		w.bug("%s is not aligned to the device's %d-byte blocks: offset %d, length %d", o.name(), b, s.Off, s.Addr)
+	}
+	o.due = w.clock + w.delay(w.mix.SlowDelay)
+}
+
+func (k *Kernel) admitDiscard(o *op, rest *uring.SQE) {
+	s, w := &o.sqe, k.world
+	d := k.fixedFile(o, rest)
+	rest.Addr, rest.Addr3 = 0, 0 // offset, length
+	if s.Off != cmdDiscard {
+		w.bug("%s with command %#x; only discard (%#x) is known", o.name(), s.Off, cmdDiscard)
+	}
+	rest.Off = 0
+	if d.plan.Backing != Block {
+		w.bug("%s on a regular file", o.name())
+	}
+	k.inside(o, s.Addr, s.Addr3)
+	k.writable(o)
+	if b := uint64(d.plan.Block); s.Addr%b != 0 || s.Addr3%b != 0 {
+		w.bug("%s is not aligned to the device's %d-byte blocks: offset %d, length %d", o.name(), b, s.Addr, s.Addr3)
+	}
+	o.due = w.clock + w.delay(w.mix.SlowDelay)
+}
+
+// inside: the engine has checked every request against the export's size, so nothing beyond it may reach the disk.
+func (k *Kernel) inside(o *op, off, n uint64) {
+	if size := o.node.disk.plan.Size; n == 0 || off > size || n > size-off {
+		k.world.bug("%s of %d bytes at %d, on a disk of %d bytes", o.name(), n, off, size)
+	}
+}
+
+func (k *Kernel) writable(o *op) {
+	if o.node.disk.plan.ReadOnly() {
+		k.world.bug("%s on a read-only export", o.name())
+	}
+}
+
+// whole rounds a shortened transfer down to what the device moves as one; a buffered file may stop anywhere.
+func (d *Disk) whole(n int) int { return n - n%int(d.plan.Block) }
+
+func (k *Kernel) tryDiskRead(o *op) int32 {
+	w, d := k.world, o.node.disk
+	lo, hi := o.sqe.Off, o.sqe.Off+uint64(o.total)
+	if chance(w.rng, w.mix.DiskAgain) {
+		w.mark(DiskAgain)
+		return d.injected(o, lo, hi, []int32{eAGAIN, eINTR}[w.rng.IntN(2)])
+	}
+	if chance(w.rng, w.mix.ReadError) {
+		w.mark(DiskError)
+		return d.injected(o, lo, hi, eIO)
+	}
+	n := o.total
+	if chance(w.rng, w.mix.ShortRead) {
+		n = max(int(d.plan.Block), d.whole(1+w.rng.IntN(n)))
+		if end := (lo + uint64(n)) / sectorSize * sectorSize; d.plan.Block == 1 && end > lo {
+			n = int(end - lo) // the engine reads the rest later: a sector read in two halves could have changed in between
+		} else if d.plan.Block == 1 {
+			n = o.total
+		}
+	}
+	if left := int(max(d.length, lo) - lo); n > left {
+		n = left
+		w.mark(TruncatedFile)
+	}
+	if n < o.total {
+		w.mark(ReadShort)
+	}
+	o.scatter(d.cache[lo : lo+uint64(n)])
+	return int32(n)
+}
+
+func (k *Kernel) tryDiskWrite(o *op) (res int32, done bool) {
+	w, d := k.world, o.node.disk
+	lo, hi := o.sqe.Off, o.sqe.Off+uint64(o.total)
+	k.honest(o)
+	if chance(w.rng, w.mix.Early) {
+		d.putSome(lo, o.gather(0, o.total), w.rng.IntN)
+		o.due = w.clock + w.delay(w.mix.DiskDelay)
+		return 0, false
+	}
+	switch {
+	case chance(w.rng, w.mix.DiskAgain):
+		w.mark(DiskAgain)
+		return d.injected(o, lo, hi, []int32{eAGAIN, eINTR}[w.rng.IntN(2)]), true
+	case chance(w.rng, w.mix.WriteError):
+		w.mark(DiskError)
+		d.putSome(lo, o.gather(0, o.total), w.rng.IntN)
+		if o.sqe.OpcodeFlags&rwfDsync != 0 && w.rng.IntN(2) == 0 {
+			d.failFlush(w.rng) // the flush behind the write failed: its one report is this result, and what else was dirty is forgotten too
+		}
+		return d.injected(o, lo, hi, eIO), true
+	case chance(w.rng, w.mix.WriteFull):
+		w.mark(NoSpace)
+		return d.injected(o, lo, hi, []int32{eNOSPC, eDQUOT}[w.rng.IntN(2)]), true
+	}
+	n := o.total
+	if chance(w.rng, w.mix.ShortWrite) {
+		if n = max(int(d.plan.Block), d.whole(1+w.rng.IntN(n))); n < o.total {
+			w.mark(WriteShort)
+		}
+	}
+	// A buffered write may end inside a sector. The rest of that sector changes with it all the same, as sectors are what the model can tell apart.
+	reach := min(uint64(o.total), (lo+uint64(n)+sectorSize-1)/sectorSize*sectorSize-lo)
+	d.put(lo, o.gather(0, int(reach)))
+	if o.sqe.OpcodeFlags&rwfDsync != 0 {
+		d.persist(lo, lo+uint64(n))
+	}
+	return int32(n), true
+}
+
+// Pwrite is pwrite(2) into the page cache of a buffered file, made by the loop's own thread: it happens at once, and may fail as any write may.
+func (k *Kernel) Pwrite(fd int, addr uint64, n uint32, off uint64) int32 {
+	w := k.world
+	o := &op{node: w.node(int32(fd))}
+	o.sqe.OpCode, o.sqe.Fd, o.sqe.Off, o.sqe.Addr, o.sqe.Len = opWriteFixed, int32(fd), off, addr, n
+	d := o.node.disk
+	if d == nil || d.plan.Backing != File || d.plan.Block != 1 {
+		w.bug("pwrite to descriptor %d, which is no buffered file", fd)
+	}
+	k.inside(o, off, uint64(n))
+	k.writable(o)
+	k.lend(o, addr, uint64(n), "buffer")
+	k.hold(o)
+	w.note("pwrite", "loop fd offset length", int64(k.id), int64(fd), int64(off), int64(n))
+	w.clock += w.delay(2e6)
+	early := w.mix.Early
+	w.mix.Early = 0 // nobody can look while it goes on
+	res, _ := k.tryDiskWrite(o)
+	w.mix.Early = early
+	return res
+}
+
+// putSome writes some of the blocks, never all: a write that is in flight, or has failed.
+func (d *Disk) putSome(off uint64, b []byte, intN func(int) int) {
+	blocks := int((off+uint64(len(b))-1)/d.unit - off/d.unit + 1)
+	skip := intN(blocks)
+	for i := range blocks {
+		n := min(uint64(len(b)), d.unit-off%d.unit)
+		if i != skip && intN(2) == 0 {
+			d.put(off, b[:n])
+		}
+		off, b = off+n, b[n:]
+	}
+}
+
+func (k *Kernel) tryFsync(o *op) int32 {
+	w, d := k.world, o.node.disk
+	if chance(w.rng, w.mix.DiskAgain) {
+		w.mark(DiskAgain)
+		return d.injected(o, 0, d.plan.Size, []int32{eAGAIN, eINTR}[w.rng.IntN(2)])
+	}
+	if chance(w.rng, w.mix.FsyncError) || w.mix.FsyncError > 0 && k.rivalled(o) {
+		w.mark(FsyncFailed)
+		d.failFlush(w.rng)
+		return d.injected(o, 0, d.plan.Size, []int32{eIO, eIO, eNOSPC}[w.rng.IntN(3)])
+	}
+	d.flush(o.epoch)
+	return 0
+}
+
+// rivalled: another ring's fsync of the same disk is in flight, as no engine should let happen: one of the two gets the error, and the other may be seen first
+// and say that all is well. So the one that fails is then made to be seen late.
+func (k *Kernel) rivalled(o *op) bool {
+	for _, other := range k.world.kernels {
+		for _, f := range other.flight {
+			if other != k && f.node == o.node && f.sqe.OpCode == opFsync {
+				k.lag = f.due + 1e6
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (k *Kernel) tryFallocate(o *op) int32 {
+	w, d := k.world, o.node.disk
+	lo, hi := o.sqe.Off, o.sqe.Off+o.sqe.Addr
+	punch := o.sqe.Len&fallocPunchHole != 0
+	switch {
+	case punch && !d.plan.Punch, !punch && !d.plan.ZeroRange, chance(w.rng, w.mix.Unsupported):
+		w.mark(Unsupported)
+		return d.injected(o, lo, hi, eOPNOTSUPP)
+	case chance(w.rng, w.mix.DiskAgain):
+		w.mark(DiskAgain)
+		return d.injected(o, lo, hi, eINTR)
+	case chance(w.rng, w.mix.WriteError):
+		w.mark(DiskError)
+		d.zero(lo, (lo+w.rng.Uint64N(hi-lo))/d.unit*d.unit, punch && d.plan.Backing == File)
+		return d.injected(o, lo, hi, eIO)
+	case !punch && chance(w.rng, w.mix.WriteFull):
+		w.mark(NoSpace)
+		return d.injected(o, lo, hi, eNOSPC)
+	}
+	d.zero(lo, min(hi, d.length), punch && d.plan.Backing == File)
+	return 0
+}
+
+func (k *Kernel) tryDiscard(o *op) int32 {
+	w, d := k.world, o.node.disk
+	lo, hi := o.sqe.Addr, o.sqe.Addr+o.sqe.Addr3
+	if !d.plan.Discard || chance(w.rng, w.mix.Unsupported) {
+		w.mark(Unsupported)
+		return d.injected(o, lo, hi, eOPNOTSUPP)
+	}
+	if chance(w.rng, w.mix.WriteError) {
+		w.mark(DiskError)
+		return d.injected(o, lo, hi, eIO)
+	}
+	for at := lo; at < hi; at += d.unit { // a discard is a hint: each block may become zero or stay
+		if w.rng.IntN(3) != 0 {
+			d.zero(at, min(at+d.unit, hi), false)
+		}
+	}
+	return 0
+}

@@ -1,0 +1,95 @@
+// The operations that touch neither a stream nor a disk: eventfd reads, MADVISE, ASYNC_CANCEL. (NOP needs no code.)
+
+package sim
+
+import (
+	"encoding/binary"
+
+	"ringnbd/engine/uring"
+)
+
+const kernelPage = 4096
+
+func (k *Kernel) admitEventRead(o *op, rest *uring.SQE) {
+	s := &o.sqe
+	o.node = k.world.node(s.Fd)
+	if o.node.event == nil {
+		k.world.bug("%s on descriptor %d, which is no eventfd", o.name(), s.Fd)
+	}
+	if s.Len < 8 {
+		k.world.bug("%s of an eventfd into %d bytes; it takes 8", o.name(), s.Len)
+	}
+	rest.Fd, rest.Addr, rest.Len, rest.Off = 0, 0, 0, 0
+	o.into = true
+	k.lend(o, s.Addr, uint64(s.Len), "buffer")
+	o.total = 8
+}
+
+func (k *Kernel) tryEventRead(o *op) (res int32, done bool) {
+	e := o.node.event
+	if e.count == 0 {
+		return 0, false
+	}
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], e.count)
+	e.count = 0
+	o.scatter(b[:])
+	return 8, true
+}
+
+func (k *Kernel) admitMadvise(o *op, rest *uring.SQE) {
+	s := &o.sqe
+	rest.Addr, rest.Len, rest.OpcodeFlags, rest.Fd = 0, 0, 0, 0 // the kernel does not look at the descriptor
+	if s.Addr%kernelPage != 0 || s.Len == 0 || s.Len%kernelPage != 0 {
+		k.world.bug("%s of %d bytes at %#x: not whole pages", o.name(), s.Len, s.Addr)
+	}
+	switch s.OpcodeFlags {
+	case madvDontNeed, madvFree, madvPageout:
+		o.into = s.OpcodeFlags != madvPageout
+		k.lend(o, s.Addr, uint64(s.Len), "advised range")
+	case madvWillNeed, madvHugepage, madvCold, madvPopulateRead, madvPopulateWrite:
+		k.memory(o, s.Addr, uint64(s.Len), "advised range")
+	default:
+		k.world.bug("%s with advice %d", o.name(), s.OpcodeFlags)
+	}
+}
+
+func (k *Kernel) tryMadvise(o *op) int32 {
+	if o.into {
+		k.honest(o)
+		for _, s := range o.own {
+			clear(s.b)
+		}
+		o.sum = sum(o.own)
+	}
+	return 0
+}
+
+// tryCancel looks for the oldest operation with the given user_data. What waits for a peer is cancelled, with a partial result if it has one; what the disk is
+// doing goes on (uring.md and io_uring/cancel.c: found but running is EALREADY, not found is ENOENT).
+func (k *Kernel) tryCancel(o *op) int32 {
+	var target *op
+	for _, f := range k.flight {
+		if f != o && f.sqe.UserData == o.sqe.Addr && (target == nil || f.serial < target.serial) {
+			target = f
+		}
+	}
+	if target == nil {
+		return eNOENT
+	}
+	switch target.sqe.OpCode {
+	case opRecv, opSendMsg, opPollAdd, opRead:
+		res := eCANCELED
+		if target.moved > 0 {
+			res = int32(target.moved)
+		}
+		k.post(target, res, 0)
+		return 0
+	case opFsync, opFallocate: // on the worker's list until it starts
+		if target.due > k.world.clock && k.world.rng.IntN(2) == 0 {
+			k.post(target, eCANCELED, 0)
+			return 0
+		}
+	}
+	return eALREADY
+}

@@ -1,0 +1,191 @@
+// RECV, SENDMSG and POLL_ADD, with the semantics that uring.md's experiments and net/socket.c, io_uring/net.c of Linux 6.18 show: MSG_WAITALL collects until
+// all is there or the peer is gone; a partial result hides the error, which is then lost; a reset is reported once, afterwards reads end and sends meet EPIPE.
+
+package sim
+
+import (
+	"encoding/binary"
+
+	"ringnbd/engine/uring"
+)
+
+func (k *Kernel) admitRecv(o *op, rest *uring.SQE) {
+	s := &o.sqe
+	k.plainSocket(o, rest).polled = 0
+	k.alone(o)
+	if s.Len == 0 {
+		k.world.bug("%s of 0 bytes: its result could not be told from the end of the stream", o.name())
+	}
+	rest.OpcodeFlags &^= msgWaitAll | msgNoSignal
+	rest.IoPrio &^= recvsendPollFirst
+	rest.Addr, rest.Len = 0, 0
+	o.into = true
+	k.lend(o, s.Addr, uint64(s.Len), "buffer")
+}
+
+func (k *Kernel) admitSend(o *op, rest *uring.SQE) {
+	s := &o.sqe
+	w := k.world
+	k.plainSocket(o, rest)
+	k.alone(o)
+	rest.OpcodeFlags &^= msgWaitAll | msgNoSignal | msgMore
+	rest.IoPrio &^= recvsendPollFirst
+	rest.Addr = 0
+	if rest.Len == 1 { // liburing sets it, the kernel does not look
+		rest.Len = 0
+	}
+	// struct msghdr: name, namelen, iov, iovlen, control, controllen, flags. The kernel copies it and the vector at submission.
+	h := k.memory(o, s.Addr, msghdrSize, "msghdr")
+	word := func(at int) uint64 { return binary.LittleEndian.Uint64(h[at:]) }
+	if word(0) != 0 || word(8) != 0 || word(32) != 0 || word(40) != 0 {
+		w.bug("%s: msghdr with a name or control data: % x", o.name(), h)
+	}
+	iov, n := word(16), word(24)
+	if n == 0 || n > iovMax {
+		w.bug("%s: a vector of %d pieces; 1 to %d are possible", o.name(), n, iovMax)
+	}
+	v := k.memory(o, iov, n*iovSize, "vector")
+	for i := 0; i < len(v); i += iovSize {
+		k.lend(o, binary.LittleEndian.Uint64(v[i:]), binary.LittleEndian.Uint64(v[i+8:]), "piece of a message")
+	}
+	if o.total == 0 {
+		w.bug("%s of 0 bytes", o.name())
+	}
+}
+
+func (k *Kernel) admitPoll(o *op, rest *uring.SQE) {
+	k.plainSocket(o, rest)
+	k.alone(o)
+	if o.sqe.OpcodeFlags&^(pollErr|pollHup) == 0 {
+		k.world.bug("%s waits for nothing", o.name())
+	}
+	rest.OpcodeFlags &^= pollIn | pollOut | pollErr | pollHup | pollRdHup
+}
+
+// alone: two receives or two sends at once on a stream would interleave.
+func (k *Kernel) alone(o *op) {
+	for _, other := range k.world.kernels {
+		for _, f := range other.flight {
+			if f.node == o.node && f.sqe.OpCode == o.sqe.OpCode {
+				k.world.bug("%s on descriptor %d while %s is in flight on it", o.name(), o.sqe.Fd, f.name())
+			}
+		}
+	}
+}
+
+func (k *Kernel) tryRecv(o *op) (res int32, flags uint32, done bool) {
+	w, s := k.world, o.node.sock
+	all := o.sqe.OpcodeFlags&msgWaitAll != 0
+	if o.moved == 0 && !s.dead && chance(w.rng, w.mix.RecvError) {
+		s.peer.excuse("receive error injected")
+		return []int32{eCONNRESET, eTIMEDOUT, eNOBUFS, eNOMEM}[w.rng.IntN(4)], 0, true
+	}
+	if o.moved == 0 && chance(w.rng, w.mix.RecvError) {
+		return eINTR, 0, true
+	}
+	n := min(s.in.arrived, o.total-o.moved)
+	if n > 1 && chance(w.rng, w.mix.ShortRecv) {
+		n = 1 + w.rng.IntN(n)
+		if !all {
+			w.mark(RecvShort)
+		}
+	}
+	if n > 0 {
+		o.scatter(s.in.take(n))
+		o.moved += n
+		if o.moved < o.total && all {
+			return 0, 0, false
+		}
+		if s.in.arrived > 0 {
+			flags = cqeSockNonEmpty
+		}
+		return int32(o.moved), flags, true
+	}
+	if s.reset == 0 && !s.in.atEnd() {
+		return 0, 0, false
+	}
+	err := s.reset
+	s.reset = 0
+	if o.moved > 0 {
+		w.mark(RecvWaitAllPartial)
+		return int32(o.moved), 0, true
+	}
+	return err, 0, true
+}
+
+func (k *Kernel) trySend(o *op) (res int32, done bool) {
+	w, s := k.world, o.node.sock
+	if o.moved == 0 && !s.dead && chance(w.rng, w.mix.SendError) {
+		s.peer.excuse("send error injected")
+		return []int32{eCONNRESET, eTIMEDOUT, eNOBUFS, eHOSTUNREAC}[w.rng.IntN(4)], true
+	}
+	if s.deaf && !s.dead {
+		if s.pending == 0 {
+			s.breakOff(eCONNRESET)
+		}
+		s.pending--
+	}
+	if s.dead || s.shut {
+		w.mark(SendToDead)
+		err := s.reset
+		s.reset = 0
+		if err == 0 {
+			err = ePIPE
+		}
+		if o.moved > 0 {
+			return int32(o.moved), true
+		}
+		return err, true
+	}
+	n := min(o.total-o.moved, s.out.room())
+	if s.deaf {
+		n = o.total - o.moved
+	}
+	if n == 0 {
+		w.mark(SendBlocked)
+		return 0, false
+	}
+	short := n > 1 && chance(w.rng, w.mix.ShortSend)
+	if short {
+		n = 1 + w.rng.IntN(n)
+	}
+	if !s.deaf {
+		s.out.send(w, o.gather(o.moved, n))
+	}
+	o.moved += n
+	if o.moved == o.total {
+		return int32(o.moved), true
+	}
+	if o.sqe.OpcodeFlags&msgWaitAll != 0 && (!short || w.rng.IntN(2) == 0) {
+		return 0, false
+	}
+	w.mark(SendShort)
+	return int32(o.moved), true
+}
+
+func (k *Kernel) tryPoll(o *op) (res int32, done bool) {
+	s := o.node.sock
+	mask := uint32(0)
+	if s.in.arrived > 0 || s.in.endSeen || s.dead {
+		mask |= pollIn
+	}
+	if s.in.endSeen || s.dead {
+		mask |= pollRdHup
+	}
+	if s.out.room() > 0 || s.dead {
+		mask |= pollOut
+	}
+	if s.dead || s.in.endSeen && s.shut {
+		mask |= pollHup
+	}
+	if s.reset != 0 {
+		mask |= pollErr
+	}
+	mask &= o.sqe.OpcodeFlags | pollErr | pollHup
+	if mask&pollIn != 0 {
+		if s.polled++; s.polled > 20 {
+			k.world.bug("descriptor %d was polled %d times and is readable, but nothing is received: a loop that spins", o.sqe.Fd, s.polled)
+		}
+	}
+	return int32(mask), mask != 0
+}

@@ -1,0 +1,109 @@
+// Ways to leave: said in the stream (DISC, rubbish, an endless payload), or by ending it (half-close, close, reset), after the last request or at any byte.
+
+package sim
+
+import (
+	"ringnbd/proto"
+)
+
+// farewell is said after the last request.
+func (c *client) farewell() {
+	w := c.world
+	if w.calm && c.habit.parting != partDisc {
+		c.habit.parting = partHalfClose // what is in flight must still be answered
+	}
+	if w.calm || len(c.flight) == 0 || c.rng.IntN(2) == 0 {
+		c.part()
+		return
+	}
+	if c.habit.parting == partClose || c.habit.parting == partReset { // else it would cut off its own replies
+		c.habit.parting = partDisc
+	}
+	c.part()
+}
+
+// part leaves the way that the client's habit has it.
+func (c *client) part() {
+	w := c.world
+	inside := len(c.line) > 0 && c.line[0].begun != 0
+	switch c.habit.parting {
+	case partDisc:
+		if inside {
+			return // cannot be said inside a request
+		}
+		c.abandon()
+		c.compose(proto.Request{Command: proto.CmdDisc})
+		if len(c.flight) > 0 {
+			w.mark(Disconnected)
+		}
+	case partGarbage:
+		if inside {
+			return
+		}
+		w.mark(BadMagic)
+		c.abandon()
+		c.excuse("sent rubbish")
+		c.blank(func(b []byte) { rubbish(b, c.rng.Uint64()) })
+	case partOversize:
+		if inside {
+			return
+		}
+		c.abandon()
+		c.compose(proto.Request{Command: proto.CmdWrite, Offset: ^uint64(0), Length: proto.DrainLimit + 1 + c.rng.Uint64N(1<<30), Cookie: c.rng.Uint64()})
+	case partHalfClose:
+		w.mark(HalfClosed)
+		if inside {
+			c.excuse("ended its side inside a request")
+		}
+		c.abandon()
+		c.sock.in.ended = true
+		c.parted = true
+		w.note("half-close", "connection sent", int64(c.conn), int64(c.sent))
+		return
+	default:
+		c.vanish(inside)
+		return
+	}
+	c.partEnd = c.sent + uint64(len(c.out))
+}
+
+// abandon drops the requests that are not sent completely.
+func (c *client) abandon() {
+	for _, r := range c.line {
+		for i, f := range c.flight {
+			if f == r {
+				c.flight = append(c.flight[:i], c.flight[i+1:]...)
+				break
+			}
+		}
+	}
+	c.line, c.out = c.line[:0], nil
+}
+
+// blank appends 28 bytes that are no request.
+func (c *client) blank(write func([]byte)) {
+	c.order++
+	at := len(c.out)
+	c.out = append(c.out, make([]byte, proto.RequestSize)...)
+	write(c.out[at:])
+	c.line = append(c.line, &request{blank: true, conn: c.conn, order: c.order, end: c.sent + uint64(len(c.out))})
+}
+
+// vanish closes or resets the connection in the middle of whatever is going on.
+func (c *client) vanish(inside bool) {
+	w := c.world
+	switch {
+	case inside && c.line[0].end-c.sent > c.line[0].Payload():
+		w.mark(HangupHeader)
+	case inside:
+		w.mark(HangupPayload)
+	}
+	if len(c.sock.out.data) > 0 {
+		w.mark(HangupReply)
+	}
+	w.note("vanish", "connection sent how", int64(c.conn), int64(c.sent), int64(c.habit.parting))
+	if c.habit.parting == partReset {
+		c.sock.breakOff(eCONNRESET)
+	}
+	c.drop()
+}

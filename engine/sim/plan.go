@@ -1,0 +1,159 @@
+// A Plan is what a seed builds: how many loops, which disks, how many clients, how much memory. The test that joins the simulation to the engine reads it and
+// opens an engine of that shape.
+
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+
+	"ringnbd/proto"
+)
+
+// Backing is what stands behind an export.
+type Backing uint8
+
+const (
+	File   Backing = iota // a regular file on a simulated disk
+	Block                 // a block device on a simulated disk
+	Memory                // memory of the engine's process, reached without the kernel except for MADVISE
+	Null                  // nothing: reads zeroes, drops writes
+)
+
+// ExportPlan describes a disk and what is told about it.
+type ExportPlan struct {
+	proto.Facts
+	Backing   Backing
+	Block     uint32 // granularity of I/O in bytes; 1 = buffered
+	Punch     bool   // fallocate(PUNCH_HOLE) works
+	ZeroRange bool   // fallocate(ZERO_RANGE) works
+	Discard   bool   // URING_CMD discard works
+	FastZero  bool
+	Sparse    uint64 // bytes at the end that are a hole to begin with
+}
+
+// ReadOnly: the export is served read-only.
+func (p *ExportPlan) ReadOnly() bool { return p.Flags&flagReadOnly != 0 }
+
+// OnDisk: there is a simulated disk, with everything that can happen to one.
+func (p *ExportPlan) OnDisk() bool { return p.Backing == File || p.Backing == Block }
+
+// Plan is everything about a world that does not change while it runs.
+type Plan struct {
+	Loops       int
+	Entries     uint32 // submission queue
+	Completions uint32 // completion queue
+	Memory      uint64 // bytes per loop beyond the least that the engine runs with
+	Connections int    // most at the same time, on one loop
+	Exports     []ExportPlan
+	Clients     int  // at the same time
+	Requests    int  // over the whole run
+	Siege       bool // many clients hold memory and stall
+	Deep        bool // many small requests in flight on every connection, and loops that lag behind
+	Flushes     bool // writes and flushes from all loops to one disk whose fsync fails now and then
+	Drain       bool
+	Cut         bool // and the shutdown timeout runs out
+	Mix         Mix
+}
+
+func (p *Plan) String() string {
+	s := fmt.Sprintf("loops=%d sq=%d cq=%d memory=%d connections=%d clients=%d requests=%d siege=%t deep=%t flushes=%t drain=%t cut=%t", p.Loops, p.Entries, p.Completions,
+		p.Memory, p.Connections, p.Clients, p.Requests, p.Siege, p.Deep, p.Flushes, p.Drain, p.Cut)
+	for _, e := range p.Exports {
+		s += fmt.Sprintf("\n  export %+v", e)
+	}
+	return s + fmt.Sprintf("\n  mix %+v", p.Mix)
+}
+
+const pieceSize = 1 << 20 // the longest piece of memory the engine leases; requests beyond it are marked LargeRequest
+
+// drawPlan decides the shape of a world. One in 32 is large: real 32 MiB requests, few of them. One in 16 is crowded: more clients than there are receive buffers,
+// with requests that together need more memory than there is. One in 24 is deep: so many small requests that queues and batches fill up.
+func drawPlan(r *rand.Rand) Plan {
+	large, crowd, deep := r.IntN(32) == 0, r.IntN(12) == 0, r.IntN(24) == 0
+	p := Plan{
+		Loops:       1 + r.IntN(3),
+		Entries:     []uint32{2, 8, 32, 256}[r.IntN(4)],
+		Memory:      []uint64{0, 0, 32 << 20}[r.IntN(3)],
+		Connections: 16,
+		Clients:     1 + r.IntN(6),
+		Requests:    50 + r.IntN(400),
+		Drain:       r.IntN(6) == 0,
+		Cut:         r.IntN(2) == 0,
+		Mix:         drawMix(r),
+	}
+	p.Completions = p.Entries * []uint32{1, 2, 8}[r.IntN(3)]
+	exports := 1 + r.IntN(2)
+	if large {
+		p.Loops, p.Clients, p.Requests, exports = 1+r.IntN(2), 1+r.IntN(3), 12+r.IntN(20), 1
+		p.Memory = []uint64{0, 96 << 20}[r.IntN(2)]
+		p.Mix.Segment = []int{0, 256 << 10}[r.IntN(2)]
+	}
+	if deep && !large && !crowd {
+		p.Deep, p.Loops, p.Entries, p.Completions, p.Requests, p.Mix.Lag = true, 1, 256, 2048, 2000, 20
+	}
+	if crowd && !large {
+		p.Loops, p.Clients, p.Connections, p.Requests = 1+r.IntN(2), 20+r.IntN(60), 100, 200+r.IntN(400)
+	}
+	if !large && !crowd && !deep && r.IntN(12) == 0 {
+		exports = 1
+		p.Flushes, p.Loops, p.Clients, p.Mix.Lag, p.Mix.FsyncError = true, 2+r.IntN(2), 3+r.IntN(4), 20, []int{0, 100, 300}[r.IntN(3)]
+	}
+	for range exports {
+		p.Exports = append(p.Exports, drawExport(r, large))
+	}
+	if crowd && !large {
+		e := &p.Exports[0]
+		p.Siege = r.IntN(3) != 0
+		e.Size, e.MaxPayload = 3<<20, []uint32{0, 1 << 20}[r.IntN(2)]
+		if e.Sparse = min(e.Sparse, e.Size); e.Backing == Null {
+			e.Sparse = e.Size
+		}
+	}
+	return p
+}
+
+func drawExport(r *rand.Rand, large bool) ExportPlan {
+	e := ExportPlan{Block: []uint32{1, 512, 512, 4096}[r.IntN(4)]}
+	e.Backing = []Backing{File, File, File, File, File, File, File, Block, Block, Block, Memory, Null}[r.IntN(12)]
+	e.Size = []uint64{16 << 10, 64 << 10, 64 << 10, 256 << 10, 256 << 10, 1 << 20, 3 << 20, 10 << 20}[r.IntN(8)]
+	e.MaxPayload = []uint32{0, 64 << 10, 1 << 20}[r.IntN(3)]
+	if large {
+		e.Size, e.MaxPayload = 40<<20, 0
+	}
+	switch {
+	case e.Backing == Block:
+		e.Block = max(e.Block, 512)
+	case !e.OnDisk():
+		e.Block = 1
+	}
+	if r.IntN(3) == 0 {
+		e.Size += uint64(e.Block) * uint64(1+r.IntN(7)) // a size that is no multiple of anything larger
+	}
+	if r.IntN(4) == 0 {
+		e.MinBlock = max(512, e.Block)
+		e.Size -= e.Size % uint64(e.MinBlock)
+	}
+	e.Punch, e.ZeroRange = r.IntN(3) != 0, r.IntN(3) != 0
+	e.Discard = e.Backing == Block && r.IntN(2) == 0
+	e.FastZero = e.Punch || e.Backing == Block && e.ZeroRange || !e.OnDisk()
+	if r.IntN(3) == 0 {
+		e.Sparse = e.Size / 2 &^ 4095
+	}
+	if e.Backing == Null {
+		e.Sparse = e.Size
+	}
+	e.Flags = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA | proto.FlagCanMultiConn
+	if r.IntN(10) == 0 {
+		e.Flags |= proto.FlagReadOnly
+		return e
+	}
+	e.Flags |= proto.FlagSendTrim | proto.FlagSendWriteZeroes
+	if e.FastZero {
+		e.Flags |= proto.FlagSendFastZero
+	}
+	if r.IntN(8) == 0 {
+		e.Flags &^= proto.FlagSendTrim
+	}
+	return e
+}

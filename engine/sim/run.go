@@ -1,0 +1,344 @@
+// The run: a storm, in which whatever the mix holds happens; a calm, in which nothing fails any more and everything that was asked must be answered; a
+// farewell, after which the engine must be empty; and a look at the disks.
+//
+// Invariant: one thing happens at a time, and which one is drawn. When nothing can happen the clock moves to the next instant at which something can; when there is
+// no such instant and somebody still waits, the engine has lost a request.
+
+package sim
+
+import (
+	"fmt"
+)
+
+// Bounds of each phase of a run: beyond them the engine turns without getting anywhere. Time is virtual; a storm may see many clients that stall for a minute.
+const (
+	mostSteps = 30e6
+	stormTime = uint64(20000e9)
+	calmTime  = uint64(1000e9)
+
+	mostDelay = uint64(51e6) // beyond every delay of a mix, and below the engine's timer
+)
+
+// Run drives the loops through the whole run. It returns a *Failure if the engine broke a rule.
+func (w *World) Run(loops []Loop) (err error) {
+	w.loops = loops
+	defer func() {
+		if p := recover(); p != nil {
+			err = w.failure(p)
+		}
+		for _, c := range w.courses {
+			c.stop()
+		}
+	}()
+	for i, l := range loops {
+		w.courses = append(w.courses, newCourse(w.kernels[i], l))
+	}
+	w.drive("asking", func() bool { return w.left <= 0 || w.draining && w.silent() })
+	w.calm, w.mix = true, w.mix.calm()
+	w.note("calm", "")
+	w.drive("answering", w.silent)
+	w.drive("closing", w.empty)
+	w.inspect()
+	return nil
+}
+
+// drive lets things happen until done.
+func (w *World) drive(what string, done func() bool) {
+	misses, end := 0, w.clock+stormTime
+	if w.calm {
+		end = w.clock + calmTime
+	}
+	for steps := 0; !done(); steps++ {
+		if steps > mostSteps || w.clock > end {
+			w.fail("%s does not end: %d steps, %d seconds of virtual time; %s", what, steps, w.clock/1e9, w.waiting())
+		}
+		if w.step() {
+			misses = 0
+			continue
+		}
+		if misses++; misses < 2*len(w.loops)+len(w.clients)+2 {
+			continue
+		}
+		misses = 0
+		if !w.sweep() && !w.pass() {
+			w.fail("%s cannot go on: nothing is left that could happen; %s", what, w.waiting())
+		}
+	}
+}
+
+// step lets one thing happen, or not.
+func (w *World) step() bool {
+	n := w.rng.IntN(2*len(w.loops) + len(w.clients) + 2)
+	switch {
+	case n < len(w.loops):
+		return w.turn(n)
+	case n < 2*len(w.loops):
+		return w.kernels[n-len(w.loops)].advance()
+	case n < 2*len(w.loops)+len(w.clients):
+		return w.clients[n-2*len(w.loops)].step()
+	case n == 2*len(w.loops)+len(w.clients):
+		return w.wires()
+	}
+	w.accident()
+	return false
+}
+
+// turn lets a loop run until it waits or has finished a turn; false if it waits for something that has not come.
+func (w *World) turn(i int) bool {
+	k := w.kernels[i]
+	if k.asleep && chance(w.rng, w.mix.Interrupt) && w.rng.IntN(8) == 0 {
+		k.signalled = true
+	}
+	if !k.awake() || k.lag > w.clock {
+		return false
+	}
+	if chance(w.rng, w.mix.Lag) {
+		k.lag = w.clock + w.rng.Uint64N(1e6)
+	}
+	w.courses[i].resume()
+	if w.rng.IntN(16) == 0 {
+		w.hungry()
+	}
+	return true
+}
+
+// hungry marks a socket whose data nobody asks for.
+func (w *World) hungry() {
+	for _, s := range w.socks {
+		if s.in.arrived == 0 || s.closed || s.shut || w.armed(s) {
+			continue
+		}
+		if s.unarmed++; s.unarmed > 2 {
+			w.mark(ConnectionStarved)
+			return
+		}
+	}
+}
+
+func (w *World) armed(s *socket) bool {
+	for _, k := range w.kernels {
+		for _, o := range k.flight {
+			if o.node != nil && o.node.sock == s && (o.sqe.OpCode == opRecv || o.sqe.OpCode == opPollAdd) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// wires lets some bytes arrive somewhere.
+func (w *World) wires() bool {
+	keep := w.socks[:0]
+	for _, s := range w.socks {
+		if !s.gone() {
+			keep = append(keep, s)
+		}
+	}
+	clear(w.socks[len(keep):])
+	w.socks = keep
+	for i, at := 0, w.rng.IntN(len(keep)+1); i < len(keep); i++ {
+		s := keep[(at+i)%len(keep)]
+		if in := !s.closed && w.deliver(&s.in); in || w.deliver(&s.out) {
+			return true
+		}
+	}
+	return false
+}
+
+// accident is what happens to the machine as a whole.
+func (w *World) accident() {
+	if w.calm {
+		return
+	}
+	if chance(w.rng, w.mix.Cut) && len(w.socks) > 0 {
+		if s := w.socks[w.rng.IntN(len(w.socks))]; !s.closed && !s.dead {
+			w.note("cut", "fd", int64(s.fd))
+			s.peer.excuse("the network dropped the connection")
+			s.breakOff([]int32{eCONNRESET, eTIMEDOUT}[w.rng.IntN(2)])
+		}
+	}
+	if len(w.socks) > 50 {
+		w.mark(Crowded)
+	}
+	if w.left <= w.cutAt {
+		w.cutAt = -1
+		d := w.disks[w.rng.IntN(len(w.disks))]
+		if d.plan.Backing == File {
+			length := w.rng.Uint64N(d.plan.Size)
+			w.note("truncate", "disk length", int64(d.index), int64(length))
+			d.truncate(length)
+			w.models[d.index].lose(length)
+		}
+	}
+	if w.left <= w.drainAt && !w.draining {
+		w.draining, w.drainedAt = true, w.clock
+		w.mark(Drained)
+		w.note("drain", "")
+		for _, l := range w.loops {
+			l.Drain()
+		}
+	}
+	if w.draining && w.Plan.Cut && w.rng.IntN(2000) == 0 { // the shutdown timeout has run out
+		w.mark(CutOff)
+		w.note("cut off", "")
+		for _, l := range w.loops {
+			l.Cut()
+		}
+	}
+	if w.tick > w.crashAt {
+		m := w.models[w.rng.IntN(len(w.models))]
+		w.crashAt = w.tick + 100 + w.rng.Uint64N(1000) + m.size/4096 // large disks take long to compare
+		if m.disk.plan.OnDisk() {
+			w.crash(m)
+		}
+	}
+}
+
+// sweep tries everything once; false when nothing can happen at this instant.
+func (w *World) sweep() bool {
+	for i, k := range w.kernels {
+		if k.advance() || k.awake() && w.turn(i) {
+			return true
+		}
+	}
+	for _, c := range w.clients {
+		for range 2 { // it looks at one side first, and at the other next time
+			if c.step() {
+				return true
+			}
+		}
+	}
+	return w.wires()
+}
+
+// pass moves the clock to the next instant at which something may happen.
+func (w *World) pass() bool {
+	next := uint64(0)
+	for _, k := range w.kernels {
+		if due := k.nextDue(); due != 0 {
+			next = sooner(next, due, w.clock)
+		}
+	}
+	for _, s := range w.socks {
+		for _, wire := range [2]*stream{&s.in, &s.out} {
+			if wire.arrived < len(wire.data) || wire.ended && !wire.endSeen {
+				next = sooner(next, wire.due, w.clock)
+			}
+		}
+	}
+	for _, c := range w.clients {
+		if c.sock != nil {
+			next = sooner(next, c.readAt, w.clock)
+			next = sooner(next, c.sendAt, w.clock)
+		}
+	}
+	if next == 0 {
+		return false
+	}
+	if next-w.clock > mostDelay {
+		w.forgotten()
+	}
+	w.clock = next
+	return true
+}
+
+// forgotten ends the run if a request waits although nobody keeps the engine from going on: every client is ready, no disk is at work, and so nothing will move it
+// but the loop's own timer. A lost wake-up looks like this.
+func (w *World) forgotten() {
+	if w.draining {
+		return
+	}
+	for _, k := range w.kernels {
+		for _, o := range k.flight {
+			if o.node == nil || o.node.disk != nil || o.sqe.OpCode == opSendMsg {
+				return
+			}
+		}
+	}
+	for _, c := range w.clients {
+		if c.sock != nil && (c.readAt > w.clock || c.sendAt > w.clock) {
+			return
+		}
+	}
+	for _, c := range w.clients {
+		for _, r := range c.flight {
+			if r.sent != 0 && c.excused == "" {
+				w.fail("%v waits for nothing but the loop's timer; %s", r, w.waiting())
+			}
+		}
+	}
+}
+
+// silent: no client has a connection.
+func (w *World) silent() bool {
+	for _, c := range w.clients {
+		if c.sock != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// empty: no loop has a connection.
+func (w *World) empty() bool {
+	for _, l := range w.loops {
+		if l.Connections() > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// waiting describes who waits for what.
+func (w *World) waiting() string {
+	text := ""
+	for _, c := range w.clients {
+		if c.sock == nil {
+			continue
+		}
+		text += fmt.Sprintf("\n  client %d: connection %d, descriptor %d, %d bytes unsent, %d in the socket, %d on their way back, %d requests in flight", c.id, c.conn,
+			c.sock.fd, len(c.out), len(c.sock.in.data), len(c.sock.out.data), len(c.flight))
+		for _, r := range c.flight[:min(len(c.flight), 3)] {
+			text += "\n    " + r.String()
+		}
+	}
+	for _, k := range w.kernels {
+		text += fmt.Sprintf("\n  kernel %d: %d queued, %d posted, in flight:", k.id, k.tail-k.head, len(k.posted)+len(k.cq))
+		for _, o := range k.flight {
+			text += fmt.Sprintf(" %s fd %d", o.name(), o.sqe.Fd)
+		}
+	}
+	for i, l := range w.loops {
+		text += fmt.Sprintf("\n  loop %d: %d connections", i, l.Connections())
+	}
+	return text
+}
+
+// inspect looks at what is left when everybody has gone.
+func (w *World) inspect() {
+	for i, l := range w.loops {
+		if err := l.Idle(); err != nil {
+			w.fail("loop %d has no connection left, but: %v", i, err)
+		}
+	}
+	for _, k := range w.kernels {
+		for _, o := range k.flight {
+			if o.sqe.OpCode != opRead {
+				w.fail("no connection is left, but %s is in flight", o.name())
+			}
+		}
+	}
+	for i, n := range w.nodes {
+		if n != nil && n.sock != nil {
+			w.fail("descriptor %d was never closed", i+firstFD)
+		}
+	}
+	for i, m := range w.models {
+		if p := &w.Plan.Exports[i]; p.Backing != Null {
+			m.compare(w.disks[i].cache, false)
+			if p.OnDisk() {
+				w.crash(m)
+			}
+		}
+	}
+}

@@ -1,0 +1,140 @@
+// Sockets: two byte streams with small buffers between a client and the kernel's end. A byte is sent, then it is on the wire, then it has arrived, then it is
+// taken; the world decides how long each step lasts.
+//
+// Invariant of a stream: taken <= arrived <= sent, and sent - taken <= limit.
+
+package sim
+
+// stream is one direction of a connection.
+type stream struct {
+	data    []byte // sent and not yet taken
+	arrived int    // a prefix of data that the receiver can take
+	limit   int    // most bytes of data
+	ended   bool   // the sender will send no more
+	endSeen bool   // and the receiver could know it
+	due     uint64 // nothing arrives before this instant
+}
+
+func (s *stream) room() int { return max(0, s.limit-len(s.data)) }
+
+// take moves n arrived bytes out.
+func (s *stream) take(n int) []byte {
+	b := s.data[:n:n]
+	s.data = s.data[n:]
+	s.arrived -= n
+	return b
+}
+
+// atEnd: the receiver has everything and knows that nothing follows.
+func (s *stream) atEnd() bool { return s.endSeen && len(s.data) == 0 }
+
+// lose drops what has not arrived yet.
+func (s *stream) lose() { s.data = s.data[:s.arrived] }
+
+// socket is a connection; in and out are named from the server's side.
+type socket struct {
+	world   *World
+	fd      int32
+	in, out stream
+	peer    *client
+
+	reset   int32 // error that the next operation of the server reports, once; 0 = none
+	dead    bool  // the connection is gone: after reset was reported, reads end and sends fail with EPIPE
+	deaf    bool  // the client closed its end: what the server sends makes the client's kernel answer with a reset
+	shut    bool  // the server called shutdown
+	closed  bool  // the server closed its descriptor
+	flung   bool  // the client's end was reset: it will get no more
+	pending int   // sends into a deaf peer that still succeed
+	polled  int   // polls that said there is something to read, since the last receive
+	unarmed int   // turns of the loop with data here and nothing armed
+}
+
+func (w *World) newSocket(c *client) *socket {
+	r := w.rng
+	least := 0 // buffers are small, but not so small that the longest request takes for ever
+	if e := w.Plan.Exports[c.export]; e.MaxPayload == 0 {
+		least = int(e.Size / 64)
+	} else {
+		least = int(min(e.Size, uint64(e.MaxPayload)) / 64)
+	}
+	limit := func() int { return max(least, []int{200, 4096, 64 << 10, 256 << 10}[r.IntN(4)]) }
+	s := &socket{world: w, peer: c, pending: r.IntN(3)}
+	s.in.limit, s.out.limit = limit(), limit()
+	s.fd = w.open(&node{sock: s})
+	w.socks = append(w.socks, s)
+	return s
+}
+
+// deliver lets some bytes arrive at the end of a wire; false if there is nothing to deliver now.
+func (w *World) deliver(s *stream) bool {
+	waiting := len(s.data) - s.arrived
+	if waiting == 0 && (!s.ended || s.endSeen) || s.due > w.clock {
+		return false
+	}
+	if waiting == 0 {
+		s.endSeen = true
+		return true
+	}
+	n := waiting
+	if w.mix.Segment > 0 {
+		n = min(n, 1+w.rng.IntN(max(w.mix.Segment, waiting/32)))
+	}
+	s.arrived += n
+	if w.rng.IntN(4) == 0 {
+		s.due = w.clock + w.delay(w.mix.WireDelay)
+	}
+	if s.arrived == len(s.data) && s.ended && w.rng.IntN(2) == 0 {
+		s.endSeen = true
+	}
+	return true
+}
+
+// send puts bytes on the wire; the caller has looked at room.
+func (s *stream) send(w *World, b []byte) {
+	if s.arrived == len(s.data) {
+		s.due = w.clock + w.delay(w.mix.WireDelay)
+	}
+	s.data = append(s.data, b...)
+}
+
+// breakOff ends the connection as a reset from the client or from the network does: what had not arrived is lost.
+func (s *socket) breakOff(err int32) {
+	if s.dead {
+		return
+	}
+	s.dead, s.reset = true, err
+	s.in.lose()
+	s.in.ended, s.in.endSeen = true, true
+	s.out.data, s.out.arrived = nil, 0
+}
+
+// clientClose is close(2) on the client's side. Unread replies make it a reset, as in Linux.
+func (s *socket) clientClose() {
+	if len(s.out.data) > 0 {
+		s.breakOff(eCONNRESET)
+		return
+	}
+	s.in.ended, s.deaf = true, true
+}
+
+// serverShutdown is shutdown(SHUT_RDWR) by the engine: what it sent still arrives, what it reads ends after what has arrived.
+func (s *socket) serverShutdown() {
+	s.shut = true
+	s.in.lose()
+	s.in.ended, s.in.endSeen = true, true
+	s.out.ended = true
+}
+
+// serverClose is close(2) by the engine. Unread requests make it a reset, which may destroy replies that the client has not received yet.
+func (s *socket) serverClose() {
+	s.closed = true
+	s.out.ended = true
+	if len(s.in.data) > 0 && !s.shut && s.world.rng.IntN(2) == 0 {
+		s.out.lose()
+		s.flung = true
+	}
+	s.in.data, s.in.arrived = nil, 0
+}
+
+// gone: neither side can see anything of the other any more.
+func (s *socket) gone() bool { return s.closed && s.peer == nil }

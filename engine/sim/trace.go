@@ -1,0 +1,103 @@
+// The trace is what a failed run prints: the last things that happened, newest last. Its hash stands for the whole run: two runs of one seed must agree.
+//
+// Invariant: an entry holds numbers only, so that noting one costs a copy and formatting is paid for by failures alone.
+
+package sim
+
+import (
+	"fmt"
+	"strings"
+)
+
+const (
+	traceLines = 160
+	traceArgs  = 6
+)
+
+type entry struct {
+	tick, clock uint64
+	verb        string
+	names       string // names of the arguments, separated by blanks
+	args        [traceArgs]int64
+	n           int
+}
+
+type trace struct {
+	ring  [traceLines]entry
+	count uint64
+	hash  uint64
+}
+
+// note records one event and advances the world's tick, so that every event has a tick of its own. names are those of the arguments.
+func (w *World) note(verb, names string, args ...int64) uint64 {
+	w.tick++
+	e := &w.trace.ring[w.trace.count%traceLines]
+	*e = entry{tick: w.tick, clock: w.clock, verb: verb, names: names, n: len(args)}
+	copy(e.args[:], args)
+	w.trace.count++
+	h := w.trace.hash
+	for i := range verb {
+		h = (h ^ uint64(verb[i])) * 1099511628211
+	}
+	for _, a := range args {
+		h = (h ^ uint64(a)) * 1099511628211
+	}
+	w.trace.hash = h ^ w.clock
+	return w.tick
+}
+
+func (e *entry) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%8d %11.3fms %-22s", e.tick, float64(e.clock)/1e6, e.verb)
+	for i, name := range strings.Fields(e.names) {
+		if i < e.n {
+			fmt.Fprintf(&b, " %s=%d", name, e.args[i])
+		}
+	}
+	return b.String()
+}
+
+// lines formats the last n entries.
+func (t *trace) lines(n int) string {
+	var b strings.Builder
+	first := t.count - min(t.count, traceLines, uint64(n))
+	for i := first; i < t.count; i++ {
+		b.WriteString(t.ring[i%traceLines].String())
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// Failure is why a run ended badly.
+type Failure struct {
+	Seed  uint64
+	Why   string
+	Stack string // of the engine, if it panicked or was caught inside a call to the kernel
+	Plan  string
+	Trace string
+}
+
+func (f *Failure) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d: %s\nplan: %s\nlast events (tick, virtual time, what):\n%s", f.Seed, f.Why, f.Plan, f.Trace)
+	if f.Stack != "" {
+		fmt.Fprintf(&b, "stack:\n%s", f.Stack)
+	}
+	return b.String()
+}
+
+// verdictPanic carries a failure up through whatever code is running, the engine's included, to Run.
+type verdictPanic struct {
+	why    string
+	engine bool // found inside a call from the engine: its stack is of interest
+}
+
+// fail ends the run: the engine did something that a client or the disk can tell is wrong.
+func (w *World) fail(format string, args ...any) {
+	panic(verdictPanic{why: fmt.Sprintf(format, args...)})
+}
+
+// bug ends the run: the engine asked the kernel for something that can never be right.
+func (w *World) bug(format string, args ...any) {
+	panic(verdictPanic{why: "engine bug: " + fmt.Sprintf(format, args...), engine: true})
+}

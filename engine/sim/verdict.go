@@ -1,0 +1,203 @@
+// The verdict on a reply: may this request be answered so, now? Errors of a valid request must come from a fault that was injected into its own blocks
+// while it was under way; a disk error is that request's error and nobody else's.
+
+package sim
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"ringnbd/proto"
+)
+
+// judge looks at the error value of a reply. What a READ brings is checked when it is all there.
+func (c *client) judge(r *request, e proto.Errno) {
+	w, m := c.world, c.model
+	r.errno = e
+	switch {
+	case w.draining && e == proto.ESHUTDOWN:
+		return
+	case w.draining && r.valid() && r.begunAt > w.drainedAt+drainNotice:
+		w.fail("%v was answered with %v long after the shutdown began; new requests get ESHUTDOWN", r, e)
+	case !r.valid():
+		if !slices.Contains(r.want, e) {
+			w.fail("%v was answered with %v; the protocol allows %v", r, e, r.want)
+		}
+		w.mark(Refused)
+		return
+	case r.sent == 0:
+		w.fail("%v was answered before its last byte was sent", r)
+	case w.clock-r.sentAt > w.bound() && c.habit.readNap == 0 && c.excused == "":
+		w.fail("%v took %d seconds of virtual time, although its own connection was not slow", r, (w.clock-r.sentAt)/1e9)
+	case e != proto.Success:
+		c.excusable(r, e)
+		return
+	}
+	switch {
+	case r.Command == proto.CmdFlush:
+		if m.failed != 0 && m.failed < r.sent {
+			w.fail("%v succeeded although a flush had failed at %d: the data of that one may be lost", r, m.failed)
+		}
+		m.flushed(r.sent)
+		if m.disk.plan.OnDisk() && w.rng.Uint64N(1+m.size>>18) == 0 { // the moment at which a power cut tells most; large disks take long to compare
+			w.crash(m)
+		}
+	case r.changes():
+		if !m.quick(r) {
+			w.fail("%v succeeded, but zeroing is not fast on this export, or not in this way", r)
+		}
+		if r.Length > 0 && m.disk.plan.Backing != Null {
+			m.commit(r)
+		}
+		c.look(r)
+		m.provisioned(r)
+	}
+}
+
+// bound is how long a request may take.
+func (w *World) bound() uint64 {
+	if w.Plan.Siege {
+		return siegeTime
+	}
+	return patienceTime
+}
+
+// look marks what a successful change shows that the engine can do.
+func (c *client) look(r *request) {
+	w := c.world
+	if block := uint64(c.model.disk.plan.Block); (r.Offset|r.Length)%block != 0 {
+		w.mark(UnalignedWrite)
+	}
+	if r.Command == proto.CmdWrite && r.Length > pieceSize {
+		w.mark(LargeRequest)
+	}
+}
+
+// drainNotice is how long the loops may take to hear of a shutdown, in nanoseconds of virtual time.
+const drainNotice = 100e6
+
+// patience is how many EAGAIN and EINTR of the disk an engine has to bear for one request before it may give up.
+const patience = 8
+
+// How long a request may take whose client sends and reads as fast as it can, in nanoseconds of virtual time. Whoever stalls (for a minute, and for ten in a
+// siege) and holds what others need must have been evicted by then; in a siege there are many, and the next takes what the last was made to give up.
+const (
+	patienceTime = 30e9
+	siegeTime    = 200e9
+)
+
+// excusable looks for the fault behind an error.
+func (c *client) excusable(r *request, e proto.Errno) {
+	w, m := c.world, c.model
+	if r.Command == proto.CmdFlush && m.failed == 0 {
+		m.failed = w.tick
+	} else if r.Command == proto.CmdFlush {
+		w.mark(StickyFlush)
+	}
+	block := max(uint64(m.disk.plan.Block), 1)
+	lo, hi := r.Offset/block*block, (r.hi()+block-1)/block*block
+	fua := r.Flags&proto.CmdFlagFUA != 0
+	again := 0
+	for _, f := range m.disk.faults {
+		here := f.tick > r.begun && f.lo < hi && lo < f.hi
+		if f.opcode == opFsync || f.opcode == opWriteFixed && f.res == eIO { // failed flushes and DSYNC writes may fail every later flush
+			here = here || r.Command == proto.CmdFlush || fua && (r.Command != proto.CmdWrite || m.disk.plan.Block <= 1) // through the page cache, FUA is a flush
+		}
+		if here && (f.res == eAGAIN || f.res == eINTR) { // to be tried again, within reason
+			if again++; again < patience {
+				continue
+			}
+		}
+		if here && explains(r, f, e) {
+			w.mark(ErrorAnswered)
+			return
+		}
+	}
+	if hi > m.disk.stump && e == proto.EIO { // the file was truncated, even if a write has made it longer again
+		return
+	}
+	if r.Command == proto.CmdWriteZeroes && e == proto.ENOTSUP && r.Flags&proto.CmdFlagFastZero != 0 && (!m.disk.plan.FastZero || !m.disk.plan.ZeroRange) {
+		return
+	}
+	w.fail("%v was answered with %v although no fault was injected that would explain it", r, e)
+}
+
+// explains: the error table of protocol.md section 18.
+func explains(r *request, f fault, e proto.Errno) bool {
+	switch f.res {
+	case eNOSPC, eDQUOT:
+		return e == proto.ENOSPC || f.opcode == opFsync && e == proto.EIO
+	case eOPNOTSUPP:
+		return e == proto.ENOTSUP && r.Command == proto.CmdWriteZeroes && r.Flags&proto.CmdFlagFastZero != 0
+	}
+	return e == proto.EIO
+}
+
+// quick: a request that says FAST_ZERO must be refused when the disk has no way to zero whole blocks but to write them.
+func (m *model) quick(r *request) bool {
+	p := m.disk.plan
+	block := uint64(p.Block)
+	if r.Flags&proto.CmdFlagFastZero == 0 || !p.OnDisk() || (r.Offset+block-1)/block >= r.hi()/block {
+		return true
+	}
+	return p.Punch && r.punches || p.ZeroRange
+}
+
+// provisioned: after WRITE_ZEROES with NO_HOLE the range is allocated, unless somebody else may have punched it since.
+func (m *model) provisioned(r *request) {
+	d := m.disk
+	if r.Command != proto.CmdWriteZeroes || r.punches || d.plan.Backing != File || d.length < d.plan.Size {
+		return
+	}
+	for _, o := range m.world.requests {
+		if o != r && o.punches && o.overlaps(r) && (o.answered == 0 || o.answered > r.begun) {
+			return
+		}
+	}
+	for s := (r.Offset + sectorSize - 1) / sectorSize; (s+1)*sectorSize <= r.hi(); s++ {
+		if d.hole[s] {
+			m.world.fail("%v succeeded, but sector %d is a hole", r, s)
+		}
+	}
+}
+
+// origin says whose bytes these are, if anybody's.
+func (m *model) origin(off uint64, b []byte) string {
+	if len(bytes.Trim(b, "\x00")) == 0 {
+		return "zeroes"
+	}
+	scratch := make([]byte, len(b))
+	for i := len(m.world.requests) - 1; i >= 0; i-- {
+		r := m.world.requests[i]
+		if r.Command != proto.CmdWrite {
+			continue
+		}
+		if fill(scratch, r.id, off); bytes.Equal(scratch, b) {
+			return "those of " + r.String()
+		}
+		if n := sameBytes(scratch, b); len(b) >= 16 && n >= 8 {
+			return fmt.Sprintf("a mixture, %d of %d bytes from %v", n, len(b), r)
+		}
+	}
+	if fill(scratch, 0, off); bytes.Equal(scratch, b) {
+		return "those that the disk was made with"
+	}
+	n := sameBytes(scratch, b)
+	return fmt.Sprintf("% x..., from nobody (%d of %d bytes are those that the disk was made with)", b[:min(len(b), 32)], n, len(b))
+}
+
+// sameBytes counts the bytes that agree in runs of at least eight.
+func sameBytes(a, b []byte) (n int) {
+	for i := 0; i < len(a); {
+		run := 0
+		for i+run < len(a) && a[i+run] == b[i+run] {
+			run++
+		}
+		if run >= 8 {
+			n += run
+		}
+		i += run + 1
+	}
+	return n
+}

@@ -1,0 +1,215 @@
+// A World is one simulated machine with its clients, made from a seed: descriptors, disks, sockets, rings, and one virtual clock.
+//
+// Invariant: every decision comes from the world's generator or from a client's, which is seeded by it; nothing depends on time, addresses or the order of a map.
+
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+
+	"ringnbd/engine/uring"
+	"ringnbd/proto"
+)
+
+// Loop is what the world drives: one event loop of the engine, on one of the world's kernels (the i-th loop on the i-th kernel).
+type Loop interface {
+	Turn()                      // one turn: enter, record, settle
+	Adopt(fd int32, export int) // a negotiated socket
+	Connections() int           // adopted and not closed yet
+	Drain()                     // begin an orderly shutdown
+	Cut()                       // close every connection now
+	Idle() error                // nil when no connection is left and every tag, lease, stage and claim is home
+}
+
+// World is everything outside the engine.
+type World struct {
+	Seed  uint64
+	Plan  Plan
+	Marks Marks
+
+	rng       *rand.Rand
+	mix       Mix
+	clock     uint64 // nanoseconds
+	tick      uint64 // events
+	trace     trace
+	nodes     []*node
+	kernels   []*Kernel
+	loops     []Loop
+	courses   []*course
+	disks     []*Disk
+	models    []*model
+	socks     []*socket
+	clients   []*client
+	stack     string // of the loop that panicked
+	requests  []*request
+	conns     uint32
+	ids       uint32
+	left      int // requests still to be asked
+	calm      bool
+	draining  bool
+	drainedAt uint64 // virtual time
+	cutAt     int    // of left: when the file is truncated; -1 = never
+	drainAt   int    // of left: when the engine is told to shut down; -1 = never
+	crashAt   uint64 // tick of the next look at what a power cut would leave
+}
+
+// node is what a descriptor stands for.
+type node struct {
+	sock  *socket
+	disk  *Disk
+	event *eventfd
+}
+
+type eventfd struct{ count uint64 }
+
+// firstFD keeps the world's descriptors apart from the process's own.
+const firstFD = 1000
+
+// New makes the world of a seed. The caller opens an engine of the shape of Plan on kernels from NewKernel, and calls Run.
+func New(seed uint64) *World {
+	w := &World{Seed: seed, rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), clock: 1e9}
+	w.Plan = drawPlan(w.rng)
+	w.mix = w.Plan.Mix
+	w.left = w.Plan.Requests
+	for i := range w.Plan.Exports {
+		d := w.newDisk(i, &w.Plan.Exports[i])
+		if d.fd = -1; w.Plan.Exports[i].OnDisk() {
+			d.fd = w.open(&node{disk: d})
+		}
+		w.disks = append(w.disks, d)
+		w.models = append(w.models, w.newModel(d))
+	}
+	for i := range w.Plan.Clients {
+		w.clients = append(w.clients, &client{world: w, id: i, rng: rand.New(rand.NewPCG(seed, uint64(i)+1))})
+	}
+	w.cutAt, w.drainAt = -1, -1
+	if chance(w.rng, w.mix.Truncate) {
+		w.cutAt = w.rng.IntN(w.left)
+	}
+	if w.Plan.Drain {
+		w.drainAt = w.rng.IntN(w.left)
+	}
+	return w
+}
+
+// DiskFD is the descriptor of the disk behind an export; -1 if there is none.
+func (w *World) DiskFD(export int) int { return int(w.disks[export].fd) }
+
+// Memory is the content of an export in memory.
+func (w *World) Memory(export int) *uring.Arena { return w.disks[export].memory }
+
+// Close gives back the memory that is not Go's.
+func (w *World) Close() {
+	for _, d := range w.disks {
+		if d.memory != nil {
+			_ = d.memory.Close()
+		}
+	}
+}
+
+// Eventfd makes a descriptor to wake a loop with. notify may be called from inside a turn of any loop.
+func (w *World) Eventfd() (fd int32, notify func()) {
+	e := &eventfd{}
+	return w.open(&node{event: e}), func() { e.count++ }
+}
+
+// Hash stands for everything that happened; two runs of a seed have the same.
+func (w *World) Hash() uint64 { return w.trace.hash }
+
+// open gives a descriptor to something: the lowest that is free, as the kernel does, so that a stale one soon means something else.
+func (w *World) open(n *node) int32 {
+	for i, other := range w.nodes {
+		if other == nil {
+			w.nodes[i] = n
+			return int32(i + firstFD)
+		}
+	}
+	w.nodes = append(w.nodes, n)
+	return int32(len(w.nodes) - 1 + firstFD)
+}
+
+func (w *World) node(fd int32) *node {
+	if i := int(fd) - firstFD; i >= 0 && i < len(w.nodes) && w.nodes[i] != nil {
+		return w.nodes[i]
+	}
+	w.bug("descriptor %d is not open", fd)
+	return nil
+}
+
+// delay draws a duration up to most.
+func (w *World) delay(most uint64) uint64 {
+	if most == 0 || w.rng.IntN(3) == 0 {
+		return 0
+	}
+	return w.rng.Uint64N(most)
+}
+
+// emptiest picks a loop that has room for a connection, or -1.
+func (w *World) emptiest() int {
+	at := w.rng.IntN(len(w.loops))
+	for i := range w.loops {
+		if k := (at + i) % len(w.loops); w.loops[k].Connections() < w.Plan.Connections {
+			return k
+		}
+	}
+	return -1
+}
+
+// oldestRead is the tick at which the oldest READ in flight was sent; the greatest number if there is none.
+func (w *World) oldestRead() uint64 {
+	oldest := ^uint64(0)
+	for _, c := range w.clients {
+		for _, r := range c.flight {
+			if r.Command == proto.CmdRead && r.sent != 0 {
+				oldest = min(oldest, r.sent)
+			}
+		}
+		if c.reading != nil {
+			oldest = min(oldest, c.reading.sent)
+		}
+	}
+	return oldest
+}
+
+// crossings marks how a change that is now complete meets others in flight.
+func (w *World) crossings(c *client, r *request) {
+	block := uint64(c.model.disk.plan.Block)
+	for _, other := range w.clients {
+		for _, o := range other.flight {
+			if o == r || other.export != c.export || !o.changes() || !o.valid() || o.sent == 0 {
+				continue
+			}
+			near := o.Length > 0 && o.Offset/block <= (r.hi()-1)/block && r.Offset/block <= (o.hi()-1)/block
+			switch {
+			case o.overlaps(r) && other == c:
+				w.mark(OverlapSame)
+			case o.overlaps(r):
+				w.mark(OverlapCross)
+			case near:
+				w.mark(NeighbourWrites)
+			}
+		}
+	}
+}
+
+// crash compares what a power cut would leave now with what it may leave.
+func (w *World) crash(m *model) {
+	w.mark(CrashChecked)
+	m.compare(m.disk.CrashImage(w.rng), true)
+}
+
+// failure turns a panic, of the checker or of the engine, into what Run returns.
+func (w *World) failure(p any) *Failure {
+	f := &Failure{Seed: w.Seed, Plan: w.Plan.String(), Trace: w.trace.lines(60)}
+	if v, ok := p.(verdictPanic); ok {
+		f.Why = v.why
+		if !v.engine {
+			return f
+		}
+	} else {
+		f.Why = fmt.Sprintf("panic: %v", p)
+	}
+	f.Stack = w.stack
+	return f
+}

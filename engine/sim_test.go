@@ -1,0 +1,124 @@
+// The engine on the simulated kernel: every seed is a world of its own, with its own disks, clients and accidents. A failure names its seed;
+// go test ./engine -run TestSim -seed N does it again, event for event.
+
+package engine_test
+
+import (
+	"flag"
+	"testing"
+
+	"ringnbd/engine"
+	"ringnbd/engine/sim"
+	"ringnbd/engine/uring"
+)
+
+var (
+	oneSeed   = flag.Int64("seed", -1, "run the simulation with this seed only")
+	firstSeed = flag.Uint64("first-seed", 0, "the first seed of the simulation")
+	seeds     = flag.Uint64("seeds", defaultSeeds, "how many seeds of the simulation to run")
+)
+
+// simLoop is a loop as the simulation drives it.
+type simLoop struct{ *engine.SimLoop }
+
+func (s simLoop) Adopt(fd int32, export int) { s.SimLoop.Adopt(fd, uint32(export)) }
+func (s simLoop) Connections() int           { return s.Live() }
+func (s simLoop) Drain()                     { s.SimLoop.Drain() }
+func (s simLoop) Idle() error                { return s.Home() }
+
+// open makes an engine of the shape that a world plans, on that world's kernels.
+func open(w *sim.World) ([]sim.Loop, func()) {
+	p := &w.Plan
+	exports := make([]engine.Export, len(p.Exports))
+	for i := range p.Exports {
+		e := &p.Exports[i]
+		d := &engine.Device{Kind: engine.File, FD: w.DiskFD(i), Size: e.Size, Block: e.Block, Direct: e.Block > 1, Cached: e.Backing == sim.File && e.Block == 1, ReadOnly: e.ReadOnly(),
+			Punch: e.Punch, ZeroRange: e.ZeroRange, FastZero: e.FastZero, Discard: e.Discard}
+		switch e.Backing {
+		case sim.Block:
+			d.Kind = engine.Block
+		case sim.Memory:
+			d.Kind, d.Memory = engine.Memory, w.Memory(i)
+		case sim.Null:
+			d.Kind = engine.Null
+		}
+		exports[i] = engine.Export{Facts: e.Facts, Device: d}
+	}
+	c := engine.Config{Loops: p.Loops, MaxConnections: p.Loops * p.Connections}
+	c.Memory = engine.MinMemory(c) + uint64(p.Loops)*p.Memory
+	made := engine.NewSimLoops(c, exports, func(_ int, control, pool *uring.Arena, files []int32) (engine.Kernel, int32, func()) {
+		k := w.NewKernel(p.Entries, p.Completions)
+		k.Attach(control)
+		k.RegisterBuffers(pool)
+		k.RegisterFiles(files)
+		fd, notify := w.Eventfd()
+		return k, fd, notify
+	})
+	loops := make([]sim.Loop, len(made))
+	for i, l := range made {
+		loops[i] = simLoop{l}
+	}
+	return loops, func() {
+		w.Close()
+		for _, l := range made {
+			l.Close()
+		}
+	}
+}
+
+// runSeed runs one world and gives back what it met.
+func runSeed(t testing.TB, seed uint64) *sim.World {
+	t.Helper()
+	w := sim.New(seed)
+	loops, closeAll := open(w)
+	defer closeAll()
+	if err := w.Run(loops); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range loops {
+		c := l.(simLoop).Counters()
+		w.Marks[sim.OverlapWaited] += c.Overlaps
+		w.Marks[sim.EdgesRead] += c.Unaligned
+		w.Marks[sim.MemoryStarved] += c.Starved
+		w.Marks[sim.Evicted] += c.Closed[engine.CloseStalled]
+	}
+	return w
+}
+
+// TestSim runs many worlds. Together they must have met every situation that the simulation knows how to bring about.
+func TestSim(t *testing.T) {
+	if *oneSeed >= 0 {
+		w := runSeed(t, uint64(*oneSeed))
+		t.Logf("seed %d: hash %#x\n%s\n%s", w.Seed, w.Hash(), &w.Plan, &w.Marks)
+		return
+	}
+	var met sim.Marks
+	for seed := *firstSeed; seed < *firstSeed+*seeds; seed++ {
+		w := runSeed(t, seed)
+		met.Add(&w.Marks)
+	}
+	t.Log(&met)
+	if *seeds >= 400 {
+		for _, m := range met.Missing() {
+			t.Errorf("%d seeds never met %v: the simulation has lost a part of its reach", *seeds, m)
+		}
+	}
+}
+
+// TestSimReplays: the same seed does the same again, without which a seed is worth nothing.
+func TestSimReplays(t *testing.T) {
+	for seed := uint64(1000); seed < 1010; seed++ {
+		a, b := runSeed(t, seed), runSeed(t, seed)
+		if a.Hash() != b.Hash() {
+			t.Fatalf("seed %d ran differently the second time", seed)
+		}
+	}
+}
+
+// FuzzSim lets the fuzzer look for seeds.
+func FuzzSim(f *testing.F) {
+	for seed := range uint64(8) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) { runSeed(t, seed) })
+}
