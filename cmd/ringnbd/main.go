@@ -74,7 +74,7 @@ func newRoot() *cobra.Command {
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetVersionTemplate("ringnbd {{.Version}}\n")
-	root.AddCommand(newServe())
+	root.AddCommand(newServe(), newBench())
 	return root
 }
 

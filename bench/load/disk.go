@@ -1,0 +1,88 @@
+// The same requests on a file or block device itself, through registered file 0 and registered buffers.
+//
+// Invariant: a slot has one operation with the kernel at a time; what a short read or write leaves is asked for again before the slot is done.
+
+package load
+
+import (
+	"syscall"
+
+	"ringnbd/engine"
+	"ringnbd/engine/uring"
+)
+
+// launchDisk submits a request from the beginning; its progress is kept in the slot's length of the layout's table.
+func (l *loop) launchDisk(row uint32, payload uint64) {
+	s := &l.slots[row]
+	l.layout.progress[row] = 0
+	data := tokenOf(onDisk, s.generation, row)
+	switch s.kind {
+	case Flush:
+		uring.PrepFsync(l.sqe(), data, 0, true)
+	case Trim:
+		if d := &l.plan.facts.file.Device; d.Kind == engine.Block && l.ring.Features().Discard {
+			uring.PrepDiscard(l.sqe(), data, 0, s.offset, uint64(s.length))
+		} else {
+			uring.PrepFallocate(l.sqe(), data, 0, uring.FallocateKeepSize|uring.FallocatePunchHole, s.offset, uint64(s.length))
+		}
+	default:
+		l.transfer(row, payload)
+	}
+}
+
+// transfer submits what is left of a read or write.
+func (l *loop) transfer(row uint32, payload uint64) {
+	s := &l.slots[row]
+	done := l.layout.progress[row]
+	data := tokenOf(onDisk, s.generation, row)
+	if s.kind == Read {
+		at := l.layout.bufferAt(row) + uint64(done)
+		uring.PrepReadFixed(l.sqe(), data, 0, uint16(at>>uring.BufferShift), l.arena.Addr(at), s.length-done, s.offset+uint64(done), 0)
+		return
+	}
+	flags := uint32(0)
+	if l.plan.options.FUA {
+		flags = uring.WriteDsync
+	}
+	at := payload + uint64(done)
+	uring.PrepWriteFixed(l.sqe(), data, 0, uint16(at>>uring.BufferShift), l.arena.Addr(at), s.length-done, s.offset+uint64(done), flags)
+}
+
+// diskDone files one completion.
+func (l *loop) diskDone(row uint32, res int32) {
+	s := &l.slots[row]
+	l.touch(s.conn)
+	moves := s.kind == Read || s.kind == Write
+	switch {
+	case res == -int32(syscall.EINTR) || res == -int32(syscall.EAGAIN):
+		l.again(row)
+	case res < 0:
+		l.done(row, uint32(-res))
+	case moves && res == 0:
+		l.done(row, uint32(syscall.EIO)) // the end of a file that was truncated meanwhile
+	case moves && l.layout.progress[row]+uint32(res) < s.length:
+		l.layout.progress[row] += uint32(res)
+		l.again(row)
+	default:
+		if s.kind == Read && l.plan.table != nil {
+			c := &l.conns[s.conn]
+			c.judge.begin(s.offset, uint64(s.length))
+			l.judge(c, l.arena.Bytes(l.layout.bufferAt(row), int(s.length)))
+		}
+		l.done(row, 0)
+	}
+}
+
+// again submits a request once more, or the rest of it.
+func (l *loop) again(row uint32) {
+	s := &l.slots[row]
+	payload := l.layout.shared
+	if l.plan.table != nil {
+		payload = l.layout.bufferAt(row)
+	}
+	if s.kind == Read || s.kind == Write {
+		l.transfer(row, payload)
+		return
+	}
+	l.launchDisk(row, payload)
+}

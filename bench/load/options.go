@@ -1,0 +1,170 @@
+// What a run is asked to do, and the rules that need no look at the target.
+//
+// Invariant: Options that pass Check can still not fit a target (plan.go), but never for their text.
+
+package load
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Kind is what a request asks for.
+type Kind uint8
+
+// The kinds of request.
+const (
+	Read Kind = iota
+	Write
+	Trim
+	Flush
+	kinds = iota
+)
+
+var kindNames = [kinds]string{"read", "write", "trim", "flush"}
+
+func (k Kind) String() string { return kindNames[k] }
+
+// Pattern is the order and the kinds of the requests.
+type Pattern struct {
+	Name   string
+	Random bool // offsets are drawn, else each connection goes through its part in order
+	Does   [kinds]bool
+	Help   string
+}
+
+// Patterns lists them all.
+var Patterns = []Pattern{
+	{"randread", true, [kinds]bool{Read: true}, "read at random offsets"},
+	{"randwrite", true, [kinds]bool{Write: true}, "write at random offsets"},
+	{"randrw", true, [kinds]bool{Read: true, Write: true}, "read and write at random offsets"},
+	{"read", false, [kinds]bool{Read: true}, "read in order"},
+	{"write", false, [kinds]bool{Write: true}, "write in order"},
+	{"rw", false, [kinds]bool{Read: true, Write: true}, "read and write in order"},
+	{"randtrim", true, [kinds]bool{Trim: true}, "trim at random offsets"},
+	{"trim", false, [kinds]bool{Trim: true}, "trim in order"},
+	{"flush", false, [kinds]bool{Flush: true}, "nothing but flushes"},
+}
+
+// Mixed: reads and writes both.
+func (p *Pattern) Mixed() bool { return p.Does[Read] && p.Does[Write] }
+
+// Changes: data does not stay as it is.
+func (p *Pattern) Changes() bool { return p.Does[Write] || p.Does[Trim] }
+
+// ParsePattern finds a pattern by its name.
+func ParsePattern(name string) (Pattern, error) {
+	for _, p := range Patterns {
+		if p.Name == name {
+			return p, nil
+		}
+	}
+	return Pattern{}, fmt.Errorf("there is no pattern %q; there are %s", name, PatternNames())
+}
+
+// PatternNames is all of them, for people.
+func PatternNames() string {
+	text := ""
+	for i, p := range Patterns {
+		if i > 0 {
+			text += ", "
+		}
+		text += p.Name
+	}
+	return text
+}
+
+// Options is one run.
+type Options struct {
+	Target      Target
+	Pattern     Pattern
+	ReadPercent int // of a mixed pattern
+	Sizes       Mix
+	Connections int
+	Depth       int // requests in flight on each connection
+	Threads     int // loops; connections are divided among them
+
+	Offset uint64 // bytes: where the window begins
+	Size   uint64 // bytes of the window; 0: to the end of the export
+	Seed   uint64
+
+	Rate    float64 // requests per second, all connections together; 0: closed loop
+	Poisson bool    // arrivals; else evenly spaced
+
+	Duration time.Duration // 0: until Count
+	Count    uint64        // requests; 0: until Duration
+	Warmup   time.Duration
+
+	Verify     bool
+	Fill       bool // write the whole window before the run
+	FUA        bool // on writes and trims
+	FlushEvery int  // a FLUSH after so many writes or trims of a connection; 0: never
+
+	Timeout time.Duration // to connect and negotiate, and without any reply while requests are in flight
+}
+
+// Bounds that catch slips of the finger; beyond them a run fails in stranger ways.
+const (
+	connectionsMost = 1 << 16
+	depthMost       = 1 << 14
+	threadsMost     = 1024
+	inflightMost    = 1 << 20
+	blockMost       = 64 << 20 // bytes
+)
+
+// Check applies the rules of a command line.
+func (o *Options) Check() error {
+	switch {
+	case o.Connections < 1 || o.Connections > connectionsMost:
+		return fmt.Errorf("--connections %d: must be from 1 to %d", o.Connections, connectionsMost)
+	case o.Depth < 1 || o.Depth > depthMost:
+		return fmt.Errorf("--depth %d: must be from 1 to %d", o.Depth, depthMost)
+	case o.Connections*o.Depth > inflightMost:
+		return fmt.Errorf("--connections %d with --depth %d: more than %d requests in flight", o.Connections, o.Depth, inflightMost)
+	case o.Threads < 1 || o.Threads > threadsMost:
+		return fmt.Errorf("--threads %d: must be from 1 to %d", o.Threads, threadsMost)
+	case o.Threads > o.Connections:
+		return fmt.Errorf("--threads %d with --connections %d: a thread needs a connection of its own", o.Threads, o.Connections)
+	case o.ReadPercent < 0 || o.ReadPercent > 100:
+		return fmt.Errorf("--read-percent %d: must be from 0 to 100", o.ReadPercent)
+	case o.Rate < 0 || o.Rate > 1e9 || o.Rate != o.Rate:
+		return fmt.Errorf("--rate %v: must be more than 0 requests per second, and at most 1e9", o.Rate)
+	case o.Poisson && o.Rate == 0:
+		return errors.New("--arrivals poisson needs a --rate")
+	case o.Duration < 0 || o.Warmup < 0:
+		return errors.New("--duration and --warmup cannot be negative")
+	case o.Duration == 0 && o.Count == 0:
+		return errors.New("--duration 0 without --count would never end")
+	case o.Timeout <= 0:
+		return fmt.Errorf("--timeout %v: must be more than 0", o.Timeout)
+	case o.FlushEvery < 0:
+		return fmt.Errorf("--flush-every %d: must be 1 or more", o.FlushEvery)
+	}
+	return o.checkTogether()
+}
+
+// checkTogether sees what the pattern says to the rest.
+func (o *Options) checkTogether() error {
+	p := &o.Pattern
+	switch {
+	case o.Fill && !o.Pattern.Does[Read] && !o.Pattern.Does[Write]:
+		return fmt.Errorf("--fill with --pattern %s: there is nothing in it that data would matter to", p.Name)
+	case (o.FUA || o.FlushEvery > 0) && !p.Changes():
+		return fmt.Errorf("--fua and --flush-every are about writing, which --pattern %s does not do", p.Name)
+	case !o.Verify:
+		return nil
+	case !p.Does[Read] && !p.Does[Write]:
+		return fmt.Errorf("--verify with --pattern %s: there is no data to verify", p.Name)
+	case !p.Does[Read]:
+		return fmt.Errorf("--verify with --pattern %s: nothing would be read back; use randrw or rw", p.Name)
+	case !p.Does[Write] && !o.Fill:
+		return fmt.Errorf("--verify with --pattern %s: only what this run has written can be judged; add --fill, or use randrw or rw", p.Name)
+	case o.Sizes.unit()%sector != 0:
+		return fmt.Errorf("--verify with --bs %s: sizes must be multiples of %d bytes, for each sector is stamped", o.Sizes, sector)
+	}
+	return nil
+}
+
+// Writes: the target will be written to.
+func (o *Options) Writes() bool { return o.Fill || o.Pattern.Changes() }

@@ -1,0 +1,177 @@
+// Whether the options fit the target, and who does which part of the work.
+//
+// Invariant: a plan is fixed before the first loop turns; loops only read it. With a table, every block of the window is in the part of exactly one
+// loop.
+
+package load
+
+import (
+	"errors"
+	"fmt"
+
+	"ringnbd/engine/backing"
+	"ringnbd/proto"
+)
+
+// facts are what the target said about itself.
+type facts struct {
+	proto.Export
+	file       *backing.Backing // nil: a server
+	congestion string           // of TCP sockets
+	notes      []string
+}
+
+// part is a range of the window: where a connection draws its offsets from, or goes through in order.
+type part struct{ first, blocks uint64 } // in units, counted from the window's beginning
+
+type plan struct {
+	options   *Options
+	facts     *facts
+	base      uint64 // bytes: where the window begins
+	unit      uint64 // bytes
+	blocks    uint64 // units of the window
+	parts     []part // by connection
+	fills     []part // by connection: what it writes before the run
+	table     *table // with Options.Verify
+	multiConn bool   // connections see each other's writes
+}
+
+// newPlan checks what only the target can tell.
+func newPlan(o *Options, f *facts, run uint64) (*plan, error) {
+	if err := fitFlags(o, f); err != nil {
+		return nil, err
+	}
+	p := &plan{options: o, facts: f, base: o.Offset, unit: o.Sizes.unit(), multiConn: f.file != nil || f.Flags&proto.FlagCanMultiConn != 0}
+	if err := p.fitWindow(); err != nil {
+		return nil, err
+	}
+	if err := p.fitBlocks(); err != nil {
+		return nil, err
+	}
+	if err := p.divide(); err != nil {
+		return nil, err
+	}
+	if !o.Verify {
+		return p, nil
+	}
+	if p.blocks*8 > tableMost {
+		return nil, fmt.Errorf("--verify would need %s to remember %d blocks: choose a smaller --size or a larger --bs", sizeText(p.blocks*8), p.blocks)
+	}
+	p.table = newTable(p.base, p.unit, p.blocks, run)
+	return p, nil
+}
+
+// fitFlags: can the export do what the pattern wants?
+func fitFlags(o *Options, f *facts) error {
+	needs := func(kind bool, flag uint16, what string) error {
+		if kind && f.Flags&flag == 0 {
+			return fmt.Errorf("the export does not offer %s: choose another pattern or export", what)
+		}
+		return nil
+	}
+	if f.Flags&proto.FlagReadOnly != 0 && o.Writes() {
+		return fmt.Errorf("the export is read-only and the run would write (--pattern %s%s)", o.Pattern.Name, map[bool]string{true: " --fill"}[o.Fill])
+	}
+	return errors.Join(
+		needs(o.Pattern.Does[Trim], proto.FlagSendTrim, "TRIM"),
+		needs(o.Pattern.Does[Flush] || o.FlushEvery > 0, proto.FlagSendFlush, "FLUSH"),
+		needs(o.FUA, proto.FlagSendFUA, "FUA (--fua)"),
+	)
+}
+
+// fitWindow: is the window inside the export?
+func (p *plan) fitWindow() error {
+	o, size := p.options, p.facts.Size
+	if o.Offset >= size && !(o.Pattern.Does[Flush] && o.Offset == 0) {
+		return fmt.Errorf("--offset %d is not inside the export, which has %d bytes", o.Offset, size)
+	}
+	window := size - o.Offset
+	if o.Size > window {
+		return fmt.Errorf("--offset %d and --size %d end beyond the export, which has %d bytes", o.Offset, o.Size, size)
+	}
+	if o.Size > 0 {
+		window = o.Size
+	}
+	p.blocks = window / p.unit
+	return nil
+}
+
+// fitBlocks: are sizes and offsets what the export takes?
+func (p *plan) fitBlocks() error {
+	o, f := p.options, p.facts
+	if o.Pattern.Does[Flush] {
+		return nil // has neither
+	}
+	if least := uint64(f.MinBlock); least > 1 {
+		if p.unit%least != 0 {
+			return fmt.Errorf("--bs %s: the export takes only multiples of %d bytes", o.Sizes, least)
+		}
+		if o.Offset%least != 0 {
+			return fmt.Errorf("--offset %d: the export takes only multiples of %d bytes", o.Offset, least)
+		}
+	}
+	most := uint64(f.MaxPayload)
+	if most == 0 {
+		most = proto.DefaultMaxPayload
+	}
+	if payload := o.Pattern.Does[Read] || o.Pattern.Does[Write]; payload && o.Sizes.largest() > most {
+		return fmt.Errorf("--bs %s: the server takes at most %s in one request", o.Sizes, sizeText(most))
+	}
+	return nil
+}
+
+// divide gives every connection its part. In order: one behind the other. At random: the whole window, unless a table wants every block to belong to one
+// loop, or to one connection because the server does not promise more.
+func (p *plan) divide() error {
+	o := p.options
+	n := o.Connections
+	p.parts, p.fills = make([]part, n), make([]part, n)
+	largest := o.Sizes.largest() / p.unit
+	for c := range n {
+		own := p.share(c, c+1)
+		p.fills[c] = own
+		switch {
+		case !o.Pattern.Random || o.Verify && !p.multiConn:
+			p.parts[c] = own
+		case o.Verify:
+			p.parts[c] = p.share(loopSpan(p.loopOf(c), n, o.Threads))
+		default:
+			p.parts[c] = part{0, p.blocks}
+		}
+		if p.parts[c].blocks < largest && !o.Pattern.Does[Flush] {
+			return fmt.Errorf("the window of %d bytes is too small for requests of %s on %d connections", p.blocks*p.unit, sizeText(o.Sizes.largest()), n)
+		}
+	}
+	return nil
+}
+
+// share is the part of connections from to to-1.
+func (p *plan) share(from, to int) part {
+	n := uint64(p.options.Connections)
+	cut := func(c int) uint64 { return p.blocks/n*uint64(c) + min(uint64(c), p.blocks%n) }
+	return part{cut(from), cut(to) - cut(from)}
+}
+
+// loopSpan is the connections of a loop: neighbours, as evenly as can be.
+func loopSpan(loop, connections, loops int) (from, to int) {
+	return loop * connections / loops, (loop + 1) * connections / loops
+}
+
+func (p *plan) loopOf(c int) int {
+	for loop := 0; ; loop++ {
+		if _, to := loopSpan(loop, p.options.Connections, p.options.Threads); c < to {
+			return loop
+		}
+	}
+}
+
+// sizeText writes bytes in the largest unit that is exact.
+func sizeText(n uint64) string {
+	units := [...]string{"bytes", "KiB", "MiB", "GiB", "TiB", "PiB"}
+	i := 0
+	for i < len(units)-1 && n != 0 && n%1024 == 0 {
+		n /= 1024
+		i++
+	}
+	return fmt.Sprintf("%d %s", n, units[i])
+}

@@ -1,0 +1,158 @@
+// Stamps: what --verify writes into every sector of 512 bytes, and what can be wrong with one that is read back.
+//
+//	 0 magic   8 offset in the export   16 generation   24 run   32 filling, of these three   508 CRC-32C of the 508 bytes before it
+//
+// Invariant: two sectors with the same offset, generation and run are the same bytes, and any two others differ all over, so that a mixture of
+// them fails the checksum.
+
+package load
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"strconv"
+)
+
+const (
+	sector     = 512
+	stampMagic = 0x31706d6174536252 // "RbStamp1"
+	checksumAt = sector - 4
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// putStamp fills one sector.
+func putStamp(b []byte, offset, generation, run uint64) {
+	b = b[:sector]
+	order := binary.LittleEndian
+	order.PutUint64(b, stampMagic)
+	order.PutUint64(b[8:], offset)
+	order.PutUint64(b[16:], generation)
+	order.PutUint64(b[24:], run)
+	word := scramble(offset ^ generation<<40 ^ run)
+	for i := 32; i < sector; i += 8 {
+		order.PutUint64(b[i:], word)
+		word += 0x9e3779b97f4a7c15
+	}
+	order.PutUint32(b[checksumAt:], crc32.Update(0, castagnoli, b[:checksumAt]))
+}
+
+// Fault is what is wrong with data that was read.
+type Fault uint8
+
+// The faults.
+const (
+	faultNone   Fault = iota
+	Wrong             // no stamp at all
+	Corrupt           // a stamp whose checksum does not fit: pieces of several, or flipped bits
+	Misdirected       // the stamp of another offset
+	Foreign           // the stamp of another run: older than anything written now
+	Stale             // an older generation
+	Ahead             // a generation that has not been written yet
+	Torn              // some sectors of a block as they should be, others older
+)
+
+var faultNames = [...]string{"", "wrong", "corrupt", "misdirected", "foreign", "stale", "ahead", "torn"}
+
+var faultTexts = [...]string{
+	Wrong:       "wrong data: no stamp of ours where one was written",
+	Corrupt:     "corrupt data: the sector's checksum does not fit",
+	Misdirected: "misdirected: this is the data of offset ",
+	Foreign:     "stale: data of an earlier run, written over in this one",
+	Stale:       "stale: an older generation",
+	Ahead:       "wrong data: a generation that was not acknowledged",
+	Torn:        "torn: the sectors of one block are of different generations",
+}
+
+func (f Fault) String() string { return faultNames[f] }
+
+// checkStamp judges one sector. found is its generation if it carries one, and from the offset it carries.
+func checkStamp(b []byte, offset, generation, run uint64) (fault Fault, found, from uint64) {
+	b = b[:sector]
+	order := binary.LittleEndian
+	if order.Uint64(b) != stampMagic {
+		return Wrong, 0, 0
+	}
+	from, found = order.Uint64(b[8:]), order.Uint64(b[16:])
+	switch {
+	case crc32.Update(0, castagnoli, b[:checksumAt]) != order.Uint32(b[checksumAt:]):
+		return Corrupt, found, from
+	case from != offset:
+		return Misdirected, found, from
+	case order.Uint64(b[24:]) != run:
+		return Foreign, found, from
+	case found < generation:
+		return Stale, found, from
+	case found > generation:
+		return Ahead, found, from
+	}
+	return faultNone, found, from
+}
+
+// Finding is one block that was not what it should be.
+type Finding struct {
+	Offset     uint64 `json:"offset"` // bytes in the export, of the first sector that is wrong
+	Fault      Fault  `json:"-"`
+	Name       string `json:"fault"`
+	Expected   uint64 `json:"expectedGeneration"`
+	Found      uint64 `json:"foundGeneration"` // 0: none
+	From       uint64 `json:"foundOffset"`     // bytes: where the data belongs, if it carries a stamp
+	Connection int    `json:"connection"`      // counted from 1
+}
+
+// String is one line.
+func (f Finding) String() string {
+	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
+	text := "offset " + number(f.Offset) + ": " + faultTexts[f.Fault]
+	if f.Fault == Misdirected {
+		text += number(f.From)
+	}
+	found := number(f.Found)
+	if f.Fault == Wrong {
+		found = "none"
+	}
+	return text + " (expected generation " + number(f.Expected) + ", found " + found + ", connection " + strconv.Itoa(f.Connection) + ")"
+}
+
+// judge looks at the sectors of one read in order, however they arrive, and comes to one finding per block at most.
+type judge struct {
+	table      *table
+	at, end    uint64 // bytes in the export: the next sector, and where the read ends
+	good       uint32 // sectors of the block so far
+	older      uint32
+	first      Finding
+	connection int
+}
+
+// begin is the start of a read's payload.
+func (j *judge) begin(offset, length uint64) {
+	j.at, j.end, j.good, j.older, j.first = offset, offset+length, 0, 0, Finding{}
+}
+
+// look judges one sector. The finding is valid when it is the block's last one and something was wrong.
+func (j *judge) look(b []byte) (f Finding, bad bool) {
+	expected, judged := j.table.expect(j.at)
+	if judged {
+		fault, found, from := checkStamp(b, j.at, expected, j.table.run)
+		switch fault {
+		case faultNone:
+			j.good++
+		case Stale, Foreign:
+			j.older++
+		}
+		if fault != faultNone && j.first.Fault == faultNone {
+			j.first = Finding{Offset: j.at, Fault: fault, Expected: expected, Found: found, From: from, Connection: j.connection}
+		}
+	}
+	j.at += sector
+	if !j.table.boundary(j.at) && j.at < j.end {
+		return Finding{}, false
+	}
+	f = j.first
+	if j.good > 0 && j.older > 0 {
+		f.Fault = Torn
+	}
+	j.good, j.older, j.first = 0, 0, Finding{}
+	f.Name = f.Fault.String()
+	return f, f.Fault != faultNone
+}

@@ -1,0 +1,101 @@
+// The generation table: what every block of the window must hold, and who is on it.
+//
+// Invariant: a block is being written by one request, or read by any number, or neither. Each block belongs to one loop (plan.go: parts), so entries
+// need no lock.
+
+package load
+
+// An entry is generation:40 | readers:20 | writing:1 | judged:1, from the highest bit down, with two to spare.
+const (
+	entryJudged     = 1 << 0 // the generation has been acknowledged, so it must be what is read
+	entryWriting    = 1 << 1
+	entryReader     = 1 << 4           // one of them
+	entryReaders    = (1<<20 - 1) << 4 // all; inflightMost is one more, and that one is turned away like a writer
+	entryGeneration = 1 << 24
+	generationMost  = 1<<40 - 1
+)
+
+type table struct {
+	base    uint64 // bytes: where the window begins
+	unit    uint64 // bytes of a block
+	run     uint64
+	entries []uint64 // without pointers and zero at first, so pages that are not touched cost nothing
+}
+
+// tableMost bounds the table, in bytes.
+const tableMost = 2 << 30
+
+func newTable(base, unit, blocks, run uint64) *table {
+	return &table{base: base, unit: unit, run: run, entries: make([]uint64, blocks)}
+}
+
+func (t *table) blocks(offset, length uint64) []uint64 {
+	first := (offset - t.base) / t.unit
+	return t.entries[first : first+length/t.unit]
+}
+
+// boundary: does a block begin at this offset?
+func (t *table) boundary(offset uint64) bool { return (offset-t.base)%t.unit == 0 }
+
+// expect is the generation that a sector must have, and whether it is known.
+func (t *table) expect(offset uint64) (generation uint64, judged bool) {
+	e := t.entries[(offset-t.base)/t.unit]
+	return e / entryGeneration, e&entryJudged != 0
+}
+
+// takeWrite claims the blocks for a write or trim, or fails when somebody is on one of them.
+func (t *table) takeWrite(offset, length uint64) bool {
+	list := t.blocks(offset, length)
+	for _, e := range list {
+		if e&(entryReaders|entryWriting) != 0 || e/entryGeneration == generationMost {
+			return false
+		}
+	}
+	for i := range list {
+		list[i] |= entryWriting
+	}
+	return true
+}
+
+// stamp fills b with the next generation of each block.
+func (t *table) stamp(b []byte, offset uint64) {
+	for _, e := range t.blocks(offset, uint64(len(b))) {
+		for end := offset + t.unit; offset < end; offset += sector {
+			putStamp(b, offset, e/entryGeneration+1, t.run)
+			b = b[sector:]
+		}
+	}
+}
+
+// doneWrite: the blocks hold the next generation, or (known false) nobody can say what.
+func (t *table) doneWrite(offset, length uint64, known bool) {
+	list := t.blocks(offset, length)
+	for i, e := range list {
+		e = e&^(entryWriting|entryJudged) + entryGeneration
+		if known {
+			e |= entryJudged
+		}
+		list[i] = e
+	}
+}
+
+// takeRead keeps writers off the blocks, or fails when one is there.
+func (t *table) takeRead(offset, length uint64) bool {
+	list := t.blocks(offset, length)
+	for _, e := range list {
+		if e&entryWriting != 0 || e&entryReaders == entryReaders {
+			return false
+		}
+	}
+	for i := range list {
+		list[i] += entryReader
+	}
+	return true
+}
+
+func (t *table) doneRead(offset, length uint64) {
+	list := t.blocks(offset, length)
+	for i := range list {
+		list[i] -= entryReader
+	}
+}

@@ -1,0 +1,197 @@
+// ringnbd bench: the command line of the load generator, which is in ringnbd/bench/load.
+//
+// Invariant: results go to standard output, whatever happened; standard error has the progress line, on a terminal only, and one line when the exit status is not 0.
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"ringnbd/bench/load"
+	"ringnbd/engine/backing"
+)
+
+// benchOptions is what the flags of bench say.
+type benchOptions struct {
+	load.Options
+	pattern  string
+	sizes    string
+	arrivals string
+	json     bool
+}
+
+func newBench() *cobra.Command {
+	var o benchOptions
+	c := &cobra.Command{
+		Use:     "bench [flags] URI|file:PATH",
+		Short:   "Put load on an NBD server, or on a file itself, and measure it",
+		Long:    benchHelp,
+		Example: benchExamples,
+		Version: versionText(),
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("name one target: nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH or file:PATH")
+			}
+			if err := o.complete(c.Flags(), args[0]); err != nil {
+				return err
+			}
+			if err := bench(&o, c.OutOrStdout(), c.ErrOrStderr()); err != nil {
+				return failure{err}
+			}
+			return nil
+		},
+	}
+	o.register(c.Flags())
+	for flag, values := range map[string][]string{"pattern": strings.Split(load.PatternNames(), ", "), "arrivals": {"constant", "poisson"}} {
+		// The only error is a flag that does not exist, which a test would see.
+		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
+	return c
+}
+
+func (o *benchOptions) register(flags *pflag.FlagSet) {
+	flags.SortFlags = false
+	flags.StringVarP(&o.pattern, "pattern", "p", "randread", "`PATTERN`: "+load.PatternNames())
+	flags.IntVar(&o.ReadPercent, "read-percent", 70, "of rw and randrw, this `PERCENTAGE` are reads")
+	flags.StringVar(&o.sizes, "bs", "4k", "block `SIZE`, or sizes with their shares: 4k:70,64k:30")
+	flags.IntVarP(&o.Connections, "connections", "c", 1, "number `N` of connections")
+	flags.IntVarP(&o.Depth, "depth", "d", 32, "requests `N` in flight on each connection")
+	flags.IntVar(&o.Threads, "threads", 1, "number `N` of threads, which share the connections")
+	flags.Var((*offsetFlag)(&o.Offset), "offset", "the window begins at this `OFFSET`")
+	flags.Var((*sizeFlag)(&o.Size), "size", "`SIZE` of the window (default: to the end of the export)")
+	flags.Uint64Var(&o.Seed, "seed", 1, "`N` that offsets, sizes and arrivals follow from")
+	flags.Float64Var(&o.Rate, "rate", 0, "open loop: `N` requests per second are due, whatever the server does (default: closed loop)")
+	flags.StringVar(&o.arrivals, "arrivals", "constant", "with --rate, when requests are due: `KIND` constant or poisson")
+	flags.DurationVarP(&o.Duration, "duration", "t", 10*time.Second, "measure for this `TIME` (with --count, no limit unless given)")
+	flags.Uint64VarP(&o.Count, "count", "n", 0, "measure `N` requests")
+	flags.DurationVar(&o.Warmup, "warmup", 0, "run for this `TIME` before measuring")
+	flags.BoolVar(&o.Verify, "verify", false, "stamp every sector that is written, and judge every one that is read")
+	flags.BoolVar(&o.Fill, "fill", false, "write the whole window once before the run")
+	flags.BoolVar(&o.FUA, "fua", false, "writes and trims are to be on stable storage before they are answered")
+	flags.IntVar(&o.FlushEvery, "flush-every", 0, "a FLUSH after every `N` writes or trims of a connection (default: none)")
+	flags.DurationVar(&o.Timeout, "timeout", 30*time.Second, "give up after this `TIME` without an answer")
+	flags.BoolVar(&o.json, "json", false, "print the results as JSON")
+}
+
+// offsetFlag is a number of bytes, which may be 0.
+type offsetFlag uint64
+
+func (f *offsetFlag) Type() string   { return "OFFSET" }
+func (f *offsetFlag) String() string { return strconv.FormatUint(uint64(*f), 10) }
+func (f *offsetFlag) Set(text string) error {
+	n, err := backing.ParseSize(text)
+	*f = offsetFlag(n)
+	return err
+}
+
+// complete parses what flags alone cannot.
+func (o *benchOptions) complete(flags *pflag.FlagSet, target string) error {
+	var err error
+	if o.Target, err = load.ParseTarget(target); err != nil {
+		return err
+	}
+	if o.Pattern, err = load.ParsePattern(o.pattern); err != nil {
+		return fmt.Errorf("--pattern: %w", err)
+	}
+	if o.Sizes, err = load.ParseMix(o.sizes); err != nil {
+		return fmt.Errorf("--bs: %w", err)
+	}
+	if o.arrivals != "constant" && o.arrivals != "poisson" {
+		return fmt.Errorf("--arrivals %s: must be constant or poisson", o.arrivals)
+	}
+	o.Poisson = o.arrivals == "poisson"
+	if flags.Changed("read-percent") && !o.Pattern.Mixed() {
+		return fmt.Errorf("--read-percent is about rw and randrw, not --pattern %s", o.pattern)
+	}
+	if flags.Changed("rate") && o.Rate <= 0 {
+		return fmt.Errorf("--rate %v: must be more than 0", o.Rate)
+	}
+	if flags.Changed("count") && o.Count == 0 {
+		return fmt.Errorf("--count 0: must be 1 or more")
+	}
+	if flags.Changed("flush-every") && o.FlushEvery < 1 {
+		return fmt.Errorf("--flush-every %d: must be 1 or more", o.FlushEvery)
+	}
+	if o.Count > 0 && !flags.Changed("duration") {
+		o.Duration = 0
+	}
+	return o.Check()
+}
+
+// bench runs and prints. The first signal ends the run early, the second one the program.
+func bench(o *benchOptions, stdout, stderr io.Writer) error {
+	tune(o.Threads)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	defer stop()
+	line := load.NewLine(stderr)
+	report, err := load.Run(ctx, o.Options, line.Show)
+	line.Clear()
+	if report == nil {
+		return err
+	}
+	if printErr := printReport(report, o.json, stdout); err == nil && printErr != nil {
+		err = fmt.Errorf("the results could not be written to standard output: %w", printErr)
+	}
+	return err
+}
+
+func printReport(r *load.Report, asJSON bool, w io.Writer) error {
+	if !asJSON {
+		return r.Table(w)
+	}
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(r)
+}
+
+const benchHelp = `Put load on an NBD server, any one, and measure it: requests per second, latency percentiles, errors.
+
+The target is nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH. With file:PATH (taken literally) the same load goes straight to a file or block
+device through io_uring with O_DIRECT: the physical limit, to compare a server with.
+
+PATTERNS OTHER THAN read, randread AND flush OVERWRITE DATA in the target's window, and so does --fill. A file or device that is mounted, or that another
+ringnbd serves, is refused; a server cannot be asked whether somebody else uses the export.
+
+Closed loop, the default: --connections x --depth requests are kept in flight, and latency counts from sending. Open loop, --rate: requests are due at fixed or
+random (--arrivals poisson) times, whatever the server does, and latency counts from the time a request was due; one that finds nothing free waits.
+So a stall is seen by every request that should have been made meanwhile. What was waiting is reported as the backlog.
+
+The pattern's offsets are multiples of the request's size. In order, each connection goes through a part of the window of its own, again and again.
+
+--verify stamps every sector of 512 bytes with its offset, a generation and a checksum. A read that brings anything but the last generation written is an
+error with its offset. Only blocks that this run has written are judged: use --fill to write them all first, which the read patterns need. Trimmed blocks and those
+of failed writes are not judged until they are written again.
+
+Sizes are bytes, or have a unit (4k, 1MiB), in powers of 1024. Ctrl-C ends a run early and prints what was measured.
+
+Exit status: 0 if every request succeeded, 1 if one failed, data was wrong, a connection died or the run could not start, 2 for a wrong command line.`
+
+const benchExamples = `  # 4 KiB random reads, 4 connections of 32 requests each, for 10 seconds
+  ringnbd bench --connections 4 nbd://localhost
+
+  # the same straight on the file: how far the server is from the limit
+  ringnbd bench --connections 4 file:disk.img
+
+  # 70 % reads of mixed sizes, as JSON
+  ringnbd bench --pattern randrw --read-percent 70 --bs 4k:80,64k:20 --json 'nbd+unix:///?socket=/run/nbd.sock'
+
+  # latency at 20,000 requests per second with random arrivals
+  ringnbd bench --rate 20000 --arrivals poisson --warmup 2s --duration 30s nbd://server/export
+
+  # is every byte what was written? (overwrites the first GiB)
+  ringnbd bench --pattern randrw --verify --fill --size 1G --count 1000000 nbd://localhost
+
+  # large sequential writes, flushed every 64
+  ringnbd bench --pattern write --bs 1M --depth 16 --flush-every 64 nbd://localhost`
