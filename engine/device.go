@@ -43,9 +43,10 @@ type Device struct {
 	Memory *uring.Arena // the mapping of Kind Memory
 
 	failed  atomic.Uint32
-	syncing atomic.Bool  // an fsync is in flight, of whatever loop
-	queued  atomic.Int32 // loops that wait for it to end
-	busy    atomic.Int32 // operations in flight that may hold the file's lock for long: slices and fsyncs
+	syncing atomic.Bool   // an fsync is in flight, of whatever loop
+	queued  atomic.Int32  // loops that wait for it to end
+	syncer  atomic.Uint32 // the loop that flushed last, plus 1: it lets those that wait go first
+	busy    atomic.Int32  // operations in flight that may hold the file's lock for long: slices and fsyncs
 }
 
 // Export is a Device under the facts that clients were told in the handshake.

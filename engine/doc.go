@@ -29,16 +29,16 @@
 // the pool has one region for requests up to a piece and a bit and one for longer ones, so that neither kind starves the other, and is registered with the ring.
 // layout.go divides Config.Memory between them before anything runs; nothing grows. Rows point at each other by index, and hold no pointers.
 //
-// Backpressure has no code of its own: without a tag or a lease a connection is not read, and its socket fills up. A connection may hold a third of
-// the short region and half of the long one. One that holds something and does not move, while others starve, is closed (stall.go); while nobody starves,
-// nobody is ever closed for being slow.
+// Backpressure has no code of its own: without a tag or a lease a connection is not read, and its socket fills up. What a connection may hold begins
+// small and grows with the replies it takes (request.go: earn), to a third of the short region and half of the long one, so that those who take nothing hold
+// little. One that holds something and does not move, while others starve, is closed (stall.go); while nobody starves, nobody is ever closed for being slow.
 //
 // # Threads
 //
 // A loop is one goroutine locked to one thread, which created the ring (IORING_SETUP_SINGLE_ISSUER). Nothing else reads or writes its tables. It never
 // touches a channel or a mutex; io_uring_enter is the only call that blocks. The control plane speaks to it by mail.
 //
-// Loops share three things. The exports, which never change. Device.failed, a word that goes from 0 to 1. And the guard, a table under one spin word per shard: the
+// Loops share three things. The exports, which never change. A few words of each Device: whether a flush has failed, and who is flushing. And the guard, a table under one spin word per shard: the
 // exception to "no locks on the path of a request". The word is held for some tens of nanoseconds, never across a system call, and a waiter gives up the
 // core when its holder was preempted. What else was considered: owning ranges by loop and passing messages costs a wake-up (1 µs and more) for half of all
 // writes on two loops, where the word costs an uncontended compare-and-swap; lock-free tables of claims need a scan of every other loop's claims, or lose

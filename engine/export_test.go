@@ -30,6 +30,11 @@ func NewSimLoops(c Config, exports []Export, kernel func(id int, control, pool *
 		}
 		s.loops[id] = l
 		l.kernel, l.wakeFD, l.wake = kernel(id, l.control, l.pool, s.descriptors())
+		if p, ok := l.kernel.(interface {
+			Pwrite(fd int, addr uint64, n uint32, off uint64) int32
+		}); ok {
+			l.pwrite = p.Pwrite
+		}
 		l.now = l.kernel.Now()
 		l.listenForMail()
 		loops = append(loops, &SimLoop{l})

@@ -37,20 +37,23 @@ func (l *loop) issueFlush(export uint32) {
 	uring.PrepFsync(l.sqe(), uint64(tokenOf(onFlush, 0, 0, export)), l.shared.files[export], true)
 }
 
-// ownFlush makes this loop the one that may flush the device, or queues it for when the loop that does has finished.
+// ownFlush makes this loop the one that may flush the device, or queues it: behind the loop that is flushing, or behind those that have waited while this one did.
 func (l *loop) ownFlush(export uint32) bool {
 	q, d := &l.devices[export], l.shared.exports[export].Device
 	if !q.blocked {
-		if d.syncing.CompareAndSwap(false, true) {
+		if d.queued.Load() == 0 && d.syncing.CompareAndSwap(false, true) {
+			d.syncer.Store(l.id + 1)
 			return true
 		}
 		q.blocked = true
 		l.blocked++
 		d.queued.Add(1)
 	}
-	if !d.syncing.CompareAndSwap(false, true) { // again, now that its owner can see that we wait
+	// Again, now that whoever is flushing can see that we wait.
+	if d.syncer.Load() == l.id+1 && d.queued.Load() > 1 || !d.syncing.CompareAndSwap(false, true) {
 		return false
 	}
+	d.syncer.Store(l.id + 1)
 	q.blocked = false
 	l.blocked--
 	d.queued.Add(-1)

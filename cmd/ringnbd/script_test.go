@@ -90,8 +90,8 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 			return
 		}
 		for _, c := range ts.BackgroundCmds() {
-			if state := c.ProcessState; state != nil {
-				ts.Fatalf("%s ended (%v) before %s held %s:\n%s%s", c.Args, state, args[0], args[1], text, c.Stderr)
+			if err := c.Process.Signal(syscall.Signal(0)); err != nil { // testscript waits for it in a goroutine of its own
+				ts.Fatalf("%s ended (%v) before %s held %s:\n%s", c.Args, err, args[0], args[1], text)
 			}
 		}
 	}

@@ -66,7 +66,7 @@ func (k *Kernel) tryMadvise(o *op) int32 {
 }
 
 // tryCancel looks for the oldest operation with the given user_data. What waits for a peer is cancelled, with a partial result if it has one; what the disk is
-// doing goes on (uring.md and io_uring/cancel.c: found but running is EALREADY, not found is ENOENT).
+// doing goes on (io_uring/cancel.c: found but running is EALREADY, not found is ENOENT).
 func (k *Kernel) tryCancel(o *op) int32 {
 	var target *op
 	for _, f := range k.flight {

@@ -1,4 +1,4 @@
-// RECV, SENDMSG and POLL_ADD, with the semantics that uring.md's experiments and net/socket.c, io_uring/net.c of Linux 6.18 show: MSG_WAITALL collects until
+// RECV, SENDMSG and POLL_ADD, with the semantics of io_uring/net.c in Linux 6.18, which differential_test.go holds against the real thing: MSG_WAITALL collects until
 // all is there or the peer is gone; a partial result hides the error, which is then lost; a reset is reported once, afterwards reads end and sends meet EPIPE.
 
 package sim

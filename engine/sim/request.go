@@ -64,7 +64,7 @@ func before(v, w *request) bool {
 	return v.answered != 0 && v.answered < w.sent || v.conn == 0
 }
 
-// rule fills in what the protocol says about a request (protocol.md sections 14 to 18; written independently of proto.Check).
+// rule fills in what the protocol says about a request ("Transmission phase" in the NBD specification; written independently of proto.Check).
 func (r *request) rule(f *proto.Facts) {
 	r.want = []proto.Errno{proto.Success}
 	refuse := func(e ...proto.Errno) { r.want = e }

@@ -123,7 +123,7 @@ func (c *client) excusable(r *request, e proto.Errno) {
 	w.fail("%v was answered with %v although no fault was injected that would explain it", r, e)
 }
 
-// explains: the error table of protocol.md section 18.
+// explains: what each error of the disk may become on the wire ("Error values" in the NBD specification).
 func explains(r *request, f fault, e proto.Errno) bool {
 	switch f.res {
 	case eNOSPC, eDQUOT:
