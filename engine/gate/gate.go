@@ -259,9 +259,9 @@ func (g *Gate) Accepted() uint64 {
 	return g.accepted.Load()
 }
 
-// ended counts and logs the end of a connection at the gate.
+// ended logs and counts the end of a connection at the gate, in this order: what is counted has been said.
 func (g *Gate) ended(c net.Conn, why Reason, err error, attributes ...any) {
-	g.ends[why].Add(1)
+	defer g.ends[why].Add(1)
 	attributes = append(attributes, "peer", c.RemoteAddr().String(), "reason", why.String())
 	if err != nil {
 		attributes = append(attributes, "error", err)
