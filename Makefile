@@ -15,9 +15,8 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unve
 # What the race detector looks at: all but the packages whose memory the kernel writes, which it cannot see.
 RACE := ./proto/... ./engine ./engine/backing/... ./engine/gate/... ./engine/sim/... ./cmd/ringnbd ./cmd/tally
 FUZZTIME ?= 20s
-# Debian packages of the clients that the tests drive, and the C compiler that the race detector needs.
-PACKAGES := qemu-utils libnbd-bin python3-libnbd nbdkit nbd-client fio strace e2fsprogs gcc libc6-dev
-SERVERS := nbd-server iproute2
+# Debian packages of the clients and servers that the tests drive, what they need of the system, and the C compiler that the race detector needs.
+PACKAGES := qemu-utils libnbd-bin python3-libnbd nbdkit nbd-server nbd-client fio strace e2fsprogs util-linux iproute2 gcc libc6-dev
 
 .PHONY: build run test race fuzz tidy bench sidebyside ci clean packages
 
@@ -45,7 +44,7 @@ run: build
 # As root on Debian: what the tests would otherwise be skipped for. A failure costs only those tests.
 packages:
 	@missing=; \
-	for p in $(PACKAGES) $(EXTRA); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	for p in $(PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then \
 		echo "not installed, so tests will be skipped:$$missing (as root on Debian, make installs them)"; exit 0; \
@@ -101,7 +100,7 @@ bench:
 
 # The table of the README: ringnbd beside the other servers. BENCH are more flags (go run ./bench/sidebyside -h).
 sidebyside: build
-	@$(MAKE) -s packages EXTRA='$(SERVERS)'
+	@$(MAKE) -s packages
 	go run ./bench/sidebyside -command 'make sidebyside' -ringnbd bin/ringnbd -json bin/sidebyside.json -readme README.md $(BENCH)
 
 ci: test
