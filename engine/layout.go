@@ -4,8 +4,6 @@
 
 package engine
 
-import "ringnbd/proto"
-
 const (
 	// connPage holds what a connection's send needs: a msghdr, its iovecs, and reply headers. Untouched pages of idle connections cost nothing.
 	connPage    = 8192
@@ -13,7 +11,6 @@ const (
 	iovecSize   = 16
 	maxIovecs   = 250
 	headersAt   = 4096
-	maxReplies  = (connPage - headersAt) / proto.SimpleReplySize
 	wakePage    = 4096 // the word that the eventfd is read into
 	stageSize   = 256 << 10
 	minStages   = 8

@@ -15,6 +15,7 @@ Transmit its descriptor goes to Config.Adopt, and no byte behind the negotiation
 waits in the socket.
 
 Bounds: connections served and connections at the gate are together at most MaxConnections and a few more, which
-are there so that a full server can still say that it is full. One handshake holds a goroutine and some 20 KiB.
+are there so that a full server can still say that it is full. When the gate itself is full, the oldest handshake gives
+way once it has had a second. One handshake holds a goroutine and some 20 KiB.
 */
 package gate
