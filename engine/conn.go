@@ -11,8 +11,6 @@
 
 package engine
 
-import "ringnbd/proto"
-
 type connState uint8
 
 const (
@@ -27,8 +25,8 @@ type receiving uint8
 
 const (
 	receiveNone    receiving = iota
-	receivePoll              // waiting for the first byte, without any memory
-	receiveStage             // into the connection's stage
+	receiveOwn               // into the connection's own stage
+	receiveStage             // into its large stage
 	receivePayload           // straight into the lease of the request whose payload is arriving
 )
 
@@ -41,7 +39,7 @@ type conn struct {
 	reason     CloseReason
 	receiving  receiving
 	cancelling bool   // its receive is being taken back from the kernel
-	readable   bool   // a poll said that there is something to receive
+	bulky      bool   // its last receive brought more than its own stage holds
 	capped     bool   // has as much in flight as one connection may
 	wants      region // what it starves for
 	eof        bool   // the client has ended its side
@@ -49,10 +47,8 @@ type conn struct {
 	sending    bool
 	next       uint32 // free rows
 
-	stage      uint32                  // none: holds none
-	start, end uint32                  // bytes of the stage not parsed yet
-	stash      [proto.RequestSize]byte // the beginning of a header, of a connection that gave its stage back meanwhile
-	stashed    uint32
+	stage      uint32 // the large one; none: it has its own
+	start, end uint32 // bytes of the stage not parsed yet
 	body       uint32 // tag whose payload is arriving
 	bodyLeft   uint32 // bytes of it still to come
 
@@ -71,7 +67,7 @@ type conn struct {
 	heard     int64 // the last bytes came
 	since     int64 // the header or the piece of payload that is arriving began to; 0: none is
 	sendSince int64 // the send that is in flight began
-	hungry    int64 // it began to wait for memory, a tag or a stage
+	hungry    int64 // it began to wait for memory or a tag
 }
 
 // adopt gives a socket a row.
@@ -98,7 +94,7 @@ func (l *loop) leave(i uint32, why CloseReason) {
 	c := &l.conns[i]
 	if c.state == connOpen {
 		c.state, c.reason = connLeaving, why
-		c.start, c.end, c.stashed = 0, 0, 0
+		c.start, c.end = 0, 0
 		l.withdraw(i)
 		l.touch(i)
 	}
@@ -121,7 +117,6 @@ func (l *loop) fail(i uint32, why CloseReason) {
 // withdraw takes a connection that will read no more out of the queues for memory.
 func (l *loop) withdraw(i uint32) {
 	l.delist(&l.starved[l.conns[i].wants], linkStarved, i)
-	l.delist(&l.awaiting, linkAwaiting, i)
 }
 
 // lingers: closing a socket with unread bytes resets it, and what the client has not got yet of its replies is lost. So while we shut down, a connection
@@ -157,6 +152,7 @@ func (l *loop) depart(i uint32) {
 		return
 	}
 	l.withdraw(i)
+	c.start, c.end = 0, 0
 	l.giveStage(i)
 	l.kernel.CloseFD(c.fd)
 	l.counters.Closed[c.reason]++

@@ -38,6 +38,8 @@ type Counters struct {
 	Unaligned  uint64 // writes that had to read their first or last block first
 	Overlaps   uint64 // writes that waited for an earlier one on the same blocks
 	Starved    uint64 // times a connection waited for memory or a tag
+	Stageless  uint64 // times a connection found no large stage
+	StagesLent uint64 // large stages that connections hold now
 	Opened     uint64
 	Closed     [closeReasons]uint64
 }
@@ -59,5 +61,7 @@ func (c *Counters) add(o *Counters) {
 	c.Unaligned += o.Unaligned
 	c.Overlaps += o.Overlaps
 	c.Starved += o.Starved
+	c.Stageless += o.Stageless
+	c.StagesLent += o.StagesLent
 	c.Opened += o.Opened
 }

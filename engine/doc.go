@@ -7,8 +7,8 @@
 //
 //	 1. Adoption. engine/gate has negotiated; Engine.Adopt picks the loop with the fewest connections and posts the descriptor (mail.go). The loop
 //	    gives it a row (conn.go: adopt).
-//	 2. Listening (receive.go: listen). A silent connection is armed with a poll and holds no memory. When it speaks it borrows a stage (stage.go), 256 KiB
-//	    that it keeps while it goes on speaking, and a single RECV takes in as many requests as have come.
+//	 2. Listening (receive.go: listen). A single RECV takes in as many requests as have come, into a stage: 2 KiB that every connection has of its own, or,
+//	    while it sends more than that holds, 256 KiB that it borrows (stage.go).
 //	 3. Recording (loop.go: record). A completion only updates its row and marks the connection. When the whole batch has been recorded, every marked
 //	    connection is settled once (loop.go: settle): take requests in, send replies, listen again, depart. Batching of replies follows from that order.
 //	 4. Taking in (receive.go: parse; request.go: admit). proto.Check holds all the rules; what it refuses is answered without touching the disk. What it
@@ -25,7 +25,7 @@
 //
 // # Whose memory
 //
-// The kernel sees addresses of two arenas only. The control arena has a page pair per connection (message header, iovecs, reply headers) and the stages;
+// The kernel sees addresses of two arenas only. The control arena has a page pair per connection (message header, iovecs, reply headers, its own stage) and the large stages;
 // the pool has one region for requests up to a piece and a bit and one for longer ones, so that neither kind starves the other, and is registered with the ring.
 // layout.go divides Config.Memory between them before anything runs; nothing grows. Rows point at each other by index, and hold no pointers.
 //

@@ -18,9 +18,10 @@ import (
 
 // Config bounds an engine.
 type Config struct {
-	Loops          int    // threads with a ring each
-	Memory         uint64 // bytes that all loops together may use for connections and payloads
-	MaxConnections int    // at a time, all loops together
+	Loops          int           // threads with a ring each
+	Memory         uint64        // bytes that all loops together may use for connections and payloads
+	MaxConnections int           // at a time, all loops together
+	Poll           time.Duration // a loop with nothing to do looks for work this long before it sleeps; 0: it sleeps at once; PollAuto
 }
 
 const (
@@ -39,8 +40,9 @@ type shared struct {
 	files      []uint32 // by export: the index of its descriptor in every ring
 	guard      *guard
 	loops      []*loop
-	firstSlice uint64 // bytes
-	discard    bool   // BLOCK_URING_CMD_DISCARD is there (Linux 6.12)
+	firstSlice uint64        // bytes
+	discard    bool          // BLOCK_URING_CMD_DISCARD is there (Linux 6.12)
+	poll       time.Duration // Config.Poll
 }
 
 // Engine serves exports to adopted sockets.
@@ -68,6 +70,7 @@ func Start(c Config, exports []Export) (*Engine, error) {
 		return nil, ErrMemory
 	}
 	e := &Engine{config: c, shared: newShared(exports, c.Loops)}
+	e.shared.poll = c.Poll
 	for id := range c.Loops {
 		l, err := newLoop(e.shared, uint32(id), y)
 		if err != nil {
@@ -111,7 +114,7 @@ func (s *shared) descriptors() []int32 {
 
 // newLoop makes a loop's tables and arenas; its kernel is given to it afterwards.
 func newLoop(s *shared, id uint32, y layout) (*loop, error) {
-	l := &loop{shared: s, id: id, layout: y, dirty: empty, awaiting: empty, lru: empty, slicing: empty, grants: none, feeding: none}
+	l := &loop{shared: s, id: id, layout: y, dirty: empty, lru: empty, slicing: empty, grants: none, feeding: none}
 	l.starved = [regions]list{empty, empty}
 	var err error
 	if l.control, err = uring.NewArena(int(y.controlLen()), false); err != nil {
@@ -201,7 +204,7 @@ func (l *loop) openRing() (*uring.Ring, int, error) {
 		_ = ring.Close()
 		return nil, -1, err
 	}
-	l.kernel, l.wakeFD = systemKernel{ring}, int32(wakeFD)
+	l.kernel, l.wakeFD = &systemKernel{ring, newPoll(l.shared.poll)}, int32(wakeFD)
 	l.pwrite = uring.Pwrite
 	l.wake = func() { uring.Notify(wakeFD) }
 	return ring, wakeFD, nil

@@ -5,12 +5,14 @@
 package engine
 
 const (
-	// connPage holds what a connection's send needs: a msghdr, its iovecs, and reply headers. Untouched pages of idle connections cost nothing.
+	// connPage holds what a connection's send needs, a msghdr, its iovecs and reply headers, and its own stage. Pages that were never touched cost nothing.
 	connPage    = 8192
 	iovecsAt    = 64
 	iovecSize   = 16
 	maxIovecs   = 250
 	headersAt   = 4096
+	ownAt       = 6144
+	ownSize     = connPage - ownAt
 	wakePage    = 4096 // the word that the eventfd is read into
 	stageSize   = 256 << 10
 	minStages   = 8

@@ -11,7 +11,6 @@ var empty = list{none, none}
 const (
 	linkDirty = iota
 	linkStarved
-	linkAwaiting
 	linkStage
 	connLinks
 )

@@ -36,15 +36,15 @@ type loop struct {
 	freeTag  uint32
 	live     atomic.Int32
 
-	dirty    list          // connections that something happened to
-	starved  [regions]list // connections that wait for memory or a tag, in order
-	awaiting list          // connections that wait for a stage, in order
-	lru      list          // connections that hold a stage, the least recently used first
-	stages   []uint32
-	first    region // which of the starved are fed first in this turn
-	feeding  uint32 // the starved connection whose turn it is
-	slicing  list   // tags with another slice of a long operation to do
-	slices   int    // slices in flight
+	dirty   list          // connections that something happened to
+	starved [regions]list // connections that wait for memory or a tag, in order
+	lru     list          // connections that hold a large stage, the least recently used first
+	stages  []uint32      // large stages that nobody holds
+	scarce  bool          // somebody found none
+	first   region        // which of the starved are fed first in this turn
+	feeding uint32        // the starved connection whose turn it is
+	slicing list          // tags with another slice of a long operation to do
+	slices  int           // slices in flight
 
 	devices []deviceRow
 	blocked int    // devices that wait for another loop's fsync
@@ -107,8 +107,6 @@ func (l *loop) record(c *uring.CQE) {
 	switch t.kind() {
 	case onReceive:
 		l.received(t, c.Res)
-	case onPoll:
-		l.polled(t)
 	case onSend:
 		l.sent(t, c.Res)
 	case onDisk:
@@ -136,13 +134,11 @@ func (l *loop) settleAll() {
 	}
 }
 
-// settle decides what one connection does next, in this order: take requests in, send replies, ask for more, leave. What is lent
-// to others in between is the stage of a connection that has fallen silent.
+// settle decides what one connection does next, in this order: take requests in, send replies, ask for more, leave.
 func (l *loop) settle(c uint32) {
 	l.parse(c)
 	l.reply(c)
 	l.listen(c)
-	l.lend(c)
 	l.depart(c)
 }
 
@@ -161,7 +157,7 @@ func (l *loop) sqe() *uring.SQE {
 
 // ticking: is anything held or awaited that time must look after?
 func (l *loop) ticking() bool {
-	return l.lru.head != none || l.starved[short].head != none || l.starved[long].head != none || l.awaiting.head != none || l.drain != drainNot
+	return l.lru.head != none || l.starved[short].head != none || l.starved[long].head != none || l.drain != drainNot
 }
 
 // tick looks after what time alone changes: idle stages, stalled holders of memory, the phases of a shutdown.

@@ -76,6 +76,7 @@ func (l *loop) open(m *mail) {
 		}
 	case mailCount:
 		*m.counters = l.counters
+		m.counters.StagesLent = uint64(l.layout.stages - len(l.stages))
 	case mailQuit:
 		l.quit = true
 	}

@@ -20,23 +20,18 @@ const directPayload = 128 << 10
 func (l *loop) received(t token, res int32) {
 	c, i := l.connAt(t)
 	how := c.receiving
-	c.receiving, c.cancelling, c.readable = receiveNone, false, false
+	c.receiving, c.cancelling = receiveNone, false
 	c.idle = res == -int32(unix.ECANCELED)
 	l.counters.Receives++
 	l.touch(i)
 	switch {
 	case res > 0:
 		c.heard = l.now
-		if how == receivePayload {
-			l.filled(c, uint32(res))
-		} else {
-			c.end += uint32(res)
-			l.refreshStage(i)
-		}
+		l.came(c, i, how, uint32(res))
 	case res == 0 && c.state == connLeaving:
 		c.eof = true
 	case res == 0 && c.state == connOpen:
-		if c.body != none || c.end > c.start || c.stashed > 0 {
+		if c.body != none || c.end > c.start {
 			l.fail(i, CloseTruncated)
 		} else {
 			l.leave(i, CloseHangup)
@@ -47,25 +42,30 @@ func (l *loop) received(t token, res int32) {
 	}
 }
 
-// polled: an idle socket has something to say (or has closed, which the receive will tell).
-func (l *loop) polled(t token) {
-	c, i := l.connAt(t)
-	c.receiving, c.readable, c.idle = receiveNone, true, false
-	c.heard = l.now
-	l.touch(i)
+// came: n bytes are where the receive put them. A connection that sends more than its own stage holds is given a large one from now on, one that does not is not.
+func (l *loop) came(c *conn, i uint32, how receiving, n uint32) {
+	switch how {
+	case receivePayload:
+		l.filled(c, n)
+	case receiveStage:
+		c.end += n
+		c.bulky = n > ownSize
+		l.refreshStage(i)
+	default:
+		c.end += n
+		c.bulky = c.end == ownSize
+	}
 }
 
 // parse takes in whatever requests are complete enough to be taken in.
 func (l *loop) parse(i uint32) {
 	c := &l.conns[i]
-	if c.stage == none {
-		return
-	}
 	if c.state == connLeaving {
 		c.start, c.end = 0, 0 // it is read only so that its replies arrive, see lingers
 		return
 	}
-	stage := l.control.Bytes(l.layout.stageAt(c.stage), stageSize)
+	at, size := l.stageOf(i)
+	stage := l.control.Bytes(at, int(size))
 	for c.state == connOpen {
 		have := c.end - c.start
 		switch {
@@ -133,72 +133,56 @@ func (l *loop) arrived(c *conn, n uint32) {
 	}
 }
 
-// listen asks for the next bytes, in the form that fits: into a lease, into the stage, or only for word that there are some.
+// listen asks for the next bytes, into the place that fits: the lease that they are for, a large stage, or the connection's own.
 func (l *loop) listen(i uint32) {
 	c := &l.conns[i]
 	reads := c.state == connOpen && !l.full(c) || c.state == connLeaving && c.reason == CloseShutdown && !c.eof
-	if !reads || c.receiving != receiveNone || c.links[linkStarved].in || c.links[linkAwaiting].in {
+	if !reads || c.receiving != receiveNone || c.links[linkStarved].in {
 		return
 	}
-	data := uint64(tokenOf(onReceive, 0, c.generation, i))
 	if (c.body != none || c.start < c.end) && c.since == 0 { // inside a request
 		c.since = l.now
 	}
-	wanted := l.awaiting.head != none && !c.readable // somebody has more use for the stage
-	switch {
-	case c.body != none && !l.tags[c.body].sink && (c.bodyLeft >= directPayload || wanted):
-		if wanted {
-			l.giveStage(i)
-		}
-		t := &l.tags[c.body]
+	l.chooseStage(c, i)
+	data := uint64(tokenOf(onReceive, 0, c.generation, i))
+	if t := c.body; t != none && !l.tags[t].sink && (c.bodyLeft >= directPayload || c.stage == none && c.bodyLeft > ownSize) {
 		c.receiving = receivePayload
-		at := l.leases.offset(t.fill) + uint64(t.fillAt)
-		uring.PrepRecv(l.sqe(), data, c.fd, l.pool.Addr(at), min(c.bodyLeft, pieceSize-t.fillAt), unix.MSG_WAITALL)
-	case c.stage == none && !c.readable || wanted || c.idle:
-		l.stash(c)
-		l.giveStage(i)
-		c.receiving = receivePoll
-		uring.PrepPoll(l.sqe(), uint64(tokenOf(onPoll, 0, c.generation, i)), c.fd, unix.POLLIN|unix.POLLRDHUP)
-	case c.stage == none:
-		if !l.takeStage(i) {
-			l.awaitStage(i)
-			return
-		}
-		fallthrough
-	default:
-		l.compact(c)
-		c.receiving = receiveStage
-		at := l.layout.stageAt(c.stage) + uint64(c.end)
-		uring.PrepRecv(l.sqe(), data, c.fd, l.control.Addr(at), stageSize-c.end, 0)
+		at := l.leases.offset(l.tags[t].fill) + uint64(l.tags[t].fillAt)
+		uring.PrepRecv(l.sqe(), data, c.fd, l.pool.Addr(at), min(c.bodyLeft, pieceSize-l.tags[t].fillAt), unix.MSG_WAITALL)
+		return
 	}
-}
-
-// stash keeps the front part of a header in the row while the connection has no stage; unstash puts it back.
-func (l *loop) stash(c *conn) {
+	l.compact(i)
+	c.receiving = receiveOwn
 	if c.stage != none {
-		stage := l.control.Bytes(l.layout.stageAt(c.stage), stageSize)
-		c.stashed = uint32(copy(c.stash[:], stage[c.start:c.end]))
-		must(c.stashed == c.end-c.start, "a stage was given back with requests in it")
-		c.start, c.end, c.since = 0, 0, 0
+		c.receiving = receiveStage
 	}
+	at, size := l.stageOf(i)
+	uring.PrepRecv(l.sqe(), data, c.fd, l.control.Addr(at+uint64(c.end)), size-c.end, 0)
 }
 
-func (l *loop) unstash(c *conn) {
-	c.start, c.end = 0, uint32(copy(l.control.Bytes(l.layout.stageAt(c.stage), stageSize), c.stash[:c.stashed]))
-	c.stashed = 0
+// chooseStage borrows a large stage for a connection that has use for one, and gives back that of one that has not, or that has had its turn.
+func (l *loop) chooseStage(c *conn, i uint32) {
+	payload := c.body != none && c.bodyLeft > ownSize && (c.bodyLeft < directPayload || l.tags[c.body].sink)
+	switch {
+	case c.stage == none && (payload || c.bulky && c.body == none) && !c.idle:
+		l.takeStage(i)
+	case c.stage != none && (c.idle || l.scarce || !payload && !c.bulky):
+		l.scarce = false
+		l.giveStage(i)
+	}
 }
 
 // compact moves the front part of a header, all that can be left unparsed when a receive is due, to the beginning of the stage.
-func (l *loop) compact(c *conn) {
+func (l *loop) compact(i uint32) {
+	c := &l.conns[i]
 	if c.start == 0 {
 		return
 	}
-	if c.start == c.end {
-		c.start, c.end = 0, 0
-		return
+	if c.start < c.end {
+		at, size := l.stageOf(i)
+		stage := l.control.Bytes(at, int(size))
+		copy(stage, stage[c.start:c.end])
 	}
-	stage := l.control.Bytes(l.layout.stageAt(c.stage), stageSize)
-	copy(stage, stage[c.start:c.end])
 	c.start, c.end = 0, c.end-c.start
 }
 

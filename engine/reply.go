@@ -23,7 +23,7 @@ func (l *loop) reply(i uint32) {
 		return
 	}
 	page := l.layout.pageAt(i)
-	b := batch{loop: l, page: page, iovecs: l.control.Iovecs(page+iovecsAt, maxIovecs), headers: l.control.Bytes(page+headersAt, connPage-headersAt)}
+	b := batch{loop: l, page: page, iovecs: l.control.Iovecs(page+iovecsAt, maxIovecs), headers: l.control.Bytes(page+headersAt, ownAt-headersAt)}
 	for t := c.ready.head; t != none && b.add(&l.tags[t]); t = c.ready.head {
 		l.appendTag(&c.sent, l.popTag(&c.ready))
 	}

@@ -1,9 +1,9 @@
-// Stages are the buffers that sockets are received into. There are fewer of them than connections: a connection borrows one when it has
-// something to say and keeps it while it goes on talking, so that a busy connection pays for one receive a turn and an idle one holds no memory.
+// Stages are the buffers that sockets are received into. Every connection has a small one of its own, in its page, which holds a few dozen requests without
+// payload. There are large ones too, fewer than connections: whoever sends more than its own holds borrows one when there is one, and keeps it while
+// that goes on, so that a busy writer pays for one receive a turn. Nobody ever waits for one: without it a payload is received straight into its lease.
 //
-// When there are more talkers than stages, whoever has nothing unparsed but the front of a header gives its stage up, and waits by poll again.
-//
-// Invariant: a stage is in the stack of free ones or belongs to exactly one connection, which is then in the loop's lru list.
+// Invariant: a large stage is in the stack of free ones or belongs to exactly one connection, which is then in the loop's lru list. What a connection has
+// received and not parsed, [start, end), is in its large stage if it has one, else in its own.
 
 package engine
 
@@ -11,63 +11,58 @@ import (
 	"ringnbd/engine/uring"
 )
 
-// idleStage is how long a silent connection keeps its stage while nobody else wants it.
+// idleStage is how long a silent connection keeps a large stage.
 const idleStage = int64(1e9)
 
 // payloadPause is how long a payload may pause, in nanoseconds, before its connection counts as silent.
 const payloadPause = int64(100e6)
 
-// takeStage gives a connection a stage, unless others have waited longer.
-func (l *loop) takeStage(i uint32) bool {
-	c := &l.conns[i]
-	if c.stage != none {
-		return true
+// stageOf is the memory that the connection receives into: where it lies in the control arena, and how long it is.
+func (l *loop) stageOf(i uint32) (at uint64, size uint32) {
+	if s := l.conns[i].stage; s != none {
+		return l.layout.stageAt(s), stageSize
 	}
-	if len(l.stages) == 0 || l.awaiting.head != none {
-		return false
-	}
-	l.grantStage(i)
-	return true
+	return l.layout.pageAt(i) + ownAt, ownSize
 }
 
-func (l *loop) grantStage(i uint32) {
-	c := &l.conns[i]
+// takeStage gives a connection a large stage, with what is in its own, if there is one left. If not, the next to have an empty one gives it up, so that they
+// go round.
+func (l *loop) takeStage(i uint32) {
 	last := len(l.stages) - 1
-	c.stage = l.stages[last]
+	if last < 0 {
+		l.scarce = true
+		l.counters.Stageless++
+		return
+	}
+	stage := l.stages[last]
 	l.stages = l.stages[:last]
-	l.unstash(c)
+	l.moveTo(i, stage)
 	l.enlist(&l.lru, linkStage, i)
 }
 
-// giveStage takes a connection's stage back, and passes it on.
+// giveStage takes a connection's large stage back; what is in it, the front part of a header at most, goes into its own.
 func (l *loop) giveStage(i uint32) {
 	c := &l.conns[i]
 	if c.stage == none {
 		return
 	}
 	must(c.receiving != receiveStage, "a stage was given back under a receive")
+	must(c.end-c.start <= ownSize, "a stage was given back with requests in it")
+	stage := c.stage
 	l.delist(&l.lru, linkStage, i)
-	poisonStage(l, c.stage)
-	l.stages = append(l.stages, c.stage) // within its capacity: it came from there
-	c.stage, c.start, c.end = none, 0, 0
-	if next := l.awaiting.head; next != none {
-		l.delist(&l.awaiting, linkAwaiting, next)
-		l.grantStage(next)
-		l.touch(next)
-	}
+	l.moveTo(i, none)
+	poisonStage(l, stage)
+	l.stages = append(l.stages, stage) // within its capacity: it came from there
 }
 
-// awaitStage queues a connection for a stage, and asks for one back that is held in silence.
-func (l *loop) awaitStage(i uint32) {
-	l.conns[i].hungry = l.now
-	l.counters.Starved++
-	l.enlist(&l.awaiting, linkAwaiting, i)
-	for j := l.lru.head; j != none; j = l.conns[j].links[linkStage].next {
-		if l.silent(j) {
-			l.takeBack(j)
-			return
-		}
-	}
+// moveTo changes the connection's stage, and takes along what is not parsed.
+func (l *loop) moveTo(i, stage uint32) {
+	c := &l.conns[i]
+	from, _ := l.stageOf(i)
+	left := l.control.Bytes(from+uint64(c.start), int(c.end-c.start))
+	c.stage = stage
+	to, size := l.stageOf(i)
+	c.start, c.end = 0, uint32(copy(l.control.Bytes(to, int(size)), left))
 }
 
 // refreshStage: the connection has just used its stage.
@@ -85,21 +80,7 @@ func (l *loop) silent(i uint32) bool {
 	return c.body == none && c.inflight == 0 || c.body != none && l.now-c.heard > payloadPause
 }
 
-// lend gives others the stage of a connection that has just fallen silent.
-func (l *loop) lend(i uint32) {
-	if l.awaiting.head != none && l.silent(i) {
-		l.takeBack(i)
-	}
-}
-
-// takeBack cancels the receive of a silent connection; listen then gives the stage back, because it is idle or because others wait.
-func (l *loop) takeBack(i uint32) {
-	c := &l.conns[i]
-	c.cancelling = true
-	uring.PrepCancel(l.sqe(), uint64(tokenOf(onCancel, 0, c.generation, i)), uint64(tokenOf(onReceive, 0, c.generation, i)))
-}
-
-// reclaimIdle takes stages back from connections that have been silent for a while.
+// reclaimIdle takes stages back from connections that have been silent for a while: their receive is cancelled, and listen, finding them idle, does the rest.
 func (l *loop) reclaimIdle() {
 	for i := l.lru.head; i != none; i = l.conns[i].links[linkStage].next {
 		c := &l.conns[i]
@@ -107,7 +88,8 @@ func (l *loop) reclaimIdle() {
 			return // the list is in order of use
 		}
 		if l.silent(i) {
-			l.takeBack(i)
+			c.cancelling = true
+			uring.PrepCancel(l.sqe(), uint64(tokenOf(onCancel, 0, c.generation, i)), uint64(tokenOf(onReceive, 0, c.generation, i)))
 		}
 	}
 }

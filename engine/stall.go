@@ -37,9 +37,9 @@ func (l *loop) evictStalled() {
 	l.settleAll()
 }
 
-// starving: has anybody waited for memory, a tag or a stage for as long as stallGrace?
+// starving: has anybody waited for memory or a tag for as long as stallGrace?
 func (l *loop) starving() bool {
-	for _, head := range [...]uint32{l.starved[short].head, l.starved[long].head, l.awaiting.head} {
+	for _, head := range [...]uint32{l.starved[short].head, l.starved[long].head} {
 		if head != none && l.now-l.conns[head].hungry > stallGrace {
 			return true
 		}

@@ -9,7 +9,6 @@ type kind uint8
 
 const (
 	onReceive kind = iota + 1 // bytes from a socket; slot = connection
-	onPoll                    // an idle socket became readable; slot = connection
 	onSend                    // a batch of replies went out; slot = connection
 	onDisk                    // a segment of a request's wave; slot = tag, part = segment
 	onFlush                   // an fsync shared by the flushes that wait for it; slot = device

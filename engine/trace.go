@@ -20,7 +20,7 @@ func (t *trace) add(c *uring.CQE) {
 	t.at++
 }
 
-var kindNames = [...]string{onReceive: "receive", onPoll: "poll", onSend: "send", onDisk: "disk", onFlush: "flush", onWake: "wake", onCancel: "cancel"}
+var kindNames = [...]string{onReceive: "receive", onSend: "send", onDisk: "disk", onFlush: "flush", onWake: "wake", onCancel: "cancel"}
 
 // String lists the completions, the oldest first.
 func (t *trace) String() string {

@@ -125,7 +125,7 @@ func (k *Kernel) tryDiskWrite(o *op) (res int32, done bool) {
 	k.honest(o)
 	if chance(w.rng, w.mix.Early) {
 		d.putSome(lo, o.gather(0, o.total), w.rng.IntN)
-		o.due = w.clock + w.delay(w.mix.DiskDelay)
+		o.due = w.clock + 1 + w.delay(w.mix.DiskDelay) // later than now: else it would look as if it could not go on
 		return 0, false
 	}
 	switch {

@@ -12,7 +12,7 @@ import (
 
 // Bounds of each phase of a run: beyond them the engine turns without getting anywhere. Time is virtual; a storm may see many clients that stall for a minute.
 const (
-	mostSteps = 30e6
+	mostSteps = 200e6
 	stormTime = uint64(20000e9)
 	calmTime  = uint64(1000e9)
 

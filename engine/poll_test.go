@@ -1,0 +1,92 @@
+// Polling: when a wait begins with a look, and that a loop which looks still sleeps, wakes and serves.
+
+package engine
+
+import (
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ringnbd/proto"
+)
+
+// looks counts how many of n waits begin with a look that ends as told.
+func looks(p *poll, n int, found bool) int {
+	seen := 0
+	for range n {
+		if !p.due() {
+			continue
+		}
+		seen++
+		if found {
+			p.paid()
+		} else {
+			p.failed()
+		}
+	}
+	return seen
+}
+
+func TestPollOff(t *testing.T) {
+	p := newPoll(0)
+	if n := looks(&p, 1000, true); n != 0 {
+		t.Errorf("%d of 1000 waits looked, though polling is off", n)
+	}
+}
+
+func TestPollFixed(t *testing.T) {
+	p := newPoll(50 * time.Microsecond)
+	if n := looks(&p, 1000, false); n != 1000 || p.span != 50_000 {
+		t.Errorf("%d of 1000 waits looked, for %d ns; want all, for 50000", n, p.span)
+	}
+}
+
+// TestPollAuto: looks that find nothing become rare, and one that pays brings them back within as many again.
+func TestPollAuto(t *testing.T) {
+	p := newPoll(PollAuto)
+	if n := looks(&p, 100, true); n != 100 {
+		t.Errorf("%d of 100 waits looked while that paid", n)
+	}
+	if n := looks(&p, 1_000_000, false); n > 1_000_000/pollRest+20 {
+		t.Errorf("%d of a million waits looked in vain; at most one in %d may", n, pollRest)
+	}
+	if n := looks(&p, 2*pollRest, true); n < pollRest-1 {
+		t.Errorf("only %d of %d waits looked after it had begun to pay again", n, 2*pollRest)
+	}
+}
+
+// TestPollingLoopSleeps: a loop that polls answers, and uses no processor once its span of silence is over.
+func TestPollingLoopSleeps(t *testing.T) {
+	d := nullDevice(1 << 20)
+	c := Config{Loops: 1, MaxConnections: 4, Poll: 200 * time.Microsecond}
+	c.Memory = MinMemory(c)
+	e, err := Start(c, []Export{{Facts: factsOf(d), Device: d}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	client := connect(t, e, 0)
+	data := make([]byte, 4096)
+	for range 1000 {
+		if errno := client.call(proto.CmdRead, 0, 0, 4096, data); errno != proto.Success {
+			t.Fatal(errno)
+		}
+	}
+	turns := e.Counters().Turns
+	var before, after unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &before)
+	time.Sleep(500 * time.Millisecond)
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &after)
+	used := time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
+	if more := e.Counters().Turns - turns; more > 50 {
+		t.Errorf("%d turns in half a second of silence", more)
+	}
+	if used > 250*time.Millisecond {
+		t.Errorf("half a second of silence took %v of processor time", used)
+	}
+}
