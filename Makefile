@@ -16,9 +16,9 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unve
 RACE := ./proto/... ./engine ./engine/backing/... ./engine/gate/... ./engine/sim/... ./cmd/ringnbd ./cmd/tally
 FUZZTIME ?= 20s
 # Debian packages of the clients and servers that the tests drive, what they need of the system, and the C compiler that the race detector needs.
-PACKAGES := qemu-utils libnbd-bin python3-libnbd nbdkit nbd-server nbd-client fio strace e2fsprogs util-linux iproute2 gcc libc6-dev
+PACKAGES := qemu-utils libnbd-bin python3-libnbd nbdkit nbd-server nbd-client fio strace e2fsprogs util-linux iproute2 chromium gcc libc6-dev
 
-.PHONY: build run test race fuzz tidy bench sidebyside ci clean packages
+.PHONY: build run test race fuzz tidy bench compare microbench pgo ci clean packages
 
 build:
 	@mkdir -p bin
@@ -94,14 +94,37 @@ tidy:
 	go vet ./...
 	go tool staticcheck ./...
 
-# Every benchmark of the tree, once round.
-bench:
+# The profile that go build takes its cue from (profile-guided optimisation): about three minutes of bounded loads on a ringnbd that was built without one.
+pgo:
+	@mkdir -p bin
+	go build -trimpath -buildvcs=false -pgo=off -o bin/ringnbd-unguided ./cmd/ringnbd
+	go run ./bench/pgo -ringnbd bin/ringnbd-unguided -out cmd/ringnbd/default.pgo $(PGO)
+	@rm -f bin/ringnbd-unguided
+
+# Every Go benchmark of the tree, once round.
+microbench:
 	go test -run '^$$' -bench . -benchmem ./...
 
-# The table of the README: ringnbd beside the other servers. BENCH are more flags (go run ./bench/sidebyside -h).
-sidebyside: build
+# ringnbd beside the other servers: tables here, bin/bench.html with plots, every sample in bin/bench.json. BENCH are more flags, such as -quick or
+# '-sections disk,null' (go run ./bench/suite -h). README=1 puts the tables into README.md as well.
+bench: build
 	@$(MAKE) -s packages
-	go run ./bench/sidebyside -command 'make sidebyside' -ringnbd bin/ringnbd -json bin/sidebyside.json -readme README.md $(BENCH)
+	go run ./bench/suite -command 'make bench$(if $(BENCH), BENCH="$(BENCH)")' -ringnbd bin/ringnbd -json bin/bench.json -html bin/bench.html $(if $(README),-readme README.md) $(BENCH)
+
+# This tree against a revision of it, as ratios that a commit message can quote. COMPARE are more flags (go run ./bench/compare -h).
+define compare_usage
+usage: make compare BASE=REVISION [NEW=REVISION] [BASE_FLAGS=...] [NEW_FLAGS=...] [COMPARE=...]
+
+  make compare BASE=HEAD                                  the working tree against the last commit
+  make compare BASE=v1 NEW=v2                             two revisions
+  make compare BASE=. NEW_FLAGS='--poll 50'               two settings of the working tree
+  make compare BASE=HEAD COMPARE='-loads null/randread/4k/4x32/unix -pairs 20'
+endef
+export compare_usage
+compare:
+	@if [ -z '$(BASE)' ]; then echo "$$compare_usage" >&2; exit 2; fi
+	@mkdir -p bin && go build -o bin/compare ./bench/compare
+	@exec bin/compare -base '$(BASE)' -new '$(or $(NEW),.)' -base-flags '$(BASE_FLAGS)' -new-flags '$(NEW_FLAGS)' $(COMPARE)
 
 ci: test
 

@@ -6,11 +6,15 @@ package bench
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // clockTick is the unit of utime and stime in /proc/PID/stat: USER_HZ, which is
@@ -77,13 +81,49 @@ func tree(root int) map[int]processTimes {
 	return members
 }
 
-// treeCPU sums user and system time over a process tree, see the package comment.
-func treeCPU(root int) (user, system time.Duration) {
-	for _, t := range tree(root) {
-		user += t.user + t.childrenUser
-		system += t.system + t.childrenSy
+// cpuTime is what a process tree has used. The total is exact; user and system
+// are in clock ticks and only say how the total divides.
+type cpuTime struct{ total, user, system time.Duration }
+
+// treeCPU sums over a process tree: its live members by their clocks, and the
+// children they have waited for.
+func treeCPU(root int) cpuTime {
+	var c cpuTime
+	for pid, t := range tree(root) {
+		c.user += t.user + t.childrenUser
+		c.system += t.system + t.childrenSy
+		own, ok := processClock(pid)
+		if !ok {
+			own = t.user + t.system
+		}
+		c.total += own + t.childrenUser + t.childrenSy
 	}
-	return user, system
+	return c
+}
+
+func (c cpuTime) since(earlier cpuTime) cpuTime {
+	return cpuTime{c.total - earlier.total, c.user - earlier.user, c.system - earlier.system}
+}
+
+// divide splits the total in the proportion of the ticks; without a tick it was
+// too little to tell, and counts as system time, where a server spends most.
+func (c cpuTime) divide() (user, system time.Duration) {
+	if ticks := c.user + c.system; ticks > 0 {
+		user = time.Duration(float64(c.total) * float64(c.user) / float64(ticks))
+	}
+	return user, c.total - user
+}
+
+// processClock reads the CPU clock of a process: user and system time of all its
+// threads, exited ones included, to the nanosecond. The clock's number is made of
+// the process's as in clock_getcpuclockid(3).
+func processClock(pid int) (time.Duration, bool) {
+	const scheduled = 2 // CPUCLOCK_SCHED
+	var t unix.Timespec
+	if err := unix.ClockGettime(int32(^pid)<<3|scheduled, &t); err != nil {
+		return 0, false
+	}
+	return time.Duration(t.Nano()), true
 }
 
 // statusField reads one "Name:  123 [kB]" line of a /proc status file; 0 when the
@@ -121,7 +161,12 @@ func parseStatusField(status, name string) int64 {
 // treeRSS is the resident memory of a process tree in bytes, and the largest
 // high-water mark of a single member.
 func treeRSS(root int) (sum, highest int64) {
-	for pid := range tree(root) {
+	return resident(slices.Collect(maps.Keys(tree(root))))
+}
+
+// resident is treeRSS of known members.
+func resident(pids []int) (sum, highest int64) {
+	for _, pid := range pids {
 		path := fmt.Sprintf("/proc/%d/status", pid)
 		sum += statusField(path, "VmRSS")
 		highest = max(highest, statusField(path, "VmHWM"))

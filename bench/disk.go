@@ -5,10 +5,10 @@ package bench
 // measured instead of the disk), and it is removed at the end.
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +19,7 @@ const fillChunk = 4 << 20
 // createDisk makes a file of random data in dir and returns its path. The data is
 // seeded: two runs see the same bytes.
 func createDisk(dir string, size int64) (path string, err error) {
-	f, err := os.CreateTemp(dir, "sidebyside-*.img")
+	f, err := os.CreateTemp(dir, "ringnbd-bench-*.img")
 	if err != nil {
 		return "", err
 	}
@@ -46,23 +46,23 @@ func createDisk(dir string, size int64) (path string, err error) {
 		}
 		done += n
 	}
-	return f.Name(), evict(f.Name(), nil)
+	return f.Name(), f.Sync()
 }
 
-// evict writes the file back and drops it from the page cache. If took is not
-// nil, it gets the time that the write-back needed.
-func evict(path string, took *time.Duration) error {
+// writeBack waits until a file or block device is on the disk.
+func writeBack(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	start := time.Now()
-	if err := f.Sync(); err != nil {
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// evict drops from the page cache what has been written back.
+func evict(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
 		return err
 	}
-	if took != nil {
-		*took = time.Since(start)
-	}
-	return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+	return errors.Join(unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED), f.Close())
 }

@@ -1,23 +1,42 @@
-// Package bench measures NBD servers side by side: the same file, the same load
-// generator, interleaved rounds, one run.
+// Package bench measures NBD servers side by side: the same load generator, the
+// same file, interleaved rounds, one run.
 //
-// A run is a list of loads (pattern, block size, depth, connections, transport).
-// In every round each load meets each server, and the raw limit, in an order
-// that moves by one from round to round, so that a slow minute of the machine
-// hits nobody more than the others. For every meeting the server is started anew,
-// the load generator (fio) drives it for a few seconds, and the server is stopped.
+// A run is a list of loads: pattern, block size, depth, connections, transport, and
+// what stands behind the export. Loads come in sections, each of which answers one
+// question (sections.go). In every round each load meets each server that takes
+// part in its section, and the raw limit, in an order that moves by one from round
+// to round, so that a slow minute of the machine hits nobody more than the others.
+// For every meeting the server is started anew, warmed up, driven for a second or
+// so, and stopped. The load generator is `ringnbd bench` (package load), one binary
+// for all servers, also when another build of ringnbd is measured.
+//
+// # Back ends
+//
+// A file on a file system of the user's choice, opened O_DIRECT by the servers that
+// can; a loop device on that file, itself with direct I/O; a null export, which
+// shows what the server costs without storage; an export kept in memory.
+// The loop device's own work is done by kernel threads and is nobody's CPU time.
 //
 // # What is counted
 //
-// Requests per second and latency come from fio's JSON output: latency is fio's
-// completion latency, from handing the request to libnbd to its reply.
+// Requests per second, bandwidth and latency come from the generator. Of a load with
+// reads and writes the slower kind's percentiles count. In an open loop, which has
+// a rate, latency counts from when a request was due, and requests that were never
+// started by the end are shown.
 //
-// Server CPU per request is user plus system time of the server from just before
-// the load until its clients have gone, divided by the requests fio counted:
+// Server CPU per request is user plus system time of the server divided by the
+// requests it did in that time:
 //
-//   - /proc/PID/stat of the server sums all its threads, also those that have
-//     exited. Workers of io_uring (iou-wrk-*) are threads of the process and are
-//     in it. The clock is precise to 10 ms, which is 0.2 % of a busy 5 s run.
+//   - In a closed loop, over the whole of a run without warm-up, whose every request
+//     is reported; the warm-up was a run of its own. Connecting up to a few dozen
+//     clients is in it, some 10 µs for each.
+//   - In an open loop, over the inner part of the measuring time (watch.go), when all
+//     connections are up and requests come at the known rate: what connecting a
+//     thousand clients costs is not charged to their requests.
+//   - The clock is the process's own (clock_getcpuclockid), exact to the nanosecond.
+//     It has all threads, also those that have exited; workers of io_uring
+//     (iou-wrk-*) are threads of the process. How the total divides into user and
+//     system time is known in ticks of 10 ms only.
 //   - For servers that fork, every live descendant is added, and so are the
 //     children that were waited for (cutime, cstime of each member of the tree).
 //   - Not in it, for any server: block device interrupts (charged to whatever
@@ -34,14 +53,23 @@
 //
 // Peak resident memory is the larger of the server's VmHWM and the highest sum of
 // VmRSS over its process tree, sampled five times a second; pages shared between
-// processes count once for each.
+// processes count once for each. What the kernel holds for its sockets is not in it.
+//
+// Start is from starting the process until it has greeted a client.
 //
 // Steal is the share of all CPU time that the hypervisor gave to somebody else
 // during the load. It is the first thing to look at when two runs disagree.
 //
-// The raw limit is fio itself on the file: io_uring, O_DIRECT, registered buffers
-// and files, at the same depth and number of jobs. It has no server, so its CPU
-// column is empty.
+// The raw limit is the generator itself on the file or device: io_uring, O_DIRECT,
+// registered buffers and files, at the same depth and number of connections. It has no
+// server, so its CPU column is empty.
+//
+// # Ratios
+//
+// A ratio is the median over the rounds of the ratios within each round. The best
+// peer is the one that is hardest to beat among those that reach the storage the
+// same way: by O_DIRECT, where a write is answered when the disk has it, or through
+// the page cache. The targets (targets.go) are judged by these.
 //
 // # Fairness
 //
@@ -49,10 +77,11 @@
 // cache: servers that use the page cache start cold, and their leftovers do not
 // slow down the direct writes of the next one. Over TCP all parties run in a
 // network namespace of their own with a congestion control that does not pace
-// (cubic, else reno): bbr, a common default, paces even the loopback.
+// (cubic, by an attribute of the loopback's routes): bbr, a common default, paces
+// even the loopback. The report says which one both ends of a connection had.
 //
 // # Results
 //
-// A Report holds every sample and is written as JSON. All tables, also the one in
-// the README, are made from such a file and from nothing else.
+// A Report holds every sample and is written as JSON. All tables, also those in
+// the README, and the HTML page are made from such a file and from nothing else.
 package bench

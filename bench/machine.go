@@ -7,7 +7,6 @@ import (
 	"bufio"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -17,15 +16,19 @@ import (
 
 // Machine describes where a report was made.
 type Machine struct {
-	CPU        string            `json:"cpu"`
-	Cores      int               `json:"cores"`
-	Hypervisor bool              `json:"hypervisor"` // the CPU says that it is virtual
-	Memory     int64             `json:"memory"`     // bytes
-	Kernel     string            `json:"kernel"`
-	OS         string            `json:"os"`
-	Filesystem string            `json:"filesystem"` // type and device of the test file's directory
-	Congestion string            `json:"congestion"` // TCP congestion control of both ends
-	Versions   map[string]string `json:"versions"`   // of fio and of each server
+	CPU        string             `json:"cpu"`
+	Cores      int                `json:"cores"`
+	Hypervisor bool               `json:"hypervisor"` // the CPU says that it is virtual
+	Memory     int64              `json:"memory"`     // bytes
+	Kernel     string             `json:"kernel"`
+	OS         string             `json:"os"`
+	Filesystem string             `json:"filesystem"`           // type and device of the test file's directory
+	Device     string             `json:"device,omitempty"`     // that the file system lies on
+	Congestion string             `json:"congestion"`           // TCP congestion control of both ends
+	Governor   string             `json:"governor,omitempty"`   // of the CPU's frequency
+	IdleDriver string             `json:"idleDriver,omitempty"` // of the CPU's sleeping states
+	Loopback   map[string]float64 `json:"loopback,omitempty"`   // bytes per second that one stream carries, by transport
+	Versions   map[string]string  `json:"versions"`             // of the load generator and of each server
 }
 
 // machineFacts reads them; dir is where the test file lies.
@@ -46,15 +49,21 @@ func machineFacts(dir string) Machine {
 	}
 	if absolute, err := filepath.Abs(dir); err == nil {
 		m.Filesystem = filesystemOf(readText("/proc/self/mountinfo"), absolute)
+		m.Device = deviceOf(absolute)
 	}
-	m.Congestion = strings.TrimSpace(readText("/proc/sys/net/ipv4/tcp_congestion_control"))
+	m.Congestion = congestion()
+	m.Governor = readLine("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+	if m.IdleDriver = readLine("/sys/devices/system/cpu/cpuidle/current_driver"); m.IdleDriver == "none" {
+		m.IdleDriver = ""
+	}
 	return m
 }
 
-func (m *Machine) addVersions(programs []Program) {
-	if out, err := exec.Command("fio", "--version").Output(); err == nil {
-		m.Versions["fio"] = strings.TrimSpace(string(out))
-	}
+// generatorName is the load generator's entry among the versions.
+const generatorName = "load generator"
+
+func (m *Machine) addVersions(generator string, programs []Program) {
+	m.Versions[generatorName] = Program{Path: generator, Version: []string{"--version"}}.VersionLine()
 	for _, p := range programs {
 		m.Versions[p.Name] = p.VersionLine()
 	}
@@ -66,8 +75,13 @@ func (m Machine) String() string {
 	if m.Hypervisor {
 		kind = " (virtual machine)"
 	}
-	return fmt.Sprintf("%s, %d cores%s, %.0f GiB, Linux %s, %s, file on %s, TCP %s",
-		m.CPU, m.Cores, kind, float64(m.Memory)/(1<<30), m.Kernel, m.OS, m.Filesystem, m.Congestion)
+	s := fmt.Sprintf("%s, %d cores%s, %.0f GiB, Linux %s, %s, file on %s", m.CPU, m.Cores, kind, float64(m.Memory)/(1<<30), m.Kernel, m.OS, m.Filesystem)
+	for _, fact := range []struct{ name, value string }{{"TCP ", m.Congestion}, {"frequency governor ", m.Governor}, {"idle driver ", m.IdleDriver}} {
+		if fact.value != "" {
+			s += ", " + fact.name + fact.value
+		}
+	}
+	return s
 }
 
 // filesystemOf finds the mount that holds path in the text of mountinfo
@@ -91,6 +105,45 @@ func filesystemOf(mountinfo, path string) string {
 	return best
 }
 
+// deviceOf says what the kernel knows about the block device under a path: model,
+// scheduler, block size, write cache. Empty when there is no such single device.
+func deviceOf(path string) string {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return ""
+	}
+	folder := fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
+	if _, err := os.Stat(folder + "/partition"); err == nil {
+		folder += "/.." // the queue is the whole disk's
+	}
+	real, err := filepath.EvalSymlinks(folder)
+	if err != nil {
+		return ""
+	}
+	facts := []string{filepath.Base(real)}
+	if model := readLine(real + "/device/model"); model != "" {
+		facts = append(facts, model)
+	}
+	for _, fact := range []struct{ name, file string }{{"scheduler ", "scheduler"}, {"logical block ", "logical_block_size"},
+		{"cache ", "write_cache"}, {"requests ", "nr_requests"}} {
+		if value := chosen(readLine(real + "/queue/" + fact.file)); value != "" {
+			facts = append(facts, fact.name+value)
+		}
+	}
+	return strings.Join(facts, ", ")
+}
+
+// chosen is the word in brackets of a list such as "none [mq-deadline]", or the
+// whole text if there are none.
+func chosen(list string) string {
+	if _, rest, ok := strings.Cut(list, "["); ok {
+		if word, _, ok := strings.Cut(rest, "]"); ok {
+			return word
+		}
+	}
+	return list
+}
+
 // colonField reads "name : value" from text such as /proc/cpuinfo.
 func colonField(text, name string) string {
 	for line := range strings.Lines(text) {
@@ -106,3 +159,5 @@ func readText(path string) string {
 	b, _ := os.ReadFile(path)
 	return string(b)
 }
+
+func readLine(path string) string { return strings.TrimSpace(readText(path)) }

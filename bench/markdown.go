@@ -1,7 +1,8 @@
 package bench
 
-// Tables out of a report. Invariant: every number printed is computed from the
-// report; the README's block between the markers holds nothing else.
+// The README's tables out of a report, short enough to be read. Invariant: every
+// number printed is computed from the report; the README's block between the
+// markers holds nothing else.
 
 import (
 	"bytes"
@@ -14,123 +15,170 @@ import (
 
 // The README's block starts and ends with these lines.
 const (
-	beginMarker = "<!-- sidebyside: begin (written by bench/sidebyside from its JSON, do not edit) -->"
-	endMarker   = "<!-- sidebyside: end -->"
+	beginMarker = "<!-- bench: begin (written by bench/suite from its JSON, do not edit) -->"
+	endMarker   = "<!-- bench: end -->"
 )
 
-// Markdown renders the whole report.
+// none stands where nothing was measured.
+const none = "–"
+
+// Markdown renders the report for the README. A row has the same load over both
+// transports: the figures are "unix / tcp".
 func (r *Report) Markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Measured %s with `%s`: %s file, %d rounds of %g s, medians. %s.\n\n",
-		r.Date.Format("2006-01-02"), r.Command, sizeText(r.Size), r.Rounds, r.Seconds, r.Machine)
-	r.writeComparison(&b)
-	r.writeTable(&b)
+	fmt.Fprintf(&b, "Measured %s with `%s`: %s; a file of %s. %s. Of two figures in a cell, the first is over a Unix socket, the second over TCP.\n\n",
+		r.Date.Format("2006-01-02"), r.Command, r.rounds(), sizeText(r.Size), r.Machine)
+	r.writeRatios(&b)
+	r.writeOthers(&b)
+	r.writeTargets(&b)
 	r.writeNotes(&b)
 	return b.String()
 }
 
-// writeComparison sets ringnbd against the raw limit, and on each of the two ways to a file against the peers that take the same: O_DIRECT, where a write is
-// answered when the disk has it, and the page cache.
-func (r *Report) writeComparison(b *strings.Builder) {
-	rate := func(s Sample) float64 { return s.RequestsPerSecond }
-	direct, cached := r.paths()
-	var rows strings.Builder
-	for _, l := range r.loads() {
-		limit := "–"
-		if ours, raw := r.result(l, "ringnbd"), r.raw(l); ours != nil && raw != nil {
-			if x, ok := ratio(ours.Samples, raw.Samples, rate); ok {
-				limit = fmt.Sprintf("%.2f", x)
-			}
+// row is one line of a table: loads that differ in their transport only.
+type row struct {
+	load  Load // without transport
+	loads []Load
+}
+
+// rows groups loads over their transports.
+func rows(loads []Load) []row {
+	var all []row
+	for _, l := range loads {
+		key := l
+		key.Transport = ""
+		i := slices.IndexFunc(all, func(r row) bool { return r.load == key })
+		if i < 0 {
+			i = len(all)
+			all = append(all, row{load: key})
 		}
-		cells := []string{limit,
-			r.against(l, "ringnbd", direct, rate, true), r.against(l, "ringnbd", direct, Sample.ServerCPU, false),
-			r.against(l, "ringnbd-cached", cached, rate, true), r.against(l, "ringnbd-cached", cached, Sample.ServerCPU, false)}
-		if strings.Join(cells, "") != "–––––" {
-			fmt.Fprintf(&rows, "| %s | %s |\n", l, strings.Join(cells, " | "))
-		}
+		all[i].loads = append(all[i].loads, l)
 	}
-	if rows.Len() == 0 {
+	return all
+}
+
+// cell prints one figure for each transport.
+func (w row) cell(figure func(Load) string) string {
+	var texts []string
+	for _, l := range w.loads {
+		text := figure(l)
+		if text == "" {
+			text = none
+		}
+		texts = append(texts, text)
+	}
+	if !slices.ContainsFunc(texts, func(s string) bool { return s != none }) {
+		return none
+	}
+	return strings.Join(sameTail(texts), " / ")
+}
+
+// sameTail leaves a remark that all texts end with, " (qemu-nbd)", to the last.
+func sameTail(texts []string) []string {
+	last := texts[len(texts)-1]
+	begin := strings.LastIndex(last, " (")
+	if begin < 0 || slices.ContainsFunc(texts, func(s string) bool { return !strings.HasSuffix(s, last[begin:]) }) {
+		return texts
+	}
+	for i := range texts[:len(texts)-1] {
+		texts[i] = strings.TrimSuffix(texts[i], last[begin:])
+	}
+	return texts
+}
+
+// median prints a figure of ringnbd's for each transport.
+func (r *Report) median(w row, text func(Sample) string) string {
+	return w.cell(func(l Load) string {
+		if result := r.result(l, "ringnbd"); result != nil && len(result.Samples) > 0 {
+			return text(result.Median)
+		}
+		return ""
+	})
+}
+
+// The figures that the tables show of a sample.
+func rateCell(s Sample) string { return fmt.Sprintf("%.0f", s.RequestsPerSecond) }
+func cpuCell(s Sample) string  { return fmt.Sprintf("%.1f", s.ServerCPU()) }
+
+// limitText is the share of the raw limit's requests per second.
+func (r *Report) limitText(l Load) string {
+	if x, ok := r.ofRaw(l, "ringnbd", requestRate); ok {
+		return fmt.Sprintf("%.2f", x)
+	}
+	return ""
+}
+
+// writeRatios sets ringnbd against the raw limit, and on each of the two ways to a
+// file against the peers that take the same: O_DIRECT, where a write is answered
+// when the disk has it, and the page cache.
+func (r *Report) writeRatios(b *strings.Builder) {
+	all := rows(r.section("disk"))
+	if len(all) == 0 {
 		return
 	}
-	b.WriteString("| ringnbd's figure is so many times that of | raw limit: requests/s | O_DIRECT, fastest peer: requests/s | O_DIRECT, cheapest peer: server CPU per request " +
-		"| page cache, fastest peer: requests/s | page cache, cheapest peer: server CPU per request |\n|---|--:|--:|--:|--:|--:|\n")
-	b.WriteString(rows.String() + "\n")
-}
-
-// paths divides the peers by their way to the file.
-func (r *Report) paths() (direct, cached []string) {
-	for name := range r.Storage {
-		switch {
-		case strings.HasPrefix(name, "ringnbd"):
-		case slices.Contains(r.Direct, name):
-			direct = append(direct, name)
-		default:
-			cached = append(cached, name)
+	b.WriteString("| file; connections × depth | requests/s | server CPU µs/request | requests/s × raw limit | O_DIRECT: requests/s × fastest peer | CPU × cheapest peer " +
+		"| page cache: requests/s × fastest peer | CPU × cheapest peer |\n|---|--:|--:|--:|--:|--:|--:|--:|\n")
+	for _, w := range all {
+		against := func(our string, figure func(Sample) float64, more bool) string {
+			return w.cell(func(l Load) string { return r.against(l, our, figure, more) })
 		}
-	}
-	return direct, cached
-}
-
-// against finds the peer that is hardest to beat in one figure, among those named, and prints the ratio of one of ours to it.
-func (r *Report) against(l Load, our string, names []string, figure func(Sample) float64, more bool) string {
-	ours := r.result(l, our)
-	if ours == nil || len(ours.Samples) == 0 {
-		return "–"
-	}
-	name, best := "", 0.0
-	for _, peer := range r.Results {
-		if peer.Load != l || !slices.Contains(names, peer.Server) {
-			continue
-		}
-		x, ok := ratio(ours.Samples, peer.Samples, figure)
-		if ok && (name == "" || (more && x < best) || (!more && x > best)) {
-			name, best = peer.Server, x
-		}
-	}
-	if name == "" {
-		return "–"
-	}
-	return fmt.Sprintf("%.2f (%s)", best, name)
-}
-
-// writeTable prints one row per load and server.
-func (r *Report) writeTable(b *strings.Builder) {
-	b.WriteString("| load (connections × depth) | server | requests/s | p50 µs | p99 µs | server CPU µs/request (user + system) | switches/request | peak RSS MiB | write-back s | steal % |\n")
-	b.WriteString("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|\n")
-	for _, result := range r.Results {
-		if len(result.Samples) == 0 {
-			fmt.Fprintf(b, "| %s | %s | failed | | | | | | | |\n", result.Load, result.Server)
-			continue
-		}
-		m := result.Median
-		cpu, switches, rss, writeBack := "–", "–", "–", "–"
-		if result.Server != RawName {
-			cpu = fmt.Sprintf("%.1f (%.1f + %.1f)", m.ServerCPU(), m.ServerUser, m.ServerSystem)
-			switches = fmt.Sprintf("%.2f", m.Switches)
-			rss = fmt.Sprintf("%.0f", float64(m.PeakRSS)/(1<<20))
-			if result.Load.Writes() {
-				writeBack = fmt.Sprintf("%.1f", m.WriteBack)
-			}
-		}
-		fmt.Fprintf(b, "| %s | %s | %.0f | %.0f | %.0f | %s | %s | %s | %s | %.1f |\n",
-			result.Load, result.Server, m.RequestsPerSecond, m.P50, m.P99, cpu, switches, rss, writeBack, 100*m.Steal)
+		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s | %s | %s |\n", w.load, r.median(w, rateCell), r.median(w, cpuCell), w.cell(r.limitText),
+			against("ringnbd", requestRate, true), against("ringnbd", Sample.ServerCPU, false),
+			against("ringnbd-cached", requestRate, true), against("ringnbd-cached", Sample.ServerCPU, false))
 	}
 	b.WriteString("\n")
 }
 
-// writeNotes says how to read the table.
+// brief are the sections that the README shows ringnbd's figures of, besides the
+// disk; the rest is in the report and among the targets.
+var brief = []string{"depth", "large", "null", "memory", "loop", "unaligned"}
+
+// writeOthers prints ringnbd's figures in the other sections.
+func (r *Report) writeOthers(b *strings.Builder) {
+	var lines strings.Builder
+	for _, section := range brief {
+		for _, w := range rows(r.section(section)) {
+			against := func(figure func(Sample) float64, more bool) string {
+				return w.cell(func(l Load) string { return r.against(l, "ringnbd", figure, more) })
+			}
+			fmt.Fprintf(&lines, "| %s: %s | %s | %s | %s | %s | %s | %s | %s |\n", section, w.load.Shape(),
+				r.median(w, rateCell), r.median(w, func(s Sample) string { return micros(s.P50) }), r.median(w, func(s Sample) string { return micros(s.P99) }),
+				r.median(w, cpuCell), w.cell(r.limitText), against(requestRate, true), against(Sample.ServerCPU, false))
+		}
+	}
+	if lines.Len() == 0 {
+		return
+	}
+	b.WriteString("| load; connections × depth | requests/s | p50 µs | p99 µs | server CPU µs/request | requests/s × raw limit | requests/s × fastest peer | CPU × cheapest peer |\n" +
+		"|---|--:|--:|--:|--:|--:|--:|--:|\n")
+	b.WriteString(lines.String() + "\n")
+}
+
+func (r *Report) writeTargets(b *strings.Builder) {
+	b.WriteString("| target | wanted | measured | |\n|---|---|---|---|\n")
+	for _, t := range r.Targets() {
+		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", t.Name, t.Wants, t.Got, t.Verdict())
+	}
+	b.WriteString("\n")
+}
+
+// writeNotes says how to read the tables.
 func (r *Report) writeNotes(b *strings.Builder) {
 	var paths []string
 	for _, name := range slices.Sorted(maps.Keys(r.Storage)) {
 		paths = append(paths, fmt.Sprintf("%s: %s", name, r.Storage[name]))
 	}
-	fmt.Fprintf(b, "How each reaches the file: %s; raw: fio itself, O_DIRECT, io_uring, registered buffers and files. ", strings.Join(paths, "; "))
-	b.WriteString("A server on the page cache answers writes before they reach the disk; write-back is how long the disk then needs. " +
-		"What server CPU counts is in `bench/doc.go`.\n\n")
-	var versions []string
+	fmt.Fprintf(b, "How each reaches the file: %s; raw: the load generator itself, O_DIRECT, io_uring, registered buffers. "+
+		"A server on the page cache answers writes before they reach the disk. What is counted is in `bench/doc.go`.\n\n", strings.Join(paths, "; "))
+	names := map[string][]string{} // by version
 	for _, name := range slices.Sorted(maps.Keys(r.Machine.Versions)) {
-		versions = append(versions, fmt.Sprintf("%s: %s", name, r.Machine.Versions[name]))
+		names[r.Machine.Versions[name]] = append(names[r.Machine.Versions[name]], name)
 	}
+	var versions []string
+	for version, who := range names {
+		versions = append(versions, strings.Join(who, ", ")+": "+version)
+	}
+	slices.Sort(versions)
 	fmt.Fprintf(b, "Versions: %s.\n", strings.Join(versions, "; "))
 	for _, line := range r.Failures() {
 		fmt.Fprintf(b, "\nFailed: %s\n", line)

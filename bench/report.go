@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -21,6 +22,30 @@ type Report struct {
 	Storage map[string]string `json:"storage"` // by server: how it reaches the file
 	Direct  []string          `json:"direct"`  // servers that reach the file by O_DIRECT
 	Results []Result          `json:"results"` // grouped by load, in the order of the run
+
+	Profiles []Profile `json:"profiles,omitempty"`
+}
+
+// Profile says where a server's CPU time went during one load.
+type Profile struct {
+	Load    Load       `json:"load"`
+	Server  string     `json:"server"`
+	Seconds float64    `json:"seconds"` // of CPU time sampled
+	Stages  []Stage    `json:"stages"`
+	Top     []Function `json:"top"`
+}
+
+// Stage is one part of the way of a request through the server.
+type Stage struct {
+	Name             string  `json:"name"`  // receive, parse, disk, reply, kernel, runtime, other
+	Share            float64 `json:"share"` // 0..1
+	MicrosPerRequest float64 `json:"microsPerRequest"`
+}
+
+// Function is one function's own share of the CPU time.
+type Function struct {
+	Name  string  `json:"name"`
+	Share float64 `json:"share"` // 0..1
 }
 
 // Failures lists every measurement that failed, one line each.
@@ -45,25 +70,42 @@ func (r *Report) result(l Load, server string) *Result {
 }
 
 // raw finds the raw limit for a load of any transport.
-func (r *Report) raw(l Load) *Result {
-	l.Transport = ""
-	return r.result(l, RawName)
-}
+func (r *Report) raw(l Load) *Result { return r.result(l.limit(), RawName) }
 
 // loads lists the loads of the servers in the order of the run.
 func (r *Report) loads() []Load {
 	var all []Load
 	for _, result := range r.Results {
-		if result.Server != RawName && (len(all) == 0 || all[len(all)-1] != result.Load) {
+		if result.Server != RawName && !slices.Contains(all, result.Load) {
 			all = append(all, result.Load)
 		}
 	}
 	return all
 }
 
-// Save writes the report to path as JSON.
+// section lists the loads of one section in the order of the run.
+func (r *Report) section(name string) []Load {
+	return slices.DeleteFunc(r.loads(), func(l Load) bool { return l.Section != name })
+}
+
+// servers lists who met a load, in the order of the run.
+func (r *Report) servers(l Load) []string {
+	var names []string
+	for _, result := range r.Results {
+		if result.Load == l && result.Server != RawName {
+			names = append(names, result.Server)
+		}
+	}
+	return names
+}
+
+// Save writes the report to path as JSON, and with it the targets as they were
+// judged; reading it back judges anew.
 func (r *Report) Save(path string) error {
-	b, err := json.MarshalIndent(r, "", " ")
+	b, err := json.MarshalIndent(struct {
+		*Report
+		Targets []Target `json:"targets"`
+	}{r, r.Targets()}, "", " ")
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package bench
 
-// Servers under measurement: how each program is started on a file and an
-// address, and how it is stopped. Invariant: only processes that were started
+// Servers under measurement: how a program is started and how it is stopped. Invariant: only processes that were started
 // here, and their descendants, are ever signalled, and Stop returns after they
 // are gone.
 
@@ -22,30 +21,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// Program is one server program.
-type Program struct {
-	Name    string
-	Path    string // of the executable, absolute or to be looked up in PATH
-	Package string // Debian package that brings it
-	Storage string // how it reaches the file
-	// Arguments serves stand.File on stand.Address until it is told to stop, in
-	// the foreground. It may write files into stand.Dir.
-	Arguments func(stand Stand) ([]string, error)
-	// Version are the arguments that make it print its version first.
-	Version []string
-	Direct  bool   // reaches the file by O_DIRECT
-	Export  string // name of the export, when it cannot be the default one
-	Daemon  bool   // cannot stay in the foreground: leaves its number in stand.Dir/pid
-}
-
-// Stand is where a server stands for one measurement.
-type Stand struct {
-	Dir     string // private, removed afterwards
-	File    string
-	Address Address
-	Clients int // connections to expect at most
-}
 
 // Address is a Unix socket or a loopback TCP port.
 type Address struct {
@@ -69,104 +44,10 @@ func (a Address) dial() (net.Conn, error) {
 	return net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", a.Port), time.Second)
 }
 
-// Ringnbd is the server of this project; extra flags go before the path.
-func Ringnbd(path string, extra ...string) Program {
-	return Program{
-		Name: "ringnbd", Path: path, Storage: "O_DIRECT, io_uring", Direct: true, Version: []string{"--version"},
-		Arguments: func(s Stand) ([]string, error) {
-			listen := "unix:" + s.Address.Path
-			if s.Address.Transport == TCP {
-				listen = fmt.Sprintf("127.0.0.1:%d", s.Address.Port)
-			}
-			return append(append([]string{"serve", "--listen", listen}, extra...), s.File), nil
-		},
-	}
-}
-
-// RingnbdCached is the server of this project on the page cache, as most others are.
-func RingnbdCached(path string, extra ...string) Program {
-	p := Ringnbd(path, append([]string{"--direct", "off"}, extra...)...)
-	p.Name, p.Storage, p.Direct = "ringnbd-cached", "page cache (--direct off), io_uring", false
-	return p
-}
-
-// Peers are the servers of Debian that ringnbd is measured against.
-func Peers() []Program {
-	return []Program{
-		{Name: "nbdkit", Path: "nbdkit", Package: "nbdkit", Storage: "page cache, threads",
-			Version: []string{"--version"}, Arguments: nbdkitArguments},
-		{Name: "nbdkit-uncached", Path: "nbdkit", Package: "nbdkit", Storage: "page cache, evicted (cache=none)",
-			Version: []string{"--version"}, Arguments: nbdkitUncachedArguments},
-		{Name: "qemu-nbd", Path: "qemu-nbd", Package: "qemu-utils", Storage: "O_DIRECT, io_uring", Direct: true,
-			Version: []string{"--version"}, Arguments: qemuArguments},
-		{Name: "nbd-server", Path: "nbd-server", Package: "nbd-server", Storage: "page cache, process per client",
-			Version: []string{"-V"}, Arguments: nbdServerArguments, Export: "disk", Daemon: true},
-	}
-}
-
-func nbdkitArguments(s Stand) ([]string, error) {
-	a := []string{"-f", "-P", filepath.Join(s.Dir, "pid")}
-	if s.Address.Transport == Unix {
-		a = append(a, "-U", s.Address.Path)
-	} else {
-		a = append(a, "-i", "127.0.0.1", "-p", fmt.Sprint(s.Address.Port))
-	}
-	return append(a, "file", s.File), nil
-}
-
-func nbdkitUncachedArguments(s Stand) ([]string, error) {
-	a, err := nbdkitArguments(s)
-	return append(a, "cache=none"), err
-}
-
-func qemuArguments(s Stand) ([]string, error) {
-	a := []string{"-f", "raw", "--cache=none", "--aio=io_uring", "-t", "-e", fmt.Sprint(s.Clients + 8)}
-	if s.Address.Transport == Unix {
-		a = append(a, "-k", s.Address.Path)
-	} else {
-		a = append(a, "-b", "127.0.0.1", "-p", fmt.Sprint(s.Address.Port))
-	}
-	return append(a, s.File), nil
-}
-
-// nbdServerArguments writes the configuration that nbd-server needs. It has no
-// foreground mode that serves more than one client, and no default export.
-func nbdServerArguments(s Stand) ([]string, error) {
-	var socket string
-	if s.Address.Transport == Unix {
-		socket = "unixsock = " + s.Address.Path + "\n"
-	}
-	text := fmt.Sprintf("[generic]\nlistenaddr = 127.0.0.1\nport = %d\nallowlist = true\n%s[disk]\nexportname = %s\nflush = true\nfua = true\n",
-		s.Address.Port, socket, s.File)
-	config := filepath.Join(s.Dir, "nbd-server.conf")
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		return nil, err
-	}
-	return []string{"-C", config, "-p", filepath.Join(s.Dir, "pid")}, nil
-}
-
-// Find says where the program is, or that it is missing and what would bring it.
-func (p Program) Find() (string, error) {
-	path, err := exec.LookPath(p.Path)
-	if err == nil {
-		return filepath.Abs(path)
-	}
-	if p.Package != "" {
-		return "", fmt.Errorf("%s is not installed (Debian package %s)", p.Name, p.Package)
-	}
-	return "", fmt.Errorf("%s: %w", p.Path, err)
-}
-
-// VersionLine is the first line of what the program prints about its version.
-func (p Program) VersionLine() string {
-	out, _ := exec.Command(p.Path, p.Version...).CombinedOutput()
-	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	return line
-}
-
 // Server is a running server process.
 type Server struct {
 	PID     int
+	Ready   time.Duration // from starting it until it greeted a client
 	address Address
 	output  syncBuffer
 	gone    chan struct{}  // closed when the process was waited for
@@ -179,6 +60,13 @@ const readyTimeout = 15 * time.Second
 
 // stopTimeout is how long a server gets after SIGTERM before it is killed.
 const stopTimeout = 10 * time.Second
+
+// childAttributes are those of every process started here: a Ctrl-C is for the
+// bench, which then stops it; and if the bench is killed, it goes too. (That is
+// tied to the thread that started it, which Go keeps.)
+func childAttributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
 
 // Start runs the program and returns when it has greeted a client.
 func Start(p Program, stand Stand) (*Server, error) {
@@ -199,8 +87,9 @@ func Start(p Program, stand Stand) (*Server, error) {
 	cmd := exec.Command(path, arguments...)
 	cmd.Dir = stand.Dir
 	cmd.Stdout, cmd.Stderr = &s.output, &s.output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is for the bench, which then stops it
-	cmd.WaitDelay = time.Second                           // children may still hold the output
+	cmd.SysProcAttr = childAttributes()
+	cmd.WaitDelay = time.Second // children may still hold the output
+	begun := time.Now()
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -222,6 +111,8 @@ func Start(p Program, stand Stand) (*Server, error) {
 		s.Stop()
 		return nil, fmt.Errorf("%s: %w: %s", p.Name, err, lastLines(s.output.String(), 5))
 	}
+	s.Ready = time.Since(begun)
+	s.awaitClients()
 	return s, nil
 }
 
@@ -256,7 +147,7 @@ func (s *Server) awaitGreeting() error {
 		select {
 		case <-s.gone:
 			return errors.New("stopped at once")
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(2 * time.Millisecond):
 		}
 		if c, err := s.address.dial(); err == nil {
 			magic := make([]byte, 8)
@@ -264,7 +155,6 @@ func (s *Server) awaitGreeting() error {
 			_, err := io.ReadFull(c, magic)
 			c.Close()
 			if err == nil && string(magic) == "NBDMAGIC" {
-				s.awaitClients()
 				return nil
 			}
 		}

@@ -32,7 +32,8 @@ func medianSample(samples []Sample) Sample {
 	return Sample{
 		Requests:          int64(pick(func(s Sample) float64 { return float64(s.Requests) })),
 		Seconds:           pick(func(s Sample) float64 { return s.Seconds }),
-		RequestsPerSecond: pick(func(s Sample) float64 { return s.RequestsPerSecond }),
+		RequestsPerSecond: pick(requestRate),
+		BytesPerSecond:    pick(func(s Sample) float64 { return s.BytesPerSecond }),
 		P50:               pick(func(s Sample) float64 { return s.P50 }),
 		P99:               pick(func(s Sample) float64 { return s.P99 }),
 		P999:              pick(func(s Sample) float64 { return s.P999 }),
@@ -41,10 +42,14 @@ func medianSample(samples []Sample) Sample {
 		ClientCPU:         pick(func(s Sample) float64 { return s.ClientCPU }),
 		Switches:          pick(func(s Sample) float64 { return s.Switches }),
 		PeakRSS:           int64(pick(func(s Sample) float64 { return float64(s.PeakRSS) })),
+		StartSeconds:      pick(func(s Sample) float64 { return s.StartSeconds }),
 		Steal:             pick(func(s Sample) float64 { return s.Steal }),
 		WriteBack:         pick(func(s Sample) float64 { return s.WriteBack }),
+		Backlog:           uint64(pick(func(s Sample) float64 { return float64(s.Backlog) })),
 	}
 }
+
+func requestRate(s Sample) float64 { return s.RequestsPerSecond }
 
 // ratio is the median over the rounds of f(a)/f(b), pairing samples of the same
 // round: what the machine did to a round, it did to both. ok is false when no

@@ -8,39 +8,54 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 )
 
 // RawName is the entry for the raw limit in a list of servers and in a report.
 const RawName = "raw"
 
-// Suite is what to run.
+// Suite is what to run. Sizes are in bytes, times in seconds.
 type Suite struct {
-	Dir      string  // where the file is made; decides which storage is measured
-	Size     int64   // bytes of the file
-	Seconds  float64 // per measurement
-	Rounds   int
-	Loads    []Load
-	Programs []Program
-	Raw      bool      // measure the raw limit as well
-	Progress io.Writer // one line per measurement
+	Generator string // the ringnbd whose bench drives every server
+	Dir       string // where the file is made; decides which storage is measured
+	Size      int64  // of the file
+	Null      int64  // size of null exports; 0: 1 TiB
+	Memory    int64  // size of memory exports; 0: 256 MiB
+	Seconds   float64
+	Warmup    float64 // before each measurement
+	Rounds    int
+	Loads     []Load
+	Programs  []Program
+	Raw       bool      // measure the raw limit as well
+	Pprof     bool      // profile ringnbd afterwards, in some of the loads
+	Progress  io.Writer // one line per measurement; nil: none
+
+	storage storage // what Measure has made so far
 }
+
+// Close removes what the measurements needed: the file, the loop device. The
+// suite can be used again afterwards.
+func (s *Suite) Close() error { return s.storage.close() }
 
 // Run measures everything and returns the report. A server that fails in a
 // measurement gets an error in its result; only failures of the bench itself end
 // the run. When ctx ends, the run stops, cleans up and returns ctx's error.
-func (s *Suite) Run(ctx context.Context) (*Report, error) {
-	disk, err := createDisk(s.Dir, s.Size)
-	if err != nil {
-		return nil, fmt.Errorf("the test file: %w", err)
+func (s *Suite) Run(ctx context.Context) (report *Report, err error) {
+	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
+		return nil, err
 	}
-	defer os.Remove(disk)
+	defer func() {
+		if e := s.Close(); err == nil && e != nil {
+			report, err = nil, e
+		}
+	}()
 	r := &Report{Date: time.Now().UTC().Truncate(time.Second), Machine: machineFacts(s.Dir),
 		Size: s.Size, Seconds: s.Seconds, Rounds: s.Rounds, Storage: map[string]string{}}
-	r.Machine.addVersions(s.Programs)
+	if r.Machine.Loopback, err = loopbackCarries(ctx); err != nil {
+		return nil, err
+	}
+	r.Machine.addVersions(s.Generator, s.Programs)
 	for _, p := range s.Programs {
 		r.Storage[p.Name] = p.Storage
 		if p.Direct {
@@ -51,19 +66,28 @@ func (s *Suite) Run(ctx context.Context) (*Report, error) {
 	for _, m := range meetings {
 		r.Results = append(r.Results, Result{Load: m.load, Server: m.name()})
 	}
+	progress := newProgress(s.Progress, s.Rounds, meetings, s.cost)
 	for round := range s.Rounds {
 		for i := range meetings {
 			k := s.turn(round, i, meetings)
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			s.meet(ctx, meetings[k], disk, round, &r.Results[k])
+			s.meet(ctx, meetings[k], round, &r.Results[k], progress)
 		}
 	}
 	for i := range r.Results {
 		r.Results[i].Median = medianSample(r.Results[i].Samples)
 	}
-	return r, ctx.Err()
+	if s.Pprof {
+		if r.Profiles, err = s.profiles(ctx); err != nil {
+			return nil, fmt.Errorf("profiles: %w", err)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // meeting is one load on one program; a nil program is the raw limit.
@@ -85,14 +109,14 @@ func (s *Suite) meetings() []meeting {
 	var all []meeting
 	var seen []Load
 	for _, l := range s.Loads {
-		raw := l
-		raw.Transport = ""
-		if s.Raw && !slices.Contains(seen, raw) {
-			seen = append(seen, raw)
-			all = append(all, meeting{load: raw})
+		if limit := l.limit(); s.Raw && invited(l, RawName) && l.OnDisk() && !slices.Contains(seen, limit) {
+			seen = append(seen, limit)
+			all = append(all, meeting{load: limit})
 		}
 		for i := range s.Programs {
-			all = append(all, meeting{load: l, program: &s.Programs[i]})
+			if p := &s.Programs[i]; invited(l, p.Name) && p.Serves(l) {
+				all = append(all, meeting{load: l, program: p})
+			}
 		}
 	}
 	return all
@@ -112,131 +136,35 @@ func (s *Suite) turn(round, i int, all []meeting) int {
 	return first + (i-first+round)%(end-first)
 }
 
-// meet measures once and files the sample or the error.
-func (s *Suite) meet(ctx context.Context, m meeting, disk string, round int, into *Result) {
-	var sample Sample
-	var err error
-	if m.program == nil {
-		sample, err = s.measureRaw(ctx, m.load, disk)
-	} else {
-		sample, err = s.measureServer(ctx, m.load, *m.program, disk)
+// worthProfiling tells which loads are busy in one way only: closed loops of small
+// requests over several connections, and large transfers.
+func worthProfiling(l Load) bool {
+	return l.Rate == 0 && l.Transport == Unix && l.Depth > 1 && (l.Connections == 4 || l.BlockSize == large)
+}
+
+// profiles takes the profiles, after all measurements, which they would disturb.
+func (s *Suite) profiles(ctx context.Context) ([]Profile, error) {
+	var all []Profile
+	for _, m := range s.meetings() {
+		if m.program == nil || m.program.Name != "ringnbd" || !worthProfiling(m.load) {
+			continue
+		}
+		p, err := s.profile(ctx, m.load, *m.program)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", m.load, err)
+		}
+		all = append(all, p)
 	}
-	sample.Round = round + 1
+	return all, nil
+}
+
+// meet measures once and files the sample or the error.
+func (s *Suite) meet(ctx context.Context, m meeting, round int, into *Result, progress *progress) {
+	sample, err := s.Measure(ctx, m.load, m.program, round)
 	if err != nil {
 		into.Errors = append(into.Errors, fmt.Sprintf("round %d: %v", round+1, err))
-		fmt.Fprintf(s.Progress, "round %d  %-36s %-10s FAILED: %v\n", round+1, m.load, m.name(), err)
-		return
+	} else {
+		into.Samples = append(into.Samples, sample)
 	}
-	into.Samples = append(into.Samples, sample)
-	fmt.Fprintf(s.Progress, "round %d  %-36s %-10s %7.0f req/s  p50 %6.0f µs  p99 %6.0f µs  cpu %5.1f µs  steal %4.1f %%\n",
-		round+1, m.load, m.name(), sample.RequestsPerSecond, sample.P50, sample.P99, sample.ServerCPU(), 100*sample.Steal)
-}
-
-// grace is what a load may take on top of its time: start, connect, end.
-const grace = 20 * time.Second
-
-func (s *Suite) generate(ctx context.Context, dir string, arguments []string) (measure, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.Seconds*float64(time.Second))+grace)
-	defer cancel()
-	return runFio(ctx, dir, arguments)
-}
-
-// measureRaw measures the file without any server.
-func (s *Suite) measureRaw(ctx context.Context, l Load, disk string) (Sample, error) {
-	dir, err := os.MkdirTemp("", "sidebyside-")
-	if err != nil {
-		return Sample{}, err
-	}
-	defer os.RemoveAll(dir)
-	if err := evict(disk, nil); err != nil {
-		return Sample{}, err
-	}
-	before := readMachineTicks()
-	m, err := s.generate(ctx, dir, fioRaw(l, s.Size, s.Seconds, disk))
-	if err != nil {
-		return Sample{}, err
-	}
-	sample := m.sample()
-	sample.Steal = readMachineTicks().stealSince(before)
-	return sample, nil
-}
-
-// measureServer starts the program on the disk, drives it, stops it.
-func (s *Suite) measureServer(ctx context.Context, l Load, p Program, disk string) (sample Sample, err error) {
-	dir, err := os.MkdirTemp("", "sidebyside-") // the default: a socket path must stay short
-	if err != nil {
-		return Sample{}, err
-	}
-	defer os.RemoveAll(dir)
-	address := Address{Transport: l.Transport, Path: filepath.Join(dir, "socket")}
-	if address.Port, err = freePort(); err != nil {
-		return Sample{}, err
-	}
-	if err := evict(disk, nil); err != nil {
-		return Sample{}, err
-	}
-	server, err := Start(p, Stand{Dir: dir, File: disk, Address: address, Clients: l.Jobs})
-	if err != nil {
-		return Sample{}, err
-	}
-	pid := server.PID
-	switches := treeSwitches(pid)
-	user, system := treeCPU(pid)
-	memory := watchMemory(pid)
-	before := readMachineTicks()
-	m, err := s.generate(ctx, dir, fioNBD(l, s.Size, s.Seconds, address.URI(p.Export)))
-	after := readMachineTicks()
-	server.awaitClients()
-	userAfter, systemAfter := treeCPU(pid)
-	peak := memory()
-	usage := server.Stop()
-	if err != nil {
-		return Sample{}, fmt.Errorf("%w; the server said: %s", err, lastLines(server.output.String(), 3))
-	}
-	sample = m.sample()
-	sample.ServerUser = perRequest(userAfter-user, m.requests)
-	sample.ServerSystem = perRequest(systemAfter-system, m.requests)
-	sample.PeakRSS = peak
-	sample.Steal = after.stealSince(before)
-	sample.Switches = switchesPerRequest(usage, switches, m.requests)
-	var took time.Duration
-	err = evict(disk, &took)
-	sample.WriteBack = took.Seconds()
-	return sample, err
-}
-
-// sample carries over what the generator saw.
-func (m measure) sample() Sample {
-	return Sample{Requests: m.requests, Seconds: m.seconds, RequestsPerSecond: m.rps,
-		P50: m.p50, P99: m.p99, P999: m.p999, ClientCPU: perRequest(m.cpu, m.requests)}
-}
-
-func perRequest(t time.Duration, requests int64) float64 {
-	return float64(t.Nanoseconds()) / 1e3 / float64(requests)
-}
-
-func switchesPerRequest(usage syscall.Rusage, before, requests int64) float64 {
-	return float64(usage.Nvcsw+usage.Nivcsw-before) / float64(requests)
-}
-
-// watchMemory samples a process tree's resident memory until the returned
-// function is called, which tells the peak in bytes.
-func watchMemory(pid int) func() int64 {
-	stop, peak := make(chan struct{}), make(chan int64)
-	go func() {
-		tick := time.NewTicker(200 * time.Millisecond)
-		defer tick.Stop()
-		var highest int64
-		for {
-			sum, single := treeRSS(pid)
-			highest = max(highest, sum, single)
-			select {
-			case <-stop:
-				peak <- highest
-				return
-			case <-tick.C:
-			}
-		}
-	}()
-	return func() int64 { close(stop); return <-peak }
+	progress.met(m, round, sample, err)
 }

@@ -4,6 +4,8 @@
 
 package engine
 
+import "bytes"
+
 const poisonByte = 0xdb
 
 func poison(p *leasePool, page uint32, order int) {
@@ -14,8 +16,11 @@ func poison(p *leasePool, page uint32, order int) {
 
 func poisonStage(l *loop, stage uint32) { fill(l.control.Bytes(l.layout.stageAt(stage), stageSize)) }
 
+// pattern is copied, not written byte by byte: under the race detector that is a thousand times as fast.
+var pattern = bytes.Repeat([]byte{poisonByte}, 64<<10)
+
 func fill(b []byte) {
-	for i := range b {
-		b[i] = poisonByte
+	for len(b) > 0 {
+		b = b[copy(b, pattern):]
 	}
 }

@@ -37,8 +37,10 @@ type options struct {
 	memory      uint64 // bytes, 0: the default for so many loops
 	connections int
 	direct      backing.DirectMode
+	poll        pollFlag
 	handshake   time.Duration
 	shutdown    time.Duration
+	debug       debugFlag
 	logFormat   string
 	verbose     bool
 }
@@ -53,15 +55,18 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.Var((*sizeFlag)(&o.memory), "memory", "`SIZE` of the buffer memory of all loops, a hard bound (default 128MiB for each loop)")
 	flags.IntVar(&o.connections, "max-connections", gate.DefaultMaxConnections, "serve at most `N` connections at a time")
 	flags.Var((*directFlag)(&o.direct), "direct", "O_DIRECT: auto (where the file system takes it), on (or fail), off")
+	flags.Var(&o.poll, "poll", "a loop without work looks for some for `MICROSECONDS` before it sleeps: lower latency, paid in CPU time; 0: never; auto: for a few, while that finds some")
 	flags.DurationVar(&o.handshake, "handshake-timeout", gate.DefaultHandshakeTimeout, "close connections that are not negotiated after this `TIME`")
 	flags.DurationVar(&o.shutdown, "shutdown-timeout", 10*time.Second, "after SIGTERM, answer what is in flight for at most this `TIME`")
+	flags.Var(&o.debug, "debug", "profiles and counters over HTTP at `ADDRESS` of this machine alone, localhost:PORT or unix:PATH (default: none)")
 	flags.Var((*logFlag)(&o.logFormat), "log-format", "text or json, on stderr")
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "log connections, and what io_uring offers on this kernel")
 }
 
 // complete offers the values of the flags that have a short list of them.
 func complete(c *cobra.Command) {
-	for flag, values := range map[string][]string{"direct": {"auto", "on", "off"}, "log-format": {"text", "json"}} {
+	for flag, values := range map[string][]string{"direct": {"auto", "on", "off"}, "log-format": {"text", "json"}, "poll": {"auto", "0", "50"},
+		"debug": {"localhost:0", "localhost:6060", "unix:ringnbd.debug"}} {
 		// The only error is a flag that does not exist, which a test would see.
 		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
@@ -89,7 +94,7 @@ func (o *options) check() error {
 }
 
 func (o *options) engine() engine.Config {
-	return engine.Config{Loops: o.loops, Memory: o.memory, MaxConnections: o.connections}
+	return engine.Config{Loops: o.loops, Memory: o.memory, MaxConnections: o.connections, Poll: time.Duration(o.poll)}
 }
 
 // sizeFlag is a number of bytes, more than 0.
@@ -125,6 +130,33 @@ func (f *directFlag) Set(text string) error {
 		}
 	}
 	return fmt.Errorf("must be one of %s", strings.Join(directNames, ", "))
+}
+
+// pollFlag is a span of time in whole microseconds, or engine.PollAuto.
+type pollFlag time.Duration
+
+// pollMost bounds --poll: a loop that has been without work for longer has nothing to gain.
+const pollMost = 10 * time.Millisecond
+
+func (f *pollFlag) Type() string { return "MICROSECONDS" }
+func (f *pollFlag) String() string {
+	if time.Duration(*f) == engine.PollAuto {
+		return "auto"
+	}
+	return strconv.FormatInt(time.Duration(*f).Microseconds(), 10)
+}
+func (f *pollFlag) Set(text string) error {
+	if text == "auto" {
+		*f = pollFlag(engine.PollAuto)
+		return nil
+	}
+	n, err := strconv.ParseUint(text, 10, 32)
+	d := time.Duration(n) * time.Microsecond
+	if err != nil || d > pollMost {
+		return fmt.Errorf("must be auto, or a number of microseconds from 0 to %d", pollMost.Microseconds())
+	}
+	*f = pollFlag(d)
+	return nil
 }
 
 type logFlag string

@@ -43,6 +43,8 @@ func TestScripts(t *testing.T) {
 			"occupy":    cmdOccupy,
 			"stall":     cmdStall,
 			"datagrams": cmdDatagrams,
+			"fetch":     cmdFetch,
+			"profiled":  cmdProfiled,
 		},
 		Condition: func(condition string) (bool, error) {
 			if condition == "memlock" {

@@ -70,6 +70,7 @@ type server struct {
 	uris      []string // one for each listener, of its default export
 	engine    *engine.Engine
 	gate      *gate.Gate
+	debug     *debugServer
 	accepting chan error // what ends one of the accept loops
 }
 
@@ -157,6 +158,7 @@ func (s *server) up(specs []backing.Spec) error {
 	for _, l := range s.listeners {
 		go func() { s.accepting <- s.gate.Serve(l) }()
 	}
+	s.debug.serve(s.engine, s.log)
 	return nil
 }
 
@@ -173,11 +175,14 @@ func (s *server) listen() error {
 		s.listeners = append(s.listeners, l)
 		s.uris = append(s.uris, uri)
 	}
-	return nil
+	var err error
+	s.debug, err = listenDebug(string(s.options.debug))
+	return err
 }
 
 // abandon undoes a start that failed. Images that it made are removed.
 func (s *server) abandon() {
+	s.debug.close()
 	for _, l := range s.listeners {
 		_ = l.Close()
 	}
@@ -193,6 +198,9 @@ func (s *server) abandon() {
 func (s *server) report() {
 	for _, line := range strings.Split(s.engine.Features(), "\n") {
 		s.log.Debug(line)
+	}
+	if s.debug != nil {
+		s.log.Info("debug endpoint", "address", s.debug.address)
 	}
 	for _, b := range s.backings {
 		for _, note := range b.Notes {

@@ -31,6 +31,7 @@ func catchSignals() <-chan os.Signal {
 func (s *server) down(signals <-chan os.Signal) error {
 	began := time.Now()
 	s.gate.Close()
+	defer s.debug.vanish()
 	for _, l := range s.listeners {
 		_ = l.Close() // the gate has most likely closed it already
 	}
@@ -52,7 +53,9 @@ func (s *server) down(signals <-chan os.Signal) error {
 }
 
 func (s *server) drain() error {
-	trouble := []error{s.engine.Drain(s.options.shutdown), s.engine.Close()}
+	trouble := []error{s.engine.Drain(s.options.shutdown)}
+	s.debug.close() // it asks the engine, which is still worth asking while it drains
+	trouble = append(trouble, s.engine.Close())
 	for _, b := range s.backings {
 		trouble = append(trouble, b.Close())
 	}

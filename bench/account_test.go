@@ -1,0 +1,81 @@
+package bench
+
+// Tests of accounting: what is read out of /proc.
+
+import (
+	"os"
+	"testing"
+	"time"
+)
+
+func TestParseStatFindsFieldsBehindAnyName(t *testing.T) {
+	line := "42 (a) b (c) S 7 42 42 0 -1 4194560 100 0 0 0 11 22 33 44 20 0 3 0 100 1 1"
+	got, err := parseStat(line)
+	want := processTimes{parent: 7, user: 110 * time.Millisecond, system: 220 * time.Millisecond,
+		childrenUser: 330 * time.Millisecond, childrenSy: 440 * time.Millisecond}
+	if err != nil || got != want {
+		t.Errorf("parseStat = %+v, %v, want %+v", got, err, want)
+	}
+	for _, bad := range []string{"", "42 no name S 7", "42 (x) S 7 1", "42 (x) S 7 1 1 1 1 1 1 1 1 1 a b c d 1 1"} {
+		if _, err := parseStat(bad); err == nil {
+			t.Errorf("parseStat(%q) found numbers", bad)
+		}
+	}
+}
+
+func TestParseStatusFieldKnowsKilobytes(t *testing.T) {
+	text := "Name:\tx\nVmHWM:\t    2048 kB\nvoluntary_ctxt_switches:\t17\n"
+	for name, want := range map[string]int64{"VmHWM": 2 << 20, "voluntary_ctxt_switches": 17, "VmRSS": 0, "Name": 0} {
+		if got := parseStatusField(text, name); got != want {
+			t.Errorf("%s = %d, want %d", name, got, want)
+		}
+	}
+}
+
+func TestStealIsAShareOfAllTime(t *testing.T) {
+	a, err := parseMachineTicks("cpu  100 0 50 800 10 0 0 40 5 0\ncpu0 1 1\n")
+	if err != nil || a != (machineTicks{total: 1000, steal: 40}) {
+		t.Fatalf("parseMachineTicks = %+v, %v", a, err)
+	}
+	b := machineTicks{total: 1200, steal: 90}
+	if got := b.stealSince(a); got != 0.25 {
+		t.Errorf("steal = %v, want 0.25", got)
+	}
+	if got := a.stealSince(a); got != 0 {
+		t.Errorf("steal of no time = %v", got)
+	}
+	if _, err := parseMachineTicks("intr 1 2 3"); err == nil {
+		t.Error("no cpu line, no error")
+	}
+}
+
+func TestProcessClockCountsOurOwnTime(t *testing.T) {
+	before, ok := processClock(os.Getpid())
+	if !ok {
+		t.Fatal("no clock of this process")
+	}
+	for begun := time.Now(); time.Since(begun) < 30*time.Millisecond; {
+	}
+	after, _ := processClock(os.Getpid())
+	if used := after - before; used < 5*time.Millisecond || used > 10*time.Second {
+		t.Errorf("30 ms of spinning count as %v", used)
+	}
+	if _, ok := processClock(1 << 22); ok {
+		t.Error("a process that cannot be has a clock")
+	}
+}
+
+func TestCPUTimeDividesExactlyByItsTicks(t *testing.T) {
+	c := cpuTime{total: 100, user: 30, system: 10}.since(cpuTime{total: 60, user: 20, system: 10})
+	if c != (cpuTime{40, 10, 0}) {
+		t.Fatalf("since: %+v", c)
+	}
+	for _, x := range []struct {
+		c            cpuTime
+		user, system time.Duration
+	}{{cpuTime{40, 10, 30}, 10, 30}, {cpuTime{40, 0, 0}, 0, 40}, {cpuTime{0, 10, 10}, 0, 0}} {
+		if user, system := x.c.divide(); user != x.user || system != x.system {
+			t.Errorf("%+v divides into %v and %v", x.c, user, system)
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package main
+
+// The measuring: pair by pair, load by load. Invariant: both sides of a pair get
+// the same requests, from the same seed, on the same file.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/sys/unix"
+
+	"ringnbd/bench"
+)
+
+var errInterrupted = errors.New("interrupted")
+
+// measure takes all pairs. A load that fails on either side ends with that error;
+// the others go on.
+func measure(ctx context.Context, o options, b *built, stderr io.Writer) (c *bench.Comparison, err error) {
+	s := &bench.Suite{Generator: b.Generator, Dir: o.dir, Size: o.size, Seconds: o.seconds, Warmup: o.warmup}
+	defer func() {
+		if e := s.Close(); err == nil && e != nil {
+			c, err = nil, e
+		}
+	}()
+	base, new := bench.Ringnbd(b.Base.Path, b.Base.Side.Flags...), bench.Ringnbd(b.New.Path, b.New.Side.Flags...)
+	base.Name, new.Name = "base", "new"
+	c = bench.NewComparison(b.Base.Side, b.New.Side, o.dir, o.size, o.seconds)
+	for _, l := range o.loads {
+		c.Loads = append(c.Loads, bench.Compared{Name: l.name, Load: l.load})
+	}
+	left := newCountdown(stderr, o)
+	defer left.clear()
+	for pair := range o.pairs {
+		for i := range c.Loads {
+			l := &c.Loads[i]
+			left.show(pair, l.Name)
+			if l.Error != "" {
+				continue
+			}
+			// Odd loads begin the other way round: no side begins all of a round.
+			p, err := s.MeasurePair(ctx, l.Load, &base, &new, pair, (pair+i)%2 == 1)
+			if ctx.Err() != nil {
+				return nil, errInterrupted
+			}
+			if err != nil {
+				l.Error = err.Error()
+				left.say(l.Name + " FAILED: " + l.Error)
+				continue
+			}
+			l.Pairs = append(l.Pairs, p)
+		}
+	}
+	if every(c.Loads, func(l bench.Compared) bool { return len(l.Pairs) == 0 }) {
+		return nil, fmt.Errorf("no load could be measured; %s: %s", c.Loads[0].Name, c.Loads[0].Error)
+	}
+	c.Judge()
+	return c, nil
+}
+
+func every[T any](all []T, is func(T) bool) bool {
+	for _, v := range all {
+		if !is(v) {
+			return false
+		}
+	}
+	return true
+}
+
+// countdown shows how far the run has come: a bar on a terminal, elsewhere a line
+// for each round of pairs.
+type countdown struct {
+	w       io.Writer
+	bar     *progressbar.ProgressBar // nil elsewhere
+	begun   time.Time
+	all     int
+	done    int
+	pairs   int
+	planned time.Duration // of one pair
+}
+
+// around is what a measurement takes besides its own time and the warm-up, at a
+// guess; the pace of the run soon replaces it.
+const around = 500 * time.Millisecond
+
+func newCountdown(w io.Writer, o options) *countdown {
+	c := &countdown{w: w, begun: time.Now(), all: o.pairs * len(o.loads), pairs: o.pairs}
+	c.planned = 2 * (time.Duration((o.seconds+o.warmup)*float64(time.Second)) + around)
+	if f, ok := w.(*os.File); ok {
+		if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err == nil {
+			c.bar = progressbar.NewOptions(c.all, progressbar.OptionSetWriter(w), progressbar.OptionSetWidth(24),
+				progressbar.OptionSetElapsedTime(false), progressbar.OptionSetPredictTime(false), progressbar.OptionClearOnFinish())
+		}
+	}
+	return c
+}
+
+// left is the estimated time to the end.
+func (c *countdown) left() time.Duration {
+	pace := c.planned
+	if c.done > 0 {
+		pace = time.Since(c.begun) / time.Duration(c.done)
+	}
+	return (time.Duration(c.all-c.done) * pace).Round(time.Second)
+}
+
+// show announces the next pair.
+func (c *countdown) show(pair int, load string) {
+	if c.bar != nil {
+		c.bar.Describe(fmt.Sprintf("%s, %v left", load, c.left()))
+		_ = c.bar.Set(c.done) // a terminal that is gone is no reason to stop measuring
+	} else if c.done%(c.all/c.pairs) == 0 {
+		fmt.Fprintf(c.w, "pair %d of %d, about %v left\n", pair+1, c.pairs, c.left())
+	}
+	c.done++
+}
+
+// say prints a line of its own.
+func (c *countdown) say(text string) {
+	c.clear()
+	fmt.Fprintln(c.w, text)
+}
+
+// clear takes the bar away.
+func (c *countdown) clear() {
+	if c.bar != nil {
+		_ = c.bar.Clear()
+	}
+}

@@ -1,0 +1,104 @@
+// Pgo takes the CPU profile of ringnbd under a bounded set of loads and writes it
+// where go build looks for it: cmd/ringnbd/default.pgo. The compiler then inlines
+// and lays out what is hot.
+//
+// Usage, from the top of the repository (make pgo does it):
+//
+//	go run ./bench/pgo -ringnbd bin/ringnbd -out cmd/ringnbd/default.pgo
+package main
+
+// Invariant: the old profile stays until the new one is whole, and no process or
+// file is left behind.
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"ringnbd/bench"
+)
+
+// sizeMost bounds what is put into the repository, in bytes.
+const sizeMost = 100_000
+
+func main() {
+	ringnbd := flag.String("ringnbd", "bin/ringnbd", "the ringnbd to profile")
+	out := flag.String("out", "cmd/ringnbd/default.pgo", "where the profile goes")
+	dir := flag.String("dir", os.TempDir(), "directory for the test file")
+	seconds := flag.Float64("seconds", 10, "time of each load's profile")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *ringnbd, *dir, *out, *seconds, loads()); err != nil {
+		fmt.Fprintln(os.Stderr, "pgo:", err)
+		os.Exit(1)
+	}
+}
+
+// loads is what a server does all day, as far as a profile is concerned: little
+// and large, in and out, with a disk and without one.
+func loads() []bench.Load {
+	load := func(backend, transport, pattern string, size, depth, connections int) bench.Load {
+		l := bench.Load{Pattern: pattern, BlockSize: size, Depth: depth, Connections: connections, Transport: transport, Backend: backend}
+		if pattern == "randrw" {
+			l.ReadPercent = 70
+		}
+		return l
+	}
+	return []bench.Load{
+		load(bench.Null, bench.Unix, "randread", 4<<10, 32, 4),
+		load(bench.Null, bench.TCP, "randread", 4<<10, 32, 1),
+		load(bench.Null, bench.TCP, "randwrite", 4<<10, 32, 4),
+		load(bench.Null, bench.Unix, "randrw", 16<<10, 8, 16),
+		load(bench.File, bench.Unix, "randread", 4<<10, 32, 4),
+		load(bench.File, bench.TCP, "randread", 4<<10, 32, 1),
+		load(bench.File, bench.Unix, "randwrite", 4<<10, 32, 4),
+		load(bench.File, bench.TCP, "randrw", 64<<10, 16, 4),
+		load(bench.File, bench.Unix, "randwrite", 512, 32, 1),
+		load(bench.File, bench.Unix, "read", 1<<20, 16, 1),
+		load(bench.File, bench.TCP, "write", 1<<20, 16, 1),
+		load(bench.File, bench.Unix, "randread", 4<<10, 1, 1),
+	}
+}
+
+func run(ctx context.Context, ringnbd, dir, out string, seconds float64, loads []bench.Load) error {
+	path, err := filepath.Abs(ringnbd)
+	if err != nil {
+		return err
+	}
+	s := &bench.Suite{Generator: path, Dir: dir, Size: 256 << 20, Seconds: seconds / 5, Warmup: 0.2, Loads: loads, Progress: os.Stderr}
+	p, err := s.MergedProfile(ctx, bench.Ringnbd(path))
+	if err != nil {
+		return err
+	}
+	file, err := os.CreateTemp(filepath.Dir(out), "pgo-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file.Name()) // gone by then, if all went well
+	if err := p.Write(file); err != nil {
+		return err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	if info.Size() > sizeMost {
+		return fmt.Errorf("the profile has %d bytes, more than %d: give a shorter -seconds", info.Size(), sizeMost)
+	}
+	if err := os.Chmod(file.Name(), 0o644); err != nil {
+		return err
+	}
+	if err := os.Rename(file.Name(), out); err != nil {
+		return err
+	}
+	fmt.Printf("%s: %d stacks, %d functions, %d bytes\n", out, len(p.Sample), len(p.Function), info.Size())
+	return nil
+}

@@ -1,0 +1,165 @@
+package bench
+
+// Tests of what is computed from a report: ratios, targets, tables. No server runs
+// here.
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// sampleReport has the disk section's random reads with 4 connections over TCP,
+// two rounds and one failure.
+func sampleReport() *Report {
+	l := Load{Section: "disk", Pattern: "randread", BlockSize: 4096, Depth: 32, Connections: 4, Transport: TCP, Backend: File}
+	s := func(round int, rps, cpu float64) Sample {
+		return Sample{Round: round, Requests: 1000, RequestsPerSecond: rps, BytesPerSecond: 4096 * rps, P50: 10, P99: 99, ServerUser: cpu / 4,
+			ServerSystem: cpu * 3 / 4, ClientCPU: 4, Switches: 0.5, PeakRSS: 64 << 20, Steal: 0.015}
+	}
+	r := &Report{Command: "make bench", Date: time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC), Size: 2 << 30, Seconds: 5, Rounds: 2,
+		Machine: Machine{CPU: "Abacus", Cores: 2, Hypervisor: true, Memory: 8 << 30, Kernel: "6.18", OS: "Debian", Filesystem: "ext4 on /dev/vda",
+			Congestion: "cubic", Loopback: map[string]float64{TCP: 3e9}, Versions: map[string]string{generatorName: "ringnbd 1"}},
+		Storage: map[string]string{"ringnbd": "O_DIRECT", "ringnbd-cached": "page cache", "nbdkit": "page cache", "qemu-nbd": "O_DIRECT"}, Direct: []string{"ringnbd", "qemu-nbd"},
+		Results: []Result{
+			{Load: l.limit(), Server: RawName, Samples: []Sample{s(1, 40000, 0), s(2, 80000, 0)}},
+			{Load: l, Server: "ringnbd", Samples: []Sample{s(1, 36000, 8), s(2, 72000, 8)}},
+			{Load: l, Server: "ringnbd-cached", Samples: []Sample{s(1, 48000, 6), s(2, 96000, 6)}},
+			{Load: l, Server: "nbdkit", Samples: []Sample{s(1, 24000, 24), s(2, 48000, 24)}},
+			{Load: l, Server: "qemu-nbd", Samples: []Sample{s(1, 18000, 16)}, Errors: []string{"round 2: stopped at once"}},
+		}}
+	medians(r)
+	return r
+}
+
+func medians(r *Report) {
+	for i := range r.Results {
+		r.Results[i].Median = medianSample(r.Results[i].Samples)
+	}
+}
+
+func TestReportReadBackFromItsFileIsTheSame(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "report.json")
+	before := sampleReport()
+	before.Profiles = []Profile{{Load: before.Results[1].Load, Server: "ringnbd", Seconds: 2, Stages: []Stage{{"disk", 0.5, 2.5}}, Top: []Function{{"read", 0.25}}}}
+	if err := before.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	after, err := LoadReport(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(before, after) {
+		t.Errorf("saved %+v\n  read %+v", before, after)
+	}
+	text, _ := os.ReadFile(path)
+	var file struct{ Targets []Target }
+	if err := json.Unmarshal(text, &file); err != nil || !reflect.DeepEqual(file.Targets, before.Targets()) {
+		t.Errorf("the file has the targets %+v, %v", file.Targets, err)
+	}
+	os.WriteFile(path, []byte("no JSON"), 0o644)
+	if _, err := LoadReport(path); err == nil || !strings.Contains(err.Error(), path+" is no report") {
+		t.Errorf("of no JSON: %v", err)
+	}
+}
+
+func TestRatiosComparePeersOnTheSamePath(t *testing.T) {
+	r := sampleReport()
+	l := r.loads()[0]
+	for _, c := range []struct{ what, got, want string }{
+		{"rate", r.against(l, "ringnbd", requestRate, true), "2.00 (qemu-nbd)"},
+		{"CPU", r.against(l, "ringnbd", Sample.ServerCPU, false), "0.50 (qemu-nbd)"},
+		{"rate on the page cache", r.against(l, "ringnbd-cached", requestRate, true), "2.00 (nbdkit)"},
+		{"CPU on the page cache", r.against(l, "ringnbd-cached", Sample.ServerCPU, false), "0.25 (nbdkit)"},
+		{"rate of a server that was not there", r.against(l, "ringnbd-poll", requestRate, true), ""},
+		{"share of the limit", r.limitText(l), "0.90"},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: %q, want %q", c.what, c.got, c.want)
+		}
+	}
+	for i := range r.Results { // without storage, all others are peers
+		r.Results[i].Load.Backend = Null
+	}
+	l.Backend = Null
+	if got := r.against(l, "ringnbd", requestRate, true); got != "1.50 (nbdkit)" {
+		t.Errorf("rate of a null export: %q", got)
+	}
+}
+
+func TestMarkdownHasTheFigures(t *testing.T) {
+	r := sampleReport()
+	other := Result{Load: r.Results[1].Load, Server: "ringnbd", Samples: r.Results[1].Samples, Median: r.Results[1].Median}
+	other.Load.Section, other.Load.Backend = "null", Null
+	r.Results = append(r.Results, other)
+	text := r.Markdown()
+	for _, want := range []string{
+		"| null: randread 4 KiB, 4 × 32 | 54000 | 10.0 | 99.0 | 8.0 | – | – | – |",
+		"Measured 2026-11-21 with `make bench`: 2 rounds of 5 s, medians; a file of 2 GiB. Abacus, 2 cores (virtual machine), 8 GiB, Linux 6.18",
+		"| randread 4 KiB, 4 × 32 | 54000 | 8.0 | 0.90 | 2.00 (qemu-nbd) | 0.50 (qemu-nbd) | 2.00 (nbdkit) | 0.25 (nbdkit) |",
+		"| 4 KiB random read, depth 32, file O_DIRECT, 1 connection: requests/s | ≥ 0.80 of the raw limit, unless CPU is the bound | not measured | not judged |",
+		"load generator: ringnbd 1",
+		"Failed: randread 4 KiB, 4 × 32, tcp, qemu-nbd: round 2: stopped at once",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("not in the tables: %s\n%s", want, text)
+		}
+	}
+}
+
+func TestMarkdownPutsBothTransportsIntoOneCell(t *testing.T) {
+	r := sampleReport()
+	for _, result := range r.Results[1:3] {
+		result.Load.Transport = Unix
+		r.Results = append(r.Results, result)
+	}
+	text := r.Markdown()
+	if want := "| randread 4 KiB, 4 × 32 | 54000 / 54000 | 8.0 / 8.0 | 0.90 / 0.90 | 2.00 (qemu-nbd) / – | 0.50 (qemu-nbd) / – | 2.00 (nbdkit) / – |"; !strings.Contains(text, want) {
+		t.Errorf("no %s in\n%s", want, text)
+	}
+	if got := strings.Join(sameTail([]string{"1 (x)", "2 (x)"}), " / "); got != "1 / 2 (x)" {
+		t.Errorf("the same peer twice: %s", got)
+	}
+}
+
+func TestTablesHaveEverySectionAndServer(t *testing.T) {
+	var b bytes.Buffer
+	if err := sampleReport().WriteTables(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"disk: How near", "│ raw ", "│ ringnbd-cached ", " 54000 │", "2.00 (qemu-nbd)", "not judged", "failed: randread 4 KiB, 4 × 32, tcp, qemu-nbd"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+	if strings.Contains(b.String(), "write-back") {
+		t.Errorf("a column without a figure:\n%s", b.String())
+	}
+}
+
+func TestREADMEBlockIsReplacedAndNothingElse(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "README.md")
+	before, after := "# ringnbd\n\nfast\n\n", "\n\n## License\n"
+	if err := os.WriteFile(path, []byte(before+beginMarker+"\nold\n"+endMarker+after), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := sampleReport()
+	for range 2 { // the second time changes nothing
+		if err := r.WriteREADME(path); err != nil {
+			t.Fatal(err)
+		}
+		got, _ := os.ReadFile(path)
+		if want := before + beginMarker + "\n" + r.Markdown() + endMarker + after; string(got) != want {
+			t.Fatalf("README is now:\n%s", got)
+		}
+	}
+	os.WriteFile(path, []byte("no markers"), 0o644)
+	if err := r.WriteREADME(path); err == nil || !strings.Contains(err.Error(), "no line") {
+		t.Errorf("without markers: %v", err)
+	}
+}

@@ -1,0 +1,95 @@
+// Suite measures ringnbd and the NBD servers of Debian with the same load
+// generator in one run, prints tables, and writes every sample as JSON and as an
+// HTML report. The README's tables are made from such a JSON. What is counted, and
+// how rounds are interleaved, is in the documentation of package bench.
+//
+// Usage, from the top of the repository (make bench does it):
+//
+//	go run ./bench/suite -ringnbd bin/ringnbd -json bin/bench.json -html bin/bench.html
+//	go run ./bench/suite -from bin/bench.json -readme README.md
+package main
+
+// Invariant: nothing is left behind, whether the run ends by itself or by
+// SIGINT or SIGTERM: no process, no socket, no file, no loop device.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"ringnbd/bench"
+)
+
+func main() {
+	o := parseFlags(os.Args[1:])
+	if o.list {
+		list(os.Stdout)
+		return
+	}
+	if o.from == "" && o.isolate {
+		bench.Isolate()
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "suite:", err)
+		os.Exit(1)
+	}
+}
+
+// run makes or loads a report and publishes it. What was measured is published
+// even when some measurements failed; that is an error afterwards.
+func run(ctx context.Context, o options) error {
+	report, err := obtain(ctx, o)
+	if err != nil {
+		return err
+	}
+	if err := report.WriteTables(os.Stdout); err != nil {
+		return err
+	}
+	if o.json != "" && o.json != o.from {
+		if err := report.Save(o.json); err != nil {
+			return err
+		}
+	}
+	if o.html != "" {
+		if err := report.WriteHTML(o.html); err != nil {
+			return err
+		}
+	}
+	if failures := report.Failures(); len(failures) > 0 {
+		return fmt.Errorf("%d measurements failed, the first: %s", len(failures), failures[0])
+	}
+	if o.readme != "" {
+		return report.WriteREADME(o.readme)
+	}
+	return nil
+}
+
+func obtain(ctx context.Context, o options) (*bench.Report, error) {
+	if o.from != "" {
+		return bench.LoadReport(o.from)
+	}
+	suite, err := newSuite(o)
+	if err != nil {
+		return nil, err
+	}
+	meetings, estimate := suite.Estimate()
+	if meetings == 0 {
+		return nil, errors.New("nobody who takes part serves any of these loads: nothing to measure")
+	}
+	fmt.Fprintf(os.Stderr, "%d measurements, about %s: until %s\n", meetings, estimate, time.Now().Add(estimate).Format("15:04"))
+	report, err := suite.Run(ctx)
+	if errors.Is(err, context.Canceled) {
+		return nil, errors.New("interrupted: nothing was written, nothing is left behind")
+	}
+	if err != nil {
+		return nil, err
+	}
+	report.Command = o.command
+	return report, nil
+}

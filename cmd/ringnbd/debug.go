@@ -1,0 +1,301 @@
+// The debug endpoint of serve: profiles of the Go runtime and the engine's counters over HTTP, for who runs the server and nobody else.
+//
+// Invariant: it is there only when asked for, at an address that other machines cannot reach; a web page that the user visits cannot reach it through the
+// browser either (the Host header gives it away); and nothing that a client does to it costs more than a few descriptors for a few seconds.
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"net/netip"
+	"net/url"
+	"reflect"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode"
+
+	"golang.org/x/sys/unix"
+
+	"ringnbd/engine"
+	"ringnbd/engine/gate"
+)
+
+const (
+	// debugPatience is how long a client may take for a request's header, and how long it may leave a reply lying; a profile's own time comes on top.
+	debugPatience = 5 * time.Second
+	debugIdle     = 30 * time.Second
+	// debugConnections bounds the descriptors that clients of the endpoint can hold.
+	debugConnections = 32
+	// debugFarewell is how long the endpoint's own shutdown waits for replies: a profile that is cut short is still written, which takes the runtime 0.2 s.
+	debugFarewell = 500 * time.Millisecond
+)
+
+// debugFlag is an address that is loopback for certain as far as its text tells, or unix:PATH.
+type debugFlag string
+
+func (f *debugFlag) Type() string   { return "ADDRESS" }
+func (f *debugFlag) String() string { return string(*f) }
+func (f *debugFlag) Set(text string) error {
+	if _, _, err := splitDebug(text); err != nil {
+		return err
+	}
+	*f = debugFlag(text)
+	return nil
+}
+
+// splitDebug takes HOST:PORT apart; of unix:PATH the path is the host. It refuses what other machines could reach.
+func splitDebug(text string) (host, port string, err error) {
+	if path, ok := strings.CutPrefix(text, "unix:"); ok {
+		if path == "" {
+			return "", "", errors.New("no path; write unix:PATH")
+		}
+		return path, "", nil
+	}
+	if host, port, err = net.SplitHostPort(text); err != nil {
+		return "", "", errors.New("no address; write localhost:PORT or unix:PATH")
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return "", "", fmt.Errorf("%q is no port; write a number from 0 (any free one) to 65535", port)
+	}
+	if !loopbackName(host) {
+		return "", "", errors.New("profiles show what the server does and cost it time, so they are for this machine alone;" +
+			" write localhost:PORT, 127.0.0.1:PORT, [::1]:PORT or unix:PATH")
+	}
+	return host, port, nil
+}
+
+// loopbackName: localhost, or an address of the loopback. Any other name may be somebody else's by the time that it is looked up.
+func loopbackName(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
+}
+
+// debugServer is the endpoint. A nil one is none.
+type debugServer struct {
+	listener net.Listener
+	address  string // for people, and for curl or go tool pprof
+	remote   bool   // reached by TCP, where a Host header tells something
+	http     http.Server
+	cut      context.CancelFunc // ends profiles that are being taken
+	open     atomic.Int32       // connections
+	patience time.Duration
+
+	mu     sync.Mutex // one question to the loops at a time, and none once they may be gone
+	engine counted
+}
+
+// counted is what the endpoint asks of an engine.
+type counted interface {
+	Counters() engine.Counters
+	Connections() int
+}
+
+// listenDebug listens; "" gives nil. It is called before the process has more than one thing to do.
+func listenDebug(address string) (*debugServer, error) {
+	if address == "" {
+		return nil, nil
+	}
+	host, port, err := splitDebug(address)
+	if err != nil {
+		return nil, fmt.Errorf("--debug %s: %w", address, err)
+	}
+	d := &debugServer{remote: port != "", patience: debugPatience}
+	spec := address
+	if d.remote {
+		at, err := net.ResolveTCPAddr("tcp", net.JoinHostPort(host, port))
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("--debug %s: %w; write 127.0.0.1:%s", address, err, port)
+		case !at.IP.IsLoopback():
+			return nil, fmt.Errorf("--debug %s: %s is %v on this machine, which others can reach; write 127.0.0.1:%s", address, host, at.IP, port)
+		}
+		spec = at.String() // what was looked up is what is listened on
+	}
+	// The mode of a socket's file is decided when it is bound: setting it later would leave a gap.
+	mask := unix.Umask(0o177)
+	d.listener, _, err = gate.Listen(spec)
+	unix.Umask(mask)
+	if err != nil {
+		return nil, fmt.Errorf("--debug: %w", err)
+	}
+	d.address = address
+	if d.remote {
+		d.address = (&url.URL{Scheme: "http", Host: d.listener.Addr().String(), Path: "/"}).String()
+	}
+	return d, nil
+}
+
+// serve begins to answer.
+func (d *debugServer) serve(e counted, log *slog.Logger) {
+	if d == nil {
+		return
+	}
+	ctx, cut := context.WithCancel(context.Background())
+	d.cut, d.engine = cut, e
+	d.http = http.Server{
+		Handler:           d.guard(d.routes()),
+		ReadHeaderTimeout: d.patience, // a ReadTimeout would end a profile that takes longer
+		WriteTimeout:      d.patience, // net/http/pprof adds the time of a profile
+		IdleTimeout:       debugIdle,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnState:         d.count,
+	}
+	go func() {
+		if err := d.http.Serve(d.listener); !errors.Is(err, http.ErrServerClosed) {
+			log.Warn("the debug endpoint ended", "error", err)
+		}
+	}()
+}
+
+// count keeps the number of connections, and closes those above it.
+func (d *debugServer) count(c net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		if d.open.Add(1) > debugConnections {
+			_ = c.Close()
+		}
+	case http.StateClosed, http.StateHijacked:
+		d.open.Add(-1)
+	}
+}
+
+// close takes the endpoint down; profiles that are being taken end early and are still delivered. Afterwards the engine is not asked any more.
+func (d *debugServer) close() {
+	if d == nil {
+		return
+	}
+	if d.cut == nil { // it never served
+		d.vanish()
+		return
+	}
+	d.cut()
+	d.mu.Lock()
+	d.engine = nil
+	d.mu.Unlock()
+	late, cancel := context.WithTimeout(context.Background(), debugFarewell)
+	defer cancel()
+	if d.http.Shutdown(late) != nil {
+		_ = d.http.Close()
+	}
+}
+
+// vanish removes the socket's file also when the process ends without waiting.
+func (d *debugServer) vanish() {
+	if d != nil {
+		_ = d.listener.Close() // most likely closed already
+	}
+}
+
+// guard turns away what no honest client of the endpoint sends.
+func (d *debugServer) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			// Nothing here takes a body, and waiting for one would hold the connection: reading what is left of it fails at once.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now())
+		}
+		switch site := r.Header.Get("Sec-Fetch-Site"); {
+		case r.Method != http.MethodGet && r.Method != http.MethodHead || r.ContentLength != 0:
+			w.Header().Set("Allow", "GET, HEAD")
+			w.Header().Set("Connection", "close")
+			http.Error(w, "only GET and HEAD, without a body", http.StatusMethodNotAllowed)
+		case d.remote && !loopbackName(hostOf(r.Host)):
+			http.Error(w, "the Host header names another machine; use localhost, 127.0.0.1 or [::1]", http.StatusForbidden)
+		case site != "" && site != "none" && site != "same-origin":
+			http.Error(w, "web pages may not use this endpoint", http.StatusForbidden)
+		default:
+			w.Header().Set("X-Content-Type-Options", "nosniff")
+			w.Header().Set("Cache-Control", "no-store")
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// hostOf is a Host header without its port.
+func hostOf(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		return name
+	}
+	return strings.Trim(host, "[]")
+}
+
+func (d *debugServer) routes() *http.ServeMux {
+	m := http.NewServeMux()
+	m.HandleFunc("/{$}", d.index)
+	m.HandleFunc("/debug/{$}", d.index)
+	m.HandleFunc("/debug/counters", d.counters)
+	m.HandleFunc("/debug/pprof/", pprof.Index)
+	m.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	m.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	m.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	m.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return m
+}
+
+const debugIndex = `ringnbd, debug endpoint
+
+/debug/counters                    what the engine has counted since the start, as JSON
+/debug/pprof/                      profiles of the Go runtime, for go tool pprof
+/debug/pprof/profile?seconds=30    where CPU time goes
+/debug/pprof/goroutine?debug=2     what every goroutine is doing
+/debug/pprof/trace?seconds=1       for go tool trace
+`
+
+func (d *debugServer) index(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte(debugIndex))
+}
+
+func (d *debugServer) counters(w http.ResponseWriter, _ *http.Request) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.engine == nil {
+		http.Error(w, "the server is shutting down", http.StatusServiceUnavailable)
+		return
+	}
+	list := countersByName(d.engine.Counters())
+	list["connections"] = d.engine.Connections()
+	w.Header().Set("Content-Type", "application/json")
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	_ = e.Encode(list) // the client is gone
+}
+
+// commandNames are the commands by number, as the protocol names them; what comes behind them is counted as unknown.
+var commandNames = []string{"read", "write", "disconnect", "flush", "trim", "cache", "writeZeroes", "blockStatus", "resize"}
+
+// countersByName gives every field of Counters a name, so that none can be left out, and every place of its lists.
+func countersByName(c engine.Counters) map[string]any {
+	list := map[string]any{}
+	fields := reflect.ValueOf(c)
+	for i := range fields.NumField() {
+		name := []rune(fields.Type().Field(i).Name)
+		name[0] = unicode.ToLower(name[0])
+		list[string(name)] = fields.Field(i).Interface()
+	}
+	requests := map[string]uint64{}
+	for i, n := range c.Requests {
+		if i < len(commandNames) {
+			requests[commandNames[i]] = n
+		} else {
+			requests["unknown"] += n
+		}
+	}
+	closed := map[string]uint64{}
+	for i, n := range c.Closed {
+		closed[engine.CloseReason(i).String()] = n
+	}
+	list["requests"], list["closed"] = requests, closed
+	return list
+}
