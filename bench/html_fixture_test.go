@@ -152,7 +152,8 @@ func plausibleProfiles(r *Report) []Profile {
 		p := Profile{Load: l, Server: "ringnbd", Seconds: 4.7}
 		cpu := r.result(l, "ringnbd").Median.ServerCPU()
 		for _, s := range []Stage{{Name: "receive", Share: .21}, {Name: "parse", Share: .05}, {Name: "disk", Share: .31}, {Name: "reply", Share: .29},
-			{Name: "kernel", Share: .09}, {Name: "runtime", Share: .03}, {Name: "other", Share: .02}} {
+			{Name: "loop", Share: .02}, {Name: "polling", Share: .01},
+			{Name: "kernel", Share: .07}, {Name: "runtime", Share: .03}, {Name: "other", Share: .01}} {
 			s.MicrosPerRequest = cpu * s.Share
 			p.Stages = append(p.Stages, s)
 		}

@@ -58,6 +58,8 @@ var stageInks = map[string]ink{
 	"reply":   {"reply", "#A99123", "#C5C716"},
 	"kernel":  {"kernel", "#843414", "#C4584A"},
 	"runtime": {"runtime", "#5C2778", "#96668A"},
+	"loop":    {"loop", "#10082E", "#F7F25A"},
+	"polling": {"polling", "#2295A1", "#CC5209"},
 	"other":   {"other", "#394043", "#D1D6D8"},
 }
 

@@ -102,6 +102,17 @@ func TestInksCanBeToldApart(t *testing.T) {
 	}
 }
 
+func TestEveryStageHasAnInk(t *testing.T) {
+	for _, stage := range stageOrder {
+		if _, ok := stageInks[stage]; !ok {
+			t.Errorf("the stage %s would be drawn as another one", stage)
+		}
+	}
+	if len(stageInks) != len(stageOrder) {
+		t.Errorf("%d inks for %d stages", len(stageInks), len(stageOrder))
+	}
+}
+
 func TestInksStandOutFromThePage(t *testing.T) {
 	for _, k := range allInks() {
 		least := 3.0 // of graphics

@@ -55,6 +55,12 @@ func TestTurnsDoNotAllocate(t *testing.T) {
 		"closed loop": func(*Options) {},
 		"open loop":   func(o *Options) { o.Rate, o.Poisson = 2e5, true },
 		"verifying":   func(o *Options) { o.Verify = true },
+		"zeroes":      func(o *Options) { o.Verify, o.ZeroPercent = true, 50 },
+		"replay":      func(o *Options) { o.Replay, o.FlushEvery = Replay{Path: "x", Speed: 1}, 0 },
+		"replay in its own time": func(o *Options) {
+			o.Replay, o.FlushEvery, o.Verify = Replay{Path: "x", Timed: true, Speed: 10}, 0, true
+		},
+		"recording": func(o *Options) { o.Record = "/dev/null" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := options(t, "nbd://localhost", "randrw", "4k:2,16k:1")
@@ -65,9 +71,29 @@ func TestTurnsDoNotAllocate(t *testing.T) {
 	}
 }
 
+// drawnTrace is n reads, writes, flushes and zeroes of the first MiB, 10 µs apart.
+func drawnTrace(n int) *trace {
+	tr, r := &trace{unit: 512}, random(3)
+	for i := range n {
+		e := entry{at: int64(i) * 10 * us, offset: r.below(200) * 4096, length: uint32(1+r.below(16)) * 512, kind: [...]Kind{Read, Write, Zero, Read}[r.below(4)]}
+		if r.below(50) == 0 {
+			e = entry{at: e.at, kind: Flush}
+		}
+		tr.add(e, i+2)
+	}
+	return tr
+}
+
 func turnsDoNotAllocate(t *testing.T, o *Options) {
 	f := &facts{Export: proto.Export{Facts: proto.Facts{Size: 1 << 20, Flags: everyFlag}}}
-	p, err := newPlan(o, f, 1)
+	var tr *trace
+	if o.Replay.Path != "" {
+		tr = drawnTrace(200000)
+		if err := o.adopt(tr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err := newPlan(o, f, tr, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,6 +115,18 @@ func turnsDoNotAllocate(t *testing.T, o *Options) {
 	l, err := newLoop(p, s, 0, sockets, 0, o.Connections)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if o.Record != "" {
+		r, err := newRecorder(o.Record, &o.Target, s, 1, tapeSize)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.tape = r.tapes[0]
+		defer func() {
+			if err := r.close(); err != nil {
+				t.Error(err)
+			}
+		}()
 	}
 	if err := l.openRing(); err != nil {
 		t.Fatal(err)

@@ -20,6 +20,8 @@ import (
 // replyMost bounds the data of one option reply, in bytes: far above any name and description.
 const replyMost = 64 << 10
 
+var errInterrupted = errors.New("interrupted while connecting")
+
 // connect opens one connection to the target and negotiates its export. The descriptor is in blocking mode and in nobody's poller.
 func connect(ctx context.Context, t *Target, timeout time.Duration) (fd int, e proto.Export, note string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -28,6 +30,9 @@ func connect(ctx context.Context, t *Target, timeout time.Duration) (fd int, e p
 	d.SetMultipathTCP(false)
 	c, err := d.DialContext(ctx, t.Network, t.Address)
 	if err != nil {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			err = errInterrupted
+		}
 		return -1, e, "", dialError(t, err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
@@ -40,7 +45,7 @@ func connect(ctx context.Context, t *Target, timeout time.Duration) (fd int, e p
 		var late net.Error
 		switch {
 		case errors.Is(ctx.Err(), context.Canceled):
-			err = errors.New("interrupted while connecting")
+			err = errInterrupted
 		case errors.As(err, &late) && late.Timeout():
 			err = fmt.Errorf("the server did not finish the negotiation within %v (--timeout)", timeout)
 		}
@@ -131,6 +136,8 @@ func goReplies(c net.Conn, e *proto.Export, name string) (known bool, err error)
 			seen = seen || len(data) >= 2 && binary.BigEndian.Uint16(data) == proto.InfoExport
 		case r.Final() && !seen:
 			return true, errors.New("the server did not say how large the export is")
+		case r.Final() && (e.MinBlock&(e.MinBlock-1) != 0 || e.MinBlock > 64<<10):
+			return true, fmt.Errorf("the server says that its smallest block has %d bytes, which the protocol does not allow: not a power of two up to 65536", e.MinBlock)
 		case r.Final():
 			return true, nil
 		}

@@ -105,8 +105,11 @@ func (l *loop) lose(i uint32, why error) {
 		}
 		return
 	}
+	if errors.Is(why, syscall.EPIPE) || errors.Is(why, syscall.ECONNRESET) {
+		why = errHungUp // which of the three it is depends on who came first
+	}
 	if l.trouble == nil {
-		l.trouble = fmt.Errorf("connection %d of %d: %w (%d requests were in flight)", c.number, l.plan.options.Connections, why, c.inflight)
+		l.trouble = fmt.Errorf("connection %d of %d: %w (%s in flight)", c.number, l.plan.options.Connections, why, plural(int(c.inflight), "request"))
 	}
 	l.tally.lost += uint64(c.inflight)
 	l.inflight -= int(c.inflight)

@@ -16,15 +16,16 @@ func (l *loop) launchDisk(row uint32, payload uint64) {
 	s := &l.slots[row]
 	l.layout.progress[row] = 0
 	data := tokenOf(onDisk, s.generation, row)
-	switch s.kind {
-	case Flush:
+	d := &l.plan.facts.file.Device
+	switch {
+	case s.kind == Flush:
 		uring.PrepFsync(l.sqe(), data, 0, true)
-	case Trim:
-		if d := &l.plan.facts.file.Device; d.Kind == engine.Block && l.ring.Features().Discard {
-			uring.PrepDiscard(l.sqe(), data, 0, s.offset, uint64(s.length))
-		} else {
-			uring.PrepFallocate(l.sqe(), data, 0, uring.FallocateKeepSize|uring.FallocatePunchHole, s.offset, uint64(s.length))
-		}
+	case s.kind == Trim && d.Kind == engine.Block && l.ring.Features().Discard:
+		uring.PrepDiscard(l.sqe(), data, 0, s.offset, uint64(s.length))
+	case s.kind == Trim || s.kind == Zero && d.Punch && !l.plan.options.NoHole:
+		uring.PrepFallocate(l.sqe(), data, 0, uring.FallocateKeepSize|uring.FallocatePunchHole, s.offset, uint64(s.length))
+	case s.kind == Zero:
+		uring.PrepFallocate(l.sqe(), data, 0, uring.FallocateKeepSize|uring.FallocateZeroRange, s.offset, uint64(s.length))
 	default:
 		l.transfer(row, payload)
 	}
@@ -53,11 +54,15 @@ func (l *loop) diskDone(row uint32, res int32) {
 	s := &l.slots[row]
 	l.touch(s.conn)
 	moves := s.kind == Read || s.kind == Write
+	lasting := l.plan.options.FUA && (s.kind == Trim || s.kind == Zero)
 	switch {
 	case res == -int32(syscall.EINTR) || res == -int32(syscall.EAGAIN):
 		l.again(row)
 	case res < 0:
 		l.done(row, uint32(-res))
+	case lasting && l.layout.progress[row] == 0:
+		l.layout.progress[row] = 1 // the range is done, the fsync that makes it last comes second
+		uring.PrepFsync(l.sqe(), tokenOf(onDisk, s.generation, row), 0, true)
 	case moves && res == 0:
 		l.done(row, uint32(syscall.EIO)) // the end of a file that was truncated meanwhile
 	case moves && l.layout.progress[row]+uint32(res) < s.length:
@@ -84,5 +89,5 @@ func (l *loop) again(row uint32) {
 		l.transfer(row, payload)
 		return
 	}
-	l.launchDisk(row, payload)
+	l.launchDisk(row, payload) // from the beginning: zeroing twice is zeroing
 }

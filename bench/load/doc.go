@@ -19,6 +19,8 @@
 // finds no free slot waits, and its latency counts from when it was due, so a server that stalls pays for every request that should have been
 // made meanwhile: there is no coordinated omission. How many were waiting is reported as the backlog.
 //
+// Replay (Options.Replay): the requests of a trace (iolog.go, trace.go) in its order, on one loop, closed or, with its recorded times, open (replay.go).
+//
 // A request is measured when its reply comes after the warm-up; with Options.Count, when it also began after it. The rate counts replies within the
 // measuring time. Replies to requests in flight at its end are awaited and count for the percentiles only.
 //
@@ -26,9 +28,14 @@
 //
 // Options.Verify stamps every sector of 512 bytes with its offset, a generation, the run and a checksum (stamp.go), and remembers the generation of every
 // block (table.go). A block is not written while another request of ours is on it, so the one answer that a read may give is known. Blocks of
-// which this run has had no write acknowledged are not judged: Options.Fill writes them all first. After a TRIM, or a write that failed, a block is
-// not judged until it has been written again, because the protocol leaves open what is in it. If the server promises that connections see each
+// which this run has had no write acknowledged are not judged: Options.Fill writes them all first. After WRITE_ZEROES a block must be zeroes. After a TRIM, or a
+// write that failed, it is not judged until it has been written again, because the protocol leaves open what is in it. If the server promises that connections see each
 // other's writes (CAN_MULTI_CONN), any connection of a loop reads what any other wrote; else each keeps to a part of its own.
+//
+// # Beside the loops
+//
+// Idle connections (Options.Idle) are negotiated, and looked at again when the run is over (idle.go). A recording (Options.Record) is written by a goroutine from rings
+// that the loops fill without waiting for it (record.go).
 //
 // # What the server is told
 //

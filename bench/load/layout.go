@@ -45,13 +45,13 @@ type layout struct {
 func layoutOf(p *plan, conns int) layout {
 	o := p.options
 	var y layout
-	largest := o.Sizes.largest()
+	largest := p.largest
 	stride := uint64(pageSize)
 	if largest > pageSize {
 		stride = 1 << bits.Len64(largest-1)
 	}
 	file := p.facts.file != nil
-	if file && o.Pattern.Does[Read] || p.table != nil {
+	if file && o.does(Read) || p.table != nil {
 		y.stride = stride
 		y.size += uint64(conns*o.Depth) * stride
 	}
@@ -71,7 +71,7 @@ func layoutOf(p *plan, conns int) layout {
 	y.pages = y.size
 	y.size += uint64(conns) * y.page
 	reply := uint64(proto.SimpleReplySize)
-	if o.Pattern.Does[Read] {
+	if o.does(Read) {
 		reply += largest
 	}
 	y.stage = uint32(min(max(roundUp(reply*uint64(o.Depth), pageSize), stageLeast), stageMost))
@@ -97,7 +97,7 @@ func checkMemory(p *plan) error {
 	o := p.options
 	if total > memoryMost {
 		return fmt.Errorf("%d connections at depth %d with requests of %s need %d MiB of buffers, more than the bound of %s: use fewer or smaller ones",
-			o.Connections, o.Depth, sizeText(o.Sizes.largest()), total>>20, sizeText(memoryMost))
+			o.Connections, o.Depth, sizeText(p.largest), total>>20, sizeText(memoryMost))
 	}
 	if p.facts.file == nil {
 		return nil

@@ -78,9 +78,11 @@ type loop struct {
 	open     bool   // loop, in the queueing sense
 	start    schedule
 	due      schedule
-	rotor    uint32 // the connection that the next due request is offered to first
+	rotor    uint32 // the connection that the next request is offered to first, where it does not matter which one takes it
+	traced   int    // requests of the trace that have been started
 	left     int    // connections that are not gone
 
+	tape  *tape // of what is started; nil: it is not recorded
 	tally tally
 	seen  struct {
 		_     [64]byte // a line of its own: others read it while the loop runs
@@ -126,6 +128,9 @@ func (l *loop) turn() {
 	if l.phase <= phaseRun && (len(l.dirty) > 0 || l.open) {
 		l.issued = uring.Now()
 		l.startAll()
+	}
+	if l.tape != nil {
+		l.tape.publish(l.issued)
 	}
 	l.settleAll()
 	l.seen.done.Store(l.tally.done)
@@ -240,6 +245,10 @@ func (l *loop) begin(at int64) {
 		l.start = newSchedule(at, share, o.Poisson, scramble(o.Seed+uint64(l.id)), float64(l.id)/float64(o.Threads))
 		l.due = l.start
 		l.open = true
+	} else if o.Replay.Timed {
+		l.start = newReplaySchedule(at, l.plan.trace, o.Replay.Speed)
+		l.due = l.start
+		l.open = true
 	}
 	l.heardAt = l.now
 	l.touchAll()
@@ -254,7 +263,7 @@ func (l *loop) passRun() {
 			l.tally.backlogMost = max(l.tally.backlogMost, backlog)
 		}
 	}
-	if l.now >= l.endAt || l.quota == 0 {
+	if l.now >= l.endAt || l.quota == 0 || l.replayed() {
 		l.phase = phaseDrain
 	}
 }
@@ -270,6 +279,8 @@ func (l *loop) startAll() {
 	case l.phase != phaseRun:
 	case l.open:
 		l.startDue()
+	case l.plan.trace != nil:
+		l.startTraced()
 	default:
 		for _, c := range l.dirty {
 			for l.quota > 0 && l.ready(c) {
@@ -286,23 +297,7 @@ func (l *loop) startAll() {
 func (l *loop) startDue() {
 	for l.quota > 0 {
 		at := l.start.next()
-		if at > l.issued || at > l.endAt {
-			return
-		}
-		started := false
-		for range l.conns {
-			c := l.rotor
-			l.rotor++
-			if l.rotor == uint32(len(l.conns)) {
-				l.rotor = 0
-			}
-			if l.ready(c) && l.startNext(c, at) {
-				started = true
-				l.touch(c)
-				break
-			}
-		}
-		if !started {
+		if at > l.issued || at > l.endAt || !l.startOne(at) {
 			return
 		}
 		if l.issued >= l.warmAt {
@@ -310,6 +305,24 @@ func (l *loop) startDue() {
 		}
 		l.start.step()
 	}
+}
+
+// startOne starts a request that was due at that time.
+func (l *loop) startOne(at int64) bool {
+	for range l.conns {
+		c := l.offer()
+		switch {
+		case c == none:
+			return false
+		case l.plan.trace != nil && !l.startRecorded(c, at):
+			return false // nor would any other connection start it
+		case l.plan.trace == nil && !l.startNext(c, at):
+			continue
+		}
+		l.touch(c)
+		return true
+	}
+	return false
 }
 
 // fail ends the run: something of ours, or of the machine, does not work.

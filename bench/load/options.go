@@ -19,10 +19,11 @@ const (
 	Write
 	Trim
 	Flush
+	Zero  // WRITE_ZEROES
 	kinds = iota
 )
 
-var kindNames = [kinds]string{"read", "write", "trim", "flush"}
+var kindNames = [kinds]string{"read", "write", "trim", "flush", "zeroes"}
 
 func (k Kind) String() string { return kindNames[k] }
 
@@ -44,14 +45,10 @@ var Patterns = []Pattern{
 	{"rw", false, [kinds]bool{Read: true, Write: true}, "read and write in order"},
 	{"randtrim", true, [kinds]bool{Trim: true}, "trim at random offsets"},
 	{"trim", false, [kinds]bool{Trim: true}, "trim in order"},
+	{"randzeroes", true, [kinds]bool{Zero: true}, "write zeroes without sending them, at random offsets"},
+	{"zeroes", false, [kinds]bool{Zero: true}, "write zeroes without sending them, in order"},
 	{"flush", false, [kinds]bool{Flush: true}, "nothing but flushes"},
 }
-
-// Mixed: reads and writes both.
-func (p *Pattern) Mixed() bool { return p.Does[Read] && p.Does[Write] }
-
-// Changes: data does not stay as it is.
-func (p *Pattern) Changes() bool { return p.Does[Write] || p.Does[Trim] }
 
 // ParsePattern finds a pattern by its name.
 func ParsePattern(name string) (Pattern, error) {
@@ -80,10 +77,14 @@ type Options struct {
 	Target      Target
 	Pattern     Pattern
 	ReadPercent int // of a mixed pattern
+	ZeroPercent int // of its writes, these are WRITE_ZEROES
+	Replay      Replay
+	Record      string // path of a trace to be written of what is done; "": none
 	Sizes       Mix
 	Connections int
 	Depth       int // requests in flight on each connection
 	Threads     int // loops; connections are divided among them
+	Idle        int // further connections that negotiate and then stay silent
 
 	Offset uint64 // bytes: where the window begins
 	Size   uint64 // bytes of the window; 0: to the end of the export
@@ -98,8 +99,10 @@ type Options struct {
 
 	Verify     bool
 	Fill       bool // write the whole window before the run
-	FUA        bool // on writes and trims
-	FlushEvery int  // a FLUSH after so many writes or trims of a connection; 0: never
+	FUA        bool // on whatever changes data
+	NoHole     bool // on WRITE_ZEROES: the range is to stay allocated
+	FastZero   bool // on WRITE_ZEROES: fail rather than be as slow as writing
+	FlushEvery int  // a FLUSH after so many changes by a connection; 0: never
 
 	Timeout time.Duration // to connect and negotiate, and without any reply while requests are in flight
 }
@@ -118,6 +121,10 @@ func (o *Options) Check() error {
 	switch {
 	case o.Connections < 1 || o.Connections > connectionsMost:
 		return fmt.Errorf("--connections %d: must be from 1 to %d", o.Connections, connectionsMost)
+	case o.Idle < 0 || o.Idle > connectionsMost:
+		return fmt.Errorf("--idle %d: must be from 0 to %d", o.Idle, connectionsMost)
+	case o.Idle > 0 && o.Target.File():
+		return errors.New("--idle is about connections, which a file has none of")
 	case o.Depth < 1 || o.Depth > depthMost:
 		return fmt.Errorf("--depth %d: must be from 1 to %d", o.Depth, depthMost)
 	case o.Connections*o.Depth > inflightMost:
@@ -128,43 +135,73 @@ func (o *Options) Check() error {
 		return fmt.Errorf("--threads %d with --connections %d: a thread needs a connection of its own", o.Threads, o.Connections)
 	case o.ReadPercent < 0 || o.ReadPercent > 100:
 		return fmt.Errorf("--read-percent %d: must be from 0 to 100", o.ReadPercent)
+	case o.ZeroPercent < 0 || o.ZeroPercent > 100:
+		return fmt.Errorf("--zero-percent %d: must be from 0 to 100", o.ZeroPercent)
 	case o.Rate < 0 || o.Rate > 1e9 || o.Rate != o.Rate:
 		return fmt.Errorf("--rate %v: must be more than 0 requests per second, and at most 1e9", o.Rate)
 	case o.Poisson && o.Rate == 0:
 		return errors.New("--arrivals poisson needs a --rate")
 	case o.Duration < 0 || o.Warmup < 0:
 		return errors.New("--duration and --warmup cannot be negative")
-	case o.Duration == 0 && o.Count == 0:
+	case o.Duration == 0 && o.Count == 0 && o.Replay.Path == "":
 		return errors.New("--duration 0 without --count would never end")
 	case o.Timeout <= 0:
 		return fmt.Errorf("--timeout %v: must be more than 0", o.Timeout)
 	case o.FlushEvery < 0:
 		return fmt.Errorf("--flush-every %d: must be 1 or more", o.FlushEvery)
 	}
+	if o.Replay.Path != "" {
+		return o.checkReplay() // the rest when the trace is known
+	}
 	return o.checkTogether()
 }
 
 // checkTogether sees what the pattern says to the rest.
 func (o *Options) checkTogether() error {
-	p := &o.Pattern
+	name := o.Pattern.Name
 	switch {
-	case o.Fill && !o.Pattern.Does[Read] && !o.Pattern.Does[Write]:
-		return fmt.Errorf("--fill with --pattern %s: there is nothing in it that data would matter to", p.Name)
-	case (o.FUA || o.FlushEvery > 0) && !p.Changes():
-		return fmt.Errorf("--fua and --flush-every are about writing, which --pattern %s does not do", p.Name)
+	case o.ZeroPercent > 0 && !o.Pattern.Does[Write]:
+		return fmt.Errorf("--zero-percent is about the writes of a pattern, which %s has none of", name)
+	case o.Fill && !o.does(Read) && !o.does(Write) && !o.does(Zero):
+		return fmt.Errorf("--fill with --pattern %s: there is nothing in it that data would matter to", name)
+	case (o.FUA || o.FlushEvery > 0) && !o.changes():
+		return fmt.Errorf("--fua and --flush-every are about writing, which --pattern %s does not do", name)
+	case (o.NoHole || o.FastZero) && !o.does(Zero):
+		return fmt.Errorf("--no-hole and --fast-zero are about WRITE_ZEROES, which --pattern %s does not do; use zeroes, randzeroes or --zero-percent", name)
 	case !o.Verify:
 		return nil
-	case !p.Does[Read] && !p.Does[Write]:
-		return fmt.Errorf("--verify with --pattern %s: there is no data to verify", p.Name)
-	case !p.Does[Read]:
-		return fmt.Errorf("--verify with --pattern %s: nothing would be read back; use randrw or rw", p.Name)
-	case !p.Does[Write] && !o.Fill:
-		return fmt.Errorf("--verify with --pattern %s: only what this run has written can be judged; add --fill, or use randrw or rw", p.Name)
+	case !o.does(Read) && !o.does(Write):
+		return fmt.Errorf("--verify with --pattern %s: there is no data to verify", name)
+	case !o.does(Read):
+		return fmt.Errorf("--verify with --pattern %s: nothing would be read back; use randrw or rw", name)
+	case !o.does(Write) && !o.does(Zero) && !o.Fill:
+		return fmt.Errorf("--verify with --pattern %s: only what this run has written can be judged; add --fill, or use randrw or rw", name)
 	case o.Sizes.unit()%sector != 0:
 		return fmt.Errorf("--verify with --bs %s: sizes must be multiples of %d bytes, for each sector is stamped", o.Sizes, sector)
 	}
 	return nil
 }
 
+// does: are there requests of this kind in the run? Zeroes that are to be verified are read back, among the other requests.
+func (o *Options) does(k Kind) bool {
+	switch {
+	case o.Pattern.Does[k]:
+		return true
+	case k == Read:
+		return o.Verify && o.Pattern.Does[Zero]
+	case k == Zero:
+		return o.ZeroPercent > 0
+	}
+	return k == Flush && o.FlushEvery > 0
+}
+
+// Mixed: it is drawn whether a request reads or writes.
+func (o *Options) Mixed() bool {
+	return o.Replay.Path == "" && o.does(Read) && (o.Pattern.Does[Write] || o.Pattern.Does[Zero])
+}
+
+// changes: data does not stay as it is.
+func (o *Options) changes() bool { return o.does(Write) || o.does(Trim) || o.does(Zero) }
+
 // Writes: the target will be written to.
-func (o *Options) Writes() bool { return o.Fill || o.Pattern.Changes() }
+func (o *Options) Writes() bool { return o.Fill || o.changes() }

@@ -29,21 +29,34 @@ type plan struct {
 	facts     *facts
 	base      uint64 // bytes: where the window begins
 	unit      uint64 // bytes
+	largest   uint64 // bytes of a request with a payload
+	window    uint64 // bytes
 	blocks    uint64 // units of the window
+	trace     *trace // to be replayed; nil: requests are drawn
 	parts     []part // by connection
 	fills     []part // by connection: what it writes before the run
 	table     *table // with Options.Verify
 	multiConn bool   // connections see each other's writes
+	flags     [kinds]uint16
 }
 
 // newPlan checks what only the target can tell.
-func newPlan(o *Options, f *facts, run uint64) (*plan, error) {
+func newPlan(o *Options, f *facts, t *trace, run uint64) (*plan, error) {
+	p := &plan{options: o, facts: f, trace: t, base: o.Offset, unit: o.Sizes.unit(), largest: o.Sizes.largest(), flags: commandFlags(o)}
+	p.multiConn = f.file != nil || f.Flags&proto.FlagCanMultiConn != 0
+	if t != nil {
+		p.unit = t.unit
+		if err := p.fitTrace(); err != nil {
+			return nil, err
+		}
+	}
 	if err := fitFlags(o, f); err != nil {
 		return nil, err
 	}
-	p := &plan{options: o, facts: f, base: o.Offset, unit: o.Sizes.unit(), multiConn: f.file != nil || f.Flags&proto.FlagCanMultiConn != 0}
-	if err := p.fitWindow(); err != nil {
-		return nil, err
+	if t == nil {
+		if err := p.fitWindow(); err != nil {
+			return nil, err
+		}
 	}
 	if err := p.fitBlocks(); err != nil {
 		return nil, err
@@ -54,11 +67,25 @@ func newPlan(o *Options, f *facts, run uint64) (*plan, error) {
 	if !o.Verify {
 		return p, nil
 	}
-	if p.blocks*8 > tableMost {
-		return nil, fmt.Errorf("--verify would need %s to remember %d blocks: choose a smaller --size or a larger --bs", sizeText(p.blocks*8), p.blocks)
+	if p.blocks > tableMost/8 {
+		return nil, fmt.Errorf("--verify would have to remember %d blocks of %s, more than the %d that %s hold: choose a smaller --size or a larger --bs, or verify another trace", p.blocks, sizeText(p.unit), tableMost/8, sizeText(tableMost))
 	}
 	p.table = newTable(p.base, p.unit, p.blocks, run)
 	return p, nil
+}
+
+// commandFlags is what goes with each kind of request.
+func commandFlags(o *Options) (flags [kinds]uint16) {
+	if o.FUA {
+		flags[Write], flags[Trim], flags[Zero] = proto.CmdFlagFUA, proto.CmdFlagFUA, proto.CmdFlagFUA
+	}
+	if o.NoHole {
+		flags[Zero] |= proto.CmdFlagNoHole
+	}
+	if o.FastZero {
+		flags[Zero] |= proto.CmdFlagFastZero
+	}
+	return flags
 }
 
 // fitFlags: can the export do what the pattern wants?
@@ -72,16 +99,32 @@ func fitFlags(o *Options, f *facts) error {
 	if f.Flags&proto.FlagReadOnly != 0 && o.Writes() {
 		return fmt.Errorf("the export is read-only and the run would write (--pattern %s%s)", o.Pattern.Name, map[bool]string{true: " --fill"}[o.Fill])
 	}
+	if d := f.file; d != nil && o.does(Zero) && !d.Device.Punch && !d.Device.ZeroRange {
+		return errors.New("its file system can neither punch holes nor zero ranges: choose another pattern or file")
+	}
 	return errors.Join(
-		needs(o.Pattern.Does[Trim], proto.FlagSendTrim, "TRIM"),
-		needs(o.Pattern.Does[Flush] || o.FlushEvery > 0, proto.FlagSendFlush, "FLUSH"),
+		needs(o.does(Trim), proto.FlagSendTrim, "TRIM"),
+		needs(o.does(Zero), proto.FlagSendWriteZeroes, "WRITE_ZEROES"),
+		needs(o.does(Flush), proto.FlagSendFlush, "FLUSH"),
 		needs(o.FUA, proto.FlagSendFUA, "FUA (--fua)"),
+		needs(o.FastZero, proto.FlagSendFastZero, "FAST_ZERO (--fast-zero)"),
 	)
+}
+
+// payloadMost is the longest payload that the target takes, in bytes.
+func (f *facts) payloadMost() uint64 {
+	if f.MaxPayload == 0 {
+		return proto.DefaultMaxPayload
+	}
+	return uint64(f.MaxPayload)
 }
 
 // fitWindow: is the window inside the export?
 func (p *plan) fitWindow() error {
 	o, size := p.options, p.facts.Size
+	if size == 0 && !o.Pattern.Does[Flush] {
+		return errors.New("the export is empty: there is nothing to put load on")
+	}
 	if o.Offset >= size && !(o.Pattern.Does[Flush] && o.Offset == 0) {
 		return fmt.Errorf("--offset %d is not inside the export, which has %d bytes", o.Offset, size)
 	}
@@ -93,13 +136,14 @@ func (p *plan) fitWindow() error {
 		window = o.Size
 	}
 	p.blocks = window / p.unit
+	p.window = window
 	return nil
 }
 
 // fitBlocks: are sizes and offsets what the export takes?
 func (p *plan) fitBlocks() error {
 	o, f := p.options, p.facts
-	if o.Pattern.Does[Flush] {
+	if o.Pattern.Does[Flush] && p.trace == nil {
 		return nil // has neither
 	}
 	if least := uint64(f.MinBlock); least > 1 {
@@ -110,12 +154,12 @@ func (p *plan) fitBlocks() error {
 			return fmt.Errorf("--offset %d: the export takes only multiples of %d bytes", o.Offset, least)
 		}
 	}
-	most := uint64(f.MaxPayload)
-	if most == 0 {
-		most = proto.DefaultMaxPayload
-	}
-	if payload := o.Pattern.Does[Read] || o.Pattern.Does[Write]; payload && o.Sizes.largest() > most {
+	most := f.payloadMost()
+	if payload := o.does(Read) || o.does(Write) || o.Fill; payload && p.largest > most {
 		return fmt.Errorf("--bs %s: the server takes at most %s in one request", o.Sizes, sizeText(most))
+	}
+	if p.trace == nil && p.window < p.largest {
+		return fmt.Errorf("the window of %d bytes is too small for requests of %s: choose a smaller --bs or a larger export", p.window, sizeText(p.largest))
 	}
 	return nil
 }
@@ -126,7 +170,7 @@ func (p *plan) divide() error {
 	o := p.options
 	n := o.Connections
 	p.parts, p.fills = make([]part, n), make([]part, n)
-	largest := o.Sizes.largest() / p.unit
+	largest := p.largest / p.unit
 	for c := range n {
 		own := p.share(c, c+1)
 		p.fills[c] = own
@@ -138,8 +182,8 @@ func (p *plan) divide() error {
 		default:
 			p.parts[c] = part{0, p.blocks}
 		}
-		if p.parts[c].blocks < largest && !o.Pattern.Does[Flush] {
-			return fmt.Errorf("the window of %d bytes is too small for requests of %s on %d connections", p.blocks*p.unit, sizeText(o.Sizes.largest()), n)
+		if p.parts[c].blocks < largest && !o.Pattern.Does[Flush] && p.trace == nil {
+			return fmt.Errorf("the window of %d bytes is too small for requests of %s on %d connections", p.blocks*p.unit, sizeText(p.largest), n)
 		}
 	}
 	return nil

@@ -70,7 +70,10 @@ func (l *Line) Show(p Progress) {
 
 // parts is where the bar stands: by time or by requests, whichever is further; left is the estimated time to the end, 0 when nothing can be said.
 func (l *Line) parts(p Progress) (at int64, left time.Duration) {
-	share := 0.0
+	share := p.Share
+	if share > 0 {
+		left = max(time.Duration(float64(p.Elapsed)*(1-share)/share), 0)
+	}
 	if p.Total > 0 {
 		share = float64(p.Elapsed) / float64(p.Total)
 		left = max(p.Total-p.Elapsed, 0)

@@ -27,20 +27,24 @@ type Report struct {
 	Connections int     `json:"connections"`
 	Depth       int     `json:"depth"`
 	Threads     int     `json:"threads"`
+	Idle        int     `json:"idle"`                  // further connections that stayed silent
+	IdleDropped int     `json:"idleDropped,omitempty"` // those of them that the server closed, or spoke to
 	Offset      uint64  `json:"offset"`
 	Size        uint64  `json:"size"`
 	Seed        uint64  `json:"seed"`
 	Seconds     float64 `json:"seconds"` // measured
 	Interrupted bool    `json:"interrupted"`
 
-	Requests          uint64  `json:"requests"`
+	Requests          uint64  `json:"requests"`      // replies without an error after the warm-up
+	RequestsTotal     uint64  `json:"requestsTotal"` // all replies: those while filling and warming up, and errors, too
 	RequestsPerSecond float64 `json:"requestsPerSecond"`
 	BytesPerSecond    float64 `json:"bytesPerSecond"`
 
-	Kinds     []KindReport `json:"kinds"`
-	Open      *OpenReport  `json:"openLoop,omitempty"`
-	Verify    *Verified    `json:"verify,omitempty"`
-	Generator Generator    `json:"generator"`
+	Kinds     []KindReport  `json:"kinds"`
+	Replay    *ReplayReport `json:"replay,omitempty"`
+	Open      *OpenReport   `json:"openLoop,omitempty"`
+	Verify    *Verified     `json:"verify,omitempty"`
+	Generator Generator     `json:"generator"`
 
 	Failures     uint64   `json:"failures"`
 	FirstFailure string   `json:"firstFailure,omitempty"`
@@ -100,10 +104,11 @@ func newReport(r *run, t *tally, interrupted bool) *Report {
 	report := &Report{
 		Target: o.Target.Text, Transport: o.Target.Network, Congestion: f.congestion, ExportSize: f.Size, MultiConn: r.plan.multiConn,
 		Pattern: o.Pattern.Name, BlockSizes: o.Sizes.String(), Connections: o.Connections, Depth: o.Depth, Threads: o.Threads,
+		Idle: o.Idle, IdleDropped: r.idle.dropped, RequestsTotal: t.answered,
 		Offset: o.Offset, Size: r.plan.blocks * r.plan.unit, Seed: o.Seed, Seconds: t.seconds(), Interrupted: interrupted,
 		Failures: t.failures, Notes: f.notes,
 	}
-	if o.Pattern.Mixed() {
+	if o.Mixed() {
 		report.ReadPercent = &o.ReadPercent
 	}
 	if f.file != nil {
@@ -121,6 +126,15 @@ func newReport(r *run, t *tally, interrupted bool) *Report {
 		report.BytesPerSecond += report.Kinds[len(report.Kinds)-1].BytesPerSecond
 	}
 	report.Requests, report.RequestsPerSecond = measured, per(inWindow, report.Seconds)
+	if r.trace != nil {
+		report.Replay, report.BlockSizes = o.replayReport(r.trace, r.loops[0].traced), r.trace.sizes()
+	}
+	if r.trace != nil && measured == 0 && o.Warmup > 0 && !interrupted {
+		report.Notes = append(report.Notes, "the trace was over before the warm-up was: nothing was measured")
+	}
+	if o.Replay.Timed {
+		report.Open = &OpenReport{Rate: per(uint64(r.trace.n), o.Replay.lasts(r.trace).Seconds()), Arrivals: "recorded", BacklogMost: t.backlogMost, BacklogEnd: t.backlog, Lag: latencyOf(t.lag)}
+	}
 	if o.Rate > 0 {
 		report.Open = &OpenReport{Rate: o.Rate, Arrivals: "constant", BacklogMost: t.backlogMost, BacklogEnd: t.backlog, Lag: latencyOf(t.lag)}
 		if o.Poisson {
@@ -184,7 +198,11 @@ func latencyOf(h histogram) Latency {
 
 // text names a failed request.
 func (f *failure) text(file bool) string {
-	text := errnoName(f.errno, file) + " for a " + f.kind.String()
+	name := f.kind.String()
+	if f.kind == Zero {
+		name = "WRITE_ZEROES"
+	}
+	text := errnoName(f.errno, file) + " for a " + name
 	if f.kind != Flush {
 		text += " of " + strconv.FormatUint(uint64(f.length), 10) + " bytes at offset " + strconv.FormatUint(f.offset, 10)
 	}

@@ -42,13 +42,16 @@ func (l *loop) draw(c *conn) Kind {
 	switch {
 	case o.FlushEvery > 0 && c.unflushed >= o.FlushEvery, p.Does[Flush]:
 		return Flush
-	case p.Mixed():
+	case o.Mixed():
 		if c.random.below(100) < uint64(o.ReadPercent) {
 			return Read
 		}
-		return Write
 	case p.Does[Read]:
 		return Read
+	}
+	switch {
+	case p.Does[Zero] || o.ZeroPercent > 0 && c.random.below(100) < uint64(o.ZeroPercent):
+		return Zero
 	case p.Does[Write]:
 		return Write
 	}
@@ -75,7 +78,7 @@ func (l *loop) startFill(i uint32) bool {
 		return false
 	}
 	unit := l.plan.unit
-	n := min(c.fill.blocks, l.plan.options.Sizes.largest()/unit)
+	n := min(c.fill.blocks, l.plan.largest/unit)
 	offset := l.plan.base + c.fill.first*unit
 	c.fill = part{c.fill.first + n, c.fill.blocks - n}
 	must(l.take(Write, offset, n*unit), "two fills of one block")
@@ -122,6 +125,9 @@ func (l *loop) launch(i uint32, kind Kind, offset, length uint64, at int64, fill
 	}
 	*s = slot{start: at, offset: offset, length: uint32(length), next: none, conn: i, generation: (s.generation + 1) & generationMask,
 		kind: kind, live: true, filling: filling, counts: counts}
+	if l.tape != nil && !filling {
+		l.tape.put(entry{l.issued, offset, uint32(length), kind})
+	}
 	payload := l.layout.shared
 	if kind == Write && l.plan.table != nil {
 		payload = l.layout.bufferAt(row)
@@ -132,16 +138,14 @@ func (l *loop) launch(i uint32, kind Kind, offset, length uint64, at int64, fill
 		return
 	}
 	r := proto.Request{Cookie: uint64(s.generation)<<32 | uint64(row), Command: commands[kind], Offset: offset, Length: length}
-	if l.plan.options.FUA && (kind == Write || kind == Trim) {
-		r.Flags = proto.CmdFlagFUA
-	}
+	r.Flags = l.plan.flags[kind]
 	l.addRequest(i, &r, payload)
 }
 
 // unlimited is the quota of a run without a count.
 const unlimited = ^uint64(0)
 
-var commands = [kinds]uint16{Read: proto.CmdRead, Write: proto.CmdWrite, Trim: proto.CmdTrim, Flush: proto.CmdFlush}
+var commands = [kinds]uint16{Read: proto.CmdRead, Write: proto.CmdWrite, Trim: proto.CmdTrim, Flush: proto.CmdFlush, Zero: proto.CmdWriteZeroes}
 
 // done ends a request: errno is 0 or what the target said.
 func (l *loop) done(row, errno uint32) {
@@ -154,12 +158,15 @@ func (l *loop) done(row, errno uint32) {
 		case Read:
 			t.doneRead(s.offset, uint64(s.length))
 		case Write:
-			t.doneWrite(s.offset, uint64(s.length), errno == 0)
+			t.doneWrite(s.offset, uint64(s.length), outcome(errno, stamped))
+		case Zero:
+			t.doneWrite(s.offset, uint64(s.length), outcome(errno, zeroed))
 		case Trim:
-			t.doneWrite(s.offset, uint64(s.length), false)
+			t.doneWrite(s.offset, uint64(s.length), unknown)
 		}
 	}
 	l.heardAt = l.now
+	l.tally.answered++
 	l.inflight--
 	c.inflight--
 	s.next = c.free
@@ -170,6 +177,14 @@ func (l *loop) done(row, errno uint32) {
 	case s.counts && l.now >= l.warmAt:
 		l.tally.count(s, l.now)
 	}
+}
+
+// outcome is what blocks hold after a write: nobody knows if it failed.
+func outcome(errno uint32, content content) content {
+	if errno != 0 {
+		return unknown
+	}
+	return content
 }
 
 // must panics when the generator has broken one of its own invariants.

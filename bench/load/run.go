@@ -10,6 +10,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"os"
 	"runtime"
 	"sync"
 	"time"
@@ -25,6 +27,7 @@ type Progress struct {
 	Phase    string // connecting, filling, warming up, measuring, finishing
 	Elapsed  time.Duration
 	Total    time.Duration // of warm-up and measuring; 0: until Count
+	Share    float64       // of a phase that neither time nor requests measure: how far it is, from 0 to 1
 	Requests uint64        // measured so far
 	Count    uint64        // Options.Count
 	Bytes    uint64
@@ -43,25 +46,56 @@ func Run(ctx context.Context, o Options, watch func(Progress)) (*Report, error) 
 		watch = func(Progress) {}
 	}
 	watch(Progress{Phase: "connecting"})
+	if err := fitDescriptors(&o); err != nil {
+		return nil, err
+	}
 	r := run{options: &o, watch: watch, shared: &shared{}}
 	defer r.close()
+	if o.Replay.Path != "" {
+		if same(o.Replay.Path, o.Record) {
+			return nil, fmt.Errorf("--record %s: is the trace that is to be replayed: choose another name", o.Record)
+		}
+		var err error
+		if r.trace, err = readTrace(ctx, o.Replay.Path, o.Replay.File, watch); err != nil {
+			return nil, err
+		}
+		if err := o.adopt(r.trace); err != nil {
+			return nil, err
+		}
+	}
 	if err := r.open(ctx); err != nil {
 		return nil, err
 	}
 	var seed [8]byte
 	_, _ = rand.Read(seed[:]) // never fails on Linux
 	var err error
-	if r.plan, err = newPlan(&o, &r.facts, binary.LittleEndian.Uint64(seed[:])); err != nil {
+	if r.plan, err = newPlan(&o, &r.facts, r.trace, binary.LittleEndian.Uint64(seed[:])); err != nil {
 		return nil, fmt.Errorf("%s: %w", o.Target.Text, err)
 	}
 	if err := checkMemory(r.plan); err != nil {
 		return nil, err
 	}
+	if o.Record != "" {
+		var err error
+		if r.record, err = newRecorder(o.Record, &o.Target, r.shared, o.Threads, tapeOf(o.Threads)); err != nil {
+			return nil, err
+		}
+	}
 	if err := r.start(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, r.closeRecord())
 	}
 	r.wait(ctx)
 	return r.finish(ctx.Err() != nil)
+}
+
+// same: the two paths name one file.
+func same(a, b string) bool {
+	one, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	other, err := os.Stat(b)
+	return err == nil && os.SameFile(one, other)
 }
 
 type run struct {
@@ -69,6 +103,9 @@ type run struct {
 	watch   func(Progress)
 	facts   facts
 	sockets []int // not given to a loop yet
+	idle    idle
+	trace   *trace // to be replayed
+	record  *recorder
 	plan    *plan
 	shared  *shared
 	loops   []*loop
@@ -98,7 +135,7 @@ func (r *run) open(ctx context.Context) error {
 			return fmt.Errorf("%s: connection %d sees another export than the first: %d bytes, not %d, or other flags", o.Target.Text, n+1, e.Size, r.facts.Size)
 		}
 	}
-	return nil
+	return r.idle.open(ctx, r)
 }
 
 // openFile opens, locks and measures the file, as the server would.
@@ -131,6 +168,9 @@ func (r *run) start() error {
 		if err != nil {
 			trouble = err
 			break
+		}
+		if r.record != nil {
+			l.tape = r.record.tapes[id]
 		}
 		started := make(chan error)
 		r.running.Add(1)
@@ -210,8 +250,13 @@ func cpuTime() time.Duration {
 func (r *run) progress() Progress {
 	o := r.options
 	p := Progress{Phase: "filling", Count: o.Count}
-	if o.Duration > 0 {
+	switch at := o.Replay.lasts(r.trace); {
+	case o.Duration > 0:
 		p.Total = o.Warmup + o.Duration
+	case at > 0:
+		p.Total = at
+	case r.trace != nil && p.Count == 0:
+		p.Count = uint64(r.trace.n)
 	}
 	for _, l := range r.loops {
 		p.Requests += l.seen.done.Load()
@@ -236,6 +281,7 @@ func (r *run) progress() Progress {
 // finish merges what the loops counted and judges it.
 func (r *run) finish(interrupted bool) (*Report, error) {
 	var trouble []error
+	r.idle.check()
 	sum := &r.loops[0].tally
 	for i, l := range r.loops {
 		if l.trouble != nil {
@@ -247,10 +293,15 @@ func (r *run) finish(interrupted bool) (*Report, error) {
 	}
 	report := newReport(r, sum, interrupted)
 	if sum.found > 0 {
-		trouble = append(trouble, fmt.Errorf("%d blocks were not what they should be; the first: %v", sum.found, sum.findings[0]))
+		trouble = append(trouble, fmt.Errorf("%s not as written; the first: %v", plural(int(sum.found), "block"), sum.findings[0]))
 	}
 	if sum.failures > 0 {
-		trouble = append(trouble, fmt.Errorf("%d requests failed; the first: %s", sum.failures, report.FirstFailure))
+		trouble = append(trouble, fmt.Errorf("%s failed; the first: %s", plural(int(sum.failures), "request"), report.FirstFailure))
+	}
+	for _, err := range []error{r.idle.trouble(), r.closeRecord()} {
+		if err != nil {
+			trouble = append(trouble, err)
+		}
 	}
 	for _, err := range trouble {
 		report.Trouble = append(report.Trouble, err.Error())
@@ -258,11 +309,20 @@ func (r *run) finish(interrupted bool) (*Report, error) {
 	return report, errors.Join(trouble...)
 }
 
+// closeRecord ends the recording, if there is one.
+func (r *run) closeRecord() error {
+	if r.record == nil {
+		return nil
+	}
+	return r.record.close()
+}
+
 // close lets go of what no loop took over.
 func (r *run) close() {
 	for _, fd := range r.sockets {
 		_ = unix.Close(fd)
 	}
+	r.idle.close()
 	if r.facts.file != nil {
 		_ = r.facts.file.Close()
 	}
@@ -310,7 +370,7 @@ func newLoop(p *plan, s *shared, id int, sockets []int, from, to int) (*loop, er
 
 // scatter fills the data of unstamped writes with noise, so that nothing on the way can compress it or take it for zeroes.
 func (l *loop) scatter(seed uint64) {
-	b := l.arena.Bytes(l.layout.shared, int(roundUp(l.plan.options.Sizes.largest(), 8)))
+	b := l.arena.Bytes(l.layout.shared, int(roundUp(l.plan.largest, 8)))
 	noise := random(seed)
 	for i := 0; i < len(b); i += 8 {
 		binary.LittleEndian.PutUint64(b[i:], noise.next())
@@ -334,6 +394,9 @@ func (l *loop) thread(started chan<- error, gate <-chan bool) {
 		l.touchAll()
 		for l.phase != phaseDone {
 			l.turn()
+		}
+		if l.tape != nil {
+			l.tape.publish(math.MaxInt64)
 		}
 	} else {
 		for i := range l.conns {

@@ -1,6 +1,6 @@
 // The open loop's schedule: when requests are due, whatever the server does.
 //
-// Invariant: the times depend on the rate, the kind of arrivals and the seed only. Two schedules made alike step through the same times; the loop keeps one
+// Invariant: the times depend on the rate, the kind of arrivals and the seed only, or on a trace. Two schedules made alike step through the same times; the loop keeps one
 // for what it starts and one for what is due, and their distance is the backlog.
 
 package load
@@ -15,6 +15,9 @@ type schedule struct {
 	random   random
 	poisson  bool
 	n        uint64 // arrivals stepped over
+
+	trace *trace // where the times come from, if they are recorded ones
+	speed float64
 }
 
 // newSchedule begins at origin. phase, in intervals, sets the schedules of several loops apart, so that even arrivals stay even together.
@@ -36,12 +39,19 @@ func (s *schedule) gap() float64 {
 }
 
 // next is when the next request is due.
-func (s *schedule) next() int64 { return s.origin + int64(s.at) }
+func (s *schedule) next() int64 {
+	if s.trace != nil {
+		return s.recorded()
+	}
+	return s.origin + int64(s.at)
+}
 
 // step goes on to the one after it.
 func (s *schedule) step() {
 	s.n++
-	s.at += s.gap()
+	if s.trace == nil {
+		s.at += s.gap()
+	}
 }
 
 // advance steps over everything due up to now, and not beyond end.

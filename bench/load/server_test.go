@@ -27,20 +27,25 @@ type peer struct {
 	read   func(p *peer, r *proto.Request, b []byte)
 	write  func(p *peer, r *proto.Request, b []byte)
 	answer func(p *peer, r *proto.Request) (proto.Errno, bool)
-	stall  func(n int) time.Duration // before the n-th request of all is answered
+	zero   func(p *peer, r *proto.Request) bool   // false: a WRITE_ZEROES that is forgotten
+	stall  func(n int) time.Duration              // before the n-th request of all is answered
+	greet  func(n int, out *bufio.Writer) bool    // after the n-th negotiation: it may say something, or close (false)
+	offer  func(n int) (flags uint16, known bool) // what the n-th GO is told
 
 	mu       sync.Mutex
 	data     []byte
 	previous []byte // what was there before the last write to each place
 	n        int
 	seen     [kinds]int
+	met      int // negotiations that ended well
+	gos      int // asked for, where it matters
 	goodbyes int
 	fua      int
 	listener net.Listener
 	serving  sync.WaitGroup
 }
 
-const everyFlag = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA | proto.FlagSendTrim | proto.FlagCanMultiConn
+const everyFlag = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA | proto.FlagSendTrim | proto.FlagCanMultiConn | proto.FlagSendWriteZeroes | proto.FlagSendFastZero
 
 // serve starts a peer on a Unix socket; its URI is returned.
 func serve(t *testing.T, p *peer) string {
@@ -88,6 +93,13 @@ func (p *peer) converse(c net.Conn) {
 	if !p.negotiate(in, out) || out.Flush() != nil {
 		return
 	}
+	p.mu.Lock()
+	p.met++
+	n := p.met
+	p.mu.Unlock()
+	if p.greet != nil && (!p.greet(n, out) || out.Flush() != nil) {
+		return
+	}
 	head := make([]byte, proto.RequestSize)
 	for {
 		if _, err := io.ReadFull(in, head); err != nil {
@@ -131,7 +143,8 @@ func (p *peer) negotiate(in *bufio.Reader, out *bufio.Writer) bool {
 			head := order.AppendUint32(order.AppendUint64(nil, proto.OptionReplyMagic), option)
 			_, _ = out.Write(append(order.AppendUint32(order.AppendUint32(head, kind), uint32(len(data))), data...))
 		}
-		facts := order.AppendUint16(order.AppendUint64(nil, p.export.Size), p.export.Flags)
+		flags, known := p.offers(option)
+		facts := order.AppendUint16(order.AppendUint64(nil, p.export.Size), flags)
 		switch {
 		case option == proto.OptExportName && !p.has(string(data)):
 			return false
@@ -143,7 +156,7 @@ func (p *peer) negotiate(in *bufio.Reader, out *bufio.Writer) bool {
 			return true
 		case option != proto.OptGo || p.old:
 			reply(proto.RepErrUnsup, nil)
-		case !p.has(string(data[4 : 4+order.Uint32(data)])):
+		case !known || !p.has(string(data[4:4+order.Uint32(data)])):
 			reply(proto.RepErrUnknown, []byte("never heard of it"))
 		default:
 			reply(proto.RepInfo, append([]byte{0, byte(proto.InfoExport)}, facts...))
@@ -158,6 +171,17 @@ func (p *peer) negotiate(in *bufio.Reader, out *bufio.Writer) bool {
 			return false
 		}
 	}
+}
+
+// offers is the export's flags as they are told by this GO, and whether the export is there at all.
+func (p *peer) offers(option uint32) (flags uint16, known bool) {
+	if option != proto.OptGo || p.offer == nil {
+		return p.export.Flags, true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.gos++
+	return p.offer(p.gos)
 }
 
 func (p *peer) has(name string) bool {
@@ -197,6 +221,9 @@ func (p *peer) request(in *bufio.Reader, out *bufio.Writer, r *proto.Request) bo
 			return false
 		}
 	}
+	if r.Offset > p.export.Size || r.Length > p.export.Size-r.Offset {
+		errno = proto.EINVAL
+	}
 	var answer []byte
 	if errno == proto.Success {
 		switch r.Command {
@@ -216,6 +243,12 @@ func (p *peer) request(in *bufio.Reader, out *bufio.Writer, r *proto.Request) bo
 		case proto.CmdTrim:
 			p.seen[Trim]++
 			clear(p.data[r.Offset : r.Offset+r.Length])
+		case proto.CmdWriteZeroes:
+			p.seen[Zero]++
+			copy(p.previous[r.Offset:], p.data[r.Offset:r.Offset+r.Length])
+			if p.zero == nil || p.zero(p, r) {
+				clear(p.data[r.Offset : r.Offset+r.Length])
+			}
 		case proto.CmdFlush:
 			p.seen[Flush]++
 		case proto.CmdDisc:

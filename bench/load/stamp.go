@@ -50,9 +50,10 @@ const (
 	Stale             // an older generation
 	Ahead             // a generation that has not been written yet
 	Torn              // some sectors of a block as they should be, others older
+	Unzeroed          // something where zeroes were written
 )
 
-var faultNames = [...]string{"", "wrong", "corrupt", "misdirected", "foreign", "stale", "ahead", "torn"}
+var faultNames = [...]string{"", "wrong", "corrupt", "misdirected", "foreign", "stale", "ahead", "torn", "unzeroed"}
 
 var faultTexts = [...]string{
 	Wrong:       "wrong data: no stamp of ours where one was written",
@@ -62,6 +63,7 @@ var faultTexts = [...]string{
 	Stale:       "stale: an older generation",
 	Ahead:       "wrong data: a generation that was not acknowledged",
 	Torn:        "torn: the sectors of one block are of different generations",
+	Unzeroed:    "wrong data: zeroes were written here",
 }
 
 func (f Fault) String() string { return faultNames[f] }
@@ -89,15 +91,33 @@ func checkStamp(b []byte, offset, generation, run uint64) (fault Fault, found, f
 	return faultNone, found, from
 }
 
+// checkZeroes judges one sector that must be zeroes. What else it may hold is judged like a stamp.
+func checkZeroes(b []byte, offset, generation, run uint64) (fault Fault, found, from uint64) {
+	b = b[:sector]
+	var any uint64
+	for i := 0; i < sector; i += 8 {
+		any |= binary.LittleEndian.Uint64(b[i:])
+	}
+	if any == 0 {
+		return faultNone, 0, 0
+	}
+	fault, found, from = checkStamp(b, offset, generation, run)
+	if fault == faultNone || fault == Wrong {
+		fault = Unzeroed
+	}
+	return fault, found, from
+}
+
 // Finding is one block that was not what it should be.
 type Finding struct {
 	Offset     uint64 `json:"offset"` // bytes in the export, of the first sector that is wrong
 	Fault      Fault  `json:"-"`
 	Name       string `json:"fault"`
 	Expected   uint64 `json:"expectedGeneration"`
-	Found      uint64 `json:"foundGeneration"` // 0: none
-	From       uint64 `json:"foundOffset"`     // bytes: where the data belongs, if it carries a stamp
-	Connection int    `json:"connection"`      // counted from 1
+	Zeroes     bool   `json:"expectedZeroes,omitempty"` // this generation is zeroes, which carry no stamp
+	Found      uint64 `json:"foundGeneration"`          // 0: none
+	From       uint64 `json:"foundOffset"`              // bytes: where the data belongs, if it carries a stamp
+	Connection int    `json:"connection"`               // counted from 1
 }
 
 // String is one line.
@@ -108,10 +128,14 @@ func (f Finding) String() string {
 		text += number(f.From)
 	}
 	found := number(f.Found)
-	if f.Fault == Wrong {
+	if f.Fault == Wrong || f.Found == 0 {
 		found = "none"
 	}
-	return text + " (expected generation " + number(f.Expected) + ", found " + found + ", connection " + strconv.Itoa(f.Connection) + ")"
+	expected := number(f.Expected)
+	if f.Zeroes {
+		expected += ", zeroes"
+	}
+	return text + " (expected generation " + expected + ", found " + found + ", connection " + strconv.Itoa(f.Connection) + ")"
 }
 
 // judge looks at the sectors of one read in order, however they arrive, and comes to one finding per block at most.
@@ -131,9 +155,13 @@ func (j *judge) begin(offset, length uint64) {
 
 // look judges one sector. The finding is valid when it is the block's last one and something was wrong.
 func (j *judge) look(b []byte) (f Finding, bad bool) {
-	expected, judged := j.table.expect(j.at)
-	if judged {
-		fault, found, from := checkStamp(b, j.at, expected, j.table.run)
+	expected, holds := j.table.expect(j.at)
+	if holds != unknown {
+		check := checkStamp
+		if holds == zeroed {
+			check = checkZeroes
+		}
+		fault, found, from := check(b, j.at, expected, j.table.run)
 		switch fault {
 		case faultNone:
 			j.good++
@@ -141,7 +169,7 @@ func (j *judge) look(b []byte) (f Finding, bad bool) {
 			j.older++
 		}
 		if fault != faultNone && j.first.Fault == faultNone {
-			j.first = Finding{Offset: j.at, Fault: fault, Expected: expected, Found: found, From: from, Connection: j.connection}
+			j.first = Finding{Offset: j.at, Fault: fault, Expected: expected, Zeroes: holds == zeroed, Found: found, From: from, Connection: j.connection}
 		}
 	}
 	j.at += sector

@@ -5,10 +5,11 @@
 
 package load
 
-// An entry is generation:40 | readers:20 | writing:1 | judged:1, from the highest bit down, with two to spare.
+// An entry is generation:40 | readers:20 | zeroed:1 | writing:1 | stamped:1, from the highest bit down, with one to spare.
 const (
-	entryJudged     = 1 << 0 // the generation has been acknowledged, so it must be what is read
+	entryStamped    = 1 << 0 // the generation has been acknowledged, so its stamps are what must be read
 	entryWriting    = 1 << 1
+	entryZeroed     = 1 << 2           // likewise, but zeroes
 	entryReader     = 1 << 4           // one of them
 	entryReaders    = (1<<20 - 1) << 4 // all; inflightMost is one more, and that one is turned away like a writer
 	entryGeneration = 1 << 24
@@ -37,13 +38,22 @@ func (t *table) blocks(offset, length uint64) []uint64 {
 // boundary: does a block begin at this offset?
 func (t *table) boundary(offset uint64) bool { return (offset-t.base)%t.unit == 0 }
 
-// expect is the generation that a sector must have, and whether it is known.
-func (t *table) expect(offset uint64) (generation uint64, judged bool) {
+// content is what is known of a block.
+type content uint64
+
+const (
+	unknown content = 0
+	stamped content = entryStamped // stamps of its generation
+	zeroed  content = entryZeroed  // nothing but zeroes
+)
+
+// expect is the generation that a sector must have, and what it must hold.
+func (t *table) expect(offset uint64) (generation uint64, holds content) {
 	e := t.entries[(offset-t.base)/t.unit]
-	return e / entryGeneration, e&entryJudged != 0
+	return e / entryGeneration, content(e & (entryStamped | entryZeroed))
 }
 
-// takeWrite claims the blocks for a write or trim, or fails when somebody is on one of them.
+// takeWrite claims the blocks for whatever changes them, or fails when somebody is on one of them.
 func (t *table) takeWrite(offset, length uint64) bool {
 	list := t.blocks(offset, length)
 	for _, e := range list {
@@ -67,15 +77,11 @@ func (t *table) stamp(b []byte, offset uint64) {
 	}
 }
 
-// doneWrite: the blocks hold the next generation, or (known false) nobody can say what.
-func (t *table) doneWrite(offset, length uint64, known bool) {
+// doneWrite: the blocks are at the next generation and hold this.
+func (t *table) doneWrite(offset, length uint64, holds content) {
 	list := t.blocks(offset, length)
 	for i, e := range list {
-		e = e&^(entryWriting|entryJudged) + entryGeneration
-		if known {
-			e |= entryJudged
-		}
-		list[i] = e
+		list[i] = e&^(entryWriting|entryStamped|entryZeroed) + entryGeneration | uint64(holds)
 	}
 }
 

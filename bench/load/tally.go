@@ -53,6 +53,7 @@ type tally struct {
 	first          failure
 	failures       uint64
 	lost           uint64 // in flight on connections that died
+	answered       uint64 // replies to anything at all
 
 	backlog, backlogMost uint64
 	lag                  histogram // open loop: how long requests waited to be started
@@ -67,11 +68,11 @@ type tally struct {
 func newTally(o *Options) tally {
 	t := tally{endAt: math.MaxInt64, findings: make([]Finding, 0, findingsKept)}
 	for k := range t.kinds {
-		if o.Pattern.Does[k] || Kind(k) == Flush && o.FlushEvery > 0 {
+		if o.does(Kind(k)) {
 			t.kinds[k].latency = newHistogram()
 		}
 	}
-	if o.Rate > 0 {
+	if o.open() {
 		t.lag = newHistogram()
 	}
 	return t
@@ -130,6 +131,7 @@ func (t *tally) add(o *tally) {
 	}
 	t.failures += o.failures
 	t.lost += o.lost
+	t.answered += o.answered
 	t.backlog += o.backlog
 	t.backlogMost += o.backlogMost
 	t.judged += o.judged

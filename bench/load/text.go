@@ -46,7 +46,7 @@ func (r *Report) Title() string {
 	if r.ReadPercent != nil {
 		text += fmt.Sprintf(" %d:%d", *r.ReadPercent, 100-*r.ReadPercent)
 	}
-	if r.Pattern != "flush" {
+	if r.BlockSizes != "" && r.Pattern != "flush" {
 		text += ", " + r.BlockSizes
 	}
 	text += fmt.Sprintf(", %d × %d in flight, %s, %s", r.Connections, r.Depth, plural(r.Threads, "thread"), duration(r.Seconds*1e6))
@@ -69,6 +69,9 @@ func (r *Report) Title() string {
 // lines is everything below the table.
 func (r *Report) lines() []string {
 	var lines []string
+	if r.Replay != nil {
+		lines = append(lines, r.Replay.text())
+	}
 	if o := r.Open; o != nil {
 		lines = append(lines, fmt.Sprintf("open loop: %s requests/s asked for, %s arrivals; latency counts from the time a request was due; started late by p50 %s, p99 %s, max %s",
 			group(o.Rate), o.Arrivals, duration(o.Lag.P50), duration(o.Lag.P99), duration(o.Lag.Max)))
@@ -94,6 +97,9 @@ func (r *Report) lines() []string {
 		for _, name := range names {
 			lines = append(lines, fmt.Sprintf("errors: %s %s for %s", group(float64(k.Errors[name])), name, k.Kind))
 		}
+	}
+	if r.Idle > 0 {
+		lines = append(lines, r.idleText())
 	}
 	g := &r.Generator
 	lines = append(lines, fmt.Sprintf("generator: %.2f µs of processor time per request, %.1f requests per turn, seed %d", g.CPUPerRequest, g.RequestsPerTurn, r.Seed))

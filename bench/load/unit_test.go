@@ -32,6 +32,10 @@ func TestOptionsThatMakeNoSense(t *testing.T) {
 		{"randwrite", "4k", func(o *Options) { o.FlushEvery = -1 }, "--flush-every -1"},
 		{"randread", "4k", func(o *Options) { o.FUA = true }, "--fua"},
 		{"flush", "4k", func(o *Options) { o.Fill = true }, "--fill"},
+		{"randrw", "4k", func(o *Options) { o.ZeroPercent = 101 }, "--zero-percent 101"},
+		{"trim", "4k", func(o *Options) { o.ZeroPercent = 1 }, "--zero-percent is about the writes"},
+		{"randrw", "4k", func(o *Options) { o.NoHole = true }, "--no-hole and --fast-zero"},
+		{"read", "4k", func(o *Options) { o.FastZero = true }, "--no-hole and --fast-zero"},
 		{"flush", "4k", func(o *Options) { o.Verify = true }, "no data to verify"},
 		{"randwrite", "4k", func(o *Options) { o.Verify = true }, "nothing would be read back"},
 		{"randread", "4k", func(o *Options) { o.Verify = true }, "add --fill"},
@@ -174,7 +178,7 @@ func TestStampFaults(t *testing.T) {
 				t.Fatal("taken")
 			}
 			tab.stamp(b, base)
-			tab.doneWrite(base, uint64(len(b)), true)
+			tab.doneWrite(base, uint64(len(b)), stamped)
 		}
 		return tab, b
 	}
@@ -205,7 +209,7 @@ func TestStampFaults(t *testing.T) {
 		"another offset":  {func(_ *table, b []byte) { copy(b[at(0):at(4)], b[at(4):]) }, Misdirected, 3},
 		"another run":     {func(_ *table, b []byte) { putStamp(b[at(0):], base+uint64(at(0)), 3, 78) }, Torn, 3},
 		"from the future": {func(_ *table, b []byte) { old(b, 0, 4) }, Ahead, 4},
-		"not judged":      {func(tab *table, b []byte) { tab.entries[1] &^= entryJudged; clear(b[at(0):at(4)]) }, faultNone, 0},
+		"not judged":      {func(tab *table, b []byte) { tab.entries[1] &^= entryStamped; clear(b[at(0):at(4)]) }, faultNone, 0},
 	} {
 		tab, b := fresh()
 		c.spoil(tab, b)
@@ -237,9 +241,9 @@ func TestTableKeepsWritersApart(t *testing.T) {
 	if !tab.takeWrite(1024, 512) || tab.takeRead(1024, 512) || tab.takeWrite(512, 1024) {
 		t.Error("a writer does not exclude others, or a reader that is gone excludes it")
 	}
-	tab.doneWrite(1024, 512, false)
-	if g, judged := tab.expect(1024); g != 1 || judged {
-		t.Errorf("after a failed write: generation %d, judged %v", g, judged)
+	tab.doneWrite(1024, 512, unknown)
+	if g, holds := tab.expect(1024); g != 1 || holds != unknown {
+		t.Errorf("after a failed write: generation %d, holds %v", g, holds)
 	}
 	tab.doneRead(0, 1024)
 	for i, e := range tab.entries {

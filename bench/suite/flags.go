@@ -21,7 +21,7 @@ import (
 // options are the flags as given.
 type options struct {
 	dir, size, null, memory           string
-	json, html, readme, from          string
+	json, html, readme, from, stages  string
 	ringnbd, generator                string
 	ringnbdFlags, servers             string
 	sections, command                 string
@@ -55,6 +55,7 @@ func parseFlags(arguments []string) options {
 	f.StringVar(&o.html, "html", "", "write a report with plots to this file")
 	f.StringVar(&o.readme, "readme", "", "replace the block between the markers of this file by the tables")
 	f.StringVar(&o.from, "from", "", "do not run: take the samples from this file of an earlier run")
+	f.StringVar(&o.stages, "stages", "", "do not run: show the stages of a CPU profile that was saved, as from serve --debug")
 	f.StringVar(&o.command, "command", "", "the command to name in the report (default: this one)")
 	_ = f.Parse(arguments) // ends the program on errors
 	f.Visit(func(f *flag.Flag) { o.given[f.Name] = true })

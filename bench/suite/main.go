@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -30,6 +31,13 @@ func main() {
 		list(os.Stdout)
 		return
 	}
+	if o.stages != "" {
+		if err := stages(os.Stdout, o.stages); err != nil {
+			fmt.Fprintln(os.Stderr, "suite:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if o.from == "" && o.isolate {
 		bench.Isolate()
 	}
@@ -39,6 +47,15 @@ func main() {
 		fmt.Fprintln(os.Stderr, "suite:", err)
 		os.Exit(1)
 	}
+}
+
+// stages prints where a saved profile says the time went.
+func stages(w io.Writer, file string) error {
+	p, err := bench.ReadProfile(file)
+	if err == nil {
+		_, err = io.WriteString(w, p.Text())
+	}
+	return err
 }
 
 // run makes or loads a report and publishes it. What was measured is published
