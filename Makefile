@@ -106,10 +106,10 @@ microbench:
 	go test -run '^$$' -bench . -benchmem ./...
 
 # ringnbd beside the other servers: tables here, bin/bench.html with plots, every sample in bin/bench.json. BENCH are more flags, such as -quick or
-# '-sections disk,null' (go run ./bench/suite -h). README=1 puts the tables into README.md as well.
+# '-sections disk,null' (go run ./bench/suite -h). README=1 puts the tables into README.md and the samples that they come from into bench/measured.json.gz.
 bench: build
 	@$(MAKE) -s packages
-	go run ./bench/suite -command 'make bench$(if $(BENCH), BENCH="$(BENCH)")' -ringnbd bin/ringnbd -json bin/bench.json -html bin/bench.html $(if $(README),-readme README.md) $(BENCH)
+	go run ./bench/suite -command 'make bench$(if $(BENCH), BENCH="$(BENCH)")' -ringnbd bin/ringnbd -json $(if $(README),bench/measured.json.gz -readme README.md,bin/bench.json) -html bin/bench.html $(BENCH)
 
 # This tree against a revision of it, as ratios that a commit message can quote. COMPARE are more flags (go run ./bench/compare -h).
 define compare_usage

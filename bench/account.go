@@ -186,45 +186,67 @@ func treeSwitches(root int) int64 {
 	return n
 }
 
-// machineTicks are the totals of the first line of /proc/stat.
-type machineTicks struct{ total, steal int64 }
+// cpuUse is CPU time used up to a moment.
+type cpuUse struct {
+	all   time.Duration // that there was, idle time included
+	busy  time.Duration // of whatever kind, but steal
+	steal time.Duration // that the hypervisor gave to somebody else
+	ours  time.Duration // of this process and the children that it waited for
+}
 
-// parseMachineTicks reads the "cpu" line. Guest time is part of user time already,
-// so only the first eight fields are summed (proc_stat(5)).
-func parseMachineTicks(stat string) (machineTicks, error) {
+func readCPUUse() cpuUse {
+	u := parseCPUUse(readText("/proc/stat"))
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var usage unix.Rusage
+		if unix.Getrusage(who, &usage) == nil {
+			u.ours += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+		}
+	}
+	return u
+}
+
+// parseCPUUse reads the first line of /proc/stat (proc_stat(5)): user, nice,
+// system, idle, iowait, irq, softirq, steal; guest time is part of user time
+// already. Zero when it is not that line.
+func parseCPUUse(stat string) cpuUse {
 	line, _, _ := strings.Cut(stat, "\n")
 	f := strings.Fields(line)
 	if len(f) < 9 || f[0] != "cpu" {
-		return machineTicks{}, fmt.Errorf("not the first line of /proc/stat: %q", line)
+		return cpuUse{}
 	}
-	var t machineTicks
-	for i, s := range f[1:9] {
-		n, err := strconv.ParseInt(s, 10, 64)
+	var u cpuUse
+	for i, text := range f[1:9] {
+		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
-			return machineTicks{}, err
+			return cpuUse{}
 		}
-		t.total += n
-		if i == 7 {
-			t.steal = n
+		t := time.Duration(n) * clockTick
+		u.all += t
+		switch i {
+		case 3, 4: // idle
+		case 7:
+			u.steal = t
+		default:
+			u.busy += t
 		}
 	}
-	return t, nil
+	return u
 }
 
-// readMachineTicks is parseMachineTicks of this machine; zero when unreadable.
-func readMachineTicks() machineTicks {
-	b, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return machineTicks{}
-	}
-	t, _ := parseMachineTicks(string(b))
-	return t
-}
-
-// stealSince is the share of CPU time stolen since an earlier reading.
-func (t machineTicks) stealSince(earlier machineTicks) float64 {
-	if t.total <= earlier.total {
+// others is the share of all CPU time that went to others since an earlier moment.
+func (u cpuUse) others(earlier cpuUse) float64 {
+	all := u.all - earlier.all
+	if all <= 0 {
 		return 0
 	}
-	return float64(t.steal-earlier.steal) / float64(t.total-earlier.total)
+	return max(0, float64(u.busy-earlier.busy-(u.ours-earlier.ours))/float64(all))
+}
+
+// stolen is the share of all CPU time that was stolen since an earlier moment.
+func (u cpuUse) stolen(earlier cpuUse) float64 {
+	all := u.all - earlier.all
+	if all <= 0 {
+		return 0
+	}
+	return float64(u.steal-earlier.steal) / float64(all)
 }

@@ -4,8 +4,12 @@
 // A run is a list of loads: pattern, block size, depth, connections, transport, and
 // what stands behind the export. Loads come in sections, each of which answers one
 // question (sections.go). In every round each load meets each server that takes
-// part in its section, and the raw limit, in an order that moves by one from round
-// to round, so that a slow minute of the machine hits nobody more than the others.
+// part in its section. Loads that differ in their transport only are neighbours:
+// their order, and that of the servers within each, is shuffled anew in every round,
+// and the raw limit, which knows no transport, is measured once at any place among
+// them. So nobody always follows the same other one, and a slow minute of the machine
+// hits nobody more than the others. The shuffle follows from round and load alone: a
+// run can be repeated.
 // For every meeting the server is started anew, warmed up, driven for a second or
 // so, and stopped. The load generator is `ringnbd bench` (package load), one binary
 // for all servers, also when another build of ringnbd is measured.
@@ -41,9 +45,9 @@
 //     children that were waited for (cutime, cstime of each member of the tree).
 //   - Not in it, for any server: block device interrupts (charged to whatever
 //     they interrupt) and kernel threads, above all the write-back of the page
-//     cache. A server that answers writes out of the page cache therefore looks
-//     cheaper and faster than it is; the time that the file needs to reach the
-//     disk after the load is shown as its write-back.
+//     cache. A server that answers writes out of the page cache is not charged for
+//     them and therefore looks cheaper and faster than it is; the time that the
+//     file needs to reach the disk after the load is shown as its write-back.
 //   - On loopback the kernel runs the receiving half of a transfer in the
 //     sender's time. The server pays for delivering its replies, the generator
 //     for delivering its requests, alike for all servers.
@@ -60,6 +64,13 @@
 // Steal is the share of all CPU time that the hypervisor gave to somebody else
 // during the load. It is the first thing to look at when two runs disagree.
 //
+// Others is the share that neither server nor generator nor the suite used, nor was
+// it idle or stolen: other programs, the kernel's own threads (also those that write
+// back the page cache or carry a loop device) and interrupts that are charged to
+// nobody. The kernel samples busy time in ticks, so a short load shows it roughly.
+// Where it is more than 5 % in the median over all measurements, the report has a
+// warning.
+//
 // The raw limit is the generator itself on the file or device: io_uring, O_DIRECT,
 // registered buffers and files, at the same depth and number of connections. It has no
 // server, so its CPU column is empty.
@@ -69,7 +80,14 @@
 // A ratio is the median over the rounds of the ratios within each round. The best
 // peer is the one that is hardest to beat among those that reach the storage the
 // same way: by O_DIRECT, where a write is answered when the disk has it, or through
-// the page cache. The targets (targets.go) are judged by these.
+// the page cache.
+//
+// The targets (targets.go) are judged by these, with one exception: server CPU is
+// held against the cheapest of all peers, though what the kernel spends on writing
+// back the page cache is charged to nobody; the ratio to the cheapest on O_DIRECT is
+// told beside it. A verdict needs two rounds. When some rounds meet the bound and
+// others do not, the target is neither met nor missed but close, and the lowest and
+// the highest round are shown.
 //
 // # Fairness
 //

@@ -1,8 +1,8 @@
 package bench
 
 // Ratios out of a report: to the raw limit, to the best peer. Invariant: a ratio
-// compares samples of the same round, and peers that reach the storage the same
-// way.
+// compares samples of the same round, and, unless it is said to be of all peers,
+// peers that reach the storage the same way.
 
 import (
 	"fmt"
@@ -31,26 +31,49 @@ func (r *Report) peers(l Load, our string) []string {
 	})
 }
 
+// rivals are all others that met a load, however they reach the storage.
+func (r *Report) rivals(l Load) []string {
+	return slices.DeleteFunc(r.servers(l), ours)
+}
+
 // best finds the peer that is hardest to beat in one figure, and one of ours as a
 // multiple of it. With more, larger figures are better. ok is false when nobody
 // else was measured.
 func (r *Report) best(l Load, our string, figure func(Sample) float64, more bool) (x float64, peer string, ok bool) {
+	v, peer := r.hardest(l, our, r.peers(l, our), figure, more)
+	return median(v), peer, len(v) > 0
+}
+
+// hardest finds whom of some peers it is hardest to beat, and one of ours as a
+// multiple of it, round by round; nothing when none of them was measured.
+func (r *Report) hardest(l Load, our string, peers []string, figure func(Sample) float64, more bool) (v []float64, peer string) {
 	mine := r.result(l, our)
 	if mine == nil {
-		return 0, "", false
+		return nil, ""
 	}
-	for _, name := range r.peers(l, our) {
-		y, both := ratio(mine.Samples, r.result(l, name).Samples, figure)
-		if both && (!ok || (more && y < x) || (!more && y > x)) {
-			x, peer, ok = y, name, true
+	for _, name := range peers {
+		w := ratios(mine.Samples, r.result(l, name).Samples, figure)
+		if x, y := median(v), median(w); len(w) > 0 && (len(v) == 0 || (more && y < x) || (!more && y > x)) {
+			v, peer = w, name
 		}
 	}
-	return x, peer, ok
+	return v, peer
 }
 
 // against prints best: "1.52 (qemu-nbd)", or nothing.
 func (r *Report) against(l Load, our string, figure func(Sample) float64, more bool) string {
 	x, peer, ok := r.best(l, our, figure, more)
+	return toPeer(x, peer, ok)
+}
+
+// againstAll prints the server CPU of one of ours as a multiple of that of the
+// cheapest of all peers, as against does.
+func (r *Report) againstAll(l Load, our string) string {
+	v, peer := r.hardest(l, our, r.rivals(l), Sample.ServerCPU, false)
+	return toPeer(median(v), peer, len(v) > 0)
+}
+
+func toPeer(x float64, peer string, ok bool) string {
 	if !ok {
 		return ""
 	}

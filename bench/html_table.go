@@ -41,6 +41,8 @@ var columns = []column{
 	{Head: "unstarted", Unit: "requests", of: func(s Sample) float64 { return float64(s.Backlog) }},
 	{Head: "steal", Unit: "% of CPU", Always: true, of: func(s Sample) float64 { return 100 * s.Steal },
 		text: func(v float64) string { return strconv.FormatFloat(v, 'f', 1, 64) }},
+	{Head: "others", Unit: "% of CPU", Always: true, of: func(s Sample) float64 { return 100 * s.Others },
+		text: func(v float64) string { return strconv.FormatFloat(v, 'f', 1, 64) }},
 }
 
 // sectionTable is one section in numbers.
@@ -198,20 +200,30 @@ type aheadCell struct {
 	value              float64
 }
 
+// opponent is whom a ratio is to.
+type opponent int
+
+const (
+	rawLimit  opponent = iota
+	samePath           // the peer that is hardest to beat of those that reach the file the same way
+	everyPath          // of all peers
+)
+
 // aheadHeads are the columns of the headline's table. Whoever writes into the page
 // cache answers before the disk has it, so each way has peers of its own.
 var aheadHeads = []struct {
 	words  string // of a tile; none for the page cache
 	server string
-	raw    bool
+	of     opponent
 	figure func(Sample) float64
 	more   bool
 }{
-	{"of the raw limit’s requests per second", "ringnbd", true, requestRate, true},
-	{"× the requests per second of the fastest peer on O_DIRECT", "ringnbd", false, requestRate, true},
-	{"× the server CPU per request of the cheapest peer on O_DIRECT (less is better)", "ringnbd", false, Sample.ServerCPU, false},
-	{"", "ringnbd-cached", false, requestRate, true},
-	{"", "ringnbd-cached", false, Sample.ServerCPU, false},
+	{"of the raw limit’s requests per second", "ringnbd", rawLimit, requestRate, true},
+	{"× the requests per second of the fastest peer on O_DIRECT", "ringnbd", samePath, requestRate, true},
+	{"× the server CPU per request of the cheapest peer on O_DIRECT (less is better)", "ringnbd", samePath, Sample.ServerCPU, false},
+	{"× the server CPU per request of the cheapest of all peers, page cache or not (less is better)", "ringnbd", everyPath, Sample.ServerCPU, false},
+	{"", "ringnbd-cached", samePath, requestRate, true},
+	{"", "ringnbd-cached", samePath, Sample.ServerCPU, false},
 }
 
 // ahead makes the headline out of the disk section; it is empty without one.
@@ -222,7 +234,7 @@ func (r *Report) ahead() ahead {
 		row := aheadRow{Load: l.String()}
 		found := false
 		for i, h := range aheadHeads {
-			c := r.aheadCell(l, h.server, h.raw, h.figure, h.more)
+			c := r.aheadCell(l, h.server, h.of, h.figure, h.more)
 			if c.Ratio != "" {
 				byHead[i] = append(byHead[i], c)
 				found = true
@@ -241,21 +253,26 @@ func (r *Report) ahead() ahead {
 	return a
 }
 
-func (r *Report) aheadCell(l Load, server string, raw bool, figure func(Sample) float64, more bool) aheadCell {
+func (r *Report) aheadCell(l Load, server string, of opponent, figure func(Sample) float64, more bool) aheadCell {
 	var x float64
 	var ok bool
 	peer := ""
-	if raw {
+	switch of {
+	case rawLimit:
 		x, ok = r.ofRaw(l, server, figure)
-	} else {
+	case samePath:
 		x, peer, ok = r.best(l, server, figure, more)
+	case everyPath:
+		var v []float64
+		v, peer = r.hardest(l, server, r.rivals(l), figure, more)
+		x, ok = median(v), len(v) > 0
 	}
 	if !ok || !finite(x) {
 		return aheadCell{}
 	}
 	c := aheadCell{Ratio: fmt.Sprintf("%.2f", x), Peer: peer, value: x}
 	switch {
-	case raw:
+	case of == rawLimit:
 	case (x >= 1) == more:
 		c.Class = "good"
 	default:

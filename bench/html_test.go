@@ -176,7 +176,7 @@ func TestPageLeadsWithTheRatios(t *testing.T) {
 			t.Errorf("no %q in %q", want, rows[1].text())
 		}
 	}
-	if tiles := page.all("ul", "tiles")[0].all("li", ""); len(tiles) != 3 || !strings.HasPrefix(tiles[0].text(), "0.94 of the raw limit") {
+	if tiles := page.all("ul", "tiles")[0].all("li", ""); len(tiles) != 4 || !strings.HasPrefix(tiles[0].text(), "0.94 of the raw limit") {
 		t.Errorf("the headline is %d tiles", len(tiles))
 	}
 }

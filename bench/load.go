@@ -102,6 +102,7 @@ type Sample struct {
 	PeakRSS           int64   `json:"peakRSS"`      // bytes
 	StartSeconds      float64 `json:"startSeconds"` // from starting the server until it greeted a client
 	Steal             float64 `json:"steal"`        // share of the machine's CPU time, 0..1
+	Others            float64 `json:"others"`       // share of the machine's CPU time that other programs and the kernel's own threads used, 0..1
 	WriteBack         float64 `json:"writeBack"`    // seconds from the end of the load until the file was on disk
 	Backlog           uint64  `json:"backlog"`      // open loop: requests that were due and never started
 }

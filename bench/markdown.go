@@ -116,14 +116,15 @@ func (r *Report) writeRatios(b *strings.Builder) {
 	if len(all) == 0 {
 		return
 	}
-	b.WriteString("| file; connections × depth | requests/s | server CPU µs/request | requests/s × raw limit | O_DIRECT: requests/s × fastest peer | CPU × cheapest peer " +
-		"| page cache: requests/s × fastest peer | CPU × cheapest peer |\n|---|--:|--:|--:|--:|--:|--:|--:|\n")
+	b.WriteString("| file; connections × depth | requests/s | server CPU µs/request | requests/s × raw limit | O_DIRECT: requests/s × fastest peer | CPU × cheapest peer | CPU × cheapest of all peers " +
+		"| page cache: requests/s × fastest peer | CPU × cheapest peer |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|\n")
 	for _, w := range all {
 		against := func(our string, figure func(Sample) float64, more bool) string {
 			return w.cell(func(l Load) string { return r.against(l, our, figure, more) })
 		}
-		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s | %s | %s |\n", w.load, r.median(w, rateCell), r.median(w, cpuCell), w.cell(r.limitText),
+		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", w.load, r.median(w, rateCell), r.median(w, cpuCell), w.cell(r.limitText),
 			against("ringnbd", requestRate, true), against("ringnbd", Sample.ServerCPU, false),
+			w.cell(func(l Load) string { return r.againstAll(l, "ringnbd") }),
 			against("ringnbd-cached", requestRate, true), against("ringnbd-cached", Sample.ServerCPU, false))
 	}
 	b.WriteString("\n")
@@ -169,7 +170,8 @@ func (r *Report) writeNotes(b *strings.Builder) {
 		paths = append(paths, fmt.Sprintf("%s: %s", name, r.Storage[name]))
 	}
 	fmt.Fprintf(b, "How each reaches the file: %s; raw: the load generator itself, O_DIRECT, io_uring, registered buffers. "+
-		"A server on the page cache answers writes before they reach the disk. What is counted is in `bench/doc.go`.\n\n", strings.Join(paths, "; "))
+		"A server on the page cache answers writes before they reach the disk, and what the kernel's threads spend on bringing them there is not in its CPU time. "+
+		"A target is close when some rounds meet it and others do not: [lowest..highest]. What is counted is in `bench/doc.go`.\n\n", strings.Join(paths, "; "))
 	names := map[string][]string{} // by version
 	for _, name := range slices.Sorted(maps.Keys(r.Machine.Versions)) {
 		names[r.Machine.Versions[name]] = append(names[r.Machine.Versions[name]], name)
@@ -180,13 +182,20 @@ func (r *Report) writeNotes(b *strings.Builder) {
 	}
 	slices.Sort(versions)
 	fmt.Fprintf(b, "Versions: %s.\n", strings.Join(versions, "; "))
+	if line := r.warning(); line != "" {
+		fmt.Fprintf(b, "\nWarning: %s\n", line)
+	}
 	for _, line := range r.Failures() {
 		fmt.Fprintf(b, "\nFailed: %s\n", line)
 	}
 }
 
-// WriteREADME replaces the block between the markers of a file by the report.
+// WriteREADME replaces the block between the markers of a file by the report. One
+// round alone is refused: it shows nothing of how figures vary.
 func (r *Report) WriteREADME(path string) error {
+	if r.Rounds < enough {
+		return fmt.Errorf("%s is not written from %d round: measure at least %d", path, r.Rounds, enough)
+	}
 	old, err := os.ReadFile(path)
 	if err != nil {
 		return err

@@ -113,13 +113,14 @@ func (s *Suite) measureRaw(ctx context.Context, l Load, stand Stand, round int) 
 	if err := s.warm(ctx, d); err != nil {
 		return Sample{}, err
 	}
-	before := readMachineTicks()
+	before := readCPUUse()
 	r, err := s.generate(ctx, d)
 	if err != nil {
 		return Sample{}, err
 	}
 	sample := generated(r)
-	sample.Steal = readMachineTicks().stealSince(before)
+	now := readCPUUse()
+	sample.Steal, sample.Others = now.stolen(before), now.others(before)
 	return sample, nil
 }
 
@@ -156,10 +157,10 @@ func (s *Suite) observe(ctx context.Context, d drive, server *Server) (Sample, e
 	if d.load.Rate > 0 {
 		d.warmup = s.Warmup
 	}
-	switches, cpu, ticks := treeSwitches(server.PID), treeCPU(server.PID), readMachineTicks()
+	switches, cpu, before := treeSwitches(server.PID), treeCPU(server.PID), readCPUUse()
 	watch := watchTree(server.PID, d.load.Rate > 0)
 	r, err := s.generate(ctx, d)
-	steal := readMachineTicks().stealSince(ticks)
+	now := readCPUUse()
 	seen := watch()
 	if err != nil {
 		return Sample{}, err
@@ -167,6 +168,7 @@ func (s *Suite) observe(ctx context.Context, d drive, server *Server) (Sample, e
 	server.awaitClients()
 	all := float64(r.Requests) + d.load.Rate*d.warmup
 	used, requests := treeCPU(server.PID).since(cpu), all
+	now.ours += used.total // the server is a child that was not waited for yet
 	if d.load.Rate > 0 {
 		if inner, seconds, ok := seen.window(r.Seconds); ok {
 			used.total, requests = inner, r.RequestsPerSecond*seconds
@@ -177,7 +179,8 @@ func (s *Suite) observe(ctx context.Context, d drive, server *Server) (Sample, e
 	user, system := used.divide()
 	sample.ServerUser, sample.ServerSystem = perRequest(user, requests), perRequest(system, requests)
 	sample.Switches = switchesPerRequest(usage, switches, all)
-	sample.PeakRSS, sample.Steal, sample.StartSeconds = seen.peak, steal, server.Ready.Seconds()
+	sample.PeakRSS, sample.StartSeconds = seen.peak, server.Ready.Seconds()
+	sample.Steal, sample.Others = now.stolen(before), now.others(before)
 	return sample, nil
 }
 

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"ringnbd/engine/gate"
 )
 
 // Program is one server program.
@@ -70,16 +72,13 @@ func RingnbdPoll(path string, extra ...string) Program {
 	return p
 }
 
-// connectionsUsual is what ringnbd serves at most unless told otherwise.
-const connectionsUsual = 1000
-
 func ringnbdArguments(s Stand, extra []string) []string {
 	listen := "unix:" + s.Address.Path
 	if s.Address.Transport == TCP {
 		listen = fmt.Sprintf("127.0.0.1:%d", s.Address.Port)
 	}
 	a := append([]string{"serve", "--listen", listen}, extra...)
-	if s.Clients > connectionsUsual {
+	if s.Clients > gate.DefaultMaxConnections {
 		a = append(a, "--max-connections", fmt.Sprint(s.Clients+8))
 	}
 	for i, path := range s.Exports {

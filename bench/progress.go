@@ -65,6 +65,6 @@ func (p *progress) met(m meeting, round int, sample Sample, err error) {
 		fmt.Fprintf(p.w, "%s FAILED: %s\n", head, strings.ReplaceAll(err.Error(), "\n", "; "))
 		return
 	}
-	fmt.Fprintf(p.w, "%s %8.0f req/s  p50 %6.0f µs  p99 %6.0f µs  cpu %5.1f µs  steal %4.1f %%\n",
-		head, sample.RequestsPerSecond, sample.P50, sample.P99, sample.ServerCPU(), 100*sample.Steal)
+	fmt.Fprintf(p.w, "%s %8.0f req/s  p50 %6.0f µs  p99 %6.0f µs  cpu %5.1f µs  steal %4.1f %%  others %4.1f %%\n",
+		head, sample.RequestsPerSecond, sample.P50, sample.P99, sample.ServerCPU(), 100*sample.Steal, 100*sample.Others)
 }

@@ -6,10 +6,6 @@ package bench
 import (
 	"context"
 	"fmt"
-	"strconv"
-	"strings"
-	"syscall"
-	"time"
 )
 
 // Pair is one measurement of each side, one right after the other.
@@ -51,55 +47,6 @@ func (s *Suite) MeasurePair(ctx context.Context, l Load, base, new *Program, pai
 	}
 	p.Others = readCPUUse().others(before)
 	return p, nil
-}
-
-// cpuUse is CPU time used up to a moment.
-type cpuUse struct {
-	all  time.Duration // that there was, idle time included
-	busy time.Duration // of whatever kind, but steal
-	ours time.Duration // of this process and the children that it waited for
-}
-
-func readCPUUse() cpuUse {
-	u := parseCPUUse(readText("/proc/stat"))
-	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
-		var usage syscall.Rusage
-		if syscall.Getrusage(who, &usage) == nil {
-			u.ours += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-		}
-	}
-	return u
-}
-
-// parseCPUUse reads the first line of /proc/stat (proc_stat(5)): user, nice,
-// system, idle, iowait, irq, softirq, steal. Zero when it is not that line.
-func parseCPUUse(stat string) cpuUse {
-	line, _, _ := strings.Cut(stat, "\n")
-	f := strings.Fields(line)
-	if len(f) < 9 || f[0] != "cpu" {
-		return cpuUse{}
-	}
-	var u cpuUse
-	for i, text := range f[1:9] {
-		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil {
-			return cpuUse{}
-		}
-		u.all += time.Duration(n) * clockTick
-		if i != 3 && i != 4 && i != 7 {
-			u.busy += time.Duration(n) * clockTick
-		}
-	}
-	return u
-}
-
-// others is the share of all CPU time that went to others since an earlier moment.
-func (u cpuUse) others(earlier cpuUse) float64 {
-	all := u.all - earlier.all
-	if all <= 0 {
-		return 0
-	}
-	return max(0, float64(u.busy-earlier.busy-(u.ours-earlier.ours))/float64(all))
 }
 
 // flagDisturbed marks the pairs of which twice the usual share was taken and five

@@ -4,10 +4,14 @@ package bench
 // a report that was, or could have been, read back from its file.
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -59,6 +63,24 @@ func (r *Report) Failures() []string {
 	return lines
 }
 
+// usualOthers is the share of CPU time beyond which what others use is worth a word.
+const usualOthers = 0.05
+
+// warning tells that the machine was not left to the measurements; empty when it was.
+func (r *Report) warning() string {
+	var v []float64
+	for _, result := range r.Results {
+		for _, s := range result.Samples {
+			v = append(v, s.Others)
+		}
+	}
+	x := median(v)
+	if x <= usualOthers {
+		return ""
+	}
+	return fmt.Sprintf("other programs and the kernel's own threads used %.0f %% of the CPU time (median of all measurements): on a quiet machine the figures are better and steadier.", 100*x)
+}
+
 // result finds one load on one server; nil when it was not part of the run.
 func (r *Report) result(l Load, server string) *Result {
 	for i := range r.Results {
@@ -99,8 +121,11 @@ func (r *Report) servers(l Load) []string {
 	return names
 }
 
-// Save writes the report to path as JSON, and with it the targets as they were
-// judged; reading it back judges anew.
+// packed ends the names of reports that are kept compressed.
+const packed = ".gz"
+
+// Save writes the report to path as JSON, compressed if the name ends so, and with it
+// the targets as they were judged; reading it back judges anew.
 func (r *Report) Save(path string) error {
 	b, err := json.MarshalIndent(struct {
 		*Report
@@ -109,7 +134,19 @@ func (r *Report) Save(path string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, append(b, '\n'), 0o644)
+	b = append(b, '\n')
+	if strings.HasSuffix(path, packed) {
+		var small bytes.Buffer
+		w := gzip.NewWriter(&small)
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
+		if err := w.Close(); err != nil {
+			return err
+		}
+		b = small.Bytes()
+	}
+	return os.WriteFile(path, b, 0o644)
 }
 
 // LoadReport reads a report that Save wrote.
@@ -117,6 +154,15 @@ func LoadReport(path string) (*Report, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
+	}
+	if strings.HasSuffix(path, packed) {
+		z, err := gzip.NewReader(bytes.NewReader(b))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if b, err = io.ReadAll(z); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
 	}
 	r := new(Report)
 	if err := json.Unmarshal(b, r); err != nil {

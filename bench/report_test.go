@@ -6,6 +6,7 @@ package bench
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -74,6 +75,7 @@ func TestRatiosComparePeersOnTheSamePath(t *testing.T) {
 	for _, c := range []struct{ what, got, want string }{
 		{"rate", r.against(l, "ringnbd", requestRate, true), "2.00 (qemu-nbd)"},
 		{"CPU", r.against(l, "ringnbd", Sample.ServerCPU, false), "0.50 (qemu-nbd)"},
+		{"CPU of all", r.againstAll(l, "ringnbd-cached"), "0.38 (qemu-nbd)"},
 		{"rate on the page cache", r.against(l, "ringnbd-cached", requestRate, true), "2.00 (nbdkit)"},
 		{"CPU on the page cache", r.against(l, "ringnbd-cached", Sample.ServerCPU, false), "0.25 (nbdkit)"},
 		{"rate of a server that was not there", r.against(l, "ringnbd-poll", requestRate, true), ""},
@@ -101,7 +103,7 @@ func TestMarkdownHasTheFigures(t *testing.T) {
 	for _, want := range []string{
 		"| null: randread 4 KiB, 4 × 32 | 54000 | 10.0 | 99.0 | 8.0 | – | – | – |",
 		"Measured 2026-11-21 with `make bench`: 2 rounds of 5 s, medians; a file of 2 GiB. Abacus, 2 cores (virtual machine), 8 GiB, Linux 6.18",
-		"| randread 4 KiB, 4 × 32 | 54000 | 8.0 | 0.90 | 2.00 (qemu-nbd) | 0.50 (qemu-nbd) | 2.00 (nbdkit) | 0.25 (nbdkit) |",
+		"| randread 4 KiB, 4 × 32 | 54000 | 8.0 | 0.90 | 2.00 (qemu-nbd) | 0.50 (qemu-nbd) | 0.50 (qemu-nbd) | 2.00 (nbdkit) | 0.25 (nbdkit) |",
 		"| 4 KiB random read, depth 32, file O_DIRECT, 1 connection: requests/s | ≥ 0.80 of the raw limit, unless CPU is the bound | not measured | not judged |",
 		"load generator: ringnbd 1",
 		"Failed: randread 4 KiB, 4 × 32, tcp, qemu-nbd: round 2: stopped at once",
@@ -119,7 +121,7 @@ func TestMarkdownPutsBothTransportsIntoOneCell(t *testing.T) {
 		r.Results = append(r.Results, result)
 	}
 	text := r.Markdown()
-	if want := "| randread 4 KiB, 4 × 32 | 54000 / 54000 | 8.0 / 8.0 | 0.90 / 0.90 | 2.00 (qemu-nbd) / – | 0.50 (qemu-nbd) / – | 2.00 (nbdkit) / – |"; !strings.Contains(text, want) {
+	if want := "| randread 4 KiB, 4 × 32 | 54000 / 54000 | 8.0 / 8.0 | 0.90 / 0.90 | 2.00 (qemu-nbd) / – | 0.50 (qemu-nbd) / – | 0.50 (qemu-nbd) / – | 2.00 (nbdkit) / – |"; !strings.Contains(text, want) {
 		t.Errorf("no %s in\n%s", want, text)
 	}
 	if got := strings.Join(sameTail([]string{"1 (x)", "2 (x)"}), " / "); got != "1 / 2 (x)" {
@@ -161,5 +163,93 @@ func TestREADMEBlockIsReplacedAndNothingElse(t *testing.T) {
 	os.WriteFile(path, []byte("no markers"), 0o644)
 	if err := r.WriteREADME(path); err == nil || !strings.Contains(err.Error(), "no line") {
 		t.Errorf("without markers: %v", err)
+	}
+}
+
+func TestREADMEIsNotWrittenFromOneRound(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "README.md")
+	text := []byte(beginMarker + "\n" + endMarker + "\n")
+	if err := os.WriteFile(path, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := sampleReport()
+	r.Rounds = 1
+	if err := r.WriteREADME(path); err == nil || !strings.Contains(err.Error(), "measure at least 2") {
+		t.Errorf("from one round: %v", err)
+	}
+	if after, _ := os.ReadFile(path); !bytes.Equal(after, text) {
+		t.Errorf("README is now %q", after)
+	}
+}
+
+func TestOthersOnTheMachineAreWarnedOf(t *testing.T) {
+	r := sampleReport()
+	said := func() (terminal, readme, page string) {
+		var b bytes.Buffer
+		if err := r.WriteTables(&b); err != nil {
+			t.Fatal(err)
+		}
+		return b.String(), r.Markdown(), takeApart(t, r).all("body", "")[0].text()
+	}
+	const warning = "used 8 % of the CPU time (median of all measurements)"
+	for _, share := range []float64{0.04, 0.08} {
+		for i := range r.Results {
+			for k := range r.Results[i].Samples {
+				r.Results[i].Samples[k].Others = share
+			}
+		}
+		medians(r)
+		terminal, readme, page := said()
+		for what, text := range map[string]string{"terminal": terminal, "README": readme, "page": page} {
+			if got := strings.Contains(text, warning); got != (share > usualOthers) {
+				t.Errorf("%s, at %g: warned %v\n%s", what, share, got, text)
+			}
+		}
+		if figure := fmt.Sprintf("%.1f", 100*share); !strings.Contains(terminal, figure) || !strings.Contains(page, figure) {
+			t.Errorf("others' %s %% is in no table", figure)
+		}
+	}
+}
+
+// What the README claims comes from a file that the suite wrote, and from nothing else: the file is kept beside this test, and makes the same block.
+func TestREADMEComesFromItsFile(t *testing.T) {
+	r, err := LoadReport("measured.json.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := replaceBlock(readme, r.Markdown())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(readme, want) {
+		t.Error("the block of README.md is not what its file says; make it anew: go run ./bench/suite -from bench/measured.json.gz -readme README.md")
+	}
+	if r.Command == "" || len(r.Results) == 0 {
+		t.Error("the file names no command or has no results")
+	}
+}
+
+func TestAReportKeptCompressedReadsBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "report.json.gz")
+	r := &Report{Command: "make bench", Rounds: 3}
+	if err := r.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(path); len(b) < 2 || b[0] != 0x1f || b[1] != 0x8b {
+		t.Error("the file is not compressed")
+	}
+	got, err := LoadReport(path)
+	if err != nil || got.Command != r.Command || got.Rounds != 3 {
+		t.Errorf("read back: %+v, %v", got, err)
+	}
+	if err := os.WriteFile(path, []byte("{}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadReport(path); err == nil {
+		t.Error("a file that is not compressed was read as if it were")
 	}
 }

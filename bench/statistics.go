@@ -44,6 +44,7 @@ func medianSample(samples []Sample) Sample {
 		PeakRSS:           int64(pick(func(s Sample) float64 { return float64(s.PeakRSS) })),
 		StartSeconds:      pick(func(s Sample) float64 { return s.StartSeconds }),
 		Steal:             pick(func(s Sample) float64 { return s.Steal }),
+		Others:            pick(func(s Sample) float64 { return s.Others }),
 		WriteBack:         pick(func(s Sample) float64 { return s.WriteBack }),
 		Backlog:           uint64(pick(func(s Sample) float64 { return float64(s.Backlog) })),
 	}
@@ -51,11 +52,15 @@ func medianSample(samples []Sample) Sample {
 
 func requestRate(s Sample) float64 { return s.RequestsPerSecond }
 
-// ratio is the median over the rounds of f(a)/f(b), pairing samples of the same
-// round: what the machine did to a round, it did to both. ok is false when no
-// round has both.
+// ratio is the median of ratios. ok is false when no round has both.
 func ratio(a, b []Sample, f func(Sample) float64) (r float64, ok bool) {
-	var v []float64
+	v := ratios(a, b, f)
+	return median(v), len(v) > 0
+}
+
+// ratios are f(a)/f(b) of each round that has both: what the machine did to a round,
+// it did to both.
+func ratios(a, b []Sample, f func(Sample) float64) (v []float64) {
 	for _, x := range a {
 		for _, y := range b {
 			if x.Round == y.Round && f(y) > 0 {
@@ -63,5 +68,5 @@ func ratio(a, b []Sample, f func(Sample) float64) (r float64, ok bool) {
 			}
 		}
 	}
-	return median(v), len(v) > 0
+	return v
 }

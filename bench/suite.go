@@ -6,7 +6,9 @@ package bench
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
 	"io"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"time"
@@ -68,8 +70,7 @@ func (s *Suite) Run(ctx context.Context) (report *Report, err error) {
 	}
 	progress := newProgress(s.Progress, s.Rounds, meetings, s.cost)
 	for round := range s.Rounds {
-		for i := range meetings {
-			k := s.turn(round, i, meetings)
+		for _, k := range order(round, meetings) {
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
@@ -122,18 +123,46 @@ func (s *Suite) meetings() []meeting {
 	return all
 }
 
-// turn maps the i-th place of a round to a meeting: the order of the loads stays,
-// the servers within a load move on by one every round.
-func (s *Suite) turn(round, i int, all []meeting) int {
-	first := i
-	for first > 0 && all[first-1].load == all[i].load {
-		first--
+// order is that of a round's meetings, by their indices: the loads stay in their
+// order, but those that share a raw limit are one group, in which the transports
+// and the servers within each are shuffled and the raw limit takes any place. The
+// shuffle follows from round and load alone, so a run can be repeated.
+func order(round int, all []meeting) []int {
+	var turns []int
+	for first := 0; first < len(all); {
+		end := first + 1
+		for end < len(all) && all[end].load.limit() == all[first].load.limit() {
+			end++
+		}
+		turns = append(turns, shuffled(round, first, all[first:end])...)
+		first = end
 	}
-	end := i + 1
-	for end < len(all) && all[end].load == all[i].load {
-		end++
+	return turns
+}
+
+// shuffled is the order of one group, whose first meeting has the index first.
+func shuffled(round, first int, group []meeting) []int {
+	seed := fnv.New64a()
+	fmt.Fprintf(seed, "%+v", group[0].load.limit())
+	random := rand.New(rand.NewPCG(uint64(round), seed.Sum64()))
+	var sides [][]int // one for each transport
+	var raw, turns []int
+	for i, m := range group {
+		switch {
+		case m.program == nil:
+			raw = append(raw, first+i)
+		case len(sides) == 0 || m.load != group[i-1].load:
+			sides = append(sides, []int{first + i})
+		default:
+			sides[len(sides)-1] = append(sides[len(sides)-1], first+i)
+		}
 	}
-	return first + (i-first+round)%(end-first)
+	random.Shuffle(len(sides), func(i, j int) { sides[i], sides[j] = sides[j], sides[i] })
+	for _, side := range sides {
+		random.Shuffle(len(side), func(i, j int) { side[i], side[j] = side[j], side[i] })
+		turns = append(turns, side...)
+	}
+	return slices.Insert(turns, random.IntN(len(turns)+1), raw...)
 }
 
 // worthProfiling tells which loads are busy in one way only: closed loops of small

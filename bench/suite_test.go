@@ -10,21 +10,49 @@ import (
 	"time"
 )
 
-func TestRoundsRotateServersWithinALoad(t *testing.T) {
-	l := Load{Pattern: "randread", Backend: File}
-	s := &Suite{Raw: true, Programs: []Program{{Name: "a", Backends: []string{File}}, {Name: "b", Backends: []string{File}}}, Loads: combine(l, transports(Unix, TCP))}
+func TestRoundsShuffleEverybodyWithinALoad(t *testing.T) {
+	base := Load{Section: "disk", BlockSize: small, Depth: usualDepth, Connections: 1, Backend: File}
+	s := &Suite{Raw: true, Programs: append([]Program{Ringnbd("r"), RingnbdCached("r")}, Peers()...),
+		Loads: combine(base, patterns("randread", "randwrite"), transports(Unix, TCP))}
 	all := s.meetings()
-	order := func(round int) string {
-		var names []string
-		for i := range all {
-			m := all[s.turn(round, i, all)]
-			names = append(names, m.name()+m.load.Transport)
-		}
-		return strings.Join(names, " ")
+	const group = 13 // raw, and six servers over each transport
+	if len(all) != 2*group {
+		t.Fatalf("%d meetings", len(all))
 	}
-	for round, want := range []string{"raw aunix bunix atcp btcp", "raw bunix aunix btcp atcp", "raw aunix bunix atcp btcp"} {
-		if got := order(round); got != want {
-			t.Errorf("round %d: %s, want %s", round, got, want)
+	follows, places := map[string]int{}, map[int]int{}
+	const rounds = 300
+	for round := range rounds {
+		turns := order(round, all)
+		if !slices.Equal(turns, order(round, all)) {
+			t.Fatalf("round %d: the order is not repeated", round)
+		}
+		if sorted := slices.Sorted(slices.Values(turns)); len(turns) != len(all) || sorted[0] != 0 || len(slices.Compact(sorted)) != len(all) {
+			t.Fatalf("round %d does not have everybody once: %v", round, turns)
+		}
+		var served []string
+		for i, k := range turns {
+			if all[k].load.Pattern != all[i/group*group].load.Pattern {
+				t.Fatalf("round %d: loads are mixed: %v", round, turns)
+			}
+			if all[k].program == nil {
+				places[i%group]++
+				continue
+			}
+			served = append(served, all[k].load.Transport)
+			if i%group > 0 && all[turns[i-1]].name() == "nbdkit" {
+				follows[all[k].name()]++
+			}
+		}
+		if len(slices.Compact(served)) > 4 {
+			t.Fatalf("round %d: transports are mixed", round)
+		}
+	}
+	if len(places) != group {
+		t.Errorf("the raw limit has only the places %v", places)
+	}
+	for _, name := range []string{"ringnbd", "ringnbd-cached", "qemu-nbd", "qemu-nbd-cached", "nbd-server"} {
+		if n := follows[name]; n < rounds/3 || n > rounds { // of 4 × rounds, a sixth or so each
+			t.Errorf("%s follows nbdkit %d times in %d rounds", name, n, rounds)
 		}
 	}
 }

@@ -29,6 +29,9 @@ func (r *Report) WriteTables(w io.Writer) error {
 	if targets := slices.DeleteFunc(r.Targets(), func(t Target) bool { return t.Got == unmeasured }); len(targets) > 0 {
 		out.printf("\n%s\n", targetTable(targets))
 	}
+	if line := r.warning(); line != "" {
+		out.printf("\nwarning: %s\n", line)
+	}
 	for _, line := range r.Failures() {
 		out.printf("failed: %s\n", line)
 	}
@@ -78,9 +81,9 @@ func (r *Report) sectionTable(name string) string {
 	t.Style().Format.Header = text.FormatDefault
 	t.SuppressEmptyColumns()
 	t.AppendHeader(table.Row{"load", "server", "requests/s", "MiB/s", "p50 µs", "p99 µs", "p99.9 µs", "CPU µs/request", "user", "switches", "RSS MiB",
-		"start s", "write-back s", "unstarted", "steal %", "of raw", "rate × best peer", "CPU × best peer"})
+		"start s", "write-back s", "unstarted", "steal %", "others %", "of raw", "rate × best peer", "CPU × best peer"})
 	right := []table.ColumnConfig{{Number: 1, AutoMerge: true}}
-	for n := 3; n <= 18; n++ {
+	for n := 3; n <= 19; n++ {
 		right = append(right, table.ColumnConfig{Number: n, Align: text.AlignRight})
 	}
 	t.SetColumnConfigs(right)
@@ -114,7 +117,7 @@ func (r *Report) row(l Load, result *Result) table.Row {
 	}
 	row = append(row, unless(raw, "%.1f", m.ServerCPU()), unless(raw, "%.1f", m.ServerUser), unless(raw, "%.2f", m.Switches),
 		unless(raw, "%.0f", float64(m.PeakRSS)/(1<<20)), unless(l.Section != "exports", "%.2f", m.StartSeconds),
-		unless(raw || !l.Writes() || !l.OnDisk(), "%.1f", m.WriteBack), unless(l.Rate == 0, "%.0f", float64(m.Backlog)), fmt.Sprintf("%.1f", 100*m.Steal))
+		unless(raw || !l.Writes() || !l.OnDisk(), "%.1f", m.WriteBack), unless(l.Rate == 0, "%.0f", float64(m.Backlog)), fmt.Sprintf("%.1f", 100*m.Steal), fmt.Sprintf("%.1f", 100*m.Others))
 	if raw {
 		return row
 	}

@@ -43,7 +43,7 @@ func TestUnalignedWritersShareABlock(t *testing.T) {
 		}()
 	}
 	done.Wait()
-	if n := e.Counters(); n.Overlaps == 0 || n.Unaligned == 0 {
+	if n := counted(t, e); n.Overlaps == 0 || n.Unaligned == 0 {
 		t.Errorf("%d writes overlapped and %d were unaligned: the test is too tame", n.Overlaps, n.Unaligned)
 	}
 }

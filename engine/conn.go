@@ -65,7 +65,7 @@ type conn struct {
 
 	// Times in nanoseconds of the loop's clock.
 	heard     int64 // the last bytes came
-	since     int64 // the header or the piece of payload that is arriving began to; 0: none is
+	since     int64 // the megabyte of payload that is arriving began to; 0: none is
 	sendSince int64 // the send that is in flight began
 	hungry    int64 // it began to wait for memory or a tag
 }

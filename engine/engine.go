@@ -54,6 +54,7 @@ type Engine struct {
 
 	mu      sync.Mutex
 	closing bool
+	down    bool  // the loops are about to end: no letters any more
 	wakes   []int // eventfds of the loops: another loop may use one until all have ended
 }
 
@@ -270,11 +271,17 @@ func (e *Engine) ask(letter mail, timeout time.Duration) bool {
 	return true
 }
 
-// Counters sums up what all loops have counted.
-func (e *Engine) Counters() Counters {
+// Counters sums up what all loops have counted; false: a loop did not answer within a second, and is not in the sum, or the engine is closed.
+func (e *Engine) Counters() (Counters, bool) {
 	var sum Counters
-	e.ask(mail{kind: mailCount, counters: &sum}, time.Second)
-	return sum
+	e.mu.Lock()
+	stopped := e.down
+	e.mu.Unlock()
+	if stopped {
+		return sum, false
+	}
+	ok := e.ask(mail{kind: mailCount, counters: &sum}, time.Second)
+	return sum, ok
 }
 
 // Drain ends service: new requests get ESHUTDOWN, those in flight are answered, connections close. What is left when the timeout ends is cut, and reported as
@@ -310,6 +317,9 @@ func (e *Engine) Close() error {
 	for deadline := time.Now().Add(time.Second); e.Connections() > 0 && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
+	e.mu.Lock()
+	e.down = true
+	e.mu.Unlock()
 	if left := e.Connections(); left > 0 {
 		return errors.New("the kernel still holds operations of " + strconv.Itoa(left) + " connections")
 	}

@@ -74,6 +74,16 @@ func startEngine(t testing.TB, loops int, devices ...*Device) *Engine {
 	return e
 }
 
+// counted are the engine's counters.
+func counted(t testing.TB, e *Engine) Counters {
+	t.Helper()
+	c, ok := e.Counters()
+	if !ok {
+		t.Fatal("a loop does not answer")
+	}
+	return c
+}
+
 // client is the other end of a socketpair.
 type client struct {
 	t  testing.TB
@@ -252,7 +262,7 @@ func TestDrainWaitsForAPayload(t *testing.T) {
 	c := connect(t, e, 0)
 	payload := bytes.Repeat([]byte{7}, 8<<20)
 	c.send(proto.Request{Cookie: 5, Command: proto.CmdWrite, Length: uint64(len(payload))}, payload[:4<<20])
-	for deadline := time.Now().Add(5 * time.Second); e.Counters().Requests[proto.CmdWrite] == 0; {
+	for deadline := time.Now().Add(5 * time.Second); counted(t, e).Requests[proto.CmdWrite] == 0; {
 		if time.Now().After(deadline) {
 			t.Fatal("the request was not taken in")
 		}

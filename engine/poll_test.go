@@ -3,11 +3,13 @@
 package engine
 
 import (
+	"runtime"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"ringnbd/engine/uring"
 	"ringnbd/proto"
 )
 
@@ -77,16 +79,85 @@ func TestPollingLoopSleeps(t *testing.T) {
 			t.Fatal(errno)
 		}
 	}
-	turns := e.Counters().Turns
+	turns := counted(t, e).Turns
 	var before, after unix.Rusage
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &before)
 	time.Sleep(500 * time.Millisecond)
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &after)
 	used := time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
-	if more := e.Counters().Turns - turns; more > 50 {
+	if more := counted(t, e).Turns - turns; more > 50 {
 		t.Errorf("%d turns in half a second of silence", more)
 	}
 	if used > 250*time.Millisecond {
 		t.Errorf("half a second of silence took %v of processor time", used)
 	}
+}
+
+// TestLookingIsNotSleeping: a completion that comes within the span is found by a thread that has not slept; without a span it has to sleep.
+func TestLookingIsNotSleeping(t *testing.T) {
+	for _, span := range []time.Duration{0, 100 * time.Millisecond} {
+		awake := 0
+		for range 20 {
+			if enterOnce(t, span) == 0 {
+				awake++
+			}
+		}
+		if span == 0 && awake > 0 {
+			t.Errorf("%d of 20 waits without a look did not sleep", awake)
+		}
+		if span > 0 && awake < 10 { // the collector may stop a thread at any time
+			t.Errorf("only %d of 20 waits with a look did without sleep", awake)
+		}
+	}
+}
+
+// enterOnce waits for a completion that another thread causes after a millisecond, and returns how often its own thread slept.
+func enterOnce(t *testing.T, span time.Duration) int64 {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	ring, err := uring.Open(uring.Config{Entries: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := uring.NewArena(4096, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := uring.Eventfd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &systemKernel{ring, newPoll(span)}
+	uring.PrepRead(k.SQE(), 7, int32(fd), a.Addr(0), 8, 0)
+	if err := k.Enter(0, -1); err != nil {
+		t.Fatal(err)
+	}
+	started, done := make(chan bool), make(chan bool)
+	go func() {
+		close(started)
+		time.Sleep(time.Millisecond)
+		uring.Notify(fd)
+		close(done)
+	}()
+	<-started
+	var before, after unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_THREAD, &before)
+	var out [4]uring.CQE
+	n := 0
+	for n == 0 {
+		if err := k.Enter(1, -1); err != nil {
+			t.Fatal(err)
+		}
+		n = k.Reap(out[:])
+	}
+	_ = unix.Getrusage(unix.RUSAGE_THREAD, &after)
+	if out[0].UserData != 7 || out[0].Res != 8 {
+		t.Fatalf("completion %+v", out[0])
+	}
+	<-done
+	_ = ring.Close()
+	_ = a.Close()
+	_ = unix.Close(fd)
+	return after.Nvcsw - before.Nvcsw
 }

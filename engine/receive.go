@@ -53,7 +53,7 @@ func (l *loop) came(c *conn, i uint32, how receiving, n uint32) {
 		l.refreshStage(i)
 	default:
 		c.end += n
-		c.bulky = c.end == ownSize
+		c.bulky = c.end == ownSize || c.body != none // or the rest of a payload that the header brought the beginning of
 	}
 }
 
@@ -111,7 +111,7 @@ func (l *loop) fill(c *conn, b []byte) {
 
 // filled: the kernel has put n payload bytes where they belong.
 func (l *loop) filled(c *conn, n uint32) {
-	c.since = l.now
+	c.since = l.now // it was received as a whole
 	l.advance(&l.tags[c.body], n)
 	l.arrived(c, n)
 }
@@ -125,6 +125,9 @@ func (l *loop) advance(t *tag, n uint32) {
 }
 
 func (l *loop) arrived(c *conn, n uint32) {
+	if (c.bodyLeft-n)>>pieceShift != c.bodyLeft>>pieceShift {
+		c.since = l.now // another megabyte
+	}
 	c.bodyLeft -= n
 	if c.bodyLeft == 0 {
 		t := c.body
@@ -140,7 +143,7 @@ func (l *loop) listen(i uint32) {
 	if !reads || c.receiving != receiveNone || c.links[linkStarved].in {
 		return
 	}
-	if (c.body != none || c.start < c.end) && c.since == 0 { // inside a request
+	if c.body != none && c.since == 0 {
 		c.since = l.now
 	}
 	l.chooseStage(c, i)

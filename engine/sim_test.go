@@ -80,6 +80,7 @@ func runSeed(t testing.TB, seed uint64) *sim.World {
 		w.Marks[sim.OverlapWaited] += c.Overlaps
 		w.Marks[sim.EdgesRead] += c.Unaligned
 		w.Marks[sim.MemoryStarved] += c.Starved
+		w.Marks[sim.StageMissing] += c.Stageless
 		w.Marks[sim.Evicted] += c.Closed[engine.CloseStalled]
 	}
 	return w

@@ -1,6 +1,7 @@
 // Stages are the buffers that sockets are received into. Every connection has a small one of its own, in its page, which holds a few dozen requests without
 // payload. There are large ones too, fewer than connections: whoever sends more than its own holds borrows one when there is one, and keeps it while
-// that goes on, so that a busy writer pays for one receive a turn. Nobody ever waits for one: without it a payload is received straight into its lease.
+// that goes on, so that a busy writer pays for one receive a turn. Nobody ever waits for one: without it a payload is received straight into its lease, and
+// one that is refused, or that nobody keeps, through the small stage.
 //
 // Invariant: a large stage is in the stack of free ones or belongs to exactly one connection, which is then in the loop's lru list. What a connection has
 // received and not parsed, [start, end), is in its large stage if it has one, else in its own.
@@ -13,9 +14,6 @@ import (
 
 // idleStage is how long a silent connection keeps a large stage.
 const idleStage = int64(1e9)
-
-// payloadPause is how long a payload may pause, in nanoseconds, before its connection counts as silent.
-const payloadPause = int64(100e6)
 
 // stageOf is the memory that the connection receives into: where it lies in the control arena, and how long it is.
 func (l *loop) stageOf(i uint32) (at uint64, size uint32) {
@@ -71,23 +69,12 @@ func (l *loop) refreshStage(i uint32) {
 	l.enlist(&l.lru, linkStage, i)
 }
 
-// silent: nothing but an armed receive keeps this connection's stage; or a payload that does not come, and could be received without one.
-func (l *loop) silent(i uint32) bool {
-	c := &l.conns[i]
-	if c.receiving != receiveStage || c.cancelling {
-		return false
-	}
-	return c.body == none && c.inflight == 0 || c.body != none && l.now-c.heard > payloadPause
-}
-
-// reclaimIdle takes stages back from connections that have been silent for a while: their receive is cancelled, and listen, finding them idle, does the rest.
+// reclaimIdle takes stages back from connections that have been silent for a while, whatever they wait for: their receive is cancelled, and listen, finding them
+// idle, does the rest. One that is not listened to, for it has as much in flight as it may, keeps what it has sent until its replies are taken.
 func (l *loop) reclaimIdle() {
 	for i := l.lru.head; i != none; i = l.conns[i].links[linkStage].next {
 		c := &l.conns[i]
-		if l.now-c.heard < idleStage {
-			return // the list is in order of use
-		}
-		if l.silent(i) {
+		if c.receiving == receiveStage && !c.cancelling && l.now-c.heard >= idleStage {
 			c.cancelling = true
 			uring.PrepCancel(l.sqe(), uint64(tokenOf(onCancel, 0, c.generation, i)), uint64(tokenOf(onReceive, 0, c.generation, i)))
 		}

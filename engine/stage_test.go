@@ -30,10 +30,13 @@ func TestMoreWritersThanStages(t *testing.T) {
 	for w := range writers {
 		client := connect(t, e, 0)
 		all.Go(func() {
-			go func() { // four in flight, so that a receive finds more than the connection's own stage holds
+			go func() { // as fast as the socket takes them, so that a receive finds more than the connection's own stage holds
 				for i := range each {
-					payload := bytes.Repeat([]byte{byte(w), byte(i)}, length/2)
-					client.send(proto.Request{Cookie: uint64(i), Command: proto.CmdWrite, Offset: uint64((w*each + i) * length), Length: length}, payload)
+					b := make([]byte, proto.RequestSize, proto.RequestSize+length)
+					proto.PutRequest(b, &proto.Request{Cookie: uint64(i), Command: proto.CmdWrite, Offset: uint64((w*each + i) * length), Length: length})
+					if _, err := client.fd.Write(append(b, bytes.Repeat([]byte{byte(w), byte(i)}, length/2)...)); err != nil {
+						t.Error(err)
+					}
 				}
 			}()
 			for range each {
@@ -51,7 +54,7 @@ func TestMoreWritersThanStages(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if n := e.Counters().Stageless; n == 0 {
+	if n := counted(t, e).Stageless; n == 0 {
 		t.Error("there were stages enough for all, so this tested nothing")
 	}
 }
@@ -66,10 +69,10 @@ func TestSilentConnectionGivesItsStageBack(t *testing.T) {
 			t.Fatal(errno)
 		}
 	}
-	if n := e.Counters().StagesLent; n != 1 {
+	if n := counted(t, e).StagesLent; n != 1 {
 		t.Fatalf("%d large stages are lent: the writer should hold one", n)
 	}
-	for deadline := time.Now().Add(10 * time.Second); e.Counters().StagesLent != 0; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); counted(t, e).StagesLent != 0; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("a silent connection keeps its large stage")
 		}
@@ -80,5 +83,74 @@ func TestSilentConnectionGivesItsStageBack(t *testing.T) {
 	}
 	if errno := c.call(proto.CmdWrite, 0, 0, 64<<10, payload); errno != proto.Success {
 		t.Fatal(errno)
+	}
+}
+
+// TestStageComesBackFromWhoTakesNoReply: a large stage is not kept by a connection that waits for its client to take a reply.
+func TestStageComesBackFromWhoTakesNoReply(t *testing.T) {
+	e := startEngine(t, 1, memoryDevice(t, 16<<20))
+	c := connect(t, e, 0)
+	c.send(proto.Request{Cookie: 1, Command: proto.CmdWrite, Length: 64 << 10}, make([]byte, 64<<10))
+	c.send(proto.Request{Cookie: 2, Command: proto.CmdRead, Length: 8 << 20}, nil)
+	for deadline := time.Now().Add(5 * time.Second); counted(t, e).StagesLent != 1; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the writer never had a large stage")
+		}
+	}
+	for deadline := time.Now().Add(10 * time.Second); counted(t, e).StagesLent != 0; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a connection that takes no reply keeps its large stage")
+		}
+	}
+	if cookie, errno := c.reply(nil); cookie != 1 || errno != proto.Success {
+		t.Fatalf("cookie %d: %v", cookie, errno)
+	}
+	if cookie, errno := c.reply(make([]byte, 8<<20)); cookie != 2 || errno != proto.Success {
+		t.Fatalf("cookie %d: %v", cookie, errno)
+	}
+}
+
+// TestSilenceInsideAHeaderHoldsNothing: while others starve, and those who make them are closed, a client that has sent five bytes of a header stays.
+func TestSilenceInsideAHeaderHoldsNothing(t *testing.T) {
+	d := memoryDevice(t, 64<<20)
+	f := fileDevice(t, 64<<20, 0)
+	e := startEngine(t, 1, d, f)
+	quiet := connect(t, e, 0)
+	b := make([]byte, proto.RequestSize)
+	proto.PutRequest(b, &proto.Request{Cookie: 9, Command: proto.CmdRead, Length: 0})
+	if _, err := quiet.fd.Write(b[:5]); err != nil {
+		t.Fatal(err)
+	}
+	for range 6 { // each wants most of the memory for long requests, and takes nothing
+		connect(t, e, 1).send(proto.Request{Command: proto.CmdRead, Length: 32 << 20}, nil)
+	}
+	for deadline := time.Now().Add(20 * time.Second); counted(t, e).Closed[CloseStalled] == 0; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody was closed, so this tested nothing")
+		}
+	}
+	time.Sleep(300 * time.Millisecond) // the tick that closes them looks at all connections
+	if _, err := quiet.fd.Write(b[5:]); err != nil {
+		t.Fatal(err)
+	}
+	if cookie, errno := quiet.reply(nil); cookie != 9 || errno != proto.Success {
+		t.Fatalf("cookie %d: %v", cookie, errno)
+	}
+}
+
+// TestPayloadThatDoesNotFitIsReceivedOnce: a writer of 2 KiB, a little more with its header than a connection's own stage holds, is given a large one, and
+// then needs one receive a request.
+func TestPayloadThatDoesNotFitIsReceivedOnce(t *testing.T) {
+	e := startEngine(t, 1, memoryDevice(t, 1<<20))
+	c := connect(t, e, 0)
+	payload := make([]byte, 2048)
+	const n = 200
+	for range n {
+		if errno := c.call(proto.CmdWrite, 0, 0, 2048, payload); errno != proto.Success {
+			t.Fatal(errno)
+		}
+	}
+	if got := counted(t, e).Receives; got > n+n/10 {
+		t.Errorf("%d receives for %d requests", got, n)
 	}
 }

@@ -47,9 +47,9 @@ func (l *loop) starving() bool {
 	return false
 }
 
-// stalled: the connection's payload, header or replies have stood still.
+// stalled: the connection's payload or replies have stood still. One that has only begun a header holds nothing.
 func (l *loop) stalled(c *conn) bool {
-	receives := c.receiving != receiveNone && c.since != 0 && l.now-c.since > stallQuiet
+	receives := c.body != none && c.receiving != receiveNone && c.since != 0 && l.now-c.since > stallQuiet
 	return receives || c.sending && l.now-c.sendSince > stallQuiet
 }
 

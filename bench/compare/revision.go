@@ -63,9 +63,10 @@ func buildSides(ctx context.Context, o options, log io.Writer) (b *built, err er
 	if b.Dir, err = os.MkdirTemp("", "ringnbd-compare-"); err != nil {
 		return nil, err
 	}
+	dir := b.Dir // b is nil after a return with an error
 	defer func() {
 		if err != nil {
-			os.RemoveAll(b.Dir)
+			os.RemoveAll(dir)
 		}
 	}()
 	maker := builder{root: root, tmp: b.Dir, log: log}

@@ -93,6 +93,9 @@ func newSuite(o options) (*bench.Suite, error) {
 	if o.seconds < 0.2 || o.rounds < 1 || o.warmup < 0 {
 		return nil, errors.New("-seconds must be at least 0.2, -rounds at least 1, -warmup at least 0")
 	}
+	if o.readme != "" && o.rounds < 2 {
+		return nil, errors.New("-readme needs at least 2 rounds: give -rounds 2 or more")
+	}
 	s := &bench.Suite{Dir: o.dir, Seconds: o.seconds, Warmup: o.warmup, Rounds: o.rounds, Pprof: o.pprof, Progress: os.Stderr}
 	for _, size := range []struct {
 		name, text string

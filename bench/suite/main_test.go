@@ -37,6 +37,9 @@ func TestBadFlagsAreRefusedBeforeAnythingRuns(t *testing.T) {
 	if _, err := newSuite(parseFlags([]string{"-full", "-sections", "null"})); err == nil || !strings.Contains(err.Error(), "without -sections") {
 		t.Errorf("-full with -sections: %v", err)
 	}
+	if _, err := newSuite(parseFlags([]string{"-generator", os.Args[0], "-quick", "-readme", "README.md"})); err == nil || !strings.Contains(err.Error(), "-readme needs at least 2 rounds") {
+		t.Errorf("-readme of one round: %v", err)
+	}
 	missing := parseFlags([]string{"-generator", os.Args[0], "-ringnbd", "/nowhere/bin", "-servers", "ringnbd"})
 	if _, err := newSuite(missing); err == nil || !strings.Contains(err.Error(), "/nowhere/bin") {
 		t.Errorf("a server that was asked for and is missing: %v", err)
@@ -105,7 +108,7 @@ func TestREADMEAndPageAreMadeFromAnEarlierRun(t *testing.T) {
 	json, readme, html := filepath.Join(dir, "r.json"), filepath.Join(dir, "README.md"), filepath.Join(dir, "r.html")
 	l := bench.Load{Section: "null", Pattern: "randread", BlockSize: 4096, Depth: 32, Connections: 1, Transport: bench.Unix, Backend: bench.Null}
 	s := []bench.Sample{{Round: 1, RequestsPerSecond: 12345}}
-	r := &bench.Report{Command: "make bench", Date: time.Unix(0, 0).UTC(),
+	r := &bench.Report{Command: "make bench", Date: time.Unix(0, 0).UTC(), Rounds: 2,
 		Results: []bench.Result{{Load: l, Server: "ringnbd", Samples: s, Median: s[0]}}}
 	if err := r.Save(json); err != nil {
 		t.Fatal(err)

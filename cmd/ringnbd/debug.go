@@ -1,7 +1,8 @@
 // The debug endpoint of serve: profiles of the Go runtime and the engine's counters over HTTP, for who runs the server and nobody else.
 //
 // Invariant: it is there only when asked for, at an address that other machines cannot reach; a web page that the user visits cannot reach it through the
-// browser either (the Host header gives it away); and nothing that a client does to it costs more than a few descriptors for a few seconds.
+// browser either (the Host header gives it away); its connections are bounded in number, and each ends by itself: within seconds when its client neither asks
+// nor reads, and with the profile that it asked for otherwise, whose length is bounded (debug_profile.go). Profiles do cost CPU time and memory while they run.
 
 package main
 
@@ -13,7 +14,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"net/netip"
 	"net/url"
 	"reflect"
@@ -89,14 +89,16 @@ type debugServer struct {
 	cut      context.CancelFunc // ends profiles that are being taken
 	open     atomic.Int32       // connections
 	patience time.Duration
+	profiles profiles
 
-	mu     sync.Mutex // one question to the loops at a time, and none once they may be gone
-	engine counted
+	mu      sync.Mutex  // one question to the loops at a time
+	closing atomic.Bool // the loops may be gone as soon as mu is free: no further question
+	engine  counted
 }
 
 // counted is what the endpoint asks of an engine.
 type counted interface {
-	Counters() engine.Counters
+	Counters() (engine.Counters, bool)
 	Connections() int
 }
 
@@ -110,6 +112,7 @@ func listenDebug(address string) (*debugServer, error) {
 		return nil, fmt.Errorf("--debug %s: %w", address, err)
 	}
 	d := &debugServer{remote: port != "", patience: debugPatience}
+	d.profiles.bounds = profileBounds{trace: debugTraceSeconds, profile: debugProfileSeconds}
 	spec := address
 	if d.remote {
 		at, err := net.ResolveTCPAddr("tcp", net.JoinHostPort(host, port))
@@ -141,7 +144,7 @@ func (d *debugServer) serve(e counted, log *slog.Logger) {
 		return
 	}
 	ctx, cut := context.WithCancel(context.Background())
-	d.cut, d.engine = cut, e
+	d.cut, d.engine, d.profiles.patience = cut, e, d.patience
 	d.http = http.Server{
 		Handler:           d.guard(d.routes()),
 		ReadHeaderTimeout: d.patience, // a ReadTimeout would end a profile that takes longer
@@ -181,9 +184,9 @@ func (d *debugServer) close() {
 		return
 	}
 	d.cut()
+	d.closing.Store(true) // before the lock: those who wait for it would ask first, and a loop that hangs costs each of them a second
 	d.mu.Lock()
-	d.engine = nil
-	d.mu.Unlock()
+	d.mu.Unlock() //lint:ignore SA2001 who asked before has its answer now
 	late, cancel := context.WithTimeout(context.Background(), debugFarewell)
 	defer cancel()
 	if d.http.Shutdown(late) != nil {
@@ -235,11 +238,7 @@ func (d *debugServer) routes() *http.ServeMux {
 	m.HandleFunc("/{$}", d.index)
 	m.HandleFunc("/debug/{$}", d.index)
 	m.HandleFunc("/debug/counters", d.counters)
-	m.HandleFunc("/debug/pprof/", pprof.Index)
-	m.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	m.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	m.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	m.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	m.Handle("/debug/pprof/", &d.profiles)
 	return m
 }
 
@@ -247,9 +246,9 @@ const debugIndex = `ringnbd, debug endpoint
 
 /debug/counters                    what the engine has counted since the start, as JSON
 /debug/pprof/                      profiles of the Go runtime, for go tool pprof
-/debug/pprof/profile?seconds=30    where CPU time goes
+/debug/pprof/profile?seconds=30    where CPU time goes, 120 seconds at most
 /debug/pprof/goroutine?debug=2     what every goroutine is doing
-/debug/pprof/trace?seconds=1       for go tool trace
+/debug/pprof/trace?seconds=1       for go tool trace, 10 seconds at most
 `
 
 func (d *debugServer) index(w http.ResponseWriter, _ *http.Request) {
@@ -258,18 +257,31 @@ func (d *debugServer) index(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (d *debugServer) counters(w http.ResponseWriter, _ *http.Request) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.engine == nil {
-		http.Error(w, "the server is shutting down", http.StatusServiceUnavailable)
+	list, err := d.ask()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	list := countersByName(d.engine.Counters())
-	list["connections"] = d.engine.Connections()
 	w.Header().Set("Content-Type", "application/json")
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	_ = e.Encode(list) // the client is gone
+}
+
+// ask gives what the engine has counted, all of it or nothing: a sum that lacks a loop would look like counters that went back.
+func (d *debugServer) ask() (map[string]any, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closing.Load() {
+		return nil, errors.New("the server is shutting down")
+	}
+	c, ok := d.engine.Counters()
+	if !ok {
+		return nil, errors.New("a loop of the engine did not answer in time, so there is no sum; ask again, and see /debug/pprof/goroutine?debug=2 if it stays so")
+	}
+	list := countersByName(c)
+	list["connections"] = d.engine.Connections()
+	return list, nil
 }
 
 // commandNames are the commands by number, as the protocol names them; what comes behind them is counted as unknown.

@@ -30,8 +30,8 @@ import (
 // fixed is an engine that has counted up to fixed.
 type fixed engine.Counters
 
-func (f fixed) Counters() engine.Counters { return engine.Counters(f) }
-func (f fixed) Connections() int          { return 7 }
+func (f fixed) Counters() (engine.Counters, bool) { return engine.Counters(f), true }
+func (f fixed) Connections() int                  { return 7 }
 
 // newDebug serves an endpoint until the test ends.
 func newDebug(t *testing.T, address string, patience time.Duration) *debugServer {

@@ -55,7 +55,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.Var((*sizeFlag)(&o.memory), "memory", "`SIZE` of the buffer memory of all loops, a hard bound (default 128MiB for each loop)")
 	flags.IntVar(&o.connections, "max-connections", gate.DefaultMaxConnections, "serve at most `N` connections at a time")
 	flags.Var((*directFlag)(&o.direct), "direct", "O_DIRECT: auto (where the file system takes it), on (or fail), off")
-	flags.Var(&o.poll, "poll", "a loop without work looks for some for `MICROSECONDS` before it sleeps: lower latency, paid in CPU time; 0: never; auto: for a few, while that finds some")
+	flags.Var(&o.poll, "poll", "a loop without work looks for some for `MICROSECONDS` before it sleeps: lower latency if every loop has a core to itself, paid in CPU time; 0: never; auto: for a few, while that finds some")
 	flags.DurationVar(&o.handshake, "handshake-timeout", gate.DefaultHandshakeTimeout, "close connections that are not negotiated after this `TIME`")
 	flags.DurationVar(&o.shutdown, "shutdown-timeout", 10*time.Second, "after SIGTERM, answer what is in flight for at most this `TIME`")
 	flags.Var(&o.debug, "debug", "profiles and counters over HTTP at `ADDRESS` of this machine alone, localhost:PORT or unix:PATH (default: none)")

@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/url"
 	"runtime"
-	"runtime/debug"
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -99,14 +98,10 @@ func serve(o *options, specs []backing.Spec, stdout, stderr io.Writer) error {
 	return errors.Join(err, s.down(signals))
 }
 
-// heapLimit is the soft limit of the Go heap in bytes; negative leaves it, and the collector, as they are. A measured choice would go here.
-const heapLimit = -1
-
 // tune sets up the process. Two processors more than loops, so that a loop that comes back from its system call finds one free while the control
 // plane or the collector is busy; with none to spare it waits for milliseconds.
 func tune(loops int) {
 	runtime.GOMAXPROCS(loops + 2)
-	debug.SetMemoryLimit(heapLimit)
 	// Lift the soft limit on locked memory to the hard one: the arenas are locked for the disk, and the user has allowed that much.
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit) == nil && limit.Cur < limit.Max {

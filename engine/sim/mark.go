@@ -62,6 +62,7 @@ const (
 	EdgesRead                      // an unaligned write read its first or last block first
 	MemoryStarved                  // a connection waited for memory or a tag
 	Evicted                        // a connection that stalled was closed because others waited
+	StageMissing                   // a connection that sent much found no large stage left
 	marks
 )
 
@@ -71,7 +72,7 @@ var markNames = [marks]string{
 	"HangupHeader", "HangupPayload", "HangupReply", "HalfClosed", "Disconnected", "BadMagic", "Oversize", "Stalled", "Lulled", "OverlapSame", "OverlapCross",
 	"NeighbourWrites", "ReadDuringWrite", "ReadMixed", "UnalignedWrite", "LargeRequest", "Refused", "CrashChecked", "CrashLost", "FlushCovered",
 	"FuaCovered", "ErrorAnswered", "ConnectionStarved", "Drained", "CutOff", "Crowded", "OverlapWaited", "EdgesRead", "MemoryStarved",
-	"Evicted",
+	"Evicted", "StageMissing",
 }
 
 func (m Mark) String() string { return markNames[m] }
