@@ -117,8 +117,9 @@ func TestDebugEndsATraceThatNobodyReads(t *testing.T) {
 	if took := time.Since(began); took > 6*time.Second {
 		t.Errorf("a trace of 10 s that nobody reads ran for %v", took)
 	}
-	if status, _ := askPage(t, d, "/debug/pprof/trace?seconds=0.1"); status != 200 {
-		t.Errorf("the next client: %d", status)
+	began = time.Now()
+	if status, body := askPage(t, d, "/debug/pprof/trace?seconds=1"); status != 200 || !strings.HasPrefix(body, "go 1.") || time.Since(began) < time.Second {
+		t.Errorf("a client that reads: %d after %v", status, time.Since(began))
 	}
 }
 
@@ -137,5 +138,42 @@ func TestDebugCountersWithoutALoopAreNone(t *testing.T) {
 	status, body := ask(t, d, func(*http.Request) {})
 	if status != 503 || !strings.Contains(body, "did not answer in time") || strings.Contains(body, "{") {
 		t.Errorf("%d %q", status, body)
+	}
+}
+
+// sluggish is an engine whose loops take their time.
+type sluggish struct {
+	fixed
+	asked *atomic.Int32
+}
+
+func (s sluggish) Counters() (engine.Counters, bool) {
+	s.asked.Add(1)
+	time.Sleep(300 * time.Millisecond)
+	return engine.Counters{}, false
+}
+
+func TestDebugCloseDoesNotWaitForEveryQuestion(t *testing.T) {
+	d, err := listenDebug("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Int32
+	d.serve(sluggish{asked: &asked}, slog.New(slog.DiscardHandler))
+	for range debugConnections {
+		c, err := net.Dial("tcp", d.listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "GET /debug/counters HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	}
+	for asked.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(50 * time.Millisecond) // the others come to wait
+	d.close()
+	if n := asked.Load(); n > 3 {
+		t.Errorf("%d clients were still served by loops that hang", n)
 	}
 }
