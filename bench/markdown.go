@@ -31,8 +31,39 @@ func (r *Report) Markdown() string {
 	r.writeRatios(&b)
 	r.writeOthers(&b)
 	r.writeTargets(&b)
+	r.writeProfiles(&b)
 	r.writeNotes(&b)
 	return b.String()
+}
+
+// kernelParts is how many parts of the kernel's time a line of the README names.
+const kernelParts = 4
+
+// writeProfiles tells where ringnbd's CPU time goes, which is what bounds its CPU figures.
+func (r *Report) writeProfiles(b *strings.Builder) {
+	if len(r.Profiles) == 0 {
+		return
+	}
+	b.WriteString("Where ringnbd's CPU time goes, from profiles taken apart from the measurements (`-pprof`):\n\n| load | µs/request | its own code | kernel | most of it | Go's runtime |\n|---|--:|--:|--:|---|--:|\n")
+	for _, p := range r.Profiles {
+		var own, all float64
+		shares := map[string]float64{}
+		for _, s := range p.Stages {
+			shares[s.Name] = s.Share
+			all += s.MicrosPerRequest
+			if s.Name != stageKernel && s.Name != stageRuntime {
+				own += s.Share
+			}
+		}
+		var parts []string
+		for _, f := range p.Top {
+			if name, kernel := strings.CutPrefix(f.Name, kernelPrefix); kernel && len(parts) < kernelParts {
+				parts = append(parts, fmt.Sprintf("%s %.0f %%", name, 100*f.Share))
+			}
+		}
+		fmt.Fprintf(b, "| %s | %.2f | %.0f %% | %.0f %% | %s | %.0f %% |\n", p.Load, all, 100*own, 100*shares[stageKernel], strings.Join(parts, ", "), 100*shares[stageRuntime])
+	}
+	b.WriteString("\n")
 }
 
 // row is one line of a table: loads that differ in their transport only.

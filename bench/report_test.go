@@ -253,3 +253,14 @@ func TestAReportKeptCompressedReadsBack(t *testing.T) {
 		t.Error("a file that is not compressed was read as if it were")
 	}
 }
+
+func TestREADMETellsWhereTheTimeGoes(t *testing.T) {
+	r := &Report{Profiles: []Profile{{Load: Load{Pattern: "randread", BlockSize: 4096, Depth: 32, Connections: 4, Transport: Unix, Backend: Null},
+		Stages: []Stage{{Name: stageReply, Share: 0.1, MicrosPerRequest: 0.05}, {Name: stageKernel, Share: 0.85, MicrosPerRequest: 0.425}, {Name: stageRuntime, Share: 0.05, MicrosPerRequest: 0.025}},
+		Top:    []Function{{Name: kernelPrefix + "send", Share: 0.5}, {Name: "ringnbd/engine.(*loop).parse", Share: 0.2}, {Name: kernelPrefix + "sleep", Share: 0.1}}}}}
+	var b strings.Builder
+	r.writeProfiles(&b)
+	if want := "| 0.50 | 10 % | 85 % | send 50 %, sleep 10 % | 5 % |"; !strings.Contains(b.String(), want) {
+		t.Errorf("no %q in:\n%s", want, b.String())
+	}
+}

@@ -171,7 +171,12 @@ func worthProfiling(l Load) bool {
 	return l.Rate == 0 && l.Transport == Unix && l.Depth > 1 && (l.Connections == 4 || l.BlockSize == large)
 }
 
-// profiles takes the profiles, after all measurements, which they would disturb.
+// Profiles takes profiles of ringnbd under some of the suite's loads, and nothing else: they would disturb what is measured.
+func (s *Suite) Profiles(ctx context.Context) ([]Profile, error) {
+	defer s.Close()
+	return s.profiles(ctx)
+}
+
 func (s *Suite) profiles(ctx context.Context) ([]Profile, error) {
 	var all []Profile
 	for _, m := range s.meetings() {

@@ -38,7 +38,7 @@ func parseFlags(arguments []string) options {
 	f.BoolVar(&o.list, "list", false, "list the sections and end")
 	f.BoolVar(&o.quick, "quick", false, "one short round: about five minutes")
 	f.BoolVar(&o.full, "full", false, "the whole matrix, which takes hours, instead of the sections")
-	f.BoolVar(&o.pprof, "pprof", false, "afterwards, show where ringnbd's CPU time goes in some of the loads")
+	f.BoolVar(&o.pprof, "pprof", false, "afterwards (with -from: only) show where ringnbd's CPU time goes in some of the loads")
 	f.StringVar(&o.servers, "servers", "", "only these, separated by commas (default: those installed of "+strings.Join(names(), ",")+")")
 	f.Float64Var(&o.seconds, "seconds", 1, "time of one measurement")
 	f.Float64Var(&o.warmup, "warmup", 0.25, "seconds of load before each measurement")

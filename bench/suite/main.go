@@ -38,7 +38,7 @@ func main() {
 		}
 		return
 	}
-	if o.from == "" && o.isolate {
+	if (o.from == "" || o.pprof) && o.isolate {
 		bench.Isolate()
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -68,7 +68,7 @@ func run(ctx context.Context, o options) error {
 	if err := report.WriteTables(os.Stdout); err != nil {
 		return err
 	}
-	if o.json != "" && o.json != o.from {
+	if o.json != "" && (o.json != o.from || o.pprof) {
 		if err := report.Save(o.json); err != nil {
 			return err
 		}
@@ -88,12 +88,19 @@ func run(ctx context.Context, o options) error {
 }
 
 func obtain(ctx context.Context, o options) (*bench.Report, error) {
-	if o.from != "" {
+	if o.from != "" && !o.pprof {
 		return bench.LoadReport(o.from)
 	}
 	suite, err := newSuite(o)
 	if err != nil {
 		return nil, err
+	}
+	if o.from != "" {
+		report, err := bench.LoadReport(o.from)
+		if err == nil {
+			report.Profiles, err = suite.Profiles(ctx)
+		}
+		return report, err
 	}
 	meetings, estimate := suite.Estimate()
 	if meetings == 0 {
