@@ -90,8 +90,10 @@ func TestSilentConnectionGivesItsStageBack(t *testing.T) {
 func TestStageComesBackFromWhoTakesNoReply(t *testing.T) {
 	e := startEngine(t, 1, memoryDevice(t, 16<<20))
 	c := connect(t, e, 0)
-	c.send(proto.Request{Cookie: 1, Command: proto.CmdWrite, Length: 64 << 10}, make([]byte, 64<<10))
-	c.send(proto.Request{Cookie: 2, Command: proto.CmdRead, Length: 8 << 20}, nil)
+	var read [proto.RequestSize]byte
+	proto.PutRequest(read[:], &proto.Request{Cookie: 2, Command: proto.CmdRead, Length: 8 << 20})
+	// In one piece, so that the last receive is one of many bytes: after a short one the stage is given back at once.
+	c.send(proto.Request{Cookie: 1, Command: proto.CmdWrite, Length: 64 << 10}, append(make([]byte, 64<<10), read[:]...))
 	for deadline := time.Now().Add(5 * time.Second); counted(t, e).StagesLent != 1; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the writer never had a large stage")
