@@ -177,6 +177,7 @@ func (s *Suite) Profiles(ctx context.Context) ([]Profile, error) {
 	return s.profiles(ctx)
 }
 
+// profiles takes one for each load that is worth it.
 func (s *Suite) profiles(ctx context.Context) ([]Profile, error) {
 	var all []Profile
 	for _, m := range s.meetings() {

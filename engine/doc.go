@@ -13,7 +13,7 @@
 //	    connection is settled once (loop.go: settle): take requests in, send replies, listen again, depart. Batching of replies follows from that order.
 //	 4. Taking in (receive.go: parse; request.go: admit). proto.Check holds all the rules; what it refuses is answered without touching the disk. What it
 //	    accepts takes a tag and all the memory it will ever need, or waits in line without holding anything (takeTag, starve, feed). Payloads are copied from
-//	    the stage into the lease; when 128 KiB or more are still to come they are received straight into it.
+//	    the stage into the lease; when 128 KiB or more are still to come, or no large stage is left, they are received straight into it.
 //	 5. Ordering (guard.go). A write of any kind claims its blocks. It runs when no earlier write, on any connection of any loop, overlaps them.
 //	 6. The disk (disk.go). A wave is one READ_FIXED or WRITE_FIXED per 1 MiB piece. A write that does not begin and end on blocks first reads the two
 //	    blocks at its edges and completes them (stepEdges, merge). FUA is RWF_DSYNC on the write. FLUSH (flush.go) is one fdatasync for all that wait.
@@ -67,5 +67,6 @@
 //   - Huge pages for the connections' pages: CPU at 1,000 connections 0.98 of that without, within the error. The pool has them.
 //   - A wait that does not end with the completion of our own sends: no gain.
 //   - The collector switched off: it does not run while requests are served (GODEBUG=gctrace=1), for nothing is allocated.
-//   - SENDMSG_ZC: the loopback copies all the same; it remains to be measured between machines.
+//
+// Not tried, for want of a network card or of more cores: SENDMSG_ZC (the loopback copies all the same), NAPI busy polling, placement by NUMA node.
 package engine

@@ -56,12 +56,18 @@ func fileDevice(t testing.TB, size int64, flags int) *Device {
 
 func startEngine(t testing.TB, loops int, devices ...*Device) *Engine {
 	t.Helper()
+	c := Config{Loops: loops, MaxConnections: 64 * loops}
+	c.Memory = MinMemory(c) + uint64(loops)*(32<<20)
+	return start(t, c, devices...)
+}
+
+// start is an engine of any shape, closed with the test.
+func start(t testing.TB, c Config, devices ...*Device) *Engine {
+	t.Helper()
 	var exports []Export
 	for _, d := range devices {
 		exports = append(exports, Export{Facts: factsOf(d), Device: d})
 	}
-	c := Config{Loops: loops, MaxConnections: 64 * loops}
-	c.Memory = MinMemory(c) + uint64(loops)*(32<<20)
 	e, err := Start(c, exports)
 	if err != nil {
 		t.Fatal(err)

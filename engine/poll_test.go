@@ -63,15 +63,7 @@ func TestPollingLoopSleeps(t *testing.T) {
 	d := nullDevice(1 << 20)
 	c := Config{Loops: 1, MaxConnections: 4, Poll: 200 * time.Microsecond}
 	c.Memory = MinMemory(c)
-	e, err := Start(c, []Export{{Facts: factsOf(d), Device: d}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := e.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	e := start(t, c, d)
 	client := connect(t, e, 0)
 	data := make([]byte, 4096)
 	for range 1000 {

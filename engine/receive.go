@@ -1,5 +1,6 @@
 // Receiving: bytes come from the socket into a stage, as many as there are, in one operation for many requests; payloads are copied from there into
-// their leases. Only a payload with 128 KiB or more to come is received straight into its lease: a receive per header would cost more than copying.
+// their leases. Only a payload with 128 KiB or more to come, or one for which no large stage is left, is received straight into its lease: a receive per header
+// would cost more than copying.
 //
 // Invariant: stage bytes [start, end) are received and not parsed; a receive into the stage writes behind end. At most one receive is in flight.
 

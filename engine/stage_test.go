@@ -17,15 +17,7 @@ func TestMoreWritersThanStages(t *testing.T) {
 	d := memoryDevice(t, writers*each*length)
 	c := Config{Loops: 1, MaxConnections: writers}
 	c.Memory = MinMemory(c)
-	e, err := Start(c, []Export{{Facts: factsOf(d), Device: d}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := e.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	e := start(t, c, d)
 	var all sync.WaitGroup
 	for w := range writers {
 		client := connect(t, e, 0)
