@@ -10,10 +10,14 @@ const (
 	OptionReplyMagic  uint64 = 0x0003e889045565a9
 	RequestMagic      uint32 = 0x25609513
 	SimpleReplyMagic  uint32 = 0x67446698
-	DefaultPort              = 10809    // IANA, TCP
-	MaxString                = 4096     // bytes, for every string of the protocol ("String values")
-	DefaultMaxPayload        = 32 << 20 // bytes, what a client may assume without block-size info ("Block size constraints")
-	DefaultPreferred         = 4096     // bytes, same source
+	ChunkMagic        uint32 = 0x668e33ef // of a structured reply
+	ExtRequestMagic   uint32 = 0x21e41c71
+	ExtReplyMagic     uint32 = 0x6e8a278c
+	OldstyleMagic     uint64 = 0x0000420281861253 // second word of an oldstyle server
+	DefaultPort              = 10809              // IANA, TCP
+	MaxString                = 4096               // bytes, for every string of the protocol ("String values")
+	DefaultMaxPayload        = 32 << 20           // bytes, what a client may assume without block-size info ("Block size constraints")
+	DefaultPreferred         = 4096               // bytes, same source
 )
 
 // Sizes on the wire, in bytes.
@@ -26,6 +30,10 @@ const (
 	ExportNamePadding   = 124
 	RequestSize         = 28
 	SimpleReplySize     = 16
+	ChunkSize           = 20  // header of a structured reply chunk
+	ExtRequestSize      = 32  // header of a request with extended headers
+	ExtReplySize        = 32  // header of a reply chunk with extended headers
+	OldstyleBannerSize  = 152 // all that an oldstyle server says before the first request
 )
 
 // Handshake flags, 16 bit, from the server.
@@ -109,6 +117,7 @@ const (
 	CmdCache       uint16 = 5
 	CmdWriteZeroes uint16 = 6
 	CmdBlockStatus uint16 = 7
+	CmdResize      uint16 = 8 // of an extension that nobody has
 )
 
 // Command flags.
@@ -120,3 +129,28 @@ const (
 	CmdFlagFastZero   uint16 = 1 << 4
 	CmdFlagPayloadLen uint16 = 1 << 5
 )
+
+// ReplyFlagDone marks the last chunk of a structured reply.
+const ReplyFlagDone uint16 = 1 << 0
+
+// Chunk types of structured replies. Bit 15 marks an error.
+const (
+	ChunkNone           uint16 = 0
+	ChunkOffsetData     uint16 = 1 // offset of 8 bytes, then data
+	ChunkOffsetHole     uint16 = 2 // offset of 8 bytes, length of 4
+	ChunkBlockStatus    uint16 = 5 // context of 4 bytes, then extents of 4 + 4
+	ChunkBlockStatusExt uint16 = 6 // context and number of extents of 4 bytes each, then extents of 8 + 8; with extended headers only
+	ChunkErrorBit       uint16 = 1 << 15
+	ChunkError          uint16 = ChunkErrorBit | 1 // error of 4 bytes, length of the message of 2, message
+	ChunkErrorOffset    uint16 = ChunkErrorBit | 2 // the same, then an offset of 8
+)
+
+// ContextAllocation is the one meta context that the spec itself defines, and its status bits ("base:allocation metadata context").
+const (
+	ContextAllocation        = "base:allocation"
+	StatusHole        uint32 = 1 << 0 // a write may fail for want of space
+	StatusZero        uint32 = 1 << 1 // reads as zeroes
+)
+
+// MaxExtents is how many descriptors a chunk of BLOCK_STATUS may have ("NBD_REPLY_TYPE_BLOCK_STATUS").
+const MaxExtents = 1 << 20
