@@ -11,6 +11,8 @@
 
 package engine
 
+import "ringnbd/proto"
+
 type connState uint8
 
 const (
@@ -34,6 +36,8 @@ type conn struct {
 	links      [connLinks]connLink
 	fd         int32
 	export     uint32
+	session    proto.Session
+	header     uint32 // length of a request's header, in bytes
 	generation uint16
 	state      connState
 	reason     CloseReason
@@ -71,13 +75,14 @@ type conn struct {
 }
 
 // adopt gives a socket a row.
-func (l *loop) adopt(fd int32, export uint32) {
+func (l *loop) adopt(fd int32, export uint32, s proto.Session) {
 	i := l.freeConn
 	must(i != none, "more connections than rows: the gate let one too many in")
 	c := &l.conns[i]
 	l.freeConn = c.next
-	*c = conn{fd: fd, export: export, generation: c.generation + 1, state: connOpen, stage: none, body: none, ready: empty, sent: empty, next: none, heard: l.now,
+	*c = conn{fd: fd, export: export, session: s, header: s.Framing.HeaderSize(), generation: c.generation + 1, state: connOpen, stage: none, body: none, ready: empty, sent: empty, next: none, heard: l.now,
 		tagCredit: firstTags, credit: [regions]uint64{short: firstCredit}}
+	l.gone[i].Store(false)
 	l.counters.Opened++
 	l.touch(i)
 }
@@ -108,6 +113,7 @@ func (l *loop) fail(i uint32, why CloseReason) {
 			c.reason = why
 		}
 		c.state = connClosing
+		l.gone[i].Store(true)
 		l.withdraw(i)
 		l.kernel.Shutdown(c.fd)
 		l.touch(i)

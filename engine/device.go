@@ -52,7 +52,9 @@ type Device struct {
 // Export is a Device under the facts that clients were told in the handshake.
 type Export struct {
 	proto.Facts
-	Device *Device
+	Device   *Device
+	Name     string    // for the texts of errors
+	Contexts []Context // as the catalog's: proto.Export.Contexts
 }
 
 // Failed reports whether a flush of this device has failed since it was opened.

@@ -160,6 +160,7 @@ func (l *loop) continueSegment(t uint32, part uint8, s segment, done uint32) {
 // it: later flushes must not succeed.
 func (l *loop) diskError(row *tag, res int32) proto.Errno {
 	errno := proto.FromSystem(-res)
+	row.system = -res
 	if row.step == stepWrite && row.Flags&proto.CmdFlagFUA != 0 && errno == proto.EIO {
 		l.deviceOf(row).fail()
 	}

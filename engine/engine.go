@@ -9,11 +9,13 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"ringnbd/engine/uring"
+	"ringnbd/proto"
 )
 
 // Config bounds an engine.
@@ -56,6 +58,7 @@ type Engine struct {
 	closing bool
 	down    bool  // the loops are about to end: no letters any more
 	wakes   []int // eventfds of the loops: another loop may use one until all have ended
+	offload []*offload
 }
 
 var errFull = errors.New("the server has as many connections as it may (--max-connections)")
@@ -79,6 +82,12 @@ func Start(c Config, exports []Export) (*Engine, error) {
 			return nil, err
 		}
 		e.shared.loops[id] = l
+		o, err := startOffload(l)
+		if err != nil {
+			e.stop()
+			return nil, err
+		}
+		e.offload = append(e.offload, o)
 		started := make(chan error)
 		e.stopped.Add(1)
 		go e.runLoop(l, started)
@@ -129,6 +138,8 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	l.leases.arena = l.pool
 	l.conns, l.tags = make([]conn, y.conns), make([]tag, tagsPerLoop)
 	l.progress = make([][maxSegments]uint32, tagsPerLoop)
+	l.gone = make([]atomic.Bool, y.conns)
+	l.offload = func() { l.lookUp(l.takeAsked()) } // Start and the simulation have a better one
 	l.devices = make([]deviceRow, len(s.exports))
 	for i := range l.devices {
 		l.devices[i] = deviceRow{flushing: empty, waiting: empty}
@@ -224,8 +235,8 @@ func (e *Engine) Connections() int {
 }
 
 // Adopt takes over a stream socket (in blocking mode, for io_uring would answer EAGAIN to a non-blocking one) whose next byte is a request for the
-// export. The loop with the fewest connections gets it. On an error the socket is still the caller's.
-func (e *Engine) Adopt(fd, export int) error {
+// export, in the form that the session says. The loop with the fewest connections gets it. On an error the socket is still the caller's.
+func (e *Engine) Adopt(fd, export int, s proto.Session) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closing {
@@ -241,7 +252,7 @@ func (e *Engine) Adopt(fd, export int) error {
 		return errFull
 	}
 	least.live.Add(1)
-	least.post(&mail{kind: mailAdopt, fd: int32(fd), export: uint32(export)})
+	least.post(&mail{kind: mailAdopt, fd: int32(fd), export: uint32(export), session: s})
 	return nil
 }
 
@@ -333,6 +344,9 @@ func (e *Engine) stop() {
 		if l != nil && l.wake != nil {
 			l.post(&mail{kind: mailQuit, done: make(chan struct{})})
 		}
+	}
+	for _, o := range e.offload {
+		o.stop()
 	}
 	e.stopped.Wait()
 	for _, fd := range e.wakes {

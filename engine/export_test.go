@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"ringnbd/engine/uring"
+	"ringnbd/proto"
 )
 
 // SimLoop is a loop whose kernel is given to it.
@@ -46,9 +47,9 @@ func NewSimLoops(c Config, exports []Export, kernel func(id int, control, pool *
 func (s *SimLoop) Turn() { s.l.turn() }
 
 // Adopt posts a socket, as Engine.Adopt does once it has chosen the loop.
-func (s *SimLoop) Adopt(fd int32, export uint32) {
+func (s *SimLoop) Adopt(fd int32, export uint32, session proto.Session) {
 	s.l.live.Add(1)
-	s.l.post(&mail{kind: mailAdopt, fd: fd, export: export})
+	s.l.post(&mail{kind: mailAdopt, fd: fd, export: export, session: session})
 }
 
 // Live is how many connections the loop has.

@@ -58,6 +58,12 @@ type loop struct {
 	quit    bool
 	inbox   atomic.Pointer[mail]
 	granted atomic.Uint32 // stack of claims granted by other loops: claim+1, 0 = empty
+	// asked and told are stacks of BLOCK_STATUS requests, linked through tag.next, tag+1: those to be looked up, and those that have been. offload says that
+	// asked is no longer empty; gone, by connection, that nobody waits for the answer.
+	asked   atomic.Uint32
+	told    atomic.Uint32
+	offload func()
+	gone    []atomic.Bool
 	wakeFD  int32
 	// pwrite is a write that may block; nil where there is none.
 	pwrite   func(fd int, addr uint64, n uint32, off uint64) int32
@@ -125,6 +131,7 @@ func (l *loop) record(c *uring.CQE) {
 func (l *loop) settleAll() {
 	for {
 		l.takeGrants()
+		l.takeTold()
 		c := l.dirty.head
 		if c == none {
 			return

@@ -7,6 +7,7 @@ package engine
 
 import (
 	"ringnbd/engine/uring"
+	"ringnbd/proto"
 )
 
 type mailKind uint8
@@ -24,6 +25,7 @@ type mail struct {
 	kind     mailKind
 	fd       int32
 	export   uint32
+	session  proto.Session
 	counters *Counters
 	done     chan struct{} // closed when the letter has been dealt with
 }
@@ -62,7 +64,7 @@ func (l *loop) woken() {
 func (l *loop) open(m *mail) {
 	switch m.kind {
 	case mailAdopt:
-		l.adopt(m.fd, m.export)
+		l.adopt(m.fd, m.export, m.session)
 		return
 	case mailDrain:
 		if l.drain == drainNot {

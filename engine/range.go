@@ -1,4 +1,4 @@
-// TRIM and WRITE_ZEROES: operations on a range that may be the whole device. They are done slice by slice, each slice as long as takes the device a few
+// TRIM, WRITE_ZEROES and CACHE: operations on a range that may be the whole device. They are done slice by slice, each slice as long as takes the device a few
 // milliseconds, a few slices in flight per loop, and the claim on what is done is given up at once, so that a 1 TiB TRIM delays nobody.
 //
 // Invariant: nothing outside a claim is written. The blocks at the edges (read, zeroed in part, written back) come before anything of the claim is given up; the
@@ -31,6 +31,15 @@ type deviceRow struct {
 	inFlight  bool
 	blocked   bool  // another loop's fsync of this device must end first
 	throttled int64 // until when short cached writes go to the ring
+}
+
+// sliceEnd is where the last slice of a request ends.
+func (l *loop) sliceEnd(row *tag) uint64 {
+	if row.Command == proto.CmdCache {
+		return row.hi
+	}
+	_, hi := l.innerRange(row)
+	return hi
 }
 
 // innerRange is the part of a request's range that consists of whole blocks (of pages, for memory); lo >= hi when there is none.
@@ -112,6 +121,21 @@ func (l *loop) cannotSlice(t uint32) {
 	}
 }
 
+// cacheMost is how much of a CACHE is done, in bytes: to read more ahead would throw out of the page cache what was wanted before it.
+const cacheMost = 64 << 20
+
+// beginCache has the kernel read ahead. With O_DIRECT there is nothing to read ahead into, and CACHE is not advertised.
+func (l *loop) beginCache(t uint32) {
+	row := &l.tags[t]
+	if d := l.deviceOf(row); d.FD < 0 || d.Direct {
+		l.answer(t)
+		return
+	}
+	row.cursor, row.hi = row.Offset, row.Offset+min(row.Length, cacheMost)
+	row.stride = l.shared.firstSlice
+	l.queueSlice(t)
+}
+
 // queueSlice takes a place in the line for the next slice: long operations take turns.
 func (l *loop) queueSlice(t uint32) {
 	l.tags[t].step = stepSlice
@@ -134,8 +158,7 @@ func (l *loop) issueSlice(t uint32) {
 	row := &l.tags[t]
 	export := l.conns[row.conn].export
 	d := l.deviceOf(row)
-	_, hi := l.innerRange(row)
-	n := min(hi-row.cursor, row.stride)
+	n := min(l.sliceEnd(row)-row.cursor, row.stride)
 	row.slice, row.issued = uint32(n), l.now
 	row.left = 1
 	l.slices++
@@ -143,6 +166,8 @@ func (l *loop) issueSlice(t uint32) {
 	data := uint64(tokenOf(onDisk, 0, row.generation, t))
 	mode, _ := l.sliceMode(row)
 	switch {
+	case row.Command == proto.CmdCache:
+		uring.PrepFadvise(l.sqe(), data, l.shared.files[export], row.cursor, uint32(n), uring.AdviceWillNeed)
 	case d.Kind == Memory:
 		uring.PrepMadvise(l.sqe(), data, d.Memory.Addr(row.cursor), uint32(n), unix.MADV_DONTNEED)
 	case mode == 0:
@@ -159,8 +184,10 @@ func (l *loop) sliceDone(t uint32, res int32) {
 	l.slices--
 	l.deviceOf(row).busy.Add(-1)
 	defer l.issueSlices()
-	_, hi := l.innerRange(row)
+	hi := l.sliceEnd(row)
 	switch {
+	case row.Command == proto.CmdCache && res != 0: // a hint that could not be taken is no failure
+		l.answer(t)
 	case res == 0:
 		l.tuneSlice(row)
 		row.retries = 0
@@ -176,7 +203,7 @@ func (l *loop) sliceDone(t uint32, res int32) {
 	case res == -int32(unix.EOPNOTSUPP) || res == -int32(unix.ENOSYS) || row.Command == proto.CmdTrim && res == -int32(unix.EINVAL):
 		l.cannotSlice(t)
 	default:
-		row.errno = proto.FromSystem(-res)
+		row.errno, row.system = proto.FromSystem(-res), -res
 		l.answer(t)
 	}
 }
@@ -193,7 +220,7 @@ func (l *loop) tuneSlice(row *tag) {
 
 // giveUpFront lets others at what is done, unless the block before it has still to be mended.
 func (l *loop) giveUpFront(t uint32) {
-	if row := &l.tags[t]; row.scratch != none && !row.mended {
+	if row := &l.tags[t]; row.scratch != none && !row.mended || !row.claimed {
 		return
 	}
 	grants := uint32(none)
@@ -242,6 +269,10 @@ func (l *loop) rangeDone(t uint32) {
 // innerDone: all whole blocks are done. What may be left is the edges.
 func (l *loop) innerDone(t uint32) {
 	row := &l.tags[t]
+	if row.Command == proto.CmdCache {
+		l.answer(t)
+		return
+	}
 	if row.Command == proto.CmdTrim || row.scratch == none || row.mended {
 		l.rangeFinished(t)
 		return

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ringnbd/engine/uring"
-	"ringnbd/proto"
 )
 
 // directPayload is how much of a payload must still be to come before a receive of its own pays: a copy of 128 KiB of cold memory costs some 18 µs, a
@@ -77,14 +76,14 @@ func (l *loop) parse(i uint32) {
 			if c.body != none {
 				return
 			}
-		case have < proto.RequestSize:
+		case have < c.header:
 			return
 		default:
 			if l.drain == drainCut {
 				l.leave(i, CloseShutdown)
 				return
 			}
-			r, ok := proto.ParseRequest(stage[c.start:c.end])
+			r, ok := c.session.Framing.ParseRequest(stage[c.start:c.end])
 			if !ok {
 				l.fail(i, CloseMagic)
 				return
@@ -92,7 +91,7 @@ func (l *loop) parse(i uint32) {
 			if !l.admit(i, &r) {
 				return
 			}
-			c.start += proto.RequestSize
+			c.start += c.header
 			c.since = 0
 		}
 	}
@@ -192,5 +191,5 @@ func (l *loop) compact(i uint32) {
 
 // full: the connection has as much in flight as one may have; its own replies must go out first.
 func (l *loop) full(c *conn) bool {
-	return c.body == none && c.end-c.start >= proto.RequestSize
+	return c.body == none && c.end-c.start >= c.header
 }

@@ -27,7 +27,7 @@ func (l *loop) reply(i uint32) {
 		return
 	}
 	page := l.layout.pageAt(i)
-	b := batch{loop: l, page: page, iovecs: l.control.Iovecs(page+iovecsAt, maxIovecs), headers: l.control.Bytes(page+headersAt, ownAt-headersAt)}
+	b := batch{loop: l, conn: c, page: page, iovecs: l.control.Iovecs(page+iovecsAt, maxIovecs), headers: l.control.Bytes(page+headersAt, ownAt-headersAt)}
 	for t := c.ready.head; t != none && b.bytes < batchBytes && b.add(&l.tags[t]); t = c.ready.head {
 		l.appendTag(&c.sent, l.popTag(&c.ready))
 	}
@@ -38,6 +38,7 @@ func (l *loop) reply(i uint32) {
 // batch gathers replies into a connection's page.
 type batch struct {
 	loop    *loop
+	conn    *conn
 	page    uint64
 	iovecs  []uring.Iovec
 	headers []byte
@@ -49,49 +50,60 @@ type batch struct {
 
 // add appends one reply, or reports that the batch is full.
 func (b *batch) add(row *tag) bool {
-	payload := row.Command == proto.CmdRead && row.errno == proto.Success && row.Length > 0
-	if b.filled == len(b.headers) || b.n == len(b.iovecs) || payload && b.n+int(row.Length>>pieceShift)+3 > len(b.iovecs) {
+	if b.conn.session.Framing != proto.Simple {
+		return b.addChunks(row)
+	}
+	data := row.Command == proto.CmdRead && row.errno == proto.Success && row.Length > 0
+	if b.filled == len(b.headers) || b.n == len(b.iovecs) || data && b.n+int(row.Length>>pieceShift)+3 > len(b.iovecs) {
 		return false
 	}
-	at := b.loop.control.Addr(b.page + headersAt + uint64(b.filled))
 	proto.PutSimpleReply(b.headers[b.filled:], row.Cookie, row.errno)
-	b.filled += proto.SimpleReplySize
-	b.bytes += proto.SimpleReplySize
-	if b.joins { // headers without payload lie one behind the other
-		b.iovecs[b.n-1].Len += proto.SimpleReplySize
-	} else {
-		b.iovecs[b.n] = uring.Iovec{Base: at, Len: proto.SimpleReplySize}
-		b.n++
-	}
-	b.joins = !payload
-	if payload {
-		b.addPayload(row)
+	b.head(proto.SimpleReplySize)
+	if data {
+		b.data(row, row.Offset, row.Length)
 	}
 	return true
 }
 
-func (b *batch) addPayload(row *tag) {
+// head appends n bytes that have just been written behind the headers.
+func (b *batch) head(n int) {
+	if b.joins { // headers without payload lie one behind the other
+		b.iovecs[b.n-1].Len += uint64(n)
+	} else {
+		b.append(b.loop.control.Addr(b.page+headersAt+uint64(b.filled)), uint64(n))
+		b.joins = true
+	}
+	b.bytes += uint64(n)
+	b.filled += n
+}
+
+// data appends n bytes from off of what a READ has read.
+func (b *batch) data(row *tag, off, n uint64) {
 	l := b.loop
-	b.bytes += row.Length
+	b.joins = false
+	b.bytes += n
 	d := l.deviceOf(row)
 	switch d.Kind {
 	case Memory:
-		for at, end := row.Offset, row.Offset+row.Length; at < end; at += pieceSize {
+		for at, end := off, off+n; at < end; at += pieceSize {
 			b.append(d.Memory.Addr(at), min(end-at, pieceSize))
 		}
 	case Null:
-		for left := row.Length; left > 0; {
-			n := min(left, zeroRegion)
-			b.append(l.pool.Addr(0), n)
-			left -= n
+		for left := n; left > 0; {
+			part := min(left, zeroRegion)
+			b.append(l.pool.Addr(0), part)
+			left -= part
 		}
 	default:
-		skip, left := row.Offset-row.lo, row.Length
-		for piece := row.memory; left > 0; piece = l.leases.next[piece] {
-			n := min(left, pieceSize-skip)
-			b.append(l.pool.Addr(l.leases.offset(piece)+skip), n)
+		skip, piece := off-row.lo, row.memory
+		for ; skip >= pieceSize; skip -= pieceSize {
+			piece = l.leases.next[piece]
+		}
+		for left := n; left > 0; piece = l.leases.next[piece] {
+			part := min(left, pieceSize-skip)
+			b.append(l.pool.Addr(l.leases.offset(piece)+skip), part)
 			skip = 0
-			left -= n
+			left -= part
 		}
 	}
 }

@@ -23,6 +23,7 @@ const (
 	stepPatch               // WRITE_ZEROES: the wave reads the blocks at the edges
 	stepMend                // WRITE_ZEROES: the wave writes them back
 	stepFlush               // waits for a shared flush
+	stepStatus              // BLOCK_STATUS: with those who look the status up
 	stepReply               // answered
 )
 
@@ -42,7 +43,9 @@ type tag struct {
 	slice      uint32 // bytes of the slice that is with the kernel
 	stride     uint64 // bytes of the next one
 	errno      proto.Errno
-	left       uint16 // segments of the wave that are in flight
+	system     int32            // what the kernel said, as a positive errno, when it said something bad
+	contexts   proto.ContextSet // BLOCK_STATUS: those that are asked for
+	left       uint16           // segments of the wave that are in flight
 	generation uint16
 	retries    uint16
 	step       step
@@ -50,6 +53,7 @@ type tag struct {
 	claimed    bool
 	mended     bool // WRITE_ZEROES: the blocks at the edges are done
 	short      bool // a segment of the wave came back short; its progress is in loop.progress
+	filter     bool // BLOCK_STATUS: its payload names wrong contexts
 }
 
 const maxRetries = 16 * maxSegments // of all segments of a wave, of a slice
@@ -72,20 +76,25 @@ func (l *loop) admit(i uint32, r *proto.Request) bool {
 		return false
 	}
 	export := &l.shared.exports[c.export]
-	errno := proto.Check(r, &export.Facts)
+	errno := proto.Check(r, &export.Facts, c.session)
 	if l.drain != drainNot {
 		errno = proto.ESHUTDOWN
 	}
 	payload := r.Payload()
-	if errno != proto.Success && payload > proto.DrainLimit {
+	if errno != proto.Success && r.Undrainable(&export.Facts) {
 		l.fail(i, CloseOversize)
 		return false
 	}
 	var memory, scratch uint64
 	lo, hi := r.Offset, r.Offset+r.Length
 	if errno == proto.Success {
-		lo, hi = export.Device.down(lo), export.Device.up(hi)
-		memory, scratch = needs(r, export.Device, lo, hi)
+		if r.Command == proto.CmdBlockStatus {
+			memory = statusMemory(r, c.session)
+			hi = lo // no data of the device is held
+		} else {
+			lo, hi = export.Device.down(lo), export.Device.up(hi)
+			memory, scratch = needs(r, export.Device, lo, hi)
+		}
 	}
 	t, ok := l.takeTag(i, memory, scratch)
 	if !ok {
@@ -214,7 +223,7 @@ func (l *loop) feed(r region) {
 func (l *loop) begin(t uint32) {
 	row := &l.tags[t]
 	d := l.deviceOf(row)
-	if row.errno != proto.Success || row.Length == 0 && row.Command != proto.CmdFlush {
+	if row.errno != proto.Success || row.Length == 0 && row.Command != proto.CmdFlush && row.Command != proto.CmdBlockStatus {
 		l.answer(t)
 		return
 	}
@@ -228,6 +237,10 @@ func (l *loop) begin(t uint32) {
 		l.issueWave(t)
 	case proto.CmdFlush:
 		l.flush(t)
+	case proto.CmdBlockStatus:
+		l.beginStatus(t)
+	case proto.CmdCache:
+		l.beginCache(t)
 	default:
 		if d.Kind == Null {
 			l.answer(t)

@@ -5,6 +5,7 @@ package engine_test
 
 import (
 	"flag"
+	"ringnbd/proto"
 	"testing"
 
 	"ringnbd/engine"
@@ -21,7 +22,7 @@ var (
 // simLoop is a loop as the simulation drives it.
 type simLoop struct{ *engine.SimLoop }
 
-func (s simLoop) Adopt(fd int32, export int) { s.SimLoop.Adopt(fd, uint32(export)) }
+func (s simLoop) Adopt(fd int32, export int) { s.SimLoop.Adopt(fd, uint32(export), proto.Session{}) }
 func (s simLoop) Connections() int           { return s.Live() }
 func (s simLoop) Drain()                     { s.SimLoop.Drain() }
 func (s simLoop) Idle() error                { return s.Home() }

@@ -7,16 +7,17 @@ type CloseReason uint8
 
 // The reasons. CloseReasons is their number, to size a table of counters.
 const (
-	CloseNone          CloseReason = iota
-	CloseAbort                     // the client sent ABORT
-	CloseClientFlags               // unknown client flag
-	CloseOptionMagic               // an option that does not begin with IHAVEOPT
-	CloseOptionLength              // an option with more data than OptionDrainLimit
-	CloseOptionCount               // too many options
-	CloseExportName                // EXPORT_NAME with a name that cannot be one
-	CloseExportUnknown             // EXPORT_NAME of an export that does not exist
-	CloseRefused                   // EXPORT_NAME refused by Admit or Refuse
-	CloseReasons       = iota
+	CloseNone               CloseReason = iota
+	CloseAbort                          // the client sent ABORT
+	CloseClientFlags                    // unknown client flag
+	CloseOptionMagic                    // an option that does not begin with IHAVEOPT
+	CloseOptionLength                   // an option with more data than OptionDrainLimit
+	CloseOptionCount                    // too many options
+	CloseExportName                     // EXPORT_NAME with a name that cannot be one
+	CloseExportUnknown                  // EXPORT_NAME of an export that does not exist
+	CloseRefused                        // EXPORT_NAME refused by Admit or Refuse
+	CloseExportNameExtended             // EXPORT_NAME after extended headers were agreed on
+	CloseReasons            = iota
 )
 
 // String is a short text for logs and counters.
@@ -40,6 +41,8 @@ func (r CloseReason) String() string {
 		return "unknown export"
 	case CloseRefused:
 		return "refused"
+	case CloseExportNameExtended:
+		return "export name with extended headers"
 	}
 	return "unknown"
 }

@@ -52,6 +52,25 @@ func FromSystem(errno int32) Errno {
 	return EIO
 }
 
+// systemName is the name of a Linux errno that storage fails with, or "".
+func systemName(errno int32) string {
+	switch errno {
+	case 5:
+		return "EIO: an input/output error"
+	case linuxENOSPC:
+		return "ENOSPC: no space left"
+	case linuxEDQUOT:
+		return "EDQUOT: the quota is used up"
+	case linuxEFBIG:
+		return "EFBIG: larger than files may be here"
+	case linuxEROFS:
+		return "EROFS: read-only"
+	case linuxEOPNOTSUPP:
+		return "EOPNOTSUPP: not supported"
+	}
+	return ""
+}
+
 // FromSystem maps the errno of this very request: as the function of that name, but a WRITE_ZEROES with FAST_ZERO that
 // the device cannot do learns ENOTSUP, which no other request may be told ("NBD_CMD_FLAG_FAST_ZERO").
 func (r *Request) FromSystem(errno int32) Errno {

@@ -33,23 +33,64 @@ type Export struct {
 	Name           string // UTF-8, no NUL, at most MaxString bytes; "" is the default export
 	Description    string // the same limits
 	PreferredBlock uint32 // bytes, power of two; 0 means DefaultPreferred, or MinBlock if that is more
+	// Contexts are the meta contexts that clients may select, at most MaxContexts. One is known on the wire by its place in this list, plus 1.
+	Contexts []Context
 }
 
-// Mode is what a connection agreed on beside its export. What a capability changes about the transmission phase
-// (structured replies, extended headers, selected contexts) is recorded here by the option that negotiates it, and is
-// carried to the engine by Event.
+// Context is a meta context of an export ("Metadata querying").
+type Context struct {
+	Name string // namespace, colon, leaf
+	Wide bool   // its status needs 64 bits, so that only extended headers can carry it
+}
+
+// MaxContexts bounds the meta contexts of an export, so that a set of them is a word.
+const MaxContexts = 32
+
+// ContextSet is a set of meta contexts of one export: bit i stands for Export.Contexts[i].
+type ContextSet uint32
+
+// Framing is the form of requests and replies on a connection.
+type Framing uint8
+
+// The forms, each a superset of what the one before can say.
+const (
+	Simple     Framing = iota // requests of 28 bytes, replies of 16
+	Structured                // replies to READ, and whatever has data, come in chunks
+	Extended                  // requests and chunks have lengths of 64 bits
+)
+
+// Session is what a connection agreed on about its transmission phase. The zero value is what everybody understands.
+type Session struct {
+	Framing  Framing
+	Contexts ContextSet // selected for the export that the connection is on
+}
+
+// Mode is what a connection agreed on beside its export; Event carries it.
 type Mode struct {
 	FixedNewstyle bool
 	NoZeroes      bool
+	Session
 }
 
 // negotiated are the transmission flags that an export has only on a connection that agreed on something first.
 const negotiated = FlagSendDF | FlagSendResize | FlagBlockStatusPayload
 
-// flags are the transmission flags of the export on a connection in this mode: HAS_FLAGS always, FAST_ZERO only beside
-// WRITE_ZEROES, nothing that was not negotiated ("Transmission flags").
-func (e *Export) flags(Mode) uint16 {
-	flags := (e.Flags | FlagHasFlags) &^ negotiated
+// flags are the transmission flags that a session adds to those of its export.
+func (s Session) flags() uint16 {
+	var flags uint16
+	if s.Framing >= Structured {
+		flags |= FlagSendDF
+	}
+	if s.Framing == Extended && s.Contexts != 0 {
+		flags |= FlagBlockStatusPayload
+	}
+	return flags
+}
+
+// flags are the transmission flags of the export in this session: HAS_FLAGS always, FAST_ZERO only beside WRITE_ZEROES, nothing that was not
+// negotiated ("Transmission flags").
+func (e *Export) flags(s Session) uint16 {
+	flags := (e.Flags|FlagHasFlags)&^negotiated | s.flags()
 	if flags&FlagSendWriteZeroes == 0 {
 		flags &^= FlagSendFastZero
 	}
@@ -88,11 +129,27 @@ func (e *Export) Validate() error {
 	case e.Size%uint64(least) != 0:
 		return e.wrong("size of " + strconv.FormatUint(e.Size, 10) + " bytes is no multiple of the minimum block of " +
 			strconv.Itoa(int(least)) + "; resize the image or choose a smaller block")
+	case len(e.Contexts) > MaxContexts:
+		return e.wrong("has more than 32 meta contexts; remove some")
+	case e.wrongContext() != "":
+		return e.wrong("meta context " + quote(e.wrongContext()) + " is no name with a namespace, or is there twice; choose another")
 	case e.Flags&negotiated != 0:
 		return e.wrong("transmission flags hold one that only a negotiation may set; " +
 			"clear SEND_DF, SEND_RESIZE and BLOCK_STATUS_PAYLOAD")
 	}
 	return nil
+}
+
+// wrongContext is the name of the first meta context that cannot be one, or "".
+func (e *Export) wrongContext() string {
+	seen := make(map[string]bool, len(e.Contexts))
+	for _, c := range e.Contexts {
+		if !ValidString(c.Name) || strings.IndexByte(c.Name, ':') < 1 || seen[c.Name] {
+			return c.Name
+		}
+		seen[c.Name] = true
+	}
+	return ""
 }
 
 func (e *Export) wrong(what string) error {

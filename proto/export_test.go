@@ -68,7 +68,7 @@ func TestNewExports(t *testing.T) {
 func TestTransmissionFlagsAreHonest(t *testing.T) {
 	for flags := range uint32(1 << 16) {
 		e := Export{Facts: Facts{Flags: uint16(flags)}}
-		got := e.flags(Mode{})
+		got := e.flags(Session{})
 		if got&FlagHasFlags == 0 || got&negotiated != 0 {
 			t.Fatalf("%#x became %#x", flags, got)
 		}

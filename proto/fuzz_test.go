@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -128,14 +129,14 @@ func FuzzInfoRoundTrip(f *testing.F) {
 		}
 		want := e
 		want.MinBlock, want.PreferredBlock, want.MaxPayload = e.blockSizes()
-		want.Flags = e.flags(Mode{})
+		want.Flags = e.flags(Session{})
 		if both&(1<<InfoName) == 0 {
 			want.Name = "?"
 		}
 		if both&(1<<InfoDescription) == 0 || description == "" {
 			want.Description = "?"
 		}
-		if got != want || r.Event().Kind != EventTransmit {
+		if !reflect.DeepEqual(got, want) || r.Event().Kind != EventTransmit {
 			t.Errorf("got %+v, want %+v, then %+v", got, want, r.Event())
 		}
 	})
@@ -158,7 +159,7 @@ func FuzzRequest(f *testing.F) {
 			t.Fatalf("wrote %+v, read %+v %v", in, r, ok)
 		}
 		facts := Facts{Size: size, MinBlock: 1 << (shift % 17), MaxPayload: payload, Flags: advertised}
-		e := Check(&r, &facts)
+		e := Check(&r, &facts, Session{})
 		if !e.valid() || e == ENOMEM || e == EIO || e == ESHUTDOWN || e == ENOTSUP {
 			t.Fatalf("%+v: %v", r, e)
 		}

@@ -66,6 +66,9 @@ const (
 	onName
 	onInfoCount
 	onInfoTypes
+	onQueryCount
+	onQueryLength
+	onQuery
 	onRest // data of an option that nobody reads: counted, not kept
 )
 
@@ -89,8 +92,15 @@ type Negotiator struct {
 	left    uint32 // bytes of its data still to come
 	options int    // options so far
 	refusal Refusal
-	export  int    // export of INFO and GO
-	infos   uint16 // information types asked for, as a bit set of the four we know
+	export  int        // export of INFO, GO and the two of meta contexts
+	asked   string     // the name that it was asked for by
+	infos   uint16     // information types asked for, as a bit set of the four we know
+	queries uint32     // queries still to come
+	matched ContextSet // contexts that a query matched
+
+	// What SET_META_CONTEXT selected, and the name of the export it did so for: for another it does not count.
+	selected ContextSet
+	selector string
 
 	out     []byte // answer
 	sent    int    // bytes of it that were sent
@@ -168,6 +178,12 @@ func (n *Negotiator) step() {
 		n.infoCount(binary.BigEndian.Uint16(data))
 	case onInfoTypes:
 		n.infoTypes(data)
+	case onQueryCount:
+		n.queryCount(binary.BigEndian.Uint32(data))
+	case onQueryLength:
+		n.queryLength(binary.BigEndian.Uint32(data))
+	case onQuery:
+		n.query(data)
 	}
 }
 
@@ -233,6 +249,10 @@ func (n *Negotiator) header(b []byte) {
 		n.beginList()
 	case OptInfo, OptGo:
 		n.beginInfo()
+	case OptStructuredReply, OptExtendedHeaders:
+		n.beginFraming()
+	case OptListMetaContext, OptSetMetaContext:
+		n.beginMeta()
 	default:
 		n.refuse(RepErrUnsup, "option not supported")
 	}
@@ -251,6 +271,10 @@ func (n *Negotiator) answer() {
 		n.reply(n.refusal.Reply, clip(n.refusal.Message, MaxString))
 	case n.option == OptList:
 		n.answerList()
+	case n.option == OptStructuredReply || n.option == OptExtendedHeaders:
+		n.answerFraming()
+	case n.option == OptListMetaContext || n.option == OptSetMetaContext:
+		n.answerMeta()
 	default:
 		n.answerInfo()
 	}
@@ -301,6 +325,14 @@ func (n *Negotiator) Event() Event {
 		return Event{}
 	}
 	return n.event
+}
+
+// settle fixes, for a connection about to transmit, which meta contexts count: those that were selected for an export of exactly this name.
+func (n *Negotiator) settle(name string) {
+	n.mode.Contexts = 0
+	if name == n.selector {
+		n.mode.Contexts = n.selected
+	}
 }
 
 // transmit ends the negotiation well.

@@ -7,8 +7,12 @@ import "encoding/binary"
 
 // beginExportName reads the name, which is all of the option's data.
 func (n *Negotiator) beginExportName() {
-	if n.left > MaxString {
+	switch {
+	case n.left > MaxString:
 		n.close(CloseExportName)
+		return
+	case n.mode.Framing == Extended:
+		n.close(CloseExportNameExtended)
 		return
 	}
 	n.collect(onExportName, int(n.left))
@@ -34,8 +38,9 @@ func (n *Negotiator) exportName(b []byte) {
 		return
 	}
 	e := n.catalog.At(i)
+	n.settle(name)
 	n.out = binary.BigEndian.AppendUint64(n.out, e.Size)
-	n.out = binary.BigEndian.AppendUint16(n.out, e.flags(n.mode))
+	n.out = binary.BigEndian.AppendUint16(n.out, e.flags(n.mode.Session))
 	if !n.mode.NoZeroes {
 		n.out = append(n.out, make([]byte, ExportNamePadding)...)
 	}

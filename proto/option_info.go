@@ -1,4 +1,5 @@
-// NBD_OPT_INFO and NBD_OPT_GO: everything about one export, and with GO the way into the transmission phase.
+// NBD_OPT_INFO and NBD_OPT_GO: everything about one export, and with GO the way into the transmission phase. The options of meta contexts begin in the
+// same way, with the name of an export, and share the steps up to it.
 //
 // Invariant: INFO and GO run the same code on the same immutable export, so they cannot disagree. The data is taken
 // apart as it arrives and its lengths are checked against each other before anything is believed; whatever is wrong, all
@@ -29,10 +30,14 @@ func (n *Negotiator) beginInfo() {
 	n.collect(onNameLength, 4)
 }
 
-// nameLength compares in a form that cannot overflow: a name may be no longer than the data without the two lengths.
+// nameLength compares in a form that cannot overflow: a name may be no longer than the data without what comes behind it.
 func (n *Negotiator) nameLength(length uint32) {
+	behind := uint32(2)
+	if n.option == OptListMetaContext || n.option == OptSetMetaContext {
+		behind = 4
+	}
 	switch {
-	case length > n.left-2:
+	case length > n.left-behind:
 		n.refuse(RepErrInvalid, wrongLength)
 	case length > MaxString:
 		n.refuse(RepErrTooBig, longName)
@@ -43,12 +48,16 @@ func (n *Negotiator) nameLength(length uint32) {
 
 // name finds the export. That there is none is kept for the end: a malformed option is said to be that.
 func (n *Negotiator) name(b []byte) {
-	name := string(b)
+	n.asked = string(b)
 	var found bool
-	if !ValidString(name) {
+	if !ValidString(n.asked) {
 		n.refusal = Refusal{RepErrInvalid, wrongName}
-	} else if n.export, found = n.catalog.Lookup(name); !found {
+	} else if n.export, found = n.catalog.Lookup(n.asked); !found {
 		n.refusal = Refusal{RepErrUnknown, noSuchExport}
+	}
+	if n.option == OptListMetaContext || n.option == OptSetMetaContext {
+		n.collect(onQueryCount, 4)
+		return
 	}
 	n.collect(onInfoCount, 2)
 }
@@ -88,9 +97,10 @@ func (n *Negotiator) answerInfo() {
 		return
 	}
 	e := n.catalog.At(n.export)
+	n.settle(n.asked)
 	n.info(InfoExport, 8+2)
 	n.out = binary.BigEndian.AppendUint64(n.out, e.Size)
-	n.out = binary.BigEndian.AppendUint16(n.out, e.flags(n.mode))
+	n.out = binary.BigEndian.AppendUint16(n.out, e.flags(n.mode.Session))
 	if n.infos&(1<<InfoName) != 0 {
 		n.info(InfoName, len(e.Name))
 		n.out = append(n.out, e.Name...)

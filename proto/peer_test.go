@@ -4,6 +4,7 @@ package proto
 
 import (
 	"errors"
+	"reflect"
 	"testing"
 )
 
@@ -41,7 +42,7 @@ func TestPeerLearnsTheWholeExport(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if want := catalogs["two"].At(0); got != want {
+		if want := catalogs["two"].At(0); !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 		if transmit := r.Event().Kind == EventTransmit; transmit != (option == OptGo) {

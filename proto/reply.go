@@ -1,5 +1,5 @@
 // Replies of the transmission phase, written into memory of the caller. Invariant: nothing here allocates or keeps what
-// it was given. Structured chunks will stand beside the simple reply; which of them a connection uses is in its Mode.
+// it was given.
 
 package proto
 
@@ -12,4 +12,115 @@ func PutSimpleReply(b []byte, cookie uint64, e Errno) {
 	binary.BigEndian.PutUint32(b, SimpleReplyMagic)
 	binary.BigEndian.PutUint32(b[4:], uint32(e))
 	binary.BigEndian.PutUint64(b[8:], cookie)
+}
+
+// ChunkHeaderSize is the length in bytes of a chunk's header.
+func (f Framing) ChunkHeaderSize() int {
+	if f == Extended {
+		return ExtReplySize
+	}
+	return ChunkSize
+}
+
+// PutChunk writes the header of one chunk of the reply to r, in the form of the session, and returns its length in bytes ("Structured reply chunk message",
+// "Extended reply chunk message"). So many bytes of payload follow it; done marks the last chunk of the reply. The extended form repeats the offset of the request.
+func (f Framing) PutChunk(b []byte, r *Request, kind uint16, payload uint64, done bool) int {
+	n := f.ChunkHeaderSize()
+	_ = b[n-1]
+	var flags uint16
+	if done {
+		flags = ReplyFlagDone
+	}
+	binary.BigEndian.PutUint16(b[4:], flags)
+	binary.BigEndian.PutUint16(b[6:], kind)
+	binary.BigEndian.PutUint64(b[8:], r.Cookie)
+	if f == Extended {
+		binary.BigEndian.PutUint32(b, ExtReplyMagic)
+		binary.BigEndian.PutUint64(b[16:], r.Offset)
+		binary.BigEndian.PutUint64(b[24:], payload)
+		return n
+	}
+	binary.BigEndian.PutUint32(b, ChunkMagic)
+	binary.BigEndian.PutUint32(b[16:], uint32(payload))
+	return n
+}
+
+// Longest header of each kind of chunk together with the fixed part of its payload, in bytes, whatever the framing.
+const (
+	MaxDataHead = ExtReplySize + 8
+	MaxHole     = ExtReplySize + 8 + 4
+	MaxError    = ExtReplySize + 4 + 2 + MaxComplaint
+)
+
+// PutData writes the header and the offset of a chunk with n bytes of data from off, which follow.
+func (f Framing) PutData(b []byte, r *Request, off, n uint64, done bool) int {
+	at := f.PutChunk(b, r, ChunkOffsetData, 8+n, done)
+	binary.BigEndian.PutUint64(b[at:], off)
+	return at + 8
+}
+
+// PutHole writes a whole chunk that stands for n zeroes from off; n is less than 4 GiB.
+func (f Framing) PutHole(b []byte, r *Request, off, n uint64, done bool) int {
+	at := f.PutChunk(b, r, ChunkOffsetHole, 8+4, done)
+	binary.BigEndian.PutUint64(b[at:], off)
+	binary.BigEndian.PutUint32(b[at+8:], uint32(n))
+	return at + 8 + 4
+}
+
+// PutNone writes a chunk that says nothing but that the request has succeeded.
+func (f Framing) PutNone(b []byte, r *Request) int {
+	return f.PutChunk(b, r, ChunkNone, 0, true)
+}
+
+// PutError writes a whole error chunk, the last of its reply, with a text of at most MaxComplaint bytes.
+func (f Framing) PutError(b []byte, r *Request, e Errno, text []byte) int {
+	at := f.PutChunk(b, r, ChunkError, uint64(4+2+len(text)), true)
+	binary.BigEndian.PutUint32(b[at:], uint32(e))
+	binary.BigEndian.PutUint16(b[at+4:], uint16(len(text)))
+	return at + 6 + copy(b[at+6:], text)
+}
+
+// The payload of a chunk of block status is a head and extents.
+
+// StatusKind is the type of a chunk of block status in this framing.
+func (f Framing) StatusKind() uint16 {
+	if f == Extended {
+		return ChunkBlockStatusExt
+	}
+	return ChunkBlockStatus
+}
+
+// StatusHeadSize and ExtentSize are the lengths in bytes of the head and of one extent.
+func (f Framing) StatusHeadSize() int {
+	if f == Extended {
+		return 4 + 4
+	}
+	return 4
+}
+
+// ExtentSize is the length in bytes of one extent.
+func (f Framing) ExtentSize() int {
+	if f == Extended {
+		return 8 + 8
+	}
+	return 4 + 4
+}
+
+// PutStatusHead writes the head: the context, and with extended headers the number of extents.
+func (f Framing) PutStatusHead(b []byte, context, extents uint32) {
+	binary.BigEndian.PutUint32(b, context)
+	if f == Extended {
+		binary.BigEndian.PutUint32(b[4:], extents)
+	}
+}
+
+// PutExtent writes one extent. Without extended headers length and status must have 32 bits at most.
+func (f Framing) PutExtent(b []byte, length, status uint64) {
+	if f == Extended {
+		binary.BigEndian.PutUint64(b, length)
+		binary.BigEndian.PutUint64(b[8:], status)
+		return
+	}
+	binary.BigEndian.PutUint32(b, uint32(length))
+	binary.BigEndian.PutUint32(b[4:], uint32(status))
 }

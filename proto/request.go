@@ -1,4 +1,4 @@
-// Requests of the transmission phase: taking the 28 bytes apart, and every rule about what may be asked, in one place.
+// Requests of the transmission phase: taking the 28 or 32 bytes apart, and every rule about what may be asked, in one place.
 // Invariant: a request that passed Check lies inside the export, is aligned, fits, and is one the export does; nobody
 // after it checks again. Nothing here allocates.
 
@@ -18,6 +18,16 @@ type Request struct {
 	Length  uint64 // bytes; 64 bits because extended headers have as many
 	Command uint16 // Cmd...
 	Flags   uint16 // CmdFlag...
+	// Extended says that it came with extended headers: a payload then follows if, and only if, PAYLOAD_LEN is set.
+	Extended bool
+}
+
+// HeaderSize is the length of a request's header in bytes.
+func (f Framing) HeaderSize() uint32 {
+	if f == Extended {
+		return ExtRequestSize
+	}
+	return RequestSize
 }
 
 // ParseRequest takes apart the first RequestSize bytes of b ("Request message"). b must be that long. False means a
@@ -33,13 +43,71 @@ func ParseRequest(b []byte) (Request, bool) {
 	}, binary.BigEndian.Uint32(b) == RequestMagic
 }
 
-// Payload is how many bytes follow the header on the stream. Only WRITE has any: the length of a command that is not
-// known means nothing, and waiting for that many bytes would hang the connection.
+// ParseRequest takes apart the first HeaderSize bytes of b.
+func (f Framing) ParseRequest(b []byte) (Request, bool) {
+	if f == Extended {
+		return ParseExtRequest(b)
+	}
+	return ParseRequest(b)
+}
+
+// ParseExtRequest takes apart the first ExtRequestSize bytes of b ("Extended request message").
+func ParseExtRequest(b []byte) (Request, bool) {
+	_ = b[ExtRequestSize-1]
+	return Request{
+		Flags:    binary.BigEndian.Uint16(b[4:]),
+		Command:  binary.BigEndian.Uint16(b[6:]),
+		Cookie:   binary.BigEndian.Uint64(b[8:]),
+		Offset:   binary.BigEndian.Uint64(b[16:]),
+		Length:   binary.BigEndian.Uint64(b[24:]),
+		Extended: true,
+	}, binary.BigEndian.Uint32(b) == ExtRequestMagic
+}
+
+// Payload is how many bytes follow the header on the stream. In the compact form only WRITE has any: the length of a command that is not
+// known means nothing, and waiting for that many bytes would hang the connection. In the extended form a flag says so, whatever the command.
 func (r *Request) Payload() uint64 {
+	if r.Extended {
+		if r.Flags&CmdFlagPayloadLen != 0 {
+			return r.Length
+		}
+		return 0
+	}
 	if r.Command == CmdWrite {
 		return r.Length
 	}
 	return 0
+}
+
+// Filtered says that this is a BLOCK_STATUS with a payload: what it asks about is in there (ParseFilter), and Length is the payload's.
+func (r *Request) Filtered() bool {
+	return r.Command == CmdBlockStatus && r.Extended && r.Flags&CmdFlagPayloadLen != 0
+}
+
+// Undrainable says whether the payload of a refused request is too long to be read and thrown away, so that the connection must end. With extended headers
+// the spec wants that beyond the maximum payload already.
+func (r *Request) Undrainable(f *Facts) bool {
+	if r.Extended {
+		return r.Payload() > f.payloadLimit()
+	}
+	return r.Payload() > DrainLimit
+}
+
+// FilterSize is how long the payload of a BLOCK_STATUS is that names n contexts, in bytes: the length asked about, and the contexts.
+func FilterSize(n int) uint64 { return 8 + 4*uint64(n) }
+
+// ParseFilter takes apart the payload of a BLOCK_STATUS ("NBD_CMD_BLOCK_STATUS", extended headers): how many bytes it asks about, and which of the selected
+// contexts, by number. A context that was not selected, or one named twice, is EINVAL. b has been checked by Check to have a possible length.
+func ParseFilter(b []byte, selected ContextSet) (length uint64, filter ContextSet, e Errno) {
+	length = binary.BigEndian.Uint64(b)
+	for b = b[8:]; len(b) > 0; b = b[4:] {
+		i := binary.BigEndian.Uint32(b) - 1
+		if i >= MaxContexts || selected&(1<<i) == 0 || filter&(1<<i) != 0 {
+			return 0, 0, EINVAL
+		}
+		filter |= 1 << i
+	}
+	return length, filter, Success
 }
 
 // rule is what the spec says about one command.
@@ -49,12 +117,11 @@ type rule struct {
 	extra   uint16 // one more of them, if the export advertises unlock
 	unlock  uint16
 	changes bool  // changes data, so that a read-only export refuses it
-	payload Errno // what a length beyond the maximum payload is called; Success where no data goes over the wire
+	payload Errno // what a length beyond the maximum payload is called; Success where the length is none of a payload
 	beyond  Errno // what a range beyond the end is called
 }
 
-// rules is the table of "Request types" and "Error values", by command. BLOCK_STATUS is not in it: it is EINVAL unless
-// a context was negotiated, and none can be.
+// rules is the table of "Request types" and "Error values", by command.
 var rules = [...]rule{
 	CmdRead:        {extra: CmdFlagDF, unlock: FlagSendDF, payload: EOVERFLOW, beyond: EINVAL},
 	CmdWrite:       {changes: true, payload: EINVAL, beyond: ENOSPC},
@@ -63,57 +130,108 @@ var rules = [...]rule{
 	CmdTrim:        {needs: FlagSendTrim, changes: true, beyond: EINVAL},
 	CmdCache:       {needs: FlagSendCache, beyond: EINVAL},
 	CmdWriteZeroes: {needs: FlagSendWriteZeroes, flags: CmdFlagNoHole, extra: CmdFlagFastZero, unlock: FlagSendFastZero, changes: true, beyond: ENOSPC},
+	CmdBlockStatus: {flags: CmdFlagReqOne, beyond: EINVAL},
 }
 
-// Check says whether the request may be done on an export with these facts, and if not, what to answer. Rules in order:
-// flags, read-only, known and advertised, range, alignment, size. DISC passes always, as it has no answer.
+// Cause is why a request was refused, for the text that goes with the error.
+type Cause uint8
+
+// The causes, in the order in which Check looks for them.
+const (
+	CauseNone Cause = iota
+	CauseUnknown
+	CauseFlags
+	CausePayload
+	CauseReadOnly
+	CauseAbsent
+	CauseContext
+	CauseFlushRange
+	CauseEmpty
+	CauseBeyond
+	CauseAlignment
+	CauseSize
+)
+
+// Check says whether the request may be done on an export with these facts in this session, and if not, what to answer. DISC passes always, as it has no
+// answer. Of a BLOCK_STATUS with a payload the range is not known yet: CheckRange follows when the payload is there.
 //
-// Read-only stands before advertised so that a TRIM of a read-only export, which had better not advertise it, is told
-// the reason (EPERM) and not only the fact (EINVAL).
-func Check(r *Request, f *Facts) Errno {
+// Rules in order: known, flags, payload, read-only, advertised, range, alignment, size. Read-only stands before advertised so that a TRIM of a read-only export, which
+// had better not advertise it, is told the reason (EPERM) and not only the fact (EINVAL).
+func Check(r *Request, f *Facts, s Session) Errno {
+	e, _ := Judge(r, f, s)
+	return e
+}
+
+// Judge is Check with the cause.
+func Judge(r *Request, f *Facts, s Session) (Errno, Cause) {
 	if r.Command == CmdDisc {
-		return Success
+		return Success, CauseNone
 	}
 	if int(r.Command) >= len(rules) {
-		return EINVAL
+		return EINVAL, CauseUnknown
 	}
 	c := &rules[r.Command]
-	if r.Flags&^c.permitted(f.Flags) != 0 {
-		return EINVAL
+	flags := f.Flags | s.flags()
+	if r.Flags&^c.permitted(flags, r.Extended) != 0 {
+		return EINVAL, CauseFlags
+	}
+	if r.Extended && !r.payloadFits(flags) {
+		return EINVAL, CausePayload
 	}
 	if c.changes && f.Flags&FlagReadOnly != 0 {
-		return EPERM
+		return EPERM, CauseReadOnly
 	}
 	if f.Flags&c.needs != c.needs {
-		return EINVAL
+		return EINVAL, CauseAbsent
 	}
-	if r.Command == CmdFlush {
-		if r.Offset|r.Length != 0 { // "MUST be zero"; kept free for a FLUSH of a range
-			return EINVAL
+	switch {
+	case r.Command == CmdBlockStatus && s.Contexts == 0:
+		return EINVAL, CauseContext
+	case r.Filtered():
+		if n := r.Length - FilterSize(0); r.Length < FilterSize(0) || n%4 != 0 || n > 4*MaxContexts {
+			return EINVAL, CausePayload
 		}
-		return Success
+		return Success, CauseNone
+	case r.Command == CmdFlush && r.Offset|r.Length != 0: // "MUST be zero"; kept free for a FLUSH of a range
+		return EINVAL, CauseFlushRange
 	}
-	if r.Offset > f.Size || r.Length > f.Size-r.Offset {
-		return c.beyond
+	return CheckRange(r, f)
+}
+
+// CheckRange is the part of Check about offset and length.
+func CheckRange(r *Request, f *Facts) (Errno, Cause) {
+	c := &rules[r.Command]
+	switch {
+	case r.Offset > f.Size || r.Length > f.Size-r.Offset:
+		return c.beyond, CauseBeyond
+	case f.MinBlock > 1 && (r.Offset|r.Length)&uint64(f.MinBlock-1) != 0:
+		return EINVAL, CauseAlignment
+	case c.payload != Success && r.Length > f.payloadLimit():
+		return c.payload, CauseSize
+	case r.Command == CmdBlockStatus && r.Length == 0: // nothing could be answered: a chunk has one extent at least, and none is empty
+		return EINVAL, CauseEmpty
 	}
-	if f.MinBlock > 1 && (r.Offset|r.Length)&uint64(f.MinBlock-1) != 0 {
-		return EINVAL
-	}
-	if r.Length > f.payloadLimit() {
-		return c.payload
-	}
-	return Success
+	return Success, CauseNone
+}
+
+// payloadFits says whether a request with extended headers has a payload if, and only if, it may: WRITE must have one, BLOCK_STATUS may.
+func (r *Request) payloadFits(flags uint16) bool {
+	has := r.Flags&CmdFlagPayloadLen != 0
+	return has == (r.Command == CmdWrite) || has && r.Command == CmdBlockStatus && flags&FlagBlockStatusPayload != 0
 }
 
 // permitted is the set of command flags the command may carry on an export with these transmission flags. FUA is for
 // every command once it is advertised ("NBD_CMD_FLAG_FUA"), even where it means nothing.
-func (c *rule) permitted(export uint16) uint16 {
+func (c *rule) permitted(export uint16, extended bool) uint16 {
 	flags := c.flags
 	if export&FlagSendFUA != 0 {
 		flags |= CmdFlagFUA
 	}
 	if export&c.unlock != 0 {
 		flags |= c.extra
+	}
+	if extended {
+		flags |= CmdFlagPayloadLen // payloadFits judges it
 	}
 	return flags
 }

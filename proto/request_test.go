@@ -63,7 +63,7 @@ func TestCheckFollowsErrorTable(t *testing.T) {
 		for i, command := range commands {
 			r := row.request
 			r.Command = command
-			if got := Check(&r, &row.facts); got != row.want[i] {
+			if got := Check(&r, &row.facts, Session{}); got != row.want[i] {
 				t.Errorf("%s: command %d: %v, want %v", row.situation, command, got, row.want[i])
 			}
 		}
@@ -100,7 +100,7 @@ func TestCheckCommandFlags(t *testing.T) {
 			if command != CmdFlush {
 				r.Length = 512
 			}
-			if got := Check(&r, &row.facts); got != row.want[i] {
+			if got := Check(&r, &row.facts, Session{}); got != row.want[i] {
 				t.Errorf("%s: command %d: %v, want %v", row.name, command, got, row.want[i])
 			}
 		}
@@ -120,13 +120,13 @@ func TestCheckOffsetPlusLengthNeverWraps(t *testing.T) {
 			{Offset: 1<<30 - 1, Length: 2},
 		} {
 			r.Command = command
-			if got := Check(&r, &disk); got != want {
+			if got := Check(&r, &disk, Session{}); got != want {
 				t.Errorf("command %d offset %#x length %#x: %v, want %v", command, r.Offset, r.Length, got, want)
 			}
 		}
 	}
 	largest := Facts{Size: 1<<63 - 1, Flags: full}
-	if got := Check(&Request{Command: CmdTrim, Length: 1<<63 - 1}, &largest); got != Success {
+	if got := Check(&Request{Command: CmdTrim, Length: 1<<63 - 1}, &largest, Session{}); got != Success {
 		t.Errorf("TRIM of the largest export: %v", got)
 	}
 }
@@ -134,7 +134,7 @@ func TestCheckOffsetPlusLengthNeverWraps(t *testing.T) {
 func TestCheckUnknownCommands(t *testing.T) {
 	for _, command := range []uint16{8, 9, 0x7fff, 0xffff} {
 		r := Request{Command: command, Length: 1 << 20}
-		if got := Check(&r, &disk); got != EINVAL {
+		if got := Check(&r, &disk, Session{}); got != EINVAL {
 			t.Errorf("command %d: %v", command, got)
 		}
 		if r.Payload() != 0 {
@@ -158,14 +158,14 @@ func TestCheckFlush(t *testing.T) {
 		{Request{Length: 512}, disk, EINVAL},
 	} {
 		row.request.Command = CmdFlush
-		if got := Check(&row.request, &row.facts); got != row.want {
+		if got := Check(&row.request, &row.facts, Session{}); got != row.want {
 			t.Errorf("%+v: %v, want %v", row.request, got, row.want)
 		}
 	}
 }
 
 func TestCheckDiscIsObeyed(t *testing.T) {
-	if got := Check(&Request{Command: CmdDisc, Flags: 0xffff, Offset: 1, Length: 1}, &Facts{}); got != Success {
+	if got := Check(&Request{Command: CmdDisc, Flags: 0xffff, Offset: 1, Length: 1}, &Facts{}, Session{}); got != Success {
 		t.Error(got)
 	}
 }
@@ -173,18 +173,18 @@ func TestCheckDiscIsObeyed(t *testing.T) {
 func TestCheckWithoutBlockSizes(t *testing.T) {
 	f := Facts{Size: 1<<30 + 3, Flags: full}
 	for command := range ranged {
-		if got := Check(&Request{Command: command, Offset: 1<<30 + 2, Length: 1}, &f); got != Success {
+		if got := Check(&Request{Command: command, Offset: 1<<30 + 2, Length: 1}, &f, Session{}); got != Success {
 			t.Errorf("last odd byte, command %d: %v", command, got)
 		}
 	}
-	if got := Check(&Request{Command: CmdRead, Length: DefaultMaxPayload}, &f); got != Success {
+	if got := Check(&Request{Command: CmdRead, Length: DefaultMaxPayload}, &f, Session{}); got != Success {
 		t.Error(got)
 	}
-	if got := Check(&Request{Command: CmdRead, Length: DefaultMaxPayload + 1}, &f); got != EOVERFLOW {
+	if got := Check(&Request{Command: CmdRead, Length: DefaultMaxPayload + 1}, &f, Session{}); got != EOVERFLOW {
 		t.Error(got)
 	}
 	f.MaxPayload = math.MaxUint32 // no limit
-	if got := Check(&Request{Command: CmdRead, Length: 1 << 30}, &f); got != Success {
+	if got := Check(&Request{Command: CmdRead, Length: 1 << 30}, &f, Session{}); got != Success {
 		t.Error(got)
 	}
 }
@@ -235,7 +235,7 @@ func TestHotFunctionsDoNotAllocate(t *testing.T) {
 	sum := uint64(0)
 	if n := testing.AllocsPerRun(1000, func() {
 		r, _ := ParseRequest(in[:])
-		e := Check(&r, &disk)
+		e := Check(&r, &disk, Session{})
 		PutSimpleReply(out[:], r.Cookie, e)
 		sum += r.Payload()
 	}); n != 0 {
@@ -249,6 +249,6 @@ func BenchmarkRequest(b *testing.B) {
 	PutRequest(in[:], &Request{Cookie: 7, Offset: 4096, Length: 4096, Command: CmdRead})
 	for b.Loop() {
 		r, _ := ParseRequest(in[:])
-		PutSimpleReply(out[:], r.Cookie, Check(&r, &disk))
+		PutSimpleReply(out[:], r.Cookie, Check(&r, &disk, Session{}))
 	}
 }

@@ -46,7 +46,7 @@ func TestOurEngine(t *testing.T) {
 			}
 			defer b.Close()
 			c := engine.Config{Loops: 1, Memory: 128 << 20, MaxConnections: 64}
-			e, err := engine.Start(c, []engine.Export{{Facts: b.Export.Facts, Device: &b.Device}})
+			e, err := engine.Start(c, []engine.Export{b.Engine()})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -6,6 +6,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -13,11 +14,12 @@ import (
 	"ringnbd/engine/backing"
 )
 
-// parseExport reads NAME=PATH[,ro][,description=TEXT]. NAME ends at the first "="; a comma that belongs to a value is written twice.
+// parseExport reads NAME=PATH[,ro][,description=TEXT]. NAME ends at the first "=" that is not written twice, and may hold anything else as it is;
+// behind it, a comma that belongs to a value is written twice.
 func parseExport(text string) (backing.Spec, error) {
-	name, rest, ok := strings.Cut(text, "=")
+	name, rest, ok := cutName(text)
 	if !ok {
-		return backing.Spec{}, fmt.Errorf("%q has no =; write NAME=PATH[,ro][,description=TEXT]", text)
+		return backing.Spec{}, fmt.Errorf("%q has no =; write NAME=PATH[,ro][,description=TEXT], and == for a = in NAME", text)
 	}
 	fields := splitCommas(rest)
 	s := backing.Spec{Name: name, Path: fields[0]}
@@ -36,6 +38,22 @@ func parseExport(text string) (backing.Spec, error) {
 		}
 	}
 	return s, nil
+}
+
+// cutName splits at the first single "=" and turns double ones before it into one. A value behind it that begins with "=" cannot be said; a path is
+// written ./= then.
+func cutName(text string) (name, rest string, ok bool) {
+	var b strings.Builder
+	for i := 0; i < len(text); i++ {
+		if text[i] == '=' {
+			if i+1 == len(text) || text[i+1] != '=' {
+				return b.String(), text[i+1:], true
+			}
+			i++
+		}
+		b.WriteByte(text[i])
+	}
+	return text, "", false
 }
 
 // splitCommas splits at single commas and turns double ones into one, as qemu does.
@@ -67,6 +85,25 @@ func splitPort(args []string) (port string, paths []string, err error) {
 		return "", nil, fmt.Errorf("port %s: must be from 1 to 65535 (a file of that name is written ./%s)", args[0], args[0])
 	}
 	return strconv.Itoa(n), args[1:], nil
+}
+
+// arguments reads the words that are left when the flags are taken out, and sees whether it all goes together.
+func (o *options) arguments(args []string) ([]backing.Spec, error) {
+	port, paths, err := splitPort(args)
+	if err != nil {
+		return nil, err
+	}
+	if port != "" {
+		o.listen = append([]string{net.JoinHostPort("localhost", port)}, o.listen...)
+	}
+	specs, err := o.specs(paths)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.findOldstyle(specs); err != nil {
+		return nil, err
+	}
+	return specs, o.check()
 }
 
 // specs makes the list of exports: the paths first, then those of --export. One path is the default export ""; several are named after their files.

@@ -29,6 +29,14 @@ func TestParseExport(t *testing.T) {
 		"a=disk.img,description":                 {},
 		"a=disk.img,create=1G":                   {},
 		"a=disk.img,ro,description=x,,,,y,,,zzz": {},
+		"a==b=disk.img":                          {Name: "a=b", Path: "disk.img"},
+		"=====disk.img":                          {Name: "==", Path: "disk.img"},
+		"a===disk.img":                           {Name: "a=", Path: "disk.img"},
+		"a=./=disk.img":                          {Name: "a", Path: "./=disk.img"},
+		"a==disk.img":                            {},
+		"==":                                     {},
+		"a,b,,c/ d=disk.img":                     {Name: "a,b,,c/ d", Path: "disk.img"},
+		"ディスク، 👩‍💾 é=disk.img,description=१=२": {Name: "ディスク، 👩‍💾 é", Path: "disk.img", Description: "१=२"},
 	} {
 		got, err := parseExport(text)
 		if want.Path == "" {

@@ -32,6 +32,7 @@ type options struct {
 	exports     []backing.Spec // of --export, in order
 	create      uint64         // bytes, 0: never
 	listen      []string
+	oldstyle    []oldstyle
 	readOnly    bool
 	loops       int
 	memory      uint64 // bytes, 0: the default for so many loops
@@ -47,9 +48,10 @@ type options struct {
 
 func (o *options) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
-	flags.Var((*exportFlag)(&o.exports), "export", "serve PATH under NAME; repeatable (a comma inside a value is written twice)")
+	flags.Var((*exportFlag)(&o.exports), "export", "serve PATH under NAME; repeatable (a = inside NAME is written twice, and a comma inside PATH or TEXT)")
 	flags.Var((*sizeFlag)(&o.create), "create", "make images that are missing, sparse, of `SIZE`")
 	flags.StringArrayVarP(&o.listen, "listen", "l", nil, "accept connections at `ADDRESS`, HOST:PORT or unix:PATH; repeatable (default "+gate.DefaultListen+")")
+	flags.Var((*oldstyleFlag)(&o.oldstyle), "oldstyle", "at HOST:PORT, or unix:PATH, serve EXPORT alone to clients that cannot negotiate, older than 2011: no TLS, and whoever can connect is in; repeatable (default: none)")
 	flags.BoolVarP(&o.readOnly, "read-only", "r", false, "serve everything read-only")
 	flags.IntVar(&o.loops, "loops", runtime.GOMAXPROCS(0), "number `N` of event loops, each with its own ring and thread")
 	flags.Var((*sizeFlag)(&o.memory), "memory", "`SIZE` of the buffer memory of all loops, a hard bound (default 128MiB for each loop)")

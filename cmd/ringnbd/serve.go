@@ -35,26 +35,17 @@ func newServe() *cobra.Command {
 		Example: serveExamples,
 		Version: versionText(),
 		RunE: func(c *cobra.Command, args []string) error {
-			port, paths, err := splitPort(args)
+			specs, err := o.arguments(args)
 			if err != nil {
-				return err
-			}
-			if port != "" {
-				o.listen = append([]string{net.JoinHostPort("localhost", port)}, o.listen...)
-			}
-			specs, err := o.specs(paths)
-			if err != nil {
-				return err
-			}
-			if err := o.check(); err != nil {
-				return err
+				return visibleError{err}
 			}
 			if err := serve(&o, specs, c.OutOrStdout(), c.ErrOrStderr()); err != nil {
-				return failure{err}
+				return failure{visibleError{err}}
 			}
 			return nil
 		},
 	}
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return visibleError{err} })
 	o.register(c.Flags())
 	complete(c)
 	return c
@@ -65,18 +56,27 @@ type server struct {
 	options   *options
 	log       *slog.Logger
 	backings  []*backing.Backing
-	listeners []net.Listener
-	uris      []string // one for each listener, of its default export
+	doors     []door
 	engine    *engine.Engine
 	gate      *gate.Gate
 	debug     *debugServer
 	accepting chan error // what ends one of the accept loops
 }
 
+// door is a way in: an address that is listened on.
+type door struct {
+	net.Listener
+	uri    string // of its default export, or of the one that it leads to
+	export int    // index of the only export of an oldstyle door, else allExports
+}
+
+// allExports is what a door leads to whose clients say which one they want.
+const allExports = -1
+
 func serve(o *options, specs []backing.Spec, stdout, stderr io.Writer) error {
 	signals := catchSignals()
 	tune(o.loops)
-	s := &server{options: o, log: newLog(o, stderr), accepting: make(chan error, len(o.listen)+1)}
+	s := &server{options: o, log: newLog(o, stderr), accepting: make(chan error, len(o.listen)+1+len(o.oldstyle))}
 	if err := s.up(specs); err != nil {
 		s.abandon()
 		return err
@@ -132,7 +132,7 @@ func (s *server) up(specs []backing.Spec) error {
 	exports := make([]engine.Export, len(s.backings))
 	shown := make([]proto.Export, len(s.backings))
 	for i, b := range s.backings {
-		exports[i] = engine.Export{Facts: b.Export.Facts, Device: &b.Device}
+		exports[i] = b.Engine()
 		shown[i] = b.Export
 	}
 	catalog, err := proto.NewExports(shown, -1) // the default export is the one named "", if there is one
@@ -150,8 +150,12 @@ func (s *server) up(specs []backing.Spec) error {
 		HandshakeTimeout: o.handshake,
 		Log:              s.log,
 	})
-	for _, l := range s.listeners {
-		go func() { s.accepting <- s.gate.Serve(l) }()
+	for _, d := range s.doors {
+		if d.export == allExports {
+			go func() { s.accepting <- s.gate.Serve(d) }()
+		} else {
+			go func() { s.accepting <- s.gate.ServeOldstyle(d, d.export) }()
+		}
 	}
 	s.debug.serve(s.engine, s.log)
 	return nil
@@ -163,23 +167,34 @@ func (s *server) listen() error {
 		addresses = []string{gate.DefaultListen}
 	}
 	for _, address := range addresses {
-		l, uri, err := gate.Listen(address)
-		if err != nil {
+		if err := s.open(address, allExports); err != nil {
 			return err
 		}
-		s.listeners = append(s.listeners, l)
-		s.uris = append(s.uris, uri)
+	}
+	for _, old := range s.options.oldstyle {
+		if err := s.open(old.address, old.index); err != nil {
+			return err
+		}
 	}
 	var err error
 	s.debug, err = listenDebug(string(s.options.debug))
 	return err
 }
 
+// open listens on an address.
+func (s *server) open(address string, export int) error {
+	l, uri, err := gate.Listen(address)
+	if err == nil {
+		s.doors = append(s.doors, door{l, uri, export})
+	}
+	return err
+}
+
 // abandon undoes a start that failed. Images that it made are removed.
 func (s *server) abandon() {
 	s.debug.close()
-	for _, l := range s.listeners {
-		_ = l.Close()
+	for _, d := range s.doors {
+		_ = d.Close()
 	}
 	if s.engine != nil {
 		_ = s.engine.Close()
@@ -197,6 +212,12 @@ func (s *server) report() {
 	if s.debug != nil {
 		s.log.Info("debug endpoint", "address", s.debug.address)
 	}
+	for _, d := range s.doors {
+		if d.export != allExports {
+			s.log.Info("clients of the oldstyle handshake come in here: whoever can connect, without TLS", "address", d.uri,
+				"export", s.backings[d.export].Export.Name)
+		}
+	}
 	for _, b := range s.backings {
 		for _, note := range b.Notes {
 			s.log.Warn(note)
@@ -206,12 +227,17 @@ func (s *server) report() {
 	}
 }
 
-// exportURIs are the URIs under which clients find each export at each address.
+// exportURIs are the URIs under which clients find each export at each address. Those of oldstyle doors name no export, for there is no name to say;
+// libnbd and qemu find out by themselves how such a server speaks.
 func (s *server) exportURIs() []string {
 	var list []string
-	for _, uri := range s.uris {
+	for _, d := range s.doors {
+		if d.export != allExports {
+			list = append(list, d.uri)
+			continue
+		}
 		for _, b := range s.backings {
-			list = append(list, exportURI(uri, b.Export.Name))
+			list = append(list, exportURI(d.uri, b.Export.Name))
 		}
 	}
 	return list
@@ -240,7 +266,7 @@ func newLog(o *options, w io.Writer) *slog.Logger {
 		level.Level = slog.LevelDebug
 	}
 	if o.logFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, level))
+		return slog.New(slog.NewJSONHandler(visibleJSON{w}, level))
 	}
 	return slog.New(slog.NewTextHandler(w, level))
 }

@@ -32,8 +32,8 @@ func (s *server) down(signals <-chan os.Signal) error {
 	began := time.Now()
 	s.gate.Close()
 	defer s.debug.vanish()
-	for _, l := range s.listeners {
-		_ = l.Close() // the gate has most likely closed it already
+	for _, d := range s.doors {
+		_ = d.Close() // the gate has most likely closed it already
 	}
 	done := make(chan error, 1)
 	go func() { done <- s.drain() }()

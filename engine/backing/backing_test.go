@@ -109,9 +109,12 @@ func TestBadPathsAreExplained(t *testing.T) {
 		{"carries its size in its name", Spec{Path: "null:1M", Create: 1 << 20}},
 		{"has an empty path", Spec{Name: "x"}},
 		{"NUL", Spec{Path: "a\x00b"}},
-		{"must be UTF-8", Spec{Path: file, Name: "\xff"}},
-		{"must be UTF-8", Spec{Path: file, Name: strings.Repeat("n", 4097)}},
-		{"must be UTF-8", Spec{Path: file, Description: "a\x00b"}},
+		{`name "\xff" must be UTF-8: its byte 1, 0xff, is not`, Spec{Path: file, Name: "\xff"}},
+		{`name "é\xe9\u202e" must be UTF-8: its byte 3, 0xe9, is not`, Spec{Path: file, Name: "é\xe9\u202e"}},
+		{"name has 4097 bytes, and the protocol has room for 4096; choose another", Spec{Path: file, Name: strings.Repeat("n", 4097)}},
+		{"name has 4098 bytes", Spec{Path: file, Name: strings.Repeat("é", 2049)}},
+		{`description "a\x00b" must not hold a NUL`, Spec{Path: file, Description: "a\x00b"}},
+		{`description "\xed\xa0\x80" must be UTF-8: its byte 1, 0xed`, Spec{Path: file, Description: "\xed\xa0\x80"}}, // half a surrogate pair
 	} {
 		refused(t, c.words, c.spec)
 	}
@@ -318,17 +321,19 @@ func TestDirectModes(t *testing.T) {
 func TestFlagsAreHonest(t *testing.T) {
 	const always = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA | proto.FlagCanMultiConn
 	const zeroes = proto.FlagSendWriteZeroes
+	const cache = proto.FlagSendCache
 	for name, c := range map[string]struct {
 		device     *engine.Device
 		rotational bool
 		want       uint16
 	}{
-		"read-only":            {&engine.Device{ReadOnly: true, Punch: true, FastZero: true, Discard: true}, false, always | proto.FlagReadOnly},
+		"read-only":            {&engine.Device{ReadOnly: true, Punch: true, FastZero: true, Discard: true}, false, always | cache | proto.FlagReadOnly},
 		"read-only null":       {&engine.Device{Kind: engine.Null, ReadOnly: true}, false, always | proto.FlagReadOnly},
-		"plain file":           {&engine.Device{}, false, always | zeroes},
-		"file with holes":      {&engine.Device{Punch: true, FastZero: true}, false, always | zeroes | proto.FlagSendTrim | proto.FlagSendFastZero},
-		"disk":                 {&engine.Device{Kind: engine.Block, ZeroRange: true}, true, always | zeroes | proto.FlagRotational},
-		"disk with discard":    {&engine.Device{Kind: engine.Block, Discard: true}, false, always | zeroes | proto.FlagSendTrim},
+		"plain file":           {&engine.Device{}, false, always | cache | zeroes},
+		"file with O_DIRECT":   {&engine.Device{Direct: true}, false, always | zeroes},
+		"file with holes":      {&engine.Device{Punch: true, FastZero: true}, false, always | cache | zeroes | proto.FlagSendTrim | proto.FlagSendFastZero},
+		"disk":                 {&engine.Device{Kind: engine.Block, ZeroRange: true}, true, always | cache | zeroes | proto.FlagRotational},
+		"disk with discard":    {&engine.Device{Kind: engine.Block, Discard: true}, false, always | cache | zeroes | proto.FlagSendTrim},
 		"memory and null trim": {&engine.Device{Kind: engine.Memory, FastZero: true}, false, always | zeroes | proto.FlagSendTrim | proto.FlagSendFastZero},
 	} {
 		if got := transmissionFlags(c.device, c.rotational); got != c.want {

@@ -49,13 +49,11 @@ func (b *Backing) measureBlock(st *unix.Statx_t) error {
 		d.ZeroRange = true
 		d.FastZero = d.Punch
 	}
-	b.facts.preferred = max(preferredLeast, d.Block)
-	for _, attribute := range []string{"physical_block_size", "optimal_io_size"} {
-		if n := queue.number(attribute); n <= optimalMost && bits.OnesCount64(n) == 1 {
-			b.facts.preferred = max(b.facts.preferred, uint32(n))
-		}
-	}
-	b.facts.rotational = rotational(queue)
+	// minimum_io_size is what NBD means by a preferred block: the least that a RAID or a disk writes without reading first. The optimal size counts as
+	// well: where it is a stripe, parity makes anything less cost more.
+	b.facts.preferred = max(preferredLeast, d.Block, queue.block("logical_block_size"), queue.block("physical_block_size"),
+		queue.block("minimum_io_size"), queue.block("optimal_io_size"))
+	b.facts.rotational = queue.rotational()
 	return nil
 }
 
@@ -73,6 +71,8 @@ func blockReadOnly(path string) bool {
 // queue is the sysfs directory of a device's request queue; partitions share that of their disk.
 type queue string
 
+// queueOf finds the queue of a block device by its number. Device numbers of major 0 belong to no device: file systems on several disks (btrfs) or on
+// none (tmpfs, NFS, overlayfs) have them, and nothing is found there.
 func queueOf(major, minor uint32) queue {
 	device := fmt.Sprintf("/sys/dev/block/%d:%d", major, minor)
 	if _, err := os.Stat(device + "/partition"); err == nil {
@@ -94,4 +94,14 @@ func (q queue) number(attribute string) uint64 {
 	return n
 }
 
-func rotational(q queue) bool { return q.number("rotational") == 1 }
+// block reads an attribute that is a number of bytes and may be a preferred block; 0 when it cannot be one.
+func (q queue) block(attribute string) uint32 {
+	n := q.number(attribute)
+	if n > optimalMost || bits.OnesCount64(n) != 1 {
+		return 0
+	}
+	return uint32(n)
+}
+
+// rotational says whether seeking costs time on the device. Those that stand on others (device mapper, RAID, loop) tell it of what they stand on.
+func (q queue) rotational() bool { return q.number("rotational") == 1 }

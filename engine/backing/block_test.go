@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -113,4 +114,127 @@ func TestMountedDevice(t *testing.T) {
 	}()
 	refused(t, "is mounted or otherwise in use", Spec{Path: device})
 	mustOpen(t, Spec{Path: device, ReadOnly: true}).Close()
+}
+
+// mounted makes a file system on a device and mounts it.
+func mounted(t *testing.T, device, kind string, options ...string) string {
+	t.Helper()
+	if _, err := exec.LookPath("mkfs." + kind); err != nil {
+		t.Skipf("needs mkfs.%s", kind)
+	}
+	if out, err := exec.Command("mkfs."+kind, append(options, device)...).CombinedOutput(); err != nil {
+		t.Skipf("mkfs.%s: %s", kind, out)
+	}
+	point := t.TempDir()
+	if err := unix.Mount(device, point, kind, 0, ""); err != nil {
+		t.Skipf("mount of %s: %v", kind, err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(point, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return point
+}
+
+// spin sets what a device's queue says of seeking.
+func spin(t *testing.T, device string, rotational bool) {
+	t.Helper()
+	value := map[bool]string{false: "0", true: "1"}[rotational]
+	if err := os.WriteFile("/sys/block/"+filepath.Base(device)+"/queue/rotational", []byte(value), 0); err != nil {
+		t.Skipf("the queue of %s cannot be changed: %v", device, err)
+	}
+}
+
+func isRotational(t *testing.T, path string) bool {
+	t.Helper()
+	b := mustOpen(t, Spec{Path: path, ReadOnly: true})
+	defer b.Close()
+	return b.Export.Flags&proto.FlagRotational != 0
+}
+
+func TestRotationalIsWhatTheQueueSays(t *testing.T) {
+	device := loopDevice(t, 16<<20)
+	point := mounted(t, device, "ext4", "-q")
+	file := image(t, point, 1<<20)
+	for _, want := range []bool{true, false, true} {
+		spin(t, device, want)
+		if got := isRotational(t, device); got != want {
+			t.Errorf("device: %t, its queue says %t", got, want)
+		}
+		if got := isRotational(t, file); got != want {
+			t.Errorf("file on it: %t, its queue says %t", got, want)
+		}
+	}
+	if isRotational(t, image(t, tmpfs(t), 1<<20)) {
+		t.Error("a file in memory is rotational")
+	}
+}
+
+func TestPartitionHasTheQueueOfItsDisk(t *testing.T) {
+	device := loopDevice(t, 16<<20, "--partscan", "--sector-size", "4096")
+	if _, err := exec.LookPath("addpart"); err != nil {
+		t.Skip("partitions need addpart (package util-linux)")
+	}
+	if out, err := exec.Command("addpart", device, "1", "2048", "8192").CombinedOutput(); err != nil { // in sectors of 512 bytes
+		t.Skipf("addpart: %s", out)
+	}
+	partition := device + "p1"
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(partition); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Skipf("no %s appears", partition)
+		}
+	}
+	for _, want := range []bool{true, false} {
+		spin(t, device, want)
+		if got := isRotational(t, partition); got != want {
+			t.Errorf("partition: %t, the queue of its disk says %t", got, want)
+		}
+	}
+	b := mustOpen(t, Spec{Path: partition})
+	defer b.Close()
+	if b.Device.Size != 4<<20 || b.Device.Block != 4096 || b.Export.PreferredBlock != 4096 {
+		t.Errorf("size %d, granularity %d, preferred %d", b.Device.Size, b.Device.Block, b.Export.PreferredBlock)
+	}
+}
+
+func TestFileOnLargeSectors(t *testing.T) {
+	file := image(t, mounted(t, loopDevice(t, 16<<20, "--sector-size", "4096"), "ext4", "-q"), 1<<20)
+	b := mustOpen(t, Spec{Path: file})
+	defer b.Close()
+	if b.Device.Direct && b.Device.Block != 4096 || b.Export.MinBlock != 1 || b.Export.PreferredBlock != 4096 {
+		t.Errorf("granularity %d, export %+v", b.Device.Block, b.Export)
+	}
+}
+
+// The sizes that a disk may report, and what is made of them.
+func TestBlocksOfAQueue(t *testing.T) {
+	dir := t.TempDir()
+	for text, want := range map[string]uint32{
+		"512\n": 512, "4096\n": 4096, "65536\n": 65536, "1048576\n": 1 << 20,
+		"0\n": 0, "196608\n": 0, "33553920\n": 0, "2097152\n": 0, "-1\n": 0, "\n": 0, "many\n": 0, "18446744073709551616\n": 0,
+	} {
+		if err := os.WriteFile(dir+"/optimal_io_size", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := queue(dir).block("optimal_io_size"); got != want {
+			t.Errorf("%q: %d, want %d", text, got, want)
+		}
+	}
+	if q := queue(dir); q.block("none") != 0 || q.rotational() || queueOf(0, 1).rotational() {
+		t.Error("something comes out of nothing")
+	}
+}
+
+// A file system may have blocks larger than a page, and writes less than one cost a read then, O_DIRECT or not.
+func TestFileOfLargeBlocks(t *testing.T) {
+	file := image(t, mounted(t, loopDevice(t, 512<<20), "xfs", "-q", "-b", "size=16384"), 1<<20)
+	b := mustOpen(t, Spec{Path: file})
+	defer b.Close()
+	if b.Export.MinBlock != 1 || b.Export.PreferredBlock != 16384 {
+		t.Errorf("export %+v", b.Export)
+	}
 }

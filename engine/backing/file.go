@@ -17,6 +17,10 @@ import (
 // blockMost is the coarsest granularity that the engine's read-modify-write handles: one page of a lease.
 const blockMost = 4096
 
+// fileBlockMost bounds what is believed to be a file system's block, in bytes: no page is larger. More than that is a wish about the length of transfers
+// (NFS, XFS on stripes), not a length below which writes cost a read.
+const fileBlockMost = 64 << 10
+
 // Names for the file systems that are seen most, by statfs(2) magic.
 var fileSystems = map[int64]struct {
 	name             string
@@ -59,8 +63,13 @@ func (b *Backing) measureFile(st *unix.Statx_t) error {
 		d.Punch, d.ZeroRange = b.probeFallocate()
 		d.FastZero = d.Punch || d.ZeroRange
 	}
-	b.facts.preferred = max(preferredLeast, align)
-	b.facts.rotational = rotational(queueOf(st.Dev_major, st.Dev_minor))
+	// Of the disk below, only its sectors count: where its stripes begin in the file is the file system's secret.
+	disk := queueOf(st.Dev_major, st.Dev_minor)
+	b.facts.preferred = max(preferredLeast, align, disk.block("physical_block_size"))
+	if bits.OnesCount32(st.Blksize) == 1 && st.Blksize <= fileBlockMost {
+		b.facts.preferred = max(b.facts.preferred, st.Blksize)
+	}
+	b.facts.rotational = disk.rotational()
 	return nil
 }
 

@@ -29,7 +29,13 @@ func (b *Backing) describe() {
 		Name:           b.spec.Name,
 		Description:    b.spec.Description,
 		PreferredBlock: b.facts.preferred,
+		Contexts:       []proto.Context{{Name: proto.ContextAllocation}},
 	}
+}
+
+// Engine is what the engine needs to serve this.
+func (b *Backing) Engine() engine.Export {
+	return engine.Export{Facts: b.Export.Facts, Device: &b.Device, Name: b.Export.Name, Contexts: []engine.Context{allocation{&b.Device}}}
 }
 
 // transmissionFlags says what the engine does on this device (NBD spec, "Transmission flags").
@@ -39,6 +45,10 @@ func transmissionFlags(d *engine.Device, rotational bool) uint16 {
 	flags := proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA | proto.FlagCanMultiConn
 	if rotational {
 		flags |= proto.FlagRotational
+	}
+	// There is a page cache to read ahead into.
+	if (d.Kind == engine.File || d.Kind == engine.Block) && !d.Direct {
+		flags |= proto.FlagSendCache
 	}
 	if d.ReadOnly {
 		return flags | proto.FlagReadOnly

@@ -7,6 +7,7 @@ package backing
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"ringnbd/proto"
 )
@@ -56,14 +57,31 @@ func (s *Spec) check() error {
 	if strings.ContainsRune(s.Path, 0) {
 		return fmt.Errorf("path %q holds a NUL byte", s.Path)
 	}
-	if !proto.ValidString(s.Name) {
-		return fmt.Errorf("%s: the export's name must be UTF-8 without NUL and at most %d bytes; choose another with --export NAME=PATH", s.Path, proto.MaxString)
+	if wrong := wrongString(s.Name); wrong != "" {
+		return fmt.Errorf("%s: the export's name %s; choose another with --export NAME=PATH", s.Path, wrong)
 	}
-	if !proto.ValidString(s.Description) {
-		return fmt.Errorf("%s: the description must be UTF-8 without NUL and at most %d bytes; shorten it", s.Path, proto.MaxString)
+	if wrong := wrongString(s.Description); wrong != "" {
+		return fmt.Errorf("%s: the description %s; choose another", s.Path, wrong)
 	}
 	_, _, err := s.synthetic()
 	return err
+}
+
+// wrongString says why text cannot be a string of the protocol, or nothing.
+func wrongString(text string) string {
+	switch {
+	case proto.ValidString(text):
+		return ""
+	case len(text) > proto.MaxString:
+		return fmt.Sprintf("has %d bytes, and the protocol has room for %d", len(text), proto.MaxString)
+	case !utf8.ValidString(text):
+		at := 0
+		for r, n := utf8.DecodeRuneInString(text); r != utf8.RuneError || n > 1; r, n = utf8.DecodeRuneInString(text[at:]) {
+			at += n
+		}
+		return fmt.Sprintf("%q must be UTF-8: its byte %d, %#x, is not (what locale is that terminal in?)", text, at+1, text[at])
+	}
+	return fmt.Sprintf("%q must not hold a NUL", text)
 }
 
 // Synthetic reports whether path names a device that exists only in this process. A file that is really called null:1G is written ./null:1G.

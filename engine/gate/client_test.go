@@ -25,18 +25,19 @@ type engine struct {
 	mu     sync.Mutex
 	fds    []int
 	export []int
+	agreed []proto.Session
 	refuse error
 	most   int // connections at one time
 	came   chan int
 }
 
-func (e *engine) adopt(fd, export int) error {
+func (e *engine) adopt(fd, export int, session proto.Session) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.refuse != nil {
 		return e.refuse
 	}
-	e.fds, e.export = append(e.fds, fd), append(e.export, export)
+	e.fds, e.export, e.agreed = append(e.fds, fd), append(e.export, export), append(e.agreed, session)
 	e.most = max(e.most, len(e.fds))
 	e.came <- fd
 	return nil

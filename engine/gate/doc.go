@@ -6,6 +6,7 @@ and because a slow or hostile handshake must not cost the event loops a thing.
 	listen.go     "HOST:PORT" and "unix:PATH" to a listener and the URI that clients use
 	gate.go       the accept loop, who may come in, and closing
 	handshake.go  one connection: sockets around a proto.Negotiator
+	oldstyle.go   one connection of a client that cannot negotiate: told, not asked
 	socket.go     the descriptor taken out of net.Conn, and its options
 	reason.go     how a connection at the gate can end, counted
 	notice.go     warnings, no more than one of a kind every ten seconds

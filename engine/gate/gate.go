@@ -39,7 +39,7 @@ type Config struct {
 	Catalog proto.Catalog
 	// Adopt is given the descriptor of a blocking-mode stream socket whose next byte, in both directions, is the first
 	// of the transmission phase. It owns the descriptor if it returns nil; else the gate closes it.
-	Adopt func(fd, export int) error
+	Adopt func(fd, export int, session proto.Session) error
 	// Live is how many connections are being served. It is called often and under a lock: it must not block. Nil means
 	// that the gate does not limit them.
 	Live             func() int
@@ -89,6 +89,11 @@ func New(c Config) *Gate {
 // Serve accepts connections until Close, or until the listener is closed, and returns nil then; any other end is an
 // error. It owns the listener and closes it. Several may run at a time.
 func (g *Gate) Serve(l net.Listener) error {
+	return g.serve(l, (*handshake).negotiate)
+}
+
+// serve accepts connections and begins a handshake of one kind with each.
+func (g *Gate) serve(l net.Listener, speak speech) error {
 	if !g.open(l) {
 		l.Close()
 		return nil
@@ -101,7 +106,7 @@ func (g *Gate) Serve(l net.Listener) error {
 		switch {
 		case err == nil:
 			backoff = backoffFirst
-			g.receive(c)
+			g.receive(c, speak)
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		case !passing(err):
@@ -153,7 +158,7 @@ func passing(err error) bool {
 }
 
 // receive starts the handshake of a new connection, or closes it at once.
-func (g *Gate) receive(c net.Conn) {
+func (g *Gate) receive(c net.Conn, speak speech) {
 	g.accepted.Add(1)
 	if why := g.enter(c); why != Transmit {
 		c.Close()
@@ -162,7 +167,7 @@ func (g *Gate) receive(c net.Conn) {
 	}
 	go func() {
 		defer g.running.Done()
-		h := handshake{gate: g, conn: c, began: time.Now()}
+		h := handshake{gate: g, conn: c, began: time.Now(), speak: speak}
 		h.run()
 	}()
 }

@@ -1,4 +1,4 @@
-// One connection at the gate: a socket around a proto.Negotiator. Invariant: never more is read than the negotiator asks
+// One connection at the gate: a socket around a proto.Negotiator (or, in oldstyle.go, none). Invariant: never more is read than the negotiator asks
 // for, so that the first byte of the transmission phase is still in the socket when it is handed over.
 
 package gate
@@ -15,11 +15,16 @@ import (
 	"ringnbd/proto"
 )
 
+// speech is one kind of handshake, from the first word to the event that ends it.
+type speech func(*handshake) (proto.Event, error)
+
 // handshake is one connection at the gate.
 type handshake struct {
 	gate     *Gate
 	conn     net.Conn
 	began    time.Time
+	speak    speech
+	oldstyle bool // it cannot negotiate
 	spoke    bool // the client sent something
 	refused  bool // the client asked to come in and was told that the server is full
 	reserved bool // a place in the engine is kept for it
@@ -28,11 +33,10 @@ type handshake struct {
 // run negotiates and hands over or closes. It has returned before Close does.
 func (h *handshake) run() {
 	g := h.gate
-	n := proto.NewNegotiator(g.config.Catalog, proto.Policy{Admit: h.admit})
-	event, err := h.converse(n)
+	event, err := h.speak(h)
 	why := h.reason(event, err)
 	if why == Transmit {
-		why, err = h.handOver(event.Export)
+		why, err = h.handOver(event)
 	} else {
 		h.conn.Close()
 	}
@@ -44,7 +48,15 @@ func (h *handshake) run() {
 	if event.Kind == proto.EventTransmit {
 		attributes = append(attributes, "export", g.config.Catalog.At(event.Export).Name)
 	}
+	if h.oldstyle {
+		attributes = append(attributes, "oldstyle", true)
+	}
 	g.ended(h.conn, why, err, attributes...)
+}
+
+// negotiate is the newstyle handshake.
+func (h *handshake) negotiate() (proto.Event, error) {
+	return h.converse(proto.NewNegotiator(h.gate.config.Catalog, proto.Policy{Admit: h.admit}))
 }
 
 // admit is asked when the client would come in.
@@ -115,12 +127,12 @@ func (h *handshake) reason(e proto.Event, err error) Reason {
 }
 
 // handOver gives the socket to the engine.
-func (h *handshake) handOver(export int) (Reason, error) {
+func (h *handshake) handOver(event proto.Event) (Reason, error) {
 	fd, err := detach(h.conn)
 	if err != nil {
 		return Broken, err
 	}
-	if err := h.gate.config.Adopt(fd, export); err != nil {
+	if err := h.gate.config.Adopt(fd, event.Export, event.Mode.Session); err != nil {
 		syscall.Close(fd)
 		return Rejected, err
 	}

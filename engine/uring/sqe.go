@@ -22,6 +22,7 @@ const (
 	OpFallocate  = giouring.OpFallocate
 	OpRead       = giouring.OpRead
 	OpMadvise    = giouring.OpMadvise
+	OpFadvise    = giouring.OpFadvise
 	OpRecv       = giouring.OpRecv
 	OpCommand    = giouring.OpUringCmd
 )
@@ -54,7 +55,7 @@ const (
 	FallocateZeroRange = uint32(unix.FALLOC_FL_ZERO_RANGE)
 
 	AdviceDontNeed = uint32(unix.MADV_DONTNEED)
-	AdviceWillNeed = uint32(unix.MADV_WILLNEED)
+	AdviceWillNeed = uint32(unix.MADV_WILLNEED) // posix_fadvise has the same number
 )
 
 // PrepNop completes at once with 0.
@@ -159,6 +160,17 @@ func PrepDiscard(s *SQE, data uint64, file uint32, off, n uint64) {
 	s.Off = CommandDiscard
 	s.Addr = off
 	s.Addr3 = n
+	s.UserData = data
+}
+
+// PrepFadvise is posix_fadvise(2) on n bytes at off of a registered file.
+func PrepFadvise(s *SQE, data uint64, file uint32, off uint64, n uint32, advice uint32) {
+	s.OpCode = OpFadvise
+	s.Flags = FixedFile
+	s.Fd = int32(file)
+	s.Off = off
+	s.Len = n
+	s.OpcodeFlags = advice
 	s.UserData = data
 }
 

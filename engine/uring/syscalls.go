@@ -30,6 +30,16 @@ func Notify(fd int) {
 	}
 }
 
+// Await sleeps until the eventfd has been notified, and takes what it was told.
+func Await(fd int) error {
+	var word [8]byte
+	for {
+		if _, err := unix.Read(fd, word[:]); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
 // Shutdown ends both directions of a socket: what is in flight on it completes. Errors do not matter: it may be gone already.
 func Shutdown(fd int32) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) }
 

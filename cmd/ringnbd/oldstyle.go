@@ -1,0 +1,86 @@
+// --oldstyle: addresses for clients that cannot negotiate, each with the one export that is behind it.
+//
+// Invariant: an address is only listened on when its export is known to exist, and never on the port that belongs to newstyle servers.
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	"ringnbd/engine/backing"
+	"ringnbd/proto"
+)
+
+// oldstyle is one such address.
+type oldstyle struct {
+	address string // HOST:PORT or unix:PATH
+	export  string // name, "" for the default export
+	index   int    // of that export, filled in by findOldstyle
+}
+
+// parseOldstyle reads ADDRESS[=EXPORT]. Only a socket's path can have a "=" of its own, which is written twice; EXPORT is taken as it is.
+func parseOldstyle(text string) (oldstyle, error) {
+	address, export, ok := cutName(text)
+	if !ok {
+		address = strings.ReplaceAll(text, "==", "=")
+	}
+	if !strings.HasPrefix(address, "unix:") {
+		_, port, err := net.SplitHostPort(address)
+		number, _ := strconv.Atoi(port)
+		switch {
+		case err != nil || port == "":
+			return oldstyle{}, errors.New("write HOST:PORT=EXPORT or unix:PATH=EXPORT; the port has no default")
+		case number == proto.DefaultPort:
+			return oldstyle{}, fmt.Errorf("port %d is for clients that negotiate (--listen); choose another", proto.DefaultPort)
+		}
+	}
+	return oldstyle{address: address, export: export}, nil
+}
+
+// findOldstyle finds the export of each oldstyle address.
+func (o *options) findOldstyle(specs []backing.Spec) error {
+	index := make(map[string]int, len(specs))
+	for i := range specs {
+		index[specs[i].Name] = i
+	}
+	for i := range o.oldstyle {
+		a, found := &o.oldstyle[i], false
+		if a.index, found = index[a.export]; found {
+			continue
+		}
+		if a.export == "" {
+			return fmt.Errorf("--oldstyle %s: there is no default export; write %s=EXPORT, with one of %s", a.address, a.address, someNames(specs))
+		}
+		return fmt.Errorf("--oldstyle %s: there is no export %q; choose one of %s", a.address, a.export, someNames(specs))
+	}
+	return nil
+}
+
+// someNames lists the names of exports, not all if they are many.
+func someNames(specs []backing.Spec) string {
+	const most = 5
+	var names []string
+	for i := range specs[:min(len(specs), most)] {
+		names = append(names, strconv.Quote(specs[i].Name))
+	}
+	if len(specs) > most {
+		names = append(names, fmt.Sprintf("%d more", len(specs)-most))
+	}
+	return strings.Join(names, ", ")
+}
+
+type oldstyleFlag []oldstyle
+
+func (f *oldstyleFlag) Type() string   { return "HOST:PORT=EXPORT" }
+func (f *oldstyleFlag) String() string { return "" }
+func (f *oldstyleFlag) Set(text string) error {
+	o, err := parseOldstyle(text)
+	if err == nil {
+		*f = append(*f, o)
+	}
+	return err
+}

@@ -1,0 +1,81 @@
+// Text of others (names, paths, what a peer says) on its way to a terminal or a log.
+//
+// Invariant: what comes out has no control character, no character that turns the direction of the text around it, and no byte that is not UTF-8.
+// Letters, marks and symbols of every script stay as they are.
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// visible writes what a terminal would obey instead of show, and what it cannot show, as Go would in a string.
+func visible(text string) string {
+	return escaped(text, func(r rune, raw string) string {
+		if r == utf8.RuneError && len(raw) == 1 {
+			return fmt.Sprintf(`\x%02x`, raw[0])
+		}
+		return strings.Trim(strconv.QuoteRune(r), "'")
+	})
+}
+
+// escaped replaces every character that is not printable, and every byte that belongs to none.
+func escaped(text string, escape func(r rune, raw string) string) string {
+	var b strings.Builder
+	for i := 0; i < len(text); {
+		r, n := utf8.DecodeRuneInString(text[i:])
+		if unicode.IsPrint(r) && (r != utf8.RuneError || n > 1) {
+			b.WriteString(text[i : i+n])
+		} else {
+			b.WriteString(escape(r, text[i:i+n]))
+		}
+		i += n
+	}
+	return b.String()
+}
+
+// visibleError is an error whose text is visible. Joined errors stay apart, each in a line of its own.
+type visibleError struct{ error }
+
+func (e visibleError) Unwrap() error { return e.error }
+
+func (e visibleError) Error() string { return visibleText(e.error) }
+
+func visibleText(err error) string {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		var raw, lines []string
+		for _, each := range several.Unwrap() {
+			raw, lines = append(raw, each.Error()), append(lines, visibleText(each))
+		}
+		if strings.Join(raw, "\n") == err.Error() { // not several wrapped in one sentence
+			return strings.Join(lines, "\n")
+		}
+	}
+	return visible(err.Error())
+}
+
+// visibleJSON passes on lines of JSON with all that is not printable as \u escapes, which mean the same to a reader of JSON: encoding/json escapes the
+// control characters below a space, but not those above and not the ones that turn text around.
+type visibleJSON struct{ io.Writer }
+
+func (w visibleJSON) Write(line []byte) (int, error) {
+	text := escaped(string(line), func(r rune, raw string) string {
+		switch {
+		case r == '\n':
+			return raw
+		case r > 0xffff:
+			r -= 0x10000
+			return fmt.Sprintf(`\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
+		}
+		return fmt.Sprintf(`\u%04x`, r) // a byte that is not UTF-8 becomes the replacement character
+	})
+	if _, err := io.WriteString(w.Writer, text); err != nil {
+		return 0, err
+	}
+	return len(line), nil
+}

@@ -1,0 +1,94 @@
+// Structured replies: chunks instead of one header and all the data. A READ may leave out what is zero, an error comes with a text, BLOCK_STATUS is possible at all.
+//
+// Invariant: a reply is one chunk, or data and holes in the order of their offsets that cover the request exactly; the last chunk, and no other, is
+// marked as such. All work has been done when the first is written, so that nothing can go wrong behind it.
+
+package engine
+
+import (
+	"encoding/binary"
+
+	"ringnbd/proto"
+)
+
+// addChunks appends the reply to one request of a session with structured replies or extended headers, or reports that the batch is full.
+func (b *batch) addChunks(row *tag) bool {
+	framing := b.conn.session.Framing
+	switch {
+	case row.errno != proto.Success:
+		return b.addError(row)
+	case row.Command == proto.CmdRead && row.Length > 0:
+		return b.addRead(row)
+	case row.Command == proto.CmdBlockStatus:
+		return b.addStatus(row)
+	case !b.room(proto.ExtReplySize, 1):
+		return false
+	case framing == proto.Structured && row.Command != proto.CmdRead: // four bytes shorter, and allowed where there is no payload
+		proto.PutSimpleReply(b.headers[b.filled:], row.Cookie, proto.Success)
+		b.head(proto.SimpleReplySize)
+	default:
+		b.head(framing.PutNone(b.headers[b.filled:], &row.Request))
+	}
+	return true
+}
+
+// room: are so many bytes of headers and so many iovecs left?
+func (b *batch) room(headers, iovecs int) bool {
+	return len(b.headers)-b.filled >= headers && len(b.iovecs)-b.n >= iovecs
+}
+
+// addError appends an error and what is to be said about it. The text is written where its chunk will have it, behind the header.
+func (b *batch) addError(row *tag) bool {
+	if !b.room(proto.MaxError, 1) {
+		return false
+	}
+	export := &b.loop.shared.exports[b.conn.export]
+	why := proto.Complaint{
+		Request: &row.Request, Export: export.Name, Facts: &export.Facts, Session: b.conn.session,
+		Errno: row.errno, System: row.system, Filter: row.filter,
+	}
+	framing, to := b.conn.session.Framing, b.headers[b.filled:]
+	text := why.Append(to[framing.ChunkHeaderSize()+4+2:][:0])
+	b.head(framing.PutError(to, &row.Request, row.errno, text))
+	return true
+}
+
+// addStatus appends a chunk for each context; the lookup has written them behind each other into the lease (status.go).
+func (b *batch) addStatus(row *tag) bool {
+	if !b.room(proto.MaxContexts*proto.ExtReplySize, 2*proto.MaxContexts) {
+		return false
+	}
+	framing := b.conn.session.Framing
+	_, each := b.loop.answers(row)
+	at := b.loop.leases.offset(row.memory)
+	for set := row.contexts; set != 0; set &= set - 1 {
+		n := binary.NativeEndian.Uint64(b.loop.pool.Bytes(at, statusUsed))
+		b.head(framing.PutChunk(b.headers[b.filled:], &row.Request, framing.StatusKind(), n, set&(set-1) == 0))
+		b.append(b.loop.pool.Addr(at+statusUsed), n)
+		b.joins = false
+		b.bytes += n
+		at += each
+	}
+	return true
+}
+
+// addRead appends what was read: as data, or without what is zero.
+func (b *batch) addRead(row *tag) bool {
+	h := holes{row: row, loop: b.loop}
+	pieces := int(row.Length>>pieceShift) + 3 + 2*maxRuns
+	if !b.room(min(maxRuns, 2*int(row.Length/leastHole)+1)*proto.MaxHole, pieces) {
+		return false
+	}
+	h.find()
+	framing := b.conn.session.Framing
+	for i, r := range h.runs[:h.n] {
+		last := i == h.n-1
+		if r.zero {
+			b.head(framing.PutHole(b.headers[b.filled:], &row.Request, r.off, r.len, last))
+			continue
+		}
+		b.head(framing.PutData(b.headers[b.filled:], &row.Request, r.off, r.len, last))
+		b.data(row, r.off, r.len)
+	}
+	return true
+}

@@ -1,0 +1,277 @@
+// The oldstyle door with real sockets: what a client is told, who finds the door closed, and that every place comes back.
+
+package gate
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"ringnbd/proto"
+)
+
+// old opens an oldstyle door to an export beside the gate's own, and gives its address.
+func (s *served) old(t *testing.T, spec string, export int) net.Addr {
+	t.Helper()
+	l, _, err := Listen(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.ServeOldstyle(l, export) }()
+	t.Cleanup(func() {
+		s.Close()
+		if err := <-ended; err != nil {
+			t.Errorf("ServeOldstyle: %v", err)
+		}
+	})
+	return l.Addr()
+}
+
+// call connects and says nothing.
+func call(t *testing.T, a net.Addr) *client {
+	t.Helper()
+	c, err := net.Dial(a.Network(), a.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	return &client{c, t}
+}
+
+// told reads an oldstyle banner.
+func (c *client) told() proto.Export {
+	c.t.Helper()
+	var e proto.Export
+	if err := proto.ParseOldstyleBanner(c.read(proto.OldstyleBannerSize), &e); err != nil {
+		c.t.Fatal(err)
+	}
+	return e
+}
+
+func TestOldstyleIsToldAndIn(t *testing.T) {
+	kinds(t, func(t *testing.T, spec string) {
+		s := serve(t, "localhost:0", nil)
+		a := s.old(t, spec, 1)
+		for _, ahead := range []bool{false, true} { // a request sent without waiting for the banner is the engine's too
+			c := call(t, a)
+			if ahead {
+				c.send(read28())
+			}
+			if e := c.told(); e.Size != 1<<20 || e.Flags != proto.FlagHasFlags|proto.FlagReadOnly {
+				t.Errorf("told %+v", e)
+			}
+			fd := s.adopted(t)
+			if !ahead {
+				c.send(read28())
+			}
+			b := make([]byte, 100)
+			if n, err := syscall.Read(fd, b); err != nil || !bytes.Equal(b[:n], read28()) {
+				t.Errorf("the engine reads %x, %v", b[:n], err)
+			}
+		}
+		s.wait(t, Transmit, 2)
+		if s.engine.export[0] != 1 || s.engine.export[1] != 1 {
+			t.Errorf("exports %v", s.engine.export)
+		}
+		if s.engine.agreed[0] != (proto.Session{}) {
+			t.Errorf("agreed on %+v without a word", s.engine.agreed[0])
+		}
+		if kind, text := s.hello(t).go_("disk"); kind != ack { // the other door speaks newstyle as ever
+			t.Error(text)
+		}
+		s.adopted(t)
+	})
+}
+
+func TestOldstyleOfAFullServer(t *testing.T) {
+	s := serve(t, "localhost:0", func(c *Config) { c.MaxConnections = 2 })
+	a := s.old(t, "localhost:0", 0)
+	s.hello(t).go_("disk")
+	s.adopted(t)
+	call(t, a).told()
+	s.adopted(t)
+	for range 5 {
+		call(t, a).closed()
+	}
+	s.wait(t, Full, 5)
+	if kind, _ := s.hello(t).go_("disk"); kind != proto.RepErrPolicy {
+		t.Errorf("newstyle: %#x", kind) // both doors count together
+	}
+	s.engine.drop()
+	call(t, a).told()
+	s.adopted(t)
+	s.wait(t, Transmit, 3)
+	if !strings.Contains(s.log.String(), "server full") || !strings.Contains(s.log.String(), "oldstyle=true") {
+		t.Errorf("log: %s", s.log)
+	}
+}
+
+func TestOldstyleNeverMoreThanMaxConnections(t *testing.T) {
+	const limit, clients = 5, 40
+	s := serve(t, "localhost:0", func(c *Config) { c.MaxConnections = limit })
+	a := s.old(t, "localhost:0", 0)
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	in := 0
+	for range clients {
+		group.Go(func() {
+			c, err := net.Dial("tcp", a.String())
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			c.SetReadDeadline(time.Now().Add(300 * ms))
+			if n, _ := io.Copy(io.Discard, c); n == proto.OldstyleBannerSize {
+				mu.Lock()
+				in++
+				mu.Unlock()
+			} else if n != 0 {
+				t.Errorf("%d bytes of a banner", n)
+			}
+		})
+	}
+	group.Wait()
+	s.engine.mu.Lock()
+	defer s.engine.mu.Unlock()
+	if s.engine.most == 0 || s.engine.most > limit || in != len(s.engine.fds) {
+		t.Errorf("%d connections at a time, limit %d; %d were told and %d are in", s.engine.most, limit, in, len(s.engine.fds))
+	}
+}
+
+func TestOldstyleAtACrowdedGate(t *testing.T) {
+	s := serve(t, "localhost:0", func(c *Config) { c.MaxConnections = 1 })
+	a := s.old(t, "localhost:0", 0)
+	for range 1 + slack {
+		s.dial(t)
+	}
+	call(t, a).closed()
+	s.wait(t, Crowded, 1)
+}
+
+// pipes is a listener of connections without buffers: what is written waits until it is read.
+type pipes struct {
+	net.Listener
+	came chan net.Conn
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	if c, ok := <-p.came; ok {
+		return c, nil
+	}
+	return p.Listener.Accept()
+}
+
+func TestOldstyleClientThatDoesNotReadItsBanner(t *testing.T) {
+	const limit = 300 * ms
+	s := serve(t, "localhost:0", func(c *Config) { c.MaxConnections, c.HandshakeTimeout = 1, limit })
+	l, _, err := Listen("localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pipes{l, make(chan net.Conn)}
+	ended := make(chan error, 1)
+	go func() { ended <- s.ServeOldstyle(p, 0) }()
+	began := time.Now()
+	for range 2 { // one that reads nothing, one that stops in the middle; each has the only place, and gives it back
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		p.came <- ours
+		theirs.Read(make([]byte, 100))
+		s.wait(t, Timeout, s.Count(Timeout)+1)
+	}
+	if took := time.Since(began); took < 2*limit || took > 2*limit+5*time.Second {
+		t.Errorf("closed after %v", took)
+	}
+	close(p.came)
+	if kind, text := s.hello(t).go_("disk"); kind != ack {
+		t.Errorf("their places are not given back: %s", text)
+	}
+	s.adopted(t)
+	s.Close()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOldstyleHalfOpenClients(t *testing.T) {
+	kinds(t, func(t *testing.T, spec string) {
+		s := serve(t, "localhost:0", nil)
+		a := s.old(t, spec, 0)
+		c := call(t, a)
+		if err := c.Conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		c.told() // it may still be told; that nothing more comes from it is for the engine to see
+		if n, err := syscall.Read(s.adopted(t), make([]byte, 1)); n != 0 || err != nil {
+			t.Errorf("%d %v", n, err)
+		}
+		const many = 500
+		for i := range many {
+			c, err := net.Dial(a.Network(), a.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Read(make([]byte, i%4*proto.OldstyleBannerSize/3)) // some hang up before the banner, some in it, some after
+			c.Close()
+		}
+		for end := time.Now().Add(10 * time.Second); s.sum() < 1+many && time.Now().Before(end); {
+			time.Sleep(ms)
+		}
+		if s.sum() != 1+many || s.Accepted() != 1+many || s.Count(Timeout) != 0 {
+			t.Errorf("accepted %d, ended %d, %d of them late", s.Accepted(), s.sum(), s.Count(Timeout))
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.reserved != 0 || len(s.handshakes) != 0 {
+			t.Errorf("%d places are kept for nobody, %d handshakes", s.reserved, len(s.handshakes))
+		}
+	})
+}
+
+func TestOldstyleAndClose(t *testing.T) {
+	s := serve(t, "localhost:0", nil)
+	path := shortDir(t) + "/old"
+	a := s.old(t, "unix:"+path, 0)
+	served := call(t, a)
+	served.told()
+	fd := s.adopted(t)
+	s.Close()
+	if _, err := net.Dial(a.Network(), a.String()); err == nil {
+		t.Error("still listening")
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket file is still there: %v", err)
+	}
+	served.send([]byte("x"))
+	if n, err := syscall.Read(fd, make([]byte, 2)); n != 1 || err != nil {
+		t.Errorf("a connection being served: %d %v", n, err)
+	}
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	h := handshake{gate: s.Gate, conn: ours}
+	if event, err := h.greet(0); h.reason(event, err) != Shutdown || h.reserved {
+		t.Errorf("one that comes while closing: %+v %v, reserved %t", event, err, h.reserved)
+	}
+	ours.Close()
+}
+
+func TestOldstyleRefusedByEngine(t *testing.T) {
+	s := serve(t, "localhost:0", func(c *Config) { c.MaxConnections = 1 })
+	s.engine.refuse = errors.New("no loop takes it")
+	a := s.old(t, "localhost:0", 0)
+	for i := range 3 {
+		c := call(t, a)
+		c.told()
+		c.closed()
+		s.wait(t, Rejected, uint64(i+1))
+	}
+}

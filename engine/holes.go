@@ -1,0 +1,103 @@
+// Holes: what a READ has read that is zero need not be sent. They are found by looking at the data, not by asking the file where its holes are: that costs nothing
+// but a look at one word in 32 KiB, is true whatever else is written meanwhile, and finds zeroes that a file, a block device or a RAM disk stores as such.
+//
+// Invariant: the runs cover the request exactly and alternate. A hole is leastHole bytes long at least, or is the whole request; so a reader of small pieces
+// gets no more chunks than pieces, and data without long zeroes is one chunk.
+
+package engine
+
+import (
+	"bytes"
+
+	"ringnbd/proto"
+)
+
+const (
+	leastHole = 32 << 10 // bytes: a hole saves copying them, and costs a chunk
+	holeUnit  = 4096     // holes begin and end on multiples of this, where the request does not itself
+	maxRuns   = 9        // of one reply; what comes behind them is data, zero or not
+)
+
+type run struct {
+	off, len uint64
+	zero     bool
+}
+
+// holes takes the data of one READ apart.
+type holes struct {
+	loop *loop
+	row  *tag
+	runs [maxRuns]run
+	n    int
+}
+
+var zeroUnit [holeUnit]byte
+
+// find fills runs. A hole of leastHole bytes contains a multiple of leastHole, or begins where the request does: only there is looked for zeroes.
+func (h *holes) find() {
+	from, end := h.row.Offset, h.row.Offset+h.row.Length
+	data := from // where the data begins that is in no run yet
+	if h.loop.deviceOf(h.row).Kind != Null {
+		for at := from; at < end && h.n < maxRuns-2; at = (at + leastHole) &^ (leastHole - 1) {
+			lo, hi := h.zeroes(at, data, end)
+			whole := lo == from && hi == end
+			if hi-lo < leastHole && !whole || h.row.Flags&proto.CmdFlagDF != 0 && !whole {
+				at = max(at, hi-min(hi, 1))
+				continue
+			}
+			h.put(data, lo, false)
+			h.put(lo, hi, true)
+			data, at = hi, hi-1
+		}
+	}
+	h.put(data, end, false)
+}
+
+func (h *holes) put(from, to uint64, zero bool) {
+	if from < to {
+		h.runs[h.n] = run{from, to - from, zero}
+		h.n++
+	}
+}
+
+// zeroes is the longest range of zeroes around at, in whole units, inside [least, most); empty if there is none at at.
+func (h *holes) zeroes(at, least, most uint64) (lo, hi uint64) {
+	lo, hi = at, at
+	if !h.zero(at, min(at+8, most)) {
+		return lo, hi
+	}
+	for hi < most {
+		next := min((hi+holeUnit)&^(holeUnit-1), most)
+		if !h.zero(hi, next) {
+			break
+		}
+		hi = next
+	}
+	for lo > least && hi > at {
+		before := max((lo-1)&^(holeUnit-1), least)
+		if !h.zero(before, lo) {
+			break
+		}
+		lo = before
+	}
+	return lo, hi
+}
+
+// zero says whether the bytes [from, to), which lie in one unit, are zero.
+func (h *holes) zero(from, to uint64) bool {
+	n := to - from
+	var b []byte
+	if d := h.loop.deviceOf(h.row); d.Kind == Memory {
+		b = d.Memory.Bytes(from, int(n))
+	} else {
+		at, piece := from-h.row.lo, h.row.memory
+		for ; at >= pieceSize; at -= pieceSize {
+			piece = h.loop.leases.next[piece]
+		}
+		if at+n > pieceSize {
+			return false // two pieces meet here; they do on units, unless the device's blocks are smaller
+		}
+		b = h.loop.pool.Bytes(h.loop.leases.offset(piece)+at, int(n))
+	}
+	return bytes.Equal(b, zeroUnit[:n])
+}

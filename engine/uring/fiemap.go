@@ -1,0 +1,57 @@
+// FS_IOC_FIEMAP: which ranges of a file its file system has given blocks to. Not on the path of a request.
+//
+// Invariant: the kernel writes into a buffer of the caller's stack or heap during one system call, and keeps no address of it.
+
+package uring
+
+import (
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// FiemapExtents is how many extents one call fetches.
+const FiemapExtents = 256
+
+// Flags of a FiemapExtent (linux/fiemap.h).
+const (
+	FiemapLast      uint32 = 1 << 0  // the last of the file
+	FiemapUnknown   uint32 = 1 << 1  // where the data is, is not known yet
+	FiemapDelalloc  uint32 = 1 << 2  // written, but its blocks are not chosen yet
+	FiemapUnwritten uint32 = 1 << 11 // it has blocks, and reads as zeroes as far as the disk is concerned
+)
+
+// FiemapExtent is struct fiemap_extent. Offsets and lengths are bytes.
+type FiemapExtent struct {
+	Logical, Physical, Length uint64
+	_                         [2]uint64
+	Flags                     uint32
+	_                         [3]uint32
+}
+
+// Fiemap is struct fiemap with room for a call's extents.
+type Fiemap struct {
+	start, length           uint64
+	flags, mapped, count, _ uint32
+	extents                 [FiemapExtents]FiemapExtent
+}
+
+// fsIocFiemap is _IOWR('f', 11, struct fiemap), whose size without extents is 32.
+const fsIocFiemap = 0xc020660b
+
+// Get fetches the extents that overlap [off, off+n), in order; if there are as many as a call fetches, there may be more behind them. File systems without
+// FIEMAP answer EOPNOTSUPP or ENOTTY.
+func (m *Fiemap) Get(fd int, off, n uint64) ([]FiemapExtent, error) {
+	m.start, m.length, m.flags, m.mapped, m.count = off, n, 0, 0, FiemapExtents
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), fsIocFiemap, uintptr(unsafe.Pointer(m)))
+		runtime.KeepAlive(m)
+		if errno == 0 {
+			return m.extents[:min(m.mapped, FiemapExtents)], nil
+		}
+		if errno != unix.EINTR {
+			return nil, errno
+		}
+	}
+}
