@@ -76,7 +76,7 @@ func (b *batch) addStatus(row *tag) bool {
 func (b *batch) addRead(row *tag) bool {
 	h := holes{row: row, loop: b.loop}
 	pieces := int(row.Length>>pieceShift) + 3 + 2*maxRuns
-	if !b.room(min(maxRuns, 2*int(row.Length/leastHole)+1)*proto.MaxHole, pieces) {
+	if !b.room(min(maxRuns, 2*int(max(row.Length/leastHole, 1))+1)*proto.MaxHole, pieces) {
 		return false
 	}
 	h.find()

@@ -1,8 +1,8 @@
 // Holes: what a READ has read that is zero need not be sent. They are found by looking at the data, not by asking the file where its holes are: that costs nothing
 // but a look at one word in 32 KiB, is true whatever else is written meanwhile, and finds zeroes that a file, a block device or a RAM disk stores as such.
 //
-// Invariant: the runs cover the request exactly and alternate. A hole is leastHole bytes long at least, or is the whole request; so a reader of small pieces
-// gets no more chunks than pieces, and data without long zeroes is one chunk.
+// Invariant: the runs cover the request exactly and alternate. A hole is leastHole bytes long at least, or half of the request: less is not worth a chunk. So
+// data without long zeroes is one chunk, and a short request is three at most.
 
 package engine
 
@@ -14,7 +14,7 @@ import (
 
 const (
 	leastHole = 32 << 10 // bytes: a hole saves copying them, and costs a chunk
-	holeUnit  = 4096     // holes begin and end on multiples of this, where the request does not itself
+	holeUnit  = 512      // holes begin and end on multiples of this, where the request does not itself
 	maxRuns   = 9        // of one reply; what comes behind them is data, zero or not
 )
 
@@ -33,21 +33,27 @@ type holes struct {
 
 var zeroUnit [holeUnit]byte
 
-// find fills runs. A hole of leastHole bytes contains a multiple of leastHole, or begins where the request does: only there is looked for zeroes.
+// find fills runs. Zeroes are looked for only where a hole that is long enough cannot but be: at the multiples of leastHole, and at the beginning; in a short request,
+// on both sides of its middle.
 func (h *holes) find() {
 	from, end := h.row.Offset, h.row.Offset+h.row.Length
+	at, last, step, least := from, end-1, uint64(leastHole), uint64(leastHole)
+	if n := end - from; n < 2*leastHole {
+		step, least = holeUnit, (n+1)/2
+		last = max((from+n/2)&^(holeUnit-1), from)
+		at = max(last-min(last, holeUnit), from)
+	}
 	data := from // where the data begins that is in no run yet
 	if h.loop.deviceOf(h.row).Kind != Null {
-		for at := from; at < end && h.n < maxRuns-2; at = (at + leastHole) &^ (leastHole - 1) {
+		for ; at <= last && h.n < maxRuns-2; at = (at + step) &^ (step - 1) {
 			lo, hi := h.zeroes(at, data, end)
 			whole := lo == from && hi == end
-			if hi-lo < leastHole && !whole || h.row.Flags&proto.CmdFlagDF != 0 && !whole {
-				at = max(at, hi-min(hi, 1))
-				continue
+			if hi > at && (whole || hi-lo >= least && h.row.Flags&proto.CmdFlagDF == 0) {
+				h.put(data, lo, false)
+				h.put(lo, hi, true)
+				data = hi
 			}
-			h.put(data, lo, false)
-			h.put(lo, hi, true)
-			data, at = hi, hi-1
+			at = max(at, hi-min(hi, 1))
 		}
 	}
 	h.put(data, end, false)

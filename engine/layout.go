@@ -4,6 +4,10 @@
 
 package engine
 
+// MaxRequest is the longest READ or WRITE in bytes. The spec's default, and the most that the kernel's client and qemu send, is half of it; libnbd sends so much to
+// servers that take it, and so does the reference implementation's own tester.
+const MaxRequest = 64 << 20
+
 const (
 	// connPage holds what a connection's send needs, a msghdr, its iovecs and reply headers, and its own stage. Pages that were never touched cost nothing.
 	connPage    = 8192
@@ -17,7 +21,7 @@ const (
 	stageSize   = 256 << 10
 	minStages   = 8
 	zeroRegion  = pieceSize // what READ of a null export and writing zeroes send
-	maxRequest  = 32 << 20
+	maxRequest  = MaxRequest
 	minShort    = 8 << 20
 	minLong     = maxRequest + 4*pieceSize // one request of the longest kind, not aligned
 	tagsPerLoop = 4096

@@ -1,7 +1,7 @@
 // The lease pool hands out pieces of the loop's registered arena: payloads live here and nowhere else.
 //
-// It is a buddy allocator over 1 MiB blocks with 4 KiB pages. A request longer than 1 MiB gets a chain of 1 MiB pieces, so a 32 MiB request never needs
-// 32 MiB in one place. Short and long requests have a region each: neither the fragments of short ones nor the patience of long ones can
+// It is a buddy allocator over 1 MiB blocks with 4 KiB pages. A request longer than 1 MiB gets a chain of 1 MiB pieces, so a 64 MiB request never needs
+// 64 MiB in one place. Short and long requests have a region each: neither the fragments of short ones nor the patience of long ones can
 // starve the other kind.
 //
 // Invariant: every page belongs to exactly one free block or one leased piece; freeing a piece merges it with its free buddy at once.

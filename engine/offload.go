@@ -1,11 +1,13 @@
-// Offload: what may block outside of io_uring is done by goroutines beside the loops. A loop pushes requests onto a stack and makes an eventfd readable; who sleeps on that
-// shares them out, in order for each export and one at a time, so that storage which hangs holds up nobody but its own clients.
+// Offload: what may block outside of io_uring is done by goroutines beside the loops. A loop pushes requests onto a stack and makes an eventfd readable; whoever sleeps on
+// that takes one whose export nobody is busy with, so that storage which hangs holds up nobody but its own clients.
 //
-// Invariant: at most one lookup of an export and a loop runs at a time; when a loop has no connection left, nothing of it is here.
+// Invariant: at most one lookup of an export and a loop runs at a time, and they begin in order; as long as it runs, one worker at least is asleep or on its way to look;
+// when a loop has no connection left, nothing of it is here.
 
 package engine
 
 import (
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -16,10 +18,12 @@ import (
 // offload serves one loop.
 type offload struct {
 	loop *loop
-	fd   int // the eventfd that it sleeps on
+	fd   int // the eventfd that workers sleep on
 
 	mu      sync.Mutex
-	queues  map[uint32][]uint32 // by export: requests that wait behind the one that is being looked up; there is an entry as long as one is
+	waiting []uint32        // requests that no worker has taken, in order
+	busy    map[uint32]bool // exports with a lookup that runs
+	idle    int             // workers that are asleep, or awake and have not taken anything yet
 	stopped bool
 	ended   sync.WaitGroup
 }
@@ -30,65 +34,83 @@ func startOffload(l *loop) (*offload, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &offload{loop: l, fd: fd, queues: map[uint32][]uint32{}}
+	o := &offload{loop: l, fd: fd, busy: map[uint32]bool{}}
 	l.offload = func() { uring.Notify(fd) }
-	o.ended.Add(1)
-	go o.run()
+	o.hire()
 	return o, nil
 }
 
-// run shares out what comes until stop.
-func (o *offload) run() {
+// hire starts a worker.
+func (o *offload) hire() {
+	o.idle++
+	o.ended.Add(1)
+	go o.work()
+}
+
+// work looks up what it finds, and sleeps when it finds nothing.
+func (o *offload) work() {
 	defer o.ended.Done()
 	for uring.Await(o.fd) == nil {
-		for t := o.loop.takeAsked(); t != none; {
-			next := o.loop.tags[t].next
-			o.enqueue(t)
-			t = next
+		t, more := o.begin()
+		for more {
+			export := o.loop.conns[o.loop.tags[t].conn].export
+			o.loop.lookUpOne(t)
+			t, more = o.next(export)
 		}
 		o.mu.Lock()
 		stopped := o.stopped
 		o.mu.Unlock()
 		if stopped {
+			uring.Notify(o.fd) // the next one
 			return
 		}
 	}
 }
 
-// enqueue puts a request behind those of its export.
-func (o *offload) enqueue(t uint32) {
-	export := o.loop.conns[o.loop.tags[t].conn].export
+// begin takes a request for a worker that was idle; another takes its place if it was the last.
+func (o *offload) begin() (uint32, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	queue, busy := o.queues[export]
-	if busy {
-		o.queues[export] = append(queue, t)
-		return
-	}
-	o.queues[export] = nil
-	o.ended.Add(1)
-	go o.serve(export, t)
-}
-
-// serve looks up a request, and those that have queued behind it.
-func (o *offload) serve(export, t uint32) {
-	defer o.ended.Done()
-	for more := true; more; {
-		o.loop.lookUpOne(t)
-		t, more = o.next(export)
-	}
-}
-
-func (o *offload) next(export uint32) (t uint32, more bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	queue := o.queues[export]
-	if len(queue) == 0 {
-		delete(o.queues, export)
+	t, ok := o.take()
+	if !ok {
 		return none, false
 	}
-	o.queues[export] = queue[1:]
-	return queue[0], true
+	o.idle--
+	if o.idle == 0 {
+		o.hire()
+	}
+	if len(o.waiting) > 0 {
+		uring.Notify(o.fd)
+	}
+	return t, true
+}
+
+// next takes another request for a worker that has done one of the export.
+func (o *offload) next(export uint32) (uint32, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.busy, export)
+	t, ok := o.take()
+	if !ok {
+		o.idle++
+	}
+	return t, ok
+}
+
+// take finds the first request of an export that is not busy, and makes it busy.
+func (o *offload) take() (uint32, bool) {
+	for t := o.loop.takeAsked(); t != none; t = o.loop.tags[t].next {
+		o.waiting = append(o.waiting, t)
+	}
+	for i, t := range o.waiting {
+		export := o.loop.conns[o.loop.tags[t].conn].export
+		if !o.busy[export] {
+			o.waiting = slices.Delete(o.waiting, i, i+1)
+			o.busy[export] = true
+			return t, true
+		}
+	}
+	return none, false
 }
 
 // stop ends it; the loop has no connections left.

@@ -106,11 +106,16 @@ func (l *loop) lookUpOne(t uint32) {
 	row := &l.tags[t]
 	c := &l.conns[row.conn]
 	memory, each := l.answers(row)
-	for i, source := range l.shared.exports[c.export].Contexts {
+	export := &l.shared.exports[c.export]
+	most := each // and no chunk has more than the export's maximum payload
+	if export.MaxPayload != 0 {
+		most = min(each, statusUsed+uint64(export.MaxPayload))
+	}
+	for i, source := range export.Contexts {
 		if row.contexts&(1<<i) == 0 {
 			continue
 		}
-		x := extents{framing: c.session.Framing, out: memory[statusUsed:each], left: row.Length, one: row.Flags&proto.CmdFlagReqOne != 0, gone: &l.gone[row.conn]}
+		x := extents{framing: c.session.Framing, out: memory[statusUsed:most], left: row.Length, one: row.Flags&proto.CmdFlagReqOne != 0, gone: &l.gone[row.conn]}
 		x.n = x.framing.StatusHeadSize()
 		// What could not be looked up is "allocated, and not known to be zero", which is always true enough.
 		if err := source.Status(row.Offset, row.Length, x.add); err != nil || x.count == 0 && x.length == 0 {

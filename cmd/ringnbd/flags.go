@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// defaultLoopMemory keeps some 24 requests of the largest size, or thousands of 4 KiB, in flight per loop.
-	defaultLoopMemory = 128 << 20
+	// defaultLoopMemory keeps a request of the largest size, some 80 of 1 MiB, or thousands of 4 KiB, in flight per loop.
+	defaultLoopMemory = 160 << 20
 	// loopsMost and connectionsMost catch slips of the finger; beyond them start-up fails in stranger ways.
 	loopsMost       = 1024
 	connectionsMost = 1 << 20
@@ -54,7 +54,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.Var((*oldstyleFlag)(&o.oldstyle), "oldstyle", "at HOST:PORT, or unix:PATH, serve EXPORT alone to clients that cannot negotiate, older than 2011: no TLS, and whoever can connect is in; repeatable (default: none)")
 	flags.BoolVarP(&o.readOnly, "read-only", "r", false, "serve everything read-only")
 	flags.IntVar(&o.loops, "loops", runtime.GOMAXPROCS(0), "number `N` of event loops, each with its own ring and thread")
-	flags.Var((*sizeFlag)(&o.memory), "memory", "`SIZE` of the buffer memory of all loops, a hard bound (default 128MiB for each loop)")
+	flags.Var((*sizeFlag)(&o.memory), "memory", "`SIZE` of the buffer memory of all loops, a hard bound (default 160MiB for each loop)")
 	flags.IntVar(&o.connections, "max-connections", gate.DefaultMaxConnections, "serve at most `N` connections at a time")
 	flags.Var((*directFlag)(&o.direct), "direct", "O_DIRECT: auto (where the file system takes it), on (or fail), off")
 	flags.Var(&o.poll, "poll", "a loop without work looks for some for `MICROSECONDS` before it sleeps: lower latency if every loop has a core to itself, paid in CPU time; 0: never; auto: for a few, while that finds some")

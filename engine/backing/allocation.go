@@ -19,6 +19,9 @@ const (
 	data   = uint64(0)
 )
 
+// fewExtents are fetched first: many ask for no more than the next one (REQ_ONE).
+const fewExtents = 4
+
 // allocation is the engine.Context for a Device.
 type allocation struct{ device *engine.Device }
 
@@ -48,9 +51,9 @@ func fiemapKnows(fd int) bool {
 // byFiemap walks the file's extents: some hundred a system call, where SEEK_DATA and SEEK_HOLE need two for each.
 func byFiemap(fd int, off, end uint64, emit func(length, status uint64) bool) error {
 	var m uring.Fiemap
-	for off < end {
+	for most := uint32(fewExtents); off < end; most = uring.FiemapExtents {
 		from := off
-		extents, err := m.Get(fd, off, end-off)
+		extents, err := m.Get(fd, off, end-off, most)
 		if err != nil {
 			_, err = bySeek(fd, off, end, hole, emit)
 			return err
@@ -69,7 +72,7 @@ func byFiemap(fd int, off, end uint64, emit func(length, status uint64) bool) er
 			}
 			off = hi
 		}
-		if len(extents) < uring.FiemapExtents {
+		if len(extents) < int(most) {
 			if off < end {
 				emit(end-off, hole)
 			}

@@ -13,8 +13,6 @@ import (
 const (
 	// preferredLeast is what a client does best with when the store says nothing: a page, and the block of most file systems.
 	preferredLeast = 4096
-	// payloadMost is the longest READ or WRITE in bytes: what clients may assume without asking, and the most that the kernel's client sends.
-	payloadMost = 32 << 20
 )
 
 // describe fills in the Export from the finished Device.
@@ -23,7 +21,7 @@ func (b *Backing) describe() {
 		Facts: proto.Facts{
 			Size:       b.Device.Size,
 			MinBlock:   1, // any offset and length is served: the engine reads, modifies and writes where the store is coarser
-			MaxPayload: payloadMost,
+			MaxPayload: engine.MaxRequest,
 			Flags:      transmissionFlags(&b.Device, b.facts.rotational),
 		},
 		Name:           b.spec.Name,

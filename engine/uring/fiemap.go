@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FiemapExtents is how many extents one call fetches.
+// FiemapExtents is how many extents one call fetches at most.
 const FiemapExtents = 256
 
 // Flags of a FiemapExtent (linux/fiemap.h).
@@ -40,10 +40,10 @@ type Fiemap struct {
 // fsIocFiemap is _IOWR('f', 11, struct fiemap), whose size without extents is 32.
 const fsIocFiemap = 0xc020660b
 
-// Get fetches the extents that overlap [off, off+n), in order; if there are as many as a call fetches, there may be more behind them. File systems without
+// Get fetches the extents that overlap [off, off+n), in order, at most most of them; if there are as many, there may be more behind them. File systems without
 // FIEMAP answer EOPNOTSUPP or ENOTTY.
-func (m *Fiemap) Get(fd int, off, n uint64) ([]FiemapExtent, error) {
-	m.start, m.length, m.flags, m.mapped, m.count = off, n, 0, 0, FiemapExtents
+func (m *Fiemap) Get(fd int, off, n uint64, most uint32) ([]FiemapExtent, error) {
+	m.start, m.length, m.flags, m.mapped, m.count = off, n, 0, 0, min(most, FiemapExtents)
 	for {
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), fsIocFiemap, uintptr(unsafe.Pointer(m)))
 		runtime.KeepAlive(m)
