@@ -20,8 +20,12 @@
 //	    TRIM and WRITE_ZEROES (range.go) go slice by slice.
 //	 7. Completion (disk.go: segmentDone; request.go: stepDone, answer). The last segment of the last step answers: the claim is given up, which may
 //	    set others running, and the tag joins its connection's ready list. Order of completion is order of reply.
-//	 8. Replying (reply.go). Headers and payloads of everything ready become one SENDMSG. Its completion gives tags and leases back (release), and those that
+//	 8. Replying (reply.go; chunk.go and holes.go for structured replies). Headers and payloads of everything ready become one SENDMSG. Its completion gives tags and leases back (release), and those that
 //	    starved for them are fed.
+//
+// BLOCK_STATUS goes another way (status.go): there is no io_uring operation for it, so the request and the memory for its answer are handed to a worker outside
+// of the loop (offload.go), which writes the chunks and hands it back. What the status is, a Context knows: engine/backing has the one that the spec
+// defines, and a dirty bitmap or an allocation depth would be others.
 //
 // # Whose memory
 //
@@ -36,7 +40,8 @@
 // # Threads
 //
 // A loop is one goroutine locked to one thread, which created the ring (IORING_SETUP_SINGLE_ISSUER). Nothing else reads or writes its tables. It never
-// touches a channel or a mutex; io_uring_enter is the only call that blocks. The control plane speaks to it by mail.
+// touches a channel or a mutex; io_uring_enter is the only call that blocks. The control plane speaks to it by mail. A loop has workers for what would block
+// it (offload.go), which touch a request only while it is theirs.
 //
 // Loops share three things. The exports, which never change. A few words of each Device: whether a flush has failed, and who is flushing. And the guard, a table under one spin word per shard: the
 // exception to "no locks on the path of a request". The word is held for some tens of nanoseconds, never across a system call, and a waiter gives up the
@@ -51,6 +56,9 @@
 // neither the kernel nor a tag holds on to it, its row is given back (conn.go: depart).
 //
 // # Departures from the first drawing
+//
+// Holes in structured replies to READ were to come from the file (SEEK_HOLE). They are found in the data instead, see holes.go: what was looked up before
+// the read could be false by the time of the reply, and looking it up costs a system call and a lock of the file.
 //
 // Device and Plan as interfaces are not here yet: the four kinds of device differ in one switch each for reads, writes and ranges, and a tree of planned
 // devices will bring its seam with it (tag.step is where a plan's next wave would be asked for). Sockets are not registered files: measured gain within noise.

@@ -14,8 +14,17 @@ PATH is a regular file, a block device, or a synthetic export for measuring: nul
 exit. A single PATH is the default export, which clients get who ask for no name; several are named after their files. Exports of other names, or
 with a description, are given by --export. PORT before the first PATH is short for --listen localhost:PORT.
 
+Names and descriptions are UTF-8 in any language, of at most 4096 bytes, and names are compared byte by byte. In --export NAME=PATH, a = that belongs
+to NAME is written twice and everything else in it as it is (commas and slashes too); a comma that belongs to PATH or TEXT is written twice; a PATH that begins with = is
+written ./=PATH.
+
 When connections are accepted, one line appears on standard output: "ready" and a URI for every address and export. Under systemd (Type=notify) the
 manager is told as well. Log lines go to standard error.
+
+--oldstyle is for clients from before 2011, such as nbd-client beside Linux 2.6: they are told the size and are in, and cannot say which export they want, so
+each such address leads to one (without =EXPORT: to the default export). This handshake knows no TLS and no negotiation, and there is no access control but who can
+reach the address: leave it off unless such a client is there, and keep it on a network you trust. When the server is full, such a client only sees its
+connection closed. A path that holds a = is written with two. Addresses for other clients (--listen) are not affected. Its URI comes last in the ready line.
 
 Sizes are bytes, or have a unit: 10G, 512MiB, 1.5T. Units are powers of 1024 however they are spelled. Times have one as well: 10s, 2m.
 
@@ -43,6 +52,12 @@ const serveExamples = `  # an image on localhost:10809; qemu-img info nbd://loca
 
   # several exports, one of them read-only
   ringnbd serve --export boot=boot.img,ro,description=installer --export data=/dev/vg0/data
+
+  # names in any language, and one with a = in it
+  ringnbd serve --export 'ディスク=disk.img,description=世界,, 1' --export 'a==b=boot.img,ro'
+
+  # for Linux 2.6: nbd-client THIS-HOST 2000 /dev/nbd0
+  ringnbd serve --oldstyle 192.168.1.5:2000 disk.img
 
   # nothing but the engine, to measure it
   ringnbd serve --listen unix:/tmp/null.sock null:1T`

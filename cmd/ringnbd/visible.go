@@ -46,13 +46,21 @@ func (e visibleError) Unwrap() error { return e.error }
 
 func (e visibleError) Error() string { return visibleText(e.error) }
 
+// visibleText is the text of an error, made visible once, and line by line if it has several for the reason that it is several errors.
 func visibleText(err error) string {
-	if several, ok := err.(interface{ Unwrap() []error }); ok {
+	switch e := err.(type) {
+	case visibleError:
+		return visibleText(e.error)
+	case interface{ Unwrap() error }:
+		if inner := e.Unwrap(); inner != nil && inner.Error() == err.Error() { // a mark on an error, not words around it
+			return visibleText(inner)
+		}
+	case interface{ Unwrap() []error }:
 		var raw, lines []string
-		for _, each := range several.Unwrap() {
+		for _, each := range e.Unwrap() {
 			raw, lines = append(raw, each.Error()), append(lines, visibleText(each))
 		}
-		if strings.Join(raw, "\n") == err.Error() { // not several wrapped in one sentence
+		if strings.Join(raw, "\n") == err.Error() { // not several in one sentence
 			return strings.Join(lines, "\n")
 		}
 	}

@@ -45,9 +45,15 @@ func TestVisible(t *testing.T) {
 
 func TestVisibleError(t *testing.T) {
 	first, second := errors.New("a\x1b\nb"), failure{errors.New("c")}
-	err := error(visibleError{errors.Join(first, fmt.Errorf("d: %w", errors.Join(second, io.EOF)))})
-	if got, want := err.Error(), "a\\x1b\\nb\nd: c\\nEOF"; got != want {
-		t.Errorf("%q, want %q", got, want)
+	joined := errors.Join(first, fmt.Errorf("d: %w", errors.Join(second, io.EOF)))
+	err := error(visibleError{joined})
+	for _, each := range []error{err, visibleError{err}, visibleError{failure{joined}}, failure{visibleError{failure{err}}}, visibleError{errors.Join(err)}} {
+		if got, want := visibleText(each), "a\\x1b\\nb\nd: c\\nEOF"; got != want {
+			t.Errorf("%#v: %q, want %q", each, got, want)
+		}
+	}
+	if two := fmt.Errorf("%w and\n%w", first, second); visibleText(two) != `a\x1b\nb and\nc` {
+		t.Errorf("%q", visibleText(two))
 	}
 	if f := new(failure); !errors.As(err, f) || !errors.Is(err, io.EOF) {
 		t.Error("what is inside is lost")

@@ -63,7 +63,8 @@ func (b *Backing) measureFile(st *unix.Statx_t) error {
 		d.Punch, d.ZeroRange = b.probeFallocate()
 		d.FastZero = d.Punch || d.ZeroRange
 	}
-	// Of the disk below, only its sectors count: where its stripes begin in the file is the file system's secret.
+	// Of the disk below, only its sectors count: where its stripes begin in the file is the file system's secret. A file system that shows one disk and has
+	// data on another as well (XFS with a realtime device, f2fs on several) is taken for the one that it shows.
 	disk := queueOf(st.Dev_major, st.Dev_minor)
 	b.facts.preferred = max(preferredLeast, align, disk.block("physical_block_size"))
 	if bits.OnesCount32(st.Blksize) == 1 && st.Blksize <= fileBlockMost {

@@ -178,6 +178,8 @@ func TestOldstyleClientThatDoesNotReadItsBanner(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := &pipes{l, make(chan net.Conn)}
+	done := sync.OnceFunc(func() { close(p.came) })
+	defer done() // the gate cannot close while Accept waits here
 	ended := make(chan error, 1)
 	go func() { ended <- s.ServeOldstyle(p, 0) }()
 	began := time.Now()
@@ -191,7 +193,7 @@ func TestOldstyleClientThatDoesNotReadItsBanner(t *testing.T) {
 	if took := time.Since(began); took < 2*limit || took > 2*limit+5*time.Second {
 		t.Errorf("closed after %v", took)
 	}
-	close(p.came)
+	done()
 	if kind, text := s.hello(t).go_("disk"); kind != ack {
 		t.Errorf("their places are not given back: %s", text)
 	}
@@ -257,6 +259,7 @@ func TestOldstyleAndClose(t *testing.T) {
 	}
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
+	ours.SetDeadline(time.Now().Add(5 * time.Second))
 	h := handshake{gate: s.Gate, conn: ours}
 	if event, err := h.greet(0); h.reason(event, err) != Shutdown || h.reserved {
 		t.Errorf("one that comes while closing: %+v %v, reserved %t", event, err, h.reserved)
