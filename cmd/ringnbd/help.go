@@ -18,6 +18,9 @@ Names and descriptions are UTF-8 in any language, of at most 4096 bytes, and nam
 to NAME is written twice and everything else in it as it is (commas and slashes too); a comma that belongs to PATH or TEXT is written twice; a PATH that begins with = is
 written ./=PATH.
 
+Sockets that are handed to it (systemd's socket activation; nbdinfo [ ringnbd serve PATH ]) are served, and only those unless --listen is given; the line
+that follows is not printed then.
+
 When connections are accepted, one line appears on standard output: "ready" and a URI for every address and export. Under systemd (Type=notify) the
 manager is told as well. Log lines go to standard error.
 

@@ -57,6 +57,7 @@ type server struct {
 	log       *slog.Logger
 	backings  []*backing.Backing
 	doors     []door
+	inherited int // how many of them somebody else has opened
 	engine    *engine.Engine
 	gate      *gate.Gate
 	debug     *debugServer
@@ -76,15 +77,13 @@ const allExports = -1
 func serve(o *options, specs []backing.Spec, stdout, stderr io.Writer) error {
 	signals := catchSignals()
 	tune(o.loops)
-	s := &server{options: o, log: newLog(o, stderr), accepting: make(chan error, len(o.listen)+1+len(o.oldstyle))}
+	s := &server{options: o, log: newLog(o, stderr)}
 	if err := s.up(specs); err != nil {
 		s.abandon()
 		return err
 	}
 	s.report()
-	if _, err := fmt.Fprintln(stdout, "ready "+strings.Join(s.exportURIs(), " ")); err != nil {
-		s.log.Warn("the ready line could not be written to standard output", "error", err)
-	}
+	s.sayReady(stdout)
 	s.notify(daemon.SdNotifyReady)
 
 	var err error
@@ -150,6 +149,7 @@ func (s *server) up(specs []backing.Spec) error {
 		HandshakeTimeout: o.handshake,
 		Log:              s.log,
 	})
+	s.accepting = make(chan error, len(s.doors))
 	for _, d := range s.doors {
 		if d.export == allExports {
 			go func() { s.accepting <- s.gate.Serve(d) }()
@@ -162,8 +162,16 @@ func (s *server) up(specs []backing.Spec) error {
 }
 
 func (s *server) listen() error {
+	inherited, uris, err := gate.Inherited()
+	if err != nil {
+		return err
+	}
+	for i, l := range inherited {
+		s.doors = append(s.doors, door{l, uris[i], allExports})
+	}
+	s.inherited = len(inherited)
 	addresses := s.options.listen
-	if len(addresses) == 0 {
+	if len(addresses)+s.inherited == 0 {
 		addresses = []string{gate.DefaultListen}
 	}
 	for _, address := range addresses {
@@ -176,7 +184,6 @@ func (s *server) listen() error {
 			return err
 		}
 	}
-	var err error
 	s.debug, err = listenDebug(string(s.options.debug))
 	return err
 }
@@ -251,6 +258,16 @@ func exportURI(address, name string) string {
 	}
 	u.Path, u.RawPath = "/"+name, ""
 	return u.String()
+}
+
+// sayReady tells where clients find what. Whoever has opened all sockets knows, and standard output may be somebody else's: nbdinfo's, say.
+func (s *server) sayReady(stdout io.Writer) {
+	if s.inherited == len(s.doors) {
+		return
+	}
+	if _, err := fmt.Fprintln(stdout, "ready "+strings.Join(s.exportURIs(), " ")); err != nil {
+		s.log.Warn("the ready line could not be written to standard output", "error", err)
+	}
 }
 
 // notify tells systemd, if it is there to be told.

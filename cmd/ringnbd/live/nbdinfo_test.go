@@ -51,15 +51,15 @@ func TestNbdinfoDescribesTheExport(t *testing.T) {
 	for _, transport := range transports {
 		s := serve(t, transport, sparseImage(t, 1<<30))
 		i := nbdinfo(t, s.uri(""))
-		if i.Protocol != "newstyle-fixed" || i.Structured || len(i.Exports) != 1 {
+		if i.Protocol != "newstyle-fixed" || !i.Structured || len(i.Exports) != 1 {
 			t.Fatalf("%s: %+v", transport, i)
 		}
 		e := i.Exports[0]
 		if e.Size != 1<<30 || e.ReadOnly || !e.CanFlush || !e.CanFUA || !e.CanTrim || !e.CanZero || !e.CanMultiConn || e.CanCache {
 			t.Errorf("%s: %+v", transport, e)
 		}
-		if e.Minimum != 1 || e.Preferred < 512 || e.Maximum != 32<<20 {
-			t.Errorf("%s: block sizes %d, %d, %d; want 1, at least 512, 32 MiB", transport, e.Minimum, e.Preferred, e.Maximum)
+		if e.Minimum != 1 || e.Preferred < 512 || e.Maximum != 64<<20 {
+			t.Errorf("%s: block sizes %d, %d, %d; want 1, at least 512, 64 MiB", transport, e.Minimum, e.Preferred, e.Maximum)
 		}
 	}
 }
@@ -98,7 +98,7 @@ func TestNbdinfoCanAndIsAnswerEveryFlag(t *testing.T) {
 		want     map[string]bool
 	}{
 		{nil, "--can", map[string]bool{"connect": true, "read": true, "write": true, "flush": true, "fua": true, "trim": true, "zero": true,
-			"fast-zero": true, "multi-conn": true, "cache": false, "df": false, "structured-reply": false}},
+			"fast-zero": true, "multi-conn": true, "cache": false, "df": true, "structured-reply": true}},
 		{nil, "--is", map[string]bool{"read-only": false, "tls": false}},
 		{[]string{"--read-only"}, "--can", map[string]bool{"connect": true, "read": true, "write": false, "multi-conn": true, "trim": false, "zero": false}},
 		{[]string{"--read-only"}, "--is", map[string]bool{"read-only": true}},

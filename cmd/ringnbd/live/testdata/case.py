@@ -6,10 +6,12 @@ import nbd
 MiB = 1 << 20
 
 
-def connect(strict=False, uri=None):
+def connect(strict=False, uri=None, contexts=()):
     h = nbd.NBD()
     if not strict:
         h.set_strict_mode(0)
+    for context in contexts:
+        h.add_meta_context(context)
     h.connect_uri(uri or sys.argv[1])
     return h
 
