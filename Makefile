@@ -16,9 +16,9 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unve
 RACE := ./proto/... ./engine ./engine/backing/... ./engine/gate/... ./engine/sim/... ./cmd/ringnbd ./cmd/tally
 FUZZTIME ?= 20s
 # Debian packages of the clients and servers that the tests drive, what they need of the system, and the C compiler that the race detector needs.
-PACKAGES := qemu-utils libnbd-bin python3-libnbd nbdkit nbd-server nbd-client fio strace e2fsprogs util-linux iproute2 chromium gcc libc6-dev
+PACKAGES := qemu-utils libnbd-bin python3-libnbd nbdkit nbd-server nbd-client fio strace e2fsprogs util-linux iproute2 chromium gcc libc6-dev qemu-system-x86 busybox-static xfsprogs
 
-.PHONY: build run test race fuzz tidy bench compare microbench pgo ci clean packages
+.PHONY: build run test test-kernel race fuzz tidy bench compare conform microbench pgo ci clean packages
 
 build:
 	@mkdir -p bin
@@ -76,6 +76,11 @@ test: packages build
 		[ $$broken = 0 ]; \
 	} | bin/tally
 
+# Debian's kernel in an emulated machine, with ringnbd's exports as its disks: what make test does of it, with a line for each step. KERNEL are more flags of
+# go test, such as '-run TestSwap'.
+test-kernel: packages build
+	@set -o pipefail; RINGNBD_BIN="$$PWD/bin/ringnbd" go test ./cmd/ringnbd/kernel -count=1 -timeout 30m -v $(KERNEL) | grep --line-buffered -Ev '^ *(=== |--- PASS: .*/)' | sed -u 's/^ *[a-z]*_test.go:[0-9]*: /  /'
+
 race:
 	go test -race -tags invariants $(RACE)
 
@@ -125,6 +130,11 @@ compare:
 	@if [ -z '$(BASE)' ]; then echo "$$compare_usage" >&2; exit 2; fi
 	@mkdir -p bin && go build -o bin/compare ./bench/compare
 	@exec bin/compare -base '$(BASE)' -new '$(or $(NEW),.)' -base-flags '$(BASE_FLAGS)' -new-flags '$(NEW_FLAGS)' $(COMPARE)
+
+# The conformance suite on ringnbd, qemu-nbd, nbdkit and nbd-server, and the table of all four. CONFORM are more flags (go run ./cmd/ringnbd/conform/table -h).
+conform: build
+	@$(MAKE) -s packages
+	go run ./cmd/ringnbd/conform/table -ringnbd bin/ringnbd -out cmd/ringnbd/conform/TABLE.md $(CONFORM)
 
 ci: test
 

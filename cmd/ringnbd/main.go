@@ -44,10 +44,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	var f failure
 	if errors.As(err, &f) {
-		fmt.Fprintln(stderr, "ringnbd: "+oneLine(f.Error()))
+		fmt.Fprintln(stderr, "ringnbd: "+oneLine(visibleText(f)))
 		return exitFailure
 	}
-	fmt.Fprintf(stderr, "ringnbd: %s (see: %s --help)\n", oneLine(err.Error()), command.CommandPath())
+	fmt.Fprintf(stderr, "ringnbd: %s (see: %s --help)\n", oneLine(visibleText(err)), command.CommandPath())
 	return exitUsage
 }
 
@@ -74,7 +74,7 @@ func newRoot() *cobra.Command {
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetVersionTemplate("ringnbd {{.Version}}\n")
-	root.AddCommand(newServe(), newBench())
+	root.AddCommand(newServe(), newBench(), newInfo(), newCopy(), newConform())
 	return root
 }
 

@@ -1,0 +1,259 @@
+// ringnbd conform: the command line of the conformance suite, which is in ringnbd/cmd/ringnbd/conform.
+//
+// Invariant: results go to standard output or to the file that was named; standard error has the progress line, on a terminal only, and one line when the exit
+// status is not 0.
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"ringnbd/bench/load"
+	"ringnbd/cmd/ringnbd/conform"
+)
+
+// conformOptions is what the flags of conform say.
+type conformOptions struct {
+	conform.Config
+	only    []string
+	list    bool
+	json    bool
+	junit   string
+	verbose bool
+}
+
+func newConform() *cobra.Command {
+	var o conformOptions
+	c := &cobra.Command{
+		Use:     "conform [flags] URI | conform [flags] --spawn 'COMMAND'",
+		Short:   "Hold an NBD server to the rules of the protocol",
+		Long:    conformHelp,
+		Example: conformExamples,
+		Version: versionText(),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := o.complete(c.Flags(), args); err != nil {
+				return err
+			}
+			if o.list {
+				return wrapFailure(conform.List(c.OutOrStdout(), o.Checks, o.verbose))
+			}
+			return wrapFailure(runConform(&o, c.OutOrStdout(), c.ErrOrStderr()))
+		},
+	}
+	o.register(c.Flags())
+	return c
+}
+
+func wrapFailure(err error) error {
+	if err == nil {
+		return nil
+	}
+	return failure{err}
+}
+
+func (o *conformOptions) register(flags *pflag.FlagSet) {
+	flags.SortFlags = false
+	o.Size = conform.DefaultSize
+	flags.StringVar(&o.Spawn, "spawn", "", "start this `COMMAND` of the shell, with {port} or {socket}, {img} and {dir}, and check it; again whenever it dies")
+	flags.StringVar(&o.SpawnReadOnly, "spawn-read-only", "", "start this `COMMAND`, too, for what is asked of a read-only export")
+	flags.StringVar(&o.Export, "export", "", "with --spawn, the export's `NAME` (default: the default export)")
+	flags.Var((*imageFlag)(&o.Size), "size", "`SIZE` of the scratch image, {img}, 32MiB or more")
+	flags.BoolVar(&o.Writable, "writable", false, "OVERWRITE the export at URI, for the checks that write")
+	flags.StringSliceVar(&o.only, "only", nil, "only the checks that `PATTERN` picks: H-03, H, 'RQ-*'; repeatable, or with commas")
+	flags.DurationVar(&o.Timeout, "timeout", conform.DefaultTimeout, "give a check at most this `TIME`")
+	flags.BoolVar(&o.list, "list", false, "print the checks, and run none")
+	flags.BoolVar(&o.json, "json", false, "print the results as JSON")
+	flags.StringVar(&o.junit, "junit", "", "write the results as JUnit XML to `FILE`; - is standard output, instead of the table")
+	flags.BoolVarP(&o.verbose, "verbose", "v", false, "print the reasons of skips and of rules, too")
+}
+
+// imageFlag is a size that has room for the suite's data.
+type imageFlag int64
+
+func (f *imageFlag) Type() string   { return "SIZE" }
+func (f *imageFlag) String() string { return fmt.Sprintf("%dMiB", int64(*f)>>20) }
+func (f *imageFlag) Set(text string) error {
+	var n sizeFlag
+	if err := n.Set(text); err != nil {
+		return err
+	}
+	if n < 32<<20 || n > 1<<50 || n%4096 != 0 {
+		return fmt.Errorf("must be a multiple of 4096, from 32MiB to 1PiB")
+	}
+	*f = imageFlag(n)
+	return nil
+}
+
+// complete sees what flags and arguments say together.
+func (o *conformOptions) complete(flags *pflag.FlagSet, args []string) error {
+	var idle string
+	if o.Checks, idle = conform.Only(conform.Checks(), o.only); idle != "" {
+		return fmt.Errorf("--only %s picks no check; ringnbd conform --list shows them", idle)
+	}
+	switch {
+	case o.json && o.junit == "-":
+		return fmt.Errorf("--json and --junit - both want standard output")
+	case o.Timeout <= 0:
+		return fmt.Errorf("--timeout %v: must be more than 0", o.Timeout)
+	case o.list && len(args) == 0:
+		return nil
+	case o.Spawn == "" && len(args) != 1:
+		return fmt.Errorf("name one server: nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or --spawn 'COMMAND'")
+	case o.Spawn != "" && len(args) > 0:
+		return fmt.Errorf("--spawn starts the server itself; leave %s out", args[0])
+	case o.Spawn != "":
+		return o.completeSpawn()
+	case flags.Changed("export"):
+		return fmt.Errorf("--export is about --spawn; write the name into the URI")
+	case flags.Changed("size"):
+		return fmt.Errorf("--size is about the image of --spawn")
+	}
+	target, err := load.ParseTarget(args[0])
+	if err != nil {
+		return err
+	}
+	if target.File() {
+		return fmt.Errorf("%s is no server; name nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH", args[0])
+	}
+	o.Target = conform.Target{Text: target.Text, Network: target.Network, Address: target.Address, Export: target.Export}
+	return o.checkReadOnly()
+}
+
+func (o *conformOptions) completeSpawn() error {
+	if err := conform.CheckSpawn(o.Spawn); err != nil {
+		return fmt.Errorf("--spawn: %w", err)
+	}
+	if o.Writable {
+		return fmt.Errorf("--writable is about a URI; with --spawn the image is the suite's own")
+	}
+	return o.checkReadOnly()
+}
+
+func (o *conformOptions) checkReadOnly() error {
+	if o.SpawnReadOnly == "" {
+		return nil
+	}
+	if err := conform.CheckSpawn(o.SpawnReadOnly); err != nil {
+		return fmt.Errorf("--spawn-read-only: %w", err)
+	}
+	return nil
+}
+
+// runConform runs and prints. The first signal ends the run after the check in hand, and the servers with it; the second one the program.
+func runConform(o *conformOptions, stdout, stderr io.Writer) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	defer stop()
+	line := newProgressLine(stderr)
+	o.Progress = func(done, all int, r conform.Result) {
+		line.show(fmt.Sprintf("%d/%d %s %s", done, all, r.ID, r.Verdict))
+	}
+	report, err := conform.Run(ctx, o.Config)
+	line.clear()
+	if report == nil {
+		return err
+	}
+	if printErr := o.print(report, stdout); err == nil {
+		err = printErr
+	}
+	if n := report.Counts[conform.Fail]; err == nil && n > 0 {
+		err = fmt.Errorf("%d of %d checks failed", n, len(report.Results))
+	}
+	return err
+}
+
+func (o *conformOptions) print(report *conform.Report, stdout io.Writer) (err error) {
+	switch {
+	case o.junit == "-":
+		err = report.JUnit(stdout)
+	case o.json:
+		err = report.JSON(stdout)
+	default:
+		err = report.Table(stdout, o.verbose, isTerminal(stdout))
+	}
+	if err != nil {
+		return fmt.Errorf("the results could not be written to standard output: %w", err)
+	}
+	if o.junit == "" || o.junit == "-" {
+		return nil
+	}
+	f, err := os.Create(o.junit)
+	if err != nil {
+		return fmt.Errorf("--junit: %w", err)
+	}
+	defer f.Close()
+	if err := report.JUnit(f); err != nil {
+		return fmt.Errorf("--junit: %w", err)
+	}
+	return f.Close()
+}
+
+// progressLine is one line of a terminal, written over and over; on anything else it is silent.
+type progressLine struct {
+	w    io.Writer
+	last time.Time
+}
+
+func newProgressLine(w io.Writer) *progressLine {
+	if !isTerminal(w) {
+		w = io.Discard
+	}
+	return &progressLine{w: w}
+}
+
+func (l *progressLine) show(text string) {
+	if time.Since(l.last) > 50*time.Millisecond {
+		fmt.Fprintf(l.w, "\r\x1b[K%s", text)
+		l.last = time.Now()
+	}
+}
+
+func (l *progressLine) clear() { fmt.Fprint(l.w, "\r\x1b[K") }
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+const conformHelp = `Hold an NBD server, any one, to the rules of the protocol: one check for each rule that can be seen on the wire.
+
+The server is at URI, nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH, or is started by --spawn. The suite speaks for itself: it sends wrong
+magics, unknown options and commands, malformed lengths, single bytes and thousands of requests at once, and reads every byte of every answer. Each check has
+its own connections and its own time; those about errors end by proving that the stream is still in step; after each, a new connection must work.
+
+Verdicts: pass; fail (a MUST of the protocol is violated, or the server died or hung); differs (a SHOULD, or what the protocol leaves open, with what was
+seen); skip (with the reason).
+
+MANY CHECKS OVERWRITE THE EXPORT. At a URI they are skipped unless --writable allows it. --spawn makes an image of its own, which is removed in the end.
+
+In the command of --spawn, {port} is a free TCP port of localhost, {socket} the path of a Unix socket, {img} the scratch image, {dir} a directory for
+whatever it needs; the command must stay in the foreground. The suite kills it, and starts it again when it died, which fails the check in hand.
+
+Exit status: 0 if no check failed, 1 if one did or the run could not be made, 2 for a wrong command line.`
+
+const conformExamples = `  # a server that runs, read-only checks
+  ringnbd conform nbd://localhost
+
+  # everything, on a server of one's own
+  ringnbd conform --spawn 'ringnbd serve {port} {img}'
+  ringnbd conform --spawn 'nbdkit -f -p {port} file {img}' --spawn-read-only 'nbdkit -f -r -p {port} file {img}'
+
+  # what there is about block status, and why
+  ringnbd conform --list --verbose --only CB
+
+  # for a continuous integration server
+  ringnbd conform --junit conform.xml --spawn 'my-server --socket {socket} {img}'`

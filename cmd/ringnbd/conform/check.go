@@ -1,0 +1,83 @@
+// What a check is and what can come out of it.
+//
+// Invariant: a Check is data; nothing but the suite runs one, and its verdict comes from the T it was given and from nowhere else.
+
+package conform
+
+import (
+	"path"
+	"strings"
+	"time"
+)
+
+// Level is how much the spec asks for a rule.
+type Level string
+
+// The spec's own words, and one more: QUALITY is what it leaves open and a user notices.
+const (
+	Must    Level = "MUST"
+	Should  Level = "SHOULD"
+	May     Level = "MAY"
+	Quality Level = "QUALITY"
+)
+
+// Verdict is what came out of a check.
+type Verdict string
+
+// The verdicts. Differs is a deviation that the spec allows, told with what was seen.
+const (
+	Pass    Verdict = "pass"
+	Fail    Verdict = "fail"
+	Skip    Verdict = "skip"
+	Differs Verdict = "differs"
+)
+
+// Check is one rule of the protocol, or a part of one, as something that can be seen on the wire.
+type Check struct {
+	ID    string // of the rule, such as "H-03"; a letter behind it where a rule takes several checks
+	Level Level
+	Title string // what, in one line
+	Why   string // what goes wrong otherwise, in one line
+	Needs []Need // what the server must offer for the check to mean something
+	Run   func(*T)
+}
+
+// Rule is the rule that a check is about: its ID without the letter.
+func (c *Check) Rule() string { return strings.TrimRight(c.ID, "abcdefghijklmnopqrstuvwxyz") }
+
+// Matches says whether a pattern of --only picks the check: an ID, a rule, the word before the dash, or any of them with * and ?.
+func (c *Check) Matches(pattern string) bool {
+	for _, name := range []string{c.ID, c.Rule(), c.ID[:strings.IndexByte(c.ID, '-')]} {
+		if strings.EqualFold(name, pattern) {
+			return true
+		}
+	}
+	ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(c.ID))
+	return ok && err == nil
+}
+
+// Result is what came out of one check.
+type Result struct {
+	ID      string        `json:"id"`
+	Level   Level         `json:"level"`
+	Title   string        `json:"title"`
+	Why     string        `json:"why"`
+	Verdict Verdict       `json:"verdict"`
+	Detail  string        `json:"detail,omitempty"` // what was seen; the reason of a skip
+	Took    time.Duration `json:"took_ns"`
+}
+
+// Need is something that a check takes for granted; a server without it makes the check a skip.
+type Need struct {
+	Name string // finishes the sentence "needs ..."
+	Met  func(*Facts) bool
+}
+
+// Without turns a need round: the check is about servers that do not have it.
+func Without(n Need) Need {
+	return Need{"a server without " + n.Name, func(f *Facts) bool { return !n.Met(f) }}
+}
+
+func flag(name string, bit uint16) Need {
+	return Need{name, func(f *Facts) bool { return f.Flags&bit != 0 }}
+}

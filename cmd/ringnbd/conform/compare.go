@@ -1,0 +1,121 @@
+// Several servers side by side, rule by rule, as Markdown; and the reasons why the others fail.
+//
+// Invariant: every fail and every deviation of a server that has reports here is either explained or marked as unexplained; none is left out.
+
+package conform
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// Peer is a server and what came out of its run.
+type Peer struct {
+	Name    string // as in the keys of the explanations
+	Version string
+	Command string
+	Report  *Report
+}
+
+// Explanation is why a server does what a check saw, from its source or documents; "" if nobody knows.
+func Explanation(server, id string) string {
+	for _, list := range []map[string]string{explainedHandshake, explainedTransmission} {
+		if text, ok := list[server+" "+id]; ok {
+			return text
+		}
+	}
+	return ""
+}
+
+// Unexplained gives "server ID" of every fail and deviation without an explanation.
+func Unexplained(peers []Peer) []string {
+	var list []string
+	for _, p := range peers {
+		for _, r := range p.Report.Results {
+			if (r.Verdict == Fail || r.Verdict == Differs) && Explanation(p.Name, r.ID) == "" {
+				list = append(list, p.Name+" "+r.ID)
+			}
+		}
+	}
+	return list
+}
+
+// Idle gives the explanations of things that these runs did not see.
+func Idle(peers []Peer) []string {
+	seen := map[string]bool{}
+	for _, p := range peers {
+		for _, r := range p.Report.Results {
+			seen[p.Name+" "+r.ID] = r.Verdict == Fail || r.Verdict == Differs
+		}
+	}
+	var list []string
+	for _, all := range []map[string]string{explainedHandshake, explainedTransmission} {
+		for key := range all {
+			if was, known := seen[key]; known && !was {
+				list = append(list, key)
+			}
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// Markdown writes the table, and behind it each server's fails and deviations with what was seen and why. All reports are of the same checks.
+func Markdown(w io.Writer, peers []Peer) error {
+	var b strings.Builder
+	b.WriteString("# Conformance of NBD servers, rule by rule\n\nWritten by `make conform`, do not edit. ✓ pass, **✗** fail (a MUST is violated), ≠ differs (allowed, but noticed), · not asked (the server does not have it, or there is nothing to see).\n\n")
+	for _, p := range peers {
+		fmt.Fprintf(&b, "- **%s**: %s. %s. `%s`\n", p.Name, p.Version, p.Report.Summary(), cell(p.Command))
+	}
+	b.WriteString("\n| rule | level | what |")
+	for _, p := range peers {
+		b.WriteString(" " + p.Name + " |")
+	}
+	b.WriteString("\n|---|---|---|" + strings.Repeat(":-:|", len(peers)) + "\n")
+	for i, r := range peers[0].Report.Results {
+		fmt.Fprintf(&b, "| %s | %s | %s |", r.ID, r.Level, cell(r.Title))
+		for _, p := range peers {
+			fmt.Fprintf(&b, " %s |", map[Verdict]string{Pass: "✓", Fail: "**✗**", Differs: "≠", Skip: "·"}[p.Report.Results[i].Verdict])
+		}
+		b.WriteString("\n")
+	}
+	for _, p := range peers {
+		p.explain(&b)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (p *Peer) explain(b *strings.Builder) {
+	fmt.Fprintf(b, "\n## %s\n\n", p.Name)
+	n := b.Len()
+	for _, r := range p.Report.Results {
+		if r.Verdict != Fail && r.Verdict != Differs {
+			continue
+		}
+		why := Explanation(p.Name, r.ID)
+		if why == "" {
+			why = "**unexplained**"
+		}
+		fmt.Fprintf(b, "- %s %s: %s Seen: %s\n", r.ID, r.Verdict, why, cell(clip(r.Detail)))
+	}
+	if b.Len() == n {
+		b.WriteString("Nothing to explain.\n")
+	}
+}
+
+// clip keeps the start of a long observation.
+func clip(text string) string {
+	const most = 200
+	if runes := []rune(text); len(runes) > most {
+		return string(runes[:most]) + " ..."
+	}
+	return text
+}
+
+// cell makes text fit for a cell: one line, no bar.
+func cell(text string) string {
+	return strings.NewReplacer("|", `\|`, "\n", " ", "<", "&lt;").Replace(text)
+}

@@ -1,0 +1,211 @@
+// A raw connection: it sends any bytes, and reads exactly what is expected and not one byte more.
+//
+// Invariant: every read names what it is for, so that a failure says where the server left the protocol; nothing is read ahead of time that a check
+// could miss (Silent and Closed look at the buffer, too).
+
+package conform
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"ringnbd/proto"
+)
+
+// Conn is a connection to the server. After Open it also knows what was negotiated.
+type Conn struct {
+	t   *T
+	raw net.Conn
+	r   *bufio.Reader
+
+	Mode      Mode
+	Size      uint64 // of the export, in bytes
+	Flags     uint16 // transmission flags
+	Handshake uint16 // handshake flags
+	Block     *BlockSize
+	Contexts  []Context
+
+	foreign bool       // another export than the suite's: its data is not known
+	pending []*pending // requests without a whole reply, in the order of sending
+	cookie  uint64     // last one that was made up
+}
+
+// Context is a meta context that SET_META_CONTEXT selected.
+type Context struct {
+	ID   uint32
+	Name string
+}
+
+func newConn(t *T, raw net.Conn) *Conn {
+	return &Conn{t: t, raw: raw, r: bufio.NewReaderSize(raw, 64<<10)}
+}
+
+// Close closes the connection.
+func (c *Conn) Close() { _ = c.raw.Close() }
+
+// CloseWrite ends our direction only.
+func (c *Conn) CloseWrite() {
+	half, ok := c.raw.(interface{ CloseWrite() error })
+	if !ok {
+		c.t.Skip("this kind of connection cannot be closed by half")
+	}
+	if err := half.CloseWrite(); err != nil {
+		c.t.Failf("closing our direction: %v", err)
+	}
+}
+
+// Write sends bytes as they are.
+func (c *Conn) Write(b []byte) {
+	if _, err := c.raw.Write(b); err != nil {
+		c.t.Failf("sending %d bytes: %s", len(b), wireError(err))
+	}
+}
+
+// TryWrite sends bytes to a server that may have hung up already.
+func (c *Conn) TryWrite(b []byte) error {
+	_, err := c.raw.Write(b)
+	return err
+}
+
+// WriteAside sends bytes from another goroutine, so that replies can be read meanwhile. The channel brings the error, or nil.
+func (c *Conn) WriteAside(b []byte) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.raw.Write(b)
+		done <- err
+	}()
+	return done
+}
+
+// WriteSlowly sends bytes one by one, each in a segment of its own.
+func (c *Conn) WriteSlowly(b []byte) {
+	for i := range b {
+		c.Write(b[i : i+1])
+	}
+}
+
+// Read reads n bytes; what says what they should be.
+func (c *Conn) Read(n int, what string) []byte {
+	b := make([]byte, n)
+	c.readInto(b, what)
+	return b
+}
+
+func (c *Conn) readInto(b []byte, what string) {
+	if got, err := io.ReadFull(c.r, b); err != nil {
+		c.t.Failf("%s: %s after %d of %d bytes%s", what, wireError(err), got, len(b), shown(b[:got]))
+	}
+}
+
+// Silent fails if the server sends anything, or closes, within d.
+func (c *Conn) Silent(d time.Duration, when string) {
+	got, err := c.peek(d)
+	switch {
+	case len(got) > 0:
+		c.t.Failf("%s: stray bytes from the server%s", when, shown(got))
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		c.t.Failf("%s: %s", when, wireError(err))
+	}
+}
+
+// Closed fails unless the server closes the connection without sending a byte; it waits as long as the check may take.
+func (c *Conn) Closed(when string) {
+	got, err := c.peek(c.t.Left() - c.t.patience/10)
+	switch {
+	case len(got) > 0:
+		c.t.Failf("%s: the server should close the connection and say nothing, but sent%s", when, shown(got))
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.t.Failf("%s: the server should close the connection, but it is still open", when)
+	}
+}
+
+// Hangs says whether the connection is still open and silent after d; got is what the server sent instead.
+func (c *Conn) Hangs(d time.Duration) (open bool, got []byte) {
+	got, err := c.peek(d)
+	return len(got) > 0 || errors.Is(err, os.ErrDeadlineExceeded), got
+}
+
+// peek waits for a byte for at most d and gives what is there, without taking it.
+func (c *Conn) peek(d time.Duration) ([]byte, error) {
+	until := time.Now().Add(max(d, time.Millisecond))
+	if until.After(c.t.deadline) {
+		until = c.t.deadline
+	}
+	_ = c.raw.SetReadDeadline(until) // fails on a closed connection only, which Peek tells
+	_, err := c.r.Peek(1)
+	_ = c.raw.SetReadDeadline(c.t.deadline)
+	if err != nil {
+		return nil, err
+	}
+	got, _ := c.r.Peek(min(c.r.Buffered(), 64))
+	return got, nil
+}
+
+// Drained reads and drops what the server sends until it closes; it gives the number of bytes.
+func (c *Conn) Drained(when string) int64 {
+	n, err := io.Copy(io.Discard, c.r)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.t.Failf("%s: the server did not close the connection (%d bytes came)", when, n)
+	}
+	return n
+}
+
+// Greet connects, takes the banner apart strictly and answers with these client flags.
+func (t *T) Greet(flags uint32) *Conn {
+	c := t.Dial()
+	c.banner()
+	c.Write(binary.BigEndian.AppendUint32(nil, flags))
+	return c
+}
+
+// Haggle connects and answers the banner as a polite client does: what comes next is options.
+func (t *T) Haggle() *Conn { return t.haggle(t.target) }
+
+func (t *T) haggle(target Target) *Conn {
+	c := t.dial(target)
+	c.banner()
+	c.Write(binary.BigEndian.AppendUint32(nil, t.clientFlags(c.Handshake)))
+	return c
+}
+
+func (c *Conn) banner() {
+	b := c.Read(proto.BannerSize, "the server's banner")
+	flags, err := proto.ParseBanner(b)
+	if err != nil {
+		c.t.Failf("the banner is not that of the newstyle handshake:%s", shown(b))
+	}
+	c.Handshake = flags
+}
+
+// wireError says what became of a connection in words of this field.
+func wireError(err error) string {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "nothing more came before the deadline"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "the server closed the connection"
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return "the connection broke (" + op.Err.Error() + ")"
+	}
+	return err.Error()
+}
+
+// shown is some bytes for a person, with a blank before them.
+func shown(b []byte) string {
+	const most = 32
+	switch {
+	case len(b) == 0:
+		return ""
+	case len(b) > most:
+		return fmt.Sprintf(" [% x ...]", b[:most])
+	}
+	return fmt.Sprintf(" [% x]", b)
+}

@@ -1,0 +1,132 @@
+// What a run prints: a table for people, JSON, JUnit.
+//
+// Invariant: all three tell the same results; nothing is decided here.
+
+package conform
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+)
+
+// order is how verdicts are counted in the summary.
+var order = []Verdict{Pass, Fail, Differs, Skip}
+
+// Summary is the line of counts.
+func (r *Report) Summary() string {
+	var words []string
+	for _, v := range order {
+		words = append(words, fmt.Sprintf("%d %s", r.Counts[v], v))
+	}
+	return fmt.Sprintf("%d checks: %s", len(r.Results), strings.Join(words, ", "))
+}
+
+// Table prints the results, those that need an explanation with it; with verbose, the reasons of skips and the times as well.
+func (r *Report) Table(w io.Writer, verbose, colour bool) error {
+	t := table.NewWriter()
+	style := table.StyleLight
+	style.Options = table.OptionsNoBordersAndSeparators
+	style.Box.PaddingLeft = ""
+	t.SetStyle(style)
+	t.SuppressTrailingSpaces()
+	for _, x := range r.Results {
+		t.AppendRow(row(x, paint(x.Verdict, colour), x.Title))
+		if x.Detail != "" && (verbose || x.Verdict == Fail || x.Verdict == Differs) {
+			for _, line := range strings.Split(text.WrapSoft(x.Detail, 120), "\n") {
+				t.AppendRow(table.Row{"", "", "  " + line})
+			}
+		}
+		if x.Verdict == Fail || verbose {
+			t.AppendRow(table.Row{"", "", fmt.Sprintf("  why %s: %s", x.Level, x.Why)})
+		}
+	}
+	_, err := fmt.Fprintf(w, "%s\n\n%s\n", t.Render(), r.Summary())
+	return err
+}
+
+func row(x Result, verdict, title string) table.Row { return table.Row{verdict, x.ID, title} }
+
+func paint(v Verdict, colour bool) string {
+	if !colour {
+		return string(v)
+	}
+	return map[Verdict]text.Color{Pass: text.FgGreen, Fail: text.FgRed, Differs: text.FgYellow, Skip: text.FgHiBlack}[v].Sprint(string(v))
+}
+
+// JSON prints the whole report.
+func (r *Report) JSON(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(r)
+}
+
+// List prints the checks themselves.
+func List(w io.Writer, checks []Check, verbose bool) error {
+	var b strings.Builder
+	for _, c := range checks {
+		fmt.Fprintf(&b, "%-7s %-8s %s\n", c.ID, c.Level, c.Title)
+		if verbose {
+			fmt.Fprintf(&b, "%17swhy: %s\n", "", c.Why)
+			for _, n := range c.Needs {
+				fmt.Fprintf(&b, "%17sneeds %s\n", "", n.Name)
+			}
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+type junitSuite struct {
+	XMLName  xml.Name    `xml:"testsuite"`
+	Name     string      `xml:"name,attr"`
+	Tests    int         `xml:"tests,attr"`
+	Failures int         `xml:"failures,attr"`
+	Skipped  int         `xml:"skipped,attr"`
+	Time     string      `xml:"time,attr"`
+	Cases    []junitCase `xml:"testcase"`
+}
+
+type junitCase struct {
+	Class   string     `xml:"classname,attr"`
+	Name    string     `xml:"name,attr"`
+	Time    string     `xml:"time,attr"`
+	Failure *junitText `xml:"failure"`
+	Skipped *junitText `xml:"skipped"`
+	Output  string     `xml:"system-out,omitempty"`
+}
+
+type junitText struct {
+	Message string `xml:"message,attr"`
+}
+
+// JUnit prints the results as continuous integration servers read them; a check that differs passes, with its text as output.
+func (r *Report) JUnit(w io.Writer) error {
+	s := junitSuite{Name: "ringnbd conform " + r.Server, Tests: len(r.Results), Failures: r.Counts[Fail], Skipped: r.Counts[Skip]}
+	total := 0.0
+	for _, x := range r.Results {
+		c := junitCase{Class: "nbd." + string(x.Level), Name: x.ID + " " + x.Title, Time: fmt.Sprintf("%.3f", x.Took.Seconds())}
+		switch x.Verdict {
+		case Fail:
+			c.Failure = &junitText{x.Detail}
+		case Skip:
+			c.Skipped = &junitText{x.Detail}
+		case Differs:
+			c.Output = "differs: " + x.Detail
+		}
+		total += x.Took.Seconds()
+		s.Cases = append(s.Cases, c)
+	}
+	s.Time = fmt.Sprintf("%.3f", total)
+	b, err := xml.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "%s%s\n", xml.Header, b)
+	return err
+}

@@ -1,0 +1,196 @@
+// Requests, in compact and extended form.
+//
+// Invariant: every request that will be answered stands in Conn.pending from before it is sent until its reply is whole.
+
+package conform
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"ringnbd/proto"
+)
+
+// Request is one request. Any nonsense can be sent; Payload is sent as it is, whatever Length says.
+type Request struct {
+	Flags   uint16
+	Type    uint16
+	Cookie  uint64
+	Offset  uint64
+	Length  uint64 // the header has 32 bits of it with compact headers
+	Payload []byte
+	// Bare keeps PAYLOAD_LEN away from a WRITE with extended headers, which otherwise is set when there is a Payload.
+	Bare bool
+}
+
+var commandNames = []string{"READ", "WRITE", "DISC", "FLUSH", "TRIM", "CACHE", "WRITE_ZEROES", "BLOCK_STATUS", "RESIZE"}
+
+// String is the request for a person.
+func (r *Request) String() string {
+	name := fmt.Sprintf("command %d", r.Type)
+	if int(r.Type) < len(commandNames) {
+		name = commandNames[r.Type]
+	}
+	if r.Flags != 0 {
+		name += fmt.Sprintf(" (flags %#x)", r.Flags)
+	}
+	return fmt.Sprintf("%s of %d bytes at %d", name, r.Length, r.Offset)
+}
+
+// Read, Write and so on make requests without a cookie: Send makes one up for those that have 0 (see Conn.Cookie for 0 itself).
+
+// Read is a READ.
+func Read(offset, length uint64) *Request {
+	return &Request{Type: proto.CmdRead, Offset: offset, Length: length}
+}
+
+// Write is a WRITE of all of data.
+func Write(offset uint64, data []byte) *Request {
+	return &Request{Type: proto.CmdWrite, Offset: offset, Length: uint64(len(data)), Payload: data}
+}
+
+// Command is any command without data.
+func Command(kind uint16, offset, length uint64) *Request {
+	return &Request{Type: kind, Offset: offset, Length: length}
+}
+
+// With gives the request these flags, too.
+func (r *Request) With(flags uint16) *Request {
+	r.Flags |= flags
+	return r
+}
+
+// Encode is the request as bytes, in the connection's form.
+func (c *Conn) Encode(r *Request) []byte {
+	b := make([]byte, 0, proto.ExtRequestSize+len(r.Payload))
+	if c.Mode.Extended() {
+		flags := r.Flags
+		if r.Type == proto.CmdWrite && len(r.Payload) > 0 && !r.Bare {
+			flags |= proto.CmdFlagPayloadLen
+		}
+		b = binary.BigEndian.AppendUint32(b, proto.ExtRequestMagic)
+		b = binary.BigEndian.AppendUint16(b, flags)
+		b = binary.BigEndian.AppendUint16(b, r.Type)
+		b = binary.BigEndian.AppendUint64(b, r.Cookie)
+		b = binary.BigEndian.AppendUint64(b, r.Offset)
+		b = binary.BigEndian.AppendUint64(b, r.Length)
+		return append(b, r.Payload...)
+	}
+	b = binary.BigEndian.AppendUint32(b, proto.RequestMagic)
+	b = binary.BigEndian.AppendUint16(b, r.Flags)
+	b = binary.BigEndian.AppendUint16(b, r.Type)
+	b = binary.BigEndian.AppendUint64(b, r.Cookie)
+	b = binary.BigEndian.AppendUint64(b, r.Offset)
+	b = binary.BigEndian.AppendUint32(b, uint32(r.Length))
+	return append(b, r.Payload...)
+}
+
+// Expect notes that a request will be answered; for those that a check sends by Write and the like.
+func (c *Conn) Expect(r *Request) {
+	if r.Type != proto.CmdDisc {
+		c.pending = append(c.pending, &pending{reply: &Reply{Request: r}})
+	}
+}
+
+// Name gives a request without a cookie one that no other has, and returns it.
+func (c *Conn) Name(r *Request) *Request {
+	if r.Cookie == 0 {
+		c.cookie++
+		r.Cookie = c.cookie<<32 | 0xc0ffee
+	}
+	return r
+}
+
+// Send sends a request, with a cookie of its own if it has none, and expects its reply.
+func (c *Conn) Send(r *Request) {
+	c.Name(r)
+	c.Expect(r)
+	c.Write(c.Encode(r))
+}
+
+// SendAll sends requests in one piece, and expects their replies.
+func (c *Conn) SendAll(list ...*Request) {
+	var b []byte
+	for _, r := range list {
+		c.Name(r)
+		c.Expect(r)
+		b = append(b, c.Encode(r)...)
+	}
+	c.Write(b)
+}
+
+// Do sends a request and reads its reply. No other request may be in flight.
+func (c *Conn) Do(r *Request) *Reply {
+	c.Send(r)
+	return c.Next()
+}
+
+// Succeeds sends a request that must succeed.
+func (c *Conn) Succeeds(r *Request) *Reply {
+	reply := c.Do(r)
+	if reply.Errno != 0 {
+		c.t.Failf("%s fails with %s", r, reply.Error())
+	}
+	return reply
+}
+
+// Fails sends a request that must fail with one of these errors, and proves that the stream is still in step.
+func (c *Conn) Fails(r *Request, errors ...uint32) *Reply {
+	reply := c.Do(r)
+	c.WantErrno(reply, errors...)
+	c.StillUp(r.String())
+	return reply
+}
+
+// WantErrno fails unless the reply has one of these errors.
+func (c *Conn) WantErrno(reply *Reply, errors ...uint32) {
+	names := ""
+	for i, e := range errors {
+		if reply.Errno == e {
+			return
+		}
+		if i > 0 {
+			names += " or "
+		}
+		names += ErrnoName(e)
+	}
+	c.t.Failf("%s: %s, not %s", reply.Request, reply.Error(), names)
+}
+
+// StillUp proves that the stream is in step: a short READ brings its own cookie and the right data, and nothing else comes.
+func (c *Conn) StillUp(after string) {
+	if problem := c.t.Try(func() {
+		if len(c.pending) > 0 {
+			c.t.Failf("%d requests have not been answered", len(c.pending))
+		}
+		probe := c.t.facts.probe
+		reply := c.Succeeds(Read(0, uint64(len(probe))))
+		// A read-only export has data of its own; there the cookie must do.
+		ours := c.t.facts.probeKnown && !c.foreign && c.Flags&proto.FlagReadOnly == c.t.facts.FlagsPlain&proto.FlagReadOnly
+		if at := firstDifference(reply.Data, probe); at >= 0 && ours {
+			c.t.Failf("byte %d of the export is %#x, and was %#x when the suite began", at, reply.Data[at], probe[at])
+		}
+		c.Silent(quiet, "after the reply")
+	}); problem != "" {
+		c.t.Failf("the stream is out of step after %s: a READ of the first bytes: %s", after, problem)
+	}
+}
+
+// Disconnect sends DISC and waits for the server to close without another byte.
+func (c *Conn) Disconnect() {
+	c.Send(c.Name(Command(proto.CmdDisc, 0, 0)))
+	c.Closed("after DISC")
+}
+
+// firstDifference is the index of the first byte that differs, or -1.
+func firstDifference(a, b []byte) int {
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	if len(a) != len(b) {
+		return min(len(a), len(b))
+	}
+	return -1
+}

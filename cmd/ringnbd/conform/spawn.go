@@ -1,0 +1,204 @@
+// A server of the suite's own: a command for the shell, a scratch image, a port or a socket.
+//
+// Invariant: the command runs in a process group of its own, which is killed before start returns again and before remove returns; if we are killed
+// ourselves, the kernel kills the command.
+
+package conform
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"ringnbd/proto"
+)
+
+const (
+	readOnlyFlag = proto.FlagReadOnly
+	// startup is how long a server may take to listen.
+	startup = 15 * time.Second
+)
+
+// server is a command and what it serves.
+type server struct {
+	template string
+	export   string
+	dir      string // all that is ours on disk
+	image    string // "" if the command has no {img}
+
+	command *exec.Cmd
+	ended   chan struct{} // closed when the command has ended
+	state   string        // how; read after ended
+	stderr  tail
+}
+
+// CheckSpawn says what is wrong with a command for --spawn.
+func CheckSpawn(template string) error {
+	if !strings.Contains(template, "{port}") && !strings.Contains(template, "{socket}") {
+		return errors.New("the command must say where it listens: by {port}, a free TCP port of localhost, or {socket}, the path of a Unix socket")
+	}
+	return nil
+}
+
+func newServer(template, export string, size int64) (*server, error) {
+	dir, err := os.MkdirTemp("", "ringnbd-conform-")
+	if err != nil {
+		return nil, err
+	}
+	s := &server{template: template, export: export, dir: dir}
+	if strings.Contains(template, "{img}") {
+		s.image = filepath.Join(dir, "scratch.img")
+		if err := layImage(s.image, size); err != nil {
+			return nil, errors.Join(fmt.Errorf("scratch image: %w", err), s.remove())
+		}
+	}
+	return s, nil
+}
+
+// start starts the command, again if need be, and waits until it listens.
+func (s *server) start(ctx context.Context) (Target, error) {
+	s.kill()
+	port, err := freePort()
+	if err != nil {
+		return Target{}, err
+	}
+	socket := filepath.Join(s.dir, "nbd.sock")
+	_ = os.Remove(socket) // left by a server that was killed
+	t := Target{Text: s.template, Network: "tcp", Address: net.JoinHostPort("localhost", port), Export: s.export}
+	if strings.Contains(s.template, "{socket}") {
+		t.Network, t.Address = "unix", socket
+	}
+	text := strings.NewReplacer("{port}", port, "{socket}", quote(socket), "{img}", quote(s.image), "{dir}", quote(s.dir)).Replace(s.template)
+	if err := s.run(text); err != nil {
+		return t, fmt.Errorf("%s: %w", text, err)
+	}
+	for begin := time.Now(); time.Since(begin) < startup && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+		if died := s.died(); died != "" {
+			return t, fmt.Errorf("%s: the server ended before it listened: %s", text, died)
+		}
+		if c, err := net.Dial(t.Network, t.Address); err == nil {
+			return t, c.Close()
+		}
+	}
+	return t, fmt.Errorf("%s: does not listen at %s after %v%s", text, t.Address, startup, s.words())
+}
+
+// run starts the command from a thread that lives as long as the command: the kernel takes that thread's end for its parent's.
+func (s *server) run(text string) error {
+	s.command = exec.Command("/bin/sh", "-c", text)
+	s.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	s.stderr.reset()
+	s.command.Stderr = &s.stderr
+	s.ended = make(chan struct{})
+	started := make(chan error, 1)
+	go func(command *exec.Cmd, ended chan struct{}) {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		defer close(ended)
+		err := command.Start()
+		started <- err
+		if err != nil {
+			s.state = err.Error()
+			return
+		}
+		command.WaitDelay = time.Second // for children that keep stderr open
+		_ = command.Wait()              // the state says it all
+		s.state = command.ProcessState.String()
+	}(s.command, s.ended)
+	return <-started
+}
+
+// died says how the command ended, and its last words; "" while it runs.
+func (s *server) died() string {
+	select {
+	case <-s.ended:
+		return s.state + s.words()
+	default:
+		return ""
+	}
+}
+
+// words is what the command said last on standard error, in one line.
+func (s *server) words() string {
+	text := strings.TrimSpace(s.stderr.String())
+	if text == "" {
+		return ""
+	}
+	lines := strings.Split(text, "\n")
+	return "; its last words: " + strings.Join(lines[max(0, len(lines)-5):], " | ")
+}
+
+// kill ends the command and everything that it started.
+func (s *server) kill() {
+	if s.command == nil || s.command.Process == nil {
+		return
+	}
+	_ = syscall.Kill(-s.command.Process.Pid, syscall.SIGKILL) // fails if all of the group are gone
+	<-s.ended
+}
+
+// remove kills and cleans up.
+func (s *server) remove() error {
+	s.kill()
+	return os.RemoveAll(s.dir)
+}
+
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port), nil
+}
+
+// quote makes one word for the shell. A path of ordinary characters stays as it is, so that the user may put it between quotes.
+func quote(text string) string {
+	ordinary := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-", r)
+	}
+	if strings.IndexFunc(text, func(r rune) bool { return !ordinary(r) }) < 0 {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
+
+// tail keeps the end of what was written to it.
+type tail struct {
+	lock sync.Mutex
+	text bytes.Buffer
+}
+
+const tailMost = 16 << 10
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.lock.Lock()
+	defer t.lock.Unlock()
+	t.text.Write(b)
+	if extra := t.text.Len() - tailMost; extra > 0 {
+		t.text.Next(extra)
+	}
+	return len(b), nil
+}
+
+func (t *tail) String() string {
+	t.lock.Lock()
+	defer t.lock.Unlock()
+	return t.text.String()
+}
+
+func (t *tail) reset() {
+	t.lock.Lock()
+	defer t.lock.Unlock()
+	t.text.Reset()
+}

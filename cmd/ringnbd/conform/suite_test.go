@@ -1,0 +1,269 @@
+// The suite itself: its list of checks, its results whatever a check does, its servers, its reports.
+//
+// Invariant: no test needs more than a shell; those that need a server by name skip by name.
+
+package conform
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestCatalog: IDs are unique and well formed, checks say what and why in one line, and every rule has a check or a reason.
+func TestCatalog(t *testing.T) {
+	shape := regexp.MustCompile(`^[A-Z]{1,2}-\d\d[a-z]?$`)
+	known, checked, seen := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, s := range sections {
+		for _, id := range strings.Fields(s.must + " " + s.should + " " + s.may + " " + s.quality) {
+			if known[id] {
+				t.Errorf("%s: the rule %s is listed twice", s.name, id)
+			}
+			known[id] = true
+		}
+	}
+	if len(known) < 200 {
+		t.Fatalf("only %d rules", len(known))
+	}
+	for _, c := range Checks() {
+		switch {
+		case !shape.MatchString(c.ID):
+			t.Errorf("%q is no ID", c.ID)
+		case seen[c.ID]:
+			t.Errorf("%s: twice", c.ID)
+		case !known[c.Rule()]:
+			t.Errorf("%s: there is no such rule", c.ID)
+		case c.Title == "" || c.Why == "" || strings.Contains(c.Title+c.Why, "\n") || c.Run == nil:
+			t.Errorf("%s: what, why or the check itself is missing, or has several lines", c.ID)
+		case !slices.Contains([]Level{Must, Should, May, Quality}, c.Level):
+			t.Errorf("%s: the level %q", c.ID, c.Level)
+		}
+		seen[c.ID], checked[c.Rule()] = true, true
+	}
+	reasons := unchecked()
+	for _, id := range slices.Sorted(maps.Keys(known)) {
+		if checked[id] == (reasons[id] != "") {
+			t.Errorf("%s: a check: %v, a reason for none: %q", id, checked[id], reasons[id])
+		}
+	}
+	for id := range reasons {
+		if !known[id] {
+			t.Errorf("%s: a reason for a rule that does not exist", id)
+		}
+	}
+}
+
+// TestExplanations: each key is a server and a check.
+func TestExplanations(t *testing.T) {
+	all := Checks()
+	for _, list := range []map[string]string{explainedHandshake, explainedTransmission} {
+		for key, text := range list {
+			server, id, _ := strings.Cut(key, " ")
+			if !slices.Contains([]string{"qemu-nbd", "nbdkit", "nbd-server", "ringnbd"}, server) || !slices.ContainsFunc(all, func(c Check) bool { return c.ID == id }) || text == "" || strings.Contains(text, "\n") {
+				t.Errorf("%q: %q", key, text)
+			}
+		}
+	}
+}
+
+func TestOnly(t *testing.T) {
+	all := []Check{{ID: "H-03a"}, {ID: "H-03b"}, {ID: "H-10"}, {ID: "RQ-01"}}
+	for _, test := range []struct {
+		patterns, want string
+	}{{"", "H-03a H-03b H-10 RQ-01"}, {"H-03", "H-03a H-03b"}, {"h-03A", "H-03a"}, {"H", "H-03a H-03b H-10"}, {"rq-*", "RQ-01"}, {"H-10 RQ", "H-10 RQ-01"}} {
+		picked, idle := Only(all, strings.Fields(test.patterns))
+		var ids []string
+		for _, c := range picked {
+			ids = append(ids, c.ID)
+		}
+		if got := strings.Join(ids, " "); got != test.want || idle != "" {
+			t.Errorf("--only %q: %q, want %q", test.patterns, got, test.want)
+		}
+	}
+	if _, idle := Only(all, []string{"H", "Z-*"}); idle != "Z-*" {
+		t.Errorf("the pattern that picks nothing is %q", idle)
+	}
+}
+
+// TestVerdicts: each way in which a check can end has its result, also those that it should not take.
+func TestVerdicts(t *testing.T) {
+	t.Parallel()
+	run := func(id string, f func(*T)) Check { return Check{ID: id, Level: Must, Title: id, Why: id, Run: f} }
+	checks := []Check{
+		run("pass", func(*T) {}),
+		run("fail", func(t *T) { t.Failf("seen %d", 1) }),
+		run("skip", func(t *T) { t.Skip("a reason") }),
+		run("differs", func(t *T) { t.Differ("this"); t.Differ("that") }),
+		run("differs, then fail", func(t *T) { t.Differ("this"); t.Failf("that") }),
+		run("panic", func(*T) { panic(errors.New("a mistake")) }),
+		run("index", func(t *T) { _ = t.differs[len(t.differs)] }),
+		run("stall", func(t *T) { t.Haggle().Read(1, "what never comes") }),
+		run("hang", func(*T) { select {} }),
+		{ID: "need", Level: Must, Title: "x", Why: "x", Needs: []Need{{"the moon", func(*Facts) bool { return false }}}, Run: func(t *T) { t.Failf("ran") }},
+		run("after", func(t *T) { t.Haggle().StillHaggling("nothing") }),
+	}
+	report, err := Run(context.Background(), Config{Target: fakeTarget(t, ""), Checks: checks, Timeout: 300 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"pass": "pass ", "fail": "fail seen 1", "skip": "skip a reason", "differs": "differs this; that", "differs, then fail": "fail that",
+		"panic": "fail the check itself broke: a mistake", "index": "fail the check itself broke: runtime error", "stall": "fail what never comes: nothing more came before the deadline",
+		"hang": "fail the check did not end within 300ms", "need": "skip needs the moon", "after": "pass "}
+	for _, r := range report.Results {
+		if got := string(r.Verdict) + " " + r.Detail; !strings.HasPrefix(got, want[r.ID]) || r.ID == "pass" && got != "pass " {
+			t.Errorf("%s: %q, want %q", r.ID, got, want[r.ID])
+		}
+	}
+	if report.Counts[Fail] != 6 || report.Counts[Pass] != 2 || len(report.Results) != len(checks) {
+		t.Errorf("the counts are %v", report.Counts)
+	}
+}
+
+// TestReports: the three forms tell the same.
+func TestReports(t *testing.T) {
+	r := &Report{Server: "s", Facts: &Facts{}, Counts: map[Verdict]int{Pass: 1, Fail: 1, Differs: 1, Skip: 1}, Results: []Result{
+		{ID: "A-01", Level: Must, Title: "one", Why: "w", Verdict: Pass}, {ID: "A-02", Level: Must, Title: "two", Why: "because", Verdict: Fail, Detail: "seen <that>"},
+		{ID: "A-03", Level: Should, Title: "three", Verdict: Differs, Detail: "otherwise"}, {ID: "A-04", Level: May, Title: "four", Verdict: Skip, Detail: "needs it"}}}
+	var text, js, ju bytes.Buffer
+	if err := errors.Join(r.Table(&text, false, false), r.JSON(&js), r.JUnit(&ju)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"pass    A-01 one\n", "fail    A-02 two\n", "seen <that>", "why MUST: because", "otherwise", "4 checks: 1 pass, 1 fail, 1 differs, 1 skip"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("the table does not have %q:\n%s", want, text.String())
+		}
+	}
+	if strings.Contains(text.String(), "needs it") {
+		t.Errorf("the table tells the reason of a skip unasked")
+	}
+	var back Report
+	if err := json.Unmarshal(js.Bytes(), &back); err != nil || len(back.Results) != 4 || back.Results[1].Verdict != Fail || back.Counts[Fail] != 1 {
+		t.Errorf("JSON: %v, %+v", err, back)
+	}
+	var suite junitSuite
+	if err := xml.Unmarshal(ju.Bytes(), &suite); err != nil || suite.Failures != 1 || suite.Skipped != 1 || len(suite.Cases) != 4 || suite.Cases[1].Failure.Message != "seen <that>" {
+		t.Errorf("JUnit: %v, %+v", err, suite)
+	}
+}
+
+// TestMarkdown: what a peer fails in stands there with its reason, or as unexplained.
+func TestMarkdown(t *testing.T) {
+	result := func(id string, v Verdict) Result {
+		return Result{ID: id, Level: Must, Title: "a|b", Verdict: v, Detail: "seen"}
+	}
+	peers := []Peer{
+		{Name: "ringnbd", Version: "1", Report: &Report{Results: []Result{result("H-03a", Pass), result("H-09", Pass), result("MC-12", Skip)}}},
+		{Name: "nbd-server", Version: "2", Report: &Report{Results: []Result{result("H-03a", Fail), result("H-09", Differs), result("MC-12", Skip)}}},
+	}
+	var b bytes.Buffer
+	if err := Markdown(&b, peers); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"| rule | level | what | ringnbd | nbd-server |", `| H-03a | MUST | a\|b | ✓ | **✗** |`, "- H-03a fail: nbd-server.c negotiate", "- H-09 differs: **unexplained**", "Nothing to explain."} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("the table does not have %q:\n%s", want, b.String())
+		}
+	}
+	if got := Unexplained(peers); !slices.Equal(got, []string{"nbd-server H-09"}) {
+		t.Errorf("unexplained: %q", got)
+	}
+	peers[1].Report.Results[0].Verdict = Pass
+	if got := Idle(peers); !slices.Equal(got, []string{"nbd-server H-03a"}) {
+		t.Errorf("idle: %q", got)
+	}
+}
+
+// TestSpawnDies: a server that dies fails the check in hand, its last words are told, and the next check has a new one.
+func TestSpawnDies(t *testing.T) {
+	if _, err := exec.LookPath("nbdkit"); err != nil {
+		t.Skip("nbdkit is not installed (Debian package nbdkit)")
+	}
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	pid := func() int {
+		text, _ := os.ReadFile(pidFile)
+		n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+		return n
+	}
+	first := 0
+	checks := []Check{
+		{ID: "X-01", Run: func(t *T) { first = pid(); _ = syscall.Kill(first, syscall.SIGKILL); time.Sleep(50 * time.Millisecond) }},
+		{ID: "X-02", Run: func(t *T) { t.Open(ModeGo).StillUp("a new start") }},
+	}
+	spawn := fmt.Sprintf("echo $$ > %s; echo famous last words >&2; exec nbdkit -f -U {socket} file {img}", pidFile)
+	report, err := Run(context.Background(), Config{Spawn: spawn, Size: 32 << 20, Checks: checks, Timeout: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := report.Results[0]; r.Verdict != Fail || !strings.Contains(r.Detail, "the server died: signal: killed; its last words: famous last words") {
+		t.Errorf("the check that the server died in: %+v", r)
+	}
+	if r := report.Results[1]; r.Verdict != Pass {
+		t.Errorf("the next one: %+v", r)
+	}
+	if second := pid(); second == first || syscall.Kill(second, 0) == nil {
+		t.Errorf("process %d after %d: not started again, or left behind", second, first)
+	}
+}
+
+// TestSpawnFails: a command that does not serve is told with its words, and leaves nothing behind.
+func TestSpawnFails(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	_, err := Run(context.Background(), Config{Spawn: "echo no such thing >&2; exit 3 # {port}", Size: 32 << 20, Timeout: time.Second})
+	if err == nil || !strings.Contains(err.Error(), "exit status 3; its last words: no such thing") {
+		t.Errorf("the error is %v", err)
+	}
+	if left, _ := os.ReadDir(os.Getenv("TMPDIR")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if CheckSpawn("server {img}") == nil || CheckSpawn("server {socket}") != nil {
+		t.Error("a command must say where it listens")
+	}
+}
+
+func TestQuote(t *testing.T) {
+	for text, want := range map[string]string{"/tmp/a-b_1.img": "/tmp/a-b_1.img", "/tmp/a b": "'/tmp/a b'", "/tmp/it's": `'/tmp/it'\''s'`, "": ""} {
+		if got := quote(text); got != want {
+			t.Errorf("%q becomes %s, not %s", text, got, want)
+		}
+	}
+}
+
+// TestPeers: the suite runs to its end on real servers, and all that the handshake's checks find in them is explained.
+func TestPeers(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes long")
+	}
+	for name, spawn := range map[string]string{"qemu-nbd": "qemu-nbd -f raw -k {socket} -t -e 0 -x '' {img}", "nbdkit": "nbdkit -f -U {socket} --filter=exportname file {img} exportname= exportname-strict=true"} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := exec.LookPath(name); err != nil {
+				t.Skipf("%s is not installed (Debian package %s)", name, map[string]string{"qemu-nbd": "qemu-utils", "nbdkit": "nbdkit"}[name])
+			}
+			checks := handshakeChecks()
+			report, err := Run(context.Background(), Config{Spawn: spawn, Size: 32 << 20, Checks: checks, Timeout: 10 * time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(report.Results) != len(checks) || report.Counts[Pass] < len(checks)*2/3 {
+				t.Errorf("of %d checks: %s", len(checks), report.Summary())
+			}
+			for _, id := range Unexplained([]Peer{{Name: name, Report: report}}) {
+				t.Errorf("%s is unexplained", id)
+			}
+		})
+	}
+}

@@ -1,0 +1,156 @@
+// The rules of a block status that need the request, judged apart from any connection so that each can be shown to catch a reply that breaks it.
+//
+// Invariant: the judge sees only what Conn has taken apart: extents that are not empty, in chunks that belong to the request.
+
+package conform
+
+import (
+	"fmt"
+	"math/bits"
+	"slices"
+
+	"ringnbd/proto"
+)
+
+// breach is a rule that a reply broke. Soft ones are of a SHOULD.
+type breach struct {
+	rule string
+	soft bool
+	text string
+}
+
+// statusQuestion is what a block status is judged against.
+type statusQuestion struct {
+	offset, length uint64
+	one            bool // REQ_ONE
+	extended       bool
+	size           uint64   // of the export
+	least          uint64   // minimum block size
+	contexts       []uint32 // that must be answered, and no others
+	base           uint32   // the id of base:allocation
+}
+
+// asked is the question of a request on a connection.
+func (c *Conn) asked(r *Request) statusQuestion {
+	q := statusQuestion{
+		offset: r.Offset, length: r.Length, one: r.Flags&proto.CmdFlagReqOne != 0, extended: c.Mode.Extended(), size: c.Size, least: c.t.facts.MinBlock(),
+	}
+	for _, context := range c.Contexts {
+		q.contexts = append(q.contexts, context.ID)
+		if context.Name == proto.ContextAllocation {
+			q.base = context.ID
+		}
+	}
+	return q
+}
+
+// judgeStatus holds a successful reply to the rules.
+func judgeStatus(q statusQuestion, chunks []Chunk) (list []breach) {
+	add := func(soft bool, rule, format string, args ...any) {
+		if !soft || len(list) < 64 { // a million extents may break a rule a million times
+			list = append(list, breach{rule, soft, fmt.Sprintf(format, args...)})
+		}
+	}
+	seen := map[uint32]int{}
+	for _, chunk := range chunks {
+		if chunk.Type != proto.ChunkBlockStatus && chunk.Type != proto.ChunkBlockStatusExt {
+			continue
+		}
+		seen[chunk.Context]++
+		judgeExtents(q, chunk.Extents, chunk.Context == q.base, add)
+	}
+	for _, id := range q.contexts {
+		if n := seen[id]; n != 1 {
+			add(false, "CB-02", "%d chunks for the context %d", n, id)
+		}
+		delete(seen, id)
+	}
+	for id := range seen {
+		add(false, "CB-02", "a chunk for the context %d, which was not asked about", id)
+	}
+	return list
+}
+
+// judgeExtents holds the extents of one chunk to the rules.
+func judgeExtents(q statusQuestion, extents []Extent, base bool, add func(soft bool, rule, format string, args ...any)) {
+	if len(extents) == 0 {
+		add(false, "CB-03", "no extent")
+		return
+	}
+	if q.one && (len(extents) != 1 || extents[0].Length > q.length) {
+		add(false, "CB-04", "%d extents, the first of %d bytes, for REQ_ONE of %d bytes", len(extents), extents[0].Length, q.length)
+	}
+	if len(extents) > proto.MaxExtents {
+		add(true, "CB-06", "%d extents in one chunk", len(extents))
+	}
+	end := q.offset
+	for i, x := range extents {
+		switch {
+		case x.Length == 0:
+			add(false, "CB-03", "extent %d is empty", i)
+		case i > 0 && end-q.offset >= q.length:
+			add(false, "CB-05", "extent %d begins %d bytes behind the offset of a request of %d bytes", i, end-q.offset, q.length)
+			return
+		case i > 0 && x.Flags == extents[i-1].Flags:
+			add(true, "CB-07", "extents %d and %d have the same status %#x", i-1, i, x.Flags)
+		}
+		if base && x.Flags>>32 != 0 {
+			add(false, "XH-07", "extent %d has %#x in the upper half of a status of base:allocation", i, x.Flags)
+		}
+		if base && uint32(x.Flags)&^(proto.StatusHole|proto.StatusZero) != 0 {
+			add(true, "CB-08", "extent %d has the status %#x; base:allocation has two bits", i, x.Flags)
+		}
+		sum, carry := bits.Add64(end, x.Length, 0)
+		if carry != 0 {
+			add(false, "CB-09", "extent %d of %d bytes goes beyond 2^64", i, x.Length)
+			return
+		}
+		end = sum
+		if least := max(q.least, 512); end%least != 0 && end != q.size && end != q.offset+q.length {
+			add(true, "CB-07", "extent %d ends at %d, which is no multiple of %d", i, end, least)
+		}
+	}
+	if end > q.size {
+		add(true, "CB-05", "the extents end at %d, and the export at %d", end, q.size)
+	}
+}
+
+// status sends a BLOCK_STATUS that must succeed, and fails on every broken MUST. Deviations are told only to the check of the rule that they are of, by ID.
+func (c *Conn) status(r *Request, rules ...string) []Chunk {
+	reply := c.Succeeds(r)
+	for _, b := range judgeStatus(c.asked(r), reply.Chunks) {
+		if !b.soft {
+			c.t.Failf("%s: %s (%s)", r, b.text, b.rule)
+		}
+		if slices.Contains(rules, b.rule) && len(c.t.differs) < 3 {
+			c.t.Differ("%s: %s (%s)", r, b.text, c.Mode)
+		}
+	}
+	return reply.Chunks
+}
+
+// allocation is the extents of base:allocation in a reply.
+func (c *Conn) allocation(chunks []Chunk) []Extent {
+	base := c.asked(&Request{}).base
+	for _, chunk := range chunks {
+		if chunk.Context == base && len(chunk.Extents) > 0 {
+			return chunk.Extents
+		}
+	}
+	return nil
+}
+
+// zeroBits says of each byte range of [offset, offset+length) that the server calls ZERO; it asks until all is told.
+func (c *Conn) zeroBits(offset, length uint64) []span {
+	var list []span
+	for at := offset; at < offset+length; {
+		extents := c.allocation(c.status(Command(proto.CmdBlockStatus, at, min(offset+length-at, 1<<32-c.t.block()))))
+		for _, x := range extents {
+			if x.Flags&uint64(proto.StatusZero) != 0 {
+				list = append(list, span{at, min(at+x.Length, offset+length)})
+			}
+			at += x.Length
+		}
+	}
+	return list
+}

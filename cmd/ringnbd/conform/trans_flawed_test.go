@@ -1,0 +1,302 @@
+// A second server in memory, for the rules of the transmission phase: it speaks all that package proto can negotiate, and has one flaw on demand.
+//
+// Invariant: without a flaw it breaks no rule and skips no feature; a flaw changes one thing, named where it strikes.
+
+package conform
+
+import (
+	"io"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"ringnbd/proto"
+)
+
+const (
+	flawedPayload = 8 << 20
+	flawedFlags   = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA | proto.FlagSendTrim | proto.FlagSendWriteZeroes | proto.FlagCanMultiConn |
+		proto.FlagSendCache | proto.FlagSendFastZero
+)
+
+// flawed is the server. It is a catalog of its one export, as proto's own would refuse some flaws.
+type flawed struct {
+	flaw     string
+	export   proto.Export
+	listener net.Listener
+	lock     sync.Mutex
+	disk     []byte
+	snapshot []byte // what the status is told from, with "stale status"
+	noHole   bool   // NO_HOLE was asked for
+}
+
+func (f *flawed) Len() int                       { return 1 }
+func (f *flawed) At(int) proto.Export            { return f.export }
+func (f *flawed) Lookup(name string) (int, bool) { return 0, name == "" || name == f.export.Name }
+
+// flawedConn is one connection.
+type flawedConn struct {
+	*flawed
+	net.Conn
+	proto.Session
+	facts   proto.Facts
+	private []byte  // the disk of "own disk"
+	late    *func() // a write that is done with the next request, of "DISC loses"
+	last    []byte  // data of the READ before, of "swapped"
+}
+
+// flawedTarget starts a server for the test's time.
+func flawedTarget(t *testing.T, flaw string) Target {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &flawed{flaw: flaw, listener: l, disk: make([]byte, leastSize)}
+	f.export = proto.Export{Name: "disk", PreferredBlock: 4096, Contexts: []proto.Context{{Name: proto.ContextAllocation}, {Name: "x-test:other"}}}
+	f.export.Facts = proto.Facts{Size: leastSize, MinBlock: 1, MaxPayload: flawedPayload, Flags: flawedFlags}
+	f.shape()
+	t.Cleanup(func() { l.Close() })
+	go f.accept()
+	return Target{Text: "a flawed server", Network: "unix", Address: path, Export: "disk"}
+}
+
+// shape is the flaws, and the kinds of right servers, that stand in what is told of the export.
+func (f *flawed) shape() {
+	e := &f.export
+	switch f.flaw {
+	case "minimum of 3":
+		e.MinBlock = 3
+	case "preferred of 300":
+		e.PreferredBlock = 300
+	case "payload of 512":
+		e.MaxPayload = 512
+	case "odd size":
+		e.Size, e.MinBlock = leastSize-100, 512
+	case "blocks", "rounds down", "EIO for misaligned":
+		e.MinBlock = 512
+	case "read-only", "writes all the same", "EIO for read-only":
+		e.Flags |= proto.FlagReadOnly
+	case "read-only without": // a right one
+		e.Flags = proto.FlagHasFlags | proto.FlagReadOnly | proto.FlagSendFlush
+	case "poor", "FUA unadvertised", "hangs up on what is not advertised": // the first is right
+		e.Flags = proto.FlagHasFlags
+	}
+}
+
+func (f *flawed) accept() {
+	for {
+		c, err := f.listener.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			defer func() { _ = recover() }() // gone is how a connection ends
+			(&flawedConn{flawed: f, Conn: c}).serve()
+		}()
+	}
+}
+
+func (c *flawedConn) is(flaw string) bool { return c.flaw == flaw }
+
+func (c *flawedConn) read(n uint64) []byte {
+	b := make([]byte, n)
+	if c.is("idle") {
+		_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond)) // fails on a closed connection only
+	}
+	if got, err := io.ReadFull(c, b); err != nil {
+		if c.is("dies of a broken header") && got > 0 {
+			c.listener.Close()
+		}
+		panic(gone{})
+	}
+	return b
+}
+
+func (c *flawedConn) send(b []byte) {
+	if _, err := c.Write(b); err != nil {
+		panic(gone{})
+	}
+}
+
+func (c *flawedConn) serve() {
+	n := proto.NewNegotiator(c.flawed, proto.Policy{})
+	for n.Event().Kind == proto.EventNone || len(n.Out()) > 0 {
+		if out := n.Out(); len(out) > 0 {
+			c.send(out)
+			n.Sent(len(out))
+			continue
+		}
+		n.Feed(c.read(uint64(n.Need())))
+	}
+	if n.Event().Kind != proto.EventTransmit {
+		return
+	}
+	c.Session, c.facts = n.Event().Mode.Session, c.export.Facts
+	if c.is("own disk") {
+		c.lock.Lock()
+		c.private = append([]byte(nil), c.disk...)
+		c.lock.Unlock()
+	}
+	for c.request() {
+	}
+}
+
+// request serves one request; false ends the connection.
+func (c *flawedConn) request() bool {
+	framing := c.Framing
+	h := c.read(uint64(proto.RequestSize))
+	if compact := be.Uint32(h) == proto.RequestMagic; framing == proto.Extended && !(compact && c.is("compact all the same")) {
+		h = append(h, c.read(uint64(proto.ExtRequestSize-proto.RequestSize))...)
+	} else if framing == proto.Extended {
+		framing = proto.Structured
+	}
+	r, ok := framing.ParseRequest(h)
+	if c.is("cookies of 32 bits") {
+		r.Cookie &= 1<<32 - 1
+	}
+	if c.is("lengths of 32 bits") {
+		r.Length &= 1<<32 - 1
+	}
+	if !ok && !c.is("any magic") {
+		if c.is("answers garbage") {
+			c.fail(&r, proto.EINVAL)
+		}
+		return false
+	}
+	if c.late != nil && r.Command != proto.CmdDisc {
+		(*c.late)()
+		c.late = nil
+	}
+	if r.Command == proto.CmdDisc {
+		return c.disconnect(&r)
+	}
+	return c.judge(&r)
+}
+
+func (c *flawedConn) disconnect(r *proto.Request) bool {
+	switch {
+	case c.is("answers DISC"):
+		c.succeed(r)
+	case c.is("ignores DISC"):
+		return true
+	case c.is("odd DISC") && (r.Offset != 0 || r.Length != 0):
+		return true
+	case c.is("works after DISC"):
+		defer c.request()
+	}
+	return false
+}
+
+// judge refuses or performs a request, its payload read or not.
+func (c *flawedConn) judge(r *proto.Request) bool {
+	e, cause := proto.Judge(r, &c.facts, c.Session)
+	var payload []byte
+	n := r.Payload()
+	switch {
+	case n > proto.DrainLimit:
+		return false
+	case e != 0 && c.is("drains nothing"), cause == proto.CauseFlags && c.is("bad flags undrained"), r.Command != proto.CmdWrite && c.is("payloads undrained"):
+		n = 0
+	case cause == proto.CauseUnknown && c.is("drains unknown commands") && !r.Extended, r.Flags&proto.CmdFlagPayloadLen != 0 && c.is("payload of a flag"):
+		n = r.Length
+	case r.Command == proto.CmdWrite && r.Extended && n == 0 && c.is("bare WRITE has data"):
+		n = r.Length
+	case c.is("torn WRITE") && r.Command == proto.CmdWrite && e == 0:
+		return c.torn(r)
+	}
+	payload = c.read(n)
+	switch {
+	case cause == proto.CauseUnknown && c.is("unknown commands hang up"), r.Length == 0 && r.Command != proto.CmdFlush && c.is("nothing hangs up"),
+		cause == proto.CauseAbsent && c.is("hangs up on what is not advertised"), r.Length > flawedPayload && c.is("long hangs up"),
+		cause == proto.CauseFlushRange && c.is("FLUSH of a range hangs up"):
+		return false
+	}
+	if e = c.verdict(r, e, cause); e != proto.Success {
+		c.fail(r, e)
+		return true
+	}
+	c.perform(r, payload)
+	return true
+}
+
+// torn writes what comes as it comes.
+func (c *flawedConn) torn(r *proto.Request) bool {
+	for at := r.Offset; at < r.Offset+r.Length; {
+		n := min(4096, r.Offset+r.Length-at)
+		b := c.read(n)
+		c.lock.Lock()
+		copy(c.disk[at:], b)
+		c.lock.Unlock()
+		at += n
+	}
+	c.succeed(r)
+	return true
+}
+
+// forgiven are the causes of refusal that a flaw does not see.
+var forgiven = map[string]proto.Cause{
+	"any flag": proto.CauseFlags, "any command": proto.CauseUnknown, "any range": proto.CauseBeyond, "writes all the same": proto.CauseReadOnly, "rounds down": proto.CauseAlignment,
+	"status of nothing": proto.CauseContext, "FUA unadvertised": proto.CauseFlags,
+}
+
+// mistaken are the causes of refusal that a flaw calls something else.
+var mistaken = map[string]struct {
+	cause proto.Cause
+	e     proto.Errno
+}{
+	"EIO beyond": {proto.CauseBeyond, proto.EIO}, "EIO for read-only": {proto.CauseReadOnly, proto.EIO}, "EIO for misaligned": {proto.CauseAlignment, proto.EIO},
+	"EOVERFLOW for flags": {proto.CauseFlags, proto.EOVERFLOW}, "ENOMEM for size": {proto.CauseSize, proto.ENOMEM}, "EIO for no context": {proto.CauseContext, proto.EIO},
+	"EIO for unknown": {proto.CauseUnknown, proto.EIO},
+}
+
+// verdict is what the request is told, which a flaw may turn round.
+func (c *flawedConn) verdict(r *proto.Request, e proto.Errno, cause proto.Cause) proto.Errno {
+	if blind, ok := forgiven[c.flaw]; ok && blind == cause && cause != proto.CauseNone {
+		return proto.Success
+	}
+	if wrong, ok := mistaken[c.flaw]; ok && wrong.cause == cause && cause != proto.CauseNone {
+		return wrong.e
+	}
+	end, zeroes := r.Offset+r.Length, r.Command == proto.CmdWriteZeroes
+	switch {
+	case cause == proto.CauseBeyond && c.is("wraps") && end <= c.facts.Size, cause == proto.CauseSize && c.is("large chunks"):
+		return proto.Success
+	case cause == proto.CauseBeyond && c.is("writes what fits") && r.Command == proto.CmdWrite && r.Offset < c.facts.Size:
+		c.change(r.Offset, c.facts.Size, 0xee)
+	case e != proto.Success:
+	case c.is("last block") && end == c.facts.Size && r.Command == proto.CmdWrite, c.is("half the payload") && r.Length > flawedPayload/2 && r.Command <= proto.CmdWrite,
+		c.is("FUA on WRITE only") && r.Flags&proto.CmdFlagFUA != 0 && r.Command != proto.CmdWrite, c.is("FLUSH fails") && r.Command == proto.CmdFlush,
+		c.is("NO_HOLE fails") && zeroes && r.Flags&proto.CmdFlagNoHole != 0, c.is("FAST_ZERO fails") && r.Flags&proto.CmdFlagFastZero != 0,
+		c.is("DF of 4 KiB") && r.Flags&proto.CmdFlagDF != 0 && r.Length > 4096, c.is("odd READ fails") && r.Command == proto.CmdRead && r.Length%512 != 0,
+		c.is("odd lengths fail") && r.Length%512 != 0, c.is("REQ_ONE fails") && r.Flags&proto.CmdFlagReqOne != 0:
+		return proto.EINVAL
+	case c.is("TRIM unsupported") && r.Command == proto.CmdTrim, c.is("zeroes unsupported") && zeroes:
+		return proto.ENOTSUP
+	case c.is("FAST_ZERO destroys") && r.Flags&proto.CmdFlagFastZero != 0:
+		c.change(r.Offset, end, 0xdd)
+		return proto.ENOTSUP
+	}
+	return e
+}
+
+// change fills a range of the disk, which is cut at its ends.
+func (c *flawedConn) change(from, to uint64, with byte) {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	for i := min(from, c.facts.Size); i < min(to, c.facts.Size); i++ {
+		c.bytes()[i] = with
+	}
+}
+
+// bytes is the disk of the connection; the lock must be held.
+func (c *flawedConn) bytes() []byte {
+	if c.private != nil {
+		return c.private
+	}
+	return c.disk
+}

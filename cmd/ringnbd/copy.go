@@ -1,0 +1,130 @@
+// ringnbd copy: the command line of ringnbd/cmd/ringnbd/transfer.
+//
+// Invariant: standard output stays empty; standard error has the progress, on a terminal or when asked for, and one line when the exit status is not 0.
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"ringnbd/cmd/ringnbd/transfer"
+	"ringnbd/engine/backing"
+)
+
+// copyOptions is what the flags of copy say.
+type copyOptions struct {
+	transfer.Options
+	progress bool
+	quiet    bool
+}
+
+func newCopy() *cobra.Command {
+	var o copyOptions
+	c := &cobra.Command{
+		Use:     "copy [flags] SOURCE DESTINATION",
+		Short:   "Copy an export, a file or a block device to another",
+		Long:    copyHelp,
+		Example: copyExamples,
+		Version: versionText(),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := o.complete(args); err != nil {
+				return err
+			}
+			if err := copyAll(&o, c.ErrOrStderr()); err != nil {
+				return failure{err}
+			}
+			return nil
+		},
+	}
+	o.register(c.Flags())
+	return c
+}
+
+func (o *copyOptions) register(flags *pflag.FlagSet) {
+	flags.SortFlags = false
+	o.RequestSize = defaultRequestSize
+	flags.IntVarP(&o.Connections, "connections", "c", defaultConnections, "number `N` of connections to a server that allows several")
+	flags.IntVarP(&o.Requests, "requests", "r", 0, fmt.Sprintf("requests `N` in flight on each connection (default %d, shared by the connections)", transfer.DefaultSlots))
+	flags.Var((*powerFlag)(&o.RequestSize), "request-size", "`SIZE` of a request; less where a server takes less")
+	flags.BoolVar(&o.DestinationIsZero, "destination-is-zero", false, "the destination reads as zeroes already: do not write any")
+	flags.BoolVar(&o.Allocated, "allocated", false, "write zeroes, too, and leave no holes: all space is taken")
+	flags.BoolVar(&o.Verify, "verify", false, "read both again afterwards, from the disk, and compare")
+	flags.StringVar(&o.Resume, "resume", "", "keep in this `FILE` how far the copy is, and go on from there")
+	flags.BoolVarP(&o.progress, "progress", "p", false, "show progress, terminal or not")
+	flags.BoolVarP(&o.quiet, "quiet", "q", false, "show no progress")
+}
+
+// powerFlag is a size that is a power of two.
+type powerFlag uint64
+
+// Bounds of --request-size: a block, and the most that every server takes.
+const (
+	requestLeast = 4 << 10
+	requestMost  = 32 << 20
+)
+
+func (f *powerFlag) Type() string   { return "SIZE" }
+func (f *powerFlag) String() string { return fmt.Sprintf("%dKiB", *f>>10) }
+func (f *powerFlag) Set(text string) error {
+	n, err := backing.ParseSize(text)
+	if err == nil && (n&(n-1) != 0 || n < requestLeast || n > requestMost) {
+		err = fmt.Errorf("must be a power of two from 4k to 32M")
+	}
+	*f = powerFlag(n)
+	return err
+}
+
+// complete checks what flags say together, and parses the places.
+func (o *copyOptions) complete(args []string) error {
+	var err error
+	switch {
+	case len(args) != 2:
+		return fmt.Errorf("name a source and a destination: paths, nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH")
+	case o.Connections < 1 || o.Connections > 64:
+		return fmt.Errorf("--connections %d: must be from 1 to 64", o.Connections)
+	case o.Requests < 0 || o.Requests > 1024:
+		return fmt.Errorf("--requests %d: must be from 1 to 1024", o.Requests)
+	case o.progress && o.quiet:
+		return fmt.Errorf("--progress and --quiet exclude each other")
+	case o.DestinationIsZero && o.Allocated:
+		return fmt.Errorf("--destination-is-zero and --allocated exclude each other: one leaves zeroes out, the other writes them")
+	}
+	if o.Source, err = transfer.ParsePlace(args[0]); err != nil {
+		return err
+	}
+	o.Destination, err = transfer.ParsePlace(args[1])
+	return err
+}
+
+// copyAll runs. The first signal ends the copy in order, the second one the program.
+func copyAll(o *copyOptions, stderr io.Writer) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	defer stop()
+	var line *transfer.Line
+	if !o.quiet {
+		line = transfer.NewLine(stderr, o.progress)
+	}
+	if line != nil {
+		o.Show = line.Show
+	}
+	report, err := transfer.Run(ctx, o.Options)
+	if line != nil {
+		line.Finish(report, err == nil)
+	}
+	if errors.Is(err, transfer.ErrInterrupted) {
+		if o.Resume != "" {
+			return fmt.Errorf("interrupted; the same command goes on from here (--resume %s)", o.Resume)
+		}
+		return fmt.Errorf("interrupted; the destination is incomplete (with --resume FILE a copy can be gone on with)")
+	}
+	return err
+}

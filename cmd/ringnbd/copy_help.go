@@ -1,0 +1,41 @@
+// The manual of copy, as --help prints it, and its defaults.
+//
+// Invariant: every example works as it stands, given the file or server that it names.
+
+package main
+
+// What copy does without being told, found by measuring (see README.md): more in flight, or larger requests, only take more memory out of the processor's caches.
+const (
+	defaultConnections = 4
+	defaultRequestSize = 256 << 10
+)
+
+const copyHelp = `Copy an export, a file or a block device to another.
+
+SOURCE and DESTINATION are each a path, nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH. A destination file that is missing is made, with the size of the
+source. A file that exists must have that size; an export or a device may be larger, and what is behind the source's end stays as it is. THE DESTINATION IS
+OVERWRITTEN. A device that is mounted is refused.
+
+Holes and zeroes of the source are found by the server's block status (base:allocation), by SEEK_HOLE in files, and in the data itself. In the destination they become
+holes, where that can be had. The destination is flushed at the end, always: when the command ends with status 0, the copy is on the disk.
+
+--verify reads both ends again after that and compares them. Files are read from the disk and not from the page cache; what a server reads from is its own affair.
+Ranges that both ends call zeroes are not read.
+
+--resume notes every few seconds what was copied, after a flush. The same command goes on from there after whatever ended it: Ctrl-C, kill -9, a loss of power.
+It refuses if either end is another than before, has another size, or if a source file was changed. Of a server it cannot know whether its data changed meanwhile.
+The file is removed when the copy is complete.
+
+The first Ctrl-C finishes what is in flight, flushes, and ends with status 1; the second one ends the program.
+
+Exit status: 0 if all was copied (and, with --verify, is the same), 1 if not, 2 for a wrong command line.`
+
+const copyExamples = `  # an image to a server, and back
+  ringnbd copy disk.img nbd://server/disk
+  ringnbd copy nbd://server/disk back.img
+
+  # from one server to another, to a disk that is fresh, and compared afterwards
+  ringnbd copy --destination-is-zero --verify nbd://old/disk 'nbd+unix:///disk?socket=/run/nbd.sock'
+
+  # a large one, over a line that breaks
+  ringnbd copy --resume disk.state nbd://server/disk disk.img`

@@ -1,0 +1,142 @@
+// One export, as its server describes it.
+//
+// Invariant: the names in JSON are those of nbdinfo --json, so that scripts can read both.
+
+package describe
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/docker/go-units"
+
+	"ringnbd/engine/peer"
+	"ringnbd/proto"
+)
+
+// Facts is one export.
+type Facts struct {
+	Name        string   `json:"export-name"`
+	Description string   `json:"description,omitempty"`
+	URI         string   `json:"uri,omitempty"`
+	Contexts    []string `json:"contexts"`
+	Size        uint64   `json:"export-size"` // bytes
+	SizeText    string   `json:"export-size-str"`
+
+	ReadOnly   bool `json:"is_read_only"`
+	Rotational bool `json:"is_rotational"`
+	Flush      bool `json:"can_flush"`
+	FUA        bool `json:"can_fua"`
+	Trim       bool `json:"can_trim"`
+	Zero       bool `json:"can_zero"`
+	FastZero   bool `json:"can_fast_zero"`
+	Cache      bool `json:"can_cache"`
+	DF         bool `json:"can_df"`
+	MultiConn  bool `json:"can_multi_conn"`
+	Filter     bool `json:"can_block_status_payload"`
+
+	MinBlock   uint32 `json:"block_size_minimum,omitempty"` // bytes; 0: not told
+	Preferred  uint32 `json:"block_size_preferred,omitempty"`
+	MaxPayload uint32 `json:"block_size_maximum,omitempty"`
+
+	Error string `json:"error,omitempty"` // instead of all of it: the export could not be opened
+}
+
+// Server is what the connection came to, and its exports.
+type Server struct {
+	Protocol   string  `json:"protocol"` // newstyle-fixed, or newstyle when GO was not known
+	TLS        bool    `json:"TLS"`
+	Structured bool    `json:"structured"`
+	Extended   bool    `json:"extended"`
+	Exports    []Facts `json:"exports"`
+}
+
+// newServer is a server as one connection to it sees it.
+func newServer(s *peer.Session) Server {
+	v := Server{Protocol: "newstyle-fixed", Structured: s.Protocol >= peer.Structured, Extended: s.Protocol == peer.Extended}
+	if s.ExportName {
+		v.Protocol = "newstyle"
+	}
+	return v
+}
+
+// factsOf is the export of a session.
+func factsOf(s *peer.Session, uri string) Facts {
+	can := func(flag uint16) bool { return s.Flags&flag != 0 }
+	f := Facts{
+		Name: s.Name, Description: s.Description, URI: uri, Contexts: append([]string{}, s.Offered...), Size: s.Size, SizeText: units.CustomSize("%.4g%s", float64(s.Size), 1024, []string{"", "K", "M", "G", "T", "P", "E"}),
+		ReadOnly: can(proto.FlagReadOnly), Rotational: can(proto.FlagRotational), Flush: can(proto.FlagSendFlush), FUA: can(proto.FlagSendFUA), Trim: can(proto.FlagSendTrim),
+		Zero: can(proto.FlagSendWriteZeroes), FastZero: can(proto.FlagSendFastZero), Cache: can(proto.FlagSendCache), DF: can(proto.FlagSendDF),
+		MultiConn: can(proto.FlagCanMultiConn), Filter: can(proto.FlagBlockStatusPayload),
+	}
+	if s.BlockSizes {
+		f.MinBlock, f.Preferred, f.MaxPayload = s.MinBlock, s.PreferredBlock, s.MaxPayload
+	}
+	return f
+}
+
+// words are the flags as people say them.
+func (f *Facts) words() string {
+	var all []string
+	for _, w := range []struct {
+		is   bool
+		word string
+	}{
+		{f.ReadOnly, "read-only"}, {!f.ReadOnly, "writable"}, {f.Flush, "flush"}, {f.FUA, "FUA"}, {f.Trim, "trim"}, {f.Zero, "write zeroes"}, {f.FastZero, "fast zeroes"},
+		{f.Cache, "cache"}, {f.DF, "unfragmented reads"}, {f.MultiConn, "several connections"}, {f.Filter, "block status of chosen contexts"}, {f.Rotational, "rotational"},
+	} {
+		if w.is {
+			all = append(all, w.word)
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
+// text prints the export for people.
+func (f *Facts) text(w io.Writer, protocol string) {
+	line := func(label, format string, values ...any) {
+		fmt.Fprintf(w, "  %-12s %s\n", label, fmt.Sprintf(format, values...))
+	}
+	fmt.Fprintf(w, "export %s\n", strconv.QuoteToGraphic(f.Name))
+	if f.Description != "" {
+		line("description", "%s", strconv.QuoteToGraphic(f.Description))
+	}
+	line("size", "%d bytes (%s)", f.Size, units.BytesSize(float64(f.Size)))
+	line("flags", "%s", f.words())
+	if f.MinBlock == 0 && f.MaxPayload == 0 {
+		line("block sizes", "not told: any block, requests of up to 32 MiB")
+	} else {
+		most := "no limit"
+		if f.MaxPayload != 1<<32-1 {
+			most = fmt.Sprintf("at most %d", f.MaxPayload)
+		}
+		line("block sizes", "at least %d, best %d, %s", f.MinBlock, f.Preferred, most)
+	}
+	contexts := "none"
+	if len(f.Contexts) > 0 {
+		quoted := make([]string, len(f.Contexts))
+		for i, name := range f.Contexts {
+			quoted[i] = strings.Trim(strconv.QuoteToGraphic(name), `"`)
+		}
+		contexts = strings.Join(quoted, ", ")
+	}
+	line("contexts", "%s", contexts)
+	line("protocol", "%s", protocol)
+}
+
+func protocolText(s *peer.Session) string {
+	if s.ExportName {
+		return s.Protocol.String() + ", negotiated by EXPORT_NAME: the server knows nothing newer"
+	}
+	return s.Protocol.String()
+}
+
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}

@@ -1,0 +1,108 @@
+// The picture: an export as one bar, as wide as the terminal.
+//
+// Invariant: memory is that of the columns; a column tells the truth about what it covers: "data" only where most of it is, something between where there is some.
+
+package describe
+
+import (
+	"fmt"
+	"io"
+	"math/bits"
+	"strings"
+
+	"github.com/docker/go-units"
+
+	"ringnbd/engine/peer"
+	"ringnbd/proto"
+)
+
+// plainWidth is that of a bar that no terminal shows, in columns.
+const plainWidth = 72
+
+// picture is the bar.
+type picture struct {
+	size   uint64
+	base   bool // base:allocation: holes are told from other zeroes
+	glyphs []string
+	cells  []cell
+}
+
+// cell is how many bytes of a column are what.
+type cell struct{ data, zero, hole uint64 }
+
+// Glyphs by how much there is: mostly data, some data, zeroes, hole.
+var (
+	fancyGlyphs = []string{"█", "▒", "░", "·"}
+	plainGlyphs = []string{"#", "+", "0", "."}
+)
+
+func newPicture(size uint64, o *Options) *picture {
+	width := uint64(plainWidth)
+	if o.Width > 0 {
+		width = uint64(max(o.Width-2, 8))
+	}
+	p := &picture{size: size, base: o.Context == proto.ContextAllocation, glyphs: plainGlyphs, cells: make([]cell, min(width, max(size, 1)))}
+	if o.Fancy {
+		p.glyphs = fancyGlyphs
+	}
+	return p
+}
+
+// border is where a column begins: the size times i over the number of columns, in 128 bits.
+func (p *picture) border(i int) uint64 {
+	high, low := bits.Mul64(p.size, uint64(i))
+	q, _ := bits.Div64(high, low, uint64(len(p.cells)))
+	return q
+}
+
+func (p *picture) add(e peer.Extent) {
+	high, low := bits.Mul64(e.Offset, uint64(len(p.cells)))
+	first, _ := bits.Div64(high, low, p.size)
+	end := e.Offset + e.Length
+	for i := int(first); i < len(p.cells); i++ {
+		from, to := p.border(i), p.border(i+1)
+		if from >= end {
+			break
+		}
+		n := min(to, end) - min(max(from, e.Offset), min(to, end))
+		c := &p.cells[i]
+		zero, hole := e.Flags&uint64(proto.StatusZero) != 0, e.Flags&uint64(proto.StatusHole) != 0
+		switch {
+		case !p.base && e.Flags == 0:
+			c.hole += n
+		case !p.base || !zero:
+			c.data += n
+		case hole:
+			c.hole += n
+		default:
+			c.zero += n
+		}
+	}
+}
+
+func (p *picture) write(w io.Writer) {
+	if p.size == 0 {
+		return
+	}
+	var b strings.Builder
+	for _, c := range p.cells {
+		all := c.data + c.zero + c.hole
+		switch {
+		case c.data > all/2:
+			b.WriteString(p.glyphs[0])
+		case c.data > 0:
+			b.WriteString(p.glyphs[1])
+		case c.zero > 0:
+			b.WriteString(p.glyphs[2])
+		default:
+			b.WriteString(p.glyphs[3])
+		}
+	}
+	right := units.BytesSize(float64(p.size))
+	fmt.Fprintf(w, "[%s]\n 0%*s\n", b.String(), max(len(p.cells)-1, len(right)), right)
+	legend := "%s data  %s some data  %s zeroes that take space  %s holes, which are zeroes\n"
+	if !p.base {
+		legend = "%s set  %s partly set  %s (not used)  %s clear\n"
+	}
+	fmt.Fprintf(w, legend, p.glyphs[0], p.glyphs[1], p.glyphs[2], p.glyphs[3])
+}

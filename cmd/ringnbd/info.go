@@ -1,0 +1,113 @@
+// ringnbd info: the command line of ringnbd/cmd/ringnbd/describe.
+//
+// Invariant: standard output has what was asked for and nothing else, and the whole of it if the exit status is 0.
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"ringnbd/cmd/ringnbd/describe"
+	"ringnbd/engine/peer"
+	"ringnbd/proto"
+)
+
+func newInfo() *cobra.Command {
+	var o describe.Options
+	c := &cobra.Command{
+		Use:     "info [flags] URI",
+		Short:   "Tell what a server says about an export, or which it has",
+		Long:    infoHelp,
+		Example: infoExamples,
+		Version: versionText(),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := completeInfo(&o, c.Flags(), args); err != nil {
+				return err
+			}
+			if err := info(&o, c.OutOrStdout()); err != nil {
+				return failure{err}
+			}
+			return nil
+		},
+	}
+	flags := c.Flags()
+	flags.SortFlags = false
+	flags.BoolVarP(&o.List, "list", "L", false, "all exports of the server, as a table")
+	flags.StringVarP(&o.Map, "map", "m", "", "the map of the export, as `KIND` picture, extents or totals")
+	flags.Lookup("map").NoOptDefVal = "picture"
+	flags.StringVar(&o.Context, "context", proto.ContextAllocation, "with --map: the meta context `NAME`")
+	flags.BoolVarP(&o.JSON, "json", "j", false, "print JSON, with the names of nbdinfo")
+	// The only error is a flag that does not exist, which a test would see.
+	_ = c.RegisterFlagCompletionFunc("map", cobra.FixedCompletions([]string{"picture", "extents", "totals"}, cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
+
+func completeInfo(o *describe.Options, flags *pflag.FlagSet, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("name one server: nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH")
+	}
+	switch o.Map {
+	case "", "picture", "extents", "totals":
+	default:
+		return fmt.Errorf("--map=%s: must be one of picture, extents, totals", o.Map)
+	}
+	if flags.Changed("context") && o.Map == "" {
+		return fmt.Errorf("--context is about --map")
+	}
+	if o.List && o.Map != "" {
+		return fmt.Errorf("--list and --map exclude each other: a map is of one export")
+	}
+	t, err := peer.ParseTarget(args[0])
+	if err == nil && t.File() {
+		err = fmt.Errorf("%s: a file is described by qemu-img info or stat; name a server", args[0])
+	}
+	if err != nil {
+		return fmt.Errorf("%s", strings.ReplaceAll(err.Error(), " nor file:PATH", ""))
+	}
+	o.Target = t
+	return nil
+}
+
+func info(o *describe.Options, stdout io.Writer) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	defer stop()
+	if f, ok := stdout.(*os.File); ok {
+		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil {
+			o.Width, o.Fancy = int(size.Col), true
+		}
+	}
+	return describe.Show(ctx, o, stdout)
+}
+
+const infoHelp = `Tell what an NBD server, any one, says about an export: its size, what it can do, its block sizes and meta contexts, and the newest form of the
+protocol that it speaks.
+
+--list asks for all exports of the server and opens each.
+
+--map shows what of the export is data, and what reads as zeroes without being stored: as a bar, as a list of extents, or as totals. It needs a server with structured
+replies and the meta context base:allocation; --context names another one, like qemu:dirty-bitmap:NAME. Maps may have any number of extents; they are printed as they
+come. With --json, --map prints all extents (--map=totals the totals).
+
+Exit status: 0, 1 if the server cannot be reached or refuses, 2 for a wrong command line.`
+
+const infoExamples = `  # one export
+  ringnbd info nbd://localhost/disk
+
+  # all of them
+  ringnbd info --list nbd://localhost
+
+  # where the data is: a picture, a list, and for a script
+  ringnbd info --map nbd://localhost/disk
+  ringnbd info --map=extents nbd://localhost/disk
+  ringnbd info --map --json nbd://localhost/disk`

@@ -1,0 +1,67 @@
+// Which ranges are done.
+//
+// Invariant: ranges are in order, apart from each other, and never empty; as pieces are given out in order, there are about as many as slots.
+
+package transfer
+
+import (
+	"slices"
+	"sort"
+	"sync"
+)
+
+// Range is a part of the source, [Start, End), in bytes.
+type Range struct {
+	Start uint64 `json:"start"`
+	End   uint64 `json:"end"`
+}
+
+// ledger is kept by all slots together.
+type ledger struct {
+	mu   sync.Mutex
+	list []Range
+}
+
+// add notes a range, which may touch or overlap others.
+func (l *ledger) add(start, end uint64) {
+	if start >= end {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := sort.Search(len(l.list), func(i int) bool { return l.list[i].End >= start })
+	j := i
+	for ; j < len(l.list) && l.list[j].Start <= end; j++ {
+		start, end = min(start, l.list[j].Start), max(end, l.list[j].End)
+	}
+	if i == j {
+		l.list = slices.Insert(l.list, i, Range{start, end})
+		return
+	}
+	l.list[i] = Range{start, end}
+	l.list = slices.Delete(l.list, i+1, j)
+}
+
+// copy is the ranges at this moment.
+func (l *ledger) copy() []Range {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.list)
+}
+
+// missing tells the parts of [start, end) that are in no range of a list that does not change any more.
+func missing(done []Range, start, end uint64, tell func(start, end uint64) error) error {
+	i := sort.Search(len(done), func(i int) bool { return done[i].End > start })
+	for ; i < len(done) && done[i].Start < end; i++ {
+		if done[i].Start > start {
+			if err := tell(start, done[i].Start); err != nil {
+				return err
+			}
+		}
+		start = done[i].End
+	}
+	if start < end {
+		return tell(start, end)
+	}
+	return nil
+}

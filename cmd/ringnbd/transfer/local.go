@@ -1,0 +1,253 @@
+// Files and block devices of this machine.
+//
+// Invariant: a destination is never made smaller, and a file that existed and is not empty is never made larger either.
+
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"ringnbd/engine/peer"
+)
+
+// local is a file or block device.
+type local struct {
+	f      *os.File
+	length uint64
+	device bool
+	fresh  bool // made or grown by us: all of it reads as zeroes
+	made   bool
+
+	writing sync.Mutex // file systems let one write a file at a time, and waiting for that in the kernel is spinning
+	wake    wake
+}
+
+// openSource opens what is read.
+func openSource(path string) (*local, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, plain(path, err)
+	}
+	l := &local{f: f}
+	if err := l.measure(); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_SEQUENTIAL) // a hint: several slots read, which looks like no order at all
+	return l, nil
+}
+
+// openDestination opens what is written, and makes it if it is missing or empty.
+func openDestination(path string, size uint64) (*local, error) {
+	flags := os.O_RDWR
+	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeDevice != 0 {
+		flags |= os.O_EXCL // a device that is mounted, or otherwise in use, refuses
+	} else if errors.Is(err, fs.ErrNotExist) {
+		flags |= os.O_CREATE | os.O_EXCL
+	}
+	f, err := os.OpenFile(path, flags, 0o666)
+	if err != nil {
+		if errors.Is(err, syscall.EBUSY) {
+			return nil, fmt.Errorf("%s: the device is in use (mounted?); unmount it first", path)
+		}
+		return nil, plain(path, err)
+	}
+	l := &local{f: f, made: flags&os.O_CREATE != 0}
+	if err := l.fit(size); err != nil {
+		_ = f.Close()
+		if l.made {
+			_ = os.Remove(path)
+		}
+		return nil, err
+	}
+	return l, nil
+}
+
+// fit gives an empty file the source's size, and refuses others that have another.
+func (l *local) fit(size uint64) error {
+	if err := l.measure(); err != nil {
+		return err
+	}
+	switch {
+	case l.length == size:
+		l.fresh = l.made
+	case l.length == 0 && !l.device:
+		if err := l.f.Truncate(int64(size)); err != nil {
+			return plain(l.name(), err)
+		}
+		l.length, l.fresh = size, true
+	case l.length < size:
+		return fmt.Errorf("%s: has %d bytes, too few for the source's %d", l.name(), l.length, size)
+	case !l.device:
+		return fmt.Errorf("%s: has %d bytes, more than the source's %d, and is not cut off; remove it first", l.name(), l.length, size)
+	}
+	return nil
+}
+
+// measure finds out the size, and refuses what has no blocks.
+func (l *local) measure() error {
+	info, err := l.f.Stat()
+	if err != nil {
+		return err
+	}
+	switch mode := info.Mode(); {
+	case mode.IsRegular():
+		l.length = uint64(info.Size())
+	case mode&fs.ModeDevice != 0 && mode&fs.ModeCharDevice == 0:
+		n, err := l.f.Seek(0, io.SeekEnd)
+		if err != nil {
+			return plain(l.name(), err)
+		}
+		l.length, l.device = uint64(n), true
+	default:
+		return fmt.Errorf("%s: neither a file nor a block device", l.name())
+	}
+	return nil
+}
+
+// plain is an error without the name of the system call.
+func plain(path string, err error) error {
+	var inner *fs.PathError
+	if errors.As(err, &inner) {
+		err = inner.Err
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+func (l *local) name() string    { return l.f.Name() }
+func (l *local) size() uint64    { return l.length }
+func (l *local) block() uint64   { return 1 }
+func (l *local) payload() uint64 { return 1 << 30 }
+func (l *local) stretch() uint64 { return 1 << 30 }
+func (l *local) grain() uint64   { return 4 << 10 }
+func (l *local) lanes() int      { return 1 }
+func (l *local) mapped() bool    { return !l.device }
+func (l *local) close() error    { return l.f.Close() }
+
+// extents asks the file system for holes. What it cannot tell is data.
+func (l *local) extents(ctx context.Context, tell func(extent) error) error {
+	end := l.length
+	for at := uint64(0); at < end; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		data, err := unix.Seek(int(l.f.Fd()), int64(at), unix.SEEK_DATA)
+		switch {
+		case errors.Is(err, syscall.ENXIO):
+			return tell(extent{at, end - at, true})
+		case err != nil || l.device:
+			return tell(extent{at, end - at, false})
+		case uint64(data) > at:
+			if err := tell(extent{at, min(uint64(data), end) - at, true}); err != nil {
+				return err
+			}
+		}
+		if at = uint64(data); at >= end {
+			break
+		}
+		hole, err := unix.Seek(int(l.f.Fd()), int64(at), unix.SEEK_HOLE)
+		if err != nil || uint64(hole) <= at {
+			hole = int64(end)
+		}
+		to := min(uint64(hole), end)
+		if err := tell(extent{at, to - at, false}); err != nil {
+			return err
+		}
+		at = to
+	}
+	return nil
+}
+
+func (l *local) read(_ context.Context, _ int, _ *peer.Request, b []byte, offset uint64) error {
+	n, err := l.f.ReadAt(b, int64(offset))
+	if n == len(b) {
+		return nil
+	}
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: ends before offset %d, and had %d bytes when the copy began: it must not change meanwhile", l.name(), offset+uint64(len(b)), l.length)
+	}
+	return fmt.Errorf("%w at offset %d", plain(l.name(), err), offset+uint64(n))
+}
+
+func (l *local) write(_ context.Context, _ int, _ *peer.Request, b []byte, offset uint64) error {
+	l.writing.Lock()
+	n, err := l.f.WriteAt(b, int64(offset))
+	begin, settle := l.wake.soil(offset, uint64(n))
+	l.writing.Unlock()
+	if err != nil {
+		return fmt.Errorf("%w at offset %d", plain(l.name(), err), offset+uint64(n))
+	}
+	l.trail(begin, settle)
+	return nil
+}
+
+func (l *local) zero(_ context.Context, _ int, _ *peer.Request, offset, length uint64, hole bool) (bool, error) {
+	mode := uint32(unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE)
+	if !hole {
+		mode = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
+	}
+	for {
+		err := unix.Fallocate(int(l.f.Fd()), mode, int64(offset), int64(length))
+		switch {
+		case err == nil:
+			return true, nil
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.EPERM):
+			return false, nil
+		}
+		return false, fmt.Errorf("%s: zeroes at offset %d: %w", l.name(), offset, err)
+	}
+}
+
+func (l *local) flush(context.Context) error {
+	if err := l.f.Sync(); err != nil {
+		return fmt.Errorf("%w while flushing: not all of the copy may be on the disk", plain(l.name(), err))
+	}
+	return nil
+}
+
+func (l *local) forget() {
+	// Only clean pages go, and a file system without a disk ignores it: no reason to fail.
+	_ = unix.Fadvise(int(l.f.Fd()), 0, 0, unix.FADV_DONTNEED)
+}
+
+// same says whether two opened files are one.
+func (l *local) same(other *local) bool {
+	a, errA := l.f.Stat()
+	b, errB := other.f.Stat()
+	if errA != nil || errB != nil {
+		return false
+	}
+	if os.SameFile(a, b) {
+		return true
+	}
+	x, okX := a.Sys().(*syscall.Stat_t)
+	y, okY := b.Sys().(*syscall.Stat_t)
+	return okX && okY && l.device && other.device && x.Rdev == y.Rdev
+}
+
+func (l *local) identity() Identity {
+	path, err := filepath.Abs(l.name())
+	if err != nil {
+		path = l.name()
+	}
+	id := Identity{Place: "file:" + path, Size: l.length}
+	if info, err := l.f.Stat(); err == nil {
+		if s, ok := info.Sys().(*syscall.Stat_t); ok && !l.device {
+			id.Inode, id.Device = s.Ino, s.Dev
+		}
+		id.Modified = info.ModTime().UnixNano()
+	}
+	return id
+}

@@ -1,0 +1,154 @@
+// Exports of NBD servers.
+//
+// Invariant: all connections see the same export; several only if the server says that what one wrote, another reads, and a FLUSH of one is for all.
+
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"ringnbd/engine/peer"
+	"ringnbd/proto"
+)
+
+const (
+	// window is how much of an export is asked about at a time, so that copying begins before all of a large map is known.
+	window = 1 << 30
+	// zeroMost is the longest WRITE_ZEROES: a server without a quick way needs time for it, and progress should be seen.
+	zeroMost = 64 << 20
+)
+
+// remote is an export over one or more connections.
+type remote struct {
+	conns   []*peer.Conn
+	target  peer.Target
+	context bool // base:allocation was selected
+}
+
+// dialAll opens as many connections as wanted, or one if the server does not allow more.
+func dialAll(ctx context.Context, t *peer.Target, connections, depth int) (*remote, error) {
+	o := peer.Options{Contexts: []string{proto.ContextAllocation}, Depth: depth}
+	first, err := peer.Dial(ctx, t, o)
+	if err != nil {
+		return nil, err
+	}
+	r := &remote{conns: []*peer.Conn{first}, target: *t}
+	_, r.context = first.Context(proto.ContextAllocation)
+	if !first.Can(proto.FlagCanMultiConn) {
+		return r, nil
+	}
+	for n := 1; n < connections; n++ {
+		c, err := peer.Dial(ctx, t, o)
+		if err != nil {
+			_ = r.close()
+			return nil, fmt.Errorf("connection %d of %d: %w", n+1, connections, err)
+		}
+		r.conns = append(r.conns, c)
+		if c.Facts != first.Facts || c.Protocol != first.Protocol {
+			_ = r.close()
+			return nil, fmt.Errorf("%s: connection %d sees another export than the first: %d bytes, not %d, or other flags", t.Text, n+1, c.Size, first.Size)
+		}
+	}
+	return r, nil
+}
+
+func (r *remote) name() string    { return r.target.Text }
+func (r *remote) size() uint64    { return r.conns[0].Size }
+func (r *remote) block() uint64   { return uint64(max(r.conns[0].MinBlock, 1)) }
+func (r *remote) payload() uint64 { return r.conns[0].MaxPayload() }
+func (r *remote) stretch() uint64 { return zeroMost }
+func (r *remote) grain() uint64   { return max(32<<10, r.block()) }
+func (r *remote) lanes() int      { return len(r.conns) }
+func (r *remote) mapped() bool    { return r.context }
+func (r *remote) forget()         {}
+
+func (r *remote) close() error {
+	var errs []error
+	for _, c := range r.conns {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// extents asks in windows, which grow as long as there is nothing but zeroes. A server that fails to tell is believed to have data.
+func (r *remote) extents(ctx context.Context, tell func(extent) error) error {
+	size, width := r.size(), uint64(window)
+	for at := uint64(0); at < size; {
+		end := at + min(width, size-at)
+		told, zeroes := at, true
+		if r.context {
+			err := r.conns[0].Extents(ctx, proto.ContextAllocation, at, end, func(e peer.Extent) error {
+				zero := e.Flags&uint64(proto.StatusZero) != 0
+				told, zeroes = e.Offset+e.Length, zeroes && zero
+				return tell(extent{e.Offset, e.Length, zero})
+			})
+			var refused *peer.ReplyError
+			if err != nil && !errors.As(err, &refused) {
+				return err
+			}
+		}
+		if told < end {
+			if err := tell(extent{told, end - told, false}); err != nil {
+				return err
+			}
+			zeroes = false
+		}
+		if width = window; zeroes {
+			width = 2 * (end - at)
+		}
+		at = end
+	}
+	return nil
+}
+
+func (r *remote) do(ctx context.Context, lane int, q *peer.Request) error {
+	err := r.conns[lane%len(r.conns)].Do(ctx, q)
+	var refused *peer.ReplyError
+	if errors.As(err, &refused) {
+		return fmt.Errorf("%s: %w", r.target.Text, err)
+	}
+	return err
+}
+
+func (r *remote) read(ctx context.Context, lane int, q *peer.Request, b []byte, offset uint64) error {
+	q.Command, q.Flags, q.Offset, q.Data = proto.CmdRead, 0, offset, b
+	return r.do(ctx, lane, q)
+}
+
+func (r *remote) write(ctx context.Context, lane int, q *peer.Request, b []byte, offset uint64) error {
+	q.Command, q.Flags, q.Offset, q.Data = proto.CmdWrite, 0, offset, b
+	return r.do(ctx, lane, q)
+}
+
+func (r *remote) zero(ctx context.Context, lane int, q *peer.Request, offset, length uint64, hole bool) (bool, error) {
+	if !r.conns[0].Can(proto.FlagSendWriteZeroes) {
+		return false, nil
+	}
+	q.Command, q.Flags, q.Offset, q.Length, q.Data = proto.CmdWriteZeroes, 0, offset, length, nil
+	if !hole {
+		q.Flags = proto.CmdFlagNoHole
+	}
+	return true, r.do(ctx, lane, q)
+}
+
+// flush is one FLUSH: with several connections the server has promised that it is for all of them.
+func (r *remote) flush(ctx context.Context) error {
+	if !r.conns[0].Can(proto.FlagSendFlush) {
+		return nil // a server without FLUSH says that writes are on the disk when they are answered
+	}
+	return r.do(ctx, 0, &peer.Request{Command: proto.CmdFlush})
+}
+
+// writable says why the export cannot be a destination.
+func (r *remote) writable() error {
+	if r.conns[0].Can(proto.FlagReadOnly) {
+		return fmt.Errorf("%s: the export is read-only", r.target.Text)
+	}
+	return nil
+}
+
+func (r *remote) identity() Identity {
+	return Identity{Place: r.target.Network + ":" + absolute(&r.target) + "/" + r.target.Export, Size: r.size()}
+}

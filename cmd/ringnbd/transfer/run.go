@@ -1,0 +1,373 @@
+// A copy from beginning to end: open both, plan, copy, flush, verify.
+//
+// Invariant: whatever ends a copy, every slot has returned before the ends are closed, and the destination was flushed if it could be.
+
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"ringnbd/engine/peer"
+)
+
+// Options of a copy.
+type Options struct {
+	Source, Destination Place
+	Connections         int    // to each server, if it allows several
+	Requests            int    // in flight on each connection; 0: DefaultSlots, shared by the connections
+	RequestSize         uint64 // bytes, power of two; less where a server takes less
+	DestinationIsZero   bool   // zeroes need not be written
+	Allocated           bool   // nothing is left out, and no holes are made
+	Verify              bool
+	Resume              string // path of the state, "" for none
+	Show                func(Progress)
+}
+
+// Progress is how far a copy is.
+type Progress struct {
+	Phase string // copying, verifying
+	Done  uint64 // bytes of the source, zeroes included
+	Total uint64 // bytes
+}
+
+// Report is what a copy did, in bytes.
+type Report struct {
+	Copied  uint64        // data
+	Zeroed  uint64        // zeroes that were written, or left out
+	Skipped uint64        // done before
+	Time    time.Duration // without verifying
+}
+
+// ErrInterrupted ends a copy that its context ended.
+var ErrInterrupted = errors.New("interrupted")
+
+const (
+	showEvery = 200 * time.Millisecond
+	saveEvery = 5 * time.Second
+)
+
+// job is a copy while it runs.
+type job struct {
+	options     *Options
+	source      end
+	destination end
+	grain       uint64 // bytes of zeroes that are worth being told apart
+	request     uint64
+	blank       bool // the destination reads as zeroes wherever we have not written
+	done        ledger
+	before      []Range // done by an earlier run
+
+	copied, zeroed atomic.Uint64
+	progress       atomic.Uint64
+	writeZeroes    atomic.Bool // the destination has no way to make zeroes but writing them
+	failed         failure
+}
+
+// failure is the first error of any slot.
+type failure struct {
+	mu   sync.Mutex
+	err  error
+	stop chan struct{}
+}
+
+func (f *failure) set(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil && err != nil {
+		f.err = err
+		close(f.stop)
+	}
+}
+
+func (f *failure) get() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
+// Run copies. When the context ends, what is in flight is finished and the error is ErrInterrupted.
+func Run(ctx context.Context, o Options) (Report, error) {
+	j := &job{options: &o, failed: failure{stop: make(chan struct{})}}
+	if err := j.open(ctx); err != nil {
+		return Report{}, err
+	}
+	return j.all(ctx)
+}
+
+// all is everything after both ends were opened.
+func (j *job) all(ctx context.Context) (Report, error) {
+	o := j.options
+	began := time.Now()
+	stopShowing := j.show()
+	err := j.copy(ctx)
+	report := Report{Copied: j.copied.Load(), Zeroed: j.zeroed.Load(), Time: time.Since(began)}
+	for _, r := range j.before {
+		report.Skipped += r.End - r.Start
+	}
+	stopShowing()
+	if err == nil && o.Verify {
+		err = j.verify(ctx)
+	}
+	if err == nil && o.Resume != "" {
+		err = discard(o.Resume)
+	}
+	return report, errors.Join(err, j.close(err))
+}
+
+// open opens both ends and finds out how they fit.
+func (j *job) open(ctx context.Context) (err error) {
+	o := j.options
+	var state *State
+	if o.Resume != "" {
+		if state, err = loadState(o.Resume); err != nil {
+			return err
+		}
+	}
+	if j.source, err = openEnd(ctx, o, &o.Source, nil); err != nil {
+		return err
+	}
+	if j.destination, err = openEnd(ctx, o, &o.Destination, j.source); err != nil {
+		return errors.Join(err, j.source.close())
+	}
+	if err = j.match(); err == nil && state != nil {
+		err = state.check(o.Resume, j.source.identity(), j.destination.identity())
+	}
+	if err == nil && o.Resume != "" && state == nil {
+		err = j.save(nil) // so that a place that cannot be written is known now, and not after an hour
+	}
+	if err != nil {
+		if l, ok := j.destination.(*local); ok && l.made {
+			err = errors.Join(err, discard(l.name()))
+		}
+		return errors.Join(err, j.source.close(), j.destination.close())
+	}
+	if state != nil {
+		j.before, j.blank = state.Done, false // the earlier run has written more than it could note
+		for _, r := range state.Done {
+			j.done.add(r.Start, r.End)
+			j.progress.Add(r.End - r.Start)
+		}
+	}
+	return nil
+}
+
+// openEnd opens the source, or with it the destination.
+func openEnd(ctx context.Context, o *Options, p *Place, source end) (end, error) {
+	var e end
+	var err error
+	switch {
+	case !p.Target.File():
+		e, err = dialEnd(ctx, o, p, source)
+	case source == nil:
+		e, err = openSource(p.Target.Address)
+	default:
+		e, err = openDestination(p.Target.Address, source.size())
+	}
+	if err != nil {
+		return nil, err // a nil of a type is no nil
+	}
+	return e, nil
+}
+
+func dialEnd(ctx context.Context, o *Options, p *Place, source end) (end, error) {
+	lanes := o.Connections
+	if source != nil && source.lanes() > 1 {
+		lanes = min(lanes, source.lanes()) // more would have nothing to do
+	}
+	slots := max(o.Requests*o.Connections, DefaultSlots, o.Connections)
+	return dialAll(ctx, &p.Target, lanes, slots+1) // one more, for BLOCK_STATUS
+}
+
+// match sees whether one can be copied to the other.
+func (j *job) match() error {
+	o, s, d := j.options, j.source, j.destination
+	block := max(s.block(), d.block())
+	switch {
+	case d.size() < s.size():
+		return fmt.Errorf("%s: has %d bytes, too few for the source's %d", d.name(), d.size(), s.size())
+	case s.size()%d.block() != 0:
+		return fmt.Errorf("%s: takes multiples of %d bytes only, and the source has %d bytes", d.name(), d.block(), s.size())
+	}
+	if r, ok := d.(*remote); ok {
+		if err := r.writable(); err != nil {
+			return err
+		}
+	}
+	from, local1 := s.(*local)
+	to, local2 := d.(*local)
+	if local1 && local2 && from.same(to) {
+		return fmt.Errorf("%s and %s are the same file", from.name(), to.name())
+	}
+	most := min(o.RequestSize, s.payload(), d.payload())
+	for j.request = block; j.request*2 <= most; {
+		j.request *= 2
+	}
+	j.blank = o.DestinationIsZero || local2 && to.fresh
+	if j.grain = max(4<<10, block); !j.blank {
+		j.grain = max(j.grain, d.grain())
+	}
+	return nil
+}
+
+// copy brings over what is missing, and flushes. With --resume it notes what is done, from time to time and at the end.
+func (j *job) copy(ctx context.Context) error {
+	hard := context.WithoutCancel(ctx) // requests in flight are answered before anything ends
+	stopSaving := j.keep(hard)
+	err := j.work(ctx, func(give func(piece) error) error {
+		p := &plan{size: j.source.size(), block: max(j.source.block(), j.destination.block()), request: j.request, done: j.before, give: give,
+			stretch: max(j.request, j.destination.stretch())}
+		if j.options.Allocated && !j.source.mapped() {
+			return errors.Join(p.tell(extent{0, p.size, false}), p.finish())
+		}
+		if err := j.source.extents(hard, p.tell); err != nil {
+			return err
+		}
+		return p.finish()
+	}, func(s *slot, p piece) error {
+		if err := s.copy(hard, p); err != nil {
+			return err
+		}
+		j.done.add(p.offset, p.offset+p.length)
+		return nil
+	})
+	stopSaving()
+	done := j.done.copy()
+	if flushed := j.destination.flush(hard); flushed != nil {
+		if err == nil {
+			err = flushed
+		}
+		return err // and what is in the state is what was flushed before
+	}
+	if j.options.Resume != "" {
+		return errors.Join(err, j.save(done))
+	}
+	return err
+}
+
+// work gives the pieces of a plan to slots, and returns when all of them are done, or have stopped at the first error or at the context's end.
+func (j *job) work(ctx context.Context, plan func(give func(piece) error) error, do func(*slot, piece) error) error {
+	pieces := make(chan piece)
+	var running sync.WaitGroup
+	for i := range j.slots() {
+		s := &slot{job: j, lane: i, buffer: make([]byte, j.request)}
+		running.Go(func() {
+			for p := range pieces {
+				err := do(s, p)
+				j.failed.set(err)
+				if err != nil {
+					return
+				}
+				j.progress.Add(p.length)
+			}
+		})
+	}
+	err := plan(func(p piece) error {
+		if ctx.Err() != nil {
+			return ErrInterrupted
+		}
+		select {
+		case pieces <- p:
+			return nil
+		case <-j.failed.stop:
+			return errStopped
+		case <-ctx.Done():
+			return ErrInterrupted
+		}
+	})
+	close(pieces)
+	running.Wait()
+	if first := j.failed.get(); first != nil {
+		return first
+	}
+	return err
+}
+
+// DefaultSlots is how many pieces are worked on at a time: with 256 KiB each enough for a line of 10 Gbit/s and a few milliseconds; more of them only drive each other out
+// of the processor's caches.
+const DefaultSlots = 16
+
+func (j *job) slots() int {
+	lanes := max(j.source.lanes(), j.destination.lanes())
+	if j.options.Requests > 0 {
+		return j.options.Requests * lanes
+	}
+	return max(DefaultSlots, lanes)
+}
+
+// errStopped is a plan's end when a slot has failed: the slot's error is what is told.
+var errStopped = errors.New("stopped")
+
+// keep saves the state from time to time, until it is stopped.
+func (j *job) keep(ctx context.Context) (stop func()) {
+	if j.options.Resume == "" {
+		return func() {}
+	}
+	return every(saveEvery, func() {
+		done := j.done.copy() // before the flush, which is only about what was written before
+		err := j.destination.flush(ctx)
+		if err == nil {
+			err = j.save(done)
+		}
+		j.failed.set(err)
+	})
+}
+
+func (j *job) save(done []Range) error {
+	s := State{Format: stateFormat, Source: j.source.identity(), Destination: j.destination.identity(), Done: done}
+	return s.save(j.options.Resume)
+}
+
+// show reports progress until it is stopped.
+func (j *job) show() (stop func()) {
+	if j.options.Show == nil {
+		return func() {}
+	}
+	tell := func() { j.options.Show(Progress{Phase: "copying", Done: j.progress.Load(), Total: j.source.size()}) }
+	tell()
+	stopTelling := every(showEvery, tell)
+	return func() { stopTelling(); tell() }
+}
+
+// every does something again and again in a goroutine of its own, until it is stopped.
+func every(d time.Duration, do func()) (stop func()) {
+	quit, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		t := time.NewTicker(d)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+				do()
+			case <-quit:
+				return
+			}
+		}
+	}()
+	return func() { close(quit); <-gone }
+}
+
+// close closes both ends; a server that is gone was told already.
+func (j *job) close(already error) error {
+	err := errors.Join(j.source.close(), j.destination.close())
+	if already != nil {
+		return nil
+	}
+	return err
+}
+
+// absolute is a Unix socket's path wherever it is looked at from.
+func absolute(t *peer.Target) string {
+	if t.Network == "unix" && t.Address[0] != '@' {
+		if path, err := filepath.Abs(t.Address); err == nil {
+			return path
+		}
+	}
+	return t.Address
+}

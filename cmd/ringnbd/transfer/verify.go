@@ -1,0 +1,142 @@
+// --verify: both ends are read again and compared, after the flush and from the disk as far as that can be had.
+//
+// Invariant: pieces are given out in order and finished once given, so the least offset that differed is the first difference.
+
+package transfer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+
+	"ringnbd/engine/peer"
+)
+
+// mismatch is where the ends differ.
+type mismatch struct {
+	mu    sync.Mutex
+	found bool
+	at    uint64
+}
+
+func (m *mismatch) note(at uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.found || at < m.at {
+		m.found, m.at = true, at
+	}
+}
+
+// errDiffers stops the slots; what is told is the mismatch.
+var errDiffers = errors.New("differs")
+
+// verify compares all of the source with the destination. What both maps call zeroes is not read.
+func (j *job) verify(ctx context.Context) error {
+	j.source.forget()
+	j.destination.forget()
+	j.progress.Store(0)
+	if j.options.Show != nil {
+		stop := every(showEvery, func() {
+			j.options.Show(Progress{Phase: "verifying", Done: j.progress.Load(), Total: j.source.size()})
+		})
+		defer stop()
+	}
+	var differs mismatch
+	hard := context.WithoutCancel(ctx)
+	scratch := sync.Pool{New: func() any { b := make([]byte, j.request); return &b }}
+	err := j.work(ctx, func(give func(piece) error) error { return j.both(hard, give) }, func(s *slot, p piece) error {
+		if p.zero {
+			return nil
+		}
+		theirs := scratch.Get().(*[]byte)
+		defer scratch.Put(theirs)
+		return s.compare(hard, p, s.buffer[:p.length], (*theirs)[:p.length], &differs)
+	})
+	if differs.found && errors.Is(err, errDiffers) {
+		return fmt.Errorf("%s differs from %s at offset %d", j.destination.name(), j.source.name(), differs.at)
+	}
+	return err
+}
+
+// compare reads both at the same time.
+func (s *slot) compare(ctx context.Context, p piece, ours, theirs []byte, differs *mismatch) error {
+	j := s.job
+	if err := j.source.read(ctx, s.lane, &s.from, ours, p.offset); err != nil {
+		return err
+	}
+	if err := j.destination.read(ctx, s.lane, &s.to, theirs, p.offset); err != nil {
+		return err
+	}
+	if bytes.Equal(ours, theirs) {
+		return nil
+	}
+	for i := range ours {
+		if ours[i] != theirs[i] {
+			differs.note(p.offset + uint64(i))
+			break
+		}
+	}
+	return errDiffers
+}
+
+// both plans by the source's map, and reads zeroes as well where the destination's map does not say zeroes.
+func (j *job) both(ctx context.Context, give func(piece) error) error {
+	var failed error
+	next, stop := iter.Pull(func(yield func(extent) bool) {
+		failed = j.destination.extents(ctx, func(e extent) error {
+			if !yield(e) {
+				return errStopped
+			}
+			return nil
+		})
+	})
+	defer stop()
+	theirs := follower{next: next}
+	p := &plan{size: j.source.size(), block: max(j.source.block(), j.destination.block()), request: j.request, stretch: max(j.request, zeroMost)}
+	p.give = func(q piece) error {
+		if q.zero && !theirs.zero(q.offset, q.offset+q.length) {
+			again := plan{request: j.request, give: give}
+			return again.cut(q.offset, q.offset+q.length, j.request, false)
+		}
+		return give(q)
+	}
+	if err := j.source.extents(ctx, p.tell); err != nil {
+		return err
+	}
+	if err := p.finish(); err != nil {
+		return err
+	}
+	if errors.Is(failed, errStopped) {
+		failed = nil
+	}
+	var refused *peer.ReplyError
+	if errors.As(failed, &refused) {
+		failed = nil
+	}
+	return failed
+}
+
+// follower asks a map about ranges in order.
+type follower struct {
+	next  func() (extent, bool)
+	now   extent
+	ended bool
+}
+
+// zero says whether all of a range is zeroes; what the map does not say is not.
+func (f *follower) zero(start, end uint64) bool {
+	for start < end {
+		for !f.ended && f.now.offset+f.now.length <= start {
+			e, ok := f.next()
+			f.now, f.ended = e, !ok
+		}
+		if f.ended || !f.now.zero {
+			return false
+		}
+		start = f.now.offset + f.now.length
+	}
+	return true
+}

@@ -1,0 +1,292 @@
+// A connection with an honest server: every form of the protocol, many requests at a time, and nothing allocated.
+
+package peer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"ringnbd/proto"
+)
+
+// disk answers as a disk would, in whatever form the request came; READ in several chunks, the last first.
+func disk(memory []byte, structured bool) func(q asked) []byte {
+	var mu sync.Mutex
+	return func(q asked) []byte {
+		mu.Lock()
+		defer mu.Unlock()
+		end := q.offset + q.length
+		switch {
+		case q.command == 1 && q.extended && q.flags&32 == 0:
+			return nil // an extended WRITE has PAYLOAD_LEN
+		case q.command == 0 && !structured && !q.extended:
+			return simple(q, 0, memory[q.offset:end])
+		case q.command == 0:
+			half := q.offset + q.length/2
+			return append(chunk(q, 0, 1, half, memory[half:end]), chunk(q, done, 1, q.offset, memory[q.offset:half])...)
+		case q.command == 1:
+			copy(memory[q.offset:], q.data)
+		case q.command == 6:
+			clear(memory[q.offset:end])
+		}
+		if q.extended {
+			return chunk(q, done, 0)
+		}
+		return simple(q, 0)
+	}
+}
+
+func TestEveryProtocol(t *testing.T) {
+	for _, most := range []Protocol{Simple, Structured, Extended} {
+		t.Run(most.String(), func(t *testing.T) {
+			memory := make([]byte, 1<<20)
+			f := &fake{size: 1 << 20, flags: proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendTrim | proto.FlagSendWriteZeroes | proto.FlagSendCache, most: most, answer: disk(memory, most == Structured)}
+			c := f.dial(t)
+			if c.Protocol != most || c.Size != 1<<20 {
+				t.Fatalf("%v, %d bytes", c.Protocol, c.Size)
+			}
+			data := bytes.Repeat([]byte("ringnbd!"), 512)
+			for _, r := range []*Request{
+				{Command: proto.CmdWrite, Offset: 8192, Data: data}, {Command: proto.CmdWriteZeroes, Offset: 8192, Length: 512}, {Command: proto.CmdFlush, Offset: 99},
+				{Command: proto.CmdTrim, Offset: 0, Length: 1 << 20}, {Command: proto.CmdCache, Offset: 0, Length: 1},
+			} {
+				if err := c.Do(context.Background(), r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			clear(data[:512])
+			got := make([]byte, 4096)
+			if err := c.Do(context.Background(), &Request{Command: proto.CmdRead, Offset: 8192, Data: got}); err != nil || !bytes.Equal(got, data) {
+				t.Fatalf("%v, %q", err, got[500:530])
+			}
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+			if err := c.Do(context.Background(), &Request{Command: proto.CmdFlush}); !errors.Is(err, ErrClosed) {
+				t.Errorf("after Close: %v", err)
+			}
+		})
+	}
+}
+
+func TestManyRequestsAtATime(t *testing.T) {
+	memory := make([]byte, 1<<20)
+	for i := range memory {
+		memory[i] = byte(rand.Uint32())
+	}
+	f := &fake{size: 1 << 20, flags: 1, most: Structured, answer: disk(memory, true)}
+	c := f.dial(t)
+	var all sync.WaitGroup
+	for range 100 { // more than the depth
+		all.Go(func() {
+			r := &Request{Command: proto.CmdRead, Data: make([]byte, 3000)}
+			for range 50 {
+				r.Offset = rand.Uint64N(1<<20 - 3000)
+				if err := c.Do(context.Background(), r); err != nil || !bytes.Equal(r.Data, memory[r.Offset:][:3000]) {
+					t.Errorf("offset %d: %v", r.Offset, err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestLossIsToldToAll(t *testing.T) {
+	n := 0
+	f := &fake{size: 1 << 20, flags: 1, answer: func(q asked) []byte {
+		if n++; n == 20 {
+			return nil
+		}
+		return []byte{}
+	}}
+	c := f.dial(t)
+	requests := make([]Request, 30)
+	for i := range requests {
+		requests[i] = Request{Command: proto.CmdRead, Data: make([]byte, 512)}
+		if err := c.Start(context.Background(), &requests[i]); err != nil && i < 20 {
+			t.Fatal(err)
+		} else if err != nil {
+			requests = requests[:i]
+			break
+		}
+	}
+	for i := range requests {
+		if err := c.Wait(context.Background(), &requests[i]); err == nil || !strings.Contains(err.Error(), "closed the connection in the middle") {
+			t.Errorf("request %d: %v", i, err)
+		}
+	}
+}
+
+func TestRefusalsLeaveTheConnection(t *testing.T) {
+	for _, most := range []Protocol{Simple, Structured, Extended} {
+		f := &fake{size: 1 << 20, flags: 1, most: most, answer: func(q asked) []byte {
+			switch {
+			case most == Simple:
+				return simple(q, 28)
+			case q.command == 0:
+				return append(chunk(q, 0, 0x8002, uint32(5), uint16(3), "bad", q.offset+7), chunk(q, done, 0x8001, uint32(1), uint16(0))...)
+			}
+			return chunk(q, done, 0x8001, uint32(28), uint16(4), "full")
+		}}
+		c := f.dial(t)
+		write := c.Do(context.Background(), &Request{Command: proto.CmdWrite, Offset: 4096, Data: make([]byte, 512)})
+		read := c.Do(context.Background(), &Request{Command: proto.CmdRead, Offset: 4096, Data: make([]byte, 512)})
+		want := map[Protocol]string{
+			Simple:     "the server answers ENOSPC to WRITE of 512 bytes at offset 4096; the server answers ENOSPC to READ of 512 bytes at offset 4096",
+			Structured: `the server answers ENOSPC to WRITE of 512 bytes at offset 4096: "full"; the server answers EIO to READ of 512 bytes at offset 4096 (failed at 4103): "bad"`,
+		}
+		want[Extended] = want[Structured]
+		if got := fmt.Sprintf("%v; %v", write, read); got != want[most] {
+			t.Errorf("%v: %s", most, got)
+		}
+		if c.Err() != nil {
+			t.Errorf("%v: %v", most, c.Err())
+		}
+	}
+}
+
+func TestWhatMustNotBeAsked(t *testing.T) {
+	f := &fake{size: 1 << 20, flags: 1 | proto.FlagReadOnly, blocks: []uint32{512, 4096, 64 << 10}, answer: func(asked) []byte { return nil }}
+	c := f.dial(t)
+	for words, r := range map[string]*Request{
+		"read-only":                  {Command: proto.CmdWrite, Data: make([]byte, 512)},
+		"does not offer it":          {Command: proto.CmdFlush},
+		"beyond the end":             {Command: proto.CmdRead, Offset: 1 << 20, Data: make([]byte, 512)},
+		"no bytes":                   {Command: proto.CmdRead},
+		"multiples of 512":           {Command: proto.CmdRead, Offset: 1, Data: make([]byte, 512)},
+		"takes at most 65536":        {Command: proto.CmdRead, Data: make([]byte, 128<<10)},
+		"context was not selected":   {Command: proto.CmdBlockStatus, Length: 512},
+		"DISC: cannot be asked for":  {Command: proto.CmdDisc},
+		"command 99: cannot be aske": {Command: 99},
+	} {
+		if err := c.Do(context.Background(), r); err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("%v; want %q", err, words)
+		}
+	}
+	if c.Err() != nil {
+		t.Error(c.Err())
+	}
+}
+
+func TestFallbackToExportName(t *testing.T) {
+	f := &fake{size: 12345, flags: 1, noGo: true, most: Structured}
+	c := f.dial(t)
+	if !c.ExportName || c.Size != 12345 || c.Protocol != Structured || c.Contexts != nil {
+		t.Errorf("%+v", c.Session)
+	}
+}
+
+// mapped answers BLOCK_STATUS from a list of borders, at most four extents at a time.
+func mapped(size uint64, borders []uint64) func(q asked) []byte {
+	return func(q asked) []byte {
+		var extents []byte
+		at, n := q.offset, uint32(0)
+		for i, end := range append(borders, size) {
+			if end <= at || at >= q.offset+q.length || n == 4 {
+				continue
+			}
+			if n++; q.extended {
+				extents = append(extents, be(end-at, uint64(i%2*3))...)
+			} else {
+				extents = append(extents, be(uint32(min(end-at, 1<<31)), uint32(i%2*3))...)
+				if end-at > 1<<31 {
+					break
+				}
+			}
+			at = end
+		}
+		if q.extended {
+			return chunk(q, done, 6, uint32(7), n, extents)
+		}
+		return chunk(q, done, 5, uint32(7), extents)
+	}
+}
+
+func TestExtents(t *testing.T) {
+	const size = 20 << 30
+	var borders []uint64
+	for at := uint64(0); at < 5<<30; {
+		at += 512 + 512*rand.Uint64N(1<<20)
+		borders = append(borders, at)
+	}
+	borders = append(borders, 19<<30+512)
+	for _, most := range []Protocol{Structured, Extended} {
+		f := &fake{size: size, flags: 1, most: most, answer: mapped(size, borders), contexts: map[string]uint32{"base:allocation": 7}}
+		c := f.dial(t)
+		var got []uint64
+		last := Extent{Flags: 99}
+		err := c.Extents(context.Background(), "base:allocation", 0, size, func(e Extent) error {
+			if e.Offset != last.Offset+last.Length || e.Flags == last.Flags {
+				t.Fatalf("%+v after %+v", e, last)
+			}
+			got, last = append(got, e.Offset+e.Length), e
+			return nil
+		})
+		if want := append(slices.Clone(borders), size); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%v: %v, %d extents, want %d", most, err, len(got), len(want))
+		}
+		stop := errors.New("enough")
+		if err := c.Extents(context.Background(), "base:allocation", borders[2]+3, borders[4], func(e Extent) error {
+			if e.Offset != borders[2]+3 || e.Offset+e.Length != borders[3] {
+				t.Errorf("%+v", e)
+			}
+			return stop
+		}); !errors.Is(err, stop) {
+			t.Error(err)
+		}
+		if err := c.Extents(context.Background(), "x:y", 0, 1, nil); err == nil {
+			t.Error("a context that was not selected")
+		}
+	}
+}
+
+func TestRequestsAllocateNothing(t *testing.T) {
+	const size = 64 << 10
+	for _, most := range []Protocol{Simple, Structured, Extended} {
+		f := &fake{size: 1 << 20, flags: 1, most: most, transmit: func(c net.Conn) { sameAnswer(c, most, size) }}
+		c := f.dial(t)
+		r := &Request{Command: proto.CmdRead, Data: make([]byte, size)}
+		ctx := context.Background()
+		if err := c.Do(ctx, r); err != nil {
+			t.Fatal(err)
+		}
+		if n := testing.AllocsPerRun(200, func() {
+			if err := c.Do(ctx, r); err != nil {
+				t.Fatal(err)
+			}
+		}); n >= 1 {
+			t.Errorf("%v: %v allocations for a request", most, n)
+		}
+	}
+}
+
+// sameAnswer is a server in the same process that allocates nothing either: it has one answer, to READ at offset 0.
+func sameAnswer(c net.Conn, most Protocol, size int) {
+	q := asked{extended: most == Extended}
+	answer, request := simple(q, 0, make([]byte, size)), make([]byte, 28)
+	if most != Simple {
+		answer = chunk(q, done, 1, uint64(0), make([]byte, size))
+	}
+	if most == Extended {
+		request = make([]byte, 32)
+	}
+	for {
+		if _, err := io.ReadFull(c, request); err != nil {
+			return
+		}
+		copy(answer[8:16], request[8:16])
+		if _, err := c.Write(answer); err != nil {
+			return
+		}
+	}
+}

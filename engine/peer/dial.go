@@ -1,0 +1,142 @@
+// A connection begins: socket, negotiation, and one deadline over both.
+//
+// Invariant: not one byte behind the negotiation is read before the connection is in transmission, and a Dial that fails leaves nothing open.
+
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+	"time"
+)
+
+// Protocol is how requests and replies look on a connection.
+type Protocol uint8
+
+// What a server can be brought to speak, the newest last.
+const (
+	Any        Protocol = iota // as a limit: none
+	Simple                     // replies without chunks
+	Structured                 // replies in chunks: holes, block status, errors with a text
+	Extended                   // the same with lengths of 64 bits
+)
+
+func (p Protocol) String() string {
+	return [...]string{"any", "simple replies", "structured replies", "extended headers"}[p]
+}
+
+// Options of a connection. The zero value is usable.
+type Options struct {
+	Timeout  time.Duration // for all of the negotiation, and for the silence of a server that owes answers; 0: DefaultTimeout
+	Depth    int           // requests in flight at most, up to MaxDepth; 0: DefaultDepth
+	Contexts []string      // meta contexts to select; those that the server does not have are no error
+	Offered  bool          // ask which meta contexts there are
+	Most     Protocol      // go no further than this, to see what a server does for older clients
+}
+
+// Defaults and bounds of Options.
+const (
+	DefaultTimeout = 60 * time.Second
+	DefaultDepth   = 64
+	MaxDepth       = 1 << 16 // a cookie's lower half
+)
+
+func (o Options) complete() Options {
+	if o.Timeout <= 0 {
+		o.Timeout = DefaultTimeout
+	}
+	if o.Depth <= 0 {
+		o.Depth = DefaultDepth
+	}
+	o.Depth = min(o.Depth, MaxDepth)
+	if o.Most == Any {
+		o.Most = Extended
+	}
+	return o
+}
+
+var errInterrupted = errors.New("interrupted while connecting")
+
+// Dial connects to a server and negotiates the target's export. The context counts until Dial returns.
+func Dial(ctx context.Context, t *Target, o Options) (*Conn, error) {
+	o = o.complete()
+	var session Session
+	sock, err := converse(ctx, t, o, func(sock net.Conn) error {
+		var err error
+		session, err = negotiate(sock, t.Export, o)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	c, err := newConn(sock, session, t.Text, o)
+	if err != nil {
+		_ = sock.Close()
+		return nil, fmt.Errorf("%s: %w", t.Text, err)
+	}
+	return c, nil
+}
+
+// converse opens a socket and has a conversation on it that must end within the timeout.
+func converse(ctx context.Context, t *Target, o Options, conversation func(net.Conn) error) (net.Conn, error) {
+	if t.File() {
+		return nil, fmt.Errorf("%s: is a file, not an NBD server", t.Text)
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	var d net.Dialer
+	d.SetMultipathTCP(false)
+	sock, err := d.DialContext(ctx, t.Network, t.Address)
+	if err != nil {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			err = errInterrupted
+		}
+		return nil, dialError(t, err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = sock.SetDeadline(time.Unix(1, 0)) })
+	enlarge(t, sock)
+	err = conversation(sock)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		return sock, nil
+	}
+	_ = sock.Close()
+	var late net.Error
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		err = errInterrupted
+	case errors.As(err, &late) && late.Timeout():
+		err = fmt.Errorf("the server did not finish the negotiation within %v", o.Timeout)
+	}
+	return nil, fmt.Errorf("%s: %w", t.Text, err)
+}
+
+// unixSendBuffer is how much a Unix socket takes before the writer has to wait, in bytes: several requests, so that the server finds more than one when it wakes up. The
+// kernel's default holds less than one of 256 KiB. TCP finds its own.
+const unixSendBuffer = 1 << 20
+
+// enlarge asks for it; with less, all works as well.
+func enlarge(t *Target, sock net.Conn) {
+	if c, ok := sock.(*net.UnixConn); ok && t.Network == "unix" {
+		_ = c.SetWriteBuffer(unixSendBuffer)
+	}
+}
+
+// dialError says in one line what to do about the usual reasons.
+func dialError(t *Target, err error) error {
+	advice := ""
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		advice = "; is the server running?"
+	case errors.Is(err, syscall.ENOENT) && t.Network == "unix":
+		advice = "; there is no such socket: is the server running?"
+	case errors.Is(err, syscall.EMFILE):
+		advice = "; raise the limit of open files (ulimit -n)"
+	}
+	return fmt.Errorf("%s: %w%s", t.Text, err, advice)
+}

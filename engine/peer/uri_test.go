@@ -1,0 +1,60 @@
+// URIs: what they mean, what is refused, and that no text is a surprise.
+
+package peer
+
+import (
+	"strings"
+	"testing"
+
+	"ringnbd/proto"
+)
+
+func TestTargets(t *testing.T) {
+	for text, want := range map[string]Target{
+		"nbd://host":                            {Network: "tcp", Address: "host:10809"},
+		"NBD://host/":                           {Network: "tcp", Address: "host:10809"},
+		"nbd://host:99/a%20b+c":                 {Network: "tcp", Address: "host:99", Export: "a b+c"},
+		"nbd://host//slash":                     {Network: "tcp", Address: "host:10809", Export: "/slash"},
+		"nbd://[::1]/x":                         {Network: "tcp", Address: "[::1]:10809", Export: "x"},
+		"nbd+unix:///%C3%A4?socket=/a+b%20c":    {Network: "unix", Address: "/a+b c", Export: "ä"},
+		"nbd+unix:///?socket=%00hidden":         {Network: "unix", Address: "@hidden"},
+		"nbd+unix:///?socket=@plain":            {Network: "unix", Address: "./@plain"},
+		"nbd+unix:///x%3Fy?socket=a%26socket=b": {Network: "unix", Address: "a&socket=b", Export: "x?y"},
+		"file:/a%20b":                           {Network: "file", Address: "/a%20b"},
+	} {
+		got, err := ParseTarget(text)
+		want.Text = text
+		if err != nil || got != want {
+			t.Errorf("%s: %+v, %v", text, got, err)
+		}
+	}
+	for text, words := range map[string]string{
+		"nbds://host":                         "TLS is not spoken",
+		"nbd://host?tls-type=psk":             "TLS is not spoken",
+		"nbd+unix:///?socket=%00":             "needs a path",
+		"nbd+unix:///?socket=a%00b":           "needs a path",
+		"nbd+unix:///?socket=":                "needs a path",
+		"nbd+unix:///x":                       "?socket=PATH",
+		"nbd+unix:///?socket=a&x-sparse=true": `unknown parameter "x-sparse"`,
+		"nbd://host/a%FF":                     "UTF-8",
+	} {
+		if got, err := ParseTarget(text); err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("%.40s: %+v, %v; want %q", text, got, err, words)
+		}
+	}
+}
+
+func FuzzTarget(f *testing.F) {
+	for _, text := range []string{"nbd://h:1/x", "nbd+unix:///?socket=%00a", "file:x", "nbd://[::1]", "nbd+unix:///a?socket=b&c", "nbd:////", "nbd://%", "nbd+unix:///?socket=%"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		target, err := ParseTarget(text)
+		if err != nil {
+			return
+		}
+		if target.Address == "" || target.Text != text || !proto.ValidString(target.Export) {
+			t.Errorf("%q: %+v", text, target)
+		}
+	})
+}
