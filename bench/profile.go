@@ -45,7 +45,7 @@ var engineFiles = map[string]string{
 	"request.go": stageParse,
 	"disk.go":    stageDisk, "guard.go": stageDisk, "flush.go": stageDisk, "range.go": stageDisk, "cached.go": stageDisk, "device.go": stageDisk,
 	"reply.go": stageReply, "chunk.go": stageReply, "holes.go": stageReply, "status.go": stageDisk, "offload.go": stageDisk,
-	"loop.go":  stageLoop, "conn.go": stageLoop, "mail.go": stageLoop, "stall.go": stageLoop, "engine.go": stageLoop, "trace.go": stageLoop, "count.go": stageLoop,
+	"loop.go": stageLoop, "conn.go": stageLoop, "mail.go": stageLoop, "stall.go": stageLoop, "engine.go": stageLoop, "trace.go": stageLoop, "count.go": stageLoop,
 	"kernel.go": stagePolling, "poll.go": stagePolling,
 	"list.go": callers, "lease.go": callers, "token.go": callers, "layout.go": callers, "must.go": callers, "poison_off.go": callers, "poison_on.go": callers,
 }

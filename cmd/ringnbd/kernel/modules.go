@@ -1,0 +1,100 @@
+// Which kernel modules a guest needs, and in which order they are to be loaded. A package that was not installed has no modules.dep yet, which depmod would
+// make of the same "depends" that each module carries; so they are read from there.
+//
+// Invariant: in the order that is returned, a module comes after all that it depends on.
+
+package kernel
+
+import (
+	"bytes"
+	"debug/elf"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// module is a kernel module's file.
+type module struct {
+	name string // with _ for -, as the kernel has it
+	path string
+}
+
+// loadOrder is what is loaded for the named modules and all they depend on. What is built into the kernel is left out.
+func (k *Kernel) loadOrder(names []string) ([]module, error) {
+	files := map[string]string{}
+	err := filepath.WalkDir(filepath.Join(k.modules(), "kernel"), func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".ko") {
+			files[moduleName(path)] = path
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	list, err := os.ReadFile(filepath.Join(k.modules(), "modules.builtin"))
+	if err != nil {
+		return nil, err
+	}
+	var builtin []string
+	for line := range strings.Lines(string(list)) {
+		builtin = append(builtin, moduleName(strings.TrimSpace(line)))
+	}
+	var order []module
+	var load func(name string) error
+	load = func(name string) error {
+		if slices.Contains(builtin, name) || slices.ContainsFunc(order, func(m module) bool { return m.name == name }) {
+			return nil
+		}
+		path, ok := files[name]
+		if !ok {
+			return fmt.Errorf("the kernel package has no module %s", name)
+		}
+		needed, err := dependencies(path)
+		if err != nil {
+			return err
+		}
+		for _, n := range needed {
+			if err := load(n); err != nil {
+				return fmt.Errorf("%s needs %w", name, err)
+			}
+		}
+		order = append(order, module{name, path})
+		return nil
+	}
+	for _, name := range names {
+		if err := load(name); err != nil {
+			return nil, err
+		}
+	}
+	return order, nil
+}
+
+func moduleName(path string) string {
+	return strings.ReplaceAll(strings.TrimSuffix(filepath.Base(path), ".ko"), "-", "_")
+}
+
+// dependencies reads the modules that a module says it depends on (include/linux/module.h: MODULE_INFO).
+func dependencies(path string) ([]string, error) {
+	file, err := elf.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	section := file.Section(".modinfo")
+	if section == nil {
+		return nil, fmt.Errorf("%s is no kernel module: it has no .modinfo", path)
+	}
+	info, err := section.Data()
+	if err != nil {
+		return nil, err
+	}
+	for field := range bytes.SplitSeq(info, []byte{0}) {
+		if list, ok := bytes.CutPrefix(field, []byte("depends=")); ok && len(list) > 0 {
+			return strings.Split(strings.ReplaceAll(string(list), "-", "_"), ","), nil
+		}
+	}
+	return nil, nil
+}
