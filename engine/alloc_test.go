@@ -3,6 +3,8 @@
 package engine
 
 import (
+	"encoding/binary"
+	"math"
 	"runtime"
 	"testing"
 
@@ -11,12 +13,19 @@ import (
 	"ringnbd/proto"
 )
 
-// TestTurnsDoNotAllocate turns a loop on this goroutine while a client, driven by hand from the same goroutine, keeps requests of every kind coming.
+// TestTurnsDoNotAllocate turns a loop on this goroutine while a client, driven by hand from the same goroutine, keeps requests of every kind coming, in every
+// form there is.
 func TestTurnsDoNotAllocate(t *testing.T) {
+	for name, s := range map[string]proto.Session{"simple": {}, "structured": {Framing: proto.Structured, Contexts: 1}, "extended": {Framing: proto.Extended, Contexts: 1}} {
+		t.Run(name, func(t *testing.T) { turnsDoNotAllocate(t, s) })
+	}
+}
+
+func turnsDoNotAllocate(t *testing.T, session proto.Session) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	d := fileDevice(t, 1<<20, unix.O_DIRECT)
-	s := newShared([]Export{{Facts: factsOf(d), Device: d}}, 1)
+	s := newShared([]Export{{Facts: factsOf(d), Device: d, Name: "größe", Contexts: contextsOf(1)}}, 1)
 	c := Config{Loops: 1, MaxConnections: 4}
 	y, _ := layoutOf(MinMemory(c), connsPerLoop(c))
 	l, err := newLoop(s, 0, y)
@@ -28,6 +37,7 @@ func TestTurnsDoNotAllocate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	l.offload = func() { l.answerAtOnce() }
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -37,17 +47,18 @@ func TestTurnsDoNotAllocate(t *testing.T) {
 	}
 	l.listenForMail()
 	l.live.Add(1)
-	l.post(&mail{kind: mailAdopt, fd: int32(pair[0])})
+	l.post(&mail{kind: mailAdopt, fd: int32(pair[0]), session: session})
 
-	wire, answer, requests := everyKind(d)
+	wire, requests := everyKind(session)
 	in := make([]byte, 1<<16)
+	got := 0
 	round := func() {
 		if _, err := unix.Write(pair[1], wire); err != nil {
 			t.Fatal(err)
 		}
-		for got := 0; got < answer; {
+		for got = 0; repliesIn(session, in[:got]) < requests; {
 			l.turn()
-			n, err := unix.Read(pair[1], in)
+			n, err := unix.Read(pair[1], in[got:])
 			if err == nil {
 				got += n
 			}
@@ -67,8 +78,25 @@ func TestTurnsDoNotAllocate(t *testing.T) {
 	_ = l.control.Close()
 }
 
-// everyKind is one request of every kind, as bytes, and how many bytes answer them.
-func everyKind(d *Device) (wire []byte, answer, n int) {
+// answerAtOnce answers BLOCK_STATUS without asking anybody: who looks up is not a loop, and may allocate.
+func (l *loop) answerAtOnce() {
+	for t := l.takeAsked(); t != none; {
+		row := &l.tags[t]
+		next := row.next
+		memory, _ := l.answers(row)
+		f := l.conns[row.conn].session.Framing
+		binary.NativeEndian.PutUint64(memory, uint64(f.StatusHeadSize()+f.ExtentSize()))
+		f.PutStatusHead(memory[statusUsed:], 1, 1)
+		f.PutExtent(memory[statusUsed+f.StatusHeadSize():], row.Length, 0)
+		row.next = l.told.Load() - 1
+		l.told.Store(t + 1)
+		t = next
+	}
+	l.wake()
+}
+
+// everyKind is one request of every kind, as bytes.
+func everyKind(s proto.Session) (wire []byte, n int) {
 	requests := []proto.Request{
 		{Command: proto.CmdRead, Length: 4096, Offset: 4096},
 		{Command: proto.CmdRead, Length: 1000, Offset: 777},
@@ -80,16 +108,68 @@ func everyKind(d *Device) (wire []byte, answer, n int) {
 		{Command: proto.CmdFlush},
 		{Command: proto.CmdRead, Length: 1, Offset: 1 << 40},
 	}
+	if s.Framing != proto.Simple {
+		requests = append(requests,
+			proto.Request{Command: proto.CmdRead, Length: 20000, Offset: 500, Flags: proto.CmdFlagDF},
+			proto.Request{Command: proto.CmdRead},
+			proto.Request{Command: proto.CmdWriteZeroes, Length: math.MaxUint32, Flags: proto.CmdFlagNoHole},
+			proto.Request{Command: 99, Length: 7},
+			proto.Request{Command: proto.CmdBlockStatus, Length: 1 << 20},
+			proto.Request{Command: proto.CmdBlockStatus, Length: 4096, Flags: proto.CmdFlagReqOne})
+	}
 	for i := range requests {
-		requests[i].Cookie = uint64(i)
-		head := make([]byte, proto.RequestSize)
-		proto.PutRequest(head, &requests[i])
-		wire = append(wire, head...)
-		wire = append(wire, make([]byte, requests[i].Payload())...)
-		answer += proto.SimpleReplySize
-		if requests[i].Command == proto.CmdRead && requests[i].Offset < d.Size {
-			answer += int(requests[i].Length)
+		r := &requests[i]
+		r.Cookie = uint64(i)
+		head := make([]byte, s.Framing.HeaderSize())
+		if r.Extended = s.Framing == proto.Extended; r.Extended {
+			if r.Command == proto.CmdWrite {
+				r.Flags |= proto.CmdFlagPayloadLen
+			}
+			proto.PutExtRequest(head, r)
+		} else {
+			proto.PutRequest(head, r)
+		}
+		wire = append(append(wire, head...), make([]byte, r.Payload())...)
+	}
+	if s.Framing == proto.Extended { // what only this form can ask
+		filter := proto.Request{Command: proto.CmdBlockStatus, Flags: proto.CmdFlagPayloadLen, Length: proto.FilterSize(1), Extended: true}
+		head := make([]byte, proto.ExtRequestSize)
+		proto.PutExtRequest(head, &filter)
+		wire = binary.BigEndian.AppendUint64(append(wire, head...), 4096)
+		wire = binary.BigEndian.AppendUint32(wire, 1)
+		return wire, len(requests) + 1
+	}
+	return wire, len(requests)
+}
+
+// repliesIn counts the complete replies in a stream. It knows no request: the data behind a simple reply is that of the reads of everyKind.
+func repliesIn(s proto.Session, b []byte) (n int) {
+	for len(b) >= proto.SimpleReplySize {
+		if binary.BigEndian.Uint32(b) == proto.SimpleReplyMagic {
+			length := proto.SimpleReplySize
+			if cookie, e, _ := proto.ParseSimpleReply(b); s.Framing == proto.Simple && e == proto.Success {
+				length += [9]int{4096, 1000}[cookie]
+			}
+			if len(b) < length {
+				return n
+			}
+			n, b = n+1, b[length:]
+			continue
+		}
+		parse, head := proto.ParseReplyChunk, proto.ChunkSize
+		if s.Framing == proto.Extended {
+			parse, head = proto.ParseExtReplyChunk, proto.ExtReplySize
+		}
+		if len(b) < head {
+			return n
+		}
+		k, err := parse(b)
+		if err != nil || uint64(len(b)-head) < k.Length {
+			return n
+		}
+		if b = b[head+int(k.Length):]; k.Done() {
+			n++
 		}
 	}
-	return wire, answer, len(requests)
+	return n
 }

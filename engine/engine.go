@@ -295,7 +295,7 @@ func (e *Engine) Counters() (Counters, bool) {
 	return sum, ok
 }
 
-// Drain ends service: new requests get ESHUTDOWN, those in flight are answered, connections close. What is left when the timeout ends is cut, and reported as
+// Drain ends service: requests are served for another second, a connection that has fallen silent is closed, then all are once what they have in flight is answered. What is left when the timeout ends is cut, and reported as
 // an error. Every writable device is then flushed.
 func (e *Engine) Drain(timeout time.Duration) error {
 	e.mu.Lock()

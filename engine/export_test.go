@@ -4,6 +4,7 @@ package engine
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 
 	"ringnbd/engine/uring"
@@ -11,7 +12,11 @@ import (
 )
 
 // SimLoop is a loop whose kernel is given to it.
-type SimLoop struct{ l *loop }
+type SimLoop struct {
+	l       *loop
+	told    bool     // the loop said that there is something to look up
+	pending []uint32 // requests that have been taken from it and not been looked up
+}
 
 // NewSimLoops builds the loops of one engine. kernel is called once per loop, with its two arenas (the pool is the registered one) and the
 // descriptors to register, and says which descriptor its wake-ups come from and how to cause one.
@@ -38,7 +43,9 @@ func NewSimLoops(c Config, exports []Export, kernel func(id int, control, pool *
 		}
 		l.now = l.kernel.Now()
 		l.listenForMail()
-		loops = append(loops, &SimLoop{l})
+		sim := &SimLoop{l: l}
+		l.offload = func() { sim.told = true }
+		loops = append(loops, sim)
 	}
 	return loops
 }
@@ -50,6 +57,28 @@ func (s *SimLoop) Turn() { s.l.turn() }
 func (s *SimLoop) Adopt(fd int32, export uint32, session proto.Session) {
 	s.l.live.Add(1)
 	s.l.post(&mail{kind: mailAdopt, fd: fd, export: export, session: session})
+}
+
+// Asked takes the requests that are to be looked up, if the loop has said that there are any: who forgets to say it waits for ever.
+func (s *SimLoop) Asked() (tags []uint32) {
+	if !s.told {
+		return nil
+	}
+	s.told = false
+	for t := s.l.takeAsked(); t != none; t = s.l.tags[t].next {
+		tags = append(tags, t)
+	}
+	s.pending = append(s.pending, tags...)
+	return tags
+}
+
+// LookUp looks one of them up. late: its connection has been cut meanwhile.
+func (s *SimLoop) LookUp(t uint32) (late bool) {
+	i := slices.Index(s.pending, t)
+	s.pending = append(s.pending[:i], s.pending[i+1:]...)
+	late = s.l.gone[s.l.tags[t].conn].Load()
+	s.l.lookUpOne(t)
+	return late
 }
 
 // Live is how many connections the loop has.
@@ -98,6 +127,7 @@ func (s *SimLoop) Home() error {
 	check(l.slices == 0 && l.slicing == empty, "slices are out")
 	check(l.dirty == empty && l.lru == empty, "a list of connections is not empty")
 	check(l.starved == [regions]list{empty, empty}, "a queue of starved connections is not empty")
+	check(l.asked.Load() == 0 && l.told.Load() == 0 && len(s.pending) == 0, "a lookup is out")
 	check(l.grants == none && l.granted.Load() == 0, "granted claims were not taken")
 	for t := range l.tags {
 		check(!l.shared.guard.claims[l.claimIndex(uint32(t))].held, "claim "+strconv.Itoa(t)+" is in the guard")

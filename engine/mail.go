@@ -14,7 +14,7 @@ type mailKind uint8
 
 const (
 	mailAdopt mailKind = iota // serve this socket
-	mailDrain                 // refuse new requests, close connections as they fall silent; answered when none is left
+	mailDrain                 // close connections as they fall silent, and all after a while; answered when none is left
 	mailCut                   // close every connection now
 	mailCount                 // copy the counters out
 	mailQuit                  // leave the loop; only when no connection is left
@@ -68,7 +68,7 @@ func (l *loop) open(m *mail) {
 		return
 	case mailDrain:
 		if l.drain == drainNot {
-			l.drain, l.drainAt = drainRefuse, l.now
+			l.drain, l.drainAt = drainServe, l.now
 		}
 		l.waiting = append(l.waiting, m)
 		return

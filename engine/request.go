@@ -77,9 +77,6 @@ func (l *loop) admit(i uint32, r *proto.Request) bool {
 	}
 	export := &l.shared.exports[c.export]
 	errno := proto.Check(r, &export.Facts, c.session)
-	if l.drain != drainNot {
-		errno = proto.ESHUTDOWN
-	}
 	payload := r.Payload()
 	if errno != proto.Success && r.Undrainable(&export.Facts) {
 		l.fail(i, CloseOversize)

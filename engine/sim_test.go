@@ -5,12 +5,12 @@ package engine_test
 
 import (
 	"flag"
-	"ringnbd/proto"
 	"testing"
 
 	"ringnbd/engine"
 	"ringnbd/engine/sim"
 	"ringnbd/engine/uring"
+	"ringnbd/proto"
 )
 
 var (
@@ -22,10 +22,12 @@ var (
 // simLoop is a loop as the simulation drives it.
 type simLoop struct{ *engine.SimLoop }
 
-func (s simLoop) Adopt(fd int32, export int) { s.SimLoop.Adopt(fd, uint32(export), proto.Session{}) }
-func (s simLoop) Connections() int           { return s.Live() }
-func (s simLoop) Drain()                     { s.SimLoop.Drain() }
-func (s simLoop) Idle() error                { return s.Home() }
+func (s simLoop) Adopt(fd int32, export int, session proto.Session) {
+	s.SimLoop.Adopt(fd, uint32(export), session)
+}
+func (s simLoop) Connections() int { return s.Live() }
+func (s simLoop) Drain()           { s.SimLoop.Drain() }
+func (s simLoop) Idle() error      { return s.Home() }
 
 // open makes an engine of the shape that a world plans, on that world's kernels.
 func open(w *sim.World) ([]sim.Loop, func()) {
@@ -43,7 +45,10 @@ func open(w *sim.World) ([]sim.Loop, func()) {
 		case sim.Null:
 			d.Kind = engine.Null
 		}
-		exports[i] = engine.Export{Facts: e.Facts, Device: d}
+		exports[i] = engine.Export{Facts: e.Facts, Device: d, Name: "disk"}
+		for k := range e.Contexts {
+			exports[i].Contexts = append(exports[i].Contexts, w.Source(i, k))
+		}
 	}
 	c := engine.Config{Loops: p.Loops, MaxConnections: p.Loops * p.Connections}
 	c.Memory = engine.MinMemory(c) + uint64(p.Loops)*p.Memory
@@ -71,6 +76,13 @@ func open(w *sim.World) ([]sim.Loop, func()) {
 func runSeed(t testing.TB, seed uint64) *sim.World {
 	t.Helper()
 	w := sim.New(seed)
+	run(t, w)
+	return w
+}
+
+// run runs a world to its end.
+func run(t testing.TB, w *sim.World) {
+	t.Helper()
 	loops, closeAll := open(w)
 	defer closeAll()
 	if err := w.Run(loops); err != nil {
@@ -84,7 +96,6 @@ func runSeed(t testing.TB, seed uint64) *sim.World {
 		w.Marks[sim.StageMissing] += c.Stageless
 		w.Marks[sim.Evicted] += c.Closed[engine.CloseStalled]
 	}
-	return w
 }
 
 // TestSim runs many worlds. Together they must have met every situation that the simulation knows how to bring about.
@@ -117,10 +128,18 @@ func TestSimReplays(t *testing.T) {
 	}
 }
 
-// FuzzSim lets the fuzzer look for seeds.
+// FuzzSim lets the fuzzer look for worlds: a seed, and the first decisions, which lay out the world and say what goes wrong in it.
 func FuzzSim(f *testing.F) {
 	for seed := range uint64(8) {
-		f.Add(seed)
+		f.Add(seed, []byte{})
+		f.Add(seed, []byte{255, 255, 255, byte(seed) << 5, 0, 0, 0, 128})
 	}
-	f.Fuzz(func(t *testing.T, seed uint64) { runSeed(t, seed) })
+	f.Fuzz(func(t *testing.T, seed uint64, chosen []byte) {
+		w := sim.Scripted(seed, chosen)
+		if w.Plan.Costly() {
+			w.Close()
+			return // the fuzzer takes a run of ten seconds for one that hangs
+		}
+		run(t, w)
+	})
 }

@@ -13,14 +13,17 @@ const (
 
 	drainSilence = int64(100e6) // while draining, a connection silent for so long is closed
 	drainGrace   = int64(1e9)   // and after this no new request is taken in; a payload that is arriving is still waited for
+
+	// No request is answered with ESHUTDOWN, which the spec offers to make the end quicker: the kernel's client passes it on as an I/O error, where it would send
+	// the request again to the next server if the connection had just been closed; so do virtual machines (reconnect-delay).
 )
 
 type drainPhase uint8
 
 const (
-	drainNot    drainPhase = iota
-	drainRefuse            // requests in flight are answered, new ones get ESHUTDOWN
-	drainCut               // what has been taken in is answered, nothing else is
+	drainNot   drainPhase = iota
+	drainServe            // requests are served as ever; a connection that is silent is closed
+	drainCut              // what has been taken in is answered, nothing else is
 )
 
 // evictStalled closes those that others have been waiting for too long.
@@ -55,7 +58,7 @@ func (l *loop) stalled(c *conn) bool {
 
 // drainTick closes the connections that have nothing more to say, and after a while those that will not stop.
 func (l *loop) drainTick() {
-	if l.drain == drainRefuse && l.now-l.drainAt > drainGrace {
+	if l.drain == drainServe && l.now-l.drainAt > drainGrace {
 		l.drain = drainCut
 	}
 	for i := range l.conns {

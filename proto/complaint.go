@@ -59,10 +59,10 @@ func (c *Complaint) Append(b []byte) []byte {
 	return b[:min(len(b), from+MaxComplaint)]
 }
 
-// appendPlain leaves out what a terminal might obey.
+// appendPlain leaves out what a terminal might obey, and what is no character, which would take three bytes for one.
 func appendPlain(b []byte, s string) []byte {
 	for _, r := range s {
-		if !strconv.IsPrint(r) {
+		if !strconv.IsPrint(r) || r == utf8.RuneError {
 			r = '?'
 		}
 		b = utf8.AppendRune(b, r)
@@ -72,8 +72,6 @@ func appendPlain(b []byte, s string) []byte {
 
 func (c *Complaint) reason(b []byte) []byte {
 	switch {
-	case c.Errno == ESHUTDOWN:
-		return append(b, "the server is shutting down"...)
 	case c.System != 0:
 		b = append(b, "the storage behind it failed with errno "...)
 		b = strconv.AppendInt(b, int64(c.System), 10)

@@ -35,7 +35,20 @@ var catalogs = map[string]*Exports{
 		Export{Name: "disk", Description: "the first disk", PreferredBlock: 64 << 10, Facts: Facts{Size: 1 << 40, MinBlock: 512, MaxPayload: 16 << 20, Flags: allFlags}},
 		Export{Name: "größe", Facts: Facts{Size: 1<<63 - 1, Flags: FlagReadOnly | FlagSendFastZero}}),
 	"named": mustCatalog(-1, Export{Name: "a", Facts: Facts{Size: 0}}),
-	"long":  mustCatalog(-1, Export{Name: strings.Repeat("n", MaxString), Description: strings.Repeat("d", MaxString), Facts: Facts{Size: 512}}),
+	"contexts": mustCatalog(0,
+		Export{Name: "disk", Facts: Facts{Size: 1 << 40, Flags: allFlags}, Contexts: []Context{
+			{Name: ContextAllocation}, {Name: "qemu:dirty-bitmap:größe"}, {Name: "qemu:dirty-bitmap:b"}, {Name: "x:wide", Wide: true}, {Name: "qemu:allocation-depth"}}},
+		Export{Name: "other", Facts: Facts{Size: 4096}, Contexts: []Context{{Name: "x:wide", Wide: true}, {Name: ContextAllocation}}},
+		Export{Name: "bare", Facts: Facts{Size: 4096}},
+		Export{Name: "most", Facts: Facts{Size: 4096}, Contexts: manyContexts(MaxContexts)}),
+	"long": mustCatalog(-1, Export{Name: strings.Repeat("n", MaxString), Description: strings.Repeat("d", MaxString), Facts: Facts{Size: 512}}),
+}
+
+func manyContexts(n int) (list []Context) {
+	for i := range n {
+		list = append(list, Context{Name: fmt.Sprintf("x:%d", i)})
+	}
+	return list
 }
 
 func mustCatalog(primary int, list ...Export) *Exports {
@@ -148,11 +161,19 @@ func (r *run) end(sent int) string {
 	unread := fmt.Sprintf("unread=%d", sent-r.used)
 	switch e := r.Event(); e.Kind {
 	case EventTransmit:
-		return fmt.Sprintf("E: transmit export=%d fixed=%v nozeroes=%v %s", e.Export, e.Mode.FixedNewstyle, e.Mode.NoZeroes, unread)
+		return fmt.Sprintf("E: transmit export=%d fixed=%v nozeroes=%v%s %s", e.Export, e.Mode.FixedNewstyle, e.Mode.NoZeroes, spellSession(e.Mode.Session), unread)
 	case EventClose:
 		return fmt.Sprintf("E: close (%s) %s", e.Reason, unread)
 	}
 	return "E: open " + unread
+}
+
+// spellSession names the framing, and the contexts that were selected as bits; nothing for what everybody understands.
+func spellSession(s Session) string {
+	if s == (Session{}) {
+		return ""
+	}
+	return fmt.Sprintf(" framing=%s contexts=%#x", [...]string{"simple", "structured", "extended"}[s.Framing], uint32(s.Contexts))
 }
 
 // pieces replays with the client's bytes cut every size bytes, or at the one point cut if size is 0.

@@ -31,6 +31,13 @@ func TestValidate(t *testing.T) {
 		{Export{PreferredBlock: 512, Facts: Facts{MinBlock: 1024, Size: 1024}}, "preferred block of 512"},
 		{Export{Facts: Facts{MaxPayload: 1024}}, "maximum payload of 1024"},
 		{Export{Facts: Facts{Flags: FlagSendDF}}, "only a negotiation"},
+		{Export{Contexts: manyContexts(MaxContexts)}, ""},
+		{Export{Contexts: manyContexts(MaxContexts + 1)}, "more than 32 meta contexts"},
+		{Export{Contexts: []Context{{Name: "a:"}, {Name: "a:b"}}}, ""},
+		{Export{Contexts: []Context{{Name: "a:b"}, {Name: "a:b", Wide: true}}}, `meta context "a:b"`},
+		{Export{Contexts: []Context{{Name: ":b"}}}, `meta context ":b"`},
+		{Export{Contexts: []Context{{Name: "plain"}}}, `meta context "plain"`},
+		{Export{Contexts: []Context{{Name: "a:\xff"}}}, "meta context"},
 	} {
 		err := row.export.Validate()
 		switch {
@@ -68,6 +75,12 @@ func TestNewExports(t *testing.T) {
 func TestTransmissionFlagsAreHonest(t *testing.T) {
 	for flags := range uint32(1 << 16) {
 		e := Export{Facts: Facts{Flags: uint16(flags)}}
+		for _, s := range []Session{{}, structured, mapped, extended, extMapped} {
+			got := e.flags(s)
+			if got&FlagSendDF != 0 != (s.Framing != Simple) || got&FlagSendResize != 0 || got&FlagBlockStatusPayload != 0 != (s == extMapped) {
+				t.Fatalf("%#x became %#x in %+v", flags, got, s)
+			}
+		}
 		got := e.flags(Session{})
 		if got&FlagHasFlags == 0 || got&negotiated != 0 {
 			t.Fatalf("%#x became %#x", flags, got)

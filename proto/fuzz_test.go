@@ -21,13 +21,14 @@ func FuzzNegotiator(f *testing.F) {
 	for _, file := range files {
 		if s := readScript(&testing.T{}, file); len(s.client) <= fuzzLongest {
 			f.Add(s.client, uint16(3))
+			f.Add(s.client, uint16(6))
 		}
 	}
 	f.Fuzz(func(t *testing.T, in []byte, size uint16) {
 		if len(in) > fuzzLongest {
 			return
 		}
-		s := &script{catalog: catalogs["two"], client: in}
+		s := &script{catalog: catalogs[[]string{"two", "contexts"}[size%2]], client: in}
 		whole := s.pieces(0, 0)
 		for how, r := range map[string]*run{"in pieces": s.pieces(int(size)+1, 0), "by need": s.exact(t)} {
 			if string(r.out) != string(whole.out) || r.end(len(in)) != whole.end(len(in)) {
@@ -38,8 +39,29 @@ func FuzzNegotiator(f *testing.F) {
 			t.Errorf("output buffer of %d bytes", cap(whole.Negotiator.out))
 		}
 		checkEnd(t, in, whole)
+		checkSession(t, s.catalog, whole.Event())
 		checkReplies(t, in[:whole.used], whole)
 	})
+}
+
+// checkSession: only what the export has was selected, what is wide with extended headers alone, and nothing without a form that can carry it.
+func checkSession(t *testing.T, catalog *Exports, e Event) {
+	if e.Kind != EventTransmit {
+		if e.Mode != (Mode{}) {
+			t.Errorf("%+v", e)
+		}
+		return
+	}
+	s := e.Mode.Session
+	if s.Framing > Extended || s.Framing == Simple && s.Contexts != 0 || !e.Mode.FixedNewstyle && s != (Session{}) {
+		t.Errorf("%+v", s)
+	}
+	contexts := catalog.At(e.Export).Contexts
+	for i := range MaxContexts {
+		if s.Contexts&(1<<i) != 0 && (i >= len(contexts) || contexts[i].Wide && s.Framing != Extended) {
+			t.Errorf("%+v on export %d", s, e.Export)
+		}
+	}
 }
 
 // checkEnd walks the options by their headers alone, and compares where the negotiation stopped reading.
@@ -176,6 +198,166 @@ func FuzzRequest(f *testing.F) {
 		if rules[command].changes && advertised&FlagReadOnly != 0 {
 			t.Errorf("%+v passed on a read-only export", r)
 		}
+	})
+}
+
+// FuzzExtendedRequest takes any header of a session with extended headers: what Check lets through is inside the export, aligned, short enough and has a payload
+// where one belongs; and whatever it is called, an error has a text.
+func FuzzExtendedRequest(f *testing.F) {
+	for command := range CmdBlockStatus + 2 {
+		for _, flags := range []uint16{0, CmdFlagPayloadLen, CmdFlagReqOne | CmdFlagFUA} {
+			f.Add(ExtRequestMagic, flags, command, uint64(4096), uint64(512), uint64(1)<<30, uint8(9), uint32(32*mib), uint16(full), uint32(5), "disk")
+			f.Add(ExtRequestMagic, flags, command, ^uint64(0), uint64(20), ^uint64(0), uint8(0), uint32(0), uint16(3), uint32(0), "größe")
+		}
+	}
+	f.Fuzz(func(t *testing.T, magic uint32, flags, command uint16, offset, length, size uint64, shift uint8, payload uint32, advertised uint16, contexts uint32, name string) {
+		in := Request{Cookie: offset ^ size, Offset: offset, Length: length, Command: command, Flags: flags, Extended: true}
+		var b [ExtRequestSize]byte
+		PutExtRequest(b[:], &in)
+		binary.BigEndian.PutUint32(b[:], magic)
+		r, ok := Extended.ParseRequest(b[:])
+		if ok != (magic == ExtRequestMagic) || r != in {
+			t.Fatalf("wrote %+v, read %+v %v", in, r, ok)
+		}
+		s := Session{Framing: Extended, Contexts: ContextSet(contexts)}
+		facts := Facts{Size: size, MinBlock: 1 << (shift % 17), MaxPayload: payload, Flags: advertised &^ negotiated}
+		e, cause := Judge(&r, &facts, s)
+		if !e.valid() || e == ENOMEM || e == EIO || e == ESHUTDOWN || e == ENOTSUP || (e == Success) != (cause == CauseNone) {
+			t.Fatalf("%+v: %v, cause %d", r, e, cause)
+		}
+		if e != Success {
+			checkComplaint(t, &Complaint{Request: &r, Export: name, Facts: &facts, Session: s, Errno: e})
+		} else if command != CmdDisc {
+			checkAccepted(t, &r, &facts, s)
+		}
+	})
+}
+
+// checkAccepted holds a request that was let through against the rules, one by one.
+func checkAccepted(t *testing.T, r *Request, f *Facts, s Session) {
+	has := r.Flags&CmdFlagPayloadLen != 0
+	if has != (r.Command == CmdWrite) && !(has && r.Command == CmdBlockStatus && s.Contexts != 0) {
+		t.Errorf("%+v: payload", r)
+	}
+	if r.Command == CmdBlockStatus && s.Contexts == 0 || rules[r.Command].changes && f.Flags&FlagReadOnly != 0 {
+		t.Errorf("%+v passed in %+v on %+v", r, s, f)
+	}
+	if r.Filtered() {
+		if r.Length < 8 || r.Length > FilterSize(MaxContexts) || r.Length%4 != 0 {
+			t.Errorf("%+v: the payload cannot be that long", r)
+		}
+		return
+	}
+	end, carry := bits.Add64(r.Offset, r.Length, 0)
+	if r.Command != CmdFlush && (carry != 0 || end > f.Size || (r.Offset|r.Length)%uint64(f.MinBlock) != 0) {
+		t.Errorf("%+v passed on %+v", r, f)
+	}
+	if (r.Command == CmdRead || r.Command == CmdWrite) && r.Length > f.payloadLimit() || r.Payload() > f.payloadLimit() {
+		t.Errorf("%+v is too long for %+v", r, f)
+	}
+}
+
+// FuzzFilter takes any payload of a BLOCK_STATUS of a length that can be: what comes out was in there, and was selected.
+func FuzzFilter(f *testing.F) {
+	for _, words := range []string{"u64:4096", "u64:4096 u32:1 u32:3", "u64:0 u32:0", "u64:0xffffffffffffffff u32:33", "u64:1 u32:3 u32:3", "u64:1 u32:32"} {
+		b, err := parse(words)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b, uint32(0b101))
+		f.Add(b, ^uint32(0))
+	}
+	f.Fuzz(func(t *testing.T, b []byte, selected uint32) {
+		r := Request{Command: CmdBlockStatus, Flags: CmdFlagPayloadLen, Length: uint64(len(b)), Extended: true}
+		if Check(&r, &disk, Session{Framing: Extended, Contexts: ContextSet(selected)}) != Success {
+			return
+		}
+		length, filter, e := ParseFilter(b, ContextSet(selected))
+		good := true
+		want := ContextSet(0)
+		for ids := b[8:]; len(ids) > 0; ids = ids[4:] {
+			id := binary.BigEndian.Uint32(ids)
+			good = good && id >= 1 && id <= 32 && selected>>(id-1)&1 == 1 && want>>(id-1)&1 == 0
+			want |= 1 << (id - 1)
+		}
+		switch {
+		case good != (e == Success), !good && (e != EINVAL || filter != 0 || length != 0):
+			t.Errorf("% x of %#x: %d %#x %v", b, selected, length, filter, e)
+		case good && (length != binary.BigEndian.Uint64(b) || filter != want):
+			t.Errorf("% x of %#x: %d %#x", b, selected, length, filter)
+		}
+	})
+}
+
+// FuzzReplies has the client's side read what the server's side writes, in both forms.
+func FuzzReplies(f *testing.F) {
+	f.Add(uint64(1), uint64(4096), uint64(4096), uint64(512), uint64(3), uint32(28), []byte("no space left"), true)
+	f.Add(^uint64(0), ^uint64(0), uint64(1)<<40, uint64(1), ^uint64(0), uint32(1), []byte{}, false)
+	f.Fuzz(func(t *testing.T, cookie, offset, length, part, status uint64, context uint32, text []byte, done bool) {
+		r := &Request{Cookie: cookie, Offset: offset, Length: length, Command: CmdRead}
+		text = text[:min(len(text), MaxComplaint)]
+		errno := []Errno{EPERM, EIO, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP, ESHUTDOWN}[context%7]
+		for _, form := range []Framing{Structured, Extended} {
+			var b [MaxError]byte
+			read := func(kind uint16, payload uint64, last bool) []byte {
+				parse := ParseReplyChunk
+				if form == Extended {
+					parse = ParseExtReplyChunk
+				}
+				k, err := parse(b[:])
+				if err != nil || k.Type != kind || k.Cookie != cookie || k.Length != payload || k.Done() != last || k.Offset != map[bool]uint64{true: offset}[form == Extended] {
+					t.Fatalf("framing %d: %+v, %v", form, k, err)
+				}
+				return b[form.ChunkHeaderSize():][:min(payload, uint64(len(b)-form.ChunkHeaderSize()))]
+			}
+			if size := min(max(length, 1), 1<<31); form.PutData(b[:], r, part, size, done) > 0 && ParseDataOffset(read(ChunkOffsetData, 8+size, done)) != part {
+				t.Error("data")
+			}
+			form.PutHole(b[:], r, part, uint64(uint32(length)|1), done)
+			if at, n, err := ParseHoleChunk(read(ChunkOffsetHole, HoleSize, done)); at != part || n != uint32(length)|1 || err != nil {
+				t.Error("hole", at, n, err)
+			}
+			form.PutNone(b[:], r)
+			read(ChunkNone, 0, true)
+			n := form.PutError(b[:], r, errno, text)
+			e, got, _, err := ParseErrorChunk(ChunkError, read(ChunkError, uint64(6+len(text)), true))
+			if e != errno || string(got) != string(text) || err != nil || n != form.ChunkHeaderSize()+6+len(text) {
+				t.Error("error", e, got, err)
+			}
+			if form == Structured {
+				part, status = uint64(uint32(part)), uint64(uint32(status))
+			}
+			checkStatusRoundTrip(t, form, r, context, StatusExtent{max(part, 1), status})
+		}
+	})
+}
+
+// checkStatusRoundTrip writes one context's chunk of three extents, and reads it.
+func checkStatusRoundTrip(t *testing.T, form Framing, r *Request, context uint32, x StatusExtent) {
+	var b [128]byte
+	n := form.PutChunk(b[:], r, form.StatusKind(), uint64(form.StatusHeadSize()+3*form.ExtentSize()), false)
+	form.PutStatusHead(b[n:], context, 3)
+	k := ReplyChunk{Type: form.StatusKind(), Length: uint64(form.StatusHeadSize() + 3*form.ExtentSize())}
+	if id, count, err := ParseStatusHead(&k, b[n:]); id != context || count != 3 || err != nil {
+		t.Error("head", id, count, err)
+	}
+	for n += form.StatusHeadSize(); n+form.ExtentSize() < len(b); n += form.ExtentSize() {
+		form.PutExtent(b[n:], x.Length, x.Flags)
+		if got, err := ParseStatusExtent(form.StatusKind(), b[n:]); got != x || err != nil {
+			t.Error("extent", got, err)
+		}
+	}
+}
+
+// FuzzComplaint: whatever went wrong with whatever export, the text is one that can be sent.
+func FuzzComplaint(f *testing.F) {
+	f.Add(uint16(1), uint16(0), uint64(512), uint64(0), "größe", uint64(1)<<30, uint32(22), int32(0), false, uint8(0))
+	f.Add(uint16(0xffff), uint16(0xffff), ^uint64(0), ^uint64(0), strings.Repeat("\xff", 64), ^uint64(0), uint32(5), int32(-1<<31), true, uint8(2))
+	f.Fuzz(func(t *testing.T, command, flags uint16, length, offset uint64, name string, size uint64, errno uint32, system int32, filter bool, framing uint8) {
+		s := Session{Framing: Framing(framing % 3), Contexts: ContextSet(framing >> 2)}
+		r := Request{Command: command, Flags: flags, Length: length, Offset: offset, Extended: s.Framing == Extended}
+		facts := Facts{Size: size, MinBlock: 1 << (framing % 17), Flags: flags &^ negotiated}
+		checkComplaint(t, &Complaint{Request: &r, Export: name, Facts: &facts, Session: s, Errno: Errno(errno), System: system, Filter: filter})
 	})
 }
 

@@ -232,6 +232,8 @@ func spellReply(kind uint32, data []byte) string {
 			line += " " + text(data[end:])
 		}
 		return line
+	case kind == RepMetaContext && len(data) >= 4:
+		return fmt.Sprintf("u32:%d %s", binary.BigEndian.Uint32(data), text(data[4:]))
 	case kind == RepInfo && len(data) >= 2:
 		return spellInfo(binary.BigEndian.Uint16(data), data[2:])
 	}

@@ -36,8 +36,8 @@ A writable file or device is locked, so that no second ringnbd serves it; a devi
 The engine has one event loop per core. All memory for requests is set aside at start (--memory) and never grows: clients that ask for more wait.
 The memory is locked for the disk; without the CAP_IPC_LOCK capability, RLIMIT_MEMLOCK (ulimit -l) must allow that much.
 
-SIGTERM or SIGINT: no new connections, requests in flight are answered and new ones refused, everything is flushed to the disk; a second signal ends
-the program at once.
+SIGTERM or SIGINT: no new connections; requests are served for another second, and a connection is closed when it falls silent, or when that is over and what
+it has in flight is answered. No request fails for it: clients that reconnect notice nothing. Everything is flushed to the disk. A second signal ends the program at once.
 
 Exit status: 0 after an orderly shutdown, 1 for an error or a shutdown that had to cut connections or could not flush, 2 for a wrong command line.`
 

@@ -16,6 +16,7 @@ const (
 	opCancel     = 14
 	opFallocate  = 17
 	opRead       = 22
+	opFadvise    = 24
 	opMadvise    = 25
 	opRecv       = 27
 	opUringCmd   = 46
@@ -23,7 +24,7 @@ const (
 
 var opNames = map[uint8]string{
 	opNop: "NOP", opFsync: "FSYNC", opReadFixed: "READ_FIXED", opWriteFixed: "WRITE_FIXED", opPollAdd: "POLL_ADD", opSendMsg: "SENDMSG",
-	opCancel: "ASYNC_CANCEL", opFallocate: "FALLOCATE", opRead: "READ", opMadvise: "MADVISE", opRecv: "RECV", opUringCmd: "URING_CMD",
+	opCancel: "ASYNC_CANCEL", opFallocate: "FALLOCATE", opRead: "READ", opFadvise: "FADVISE", opMadvise: "MADVISE", opRecv: "RECV", opUringCmd: "URING_CMD",
 }
 
 // Flags, by the header that defines them.
@@ -62,6 +63,8 @@ const (
 	madvPageout       = 21
 	madvPopulateRead  = 22
 	madvPopulateWrite = 23
+
+	fadvWillNeed = 3 // linux/fadvise.h
 
 	iovMax     = 1024 // linux/uio.h: UIO_MAXIOV
 	iovSize    = 16

@@ -7,6 +7,7 @@
 package sim
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 
@@ -31,9 +32,11 @@ type client struct {
 	asked  int
 	got    uint64 // bytes received on this connection
 
-	head    []byte   // of the reply that is arriving
-	reading *request // whose data is arriving
+	head    []byte   // of the reply or chunk that is arriving
+	reading *request // whose data is arriving, behind a simple reply
 	data    []byte
+	chunk   *chunk // whose payload is arriving
+	payload []byte
 
 	readAt, sendAt uint64 // instants before which it does neither
 	parted         bool   // said its last word
@@ -52,7 +55,8 @@ func (c *client) connect() bool {
 	c.export = c.rng.IntN(len(w.Plan.Exports))
 	w.conns++
 	*c = client{world: w, id: c.id, rng: c.rng, export: c.export, model: w.models[c.export], conn: w.conns}
-	c.habit = drawHabit(c.rng, &w.Plan.Exports[c.export], min(w.left, 120))
+	e := &w.Plan.Exports[c.export]
+	c.habit = drawHabit(c.rng, e, drawSession(c.rng, e), min(w.left, 120))
 	if w.Plan.Siege {
 		c.habit.besiege(c.rng)
 	}
@@ -64,8 +68,9 @@ func (c *client) connect() bool {
 		h.partAt = 0
 	}
 	c.sock = w.newSocket(c)
-	w.note("adopt", "client connection fd loop export", int64(c.id), int64(c.conn), int64(c.sock.fd), int64(at), int64(c.export))
-	w.loops[at].Adopt(c.sock.fd, c.export)
+	s := c.habit.session
+	w.note("adopt", "client connection fd loop export framing", int64(c.id), int64(c.conn), int64(c.sock.fd), int64(at), int64(c.export), int64(s.Framing))
+	w.loops[at].Adopt(c.sock.fd, c.export, s)
 	return true
 }
 
@@ -126,22 +131,27 @@ func (c *client) more() bool {
 }
 
 // compose appends a request to what is to be sent.
-func (c *client) compose(q proto.Request) *request {
-	w := c.world
+func (c *client) compose(a ask) *request {
+	w, q := c.world, a.Request
 	w.left--
 	c.asked++
 	c.order++
 	w.ids++
 	r := &request{Request: q, id: w.ids, conn: c.conn, order: c.order}
-	r.rule(&w.Plan.Exports[c.export].Facts)
+	r.rule(&w.Plan.Exports[c.export].Facts, c.habit.session, a.payload)
 	r.blank = q.Command == proto.CmdDisc
-	at := len(c.out)
-	c.out = append(c.out, make([]byte, proto.RequestSize)...)
-	proto.PutRequest(c.out[at:], &q)
-	if q.Command == proto.CmdWrite && !r.fatal {
-		at = len(c.out)
-		c.out = append(c.out, make([]byte, q.Length)...)
-		fill(c.out[at:], r.id, q.Offset)
+	c.out = putHeader(c.out, &q)
+	if n := q.Payload(); n > 0 && !r.fatal {
+		at := len(c.out)
+		c.out = append(c.out, make([]byte, n)...)
+		switch {
+		case q.Command == proto.CmdWrite:
+			fill(c.out[at:], r.id, q.Offset)
+		case a.payload != nil:
+			copy(c.out[at:], a.payload)
+		default:
+			rubbish(c.out[at:], c.rng.Uint64())
+		}
 	}
 	r.end = c.sent + uint64(len(c.out))
 	c.line = append(c.line, r)
@@ -264,11 +274,15 @@ func (c *client) receive() bool {
 		c.habit.sulkAt, c.readAt = 0, w.clock+c.habit.stall
 	}
 	for b := s.out.take(n); len(b) > 0; {
-		if c.reading != nil {
+		switch {
+		case c.reading != nil:
 			k := min(len(b), int(c.reading.Length)-len(c.data))
 			c.data, b = append(c.data, b[:k]...), b[k:]
-		} else {
-			k := min(len(b), proto.SimpleReplySize-len(c.head))
+		case c.chunk != nil:
+			k := min(len(b), int(c.chunk.length)-len(c.payload))
+			c.payload, b = append(c.payload, b[:k]...), b[k:]
+		default:
+			k := min(len(b), c.headLeft())
 			c.head, b = append(c.head, b[:k]...), b[k:]
 		}
 		c.digest()
@@ -279,13 +293,21 @@ func (c *client) receive() bool {
 // digest looks at a reply when its header, and again when its data is complete.
 func (c *client) digest() {
 	w := c.world
-	if c.reading == nil && len(c.head) == proto.SimpleReplySize {
+	if c.chunk == nil && c.reading == nil && c.headLeft() == 0 {
+		if f := c.habit.session.Framing; f == proto.Extended || f == proto.Structured && binary.BigEndian.Uint32(c.head) != magicSimple {
+			c.open()
+			return
+		}
 		cookie, e, err := proto.ParseSimpleReply(c.head)
 		if err != nil {
 			w.fail("connection %d got % x instead of a reply", c.conn, c.head)
 		}
 		c.head = c.head[:0]
-		r := c.match(cookie, e)
+		r := c.find(cookie, e != proto.Success)
+		if c.habit.session.Framing != proto.Simple && (r.Command == proto.CmdRead || r.Command == proto.CmdBlockStatus || r.reply != nil) {
+			w.fail("%v got a simple reply on a connection with structured ones", r)
+		}
+		c.settled(r)
 		r.answered = w.note("answer", "connection id errno", int64(c.conn), int64(r.id), int64(e))
 		c.judge(r, e)
 		if r.Command == proto.CmdRead && e == proto.Success {
@@ -293,29 +315,38 @@ func (c *client) digest() {
 		}
 	}
 	if r := c.reading; r != nil && len(c.data) == int(r.Length) {
-		for _, o := range w.requests {
-			if o.changes() && o.valid() && o.sent != 0 && (o.answered == 0 || o.answered > r.sent) && o.overlaps(r) {
-				w.mark(ReadDuringWrite)
-				break
-			}
-		}
-		if r.Length > pieceSize {
-			w.mark(LargeRequest)
-		}
 		c.reading = nil
-		if r.Length > 0 {
-			c.model.read(r, c.data)
-		}
+		c.read(r, c.data)
 		c.data = nil
+	}
+	if k := c.chunk; k != nil && len(c.payload) == int(k.length) {
+		c.take()
 	}
 }
 
-// match finds the request that a reply is for. Cookies are unique, except those of flushes that twins share: of these a success is taken to be the oldest's, and an
+// read looks at what a READ brought.
+func (c *client) read(r *request, data []byte) {
+	w := c.world
+	for _, o := range w.requests {
+		if o.changes() && o.valid() && o.sent != 0 && (o.answered == 0 || o.answered > r.sent) && o.overlaps(r) {
+			w.mark(ReadDuringWrite)
+			break
+		}
+	}
+	if r.Length > pieceSize {
+		w.mark(LargeRequest)
+	}
+	if r.Length > 0 {
+		c.model.read(r, data)
+	}
+}
+
+// find is the request that a reply is for. Cookies are unique, except those of flushes that twins share: of these a success is taken to be the oldest's, and an
 // error the newest's, which asks least of the server.
-func (c *client) match(cookie uint64, e proto.Errno) *request {
+func (c *client) find(cookie uint64, failed bool) *request {
 	at := -1
 	for i, r := range c.flight {
-		if r.Cookie == cookie && r.sent != 0 && (at < 0 || e != proto.Success) {
+		if r.Cookie == cookie && r.sent != 0 && (at < 0 || failed) {
 			at = i
 		}
 	}
@@ -324,13 +355,20 @@ func (c *client) match(cookie uint64, e proto.Errno) *request {
 			at = i
 		}
 	}
-	if at >= 0 {
-		r := c.flight[at]
-		c.flight = append(c.flight[:at], c.flight[at+1:]...)
-		return r
+	if at < 0 {
+		c.world.fail("connection %d got a reply (an error: %v) with cookie %#x, which belongs to no request in flight", c.conn, failed, cookie)
 	}
-	c.world.fail("connection %d got a reply (%v) with cookie %#x, which belongs to no request in flight", c.conn, e, cookie)
-	return nil
+	return c.flight[at]
+}
+
+// settled: nothing more will come for this request.
+func (c *client) settled(r *request) {
+	for i, f := range c.flight {
+		if f == r {
+			c.flight = append(c.flight[:i], c.flight[i+1:]...)
+			return
+		}
+	}
 }
 
 // over: the server, or the network, has ended the connection.
@@ -349,7 +387,7 @@ func (c *client) over() {
 		}
 		w.fail("the server closed connection %d (parting: %t, DISC or half-close at %d, sent %d) %s", c.conn, c.parted, c.partEnd, c.sent, why)
 	}
-	if len(c.head) > 0 && c.excused == "" {
+	if (len(c.head) > 0 || c.chunk != nil) && c.excused == "" {
 		w.fail("the server closed connection %d in the middle of a reply", c.conn)
 	}
 	c.drop()
@@ -370,5 +408,5 @@ func (c *client) drop() {
 	c.sock.clientClose()
 	c.sock.peer = nil
 	c.world.note("gone", "client connection unanswered", int64(c.id), int64(c.conn), int64(len(c.flight)))
-	c.sock, c.out, c.line, c.flight, c.reading, c.head = nil, nil, nil, nil, nil, nil
+	c.sock, c.out, c.line, c.flight, c.reading, c.head, c.chunk, c.payload = nil, nil, nil, nil, nil, nil, nil, nil
 }

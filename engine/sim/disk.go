@@ -42,9 +42,12 @@ type fault struct {
 }
 
 func (w *World) newDisk(index int, p *ExportPlan) *Disk {
+	d := &Disk{world: w, plan: p, index: index, length: p.Size, stump: p.Size, unit: max(sectorSize, uint64(p.Block))}
+	if p.Backing == Null {
+		return d
+	}
 	sectors := (p.Size + sectorSize - 1) / sectorSize
-	d := &Disk{world: w, plan: p, index: index, length: p.Size, stump: p.Size, unit: max(sectorSize, uint64(p.Block)), cache: make([]byte, p.Size),
-		durable: make([]byte, p.Size), dirty: make([]uint64, sectors), hole: make([]bool, sectors)}
+	d.cache, d.durable, d.dirty, d.hole = make([]byte, p.Size), make([]byte, p.Size), make([]uint64, sectors), make([]bool, sectors)
 	data := p.Size - p.Sparse
 	if p.Backing == Memory {
 		a, err := uring.NewArena(int(p.Size), false)

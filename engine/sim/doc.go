@@ -12,9 +12,11 @@
 //	kernel.go, op.go          rings: submission, completion; one operation's way through the kernel
 //	memory.go                 who owns which bytes while an operation is in flight
 //	op_socket.go, socket.go   RECV, SENDMSG, POLL_ADD; byte streams
-//	op_disk.go, disk.go       READ_FIXED to URING_CMD; a disk that forgets what was not flushed
+//	op_disk.go, disk.go       READ_FIXED to URING_CMD, FADVISE; a disk that forgets what was not flushed
 //	op_plain.go               NOP, eventfd READ, MADVISE, ASYNC_CANCEL
+//	context.go, lookup.go     meta contexts, and when the loops' questions about them are answered
 //	client.go, load.go        the peers, and what they ask for
+//	session.go, chunks.go     what a connection agreed on: other requests, and replies in chunks
 //	parting.go                how they leave
 //	request.go, verdict.go    one request seen from outside; which answers it may get
 //	model.go                  what a disk may hold

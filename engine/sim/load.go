@@ -44,9 +44,12 @@ type habit struct {
 	stall      uint64
 	sulkAt     uint64 // bytes of replies after which it reads nothing for as long; 0: never
 	twins      bool   // uses one cookie for all flushes
+	status     int    // 1/1000: BLOCK_STATUS
+	caches     int    // 1/1000: CACHE
+	session    proto.Session
 }
 
-func drawHabit(r *rand.Rand, e *ExportPlan, requests int) habit {
+func drawHabit(r *rand.Rand, e *ExportPlan, s proto.Session, requests int) habit {
 	h := habit{
 		depth:     []int{1, 2, 4, 8, 16, 64, 300}[r.IntN(7)],
 		requests:  1 + r.IntN(max(1, requests)),
@@ -59,6 +62,11 @@ func drawHabit(r *rand.Rand, e *ExportPlan, requests int) habit {
 		lull:      []int{0, 0, 0, 100}[r.IntN(4)],
 	}
 	h.commands[r.IntN(2)]++
+	h.session = s
+	if s.Contexts != 0 {
+		h.status = []int{50, 300, 800}[r.IntN(3)]
+	}
+	h.caches = []int{0, 30, 300}[r.IntN(3)]
 	if r.IntN(6) == 0 { // mostly long TRIM and WRITE_ZEROES, with writes in their way
 		h.commands, h.large = [4]int{2, 5, 1, 10}, 500
 	}
@@ -100,9 +108,13 @@ func (h *habit) besiege(r *rand.Rand) {
 }
 
 // draw makes the next request, valid or not.
-func (h *habit) draw(r *rand.Rand, e *ExportPlan) proto.Request {
+func (h *habit) draw(r *rand.Rand, e *ExportPlan) ask {
 	q := proto.Request{Cookie: r.Uint64()}
 	switch n := r.IntN(h.commands[0] + h.commands[1] + h.commands[2] + h.commands[3]); {
+	case chance(r, h.status):
+		q.Command = proto.CmdBlockStatus
+	case chance(r, h.caches):
+		q.Command = proto.CmdCache
 	case n < h.commands[0]:
 		q.Command = proto.CmdRead
 	case n < h.commands[0]+h.commands[1]:
@@ -129,7 +141,9 @@ func (h *habit) draw(r *rand.Rand, e *ExportPlan) proto.Request {
 	} else if h.twins && q.Command == proto.CmdFlush {
 		q.Cookie = 0
 	}
-	return q
+	a := ask{Request: q}
+	h.dress(r, e, &a)
+	return a
 }
 
 // place chooses offset and length inside the export.
@@ -147,6 +161,9 @@ func (h *habit) place(r *rand.Rand, e *ExportPlan, q *proto.Request) {
 		}
 		most = min(most, limit)
 	}
+	if h.session.Framing != proto.Extended {
+		most = min(most, 1<<32-4096)
+	}
 	switch n := r.IntN(10); {
 	case chance(r, h.large):
 		q.Offset = r.Uint64N(max(1, e.Size-min(e.Size, most))+1) / 4096 * 4096
@@ -162,6 +179,9 @@ func (h *habit) place(r *rand.Rand, e *ExportPlan, q *proto.Request) {
 	}
 	if h.small {
 		q.Length = min(q.Length, sectorSize)
+		if h.session.Framing != proto.Simple && q.Command == proto.CmdRead && r.IntN(2) == 0 { // long enough for a hole between data
+			q.Length = 4 * sectorSize
+		}
 	}
 	q.Length = min(q.Length, most)
 	unit := uint64(max(e.MinBlock, 1))
@@ -195,10 +215,9 @@ func spoil(r *rand.Rand, e *ExportPlan, q *proto.Request) {
 		if q.Command == proto.CmdRead || q.Command > proto.CmdWrite {
 			q.Length = []uint64{1<<32 - 1, 32<<20 + 1, 1 << 31}[r.IntN(3)]
 		} else {
-			q.Length = e.Size + 1 // a payload that must be drained
+			q.Length = min(e.Size+1, 1<<32-1) // a payload that must be drained
 		}
 	default:
 		q.Flags |= proto.CmdFlagFUA
 	}
-	q.Length = min(q.Length, 1<<32-1)
 }

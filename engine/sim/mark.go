@@ -63,6 +63,25 @@ const (
 	MemoryStarved                  // a connection waited for memory or a tag
 	Evicted                        // a connection that stalled was closed because others waited
 	StageMissing                   // a connection that sent much found no large stage left
+	Chunked                        // a reply in chunks of the structured form
+	ChunkedExt                     // and of the extended one
+	HoleRead                       // a READ that left something out
+	HoleWhole                      // a READ that was nothing but zeroes
+	DataWhole                      // a READ with DF
+	ErrorText                      // an error with a text
+	StatusOne                      // BLOCK_STATUS with REQ_ONE
+	StatusMany                     // of several contexts
+	StatusWide                     // a status of 64 bits
+	StatusZero                     // something was called zero
+	StatusCut                      // there was no room for all extents
+	StatusFiltered                 // the payload chose contexts
+	FilterRefused                  // and was malformed
+	PayloadMisused                 // a payload where none belongs, or none where one does
+	LongRange                      // a request of 4 GiB or more succeeded
+	LookupLate                     // a lookup after its connection had died
+	LookupFailed                   // a context did not know
+	LookupDrained                  // a lookup while the engine shut down
+	Advised                        // CACHE reached the disk
 	marks
 )
 
@@ -72,7 +91,8 @@ var markNames = [marks]string{
 	"HangupHeader", "HangupPayload", "HangupReply", "HalfClosed", "Disconnected", "BadMagic", "Oversize", "Stalled", "Lulled", "OverlapSame", "OverlapCross",
 	"NeighbourWrites", "ReadDuringWrite", "ReadMixed", "UnalignedWrite", "LargeRequest", "Refused", "CrashChecked", "CrashLost", "FlushCovered",
 	"FuaCovered", "ErrorAnswered", "ConnectionStarved", "Drained", "CutOff", "Crowded", "OverlapWaited", "EdgesRead", "MemoryStarved",
-	"Evicted", "StageMissing",
+	"Evicted", "StageMissing", "Chunked", "ChunkedExt", "HoleRead", "HoleWhole", "DataWhole", "ErrorText", "StatusOne", "StatusMany", "StatusWide", "StatusZero",
+	"StatusCut", "StatusFiltered", "FilterRefused", "PayloadMisused", "LongRange", "LookupLate", "LookupFailed", "LookupDrained", "Advised",
 }
 
 func (m Mark) String() string { return markNames[m] }

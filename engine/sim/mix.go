@@ -26,6 +26,7 @@ type Mix struct {
 	Early       int // some sectors of a write reach the disk before it completes
 	Cut         int // the network drops a connection, per event
 	Truncate    int // a file shrinks, once per run
+	LookupError int // a lookup of a meta context fails
 	Lag         int // a loop gets no processor for a while, so that completions pile up, per turn
 	DiskDelay   uint64
 	SlowDelay   uint64 // fsync, fallocate, discard
@@ -66,12 +67,13 @@ func drawMix(r *rand.Rand) Mix {
 		Unsupported: rarely(r, 500),
 		RecvError:   rarely(r, 5), SendError: rarely(r, 5),
 		Scribble: often(r, 500), Early: often(r, 500),
-		Cut:       rarely(r, 2),
-		Lag:       rarely(r, 30),
-		DiskDelay: []uint64{0, 100e3, 2e6}[r.IntN(3)],
-		SlowDelay: []uint64{0, 1e6, 50e6}[r.IntN(3)],
-		WireDelay: []uint64{0, 50e3, 1e6}[r.IntN(3)],
-		Segment:   []int{0, 0, 0, 4096, 500, 20}[r.IntN(6)],
+		Cut:         rarely(r, 2),
+		Lag:         rarely(r, 30),
+		LookupError: rarely(r, 300),
+		DiskDelay:   []uint64{0, 100e3, 2e6}[r.IntN(3)],
+		SlowDelay:   []uint64{0, 1e6, 50e6}[r.IntN(3)],
+		WireDelay:   []uint64{0, 50e3, 1e6}[r.IntN(3)],
+		Segment:     []int{0, 0, 0, 4096, 500, 20}[r.IntN(6)],
 	}
 	if r.IntN(12) == 0 {
 		m.Truncate = 500

@@ -60,6 +60,8 @@ func (k *Kernel) take(s *uring.SQE) {
 		k.admitEventRead(o, &rest)
 	case opMadvise:
 		k.admitMadvise(o, &rest)
+	case opFadvise:
+		k.admitFadvise(o, &rest)
 	case opCancel:
 		rest.Addr, rest.Fd = 0, 0 // the kernel does not look at the descriptor
 		o.due = w.clock
@@ -109,6 +111,8 @@ func (k *Kernel) attempt(o *op) bool {
 		res, done = k.tryEventRead(o)
 	case opMadvise:
 		res, done = k.tryMadvise(o), true
+	case opFadvise:
+		res, done = k.tryFadvise(), true
 	case opCancel:
 		res, done = k.tryCancel(o), true
 	case opNop:

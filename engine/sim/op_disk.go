@@ -1,4 +1,4 @@
-// READ_FIXED, WRITE_FIXED, FSYNC, FALLOCATE and the discard command of block devices, on a Disk. What they check at submission is what O_DIRECT and the block
+// READ_FIXED, WRITE_FIXED, FSYNC, FALLOCATE, FADVISE and the discard command of block devices, on a Disk. What they check at submission is what O_DIRECT and the block
 // layer check; a misaligned transfer works on some file systems and fails on others, so here it ends the run.
 
 package sim
@@ -69,6 +69,22 @@ func (k *Kernel) admitDiscard(o *op, rest *uring.SQE) {
 	if b := uint64(d.plan.Block); s.Addr%b != 0 || s.Addr3%b != 0 {
 		w.bug("%s is not aligned to the device's %d-byte blocks: offset %d, length %d", o.name(), b, s.Addr, s.Addr3)
 	}
+	o.due = w.clock + w.delay(w.mix.SlowDelay)
+}
+
+// admitFadvise: there is nothing to read ahead into behind O_DIRECT, so that it is the engine's mistake to ask.
+func (k *Kernel) admitFadvise(o *op, rest *uring.SQE) {
+	s, w := &o.sqe, k.world
+	d := k.fixedFile(o, rest)
+	rest.Off, rest.Len, rest.OpcodeFlags = 0, 0, 0 // offset, length, advice
+	if s.OpcodeFlags != fadvWillNeed {
+		w.bug("%s with advice %d", o.name(), s.OpcodeFlags)
+	}
+	if d.plan.Block != 1 {
+		w.bug("%s on a disk that is not read through the page cache", o.name())
+	}
+	k.inside(o, s.Off, uint64(s.Len))
+	w.mark(Advised)
 	o.due = w.clock + w.delay(w.mix.SlowDelay)
 }
 
@@ -260,6 +276,18 @@ func (k *Kernel) tryDiscard(o *op) int32 {
 		if w.rng.IntN(3) != 0 {
 			d.zero(at, min(at+d.unit, hi), false)
 		}
+	}
+	return 0
+}
+
+// tryFadvise: a hint may fail, and nobody may learn of it.
+func (k *Kernel) tryFadvise() int32 {
+	w := k.world
+	switch {
+	case chance(w.rng, w.mix.DiskAgain):
+		return []int32{eAGAIN, eINTR}[w.rng.IntN(2)]
+	case chance(w.rng, w.mix.ReadError):
+		return []int32{eIO, eOPNOTSUPP}[w.rng.IntN(2)]
 	}
 	return 0
 }

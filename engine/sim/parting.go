@@ -32,7 +32,7 @@ func (c *client) part() {
 			return // cannot be said inside a request
 		}
 		c.abandon()
-		c.compose(proto.Request{Command: proto.CmdDisc})
+		c.compose(ask{Request: proto.Request{Command: proto.CmdDisc, Extended: c.habit.session.Framing == proto.Extended}})
 		if len(c.flight) > 0 {
 			w.mark(Disconnected)
 		}
@@ -43,13 +43,23 @@ func (c *client) part() {
 		w.mark(BadMagic)
 		c.abandon()
 		c.excuse("sent rubbish")
-		c.blank(func(b []byte) { rubbish(b, c.rng.Uint64()) })
+		c.blank(func(b []byte) {
+			rubbish(b, c.rng.Uint64())
+			if c.rng.IntN(3) == 0 { // a good request of the other kind
+				other := proto.Request{Extended: c.habit.session.Framing != proto.Extended}
+				copy(b, putHeader(nil, &other))
+			}
+		})
 	case partOversize:
 		if inside {
 			return
 		}
 		c.abandon()
-		c.compose(proto.Request{Command: proto.CmdWrite, Offset: ^uint64(0), Length: proto.DrainLimit + 1 + c.rng.Uint64N(1<<30), Cookie: c.rng.Uint64()})
+		q := proto.Request{Command: proto.CmdWrite, Offset: ^uint64(0), Length: proto.DrainLimit + 1 + c.rng.Uint64N(1<<30), Cookie: c.rng.Uint64()}
+		if q.Extended = c.habit.session.Framing == proto.Extended; q.Extended {
+			q.Flags = proto.CmdFlagPayloadLen
+		}
+		c.compose(ask{Request: q})
 	case partHalfClose:
 		w.mark(HalfClosed)
 		if inside {
@@ -80,11 +90,11 @@ func (c *client) abandon() {
 	c.line, c.out = c.line[:0], nil
 }
 
-// blank appends 28 bytes that are no request.
+// blank appends as many bytes as a request has that are none.
 func (c *client) blank(write func([]byte)) {
 	c.order++
 	at := len(c.out)
-	c.out = append(c.out, make([]byte, proto.RequestSize)...)
+	c.out = append(c.out, make([]byte, c.habit.session.Framing.HeaderSize())...)
 	write(c.out[at:])
 	c.line = append(c.line, &request{blank: true, conn: c.conn, order: c.order, end: c.sent + uint64(len(c.out))})
 }

@@ -30,6 +30,7 @@ type ExportPlan struct {
 	Discard   bool   // URING_CMD discard works
 	FastZero  bool
 	Sparse    uint64 // bytes at the end that are a hole to begin with
+	Contexts  []ContextPlan
 }
 
 // ReadOnly: the export is served read-only.
@@ -63,6 +64,16 @@ func (p *Plan) String() string {
 		s += fmt.Sprintf("\n  export %+v", e)
 	}
 	return s + fmt.Sprintf("\n  mix %+v", p.Mix)
+}
+
+// Costly: the world takes a second or more to run.
+func (p *Plan) Costly() bool {
+	for _, e := range p.Exports {
+		if e.Backing != Null && e.Size > 16<<20 {
+			return true
+		}
+	}
+	return p.Siege || p.Deep || p.Clients > 40
 }
 
 const pieceSize = 1 << 20 // the longest piece of memory the engine leases; requests beyond it are marked LargeRequest
@@ -120,6 +131,9 @@ func drawExport(r *rand.Rand, large bool) ExportPlan {
 	e.MaxPayload = []uint32{0, 64 << 10, 1 << 20}[r.IntN(3)]
 	if large {
 		e.Size, e.MaxPayload = 40<<20, 0
+		if r.IntN(4) == 0 {
+			e.Size, e.MaxPayload = 70<<20, 64<<20
+		}
 	}
 	switch {
 	case e.Backing == Block:
@@ -141,9 +155,16 @@ func drawExport(r *rand.Rand, large bool) ExportPlan {
 		e.Sparse = e.Size / 2 &^ 4095
 	}
 	if e.Backing == Null {
+		if r.IntN(2) == 0 { // one that only lengths of 64 bits can cover
+			e.Size, e.MaxPayload = 1<<40, 64<<10
+		}
 		e.Sparse = e.Size
 	}
+	drawContexts(r, &e)
 	e.Flags = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA | proto.FlagCanMultiConn
+	if r.IntN(2) == 0 {
+		e.Flags |= proto.FlagSendCache
+	}
 	if r.IntN(10) == 0 {
 		e.Flags |= proto.FlagReadOnly
 		return e

@@ -6,6 +6,7 @@
 package sim
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"ringnbd/proto"
@@ -30,7 +31,10 @@ type request struct {
 	want     []proto.Errno // answers that the protocol allows, before faults are considered; success first where it is one
 	fatal    bool          // the server closes instead of answering
 	durable  bool
-	punches  bool // may leave holes behind
+	punches  bool             // may leave holes behind
+	contexts proto.ContextSet // BLOCK_STATUS: those that must be answered
+	about    uint64           // how many bytes it is about; Length, unless a payload says it
+	reply    *reply           // the chunks that have come; nil: none has
 }
 
 func (r *request) hi() uint64 { return r.Offset + r.Length }
@@ -65,56 +69,112 @@ func before(v, w *request) bool {
 }
 
 // rule fills in what the protocol says about a request ("Transmission phase" in the NBD specification; written independently of proto.Check).
-func (r *request) rule(f *proto.Facts) {
-	r.want = []proto.Errno{proto.Success}
-	refuse := func(e ...proto.Errno) { r.want = e }
-	has := func(flag uint16) bool { return f.Flags&flag != 0 }
+func (r *request) rule(f *proto.Facts, s proto.Session, payload []byte) {
 	limit := uint64(f.MaxPayload)
 	if limit == 0 {
 		limit = 32 << 20
 	}
-	known, ranged := uint16(0), false
+	r.contexts, r.about = s.Contexts, r.Length
+	r.want = []proto.Errno{proto.Success}
+	if refused := r.shape(f, s); refused != proto.Success {
+		r.want = []proto.Errno{refused}
+	} else if r.filtered() {
+		r.filter(payload, s.Contexts, limit)
+	}
+	if r.want[0] == proto.Success && r.Command != proto.CmdFlush {
+		r.place(f, limit)
+	}
+	refused := r.want[0] != proto.Success
+	if r.Extended {
+		r.fatal = refused && r.Flags&proto.CmdFlagPayloadLen != 0 && r.Length > limit
+	} else {
+		r.fatal = refused && r.Command == proto.CmdWrite && r.Length > proto.DrainLimit
+	}
+	r.zero = r.Command != proto.CmdWrite
+	r.punches = r.Command == proto.CmdTrim || r.Command == proto.CmdWriteZeroes && r.Flags&proto.CmdFlagNoHole == 0
+}
+
+// filtered: the payload says what is asked about.
+func (r *request) filtered() bool {
+	return r.Command == proto.CmdBlockStatus && r.Extended && r.Flags&proto.CmdFlagPayloadLen != 0
+}
+
+// shape is the part of the rule about command and flags.
+func (r *request) shape(f *proto.Facts, s proto.Session) proto.Errno {
+	has := func(flag uint16) bool { return f.Flags&flag != 0 }
+	known, served := uint16(0), true
 	switch r.Command {
-	case proto.CmdRead, proto.CmdWrite, proto.CmdTrim:
-		ranged = true
+	case proto.CmdRead:
+		if s.Framing != proto.Simple {
+			known = proto.CmdFlagDF
+		}
+	case proto.CmdWrite, proto.CmdFlush:
+	case proto.CmdTrim:
+		served = has(proto.FlagSendTrim)
+	case proto.CmdCache:
+		served = has(proto.FlagSendCache)
 	case proto.CmdWriteZeroes:
-		ranged = true
+		served = has(proto.FlagSendWriteZeroes)
 		known = proto.CmdFlagNoHole
 		if has(proto.FlagSendFastZero) {
 			known |= proto.CmdFlagFastZero
 		}
 	case proto.CmdBlockStatus:
-		known = proto.CmdFlagReqOne
+		known, served = proto.CmdFlagReqOne, s.Contexts != 0
+	default:
+		served = false
 	}
 	if has(proto.FlagSendFUA) {
 		known |= proto.CmdFlagFUA
 	}
+	payload := r.Flags&proto.CmdFlagPayloadLen != 0
+	if r.Extended {
+		known |= proto.CmdFlagPayloadLen
+	}
+	switch {
+	case r.Flags&^known != 0,
+		r.Extended && r.Command == proto.CmdWrite && !payload,
+		r.Extended && r.Command != proto.CmdWrite && r.Command != proto.CmdBlockStatus && payload:
+		return proto.EINVAL
+	case r.changes() && has(proto.FlagReadOnly):
+		return proto.EPERM
+	case !served, r.Command == proto.CmdFlush && (!has(proto.FlagSendFlush) || r.Offset != 0 || r.Length != 0):
+		return proto.EINVAL
+	}
+	return proto.Success
+}
+
+// filter reads the payload of a BLOCK_STATUS: 8 bytes, then 4 for each context.
+func (r *request) filter(b []byte, selected proto.ContextSet, limit uint64) {
+	r.want, r.contexts = []proto.Errno{proto.EINVAL}, 0
+	if uint64(len(b)) > limit || len(b) <= 8 || len(b)%4 != 0 {
+		return
+	}
+	for ids := b[8:]; len(ids) > 0; ids = ids[4:] {
+		id := binary.BigEndian.Uint32(ids)
+		if id < 1 || id > 32 || selected>>(id-1)&1 == 0 || r.contexts>>(id-1)&1 != 0 {
+			return
+		}
+		r.contexts |= 1 << (id - 1)
+	}
+	r.want, r.about = []proto.Errno{proto.Success}, binary.BigEndian.Uint64(b)
+}
+
+// place is the part of the rule about offset and length.
+func (r *request) place(f *proto.Facts, limit uint64) {
 	beyond := proto.EINVAL
 	if r.Command == proto.CmdWrite || r.Command == proto.CmdWriteZeroes {
 		beyond = proto.ENOSPC
 	}
 	block := uint64(max(f.MinBlock, 1))
 	switch {
-	case r.Flags&^known != 0:
-		refuse(proto.EINVAL)
-	case r.changes() && has(proto.FlagReadOnly):
-		refuse(proto.EPERM)
-	case r.Command == proto.CmdFlush && has(proto.FlagSendFlush):
-		if r.Offset != 0 || r.Length != 0 {
-			refuse(proto.EINVAL)
-		}
-	case !ranged, r.Command == proto.CmdTrim && !has(proto.FlagSendTrim), r.Command == proto.CmdWriteZeroes && !has(proto.FlagSendWriteZeroes):
-		refuse(proto.EINVAL)
-	case r.Offset > f.Size || r.Length > f.Size-r.Offset:
-		refuse(beyond)
-	case r.Offset%block != 0 || r.Length%block != 0:
-		refuse(proto.EINVAL)
+	case r.Offset > f.Size || r.about > f.Size-r.Offset:
+		r.want = []proto.Errno{beyond}
+	case r.Offset%block != 0 || r.about%block != 0:
+		r.want = []proto.Errno{proto.EINVAL}
 	case r.Command == proto.CmdRead && r.Length > limit:
-		refuse(proto.EOVERFLOW, proto.EINVAL)
-	case r.Command == proto.CmdWrite && r.Length > limit:
-		refuse(proto.EINVAL)
+		r.want = []proto.Errno{proto.EOVERFLOW, proto.EINVAL}
+	case r.Command == proto.CmdWrite && r.Length > limit, r.Command == proto.CmdBlockStatus && r.about == 0:
+		r.want = []proto.Errno{proto.EINVAL}
 	}
-	r.fatal = r.Command == proto.CmdWrite && r.want[0] != proto.Success && r.Length > proto.DrainLimit
-	r.zero = r.Command != proto.CmdWrite
-	r.punches = r.Command == proto.CmdTrim || r.Command == proto.CmdWriteZeroes && r.Flags&proto.CmdFlagNoHole == 0
 }

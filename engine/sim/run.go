@@ -56,7 +56,7 @@ func (w *World) drive(what string, done func() bool) {
 			misses = 0
 			continue
 		}
-		if misses++; misses < 2*len(w.loops)+len(w.clients)+2 {
+		if misses++; misses < 2*len(w.loops)+len(w.clients)+3 {
 			continue
 		}
 		misses = 0
@@ -68,7 +68,7 @@ func (w *World) drive(what string, done func() bool) {
 
 // step lets one thing happen, or not.
 func (w *World) step() bool {
-	n := w.rng.IntN(2*len(w.loops) + len(w.clients) + 2)
+	n := w.rng.IntN(2*len(w.loops) + len(w.clients) + 3)
 	switch {
 	case n < len(w.loops):
 		return w.turn(n)
@@ -78,6 +78,8 @@ func (w *World) step() bool {
 		return w.clients[n-2*len(w.loops)].step()
 	case n == 2*len(w.loops)+len(w.clients):
 		return w.wires()
+	case n == 2*len(w.loops)+len(w.clients)+1:
+		return w.lookUp()
 	}
 	w.accident()
 	return false
@@ -96,6 +98,7 @@ func (w *World) turn(i int) bool {
 		k.lag = w.clock + w.rng.Uint64N(1e6)
 	}
 	w.courses[i].resume()
+	w.gather(i)
 	if w.rng.IntN(16) == 0 {
 		w.hungry()
 	}
@@ -187,7 +190,7 @@ func (w *World) accident() {
 	}
 	if w.tick > w.crashAt {
 		m := w.models[w.rng.IntN(len(w.models))]
-		w.crashAt = w.tick + 100 + w.rng.Uint64N(1000) + m.size/4096 // large disks take long to compare
+		w.crashAt = w.tick + 100 + w.rng.Uint64N(1000) + uint64(len(m.disk.cache))/4096 // large disks take long to compare
 		if m.disk.plan.OnDisk() {
 			w.crash(m)
 		}
@@ -208,7 +211,7 @@ func (w *World) sweep() bool {
 			}
 		}
 	}
-	return w.wires()
+	return w.wires() || w.lookUp()
 }
 
 // pass moves the clock to the next instant at which something may happen.
@@ -225,6 +228,9 @@ func (w *World) pass() bool {
 				next = sooner(next, wire.due, w.clock)
 			}
 		}
+	}
+	for i := range w.lookups {
+		next = sooner(next, w.lookups[i].due, w.clock)
 	}
 	for _, c := range w.clients {
 		if c.sock != nil {
@@ -246,6 +252,9 @@ func (w *World) pass() bool {
 // but the loop's own timer. A lost wake-up looks like this.
 func (w *World) forgotten() {
 	if w.draining {
+		return
+	}
+	if len(w.lookups) > 0 {
 		return
 	}
 	for _, k := range w.kernels {
@@ -311,11 +320,17 @@ func (w *World) waiting() string {
 	for i, l := range w.loops {
 		text += fmt.Sprintf("\n  loop %d: %d connections", i, l.Connections())
 	}
+	for _, l := range w.lookups {
+		text += fmt.Sprintf("\n  to be looked up: %+v", l)
+	}
 	return text
 }
 
 // inspect looks at what is left when everybody has gone.
 func (w *World) inspect() {
+	if n := len(w.lookups); n > 0 {
+		w.fail("no connection is left, but %d requests are still to be looked up", n)
+	}
 	for i, l := range w.loops {
 		if err := l.Idle(); err != nil {
 			w.fail("loop %d has no connection left, but: %v", i, err)

@@ -53,7 +53,7 @@ func (w *World) newSocket(c *client) *socket {
 	r := w.rng
 	least := 0 // buffers are small, but not so small that the longest request takes for ever
 	if e := w.Plan.Exports[c.export]; e.MaxPayload == 0 {
-		least = int(e.Size / 64)
+		least = int(min(e.Size, 32<<20) / 64)
 	} else {
 		least = int(min(e.Size, uint64(e.MaxPayload)) / 64)
 	}

@@ -63,6 +63,10 @@ var mistakes = []struct {
 		uring.PrepReadFixed(sqe(r), 1, 7, 0, r.arena.Addr(0), 4096, 0, 0)
 	}},
 	{"hole in the table", "registered file 1", func(r *rig, _ *Kernel, _ int32) { uring.PrepFsync(sqe(r), 1, 1, true) }},
+	{"read ahead of nothing", "not read through the page cache", func(r *rig, _ *Kernel, _ int32) {
+		uring.PrepFadvise(sqe(r), 1, 0, 0, 4096, uring.AdviceWillNeed)
+	}},
+	{"other advice", "with advice 4", func(r *rig, _ *Kernel, _ int32) { uring.PrepFadvise(sqe(r), 1, 0, 0, 4096, 4) }},
 	{"plain file", "without IOSQE_FIXED_FILE", func(r *rig, _ *Kernel, _ int32) {
 		s := sqe(r)
 		uring.PrepFsync(s, 1, 0, true)

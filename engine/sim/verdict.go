@@ -16,15 +16,15 @@ func (c *client) judge(r *request, e proto.Errno) {
 	w, m := c.world, c.model
 	r.errno = e
 	switch {
-	case w.draining && e == proto.ESHUTDOWN:
-		return
+	case e == proto.ESHUTDOWN:
+		w.fail("%v was answered with %v: a shutdown fails no request", r, e)
 	case w.draining && r.valid() && r.begunAt > w.drainedAt+drainNotice:
-		w.fail("%v was answered with %v long after the shutdown began; new requests get ESHUTDOWN", r, e)
+		w.fail("%v was answered with %v long after the shutdown began", r, e)
 	case !r.valid():
 		if !slices.Contains(r.want, e) {
 			w.fail("%v was answered with %v; the protocol allows %v", r, e, r.want)
 		}
-		w.mark(Refused)
+		c.lookRefused(r)
 		return
 	case r.sent == 0:
 		w.fail("%v was answered before its last byte was sent", r)
@@ -33,6 +33,9 @@ func (c *client) judge(r *request, e proto.Errno) {
 	case e != proto.Success:
 		c.excusable(r, e)
 		return
+	}
+	if r.Length >= 1<<32 {
+		w.mark(LongRange)
 	}
 	switch {
 	case r.Command == proto.CmdFlush:
@@ -55,6 +58,18 @@ func (c *client) judge(r *request, e proto.Errno) {
 	}
 }
 
+// lookRefused marks what was wrong with a request.
+func (c *client) lookRefused(r *request) {
+	w := c.world
+	w.mark(Refused)
+	switch payload := r.Flags&proto.CmdFlagPayloadLen != 0; {
+	case r.filtered():
+		w.mark(FilterRefused)
+	case r.Extended && payload != (r.Command == proto.CmdWrite):
+		w.mark(PayloadMisused)
+	}
+}
+
 // bound is how long a request may take.
 func (w *World) bound() uint64 {
 	if w.Plan.Siege {
@@ -74,8 +89,9 @@ func (c *client) look(r *request) {
 	}
 }
 
-// drainNotice is how long the loops may take to hear of a shutdown, in nanoseconds of virtual time.
-const drainNotice = 100e6
+// drainNotice is how long requests may still be taken in once a shutdown has begun, in nanoseconds of virtual time: the second that they are served for, a tick or two,
+// and how long the loops may take to hear of it.
+const drainNotice = 1500e6
 
 // patience is how many EAGAIN and EINTR of the disk an engine has to bear for one request before it may give up.
 const patience = 8
@@ -90,6 +106,9 @@ const (
 // excusable looks for the fault behind an error.
 func (c *client) excusable(r *request, e proto.Errno) {
 	w, m := c.world, c.model
+	if r.Command == proto.CmdBlockStatus || r.Command == proto.CmdCache {
+		w.fail("%v was answered with %v; what is not known is said to be data, and a hint has no errors", r, e)
+	}
 	if r.Command == proto.CmdFlush && m.failed == 0 {
 		m.failed = w.tick
 	} else if r.Command == proto.CmdFlush {

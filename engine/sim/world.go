@@ -14,12 +14,14 @@ import (
 
 // Loop is what the world drives: one event loop of the engine, on one of the world's kernels (the i-th loop on the i-th kernel).
 type Loop interface {
-	Turn()                      // one turn: enter, record, settle
-	Adopt(fd int32, export int) // a negotiated socket
-	Connections() int           // adopted and not closed yet
-	Drain()                     // begin an orderly shutdown
-	Cut()                       // close every connection now
-	Idle() error                // nil when no connection is left and every tag, lease, stage and claim is home
+	Turn()                                       // one turn: enter, record, settle
+	Adopt(fd int32, export int, s proto.Session) // a negotiated socket
+	Connections() int                            // adopted and not closed yet
+	Drain()                                      // begin an orderly shutdown
+	Cut()                                        // close every connection now
+	Idle() error                                 // nil when no connection is left and every tag, lease, stage and claim is home
+	Asked() []uint32                             // requests that it has handed out to be looked up, each once, and only if it said that there are some
+	LookUp(tag uint32) (late bool)               // looks one up; late: its client is gone
 }
 
 // World is everything outside the engine.
@@ -41,6 +43,7 @@ type World struct {
 	models    []*model
 	socks     []*socket
 	clients   []*client
+	lookups   []lookup
 	stack     string // of the loop that panicked
 	requests  []*request
 	conns     uint32
@@ -67,8 +70,27 @@ type eventfd struct{ count uint64 }
 const firstFD = 1000
 
 // New makes the world of a seed. The caller opens an engine of the shape of Plan on kernels from NewKernel, and calls Run.
-func New(seed uint64) *World {
-	w := &World{Seed: seed, rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), clock: 1e9}
+func New(seed uint64) *World { return Scripted(seed, nil) }
+
+// decisions is a source of random numbers whose first ones somebody else has chosen, as far as eight bits go.
+type decisions struct {
+	chosen []byte
+	rest   *rand.PCG
+}
+
+// Uint64 implements rand.Source.
+func (s *decisions) Uint64() uint64 {
+	x := s.rest.Uint64()
+	if len(s.chosen) > 0 {
+		x = uint64(s.chosen[0])<<56 | x>>8
+		s.chosen = s.chosen[1:]
+	}
+	return x
+}
+
+// Scripted makes the world of a seed, but with the first of its decisions (the plan, the mix, and what comes then) made by a fuzzer: a byte for each.
+func Scripted(seed uint64, chosen []byte) *World {
+	w := &World{Seed: seed, rng: rand.New(&decisions{chosen, rand.NewPCG(seed, 0x9e3779b97f4a7c15)}), clock: 1e9}
 	w.Plan = drawPlan(w.rng)
 	w.mix = w.Plan.Mix
 	w.left = w.Plan.Requests
@@ -156,12 +178,12 @@ func (w *World) emptiest() int {
 	return -1
 }
 
-// oldestRead is the tick at which the oldest READ in flight was sent; the greatest number if there is none.
+// oldestRead is the tick at which the oldest READ or BLOCK_STATUS in flight was sent; the greatest number if there is none.
 func (w *World) oldestRead() uint64 {
 	oldest := ^uint64(0)
 	for _, c := range w.clients {
 		for _, r := range c.flight {
-			if r.Command == proto.CmdRead && r.sent != 0 {
+			if (r.Command == proto.CmdRead || r.Command == proto.CmdBlockStatus) && r.sent != 0 {
 				oldest = min(oldest, r.sent)
 			}
 		}

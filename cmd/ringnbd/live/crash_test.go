@@ -62,7 +62,7 @@ func (l *ledger) writer(p *peer, k, writers int) {
 		u := unitOf[r.cookie]
 		delete(unitOf, r.cookie)
 		if r.errno != 0 {
-			return // ESHUTDOWN; the unit stays busy: its version is open
+			return // the unit stays busy: its version is open
 		}
 		delete(busy, u)
 		l.acked[u].Store(l.sent[u].Load())

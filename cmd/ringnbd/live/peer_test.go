@@ -24,7 +24,7 @@ const (
 
 	flagFUA, flagNoHole = 1 << 0, 1 << 1
 
-	ePERM, eIO, eINVAL, eNOSPC, eSHUTDOWN = 1, 5, 22, 28, 108
+	ePERM, eIO, eINVAL, eNOSPC = 1, 5, 22, 28
 
 	canMultiConn = 1 << 8
 )

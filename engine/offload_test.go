@@ -1,0 +1,244 @@
+// Lookups beside the loops: one at a time and in order for each export, a stuck one holds up nobody else's, and nothing is left behind.
+
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ringnbd/proto"
+)
+
+// startWith is an engine of null exports with a context each.
+func startWith(t *testing.T, loops int, contexts ...Context) *Engine {
+	t.Helper()
+	var exports []Export
+	for _, c := range contexts {
+		d := nullDevice(1 << 40)
+		exports = append(exports, Export{Facts: factsOf(d), Device: d, Contexts: []Context{c}})
+	}
+	c := Config{Loops: loops, MaxConnections: 64 * loops}
+	c.Memory = MinMemory(c)
+	e, err := Start(c, exports)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	return e
+}
+
+// connectAs is a connection with extended headers and the export's first context.
+func connectAs(t *testing.T, e *Engine, export int) *client {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Adopt(pair[0], export, proto.Session{Framing: proto.Extended, Contexts: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.SetNonblock(pair[1], true); err != nil { // so that reads can have a deadline
+		t.Fatal(err)
+	}
+	c := &client{t, os.NewFile(uintptr(pair[1]), "client")}
+	t.Cleanup(func() { _ = c.fd.Close() })
+	return c
+}
+
+// ask sends a BLOCK_STATUS of so many bytes at off, by which its source knows it.
+func (c *client) ask(off uint64) {
+	c.t.Helper()
+	b := make([]byte, proto.ExtRequestSize)
+	proto.PutExtRequest(b, &proto.Request{Cookie: off, Command: proto.CmdBlockStatus, Offset: off, Length: 4096})
+	if _, err := c.fd.Write(b); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// told waits for the answer to one of them, and says to which.
+func (c *client) told(within time.Duration) (uint64, error) {
+	c.t.Helper()
+	if err := c.fd.SetReadDeadline(time.Now().Add(within)); err != nil {
+		c.t.Fatal(err)
+	}
+	b := make([]byte, proto.ExtReplySize+8+16)
+	for at := 0; at < len(b); {
+		n, err := c.fd.Read(b[at:])
+		if err != nil {
+			return 0, err
+		}
+		at += n
+	}
+	k, err := proto.ParseExtReplyChunk(b)
+	if err != nil || k.Type != proto.ChunkBlockStatusExt || !k.Done() || binary.BigEndian.Uint64(b[proto.ExtReplySize+8:]) != 4096 {
+		c.t.Fatalf("%+v %v", k, err)
+	}
+	return k.Cookie, nil
+}
+
+func TestLookupsOfAnExportAreOneAtATimeAndInOrder(t *testing.T) {
+	const asks = 200
+	var running, most atomic.Int32
+	var mu sync.Mutex
+	var order []uint64
+	e := startWith(t, 1, contextFunc(func(off, length uint64, emit func(length, status uint64) bool) error {
+		most.Store(max(most.Load(), running.Add(1)))
+		mu.Lock()
+		order = append(order, off)
+		mu.Unlock()
+		time.Sleep(50 * time.Microsecond)
+		running.Add(-1)
+		emit(length, 0)
+		return nil
+	}))
+	c := connectAs(t, e, 0)
+	for i := range uint64(asks) {
+		c.ask(i * 4096)
+	}
+	seen := map[uint64]bool{}
+	for range asks {
+		off, err := c.told(10 * time.Second)
+		if err != nil || seen[off] {
+			t.Fatalf("after %d answers: %d again: %v; %v", len(seen), off, seen[off], err)
+		}
+		seen[off] = true
+	}
+	if most.Load() != 1 {
+		t.Errorf("%d lookups ran at once", most.Load())
+	}
+	mu.Lock() // the socket orders the two, which the race detector cannot know
+	defer mu.Unlock()
+	for i, off := range order {
+		if off != uint64(i)*4096 {
+			t.Fatalf("lookup %d was of offset %d", i, off)
+		}
+	}
+}
+
+func TestAStuckExportHoldsUpNobodyElse(t *testing.T) {
+	stuck := make(chan struct{})
+	hangs := contextFunc(func(_, length uint64, emit func(length, status uint64) bool) error {
+		<-stuck
+		emit(length, 0)
+		return nil
+	})
+	quick := contextFunc(func(_, length uint64, emit func(length, status uint64) bool) error {
+		emit(length, 0)
+		return errors.New("and that was all")
+	})
+	e := startWith(t, 1, hangs, hangs, quick, quick)
+	var all sync.WaitGroup
+	clients := make([]*client, 4)
+	for i := range clients {
+		clients[i] = connectAs(t, e, i)
+	}
+	for _, c := range clients[:2] {
+		for off := range uint64(3) {
+			c.ask(off * 4096)
+		}
+	}
+	for _, c := range clients[2:] {
+		all.Go(func() {
+			for i := range uint64(500) {
+				c.ask(i * 4096)
+				if off, err := c.told(10 * time.Second); err != nil || off != i*4096 {
+					t.Errorf("answer %d: %d %v", i, off, err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	if _, err := clients[0].told(20 * time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a lookup that hangs was answered: %v", err)
+	}
+	close(stuck)
+	for _, c := range clients[:2] {
+		for range 3 {
+			if _, err := c.told(10 * time.Second); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// TestLookupOfAClientThatLeft: the connection is counted until its lookup is back, which is told that nobody waits.
+func TestLookupOfAClientThatLeft(t *testing.T) {
+	began, told := make(chan struct{}), make(chan bool, 1)
+	e := startWith(t, 2, contextFunc(func(_, _ uint64, emit func(length, status uint64) bool) error {
+		close(began)
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			if !emit(0, 0) {
+				told <- true
+				return nil
+			}
+			if time.Now().After(deadline) {
+				told <- false
+				return nil
+			}
+		}
+	}))
+	c := connectAs(t, e, 0)
+	c.ask(0)
+	<-began
+	if n := e.Connections(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+	if err := c.fd.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Drain(50 * time.Millisecond); err == nil {
+		t.Log("the connection had gone before the shutdown lost patience")
+	}
+	if !<-told {
+		t.Error("the lookup was not told that nobody waits any more")
+	}
+}
+
+// TestLookupsLeaveNoGoroutines: workers end with the engine, however many exports were busy at once.
+func TestLookupsLeaveNoGoroutines(t *testing.T) {
+	before := runtime.NumGoroutine()
+	for range 2 {
+		var contexts []Context
+		for range 8 {
+			contexts = append(contexts, contextFunc(func(_, length uint64, emit func(length, status uint64) bool) error {
+				time.Sleep(time.Millisecond)
+				emit(length, 0)
+				return nil
+			}))
+		}
+		e := startWith(t, 2, contexts...)
+		for i := range contexts {
+			c := connectAs(t, e, i)
+			for off := range uint64(4) {
+				c.ask(off * 4096)
+			}
+			if i%2 == 0 {
+				_ = c.fd.Close()
+				continue
+			}
+			for range 4 {
+				if _, err := c.told(10 * time.Second); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_ = c.fd.Close()
+		}
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+		}
+	}
+}
