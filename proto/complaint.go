@@ -82,12 +82,9 @@ func (c *Complaint) reason(b []byte) []byte {
 		}
 		return b
 	case c.Filter:
-		return append(b, "the payload names a context that was not selected, or one twice"...)
+		return append(b, "the payload names no context, one that was not selected, or one twice"...)
 	}
 	_, cause := Judge(c.Request, c.Facts, c.Session)
-	if cause == CauseNone && c.Request.Filtered() {
-		return append(b, "the payload asks about a range that is empty or not inside the export"...)
-	}
 	switch cause {
 	case CauseNone: // found out while the request was done
 		if c.Errno == ENOTSUP {
