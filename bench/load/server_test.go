@@ -4,6 +4,7 @@ package load
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"io"
 	"net"
@@ -161,7 +162,7 @@ func (p *peer) negotiate(in *bufio.Reader, out *bufio.Writer) bool {
 		default:
 			reply(proto.RepInfo, append([]byte{0, byte(proto.InfoExport)}, facts...))
 			if p.export.MinBlock > 0 {
-				sizes := order.AppendUint32(order.AppendUint32(order.AppendUint32([]byte{0, byte(proto.InfoBlockSize)}, p.export.MinBlock), 4096), p.export.MaxPayload)
+				sizes := order.AppendUint32(order.AppendUint32(order.AppendUint32([]byte{0, byte(proto.InfoBlockSize)}, p.export.MinBlock), 4096), cmp.Or(p.export.MaxPayload, proto.DefaultMaxPayload))
 				reply(proto.RepInfo, sizes)
 			}
 			reply(proto.RepAck, nil)

@@ -63,21 +63,29 @@ var errInterrupted = errors.New("interrupted while connecting")
 // Dial connects to a server and negotiates the target's export. The context counts until Dial returns.
 func Dial(ctx context.Context, t *Target, o Options) (*Conn, error) {
 	o = o.complete()
-	var session Session
-	sock, err := converse(ctx, t, o, func(sock net.Conn) error {
-		var err error
-		session, err = negotiate(sock, t.Export, o)
-		return err
-	})
+	sock, session, err := Socket(ctx, t, o)
 	if err != nil {
 		return nil, err
 	}
+	enlarge(t, sock)
 	c, err := newConn(sock, session, t.Text, o)
 	if err != nil {
 		_ = sock.Close()
 		return nil, fmt.Errorf("%s: %w", t.Text, err)
 	}
 	return c, nil
+}
+
+// Socket is Dial for those who do the rest themselves: the socket's next byte, in both directions, is the first of the transmission phase. Of the options, Depth does not count.
+func Socket(ctx context.Context, t *Target, o Options) (net.Conn, Session, error) {
+	o = o.complete()
+	var session Session
+	sock, err := converse(ctx, t, o, func(sock net.Conn) error {
+		var err error
+		session, err = negotiate(sock, t.Export, o)
+		return err
+	})
+	return sock, session, err
 }
 
 // converse opens a socket and has a conversation on it that must end within the timeout.
@@ -97,7 +105,6 @@ func converse(ctx context.Context, t *Target, o Options, conversation func(net.C
 		return nil, dialError(t, err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = sock.SetDeadline(time.Unix(1, 0)) })
-	enlarge(t, sock)
 	err = conversation(sock)
 	if !stop() && err == nil {
 		err = ctx.Err()
