@@ -45,7 +45,7 @@ func (b *batch) addError(row *tag) bool {
 	export := &b.loop.shared.exports[b.conn.export]
 	why := proto.Complaint{
 		Request: &row.Request, Export: export.Name, Facts: &export.Facts, Session: b.conn.session,
-		Errno: row.errno, System: row.system, Filter: row.filter,
+		Errno: row.errno, System: row.system, Filter: row.filter, Ended: row.ended,
 	}
 	framing, to := b.conn.session.Framing, b.headers[b.filled:]
 	text := why.Append(to[framing.ChunkHeaderSize()+4+2:][:0])

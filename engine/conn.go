@@ -114,6 +114,9 @@ func (l *loop) fail(i uint32, why CloseReason) {
 		}
 		c.state = connClosing
 		l.gone[i].Store(true)
+		if c.session.Contexts != 0 && c.inflight > 0 {
+			l.offload() // what it has asked need not wait behind what others have
+		}
 		l.withdraw(i)
 		l.kernel.Shutdown(c.fd)
 		l.touch(i)

@@ -109,8 +109,12 @@ func (l *loop) segmentDone(tok token, res int32) {
 	t := tok.slot()
 	row := &l.tags[t]
 	must(row.generation == tok.generation() && row.left > 0, "a completion for a request that is gone")
-	if row.step == stepSlice {
+	switch row.step {
+	case stepSlice:
 		l.sliceDone(t, res)
+		return
+	case stepCache:
+		l.cacheDone(t)
 		return
 	}
 	part := tok.part()
@@ -129,7 +133,7 @@ func (l *loop) segmentDone(tok token, res int32) {
 		l.issue(t, part, s)
 		return
 	case res >= 0: // the end of the file is nearer than it was
-		row.errno = proto.EIO
+		row.errno, row.ended = proto.EIO, true
 	default:
 		row.errno = l.diskError(row, res)
 	}

@@ -124,7 +124,7 @@ func (s *shared) descriptors() []int32 {
 
 // newLoop makes a loop's tables and arenas; its kernel is given to it afterwards.
 func newLoop(s *shared, id uint32, y layout) (*loop, error) {
-	l := &loop{shared: s, id: id, layout: y, dirty: empty, lru: empty, slicing: empty, grants: none, feeding: none}
+	l := &loop{shared: s, id: id, layout: y, dirty: empty, lru: empty, grants: none, feeding: none}
 	l.starved = [regions]list{empty, empty}
 	var err error
 	if l.control, err = uring.NewArena(int(y.controlLen()), false); err != nil {
@@ -142,7 +142,7 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	l.offload = func() { l.lookUp(l.takeAsked()) } // Start and the simulation have a better one
 	l.devices = make([]deviceRow, len(s.exports))
 	for i := range l.devices {
-		l.devices[i] = deviceRow{flushing: empty, waiting: empty}
+		l.devices[i] = deviceRow{flushing: empty, waiting: empty, slicing: empty}
 	}
 	for i := range l.conns {
 		l.conns[i].next = uint32(i) + 1

@@ -124,7 +124,9 @@ func (s *SimLoop) Home() error {
 	check(rows == len(l.conns), strconv.Itoa(len(l.conns)-rows)+" connections are out")
 	check(l.leases.used == 0, strconv.FormatUint(l.leases.used, 10)+" bytes are on lease")
 	check(len(l.stages) == l.layout.stages, "stages are out")
-	check(l.slices == 0 && l.slicing == empty, "slices are out")
+	for i := range l.devices {
+		check(l.devices[i].slices == 0 && l.devices[i].slicing == empty && !l.devices[i].caching, "slices are out")
+	}
 	check(l.dirty == empty && l.lru == empty, "a list of connections is not empty")
 	check(l.starved == [regions]list{empty, empty}, "a queue of starved connections is not empty")
 	check(l.asked.Load() == 0 && l.told.Load() == 0 && len(s.pending) == 0, "a lookup is out")

@@ -43,8 +43,6 @@ type loop struct {
 	scarce  bool          // somebody found none
 	first   region        // which of the starved are fed first in this turn
 	feeding uint32        // the starved connection whose turn it is
-	slicing list          // tags with another slice of a long operation to do
-	slices  int           // slices in flight
 
 	devices []deviceRow
 	blocked int    // devices that wait for another loop's fsync

@@ -1,5 +1,6 @@
 // Offload: what may block outside of io_uring is done by goroutines beside the loops. A loop pushes requests onto a stack and makes an eventfd readable; whoever sleeps on
-// that takes one whose export nobody is busy with, so that storage which hangs holds up nobody but its own clients.
+// that takes one whose export nobody is busy with, so that storage which hangs holds up no other's lookups. What waits for it holds memory and tags, as READs do that
+// wait for such storage; when its client has gone, it is given back at once.
 //
 // Invariant: at most one lookup of an export and a loop runs at a time, and they begin in order; as long as it runs, one worker at least is asleep or on its way to look;
 // when a loop has no connection left, nothing of it is here.
@@ -102,6 +103,13 @@ func (o *offload) take() (uint32, bool) {
 	for t := o.loop.takeAsked(); t != none; t = o.loop.tags[t].next {
 		o.waiting = append(o.waiting, t)
 	}
+	o.waiting = slices.DeleteFunc(o.waiting, func(t uint32) bool {
+		left := o.loop.gone[o.loop.tags[t].conn].Load()
+		if left {
+			o.loop.lookUpOne(t) // which does not look
+		}
+		return left
+	})
 	for i, t := range o.waiting {
 		export := o.loop.conns[o.loop.tags[t].conn].export
 		if !o.busy[export] {

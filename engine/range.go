@@ -1,5 +1,5 @@
-// TRIM, WRITE_ZEROES and CACHE: operations on a range that may be the whole device. They are done slice by slice, each slice as long as takes the device a few
-// milliseconds, a few slices in flight per loop, and the claim on what is done is given up at once, so that a 1 TiB TRIM delays nobody.
+// TRIM and WRITE_ZEROES: operations on a range that may be the whole device. They are done slice by slice, each slice as long as takes the device a few
+// milliseconds, a few slices in flight per export, and the claim on what is done is given up at once, so that a 1 TiB TRIM delays nobody.
 //
 // Invariant: nothing outside a claim is written. The blocks at the edges (read, zeroed in part, written back) come before anything of the claim is given up; the
 // inner range is whole blocks only; the flush that FUA asks for comes last.
@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	maxSlices = 2 // per loop: each occupies a kernel worker, and most file systems serialise them anyway
+	maxSlices = 2 // per export and loop: each occupies a kernel worker, and most file systems serialise them anyway
 	// A request begins with firstSlice bytes and doubles from slice to slice while they take less than sliceShort. Nothing is remembered beyond the request:
 	// what a hole allows, the fragmented part of the same file does not, and a slice holds the file's lock until it is done.
 	firstSlice = 4 << 20
@@ -26,20 +26,14 @@ const (
 
 // deviceRow is what one loop keeps about one export's device.
 type deviceRow struct {
+	slicing   list // tags with another slice of a long operation to do
+	slices    int  // slices in flight
+	caching   bool // a CACHE is in flight
 	flushing  list // tags that the fsync in flight answers
 	waiting   list // tags for the next one
 	inFlight  bool
 	blocked   bool  // another loop's fsync of this device must end first
 	throttled int64 // until when short cached writes go to the ring
-}
-
-// sliceEnd is where the last slice of a request ends.
-func (l *loop) sliceEnd(row *tag) uint64 {
-	if row.Command == proto.CmdCache {
-		return row.hi
-	}
-	_, hi := l.innerRange(row)
-	return hi
 }
 
 // innerRange is the part of a request's range that consists of whole blocks (of pages, for memory); lo >= hi when there is none.
@@ -124,28 +118,42 @@ func (l *loop) cannotSlice(t uint32) {
 // cacheMost is how much of a CACHE is done, in bytes: to read more ahead would throw out of the page cache what was wanted before it.
 const cacheMost = 64 << 20
 
-// beginCache has the kernel read ahead. With O_DIRECT there is nothing to read ahead into, and CACHE is not advertised.
+// beginCache has the kernel read ahead. With O_DIRECT there is nothing to read ahead into, and CACHE is not advertised. It is a hint: while one is taken, the next
+// is not, so that nobody waits for it.
 func (l *loop) beginCache(t uint32) {
 	row := &l.tags[t]
-	if d := l.deviceOf(row); d.FD < 0 || d.Direct {
+	export := l.conns[row.conn].export
+	q := &l.devices[export]
+	if d := l.deviceOf(row); d.FD < 0 || d.Direct || q.caching {
 		l.answer(t)
 		return
 	}
-	row.cursor, row.hi = row.Offset, row.Offset+min(row.Length, cacheMost)
-	row.stride = l.shared.firstSlice
-	l.queueSlice(t)
+	q.caching = true
+	row.step, row.left = stepCache, 1
+	data := uint64(tokenOf(onDisk, 0, row.generation, t))
+	uring.PrepFadvise(l.sqe(), data, l.shared.files[export], row.Offset, uint32(min(row.Length, cacheMost)), uring.AdviceWillNeed)
+}
+
+// cacheDone: the hint has been taken, or could not be, which is no failure.
+func (l *loop) cacheDone(t uint32) {
+	row := &l.tags[t]
+	row.left = 0
+	l.devices[l.conns[row.conn].export].caching = false
+	l.answer(t)
 }
 
 // queueSlice takes a place in the line for the next slice: long operations take turns.
 func (l *loop) queueSlice(t uint32) {
 	l.tags[t].step = stepSlice
-	l.appendTag(&l.slicing, t)
-	l.issueSlices()
+	export := l.conns[l.tags[t].conn].export
+	l.appendTag(&l.devices[export].slicing, t)
+	l.issueSlices(export)
 }
 
-func (l *loop) issueSlices() {
-	for l.slices < maxSlices && l.slicing.head != none {
-		t := l.popTag(&l.slicing)
+func (l *loop) issueSlices(export uint32) {
+	q := &l.devices[export]
+	for q.slices < maxSlices && q.slicing.head != none {
+		t := l.popTag(&q.slicing)
 		if l.conns[l.tags[t].conn].state == connClosing {
 			l.answer(t) // nobody waits for the rest of it
 			continue
@@ -158,16 +166,15 @@ func (l *loop) issueSlice(t uint32) {
 	row := &l.tags[t]
 	export := l.conns[row.conn].export
 	d := l.deviceOf(row)
-	n := min(l.sliceEnd(row)-row.cursor, row.stride)
+	_, hi := l.innerRange(row)
+	n := min(hi-row.cursor, row.stride)
 	row.slice, row.issued = uint32(n), l.now
 	row.left = 1
-	l.slices++
+	l.devices[export].slices++
 	d.busy.Add(1)
 	data := uint64(tokenOf(onDisk, 0, row.generation, t))
 	mode, _ := l.sliceMode(row)
 	switch {
-	case row.Command == proto.CmdCache:
-		uring.PrepFadvise(l.sqe(), data, l.shared.files[export], row.cursor, uint32(n), uring.AdviceWillNeed)
 	case d.Kind == Memory:
 		uring.PrepMadvise(l.sqe(), data, d.Memory.Addr(row.cursor), uint32(n), unix.MADV_DONTNEED)
 	case mode == 0:
@@ -181,13 +188,12 @@ func (l *loop) issueSlice(t uint32) {
 func (l *loop) sliceDone(t uint32, res int32) {
 	row := &l.tags[t]
 	row.left = 0
-	l.slices--
+	export := l.conns[row.conn].export
+	l.devices[export].slices--
 	l.deviceOf(row).busy.Add(-1)
-	defer l.issueSlices()
-	hi := l.sliceEnd(row)
+	defer l.issueSlices(export)
+	_, hi := l.innerRange(row)
 	switch {
-	case row.Command == proto.CmdCache && res != 0: // a hint that could not be taken is no failure
-		l.answer(t)
 	case res == 0:
 		l.tuneSlice(row)
 		row.retries = 0
@@ -269,10 +275,6 @@ func (l *loop) rangeDone(t uint32) {
 // innerDone: all whole blocks are done. What may be left is the edges.
 func (l *loop) innerDone(t uint32) {
 	row := &l.tags[t]
-	if row.Command == proto.CmdCache {
-		l.answer(t)
-		return
-	}
 	if row.Command == proto.CmdTrim || row.scratch == none || row.mended {
 		l.rangeFinished(t)
 		return

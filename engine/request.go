@@ -23,6 +23,7 @@ const (
 	stepPatch               // WRITE_ZEROES: the wave reads the blocks at the edges
 	stepMend                // WRITE_ZEROES: the wave writes them back
 	stepFlush               // waits for a shared flush
+	stepCache               // CACHE: the kernel is being told
 	stepStatus              // BLOCK_STATUS: with those who look the status up
 	stepReply               // answered
 )
@@ -53,6 +54,7 @@ type tag struct {
 	claimed    bool
 	mended     bool // WRITE_ZEROES: the blocks at the edges are done
 	short      bool // a segment of the wave came back short; its progress is in loop.progress
+	ended      bool // the file or device has ended before the request did
 	filter     bool // BLOCK_STATUS: its payload names wrong contexts
 }
 

@@ -21,9 +21,9 @@ type Context interface {
 }
 
 const (
-	// statusMost is what the answer to one context may take, in bytes, and with it how many extents: 32,767 in the compact form. The spec allows 2^20, but
+	// statusMost is what the answer to one context may take, in bytes, and with it how many extents: some 8,000 in the compact form. The spec allows 2^20, but
 	// what may be answered must be held. A client asks again for the rest.
-	statusMost = 256 << 10
+	statusMost = 64 << 10
 	statusUnit = 512 // bytes: no extent is expected to be shorter
 	// statusUsed is where each answer begins: how long it is. Eight bytes keep what follows aligned.
 	statusUsed = 8
@@ -114,6 +114,9 @@ func (l *loop) lookUpOne(t uint32) {
 	for i, source := range export.Contexts {
 		if row.contexts&(1<<i) == 0 {
 			continue
+		}
+		if l.gone[row.conn].Load() { // nobody waits
+			break
 		}
 		x := extents{framing: c.session.Framing, out: memory[statusUsed:most], left: row.Length, one: row.Flags&proto.CmdFlagReqOne != 0, gone: &l.gone[row.conn]}
 		x.n = x.framing.StatusHeadSize()

@@ -24,6 +24,7 @@ type Complaint struct {
 	Errno   Errno
 	System  int32 // what the kernel said, as a positive errno; 0 if it was not asked
 	Filter  bool  // the payload of a BLOCK_STATUS was wrong
+	Ended   bool  // the storage behind it has become shorter than the export
 }
 
 var commandNames = [...]string{
@@ -81,6 +82,8 @@ func (c *Complaint) reason(b []byte) []byte {
 			b = append(b, ')')
 		}
 		return b
+	case c.Ended:
+		return append(b, "the storage behind it is shorter than when it was opened"...)
 	case c.Filter:
 		return append(b, "the payload names no context, one that was not selected, or one twice"...)
 	}

@@ -70,8 +70,8 @@ Transmission:
     EINVAL, for an answer has one extent at least.
   - With structured replies, what succeeds without data gets a simple reply (4 bytes shorter), but READ never does; an
     error gets an error chunk with a text, always the last and only chunk of its reply. With extended headers all are chunks.
-  - Extents of BLOCK_STATUS stay inside the range asked about. There are at most 32,767 of them in the compact form,
-    16,383 in the extended one; a client asks again for the rest.
+  - Extents of BLOCK_STATUS stay inside the range asked about. There are at most some 8,000 of them in the compact form,
+    4,000 in the extended one; a client asks again for the rest.
   - The payload of a BLOCK_STATUS that names no context, one that was not selected, or one twice, is EINVAL. Without
     PAYLOAD_LEN a WRITE is EINVAL and nothing is drained; with it, other commands are drained and EINVAL, but beyond the
     maximum payload the connection is closed.

@@ -255,6 +255,7 @@ func TestComplaintsOfWhatCameLater(t *testing.T) {
 		{Complaint{Request: write, Errno: EPERM, System: 30}, "the storage behind it failed with errno 30 (EROFS: read-only)"},
 		{Complaint{Request: write, Errno: EINVAL, System: 95}, "the storage behind it failed with errno 95 (EOPNOTSUPP: not supported)"},
 		{Complaint{Request: write, Errno: EIO, System: 121}, "the storage behind it failed with errno 121"},
+		{Complaint{Request: write, Errno: EIO, Ended: true}, "the storage behind it is shorter than when it was opened"},
 		{Complaint{Request: filter, Errno: EINVAL, Filter: true}, "the payload names no context, one that was not selected, or one twice"},
 		{Complaint{Request: write, Errno: ENOTSUP}, "it cannot be done faster than by writing zeroes"},
 		{Complaint{Request: write, Errno: EIO}, "a flush of this export, or a write that was to be durable, has failed before: data may be lost"},

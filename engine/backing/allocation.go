@@ -1,11 +1,15 @@
 // base:allocation: what is a hole, what is known to be zero, and what is data ("base:allocation metadata context").
 //
-// Invariant: ZERO is never said of a byte that a write answered before the lookup made something else of. So FIEMAP is believed only on file systems where it
-// knows about data that is still in the page cache, and of an extent that is allocated but not written, only what SEEK_DATA says too.
+// Invariant: ZERO is never said of a byte that a write answered before the lookup made something else of, nor of one that a READ would fail for. So FIEMAP is believed
+// only on ext4, which knows about data that is still in the page cache (XFS does not, beside blocks that are shared by reflink), and of an extent that is allocated
+// but not written, only what SEEK_DATA says too.
 
 package backing
 
 import (
+	"sync/atomic"
+	"time"
+
 	"golang.org/x/sys/unix"
 
 	"ringnbd/engine"
@@ -22,41 +26,69 @@ const (
 // fewExtents are fetched first: many ask for no more than the next one (REQ_ONE).
 const fewExtents = 4
 
+// SEEK_DATA looks at every extent up to the next data, which a client that zeroes block by block can make a million. One that takes longer than slowSeek is followed by
+// a pause of restAfter times as long, in which allocated extents that were not written are not told from data.
+const (
+	slowSeek  = 2 * time.Millisecond
+	restAfter = 20
+)
+
 // allocation is the engine.Context for a Device.
-type allocation struct{ device *engine.Device }
+type allocation struct {
+	device *engine.Device
+	rest   *atomic.Int64 // until when no allocated extent is looked into, in nanoseconds since born
+}
+
+var born = time.Now()
 
 // Status implements engine.Context.
 func (a allocation) Status(off, length uint64, emit func(length, status uint64) bool) error {
-	switch d := a.device; {
-	case d.Kind == engine.Null:
+	d := a.device
+	if d.Kind == engine.Null {
 		emit(length, hole)
 		return nil
-	case d.Kind != engine.File:
+	}
+	if d.Kind != engine.File {
 		emit(length, data) // nobody can say cheaply
 		return nil
-	case fiemapKnows(d.FD):
-		return byFiemap(d.FD, off, off+length, emit)
-	default:
-		_, err := bySeek(d.FD, off, off+length, hole, emit)
+	}
+	// A file that has become shorter has no zeroes where it ended before: to read there is an error.
+	var st unix.Stat_t
+	if err := unix.Fstat(d.FD, &st); err != nil {
 		return err
 	}
+	end := off + length
+	if inside := max(off, min(end, uint64(st.Size))); inside > off {
+		more, err := a.inside(off, inside, emit)
+		if !more {
+			return err
+		}
+		off = inside
+	}
+	if off < end {
+		emit(end-off, data)
+	}
+	return nil
 }
 
-// fiemapKnows says whether FIEMAP tells about delayed allocation, too: where it goes through iomap it does.
-func fiemapKnows(fd int) bool {
+// inside looks up a range that the file has. more says whether emit wanted more.
+func (a allocation) inside(off, end uint64, emit func(length, status uint64) bool) (more bool, err error) {
 	var fs unix.Statfs_t
-	return unix.Fstatfs(fd, &fs) == nil && (fs.Type == unix.EXT4_SUPER_MAGIC || fs.Type == unix.XFS_SUPER_MAGIC)
+	if unix.Fstatfs(a.device.FD, &fs) == nil && fs.Type == unix.EXT4_SUPER_MAGIC {
+		return a.byFiemap(off, end, emit)
+	}
+	return bySeek(a.device.FD, off, end, emit)
 }
 
 // byFiemap walks the file's extents: some hundred a system call, where SEEK_DATA and SEEK_HOLE need two for each.
-func byFiemap(fd int, off, end uint64, emit func(length, status uint64) bool) error {
+func (a allocation) byFiemap(off, end uint64, emit func(length, status uint64) bool) (more bool, err error) {
 	var m uring.Fiemap
+	look := lookahead{fd: a.device.FD, rest: a.rest}
 	for most := uint32(fewExtents); off < end; most = uring.FiemapExtents {
 		from := off
-		extents, err := m.Get(fd, off, end-off, most)
+		extents, err := m.Get(a.device.FD, off, end-off, most)
 		if err != nil {
-			_, err = bySeek(fd, off, end, hole, emit)
-			return err
+			return bySeek(a.device.FD, off, end, emit)
 		}
 		for i := range extents {
 			x := &extents[i]
@@ -65,37 +97,78 @@ func byFiemap(fd int, off, end uint64, emit func(length, status uint64) bool) er
 				continue
 			}
 			if lo > off && !emit(lo-off, hole) {
-				return nil
+				return false, nil
 			}
-			if more, err := extent(fd, lo, hi, x.Flags, emit); !more {
-				return err
+			if !look.extent(lo, hi, x.Flags, emit) {
+				return false, nil
 			}
 			off = hi
 		}
 		if len(extents) < int(most) {
-			if off < end {
-				emit(end-off, hole)
-			}
-			return nil
+			return off == end || emit(end-off, hole), nil
 		}
 		if off == from { // a full answer about nothing
-			emit(end-off, data)
-			return nil
+			return emit(end-off, data), nil
 		}
 	}
-	return nil
+	return true, nil
 }
 
-// extent emits one extent. What is allocated but not written may have data in the page cache.
-func extent(fd int, lo, hi uint64, flags uint32, emit func(length, status uint64) bool) (more bool, err error) {
+// lookahead remembers, during one lookup, what SEEK_DATA has said: there is no data in [from, to).
+type lookahead struct {
+	fd       int
+	rest     *atomic.Int64
+	from, to uint64
+}
+
+// extent emits one extent. What is allocated but not written may have data in the page cache; where that cannot be found out, it is data.
+func (l *lookahead) extent(lo, hi uint64, flags uint32, emit func(length, status uint64) bool) (more bool) {
 	if flags&uring.FiemapUnwritten == 0 {
-		return emit(hi-lo, data), nil
+		return emit(hi-lo, data)
 	}
-	return bySeek(fd, lo, hi, zeroes, emit)
+	for lo < hi {
+		if (lo < l.from || lo >= l.to) && !l.look(lo) {
+			return emit(hi-lo, data)
+		}
+		if next := min(l.to, hi); next > lo {
+			if !emit(next-lo, zeroes) {
+				return false
+			}
+			lo = next
+			continue
+		}
+		next, err := seek(l.fd, lo, unix.SEEK_HOLE)
+		if err != nil || next <= lo {
+			return emit(hi-lo, data)
+		}
+		next = min(next, hi)
+		if !emit(next-lo, data) {
+			return false
+		}
+		lo = next
+	}
+	return true
 }
 
-// bySeek emits what lies between the data as the given status. more says whether emit wanted more.
-func bySeek(fd int, off, end, between uint64, emit func(length, status uint64) bool) (more bool, err error) {
+// look asks where the next data is; false if that is not known, or not to be asked now.
+func (l *lookahead) look(at uint64) bool {
+	began := time.Since(born)
+	if int64(began) < l.rest.Load() {
+		return false
+	}
+	next, err := seek(l.fd, at, unix.SEEK_DATA)
+	if took := time.Since(born) - began; took > slowSeek {
+		l.rest.Store(int64(began + restAfter*took))
+	}
+	if err == unix.ENXIO { // no data up to the end of the file
+		next, err = 1<<63, nil
+	}
+	l.from, l.to = at, next
+	return err == nil
+}
+
+// bySeek emits what lies between the data as holes. more says whether emit wanted more.
+func bySeek(fd int, off, end uint64, emit func(length, status uint64) bool) (more bool, err error) {
 	more = true
 	for more && off < end {
 		next, err := seek(fd, off, unix.SEEK_DATA)
@@ -106,9 +179,7 @@ func bySeek(fd int, off, end, between uint64, emit func(length, status uint64) b
 			return false, err
 		}
 		if next = min(next, end); next > off {
-			if more = emit(next-off, between); !more {
-				break
-			}
+			more = emit(next-off, hole)
 			off = next
 			continue
 		}

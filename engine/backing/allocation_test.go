@@ -6,13 +6,17 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"ringnbd/engine"
+	"ringnbd/engine/uring"
 )
 
 // said is one extent.
@@ -130,7 +134,7 @@ func TestAllocationOfPreallocatedBlocks(t *testing.T) {
 		f, c := opened(t, directory, size)
 		allocate(t, f, 0, 0, 8<<20)
 		list := status(t, c, 0, size)
-		if got := at(list, 0); fiemapKnows(int(f.Fd())) && got != zeroes { // elsewhere nobody can tell them from a hole
+		if got := at(list, 0); fileSystem(int(f.Fd())) == "ext4" && got != zeroes { // elsewhere nobody can tell them from a hole
 			t.Errorf("blocks that are there, and without data: %+v", list)
 		}
 		if got := at(list, 12<<20); got != hole {
@@ -151,6 +155,85 @@ func TestAllocationOfPreallocatedBlocks(t *testing.T) {
 		}
 		truth(t, f, list)
 	})
+}
+
+// TestAllocationBesideAClone: where blocks are shared with another file, XFS keeps new data for the blocks beside them where FIEMAP does not look.
+func TestAllocationBesideAClone(t *testing.T) {
+	const size = 4 << 20
+	directory := mounted(t, loopDevice(t, 512<<20), "xfs", "-q", "-m", "reflink=1")
+	f, err := os.OpenFile(image(t, directory, size), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	b := mustOpen(t, Spec{Path: f.Name(), Direct: DirectOff})
+	t.Cleanup(func() { b.Close() })
+	write(t, f, 0, 4096)
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	clone, err := os.Create(filepath.Join(directory, "clone"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = clone.Close() })
+	if err := unix.IoctlFileClone(int(clone.Fd()), int(f.Fd())); err != nil {
+		t.Fatal(err)
+	}
+	write(t, f, 0, 4096)
+	write(t, f, 8192, 4096)
+	list := status(t, b.Engine().Contexts[0], 0, size)
+	if at(list, 0) != data || at(list, 8192) != data {
+		t.Fatalf("data in the page cache is called zero: %+v", list)
+	}
+	truth(t, f, list)
+}
+
+// TestAllocationOfAFileThatShrank: what it has lost is not zero, for to read it is an error.
+func TestAllocationOfAFileThatShrank(t *testing.T) {
+	const size = 8 << 20
+	places(t, func(t *testing.T, directory string) {
+		f, c := opened(t, directory, size)
+		if err := f.Truncate(1 << 20); err != nil {
+			t.Fatal(err)
+		}
+		list := status(t, c, 0, size)
+		if at(list, 0) != hole || at(list, 1<<20) != data || at(list, size-1) != data {
+			t.Errorf("%+v", list)
+		}
+		if list := status(t, c, 2<<20, 1<<20); len(list) != 1 || list[0].status != data {
+			t.Errorf("behind the end: %+v", list)
+		}
+	})
+}
+
+// TestLookaheadAsksOnce: extents that were not written are not looked into one by one, nor at all for a while after that took long.
+func TestLookaheadAsksOnce(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(1 << 20); err != nil {
+		t.Fatal(err)
+	}
+	var statuses []uint64
+	emit := func(_, status uint64) bool { statuses = append(statuses, status); return true }
+	look := lookahead{fd: int(f.Fd()), rest: new(atomic.Int64)}
+	look.extent(0, 4096, uring.FiemapUnwritten, emit)
+	look.fd = -1 // who asks again fails, and says data
+	look.extent(8192, 12288, uring.FiemapUnwritten, emit)
+	look.extent(65536, 1<<20, uring.FiemapUnwritten, emit)
+	if !slices.Equal(statuses, []uint64{zeroes, zeroes, zeroes}) {
+		t.Errorf("three extents without data: %v", statuses)
+	}
+	statuses = nil
+	tired := lookahead{fd: int(f.Fd()), rest: new(atomic.Int64)}
+	tired.rest.Store(1 << 62)
+	tired.extent(0, 4096, uring.FiemapUnwritten, emit)
+	if !slices.Equal(statuses, []uint64{data}) {
+		t.Errorf("while it rests: %v", statuses)
+	}
 }
 
 // truth reads what is called zero.

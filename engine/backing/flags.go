@@ -6,6 +6,8 @@
 package backing
 
 import (
+	"sync/atomic"
+
 	"ringnbd/engine"
 	"ringnbd/proto"
 )
@@ -33,7 +35,7 @@ func (b *Backing) describe() {
 
 // Engine is what the engine needs to serve this.
 func (b *Backing) Engine() engine.Export {
-	return engine.Export{Facts: b.Export.Facts, Device: &b.Device, Name: b.Export.Name, Contexts: []engine.Context{allocation{&b.Device}}}
+	return engine.Export{Facts: b.Export.Facts, Device: &b.Device, Name: b.Export.Name, Contexts: []engine.Context{allocation{&b.Device, new(atomic.Int64)}}}
 }
 
 // transmissionFlags says what the engine does on this device (NBD spec, "Transmission flags").

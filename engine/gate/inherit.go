@@ -1,6 +1,7 @@
 // Sockets that somebody else has opened: systemd (socket activation, sd_listen_fds(3)), or a client that starts its own server, as nbdinfo [ ringnbd serve FILE ] does.
 //
-// Invariant: all of them are taken or none is; the environment variables that tell of them are gone afterwards.
+// Invariant: all of them are taken or none is. A descriptor is looked at before anything is made of it, for the number of them is only what a variable of the
+// environment says, and beyond the true ones lie those of Go's runtime.
 
 package gate
 
@@ -8,17 +9,37 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
+	"strconv"
 
 	"github.com/coreos/go-systemd/v22/activation"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	inheritedFirst = 3    // SD_LISTEN_FDS_START
+	inheritedMost  = 1024 // more than any unit has
 )
 
 // Inherited gives the listening sockets that were handed to this process, and their URIs; none is no error.
 func Inherited() (doors []net.Listener, uris []string, err error) {
-	for i, f := range activation.Files(true) {
+	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		return nil, nil, nil
+	}
+	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	if err != nil || n < 0 || n > inheritedMost {
+		return nil, nil, fmt.Errorf("LISTEN_FDS is %q: must be a number of sockets, up to %d", os.Getenv("LISTEN_FDS"), inheritedMost)
+	}
+	for i := range n {
+		if !listens(inheritedFirst + i) {
+			return nil, nil, fmt.Errorf("socket %d of LISTEN_FDS is no listening stream socket (ListenStream= makes one)", i+1)
+		}
+	}
+	for _, f := range activation.Files(true) {
 		l, e := net.FileListener(f)
 		f.Close()
 		if e != nil {
-			err = fmt.Errorf("socket %d of LISTEN_FDS is no listening stream socket (ListenStream= makes one): %w", i+1, e)
+			err = fmt.Errorf("%s of LISTEN_FDS cannot be listened on: %w", f.Name(), e)
 			continue
 		}
 		doors, uris = append(doors, l), append(uris, uriOf(l.Addr()))
@@ -32,6 +53,20 @@ func Inherited() (doors []net.Listener, uris []string, err error) {
 	return doors, uris, nil
 }
 
+// listens says whether a descriptor is a stream socket, of TCP or Unix, that listens.
+func listens(fd int) bool {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || kind != unix.SOCK_STREAM {
+		return false
+	}
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil || domain != unix.AF_UNIX && domain != unix.AF_INET && domain != unix.AF_INET6 {
+		return false
+	}
+	accepts, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	return err == nil && accepts == 1
+}
+
 // uriOf is where clients on this machine find a socket.
 func uriOf(a net.Addr) string {
 	switch a := a.(type) {
@@ -42,7 +77,7 @@ func uriOf(a net.Addr) string {
 		if a.IP.IsUnspecified() {
 			host = "localhost"
 		}
-		u := url.URL{Scheme: "nbd", Host: net.JoinHostPort(host, fmt.Sprint(a.Port))}
+		u := url.URL{Scheme: "nbd", Host: net.JoinHostPort(host, strconv.Itoa(a.Port))}
 		return u.String()
 	}
 	return a.String()

@@ -149,4 +149,10 @@ func TestServerOnAnInheritedSocket(t *testing.T) {
 	if err == nil || !strings.Contains(out, "socket 1 of LISTEN_FDS is no listening stream socket") {
 		t.Errorf("a file as a socket: %v, %q", err, out)
 	}
+	for words, number := range map[string]string{"must be a number of sockets, up to 1024": "100000", "socket 1 of LISTEN_FDS": "20"} {
+		out, err := try(t, time.Minute, "sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=`+number+` exec "$0" serve null:1M`, ringnbd)
+		if err == nil || !strings.Contains(out, words) {
+			t.Errorf("%s sockets that are not there: %v, %q", number, err, out)
+		}
+	}
 }
