@@ -42,7 +42,7 @@ const overhead = 64 << 20
 
 func TestThousandIdleConnectionsBesideABusyOne(t *testing.T) {
 	onlyRingnbd(t)
-	const memory, idle = 128 << 20, 1000
+	const memory, idle = 192 << 20, 1000
 	s := serve(t, bench.Unix, randomImage(t, 64<<20, 1), "--memory", fmt.Sprint(memory), "--max-connections", "1100", "--loops", "2")
 	p := s.dial(t)
 	alone, err := busy(p, time.Second)
