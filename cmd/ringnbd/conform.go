@@ -149,7 +149,7 @@ func (o *conformOptions) checkReadOnly() error {
 	return nil
 }
 
-// runConform runs and prints. The first signal ends the run after the check in hand, and the servers with it; the second one the program.
+// runConform runs and prints. The first signal ends the questions before the first check, or the run after the check in hand, and the servers with it; the second one the program.
 func runConform(o *conformOptions, stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
@@ -177,7 +177,7 @@ func (o *conformOptions) print(report *conform.Report, stdout io.Writer) (err er
 	case o.junit == "-":
 		err = report.JUnit(stdout)
 	case o.json:
-		err = report.JSON(stdout)
+		err = report.JSON(visibleJSON{stdout}) // texts of the server are in it
 	default:
 		err = report.Table(stdout, o.verbose, isTerminal(stdout))
 	}
@@ -238,7 +238,9 @@ its own connections and its own time; those about errors end by proving that the
 Verdicts: pass; fail (a MUST of the protocol is violated, or the server died or hung); differs (a SHOULD, or what the protocol leaves open, with what was
 seen); skip (with the reason).
 
-MANY CHECKS OVERWRITE THE EXPORT. At a URI they are skipped unless --writable allows it. --spawn makes an image of its own, which is removed in the end.
+MANY CHECKS OVERWRITE THE EXPORT. At a URI they are skipped unless --writable allows it: without it the suite sends no WRITE, TRIM, WRITE_ZEROES or RESIZE,
+not even one that must be refused, as a server with a bug might not; unknown commands, with numbers that nobody uses, it does send. (--writable is needed
+to try changes on a read-only export, too, and so is {img} in a command.) --spawn makes an image of its own, which is removed in the end.
 
 In the command of --spawn, {port} is a free TCP port of localhost, {socket} the path of a Unix socket, {img} the scratch image, {dir} a directory for
 whatever it needs; the command must stay in the foreground. The suite kills it, and starts it again when it died, which fails the check in hand.

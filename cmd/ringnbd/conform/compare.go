@@ -65,7 +65,7 @@ func Idle(peers []Peer) []string {
 // Markdown writes the table, and behind it each server's fails and deviations with what was seen and why. All reports are of the same checks.
 func Markdown(w io.Writer, peers []Peer) error {
 	var b strings.Builder
-	b.WriteString("# Conformance of NBD servers, rule by rule\n\nWritten by `make conform`, do not edit. ✓ pass, **✗** fail (a MUST is violated), ≠ differs (allowed, but noticed), · not asked (the server does not have it, or there is nothing to see).\n\n")
+	b.WriteString("# Conformance of NBD servers, rule by rule\n\nWritten by `make conform`, do not edit. ✓ pass, **✗** fail (a MUST is violated), ≠ differs (allowed, but noticed), · not asked (the server does not have it, or there is nothing to see). What an explanation calls a matter of timing may differ from run to run.\n\n")
 	for _, p := range peers {
 		fmt.Fprintf(&b, "- **%s**: %s. %s. `%s`\n", p.Name, p.Version, p.Report.Summary(), cell(p.Command))
 	}

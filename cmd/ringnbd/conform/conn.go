@@ -31,9 +31,10 @@ type Conn struct {
 	Block     *BlockSize
 	Contexts  []Context
 
-	foreign bool       // another export than the suite's: its data is not known
-	pending []*pending // requests without a whole reply, in the order of sending
-	cookie  uint64     // last one that was made up
+	mayChange bool       // the export may be sent what changes data, see Request.changes
+	foreign   bool       // another export than the suite's: its data is not known
+	pending   []*pending // requests without a whole reply, in the order of sending
+	cookie    uint64     // last one that was made up
 }
 
 // Context is a meta context that SET_META_CONTEXT selected.

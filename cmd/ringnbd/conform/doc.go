@@ -42,6 +42,6 @@ A check ends by Failf (a MUST is violated), by Skip (it cannot be made here), or
 noted by Differ, and the check goes on. Every read of Conn fails by itself, with what was expected, when the server closes, stalls or sends something else.
 A check has T.Left() time, opens as many connections as it likes and need not close them. After it the suite proves that the server accepts a new one.
 
-A violated MUST fails. A violated SHOULD differs, unless the check says why it fails all the same; so does what is left open (MAY, QUALITY).
+A violated MUST fails; a check of level QUALITY or MAY fails only when it comes across one, which its text then names, or when the server dies or hangs. A violated SHOULD differs, unless the check says why it fails all the same; so does what is left open (MAY, QUALITY).
 */
 package conform

@@ -5,14 +5,16 @@
 package conform
 
 import (
+	"context"
 	"fmt"
 	"time"
 
 	"ringnbd/proto"
 )
 
-// learn fills in the facts. It fails only if there is no NBD server at all; what a server answers wrongly is for the checks to show.
-func (t *T) learn() error {
+// learn fills in the facts. It fails only if there is no NBD server at all, or if ctx ends; what a server answers wrongly is for the checks to show.
+func (t *T) learn(ctx context.Context) error {
+	defer context.AfterFunc(ctx, t.stop)() // a server may keep silent at every question
 	f := t.facts
 	if problem := t.Try(func() { f.Handshake = t.Haggle().Handshake }); problem != "" {
 		return fmt.Errorf("no conversation with the server at %s: %s", t.target.Address, problem)
@@ -20,10 +22,14 @@ func (t *T) learn() error {
 	f.Go, f.List = true, true // baseline, unless it is denied
 	for _, question := range []func(){t.learnList, t.learnPlain, t.learnNames, t.learnRich, t.learnMeta, t.learnExtended, t.learnProbe} {
 		t.deadline = time.Now().Add(t.patience)
-		if problem := t.Try(question); problem != "" {
+		problem := t.Try(question)
+		t.closeAll()
+		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("interrupted before the first check")
+		case problem != "":
 			f.Problems = append(f.Problems, problem)
 		}
-		t.closeAll()
 	}
 	return nil
 }
@@ -40,26 +46,56 @@ func (t *T) learnList() {
 
 // learnPlain asks INFO and GO, or settles for EXPORT_NAME.
 func (t *T) learnPlain() {
-	list := t.Haggle().Option(proto.OptInfo, InfoData(t.target.Export, proto.InfoBlockSize, proto.InfoDescription))
-	t.facts.Go = list[len(list)-1].Type != proto.RepErrUnsup
+	f := t.facts
 	var c *Conn
-	problem := ""
-	if t.facts.Go {
-		problem = t.Try(func() {
-			c = t.Haggle()
-			info := c.Infos(list)
-			t.facts.Block = info.Block
-			if info.Description != nil {
-				t.facts.Description = *info.Description
-			}
-			c.EnterGo(t.target.Export)
-		})
+	var problems []string
+	for _, question := range []func(){t.learnInfo, func() { c = t.learnGo() }} {
+		if !f.Go {
+			break
+		}
+		t.deadline = time.Now().Add(t.patience)
+		if problem := t.Try(question); problem != "" {
+			problems = append(problems, problem)
+		}
 	}
-	if !t.facts.Go || problem != "" {
+	if c == nil {
+		t.deadline = time.Now().Add(t.patience)
 		c = t.Open(ModeExportName)
 	}
-	t.facts.Size, t.facts.FlagsPlain, t.facts.Flags = c.Size, c.Flags, c.Flags
-	t.Want(problem == "", "%s", problem)
+	f.Size, f.FlagsPlain, f.Flags = c.Size, c.Flags, c.Flags
+	t.Want(len(problems) == 0, "%s", join(problems))
+}
+
+func (t *T) learnInfo() {
+	c := t.Haggle()
+	list := c.Option(proto.OptInfo, InfoData(t.target.Export, proto.InfoBlockSize, proto.InfoDescription))
+	if t.facts.Go = list[len(list)-1].Type != proto.RepErrUnsup; !t.facts.Go {
+		return
+	}
+	info := c.Infos(list)
+	t.facts.Block = info.Block
+	if info.Description != nil {
+		t.facts.Description = *info.Description
+	}
+}
+
+// learnGo takes a GO that is refused, or not answered to the end, for none: most checks would be about that instead of what they are about.
+func (t *T) learnGo() *Conn {
+	c := t.Haggle()
+	var list []OptionReply
+	problem := t.Try(func() { list = c.Option(proto.OptGo, InfoData(t.target.Export, proto.InfoBlockSize)) })
+	if problem == "" && list[len(list)-1].Failed() {
+		problem = "it is answered by " + list[len(list)-1].String()
+	}
+	if t.facts.Go = problem == ""; !t.facts.Go {
+		t.Failf("GO for the export %q: %s", t.target.Export, problem)
+	}
+	info := c.Infos(list)
+	if t.facts.Block == nil {
+		t.facts.Block = info.Block
+	}
+	c.Mode, c.Size, c.Flags, c.Block = ModeGo, info.Size, info.Flags, info.Block
+	return c
 }
 
 // unknownName is no export's name.

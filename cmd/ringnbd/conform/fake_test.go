@@ -70,6 +70,33 @@ func fakeTarget(t *testing.T, flaw string) Target {
 	return Target{Text: "a server in memory", Network: "unix", Address: path, Export: fakeName}
 }
 
+// silentTarget is a server that sends its banner and reads, for the test's time.
+func silentTarget(t *testing.T) Target {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				b := be.AppendUint64(be.AppendUint64(nil, proto.Magic), proto.OptionMagic)
+				if _, err := c.Write(be.AppendUint16(b, 3)); err == nil {
+					_, _ = io.Copy(io.Discard, c) // until the suite is gone
+				}
+			}()
+		}
+	}()
+	return Target{Text: "a silent server", Network: "unix", Address: path}
+}
+
 // gone ends a connection.
 type gone struct{}
 
@@ -294,6 +321,9 @@ func (c *fakeConn) info(option uint32, data []byte) bool {
 	case !c.knows(name):
 		c.reply(option, proto.RepErrUnknown, nil)
 		return false
+	case c.is("GO fails") && option == proto.OptGo:
+		c.reply(option, proto.RepErrPlatform, nil)
+		return false
 	case c.is("no GO"):
 		c.reply(option, proto.RepErrUnsup, nil)
 		return false
@@ -394,6 +424,9 @@ func (c *fakeConn) meta(option uint32, data []byte) {
 	case !ok, set && !c.structured:
 		c.reply(option, proto.RepErrInvalid, nil)
 		return
+	case !c.knows(name) && c.is("contexts by policy"): // which is right
+		c.reply(option, proto.RepErrPolicy, nil)
+		return
 	case !c.knows(name) && !c.is("contexts of nobody"):
 		c.reply(option, proto.RepErrUnknown, nil)
 		return
@@ -418,6 +451,9 @@ func (c *fakeConn) meta(option uint32, data []byte) {
 	text := proto.ContextAllocation
 	if c.is("context without colon") {
 		text = "base"
+	}
+	if c.is("listed by namespace") && !set { // which is right
+		text = "base:"
 	}
 	for range times {
 		id := uint32(0)

@@ -41,7 +41,7 @@ var exportNameChecks = []Check{
 			t.Prefer(!open, "the server waits for the rest of the name")
 		}},
 	{"E-06", Must, "EXPORT_NAME works after other options, failed ones too",
-		"clients fall back to it", nil, func(t *T) {
+		"clients fall back to it", []Need{NeedFixed}, func(t *T) {
 			c := t.Haggle()
 			c.Option(proto.OptList, nil)
 			c.Option(unknownOption, []byte("x"))

@@ -29,43 +29,45 @@ var (
 	NeedMultiConn   = flag("CAN_MULTI_CONN", proto.FlagCanMultiConn)
 	NeedPayload     = Need{"BLOCK_STATUS_PAYLOAD", func(f *Facts) bool { return f.FlagsExtended&proto.FlagBlockStatusPayload != 0 }}
 
-	NeedWrite    = Need{"permission to write (--writable, or --spawn) on an export that can be written and is 32 MiB or more", func(f *Facts) bool { return f.Writable }}
-	NeedPattern  = Need{"the suite's own data in the export (--writable, or --spawn)", func(f *Facts) bool { return f.Pattern }}
-	NeedReadOnly = Need{"a read-only export (--spawn-read-only, or one that is)", func(f *Facts) bool { return f.ReadOnly }}
-	NeedSpawn    = Need{"a server that the suite started itself (--spawn)", func(f *Facts) bool { return f.Spawned }}
-	NeedImage    = Need{"the image under the server at hand (--spawn with {img})", func(f *Facts) bool { return f.Image != "" }}
-	NeedTCP      = Need{"TCP", func(f *Facts) bool { return f.TCP }}
-	NeedByteUnit = Need{"a minimum block size of 1", func(f *Facts) bool { return f.MinBlock() == 1 }}
-	NeedBlocks   = Need{"a minimum block size of more than 1", func(f *Facts) bool { return f.MinBlock() > 1 }}
+	NeedWrite          = Need{"permission to write (--writable, or --spawn) on an export that can be written and is 32 MiB or more", func(f *Facts) bool { return f.Writable }}
+	NeedPattern        = Need{"the suite's own data in the export (--writable, or --spawn)", func(f *Facts) bool { return f.Pattern }}
+	NeedReadOnly       = Need{"a read-only export (--spawn-read-only, or one that is)", func(f *Facts) bool { return f.ReadOnly }}
+	NeedReadOnlyChange = Need{"permission to try changes on the read-only export (--writable, or {img} in the command that starts it)", func(f *Facts) bool { return f.ReadOnly && f.ReadOnlyChange }}
+	NeedSpawn          = Need{"a server that the suite started itself (--spawn)", func(f *Facts) bool { return f.Spawned }}
+	NeedImage          = Need{"the image under the server at hand (--spawn with {img})", func(f *Facts) bool { return f.Image != "" }}
+	NeedTCP            = Need{"TCP", func(f *Facts) bool { return f.TCP }}
+	NeedByteUnit       = Need{"a minimum block size of 1", func(f *Facts) bool { return f.MinBlock() == 1 }}
+	NeedBlocks         = Need{"a minimum block size of more than 1", func(f *Facts) bool { return f.MinBlock() > 1 }}
 )
 
 // Facts is what the suite found out about a server before the first check.
 type Facts struct {
-	Handshake     uint16     `json:"handshake_flags"`
-	Go            bool       `json:"go"`
-	List          bool       `json:"list"`
-	Names         []string   `json:"names,omitempty"` // of LIST, at most 1000
-	AnyName       bool       `json:"any_name"`        // every name is accepted
-	Structured    bool       `json:"structured_replies"`
-	Extended      bool       `json:"extended_headers"`
-	Meta          bool       `json:"meta_contexts"`
-	Allocation    bool       `json:"base_allocation"`
-	Contexts      []string   `json:"contexts,omitempty"`
-	Size          uint64     `json:"size"`
-	FlagsPlain    uint16     `json:"flags_plain"`    // transmission flags with simple replies
-	Flags         uint16     `json:"flags"`          // with structured replies, if the server has them
-	FlagsExtended uint16     `json:"flags_extended"` // with extended headers and a context, 0 without
-	Block         *BlockSize `json:"block_size,omitempty"`
-	Description   string     `json:"description,omitempty"`
-	Writable      bool       `json:"writable"`
-	Pattern       bool       `json:"pattern"`
-	ReadOnly      bool       `json:"read_only_export"`
-	Spawned       bool       `json:"spawned"`
-	Image         string     `json:"-"`
-	TCP           bool       `json:"tcp"`
-	Problems      []string   `json:"problems,omitempty"` // what went wrong while the facts were found
-	probe         []byte     // the export's first bytes, which no check may write
-	probeKnown    bool       // they could be read
+	Handshake      uint16     `json:"handshake_flags"`
+	Go             bool       `json:"go"`
+	List           bool       `json:"list"`
+	Names          []string   `json:"names,omitempty"` // of LIST, at most 1000
+	AnyName        bool       `json:"any_name"`        // every name is accepted
+	Structured     bool       `json:"structured_replies"`
+	Extended       bool       `json:"extended_headers"`
+	Meta           bool       `json:"meta_contexts"`
+	Allocation     bool       `json:"base_allocation"`
+	Contexts       []string   `json:"contexts,omitempty"`
+	Size           uint64     `json:"size"`
+	FlagsPlain     uint16     `json:"flags_plain"`    // transmission flags with simple replies
+	Flags          uint16     `json:"flags"`          // with structured replies, if the server has them
+	FlagsExtended  uint16     `json:"flags_extended"` // with extended headers and a context, 0 without
+	Block          *BlockSize `json:"block_size,omitempty"`
+	Description    string     `json:"description,omitempty"`
+	Writable       bool       `json:"writable"`
+	Pattern        bool       `json:"pattern"`
+	ReadOnly       bool       `json:"read_only_export"`
+	ReadOnlyChange bool       `json:"read_only_changes"` // the read-only export may be sent what would change it, if it is not what it says
+	Spawned        bool       `json:"spawned"`
+	Image          string     `json:"-"`
+	TCP            bool       `json:"tcp"`
+	Problems       []string   `json:"problems,omitempty"` // what went wrong while the facts were found
+	probe          []byte     // the export's first bytes, which no check may write
+	probeKnown     bool       // they could be read
 }
 
 // BlockSize is what NBD_INFO_BLOCK_SIZE says, in bytes.

@@ -112,11 +112,11 @@ func (c *Conn) checkReply(r OptionReply, what string) {
 func (c *Conn) checkString(b []byte, what string) {
 	switch {
 	case len(b) > proto.MaxString:
-		c.t.Failf("%s has %d bytes; strings have at most %d", what, len(b), proto.MaxString)
+		c.t.Failf("%s has %d bytes; strings have at most %d (T-02, a MUST)", what, len(b), proto.MaxString)
 	case bytes.IndexByte(b, 0) >= 0:
-		c.t.Failf("%s has a NUL: %q", what, b)
+		c.t.Failf("%s has a NUL, which no string may have (T-02, a MUST): %q", what, b)
 	case !utf8.Valid(b):
-		c.t.Failf("%s is not UTF-8: %q", what, b)
+		c.t.Failf("%s is not UTF-8 (T-02, a MUST): %q", what, b)
 	}
 }
 

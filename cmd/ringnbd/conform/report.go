@@ -24,7 +24,17 @@ func (r *Report) Summary() string {
 	for _, v := range order {
 		words = append(words, fmt.Sprintf("%d %s", r.Counts[v], v))
 	}
-	return fmt.Sprintf("%d checks: %s", len(r.Results), strings.Join(words, ", "))
+	text := fmt.Sprintf("%d checks: %s", len(r.Results), strings.Join(words, ", "))
+	gone := 0
+	for _, x := range r.Results {
+		if x.Verdict == Skip && strings.HasPrefix(x.Detail, goneReason) {
+			gone++
+		}
+	}
+	if gone > 0 {
+		text += fmt.Sprintf(" (%d because the server was gone)", gone)
+	}
+	return text
 }
 
 // Table prints the results, those that need an explanation with it; with verbose, the reasons of skips and the times as well.

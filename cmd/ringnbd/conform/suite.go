@@ -65,6 +65,9 @@ type suite struct {
 	gone     string // why nothing more can be asked of a server that we did not start
 }
 
+// goneReason begins the reason of the skips behind a check that a server did not survive.
+const goneReason = "the server is gone since "
+
 // Run runs the checks. The error is about the suite's own work: no server, no image. A run that ctx ends early gives a report of what was done, and
 // an error.
 func Run(ctx context.Context, config Config) (report *Report, err error) {
@@ -115,15 +118,15 @@ func (s *suite) up(ctx context.Context) (err error) {
 	s.facts.TCP = s.target.Network == "tcp"
 	t := s.newT()
 	defer t.closeAll()
-	if err := t.learn(); err != nil {
+	if err := t.learn(ctx); err != nil {
 		return errors.Join(err, s.lastWords())
 	}
-	s.decide()
+	s.decide(ctx)
 	return nil
 }
 
 // decide says what may be written, and where a read-only export is.
-func (s *suite) decide() {
+func (s *suite) decide(ctx context.Context) {
 	f := s.facts
 	isReadOnly := f.FlagsPlain&readOnlyFlag != 0
 	f.Writable = (s.config.Writable || f.Image != "") && !isReadOnly && f.Size >= leastSize
@@ -132,11 +135,13 @@ func (s *suite) decide() {
 		s.spare = s.target
 	}
 	f.ReadOnly = s.spare.Network != ""
+	f.ReadOnlyChange = s.readOnly != nil && s.readOnly.image != "" || s.readOnly == nil && isReadOnly && (s.config.Writable || f.Image != "")
 	if !f.Writable || f.Pattern {
 		return
 	}
 	t := s.newT()
 	t.deadline = time.Now().Add(6 * t.patience)
+	defer context.AfterFunc(ctx, t.stop)()
 	defer t.closeAll()
 	problem := t.Try(t.layExport)
 	if f.Pattern = problem == ""; !f.Pattern {
@@ -159,7 +164,7 @@ func (s *suite) check(ctx context.Context, c *Check) Result {
 
 func (s *suite) verdict(ctx context.Context, c *Check) (Verdict, string) {
 	if s.gone != "" {
-		return Skip, "the server is gone since " + s.gone
+		return Skip, goneReason + s.gone
 	}
 	for _, n := range c.Needs {
 		if !n.Met(s.facts) {
@@ -245,6 +250,9 @@ func (s *suite) alive(ctx context.Context) (problem string) {
 	if err != nil {
 		s.gone = "it could not be started again: " + err.Error()
 		return problem + "; " + s.gone
+	}
+	if s.spare == s.target {
+		s.spare = target
 	}
 	s.target = target
 	return problem

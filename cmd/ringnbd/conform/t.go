@@ -26,6 +26,7 @@ type T struct {
 	differs  []string
 	lock     sync.Mutex // guards conns, which a hung check's suite closes
 	conns    []net.Conn
+	stopped  bool // no connection may live any longer
 }
 
 // ended is what a check panics with when it has its verdict.
@@ -90,11 +91,26 @@ func (t *T) dial(target Target) *Conn {
 	}
 	t.lock.Lock()
 	t.conns = append(t.conns, raw)
+	stopped := t.stopped
 	t.lock.Unlock()
+	if stopped {
+		t.closeAll()
+		t.Failf("interrupted")
+	}
 	if err := raw.SetDeadline(t.deadline); err != nil {
 		t.Failf("no deadline: %v", err)
 	}
-	return newConn(t, raw)
+	c := newConn(t, raw)
+	c.mayChange = pick(target == t.readOnly, t.facts.ReadOnlyChange, t.facts.Writable)
+	return c
+}
+
+// stop closes what is open, and what will be opened: whoever reads from it fails at once. It may be called from any goroutine.
+func (t *T) stop() {
+	t.lock.Lock()
+	t.stopped = true
+	t.lock.Unlock()
+	t.closeAll()
 }
 
 // closeAll closes what the check opened.

@@ -89,6 +89,9 @@ func (t *T) within(where string, f func()) {
 // block is a size in bytes that every offset and length of a polite request can be a multiple of.
 func (t *T) block() uint64 { return max(512, t.facts.MinBlock()) }
 
+// page is a size in bytes that is usual for small requests, and whole blocks.
+func (t *T) page() uint64 { return max(4096, t.block()) }
+
 // tail is the offset of the last n bytes of the export, rounded down to whole blocks.
 func (t *T) tail(n uint64) uint64 {
 	if t.facts.Size < n {

@@ -63,11 +63,12 @@ func oddDisconnects(t *T) {
 
 func writesThenDisconnect(t *T) {
 	t.eachMode(func(c *Conn) {
-		const n, size = 100, 4096
+		const n = 100
+		size := t.page()
 		at := t.Scratch(n * size)
 		var b []byte
 		for i := range uint64(n) {
-			r := c.Name(Write(at+i*size, Fill(i+uint64(c.Mode)*1000, size)))
+			r := c.Name(Write(at+i*size, Fill(i+uint64(c.Mode)*1000, int(size))))
 			c.Expect(r)
 			b = append(b, c.Encode(r)...)
 		}
@@ -75,7 +76,7 @@ func writesThenDisconnect(t *T) {
 		told := c.untilClosed()
 		other, missing, refused := t.Open(c.Mode), 0, 0
 		for i := range uint64(n) {
-			if bytes.Equal(other.Succeeds(Read(at+i*size, size)).Data, Fill(i+uint64(c.Mode)*1000, size)) {
+			if bytes.Equal(other.Succeeds(Read(at+i*size, size)).Data, Fill(i+uint64(c.Mode)*1000, int(size))) {
 				continue
 			}
 			if told[at+i*size] != 0 {
@@ -110,14 +111,14 @@ func (c *Conn) untilClosed() map[uint64]uint32 {
 func afterDisconnect(t *T) {
 	t.eachMode(func(c *Conn) {
 		at := t.Scratch(1 << 20)
-		before := Fill(uint64(c.Mode)+21, 4096)
+		before := Fill(uint64(c.Mode)+21, int(t.page()))
 		c.wrote(at, before)
 		b := c.Encode(c.Name(Command(proto.CmdDisc, 0, 0)))
-		b = append(b, c.Encode(c.Name(Write(at, Fill(99, 4096))))...)
+		b = append(b, c.Encode(c.Name(Write(at, Fill(99, len(before)))))...)
 		_ = c.TryWrite(append(b, make([]byte, 64<<10)...)) // the connection may be gone
 		c.Drained("DISC with a WRITE behind it")
 		other := t.Open(c.Mode)
-		t.Prefer(bytes.Equal(other.Succeeds(Read(at, 4096)).Data, before), "a WRITE behind DISC was done")
+		t.Prefer(bytes.Equal(other.Succeeds(Read(at, uint64(len(before)))).Data, before), "a WRITE behind DISC was done")
 		other.StillUp("a WRITE behind DISC")
 	})
 }
@@ -176,7 +177,8 @@ func droppedInEveryState(t *T) {
 
 func thousandsUnread(t *T) {
 	t.eachMode(func(c *Conn) {
-		const n, size = 3000, 16 << 10
+		const n = 3000
+		size := max(16<<10, t.block())
 		want := Expected(0, 8*size)
 		var b []byte
 		for i := range uint64(n) {
@@ -189,7 +191,7 @@ func thousandsUnread(t *T) {
 		for range n {
 			reply := c.Next()
 			at := reply.Request.Offset
-			t.Want(reply.Errno == 0 && bytes.Equal(reply.Data, want[at:at+size]), "%s, one of %d in flight: %s, or wrong data", reply.Request, n, reply.Error())
+			t.Want(reply.Errno == 0 && bytes.Equal(reply.Data, want[at:at+size]), "%s, one of %d in flight: %s, or wrong data (RQ-10, a MUST)", reply.Request, n, reply.Error())
 		}
 		t.Want(<-sent == nil, "not all of %d requests were taken", n)
 		c.StillUp("3000 requests at once")
@@ -201,8 +203,8 @@ func (t *T) others(while string) {
 	c := t.Open(t.facts.Best())
 	worst := time.Duration(0)
 	for i := range uint64(64) {
-		at := i * 31 * 4096 % HoleStart
-		worst = max(worst, took(func() { c.wantRead(Read(at, 4096), Expected(at, 4096), "while "+while) }))
+		at := i * 31 * t.page() % HoleStart
+		worst = max(worst, took(func() { c.wantRead(Read(at, t.page()), Expected(at, t.page()), "while "+while) }))
 	}
 	t.Prefer(worst < t.patience/10, "while %s a READ on another connection takes %v", while, worst.Round(time.Millisecond))
 }
@@ -253,7 +255,7 @@ func goneWhileWriting(t *T) {
 
 // session is all that a client sends in a short session, handshake included.
 func (t *T) session() []byte {
-	c := &Conn{t: t, Mode: ModeGo}
+	c := &Conn{t: t, Mode: ModeGo, mayChange: t.facts.Writable}
 	b := []byte{0, 0, 0, byte(t.facts.Handshake)}
 	if t.facts.Go {
 		b = append(b, optionBytes(proto.OptGo, InfoData(t.Export(), proto.InfoBlockSize))...)

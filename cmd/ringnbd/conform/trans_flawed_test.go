@@ -5,6 +5,7 @@
 package conform
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"path/filepath"
@@ -28,8 +29,9 @@ type flawed struct {
 	listener net.Listener
 	lock     sync.Mutex
 	disk     []byte
-	snapshot []byte // what the status is told from, with "stale status"
-	noHole   bool   // NO_HOLE was asked for
+	snapshot []byte   // what the status is told from, with "stale status"
+	noHole   bool     // NO_HOLE was asked for
+	changes  []string // the requests that came and would change data
 }
 
 func (f *flawed) Len() int                       { return 1 }
@@ -50,6 +52,12 @@ type flawedConn struct {
 // flawedTarget starts a server for the test's time.
 func flawedTarget(t *testing.T, flaw string) Target {
 	t.Helper()
+	_, target := newFlawed(t, flaw)
+	return target
+}
+
+func newFlawed(t *testing.T, flaw string) (*flawed, Target) {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -61,7 +69,7 @@ func flawedTarget(t *testing.T, flaw string) Target {
 	f.shape()
 	t.Cleanup(func() { l.Close() })
 	go f.accept()
-	return Target{Text: "a flawed server", Network: "unix", Address: path, Export: "disk"}
+	return f, Target{Text: "a flawed server", Network: "unix", Address: path, Export: "disk"}
 }
 
 // shape is the flaws, and the kinds of right servers, that stand in what is told of the export.
@@ -74,6 +82,8 @@ func (f *flawed) shape() {
 		e.PreferredBlock = 300
 	case "payload of 512":
 		e.MaxPayload = 512
+	case "zeroes unsupported, FAST_ZERO too":
+		e.Flags &^= proto.FlagSendFastZero
 	case "odd size":
 		e.Size, e.MinBlock = leastSize-100, 512
 	case "blocks", "rounds down", "EIO for misaligned":
@@ -156,6 +166,9 @@ func (c *flawedConn) request() bool {
 		framing = proto.Structured
 	}
 	r, ok := framing.ParseRequest(h)
+	if ok {
+		c.record(&r)
+	}
 	if c.is("cookies of 32 bits") {
 		r.Cookie &= 1<<32 - 1
 	}
@@ -176,6 +189,16 @@ func (c *flawedConn) request() bool {
 		return c.disconnect(&r)
 	}
 	return c.judge(&r)
+}
+
+// record keeps what would change data, whatever else is wrong with it. The numbers of commands are cut to 8 bits, as a server might.
+func (c *flawedConn) record(r *proto.Request) {
+	switch uint16(r.Command) & 0xff {
+	case proto.CmdWrite, proto.CmdTrim, proto.CmdWriteZeroes, proto.CmdResize:
+		c.lock.Lock()
+		c.changes = append(c.changes, fmt.Sprintf("command %d of %d bytes at %d", r.Command, r.Length, r.Offset))
+		c.lock.Unlock()
+	}
 }
 
 func (c *flawedConn) disconnect(r *proto.Request) bool {
@@ -275,7 +298,7 @@ func (c *flawedConn) verdict(r *proto.Request, e proto.Errno, cause proto.Cause)
 		c.is("DF of 4 KiB") && r.Flags&proto.CmdFlagDF != 0 && r.Length > 4096, c.is("odd READ fails") && r.Command == proto.CmdRead && r.Length%512 != 0,
 		c.is("odd lengths fail") && r.Length%512 != 0, c.is("REQ_ONE fails") && r.Flags&proto.CmdFlagReqOne != 0:
 		return proto.EINVAL
-	case c.is("TRIM unsupported") && r.Command == proto.CmdTrim, c.is("zeroes unsupported") && zeroes:
+	case c.is("TRIM unsupported") && r.Command == proto.CmdTrim, (c.is("zeroes unsupported") || c.is("zeroes unsupported, FAST_ZERO too")) && zeroes:
 		return proto.ENOTSUP
 	case c.is("FAST_ZERO destroys") && r.Flags&proto.CmdFlagFastZero != 0:
 		c.change(r.Offset, end, 0xdd)

@@ -103,11 +103,11 @@ func honestMultiConn(t *T) {
 	a, b, c := t.trio()
 	at := t.Scratch(8 << 20)
 	for round := range uint64(16) {
-		data := Fill(round+2000, 4096)
-		b.Succeeds(Read(at, 4096))
+		data := Fill(round+2000, int(t.page()))
+		b.Succeeds(Read(at, t.page()))
 		a.Succeeds(Write(at, data).With(proto.CmdFlagFUA))
-		b.wantRead(Read(at, 4096), data, "after a WRITE with FUA on another connection")
-		c.wantRead(Read(at, 4096), data, "after a WRITE with FUA on another connection")
+		b.wantRead(Read(at, t.page()), data, "after a WRITE with FUA on another connection")
+		c.wantRead(Read(at, t.page()), data, "after a WRITE with FUA on another connection")
 	}
 }
 
@@ -198,13 +198,14 @@ func kernelRequests(t *T) {
 	if c.offers(proto.CmdFlush) {
 		c.Succeeds(Command(proto.CmdFlush, 0, 0))
 	}
-	n := min(c.Size-ScratchStart, 1<<32-4096) / 4096 * 4096
+	page := t.page()
+	n := min(c.Size-ScratchStart, 1<<32-page) / page * page
 	if c.offers(proto.CmdTrim) {
 		c.mayWork(Command(proto.CmdTrim, at, n), EOVERFLOW, EINVAL)
 	}
 	if c.offers(proto.CmdWriteZeroes) {
 		if reply := c.mayWork(Command(proto.CmdWriteZeroes, at, n).With(proto.CmdFlagNoHole), EOVERFLOW, EINVAL); reply != nil && reply.Errno == 0 {
-			c.wantRead(Read(at+n-4096, 4096), make([]byte, 4096), "the end of a long WRITE_ZEROES")
+			c.wantRead(Read(at+n-page, page), make([]byte, page), "the end of a long WRITE_ZEROES")
 		}
 	}
 	c.mayWork(Read(0, min(1<<25, c.Size)/t.block()*t.block()), EOVERFLOW, EINVAL)
@@ -214,16 +215,16 @@ func kernelRequests(t *T) {
 func sentAgain(t *T) {
 	a, b, c := t.trio()
 	at := t.Scratch(1 << 20)
-	first, newer := Fill(31, 4096), Fill(32, 4096)
+	first, newer := Fill(31, int(t.page())), Fill(32, int(t.page()))
 	a.Send(Write(at, first))
 	b.Send(Write(at, first))
 	for _, conn := range []*Conn{a, b} {
 		t.Want(conn.Next().Errno == 0, "the same WRITE on two connections fails")
 	}
 	a.wrote(at, newer)
-	c.wantRead(Read(at, 4096), newer, "after a newer WRITE")
+	c.wantRead(Read(at, t.page()), newer, "after a newer WRITE")
 	b.wrote(at, first)
-	c.wantRead(Read(at, 4096), first, "after the old WRITE came again")
+	c.wantRead(Read(at, t.page()), first, "after the old WRITE came again")
 }
 
 func qemuWay(t *T) {

@@ -64,7 +64,7 @@ func (c *Conn) oneContent(reply *Reply) {
 
 func unfragmentedSizes(t *T) {
 	t.eachChunkMode(func(c *Conn) {
-		at := uint64(StripeStart + Stripe/2)
+		at := (StripeStart + Stripe/2) / t.block() * t.block()
 		c.oneContent(c.wantRead(Read(at, 64<<10).With(proto.CmdFlagDF), Expected(at, 64<<10), "64 KiB with DF"))
 		for _, n := range []uint64{128 << 10, 1 << 20} {
 			r := Read(StripeStart, n).With(proto.CmdFlagDF)

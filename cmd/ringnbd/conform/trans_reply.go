@@ -38,20 +38,24 @@ var replyChecks = []Check{
 		"a client must hang up on a chunk that it does not know", []Need{NeedStructured}, agreedChunks},
 }
 
-// wrongRequests is one request of each kind of mistake, none of which has data behind it.
-func (t *T) wrongRequests() []*Request {
-	block := t.block()
-	return []*Request{
+// wrongRequests is one request of each kind of mistake, none of which has data behind it. Commands that change data are among them only where data may be
+// changed: a server that wraps or cuts what is beyond the end would do it somewhere.
+func (c *Conn) wrongRequests() []*Request {
+	t, block := c.t, c.t.block()
+	list := []*Request{
 		Read(0, block).With(1 << 14), Command(0x7ff0, 0, block), Read(t.facts.Size, block), Read(1<<63, block), Command(proto.CmdFlush, 0, 0).With(proto.CmdFlagDF),
-		Command(proto.CmdCache, t.facts.Size+block, block), Command(proto.CmdBlockStatus, t.facts.Size+block, block), Command(proto.CmdTrim, t.facts.Size+block, block),
-		Command(proto.CmdWriteZeroes, t.facts.Size+block, block),
+		Command(proto.CmdCache, t.facts.Size+block, block), Command(proto.CmdBlockStatus, t.facts.Size+block, block),
 	}
+	if t.facts.Writable {
+		list = append(list, Command(proto.CmdTrim, t.facts.Size+block, block), Command(proto.CmdWriteZeroes, t.facts.Size+block, block))
+	}
+	return list
 }
 
 // wrongReplies sends them all and gives the replies that are errors.
 func (c *Conn) wrongReplies() []*Reply {
 	var list []*Reply
-	for _, r := range c.t.wrongRequests() {
+	for _, r := range c.wrongRequests() {
 		reply, _ := c.attempt(r)
 		if reply == nil {
 			c.differOnce(r, "the server hangs up")

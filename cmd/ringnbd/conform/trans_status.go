@@ -228,17 +228,18 @@ func statusRace(t *T) {
 		if c.Flags&proto.FlagCanMultiConn == 0 {
 			t.Skip("the server does not promise that connections see each other's writes (CAN_MULTI_CONN)")
 		}
-		const pieces, piece = 128, 32 << 10
+		const pieces = 128
+		piece := max(32<<10, t.block())
 		at := t.Scratch(pieces * piece)
 		if c.offers(proto.CmdTrim) {
 			c.Succeeds(Command(proto.CmdTrim, at, pieces*piece))
 		} else if c.offers(proto.CmdWriteZeroes) {
 			c.Succeeds(Command(proto.CmdWriteZeroes, at, pieces*piece))
 		}
-		writer, data := t.Open(t.facts.Best()), Fill(77, piece)
+		writer, data := t.Open(t.facts.Best()), Fill(77, int(piece))
 		for i := range uint64(pieces) {
 			writer.Send(Write(at+i*piece, data)) // in flight while the question is asked
-			c.notAnsweredZero(at, i*piece)
+			c.notAnsweredZero(at, pieces*piece, i*piece)
 			reply := writer.Next()
 			t.Want(reply.Errno == 0, "%s: %s", reply.Request, reply.Error())
 		}
@@ -247,10 +248,10 @@ func statusRace(t *T) {
 	})
 }
 
-// notAnsweredZero asks for all of the area, of which the first done bytes have been written and answered.
-func (c *Conn) notAnsweredZero(at, done uint64) {
+// notAnsweredZero asks for all n bytes of the area, of which the first done have been written and answered.
+func (c *Conn) notAnsweredZero(at, n, done uint64) {
 	end := at
-	for _, x := range c.allocation(c.status(Command(proto.CmdBlockStatus, at, 4<<20))) {
+	for _, x := range c.allocation(c.status(Command(proto.CmdBlockStatus, at, n))) {
 		if x.Flags&uint64(proto.StatusZero) != 0 && end < at+done {
 			c.t.Failf("[%d, %d) is called ZERO; up to %d it was written, and answered, before the question was asked", end, end+x.Length, at+done)
 		}
