@@ -11,12 +11,14 @@ import (
 	"io"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"ringnbd/cmd/ringnbd/transfer"
 	"ringnbd/engine/backing"
+	"ringnbd/engine/peer"
 )
 
 // copyOptions is what the flags of copy say.
@@ -58,6 +60,7 @@ func (o *copyOptions) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.Allocated, "allocated", false, "write zeroes, too, and leave no holes: all space is taken")
 	flags.BoolVar(&o.Verify, "verify", false, "read both again afterwards, from the disk, and compare")
 	flags.StringVar(&o.Resume, "resume", "", "keep in this `FILE` how far the copy is, and go on from there")
+	flags.DurationVar(&o.Timeout, "timeout", peer.DefaultTimeout, "give up on a server that is silent for this long; it may take longer for FLUSH and zeroes")
 	flags.BoolVarP(&o.progress, "progress", "p", false, "show progress, terminal or not")
 	flags.BoolVarP(&o.quiet, "quiet", "q", false, "show no progress")
 }
@@ -92,6 +95,8 @@ func (o *copyOptions) complete(args []string) error {
 		return fmt.Errorf("--connections %d: must be from 1 to 64", o.Connections)
 	case o.Requests < 0 || o.Requests > 1024:
 		return fmt.Errorf("--requests %d: must be from 1 to 1024", o.Requests)
+	case o.Timeout < time.Second:
+		return fmt.Errorf("--timeout %v: must be at least 1s", o.Timeout)
 	case o.progress && o.quiet:
 		return fmt.Errorf("--progress and --quiet exclude each other")
 	case o.DestinationIsZero && o.Allocated:
@@ -119,6 +124,9 @@ func copyAll(o *copyOptions, stderr io.Writer) error {
 	report, err := transfer.Run(ctx, o.Options)
 	if line != nil {
 		line.Finish(report, err == nil)
+	}
+	if errors.Is(err, transfer.ErrUncompared) {
+		return fmt.Errorf("interrupted while comparing: the copy is complete and on the disk, but not compared to its end")
 	}
 	if errors.Is(err, transfer.ErrInterrupted) {
 		if o.Resume != "" {

@@ -23,8 +23,11 @@ holes, where that can be had. The destination is flushed at the end, always: whe
 Ranges that both ends call zeroes are not read.
 
 --resume notes every few seconds what was copied, after a flush. The same command goes on from there after whatever ended it: Ctrl-C, kill -9, a loss of power.
-It refuses if either end is another than before, has another size, or if a source file was changed. Of a server it cannot know whether its data changed meanwhile.
+It refuses if either end is another than before (a file by its inode and time of birth, a device by its serial number if the kernel knows one), has another size, is
+gone or empty, or if a source file was changed. Of a server, and of the data on a device, it cannot know whether it changed meanwhile.
 The file is removed when the copy is complete.
+
+A source file must not change while it is copied: when its size or time of modification has moved, the command fails.
 
 The first Ctrl-C finishes what is in flight, flushes, and ends with status 1; the second one ends the program.
 

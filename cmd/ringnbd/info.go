@@ -68,11 +68,11 @@ func completeInfo(o *describe.Options, flags *pflag.FlagSet, args []string) erro
 		return fmt.Errorf("--list and --map exclude each other: a map is of one export")
 	}
 	t, err := peer.ParseTarget(args[0])
-	if err == nil && t.File() {
-		err = fmt.Errorf("%s: a file is described by qemu-img info or stat; name a server", args[0])
+	if t.File() || !strings.Contains(args[0], ":") {
+		return fmt.Errorf("%q is not an NBD URI: write nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH (a file is described by qemu-img info or stat)", args[0])
 	}
 	if err != nil {
-		return fmt.Errorf("%s", strings.ReplaceAll(err.Error(), " nor file:PATH", ""))
+		return fmt.Errorf("%s", strings.ReplaceAll(err.Error(), ", nbd+unix:///EXPORT?socket=PATH or file:PATH", " or nbd+unix:///EXPORT?socket=PATH"))
 	}
 	o.Target = t
 	return nil
@@ -87,6 +87,7 @@ func info(o *describe.Options, stdout io.Writer) error {
 			o.Width, o.Fancy = int(size.Col), true
 		}
 	}
+	o.Plain = func(w io.Writer) io.Writer { return visibleJSON{w} }
 	return describe.Show(ctx, o, stdout)
 }
 

@@ -108,13 +108,31 @@ func (c *Conn) Err() error {
 	return c.lost
 }
 
+// slowTimeout is the patience with a server that owes the answer to a command that the protocol lets take as long as its disk does, and with all else that waits behind it.
+// Whether the machine is still there is for TCP to find out meanwhile.
+const slowTimeout = time.Hour
+
+// patience is how long the server may be silent with what it owes now.
+func (c *Conn) patience() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.slots {
+		if r != nil && !r.answered && (r.Command == proto.CmdFlush || r.Command == proto.CmdWriteZeroes || r.Command == proto.CmdTrim) {
+			return max(c.timeout, slowTimeout)
+		}
+	}
+	return c.timeout
+}
+
 // watch looks from time to time whether a server that owes answers still moves anything.
 func (c *Conn) watch() {
 	moved := c.moved.Load()
 	if moved != c.seen || len(c.room) == 0 {
 		c.seen, c.quiet = moved, 0
 	} else if c.quiet += c.timeout / 4; c.quiet >= c.timeout {
-		c.fail(fmt.Errorf("the server did not answer for %v", c.timeout))
+		if patience := c.patience(); c.quiet >= patience {
+			c.fail(fmt.Errorf("the server did not answer for %v", patience))
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

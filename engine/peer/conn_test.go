@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"ringnbd/proto"
 )
@@ -288,5 +289,55 @@ func sameAnswer(c net.Conn, most Protocol, size int) {
 		if _, err := c.Write(answer); err != nil {
 			return
 		}
+	}
+}
+
+func TestSlowDisksAreWaitedFor(t *testing.T) {
+	const timeout = 100 * time.Millisecond
+	f := &fake{size: 1 << 20, flags: proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendTrim | proto.FlagSendWriteZeroes, most: Simple, answer: func(q asked) []byte {
+		time.Sleep(5 * timeout)
+		if q.command == proto.CmdRead {
+			return simple(q, 0, make([]byte, q.length))
+		}
+		return simple(q, 0)
+	}}
+	target := f.serve(t)
+	for command, patient := range map[uint16]bool{proto.CmdFlush: true, proto.CmdWriteZeroes: true, proto.CmdTrim: true, proto.CmdRead: false} {
+		conn, err := Dial(context.Background(), target, Options{Timeout: timeout})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &Request{Command: command, Length: 4096}
+		if command == proto.CmdRead {
+			r.Data = make([]byte, 4096)
+		}
+		if err := conn.Do(context.Background(), r); (err == nil) != patient {
+			t.Errorf("%s: %v", CommandName(command), err)
+		}
+		_ = conn.Close()
+	}
+}
+
+func TestListsAreBounded(t *testing.T) {
+	const exports = 100
+	f := &fake{options: func(option uint32, _ []byte) ([]byte, bool) {
+		var b []byte
+		for range exports {
+			b = append(b, rep(option, 2, uint32(4), "name", make([]byte, 0), "description of it")...)
+		}
+		return append(b, rep(option, 1)...), true
+	}}
+	for _, c := range []struct{ most, kept int }{{1 << 20, exports}, {listingSize + 21, 1}, {10*(listingSize+21) + 5, 10}, {0, 0}} {
+		ours, theirs := net.Pipe()
+		go f.connection(theirs)
+		talk := &talk{sock: ours}
+		if _, err := talk.greet(); err != nil {
+			t.Fatal(err)
+		}
+		all, left, err := talk.list(c.most)
+		if err != nil || len(all) != c.kept || left != exports-c.kept {
+			t.Errorf("%d: %d, %d left, %v", c.most, len(all), left, err)
+		}
+		_ = ours.Close()
 	}
 }

@@ -30,7 +30,7 @@ func (p Protocol) String() string {
 
 // Options of a connection. The zero value is usable.
 type Options struct {
-	Timeout  time.Duration // for all of the negotiation, and for the silence of a server that owes answers; 0: DefaultTimeout
+	Timeout  time.Duration // for all of the negotiation, and for the silence of a server that owes answers; an hour while FLUSH, WRITE_ZEROES or TRIM is among them; 0: DefaultTimeout
 	Depth    int           // requests in flight at most, up to MaxDepth; 0: DefaultDepth
 	Contexts []string      // meta contexts to select; those that the server does not have are no error
 	Offered  bool          // ask which meta contexts there are
@@ -95,7 +95,8 @@ func converse(ctx context.Context, t *Target, o Options, conversation func(net.C
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
-	var d net.Dialer
+	// A machine that is gone is noticed within a minute and a half, whatever it owes.
+	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 15 * time.Second, Count: 4}}
 	d.SetMultipathTCP(false)
 	sock, err := d.DialContext(ctx, t.Network, t.Address)
 	if err != nil {

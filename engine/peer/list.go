@@ -13,8 +13,12 @@ import (
 	"ringnbd/proto"
 )
 
-// exportsMost bounds a list of exports: a server with more is not asked for all of them at once.
-const exportsMost = 1 << 20
+// Bounds of a list: how many exports a server may name at all, and how much memory those that are kept may take, in bytes.
+const (
+	exportsMost = 1 << 20
+	listMost    = 64 << 20
+	listingSize = 64 // of a Listing beside its texts
+)
 
 // Listing is one export of a server.
 type Listing struct {
@@ -22,9 +26,9 @@ type Listing struct {
 	Description string
 }
 
-// List asks a server for its exports; the target's own export does not matter. Servers may refuse.
-func List(ctx context.Context, t *Target, o Options) ([]Listing, error) {
-	var all []Listing
+// List asks a server for its exports; the target's own export does not matter. Servers may refuse. left is how many it named beside those that are given, as there was no
+// memory for them (64 MiB).
+func List(ctx context.Context, t *Target, o Options) (all []Listing, left int, err error) {
 	sock, err := converse(ctx, t, o.complete(), func(sock net.Conn) error {
 		talk := &talk{sock: sock}
 		flags, err := talk.greet()
@@ -34,19 +38,20 @@ func List(ctx context.Context, t *Target, o Options) ([]Listing, error) {
 		if flags&proto.FlagClientFixedNewstyle == 0 {
 			return errors.New("the server is too old to list its exports")
 		}
-		if all, err = talk.list(); err != nil {
+		if all, left, err = talk.list(listMost); err != nil {
 			return err
 		}
 		return talk.send(proto.AppendOption(nil, proto.OptAbort, ""))
 	})
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return all, sock.Close()
+	return all, left, sock.Close()
 }
 
-func (t *talk) list() ([]Listing, error) {
-	var all []Listing
+// list keeps exports up to a size in bytes, and counts the others.
+func (t *talk) list(most int) (all []Listing, left int, err error) {
+	size := 0
 	final, text, err := t.exchange(proto.OptList, proto.AppendOption(nil, proto.OptList, ""), func(r proto.OptionReply, data []byte) error {
 		if r.Type != proto.RepServer {
 			return nil
@@ -55,16 +60,20 @@ func (t *talk) list() ([]Listing, error) {
 		if err == nil && (!proto.ValidString(name) || !proto.ValidString(description)) {
 			err = violated("the name or description of an export is no text of at most %d bytes", proto.MaxString)
 		}
+		if size += len(name) + len(description) + listingSize; size > most {
+			left++
+			return err
+		}
 		all = append(all, Listing{Name: name, Description: description})
 		return err
 	})
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, 0, err
 	case final.Type == proto.RepErrUnsup || final.Type == proto.RepErrPolicy:
-		return nil, fmt.Errorf("the server does not tell which exports it has: %q", text)
+		return nil, 0, fmt.Errorf("the server does not tell which exports it has: %q", text)
 	case final.Failed():
-		return nil, refusal(final.Type, "", text)
+		return nil, 0, refusal(final.Type, "", text)
 	}
-	return all, nil
+	return all, left, nil
 }

@@ -1,7 +1,8 @@
 // Package describe tells what a server says about its exports: what ringnbd info does.
 //
 //	facts.go    one export: size, flags, block sizes, contexts, as text and as JSON
-//	list.go     all exports of a server
+//	list.go     what is asked for, and one export
+//	rows.go     all exports of a server
 //	map.go      the extents of an export, as they come
 //	picture.go  the same as a bar of one line, with totals
 //

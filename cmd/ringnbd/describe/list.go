@@ -9,10 +9,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strconv"
-
-	"github.com/docker/go-units"
-	"github.com/jedib0t/go-pretty/v6/table"
+	"syscall"
 
 	"ringnbd/engine/peer"
 	"ringnbd/proto"
@@ -27,21 +24,33 @@ type Options struct {
 	JSON    bool
 	Width   int  // of the terminal, in columns; 0: none
 	Fancy   bool // the output is a terminal, which has more than ASCII
+	// Plain makes JSON harmless for a terminal without changing what it means; it is given whole characters. nil: as it is.
+	Plain func(io.Writer) io.Writer
 }
 
 // Show prints what was asked for.
 func Show(ctx context.Context, o *Options, w io.Writer) error {
 	b := bufio.NewWriterSize(w, 64<<10)
+	out := io.Writer(b)
+	if o.JSON && o.Plain != nil {
+		out = o.Plain(b)
+	}
 	var err error
 	switch {
 	case o.List:
-		err = list(ctx, o, b)
+		err = list(ctx, o, out, b.Flush)
 	case o.Map != "":
-		err = showMap(ctx, o, b)
+		err = showMap(ctx, o, out)
 	default:
-		err = one(ctx, o, b)
+		err = one(ctx, o, out)
 	}
-	return errors.Join(err, b.Flush())
+	// An error of writing comes again from Flush, and is told once; and after it nothing else matters.
+	if failed := b.Flush(); errors.Is(failed, syscall.EPIPE) {
+		return errors.New("whoever read the output has gone away")
+	} else if failed != nil {
+		return failed
+	}
+	return err
 }
 
 // one is the export of the URI.
@@ -59,58 +68,4 @@ func one(ctx context.Context, o *Options, w io.Writer) error {
 		f.text(w, protocolText(&c.Session))
 	}
 	return errors.Join(err, c.Close())
-}
-
-// list asks for the names, and then for each export by itself: some servers only tell the truth about one that is opened.
-func list(ctx context.Context, o *Options, w io.Writer) error {
-	names, err := peer.List(ctx, &o.Target, peer.Options{})
-	if err != nil {
-		return err
-	}
-	var server Server
-	for _, n := range names {
-		t := o.Target
-		t.Export = n.Name
-		c, err := peer.Dial(ctx, &t, peer.Options{Offered: true, Contexts: []string{proto.ContextAllocation}})
-		if err != nil {
-			if ctx.Err() != nil {
-				return err
-			}
-			server.Exports = append(server.Exports, Facts{Name: n.Name, Description: n.Description, Error: err.Error()})
-			continue
-		}
-		f := factsOf(&c.Session, "")
-		f.Name = n.Name
-		if f.Description == "" {
-			f.Description = n.Description
-		}
-		exports := append(server.Exports, f)
-		server = newServer(&c.Session)
-		server.Exports = exports
-		_ = c.Close() // all was said
-	}
-	if o.JSON {
-		return writeJSON(w, server)
-	}
-	return writeTable(server.Exports, w)
-}
-
-func writeTable(exports []Facts, w io.Writer) error {
-	t := table.NewWriter()
-	t.SetStyle(table.StyleLight)
-	t.Style().Options = table.OptionsNoBordersAndSeparators
-	t.AppendHeader(table.Row{"export", "size", "flags", "description"})
-	for i := range exports {
-		f := &exports[i]
-		row := table.Row{strconv.QuoteToGraphic(f.Name), units.BytesSize(float64(f.Size)), f.words(), ""}
-		if f.Description != "" {
-			row[3] = strconv.QuoteToGraphic(f.Description)
-		}
-		if f.Error != "" {
-			row[1], row[2] = "", strconv.QuoteToGraphic(f.Error)
-		}
-		t.AppendRow(row)
-	}
-	_, err := io.WriteString(w, t.Render()+"\n")
-	return err
 }

@@ -39,7 +39,7 @@ var (
 func newPicture(size uint64, o *Options) *picture {
 	width := uint64(plainWidth)
 	if o.Width > 0 {
-		width = uint64(max(o.Width-2, 8))
+		width = uint64(max(o.Width-2, 1))
 	}
 	p := &picture{size: size, base: o.Context == proto.ContextAllocation, glyphs: plainGlyphs, cells: make([]cell, min(width, max(size, 1)))}
 	if o.Fancy {

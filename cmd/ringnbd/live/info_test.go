@@ -5,6 +5,7 @@ package live_test
 import (
 	"encoding/json"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -109,5 +110,16 @@ func TestInfoListsEveryExport(t *testing.T) {
 		if !strings.Contains(out, words) {
 			t.Errorf("%s is not in:\n%s", words, out)
 		}
+	}
+}
+
+func TestATailThatCannotBeReadIsTold(t *testing.T) {
+	need(t, "nbdkit")
+	dependOnSources()
+	socket := filepath.Join(t.TempDir(), "s")
+	startSocket(t, socket, "nbdkit", "-f", "-U", socket, "--filter=blocksize-policy", "memory", "10000", "blocksize-minimum=4096", "blocksize-preferred=4096", "blocksize-maximum=1M")
+	out, err := exec.Command(ringnbd, "copy", "nbd+unix:///?socket="+socket, filepath.Join(t.TempDir(), "new")).CombinedOutput()
+	if words := "no multiple of the 4096 that the server wants of a request: it lets nobody read the last 1808 bytes"; err == nil || !strings.Contains(string(out), words) {
+		t.Errorf("%v: %s", err, out)
 	}
 }

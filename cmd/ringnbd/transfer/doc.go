@@ -11,6 +11,7 @@
 //	remote.go  an NBD export; holes by base:allocation, zeroes by WRITE_ZEROES
 //	ledger.go  which ranges are done
 //	state.go   --resume: the ledger on disk
+//	identity.go what an end is, and whether it still is
 //	verify.go  --verify: both read again, and compared
 //	run.go     all of it in order
 //

@@ -11,8 +11,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -30,11 +30,17 @@ type local struct {
 
 	writing sync.Mutex // file systems let one write a file at a time, and waiting for that in the kernel is spinning
 	wake    wake
+
+	settling sync.RWMutex          // held for a flush
+	lost     atomic.Pointer[error] // the first error of the disk
 }
 
 // openSource opens what is read.
 func openSource(path string) (*local, error) {
-	f, err := os.Open(path)
+	if info, err := os.Stat(path); err == nil && blockless(info.Mode()) {
+		return nil, fmt.Errorf("%s: neither a file nor a block device", path)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // whatever it has become since then: a FIFO would wait for a writer
 	if err != nil {
 		return nil, plain(path, err)
 	}
@@ -47,12 +53,23 @@ func openSource(path string) (*local, error) {
 	return l, nil
 }
 
-// openDestination opens what is written, and makes it if it is missing or empty.
-func openDestination(path string, size uint64) (*local, error) {
-	flags := os.O_RDWR
+// errGone is a destination that should have what an earlier run wrote, and has nothing.
+var errGone = errors.New("the destination is gone or empty, and should have what was copied before")
+
+// openDestination opens what is written, and makes it if it is missing or empty; unless there must be something in it already.
+func openDestination(path string, size uint64, begun bool) (*local, error) {
+	flags := os.O_RDWR | syscall.O_NONBLOCK
 	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeDevice != 0 {
 		flags |= os.O_EXCL // a device that is mounted, or otherwise in use, refuses
+	} else if err == nil && begun && info.Mode().IsRegular() && info.Size() == 0 && size > 0 {
+		return nil, errGone
 	} else if errors.Is(err, fs.ErrNotExist) {
+		if to, err := os.Readlink(path); err == nil {
+			return nil, fmt.Errorf("%s: is a symbolic link to %s, which does not exist; name that, or remove the link", path, to)
+		}
+		if begun {
+			return nil, errGone
+		}
 		flags |= os.O_CREATE | os.O_EXCL
 	}
 	f, err := os.OpenFile(path, flags, 0o666)
@@ -100,19 +117,23 @@ func (l *local) measure() error {
 	if err != nil {
 		return err
 	}
-	switch mode := info.Mode(); {
-	case mode.IsRegular():
-		l.length = uint64(info.Size())
-	case mode&fs.ModeDevice != 0 && mode&fs.ModeCharDevice == 0:
+	if blockless(info.Mode()) {
+		return fmt.Errorf("%s: neither a file nor a block device", l.name())
+	}
+	l.length = uint64(info.Size())
+	if info.Mode()&fs.ModeDevice != 0 {
 		n, err := l.f.Seek(0, io.SeekEnd)
 		if err != nil {
 			return plain(l.name(), err)
 		}
 		l.length, l.device = uint64(n), true
-	default:
-		return fmt.Errorf("%s: neither a file nor a block device", l.name())
 	}
 	return nil
+}
+
+// blockless is what is neither a file nor a block device.
+func blockless(mode fs.FileMode) bool {
+	return !mode.IsRegular() && (mode&fs.ModeDevice == 0 || mode&fs.ModeCharDevice != 0)
 }
 
 // plain is an error without the name of the system call.
@@ -187,8 +208,7 @@ func (l *local) write(_ context.Context, _ int, _ *peer.Request, b []byte, offse
 	if err != nil {
 		return fmt.Errorf("%w at offset %d", plain(l.name(), err), offset+uint64(n))
 	}
-	l.trail(begin, settle)
-	return nil
+	return l.trail(begin, settle)
 }
 
 func (l *local) zero(_ context.Context, _ int, _ *peer.Request, offset, length uint64, hole bool) (bool, error) {
@@ -210,13 +230,6 @@ func (l *local) zero(_ context.Context, _ int, _ *peer.Request, offset, length u
 	}
 }
 
-func (l *local) flush(context.Context) error {
-	if err := l.f.Sync(); err != nil {
-		return fmt.Errorf("%w while flushing: not all of the copy may be on the disk", plain(l.name(), err))
-	}
-	return nil
-}
-
 func (l *local) forget() {
 	// Only clean pages go, and a file system without a disk ignores it: no reason to fail.
 	_ = unix.Fadvise(int(l.f.Fd()), 0, 0, unix.FADV_DONTNEED)
@@ -235,19 +248,4 @@ func (l *local) same(other *local) bool {
 	x, okX := a.Sys().(*syscall.Stat_t)
 	y, okY := b.Sys().(*syscall.Stat_t)
 	return okX && okY && l.device && other.device && x.Rdev == y.Rdev
-}
-
-func (l *local) identity() Identity {
-	path, err := filepath.Abs(l.name())
-	if err != nil {
-		path = l.name()
-	}
-	id := Identity{Place: "file:" + path, Size: l.length}
-	if info, err := l.f.Stat(); err == nil {
-		if s, ok := info.Sys().(*syscall.Stat_t); ok && !l.device {
-			id.Inode, id.Device = s.Ino, s.Dev
-		}
-		id.Modified = info.ModTime().UnixNano()
-	}
-	return id
 }

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"ringnbd/engine/peer"
 	"ringnbd/proto"
@@ -28,8 +29,8 @@ type remote struct {
 }
 
 // dialAll opens as many connections as wanted, or one if the server does not allow more.
-func dialAll(ctx context.Context, t *peer.Target, connections, depth int) (*remote, error) {
-	o := peer.Options{Contexts: []string{proto.ContextAllocation}, Depth: depth}
+func dialAll(ctx context.Context, t *peer.Target, connections, depth int, timeout time.Duration) (*remote, error) {
+	o := peer.Options{Contexts: []string{proto.ContextAllocation}, Depth: depth, Timeout: timeout}
 	first, err := peer.Dial(ctx, t, o)
 	if err != nil {
 		return nil, err
@@ -150,5 +151,6 @@ func (r *remote) writable() error {
 }
 
 func (r *remote) identity() Identity {
-	return Identity{Place: r.target.Network + ":" + absolute(&r.target) + "/" + r.target.Export, Size: r.size()}
+	p := Place{Target: r.target}
+	return Identity{Place: p.place(), Size: r.size()}
 }

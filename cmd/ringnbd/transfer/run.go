@@ -25,7 +25,8 @@ type Options struct {
 	DestinationIsZero   bool   // zeroes need not be written
 	Allocated           bool   // nothing is left out, and no holes are made
 	Verify              bool
-	Resume              string // path of the state, "" for none
+	Resume              string        // path of the state, "" for none
+	Timeout             time.Duration // silence of a server that owes answers, other than to FLUSH and the like; 0: peer.DefaultTimeout
 	Show                func(Progress)
 }
 
@@ -47,9 +48,15 @@ type Report struct {
 // ErrInterrupted ends a copy that its context ended.
 var ErrInterrupted = errors.New("interrupted")
 
+// ErrUncompared is ErrInterrupted after all was copied and flushed, and before all was compared.
+var ErrUncompared = fmt.Errorf("%w while comparing", ErrInterrupted)
+
+// memoryMost bounds what is in flight, in bytes; --verify takes as much again.
+const memoryMost = 1 << 30
+
 const (
 	showEvery = 200 * time.Millisecond
-	saveEvery = 5 * time.Second
+	saveTime  = 5 * time.Second
 )
 
 // job is a copy while it runs.
@@ -61,12 +68,15 @@ type job struct {
 	request     uint64
 	blank       bool // the destination reads as zeroes wherever we have not written
 	done        ledger
-	before      []Range // done by an earlier run
+	before      []Range               // done by an earlier run
+	from, to    Identity              // of the ends, when they were opened
+	unflushed   atomic.Pointer[error] // the first flush that failed
 
 	copied, zeroed atomic.Uint64
 	progress       atomic.Uint64
 	writeZeroes    atomic.Bool // the destination has no way to make zeroes but writing them
 	failed         failure
+	saveEvery      time.Duration
 }
 
 // failure is the first error of any slot.
@@ -91,9 +101,13 @@ func (f *failure) get() error {
 	return f.err
 }
 
+func newJob(o *Options) *job {
+	return &job{options: o, failed: failure{stop: make(chan struct{})}, saveEvery: saveTime}
+}
+
 // Run copies. When the context ends, what is in flight is finished and the error is ErrInterrupted.
 func Run(ctx context.Context, o Options) (Report, error) {
-	j := &job{options: &o, failed: failure{stop: make(chan struct{})}}
+	j := newJob(&o)
 	if err := j.open(ctx); err != nil {
 		return Report{}, err
 	}
@@ -112,7 +126,9 @@ func (j *job) all(ctx context.Context) (Report, error) {
 	}
 	stopShowing()
 	if err == nil && o.Verify {
-		err = j.verify(ctx)
+		if err = j.verify(ctx); errors.Is(err, ErrInterrupted) {
+			err = ErrUncompared
+		}
 	}
 	if err == nil && o.Resume != "" {
 		err = discard(o.Resume)
@@ -123,20 +139,31 @@ func (j *job) all(ctx context.Context) (Report, error) {
 // open opens both ends and finds out how they fit.
 func (j *job) open(ctx context.Context) (err error) {
 	o := j.options
+	if err := o.apart(); err != nil {
+		return err
+	}
 	var state *State
 	if o.Resume != "" {
-		if state, err = loadState(o.Resume); err != nil {
+		if state, err = loadState(o.Resume); err == nil && state != nil {
+			err = state.checkPlaces(o.Resume, &o.Source, &o.Destination)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	if j.source, err = openEnd(ctx, o, &o.Source, nil); err != nil {
+	if j.source, err = openEnd(ctx, o, &o.Source, nil, false); err != nil {
 		return err
 	}
-	if j.destination, err = openEnd(ctx, o, &o.Destination, j.source); err != nil {
+	j.from = j.source.identity()
+	if j.destination, err = openEnd(ctx, o, &o.Destination, j.source, state != nil); err != nil {
+		if errors.Is(err, errGone) {
+			err = fmt.Errorf("%s: %w; to copy from the beginning, remove %s", o.Destination.Text, err, o.Resume)
+		}
 		return errors.Join(err, j.source.close())
 	}
+	j.to = j.destination.identity()
 	if err = j.match(); err == nil && state != nil {
-		err = state.check(o.Resume, j.source.identity(), j.destination.identity())
+		err = state.check(o.Resume, j.from, j.to)
 	}
 	if err == nil && o.Resume != "" && state == nil {
 		err = j.save(nil) // so that a place that cannot be written is known now, and not after an hour
@@ -157,8 +184,8 @@ func (j *job) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// openEnd opens the source, or with it the destination.
-func openEnd(ctx context.Context, o *Options, p *Place, source end) (end, error) {
+// openEnd opens the source, or with it the destination, in which something may have to be already.
+func openEnd(ctx context.Context, o *Options, p *Place, source end, begun bool) (end, error) {
 	var e end
 	var err error
 	switch {
@@ -167,7 +194,7 @@ func openEnd(ctx context.Context, o *Options, p *Place, source end) (end, error)
 	case source == nil:
 		e, err = openSource(p.Target.Address)
 	default:
-		e, err = openDestination(p.Target.Address, source.size())
+		e, err = openDestination(p.Target.Address, source.size(), begun)
 	}
 	if err != nil {
 		return nil, err // a nil of a type is no nil
@@ -181,7 +208,7 @@ func dialEnd(ctx context.Context, o *Options, p *Place, source end) (end, error)
 		lanes = min(lanes, source.lanes()) // more would have nothing to do
 	}
 	slots := max(o.Requests*o.Connections, DefaultSlots, o.Connections)
-	return dialAll(ctx, &p.Target, lanes, slots+1) // one more, for BLOCK_STATUS
+	return dialAll(ctx, &p.Target, lanes, slots+1, o.Timeout) // one more, for BLOCK_STATUS
 }
 
 // match sees whether one can be copied to the other.
@@ -191,6 +218,9 @@ func (j *job) match() error {
 	switch {
 	case d.size() < s.size():
 		return fmt.Errorf("%s: has %d bytes, too few for the source's %d", d.name(), d.size(), s.size())
+	case s.size()%s.block() != 0:
+		return fmt.Errorf("%s: has %d bytes, which is no multiple of the %d that the server wants of a request: it lets nobody read the last %d bytes", s.name(), s.size(),
+			s.block(), s.size()%s.block())
 	case s.size()%d.block() != 0:
 		return fmt.Errorf("%s: takes multiples of %d bytes only, and the source has %d bytes", d.name(), d.block(), s.size())
 	}
@@ -207,6 +237,10 @@ func (j *job) match() error {
 	most := min(o.RequestSize, s.payload(), d.payload())
 	for j.request = block; j.request*2 <= most; {
 		j.request *= 2
+	}
+	if memory := uint64(j.slots()) * j.request; memory > memoryMost {
+		return fmt.Errorf("%d requests of %d KiB in flight need %d MiB of memory, and %d are the most; take fewer --requests or --connections, or a smaller --request-size",
+			j.slots(), j.request>>10, memory>>20, memoryMost>>20)
 	}
 	j.blank = o.DestinationIsZero || local2 && to.fresh
 	if j.grain = max(4<<10, block); !j.blank {
@@ -237,15 +271,33 @@ func (j *job) copy(ctx context.Context) error {
 		return nil
 	})
 	stopSaving()
+	if err == nil {
+		err = j.failed.get() // of the last save, which may have ended after the last piece
+	}
 	done := j.done.copy()
-	if flushed := j.destination.flush(hard); flushed != nil {
+	if flushed := j.flush(hard); flushed != nil {
 		if err == nil {
 			err = flushed
 		}
 		return err // and what is in the state is what was flushed before
 	}
+	if err == nil {
+		err = j.unchanged()
+	}
 	if j.options.Resume != "" {
 		return errors.Join(err, j.save(done))
+	}
+	return err
+}
+
+// flush is the destination's, and fails for good when it failed once: what was lost then is not in a later one.
+func (j *job) flush(ctx context.Context) error {
+	if before := j.unflushed.Load(); before != nil {
+		return *before
+	}
+	err := j.destination.flush(ctx)
+	if err != nil {
+		j.unflushed.CompareAndSwap(nil, &err)
 	}
 	return err
 }
@@ -308,9 +360,12 @@ func (j *job) keep(ctx context.Context) (stop func()) {
 	if j.options.Resume == "" {
 		return func() {}
 	}
-	return every(saveEvery, func() {
+	return every(j.saveEvery, func() {
 		done := j.done.copy() // before the flush, which is only about what was written before
-		err := j.destination.flush(ctx)
+		err := j.flush(ctx)
+		if err == nil {
+			err = j.unchanged()
+		}
 		if err == nil {
 			err = j.save(done)
 		}
@@ -319,7 +374,7 @@ func (j *job) keep(ctx context.Context) (stop func()) {
 }
 
 func (j *job) save(done []Range) error {
-	s := State{Format: stateFormat, Source: j.source.identity(), Destination: j.destination.identity(), Done: done}
+	s := State{Format: stateFormat, Source: j.from, Destination: j.to, Done: done}
 	return s.save(j.options.Resume)
 }
 

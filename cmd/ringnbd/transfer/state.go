@@ -6,28 +6,25 @@
 package transfer
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 )
 
 // stateFormat tells our files from others, and their versions from each other.
-const stateFormat = "ringnbd copy 1"
+const stateFormat = "ringnbd copy 2"
+
+// partSuffix is behind the name of a state that is being written.
+const partSuffix = ".part"
 
 // stateMost bounds what is read of a state file, in bytes.
 const stateMost = 64 << 20
-
-// Identity is what must be the same when a copy goes on.
-type Identity struct {
-	Place    string `json:"place"`
-	Size     uint64 `json:"size"` // bytes
-	Inode    uint64 `json:"inode,omitempty"`
-	Device   uint64 `json:"-"`
-	Modified int64  `json:"modified,omitempty"` // nanoseconds since 1970; counts for the source alone
-}
 
 // State is the content of the file.
 type State struct {
@@ -35,6 +32,15 @@ type State struct {
 	Source      Identity `json:"source"`
 	Destination Identity `json:"destination"`
 	Done        []Range  `json:"done"`
+	Sum         string   `json:"sum"` // of all of it, with this empty: SHA-256, hexadecimal
+}
+
+// sum is what Sum must be.
+func (s *State) sum() (string, error) {
+	bare := *s
+	bare.Sum = ""
+	b, err := json.Marshal(&bare)
+	return fmt.Sprintf("%x", sha256.Sum256(b)), err
 }
 
 // loadState reads the file; nil if there is none.
@@ -54,6 +60,9 @@ func loadState(path string) (*State, error) {
 	if err := json.Unmarshal(b, s); err != nil || s.Format != stateFormat {
 		return nil, fmt.Errorf("%s: is not the state of a copy; name another file for --resume", path)
 	}
+	if sum, err := s.sum(); err != nil || sum != s.Sum {
+		return nil, fmt.Errorf("%s: is damaged; remove it to copy from the beginning", path)
+	}
 	last := uint64(0)
 	for i, r := range s.Done {
 		if r.Start >= r.End || r.End > s.Source.Size || i > 0 && r.Start <= last {
@@ -64,21 +73,33 @@ func loadState(path string) (*State, error) {
 	return s, nil
 }
 
-// check refuses a state that is of something else.
+// checkPlaces refuses a state that is of other places.
+func (s *State) checkPlaces(path string, source, destination *Place) error {
+	again := fmt.Sprintf("; to copy from the beginning, remove %s", path)
+	switch from, to := source.place(), destination.place(); {
+	case s.Source.Place != from:
+		return fmt.Errorf("%s is the state of a copy from %s, not from %s%s", path, s.Source.Place, from, again)
+	case s.Destination.Place != to:
+		return fmt.Errorf("%s is the state of a copy to %s, not to %s%s", path, s.Destination.Place, to, again)
+	}
+	return nil
+}
+
+// check refuses a state of places in which something else is now.
 func (s *State) check(path string, source, destination Identity) error {
 	again := fmt.Sprintf("; to copy from the beginning, remove %s", path)
 	switch {
-	case s.Source.Place != source.Place:
-		return fmt.Errorf("%s is the state of a copy from %s, not from %s%s", path, s.Source.Place, source.Place, again)
-	case s.Destination.Place != destination.Place:
-		return fmt.Errorf("%s is the state of a copy to %s, not to %s%s", path, s.Destination.Place, destination.Place, again)
 	case s.Source.Size != source.Size:
 		return fmt.Errorf("the source has %d bytes, and had %d when the copy began%s", source.Size, s.Source.Size, again)
 	case s.Destination.Size != destination.Size:
 		return fmt.Errorf("the destination has %d bytes, and had %d when the copy began%s", destination.Size, s.Destination.Size, again)
 	case s.Source.Inode != source.Inode || s.Source.Modified != source.Modified:
 		return fmt.Errorf("the source was changed since the copy began%s", again)
-	case s.Destination.Inode != destination.Inode:
+	case s.Source.Serial != source.Serial:
+		return fmt.Errorf("the source is another device than when the copy began%s", again)
+	case s.Destination.Serial != destination.Serial:
+		return fmt.Errorf("the destination is another device than when the copy began%s", again)
+	case s.Destination.Inode != destination.Inode || s.Destination.Born != destination.Born:
 		return fmt.Errorf("the destination is another file than the one that the copy began%s", again)
 	}
 	return nil
@@ -86,24 +107,32 @@ func (s *State) check(path string, source, destination Identity) error {
 
 // save replaces the file.
 func (s *State) save(path string) error {
+	var err error
+	if s.Sum, err = s.sum(); err != nil {
+		return err
+	}
 	b, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, filepath.Base(path)+".*")
+	part := path + partSuffix
+	if err := removePart(part); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return plain(path, err)
+		return plain(part, err)
 	}
 	_, err = f.Write(append(b, '\n'))
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		err = os.Rename(f.Name(), path)
+		err = os.Rename(part, path)
 	}
 	if err != nil {
-		_ = os.Remove(f.Name())
+		_ = os.Remove(part)
 		return plain(path, err)
 	}
+	dir := filepath.Dir(path)
 	if d, err := os.Open(dir); err == nil {
 		_ = d.Sync() // without it a crash leaves the older state, which is right as well
 		_ = d.Close()
@@ -117,4 +146,31 @@ func discard(path string) error {
 		return plain(path, err)
 	}
 	return nil
+}
+
+// removePart removes what a run left that was killed while it wrote its state, and nothing else.
+func removePart(part string) error {
+	info, err := os.Lstat(part)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return plain(part, err)
+	}
+	ours := info.Mode().IsRegular()
+	if ours && info.Size() > 0 {
+		f, err := os.Open(part)
+		if err != nil {
+			return plain(part, err)
+		}
+		mark := []byte(`{"format":"ringnbd copy `)
+		b := make([]byte, len(mark))
+		_, err = io.ReadFull(f, b)
+		ours = err == nil && bytes.Equal(b, mark)
+		_ = f.Close() // only read
+	}
+	if !ours {
+		return fmt.Errorf("%s: is in the way of the state of this copy, which is written there first; name another file for --resume", part)
+	}
+	return discard(part)
 }

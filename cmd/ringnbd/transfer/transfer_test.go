@@ -220,7 +220,7 @@ func TestAnInterruptedCopyGoesOn(t *testing.T) {
 
 // run is Run, with a hook after every piece.
 func run(ctx context.Context, o Options, each func(done uint64)) (Report, error) {
-	j := &job{options: &o, failed: failure{stop: make(chan struct{})}}
+	j := newJob(&o)
 	if err := j.open(ctx); err != nil {
 		return Report{}, err
 	}
@@ -307,7 +307,7 @@ func TestVerifyTellsTheFirstDifference(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	j := &job{options: &o, failed: failure{stop: make(chan struct{})}}
+	j := newJob(&o)
 	if err := j.open(context.Background()); err != nil {
 		t.Fatal(err)
 	}

@@ -1,10 +1,15 @@
 // What a copy leaves behind in the page cache, and how it gets to the disk while the copy goes on.
 //
-// Invariant: this is about time and memory only. Nothing here decides whether data is safe: the flush at the end does, and it tells the errors.
+// Invariant: the ranges are about time and memory only; an error of the disk, whoever the kernel tells it to, is the error of every flush from then on.
 
 package transfer
 
-import "golang.org/x/sys/unix"
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
 
 const (
 	// writeBack is how much is written before its way to the disk is begun, in bytes.
@@ -39,15 +44,52 @@ func (w *wake) soil(offset, length uint64) (begin, settle Range) {
 	return begin, settle
 }
 
-// trail does what soil said. Errors are those of file systems that have no disk, or come again in the flush.
-func (l *local) trail(begin, settle Range) {
+// trail does what soil said. Waiting for a range takes an error of the disk away from the flush to come, which would then succeed: so it is kept, and the flush tells it.
+func (l *local) trail(begin, settle Range) error {
+	l.settling.RLock() // a flush meanwhile would find the error taken, and not yet kept
+	defer l.settling.RUnlock()
 	fd := int(l.f.Fd())
 	if begin.End > 0 {
-		_ = unix.SyncFileRange(fd, int64(begin.Start), int64(begin.End-begin.Start), unix.SYNC_FILE_RANGE_WRITE)
+		if err := l.syncRange(begin, unix.SYNC_FILE_RANGE_WRITE); err != nil {
+			return err
+		}
 	}
 	if settle.End > 0 {
-		start, length := int64(settle.Start), int64(settle.End-settle.Start)
-		_ = unix.SyncFileRange(fd, start, length, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
-		_ = unix.Fadvise(fd, start, length, unix.FADV_DONTNEED)
+		if err := l.syncRange(settle, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER); err != nil {
+			return err
+		}
+		_ = unix.Fadvise(fd, int64(settle.Start), int64(settle.End-settle.Start), unix.FADV_DONTNEED) // about memory only
 	}
+	return nil
+}
+
+// syncRange is sync_file_range, without the errors of file systems that have no disk or no such call.
+func (l *local) syncRange(r Range, flags int) error {
+	err := unix.SyncFileRange(int(l.f.Fd()), int64(r.Start), int64(r.End-r.Start), flags)
+	switch err {
+	case nil, unix.EINVAL, unix.ENOSYS, unix.ESPIPE, unix.EOPNOTSUPP, unix.EINTR:
+		return nil
+	}
+	err = l.unwritten(err)
+	l.lost.CompareAndSwap(nil, &err)
+	return err
+}
+
+// unwritten is an error of the disk on which data was lost that had been taken by the page cache.
+func (l *local) unwritten(err error) error {
+	return fmt.Errorf("%w while flushing: not all of the copy is on the disk", plain(l.name(), err))
+}
+
+// flush brings all of it to the disk. Once that has failed it stays so: the kernel tells an error once, and what was lost is lost.
+func (l *local) flush(context.Context) error {
+	l.settling.Lock()
+	defer l.settling.Unlock()
+	if err := l.f.Sync(); err != nil {
+		err = l.unwritten(err)
+		l.lost.CompareAndSwap(nil, &err)
+	}
+	if lost := l.lost.Load(); lost != nil {
+		return *lost
+	}
+	return nil
 }

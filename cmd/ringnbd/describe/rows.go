@@ -1,0 +1,227 @@
+// All exports of a server: opened a few at a time, printed as they are known.
+//
+// Invariant: rows come in the server's order; memory is that of the names and of one table's page; what ends the listing early leaves what was printed whole, and says how
+// much is missing.
+
+package describe
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/jedib0t/go-pretty/v6/text"
+
+	"ringnbd/engine/peer"
+	"ringnbd/proto"
+)
+
+const (
+	dialsMost = 8  // exports that are opened at the same time
+	page      = 64 // rows whose columns are as wide as they need; later ones keep to these widths
+)
+
+// found is an export that was opened, or could not be.
+type found struct {
+	facts   Facts
+	server  Server
+	reached bool
+}
+
+// list asks for the names, and then for each export by itself: some servers only tell the truth about one that is opened.
+func list(ctx context.Context, o *Options, w io.Writer, flush func() error) error {
+	names, left, err := peer.List(ctx, &o.Target, peer.Options{})
+	if err != nil {
+		return err
+	}
+	rows := rows{w: w, json: o.JSON}
+	queue := make(chan chan found, dialsMost) // in the server's order
+	quit := make(chan struct{})
+	defer close(quit)
+	go func() {
+		defer close(queue)
+		for _, n := range names {
+			c := make(chan found, 1)
+			select {
+			case queue <- c:
+			case <-quit:
+				return
+			}
+			go func() { c <- open(ctx, o.Target, n) }()
+		}
+	}()
+	shown := 0
+	last := time.Now()
+	for c := range queue {
+		f := <-c
+		if ctx.Err() != nil {
+			break
+		}
+		if err := rows.add(&f); err != nil {
+			return err
+		}
+		shown++
+		if time.Since(last) > time.Second { // who waits sees something
+			if err := errors.Join(rows.settle(), flush()); err != nil {
+				return err
+			}
+			last = time.Now()
+		}
+	}
+	left += len(names) - shown
+	if err := rows.end(left); err != nil {
+		return err
+	}
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("interrupted: %d exports are not shown", left)
+	case left > 0:
+		return fmt.Errorf("the server has too many exports: %d are not shown", left)
+	}
+	return nil
+}
+
+// open opens one export, and closes it.
+func open(ctx context.Context, t peer.Target, n peer.Listing) found {
+	t.Export = n.Name
+	c, err := peer.Dial(ctx, &t, peer.Options{Offered: true, Contexts: []string{proto.ContextAllocation}})
+	if err != nil {
+		return found{facts: Facts{Name: n.Name, Description: n.Description, Error: err.Error()}}
+	}
+	f := found{facts: factsOf(&c.Session, ""), server: newServer(&c.Session), reached: true}
+	f.facts.Name = n.Name
+	if f.facts.Description == "" {
+		f.facts.Description = n.Description
+	}
+	_ = c.Close() // all was said
+	return f
+}
+
+// rows prints exports, as lines of a table or as elements of a JSON array.
+type rows struct {
+	w      io.Writer
+	json   bool
+	wait   []found // until it is known how wide the columns are, or what the server speaks
+	begun  bool
+	some   bool
+	widths [3]int
+}
+
+func (r *rows) add(f *found) error {
+	if r.begun {
+		return r.row(f)
+	}
+	r.wait = append(r.wait, *f)
+	if len(r.wait) == page || r.json && f.reached {
+		return r.settle()
+	}
+	return nil
+}
+
+// settle prints the head, and what has waited for it.
+func (r *rows) settle() error {
+	if r.begun {
+		return nil
+	}
+	r.begun = true
+	if err := r.head(); err != nil {
+		return err
+	}
+	for i := range r.wait {
+		if err := r.row(&r.wait[i]); err != nil {
+			return err
+		}
+	}
+	r.wait = nil
+	return nil
+}
+
+func (r *rows) head() error {
+	if r.json {
+		var s Server
+		for i := range r.wait {
+			if r.wait[i].reached {
+				s = r.wait[i].server
+			}
+		}
+		_, err := fmt.Fprintf(r.w, "{\n  \"protocol\": %q,\n  \"TLS\": %t,\n  \"structured\": %t,\n  \"extended\": %t,\n  \"exports\": [", s.Protocol, s.TLS, s.Structured, s.Extended)
+		return err
+	}
+	head := [4]string{"EXPORT", "SIZE", "FLAGS", "DESCRIPTION"}
+	for i := range r.widths {
+		r.widths[i] = len(head[i])
+	}
+	for i := range r.wait {
+		for k, cell := range cells(&r.wait[i].facts) {
+			if k < len(r.widths) {
+				r.widths[k] = max(r.widths[k], text.RuneWidthWithoutEscSequences(cell))
+			}
+		}
+	}
+	return r.line(head)
+}
+
+func (r *rows) row(f *found) error {
+	if !r.json {
+		return r.line(cells(&f.facts))
+	}
+	var b bytes.Buffer
+	b.WriteString("\n    ")
+	if r.some {
+		b.Reset()
+		b.WriteString(",\n    ")
+	}
+	r.some = true
+	e := json.NewEncoder(&b)
+	e.SetIndent("    ", "  ")
+	e.SetEscapeHTML(false)
+	if err := e.Encode(&f.facts); err != nil {
+		return err
+	}
+	_, err := r.w.Write(bytes.TrimRight(b.Bytes(), "\n"))
+	return err
+}
+
+// cells are the columns of a row.
+func cells(f *Facts) [4]string {
+	c := [4]string{strconv.QuoteToGraphic(f.Name), units.BytesSize(float64(f.Size)), f.words(), ""}
+	if f.Description != "" {
+		c[3] = strconv.QuoteToGraphic(f.Description)
+	}
+	if f.Error != "" {
+		c[1], c[2] = "", strconv.QuoteToGraphic(f.Error)
+	}
+	return c
+}
+
+func (r *rows) line(c [4]string) error {
+	var b strings.Builder
+	for i, width := range r.widths {
+		b.WriteString(" " + text.Pad(c[i], width, ' ') + " ")
+	}
+	_, err := io.WriteString(r.w, strings.TrimRight(b.String()+" "+c[3], " ")+"\n")
+	return err
+}
+
+// end closes what was opened; left is how many exports are missing.
+func (r *rows) end(left int) error {
+	if err := r.settle(); err != nil || !r.json {
+		return err
+	}
+	last := "\n  ]"
+	if !r.some {
+		last = "]"
+	}
+	if left > 0 {
+		last += fmt.Sprintf(",\n  \"exports-not-shown\": %d", left)
+	}
+	_, err := io.WriteString(r.w, last+"\n}\n")
+	return err
+}

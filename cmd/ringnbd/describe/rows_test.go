@@ -1,0 +1,156 @@
+// Lists of exports: whole, cut short, and of servers that stop answering.
+
+package describe
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ringnbd/engine/peer"
+)
+
+// listing is a server that names exports, lets the first few be opened, and is silent about the others.
+func listing(t *testing.T, names, opened int) peer.Target {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go answer(c, names, opened)
+		}
+	}()
+	return peer.Target{Text: "nbd+unix:///?socket=" + path, Network: "unix", Address: path}
+}
+
+func answer(c net.Conn, names, opened int) {
+	defer c.Close()
+	_, _ = c.Write([]byte("NBDMAGICIHAVEOPT\x00\x03"))
+	if _, err := io.CopyN(io.Discard, c, 4); err != nil {
+		return
+	}
+	for {
+		var head [16]byte
+		if _, err := io.ReadFull(c, head[:]); err != nil {
+			return
+		}
+		option := binary.BigEndian.Uint32(head[8:])
+		data := make([]byte, binary.BigEndian.Uint32(head[12:]))
+		if _, err := io.ReadFull(c, data); err != nil {
+			return
+		}
+		rep := func(kind uint32, data []byte) []byte {
+			b := binary.BigEndian.AppendUint64(nil, 0x3e889045565a9)
+			for _, n := range []uint32{option, kind, uint32(len(data))} {
+				b = binary.BigEndian.AppendUint32(b, n)
+			}
+			return append(b, data...)
+		}
+		var b []byte
+		switch option {
+		case 3: // LIST
+			for i := range names {
+				name := fmt.Sprintf("export%06d", i)
+				b = append(b, rep(2, append(binary.BigEndian.AppendUint32(nil, uint32(len(name))), name...))...)
+			}
+			b = append(b, rep(1, nil)...)
+		case 7: // GO
+			var number int
+			if _, err := fmt.Sscanf(string(data[4:]), "export%06d", &number); err != nil || number >= opened {
+				_, _ = io.Copy(io.Discard, c)
+				return
+			}
+			b = append(rep(3, []byte{0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 1}), rep(1, nil)...)
+		default:
+			b = rep(1<<31+1, nil)
+		}
+		if _, err := c.Write(b); err != nil {
+			return
+		}
+	}
+}
+
+func TestAListIsWhole(t *testing.T) {
+	const names = 300 // several pages
+	target := listing(t, names, names)
+	for _, asJSON := range []bool{false, true} {
+		var out bytes.Buffer
+		if err := Show(context.Background(), &Options{Target: target, List: true, JSON: asJSON}, &out); err != nil {
+			t.Fatal(err)
+		}
+		if asJSON {
+			var s Server
+			if err := json.Unmarshal(out.Bytes(), &s); err != nil || len(s.Exports) != names || s.Protocol != "newstyle-fixed" {
+				t.Fatalf("%v, %d: %s", err, len(s.Exports), out.Bytes())
+			}
+			for i, f := range s.Exports {
+				if f.Name != fmt.Sprintf("export%06d", i) || f.Size != 4096 {
+					t.Errorf("%d: %+v", i, f)
+				}
+			}
+			continue
+		}
+		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+		if len(lines) != names+1 || !strings.HasPrefix(lines[0], "EXPORT") || !strings.HasPrefix(lines[names], ` "export000299"  4KiB  writable`) {
+			t.Errorf("%d lines: %q to %q", len(lines), lines[0], lines[len(lines)-1])
+		}
+	}
+}
+
+func TestAListThatIsInterrupted(t *testing.T) {
+	target := listing(t, 300, 5)
+	for _, asJSON := range []bool{false, true} {
+		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+		var out bytes.Buffer
+		err := Show(ctx, &Options{Target: target, List: true, JSON: asJSON}, &out)
+		cancel()
+		if err == nil || err.Error() != "interrupted: 295 exports are not shown" {
+			t.Errorf("%v", err)
+		}
+		if !asJSON {
+			if n := strings.Count(out.String(), "4KiB"); n != 5 {
+				t.Errorf("%d rows: %s", n, out.String())
+			}
+			continue
+		}
+		var s struct {
+			Server
+			Left int `json:"exports-not-shown"`
+		}
+		if err := json.Unmarshal(out.Bytes(), &s); err != nil || len(s.Exports) != 5 || s.Left != 295 {
+			t.Errorf("%v: %s", err, out.Bytes())
+		}
+	}
+}
+
+func TestJSONOfNoExports(t *testing.T) {
+	var out bytes.Buffer
+	if err := Show(context.Background(), &Options{Target: listing(t, 0, 0), List: true, JSON: true}, &out); err != nil || !json.Valid(out.Bytes()) {
+		t.Errorf("%v: %s", err, out.Bytes())
+	}
+}
+
+func TestNarrowPictures(t *testing.T) {
+	for _, width := range []int{1, 2, 3, 9, 10, 80} {
+		p := newPicture(1<<20, &Options{Width: width})
+		if len(p.cells)+2 > max(width, 3) {
+			t.Errorf("%d columns: %d", width, len(p.cells)+2)
+		}
+	}
+}
