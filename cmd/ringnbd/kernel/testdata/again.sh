@@ -23,18 +23,25 @@ while [ $i -lt "$3" ]; do
 		sleep 0.1
 	done
 	[ $((i % 40)) = 20 ] && note "at block $i"
+	sleep 0.05 # so that the server's last second does not suffice for the rest
 	i=$((i + 1))
 done
 drop
 i=0
 while [ $i -lt "$3" ]; do
-	dd if=/dev/nbd0 bs=65536 skip=$i count=1 2> /dev/null
+	tries=0
+	until dd if=/dev/nbd0 of=/tmp/piece bs=65536 skip=$i count=1 2> /dev/null; do
+		tries=$((tries + 1))
+		[ $tries -lt 300 ] || fail "block $i could not be read for 30 seconds"
+		sleep 0.1
+	done
+	cat /tmp/piece
 	i=$((i + 1))
 done > /tmp/got
 for i in $(seq 0 $(($3 - 1))); do
 	dd if=/tmp/seed bs=65536 skip=$((i % 32)) count=1 2> /dev/null
 done | cmp - /tmp/got || fail "a write that succeeded is not there"
-rm /tmp/got
+rm /tmp/got /tmp/piece
 touch /tmp/stop
 detach -L
 wait
