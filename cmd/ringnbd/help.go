@@ -6,7 +6,9 @@ package main
 
 const rootHelp = `ringnbd serves disk images and block devices over NBD, the Network Block Device protocol, through io_uring.
 
-Any NBD client can use them: qemu, libnbd (nbdinfo, nbdcopy, nbdsh), fio, nbdkit, and the kernel's own (nbd-client).`
+Any NBD client can use them: qemu, libnbd (nbdinfo, nbdcopy, nbdsh), fio, nbdkit, and the kernel's own (nbd-client).
+
+The other commands work with every NBD server: info looks at its exports, copy moves disks to and from it, bench measures it, conform holds it to the protocol.`
 
 const serveHelp = `Serve disk images and block devices over NBD.
 
