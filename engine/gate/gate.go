@@ -38,7 +38,7 @@ const (
 type Config struct {
 	Catalog proto.Catalog
 	// Adopt is given the descriptor of a blocking-mode stream socket whose next byte, in both directions, is the first
-	// of the transmission phase. It owns the descriptor if it returns nil; else the gate closes it.
+	// of the transmission phase. It owns the descriptor if it returns nil; else the gate closes it. Like Live it is called under a lock: it must not block.
 	Adopt func(fd, export int, session proto.Session) error
 	// Live is how many connections are being served. It is called often and under a lock: it must not block. Nil means
 	// that the gate does not limit them.

@@ -132,9 +132,23 @@ func (h *handshake) handOver(event proto.Event) (Reason, error) {
 	if err != nil {
 		return Broken, err
 	}
-	if err := h.gate.config.Adopt(fd, event.Export, event.Mode.Session); err != nil {
+	if err := h.adopt(fd, event); err != nil {
 		syscall.Close(fd)
 		return Rejected, err
 	}
 	return Transmit, nil
+}
+
+// adopt gives the socket to the engine, and the place that was kept for it back at the same moment: if both counted for a while, somebody else would be told that the
+// server is full when it is not.
+func (h *handshake) adopt(fd int, event proto.Event) error {
+	g := h.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	err := g.config.Adopt(fd, event.Export, event.Mode.Session)
+	if h.reserved {
+		h.reserved = false
+		g.reserved--
+	}
+	return err
 }
