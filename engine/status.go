@@ -31,10 +31,7 @@ const (
 
 // statusMemory is how many bytes the answer to a BLOCK_STATUS may take.
 func statusMemory(r *proto.Request, s proto.Session) uint64 {
-	var contexts uint64
-	for set := s.Contexts; set != 0; set &= set - 1 {
-		contexts++
-	}
+	contexts := uint64(s.Contexts.Len())
 	extents := r.Length/statusUnit + 2
 	if r.Filtered() {
 		extents = statusMost // not known yet
@@ -55,14 +52,18 @@ func (l *loop) beginStatus(t uint32) {
 		return
 	}
 	row.step = stepStatus
+	if l.push(&l.asked, t) {
+		l.offload()
+	}
+}
+
+// push puts a request onto asked or told, and says whether it is the first there.
+func (l *loop) push(stack *atomic.Uint32, t uint32) (first bool) {
 	for {
-		head := l.asked.Load()
-		row.next = head - 1
-		if l.asked.CompareAndSwap(head, t+1) {
-			if head == 0 {
-				l.offload()
-			}
-			return
+		head := stack.Load()
+		l.tags[t].next = head - 1 // 0, the empty stack, becomes none
+		if stack.CompareAndSwap(head, t+1) {
+			return head == 0
 		}
 	}
 }
@@ -92,16 +93,7 @@ func (l *loop) takeAsked() uint32 {
 	return first
 }
 
-// lookUp answers a chain of requests, one after the other. Not on the loop's thread.
-func (l *loop) lookUp(t uint32) {
-	for t != none {
-		next := l.tags[t].next
-		l.lookUpOne(t)
-		t = next
-	}
-}
-
-// lookUpOne writes the answers to one request, a part of its lease for each context, and gives it back to the loop.
+// lookUpOne writes the answers to one request, a part of its lease for each context, and gives it back to the loop. Not on the loop's thread.
 func (l *loop) lookUpOne(t uint32) {
 	row := &l.tags[t]
 	c := &l.conns[row.conn]
@@ -129,24 +121,14 @@ func (l *loop) lookUpOne(t uint32) {
 		binary.NativeEndian.PutUint64(memory, uint64(x.n))
 		memory = memory[each:]
 	}
-	for {
-		head := l.told.Load()
-		row.next = head - 1
-		if l.told.CompareAndSwap(head, t+1) {
-			if head == 0 {
-				l.wake()
-			}
-			return
-		}
+	if l.push(&l.told, t) {
+		l.wake()
 	}
 }
 
 // answers is the memory for the answers to a request, and how much of it each context has.
 func (l *loop) answers(row *tag) (memory []byte, each uint64) {
-	var contexts uint64
-	for set := l.conns[row.conn].session.Contexts; set != 0; set &= set - 1 {
-		contexts++
-	}
+	contexts := uint64(l.conns[row.conn].session.Contexts.Len())
 	n := uint64(row.cost)
 	return l.pool.Bytes(l.leases.offset(row.memory), int(n)), n / contexts &^ 7
 }

@@ -5,6 +5,7 @@ package proto
 
 import (
 	"errors"
+	"math/bits"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -48,6 +49,9 @@ const MaxContexts = 32
 
 // ContextSet is a set of meta contexts of one export: bit i stands for Export.Contexts[i].
 type ContextSet uint32
+
+// Len is how many contexts are in the set.
+func (s ContextSet) Len() int { return bits.OnesCount32(uint32(s)) }
 
 // Framing is the form of requests and replies on a connection.
 type Framing uint8

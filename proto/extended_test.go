@@ -316,3 +316,11 @@ func TestRepliesDoNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+func TestContextSetLen(t *testing.T) {
+	for set, want := range map[ContextSet]int{0: 0, 1: 1, 0b1010: 2, ^ContextSet(0): MaxContexts} {
+		if got := set.Len(); got != want {
+			t.Errorf("%b has %d contexts, want %d", set, got, want)
+		}
+	}
+}
