@@ -36,10 +36,18 @@ const (
 // allocation is the engine.Context for a Device.
 type allocation struct {
 	device *engine.Device
+	fiemap bool          // FIEMAP is believed
 	rest   *atomic.Int64 // until when no allocated extent is looked into, in nanoseconds since born
 }
 
 var born = time.Now()
+
+// allocationOf is the context of a Device that is complete.
+func allocationOf(d *engine.Device) allocation {
+	var fs unix.Statfs_t
+	ext4 := d.Kind == engine.File && unix.Fstatfs(d.FD, &fs) == nil && fs.Type == unix.EXT4_SUPER_MAGIC
+	return allocation{device: d, fiemap: ext4, rest: new(atomic.Int64)}
+}
 
 // Status implements engine.Context.
 func (a allocation) Status(off, length uint64, emit func(length, status uint64) bool) error {
@@ -73,8 +81,7 @@ func (a allocation) Status(off, length uint64, emit func(length, status uint64) 
 
 // inside looks up a range that the file has. more says whether emit wanted more.
 func (a allocation) inside(off, end uint64, emit func(length, status uint64) bool) (more bool, err error) {
-	var fs unix.Statfs_t
-	if unix.Fstatfs(a.device.FD, &fs) == nil && fs.Type == unix.EXT4_SUPER_MAGIC {
+	if a.fiemap {
 		return a.byFiemap(off, end, emit)
 	}
 	return bySeek(a.device.FD, off, end, emit)

@@ -6,8 +6,6 @@
 package backing
 
 import (
-	"sync/atomic"
-
 	"ringnbd/engine"
 	"ringnbd/proto"
 )
@@ -35,7 +33,7 @@ func (b *Backing) describe() {
 
 // Engine is what the engine needs to serve this.
 func (b *Backing) Engine() engine.Export {
-	return engine.Export{Facts: b.Export.Facts, Device: &b.Device, Name: b.Export.Name, Contexts: []engine.Context{allocation{&b.Device, new(atomic.Int64)}}}
+	return engine.Export{Facts: b.Export.Facts, Device: &b.Device, Name: b.Export.Name, Contexts: []engine.Context{allocationOf(&b.Device)}}
 }
 
 // transmissionFlags says what the engine does on this device (NBD spec, "Transmission flags").
