@@ -32,12 +32,20 @@ var commandNames = [...]string{
 	CmdResize: "RESIZE",
 }
 
+// CommandName is the spec's name of a command, or "" if it has none.
+func CommandName(command uint16) string {
+	if int(command) < len(commandNames) {
+		return commandNames[command]
+	}
+	return ""
+}
+
 // Append appends the text to b, which should have room for MaxComplaint bytes.
 func (c *Complaint) Append(b []byte) []byte {
 	from := len(b)
 	r := c.Request
-	if int(r.Command) < len(commandNames) {
-		b = append(b, commandNames[r.Command]...)
+	if name := CommandName(r.Command); name != "" {
+		b = append(b, name...)
 	} else {
 		b = append(b, "command "...)
 		b = strconv.AppendUint(b, uint64(r.Command), 10)

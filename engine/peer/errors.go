@@ -44,10 +44,8 @@ func (e *ReplyError) Error() string {
 
 // CommandName is the protocol's word for a command.
 func CommandName(command uint16) string {
-	names := [...]string{proto.CmdRead: "READ", proto.CmdWrite: "WRITE", proto.CmdDisc: "DISC", proto.CmdFlush: "FLUSH", proto.CmdTrim: "TRIM", proto.CmdCache: "CACHE",
-		proto.CmdWriteZeroes: "WRITE_ZEROES", proto.CmdBlockStatus: "BLOCK_STATUS"}
-	if int(command) < len(names) {
-		return names[command]
+	if name := proto.CommandName(command); name != "" {
+		return name
 	}
 	return fmt.Sprintf("command %d", command)
 }
