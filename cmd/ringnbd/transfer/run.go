@@ -340,16 +340,22 @@ func (j *job) work(ctx context.Context, plan func(give func(piece) error) error,
 	return err
 }
 
-// DefaultSlots is how many pieces are worked on at a time: with 256 KiB each enough for a line of 10 Gbit/s and a few milliseconds; more of them only drive each other out
-// of the processor's caches.
-const DefaultSlots = 16
+// DefaultSlots is how many pieces are worked on at a time. Of 256 KiB each, measured with four connections on a quiet machine against 16, which a busy one had preferred:
+// export to file 1.9 and 2.6 s, file to export 0.8 and 1.2 s, server to server 2.1 and 2.4 s, for 2 GiB; more won nothing.
+const DefaultSlots = 128
+
+// Long pieces are fewer, as long as some are in flight.
+const (
+	defaultMemory = 64 << 20 // bytes
+	fewestSlots   = 16
+)
 
 func (j *job) slots() int {
 	lanes := max(j.source.lanes(), j.destination.lanes())
 	if j.options.Requests > 0 {
 		return j.options.Requests * lanes
 	}
-	return max(DefaultSlots, lanes)
+	return max(min(DefaultSlots, int(defaultMemory/j.request)), fewestSlots, lanes)
 }
 
 // errStopped is a plan's end when a slot has failed: the slot's error is what is told.
