@@ -83,6 +83,21 @@ func (p *leasePool) regionOf(page uint32) region {
 // offset is where a piece begins in the arena.
 func (p *leasePool) offset(piece uint32) uint64 { return p.base + uint64(piece)<<pageShift }
 
+// size is how many bytes of the arena a leased piece takes.
+func (p *leasePool) size(piece uint32) uint64 {
+	return pageSize << (leased - p.state[piece])
+}
+
+// find is the piece of a chain that holds an offset of the arena, or none.
+func (p *leasePool) find(l lease, offset uint64) uint32 {
+	for ; l != none; l = p.next[l] {
+		if from := p.offset(l); offset >= from && offset-from < p.size(l) {
+			break
+		}
+	}
+	return l
+}
+
 // orderOf is the smallest order whose blocks hold n bytes (n <= 1 MiB).
 func orderOf(n uint64) int {
 	order := 0

@@ -50,7 +50,8 @@ type tag struct {
 	generation uint16
 	retries    uint16
 	step       step
-	sink       bool // the payload is dropped: refused, or for a device that keeps nothing
+	region     region // of its leases
+	sink       bool   // the payload is dropped: refused, or for a device that keeps nothing
 	claimed    bool
 	mended     bool // WRITE_ZEROES: the blocks at the edges are done
 	short      bool // a segment of the wave came back short; its progress is in loop.progress
@@ -164,7 +165,7 @@ func (l *loop) takeTag(i uint32, memory, scratch uint64) (uint32, bool) {
 	t := l.freeTag
 	row := &l.tags[t]
 	l.freeTag = row.next
-	*row = tag{conn: i, memory: first, scratch: second, cost: uint32(cost), generation: row.generation + 1, next: none}
+	*row = tag{conn: i, memory: first, scratch: second, cost: uint32(cost), region: r, generation: row.generation + 1, next: none}
 	c.inflight++
 	c.leased[r] += cost
 	return t, true
@@ -172,10 +173,8 @@ func (l *loop) takeTag(i uint32, memory, scratch uint64) (uint32, bool) {
 
 // earn raises what a connection may hold by what it has just taken in replies, up to its share: like a window that opens as it is used. One that takes
 // nothing never holds more than it was given to begin with, so that it needs a crowd to be a burden.
-func (l *loop) earn(c *conn, row *tag) {
-	r := regionOf(uint64(row.cost))
-	c.credit[r] = min(c.credit[r]+uint64(row.cost), l.layout.share[r])
-	c.tagCredit = min(c.tagCredit+1, tagsPerConn)
+func (l *loop) earn(c *conn, r region, cost uint64) {
+	c.credit[r] = min(c.credit[r]+cost, l.layout.share[r])
 }
 
 // leaseCost is what n bytes on lease take from the pool.
@@ -339,7 +338,7 @@ func (l *loop) release(t uint32) {
 	l.leases.give(row.memory)
 	l.leases.give(row.scratch)
 	c.inflight--
-	c.leased[regionOf(uint64(row.cost))] -= uint64(row.cost)
+	c.leased[row.region] -= uint64(row.cost)
 	row.memory, row.scratch, row.cost = none, none, 0
 	row.next = l.freeTag
 	l.freeTag = t

@@ -6,6 +6,7 @@ package live_test
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"testing"
@@ -199,6 +200,40 @@ func TestHostileClientsDoNotDisturbAGoodOne(t *testing.T) {
 			}
 			t.Logf("%d rounds of the good client", n)
 		})
+	}
+}
+
+// What a slow client has taken of a long READ is memory for others at once, not only when it has the last byte: with a single loop that has memory for one request of
+// the longest kind, a client that has taken 16 of 64 MiB, and takes nothing more for a while, is no hindrance to requests of 8 MiB.
+func TestWhatHasBeenTakenOfALongReplyIsForOthers(t *testing.T) {
+	onlyRingnbd(t)
+	s := serve(t, bench.Unix, randomImage(t, 64<<20, 2), "--loops", "1")
+	slow, p := s.dial(t), s.dial(t)
+	if _, err := slow.conn.Write(header(cmdRead, 0, 1, 0, 64<<20)); err != nil {
+		t.Fatal(err)
+	}
+	taken := make([]byte, 16<<20+16)
+	if _, err := io.ReadFull(slow.conn, taken); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	got, err := p.read(8<<20, 8<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, taken[16+8<<20:]) {
+		t.Error("the two read different bytes at the same place")
+	}
+	// The server hangs up on those who stand still while others have waited for three seconds; the slow one must still be there.
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("8 MiB took %v beside a client that had 48 MiB still to take", took)
+	}
+	rest := make([]byte, 48<<20)
+	if _, err := io.ReadFull(slow.conn, rest); err != nil {
+		t.Fatalf("the slow client lost its reply: %v", err)
+	}
+	if want, err := p.read(56<<20, 8<<20); err != nil || !bytes.Equal(rest[40<<20:], want) {
+		t.Errorf("the slow client's end is not what is there (%v)", err)
 	}
 }
 
