@@ -10,25 +10,22 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"ringnbd/engine/testbed"
 )
 
-// ringnbdBinary is RINGNBD_BIN, or is built from the tree.
+// ringnbdBinary is the program under test.
 func ringnbdBinary(t *testing.T) string {
-	if path := os.Getenv("RINGNBD_BIN"); path != "" {
-		os.Stat(path) // go test then knows when a cached result is stale
-		return path
-	}
-	path := filepath.Join(t.TempDir(), "ringnbd")
-	// giouring links only with this flag on Go 1.23 and newer.
-	out, err := exec.Command("go", "build", "-ldflags=-checklinkname=0", "-o", path, "ringnbd/cmd/ringnbd").CombinedOutput()
+	t.Helper()
+	testbed.DependOnSources()
+	path, err := testbed.Ringnbd(t.TempDir())
 	if err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+		t.Fatal(err)
 	}
 	return path
 }

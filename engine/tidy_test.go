@@ -155,6 +155,9 @@ func checkImports(t *testing.T, path string, file *ast.File) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if name == "ringnbd/engine/testbed" || name == "testing" && filepath.ToSlash(folder) != "engine/testbed" {
+			t.Errorf("%s imports %s: that is for tests", path, name)
+		}
 		for bad, why := range forbidden[filepath.ToSlash(folder)] {
 			if name == bad || strings.HasPrefix(name, strings.TrimSuffix(bad, "/")+"/") {
 				t.Errorf("%s imports %s: %s", path, name, why)

@@ -9,27 +9,18 @@ import (
 	"testing"
 
 	"ringnbd/bench"
+	"ringnbd/engine/testbed"
 )
-
-// binary is RINGNBD_BIN, or is built from the tree.
-func binary(t *testing.T) string {
-	if path := os.Getenv("RINGNBD_BIN"); path != "" {
-		os.Stat(path) // go test then knows when a cached result is stale
-		return path
-	}
-	path := filepath.Join(t.TempDir(), "ringnbd")
-	// giouring links only with this flag on Go 1.23 and newer.
-	out, err := exec.Command("go", "build", "-ldflags=-checklinkname=0", "-o", path, "ringnbd/cmd/ringnbd").CombinedOutput()
-	if err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	return path
-}
 
 func TestSmokeWritesAProfile(t *testing.T) {
 	dir := t.TempDir()
 	out := filepath.Join(dir, "default.pgo")
-	if err := run(t.Context(), binary(t), dir, out, 1, loads()[:1]); err != nil {
+	testbed.DependOnSources()
+	binary, err := testbed.Ringnbd(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t.Context(), binary, dir, out, 1, loads()[:1]); err != nil {
 		t.Fatal(err)
 	}
 	text, err := exec.Command("go", "tool", "preprofile", "-i", out, "-o", filepath.Join(dir, "edges")).CombinedOutput()

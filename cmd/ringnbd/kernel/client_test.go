@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ringnbd/engine/testbed"
 )
 
 var (
@@ -43,7 +45,7 @@ func TestClient(t *testing.T) {
 		g.step(t, "discard of the whole device/"+n+" connections", func(t *testing.T) {
 			g.check(t, nil, "discard", s.port, n, "512", "raw", "discard")
 			isZero(t, images["raw"])
-			if left := allocated(t, images["raw"]); left != 0 {
+			if left := testbed.Taken(t, images["raw"]); left != 0 {
 				t.Errorf("%d bytes of the image are still allocated after all was discarded", left)
 			}
 		})
@@ -100,9 +102,9 @@ func trims(t *testing.T, g *guest, port, connections, path string) {
 	g.check(t, func(note string) {
 		switch note {
 		case "filled":
-			filled = allocated(t, path)
+			filled = testbed.Taken(t, path)
 		case "trimmed":
-			trimmed = allocated(t, path)
+			trimmed = testbed.Taken(t, path)
 		}
 		if err := g.machine.Say("go"); err != nil {
 			t.Error(err)

@@ -8,14 +8,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"ringnbd/engine/testbed"
 )
 
 // ringnbd is the path of the binary under test.
@@ -36,14 +36,8 @@ func start(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	if ringnbd = os.Getenv("RINGNBD_BIN"); ringnbd != "" {
-		return m.Run()
-	}
-	ringnbd = filepath.Join(dir, "ringnbd")
-	// giouring links only with this flag on Go 1.23 and newer.
-	build := exec.Command("go", "build", "-ldflags=-checklinkname=0", "-o", ringnbd, "ringnbd/cmd/ringnbd")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+	if ringnbd, err = testbed.Ringnbd(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
@@ -90,23 +84,9 @@ func need(t *testing.T) *Kernel {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dependOnSources()
+	testbed.DependOnSources()
 	return k
 }
-
-// dependOnSources looks at every source file of the server: go test knows then that a cached result is stale when one has changed. The server is a program
-// here, not an import.
-var dependOnSources = sync.OnceFunc(func() {
-	os.Stat(os.Getenv("RINGNBD_BIN"))
-	for _, dir := range []string{"../../../cmd", "../../../engine", "../../../proto", "../../../go.mod"} {
-		filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-			if err == nil && (strings.HasSuffix(path, ".go") || strings.HasSuffix(path, ".mod")) {
-				os.Stat(path)
-			}
-			return nil
-		})
-	}
-})
 
 // guest is a machine for a row of checks. After a check that failed the next one gets a machine that was booted again, since nobody knows what state the
 // last one is in.

@@ -41,16 +41,6 @@ func image(t *testing.T, name string, mib int64) string {
 	return path
 }
 
-// allocated is how many bytes of a file are on the disk.
-func allocated(t *testing.T, path string) int64 {
-	t.Helper()
-	var s syscall.Stat_t
-	if err := syscall.Stat(path, &s); err != nil {
-		t.Fatal(err)
-	}
-	return s.Blocks * 512
-}
-
 // serve starts a server of images, by name of their exports.
 func serve(t *testing.T, exports map[string]string) *server {
 	t.Helper()

@@ -11,13 +11,11 @@ package live_test
 import (
 	"flag"
 	"fmt"
-	"io/fs"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
+
+	"ringnbd/engine/testbed"
 )
 
 // ringnbd is the path of the binary under test.
@@ -41,13 +39,9 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	ringnbd = os.Getenv("RINGNBD_BIN")
-	if ringnbd == "" && underTest == "ringnbd" {
-		ringnbd = filepath.Join(dir, "ringnbd")
-		// giouring links only with this flag on Go 1.23 and newer.
-		build := exec.Command("go", "build", "-ldflags=-checklinkname=0", "-o", ringnbd, "ringnbd/cmd/ringnbd")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+	if underTest == "ringnbd" {
+		if ringnbd, err = testbed.Ringnbd(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 	}
@@ -62,18 +56,8 @@ func onlyRingnbd(t *testing.T) {
 	}
 }
 
-// dependOnSources looks at every source file of the server while a test runs: go
-// test knows then that a cached result is stale when one has changed. The server
-// is a program here, not an import.
+// dependOnSources: which server is tested and what it was made of count as what a cached result depends on.
 var dependOnSources = sync.OnceFunc(func() {
 	os.Getenv("RINGNBD_LIVE_SERVER")
-	os.Stat(os.Getenv("RINGNBD_BIN"))
-	for _, dir := range []string{"../../../cmd", "../../../engine", "../../../proto", "../../../go.mod"} {
-		filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-			if err == nil && (strings.HasSuffix(path, ".go") || strings.HasSuffix(path, ".mod")) {
-				os.Stat(path)
-			}
-			return nil
-		})
-	}
+	testbed.DependOnSources()
 })
