@@ -14,7 +14,7 @@ import (
 )
 
 // maxSegments bounds a wave: the pieces of the longest request, rounded out to blocks.
-const maxSegments = maxRequest/pieceSize + 2
+const maxSegments = MaxRequest/pieceSize + 2
 
 // zeroWave is how many segments of zeroes one WRITE_ZEROES has in flight.
 const zeroWave = 8

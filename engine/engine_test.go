@@ -20,7 +20,7 @@ import (
 const allFlags = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA | proto.FlagSendTrim | proto.FlagSendWriteZeroes | proto.FlagSendFastZero | proto.FlagCanMultiConn
 
 func factsOf(d *Device) proto.Facts {
-	return proto.Facts{Size: d.Size, MinBlock: 1, MaxPayload: maxRequest, Flags: allFlags}
+	return proto.Facts{Size: d.Size, MinBlock: 1, MaxPayload: MaxRequest, Flags: allFlags}
 }
 
 func nullDevice(size uint64) *Device { return &Device{Kind: Null, FD: -1, Size: size, Block: 1} }

@@ -21,9 +21,8 @@ const (
 	stageSize   = 256 << 10
 	minStages   = 8
 	zeroRegion  = pieceSize // what READ of a null export and writing zeroes send
-	maxRequest  = MaxRequest
 	minShort    = 8 << 20
-	minLong     = maxRequest + 4*pieceSize // one request of the longest kind, not aligned
+	minLong     = MaxRequest + 4*pieceSize // one request of the longest kind, not aligned
 	tagsPerLoop = 4096
 	firstTags   = 64      // requests that a connection may have in flight before it has taken a reply, and
 	firstCredit = 1 << 20 // bytes of short leases; see loop.earn

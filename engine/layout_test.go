@@ -22,11 +22,11 @@ func TestLayoutFitsItsMemory(t *testing.T) {
 				if _, ok := p.take(short, longCost); !ok {
 					t.Errorf("%d connections: the longest short request does not fit", conns)
 				}
-				if _, ok := p.take(long, maxRequest+2*4096); !ok {
+				if _, ok := p.take(long, MaxRequest+2*4096); !ok {
 					t.Errorf("%d connections: the longest request does not fit", conns)
 				}
 			}
-			if y.share[short] < longCost || y.share[long] < maxRequest+4*4096 {
+			if y.share[short] < longCost || y.share[long] < MaxRequest+4*4096 {
 				t.Errorf("%d connections: one request is more than a connection's share", conns)
 			}
 		}

@@ -46,7 +46,7 @@ func TestLeasesNeverOverlapAndComeHome(t *testing.T) {
 		}
 		h := held{n: 1 + random.Uint64N(1<<(8+random.IntN(14))), r: short}
 		if random.IntN(4) == 0 {
-			h = held{n: 1 + random.Uint64N(maxRequest), r: long}
+			h = held{n: 1 + random.Uint64N(MaxRequest), r: long}
 		}
 		before := p.used
 		var ok bool

@@ -64,8 +64,8 @@ Negotiation:
 
 Transmission:
 
-  - Order of errors: flags (EINVAL), read-only (EPERM), not known or not advertised (EINVAL), range (the command's),
-    alignment (EINVAL), size.
+  - Order of errors: not known, flags, payload (EINVAL), read-only (EPERM), not advertised, no context (EINVAL), range (the
+    command's), alignment (EINVAL), size (the command's), a BLOCK_STATUS of nothing (EINVAL).
   - A request of length zero does nothing and succeeds, if its offset is at most the size and aligned; but BLOCK_STATUS is
     EINVAL, for an answer has one extent at least.
   - With structured replies, what succeeds without data gets a simple reply (4 bytes shorter), but READ never does; an

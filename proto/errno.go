@@ -71,15 +71,6 @@ func systemName(errno int32) string {
 	return ""
 }
 
-// FromSystem maps the errno of this very request: as the function of that name, but a WRITE_ZEROES with FAST_ZERO that
-// the device cannot do learns ENOTSUP, which no other request may be told ("NBD_CMD_FLAG_FAST_ZERO").
-func (r *Request) FromSystem(errno int32) Errno {
-	if errno == linuxEOPNOTSUPP && r.Command == CmdWriteZeroes && r.Flags&CmdFlagFastZero != 0 {
-		return ENOTSUP
-	}
-	return FromSystem(errno)
-}
-
 // valid says whether the spec has this value.
 func (e Errno) valid() bool {
 	switch e {

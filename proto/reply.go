@@ -47,9 +47,8 @@ func (f Framing) PutChunk(b []byte, r *Request, kind uint16, payload uint64, don
 
 // Longest header of each kind of chunk together with the fixed part of its payload, in bytes, whatever the framing.
 const (
-	MaxDataHead = ExtReplySize + 8
-	MaxHole     = ExtReplySize + 8 + 4
-	MaxError    = ExtReplySize + 4 + 2 + MaxComplaint
+	MaxHole  = ExtReplySize + 8 + 4
+	MaxError = ExtReplySize + 4 + 2 + MaxComplaint
 )
 
 // PutData writes the header and the offset of a chunk with n bytes of data from off, which follow.
@@ -80,9 +79,7 @@ func (f Framing) PutError(b []byte, r *Request, e Errno, text []byte) int {
 	return at + 6 + copy(b[at+6:], text)
 }
 
-// The payload of a chunk of block status is a head and extents.
-
-// StatusKind is the type of a chunk of block status in this framing.
+// StatusKind is the type of a chunk of block status in this framing. Its payload is a head, and extents.
 func (f Framing) StatusKind() uint16 {
 	if f == Extended {
 		return ChunkBlockStatusExt
@@ -90,20 +87,16 @@ func (f Framing) StatusKind() uint16 {
 	return ChunkBlockStatus
 }
 
-// StatusHeadSize and ExtentSize are the lengths in bytes of the head and of one extent.
+// StatusHeadSize is the length in bytes of the head.
 func (f Framing) StatusHeadSize() int {
-	if f == Extended {
-		return 4 + 4
-	}
-	return 4
+	head, _ := StatusSizes(f.StatusKind())
+	return head
 }
 
 // ExtentSize is the length in bytes of one extent.
 func (f Framing) ExtentSize() int {
-	if f == Extended {
-		return 8 + 8
-	}
-	return 4 + 4
+	_, extent := StatusSizes(f.StatusKind())
+	return extent
 }
 
 // PutStatusHead writes the head: the context, and with extended headers the number of extents.

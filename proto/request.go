@@ -146,16 +146,16 @@ const (
 	CauseAbsent
 	CauseContext
 	CauseFlushRange
-	CauseEmpty
 	CauseBeyond
 	CauseAlignment
 	CauseSize
+	CauseEmpty
 )
 
 // Check says whether the request may be done on an export with these facts in this session, and if not, what to answer. DISC passes always, as it has no
 // answer. Of a BLOCK_STATUS with a payload the range is not known yet: CheckRange follows when the payload is there.
 //
-// Rules in order: known, flags, payload, read-only, advertised, range, alignment, size. Read-only stands before advertised so that a TRIM of a read-only export, which
+// Rules in order: known, flags, payload, read-only, advertised, contexts, range, alignment, size, nothing to answer. Read-only stands before advertised so that a TRIM of a read-only export, which
 // had better not advertise it, is told the reason (EPERM) and not only the fact (EINVAL).
 func Check(r *Request, f *Facts, s Session) Errno {
 	e, _ := Judge(r, f, s)

@@ -4,6 +4,7 @@ client that got through. It is ordinary Go (net, goroutines, deadlines) because 
 and because a slow or hostile handshake must not cost the event loops a thing.
 
 	listen.go     "HOST:PORT" and "unix:PATH" to a listener and the URI that clients use
+	inherit.go    sockets that whoever started us listens on already
 	gate.go       the accept loop, who may come in, and closing
 	handshake.go  one connection: sockets around a proto.Negotiator
 	oldstyle.go   one connection of a client that cannot negotiate: told, not asked

@@ -37,7 +37,6 @@ const (
 	chunkStatus    = 5
 	chunkStatusExt = 6
 	chunkError     = 1<<15 | 1
-	chunkErrorAt   = 1<<15 | 2
 )
 
 // headLeft is how many bytes the header that is arriving still needs.

@@ -6,6 +6,7 @@
 //	view.go      pointers into giouring's hidden rings     arena.go     memory that the kernel and Go share
 //	register.go  buffers, files, ring descriptor, workers  syscalls.go  eventfd, shutdown, close, the clock
 //	probe.go     what this kernel can do                   errors.go    what is wrong and what to do
+//	fiemap.go    the extents of a file                     yield.go     the core to somebody else
 //
 // # Rules for the caller
 //

@@ -14,13 +14,8 @@ import (
 // FiemapExtents is how many extents one call fetches at most.
 const FiemapExtents = 256
 
-// Flags of a FiemapExtent (linux/fiemap.h).
-const (
-	FiemapLast      uint32 = 1 << 0  // the last of the file
-	FiemapUnknown   uint32 = 1 << 1  // where the data is, is not known yet
-	FiemapDelalloc  uint32 = 1 << 2  // written, but its blocks are not chosen yet
-	FiemapUnwritten uint32 = 1 << 11 // it has blocks, and reads as zeroes as far as the disk is concerned
-)
+// FiemapUnwritten is the flag of a FiemapExtent that has blocks, and reads as zeroes as far as the disk is concerned (FIEMAP_EXTENT_UNWRITTEN, linux/fiemap.h).
+const FiemapUnwritten uint32 = 1 << 11
 
 // FiemapExtent is struct fiemap_extent. Offsets and lengths are bytes.
 type FiemapExtent struct {

@@ -8,7 +8,6 @@ package kernel
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -28,7 +27,6 @@ type Config struct {
 	Initramfs string   // path
 	Dir       string   // for console.log and a socket
 	Memory    int      // MiB
-	CPUs      int      // 0 is 2
 	Disks     []string // block devices of QEMU as JSON (qemu -blockdev), each of which becomes a virtio disk: /dev/vda, /dev/vdb ...
 	Append    string   // more words for the kernel's command line
 }
@@ -47,9 +45,6 @@ type Machine struct {
 
 // mark opens every line that is meant for the test; see testdata/init.sh.
 const mark = "ringnbd-test: "
-
-// ErrSkip is wrapped by the error of a check that the guest cannot do. The text says why.
-var ErrSkip = errors.New("cannot be checked here")
 
 // Start boots a guest and waits until it takes commands.
 func Start(c Config, limit time.Duration) (*Machine, error) {
@@ -89,14 +84,11 @@ func Start(c Config, limit time.Duration) (*Machine, error) {
 
 func (m *Machine) arguments() []string {
 	c := m.config
-	if c.CPUs == 0 {
-		c.CPUs = 2
-	}
 	// Neither watchdogs nor stall warnings: an emulated processor on a busy machine may stand still for seconds.
 	words := "console=ttyS0 quiet loglevel=4 panic=0 oops=panic nowatchdog rcupdate.rcu_cpu_stall_suppress=1 mitigations=off nokaslr random.trust_cpu=on " + c.Append
 	arguments := []string{
 		"-nodefaults", "-no-user-config", "-display", "none",
-		"-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", strconv.Itoa(c.CPUs), "-m", strconv.Itoa(c.Memory) + "M",
+		"-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", strconv.Itoa(c.Memory) + "M",
 		"-kernel", c.Kernel.Image(), "-initrd", c.Initramfs, "-append", words,
 		"-chardev", "file,id=console,append=on,path=" + m.console(), "-serial", "chardev:console",
 		"-chardev", "stdio,id=test,signal=off", "-serial", "chardev:test",
@@ -159,8 +151,6 @@ func (m *Machine) Check(limit time.Duration, note func(string), script string, a
 			return said, nil
 		case "FAIL":
 			return "", fmt.Errorf("%s %s: %s\n%s", script, strings.Join(arguments, " "), said, m.Tail())
-		case "SKIP":
-			return "", fmt.Errorf("%w: %s", ErrSkip, said)
 		case "NOTE":
 			if note != nil {
 				note(said)

@@ -103,11 +103,6 @@ func (g *guest) step(t *testing.T, name string, f func(t *testing.T)) bool {
 	start, verdict, ran := time.Now(), "ok", false
 	passed := t.Run(name, func(t *testing.T) {
 		ran = true // -run may leave it out
-		defer func() {
-			if t.Skipped() {
-				verdict = "SKIP"
-			}
-		}()
 		f(t)
 	})
 	if !passed {
@@ -175,9 +170,6 @@ func (g *guest) check(t *testing.T, note func(string), script string, arguments 
 	g.boot(t)
 	said, err := g.machine.Check(checkLimit, note, script, arguments...)
 	switch {
-	case errors.Is(err, ErrSkip):
-		g.say("%v", err)
-		t.Skip(err)
 	case err != nil:
 		g.kill()
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -175,7 +176,10 @@ func TestSecondSIGTERMEndsAtOnceWithStatusOne(t *testing.T) {
 	s := serve(t, bench.Unix, randomImage(t, 64<<20, 1), "--shutdown-timeout", "30s")
 	readsNothing(t, s)
 	s.signal(syscall.SIGTERM)
-	time.Sleep(300 * time.Millisecond)
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(s.log.String(), "shutting down") && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	time.Sleep(300 * time.Millisecond) // the server takes two at once for one
 	s.signal(syscall.SIGINT)
 	select {
 	case <-s.exit:

@@ -37,36 +37,38 @@ func TestUnderLoadIoUringEnterIsPracticallyTheOnlySystemCall(t *testing.T) {
 			s := serve(t, c.transport, randomImage(t, 256<<20, 1))
 			for attempt := 1; ; attempt++ { // a busy machine stops the loops for so long that sysmon takes them for hogs
 				calls, took, table := traceUnderLoad(t, s, c.pattern)
-				scheduler, wakeUps := countCalls(t, calls, took, table)
-				if scheduler <= schedulerMost && wakeUps <= wakeUpsMost {
+				err := judgeCalls(t, calls, took)
+				if err == nil {
 					break
 				}
 				if attempt == 3 {
-					t.Fatalf("the scheduler made %.0f calls a second, sysmon %.0f of them:\n%s", scheduler, wakeUps, table)
+					t.Fatalf("%v:\n%s", err, table)
 				}
 			}
 		})
 	}
 }
 
-// countCalls says how many calls a second were the scheduler's and how many of them sysmon's wake-ups, and that nothing else was there beside io_uring_enter.
-func countCalls(t *testing.T, calls map[string]int, took time.Duration, table string) (scheduler, wakeUps float64) {
+// judgeCalls says what is wrong with the calls that were made in this time.
+func judgeCalls(t *testing.T, calls map[string]int, took time.Duration) error {
 	t.Helper()
-	enters := calls["io_uring_enter"]
-	if enters < 500 {
-		t.Errorf("%d of io_uring_enter is not a load:\n%s", enters, table)
-	}
+	enters, scheduler, wakeUps := calls["io_uring_enter"], 0.0, float64(calls["nanosleep"])/took.Seconds()
 	for name, n := range calls {
 		switch {
 		case schedulerCalls[name]:
 			scheduler += float64(n) / took.Seconds()
 		case name != "io_uring_enter" && n > enters/20:
-			t.Errorf("%d calls are %s, beside %d of io_uring_enter:\n%s", n, name, enters, table)
+			return fmt.Errorf("%d calls are %s, beside %d of io_uring_enter", n, name, enters)
 		}
 	}
-	wakeUps = float64(calls["nanosleep"]) / took.Seconds()
 	t.Logf("a second: %.0f of io_uring_enter, %.0f of the scheduler, %.0f of them sysmon's wake-ups", float64(enters)/took.Seconds(), scheduler, wakeUps)
-	return scheduler, wakeUps
+	switch {
+	case enters < 500:
+		return fmt.Errorf("%d of io_uring_enter is not a load", enters)
+	case scheduler > schedulerMost || wakeUps > wakeUpsMost:
+		return fmt.Errorf("the scheduler made %.0f calls a second, sysmon %.0f of them", scheduler, wakeUps)
+	}
+	return nil
 }
 
 // traceUnderLoad counts the server's system calls during about 1.5 s of a fio load, and says how long that was.

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The first process of every guest, and once more of one that has its root on a disk. It loads the modules and then does what the test says: each line that
-# comes over ttyS1 names a script of /t and its arguments. Invariant: each is answered with one line, PASS, FAIL or SKIP, after what it said by itself (NOTE);
+# comes over ttyS1 names a script of /t and its arguments. Invariant: each is answered with one line, PASS or FAIL, after what it said by itself (NOTE);
 # all else goes to the console.
 export PATH=/sbin:/usr/bin:/bin
 if [ -e /modules/order ]; then
@@ -30,7 +30,7 @@ dmesg -c > /dev/null
 tell READY
 while read -r script arguments <&3; do
 	[ -n "$script" ] || continue
-	rm -f /run/reason /run/skip /run/said /run/expected
+	rm -f /run/reason /run/said /run/expected
 	echo "==== $script $arguments"
 	sh -e "/t/$script.sh" $arguments
 	status=$?
@@ -40,9 +40,7 @@ while read -r script arguments <&3; do
 		cat /run/kernel
 		[ $status = 0 ] && status=1 && echo "the kernel complained" > /run/reason
 	fi
-	if [ -e /run/skip ]; then
-		tell SKIP "$(cat /run/skip)"
-	elif [ $status = 0 ]; then
+	if [ $status = 0 ]; then
 		tell PASS "$(cat /run/said 2> /dev/null)"
 	else
 		tell FAIL "$(cat /run/reason 2> /dev/null || echo "exit status $status")"

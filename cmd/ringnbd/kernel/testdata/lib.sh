@@ -2,8 +2,6 @@
 
 # fail ends the check.
 fail() { echo "FAIL: $*"; echo "$*" > /run/reason; exit 1; }
-# cannot ends a check that cannot be done here.
-cannot() { echo "$*" > /run/skip; exit 0; }
 # note tells the test something at once; said is for the line that it logs at the end.
 note() { printf '\nringnbd-test: NOTE %s\n' "$*" >&3; }
 said() { echo "$*" > /run/said; }
@@ -59,6 +57,3 @@ verify() {
 	drop
 	(cd "$1" && md5sum -c /tmp/sums > /tmp/verdicts) || { grep -v OK /tmp/verdicts; fail "files in $1 have changed"; }
 }
-
-# seconds since boot
-now() { cut -d ' ' -f 1 /proc/uptime; }
