@@ -9,71 +9,45 @@ import (
 	"io"
 	"net"
 	"net/url"
-	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"ringnbd/engine/testbed"
 	"ringnbd/proto"
 )
 
 // between stands between a client and the server at a URI, and hands what the server says through distort, piece by piece: at is how many bytes of
 // the connection came before. False closes the connection.
-func between(t *testing.T, uri string, distort func(connection, at int, b []byte) ([]byte, bool)) string {
+func between(t *testing.T, uri string, distort func(at int, b []byte) ([]byte, bool)) string {
 	t.Helper()
 	target, err := ParseTarget(uri)
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	all.Add(1)
-	go func() {
-		defer all.Done()
-		for n := 0; ; n++ {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial(target.Network, target.Address)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			all.Add(2)
-			go func() {
-				defer all.Done()
-				_, _ = io.Copy(server, client)
-				_ = server.Close()
-			}()
-			go func() {
-				defer all.Done()
-				defer client.Close()
-				defer server.Close()
-				b, at := make([]byte, 1<<16), 0
-				for {
-					got, err := server.Read(b)
-					if err != nil {
-						return
-					}
-					out, more := distort(n, at, b[:got])
-					at += got
-					if _, err := client.Write(out); err != nil || !more {
-						return
-					}
-				}
-			}()
+	path := testbed.Listen(t, func(client net.Conn) {
+		server, err := net.Dial(target.Network, target.Address)
+		if err != nil {
+			return
 		}
-	}()
-	t.Cleanup(func() {
-		_ = l.Close()
-		all.Wait()
+		defer server.Close()
+		go func() {
+			_, _ = io.Copy(server, client)
+			_ = server.Close()
+		}()
+		b, at := make([]byte, 1<<16), 0
+		for {
+			got, err := server.Read(b)
+			if err != nil {
+				return
+			}
+			out, more := distort(at, b[:got])
+			at += got
+			if _, err := client.Write(out); err != nil || !more {
+				return
+			}
+		}
 	})
 	return "nbd+unix:///?socket=" + url.PathEscape(path)
 }
@@ -109,7 +83,7 @@ func short(t *testing.T, uri string) Options {
 func TestCutAtEveryByte(t *testing.T) {
 	uri := serve(t, &peer{})
 	var cut, said atomic.Int64
-	bad := between(t, uri, func(_, at int, b []byte) ([]byte, bool) {
+	bad := between(t, uri, func(at int, b []byte) ([]byte, bool) {
 		if left := int(cut.Load()) - at; len(b) > left {
 			return b[:max(left, 0)], false
 		}
@@ -138,7 +112,7 @@ func TestCutAtEveryByte(t *testing.T) {
 // TestFlippedAtEveryByte: each byte of the server's in turn is another one. What it says about itself may still make sense.
 func TestFlippedAtEveryByte(t *testing.T) {
 	var flip atomic.Int64
-	bad := between(t, serve(t, &peer{}), func(_, at int, b []byte) ([]byte, bool) {
+	bad := between(t, serve(t, &peer{}), func(at int, b []byte) ([]byte, bool) {
 		if i := int(flip.Load()) - at; i >= 0 && i < len(b) {
 			b[i] ^= 0x55
 		}
@@ -182,7 +156,7 @@ func TestNonsense(t *testing.T) {
 		for _, pattern := range []string{"randread", "randrw"} {
 			t.Run(name+" "+pattern, func(t *testing.T) {
 				t.Parallel()
-				bad := between(t, uri, func(_, at int, b []byte) ([]byte, bool) {
+				bad := between(t, uri, func(at int, b []byte) ([]byte, bool) {
 					if at < 2000 { // behind the negotiation
 						return b, true
 					}
@@ -206,7 +180,7 @@ func TestNonsense(t *testing.T) {
 func TestWrongAnswers(t *testing.T) {
 	for _, cookie := range []uint64{1 << 63, 3, 1<<32 | 15, 2<<32 | 1<<31, 1<<64 - 1} {
 		replied := atomic.Bool{}
-		bad := between(t, serve(t, &peer{}), func(_, at int, b []byte) ([]byte, bool) {
+		bad := between(t, serve(t, &peer{}), func(at int, b []byte) ([]byte, bool) {
 			if at < 2000 || replied.Swap(true) {
 				return b, true
 			}
@@ -250,7 +224,7 @@ func TestStrangeExports(t *testing.T) {
 		}
 	}
 	told := func(size uint64, block uint32) string { // the peer keeps less than it says
-		return between(t, serve(t, &peer{export: proto.Export{Facts: proto.Facts{MinBlock: 512}}}), func(_, at int, b []byte) ([]byte, bool) {
+		return between(t, serve(t, &peer{export: proto.Export{Facts: proto.Facts{MinBlock: 512}}}), func(at int, b []byte) ([]byte, bool) {
 			if at >= 18 && at < 100 && len(b) >= 32 {
 				binary.BigEndian.PutUint64(b[22:], size)
 				binary.BigEndian.PutUint32(b[32+20+2:], block)
@@ -286,11 +260,7 @@ func TestManyConnections(t *testing.T) {
 
 // TestInterruptedInEveryPhase: whatever it is doing, a run that is cancelled ends at once.
 func TestInterruptedInEveryPhase(t *testing.T) {
-	silent, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
+	silent := testbed.Listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	slow := func(int) time.Duration { return 20 * time.Millisecond }
 	hour := func(o *Options) { o.Count, o.Duration = 0, time.Hour }
 	for phase, c := range map[string]struct {
@@ -298,7 +268,7 @@ func TestInterruptedInEveryPhase(t *testing.T) {
 		change func(o *Options)
 		words  string // of the error, if there is to be one
 	}{
-		"connecting": {"nbd+unix:///?socket=" + url.PathEscape(silent.Addr().String()), hour, "interrupted while connecting"},
+		"connecting": {"nbd+unix:///?socket=" + url.PathEscape(silent), hour, "interrupted while connecting"},
 		"connecting, ": {serve(t, &peer{}), func(o *Options) { // idle ones
 			hour(o)
 			o.Idle = 1 << 13

@@ -7,11 +7,9 @@ package load
 import (
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/sys/unix"
 )
 
 // steps is how finely the bar divides a run.
@@ -25,19 +23,8 @@ type Line struct {
 	rate   string
 }
 
-// NewLine is a line on w, or nothing when w is not a terminal.
+// NewLine is a line on w, which is for the caller to know as a terminal.
 func NewLine(w io.Writer) *Line {
-	f, ok := w.(*os.File)
-	if !ok {
-		return &Line{}
-	}
-	if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err != nil {
-		return &Line{}
-	}
-	return newLine(w)
-}
-
-func newLine(w io.Writer) *Line {
 	return &Line{bar: progressbar.NewOptions64(steps,
 		progressbar.OptionSetWriter(w),
 		progressbar.OptionSetWidth(24),

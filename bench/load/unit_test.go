@@ -5,7 +5,6 @@ package load
 import (
 	"bytes"
 	"encoding/json"
-	"io"
 	"math"
 	"strings"
 	"testing"
@@ -296,7 +295,7 @@ func TestNumbersForPeople(t *testing.T) {
 
 func TestProgressLine(t *testing.T) {
 	var screen bytes.Buffer
-	l := newLine(&screen)
+	l := NewLine(&screen)
 	l.Show(Progress{Phase: "connecting"})
 	l.Show(Progress{Phase: "measuring", Elapsed: 2 * time.Second, Total: 10 * time.Second, Requests: 5})
 	l.Clear()
@@ -306,7 +305,7 @@ func TestProgressLine(t *testing.T) {
 	if at, left := l.parts(Progress{Elapsed: 3 * time.Second, Requests: 750, Count: 1000}); at != 750 || left != time.Second {
 		t.Errorf("by count: at %d, %v left", at, left)
 	}
-	silent := NewLine(io.Discard)
+	silent := new(Line)
 	silent.Show(Progress{Phase: "measuring"})
 	silent.Clear()
 }

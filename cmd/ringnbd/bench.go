@@ -5,14 +5,11 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,10 +44,7 @@ func newBench() *cobra.Command {
 			if err := o.complete(c.Flags(), args[0]); err != nil {
 				return err
 			}
-			if err := bench(&o, c.OutOrStdout(), c.ErrOrStderr()); err != nil {
-				return failure{err}
-			}
-			return nil
+			return wrapFailure(bench(&o, c.OutOrStdout(), c.ErrOrStderr()))
 		},
 	}
 	o.register(c.Flags())
@@ -170,10 +164,12 @@ func (o *benchOptions) completeReplay(flags *pflag.FlagSet) error {
 // bench runs and prints. The first signal ends the run early, the second one the program.
 func bench(o *benchOptions, stdout, stderr io.Writer) error {
 	tune(o.Threads)
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
+	ctx, stop := interruptible()
 	defer stop()
-	line := load.NewLine(stderr)
+	line := new(load.Line)
+	if isTerminal(stderr) {
+		line = load.NewLine(stderr)
+	}
 	report, err := load.Run(ctx, o.Options, line.Show)
 	line.Clear()
 	if report == nil {
@@ -197,7 +193,7 @@ func printReport(r *load.Report, asJSON bool, w io.Writer) error {
 const benchHelp = `Put load on an NBD server, any one, and measure it: requests per second, latency percentiles, errors.
 
 The target is nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH. With file:PATH (taken literally) the same load goes straight to a file or block
-device through io_uring with O_DIRECT: the physical limit, to compare a server with.
+device through io_uring with O_DIRECT: the physical limit, to compare a server with. A server of the oldstyle handshake knows no names: its URI must be without one.
 
 PATTERNS OTHER THAN read, randread AND flush OVERWRITE DATA in the target's window, and so do --fill and traces that write. A file or device that is mounted, or
 that another ringnbd serves, is refused; a server cannot be asked whether somebody else uses the export.

@@ -5,12 +5,9 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,10 +37,7 @@ func newCopy() *cobra.Command {
 			if err := o.complete(args); err != nil {
 				return err
 			}
-			if err := copyAll(&o, c.ErrOrStderr()); err != nil {
-				return failure{err}
-			}
-			return nil
+			return wrapFailure(copyAll(&o, c.ErrOrStderr()))
 		},
 	}
 	o.register(c.Flags())
@@ -111,14 +105,11 @@ func (o *copyOptions) complete(args []string) error {
 
 // copyAll runs. The first signal ends the copy in order, the second one the program.
 func copyAll(o *copyOptions, stderr io.Writer) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
+	ctx, stop := interruptible()
 	defer stop()
 	var line *transfer.Line
-	if !o.quiet {
-		line = transfer.NewLine(stderr, o.progress)
-	}
-	if line != nil {
+	if o.progress || !o.quiet && isTerminal(stderr) {
+		line = transfer.NewLine(stderr)
 		o.Show = line.Show
 	}
 	report, err := transfer.Run(ctx, o.Options)

@@ -4,7 +4,8 @@
 
 package main
 
-// What copy does without being told, found by measuring (see README.md): more in flight, or larger requests, only take more memory out of the processor's caches.
+// What copy does without being told, found by measuring (see README.md): larger requests only take more memory out of the processor's caches. How many are in flight,
+// on all connections together, is transfer.DefaultSlots, which has its own measurement.
 const (
 	defaultConnections = 4
 	defaultRequestSize = 256 << 10
@@ -14,7 +15,8 @@ const copyHelp = `Copy an export, a file or a block device to another.
 
 SOURCE and DESTINATION are each a path, nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH. A destination file that is missing is made, with the size of the
 source. A file that exists must have that size; an export or a device may be larger, and what is behind the source's end stays as it is. THE DESTINATION IS
-OVERWRITTEN. A device that is mounted is refused.
+OVERWRITTEN. A device that is mounted is refused. A server of the oldstyle handshake, from before 2011, knows no names: its
+URI must be without one.
 
 Holes and zeroes of the source are found by the server's block status (base:allocation), by SEEK_HOLE in files, and in the data itself. In the destination they become
 holes, where that can be had. The destination is flushed at the end, always: when the command ends with status 0, the copy is on the disk.

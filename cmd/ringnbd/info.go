@@ -5,13 +5,10 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -34,10 +31,7 @@ func newInfo() *cobra.Command {
 			if err := completeInfo(&o, c.Flags(), args); err != nil {
 				return err
 			}
-			if err := info(&o, c.OutOrStdout()); err != nil {
-				return failure{err}
-			}
-			return nil
+			return wrapFailure(info(&o, c.OutOrStdout()))
 		},
 	}
 	flags := c.Flags()
@@ -79,8 +73,7 @@ func completeInfo(o *describe.Options, flags *pflag.FlagSet, args []string) erro
 }
 
 func info(o *describe.Options, stdout io.Writer) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
+	ctx, stop := interruptible()
 	defer stop()
 	if f, ok := stdout.(*os.File); ok {
 		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil {
@@ -92,7 +85,7 @@ func info(o *describe.Options, stdout io.Writer) error {
 }
 
 const infoHelp = `Tell what an NBD server, any one, says about an export: its size, what it can do, its block sizes and meta contexts, and the newest form of the
-protocol that it speaks.
+protocol that it speaks. A server of the oldstyle handshake, from before 2011, knows no names: what it has is shown, whatever the URI names.
 
 --list asks for all exports of the server and opens each.
 

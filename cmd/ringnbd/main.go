@@ -5,6 +5,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -55,6 +56,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 type failure struct{ error }
 
 func (f failure) Unwrap() error { return f.error }
+
+// interruptible is a context for what a signal may end early: the first SIGINT or SIGTERM ends the context, the second one the program. stop lets go of the signals.
+func interruptible() (ctx context.Context, stop context.CancelFunc) {
+	ctx, stop = signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
 
 // oneLine keeps the promise of one line whatever an error holds; several joined errors become one sentence each.
 func oneLine(text string) string {

@@ -20,7 +20,7 @@ func (c *Conn) chunk(head *proto.ReplyChunk) error {
 	if err != nil {
 		return err
 	}
-	if c.Protocol == Extended && head.Offset != r.Offset {
+	if c.Framing == proto.Extended && head.Offset != r.Offset {
 		return violated("a reply for offset %d to a request of offset %d", head.Offset, r.Offset)
 	}
 	r.begun = true

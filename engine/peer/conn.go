@@ -175,15 +175,9 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// Abort ends the connection at once. What was in flight fails with the reason.
-func (c *Conn) Abort(why error) {
-	c.fail(why)
-	<-c.gone
-}
-
 // header writes a request as this connection has it, and gives the bytes.
 func (c *Conn) header(b []byte, r *proto.Request) []byte {
-	if c.Protocol == Extended {
+	if c.Framing == proto.Extended {
 		proto.PutExtRequest(b, r)
 		return b[:proto.ExtRequestSize]
 	}

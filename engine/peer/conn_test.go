@@ -47,13 +47,13 @@ func disk(memory []byte, structured bool) func(q asked) []byte {
 }
 
 func TestEveryProtocol(t *testing.T) {
-	for _, most := range []Protocol{Simple, Structured, Extended} {
-		t.Run(most.String(), func(t *testing.T) {
+	for _, most := range []proto.Framing{proto.Simple, proto.Structured, proto.Extended} {
+		t.Run((&Session{Framing: most}).Protocol(), func(t *testing.T) {
 			memory := make([]byte, 1<<20)
-			f := &fake{size: 1 << 20, flags: proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendTrim | proto.FlagSendWriteZeroes | proto.FlagSendCache, most: most, answer: disk(memory, most == Structured)}
+			f := &fake{size: 1 << 20, flags: proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendTrim | proto.FlagSendWriteZeroes | proto.FlagSendCache, most: most, answer: disk(memory, most == proto.Structured)}
 			c := f.dial(t)
-			if c.Protocol != most || c.Size != 1<<20 {
-				t.Fatalf("%v, %d bytes", c.Protocol, c.Size)
+			if c.Framing != most || c.Size != 1<<20 {
+				t.Fatalf("%v, %d bytes", c.Protocol(), c.Size)
 			}
 			data := bytes.Repeat([]byte("ringnbd!"), 512)
 			for _, r := range []*Request{
@@ -84,7 +84,7 @@ func TestManyRequestsAtATime(t *testing.T) {
 	for i := range memory {
 		memory[i] = byte(rand.Uint32())
 	}
-	f := &fake{size: 1 << 20, flags: 1, most: Structured, answer: disk(memory, true)}
+	f := &fake{size: 1 << 20, flags: 1, most: proto.Structured, answer: disk(memory, true)}
 	c := f.dial(t)
 	var all sync.WaitGroup
 	for range 100 { // more than the depth
@@ -129,10 +129,10 @@ func TestLossIsToldToAll(t *testing.T) {
 }
 
 func TestRefusalsLeaveTheConnection(t *testing.T) {
-	for _, most := range []Protocol{Simple, Structured, Extended} {
+	for _, most := range []proto.Framing{proto.Simple, proto.Structured, proto.Extended} {
 		f := &fake{size: 1 << 20, flags: 1, most: most, answer: func(q asked) []byte {
 			switch {
-			case most == Simple:
+			case most == proto.Simple:
 				return simple(q, 28)
 			case q.command == 0:
 				return append(chunk(q, 0, 0x8002, uint32(5), uint16(3), "bad", q.offset+7), chunk(q, done, 0x8001, uint32(1), uint16(0))...)
@@ -142,11 +142,11 @@ func TestRefusalsLeaveTheConnection(t *testing.T) {
 		c := f.dial(t)
 		write := c.Do(context.Background(), &Request{Command: proto.CmdWrite, Offset: 4096, Data: make([]byte, 512)})
 		read := c.Do(context.Background(), &Request{Command: proto.CmdRead, Offset: 4096, Data: make([]byte, 512)})
-		want := map[Protocol]string{
-			Simple:     "the server answers ENOSPC to WRITE of 512 bytes at offset 4096; the server answers ENOSPC to READ of 512 bytes at offset 4096",
-			Structured: `the server answers ENOSPC to WRITE of 512 bytes at offset 4096: "full"; the server answers EIO to READ of 512 bytes at offset 4096 (failed at 4103): "bad"`,
+		want := map[proto.Framing]string{
+			proto.Simple:     "the server answers ENOSPC to WRITE of 512 bytes at offset 4096; the server answers ENOSPC to READ of 512 bytes at offset 4096",
+			proto.Structured: `the server answers ENOSPC to WRITE of 512 bytes at offset 4096: "full"; the server answers EIO to READ of 512 bytes at offset 4096 (failed at 4103): "bad"`,
 		}
-		want[Extended] = want[Structured]
+		want[proto.Extended] = want[proto.Structured]
 		if got := fmt.Sprintf("%v; %v", write, read); got != want[most] {
 			t.Errorf("%v: %s", most, got)
 		}
@@ -180,10 +180,52 @@ func TestWhatMustNotBeAsked(t *testing.T) {
 }
 
 func TestFallbackToExportName(t *testing.T) {
-	f := &fake{size: 12345, flags: 1, noGo: true, most: Structured}
+	f := &fake{size: 12345, flags: 1, noGo: true, most: proto.Structured}
 	c := f.dial(t)
-	if !c.ExportName || c.Size != 12345 || c.Protocol != Structured || c.Contexts != nil {
+	if !c.ExportName || c.Size != 12345 || c.Framing != proto.Structured || c.Contexts != nil {
 		t.Errorf("%+v", c.Session)
+	}
+}
+
+func TestOldstyle(t *testing.T) {
+	ctx := context.Background()
+	for _, flags := range []uint16{0, proto.FlagHasFlags | proto.FlagSendFlush, proto.FlagSendFlush} { // the last are no flags: HAS_FLAGS is missing
+		f := &fake{oldstyle: true, size: 64 << 10, flags: flags, answer: disk(bytes.Repeat([]byte("oldstyle"), 8<<10), false)}
+		c := f.dial(t)
+		if c.Size != 64<<10 || !c.Oldstyle || c.ExportName || c.Framing != proto.Simple || c.Name != "" || c.Contexts != nil || c.Can(proto.FlagSendFlush) != (flags&proto.FlagHasFlags != 0) {
+			t.Errorf("%+v", c.Session)
+		}
+		data, want := make([]byte, 4096), "written!"+strings.Repeat("oldstyle", 511)
+		if err := c.Do(ctx, &Request{Command: proto.CmdWrite, Offset: 8, Data: []byte("written!")}); err != nil {
+			t.Error(err)
+		}
+		if err := c.Do(ctx, &Request{Command: proto.CmdRead, Offset: 8, Data: data}); err != nil || string(data) != want {
+			t.Errorf("%v, %q", err, data[:16])
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// What a URI says and a server cannot know is an error, unless the caller tells that it did not count.
+func TestOldstyleHasNoNames(t *testing.T) {
+	f := &fake{oldstyle: true, size: 64 << 10, flags: 1}
+	named := f.serve(t)
+	named.Export = "disk"
+	if _, err := Dial(context.Background(), named, Options{}); err == nil || !strings.Contains(err.Error(), `may have another export than "disk" here; leave the name out`) {
+		t.Errorf("%v", err)
+	}
+	c, err := Dial(context.Background(), named, Options{Nameless: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Name != "" || !c.Oldstyle {
+		t.Errorf("%+v", c.Session)
+	}
+	_ = c.Close()
+	if _, _, err := List(context.Background(), named, Options{}); err == nil || !strings.Contains(err.Error(), "it has one, and no list") {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -221,7 +263,7 @@ func TestExtents(t *testing.T) {
 		borders = append(borders, at)
 	}
 	borders = append(borders, 19<<30+512)
-	for _, most := range []Protocol{Structured, Extended} {
+	for _, most := range []proto.Framing{proto.Structured, proto.Extended} {
 		f := &fake{size: size, flags: 1, most: most, answer: mapped(size, borders), contexts: map[string]uint32{"base:allocation": 7}}
 		c := f.dial(t)
 		var got []uint64
@@ -253,7 +295,7 @@ func TestExtents(t *testing.T) {
 
 func TestRequestsAllocateNothing(t *testing.T) {
 	const size = 64 << 10
-	for _, most := range []Protocol{Simple, Structured, Extended} {
+	for _, most := range []proto.Framing{proto.Simple, proto.Structured, proto.Extended} {
 		f := &fake{size: 1 << 20, flags: 1, most: most, transmit: func(c net.Conn) { sameAnswer(c, most, size) }}
 		c := f.dial(t)
 		r := &Request{Command: proto.CmdRead, Data: make([]byte, size)}
@@ -272,13 +314,13 @@ func TestRequestsAllocateNothing(t *testing.T) {
 }
 
 // sameAnswer is a server in the same process that allocates nothing either: it has one answer, to READ at offset 0.
-func sameAnswer(c net.Conn, most Protocol, size int) {
-	q := asked{extended: most == Extended}
+func sameAnswer(c net.Conn, most proto.Framing, size int) {
+	q := asked{extended: most == proto.Extended}
 	answer, request := simple(q, 0, make([]byte, size)), make([]byte, 28)
-	if most != Simple {
+	if most != proto.Simple {
 		answer = chunk(q, done, 1, uint64(0), make([]byte, size))
 	}
-	if most == Extended {
+	if most == proto.Extended {
 		request = make([]byte, 32)
 	}
 	for {
@@ -293,9 +335,9 @@ func sameAnswer(c net.Conn, most Protocol, size int) {
 }
 
 func TestSlowDisksAreWaitedFor(t *testing.T) {
-	const timeout = 100 * time.Millisecond
-	f := &fake{size: 1 << 20, flags: proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendTrim | proto.FlagSendWriteZeroes, most: Simple, answer: func(q asked) []byte {
-		time.Sleep(5 * timeout)
+	const timeout = time.Second // of the negotiation, too
+	f := &fake{size: 1 << 20, flags: proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendTrim | proto.FlagSendWriteZeroes, most: proto.Simple, answer: func(q asked) []byte {
+		time.Sleep(3 * timeout)
 		if q.command == proto.CmdRead {
 			return simple(q, 0, make([]byte, q.length))
 		}
@@ -303,18 +345,21 @@ func TestSlowDisksAreWaitedFor(t *testing.T) {
 	}}
 	target := f.serve(t)
 	for command, patient := range map[uint16]bool{proto.CmdFlush: true, proto.CmdWriteZeroes: true, proto.CmdTrim: true, proto.CmdRead: false} {
-		conn, err := Dial(context.Background(), target, Options{Timeout: timeout})
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := &Request{Command: command, Length: 4096}
-		if command == proto.CmdRead {
-			r.Data = make([]byte, 4096)
-		}
-		if err := conn.Do(context.Background(), r); (err == nil) != patient {
-			t.Errorf("%s: %v", CommandName(command), err)
-		}
-		_ = conn.Close()
+		t.Run(CommandName(command), func(t *testing.T) {
+			t.Parallel()
+			conn, err := Dial(context.Background(), target, Options{Timeout: timeout})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			r := &Request{Command: command, Length: 4096}
+			if command == proto.CmdRead {
+				r.Data = make([]byte, 4096)
+			}
+			if err := conn.Do(context.Background(), r); (err == nil) != patient || err != nil && !strings.Contains(err.Error(), "did not answer") {
+				t.Error(err)
+			}
+		})
 	}
 }
 

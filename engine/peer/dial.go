@@ -13,28 +13,14 @@ import (
 	"time"
 )
 
-// Protocol is how requests and replies look on a connection.
-type Protocol uint8
-
-// What a server can be brought to speak, the newest last.
-const (
-	Any        Protocol = iota // as a limit: none
-	Simple                     // replies without chunks
-	Structured                 // replies in chunks: holes, block status, errors with a text
-	Extended                   // the same with lengths of 64 bits
-)
-
-func (p Protocol) String() string {
-	return [...]string{"any", "simple replies", "structured replies", "extended headers"}[p]
-}
-
 // Options of a connection. The zero value is usable.
 type Options struct {
 	Timeout  time.Duration // for all of the negotiation, and for the silence of a server that owes answers; an hour while FLUSH, WRITE_ZEROES or TRIM is among them; 0: DefaultTimeout
 	Depth    int           // requests in flight at most, up to MaxDepth; 0: DefaultDepth
 	Contexts []string      // meta contexts to select; those that the server does not have are no error
 	Offered  bool          // ask which meta contexts there are
-	Most     Protocol      // go no further than this, to see what a server does for older clients
+	Simple   bool          // agree on nothing beyond simple replies, which every server has
+	Nameless bool          // take what a server of the oldstyle handshake has, although the target names an export
 }
 
 // Defaults and bounds of Options.
@@ -52,9 +38,6 @@ func (o Options) complete() Options {
 		o.Depth = DefaultDepth
 	}
 	o.Depth = min(o.Depth, MaxDepth)
-	if o.Most == Any {
-		o.Most = Extended
-	}
 	return o
 }
 

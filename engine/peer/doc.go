@@ -1,9 +1,9 @@
-// Package peer is the client of NBD servers: it finds them by URI, negotiates with any server from the newstyle handshake of 2010 to extended headers, and keeps
+// Package peer is the client of NBD servers: it finds them by URI, negotiates with any server from the oldstyle handshake to extended headers, and keeps
 // requests in flight on a connection. ringnbd info and ringnbd copy stand on it. (The load generator, bench/load, has loops of its own; it shares the URIs.)
 //
 //	uri.go        where an export is
 //	dial.go       a socket, and a deadline over the negotiation
-//	negotiate.go  EXTENDED_HEADERS, else STRUCTURED_REPLY; SET_META_CONTEXT; GO, else EXPORT_NAME
+//	negotiate.go  EXTENDED_HEADERS, else STRUCTURED_REPLY; SET_META_CONTEXT; GO, else EXPORT_NAME; or the oldstyle handshake, which says all at once
 //	list.go       LIST
 //	conn.go       a connection in transmission, from its first request to its loss
 //	request.go    Request -> Start -> Wait, and what may be asked

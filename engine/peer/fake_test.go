@@ -10,18 +10,21 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
-	"path/filepath"
 	"testing"
 	"time"
+
+	"ringnbd/engine/testbed"
+	"ringnbd/proto"
 )
 
 // fake is a server of one export.
 type fake struct {
 	size     uint64
 	flags    uint16
-	most     Protocol // what it agrees to
+	most     proto.Framing // what it agrees to
 	contexts map[string]uint32
 	noGo     bool // it knows EXPORT_NAME only
+	oldstyle bool // it says what it has, and that is all
 	blocks   []uint32
 	// options may answer an option instead of the fake: bytes to send, and whether it did.
 	options func(option uint32, data []byte) ([]byte, bool)
@@ -77,32 +80,26 @@ func chunk(q asked, flags, kind uint16, data ...any) []byte {
 // serve listens until the test ends, and gives the target.
 func (f *fake) serve(t *testing.T) *Target {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go f.connection(c)
-		}
-	}()
+	return target(testbed.Listen(t, f.connection))
+}
+
+// target is the default export behind a Unix socket.
+func target(path string) *Target {
 	return &Target{Text: "nbd+unix:///?socket=" + path, Network: "unix", Address: path}
 }
 
 func (f *fake) connection(c net.Conn) {
-	defer c.Close()
 	r := bufio.NewReader(c)
-	_, _ = c.Write(be("NBDMAGICIHAVEOPT", uint16(3)))
-	if _, err := io.CopyN(io.Discard, r, 4); err != nil {
-		return
+	extended, ok := false, true
+	if f.oldstyle {
+		_, _ = c.Write(oldBanner(f.size, uint32(f.flags)))
+	} else {
+		_, _ = c.Write(be("NBDMAGICIHAVEOPT", uint16(3)))
+		if _, err := io.CopyN(io.Discard, r, 4); err != nil {
+			return
+		}
+		extended, ok = f.negotiate(c, r)
 	}
-	extended, ok := f.negotiate(c, r)
 	if ok && f.transmit != nil {
 		f.transmit(c) // nothing is in the buffer: a client waits for the answer to GO
 		return
@@ -157,10 +154,10 @@ func (f *fake) option(option uint32, extended *bool) (b []byte, enter bool) {
 	switch {
 	case option == 1:
 		return be(f.size, f.flags), true
-	case option == 11 && f.most >= Extended:
+	case option == 11 && f.most >= proto.Extended:
 		*extended = true
 		return rep(option, ack), false
-	case option == 8 && f.most >= Structured:
+	case option == 8 && f.most >= proto.Structured:
 		return rep(option, ack), false
 	case option == 9 || option == 10:
 		for name, id := range f.contexts {

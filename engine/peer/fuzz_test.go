@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,23 +19,23 @@ func FuzzTransmission(f *testing.F) {
 	q := asked{cookie: 1 << 16, offset: 8192, length: 4096}
 	x := q
 	x.extended = true
-	f.Add(uint8(Simple), simple(q, 0, make([]byte, 4096)))
-	f.Add(uint8(Simple), simple(q, 5))
-	f.Add(uint8(Structured), append(chunk(q, 0, 1, uint64(8192), make([]byte, 2048)), chunk(q, done, 2, uint64(8192+2048), uint32(2048))...))
-	f.Add(uint8(Structured), chunk(q, done, 5, uint32(1), uint32(512), uint32(0)))
-	f.Add(uint8(Extended), chunk(x, done, 6, uint32(1), uint32(1), uint64(512), uint64(0)))
-	f.Add(uint8(Extended), chunk(x, done, 0x8002, uint32(5), uint16(3), "bad", uint64(8192)))
+	f.Add(uint8(proto.Simple), simple(q, 0, make([]byte, 4096)))
+	f.Add(uint8(proto.Simple), simple(q, 5))
+	f.Add(uint8(proto.Structured), append(chunk(q, 0, 1, uint64(8192), make([]byte, 2048)), chunk(q, done, 2, uint64(8192+2048), uint32(2048))...))
+	f.Add(uint8(proto.Structured), chunk(q, done, 5, uint32(1), uint32(512), uint32(0)))
+	f.Add(uint8(proto.Extended), chunk(x, done, 6, uint32(1), uint32(1), uint64(512), uint64(0)))
+	f.Add(uint8(proto.Extended), chunk(x, done, 0x8002, uint32(5), uint16(3), "bad", uint64(8192)))
 	f.Fuzz(func(t *testing.T, most uint8, answer []byte) {
 		if len(answer) > 16<<10 {
 			return
 		}
-		protocol := Simple + Protocol(most)%3
+		framing := proto.Framing(most % 3)
 		for _, command := range []uint16{proto.CmdRead, proto.CmdBlockStatus, proto.CmdFlush} {
-			if command == proto.CmdBlockStatus && protocol == Simple {
+			if command == proto.CmdBlockStatus && framing == proto.Simple {
 				continue
 			}
 			ours, theirs := pair(t)
-			s := Session{Protocol: protocol, Contexts: []Context{{ID: 1, Name: "base:allocation"}}}
+			s := Session{Framing: framing, Contexts: []Context{{ID: 1, Name: "base:allocation"}}}
 			s.Size, s.Flags = 1<<20, proto.FlagHasFlags|proto.FlagSendFlush
 			c, err := newConn(ours, s, "fuzz", Options{Timeout: 10 * time.Second}.complete())
 			if err != nil {
@@ -57,7 +58,48 @@ func FuzzTransmission(f *testing.F) {
 			if err == nil && command == proto.CmdBlockStatus && len(r.Extents) == 0 {
 				t.Error("a block status without extents")
 			}
-			c.Abort(ErrClosed)
+			c.fail(ErrClosed)
+			<-c.gone
+		}
+	})
+}
+
+// FuzzNegotiation sends bytes from the first one on, then closes: an export within the protocol's limits, or words about what is wrong.
+func FuzzNegotiation(f *testing.F) {
+	banner := be("NBDMAGICIHAVEOPT", uint16(3))
+	f.Add(oldBanner(1<<20, 1))
+	f.Add(oldBanner(1<<63, 0xffffffff))
+	f.Add(be(oldBanner(1<<20, 0)[:150]))
+	f.Add(be("NBDMAGICIHAVEOPT", uint16(0), uint64(1<<20), uint16(1), make([]byte, 124)))
+	f.Add(be("NBDMAGICIHAVEOPT", uint16(2), uint64(1<<20), uint16(1)))
+	f.Add(be(banner, rep(11, 1), rep(9, 4, uint32(1), "base:allocation"), rep(9, 1), rep(10, 4, uint32(1), "base:allocation"), rep(10, 1),
+		rep(7, 3, uint16(3), uint32(512), uint32(4096), uint32(1<<20)), rep(7, 3, uint16(0), uint64(1<<20), uint16(1)), rep(7, 1)))
+	f.Add(be(banner, rep(11, 1<<31+1), rep(8, 1<<31+1), rep(7, 1<<31+6, "none")))
+	f.Fuzz(func(t *testing.T, says []byte) {
+		if len(says) > 16<<10 {
+			return
+		}
+		ours, theirs := pair(t)
+		defer ours.Close()
+		defer theirs.Close()
+		_ = ours.SetDeadline(time.Now().Add(10 * time.Second))
+		go func() {
+			_, _ = theirs.Write(says)
+			_ = theirs.(*net.UnixConn).CloseWrite()
+			_, _ = io.Copy(io.Discard, theirs)
+		}()
+		began := time.Now()
+		s, err := negotiate(ours, "disk", Options{Offered: true, Contexts: []string{"base:allocation"}, Nameless: true}.complete())
+		if time.Since(began) > 5*time.Second {
+			t.Errorf("hung: %v", err)
+		}
+		switch {
+		case err != nil && strings.Contains(err.Error(), "\x1b"):
+			t.Errorf("unquoted: %v", err)
+		case err == nil && (s.Size > 1<<63-1 || s.MinBlock > 64<<10 || !proto.ValidString(s.Name) || len(s.Contexts) > contextsMost):
+			t.Errorf("%+v", s)
+		case err == nil && s.Oldstyle && (s.Framing != proto.Simple || s.Name != "" || s.Flags != 0 && s.Flags&proto.FlagHasFlags == 0):
+			t.Errorf("%+v", s)
 		}
 	})
 }

@@ -35,6 +35,9 @@ func List(ctx context.Context, t *Target, o Options) (all []Listing, left int, e
 		if err != nil {
 			return err
 		}
+		if talk.session.Oldstyle {
+			return fmt.Errorf("%w: it has one, and no list", errOldstyle)
+		}
 		if flags&proto.FlagClientFixedNewstyle == 0 {
 			return errors.New("the server is too old to list its exports")
 		}

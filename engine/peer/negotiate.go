@@ -1,4 +1,4 @@
-// Negotiation, client's side: the newest that both sides know, down to EXPORT_NAME.
+// Negotiation, client's side: the newest that both sides know, down to EXPORT_NAME, and to the oldstyle handshake, in which there is nothing to negotiate.
 //
 // Invariant: an option is sent when the one before has its final answer; its answers are bounded in length and number; what a Session holds was checked.
 
@@ -19,6 +19,7 @@ import (
 const (
 	optionReplyMost = 64 << 10 // bytes of data: far above any name, description and text
 	repliesMost     = 1 << 10  // to an option other than LIST: one for each context is the most that makes sense
+	magicsSize      = 16       // bytes of a banner that tell which one it is
 	contextsMost    = 64       // selected at the same time: a mask tells which have been answered for
 )
 
@@ -31,7 +32,8 @@ type Context struct {
 // Session is what a negotiation came to.
 type Session struct {
 	proto.Export
-	Protocol   Protocol
+	Framing    proto.Framing
+	Oldstyle   bool      // by the oldstyle handshake: the server's only export here, which has no name; nothing was learned beside size and flags
 	ExportName bool      // by EXPORT_NAME, as the server knows no GO: nothing was learned beside size and flags
 	BlockSizes bool      // the server told its block sizes; otherwise the protocol's defaults count
 	Contexts   []Context // selected
@@ -47,6 +49,11 @@ func (s *Session) Context(name string) (id uint32, ok bool) {
 	return s.Contexts[i].ID, true
 }
 
+// Protocol is how requests and replies look, in words.
+func (s *Session) Protocol() string {
+	return [...]string{proto.Simple: "simple replies", proto.Structured: "structured replies", proto.Extended: "extended headers"}[s.Framing]
+}
+
 // talk is a negotiation.
 type talk struct {
 	sock    net.Conn
@@ -57,18 +64,24 @@ type talk struct {
 
 // negotiate asks for an export by name.
 func negotiate(sock net.Conn, export string, o Options) (Session, error) {
-	t := &talk{sock: sock, export: export, session: Session{Protocol: Simple}}
+	t := &talk{sock: sock, export: export}
 	t.session.Name = export
 	flags, err := t.greet()
-	if err != nil {
+	switch {
+	case err != nil:
 		return Session{}, err
+	case t.session.Oldstyle && export != "" && !o.Nameless:
+		return Session{}, fmt.Errorf("%w, and may have another export than %q here; leave the name out of the URI to take whatever it is", errOldstyle, export)
+	case t.session.Oldstyle:
+		t.session.Name = ""
+		return t.session, t.check(nil)
 	}
 	if flags&proto.FlagClientFixedNewstyle != 0 {
 		done, err := t.options(o)
 		if done || err != nil {
 			return t.session, errors.Join(err, t.check(err))
 		}
-		if t.session.Protocol == Extended {
+		if t.session.Framing == proto.Extended {
 			return t.session, violated("it knows EXTENDED_HEADERS but not GO")
 		}
 	}
@@ -77,11 +90,35 @@ func negotiate(sock net.Conn, export string, o Options) (Session, error) {
 	return t.session, errors.Join(err, t.check(err))
 }
 
-// greet reads the banner and answers it.
+// Errors of a banner.
+var (
+	errNotNBD   = errors.New("no NBD server at this address")
+	errOldstyle = errors.New("the server speaks the oldstyle handshake, which knows no names of exports")
+)
+
+// greet reads the banner and answers it, unless it is the oldstyle one: that is all there is, and the session is complete.
 func (t *talk) greet() (flags uint32, err error) {
-	var b [proto.BannerSize]byte
-	if _, err := io.ReadFull(t.sock, b[:]); err != nil {
-		return 0, hungUp(err, "before it said anything")
+	var b [proto.OldstyleBannerSize]byte
+	read := func(from, to int) error {
+		_, err := io.ReadFull(t.sock, b[from:to])
+		return err
+	}
+	if err := read(0, magicsSize); err != nil {
+		return 0, hungUp(err, "before it said what it is")
+	}
+	size := proto.BannerSize
+	switch first, second := binary.BigEndian.Uint64(b[:]), binary.BigEndian.Uint64(b[8:]); {
+	case first == proto.Magic && second == proto.OldstyleMagic:
+		size = proto.OldstyleBannerSize
+	case first != proto.Magic || second != proto.OptionMagic:
+		return 0, errNotNBD
+	}
+	if err := read(magicsSize, size); err != nil {
+		return 0, hungUp(err, "during the negotiation")
+	}
+	if size == proto.OldstyleBannerSize {
+		t.session.Oldstyle = true
+		return 0, proto.ParseOldstyleBanner(b[:], &t.session.Export)
 	}
 	offered, err := proto.ParseBanner(b[:])
 	if err != nil {
@@ -98,21 +135,21 @@ func (t *talk) greet() (flags uint32, err error) {
 
 // options goes from the newest to the oldest; false if the server does not know GO.
 func (t *talk) options(o Options) (done bool, err error) {
-	if o.Most >= Extended {
+	if !o.Simple {
 		if ok, err := t.agree(proto.OptExtendedHeaders); err != nil {
 			return false, err
 		} else if ok {
-			t.session.Protocol = Extended
+			t.session.Framing = proto.Extended
 		}
 	}
-	if o.Most >= Structured && t.session.Protocol == Simple {
+	if !o.Simple && t.session.Framing == proto.Simple {
 		if ok, err := t.agree(proto.OptStructuredReply); err != nil {
 			return false, err
 		} else if ok {
-			t.session.Protocol = Structured
+			t.session.Framing = proto.Structured
 		}
 	}
-	if t.session.Protocol >= Structured {
+	if t.session.Framing >= proto.Structured {
 		if o.Offered {
 			if err := t.offered(); err != nil {
 				return false, err

@@ -69,10 +69,10 @@ func (c *Conn) reply() error {
 		return err
 	}
 	switch magic := binary.BigEndian.Uint32(b); {
-	case magic == proto.SimpleReplyMagic && c.Protocol != Extended:
+	case magic == proto.SimpleReplyMagic && c.Framing != proto.Extended:
 		c.use(proto.SimpleReplySize)
 		return c.simple(b)
-	case magic == proto.ChunkMagic && c.Protocol == Structured:
+	case magic == proto.ChunkMagic && c.Framing == proto.Structured:
 		if b, err = c.need(proto.ChunkSize, peek); err != nil {
 			return err
 		}
@@ -82,7 +82,7 @@ func (c *Conn) reply() error {
 			return violation{err.Error()}
 		}
 		return c.chunk(&head)
-	case magic == proto.ExtReplyMagic && c.Protocol == Extended:
+	case magic == proto.ExtReplyMagic && c.Framing == proto.Extended:
 		if b, err = c.need(proto.ExtReplySize, peek); err != nil {
 			return err
 		}
@@ -93,7 +93,7 @@ func (c *Conn) reply() error {
 		}
 		return c.chunk(&head)
 	default:
-		return violated("a reply of magic %#x on a connection with %s", magic, c.Protocol)
+		return violated("a reply of magic %#x on a connection with %s", magic, c.Protocol())
 	}
 }
 
@@ -110,7 +110,7 @@ func (c *Conn) simple(b []byte) error {
 	switch {
 	case r.begun:
 		return violated("a simple reply in the middle of chunks")
-	case c.Protocol == Structured && r.Command == proto.CmdRead:
+	case c.Framing == proto.Structured && r.Command == proto.CmdRead:
 		return violated("a simple reply to READ, although structured replies were agreed on")
 	case errno == proto.Success && r.Command == proto.CmdBlockStatus:
 		return violated("a simple reply to BLOCK_STATUS")

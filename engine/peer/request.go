@@ -113,7 +113,7 @@ func (c *Conn) MaxPayload() uint64 {
 
 // MaxLength is the longest range that a command without data may be asked for, in bytes: what its header can say, in whole blocks.
 func (c *Conn) MaxLength() uint64 {
-	if c.Protocol == Extended {
+	if c.Framing == proto.Extended {
 		return 1 << 62
 	}
 	return 1<<32 - 64<<10

@@ -76,7 +76,7 @@ func (c *Conn) take(batch []*Request) []*Request {
 
 func (c *Conn) compose(r *Request) []byte {
 	head := proto.Request{Cookie: r.cookie, Offset: r.Offset, Length: r.asked, Command: r.Command, Flags: r.Flags}
-	if r.Command == proto.CmdWrite && c.Protocol == Extended {
+	if r.Command == proto.CmdWrite && c.Framing == proto.Extended {
 		head.Flags |= proto.CmdFlagPayloadLen
 	}
 	return c.header(r.head[:], &head)

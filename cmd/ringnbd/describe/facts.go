@@ -47,7 +47,7 @@ type Facts struct {
 
 // Server is what the connection came to, and its exports.
 type Server struct {
-	Protocol   string  `json:"protocol"` // newstyle-fixed, or newstyle when GO was not known
+	Protocol   string  `json:"protocol"` // newstyle-fixed, newstyle when GO was not known, or oldstyle
 	TLS        bool    `json:"TLS"`
 	Structured bool    `json:"structured"`
 	Extended   bool    `json:"extended"`
@@ -56,8 +56,11 @@ type Server struct {
 
 // newServer is a server as one connection to it sees it.
 func newServer(s *peer.Session) Server {
-	v := Server{Protocol: "newstyle-fixed", Structured: s.Protocol >= peer.Structured, Extended: s.Protocol == peer.Extended}
-	if s.ExportName {
+	v := Server{Protocol: "newstyle-fixed", Structured: s.Framing >= proto.Structured, Extended: s.Framing == proto.Extended}
+	switch {
+	case s.Oldstyle:
+		v.Protocol = "oldstyle"
+	case s.ExportName:
 		v.Protocol = "newstyle"
 	}
 	return v
@@ -127,11 +130,19 @@ func (f *Facts) text(w io.Writer, protocol string) {
 	line("protocol", "%s", protocol)
 }
 
-func protocolText(s *peer.Session) string {
-	if s.ExportName {
-		return s.Protocol.String() + ", negotiated by EXPORT_NAME: the server knows nothing newer"
+// protocolText is what was negotiated, and how; asked is the name in the URI.
+func protocolText(s *peer.Session, asked string) string {
+	switch {
+	case s.Oldstyle:
+		text := s.Protocol() + ", by the oldstyle handshake: the server knows no names, and has this export only"
+		if asked != "" {
+			text += "; it was not told that the URI names " + strconv.QuoteToGraphic(asked)
+		}
+		return text
+	case s.ExportName:
+		return s.Protocol() + ", negotiated by EXPORT_NAME: the server knows nothing newer"
 	}
-	return s.Protocol.String()
+	return s.Protocol()
 }
 
 func writeJSON(w io.Writer, v any) error {

@@ -55,7 +55,7 @@ func Show(ctx context.Context, o *Options, w io.Writer) error {
 
 // one is the export of the URI.
 func one(ctx context.Context, o *Options, w io.Writer) error {
-	c, err := peer.Dial(ctx, &o.Target, peer.Options{Offered: true, Contexts: []string{proto.ContextAllocation}})
+	c, err := peer.Dial(ctx, &o.Target, peer.Options{Offered: true, Nameless: true, Contexts: []string{proto.ContextAllocation}})
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func one(ctx context.Context, o *Options, w io.Writer) error {
 		s.Exports = []Facts{f}
 		err = writeJSON(w, s)
 	} else {
-		f.text(w, protocolText(&c.Session))
+		f.text(w, protocolText(&c.Session, o.Target.Export))
 	}
 	return errors.Join(err, c.Close())
 }

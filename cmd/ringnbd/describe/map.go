@@ -20,7 +20,7 @@ import (
 	"ringnbd/proto"
 )
 
-// describe puts the flags of an extent into words, those of nbdinfo.
+// describeFlags puts the flags of an extent into words, those of nbdinfo.
 func describeFlags(name string, flags uint64) string {
 	switch {
 	case name == proto.ContextAllocation:

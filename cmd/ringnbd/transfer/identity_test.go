@@ -96,6 +96,28 @@ func TestADestinationThatIsGoneIsNotGoneOnWith(t *testing.T) {
 	refused(t, o, "the destination is another file than the one that the copy began")
 }
 
+// What is born at another time is another file, also with the inode, the size and the time of modification of the one before.
+func TestEndsAreKnownByTheirBirth(t *testing.T) {
+	for words, spoil := range map[string]func(*State){
+		"the source is another file than when the copy began":              func(s *State) { s.Source.Born++ },
+		"the destination is another file than the one that the copy began": func(s *State) { s.Destination.Born++ },
+	} {
+		o := begun(t)
+		s, err := loadState(o.Resume)
+		if err != nil || s == nil {
+			t.Fatalf("%+v, %v", s, err)
+		}
+		if s.Source.Born == 0 {
+			t.Skip("the file system of the temporary directory does not tell when a file was made")
+		}
+		spoil(s)
+		if err := s.save(o.Resume); err != nil {
+			t.Fatal(err)
+		}
+		refused(t, o, words+"; to copy from the beginning, remove "+o.Resume)
+	}
+}
+
 func TestASourceThatChanges(t *testing.T) {
 	for name, change := range map[string]func(path string) error{
 		"written": func(path string) error { return os.Chtimes(path, time.Time{}, time.Now().Add(time.Second)) },

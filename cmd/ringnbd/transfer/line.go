@@ -7,12 +7,10 @@ package transfer
 import (
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/docker/go-units"
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/sys/unix"
 )
 
 // Line shows progress.
@@ -36,17 +34,8 @@ type mark struct {
 // rateMarks is over how many reports the rate is taken: with one every 200 ms, three seconds.
 const rateMarks = 15
 
-// NewLine is a line on w; nil when w is no terminal, unless it must be.
-func NewLine(w io.Writer, must bool) *Line {
-	if f, ok := w.(*os.File); !must && ok {
-		if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err != nil {
-			return nil
-		}
-	} else if !must {
-		return nil
-	}
-	return &Line{w: w}
-}
+// NewLine is a line on w, which is for the caller to look at: a terminal, or whatever the user wants it on.
+func NewLine(w io.Writer) *Line { return &Line{w: w} }
 
 // Show brings the line up to date.
 func (l *Line) Show(p Progress) {

@@ -47,7 +47,7 @@ func dialAll(ctx context.Context, t *peer.Target, connections, depth int, timeou
 			return nil, fmt.Errorf("connection %d of %d: %w", n+1, connections, err)
 		}
 		r.conns = append(r.conns, c)
-		if c.Facts != first.Facts || c.Protocol != first.Protocol {
+		if c.Facts != first.Facts || c.Framing != first.Framing {
 			_ = r.close()
 			return nil, fmt.Errorf("%s: connection %d sees another export than the first: %d bytes, not %d, or other flags", t.Text, n+1, c.Size, first.Size)
 		}

@@ -118,7 +118,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 func (j *job) all(ctx context.Context) (Report, error) {
 	o := j.options
 	began := time.Now()
-	stopShowing := j.show()
+	stopShowing := j.show("copying")
 	err := j.copy(ctx)
 	report := Report{Copied: j.copied.Load(), Zeroed: j.zeroed.Load(), Time: time.Since(began)}
 	for _, r := range j.before {
@@ -384,12 +384,12 @@ func (j *job) save(done []Range) error {
 	return s.save(j.options.Resume)
 }
 
-// show reports progress until it is stopped.
-func (j *job) show() (stop func()) {
+// show reports the progress of a phase until it is stopped.
+func (j *job) show(phase string) (stop func()) {
 	if j.options.Show == nil {
 		return func() {}
 	}
-	tell := func() { j.options.Show(Progress{Phase: "copying", Done: j.progress.Load(), Total: j.source.size()}) }
+	tell := func() { j.options.Show(Progress{Phase: phase, Done: j.progress.Load(), Total: j.source.size()}) }
 	tell()
 	stopTelling := every(showEvery, tell)
 	return func() { stopTelling(); tell() }

@@ -95,6 +95,8 @@ func (s *State) check(path string, source, destination Identity) error {
 		return fmt.Errorf("the destination has %d bytes, and had %d when the copy began%s", destination.Size, s.Destination.Size, again)
 	case s.Source.Inode != source.Inode || s.Source.Modified != source.Modified:
 		return fmt.Errorf("the source was changed since the copy began%s", again)
+	case s.Source.Born != source.Born:
+		return fmt.Errorf("the source is another file than when the copy began%s", again)
 	case s.Source.Serial != source.Serial:
 		return fmt.Errorf("the source is another device than when the copy began%s", again)
 	case s.Destination.Serial != destination.Serial:

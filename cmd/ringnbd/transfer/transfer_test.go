@@ -11,10 +11,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"ringnbd/engine/peer"
+	"ringnbd/engine/testbed"
 )
 
 // image makes a file with data at some places, and holes and written zeroes elsewhere.
@@ -66,16 +66,6 @@ func same(t *testing.T, a, b string) {
 	}
 }
 
-// blocks is the space that a file takes, in bytes.
-func blocks(t *testing.T, path string) int64 {
-	t.Helper()
-	var s syscall.Stat_t
-	if err := syscall.Stat(path, &s); err != nil {
-		t.Fatal(err)
-	}
-	return s.Blocks * 512
-}
-
 func TestFilesAreCopiedWithTheirHoles(t *testing.T) {
 	for _, size := range []int64{0, 1, 4095, 4 << 20, 40<<20 + 12345} {
 		source := filepath.Join(t.TempDir(), "empty")
@@ -100,7 +90,7 @@ func TestFilesAreCopiedWithTheirHoles(t *testing.T) {
 			if report.Copied+report.Zeroed != uint64(size) {
 				t.Errorf("%s: %+v of %d", name, report, size)
 			}
-			if got, full := blocks(t, o.Destination.Text), blocks(t, source); !o.Allocated && got > full {
+			if got, full := testbed.Taken(t, o.Destination.Text), testbed.Taken(t, source); !o.Allocated && got > full {
 				t.Errorf("%s: takes %d bytes, the source %d", name, got, full)
 			} else if o.Allocated && got < size {
 				t.Errorf("%s: takes %d bytes of %d", name, got, size)
@@ -122,7 +112,7 @@ func TestAFullDestinationGetsHoles(t *testing.T) {
 			t.Fatal(err)
 		}
 		same(t, source, full)
-		if got := blocks(t, full); (got >= int64(size)) != allocated {
+		if got := testbed.Taken(t, full); (got >= int64(size)) != allocated {
 			t.Errorf("allocated %v: takes %d bytes", allocated, got)
 		}
 	}

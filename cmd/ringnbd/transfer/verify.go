@@ -11,8 +11,6 @@ import (
 	"fmt"
 	"iter"
 	"sync"
-
-	"ringnbd/engine/peer"
 )
 
 // mismatch is where the ends differ.
@@ -38,12 +36,7 @@ func (j *job) verify(ctx context.Context) error {
 	j.source.forget()
 	j.destination.forget()
 	j.progress.Store(0)
-	if j.options.Show != nil {
-		stop := every(showEvery, func() {
-			j.options.Show(Progress{Phase: "verifying", Done: j.progress.Load(), Total: j.source.size()})
-		})
-		defer stop()
-	}
+	defer j.show("verifying")()
 	var differs mismatch
 	hard := context.WithoutCancel(ctx)
 	scratch := sync.Pool{New: func() any { b := make([]byte, j.request); return &b }}
@@ -110,10 +103,6 @@ func (j *job) both(ctx context.Context, give func(piece) error) error {
 		return err
 	}
 	if errors.Is(failed, errStopped) {
-		failed = nil
-	}
-	var refused *peer.ReplyError
-	if errors.As(failed, &refused) {
 		failed = nil
 	}
 	return failed
