@@ -6,20 +6,17 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
-	"ringnbd/bench/load"
 	"ringnbd/cmd/ringnbd/conform"
+	"ringnbd/engine/peer"
 )
 
 // conformOptions is what the flags of conform say.
@@ -118,14 +115,14 @@ func (o *conformOptions) complete(flags *pflag.FlagSet, args []string) error {
 	case flags.Changed("size"):
 		return fmt.Errorf("--size is about the image of --spawn")
 	}
-	target, err := load.ParseTarget(args[0])
+	target, err := peer.ParseTarget(args[0])
 	if err != nil {
 		return err
 	}
 	if target.File() {
 		return fmt.Errorf("%s is no server; name nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH", args[0])
 	}
-	o.Target = conform.Target{Text: target.Text, Network: target.Network, Address: target.Address, Export: target.Export}
+	o.Target = target
 	return o.checkReadOnly()
 }
 
@@ -151,8 +148,7 @@ func (o *conformOptions) checkReadOnly() error {
 
 // runConform runs and prints. The first signal ends the questions before the first check, or the run after the check in hand, and the servers with it; the second one the program.
 func runConform(o *conformOptions, stdout, stderr io.Writer) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
+	ctx, stop := interruptible()
 	defer stop()
 	line := newProgressLine(stderr)
 	o.Progress = func(done, all int, r conform.Result) {

@@ -1,6 +1,6 @@
 // All checks there are, in the order of the rules.
 //
-// Invariant: IDs are unique, and every rule of rules.go has a check here or a reason in unchecked.
+// Invariant: IDs are unique, and every rule of rules_test.go has a check here or a reason in unchecked.
 
 package conform
 

@@ -6,17 +6,24 @@ package conform
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"ringnbd/proto"
 )
 
+var errEarly = errors.New("interrupted before the first check")
+
 // learn fills in the facts. It fails only if there is no NBD server at all, or if ctx ends; what a server answers wrongly is for the checks to show.
 func (t *T) learn(ctx context.Context) error {
 	defer context.AfterFunc(ctx, t.stop)() // a server may keep silent at every question
 	f := t.facts
-	if problem := t.Try(func() { f.Handshake = t.Haggle().Handshake }); problem != "" {
+	problem := t.Try(func() { f.Handshake = t.Haggle().Handshake })
+	switch {
+	case ctx.Err() != nil:
+		return errEarly
+	case problem != "":
 		return fmt.Errorf("no conversation with the server at %s: %s", t.target.Address, problem)
 	}
 	f.Go, f.List = true, true // baseline, unless it is denied
@@ -26,7 +33,7 @@ func (t *T) learn(ctx context.Context) error {
 		t.closeAll()
 		switch {
 		case ctx.Err() != nil:
-			return fmt.Errorf("interrupted before the first check")
+			return errEarly
 		case problem != "":
 			f.Problems = append(f.Problems, problem)
 		}
@@ -145,7 +152,10 @@ func (t *T) learnExtended() {
 // learnProbe reads the first bytes, by the simplest means.
 func (t *T) learnProbe() {
 	f := t.facts
-	f.probe = make([]byte, max(512, f.MinBlock()))
+	if f.Size == 0 {
+		return // see up
+	}
+	f.probe = make([]byte, t.block())
 	reply := t.Open(f.simplest()).Succeeds(Read(0, uint64(len(f.probe))))
 	f.probe, f.probeKnown = reply.Data, true
 }

@@ -9,12 +9,12 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"unicode/utf8"
 
+	"ringnbd/engine/testbed"
 	"ringnbd/proto"
 )
 
@@ -47,53 +47,23 @@ type fakeConn struct {
 // fakeTarget starts a server for the test's time.
 func fakeTarget(t *testing.T, flaw string) Target {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
 	f := &fake{flaw: flaw, disk: make([]byte, leastSize)}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				defer func() { _ = recover() }() // gone is how a connection ends
-				(&fakeConn{fake: f, Conn: c}).serve()
-			}()
-		}
-	}()
+	path := testbed.Listen(t, func(c net.Conn) {
+		defer func() { _ = recover() }() // gone is how a connection ends
+		(&fakeConn{fake: f, Conn: c}).serve()
+	})
 	return Target{Text: "a server in memory", Network: "unix", Address: path, Export: fakeName}
 }
 
 // silentTarget is a server that sends its banner and reads, for the test's time.
 func silentTarget(t *testing.T) Target {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				b := be.AppendUint64(be.AppendUint64(nil, proto.Magic), proto.OptionMagic)
-				if _, err := c.Write(be.AppendUint16(b, 3)); err == nil {
-					_, _ = io.Copy(io.Discard, c) // until the suite is gone
-				}
-			}()
+	path := testbed.Listen(t, func(c net.Conn) {
+		b := be.AppendUint64(be.AppendUint64(nil, proto.Magic), proto.OptionMagic)
+		if _, err := c.Write(be.AppendUint16(b, 3)); err == nil {
+			_, _ = io.Copy(io.Discard, c) // until the suite is gone
 		}
-	}()
+	})
 	return Target{Text: "a silent server", Network: "unix", Address: path}
 }
 

@@ -8,32 +8,30 @@ import "ringnbd/proto"
 
 // What a server may offer, and what a check may need of the way the suite was started.
 var (
-	NeedFixed       = Need{"fixed newstyle (FIXED_NEWSTYLE)", func(f *Facts) bool { return f.Handshake&proto.FlagFixedNewstyle != 0 }}
-	NeedNoZeroes    = Need{"the handshake flag NO_ZEROES", func(f *Facts) bool { return f.Handshake&proto.FlagNoZeroes != 0 }}
-	NeedGo          = Need{"NBD_OPT_GO", func(f *Facts) bool { return f.Go }}
-	NeedNames       = Need{"a server that refuses names it does not know", func(f *Facts) bool { return !f.AnyName }}
-	NeedList        = Need{"NBD_OPT_LIST", func(f *Facts) bool { return f.List }}
-	NeedStructured  = Need{"structured replies", func(f *Facts) bool { return f.Structured }}
-	NeedExtended    = Need{"extended headers", func(f *Facts) bool { return f.Extended }}
-	NeedContexts    = Need{"the context base:allocation", func(f *Facts) bool { return f.Allocation }}
-	NeedMeta        = Need{"meta contexts", func(f *Facts) bool { return f.Meta }}
-	NeedBlockSize   = Need{"block size information", func(f *Facts) bool { return f.Block != nil }}
-	NeedDescription = Need{"a description of the export", func(f *Facts) bool { return f.Description != "" }}
-	NeedFlush       = flag("SEND_FLUSH", proto.FlagSendFlush)
-	NeedFUA         = flag("SEND_FUA", proto.FlagSendFUA)
-	NeedTrim        = flag("SEND_TRIM", proto.FlagSendTrim)
-	NeedZeroes      = flag("SEND_WRITE_ZEROES", proto.FlagSendWriteZeroes)
-	NeedDF          = flag("SEND_DF", proto.FlagSendDF)
-	NeedCache       = flag("SEND_CACHE", proto.FlagSendCache)
-	NeedFastZero    = flag("SEND_FAST_ZERO", proto.FlagSendFastZero)
-	NeedMultiConn   = flag("CAN_MULTI_CONN", proto.FlagCanMultiConn)
-	NeedPayload     = Need{"BLOCK_STATUS_PAYLOAD", func(f *Facts) bool { return f.FlagsExtended&proto.FlagBlockStatusPayload != 0 }}
+	NeedFixed      = Need{"fixed newstyle (FIXED_NEWSTYLE)", func(f *Facts) bool { return f.Handshake&proto.FlagFixedNewstyle != 0 }}
+	NeedNoZeroes   = Need{"the handshake flag NO_ZEROES", func(f *Facts) bool { return f.Handshake&proto.FlagNoZeroes != 0 }}
+	NeedGo         = Need{"NBD_OPT_GO", func(f *Facts) bool { return f.Go }}
+	NeedNames      = Need{"a server that refuses names it does not know", func(f *Facts) bool { return !f.AnyName }}
+	NeedList       = Need{"NBD_OPT_LIST", func(f *Facts) bool { return f.List }}
+	NeedStructured = Need{"structured replies", func(f *Facts) bool { return f.Structured }}
+	NeedExtended   = Need{"extended headers", func(f *Facts) bool { return f.Extended }}
+	NeedContexts   = Need{"the context base:allocation", func(f *Facts) bool { return f.Allocation }}
+	NeedMeta       = Need{"meta contexts", func(f *Facts) bool { return f.Meta }}
+	NeedBlockSize  = Need{"block size information", func(f *Facts) bool { return f.Block != nil }}
+	NeedFlush      = flag("SEND_FLUSH", proto.FlagSendFlush)
+	NeedFUA        = flag("SEND_FUA", proto.FlagSendFUA)
+	NeedTrim       = flag("SEND_TRIM", proto.FlagSendTrim)
+	NeedZeroes     = flag("SEND_WRITE_ZEROES", proto.FlagSendWriteZeroes)
+	NeedDF         = flag("SEND_DF", proto.FlagSendDF)
+	NeedCache      = flag("SEND_CACHE", proto.FlagSendCache)
+	NeedFastZero   = flag("SEND_FAST_ZERO", proto.FlagSendFastZero)
+	NeedMultiConn  = flag("CAN_MULTI_CONN", proto.FlagCanMultiConn)
+	NeedPayload    = Need{"BLOCK_STATUS_PAYLOAD", func(f *Facts) bool { return f.FlagsExtended&proto.FlagBlockStatusPayload != 0 }}
 
 	NeedWrite          = Need{"permission to write (--writable, or --spawn) on an export that can be written and is 32 MiB or more", func(f *Facts) bool { return f.Writable }}
 	NeedPattern        = Need{"the suite's own data in the export (--writable, or --spawn)", func(f *Facts) bool { return f.Pattern }}
 	NeedReadOnly       = Need{"a read-only export (--spawn-read-only, or one that is)", func(f *Facts) bool { return f.ReadOnly }}
 	NeedReadOnlyChange = Need{"permission to try changes on the read-only export (--writable, or {img} in the command that starts it)", func(f *Facts) bool { return f.ReadOnly && f.ReadOnlyChange }}
-	NeedSpawn          = Need{"a server that the suite started itself (--spawn)", func(f *Facts) bool { return f.Spawned }}
 	NeedImage          = Need{"the image under the server at hand (--spawn with {img})", func(f *Facts) bool { return f.Image != "" }}
 	NeedTCP            = Need{"TCP", func(f *Facts) bool { return f.TCP }}
 	NeedByteUnit       = Need{"a minimum block size of 1", func(f *Facts) bool { return f.MinBlock() == 1 }}

@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"unicode/utf8"
 
 	"ringnbd/proto"
@@ -49,12 +50,9 @@ func ReplyName(kind uint32) string {
 // longestReply bounds the data of an option reply: a name and a description, and the numbers before them.
 const longestReply = 2*proto.MaxString + 8
 
-// optionBytes is an option with its data; length 0 or more overrides the length that the header tells.
+// optionBytes is an option with its data.
 func optionBytes(option uint32, data []byte) []byte {
-	b := binary.BigEndian.AppendUint64(nil, proto.OptionMagic)
-	b = binary.BigEndian.AppendUint32(b, option)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(data)))
-	return append(b, data...)
+	return proto.AppendOption(nil, option, string(data))
 }
 
 // SendOption sends an option and reads nothing.
@@ -120,6 +118,11 @@ func (c *Conn) checkString(b []byte, what string) {
 	}
 }
 
+// repliesTo are the options that a reply of each type, neither ACK nor error, belongs to.
+var repliesTo = map[uint32][]uint32{
+	proto.RepServer: {proto.OptList}, proto.RepInfo: {proto.OptInfo, proto.OptGo}, proto.RepMetaContext: {proto.OptListMetaContext, proto.OptSetMetaContext},
+}
+
 // ReadReplies reads the replies to an option up to its final one, which is the last of the list.
 func (c *Conn) ReadReplies(option uint32) []OptionReply {
 	var list []OptionReply
@@ -129,10 +132,8 @@ func (c *Conn) ReadReplies(option uint32) []OptionReply {
 		if r.Type == proto.RepAck || r.Failed() {
 			return list
 		}
-		allowed := map[uint32]uint32{proto.RepServer: proto.OptList, proto.RepInfo: option, proto.RepMetaContext: option}[r.Type]
 		switch {
-		case r.Type == proto.RepInfo && option != proto.OptInfo && option != proto.OptGo,
-			r.Type == proto.RepMetaContext && option != proto.OptListMetaContext && option != proto.OptSetMetaContext, allowed != option:
+		case !slices.Contains(repliesTo[r.Type], option):
 			c.t.Failf("option %#x is answered by %s, which does not belong to it", option, r)
 		case len(list) > 1<<20:
 			c.t.Failf("option %#x: more than a million replies", option)

@@ -7,11 +7,14 @@ package conform
 import (
 	"context"
 	"encoding/binary"
+	"io"
+	"net"
 	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
+	"ringnbd/engine/testbed"
 	"ringnbd/proto"
 )
 
@@ -90,6 +93,20 @@ func TestInterrupted(t *testing.T) {
 	_, err := Run(ctx, Config{Target: silentTarget(t), Checks: Checks(), Timeout: 20 * time.Second})
 	if err == nil || !strings.Contains(err.Error(), "interrupted") || time.Since(begin) > 10*time.Second {
 		t.Errorf("after %v: %v", time.Since(begin), err)
+	}
+}
+
+// TestInterruptedAtOnce: whoever leaves before the server has said a word is not told that there is none.
+func TestInterruptedAtOnce(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(context.Background())
+	path := testbed.Listen(t, func(c net.Conn) {
+		cancel()
+		_, _ = io.Copy(io.Discard, c) // until the suite is gone
+	})
+	_, err := Run(ctx, Config{Target: Target{Network: "unix", Address: path}, Checks: Checks(), Timeout: 20 * time.Second})
+	if err == nil || !strings.Contains(err.Error(), "interrupted before the first check") {
+		t.Errorf("the error is %v", err)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -76,7 +78,7 @@ func (r *Report) JSON(w io.Writer) error {
 	return e.Encode(r)
 }
 
-// List prints the checks themselves.
+// List prints the checks themselves; with verbose why they are there, and behind a list of all checks the rules that have none.
 func List(w io.Writer, checks []Check, verbose bool) error {
 	var b strings.Builder
 	for _, c := range checks {
@@ -86,6 +88,13 @@ func List(w io.Writer, checks []Check, verbose bool) error {
 			for _, n := range c.Needs {
 				fmt.Fprintf(&b, "%17sneeds %s\n", "", n.Name)
 			}
+		}
+	}
+	if verbose && len(checks) == len(Checks()) {
+		b.WriteString("\nRules without a check:\n")
+		reasons := unchecked()
+		for _, id := range slices.Sorted(maps.Keys(reasons)) {
+			fmt.Fprintf(&b, "%-7s %-8s %s\n", id, "none", reasons[id])
 		}
 	}
 	_, err := io.WriteString(w, b.String())

@@ -201,23 +201,10 @@ func (c *Conn) Infos(list []OptionReply) Info {
 
 // InfoData is the data of INFO and GO.
 func InfoData(name string, kinds ...uint16) []byte {
-	b := binary.BigEndian.AppendUint32(nil, uint32(len(name)))
-	b = append(b, name...)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(kinds)))
-	for _, kind := range kinds {
-		b = binary.BigEndian.AppendUint16(b, kind)
-	}
-	return b
+	return proto.AppendInfo(nil, proto.OptInfo, name, kinds...)[proto.OptionSize:]
 }
 
 // ContextData is the data of LIST_META_CONTEXT and SET_META_CONTEXT.
 func ContextData(export string, queries ...string) []byte {
-	b := binary.BigEndian.AppendUint32(nil, uint32(len(export)))
-	b = append(b, export...)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(queries)))
-	for _, q := range queries {
-		b = binary.BigEndian.AppendUint32(b, uint32(len(q)))
-		b = append(b, q...)
-	}
-	return b
+	return proto.AppendMetaContext(nil, proto.OptListMetaContext, export, queries...)[proto.OptionSize:]
 }

@@ -20,15 +20,10 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"ringnbd/proto"
 )
 
-const (
-	readOnlyFlag = proto.FlagReadOnly
-	// startup is how long a server may take to listen.
-	startup = 15 * time.Second
-)
+// startup is how long a server may take to listen.
+const startup = 15 * time.Second
 
 // server is a command and what it serves.
 type server struct {

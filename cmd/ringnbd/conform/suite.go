@@ -11,6 +11,9 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+
+	"ringnbd/engine/peer"
+	"ringnbd/proto"
 )
 
 // quiet is how long the suite listens for bytes that should not come. A server that is slower with them goes unnoticed; none is accused wrongly.
@@ -23,13 +26,8 @@ const (
 	DefaultSize = 192 << 20
 )
 
-// Target is where a server is.
-type Target struct {
-	Text    string // as the user wrote it
-	Network string // tcp or unix
-	Address string // HOST:PORT, or a path
-	Export  string // name; "" is the default export
-}
+// Target is where a server is. The suite shares the URIs with the rest of ringnbd, and nothing that judges a server.
+type Target = peer.Target
 
 // Config is what a run of the suite takes. Either Target is given, or Spawn.
 type Config struct {
@@ -121,6 +119,9 @@ func (s *suite) up(ctx context.Context) (err error) {
 	if err := t.learn(ctx); err != nil {
 		return errors.Join(err, s.lastWords())
 	}
+	if s.facts.Size == 0 && len(s.facts.Problems) == 0 {
+		return errors.New("the export is empty: nearly every check reads of it; name one with some bytes")
+	}
 	s.decide(ctx)
 	return nil
 }
@@ -128,7 +129,7 @@ func (s *suite) up(ctx context.Context) (err error) {
 // decide says what may be written, and where a read-only export is.
 func (s *suite) decide(ctx context.Context) {
 	f := s.facts
-	isReadOnly := f.FlagsPlain&readOnlyFlag != 0
+	isReadOnly := f.FlagsPlain&proto.FlagReadOnly != 0
 	f.Writable = (s.config.Writable || f.Image != "") && !isReadOnly && f.Size >= leastSize
 	f.Pattern = f.Image != "" && f.Size == uint64(s.config.Size)
 	if isReadOnly && s.spare.Network == "" {
@@ -174,15 +175,12 @@ func (s *suite) verdict(ctx context.Context, c *Check) (Verdict, string) {
 	t := s.newT()
 	verdict, detail := t.run(c)
 	t.closeAll()
-	problem := s.alive(ctx)
+	problem := s.alive(ctx, c.ID)
 	if problem == "" {
 		return verdict, detail
 	}
 	if verdict == Fail {
 		problem = detail + "; then " + problem
-	}
-	if s.main == nil {
-		s.gone = c.ID
 	}
 	return Fail, problem
 }
@@ -218,43 +216,70 @@ func (t *T) run(c *Check) (Verdict, string) {
 	}
 }
 
-// judge brings a check's end and the deviations that it noted together.
+// judge brings a check's end and the deviations that it noted together. What was seen before a skip was seen all the same.
 func (e ended) judge(differs []string) (Verdict, string) {
-	if e.verdict == Pass && len(differs) > 0 {
+	switch {
+	case e.verdict == Fail || len(differs) == 0:
+		return e.verdict, e.detail
+	case e.detail == "":
 		return Differs, join(differs)
 	}
-	return e.verdict, e.detail
+	return Differs, join(differs) + "; " + e.detail
 }
 
-// alive proves that the server still talks to new connections; a server of ours that does not is started again.
-func (s *suite) alive(ctx context.Context) (problem string) {
+// alive proves that both servers still talk to new connections, after the check id.
+func (s *suite) alive(ctx context.Context, id string) string {
+	same := s.spare == s.target
+	problem := s.aliveAt(ctx, s.main, &s.target, "the server")
+	switch {
+	case problem != "" && s.main == nil:
+		s.gone = id
+	case same:
+		s.spare = s.target
+	}
+	if s.readOnly == nil || s.gone != "" {
+		return problem
+	}
+	if second := s.aliveAt(ctx, s.readOnly, &s.spare, "the read-only server"); problem == "" {
+		return second
+	} else if second != "" {
+		problem += "; " + second
+	}
+	return problem
+}
+
+// aliveAt proves it of one server; if it is ours (not nil), and does not, it is started again, which may change its target.
+func (s *suite) aliveAt(ctx context.Context, ours *server, target *Target, name string) string {
 	t := s.newT()
-	problem = t.Try(func() { t.Dial().banner() })
+	problem := t.Try(func() { t.dial(*target).banner() })
 	t.closeAll()
-	if s.main == nil {
+	if ours == nil {
 		if problem != "" {
-			problem = "the server takes no new connection: " + problem
+			problem = name + " takes no new connection: " + problem
 		}
 		return problem
 	}
-	died := s.main.died()
+	if problem != "" { // its sockets are gone before its end is told
+		select {
+		case <-ours.ended:
+		case <-time.After(time.Second):
+		}
+	}
+	died := ours.died()
 	if problem == "" && died == "" {
 		return ""
 	}
 	if died != "" {
-		problem = "the server died: " + died
+		problem = name + " died: " + died
 	} else {
-		problem = "the server takes no new connection (" + problem + ") and was started again" + s.main.words()
+		problem = name + " takes no new connection (" + problem + ") and was started again" + ours.words()
 	}
-	target, err := s.main.start(ctx)
+	again, err := ours.start(ctx)
 	if err != nil {
-		s.gone = "it could not be started again: " + err.Error()
+		s.gone = name + " could not be started again: " + err.Error()
 		return problem + "; " + s.gone
 	}
-	if s.spare == s.target {
-		s.spare = target
-	}
-	s.target = target
+	*target = again
 	return problem
 }
 

@@ -40,7 +40,7 @@ func TestCatalog(t *testing.T) {
 	shape := regexp.MustCompile(`^[A-Z]{1,2}-\d\d[a-z]?$`)
 	known, checked, seen := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, s := range sections {
-		for _, id := range strings.Fields(s.must + " " + s.should + " " + s.may + " " + s.quality) {
+		for _, id := range strings.Fields(s.rules) {
 			if known[id] {
 				t.Errorf("%s: the rule %s is listed twice", s.name, id)
 			}
@@ -71,9 +71,15 @@ func TestCatalog(t *testing.T) {
 			t.Errorf("%s: a check: %v, a reason for none: %q", id, checked[id], reasons[id])
 		}
 	}
-	for id := range reasons {
+	name := regexp.MustCompile(`\b[A-Z]{1,2}-\d\d`)
+	for id, reason := range reasons {
 		if !known[id] {
 			t.Errorf("%s: a reason for a rule that does not exist", id)
+		}
+		for _, other := range name.FindAllString(reason, -1) {
+			if !checked[other] {
+				t.Errorf("%s: the reason names %s, which has no check: %s", id, other, reason)
+			}
 		}
 	}
 }
@@ -120,6 +126,7 @@ func TestVerdicts(t *testing.T) {
 		run("skip", func(t *T) { t.Skip("a reason") }),
 		run("differs", func(t *T) { t.Differ("this"); t.Differ("that") }),
 		run("differs, then fail", func(t *T) { t.Differ("this"); t.Failf("that") }),
+		run("differs, then skip", func(t *T) { t.Differ("this"); t.Skip("that") }),
 		run("panic", func(*T) { panic(errors.New("a mistake")) }),
 		run("index", func(t *T) { _ = t.differs[len(t.differs)] }),
 		run("stall", func(t *T) { t.Haggle().Read(1, "what never comes") }),
@@ -127,13 +134,14 @@ func TestVerdicts(t *testing.T) {
 		{ID: "need", Level: Must, Title: "x", Why: "x", Needs: []Need{{"the moon", func(*Facts) bool { return false }}}, Run: func(t *T) { t.Failf("ran") }},
 		run("after", func(t *T) { t.Haggle().StillHaggling("nothing") }),
 	}
-	report, err := Run(context.Background(), Config{Target: fakeTarget(t, ""), Checks: checks, Timeout: 300 * time.Millisecond})
+	report, err := Run(context.Background(), Config{Target: fakeTarget(t, ""), Checks: checks, Timeout: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]string{"pass": "pass ", "fail": "fail seen 1", "skip": "skip a reason", "differs": "differs this; that", "differs, then fail": "fail that",
-		"panic": "fail the check itself broke: a mistake", "index": "fail the check itself broke: runtime error", "stall": "fail what never comes: nothing more came before the deadline",
-		"hang": "fail the check did not end within 300ms", "need": "skip needs the moon", "after": "pass "}
+		"differs, then skip": "differs this; that",
+		"panic":              "fail the check itself broke: a mistake", "index": "fail the check itself broke: runtime error", "stall": "fail what never comes: nothing more came before the deadline",
+		"hang": "fail the check did not end within 2s", "need": "skip needs the moon", "after": "pass "}
 	for _, r := range report.Results {
 		if got := string(r.Verdict) + " " + r.Detail; !strings.HasPrefix(got, want[r.ID]) || r.ID == "pass" && got != "pass " {
 			t.Errorf("%s: %q, want %q", r.ID, got, want[r.ID])
@@ -156,6 +164,16 @@ func TestReports(t *testing.T) {
 	for _, want := range []string{"pass    A-01 one\n", "fail    A-02 two\n", "seen <that>", "why MUST: because", "otherwise", "4 checks: 1 pass, 1 fail, 1 differs, 1 skip"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("the table does not have %q:\n%s", want, text.String())
+		}
+	}
+	for _, test := range []struct {
+		checks        []Check
+		verbose, want bool
+	}{{Checks(), true, true}, {Checks(), false, false}, {Checks()[:3], true, false}} {
+		var list bytes.Buffer
+		err := List(&list, test.checks, test.verbose)
+		if told := strings.Contains(list.String(), "H-18    none     takes as long as the server's own timeout"); err != nil || told != test.want {
+			t.Errorf("of %d checks, verbose %v: the list tells which rules have none: %v, %v", len(test.checks), test.verbose, told, err)
 		}
 	}
 	if strings.Contains(text.String(), "needs it") {
@@ -215,7 +233,7 @@ func TestSpawnDies(t *testing.T) {
 	}
 	first := 0
 	checks := []Check{
-		{ID: "X-01", Run: func(t *T) { first = pid(); _ = syscall.Kill(first, syscall.SIGKILL); time.Sleep(50 * time.Millisecond) }},
+		{ID: "X-01", Run: func(t *T) { first = pid(); _ = syscall.Kill(first, syscall.SIGKILL) }},
 		{ID: "X-02", Run: func(t *T) { t.Open(ModeGo).StillUp("a new start") }},
 	}
 	spawn := fmt.Sprintf("echo $$ > %s; echo famous last words >&2; exec nbdkit -f -U {socket} file {img}", pidFile)
@@ -231,6 +249,44 @@ func TestSpawnDies(t *testing.T) {
 	}
 	if second := pid(); second == first || syscall.Kill(second, 0) == nil {
 		t.Errorf("process %d after %d: not started again, or left behind", second, first)
+	}
+}
+
+// TestReadOnlyDies: the server with the read-only export is proven alive after each check as well, and started again.
+func TestReadOnlyDies(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("nbdkit"); err != nil {
+		t.Skip("nbdkit is not installed (Debian package nbdkit)")
+	}
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	checks := []Check{
+		{ID: "X-01", Run: func(t *T) {
+			text, _ := os.ReadFile(pidFile)
+			pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+			t.Want(pid > 1 && syscall.Kill(pid, syscall.SIGKILL) == nil, "the server cannot be killed")
+		}},
+		{ID: "X-02", Needs: []Need{NeedReadOnly}, Run: func(t *T) { t.OpenReadOnly(ModeGo).StillUp("a new start") }},
+	}
+	config := Config{Spawn: "exec nbdkit -f -U {socket} file {img}", SpawnReadOnly: fmt.Sprintf("echo $$ > %s; exec nbdkit -f -r -U {socket} file {img}", pidFile),
+		Size: 32 << 20, Checks: checks, Timeout: 5 * time.Second}
+	report, err := Run(context.Background(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := report.Results[0]; r.Verdict != Fail || !strings.Contains(r.Detail, "the read-only server died: signal: killed") {
+		t.Errorf("the check that the server died in: %+v", r)
+	}
+	if r := report.Results[1]; r.Verdict != Pass {
+		t.Errorf("the next one: %+v", r)
+	}
+}
+
+// TestEmpty: nothing can be said of a server by an export of no bytes.
+func TestEmpty(t *testing.T) {
+	t.Parallel()
+	_, err := Run(context.Background(), Config{Target: flawedTarget(t, "empty"), Checks: Checks(), Timeout: 5 * time.Second})
+	if err == nil || !strings.Contains(err.Error(), "the export is empty") {
+		t.Errorf("the error is %v", err)
 	}
 }
 

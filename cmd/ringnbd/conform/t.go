@@ -60,9 +60,6 @@ func (t *T) Prefer(ok bool, format string, args ...any) {
 	}
 }
 
-// Facts is what the server said of itself before the first check.
-func (t *T) Facts() *Facts { return t.facts }
-
 // Export is the name that the suite was given.
 func (t *T) Export() string { return t.target.Export }
 

@@ -86,8 +86,13 @@ func (t *T) within(where string, f func()) {
 	f()
 }
 
-// block is a size in bytes that every offset and length of a polite request can be a multiple of.
-func (t *T) block() uint64 { return max(512, t.facts.MinBlock()) }
+// block is a size in bytes that every offset and length of a polite request can be a multiple of; an export of less is one block.
+func (t *T) block() uint64 { return max(min(512, t.facts.Size), t.facts.MinBlock()) }
+
+// upTo is n bytes, or as many whole blocks as a READ at 0 may have.
+func (c *Conn) upTo(n uint64) uint64 {
+	return min(n, c.Size, c.t.facts.MaxPayload()) / c.t.block() * c.t.block()
+}
 
 // page is a size in bytes that is usual for small requests, and whole blocks.
 func (t *T) page() uint64 { return max(4096, t.block()) }
@@ -213,8 +218,8 @@ func (c *Conn) differOnce(r *Request, what string) {
 }
 
 func commandName(command uint16) string {
-	if int(command) < len(commandNames) {
-		return commandNames[command]
+	if name := proto.CommandName(command); name != "" {
+		return name
 	}
 	return "an unknown command"
 }

@@ -240,8 +240,9 @@ func goneWhileWriting(t *T) {
 		for _, mode := range t.facts.richModes() {
 			c := t.Open(mode)
 			var b []byte
+			n := c.upTo(1 << 20)
 			for k := range uint64(32) {
-				b = append(b, c.Encode(c.Name(Read(k%8<<20, 1<<20)))...)
+				b = append(b, c.Encode(c.Name(Read(min(k%8*n, (c.Size-n)/t.block()*t.block()), n)))...)
 			}
 			c.Write(b)
 			if i%2 == 0 {

@@ -217,10 +217,11 @@ func filter(length uint64, ids ...uint32) []byte {
 func statusFilter(t *T) {
 	c := t.openContexts(ModeExtendedContexts)
 	t.Want(c.Flags&proto.FlagBlockStatusPayload != 0, "BLOCK_STATUS_PAYLOAD is not set with contexts (%#x)", c.Flags)
+	length := c.upTo(1 << 20)
 	for _, one := range c.Contexts {
-		r := payload(proto.CmdBlockStatus, 0, filter(1<<20, one.ID))
+		r := payload(proto.CmdBlockStatus, 0, filter(length, one.ID))
 		q := c.asked(r)
-		q.length, q.contexts = 1<<20, []uint32{one.ID}
+		q.length, q.contexts = length, []uint32{one.ID}
 		reply := c.Succeeds(r)
 		for _, b := range judgeStatus(q, reply.Chunks) {
 			t.Want(b.soft, "%s for the context %s: %s (%s)", r, one.Name, b.text, b.rule)

@@ -277,7 +277,7 @@ func (c *flawedConn) oddExtents(r *proto.Request, offset, length uint64, list []
 		list[0].Flags |= 4
 	case c.is("upper bits"):
 		list[0].Flags |= 1 << 40
-	case c.is("crumbs") && length > 100 && length <= 1<<20:
+	case c.is("crumbs") && length > 100 && length <= 64<<10:
 		list = nil
 		for range length / 4 {
 			list = append(list, Extent{4, 0})

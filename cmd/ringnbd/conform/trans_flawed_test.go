@@ -8,11 +8,12 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
+	"os"
 	"sync"
 	"testing"
 	"time"
 
+	"ringnbd/engine/testbed"
 	"ringnbd/proto"
 )
 
@@ -26,7 +27,7 @@ const (
 type flawed struct {
 	flaw     string
 	export   proto.Export
-	listener net.Listener
+	path     string // of its socket
 	lock     sync.Mutex
 	disk     []byte
 	snapshot []byte   // what the status is told from, with "stale status"
@@ -58,18 +59,15 @@ func flawedTarget(t *testing.T, flaw string) Target {
 
 func newFlawed(t *testing.T, flaw string) (*flawed, Target) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &flawed{flaw: flaw, listener: l, disk: make([]byte, leastSize)}
+	f := &flawed{flaw: flaw, disk: make([]byte, leastSize)}
 	f.export = proto.Export{Name: "disk", PreferredBlock: 4096, Contexts: []proto.Context{{Name: proto.ContextAllocation}, {Name: "x-test:other"}}}
 	f.export.Facts = proto.Facts{Size: leastSize, MinBlock: 1, MaxPayload: flawedPayload, Flags: flawedFlags}
 	f.shape()
-	t.Cleanup(func() { l.Close() })
-	go f.accept()
-	return f, Target{Text: "a flawed server", Network: "unix", Address: path, Export: "disk"}
+	f.path = testbed.Listen(t, func(c net.Conn) {
+		defer func() { _ = recover() }() // gone is how a connection ends
+		(&flawedConn{flawed: f, Conn: c}).serve()
+	})
+	return f, Target{Text: "a flawed server", Network: "unix", Address: f.path, Export: "disk"}
 }
 
 // shape is the flaws, and the kinds of right servers, that stand in what is told of the export.
@@ -88,26 +86,18 @@ func (f *flawed) shape() {
 		e.Size, e.MinBlock = leastSize-100, 512
 	case "blocks", "rounds down", "EIO for misaligned":
 		e.MinBlock = 512
-	case "read-only", "writes all the same", "EIO for read-only":
+	case "read-only", "read-only hangs up", "writes all the same", "EIO for read-only":
 		e.Flags |= proto.FlagReadOnly
 	case "read-only without": // a right one
 		e.Flags = proto.FlagHasFlags | proto.FlagReadOnly | proto.FlagSendFlush
+	case "small": // a right one, as the next
+		e.Size = 64 << 10
+	case "tiny":
+		e.Size = 100
+	case "empty":
+		e.Size = 0
 	case "poor", "FUA unadvertised", "hangs up on what is not advertised": // the first is right
 		e.Flags = proto.FlagHasFlags
-	}
-}
-
-func (f *flawed) accept() {
-	for {
-		c, err := f.listener.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer c.Close()
-			defer func() { _ = recover() }() // gone is how a connection ends
-			(&flawedConn{flawed: f, Conn: c}).serve()
-		}()
 	}
 }
 
@@ -120,7 +110,7 @@ func (c *flawedConn) read(n uint64) []byte {
 	}
 	if got, err := io.ReadFull(c, b); err != nil {
 		if c.is("dies of a broken header") && got > 0 {
-			c.listener.Close()
+			_ = os.Remove(c.path) // nobody finds it any longer
 		}
 		panic(gone{})
 	}
@@ -236,7 +226,7 @@ func (c *flawedConn) judge(r *proto.Request) bool {
 	switch {
 	case cause == proto.CauseUnknown && c.is("unknown commands hang up"), r.Length == 0 && r.Command != proto.CmdFlush && c.is("nothing hangs up"),
 		cause == proto.CauseAbsent && c.is("hangs up on what is not advertised"), r.Length > flawedPayload && c.is("long hangs up"),
-		cause == proto.CauseFlushRange && c.is("FLUSH of a range hangs up"):
+		cause == proto.CauseFlushRange && c.is("FLUSH of a range hangs up"), cause == proto.CauseReadOnly && c.is("read-only hangs up"):
 		return false
 	}
 	if e = c.verdict(r, e, cause); e != proto.Success {

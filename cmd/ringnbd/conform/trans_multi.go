@@ -242,7 +242,7 @@ func qemuWay(t *T) {
 		c.status(Command(proto.CmdBlockStatus, 0, t.block()).With(proto.CmdFlagReqOne))
 	}
 	c.mayWork(Command(proto.CmdCache, 0, t.block()), EINVAL)
-	c.SendAll(Read(0, t.block()), Read(t.block(), t.block()), Read(0, 64<<10))
+	c.SendAll(Read(0, t.block()), Read(t.tail(t.block()), t.block()), Read(0, c.upTo(64<<10)))
 	for _, reply := range c.All() {
 		t.Want(reply.Errno == 0, "%s: %s", reply.Request, reply.Error())
 	}

@@ -13,21 +13,21 @@ import (
 )
 
 // runFlawed holds the flawed server to some checks.
-func runFlawed(t *testing.T, flaw string, checks []Check) *Report {
+func runFlawed(t *testing.T, flaw string, checks []Check, timeout time.Duration) *Report {
 	t.Helper()
-	report, err := Run(context.Background(), Config{Target: flawedTarget(t, flaw), Writable: true, Checks: checks, Timeout: 5 * time.Second})
+	report, err := Run(context.Background(), Config{Target: flawedTarget(t, flaw), Writable: true, Checks: checks, Timeout: timeout})
 	if err != nil {
 		t.Fatalf("%q: %v", flaw, err)
 	}
 	return report
 }
 
-// kinds are right servers, each without something.
+// TestFlawlessServers: right servers, each without something, are accused of nothing. A READ that is slow would differ, so limits are long.
 func TestFlawlessServers(t *testing.T) {
-	for kind, least := range map[string]int{"": 135, "blocks": 130, "read-only without": 60, "poor": 50} {
+	for kind, least := range map[string]int{"": 135, "blocks": 130, "read-only without": 60, "poor": 50, "small": 75, "tiny": 75} {
 		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
-			report := runFlawed(t, kind, transmissionChecks())
+			t.Parallel() // with the other kinds only, as the test itself is not
+			report := runFlawed(t, kind, Checks(), 30*time.Second)
 			for _, r := range report.Results {
 				if r.Verdict == Fail || r.Verdict == Differs {
 					t.Errorf("%s %s: %s: %s", r.Verdict, r.ID, r.Title, r.Detail)
@@ -40,6 +40,9 @@ func TestFlawlessServers(t *testing.T) {
 						t.Logf("skip %s: %s", r.ID, r.Detail)
 					}
 				}
+			}
+			if len(report.Facts.Problems) > 0 {
+				t.Errorf("the facts were not found: %q", report.Facts.Problems)
 			}
 		})
 	}
@@ -105,6 +108,7 @@ var transmissionFlaws = map[string]string{
 	"writes what fits":          "CW-02 RQ-12",
 	"EIO for read-only":         "CW-03=differs CT-02b=differs CZ-06b=differs",
 	"writes all the same":       "CW-03 CW-04",
+	"read-only hangs up":        "CW-03=differs:hangs CT-02b=differs:hangs CW-04=pass",
 	"read-only":                 "TF-02b=differs",
 	"torn WRITE":                "CW-09=differs:half",
 	"forgets FUA":               "CW-05 TF-08",
@@ -188,9 +192,13 @@ func TestTransmissionFlaws(t *testing.T) {
 				if at < 0 {
 					t.Fatalf("there is no check %s", id)
 				}
-				// One run for each check: a flaw may end the server.
-				r := runFlawed(t, flaw, all[at:at+1]).Results[0]
-				if string(r.Verdict) != verdict || !strings.Contains(r.Detail, word) {
+				// One run for each check: a flaw may end the server. On a busy machine the time may be over before the flaw has shown; it has more then.
+				found := func(r Result) bool { return string(r.Verdict) == verdict && strings.Contains(r.Detail, word) }
+				r := runFlawed(t, flaw, all[at:at+1], 5*time.Second).Results[0]
+				if !found(r) {
+					r = runFlawed(t, flaw, all[at:at+1], 30*time.Second).Results[0]
+				}
+				if !found(r) {
 					t.Errorf("%s: %s (%s), not %s that says %q", id, r.Verdict, r.Detail, verdict, word)
 				}
 			}

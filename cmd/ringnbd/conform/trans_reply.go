@@ -75,7 +75,7 @@ func simpleReplies(t *T) {
 	for _, reply := range c.wrongReplies() {
 		t.Want(reply.Simple, "%s: not a simple reply", reply.Request)
 	}
-	for _, length := range []uint64{t.block(), 3 * t.block(), 1 << 20} {
+	for _, length := range []uint64{t.block(), c.upTo(3 * t.block()), c.upTo(1 << 20)} {
 		t.Want(c.Succeeds(Read(0, length)).Simple, "a READ is not answered by a simple reply")
 	}
 	if c.offers(proto.CmdWrite) {
@@ -157,7 +157,7 @@ func doneFlags(t *T) {
 		for _, reply := range c.wrongReplies() {
 			chunks += len(reply.Chunks)
 		}
-		for length := t.block(); length <= 1<<20; length *= 2 {
+		for length := t.block(); length <= c.upTo(1<<20); length *= 2 {
 			reply := c.Succeeds(Read(0, length))
 			for i, chunk := range reply.Chunks[:len(reply.Chunks)-1] {
 				t.Want(chunk.Flags&proto.ReplyFlagDone == 0, "%s: chunk %d has DONE, and %d more come", reply.Request, i, len(reply.Chunks)-i-1)
@@ -175,7 +175,7 @@ func noneChunks(t *T) {
 		if reply := c.survives(Read(0, 0)); reply != nil && reply.Errno == 0 {
 			t.Want(len(reply.Chunks) == 1 && reply.Chunks[0].Type == proto.ChunkNone, "%s succeeds with %d chunks, where a NONE would be one", reply.Request, len(reply.Chunks))
 		}
-		list := []*Reply{c.Succeeds(Read(0, 1<<20))}
+		list := []*Reply{c.Succeeds(Read(0, c.upTo(1<<20)))}
 		if c.offers(proto.CmdFlush) {
 			list = append(list, c.Succeeds(Command(proto.CmdFlush, 0, 0)))
 		}

@@ -121,6 +121,9 @@ func enforcedUntold(t *T) {
 	}
 	t.eachMode(func(c *Conn) {
 		for _, r := range []*Request{Read(1, 1), Read(511, 1023), Read(4095, 2)} {
+			if r.Offset+r.Length > c.Size {
+				continue
+			}
 			reply := c.Do(r)
 			t.Want(reply.Errno == 0, "%s: %s, although no minimum block was told when asked for", r, reply.Error())
 		}

@@ -31,7 +31,7 @@ var uncheckedTransmission = map[string]string{
 	"MO-06": "TF-08, MO-04 and MO-05 show whether CAN_MULTI_CONN is true of the export",
 	"SD-01": "would end the server under test; a server's own tests must do it",
 	"SD-03": "needs TLS, of which the suite has none",
-	"DS-01": "H-18 shows it",
+	"DS-01": uncheckedHandshake["H-18"],
 	"DS-02": "how many connections a server takes is its user's choice, and trying them all takes them from its other users",
 	"DS-03": "how many options a server takes is its own choice; H-16 sends many",
 	"DS-04": "H-10 and G-01 show it",
