@@ -46,6 +46,7 @@ type conn struct {
 	bulky      bool   // its last receive brought more than its own stage holds
 	capped     bool   // has as much in flight as one connection may
 	wants      region // what it starves for
+	needs      uint64 // and how many bytes of it
 	eof        bool   // the client has ended its side
 	idle       bool   // its receive was taken back: it has been silent for long
 	sending    bool
@@ -101,6 +102,7 @@ func (l *loop) leave(i uint32, why CloseReason) {
 		c.state, c.reason = connLeaving, why
 		c.start, c.end = 0, 0
 		l.withdraw(i)
+		l.abandon(i)
 		l.touch(i)
 	}
 }
@@ -113,18 +115,24 @@ func (l *loop) fail(i uint32, why CloseReason) {
 			c.reason = why
 		}
 		c.state = connClosing
-		l.gone[i].Store(true)
-		if c.session.Contexts != 0 && c.inflight > 0 {
-			l.offload() // what it has asked need not wait behind what others have
-		}
+		l.abandon(i)
 		l.withdraw(i)
 		l.kernel.Shutdown(c.fd)
 		l.touch(i)
 	}
 }
 
+// abandon tells those who look up what a connection has asked that nobody may be waiting any more. It need not wait behind what others have asked, either.
+func (l *loop) abandon(i uint32) {
+	c := &l.conns[i]
+	if !l.gone[i].Swap(true) && c.session.Contexts != 0 && c.inflight > 0 {
+		l.offload()
+	}
+}
+
 // withdraw takes a connection that will read no more out of the queues for memory.
 func (l *loop) withdraw(i uint32) {
+	l.cameHome = true // those behind it need not wait for it any more
 	l.delist(&l.starved[l.conns[i].wants], linkStarved, i)
 }
 

@@ -46,7 +46,7 @@ type Device struct {
 	syncing atomic.Bool   // an fsync is in flight, of whatever loop
 	queued  atomic.Int32  // loops that wait for it to end
 	syncer  atomic.Uint32 // the loop that flushed last, plus 1: it lets those that wait go first
-	busy    atomic.Int32  // operations in flight that may hold the file's lock for long: slices and fsyncs
+	busy    atomic.Int32  // operations in flight that may hold the file's lock for long: slices, fsyncs and lookups
 }
 
 // Export is a Device under the facts that clients were told in the handshake.

@@ -35,7 +35,11 @@
 //
 // Backpressure has no code of its own: without a tag or a lease a connection is not read, and its socket fills up. What a connection may hold begins
 // small and grows with the replies it takes (request.go: earn), to a third of the short region and half of the long one, so that those who take nothing hold
-// little. One that holds something and does not move, while others starve, is closed (stall.go); while nobody starves, nobody is ever closed for being slow.
+// little. One that holds something and does not move, while others starve, is closed (stall.go); while nobody starves, nobody is
+// closed for being slow, but for a TCP client that acknowledges nothing, or takes nothing of what is ready for it, in five minutes (engine/gate, userTimeout).
+//
+// Who waits for memory is served in order. But one that waits for many megabytes does not hold up those behind it who want less than what it will leave (request.go:
+// beside), and a long READ gives its memory back piece by piece as it is taken (reply.go: giveSent).
 //
 // # Threads
 //

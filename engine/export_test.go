@@ -122,6 +122,7 @@ func (s *SimLoop) Home() error {
 	}
 	check(free == len(l.tags), strconv.Itoa(len(l.tags)-free)+" tags are out")
 	check(rows == len(l.conns), strconv.Itoa(len(l.conns)-rows)+" connections are out")
+	check(l.ahead == 0, strconv.FormatUint(l.ahead, 10)+" bytes went ahead and did not come home")
 	check(l.leases.used == 0, strconv.FormatUint(l.leases.used, 10)+" bytes are on lease")
 	check(len(l.stages) == l.layout.stages, "stages are out")
 	for i := range l.devices {

@@ -16,6 +16,7 @@ const (
 	leastHole = 32 << 10 // bytes: a hole saves copying them, and costs a chunk
 	holeUnit  = 512      // holes begin and end on multiples of this, where the request does not itself
 	maxRuns   = 9        // of one reply; what comes behind them is data, zero or not
+	mostLook  = 4 << 20  // bytes of one reply that are compared, about a millisecond of the loop's time; what comes behind them is data
 )
 
 type run struct {
@@ -29,6 +30,7 @@ type holes struct {
 	row  *tag
 	runs [maxRuns]run
 	n    int
+	seen uint64 // bytes compared
 }
 
 var zeroUnit [holeUnit]byte
@@ -45,7 +47,7 @@ func (h *holes) find() {
 	}
 	data := from // where the data begins that is in no run yet
 	if h.loop.deviceOf(h.row).Kind != Null {
-		for ; at <= last && h.n < maxRuns-2; at = (at + step) &^ (step - 1) {
+		for ; at <= last && h.n < maxRuns-2 && h.seen < mostLook; at = (at + step) &^ (step - 1) {
 			lo, hi := h.zeroes(at, data, end)
 			whole := lo == from && hi == end
 			if hi > at && (whole || hi-lo >= least && h.row.Flags&proto.CmdFlagDF == 0) {
@@ -72,7 +74,7 @@ func (h *holes) zeroes(at, least, most uint64) (lo, hi uint64) {
 	if !h.zero(at, min(at+8, most)) {
 		return lo, hi
 	}
-	for hi < most {
+	for hi < most && h.seen < mostLook {
 		next := min((hi+holeUnit)&^(holeUnit-1), most)
 		if !h.zero(hi, next) {
 			break
@@ -92,6 +94,7 @@ func (h *holes) zeroes(at, least, most uint64) (lo, hi uint64) {
 // zero says whether the bytes [from, to), which lie in one unit, are zero.
 func (h *holes) zero(from, to uint64) bool {
 	n := to - from
+	h.seen += n
 	var b []byte
 	if d := h.loop.deviceOf(h.row); d.Kind == Memory {
 		b = d.Memory.Bytes(from, int(n))

@@ -219,3 +219,21 @@ func TestNullIsDataThatCostsNothing(t *testing.T) {
 		t.Errorf("%+v", h.runs[:h.n])
 	}
 }
+
+// TestHolesAreNotLookedForWithoutEnd: a loop has others to serve. What comes behind the bytes that it compares is data, and the chunks still cover the request.
+func TestHolesAreNotLookedForWithoutEnd(t *testing.T) {
+	d := nullDevice(1 << 30)
+	d.Kind, d.FD = File, 3
+	l := still(t, Export{Facts: factsOf(d), Device: d})
+	r := proto.Request{Command: proto.CmdRead, Length: 64 << 20}
+	row := &l.tags[admitted(t, l, r)]
+	layOut(l, row, make([]byte, r.Length))
+	h := holes{row: row, loop: l}
+	h.find()
+	if h.seen > mostLook+leastHole {
+		t.Errorf("%d bytes were compared", h.seen)
+	}
+	if h.n != 2 || !h.runs[0].zero || h.runs[0].len < mostLook-leastHole || h.runs[1].zero || h.runs[0].len+h.runs[1].len != r.Length {
+		t.Errorf("64 MiB of zeroes are %+v", h.runs[:h.n])
+	}
+}

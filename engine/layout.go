@@ -22,7 +22,8 @@ const (
 	minStages   = 8
 	zeroRegion  = pieceSize // what READ of a null export and writing zeroes send
 	minShort    = 8 << 20
-	minLong     = MaxRequest + 4*pieceSize // one request of the longest kind, not aligned
+	minLong     = MaxRequest + 4*pieceSize  // one request of the longest kind, not aligned
+	roomyLong   = MaxRequest + 16*pieceSize // and others of some megabytes beside it
 	tagsPerLoop = 4096
 	firstTags   = 64      // requests that a connection may have in flight before it has taken a reply, and
 	firstCredit = 1 << 20 // bytes of short leases; see loop.earn
@@ -47,7 +48,7 @@ func layoutOf(memory uint64, conns int) (y layout, ok bool) {
 	// Large stages get a sixteenth, but of what the shortest and the longest request leave; and no more than one for each connection.
 	y.stages = max(minStages, min(int(min(rest/16, rest-minShort-minLong-2*pieceSize)/stageSize), conns))
 	rest -= uint64(y.stages) * stageSize
-	y.longLen = max(minLong, rest/4&^(pieceSize-1))
+	y.longLen = max(minLong, min(rest/2, roomyLong)&^(pieceSize-1), rest/4&^(pieceSize-1))
 	y.shortLen = (rest - y.longLen) &^ (pieceSize - 1)
 	if y.poolLen()&(2*pieceSize-1) != 0 { // the pool is mapped in huge pages of 2 MiB
 		y.shortLen -= pieceSize

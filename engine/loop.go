@@ -43,6 +43,10 @@ type loop struct {
 	scarce  bool          // somebody found none
 	first   region        // which of the starved are fed first in this turn
 	feeding uint32        // the starved connection whose turn it is
+	// ahead is how many bytes of the long region belong to requests that went before one which waits for memory; cameHome, that some of that region did since it was
+	// last offered to others than the first of the starved.
+	ahead    uint64
+	cameHome bool
 
 	devices []deviceRow
 	blocked int    // devices that wait for another loop's fsync
@@ -57,7 +61,7 @@ type loop struct {
 	inbox   atomic.Pointer[mail]
 	granted atomic.Uint32 // stack of claims granted by other loops: claim+1, 0 = empty
 	// asked and told are stacks of BLOCK_STATUS requests, linked through tag.next, tag+1: those to be looked up, and those that have been. offload says that
-	// asked is no longer empty; gone, by connection, that nobody waits for the answer.
+	// asked is no longer empty; gone, by connection, that nobody may be waiting for the answer.
 	asked   atomic.Uint32
 	told    atomic.Uint32
 	offload func()

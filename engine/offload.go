@@ -2,7 +2,7 @@
 // that takes one whose export nobody is busy with, so that storage which hangs holds up no other's lookups. What waits for it holds memory and tags, as READs do that
 // wait for such storage; when its client has gone, it is given back at once.
 //
-// Invariant: at most one lookup of an export and a loop runs at a time, and they begin in order; as long as it runs, one worker at least is asleep or on its way to look;
+// Invariant: at most one lookup of an export and a loop runs at a time; connections take turns, and those of one connection begin in order; as long as it runs, one worker at least is asleep or on its way to look;
 // when a loop has no connection left, nothing of it is here.
 
 package engine
@@ -24,6 +24,8 @@ type offload struct {
 	mu      sync.Mutex
 	waiting []uint32        // requests that no worker has taken, in order
 	busy    map[uint32]bool // exports with a lookup that runs
+	turns   uint64          // lookups that have begun
+	turn    []uint64        // by connection: when its last one did
 	idle    int             // workers that are asleep, or awake and have not taken anything yet
 	stopped bool
 	ended   sync.WaitGroup
@@ -35,7 +37,7 @@ func startOffload(l *loop) (*offload, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &offload{loop: l, fd: fd, busy: map[uint32]bool{}}
+	o := &offload{loop: l, fd: fd, busy: map[uint32]bool{}, turn: make([]uint64, len(l.conns))}
 	l.offload = func() { uring.Notify(fd) }
 	o.hire()
 	return o, nil
@@ -98,7 +100,7 @@ func (o *offload) next(export uint32) (uint32, bool) {
 	return t, ok
 }
 
-// take finds the first request of an export that is not busy, and makes it busy.
+// take finds a request of an export that is not busy, the first one of the connection whose last turn is longest ago, and makes the export busy.
 func (o *offload) take() (uint32, bool) {
 	for t := o.loop.takeAsked(); t != none; t = o.loop.tags[t].next {
 		o.waiting = append(o.waiting, t)
@@ -110,15 +112,23 @@ func (o *offload) take() (uint32, bool) {
 		}
 		return left
 	})
+	best := -1
 	for i, t := range o.waiting {
-		export := o.loop.conns[o.loop.tags[t].conn].export
-		if !o.busy[export] {
-			o.waiting = slices.Delete(o.waiting, i, i+1)
-			o.busy[export] = true
-			return t, true
+		c := o.loop.tags[t].conn
+		if !o.busy[o.loop.conns[c].export] && (best < 0 || o.turn[c] < o.turn[o.loop.tags[o.waiting[best]].conn]) {
+			best = i
 		}
 	}
-	return none, false
+	if best < 0 {
+		return none, false
+	}
+	t := o.waiting[best]
+	c := o.loop.tags[t].conn
+	o.waiting = slices.Delete(o.waiting, best, best+1)
+	o.busy[o.loop.conns[c].export] = true
+	o.turns++
+	o.turn[c] = o.turns
+	return t, true
 }
 
 // stop ends it; the loop has no connections left.

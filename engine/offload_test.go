@@ -203,6 +203,75 @@ func TestLookupOfAClientThatLeft(t *testing.T) {
 	}
 }
 
+// TestLookupsOfOthersNeedNotWaitForAFlood: connections of an export take turns, however many requests one of them has put before the other.
+func TestLookupsOfOthersNeedNotWaitForAFlood(t *testing.T) {
+	const flood = 60
+	gate, order := make(chan struct{}), make(chan uint64, flood+2)
+	e := startWith(t, 1, contextFunc(func(off, length uint64, emit func(length, status uint64) bool) error {
+		<-gate
+		order <- off
+		emit(length, 0)
+		return nil
+	}))
+	greedy, modest := connectAs(t, e, 0), connectAs(t, e, 0)
+	for i := range uint64(flood) {
+		greedy.ask(i * 4096)
+	}
+	counted(t, e) // all of it was taken in when the loop answers this
+	const one, two = 1 << 30, 2 << 30
+	modest.ask(one)
+	modest.ask(two)
+	for deadline := time.Now().Add(10 * time.Second); counted(t, e).Requests[proto.CmdBlockStatus] < flood+2; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the loop did not take all requests in")
+		}
+	}
+	close(gate)
+	for place := range flood + 2 {
+		switch off := <-order; {
+		case off == one && place > 2, off == two && place > 4: // one has begun, and one may have been chosen
+			t.Errorf("the request for %d came in place %d, behind those of a flood", off, place)
+		}
+	}
+}
+
+// TestLookupOfAClientThatHasFinished: who has ended his side, in good order, does not make others wait for what he had asked, and still gets an answer that is true.
+func TestLookupOfAClientThatHasFinished(t *testing.T) {
+	const asked = 20
+	var looked atomic.Int32
+	began, gate := make(chan struct{}, asked), make(chan struct{})
+	e := startWith(t, 1, contextFunc(func(_, length uint64, emit func(length, status uint64) bool) error {
+		looked.Add(1)
+		began <- struct{}{}
+		<-gate
+		emit(length, 3)
+		return nil
+	}))
+	c := connectAs(t, e, 0)
+	for i := range uint64(asked) {
+		c.ask(i * 4096)
+	}
+	<-began
+	if err := unix.Shutdown(int(c.fd.Fd()), unix.SHUT_WR); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[uint64]bool{}
+	for range asked - 1 { // all but the one that is being looked up
+		off, err := c.told(10 * time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[off] = true
+	}
+	close(gate)
+	if off, err := c.told(10 * time.Second); err != nil || seen[off] {
+		t.Errorf("the last answer: %d %v", off, err)
+	}
+	if n := looked.Load(); n != 1 {
+		t.Errorf("%d lookups were made for a client that had left", n)
+	}
+}
+
 // TestLookupsLeaveNoGoroutines: workers end with the engine, however many exports were busy at once.
 func TestLookupsLeaveNoGoroutines(t *testing.T) {
 	before := runtime.NumGoroutine()

@@ -42,6 +42,7 @@ type tag struct {
 	fill       uint32 // piece that the payload has come to, and how far
 	fillAt     uint32
 	slice      uint32 // bytes of the slice that is with the kernel
+	ahead      uint32 // bytes with which it went before one that waits for memory, see beside
 	stride     uint64 // bytes of the next one
 	errno      proto.Errno
 	system     int32            // what the kernel said, as a positive errno, when it said something bad
@@ -147,25 +148,31 @@ func (l *loop) takeTag(i uint32, memory, scratch uint64) (uint32, bool) {
 	if c.capped {
 		return none, false // its own replies will free what it needs
 	}
-	if q := &l.starved[r]; q.head != none && q.head != i && l.feeding != i || l.freeTag == none {
-		l.starve(i, r)
+	q := &l.starved[r]
+	overtakes := q.head != none && q.head != i && l.feeding != i
+	if l.freeTag == none || overtakes && !l.beside(r, cost) {
+		l.starve(i, r, cost)
 		return none, false
 	}
 	first, ok := l.leases.take(r, memory)
 	if !ok {
-		l.starve(i, r)
+		l.starve(i, r, cost)
 		return none, false
 	}
 	second, ok := l.leases.take(r, scratch)
 	if !ok {
 		l.leases.give(first)
-		l.starve(i, r)
+		l.starve(i, r, cost)
 		return none, false
 	}
 	t := l.freeTag
 	row := &l.tags[t]
 	l.freeTag = row.next
 	*row = tag{conn: i, memory: first, scratch: second, cost: uint32(cost), region: r, generation: row.generation + 1, next: none}
+	if overtakes {
+		row.ahead = uint32(inPieces(cost))
+		l.ahead += inPieces(cost)
+	}
 	c.inflight++
 	c.leased[r] += cost
 	return t, true
@@ -187,12 +194,12 @@ func leaseCost(n uint64) uint64 {
 }
 
 // starve queues a connection for memory of a region, or for a tag; feed serves the queues in order.
-func (l *loop) starve(i uint32, r region) {
+func (l *loop) starve(i uint32, r region, cost uint64) {
 	c := &l.conns[i]
 	if c.links[linkStarved].in {
 		return
 	}
-	c.hungry, c.wants = l.now, r
+	c.hungry, c.wants, c.needs = l.now, r, cost
 	l.counters.Starved++
 	l.enlist(&l.starved[r], linkStarved, i)
 }
@@ -211,11 +218,46 @@ func (l *loop) feed(r region) {
 			l.delist(&l.starved[r], linkStarved, i)
 			l.enlistFirst(&l.starved[r], linkStarved, i)
 			c.hungry = hungry
+			l.feedBeside(r)
 			return
 		}
 		l.settle(i)
 	}
 }
+
+// beside says whether a request may go before the one that waits longest for memory of its region. It may if that one would have enough when all others have come home
+// but those that went before it: then it waits no longer for them. So two clients that take their time for 64 MiB each do not keep all others from 2 MiB.
+func (l *loop) beside(r region, cost uint64) bool {
+	if r != long {
+		return false // they come home quickly, and order is worth more
+	}
+	return inPieces(l.conns[l.starved[r].head].needs)+l.ahead+inPieces(cost) <= l.layout.longLen
+}
+
+// feedBeside lets those go that need not wait for the first of the starved, when memory for such has come home.
+func (l *loop) feedBeside(r region) {
+	if r != long || !l.cameHome {
+		return
+	}
+	l.cameHome = false
+	for i := l.conns[l.starved[long].head].links[linkStarved].next; i != none; {
+		c := &l.conns[i]
+		after := c.links[linkStarved].next
+		if l.beside(long, c.needs) {
+			start, hungry := c.start, c.hungry
+			l.delist(&l.starved[long], linkStarved, i)
+			l.parse(i)
+			if c.links[linkStarved].in && c.start == start {
+				c.hungry = hungry
+			}
+			l.settle(i)
+		}
+		i = after
+	}
+}
+
+// inPieces is what a request may take of a region of whole pieces, in bytes: its leases, and what is left of the pieces that it has begun.
+func inPieces(cost uint64) uint64 { return (cost+pieceSize-1)&^(pieceSize-1) + pieceSize }
 
 // begin starts a request whose payload, if it has one, is complete.
 func (l *loop) begin(t uint32) {
@@ -339,7 +381,9 @@ func (l *loop) release(t uint32) {
 	l.leases.give(row.scratch)
 	c.inflight--
 	c.leased[row.region] -= uint64(row.cost)
-	row.memory, row.scratch, row.cost = none, none, 0
+	l.ahead -= uint64(row.ahead)
+	l.cameHome = l.cameHome || row.region == long
+	row.memory, row.scratch, row.cost, row.ahead = none, none, 0, 0
 	row.next = l.freeTag
 	l.freeTag = t
 }

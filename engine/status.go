@@ -1,7 +1,7 @@
 // BLOCK_STATUS: what the meta contexts of an export say about a range. No answer to that comes through the ring (there is no SEEK_HOLE in io_uring), and some take
 // milliseconds; so the request is handed out of the loop (offload.go), with memory for its answer, and comes back like a completion.
 //
-// Invariant: from beginStatus until takeTold finds it, a request's row and lease belong to who looks it up; the loop only says in gone that nobody waits any more.
+// Invariant: from beginStatus until takeTold finds it, a request's row and lease belong to who looks it up; the loop only says in gone that nobody may be waiting any more.
 // An answer is what was true at some time between the request and the reply: it is looked up after the request came, so that no write answered before is missed.
 
 package engine
@@ -107,13 +107,17 @@ func (l *loop) lookUpOne(t uint32) {
 		if row.contexts&(1<<i) == 0 {
 			continue
 		}
-		if l.gone[row.conn].Load() { // nobody waits
-			break
-		}
 		x := extents{framing: c.session.Framing, out: memory[statusUsed:most], left: row.Length, one: row.Flags&proto.CmdFlagReqOne != 0, gone: &l.gone[row.conn]}
 		x.n = x.framing.StatusHeadSize()
-		// What could not be looked up is "allocated, and not known to be zero", which is always true enough.
-		if err := source.Status(row.Offset, row.Length, x.add); err != nil || x.count == 0 && x.length == 0 {
+		var err error
+		if !l.gone[row.conn].Load() {
+			export.Device.busy.Add(1) // what asks a file for its holes may hold its lock for long
+			err = source.Status(row.Offset, row.Length, x.add)
+			export.Device.busy.Add(-1)
+		}
+		// What was not looked up, because it cannot be or because its client has left (and may still listen), is "allocated, and not known to be zero", which is
+		// always true enough.
+		if err != nil || x.count == 0 && x.length == 0 {
 			x.add(x.left, 0)
 		}
 		x.end()

@@ -139,11 +139,11 @@ func TestParseFilter(t *testing.T) {
 		{"u64:4096", 4096, 0, Success},
 		{"u64:4096 u32:1", 4096, 1, Success},
 		{"u64:0xffffffffffffffff u32:3 u32:1 u32:30", math.MaxUint64, selected, Success},
-		{"u64:4096 u32:0", 0, 0, EINVAL},
-		{"u64:4096 u32:2", 0, 0, EINVAL},
-		{"u64:4096 u32:33", 0, 0, EINVAL},
-		{"u64:4096 u32:0xffffffff", 0, 0, EINVAL},
-		{"u64:4096 u32:1 u32:3 u32:1", 0, 0, EINVAL},
+		{"u64:4096 u32:0", 4096, 0, EINVAL},
+		{"u64:4096 u32:2", 4096, 0, EINVAL},
+		{"u64:4096 u32:33", 4096, 0, EINVAL},
+		{"u64:4096 u32:0xffffffff", 4096, 0, EINVAL},
+		{"u64:4096 u32:1 u32:3 u32:1", 4096, 0, EINVAL},
 	} {
 		b, err := parse(row.words)
 		if err != nil {

@@ -97,13 +97,14 @@ func (r *Request) Undrainable(f *Facts) bool {
 func FilterSize(n int) uint64 { return 8 + 4*uint64(n) }
 
 // ParseFilter takes apart the payload of a BLOCK_STATUS ("NBD_CMD_BLOCK_STATUS", extended headers): how many bytes it asks about, and which of the selected
-// contexts, by number. A context that was not selected, or one named twice, is EINVAL. b has been checked by Check to have a possible length.
+// contexts, by number. A context that was not selected, or one named twice, is EINVAL; the length is what was asked about all the same. b has been checked by Check to
+// have a possible length.
 func ParseFilter(b []byte, selected ContextSet) (length uint64, filter ContextSet, e Errno) {
 	length = binary.BigEndian.Uint64(b)
 	for b = b[8:]; len(b) > 0; b = b[4:] {
 		i := binary.BigEndian.Uint32(b) - 1
 		if i >= MaxContexts || selected&(1<<i) == 0 || filter&(1<<i) != 0 {
-			return 0, 0, EINVAL
+			return length, 0, EINVAL
 		}
 		filter |= 1 << i
 	}

@@ -26,8 +26,8 @@ const (
 // fewExtents are fetched first: many ask for no more than the next one (REQ_ONE).
 const fewExtents = 4
 
-// SEEK_DATA looks at every extent up to the next data, which a client that zeroes block by block can make a million. One that takes longer than slowSeek is followed by
-// a pause of restAfter times as long, in which allocated extents that were not written are not told from data.
+// SEEK_DATA looks at every extent up to the next data, and SEEK_HOLE at every one up to the next hole, which a client that zeroes block by block can make a million. One
+// that takes longer than slowSeek is followed by a pause of restAfter times as long, in which allocated extents that were not written are not told from data.
 const (
 	slowSeek  = 2 * time.Millisecond
 	restAfter = 20
@@ -121,11 +121,13 @@ func (a allocation) byFiemap(off, end uint64, emit func(length, status uint64) b
 	return true, nil
 }
 
-// lookahead remembers, during one lookup, what SEEK_DATA has said: there is no data in [from, to).
+// lookahead remembers, during one lookup, what SEEK_DATA and SEEK_HOLE have said: there is no data in [from, to), and no hole before filled. Without it each unwritten
+// extent costs a walk over all that are alike behind it.
 type lookahead struct {
 	fd       int
 	rest     *atomic.Int64
 	from, to uint64
+	filled   uint64
 }
 
 // extent emits one extent. What is allocated but not written may have data in the page cache; where that cannot be found out, it is data.
@@ -134,44 +136,56 @@ func (l *lookahead) extent(lo, hi uint64, flags uint32, emit func(length, status
 		return emit(hi-lo, data)
 	}
 	for lo < hi {
-		if (lo < l.from || lo >= l.to) && !l.look(lo) {
+		end, status, ok := l.at(lo)
+		if !ok {
 			return emit(hi-lo, data)
 		}
-		if next := min(l.to, hi); next > lo {
-			if !emit(next-lo, zeroes) {
-				return false
-			}
-			lo = next
-			continue
-		}
-		next, err := seek(l.fd, lo, unix.SEEK_HOLE)
-		if err != nil || next <= lo {
-			return emit(hi-lo, data)
-		}
-		next = min(next, hi)
-		if !emit(next-lo, data) {
+		end = min(end, hi)
+		if !emit(end-lo, status) {
 			return false
 		}
-		lo = next
+		lo = end
 	}
 	return true
 }
 
-// look asks where the next data is; false if that is not known, or not to be asked now.
-func (l *lookahead) look(at uint64) bool {
+// at says what is at an offset, none of which is before the last, and up to where; false if that is not known, or not to be asked now.
+func (l *lookahead) at(off uint64) (end, status uint64, ok bool) {
+	switch {
+	case off < l.filled:
+		return l.filled, data, true
+	case off >= l.to || off < l.from:
+		next, err := l.ask(off, unix.SEEK_DATA)
+		if err == unix.ENXIO { // no data up to the end of the file
+			next, err = 1<<63, nil
+		}
+		if err != nil {
+			return 0, 0, false
+		}
+		l.from, l.to = off, next
+	}
+	if off < l.to {
+		return l.to, zeroes, true
+	}
+	next, err := l.ask(off, unix.SEEK_HOLE)
+	if err != nil || next <= off {
+		return 0, 0, false
+	}
+	l.filled = next
+	return next, data, true
+}
+
+// ask is seek, unless it is the time of rest after one that took long.
+func (l *lookahead) ask(at uint64, whence int) (uint64, error) {
 	began := time.Since(born)
 	if int64(began) < l.rest.Load() {
-		return false
+		return 0, unix.EBUSY
 	}
-	next, err := seek(l.fd, at, unix.SEEK_DATA)
+	next, err := seek(l.fd, at, whence)
 	if took := time.Since(born) - began; took > slowSeek {
 		l.rest.Store(int64(began + restAfter*took))
 	}
-	if err == unix.ENXIO { // no data up to the end of the file
-		next, err = 1<<63, nil
-	}
-	l.from, l.to = at, next
-	return err == nil
+	return next, err
 }
 
 // bySeek emits what lies between the data as holes. more says whether emit wanted more.

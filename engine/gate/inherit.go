@@ -10,7 +10,9 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
@@ -71,7 +73,7 @@ func listens(fd int) bool {
 func uriOf(a net.Addr) string {
 	switch a := a.(type) {
 	case *net.UnixAddr:
-		return "nbd+unix:///?socket=" + escape(a.Name)
+		return unixURI(a.Name)
 	case *net.TCPAddr:
 		host := a.IP.String()
 		if a.IP.IsUnspecified() {
@@ -81,4 +83,16 @@ func uriOf(a net.Addr) string {
 		return u.String()
 	}
 	return a.String()
+}
+
+// unixURI is of a socket as package net names it: with @ in front, where it has no path but a name in the abstract namespace (unix(7)), which is a NUL in the URI. A
+// path that was not absolute was one in our directory, and clients are in theirs.
+func unixURI(name string) string {
+	if abstract, ok := strings.CutPrefix(name, "@"); ok {
+		return "nbd+unix:///?socket=%00" + escape(abstract)
+	}
+	if whole, err := filepath.Abs(name); err == nil {
+		name = whole
+	}
+	return "nbd+unix:///?socket=" + escape(name)
 }

@@ -129,7 +129,7 @@ func listenUnix(path string) (net.Listener, string, error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("listen on unix:%s: %s", path, adviceUnix(err))
 	}
-	return l, "nbd+unix:///?socket=" + escape(whole), nil
+	return l, unixURI(whole), nil
 }
 
 // Errors of takePath. Each is the end of a line about the path.

@@ -57,6 +57,9 @@ func (c *client) connect() bool {
 	*c = client{world: w, id: c.id, rng: c.rng, export: c.export, model: w.models[c.export], conn: w.conns}
 	e := &w.Plan.Exports[c.export]
 	c.habit = drawHabit(c.rng, e, drawSession(c.rng, e), min(w.left, 120))
+	if w.Plan.Jam {
+		c.habit.jam(c.rng)
+	}
 	if w.Plan.Siege {
 		c.habit.besiege(c.rng)
 	}

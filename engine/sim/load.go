@@ -34,6 +34,7 @@ type habit struct {
 	lull       int    // 1/1000: a long silence before a request, when nothing is in flight
 	small      bool   // a sector at most
 	large      int    // 1/1000: as long as is allowed
+	medium     int    // 1/1000: some megabytes
 	window     uint64 // bytes that most requests fall into; 0: the whole disk
 	start      uint64 // of the window
 	commands   [4]int // weights of READ, WRITE, FLUSH, and TRIM or WRITE_ZEROES
@@ -107,6 +108,16 @@ func (h *habit) besiege(r *rand.Rand) {
 	}
 }
 
+// jam makes a client one that reads as much as it may at once and takes it slowly, or one that reads some megabytes.
+func (h *habit) jam(r *rand.Rand) {
+	h.commands, h.window, h.status, h.caches, h.depth = [4]int{9, 1, 0, 0}, 0, 0, 0, 2
+	if r.IntN(2) == 0 {
+		h.large, h.sip, h.readNap = 900, 1+r.IntN(1<<20), uint64(r.IntN(50e6))
+	} else {
+		h.large, h.medium = 0, 900
+	}
+}
+
 // draw makes the next request, valid or not.
 func (h *habit) draw(r *rand.Rand, e *ExportPlan) ask {
 	q := proto.Request{Cookie: r.Uint64()}
@@ -168,6 +179,8 @@ func (h *habit) place(r *rand.Rand, e *ExportPlan, q *proto.Request) {
 	case chance(r, h.large):
 		q.Offset = r.Uint64N(max(1, e.Size-min(e.Size, most))+1) / 4096 * 4096
 		q.Length = min(most, e.Size-q.Offset)
+	case chance(r, h.medium):
+		q.Length = pieceSize + r.Uint64N(6*pieceSize)
 	case n == 0:
 		q.Length = uint64(r.IntN(3))
 	case n < 4:

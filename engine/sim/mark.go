@@ -79,6 +79,7 @@ const (
 	PayloadMisused                 // a payload where none belongs, or none where one does
 	LongRange                      // a request of 4 GiB or more succeeded
 	LookupLate                     // a lookup after its connection had died
+	StatusUnlooked                 // nothing was looked up for a client that had said its last word
 	LookupFailed                   // a context did not know
 	LookupDrained                  // a lookup while the engine shut down
 	Advised                        // CACHE reached the disk
@@ -92,7 +93,7 @@ var markNames = [marks]string{
 	"NeighbourWrites", "ReadDuringWrite", "ReadMixed", "UnalignedWrite", "LargeRequest", "Refused", "CrashChecked", "CrashLost", "FlushCovered",
 	"FuaCovered", "ErrorAnswered", "ConnectionStarved", "Drained", "CutOff", "Crowded", "OverlapWaited", "EdgesRead", "MemoryStarved",
 	"Evicted", "StageMissing", "Chunked", "ChunkedExt", "HoleRead", "HoleWhole", "DataWhole", "ErrorText", "StatusOne", "StatusMany", "StatusWide", "StatusZero",
-	"StatusCut", "StatusFiltered", "FilterRefused", "PayloadMisused", "LongRange", "LookupLate", "LookupFailed", "LookupDrained", "Advised",
+	"StatusCut", "StatusFiltered", "FilterRefused", "PayloadMisused", "LongRange", "LookupLate", "StatusUnlooked", "LookupFailed", "LookupDrained", "Advised",
 }
 
 func (m Mark) String() string { return markNames[m] }

@@ -50,6 +50,7 @@ type Plan struct {
 	Clients     int  // at the same time
 	Requests    int  // over the whole run
 	Siege       bool // many clients hold memory and stall
+	Jam         bool // some want all the memory there is for long requests, and take their time; others want a little of it
 	Deep        bool // many small requests in flight on every connection, and loops that lag behind
 	Flushes     bool // writes and flushes from all loops to one disk whose fsync fails now and then
 	Drain       bool
@@ -58,8 +59,8 @@ type Plan struct {
 }
 
 func (p *Plan) String() string {
-	s := fmt.Sprintf("loops=%d sq=%d cq=%d memory=%d connections=%d clients=%d requests=%d siege=%t deep=%t flushes=%t drain=%t cut=%t", p.Loops, p.Entries, p.Completions,
-		p.Memory, p.Connections, p.Clients, p.Requests, p.Siege, p.Deep, p.Flushes, p.Drain, p.Cut)
+	s := fmt.Sprintf("loops=%d sq=%d cq=%d memory=%d connections=%d clients=%d requests=%d siege=%t jam=%t deep=%t flushes=%t drain=%t cut=%t", p.Loops, p.Entries, p.Completions,
+		p.Memory, p.Connections, p.Clients, p.Requests, p.Siege, p.Jam, p.Deep, p.Flushes, p.Drain, p.Cut)
 	for _, e := range p.Exports {
 		s += fmt.Sprintf("\n  export %+v", e)
 	}
@@ -112,6 +113,13 @@ func drawPlan(r *rand.Rand) Plan {
 	}
 	for range exports {
 		p.Exports = append(p.Exports, drawExport(r, large))
+	}
+	if large && r.IntN(2) == 0 {
+		p.Jam, p.Loops, p.Clients, p.Requests, p.Memory = true, 1, 3+r.IntN(3), 3+r.IntN(6), 0
+		e := &p.Exports[0]
+		if e.Size, e.MaxPayload = 70<<20, 64<<20; e.Backing == Null {
+			e.Sparse = e.Size
+		}
 	}
 	if crowd && !large {
 		e := &p.Exports[0]

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -231,6 +232,54 @@ func TestWhatHasBeenTakenOfALongReplyIsForOthers(t *testing.T) {
 	if want, err := p.read(56<<20, 8<<20); err != nil || !bytes.Equal(rest[40<<20:], want) {
 		t.Errorf("the slow client's end is not what is there (%v)", err)
 	}
+}
+
+// Two clients that take their time for 64 MiB each: the second one must wait for the first, for a loop has not so much memory; but nobody else must, who wants less
+// than what is left beside it. The third one's 2 MiB would take longer than the two are given here.
+func TestThoseWhoWaitForMuchDoNotHoldUpThoseWhoWantLittle(t *testing.T) {
+	onlyRingnbd(t)
+	s := serve(t, bench.Unix, randomImage(t, 64<<20, 3), "--loops", "1")
+	slow := []*peer{s.dial(t), s.dial(t)}
+	stop := make(chan struct{})
+	var drips sync.WaitGroup
+	for _, p := range slow {
+		if _, err := p.conn.Write(header(cmdRead, 0, 1, 0, 64<<20)); err != nil {
+			t.Fatal(err)
+		}
+		drips.Go(func() { // 1.6 MB/s: above what is called standing still
+			for b := make([]byte, 80_000); ; time.Sleep(50 * time.Millisecond) {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				p.conn.SetReadDeadline(time.Now().Add(time.Second))
+				p.conn.Read(b)
+			}
+		})
+		time.Sleep(200 * time.Millisecond) // so that one is first
+	}
+	p := s.dial(t)
+	done := make(chan error, 1)
+	go func() {
+		for range 20 {
+			if _, err := p.read(1<<20, 2<<20); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(15 * time.Second):
+		t.Error("twenty reads of 2 MiB were not answered in 15 s beside two clients that want 64 MiB and take their time")
+	}
+	close(stop)
+	drips.Wait()
 }
 
 func TestHandshakeThatDoesNotGoOnIsEnded(t *testing.T) {
