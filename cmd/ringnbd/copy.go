@@ -54,7 +54,7 @@ func (o *copyOptions) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.Allocated, "allocated", false, "write zeroes, too, and leave no holes: all space is taken")
 	flags.BoolVar(&o.Verify, "verify", false, "read both again afterwards, from the disk, and compare")
 	flags.StringVar(&o.Resume, "resume", "", "keep in this `FILE` how far the copy is, and go on from there")
-	flags.DurationVar(&o.Timeout, "timeout", peer.DefaultTimeout, "give up on a server that is silent for this long; it may take longer for FLUSH and zeroes")
+	flags.DurationVar(&o.Timeout, "timeout", peer.DefaultTimeout, "give up on a server that is silent for this long; for FLUSH and zeroes it may take an hour")
 	flags.BoolVarP(&o.progress, "progress", "p", false, "show progress, terminal or not")
 	flags.BoolVarP(&o.quiet, "quiet", "q", false, "show no progress")
 }
@@ -120,10 +120,14 @@ func copyAll(o *copyOptions, stderr io.Writer) error {
 		return fmt.Errorf("interrupted while comparing: the copy is complete and on the disk, but not compared to its end")
 	}
 	if errors.Is(err, transfer.ErrInterrupted) {
-		if o.Resume != "" {
-			return fmt.Errorf("interrupted; the same command goes on from here (--resume %s)", o.Resume)
+		what := "interrupted"
+		if errors.Is(err, transfer.ErrUnanswered) {
+			what = fmt.Sprintf("interrupted; what was in flight was not answered within %v (--timeout)", o.Timeout)
 		}
-		return fmt.Errorf("interrupted; the destination is incomplete (with --resume FILE a copy can be gone on with)")
+		if o.Resume != "" {
+			return fmt.Errorf("%s; the same command goes on from here (--resume %s)", what, o.Resume)
+		}
+		return fmt.Errorf("%s; the destination is incomplete (with --resume FILE a copy can be gone on with)", what)
 	}
 	return err
 }

@@ -31,7 +31,12 @@ The file is removed when the copy is complete.
 
 A source file must not change while it is copied: when its size or time of modification has moved, the command fails.
 
-The first Ctrl-C finishes what is in flight, flushes, and ends with status 1; the second one ends the program.
+--timeout is about silence: a server that owes answers and sends nothing. Zeroes and FLUSH may take as long as a disk does, so for them it is up to an hour, and for what
+has to wait behind them.
+
+--connections is how many would be good. Of a server that does not take as many, those that it takes are used.
+
+The first Ctrl-C finishes what is in flight, flushes, for at most the time of --timeout, and ends with status 1; the second one ends the program.
 
 Exit status: 0 if all was copied (and, with --verify, is the same), 1 if not, 2 for a wrong command line.`
 

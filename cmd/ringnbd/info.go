@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -40,6 +41,7 @@ func newInfo() *cobra.Command {
 	flags.StringVarP(&o.Map, "map", "m", "", "the map of the export, as `KIND` picture, extents or totals")
 	flags.Lookup("map").NoOptDefVal = "picture"
 	flags.StringVar(&o.Context, "context", proto.ContextAllocation, "with --map: the meta context `NAME`")
+	flags.DurationVar(&o.Timeout, "timeout", peer.DefaultTimeout, "give up on a server that is silent for this long")
 	flags.BoolVarP(&o.JSON, "json", "j", false, "print JSON, with the names of nbdinfo")
 	// The only error is a flag that does not exist, which a test would see.
 	_ = c.RegisterFlagCompletionFunc("map", cobra.FixedCompletions([]string{"picture", "extents", "totals"}, cobra.ShellCompDirectiveNoFileComp))
@@ -54,6 +56,9 @@ func completeInfo(o *describe.Options, flags *pflag.FlagSet, args []string) erro
 	case "", "picture", "extents", "totals":
 	default:
 		return fmt.Errorf("--map=%s: must be one of picture, extents, totals", o.Map)
+	}
+	if o.Timeout < time.Second {
+		return fmt.Errorf("--timeout %v: must be at least 1s", o.Timeout)
 	}
 	if flags.Changed("context") && o.Map == "" {
 		return fmt.Errorf("--context is about --map")
@@ -87,13 +92,13 @@ func info(o *describe.Options, stdout io.Writer) error {
 const infoHelp = `Tell what an NBD server, any one, says about an export: its size, what it can do, its block sizes and meta contexts, and the newest form of the
 protocol that it speaks. A server of the oldstyle handshake, from before 2011, knows no names: what it has is shown, whatever the URI names.
 
---list asks for all exports of the server and opens each.
+--list asks for all exports of the server and opens each. Of one that cannot be opened it says why, and the exit status is 1.
 
 --map shows what of the export is data, and what reads as zeroes without being stored: as a bar, as a list of extents, or as totals. It needs a server with structured
 replies and the meta context base:allocation; --context names another one, like qemu:dirty-bitmap:NAME. Maps may have any number of extents; they are printed as they
 come. With --json, --map prints all extents (--map=totals the totals).
 
-Exit status: 0, 1 if the server cannot be reached or refuses, 2 for a wrong command line.`
+Exit status: 0, 1 if the server cannot be reached, or refuses any of what was asked for, 2 for a wrong command line.`
 
 const infoExamples = `  # one export
   ringnbd info nbd://localhost/disk

@@ -44,9 +44,11 @@ type Conn struct {
 
 	timeout  time.Duration
 	moved    atomic.Uint64 // bytes of either direction
+	latest   uint64        // the cookie of the latest request that was answered; under mu
 	watchdog *time.Timer
-	seen     uint64 // of moved, when the watchdog looked
-	quiet    time.Duration
+	seen     uint64        // of moved, when the watchdog looked
+	quiet    time.Duration // since something moved
+	overdue  time.Duration // of quiet: with a request that has nothing to wait for
 
 	reader reader
 	writer writer
@@ -108,29 +110,48 @@ func (c *Conn) Err() error {
 	return c.lost
 }
 
-// slowTimeout is the patience with a server that owes the answer to a command that the protocol lets take as long as its disk does, and with all else that waits behind it.
+// slowTimeout is the patience with a server that owes the answer to a command that the protocol lets take as long as its disk does, and with what may wait behind it.
 // Whether the machine is still there is for TCP to find out meanwhile.
 const slowTimeout = time.Hour
 
-// patience is how long the server may be silent with what it owes now.
-func (c *Conn) patience() time.Duration {
+// slow says whether a command may take that long.
+func slow(command uint16) bool {
+	return command == proto.CmdFlush || command == proto.CmdWriteZeroes || command == proto.CmdTrim
+}
+
+// waitable says whether all that the server owes is slow, or may have to wait for something slow: a server that does one thing after another answers a WRITE behind a FLUSH
+// when that is done. What was asked before the slow one has no such excuse; and neither has what came after it once the server has answered anything that did.
+func (c *Conn) waitable() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	first := ^uint64(0) // the cookie of the first slow request that nothing has overtaken
 	for _, r := range c.slots {
-		if r != nil && !r.answered && (r.Command == proto.CmdFlush || r.Command == proto.CmdWriteZeroes || r.Command == proto.CmdTrim) {
-			return max(c.timeout, slowTimeout)
+		if r != nil && !r.answered && slow(r.Command) && r.cookie > c.latest {
+			first = min(first, r.cookie)
 		}
 	}
-	return c.timeout
+	for _, r := range c.slots {
+		if r != nil && !r.answered && !slow(r.Command) && r.cookie < first {
+			return false
+		}
+	}
+	return true
 }
 
 // watch looks from time to time whether a server that owes answers still moves anything.
 func (c *Conn) watch() {
 	moved := c.moved.Load()
 	if moved != c.seen || len(c.room) == 0 {
-		c.seen, c.quiet = moved, 0
-	} else if c.quiet += c.timeout / 4; c.quiet >= c.timeout {
-		if patience := c.patience(); c.quiet >= patience {
+		c.seen, c.quiet, c.overdue = moved, 0, 0
+	} else {
+		c.quiet += c.timeout / 4
+		patience := max(c.timeout, slowTimeout)
+		if c.waitable() {
+			c.overdue = 0
+		} else if c.overdue += c.timeout / 4; c.overdue >= c.timeout {
+			patience = c.timeout
+		}
+		if c.quiet >= patience {
 			c.fail(fmt.Errorf("the server did not answer for %v", patience))
 		}
 	}

@@ -293,6 +293,35 @@ func TestExtents(t *testing.T) {
 	}
 }
 
+// The end of an export that is no whole block cannot be asked about: it is data, if the server does not tell it with what is in front of it.
+func TestExtentsOfATail(t *testing.T) {
+	const size, whole = 10_000, 9728
+	for _, c := range []struct {
+		told, from, end uint64 // told: how far the server's answer reaches
+		contexts        string
+		want            []Extent
+	}{
+		{whole, 0, size, "base:allocation", []Extent{{0, whole, 3}, {whole, size - whole, 0}}},
+		{size, 0, size, "base:allocation", []Extent{{0, size, 3}}},
+		{whole, 0, 4001, "base:allocation", []Extent{{0, 4001, 3}}},
+		{whole, 9800, 9900, "base:allocation", []Extent{{9800, 100, 0}}},
+		{whole, 0, size, "x-test:two", []Extent{{0, whole, 3}}},
+		{whole, 9800, 9900, "x-test:two", nil},
+	} {
+		f := &fake{size: size, flags: 1, most: proto.Structured, blocks: []uint32{512, 4096, 64 << 10}, contexts: map[string]uint32{c.contexts: 7}, answer: func(q asked) []byte {
+			if q.offset%512 != 0 || q.length%512 != 0 || q.length == 0 {
+				return nil
+			}
+			return chunk(q, done, 5, uint32(7), uint32(c.told-q.offset), uint32(3))
+		}}
+		var got []Extent
+		err := f.dial(t).Extents(context.Background(), c.contexts, c.from, c.end, func(e Extent) error { got = append(got, e); return nil })
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%+v: %v, %v", c, got, err)
+		}
+	}
+}
+
 func TestRequestsAllocateNothing(t *testing.T) {
 	const size = 64 << 10
 	for _, most := range []proto.Framing{proto.Simple, proto.Structured, proto.Extended} {

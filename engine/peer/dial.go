@@ -15,7 +15,7 @@ import (
 
 // Options of a connection. The zero value is usable.
 type Options struct {
-	Timeout  time.Duration // for all of the negotiation, and for the silence of a server that owes answers; an hour while FLUSH, WRITE_ZEROES or TRIM is among them; 0: DefaultTimeout
+	Timeout  time.Duration // for all of the negotiation, and for the silence of a server that owes answers; an hour if they are to FLUSH, WRITE_ZEROES or TRIM, or may wait behind those; 0: DefaultTimeout
 	Depth    int           // requests in flight at most, up to MaxDepth; 0: DefaultDepth
 	Contexts []string      // meta contexts to select; those that the server does not have are no error
 	Offered  bool          // ask which meta contexts there are

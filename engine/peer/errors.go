@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"syscall"
 
 	"ringnbd/proto"
@@ -36,10 +37,18 @@ func (e *ReplyError) Error() string {
 	if e.Located {
 		text += fmt.Sprintf(" (failed at %d)", e.At)
 	}
-	if e.Text != "" {
-		text += fmt.Sprintf(": %q", e.Text)
+	return text + said(e.Text)
+}
+
+// said is a server's reason, to be put behind what it did; nothing if it gave none.
+func said(text string) string {
+	if text == "" {
+		return ""
 	}
-	return text
+	if len(text) > proto.MaxString { // which the protocol does not allow: and whoever reads it is a person
+		text = strings.ToValidUTF8(text[:proto.MaxString], "") + "..."
+	}
+	return fmt.Sprintf(": %q", text)
 }
 
 // CommandName is the protocol's word for a command.

@@ -193,6 +193,40 @@ func TestStatusLies(t *testing.T) {
 	}
 }
 
+// An answer that ends within a block is asked about again; one that tells the same again tells nothing.
+func TestAMapThatDoesNotGoOn(t *testing.T) {
+	f := &fake{size: 1 << 20, flags: 1, most: proto.Structured, blocks: []uint32{512, 4096, 64 << 10}, contexts: map[string]uint32{"base:allocation": 7}}
+	f.answer = func(q asked) []byte { return chunk(q, done, 5, uint32(7), uint32(100), uint32(0)) }
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := f.dial(t).Extents(ctx, "base:allocation", 0, 1<<20, func(Extent) error { return nil }); err == nil || !strings.Contains(err.Error(), "tells nothing") {
+		t.Errorf("%v", err)
+	}
+}
+
+// Texts of refusals are cut, and there may be none.
+func TestTextsOfRefusals(t *testing.T) {
+	long := strings.Repeat("é", 30_000)
+	for _, text := range []string{"", "go away", long} {
+		f := &fake{options: func(option uint32, _ []byte) ([]byte, bool) { return rep(option, 1<<31+2, text), true }}
+		target := f.serve(t)
+		_, dialed := Dial(context.Background(), target, Options{Timeout: 5 * time.Second})
+		_, _, listed := List(context.Background(), target, Options{Timeout: 5 * time.Second})
+		for _, err := range []error{dialed, listed} {
+			switch {
+			case err == nil:
+				t.Error("not refused")
+			case text == "" && strings.Contains(err.Error(), `""`) && err == listed:
+				t.Errorf("%v", err)
+			case text == "go away" && !strings.HasSuffix(err.Error(), `: "go away"`):
+				t.Errorf("%v", err)
+			case len(err.Error()) > 4096+300 || text == long && !strings.HasSuffix(err.Error(), `éé..."`):
+				t.Errorf("%d bytes: %.200s", len(err.Error()), err)
+			}
+		}
+	}
+}
+
 // negotiationLies break the rules before transmission.
 var negotiationLies = []struct {
 	name    string

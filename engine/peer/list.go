@@ -74,7 +74,7 @@ func (t *talk) list(most int) (all []Listing, left int, err error) {
 	case err != nil:
 		return nil, 0, err
 	case final.Type == proto.RepErrUnsup || final.Type == proto.RepErrPolicy:
-		return nil, 0, fmt.Errorf("the server does not tell which exports it has: %q", text)
+		return nil, 0, fmt.Errorf("the server does not tell which exports it has%s", said(text))
 	case final.Failed():
 		return nil, 0, refusal(final.Type, "", text)
 	}

@@ -327,8 +327,5 @@ func refusal(kind uint32, export, text string) error {
 	if what == "" {
 		what = fmt.Sprintf("the server refuses it (error %d)", kind&^proto.RepErrorBit)
 	}
-	if text != "" {
-		what += fmt.Sprintf(": %q", text)
-	}
-	return fmt.Errorf("export %q: %s", export, what)
+	return fmt.Errorf("export %q: %s%s", export, what, said(text))
 }

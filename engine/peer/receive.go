@@ -141,6 +141,7 @@ func (c *Conn) find(cookie uint64) (*Request, error) {
 func (c *Conn) finish(r *Request) {
 	c.mu.Lock()
 	r.answered = true
+	c.latest = max(c.latest, r.cookie)
 	c.settle(r)
 	c.mu.Unlock()
 }

@@ -50,7 +50,7 @@ func (c *Conn) Start(ctx context.Context, r *Request) error {
 	case <-c.dead:
 		return c.Err()
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 	r.sent, r.answered, r.begun, r.errors, r.replied, r.err = false, false, false, 0, 0, nil
 	r.have, r.Extents = r.have[:0], r.Extents[:0]

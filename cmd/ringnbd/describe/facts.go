@@ -41,8 +41,13 @@ type Facts struct {
 	MinBlock   uint32 `json:"block_size_minimum,omitempty"` // bytes; 0: not told
 	Preferred  uint32 `json:"block_size_preferred,omitempty"`
 	MaxPayload uint32 `json:"block_size_maximum,omitempty"`
+}
 
-	Error string `json:"error,omitempty"` // instead of all of it: the export could not be opened
+// unopened is all that is known of an export that could not be opened.
+type unopened struct {
+	Name        string `json:"export-name"`
+	Description string `json:"description,omitempty"`
+	Error       string `json:"error"`
 }
 
 // Server is what the connection came to, and its exports.

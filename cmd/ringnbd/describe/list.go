@@ -1,6 +1,6 @@
 // Exports: one, or all that a server has.
 //
-// Invariant: an export that cannot be opened does not hide the others.
+// Invariant: an export that cannot be opened does not hide the others, and nothing is said of it but its name, its description, and why.
 
 package describe
 
@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"syscall"
+	"time"
 
 	"ringnbd/engine/peer"
 	"ringnbd/proto"
@@ -22,8 +23,9 @@ type Options struct {
 	Map     string // "", picture, extents or totals
 	Context string // whose map
 	JSON    bool
-	Width   int  // of the terminal, in columns; 0: none
-	Fancy   bool // the output is a terminal, which has more than ASCII
+	Timeout time.Duration // of each connection: for its negotiation, and for silence; 0: peer.DefaultTimeout
+	Width   int           // of the terminal, in columns; 0: none
+	Fancy   bool          // the output is a terminal, which has more than ASCII
 	// Plain makes JSON harmless for a terminal without changing what it means; it is given whole characters. nil: as it is.
 	Plain func(io.Writer) io.Writer
 }
@@ -55,7 +57,7 @@ func Show(ctx context.Context, o *Options, w io.Writer) error {
 
 // one is the export of the URI.
 func one(ctx context.Context, o *Options, w io.Writer) error {
-	c, err := peer.Dial(ctx, &o.Target, peer.Options{Offered: true, Nameless: true, Contexts: []string{proto.ContextAllocation}})
+	c, err := peer.Dial(ctx, &o.Target, peer.Options{Timeout: o.Timeout, Offered: true, Nameless: true, Contexts: []string{proto.ContextAllocation}})
 	if err != nil {
 		return err
 	}

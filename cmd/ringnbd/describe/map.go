@@ -55,7 +55,7 @@ func describeFlags(name string, flags uint64) string {
 
 // showMap walks the map once.
 func showMap(ctx context.Context, o *Options, w io.Writer) error {
-	c, err := peer.Dial(ctx, &o.Target, peer.Options{Contexts: []string{o.Context}})
+	c, err := peer.Dial(ctx, &o.Target, peer.Options{Timeout: o.Timeout, Contexts: []string{o.Context}})
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,8 @@ func showMap(ctx context.Context, o *Options, w io.Writer) error {
 		return nil
 	})
 	if err != nil {
-		return errors.Join(err, c.Close())
+		_ = c.Close() // if it is lost, that was the error
+		return err
 	}
 	switch {
 	case o.Map == "totals":

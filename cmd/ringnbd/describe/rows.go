@@ -30,14 +30,14 @@ const (
 
 // found is an export that was opened, or could not be.
 type found struct {
-	facts   Facts
-	server  Server
-	reached bool
+	facts  Facts // of one that could not: its name and its description
+	server Server
+	failed string // why it could not be opened, or ""
 }
 
 // list asks for the names, and then for each export by itself: some servers only tell the truth about one that is opened.
 func list(ctx context.Context, o *Options, w io.Writer, flush func() error) error {
-	names, left, err := peer.List(ctx, &o.Target, peer.Options{})
+	names, left, err := peer.List(ctx, &o.Target, peer.Options{Timeout: o.Timeout})
 	if err != nil {
 		return err
 	}
@@ -54,10 +54,10 @@ func list(ctx context.Context, o *Options, w io.Writer, flush func() error) erro
 			case <-quit:
 				return
 			}
-			go func() { c <- open(ctx, o.Target, n) }()
+			go func() { c <- open(ctx, o, n) }()
 		}
 	}()
-	shown := 0
+	shown, failed := 0, 0
 	last := time.Now()
 	for c := range queue {
 		f := <-c
@@ -67,7 +67,9 @@ func list(ctx context.Context, o *Options, w io.Writer, flush func() error) erro
 		if err := rows.add(&f); err != nil {
 			return err
 		}
-		shown++
+		if shown++; f.failed != "" {
+			failed++
+		}
 		if time.Since(last) > time.Second { // who waits sees something
 			if err := errors.Join(rows.settle(), flush()); err != nil {
 				return err
@@ -84,18 +86,23 @@ func list(ctx context.Context, o *Options, w io.Writer, flush func() error) erro
 		return fmt.Errorf("interrupted: %d exports are not shown", left)
 	case left > 0:
 		return fmt.Errorf("the server has too many exports: %d are not shown", left)
+	case failed == 1:
+		return fmt.Errorf("an export of the server could not be opened; the list says why")
+	case failed > 0:
+		return fmt.Errorf("%d of the server's %d exports could not be opened; the list says why", failed, shown)
 	}
 	return nil
 }
 
 // open opens one export, and closes it.
-func open(ctx context.Context, t peer.Target, n peer.Listing) found {
+func open(ctx context.Context, o *Options, n peer.Listing) found {
+	t := o.Target
 	t.Export = n.Name
-	c, err := peer.Dial(ctx, &t, peer.Options{Offered: true, Contexts: []string{proto.ContextAllocation}})
+	c, err := peer.Dial(ctx, &t, peer.Options{Timeout: o.Timeout, Offered: true, Contexts: []string{proto.ContextAllocation}})
 	if err != nil {
-		return found{facts: Facts{Name: n.Name, Description: n.Description, Error: err.Error()}}
+		return found{facts: Facts{Name: n.Name, Description: n.Description}, failed: err.Error()}
 	}
-	f := found{facts: factsOf(&c.Session, ""), server: newServer(&c.Session), reached: true}
+	f := found{facts: factsOf(&c.Session, ""), server: newServer(&c.Session)}
 	f.facts.Name = n.Name
 	if f.facts.Description == "" {
 		f.facts.Description = n.Description
@@ -119,7 +126,7 @@ func (r *rows) add(f *found) error {
 		return r.row(f)
 	}
 	r.wait = append(r.wait, *f)
-	if len(r.wait) == page || r.json && f.reached {
+	if len(r.wait) == page || r.json && f.failed == "" {
 		return r.settle()
 	}
 	return nil
@@ -145,13 +152,14 @@ func (r *rows) settle() error {
 
 func (r *rows) head() error {
 	if r.json {
-		var s Server
+		begin := "{\n" // what the server speaks is not known if no export was opened
 		for i := range r.wait {
-			if r.wait[i].reached {
-				s = r.wait[i].server
+			if f := &r.wait[i]; f.failed == "" {
+				s := &f.server
+				begin = fmt.Sprintf("{\n  \"protocol\": %q,\n  \"TLS\": %t,\n  \"structured\": %t,\n  \"extended\": %t,\n", s.Protocol, s.TLS, s.Structured, s.Extended)
 			}
 		}
-		_, err := fmt.Fprintf(r.w, "{\n  \"protocol\": %q,\n  \"TLS\": %t,\n  \"structured\": %t,\n  \"extended\": %t,\n  \"exports\": [", s.Protocol, s.TLS, s.Structured, s.Extended)
+		_, err := io.WriteString(r.w, begin+"  \"exports\": [")
 		return err
 	}
 	head := [4]string{"EXPORT", "SIZE", "FLAGS", "DESCRIPTION"}
@@ -159,7 +167,7 @@ func (r *rows) head() error {
 		r.widths[i] = len(head[i])
 	}
 	for i := range r.wait {
-		for k, cell := range cells(&r.wait[i].facts) {
+		for k, cell := range cells(&r.wait[i]) {
 			if k < len(r.widths) {
 				r.widths[k] = max(r.widths[k], text.RuneWidthWithoutEscSequences(cell))
 			}
@@ -170,7 +178,7 @@ func (r *rows) head() error {
 
 func (r *rows) row(f *found) error {
 	if !r.json {
-		return r.line(cells(&f.facts))
+		return r.line(cells(f))
 	}
 	var b bytes.Buffer
 	b.WriteString("\n    ")
@@ -182,7 +190,11 @@ func (r *rows) row(f *found) error {
 	e := json.NewEncoder(&b)
 	e.SetIndent("    ", "  ")
 	e.SetEscapeHTML(false)
-	if err := e.Encode(&f.facts); err != nil {
+	known := any(&f.facts)
+	if f.failed != "" {
+		known = &unopened{f.facts.Name, f.facts.Description, f.failed}
+	}
+	if err := e.Encode(known); err != nil {
 		return err
 	}
 	_, err := r.w.Write(bytes.TrimRight(b.Bytes(), "\n"))
@@ -190,13 +202,13 @@ func (r *rows) row(f *found) error {
 }
 
 // cells are the columns of a row.
-func cells(f *Facts) [4]string {
-	c := [4]string{strconv.QuoteToGraphic(f.Name), units.BytesSize(float64(f.Size)), f.words(), ""}
-	if f.Description != "" {
-		c[3] = strconv.QuoteToGraphic(f.Description)
+func cells(f *found) [4]string {
+	c := [4]string{strconv.QuoteToGraphic(f.facts.Name), units.BytesSize(float64(f.facts.Size)), f.facts.words(), ""}
+	if f.facts.Description != "" {
+		c[3] = strconv.QuoteToGraphic(f.facts.Description)
 	}
-	if f.Error != "" {
-		c[1], c[2] = "", strconv.QuoteToGraphic(f.Error)
+	if f.failed != "" {
+		c[1], c[2] = "", strconv.QuoteToGraphic(f.failed)
 	}
 	return c
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -136,6 +137,51 @@ func TestCopyOfServersWithBlocksAndLimits(t *testing.T) {
 		back := socket + ".img"
 		must(t, time.Minute, ringnbd, "copy", "--verify", "nbd+unix:///?socket="+socket, back)
 		sameFiles(t, image, back)
+	}
+}
+
+// Servers that promise that several connections see the same, and take fewer than copy likes to have: one hangs up, one never answers.
+func TestCopyUsesTheConnectionsThereAre(t *testing.T) {
+	const size = 16 << 20
+	image := patchy(t, size, 20)
+	for name, words := range map[string][]string{
+		"nbdkit":   {"-f", "-U", "SOCKET", "--filter=limit", "file", image, "limit=2"},
+		"qemu-nbd": {"-t", "-r", "-f", "raw", "-e", "2", "-k", "SOCKET", image},
+		"ringnbd":  nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dependOnSources()
+			uri := ""
+			if socket := filepath.Join(t.TempDir(), "s"); words == nil {
+				uri = serveRingnbd(t, bench.Unix, "--max-connections", "2", image).uri("")
+			} else {
+				need(t, name)
+				words[slices.Index(words, "SOCKET")] = socket
+				startSocket(t, socket, name, words...)
+				uri = "nbd+unix:///?socket=" + socket
+			}
+			back := filepath.Join(t.TempDir(), "back.img")
+			began := time.Now()
+			must(t, time.Minute, ringnbd, "copy", "--verify", uri, back)
+			sameFiles(t, image, back)
+			if took := time.Since(began); took > 20*time.Second {
+				t.Errorf("took %v", took)
+			}
+		})
+	}
+}
+
+// The last bytes of such a destination cannot be asked about, and the source does not reach them.
+func TestCopyToAServerWithAnOddEnd(t *testing.T) {
+	need(t, "nbdkit")
+	image, socket := sparseImage(t, 1<<20), filepath.Join(t.TempDir(), "s")
+	writeAt(t, image, 600<<10, []byte("in the middle"))
+	startSocket(t, socket, "nbdkit", "-f", "-U", socket, "--filter=blocksize-policy", "memory", "2000003", "blocksize-minimum=512", "blocksize-error-policy=error")
+	uri := "nbd+unix:///?socket=" + socket
+	must(t, time.Minute, ringnbd, "copy", "--verify", image, uri)
+	if out := must(t, time.Minute, ringnbd, "info", "--map=extents", uri); !strings.HasSuffix(out, "        622592        1377411    3  hole,zero\n") { // nbdkit tells more than it is asked
+		t.Errorf("%s", out)
 	}
 }
 

@@ -27,8 +27,8 @@ type end interface {
 	grain() uint64   // bytes: zeroes shorter than this are better written
 	lanes() int
 	mapped() bool // its map says more than "data"
-	// extents tells the map in order, without gaps. What an end refuses to tell is data, and no error.
-	extents(ctx context.Context, tell func(extent) error) error
+	// extents tells the map in order, without gaps, up to an offset or the end. What an end refuses to tell is data, and no error.
+	extents(ctx context.Context, end uint64, tell func(extent) error) error
 	read(ctx context.Context, lane int, r *peer.Request, b []byte, offset uint64) error
 	write(ctx context.Context, lane int, r *peer.Request, b []byte, offset uint64) error
 	// zero makes a range read as zeroes, with holes if it may; false means that it has no way but writing them.

@@ -156,11 +156,11 @@ func (l *local) mapped() bool    { return !l.device }
 func (l *local) close() error    { return l.f.Close() }
 
 // extents asks the file system for holes. What it cannot tell is data.
-func (l *local) extents(ctx context.Context, tell func(extent) error) error {
-	end := l.length
+func (l *local) extents(ctx context.Context, end uint64, tell func(extent) error) error {
+	end = min(end, l.length)
 	for at := uint64(0); at < end; {
-		if err := ctx.Err(); err != nil {
-			return err
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		data, err := unix.Seek(int(l.f.Fd()), int64(at), unix.SEEK_DATA)
 		switch {

@@ -8,6 +8,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"ringnbd/engine/peer"
@@ -19,6 +21,8 @@ const (
 	window = 1 << 30
 	// zeroMost is the longest WRITE_ZEROES: a server without a quick way needs time for it, and progress should be seen.
 	zeroMost = 64 << 20
+	// furtherTimeout is the patience with the connections after the first: some servers leave those that are too many unanswered, and the copy waits to begin.
+	furtherTimeout = 3 * time.Second
 )
 
 // remote is an export over one or more connections.
@@ -28,7 +32,7 @@ type remote struct {
 	context bool // base:allocation was selected
 }
 
-// dialAll opens as many connections as wanted, or one if the server does not allow more.
+// dialAll opens as many connections as wanted, or as there are to be had: one, if the server does not promise that several see the same.
 func dialAll(ctx context.Context, t *peer.Target, connections, depth int, timeout time.Duration) (*remote, error) {
 	o := peer.Options{Contexts: []string{proto.ContextAllocation}, Depth: depth, Timeout: timeout}
 	first, err := peer.Dial(ctx, t, o)
@@ -40,19 +44,31 @@ func dialAll(ctx context.Context, t *peer.Target, connections, depth int, timeou
 	if !first.Can(proto.FlagCanMultiConn) {
 		return r, nil
 	}
-	for n := 1; n < connections; n++ {
-		c, err := peer.Dial(ctx, t, o)
-		if err != nil {
-			_ = r.close()
-			return nil, fmt.Errorf("connection %d of %d: %w", n+1, connections, err)
-		}
-		r.conns = append(r.conns, c)
+	r.conns = append(r.conns, dialFurther(ctx, t, o, connections-1)...)
+	if ctx.Err() != nil {
+		_ = r.close()
+		return nil, fmt.Errorf("%s: interrupted while connecting", t.Text)
+	}
+	for n, c := range r.conns {
 		if c.Facts != first.Facts || c.Framing != first.Framing {
 			_ = r.close()
 			return nil, fmt.Errorf("%s: connection %d sees another export than the first: %d bytes, not %d, or other flags", t.Text, n+1, c.Size, first.Size)
 		}
 	}
 	return r, nil
+}
+
+// dialFurther opens connections all at once. A server may take fewer than one would like: it hangs up, or does not answer, and what there is has to do.
+func dialFurther(ctx context.Context, t *peer.Target, o peer.Options, wanted int) []*peer.Conn {
+	ctx, cancel := context.WithTimeout(ctx, min(o.Timeout, furtherTimeout))
+	defer cancel()
+	dialed := make([]*peer.Conn, max(wanted, 0))
+	var all sync.WaitGroup
+	for i := range dialed {
+		all.Go(func() { dialed[i], _ = peer.Dial(ctx, t, o) })
+	}
+	all.Wait()
+	return slices.DeleteFunc(dialed, func(c *peer.Conn) bool { return c == nil })
 }
 
 func (r *remote) name() string    { return r.target.Text }
@@ -74,8 +90,8 @@ func (r *remote) close() error {
 }
 
 // extents asks in windows, which grow as long as there is nothing but zeroes. A server that fails to tell is believed to have data.
-func (r *remote) extents(ctx context.Context, tell func(extent) error) error {
-	size, width := r.size(), uint64(window)
+func (r *remote) extents(ctx context.Context, end uint64, tell func(extent) error) error {
+	size, width := min(end, r.size()), uint64(window)
 	for at := uint64(0); at < size; {
 		end := at + min(width, size-at)
 		told, zeroes := at, true
@@ -131,7 +147,12 @@ func (r *remote) zero(ctx context.Context, lane int, q *peer.Request, offset, le
 	if !hole {
 		q.Flags = proto.CmdFlagNoHole
 	}
-	return true, r.do(ctx, lane, q)
+	err := r.do(ctx, lane, q)
+	var refused *peer.ReplyError
+	if errors.As(err, &refused) && (refused.Errno == proto.ENOTSUP || refused.Errno == proto.EINVAL) {
+		return false, nil // the server offers it, and its disk has it not
+	}
+	return true, err
 }
 
 // flush is one FLUSH: with several connections the server has promised that it is for all of them.

@@ -26,7 +26,7 @@ type Options struct {
 	Allocated           bool   // nothing is left out, and no holes are made
 	Verify              bool
 	Resume              string        // path of the state, "" for none
-	Timeout             time.Duration // silence of a server that owes answers, other than to FLUSH and the like; 0: peer.DefaultTimeout
+	Timeout             time.Duration // silence of a server that owes answers, other than to FLUSH and the like; and, after the context's end, for all of them; 0: peer.DefaultTimeout
 	Show                func(Progress)
 }
 
@@ -47,6 +47,9 @@ type Report struct {
 
 // ErrInterrupted ends a copy that its context ended.
 var ErrInterrupted = errors.New("interrupted")
+
+// ErrUnanswered is ErrInterrupted when what was in flight then was not answered within Options.Timeout.
+var ErrUnanswered = fmt.Errorf("%w, and the answers that were owed did not come in time", ErrInterrupted)
 
 // ErrUncompared is ErrInterrupted after all was copied and flushed, and before all was compared.
 var ErrUncompared = fmt.Errorf("%w while comparing", ErrInterrupted)
@@ -102,10 +105,13 @@ func (f *failure) get() error {
 }
 
 func newJob(o *Options) *job {
+	if o.Timeout <= 0 {
+		o.Timeout = peer.DefaultTimeout
+	}
 	return &job{options: o, failed: failure{stop: make(chan struct{})}, saveEvery: saveTime}
 }
 
-// Run copies. When the context ends, what is in flight is finished and the error is ErrInterrupted.
+// Run copies. When the context ends, what is in flight is finished, as far as that comes within Options.Timeout, and the error is ErrInterrupted.
 func Run(ctx context.Context, o Options) (Report, error) {
 	j := newJob(&o)
 	if err := j.open(ctx); err != nil {
@@ -114,19 +120,32 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	return j.all(ctx)
 }
 
+// afterwards is a context for what is in flight when another ends: it outlives that one by a time, for requests are answered before anything ends, but not by a server that
+// has stopped answering. stop is to be called when nothing is in flight any more.
+func afterwards(ctx context.Context, d time.Duration) (hard context.Context, stop func()) {
+	hard, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	forget := context.AfterFunc(ctx, func() {
+		late := time.AfterFunc(d, func() { end(ErrUnanswered) })
+		context.AfterFunc(hard, func() { late.Stop() })
+	})
+	return hard, func() { forget(); end(nil) }
+}
+
 // all is everything after both ends were opened.
 func (j *job) all(ctx context.Context) (Report, error) {
 	o := j.options
 	began := time.Now()
+	hard, stop := afterwards(ctx, o.Timeout)
+	defer stop()
 	stopShowing := j.show("copying")
-	err := j.copy(ctx)
+	err := j.copy(ctx, hard)
 	report := Report{Copied: j.copied.Load(), Zeroed: j.zeroed.Load(), Time: time.Since(began)}
 	for _, r := range j.before {
 		report.Skipped += r.End - r.Start
 	}
 	stopShowing()
 	if err == nil && o.Verify {
-		if err = j.verify(ctx); errors.Is(err, ErrInterrupted) {
+		if err = j.verify(ctx, hard); errors.Is(err, ErrInterrupted) {
 			err = ErrUncompared
 		}
 	}
@@ -250,8 +269,7 @@ func (j *job) match() error {
 }
 
 // copy brings over what is missing, and flushes. With --resume it notes what is done, from time to time and at the end.
-func (j *job) copy(ctx context.Context) error {
-	hard := context.WithoutCancel(ctx) // requests in flight are answered before anything ends
+func (j *job) copy(ctx, hard context.Context) error {
 	stopSaving := j.keep(hard)
 	err := j.work(ctx, func(give func(piece) error) error {
 		p := &plan{size: j.source.size(), block: max(j.source.block(), j.destination.block()), request: j.request, done: j.before, give: give,
@@ -259,7 +277,7 @@ func (j *job) copy(ctx context.Context) error {
 		if j.options.Allocated && !j.source.mapped() {
 			return errors.Join(p.tell(extent{0, p.size, false}), p.finish())
 		}
-		if err := j.source.extents(hard, p.tell); err != nil {
+		if err := j.source.extents(hard, p.size, p.tell); err != nil {
 			return err
 		}
 		return p.finish()
@@ -276,7 +294,7 @@ func (j *job) copy(ctx context.Context) error {
 	}
 	done := j.done.copy()
 	if flushed := j.flush(hard); flushed != nil {
-		if err == nil {
+		if err == nil || errors.Is(err, ErrInterrupted) && errors.Is(flushed, ErrUnanswered) { // the latter says more
 			err = flushed
 		}
 		return err // and what is in the state is what was flushed before

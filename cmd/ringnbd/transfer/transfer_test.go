@@ -302,7 +302,7 @@ func TestVerifyTellsTheFirstDifference(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer j.close(nil)
-	if err := j.verify(context.Background()); err == nil || !strings.HasSuffix(err.Error(), "at offset 9437261") {
+	if err := j.verify(context.Background(), context.Background()); err == nil || !strings.HasSuffix(err.Error(), "at offset 9437261") {
 		t.Errorf("%v", err)
 	}
 }

@@ -32,13 +32,12 @@ func (m *mismatch) note(at uint64) {
 var errDiffers = errors.New("differs")
 
 // verify compares all of the source with the destination. What both maps call zeroes is not read.
-func (j *job) verify(ctx context.Context) error {
+func (j *job) verify(ctx, hard context.Context) error {
 	j.source.forget()
 	j.destination.forget()
 	j.progress.Store(0)
 	defer j.show("verifying")()
 	var differs mismatch
-	hard := context.WithoutCancel(ctx)
 	scratch := sync.Pool{New: func() any { b := make([]byte, j.request); return &b }}
 	err := j.work(ctx, func(give func(piece) error) error { return j.both(hard, give) }, func(s *slot, p piece) error {
 		if p.zero {
@@ -79,7 +78,7 @@ func (s *slot) compare(ctx context.Context, p piece, ours, theirs []byte, differ
 func (j *job) both(ctx context.Context, give func(piece) error) error {
 	var failed error
 	next, stop := iter.Pull(func(yield func(extent) bool) {
-		failed = j.destination.extents(ctx, func(e extent) error {
+		failed = j.destination.extents(ctx, j.source.size(), func(e extent) error {
 			if !yield(e) {
 				return errStopped
 			}
@@ -96,7 +95,7 @@ func (j *job) both(ctx context.Context, give func(piece) error) error {
 		}
 		return give(q)
 	}
-	if err := j.source.extents(ctx, p.tell); err != nil {
+	if err := j.source.extents(ctx, p.size, p.tell); err != nil {
 		return err
 	}
 	if err := p.finish(); err != nil {
