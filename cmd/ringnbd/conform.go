@@ -6,9 +6,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -93,6 +95,9 @@ func (f *imageFlag) Set(text string) error {
 
 // complete sees what flags and arguments say together.
 func (o *conformOptions) complete(flags *pflag.FlagSet, args []string) error {
+	if err := o.completeOnly(flags); err != nil {
+		return err
+	}
 	var idle string
 	if o.Checks, idle = conform.Only(conform.Checks(), o.only); idle != "" {
 		return fmt.Errorf("--only %s picks no check; ringnbd conform --list shows them", idle)
@@ -102,6 +107,8 @@ func (o *conformOptions) complete(flags *pflag.FlagSet, args []string) error {
 		return fmt.Errorf("--json and --junit - both want standard output")
 	case o.Timeout <= 0:
 		return fmt.Errorf("--timeout %v: must be more than 0", o.Timeout)
+	case o.list && (o.json || o.junit != ""):
+		return fmt.Errorf("--list prints the checks, and has no results for %s; leave one of them out", map[bool]string{true: "--json", false: "--junit"}[o.json])
 	case o.list && len(args) == 0:
 		return nil
 	case o.Spawn == "" && len(args) != 1:
@@ -124,6 +131,19 @@ func (o *conformOptions) complete(flags *pflag.FlagSet, args []string) error {
 	}
 	o.Target = target
 	return o.checkReadOnly()
+}
+
+// completeOnly trims the patterns. An empty one, as of a variable of the shell that is not set, must not mean all checks, some of which write.
+func (o *conformOptions) completeOnly(flags *pflag.FlagSet) error {
+	if flags.Changed("only") && len(o.only) == 0 {
+		return fmt.Errorf("--only has no pattern; leave it out for all checks")
+	}
+	for i, pattern := range o.only {
+		if o.only[i] = strings.TrimSpace(pattern); o.only[i] == "" {
+			return fmt.Errorf("--only has an empty pattern; leave it out, or --only for all checks")
+		}
+	}
+	return nil
 }
 
 func (o *conformOptions) completeSpawn() error {
@@ -150,6 +170,14 @@ func (o *conformOptions) checkReadOnly() error {
 func runConform(o *conformOptions, stdout, stderr io.Writer) error {
 	ctx, stop := interruptible()
 	defer stop()
+	var file *os.File
+	if o.junit != "" && o.junit != "-" { // before minutes of work for nothing
+		var err error
+		if file, err = os.Create(o.junit); err != nil {
+			return fmt.Errorf("--junit: %w", err)
+		}
+		defer file.Close()
+	}
 	line := newProgressLine(stderr)
 	o.Progress = func(done, all int, r conform.Result) {
 		line.show(fmt.Sprintf("%d/%d %s %s", done, all, r.ID, r.Verdict))
@@ -159,16 +187,17 @@ func runConform(o *conformOptions, stdout, stderr io.Writer) error {
 	if report == nil {
 		return err
 	}
-	if printErr := o.print(report, stdout); err == nil {
+	if printErr := o.print(report, stdout, file); err == nil {
 		err = printErr
 	}
-	if n := report.Counts[conform.Fail]; err == nil && n > 0 {
-		err = fmt.Errorf("%d of %d checks failed", n, len(report.Results))
+	if err == nil {
+		err = report.Err()
 	}
 	return err
 }
 
-func (o *conformOptions) print(report *conform.Report, stdout io.Writer) (err error) {
+// print prints the report, as JUnit XML to file too, unless that is nil.
+func (o *conformOptions) print(report *conform.Report, stdout io.Writer, file *os.File) (err error) {
 	switch {
 	case o.junit == "-":
 		err = report.JUnit(stdout)
@@ -180,18 +209,13 @@ func (o *conformOptions) print(report *conform.Report, stdout io.Writer) (err er
 	if err != nil {
 		return fmt.Errorf("the results could not be written to standard output: %w", err)
 	}
-	if o.junit == "" || o.junit == "-" {
+	if file == nil {
 		return nil
 	}
-	f, err := os.Create(o.junit)
-	if err != nil {
+	if err := errors.Join(report.JUnit(file), file.Close()); err != nil {
 		return fmt.Errorf("--junit: %w", err)
 	}
-	defer f.Close()
-	if err := report.JUnit(f); err != nil {
-		return fmt.Errorf("--junit: %w", err)
-	}
-	return f.Close()
+	return nil
 }
 
 // progressLine is one line of a terminal, written over and over; on anything else it is silent.
@@ -241,7 +265,7 @@ to try changes on a read-only export, too, and so is {img} in a command.) --spaw
 In the command of --spawn, {port} is a free TCP port of localhost, {socket} the path of a Unix socket, {img} the scratch image, {dir} a directory for
 whatever it needs; the command must stay in the foreground. The suite kills it, and starts it again when it died, which fails the check in hand.
 
-Exit status: 0 if no check failed, 1 if one did or the run could not be made, 2 for a wrong command line.`
+Exit status: 0 if no check failed, 1 if one did, if the server did not answer what it was asked before the first, or if the run could not be made, 2 for a wrong command line.`
 
 const conformExamples = `  # a server that runs, read-only checks
   ringnbd conform nbd://localhost

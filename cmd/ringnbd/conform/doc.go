@@ -11,7 +11,7 @@ what has no check, and why.
 	need.go      the needs by name; Facts: what the server said of itself
 	catalog.go   all checks, --only, the rules without a check (hand_all.go and trans_unchecked.go say why)
 	suite.go     Run: servers up, facts, each check by itself, the server proven alive after each
-	spawn.go     a server of our own, from a command with {port} or {socket}, {img}, {dir}
+	spawn.go     a server of our own, from a command with {port} or {socket}, {img}, {dir}; spent.go: what it has open
 	facts.go     what the suite asks before the first check
 	data.go      the suite's data in the export: Expected, Fill, Scratch
 	t.go         T, what a check has in its hands

@@ -27,13 +27,15 @@ func (t *T) learn(ctx context.Context) error {
 		return fmt.Errorf("no conversation with the server at %s: %s", t.target.Address, problem)
 	}
 	f.Go, f.List = true, true // baseline, unless it is denied
-	for _, question := range []func(){t.learnList, t.learnPlain, t.learnNames, t.learnRich, t.learnMeta, t.learnExtended, t.learnProbe} {
+	for _, question := range []func(){t.learnList, t.learnPlain, t.learnNames, t.learnRich, t.learnMeta, t.learnSet, t.learnExtended, t.learnProbe} {
 		t.deadline = time.Now().Add(t.patience)
 		problem := t.Try(question)
 		t.closeAll()
 		switch {
 		case ctx.Err() != nil:
 			return errEarly
+		case f.closed != "":
+			return errors.New(f.closed)
 		case problem != "":
 			f.Problems = append(f.Problems, problem)
 		}
@@ -67,10 +69,43 @@ func (t *T) learnPlain() {
 	}
 	if c == nil {
 		t.deadline = time.Now().Add(t.patience)
-		c = t.Open(ModeExportName)
+		if problem := t.Try(func() { c = t.Open(ModeExportName) }); problem != "" {
+			t.cannotOpen(problem)
+			t.Failf("%s", join(append(problems, problem)))
+		}
 	}
 	f.Size, f.FlagsPlain, f.Flags = c.Size, c.Flags, c.Flags
 	t.Want(len(problems) == 0, "%s", join(problems))
+}
+
+// noteDenial keeps that the server does not have the export, or not for us.
+func (t *T) noteDenial(r OptionReply) {
+	if r.Type == proto.RepErrUnknown || r.Type == proto.RepErrPolicy {
+		t.facts.denial = r.String()
+	}
+}
+
+// cannotOpen notes that there is nothing to check: the export was denied, and EXPORT_NAME, which cannot say why, had the problem as well.
+func (t *T) cannotOpen(problem string) {
+	f := t.facts
+	if f.denial == "" {
+		return
+	}
+	name := fmt.Sprintf("the export %q", t.target.Export)
+	if t.target.Export == "" {
+		name = "the default export, which has the empty name,"
+	}
+	f.closed = fmt.Sprintf("%s cannot be opened: the server says %s, and to EXPORT_NAME: %s", name, f.denial, problem)
+	const most = 20
+	switch names := f.Names[:min(len(f.Names), most)]; {
+	case len(f.Names) > most:
+		f.closed += fmt.Sprintf("; it lists %q and %d more: name one of them", names, len(f.Names)-most)
+	case len(names) > 0:
+		f.closed += fmt.Sprintf("; it lists %q: name one of them", names)
+	}
+	if len(f.Names) > 0 {
+		f.closed += pick(f.Spawned, ", by --export", ", as in nbd://HOST/EXPORT")
+	}
 }
 
 func (t *T) learnInfo() {
@@ -79,6 +114,7 @@ func (t *T) learnInfo() {
 	if t.facts.Go = list[len(list)-1].Type != proto.RepErrUnsup; !t.facts.Go {
 		return
 	}
+	t.noteDenial(list[len(list)-1])
 	info := c.Infos(list)
 	t.facts.Block = info.Block
 	if info.Description != nil {
@@ -92,6 +128,7 @@ func (t *T) learnGo() *Conn {
 	var list []OptionReply
 	problem := t.Try(func() { list = c.Option(proto.OptGo, InfoData(t.target.Export, proto.InfoBlockSize)) })
 	if problem == "" && list[len(list)-1].Failed() {
+		t.noteDenial(list[len(list)-1])
 		problem = "it is answered by " + list[len(list)-1].String()
 	}
 	if t.facts.Go = problem == ""; !t.facts.Go {
@@ -127,13 +164,20 @@ func (t *T) learnMeta() {
 	}
 	list := c.Option(proto.OptListMetaContext, ContextData(t.target.Export))
 	t.facts.Meta = list[len(list)-1].Type == proto.RepAck
+	t.facts.setMeta = t.facts.Meta
 	for _, r := range list[:len(list)-1] {
 		t.facts.Contexts = append(t.facts.Contexts, string(r.Data[4:]))
 	}
-	if t.facts.Structured && t.facts.Meta {
-		c.SetContexts(t.target.Export, proto.ContextAllocation)
-		t.facts.Allocation = len(c.Contexts) == 1
+}
+
+// learnSet asks by itself: however LIST_META_CONTEXT was answered says nothing of what can be set.
+func (t *T) learnSet() {
+	if !t.facts.Structured {
+		return
 	}
+	c := t.structured()
+	t.facts.setMeta = c.SetContexts(t.target.Export, proto.ContextAllocation).Type != proto.RepErrUnsup
+	t.facts.Allocation = len(c.Contexts) == 1
 }
 
 func (t *T) learnExtended() {

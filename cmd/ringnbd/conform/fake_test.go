@@ -47,7 +47,7 @@ type fakeConn struct {
 // fakeTarget starts a server for the test's time.
 func fakeTarget(t *testing.T, flaw string) Target {
 	t.Helper()
-	f := &fake{flaw: flaw, disk: make([]byte, leastSize)}
+	f := &fake{flaw: flaw, disk: make([]byte, leastSize+map[bool]int{true: 1 << 20}[flaw == "any length"])}
 	path := testbed.Listen(t, func(c net.Conn) {
 		defer func() { _ = recover() }() // gone is how a connection ends
 		(&fakeConn{fake: f, Conn: c}).serve()
@@ -244,6 +244,9 @@ func (c *fakeConn) list(data []byte) {
 		c.reply(proto.OptList, proto.RepErrInvalid, nil)
 		return
 	}
+	for c.is("LIST without end") {
+		c.reply(proto.OptList, proto.RepServer, append(be.AppendUint32(nil, proto.MaxString), strings.Repeat("n", 2*proto.MaxString)...))
+	}
 	names := []string{fakeName, fakeOther}
 	if c.is("listed twice") {
 		names = append(names, fakeName)
@@ -290,6 +293,9 @@ func (c *fakeConn) info(option uint32, data []byte) bool {
 		panic(gone{})
 	case !c.knows(name):
 		c.reply(option, proto.RepErrUnknown, nil)
+		return false
+	case c.is("GO by policy"):
+		c.reply(option, proto.RepErrPolicy, nil)
 		return false
 	case c.is("GO fails") && option == proto.OptGo:
 		c.reply(option, proto.RepErrPlatform, nil)
@@ -383,6 +389,13 @@ func parseQueries(data []byte) (name string, queries []string, ok bool) {
 
 func (c *fakeConn) meta(option uint32, data []byte) {
 	set := option == proto.OptSetMetaContext
+	if !set && c.is("listed nonsense") {
+		c.reply(option, proto.RepServer, make([]byte, 4))
+	}
+	if !set && (c.is("unlisted") || c.is("unlisted, and zero")) { // the first is right
+		c.reply(option, proto.RepErrUnsup, nil)
+		return
+	}
 	if set && !c.is("keeps contexts") {
 		c.context = false
 	}

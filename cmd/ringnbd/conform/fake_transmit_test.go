@@ -6,6 +6,7 @@ package conform
 
 import (
 	"slices"
+	"time"
 
 	"ringnbd/proto"
 )
@@ -60,6 +61,8 @@ func (c *fakeConn) refusal(r *fakeRequest) uint32 {
 		return EINVAL
 	case r.kind == proto.CmdFlush:
 		return 0
+	case r.kind == proto.CmdRead && r.length == fakeMax+512 && c.is("any length"): // right, and the export is longer by as much
+		c.endless(r)
 	case (r.offset > size || uint64(r.length) > size-r.offset) && (r.kind == proto.CmdWrite || r.kind == proto.CmdWriteZeroes):
 		return ENOSPC
 	case r.offset > size || uint64(r.length) > size-r.offset:
@@ -74,6 +77,19 @@ func (c *fakeConn) refusal(r *fakeRequest) uint32 {
 		return EINVAL
 	}
 	return 0
+}
+
+// endless answers a READ by data until the client is gone.
+func (c *fakeConn) endless(r *fakeRequest) {
+	if c.structured {
+		b := be.AppendUint32(be.AppendUint32(nil, proto.ChunkMagic), uint32(proto.ReplyFlagDone)<<16|uint32(proto.ChunkOffsetData))
+		c.send(be.AppendUint64(be.AppendUint32(be.AppendUint64(b, r.cookie), r.length), r.offset))
+	} else {
+		c.simple(r, 0, nil)
+	}
+	for {
+		c.send(zeroes)
+	}
 }
 
 func (c *fakeConn) simple(r *fakeRequest, e uint32, data []byte) {
@@ -140,6 +156,9 @@ func (c *fakeConn) perform(r *fakeRequest) {
 	end := r.offset + uint64(r.length)
 	switch r.kind {
 	case proto.CmdRead:
+		if c.is("slow disk") {
+			time.Sleep(40 * time.Millisecond)
+		}
 		c.lock.Lock()
 		data := slices.Clone(c.disk[r.offset:end])
 		c.lock.Unlock()
@@ -212,7 +231,7 @@ func (c *fakeConn) performStatus(r *fakeRequest) {
 	for at := r.offset; at < r.offset+uint64(r.length); {
 		n := min(block-at%block, r.offset+uint64(r.length)-at)
 		s := uint32(0)
-		if zero(disk[at-r.offset:at-r.offset+n]) || c.is("zero status") {
+		if zero(disk[at-r.offset:at-r.offset+n]) || c.is("zero status") || c.is("unlisted, and zero") {
 			s = proto.StatusHole | proto.StatusZero
 		}
 		if s != status && length > 0 {
@@ -230,8 +249,11 @@ func (c *fakeConn) performStatus(r *fakeRequest) {
 	if c.is("empty extent") {
 		b = append(b, make([]byte, 8)...)
 	}
-	if c.is("status twice") {
+	for c.is("status without end") || c.is("status twice") {
 		c.chunk(r, 0, proto.ChunkBlockStatus, b)
+		if c.is("status twice") {
+			break
+		}
 	}
 	c.chunk(r, proto.ReplyFlagDone, proto.ChunkBlockStatus, b)
 }

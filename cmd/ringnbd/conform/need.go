@@ -62,8 +62,12 @@ type Facts struct {
 	ReadOnlyChange bool       `json:"read_only_changes"` // the read-only export may be sent what would change it, if it is not what it says
 	Spawned        bool       `json:"spawned"`
 	Image          string     `json:"-"`
+	group          int        // of the processes of a server of our own, 0 if there is none
 	TCP            bool       `json:"tcp"`
 	Problems       []string   `json:"problems,omitempty"` // what went wrong while the facts were found
+	setMeta        bool       // SET_META_CONTEXT is known, whatever LIST_META_CONTEXT says
+	denial         string     // the server's word that it does not have the export, or not for us
+	closed         string     // why there is nothing to check: no way leads into the export
 	probe          []byte     // the export's first bytes, which no check may write
 	probeKnown     bool       // they could be read
 }

@@ -50,6 +50,9 @@ func ReplyName(kind uint32) string {
 // longestReply bounds the data of an option reply: a name and a description, and the numbers before them.
 const longestReply = 2*proto.MaxString + 8
 
+// mostReplies bounds all replies to one option, in bytes: a million exports with short names.
+const mostReplies = 32 << 20
+
 // optionBytes is an option with its data.
 func optionBytes(option uint32, data []byte) []byte {
 	return proto.AppendOption(nil, option, string(data))
@@ -126,17 +129,19 @@ var repliesTo = map[uint32][]uint32{
 // ReadReplies reads the replies to an option up to its final one, which is the last of the list.
 func (c *Conn) ReadReplies(option uint32) []OptionReply {
 	var list []OptionReply
+	bytes := 0
 	for {
 		r := c.ReadReply(option)
 		list = append(list, r)
+		bytes += proto.OptionReplySize + len(r.Data)
 		if r.Type == proto.RepAck || r.Failed() {
 			return list
 		}
 		switch {
 		case !slices.Contains(repliesTo[r.Type], option):
 			c.t.Failf("option %#x is answered by %s, which does not belong to it", option, r)
-		case len(list) > 1<<20:
-			c.t.Failf("option %#x: more than a million replies", option)
+		case bytes > mostReplies:
+			c.t.Failf("option %#x: after %d replies of %d bytes there is no end of them", option, len(list), bytes)
 		}
 	}
 }

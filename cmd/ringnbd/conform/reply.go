@@ -53,7 +53,15 @@ type Extent struct {
 type pending struct {
 	reply   *Reply
 	covered []span // content so far, for overlaps and for completeness
+	status  uint64 // bytes of block status so far
 }
+
+// What a reply may have, in bytes and in chunks, before it is one without end: far more than the spec's 2^20 extents of each context, or a READ in pieces of 512 bytes.
+const (
+	mostStatus = 64 << 20
+	mostChunks = 1 << 19
+	mostErrors = 1000
+)
 
 type span struct{ from, to uint64 }
 
@@ -214,7 +222,9 @@ func (c *Conn) readChunk(p *pending, flags, kind uint16, length uint64) *pending
 	default:
 		c.t.Failf("%s: a chunk of type %#x, which does not exist (RP-17)", r.Request, kind)
 	}
-	r.Chunks = append(r.Chunks, chunk)
+	if r.Chunks = append(r.Chunks, chunk); len(r.Chunks) > mostChunks || len(r.Errors) > mostErrors {
+		c.t.Failf("%s: %d chunks, %d of them errors, and no end", r.Request, len(r.Chunks), len(r.Errors))
+	}
 	if flags&proto.ReplyFlagDone != 0 {
 		return p
 	}
@@ -283,13 +293,19 @@ func (c *Conn) chunkStatus(p *pending, chunk *Chunk) {
 		c.t.Failf("%s: a chunk with a block status, which nobody asked for", r.Request)
 	case extended != c.Mode.Extended():
 		c.t.Failf("%s: a block status of type %d with %s (XH-07, XH-08)", r.Request, chunk.Type, c.Mode)
-	case chunk.Length < head+size || (chunk.Length-head)%size != 0 || chunk.Length > 64<<20:
+	case chunk.Length < head+size || (chunk.Length-head)%size != 0 || chunk.Length > mostStatus:
 		c.t.Failf("%s: a block status of %d bytes, which are no extents (CB-03)", r.Request, chunk.Length)
+	}
+	if p.status += chunk.Length; p.status > mostStatus {
+		c.t.Failf("%s: %d bytes of block status for %d contexts, and no end", r.Request, p.status, len(c.Contexts))
 	}
 	b := c.Read(int(chunk.Length), "a block status")
 	chunk.Context = binary.BigEndian.Uint32(b)
 	if !slices.ContainsFunc(c.Contexts, func(x Context) bool { return x.ID == chunk.Context }) {
 		c.t.Failf("%s: a block status for the context %d, which was not selected (CB-02)", r.Request, chunk.Context)
+	}
+	if slices.ContainsFunc(r.Chunks, func(x Chunk) bool { return len(x.Extents) > 0 && x.Context == chunk.Context }) {
+		c.t.Failf("%s: a second block status for the context %d (CB-02)", r.Request, chunk.Context)
 	}
 	if n := (chunk.Length - head) / size; extended && uint64(binary.BigEndian.Uint32(b[4:])) != n {
 		c.t.Failf("%s: a block status says that it has %d extents, and has %d (XH-07)", r.Request, binary.BigEndian.Uint32(b[4:]), n)
@@ -364,15 +380,6 @@ func (c *Conn) finish(p *pending) {
 			c.t.Failf("%s: the chunks hold %d bytes (RP-08)", r.Request, sum)
 		}
 	case proto.CmdBlockStatus:
-		seen := map[uint32]int{}
-		for _, chunk := range r.Chunks {
-			if chunk.Type != proto.ChunkNone {
-				seen[chunk.Context]++
-			}
-		}
-		for id, n := range seen {
-			c.t.Want(n == 1, "%s: %d chunks for the context %d (CB-02)", r.Request, n, id)
-		}
-		c.t.Want(len(seen) > 0, "%s: success without a block status (CB-02)", r.Request)
+		c.t.Want(p.status > 0, "%s: success without a block status (CB-02)", r.Request)
 	}
 }

@@ -58,8 +58,35 @@ func (r *Report) Table(w io.Writer, verbose, colour bool) error {
 			t.AppendRow(table.Row{"", "", fmt.Sprintf("  why %s: %s", x.Level, x.Why)})
 		}
 	}
-	_, err := fmt.Fprintf(w, "%s\n\n%s\n", t.Render(), r.Summary())
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\n%s\n", t.Render(), r.Summary())
+	if problems := r.problems(); len(problems) > 0 {
+		b.WriteString("\nWhat went wrong before the first check; the checks know less of the server than there is:\n")
+		for _, p := range problems {
+			fmt.Fprintf(&b, "  %s\n", strings.ReplaceAll(text.WrapSoft(p, 150), "\n", "\n    "))
+		}
+	}
+	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+func (r *Report) problems() []string {
+	if r.Facts == nil {
+		return nil
+	}
+	return r.Facts.Problems
+}
+
+// Err is what the exit status should tell: that checks failed, or that the suite could not find out what there is to check.
+func (r *Report) Err() error {
+	failed, problems := r.Counts[Fail], r.problems()
+	switch {
+	case failed > 0:
+		return fmt.Errorf("%d of %d checks failed", failed, len(r.Results))
+	case len(problems) > 0:
+		return fmt.Errorf("no check failed, and yet the server did not answer what it was asked before the first: %s", clip(join(problems)))
+	}
+	return nil
 }
 
 func row(x Result, verdict, title string) table.Row { return table.Row{verdict, x.ID, title} }
@@ -127,6 +154,11 @@ type junitText struct {
 // JUnit prints the results as continuous integration servers read them; a check that differs passes, with its text as output.
 func (r *Report) JUnit(w io.Writer) error {
 	s := junitSuite{Name: "ringnbd conform " + r.Server, Tests: len(r.Results), Failures: r.Counts[Fail], Skipped: r.Counts[Skip]}
+	for _, p := range r.problems() {
+		s.Tests++
+		s.Failures++
+		s.Cases = append(s.Cases, junitCase{Class: "nbd.facts", Name: "before the first check", Time: "0.000", Failure: &junitText{p}})
+	}
 	total := 0.0
 	for _, x := range r.Results {
 		c := junitCase{Class: "nbd." + string(x.Level), Name: x.ID + " " + x.Title, Time: fmt.Sprintf("%.3f", x.Took.Seconds())}

@@ -79,11 +79,16 @@ func (s *server) start(ctx context.Context) (Target, error) {
 		return t, fmt.Errorf("%s: %w", text, err)
 	}
 	for begin := time.Now(); time.Since(begin) < startup && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
-		if died := s.died(); died != "" {
-			return t, fmt.Errorf("%s: the server ended before it listened: %s", text, died)
-		}
-		if c, err := net.Dial(t.Network, t.Address); err == nil {
+		died := s.died()
+		c, err := net.Dial(t.Network, t.Address)
+		switch {
+		case err == nil && died != "" && s.succeeded():
+			return t, errors.Join(fmt.Errorf("%s: %w", text, errBackground), c.Close())
+		case err == nil:
 			return t, c.Close()
+		case died != "" && s.succeeded() && time.Since(begin) < time.Second: // it may have left a child that will listen
+		case died != "":
+			return t, fmt.Errorf("%s: the server ended before it listened: %s", text, died)
 		}
 	}
 	return t, fmt.Errorf("%s: does not listen at %s after %v%s", text, t.Address, startup, s.words())
@@ -111,6 +116,14 @@ func (s *server) run(text string) error {
 		s.state = command.ProcessState.String()
 	}(s.command, s.ended)
 	return <-started
+}
+
+// errBackground is about a command that ends while its server goes on: whether that dies, and when, the suite cannot see, nor can it end it.
+var errBackground = errors.New("the command must stay in the foreground: it ended with status 0, and its server runs on without it (look for its option, such as nbdkit -f)")
+
+// succeeded says of a command that ended whether its status is 0.
+func (s *server) succeeded() bool {
+	return s.command.ProcessState != nil && s.command.ProcessState.Success()
 }
 
 // died says how the command ended, and its last words; "" while it runs.

@@ -22,8 +22,9 @@ const quiet = 15 * time.Millisecond
 const (
 	// DefaultTimeout is how long a check may take.
 	DefaultTimeout = 10 * time.Second
-	// DefaultSize is that of the scratch image, in bytes: sparse, and more than twice any server's maximum payload that was seen.
-	DefaultSize = 192 << 20
+	// DefaultSize is that of the scratch image, in bytes: sparse, with more than twice any server's maximum payload that was seen behind 4 GiB, so that
+	// offsets need more than 32 bits.
+	DefaultSize = 4<<30 + 192<<20
 )
 
 // Target is where a server is. The suite shares the URIs with the rest of ringnbd, and nothing that judges a server.
@@ -60,6 +61,7 @@ type suite struct {
 	readOnly *server
 	target   Target
 	spare    Target // with a read-only export
+	wrong    error  // why the run means nothing: it is not the server's fault
 	gone     string // why nothing more can be asked of a server that we did not start
 }
 
@@ -83,6 +85,9 @@ func Run(ctx context.Context, config Config) (report *Report, err error) {
 			return report, fmt.Errorf("interrupted after %d of %d checks", i, len(config.Checks))
 		}
 		r := s.check(ctx, &config.Checks[i])
+		if s.wrong != nil {
+			return nil, s.wrong
+		}
 		report.Results = append(report.Results, r)
 		report.Counts[r.Verdict]++
 		if config.Progress != nil {
@@ -103,7 +108,7 @@ func (s *suite) up(ctx context.Context) (err error) {
 		if s.target, err = s.main.start(ctx); err != nil {
 			return err
 		}
-		s.facts.Spawned, s.facts.Image = true, s.main.image
+		s.facts.Spawned, s.facts.Image, s.facts.group = true, s.main.image, s.main.command.Process.Pid
 	}
 	if c.SpawnReadOnly != "" {
 		if s.readOnly, err = newServer(c.SpawnReadOnly, c.Export, c.Size); err != nil {
@@ -266,7 +271,11 @@ func (s *suite) aliveAt(ctx context.Context, ours *server, target *Target, name 
 		}
 	}
 	died := ours.died()
-	if problem == "" && died == "" {
+	switch {
+	case problem == "" && died == "":
+		return ""
+	case problem == "" && ours.succeeded():
+		s.wrong = fmt.Errorf("%s: %w", ours.template, errBackground)
 		return ""
 	}
 	if died != "" {
@@ -280,6 +289,9 @@ func (s *suite) aliveAt(ctx context.Context, ours *server, target *Target, name 
 		return problem + "; " + s.gone
 	}
 	*target = again
+	if ours == s.main {
+		s.facts.group = ours.command.Process.Pid
+	}
 	return problem
 }
 

@@ -176,6 +176,9 @@ func TestReports(t *testing.T) {
 			t.Errorf("of %d checks, verbose %v: the list tells which rules have none: %v, %v", len(test.checks), test.verbose, told, err)
 		}
 	}
+	if err := r.Err(); err == nil || err.Error() != "1 of 4 checks failed" {
+		t.Errorf("the error is %v", err)
+	}
 	if strings.Contains(text.String(), "needs it") {
 		t.Errorf("the table tells the reason of a skip unasked")
 	}

@@ -94,6 +94,17 @@ func (c *Conn) upTo(n uint64) uint64 {
 	return min(n, c.Size, c.t.facts.MaxPayload()) / c.t.block() * c.t.block()
 }
 
+// rest is how many bytes from ScratchStart one request can be about, whole blocks of the scratch: at most most, and what its header has room for.
+func (c *Conn) rest(most uint64) uint64 {
+	if !c.Mode.Extended() {
+		most = min(most, 1<<32-c.t.block())
+	}
+	return min(c.Size-ScratchStart, most) / c.t.block() * c.t.block()
+}
+
+// Servers really do some commands of long ranges, block by block; those ranges end here, in bytes.
+const longCost = 160 << 20
+
 // page is a size in bytes that is usual for small requests, and whole blocks.
 func (t *T) page() uint64 { return max(4096, t.block()) }
 

@@ -153,7 +153,9 @@ func droppedInEveryState(t *T) {
 		func(c *Conn) { c.banner(); c.Write([]byte{0, 0, 0, 1}); c.Write(optionBytes(proto.OptList, nil)[:9]) },
 		func(c *Conn) { c.banner(); c.Write([]byte{0, 0, 0, 1}); c.SendOption(proto.OptList, nil) },
 	}
+	before, dropped := t.spent(), 0
 	for i := 0; i < 40 && t.Left() > t.patience/3; i++ {
+		dropped += len(states) + len(t.facts.richModes())
 		for _, state := range states {
 			c := t.Dial()
 			state(c)
@@ -173,6 +175,7 @@ func droppedInEveryState(t *T) {
 		t.closeAll()
 	}
 	t.settled("hundreds of dropped connections")
+	t.released(before, dropped)
 }
 
 func thousandsUnread(t *T) {

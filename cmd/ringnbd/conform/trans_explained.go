@@ -21,7 +21,7 @@ var explainedTransmission = map[string]string{
 		"the whole server",
 	"nbdkit ER-03":  "a READ of more than 64 MiB (MAX_REQUEST_SIZE) is ENOMEM in validate_request of server/protocol.c",
 	"nbdkit CR-04":  "a READ of more than 64 MiB (MAX_REQUEST_SIZE) is ENOMEM in validate_request of server/protocol.c",
-	"nbdkit CD-01b": "after DISC nbdkit answers what it has read and not begun with ESHUTDOWN (protocol_recv_request_send_reply in server/protocol.c)",
+	"nbdkit CD-01b": "after DISC nbdkit answers what it has read and not begun with ESHUTDOWN (protocol_recv_request_send_reply in server/protocol.c); how much that is, is a matter of timing",
 	"nbdkit MO-07":  nbdkitAborts,
 	"nbdkit SD-04":  nbdkitAborts,
 	"nbdkit DS-07":  nbdkitAborts,

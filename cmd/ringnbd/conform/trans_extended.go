@@ -271,9 +271,9 @@ func bytesOf(id uint32, n int) []uint32 {
 
 func extendedWhole(t *T) {
 	t.extendedModes(func(c *Conn) {
-		n := (c.Size - ScratchStart) / t.block() * t.block()
 		for _, command := range []uint16{proto.CmdTrim, proto.CmdWriteZeroes, proto.CmdCache, proto.CmdBlockStatus} {
 			if c.offers(command) {
+				n := c.rest(pick[uint64](command == proto.CmdCache, longCost, c.Size)) // a cache has to be read
 				c.sampled(Command(command, ScratchStart, n), EOVERFLOW, EINVAL)
 			}
 		}

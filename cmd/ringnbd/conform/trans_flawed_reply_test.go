@@ -79,7 +79,7 @@ func (c *flawedConn) perform(r *proto.Request, payload []byte) {
 		data := make([]byte, min(r.Length, 64<<20))
 		c.lock.Lock()
 		if r.Offset < c.facts.Size {
-			copy(data, c.bytes()[r.Offset:])
+			copy(data, c.bytes()[c.place(r.Offset):])
 		}
 		if c.is("one lock") {
 			defer c.lock.Unlock()
@@ -119,7 +119,7 @@ func (c *flawedConn) performWrite(r *proto.Request, payload []byte) {
 	}
 	write := func() {
 		c.lock.Lock()
-		copy(c.bytes()[at:], payload)
+		copy(c.bytes()[c.place(at):], payload)
 		c.lock.Unlock()
 	}
 	if c.is("DISC loses") {
@@ -130,7 +130,8 @@ func (c *flawedConn) performWrite(r *proto.Request, payload []byte) {
 }
 
 func (c *flawedConn) performZeroes(r *proto.Request) {
-	from, to := r.Offset, r.Offset+r.Length
+	from := c.place(r.Offset)
+	to := from + r.Length
 	switch {
 	case r.Command == proto.CmdTrim && c.is("TRIM outward"), r.Command == proto.CmdWriteZeroes && c.is("zeroes outward"):
 		from, to = from/4096*4096, (to+4095)/4096*4096

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ringnbd/engine/testbed"
 	"ringnbd/proto"
 )
@@ -63,6 +65,12 @@ func newFlawed(t *testing.T, flaw string) (*flawed, Target) {
 	f.export = proto.Export{Name: "disk", PreferredBlock: 4096, Contexts: []proto.Context{{Name: proto.ContextAllocation}, {Name: "x-test:other"}}}
 	f.export.Facts = proto.Facts{Size: leastSize, MinBlock: 1, MaxPayload: flawedPayload, Flags: flawedFlags}
 	f.shape()
+	if n := f.export.Size; n > leastSize {
+		var err error
+		if f.disk, err = unix.Mmap(-1, 0, int(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE); err != nil {
+			t.Skipf("no room for a disk of %d bytes, most of which nobody touches: %v", n, err)
+		}
+	}
 	f.path = testbed.Listen(t, func(c net.Conn) {
 		defer func() { _ = recover() }() // gone is how a connection ends
 		(&flawedConn{flawed: f, Conn: c}).serve()
@@ -82,6 +90,8 @@ func (f *flawed) shape() {
 		e.MaxPayload = 512
 	case "zeroes unsupported, FAST_ZERO too":
 		e.Flags &^= proto.FlagSendFastZero
+	case "large", "offsets of 32 bits": // the first is right
+		e.Size = high + leastSize
 	case "odd size":
 		e.Size, e.MinBlock = leastSize-100, 512
 	case "blocks", "rounds down", "EIO for misaligned":
@@ -304,6 +314,14 @@ func (c *flawedConn) change(from, to uint64, with byte) {
 	for i := min(from, c.facts.Size); i < min(to, c.facts.Size); i++ {
 		c.bytes()[i] = with
 	}
+}
+
+// place is where the disk keeps what is at an offset.
+func (c *flawedConn) place(at uint64) uint64 {
+	if c.is("offsets of 32 bits") {
+		return at & (1<<32 - 1)
+	}
+	return at
 }
 
 // bytes is the disk of the connection; the lock must be held.

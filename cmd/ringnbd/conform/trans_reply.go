@@ -87,7 +87,7 @@ func simpleReplies(t *T) {
 func structuredReadErrors(t *T) {
 	c := t.Open(ModeStructured)
 	seen := 0
-	for _, r := range []*Request{Read(0, t.block()).With(1 << 14), Read(0, t.block()).With(proto.CmdFlagNoHole), Read(t.facts.Size, t.block()), Read(1<<64-1, 1), Read(0, 1<<32-1)} {
+	for _, r := range []*Request{Read(0, t.block()).With(1 << 14), Read(0, t.block()).With(proto.CmdFlagNoHole), Read(t.facts.Size, t.block()), Read(1<<64-1, 1), Read(t.tail(t.block()), 1<<32-1)} {
 		if reply := c.refused(r, EINVAL, EOVERFLOW, ENOMEM); reply != nil && reply.Errno != 0 {
 			seen++
 		}

@@ -3,6 +3,8 @@
 package conform
 
 import (
+	"encoding/binary"
+
 	"ringnbd/proto"
 )
 
@@ -220,16 +222,34 @@ func noStrayOverflow(t *T) {
 	})
 }
 
+// longRead sends a READ that is longer than it need be served, and gives the reply if it is an error. Whoever serves it all the same, or takes long over it,
+// does no wrong, and nobody needs the data: the connection is given up at the first header, as if the server had hung up.
+func (c *Conn) longRead(r *Request) *Reply {
+	c.Send(r)
+	if _, got := c.Hangs(c.t.patience / 4); len(got) > 0 {
+		h, err := c.r.Peek(proto.SimpleReplySize)
+		failed := err == nil && binary.BigEndian.Uint16(h[6:])&proto.ChunkErrorBit != 0
+		if err == nil && binary.BigEndian.Uint32(h) == proto.SimpleReplyMagic {
+			failed = binary.BigEndian.Uint32(h[4:]) != 0
+		}
+		if err != nil || failed {
+			return c.Next()
+		}
+	}
+	c.reopen(r.String())
+	return nil
+}
+
 func noStrayUnsupported(t *T) {
 	t.eachMode(func(c *Conn) {
 		list := c.everyError()
-		if c.Size > t.facts.MaxPayload() {
-			if reply, _ := c.attempt(Read(0, min(t.facts.MaxPayload()+t.block(), 1<<32-1))); reply != nil {
+		for _, r := range []*Request{Read(0, min(t.facts.MaxPayload()+t.block(), 1<<32-1)), Read(0, longCost), Read(t.tail(t.block()), 1<<32-1)} {
+			if beyond := r.Length > c.Size; !beyond && (r.Length <= t.facts.MaxPayload() || r.Length > longCost) {
+				continue
+			}
+			if reply := c.longRead(r); reply != nil {
 				list = append(list, reply)
 			}
-		}
-		if reply, _ := c.attempt(Read(0, 1<<32-1)); reply != nil {
-			list = append(list, reply)
 		}
 		for _, reply := range list {
 			t.Prefer(reply.Errno != ENOTSUP, "%s: ENOTSUP", reply.Request)

@@ -17,6 +17,8 @@ var writeChecks = []Check{
 		"it is what the server promised, or 32 MiB for those that promise nothing", []Need{NeedWrite}, writeMaximum},
 	{"CW-01c", Must, "the last block can be written",
 		"an off-by-one in the range check makes file systems fail at their backup super block", []Need{NeedWrite}, writeLastBlock},
+	{"CW-01d", Must, "what is 4 GiB apart is not the same place: WRITE, READ, WRITE_ZEROES, TRIM and the image itself",
+		"a server that cuts offsets to 32 bits keeps the end of a disk at its beginning", []Need{NeedWrite, needHigh}, writeHigh},
 	{"CW-02", Should, "a WRITE beyond the end is ENOSPC, is drained and writes nothing",
 		"a half of it that was written is a torn request", []Need{NeedWrite}, writeBeyondEnd},
 	{"CW-03", Should, "a WRITE to a read-only export is EPERM, and is drained",
@@ -98,6 +100,61 @@ func writeLastBlock(t *T) {
 			c.wantRead(Read(c.Size-1, 1), []byte{0xa5}, "the last byte")
 		}
 	})
+}
+
+// high is the distance of two places that a server of 32 bits takes for one, in bytes.
+const high = 1 << 32
+
+var needHigh = Need{"an export of 17 MiB more than 4 GiB", func(f *Facts) bool { return f.Size >= high+ScratchStart+1<<20 }}
+
+func writeHigh(t *T) {
+	t.eachMode(func(c *Conn) {
+		const n = 64 << 10
+		at := t.Scratch(1 << 20)
+		low, up, zeroes := Fill(uint64(c.Mode)+300, n), Fill(uint64(c.Mode)+400, n), make([]byte, n)
+		c.wrote(at, low)
+		c.wrote(at+high, up)
+		c.WantData(at, low, "after a WRITE 4 GiB further on")
+		c.WantData(at+high, up, "after a WRITE 4 GiB before it, and one there")
+		c.inImage(at, low, up)
+		for _, command := range []uint16{proto.CmdTrim, proto.CmdWriteZeroes} {
+			if !c.offers(command) {
+				continue
+			}
+			c.Succeeds(Command(command, at+high, n))
+			c.WantData(at, low, "after "+commandName(command)+" 4 GiB further on")
+			if command == proto.CmdWriteZeroes {
+				c.WantData(at+high, zeroes, "after WRITE_ZEROES")
+			}
+			c.wrote(at+high, up)
+			c.Succeeds(Command(command, at, n))
+			c.WantData(at+high, up, "after "+commandName(command)+" 4 GiB before it")
+			if len(c.Contexts) > 0 {
+				c.notZero(at+high, n, "after "+commandName(command)+" 4 GiB before it")
+			}
+			c.wrote(at, low)
+		}
+		c.StillUp("requests 4 GiB apart")
+	})
+}
+
+// inImage looks for data at its own place in the image, and for what is 4 GiB behind it. A server that keeps what is written somewhere else says nothing.
+func (c *Conn) inImage(at uint64, low, up []byte) {
+	t := c.t
+	if t.facts.Image == "" {
+		return
+	}
+	if c.offers(proto.CmdFlush) {
+		c.Succeeds(Command(proto.CmdFlush, 0, 0))
+	}
+	f := t.Image()
+	defer f.Close()
+	got := make([]byte, len(low))
+	if _, err := f.ReadAt(got, int64(at)); err != nil || !bytes.Equal(got, low) {
+		return
+	}
+	_, err := f.ReadAt(got, int64(at+high))
+	t.Want(err == nil && bytes.Equal(got, up), "a WRITE at %d stands in the image, and one at %d does not (%v)", at, at+high, err)
 }
 
 func writeBeyondEnd(t *T) {

@@ -111,7 +111,7 @@ func (c *Conn) sampled(r *Request, errors ...uint32) {
 // longCommand is a command without data on more than the maximum payload, all of it scratch.
 func (t *T) longCommand(command uint16) {
 	t.eachMode(func(c *Conn) {
-		n := min((c.Size-ScratchStart)/t.block()*t.block(), 1<<32-t.block())
+		n := c.rest(1<<32 - t.block())
 		c.sampled(Command(command, ScratchStart, n), EOVERFLOW, EINVAL)
 	})
 }
@@ -153,7 +153,7 @@ func trimSucceeds(t *T) {
 
 func trimHoldsNobody(t *T) {
 	a, b := t.Open(t.facts.Best()), t.Open(t.facts.Best())
-	n := min((t.facts.Size-ScratchStart)/t.block()*t.block(), 1<<32-t.block())
+	n := a.rest(1<<32 - t.block())
 	for range 8 {
 		a.Send(Command(proto.CmdTrim, ScratchStart, n))
 	}
@@ -217,7 +217,7 @@ func zeroesFast(t *T) {
 			reply := c.zero(base, 1<<20, flags)
 			t.Want(reply.Errno == 0 || reply.Errno == ENOTSUP, "%s: %s", reply.Request, reply.Error())
 		}
-		r := Command(proto.CmdWriteZeroes, ScratchStart, (c.Size-ScratchStart)/t.block()*t.block()).With(proto.CmdFlagFastZero)
+		r := Command(proto.CmdWriteZeroes, ScratchStart, c.rest(c.Size)).With(proto.CmdFlagFastZero)
 		c.sampled(r, ENOTSUP)
 		c.StillUp("FAST_ZERO")
 	})
@@ -248,7 +248,7 @@ func zeroesFastUnadvertised(t *T) {
 
 func zeroesLong(t *T) {
 	t.eachMode(func(c *Conn) {
-		n := min((c.Size-ScratchStart)/t.block()*t.block()-t.block(), 1<<32-t.block(), t.facts.MaxPayload()+80<<20)
+		n := min(c.rest(c.Size)-t.block(), t.facts.MaxPayload()+80<<20)
 		for at := uint64(ScratchStart); at < ScratchStart+n; at += n / 16 / t.block() * t.block() {
 			c.wrote(at, Fill(at, int(t.block())))
 		}
@@ -314,7 +314,7 @@ func cacheRanges(t *T) {
 	t.eachMode(func(c *Conn) {
 		c.refused(Command(proto.CmdCache, c.Size, t.block()), EINVAL)
 		c.refused(Command(proto.CmdCache, t.tail(t.block()), 2*t.block()), EINVAL)
-		if n := c.Size / t.block() * t.block(); n > t.facts.MaxPayload() && n < 1<<32 {
+		if n := min(c.Size, t.facts.MaxPayload()+longCost) / t.block() * t.block(); n > t.facts.MaxPayload() && n < 1<<32 {
 			c.mayWork(Command(proto.CmdCache, 0, n)) // any error is told
 		}
 	})

@@ -132,6 +132,9 @@ func judge(peers []conform.Peer) error {
 		if n := p.Report.Counts[conform.Fail]; p.Name == "ringnbd" && n > 0 {
 			wrong = append(wrong, fmt.Sprintf("ringnbd fails %d checks", n))
 		}
+		if facts := p.Report.Facts; facts != nil && p.Name == "ringnbd" && len(facts.Problems) > 0 {
+			wrong = append(wrong, "before the first check ringnbd does not answer: "+strings.Join(facts.Problems, "; "))
+		}
 	}
 	if list := conform.Unexplained(peers); len(list) > 0 {
 		wrong = append(wrong, "unexplained: "+strings.Join(list, ", "))

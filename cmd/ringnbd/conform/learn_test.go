@@ -1,0 +1,159 @@
+// What the suite does with a server that does not let it in, or answers the first questions wrongly.
+//
+// Invariant: nobody is accused of an export that the server does not have.
+
+package conform
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestClosed: a name that no way leads to stops the run before the first check, with what the server says and what it has.
+func TestClosed(t *testing.T) {
+	t.Parallel()
+	target := fakeTarget(t, "")
+	target.Export = "nobody"
+	report, err := Run(context.Background(), Config{Target: target, Checks: Checks(), Timeout: patience})
+	if report != nil || err == nil {
+		t.Fatalf("the report is %+v, the error %v", report, err)
+	}
+	for _, want := range []string{`the export "nobody" cannot be opened`, `ERR_UNKNOWN ("no")`, `it lists ["disk" "other"]: name one of them, as in nbd://`} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the error does not say %s: %v", want, err)
+		}
+	}
+}
+
+// TestDenied: where EXPORT_NAME leads in, GO that is refused is the checks' to judge, and told.
+func TestDenied(t *testing.T) {
+	t.Parallel()
+	checks, _ := Only(Checks(), []string{"E-01a", "G-02"})
+	report, err := Run(context.Background(), Config{Target: fakeTarget(t, "GO by policy"), Checks: checks, Timeout: patience})
+	if err != nil || report.Results[0].Verdict != Pass || len(report.Facts.Problems) == 0 {
+		t.Errorf("%v, %+v", err, report)
+	}
+}
+
+// TestProblems: what went wrong before the first check is told in every form, and in the exit status.
+func TestProblems(t *testing.T) {
+	r := &Report{Server: "s", Facts: &Facts{}, Counts: map[Verdict]int{Pass: 1}, Results: []Result{{ID: "A-01", Level: Must, Title: "one", Verdict: Pass}}}
+	if err := r.Err(); err != nil {
+		t.Errorf("without problems: %v", err)
+	}
+	r.Facts.Problems = []string{"LIST: a lie"}
+	var text, ju bytes.Buffer
+	if err := errors.Join(r.Table(&text, false, false), r.JUnit(&ju)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Err(); err == nil || !strings.Contains(err.Error(), "LIST: a lie") {
+		t.Errorf("the error is %v", err)
+	}
+	if !strings.Contains(text.String(), "1 pass, 0 fail, 0 differs, 0 skip\n\nWhat went wrong before the first check") || !strings.Contains(text.String(), "\n  LIST: a lie\n") {
+		t.Errorf("the table is\n%s", text.String())
+	}
+	if !strings.Contains(ju.String(), `tests="2" failures="1"`) || !strings.Contains(ju.String(), "LIST: a lie") {
+		t.Errorf("JUnit is\n%s", ju.String())
+	}
+}
+
+// TestNagle: a slow disk is not taken for Nagle's algorithm, and that is found on a quick one.
+func TestNagle(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		flaw    string
+		verdict Verdict
+	}{{"", Pass}, {"slow disk", Pass}, {"Nagle", Differs}} {
+		l, err := net.Listen("tcp", "localhost:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		f := &fake{flaw: test.flaw, disk: make([]byte, leastSize)}
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_ = c.(*net.TCPConn).SetNoDelay(test.flaw != "Nagle") // a refusal shows as the wrong verdict
+				go func() {
+					defer c.Close()
+					defer func() { _ = recover() }() // gone is how a connection ends
+					(&fakeConn{fake: f, Conn: c}).serve()
+				}()
+			}
+		}()
+		checks, _ := Only(Checks(), []string{"T-01"})
+		target := Target{Text: "a server of TCP", Network: "tcp", Address: l.Addr().String(), Export: fakeName}
+		report, err := Run(context.Background(), Config{Target: target, Checks: checks, Timeout: 30 * time.Second})
+		if err != nil || report.Results[0].Verdict != test.verdict {
+			t.Errorf("%q: %v, %+v, not %s", test.flaw, err, report, test.verdict)
+		}
+	}
+}
+
+// TestBackground: a command that leaves its server behind is the command line's fault.
+func TestBackground(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("nbdkit"); err != nil {
+		t.Skip("nbdkit is not installed (Debian package nbdkit)")
+	}
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	t.Cleanup(func() {
+		text, _ := os.ReadFile(pidFile)
+		if pid, _ := strconv.Atoi(strings.TrimSpace(string(text))); pid > 1 {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
+	checks, _ := Only(Checks(), []string{"H"})
+	spawn := fmt.Sprintf("nbdkit -P %s -U {socket} file {img}", pidFile)
+	_, err := Run(context.Background(), Config{Spawn: spawn, Size: 32 << 20, Checks: checks, Timeout: 5 * time.Second})
+	if err == nil || !strings.Contains(err.Error(), "the command must stay in the foreground") {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+// TestLeak: descriptors that a server does not close are counted.
+func TestLeak(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("python3"); err != nil {
+		t.Skip("python3 is not installed (Debian package python3)")
+	}
+	// It keeps every connection, and opens nothing that a check could ask for: only the counting is looked at.
+	spawn := `exec python3 -c 'import socket, sys
+l = socket.socket(socket.AF_UNIX); l.bind(sys.argv[1]); l.listen(100); kept = []
+while True: kept.append(l.accept()[0])' {socket}`
+	s, err := newServer(spawn, "", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.remove()
+	target, err := s.start(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &T{facts: &Facts{group: s.command.Process.Pid}, target: target, patience: time.Second, deadline: time.Now().Add(time.Second)}
+	before := c.spent()
+	c.released(before, 0)
+	if len(c.differs) > 0 || before.descriptors < 4 || before.memory < 1<<20 {
+		t.Errorf("at first %+v, %q", before, c.differs)
+	}
+	for range 100 {
+		c.Dial().Close()
+	}
+	if c.released(before, 100); len(c.differs) != 1 || !strings.Contains(c.differs[0], "after 100 connections that were dropped the server has 1") {
+		t.Errorf("a server that keeps 100 connections: %q", c.differs)
+	}
+}
