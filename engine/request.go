@@ -240,6 +240,7 @@ func (l *loop) feedBeside(r region) {
 		return
 	}
 	l.cameHome = false
+	last := l.starved[long].tail // those that want more come to stand behind it
 	for i := l.conns[l.starved[long].head].links[linkStarved].next; i != none; {
 		c := &l.conns[i]
 		after := c.links[linkStarved].next
@@ -247,10 +248,17 @@ func (l *loop) feedBeside(r region) {
 			start, hungry := c.start, c.hungry
 			l.delist(&l.starved[long], linkStarved, i)
 			l.parse(i)
-			if c.links[linkStarved].in && c.start == start {
+			stuck := c.links[linkStarved].in && c.start == start
+			if stuck {
 				c.hungry = hungry
 			}
 			l.settle(i)
+			if stuck {
+				return // it may go first, but there is nothing yet
+			}
+		}
+		if i == last {
+			return
 		}
 		i = after
 	}
