@@ -132,8 +132,9 @@ func (l *loop) abandon(i uint32) {
 
 // withdraw takes a connection that will read no more out of the queues for memory.
 func (l *loop) withdraw(i uint32) {
-	l.cameHome = true // those behind it need not wait for it any more
-	l.delist(&l.starved[l.conns[i].wants], linkStarved, i)
+	c := &l.conns[i]
+	l.cameHome = l.cameHome || c.links[linkStarved].in && c.wants == long // those behind it need not wait for it any more
+	l.delist(&l.starved[c.wants], linkStarved, i)
 }
 
 // lingers: closing a socket with unread bytes resets it, and what the client has not got yet of its replies is lost. So while we shut down, a connection

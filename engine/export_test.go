@@ -123,7 +123,7 @@ func (s *SimLoop) Home() error {
 	check(free == len(l.tags), strconv.Itoa(len(l.tags)-free)+" tags are out")
 	check(rows == len(l.conns), strconv.Itoa(len(l.conns)-rows)+" connections are out")
 	check(l.ahead == 0, strconv.FormatUint(l.ahead, 10)+" bytes went ahead and did not come home")
-	check(l.leases.used == 0, strconv.FormatUint(l.leases.used, 10)+" bytes are on lease")
+	check(l.leases.used == [regions]uint64{}, strconv.FormatUint(l.leases.used[short]+l.leases.used[long], 10)+" bytes are on lease")
 	check(len(l.stages) == l.layout.stages, "stages are out")
 	for i := range l.devices {
 		check(l.devices[i].slices == 0 && l.devices[i].slicing == empty && !l.devices[i].caching, "slices are out")

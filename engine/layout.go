@@ -48,7 +48,7 @@ func layoutOf(memory uint64, conns int) (y layout, ok bool) {
 	// Large stages get a sixteenth, but of what the shortest and the longest request leave; and no more than one for each connection.
 	y.stages = max(minStages, min(int(min(rest/16, rest-minShort-minLong-2*pieceSize)/stageSize), conns))
 	rest -= uint64(y.stages) * stageSize
-	y.longLen = max(minLong, min(rest/2, roomyLong)&^(pieceSize-1), rest/4&^(pieceSize-1))
+	y.longLen = max(minLong, min(rest*3/5, roomyLong)&^(pieceSize-1), rest/4&^(pieceSize-1))
 	y.shortLen = (rest - y.longLen) &^ (pieceSize - 1)
 	if y.poolLen()&(2*pieceSize-1) != 0 { // the pool is mapped in huge pages of 2 MiB
 		y.shortLen -= pieceSize

@@ -50,18 +50,19 @@ type leasePool struct {
 	state []int8 // per page: order of the free block it begins, leased-order of the piece it begins, or inner
 	next  []uint32
 	prev  []uint32
-	free  [regions][topOrder + 1]uint32 // heads of the lists of free blocks
-	used  uint64                        // bytes out on lease
+	heads [regions][topOrder + 1]uint32 // of the lists of free blocks
+	used  [regions]uint64               // bytes out on lease
+	total [regions]uint64               // and altogether
 	arena *uring.Arena                  // where the pages are
 }
 
 // newLeasePool lays out shortLen bytes for short requests and longLen for long ones behind base, all multiples of 1 MiB.
 func newLeasePool(base, shortLen, longLen uint64) *leasePool {
 	pages := (shortLen + longLen) >> pageShift
-	p := &leasePool{base: base, split: uint32(shortLen >> pageShift), state: make([]int8, pages), next: make([]uint32, pages), prev: make([]uint32, pages)}
-	for r := range p.free {
-		for i := range p.free[r] {
-			p.free[r][i] = none
+	p := &leasePool{base: base, total: [regions]uint64{short: shortLen, long: longLen}, split: uint32(shortLen >> pageShift), state: make([]int8, pages), next: make([]uint32, pages), prev: make([]uint32, pages)}
+	for r := range p.heads {
+		for i := range p.heads[r] {
+			p.heads[r][i] = none
 		}
 	}
 	for i := range p.state {
@@ -82,6 +83,9 @@ func (p *leasePool) regionOf(page uint32) region {
 
 // offset is where a piece begins in the arena.
 func (p *leasePool) offset(piece uint32) uint64 { return p.base + uint64(piece)<<pageShift }
+
+// free is how many bytes of a region are not on lease, in whatever pieces.
+func (p *leasePool) free(r region) uint64 { return p.total[r] - p.used[r] }
 
 // size is how many bytes of the arena a leased piece takes.
 func (p *leasePool) size(piece uint32) uint64 {
@@ -139,27 +143,27 @@ func (p *leasePool) give(l lease) {
 
 func (p *leasePool) pop(r region, order int) (uint32, bool) {
 	from := order
-	for from <= topOrder && p.free[r][from] == none {
+	for from <= topOrder && p.heads[r][from] == none {
 		from++
 	}
 	if from > topOrder {
 		return none, false
 	}
-	page := p.free[r][from]
+	page := p.heads[r][from]
 	p.unlink(page, from)
 	for from > order {
 		from--
 		p.push(page+1<<from, from)
 	}
 	p.state[page] = leased - int8(order)
-	p.used += pageSize << order
+	p.used[r] += pageSize << order
 	return page, true
 }
 
 func (p *leasePool) giveBlock(page uint32) {
 	must(p.state[page] <= leased && p.state[page] >= leased-topOrder, "a lease was given back twice")
 	order := int(leased - p.state[page])
-	p.used -= pageSize << order
+	p.used[p.regionOf(page)] -= pageSize << order
 	poison(p, page, order)
 	p.state[page] = inner
 	for order < topOrder {
@@ -176,7 +180,7 @@ func (p *leasePool) giveBlock(page uint32) {
 }
 
 func (p *leasePool) push(page uint32, order int) {
-	head := &p.free[p.regionOf(page)][order]
+	head := &p.heads[p.regionOf(page)][order]
 	p.state[page] = int8(order)
 	p.prev[page] = none
 	p.next[page] = *head
@@ -188,7 +192,7 @@ func (p *leasePool) push(page uint32, order int) {
 
 func (p *leasePool) unlink(page uint32, order int) {
 	if p.prev[page] == none {
-		p.free[p.regionOf(page)][order] = p.next[page]
+		p.heads[p.regionOf(page)][order] = p.next[page]
 	} else {
 		p.next[p.prev[page]] = p.next[page]
 	}

@@ -57,7 +57,7 @@ func TestLeasesNeverOverlapAndComeHome(t *testing.T) {
 			}
 			continue
 		}
-		if got := p.used - before; got != leaseCost(h.n) {
+		if got := p.used[h.r] - before[h.r]; got != leaseCost(h.n) {
 			t.Fatalf("a lease of %d bytes took %d, leaseCost says %d", h.n, got, leaseCost(h.n))
 		}
 		mark(h, 0, id)
@@ -76,11 +76,11 @@ func checkAllHome(t *testing.T, p *leasePool, whole [regions]int) {
 	t.Helper()
 	for r, want := range whole {
 		found := 0
-		for page := p.free[r][topOrder]; page != none; page = p.next[page] {
+		for page := p.heads[r][topOrder]; page != none; page = p.next[page] {
 			found++
 		}
-		if found != want || p.used != 0 {
-			t.Fatalf("region %d has %d whole blocks of %d at the end, %d bytes out", r, found, want, p.used)
+		if found != want || p.used[r] != 0 {
+			t.Fatalf("region %d has %d whole blocks of %d at the end, %d bytes out", r, found, want, p.used[r])
 		}
 	}
 }

@@ -35,16 +35,20 @@ func (l *loop) enlist(q *list, kind int, c uint32) {
 	q.tail = c
 }
 
-// enlistFirst puts a connection that is in no such list at the front of one.
-func (l *loop) enlistFirst(q *list, kind int, c uint32) {
-	row := &l.conns[c].links[kind]
-	*row = connLink{next: q.head, prev: none, in: true}
-	if q.head == none {
-		q.tail = c
-	} else {
-		l.conns[q.head].links[kind].prev = c
+// enlistBefore puts a connection that is in no such list before another of one; before none, at its end.
+func (l *loop) enlistBefore(q *list, kind int, c, other uint32) {
+	if other == none {
+		l.enlist(q, kind, c)
+		return
 	}
-	q.head = c
+	row, behind := &l.conns[c].links[kind], &l.conns[other].links[kind]
+	*row = connLink{next: other, prev: behind.prev, in: true}
+	if behind.prev == none {
+		q.head = c
+	} else {
+		l.conns[behind.prev].links[kind].next = c
+	}
+	behind.prev = c
 }
 
 // delist takes a connection out of a list, if it is there.

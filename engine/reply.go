@@ -186,6 +186,7 @@ func (l *loop) giveSent(i uint32) {
 	for first != none && row.memory != first {
 		after, n := l.leases.next[row.memory], l.leases.size(row.memory)
 		l.leases.giveBlock(row.memory)
+		l.cameHome = true
 		row.memory, row.cost = after, row.cost-uint32(n)
 		c.leased[long] -= n
 		l.earn(c, long, n)

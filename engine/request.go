@@ -173,6 +173,7 @@ func (l *loop) takeTag(i uint32, memory, scratch uint64) (uint32, bool) {
 		row.ahead = uint32(inPieces(cost))
 		l.ahead += inPieces(cost)
 	}
+	l.delist(&l.starved[c.wants], linkStarved, i) // its own replies may have brought what it waited for: who is in that list is not read
 	c.inflight++
 	c.leased[r] += cost
 	return t, true
@@ -216,7 +217,7 @@ func (l *loop) feed(r region) {
 		l.feeding = none
 		if c.links[linkStarved].in && c.wants == r && c.start == start {
 			l.delist(&l.starved[r], linkStarved, i)
-			l.enlistFirst(&l.starved[r], linkStarved, i)
+			l.enlistBefore(&l.starved[r], linkStarved, i, l.starved[r].head)
 			c.hungry = hungry
 			l.feedBeside(r)
 			return
@@ -225,39 +226,45 @@ func (l *loop) feed(r region) {
 	}
 }
 
+// aheadMost bounds what all that went before one that waits may hold, in bytes: at most so long as this much takes to come home does it wait for their sake.
+const aheadMost = 16 * pieceSize
+
 // beside says whether a request may go before the one that waits longest for memory of its region. It may if that one would have enough when all others have come home
-// but those that went before it: then it waits no longer for them. So two clients that take their time for 64 MiB each do not keep all others from 2 MiB.
+// but those that went before it: then it never depends on them, though they may take what it would have got a little earlier. So two clients that take their time for
+// 64 MiB each do not keep all others from 2 MiB.
 func (l *loop) beside(r region, cost uint64) bool {
 	if r != long {
 		return false // they come home quickly, and order is worth more
 	}
-	return inPieces(l.conns[l.starved[r].head].needs)+l.ahead+inPieces(cost) <= l.layout.longLen
+	first := inPieces(l.conns[l.starved[long].head].needs)
+	return l.ahead+inPieces(cost) <= min(l.layout.longLen-min(first, l.layout.longLen), aheadMost)
 }
 
-// feedBeside lets those go that need not wait for the first of the starved, when memory for such has come home.
+// feedBeside lets those go that need not wait for the first of the starved, when memory for such has come home. One for which there is not enough after all stands again where
+// it stood.
 func (l *loop) feedBeside(r region) {
 	if r != long || !l.cameHome {
 		return
 	}
 	l.cameHome = false
-	last := l.starved[long].tail // those that want more come to stand behind it
-	for i := l.conns[l.starved[long].head].links[linkStarved].next; i != none; {
+	q := &l.starved[long]
+	last := q.tail // those that want more come to stand behind it
+	for i := l.conns[q.head].links[linkStarved].next; i != none && l.leases.free(long) >= longCost; {
 		c := &l.conns[i]
-		after := c.links[linkStarved].next
-		if l.beside(long, c.needs) {
+		after, ended := c.links[linkStarved].next, i == last
+		if c.needs <= l.leases.free(long) && l.beside(long, c.needs) {
 			start, hungry := c.start, c.hungry
-			l.delist(&l.starved[long], linkStarved, i)
+			l.delist(q, linkStarved, i)
 			l.parse(i)
-			stuck := c.links[linkStarved].in && c.start == start
-			if stuck {
+			if c.links[linkStarved].in && c.wants == long && c.start == start {
+				l.delist(q, linkStarved, i)
+				l.enlistBefore(q, linkStarved, i, after)
 				c.hungry = hungry
-			}
-			l.settle(i)
-			if stuck {
-				return // it may go first, but there is nothing yet
+			} else {
+				l.settle(i)
 			}
 		}
-		if i == last {
+		if ended {
 			return
 		}
 		i = after

@@ -115,7 +115,7 @@ func drawPlan(r *rand.Rand) Plan {
 		p.Exports = append(p.Exports, drawExport(r, large))
 	}
 	if large && r.IntN(2) == 0 {
-		p.Jam, p.Loops, p.Clients, p.Requests, p.Memory = true, 1, 3+r.IntN(3), 3+r.IntN(6), 0
+		p.Jam, p.Loops, p.Clients, p.Requests, p.Memory = true, 1, 3+r.IntN(10), 6+r.IntN(12), 0
 		e := &p.Exports[0]
 		if e.Size, e.MaxPayload = 70<<20, 64<<20; e.Backing == Null {
 			e.Sparse = e.Size

@@ -282,6 +282,34 @@ func TestThoseWhoWaitForMuchDoNotHoldUpThoseWhoWantLittle(t *testing.T) {
 	drips.Wait()
 }
 
+// A crowd that wants 2 MiB each, again and again, and takes what it gets: more than there is memory for, so that all have to wait, and nobody for ever.
+func TestACrowdOfLongRequestsIsServed(t *testing.T) {
+	onlyRingnbd(t)
+	s := serve(t, bench.Unix, randomImage(t, 64<<20, 4), "--loops", "1")
+	errs := make(chan error)
+	for range 64 {
+		p := s.dial(t)
+		go func() {
+			var err error
+			for k := 0; k < 10 && err == nil; k++ {
+				_, err = p.read(uint64(k)<<20, 2<<20)
+			}
+			errs <- err
+		}()
+	}
+	timeout := time.After(time.Minute)
+	for range 64 {
+		select {
+		case err := <-errs:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-timeout:
+			t.Fatal("640 reads of 2 MiB by 64 clients were not answered in a minute")
+		}
+	}
+}
+
 func TestHandshakeThatDoesNotGoOnIsEnded(t *testing.T) {
 	onlyRingnbd(t)
 	s := serve(t, bench.TCP, sparseImage(t, 1<<20), "--handshake-timeout", "1s")
