@@ -206,7 +206,7 @@ func (l *loop) starve(i uint32, r region, cost uint64) {
 }
 
 // feed lets the connections that have waited longest try again, as long as it helps. One that got something and wants more goes to the end of the
-// line; one that got nothing stays first, and nobody behind it is served before it.
+// line; one that got nothing stays first, and nobody behind it is served before it but who may go beside it.
 func (l *loop) feed(r region) {
 	for i := l.starved[r].head; i != none; i = l.starved[r].head {
 		c := &l.conns[i]
