@@ -15,7 +15,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
 	"ringnbd/cmd/ringnbd/conform"
 	"ringnbd/engine/peer"
@@ -51,13 +50,6 @@ func newConform() *cobra.Command {
 	}
 	o.register(c.Flags())
 	return c
-}
-
-func wrapFailure(err error) error {
-	if err == nil {
-		return nil
-	}
-	return failure{err}
 }
 
 func (o *conformOptions) register(flags *pflag.FlagSet) {
@@ -239,15 +231,6 @@ func (l *progressLine) show(text string) {
 }
 
 func (l *progressLine) clear() { fmt.Fprint(l.w, "\r\x1b[K") }
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
-}
 
 const conformHelp = `Hold an NBD server, any one, to the rules of the protocol: one check for each rule that can be seen on the wire.
 

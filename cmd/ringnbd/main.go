@@ -17,6 +17,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // version is stamped by the linker (see the Makefile); a plain go build leaves it to the build information.
@@ -57,6 +58,14 @@ type failure struct{ error }
 
 func (f failure) Unwrap() error { return f.error }
 
+// wrapFailure is an error of run time, if it is one.
+func wrapFailure(err error) error {
+	if err == nil {
+		return nil
+	}
+	return failure{err}
+}
+
 // interruptible is a context for what a signal may end early: the first SIGINT or SIGTERM ends the context, the second one the program. stop lets go of the signals.
 func interruptible() (ctx context.Context, stop context.CancelFunc) {
 	ctx, stop = signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -96,4 +105,14 @@ func versionText() string {
 		v = "(devel)"
 	}
 	return fmt.Sprintf("%s (%s, %s/%s)", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// isTerminal says whether somebody may be looking.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
 }
