@@ -209,21 +209,29 @@ func (l *loop) starve(i uint32, r region, cost uint64) {
 // line; one that got nothing stays first, and nobody behind it is served before it but who may go beside it.
 func (l *loop) feed(r region) {
 	for i := l.starved[r].head; i != none; i = l.starved[r].head {
-		c := &l.conns[i]
-		start, hungry := c.start, c.hungry
-		l.delist(&l.starved[r], linkStarved, i)
 		l.feeding = i
-		l.parse(i)
-		l.feeding = none
-		if c.links[linkStarved].in && c.wants == r && c.start == start {
-			l.delist(&l.starved[r], linkStarved, i)
-			l.enlistBefore(&l.starved[r], linkStarved, i, l.starved[r].head)
-			c.hungry = hungry
+		if !l.feedOne(r, i) {
 			l.feedBeside(r)
 			return
 		}
-		l.settle(i)
 	}
+}
+
+// feedOne lets one of the starved try, and says whether it got something. One that did not stands again where it stood, and has waited as long.
+func (l *loop) feedOne(r region, i uint32) bool {
+	c, q := &l.conns[i], &l.starved[r]
+	start, hungry, behind := c.start, c.hungry, c.links[linkStarved].next
+	l.delist(q, linkStarved, i)
+	l.parse(i)
+	l.feeding = none
+	if c.links[linkStarved].in && c.wants == r && c.start == start {
+		l.delist(q, linkStarved, i)
+		l.enlistBefore(q, linkStarved, i, behind)
+		c.hungry = hungry
+		return false
+	}
+	l.settle(i)
+	return true
 }
 
 // aheadMost bounds what all that went before one that waits may hold, in bytes: at most so long as this much takes to come home does it wait for their sake.
@@ -240,8 +248,7 @@ func (l *loop) beside(r region, cost uint64) bool {
 	return l.ahead+inPieces(cost) <= min(l.layout.longLen-min(first, l.layout.longLen), aheadMost)
 }
 
-// feedBeside lets those go that need not wait for the first of the starved, when memory for such has come home. One for which there is not enough after all stands again where
-// it stood.
+// feedBeside lets those go that need not wait for the first of the starved, when memory for such has come home.
 func (l *loop) feedBeside(r region) {
 	if r != long || !l.cameHome {
 		return
@@ -253,16 +260,7 @@ func (l *loop) feedBeside(r region) {
 		c := &l.conns[i]
 		after, ended := c.links[linkStarved].next, i == last
 		if c.needs <= l.leases.free(long) && l.beside(long, c.needs) {
-			start, hungry := c.start, c.hungry
-			l.delist(q, linkStarved, i)
-			l.parse(i)
-			if c.links[linkStarved].in && c.wants == long && c.start == start {
-				l.delist(q, linkStarved, i)
-				l.enlistBefore(q, linkStarved, i, after)
-				c.hungry = hungry
-			} else {
-				l.settle(i)
-			}
+			l.feedOne(long, i)
 		}
 		if ended {
 			return

@@ -1,5 +1,5 @@
 // Package peer is the client of NBD servers: it finds them by URI, negotiates with any server from the oldstyle handshake to extended headers, and keeps
-// requests in flight on a connection. ringnbd info and ringnbd copy stand on it. (The load generator, bench/load, has loops of its own; it shares the URIs.)
+// requests in flight on a connection. ringnbd info and ringnbd copy stand on it. (The load generator, bench/load, has loops of its own; it shares the URIs and the negotiation.)
 //
 //	uri.go        where an export is
 //	dial.go       a socket, and a deadline over the negotiation

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -53,9 +54,9 @@ func Ringnbd(dir string) (string, error) {
 	return path, nil
 }
 
-// DependOnSources looks at the program and at every source file of it while a test runs: go test knows then that a cached result is stale when one has changed. The
+// DependOnSources looks, once, at the program and at every source file of it while a test runs: go test knows then that a cached result is stale when one has changed. The
 // program is no import of the tests that drive it.
-func DependOnSources() {
+var DependOnSources = sync.OnceFunc(func() {
 	_, _ = os.Stat(os.Getenv("RINGNBD_BIN")) // looked at, not asked
 	root := "."
 	for range 10 {
@@ -72,7 +73,7 @@ func DependOnSources() {
 			return nil
 		})
 	}
-}
+})
 
 // Taken is how many bytes of its disk a file takes.
 func Taken(t testing.TB, path string) int64 {

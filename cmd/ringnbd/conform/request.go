@@ -7,6 +7,7 @@ package conform
 import (
 	"fmt"
 
+	"ringnbd/engine/peer"
 	"ringnbd/proto"
 )
 
@@ -27,10 +28,7 @@ const unpermitted = "no permission for "
 
 // String is the request for a person.
 func (r *Request) String() string {
-	name := proto.CommandName(r.Type)
-	if name == "" {
-		name = fmt.Sprintf("command %d", r.Type)
-	}
+	name := peer.CommandName(r.Type)
 	if r.Flags != 0 {
 		name += fmt.Sprintf(" (flags %#x)", r.Flags)
 	}

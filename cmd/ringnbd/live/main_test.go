@@ -12,7 +12,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"sync"
 	"testing"
 
 	"ringnbd/engine/testbed"
@@ -57,7 +56,7 @@ func onlyRingnbd(t *testing.T) {
 }
 
 // dependOnSources: which server is tested and what it was made of count as what a cached result depends on.
-var dependOnSources = sync.OnceFunc(func() {
+func dependOnSources() {
 	os.Getenv("RINGNBD_LIVE_SERVER")
 	testbed.DependOnSources()
-})
+}
