@@ -124,7 +124,7 @@ func (c *Complaint) reason(b []byte) []byte {
 
 var plainCauses = [...]string{
 	CauseUnknown:    "no such command",
-	CausePayload:    "the payload is missing, not for this command, or of a wrong length",
+	CausePayload:    "the payload is not for this command, or of a wrong length",
 	CauseReadOnly:   "the export is read-only",
 	CauseAbsent:     "the export does not advertise it",
 	CauseContext:    "no meta context was selected for this export",

@@ -72,9 +72,9 @@ Transmission:
     error gets an error chunk with a text, always the last and only chunk of its reply. With extended headers all are chunks.
   - Extents of BLOCK_STATUS stay inside the range asked about. There are at most some 8,000 of them in the compact form,
     4,000 in the extended one; a client asks again for the rest.
-  - The payload of a BLOCK_STATUS that names no context, one that was not selected, or one twice, is EINVAL. Without
-    PAYLOAD_LEN a WRITE is EINVAL and nothing is drained; with it, other commands are drained and EINVAL, but beyond the
-    maximum payload the connection is closed.
+  - The payload of a BLOCK_STATUS that names no context, one that was not selected, or one twice, is EINVAL. A WRITE has
+    its data with PAYLOAD_LEN and without, for QEMU since 8.2 never sets the flag. Other commands that have it are
+    drained and EINVAL, but beyond the maximum payload the connection is closed.
   - FLUSH with an offset or a length is EINVAL. On a read-only export it succeeds, if advertised.
   - CACHE that was not advertised is EINVAL, beyond the end too.
   - A READ longer than the maximum payload is EOVERFLOW, a WRITE that long EINVAL; its data is drained up to DrainLimit.

@@ -32,10 +32,10 @@ func TestExtendedRequest(t *testing.T) {
 	}
 }
 
-func TestExtendedPayloadFollowsItsFlag(t *testing.T) {
+func TestExtendedPayloadFollowsItsFlagAndAWrite(t *testing.T) {
 	for command := range uint16(16) {
 		r := Request{Command: command, Length: 4096, Extended: true}
-		if r.Payload() != 0 || r.Filtered() {
+		if (r.Payload() == 4096) != (command == CmdWrite) || r.Filtered() {
 			t.Errorf("command %d has a payload of %d without the flag", command, r.Payload())
 		}
 		r.Flags = CmdFlagPayloadLen
@@ -60,7 +60,9 @@ func TestUndrainable(t *testing.T) {
 		{Request{Command: CmdWrite, Length: 1 << 20, Extended: true, Flags: CmdFlagPayloadLen}, false},
 		{Request{Command: CmdWrite, Length: 1<<20 + 1, Extended: true, Flags: CmdFlagPayloadLen}, true},
 		{Request{Command: CmdTrim, Length: math.MaxUint64, Extended: true, Flags: CmdFlagPayloadLen}, true},
-		{Request{Command: CmdWrite, Length: math.MaxUint64, Extended: true}, false},
+		{Request{Command: CmdWrite, Length: 1 << 20, Extended: true}, false},
+		{Request{Command: CmdWrite, Length: 1<<20 + 1, Extended: true}, true},
+		{Request{Command: CmdTrim, Length: math.MaxUint64, Extended: true}, false},
 	} {
 		if got := row.r.Undrainable(&f); got != row.want {
 			t.Errorf("%+v: %v", row.r, got)
@@ -107,7 +109,8 @@ func TestJudgeBySession(t *testing.T) {
 		{"filter, huge", Request{Command: CmdBlockStatus, Flags: pl, Length: math.MaxUint64, Extended: true}, extMapped, disk, EINVAL, CausePayload},
 		{"filter without contexts", Request{Command: CmdBlockStatus, Flags: pl, Length: 12, Extended: true}, extended, disk, EINVAL, CausePayload},
 		{"WRITE", Request{Command: CmdWrite, Flags: pl, Length: 512, Extended: true}, extended, disk, Success, ok},
-		{"WRITE without payload", Request{Command: CmdWrite, Length: 512, Extended: true}, extended, disk, EINVAL, CausePayload},
+		{"WRITE without the flag", Request{Command: CmdWrite, Length: 512, Extended: true}, extended, disk, Success, ok},
+		{"WRITE without the flag, too long", Request{Command: CmdWrite, Length: 32*mib + 512, Extended: true}, extended, disk, EINVAL, CauseSize},
 		{"WRITE too long", Request{Command: CmdWrite, Flags: pl, Length: 32*mib + 512, Extended: true}, extended, disk, EINVAL, CauseSize},
 		{"WRITE, read-only", Request{Command: CmdWrite, Flags: pl, Length: 512, Extended: true}, extended, readOnly, EPERM, CauseReadOnly},
 		{"READ with payload", Request{Command: CmdRead, Flags: pl, Length: 512, Extended: true}, extended, disk, EINVAL, CausePayload},
@@ -224,7 +227,7 @@ func TestComplaints(t *testing.T) {
 		{Request{Command: 99, Length: 3}, structured, disk, `command 99 of export "größe", 3 bytes at offset 0: no such command`},
 		{Request{Command: CmdResize}, structured, disk, `RESIZE of export "größe", 0 bytes at offset 0: no such command`},
 		{Request{Command: CmdRead, Flags: 0x8000}, structured, disk, `READ of export "größe", 0 bytes at offset 0: flags 0x8000 are not for this command, or were not advertised`},
-		{Request{Command: CmdRead, Flags: pl, Extended: true}, extended, disk, `READ of export "größe", 0 bytes at offset 0: the payload is missing, not for this command, or of a wrong length`},
+		{Request{Command: CmdRead, Flags: pl, Extended: true}, extended, disk, `READ of export "größe", 0 bytes at offset 0: the payload is not for this command, or of a wrong length`},
 		{Request{Command: CmdTrim, Length: 512}, structured, readOnly, `TRIM of export "größe", 512 bytes at offset 0: the export is read-only`},
 		{Request{Command: CmdCache, Length: 512}, structured, onDisk(0), `CACHE of export "größe", 512 bytes at offset 0: the export does not advertise it`},
 		{Request{Command: CmdBlockStatus, Length: 512}, structured, disk, `BLOCK_STATUS of export "größe", 512 bytes at offset 0: no meta context was selected for this export`},

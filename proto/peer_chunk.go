@@ -178,7 +178,7 @@ func ParseStatusExtent(kind uint16, b []byte) (e StatusExtent, err error) {
 }
 
 // PutExtRequest writes the ExtRequestSize bytes of a request with extended headers to b, which must be that long. A
-// WRITE's data follows it, and its flags must have CmdFlagPayloadLen ("Extended request message").
+// WRITE's data follows it; its flags should have CmdFlagPayloadLen, which the spec demands ("Extended request message").
 func PutExtRequest(b []byte, r *Request) {
 	_ = b[ExtRequestSize-1]
 	binary.BigEndian.PutUint32(b, ExtRequestMagic)

@@ -18,7 +18,7 @@ type Request struct {
 	Length  uint64 // bytes; 64 bits because extended headers have as many
 	Command uint16 // Cmd...
 	Flags   uint16 // CmdFlag...
-	// Extended says that it came with extended headers: a payload then follows if, and only if, PAYLOAD_LEN is set.
+	// Extended says that it came with extended headers: PAYLOAD_LEN then says of any command that a payload follows.
 	Extended bool
 }
 
@@ -64,16 +64,13 @@ func ParseExtRequest(b []byte) (Request, bool) {
 	}, binary.BigEndian.Uint32(b) == ExtRequestMagic
 }
 
-// Payload is how many bytes follow the header on the stream. In the compact form only WRITE has any: the length of a command that is not
-// known means nothing, and waiting for that many bytes would hang the connection. In the extended form a flag says so, whatever the command.
+// Payload is how many bytes follow the header on the stream. Those of a WRITE always do. The spec wants
+// PAYLOAD_LEN on it with extended headers, but QEMU since 8.2 sends its writes without, and whoever takes
+// their data for headers loses step. Of all other commands the length is none of a payload, unless the flag,
+// which extended headers alone have, says so: waiting for the length of a command that is not known would
+// hang the connection.
 func (r *Request) Payload() uint64 {
-	if r.Extended {
-		if r.Flags&CmdFlagPayloadLen != 0 {
-			return r.Length
-		}
-		return 0
-	}
-	if r.Command == CmdWrite {
+	if r.Command == CmdWrite || r.Extended && r.Flags&CmdFlagPayloadLen != 0 {
 		return r.Length
 	}
 	return 0
@@ -215,10 +212,14 @@ func CheckRange(r *Request, f *Facts) (Errno, Cause) {
 	return Success, CauseNone
 }
 
-// payloadFits says whether a request with extended headers has a payload if, and only if, it may: WRITE must have one, BLOCK_STATUS may.
+// payloadFits says whether a request with extended headers has a payload only where one may be: with WRITE,
+// which has it flag or not, and with BLOCK_STATUS.
 func (r *Request) payloadFits(flags uint16) bool {
-	has := r.Flags&CmdFlagPayloadLen != 0
-	return has == (r.Command == CmdWrite) || has && r.Command == CmdBlockStatus && flags&FlagBlockStatusPayload != 0
+	switch {
+	case r.Flags&CmdFlagPayloadLen == 0, r.Command == CmdWrite:
+		return true
+	}
+	return r.Command == CmdBlockStatus && flags&FlagBlockStatusPayload != 0
 }
 
 // permitted is the set of command flags the command may carry on an export with these transmission flags. FUA is for

@@ -76,7 +76,8 @@ const (
 	StatusCut                      // there was no room for all extents
 	StatusFiltered                 // the payload chose contexts
 	FilterRefused                  // and was malformed
-	PayloadMisused                 // a payload where none belongs, or none where one does
+	PayloadMisused                 // a payload where none belongs
+	WriteUnflagged                 // a WRITE with extended headers came without PAYLOAD_LEN, as QEMU sends it, and was done
 	LongRange                      // a request of 4 GiB or more succeeded
 	LookupLate                     // a lookup after its connection had died
 	StatusUnlooked                 // nothing was looked up for a client that had said its last word
@@ -93,7 +94,7 @@ var markNames = [marks]string{
 	"NeighbourWrites", "ReadDuringWrite", "ReadMixed", "UnalignedWrite", "LargeRequest", "Refused", "CrashChecked", "CrashLost", "FlushCovered",
 	"FuaCovered", "ErrorAnswered", "ConnectionStarved", "Drained", "CutOff", "Crowded", "OverlapWaited", "EdgesRead", "MemoryStarved",
 	"Evicted", "StageMissing", "Chunked", "ChunkedExt", "HoleRead", "HoleWhole", "DataWhole", "ErrorText", "StatusOne", "StatusMany", "StatusWide", "StatusZero",
-	"StatusCut", "StatusFiltered", "FilterRefused", "PayloadMisused", "LongRange", "LookupLate", "StatusUnlooked", "LookupFailed", "LookupDrained", "Advised",
+	"StatusCut", "StatusFiltered", "FilterRefused", "PayloadMisused", "WriteUnflagged", "LongRange", "LookupLate", "StatusUnlooked", "LookupFailed", "LookupDrained", "Advised",
 }
 
 func (m Mark) String() string { return markNames[m] }

@@ -86,7 +86,8 @@ func (r *request) rule(f *proto.Facts, s proto.Session, payload []byte) {
 	}
 	refused := r.want[0] != proto.Success
 	if r.Extended {
-		r.fatal = refused && r.Flags&proto.CmdFlagPayloadLen != 0 && r.Length > limit
+		payload := r.Flags&proto.CmdFlagPayloadLen != 0 || r.Command == proto.CmdWrite
+		r.fatal = refused && payload && r.Length > limit
 	} else {
 		r.fatal = refused && r.Command == proto.CmdWrite && r.Length > proto.DrainLimit
 	}
@@ -133,7 +134,6 @@ func (r *request) shape(f *proto.Facts, s proto.Session) proto.Errno {
 	}
 	switch {
 	case r.Flags&^known != 0,
-		r.Extended && r.Command == proto.CmdWrite && !payload,
 		r.Extended && r.Command != proto.CmdWrite && r.Command != proto.CmdBlockStatus && payload:
 		return proto.EINVAL
 	case r.changes() && has(proto.FlagReadOnly):

@@ -58,17 +58,19 @@ func (h *habit) dress(r *rand.Rand, e *ExportPlan, a *ask) {
 	}
 	switch {
 	case a.Command == proto.CmdWrite:
-		a.Flags |= proto.CmdFlagPayloadLen
+		if r.IntN(3) != 0 { // some send it without, as QEMU does
+			a.Flags |= proto.CmdFlagPayloadLen
+		}
 	case a.Command == proto.CmdBlockStatus && r.IntN(3) == 0:
 		a.Flags |= proto.CmdFlagPayloadLen
 		a.payload = h.filter(r, e, a.Length, wrong)
 		a.Length = uint64(len(a.payload))
 	}
-	if wrong && r.IntN(8) == 0 && (a.Length <= 1<<20 || r.IntN(8) == 0) && a.payload == nil {
+	if wrong && r.IntN(8) == 0 && (a.Length <= 1<<20 || r.IntN(8) == 0) && a.payload == nil && a.Command != proto.CmdWrite {
 		a.Flags ^= proto.CmdFlagPayloadLen
 		a.Cookie = r.Uint64() // twins are all good
 	}
-	if wrong && r.IntN(6) == 0 && a.Flags&proto.CmdFlagPayloadLen == 0 {
+	if wrong && r.IntN(6) == 0 && a.Flags&proto.CmdFlagPayloadLen == 0 && a.Command != proto.CmdWrite {
 		a.Length = []uint64{1 << 32, 1<<32 + 512, 1 << 63, ^uint64(0), e.Size + 1<<32, -a.Offset}[r.IntN(6)]
 		a.Cookie = r.Uint64()
 	}

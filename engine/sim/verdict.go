@@ -65,7 +65,7 @@ func (c *client) lookRefused(r *request) {
 	switch payload := r.Flags&proto.CmdFlagPayloadLen != 0; {
 	case r.filtered():
 		w.mark(FilterRefused)
-	case r.Extended && payload != (r.Command == proto.CmdWrite):
+	case r.Extended && payload && r.Command != proto.CmdWrite:
 		w.mark(PayloadMisused)
 	}
 }
@@ -86,6 +86,9 @@ func (c *client) look(r *request) {
 	}
 	if r.Command == proto.CmdWrite && r.Length > pieceSize {
 		w.mark(LargeRequest)
+	}
+	if r.Command == proto.CmdWrite && r.Extended && r.Flags&proto.CmdFlagPayloadLen == 0 && r.Length > 0 {
+		w.mark(WriteUnflagged)
 	}
 }
 

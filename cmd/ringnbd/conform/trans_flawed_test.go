@@ -227,8 +227,16 @@ func (c *flawedConn) judge(r *proto.Request) bool {
 		n = 0
 	case cause == proto.CauseUnknown && c.is("drains unknown commands") && !r.Extended, r.Flags&proto.CmdFlagPayloadLen != 0 && c.is("payload of a flag"):
 		n = r.Length
-	case r.Command == proto.CmdWrite && r.Extended && n == 0 && c.is("bare WRITE has data"):
-		n = r.Length
+	case bare(r) && c.is("bare WRITE undrained"):
+		e, n = proto.EINVAL, 0
+	case bare(r) && c.is("bare WRITE refused"):
+		e = proto.EINVAL
+	case bare(r) && c.is("bare WRITE hangs up"):
+		return false
+	case bare(r) && c.is("bare WRITE dropped"):
+		c.read(n)
+		c.succeed(r)
+		return true
 	case c.is("torn WRITE") && r.Command == proto.CmdWrite && e == 0:
 		return c.torn(r)
 	}
@@ -245,6 +253,11 @@ func (c *flawedConn) judge(r *proto.Request) bool {
 	}
 	c.perform(r, payload)
 	return true
+}
+
+// bare says that this is a WRITE as QEMU sends it.
+func bare(r *proto.Request) bool {
+	return r.Command == proto.CmdWrite && r.Extended && r.Flags&proto.CmdFlagPayloadLen == 0
 }
 
 // torn writes what comes as it comes.
