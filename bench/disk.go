@@ -11,6 +11,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"ringnbd/engine/units"
 )
 
 // fillChunk is how much random data is made and written at a time.
@@ -34,7 +36,7 @@ func createDisk(dir string, size int64) (path string, err error) {
 		return "", err
 	}
 	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil && err != unix.EOPNOTSUPP {
-		return "", fmt.Errorf("allocate %s in %s: %w", sizeText(size), dir, err)
+		return "", fmt.Errorf("allocate %s in %s: %w", units.Exact(uint64(size)), dir, err)
 	}
 	random := rand.NewChaCha8([32]byte{1})
 	chunk := make([]byte, fillChunk)

@@ -17,6 +17,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"ringnbd/engine/units"
 )
 
 //go:embed report.html.tmpl
@@ -159,7 +161,7 @@ func (r *Report) summary() []fact {
 		{"Made by", r.Command},
 		{"Date", r.Date.UTC().Format(time.RFC1123)},
 		{"Rounds", fmt.Sprintf("%d of %g s each, the servers in a new order in each", r.Rounds, r.Seconds)},
-		{"Test file", sizeText(r.Size)},
+		{"Test file", units.Exact(uint64(r.Size))},
 		{"Machine", r.Machine.String()},
 	}
 }

@@ -9,7 +9,8 @@ import (
 	"math"
 	"slices"
 	"strconv"
-	"strings"
+
+	"ringnbd/engine/units"
 )
 
 // column is one figure of a table.
@@ -155,7 +156,7 @@ func digits(v float64) string {
 	case v == 0:
 		return "0"
 	case a >= 99.95:
-		return grouped(strconv.FormatFloat(v, 'f', 0, 64))
+		return units.Count(v)
 	case a >= 9.995:
 		return strconv.FormatFloat(v, 'f', 1, 64)
 	case a >= 0.0995:
@@ -163,18 +164,6 @@ func digits(v float64) string {
 	default:
 		return strconv.FormatFloat(v, 'f', 4, 64)
 	}
-}
-
-// grouped puts commas between thousands.
-func grouped(s string) string {
-	sign := ""
-	if strings.HasPrefix(s, "-") {
-		sign, s = "-", s[1:]
-	}
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return sign + s
 }
 
 // ahead is the headline: ringnbd against the raw limit and the best peer.

@@ -7,6 +7,8 @@ package bench
 import (
 	"fmt"
 	"strconv"
+
+	"ringnbd/engine/units"
 )
 
 // Load is one column of work that every server meets. Loads are compared by ==.
@@ -56,7 +58,7 @@ func (l Load) Shape() string {
 	if l.Pattern == "randrw" && l.ReadPercent > 0 {
 		pattern += fmt.Sprintf(" %d:%d", l.ReadPercent, 100-l.ReadPercent)
 	}
-	s := fmt.Sprintf("%s %s, %d × %d", pattern, sizeText(int64(l.BlockSize)), l.Connections, l.Depth)
+	s := fmt.Sprintf("%s %s, %d × %d", pattern, units.Exact(uint64(l.BlockSize)), l.Connections, l.Depth)
 	if l.Rate > 0 {
 		s += ", " + rateText(l.Rate) + "/s"
 	}
@@ -126,19 +128,6 @@ type Result struct {
 	Samples []Sample `json:"samples"`
 	Median  Sample   `json:"median"` // field by field
 	Errors  []string `json:"errors,omitempty"`
-}
-
-// sizeText prints bytes in the largest binary unit that divides them.
-func sizeText(n int64) string {
-	for _, u := range []struct {
-		name string
-		unit int64
-	}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} {
-		if n >= u.unit && n%u.unit == 0 {
-			return fmt.Sprintf("%d %s", n/u.unit, u.name)
-		}
-	}
-	return fmt.Sprintf("%d B", n)
 }
 
 // rateText prints requests per second, whole thousands as "k".

@@ -11,6 +11,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"ringnbd/engine/units"
 )
 
 // The README's block starts and ends with these lines.
@@ -27,7 +29,7 @@ const none = "–"
 func (r *Report) Markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Measured %s with `%s`: %s; a file of %s. %s. Of two figures in a cell, the first is over a Unix socket, the second over TCP.\n\n",
-		r.Date.Format("2006-01-02"), r.Command, r.rounds(), sizeText(r.Size), r.Machine)
+		r.Date.Format("2006-01-02"), r.Command, r.rounds(), units.Exact(uint64(r.Size)), r.Machine)
 	r.writeRatios(&b)
 	r.writeOthers(&b)
 	r.writeTargets(&b)

@@ -6,8 +6,9 @@ package bench
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
+
+	"ringnbd/engine/units"
 )
 
 // quantity is a figure of a sample that can be plotted.
@@ -135,25 +136,17 @@ func attributes(l Load) []string {
 	if l.ReadPercent > 0 {
 		pattern += fmt.Sprintf(" %d:%d", l.ReadPercent, 100-l.ReadPercent)
 	}
-	a := []string{pattern, sizeText(int64(l.BlockSize)), fmt.Sprintf("%d × %d", l.Connections, l.Depth), l.Backend, l.Transport, "", "", ""}
+	a := []string{pattern, units.Exact(uint64(l.BlockSize)), fmt.Sprintf("%d × %d", l.Connections, l.Depth), l.Backend, l.Transport, "", "", ""}
 	if l.Rate > 0 {
 		a[5] = "at " + rateText(l.Rate) + "/s"
 	}
 	switch l.Section {
 	case "idle":
-		a[6] = countOf(l.Idle, "idle connection")
+		a[6] = units.Plural(l.Idle, "idle connection")
 	case "exports":
-		a[7] = countOf(l.Exports+1, "export")
+		a[7] = units.Plural(l.Exports+1, "export")
 	}
 	return a
-}
-
-// countOf is a number of things: "1 export", "1,000 exports".
-func countOf(n int, thing string) string {
-	if n != 1 {
-		thing += "s"
-	}
-	return grouped(strconv.Itoa(n)) + " " + thing
 }
 
 // distinguish says what some loads have in common, and for each what is its own.

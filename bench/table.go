@@ -10,6 +10,8 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
+
+	"ringnbd/engine/units"
 )
 
 // WriteTables prints the whole report: each section with its question, then the
@@ -40,7 +42,7 @@ func (r *Report) WriteTables(w io.Writer) error {
 
 // headline says what was run and when.
 func (r *Report) headline() string {
-	return fmt.Sprintf("%s, %s: %s; a file of %s", r.Date.Format("2006-01-02"), r.Command, r.rounds(), sizeText(r.Size))
+	return fmt.Sprintf("%s, %s: %s; a file of %s", r.Date.Format("2006-01-02"), r.Command, r.rounds(), units.Exact(uint64(r.Size)))
 }
 
 // rounds says how much was measured.

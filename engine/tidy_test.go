@@ -62,6 +62,10 @@ var forbidden = map[string]map[string]string{
 		"ringnbd/engine/backing": "a client knows nothing of how a server is made",
 		"ringnbd/engine/uring":   "ordinary sockets do; loops of their own are for bench/load",
 	},
+	"engine/units": {
+		"os":      "words and numbers, nothing else",
+		"ringnbd": "units stands at the bottom, so that everything above can print alike",
+	},
 	"engine/backing":       {"unsafe": "only engine/uring", "net": "what stands behind an export here is local"},
 	"cmd/ringnbd":          {"unsafe": "only engine/uring", "github.com/pawelgaczynski/giouring": "only engine/uring"},
 	"cmd/ringnbd/transfer": {"unsafe": "only engine/uring", "ringnbd/engine/uring": "a copy waits for disks and lines, not for system calls", "net": "engine/peer has the sockets"},

@@ -11,9 +11,8 @@ import (
 	"os"
 	"strings"
 
-	"github.com/docker/go-units"
-
 	"ringnbd/bench"
+	"ringnbd/engine/units"
 )
 
 // pairsUsual is one more for each order than the ten that an interval with an
@@ -81,9 +80,11 @@ func parseFlags(arguments []string, w io.Writer) (options, error) {
 	if o.loads, err = parseLoads(loads); err != nil {
 		return o, fmt.Errorf("-loads: %w", err)
 	}
-	if o.size, err = units.RAMInBytes(size); err != nil || o.size < 4<<20 || o.size%4096 != 0 {
+	bytes, err := units.ParseSize(size)
+	if err != nil || bytes < 4<<20 || bytes%4096 != 0 {
 		return o, fmt.Errorf("-size %s: give a multiple of 4 KiB of at least 4 MiB, such as 1GiB", size)
 	}
+	o.size = int64(bytes)
 	return o, o.check()
 }
 

@@ -9,9 +9,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/docker/go-units"
-
 	"ringnbd/bench"
+	"ringnbd/engine/units"
 )
 
 // usualLoads are few, so that a comparison takes minutes: the server alone, over
@@ -77,7 +76,7 @@ func parseLoad(name string) (bench.Load, error) {
 	}
 	var percent string
 	l.Pattern, percent, _ = strings.Cut(f[1], ":")
-	size, err := units.RAMInBytes(f[2])
+	size, err := units.ParseSize(f[2])
 	connections, depth, shaped := strings.Cut(f[3], "x")
 	switch {
 	case !slices.Contains(backends, l.Backend):

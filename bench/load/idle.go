@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ringnbd/engine/units"
 	"ringnbd/proto"
 )
 
@@ -42,7 +43,7 @@ func (d *idle) open(ctx context.Context, r *run) error {
 	for n := range o.Idle {
 		if time.Since(shown) >= watchInterval {
 			shown = time.Now()
-			r.watch(Progress{Phase: fmt.Sprintf("connecting, %s of %s idle", group(float64(n)), group(float64(o.Idle)))})
+			r.watch(Progress{Phase: fmt.Sprintf("connecting, %s of %s idle", units.Count(n), units.Count(o.Idle))})
 		}
 		fd, e, _, err := connect(ctx, &o.Target, o.Timeout)
 		if err != nil {
@@ -101,7 +102,7 @@ func (d *idle) trouble() error {
 	if d.dropped == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d of %s did not last; the first: %w", d.dropped, plural(len(d.sockets), "idle connection"), d.first)
+	return fmt.Errorf("%d of %s did not last; the first: %w", d.dropped, units.Plural(len(d.sockets), "idle connection"), d.first)
 }
 
 // close takes leave as the protocol wants it, of whoever is there.
@@ -146,7 +147,7 @@ func fitDescriptors(o *Options) error {
 
 // idleText is the table's line.
 func (r *Report) idleText() string {
-	text := "idle: " + group(float64(r.Idle)) + " further connections, silent"
+	text := "idle: " + units.Count(r.Idle) + " further connections, silent"
 	if r.Idle == 1 {
 		text = "idle: 1 further connection, silent"
 	}

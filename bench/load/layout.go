@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/bits"
 
+	"ringnbd/engine/units"
 	"ringnbd/engine/uring"
 	"ringnbd/proto"
 )
@@ -97,7 +98,7 @@ func checkMemory(p *plan) error {
 	o := p.options
 	if total > memoryMost {
 		return fmt.Errorf("%d connections at depth %d with requests of %s need %d MiB of buffers, more than the bound of %s: use fewer or smaller ones",
-			o.Connections, o.Depth, sizeText(p.largest), total>>20, sizeText(memoryMost))
+			o.Connections, o.Depth, units.Exact(p.largest), total>>20, units.Exact(memoryMost))
 	}
 	if p.facts.file == nil {
 		return nil

@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"ringnbd/engine/backing"
+	"ringnbd/engine/units"
 )
 
 // Mix is the sizes of requests in bytes and how often each is drawn.
@@ -25,7 +25,7 @@ func ParseMix(text string) (Mix, error) {
 	var m Mix
 	for _, field := range strings.Split(text, ",") {
 		size, share, hasShare := strings.Cut(field, ":")
-		n, err := backing.ParseSize(strings.TrimSpace(size))
+		n, err := units.ParseSize(strings.TrimSpace(size))
 		if err != nil {
 			return Mix{}, err
 		}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/schollz/progressbar/v3"
+
+	"ringnbd/engine/units"
 )
 
 // steps is how finely the bar divides a run.
@@ -43,7 +45,7 @@ func (l *Line) Show(p Progress) {
 	at, left := l.parts(p)
 	if d := time.Since(l.lastAt).Seconds(); d >= 1 || l.lastAt.IsZero() {
 		if !l.lastAt.IsZero() && p.Requests >= l.last.Requests {
-			l.rate = fmt.Sprintf(" %s requests/s, %.1f MiB/s", group(float64(p.Requests-l.last.Requests)/d), float64(p.Bytes-l.last.Bytes)/d/(1<<20))
+			l.rate = fmt.Sprintf(" %s requests/s, %.1f MiB/s", units.Count(float64(p.Requests-l.last.Requests)/d), float64(p.Bytes-l.last.Bytes)/d/(1<<20))
 		}
 		l.last, l.lastAt = p, time.Now()
 	}

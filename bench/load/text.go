@@ -5,11 +5,12 @@ package load
 import (
 	"fmt"
 	"io"
-	"math"
 	"sort"
-	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
+
+	"ringnbd/engine/units"
 )
 
 // Table writes the report for people.
@@ -25,11 +26,11 @@ func (r *Report) Table(w io.Writer) error {
 			errors += n
 		}
 		l := &k.Latency
-		fmt.Fprintf(t, "%s\t%s\t%s\t%.1f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", k.Kind, group(float64(k.Requests)), group(k.RequestsPerSecond), k.BytesPerSecond/(1<<20),
-			duration(l.Mean), duration(l.P50), duration(l.P90), duration(l.P99), duration(l.P999), duration(l.Max), group(float64(errors)))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%.1f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", k.Kind, units.Count(k.Requests), units.Count(k.RequestsPerSecond), k.BytesPerSecond/(1<<20),
+			microseconds(l.Mean), microseconds(l.P50), microseconds(l.P90), microseconds(l.P99), microseconds(l.P999), microseconds(l.Max), units.Count(errors))
 	}
 	if len(r.Kinds) > 1 {
-		fmt.Fprintf(t, "all\t%s\t%s\t%.1f\t\t\t\t\t\t\t%s\t\n", group(float64(r.Requests)), group(r.RequestsPerSecond), r.BytesPerSecond/(1<<20), group(float64(r.Failures)))
+		fmt.Fprintf(t, "all\t%s\t%s\t%.1f\t\t\t\t\t\t\t%s\t\n", units.Count(r.Requests), units.Count(r.RequestsPerSecond), r.BytesPerSecond/(1<<20), units.Count(r.Failures))
 	}
 	_ = t.Flush() // into memory
 	b.WriteByte('\n')
@@ -49,7 +50,7 @@ func (r *Report) Title() string {
 	if r.BlockSizes != "" && r.Pattern != "flush" {
 		text += ", " + r.BlockSizes
 	}
-	text += fmt.Sprintf(", %d × %d in flight, %s, %s", r.Connections, r.Depth, plural(r.Threads, "thread"), duration(r.Seconds*1e6))
+	text += fmt.Sprintf(", %d × %d in flight, %s, %s", r.Connections, r.Depth, units.Plural(r.Threads, "thread"), microseconds(r.Seconds*1e6))
 	switch {
 	case r.Congestion != "":
 		text += ", tcp " + r.Congestion
@@ -74,15 +75,15 @@ func (r *Report) lines() []string {
 	}
 	if o := r.Open; o != nil {
 		lines = append(lines, fmt.Sprintf("open loop: %s requests/s asked for, %s arrivals; latency counts from the time a request was due; started late by p50 %s, p99 %s, max %s",
-			group(o.Rate), o.Arrivals, duration(o.Lag.P50), duration(o.Lag.P99), duration(o.Lag.Max)))
-		line := fmt.Sprintf("backlog: at most %s requests due and not started", group(float64(o.BacklogMost)))
+			units.Count(o.Rate), o.Arrivals, microseconds(o.Lag.P50), microseconds(o.Lag.P99), microseconds(o.Lag.Max)))
+		line := fmt.Sprintf("backlog: at most %s requests due and not started", units.Count(o.BacklogMost))
 		if o.BacklogEnd > 0 {
-			line += fmt.Sprintf("; %s of them never were, and are not in the table: the target does not keep up", group(float64(o.BacklogEnd)))
+			line += fmt.Sprintf("; %s of them never were, and are not in the table: the target does not keep up", units.Count(o.BacklogEnd))
 		}
 		lines = append(lines, line)
 	}
 	if v := r.Verify; v != nil {
-		lines = append(lines, fmt.Sprintf("verified: %s MiB read, %s bad blocks", group(float64(v.Judged>>20)), group(float64(v.Found))))
+		lines = append(lines, fmt.Sprintf("verified: %s MiB read, %s bad blocks", units.Count(v.Judged>>20), units.Count(v.Found)))
 		for _, f := range v.Findings {
 			lines = append(lines, "  "+f.String())
 		}
@@ -95,7 +96,7 @@ func (r *Report) lines() []string {
 		}
 		sort.Strings(names)
 		for _, name := range names {
-			lines = append(lines, fmt.Sprintf("errors: %s %s for %s", group(float64(k.Errors[name])), name, k.Kind))
+			lines = append(lines, fmt.Sprintf("errors: %s %s for %s", units.Count(k.Errors[name]), name, k.Kind))
 		}
 	}
 	if r.Idle > 0 {
@@ -109,41 +110,5 @@ func (r *Report) lines() []string {
 	return lines
 }
 
-// duration writes microseconds with three digits and a unit.
-func duration(us float64) string {
-	switch {
-	case us <= 0:
-		return "-"
-	case us < 9.995:
-		return fmt.Sprintf("%.2f µs", us)
-	case us < 99.95:
-		return fmt.Sprintf("%.1f µs", us)
-	case us < 999.5:
-		return fmt.Sprintf("%.0f µs", us)
-	case us < 9995:
-		return fmt.Sprintf("%.2f ms", us/1e3)
-	case us < 99950:
-		return fmt.Sprintf("%.1f ms", us/1e3)
-	case us < 999500:
-		return fmt.Sprintf("%.0f ms", us/1e3)
-	case us < 9.995e6:
-		return fmt.Sprintf("%.2f s", us/1e6)
-	}
-	return fmt.Sprintf("%.1f s", us/1e6)
-}
-
-// group writes a whole number with commas.
-func group(f float64) string {
-	digits := strconv.FormatInt(int64(math.Round(f)), 10)
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return digits
-}
-
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return strconv.Itoa(n) + " " + noun + "s"
-}
+// microseconds prints a time of the report.
+func microseconds(us float64) string { return units.Duration(time.Duration(us * 1e3)) }

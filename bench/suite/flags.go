@@ -13,9 +13,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/docker/go-units"
-
 	"ringnbd/bench"
+	"ringnbd/engine/units"
 )
 
 // options are the flags as given.
@@ -101,11 +100,11 @@ func newSuite(o options) (*bench.Suite, error) {
 		name, text string
 		into       *int64
 	}{{"size", o.size, &s.Size}, {"null-size", o.null, &s.Null}, {"memory-size", o.memory, &s.Memory}} {
-		n, err := units.RAMInBytes(size.text)
+		n, err := units.ParseSize(size.text)
 		if err != nil || n < 4<<20 || n%4096 != 0 {
 			return nil, fmt.Errorf("-%s %s: give a multiple of 4 KiB of at least 4 MiB, such as 2GiB", size.name, size.text)
 		}
-		*size.into = n
+		*size.into = int64(n)
 	}
 	var err error
 	if s.Loads, err = loads(o); err != nil {

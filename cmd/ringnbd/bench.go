@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"ringnbd/bench/load"
-	"ringnbd/engine/backing"
+	"ringnbd/engine/units"
 )
 
 // benchOptions is what the flags of bench say.
@@ -94,7 +94,7 @@ type offsetFlag uint64
 func (f *offsetFlag) Type() string   { return "OFFSET" }
 func (f *offsetFlag) String() string { return strconv.FormatUint(uint64(*f), 10) }
 func (f *offsetFlag) Set(text string) error {
-	n, err := backing.ParseSize(text)
+	n, err := units.ParseSize(text)
 	*f = offsetFlag(n)
 	return err
 }

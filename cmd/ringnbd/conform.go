@@ -18,6 +18,7 @@ import (
 
 	"ringnbd/cmd/ringnbd/conform"
 	"ringnbd/engine/peer"
+	"ringnbd/engine/units"
 )
 
 // conformOptions is what the flags of conform say.
@@ -58,7 +59,7 @@ func (o *conformOptions) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Spawn, "spawn", "", "start this `COMMAND` of the shell, with {port} or {socket}, {img} and {dir}, and check it; again whenever it dies")
 	flags.StringVar(&o.SpawnReadOnly, "spawn-read-only", "", "start this `COMMAND`, too, for what is asked of a read-only export")
 	flags.StringVar(&o.Export, "export", "", "with --spawn, the export's `NAME` (default: the default export)")
-	flags.Var((*imageFlag)(&o.Size), "size", "`SIZE` of the scratch image, {img}, 32MiB or more")
+	flags.Var((*imageFlag)(&o.Size), "size", "`SIZE` of the scratch image, {img}, 32 MiB or more")
 	flags.BoolVar(&o.Writable, "writable", false, "OVERWRITE the export at URI, for the checks that write")
 	flags.StringSliceVar(&o.only, "only", nil, "only the checks that `PATTERN` picks: H-03, H, 'RQ-*'; repeatable, or with commas")
 	flags.DurationVar(&o.Timeout, "timeout", conform.DefaultTimeout, "give a check at most this `TIME`")
@@ -72,14 +73,14 @@ func (o *conformOptions) register(flags *pflag.FlagSet) {
 type imageFlag int64
 
 func (f *imageFlag) Type() string   { return "SIZE" }
-func (f *imageFlag) String() string { return fmt.Sprintf("%dMiB", int64(*f)>>20) }
+func (f *imageFlag) String() string { return units.Exact(uint64(*f)) }
 func (f *imageFlag) Set(text string) error {
 	var n sizeFlag
 	if err := n.Set(text); err != nil {
 		return err
 	}
 	if n < 32<<20 || n > 1<<50 || n%4096 != 0 {
-		return fmt.Errorf("must be a multiple of 4096, from 32MiB to 1PiB")
+		return fmt.Errorf("must be a multiple of 4096, from 32 MiB to 1 PiB")
 	}
 	*f = imageFlag(n)
 	return nil

@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"ringnbd/cmd/ringnbd/transfer"
-	"ringnbd/engine/backing"
 	"ringnbd/engine/peer"
+	"ringnbd/engine/units"
 )
 
 // copyOptions is what the flags of copy say.
@@ -69,9 +69,9 @@ const (
 )
 
 func (f *powerFlag) Type() string   { return "SIZE" }
-func (f *powerFlag) String() string { return fmt.Sprintf("%dKiB", *f>>10) }
+func (f *powerFlag) String() string { return units.Exact(uint64(*f)) }
 func (f *powerFlag) Set(text string) error {
-	n, err := backing.ParseSize(text)
+	n, err := units.ParseSize(text)
 	if err == nil && (n&(n-1) != 0 || n < requestLeast || n > requestMost) {
 		err = fmt.Errorf("must be a power of two from 4k to 32M")
 	}

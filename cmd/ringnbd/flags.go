@@ -17,6 +17,7 @@ import (
 	"ringnbd/engine"
 	"ringnbd/engine/backing"
 	"ringnbd/engine/gate"
+	"ringnbd/engine/units"
 )
 
 const (
@@ -54,7 +55,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.Var((*oldstyleFlag)(&o.oldstyle), "oldstyle", "at HOST:PORT, or unix:PATH, serve EXPORT alone to clients that cannot negotiate, older than 2011: no TLS, and whoever can connect is in; repeatable (default: none)")
 	flags.BoolVarP(&o.readOnly, "read-only", "r", false, "serve everything read-only")
 	flags.IntVar(&o.loops, "loops", runtime.GOMAXPROCS(0), "number `N` of event loops, each with its own ring and thread")
-	flags.Var((*sizeFlag)(&o.memory), "memory", "`SIZE` of the buffer memory of all loops, a hard bound (default 160MiB for each loop)")
+	flags.Var((*sizeFlag)(&o.memory), "memory", "`SIZE` of the buffer memory of all loops, a hard bound (default 160 MiB for each loop)")
 	flags.IntVar(&o.connections, "max-connections", gate.DefaultMaxConnections, "serve at most `N` connections at a time")
 	flags.Var((*directFlag)(&o.direct), "direct", "O_DIRECT: auto (where the file system takes it), on (or fail), off")
 	flags.Var(&o.poll, "poll", "a loop without work looks for some for `MICROSECONDS` before it sleeps: lower latency if every loop has a core to itself, paid in CPU time; 0: never; auto: for a few, while that finds some")
@@ -110,7 +111,7 @@ func (f *sizeFlag) String() string {
 	return strconv.FormatUint(uint64(*f), 10)
 }
 func (f *sizeFlag) Set(text string) error {
-	n, err := backing.ParseSize(text)
+	n, err := units.ParseSize(text)
 	if err == nil && n == 0 {
 		err = fmt.Errorf("size must be more than 0")
 	}

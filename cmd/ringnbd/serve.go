@@ -16,13 +16,13 @@ import (
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/daemon"
-	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"ringnbd/engine"
 	"ringnbd/engine/backing"
 	"ringnbd/engine/gate"
+	"ringnbd/engine/units"
 	"ringnbd/proto"
 )
 
@@ -113,8 +113,8 @@ func tune(loops int) {
 func (s *server) up(specs []backing.Spec) error {
 	o := s.options
 	if least := engine.MinMemory(o.engine()); o.memory < least {
-		return fmt.Errorf("--memory %s is too small: %d loops and %d connections need %dMiB; give that, or fewer --loops or --max-connections",
-			units.BytesSize(float64(o.memory)), o.loops, o.connections, (least+1<<20-1)>>20)
+		return fmt.Errorf("--memory %s is too small: %d loops and %d connections need %s; give that, or fewer --loops or --max-connections",
+			units.Size(o.memory), o.loops, o.connections, units.Exact((least+1<<20-1)>>20<<20))
 	}
 	var err error
 	if s.backings, err = backing.Prepare(specs); err != nil {

@@ -369,26 +369,6 @@ func TestSynthetic(t *testing.T) {
 	}
 }
 
-func TestParseSize(t *testing.T) {
-	for text, want := range map[string]uint64{
-		"0": 0, "512": 512, "10G": 10 << 30, "10g": 10 << 30, "512MiB": 512 << 20, "512MB": 512 << 20, "1.5k": 1536, "4 KiB": 4096,
-		"9007199254740993": 1<<53 + 1, "9223372036854775807": 1<<63 - 1, "1P": 1 << 50,
-	} {
-		if got, err := ParseSize(text); err != nil || got != want {
-			t.Errorf("ParseSize(%q) = %d, %v; want %d", text, got, err, want)
-		}
-	}
-	for text, words := range map[string]string{
-		"": "not understood", "G": "not understood", "ten": "not understood", "10X": "not understood", "1e": "not understood", "0x10": "not understood",
-		"-1": "negative", "-10G": "negative", "9223372036854775808": "too large", "9000P": "too large", "99999999999999999999999G": "too large",
-		"1e400": "not understood", "nan": "not understood", "inf": "not understood",
-	} {
-		if got, err := ParseSize(text); err == nil || !strings.Contains(err.Error(), words) {
-			t.Errorf("ParseSize(%q) = %d, %v; want an error with %q", text, got, err, words)
-		}
-	}
-}
-
 func TestShellQuote(t *testing.T) {
 	for path, want := range map[string]string{"/a/b-c.img": "/a/b-c.img", "my disk": "'my disk'", "it's": `'it'\''s'`} {
 		if got := shellQuote(path); got != want {

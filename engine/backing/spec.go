@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"ringnbd/engine/units"
 	"ringnbd/proto"
 )
 
@@ -95,7 +96,7 @@ func (s *Spec) synthetic() (kind string, size uint64, err error) {
 		return "", 0, nil
 	}
 	kind, text, _ := strings.Cut(s.Path, ":")
-	if size, err = ParseSize(text); err != nil {
+	if size, err = units.ParseSize(text); err != nil {
 		return "", 0, fmt.Errorf("%s: %w (a file of that name is written ./%s)", s.Path, err, s.Path)
 	}
 	return kind, size, nil

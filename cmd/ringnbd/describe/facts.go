@@ -11,9 +11,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/docker/go-units"
-
 	"ringnbd/engine/peer"
+	"ringnbd/engine/units"
 	"ringnbd/proto"
 )
 
@@ -75,7 +74,7 @@ func newServer(s *peer.Session) Server {
 func factsOf(s *peer.Session, uri string) Facts {
 	can := func(flag uint16) bool { return s.Flags&flag != 0 }
 	f := Facts{
-		Name: s.Name, Description: s.Description, URI: uri, Contexts: append([]string{}, s.Offered...), Size: s.Size, SizeText: units.CustomSize("%.4g%s", float64(s.Size), 1024, []string{"", "K", "M", "G", "T", "P", "E"}),
+		Name: s.Name, Description: s.Description, URI: uri, Contexts: append([]string{}, s.Offered...), Size: s.Size, SizeText: sizeText(s.Size),
 		ReadOnly: can(proto.FlagReadOnly), Rotational: can(proto.FlagRotational), Flush: can(proto.FlagSendFlush), FUA: can(proto.FlagSendFUA), Trim: can(proto.FlagSendTrim),
 		Zero: can(proto.FlagSendWriteZeroes), FastZero: can(proto.FlagSendFastZero), Cache: can(proto.FlagSendCache), DF: can(proto.FlagSendDF),
 		MultiConn: can(proto.FlagCanMultiConn), Filter: can(proto.FlagBlockStatusPayload),
@@ -84,6 +83,15 @@ func factsOf(s *peer.Session, uri string) Facts {
 		f.MinBlock, f.Preferred, f.MaxPayload = s.MinBlock, s.PreferredBlock, s.MaxPayload
 	}
 	return f
+}
+
+// sizeText is a size as nbdinfo has it in JSON: 1.5G, and a bare number if it is bytes.
+func sizeText(n uint64) string {
+	number, unit, _ := strings.Cut(units.Size(n), " ")
+	if n < 1024 {
+		return number
+	}
+	return number + unit[:1]
 }
 
 // words are the flags as people say them.
@@ -112,7 +120,7 @@ func (f *Facts) text(w io.Writer, protocol string) {
 	if f.Description != "" {
 		line("description", "%s", strconv.QuoteToGraphic(f.Description))
 	}
-	line("size", "%d bytes (%s)", f.Size, units.BytesSize(float64(f.Size)))
+	line("size", "%d bytes (%s)", f.Size, units.Size(f.Size))
 	line("flags", "%s", f.words())
 	if f.MinBlock == 0 && f.MaxPayload == 0 {
 		line("block sizes", "not told: any block, requests of up to 32 MiB")

@@ -10,9 +10,8 @@ import (
 	"math/bits"
 	"strings"
 
-	"github.com/docker/go-units"
-
 	"ringnbd/engine/peer"
+	"ringnbd/engine/units"
 	"ringnbd/proto"
 )
 
@@ -98,7 +97,7 @@ func (p *picture) write(w io.Writer) {
 			b.WriteString(p.glyphs[3])
 		}
 	}
-	right := units.BytesSize(float64(p.size))
+	right := units.Size(p.size)
 	fmt.Fprintf(w, "[%s]\n 0%*s\n", b.String(), max(len(p.cells)-1, len(right)), right)
 	legend := "%s data  %s some data  %s zeroes that take space  %s holes, which are zeroes\n"
 	if !p.base {

@@ -16,10 +16,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/docker/go-units"
 	"github.com/jedib0t/go-pretty/v6/text"
 
 	"ringnbd/engine/peer"
+	"ringnbd/engine/units"
 	"ringnbd/proto"
 )
 
@@ -203,7 +203,7 @@ func (r *rows) row(f *found) error {
 
 // cells are the columns of a row.
 func cells(f *found) [4]string {
-	c := [4]string{strconv.QuoteToGraphic(f.facts.Name), units.BytesSize(float64(f.facts.Size)), f.facts.words(), ""}
+	c := [4]string{strconv.QuoteToGraphic(f.facts.Name), units.Size(f.facts.Size), f.facts.words(), ""}
 	if f.facts.Description != "" {
 		c[3] = strconv.QuoteToGraphic(f.facts.Description)
 	}

@@ -117,7 +117,7 @@ func TestAListIsWhole(t *testing.T) {
 			continue
 		}
 		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-		if len(lines) != names+1 || !strings.HasPrefix(lines[0], "EXPORT") || !strings.HasPrefix(lines[names], ` "export000299"  4KiB  writable`) {
+		if len(lines) != names+1 || !strings.HasPrefix(lines[0], "EXPORT") || !strings.HasPrefix(lines[names], ` "export000299"  4 KiB  writable`) {
 			t.Errorf("%d lines: %q to %q", len(lines), lines[0], lines[len(lines)-1])
 		}
 	}
@@ -131,7 +131,7 @@ func TestAListThatIsInterrupted(t *testing.T) {
 		var out bytes.Buffer
 		err := Show(ctx, &Options{Target: target, List: true, JSON: asJSON}, &out)
 		cancel()
-		rows := strings.Count(out.String(), "4KiB")
+		rows := strings.Count(out.String(), "4 KiB")
 		if asJSON {
 			var s struct {
 				Server
