@@ -68,6 +68,9 @@ func Socket(ctx context.Context, t *Target, o Options) (net.Conn, Session, error
 		session, err = negotiate(sock, t.Export, o)
 		return err
 	})
+	if errors.As(err, new(absent)) {
+		err = fmt.Errorf("%w%s", err, alternatives(ctx, t, o))
+	}
 	return sock, session, err
 }
 

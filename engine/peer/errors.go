@@ -59,6 +59,11 @@ func CommandName(command uint16) string {
 	return fmt.Sprintf("command %d", command)
 }
 
+// absent is the error of an export that the server does not have, or may not have.
+type absent struct{ error }
+
+func (a absent) Unwrap() error { return a.error }
+
 // violation is what a server said that the protocol does not allow.
 type violation struct{ what string }
 

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
+	"time"
 
 	"ringnbd/proto"
 )
@@ -29,6 +31,11 @@ type Listing struct {
 // List asks a server for its exports; the target's own export does not matter. Servers may refuse. left is how many it named beside those that are given, as there was no
 // memory for them (64 MiB).
 func List(ctx context.Context, t *Target, o Options) (all []Listing, left int, err error) {
+	return list(ctx, t, o, listMost)
+}
+
+// list is List with room for so many bytes.
+func list(ctx context.Context, t *Target, o Options, most int) (all []Listing, left int, err error) {
 	sock, err := converse(ctx, t, o.complete(), func(sock net.Conn) error {
 		talk := &talk{sock: sock}
 		flags, err := talk.greet()
@@ -41,7 +48,7 @@ func List(ctx context.Context, t *Target, o Options) (all []Listing, left int, e
 		if flags&proto.FlagClientFixedNewstyle == 0 {
 			return errors.New("the server is too old to list its exports")
 		}
-		if all, left, err = talk.list(listMost); err != nil {
+		if all, left, err = talk.list(most); err != nil {
 			return err
 		}
 		return talk.send(proto.AppendOption(nil, proto.OptAbort, ""))
@@ -50,6 +57,36 @@ func List(ctx context.Context, t *Target, o Options) (all []Listing, left int, e
 		return nil, 0, err
 	}
 	return all, left, sock.Close()
+}
+
+// Bounds of alternatives.
+const (
+	namesMost    = 5 // that are written out
+	nameMost     = 80
+	namesMemory  = 64 << 10 // bytes
+	namesTimeout = 5 * time.Second
+)
+
+// alternatives are the exports that a server has, to be put behind the error of one that it has not; nothing if
+// it does not tell them, or not soon.
+func alternatives(ctx context.Context, t *Target, o Options) string {
+	o.Timeout = min(o.Timeout, namesTimeout)
+	all, left, err := list(ctx, t, o, namesMemory)
+	if err != nil {
+		return ""
+	}
+	if len(all)+left == 0 {
+		return "; it lists none"
+	}
+	var names []string
+	for _, l := range all[:min(len(all), namesMost)] {
+		names = append(names, fmt.Sprintf("%.*q", nameMost, l.Name))
+	}
+	text := "; it has " + strings.Join(names, ", ")
+	if left += len(all) - len(names); left > 0 {
+		text += fmt.Sprintf(" and %d more (ringnbd info --list shows them)", left)
+	}
+	return text
 }
 
 // list keeps exports up to a size in bytes, and counts the others.

@@ -247,7 +247,7 @@ func (t *talk) exportName(noZeroes bool) error {
 		b = b[:proto.ExportNameReplySize]
 	}
 	if _, err := io.ReadFull(t.sock, b); err != nil {
-		return hungUp(err, fmt.Sprintf("when asked for export %q: it may have none of that name", t.export))
+		return absent{hungUp(err, fmt.Sprintf("when asked for export %q: it may have none of that name", t.export))}
 	}
 	return proto.ParseExport(b[:proto.ExportNameReplySize], &t.session.Export)
 }
@@ -327,5 +327,9 @@ func refusal(kind uint32, export, text string) error {
 	if what == "" {
 		what = fmt.Sprintf("the server refuses it (error %d)", kind&^proto.RepErrorBit)
 	}
-	return fmt.Errorf("export %q: %s%s", export, what, said(text))
+	err := fmt.Errorf("export %q: %s%s", export, what, said(text))
+	if kind == proto.RepErrUnknown {
+		return absent{err}
+	}
+	return err
 }

@@ -44,6 +44,8 @@ func ParseTarget(text string) (Target, error) {
 		return t, fmt.Errorf("%s: TLS is not spoken; go without it (%s:...)", scheme, "nbd"+strings.TrimPrefix(scheme, "nbds"))
 	case scheme == "nbd+vsock" || scheme == "nbd+ssh" || scheme == "nbds+ssh":
 		return t, fmt.Errorf("%s: not supported; use nbd:// (TCP) or nbd+unix://", scheme)
+	case scheme != "nbd" && scheme != "nbd+unix" && meant(text) != "":
+		return t, fmt.Errorf("%s is not an NBD URI; write %s", text, meant(text))
 	case scheme != "nbd" && scheme != "nbd+unix":
 		return t, fmt.Errorf("%s: is not a scheme of NBD; use nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH or file:PATH", scheme)
 	case !strings.HasPrefix(rest, "//"):
@@ -61,6 +63,30 @@ func ParseTarget(text string) (Target, error) {
 		return t, fmt.Errorf("%s: %w", text, err)
 	}
 	return t, nil
+}
+
+// meant is the URI of an address in another spelling: HOST:PORT, unix:PATH, or a Unix socket's path behind two or
+// three slashes; nothing if the text is none of these.
+func meant(text string) string {
+	if path, ok := strings.CutPrefix(text, "unix:"); ok && path != "" {
+		if rooted := strings.TrimLeft(path, "/"); strings.HasPrefix(path, "//") {
+			path = "/" + rooted
+		}
+		return "'nbd+unix:///?socket=" + strings.NewReplacer("%2F", "/", "+", "%20").Replace(url.QueryEscape(path)) + "'"
+	}
+	address, export, slash := strings.Cut(text, "/")
+	host, port, err := net.SplitHostPort(address)
+	if n, bad := strconv.Atoi(port); err != nil || bad != nil || n < 1 || n > 65535 {
+		return ""
+	}
+	if host == "" {
+		host = "localhost"
+	}
+	uri := "nbd://" + net.JoinHostPort(host, port)
+	if slash {
+		uri += "/" + export
+	}
+	return uri
 }
 
 func (t *Target) parse(u *url.URL) error {

@@ -58,3 +58,33 @@ func FuzzTarget(f *testing.F) {
 		}
 	})
 }
+
+// TestOtherSpellings: addresses as other programs write them are answered with the URI that is meant, which is one.
+func TestOtherSpellings(t *testing.T) {
+	for text, want := range map[string]string{
+		"localhost:10809":     "nbd://localhost:10809",
+		"server:1234/disk":    "nbd://server:1234/disk",
+		"10.0.0.1:1234":       "nbd://10.0.0.1:1234",
+		":1234":               "nbd://localhost:1234",
+		"[::1]:1234":          "nbd://[::1]:1234",
+		"unix:x.sock":         "nbd+unix:///?socket=x.sock",
+		"unix:/run/n bd.sock": "nbd+unix:///?socket=/run/n%20bd.sock",
+		"unix:///run/a":       "nbd+unix:///?socket=/run/a",
+		"unix:it's+":          "nbd+unix:///?socket=it%27s%2B",
+		"unix:a?b&c":          "nbd+unix:///?socket=a%3Fb%26c",
+	} {
+		_, err := ParseTarget(text)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; want %s", text, err, want)
+			continue
+		}
+		if _, err := ParseTarget(want); err != nil {
+			t.Errorf("%s, which was advised for %s: %v", want, text, err)
+		}
+	}
+	for _, text := range []string{"http://x", "localhost:99999", "localhost:http", "unix:", "nbd:localhost", "::1"} {
+		if _, err := ParseTarget(text); err == nil || strings.Contains(err.Error(), "is not an NBD URI") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
