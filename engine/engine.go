@@ -139,7 +139,7 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	l.conns, l.tags = make([]conn, y.conns), make([]tag, tagsPerLoop)
 	l.progress = make([][maxSegments]uint32, tagsPerLoop)
 	l.gone = make([]atomic.Bool, y.conns)
-	l.devices = make([]deviceRow, len(s.exports))
+	l.devices, l.blocked = make([]deviceRow, len(s.exports)), make([]uint32, 0, len(s.exports))
 	for i := range l.devices {
 		l.devices[i] = deviceRow{flushing: empty, waiting: empty, slicing: empty}
 	}

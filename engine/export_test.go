@@ -128,6 +128,7 @@ func (s *SimLoop) Home() error {
 	for i := range l.devices {
 		check(l.devices[i].slices == 0 && l.devices[i].slicing == empty && !l.devices[i].caching, "slices are out")
 	}
+	check(len(l.blocked) == 0, "a device waits for another loop's flush")
 	check(l.dirty == empty && l.lru == empty, "a list of connections is not empty")
 	check(l.starved == [regions]list{empty, empty}, "a queue of starved connections is not empty")
 	check(l.asked.Load() == 0 && l.told.Load() == 0 && len(s.pending) == 0, "a lookup is out")

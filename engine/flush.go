@@ -6,6 +6,8 @@
 package engine
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"ringnbd/engine/uring"
@@ -46,7 +48,7 @@ func (l *loop) ownFlush(export uint32) bool {
 			return true
 		}
 		q.blocked = true
-		l.blocked++
+		l.blocked = append(l.blocked, export) // within its capacity: a device is there once
 		d.queued.Add(1)
 	}
 	// Again, now that whoever is flushing can see that we wait.
@@ -55,7 +57,8 @@ func (l *loop) ownFlush(export uint32) bool {
 	}
 	d.syncer.Store(l.id + 1)
 	q.blocked = false
-	l.blocked--
+	at := slices.Index(l.blocked, export)
+	l.blocked = slices.Delete(l.blocked, at, at+1)
 	d.queued.Add(-1)
 	return true
 }
@@ -75,9 +78,10 @@ func (l *loop) disownFlush(d *Device) {
 
 // retryFlushes tries again for the devices that another loop was flushing.
 func (l *loop) retryFlushes() {
-	for export := range l.devices {
-		if l.devices[export].blocked {
-			l.issueFlush(uint32(export))
+	for at := 0; at < len(l.blocked); {
+		export := l.blocked[at]
+		if l.issueFlush(export); l.devices[export].blocked {
+			at++
 		}
 	}
 }

@@ -49,8 +49,8 @@ type loop struct {
 	cameHome bool
 
 	devices []deviceRow
-	blocked int    // devices that wait for another loop's fsync
-	grants  uint32 // stack of this loop's claims granted by itself in this turn
+	blocked []uint32 // devices that wait for another loop's fsync
+	grants  uint32   // stack of this loop's claims granted by itself in this turn
 
 	now     int64
 	tickAt  int64
@@ -94,7 +94,7 @@ func (l *loop) turn() {
 	for i := range l.cqes[:n] {
 		l.record(&l.cqes[i])
 	}
-	if l.blocked > 0 {
+	if len(l.blocked) > 0 {
 		l.retryFlushes()
 	}
 	l.settleAll()
