@@ -160,15 +160,25 @@ func (l *loop) continueSegment(t uint32, part uint8, s segment, done uint32) {
 	l.issue(t, part, segment{s.at + uint64(done), s.off + uint64(done), s.len - done})
 }
 
-// diskError is what a failed disk operation means to the client. A write that should have been durable and failed has used up the kernel's only report of
-// it: later flushes must not succeed.
+// diskError is what a failed disk operation means to the client. A write that should have been durable and failed may have used up the kernel's only report of
+// what failed to be written back, of whomever: later flushes must not succeed.
 func (l *loop) diskError(row *tag, res int32) proto.Errno {
 	errno := proto.FromSystem(-res)
 	row.system = -res
-	if row.step == stepWrite && row.Flags&proto.CmdFlagFUA != 0 && errno == proto.EIO {
+	if row.step == stepWrite && row.Flags&proto.CmdFlagFUA != 0 && l.deviceOf(row).Direct && !refused(-res) {
 		l.deviceOf(row).fail()
 	}
 	return errno
+}
+
+// refused: the kernel has not begun the operation, for such is not allowed. Every other error of a write with RWF_DSYNC may be that of the sync behind it, which
+// reports what any write-back has left in the file's mapping: the errno of whatever the disk said (EIO, ETIMEDOUT, EREMOTEIO and others), ENOSPC or EDQUOT.
+func refused(errno int32) bool {
+	switch unix.Errno(errno) {
+	case unix.EINVAL, unix.EFBIG, unix.EPERM, unix.EACCES, unix.EBADF, unix.EFAULT:
+		return true
+	}
+	return false
 }
 
 // merge completes the first and last block of an unaligned write with what was on the disk around it.

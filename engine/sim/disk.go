@@ -39,6 +39,9 @@ type fault struct {
 	lo, hi uint64
 	res    int32
 	opcode uint8
+	dsync  bool // a write with RWF_DSYNC: the error may be that of the flush behind it,
+	// and it was: what was dirty has been dropped.
+	dropped bool
 }
 
 func (w *World) newDisk(index int, p *ExportPlan) *Disk {
@@ -191,6 +194,7 @@ func (d *Disk) truncate(length uint64) {
 // injected records a fault and passes its result on.
 func (d *Disk) injected(o *op, lo, hi uint64, res int32) int32 {
 	tick := d.world.note("fault", "disk op lo hi res", int64(d.index), int64(o.sqe.OpCode), int64(lo), int64(hi), int64(res))
-	d.faults = append(d.faults, fault{tick: tick, lo: lo, hi: hi, res: res, opcode: o.sqe.OpCode})
+	d.faults = append(d.faults, fault{tick: tick, lo: lo, hi: hi, res: res, opcode: o.sqe.OpCode,
+		dsync: o.sqe.OpCode == opWriteFixed && o.sqe.OpcodeFlags&rwfDsync != 0, dropped: o.dropped})
 	return res
 }

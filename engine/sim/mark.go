@@ -24,6 +24,7 @@ const (
 	DiskError                      // a disk operation failed
 	NoSpace                        // a write met a full disk
 	FsyncFailed                    // fsync reported an error
+	SyncFailed                     // the flush behind a write with RWF_DSYNC did
 	StickyFlush                    // a flush failed because an earlier one had
 	TruncatedFile                  // the file shrank under its export
 	Unsupported                    // fallocate or discard said EOPNOTSUPP
@@ -89,7 +90,7 @@ const (
 
 var markNames = [marks]string{
 	"RecvShort", "RecvWaitAllPartial", "SendShort", "SendBlocked", "SendToDead", "ReadShort", "WriteShort", "DiskAgain", "DiskError", "NoSpace",
-	"FsyncFailed", "StickyFlush", "TruncatedFile", "Unsupported", "QueueFull", "QueueOverflow", "EnterPartial", "EnterInterrupted", "Reordered",
+	"FsyncFailed", "SyncFailed", "StickyFlush", "TruncatedFile", "Unsupported", "QueueFull", "QueueOverflow", "EnterPartial", "EnterInterrupted", "Reordered",
 	"HangupHeader", "HangupPayload", "HangupReply", "HalfClosed", "Disconnected", "BadMagic", "Oversize", "Stalled", "Lulled", "OverlapSame", "OverlapCross",
 	"NeighbourWrites", "ReadDuringWrite", "ReadMixed", "UnalignedWrite", "LargeRequest", "Refused", "CrashChecked", "CrashLost", "FlushCovered",
 	"FuaCovered", "ErrorAnswered", "ConnectionStarved", "Drained", "CutOff", "Crowded", "OverlapWaited", "EdgesRead", "MemoryStarved",

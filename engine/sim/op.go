@@ -24,6 +24,8 @@ type op struct {
 	moved  int    // bytes moved so far
 	stash  []byte // bytes received and not yet given to the engine
 	epoch  uint64 // of the disk at submission
+	// dropped: a write whose sync failed, and took what was dirty with it.
+	dropped bool
 }
 
 func (o *op) name() string {

@@ -151,12 +151,11 @@ func (k *Kernel) tryDiskWrite(o *op) (res int32, done bool) {
 	case chance(w.rng, w.mix.WriteError):
 		w.mark(DiskError)
 		d.putSome(lo, o.gather(0, o.total), w.rng.IntN)
-		if o.sqe.OpcodeFlags&rwfDsync != 0 && w.rng.IntN(2) == 0 {
-			d.failFlush(w.rng) // the flush behind the write failed: its one report is this result, and what else was dirty is forgotten too
-		}
-		return d.injected(o, lo, hi, eIO), true
+		k.syncFails(o)
+		return d.injected(o, lo, hi, []int32{eIO, eIO, eTIMEDOUT}[w.rng.IntN(3)]), true
 	case chance(w.rng, w.mix.WriteFull):
 		w.mark(NoSpace)
+		k.syncFails(o)
 		return d.injected(o, lo, hi, []int32{eNOSPC, eDQUOT}[w.rng.IntN(2)]), true
 	}
 	n := o.total
@@ -172,6 +171,16 @@ func (k *Kernel) tryDiskWrite(o *op) (res int32, done bool) {
 		d.persist(lo, lo+uint64(n))
 	}
 	return int32(n), true
+}
+
+// syncFails: of a write with RWF_DSYNC it may be the flush behind it that fails. Its one report is the write's result, whatever errno that is (mapping_set_error), and
+// what else was dirty is forgotten too.
+func (k *Kernel) syncFails(o *op) {
+	if w := k.world; o.sqe.OpcodeFlags&rwfDsync != 0 && w.rng.IntN(2) == 0 {
+		w.mark(SyncFailed)
+		o.node.disk.failFlush(w.rng)
+		o.dropped = true
+	}
 }
 
 // Pwrite is pwrite(2) into the page cache of a buffered file, made by the loop's own thread: it happens at once, and may fail as any write may.

@@ -123,7 +123,7 @@ func (c *client) excusable(r *request, e proto.Errno) {
 	again := 0
 	for _, f := range m.disk.faults {
 		here := f.tick > r.begun && f.lo < hi && lo < f.hi
-		if f.opcode == opFsync || f.opcode == opWriteFixed && f.res == eIO { // failed flushes and DSYNC writes may fail every later flush
+		if f.opcode == opFsync || f.opcode == opWriteFixed && f.dsync { // failed flushes and DSYNC writes may fail every later flush
 			here = here || r.Command == proto.CmdFlush || fua && (r.Command != proto.CmdWrite || m.disk.plan.Block <= 1) // through the page cache, FUA is a flush
 		}
 		if here && (f.res == eAGAIN || f.res == eINTR) { // to be tried again, within reason
@@ -132,6 +132,9 @@ func (c *client) excusable(r *request, e proto.Errno) {
 			}
 		}
 		if here && explains(r, f, e) {
+			if f.dropped && fua && m.failed == 0 { // the engine knows, as of a flush that failed
+				m.failed = w.tick
+			}
 			w.mark(ErrorAnswered)
 			return
 		}
@@ -149,7 +152,7 @@ func (c *client) excusable(r *request, e proto.Errno) {
 func explains(r *request, f fault, e proto.Errno) bool {
 	switch f.res {
 	case eNOSPC, eDQUOT:
-		return e == proto.ENOSPC || f.opcode == opFsync && e == proto.EIO
+		return e == proto.ENOSPC || (f.opcode == opFsync || f.dsync) && e == proto.EIO
 	case eOPNOTSUPP:
 		return e == proto.ENOTSUP && r.Command == proto.CmdWriteZeroes && r.Flags&proto.CmdFlagFastZero != 0
 	}
