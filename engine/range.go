@@ -100,13 +100,14 @@ func (l *loop) sliceMode(row *tag) (mode uint32, ok bool) {
 	}
 }
 
-// cannotSlice: TRIM is only a hint; zeroes must be written, unless the client asked for fast or nothing.
+// cannotSlice: TRIM is only a hint; zeroes must be written, unless the client asked for fast or nothing. When something has been zeroed it is too late for nothing.
 func (l *loop) cannotSlice(t uint32) {
 	row := &l.tags[t]
+	first, _ := l.innerRange(row)
 	switch {
 	case row.Command == proto.CmdTrim:
 		l.innerDone(t)
-	case row.Flags&proto.CmdFlagFastZero != 0:
+	case row.Flags&proto.CmdFlagFastZero != 0 && row.cursor == first:
 		row.errno = proto.ENOTSUP
 		l.answer(t)
 	default:
@@ -193,8 +194,11 @@ func (l *loop) sliceDone(t uint32, res int32) {
 	l.deviceOf(row).busy.Add(-1)
 	defer l.issueSlices(export)
 	_, hi := l.innerRange(row)
+	// Busy: the device's page cache holds what another program has just written there. TRIM is a hint, and the slice is done without it; to zero is an order, which
+	// is tried again, and carried out by writing if that does not help.
+	busy := res == -int32(unix.EBUSY) || res == -int32(unix.ETXTBSY)
 	switch {
-	case res == 0:
+	case res == 0 || busy && row.Command == proto.CmdTrim:
 		l.tuneSlice(row)
 		row.retries = 0
 		row.cursor += uint64(row.slice)
@@ -204,14 +208,19 @@ func (l *loop) sliceDone(t uint32, res int32) {
 		} else {
 			l.innerDone(t)
 		}
-	case (res == -int32(unix.EINTR) || res == -int32(unix.EAGAIN)) && l.again(row):
+	case (res == -int32(unix.EINTR) || res == -int32(unix.EAGAIN) || busy) && l.again(row):
 		l.queueSlice(t)
-	case res == -int32(unix.EOPNOTSUPP) || res == -int32(unix.ENOSYS) || row.Command == proto.CmdTrim && res == -int32(unix.EINVAL):
+	case busy || unsupported(res) || row.Command == proto.CmdTrim && res == -int32(unix.EINVAL):
 		l.cannotSlice(t)
 	default:
 		row.errno, row.system = proto.FromSystem(-res), -res
 		l.answer(t)
 	}
+}
+
+// unsupported: the device has no such operation, whatever was found out when it was opened.
+func unsupported(res int32) bool {
+	return res == -int32(unix.EOPNOTSUPP) || res == -int32(unix.ENOSYS) || res == -int32(unix.ENOTTY)
 }
 
 // tuneSlice keeps a slice's time between sliceShort and sliceLong.

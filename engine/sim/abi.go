@@ -78,6 +78,7 @@ const (
 	eINTR       = -int32(syscall.EINTR)
 	eIO         = -int32(syscall.EIO)
 	eAGAIN      = -int32(syscall.EAGAIN)
+	eBUSY       = -int32(syscall.EBUSY)
 	eNOMEM      = -int32(syscall.ENOMEM)
 	eNOSPC      = -int32(syscall.ENOSPC)
 	eNOENT      = -int32(syscall.ENOENT)

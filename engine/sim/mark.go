@@ -21,6 +21,7 @@ const (
 	ReadShort                      // a disk read was short
 	WriteShort                     // a disk write was short
 	DiskAgain                      // a disk operation said EAGAIN or EINTR
+	DiskBusy                       // zeroing or discarding said EBUSY
 	DiskError                      // a disk operation failed
 	NoSpace                        // a write met a full disk
 	FsyncFailed                    // fsync reported an error
@@ -89,7 +90,7 @@ const (
 )
 
 var markNames = [marks]string{
-	"RecvShort", "RecvWaitAllPartial", "SendShort", "SendBlocked", "SendToDead", "ReadShort", "WriteShort", "DiskAgain", "DiskError", "NoSpace",
+	"RecvShort", "RecvWaitAllPartial", "SendShort", "SendBlocked", "SendToDead", "ReadShort", "WriteShort", "DiskAgain", "DiskBusy", "DiskError", "NoSpace",
 	"FsyncFailed", "SyncFailed", "StickyFlush", "TruncatedFile", "Unsupported", "QueueFull", "QueueOverflow", "EnterPartial", "EnterInterrupted", "Reordered",
 	"HangupHeader", "HangupPayload", "HangupReply", "HalfClosed", "Disconnected", "BadMagic", "Oversize", "Stalled", "Lulled", "OverlapSame", "OverlapCross",
 	"NeighbourWrites", "ReadDuringWrite", "ReadMixed", "UnalignedWrite", "LargeRequest", "Refused", "CrashChecked", "CrashLost", "FlushCovered",

@@ -20,6 +20,7 @@ type Mix struct {
 	WriteFull   int // ENOSPC or EDQUOT
 	FsyncError  int
 	Unsupported int // EOPNOTSUPP from fallocate or discard that the probe said would work
+	Busy        int // EBUSY from zeroing or discarding a block device
 	RecvError   int // a receive fails although the peer did nothing
 	SendError   int
 	Scribble    int // rubbish is written into a buffer that the kernel owns
@@ -70,6 +71,7 @@ func drawMix(r *rand.Rand) Mix {
 		Cut:         rarely(r, 2),
 		Lag:         rarely(r, 30),
 		LookupError: rarely(r, 300),
+		Busy:        often(r, 300),
 		DiskDelay:   []uint64{0, 100e3, 2e6}[r.IntN(3)],
 		SlowDelay:   []uint64{0, 1e6, 50e6}[r.IntN(3)],
 		WireDelay:   []uint64{0, 50e3, 1e6}[r.IntN(3)],

@@ -255,6 +255,10 @@ func (k *Kernel) tryFallocate(o *op) int32 {
 	case punch && !d.plan.Punch, !punch && !d.plan.ZeroRange, chance(w.rng, w.mix.Unsupported):
 		w.mark(Unsupported)
 		return d.injected(o, lo, hi, eOPNOTSUPP)
+	case d.plan.Backing == Block && chance(w.rng, w.mix.Busy):
+		w.mark(DiskBusy)
+		d.zero(lo, (lo+w.rng.Uint64N(hi-lo))/d.unit*d.unit, false)
+		return d.injected(o, lo, hi, eBUSY)
 	case chance(w.rng, w.mix.DiskAgain):
 		w.mark(DiskAgain)
 		return d.injected(o, lo, hi, eINTR)
@@ -276,6 +280,10 @@ func (k *Kernel) tryDiscard(o *op) int32 {
 	if !d.plan.Discard || chance(w.rng, w.mix.Unsupported) {
 		w.mark(Unsupported)
 		return d.injected(o, lo, hi, eOPNOTSUPP)
+	}
+	if chance(w.rng, w.mix.Busy) { // a page of it was written by another program meanwhile
+		w.mark(DiskBusy)
+		return d.injected(o, lo, hi, eBUSY)
 	}
 	if chance(w.rng, w.mix.WriteError) {
 		w.mark(DiskError)

@@ -153,6 +153,8 @@ func explains(r *request, f fault, e proto.Errno) bool {
 	switch f.res {
 	case eNOSPC, eDQUOT:
 		return e == proto.ENOSPC || (f.opcode == opFsync || f.dsync) && e == proto.EIO
+	case eBUSY: // passes
+		return false
 	case eOPNOTSUPP:
 		return e == proto.ENOTSUP && r.Command == proto.CmdWriteZeroes && r.Flags&proto.CmdFlagFastZero != 0
 	}
