@@ -119,7 +119,11 @@ type run struct {
 func (r *run) open(ctx context.Context) error {
 	o := r.options
 	if o.Target.File() {
-		return r.openFile()
+		err := backing.Await(ctx, r.openFile)
+		if errors.Is(err, backing.ErrHangs) {
+			err = fmt.Errorf("opening %s: %w", o.Target.Address, err)
+		}
+		return err
 	}
 	for n := range o.Connections {
 		fd, e, congestion, err := connect(ctx, &o.Target, o.Timeout)

@@ -167,14 +167,17 @@ func bench(o *benchOptions, stdout, stderr io.Writer) error {
 	ctx, stop := interruptible()
 	defer stop()
 	line := new(load.Line)
+	screen := newBacklog(stderr, progressBacklog) // a terminal that was stopped (Ctrl-S) must not stop what is measured
 	if isTerminal(stderr) {
-		line = load.NewLine(stderr)
+		line = load.NewLine(screen)
 	}
 	report, err := load.Run(ctx, o.Options, line.Show)
 	line.Clear()
+	screen.close()
 	if report == nil {
 		return err
 	}
+	stop() // from here on a signal ends the program: whoever reads the results may not read on
 	if printErr := printReport(report, o.json, stdout); err == nil && printErr != nil {
 		err = fmt.Errorf("the results could not be written to standard output: %w", printErr)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"ringnbd/cmd/ringnbd/conform"
+	"ringnbd/engine/backing"
 	"ringnbd/engine/peer"
 	"ringnbd/engine/units"
 )
@@ -165,21 +166,24 @@ func runConform(o *conformOptions, stdout, stderr io.Writer) error {
 	defer stop()
 	var file *os.File
 	if o.junit != "" && o.junit != "-" { // before minutes of work for nothing
-		var err error
-		if file, err = os.Create(o.junit); err != nil {
+		create := func() (err error) { file, err = os.Create(o.junit); return err }
+		if err := backing.Await(ctx, create); err != nil { // a FIFO waits for a reader
 			return fmt.Errorf("--junit: %w", err)
 		}
 		defer file.Close()
 	}
 	line := newProgressLine(stderr)
+	defer line.close()
 	o.Progress = func(done, all int, r conform.Result) {
 		line.show(fmt.Sprintf("%d/%d %s %s", done, all, r.ID, r.Verdict))
 	}
 	report, err := conform.Run(ctx, o.Config)
 	line.clear()
+	line.close()
 	if report == nil {
 		return err
 	}
+	stop() // from here on a signal ends the program: whoever reads the results may not read on
 	if printErr := o.print(report, stdout, file); err == nil {
 		err = printErr
 	}
@@ -213,7 +217,7 @@ func (o *conformOptions) print(report *conform.Report, stdout io.Writer, file *o
 
 // progressLine is one line of a terminal, written over and over; on anything else it is silent.
 type progressLine struct {
-	w    io.Writer
+	*backlog
 	last time.Time
 }
 
@@ -221,17 +225,17 @@ func newProgressLine(w io.Writer) *progressLine {
 	if !isTerminal(w) {
 		w = io.Discard
 	}
-	return &progressLine{w: w}
+	return &progressLine{backlog: newBacklog(w, progressBacklog)}
 }
 
 func (l *progressLine) show(text string) {
 	if time.Since(l.last) > 50*time.Millisecond {
-		fmt.Fprintf(l.w, "\r\x1b[K%s", text)
+		fmt.Fprintf(l, "\r\x1b[K%s", text)
 		l.last = time.Now()
 	}
 }
 
-func (l *progressLine) clear() { fmt.Fprint(l.w, "\r\x1b[K") }
+func (l *progressLine) clear() { fmt.Fprint(l, "\r\x1b[K") }
 
 const conformHelp = `Hold an NBD server, any one, to the rules of the protocol: one check for each rule that can be seen on the wire.
 

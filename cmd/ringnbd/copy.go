@@ -108,8 +108,10 @@ func copyAll(o *copyOptions, stderr io.Writer) error {
 	ctx, stop := interruptible()
 	defer stop()
 	var line *transfer.Line
+	screen := newBacklog(stderr, progressBacklog) // nobody may be reading it
+	defer screen.close()
 	if o.progress || !o.quiet && isTerminal(stderr) {
-		line = transfer.NewLine(stderr)
+		line = transfer.NewLine(screen)
 		o.Show = line.Show
 	}
 	report, err := transfer.Run(ctx, o.Options)

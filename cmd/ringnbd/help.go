@@ -24,7 +24,9 @@ Sockets that are handed to it (systemd's socket activation; nbdinfo [ ringnbd se
 that follows is not printed then.
 
 When connections are accepted, one line appears on standard output: "ready" and a URI for every address and export. Under systemd (Type=notify) the
-manager is told as well. Log lines go to standard error.
+manager is told as well. Log lines go to standard error; when nobody reads them
+they are dropped, counted, and the server goes on. If all sockets were handed to
+it and standard error is a terminal, it says warnings and errors only (else -v).
 
 --oldstyle is for clients from before 2011, such as nbd-client beside Linux 2.6: they are told the size and are in, and cannot say which export they want, so
 each such address leads to one (without =EXPORT: to the default export). This handshake knows no TLS and no negotiation, and there is no access control but who can
@@ -38,8 +40,9 @@ A writable file or device is locked, so that no second ringnbd serves it; a devi
 The engine has one event loop per core. All memory for requests is set aside at start (--memory) and never grows: clients that ask for more wait.
 The memory is locked for the disk; without the CAP_IPC_LOCK capability, RLIMIT_MEMLOCK (ulimit -l) must allow that much.
 
-SIGTERM or SIGINT: no new connections; requests are served for another second, and a connection is closed when it falls silent, or when that is over and what
-it has in flight is answered. No request fails for it: clients that reconnect notice nothing. Everything is flushed to the disk. A second signal ends the program at once.
+SIGTERM, SIGINT, SIGQUIT or SIGHUP (which stays ignored under nohup): no new
+connections; requests are served for another second, and a connection is closed
+when it falls silent, or when that is over and what it has in flight is answered. No request fails for it: clients that reconnect notice nothing. Everything is flushed to the disk. A second signal ends the program at once.
 
 Exit status: 0 after an orderly shutdown, 1 for an error or a shutdown that had to cut connections or could not flush, 2 for a wrong command line.`
 

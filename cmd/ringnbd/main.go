@@ -5,16 +5,13 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -29,8 +26,8 @@ const (
 )
 
 func main() {
-	// A reader that goes away (`ringnbd serve ... | head -1`) must not take the server with it: the write fails with EPIPE instead.
-	signal.Ignore(syscall.SIGPIPE)
+	keepFirstThread()
+	keepPipes()
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -46,10 +43,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	var f failure
 	if errors.As(err, &f) {
-		fmt.Fprintln(stderr, "ringnbd: "+oneLine(visibleText(f)))
+		sayLast(stderr, "ringnbd: "+oneLine(visibleText(f)))
 		return exitFailure
 	}
-	fmt.Fprintf(stderr, "ringnbd: %s (see: %s --help)\n", oneLine(visibleText(err)), command.CommandPath())
+	sayLast(stderr, fmt.Sprintf("ringnbd: %s (see: %s --help)", oneLine(visibleText(err)), command.CommandPath()))
 	return exitUsage
 }
 
@@ -64,13 +61,6 @@ func wrapFailure(err error) error {
 		return nil
 	}
 	return failure{err}
-}
-
-// interruptible is a context for what a signal may end early: the first SIGINT or SIGTERM ends the context, the second one the program. stop lets go of the signals.
-func interruptible() (ctx context.Context, stop context.CancelFunc) {
-	ctx, stop = signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
-	return ctx, stop
 }
 
 // oneLine keeps the promise of one line whatever an error holds; several joined errors become one sentence each.

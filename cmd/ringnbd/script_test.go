@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"ringnbd/engine/uring"
 )
@@ -39,6 +40,7 @@ func TestScripts(t *testing.T) {
 			"status":    cmdStatus,
 			"await":     cmdAwait,
 			"terminate": cmdTerminate,
+			"signal":    cmdSignal,
 			"freeport":  cmdFreePort,
 			"occupy":    cmdOccupy,
 			"stall":     cmdStall,
@@ -49,6 +51,13 @@ func TestScripts(t *testing.T) {
 		Condition: func(condition string) (bool, error) {
 			if condition == "memlock" {
 				return uring.CheckMemlock(uint64(runtime.GOMAXPROCS(0))*defaultLoopMemory) == nil, nil
+			}
+			if condition == "fuse" { // file systems of one's own can be mounted
+				f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+				if err == nil {
+					f.Close()
+				}
+				return err == nil && os.Getuid() == 0, nil
 			}
 			return false, errors.New("unknown condition " + condition)
 		},
@@ -104,6 +113,16 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 func cmdTerminate(ts *testscript.TestScript, _ bool, _ []string) {
 	all := ts.BackgroundCmds()
 	ts.Check(all[len(all)-1].Process.Signal(syscall.SIGTERM))
+}
+
+// cmdSignal sends a signal to the command that was started last in the background: signal NAME.
+func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
+	all := ts.BackgroundCmds()
+	number := unix.SignalNum("SIG" + args[0])
+	if number == 0 {
+		ts.Fatalf("no signal %s", args[0])
+	}
+	ts.Check(all[len(all)-1].Process.Signal(number))
 }
 
 // cmdFreePort sets a variable to a TCP port that nobody uses: freeport NAME.

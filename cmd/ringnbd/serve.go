@@ -9,11 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/url"
 	"runtime"
-	"strings"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -54,7 +52,8 @@ func newServe() *cobra.Command {
 // server is everything that is up. Its parts are filled in one after another, and taken down by whichever of them are there.
 type server struct {
 	options   *options
-	log       *slog.Logger
+	log       serverLog
+	begun     begun
 	backings  []*backing.Backing
 	doors     []door
 	inherited int // how many of them somebody else has opened
@@ -78,8 +77,8 @@ func serve(o *options, specs []backing.Spec, stdout, stderr io.Writer) error {
 	signals := catchSignals()
 	tune(o.loops)
 	s := &server{options: o, log: newLog(o, stderr)}
-	if err := s.up(specs); err != nil {
-		s.abandon()
+	defer s.log.backlog.close()
+	if ended, err := s.start(specs, signals); ended || err != nil {
 		return err
 	}
 	s.report()
@@ -117,16 +116,23 @@ func (s *server) up(specs []backing.Spec) error {
 			units.Size(o.memory), o.loops, o.connections, units.Exact((least+1<<20-1)>>20<<20))
 	}
 	var err error
-	if s.backings, err = backing.Prepare(specs); err != nil {
+	if s.backings, err = backing.Prepare(specs, s.begun.opening); err != nil {
 		return err
 	}
 	if err := s.listen(); err != nil {
 		return err
 	}
 	for _, b := range s.backings {
+		if !s.begun.opening(b.Path()) {
+			return errInterrupted
+		}
 		if err := b.Create(); err != nil {
 			return err
 		}
+	}
+	s.begun.opened(s.backings)
+	if !s.begun.with("taking memory and setting up io_uring") {
+		return errInterrupted
 	}
 	exports := make([]engine.Export, len(s.backings))
 	shown := make([]proto.Export, len(s.backings))
@@ -147,7 +153,7 @@ func (s *server) up(specs []backing.Spec) error {
 		Live:             s.engine.Connections,
 		MaxConnections:   o.connections,
 		HandshakeTimeout: o.handshake,
-		Log:              s.log,
+		Log:              s.log.Logger,
 	})
 	s.accepting = make(chan error, len(s.doors))
 	for _, d := range s.doors {
@@ -157,7 +163,7 @@ func (s *server) up(specs []backing.Spec) error {
 			go func() { s.accepting <- s.gate.ServeOldstyle(d, d.export) }()
 		}
 	}
-	s.debug.serve(s.engine, s.log)
+	s.debug.serve(s.engine, s.log.Logger)
 	return nil
 }
 
@@ -169,7 +175,9 @@ func (s *server) listen() error {
 	for i, l := range inherited {
 		s.doors = append(s.doors, door{l, uris[i], allExports})
 	}
-	s.inherited = len(inherited)
+	if s.inherited = len(inherited); s.inherited > 0 && len(s.options.listen)+len(s.options.oldstyle) == 0 {
+		s.log.borrowed()
+	}
 	addresses := s.options.listen
 	if len(addresses)+s.inherited == 0 {
 		addresses = []string{gate.DefaultListen}
@@ -190,9 +198,13 @@ func (s *server) listen() error {
 
 // open listens on an address.
 func (s *server) open(address string, export int) error {
+	if !s.begun.with("looking up and listening at " + visible(address)) {
+		return errInterrupted
+	}
 	l, uri, err := gate.Listen(address)
 	if err == nil {
 		s.doors = append(s.doors, door{l, uri, export})
+		s.begun.listening(l)
 	}
 	return err
 }
@@ -208,29 +220,6 @@ func (s *server) abandon() {
 	}
 	for _, b := range s.backings {
 		b.Abandon()
-	}
-}
-
-// report logs what was decided at start. It comes after everything that can fail, so that a failure is one line and nothing else.
-func (s *server) report() {
-	for _, line := range strings.Split(s.engine.Features(), "\n") {
-		s.log.Debug(line)
-	}
-	if s.debug != nil {
-		s.log.Info("debug endpoint", "address", s.debug.address)
-	}
-	for _, d := range s.doors {
-		if d.export != allExports {
-			s.log.Info("clients of the oldstyle handshake come in here: whoever can connect, without TLS", "address", d.uri,
-				"export", s.backings[d.export].Export.Name)
-		}
-	}
-	for _, b := range s.backings {
-		for _, note := range b.Notes {
-			s.log.Warn(note)
-		}
-		s.log.Debug("export", "name", b.Export.Name, "size", b.Export.Size, "direct", b.Device.Direct, "granularity", b.Device.Block,
-			"read-only", b.Device.ReadOnly, "flags", fmt.Sprintf("%#x", b.Export.Flags))
 	}
 }
 
@@ -258,32 +247,4 @@ func exportURI(address, name string) string {
 	}
 	u.Path, u.RawPath = "/"+name, ""
 	return u.String()
-}
-
-// sayReady tells where clients find what. Whoever has opened all sockets knows, and standard output may be somebody else's: nbdinfo's, say.
-func (s *server) sayReady(stdout io.Writer) {
-	if s.inherited == len(s.doors) {
-		return
-	}
-	if _, err := fmt.Fprintln(stdout, "ready "+strings.Join(s.exportURIs(), " ")); err != nil {
-		s.log.Warn("the ready line could not be written to standard output", "error", err)
-	}
-}
-
-// notify tells systemd, if it is there to be told.
-func (s *server) notify(state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		s.log.Warn("systemd could not be notified", "state", state, "error", err)
-	}
-}
-
-func newLog(o *options, w io.Writer) *slog.Logger {
-	level := &slog.HandlerOptions{Level: slog.LevelInfo}
-	if o.verbose {
-		level.Level = slog.LevelDebug
-	}
-	if o.logFormat == "json" {
-		return slog.New(slog.NewJSONHandler(visibleJSON{w}, level))
-	}
-	return slog.New(slog.NewTextHandler(w, level))
 }

@@ -9,23 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 )
 
 // cutPatience is how long cutting connections and letting go of the kernel may take after the shutdown timeout, before the process just ends.
 const cutPatience = 2 * time.Second
-
-// signalEcho is how long after the first signal another is taken for its echo: timeout(1) signals the process, and then its group.
-const signalEcho = 100 * time.Millisecond
-
-// catchSignals collects the signals that ask for an orderly end. Two have room, so that the second is seen whatever the first is doing.
-func catchSignals() <-chan os.Signal {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	return signals
-}
 
 // down stops accepting, drains the engine and lets go of everything.
 func (s *server) down(signals <-chan os.Signal) error {

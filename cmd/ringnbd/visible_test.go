@@ -70,6 +70,7 @@ func TestLogLinesAreVisible(t *testing.T) {
 		for _, text := range plain {
 			log.Info("plain", "name", text)
 		}
+		log.backlog.close()
 		lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
 		if len(lines) != len(tricks)+len(plain) {
 			t.Fatalf("%s: %d lines", format, len(lines))

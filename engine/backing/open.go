@@ -49,8 +49,12 @@ func Open(s Spec) (*Backing, error) {
 	return all[0], nil
 }
 
-// Prepare checks all specs, then opens and locks everything that exists. It changes nothing, and on an error it leaves nothing open.
-func Prepare(specs []Spec) ([]*Backing, error) {
+// ErrStopped is what Prepare gives when it was told to go no further.
+var ErrStopped = errors.New("stopped before all was opened")
+
+// Prepare checks all specs, then opens and locks everything that exists. It changes nothing, and on an error it leaves nothing open. Each path that it is about
+// to open, which may take long, it tells; what is told says whether to go on.
+func Prepare(specs []Spec, tell ...func(path string) (on bool)) ([]*Backing, error) {
 	if err := Check(specs); err != nil {
 		return nil, err
 	}
@@ -63,6 +67,11 @@ func Prepare(specs []Spec) ([]*Backing, error) {
 		return nil, err
 	}
 	for i := range specs {
+		for _, t := range tell {
+			if !t(specs[i].Path) {
+				return fail(ErrStopped)
+			}
+		}
 		b := &Backing{spec: specs[i], Device: engine.Device{FD: -1}}
 		id, err := b.prepare()
 		if err == nil && id.kind != idNone {
@@ -81,6 +90,9 @@ func Prepare(specs []Spec) ([]*Backing, error) {
 	}
 	return all, nil
 }
+
+// Path is what was opened, as the user has named it.
+func (b *Backing) Path() string { return b.spec.Path }
 
 // Create makes the image if it is missing, sparse and of the size that was asked for. On an error it has removed it again.
 func (b *Backing) Create() error {

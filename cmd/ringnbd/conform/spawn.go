@@ -1,7 +1,7 @@
 // A server of the suite's own: a command for the shell, a scratch image, a port or a socket.
 //
 // Invariant: the command runs in a process group of its own, which is killed before start returns again and before remove returns; if we are killed
-// ourselves, the kernel kills the command.
+// ourselves, by whatever signal, its keeper kills it.
 
 package conform
 
@@ -32,6 +32,7 @@ type server struct {
 	dir      string // all that is ours on disk
 	image    string // "" if the command has no {img}
 
+	keeper  keeper
 	command *exec.Cmd
 	ended   chan struct{} // closed when the command has ended
 	state   string        // how; read after ended
@@ -96,8 +97,11 @@ func (s *server) start(ctx context.Context) (Target, error) {
 
 // run starts the command from a thread that lives as long as the command: the kernel takes that thread's end for its parent's.
 func (s *server) run(text string) error {
+	if err := s.keeper.start(s.dir); err != nil {
+		return err
+	}
 	s.command = exec.Command("/bin/sh", "-c", text)
-	s.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	s.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: s.keeper.group(), Pdeathsig: syscall.SIGKILL}
 	s.stderr.reset()
 	s.command.Stderr = &s.stderr
 	s.ended = make(chan struct{})
@@ -148,11 +152,10 @@ func (s *server) words() string {
 
 // kill ends the command and everything that it started.
 func (s *server) kill() {
-	if s.command == nil || s.command.Process == nil {
-		return
+	s.keeper.kill()
+	if s.command != nil && s.command.Process != nil {
+		<-s.ended
 	}
-	_ = syscall.Kill(-s.command.Process.Pid, syscall.SIGKILL) // fails if all of the group are gone
-	<-s.ended
 }
 
 // remove kills and cleans up.

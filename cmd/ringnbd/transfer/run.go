@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"ringnbd/engine/backing"
 	"ringnbd/engine/peer"
 )
 
@@ -114,7 +115,11 @@ func newJob(o *Options) *job {
 // Run copies. When the context ends, what is in flight is finished, as far as that comes within Options.Timeout, and the error is ErrInterrupted.
 func Run(ctx context.Context, o Options) (Report, error) {
 	j := newJob(&o)
-	if err := j.open(ctx); err != nil {
+	err := backing.Await(ctx, func() error { return j.open(ctx) })
+	if errors.Is(err, backing.ErrHangs) {
+		err = fmt.Errorf("opening %s and %s: %w", o.Source.Text, o.Destination.Text, err)
+	}
+	if err != nil {
 		return Report{}, err
 	}
 	return j.all(ctx)

@@ -1,0 +1,136 @@
+// The log of serve: its levels, its two formats, and what of a start is said in it.
+//
+// Invariant: a line is written by a goroutine of its own (unread.go), so whoever logs never waits
+// for whoever reads.
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+)
+
+// exportsShown is how many exports a start says at the default level; with -v it says all.
+const exportsShown = 64
+
+// serverLog is a log and what is behind it.
+type serverLog struct {
+	*slog.Logger
+	level    *slog.LevelVar
+	backlog  *backlog
+	terminal bool
+}
+
+func newLog(o *options, w io.Writer) serverLog {
+	l := serverLog{level: new(slog.LevelVar), backlog: newBacklog(w, logBacklog), terminal: isTerminal(w)}
+	if o.verbose {
+		l.level.Set(slog.LevelDebug)
+	}
+	format := func(w io.Writer) *slog.Logger {
+		how := &slog.HandlerOptions{Level: l.level}
+		if o.logFormat == "json" {
+			return slog.New(slog.NewJSONHandler(visibleJSON{w}, how))
+		}
+		return slog.New(slog.NewTextHandler(w, how))
+	}
+	var line bytes.Buffer
+	apart := format(&line)
+	l.backlog.dropped = func(lines uint64) []byte {
+		line.Reset()
+		apart.Warn("lines of the log were dropped, because nobody read them in time", "lines", lines)
+		return line.Bytes()
+	}
+	l.Logger = format(l.backlog)
+	return l
+}
+
+// borrowed makes the log of a server that a client started for itself (nbdinfo [ ringnbd serve FILE
+// ], by socket activation) say warnings and errors only, if it is a terminal: the terminal shows
+// what the client was asked for, and nobody there asked for a server's diary. Where stderr goes to
+// a file or to the journal (systemd opens sockets, too), the diary is what it is there for; -v asks
+// for everything, wherever it goes.
+func (l *serverLog) borrowed() {
+	if l.terminal && l.level.Level() == slog.LevelInfo {
+		l.level.Set(slog.LevelWarn)
+	}
+}
+
+// report logs what was decided at start. It comes after everything that can fail, so that a failure
+// is one line and nothing else.
+func (s *server) report() {
+	o := s.options
+	s.log.Info("ringnbd "+versionText(), "loops", o.loops, "memory", fmt.Sprintf("%dMiB", o.memory>>20), "max_connections", o.connections)
+	for _, line := range strings.Split(s.engine.Features(), "\n") {
+		s.log.Debug(line)
+	}
+	if s.debug != nil {
+		s.log.Info("debug endpoint", "address", s.debug.address)
+	}
+	for i, b := range s.backings {
+		for _, note := range b.Notes {
+			s.log.Warn(note)
+		}
+		say := s.log.Info
+		if i >= exportsShown {
+			say = s.log.Debug
+		}
+		say("export", "name", b.Export.Name, "path", b.Path(), "size", b.Export.Size, "direct", b.Device.Direct, "granularity", b.Device.Block,
+			"read_only", b.Device.ReadOnly, "flags", fmt.Sprintf("%#x", b.Export.Flags))
+	}
+	if more := len(s.backings) - exportsShown; more > 0 {
+		s.log.Info("and more exports, which -v shows", "more", more)
+	}
+	for _, d := range s.doors {
+		if d.export == allExports {
+			s.log.Info("listening", "address", d.uri)
+			continue
+		}
+		s.log.Info("clients of the oldstyle handshake come in here: whoever can connect, without TLS", "address", d.uri, "export", s.backings[d.export].Export.Name)
+	}
+}
+
+// sayReady tells where clients find what. Whoever has opened all sockets knows, and standard output
+// may be somebody else's: nbdinfo's, say. It does not wait for a reader: a full pipe holds up the
+// line alone.
+func (s *server) sayReady(stdout io.Writer) {
+	if s.inherited == len(s.doors) {
+		return
+	}
+	line := "ready " + strings.Join(s.exportURIs(), " ")
+	go func() {
+		late := time.AfterFunc(time.Second, func() {
+			s.log.Warn("nobody reads standard output: the ready line waits")
+		})
+		defer late.Stop()
+		if _, err := fmt.Fprintln(stdout, line); err != nil {
+			s.log.Warn("the ready line could not be written to standard output", "error", err)
+		}
+	}()
+}
+
+// notifyPatience is how long systemd is waited for. It may be busy or stopped, and its socket full.
+const notifyPatience = 200 * time.Millisecond
+
+// notify tells systemd, if it is there to be told.
+func (s *server) notify(state string) {
+	told := make(chan error, 1)
+	go func() {
+		_, err := daemon.SdNotify(false, state)
+		told <- err
+	}()
+	var err error
+	select {
+	case err = <-told:
+	case <-time.After(notifyPatience):
+		err = fmt.Errorf("it did not take the message within %v", notifyPatience)
+	}
+	if err != nil {
+		s.log.Warn("systemd could not be notified", "state", state, "error", err)
+	}
+}
