@@ -2,18 +2,25 @@
 // that takes one whose export nobody is busy with, so that storage which hangs holds up no other's lookups. What waits for it holds memory and tags, as READs do that
 // wait for such storage; when its client has gone, it is given back at once.
 //
-// Invariant: at most one lookup of an export and a loop runs at a time; connections take turns, and those of one connection begin in order; as long as it runs, one worker at least is asleep or on its way to look;
-// when a loop has no connection left, nothing of it is here.
+// Invariant: at most one lookup of an export and a loop runs at a time; connections take turns, and those of one connection begin in order; as long as fewer than
+// mostWorkers are busy, one worker at least is asleep or on its way to look, and seldom more than idleWorkers; when a loop has no connection left, nothing of it is here.
 
 package engine
 
 import (
+	"runtime"
 	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"ringnbd/engine/uring"
+)
+
+const (
+	// mostWorkers bounds the threads that storage which hangs can take up, per loop: an export occupies one. Lookups beyond wait, as for their export.
+	mostWorkers = 64
+	idleWorkers = 2 // more than these leave, and their threads with them, when they find nothing to do
 )
 
 // offload serves one loop.
@@ -26,7 +33,8 @@ type offload struct {
 	busy    map[uint32]bool // exports with a lookup that runs
 	turns   uint64          // lookups that have begun
 	turn    []uint64        // by connection: when its last one did
-	idle    int             // workers that are asleep, or awake and have not taken anything yet
+	workers int
+	idle    int // workers that are asleep, or awake and have not taken anything yet
 	stopped bool
 	ended   sync.WaitGroup
 }
@@ -45,12 +53,13 @@ func startOffload(l *loop) (*offload, error) {
 
 // hire starts a worker.
 func (o *offload) hire() {
+	o.workers++
 	o.idle++
 	o.ended.Add(1)
 	go o.work()
 }
 
-// work looks up what it finds, and sleeps when it finds nothing.
+// work looks up what it finds, and sleeps when it finds nothing, or leaves if enough others do.
 func (o *offload) work() {
 	defer o.ended.Done()
 	for uring.Await(o.fd) == nil {
@@ -60,14 +69,27 @@ func (o *offload) work() {
 			o.loop.lookUpOne(t)
 			t, more = o.next(export)
 		}
-		o.mu.Lock()
-		stopped := o.stopped
-		o.mu.Unlock()
-		if stopped {
+		switch stopped, superfluous := o.part(); {
+		case stopped:
 			uring.Notify(o.fd) // the next one
+			return
+		case superfluous:
+			runtime.LockOSThread() // a thread ends with a goroutine that is locked to it, and with nothing else
 			return
 		}
 	}
+}
+
+// part says whether a worker that has found nothing is to end: all are, or it alone.
+func (o *offload) part() (stopped, superfluous bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	superfluous = o.idle > idleWorkers && !o.stopped
+	if superfluous {
+		o.idle--
+		o.workers--
+	}
+	return o.stopped, superfluous
 }
 
 // begin takes a request for a worker that was idle; another takes its place if it was the last.
@@ -79,7 +101,7 @@ func (o *offload) begin() (uint32, bool) {
 		return none, false
 	}
 	o.idle--
-	if o.idle == 0 {
+	if o.idle == 0 && o.workers < mostWorkers {
 		o.hire()
 	}
 	if len(o.waiting) > 0 {

@@ -20,12 +20,17 @@ import (
 // startWith is an engine of null exports with a context each.
 func startWith(t *testing.T, loops int, contexts ...Context) *Engine {
 	t.Helper()
+	return startOn(t, Config{Loops: loops, MaxConnections: 64 * loops}, contexts...)
+}
+
+// startOn is one of any shape.
+func startOn(t *testing.T, c Config, contexts ...Context) *Engine {
+	t.Helper()
 	var exports []Export
 	for _, c := range contexts {
 		d := nullDevice(1 << 40)
 		exports = append(exports, Export{Facts: factsOf(d), Device: d, Contexts: []Context{c}})
 	}
-	c := Config{Loops: loops, MaxConnections: 64 * loops}
 	c.Memory = MinMemory(c)
 	e, err := Start(c, exports)
 	if err != nil {
@@ -167,6 +172,78 @@ func TestAStuckExportHoldsUpNobodyElse(t *testing.T) {
 				t.Error(err)
 			}
 		}
+	}
+}
+
+// threads is how many the process has.
+func threads(t *testing.T) int {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
+}
+
+// TestWorkersAreBoundedAndLeave: storage that hangs takes up so many threads and no more, what waits for one of them is looked up as they come back, and then they end.
+func TestWorkersAreBoundedAndLeave(t *testing.T) {
+	const exports = mostWorkers + 40
+	var running, most atomic.Int32
+	stuck := make(chan struct{})
+	hangs := contextFunc(func(_, length uint64, emit func(length, status uint64) bool) error {
+		most.Store(max(most.Load(), running.Add(1)))
+		defer running.Add(-1)
+		if fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC); err == nil { // a read of it occupies a thread, as one of a disk does
+			go func() { <-stuck; _, _ = unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }()
+			_, _ = unix.Read(fd, make([]byte, 8))
+			_ = unix.Close(fd)
+		}
+		emit(length, 0)
+		return nil
+	})
+	contexts := make([]Context, exports)
+	for i := range contexts {
+		contexts[i] = hangs
+	}
+	e := startOn(t, Config{Loops: 1, MaxConnections: exports}, contexts...)
+	before := threads(t)
+	clients := make([]*client, exports)
+	for i := range clients {
+		clients[i] = connectAs(t, e, i)
+		clients[i].ask(0)
+	}
+	for deadline := time.Now().Add(20 * time.Second); running.Load() < mostWorkers; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("only %d lookups run", running.Load())
+		}
+	}
+	time.Sleep(20 * time.Millisecond) // for more than may run
+	hung := threads(t)
+	close(stuck)
+	for i, c := range clients {
+		if _, err := c.told(20 * time.Second); err != nil {
+			t.Fatalf("export %d: %v", i, err)
+		}
+	}
+	if most.Load() != mostWorkers {
+		t.Errorf("%d lookups ran at once; %d may", most.Load(), mostWorkers)
+	}
+	o := e.offload[0]
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		o.mu.Lock()
+		workers, idle := o.workers, o.idle
+		o.mu.Unlock()
+		if workers <= idleWorkers && workers == idle && threads(t) < before+mostWorkers/2 {
+			t.Logf("threads: %d before, %d while storage hung, %d after", before, hung, threads(t))
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d workers are left, %d of them idle; %d threads, %d before, %d while storage hung", workers, idle, threads(t), before, hung)
+		}
+	}
+	clients[0].ask(4096)
+	if _, err := clients[0].told(20 * time.Second); err != nil {
+		t.Errorf("those that are left: %v", err)
 	}
 }
 
