@@ -36,7 +36,6 @@ func newBench() *cobra.Command {
 		Short:   "Put load on an NBD server, or on a file itself, and measure it",
 		Long:    benchHelp,
 		Example: benchExamples,
-		Version: versionText(),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return fmt.Errorf("name one target: nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH or file:PATH")
@@ -57,35 +56,44 @@ func newBench() *cobra.Command {
 
 func (o *benchOptions) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
+	o.Duration, o.Timeout = 10*time.Second, 30*time.Second
+	s := sections{flags: flags}
+	s.begin("What is asked")
 	flags.StringVarP(&o.pattern, "pattern", "p", "randread", "`PATTERN`: "+load.PatternNames())
 	flags.IntVar(&o.ReadPercent, "read-percent", 70, "of rw and randrw, and of zeroes with --verify, this `PERCENTAGE` are reads")
 	flags.IntVar(&o.ZeroPercent, "zero-percent", 0, "of the writes of a pattern, this `PERCENTAGE` are WRITE_ZEROES")
 	flags.StringVar(&o.sizes, "bs", "4k", "block `SIZE`, or sizes with their shares: 4k:70,64k:30")
+	flags.BoolVar(&o.FUA, "fua", false, "what changes data is to be on stable storage before it is answered")
+	flags.BoolVar(&o.NoHole, "no-hole", false, "WRITE_ZEROES is to leave no holes: the space stays allocated")
+	flags.BoolVar(&o.FastZero, "fast-zero", false, "WRITE_ZEROES is to fail if it is no faster than writing")
+	flags.IntVar(&o.FlushEvery, "flush-every", 0, "a FLUSH after every `N` writes, trims or zeroes of a connection (default: none)")
+	s.begin("Where")
+	flags.Var((*offsetFlag)(&o.Offset), "offset", "the window begins at this `OFFSET`")
+	flags.Var((*sizeFlag)(&o.Size), "size", "`SIZE` of the window (default: to the end of the export)")
+	flags.BoolVar(&o.Fill, "fill", false, "write the whole window once before the run")
+	s.begin("How much at a time")
 	flags.IntVarP(&o.Connections, "connections", "c", 1, "number `N` of connections")
 	flags.IntVarP(&o.Depth, "depth", "d", 32, "requests `N` in flight on each connection")
 	flags.IntVar(&o.Threads, "threads", 1, "number `N` of threads, which share the connections")
 	flags.IntVar(&o.Idle, "idle", 0, "number `N` of further connections that stay silent")
-	flags.Var((*offsetFlag)(&o.Offset), "offset", "the window begins at this `OFFSET`")
-	flags.Var((*sizeFlag)(&o.Size), "size", "`SIZE` of the window (default: to the end of the export)")
-	flags.Uint64Var(&o.Seed, "seed", 1, "`N` that offsets, sizes and arrivals follow from")
 	flags.Float64Var(&o.Rate, "rate", 0, "open loop: `N` requests per second are due, whatever the server does (default: closed loop)")
 	flags.StringVar(&o.arrivals, "arrivals", "constant", "with --rate, when requests are due: `KIND` constant or poisson")
+	flags.Uint64Var(&o.Seed, "seed", 1, "`N` that offsets, sizes and arrivals follow from")
+	s.begin("How long")
+	flags.VarP((*timeFlag)(&o.Duration), "duration", "t", "measure for this `TIME` (with --count, no limit unless given)")
+	flags.Uint64VarP(&o.Count, "count", "n", 0, "measure `N` requests")
+	flags.Var((*timeFlag)(&o.Warmup), "warmup", "run for this `TIME` before measuring")
+	flags.Var((*timeFlag)(&o.Timeout), "timeout", "give up after this `TIME` without an answer")
+	s.begin("Traces")
 	flags.StringVar(&o.Replay.Path, "replay", "", "instead of a pattern, the requests of this trace `FILE` (fio's iolog, version 2 or 3)")
 	flags.StringVar(&o.Replay.File, "replay-file", "", "of the files in the trace, requests to this `NAME` (default: the only one)")
 	flags.StringVar(&o.timing, "replay-timing", "fast", "`KIND` fast (in order, as soon as there is room) or recorded (each at its time)")
 	flags.Float64Var(&o.Replay.Speed, "replay-speed", 1, "recorded times pass `N` times as fast")
 	flags.StringVar(&o.Record, "record", "", "write the run's requests to this trace `FILE` (fio's iolog, version 3)")
-	flags.DurationVarP(&o.Duration, "duration", "t", 10*time.Second, "measure for this `TIME` (with --count, no limit unless given)")
-	flags.Uint64VarP(&o.Count, "count", "n", 0, "measure `N` requests")
-	flags.DurationVar(&o.Warmup, "warmup", 0, "run for this `TIME` before measuring")
+	s.begin("Results")
 	flags.BoolVar(&o.Verify, "verify", false, "stamp every sector that is written, and judge every one that is read")
-	flags.BoolVar(&o.Fill, "fill", false, "write the whole window once before the run")
-	flags.BoolVar(&o.FUA, "fua", false, "what changes data is to be on stable storage before it is answered")
-	flags.BoolVar(&o.NoHole, "no-hole", false, "WRITE_ZEROES is to leave no holes: the space stays allocated")
-	flags.BoolVar(&o.FastZero, "fast-zero", false, "WRITE_ZEROES is to fail if it is no faster than writing")
-	flags.IntVar(&o.FlushEvery, "flush-every", 0, "a FLUSH after every `N` writes, trims or zeroes of a connection (default: none)")
-	flags.DurationVar(&o.Timeout, "timeout", 30*time.Second, "give up after this `TIME` without an answer")
 	flags.BoolVar(&o.json, "json", false, "print the results as JSON")
+	s.end()
 }
 
 // offsetFlag is a number of bytes, which may be 0.
@@ -102,6 +110,9 @@ func (f *offsetFlag) Set(text string) error {
 // complete parses what flags alone cannot.
 func (o *benchOptions) complete(flags *pflag.FlagSet, target string) error {
 	var err error
+	if err := notURI(target); err != nil {
+		return err
+	}
 	if o.Target, err = load.ParseTarget(target); err != nil {
 		return err
 	}
@@ -231,22 +242,27 @@ const benchExamples = `  # 4 KiB random reads, 4 connections of 32 requests each
   ringnbd bench --connections 4 file:disk.img
 
   # 70 % reads of mixed sizes, as JSON
-  ringnbd bench --pattern randrw --read-percent 70 --bs 4k:80,64k:20 --json 'nbd+unix:///?socket=/run/nbd.sock'
+  ringnbd bench --pattern randrw --read-percent 70 --bs 4k:80,64k:20 --json \
+      'nbd+unix:///?socket=/run/nbd.sock'
 
   # latency at 20,000 requests per second with random arrivals
-  ringnbd bench --rate 20000 --arrivals poisson --warmup 2s --duration 30s nbd://server/export
+  ringnbd bench --rate 20000 --arrivals poisson --warmup 2s --duration 30s \
+      nbd://server/export
 
   # is every byte what was written, or zeroed? (overwrites the first GiB)
-  ringnbd bench --pattern randrw --zero-percent 5 --verify --fill --size 1G --count 1000000 nbd://localhost
+  ringnbd bench --pattern randrw --zero-percent 5 --verify --fill --size 1G \
+      --count 1000000 nbd://localhost
 
   # large sequential writes, flushed every 64
-  ringnbd bench --pattern write --bs 1M --depth 16 --flush-every 64 nbd://localhost
+  ringnbd bench --pattern write --bs 1M --depth 16 --flush-every 64 \
+      nbd://localhost
 
   # one busy connection beside 10,000 silent ones
   ringnbd bench --idle 10000 nbd://localhost
 
   # what fio did to a disk, done to an export at the same times
-  fio --name=job --filename=disk.img --size=1G --rw=randrw --write_iolog=trace.log
+  fio --name=job --filename=disk.img --size=1G --rw=randrw \
+      --write_iolog=trace.log
   ringnbd bench --replay trace.log --replay-timing recorded nbd://localhost
 
   # record a run, and do the same again

@@ -18,7 +18,6 @@ import (
 
 	"ringnbd/cmd/ringnbd/conform"
 	"ringnbd/engine/backing"
-	"ringnbd/engine/peer"
 	"ringnbd/engine/units"
 )
 
@@ -39,7 +38,6 @@ func newConform() *cobra.Command {
 		Short:   "Hold an NBD server to the rules of the protocol",
 		Long:    conformHelp,
 		Example: conformExamples,
-		Version: versionText(),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.complete(c.Flags(), args); err != nil {
 				return err
@@ -56,18 +54,23 @@ func newConform() *cobra.Command {
 
 func (o *conformOptions) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
-	o.Size = conform.DefaultSize
+	o.Size, o.Timeout = conform.DefaultSize, conform.DefaultTimeout
+	s := sections{flags: flags}
+	s.begin("Which server")
 	flags.StringVar(&o.Spawn, "spawn", "", "start this `COMMAND` of the shell, with {port} or {socket}, {img} and {dir}, and check it; again whenever it dies")
 	flags.StringVar(&o.SpawnReadOnly, "spawn-read-only", "", "start this `COMMAND`, too, for what is asked of a read-only export")
 	flags.StringVar(&o.Export, "export", "", "with --spawn, the export's `NAME` (default: the default export)")
 	flags.Var((*imageFlag)(&o.Size), "size", "`SIZE` of the scratch image, {img}, 32 MiB or more")
 	flags.BoolVar(&o.Writable, "writable", false, "OVERWRITE the export at URI, for the checks that write")
+	s.begin("Which checks")
 	flags.StringSliceVar(&o.only, "only", nil, "only the checks that `PATTERN` picks: H-03, H, 'RQ-*'; repeatable, or with commas")
-	flags.DurationVar(&o.Timeout, "timeout", conform.DefaultTimeout, "give a check at most this `TIME`")
+	flags.Var((*timeFlag)(&o.Timeout), "timeout", "give a check at most this `TIME`")
+	s.begin("Results")
 	flags.BoolVar(&o.list, "list", false, "print the checks, and run none")
 	flags.BoolVar(&o.json, "json", false, "print the results as JSON")
 	flags.StringVar(&o.junit, "junit", "", "write the results as JUnit XML to `FILE`; - is standard output, instead of the table")
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "print the reasons of skips and of rules, too")
+	s.end()
 }
 
 // imageFlag is a size that has room for the suite's data.
@@ -116,12 +119,9 @@ func (o *conformOptions) complete(flags *pflag.FlagSet, args []string) error {
 	case flags.Changed("size"):
 		return fmt.Errorf("--size is about the image of --spawn")
 	}
-	target, err := peer.ParseTarget(args[0])
+	target, err := parseServer(args[0], "")
 	if err != nil {
 		return err
-	}
-	if target.File() {
-		return fmt.Errorf("%s is no server; name nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH", args[0])
 	}
 	o.Target = target
 	return o.checkReadOnly()
@@ -260,10 +260,12 @@ const conformExamples = `  # a server that runs, read-only checks
 
   # everything, on a server of one's own
   ringnbd conform --spawn 'ringnbd serve {port} {img}'
-  ringnbd conform --spawn 'nbdkit -f -p {port} file {img}' --spawn-read-only 'nbdkit -f -r -p {port} file {img}'
+  ringnbd conform --spawn 'nbdkit -f -p {port} file {img}' \
+      --spawn-read-only 'nbdkit -f -r -p {port} file {img}'
 
   # what there is about block status, and why
   ringnbd conform --list --verbose --only CB
 
   # for a continuous integration server
-  ringnbd conform --junit conform.xml --spawn 'my-server --socket {socket} {img}'`
+  ringnbd conform --junit conform.xml \
+      --spawn 'my-server --socket {socket} {img}'`

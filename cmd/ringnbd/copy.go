@@ -32,7 +32,6 @@ func newCopy() *cobra.Command {
 		Short:   "Copy an export, a file or a block device to another",
 		Long:    copyHelp,
 		Example: copyExamples,
-		Version: versionText(),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.complete(args); err != nil {
 				return err
@@ -46,17 +45,22 @@ func newCopy() *cobra.Command {
 
 func (o *copyOptions) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
-	o.RequestSize = defaultRequestSize
-	flags.IntVarP(&o.Connections, "connections", "c", defaultConnections, "number `N` of connections to a server that allows several")
-	flags.IntVarP(&o.Requests, "requests", "r", 0, fmt.Sprintf("requests `N` in flight on each connection (default %d, shared by the connections)", transfer.DefaultSlots))
-	flags.Var((*powerFlag)(&o.RequestSize), "request-size", "`SIZE` of a request; less where a server takes less")
+	o.RequestSize, o.Timeout = defaultRequestSize, peer.DefaultTimeout
+	s := sections{flags: flags}
+	s.begin("What is written")
 	flags.BoolVar(&o.DestinationIsZero, "destination-is-zero", false, "the destination reads as zeroes already: do not write any")
 	flags.BoolVar(&o.Allocated, "allocated", false, "write zeroes, too, and leave no holes: all space is taken")
 	flags.BoolVar(&o.Verify, "verify", false, "read both again afterwards, from the disk, and compare")
 	flags.StringVar(&o.Resume, "resume", "", "keep in this `FILE` how far the copy is, and go on from there")
-	flags.DurationVar(&o.Timeout, "timeout", peer.DefaultTimeout, "give up on a server that is silent for this long; for FLUSH and zeroes it may take an hour")
+	s.begin("Tuning")
+	flags.IntVarP(&o.Connections, "connections", "c", defaultConnections, "number `N` of connections to a server that allows several")
+	flags.IntVarP(&o.Requests, "requests", "r", 0, fmt.Sprintf("requests `N` in flight on each connection (default %d, shared by the connections)", transfer.DefaultSlots))
+	flags.Var((*powerFlag)(&o.RequestSize), "request-size", "`SIZE` of a request; less where a server takes less")
+	flags.Var((*timeFlag)(&o.Timeout), "timeout", "give up on a server that is silent for this `TIME`; for FLUSH and zeroes it may take an hour")
+	s.begin("Progress")
 	flags.BoolVarP(&o.progress, "progress", "p", false, "show progress, terminal or not")
 	flags.BoolVarP(&o.quiet, "quiet", "q", false, "show no progress")
+	s.end()
 }
 
 // powerFlag is a size that is a power of two.

@@ -44,8 +44,9 @@ const copyExamples = `  # an image to a server, and back
   ringnbd copy disk.img nbd://server/disk
   ringnbd copy nbd://server/disk back.img
 
-  # from one server to another, to a disk that is fresh, and compared afterwards
-  ringnbd copy --destination-is-zero --verify nbd://old/disk 'nbd+unix:///disk?socket=/run/nbd.sock'
+  # from one server to another, to a disk that is fresh, and compared
+  ringnbd copy --destination-is-zero --verify nbd://old/disk \
+      'nbd+unix:///disk?socket=/run/nbd.sock'
 
   # a large one, over a line that breaks
   ringnbd copy --resume disk.state nbd://server/disk disk.img`

@@ -61,6 +61,9 @@ func splitDebug(text string) (host, port string, err error) {
 		}
 		return path, "", nil
 	}
+	if err := badAddress(text); err != nil {
+		return "", "", err
+	}
 	if host, port, err = net.SplitHostPort(text); err != nil {
 		return "", "", errors.New("no address; write localhost:PORT or unix:PATH")
 	}

@@ -96,6 +96,9 @@ func (o *options) arguments(args []string) ([]backing.Spec, error) {
 	if port != "" {
 		o.listen = append([]string{net.JoinHostPort("localhost", port)}, o.listen...)
 	}
+	if err := notPath(paths); err != nil {
+		return nil, err
+	}
 	specs, err := o.specs(paths)
 	if err != nil {
 		return nil, err

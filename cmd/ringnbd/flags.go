@@ -5,7 +5,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"runtime"
 	"strconv"
 	"strings"
@@ -49,21 +51,30 @@ type options struct {
 
 func (o *options) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
-	flags.Var((*exportFlag)(&o.exports), "export", "serve PATH under NAME; repeatable (a = inside NAME is written twice, and a comma inside PATH or TEXT)")
+	o.handshake, o.shutdown = gate.DefaultHandshakeTimeout, 10*time.Second
+	s := sections{flags: flags}
+	s.begin("What is served")
+	flags.Var((*exportFlag)(&o.exports), "export", "serve PATH under NAME; repeatable; PATH,ro is read-only, and PATH,description=TEXT described")
 	flags.Var((*sizeFlag)(&o.create), "create", "make images that are missing, sparse, of `SIZE`")
-	flags.StringArrayVarP(&o.listen, "listen", "l", nil, "accept connections at `ADDRESS`, HOST:PORT or unix:PATH; repeatable (default "+gate.DefaultListen+")")
-	flags.Var((*oldstyleFlag)(&o.oldstyle), "oldstyle", "at HOST:PORT, or unix:PATH, serve EXPORT alone to clients that cannot negotiate, older than 2011: no TLS, and whoever can connect is in; repeatable (default: none)")
 	flags.BoolVarP(&o.readOnly, "read-only", "r", false, "serve everything read-only")
-	flags.IntVar(&o.loops, "loops", runtime.GOMAXPROCS(0), "number `N` of event loops, each with its own ring and thread")
-	flags.Var((*sizeFlag)(&o.memory), "memory", "`SIZE` of the buffer memory of all loops, a hard bound (default 160 MiB for each loop)")
+	s.begin("Where")
+	flags.VarP((*listenFlag)(&o.listen), "listen", "l", "accept connections at `ADDRESS`, HOST:PORT or unix:PATH; repeatable (default "+gate.DefaultListen+")")
+	flags.VarP((*portFlag)(&o.listen), "port", "p", "short for --listen localhost:`PORT`; repeatable")
+	flags.Var((*oldstyleFlag)(&o.oldstyle), "oldstyle", "serve EXPORT at ADDRESS to clients from before 2011, which cannot negotiate: no TLS, and whoever can connect is in; repeatable")
+	s.begin("Limits")
 	flags.IntVar(&o.connections, "max-connections", gate.DefaultMaxConnections, "serve at most `N` connections at a time")
-	flags.Var((*directFlag)(&o.direct), "direct", "O_DIRECT: auto (where the file system takes it), on (or fail), off")
-	flags.Var(&o.poll, "poll", "a loop without work looks for some for `MICROSECONDS` before it sleeps: lower latency if every loop has a core to itself, paid in CPU time; 0: never; auto: for a few, while that finds some")
-	flags.DurationVar(&o.handshake, "handshake-timeout", gate.DefaultHandshakeTimeout, "close connections that are not negotiated after this `TIME`")
-	flags.DurationVar(&o.shutdown, "shutdown-timeout", 10*time.Second, "after SIGTERM, answer what is in flight for at most this `TIME`")
-	flags.Var(&o.debug, "debug", "profiles and counters over HTTP at `ADDRESS` of this machine alone, localhost:PORT or unix:PATH (default: none)")
-	flags.Var((*logFlag)(&o.logFormat), "log-format", "text or json, on stderr")
+	flags.Var((*sizeFlag)(&o.memory), "memory", "`SIZE` of the buffer memory of all loops, a hard bound (default 160 MiB for each loop)")
+	flags.Var((*timeFlag)(&o.handshake), "handshake-timeout", "close connections that are not negotiated after this `TIME`")
+	flags.Var((*timeFlag)(&o.shutdown), "shutdown-timeout", "after SIGTERM, answer what is in flight for at most this `TIME`")
+	s.begin("Tuning")
+	flags.IntVar(&o.loops, "loops", runtime.GOMAXPROCS(0), "number `N` of event loops, each with its own ring and thread")
+	flags.Var((*directFlag)(&o.direct), "direct", "O_DIRECT: `MODE` auto (where the file system takes it), on (or fail) or off")
+	flags.Var(&o.poll, "poll", "how long an idle loop looks for work before it sleeps: `MICROSECONDS`, 0 for never, or auto")
+	s.begin("Logs")
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "log connections, and what io_uring offers on this kernel")
+	flags.Var((*logFlag)(&o.logFormat), "log-format", "`FORMAT` text or json, on standard error")
+	flags.Var(&o.debug, "debug", "profiles and counters over HTTP at `ADDRESS` of this machine, localhost:PORT or unix:PATH (default: none)")
+	s.end()
 }
 
 // complete offers the values of the flags that have a short list of them.
@@ -117,6 +128,55 @@ func (f *sizeFlag) Set(text string) error {
 	}
 	*f = sizeFlag(n)
 	return err
+}
+
+// timeFlag is a span of time, in seconds if it has no unit.
+type timeFlag time.Duration
+
+func (f *timeFlag) Type() string { return "TIME" }
+func (f *timeFlag) String() string {
+	text := time.Duration(*f).String()
+	if *f == 0 {
+		return "" // which is what a flag without a default has
+	}
+	if shorter, ok := strings.CutSuffix(text, "m0s"); ok {
+		return shorter + "m"
+	}
+	return text
+}
+func (f *timeFlag) Set(text string) error {
+	d, err := units.ParseDuration(text)
+	*f = timeFlag(d)
+	return err
+}
+
+// listenFlag is a list of addresses.
+type listenFlag []string
+
+func (f *listenFlag) Type() string   { return "ADDRESS" }
+func (f *listenFlag) String() string { return "" }
+func (f *listenFlag) Set(text string) error {
+	if isPort(text) {
+		return fmt.Errorf("a port alone is given with --port %s, or as localhost:%s", text, text)
+	}
+	if err := badAddress(text); err != nil {
+		return err
+	}
+	*f = append(*f, text)
+	return nil
+}
+
+// portFlag adds a port of localhost to a list of addresses.
+type portFlag []string
+
+func (f *portFlag) Type() string   { return "PORT" }
+func (f *portFlag) String() string { return "" }
+func (f *portFlag) Set(text string) error {
+	if !isPort(text) {
+		return errors.New("must be from 1 to 65535")
+	}
+	*f = append(*f, net.JoinHostPort("localhost", text))
+	return nil
 }
 
 type directFlag backing.DirectMode
@@ -181,7 +241,7 @@ func (f *logFlag) Set(text string) error {
 
 type exportFlag []backing.Spec
 
-func (f *exportFlag) Type() string   { return "NAME=PATH[,ro][,description=TEXT]" }
+func (f *exportFlag) Type() string   { return "NAME=PATH" }
 func (f *exportFlag) String() string { return "" }
 func (f *exportFlag) Set(text string) error {
 	s, err := parseExport(text)

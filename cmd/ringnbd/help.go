@@ -10,6 +10,10 @@ Any NBD client can use them: qemu, libnbd (nbdinfo, nbdcopy, nbdsh), fio, nbdkit
 
 The other commands work with every NBD server: info looks at its exports, copy moves disks to and from it, bench measures it, conform holds it to the protocol.`
 
+const rootExamples = `  ringnbd serve disk.img
+  ringnbd info nbd://localhost
+  ringnbd copy nbd://localhost back.img`
+
 const serveHelp = `Serve disk images and block devices over NBD.
 
 PATH is a regular file, a block device, or a synthetic export for measuring: null:SIZE reads zeroes and drops writes, memory:SIZE is forgotten at
@@ -59,10 +63,12 @@ const serveExamples = `  # an image on localhost:10809; qemu-img info nbd://loca
   ringnbd serve --listen unix:/run/nbd.sock --listen 0.0.0.0:10809 disk.img
 
   # several exports, one of them read-only
-  ringnbd serve --export boot=boot.img,ro,description=installer --export data=/dev/vg0/data
+  ringnbd serve --export boot=boot.img,ro,description=installer \
+      --export data=/dev/vg0/data
 
   # names in any language, and one with a = in it
-  ringnbd serve --export 'ディスク=disk.img,description=世界,, 1' --export 'a==b=boot.img,ro'
+  ringnbd serve --export 'ディスク=disk.img,description=世界,, 1' \
+      --export 'a==b=boot.img,ro'
 
   # for Linux 2.6: nbd-client THIS-HOST 2000 /dev/nbd0
   ringnbd serve --oldstyle 192.168.1.5:2000 disk.img

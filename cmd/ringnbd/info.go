@@ -7,13 +7,12 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
 	"ringnbd/cmd/ringnbd/describe"
 	"ringnbd/engine/peer"
@@ -27,7 +26,6 @@ func newInfo() *cobra.Command {
 		Short:   "Tell what a server says about an export, or which it has",
 		Long:    infoHelp,
 		Example: infoExamples,
-		Version: versionText(),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := completeInfo(&o, c.Flags(), args); err != nil {
 				return err
@@ -41,21 +39,23 @@ func newInfo() *cobra.Command {
 	flags.StringVarP(&o.Map, "map", "m", "", "the map of the export, as `KIND` picture, extents or totals")
 	flags.Lookup("map").NoOptDefVal = "picture"
 	flags.StringVar(&o.Context, "context", proto.ContextAllocation, "with --map: the meta context `NAME`")
-	flags.DurationVar(&o.Timeout, "timeout", peer.DefaultTimeout, "give up on a server that is silent for this long")
+	o.Timeout = peer.DefaultTimeout
+	flags.Var((*timeFlag)(&o.Timeout), "timeout", "give up on a server that is silent for this `TIME`")
 	flags.BoolVarP(&o.JSON, "json", "j", false, "print JSON, with the names of nbdinfo")
 	// The only error is a flag that does not exist, which a test would see.
-	_ = c.RegisterFlagCompletionFunc("map", cobra.FixedCompletions([]string{"picture", "extents", "totals"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("map", cobra.FixedCompletions(maps, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 
 func completeInfo(o *describe.Options, flags *pflag.FlagSet, args []string) error {
+	if i := slices.IndexFunc(args, isMap); len(args) == 2 && i >= 0 && flags.Changed("map") {
+		return fmt.Errorf("write --map=%s, with a =", args[i])
+	}
 	if len(args) != 1 {
 		return fmt.Errorf("name one server: nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH")
 	}
-	switch o.Map {
-	case "", "picture", "extents", "totals":
-	default:
-		return fmt.Errorf("--map=%s: must be one of picture, extents, totals", o.Map)
+	if o.Map != "" && !isMap(o.Map) {
+		return fmt.Errorf("--map=%s: must be one of %s", o.Map, strings.Join(maps, ", "))
 	}
 	if o.Timeout < time.Second {
 		return fmt.Errorf("--timeout %v: must be at least 1s", o.Timeout)
@@ -66,24 +66,24 @@ func completeInfo(o *describe.Options, flags *pflag.FlagSet, args []string) erro
 	if o.List && o.Map != "" {
 		return fmt.Errorf("--list and --map exclude each other: a map is of one export")
 	}
-	t, err := peer.ParseTarget(args[0])
-	if t.File() || !strings.Contains(args[0], ":") {
-		return fmt.Errorf("%q is not an NBD URI: write nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH (a file is described by qemu-img info or stat)", args[0])
-	}
+	t, err := parseServer(args[0], " (a file is described by qemu-img info or stat)")
 	if err != nil {
-		return fmt.Errorf("%s", strings.ReplaceAll(err.Error(), ", nbd+unix:///EXPORT?socket=PATH or file:PATH", " or nbd+unix:///EXPORT?socket=PATH"))
+		return err
 	}
 	o.Target = t
 	return nil
 }
 
+// maps are the kinds of --map.
+var maps = []string{"picture", "extents", "totals"}
+
+func isMap(kind string) bool { return slices.Contains(maps, kind) }
+
 func info(o *describe.Options, stdout io.Writer) error {
 	ctx, stop := interruptible()
 	defer stop()
-	if f, ok := stdout.(*os.File); ok {
-		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil {
-			o.Width, o.Fancy = int(size.Col), true
-		}
+	if width := terminalWidth(stdout); width > 0 {
+		o.Width, o.Fancy = width, true
 	}
 	o.Plain = func(w io.Writer) io.Writer { return visibleJSON{w} }
 	return describe.Show(ctx, o, stdout)

@@ -14,7 +14,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
+	"github.com/spf13/pflag"
 )
 
 // version is stamped by the linker (see the Makefile); a plain go build leaves it to the build information.
@@ -34,6 +34,14 @@ func main() {
 // run executes one command line and returns the exit status.
 func run(args []string, stdout, stderr io.Writer) int {
 	root := newRoot()
+	if len(args) > 0 && strings.HasPrefix(args[0], "__complete") {
+		plainUsage(root)
+	}
+	if c, _, err := root.Find(args); err == nil {
+		if err := oneDash(c, args); err != nil {
+			return complain(stderr, err, c.CommandPath())
+		}
+	}
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -46,7 +54,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 		sayLast(stderr, "ringnbd: "+oneLine(visibleText(f)))
 		return exitFailure
 	}
-	sayLast(stderr, fmt.Sprintf("ringnbd: %s (see: %s --help)", oneLine(visibleText(err)), command.CommandPath()))
+	return complain(stderr, err, command.CommandPath())
+}
+
+// complain tells of a mistake in the command line of a command.
+func complain(stderr io.Writer, err error, command string) int {
+	sayLast(stderr, fmt.Sprintf("ringnbd: %s (see: %s --help)", oneLine(visibleText(err)), command))
 	return exitUsage
 }
 
@@ -70,19 +83,94 @@ func oneLine(text string) string {
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
-		Use:               "ringnbd",
-		Short:             "Serve disks over NBD through io_uring",
-		Long:              rootHelp,
-		Args:              cobra.NoArgs,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		Version:           versionText(),
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
-		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+		Use:           "ringnbd",
+		Short:         "Serve disks over NBD through io_uring",
+		Long:          rootHelp,
+		Example:       rootExamples,
+		Args:          noCommand,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.SetVersionTemplate("ringnbd {{.Version}}\n")
-	root.AddCommand(newServe(), newBench(), newInfo(), newCopy(), newConform())
+	root.SetHelpFunc(printHelp)
+	root.SetFlagErrorFunc(flagError)
+	root.AddCommand(newServe(), newInfo(), newCopy(), newBench(), newConform(), newVersion())
+	cobra.EnableCommandSorting = false
+	refineHelp(root)
+	refineCompletion(root)
+	for _, c := range append(root.Commands(), root) {
+		if c.Version = versionText(); c != root && !c.Runnable() {
+			c.Version = ""
+		}
+		c.InitDefaultHelpFlag()
+		c.InitDefaultVersionFlag()
+		for name, usage := range map[string]string{"help": "print this help", "version": "print the version"} {
+			if f := c.Flags().Lookup(name); f != nil {
+				f.Usage = usage
+			}
+		}
+		// The name that cobra puts before the version, and nowhere else that is seen.
+		c.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "ringnbd"}
+	}
 	return root
+}
+
+// newVersion is the word that people type first.
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintf(c.OutOrStdout(), "ringnbd version %s\n", versionText())
+			return wrapFailure(err)
+		},
+	}
+}
+
+// refineHelp makes the help of a command that there is not an error.
+func refineHelp(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	help, _, err := root.Find([]string{"help"})
+	if err != nil {
+		panic(err)
+	}
+	help.Short, help.Long = "Help about a command", ""
+	help.Run, help.RunE = nil, func(_ *cobra.Command, args []string) error {
+		c, rest, err := root.Find(args)
+		if err != nil || len(rest) > 0 {
+			return noCommand(root, args)
+		}
+		c.InitDefaultHelpFlag()
+		c.InitDefaultVersionFlag()
+		return c.Help()
+	}
+}
+
+// refineCompletion makes a shell without completion an error.
+func refineCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	completion, _, err := root.Find([]string{"completion"})
+	if err != nil {
+		panic(err)
+	}
+	completion.Short = "Print the completion script for a shell"
+	completion.Long = "Print the completion script for a shell: bash, zsh, fish or powershell.\n\n" +
+		"The help of each says how it is loaded: ringnbd completion bash --help."
+	completion.Args = cobra.ArbitraryArgs
+	completion.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return c.Help()
+		}
+		return fmt.Errorf("no completion for %q; there are %s", args[0], strings.Join(subcommands(c), ", "))
+	}
+}
+
+// plainUsage takes the marks for the names of values off the texts of flags, which shells show as they are.
+func plainUsage(root *cobra.Command) {
+	for _, c := range append(root.Commands(), root) {
+		c.Flags().VisitAll(func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "`", "") })
+	}
 }
 
 // versionText is the version, the compiler and the platform: what a bug report needs.
@@ -95,14 +183,4 @@ func versionText() string {
 		v = "(devel)"
 	}
 	return fmt.Sprintf("%s (%s, %s/%s)", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-}
-
-// isTerminal says whether somebody may be looking.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }

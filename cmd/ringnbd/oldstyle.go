@@ -28,6 +28,9 @@ func parseOldstyle(text string) (oldstyle, error) {
 	if !ok {
 		address = strings.ReplaceAll(text, "==", "=")
 	}
+	if err := badAddress(address); err != nil {
+		return oldstyle{}, err
+	}
 	if !strings.HasPrefix(address, "unix:") {
 		_, port, err := net.SplitHostPort(address)
 		number, _ := strconv.Atoi(port)
@@ -75,7 +78,7 @@ func someNames(specs []backing.Spec) string {
 
 type oldstyleFlag []oldstyle
 
-func (f *oldstyleFlag) Type() string   { return "HOST:PORT=EXPORT" }
+func (f *oldstyleFlag) Type() string   { return "ADDRESS=EXPORT" }
 func (f *oldstyleFlag) String() string { return "" }
 func (f *oldstyleFlag) Set(text string) error {
 	o, err := parseOldstyle(text)

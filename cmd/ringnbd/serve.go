@@ -31,7 +31,6 @@ func newServe() *cobra.Command {
 		Short:   "Serve disk images and block devices",
 		Long:    serveHelp,
 		Example: serveExamples,
-		Version: versionText(),
 		RunE: func(c *cobra.Command, args []string) error {
 			specs, err := o.arguments(args)
 			if err != nil {
@@ -43,7 +42,6 @@ func newServe() *cobra.Command {
 			return nil
 		},
 	}
-	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return visibleError{err} })
 	o.register(c.Flags())
 	complete(c)
 	return c

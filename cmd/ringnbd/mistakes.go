@@ -1,0 +1,259 @@
+// What people type by mistake, and the answer they need.
+//
+// Invariant: an answer that proposes something proposes what works; a word that is right is never called wrong.
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"ringnbd/engine/backing"
+	"ringnbd/engine/peer"
+)
+
+// otherWords are what other programs, and people, call our flags and commands.
+var otherWords = map[string][]string{
+	"--listen":          {"address", "addr", "bind", "host", "ipaddr", "socket", "unix", "k", "U", "b"},
+	"--port":            {"tcp"},
+	"--read-only":       {"ro"},
+	"--export":          {"name", "export-name", "exportname", "x", "N"},
+	"--create":          {"size"},
+	"--memory":          {"mem", "ram", "buffer-size"},
+	"--max-connections": {"connections", "max-clients", "shared", "limit"},
+	"--loops":           {"threads"},
+	"--direct":          {"cache", "odirect", "direct-io"},
+	"--log-format":      {"json"},
+	"--duration":        {"runtime", "time", "seconds"},
+	"--depth":           {"iodepth", "queue-depth", "qd"},
+	"--pattern":         {"readwrite"},
+	"--bs":              {"blocksize", "block-size"},
+	"--connections":     {"numjobs", "jobs"},
+	"--count":           {"number", "requests"},
+	"--requests":        {"depth", "queue-depth"},
+	"--map":             {"extents", "totals"},
+	"--list":            {"exports", "all"},
+	"--allocated":       {"no-sparse", "no-holes"},
+	"--spawn":           {"run", "start"},
+	"serve":             {"server", "start", "run", "daemon", "listen", "share"},
+	"info":              {"list", "ls", "show", "map", "status", "size"},
+	"copy":              {"cp", "dd", "clone", "convert", "mirror", "sync"},
+	"bench":             {"perf", "fio", "load", "measure"},
+	"conform":           {"test", "check", "verify", "validate"},
+}
+
+// suggest finds those of the words that may have been meant, by cobra's rule for commands: a slip or two of the
+// finger, or a beginning, or another name for the same. It is the answer's end, or nothing.
+func suggest(typed string, words []string) string {
+	all := &cobra.Command{SuggestionsMinimumDistance: 2}
+	if len(strings.TrimLeft(typed, "-")) < 5 {
+		all.SuggestionsMinimumDistance = 1
+	}
+	if len(strings.TrimLeft(typed, "-")) < 3 {
+		all.SuggestionsMinimumDistance = 0
+	}
+	for _, word := range words {
+		all.AddCommand(&cobra.Command{Use: word, Run: func(*cobra.Command, []string) {}})
+	}
+	var found []string
+	if len(strings.TrimLeft(typed, "-")) > 1 {
+		found = all.SuggestionsFor(typed)
+	}
+	for _, word := range words {
+		if slices.Contains(otherWords[word], strings.TrimLeft(typed, "-")) && !slices.Contains(found, word) {
+			found = append(found, word)
+		}
+	}
+	if len(found) == 0 {
+		return ""
+	}
+	return "; did you mean " + strings.Join(found[:min(len(found), 3)], " or ") + "?"
+}
+
+// subcommands are the commands that can be called.
+func subcommands(c *cobra.Command) (names []string) {
+	for _, sub := range c.Commands() {
+		if sub.IsAvailableCommand() || sub.Name() == "help" {
+			names = append(names, sub.Name())
+		}
+	}
+	return names
+}
+
+// noCommand answers words behind the program's name that are no command.
+func noCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	advice := suggest(args[0], subcommands(c))
+	if advice == "" && there(args[0]) {
+		advice = fmt.Sprintf("; to serve it: ringnbd serve %s", args[0])
+	}
+	return fmt.Errorf("unknown command %q%s", args[0], advice)
+}
+
+// flagError answers flags that do not exist, and values that do not fit.
+func flagError(c *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	var needs *pflag.ValueRequiredError
+	var wrong *pflag.InvalidValueError
+	switch {
+	case errors.As(err, &unknown):
+		typed := "--" + unknown.GetSpecifiedName()
+		if unknown.GetSpecifiedShortnames() != "" {
+			typed = typed[1:]
+		}
+		var names []string
+		c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
+		return fmt.Errorf("unknown flag: %s%s", typed, suggest(typed, names))
+	case errors.As(err, &needs):
+		what, _ := pflag.UnquoteUsage(needs.GetFlag())
+		return fmt.Errorf("--%s needs a value: --%s %s", needs.GetFlag().Name, needs.GetFlag().Name, what)
+	case errors.As(err, &wrong):
+		return fmt.Errorf("--%s %s: %w", wrong.GetFlag().Name, wrong.GetValue(), plainNumber(wrong.GetFlag(), errors.Unwrap(wrong)))
+	}
+	return err
+}
+
+// plainNumber says what a number must be in words that know nothing of Go.
+func plainNumber(f *pflag.Flag, err error) error {
+	var number *strconv.NumError
+	if !errors.As(err, &number) {
+		return err
+	}
+	kind := f.Value.Type()
+	switch {
+	case errors.Is(number.Err, strconv.ErrRange):
+		return errors.New("is out of range")
+	case kind == "bool":
+		return errors.New("must be true or false; without a value it is true")
+	case strings.HasPrefix(kind, "float"):
+		return errors.New("must be a number")
+	case strings.HasPrefix(kind, "uint"):
+		return errors.New("must be a whole number, 0 or more")
+	}
+	return errors.New("must be a whole number")
+}
+
+// oneDash answers a long flag with a single dash, which would be taken for its first letter and a value.
+func oneDash(c *cobra.Command, args []string) error {
+	for _, arg := range args {
+		if arg == "--" {
+			return nil
+		}
+		name, _, _ := strings.Cut(strings.TrimPrefix(arg, "-"), "=")
+		if len(name) < 2 || !strings.HasPrefix(arg, "-") || strings.HasPrefix(arg, "--") {
+			continue
+		}
+		if c.Flags().Lookup(name) != nil {
+			return fmt.Errorf("unknown flag: -%s; did you mean --%s?", name, name)
+		}
+	}
+	return nil
+}
+
+// there: a file or something like it is at this path.
+func there(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrInvalid)
+}
+
+// isPort: a number that can be a TCP port.
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && n > 0
+}
+
+// notPath answers words in the place of a PATH that are an address or a port, unless a file has that name.
+func notPath(paths []string) error {
+	for i, path := range paths {
+		if backing.Synthetic(path) || there(path) {
+			continue
+		}
+		others := strings.Join(slices.Delete(slices.Clone(paths), i, i+1), " ")
+		if others == "" {
+			others = "disk.img"
+		}
+		literally := fmt.Sprintf(" (a file of that name is written ./%s)", path)
+		scheme, rest, _ := strings.Cut(path, ":")
+		host, port, err := net.SplitHostPort(path)
+		switch {
+		case isPort(path) && len(paths) == 1:
+			return fmt.Errorf("nothing to serve on port %s; write: ringnbd serve %s disk.img%s", path, path, literally)
+		case isPort(path):
+			return fmt.Errorf("%s is no file; a port stands before the paths: ringnbd serve %s %s%s", path, path, others, literally)
+		case scheme == "unix" && rest != "":
+			return fmt.Errorf("%s is an address; write: ringnbd serve --listen %s %s%s", path, path, others, literally)
+		case err == nil && isPort(port):
+			if host == "" {
+				host = "localhost"
+			}
+			return fmt.Errorf("%s is an address; write: ringnbd serve --listen %s %s%s", path, net.JoinHostPort(host, port), others, literally)
+		case scheme == "file" && rest != "":
+			return fmt.Errorf("%s: paths are written as they are: ringnbd serve %s", path, rest)
+		case strings.HasPrefix(rest, "//"):
+			return fmt.Errorf("%s is an address of clients, which serve makes from --listen; name what to serve: a disk image or a block device", path)
+		}
+	}
+	return nil
+}
+
+// badAddress answers addresses that --listen cannot mean.
+func badAddress(address string) error {
+	scheme, rest, _ := strings.Cut(address, ":")
+	switch {
+	case rest == "" && (strings.Contains(address, "/") || strings.HasSuffix(address, ".sock")) || strings.HasPrefix(address, "/"):
+		return fmt.Errorf("a Unix socket is written unix:%s", address)
+	case scheme == "vsock":
+		return errors.New("vsock is not supported; listen on HOST:PORT or unix:PATH")
+	case strings.HasPrefix(rest, "//"):
+		return errors.New("is a URI; write HOST:PORT or unix:PATH")
+	case scheme == "tcp" && rest != "":
+		return fmt.Errorf("write %s", rest)
+	}
+	return nil
+}
+
+// notURI answers words in the place of a URI that are the path of a Unix socket, or a host.
+func notURI(text string) error {
+	if info, err := os.Stat(text); err == nil && info.Mode()&fs.ModeSocket != 0 {
+		return fmt.Errorf("%s is a Unix socket; write 'nbd+unix:///?socket=%s'", text, text)
+	}
+	host := text == "localhost" || net.ParseIP(text) != nil || !strings.ContainsAny(text, "./:[ ")
+	if !host || text == "" || there(text) {
+		return nil
+	}
+	return fmt.Errorf("%s is not an NBD URI; write nbd://%s, if it is a host", text, uriHost(text))
+}
+
+// uriHost is a host as URIs have it.
+func uriHost(host string) string {
+	if strings.Contains(host, ":") {
+		return "[" + host + "]"
+	}
+	return host
+}
+
+// parseServer reads the URI of a server; about says what is to be done with a file instead.
+func parseServer(text, about string) (peer.Target, error) {
+	if err := notURI(text); err != nil {
+		return peer.Target{}, err
+	}
+	t, err := peer.ParseTarget(text)
+	if t.File() || !strings.Contains(text, ":") {
+		return t, fmt.Errorf("%q is not an NBD URI: write nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH%s", text, about)
+	}
+	if err != nil {
+		return t, errors.New(strings.ReplaceAll(err.Error(), ", nbd+unix:///EXPORT?socket=PATH or file:PATH", " or nbd+unix:///EXPORT?socket=PATH"))
+	}
+	return t, nil
+}

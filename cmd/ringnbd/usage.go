@@ -1,0 +1,189 @@
+// How help looks: what the command does, how it is called, examples, what there is to know, and its flags in
+// groups.
+//
+// Invariant: no line is wider than 80 columns, or than the terminal if that is narrower; only examples, which
+// are there to be copied, are printed as they stand.
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+)
+
+const (
+	helpWidth  = 80
+	helpNarrow = 40 // below, flags and their texts find no room beside each other
+)
+
+// terminalWidth is that of the terminal behind w in columns, 0 if there is none.
+func terminalWidth(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok {
+		return 0
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return max(width, 1) // some have no size and are terminals all the same
+}
+
+// isTerminal says whether somebody may be looking.
+func isTerminal(w io.Writer) bool { return terminalWidth(w) > 0 }
+
+// sections puts flags into groups: each belongs to the title that was begun last before it was registered.
+type sections struct {
+	flags *pflag.FlagSet
+	title string
+}
+
+// groupKey is the annotation of a flag that has its group's title.
+const groupKey = "ringnbd group"
+
+func (s *sections) begin(title string) {
+	s.end()
+	s.title = title
+}
+
+// end puts the flags since begin into its group.
+func (s *sections) end() {
+	s.flags.VisitAll(func(f *pflag.Flag) {
+		if f.Annotations[groupKey] == nil && s.title != "" {
+			f.Annotations = map[string][]string{groupKey: {s.title}}
+		}
+	})
+}
+
+// printHelp prints the help of a command.
+func printHelp(c *cobra.Command, _ []string) {
+	w := c.OutOrStdout()
+	width := helpWidth
+	if t := terminalWidth(w); t > 1 {
+		width = max(min(t, helpWidth), helpNarrow)
+	}
+	_, _ = io.WriteString(w, helpText(c, width)) // to somebody who may have seen enough
+}
+
+func helpText(c *cobra.Command, width int) string {
+	var b strings.Builder
+	long := c.Long
+	if long == "" {
+		long = c.Short
+	}
+	summary, notes, _ := strings.Cut(strings.TrimSpace(long), "\n\n")
+	fmt.Fprintf(&b, "%s\n\nUsage:\n  %s\n", wrapped(summary, width), usageLine(c))
+	if c.Example != "" {
+		fmt.Fprintf(&b, "\nExamples:\n%s\n", strings.TrimRight(c.Example, "\n"))
+	}
+	if notes != "" {
+		fmt.Fprintf(&b, "\n%s\n", wrapped(notes, width))
+	}
+	if c.HasAvailableSubCommands() {
+		b.WriteString("\nCommands:\n" + commandList(c, width))
+	}
+	b.WriteString(flagList(c.Flags(), width))
+	if c.HasAvailableSubCommands() {
+		fmt.Fprintf(&b, "\n%s COMMAND --help tells more about a command.\n", c.CommandPath())
+	}
+	return b.String()
+}
+
+// usageLine is how the command is called.
+func usageLine(c *cobra.Command) string {
+	switch {
+	case c.HasParent():
+		return c.Parent().CommandPath() + " " + c.Use
+	case c.HasAvailableSubCommands():
+		return c.Use + " COMMAND [flags] ..."
+	}
+	return c.Use
+}
+
+// wrapped breaks paragraphs into lines; lines that are indented stay as they are.
+func wrapped(all string, width int) string {
+	var paragraphs []string
+	for paragraph := range strings.SplitSeq(strings.TrimSpace(all), "\n\n") {
+		if strings.HasPrefix(paragraph, " ") {
+			paragraphs = append(paragraphs, paragraph)
+			continue
+		}
+		words := strings.Join(strings.Fields(paragraph), " ")
+		paragraphs = append(paragraphs, trimmed(text.WrapSoft(words, width)))
+	}
+	return strings.Join(paragraphs, "\n\n")
+}
+
+// trimmed takes the spaces off the ends of lines.
+func trimmed(all string) string {
+	lines := strings.Split(all, "\n")
+	for i := range lines {
+		lines[i] = strings.TrimRight(lines[i], " ")
+	}
+	return strings.Join(lines, "\n")
+}
+
+func commandList(c *cobra.Command, width int) string {
+	const column = 14
+	var b strings.Builder
+	for _, sub := range c.Commands() {
+		if !sub.IsAvailableCommand() && sub.Name() != "help" {
+			continue
+		}
+		lines := strings.Split(wrapped(sub.Short, width-column), "\n")
+		fmt.Fprintf(&b, "  %-*s%s\n", column-2, sub.Name(), strings.Join(lines, "\n"+strings.Repeat(" ", column)))
+	}
+	return b.String()
+}
+
+// flagList prints all flags under the titles of their groups, in the order of their registration; what has no
+// group comes last.
+func flagList(flags *pflag.FlagSet, width int) string {
+	chunks := flagChunks(flags.FlagUsagesWrapped(width))
+	var titles []string
+	groups := map[string][]string{}
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Hidden || len(chunks) == 0 {
+			return
+		}
+		title := "Other"
+		if a := f.Annotations[groupKey]; a != nil {
+			title = a[0]
+		}
+		if groups[title] == nil && title != "Other" {
+			titles = append(titles, title)
+		}
+		groups[title] = append(groups[title], chunks[0])
+		chunks = chunks[1:]
+	})
+	var b strings.Builder
+	for _, title := range append(titles, "Other") {
+		if len(titles) == 0 {
+			title = "Other"
+			b.WriteString("\nFlags:\n")
+		} else {
+			fmt.Fprintf(&b, "\n%s:\n", title)
+		}
+		b.WriteString(strings.Join(groups[title], ""))
+	}
+	return b.String()
+}
+
+// flagChunks takes the usage of flags apart, so that each chunk is one flag; lines that go on are indented further.
+func flagChunks(usages string) []string {
+	var chunks []string
+	for line := range strings.Lines(usages) {
+		if strings.HasPrefix(line, "  -") || strings.HasPrefix(line, "      --") || len(chunks) == 0 {
+			chunks = append(chunks, "")
+		}
+		chunks[len(chunks)-1] += strings.TrimRight(line, " \n") + "\n"
+	}
+	return chunks
+}
