@@ -55,19 +55,19 @@ func TestOurEngine(t *testing.T) {
 				t.Fatal(err)
 			}
 			g := gate.New(gate.Config{Catalog: catalog, Adopt: e.Adopt, Live: e.Connections, MaxConnections: 64, HandshakeTimeout: 10 * time.Second})
-			address := "localhost:0"
+			address := "127.0.0.1:0"
 			if network == "unix" {
 				address = "unix:" + filepath.Join(t.TempDir(), "s")
 			}
-			listener, uri, err := gate.Listen(address)
+			place, err := gate.Listen(address)
 			if err != nil {
 				t.Fatal(err)
 			}
 			ended := make(chan error)
-			go func() { ended <- g.Serve(listener) }()
-			verified(t, uri)
+			go func() { ended <- g.Serve(place.Listeners[0]) }()
+			verified(t, place.URI)
 			g.Close()
-			_ = listener.Close()
+			place.Close()
 			<-ended
 			if err := e.Close(); err != nil {
 				t.Error(err)

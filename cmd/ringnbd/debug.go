@@ -15,7 +15,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"reflect"
 	"strconv"
 	"strings"
@@ -85,7 +84,7 @@ func loopbackName(host string) bool {
 
 // debugServer is the endpoint. A nil one is none.
 type debugServer struct {
-	listener net.Listener
+	place    *gate.Place
 	address  string // for people, and for curl or go tool pprof
 	remote   bool   // reached by TCP, where a Host header tells something
 	http     http.Server
@@ -110,33 +109,22 @@ func listenDebug(address string) (*debugServer, error) {
 	if address == "" {
 		return nil, nil
 	}
-	host, port, err := splitDebug(address)
+	_, port, err := splitDebug(address)
 	if err != nil {
 		return nil, fmt.Errorf("--debug %s: %w", address, err)
 	}
 	d := &debugServer{remote: port != "", patience: debugPatience}
 	d.profiles.bounds = profileBounds{trace: debugTraceSeconds, profile: debugProfileSeconds}
-	spec := address
-	if d.remote {
-		at, err := net.ResolveTCPAddr("tcp", net.JoinHostPort(host, port))
-		switch {
-		case err != nil:
-			return nil, fmt.Errorf("--debug %s: %w; write 127.0.0.1:%s", address, err, port)
-		case !at.IP.IsLoopback():
-			return nil, fmt.Errorf("--debug %s: %s is %v on this machine, which others can reach; write 127.0.0.1:%s", address, host, at.IP, port)
-		}
-		spec = at.String() // what was looked up is what is listened on
-	}
 	// The mode of a socket's file is decided when it is bound: setting it later would leave a gap.
 	mask := unix.Umask(0o177)
-	d.listener, _, err = gate.Listen(spec)
+	d.place, err = gate.Listen(address)
 	unix.Umask(mask)
 	if err != nil {
 		return nil, fmt.Errorf("--debug: %w", err)
 	}
 	d.address = address
 	if d.remote {
-		d.address = (&url.URL{Scheme: "http", Host: d.listener.Addr().String(), Path: "/"}).String()
+		d.address = "http://" + d.place.Listeners[0].Addr().String() + "/"
 	}
 	return d, nil
 }
@@ -158,11 +146,13 @@ func (d *debugServer) serve(e counted, log *slog.Logger) {
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnState:         d.count,
 	}
-	go func() {
-		if err := d.http.Serve(d.listener); !errors.Is(err, http.ErrServerClosed) {
-			log.Warn("the debug endpoint ended", "error", err)
-		}
-	}()
+	for _, l := range d.place.Listeners {
+		go func() {
+			if err := d.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				log.Warn("the debug endpoint ended", "error", err)
+			}
+		}()
+	}
 }
 
 // count keeps the number of connections, and closes those above it.
@@ -200,7 +190,7 @@ func (d *debugServer) close() {
 // vanish removes the socket's file also when the process ends without waiting.
 func (d *debugServer) vanish() {
 	if d != nil {
-		_ = d.listener.Close() // most likely closed already
+		d.place.Close()
 	}
 }
 

@@ -30,7 +30,7 @@ func askPage(t *testing.T, d *debugServer, page string) (int, string) {
 // begin asks for a page, reads nothing of it, and returns once the flag is up.
 func begin(t *testing.T, d *debugServer, page string, flag *atomic.Bool) net.Conn {
 	t.Helper()
-	c, err := net.Dial(d.listener.Addr().Network(), d.listener.Addr().String())
+	c, err := net.Dial(d.place.Listeners[0].Addr().Network(), d.place.Listeners[0].Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +161,7 @@ func TestDebugCloseDoesNotWaitForEveryQuestion(t *testing.T) {
 	var asked atomic.Int32
 	d.serve(sluggish{asked: &asked}, slog.New(slog.DiscardHandler))
 	for range debugConnections {
-		c, err := net.Dial("tcp", d.listener.Addr().String())
+		c, err := net.Dial("tcp", d.place.Listeners[0].Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -62,7 +62,7 @@ func ask(t *testing.T, d *debugServer, edit func(*http.Request)) (int, string) {
 		t.Fatal(err)
 	}
 	edit(r)
-	at := d.listener.Addr()
+	at := d.place.Listeners[0].Addr()
 	response, err := debugClient(at.Network(), at.String()).Do(r)
 	if err != nil {
 		t.Fatal(err)
@@ -197,7 +197,7 @@ func TestDebugUnixSocketIsTheOwnersAndGoesAway(t *testing.T) {
 // slow opens a connection, says something, and tells how long it took until the other side closed it.
 func slow(t *testing.T, d *debugServer, text string) time.Duration {
 	t.Helper()
-	c, err := net.Dial(d.listener.Addr().Network(), d.listener.Addr().String())
+	c, err := net.Dial(d.place.Listeners[0].Addr().Network(), d.place.Listeners[0].Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +240,7 @@ func TestDebugBoundsItsConnections(t *testing.T) {
 		}
 	}()
 	for range debugConnections {
-		c, err := net.Dial("tcp", d.listener.Addr().String())
+		c, err := net.Dial("tcp", d.place.Listeners[0].Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -277,7 +277,7 @@ func TestDebugProfileMayTakeLongerThanAReply(t *testing.T) {
 
 func TestDebugEndsWithTheServerAndDeliversWhatItHas(t *testing.T) {
 	d := newDebug(t, "127.0.0.1:0", debugPatience)
-	c, err := net.Dial("tcp", d.listener.Addr().String())
+	c, err := net.Dial("tcp", d.place.Listeners[0].Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,7 +297,7 @@ func TestDebugEndsWithTheServerAndDeliversWhatItHas(t *testing.T) {
 	if <-closed; time.Since(began) > 5*time.Second {
 		t.Errorf("it took %v", time.Since(began))
 	}
-	if _, err := net.Dial("tcp", d.listener.Addr().String()); err == nil {
+	if _, err := net.Dial("tcp", d.place.Listeners[0].Addr().String()); err == nil {
 		t.Error("it still listens")
 	}
 	d.counters(failingWriter{t}, nil)

@@ -24,6 +24,10 @@ Names and descriptions are UTF-8 in any language, of at most 4096 bytes, and nam
 to NAME is written twice and everything else in it as it is (commas and slashes too); a comma that belongs to PATH or TEXT is written twice; a PATH that begins with = is
 written ./=PATH.
 
+--listen takes a name, which is all its addresses that this machine has, an IPv4 address (0.0.0.0: all interfaces), an IPv6 address in brackets
+([::]: all interfaces), or unix:PATH. The mode of a Unix socket's file follows the umask: with 077 the user alone can connect, with 0 everybody; with the
+usual 022 only the user and root. The file is removed at the end, unless it is another server's by then.
+
 Sockets that are handed to it (systemd's socket activation; nbdinfo [ ringnbd serve PATH ]) are served, and only those unless --listen is given; the line
 that follows is not printed then.
 

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/url"
 	"runtime"
 
@@ -61,11 +60,10 @@ type server struct {
 	accepting chan error // what ends one of the accept loops
 }
 
-// door is a way in: an address that is listened on.
+// door is a way in: an address that is listened on, under the URI of its default export, or of the one that it leads to.
 type door struct {
-	net.Listener
-	uri    string // of its default export, or of the one that it leads to
-	export int    // index of the only export of an oldstyle door, else allExports
+	*gate.Place
+	export int // index of the only export of an oldstyle door, else allExports
 }
 
 // allExports is what a door leads to whose clients say which one they want.
@@ -153,25 +151,38 @@ func (s *server) up(specs []backing.Spec) error {
 		HandshakeTimeout: o.handshake,
 		Log:              s.log.Logger,
 	})
-	s.accepting = make(chan error, len(s.doors))
-	for _, d := range s.doors {
-		if d.export == allExports {
-			go func() { s.accepting <- s.gate.Serve(d) }()
-		} else {
-			go func() { s.accepting <- s.gate.ServeOldstyle(d, d.export) }()
-		}
-	}
+	s.accept()
 	s.debug.serve(s.engine, s.log.Logger)
 	return nil
 }
 
+// accept lets clients in.
+func (s *server) accept() {
+	loops := 0
+	for _, d := range s.doors {
+		loops += len(d.Listeners)
+	}
+	s.accepting = make(chan error, loops)
+	for _, d := range s.doors {
+		for _, l := range d.Listeners {
+			go func() {
+				if d.export == allExports {
+					s.accepting <- s.gate.Serve(l)
+				} else {
+					s.accepting <- s.gate.ServeOldstyle(l, d.export)
+				}
+			}()
+		}
+	}
+}
+
 func (s *server) listen() error {
-	inherited, uris, err := gate.Inherited()
+	inherited, err := gate.Inherited()
 	if err != nil {
 		return err
 	}
-	for i, l := range inherited {
-		s.doors = append(s.doors, door{l, uris[i], allExports})
+	for _, p := range inherited {
+		s.doors = append(s.doors, door{p, allExports})
 	}
 	if s.inherited = len(inherited); s.inherited > 0 && len(s.options.listen)+len(s.options.oldstyle) == 0 {
 		s.log.borrowed()
@@ -199,10 +210,10 @@ func (s *server) open(address string, export int) error {
 	if !s.begun.with("looking up and listening at " + visible(address)) {
 		return errInterrupted
 	}
-	l, uri, err := gate.Listen(address)
+	p, err := gate.Listen(address)
 	if err == nil {
-		s.doors = append(s.doors, door{l, uri, export})
-		s.begun.listening(l)
+		s.doors = append(s.doors, door{p, export})
+		s.begun.listening(p)
 	}
 	return err
 }
@@ -211,7 +222,7 @@ func (s *server) open(address string, export int) error {
 func (s *server) abandon() {
 	s.debug.close()
 	for _, d := range s.doors {
-		_ = d.Close()
+		d.Close()
 	}
 	if s.engine != nil {
 		_ = s.engine.Close()
@@ -227,11 +238,11 @@ func (s *server) exportURIs() []string {
 	var list []string
 	for _, d := range s.doors {
 		if d.export != allExports {
-			list = append(list, d.uri)
+			list = append(list, d.URI)
 			continue
 		}
 		for _, b := range s.backings {
-			list = append(list, exportURI(d.uri, b.Export.Name))
+			list = append(list, exportURI(d.URI, b.Export.Name))
 		}
 	}
 	return list

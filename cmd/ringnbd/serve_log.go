@@ -86,12 +86,27 @@ func (s *server) report() {
 	if more := len(s.backings) - exportsShown; more > 0 {
 		s.log.Info("and more exports, which -v shows", "more", more)
 	}
+	s.reportDoors()
+}
+
+// reportDoors says who can come in that may not be meant to, and who cannot that may be.
+func (s *server) reportDoors() {
+	var everywhere []string
 	for _, d := range s.doors {
+		everywhere = append(everywhere, d.Everywhere()...)
 		if d.export == allExports {
-			s.log.Info("listening", "address", d.uri)
-			continue
+			s.log.Info("listening", "address", d.URI)
+		} else {
+			s.log.Warn("clients of the oldstyle handshake come in here: whoever can connect, without TLS", "address", d.URI,
+				"export", s.backings[d.export].Export.Name)
 		}
-		s.log.Info("clients of the oldstyle handshake come in here: whoever can connect, without TLS", "address", d.uri, "export", s.backings[d.export].Export.Name)
+		for _, ip := range d.Missing {
+			s.log.Info("not listening on an address of this name, which this machine does not have", "address", d.URI, "missing", ip)
+		}
+	}
+	if len(everywhere) > 0 {
+		s.log.Warn("listening on all interfaces without access control: whoever can reach this machine can use the exports;"+
+			" to serve this machine alone, listen on localhost", "addresses", strings.Join(everywhere, " "))
 	}
 }
 

@@ -10,12 +10,12 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"sync"
 	"time"
 
 	"ringnbd/engine/backing"
+	"ringnbd/engine/gate"
 )
 
 const (
@@ -33,7 +33,7 @@ type begun struct {
 	mu     sync.Mutex
 	busy   string // with what
 	stop   bool
-	doors  []net.Listener
+	doors  []*gate.Place
 	images []*backing.Backing // once all are complete
 }
 
@@ -50,10 +50,10 @@ func (b *begun) opening(path string) (on bool) {
 	return b.with("opening " + visible(path) + ": its storage, or a lock on it, does not answer")
 }
 
-func (b *begun) listening(l net.Listener) {
+func (b *begun) listening(p *gate.Place) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.doors = append(b.doors, l)
+	b.doors = append(b.doors, p)
 }
 
 // opened notes that all images are there.
@@ -74,8 +74,8 @@ func (b *begun) what() string {
 func (b *begun) forsake() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, l := range b.doors {
-		_ = l.Close()
+	for _, p := range b.doors {
+		p.Close()
 	}
 	for _, image := range b.images {
 		image.Abandon()

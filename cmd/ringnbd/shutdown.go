@@ -21,7 +21,7 @@ func (s *server) down(signals <-chan os.Signal) error {
 	s.gate.Close()
 	defer s.debug.vanish()
 	for _, d := range s.doors {
-		_ = d.Close() // the gate has most likely closed it already
+		d.Close()
 	}
 	done := make(chan error, 1)
 	go func() { done <- s.drain() }()

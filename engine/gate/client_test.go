@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -103,10 +104,7 @@ func serve(t *testing.T, spec string, change func(*Config)) *served {
 		change(&c)
 	}
 	s.Gate = New(c)
-	l, uri, err := Listen(spec)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, uri := listen(t, spec)
 	s.uri, s.addr = uri, l.Addr()
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(l) }()
@@ -118,6 +116,16 @@ func serve(t *testing.T, spec string, change func(*Config)) *served {
 		}
 	})
 	return s
+}
+
+// listen listens on a place with one listener. Of localhost it takes 127.0.0.1.
+func listen(t *testing.T, spec string) (net.Listener, string) {
+	t.Helper()
+	p, err := Listen(strings.Replace(spec, "localhost", "127.0.0.1", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.Listeners[0], p.URI
 }
 
 // checkLeaks compares descriptors and goroutines at the end of the test with those now.

@@ -3,7 +3,8 @@ Package gate is the door of the server: it listens, negotiates with whoever come
 client that got through. It is ordinary Go (net, goroutines, deadlines) because nothing here is on the path of a request,
 and because a slow or hostile handshake must not cost the event loops a thing.
 
-	listen.go     "HOST:PORT" and "unix:PATH" to a listener and the URI that clients use
+	listen.go     "HOST:PORT" and "unix:PATH" to listeners and the URI that clients use
+	unix.go       the file of a Unix socket: taking a stale one's place, removing one's own
 	inherit.go    sockets that whoever started us listens on already
 	gate.go       the accept loop, who may come in, and closing
 	handshake.go  one connection: sockets around a proto.Negotiator

@@ -306,10 +306,7 @@ func TestCloseTellsClients(t *testing.T) {
 			}
 		}
 		s.Close() // a second time is harmless
-		l, _, err := Listen("localhost:0")
-		if err != nil {
-			t.Fatal(err)
-		}
+		l, _ := listen(t, "localhost:0")
 		if err := s.Serve(l); err != nil {
 			t.Errorf("Serve of a closed gate: %v", err)
 		}
@@ -391,10 +388,7 @@ func (f *faulty) Accept() (net.Conn, error) {
 
 func TestAcceptSurvives(t *testing.T) {
 	checkLeaks(t)
-	l, _, err := Listen("localhost:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, _ := listen(t, "localhost:0")
 	g := New(Config{Catalog: &proto.Exports{}})
 	ended := make(chan error, 1)
 	go func() {
@@ -413,10 +407,7 @@ func TestAcceptSurvives(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	l, _, err = Listen("localhost:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, _ = listen(t, "localhost:0")
 	g = New(Config{Catalog: &proto.Exports{}})
 	if err := g.Serve(&faulty{l, []error{syscall.EINVAL}}); !errors.Is(err, syscall.EINVAL) {
 		t.Errorf("a broken listener: %v", err)
@@ -425,10 +416,7 @@ func TestAcceptSurvives(t *testing.T) {
 }
 
 func TestCloseDoesNotWaitForBackoff(t *testing.T) {
-	l, _, err := Listen("localhost:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, _ := listen(t, "localhost:0")
 	broken := &faulty{Listener: l}
 	for range 12 {
 		broken.errors = append(broken.errors, syscall.EMFILE)
@@ -549,10 +537,10 @@ func TestNbdinfoFindsUs(t *testing.T) {
 	dir := shortDir(t)
 	for _, spec := range []string{"localhost:0", "127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "unix:" + dir + "/s", "unix:" + dir + "/a b+c%&ß?"} {
 		t.Run(spec, func(t *testing.T) {
-			if l, _, err := Listen(spec); err != nil {
+			if p, err := Listen(spec); err != nil {
 				t.Skip("this machine cannot listen there: " + err.Error())
 			} else {
-				l.Close()
+				p.Close()
 			}
 			s := serve(t, spec, nil)
 			ended := make(chan struct{})

@@ -8,6 +8,7 @@ package gate
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -23,20 +24,21 @@ const (
 	inheritedMost  = 1024 // more than any unit has
 )
 
-// Inherited gives the listening sockets that were handed to this process, and their URIs; none is no error.
-func Inherited() (doors []net.Listener, uris []string, err error) {
+// Inherited gives the listening sockets that were handed to this process; none is no error.
+func Inherited() ([]*Place, error) {
 	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
-		return nil, nil, nil
+		return nil, nil
 	}
 	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
 	if err != nil || n < 0 || n > inheritedMost {
-		return nil, nil, fmt.Errorf("LISTEN_FDS is %q: must be a number of sockets, up to %d", os.Getenv("LISTEN_FDS"), inheritedMost)
+		return nil, fmt.Errorf("LISTEN_FDS is %q: must be a number of sockets, up to %d", os.Getenv("LISTEN_FDS"), inheritedMost)
 	}
 	for i := range n {
 		if !listens(inheritedFirst + i) {
-			return nil, nil, fmt.Errorf("socket %d of LISTEN_FDS is no listening stream socket (ListenStream= makes one)", i+1)
+			return nil, fmt.Errorf("socket %d of LISTEN_FDS is not a listening stream socket (ListenStream= makes one)", i+1)
 		}
 	}
+	var places []*Place
 	for _, f := range activation.Files(true) {
 		l, e := net.FileListener(f)
 		f.Close()
@@ -44,15 +46,15 @@ func Inherited() (doors []net.Listener, uris []string, err error) {
 			err = fmt.Errorf("%s of LISTEN_FDS cannot be listened on: %w", f.Name(), e)
 			continue
 		}
-		doors, uris = append(doors, l), append(uris, uriOf(l.Addr()))
+		places = append(places, &Place{Listeners: []net.Listener{l}, URI: uriOf(l.Addr())})
 	}
 	if err != nil {
-		for _, l := range doors {
-			l.Close()
+		for _, p := range places {
+			p.Close()
 		}
-		return nil, nil, err
+		return nil, err
 	}
-	return doors, uris, nil
+	return places, nil
 }
 
 // listens says whether a descriptor is a stream socket, of TCP or Unix, that listens.
@@ -75,11 +77,14 @@ func uriOf(a net.Addr) string {
 	case *net.UnixAddr:
 		return unixURI(a.Name)
 	case *net.TCPAddr:
-		host := a.IP.String()
-		if a.IP.IsUnspecified() {
-			host = "localhost"
+		ip := a.AddrPort().Addr().Unmap()
+		switch { // a client cannot go to "all interfaces"
+		case ip == netip.IPv4Unspecified():
+			ip = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		case ip.IsUnspecified():
+			ip = netip.IPv6Loopback()
 		}
-		u := url.URL{Scheme: "nbd", Host: net.JoinHostPort(host, strconv.Itoa(a.Port))}
+		u := url.URL{Scheme: "nbd", Host: netip.AddrPortFrom(ip, uint16(a.Port)).String()}
 		return u.String()
 	}
 	return a.String()

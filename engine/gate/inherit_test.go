@@ -22,7 +22,8 @@ func TestURIOfAnInheritedSocket(t *testing.T) {
 		{&net.UnixAddr{Name: "a.sock", Net: "unix"}, "nbd+unix:///?socket=" + escape(filepath.Join(dir, "a.sock"))},
 		{&net.UnixAddr{Name: "@ringnbd/a", Net: "unix"}, "nbd+unix:///?socket=%00ringnbd/a"},
 		{&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 10809}, "nbd://127.0.0.1:10809"},
-		{&net.TCPAddr{IP: net.IPv6unspecified, Port: 1}, "nbd://localhost:1"},
+		{&net.TCPAddr{IP: net.IPv6unspecified, Port: 1}, "nbd://[::1]:1"},
+		{&net.TCPAddr{IP: net.IPv4zero, Port: 1}, "nbd://127.0.0.1:1"},
 		{&net.TCPAddr{IP: net.IPv6loopback, Port: 1}, "nbd://[::1]:1"},
 	} {
 		if got := uriOf(row.address); got != row.want {

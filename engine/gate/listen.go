@@ -1,6 +1,8 @@
-// Where the server can be reached: a textual address to a listener and to the URI that clients use for it. Invariant:
-// nobody listens on all interfaces who did not write so, and a Unix socket that a living server listens on is never
-// taken away from it.
+// Where the server can be reached: a textual address to listeners and to the URI that clients use for
+// it. Unix sockets are in unix.go.
+//
+// Invariant: nobody listens on all interfaces who did not write so, nor in another family of addresses
+// than the one written; and whichever address of a name a client takes, it comes to this server.
 
 package gate
 
@@ -8,17 +10,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
+	"net/netip"
 	"net/url"
-	"os"
-	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"ringnbd/proto"
 )
@@ -26,48 +24,155 @@ import (
 // DefaultListen is where a server listens that was told nothing.
 const DefaultListen = "localhost:10809"
 
-const (
-	// unixPathMax is the room for a path in a sockaddr_un, without its closing NUL, in bytes.
-	unixPathMax = 107
-	// staleLockWait is how long to wait for another server that is replacing a stale socket in the same folder.
-	staleLockWait = 2 * time.Second
-)
+// portTries is how many free ports are tried for one that is free on every address of a name.
+const portTries = 50
 
-// Listen listens on "HOST:PORT" (HOST alone means the default port, port 0 any that is free) or "unix:PATH", and gives
-// the URI under which clients on this machine find it (doc/uri.md of the NBD project). All interfaces have to be asked
-// for by address: 0.0.0.0 or [::]. A socket file that nobody listens on any more is replaced. The file is removed when
-// the listener is closed. Errors say in one line what is wrong and what to do.
-func Listen(spec string) (net.Listener, string, error) {
+// Place is where the server can be reached by one textual address.
+type Place struct {
+	Listeners []net.Listener // one; of a name as many as it has addresses here
+	URI       string         // under which clients on this machine find it
+	Missing   []netip.Addr   // addresses of the name that this machine does not have
+}
+
+// Close closes all listeners.
+func (p *Place) Close() {
+	for _, l := range p.Listeners {
+		_ = l.Close() // the gate has most likely closed it already
+	}
+}
+
+// Everywhere gives those addresses of the place that stand for all interfaces.
+func (p *Place) Everywhere() []string {
+	var list []string
+	for _, l := range p.Listeners {
+		if a, ok := l.Addr().(*net.TCPAddr); ok && a.IP.IsUnspecified() {
+			list = append(list, a.String())
+		}
+	}
+	return list
+}
+
+// Listen listens on "HOST:PORT" (HOST alone means the default port, port 0 any that is free) or
+// "unix:PATH", and gives the URI under which clients on this machine find it (doc/uri.md of the NBD
+// project). An IPv4 address is IPv4 alone and an IPv6 address IPv6 alone; a name is all its addresses.
+// All interfaces have to be asked for by address: 0.0.0.0, [::] or both. A socket file that nobody
+// listens on any more is replaced. The file is removed when the listener is closed, unless it is
+// another's by then. Errors say in one line what is wrong and what to do.
+func Listen(spec string) (*Place, error) {
 	if path, ok := strings.CutPrefix(spec, "unix:"); ok {
 		return listenUnix(path)
 	}
-	return listenTCP(spec)
-}
-
-// listenTCP listens on HOST:PORT.
-func listenTCP(spec string) (net.Listener, string, error) {
 	host, port, err := splitHostPort(spec)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
+	addresses, err := addressesOf(host)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %s", spec, adviceTCP(err))
+	}
+	p, err := listenTCP(addresses, port)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", spec, err)
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		p.URI = uriOf(p.Listeners[0].Addr())
+		return p, nil
+	}
+	at := p.Listeners[0].Addr().(*net.TCPAddr)
+	p.URI = (&url.URL{Scheme: "nbd", Host: net.JoinHostPort(host, strconv.Itoa(at.Port))}).String()
+	return p, nil
+}
+
+// addressesOf gives the addresses of a host, each once.
+func addressesOf(host string) ([]netip.Addr, error) {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{ip.Unmap()}, nil
+	}
+	if strings.EqualFold(host, "localhost") {
+		// What this name means is not the matter of a file or a server (RFC 6761, 6.3), which may be missing.
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, nil
+	}
+	found, err := net.DefaultResolver.LookupNetIP(context.Background(), "ip", host)
+	if err != nil {
+		return nil, err
+	}
+	var list []netip.Addr
+	for _, ip := range found {
+		if ip = ip.Unmap(); !slices.Contains(list, ip) {
+			list = append(list, ip)
+		}
+	}
+	return list, nil
+}
+
+// listenTCP listens on all the addresses that this machine has, on one port. A port that is taken on
+// one of them is an error: clients who find that one first would come to somebody else's disk.
+func listenTCP(addresses []netip.Addr, port string) (*Place, error) {
+	for tries := 1; ; tries++ {
+		p, err := listenOnce(addresses, port)
+		if err == nil || port != "0" || tries == portTries || !errors.Is(err, syscall.EADDRINUSE) {
+			return p, err
+		}
+	}
+}
+
+// listenOnce is listenTCP with the first port that is found if any will do.
+func listenOnce(addresses []netip.Addr, port string) (*Place, error) {
+	p := &Place{}
+	var last error
+	for _, ip := range addresses {
+		l, err := listenIP(ip, port)
+		if len(addresses) > 1 && absent(err) {
+			p.Missing, last = append(p.Missing, ip), err
+			continue
+		}
+		if err != nil {
+			p.Close()
+			return nil, adviceAt(addresses, ip, err)
+		}
+		p.Listeners = append(p.Listeners, l)
+		port = strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	}
+	if len(p.Listeners) == 0 {
+		return nil, errors.New(adviceTCP(last))
+	}
+	return p, nil
+}
+
+// listenIP listens on one address, in its own family alone.
+func listenIP(ip netip.Addr, port string) (net.Listener, error) {
 	var config net.ListenConfig
 	// Multipath sockets, the default of Go, are not TCP sockets to the kernel: slower, and without some TCP options.
 	config.SetMultipathTCP(false)
 	config.KeepAlive = -1 // set when a socket is handed over
-	l, err := config.Listen(context.Background(), "tcp", net.JoinHostPort(host, port))
-	if err != nil {
-		return nil, "", fmt.Errorf("listen on %s: %s", spec, adviceTCP(err))
+	network := "tcp6"     // with IPV6_V6ONLY
+	if ip.Is4() {
+		network = "tcp4"
 	}
-	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-		host = "localhost" // a client cannot go to "all interfaces"
+	return config.Listen(context.Background(), network, net.JoinHostPort(ip.String(), port))
+}
+
+// absent says of an error that the machine does not have the address: most often, that it has no IPv6.
+func absent(err error) bool {
+	return errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
+}
+
+// placeError is an error about one of several addresses.
+type placeError struct {
+	text string
+	error
+}
+
+func (e placeError) Error() string { return e.text }
+func (e placeError) Unwrap() error { return e.error }
+
+// adviceAt says what is wrong, and where if a name has several addresses.
+func adviceAt(addresses []netip.Addr, ip netip.Addr, err error) error {
+	text := adviceTCP(err)
+	if len(addresses) > 1 {
+		text = ip.String() + ": " + text
 	}
-	_, port, err = net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		l.Close()
-		return nil, "", fmt.Errorf("listen on %s: %w", spec, err)
-	}
-	uri := url.URL{Scheme: "nbd", Host: net.JoinHostPort(host, port)}
-	return l, uri.String(), nil
+	return placeError{text, err}
 }
 
 // splitHostPort takes HOST:PORT apart and is strict about both.
@@ -99,7 +204,7 @@ func adviceTCP(err error) string {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return "the port is in use; stop the other server or choose another port"
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
+	case absent(err):
 		return "this machine does not have that address; choose one that `ip address` shows"
 	case errors.Is(err, syscall.EACCES):
 		return "no permission for this port; choose one above 1023"
@@ -107,119 +212,4 @@ func adviceTCP(err error) string {
 		return "no such host; write an address of this machine or localhost"
 	}
 	return err.Error()
-}
-
-// listenUnix listens on a path.
-func listenUnix(path string) (net.Listener, string, error) {
-	if path == "" {
-		return nil, "", errors.New(`listen on "unix:": no path; write unix:PATH`)
-	}
-	if len(path) > unixPathMax {
-		return nil, "", fmt.Errorf("listen on unix:%s: the path has %d bytes, the kernel takes %d; choose a shorter one",
-			path, len(path), unixPathMax)
-	}
-	if strings.HasPrefix(path, "@") {
-		path = "./" + path // a file: net would make it a socket without one, which the URI cannot name
-	}
-	whole, err := filepath.Abs(path)
-	if err != nil {
-		return nil, "", fmt.Errorf("listen on unix:%s: %w", path, err)
-	}
-	l, err := takePath(path)
-	if err != nil {
-		return nil, "", fmt.Errorf("listen on unix:%s: %s", path, adviceUnix(err))
-	}
-	return l, unixURI(whole), nil
-}
-
-// Errors of takePath. Each is the end of a line about the path.
-var (
-	errLive      = errors.New("another server is listening there; stop it or choose another path")
-	errNotSocket = errors.New("the path exists and is no socket; remove it or choose another path")
-	errLocked    = errors.New("another server is starting there; try again or choose another path")
-)
-
-// takePath listens on a path, in place of a socket there that nobody listens on. The folder is locked meanwhile: between
-// bind and listen a new socket looks like a stale one, and two servers that start at the same time would take each
-// other's away.
-func takePath(path string) (net.Listener, error) {
-	folder, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return nil, err
-	}
-	defer folder.Close() // and with it the lock
-	if err := lock(folder); err != nil {
-		return nil, err
-	}
-	if err := removeStale(path); err != nil {
-		return nil, err
-	}
-	return net.Listen("unix", path)
-}
-
-// removeStale removes the socket of a server that is gone; no error means that the path is free.
-func removeStale(path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case info.Mode().Type() != fs.ModeSocket:
-		return errNotSocket
-	}
-	c, err := net.DialTimeout("unix", path, staleLockWait)
-	switch {
-	case err == nil:
-		c.Close()
-		return errLive
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return os.Remove(path)
-	case errors.Is(err, fs.ErrPermission):
-		return err
-	}
-	return errLive // a full backlog (EAGAIN), a socket of another type (EPROTOTYPE): somebody is there
-}
-
-// lock takes the lock of a folder, which leaves no file behind.
-func lock(folder *os.File) error {
-	for end := time.Now().Add(staleLockWait); ; time.Sleep(10 * time.Millisecond) {
-		err := unix.Flock(int(folder.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return nil
-		case !errors.Is(err, unix.EWOULDBLOCK):
-			return err
-		case time.Now().After(end):
-			return errLocked
-		}
-	}
-}
-
-// adviceUnix says what is wrong and what to do.
-func adviceUnix(err error) string {
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return "no such folder; create it or choose another path"
-	case errors.Is(err, fs.ErrPermission):
-		return "no permission; choose a path in a folder you may write"
-	case errors.Is(err, syscall.EADDRINUSE):
-		return errLocked.Error()
-	}
-	return err.Error()
-}
-
-// escape percent-encodes a path for the query of a URI. Everything but the unreserved characters and the slash: a space
-// must not become the plus that web forms use.
-func escape(path string) string {
-	var b strings.Builder
-	for _, c := range []byte(path) {
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', strings.IndexByte("-._~/", c) >= 0:
-			b.WriteByte(c)
-		default:
-			fmt.Fprintf(&b, "%%%02X", c)
-		}
-	}
-	return b.String()
 }

@@ -20,10 +20,7 @@ import (
 // old opens an oldstyle door to an export beside the gate's own, and gives its address.
 func (s *served) old(t *testing.T, spec string, export int) net.Addr {
 	t.Helper()
-	l, _, err := Listen(spec)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, _ := listen(t, spec)
 	ended := make(chan error, 1)
 	go func() { ended <- s.ServeOldstyle(l, export) }()
 	t.Cleanup(func() {
@@ -173,10 +170,7 @@ func (p *pipes) Accept() (net.Conn, error) {
 func TestOldstyleClientThatDoesNotReadItsBanner(t *testing.T) {
 	const limit = 300 * ms
 	s := serve(t, "localhost:0", func(c *Config) { c.MaxConnections, c.HandshakeTimeout = 1, limit })
-	l, _, err := Listen("localhost:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, _ := listen(t, "localhost:0")
 	p := &pipes{l, make(chan net.Conn)}
 	done := sync.OnceFunc(func() { close(p.came) })
 	defer done() // the gate cannot close while Accept waits here

@@ -153,7 +153,7 @@ func TestServerOnAnInheritedSocket(t *testing.T) {
 		t.Errorf("nbdinfo --size [ ringnbd serve IMAGE ] printed %q", out)
 	}
 	out, err := try(t, time.Minute, "sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" serve null:1M 3< /dev/null`, ringnbd)
-	if err == nil || !strings.Contains(out, "socket 1 of LISTEN_FDS is no listening stream socket") {
+	if err == nil || !strings.Contains(out, "socket 1 of LISTEN_FDS is not a listening stream socket") {
 		t.Errorf("a file as a socket: %v, %q", err, out)
 	}
 	for words, number := range map[string]string{"must be a number of sockets, up to 1024": "100000", "socket 1 of LISTEN_FDS": "20"} {

@@ -1,0 +1,209 @@
+// Unix sockets: the file that clients find a server by.
+//
+// Invariant: a socket that a living server listens on is never taken away from it, neither when
+// another starts nor when another ends.
+
+package gate
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// unixPathMax is the room for a path in a sockaddr_un, without its closing NUL, in bytes.
+	unixPathMax = 107
+	// staleLockWait is how long to wait for another server that is replacing the same stale socket.
+	staleLockWait = 2 * time.Second
+	// lockSuffix makes a socket's path the path of its lock. No other program locks a file of that name, and
+	// nobody else can: it is made for its owner alone.
+	lockSuffix = ".ringnbd-lock"
+)
+
+// listenUnix listens on a path.
+func listenUnix(path string) (*Place, error) {
+	if path == "" {
+		return nil, errors.New(`listen on "unix:": no path; write unix:PATH`)
+	}
+	if len(path) > unixPathMax {
+		return nil, fmt.Errorf("listen on unix:%s: the path has %d bytes, the kernel takes %d; choose a shorter one",
+			path, len(path), unixPathMax)
+	}
+	if strings.HasPrefix(path, "@") {
+		path = "./" + path // a file: net would make it a socket without one, which the URI cannot name
+	}
+	whole, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on unix:%s: %w", path, err)
+	}
+	l, err := takePath(path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on unix:%s: %s", path, adviceUnix(err))
+	}
+	return &Place{Listeners: []net.Listener{l}, URI: unixURI(whole)}, nil
+}
+
+// Errors of takePath. Each is the end of a line about the path.
+var (
+	errLive      = errors.New("another server is listening there; stop it or choose another path")
+	errNotSocket = errors.New("the path exists and is no socket; remove it or choose another path")
+	errLocked    = errors.New("another server is starting there; try again or choose another path")
+)
+
+// takePath listens on a path, in place of a socket there that nobody listens on. The path is locked
+// meanwhile: between bind and listen a new socket looks like a stale one, and two servers that start at
+// the same time would take each other's away. The file's mode follows the umask.
+func takePath(path string) (net.Listener, error) {
+	if _, err := findStale(path); err != nil {
+		return nil, err // said before the lock, for which this may be no place
+	}
+	unlock, err := lockPath(path + lockSuffix)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	stale, err := findStale(path)
+	if err != nil {
+		return nil, err
+	}
+	stale.remove(path)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false) // it would remove whatever has the name by then
+	return &unixListener{UnixListener: l, path: path, file: fileAt(path)}, nil
+}
+
+// unixListener removes its socket's file when it is closed, if that is still its own.
+type unixListener struct {
+	*net.UnixListener
+	path string
+	file file
+	gone sync.Once
+}
+
+// Close removes the file first: as long as the socket is open, no other file can have its inode.
+func (l *unixListener) Close() error {
+	l.gone.Do(func() { l.file.remove(l.path) })
+	return l.UnixListener.Close()
+}
+
+// file is what tells one file from another; zero is none.
+type file struct{ dev, inode uint64 }
+
+// fileAt is the file that has the path now.
+func fileAt(path string) file {
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) != nil {
+		return file{}
+	}
+	return file{uint64(st.Dev), st.Ino}
+}
+
+// remove removes the file from the path, unless another has it.
+func (f file) remove(path string) {
+	if f != (file{}) && fileAt(path) == f {
+		_ = os.Remove(path) // who needs the path finds out
+	}
+}
+
+// findStale finds the socket of a server that is gone, or nothing; an error means that the path is
+// somebody else's.
+func findStale(path string) (file, error) {
+	there := fileAt(path)
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return file{}, nil
+	case err != nil:
+		return file{}, err
+	case info.Mode().Type() != fs.ModeSocket:
+		return file{}, errNotSocket
+	}
+	c, err := net.DialTimeout("unix", path, staleLockWait)
+	switch {
+	case err == nil:
+		c.Close()
+		return file{}, errLive
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return there, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return file{}, nil
+	case errors.Is(err, fs.ErrPermission):
+		return file{}, err
+	}
+	return file{}, errLive // a full backlog (EAGAIN), a socket of another type (EPROTOTYPE): somebody is there
+}
+
+// lockPath takes a lock that is a file, which goes when the lock is let go of. A file that a killed
+// server has left is no obstacle.
+func lockPath(path string) (unlock func(), err error) {
+	for end := time.Now().Add(staleLockWait); ; time.Sleep(10 * time.Millisecond) {
+		fd, err := unix.Open(path, unix.O_CREAT|unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
+		if err == unix.EACCES && fileAt(path) != (file{}) {
+			return nil, fmt.Errorf("%s belongs to another user; remove it or choose another path", path)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		var st unix.Stat_t
+		if err == nil && unix.Fstat(fd, &st) == nil {
+			ours := file{uint64(st.Dev), st.Ino}
+			if fileAt(path) == ours { // else its last holder has removed it, and others lock the next
+				return func() {
+					if st.Size == 0 { // as we make it
+						ours.remove(path)
+					}
+					_ = unix.Close(fd)
+				}, nil
+			}
+		}
+		_ = unix.Close(fd)
+		switch {
+		case err != nil && !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
+			return nil, fmt.Errorf("%s: %w", path, err)
+		case time.Now().After(end):
+			return nil, errLocked
+		}
+	}
+}
+
+// adviceUnix says what is wrong and what to do.
+func adviceUnix(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "no such folder; create it or choose another path"
+	case errors.Is(err, fs.ErrPermission):
+		return "no permission; choose a path in a folder you may write"
+	case errors.Is(err, syscall.EADDRINUSE):
+		return errLocked.Error()
+	}
+	return err.Error()
+}
+
+// escape percent-encodes a path for the query of a URI. Everything but the unreserved characters and the slash: a space
+// must not become the plus that web forms use.
+func escape(path string) string {
+	var b strings.Builder
+	for _, c := range []byte(path) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', strings.IndexByte("-._~/", c) >= 0:
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
