@@ -1,6 +1,8 @@
 // ringnbd copy: the command line of ringnbd/cmd/ringnbd/transfer.
 //
-// Invariant: standard output stays empty; standard error has the progress, on a terminal or when asked for, and one line when the exit status is not 0.
+// Invariant: standard error has the progress, on a terminal or when asked for, a line for what was
+// overridden or cannot be known, and one line when the exit status is not 0; standard output has
+// nothing that is not the copy itself.
 
 package main
 
@@ -52,6 +54,7 @@ func (o *copyOptions) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.Allocated, "allocated", false, "write zeroes, too, and leave no holes: all space is taken")
 	flags.BoolVar(&o.Verify, "verify", false, "read both again afterwards, from the disk, and compare")
 	flags.StringVar(&o.Resume, "resume", "", "keep in this `FILE` how far the copy is, and go on from there")
+	flags.BoolVar(&o.Force, "force", false, "go on although other programs or mounts use a file or device")
 	s.begin("Tuning")
 	flags.IntVarP(&o.Connections, "connections", "c", defaultConnections, "number `N` of connections to a server that allows several")
 	flags.IntVarP(&o.Requests, "requests", "r", 0, fmt.Sprintf("requests `N` in flight on each connection (default %d, shared by the connections)", transfer.DefaultSlots))
@@ -118,6 +121,7 @@ func copyAll(o *copyOptions, stderr io.Writer) error {
 		line = transfer.NewLine(screen)
 		o.Show = line.Show
 	}
+	o.Note = func(text string) { fmt.Fprintln(screen, "ringnbd: "+oneLine(visible(text))) }
 	report, err := transfer.Run(ctx, o.Options)
 	if line != nil {
 		line.Finish(report, err == nil)

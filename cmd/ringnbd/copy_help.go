@@ -15,8 +15,14 @@ const copyHelp = `Copy an export, a file or a block device to another.
 
 SOURCE and DESTINATION are each a path, nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH. A destination file that is missing is made, with the size of the
 source. A file that exists must have that size; an export or a device may be larger, and what is behind the source's end stays as it is. THE DESTINATION IS
-OVERWRITTEN. A device that is mounted is refused. A server of the oldstyle handshake, from before 2011, knows no names: its
+OVERWRITTEN. A server of the oldstyle handshake, from before 2011, knows no names: its
 URI must be without one.
+
+Refused are a destination that somebody else has, and a source that somebody else
+may write to: another ringnbd (its lock, a flock), QEMU and its tools (their locks
+on images), a mount, a loop device, device mapper or RAID, swap. --force goes on
+all the same, and says what it found. No file is made below /dev (but for
+/dev/shm), and none whose name looks like an address; ./ in front makes it a name.
 
 Holes and zeroes of the source are found by the server's block status (base:allocation), by SEEK_HOLE in files, and in the data itself. In the destination they become
 holes, where that can be had. The destination is flushed at the end, always: when the command ends with status 0, the copy is on the disk.

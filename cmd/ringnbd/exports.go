@@ -127,7 +127,7 @@ func (o *options) specs(paths []string) ([]backing.Spec, error) {
 	for i := range list {
 		s := &list[i]
 		s.ReadOnly = s.ReadOnly || o.readOnly
-		s.Direct = o.direct
+		s.Direct, s.Force = o.direct, o.force
 		if !backing.Synthetic(s.Path) {
 			images++
 			if !s.ReadOnly {

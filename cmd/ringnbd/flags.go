@@ -37,6 +37,7 @@ type options struct {
 	listen      []string
 	oldstyle    []oldstyle
 	readOnly    bool
+	force       bool
 	loops       int
 	memory      uint64 // bytes, 0: the default for so many loops
 	connections int
@@ -57,6 +58,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.Var((*exportFlag)(&o.exports), "export", "serve PATH under NAME; repeatable; PATH,ro is read-only, and PATH,description=TEXT described")
 	flags.Var((*sizeFlag)(&o.create), "create", "make images that are missing, sparse, of `SIZE`")
 	flags.BoolVarP(&o.readOnly, "read-only", "r", false, "serve everything read-only")
+	flags.BoolVar(&o.force, "force", false, "serve images and devices that others use: see above")
 	s.begin("Where")
 	flags.VarP((*listenFlag)(&o.listen), "listen", "l", "accept connections at `ADDRESS`, HOST:PORT or unix:PATH; repeatable (default "+gate.DefaultListen+")")
 	flags.VarP((*portFlag)(&o.listen), "port", "p", "short for --listen localhost:`PORT`; repeatable")

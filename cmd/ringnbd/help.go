@@ -43,7 +43,11 @@ connection closed. A path that holds a = is written with two. Addresses for othe
 
 Sizes are bytes, or have a unit: 10G, 512MiB, 1.5T. Units are powers of 1024 however they are spelled. Times have one as well: 10s, 2m.
 
-A writable file or device is locked, so that no second ringnbd serves it; a device that is mounted is refused. Read-only exports may share.
+A writable file or device is locked, so that nobody else serves it or copies to it:
+another ringnbd by a flock, QEMU and its tools by their own locks on images. If one
+of them has it already, or a mount, a loop device, device mapper, RAID or swap uses
+it, it is refused. Read-only exports share with each other, and with mounts and
+loop devices. --force serves all the same, and logs what it found.
 
 The engine has one event loop per core. All memory for requests is set aside at start (--memory) and never grows: clients that ask for more wait.
 The memory is locked for the disk; without the CAP_IPC_LOCK capability, RLIMIT_MEMLOCK (ulimit -l) must allow that much.

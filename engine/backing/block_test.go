@@ -112,7 +112,7 @@ func TestMountedDevice(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	refused(t, "is mounted or otherwise in use", Spec{Path: device})
+	refused(t, "is mounted at "+point, Spec{Path: device})
 	mustOpen(t, Spec{Path: device, ReadOnly: true}).Close()
 }
 

@@ -7,7 +7,6 @@
 package backing
 
 import (
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -26,21 +25,13 @@ const (
 	departedPatience = 10 * time.Second
 )
 
-// lock takes the lock that the export needs.
-func (b *Backing) lock(block bool) error {
-	how := unix.LOCK_EX
-	if b.Device.ReadOnly {
-		how = unix.LOCK_SH
-	}
-	switch err := waitLock(b.Device.FD, how, block); err {
-	case nil:
-		return nil
-	case unix.EWOULDBLOCK:
-		return fmt.Errorf("%s: in use by another ringnbd (or another program that locks it); stop that one, or serve it read-only in both", b.spec.Path)
-	default:
-		b.note("it cannot be locked here (" + err.Error() + "), so nothing keeps a second server from writing to it")
-		return nil
-	}
+// claim takes what the export needs, and keeps what the user should know.
+func (b *Backing) claim() error {
+	s := &b.spec
+	c := Claim{Path: s.Path, Tool: s.Tool, Write: !b.Device.ReadOnly, Force: s.Force}
+	notes, err := c.Take(b.Device.FD)
+	b.Notes = append(b.Notes, notes...)
+	return err
 }
 
 // waitLock takes a lock, waiting for holders that are about to let go. EWOULDBLOCK means that somebody really has it.

@@ -180,10 +180,11 @@ func (b *Backing) prepareMissing() (identity, error) {
 		return identity{}, fmt.Errorf("%s: no such file; check the path, or let --create SIZE make a new image", s.Path)
 	case s.ReadOnly:
 		return identity{}, fmt.Errorf("%s: no such file; --create makes only writable exports, so drop read-only or make the image first", s.Path)
-	case base == "":
-		return identity{}, fmt.Errorf("%s: ends in a slash; name the image to be made", s.Path)
 	case s.Create%sector != 0:
 		return identity{}, sizeError(s, s.Create, sector, "use --create %d")
+	}
+	if err := MayMake(s.Path); err != nil {
+		return identity{}, err
 	}
 	if err := unix.Faccessat(unix.AT_FDCWD, directory, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
 		return identity{}, fmt.Errorf("%s: cannot be made: no permission to write to %s", s.Path, directory)

@@ -37,7 +37,7 @@ func (b *Backing) openPath() error {
 	switch {
 	case !block:
 		flags |= unix.O_NONBLOCK // in case a FIFO has taken the file's place since
-	case !readOnly:
+	case !readOnly && !b.spec.Force:
 		flags |= unix.O_EXCL // on a block device: refuse one that is mounted, or part of a volume that is in use
 	}
 	fd, err := openRetry(b.spec.Path, flags, 0)
@@ -50,7 +50,7 @@ func (b *Backing) openPath() error {
 		return explain(&b.spec, err)
 	}
 	b.Device = engine.Device{FD: fd, ReadOnly: readOnly}
-	if err := b.lock(block); err != nil {
+	if err := b.claim(); err != nil {
 		return err
 	}
 	return b.measure(block)
@@ -65,7 +65,7 @@ func (b *Backing) create() error {
 	}
 	b.made = true
 	b.Device = engine.Device{FD: fd}
-	if err := b.lock(false); err != nil {
+	if err := b.claim(); err != nil {
 		return err
 	}
 	if err := unix.Ftruncate(fd, int64(s.Create)); err != nil {
@@ -143,24 +143,27 @@ func openRetry(path string, flags int, mode uint32) (int, error) {
 	}
 }
 
-// openExclusive opens a block device that says EBUSY: someone holds it exclusively, and its flock tells whether that is a ringnbd, which may be about to
-// let go, or a mount or another program.
+// openExclusive opens a block device that says EBUSY: someone holds it exclusively, and its locks
+// and what the kernel does with it tell whether that is a ringnbd, which may be about to let go, or a
+// mount or another program.
 func (b *Backing) openExclusive(flags int) (int, error) {
-	fd, err := openRetry(b.spec.Path, unix.O_CLOEXEC|unix.O_RDONLY, 0)
+	s := &b.spec
+	fd, err := openRetry(s.Path, unix.O_CLOEXEC|unix.O_RDONLY, 0)
 	if err != nil {
-		return -1, explain(&b.spec, err)
+		return -1, explain(s, err)
 	}
-	err = waitLock(fd, unix.LOCK_SH, true)
+	c := Claim{Path: s.Path, Tool: s.Tool, Write: true}
+	err = c.Occupied(fd)
 	_ = unix.Close(fd)
-	if err == unix.EWOULDBLOCK {
-		return -1, fmt.Errorf("%s: in use by another ringnbd (or another program that locks it); stop that one first", b.spec.Path)
+	if err != nil {
+		return -1, err
 	}
-	fd, err = openRetry(b.spec.Path, flags, 0)
+	fd, err = openRetry(s.Path, flags, 0)
 	switch {
 	case err == unix.EBUSY:
-		return -1, fmt.Errorf("%s: is mounted or otherwise in use; unmount it first, or serve it with --read-only", b.spec.Path)
+		return -1, c.Occupied(-1)
 	case err != nil:
-		return -1, explain(&b.spec, err)
+		return -1, explain(s, err)
 	}
 	return fd, nil
 }

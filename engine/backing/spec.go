@@ -33,6 +33,8 @@ type Spec struct {
 	ReadOnly    bool
 	Create      uint64 // bytes; a missing image is made with this size, 0 makes none
 	Direct      DirectMode
+	Tool        Tool // on whose behalf
+	Force       bool // others that use it are no reason to stop
 }
 
 // Check applies every rule that can be decided from the text alone: names, descriptions, sizes of synthetic exports, duplicates.

@@ -20,7 +20,8 @@ import (
 
 // packages tells which Debian package brings a program.
 var packages = map[string]string{
-	"nbdinfo": "libnbd-bin", "nbdcopy": "libnbd-bin", "nbdkit": "nbdkit", "qemu-img": "qemu-utils", "qemu-io": "qemu-utils",
+	"nbdinfo": "libnbd-bin", "nbdcopy": "libnbd-bin", "nbdkit": "nbdkit",
+	"qemu-img": "qemu-utils", "qemu-io": "qemu-utils", "qemu-nbd": "qemu-utils",
 	"fio": "fio", "nbd-client": "nbd-client", "strace": "strace", "losetup": "mount", "mkfs.ext4": "e2fsprogs",
 }
 

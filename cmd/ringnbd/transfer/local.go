@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ringnbd/engine/backing"
 	"ringnbd/engine/peer"
 )
 
@@ -36,51 +37,72 @@ type local struct {
 }
 
 // openSource opens what is read.
-func openSource(path string) (*local, error) {
+func openSource(o *Options, path string) (*local, error) {
 	if info, err := os.Stat(path); err == nil && blockless(info.Mode()) {
-		return nil, fmt.Errorf("%s: neither a file nor a block device", path)
+		return nil, notBlocks(path, info)
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // whatever it has become since then: a FIFO would wait for a writer
+	// Whatever it has become since then: a FIFO would wait for a writer.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, plain(path, err)
 	}
 	l := &local{f: f}
-	if err := l.measure(); err != nil {
+	err = l.measure()
+	if err == nil {
+		err = o.claim(f, backing.Claim{Path: path, Tool: backing.CopyFrom})
+	}
+	if err != nil {
 		_ = f.Close()
 		return nil, err
 	}
-	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_SEQUENTIAL) // a hint: several slots read, which looks like no order at all
+	// A hint: several slots read, which looks like no order at all.
+	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_SEQUENTIAL)
 	return l, nil
+}
+
+// claim sees that nobody else uses a file in a way that does not go together with a copy.
+func (o *Options) claim(f *os.File, c backing.Claim) error {
+	c.Force = o.Force
+	notes, err := c.Take(int(f.Fd()))
+	for _, note := range notes {
+		if o.Note != nil {
+			o.Note(note)
+		}
+	}
+	return err
 }
 
 // errGone is a destination that should have what an earlier run wrote, and has nothing.
 var errGone = errors.New("the destination is gone or empty, and should have what was copied before")
 
 // openDestination opens what is written, and makes it if it is missing or empty; unless there must be something in it already.
-func openDestination(path string, size uint64, begun bool) (*local, error) {
-	flags := os.O_RDWR | syscall.O_NONBLOCK
-	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeDevice != 0 {
-		flags |= os.O_EXCL // a device that is mounted, or otherwise in use, refuses
-	} else if err == nil && begun && info.Mode().IsRegular() && info.Size() == 0 && size > 0 {
-		return nil, errGone
-	} else if errors.Is(err, fs.ErrNotExist) {
-		if to, err := os.Readlink(path); err == nil {
-			return nil, fmt.Errorf("%s: is a symbolic link to %s, which does not exist; name that, or remove the link", path, to)
-		}
-		if begun {
-			return nil, errGone
-		}
-		flags |= os.O_CREATE | os.O_EXCL
-	}
-	f, err := os.OpenFile(path, flags, 0o666)
+func openDestination(o *Options, path string, source end, begun bool) (*local, error) {
+	flags, err := destinationFlags(o, path, source.size(), begun)
 	if err != nil {
-		if errors.Is(err, syscall.EBUSY) {
-			return nil, fmt.Errorf("%s: the device is in use (mounted?); unmount it first", path)
-		}
-		return nil, plain(path, err)
+		return nil, err
+	}
+	c := backing.Claim{Path: path, Tool: backing.CopyTo, Write: true}
+	f, err := os.OpenFile(path, flags, 0o666)
+	if errors.Is(err, syscall.EBUSY) {
+		f, err = openOccupied(c, path, flags)
+	} else if err != nil {
+		err = plain(path, err)
+	}
+	if err != nil {
+		return nil, err
 	}
 	l := &local{f: f, made: flags&os.O_CREATE != 0}
-	if err := l.fit(size); err != nil {
+	err = l.measure()
+	if from, ok := source.(*local); ok && err == nil && from.same(l) {
+		err = fmt.Errorf("%s and %s are the same file", from.name(), path)
+	}
+	if err == nil {
+		err = o.claim(f, c)
+	}
+	if err == nil {
+		err = l.fit(source.size())
+	}
+	if err != nil {
 		_ = f.Close()
 		if l.made {
 			_ = os.Remove(path)
@@ -90,11 +112,62 @@ func openDestination(path string, size uint64, begun bool) (*local, error) {
 	return l, nil
 }
 
+// destinationFlags is how a destination is to be opened, given what is there.
+func destinationFlags(o *Options, path string, size uint64, begun bool) (flags int, err error) {
+	flags = os.O_RDWR | syscall.O_NONBLOCK
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if to, err := os.Readlink(path); err == nil {
+			return 0, fmt.Errorf("%s: is a symbolic link to %s, which does not exist; name that, or remove the link", path, to)
+		}
+		if begun {
+			return 0, errGone
+		}
+		return flags | os.O_CREATE | os.O_EXCL, backing.MayMake(path)
+	case err != nil:
+		return flags, nil // to open it gives the reason
+	case blockless(info.Mode()):
+		return 0, notBlocks(path, info)
+	case info.Mode()&fs.ModeDevice != 0 && !o.Force:
+		flags |= os.O_EXCL // a device that is mounted, or otherwise in use, refuses
+	case begun && info.Mode().IsRegular() && info.Size() == 0 && size > 0:
+		return 0, errGone
+	}
+	return flags, nil
+}
+
+// openOccupied says who has a device, or opens it after all if that was a moment's matter.
+func openOccupied(c backing.Claim, path string, flags int) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, plain(path, err)
+	}
+	err = c.Occupied(int(f.Fd()))
+	_ = f.Close()
+	if err != nil {
+		return nil, err
+	}
+	f, err = os.OpenFile(path, flags, 0)
+	switch {
+	case errors.Is(err, syscall.EBUSY):
+		return nil, c.Occupied(-1)
+	case err != nil:
+		return nil, plain(path, err)
+	}
+	return f, nil
+}
+
+// notBlocks is about what is neither a file nor a block device.
+func notBlocks(path string, info fs.FileInfo) error {
+	if info.IsDir() {
+		return fmt.Errorf("%s: is a directory; name a file in it", path)
+	}
+	return fmt.Errorf("%s: neither a file nor a block device", path)
+}
+
 // fit gives an empty file the source's size, and refuses others that have another.
 func (l *local) fit(size uint64) error {
-	if err := l.measure(); err != nil {
-		return err
-	}
 	switch {
 	case l.length == size:
 		l.fresh = l.made
@@ -118,7 +191,7 @@ func (l *local) measure() error {
 		return err
 	}
 	if blockless(info.Mode()) {
-		return fmt.Errorf("%s: neither a file nor a block device", l.name())
+		return notBlocks(l.name(), info)
 	}
 	l.length = uint64(info.Size())
 	if info.Mode()&fs.ModeDevice != 0 {

@@ -8,6 +8,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -28,7 +30,9 @@ type Options struct {
 	Verify              bool
 	Resume              string        // path of the state, "" for none
 	Timeout             time.Duration // silence of a server that owes answers, other than to FLUSH and the like; and, after the context's end, for all of them; 0: peer.DefaultTimeout
+	Force               bool          // go on although others have a file or device
 	Show                func(Progress)
+	Note                func(string) // what the user should know; nil: nobody to tell
 }
 
 // Progress is how far a copy is.
@@ -168,6 +172,11 @@ func (j *job) open(ctx context.Context) (err error) {
 	}
 	var state *State
 	if o.Resume != "" {
+		if _, err := os.Lstat(o.Resume); errors.Is(err, fs.ErrNotExist) {
+			if err := backing.MayMake(o.Resume); err != nil {
+				return fmt.Errorf("--resume %w", err)
+			}
+		}
 		if state, err = loadState(o.Resume); err == nil && state != nil {
 			err = state.checkPlaces(o.Resume, &o.Source, &o.Destination)
 		}
@@ -216,9 +225,9 @@ func openEnd(ctx context.Context, o *Options, p *Place, source end, begun bool) 
 	case !p.Target.File():
 		e, err = dialEnd(ctx, o, p, source)
 	case source == nil:
-		e, err = openSource(p.Target.Address)
+		e, err = openSource(o, p.Target.Address)
 	default:
-		e, err = openDestination(p.Target.Address, source.size(), begun)
+		e, err = openDestination(o, p.Target.Address, source, begun)
 	}
 	if err != nil {
 		return nil, err // a nil of a type is no nil
@@ -253,11 +262,7 @@ func (j *job) match() error {
 			return err
 		}
 	}
-	from, local1 := s.(*local)
-	to, local2 := d.(*local)
-	if local1 && local2 && from.same(to) {
-		return fmt.Errorf("%s and %s are the same file", from.name(), to.name())
-	}
+	to, isLocal := d.(*local)
 	most := min(o.RequestSize, s.payload(), d.payload())
 	for j.request = block; j.request*2 <= most; {
 		j.request *= 2
@@ -266,7 +271,7 @@ func (j *job) match() error {
 		return fmt.Errorf("%d requests of %d KiB in flight need %d MiB of memory, and %d are the most; take fewer --requests or --connections, or a smaller --request-size",
 			j.slots(), j.request>>10, memory>>20, memoryMost>>20)
 	}
-	j.blank = o.DestinationIsZero || local2 && to.fresh
+	j.blank = o.DestinationIsZero || isLocal && to.fresh
 	if j.grain = max(4<<10, block); !j.blank {
 		j.grain = max(j.grain, d.grain())
 	}

@@ -147,9 +147,9 @@ func TestRefusals(t *testing.T) {
 		{source, filepath.Join(dir, "link"), "the same file"},
 		{source, dir, "is a directory"},
 		{source, "/dev/null", "neither a file nor a block device"},
-		{dir, small, "neither a file nor a block device"},
+		{dir, small, "is a directory"},
 		{filepath.Join(dir, "none"), small, "no such file"},
-		{source, filepath.Join(dir, "none", "x"), "no such file"},
+		{source, filepath.Join(dir, "none", "x"), "there is no directory"},
 		{"nbd+unix:///?socket=" + dir + "/none", small, "is the server running?"},
 	} {
 		if _, err := Run(context.Background(), options(t, c.from, c.to)); err == nil || !strings.Contains(err.Error(), c.words) {

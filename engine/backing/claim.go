@@ -1,0 +1,149 @@
+// Whose a store is: what is done before it is read or written, and who is found to have it already.
+//
+// Three kinds of user are looked for: programs that take a flock, as every ringnbd does; those that
+// take QEMU's locks (imagelock.go); and the kernel itself, by way of a loop device, a mount or swap
+// (occupant.go).
+//
+// Invariant: what could be locked stays locked as long as the descriptor is open, with Force as
+// well: it overrides what others have, and takes nothing less for that.
+
+package backing
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Tool says on whose behalf a store is opened: what else its user may do differs.
+type Tool uint8
+
+// The tools that open a store.
+const (
+	Serve Tool = iota
+	Bench
+	CopyFrom
+	CopyTo
+)
+
+// Claim is what is wanted of a store.
+type Claim struct {
+	Path  string // for messages
+	Tool  Tool
+	Write bool
+	Force bool // what others have is no reason to stop
+}
+
+// Take locks what an open descriptor leads to, and sees that nobody else uses it in a way that does
+// not go together with the claim. Notes are what the user should know although it goes on.
+func (c Claim) Take(fd int) (notes []string, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Path, err)
+	}
+	block := st.Mode&unix.S_IFMT == unix.S_IFBLK
+	for _, step := range []func() (string, error){
+		func() (string, error) { return c.flock(fd, block) },
+		func() (string, error) { return c.imageLock(fd) },
+		func() (string, error) { return c.unoccupied(&st) },
+	} {
+		note, err := step()
+		var taken *takenError
+		if errors.As(err, &taken) && c.Force && !taken.final {
+			note, err = taken.what+"; it goes on all the same, as --force says", nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if note != "" {
+			notes = append(notes, c.Path+": "+note)
+		}
+	}
+	return notes, nil
+}
+
+// takenError is about a store that somebody else has.
+type takenError struct {
+	path, what, advice string
+	final              bool // --force cannot help either
+}
+
+func (e *takenError) Error() string { return e.path + ": " + e.what + "; " + e.advice }
+
+func (c *Claim) taken(what, advice string) error {
+	return &takenError{path: c.Path, what: what, advice: advice + ", or say --force"}
+}
+
+// flock takes the lock that keeps servers and copies apart.
+func (c *Claim) flock(fd int, block bool) (note string, err error) {
+	how := unix.LOCK_EX
+	if !c.Write {
+		how = unix.LOCK_SH
+	}
+	switch err := waitLock(fd, how, block); err {
+	case nil:
+		return "", nil
+	case unix.EWOULDBLOCK:
+		if c.Force {
+			_ = unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) // beside readers: further writers are kept out
+		}
+		what := "in use by another ringnbd (or another program that locks it" + holder(fd, "FLOCK") + ")"
+		return "", c.taken(what, "stop that one"+[]string{
+			Serve:    ", or serve it read-only in both",
+			Bench:    ", or put the load on its export",
+			CopyFrom: ", or copy from its export",
+			CopyTo:   ", or copy to its export",
+		}[c.Tool])
+	default:
+		return "it cannot be locked here (" + err.Error() + "), so nothing keeps others from writing to it", nil
+	}
+}
+
+// Occupied says who has a block device that cannot be opened exclusively, given a descriptor that was
+// opened for reading, or -1 if there is none who can be named; nil if a ringnbd has just let go of it.
+func (c Claim) Occupied(fd int) error {
+	var st unix.Stat_t
+	if fd < 0 || unix.Fstat(fd, &st) != nil {
+		return c.taken("is mounted or otherwise in use", c.stop())
+	}
+	if err := waitLock(fd, unix.LOCK_SH, true); err == unix.EWOULDBLOCK {
+		_, err := c.flock(fd, true)
+		return err
+	}
+	_ = unix.Flock(fd, unix.LOCK_UN)
+	_, err := c.unoccupied(&st)
+	return err
+}
+
+// stop is the advice about what the kernel does with a store.
+func (c *Claim) stop() string {
+	if c.Tool == Serve {
+		return "stop that first, or serve it with --read-only"
+	}
+	return "stop that first"
+}
+
+// unoccupied looks for what the kernel does with the store. Reading beside a writer there gives what
+// was never on the disk at one time: no reason not to serve it, but no copy.
+func (c *Claim) unoccupied(st *unix.Stat_t) (note string, err error) {
+	var texts []string
+	for _, o := range occupants(st) {
+		if c.Write || o.writes {
+			texts = append(texts, o.text)
+		}
+		if o.swap && c.Write && st.Mode&unix.S_IFMT == unix.S_IFREG {
+			return "", &takenError{path: c.Path, what: "is " + o.text, final: true,
+				advice: "stop that first (swapoff): the kernel lets nobody write to it"}
+		}
+	}
+	if len(texts) == 0 {
+		return "", nil
+	}
+	what := "is " + strings.Join(texts, ", and ")
+	if c.Write || c.Tool == CopyFrom {
+		return "", c.taken(what, c.stop())
+	}
+	return what + ", and may change while it is read", nil
+}

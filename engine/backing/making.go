@@ -1,0 +1,57 @@
+// Names for which no file is made: a slip in an address or in the name of a device must not end as a
+// file in whose place the user believes a server or a disk.
+//
+// Invariant: what exists is not judged here, and every name can be had by writing ./ in front of it,
+// except below /dev.
+
+package backing
+
+import (
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// address is what looks like one: a scheme of URIs or of the tools of this field, or a port behind
+// the first colon. Names with a colon elsewhere, or with other words before it, are names.
+var address = regexp.MustCompile(`(?i)^([a-z][a-z0-9+.-]*://|` +
+	`(nbds?|nbds?\+[a-z]+|unix|vsock|tcp|tls|fd|file|null|memory|ssh|scp|rbd|iscsi|http|https|ftp|json|` +
+	`host_device|blkdebug|socket|localhost):|` +
+	`(\[[0-9a-f:.]*\]|[^/:]*):[0-9]+(:exportname=.*|/.*)?$)`)
+
+// shared is where shared memory lives: the only place below /dev whose files are files.
+const shared = "/dev/shm"
+
+// MayMake says why no file is to be made at a path where none is.
+func MayMake(path string) error {
+	switch {
+	case path == "" || strings.IndexByte(path, 0) >= 0:
+		return fmt.Errorf("%q is no path", path)
+	case path == "-":
+		return fmt.Errorf("-: a file of that name is written ./-")
+	case address.MatchString(path):
+		return fmt.Errorf("%s: looks like an address, and there is no such file; a server is named by "+
+			"nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH, and a new file of that name by ./%s", path, path)
+	case strings.HasSuffix(path, "/"):
+		return fmt.Errorf("%s: ends in a slash; name the file to be made", path)
+	}
+	directory := filepath.Dir(path)
+	if full, err := filepath.Abs(directory); err == nil {
+		directory = full
+	}
+	if real, err := filepath.EvalSymlinks(directory); err == nil {
+		directory = real
+	}
+	within := func(top string) bool { return directory == top || strings.HasPrefix(directory, top+"/") }
+	var st unix.Stat_t
+	switch {
+	case within("/dev") && !within(shared):
+		return fmt.Errorf("%s: there is no such device, and no file is made below /dev", path)
+	case unix.Stat(directory, &st) == unix.ENOENT:
+		return fmt.Errorf("%s: there is no directory %s; make it first", path, filepath.Dir(path))
+	}
+	return nil
+}
