@@ -143,6 +143,9 @@ func (s *server) up(specs []backing.Spec) error {
 	if s.engine, err = engine.Start(o.engine(), exports); err != nil {
 		return err
 	}
+	if err := s.affordConnections(); err != nil {
+		return err
+	}
 	s.gate = gate.New(gate.Config{
 		Catalog:          catalog,
 		Adopt:            s.engine.Adopt,

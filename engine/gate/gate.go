@@ -2,7 +2,8 @@
 //
 // Invariant: a connection is at any time at the gate (in handshakes), or on its way in (reserved), or the engine's;
 // together with those the engine serves they are at most MaxConnections plus slack, and those reserved or served at most
-// MaxConnections.
+// MaxConnections. Everything that a connection needs to be served is set aside before it is told that it will be: its
+// place in the engine, and before it is accepted the descriptor that it will have there.
 
 package gate
 
@@ -14,6 +15,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ringnbd/proto"
 )
@@ -101,18 +104,18 @@ func (g *Gate) serve(l net.Listener, speak speech) error {
 	defer g.running.Done()
 	defer g.forget(l)
 	backoff := backoffFirst
-	for {
-		c, err := l.Accept()
+	for !g.isClosing() {
+		c, spare, err := accept(l)
 		switch {
 		case err == nil:
 			backoff = backoffFirst
-			g.receive(c, speak)
+			g.receive(c, spare, speak)
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		case !passing(err):
 			return err
 		default:
-			g.notices.warn(time.Now(), "cannot accept connections for now", "error", err, "retry_in", backoff)
+			g.notices.warn(time.Now(), "cannot accept connections for now", "error", advice(err), "retry_in", backoff)
 			select {
 			case <-g.closing:
 			case <-time.After(backoff):
@@ -120,6 +123,33 @@ func (g *Gate) serve(l net.Listener, speak speech) error {
 			backoff = min(2*backoff, backoffLast)
 		}
 	}
+	return nil
+}
+
+// accept takes the next connection, and a descriptor to hand it over under: a client waits outside rather than
+// learn inside that there is none.
+func accept(l net.Listener) (c net.Conn, spare int, err error) {
+	if spare, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
+		return nil, -1, err
+	}
+	if c, err = l.Accept(); err != nil {
+		unix.Close(spare)
+		return nil, -1, err
+	}
+	return c, spare, nil
+}
+
+// advice adds to an error of accept what an administrator can do.
+func advice(err error) string {
+	if errors.Is(err, syscall.EMFILE) {
+		return err.Error() + "; raise the limit on open files (ulimit -n, LimitNOFILE= of a unit)"
+	}
+	return err.Error()
+}
+
+// Descriptors is how many a gate may need at a time for so many listeners and served connections.
+func Descriptors(listeners, connections int) int {
+	return connections + 2*slack + 2*listeners
 }
 
 // open registers a listener; false if the gate is closed.
@@ -158,16 +188,17 @@ func passing(err error) bool {
 }
 
 // receive starts the handshake of a new connection, or closes it at once.
-func (g *Gate) receive(c net.Conn, speak speech) {
+func (g *Gate) receive(c net.Conn, spare int, speak speech) {
 	g.accepted.Add(1)
 	if why := g.enter(c); why != Transmit {
+		unix.Close(spare)
 		c.Close()
 		g.ended(c, why, nil)
 		return
 	}
 	go func() {
 		defer g.running.Done()
-		h := handshake{gate: g, conn: c, began: time.Now(), speak: speak}
+		h := handshake{gate: g, conn: c, spare: spare, began: time.Now(), speak: speak}
 		h.run()
 	}()
 }

@@ -432,32 +432,19 @@ func TestCloseDoesNotWaitForBackoff(t *testing.T) {
 	}
 }
 
-func TestOutOfDescriptors(t *testing.T) {
-	s := serve(t, "localhost:0", nil)
+// starve takes all descriptors of the process but some. What it gives gives them back.
+func starve(t *testing.T, but int) (free func()) {
+	t.Helper()
 	var old syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)
 	}
-	c, err := net.Dial("tcp", s.addr.String()) // all that net has to open once
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Close()
-	s.wait(t, Silent, 1)
 	limit := old
 	limit.Cur = 64
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
 	var filler []int
-	free := func() {
-		for _, fd := range filler {
-			syscall.Close(fd)
-		}
-		filler = nil
-		syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old)
-	}
-	defer free()
 	for {
 		fd, err := syscall.Dup(0)
 		if err != nil {
@@ -465,8 +452,29 @@ func TestOutOfDescriptors(t *testing.T) {
 		}
 		filler = append(filler, fd)
 	}
-	syscall.Close(filler[0]) // for our own socket; the gate finds none
-	filler = filler[1:]
+	for _, fd := range filler[:but] {
+		syscall.Close(fd)
+	}
+	filler = filler[but:]
+	return func() {
+		for _, fd := range filler {
+			syscall.Close(fd)
+		}
+		filler = nil
+		syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old)
+	}
+}
+
+func TestOutOfDescriptors(t *testing.T) {
+	s := serve(t, "localhost:0", nil)
+	c, err := net.Dial("tcp", s.addr.String()) // all that net has to open once
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	s.wait(t, Silent, 1)
+	free := starve(t, 1) // for our own socket; the gate finds none
+	defer free()
 	c, err = net.Dial("tcp", s.addr.String())
 	if err != nil {
 		t.Fatal(err)
@@ -477,16 +485,45 @@ func TestOutOfDescriptors(t *testing.T) {
 			t.Fatalf("accept did not fail: %s", s.log)
 		}
 	}
+	if !strings.Contains(s.log.String(), "ulimit -n") {
+		t.Errorf("no advice: %s", s.log)
+	}
 	free()
 	if _, err := io.ReadFull(c, make([]byte, proto.BannerSize)); err != nil {
 		t.Errorf("no banner after descriptors came back: %v", err)
 	}
 }
 
+// Whoever is told that it is in is in, however many descriptors others have taken meanwhile: that of the engine was
+// set aside before.
+func TestAcknowledgedWithoutDescriptorsLeft(t *testing.T) {
+	for _, spec := range []string{"localhost:0", "unix:" + shortDir(t) + "/s"} {
+		s := serve(t, spec, nil)
+		c := s.hello(t)
+		c.list()
+		free := starve(t, 0)
+		kind, text := c.go_("disk")
+		free()
+		if kind != ack {
+			t.Fatalf("%s: %s", spec, text)
+		}
+		s.adopted(t)
+		s.wait(t, Transmit, 1)
+		if s.Count(Broken)+s.Count(Rejected) != 0 {
+			t.Errorf("%s: told that it is in, and closed", spec)
+		}
+	}
+}
+
 func TestConnectionWithoutDescriptor(t *testing.T) {
+	checkLeaks(t)
 	a, b := net.Pipe()
 	defer b.Close()
-	if fd, err := detach(a); err == nil {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := detach(a, fd); err == nil {
 		t.Errorf("descriptor %d out of nothing", fd)
 	}
 	if _, err := b.Write([]byte("x")); err == nil {

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ringnbd/proto"
 )
 
@@ -22,6 +24,7 @@ type speech func(*handshake) (proto.Event, error)
 type handshake struct {
 	gate     *Gate
 	conn     net.Conn
+	spare    int // the descriptor that it will have in the engine
 	began    time.Time
 	speak    speech
 	oldstyle bool // it cannot negotiate
@@ -38,6 +41,7 @@ func (h *handshake) run() {
 	if why == Transmit {
 		why, err = h.handOver(event)
 	} else {
+		unix.Close(h.spare)
 		h.conn.Close()
 	}
 	if h.reserved {
@@ -128,12 +132,11 @@ func (h *handshake) reason(e proto.Event, err error) Reason {
 
 // handOver gives the socket to the engine.
 func (h *handshake) handOver(event proto.Event) (Reason, error) {
-	fd, err := detach(h.conn)
-	if err != nil {
+	if err := detach(h.conn, h.spare); err != nil {
 		return Broken, err
 	}
-	if err := h.adopt(fd, event); err != nil {
-		syscall.Close(fd)
+	if err := h.adopt(h.spare, event); err != nil {
+		unix.Close(h.spare)
 		return Rejected, err
 	}
 	return Transmit, nil

@@ -26,31 +26,36 @@ const (
 	unixSendBuffer = 1 << 20
 )
 
-// detach takes the socket out of a connection, which is closed by it, and gives its descriptor: close-on-exec, blocking,
-// with the options a block device wants.
-func detach(c net.Conn) (fd int, err error) {
-	defer c.Close()
+// detach takes the socket out of a connection, which is closed by it, and puts it in the place of the descriptor fd:
+// close-on-exec, blocking, with the options a block device wants. It takes no descriptor that was not there before. On
+// an error fd is closed.
+func detach(c net.Conn, fd int) error {
+	err := replace(c, fd)
+	if err == nil {
+		err = prepare(c, fd)
+	}
+	if err != nil {
+		unix.Close(fd)
+		c.Close() // if prepare has not
+	}
+	return err
+}
+
+// replace makes fd another descriptor of the connection's socket.
+func replace(c net.Conn, fd int) error {
 	s, ok := c.(syscall.Conn)
 	if !ok {
-		return -1, errors.New("connection has no descriptor")
+		return errors.New("connection has no descriptor")
 	}
 	raw, err := s.SyscallConn()
 	if err != nil {
-		return -1, err
+		return err
 	}
-	fd = -1
-	var dupErr error
-	if err := raw.Control(func(n uintptr) { fd, dupErr = unix.FcntlInt(n, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
-		return -1, err
+	var dup error
+	if err := raw.Control(func(n uintptr) { dup = unix.Dup3(int(n), fd, unix.O_CLOEXEC) }); err != nil {
+		return err
 	}
-	if dupErr != nil {
-		return -1, fmt.Errorf("duplicate socket: %w", dupErr)
-	}
-	if err := prepare(c, fd); err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
+	return dup
 }
 
 // prepare closes the connection and sets up its duplicate. The order matters: the two share one O_NONBLOCK, and the Go
