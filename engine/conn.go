@@ -117,6 +117,7 @@ func (l *loop) fail(i uint32, why CloseReason) {
 		c.state = connClosing
 		l.abandon(i)
 		l.withdraw(i)
+		l.unpark(i)
 		l.kernel.Shutdown(c.fd)
 		l.touch(i)
 	}

@@ -32,8 +32,10 @@ type Device struct {
 	// Block is the granularity that I/O on FD must keep: the logical block size with O_DIRECT, 1 for buffered files and for Null and Memory.
 	Block uint32
 
-	Direct    bool // opened with O_DIRECT
-	Cached    bool // not O_DIRECT, and writing into the page cache waits for nobody but the local disk
+	Direct    bool   // opened with O_DIRECT
+	Waits     bool   // whoever asks the storage may sleep until another process or machine answers: FUSE, NFS
+	Cached    bool   // not O_DIRECT, and writing into the page cache waits for nobody but the local disk
+	Freezes   uint64 // not 0: the file system, which fsfreeze(8) can stop, so that writers sleep; the same number for all of its files
 	ReadOnly  bool
 	Punch     bool // fallocate(PUNCH_HOLE) works
 	ZeroRange bool // fallocate(ZERO_RANGE) works

@@ -1,7 +1,7 @@
 // Segments: a wave is the disk operations of one step of a request, at most one per 1 MiB piece of its lease, all issued at once. The last one to
 // complete ends the step.
 //
-// Invariant: tag.left counts the segments that are with the kernel. A segment that comes back short, or with "try again", goes out again for the
+// Invariant: tag.left counts the segments that are with the kernel, or wait for one of its workers (workers.go). A segment that comes back short, or with "try again", goes out again for the
 // rest; what is left then must still be whole blocks, else the file has been truncated under us.
 
 package engine
@@ -84,24 +84,49 @@ func (l *loop) segmentOf(row *tag, part uint8) segment {
 	}
 }
 
-// issue puts one segment, or what is left of it, into the submission queue.
+// after is what is left of a segment behind done bytes of it.
+func (s segment) after(done uint32) segment {
+	return segment{s.at + uint64(done), s.off + uint64(done), s.len - done}
+}
+
+// issue sends one segment, or what is left of it, the way that its device allows: to the kernel, or to
+// those that wait for a worker.
 func (l *loop) issue(t uint32, part uint8, s segment) {
 	row := &l.tags[t]
-	d := l.deviceOf(row)
-	data := uint64(tokenOf(onDisk, part, row.generation, t))
-	file := l.shared.files[l.conns[row.conn].export]
-	buffer := uint16(s.at >> uring.BufferShift)
-	if row.step == stepRead || row.step == stepEdges || row.step == stepPatch {
-		uring.PrepReadFixed(l.sqe(), data, file, buffer, l.pool.Addr(s.at), s.len, s.off, 0)
+	q := &l.devices[l.conns[row.conn].export]
+	rwflags, worker := l.wayOf(q, l.deviceOf(row), row.step.reads())
+	if worker {
+		l.park(t, part)
 		return
 	}
-	// With O_DIRECT, FUA is part of the write. Through the page cache it is a flush behind it: a write with RWF_DSYNC would also collect the error of
-	// somebody's earlier write, which only a flush may, because a flush remembers.
-	var flags uint32
-	if row.Flags&proto.CmdFlagFUA != 0 && row.step == stepWrite && d.Direct {
-		flags = unix.RWF_DSYNC
+	l.issueTo(t, part, s, rwflags)
+}
+
+// issueTo puts a segment into the submission queue.
+func (l *loop) issueTo(t uint32, part uint8, s segment, rwflags uint32) {
+	row := &l.tags[t]
+	export := l.conns[row.conn].export
+	q, d := &l.devices[export], l.deviceOf(row)
+	data := uint64(tokenOf(onDisk, part, row.generation, t))
+	file := l.shared.files[export]
+	buffer := uint16(s.at >> uring.BufferShift)
+	e := l.sqe()
+	if row.step.reads() {
+		uring.PrepReadFixed(e, data, file, buffer, l.pool.Addr(s.at), s.len, s.off, rwflags)
+	} else {
+		// With O_DIRECT, FUA is part of the write. Through the page cache it is a flush behind it: a write with RWF_DSYNC would also collect the error of
+		// somebody's earlier write, which only a flush may, because a flush remembers.
+		if row.Flags&proto.CmdFlagFUA != 0 && row.step == stepWrite && d.Direct {
+			rwflags |= unix.RWF_DSYNC
+		}
+		uring.PrepWriteFixed(e, data, file, buffer, l.pool.Addr(s.at), s.len, s.off, rwflags)
 	}
-	uring.PrepWriteFixed(l.sqe(), data, file, buffer, l.pool.Addr(s.at), s.len, s.off, flags)
+	if part&viaWorker == 0 {
+		l.flown(q)
+		return
+	}
+	l.handed(q)
+	e.Flags |= uring.Async
 }
 
 // segmentDone files the result of a segment; slices of long operations come here too.
@@ -117,11 +142,19 @@ func (l *loop) segmentDone(tok token, res int32) {
 		l.cacheDone(t)
 		return
 	}
-	part := tok.part()
+	export := l.conns[row.conn].export
+	q := &l.devices[export]
+	part := tok.part() &^ viaWorker
+	if part != tok.part() {
+		l.workerBack(q)
+		defer l.issueParked(export)
+	} else if l.landed(q); l.refuses(q, row, res) {
+		l.park(t, part)
+		return
+	}
 	s := l.segmentOf(row, part)
 	if row.short {
-		done := l.progress[t][part]
-		s = segment{s.at + uint64(done), s.off + uint64(done), s.len - done}
+		s = s.after(l.progress[t][part])
 	}
 	block := l.deviceOf(row).Block
 	switch {
@@ -157,7 +190,7 @@ func (l *loop) continueSegment(t uint32, part uint8, s segment, done uint32) {
 		l.progress[t] = [maxSegments]uint32{}
 	}
 	l.progress[t][part] += done
-	l.issue(t, part, segment{s.at + uint64(done), s.off + uint64(done), s.len - done})
+	l.issue(t, part, s.after(done))
 }
 
 // diskError is what a failed disk operation means to the client. A write that should have been durable and failed may have used up the kernel's only report of

@@ -45,6 +45,7 @@ type shared struct {
 	firstSlice uint64        // bytes
 	discard    bool          // BLOCK_URING_CMD_DISCARD is there (Linux 6.12)
 	poll       time.Duration // Config.Poll
+	together   bool          // whatever is frozen, all exports are
 }
 
 // Engine serves exports to adopted sockets.
@@ -101,8 +102,10 @@ func Start(c Config, exports []Export) (*Engine, error) {
 
 func newShared(exports []Export, loops int) *shared {
 	s := &shared{exports: exports, firstSlice: firstSlice, files: make([]uint32, len(exports)), guard: newGuard(loops * tagsPerLoop), loops: make([]*loop, loops)}
+	s.together = true
 	var n uint32
 	for i := range exports {
+		s.together = s.together && exports[i].Device.Freezes == exports[0].Device.Freezes
 		s.files[i] = none
 		if exports[i].Device.FD >= 0 {
 			s.files[i] = n
@@ -138,10 +141,12 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	l.leases.arena = l.pool
 	l.conns, l.tags = make([]conn, y.conns), make([]tag, tagsPerLoop)
 	l.progress = make([][maxSegments]uint32, tagsPerLoop)
+	l.parked = make([]parkedParts, tagsPerLoop)
+	l.quota = deviceQuota()
 	l.gone = make([]atomic.Bool, y.conns)
 	l.devices, l.blocked = make([]deviceRow, len(s.exports)), make([]uint32, 0, len(s.exports))
 	for i := range l.devices {
-		l.devices[i] = deviceRow{flushing: empty, waiting: empty, slicing: empty}
+		l.devices[i] = deviceRow{flushing: empty, waiting: empty, slicing: empty, parked: empty}
 	}
 	for i := range l.conns {
 		l.conns[i].next = uint32(i) + 1
@@ -206,6 +211,10 @@ func (l *loop) openRing() (*uring.Ring, int, error) {
 	}
 	if fds := l.shared.descriptors(); len(fds) > 0 {
 		if err := ring.RegisterFiles(fds); err != nil {
+			_ = ring.Close()
+			return nil, -1, err
+		}
+		if err := ring.LimitWorkers(workersOf(len(fds)), 0); err != nil {
 			_ = ring.Close()
 			return nil, -1, err
 		}

@@ -18,6 +18,9 @@ type SimLoop struct {
 	pending []uint32 // requests that have been taken from it and not been looked up
 }
 
+// simQuota is how many workers a device may have in the simulation, on whatever machine it runs.
+const simQuota = 3
+
 // NewSimLoops builds the loops of one engine. kernel is called once per loop, with its two arenas (the pool is the registered one) and the
 // descriptors to register, and says which descriptor its wake-ups come from and how to cause one.
 func NewSimLoops(c Config, exports []Export, kernel func(id int, control, pool *uring.Arena, files []int32) (k Kernel, wakeFD int32, wake func())) []*SimLoop {
@@ -40,6 +43,10 @@ func NewSimLoops(c Config, exports []Export, kernel func(id int, control, pool *
 			Pwrite(fd int, addr uint64, n uint32, off uint64) int32
 		}); ok {
 			l.pwrite = p.Pwrite
+		}
+		l.quota = simQuota
+		if w, ok := l.kernel.(interface{ LimitWorkers(uint32) }); ok {
+			w.LimitWorkers(uint32(len(s.descriptors()) * (simQuota + ownWorkers)))
 		}
 		l.now = l.kernel.Now()
 		l.listenForMail()
@@ -131,6 +138,7 @@ func (s *SimLoop) Home() error {
 	check(len(l.blocked) == 0, "a device waits for another loop's flush")
 	check(l.dirty == empty && l.lru == empty, "a list of connections is not empty")
 	check(l.starved == [regions]list{empty, empty}, "a queue of starved connections is not empty")
+	check(l.working == 0, "workers are out")
 	check(l.asked.Load() == 0 && l.told.Load() == 0 && len(s.pending) == 0, "a lookup is out")
 	check(l.grants == none && l.granted.Load() == 0, "granted claims were not taken")
 	for t := range l.tags {
@@ -138,6 +146,7 @@ func (s *SimLoop) Home() error {
 	}
 	for i := range l.devices {
 		d := &l.devices[i]
+		check(d.flying == 0 && d.working == 0 && d.parked == empty, "segments are out")
 		check(!d.inFlight && d.flushing == empty && d.waiting == empty, "a flush is out")
 	}
 	return errors.Join(errs...)

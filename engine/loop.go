@@ -30,7 +30,11 @@ type loop struct {
 	tags  []tag
 	// progress of each segment of a wave, in bytes; valid while tag.short
 	progress [][maxSegments]uint32
-	leases   *leasePool
+	// parked are the segments of each request that wait for a worker.
+	parked  []parkedParts
+	working uint32 // reads and writes that workers have, of all devices
+	quota   uint32 // and how many of one device they may
+	leases  *leasePool
 
 	freeConn uint32 // stacks of free rows, linked through next
 	freeTag  uint32

@@ -34,6 +34,12 @@ type deviceRow struct {
 	inFlight  bool
 	blocked   bool  // another loop's fsync of this device must end first
 	throttled int64 // until when short cached writes go to the ring
+
+	trials  [2]trial // of reads and of writes
+	flying  uint32   // reads and writes that are with the kernel
+	working uint32   // and of them, with workers
+	parked  list     // tags with segments that wait for a worker
+	moved   int64    // when the last of them came back, or the first of them went
 }
 
 // innerRange is the part of a request's range that consists of whole blocks (of pages, for memory); lo >= hi when there is none.

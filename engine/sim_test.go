@@ -35,7 +35,7 @@ func open(w *sim.World) ([]sim.Loop, func()) {
 	exports := make([]engine.Export, len(p.Exports))
 	for i := range p.Exports {
 		e := &p.Exports[i]
-		d := &engine.Device{Kind: engine.File, FD: w.DiskFD(i), Size: e.Size, Block: e.Block, Direct: e.Block > 1, Cached: e.Backing == sim.File && e.Block == 1, ReadOnly: e.ReadOnly(),
+		d := &engine.Device{Kind: engine.File, FD: w.DiskFD(i), Size: e.Size, Block: e.Block, Direct: e.Block > 1, Cached: e.Backing == sim.File && e.Block == 1 && !e.Waits, Waits: e.Waits, ReadOnly: e.ReadOnly(),
 			Punch: e.Punch, ZeroRange: e.ZeroRange, FastZero: e.FastZero, Discard: e.Discard}
 		switch e.Backing {
 		case sim.Block:

@@ -21,23 +21,41 @@ const blockMost = 4096
 // (NFS, XFS on stripes), not a length below which writes cost a read.
 const fileBlockMost = 64 << 10
 
-// Names for the file systems that are seen most, by statfs(2) magic.
-var fileSystems = map[int64]struct {
+// fileSystemKind is what is known of a kind of file system.
+type fileSystemKind struct {
 	name             string
 	punch, zeroRange bool // in Linux 5.19 and newer
 	pageCache        bool // O_DIRECT can be set but is ignored, or has no meaning
 	local            bool // writing into the page cache waits for no network and no other process
-}{
-	unix.EXT4_SUPER_MAGIC:      {name: "ext4", punch: true, zeroRange: true, local: true},
-	unix.XFS_SUPER_MAGIC:       {name: "xfs", punch: true, zeroRange: true, local: true},
-	unix.BTRFS_SUPER_MAGIC:     {name: "btrfs", punch: true, zeroRange: true, local: true},
-	unix.F2FS_SUPER_MAGIC:      {name: "f2fs", punch: true, zeroRange: true, local: true},
+	freezes          bool // fsfreeze(8) can stop it
+	waits            bool // reading and writing wait for a network or another process
+}
+
+// fileSystems are those that are known, by statfs(2) magic.
+var fileSystems = map[int64]fileSystemKind{
+	unix.EXT4_SUPER_MAGIC:      {name: "ext4", punch: true, zeroRange: true, local: true, freezes: true},
+	unix.XFS_SUPER_MAGIC:       {name: "xfs", punch: true, zeroRange: true, local: true, freezes: true},
+	unix.BTRFS_SUPER_MAGIC:     {name: "btrfs", punch: true, zeroRange: true, local: true, freezes: true},
+	unix.F2FS_SUPER_MAGIC:      {name: "f2fs", punch: true, zeroRange: true, local: true, freezes: true},
 	unix.TMPFS_MAGIC:           {name: "tmpfs", punch: true, pageCache: true, local: true},
 	unix.RAMFS_MAGIC:           {name: "ramfs", pageCache: true, local: true},
 	unix.HUGETLBFS_MAGIC:       {name: "hugetlbfs", pageCache: true},
 	unix.OVERLAYFS_SUPER_MAGIC: {name: "overlayfs"},
-	unix.NFS_SUPER_MAGIC:       {name: "nfs"},
-	unix.FUSE_SUPER_MAGIC:      {name: "fuse"},
+	unix.NFS_SUPER_MAGIC:       {name: "nfs", waits: true},
+	unix.FUSE_SUPER_MAGIC:      {name: "fuse", waits: true},
+	unix.CIFS_SUPER_MAGIC:      {name: "cifs", waits: true},
+	unix.SMB2_SUPER_MAGIC:      {name: "smb3", waits: true},
+	unix.SMB_SUPER_MAGIC:       {name: "smbfs", waits: true},
+	unix.V9FS_MAGIC:            {name: "9p", waits: true},
+	unix.CEPH_SUPER_MAGIC:      {name: "ceph", waits: true},
+	unix.AFS_SUPER_MAGIC:       {name: "afs", waits: true},
+	unix.AFS_FS_MAGIC:          {name: "afs", waits: true},
+	unix.CODA_SUPER_MAGIC:      {name: "coda", waits: true},
+	unix.OCFS2_SUPER_MAGIC:     {name: "ocfs2", waits: true},
+	0x01161970:                 {name: "gfs2", waits: true},
+	0x0bd00bd0:                 {name: "lustre", waits: true},
+	0x786f4256:                 {name: "vboxsf", waits: true},
+	0x47504653:                 {name: "gpfs", waits: true},
 }
 
 func (b *Backing) measureFile(st *unix.Statx_t) error {
@@ -47,7 +65,11 @@ func (b *Backing) measureFile(st *unix.Statx_t) error {
 		return fmt.Errorf("%s: %s; use --direct auto or off", s.Path, why)
 	}
 	d.Direct = align > 0
-	d.Cached = align == 0 && local(d.FD)
+	fs := fileSystemOf(d.FD)
+	d.Cached, d.Waits = align == 0 && fs.local, fs.waits
+	if fs.freezes {
+		d.Freezes = uint64(st.Dev_major)<<32 | uint64(st.Dev_minor)
+	}
 	d.Block = max(align, 1)
 	if unit := max(align, sector); d.Size%uint64(unit) != 0 {
 		repair := "repair it with: truncate -s %d " + strings.ReplaceAll(shellQuote(s.Path), "%", "%%")
@@ -187,10 +209,13 @@ func tryFallocate(fd int, mode uint32) bool {
 	}
 }
 
-// local says whether the file system keeps its data on this machine.
-func local(fd int) bool {
+// fileSystemOf is what is known of the file system of a descriptor.
+func fileSystemOf(fd int) fileSystemKind {
 	var fs unix.Statfs_t
-	return unix.Fstatfs(fd, &fs) == nil && fileSystems[int64(fs.Type)].local
+	if unix.Fstatfs(fd, &fs) != nil {
+		return fileSystemKind{}
+	}
+	return fileSystems[int64(fs.Type)]
 }
 
 // fileSystem names the file system of a descriptor for a message.

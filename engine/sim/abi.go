@@ -30,6 +30,7 @@ var opNames = map[uint8]string{
 // Flags, by the header that defines them.
 const (
 	sqeFixedFile = 1 << 0 // linux/io_uring.h
+	sqeAsync     = 1 << 4
 
 	cqeSockNonEmpty = 1 << 2 // linux/io_uring.h: more to read on the socket
 
@@ -37,7 +38,8 @@ const (
 
 	fsyncDatasync = 1 << 0 // linux/io_uring.h
 
-	rwfDsync = 2 // linux/fs.h
+	rwfDsync  = 2 // linux/fs.h
+	rwfNowait = 8
 
 	msgNoSignal = 0x4000 // linux/socket.h
 	msgWaitAll  = 0x100

@@ -30,7 +30,10 @@ type Disk struct {
 	hole    []bool   // per sector: not allocated
 	epoch   uint64
 	faults  []fault
-	memory  *uring.Arena // of an export in memory; cache is then its content, and nothing else is used
+
+	hungUntil uint64 // instant until which it does nothing
+
+	memory *uring.Arena // of an export in memory; cache is then its content, and nothing else is used
 }
 
 // fault is an injected error, kept so that the errors clients see can be traced back to one.

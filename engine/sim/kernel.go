@@ -31,6 +31,9 @@ type Kernel struct {
 	asleep bool   // inside Enter, waiting
 	lag    uint64 // instant until which the loop gets no processor
 
+	workers int // at most; 0: nobody has said, and nobody counts them
+	running int // operations that have one
+
 	signalled bool   // a signal will end the wait
 	pause     func() // gives the world the turn
 }
@@ -67,6 +70,9 @@ func (k *Kernel) RegisterFiles(fds []int32) {
 		k.files = append(k.files, k.world.node(fd))
 	}
 }
+
+// LimitWorkers says how many workers there are, as IORING_REGISTER_IOWQ_MAX_WORKERS does. From then on whoever submits is held to count them.
+func (k *Kernel) LimitWorkers(n uint32) { k.workers = int(n) }
 
 // SQE is the next free submission, zeroed, or nil when the queue is full.
 func (k *Kernel) SQE() *uring.SQE {
@@ -145,8 +151,6 @@ func (k *Kernel) expose() {
 func (k *Kernel) Reap(out []uring.CQE) int {
 	n := copy(out, k.cq)
 	k.cq = append(k.cq[:0], k.cq[n:]...)
-	if n > 0 {
-	}
 	return n
 }
 
@@ -217,6 +221,9 @@ func (k *Kernel) nextDue() uint64 {
 	next := uint64(0)
 	for _, o := range k.flight {
 		next = sooner(next, o.due, k.world.clock)
+		if o.node != nil && o.node.disk != nil {
+			next = sooner(next, o.node.disk.hungUntil, k.world.clock)
+		}
 	}
 	return sooner(sooner(next, k.alarm, k.world.clock), k.lag, k.world.clock)
 }

@@ -15,6 +15,7 @@ type Mix struct {
 	ShortRead   int
 	ShortWrite  int
 	DiskAgain   int // EAGAIN or EINTR from a disk operation
+	Refuse      int // what is tried cannot be done without waiting
 	ReadError   int // EIO
 	WriteError  int // EIO
 	WriteFull   int // ENOSPC or EDQUOT
@@ -63,6 +64,7 @@ func drawMix(r *rand.Rand) Mix {
 		ShortSend: often(r, 400),
 		ShortRead: often(r, 200), ShortWrite: often(r, 200),
 		DiskAgain: often(r, 100),
+		Refuse:    []int{0, 0, 100, 900, 1000}[r.IntN(5)],
 		ReadError: rarely(r, 50), WriteError: rarely(r, 50), WriteFull: rarely(r, 50),
 		FsyncError:  rarely(r, 200),
 		Unsupported: rarely(r, 500),

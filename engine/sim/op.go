@@ -26,6 +26,10 @@ type op struct {
 	epoch  uint64 // of the disk at submission
 	// dropped: a write whose sync failed, and took what was dirty with it.
 	dropped bool
+
+	worker  bool // one of the kernel's workers does it
+	running bool // and has it
+	refused bool // it was tried, and cannot be done without waiting
 }
 
 func (o *op) name() string {
@@ -85,6 +89,9 @@ func (k *Kernel) take(s *uring.SQE) {
 // attempt lets an operation go on; false if it has to wait for something.
 func (k *Kernel) attempt(o *op) bool {
 	w := k.world
+	if k.held(o) {
+		return false
+	}
 	if o.into && !o.shared && w.rng.IntN(8) == 0 && chance(w.rng, w.mix.Scribble) {
 		k.honest(o)
 		k.scribble(o)
@@ -131,6 +138,9 @@ func (k *Kernel) post(o *op, res int32, flags uint32) {
 	w := k.world
 	k.honest(o)
 	k.give(o)
+	if o.running {
+		k.running--
+	}
 	w.note("complete "+opNames[o.sqe.OpCode], "loop fd data res", int64(k.id), int64(o.sqe.Fd), int64(o.sqe.UserData), int64(res))
 	for i, f := range k.flight {
 		if f == o {

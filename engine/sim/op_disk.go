@@ -12,6 +12,9 @@ func (k *Kernel) admitTransfer(o *op, rest *uring.SQE) {
 	if !o.into {
 		rest.OpcodeFlags &^= rwfDsync
 	}
+	rest.OpcodeFlags &^= rwfNowait
+	rest.Flags &^= sqeAsync
+	k.admitWay(o, d)
 	rest.Addr, rest.Len, rest.Off, rest.BufIG = 0, 0, 0, 0
 	k.inside(o, s.Off, uint64(s.Len))
 	if !o.into {
@@ -29,12 +32,15 @@ func (k *Kernel) admitTransfer(o *op, rest *uring.SQE) {
 		w.bug("%s: registered buffer %d does not cover %d bytes at %#x (arena offset %#x, in the registered arena: %t)", o.name(), s.BufIG, s.Len, s.Addr, off, ok)
 	}
 	o.due = w.clock + w.delay(w.mix.DiskDelay)
+	if o.refused = k.refuses(o); o.refused {
+		o.due = w.clock
+	}
 }
 
 func (k *Kernel) admitFsync(o *op, rest *uring.SQE) {
 	d := k.fixedFile(o, rest)
 	rest.OpcodeFlags &^= fsyncDatasync
-	o.epoch = d.epoch
+	o.epoch, o.worker = d.epoch, true
 	o.due = k.world.clock + k.world.delay(k.world.mix.SlowDelay)
 }
 
@@ -45,6 +51,7 @@ func (k *Kernel) admitFallocate(o *op, rest *uring.SQE) {
 	if s.Len != fallocPunchHole|fallocKeepSize && s.Len != fallocZeroRange|fallocKeepSize {
 		w.bug("%s with mode %#x", o.name(), s.Len)
 	}
+	o.worker = true
 	k.inside(o, s.Off, s.Addr)
 	k.writable(o)
 	if b := uint64(d.plan.Block); d.plan.Backing == Block && (s.Off%b != 0 || s.Addr%b != 0) {
@@ -85,6 +92,7 @@ func (k *Kernel) admitFadvise(o *op, rest *uring.SQE) {
 	}
 	k.inside(o, s.Off, uint64(s.Len))
 	w.mark(Advised)
+	o.worker = true
 	o.due = w.clock + w.delay(w.mix.SlowDelay)
 }
 
@@ -107,6 +115,9 @@ func (d *Disk) whole(n int) int { return n - n%int(d.plan.Block) }
 func (k *Kernel) tryDiskRead(o *op) int32 {
 	w, d := k.world, o.node.disk
 	lo, hi := o.sqe.Off, o.sqe.Off+uint64(o.total)
+	if o.refused {
+		return k.refusal(d)
+	}
 	if chance(w.rng, w.mix.DiskAgain) {
 		w.mark(DiskAgain)
 		return d.injected(o, lo, hi, []int32{eAGAIN, eINTR}[w.rng.IntN(2)])
@@ -139,6 +150,9 @@ func (k *Kernel) tryDiskWrite(o *op) (res int32, done bool) {
 	w, d := k.world, o.node.disk
 	lo, hi := o.sqe.Off, o.sqe.Off+uint64(o.total)
 	k.honest(o)
+	if o.refused {
+		return k.refusal(d), true
+	}
 	if chance(w.rng, w.mix.Early) {
 		d.putSome(lo, o.gather(0, o.total), w.rng.IntN)
 		o.due = w.clock + 1 + w.delay(w.mix.DiskDelay) // later than now: else it would look as if it could not go on

@@ -29,6 +29,8 @@ type ExportPlan struct {
 	ZeroRange bool   // fallocate(ZERO_RANGE) works
 	Discard   bool   // URING_CMD discard works
 	FastZero  bool
+	Waits     bool   // reading and writing put the caller to sleep: FUSE, NFS
+	Frozen    bool   // when it hangs it is as a frozen file system is: reads go on
 	Sparse    uint64 // bytes at the end that are a hole to begin with
 	Contexts  []ContextPlan
 }
@@ -162,6 +164,8 @@ func drawExport(r *rand.Rand, large bool) ExportPlan {
 	if r.IntN(3) == 0 {
 		e.Sparse = e.Size / 2 &^ 4095
 	}
+	e.Waits = e.Backing == File && r.IntN(4) == 0
+	e.Frozen = !e.Waits && r.IntN(2) == 0
 	if e.Backing == Null {
 		if r.IntN(2) == 0 { // one that only lengths of 64 bits can cover
 			e.Size, e.MaxPayload = 1<<40, 64<<10

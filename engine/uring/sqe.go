@@ -30,6 +30,9 @@ const (
 // FixedFile in SQE.Flags: SQE.Fd is an index into the registered files, not a descriptor.
 const FixedFile = giouring.SqeFixedFile
 
+// Async in SQE.Flags: one of the kernel's workers does it from the start; it is not tried on the submitting thread first.
+const Async = giouring.SqeAsync
+
 // CompletionMore in CQE.Flags: the request goes on and will complete again (multishot).
 const CompletionMore = giouring.CQEFMore
 

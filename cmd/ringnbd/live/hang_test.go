@@ -1,0 +1,197 @@
+package live_test
+
+// Storage that hangs beside storage that does not. Invariant: what hangs is let go
+// of again before its test ends, whatever the test finds.
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"ringnbd/bench"
+)
+
+// sick is storage that can be made to hang.
+type sick struct {
+	name  string
+	image func(t *testing.T) (image string, hang, heal func())
+}
+
+var sicknesses = []sick{{"Frozen", frozenDisk}, {"FUSE", fuseFile}}
+
+// frozenDisk is an image on an ext4 of its own, which fsfreeze stops.
+func frozenDisk(t *testing.T) (string, func(), func()) {
+	needRoot(t, "mount and fsfreeze")
+	need(t, "fsfreeze", "mkfs.ext4")
+	back := sparseImage(t, 200<<20)
+	must(t, time.Minute, "mkfs.ext4", "-q", back)
+	dir := mount(t, "-o", "loop", back)
+	image := filepath.Join(dir, "image")
+	must(t, time.Minute, "dd", "if=/dev/zero", "of="+image, "bs=1M", "count=128", "conv=fsync", "status=none")
+	heal := func() { try(t, time.Minute, "fsfreeze", "-u", dir) }
+	return image, func() { must(t, time.Minute, "fsfreeze", "-f", dir) }, heal
+}
+
+// fuseFile is a file whose file system is a process, which a signal stops.
+func fuseFile(t *testing.T) (string, func(), func()) {
+	needRoot(t, "a FUSE mount")
+	need(t, "nbdfuse", "nbdkit", "umount")
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		t.Skip("there is no /dev/fuse")
+	}
+	dir := t.TempDir()
+	image := filepath.Join(dir, "image")
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pidFile := filepath.Join(dir, "pid")
+	c := exec.Command("nbdfuse", "-P", pidFile, image, "[", "nbdkit", "--exit-with-parent", "memory", "128M", "]")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	heal := func() { c.Process.Signal(syscall.SIGCONT) }
+	t.Cleanup(func() {
+		heal()
+		try(t, time.Minute, "umount", "-l", image)
+		c.Process.Signal(syscall.SIGTERM)
+		c.Wait()
+	})
+	if !eventually(10*time.Second, func() bool {
+		b, err := os.ReadFile(pidFile)
+		st, serr := os.Stat(image)
+		_, nerr := strconv.Atoi(strings.TrimSpace(string(b)))
+		return err == nil && serr == nil && nerr == nil && st.Size() > 0
+	}) {
+		t.Skip("nbdfuse did not start")
+	}
+	return image, func() { c.Process.Signal(syscall.SIGSTOP) }, heal
+}
+
+// victim asks for one thing after the other: reads, writes and flushes in turn, for
+// a time, and says how long each took, in order.
+func victim(p *peer, limit time.Duration) (took [3][]time.Duration, err error) {
+	block := pattern(4096, 1)
+	p.conn.SetDeadline(time.Now().Add(limit + patience))
+	for start, i := time.Now(), 0; time.Since(start) < limit; i++ {
+		began := time.Now()
+		command, length, payload := uint16(cmdRead), uint32(4096), []byte(nil)
+		offset := uint64(i%1000) * 4096
+		switch i % 3 {
+		case 1:
+			command, payload = cmdWrite, block
+		case 2:
+			command, offset, length = cmdFlush, 0, 0
+		}
+		if _, err := p.send(command, 0, offset, length, payload); err != nil {
+			return took, err
+		}
+		if r, err := p.receive(); err != nil || r.errno != 0 {
+			return took, fmt.Errorf("error %d: %v", r.errno, err)
+		}
+		took[i%3] = append(took[i%3], time.Since(began))
+	}
+	for i := range took {
+		slices.Sort(took[i])
+	}
+	return took, nil
+}
+
+// p99 is the time that all but one in a hundred took less than.
+func p99(took []time.Duration) time.Duration { return took[len(took)*99/100] }
+
+// besiege sends many requests of every kind to an export, on connections that stay.
+func besiege(t *testing.T, a bench.Address, export string, connections, reads, writes, flushes int) {
+	t.Helper()
+	block := pattern(16<<10, 1)
+	for k := range connections {
+		p, err := connect(a, export)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { p.conn.Close() })
+		var all []byte
+		for i := range max(reads, writes, flushes) {
+			at, cookie := uint64(k*1000+i)*uint64(len(block))%(128<<20), uint64(i)
+			if i < reads {
+				all = append(all, header(cmdRead, 0, cookie, at, uint32(len(block)))...)
+			}
+			if i < writes {
+				all = append(append(all, header(cmdWrite, 0, cookie, at, uint32(len(block)))...), block...)
+			}
+			if i < flushes {
+				all = append(all, header(cmdFlush, 0, cookie, 0, 0)...)
+			}
+		}
+		p.conn.SetWriteDeadline(time.Now().Add(300 * time.Millisecond)) // what is not taken in stays in the socket
+		p.conn.Write(all)
+	}
+}
+
+// TestHungStorageIsNobodyElsesTrouble: while one export's storage does nothing, with its
+// clients waiting in every way that there is, reads, writes and flushes of another take as
+// long as before.
+func TestHungStorageIsNobodyElsesTrouble(t *testing.T) {
+	onlyRingnbd(t)
+	for _, s := range sicknesses {
+		for _, direct := range []string{"auto", "off"} {
+			t.Run(s.name+"/direct="+direct, func(t *testing.T) { hungBesideHealthy(t, s, direct) })
+		}
+	}
+}
+
+func hungBesideHealthy(t *testing.T, s sick, direct string) {
+	image, hang, heal := s.image(t)
+	server := serveRingnbd(t, bench.Unix, "--direct", direct, "--export", "good="+randomImage(t, 64<<20, 1), "--export", "sick="+image)
+	healed := false
+	t.Cleanup(func() { // before the server is stopped
+		if !healed {
+			heal()
+		}
+	})
+	var good []*peer
+	for range 2 { // on both loops, if there are two
+		p, err := connect(server.address, "good")
+		if err != nil {
+			t.Fatal(err)
+		}
+		good = append(good, p)
+	}
+	before, err := victim(good[0], time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hang()
+	besiege(t, server.address, "sick", 8, 60, 64, 4)
+	for i, p := range good {
+		after, err := victim(p, 1500*time.Millisecond)
+		if err != nil {
+			t.Fatalf("client %d of the healthy export: %v", i, err)
+		}
+		for kind, name := range []string{"read", "write", "flush"} {
+			if len(after[kind]) == 0 {
+				t.Errorf("not one %s of client %d in 1.5 s", name, i)
+				continue
+			}
+			t.Logf("client %d, %s: %d in 1 s, p99 %v, before; %d in 1.5 s, p99 %v, beside it", i, name, len(before[kind]), p99(before[kind]), len(after[kind]), p99(after[kind]))
+			if most := max(20*p99(before[kind]), 250*time.Millisecond); p99(after[kind]) > most {
+				t.Errorf("client %d, %s: p99 is %v, above %v", i, name, p99(after[kind]), most)
+			}
+		}
+	}
+	heal()
+	healed = true
+	p, err := connect(server.address, "sick")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.read(0, 4096); err != nil {
+		t.Errorf("the export that hung, afterwards: %v", err)
+	}
+}
