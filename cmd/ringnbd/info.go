@@ -7,6 +7,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -79,11 +80,22 @@ var maps = []string{"picture", "extents", "totals"}
 
 func isMap(kind string) bool { return slices.Contains(maps, kind) }
 
+// locale says whether a terminal of this locale has more than ASCII.
+func locale() bool {
+	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
+		if value := os.Getenv(name); value != "" {
+			value = strings.ToLower(strings.ReplaceAll(value, "-", ""))
+			return strings.Contains(value, "utf8")
+		}
+	}
+	return false
+}
+
 func info(o *describe.Options, stdout io.Writer) error {
 	ctx, stop := interruptible()
 	defer stop()
 	if width := terminalWidth(stdout); width > 0 {
-		o.Width, o.Fancy = width, true
+		o.Width, o.Fancy = width, locale()
 	}
 	o.Plain = func(w io.Writer) io.Writer { return visibleJSON{w} }
 	return describe.Show(ctx, o, stdout)

@@ -27,6 +27,28 @@ type Target struct {
 // File: the target is a file or block device of this machine.
 func (t *Target) File() bool { return t.Network == "file" }
 
+// URI names an export of the server that the target is on.
+func (t *Target) URI(export string) string {
+	path := (&url.URL{Path: "/" + export}).EscapedPath()
+	if t.Network == "unix" {
+		socket := t.Address
+		if strings.HasPrefix(socket, "@") {
+			socket = "\x00" + socket[1:]
+		}
+		return "nbd+unix://" + path + "?socket=" + escapedSocket(socket)
+	}
+	if export == "" {
+		path = ""
+	}
+	u := url.URL{Scheme: "nbd", Host: strings.TrimSuffix(t.Address, ":"+strconv.Itoa(proto.DefaultPort))}
+	return u.String() + path
+}
+
+// escapedSocket is a socket's path as a parameter of a URI.
+func escapedSocket(path string) string {
+	return strings.NewReplacer("%2F", "/", "+", "%20").Replace(url.QueryEscape(path))
+}
+
 // ParseTarget reads nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH or file:PATH. The path of file: is taken literally.
 func ParseTarget(text string) (Target, error) {
 	scheme, rest, ok := strings.Cut(text, ":")
@@ -72,7 +94,7 @@ func meant(text string) string {
 		if rooted := strings.TrimLeft(path, "/"); strings.HasPrefix(path, "//") {
 			path = "/" + rooted
 		}
-		return "'nbd+unix:///?socket=" + strings.NewReplacer("%2F", "/", "+", "%20").Replace(url.QueryEscape(path)) + "'"
+		return "'nbd+unix:///?socket=" + escapedSocket(path) + "'"
 	}
 	address, export, slash := strings.Cut(text, "/")
 	host, port, err := net.SplitHostPort(address)

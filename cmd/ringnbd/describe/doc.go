@@ -3,6 +3,7 @@
 //	facts.go    one export: size, flags, block sizes, contexts, as text and as JSON
 //	list.go     what is asked for, and one export
 //	rows.go     all exports of a server
+//	table.go    how they look: columns that fit the terminal
 //	map.go      the extents of an export, as they come
 //	picture.go  the same as a bar of one line, with totals
 //

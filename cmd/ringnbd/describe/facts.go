@@ -111,6 +111,30 @@ func (f *Facts) words() string {
 	return strings.Join(all, ", ")
 }
 
+// mode and short are the flags in a few letters.
+func (f *Facts) mode() string {
+	if f.ReadOnly {
+		return "ro"
+	}
+	return "rw"
+}
+
+func (f *Facts) short() string {
+	var all []string
+	for _, w := range []struct {
+		is   bool
+		word string
+	}{
+		{f.Flush, "flush"}, {f.FUA, "fua"}, {f.Trim, "trim"}, {f.Zero, "zero"}, {f.FastZero, "fast"}, {f.Cache, "cache"},
+		{f.DF, "df"}, {f.MultiConn, "multi"}, {f.Rotational, "rot"},
+	} {
+		if w.is {
+			all = append(all, w.word)
+		}
+	}
+	return strings.Join(all, " ")
+}
+
 // text prints the export for people.
 func (f *Facts) text(w io.Writer, protocol string) {
 	line := func(label, format string, values ...any) {

@@ -25,7 +25,7 @@ type Options struct {
 	JSON    bool
 	Timeout time.Duration // of each connection: for its negotiation, and for silence; 0: peer.DefaultTimeout
 	Width   int           // of the terminal, in columns; 0: none
-	Fancy   bool          // the output is a terminal, which has more than ASCII
+	Fancy   bool          // the output is a terminal that has more than ASCII
 	// Plain makes JSON harmless for a terminal without changing what it means; it is given whole characters. nil: as it is.
 	Plain func(io.Writer) io.Writer
 }

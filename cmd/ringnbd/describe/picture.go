@@ -97,11 +97,29 @@ func (p *picture) write(w io.Writer) {
 			b.WriteString(p.glyphs[3])
 		}
 	}
-	right := units.Size(p.size)
-	fmt.Fprintf(w, "[%s]\n 0%*s\n", b.String(), max(len(p.cells)-1, len(right)), right)
+	fmt.Fprintf(w, "[%s]\n %s\n", b.String(), p.ruler())
 	legend := "%s data  %s some data  %s zeroes that take space  %s holes, which are zeroes\n"
 	if !p.base {
 		legend = "%s set  %s partly set  %s (not used)  %s clear\n"
 	}
 	fmt.Fprintf(w, legend, p.glyphs[0], p.glyphs[1], p.glyphs[2], p.glyphs[3])
+}
+
+// ruler is the line below the bar: where it begins and ends, and, if there is room, its quarters, each offset in the
+// middle below its column.
+func (p *picture) ruler() string {
+	width := len(p.cells)
+	line := []byte("0" + strings.Repeat(" ", max(width-1, 0)))
+	right := units.Size(p.size)
+	if len(right) >= width {
+		return "0 " + right
+	}
+	if width >= 60 {
+		for quarter := 1; quarter < 4; quarter++ {
+			label := units.Size(p.size / 4 * uint64(quarter))
+			copy(line[width*quarter/4-len(label)/2:], label)
+		}
+	}
+	copy(line[width-len(right):], right)
+	return string(line)
 }

@@ -12,14 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
 	"time"
 
-	"github.com/jedib0t/go-pretty/v6/text"
-
 	"ringnbd/engine/peer"
-	"ringnbd/engine/units"
 	"ringnbd/proto"
 )
 
@@ -41,7 +36,10 @@ func list(ctx context.Context, o *Options, w io.Writer, flush func() error) erro
 	if err != nil {
 		return err
 	}
-	rows := rows{w: w, json: o.JSON}
+	rows := rows{w: w, json: o.JSON, table: table{w: w, width: o.Width, mark: "~"}}
+	if o.Fancy {
+		rows.table.mark = "…"
+	}
 	queue := make(chan chan found, dialsMost) // in the server's order
 	quit := make(chan struct{})
 	defer close(quit)
@@ -102,7 +100,7 @@ func open(ctx context.Context, o *Options, n peer.Listing) found {
 	if err != nil {
 		return found{facts: Facts{Name: n.Name, Description: n.Description}, failed: err.Error()}
 	}
-	f := found{facts: factsOf(&c.Session, ""), server: newServer(&c.Session)}
+	f := found{facts: factsOf(&c.Session, t.URI(n.Name)), server: newServer(&c.Session)}
 	f.facts.Name = n.Name
 	if f.facts.Description == "" {
 		f.facts.Description = n.Description
@@ -113,12 +111,13 @@ func open(ctx context.Context, o *Options, n peer.Listing) found {
 
 // rows prints exports, as lines of a table or as elements of a JSON array.
 type rows struct {
-	w      io.Writer
-	json   bool
-	wait   []found // until it is known how wide the columns are, or what the server speaks
-	begun  bool
-	some   bool
-	widths [3]int
+	w     io.Writer
+	json  bool
+	wait  []found // until it is known how wide the columns are, or what the server speaks
+	begun bool
+	some  bool
+	whole bool // there are no rows but those that wait
+	table table
 }
 
 func (r *rows) add(f *found) error {
@@ -162,23 +161,12 @@ func (r *rows) head() error {
 		_, err := io.WriteString(r.w, begin+"  \"exports\": [")
 		return err
 	}
-	head := [4]string{"EXPORT", "SIZE", "FLAGS", "DESCRIPTION"}
-	for i := range r.widths {
-		r.widths[i] = len(head[i])
-	}
-	for i := range r.wait {
-		for k, cell := range cells(&r.wait[i]) {
-			if k < len(r.widths) {
-				r.widths[k] = max(r.widths[k], text.RuneWidthWithoutEscSequences(cell))
-			}
-		}
-	}
-	return r.line(head)
+	return r.table.begin(r.wait, r.whole)
 }
 
 func (r *rows) row(f *found) error {
 	if !r.json {
-		return r.line(cells(f))
+		return r.table.row(f)
 	}
 	var b bytes.Buffer
 	b.WriteString("\n    ")
@@ -201,29 +189,9 @@ func (r *rows) row(f *found) error {
 	return err
 }
 
-// cells are the columns of a row.
-func cells(f *found) [4]string {
-	c := [4]string{strconv.QuoteToGraphic(f.facts.Name), units.Size(f.facts.Size), f.facts.words(), ""}
-	if f.facts.Description != "" {
-		c[3] = strconv.QuoteToGraphic(f.facts.Description)
-	}
-	if f.failed != "" {
-		c[1], c[2] = "", strconv.QuoteToGraphic(f.failed)
-	}
-	return c
-}
-
-func (r *rows) line(c [4]string) error {
-	var b strings.Builder
-	for i, width := range r.widths {
-		b.WriteString(" " + text.Pad(c[i], width, ' ') + " ")
-	}
-	_, err := io.WriteString(r.w, strings.TrimRight(b.String()+" "+c[3], " ")+"\n")
-	return err
-}
-
 // end closes what was opened; left is how many exports are missing.
 func (r *rows) end(left int) error {
+	r.whole = true
 	if err := r.settle(); err != nil || !r.json {
 		return err
 	}

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jedib0t/go-pretty/v6/text"
+
 	"ringnbd/engine/peer"
 	"ringnbd/engine/testbed"
 )
@@ -117,7 +119,7 @@ func TestAListIsWhole(t *testing.T) {
 			continue
 		}
 		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-		if len(lines) != names+1 || !strings.HasPrefix(lines[0], "EXPORT") || !strings.HasPrefix(lines[names], ` "export000299"  4 KiB  writable`) {
+		if len(lines) != names+1 || !strings.HasPrefix(lines[0], "EXPORT") || !strings.HasPrefix(lines[names], `"export000299"  4 KiB  rw   `) || !strings.HasSuffix(lines[names], target.URI("export000299")) {
 			t.Errorf("%d lines: %q to %q", len(lines), lines[0], lines[len(lines)-1])
 		}
 	}
@@ -158,11 +160,71 @@ func TestJSONOfNoExports(t *testing.T) {
 	}
 }
 
+// TestTablesFit: on a terminal no line is wider than it is, but for URIs, which are whole; into a pipe nothing is
+// cut off.
+func TestTablesFit(t *testing.T) {
+	target := peer.Target{Network: "tcp", Address: "localhost:10809"}
+	row := func(name, description string) found {
+		return found{facts: Facts{Name: name, Description: description, Size: 1 << 30, Flush: true, FUA: true, Trim: true, Zero: true, DF: true, MultiConn: true,
+			URI: target.URI(name)}}
+	}
+	broken := found{facts: Facts{Name: "broken", URI: target.URI("broken")}, failed: "nbd://localhost: " + strings.Repeat("this went wrong, and ", 20)}
+	rows := []found{row("disk", "the first"), broken, row("ディスク", ""), row(strings.Repeat("long ", 60), strings.Repeat("much to tell ", 60))}
+	for _, width := range []int{0, 20, 40, 79, 80, 160, 1000} {
+		var out bytes.Buffer
+		table := table{w: &out, width: width, mark: "~"}
+		if err := table.begin(rows, true); err != nil {
+			t.Fatal(err)
+		}
+		for i := range rows {
+			if err := table.row(&rows[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range rows {
+			if f := &rows[i]; f.failed == "" && !strings.Contains(out.String(), f.facts.URI+"\n") {
+				t.Errorf("%d columns: no line ends with %s", width, f.facts.URI)
+			}
+		}
+		for line := range strings.Lines(out.String()) {
+			if n := text.StringWidth(strings.TrimSuffix(line, "\n")); width > 0 && n > width && !strings.HasPrefix(line, "    nbd://localhost/") {
+				t.Errorf("%d columns: %d: %s", width, n, line)
+			}
+		}
+		if whole := strings.Contains(out.String(), rows[3].facts.Description); whole != (width == 0) {
+			t.Errorf("%d columns: the description is whole: %t\n%s", width, whole, out.String())
+		}
+	}
+}
+
+// TestDescriptionsOfLaterPages: a column that the first page has nothing for is there for those that come.
+func TestDescriptionsOfLaterPages(t *testing.T) {
+	var out bytes.Buffer
+	r := rows{w: &out, table: table{w: &out}}
+	for i := range page + 1 {
+		f := found{facts: Facts{Name: "x"}}
+		if i == page {
+			f.facts.Description = "late"
+		}
+		if err := r.add(&f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.end(0); err != nil || !strings.Contains(out.String(), `"late"`) {
+		t.Errorf("%v: %s", err, out.String())
+	}
+}
+
 func TestNarrowPictures(t *testing.T) {
-	for _, width := range []int{1, 2, 3, 9, 10, 80} {
+	for _, width := range []int{1, 2, 3, 9, 10, 61, 62, 80} {
 		p := newPicture(1<<20, &Options{Width: width})
 		if len(p.cells)+2 > max(width, 3) {
 			t.Errorf("%d columns: %d", width, len(p.cells)+2)
+		}
+		if ruler := p.ruler(); len(p.cells) > 8 && len(ruler) != len(p.cells) || !strings.HasPrefix(ruler, "0 ") || !strings.HasSuffix(ruler, " 1 MiB") {
+			t.Errorf("%d columns: %q", width, ruler)
+		} else if quarters := strings.Contains(ruler, " 512 KiB "); quarters != (width >= 62) {
+			t.Errorf("%d columns: %q", width, ruler)
 		}
 	}
 }
