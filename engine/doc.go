@@ -48,7 +48,7 @@
 // it (offload.go), which touch a request only while it is theirs.
 //
 // Loops share three things. The exports, which never change. A few words of each Device: whether a flush has failed, and who is flushing. And the guard, a table under one spin word per shard: the
-// exception to "no locks on the path of a request". The word is held for some tens of nanoseconds, never across a system call, and a waiter gives up the
+// exception to "no locks on the path of a request". The word is held for some tens of nanoseconds (longer for claims of more than 2 MiB), never across a system call, and a waiter gives up the
 // core when its holder was preempted. What else was considered: owning ranges by loop and passing messages costs a wake-up (1 µs and more) for half of all
 // writes on two loops, where the word costs an uncontended compare-and-swap; lock-free tables of claims need a scan of every other loop's claims, or lose
 // the exact order of arrival, which is what failover needs (a re-sent write must not be overtaken by its own ghost).

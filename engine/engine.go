@@ -101,7 +101,7 @@ func Start(c Config, exports []Export) (*Engine, error) {
 }
 
 func newShared(exports []Export, loops int) *shared {
-	s := &shared{exports: exports, firstSlice: firstSlice, files: make([]uint32, len(exports)), guard: newGuard(loops * tagsPerLoop), loops: make([]*loop, loops)}
+	s := &shared{exports: exports, firstSlice: firstSlice, files: make([]uint32, len(exports)), guard: newGuard(loops*tagsPerLoop, len(exports)), loops: make([]*loop, loops)}
 	s.together = true
 	var n uint32
 	for i := range exports {

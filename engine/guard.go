@@ -6,8 +6,11 @@
 //
 // This is the one piece of state that loops share on a request's path. It is a table under a spin word per shard, held for some tens of nanoseconds,
 // never across a system call; see doc.go for why not messages or lock-free tables. Claims are rows of one array, indexed by loop*tags+tag,
-// so that nothing is allocated. Narrow claims (<= 64 KiB) hang in the chains of the one or two 64 KiB regions that they touch; wide ones in a list
-// that everybody looks through, and they look through everybody.
+// so that nothing is allocated.
+//
+// So that a claim meets those near it and no others, claims hang in chains by the region of the device that they lie in: narrow ones (up to 64 KiB) in those of the one
+// or two regions of 64 KiB that they touch, middle ones (up to 2 MiB) in those of 2 MiB. The few that are wider are in a list that everybody of their export looks
+// through, and look through all of their export.
 
 package engine
 
@@ -18,17 +21,34 @@ import (
 )
 
 const (
-	regionShift = 16
-	regionSize  = 1 << regionShift
 	guardShards = 64   // exports are spread over these; a power of two
-	guardHeads  = 1024 // regions of a shard are hashed into these; a power of two
+	guardHeads  = 1024 // the regions of a shard's exports are hashed into these, for each width; a power of two
 )
 
-// links of a claim: the chain of its first region and of its second (a narrow claim), or the list of wide claims; and the list of all.
+// width of a claim: which chains it hangs in.
+type width uint8
+
+const (
+	narrow width = iota // up to a region of regionShift[narrow]
+	middle              // up to one of regionShift[middle]
+	wide
+)
+
+// regionShift is the size of regions, as a power of two, by the width of the claims that hang in their chains.
+var regionShift = [wide]uint{narrow: 16, middle: 21}
+
+func widthOf(n uint64) width {
+	w := narrow
+	for w < wide && n > 1<<regionShift[w] {
+		w++
+	}
+	return w
+}
+
+// links of a claim: the chain of its first region and of its second, or in inFirst the list of the wide ones; and the list of all of its export.
 const (
 	inFirst = iota
 	inSecond
-	inWide
 	inAll
 	linkKinds
 )
@@ -41,32 +61,43 @@ type claim struct {
 	wake     uint32 // next in a stack of granted claims
 	blockers int32
 	held     bool // in the table
-	wide     bool // hangs in the wide list
+	width    width
 	next     [linkKinds]uint32
 	prev     [linkKinds]uint32
 }
 
+// guardShard is what one word protects: the heads of the chains of its exports, as entries (see entryOf).
 type guardShard struct {
 	word    atomic.Uint32
-	wide    uint32
-	all     uint32
 	tickets uint64
-	heads   [guardHeads]uint32 // entries, see entryOf
-	_       [64]byte           // keeps the next shard's word off this cache line
+	heads   [wide][guardHeads]uint32
+	_       [64]byte // keeps the next shard's word off this cache line
+}
+
+// guardExport are the lists of one export, under the word of its shard.
+type guardExport struct {
+	all   uint32
+	wide  uint32
+	count [wide]uint32 // of the claims that are not wide: where there are none, no region is looked at
+	_     [48]byte     // keeps the next export, which is of another shard, off this cache line
 }
 
 type guard struct {
-	claims []claim
-	shards [guardShards]guardShard
+	claims  []claim
+	shards  [guardShards]guardShard
+	exports []guardExport
 }
 
-func newGuard(claims int) *guard {
-	g := &guard{claims: make([]claim, claims)}
+func newGuard(claims, exports int) *guard {
+	g := &guard{claims: make([]claim, claims), exports: make([]guardExport, exports)}
+	for i := range g.exports {
+		g.exports[i] = guardExport{all: none, wide: none}
+	}
 	for i := range g.shards {
-		s := &g.shards[i]
-		s.wide, s.all = none, none
-		for h := range s.heads {
-			s.heads[h] = none
+		for w := range g.shards[i].heads {
+			for h := range g.shards[i].heads[w] {
+				g.shards[i].heads[w][h] = none
+			}
 		}
 	}
 	return g
@@ -84,9 +115,11 @@ func (s *guardShard) unlock() { s.word.Store(0) }
 
 func (g *guard) shardOf(export uint32) *guardShard { return &g.shards[export&(guardShards-1)] }
 
-// headOf hashes a region. Neighbouring regions of an export never share a head, which the counting in meet relies on.
+// headOf hashes a region. Two that are neighbours never share a head, for one of them is odd, which the counting in meetNear relies on; whatever the distance
+// of others, it is not one at which all meet.
 func headOf(export uint32, region uint64) uint64 {
-	return (region + uint64(export)*0x9e3779b1) & (guardHeads - 1)
+	x := (region>>1 ^ uint64(export)<<44) * 0x9e3779b97f4a7c15
+	return (x>>32<<1 | region&1) & (guardHeads - 1)
 }
 
 // enter puts claim i, the bytes [lo, hi) of an export, into the table and reports whether it may run now. If not, its owner will be granted it.
@@ -97,9 +130,10 @@ func (g *guard) enter(i, owner, export uint32, lo, hi uint64) bool {
 	s.lock()
 	s.tickets++
 	c.lo, c.hi, c.export, c.owner, c.ticket = lo, hi, export, owner, s.tickets
-	c.wide = hi-lo > regionSize
+	c.width = widthOf(hi - lo)
 	c.blockers = g.meet(s, c, nil)
 	c.held = true
+	g.link(&g.exports[export].all, i, i, inAll, 0)
 	g.hang(s, i)
 	run := c.blockers == 0
 	s.unlock()
@@ -113,50 +147,64 @@ func (g *guard) leave(i uint32, grants *uint32) {
 	s := g.shardOf(c.export)
 	s.lock()
 	g.unhang(s, i)
+	g.unlink(&g.exports[c.export].all, i, inAll, false)
 	c.held = false
 	g.meet(s, c, grants)
 	s.unlock()
 }
 
-// shrink gives up the front of a wide claim, [lo, to), so that a long TRIM or WRITE_ZEROES lets go of what it has done.
+// shrink gives up the front of a claim that is not narrow, [lo, to), so that a long TRIM or WRITE_ZEROES lets go of what it has done.
 func (g *guard) shrink(i uint32, to uint64, grants *uint32) {
 	c := &g.claims[i]
 	must(c.held && to >= c.lo && to < c.hi, "a claim was shrunk past its end")
-	if !c.wide {
+	if c.width == narrow {
 		return
 	}
 	s := g.shardOf(c.export)
 	s.lock()
-	for j := s.all; j != none; j = g.claims[j].next[inAll] {
+	for j := g.exports[c.export].all; j != none; j = g.claims[j].next[inAll] {
 		w := &g.claims[j]
-		if w.export == c.export && w.ticket > c.ticket && w.lo < to && w.hi > c.lo && w.hi <= to {
+		if w.ticket > c.ticket && w.lo < to && w.hi > c.lo && w.hi <= to {
 			g.unblock(j, grants) // it overlapped only the part given up
 		}
 	}
+	g.unhang(s, i)
 	c.lo = to
+	g.hang(s, i)
 	s.unlock()
 }
 
 // meet finds every claim of the table that overlaps c, which is not in it. Without grants it counts them: all came before c. With grants, c has
 // just left, and those that came after it wait for one claim less.
 func (g *guard) meet(s *guardShard, c *claim, grants *uint32) (met int32) {
-	if c.wide {
-		for j := s.all; j != none; j = g.claims[j].next[inAll] {
+	e := &g.exports[c.export]
+	if c.width == wide {
+		for j := e.all; j != none; j = g.claims[j].next[inAll] {
 			met += g.touch(j, c, grants)
 		}
 		return met
 	}
-	first, last := c.lo>>regionShift, (c.hi-1)>>regionShift
-	for region := first; region <= last; region++ {
-		for e := s.heads[headOf(c.export, region)]; e != none; e = g.claims[e>>1].next[e&1] {
+	for of := narrow; of < wide; of++ {
+		if e.count[of] > 0 {
+			met += g.meetNear(of, s, c, grants)
+		}
+	}
+	for j := e.wide; j != none; j = g.claims[j].next[inFirst] {
+		met += g.touch(j, c, grants)
+	}
+	return met
+}
+
+// meetNear is meet for the claims of one width, in the chains of the regions that c touches.
+func (g *guard) meetNear(of width, s *guardShard, c *claim, grants *uint32) (met int32) {
+	shift := regionShift[of]
+	for region, last := c.lo>>shift, (c.hi-1)>>shift; region <= last; region++ {
+		for e := s.heads[of][headOf(c.export, region)]; e != none; e = g.claims[e>>1].next[e&1] {
 			// A pair that shares both regions meets twice; it counts where its overlap begins.
-			if max(c.lo, g.claims[e>>1].lo)>>regionShift == region {
+			if max(c.lo, g.claims[e>>1].lo)>>shift == region {
 				met += g.touch(e>>1, c, grants)
 			}
 		}
-	}
-	for j := s.wide; j != none; j = g.claims[j].next[inWide] {
-		met += g.touch(j, c, grants)
 	}
 	return met
 }
@@ -186,32 +234,34 @@ func (g *guard) unblock(j uint32, grants *uint32) {
 // entryOf names one of a claim's two links in the chains of its regions.
 func entryOf(i, which uint32) uint32 { return i<<1 | which }
 
-// hang links claim i into its chains, unhang takes it out of them.
+// hang links claim i into the chains of its regions, or the list of the wide ones; unhang takes it out of them.
 func (g *guard) hang(s *guardShard, i uint32) {
 	c := &g.claims[i]
-	g.link(&s.all, i, i, inAll, 0)
-	if c.wide {
-		g.link(&s.wide, i, i, inWide, 0)
+	if c.width == wide {
+		g.link(&g.exports[c.export].wide, i, i, inFirst, 0)
 		return
 	}
-	first, last := c.lo>>regionShift, (c.hi-1)>>regionShift
-	g.link(&s.heads[headOf(c.export, first)], i, entryOf(i, inFirst), inFirst, 1)
+	g.exports[c.export].count[c.width]++
+	shift := regionShift[c.width]
+	first, last := c.lo>>shift, (c.hi-1)>>shift
+	g.link(&s.heads[c.width][headOf(c.export, first)], i, entryOf(i, inFirst), inFirst, 1)
 	if last != first {
-		g.link(&s.heads[headOf(c.export, last)], i, entryOf(i, inSecond), inSecond, 1)
+		g.link(&s.heads[c.width][headOf(c.export, last)], i, entryOf(i, inSecond), inSecond, 1)
 	}
 }
 
 func (g *guard) unhang(s *guardShard, i uint32) {
 	c := &g.claims[i]
-	g.unlink(&s.all, i, inAll, false)
-	if c.wide {
-		g.unlink(&s.wide, i, inWide, false)
+	if c.width == wide {
+		g.unlink(&g.exports[c.export].wide, i, inFirst, false)
 		return
 	}
-	first, last := c.lo>>regionShift, (c.hi-1)>>regionShift
-	g.unlink(&s.heads[headOf(c.export, first)], i, inFirst, true)
+	g.exports[c.export].count[c.width]--
+	shift := regionShift[c.width]
+	first, last := c.lo>>shift, (c.hi-1)>>shift
+	g.unlink(&s.heads[c.width][headOf(c.export, first)], i, inFirst, true)
 	if last != first {
-		g.unlink(&s.heads[headOf(c.export, last)], i, inSecond, true)
+		g.unlink(&s.heads[c.width][headOf(c.export, last)], i, inSecond, true)
 	}
 }
 

@@ -32,7 +32,7 @@ func checkGuard(t *testing.T, seed uint64) {
 	t.Helper()
 	const rows = 64
 	random := rand.New(rand.NewPCG(seed, 1))
-	g := newGuard(rows)
+	g := newGuard(rows, 2*guardShards)
 	model := map[uint32]*modelClaim{}
 	order := 0
 	verify := func(grants uint32) {
@@ -52,19 +52,21 @@ func checkGuard(t *testing.T, seed uint64) {
 			}
 		}
 	}
+	// A world is as small as its claims are narrow, so that they meet; at its end, or in the middle of it, lies a border of regions of every size.
+	scale := []uint64{4 << 10, 256 << 10, 4 << 20, 64 << 20}[random.IntN(4)]
+	base := []uint64{0, 64<<20 - scale/2, 1<<40 - scale/2}[random.IntN(3)]
 	for range 400 {
 		i := uint32(random.IntN(rows))
 		m := model[i]
 		grants := uint32(none)
 		switch {
 		case m == nil:
-			lengths := []uint64{1, 512, 4096, 65536, 65537, 1 << 20, 4 << 20}
-			lo := random.Uint64N(4 << 20)
-			m = &modelClaim{lo: lo, hi: lo + 1 + random.Uint64N(lengths[random.IntN(len(lengths))]), export: uint32(random.IntN(2)) * guardShards, order: order}
+			lo := base + random.Uint64N(scale)
+			m = &modelClaim{lo: lo, hi: lo + drawWidth(random, scale), export: uint32(random.IntN(2)) * guardShards, order: order}
 			order++
 			model[i] = m
 			m.granted = g.enter(i, 0, m.export, m.lo, m.hi)
-		case m.granted && m.hi-m.lo > regionSize && random.IntN(2) == 0:
+		case m.granted && widthOf(m.hi-m.lo) != narrow && random.IntN(2) == 0:
 			to := m.lo + random.Uint64N(m.hi-m.lo)
 			g.shrink(i, to, &grants)
 			m.lo = to
@@ -74,12 +76,183 @@ func checkGuard(t *testing.T, seed uint64) {
 		}
 		verify(grants)
 	}
+	for len(model) > 0 { // everybody gets a turn, and leaves nothing behind
+		for i := range uint32(rows) {
+			if m := model[i]; m != nil && m.granted {
+				grants := uint32(none)
+				delete(model, i)
+				g.leave(i, &grants)
+				verify(grants)
+			}
+		}
+	}
+	checkEmpty(t, g)
+}
+
+// drawWidth draws from all widths that there are, and rather from their borders.
+func drawWidth(random *rand.Rand, scale uint64) uint64 {
+	edges := []uint64{1, 512, 4 << 10, 1 << 16, 1<<16 + 1, 128 << 10, 1 << 20, 1 << 21, 1<<21 + 1, 32 << 20}
+	n := edges[random.IntN(len(edges))]
+	if random.IntN(2) == 0 {
+		n = 1 + random.Uint64N(n)
+	}
+	return min(n, 2*scale)
+}
+
+func checkEmpty(t *testing.T, g *guard) {
+	t.Helper()
+	for i := range g.exports {
+		if e := &g.exports[i]; e.all != none || e.wide != none || e.count != [wide]uint32{} {
+			t.Fatalf("a list of export %d is not empty", i)
+		}
+	}
+	for i := range g.shards {
+		for w := range g.shards[i].heads {
+			for h, e := range g.shards[i].heads[w] {
+				if e != none {
+					t.Fatalf("chain %d of width %d is not empty", h, w)
+				}
+			}
+		}
+	}
+}
+
+// TestNeighboursShareNoHead: what the counting of claims in two regions relies on; and that claims at one distance, whatever it is, are spread over many heads.
+func TestNeighboursShareNoHead(t *testing.T) {
+	for export := range uint32(100) {
+		for region := range uint64(5000) {
+			if headOf(export, region) == headOf(export, region+1) {
+				t.Fatalf("regions %d and %d of export %d share head %d", region, region+1, export, headOf(export, region))
+			}
+		}
+	}
+	for shift := range 35 {
+		var chain [guardHeads]int
+		longest := 0
+		for i := range uint64(512) {
+			h := headOf(3, i<<shift)
+			chain[h]++
+			longest = max(longest, chain[h])
+		}
+		if longest > 10 {
+			t.Errorf("of 512 claims %d regions apart, %d are in one chain", uint64(1)<<shift, longest)
+		}
+	}
+}
+
+// TestClaimsMeetOnlyThoseNearThem counts what a claim looks at beside 512 others that it does not touch.
+func TestClaimsMeetOnlyThoseNearThem(t *testing.T) {
+	for _, c := range []struct {
+		name              string
+		own, width, apart uint64
+	}{
+		{"4 KiB beside 4 KiB", 4 << 10, 4 << 10, 4 << 10},
+		{"4 KiB beside 128 KiB", 4 << 10, 128 << 10, 128 << 10},
+		{"128 KiB beside 4 KiB", 128 << 10, 4 << 10, 64 << 10},
+		{"128 KiB beside 128 KiB", 128 << 10, 128 << 10, 128 << 10},
+		{"1 MiB beside 1 MiB", 1 << 20, 1 << 20, 1 << 20},
+		{"64 KiB, 64 MiB apart", 64 << 10, 64 << 10, 64 << 20},
+		{"2 MiB, 1 GiB apart", 2 << 20, 2 << 20, 1 << 30},
+	} {
+		g := newGuard(513, 1)
+		for i := range uint64(512) {
+			g.enter(uint32(i)+1, 0, 0, i*c.apart, i*c.apart+c.width)
+		}
+		looked, own := 0, claim{lo: 200 * c.apart, hi: 200*c.apart + c.own}
+		for of := narrow; of < wide; of++ {
+			if widthOf(c.own) == wide {
+				t.Fatal("a case that walks all")
+			}
+			shift := regionShift[of]
+			for region := own.lo >> shift; region <= (own.hi-1)>>shift; region++ {
+				for e := g.shards[0].heads[of][headOf(0, region)]; e != none; e = g.claims[e>>1].next[e&1] {
+					looked++
+				}
+			}
+		}
+		if looked > 40 {
+			t.Errorf("%s: a claim looks at %d others of 512", c.name, looked)
+		}
+	}
+}
+
+// TestGuardKeepsTheOrderOfArrival lets threads, with several claims each in flight, hammer a few MiB with claims of all widths, some of which give up their front as
+// they go: no two that overlap run at once, and they run in the order of their tickets.
+func TestGuardKeepsTheOrderOfArrival(t *testing.T) {
+	const threads, each, rounds, unit, units = 4, 16, 30000, 32 << 10, 512 // 16 MiB: 8 regions of 2 MiB
+	g := newGuard(threads*each, 65)
+	var granted [threads * each]atomic.Bool
+	var inside [2][units]atomic.Int32
+	var last [2][units]atomic.Uint64
+	enter := func(i uint32) { // the claim runs
+		c := &g.claims[i]
+		for u := c.lo / unit; u < c.hi/unit; u++ {
+			if inside[c.export/64][u].Add(1) != 1 {
+				t.Error("two overlapping claims run at once")
+			}
+			if before := last[c.export/64][u].Swap(c.ticket); before > c.ticket {
+				t.Errorf("claim %d runs after claim %d, which came later", c.ticket, before)
+			}
+		}
+	}
+	quit := func(export uint32, lo, hi uint64) {
+		for u := lo / unit; u < hi/unit; u++ {
+			inside[export/64][u].Add(-1)
+		}
+	}
+	var done sync.WaitGroup
+	for id := range uint32(threads) {
+		done.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(id), 9))
+			grant := func(grants uint32) {
+				for i := grants; i != none; {
+					next := g.claims[i].wake
+					granted[i].Store(true)
+					i = next
+				}
+			}
+			state := [each]uint8{} // 0: out, 1: waits, 2: runs
+			for round, out := 0, 0; round < rounds || out > 0; round++ {
+				k := uint32(random.IntN(each))
+				i := id*each + k
+				c := &g.claims[i]
+				grants := uint32(none)
+				switch {
+				case state[k] == 0 && round < rounds:
+					lo := random.Uint64N(units)
+					hi := min(lo+[]uint64{1, 1, 1, 2, 3, 4, 32, 64, 65, 200}[random.IntN(10)], units)
+					out++
+					state[k] = 1
+					if g.enter(i, id, uint32(random.IntN(2))*64, lo*unit, hi*unit) {
+						granted[i].Store(true)
+					}
+				case state[k] == 1 && granted[i].Swap(false):
+					state[k] = 2
+					enter(i)
+				case state[k] == 2 && c.width != narrow && c.hi-c.lo > unit && random.IntN(3) == 0:
+					to := c.lo + (1+random.Uint64N((c.hi-c.lo)/unit-1))*unit
+					quit(c.export, c.lo, to)
+					g.shrink(i, to, &grants)
+				case state[k] == 2:
+					state[k] = 0
+					out--
+					quit(c.export, c.lo, c.hi)
+					g.leave(i, &grants)
+				default:
+					runtime.Gosched()
+				}
+				grant(grants)
+			}
+		})
+	}
+	done.Wait()
+	checkEmpty(t, g)
 }
 
 // TestGuardExcludes lets threads hammer few blocks: two that overlap must never run at once.
 func TestGuardExcludes(t *testing.T) {
 	const threads, rounds, blocks = 4, 3000, 8
-	g := newGuard(threads)
+	g := newGuard(threads, 1)
 	var granted [threads]atomic.Bool
 	var inside [blocks]atomic.Int32
 	var done sync.WaitGroup
