@@ -79,6 +79,7 @@ type Options struct {
 	ReadPercent int // of a mixed pattern
 	ZeroPercent int // of its writes, these are WRITE_ZEROES
 	Replay      Replay
+	Raw         bool   // the file is a raw disk, whatever it looks like
 	Force       bool   // go on although other programs or mounts use the file
 	Record      string // path of a trace to be written of what is done; "": none
 	Sizes       Mix

@@ -149,7 +149,7 @@ func (r *run) openFile() error {
 	if backing.Synthetic(path) {
 		path = "./" + path // taken literally
 	}
-	b, err := backing.Open(backing.Spec{Path: path, ReadOnly: !r.options.Writes(), Tool: backing.Bench, Force: r.options.Force})
+	b, err := backing.Open(backing.Spec{Path: path, ReadOnly: !r.options.Writes(), Tool: backing.Bench, Force: r.options.Force, Raw: r.options.Raw})
 	if err != nil {
 		return err
 	}

@@ -71,6 +71,7 @@ func (o *benchOptions) register(flags *pflag.FlagSet) {
 	flags.Var((*offsetFlag)(&o.Offset), "offset", "the window begins at this `OFFSET`")
 	flags.Var((*sizeFlag)(&o.Size), "size", "`SIZE` of the window (default: to the end of the export)")
 	flags.BoolVar(&o.Fill, "fill", false, "write the whole window once before the run")
+	flags.Var((*rawFlag)(&o.Raw), "format", "`FORMAT` of file:PATH: raw, the only one, whatever it looks like")
 	flags.BoolVar(&o.Force, "force", false, "with file:PATH, go on although others use it")
 	s.begin("How much at a time")
 	flags.IntVarP(&o.Connections, "connections", "c", 1, "number `N` of connections")

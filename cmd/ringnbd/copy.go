@@ -54,6 +54,7 @@ func (o *copyOptions) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.Allocated, "allocated", false, "write zeroes, too, and leave no holes: all space is taken")
 	flags.BoolVar(&o.Verify, "verify", false, "read both again afterwards, from the disk, and compare")
 	flags.StringVar(&o.Resume, "resume", "", "keep in this `FILE` how far the copy is, and go on from there")
+	flags.Var((*rawFlag)(&o.Raw), "format", "`FORMAT` of a source file: raw, the only one, whatever it looks like")
 	flags.BoolVar(&o.Force, "force", false, "go on although other programs or mounts use a file or device")
 	s.begin("Tuning")
 	flags.IntVarP(&o.Connections, "connections", "c", defaultConnections, "number `N` of connections to a server that allows several")

@@ -18,6 +18,10 @@ source. A file that exists must have that size; an export or a device may be lar
 OVERWRITTEN. A server of the oldstyle handshake, from before 2011, knows no names: its
 URI must be without one.
 
+A source file must be a raw disk: one that looks like qcow2 or another format, or
+is compressed, is refused, since a copy of its bytes is no disk (and to copy it as a
+file, there is cp). --format raw copies the bytes. What a server has is not judged.
+
 Refused are a destination that somebody else has, and a source that somebody else
 may write to: another ringnbd (its lock, a flock), QEMU and its tools (their locks
 on images), a mount, a loop device, device mapper or RAID, swap. --force goes on

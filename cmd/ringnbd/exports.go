@@ -14,12 +14,12 @@ import (
 	"ringnbd/engine/backing"
 )
 
-// parseExport reads NAME=PATH[,ro][,description=TEXT]. NAME ends at the first "=" that is not written twice, and may hold anything else as it is;
+// parseExport reads NAME=PATH[,ro][,format=raw][,description=TEXT]. NAME ends at the first "=" that is not written twice, and may hold anything else as it is;
 // behind it, a comma that belongs to a value is written twice.
 func parseExport(text string) (backing.Spec, error) {
 	name, rest, ok := cutName(text)
 	if !ok {
-		return backing.Spec{}, fmt.Errorf("%q has no =; write NAME=PATH[,ro][,description=TEXT], and == for a = in NAME", text)
+		return backing.Spec{}, fmt.Errorf("%q has no =; write NAME=PATH[,ro][,format=raw][,description=TEXT], and == for a = in NAME", text)
 	}
 	fields := splitCommas(rest)
 	s := backing.Spec{Name: name, Path: fields[0]}
@@ -31,10 +31,14 @@ func parseExport(text string) (backing.Spec, error) {
 		switch {
 		case key == "ro" && !hasValue:
 			s.ReadOnly = true
+		case key == "format" && value == "raw":
+			s.Raw = true
+		case key == "format":
+			return backing.Spec{}, fmt.Errorf("export %q: format %q: images are served as they are, so there is format=raw alone", name, value)
 		case key == "description" && hasValue:
 			s.Description = value
 		default:
-			return backing.Spec{}, fmt.Errorf("export %q: unknown option %q; there are ro and description=TEXT, and a comma in a path or text is written twice", name, field)
+			return backing.Spec{}, fmt.Errorf("export %q: unknown option %q; there are ro, format=raw and description=TEXT, and a comma in a path or text is written twice", name, field)
 		}
 	}
 	return s, nil
@@ -127,7 +131,7 @@ func (o *options) specs(paths []string) ([]backing.Spec, error) {
 	for i := range list {
 		s := &list[i]
 		s.ReadOnly = s.ReadOnly || o.readOnly
-		s.Direct, s.Force = o.direct, o.force
+		s.Direct, s.Force, s.Raw = o.direct, o.force, s.Raw || bool(o.raw)
 		if !backing.Synthetic(s.Path) {
 			images++
 			if !s.ReadOnly {

@@ -38,6 +38,7 @@ type options struct {
 	oldstyle    []oldstyle
 	readOnly    bool
 	force       bool
+	raw         rawFlag
 	loops       int
 	memory      uint64 // bytes, 0: the default for so many loops
 	connections int
@@ -58,6 +59,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.Var((*exportFlag)(&o.exports), "export", "serve PATH under NAME; repeatable; PATH,ro is read-only, and PATH,description=TEXT described")
 	flags.Var((*sizeFlag)(&o.create), "create", "make images that are missing, sparse, of `SIZE`")
 	flags.BoolVarP(&o.readOnly, "read-only", "r", false, "serve everything read-only")
+	flags.Var(&o.raw, "format", "`FORMAT` of all images: raw, the only one, whatever they look like")
 	flags.BoolVar(&o.force, "force", false, "serve images and devices that others use: see above")
 	s.begin("Where")
 	flags.VarP((*listenFlag)(&o.listen), "listen", "l", "accept connections at `ADDRESS`, HOST:PORT or unix:PATH; repeatable (default "+gate.DefaultListen+")")
@@ -178,6 +180,19 @@ func (f *portFlag) Set(text string) error {
 		return errors.New("must be from 1 to 65535")
 	}
 	*f = append(*f, net.JoinHostPort("localhost", text))
+	return nil
+}
+
+// rawFlag is the word raw, the only format there is.
+type rawFlag bool
+
+func (f *rawFlag) Type() string   { return "FORMAT" }
+func (f *rawFlag) String() string { return "" }
+func (f *rawFlag) Set(text string) error {
+	if text != "raw" {
+		return fmt.Errorf("there is raw alone: images are used as they are (qemu-img convert makes raw ones)")
+	}
+	*f = true
 	return nil
 }
 

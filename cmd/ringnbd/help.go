@@ -43,6 +43,14 @@ connection closed. A path that holds a = is written with two. Addresses for othe
 
 Sizes are bytes, or have a unit: 10G, 512MiB, 1.5T. Units are powers of 1024 however they are spelled. Times have one as well: 10s, 2m.
 
+An image must be raw: its bytes are the disk's. One that looks like another format
+(qcow2, QED, VMDK, VDI, VHD, VHDX, Parallels, DMG, or a compressed file) is refused,
+read-only as well. --format raw, or format=raw in --export, says that it is raw all
+the same. Say it for every disk that is made blank and written by others, such as a
+VM's: a guest can write the header of any format to its own disk, and the next start
+would be refused. The size may be any: what has no whole sectors, or is empty, is
+served to the byte, through the page cache if O_DIRECT has coarser units.
+
 A writable file or device is locked, so that nobody else serves it or copies to it:
 another ringnbd by a flock, QEMU and its tools by their own locks on images. If one
 of them has it already, or a mount, a loop device, device mapper, RAID or swap uses

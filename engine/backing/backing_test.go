@@ -103,8 +103,6 @@ func TestBadPathsAreExplained(t *testing.T) {
 		{"--create makes only writable exports", Spec{Path: filepath.Join(directory, "m"), Create: 1 << 20, ReadOnly: true}},
 		{"exists and is 1048576 bytes long, not the 2097152", Spec{Path: file, Create: 2 << 20}},
 		{"no multiple of the logical block size, 512 bytes; use --create 1024", Spec{Path: filepath.Join(directory, "m"), Create: 1000}},
-		{"the size must be a multiple of 512", Spec{Path: "null:0"}},
-		{"the size must be a multiple of 512", Spec{Path: "memory:1000"}},
 		{"is not understood", Spec{Path: "null:big"}},
 		{"carries its size in its name", Spec{Path: "null:1M", Create: 1 << 20}},
 		{"has an empty path", Spec{Name: "x"}},
@@ -124,15 +122,27 @@ func TestBadPathsAreExplained(t *testing.T) {
 	}
 }
 
+// Whatever the size, it is served to the byte: through the page cache where O_DIRECT has coarser units.
 func TestSizeOfImage(t *testing.T) {
 	directory := t.TempDir()
-	refused(t, "is empty; give it a size with: truncate -s 1G ", Spec{Path: image(t, directory, 0)})
-	odd := image(t, directory, 1000)
-	refused(t, "its size, 1000 bytes, is no multiple of the logical block size", Spec{Path: odd})
-	refused(t, "truncate -s 1024 "+odd, Spec{Path: odd, Direct: DirectOff})
-	if info, err := os.Stat(odd); err != nil || info.Size() != 1000 {
-		t.Errorf("a refused image was changed: %v %v", info, err)
+	for _, size := range []int64{0, 1, 511, 1000, 4097} {
+		path := image(t, directory, size)
+		for _, readOnly := range []bool{true, false} {
+			b := mustOpen(t, Spec{Path: path, ReadOnly: readOnly})
+			if b.Device.Size != uint64(size) || b.Export.Size != uint64(size) || b.Device.Direct && size > 0 || b.Device.ReadOnly != readOnly {
+				t.Errorf("size %d: %+v", size, &b.Device)
+			}
+			if err := b.Export.Validate(); err != nil {
+				t.Error(err)
+			}
+			b.Close()
+		}
+		if info, err := os.Stat(path); err != nil || info.Size() != size {
+			t.Errorf("the image was changed: %v %v", info, err)
+		}
 	}
+	noted(t, "no multiple of 512", Spec{Path: image(t, directory, 1000)})
+	noted(t, "is empty", Spec{Path: image(t, directory, 0)})
 }
 
 func TestNoPermission(t *testing.T) {

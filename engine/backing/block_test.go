@@ -210,6 +210,28 @@ func TestFileOnLargeSectors(t *testing.T) {
 	}
 }
 
+// An image of 512-byte sectors on a disk of larger ones: the page cache, for that image alone.
+func TestFileOfSmallSectorsOnLargeOnes(t *testing.T) {
+	dir := mounted(t, loopDevice(t, 16<<20, "--sector-size", "4096"), "ext4", "-q")
+	file := image(t, dir, 1<<20)
+	if b := mustOpen(t, Spec{Path: file}); !b.Device.Direct {
+		t.Skip("no O_DIRECT here")
+	} else {
+		b.Close()
+	}
+	if err := os.Truncate(file, 1<<20+512); err != nil {
+		t.Fatal(err)
+	}
+	noted(t, "O_DIRECT is in units of 4096 bytes here", Spec{Path: file})
+	b := mustOpen(t, Spec{Path: file, ReadOnly: true})
+	defer b.Close()
+	if b.Device.Direct || b.Device.Block != 1 || b.Device.Size != 1<<20+512 {
+		t.Errorf("%+v", &b.Device)
+	}
+	refused(t, "O_DIRECT is in units of 4096 bytes here, and it has 1049088; use --direct auto or off",
+		Spec{Path: file, ReadOnly: true, Direct: DirectOn, Force: true})
+}
+
 // The sizes that a disk may report, and what is made of them.
 func TestBlocksOfAQueue(t *testing.T) {
 	dir := t.TempDir()

@@ -61,6 +61,12 @@ var fileSystems = map[int64]fileSystemKind{
 func (b *Backing) measureFile(st *unix.Statx_t) error {
 	s, d := &b.spec, &b.Device
 	align, why := b.goDirect(st)
+	if align > 0 && d.Size%uint64(align) != 0 {
+		align, why = 0, fmt.Sprintf("O_DIRECT is in units of %d bytes here, and it has %d", align, d.Size)
+		if _, err := unix.FcntlInt(uintptr(d.FD), unix.F_SETFL, 0); err != nil {
+			return fmt.Errorf("%s: O_DIRECT cannot be switched off: %w", s.Path, err)
+		}
+	}
 	if align == 0 && s.Direct == DirectOn {
 		return fmt.Errorf("%s: %s; use --direct auto or off", s.Path, why)
 	}
@@ -71,12 +77,9 @@ func (b *Backing) measureFile(st *unix.Statx_t) error {
 		d.Freezes = uint64(st.Dev_major)<<32 | uint64(st.Dev_minor)
 	}
 	d.Block = max(align, 1)
-	if unit := max(align, sector); d.Size%uint64(unit) != 0 {
-		repair := "repair it with: truncate -s %d " + strings.ReplaceAll(shellQuote(s.Path), "%", "%%")
-		if d.Direct && d.Size%sector == 0 {
-			repair += ", or use --direct off"
-		}
-		return sizeError(s, d.Size, unit, repair)
+	if odd := d.Size % sector; odd > 0 {
+		b.note(fmt.Sprintf("its size, %d bytes, is no multiple of %d: clients that count in sectors do not see the last %d bytes, or see more",
+			d.Size, sector, odd))
 	}
 	if !d.Direct && s.Direct == DirectAuto {
 		b.note(why + ": reads and writes go through the page cache")

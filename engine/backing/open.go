@@ -213,15 +213,12 @@ func (b *Backing) open() error {
 
 func (b *Backing) openSynthetic(kind string, size uint64) error {
 	s := &b.spec
-	if size == 0 || size%sector != 0 {
-		return fmt.Errorf("%s: the size must be a multiple of %d bytes and not 0", s.Path, sector)
-	}
 	b.facts = facts{preferred: preferredLeast}
 	b.Device = engine.Device{Kind: engine.Null, FD: -1, Size: size, Block: 1, ReadOnly: s.ReadOnly, FastZero: true}
 	if kind == "null" {
 		return nil
 	}
-	memory, err := uring.NewArena(int(size), false)
+	memory, err := uring.NewArena(int(max(size, 1)), false) // there is no mapping of nothing
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.Path, err)
 	}

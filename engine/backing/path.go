@@ -116,19 +116,32 @@ func (b *Backing) measure(block bool) error {
 		}
 		d.Kind, d.Size = engine.Block, uint64(end)
 	}
-	if d.Size == 0 {
-		if block {
-			return fmt.Errorf("%s: the device has no medium, its size is 0; attach one first", s.Path)
-		}
-		return fmt.Errorf("%s: is empty; give it a size with: truncate -s 1G %s", s.Path, shellQuote(s.Path))
+	switch {
+	case d.Size == 0 && block:
+		return fmt.Errorf("%s: the device has no medium, its size is 0; attach one first", s.Path)
+	case d.Size == 0:
+		b.note("is empty, and a disk of 0 bytes to clients; it gets a size with: truncate -s 1G " + shellQuote(s.Path))
 	}
 	if s.Create > 0 && !b.made && d.Size != s.Create {
 		return fmt.Errorf("%s: exists and is %d bytes long, not the %d of --create; drop --create to serve it as it is", s.Path, d.Size, s.Create)
+	}
+	if err := b.look(); err != nil {
+		return err
 	}
 	if block {
 		return b.measureBlock(&st)
 	}
 	return b.measureFile(&st)
+}
+
+// preadRetry reads whatever there is at an offset.
+func preadRetry(fd int, p []byte, at int64) (int, error) {
+	for {
+		n, err := unix.Pread(fd, p, at)
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
 }
 
 func (b *Backing) note(text string) { b.Notes = append(b.Notes, b.spec.Path+": "+text) }
@@ -168,18 +181,22 @@ func (b *Backing) openExclusive(flags int) (int, error) {
 	return fd, nil
 }
 
-// explain says what a failed open or stat means for someone who wants to serve the path.
+// explain says what a failed open or stat means for someone who wants to use the path.
 func explain(s *Spec, err error) error {
+	readOnly, create := "serve it with --read-only", ", or let --create SIZE make a new image"
+	if s.Tool != Serve {
+		readOnly, create = "only read it", ""
+	}
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("%s: no such file; check the path, or let --create SIZE make a new image", s.Path)
+		return fmt.Errorf("%s: no such file; check the path%s", s.Path, create)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		if s.ReadOnly {
 			return fmt.Errorf("%s: no permission to read it; change its permissions or run as a user who may", s.Path)
 		}
-		return fmt.Errorf("%s: no permission to write to it; change its permissions, run as a user who may, or serve it with --read-only", s.Path)
+		return fmt.Errorf("%s: no permission to write to it; change its permissions, run as a user who may, or %s", s.Path, readOnly)
 	case errors.Is(err, unix.EROFS):
-		return fmt.Errorf("%s: is on a read-only file system; serve it with --read-only", s.Path)
+		return fmt.Errorf("%s: is on a read-only file system; %s", s.Path, readOnly)
 	case errors.Is(err, unix.ETXTBSY):
 		return fmt.Errorf("%s: is in use as swap space or as a running program; stop that first", s.Path)
 	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENOMEDIUM):

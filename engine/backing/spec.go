@@ -35,6 +35,7 @@ type Spec struct {
 	Direct      DirectMode
 	Tool        Tool // on whose behalf
 	Force       bool // others that use it are no reason to stop
+	Raw         bool // the user knows that it is a raw disk, whatever it looks like
 }
 
 // Check applies every rule that can be decided from the text alone: names, descriptions, sizes of synthetic exports, duplicates.

@@ -51,6 +51,9 @@ func openSource(o *Options, path string) (*local, error) {
 	if err == nil {
 		err = o.claim(f, backing.Claim{Path: path, Tool: backing.CopyFrom})
 	}
+	if err == nil && !o.Raw {
+		_, err = backing.Look(path, backing.CopyFrom, l.length, f.ReadAt)
+	}
 	if err != nil {
 		_ = f.Close()
 		return nil, err

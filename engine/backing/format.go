@@ -1,0 +1,150 @@
+// Images that are not raw: told by their first bytes, or their last. Served as they are, clients see
+// the container and not the disk in it, and whoever writes there destroys it.
+//
+// The first bytes of a raw disk belong to whoever writes to it: a guest with a blank disk can put the
+// header of any format there, and its next start is refused. So the look decides one thing only, to
+// stop; nothing is ever opened in the format that was found, which is how QEMU's guess gave guests
+// other files of the host. Raw said by the user (format=raw) is the way past it, and the one to be
+// written in a unit file.
+//
+// Invariant: looking reads through the page cache, and never writes.
+
+package backing
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// formatHead is how much of the beginning is looked at, in bytes.
+const formatHead = 4096
+
+// format is a kind of file that is not a raw disk.
+type format struct {
+	name   string
+	qemu   string // what qemu-img calls it
+	unpack string // the command that unpacks a compressed file
+}
+
+// magics are beginnings. QED and the rest of QEMU's formats are as in its block/*.c; zstd, xz, lz4 and
+// bzip2 as in their specifications. VHD is found at the end as well, and VDI behind a text.
+var magics = []struct {
+	magic string
+	format
+}{
+	{"QFI\xfb\x00\x00\x00\x01", format{name: "a qcow image", qemu: "qcow"}},
+	{"QFI\xfb", format{name: "a qcow2 image", qemu: "qcow2"}},
+	{"QED\x00", format{name: "a QED image", qemu: "qed"}},
+	{"KDMV", format{name: "a VMDK image", qemu: "vmdk"}},
+	{"COWD", format{name: "a VMDK image", qemu: "vmdk"}},
+	{"conectix", vhd},
+	{"vhdxfile", format{name: "a VHDX image", qemu: "vhdx"}},
+	{"WithoutFreeSpace", format{name: "a Parallels image", qemu: "parallels"}},
+	{"WithouFreSpacExt", format{name: "a Parallels image", qemu: "parallels"}},
+	{"\x1f\x8b\x08", format{name: "a gzip file", unpack: "gzip -dk"}},
+	{"\xfd7zXZ\x00", format{name: "an xz file", unpack: "xz -dk"}},
+	{"\x28\xb5\x2f\xfd", format{name: "a zstd file", unpack: "zstd -d"}},
+	{"\x04\x22\x4d\x18", format{name: "an lz4 file", unpack: "lz4 -d"}},
+}
+
+var (
+	vhd   = format{name: "a VHD image", qemu: "vpc"}
+	vdi   = format{name: "a VDI image", qemu: "vdi"}
+	vmdk  = format{name: "a VMDK descriptor", qemu: "vmdk"}
+	dmg   = format{name: "a DMG image", qemu: "dmg"}
+	bzip2 = format{name: "a bzip2 file", unpack: "bzip2 -dk"}
+)
+
+// formatOf tells a format by the first bytes of something, and, if it has any, the last 512.
+func formatOf(head, tail []byte) (f format, found bool) {
+	for _, m := range magics {
+		if bytes.HasPrefix(head, []byte(m.magic)) {
+			return m.format, true
+		}
+	}
+	const vdiSignature, vdiAt = 0xbeda107f, 64
+	switch {
+	case len(head) >= vdiAt+4 && binary.LittleEndian.Uint32(head[vdiAt:]) == vdiSignature:
+		return vdi, true
+	case bytes.HasPrefix(bytes.TrimLeft(head, " \t\r\n"), []byte("# Disk DescriptorFile")):
+		return vmdk, true
+	case bytes.HasPrefix(head, []byte("BZh")) && len(head) >= 10 && head[3] >= '1' && head[3] <= '9' &&
+		(string(head[4:10]) == "1AY&SY" || string(head[4:10]) == "\x17rE8P\x90"): // a block, or the end
+		return bzip2, true
+	case bytes.HasPrefix(tail, []byte("conectix")): // a fixed VHD is a raw disk with this behind it
+		return vhd, true
+	case bytes.HasPrefix(tail, []byte("koly\x00\x00\x00\x04")):
+		return dmg, true
+	}
+	return format{}, false
+}
+
+// encrypted says of first bytes that they are LUKS's: a disk that is raw, and only its owner can read.
+func encrypted(head []byte) bool { return bytes.HasPrefix(head, []byte("LUKS\xba\xbe")) }
+
+// Look sees what a store of a size holds, read by at. Of a stream, or of what cannot be read, there is
+// less to see. The error says what to do about what is not raw.
+func Look(path string, tool Tool, size uint64, at func(b []byte, offset int64) (int, error)) (note string, err error) {
+	head, tail := make([]byte, min(formatHead, size)), make([]byte, 512)
+	n, _ := at(head, 0) // what cannot be read is for others to tell
+	head = head[:max(n, 0)]
+	if size >= uint64(len(tail)) {
+		n, _ = at(tail, int64(size)-int64(len(tail)))
+		tail = tail[:max(n, 0)]
+	} else {
+		tail = nil
+	}
+	f, found := formatOf(head, tail)
+	switch {
+	case !found && encrypted(head) && tool == Serve:
+		return "holds a LUKS volume: clients see it encrypted, and open it themselves", nil
+	case !found:
+		return "", nil
+	}
+	return "", fmt.Errorf("%s: is %s, not a raw disk; %s", path, f.name, f.advice(path, tool))
+}
+
+// advice is what to do about a format.
+func (f *format) advice(path string, tool Tool) string {
+	file := shellQuote(path)
+	var text string
+	switch {
+	case f.unpack != "":
+		text = fmt.Sprintf("unpack it first (%s %s)", f.unpack, file)
+	case tool == CopyFrom:
+		text = fmt.Sprintf("copy it with: qemu-img convert -f %s -O raw %s DESTINATION", f.qemu, file)
+	default:
+		text = fmt.Sprintf("convert it (qemu-img convert -f %s -O raw %s disk.img), or serve it with: qemu-nbd -f %s %s",
+			f.qemu, file, f.qemu, file)
+	}
+	return text + [...]string{
+		Serve:    "; or say --format raw (format=raw in --export) to serve its bytes as they are",
+		Bench:    "; or say --format raw to use its bytes as they are",
+		CopyFrom: "; or say --format raw to copy its bytes as they are",
+		CopyTo:   "",
+	}[tool]
+}
+
+// look sees what the export's store holds, unless the user knows. What was read leaves the page cache
+// again: blocks that are allocated and not written would be data to SEEK_DATA as long as it is there.
+func (b *Backing) look() error {
+	s, fd := &b.spec, b.Device.FD
+	if s.Raw || b.made {
+		return nil
+	}
+	_ = unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM) // no reading ahead; hints, all of them
+	defer func() { _ = unix.Fadvise(fd, 0, 0, unix.FADV_NORMAL) }()
+	note, err := Look(s.Path, s.Tool, b.Device.Size, func(p []byte, at int64) (int, error) {
+		n, err := preadRetry(fd, p, at)
+		from, to := at&^(blockMost-1), (at+int64(len(p))+blockMost-1)&^(blockMost-1)
+		_ = unix.Fadvise(fd, from, to-from, unix.FADV_DONTNEED)
+		return n, err
+	})
+	if note != "" {
+		b.note(note)
+	}
+	return err
+}
