@@ -33,7 +33,10 @@ func turnsDoNotAllocate(t *testing.T, session proto.Session) {
 		t.Fatal(err)
 	}
 	s.loops[0] = l
-	ring, wakeFD, err := l.openRing()
+	if _, err := c.Settle(); err != nil {
+		t.Fatal(err)
+	}
+	ring, wakeFD, err := (&Engine{config: c}).openRing(l)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,8 +40,12 @@ type Counters struct {
 	Starved    uint64 // times a connection waited for memory or a tag
 	Stageless  uint64 // times a connection found no large stage
 	StagesLent uint64 // large stages that connections hold now
-	Opened     uint64
-	Closed     [closeReasons]uint64
+	// Parts of the pools that were registered with io_uring when a disk operation first needed them, and those that
+	// could not be.
+	Registered    uint64
+	NotRegistered uint64
+	Opened        uint64
+	Closed        [closeReasons]uint64
 }
 
 // add sums two loops.
@@ -63,5 +67,7 @@ func (c *Counters) add(o *Counters) {
 	c.Starved += o.Starved
 	c.Stageless += o.Stageless
 	c.StagesLent += o.StagesLent
+	c.Registered += o.Registered
+	c.NotRegistered += o.NotRegistered
 	c.Opened += o.Opened
 }

@@ -109,17 +109,24 @@ func (l *loop) issueTo(t uint32, part uint8, s segment, rwflags uint32) {
 	q, d := &l.devices[export], l.deviceOf(row)
 	data := uint64(tokenOf(onDisk, part, row.generation, t))
 	file := l.shared.files[export]
-	buffer := uint16(s.at >> uring.BufferShift)
+	buffer, fixed := l.bufferOf(s.at)
+	addr, reads := l.pool.Addr(s.at), row.step.reads()
+	// With O_DIRECT, FUA is part of the write. Through the page cache it is a flush behind it: a write with
+	// RWF_DSYNC would also collect the error of somebody's earlier write, which only a flush may, because
+	// a flush remembers.
+	if row.Flags&proto.CmdFlagFUA != 0 && row.step == stepWrite && d.Direct {
+		rwflags |= unix.RWF_DSYNC
+	}
 	e := l.sqe()
-	if row.step.reads() {
-		uring.PrepReadFixed(e, data, file, buffer, l.pool.Addr(s.at), s.len, s.off, rwflags)
-	} else {
-		// With O_DIRECT, FUA is part of the write. Through the page cache it is a flush behind it: a write with RWF_DSYNC would also collect the error of
-		// somebody's earlier write, which only a flush may, because a flush remembers.
-		if row.Flags&proto.CmdFlagFUA != 0 && row.step == stepWrite && d.Direct {
-			rwflags |= unix.RWF_DSYNC
-		}
-		uring.PrepWriteFixed(e, data, file, buffer, l.pool.Addr(s.at), s.len, s.off, rwflags)
+	switch {
+	case fixed && reads:
+		uring.PrepReadFixed(e, data, file, buffer, addr, s.len, s.off, rwflags)
+	case fixed:
+		uring.PrepWriteFixed(e, data, file, buffer, addr, s.len, s.off, rwflags)
+	case reads:
+		uring.PrepReadFile(e, data, file, addr, s.len, s.off, rwflags)
+	default:
+		uring.PrepWriteFile(e, data, file, addr, s.len, s.off, rwflags)
 	}
 	if part&viaWorker == 0 {
 		l.flown(q)

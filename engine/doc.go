@@ -15,7 +15,8 @@
 //	    accepts takes a tag and all the memory it will ever need, or waits in line without holding anything (takeTag, starve, feed). Payloads are copied from
 //	    the stage into the lease; when 128 KiB or more are still to come, or no large stage is left, they are received straight into it.
 //	 5. Ordering (guard.go). A write of any kind claims its blocks. It runs when no earlier write, on any connection of any loop, overlaps them.
-//	 6. The disk (disk.go). A wave is one READ_FIXED or WRITE_FIXED per 1 MiB piece. A write that does not begin and end on blocks first reads the two
+//	 6. The disk (disk.go). A wave is one READ_FIXED or WRITE_FIXED per 1 MiB piece (READ or WRITE, where memory is
+//	    not registered: locked.go). A write that does not begin and end on blocks first reads the two
 //	    blocks at its edges and completes them (stepEdges, merge). FUA is RWF_DSYNC on the write. FLUSH (flush.go) is one fdatasync for all that wait.
 //	    TRIM and WRITE_ZEROES (range.go) go slice by slice.
 //	 7. Completion (disk.go: segmentDone; request.go: stepDone, answer). The last segment of the last step answers: the claim is given up, which may
@@ -30,7 +31,7 @@
 // # Whose memory
 //
 // The kernel sees addresses of two arenas only. The control arena has a page pair per connection (message header, iovecs, reply headers, its own stage) and the large stages;
-// the pool has one region for requests up to a piece and a bit and one for longer ones, so that neither kind starves the other, and is registered with the ring.
+// the pool has one region for requests up to a piece and a bit and one for longer ones, so that neither kind starves the other, and is registered with the ring, part by part as it is first used (locked.go).
 // layout.go divides Config.Memory between them before anything runs; nothing grows. Rows point at each other by index, and hold no pointers.
 //
 // Backpressure has no code of its own: without a tag or a lease a connection is not read, and its socket fills up. What a connection may hold begins

@@ -24,12 +24,10 @@ type Config struct {
 	Memory         uint64        // bytes that all loops together may use for connections and payloads
 	MaxConnections int           // at a time, all loops together
 	Poll           time.Duration // a loop with nothing to do looks for work this long before it sleeps; 0: it sleeps at once; PollAuto
-}
+	Register       Registration  // whether Memory is registered with io_uring
 
-const (
-	ringEntries     = 512  // submissions that fit between two enters; more only make an enter earlier
-	ringCompletions = 8192 // above every tag, connection and long segment in flight at once; an overflow is kept by the kernel
-)
+	ring uring.Config // see Settle
+}
 
 // yieldInterval is how often, in nanoseconds, a busy loop passes through Go's scheduler, for no reason but sysmon. A goroutine that is not rescheduled within
 // 10 ms counts as hogging its processor; sysmon then takes the processor away in every system call it finds it in, and wakes every 20 µs to do so. Measured
@@ -53,7 +51,9 @@ type Engine struct {
 	config   Config
 	shared   *shared
 	features string
-	stopped  sync.WaitGroup
+	// unregistered is why the memory of some loop is not registered although it should be.
+	unregistered error
+	stopped      sync.WaitGroup
 
 	mu      sync.Mutex
 	closing bool
@@ -74,7 +74,11 @@ func Start(c Config, exports []Export) (*Engine, error) {
 	if !ok {
 		return nil, ErrMemory
 	}
-	e := &Engine{config: c, shared: newShared(exports, c.Loops)}
+	unregistered, err := c.Settle()
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{config: c, unregistered: unregistered, shared: newShared(exports, c.Loops)}
 	e.shared.poll = c.Poll
 	for id := range c.Loops {
 		l, err := newLoop(e.shared, uint32(id), y)
@@ -82,12 +86,13 @@ func Start(c Config, exports []Export) (*Engine, error) {
 			e.stop()
 			return nil, err
 		}
-		e.shared.loops[id] = l
 		o, err := startOffload(l)
 		if err != nil {
+			l.unmap()
 			e.stop()
 			return nil, err
 		}
+		e.shared.loops[id] = l
 		e.offload = append(e.offload, o)
 		started := make(chan error)
 		e.stopped.Add(1)
@@ -139,6 +144,8 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	}
 	l.leases = newLeasePool(zeroRegion, y.shortLen, y.longLen)
 	l.leases.arena = l.pool
+	l.partBits = uring.SparseShift(l.pool.Size())
+	l.parts = make([]part, (l.pool.Size()+1<<l.partBits-1)>>l.partBits)
 	l.conns, l.tags = make([]conn, y.conns), make([]tag, tagsPerLoop)
 	l.progress = make([][maxSegments]uint32, tagsPerLoop)
 	l.parked = make([]parkedParts, tagsPerLoop)
@@ -168,10 +175,9 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 func (e *Engine) runLoop(l *loop, started chan<- error) {
 	defer e.stopped.Done()
 	runtime.LockOSThread()
-	ring, wakeFD, err := l.openRing()
+	ring, wakeFD, err := e.openRing(l)
 	if err != nil {
-		_ = l.pool.Close()
-		_ = l.control.Close()
+		l.unmap()
 		started <- err
 		return
 	}
@@ -194,20 +200,32 @@ func (e *Engine) runLoop(l *loop, started chan<- error) {
 			runtime.Gosched()
 		}
 	}
-	_ = ring.Close()
+	var held *uring.InFlightError
+	if err := ring.Close(); !errors.As(err, &held) { // else the kernel may still write to them
+		l.unmap()
+	}
+}
+
+// unmap gives the arenas of a loop back whose ring is closed.
+func (l *loop) unmap() {
 	_ = l.pool.Close()
 	_ = l.control.Close()
 }
 
 // openRing makes the loop's ring on the calling thread and registers everything that will be used through it.
-func (l *loop) openRing() (*uring.Ring, int, error) {
-	ring, err := uring.Open(uring.Config{Entries: ringEntries, Completions: ringCompletions})
+func (e *Engine) openRing(l *loop) (*uring.Ring, int, error) {
+	c := e.config
+	ring, err := uring.Open(c.ring)
 	if err != nil {
 		return nil, -1, err
 	}
-	if err := ring.RegisterBuffers(l.pool); err != nil {
-		_ = ring.Close()
-		return nil, -1, err
+	if c.Register != RegisterOff {
+		if err := l.registerPool(ring); err != nil && c.Register == RegisterOn {
+			_ = ring.Close()
+			return nil, -1, err
+		} else if err != nil {
+			e.unregistered = err
+		}
 	}
 	if fds := l.shared.descriptors(); len(fds) > 0 {
 		if err := ring.RegisterFiles(fds); err != nil {
@@ -229,6 +247,9 @@ func (l *loop) openRing() (*uring.Ring, int, error) {
 	l.wake = func() { uring.Notify(wakeFD) }
 	return ring, wakeFD, nil
 }
+
+// Unregistered says why memory that should be registered is not; nil if it is, or shall not be.
+func (e *Engine) Unregistered() error { return e.unregistered }
 
 // Features is the report of what the kernel offers and what of it is used, for people.
 func (e *Engine) Features() string { return e.features }

@@ -21,7 +21,7 @@ type SimLoop struct {
 // simQuota is how many workers a device may have in the simulation, on whatever machine it runs.
 const simQuota = 3
 
-// NewSimLoops builds the loops of one engine. kernel is called once per loop, with its two arenas (the pool is the registered one) and the
+// NewSimLoops builds the loops of one engine. kernel is called once per loop, with its two arenas (the pool is what is registered, part by part) and the
 // descriptors to register, and says which descriptor its wake-ups come from and how to cause one.
 func NewSimLoops(c Config, exports []Export, kernel func(id int, control, pool *uring.Arena, files []int32) (k Kernel, wakeFD int32, wake func())) []*SimLoop {
 	s := newShared(exports, c.Loops)
@@ -47,6 +47,9 @@ func NewSimLoops(c Config, exports []Export, kernel func(id int, control, pool *
 		l.quota = simQuota
 		if w, ok := l.kernel.(interface{ LimitWorkers(uint32) }); ok {
 			w.LimitWorkers(uint32(len(s.descriptors()) * (simQuota + ownWorkers)))
+		}
+		if c.Register != RegisterOff {
+			l.partsUntouched()
 		}
 		l.now = l.kernel.Now()
 		l.listenForMail()

@@ -19,6 +19,8 @@ type Kernel interface {
 	Reap(out []uring.CQE) int
 	// Now is a monotonic clock in nanoseconds.
 	Now() int64
+	// RegisterBuffer registers the i-th part of the pool, see loop.bufferOf; false: it cannot be.
+	RegisterBuffer(i uint32) bool
 	// Shutdown ends both directions of a socket: whatever operation waits on it completes.
 	Shutdown(fd int32)
 	// CloseFD gives a socket back.

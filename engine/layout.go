@@ -76,6 +76,9 @@ func (y layout) controlLen() uint64 {
 
 func (y layout) poolLen() uint64 { return zeroRegion + y.shortLen + y.longLen }
 
+// wholeHuge rounds up to the huge pages of 2 MiB that the pool is mapped in.
+func wholeHuge(n uint64) uint64 { return (n + 2*pieceSize - 1) &^ (2*pieceSize - 1) }
+
 func (y layout) pageAt(c uint32) uint64 { return wakePage + uint64(c)*connPage }
 func (y layout) stageAt(s uint32) uint64 {
 	return wakePage + uint64(y.conns)*connPage + uint64(s)*stageSize

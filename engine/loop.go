@@ -23,7 +23,7 @@ type loop struct {
 	id      uint32
 	shared  *shared
 	control *uring.Arena // connection pages and stages: not registered, populated as it is touched
-	pool    *uring.Arena // payloads: registered
+	pool    *uring.Arena // payloads
 	layout  layout
 
 	conns []conn
@@ -31,10 +31,12 @@ type loop struct {
 	// progress of each segment of a wave, in bytes; valid while tag.short
 	progress [][maxSegments]uint32
 	// parked are the segments of each request that wait for a worker.
-	parked  []parkedParts
-	working uint32 // reads and writes that workers have, of all devices
-	quota   uint32 // and how many of one device they may
-	leases  *leasePool
+	parked   []parkedParts
+	working  uint32 // reads and writes that workers have, of all devices
+	quota    uint32 // and how many of one device they may
+	leases   *leasePool
+	parts    []part // of the pool, see locked.go
+	partBits uint   // a part is 1<<partBits bytes
 
 	freeConn uint32 // stacks of free rows, linked through next
 	freeTag  uint32

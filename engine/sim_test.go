@@ -51,11 +51,14 @@ func open(w *sim.World) ([]sim.Loop, func()) {
 		}
 	}
 	c := engine.Config{Loops: p.Loops, MaxConnections: p.Loops * p.Connections}
+	if p.Unregistered {
+		c.Register = engine.RegisterOff
+	}
 	c.Memory = engine.MinMemory(c) + uint64(p.Loops)*p.Memory
 	made := engine.NewSimLoops(c, exports, func(_ int, control, pool *uring.Arena, files []int32) (engine.Kernel, int32, func()) {
 		k := w.NewKernel(p.Entries, p.Completions)
 		k.Attach(control)
-		k.RegisterBuffers(pool)
+		k.SparseBuffers(pool, uring.SparseShift(pool.Size()))
 		k.RegisterFiles(files)
 		fd, notify := w.Eventfd()
 		return k, fd, notify

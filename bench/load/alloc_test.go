@@ -97,6 +97,7 @@ func turnsDoNotAllocate(t *testing.T, o *Options) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.ring = ringConfig(o, o.Connections)
 	var sockets []int
 	for range o.Connections {
 		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

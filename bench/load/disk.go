@@ -1,4 +1,5 @@
-// The same requests on a file or block device itself, through registered file 0 and registered buffers.
+// The same requests on a file or block device itself, through registered file 0 and, where the limit on locked memory
+// allows it, registered buffers.
 //
 // Invariant: a slot has one operation with the kernel at a time; what a short read or write leaves is asked for again before the slot is done.
 
@@ -38,7 +39,12 @@ func (l *loop) transfer(row uint32, payload uint64) {
 	data := tokenOf(onDisk, s.generation, row)
 	if s.kind == Read {
 		at := l.layout.bufferAt(row) + uint64(done)
-		uring.PrepReadFixed(l.sqe(), data, 0, uint16(at>>uring.BufferShift), l.arena.Addr(at), s.length-done, s.offset+uint64(done), 0)
+		addr, n, off := l.arena.Addr(at), s.length-done, s.offset+uint64(done)
+		if l.plan.unregistered != nil {
+			uring.PrepReadFile(l.sqe(), data, 0, addr, n, off, 0)
+		} else {
+			uring.PrepReadFixed(l.sqe(), data, 0, uint16(at>>uring.BufferShift), addr, n, off, 0)
+		}
 		return
 	}
 	flags := uint32(0)
@@ -46,7 +52,12 @@ func (l *loop) transfer(row uint32, payload uint64) {
 		flags = uring.WriteDsync
 	}
 	at := payload + uint64(done)
-	uring.PrepWriteFixed(l.sqe(), data, 0, uint16(at>>uring.BufferShift), l.arena.Addr(at), s.length-done, s.offset+uint64(done), flags)
+	addr, n, off := l.arena.Addr(at), s.length-done, s.offset+uint64(done)
+	if l.plan.unregistered != nil {
+		uring.PrepWriteFile(l.sqe(), data, 0, addr, n, off, flags)
+	} else {
+		uring.PrepWriteFixed(l.sqe(), data, 0, uint16(at>>uring.BufferShift), addr, n, off, flags)
+	}
 }
 
 // diskDone files one completion.

@@ -87,8 +87,8 @@ func (y *layout) bufferAt(row uint32) uint64 { return y.buffers + uint64(row)*y.
 func (y *layout) pageAt(c uint32) uint64     { return y.pages + uint64(c)*y.page }
 func (y *layout) stageAt(c uint32) uint64    { return y.stages + uint64(c)*uint64(y.stage) }
 
-// checkMemory: is what all loops need within reason?
-func checkMemory(p *plan) error {
+// checkMemory: is what all loops need within reason? It decides what of it is locked.
+func checkMemory(p *plan) (err error) {
 	var total uint64
 	for id := range p.options.Threads {
 		from, to := loopSpan(id, p.options.Connections, p.options.Threads)
@@ -100,11 +100,14 @@ func checkMemory(p *plan) error {
 		return fmt.Errorf("%d connections at depth %d with requests of %s need %d MiB of buffers, more than the bound of %s: use fewer or smaller ones",
 			o.Connections, o.Depth, units.Exact(p.largest), total>>20, units.Exact(memoryMost))
 	}
-	if p.facts.file == nil {
-		return nil
+	share := (o.Connections + o.Threads - 1) / o.Threads
+	if p.ring, err = ringConfig(o, share).Within(o.Threads); err != nil {
+		return fmt.Errorf("io_uring: %w", err)
 	}
-	if err := uring.CheckMemlock(total + uint64(o.Threads)*ringConfig(o, (o.Connections+o.Threads-1)/o.Threads).Memory()); err != nil {
-		return fmt.Errorf("file: needs %d MiB of locked memory for its buffers, more than RLIMIT_MEMLOCK allows: use fewer or smaller requests, or raise it (ulimit -l %d)", (total+1<<20-1)>>20, (total+4<<20)>>10)
+	if p.facts.file != nil {
+		if p.unregistered = uring.CheckMemlock(total + uint64(o.Threads)*p.ring.Memory()); p.unregistered != nil {
+			p.facts.notes = append(p.facts.notes, "the buffers are not registered with io_uring, which costs CPU time: "+p.unregistered.Error())
+		}
 	}
 	return nil
 }

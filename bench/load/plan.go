@@ -11,6 +11,7 @@ import (
 
 	"ringnbd/engine/backing"
 	"ringnbd/engine/units"
+	"ringnbd/engine/uring"
 	"ringnbd/proto"
 )
 
@@ -39,6 +40,9 @@ type plan struct {
 	table     *table // with Options.Verify
 	multiConn bool   // connections see each other's writes
 	flags     [kinds]uint16
+	ring      uring.Config
+	// unregistered is why the buffers of a file's requests are not registered, when they are not.
+	unregistered error
 }
 
 // newPlan checks what only the target can tell.

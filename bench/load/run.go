@@ -412,13 +412,15 @@ func (l *loop) thread(started chan<- error, gate <-chan bool) {
 }
 
 func (l *loop) openRing() error {
-	o := l.plan.options
-	ring, err := uring.Open(ringConfig(o, len(l.conns)))
+	ring, err := uring.Open(l.plan.ring)
 	if err != nil {
 		return err
 	}
 	if b := l.plan.facts.file; b != nil {
-		if err = ring.RegisterBuffers(l.arena); err == nil {
+		if l.plan.unregistered == nil {
+			err = ring.RegisterBuffers(l.arena)
+		}
+		if err == nil {
 			err = ring.RegisterFiles([]int32{int32(b.Device.FD)})
 		}
 	}

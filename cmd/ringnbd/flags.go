@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +45,7 @@ type options struct {
 	connections int
 	direct      backing.DirectMode
 	poll        pollFlag
+	registered  engine.Registration
 	handshake   time.Duration
 	shutdown    time.Duration
 	debug       debugFlag
@@ -73,6 +75,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	s.begin("Tuning")
 	flags.IntVar(&o.loops, "loops", runtime.GOMAXPROCS(0), "number `N` of event loops, each with its own ring and thread")
 	flags.Var((*directFlag)(&o.direct), "direct", "O_DIRECT: `MODE` auto (where the file system takes it), on (or fail) or off")
+	flags.Var((*registerFlag)(&o.registered), "register", "register the memory with io_uring, which locks it: `MODE` auto (if the limit on locked memory allows it), on (or fail) or off")
 	flags.Var(&o.poll, "poll", "how long an idle loop looks for work before it sleeps: `MICROSECONDS`, 0 for never, or auto")
 	s.begin("Logs")
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "log connections, and what io_uring offers on this kernel")
@@ -83,7 +86,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 
 // complete offers the values of the flags that have a short list of them.
 func complete(c *cobra.Command) {
-	for flag, values := range map[string][]string{"direct": {"auto", "on", "off"}, "log-format": {"text", "json"}, "poll": {"auto", "0", "50"},
+	for flag, values := range map[string][]string{"direct": {"auto", "on", "off"}, "register": registerNames, "log-format": {"text", "json"}, "poll": {"auto", "0", "50"},
 		"debug": {"localhost:0", "localhost:6060", "unix:ringnbd.debug"}} {
 		// The only error is a flag that does not exist, which a test would see.
 		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
@@ -112,7 +115,7 @@ func (o *options) check() error {
 }
 
 func (o *options) engine() engine.Config {
-	return engine.Config{Loops: o.loops, Memory: o.memory, MaxConnections: o.connections, Poll: time.Duration(o.poll)}
+	return engine.Config{Loops: o.loops, Memory: o.memory, MaxConnections: o.connections, Poll: time.Duration(o.poll), Register: o.registered}
 }
 
 // sizeFlag is a number of bytes, more than 0.
@@ -210,6 +213,21 @@ func (f *directFlag) Set(text string) error {
 		}
 	}
 	return fmt.Errorf("must be one of %s", strings.Join(directNames, ", "))
+}
+
+type registerFlag engine.Registration
+
+var registerNames = []string{engine.RegisterAuto: "auto", engine.RegisterOn: "on", engine.RegisterOff: "off"}
+
+func (f *registerFlag) Type() string   { return "MODE" }
+func (f *registerFlag) String() string { return registerNames[*f] }
+func (f *registerFlag) Set(text string) error {
+	i := slices.Index(registerNames, text)
+	if i < 0 {
+		return fmt.Errorf("must be one of %s", strings.Join(registerNames, ", "))
+	}
+	*f = registerFlag(i)
+	return nil
 }
 
 // pollFlag is a span of time in whole microseconds, or engine.PollAuto.

@@ -57,8 +57,11 @@ of them has it already, or a mount, a loop device, device mapper, RAID or swap u
 it, it is refused. Read-only exports share with each other, and with mounts and
 loop devices. --force serves all the same, and logs what it found.
 
-The engine has one event loop per core. All memory for requests is set aside at start (--memory) and never grows: clients that ask for more wait.
-The memory is locked for the disk; without the CAP_IPC_LOCK capability, RLIMIT_MEMLOCK (ulimit -l) must allow that much.
+The engine has one event loop per core. --memory bounds what all requests may hold, whatever clients do: those that ask for more wait. It is taken
+when it is first used, and kept.
+
+The memory is registered with io_uring, which locks it and makes disk requests cheaper. A user who is not root and may not lock that much
+(ulimit -l, 8 MiB by default) serves all the same, without it, and is told how to get the right; --register off says that this is meant.
 
 SIGTERM, SIGINT, SIGQUIT or SIGHUP (which stays ignored under nohup): no new
 connections; requests are served for another second, and a connection is closed

@@ -46,6 +46,10 @@ func newServe() *cobra.Command {
 	return c
 }
 
+// unregisteredCost is the median of 16 alternating runs with --register on and off, O_DIRECT on ext4, 4 connections:
+// CPU time per request 1.10 times as much at 4 KiB, 1.07 (reads) and 1.13 (writes) at 64 KiB, the same at 1 MiB.
+const unregisteredCost = "disk requests of up to 64 KiB take some 10 % more CPU time"
+
 // server is everything that is up. Its parts are filled in one after another, and taken down by whichever of them are there.
 type server struct {
 	options   *options
@@ -104,12 +108,29 @@ func tune(loops int) {
 	}
 }
 
+// lockable says, before anything is opened, why what all loops lock together cannot be locked.
+func lockable(c *engine.Config) error {
+	must := c.Register == engine.RegisterOn
+	_, err := c.Settle()
+	switch {
+	case err != nil && must:
+		return fmt.Errorf("--register on: %w; or let --register be auto", err)
+	case err != nil:
+		return fmt.Errorf("for the rings of io_uring alone, %w; or give fewer --loops", err)
+	}
+	return nil
+}
+
 // up brings up one part after another.
 func (s *server) up(specs []backing.Spec) error {
 	o := s.options
 	if least := engine.MinMemory(o.engine()); o.memory < least {
 		return fmt.Errorf("--memory %s is too small: %d loops and %d connections need %s; give that, or fewer --loops or --max-connections",
 			units.Size(o.memory), o.loops, o.connections, units.Exact((least+1<<20-1)>>20<<20))
+	}
+	config := o.engine()
+	if err := lockable(&config); err != nil {
+		return err
 	}
 	var err error
 	if s.backings, err = backing.Prepare(specs, s.begun.opening); err != nil {

@@ -72,6 +72,9 @@ func (s *server) report() {
 	if s.debug != nil {
 		s.log.Info("debug endpoint", "address", s.debug.address)
 	}
+	if err := s.engine.Unregistered(); err != nil {
+		s.log.Warn("memory is not registered with io_uring: "+unregisteredCost, "reason", err)
+	}
 	for i, b := range s.backings {
 		for _, note := range b.Notes {
 			s.log.Warn(note)

@@ -16,6 +16,7 @@ const (
 	opCancel     = 14
 	opFallocate  = 17
 	opRead       = 22
+	opWrite      = 23
 	opFadvise    = 24
 	opMadvise    = 25
 	opRecv       = 27
@@ -24,7 +25,7 @@ const (
 
 var opNames = map[uint8]string{
 	opNop: "NOP", opFsync: "FSYNC", opReadFixed: "READ_FIXED", opWriteFixed: "WRITE_FIXED", opPollAdd: "POLL_ADD", opSendMsg: "SENDMSG",
-	opCancel: "ASYNC_CANCEL", opFallocate: "FALLOCATE", opRead: "READ", opFadvise: "FADVISE", opMadvise: "MADVISE", opRecv: "RECV", opUringCmd: "URING_CMD",
+	opCancel: "ASYNC_CANCEL", opFallocate: "FALLOCATE", opRead: "READ", opWrite: "WRITE", opFadvise: "FADVISE", opMadvise: "MADVISE", opRecv: "RECV", opUringCmd: "URING_CMD",
 }
 
 // Flags, by the header that defines them.

@@ -198,6 +198,6 @@ func (d *Disk) truncate(length uint64) {
 func (d *Disk) injected(o *op, lo, hi uint64, res int32) int32 {
 	tick := d.world.note("fault", "disk op lo hi res", int64(d.index), int64(o.sqe.OpCode), int64(lo), int64(hi), int64(res))
 	d.faults = append(d.faults, fault{tick: tick, lo: lo, hi: hi, res: res, opcode: o.sqe.OpCode,
-		dsync: o.sqe.OpCode == opWriteFixed && o.sqe.OpcodeFlags&rwfDsync != 0, dropped: o.dropped})
+		dsync: (o.sqe.OpCode == opWriteFixed || o.sqe.OpCode == opWrite) && o.sqe.OpcodeFlags&rwfDsync != 0, dropped: o.dropped})
 	return res
 }

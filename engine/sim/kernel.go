@@ -25,6 +25,8 @@ type Kernel struct {
 	spare  []*op
 	arenas []*uring.Arena
 	fixed  *uring.Arena // the one that is registered
+	places []bool       // by buffer: it is registered
+	shift  uint         // a buffer is 1<<shift bytes
 	files  []*node      // registered files
 	alarm  uint64       // instant until which the loop wants to wait; 0 = for ever
 	serial uint64
@@ -55,8 +57,37 @@ func (k *Kernel) Attach(a *uring.Arena) { k.arenas = append(k.arenas, a) }
 
 // RegisterBuffers makes an arena usable by READ_FIXED and WRITE_FIXED; buffer i is its i-th GiB.
 func (k *Kernel) RegisterBuffers(a *uring.Arena) {
+	k.SparseBuffers(a, fixedShift)
+	for i := range k.places {
+		k.places[i] = true
+	}
+}
+
+// SparseBuffers makes a table of buffers of 1<<shift bytes of the arena, which RegisterBuffer fills.
+func (k *Kernel) SparseBuffers(a *uring.Arena, shift uint) {
 	k.Attach(a)
-	k.fixed = a
+	k.fixed, k.shift, k.places = a, shift, make([]bool, (a.Size()+1<<shift-1)>>shift)
+}
+
+// RegisterBuffer fills one place of the table, unless the limit on locked memory has been reached.
+func (k *Kernel) RegisterBuffer(i uint32) bool {
+	w := k.world
+	if int(i) >= len(k.places) || k.places[i] {
+		w.bug("registered buffer %d of %d is filled, or filled a second time", i, len(k.places))
+	}
+	k.places[i] = !chance(w.rng, w.mix.Unpinnable)
+	if !k.places[i] {
+		w.mark(NotRegistered)
+	}
+	w.note("register", "loop buffer there", int64(k.id), int64(i), flag(k.places[i]))
+	return k.places[i]
+}
+
+func flag(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // RegisterFiles sets the table of registered files.

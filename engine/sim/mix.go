@@ -30,6 +30,7 @@ type Mix struct {
 	Truncate    int // a file shrinks, once per run
 	LookupError int // a lookup of a meta context fails
 	Lag         int // a loop gets no processor for a while, so that completions pile up, per turn
+	Unpinnable  int // a part of the pool cannot be registered, for others have used the limit up
 	DiskDelay   uint64
 	SlowDelay   uint64 // fsync, fallocate, discard
 	WireDelay   uint64

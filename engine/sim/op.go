@@ -54,7 +54,7 @@ func (k *Kernel) take(s *uring.SQE) {
 		k.admitSend(o, &rest)
 	case opPollAdd:
 		k.admitPoll(o, &rest)
-	case opReadFixed, opWriteFixed:
+	case opReadFixed, opWriteFixed, opWrite:
 		k.admitTransfer(o, &rest)
 	case opFsync:
 		k.admitFsync(o, &rest)
@@ -63,7 +63,11 @@ func (k *Kernel) take(s *uring.SQE) {
 	case opUringCmd:
 		k.admitDiscard(o, &rest)
 	case opRead:
-		k.admitEventRead(o, &rest)
+		if s.Flags&sqeFixedFile != 0 {
+			k.admitTransfer(o, &rest)
+		} else {
+			k.admitEventRead(o, &rest)
+		}
 	case opMadvise:
 		k.admitMadvise(o, &rest)
 	case opFadvise:
@@ -108,7 +112,7 @@ func (k *Kernel) attempt(o *op) bool {
 		res, done = k.tryPoll(o)
 	case opReadFixed:
 		res, done = k.tryDiskRead(o), true
-	case opWriteFixed:
+	case opWriteFixed, opWrite:
 		res, done = k.tryDiskWrite(o)
 	case opFsync:
 		res, done = k.tryFsync(o), true
@@ -117,7 +121,11 @@ func (k *Kernel) attempt(o *op) bool {
 	case opUringCmd:
 		res, done = k.tryDiscard(o), true
 	case opRead:
-		res, done = k.tryEventRead(o)
+		if o.node.event != nil {
+			res, done = k.tryEventRead(o)
+		} else {
+			res, done = k.tryDiskRead(o), true
+		}
 	case opMadvise:
 		res, done = k.tryMadvise(o), true
 	case opFadvise:

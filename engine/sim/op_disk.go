@@ -1,5 +1,5 @@
-// READ_FIXED, WRITE_FIXED, FSYNC, FALLOCATE, FADVISE and the discard command of block devices, on a Disk. What they check at submission is what O_DIRECT and the block
-// layer check; a misaligned transfer works on some file systems and fails on others, so here it ends the run.
+// READ_FIXED, WRITE_FIXED, READ and WRITE of registered files, FSYNC, FALLOCATE, FADVISE and the discard
+// command of block devices, on a Disk. What they check at submission is what O_DIRECT and the block layer check; a misaligned transfer works on some file systems and fails on others, so here it ends the run.
 
 package sim
 
@@ -8,7 +8,7 @@ import "ringnbd/engine/uring"
 func (k *Kernel) admitTransfer(o *op, rest *uring.SQE) {
 	s, w := &o.sqe, k.world
 	d := k.fixedFile(o, rest)
-	o.into = s.OpCode == opReadFixed
+	o.into = s.OpCode == opReadFixed || s.OpCode == opRead
 	if !o.into {
 		rest.OpcodeFlags &^= rwfDsync
 	}
@@ -24,16 +24,31 @@ func (k *Kernel) admitTransfer(o *op, rest *uring.SQE) {
 		w.bug("%s is not aligned to the disk's %d-byte blocks: offset %d, length %d, address %#x", o.name(), b, s.Off, s.Len, s.Addr)
 	}
 	k.lend(o, s.Addr, uint64(s.Len), "buffer")
-	if k.fixed == nil {
-		w.bug("%s although no buffers are registered", o.name())
-	}
-	off, ok := k.fixed.Find(s.Addr)
-	if last := off + uint64(s.Len) - 1; !ok || off>>fixedShift != uint64(s.BufIG) || last>>fixedShift != uint64(s.BufIG) {
-		w.bug("%s: registered buffer %d does not cover %d bytes at %#x (arena offset %#x, in the registered arena: %t)", o.name(), s.BufIG, s.Len, s.Addr, off, ok)
+	if s.OpCode == opReadFixed || s.OpCode == opWriteFixed {
+		k.registered(o)
+	} else if s.BufIG != 0 {
+		w.bug("%s names registered buffer %d", o.name(), s.BufIG)
+	} else {
+		w.mark(PlainBuffer)
 	}
 	o.due = w.clock + w.delay(w.mix.DiskDelay)
 	if o.refused = k.refuses(o); o.refused {
 		o.due = w.clock
+	}
+}
+
+// registered: a fixed transfer lies inside the buffer that it names, and that is registered.
+func (k *Kernel) registered(o *op) {
+	s, w := &o.sqe, k.world
+	if k.fixed == nil {
+		w.bug("%s although no buffers are registered", o.name())
+	}
+	off, ok := k.fixed.Find(s.Addr)
+	if last := off + uint64(s.Len) - 1; !ok || off>>k.shift != uint64(s.BufIG) || last>>k.shift != uint64(s.BufIG) {
+		w.bug("%s: registered buffer %d does not cover %d bytes at %#x (arena offset %#x, in the registered arena: %t)", o.name(), s.BufIG, s.Len, s.Addr, off, ok)
+	}
+	if !k.places[s.BufIG] {
+		w.bug("%s: buffer %d is not registered", o.name(), s.BufIG)
 	}
 }
 

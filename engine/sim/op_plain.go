@@ -79,6 +79,9 @@ func (k *Kernel) tryCancel(o *op) int32 {
 	}
 	switch target.sqe.OpCode {
 	case opRecv, opSendMsg, opPollAdd, opRead:
+		if target.node.disk != nil {
+			break
+		}
 		res := eCANCELED
 		if target.moved > 0 {
 			res = int32(target.moved)

@@ -43,26 +43,27 @@ func (p *ExportPlan) OnDisk() bool { return p.Backing == File || p.Backing == Bl
 
 // Plan is everything about a world that does not change while it runs.
 type Plan struct {
-	Loops       int
-	Entries     uint32 // submission queue
-	Completions uint32 // completion queue
-	Memory      uint64 // bytes per loop beyond the least that the engine runs with
-	Connections int    // most at the same time, on one loop
-	Exports     []ExportPlan
-	Clients     int  // at the same time
-	Requests    int  // over the whole run
-	Siege       bool // many clients hold memory and stall
-	Jam         bool // some want all the memory there is for long requests, and take their time; others want a little of it
-	Deep        bool // many small requests in flight on every connection, and loops that lag behind
-	Flushes     bool // writes and flushes from all loops to one disk whose fsync fails now and then
-	Drain       bool
-	Cut         bool // and the shutdown timeout runs out
-	Mix         Mix
+	Loops        int
+	Entries      uint32 // submission queue
+	Completions  uint32 // completion queue
+	Memory       uint64 // bytes per loop beyond the least that the engine runs with
+	Connections  int    // most at the same time, on one loop
+	Exports      []ExportPlan
+	Clients      int  // at the same time
+	Requests     int  // over the whole run
+	Siege        bool // many clients hold memory and stall
+	Jam          bool // some want all the memory there is for long requests, and take their time; others want a little of it
+	Deep         bool // many small requests in flight on every connection, and loops that lag behind
+	Flushes      bool // writes and flushes from all loops to one disk whose fsync fails now and then
+	Unregistered bool // the pools are not registered with io_uring
+	Drain        bool
+	Cut          bool // and the shutdown timeout runs out
+	Mix          Mix
 }
 
 func (p *Plan) String() string {
-	s := fmt.Sprintf("loops=%d sq=%d cq=%d memory=%d connections=%d clients=%d requests=%d siege=%t jam=%t deep=%t flushes=%t drain=%t cut=%t", p.Loops, p.Entries, p.Completions,
-		p.Memory, p.Connections, p.Clients, p.Requests, p.Siege, p.Jam, p.Deep, p.Flushes, p.Drain, p.Cut)
+	s := fmt.Sprintf("loops=%d sq=%d cq=%d memory=%d connections=%d clients=%d requests=%d siege=%t jam=%t deep=%t flushes=%t unregistered=%t drain=%t cut=%t", p.Loops, p.Entries, p.Completions,
+		p.Memory, p.Connections, p.Clients, p.Requests, p.Siege, p.Jam, p.Deep, p.Flushes, p.Unregistered, p.Drain, p.Cut)
 	for _, e := range p.Exports {
 		s += fmt.Sprintf("\n  export %+v", e)
 	}
@@ -131,6 +132,7 @@ func drawPlan(r *rand.Rand) Plan {
 			e.Sparse = e.Size
 		}
 	}
+	p.Unregistered, p.Mix.Unpinnable = r.IntN(4) == 0, rarely(r, 700)
 	return p
 }
 

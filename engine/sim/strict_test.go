@@ -78,6 +78,16 @@ var mistakes = []struct {
 	{"unregistered arena", "does not cover", func(r *rig, k *Kernel, _ int32) {
 		uring.PrepReadFixed(sqe(r), 1, 0, 0, k.arenas[0].Addr(0), 4096, 0, 0)
 	}},
+	{"buffer not registered", "is not registered", func(r *rig, k *Kernel, _ int32) {
+		k.SparseBuffers(r.arena, fixedShift)
+		uring.PrepReadFixed(sqe(r), 1, 0, 0, r.arena.Addr(0), 4096, 0, 0)
+	}},
+	{"buffer registered twice", "a second time", func(_ *rig, k *Kernel, _ int32) { k.RegisterBuffer(0) }},
+	{"plain read with a buffer", "names registered buffer", func(r *rig, _ *Kernel, _ int32) {
+		s := sqe(r)
+		uring.PrepReadFile(s, 1, 0, r.arena.Addr(0), 4096, 0, 0)
+		s.BufIG = 1
+	}},
 	{"no arena", "lies in no arena", func(r *rig, _ *Kernel, fd int32) { uring.PrepRecv(sqe(r), 1, fd, 4096, 10, 0) }},
 	{"end of the arena", "leaves its arena", func(r *rig, _ *Kernel, fd int32) { r.recv(1, fd, rigArena-8, 16, 0) }},
 	{"unknown receive flag", "left over", func(r *rig, _ *Kernel, fd int32) { r.recv(1, fd, 0, 16, 1<<20) }},

@@ -123,7 +123,7 @@ func (c *client) excusable(r *request, e proto.Errno) {
 	again := 0
 	for _, f := range m.disk.faults {
 		here := f.tick > r.begun && f.lo < hi && lo < f.hi
-		if f.opcode == opFsync || f.opcode == opWriteFixed && f.dsync { // failed flushes and DSYNC writes may fail every later flush
+		if f.opcode == opFsync || f.dsync { // failed flushes and DSYNC writes may fail every later flush
 			here = here || r.Command == proto.CmdFlush || fua && (r.Command != proto.CmdWrite || m.disk.plan.Block <= 1) // through the page cache, FUA is a flush
 		}
 		if here && (f.res == eAGAIN || f.res == eINTR) { // to be tried again, within reason

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/pawelgaczynski/giouring"
 	"golang.org/x/sys/unix"
 )
 
@@ -188,6 +189,18 @@ func (a *Arena) waitArgument() *waitArgument {
 	w.signalsSize = 8 // _NSIG / 8; no mask is given
 	w.timespec = a.Addr(timespecAt)
 	return w
+}
+
+// What register.go passes lies in the ring's page behind the wait argument.
+const (
+	bufferVectorAt = 128
+	rsrcUpdateAt   = 192
+)
+
+// rsrcUpdate is the argument of a registration in a ring's page.
+func (a *Arena) rsrcUpdate() *giouring.RsrcUpdate2 {
+	// SAFETY: the page has room behind rsrcUpdateAt, which is a multiple of 8, and is open as long as its ring.
+	return (*giouring.RsrcUpdate2)(unsafe.Add(a.base, rsrcUpdateAt))
 }
 
 func (w *waitArgument) set(d time.Duration) {

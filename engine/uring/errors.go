@@ -49,13 +49,28 @@ func (e *UnsupportedError) Unwrap() error { return e.Errno }
 type MemlockError struct {
 	Need  uint64 // bytes that must be lockable: what is asked for, and what this process has locked already
 	Limit uint64 // bytes, the soft limit
+	// Shared says that it would suffice, if other programs of this user, for all of whom it counts, had locked nothing.
+	Shared bool
 }
 
 func (e *MemlockError) Error() string {
-	kib := strconv.FormatUint((e.Need+1023)/1024, 10)
-	return "the limit on locked memory is too small: " + sizeText(e.Need) + " are needed but RLIMIT_MEMLOCK is " + sizeText(e.Limit) +
-		": raise it to " + strconv.FormatUint(e.Need, 10) + " bytes or more (`ulimit -l " + kib + "`, systemd LimitMEMLOCK=" + kib +
-		"K), give the CAP_IPC_LOCK capability, or use less --memory"
+	need := roundNumber(e.Need)
+	kib := strconv.FormatUint(need>>10, 10)
+	lacks := " (RLIMIT_MEMLOCK) and " + sizeText(need) + " are needed: raise"
+	if e.Shared {
+		kib = strconv.FormatUint(roundNumber(e.Need+e.Limit)>>10, 10)
+		lacks = " (RLIMIT_MEMLOCK) for all programs of this user, and they have left less than the " + sizeText(need) + " that are needed: end some, raise"
+	}
+	return "locked memory is limited to " + sizeText(e.Limit) + lacks + " the limit (`ulimit -l " + kib +
+		"`; in limits.conf `USER - memlock " + kib + "`; in a systemd unit LimitMEMLOCK=" + kib + "K) or give the CAP_IPC_LOCK capability"
+}
+
+// roundNumber rounds up to a number of bytes that people can type as KiB.
+func roundNumber(n uint64) uint64 {
+	if n < 1<<20 {
+		return wholePages(n)
+	}
+	return (n + 1<<20 - 1) &^ (1<<20 - 1)
 }
 
 func (e *MemlockError) Unwrap() error { return syscall.ENOMEM }
@@ -154,13 +169,13 @@ func (r *Ring) threadError() error {
 	return nil
 }
 
-// pinError tells a limit apart from a machine that is full. total is what this process has pinned and wants to pin.
+// pinError tells limits apart from a machine that is full. total is what this process has pinned and wants to pin.
 func pinError(bytes, total uint64) error {
 	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err == nil && limit.Cur < total {
-		return &MemlockError{Need: total, Limit: limit.Cur}
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil || limit.Cur == unix.RLIM_INFINITY || mayLock(max(limit.Cur, total)+pageSize) {
+		return &MemoryError{Bytes: bytes, Errno: syscall.ENOMEM}
 	}
-	return &MemoryError{Bytes: bytes, Errno: syscall.ENOMEM}
+	return &MemlockError{Need: total, Limit: limit.Cur, Shared: limit.Cur >= total}
 }
 
 // CheckMemlock tells before any ring is open whether total bytes may be pinned: nil, or a MemlockError. total is the sum over
@@ -168,20 +183,25 @@ func pinError(bytes, total uint64) error {
 // of the same user count too, so RegisterBuffers can still fail.
 func CheckMemlock(total uint64) error {
 	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil || limit.Cur >= total || mayLock() {
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil || limit.Cur >= total || mayLock(total) {
 		return nil
 	}
 	return &MemlockError{Need: total, Limit: limit.Cur}
 }
 
-// mayLock: is CAP_IPC_LOCK effective?
-func mayLock() bool {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
-		return false
+// mayLock asks the kernel whether that much may be locked above the limit. CAP_IPC_LOCK counts only where
+// it was given in the first user namespace: root of a rootless container shows it and does not have
+// it. mlock2 judges as io_uring does, and with MLOCK_ONFAULT it takes no memory.
+func mayLock(total uint64) bool {
+	const lockOnFault = 1 // MLOCK_ONFAULT, linux/mman.h
+	length := uintptr(wholePages(total))
+	p, err := unix.MmapPtr(-1, 0, nil, length, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return true // not the limit's doing; who wants the memory will meet the same error
 	}
-	return data[0].Effective&(1<<unix.CAP_IPC_LOCK) != 0
+	_, _, errno := syscall.Syscall(unix.SYS_MLOCK2, uintptr(p), length, lockOnFault)
+	_ = unix.MunmapPtr(p, length)
+	return errno == 0
 }
 
 // sysctlDisabled reads kernel.io_uring_disabled.

@@ -50,7 +50,7 @@ func (r *Ring) charge(bytes uint64, try func() error) error {
 			return err
 		}
 		var locked *MemlockError
-		if err = pinError(bytes, total); errors.As(err, &locked) || Now() > end {
+		if err = pinError(bytes, total); errors.As(err, &locked) && !locked.Shared || Now() > end {
 			return err
 		}
 	}
@@ -81,6 +81,72 @@ func (r *Ring) RegisterBuffers(a *Arena) error {
 	})
 	r.hasBuffers = r.hasBuffers || err == nil
 	return err
+}
+
+// SparseShift is the least shift of the size of a buffer that SparseBuffers divides an arena of that many
+// bytes into: 2 MiB, one huge page, so that an arena of 32 GiB has as many as the kernel takes.
+func SparseShift(size uint64) uint {
+	shift := uint(21)
+	for (size+1<<shift-1)>>shift > buffersMax {
+		shift++
+	}
+	return shift
+}
+
+// SparseBuffers makes a table of fixed buffers, of 1<<SparseShift bytes of the arena each, that are not
+// registered yet: nothing is pinned and no memory is taken. Once per ring, instead of RegisterBuffers.
+func (r *Ring) SparseBuffers(a *Arena) error {
+	r.sparse, r.sparseShift = a, SparseShift(a.size)
+	n := (a.size + 1<<r.sparseShift - 1) >> r.sparseShift
+	argument := giouring.RsrcRegister{Nr: uint32(n), Flags: giouring.RsrcRegisterSparse}
+	// SAFETY: the kernel reads one struct io_uring_rsrc_register during the call only.
+	errno := r.register(giouring.RegisterBuffers2, unsafe.Pointer(&argument), uint32(unsafe.Sizeof(argument)))
+	runtime.KeepAlive(&argument)
+	if errno != 0 {
+		return r.callError("io_uring_register sparse buffers", errno)
+	}
+	r.hasBuffers = true
+	return nil
+}
+
+// FirstBuffer registers buffer 0 of SparseBuffers, patiently: memory that a server which has just
+// ended had locked may still be charged. Errors are those of RegisterBuffers.
+func (r *Ring) FirstBuffer() error {
+	return r.charge(r.sparseLen(0), func() error {
+		if errno := r.fillBuffer(0); errno != 0 {
+			return r.callError("io_uring_register buffer", errno)
+		}
+		return nil
+	})
+}
+
+// RegisterBuffer pins and registers one more buffer of SparseBuffers, and says whether it did: the limit
+// may be reached by others of the same user. Pages that were never touched are taken now.
+func (r *Ring) RegisterBuffer(i uint32) bool {
+	n := r.sparseLen(i)
+	if r.fillBuffer(i) != 0 {
+		return false
+	}
+	r.charged += n
+	chargedAll.Add(n)
+	return true
+}
+
+// sparseLen is how long a buffer is, in bytes; the last one may be shorter.
+func (r *Ring) sparseLen(i uint32) uint64 {
+	return min(r.sparse.size-uint64(i)<<r.sparseShift, 1<<r.sparseShift)
+}
+
+// fillBuffer puts a buffer into its place. The argument and the iovec it points to are in the ring's own page, so
+// that nothing is allocated.
+func (r *Ring) fillBuffer(i uint32) syscall.Errno {
+	off := uint64(i) << r.sparseShift
+	r.page.Iovecs(bufferVectorAt, 1)[0] = Iovec{Base: r.sparse.Addr(off), Len: r.sparseLen(i)}
+	update := r.page.rsrcUpdate()
+	*update = giouring.RsrcUpdate2{Offset: i, Data: r.page.Addr(bufferVectorAt), Nr: 1}
+	// SAFETY: the kernel reads one struct io_uring_rsrc_update2 and one iovec, both in the ring's page; it answers
+	// with the number of buffers that it has put in place, 1, or an error.
+	return r.register(giouring.RegisterBuffersUpdate, unsafe.Pointer(update), uint32(unsafe.Sizeof(*update)))
 }
 
 // tagReleased is the user_data of the completion that the kernel posts when it has let go of a registered file. That happens

@@ -4,6 +4,7 @@ package uring
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -232,21 +233,79 @@ func playMemlock() int {
 		return 1
 	}
 	fmt.Println("second:", second.RegisterBuffers(large))
+	fmt.Println("shared:", pinError(4096, 1<<20))
 	return 0
 }
 
 func TestMemlockErrorSaysHowMuchAndWhatToDo(t *testing.T) {
 	out := runRole(t, "memlock")
 	for _, want := range []string{
-		"register: the limit on locked memory is too small: 3080 KiB are needed but RLIMIT_MEMLOCK is 1 MiB: raise it to 3153920 bytes or more (`ulimit -l 3080`, systemd LimitMEMLOCK=3080K)",
-		"check: the limit on locked memory is too small: 5 MiB are needed",
+		"register: locked memory is limited to 1 MiB (RLIMIT_MEMLOCK) and 4 MiB are needed: raise the limit (`ulimit -l 4096`;",
+		"check: locked memory is limited to 1 MiB (RLIMIT_MEMLOCK) and 5 MiB are needed",
 		"small check: <nil>",
 		"small: <nil>",
-		"second: the limit on locked memory is too small: 3344 KiB are needed", // with what the first ring holds
+		"second: locked memory is limited to 1 MiB (RLIMIT_MEMLOCK) and 4 MiB are needed", // with what the first ring holds
+		"shared: locked memory is limited to 1 MiB (RLIMIT_MEMLOCK) for all programs of this user, and they have left less than the 1 MiB that are needed: end some, raise the limit (`ulimit -l 2048`;",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}
+	}
+}
+
+// Without a limit, or with the right to go beyond it, memory that cannot be pinned is memory that is not there.
+func TestPinErrorOfAFullMachine(t *testing.T) {
+	if !mayLock(1 << 40) {
+		t.Skip("RLIMIT_MEMLOCK holds for this user: it is the likelier cause")
+	}
+	var memory *MemoryError
+	if err := pinError(4096, 1<<40); !errors.As(err, &memory) || memory.Bytes != 4096 {
+		t.Error(err)
+	}
+}
+
+// Parts of an arena are registered one by one, when they are wanted; what was not may not be used.
+func TestSparseBuffers(t *testing.T) {
+	r, a := newRing(t, 8, 16), newArena(t, 5<<20, true)
+	if err := r.SparseBuffers(a); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.FirstBuffer(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.RegisterFiles([]int32{newFile(t, t.TempDir(), 1<<20, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	read := func(buffer uint16, off uint64) int32 {
+		return single(t, r, func(s *SQE) { PrepReadFixed(s, 1, 0, buffer, a.Addr(off), 4096, 0, 0) })
+	}
+	if res := read(0, 1<<20); res != 4096 {
+		t.Errorf("through the first buffer: %d", res)
+	}
+	if res := read(1, 2<<20); res != -int32(syscall.EFAULT) {
+		t.Errorf("through a buffer that is not registered: %d", res)
+	}
+	last := uint64(6<<20) - 4096 // the arena is whole huge pages
+	if !r.RegisterBuffer(2) || read(2, last) != 4096 {
+		t.Error("the last buffer does not serve")
+	}
+	if res := read(1, 2<<20); res != -int32(syscall.EFAULT) {
+		t.Errorf("through a buffer that is still not registered: %d", res)
+	}
+	if res := single(t, r, func(s *SQE) { PrepReadFile(s, 1, 0, a.Addr(2<<20), 4096, 0, 0) }); res != 4096 {
+		t.Errorf("without one: %d", res)
+	}
+	if res := single(t, r, func(s *SQE) { PrepWriteFile(s, 1, 0, a.Addr(2<<20), 4096, 0, WriteDsync) }); res != 4096 {
+		t.Errorf("a write without one: %d", res)
+	}
+	if allocs := testing.AllocsPerRun(1, func() { r.fillBuffer(1) }); allocs != 0 {
+		t.Errorf("registering a buffer allocates %v times", allocs)
+	}
+	if n := SparseShift(32 << 30); n != 21 {
+		t.Errorf("32 GiB in parts of 2^%d", n)
+	}
+	if n := SparseShift(32<<30 + 1); n != 22 {
+		t.Errorf("a byte more in parts of 2^%d", n)
 	}
 }
 

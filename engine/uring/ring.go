@@ -51,6 +51,20 @@ func (c Config) Memory() uint64 {
 	return wholePages(entries*64) + wholePages(header+completions*16+entries*4)
 }
 
+// Within is a ring like this one, made smaller until n of them may be locked; what does not fit into a small
+// completion queue the kernel keeps, which costs it an allocation each. The error is a MemlockError: not even the
+// smallest may.
+func (c Config) Within(n int) (Config, error) {
+	const least = 32 // entries; more than a turn of a loop often submits
+	for {
+		err := CheckMemlock(uint64(n) * c.Memory())
+		if err == nil || c.Entries <= least {
+			return c, err
+		}
+		c.Entries, c.Completions = c.Entries/2, max(c.Completions/2, c.Entries)
+	}
+}
+
 // powerOfTwo rounds up; 0 stays.
 func powerOfTwo(n uint32) uint64 {
 	if n == 0 {
@@ -70,25 +84,27 @@ const closeData = ^uint64(0)
 // Open. A call from another thread is answered with a ThreadError wherever it can be noticed for free: by the kernel
 // (SINGLE_ISSUER, or a registered descriptor that only its thread knows) and, under -race or -tags invariants, always.
 type Ring struct {
-	view               // pointers into the memory shared with the kernel
-	tail       uint32  // next submission slot; published to the kernel by Enter
-	finished   uint32  // completions reaped that ended their request; wraps like the kernel's counters
-	descriptor uintptr // what enter is given: the slot, or the ring's file descriptor
-	flags      uintptr // flags of every enter
-	flagsWait  uintptr // and of one that may block
-	argument   *waitArgument
-	thread     int
-	slot       uint32 // of the registered ring descriptor on its thread; slotNone if not registered
-	page       *Arena // holds the wait argument with its timespec, where no stack or heap move can reach them
-	inner      *giouring.Ring
-	setup      uint32 // SETUP flags that the kernel took
-	features   uint32 // FEAT bits
-	charged    uint64 // bytes that count against RLIMIT_MEMLOCK because of this ring
-	hasBuffers bool
-	files      int // registered ones
-	places     int // of the table of registered files, empty ones included
-	closed     bool
-	found      Features
+	view                // pointers into the memory shared with the kernel
+	tail        uint32  // next submission slot; published to the kernel by Enter
+	finished    uint32  // completions reaped that ended their request; wraps like the kernel's counters
+	descriptor  uintptr // what enter is given: the slot, or the ring's file descriptor
+	flags       uintptr // flags of every enter
+	flagsWait   uintptr // and of one that may block
+	argument    *waitArgument
+	thread      int
+	slot        uint32 // of the registered ring descriptor on its thread; slotNone if not registered
+	page        *Arena // holds the wait argument with its timespec, where no stack or heap move can reach them
+	inner       *giouring.Ring
+	setup       uint32 // SETUP flags that the kernel took
+	features    uint32 // FEAT bits
+	charged     uint64 // bytes that count against RLIMIT_MEMLOCK because of this ring
+	hasBuffers  bool
+	sparse      *Arena // what SparseBuffers has divided, and into what
+	sparseShift uint
+	files       int // registered ones
+	places      int // of the table of registered files, empty ones included
+	closed      bool
+	found       Features
 }
 
 // rungs are the sets of setup flags, best first; EINVAL means try the next. Each carries CQSIZE and SUBMIT_ALL:

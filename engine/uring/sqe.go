@@ -21,6 +21,7 @@ const (
 	OpCancel     = giouring.OpAsyncCancel
 	OpFallocate  = giouring.OpFallocate
 	OpRead       = giouring.OpRead
+	OpWrite      = giouring.OpWrite
 	OpMadvise    = giouring.OpMadvise
 	OpFadvise    = giouring.OpFadvise
 	OpRecv       = giouring.OpRecv
@@ -116,6 +117,17 @@ func PrepReadFixed(s *SQE, data uint64, file uint32, buffer uint16, addr uint64,
 // PrepWriteFixed writes n bytes from a registered buffer; WriteDsync in rwflags makes it durable before it completes.
 func PrepWriteFixed(s *SQE, data uint64, file uint32, buffer uint16, addr uint64, n uint32, off uint64, rwflags uint32) {
 	fixed(s, OpWriteFixed, data, file, buffer, addr, n, off, rwflags)
+}
+
+// PrepReadFile is PrepReadFixed into memory that is not registered: the kernel looks its pages up and
+// pins them for this one operation.
+func PrepReadFile(s *SQE, data uint64, file uint32, addr uint64, n uint32, off uint64, rwflags uint32) {
+	fixed(s, OpRead, data, file, 0, addr, n, off, rwflags)
+}
+
+// PrepWriteFile is PrepWriteFixed from memory that is not registered.
+func PrepWriteFile(s *SQE, data uint64, file uint32, addr uint64, n uint32, off uint64, rwflags uint32) {
+	fixed(s, OpWrite, data, file, 0, addr, n, off, rwflags)
 }
 
 func fixed(s *SQE, op uint8, data uint64, file uint32, buffer uint16, addr uint64, n uint32, off uint64, rwflags uint32) {

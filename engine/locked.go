@@ -1,0 +1,106 @@
+// Locked memory: the pools of all loops, if they are registered with io_uring, and the rings.
+//
+// Invariant: what is locked is decided once, from the sum over all loops, before anything is opened.
+// Registered memory is pinned, and a user who is not root may pin as much as RLIMIT_MEMLOCK says, 8 MiB
+// by default. Without it the same pools serve unregistered: the kernel then pins the pages of each
+// disk operation for as long as that takes.
+//
+// It is all or nothing. A part, as much as the limit allows, would serve small requests as well as the
+// whole, but it would leave other programs of the same user without the locked memory that their rings
+// take: the limit counts for all of them together.
+
+package engine
+
+import "ringnbd/engine/uring"
+
+// Registration says whether the memory for requests is registered with io_uring.
+type Registration uint8
+
+const (
+	RegisterAuto Registration = iota // if the limit on locked memory allows it
+	RegisterOn                       // or the engine does not start
+	RegisterOff
+)
+
+// roomyRing is a loop's ring where the limit allows it: more completions than every tag, connection and long
+// segment in flight at once; more submissions would only make an enter earlier.
+var roomyRing = uring.Config{Entries: 512, Completions: 8192}
+
+// Settle decides what is locked, and is to be called before anything is opened that the engine will
+// serve. unregistered says why RegisterAuto came out as RegisterOff; err, why the engine cannot start.
+func (c *Config) Settle() (unregistered, err error) {
+	if c.ring, err = roomyRing.Within(c.Loops); err != nil {
+		return nil, err
+	}
+	if c.Register == RegisterOff {
+		return nil, nil
+	}
+	if err = uring.CheckMemlock(c.Locked()); err == nil {
+		return nil, nil
+	}
+	if c.Register == RegisterOn {
+		return nil, err
+	}
+	c.Register = RegisterOff
+	return err, nil
+}
+
+// Locked is how many bytes all loops lock together when their memory is registered.
+func (c *Config) Locked() uint64 {
+	y, _ := layoutOf(c.Memory/uint64(c.Loops), connsPerLoop(*c))
+	return uint64(c.Loops) * (wholeHuge(y.poolLen()) + roomyRing.Memory())
+}
+
+// part says how a part of the pool is used for disk operations.
+type part uint8
+
+const (
+	partPlain      part = iota // it is not registered
+	partUntouched              // it will be when it is first needed
+	partRegistered             // it is
+)
+
+// registerPool makes a loop's pool ready to be registered part by part, and registers the first.
+//
+// Registering pins, and so takes, the memory. Done for the whole pool at start, it made an idle export
+// cost 150 MiB a core. So a part, one huge page, is registered when a disk operation first needs it. The
+// pool lends the memory that came home last, so that an export which is used a little needs few parts, and
+// once what the busiest moment needed is registered it is never done again.
+func (l *loop) registerPool(ring *uring.Ring) error {
+	if err := ring.SparseBuffers(l.pool); err != nil {
+		return err
+	}
+	if err := ring.FirstBuffer(); err != nil {
+		return err
+	}
+	l.partsUntouched()
+	l.parts[0] = partRegistered
+	return nil
+}
+
+// partsUntouched says that all parts may be registered.
+func (l *loop) partsUntouched() {
+	for i := range l.parts {
+		l.parts[i] = partUntouched
+	}
+}
+
+// bufferOf is the registered buffer that a place of the pool lies in; false: it is not registered, because it shall
+// not be, or because others of the same user have used the limit on locked memory up since the start.
+func (l *loop) bufferOf(at uint64) (uint16, bool) {
+	i := at >> l.partBits
+	if l.parts[i] == partUntouched {
+		l.registerPart(uint32(i))
+	}
+	return uint16(i), l.parts[i] == partRegistered
+}
+
+func (l *loop) registerPart(i uint32) {
+	if l.kernel.RegisterBuffer(i) {
+		l.parts[i] = partRegistered
+		l.counters.Registered++
+	} else {
+		l.parts[i] = partPlain
+		l.counters.NotRegistered++
+	}
+}
