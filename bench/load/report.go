@@ -79,6 +79,7 @@ type OpenReport struct {
 	Arrivals    string  `json:"arrivals"`
 	BacklogMost uint64  `json:"backlogMost"` // requests that were due and not started
 	BacklogEnd  uint64  `json:"backlogEnd"`  // those that never were; the latencies are without them
+	Behind      bool    `json:"behind"`      // the target did not keep up: see behind
 	Lag         Latency `json:"lag"`         // from due to started
 }
 
@@ -141,6 +142,10 @@ func newReport(r *run, t *tally, interrupted bool) *Report {
 			report.Open.Arrivals = "poisson"
 		}
 	}
+	if report.Open != nil {
+		counted := o.Count > 0 && measured+t.failures >= o.Count
+		report.Open.Behind = !interrupted && !counted && report.Open.behind(report.Seconds)
+	}
 	if o.Verify {
 		report.Verify = &Verified{Judged: t.judged, Found: t.found, Findings: t.findings}
 		if !r.plan.multiConn && o.Connections > 1 {
@@ -156,6 +161,13 @@ func newReport(r *run, t *tally, interrupted bool) *Report {
 		report.FirstFailure = t.first.text(f.file != nil)
 	}
 	return report
+}
+
+// behind says whether so much was due at the end of a run and not started that the target cannot have kept up: a
+// hundredth of the run's schedule, but no less than a tenth of a second, which any stall near the end leaves, and no
+// more than a second. A run that was ended early, or by a count, ends at no time of its schedule and is not judged.
+func (o *OpenReport) behind(seconds float64) bool {
+	return o.Rate > 0 && float64(o.BacklogEnd)/o.Rate > min(max(seconds/100, 0.1), 1)
 }
 
 func anyError(k *kindTally) bool {

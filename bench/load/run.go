@@ -76,6 +76,7 @@ func Run(ctx context.Context, o Options, watch func(Progress)) (*Report, error) 
 	if err := checkMemory(r.plan); err != nil {
 		return nil, err
 	}
+	r.noteHoles()
 	if o.Record != "" {
 		var err error
 		if r.record, err = newRecorder(o.Record, &o.Target, r.shared, o.Threads, tapeOf(o.Threads)); err != nil {

@@ -77,7 +77,7 @@ func (r *Report) lines() []string {
 		lines = append(lines, fmt.Sprintf("open loop: %s requests/s asked for, %s arrivals; latency counts from the time a request was due; started late by p50 %s, p99 %s, max %s",
 			units.Count(o.Rate), o.Arrivals, microseconds(o.Lag.P50), microseconds(o.Lag.P99), microseconds(o.Lag.Max)))
 		line := fmt.Sprintf("backlog: at most %s requests due and not started", units.Count(o.BacklogMost))
-		if o.BacklogEnd > 0 {
+		if o.Behind {
 			line += fmt.Sprintf("; %s of them never were, and are not in the table: the target does not keep up", units.Count(o.BacklogEnd))
 		}
 		lines = append(lines, line)

@@ -119,8 +119,11 @@ func (c Claim) Occupied(fd int) error {
 
 // stop is the advice about what the kernel does with a store.
 func (c *Claim) stop() string {
-	if c.Tool == Serve {
+	switch c.Tool {
+	case Serve:
 		return "stop that first, or serve it with --read-only"
+	case Bench:
+		return "stop that first, or only read it (--pattern randread)"
 	}
 	return "stop that first"
 }

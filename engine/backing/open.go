@@ -160,7 +160,8 @@ func (b *Backing) prepare() (identity, error) {
 	case unix.S_IFBLK:
 		return identity{kind: idBlock, number: uint64(st.Rdev)}, nil
 	}
-	return identity{}, fmt.Errorf("%s: is %s; serve a disk image or a block device", s.Path, typeName(st.Mode))
+	verb := map[bool]string{true: "serve", false: "measure"}[s.Tool == Serve]
+	return identity{}, fmt.Errorf("%s: is %s; %s a disk image or a block device", s.Path, typeName(st.Mode), verb)
 }
 
 // prepareMissing decides whether an image that does not exist may be made, as far as that can be known without making it.
@@ -177,7 +178,7 @@ func (b *Backing) prepareMissing() (identity, error) {
 	case unix.Stat(directory, &st) != nil:
 		return identity{}, fmt.Errorf("%s: there is no directory %s; make it first", s.Path, directory)
 	case s.Create == 0:
-		return identity{}, fmt.Errorf("%s: no such file; check the path, or let --create SIZE make a new image", s.Path)
+		return identity{}, explain(s, unix.ENOENT)
 	case s.ReadOnly:
 		return identity{}, fmt.Errorf("%s: no such file; --create makes only writable exports, so drop read-only or make the image first", s.Path)
 	case s.Create%sector != 0:
