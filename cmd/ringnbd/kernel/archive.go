@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"ringnbd/cmd/ringnbd/debian"
 )
 
 // archive writes one archive.
@@ -119,7 +121,7 @@ func (a *archive) close() error {
 
 // librariesOf is the paths of the shared libraries and the loader of a program, as ldd finds them; none if it is linked statically.
 func librariesOf(program string) ([]string, error) {
-	out, err := run(time.Minute, "/", "ldd", program)
+	out, err := debian.Run(time.Minute, "/", "ldd", program)
 	if err != nil {
 		if strings.Contains(err.Error(), "not a dynamic executable") {
 			return nil, nil

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"ringnbd/cmd/ringnbd/debian"
 	"ringnbd/engine/testbed"
 )
 
@@ -67,7 +68,7 @@ func checkImage(t *testing.T, kind, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := run(time.Minute, "/", program, flags...); err != nil {
+	if _, err := debian.Run(time.Minute, "/", program, flags...); err != nil {
 		t.Errorf("the image as the server has it: %v", err)
 	}
 }

@@ -5,21 +5,16 @@
 package kernel
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"time"
-)
 
-// aptLimit bounds each call of apt; a kernel package has about 70 MB.
-const aptLimit = 4 * time.Minute
+	"ringnbd/cmd/ringnbd/debian"
+)
 
 // ErrNoKernel says that no kernel package can be had. Its text is for who runs the tests.
 var ErrNoKernel = errors.New("no kernel package of Debian")
@@ -36,24 +31,14 @@ func (k *Kernel) Image() string { return filepath.Join(k.dir, "boot", "vmlinuz-"
 
 func (k *Kernel) modules() string { return filepath.Join(k.dir, "lib", "modules", k.Release) }
 
-// CacheDir is where kernels and archives are kept from one run to the next: ringnbd/kernel of the user's cache folder, or of the one for temporary files
-// if the user has none.
-func CacheDir() (string, error) {
-	base, err := os.UserCacheDir()
-	if err != nil {
-		base = os.TempDir()
-	}
-	dir := filepath.Join(base, "ringnbd", "kernel")
-	return dir, os.MkdirAll(dir, 0o755)
-}
+// CacheDir is where kernels and archives are kept from one run to the next.
+func CacheDir() (string, error) { return debian.CacheDir("kernel") }
 
 // FindKernel returns the kernel that the package linux-image-amd64 stands for now, from the cache or downloaded. Without a network it is the newest that the
 // cache has. The error wraps ErrNoKernel.
 func FindKernel(cache string) (*Kernel, error) {
-	for _, program := range []string{"apt-get", "apt-cache", "dpkg-deb"} {
-		if _, err := exec.LookPath(program); err != nil {
-			return nil, fmt.Errorf("%w: %s is not installed, so this is no Debian", ErrNoKernel, program)
-		}
+	if err := debian.Check(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoKernel, err)
 	}
 	k, err := nameKernel(cache)
 	if err == nil && k.complete() {
@@ -64,7 +49,7 @@ func FindKernel(cache string) (*Kernel, error) {
 	}
 	if err != nil {
 		// The lists may be missing, or older than what the mirrors still have.
-		if _, updated := run(aptLimit, cache, "apt-get", "update", "-qq"); updated == nil {
+		if _, updated := debian.Run(debian.AptLimit, cache, "apt-get", "update", "-qq"); updated == nil {
 			if k, err = nameKernel(cache); err == nil && !k.complete() {
 				err = k.download(cache)
 			}
@@ -91,7 +76,7 @@ var (
 
 // nameKernel asks apt's lists which package linux-image-amd64 depends on.
 func nameKernel(cache string) (*Kernel, error) {
-	about, err := run(aptLimit, cache, "apt-cache", "show", "--no-all-versions", "linux-image-amd64")
+	about, err := debian.Run(debian.AptLimit, cache, "apt-cache", "show", "--no-all-versions", "linux-image-amd64")
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +84,7 @@ func nameKernel(cache string) (*Kernel, error) {
 	if release == nil {
 		return nil, errors.New("apt's lists do not tell which kernel linux-image-amd64 is; apt-get update fetches them")
 	}
-	if about, err = run(aptLimit, cache, "apt-cache", "show", "--no-all-versions", "linux-image-"+release[1]); err != nil {
+	if about, err = debian.Run(debian.AptLimit, cache, "apt-cache", "show", "--no-all-versions", "linux-image-"+release[1]); err != nil {
 		return nil, err
 	}
 	version := versionLine.FindStringSubmatch(about)
@@ -118,7 +103,7 @@ func (k *Kernel) download(cache string) error {
 		return err
 	}
 	defer os.RemoveAll(work)
-	if _, err := run(aptLimit, work, "apt-get", "download", "-qq", "linux-image-"+k.Release+"="+k.Version); err != nil {
+	if _, err := debian.Run(debian.AptLimit, work, "apt-get", "download", "-qq", "linux-image-"+k.Release+"="+k.Version); err != nil {
 		return fmt.Errorf("no network to Debian's packages: %w", err)
 	}
 	packages, err := filepath.Glob(filepath.Join(work, "*.deb"))
@@ -126,7 +111,7 @@ func (k *Kernel) download(cache string) error {
 		return fmt.Errorf("apt-get download left %d packages, not 1", len(packages))
 	}
 	unpacked := filepath.Join(work, "unpacked")
-	if _, err := run(aptLimit, work, "dpkg-deb", "-x", packages[0], unpacked); err != nil {
+	if _, err := debian.Run(debian.AptLimit, work, "dpkg-deb", "-x", packages[0], unpacked); err != nil {
 		return err
 	}
 	if err := os.Rename(unpacked, k.dir); err != nil && !k.complete() {
@@ -155,27 +140,4 @@ func newest(cache string) *Kernel {
 // fileName makes a version fit to be part of a file's name.
 func fileName(version string) string {
 	return strings.NewReplacer(":", "%3a", "/", "_").Replace(version)
-}
-
-// run runs a program to its end, at most for a time, and returns its standard output. The error has the last line of standard error.
-func run(limit time.Duration, dir, name string, arguments ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, arguments...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 5 * time.Second
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if ctx.Err() != nil {
-		return "", fmt.Errorf("%s %s: not finished within %s", name, strings.Join(arguments, " "), limit)
-	}
-	if err != nil {
-		lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
-		return "", fmt.Errorf("%s %s: %v: %s", name, strings.Join(arguments, " "), err, lines[len(lines)-1])
-	}
-	return string(out), nil
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ringnbd/cmd/ringnbd/debian"
 )
 
 // Slots of testdata/write.sh; a record older than kept may have been deleted.
@@ -55,7 +57,7 @@ func rootImage(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := run(time.Minute, "/", mkfs, "-q", "-F", "-t", "ext4", "-d", tree, path); err != nil {
+	if _, err := debian.Run(time.Minute, "/", mkfs, "-q", "-F", "-t", "ext4", "-d", tree, path); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -1,16 +1,19 @@
 package live_test
 
 // libnbd from Python: one script of testdata for each behaviour. Python is
-// Debian's, because libnbd's module belongs to it.
+// Debian's, because libnbd's module belongs to it; RINGNBD_LIVE_PYTHON names
+// another.
 
 import (
+	"cmp"
+	"os"
 	"testing"
 	"time"
 
 	"ringnbd/bench"
 )
 
-const python = "/usr/bin/python3"
+var python = cmp.Or(os.Getenv("RINGNBD_LIVE_PYTHON"), "/usr/bin/python3")
 
 // script runs testdata/NAME with a server's URI and its image.
 func script(t *testing.T, name, uri, image string) {

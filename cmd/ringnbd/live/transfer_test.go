@@ -180,7 +180,10 @@ func TestCopyToAServerWithAnOddEnd(t *testing.T) {
 	startSocket(t, socket, "nbdkit", "-f", "-U", socket, "--filter=blocksize-policy", "memory", "2000003", "blocksize-minimum=512", "blocksize-error-policy=error")
 	uri := "nbd+unix:///?socket=" + socket
 	must(t, time.Minute, ringnbd, "copy", "--verify", image, uri)
-	if out := must(t, time.Minute, ringnbd, "info", "--map=extents", uri); !strings.HasSuffix(out, "        622592        1377411    3  hole,zero\n") { // nbdkit tells more than it is asked
+	// nbdkit before 1.44 or so tells more than it is asked; beyond the last block nothing is known otherwise.
+	more := "        622592        1377411    3  hole,zero\n"
+	asked := "        622592        1377280    3  hole,zero\n       1999872            131    0  data\n"
+	if out := must(t, time.Minute, ringnbd, "info", "--map=extents", uri); !strings.HasSuffix(out, more) && !strings.HasSuffix(out, asked) {
 		t.Errorf("%s", out)
 	}
 }
