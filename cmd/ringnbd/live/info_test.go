@@ -17,12 +17,11 @@ import (
 
 func TestInfoAgreesWithNbdinfo(t *testing.T) {
 	need(t, "nbdinfo")
-	image := patchy(t, 32<<20, 21)
 	for _, name := range peers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dependOnSources()
-			s := servePeer(t, name, bench.Unix, image)
+			s := servePeer(t, name, bench.Unix, patchy(t, 32<<20, 21)) // servers take locks
 			var ours, theirs struct{ Exports []map[string]any }
 			for program, into := range map[string]any{ringnbd + " info": &ours, "nbdinfo": &theirs} {
 				words := strings.Fields(program)
@@ -68,12 +67,11 @@ func TestInfoAgreesWithNbdinfo(t *testing.T) {
 
 func TestMapsAgreeWithNbdinfo(t *testing.T) {
 	need(t, "nbdinfo")
-	image := patchy(t, 256<<20, 22)
 	for _, name := range []string{"ringnbd", "qemu-nbd", "nbdkit"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dependOnSources()
-			s := servePeer(t, name, bench.Unix, image)
+			s := servePeer(t, name, bench.Unix, patchy(t, 256<<20, 22))
 			var ours, theirs []map[string]any
 			if err := json.Unmarshal([]byte(must(t, time.Minute, ringnbd, "info", "--map", "--json", s.uri(""))), &ours); err != nil {
 				t.Fatal(err)

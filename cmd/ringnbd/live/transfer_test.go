@@ -89,13 +89,12 @@ func TestCopyFromAndToEveryServer(t *testing.T) {
 
 func TestCopyOverwritesWhatWasThere(t *testing.T) {
 	const size = 32 << 20
-	image := patchy(t, size, 12)
 	for _, from := range []string{"ringnbd", "qemu-nbd"} {
 		for _, to := range []string{"ringnbd", "nbdkit"} {
 			t.Run(from+" to "+to, func(t *testing.T) {
 				t.Parallel()
 				dependOnSources()
-				target := randomImage(t, size, 13)
+				image, target := patchy(t, size, 12), randomImage(t, size, 13) // servers take locks
 				s, d := servePeer(t, from, bench.Unix, image), servePeer(t, to, bench.TCP, target)
 				must(t, time.Minute, ringnbd, "copy", "--verify", s.uri(""), d.uri(""))
 				sameFiles(t, image, target)
