@@ -8,7 +8,9 @@ const rootHelp = `ringnbd serves disk images and block devices over NBD, the Net
 
 Any NBD client can use them: qemu, libnbd (nbdinfo, nbdcopy, nbdsh), fio, nbdkit, and the kernel's own (nbd-client).
 
-The other commands work with every NBD server: info looks at its exports, copy moves disks to and from it, bench measures it, conform holds it to the protocol.`
+The other commands work with every NBD server: info looks at its exports, copy moves disks to and from it, bench measures it, conform holds it to the protocol.
+They take the URIs nbd://HOST[:PORT]/EXPORT and nbd+unix:///EXPORT?socket=PATH, and
+QEMU's nbd:HOST:PORT[:exportname=NAME] and nbd:unix:PATH[:exportname=NAME].`
 
 const rootExamples = `  ringnbd serve disk.img
   ringnbd info nbd://localhost

@@ -50,6 +50,8 @@ func escapedSocket(path string) string {
 }
 
 // ParseTarget reads nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH or file:PATH. The path of file: is taken literally.
+// QEMU's form from before there were URIs is understood as well: nbd:HOST:PORT[:exportname=NAME] and
+// nbd:unix:PATH[:exportname=NAME].
 func ParseTarget(text string) (Target, error) {
 	scheme, rest, ok := strings.Cut(text, ":")
 	t := Target{Text: text}
@@ -70,6 +72,11 @@ func ParseTarget(text string) (Target, error) {
 		return t, fmt.Errorf("%s is not an NBD URI; write %s", text, meant(text))
 	case scheme != "nbd" && scheme != "nbd+unix":
 		return t, fmt.Errorf("%s: is not a scheme of NBD; use nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH or file:PATH", scheme)
+	case scheme == "nbd" && !strings.HasPrefix(rest, "/"):
+		if err := t.parseQEMU(rest); err != nil {
+			return t, fmt.Errorf("%s: %w", text, err)
+		}
+		return t, nil
 	case !strings.HasPrefix(rest, "//"):
 		return t, fmt.Errorf("%s: needs two slashes, as in %s://", text, scheme)
 	}
@@ -109,6 +116,35 @@ func meant(text string) string {
 		uri += "/" + export
 	}
 	return uri
+}
+
+// parseQEMU reads what QEMU's block/nbd.c takes behind nbd:. Nothing in it is escaped: the name is all that
+// follows the first :exportname=.
+func (t *Target) parseQEMU(rest string) error {
+	address, export, _ := strings.Cut(rest, ":exportname=")
+	if !proto.ValidString(export) {
+		return fmt.Errorf("the export's name must be UTF-8 without NUL and at most %d bytes", proto.MaxString)
+	}
+	t.Export = export
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		if path == "" || strings.IndexByte(path, 0) >= 0 {
+			return errors.New("nbd:unix: needs the path of a socket")
+		}
+		t.Network, t.Address = "unix", unixAddress(path)
+		return nil
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return errors.New("write nbd:HOST:PORT[:exportname=NAME], nbd:unix:PATH[:exportname=NAME] or, better, nbd://HOST/EXPORT")
+	}
+	if host == "" {
+		host = "localhost"
+	}
+	if n, err := strconv.ParseUint(port, 10, 32); err != nil || n < 1 || n > 65535 {
+		return fmt.Errorf("port %s: must be from 1 to 65535", port)
+	}
+	t.Network, t.Address = "tcp", net.JoinHostPort(host, port)
+	return nil
 }
 
 func (t *Target) parse(u *url.URL) error {

@@ -20,6 +20,11 @@ func TestTargets(t *testing.T) {
 		"nbd+unix:///?socket=%00hidden":         {Network: "unix", Address: "@hidden"},
 		"nbd+unix:///?socket=@plain":            {Network: "unix", Address: "./@plain"},
 		"nbd+unix:///x%3Fy?socket=a%26socket=b": {Network: "unix", Address: "a&socket=b", Export: "x?y"},
+		"nbd:host:99":                           {Network: "tcp", Address: "host:99"},
+		"nbd:[::1]:99:exportname=a:b%20/c":      {Network: "tcp", Address: "[::1]:99", Export: "a:b%20/c"},
+		"nbd:localhost:10809:exportname=":       {Network: "tcp", Address: "localhost:10809"},
+		"nbd:unix:/a b:exportname=x":            {Network: "unix", Address: "/a b", Export: "x"},
+		"nbd:unix:@plain":                       {Network: "unix", Address: "./@plain"},
 		"file:/a%20b":                           {Network: "file", Address: "/a%20b"},
 	} {
 		got, err := ParseTarget(text)
@@ -37,6 +42,13 @@ func TestTargets(t *testing.T) {
 		"nbd+unix:///x":                       "?socket=PATH",
 		"nbd+unix:///?socket=a&x-sparse=true": `unknown parameter "x-sparse"`,
 		"nbd://host/a%FF":                     "UTF-8",
+		"nbd:localhost":                       "write nbd:HOST:PORT",
+		"nbd:":                                "write nbd:HOST:PORT",
+		"nbd:unix:":                           "needs the path of a socket",
+		"nbd:host:0":                          "must be from 1 to 65535",
+		"nbd:host:1:x":                        "write nbd:HOST:PORT",
+		"nbd:host:1:exportname=\xff":          "UTF-8",
+		"nbd:/host":                           "needs two slashes",
 	} {
 		if got, err := ParseTarget(text); err == nil || !strings.Contains(err.Error(), words) {
 			t.Errorf("%.40s: %+v, %v; want %q", text, got, err, words)

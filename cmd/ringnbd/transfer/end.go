@@ -49,7 +49,7 @@ type Place struct {
 // ParsePlace takes an NBD URI, or the path of a file or block device; file:PATH is the same.
 func ParsePlace(text string) (Place, error) {
 	scheme, _, uri := strings.Cut(text, "://")
-	if uri && !strings.ContainsAny(scheme, "/.") || strings.HasPrefix(text, "file:") {
+	if uri && !strings.ContainsAny(scheme, "/.") || strings.HasPrefix(text, "file:") || strings.HasPrefix(strings.ToLower(text), "nbd:") {
 		t, err := peer.ParseTarget(text)
 		return Place{Text: text, Target: t}, err
 	}
