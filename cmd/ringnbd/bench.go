@@ -32,10 +32,11 @@ type benchOptions struct {
 func newBench() *cobra.Command {
 	var o benchOptions
 	c := &cobra.Command{
-		Use:     "bench [flags] URI|file:PATH",
-		Short:   "Put load on an NBD server, or on a file itself, and measure it",
-		Long:    benchHelp,
-		Example: benchExamples,
+		Use:               "bench [flags] URI|file:PATH",
+		Short:             "Put load on an NBD server, or on a file itself, and measure it",
+		Long:              benchHelp,
+		Example:           benchExamples,
+		ValidArgsFunction: cobra.NoFileCompletions, // URIs are no files
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return fmt.Errorf("name one target: nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH or file:PATH")
@@ -233,7 +234,8 @@ is certain.
 error with its offset, and so is anything but zeroes after WRITE_ZEROES. Only blocks that this run has written are judged: use --fill to write them all first,
 which the read patterns need. Trimmed blocks and those of failed writes are not judged until they are written again. zeroes and randzeroes read back, too.
 
-Sizes are bytes, or have a unit (4k, 1MiB), in powers of 1024. Ctrl-C ends a run early and prints what was measured; a second one ends the program.
+Sizes are bytes, or have a unit (4k, 1MiB), in powers of 1024; times are seconds, or have a unit
+(500ms, 2m). Ctrl-C ends a run early and prints what was measured; a second one ends the program.
 
 Exit status: 0 if every request succeeded, 1 if one failed, data was wrong, a connection died or the run could not start, 2 for a wrong command line.`
 

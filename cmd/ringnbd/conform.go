@@ -34,10 +34,11 @@ type conformOptions struct {
 func newConform() *cobra.Command {
 	var o conformOptions
 	c := &cobra.Command{
-		Use:     "conform [flags] URI | conform [flags] --spawn 'COMMAND'",
-		Short:   "Hold an NBD server to the rules of the protocol",
-		Long:    conformHelp,
-		Example: conformExamples,
+		Use:               "conform [flags] URI | conform [flags] --spawn 'COMMAND'",
+		Short:             "Hold an NBD server to the rules of the protocol",
+		Long:              conformHelp,
+		Example:           conformExamples,
+		ValidArgsFunction: cobra.NoFileCompletions, // URIs are no files
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.complete(c.Flags(), args); err != nil {
 				return err
@@ -49,6 +50,8 @@ func newConform() *cobra.Command {
 		},
 	}
 	o.register(c.Flags())
+	// The only error is a flag that does not exist, which a test would see.
+	_ = c.RegisterFlagCompletionFunc("only", offerChecks)
 	return c
 }
 
@@ -125,6 +128,15 @@ func (o *conformOptions) complete(flags *pflag.FlagSet, args []string) error {
 	}
 	o.Target = target
 	return o.checkReadOnly()
+}
+
+// offerChecks offers the checks, each with what it is about.
+func offerChecks(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	var all []cobra.Completion
+	for _, check := range conform.Checks() {
+		all = append(all, cobra.CompletionWithDesc(check.ID, check.Title))
+	}
+	return all, cobra.ShellCompDirectiveNoFileComp
 }
 
 // completeOnly trims the patterns. An empty one, as of a variable of the shell that is not set, must not mean all checks, some of which write.

@@ -43,7 +43,8 @@ each such address leads to one (without =EXPORT: to the default export). This ha
 reach the address: leave it off unless such a client is there, and keep it on a network you trust. When the server is full, such a client only sees its
 connection closed. A path that holds a = is written with two. Addresses for other clients (--listen) are not affected. Its URI comes last in the ready line.
 
-Sizes are bytes, or have a unit: 10G, 512MiB, 1.5T. Units are powers of 1024 however they are spelled. Times have one as well: 10s, 2m.
+Sizes are bytes, or have a unit from K to E: 10G, 512MiB, 1.5T. Units are powers of 1024 however
+they are spelled. Times are seconds, or have a unit: 500ms, 10s, 2m.
 
 An image must be raw: its bytes are the disk's. One that looks like another format
 (qcow2, QED, VMDK, VDI, VHD, VHDX, Parallels, DMG, or a compressed file) is refused,

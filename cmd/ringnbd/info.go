@@ -23,10 +23,11 @@ import (
 func newInfo() *cobra.Command {
 	var o describe.Options
 	c := &cobra.Command{
-		Use:     "info [flags] URI",
-		Short:   "Tell what a server says about an export, or which it has",
-		Long:    infoHelp,
-		Example: infoExamples,
+		Use:               "info [flags] URI",
+		Short:             "Tell what a server says about an export, or which it has",
+		Long:              infoHelp,
+		Example:           infoExamples,
+		ValidArgsFunction: cobra.NoFileCompletions, // URIs are no files
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := completeInfo(&o, c.Flags(), args); err != nil {
 				return err

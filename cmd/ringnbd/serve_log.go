@@ -65,7 +65,7 @@ func (l *serverLog) borrowed() {
 // is one line and nothing else.
 func (s *server) report() {
 	o := s.options
-	s.log.Info("ringnbd "+versionText(), "loops", o.loops, "memory", fmt.Sprintf("%dMiB", o.memory>>20), "max_connections", o.connections)
+	s.log.Info("ringnbd "+versionText(), "loops", o.loops, "memory", o.memory, "max_connections", o.connections)
 	for _, line := range strings.Split(s.engine.Features(), "\n") {
 		s.log.Debug(line)
 	}

@@ -1,3 +1,5 @@
+// Logs that nobody reads: what is written does not wait, and what is lost is counted.
+
 package main
 
 import (
