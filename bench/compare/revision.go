@@ -37,8 +37,8 @@ type program struct {
 	Side bench.Side
 }
 
-// buildFlags are the Makefile's. The version is the same for all, so that equal
-// sources give equal binaries.
+// buildFlags are the Makefile's, which builds without cgo. The version is the same
+// for all, so that equal sources give equal binaries.
 var buildFlags = []string{"-trimpath", "-buildvcs=false", "-ldflags=-checklinkname=0 -X main.version=compare"}
 
 // cacheMost is how many binaries the cache keeps, of about ten megabytes each.
@@ -220,7 +220,7 @@ func (m builder) compile(ctx context.Context, source, path string) error {
 	defer os.RemoveAll(work)
 	cmd := exec.CommandContext(ctx, "go", append(append([]string{"build"}, buildFlags...), "-o", path, "./cmd/ringnbd")...)
 	cmd.Dir = source
-	cmd.Env = append(os.Environ(), "GOTMPDIR="+work, "GOWORK=off", "PWD="+source)
+	cmd.Env = append(os.Environ(), "GOTMPDIR="+work, "GOWORK=off", "CGO_ENABLED=0", "PWD="+source)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
 	cmd.WaitDelay = 10 * time.Second
@@ -240,13 +240,13 @@ func (m builder) cacheName(commit string) (string, error) {
 	if m.cache == "" {
 		return "", nil
 	}
-	cmd := exec.Command("go", "env", "GOVERSION", "GOARCH", "GOAMD64", "GOARM64", "GOEXPERIMENT", "GOFLAGS", "CGO_ENABLED")
+	cmd := exec.Command("go", "env", "GOVERSION", "GOARCH", "GOAMD64", "GOARM64", "GOEXPERIMENT", "GOFLAGS")
 	cmd.Dir = m.root
 	settings, err := cmd.Output()
 	if err != nil {
 		return "", fmt.Errorf("go env: %w", err)
 	}
-	sum := sha256.Sum256(append(settings, strings.Join(buildFlags, "\n")...))
+	sum := sha256.Sum256(append(settings, strings.Join(buildFlags, "\n")+" without cgo"...))
 	return filepath.Join(m.cache, commit+"-"+hex.EncodeToString(sum[:6])), nil
 }
 

@@ -1,12 +1,15 @@
-// Command tally reads the events of go test -json and says at the end what matters: what failed, what was skipped and why, and how many there were of
-// each. make test pipes everything through it, its own checks included.
+// Command tally reads the events of go test -json and says what matters: when a check or a package begins, the rows of
+// tables that tests made, and at the end what failed, what was skipped and why, and how many there were of each. make
+// test pipes everything through it, its own checks included. With -complete, a skip for want of a package is a failure.
 //
-// Invariant: the closing line counts every test once, and the exit status is 0 only if at least one passed and none failed.
+// Invariant: the closing line counts every test once, those too that began and never ended, as they do when a package
+// panics or runs out of time; the exit status is 0 only if at least one passed and none failed.
 package main
 
 import (
 	"bufio"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -22,6 +25,7 @@ type event struct {
 	Test        string
 	Output      string
 	FailedBuild string
+	Key, Value  string // of attr events
 	Elapsed     float64
 }
 
@@ -40,10 +44,20 @@ type tally struct {
 	failed  []string
 	skipped []string
 	parents map[string]bool // tests that have subtests: only the leaves are counted, unless the parent fails by itself
+
+	begun    []event         // tests that have not ended, in the order of their beginning
+	paused   map[string]bool // those of them that wait for their turn
+	complete bool
 }
 
+// mostTrace is how many lines of a test that did not end are shown. The first say where it hangs.
+const mostTrace = 120
+
 func main() {
-	t := &tally{out: os.Stdout, output: map[string][]string{}, parents: map[string]bool{}}
+	complete := flag.Bool("complete", false, "a skip for want of a package is a failure")
+	flag.Parse()
+	t := newTally(os.Stdout)
+	t.complete = *complete
 	if err := t.read(os.Stdin); err != nil {
 		fmt.Fprintln(os.Stderr, "tally:", err)
 		os.Exit(1)
@@ -51,6 +65,10 @@ func main() {
 	if !t.close() {
 		os.Exit(1)
 	}
+}
+
+func newTally(out io.Writer) *tally {
+	return &tally{out: out, output: map[string][]string{}, parents: map[string]bool{}, paused: map[string]bool{}}
 }
 
 // read takes events until the end. Lines that are none, such as the messages of go itself, are passed on.
@@ -78,7 +96,16 @@ func (t *tally) read(r io.Reader) error {
 func (t *tally) take(e event) {
 	name := e.name()
 	switch e.Action {
+	case "start":
+		fmt.Fprintf(t.out, "begin %s\n", name)
+	case "attr":
+		if e.Key == "table" {
+			fmt.Fprintln(t.out, e.Value)
+		}
+	case "pause", "cont":
+		t.paused[name] = e.Action == "pause"
 	case "run":
+		t.begun = append(t.begun, e)
 		for i, c := range e.Test {
 			if c == '/' {
 				t.parents[e.Package+" "+e.Test[:i]] = true
@@ -93,11 +120,44 @@ func (t *tally) take(e event) {
 	case "skip":
 		t.skip(e)
 	case "fail":
+		if e.Test == "" {
+			t.abandon(e.Package)
+		}
 		t.fail(e)
 	}
 	if e.Action == "pass" || e.Action == "skip" || e.Action == "fail" {
 		delete(t.output, name)
+		t.begun = slices.DeleteFunc(t.begun, func(b event) bool { return b.Package == e.Package && b.Test == e.Test })
 	}
+}
+
+// abandon counts as failed, and shows, what began in a package and has not ended although the package has. Of tests
+// with subtests the innermost are meant; those that only waited for their turn are counted, and told in one line.
+func (t *tally) abandon(of string) {
+	var waiting []string
+	for _, b := range slices.Clone(t.begun) {
+		if b.Package != of || slices.ContainsFunc(t.begun, func(o event) bool { return o.Package == of && strings.HasPrefix(o.Test, b.Test+"/") }) {
+			continue
+		}
+		if t.paused[b.name()] {
+			waiting = append(waiting, b.Test)
+			t.failed = append(t.failed, b.name()+": did not end (it waited for its turn)")
+			continue
+		}
+		fmt.Fprintf(t.out, "FAIL  %s did not end\n", b.name())
+		output := t.output[b.name()]
+		for _, line := range output[:min(len(output), mostTrace)] {
+			fmt.Fprint(t.out, "      "+strings.TrimSuffix(line, "\n")+"\n")
+		}
+		if len(output) > mostTrace {
+			fmt.Fprintf(t.out, "      ... and %d more lines\n", len(output)-mostTrace)
+		}
+		t.failed = append(t.failed, b.name()+": did not end")
+	}
+	if len(waiting) > 0 {
+		fmt.Fprintf(t.out, "FAIL  %s: waited for their turn: %s\n", of, strings.Join(waiting, ", "))
+	}
+	t.begun = slices.DeleteFunc(t.begun, func(b event) bool { return b.Package == of })
 }
 
 func (t *tally) pass(e event) {
@@ -113,7 +173,12 @@ func (t *tally) skip(e event) {
 	if e.Test == "" { // a package without tests
 		return
 	}
-	t.skipped = append(t.skipped, e.name()+": "+reason(t.output[e.name()]))
+	why := reason(t.output[e.name()])
+	if t.complete && strings.Contains(why, "Debian package") {
+		t.failed = append(t.failed, e.name()+": skipped: "+why)
+		return
+	}
+	t.skipped = append(t.skipped, e.name()+": "+why)
 }
 
 // fail shows what the test printed. A test whose subtests failed is told by them.

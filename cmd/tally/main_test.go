@@ -36,21 +36,65 @@ func TestTally(t *testing.T) {
 		"a package that dies outside of its tests": {`{"Action":"pass","Package":"p","Test":"A"}
 {"Action":"output","Package":"p","Output":"exit status 2\n"}
 {"Action":"fail","Package":"p"}`, false, []string{"      exit status 2", "failed: p", "1 passed, 1 failed, 0 skipped"}},
+		"a test that runs out of time": {`{"Action":"run","Package":"p","Test":"A"}
+{"Action":"pass","Package":"p","Test":"A"}
+{"Action":"run","Package":"p","Test":"B"}
+{"Action":"run","Package":"p","Test":"B/waits"}
+{"Action":"pause","Package":"p","Test":"B/waits"}
+{"Action":"run","Package":"p","Test":"B/hangs"}
+{"Action":"output","Package":"p","Test":"B/hangs","Output":"panic: test timed out after 1s\n"}
+{"Action":"output","Package":"p","Output":"FAIL\tp\t1.0s\n"}
+{"Action":"fail","Package":"p"}`, false, []string{"FAIL  p B/hangs did not end", "      panic: test timed out after 1s",
+			"FAIL  p: waited for their turn: B/waits", "failed: p B/hangs: did not end",
+			"failed: p B/waits: did not end (it waited for its turn)", "1 passed, 2 failed, 0 skipped"}},
+		"a test that panics": {`{"Action":"run","Package":"p","Test":"A"}
+{"Action":"output","Package":"p","Test":"A","Output":"--- FAIL: A (0.00s)\n"}
+{"Action":"output","Package":"p","Test":"A","Output":"panic: no\n"}
+{"Action":"fail","Package":"p","Test":"A"}
+{"Action":"fail","Package":"p"}`, false, []string{"      panic: no", "failed: p A", "0 passed, 1 failed, 0 skipped"}},
+		"what begins and what is a table is told": {`{"Action":"start","Package":"p"}
+{"Action":"run","Package":"p","Test":"A"}
+{"Action":"attr","Package":"p","Test":"A","Key":"table","Value":"qemu 7.2 10.0"}
+{"Action":"pass","Package":"p","Test":"A"}`, true, []string{"begin p", "qemu 7.2 10.0", "1 passed, 0 failed, 0 skipped"}},
 		"nothing ran":              {``, false, []string{"0 passed, 0 failed, 0 skipped"}},
 		"other lines pass through": {"go: updates needed\n" + `{"Action":"pass","Package":"p","Test":"A"}`, true, []string{"go: updates needed"}},
 	} {
 		var out strings.Builder
-		seen := &tally{out: &out, output: map[string][]string{}, parents: map[string]bool{}}
+		seen := newTally(&out)
 		if err := seen.read(strings.NewReader(c.events)); err != nil {
 			t.Fatal(err)
 		}
 		if ok := seen.close(); ok != c.ok {
 			t.Errorf("%s: %v, want %v", name, ok, c.ok)
 		}
+		for _, f := range seen.failed {
+			if n := strings.Count(out.String(), "failed: "+f+"\n"); n != 1 {
+				t.Errorf("%s: %s is told %d times", name, f, n)
+			}
+		}
 		for _, line := range c.want {
 			if !strings.Contains("\n"+out.String(), "\n"+line+"\n") {
 				t.Errorf("%s: no line %q in\n%s", name, line, out.String())
 			}
+		}
+	}
+}
+
+func TestSkipForWantOfAPackage(t *testing.T) {
+	const events = `{"Action":"run","Package":"p","Test":"A"}
+{"Action":"pass","Package":"p","Test":"A"}
+{"Action":"run","Package":"p","Test":"B"}
+{"Action":"output","Package":"p","Test":"B","Output":"    b_test.go:7: fio is not installed (Debian package fio)\n"}
+{"Action":"skip","Package":"p","Test":"B"}`
+	for _, complete := range []bool{false, true} {
+		var out strings.Builder
+		seen := newTally(&out)
+		seen.complete = complete
+		if err := seen.read(strings.NewReader(events)); err != nil {
+			t.Fatal(err)
+		}
+		if ok := seen.close(); ok == complete {
+			t.Errorf("complete=%v: %v\n%s", complete, ok, out.String())
 		}
 	}
 }

@@ -46,8 +46,10 @@ func Ringnbd(dir string) (string, error) {
 		return path, nil
 	}
 	path := filepath.Join(dir, "ringnbd")
-	// giouring links only with this flag on Go 1.23 and newer.
-	out, err := exec.Command("go", "build", "-ldflags=-checklinkname=0", "-o", path, "ringnbd/cmd/ringnbd").CombinedOutput()
+	// As the Makefile does it: giouring links only with this flag on Go 1.23 and newer.
+	build := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-checklinkname=0", "-o", path, "ringnbd/cmd/ringnbd")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
