@@ -73,10 +73,12 @@ type conn struct {
 	since     int64 // the megabyte of payload that is arriving began to; 0: none is
 	sendSince int64 // the send that is in flight began
 	hungry    int64 // it began to wait for memory or a tag
+
+	traffic Traffic
 }
 
 // adopt gives a socket a row.
-func (l *loop) adopt(fd int32, export uint32, s proto.Session) {
+func (l *loop) adopt(fd int32, export uint32, s proto.Session, client *Client) {
 	i := l.freeConn
 	must(i != none, "more connections than rows: the gate let one too many in")
 	c := &l.conns[i]
@@ -84,6 +86,7 @@ func (l *loop) adopt(fd int32, export uint32, s proto.Session) {
 	*c = conn{fd: fd, export: export, session: s, header: s.Framing.HeaderSize(), generation: c.generation + 1, state: connOpen, stage: none, body: none, ready: empty, sent: empty, next: none, heard: l.now,
 		tagCredit: firstTags, credit: [regions]uint64{short: firstCredit}}
 	l.gone[i].Store(false)
+	l.clients[i] = client
 	l.counters.Opened++
 	l.touch(i)
 }
@@ -175,6 +178,7 @@ func (l *loop) depart(i uint32) {
 	l.giveStage(i)
 	l.kernel.CloseFD(c.fd)
 	l.counters.Closed[c.reason]++
+	l.part(i)
 	c.state = connFree
 	c.next = l.freeConn
 	l.freeConn = i

@@ -1,6 +1,9 @@
-// Counters are plain words that one loop writes; a copy leaves the loop by mail. Nothing on the path of a request is atomic for their sake.
+// Counters are plain words that one loop writes; a copy leaves the loop by mail. Nothing on the
+// path of a request is atomic for their sake.
 
 package engine
+
+import "ringnbd/proto"
 
 // CloseReason says why a connection ended; every close is counted under exactly one.
 type CloseReason uint8
@@ -26,7 +29,8 @@ func (r CloseReason) String() string { return closeNames[r] }
 // commandSlots covers the commands of the protocol, 0 to 8; unknown ones are counted in slot 9.
 const commandSlots = 10
 
-// Counters of one loop, or of all. Bytes are payload bytes.
+// Counters of one loop, or of all. Bytes are payload bytes. Errors, bytes and Exports are added up
+// from connections when they are asked for.
 type Counters struct {
 	Requests   [commandSlots]uint64 // by command
 	Errors     uint64               // replies with an error
@@ -46,6 +50,60 @@ type Counters struct {
 	NotRegistered uint64
 	Opened        uint64
 	Closed        [closeReasons]uint64
+	Exports       []ExportCounters // by index
+}
+
+// ExportCounters are of one export.
+type ExportCounters struct {
+	Name string
+	Traffic
+	Connections uint64 // now
+	DiskErrors  uint64 // requests that the disk failed, or could not be served because of such a failure
+	FlushFailed bool   // a flush has failed, and so do all others until the server is started again
+}
+
+// exportTally is what a loop has counted of an export, without the connections that are there.
+type exportTally struct {
+	Traffic
+	diskErrors uint64
+}
+
+// count counts a request that was taken in. It is on the path of every request, so a connection
+// counts alone, in the row that is in use; when its numbers are wanted they are added up
+// (countOut), and when it ends (part).
+func (c *conn) count(r *proto.Request) {
+	switch r.Command {
+	case proto.CmdRead:
+		c.traffic.Reads++
+		c.traffic.BytesRead += r.Length
+	case proto.CmdWrite:
+		c.traffic.Writes++
+		c.traffic.BytesWrite += r.Length
+	default:
+		c.traffic.Others++
+	}
+}
+
+// countOut copies a loop's counters. The list of exports is there, with a place for each.
+func (l *loop) countOut(to *Counters) {
+	exports := to.Exports
+	*to = l.counters
+	to.Exports = exports
+	to.StagesLent = uint64(l.layout.stages - len(l.stages))
+	for i := range exports {
+		exports[i].Traffic, exports[i].DiskErrors = l.tally[i].Traffic, l.tally[i].diskErrors
+	}
+	for i := range l.conns {
+		if c := &l.conns[i]; c.state != connFree {
+			exports[c.export].Connections++
+			exports[c.export].Traffic.add(&c.traffic)
+		}
+	}
+	for i := range exports {
+		to.Errors += exports[i].Errors
+		to.BytesRead += exports[i].BytesRead
+		to.BytesWrite += exports[i].BytesWrite
+	}
 }
 
 // add sums two loops.
@@ -70,4 +128,10 @@ func (c *Counters) add(o *Counters) {
 	c.Registered += o.Registered
 	c.NotRegistered += o.NotRegistered
 	c.Opened += o.Opened
+	for i := range o.Exports {
+		e := &c.Exports[i]
+		e.Traffic.add(&o.Exports[i].Traffic)
+		e.Connections += o.Exports[i].Connections
+		e.DiskErrors += o.Exports[i].DiskErrors
+	}
 }

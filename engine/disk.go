@@ -173,6 +173,7 @@ func (l *loop) segmentDone(tok token, res int32) {
 		l.issue(t, part, s)
 		return
 	case res >= 0: // the end of the file is nearer than it was
+		l.incident(DiskEnded, row, 0)
 		row.errno, row.ended = proto.EIO, true
 	default:
 		row.errno = l.diskError(row, res)
@@ -205,9 +206,14 @@ func (l *loop) continueSegment(t uint32, part uint8, s segment, done uint32) {
 func (l *loop) diskError(row *tag, res int32) proto.Errno {
 	errno := proto.FromSystem(-res)
 	row.system = -res
-	if row.step == stepWrite && row.Flags&proto.CmdFlagFUA != 0 && l.deviceOf(row).Direct && !refused(-res) {
-		l.deviceOf(row).fail()
+	kind := DiskFailed
+	if d := l.deviceOf(row); row.step == stepWrite && row.Flags&proto.CmdFlagFUA != 0 && d.Direct && !refused(-res) {
+		if !d.Failed() {
+			kind = FlushFailed
+		}
+		d.fail()
 	}
+	l.incident(kind, row, -res)
 	return errno
 }
 

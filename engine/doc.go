@@ -60,6 +60,10 @@
 // and the reason counted (count.go). A connection is closed in three moves: marked; its socket shut down, so that the kernel lets go of it; and when
 // neither the kernel nor a tag holds on to it, its row is given back (conn.go: depart).
 //
+// What people should hear of (a disk that failed, a session that ended) the loop does not log: it fills a slot of a
+// ring, or hands back the row that came with the connection, and rings a bell (incident.go). A goroutine of the control
+// plane passes it on to Config.Reports (reports.go).
+//
 // # Departures from the first drawing
 //
 // Holes in structured replies to READ were to come from the file (SEEK_HOLE). They are found in the data instead, see holes.go: what was looked up before

@@ -25,6 +25,7 @@ type Config struct {
 	MaxConnections int           // at a time, all loops together
 	Poll           time.Duration // a loop with nothing to do looks for work this long before it sleeps; 0: it sleeps at once; PollAuto
 	Register       Registration  // whether Memory is registered with io_uring
+	Reports        Reports       // told of incidents, and of connections that have ended; nil: nobody is
 
 	ring uring.Config // see Settle
 }
@@ -60,6 +61,7 @@ type Engine struct {
 	down    bool  // the loops are about to end: no letters any more
 	wakes   []int // eventfds of the loops: another loop may use one until all have ended
 	offload []*offload
+	reports *reports
 }
 
 var errFull = errors.New("the server has as many connections as it may (--max-connections)")
@@ -80,12 +82,20 @@ func Start(c Config, exports []Export) (*Engine, error) {
 	}
 	e := &Engine{config: c, unregistered: unregistered, shared: newShared(exports, c.Loops)}
 	e.shared.poll = c.Poll
+	if c.Reports != nil {
+		var err error
+		if e.reports, err = startReports(e.shared.loops, c.Reports); err != nil {
+			return nil, err
+		}
+	}
 	for id := range c.Loops {
 		l, err := newLoop(e.shared, uint32(id), y)
 		if err != nil {
 			e.stop()
 			return nil, err
 		}
+		e.shared.loops[id] = l
+		l.tell = e.reports.rouse()
 		o, err := startOffload(l)
 		if err != nil {
 			l.unmap()
@@ -151,6 +161,7 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	l.parked = make([]parkedParts, tagsPerLoop)
 	l.quota = deviceQuota()
 	l.gone = make([]atomic.Bool, y.conns)
+	l.clients, l.tally = make([]*Client, y.conns), make([]exportTally, len(s.exports))
 	l.devices, l.blocked = make([]deviceRow, len(s.exports)), make([]uint32, 0, len(s.exports))
 	for i := range l.devices {
 		l.devices[i] = deviceRow{flushing: empty, waiting: empty, slicing: empty, parked: empty}
@@ -266,6 +277,11 @@ func (e *Engine) Connections() int {
 // Adopt takes over a stream socket (in blocking mode, for io_uring would answer EAGAIN to a non-blocking one) whose next byte is a request for the
 // export, in the form that the session says. The loop with the fewest connections gets it. On an error the socket is still the caller's.
 func (e *Engine) Adopt(fd, export int, s proto.Session) error {
+	return e.AdoptClient(fd, export, s, nil)
+}
+
+// AdoptClient is Adopt of a client that Reports.Ended is to give back when it has left.
+func (e *Engine) AdoptClient(fd, export int, s proto.Session, client *Client) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closing {
@@ -281,7 +297,7 @@ func (e *Engine) Adopt(fd, export int, s proto.Session) error {
 		return errFull
 	}
 	least.live.Add(1)
-	least.post(&mail{kind: mailAdopt, fd: int32(fd), export: uint32(export), session: s})
+	least.post(&mail{kind: mailAdopt, fd: int32(fd), export: uint32(export), session: s, client: client})
 	return nil
 }
 
@@ -293,7 +309,7 @@ func (e *Engine) ask(letter mail, timeout time.Duration) bool {
 		m := letter
 		m.done = make(chan struct{})
 		if letter.kind == mailCount {
-			m.counters = new(Counters)
+			m.counters = &Counters{Exports: make([]ExportCounters, len(e.shared.exports))}
 		}
 		letters = append(letters, &m)
 		l.post(&m)
@@ -313,7 +329,11 @@ func (e *Engine) ask(letter mail, timeout time.Duration) bool {
 
 // Counters sums up what all loops have counted; false: a loop did not answer within a second, and is not in the sum, or the engine is closed.
 func (e *Engine) Counters() (Counters, bool) {
-	var sum Counters
+	sum := Counters{Exports: make([]ExportCounters, len(e.shared.exports))}
+	for i := range sum.Exports {
+		x := &e.shared.exports[i]
+		sum.Exports[i].Name, sum.Exports[i].FlushFailed = x.Name, x.Device.Failed()
+	}
 	e.mu.Lock()
 	stopped := e.down
 	e.mu.Unlock()
@@ -378,6 +398,7 @@ func (e *Engine) stop() {
 		o.stop()
 	}
 	e.stopped.Wait()
+	e.reports.end()
 	for _, fd := range e.wakes {
 		_ = unix.Close(fd)
 	}

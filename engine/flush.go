@@ -94,15 +94,21 @@ func (l *loop) flushed(tok token, res int32) {
 	q.inFlight = false
 	d := l.shared.exports[export].Device
 	d.busy.Add(-1)
+	kind := FlushRefused
 	if res == -int32(unix.EINTR) || res == -int32(unix.EAGAIN) {
 		l.flushAgain(q)
 	} else if res < 0 {
+		if !d.Failed() {
+			kind = FlushFailed
+		}
 		d.fail()
 	}
 	l.disownFlush(d)
 	for t := l.popTag(&q.flushing); t != none; t = l.popTag(&q.flushing) {
 		if d.Failed() {
+			l.incident(kind, &l.tags[t], max(-res, 0))
 			l.tags[t].errno = proto.EIO
+			kind = FlushRefused
 		}
 		l.answer(t)
 	}

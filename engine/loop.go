@@ -65,7 +65,12 @@ type loop struct {
 	drainAt int64
 	quit    bool
 	inbox   atomic.Pointer[mail]
-	granted atomic.Uint32 // stack of claims granted by other loops: claim+1, 0 = empty
+	// What the loop has to tell: see incident.go. tell wakes the control plane, and roused says that it was woken and has not looked yet.
+	incidents incidents
+	ended     atomic.Pointer[Client]
+	roused    atomic.Bool
+	tell      func()
+	granted   atomic.Uint32 // stack of claims granted by other loops: claim+1, 0 = empty
 	// asked and told are stacks of BLOCK_STATUS requests, linked through tag.next, tag+1: those to be looked up, and those that have been. offload says that
 	// asked is no longer empty; gone, by connection, that nobody may be waiting for the answer.
 	asked   atomic.Uint32
@@ -78,6 +83,8 @@ type loop struct {
 	wake     func() // makes the eventfd readable; callable from any thread
 	waiting  []*mail
 	counters Counters
+	tally    []exportTally // by export: of connections that have ended
+	clients  []*Client     // by connection; nil: the control plane does not want to know
 	trace    trace
 	cqes     [reapBatch]uring.CQE
 }

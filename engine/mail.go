@@ -26,6 +26,7 @@ type mail struct {
 	fd       int32
 	export   uint32
 	session  proto.Session
+	client   *Client
 	counters *Counters
 	done     chan struct{} // closed when the letter has been dealt with
 }
@@ -64,7 +65,7 @@ func (l *loop) woken() {
 func (l *loop) open(m *mail) {
 	switch m.kind {
 	case mailAdopt:
-		l.adopt(m.fd, m.export, m.session)
+		l.adopt(m.fd, m.export, m.session, m.client)
 		return
 	case mailDrain:
 		if l.drain == drainNot {
@@ -77,8 +78,7 @@ func (l *loop) open(m *mail) {
 			l.fail(uint32(i), CloseForced)
 		}
 	case mailCount:
-		*m.counters = l.counters
-		m.counters.StagesLent = uint64(l.layout.stages - len(l.stages))
+		l.countOut(m.counters)
 	case mailQuit:
 		l.quit = true
 	}

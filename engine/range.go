@@ -219,6 +219,7 @@ func (l *loop) sliceDone(t uint32, res int32) {
 	case busy || unsupported(res) || row.Command == proto.CmdTrim && res == -int32(unix.EINVAL):
 		l.cannotSlice(t)
 	default:
+		l.incident(DiskFailed, row, -res)
 		row.errno, row.system = proto.FromSystem(-res), -res
 		l.answer(t)
 	}

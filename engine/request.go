@@ -75,7 +75,7 @@ func (l *loop) deviceOf(t *tag) *Device {
 func (l *loop) admit(i uint32, r *proto.Request) bool {
 	c := &l.conns[i]
 	if r.Command == proto.CmdDisc {
-		l.count(r)
+		l.counters.Requests[proto.CmdDisc]++
 		l.leave(i, CloseDisconnect)
 		return false
 	}
@@ -101,7 +101,8 @@ func (l *loop) admit(i uint32, r *proto.Request) bool {
 	if !ok {
 		return false
 	}
-	l.count(r)
+	l.counters.Requests[min(r.Command, commandSlots-1)]++
+	c.count(r)
 	row := &l.tags[t]
 	row.Request, row.errno, row.lo, row.hi = *r, errno, lo, hi
 	row.sink = memory == 0
@@ -366,10 +367,10 @@ func (l *loop) answer(t uint32) {
 	row := &l.tags[t]
 	row.step = stepReply
 	l.unclaim(t)
-	if row.errno != proto.Success {
-		l.counters.Errors++
-	}
 	c := &l.conns[row.conn]
+	if row.errno != proto.Success {
+		c.traffic.Errors++
+	}
 	l.appendTag(&c.ready, t)
 	l.touch(row.conn)
 }
@@ -399,14 +400,4 @@ func (l *loop) release(t uint32) {
 	row.memory, row.scratch, row.cost, row.ahead = none, none, 0, 0
 	row.next = l.freeTag
 	l.freeTag = t
-}
-
-func (l *loop) count(r *proto.Request) {
-	l.counters.Requests[min(r.Command, commandSlots-1)]++
-	switch r.Command {
-	case proto.CmdRead:
-		l.counters.BytesRead += r.Length
-	case proto.CmdWrite:
-		l.counters.BytesWrite += r.Length
-	}
 }

@@ -8,7 +8,10 @@ package engine
 
 import (
 	"encoding/binary"
+	"errors"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 
 	"ringnbd/proto"
 )
@@ -117,6 +120,10 @@ func (l *loop) lookUpOne(t uint32) {
 		}
 		// What was not looked up, because it cannot be or because its client has left (and may still listen), is "allocated, and not known to be zero", which is
 		// always true enough.
+		var errno unix.Errno
+		if errors.As(err, &errno) {
+			row.system = int32(errno)
+		}
 		if err != nil || x.count == 0 && x.length == 0 {
 			x.add(x.left, 0)
 		}
@@ -144,6 +151,9 @@ func (l *loop) takeTold() {
 	}
 	for t := l.told.Swap(0) - 1; t != none; {
 		next := l.tags[t].next
+		if row := &l.tags[t]; row.system != 0 {
+			l.incident(LookupFailed, row, row.system)
+		}
 		l.answer(t)
 		t = next
 	}

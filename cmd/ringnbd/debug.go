@@ -277,6 +277,27 @@ func (d *debugServer) ask() (map[string]any, error) {
 	return list, nil
 }
 
+// exportCounters are one export's, under the names of the totals.
+type exportCounters struct {
+	Requests    uint64 `json:"requests"`
+	Reads       uint64 `json:"reads"`
+	Writes      uint64 `json:"writes"`
+	Errors      uint64 `json:"errors"`
+	BytesRead   uint64 `json:"bytesRead"`
+	BytesWrite  uint64 `json:"bytesWrite"`
+	Connections uint64 `json:"connections"`
+	DiskErrors  uint64 `json:"diskErrors"`
+	FlushFailed bool   `json:"flushFailed"`
+}
+
+// commandName is a command's, or "unknown".
+func commandName(command int) string {
+	if command < len(commandNames) {
+		return commandNames[command]
+	}
+	return "unknown"
+}
+
 // commandNames are the commands by number, as the protocol names them; what comes behind them is counted as unknown.
 var commandNames = []string{"read", "write", "disconnect", "flush", "trim", "cache", "writeZeroes", "blockStatus", "resize"}
 
@@ -291,16 +312,17 @@ func countersByName(c engine.Counters) map[string]any {
 	}
 	requests := map[string]uint64{}
 	for i, n := range c.Requests {
-		if i < len(commandNames) {
-			requests[commandNames[i]] = n
-		} else {
-			requests["unknown"] += n
-		}
+		requests[commandName(i)] += n
+	}
+	exports := map[string]exportCounters{}
+	for _, e := range c.Exports {
+		exports[e.Name] = exportCounters{Requests: e.Traffic.Requests(), Reads: e.Reads, Writes: e.Writes, Errors: e.Errors, BytesRead: e.BytesRead,
+			BytesWrite: e.BytesWrite, Connections: e.Connections, DiskErrors: e.DiskErrors, FlushFailed: e.FlushFailed}
 	}
 	closed := map[string]uint64{}
 	for i, n := range c.Closed {
 		closed[engine.CloseReason(i).String()] = n
 	}
-	list["requests"], list["closed"] = requests, closed
+	list["requests"], list["closed"], list["exports"] = requests, closed, exports
 	return list
 }

@@ -59,6 +59,7 @@ type server struct {
 	doors     []door
 	inherited int // how many of them somebody else has opened
 	engine    *engine.Engine
+	journal   *journal // once the engine is started
 	gate      *gate.Gate
 	debug     *debugServer
 	accepting chan error // what ends one of the accept loops
@@ -78,6 +79,7 @@ func serve(o *options, specs []backing.Spec, stdout, stderr io.Writer) error {
 	tune(o.loops)
 	s := &server{options: o, log: newLog(o, stderr)}
 	defer s.log.backlog.close()
+	defer s.endJournal()
 	if ended, err := s.start(specs, signals); ended || err != nil {
 		return err
 	}
@@ -161,7 +163,13 @@ func (s *server) up(specs []backing.Spec) error {
 	if err != nil {
 		return err
 	}
-	if s.engine, err = engine.Start(o.engine(), exports); err != nil {
+	names := make([]exportName, len(s.backings))
+	for i, b := range s.backings {
+		names[i] = exportName{b.Export.Name, b.Path()}
+	}
+	s.journal = newJournal(s.log.Logger, names)
+	config.Reports = s.journal
+	if s.engine, err = engine.Start(config, exports); err != nil {
 		return err
 	}
 	if err := s.affordConnections(); err != nil {
@@ -169,7 +177,7 @@ func (s *server) up(specs []backing.Spec) error {
 	}
 	s.gate = gate.New(gate.Config{
 		Catalog:          catalog,
-		Adopt:            s.engine.Adopt,
+		Adopt:            s.adopt,
 		Live:             s.engine.Connections,
 		MaxConnections:   o.connections,
 		HandshakeTimeout: o.handshake,
@@ -178,6 +186,16 @@ func (s *server) up(specs []backing.Spec) error {
 	s.accept()
 	s.debug.serve(s.engine, s.log.Logger)
 	return nil
+}
+
+// adopt gives a client to the engine.
+func (s *server) adopt(fd, export int, session proto.Session, peer string) error {
+	c := s.journal.begins(export, session, peer)
+	err := s.engine.AdoptClient(fd, export, session, c)
+	if err != nil {
+		s.journal.refused(c, err)
+	}
+	return err
 }
 
 // accept lets clients in.

@@ -28,16 +28,18 @@ type engine struct {
 	export []int
 	agreed []proto.Session
 	refuse error
+	peers  []string
 	most   int // connections at one time
 	came   chan int
 }
 
-func (e *engine) adopt(fd, export int, session proto.Session) error {
+func (e *engine) adopt(fd, export int, session proto.Session, peer string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.refuse != nil {
 		return e.refuse
 	}
+	e.peers = append(e.peers, peer)
 	e.fds, e.export, e.agreed = append(e.fds, fd), append(e.export, export), append(e.agreed, session)
 	e.most = max(e.most, len(e.fds))
 	e.came <- fd

@@ -10,6 +10,7 @@ and because a slow or hostile handshake must not cost the event loops a thing.
 	handshake.go  one connection: sockets around a proto.Negotiator
 	oldstyle.go   one connection of a client that cannot negotiate: told, not asked
 	socket.go     the descriptor taken out of net.Conn, and its options
+	peer.go       who a client is, for the log
 	reason.go     how a connection at the gate can end, counted
 	notice.go     warnings, no more than one of a kind every ten seconds
 

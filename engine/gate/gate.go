@@ -42,7 +42,8 @@ type Config struct {
 	Catalog proto.Catalog
 	// Adopt is given the descriptor of a blocking-mode stream socket whose next byte, in both directions, is the first
 	// of the transmission phase. It owns the descriptor if it returns nil; else the gate closes it. Like Live it is called under a lock: it must not block.
-	Adopt func(fd, export int, session proto.Session) error
+	// peer says who the client is, for a log.
+	Adopt func(fd, export int, session proto.Session, peer string) error
 	// Live is how many connections are being served. It is called often and under a lock: it must not block. Nil means
 	// that the gate does not limit them.
 	Live             func() int
@@ -190,15 +191,16 @@ func passing(err error) bool {
 // receive starts the handshake of a new connection, or closes it at once.
 func (g *Gate) receive(c net.Conn, spare int, speak speech) {
 	g.accepted.Add(1)
+	peer := peerOf(c)
 	if why := g.enter(c); why != Transmit {
 		unix.Close(spare)
 		c.Close()
-		g.ended(c, why, nil)
+		g.ended(peer, why, nil)
 		return
 	}
 	go func() {
 		defer g.running.Done()
-		h := handshake{gate: g, conn: c, spare: spare, began: time.Now(), speak: speak}
+		h := handshake{gate: g, conn: c, peer: peer, spare: spare, began: time.Now(), speak: speak}
 		h.run()
 	}()
 }
@@ -296,9 +298,9 @@ func (g *Gate) Accepted() uint64 {
 }
 
 // ended logs and counts the end of a connection at the gate, in this order: what is counted has been said.
-func (g *Gate) ended(c net.Conn, why Reason, err error, attributes ...any) {
+func (g *Gate) ended(peer string, why Reason, err error, attributes ...any) {
 	defer g.ends[why].Add(1)
-	attributes = append(attributes, "peer", c.RemoteAddr().String(), "reason", why.String())
+	attributes = append(attributes, "peer", peer, "reason", why.String())
 	if err != nil {
 		attributes = append(attributes, "error", err)
 	}

@@ -24,6 +24,7 @@ type speech func(*handshake) (proto.Event, error)
 type handshake struct {
 	gate     *Gate
 	conn     net.Conn
+	peer     string
 	spare    int // the descriptor that it will have in the engine
 	began    time.Time
 	speak    speech
@@ -55,7 +56,7 @@ func (h *handshake) run() {
 	if h.oldstyle {
 		attributes = append(attributes, "oldstyle", true)
 	}
-	g.ended(h.conn, why, err, attributes...)
+	g.ended(h.peer, why, err, attributes...)
 }
 
 // negotiate is the newstyle handshake.
@@ -148,7 +149,7 @@ func (h *handshake) adopt(fd int, event proto.Event) error {
 	g := h.gate
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	err := g.config.Adopt(fd, event.Export, event.Mode.Session)
+	err := g.config.Adopt(fd, event.Export, event.Mode.Session, h.peer)
 	if h.reserved {
 		h.reserved = false
 		g.reserved--

@@ -1,0 +1,168 @@
+// The log of a running server: what is told, and what is left out.
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ringnbd/engine"
+	"ringnbd/proto"
+)
+
+// page is a log that may be read while it is written.
+type page struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (p *page) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.Write(b)
+}
+
+// lines are those that match.
+func (p *page) lines(pattern string) (found []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for line := range strings.Lines(p.text.String()) {
+		if regexp.MustCompile(pattern).MatchString(line) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+func newPage() (*journal, *page) {
+	p := &page{}
+	return newJournal(slog.New(slog.NewTextHandler(p, nil)), []exportName{{"a", "/a.img"}, {"b", "/b.img"}}), p
+}
+
+func TestTroubleIsToldOnceForExportAndErrno(t *testing.T) {
+	j, p := newPage()
+	for n := range 1000 {
+		j.Incident(engine.Incident{Kind: engine.DiskFailed, Export: uint32(n % 2), Errno: int32(unix.EIO), Offset: uint64(n), Length: 4096, Command: proto.CmdRead,
+			Client: &engine.Client{Number: 3, Peer: "1.2.3.4:5"}})
+	}
+	j.Incident(engine.Incident{Kind: engine.DiskFailed, Export: 1, Errno: int32(unix.ENOSPC), Command: proto.CmdWrite})
+	if got := p.lines("the disk failed"); len(got) != 3 {
+		t.Fatalf("%d lines: %q", len(got), got)
+	}
+	if len(p.lines(`level=WARN.*export=a path=/a.img command=read offset=0 length=4096 errno=EIO error="input/output error" peer=1.2.3.4:5 session=3\n`)) != 1 {
+		t.Errorf("%s", &p.text)
+	}
+	j.mu.Lock()
+	var waiting []trouble
+	for kind := range j.troubles {
+		waiting = append(waiting, kind)
+	}
+	j.mu.Unlock()
+	for _, kind := range waiting { // as when the time is over, twice: the second time there was nothing more
+		j.over(kind)
+		j.over(kind)
+	}
+	if got := p.lines("offset=99[89] .*left_out=498"); len(got) != 2 || len(p.lines("the disk failed")) != 5 {
+		t.Errorf("%q of %s", got, &p.text)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.troubles) != 0 {
+		t.Errorf("%d troubles are remembered", len(j.troubles))
+	}
+}
+
+func TestCloseTellsWhatWasHeldBack(t *testing.T) {
+	j, p := newPage()
+	for range 10 {
+		j.Incident(engine.Incident{Kind: engine.FlushRefused})
+	}
+	j.Lost(5)
+	j.Lost(6)
+	j.close()
+	if len(p.lines("refused.*left_out=8")) != 1 || len(p.lines("requests_so_far=11")) != 1 {
+		t.Errorf("%s", &p.text)
+	}
+	j.Incident(engine.Incident{Kind: engine.FlushRefused}) // of the last disk operation
+	if len(p.lines("refused")) != 3 {
+		t.Errorf("%s", &p.text)
+	}
+}
+
+func TestAFailedFlushIsAnError(t *testing.T) {
+	j, p := newPage()
+	j.Incident(engine.Incident{Kind: engine.FlushFailed, Errno: int32(unix.EIO), Command: proto.CmdFlush})
+	if len(p.lines("level=ERROR.*every further flush of this export fails.*command=flush.*errno=EIO")) != 1 {
+		t.Errorf("%s", &p.text)
+	}
+	j.close()
+}
+
+func TestKindsOfTroubleAreBounded(t *testing.T) {
+	j, p := newPage()
+	for n := range 10 * troublesMost {
+		j.Incident(engine.Incident{Kind: engine.DiskFailed, Errno: int32(n + 1)})
+	}
+	j.mu.Lock()
+	kinds := len(j.troubles)
+	j.mu.Unlock()
+	if kinds > troublesMost+1 || len(p.lines(".")) > troublesMost+1 || len(p.lines("more kinds of trouble")) != 1 {
+		t.Errorf("%d kinds, %d lines", kinds, len(p.lines(".")))
+	}
+	j.close()
+}
+
+func TestSessionsAreToldFromBeginningToEnd(t *testing.T) {
+	j, p := newPage()
+	c := j.begins(1, proto.Session{Framing: proto.Structured}, "pid 7 uid 8")
+	c.Traffic = engine.Traffic{Reads: 2, Writes: 3, Others: 4, Errors: 1, BytesRead: 8192, BytesWrite: 512}
+	c.Why = engine.CloseHangup
+	j.Ended(c)
+	if len(p.lines(`level=INFO msg="session begins" session=1 peer="pid 7 uid 8" export=b replies=structured\n`)) != 1 ||
+		len(p.lines(`level=INFO msg="session ends" session=1 peer="pid 7 uid 8" export=b reason=hangup requests=9 bytes_read=8192 bytes_written=512 errors=1 duration=`)) != 1 {
+		t.Errorf("%s", &p.text)
+	}
+	c = j.begins(0, proto.Session{}, "x")
+	c.Why = engine.CloseStalled
+	j.Ended(c)
+	if len(p.lines(`level=WARN.*held memory.*session=2 peer=x export=a reason=stalled requests=0`)) != 1 {
+		t.Errorf("%s", &p.text)
+	}
+	j.refused(j.begins(0, proto.Session{}, "y"), fmt.Errorf("full"))
+	if len(p.lines(`session ends" session=3 .*reason=full`)) != 1 {
+		t.Errorf("%s", &p.text)
+	}
+}
+
+func TestSessionsCannotFillTheLog(t *testing.T) {
+	j, p := newPage()
+	const all = 100 * sessionsAtOnce
+	began := time.Now()
+	for range all {
+		c := j.begins(0, proto.Session{}, "x")
+		c.Why = engine.CloseDisconnect
+		j.Ended(c)
+	}
+	told := len(p.lines("session begins"))
+	if most := sessionsAtOnce + int(time.Since(began)/sessionEvery) + 1; told > most || told < sessionsAtOnce {
+		t.Errorf("%d told, %d are the most", told, most)
+	}
+	if ends := len(p.lines("session ends")); ends != told {
+		t.Errorf("%d begin, %d end", told, ends)
+	}
+	j.mu.Lock()
+	j.credit, j.untold = 1, 17
+	j.mu.Unlock()
+	j.begins(0, proto.Session{}, "y")
+	if len(p.lines("peer=y.*left_out=17")) != 1 {
+		t.Error("what was left out is not counted")
+	}
+}

@@ -1,0 +1,156 @@
+// What a loop has to tell beside its counters: a disk that failed, and connections that have ended.
+// A loop does not log, and does not wait for whoever does: it fills a slot of a ring that was there
+// before, or hands back the row that came with the connection, and a goroutine of the control plane
+// looks.
+//
+// Invariant: no end of a connection is lost, for the row that says so was made when it was adopted;
+// incidents that find no slot are counted. The loop writes head and the slots from it on, the
+// control plane writes tail; neither touches what is the other's.
+
+package engine
+
+import (
+	"sync/atomic"
+	"time"
+
+	"ringnbd/proto"
+)
+
+// IncidentKind is what went wrong.
+type IncidentKind uint8
+
+const (
+	DiskFailed   IncidentKind = iota // the kernel answered a request's disk operation with an error
+	DiskEnded                        // the file has become shorter than the export
+	FlushFailed                      // data that clients were told is written may be lost; no later flush of the device succeeds
+	FlushRefused                     // a request that wanted a flush was refused, because an earlier flush has failed
+	LookupFailed                     // where the data is could not be found out; the client was told that all is data
+)
+
+// Incident is one of them.
+type Incident struct {
+	Kind    IncidentKind
+	Command uint16 // of the client
+	Export  uint32 // index
+	Errno   int32  // what the kernel said, positive; 0: nothing
+	Offset  uint64 // bytes, of the client's request
+	Length  uint64
+	Client  *Client // nil: of nobody in particular
+}
+
+// Traffic counts what went over one connection, or to one export. Bytes are payload bytes.
+type Traffic struct {
+	Reads      uint64 // requests
+	Writes     uint64
+	Others     uint64 // requests of all other kinds
+	Errors     uint64 // replies with an error
+	BytesRead  uint64
+	BytesWrite uint64
+}
+
+func (t *Traffic) add(o *Traffic) {
+	t.Reads += o.Reads
+	t.Writes += o.Writes
+	t.Others += o.Others
+	t.Errors += o.Errors
+	t.BytesRead += o.BytesRead
+	t.BytesWrite += o.BytesWrite
+}
+
+// Requests is how many there were.
+func (t *Traffic) Requests() uint64 { return t.Reads + t.Writes + t.Others }
+
+// Client is one connection as the control plane knows it. It belongs to the loop from Adopt until
+// Reports.Ended has it.
+type Client struct {
+	Number uint64 // of the session, to find its lines in a log
+	Peer   string
+	Export int // index
+	Began  time.Time
+
+	Traffic Traffic // of all its time, once it has ended
+	Why     CloseReason
+
+	next *Client // in the stack of those that have ended
+}
+
+// Reports is who wants to hear. The methods are called one at a time, by a goroutine of the engine,
+// and may take their time; only what an incident or a client says is theirs to keep.
+type Reports interface {
+	Incident(i Incident)
+	Lost(incidents uint64) // there were so many more
+	Ended(c *Client)
+}
+
+// incidentSlots is how many incidents wait for the control plane: a power of two. A disk that fails
+// makes more than anybody wants to read.
+const incidentSlots = 64
+
+// incidents is the ring of one loop.
+type incidents struct {
+	head  atomic.Uint32
+	tail  atomic.Uint32
+	lost  atomic.Uint64
+	slots [incidentSlots]Incident
+}
+
+// put files an incident, or counts it as lost.
+func (r *incidents) put(i Incident) {
+	head := r.head.Load()
+	if head-r.tail.Load() == incidentSlots {
+		r.lost.Add(1)
+		return
+	}
+	r.slots[head&(incidentSlots-1)] = i
+	r.head.Store(head + 1)
+}
+
+// take empties the ring.
+func (r *incidents) take(to Reports) {
+	for tail := r.tail.Load(); tail != r.head.Load(); tail++ {
+		i := r.slots[tail&(incidentSlots-1)]
+		r.tail.Store(tail + 1)
+		to.Incident(i)
+	}
+	if n := r.lost.Swap(0); n > 0 {
+		to.Lost(n)
+	}
+}
+
+// incident tells what became of a request, once: it may have many segments, and errno is set by the
+// first that fails.
+func (l *loop) incident(kind IncidentKind, row *tag, errno int32) {
+	if row.errno != proto.Success && kind != FlushFailed {
+		return
+	}
+	c := &l.conns[row.conn]
+	l.tally[c.export].diskErrors++
+	l.incidents.put(Incident{Kind: kind, Command: row.Command, Export: c.export, Errno: errno, Offset: row.Offset, Length: row.Length,
+		Client: l.clients[row.conn]})
+	l.report()
+}
+
+// report wakes the control plane, unless it has not come since it was woken last.
+func (l *loop) report() {
+	if l.tell != nil && !l.roused.Swap(true) {
+		l.tell()
+	}
+}
+
+// part hands back the row of a connection that has ended.
+func (l *loop) part(i uint32) {
+	c, client := &l.conns[i], l.clients[i]
+	l.tally[c.export].add(&c.traffic)
+	if client == nil {
+		return
+	}
+	l.clients[i] = nil
+	client.Traffic, client.Why = c.traffic, c.reason
+	for {
+		client.next = l.ended.Load()
+		if l.ended.CompareAndSwap(client.next, client) {
+			break
+		}
+	}
+	l.report()
+}
