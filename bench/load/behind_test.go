@@ -1,4 +1,4 @@
-// Who is told that the target does not keep up, and who that holes were measured.
+// Which runs say that the target does not keep up, and which that holes were measured.
 
 package load
 
@@ -53,7 +53,7 @@ func TestRunsThatCannotBeJudged(t *testing.T) {
 	}
 	for _, r := range []*Report{counted, early} {
 		var text strings.Builder
-		if err := r.Table(&text); err != nil || r.Open.Behind || strings.Contains(text.String(), "keep up") {
+		if err := r.Table(&text, 0); err != nil || r.Open.Behind || strings.Contains(text.String(), "keep up") {
 			t.Errorf("%v, %+v: %s", err, r.Open, text.String())
 		}
 	}
@@ -96,7 +96,7 @@ func TestHolesAreTold(t *testing.T) {
 		o := options(t, "file:"+path, c.pattern, "4k")
 		o.Offset, o.Size, o.Fill, o.Count, o.Duration = c.offset, c.size, c.fill, 10, 0
 		notes := strings.Join(runs(t, o).Notes, "; ")
-		if told := strings.Contains(notes, "ask no disk"); told != (c.words != "") || !strings.Contains(notes, c.words) {
+		if told := strings.Contains(notes, "never reach the disk"); told != (c.words != "") || !strings.Contains(notes, c.words) {
 			t.Errorf("%+v: %q", c, notes)
 		}
 	}

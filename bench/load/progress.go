@@ -9,6 +9,7 @@ import (
 	"io"
 	"time"
 
+	ansi "github.com/jedib0t/go-pretty/v6/text"
 	"github.com/schollz/progressbar/v3"
 
 	"ringnbd/engine/units"
@@ -19,17 +20,24 @@ const steps = 1000
 
 // Line shows progress on a terminal. The zero value shows nothing.
 type Line struct {
+	width  int // of the terminal, in columns; 0: not known
 	bar    *progressbar.ProgressBar
 	last   Progress
 	lastAt time.Time
 	rate   string
 }
 
-// NewLine is a line on w, which is for the caller to know as a terminal.
-func NewLine(w io.Writer) *Line {
-	return &Line{bar: progressbar.NewOptions64(steps,
+// Widths in columns: of the bar at most, and of what the library puts around it.
+const (
+	barWidth = 24
+	barFrame = len("  100% |") + len("|  ")
+)
+
+// NewLine is a line on w, which is for the caller to know as a terminal of this width.
+func NewLine(w io.Writer, width int) *Line {
+	return &Line{width: width, bar: progressbar.NewOptions64(steps,
 		progressbar.OptionSetWriter(w),
-		progressbar.OptionSetWidth(24),
+		progressbar.OptionSetWidth(barWidth),
 		progressbar.OptionSetElapsedTime(false),
 		progressbar.OptionSetPredictTime(false),
 		progressbar.OptionClearOnFinish(),
@@ -51,7 +59,12 @@ func (l *Line) Show(p Progress) {
 	}
 	text := p.Phase + l.rate
 	if left > 0 {
-		text += fmt.Sprintf(", %v left", left.Round(time.Second))
+		text += ", " + units.Seconds(left) + " left"
+	}
+	if l.width > 0 { // a line that is too long begins a new one with every report
+		room := l.width - barFrame
+		text = ansi.Snip(text, room, "")
+		progressbar.OptionSetWidth(max(min(room-ansi.StringWidth(text), barWidth), 0))(l.bar)
 	}
 	l.bar.Describe(text)
 	_ = l.bar.Set64(at) // a terminal that is gone is no reason to stop measuring

@@ -405,7 +405,7 @@ func TestOverloadLeavesABacklog(t *testing.T) {
 		t.Errorf("only %d were never started", r.Open.BacklogEnd)
 	}
 	var text strings.Builder
-	if err := r.Table(&text); err != nil || !r.Open.Behind || !strings.Contains(text.String(), "the target does not keep up") {
+	if err := r.Table(&text, 0); err != nil || !r.Open.Behind || !strings.Contains(text.String(), "the target does not keep up") {
 		t.Errorf("%v, %+v: %s", err, r.Open, text.String())
 	}
 	if due := r.RequestsTotal + r.Open.BacklogEnd; due < 5600 || due > 6400 { // 6000, give or take five standard deviations

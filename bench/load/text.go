@@ -10,15 +10,30 @@ import (
 	"text/tabwriter"
 	"time"
 
+	ansi "github.com/jedib0t/go-pretty/v6/text"
+
 	"ringnbd/engine/units"
 )
 
-// Table writes the report for people.
-func (r *Report) Table(w io.Writer) error {
+// Table writes the report for people; width is that of their terminal in columns, or 0.
+func (r *Report) Table(w io.Writer, width int) error {
+	table := aligned(r.cells())
+	if width > 0 && widest(table) > width {
+		table = aligned(transposed(r.cells()))
+	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s\n\n", r.Target, r.Title())
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "\trequests\trequests/s\tMiB/s\tmean\tp50\tp90\tp99\tp99.9\tmax\terrors\t")
+	b.WriteString(folded(r.Target+": "+r.Title(), width) + "\n\n" + table + "\n")
+	for _, line := range r.lines() {
+		b.WriteString(folded(line, width) + "\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// cells are the head and a row for each kind of request.
+func (r *Report) cells() [][]string {
+	rows := [][]string{{"", "requests", "requests/s", "MiB/s", "mean", "p50", "p90", "p99", "p99.9", "max", "errors"}}
+	mebibytes := func(rate float64) string { return fmt.Sprintf("%.1f", rate/(1<<20)) }
 	for i := range r.Kinds {
 		k := &r.Kinds[i]
 		var errors uint64
@@ -26,19 +41,58 @@ func (r *Report) Table(w io.Writer) error {
 			errors += n
 		}
 		l := &k.Latency
-		fmt.Fprintf(t, "%s\t%s\t%s\t%.1f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", k.Kind, units.Count(k.Requests), units.Count(k.RequestsPerSecond), k.BytesPerSecond/(1<<20),
-			microseconds(l.Mean), microseconds(l.P50), microseconds(l.P90), microseconds(l.P99), microseconds(l.P999), microseconds(l.Max), units.Count(errors))
+		rows = append(rows, []string{k.Kind, units.Count(k.Requests), units.Count(k.RequestsPerSecond), mebibytes(k.BytesPerSecond), microseconds(l.Mean),
+			microseconds(l.P50), microseconds(l.P90), microseconds(l.P99), microseconds(l.P999), microseconds(l.Max), units.Count(errors)})
 	}
 	if len(r.Kinds) > 1 {
-		fmt.Fprintf(t, "all\t%s\t%s\t%.1f\t\t\t\t\t\t\t%s\t\n", units.Count(r.Requests), units.Count(r.RequestsPerSecond), r.BytesPerSecond/(1<<20), units.Count(r.Failures))
+		rows = append(rows, []string{"all", units.Count(r.Requests), units.Count(r.RequestsPerSecond), mebibytes(r.BytesPerSecond),
+			"", "", "", "", "", "", units.Count(r.Failures)})
+	}
+	return rows
+}
+
+// transposed makes a column of every row, for terminals that are narrower than the table.
+func transposed(rows [][]string) [][]string {
+	columns := make([][]string, len(rows[0]))
+	for _, row := range rows {
+		for i, cell := range row {
+			columns[i] = append(columns[i], cell)
+		}
+	}
+	return columns
+}
+
+// aligned prints rows as a table.
+func aligned(rows [][]string) string {
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	for _, row := range rows {
+		fmt.Fprintln(t, strings.Join(row, "\t")+"\t")
 	}
 	_ = t.Flush() // into memory
-	b.WriteByte('\n')
-	for _, line := range r.lines() {
-		b.WriteString(line + "\n")
+	return b.String()
+}
+
+// widest is the width of the longest line.
+func widest(all string) int {
+	most := 0
+	for line := range strings.SplitSeq(all, "\n") {
+		most = max(most, ansi.StringWidth(line))
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return most
+}
+
+// folded breaks a line at spaces; what goes on is indented. Without a width it is left whole.
+func folded(line string, width int) string {
+	const indent = "  "
+	if width < 20 || ansi.StringWidth(line) <= width {
+		return line
+	}
+	lines := strings.Split(ansi.WrapSoft(line, width-len(indent)), "\n")
+	for i := range lines {
+		lines[i] = strings.TrimRight(lines[i], " ")
+	}
+	return strings.Join(lines, "\n"+indent)
 }
 
 // Title is the load in one line.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	ansi "github.com/jedib0t/go-pretty/v6/text"
 )
 
 func TestOptionsThatMakeNoSense(t *testing.T) {
@@ -257,7 +259,7 @@ func TestReportSaysEverything(t *testing.T) {
 	o.Verify, o.Rate, o.Count, o.Poisson, o.Threads = true, 1e5, 3000, true, 2
 	r := runs(t, o)
 	var table strings.Builder
-	if err := r.Table(&table); err != nil {
+	if err := r.Table(&table, 0); err != nil {
 		t.Fatal(err)
 	}
 	for _, words := range []string{"randrw 50:50, 4k:1,8k:1, 2 × 8 in flight, 2 threads", "p99.9", "\n   read", "\n  write", "3,000", "100,000 requests/s asked for, poisson", "backlog: at most",
@@ -280,6 +282,41 @@ func TestReportSaysEverything(t *testing.T) {
 	}
 }
 
+// TestNarrowTerminals: no line is wider than the terminal, and nothing is left out for that.
+func TestNarrowTerminals(t *testing.T) {
+	o := options(t, serve(t, &peer{}), "randrw", "4k:1,8k:1")
+	o.Rate, o.Count = 1e5, 3000
+	r := runs(t, o)
+	r.Notes = append(r.Notes, strings.Repeat("a long note ", 30))
+	for i := range r.Kinds {
+		r.Kinds[i].RequestsPerSecond, r.Kinds[i].Requests = 1234567, 123456789
+	}
+	for _, width := range []int{50, 60, 80, 120, 1000} {
+		var table, screen strings.Builder
+		if err := r.Table(&table, width); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.SplitSeq(table.String(), "\n") {
+			if n := ansi.StringWidth(line); n > width {
+				t.Errorf("%d columns: %d: %s", width, n, line)
+			}
+		}
+		for _, word := range []string{"1,234,567", "p99.9", "errors", "read", "write"} {
+			if !strings.Contains(table.String(), word) {
+				t.Errorf("%d columns: no %s in\n%s", width, word, table.String())
+			}
+		}
+		l := NewLine(&screen, width)
+		l.rate, l.lastAt = " 1,234,567 requests/s, 4,822.6 MiB/s", time.Now()
+		l.Show(Progress{Phase: "measuring", Elapsed: 2 * time.Second, Total: 200 * time.Second})
+		for line := range strings.SplitSeq(screen.String(), "\r") {
+			if n := ansi.StringWidth(line); n > width {
+				t.Errorf("%d columns: %d: %q", width, n, line)
+			}
+		}
+	}
+}
+
 func TestNumbersForPeople(t *testing.T) {
 	for us, want := range map[float64]string{0: "-", 1.234: "1.23 µs", 99.94: "99.9 µs", 999.6: "1.00 ms", 12345: "12.3 ms", 2.5e6: "2.50 s"} {
 		if got := microseconds(us); got != want {
@@ -290,11 +327,11 @@ func TestNumbersForPeople(t *testing.T) {
 
 func TestProgressLine(t *testing.T) {
 	var screen bytes.Buffer
-	l := NewLine(&screen)
+	l := NewLine(&screen, 0)
 	l.Show(Progress{Phase: "connecting"})
 	l.Show(Progress{Phase: "measuring", Elapsed: 2 * time.Second, Total: 10 * time.Second, Requests: 5})
 	l.Clear()
-	if text := screen.String(); !strings.Contains(text, "measuring") || !strings.Contains(text, "8s left") || !strings.Contains(text, "20%") {
+	if text := screen.String(); !strings.Contains(text, "measuring") || !strings.Contains(text, "8 s left") || !strings.Contains(text, "20%") {
 		t.Errorf("%q", text)
 	}
 	if at, left := l.parts(Progress{Elapsed: 3 * time.Second, Requests: 750, Count: 1000}); at != 750 || left != time.Second {

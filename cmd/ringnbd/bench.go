@@ -36,7 +36,7 @@ func newBench() *cobra.Command {
 		Short:             "Put load on an NBD server, or on a file itself, and measure it",
 		Long:              benchHelp,
 		Example:           benchExamples,
-		ValidArgsFunction: cobra.NoFileCompletions, // URIs are no files
+		ValidArgsFunction: cobra.NoFileCompletions, // URIs are not files
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return fmt.Errorf("name one target: nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH or file:PATH")
@@ -183,7 +183,7 @@ func bench(o *benchOptions, stdout, stderr io.Writer) error {
 	line := new(load.Line)
 	screen := newBacklog(stderr, progressBacklog) // a terminal that was stopped (Ctrl-S) must not stop what is measured
 	if isTerminal(stderr) {
-		line = load.NewLine(screen)
+		line = load.NewLine(screen, terminalWidth(stderr))
 	}
 	report, err := load.Run(ctx, o.Options, line.Show)
 	line.Clear()
@@ -200,7 +200,7 @@ func bench(o *benchOptions, stdout, stderr io.Writer) error {
 
 func printReport(r *load.Report, asJSON bool, w io.Writer) error {
 	if !asJSON {
-		return r.Table(w)
+		return r.Table(w, terminalWidth(w))
 	}
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")

@@ -38,7 +38,7 @@ func newConform() *cobra.Command {
 		Short:             "Hold an NBD server to the rules of the protocol",
 		Long:              conformHelp,
 		Example:           conformExamples,
-		ValidArgsFunction: cobra.NoFileCompletions, // URIs are no files
+		ValidArgsFunction: cobra.NoFileCompletions, // URIs are not files
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.complete(c.Flags(), args); err != nil {
 				return err

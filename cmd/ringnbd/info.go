@@ -27,7 +27,7 @@ func newInfo() *cobra.Command {
 		Short:             "Tell what a server says about an export, or which it has",
 		Long:              infoHelp,
 		Example:           infoExamples,
-		ValidArgsFunction: cobra.NoFileCompletions, // URIs are no files
+		ValidArgsFunction: cobra.NoFileCompletions, // URIs are not files
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := completeInfo(&o, c.Flags(), args); err != nil {
 				return err

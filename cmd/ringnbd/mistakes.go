@@ -89,7 +89,7 @@ func subcommands(c *cobra.Command) (names []string) {
 	return names
 }
 
-// noCommand answers words behind the program's name that are no command.
+// noCommand answers a word behind the program's name that is not a command.
 func noCommand(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -173,7 +173,7 @@ func isPort(text string) bool {
 	return err == nil && n > 0
 }
 
-// notPath answers words in the place of a PATH that are an address or a port, unless a file has that name.
+// notPath answers a word in the place of a PATH that is an address or a port, unless a file has that name.
 func notPath(paths []string) error {
 	for i, path := range paths {
 		if backing.Synthetic(path) || there(path) {
@@ -190,7 +190,7 @@ func notPath(paths []string) error {
 		case isPort(path) && len(paths) == 1:
 			return fmt.Errorf("nothing to serve on port %s; write: ringnbd serve %s disk.img%s", path, path, literally)
 		case isPort(path):
-			return fmt.Errorf("%s is no file; a port stands before the paths: ringnbd serve %s %s%s", path, path, others, literally)
+			return fmt.Errorf("%s is not a file; a port stands before the paths: ringnbd serve %s %s%s", path, path, others, literally)
 		case scheme == "unix" && rest != "":
 			return fmt.Errorf("%s is an address; write: ringnbd serve --listen %s %s%s", path, path, others, literally)
 		case err == nil && isPort(port):

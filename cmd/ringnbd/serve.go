@@ -127,8 +127,8 @@ func lockable(c *engine.Config) error {
 func (s *server) up(specs []backing.Spec) error {
 	o := s.options
 	if least := engine.MinMemory(o.engine()); o.memory < least {
-		return fmt.Errorf("--memory %s is too small: %d loops and %d connections need %s; give that, or fewer --loops or --max-connections",
-			units.Size(o.memory), o.loops, o.connections, units.Exact((least+1<<20-1)>>20<<20))
+		return fmt.Errorf("--memory %s is too small: %s and %s need %s; give that, or fewer --loops or --max-connections",
+			units.Size(o.memory), units.Plural(o.loops, "loop"), units.Plural(o.connections, "connection"), units.Exact((least+1<<20-1)>>20<<20))
 	}
 	config := o.engine()
 	if err := lockable(&config); err != nil {

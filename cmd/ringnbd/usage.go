@@ -69,7 +69,7 @@ func printHelp(c *cobra.Command, _ []string) {
 	if t := terminalWidth(w); t > 1 {
 		width = max(min(t, helpWidth), helpNarrow)
 	}
-	_, _ = io.WriteString(w, helpText(c, width)) // to somebody who may have seen enough
+	_, _ = io.WriteString(w, helpText(c, width)) // a reader that goes away has seen enough
 }
 
 func helpText(c *cobra.Command, width int) string {

@@ -1,4 +1,4 @@
-// An export that is not there: the error names those that are, within bounds, and however the server says no.
+// An export that is not there: the error names the exports that are, within bounds, and however the server says no.
 
 package peer
 
@@ -62,7 +62,7 @@ func TestAbsentExports(t *testing.T) {
 	}
 }
 
-// TestAbsentExportsOfOldServers: those that know EXPORT_NAME alone say no by hanging up.
+// TestAbsentExportsOfOldServers: a server that knows EXPORT_NAME alone says no by hanging up.
 func TestAbsentExportsOfOldServers(t *testing.T) {
 	server := target(testbed.Listen(t, func(c net.Conn) {
 		f := shop([]string{"boot"}, nil)

@@ -103,6 +103,14 @@ func Duration(d time.Duration) string {
 	return fmt.Sprintf("%.*f %s", digits, f, [...]string{"µs", "ms", "s"}[unit])
 }
 
+// Seconds rounds a time to whole seconds: what is left of something, say.
+func Seconds(d time.Duration) string {
+	if d = d.Round(time.Second); d < time.Minute {
+		return fmt.Sprintf("%d s", max(d, 0)/time.Second)
+	}
+	return long(d)
+}
+
 // long prints whole seconds in the two largest units, the smaller left out if there are none of it.
 func long(d time.Duration) string {
 	const day = 24 * time.Hour

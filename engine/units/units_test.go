@@ -61,6 +61,15 @@ func TestDuration(t *testing.T) {
 	}
 }
 
+func TestSeconds(t *testing.T) {
+	for d, want := range map[time.Duration]string{-1: "0 s", 0: "0 s", 1600 * time.Millisecond: "2 s", 59500 * time.Millisecond: "1 min", 90 * time.Second: "1 min 30 s",
+		25 * time.Hour: "1 d 1 h"} {
+		if got := Seconds(d); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
+}
+
 func TestParseSize(t *testing.T) {
 	for text, want := range map[string]uint64{
 		"0": 0, "1": 1, "4k": 4096, "4K": 4096, "4KB": 4096, "4KiB": 4096, "4 KiB": 4096, "4Ki": 4096, "512 bytes": 512, "512B": 512, "1.5T": 3 << 39,
