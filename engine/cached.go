@@ -32,6 +32,7 @@ func (l *loop) cacheable(row *tag) bool {
 func (l *loop) writeCached(t uint32) {
 	row := &l.tags[t]
 	start := l.kernel.Now()
+	l.work += row.Length
 	res := l.pwrite(l.deviceOf(row).FD, l.pool.Addr(l.leases.offset(row.memory)), uint32(row.Length), row.Offset)
 	if l.kernel.Now()-start > cachedSlow {
 		l.devices[l.conns[row.conn].export].throttled = l.now + cachedPause

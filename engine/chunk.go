@@ -1,7 +1,7 @@
 // Structured replies: chunks instead of one header and all the data. A READ may leave out what is zero, an error comes with a text, BLOCK_STATUS is possible at all.
 //
 // Invariant: a reply is one chunk, or data and holes in the order of their offsets that cover the request exactly; the last chunk, and no other, is
-// marked as such. All work has been done when the first is written, so that nothing can go wrong behind it.
+// marked as such. The disk's work has been done when the first is written, so that nothing can go wrong behind it; what is long is looked at, and leaves, part by part.
 
 package engine
 
@@ -72,17 +72,29 @@ func (b *batch) addStatus(row *tag) bool {
 	return true
 }
 
-// addRead appends what was read: as data, or without what is zero.
+// addRead appends what was read: as data, or without what is zero. Of a long reply it appends the next part; each send brings one.
 func (b *batch) addRead(row *tag) bool {
-	h := holes{row: row, loop: b.loop}
-	pieces := int(row.Length>>pieceShift) + 3 + 2*maxRuns
-	if !b.room(min(maxRuns, 2*int(max(row.Length/leastHole, 1))+1)*proto.MaxHole, pieces) {
+	from, end := row.Offset+row.cursor, row.Offset+row.Length
+	parts := row.Flags&proto.CmdFlagDF == 0 && b.loop.deviceOf(row).Kind != Null
+	if parts && end-from > lookPart+2*leastHole { // a rest that is shorter than a hole may be is not a part
+		end = min(end, (from+lookPart)&^(holeUnit-1))
+	}
+	if b.loop.spent() && (b.filled > 0 || end-from > smallWork) {
 		return false
 	}
-	h.find()
+	h := holes{row: row, loop: b.loop}
+	pieces := int((end-from)>>pieceShift) + 3 + 2*maxRuns
+	if !b.room(min(maxRuns, 2*int(max((end-from)/leastHole, 1))+1)*proto.MaxHole, pieces) {
+		return false
+	}
+	h.find(from, end)
+	b.loop.work += h.seen
+	b.looked += h.seen
+	row.cursor = end - row.Offset
+	b.partial = row.cursor < row.Length
 	framing := b.conn.session.Framing
 	for i, r := range h.runs[:h.n] {
-		last := i == h.n-1
+		last := i == h.n-1 && !b.partial
 		if r.zero {
 			b.head(framing.PutHole(b.headers[b.filled:], &row.Request, r.off, r.len, last))
 			continue

@@ -67,6 +67,7 @@ type conn struct {
 	iovTo     uint32
 	sendLeft  uint64 // bytes
 	sendPart  uint64 // bytes that are with the kernel
+	partial   bool   // the last of sent has more to send
 
 	// Times in nanoseconds of the loop's clock.
 	heard     int64 // the last bytes came
@@ -174,6 +175,7 @@ func (l *loop) depart(i uint32) {
 		return
 	}
 	l.withdraw(i)
+	l.delist(&l.later, linkLater, i)
 	c.start, c.end = 0, 0
 	l.giveStage(i)
 	l.kernel.CloseFD(c.fd)

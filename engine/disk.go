@@ -1,7 +1,7 @@
-// Segments: a wave is the disk operations of one step of a request, at most one per 1 MiB piece of its lease, all issued at once. The last one to
-// complete ends the step.
+// Segments: a wave is the disk operations of one step of a request, at most one per 1 MiB piece of its lease, all issued at once or, when they are many, over some
+// turns (budget.go). The last one to complete ends the step.
 //
-// Invariant: tag.left counts the segments that are with the kernel, or wait for one of its workers (workers.go). A segment that comes back short, or with "try again", goes out again for the
+// Invariant: tag.left counts the segments that are with the kernel, or are still to be issued, or wait for one of its workers (workers.go). A segment that comes back short, or with "try again", goes out again for the
 // rest; what is left then must still be whole blocks, else the file has been truncated under us.
 
 package engine
@@ -28,16 +28,42 @@ type segment struct {
 
 // issueWave sends every piece of a request's lease to the disk, or fills it from there.
 func (l *loop) issueWave(t uint32) {
+	off, parts := l.tags[t].lo, uint8(0)
+	for piece := l.tags[t].memory; piece != none; piece = l.leases.next[piece] {
+		off += min(l.tags[t].hi-off, pieceSize)
+		parts++
+	}
+	must(off == l.tags[t].hi, "a lease does not fit its request")
+	l.issueAll(t, parts)
+}
+
+// issueAll begins a wave of so many parts.
+func (l *loop) issueAll(t uint32, parts uint8) {
 	row := &l.tags[t]
 	row.retries, row.short = 0, false
-	off := row.lo
-	for piece := row.memory; piece != none; piece = l.leases.next[piece] {
-		n := min(row.hi-off, pieceSize)
-		l.issue(t, uint8(row.left), segment{l.leases.offset(piece), off, uint32(n)})
-		row.left++
-		off += n
+	row.part, row.parts, row.left = 0, parts, uint16(parts)
+	l.issueParts(t)
+}
+
+// issueParts sends what is left to be sent of a wave, as far as the turn's budget goes.
+func (l *loop) issueParts(t uint32) {
+	for row := &l.tags[t]; row.part < row.parts; {
+		if l.spent() && (row.parts > 1 || row.hi-row.lo > smallWork) {
+			l.backlog.push(t)
+			return
+		}
+		l.issuePart(t)
 	}
-	must(off == row.hi, "a lease does not fit its request")
+}
+
+// issuePart sends the next part of a wave.
+func (l *loop) issuePart(t uint32) {
+	row := &l.tags[t]
+	part := row.part
+	row.part++
+	s := l.segmentOf(row, part)
+	l.work += uint64(s.len)
+	l.issue(t, part, s)
 }
 
 // edges says which blocks at the ends of a range are covered in part. When both ends lie in one block it is the head, if that is partial.

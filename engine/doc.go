@@ -24,6 +24,9 @@
 //	 8. Replying (reply.go; chunk.go and holes.go for structured replies). Headers and payloads of everything ready become one SENDMSG. Its completion gives tags and leases back (release), and those that
 //	    starved for them are fed.
 //
+// A turn has a budget (budget.go), in bytes that are read, written, copied or looked at, for what a request costs is not what it sends: what is beyond it is left to the
+// next turn, short requests of others come first.
+//
 // BLOCK_STATUS goes another way (status.go): there is no io_uring operation for it, so the request and the memory for its answer are handed to a worker outside
 // of the loop (offload.go), which writes the chunks and hands it back. What the status is, a Context knows: engine/backing has the one that the spec
 // defines, and a dirty bitmap or an allocation depth would be others.

@@ -142,7 +142,7 @@ func (s *shared) descriptors() []int32 {
 
 // newLoop makes a loop's tables and arenas; its kernel is given to it afterwards.
 func newLoop(s *shared, id uint32, y layout) (*loop, error) {
-	l := &loop{shared: s, id: id, layout: y, dirty: empty, lru: empty, grants: none, feeding: none}
+	l := &loop{shared: s, id: id, layout: y, dirty: empty, later: empty, lru: empty, grants: none, feeding: none}
 	l.starved = [regions]list{empty, empty}
 	var err error
 	if l.control, err = uring.NewArena(int(y.controlLen()), false); err != nil {
@@ -159,6 +159,7 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	l.conns, l.tags = make([]conn, y.conns), make([]tag, tagsPerLoop)
 	l.progress = make([][maxSegments]uint32, tagsPerLoop)
 	l.parked = make([]parkedParts, tagsPerLoop)
+	l.backlog.rows = make([]uint32, tagsPerLoop)
 	l.quota = deviceQuota()
 	l.gone = make([]atomic.Bool, y.conns)
 	l.clients, l.tally = make([]*Client, y.conns), make([]exportTally, len(s.exports))

@@ -139,6 +139,7 @@ func (s *SimLoop) Home() error {
 		check(l.devices[i].slices == 0 && l.devices[i].slicing == empty && !l.devices[i].caching, "slices are out")
 	}
 	check(len(l.blocked) == 0, "a device waits for another loop's flush")
+	check(l.later == empty && l.backlog.n == 0 && !l.unfed, "something is left for a turn that does not come")
 	check(l.dirty == empty && l.lru == empty, "a list of connections is not empty")
 	check(l.starved == [regions]list{empty, empty}, "a queue of starved connections is not empty")
 	check(l.working == 0, "workers are out")

@@ -13,10 +13,11 @@ import (
 )
 
 const (
-	leastHole = 32 << 10 // bytes: a hole saves copying them, and costs a chunk
-	holeUnit  = 512      // holes begin and end on multiples of this, where the request does not itself
-	maxRuns   = 9        // of one reply; what comes behind them is data, zero or not
-	mostLook  = 4 << 20  // bytes of one reply that are compared, about a millisecond of the loop's time; what comes behind them is data
+	leastHole = 32 << 10               // bytes: a hole saves copying them, and costs a chunk
+	holeUnit  = 512                    // holes begin and end on multiples of this, where the request does not itself
+	maxRuns   = 9                      // of one reply; what comes behind them is data, zero or not
+	lookPart  = 1 << 20                // bytes of a reply that are looked at, and sent, at a time, and a little
+	lookMost  = lookPart + 4*leastHole // bytes that are compared for that; what comes behind them is data
 )
 
 type run struct {
@@ -35,10 +36,9 @@ type holes struct {
 
 var zeroUnit [holeUnit]byte
 
-// find fills runs. Zeroes are looked for only where a hole that is long enough cannot but be: at the multiples of leastHole, and at the beginning; in a short request,
+// find fills runs with what lies in [from, end). Zeroes are looked for only where a hole that is long enough cannot but be: at the multiples of leastHole, and at the beginning; in a short request,
 // on both sides of its middle.
-func (h *holes) find() {
-	from, end := h.row.Offset, h.row.Offset+h.row.Length
+func (h *holes) find(from, end uint64) {
 	at, last, step, least := from, end-1, uint64(leastHole), uint64(leastHole)
 	if n := end - from; n < 2*leastHole {
 		step, least = holeUnit, (n+1)/2
@@ -47,7 +47,7 @@ func (h *holes) find() {
 	}
 	data := from // where the data begins that is in no run yet
 	if h.loop.deviceOf(h.row).Kind != Null {
-		for ; at <= last && h.n < maxRuns-2 && h.seen < mostLook; at = (at + step) &^ (step - 1) {
+		for ; at <= last && h.n < maxRuns-2 && h.seen < lookMost; at = (at + step) &^ (step - 1) {
 			lo, hi := h.zeroes(at, data, end)
 			whole := lo == from && hi == end
 			if hi > at && (whole || hi-lo >= least && h.row.Flags&proto.CmdFlagDF == 0) {
@@ -74,7 +74,7 @@ func (h *holes) zeroes(at, least, most uint64) (lo, hi uint64) {
 	if !h.zero(at, min(at+8, most)) {
 		return lo, hi
 	}
-	for hi < most && h.seen < mostLook {
+	for hi < most && h.seen < lookMost {
 		next := min((hi+holeUnit)&^(holeUnit-1), most)
 		if !h.zero(hi, next) {
 			break

@@ -4,6 +4,7 @@ package engine
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/rand/v2"
 	"testing"
 
@@ -143,12 +144,12 @@ func TestHolesAgreeWithEveryByte(t *testing.T) {
 				if random.IntN(2) == 0 {
 					r.Offset, r.Length = r.Offset&^4095, (r.Length+4095)&^4095
 				}
-				r.Length = min(r.Length, size-r.Offset)
+				r.Length = min(r.Length, size-r.Offset, lookPart)
 				for _, l := range []*loop{onFile, inMemory} {
 					tag := admitted(t, l, r)
 					layOut(l, &l.tags[tag], disk)
 					h := holes{loop: l, row: &l.tags[tag]}
-					h.find()
+					h.find(l.tags[tag].Offset, l.tags[tag].Offset+l.tags[tag].Length)
 					checkRuns(t, &h, disk)
 					l.release(tag)
 				}
@@ -169,7 +170,7 @@ func TestHolesOfKnownLayouts(t *testing.T) {
 		flags        uint16
 		runs, zeroes int
 	}{
-		{"all zero", nil, 0, size, 0, 1, 1},
+		{"all zero", nil, 0, lookPart, 0, 1, 1},
 		{"one zero byte", nil, 5, 1, 0, 1, 1},
 		{"one byte of data", [][2]int{{5, 6}}, 5, 1, 0, 1, 0},
 		{"all zero, DF", nil, 777, 100_001, proto.CmdFlagDF, 1, 1},
@@ -194,7 +195,7 @@ func TestHolesOfKnownLayouts(t *testing.T) {
 		}
 		tag := admitted(t, l, proto.Request{Command: proto.CmdRead, Offset: row.off, Length: row.n, Flags: row.flags})
 		h := holes{loop: l, row: &l.tags[tag]}
-		h.find()
+		h.find(l.tags[tag].Offset, l.tags[tag].Offset+l.tags[tag].Length)
 		zeroes := 0
 		for _, x := range h.runs[:h.n] {
 			if x.zero {
@@ -215,25 +216,49 @@ func TestNullIsDataThatCostsNothing(t *testing.T) {
 	l := still(t, Export{Facts: factsOf(d), Device: d})
 	tag := admitted(t, l, proto.Request{Command: proto.CmdRead, Length: 1 << 20})
 	h := holes{loop: l, row: &l.tags[tag]}
-	if h.find(); h.n != 1 || h.runs[0] != (run{0, 1 << 20, false}) {
+	if h.find(l.tags[tag].Offset, l.tags[tag].Offset+l.tags[tag].Length); h.n != 1 || h.runs[0] != (run{0, 1 << 20, false}) {
 		t.Errorf("%+v", h.runs[:h.n])
 	}
 }
 
-// TestHolesAreNotLookedForWithoutEnd: a loop has others to serve. What comes behind the bytes that it compares is data, and the chunks still cover the request.
-func TestHolesAreNotLookedForWithoutEnd(t *testing.T) {
-	d := nullDevice(1 << 30)
-	d.Kind, d.FD = File, 3
-	l := still(t, Export{Facts: factsOf(d), Device: d})
-	r := proto.Request{Command: proto.CmdRead, Length: 64 << 20}
-	row := &l.tags[admitted(t, l, r)]
-	layOut(l, row, make([]byte, r.Length))
-	h := holes{row: row, loop: l}
-	h.find()
-	if h.seen > mostLook+leastHole {
-		t.Errorf("%d bytes were compared", h.seen)
-	}
-	if h.n != 2 || !h.runs[0].zero || h.runs[0].len < mostLook-leastHole || h.runs[1].zero || h.runs[0].len+h.runs[1].len != r.Length {
-		t.Errorf("64 MiB of zeroes are %+v", h.runs[:h.n])
+// TestALongReplyIsLookedAtInParts: a loop has others to serve. A part is compared, and composed, at a time, and a turn that has done its share does none; together they
+// cover the request, and the last alone is marked as such.
+func TestALongReplyIsLookedAtInParts(t *testing.T) {
+	for _, off := range []uint64{0, 5, 1<<20 - 1} {
+		d := nullDevice(1 << 30)
+		d.Kind, d.FD, d.Block = File, 3, 512
+		l := still(t, Export{Facts: factsOf(d), Device: d})
+		l.conns[0].session.Framing = proto.Structured
+		r := proto.Request{Command: proto.CmdRead, Offset: off, Length: 20<<20 + 700}
+		row := &l.tags[admitted(t, l, r)]
+		layOut(l, row, make([]byte, off+r.Length+1024))
+		page := l.layout.pageAt(0)
+		from, parts, header := off, 0, proto.Structured.ChunkHeaderSize()
+		for done := false; !done; parts++ {
+			b := batch{loop: l, conn: &l.conns[0], page: page, iovecs: l.control.Iovecs(page+iovecsAt, maxIovecs), headers: l.control.Bytes(page+headersAt, ownAt-headersAt)}
+			l.work = turnWork
+			if b.add(row) {
+				t.Fatal("a turn that has done its share composed a long reply")
+			}
+			l.work = 0
+			if !b.add(row) || b.bytes > 2*proto.MaxHole || b.looked > lookMost || b.looked != l.work {
+				t.Fatalf("part %d sends %d bytes and looked at %d, of which %d were counted", parts, b.bytes, b.looked, l.work)
+			}
+			for at := 0; at < b.filled; at += header + 12 {
+				c, err := proto.ParseReplyChunk(b.headers[at:b.filled])
+				hole := binary.BigEndian.Uint64(b.headers[at+header:])
+				if err != nil || c.Type != proto.ChunkOffsetHole || hole != from || done {
+					t.Fatalf("part %d: %+v at %d, want a hole at %d; %v", parts, c, hole, from, err)
+				}
+				from += uint64(binary.BigEndian.Uint32(b.headers[at+header+8:]))
+				done = c.Done()
+			}
+			if done == b.partial {
+				t.Fatalf("part %d: done %v, partial %v", parts, done, b.partial)
+			}
+		}
+		if from != off+r.Length || parts > 22 {
+			t.Errorf("%d parts end at %d", parts, from)
+		}
 	}
 }

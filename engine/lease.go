@@ -102,6 +102,14 @@ func (p *leasePool) find(l lease, offset uint64) uint32 {
 	return l
 }
 
+// piece is the one of a chain that holds byte at of what it was leased for.
+func (p *leasePool) piece(l lease, at uint64) uint32 {
+	for ; at >= pieceSize; at -= pieceSize {
+		l = p.next[l]
+	}
+	return l
+}
+
 // orderOf is the smallest order whose blocks hold n bytes (n <= 1 MiB).
 func orderOf(n uint64) int {
 	order := 0

@@ -10,6 +10,7 @@ var empty = list{none, none}
 // Lists that a connection can be in at the same time; each has its own pair of links.
 const (
 	linkDirty = iota
+	linkLater
 	linkStarved
 	linkStage
 	connLinks
@@ -73,7 +74,7 @@ func (l *loop) delist(q *list, kind int, c uint32) {
 // touch marks a connection for settling at the end of this turn.
 func (l *loop) touch(c uint32) { l.enlist(&l.dirty, linkDirty, c) }
 
-// appendTag and popTag keep first-in first-out lists of tags.
+// appendTag, prependTag and popTag keep first-in first-out lists of tags.
 func (l *loop) appendTag(q *list, t uint32) {
 	l.tags[t].next = none
 	if q.tail == none {
@@ -82,6 +83,14 @@ func (l *loop) appendTag(q *list, t uint32) {
 		l.tags[q.tail].next = t
 	}
 	q.tail = t
+}
+
+func (l *loop) prependTag(q *list, t uint32) {
+	l.tags[t].next = q.head
+	q.head = t
+	if q.tail == none {
+		q.tail = t
+	}
 }
 
 func (l *loop) popTag(q *list) uint32 {

@@ -58,9 +58,14 @@ type loop struct {
 	blocked []uint32 // devices that wait for another loop's fsync
 	grants  uint32   // stack of this loop's claims granted by itself in this turn
 
-	now     int64
-	tickAt  int64
-	more    bool // the last reap filled its batch
+	now    int64
+	tickAt int64
+	more   bool // the last reap filled its batch
+	// What this turn has done, in bytes, and what it leaves to the next, see budget.go: connections to settle, requests to go on with, starved ones to feed.
+	work    uint64
+	later   list
+	backlog queue
+	unfed   bool
 	drain   drainPhase
 	drainAt int64
 	quit    bool
@@ -92,7 +97,7 @@ type loop struct {
 // turn is one round: enter the kernel, record facts, decide.
 func (l *loop) turn() {
 	wait, timeout := uint32(1), time.Duration(-1)
-	if l.more {
+	if l.more || l.leftOver() {
 		wait = 0
 	} else if l.ticking() {
 		timeout = tickInterval
@@ -104,6 +109,7 @@ func (l *loop) turn() {
 	l.counters.Turns++
 	n := l.kernel.Reap(l.cqes[:])
 	l.more = n == len(l.cqes)
+	l.beginTurn()
 	for i := range l.cqes[:n] {
 		l.record(&l.cqes[i])
 	}
@@ -115,6 +121,10 @@ func (l *loop) turn() {
 	l.feed(l.first)
 	l.feed(l.first ^ long)
 	l.settleAll()
+	if l.backlog.n > 0 {
+		l.catchUp()
+		l.settleAll()
+	}
 	if l.ticking() && l.now >= l.tickAt {
 		l.tickAt = l.now + int64(tickInterval)
 		l.tick()

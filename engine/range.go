@@ -116,6 +116,9 @@ func (l *loop) cannotSlice(t uint32) {
 	case row.Flags&proto.CmdFlagFastZero != 0 && row.cursor == first:
 		row.errno = proto.ENOTSUP
 		l.answer(t)
+	case l.deviceOf(row).Kind == Memory: // locked in memory: no page of it can be given back
+		row.step = stepStore
+		l.backlog.push(t)
 	default:
 		row.step = stepZeroes
 		l.issueZeroes(t)
@@ -216,7 +219,7 @@ func (l *loop) sliceDone(t uint32, res int32) {
 		}
 	case (res == -int32(unix.EINTR) || res == -int32(unix.EAGAIN) || busy) && l.again(row):
 		l.queueSlice(t)
-	case busy || unsupported(res) || row.Command == proto.CmdTrim && res == -int32(unix.EINVAL):
+	case busy || unsupported(res) || row.Command == proto.CmdTrim && res == -int32(unix.EINVAL) || l.deviceOf(row).Kind == Memory:
 		l.cannotSlice(t)
 	default:
 		l.incident(DiskFailed, row, -res)
@@ -253,12 +256,8 @@ func (l *loop) giveUpFront(t uint32) {
 // issueZeroes writes the next few MiB of zeroes.
 func (l *loop) issueZeroes(t uint32) {
 	row := &l.tags[t]
-	row.retries, row.short = 0, false
 	_, hi := l.innerRange(row)
-	for part := uint64(0); part < zeroWave && row.cursor+part<<pieceShift < hi; part++ {
-		row.left++
-		l.issue(t, uint8(part), l.segmentOf(row, uint8(part)))
-	}
+	l.issueAll(t, uint8(min(zeroWave, (hi-row.cursor+pieceSize-1)>>pieceShift)))
 }
 
 // rangeDone: a wave of a range operation is complete.
@@ -336,13 +335,43 @@ func (l *loop) clearEdges(row *tag) {
 	clear(d.Memory.Bytes(hi, int(end-hi)))
 }
 
-// store copies a write's payload into a memory export.
+// store begins to copy a write's payload into a memory export.
 func (l *loop) store(t uint32) {
 	row := &l.tags[t]
-	to := l.deviceOf(row).Memory.Bytes(row.Offset, int(row.Length))
-	for piece := row.memory; piece != none; piece = l.leases.next[piece] {
-		n := min(len(to), pieceSize)
-		copy(to[:n], l.pool.Bytes(l.leases.offset(piece), n))
-		to = to[n:]
+	row.step, row.cursor = stepStore, row.Offset
+	if l.spent() && row.Length > smallWork {
+		l.backlog.push(t)
+		return
+	}
+	l.storePart(t)
+}
+
+// storePart goes on with it, or with clearing what could not be given back, as long as takes a loop some 0.1 ms.
+func (l *loop) storePart(t uint32) {
+	row := &l.tags[t]
+	memory := l.deviceOf(row).Memory
+	end := row.Offset + row.Length
+	if row.Command != proto.CmdWrite {
+		_, end = l.innerRange(row)
+	}
+	for left := min(end-row.cursor, storeMost); left > 0; {
+		n := left
+		if row.Command != proto.CmdWrite {
+			clear(memory.Bytes(row.cursor, int(n)))
+		} else {
+			at := row.cursor - row.Offset
+			n = min(n, pieceSize-at&(pieceSize-1))
+			copy(memory.Bytes(row.cursor, int(n)), l.pool.Bytes(l.leases.offset(l.leases.piece(row.memory, at))+at&(pieceSize-1), int(n)))
+		}
+		row.cursor, left = row.cursor+n, left-n
+		l.work += n * storeWeight
+	}
+	switch {
+	case row.cursor < end:
+		l.backlog.push(t)
+	case row.Command == proto.CmdWrite:
+		l.answer(t)
+	default:
+		l.innerDone(t)
 	}
 }

@@ -66,7 +66,7 @@ func (l *loop) parse(i uint32) {
 	}
 	at, size := l.stageOf(i)
 	stage := l.control.Bytes(at, int(size))
-	for c.state == connOpen {
+	for taken := 0; c.state == connOpen; {
 		have := c.end - c.start
 		switch {
 		case c.body != none:
@@ -88,9 +88,15 @@ func (l *loop) parse(i uint32) {
 				l.fail(i, CloseMagic)
 				return
 			}
+			if l.tooMuch(i, &r, taken) {
+				l.postpone(i)
+				return
+			}
 			if !l.admit(i, &r) {
 				return
 			}
+			taken++
+			l.work += requestWork
 			c.start += c.header
 			c.since = 0
 		}
@@ -100,6 +106,7 @@ func (l *loop) parse(i uint32) {
 // fill copies payload bytes into the lease of the request that they belong to, or drops them when the request was refused or keeps nothing.
 func (l *loop) fill(c *conn, b []byte) {
 	t := &l.tags[c.body]
+	l.work += uint64(len(b))
 	for at := 0; at < len(b) && !t.sink; {
 		n := min(len(b)-at, int(pieceSize-t.fillAt))
 		copy(l.pool.Bytes(l.leases.offset(t.fill)+uint64(t.fillAt), n), b[at:at+n])
@@ -140,7 +147,7 @@ func (l *loop) arrived(c *conn, n uint32) {
 func (l *loop) listen(i uint32) {
 	c := &l.conns[i]
 	reads := c.state == connOpen && !l.full(c) || c.state == connLeaving && c.reason == CloseShutdown && !c.eof
-	if !reads || c.receiving != receiveNone || c.links[linkStarved].in {
+	if !reads || c.receiving != receiveNone || c.links[linkStarved].in || c.links[linkLater].in {
 		return
 	}
 	if c.body != none && c.since == 0 {

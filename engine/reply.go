@@ -28,10 +28,14 @@ func (l *loop) reply(i uint32) {
 	}
 	page := l.layout.pageAt(i)
 	b := batch{loop: l, conn: c, page: page, iovecs: l.control.Iovecs(page+iovecsAt, maxIovecs), headers: l.control.Bytes(page+headersAt, ownAt-headersAt)}
-	for t := c.ready.head; t != none && b.bytes < batchBytes && b.add(&l.tags[t]); t = c.ready.head {
+	for t := c.ready.head; t != none && !b.partial && b.bytes < batchBytes && b.looked < lookPart && b.add(&l.tags[t]); t = c.ready.head {
 		l.appendTag(&c.sent, l.popTag(&c.ready))
 	}
-	c.iovFrom, c.iovTo, c.sendLeft = 0, uint32(b.n), b.bytes
+	if b.n == 0 {
+		l.postpone(i)
+		return
+	}
+	c.iovFrom, c.iovTo, c.sendLeft, c.partial = 0, uint32(b.n), b.bytes, b.partial
 	l.send(i)
 }
 
@@ -46,6 +50,8 @@ type batch struct {
 	filled  int  // bytes of headers in use
 	joins   bool // the last iovec is a run of headers, which the next can lengthen
 	bytes   uint64
+	looked  uint64 // bytes that were compared: a reply of few may cost many
+	partial bool   // it ends with a part of a reply
 }
 
 // add appends one reply, or reports that the batch is full.
@@ -152,10 +158,23 @@ func (l *loop) sent(tok token, res int32) {
 		return
 	}
 	for t := l.popTag(&c.sent); t != none; t = l.popTag(&c.sent) {
+		if c.partial && c.sent.head == none && c.state != connClosing {
+			l.goOn(c, t)
+			break
+		}
 		l.earn(c, l.tags[t].region, uint64(l.tags[t].cost))
 		c.tagCredit = min(c.tagCredit+1, tagsPerConn)
 		l.release(t)
 	}
+}
+
+// goOn: a part of a long reply has gone, and the rest of it comes next. Its memory goes home with each part.
+func (l *loop) goOn(c *conn, t uint32) {
+	row := &l.tags[t]
+	if row.region == long {
+		l.giveFront(c, row, l.leases.piece(row.memory, row.Offset+row.cursor-row.lo))
+	}
+	l.prependTag(&c.ready, t)
 }
 
 // skipSent moves a batch's beginning behind n bytes.
@@ -178,16 +197,19 @@ func (l *loop) skipSent(c *conn, i uint32, n uint64) {
 // taken yet. A READ of more than a batch ends it, so what has not gone belongs to the last request, or to one before it whose data the last has none of.
 func (l *loop) giveSent(i uint32) {
 	c := &l.conns[i]
-	row := &l.tags[c.sent.tail]
-	if row.region != long || row.Command != proto.CmdRead {
-		return
+	if row := &l.tags[c.sent.tail]; row.region == long && row.Command == proto.CmdRead {
+		l.giveFront(c, row, l.leases.find(row.memory, l.firstUnsent(i)))
 	}
-	first := l.leases.find(row.memory, l.firstUnsent(i))
-	for first != none && row.memory != first {
+}
+
+// giveFront gives back the pieces of a long READ that lie before one of them.
+func (l *loop) giveFront(c *conn, row *tag, first uint32) {
+	for row.region == long && first != none && row.memory != first {
 		after, n := l.leases.next[row.memory], l.leases.size(row.memory)
 		l.leases.giveBlock(row.memory)
 		l.cameHome = true
 		row.memory, row.cost = after, row.cost-uint32(n)
+		row.lo += n
 		c.leased[long] -= n
 		l.earn(c, long, n)
 	}

@@ -22,6 +22,7 @@ const (
 	stepZeroes              // WRITE_ZEROES: the wave writes zeroes, because the device cannot zero
 	stepPatch               // WRITE_ZEROES: the wave reads the blocks at the edges
 	stepMend                // WRITE_ZEROES: the wave writes them back
+	stepStore               // memory: what is copied into it, or cleared, is long
 	stepFlush               // waits for a shared flush
 	stepCache               // CACHE: the kernel is being told
 	stepStatus              // BLOCK_STATUS: with those who look the status up
@@ -32,7 +33,7 @@ const (
 type tag struct {
 	proto.Request
 	lo, hi     uint64 // the request's range rounded out to the device's blocks
-	cursor     uint64 // TRIM, WRITE_ZEROES: everything of the inner range before this is done
+	cursor     uint64 // TRIM, WRITE_ZEROES, WRITE to memory: everything of the range before this is done; READ in chunks: replied to
 	issued     int64  // when its slice was issued
 	memory     lease
 	scratch    lease // two blocks, for a range that does not begin and end on blocks
@@ -52,6 +53,8 @@ type tag struct {
 	retries    uint16
 	step       step
 	region     region // of its leases
+	part       uint8  // of a wave: the next to be issued,
+	parts      uint8  // and how many there are
 	sink       bool   // the payload is dropped: refused, or for a device that keeps nothing
 	claimed    bool
 	mended     bool // WRITE_ZEROES: the blocks at the edges are done
@@ -210,6 +213,10 @@ func (l *loop) starve(i uint32, r region, cost uint64) {
 // line; one that got nothing stays first, and nobody behind it is served before it but who may go beside it.
 func (l *loop) feed(r region) {
 	for i := l.starved[r].head; i != none; i = l.starved[r].head {
+		if l.spent() {
+			l.unfed = true
+			return
+		}
 		l.feeding = i
 		if !l.feedOne(r, i) {
 			l.feedBeside(r)
@@ -322,7 +329,6 @@ func (l *loop) run(t uint32) {
 		l.beginRange(t)
 	case l.deviceOf(row).Kind == Memory:
 		l.store(t)
-		l.answer(t)
 	case row.scratch != none:
 		l.counters.Unaligned++
 		row.step = stepEdges
