@@ -54,7 +54,7 @@ func TestProblems(t *testing.T) {
 	}
 	r.Facts.Problems = []string{"LIST: a lie"}
 	var text, ju bytes.Buffer
-	if err := errors.Join(r.Table(&text, false, false), r.JUnit(&ju)); err != nil {
+	if err := errors.Join(r.Table(&text, false, Screen{}), r.JUnit(&ju)); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Err(); err == nil || !strings.Contains(err.Error(), "LIST: a lie") {

@@ -39,8 +39,37 @@ func (r *Report) Summary() string {
 	return text
 }
 
+// Screen is what a report is shown on.
+type Screen struct {
+	Colour bool
+	Width  int // in columns; 0: it has none, and lines are as long as they are
+}
+
+// Columns that stand before the text of a result, at most, and of a check in a list.
+const (
+	resultIndent = len("differs XH-10a  ")
+	listIndent   = 17
+)
+
+// room is how wide a text can be behind an indent; never so narrow that nothing can be read.
+func (s Screen) room(indent int) int {
+	if s.Width <= 0 {
+		return 1 << 16
+	}
+	return max(s.Width-indent, 24)
+}
+
+// lines breaks a text at spaces.
+func lines(all string, room int) []string {
+	var list []string
+	for line := range strings.SplitSeq(text.WrapSoft(all, room), "\n") {
+		list = append(list, strings.TrimRight(line, " "))
+	}
+	return list
+}
+
 // Table prints the results, those that need an explanation with it; with verbose, the reasons of skips and the times as well.
-func (r *Report) Table(w io.Writer, verbose, colour bool) error {
+func (r *Report) Table(w io.Writer, verbose bool, on Screen) error {
 	t := table.NewWriter()
 	style := table.StyleLight
 	style.Options = table.OptionsNoBordersAndSeparators
@@ -48,22 +77,25 @@ func (r *Report) Table(w io.Writer, verbose, colour bool) error {
 	t.SetStyle(style)
 	t.SuppressTrailingSpaces()
 	for _, x := range r.Results {
-		t.AppendRow(row(x, paint(x.Verdict, colour), x.Title))
+		title := lines(x.Title, on.room(resultIndent))
+		t.AppendRow(row(x, paint(x.Verdict, on.Colour), strings.Join(title, "\n")))
 		if x.Detail != "" && (verbose || x.Verdict == Fail || x.Verdict == Differs) {
-			for _, line := range strings.Split(text.WrapSoft(x.Detail, 120), "\n") {
+			for _, line := range lines(x.Detail, min(on.room(resultIndent+2), 120)) {
 				t.AppendRow(table.Row{"", "", "  " + line})
 			}
 		}
 		if x.Verdict == Fail || verbose {
-			t.AppendRow(table.Row{"", "", fmt.Sprintf("  why %s: %s", x.Level, x.Why)})
+			for _, line := range lines(fmt.Sprintf("why %s: %s", x.Level, x.Why), on.room(resultIndent+2)) {
+				t.AppendRow(table.Row{"", "", "  " + line})
+			}
 		}
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n\n%s\n", t.Render(), r.Summary())
 	if problems := r.problems(); len(problems) > 0 {
-		b.WriteString("\nWhat went wrong before the first check; the checks know less of the server than there is:\n")
+		b.WriteString("\n" + strings.Join(lines("What went wrong before the first check; the checks know less of the server than there is:", on.room(0)), "\n") + "\n")
 		for _, p := range problems {
-			fmt.Fprintf(&b, "  %s\n", strings.ReplaceAll(text.WrapSoft(p, 150), "\n", "\n    "))
+			fmt.Fprintf(&b, "  %s\n", strings.Join(lines(p, min(on.room(4), 150)), "\n    "))
 		}
 	}
 	_, err := io.WriteString(w, b.String())
@@ -106,14 +138,16 @@ func (r *Report) JSON(w io.Writer) error {
 }
 
 // List prints the checks themselves; with verbose why they are there, and behind a list of all checks the rules that have none.
-func List(w io.Writer, checks []Check, verbose bool) error {
+func List(w io.Writer, checks []Check, verbose bool, on Screen) error {
 	var b strings.Builder
+	indent := strings.Repeat(" ", listIndent)
+	folded := func(all string) string { return strings.Join(lines(all, on.room(listIndent)), "\n"+indent) }
 	for _, c := range checks {
-		fmt.Fprintf(&b, "%-7s %-8s %s\n", c.ID, c.Level, c.Title)
+		fmt.Fprintf(&b, "%-7s %-8s %s\n", c.ID, c.Level, folded(c.Title))
 		if verbose {
-			fmt.Fprintf(&b, "%17swhy: %s\n", "", c.Why)
+			fmt.Fprintf(&b, "%s%s\n", indent, folded("why: "+c.Why))
 			for _, n := range c.Needs {
-				fmt.Fprintf(&b, "%17sneeds %s\n", "", n.Name)
+				fmt.Fprintf(&b, "%s%s\n", indent, folded("needs "+n.Name))
 			}
 		}
 	}
@@ -121,7 +155,7 @@ func List(w io.Writer, checks []Check, verbose bool) error {
 		b.WriteString("\nRules without a check:\n")
 		reasons := unchecked()
 		for _, id := range slices.Sorted(maps.Keys(reasons)) {
-			fmt.Fprintf(&b, "%-7s %-8s %s\n", id, "none", reasons[id])
+			fmt.Fprintf(&b, "%-7s %-8s %s\n", id, "none", folded(reasons[id]))
 		}
 	}
 	_, err := io.WriteString(w, b.String())

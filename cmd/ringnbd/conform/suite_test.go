@@ -24,6 +24,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jedib0t/go-pretty/v6/text"
 )
 
 // TestMain lets more tests run at a time than there are processors: most of them wait for a flaw that shows as a stall.
@@ -158,7 +160,7 @@ func TestReports(t *testing.T) {
 		{ID: "A-01", Level: Must, Title: "one", Why: "w", Verdict: Pass}, {ID: "A-02", Level: Must, Title: "two", Why: "because", Verdict: Fail, Detail: "seen <that>"},
 		{ID: "A-03", Level: Should, Title: "three", Verdict: Differs, Detail: "otherwise"}, {ID: "A-04", Level: May, Title: "four", Verdict: Skip, Detail: "needs it"}}}
 	var text, js, ju bytes.Buffer
-	if err := errors.Join(r.Table(&text, false, false), r.JSON(&js), r.JUnit(&ju)); err != nil {
+	if err := errors.Join(r.Table(&text, false, Screen{}), r.JSON(&js), r.JUnit(&ju)); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"pass    A-01 one\n", "fail    A-02 two\n", "seen <that>", "why MUST: because", "otherwise", "4 checks: 1 pass, 1 fail, 1 differs, 1 skip"} {
@@ -171,7 +173,7 @@ func TestReports(t *testing.T) {
 		verbose, want bool
 	}{{Checks(), true, true}, {Checks(), false, false}, {Checks()[:3], true, false}} {
 		var list bytes.Buffer
-		err := List(&list, test.checks, test.verbose)
+		err := List(&list, test.checks, test.verbose, Screen{})
 		if told := strings.Contains(list.String(), "H-18    none     takes as long as the server's own timeout"); err != nil || told != test.want {
 			t.Errorf("of %d checks, verbose %v: the list tells which rules have none: %v, %v", len(test.checks), test.verbose, told, err)
 		}
@@ -193,6 +195,35 @@ func TestReports(t *testing.T) {
 	var suite junitSuite
 	if err := xml.Unmarshal(ju.Bytes(), &suite); err != nil || suite.Failures != 1 || suite.Skipped != 1 || len(suite.Cases) != 4 || suite.Cases[1].Failure.Message != "seen <that>" {
 		t.Errorf("JUnit: %v, %+v", err, suite)
+	}
+}
+
+// TestScreens: on a terminal no line is wider than it is, and no word is missing.
+func TestScreens(t *testing.T) {
+	r := &Report{Server: "s", Facts: &Facts{Problems: []string{strings.Repeat("this went wrong ", 30)}}, Counts: map[Verdict]int{}}
+	for _, c := range Checks() {
+		r.Results = append(r.Results, Result{ID: c.ID, Level: c.Level, Title: c.Title, Why: c.Why, Verdict: Differs, Detail: strings.Repeat("otherwise ", 30)})
+	}
+	words := func(all string) int { return len(strings.Fields(all)) }
+	whole := map[string]int{}
+	for _, width := range []int{0, 60, 80, 200} {
+		var table, list bytes.Buffer
+		on := Screen{Width: width}
+		if err := errors.Join(r.Table(&table, true, on), List(&list, Checks(), true, on)); err != nil {
+			t.Fatal(err)
+		}
+		for name, out := range map[string]string{"table": table.String(), "list": list.String()} {
+			if width == 0 {
+				whole[name] = words(out)
+			} else if n := words(out); n != whole[name] {
+				t.Errorf("%d columns: the %s has %d words of %d", width, name, n, whole[name])
+			}
+			for line := range strings.SplitSeq(out, "\n") {
+				if n := text.StringWidth(line); width > 0 && n > width && strings.Contains(strings.TrimSpace(line[min(20, len(line)):]), " ") {
+					t.Errorf("%d columns: %d: %s", width, n, line)
+				}
+			}
+		}
 	}
 }
 

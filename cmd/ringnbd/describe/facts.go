@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/jedib0t/go-pretty/v6/text"
+
 	"ringnbd/engine/peer"
 	"ringnbd/engine/units"
 	"ringnbd/proto"
@@ -135,10 +137,20 @@ func (f *Facts) short() string {
 	return strings.Join(all, " ")
 }
 
-// text prints the export for people.
-func (f *Facts) text(w io.Writer, protocol string) {
+// text prints the export for people; width is that of their terminal in columns, or 0.
+func (f *Facts) text(w io.Writer, protocol string, width int) {
+	const indent = 15
 	line := func(label, format string, values ...any) {
-		fmt.Fprintf(w, "  %-12s %s\n", label, fmt.Sprintf(format, values...))
+		value := fmt.Sprintf(format, values...)
+		if room := width - indent; room >= 20 {
+			value = text.WrapSoft(value, room)
+		}
+		for i, part := range strings.Split(value, "\n") {
+			if i > 0 {
+				label = ""
+			}
+			fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("  %-12s %s", label, strings.TrimSpace(part)), " "))
+		}
 	}
 	fmt.Fprintf(w, "export %s\n", strconv.QuoteToGraphic(f.Name))
 	if f.Description != "" {

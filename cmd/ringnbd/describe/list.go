@@ -67,7 +67,7 @@ func one(ctx context.Context, o *Options, w io.Writer) error {
 		s.Exports = []Facts{f}
 		err = writeJSON(w, s)
 	} else {
-		f.text(w, protocolText(&c.Session, o.Target.Export))
+		f.text(w, protocolText(&c.Session, o.Target.Export), o.Width)
 	}
 	return errors.Join(err, c.Close())
 }

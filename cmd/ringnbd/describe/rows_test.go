@@ -197,6 +197,29 @@ func TestTablesFit(t *testing.T) {
 	}
 }
 
+// TestFactsFit: what is known of one export goes on below itself.
+func TestFactsFit(t *testing.T) {
+	f := Facts{Name: "disk", Description: strings.Repeat("much to tell ", 20), Size: 1 << 30, Flush: true, FUA: true, Trim: true, Zero: true, FastZero: true,
+		Cache: true, DF: true, MultiConn: true, Filter: true, Rotational: true, Contexts: []string{"base:allocation", "qemu:allocation-depth", "qemu:dirty-bitmap:x"}}
+	var whole bytes.Buffer
+	f.text(&whole, "extended headers", 0)
+	for _, width := range []int{40, 60, 80} {
+		var out bytes.Buffer
+		f.text(&out, "extended headers", width)
+		if len(strings.Fields(out.String())) != len(strings.Fields(whole.String())) {
+			t.Errorf("%d columns: words are missing:\n%s", width, out.String())
+		}
+		for line := range strings.SplitSeq(out.String(), "\n") {
+			if text.StringWidth(line) > width || strings.HasSuffix(line, " ") {
+				t.Errorf("%d columns: %q", width, line)
+			}
+		}
+	}
+	if !strings.Contains(whole.String(), "\n  flags        writable, flush, FUA, trim, write zeroes, fast zeroes, cache, unfragmented reads,") {
+		t.Error(whole.String())
+	}
+}
+
 // TestDescriptionsOfLaterPages: a column that the first page has nothing for is there for those that come.
 func TestDescriptionsOfLaterPages(t *testing.T) {
 	var out bytes.Buffer
