@@ -107,8 +107,10 @@ func (o *copyOptions) complete(args []string) error {
 	if o.Source, err = transfer.ParsePlace(args[0]); err != nil {
 		return err
 	}
-	o.Destination, err = transfer.ParsePlace(args[1])
-	return err
+	if o.Destination, err = transfer.ParsePlace(args[1]); err != nil {
+		return err
+	}
+	return o.CheckPlaces()
 }
 
 // copyAll runs. The first signal ends the copy in order, the second one the program.
@@ -134,6 +136,9 @@ func copyAll(o *copyOptions, stderr io.Writer) error {
 		what := "interrupted"
 		if errors.Is(err, transfer.ErrUnanswered) {
 			what = fmt.Sprintf("interrupted; what was in flight was not answered within %v (--timeout)", o.Timeout)
+		}
+		if o.Source.Stream() || o.Destination.Stream() {
+			return fmt.Errorf("%s; the destination is incomplete", what)
 		}
 		if o.Resume != "" {
 			return fmt.Errorf("%s; the same command goes on from here (--resume %s)", what, o.Resume)

@@ -18,6 +18,11 @@ source. A file that exists must have that size; an export or a device may be lar
 OVERWRITTEN. A server of the oldstyle handshake, from before 2011, knows no names: its
 URI must be without one.
 
+- is standard input or output. Of a stream nobody knows the size: a destination file
+must be missing or empty, an export or device is large enough if all of it fits.
+--verify and --resume need ends that can be read again. null: takes everything and
+keeps nothing: it shows how fast a source is.
+
 A source file must be a raw disk: one that looks like qcow2 or another format, or
 is compressed, is refused, since a copy of its bytes is no disk (and to copy it as a
 file, there is cp). --format raw copies the bytes. What a server has is not judged.
@@ -53,6 +58,10 @@ Exit status: 0 if all was copied (and, with --verify, is the same), 1 if not, 2 
 const copyExamples = `  # an image to a server, and back
   ringnbd copy disk.img nbd://server/disk
   ringnbd copy nbd://server/disk back.img
+
+  # out of a compressed image, and into one
+  zstd -dc disk.img.zst | ringnbd copy - nbd://server/disk
+  ringnbd copy nbd://server/disk - | zstd >disk.img.zst
 
   # from one server to another, to a disk that is fresh, and compared
   ringnbd copy --destination-is-zero --verify nbd://old/disk \

@@ -19,6 +19,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// stream is the path of standard input.
+const stream = "-"
+
 // formatHead is how much of the beginning is looked at, in bytes.
 const formatHead = 4096
 
@@ -26,7 +29,7 @@ const formatHead = 4096
 type format struct {
 	name   string
 	qemu   string // what qemu-img calls it
-	unpack string // the command that unpacks a compressed file
+	unpack string // the program that unpacks a compressed file
 }
 
 // magics are beginnings. QED and the rest of QEMU's formats are as in its block/*.c; zstd, xz, lz4 and
@@ -44,10 +47,10 @@ var magics = []struct {
 	{"vhdxfile", format{name: "a VHDX image", qemu: "vhdx"}},
 	{"WithoutFreeSpace", format{name: "a Parallels image", qemu: "parallels"}},
 	{"WithouFreSpacExt", format{name: "a Parallels image", qemu: "parallels"}},
-	{"\x1f\x8b\x08", format{name: "a gzip file", unpack: "gzip -dk"}},
-	{"\xfd7zXZ\x00", format{name: "an xz file", unpack: "xz -dk"}},
-	{"\x28\xb5\x2f\xfd", format{name: "a zstd file", unpack: "zstd -d"}},
-	{"\x04\x22\x4d\x18", format{name: "an lz4 file", unpack: "lz4 -d"}},
+	{"\x1f\x8b\x08", format{name: "a gzip file", unpack: "gzip"}},
+	{"\xfd7zXZ\x00", format{name: "an xz file", unpack: "xz"}},
+	{"\x28\xb5\x2f\xfd", format{name: "a zstd file", unpack: "zstd"}},
+	{"\x04\x22\x4d\x18", format{name: "an lz4 file", unpack: "lz4"}},
 }
 
 var (
@@ -55,7 +58,7 @@ var (
 	vdi   = format{name: "a VDI image", qemu: "vdi"}
 	vmdk  = format{name: "a VMDK descriptor", qemu: "vmdk"}
 	dmg   = format{name: "a DMG image", qemu: "dmg"}
-	bzip2 = format{name: "a bzip2 file", unpack: "bzip2 -dk"}
+	bzip2 = format{name: "a bzip2 file", unpack: "bzip2"}
 )
 
 // formatOf tells a format by the first bytes of something, and, if it has any, the last 512.
@@ -112,8 +115,12 @@ func (f *format) advice(path string, tool Tool) string {
 	file := shellQuote(path)
 	var text string
 	switch {
+	case f.unpack != "" && path == stream:
+		text = fmt.Sprintf("unpack it on the way (%s -dc | ringnbd copy - ...)", f.unpack)
+	case path == stream:
+		text = "convert it in a file: qemu-img convert -O raw"
 	case f.unpack != "":
-		text = fmt.Sprintf("unpack it first (%s %s)", f.unpack, file)
+		text = fmt.Sprintf("unpack it first (%s -dk %s)", f.unpack, file)
 	case tool == CopyFrom:
 		text = fmt.Sprintf("copy it with: qemu-img convert -f %s -O raw %s DESTINATION", f.qemu, file)
 	default:

@@ -89,7 +89,7 @@ func tryImageLock(fd int, want, unshared permission) (found string, err error) {
 			if err == unix.EAGAIN || err == unix.EACCES {
 				return "locked by another program", errImageLocked
 			}
-			if err != nil {
+			if err != nil && err != unix.EBADF { // open for writing alone: nothing to be held, and much to be seen
 				return "", err
 			}
 		}

@@ -6,6 +6,7 @@ package transfer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -42,12 +43,28 @@ type end interface {
 
 // Place is a source or destination as the user names it.
 type Place struct {
-	Text   string
-	Target peer.Target // of a server; Network is "file" for a path, which is Address
+	Text    string
+	Target  peer.Target // of a server; Network is "file" for a path, which is Address
+	Command []string    // starts the server, which the caller does before Run, and fills in the Target
 }
 
-// ParsePlace takes an NBD URI, or the path of a file or block device; file:PATH is the same.
+// What is neither a server nor a file, as users write it.
+const (
+	streamText = "-"     // standard input or output
+	nullText   = "null:" // a destination that keeps nothing
+)
+
+// Stream says whether the place is standard input or output.
+func (p *Place) Stream() bool { return p.Text == streamText }
+
+// Null says whether the place is null:.
+func (p *Place) Null() bool { return p.Text == nullText }
+
+// ParsePlace takes an NBD URI, the path of a file or block device (file:PATH is the same), - or null:.
 func ParsePlace(text string) (Place, error) {
+	if text == streamText || text == nullText {
+		return Place{Text: text}, nil
+	}
 	scheme, _, uri := strings.Cut(text, "://")
 	if uri && !strings.ContainsAny(scheme, "/.") || strings.HasPrefix(text, "file:") || strings.HasPrefix(strings.ToLower(text), "nbd:") {
 		t, err := peer.ParseTarget(text)
@@ -57,4 +74,27 @@ func ParsePlace(text string) (Place, error) {
 		return Place{}, fmt.Errorf("%q is no path", text)
 	}
 	return Place{Text: text, Target: peer.Target{Text: text, Network: "file", Address: text}}, nil
+}
+
+// CheckPlaces refuses what two places, and what is wanted of them, cannot be together.
+func (o *Options) CheckPlaces() error {
+	s, d := &o.Source, &o.Destination
+	seekless := s.Stream() || d.Stream()
+	switch {
+	case s.Null():
+		return errors.New("null: is a destination alone: it keeps nothing, and there is nothing to read")
+	case s.Stream() && d.Stream():
+		return errors.New("- is the source and the destination: cat does that")
+	case o.Verify && seekless:
+		return errors.New("--verify reads both again, and standard input and output pass by once (-)")
+	case o.Verify && d.Null():
+		return errors.New("--verify has nothing to compare with: null: keeps nothing")
+	case o.Resume != "" && seekless:
+		return errors.New("--resume goes on in the middle, and standard input and output begin anew (-)")
+	case o.Resume != "" && d.Null():
+		return errors.New("--resume has nothing to go on with: null: keeps nothing")
+	case o.DestinationIsZero && d.Stream():
+		return errors.New("--destination-is-zero leaves zeroes out, and of a stream nothing can be left out (-)")
+	}
+	return nil
 }

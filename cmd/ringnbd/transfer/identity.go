@@ -29,6 +29,12 @@ type Identity struct {
 // place is the same for two places that are certainly one.
 func (p *Place) place() string {
 	t := &p.Target
+	switch {
+	case p.Stream() || p.Null():
+		return p.Text
+	case len(p.Command) > 0:
+		return "command:" + strings.Join(p.Command, " ") // whose socket is another each time
+	}
 	if t.File() {
 		path, err := filepath.Abs(t.Address)
 		if err != nil {
@@ -142,7 +148,8 @@ func resolved(path string) string {
 
 // apart refuses ends that are one, and a state that is kept in one of them, or written by way of it.
 func (o *Options) apart() error {
-	if !o.Source.Target.File() && o.Source.place() == o.Destination.place() {
+	server := !o.Source.Target.File() && len(o.Source.Command) == 0 // of a command two are started
+	if server && o.Source.place() == o.Destination.place() {
 		return fmt.Errorf("%s: is the source and the destination", o.Source.Text)
 	}
 	for _, p := range []*Place{&o.Source, &o.Destination} {

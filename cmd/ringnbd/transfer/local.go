@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -28,6 +29,7 @@ type local struct {
 	device bool
 	fresh  bool // made or grown by us: all of it reads as zeroes
 	made   bool
+	grows  bool // as long as what comes, which nobody knows
 
 	writing sync.Mutex // file systems let one write a file at a time, and waiting for that in the kernel is spinning
 	wake    wake
@@ -102,7 +104,11 @@ func openDestination(o *Options, path string, source end, begun bool) (*local, e
 	if err == nil {
 		err = o.claim(f, c)
 	}
-	if err == nil {
+	switch _, stream := source.(*inflow); {
+	case err != nil:
+	case stream:
+		err = l.await()
+	default:
 		err = l.fit(source.size())
 	}
 	if err != nil {
@@ -166,6 +172,9 @@ func notBlocks(path string, info fs.FileInfo) error {
 	if info.IsDir() {
 		return fmt.Errorf("%s: is a directory; name a file in it", path)
 	}
+	if info.Mode()&(fs.ModeNamedPipe|fs.ModeCharDevice) != 0 {
+		return fmt.Errorf("%s: neither a file nor a block device; a pipe is standard input or output, which is written -", path)
+	}
 	return fmt.Errorf("%s: neither a file nor a block device", path)
 }
 
@@ -213,16 +222,18 @@ func blockless(mode fs.FileMode) bool {
 }
 
 // plain is an error without the name of the system call.
-func plain(path string, err error) error {
+func plain(path string, err error) error { return fmt.Errorf("%s: %w", path, bare(err)) }
+
+// bare is an error without the name of the system call and of the file.
+func bare(err error) error {
 	var inner *fs.PathError
 	if errors.As(err, &inner) {
 		err = inner.Err
 	}
-	return fmt.Errorf("%s: %w", path, err)
+	return err
 }
 
 func (l *local) name() string    { return l.f.Name() }
-func (l *local) size() uint64    { return l.length }
 func (l *local) block() uint64   { return 1 }
 func (l *local) payload() uint64 { return 1 << 30 }
 func (l *local) stretch() uint64 { return 1 << 30 }
@@ -230,6 +241,34 @@ func (l *local) grain() uint64   { return 4 << 10 }
 func (l *local) lanes() int      { return 1 }
 func (l *local) mapped() bool    { return !l.device }
 func (l *local) close() error    { return l.f.Close() }
+
+func (l *local) size() uint64 {
+	if l.grows {
+		return math.MaxInt64
+	}
+	return l.length
+}
+
+// await makes a destination ready for a source of a size that is not known yet.
+func (l *local) await() error {
+	switch {
+	case l.device:
+		return nil
+	case l.length > 0:
+		return fmt.Errorf("%s: has %d bytes, and how many standard input has is not known before its end; remove it first", l.name(), l.length)
+	}
+	l.fresh, l.grows = true, true
+	return nil
+}
+
+// finish gives a file that grew the length that it turned out to have: zeroes at its end were left out.
+func (l *local) finish(length uint64) error {
+	if err := l.f.Truncate(int64(length)); err != nil {
+		return plain(l.name(), err)
+	}
+	l.length, l.grows = length, false
+	return nil
+}
 
 // extents asks the file system for holes. What it cannot tell is data.
 func (l *local) extents(ctx context.Context, end uint64, tell func(extent) error) error {

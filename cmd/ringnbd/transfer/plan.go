@@ -12,6 +12,7 @@ const shortHole = 64 << 10
 type piece struct {
 	offset, length uint64
 	zero           bool
+	data           *[]byte // what was read of a source that passes by once: in a buffer of the job, and whole
 }
 
 // plan cuts what it is told into pieces.
@@ -66,7 +67,7 @@ func (p *plan) cut(start, end, most uint64, zero bool) error {
 	return missing(p.done, start, end, func(start, end uint64) error {
 		for start < end {
 			to := min(start-start%most+most, end)
-			if err := p.give(piece{start, to - start, zero}); err != nil {
+			if err := p.give(piece{offset: start, length: to - start, zero: zero}); err != nil {
 				return err
 			}
 			start = to

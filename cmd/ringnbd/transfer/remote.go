@@ -29,7 +29,8 @@ const (
 type remote struct {
 	conns   []*peer.Conn
 	target  peer.Target
-	context bool // base:allocation was selected
+	command []string // that started the server
+	context bool     // base:allocation was selected
 }
 
 // dialAll opens as many connections as wanted, or as there are to be had: one, if the server does not promise that several see the same.
@@ -172,6 +173,6 @@ func (r *remote) writable() error {
 }
 
 func (r *remote) identity() Identity {
-	p := Place{Target: r.target}
+	p := Place{Target: r.target, Command: r.command}
 	return Identity{Place: p.place(), Size: r.size()}
 }

@@ -86,6 +86,7 @@ type job struct {
 	writeZeroes    atomic.Bool // the destination has no way to make zeroes but writing them
 	failed         failure
 	saveEvery      time.Duration
+	buffers        sync.Pool // of *[]byte, of the request's size: what was read of a stream
 }
 
 // failure is the first error of any slot.
@@ -223,6 +224,12 @@ func openEnd(ctx context.Context, o *Options, p *Place, source end, begun bool) 
 	var e end
 	var err error
 	switch {
+	case p.Null():
+		return null{}, nil
+	case p.Stream() && source == nil:
+		e, err = openInflow(o, os.Stdin)
+	case p.Stream():
+		e, err = openOutflow(o, os.Stdout)
 	case !p.Target.File():
 		e, err = dialEnd(ctx, o, p, source)
 	case source == nil:
@@ -242,7 +249,11 @@ func dialEnd(ctx context.Context, o *Options, p *Place, source end) (end, error)
 		lanes = min(lanes, source.lanes()) // more would have nothing to do
 	}
 	slots := max(o.Requests*o.Connections, DefaultSlots, o.Connections)
-	return dialAll(ctx, &p.Target, lanes, slots+1, o.Timeout) // one more, for BLOCK_STATUS
+	r, err := dialAll(ctx, &p.Target, lanes, slots+1, o.Timeout) // one more, for BLOCK_STATUS
+	if err == nil {
+		r.command = p.Command
+	}
+	return r, err
 }
 
 // match sees whether one can be copied to the other.
@@ -268,6 +279,7 @@ func (j *job) match() error {
 	for j.request = block; j.request*2 <= most; {
 		j.request *= 2
 	}
+	j.buffers.New = func() any { b := make([]byte, j.request); return &b }
 	if memory := uint64(j.slots()) * j.request; memory > memoryMost {
 		return fmt.Errorf("%d requests of %d KiB in flight need %d MiB of memory, and %d are the most; take fewer --requests or --connections, or a smaller --request-size",
 			j.slots(), j.request>>10, memory>>20, memoryMost>>20)
@@ -282,23 +294,29 @@ func (j *job) match() error {
 // copy brings over what is missing, and flushes. With --resume it notes what is done, from time to time and at the end.
 func (j *job) copy(ctx, hard context.Context) error {
 	stopSaving := j.keep(hard)
-	err := j.work(ctx, func(give func(piece) error) error {
-		p := &plan{size: j.source.size(), block: max(j.source.block(), j.destination.block()), request: j.request, done: j.before, give: give,
-			stretch: max(j.request, j.destination.stretch())}
-		if j.options.Allocated && !j.source.mapped() {
-			return errors.Join(p.tell(extent{0, p.size, false}), p.finish())
+	var err error
+	switch in, stream := j.source.(*inflow); {
+	case stream:
+		err = j.work(ctx, func(give func(piece) error) error { return in.feed(ctx, j, give) }, func(s *slot, p piece) error {
+			return s.copy(hard, p)
+		})
+		if l, grew := j.destination.(*local); grew && l.grows {
+			err = errors.Join(err, l.finish(in.total))
+			if err != nil && l.made && in.total == 0 {
+				err = errors.Join(err, discard(l.name())) // of what was no disk nothing was taken
+			}
 		}
-		if err := j.source.extents(hard, p.size, p.tell); err != nil {
-			return err
-		}
-		return p.finish()
-	}, func(s *slot, p piece) error {
-		if err := s.copy(hard, p); err != nil {
-			return err
-		}
-		j.done.add(p.offset, p.offset+p.length)
-		return nil
-	})
+	case j.isOutflow():
+		err = j.pour(ctx, hard, j.pieces)
+	default:
+		err = j.work(ctx, func(give func(piece) error) error { return j.pieces(hard, give) }, func(s *slot, p piece) error {
+			if err := s.copy(hard, p); err != nil {
+				return err
+			}
+			j.done.add(p.offset, p.offset+p.length)
+			return nil
+		})
+	}
 	stopSaving()
 	if err == nil {
 		err = j.failed.get() // of the last save, which may have ended after the last piece
@@ -317,6 +335,24 @@ func (j *job) copy(ctx, hard context.Context) error {
 		return errors.Join(err, j.save(done))
 	}
 	return err
+}
+
+// pieces gives what is missing, by the source's map.
+func (j *job) pieces(ctx context.Context, give func(piece) error) error {
+	p := &plan{size: j.source.size(), block: max(j.source.block(), j.destination.block()), request: j.request, done: j.before, give: give,
+		stretch: max(j.request, j.destination.stretch())}
+	if j.options.Allocated && !j.source.mapped() {
+		return errors.Join(p.tell(extent{0, p.size, false}), p.finish())
+	}
+	if err := j.source.extents(ctx, p.size, p.tell); err != nil {
+		return err
+	}
+	return p.finish()
+}
+
+func (j *job) isOutflow() bool {
+	_, ok := j.destination.(*outflow)
+	return ok
 }
 
 // flush is the destination's, and fails for good when it failed once: what was lost then is not in a later one.

@@ -30,15 +30,26 @@ func (s *slot) copy(ctx context.Context, p piece) error {
 		j.zeroed.Add(p.length)
 		return s.zero(ctx, p.offset, p.length)
 	}
+	if p.data != nil {
+		err := s.put(ctx, (*p.data)[:p.length], p.offset)
+		j.buffers.Put(p.data)
+		return err
+	}
 	b := s.buffer[:p.length]
 	if err := j.source.read(ctx, s.lane, &s.from, b, p.offset); err != nil {
 		return err
 	}
+	return s.put(ctx, b, p.offset)
+}
+
+// put writes what was read, zeroes in the way that was asked for.
+func (s *slot) put(ctx context.Context, b []byte, offset uint64) error {
+	j := s.job
 	if j.options.Allocated {
-		j.copied.Add(p.length)
-		return j.destination.write(ctx, s.lane, &s.to, b, p.offset)
+		j.copied.Add(uint64(len(b)))
+		return j.destination.write(ctx, s.lane, &s.to, b, offset)
 	}
-	return s.sparse(ctx, b, p.offset)
+	return s.sparse(ctx, b, offset)
 }
 
 // sparse writes data, and leaves out what is zero in whole grains.

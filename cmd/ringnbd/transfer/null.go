@@ -1,0 +1,41 @@
+// null: takes everything and keeps nothing: what a source takes to be read.
+//
+// Invariant: it has room for every source, and no way of it can fail.
+
+package transfer
+
+import (
+	"context"
+	"math"
+
+	"ringnbd/engine/peer"
+)
+
+// null is a destination alone.
+type null struct{}
+
+func (null) size() uint64    { return math.MaxInt64 }
+func (null) block() uint64   { return 1 }
+func (null) payload() uint64 { return 1 << 30 }
+func (null) stretch() uint64 { return 1 << 30 }
+func (null) grain() uint64   { return 4 << 10 }
+func (null) lanes() int      { return 1 }
+func (null) mapped() bool    { return false }
+func (null) forget()         {}
+func (null) name() string    { return nullText }
+func (null) close() error    { return nil }
+
+func (null) extents(_ context.Context, end uint64, tell func(extent) error) error {
+	return tell(extent{0, end, true})
+}
+
+func (null) read(_ context.Context, _ int, _ *peer.Request, b []byte, _ uint64) error {
+	clear(b)
+	return nil
+}
+func (null) write(context.Context, int, *peer.Request, []byte, uint64) error { return nil }
+func (null) zero(context.Context, int, *peer.Request, uint64, uint64, bool) (bool, error) {
+	return true, nil
+}
+func (null) flush(context.Context) error { return nil }
+func (null) identity() Identity          { return Identity{Place: nullText} }

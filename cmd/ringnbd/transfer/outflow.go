@@ -1,0 +1,259 @@
+// Standard output as a destination: bytes in order. Pieces are read ahead, as many as there are slots,
+// and written one after the other.
+//
+// Invariant: a piece is written after all before it; what was told as copied was taken by the kernel,
+// and, of a file or device, is on the disk.
+
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ringnbd/engine/backing"
+	"ringnbd/engine/peer"
+)
+
+// outflow is standard output.
+type outflow struct {
+	f       *os.File
+	from    int64 // where a file's part of ours begins
+	sparse  bool  // zeroes at the end of a file are left out: it is made long enough at the end
+	durable bool  // a file or block device
+	written atomic.Uint64
+}
+
+// openOutflow looks at what standard output is.
+func openOutflow(o *Options, f *os.File) (*outflow, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("standard output: %w", bare(err))
+	}
+	out := &outflow{f: f}
+	switch mode := info.Mode(); {
+	case mode&os.ModeCharDevice != 0 && isTerminal(f):
+		return nil, errors.New("standard output is a terminal, and a disk is no text; redirect it to a file, or into a command")
+	case !blockless(mode):
+		if err := o.claim(f, backing.Claim{Path: "standard output", Tool: backing.CopyTo, Write: true}); err != nil {
+			return nil, err
+		}
+		out.durable = true
+		flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+		at, errSeek := f.Seek(0, io.SeekCurrent)
+		if err == nil && errSeek == nil {
+			out.from = at
+			out.sparse = mode.IsRegular() && flags&unix.O_APPEND == 0 && at == info.Size()
+		}
+	}
+	return out, nil
+}
+
+func (out *outflow) name() string    { return "standard output" }
+func (out *outflow) size() uint64    { return math.MaxInt64 }
+func (out *outflow) block() uint64   { return 1 }
+func (out *outflow) payload() uint64 { return 1 << 30 }
+func (out *outflow) stretch() uint64 { return 1 << 30 }
+func (out *outflow) grain() uint64   { return 4 << 10 }
+func (out *outflow) lanes() int      { return 1 }
+func (out *outflow) mapped() bool    { return false }
+func (out *outflow) forget()         {}
+func (out *outflow) close() error    { return nil }
+
+// The rest of an end belongs to destinations that can be written anywhere.
+var errOutOfOrder = errors.New("standard output is written in order alone")
+
+func (out *outflow) extents(context.Context, uint64, func(extent) error) error {
+	return errOutOfOrder
+}
+func (out *outflow) read(context.Context, int, *peer.Request, []byte, uint64) error {
+	return errOutOfOrder
+}
+func (out *outflow) write(context.Context, int, *peer.Request, []byte, uint64) error {
+	return errOutOfOrder
+}
+func (out *outflow) zero(context.Context, int, *peer.Request, uint64, uint64, bool) (bool, error) {
+	return false, errOutOfOrder
+}
+func (out *outflow) identity() Identity { return Identity{Place: streamText} }
+
+// flush gives a file its length, and brings it to the disk.
+func (out *outflow) flush(context.Context) error {
+	if !out.durable {
+		return nil
+	}
+	end := out.from + int64(out.written.Load())
+	if out.sparse {
+		if info, err := out.f.Stat(); err == nil && info.Size() < end {
+			if err := out.f.Truncate(end); err != nil {
+				return fmt.Errorf("standard output: %w", bare(err))
+			}
+		}
+	}
+	if err := out.f.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.EROFS) {
+		return fmt.Errorf("standard output: %w while flushing: not all of the copy is on the disk", bare(err))
+	}
+	return nil
+}
+
+// ahead is a piece that is read before its turn.
+type ahead struct {
+	piece
+	lane   int
+	buffer []byte
+	from   peer.Request
+	err    error
+	ready  chan struct{} // a message, when it was read
+}
+
+// unanswered is how long the end of a copy waits for a write that nobody takes.
+const unanswered = time.Second
+
+// pour copies the source to standard output.
+func (j *job) pour(ctx, hard context.Context, plan func(context.Context, func(piece) error) error) error {
+	n := j.slots()
+	queue := make(chan *ahead, n)
+	places := make([]ahead, n+2) // one is being written, and one waits to be queued
+	written := make(chan error, 1)
+	go func() {
+		err := j.drain(queue)
+		j.failed.set(err)
+		written <- err
+	}()
+	next := 0
+	err := plan(hard, func(p piece) error {
+		a := &places[next%len(places)]
+		if a.ready == nil {
+			*a = ahead{lane: next, buffer: make([]byte, j.request), ready: make(chan struct{}, 1)}
+		}
+		a.piece, a.err = p, nil
+		next++
+		select {
+		case queue <- a:
+		case <-j.failed.stop:
+			return errStopped
+		case <-ctx.Done():
+			return ErrInterrupted
+		}
+		if p.zero {
+			a.ready <- struct{}{}
+			return nil
+		}
+		go func() {
+			a.err = j.source.read(hard, a.lane, &a.from, a.buffer[:a.length], a.offset)
+			a.ready <- struct{}{}
+		}()
+		return nil
+	})
+	close(queue)
+	var patience <-chan time.Time
+	interrupted := ctx.Done()
+	for {
+		select {
+		case failed := <-written:
+			if failed != nil {
+				return failed
+			}
+			return err
+		case <-interrupted:
+			interrupted, patience = nil, time.After(unanswered)
+		case <-patience: // the reader of the pipe does not read
+			return ErrInterrupted
+		}
+	}
+}
+
+// drain writes the pieces in their order; after an error it lets the rest pass.
+func (j *job) drain(queue <-chan *ahead) error {
+	out := j.destination.(*outflow)
+	var failed error
+	for a := range queue {
+		<-a.ready
+		if failed == nil {
+			failed = a.err
+		}
+		if failed == nil {
+			failed = out.put(j, a)
+		}
+		if failed != nil {
+			j.failed.set(failed)
+			continue
+		}
+		j.progress.Add(a.length)
+	}
+	return failed
+}
+
+// put writes a piece, and leaves out its zeroes where that can be had.
+func (out *outflow) put(j *job, a *ahead) error {
+	if a.zero {
+		j.zeroed.Add(a.length)
+		return out.zeroes(j, a.length)
+	}
+	b := a.buffer[:a.length]
+	if !out.sparse || j.options.Allocated {
+		j.copied.Add(a.length)
+		return out.bytes(b)
+	}
+	for offset := a.offset; len(b) > 0; {
+		n, zero := alike(b, int(out.grain()), int(offset%out.grain()))
+		var err error
+		if zero {
+			j.zeroed.Add(uint64(n))
+			err = out.zeroes(j, uint64(n))
+		} else {
+			j.copied.Add(uint64(n))
+			err = out.bytes(b[:n])
+		}
+		if err != nil {
+			return err
+		}
+		b, offset = b[n:], offset+uint64(n)
+	}
+	return nil
+}
+
+// zeroes writes so many, or goes on behind them.
+func (out *outflow) zeroes(j *job, n uint64) error {
+	if out.sparse && !j.options.Allocated {
+		if _, err := out.f.Seek(int64(n), io.SeekCurrent); err != nil {
+			return fmt.Errorf("standard output: %w", bare(err))
+		}
+		out.written.Add(n)
+		return nil
+	}
+	for n > 0 {
+		part := min(n, uint64(len(zeroes)))
+		if err := out.bytes(zeroes[:part]); err != nil {
+			return err
+		}
+		n -= part
+	}
+	return nil
+}
+
+func (out *outflow) bytes(b []byte) error {
+	n, err := out.f.Write(b)
+	total := out.written.Add(uint64(n))
+	if errors.Is(err, syscall.EPIPE) {
+		return fmt.Errorf("standard output: whoever read it has gone after %d bytes or less; the copy is incomplete", total)
+	}
+	if err != nil {
+		return fmt.Errorf("standard output: %w after %d bytes", bare(err), total)
+	}
+	return nil
+}
+
+// isTerminal says whether a person may be looking, or typing.
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
