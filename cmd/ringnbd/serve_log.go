@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+
+	"ringnbd/engine/gate"
 )
 
 // exportsShown is how many exports a start says at the default level; with -v it says all.
@@ -65,7 +67,8 @@ func (l *serverLog) borrowed() {
 // is one line and nothing else.
 func (s *server) report() {
 	o := s.options
-	s.log.Info("ringnbd "+versionText(), "loops", o.loops, "memory", o.memory, "max_connections", o.connections)
+	s.log.Info("ringnbd "+versionText(), "loops", o.loops, "memory", o.memory, "max_connections", o.connections,
+		"socket_memory_most", uint64(o.connections)*gate.SocketMemory)
 	for _, line := range strings.Split(s.engine.Features(), "\n") {
 		s.log.Debug(line)
 	}

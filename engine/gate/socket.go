@@ -21,9 +21,16 @@ const (
 	// living clients (stop them in a debugger, suspend a laptop for a moment), because it counts also while a client
 	// reads nothing, and below the quarter of an hour that Linux takes otherwise.
 	userTimeout = 5 * time.Minute
+	// SocketMemory is about the most that the kernel holds of replies for a client that takes none, in bytes. It comes on
+	// top of what the server itself sets aside.
+	SocketMemory = 1 << 20
+	// tcpUnsent is how many bytes of replies the kernel takes in for a TCP client beyond what is on its way to it, so
+	// that a batch of replies fits. Without it the send buffer of a client that takes nothing grows to 4 MiB and more,
+	// and a smaller send buffer would limit what may be on its way over a long line.
+	tcpUnsent = 512 << 10
 	// unixSendBuffer is asked for on Unix sockets, in bytes. They have no autotuning, and a reply of a megabyte should
 	// not need five rounds; the kernel clamps it to net.core.wmem_max and doubles that.
-	unixSendBuffer = 1 << 20
+	unixSendBuffer = SocketMemory / 2
 )
 
 // detach takes the socket out of a connection, which is closed by it, and puts it in the place of the descriptor fd:
@@ -74,6 +81,7 @@ func prepare(c net.Conn, fd int) error {
 		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepaliveIdle / time.Second)},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepaliveInterval / time.Second)},
 		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout / time.Millisecond)},
+		{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, tcpUnsent},
 	}
 	if _, ok := c.(*net.UnixConn); ok {
 		options = []option{{unix.SOL_SOCKET, unix.SO_SNDBUF, unixSendBuffer}}
