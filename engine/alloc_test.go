@@ -27,7 +27,7 @@ func turnsDoNotAllocate(t *testing.T, session proto.Session) {
 	d := fileDevice(t, 1<<20, unix.O_DIRECT)
 	s := newShared([]Export{{Facts: factsOf(d), Device: d, Name: "größe", Contexts: contextsOf(1)}}, 1)
 	c := Config{Loops: 1, MaxConnections: 4}
-	y, _ := layoutOf(MinMemory(c), connsPerLoop(c))
+	y, _ := layoutOf(AmpleMemory(c), connsPerLoop(c))
 	l, err := newLoop(s, 0, y)
 	if err != nil {
 		t.Fatal(err)

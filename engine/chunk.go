@@ -27,7 +27,7 @@ func (b *batch) addChunks(row *tag) bool {
 		proto.PutSimpleReply(b.headers[b.filled:], row.Cookie, proto.Success)
 		b.head(proto.SimpleReplySize)
 	default:
-		b.head(framing.PutNone(b.headers[b.filled:], &row.Request))
+		b.head(framing.PutNone(b.headers[b.filled:], b.asked(row)))
 	}
 	return true
 }
@@ -44,12 +44,12 @@ func (b *batch) addError(row *tag) bool {
 	}
 	export := &b.loop.shared.exports[b.conn.export]
 	why := proto.Complaint{
-		Request: &row.Request, Export: export.Name, Facts: &export.Facts, Session: b.conn.session,
+		Request: b.asked(row), Export: export.Name, Facts: &export.Facts, Session: b.conn.session,
 		Errno: row.errno, System: row.system, Filter: row.filter, Ended: row.ended,
 	}
 	framing, to := b.conn.session.Framing, b.headers[b.filled:]
 	text := why.Append(to[framing.ChunkHeaderSize()+4+2:][:0])
-	b.head(framing.PutError(to, &row.Request, row.errno, text))
+	b.head(framing.PutError(to, b.asked(row), row.errno, text))
 	return true
 }
 
@@ -94,12 +94,12 @@ func (b *batch) addRead(row *tag) bool {
 	b.partial = row.cursor < row.Length
 	framing := b.conn.session.Framing
 	for i, r := range h.runs[:h.n] {
-		last := i == h.n-1 && !b.partial
+		last := i == h.n-1 && !b.partial && row.portion&portionMore == 0
 		if r.zero {
-			b.head(framing.PutHole(b.headers[b.filled:], &row.Request, r.off, r.len, last))
+			b.head(framing.PutHole(b.headers[b.filled:], b.asked(row), r.off, r.len, last))
 			continue
 		}
-		b.head(framing.PutData(b.headers[b.filled:], &row.Request, r.off, r.len, last))
+		b.head(framing.PutData(b.headers[b.filled:], b.asked(row), r.off, r.len, last))
 		b.data(row, r.off, r.len)
 	}
 	return true

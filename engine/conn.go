@@ -57,6 +57,8 @@ type conn struct {
 	body       uint32 // tag whose payload is arriving
 	bodyLeft   uint32 // bytes of it still to come
 
+	divided divided // the request that is served in parts
+
 	inflight  uint32          // tags of this connection
 	tagCredit uint32          // how many it may have
 	leased    [regions]uint64 // bytes on lease to them

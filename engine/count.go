@@ -19,10 +19,11 @@ const (
 	CloseStalled                       // held memory without moving while others waited for it
 	CloseShutdown                      // we are shutting down
 	CloseForced                        // the shutdown timeout ran out
+	CloseTorn                          // the disk failed behind the beginning of a READ's simple reply, see parts.go
 	closeReasons
 )
 
-var closeNames = [closeReasons]string{"disconnect", "hangup", "truncated", "receive", "send", "magic", "oversize", "stalled", "shutdown", "forced"}
+var closeNames = [closeReasons]string{"disconnect", "hangup", "truncated", "receive", "send", "magic", "oversize", "stalled", "shutdown", "forced", "torn"}
 
 func (r CloseReason) String() string { return closeNames[r] }
 
@@ -40,6 +41,7 @@ type Counters struct {
 	Sends      uint64 // SENDMSG operations; replies per send is the batching
 	Receives   uint64
 	Unaligned  uint64 // writes that had to read their first or last block first
+	Divided    uint64 // requests that were served in parts
 	Overlaps   uint64 // writes that waited for an earlier one on the same blocks
 	Starved    uint64 // times a connection waited for memory or a tag
 	Stageless  uint64 // times a connection found no large stage
@@ -121,6 +123,7 @@ func (c *Counters) add(o *Counters) {
 	c.Sends += o.Sends
 	c.Receives += o.Receives
 	c.Unaligned += o.Unaligned
+	c.Divided += o.Divided
 	c.Overlaps += o.Overlaps
 	c.Starved += o.Starved
 	c.Stageless += o.Stageless

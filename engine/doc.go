@@ -35,6 +35,7 @@
 //
 // The kernel sees addresses of two arenas only. The control arena has a page pair per connection (message header, iovecs, reply headers, its own stage) and the large stages;
 // the pool has one region for requests up to a piece and a bit and one for longer ones, so that neither kind starves the other, and is registered with the ring, part by part as it is first used (locked.go).
+// A loop with too little memory for that serves long requests part by part (parts.go).
 // layout.go divides Config.Memory between them before anything runs; nothing grows. Rows point at each other by index, and hold no pointers.
 //
 // Backpressure has no code of its own: without a tag or a lease a connection is not read, and its socket fills up. What a connection may hold begins

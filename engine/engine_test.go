@@ -57,7 +57,7 @@ func fileDevice(t testing.TB, size int64, flags int) *Device {
 func startEngine(t testing.TB, loops int, devices ...*Device) *Engine {
 	t.Helper()
 	c := Config{Loops: loops, MaxConnections: 64 * loops}
-	c.Memory = MinMemory(c) + uint64(loops)*(32<<20)
+	c.Memory = AmpleMemory(c) + uint64(loops)*(32<<20)
 	return start(t, c, devices...)
 }
 
@@ -165,55 +165,70 @@ func (c *client) call(command, flags uint16, off, n uint64, data []byte) proto.E
 // TestReadsWhatWasWritten drives every kind of device with unaligned and long requests against a model in memory.
 func TestReadsWhatWasWritten(t *testing.T) {
 	const size = 80 << 20
-	devices := map[string]*Device{"memory": memoryDevice(t, size), "file": fileDevice(t, size, unix.O_DIRECT), "cached file": fileDevice(t, size, 0)}
-	for name, d := range devices {
-		t.Run(name, func(t *testing.T) {
-			e := startEngine(t, 1, d)
-			c := connect(t, e, 0)
-			model := make([]byte, size)
-			random := rand.New(rand.NewPCG(1, 2))
-			lengths := []int{1, 511, 512, 513, 4096, 5000, 65536, 131072 + 28, 1 << 20, 1<<20 + 1, 3 << 20, 32 << 20}
-			for i := range 150 {
-				n := lengths[random.IntN(len(lengths))]
-				if n >= 3<<20 && i%10 != 0 {
-					n = 1 + random.IntN(1<<16)
-				}
-				off := random.IntN(size - n)
-				region := model[off : off+n]
-				var errno proto.Errno
-				switch i % 5 {
-				case 0, 1:
-					for j := 0; j < len(region); j += 8 {
-						var b [8]byte
-						binary.BigEndian.PutUint64(b[:], random.Uint64())
-						copy(region[j:], b[:])
-					}
-					errno = c.call(proto.CmdWrite, uint16(i%2)*proto.CmdFlagFUA, uint64(off), uint64(n), region)
-				case 2:
-					clear(region)
-					errno = c.call(proto.CmdWriteZeroes, uint16(random.IntN(2))*proto.CmdFlagNoHole, uint64(off), uint64(n), nil)
-				default:
-					got := make([]byte, n)
-					errno = c.call(proto.CmdRead, 0, uint64(off), uint64(n), got)
-					if !bytes.Equal(got, region) {
-						t.Fatalf("request %d: %d bytes at %d differ from what was written", i, n, off)
-					}
-				}
-				if errno != proto.Success {
-					t.Fatalf("request %d: %v", i, errno)
-				}
+	ample := Config{Loops: 1, MaxConnections: 8}
+	scanty, plain := ample, ample
+	ample.Memory, scanty.Memory = AmpleMemory(ample), MinMemory(ample)
+	plain.Memory, plain.Register = ample.Memory, RegisterOff
+	for _, run := range []struct {
+		name   string
+		config Config
+		device *Device
+	}{
+		{"memory", ample, memoryDevice(t, size)},
+		{"file", ample, fileDevice(t, size, unix.O_DIRECT)},
+		{"cached file", ample, fileDevice(t, size, 0)},
+		{"memory, in parts", scanty, memoryDevice(t, size)},
+		{"file, in parts", scanty, fileDevice(t, size, unix.O_DIRECT)},
+		{"file, not registered", plain, fileDevice(t, size, unix.O_DIRECT)},
+	} {
+		t.Run(run.name, func(t *testing.T) { readsWhatWasWritten(t, start(t, run.config, run.device), size) })
+	}
+}
+
+func readsWhatWasWritten(t *testing.T, e *Engine, size int) {
+	c := connect(t, e, 0)
+	model := make([]byte, size)
+	random := rand.New(rand.NewPCG(1, 2))
+	lengths := []int{1, 511, 512, 513, 4096, 5000, 65536, 131072 + 28, 1 << 20, 1<<20 + 1, 3 << 20, 32 << 20}
+	for i := range 150 {
+		n := lengths[random.IntN(len(lengths))]
+		if n >= 3<<20 && i%10 != 0 {
+			n = 1 + random.IntN(1<<16)
+		}
+		off := random.IntN(size - n)
+		region := model[off : off+n]
+		var errno proto.Errno
+		switch i % 5 {
+		case 0, 1:
+			for j := 0; j < len(region); j += 8 {
+				var b [8]byte
+				binary.BigEndian.PutUint64(b[:], random.Uint64())
+				copy(region[j:], b[:])
 			}
-			if errno := c.call(proto.CmdFlush, 0, 0, 0, nil); errno != proto.Success {
-				t.Fatal(errno)
+			errno = c.call(proto.CmdWrite, uint16(i%2)*proto.CmdFlagFUA, uint64(off), uint64(n), region)
+		case 2:
+			clear(region)
+			errno = c.call(proto.CmdWriteZeroes, uint16(random.IntN(2))*proto.CmdFlagNoHole, uint64(off), uint64(n), nil)
+		default:
+			got := make([]byte, n)
+			errno = c.call(proto.CmdRead, 0, uint64(off), uint64(n), got)
+			if !bytes.Equal(got, region) {
+				t.Fatalf("request %d: %d bytes at %d differ from what was written", i, n, off)
 			}
-			whole := make([]byte, 32<<20)
-			for off := 0; off < size; off += len(whole) {
-				n := min(len(whole), size-off)
-				if errno := c.call(proto.CmdRead, 0, uint64(off), uint64(n), whole[:n]); errno != proto.Success || !bytes.Equal(whole[:n], model[off:off+n]) {
-					t.Fatalf("the image differs from the model behind %d (%v)", off, errno)
-				}
-			}
-		})
+		}
+		if errno != proto.Success {
+			t.Fatalf("request %d: %v", i, errno)
+		}
+	}
+	if errno := c.call(proto.CmdFlush, 0, 0, 0, nil); errno != proto.Success {
+		t.Fatal(errno)
+	}
+	whole := make([]byte, 32<<20)
+	for off := 0; off < size; off += len(whole) {
+		n := min(len(whole), size-off)
+		if errno := c.call(proto.CmdRead, 0, uint64(off), uint64(n), whole[:n]); errno != proto.Success || !bytes.Equal(whole[:n], model[off:off+n]) {
+			t.Fatalf("the image differs from the model behind %d (%v)", off, errno)
+		}
 	}
 }
 

@@ -17,7 +17,7 @@ func blockedLoop(t testing.TB, exports int) *loop {
 		all[i] = Export{Facts: factsOf(d), Device: d}
 	}
 	c := Config{Loops: 1, MaxConnections: 1}
-	y, _ := layoutOf(MinMemory(c), 1)
+	y, _ := layoutOf(AmpleMemory(c), 1)
 	l, err := newLoop(newShared(all, 1), 0, y)
 	if err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 func still(t testing.TB, exports ...Export) *loop {
 	t.Helper()
 	c := Config{Loops: 1, MaxConnections: 4}
-	y, _ := layoutOf(MinMemory(c)+64<<20, connsPerLoop(c))
+	y, _ := layoutOf(AmpleMemory(c)+64<<20, connsPerLoop(c))
 	l, err := newLoop(newShared(exports, 1), 0, y)
 	if err != nil {
 		t.Fatal(err)

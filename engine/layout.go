@@ -22,6 +22,7 @@ const (
 	minStages   = 8
 	zeroRegion  = pieceSize // what READ of a null export and writing zeroes send
 	minShort    = 8 << 20
+	scantyPool  = 6 << 20                   // with the zeroes, of a loop that serves long requests in parts
 	minLong     = MaxRequest + 4*pieceSize  // one request of the longest kind, not aligned
 	roomyLong   = MaxRequest + 16*pieceSize // and others of some megabytes beside it
 	tagsPerLoop = 4096
@@ -35,14 +36,18 @@ type layout struct {
 	stages   int
 	shortLen uint64          // bytes for leases of short requests
 	longLen  uint64          // and of long ones
+	longest  uint64          // bytes of a READ or WRITE that is served at once; longer ones are served in parts
 	share    [regions]uint64 // bytes that one connection may hold of each; one request always fits
 }
 
 // layoutOf divides one loop's memory, in bytes, among its connections. ok is false when it is less than minLoopMemory.
 func layoutOf(memory uint64, conns int) (y layout, ok bool) {
-	y.conns = conns
+	y.conns, y.longest = conns, MaxRequest
 	if memory < minLoopMemory(conns) {
 		return y, false
+	}
+	if memory < ampleLoopMemory(conns) {
+		return scantyLayout(memory, conns), true
 	}
 	rest := memory - wakePage - uint64(conns)*connPage - zeroRegion
 	// Large stages get a sixteenth, but of what the shortest and the longest request leave; and no more than one for each connection.
@@ -57,8 +62,22 @@ func layoutOf(memory uint64, conns int) (y layout, ok bool) {
 	return y, true
 }
 
-// minLoopMemory is the least that lets a loop serve a request of the longest kind beside short ones.
+// scantyLayout is that of a loop without a region for long requests: it serves them in parts, see parts.go.
+func scantyLayout(memory uint64, conns int) layout {
+	y := layout{conns: conns, longest: pieceSize, stages: min(minStages, conns)}
+	y.shortLen = (memory-y.controlLen())&^(2*pieceSize-1) - zeroRegion // whole huge pages, with the zeroes
+	y.share = [regions]uint64{short: max(2*pieceSize, y.shortLen/3)}
+	return y
+}
+
+// minLoopMemory is the least that lets a loop serve anything.
 func minLoopMemory(conns int) uint64 {
+	y := layout{conns: conns, stages: min(minStages, conns)}
+	return y.controlLen() + scantyPool
+}
+
+// ampleLoopMemory is the least that lets a loop serve a request of the longest kind at once, beside short ones.
+func ampleLoopMemory(conns int) uint64 {
 	return wakePage + uint64(conns)*connPage + zeroRegion + minStages*stageSize + minShort + minLong + 2*pieceSize
 }
 
@@ -68,6 +87,11 @@ func connsPerLoop(c Config) int { return (c.MaxConnections + c.Loops - 1) / c.Lo
 // MinMemory is the smallest Config.Memory, in bytes, for so many loops and connections.
 func MinMemory(c Config) uint64 {
 	return uint64(c.Loops) * minLoopMemory(connsPerLoop(c))
+}
+
+// AmpleMemory is the smallest Config.Memory, in bytes, with which no request is served in parts.
+func AmpleMemory(c Config) uint64 {
+	return uint64(c.Loops) * ampleLoopMemory(connsPerLoop(c))
 }
 
 func (y layout) controlLen() uint64 {

@@ -11,24 +11,49 @@ func TestLayoutFitsItsMemory(t *testing.T) {
 			t.Errorf("%d connections: a layout in less than the least memory", conns)
 		}
 		for memory := least; memory < least+4<<30; memory += memory / 7 {
-			y, ok := layoutOf(memory, conns)
-			if !ok || y.controlLen()+y.poolLen() > memory {
-				t.Errorf("%d connections: the parts of %d bytes are %d long (%v)", conns, memory, y.controlLen()+y.poolLen(), ok)
-			}
-			if y.stages < minStages || y.shortLen < minShort || y.longLen < minLong || y.shortLen > memory || y.longLen > memory {
-				t.Errorf("%d connections, %d bytes: %+v", conns, memory, y)
-			}
-			if p := newLeasePool(zeroRegion, y.shortLen, y.longLen); memory == least {
-				if _, ok := p.take(short, longCost); !ok {
-					t.Errorf("%d connections: the longest short request does not fit", conns)
-				}
-				if _, ok := p.take(long, MaxRequest+2*4096); !ok {
-					t.Errorf("%d connections: the longest request does not fit", conns)
-				}
-			}
-			if y.share[short] < longCost || y.share[long] < MaxRequest+4*4096 {
-				t.Errorf("%d connections: one request is more than a connection's share", conns)
-			}
+			checkLayout(t, memory, conns)
+		}
+		ample := ampleLoopMemory(conns)
+		checkLayout(t, ample-1, conns)
+		checkLayout(t, ample, conns)
+		if y, _ := layoutOf(ample, conns); y.longest != MaxRequest {
+			t.Errorf("%d connections: the longest request is divided although there is ample memory", conns)
+		}
+	}
+}
+
+func checkLayout(t *testing.T, memory uint64, conns int) {
+	t.Helper()
+	y, ok := layoutOf(memory, conns)
+	if !ok || y.controlLen()+wholeHuge(y.poolLen()) > memory {
+		t.Errorf("%d connections: the parts of %d bytes are %d long (%v)", conns, memory, y.controlLen()+wholeHuge(y.poolLen()), ok)
+	}
+	if y.stages < min(minStages, conns) || y.shortLen > memory || y.longLen > memory {
+		t.Errorf("%d connections, %d bytes: %+v", conns, memory, y)
+	}
+	p := newLeasePool(zeroRegion, y.shortLen, y.longLen)
+	if _, ok := p.take(short, longCost); !ok || y.share[short] < longCost {
+		t.Errorf("%d connections, %d bytes: no room for the longest short request", conns, memory)
+	}
+	if y.longest < MaxRequest {
+		if y.longest != pieceSize || y.longLen != 0 || memory >= ampleLoopMemory(conns) {
+			t.Errorf("%d connections, %d bytes: long requests in parts of %d, and %d for them", conns, memory, y.longest, y.longLen)
+		}
+		return
+	}
+	if y.shortLen < minShort {
+		t.Errorf("%d connections, %d bytes: %+v", conns, memory, y)
+	}
+	if _, ok := p.take(long, MaxRequest+2*4096); !ok || y.share[long] < MaxRequest+4*4096 {
+		t.Errorf("%d connections, %d bytes: no room for the longest request", conns, memory)
+	}
+}
+
+// TestLeastMemory is what the documentation promises: a server for one client in 8 MiB, for 1,024 in 17 MiB.
+func TestLeastMemory(t *testing.T) {
+	for conns, most := range map[int]uint64{1: 8 << 20, 16: 9 << 20, 1024: 17 << 20} {
+		if n := MinMemory(Config{Loops: 1, MaxConnections: conns}); n > most {
+			t.Errorf("%d connections need %d bytes", conns, n)
 		}
 	}
 }

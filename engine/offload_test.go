@@ -31,7 +31,7 @@ func startOn(t *testing.T, c Config, contexts ...Context) *Engine {
 		d := nullDevice(1 << 40)
 		exports = append(exports, Export{Facts: factsOf(d), Device: d, Contexts: []Context{c}})
 	}
-	c.Memory = MinMemory(c)
+	c.Memory = AmpleMemory(c)
 	e, err := Start(c, exports)
 	if err != nil {
 		t.Fatal(err)

@@ -62,7 +62,7 @@ func TestPollAuto(t *testing.T) {
 func TestPollingLoopSleeps(t *testing.T) {
 	d := nullDevice(1 << 20)
 	c := Config{Loops: 1, MaxConnections: 4, Poll: 200 * time.Microsecond}
-	c.Memory = MinMemory(c)
+	c.Memory = AmpleMemory(c)
 	e := start(t, c, d)
 	client := connect(t, e, 0)
 	data := make([]byte, 4096)

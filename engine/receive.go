@@ -76,6 +76,10 @@ func (l *loop) parse(i uint32) {
 			if c.body != none {
 				return
 			}
+		case c.divided.open:
+			if !l.nextPart(i) {
+				return
+			}
 		case have < c.header:
 			return
 		default:
@@ -198,5 +202,5 @@ func (l *loop) compact(i uint32) {
 
 // full: the connection has as much in flight as one may have; its own replies must go out first.
 func (l *loop) full(c *conn) bool {
-	return c.body == none && c.end-c.start >= c.header
+	return c.body == none && (c.divided.open || c.end-c.start >= c.header)
 }

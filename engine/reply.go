@@ -63,8 +63,10 @@ func (b *batch) add(row *tag) bool {
 	if b.filled == len(b.headers) || b.n == len(b.iovecs) || data && b.n+int(row.Length>>pieceShift)+3 > len(b.iovecs) {
 		return false
 	}
-	proto.PutSimpleReply(b.headers[b.filled:], row.Cookie, row.errno)
-	b.head(proto.SimpleReplySize)
+	if row.portion&portionLater == 0 || row.Command != proto.CmdRead {
+		proto.PutSimpleReply(b.headers[b.filled:], row.Cookie, row.errno)
+		b.head(proto.SimpleReplySize)
+	}
 	if data {
 		b.data(row, row.Offset, row.Length)
 	}

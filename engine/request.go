@@ -56,6 +56,7 @@ type tag struct {
 	part       uint8  // of a wave: the next to be issued,
 	parts      uint8  // and how many there are
 	sink       bool   // the payload is dropped: refused, or for a device that keeps nothing
+	portion    portion
 	claimed    bool
 	mended     bool // WRITE_ZEROES: the blocks at the edges are done
 	short      bool // a segment of the wave came back short; its progress is in loop.progress
@@ -84,11 +85,20 @@ func (l *loop) admit(i uint32, r *proto.Request) bool {
 	}
 	export := &l.shared.exports[c.export]
 	errno := proto.Check(r, &export.Facts, c.session)
-	payload := r.Payload()
 	if errno != proto.Success && r.Undrainable(&export.Facts) {
 		l.fail(i, CloseOversize)
 		return false
 	}
+	if errno == proto.Success && l.outsize(r, export.Device) {
+		return l.divide(i, r)
+	}
+	return l.takeIn(i, r, errno, portionWhole)
+}
+
+// takeIn gives a request, or a part of one, its tag and memory, and begins it or lets its payload come.
+func (l *loop) takeIn(i uint32, r *proto.Request, errno proto.Errno, p portion) bool {
+	c := &l.conns[i]
+	export := &l.shared.exports[c.export]
 	var memory, scratch uint64
 	lo, hi := r.Offset, r.Offset+r.Length
 	if errno == proto.Success {
@@ -104,12 +114,15 @@ func (l *loop) admit(i uint32, r *proto.Request) bool {
 	if !ok {
 		return false
 	}
-	l.counters.Requests[min(r.Command, commandSlots-1)]++
-	c.count(r)
+	if p == portionWhole {
+		l.counters.Requests[min(r.Command, commandSlots-1)]++
+		c.count(r)
+	}
 	row := &l.tags[t]
-	row.Request, row.errno, row.lo, row.hi = *r, errno, lo, hi
+	row.Request, row.errno, row.lo, row.hi, row.portion = *r, errno, lo, hi, p
 	row.sink = memory == 0
 	row.fill, row.fillAt = row.memory, uint32(r.Offset-lo)
+	payload := r.Payload()
 	if payload == 0 {
 		l.begin(t)
 		return true
@@ -373,6 +386,9 @@ func (l *loop) answer(t uint32) {
 	row := &l.tags[t]
 	row.step = stepReply
 	l.unclaim(t)
+	if row.portion != portionWhole && l.partDone(t) {
+		return
+	}
 	c := &l.conns[row.conn]
 	if row.errno != proto.Success {
 		c.traffic.Errors++

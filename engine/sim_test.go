@@ -54,7 +54,10 @@ func open(w *sim.World) ([]sim.Loop, func()) {
 	if p.Unregistered {
 		c.Register = engine.RegisterOff
 	}
-	c.Memory = engine.MinMemory(c) + uint64(p.Loops)*p.Memory
+	c.Memory = engine.AmpleMemory(c) + uint64(p.Loops)*p.Memory
+	if p.Scanty {
+		c.Memory = engine.MinMemory(c)
+	}
 	made := engine.NewSimLoops(c, exports, func(_ int, control, pool *uring.Arena, files []int32) (engine.Kernel, int32, func()) {
 		k := w.NewKernel(p.Entries, p.Completions)
 		k.Attach(control)
@@ -94,6 +97,7 @@ func run(t testing.TB, w *sim.World) {
 	for _, l := range loops {
 		c := l.(simLoop).Counters()
 		w.Marks[sim.OverlapWaited] += c.Overlaps
+		w.Marks[sim.Divided] += c.Divided
 		w.Marks[sim.EdgesRead] += c.Unaligned
 		w.Marks[sim.MemoryStarved] += c.Starved
 		w.Marks[sim.StageMissing] += c.Stageless

@@ -16,7 +16,7 @@ func TestMoreWritersThanStages(t *testing.T) {
 	const writers, each, length = 4 * minStages, 40, 40 << 10
 	d := memoryDevice(t, writers*each*length)
 	c := Config{Loops: 1, MaxConnections: writers}
-	c.Memory = MinMemory(c)
+	c.Memory = AmpleMemory(c)
 	e := start(t, c, d)
 	var all sync.WaitGroup
 	for w := range writers {

@@ -63,12 +63,13 @@ func (l *loop) drainTick() {
 	}
 	for i := range l.conns {
 		c := &l.conns[i]
-		between := c.body == none && c.start == c.end
+		apart := c.body == none && !c.divided.open // between two requests
+		between := apart && c.start == c.end
 		quiet := between && c.inflight == 0 && l.now-c.heard > drainSilence
 		switch {
 		case c.state == connLeaving:
 			l.touch(uint32(i)) // it may have lingered long enough
-		case c.state == connOpen && (quiet || l.drain == drainCut && c.body == none):
+		case c.state == connOpen && (quiet || l.drain == drainCut && apart):
 			l.leave(uint32(i), CloseShutdown)
 		}
 	}

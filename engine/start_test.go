@@ -14,7 +14,7 @@ import (
 // TestStartThatFailsLeavesNothing lets every descriptor that Start opens be one too many in turn.
 func TestStartThatFailsLeavesNothing(t *testing.T) {
 	c := Config{Loops: 2, MaxConnections: 2}
-	c.Memory = MinMemory(c)
+	c.Memory = AmpleMemory(c)
 	open := len(openDescriptors(t)) - 1 // its own
 	before := mapped(t)
 	failed := 0

@@ -117,7 +117,7 @@ func (c *client) fits(k *chunk, extended bool) {
 	case chunkStatusExt:
 		ok = ok && extended && r.Command == proto.CmdBlockStatus && k.length >= 24 && k.length%16 == 8 && k.length <= limit
 	case chunkError:
-		ok = ok && done && k.length > 6 && k.length <= 6+4096 && r.reply.chunks == 1
+		ok = ok && done && k.length > 6 && k.length <= 6+4096 && (r.reply.chunks == 1 || c.inParts(r))
 	default: // ringnbd has no use for the offset of an error
 		ok = false
 	}
@@ -187,7 +187,7 @@ func (c *client) hole(r *request, off, n uint64) {
 		w.mark(HoleWhole)
 	} else {
 		w.mark(HoleRead)
-		if n < min(32<<10, (r.Length+1)/2) {
+		if n < min(32<<10, (r.Length+1)/2) && !c.inParts(r) { // a part may be short
 			w.fail("%v: a hole of %d bytes costs more than it saves", r, n)
 		}
 	}

@@ -142,6 +142,9 @@ func (c *client) compose(a ask) *request {
 	w.ids++
 	r := &request{Request: q, id: w.ids, conn: c.conn, order: c.order}
 	r.rule(&w.Plan.Exports[c.export].Facts, c.habit.session, a.payload)
+	if r.Command == proto.CmdRead && r.Flags&proto.CmdFlagDF != 0 && c.inParts(r) && len(r.want) > 0 && r.want[0] == proto.Success {
+		r.want = []proto.Errno{proto.EOVERFLOW}
+	}
 	r.blank = q.Command == proto.CmdDisc
 	c.out = putHeader(c.out, &q)
 	if n := q.Payload(); n > 0 && !r.fatal {
@@ -188,6 +191,10 @@ func (c *client) push() bool {
 	for _, r := range c.line {
 		if r.begun == 0 {
 			r.begun, r.begunAt = w.tick, w.clock
+			if r.Command == proto.CmdWrite && r.valid() && c.inParts(r) { // the first part may be done before the last has been sent
+				r.sent, r.sentAt = w.tick, w.clock
+				c.change(r)
+			}
 		}
 		if r.end >= c.sent+uint64(n) {
 			break
@@ -236,16 +243,26 @@ func (c *client) milestones() {
 // complete: the last byte of a request is on the wire; from here on the server may have done it.
 func (c *client) complete(r *request) {
 	w := c.world
-	r.sent, r.sentAt = w.note("sent", "connection id", int64(c.conn), int64(r.id)), w.clock
+	now, early := w.note("sent", "connection id", int64(c.conn), int64(r.id)), r.sent != 0
+	r.sentAt = w.clock
+	if early {
+		return
+	}
+	r.sent = now
 	if r.fatal {
 		w.mark(Oversize)
 		c.excuse("announced an endless payload")
 		c.parted = true
 		return
 	}
-	if !r.valid() {
-		return
+	if r.valid() {
+		c.change(r)
 	}
+}
+
+// change tells the model what the server may do from here on.
+func (c *client) change(r *request) {
+	w := c.world
 	if r.changes() && r.Length > 0 && c.model.disk.plan.Backing != Null {
 		w.crossings(c, r)
 		c.model.submit(r)
@@ -383,6 +400,9 @@ func (c *client) over() {
 	if c.excused == "" && c.slow() {
 		c.excused = "too slow"
 	}
+	if c.excused == "" && c.torn() {
+		c.excused = "the disk failed behind the beginning of a reply"
+	}
 	if c.excused == "" && (!c.parted || len(c.flight) > 0) {
 		why := "although the client had not finished"
 		if len(c.flight) > 0 {
@@ -400,6 +420,31 @@ func (c *client) over() {
 func (c *client) slow() bool {
 	for _, r := range c.flight {
 		if r.begun != 0 && c.world.clock-r.begunAt > 4e9 {
+			return true
+		}
+	}
+	return false
+}
+
+// inParts says whether the engine has too little memory to serve a request at once.
+func (c *client) inParts(r *request) bool {
+	e := &c.world.Plan.Exports[c.export]
+	return c.world.Plan.Scanty && r.Length > pieceSize && (r.Command == proto.CmdWrite && e.Backing != Null || r.Command == proto.CmdRead && e.OnDisk())
+}
+
+// torn: the disk failed under a READ in parts, whose simple reply had promised success.
+func (c *client) torn() bool {
+	d := c.model.disk
+	for _, r := range c.flight {
+		if r.Command != proto.CmdRead || !c.inParts(r) || c.habit.session.Framing != proto.Simple {
+			continue
+		}
+		for _, f := range d.faults {
+			if f.tick > r.begun && f.lo < r.hi() && r.Offset < f.hi {
+				return true
+			}
+		}
+		if r.hi() > d.stump {
 			return true
 		}
 	}

@@ -59,6 +59,7 @@ const (
 	ConnectionStarved              // data waited at a socket on which nothing was armed
 	Drained                        // the engine shut down under load
 	CutOff                         // and lost patience
+	Divided                        // by the engine's own count: a request was served in parts
 	NotRegistered                  // a part of the pool could not be registered
 	PlainBuffer                    // a disk operation went without a registered buffer
 	Crowded                        // more connections than a loop has receive buffers
@@ -97,7 +98,7 @@ var markNames = [marks]string{
 	"FsyncFailed", "SyncFailed", "StickyFlush", "TruncatedFile", "Unsupported", "QueueFull", "QueueOverflow", "EnterPartial", "EnterInterrupted", "Reordered",
 	"HangupHeader", "HangupPayload", "HangupReply", "HalfClosed", "Disconnected", "BadMagic", "Oversize", "Stalled", "Lulled", "OverlapSame", "OverlapCross",
 	"NeighbourWrites", "ReadDuringWrite", "ReadMixed", "UnalignedWrite", "LargeRequest", "Refused", "CrashChecked", "CrashLost", "FlushCovered",
-	"FuaCovered", "ErrorAnswered", "ConnectionStarved", "Drained", "CutOff", "NotRegistered", "PlainBuffer", "Crowded", "OverlapWaited", "EdgesRead", "MemoryStarved",
+	"FuaCovered", "ErrorAnswered", "ConnectionStarved", "Drained", "CutOff", "Divided", "NotRegistered", "PlainBuffer", "Crowded", "OverlapWaited", "EdgesRead", "MemoryStarved",
 	"Evicted", "StageMissing", "Chunked", "ChunkedExt", "HoleRead", "HoleWhole", "DataWhole", "ErrorText", "StatusOne", "StatusMany", "StatusWide", "StatusZero",
 	"StatusCut", "StatusFiltered", "FilterRefused", "PayloadMisused", "WriteUnflagged", "LongRange", "LookupLate", "StatusUnlooked", "LookupFailed", "LookupDrained", "Advised", "Refusal",
 }

@@ -252,7 +252,8 @@ func (s *stretch) spliced(off uint64, found []byte, allowed func(*candidate) boo
 func (m *model) read(r *request, data []byte) {
 	var seen []sight
 	end := r.answered
-	if m.disk.plan.Backing == Memory { // is sent as it is: what is written while it is on its way may still be seen
+	// What is sent as it is, or read while its beginning is on its way, shows what is written meanwhile.
+	if m.disk.plan.Backing == Memory || m.world.Plan.Scanty && r.Length > pieceSize {
 		end = m.world.tick
 	}
 	bad, ok := m.check(r.Offset, data,

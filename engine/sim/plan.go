@@ -55,6 +55,7 @@ type Plan struct {
 	Jam          bool // some want all the memory there is for long requests, and take their time; others want a little of it
 	Deep         bool // many small requests in flight on every connection, and loops that lag behind
 	Flushes      bool // writes and flushes from all loops to one disk whose fsync fails now and then
+	Scanty       bool // as little memory as the engine runs with: long requests are served in parts
 	Unregistered bool // the pools are not registered with io_uring
 	Drain        bool
 	Cut          bool // and the shutdown timeout runs out
@@ -62,8 +63,8 @@ type Plan struct {
 }
 
 func (p *Plan) String() string {
-	s := fmt.Sprintf("loops=%d sq=%d cq=%d memory=%d connections=%d clients=%d requests=%d siege=%t jam=%t deep=%t flushes=%t unregistered=%t drain=%t cut=%t", p.Loops, p.Entries, p.Completions,
-		p.Memory, p.Connections, p.Clients, p.Requests, p.Siege, p.Jam, p.Deep, p.Flushes, p.Unregistered, p.Drain, p.Cut)
+	s := fmt.Sprintf("loops=%d sq=%d cq=%d memory=%d connections=%d clients=%d requests=%d siege=%t jam=%t deep=%t flushes=%t scanty=%t unregistered=%t drain=%t cut=%t", p.Loops, p.Entries, p.Completions,
+		p.Memory, p.Connections, p.Clients, p.Requests, p.Siege, p.Jam, p.Deep, p.Flushes, p.Scanty, p.Unregistered, p.Drain, p.Cut)
 	for _, e := range p.Exports {
 		s += fmt.Sprintf("\n  export %+v", e)
 	}
@@ -132,6 +133,7 @@ func drawPlan(r *rand.Rand) Plan {
 			e.Sparse = e.Size
 		}
 	}
+	p.Scanty = !p.Jam && r.IntN(3) == 0
 	p.Unregistered, p.Mix.Unpinnable = r.IntN(4) == 0, rarely(r, 700)
 	return p
 }
