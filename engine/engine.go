@@ -94,7 +94,6 @@ func Start(c Config, exports []Export) (*Engine, error) {
 			e.stop()
 			return nil, err
 		}
-		e.shared.loops[id] = l
 		l.tell = e.reports.rouse()
 		o, err := startOffload(l)
 		if err != nil {

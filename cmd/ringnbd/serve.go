@@ -168,6 +168,7 @@ func (s *server) up(specs []backing.Spec) error {
 		names[i] = exportName{b.Export.Name, b.Path()}
 	}
 	s.journal = newJournal(s.log.Logger, names)
+	config = o.engine() // as it was asked for: what cannot be had of it is told by report
 	config.Reports = s.journal
 	if s.engine, err = engine.Start(config, exports); err != nil {
 		return err
