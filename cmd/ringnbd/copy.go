@@ -7,6 +7,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"ringnbd/cmd/ringnbd/activation"
 	"ringnbd/cmd/ringnbd/transfer"
 	"ringnbd/engine/peer"
 	"ringnbd/engine/units"
@@ -104,19 +106,49 @@ func (o *copyOptions) complete(args []string) error {
 	case o.DestinationIsZero && o.Allocated:
 		return fmt.Errorf("--destination-is-zero and --allocated exclude each other: one leaves zeroes out, the other writes them")
 	}
-	if o.Source, err = transfer.ParsePlace(args[0]); err != nil {
+	if o.Source, err = parsePlace(args[0]); err != nil {
 		return err
 	}
-	if o.Destination, err = transfer.ParsePlace(args[1]); err != nil {
+	if o.Destination, err = parsePlace(args[1]); err != nil {
 		return err
 	}
 	return o.CheckPlaces()
 }
 
-// copyAll runs. The first signal ends the copy in order, the second one the program.
+// parsePlace is transfer.ParsePlace, and knows commands.
+func parsePlace(word string) (transfer.Place, error) {
+	if words := commandOf(word); words != nil {
+		return transfer.Place{Text: activation.Text(words), Command: words}, nil
+	}
+	return transfer.ParsePlace(word)
+}
+
+// copyAll runs, with the servers that it needs. The first signal ends the copy in order, the second one
+// the program.
 func copyAll(o *copyOptions, stderr io.Writer) error {
 	ctx, stop := interruptible()
 	defer stop()
+	var started []*transfer.Place
+	var commands [][]string
+	for _, p := range []*transfer.Place{&o.Source, &o.Destination} {
+		if len(p.Command) > 0 {
+			started, commands = append(started, p), append(commands, p.Command)
+		}
+	}
+	return withServers(commands, func(servers []*activation.Server) error {
+		for i, s := range servers {
+			started[i].Target = s.Target
+		}
+		o.Opened = func() { // so that nothing is left behind if the program is ended at once
+			for _, s := range servers {
+				s.Close()
+			}
+		}
+		return runCopy(ctx, o, stderr)
+	})
+}
+
+func runCopy(ctx context.Context, o *copyOptions, stderr io.Writer) error {
 	var line *transfer.Line
 	screen := newBacklog(stderr, progressBacklog) // nobody may be reading it
 	defer screen.close()

@@ -18,6 +18,11 @@ source. A file that exists must have that size; an export or a device may be lar
 OVERWRITTEN. A server of the oldstyle handshake, from before 2011, knows no names: its
 URI must be without one.
 
+[ COMMAND... ] starts an NBD server by socket activation (nbdkit, qemu-nbd, ringnbd
+serve) and ends it afterwards: each bracket is a word of its own, and what is between
+them is the command's. So images in other formats are copied, and ends that are no
+files.
+
 - is standard input or output. Of a stream nobody knows the size: a destination file
 must be missing or empty, an export or device is large enough if all of it fits.
 --verify and --resume need ends that can be read again. null: takes everything and
@@ -58,6 +63,9 @@ Exit status: 0 if all was copied (and, with --verify, is the same), 1 if not, 2 
 const copyExamples = `  # an image to a server, and back
   ringnbd copy disk.img nbd://server/disk
   ringnbd copy nbd://server/disk back.img
+
+  # out of a qcow2 image
+  ringnbd copy [ qemu-nbd -r -f qcow2 disk.qcow2 ] nbd://server/disk
 
   # out of a compressed image, and into one
   zstd -dc disk.img.zst | ringnbd copy - nbd://server/disk

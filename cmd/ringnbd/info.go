@@ -5,6 +5,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"ringnbd/cmd/ringnbd/activation"
 	"ringnbd/cmd/ringnbd/describe"
 	"ringnbd/engine/peer"
 	"ringnbd/proto"
@@ -32,7 +34,7 @@ func newInfo() *cobra.Command {
 			if err := completeInfo(&o, c.Flags(), args); err != nil {
 				return err
 			}
-			return wrapFailure(info(&o, c.OutOrStdout()))
+			return wrapFailure(infoOf(&o, args[0], c.OutOrStdout()))
 		},
 	}
 	flags := c.Flags()
@@ -68,6 +70,9 @@ func completeInfo(o *describe.Options, flags *pflag.FlagSet, args []string) erro
 	if o.List && o.Map != "" {
 		return fmt.Errorf("--list and --map exclude each other: a map is of one export")
 	}
+	if commandOf(args[0]) != nil {
+		return nil // its target is known when it runs
+	}
 	t, err := parseServer(args[0], " (a file is described by qemu-img info or stat)")
 	if err != nil {
 		return err
@@ -92,9 +97,21 @@ func locale() bool {
 	return false
 }
 
-func info(o *describe.Options, stdout io.Writer) error {
+// infoOf starts the server first, if the word is a command.
+func infoOf(o *describe.Options, word string, stdout io.Writer) error {
 	ctx, stop := interruptible()
 	defer stop()
+	words := commandOf(word)
+	if words == nil {
+		return info(ctx, o, stdout)
+	}
+	return withServers([][]string{words}, func(servers []*activation.Server) error {
+		o.Target = servers[0].Target
+		return info(ctx, o, stdout)
+	})
+}
+
+func info(ctx context.Context, o *describe.Options, stdout io.Writer) error {
 	if width := terminalWidth(stdout); width > 0 {
 		o.Width, o.Fancy = width, locale()
 	}
@@ -104,6 +121,9 @@ func info(o *describe.Options, stdout io.Writer) error {
 
 const infoHelp = `Tell what an NBD server, any one, says about an export: its size, what it can do, its block sizes and meta contexts, and the newest form of the
 protocol that it speaks. A server of the oldstyle handshake, from before 2011, knows no names: what it has is shown, whatever the URI names.
+
+[ COMMAND... ] in the place of the URI starts a server by socket activation, and ends
+it afterwards: each bracket is a word of its own.
 
 --list asks for all exports of the server and opens each. Of one that cannot be opened it says why, and the exit status is 1.
 
@@ -115,6 +135,9 @@ Exit status: 0, 1 if the server cannot be reached, or refuses any of what was as
 
 const infoExamples = `  # one export
   ringnbd info nbd://localhost/disk
+
+  # what an image has, by a server that is started for it
+  ringnbd info [ qemu-nbd -r -f qcow2 disk.qcow2 ]
 
   # all of them
   ringnbd info --list nbd://localhost

@@ -34,6 +34,10 @@ func main() {
 // run executes one command line and returns the exit status.
 func run(args []string, stdout, stderr io.Writer) int {
 	root := newRoot()
+	args, err := joinCommands(args)
+	if err != nil {
+		return complain(stderr, err, "ringnbd")
+	}
 	if len(args) > 0 && strings.HasPrefix(args[0], "__complete") {
 		plainUsage(root)
 	}

@@ -6,7 +6,6 @@
 package conform
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,9 +16,10 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
+
+	"ringnbd/cmd/ringnbd/activation"
 )
 
 // startup is how long a server may take to listen.
@@ -36,7 +36,7 @@ type server struct {
 	command *exec.Cmd
 	ended   chan struct{} // closed when the command has ended
 	state   string        // how; read after ended
-	stderr  tail
+	stderr  activation.Tail
 }
 
 // CheckSpawn says what is wrong with a command for --spawn.
@@ -92,7 +92,7 @@ func (s *server) start(ctx context.Context) (Target, error) {
 			return t, fmt.Errorf("%s: the server ended before it listened: %s", text, died)
 		}
 	}
-	return t, fmt.Errorf("%s: does not listen at %s after %v%s", text, t.Address, startup, s.words())
+	return t, fmt.Errorf("%s: does not listen at %s after %v%s", text, t.Address, startup, s.stderr.Words())
 }
 
 // run starts the command from a thread that lives as long as the command: the kernel takes that thread's end for its parent's.
@@ -102,7 +102,7 @@ func (s *server) run(text string) error {
 	}
 	s.command = exec.Command("/bin/sh", "-c", text)
 	s.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: s.keeper.group(), Pdeathsig: syscall.SIGKILL}
-	s.stderr.reset()
+	s.stderr.Reset()
 	s.command.Stderr = &s.stderr
 	s.ended = make(chan struct{})
 	started := make(chan error, 1)
@@ -134,20 +134,10 @@ func (s *server) succeeded() bool {
 func (s *server) died() string {
 	select {
 	case <-s.ended:
-		return s.state + s.words()
+		return s.state + s.stderr.Words()
 	default:
 		return ""
 	}
-}
-
-// words is what the command said last on standard error, in one line.
-func (s *server) words() string {
-	text := strings.TrimSpace(s.stderr.String())
-	if text == "" {
-		return ""
-	}
-	lines := strings.Split(text, "\n")
-	return "; its last words: " + strings.Join(lines[max(0, len(lines)-5):], " | ")
 }
 
 // kill ends the command and everything that it started.
@@ -182,34 +172,4 @@ func quote(text string) string {
 		return text
 	}
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
-}
-
-// tail keeps the end of what was written to it.
-type tail struct {
-	lock sync.Mutex
-	text bytes.Buffer
-}
-
-const tailMost = 16 << 10
-
-func (t *tail) Write(b []byte) (int, error) {
-	t.lock.Lock()
-	defer t.lock.Unlock()
-	t.text.Write(b)
-	if extra := t.text.Len() - tailMost; extra > 0 {
-		t.text.Next(extra)
-	}
-	return len(b), nil
-}
-
-func (t *tail) String() string {
-	t.lock.Lock()
-	defer t.lock.Unlock()
-	return t.text.String()
-}
-
-func (t *tail) reset() {
-	t.lock.Lock()
-	defer t.lock.Unlock()
-	t.text.Reset()
 }

@@ -281,7 +281,7 @@ func (s *suite) aliveAt(ctx context.Context, ours *server, target *Target, name 
 	if died != "" {
 		problem = name + " died: " + died
 	} else {
-		problem = name + " takes no new connection (" + problem + ") and was started again" + ours.words()
+		problem = name + " takes no new connection (" + problem + ") and was started again" + ours.stderr.Words()
 	}
 	again, err := ours.start(ctx)
 	if err != nil {
@@ -296,10 +296,10 @@ func (s *suite) aliveAt(ctx context.Context, ours *server, target *Target, name 
 }
 
 func (s *suite) lastWords() error {
-	if s.main == nil || s.main.words() == "" {
+	if s.main == nil || s.main.stderr.Words() == "" {
 		return nil
 	}
-	return errors.New(strings.TrimPrefix(s.main.words(), "; "))
+	return errors.New(strings.TrimPrefix(s.main.stderr.Words(), "; "))
 }
 
 // down ends the servers that the suite started.

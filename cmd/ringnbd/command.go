@@ -1,0 +1,70 @@
+// [ COMMAND... ] in the place of a URI: a server that is started for as long as it is needed.
+//
+// Invariant: words between brackets are the command's, whatever they look like; to cobra and pflag
+// they are one word, with NULs in between, which no word of a shell has.
+
+package main
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"ringnbd/cmd/ringnbd/activation"
+)
+
+const between = "\x00"
+
+// joinCommands makes one word of each command in brackets, in the commands that take such.
+func joinCommands(args []string) ([]string, error) {
+	if len(args) == 0 || args[0] != "copy" && args[0] != "info" {
+		return args, nil
+	}
+	var list []string
+	for i := 0; i < len(args); i++ {
+		if args[i] != "[" {
+			list = append(list, args[i])
+			continue
+		}
+		n := slices.Index(args[i:], "]")
+		switch {
+		case n < 0:
+			return nil, errors.New("[ begins a command, and there is no ] behind it, as a word of its own")
+		case n == 1:
+			return nil, errors.New("[ ] has no command in it: write [ COMMAND ARGUMENT... ]")
+		}
+		list = append(list, strings.Join(args[i:i+n+1], between))
+		i += n
+	}
+	return list, nil
+}
+
+// commandOf takes a word of joinCommands apart; nil if it is another.
+func commandOf(word string) []string {
+	words := strings.Split(word, between)
+	if words[0] != "[" || len(words) < 3 {
+		return nil
+	}
+	return words[1 : len(words)-1]
+}
+
+// withServers starts servers, does something, and ends them, whatever came of it.
+func withServers(commands [][]string, do func([]*activation.Server) error) (err error) {
+	var servers []*activation.Server
+	defer func() {
+		for _, s := range servers {
+			err = s.Explain(err)
+		}
+		for _, s := range servers {
+			err = errors.Join(err, s.End())
+		}
+	}()
+	for _, words := range commands {
+		s, err := activation.Start(words)
+		if err != nil {
+			return err
+		}
+		servers = append(servers, s)
+	}
+	return do(servers)
+}
