@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,8 +23,6 @@ import (
 )
 
 const (
-	// defaultLoopMemory keeps a request of the largest size, some 80 of 1 MiB, or thousands of 4 KiB, in flight per loop.
-	defaultLoopMemory = 160 << 20
 	// loopsMost and connectionsMost catch slips of the finger; beyond them start-up fails in stranger ways.
 	loopsMost       = 1024
 	connectionsMost = 1 << 20
@@ -46,6 +43,7 @@ type options struct {
 	direct      backing.DirectMode
 	poll        pollFlag
 	registered  engine.Registration
+	allowance   allowance // what this process may have
 	handshake   time.Duration
 	shutdown    time.Duration
 	debug       debugFlag
@@ -54,6 +52,7 @@ type options struct {
 }
 
 func (o *options) register(flags *pflag.FlagSet) {
+	o.allowance = findAllowance()
 	flags.SortFlags = false
 	o.handshake, o.shutdown = gate.DefaultHandshakeTimeout, 10*time.Second
 	s := sections{flags: flags}
@@ -69,11 +68,11 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.Var((*oldstyleFlag)(&o.oldstyle), "oldstyle", "serve EXPORT at ADDRESS to clients from before 2011, which cannot negotiate: no TLS, and whoever can connect is in; repeatable")
 	s.begin("Limits")
 	flags.IntVar(&o.connections, "max-connections", gate.DefaultMaxConnections, "serve at most `N` connections at a time")
-	flags.Var((*sizeFlag)(&o.memory), "memory", "`SIZE` of the buffer memory of all loops, a hard bound (default 160 MiB for each loop)")
+	flags.Var((*sizeFlag)(&o.memory), "memory", "`SIZE` of the buffer memory of all loops, a hard bound (default 160 MiB for each loop, at most 1 GiB, and half of what the control group leaves)")
 	flags.Var((*timeFlag)(&o.handshake), "handshake-timeout", "close connections that are not negotiated after this `TIME`")
 	flags.Var((*timeFlag)(&o.shutdown), "shutdown-timeout", "after SIGTERM, answer what is in flight for at most this `TIME`")
 	s.begin("Tuning")
-	flags.IntVar(&o.loops, "loops", runtime.GOMAXPROCS(0), "number `N` of event loops, each with its own ring and thread")
+	flags.IntVar(&o.loops, "loops", o.allowance.loops(), "number `N` of event loops, each with its own ring and thread; at most 8 unless given")
 	flags.Var((*directFlag)(&o.direct), "direct", "O_DIRECT: `MODE` auto (where the file system takes it), on (or fail) or off")
 	flags.Var((*registerFlag)(&o.registered), "register", "register the memory with io_uring, which locks it: `MODE` auto (if the limit on locked memory allows it), on (or fail) or off")
 	flags.Var(&o.poll, "poll", "how long an idle loop looks for work before it sleeps: `MICROSECONDS`, 0 for never, or auto")
@@ -106,10 +105,7 @@ func (o *options) check() error {
 		return fmt.Errorf("--shutdown-timeout %v: must be more than 0", o.shutdown)
 	}
 	if o.memory == 0 {
-		o.memory = uint64(o.loops) * defaultLoopMemory
-		if least := engine.MinMemory(o.engine()); o.memory < least {
-			o.memory = least // many connections on few loops: their rows count too
-		}
+		o.memory = o.allowance.memoryFor(o.engine())
 	}
 	return nil
 }

@@ -60,11 +60,20 @@ of them has it already, or a mount, a loop device, device mapper, RAID or swap u
 it, it is refused. Read-only exports share with each other, and with mounts and
 loop devices. --force serves all the same, and logs what it found.
 
-The engine has one event loop per core. --memory bounds what all requests may hold, whatever clients do: those that ask for more wait. It is taken
-when it is first used, and kept.
+The engine has one event loop per core that it may use, at most 8 unless --loops
+says so. --memory bounds what all requests may hold, whatever clients do: those
+that ask for more wait. It is taken when it is first used, and kept. The default,
+160 MiB for each loop and 1 GiB at most, is half of what the machine, or the
+limit of a container (its control groups), leaves beside the process. The least
+is 6 MiB for each loop, 256 KiB for each of its first 8 connections and 8 KiB
+for every connection: --loops 1 --max-connections 1 lives in 32 MiB altogether.
+With less than some 82 MiB for each loop, requests of more than 1 MiB are served
+piece by piece, which takes longer.
 
-The memory is registered with io_uring, which locks it and makes disk requests cheaper. A user who is not root and may not lock that much
-(ulimit -l, 8 MiB by default) serves all the same, without it, and is told how to get the right; --register off says that this is meant.
+The memory is registered with io_uring, which locks it and makes disk requests
+some 10 % cheaper. A user who is not root and may not lock that much (ulimit -l,
+8 MiB by default) serves all the same, without it, and is told how to get the
+right; --register off says that this is meant.
 
 SIGTERM, SIGINT, SIGQUIT or SIGHUP (which stays ignored under nohup): no new
 connections; requests are served for another second, and a connection is closed

@@ -19,7 +19,6 @@ import (
 	"ringnbd/engine"
 	"ringnbd/engine/backing"
 	"ringnbd/engine/gate"
-	"ringnbd/engine/units"
 	"ringnbd/proto"
 )
 
@@ -126,11 +125,10 @@ func lockable(c *engine.Config) error {
 // up brings up one part after another.
 func (s *server) up(specs []backing.Spec) error {
 	o := s.options
-	if least := engine.MinMemory(o.engine()); o.memory < least {
-		return fmt.Errorf("--memory %s is too small: %s and %s need %s; give that, or fewer --loops or --max-connections",
-			units.Size(o.memory), units.Plural(o.loops, "loop"), units.Plural(o.connections, "connection"), units.Exact((least+1<<20-1)>>20<<20))
-	}
 	config := o.engine()
+	if err := o.allowance.check(config); err != nil {
+		return err
+	}
 	if err := lockable(&config); err != nil {
 		return err
 	}

@@ -1,0 +1,57 @@
+// What serve takes without being told, on machines and in control groups of all sizes.
+
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"ringnbd/engine"
+)
+
+func TestDefaultsFit(t *testing.T) {
+	for name, test := range map[string]struct {
+		a           allowance
+		connections int
+		loops       int
+		memory      uint64 // MiB
+		refused     string // in part
+	}{
+		"two cores":            {allowance{memory: 24 << 30, cpus: 2}, 1024, 2, 320, ""},
+		"64 cores":             {allowance{memory: 1 << 40, cpus: 64}, 1024, 8, 1024, ""},
+		"64 cores, 1 GiB":      {allowance{memory: 1 << 30, group: true, cpus: 64}, 1024, 8, 500, ""},
+		"64 MiB":               {allowance{memory: 64 << 20, group: true, cpus: 1}, 1024, 1, 20, ""},
+		"32 MiB":               {allowance{memory: 32 << 20, group: true, cpus: 1}, 1024, 1, 17, ""},
+		"32 MiB, one client":   {allowance{memory: 32 << 20, group: true, cpus: 1}, 1, 1, 7, ""},
+		"16 MiB, one client":   {allowance{memory: 16 << 20, group: true, cpus: 1}, 1, 1, 7, "the control group of this process allows 16 MiB"},
+		"a million clients":    {allowance{memory: 64 << 30, cpus: 1}, 1 << 20, 1, 8201, ""},
+		"a million in too few": {allowance{memory: 4 << 30, cpus: 1}, 1 << 20, 1, 8201, "this machine has 4 GiB"},
+	} {
+		c := engine.Config{Loops: test.a.loops(), MaxConnections: test.connections}
+		c.Memory = test.a.memoryFor(c)
+		if mib := (c.Memory + 1<<20 - 1) >> 20; c.Loops != test.loops || mib != test.memory {
+			t.Errorf("%s: %d loops and %d MiB, want %d and %d", name, c.Loops, mib, test.loops, test.memory)
+		}
+		err := test.a.check(c)
+		if test.refused == "" && err != nil || test.refused != "" && (err == nil || !strings.Contains(err.Error(), test.refused)) {
+			t.Errorf("%s: %v, want %q", name, err, test.refused)
+		}
+	}
+}
+
+// TestWhatCannotFitIsRefused is about what users ask for.
+func TestWhatCannotFitIsRefused(t *testing.T) {
+	a := allowance{memory: 8 << 30, cpus: 4}
+	c := engine.Config{Loops: 4, MaxConnections: 16, Memory: 8 << 30}
+	if err := a.check(c); err == nil || !strings.Contains(err.Error(), "this machine has 8 GiB of memory") {
+		t.Errorf("all of the machine: %v", err)
+	}
+	c.Memory = 7 << 30
+	if err := a.check(c); err != nil {
+		t.Error(err)
+	}
+	c.Memory = engine.MinMemory(c) - 1
+	if err := a.check(c); err == nil || !strings.Contains(err.Error(), "is too small: 4 loops and 16 connections need") {
+		t.Errorf("too little: %v", err)
+	}
+}
