@@ -58,7 +58,8 @@ func (l Load) Shape() string {
 	if l.Pattern == "randrw" && l.ReadPercent > 0 {
 		pattern += fmt.Sprintf(" %d:%d", l.ReadPercent, 100-l.ReadPercent)
 	}
-	s := fmt.Sprintf("%s %s, %d × %d", pattern, units.Exact(uint64(l.BlockSize)), l.Connections, l.Depth)
+	s := fmt.Sprintf("%s %s, %d × %d", pattern, units.Exact(uint64(l.BlockSize)), l.Connections,
+		l.Depth)
 	if l.Rate > 0 {
 		s += ", " + rateText(l.Rate) + "/s"
 	}

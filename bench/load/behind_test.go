@@ -30,10 +30,12 @@ func TestBehind(t *testing.T) {
 	}
 }
 
-// TestRunsThatCannotBeJudged: one that reaches its count, and one that is ended early, say nothing about keeping up.
+// TestRunsThatCannotBeJudged: one that reaches its count, and one that is ended early, say nothing
+// about keeping up.
 func TestRunsThatCannotBeJudged(t *testing.T) {
 	slow := func() Options {
-		o := options(t, serve(t, &peer{stall: func(int) time.Duration { return time.Millisecond }}), "randread", "4k")
+		o := options(t, serve(t, &peer{stall: func(int) time.Duration { return time.Millisecond }}),
+			"randread", "4k")
 		o.Rate = 50000
 		return o
 	}
@@ -53,7 +55,8 @@ func TestRunsThatCannotBeJudged(t *testing.T) {
 	}
 	for _, r := range []*Report{counted, early} {
 		var text strings.Builder
-		if err := r.Table(&text, 0); err != nil || r.Open.Behind || strings.Contains(text.String(), "keep up") {
+		err := r.Table(&text, 0)
+		if err != nil || r.Open.Behind || strings.Contains(text.String(), "keep up") {
 			t.Errorf("%v, %+v: %s", err, r.Open, text.String())
 		}
 	}
@@ -96,7 +99,8 @@ func TestHolesAreTold(t *testing.T) {
 		o := options(t, "file:"+path, c.pattern, "4k")
 		o.Offset, o.Size, o.Fill, o.Count, o.Duration = c.offset, c.size, c.fill, 10, 0
 		notes := strings.Join(runs(t, o).Notes, "; ")
-		if told := strings.Contains(notes, "never reach the disk"); told != (c.words != "") || !strings.Contains(notes, c.words) {
+		if told := strings.Contains(notes, "never reach the disk"); told != (c.words != "") ||
+			!strings.Contains(notes, c.words) {
 			t.Errorf("%+v: %q", c, notes)
 		}
 	}

@@ -110,7 +110,8 @@ func (l *loop) lose(i uint32, why error) {
 		why = errHungUp // which of the three it is depends on who came first
 	}
 	if l.trouble == nil {
-		l.trouble = fmt.Errorf("connection %d of %d: %w (%s in flight)", c.number, l.plan.options.Connections, why, units.Plural(c.inflight, "request"))
+		l.trouble = fmt.Errorf("connection %d of %d: %w (%s in flight)", c.number,
+			l.plan.options.Connections, why, units.Plural(c.inflight, "request"))
 	}
 	l.tally.lost += uint64(c.inflight)
 	l.inflight -= int(c.inflight)

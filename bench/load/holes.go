@@ -1,4 +1,5 @@
-// Holes of a file that is read: a file system answers for them itself, and what is measured is not the disk.
+// Holes of a file that is read: a file system answers for them itself, and what is measured is not
+// the disk.
 //
 // Invariant: looking takes a bounded number of system calls, and changes nothing.
 
@@ -15,13 +16,15 @@ import (
 )
 
 const (
-	// extentsMost bounds how many pieces of data are looked at; of a file with more, the share of those counts.
+	// extentsMost bounds how many pieces of data are looked at; of a file with more, the share of
+	// those counts.
 	extentsMost = 4096
 	// holesLeast is the share of the window from which on a reader should know.
 	holesLeast = 0.01
 )
 
-// noteHoles notes how much of the window has never been written, if this run is to read what it did not write.
+// noteHoles notes how much of the window has never been written, if this run is to read what it did
+// not write.
 func (r *run) noteHoles() {
 	f := r.facts.file
 	if f == nil || f.Device.Kind != engine.File || !r.options.does(Read) || r.options.Fill {
@@ -30,8 +33,10 @@ func (r *run) noteHoles() {
 	from := r.plan.base
 	holes, looked := holesOf(f.Device.FD, from, min(from+r.plan.blocks*r.plan.unit, f.Device.Size))
 	if share := float64(holes) / float64(max(looked, 1)); share >= holesLeast {
-		r.facts.notes = append(r.facts.notes, fmt.Sprintf("%.0f %% of the window, %s, are holes or were never written: reads there "+
-			"never reach the disk, and do not show its limit (--fill writes the window first, and OVERWRITES it)", 100*share, units.Size(holes)))
+		r.facts.notes = append(r.facts.notes,
+			fmt.Sprintf("%.0f %% of the window, %s, are holes or were never written: reads there "+
+				"never reach the disk, and do not show its limit (--fill writes the window first, and "+
+				"OVERWRITES it)", 100*share, units.Size(holes)))
 	}
 }
 

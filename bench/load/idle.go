@@ -43,7 +43,8 @@ func (d *idle) open(ctx context.Context, r *run) error {
 	for n := range o.Idle {
 		if time.Since(shown) >= watchInterval {
 			shown = time.Now()
-			r.watch(Progress{Phase: fmt.Sprintf("connecting, %s of %s idle", units.Count(n), units.Count(o.Idle))})
+			r.watch(Progress{Phase: fmt.Sprintf("connecting, %s of %s idle", units.Count(n),
+				units.Count(o.Idle))})
 		}
 		fd, e, _, err := connect(ctx, &o.Target, o.Timeout)
 		if err != nil {
@@ -102,7 +103,8 @@ func (d *idle) trouble() error {
 	if d.dropped == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d of %s did not last; the first: %w", d.dropped, units.Plural(len(d.sockets), "idle connection"), d.first)
+	return fmt.Errorf("%d of %s did not last; the first: %w", d.dropped,
+		units.Plural(len(d.sockets), "idle connection"), d.first)
 }
 
 // close takes leave as the protocol wants it, of whoever is there.

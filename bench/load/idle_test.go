@@ -25,7 +25,8 @@ func TestIdleConnections(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	var table strings.Builder
-	if err := r.Table(&table, 0); err != nil || !strings.Contains(table.String(), "\nidle: 50 further connections, silent\n") {
+	if err := r.Table(&table, 0); err != nil || !strings.Contains(table.String(),
+		"\nidle: 50 further connections, silent\n") {
 		t.Errorf("%v: %s", err, table.String())
 	}
 }
@@ -47,7 +48,8 @@ func TestIdleConnectionsThatDoNotLast(t *testing.T) {
 			t.Fatalf("%+v", r)
 		}
 		var table strings.Builder
-		if err := r.Table(&table, 0); err != nil || !strings.Contains(table.String(), "of them did not last") {
+		if err := r.Table(&table, 0); err != nil || !strings.Contains(table.String(),
+			"of them did not last") {
 			t.Errorf("%v: %s", err, table.String())
 		}
 	}

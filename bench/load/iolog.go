@@ -71,7 +71,8 @@ func readTrace(ctx context.Context, path, want string, watch func(Progress)) (*t
 	in := &counted{Reader: f}
 	begun, shown := time.Now(), time.Time{}
 	err = g.read(bufio.NewReaderSize(in, lineMost), func() error {
-		p := Progress{Phase: "reading the trace, " + units.Count(g.trace.n) + " requests", Elapsed: time.Since(begun)}
+		p := Progress{Phase: "reading the trace, " + units.Count(g.trace.n) + " requests",
+			Elapsed: time.Since(begun)}
 		if size > 0 {
 			p.Share = float64(in.n) / float64(size)
 		}

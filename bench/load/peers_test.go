@@ -54,8 +54,12 @@ func TestOurEngine(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			adopt := func(fd, export int, s proto.Session, _ string) error { return e.Adopt(fd, export, s) }
-			g := gate.New(gate.Config{Catalog: catalog, Adopt: adopt, Live: e.Connections, MaxConnections: 64, HandshakeTimeout: 10 * time.Second})
+			adopt := func(fd, export int, s proto.Session, _ string) error {
+				return e.Adopt(fd,
+					export, s)
+			}
+			g := gate.New(gate.Config{Catalog: catalog, Adopt: adopt, Live: e.Connections,
+				MaxConnections: 64, HandshakeTimeout: 10 * time.Second})
 			address := "127.0.0.1:0"
 			if network == "unix" {
 				address = "unix:" + filepath.Join(t.TempDir(), "s")

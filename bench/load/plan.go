@@ -73,7 +73,9 @@ func newPlan(o *Options, f *facts, t *trace, run uint64) (*plan, error) {
 		return p, nil
 	}
 	if p.blocks > tableMost/8 {
-		return nil, fmt.Errorf("--verify would have to remember %d blocks of %s, more than the %d that %s hold: choose a smaller --size or a larger --bs, or verify another trace", p.blocks, units.Exact(p.unit), tableMost/8, units.Exact(tableMost))
+		return nil, fmt.Errorf("--verify would have to remember %d blocks of %s, more than the %d "+
+			"that %s hold: choose a smaller --size or a larger --bs, or verify another "+
+			"trace", p.blocks, units.Exact(p.unit), tableMost/8, units.Exact(tableMost))
 	}
 	p.table = newTable(p.base, p.unit, p.blocks, run)
 	return p, nil
@@ -161,10 +163,12 @@ func (p *plan) fitBlocks() error {
 	}
 	most := f.payloadMost()
 	if payload := o.does(Read) || o.does(Write) || o.Fill; payload && p.largest > most {
-		return fmt.Errorf("--bs %s: the server takes at most %s in one request", o.Sizes, units.Exact(most))
+		return fmt.Errorf("--bs %s: the server takes at most %s in one request", o.Sizes,
+			units.Exact(most))
 	}
 	if p.trace == nil && p.window < p.largest {
-		return fmt.Errorf("the window of %d bytes is too small for requests of %s: choose a smaller --bs or a larger export", p.window, units.Exact(p.largest))
+		return fmt.Errorf("the window of %d bytes is too small for requests of %s: choose a "+
+			"smaller --bs or a larger export", p.window, units.Exact(p.largest))
 	}
 	return nil
 }
@@ -188,7 +192,8 @@ func (p *plan) divide() error {
 			p.parts[c] = part{0, p.blocks}
 		}
 		if p.parts[c].blocks < largest && !o.Pattern.Does[Flush] && p.trace == nil {
-			return fmt.Errorf("the window of %d bytes is too small for requests of %s on %d connections", p.blocks*p.unit, units.Exact(p.largest), n)
+			return fmt.Errorf("the window of %d bytes is too small for requests of %s on %d "+
+				"connections", p.blocks*p.unit, units.Exact(p.largest), n)
 		}
 	}
 	return nil

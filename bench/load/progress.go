@@ -53,7 +53,8 @@ func (l *Line) Show(p Progress) {
 	at, left := l.parts(p)
 	if d := time.Since(l.lastAt).Seconds(); d >= 1 || l.lastAt.IsZero() {
 		if !l.lastAt.IsZero() && p.Requests >= l.last.Requests {
-			l.rate = fmt.Sprintf(" %s requests/s, %.1f MiB/s", units.Count(float64(p.Requests-l.last.Requests)/d), float64(p.Bytes-l.last.Bytes)/d/(1<<20))
+			l.rate = fmt.Sprintf(" %s requests/s, %.1f MiB/s",
+				units.Count(float64(p.Requests-l.last.Requests)/d), float64(p.Bytes-l.last.Bytes)/d/(1<<20))
 		}
 		l.last, l.lastAt = p, time.Now()
 	}

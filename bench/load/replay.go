@@ -94,7 +94,8 @@ func (p *plan) fitTrace() error {
 		return t.lineError(t.misaligned(least), "the export takes only multiples of %d bytes", least)
 	}
 	if most := f.payloadMost(); uint64(t.largest) > most {
-		return t.lineError(t.widest, "%d bytes: the server takes at most %s in one request", t.largest, units.Exact(most))
+		return t.lineError(t.widest, "%d bytes: the server takes at most %s in one request",
+			t.largest, units.Exact(most))
 	}
 	if o.Verify && !p.multiConn && o.Connections > 1 {
 		return errors.New("--verify with --replay on several connections: the server does not promise that they see each other's writes (CAN_MULTI_CONN); use --connections 1")
@@ -213,7 +214,8 @@ func (o *Options) replayReport(t *trace, started int) *ReplayReport {
 
 // text is the table's line.
 func (r *ReplayReport) text() string {
-	text := fmt.Sprintf("replay: %s of %s requests, recorded on %s", units.Count(r.Started), units.Count(r.Requests), r.File)
+	text := fmt.Sprintf("replay: %s of %s requests, recorded on %s", units.Count(r.Started),
+		units.Count(r.Requests), r.File)
 	if r.Seconds > 0 {
 		text += " in " + microseconds(r.Seconds*1e6)
 	}

@@ -69,7 +69,8 @@ func TestReplayAsksForWhatWasRecorded(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 		var table strings.Builder
-		if err := r.Table(&table, 0); err != nil || !strings.Contains(table.String(), "replay: 7 of 7 requests, recorded on d in 20.0 ms") {
+		if err := r.Table(&table, 0); err != nil || !strings.Contains(table.String(),
+			"replay: 7 of 7 requests, recorded on d in 20.0 ms") {
 			t.Errorf("%v: %s", err, table.String())
 		}
 	}

@@ -163,9 +163,10 @@ func newReport(r *run, t *tally, interrupted bool) *Report {
 	return report
 }
 
-// behind says whether so much was due at the end of a run and not started that the target cannot have kept up: a
-// hundredth of the run's schedule, but no less than a tenth of a second, which any stall near the end leaves, and no
-// more than a second. A run that was ended early, or by a count, ends at no time of its schedule and is not judged.
+// behind says whether so much was due at the end of a run and not started that the target cannot
+// have kept up: a hundredth of the run's schedule, but no less than a tenth of a second, which any
+// stall near the end leaves, and no more than a second. A run that was ended early, or by a count,
+// ends at no time of its schedule and is not judged.
 func (o *OpenReport) behind(seconds float64) bool {
 	return o.Rate > 0 && float64(o.BacklogEnd)/o.Rate > min(max(seconds/100, 0.1), 1)
 }

@@ -299,10 +299,12 @@ func (r *run) finish(interrupted bool) (*Report, error) {
 	}
 	report := newReport(r, sum, interrupted)
 	if sum.found > 0 {
-		trouble = append(trouble, fmt.Errorf("%s not as written; the first: %v", units.Plural(sum.found, "block"), sum.findings[0]))
+		trouble = append(trouble, fmt.Errorf("%s not as written; the first: %v",
+			units.Plural(sum.found, "block"), sum.findings[0]))
 	}
 	if sum.failures > 0 {
-		trouble = append(trouble, fmt.Errorf("%s failed; the first: %s", units.Plural(sum.failures, "request"), report.FirstFailure))
+		trouble = append(trouble, fmt.Errorf("%s failed; the first: %s", units.Plural(sum.failures,
+			"request"), report.FirstFailure))
 	}
 	for _, err := range []error{r.idle.trouble(), r.closeRecord()} {
 		if err != nil {

@@ -390,7 +390,8 @@ func TestStallIsSeenByAllThatWereDue(t *testing.T) {
 		t.Errorf("open loop: %d requests and %d never started; 2000 were due", open.Requests, open.Open.BacklogEnd)
 	}
 	if open.Open.Behind {
-		t.Errorf("a stall in the middle of the run is called a target that does not keep up: %+v", open.Open)
+		t.Errorf("a stall in the middle of the run is called a target that does not keep up: %+v",
+			open.Open)
 	}
 	if l := closed.Kinds[0].Latency; l.P99 > 100e3 || l.Max < 350e3 {
 		t.Errorf("closed loop: p99 %v µs, max %v µs: the stall should be in the maximum only", l.P99, l.Max)
@@ -405,7 +406,8 @@ func TestOverloadLeavesABacklog(t *testing.T) {
 		t.Errorf("only %d were never started", r.Open.BacklogEnd)
 	}
 	var text strings.Builder
-	if err := r.Table(&text, 0); err != nil || !r.Open.Behind || !strings.Contains(text.String(), "the target does not keep up") {
+	if err := r.Table(&text, 0); err != nil || !r.Open.Behind || !strings.Contains(text.String(),
+		"the target does not keep up") {
 		t.Errorf("%v, %+v: %s", err, r.Open, text.String())
 	}
 	if due := r.RequestsTotal + r.Open.BacklogEnd; due < 5600 || due > 6400 { // 6000, give or take five standard deviations

@@ -32,7 +32,8 @@ func (r *Report) Table(w io.Writer, width int) error {
 
 // cells are the head and a row for each kind of request.
 func (r *Report) cells() [][]string {
-	rows := [][]string{{"", "requests", "requests/s", "MiB/s", "mean", "p50", "p90", "p99", "p99.9", "max", "errors"}}
+	rows := [][]string{{"", "requests", "requests/s", "MiB/s", "mean", "p50", "p90", "p99", "p99.9",
+		"max", "errors"}}
 	mebibytes := func(rate float64) string { return fmt.Sprintf("%.1f", rate/(1<<20)) }
 	for i := range r.Kinds {
 		k := &r.Kinds[i]
@@ -41,11 +42,13 @@ func (r *Report) cells() [][]string {
 			errors += n
 		}
 		l := &k.Latency
-		rows = append(rows, []string{k.Kind, units.Count(k.Requests), units.Count(k.RequestsPerSecond), mebibytes(k.BytesPerSecond), microseconds(l.Mean),
+		rows = append(rows, []string{k.Kind, units.Count(k.Requests),
+			units.Count(k.RequestsPerSecond), mebibytes(k.BytesPerSecond), microseconds(l.Mean),
 			microseconds(l.P50), microseconds(l.P90), microseconds(l.P99), microseconds(l.P999), microseconds(l.Max), units.Count(errors)})
 	}
 	if len(r.Kinds) > 1 {
-		rows = append(rows, []string{"all", units.Count(r.Requests), units.Count(r.RequestsPerSecond), mebibytes(r.BytesPerSecond),
+		rows = append(rows, []string{"all", units.Count(r.Requests),
+			units.Count(r.RequestsPerSecond), mebibytes(r.BytesPerSecond),
 			"", "", "", "", "", "", units.Count(r.Failures)})
 	}
 	return rows
@@ -104,7 +107,8 @@ func (r *Report) Title() string {
 	if r.BlockSizes != "" && r.Pattern != "flush" {
 		text += ", " + r.BlockSizes
 	}
-	text += fmt.Sprintf(", %d × %d in flight, %s, %s", r.Connections, r.Depth, units.Plural(r.Threads, "thread"), microseconds(r.Seconds*1e6))
+	text += fmt.Sprintf(", %d × %d in flight, %s, %s", r.Connections, r.Depth,
+		units.Plural(r.Threads, "thread"), microseconds(r.Seconds*1e6))
 	switch {
 	case r.Congestion != "":
 		text += ", tcp " + r.Congestion
@@ -130,14 +134,17 @@ func (r *Report) lines() []string {
 	if o := r.Open; o != nil {
 		lines = append(lines, fmt.Sprintf("open loop: %s requests/s asked for, %s arrivals; latency counts from the time a request was due; started late by p50 %s, p99 %s, max %s",
 			units.Count(o.Rate), o.Arrivals, microseconds(o.Lag.P50), microseconds(o.Lag.P99), microseconds(o.Lag.Max)))
-		line := fmt.Sprintf("backlog: at most %s requests due and not started", units.Count(o.BacklogMost))
+		line := fmt.Sprintf("backlog: at most %s requests due and not started",
+			units.Count(o.BacklogMost))
 		if o.Behind {
-			line += fmt.Sprintf("; %s of them never were, and are not in the table: the target does not keep up", units.Count(o.BacklogEnd))
+			line += fmt.Sprintf("; %s of them never were, and are not in the table: the target "+
+				"does not keep up", units.Count(o.BacklogEnd))
 		}
 		lines = append(lines, line)
 	}
 	if v := r.Verify; v != nil {
-		lines = append(lines, fmt.Sprintf("verified: %s MiB read, %s bad blocks", units.Count(v.Judged>>20), units.Count(v.Found)))
+		lines = append(lines, fmt.Sprintf("verified: %s MiB read, %s bad blocks",
+			units.Count(v.Judged>>20), units.Count(v.Found)))
 		for _, f := range v.Findings {
 			lines = append(lines, "  "+f.String())
 		}
@@ -150,7 +157,8 @@ func (r *Report) lines() []string {
 		}
 		sort.Strings(names)
 		for _, name := range names {
-			lines = append(lines, fmt.Sprintf("errors: %s %s for %s", units.Count(k.Errors[name]), name, k.Kind))
+			lines = append(lines, fmt.Sprintf("errors: %s %s for %s", units.Count(k.Errors[name]),
+				name, k.Kind))
 		}
 	}
 	if r.Idle > 0 {

@@ -318,7 +318,8 @@ func TestNarrowTerminals(t *testing.T) {
 }
 
 func TestNumbersForPeople(t *testing.T) {
-	for us, want := range map[float64]string{0: "-", 1.234: "1.23 µs", 99.94: "99.9 µs", 999.6: "1.00 ms", 12345: "12.3 ms", 2.5e6: "2.50 s"} {
+	for us, want := range map[float64]string{0: "-", 1.234: "1.23 µs", 99.94: "99.9 µs",
+		999.6: "1.00 ms", 12345: "12.3 ms", 2.5e6: "2.50 s"} {
 		if got := microseconds(us); got != want {
 			t.Errorf("%v µs is %q, want %q", us, got, want)
 		}
@@ -331,7 +332,8 @@ func TestProgressLine(t *testing.T) {
 	l.Show(Progress{Phase: "connecting"})
 	l.Show(Progress{Phase: "measuring", Elapsed: 2 * time.Second, Total: 10 * time.Second, Requests: 5})
 	l.Clear()
-	if text := screen.String(); !strings.Contains(text, "measuring") || !strings.Contains(text, "8 s left") || !strings.Contains(text, "20%") {
+	if text := screen.String(); !strings.Contains(text, "measuring") || !strings.Contains(text,
+		"8 s left") || !strings.Contains(text, "20%") {
 		t.Errorf("%q", text)
 	}
 	if at, left := l.parts(Progress{Elapsed: 3 * time.Second, Requests: 750, Count: 1000}); at != 750 || left != time.Second {

@@ -64,13 +64,18 @@ func (o *benchOptions) register(flags *pflag.FlagSet) {
 	flags.IntVar(&o.ReadPercent, "read-percent", 70, "of rw and randrw, and of zeroes with --verify, this `PERCENTAGE` are reads")
 	flags.IntVar(&o.ZeroPercent, "zero-percent", 0, "of the writes of a pattern, this `PERCENTAGE` are WRITE_ZEROES")
 	flags.StringVar(&o.sizes, "bs", "4k", "block `SIZE`, or sizes with their shares: 4k:70,64k:30")
-	flags.BoolVar(&o.FUA, "fua", false, "what changes data is to be on stable storage before it is answered")
-	flags.BoolVar(&o.NoHole, "no-hole", false, "WRITE_ZEROES is to leave no holes: the space stays allocated")
-	flags.BoolVar(&o.FastZero, "fast-zero", false, "WRITE_ZEROES is to fail if it is no faster than writing")
-	flags.IntVar(&o.FlushEvery, "flush-every", 0, "a FLUSH after every `N` writes, trims or zeroes of a connection (default: none)")
+	flags.BoolVar(&o.FUA, "fua", false, "what changes data is to be on stable storage before it "+
+		"is answered")
+	flags.BoolVar(&o.NoHole, "no-hole", false,
+		"WRITE_ZEROES is to leave no holes: the space stays allocated")
+	flags.BoolVar(&o.FastZero, "fast-zero", false,
+		"WRITE_ZEROES is to fail if it is no faster than writing")
+	flags.IntVar(&o.FlushEvery, "flush-every", 0,
+		"a FLUSH after every `N` writes, trims or zeroes of a connection (default: none)")
 	s.begin("Where")
 	flags.Var((*offsetFlag)(&o.Offset), "offset", "the window begins at this `OFFSET`")
-	flags.Var((*sizeFlag)(&o.Size), "size", "`SIZE` of the window (default: to the end of the export)")
+	flags.Var((*sizeFlag)(&o.Size), "size",
+		"`SIZE` of the window (default: to the end of the export)")
 	flags.BoolVar(&o.Fill, "fill", false, "write the whole window once before the run")
 	flags.Var((*rawFlag)(&o.Raw), "format", "`FORMAT` of file:PATH: raw, the only one, whatever it looks like")
 	flags.BoolVar(&o.Force, "force", false, "with file:PATH, go on although others use it")
@@ -83,7 +88,8 @@ func (o *benchOptions) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.arrivals, "arrivals", "constant", "with --rate, when requests are due: `KIND` constant or poisson")
 	flags.Uint64Var(&o.Seed, "seed", 1, "`N` that offsets, sizes and arrivals follow from")
 	s.begin("How long")
-	flags.VarP((*timeFlag)(&o.Duration), "duration", "t", "measure for this `TIME` (with --count, no limit unless given)")
+	flags.VarP((*timeFlag)(&o.Duration), "duration", "t",
+		"measure for this `TIME` (with --count, no limit unless given)")
 	flags.Uint64VarP(&o.Count, "count", "n", 0, "measure `N` requests")
 	flags.Var((*timeFlag)(&o.Warmup), "warmup", "run for this `TIME` before measuring")
 	flags.Var((*timeFlag)(&o.Timeout), "timeout", "give up after this `TIME` without an answer")

@@ -44,7 +44,8 @@ func newConform() *cobra.Command {
 				return err
 			}
 			if o.list {
-				return wrapFailure(conform.List(c.OutOrStdout(), o.Checks, o.verbose, conform.Screen{Width: terminalWidth(c.OutOrStdout())}))
+				return wrapFailure(conform.List(c.OutOrStdout(), o.Checks, o.verbose,
+					conform.Screen{Width: terminalWidth(c.OutOrStdout())}))
 			}
 			return wrapFailure(runConform(&o, c.OutOrStdout(), c.ErrOrStderr()))
 		},
@@ -213,7 +214,8 @@ func (o *conformOptions) print(report *conform.Report, stdout io.Writer, file *o
 	case o.json:
 		err = report.JSON(visibleJSON{stdout}) // texts of the server are in it
 	default:
-		err = report.Table(stdout, o.verbose, conform.Screen{Colour: isTerminal(stdout), Width: terminalWidth(stdout)})
+		err = report.Table(stdout, o.verbose, conform.Screen{Colour: isTerminal(stdout),
+			Width: terminalWidth(stdout)})
 	}
 	if err != nil {
 		return fmt.Errorf("the results could not be written to standard output: %w", err)

@@ -59,10 +59,16 @@ func (o *copyOptions) register(flags *pflag.FlagSet) {
 	flags.Var((*rawFlag)(&o.Raw), "format", "`FORMAT` of a source file: raw, the only one, whatever it looks like")
 	flags.BoolVar(&o.Force, "force", false, "go on although other programs or mounts use a file or device")
 	s.begin("Tuning")
-	flags.IntVarP(&o.Connections, "connections", "c", defaultConnections, "number `N` of connections to a server that allows several")
-	flags.IntVarP(&o.Requests, "requests", "r", 0, fmt.Sprintf("requests `N` in flight on each connection (default %d, shared by the connections)", transfer.DefaultSlots))
-	flags.Var((*powerFlag)(&o.RequestSize), "request-size", "`SIZE` of a request; less where a server takes less")
-	flags.Var((*timeFlag)(&o.Timeout), "timeout", "give up on a server that is silent for this `TIME`; for FLUSH and zeroes it may take an hour")
+	flags.IntVarP(&o.Connections, "connections", "c", defaultConnections,
+		"number `N` of connections to a server that allows several")
+	flags.IntVarP(&o.Requests, "requests", "r", 0,
+		fmt.Sprintf("requests `N` in flight on each connection (default %d, shared by the "+
+			"connections)", transfer.DefaultSlots))
+	flags.Var((*powerFlag)(&o.RequestSize), "request-size",
+		"`SIZE` of a request; less where a server takes less")
+	flags.Var((*timeFlag)(&o.Timeout), "timeout",
+		"give up on a server that is silent for this `TIME`; for FLUSH and zeroes it may take an "+
+			"hour")
 	s.begin("Progress")
 	flags.BoolVarP(&o.progress, "progress", "p", false, "show progress, terminal or not")
 	flags.BoolVarP(&o.quiet, "quiet", "q", false, "show no progress")

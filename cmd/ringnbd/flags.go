@@ -57,29 +57,44 @@ func (o *options) register(flags *pflag.FlagSet) {
 	o.handshake, o.shutdown = gate.DefaultHandshakeTimeout, 10*time.Second
 	s := sections{flags: flags}
 	s.begin("What is served")
-	flags.Var((*exportFlag)(&o.exports), "export", "serve PATH under NAME; repeatable; PATH,ro is read-only, and PATH,description=TEXT described")
+	flags.Var((*exportFlag)(&o.exports), "export",
+		"serve PATH under NAME; repeatable; PATH,ro is read-only, and PATH,description=TEXT "+
+			"described")
 	flags.Var((*sizeFlag)(&o.create), "create", "make images that are missing, sparse, of `SIZE`")
 	flags.BoolVarP(&o.readOnly, "read-only", "r", false, "serve everything read-only")
 	flags.Var(&o.raw, "format", "`FORMAT` of all images: raw, the only one, whatever they look like")
 	flags.BoolVar(&o.force, "force", false, "serve images and devices that others use: see above")
 	s.begin("Where")
-	flags.VarP((*listenFlag)(&o.listen), "listen", "l", "accept connections at `ADDRESS`, HOST:PORT or unix:PATH; repeatable (default "+gate.DefaultListen+")")
-	flags.VarP((*portFlag)(&o.listen), "port", "p", "short for --listen localhost:`PORT`; repeatable")
-	flags.Var((*oldstyleFlag)(&o.oldstyle), "oldstyle", "serve EXPORT at ADDRESS to clients from before 2011, which cannot negotiate: no TLS, and whoever can connect is in; repeatable")
+	flags.VarP((*listenFlag)(&o.listen), "listen", "l",
+		"accept connections at `ADDRESS`, HOST:PORT or unix:PATH; repeatable (default "+
+			gate.DefaultListen+")")
+	flags.VarP((*portFlag)(&o.listen), "port", "p",
+		"short for --listen localhost:`PORT`; repeatable")
+	flags.Var((*oldstyleFlag)(&o.oldstyle), "oldstyle",
+		"serve EXPORT at ADDRESS to clients from before 2011, which cannot negotiate: no TLS, and "+
+			"whoever can connect is in; repeatable")
 	s.begin("Limits")
 	flags.IntVar(&o.connections, "max-connections", gate.DefaultMaxConnections, "serve at most `N` connections at a time")
-	flags.Var((*sizeFlag)(&o.memory), "memory", "`SIZE` of the buffer memory of all loops, a hard bound (default 160 MiB for each loop, at most 1 GiB, and half of what the control group leaves)")
-	flags.Var((*timeFlag)(&o.handshake), "handshake-timeout", "close connections that are not negotiated after this `TIME`")
-	flags.Var((*timeFlag)(&o.shutdown), "shutdown-timeout", "after SIGTERM, answer what is in flight for at most this `TIME`")
+	flags.Var((*sizeFlag)(&o.memory), "memory",
+		"`SIZE` of the buffer memory of all loops, a hard bound (default 160 MiB for each loop, at "+
+			"most 1 GiB, and half of what the control group leaves)")
+	flags.Var((*timeFlag)(&o.handshake), "handshake-timeout",
+		"close connections that are not negotiated after this `TIME`")
+	flags.Var((*timeFlag)(&o.shutdown), "shutdown-timeout",
+		"after SIGTERM, answer what is in flight for at most this `TIME`")
 	s.begin("Tuning")
-	flags.IntVar(&o.loops, "loops", o.allowance.loops(), "number `N` of event loops, each with its own ring and thread; at most 8 unless given")
-	flags.Var((*directFlag)(&o.direct), "direct", "O_DIRECT: `MODE` auto (where the file system takes it), on (or fail) or off")
+	flags.IntVar(&o.loops, "loops", o.allowance.loops(),
+		"number `N` of event loops, each with its own ring and thread; at most 8 unless given")
+	flags.Var((*directFlag)(&o.direct), "direct",
+		"O_DIRECT: `MODE` auto (where the file system takes it), on (or fail) or off")
 	flags.Var((*registerFlag)(&o.registered), "register", "register the memory with io_uring, which locks it: `MODE` auto (if the limit on locked memory allows it), on (or fail) or off")
-	flags.Var(&o.poll, "poll", "how long an idle loop looks for work before it sleeps: `MICROSECONDS`, 0 for never, or auto")
+	flags.Var(&o.poll, "poll", "how long an idle loop looks for work before it sleeps: "+
+		"`MICROSECONDS`, 0 for never, or auto")
 	s.begin("Logs")
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "log connections, and what io_uring offers on this kernel")
 	flags.Var((*logFlag)(&o.logFormat), "log-format", "`FORMAT` text or json, on standard error")
-	flags.Var(&o.debug, "debug", "profiles and counters over HTTP at `ADDRESS` of this machine, localhost:PORT or unix:PATH (default: none)")
+	flags.Var(&o.debug, "debug", "profiles and counters over HTTP at `ADDRESS` of this machine, "+
+		"localhost:PORT or unix:PATH (default: none)")
 	s.end()
 }
 

@@ -44,10 +44,12 @@ func newInfo() *cobra.Command {
 	flags.Lookup("map").NoOptDefVal = "picture"
 	flags.StringVar(&o.Context, "context", proto.ContextAllocation, "with --map: the meta context `NAME`")
 	o.Timeout = peer.DefaultTimeout
-	flags.Var((*timeFlag)(&o.Timeout), "timeout", "give up on a server that is silent for this `TIME`")
+	flags.Var((*timeFlag)(&o.Timeout), "timeout",
+		"give up on a server that is silent for this `TIME`")
 	flags.BoolVarP(&o.JSON, "json", "j", false, "print JSON, with the names of nbdinfo")
 	// The only error is a flag that does not exist, which a test would see.
-	_ = c.RegisterFlagCompletionFunc("map", cobra.FixedCompletions(maps, cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("map", cobra.FixedCompletions(maps,
+		cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 

@@ -108,7 +108,8 @@ func newRoot() *cobra.Command {
 		}
 		c.InitDefaultHelpFlag()
 		c.InitDefaultVersionFlag()
-		for name, usage := range map[string]string{"help": "print this help", "version": "print the version"} {
+		for name, usage := range map[string]string{"help": "print this help",
+			"version": "print the version"} {
 			if f := c.Flags().Lookup(name); f != nil {
 				f.Usage = usage
 			}
@@ -159,18 +160,21 @@ func refineCompletion(root *cobra.Command) {
 		panic(err)
 	}
 	completion.Short = "Print the completion script for a shell"
-	completion.Long = "Print the completion script for a shell: bash, zsh, fish or powershell.\n\n" +
+	completion.Long = "Print the completion script for a shell: bash, zsh, fish or " +
+		"powershell.\n\n" +
 		"The help of each says how it is loaded: ringnbd completion bash --help."
 	completion.Args = cobra.ArbitraryArgs
 	completion.RunE = func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return c.Help()
 		}
-		return fmt.Errorf("no completion for %q; there are %s", args[0], strings.Join(subcommands(c), ", "))
+		return fmt.Errorf("no completion for %q; there are %s", args[0],
+			strings.Join(subcommands(c), ", "))
 	}
 }
 
-// plainUsage takes the marks for the names of values off the texts of flags, which shells show as they are.
+// plainUsage takes the marks for the names of values off the texts of flags, which shells show as
+// they are.
 func plainUsage(root *cobra.Command) {
 	for _, c := range append(root.Commands(), root) {
 		c.Flags().VisitAll(func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "`", "") })

@@ -1,6 +1,7 @@
 // What people type by mistake, and the answer they need.
 //
-// Invariant: an answer that proposes something proposes what works; a word that is right is never called wrong.
+// Invariant: an answer that proposes something proposes what works; a word that is right is never
+// called wrong.
 
 package main
 
@@ -23,7 +24,8 @@ import (
 
 // otherWords are what other programs, and people, call our flags and commands.
 var otherWords = map[string][]string{
-	"--listen":          {"address", "addr", "bind", "host", "ipaddr", "socket", "unix", "k", "U", "b"},
+	"--listen": {"address", "addr", "bind", "host", "ipaddr", "socket", "unix", "k", "U",
+		"b"},
 	"--port":            {"tcp"},
 	"--read-only":       {"ro"},
 	"--export":          {"name", "export-name", "exportname", "x", "N"},
@@ -51,8 +53,9 @@ var otherWords = map[string][]string{
 	"conform":           {"test", "check", "verify", "validate"},
 }
 
-// suggest finds those of the words that may have been meant, by cobra's rule for commands: a slip or two of the
-// finger, or a beginning, or another name for the same. It is the answer's end, or nothing.
+// suggest finds those of the words that may have been meant, by cobra's rule for commands: a slip
+// or two of the finger, or a beginning, or another name for the same. It is the answer's end, or
+// nothing.
 func suggest(typed string, words []string) string {
 	all := &cobra.Command{SuggestionsMinimumDistance: 2}
 	if len(strings.TrimLeft(typed, "-")) < 5 {
@@ -69,7 +72,8 @@ func suggest(typed string, words []string) string {
 		found = all.SuggestionsFor(typed)
 	}
 	for _, word := range words {
-		if slices.Contains(otherWords[word], strings.TrimLeft(typed, "-")) && !slices.Contains(found, word) {
+		if slices.Contains(otherWords[word], strings.TrimLeft(typed, "-")) &&
+			!slices.Contains(found, word) {
 			found = append(found, word)
 		}
 	}
@@ -117,9 +121,11 @@ func flagError(c *cobra.Command, err error) error {
 		return fmt.Errorf("unknown flag: %s%s", typed, suggest(typed, names))
 	case errors.As(err, &needs):
 		what, _ := pflag.UnquoteUsage(needs.GetFlag())
-		return fmt.Errorf("--%s needs a value: --%s %s", needs.GetFlag().Name, needs.GetFlag().Name, what)
+		name := needs.GetFlag().Name
+		return fmt.Errorf("--%s needs a value: --%s %s", name, name, what)
 	case errors.As(err, &wrong):
-		return fmt.Errorf("--%s %s: %w", wrong.GetFlag().Name, wrong.GetValue(), plainNumber(wrong.GetFlag(), errors.Unwrap(wrong)))
+		return fmt.Errorf("--%s %s: %w", wrong.GetFlag().Name, wrong.GetValue(),
+			plainNumber(wrong.GetFlag(), errors.Unwrap(wrong)))
 	}
 	return err
 }
@@ -144,7 +150,8 @@ func plainNumber(f *pflag.Flag, err error) error {
 	return errors.New("must be a whole number")
 }
 
-// oneDash answers a long flag with a single dash, which would be taken for its first letter and a value.
+// oneDash answers a long flag with a single dash, which would be taken for its first letter and a
+// value.
 func oneDash(c *cobra.Command, args []string) error {
 	for _, arg := range args {
 		if arg == "--" {
@@ -173,7 +180,8 @@ func isPort(text string) bool {
 	return err == nil && n > 0
 }
 
-// notPath answers a word in the place of a PATH that is an address or a port, unless a file has that name.
+// notPath answers a word in the place of a PATH that is an address or a port, unless a file has
+// that name.
 func notPath(paths []string) error {
 	for i, path := range paths {
 		if backing.Synthetic(path) || there(path) {
@@ -188,20 +196,25 @@ func notPath(paths []string) error {
 		host, port, err := net.SplitHostPort(path)
 		switch {
 		case isPort(path) && len(paths) == 1:
-			return fmt.Errorf("nothing to serve on port %s; write: ringnbd serve %s disk.img%s", path, path, literally)
+			return fmt.Errorf("nothing to serve on port %s; write: ringnbd serve %s disk.img%s",
+				path, path, literally)
 		case isPort(path):
-			return fmt.Errorf("%s is not a file; a port stands before the paths: ringnbd serve %s %s%s", path, path, others, literally)
+			return fmt.Errorf("%s is not a file; a port stands before the paths: ringnbd serve %s "+
+				"%s%s", path, path, others, literally)
 		case scheme == "unix" && rest != "":
-			return fmt.Errorf("%s is an address; write: ringnbd serve --listen %s %s%s", path, path, others, literally)
+			return fmt.Errorf("%s is an address; write: ringnbd serve --listen %s %s%s", path, path,
+				others, literally)
 		case err == nil && isPort(port):
 			if host == "" {
 				host = "localhost"
 			}
-			return fmt.Errorf("%s is an address; write: ringnbd serve --listen %s %s%s", path, net.JoinHostPort(host, port), others, literally)
+			return fmt.Errorf("%s is an address; write: ringnbd serve --listen %s %s%s", path,
+				net.JoinHostPort(host, port), others, literally)
 		case scheme == "file" && rest != "":
 			return fmt.Errorf("%s: paths are written as they are: ringnbd serve %s", path, rest)
 		case strings.HasPrefix(rest, "//"):
-			return fmt.Errorf("%s is an address of clients, which serve makes from --listen; name what to serve: a disk image or a block device", path)
+			return fmt.Errorf("%s is an address of clients, which serve makes from --listen; name "+
+				"what to serve: a disk image or a block device", path)
 		}
 	}
 	return nil
@@ -211,7 +224,8 @@ func notPath(paths []string) error {
 func badAddress(address string) error {
 	scheme, rest, _ := strings.Cut(address, ":")
 	switch {
-	case rest == "" && (strings.Contains(address, "/") || strings.HasSuffix(address, ".sock")) || strings.HasPrefix(address, "/"):
+	case rest == "" && (strings.Contains(address, "/") || strings.HasSuffix(address, ".sock")) ||
+		strings.HasPrefix(address, "/"):
 		return fmt.Errorf("a Unix socket is written unix:%s", address)
 	case scheme == "vsock":
 		return errors.New("vsock is not supported; listen on HOST:PORT or unix:PATH")
@@ -250,10 +264,12 @@ func parseServer(text, about string) (peer.Target, error) {
 	}
 	t, err := peer.ParseTarget(text)
 	if t.File() || !strings.Contains(text, ":") {
-		return t, fmt.Errorf("%q is not an NBD URI: write nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH%s", text, about)
+		return t, fmt.Errorf("%q is not an NBD URI: write nbd://HOST/EXPORT or "+
+			"nbd+unix:///EXPORT?socket=PATH%s", text, about)
 	}
 	if err != nil {
-		return t, errors.New(strings.ReplaceAll(err.Error(), ", nbd+unix:///EXPORT?socket=PATH or file:PATH", " or nbd+unix:///EXPORT?socket=PATH"))
+		return t, errors.New(strings.ReplaceAll(err.Error(),
+			", nbd+unix:///EXPORT?socket=PATH or file:PATH", " or nbd+unix:///EXPORT?socket=PATH"))
 	}
 	return t, nil
 }

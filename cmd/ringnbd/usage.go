@@ -1,8 +1,8 @@
-// How help looks: what the command does, how it is called, examples, what there is to know, and its flags in
-// groups.
+// How help looks: what the command does, how it is called, examples, what there is to know, and its
+// flags in groups.
 //
-// Invariant: no line is wider than 80 columns, or than the terminal if that is narrower; only examples, which
-// are there to be copied, are printed as they stand.
+// Invariant: no line is wider than 80 columns, or than the terminal if that is narrower; only
+// examples, which are there to be copied, are printed as they stand.
 
 package main
 
@@ -39,7 +39,8 @@ func terminalWidth(w io.Writer) int {
 // isTerminal says whether somebody may be looking.
 func isTerminal(w io.Writer) bool { return terminalWidth(w) > 0 }
 
-// sections puts flags into groups: each belongs to the title that was begun last before it was registered.
+// sections puts flags into groups: each belongs to the title that was begun last before it was
+// registered.
 type sections struct {
 	flags *pflag.FlagSet
 	title string
@@ -138,13 +139,14 @@ func commandList(c *cobra.Command, width int) string {
 			continue
 		}
 		lines := strings.Split(wrapped(sub.Short, width-column), "\n")
-		fmt.Fprintf(&b, "  %-*s%s\n", column-2, sub.Name(), strings.Join(lines, "\n"+strings.Repeat(" ", column)))
+		short := strings.Join(lines, "\n"+strings.Repeat(" ", column))
+		fmt.Fprintf(&b, "  %-*s%s\n", column-2, sub.Name(), short)
 	}
 	return b.String()
 }
 
-// flagList prints all flags under the titles of their groups, in the order of their registration; what has no
-// group comes last.
+// flagList prints all flags under the titles of their groups, in the order of their registration;
+// what has no group comes last.
 func flagList(flags *pflag.FlagSet, width int) string {
 	chunks := flagChunks(flags.FlagUsagesWrapped(width))
 	var titles []string
@@ -176,11 +178,13 @@ func flagList(flags *pflag.FlagSet, width int) string {
 	return b.String()
 }
 
-// flagChunks takes the usage of flags apart, so that each chunk is one flag; lines that go on are indented further.
+// flagChunks takes the usage of flags apart, so that each chunk is one flag; lines that go on are
+// indented further.
 func flagChunks(usages string) []string {
 	var chunks []string
 	for line := range strings.Lines(usages) {
-		if strings.HasPrefix(line, "  -") || strings.HasPrefix(line, "      --") || len(chunks) == 0 {
+		if strings.HasPrefix(line, "  -") || strings.HasPrefix(line, "      --") ||
+			len(chunks) == 0 {
 			chunks = append(chunks, "")
 		}
 		chunks[len(chunks)-1] += strings.TrimRight(line, " \n") + "\n"

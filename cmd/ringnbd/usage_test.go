@@ -44,8 +44,8 @@ func TestHelpFits(t *testing.T) {
 	}
 }
 
-// TestFlagsStandInGroups: of the commands with many flags, each flag is in a group, and only help and version are
-// left over.
+// TestFlagsStandInGroups: of the commands with many flags, each flag is in a group, and only help
+// and version are left over.
 func TestFlagsStandInGroups(t *testing.T) {
 	for _, name := range []string{"serve", "bench", "copy", "conform"} {
 		c, _, err := newRoot().Find([]string{name})
@@ -53,12 +53,14 @@ func TestFlagsStandInGroups(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.Flags().VisitAll(func(f *pflag.Flag) {
-			if grouped := f.Annotations[groupKey] != nil; grouped == (f.Name == "help" || f.Name == "version") {
+			if grouped := f.Annotations[groupKey] != nil; grouped == (f.Name == "help" ||
+				f.Name == "version") {
 				t.Errorf("%s --%s: in a group is %t", name, f.Name, grouped)
 			}
 		})
 		all := helpText(c, helpWidth)
-		usage, examples, flags := strings.Index(all, "\nUsage:\n"), strings.Index(all, "\nExamples:\n"), strings.Index(all, "\nOther:\n")
+		usage, examples, flags := strings.Index(all, "\nUsage:\n"), strings.Index(all,
+			"\nExamples:\n"), strings.Index(all, "\nOther:\n")
 		if usage < 0 || examples < usage || flags < examples {
 			t.Errorf("%s: usage at %d, examples at %d, flags at %d", name, usage, examples, flags)
 		}

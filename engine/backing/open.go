@@ -161,7 +161,8 @@ func (b *Backing) prepare() (identity, error) {
 		return identity{kind: idBlock, number: uint64(st.Rdev)}, nil
 	}
 	verb := map[bool]string{true: "serve", false: "measure"}[s.Tool == Serve]
-	return identity{}, fmt.Errorf("%s: is %s; %s a disk image or a block device", s.Path, typeName(st.Mode), verb)
+	return identity{}, fmt.Errorf("%s: is %s; %s a disk image or a block device", s.Path,
+		typeName(st.Mode), verb)
 }
 
 // prepareMissing decides whether an image that does not exist may be made, as far as that can be known without making it.

@@ -35,7 +35,9 @@ func List(ctx context.Context, t *Target, o Options) (all []Listing, left int, e
 }
 
 // list is List with room for so many bytes.
-func list(ctx context.Context, t *Target, o Options, most int) (all []Listing, left int, err error) {
+func list(
+	ctx context.Context, t *Target, o Options, most int,
+) (all []Listing, left int, err error) {
 	sock, err := converse(ctx, t, o.complete(), func(sock net.Conn) error {
 		talk := &talk{sock: sock}
 		flags, err := talk.greet()
@@ -67,8 +69,8 @@ const (
 	namesTimeout = 5 * time.Second
 )
 
-// alternatives are the exports that a server has, to be put behind the error of one that it has not; nothing if
-// it does not tell them, or not soon.
+// alternatives are the exports that a server has, to be put behind the error of one that it has
+// not; nothing if it does not tell them, or not soon.
 func alternatives(ctx context.Context, t *Target, o Options) string {
 	o.Timeout = min(o.Timeout, namesTimeout)
 	all, left, err := list(ctx, t, o, namesMemory)

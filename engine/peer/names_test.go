@@ -1,4 +1,5 @@
-// An export that is not there: the error names the exports that are, within bounds, and however the server says no.
+// An export that is not there: the error names the exports that are, within bounds, and however the
+// server says no.
 
 package peer
 
@@ -44,18 +45,22 @@ func TestAbsentExports(t *testing.T) {
 		server      *fake
 		words, last string // what the error holds, and ends with
 	}{
-		{"two", shop([]string{"boot", "da\x1bta"}, nil), `no such export: "never heard of it"; it has "boot"`, `, "da\x1bta"`},
+		{"two", shop([]string{"boot", "da\x1bta"}, nil),
+			`no such export: "never heard of it"; it has "boot"`, `, "da\x1bta"`},
 		{"default", shop([]string{""}, nil), "no such export", `; it has ""`},
 		{"none", shop(nil, nil), "no such export", "; it lists none"},
-		{"many", shop(many, nil), `it has "export0", "export1",`, `"export4" and 2995 more (ringnbd info --list shows them)`},
-		{"long", shop([]string{strings.Repeat("n", 4000)}, nil), "it has", strings.Repeat("n", nameMost) + `"`},
+		{"many", shop(many, nil), `it has "export0", "export1",`,
+			`"export4" and 2995 more (ringnbd info --list shows them)`},
+		{"long", shop([]string{strings.Repeat("n", 4000)}, nil), "it has",
+			strings.Repeat("n", nameMost) + `"`},
 		{"not told", shop(nil, refused), "no such export", `"never heard of it"`},
 		{"without end", shop(nil, endless), "no such export", `"never heard of it"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			_, err := Dial(context.Background(), c.server.serve(t), Options{Timeout: time.Second})
-			if err == nil || !strings.Contains(err.Error(), c.words) || !strings.HasSuffix(err.Error(), c.last) || len(err.Error()) > 600 {
+			if err == nil || !strings.Contains(err.Error(), c.words) ||
+				!strings.HasSuffix(err.Error(), c.last) || len(err.Error()) > 600 {
 				t.Errorf("%v\nwant %q, and at the end %q", err, c.words, c.last)
 			}
 		})
@@ -79,7 +84,8 @@ func TestAbsentExportsOfOldServers(t *testing.T) {
 		f.connection(c)
 	}))
 	_, err := Dial(context.Background(), server, Options{Timeout: 5 * time.Second})
-	if err == nil || !strings.HasSuffix(err.Error(), `it may have none of that name; it has "boot"`) {
+	if err == nil || !strings.HasSuffix(err.Error(),
+		`it may have none of that name; it has "boot"`) {
 		t.Error(err)
 	}
 }

@@ -247,7 +247,8 @@ func (t *talk) exportName(noZeroes bool) error {
 		b = b[:proto.ExportNameReplySize]
 	}
 	if _, err := io.ReadFull(t.sock, b); err != nil {
-		return absent{hungUp(err, fmt.Sprintf("when asked for export %q: it may have none of that name", t.export))}
+		return absent{hungUp(err, fmt.Sprintf("when asked for export %q: it may have none of that "+
+			"name", t.export))}
 	}
 	return proto.ParseExport(b[:proto.ExportNameReplySize], &t.session.Export)
 }

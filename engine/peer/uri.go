@@ -40,7 +40,8 @@ func (t *Target) URI(export string) string {
 	if export == "" {
 		path = ""
 	}
-	u := url.URL{Scheme: "nbd", Host: strings.TrimSuffix(t.Address, ":"+strconv.Itoa(proto.DefaultPort))}
+	host := strings.TrimSuffix(t.Address, ":"+strconv.Itoa(proto.DefaultPort))
+	u := url.URL{Scheme: "nbd", Host: host}
 	return u.String() + path
 }
 
@@ -94,8 +95,8 @@ func ParseTarget(text string) (Target, error) {
 	return t, nil
 }
 
-// meant is the URI of an address in another spelling: HOST:PORT, unix:PATH, or a Unix socket's path behind two or
-// three slashes; nothing if the text is none of these.
+// meant is the URI of an address in another spelling: HOST:PORT, unix:PATH, or a Unix socket's path
+// behind two or three slashes; nothing if the text is none of these.
 func meant(text string) string {
 	if path, ok := strings.CutPrefix(text, "unix:"); ok && path != "" {
 		if rooted := strings.TrimLeft(path, "/"); strings.HasPrefix(path, "//") {

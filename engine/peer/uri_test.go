@@ -71,7 +71,8 @@ func FuzzTarget(f *testing.F) {
 	})
 }
 
-// TestOtherSpellings: addresses as other programs write them are answered with the URI that is meant, which is one.
+// TestOtherSpellings: addresses as other programs write them are answered with the URI that is
+// meant, which is one.
 func TestOtherSpellings(t *testing.T) {
 	for text, want := range map[string]string{
 		"localhost:10809":     "nbd://localhost:10809",
@@ -94,30 +95,37 @@ func TestOtherSpellings(t *testing.T) {
 			t.Errorf("%s, which was advised for %s: %v", want, text, err)
 		}
 	}
-	for _, text := range []string{"http://x", "localhost:99999", "localhost:http", "unix:", "nbd:localhost", "::1"} {
-		if _, err := ParseTarget(text); err == nil || strings.Contains(err.Error(), "is not an NBD URI") {
+	for _, text := range []string{"http://x", "localhost:99999", "localhost:http", "unix:",
+		"nbd:localhost", "::1"} {
+		_, err := ParseTarget(text)
+		if err == nil || strings.Contains(err.Error(), "is not an NBD URI") {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
 }
 
-// TestURIsAreReadBack: the URI of an export leads to it again, whatever it and its server are called.
+// TestURIsAreReadBack: the URI of an export leads to it again, whatever it and its server are
+// called.
 func TestURIsAreReadBack(t *testing.T) {
-	for _, text := range []string{"nbd://localhost", "nbd://10.0.0.1:1234/x", "nbd://[::1]:10809", "nbd://[fe80::1%25eth0]", "nbd+unix:///?socket=s",
+	for _, text := range []string{"nbd://localhost", "nbd://10.0.0.1:1234/x", "nbd://[::1]:10809",
+		"nbd://[fe80::1%25eth0]", "nbd+unix:///?socket=s",
 		"nbd+unix:///x?socket=/run/a%20b%26c%2B%27", "nbd+unix:///?socket=%00abstract", "nbd+unix:///?socket=@file"} {
 		from, err := ParseTarget(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, export := range []string{"", "disk", "a b", "/rooted", "//twice", "a/b", "50%", "q?x=1", "a#b", "ディスク", "\x1b[2J", ".", "..", "a:b"} {
+		for _, export := range []string{"", "disk", "a b", "/rooted", "//twice", "a/b", "50%",
+			"q?x=1", "a#b", "ディスク", "\x1b[2J", ".", "..", "a:b"} {
 			uri := from.URI(export)
 			to, err := ParseTarget(uri)
-			if err != nil || to.Network != from.Network || to.Address != from.Address || to.Export != export {
+			if err != nil || to.Network != from.Network || to.Address != from.Address ||
+				to.Export != export {
 				t.Errorf("%q of %s: %s is %+v, %v", export, text, uri, to, err)
 			}
 		}
 	}
-	for text, want := range map[string]string{"nbd://localhost": "nbd://localhost/a%20b", "nbd://h:1": "nbd://h:1/a%20b", "nbd+unix:///?socket=/s": "nbd+unix:///a%20b?socket=/s"} {
+	for text, want := range map[string]string{"nbd://localhost": "nbd://localhost/a%20b",
+		"nbd://h:1": "nbd://h:1/a%20b", "nbd+unix:///?socket=/s": "nbd+unix:///a%20b?socket=/s"} {
 		from, _ := ParseTarget(text)
 		if got := from.URI("a b"); got != want {
 			t.Errorf("%s, want %s", got, want)

@@ -1,10 +1,11 @@
-// Package units is the one spelling of sizes, rates, counts and times that ringnbd's programs print, and the
-// one reading of sizes and times that people type.
+// Package units is the one spelling of sizes, rates, counts and times that ringnbd's programs
+// print, and the one reading of sizes and times that people type.
 //
 //	1 GiB   82.5 MiB   512 bytes   1.775 GiB/s   1,234,567   181 ms   2 min 5 s
 //
-// A bare number is bytes; units are binary however they are spelled (10G, 10GB and 10GiB are the same),
-// because a disk whose size depends on an "i" is a trap. A bare time is seconds, as for curl and fio.
+// A bare number is bytes; units are binary however they are spelled (10G, 10GB and 10GiB are the
+// same), because a disk whose size depends on an "i" is a trap. A bare time is seconds, as for curl
+// and fio.
 //
 // Invariant: what Exact and Size print, ParseSize reads; a size that was read is exactly what was
 // written, and no larger than SizeMost.
@@ -24,7 +25,8 @@ import (
 // SizeMost is the largest size: the last multiple of 512 bytes that is an offset in Linux.
 const SizeMost = 1<<63 - 512
 
-// letters are the units in order, each 1024 times the one before; a number without a letter is bytes.
+// letters are the units in order, each 1024 times the one before; a number without a letter is
+// bytes.
 const letters = "kmgtpe"
 
 // Size rounds bytes to four digits.
@@ -117,7 +119,11 @@ func long(d time.Duration) string {
 	for _, u := range []struct {
 		large, small time.Duration
 		names        [2]string
-	}{{day, time.Hour, [2]string{"d", "h"}}, {time.Hour, time.Minute, [2]string{"h", "min"}}, {time.Minute, time.Second, [2]string{"min", "s"}}} {
+	}{
+		{day, time.Hour, [2]string{"d", "h"}},
+		{time.Hour, time.Minute, [2]string{"h", "min"}},
+		{time.Minute, time.Second, [2]string{"min", "s"}},
+	} {
 		if d < u.large {
 			continue
 		}
@@ -130,8 +136,8 @@ func long(d time.Duration) string {
 	return ""
 }
 
-// ParseSize reads a size in bytes: 1048576, 512MiB, 10G, 1.5T, 7E. Zero is a size; the caller knows whether it
-// makes sense. A part of a byte is dropped.
+// ParseSize reads a size in bytes: 1048576, 512MiB, 10G, 1.5T, 7E. Zero is a size; the caller knows
+// whether it makes sense. A part of a byte is dropped.
 func ParseSize(text string) (uint64, error) {
 	if strings.HasPrefix(text, "-") {
 		return 0, fmt.Errorf("size %q is negative", text)
@@ -143,7 +149,8 @@ func ParseSize(text string) (uint64, error) {
 	case "", "b", "byte", "bytes":
 	default:
 		power = strings.IndexByte(letters, unit[0]) + 1
-		if rest := unit[1:]; power == 0 || rest != "" && rest != "b" && rest != "ib" && rest != "i" {
+		if rest := unit[1:]; power == 0 || rest != "" && rest != "b" && rest != "ib" &&
+			rest != "i" {
 			return 0, notSize(text)
 		}
 	}
@@ -154,17 +161,19 @@ func ParseSize(text string) (uint64, error) {
 	n.Mul(n, new(big.Rat).SetInt(new(big.Int).Lsh(big.NewInt(1), uint(10*power))))
 	whole := new(big.Int).Quo(n.Num(), n.Denom())
 	if !whole.IsUint64() || whole.Uint64() > SizeMost {
-		return 0, fmt.Errorf("size %q is too large; the most is %d, which is 8 EiB less 512 bytes", text, uint64(SizeMost))
+		return 0, fmt.Errorf("size %q is too large; the most is %d, which is 8 EiB less 512 bytes",
+			text, uint64(SizeMost))
 	}
 	return whole.Uint64(), nil
 }
 
 func notSize(text string) error {
-	return fmt.Errorf("size %q is not understood; write bytes or a number with a unit, like 10G or 512MiB (K, M, G, T, P, E)", text)
+	return fmt.Errorf("size %q is not understood; write bytes or a number with a unit, like 10G "+
+		"or 512MiB (K, M, G, T, P, E)", text)
 }
 
-// ParseDuration reads a time: seconds if it is a bare number, else a number with a unit, as Go has it (10s,
-// 1.5m, 2h30m, 20ms).
+// ParseDuration reads a time: seconds if it is a bare number, else a number with a unit, as Go has
+// it (10s, 1.5m, 2h30m, 20ms).
 func ParseDuration(text string) (time.Duration, error) {
 	seconds := text
 	if last := strings.TrimRight(text, "0123456789."); last == "" || last == "-" {
@@ -173,7 +182,8 @@ func ParseDuration(text string) (time.Duration, error) {
 	d, err := time.ParseDuration(seconds)
 	switch {
 	case err != nil:
-		return 0, fmt.Errorf("time %q is not understood; write seconds, or a number with a unit, like 10s, 2m or 500ms", text)
+		return 0, fmt.Errorf("time %q is not understood; write seconds, or a number with a unit, "+
+			"like 10s, 2m or 500ms", text)
 	case d < 0:
 		return 0, fmt.Errorf("time %q is negative", text)
 	}

@@ -85,7 +85,8 @@ func (r *Report) Table(w io.Writer, verbose bool, on Screen) error {
 			}
 		}
 		if x.Verdict == Fail || verbose {
-			for _, line := range lines(fmt.Sprintf("why %s: %s", x.Level, x.Why), on.room(resultIndent+2)) {
+			for _, line := range lines(fmt.Sprintf("why %s: %s", x.Level, x.Why),
+				on.room(resultIndent+2)) {
 				t.AppendRow(table.Row{"", "", "  " + line})
 			}
 		}
@@ -93,7 +94,8 @@ func (r *Report) Table(w io.Writer, verbose bool, on Screen) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n\n%s\n", t.Render(), r.Summary())
 	if problems := r.problems(); len(problems) > 0 {
-		b.WriteString("\n" + strings.Join(lines("What went wrong before the first check; the checks know less of the server than there is:", on.room(0)), "\n") + "\n")
+		b.WriteString("\n" + strings.Join(lines("What went wrong before the first check; the "+
+			"checks know less of the server than there is:", on.room(0)), "\n") + "\n")
 		for _, p := range problems {
 			fmt.Fprintf(&b, "  %s\n", strings.Join(lines(p, min(on.room(4), 150)), "\n    "))
 		}
@@ -141,7 +143,9 @@ func (r *Report) JSON(w io.Writer) error {
 func List(w io.Writer, checks []Check, verbose bool, on Screen) error {
 	var b strings.Builder
 	indent := strings.Repeat(" ", listIndent)
-	folded := func(all string) string { return strings.Join(lines(all, on.room(listIndent)), "\n"+indent) }
+	folded := func(all string) string {
+		return strings.Join(lines(all, on.room(listIndent)), "\n"+indent)
+	}
 	for _, c := range checks {
 		fmt.Fprintf(&b, "%-7s %-8s %s\n", c.ID, c.Level, folded(c.Title))
 		if verbose {

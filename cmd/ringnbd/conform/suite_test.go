@@ -200,16 +200,19 @@ func TestReports(t *testing.T) {
 
 // TestScreens: on a terminal no line is wider than it is, and no word is missing.
 func TestScreens(t *testing.T) {
-	r := &Report{Server: "s", Facts: &Facts{Problems: []string{strings.Repeat("this went wrong ", 30)}}, Counts: map[Verdict]int{}}
+	problem := strings.Repeat("this went wrong ", 30)
+	r := &Report{Server: "s", Facts: &Facts{Problems: []string{problem}}, Counts: map[Verdict]int{}}
 	for _, c := range Checks() {
-		r.Results = append(r.Results, Result{ID: c.ID, Level: c.Level, Title: c.Title, Why: c.Why, Verdict: Differs, Detail: strings.Repeat("otherwise ", 30)})
+		r.Results = append(r.Results, Result{ID: c.ID, Level: c.Level, Title: c.Title, Why: c.Why,
+			Verdict: Differs, Detail: strings.Repeat("otherwise ", 30)})
 	}
 	words := func(all string) int { return len(strings.Fields(all)) }
 	whole := map[string]int{}
 	for _, width := range []int{0, 60, 80, 200} {
 		var table, list bytes.Buffer
 		on := Screen{Width: width}
-		if err := errors.Join(r.Table(&table, true, on), List(&list, Checks(), true, on)); err != nil {
+		err := errors.Join(r.Table(&table, true, on), List(&list, Checks(), true, on))
+		if err != nil {
 			t.Fatal(err)
 		}
 		for name, out := range map[string]string{"table": table.String(), "list": list.String()} {
@@ -219,7 +222,8 @@ func TestScreens(t *testing.T) {
 				t.Errorf("%d columns: the %s has %d words of %d", width, name, n, whole[name])
 			}
 			for line := range strings.SplitSeq(out, "\n") {
-				if n := text.StringWidth(line); width > 0 && n > width && strings.Contains(strings.TrimSpace(line[min(20, len(line)):]), " ") {
+				if n := text.StringWidth(line); width > 0 && n > width &&
+					strings.Contains(strings.TrimSpace(line[min(20, len(line)):]), " ") {
 					t.Errorf("%d columns: %d: %s", width, n, line)
 				}
 			}

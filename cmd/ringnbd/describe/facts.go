@@ -76,7 +76,8 @@ func newServer(s *peer.Session) Server {
 func factsOf(s *peer.Session, uri string) Facts {
 	can := func(flag uint16) bool { return s.Flags&flag != 0 }
 	f := Facts{
-		Name: s.Name, Description: s.Description, URI: uri, Contexts: append([]string{}, s.Offered...), Size: s.Size, SizeText: sizeText(s.Size),
+		Name: s.Name, Description: s.Description, URI: uri,
+		Contexts: append([]string{}, s.Offered...), Size: s.Size, SizeText: sizeText(s.Size),
 		ReadOnly: can(proto.FlagReadOnly), Rotational: can(proto.FlagRotational), Flush: can(proto.FlagSendFlush), FUA: can(proto.FlagSendFUA), Trim: can(proto.FlagSendTrim),
 		Zero: can(proto.FlagSendWriteZeroes), FastZero: can(proto.FlagSendFastZero), Cache: can(proto.FlagSendCache), DF: can(proto.FlagSendDF),
 		MultiConn: can(proto.FlagCanMultiConn), Filter: can(proto.FlagBlockStatusPayload),
@@ -127,7 +128,8 @@ func (f *Facts) short() string {
 		is   bool
 		word string
 	}{
-		{f.Flush, "flush"}, {f.FUA, "fua"}, {f.Trim, "trim"}, {f.Zero, "zero"}, {f.FastZero, "fast"}, {f.Cache, "cache"},
+		{f.Flush, "flush"}, {f.FUA, "fua"}, {f.Trim, "trim"}, {f.Zero, "zero"},
+		{f.FastZero, "fast"}, {f.Cache, "cache"},
 		{f.DF, "df"}, {f.MultiConn, "multi"}, {f.Rotational, "rot"},
 	} {
 		if w.is {
@@ -149,7 +151,8 @@ func (f *Facts) text(w io.Writer, protocol string, width int) {
 			if i > 0 {
 				label = ""
 			}
-			fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("  %-12s %s", label, strings.TrimSpace(part)), " "))
+			line := fmt.Sprintf("  %-12s %s", label, strings.TrimSpace(part))
+			fmt.Fprintln(w, strings.TrimRight(line, " "))
 		}
 	}
 	fmt.Fprintf(w, "export %s\n", strconv.QuoteToGraphic(f.Name))

@@ -197,7 +197,8 @@ func (t *totals) write(w io.Writer, o *Options) error {
 		return writeJSON(w, append([]kind{}, t.kinds...))
 	}
 	for _, k := range t.kinds {
-		fmt.Fprintf(w, "%15d  %9s  %5.1f %%  %s\n", k.Size, units.Size(k.Size), k.Percent, k.Description)
+		fmt.Fprintf(w, "%15d  %9s  %5.1f %%  %s\n", k.Size, units.Size(k.Size), k.Percent,
+			k.Description)
 	}
 	plural := "s"
 	if t.extents == 1 {

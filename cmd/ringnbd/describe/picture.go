@@ -105,8 +105,8 @@ func (p *picture) write(w io.Writer) {
 	fmt.Fprintf(w, legend, p.glyphs[0], p.glyphs[1], p.glyphs[2], p.glyphs[3])
 }
 
-// ruler is the line below the bar: where it begins and ends, and, if there is room, its quarters, each offset in the
-// middle below its column.
+// ruler is the line below the bar: where it begins and ends, and, if there is room, its quarters,
+// each offset in the middle below its column.
 func (p *picture) ruler() string {
 	width := len(p.cells)
 	line := []byte("0" + strings.Repeat(" ", max(width-1, 0)))

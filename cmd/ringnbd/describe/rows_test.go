@@ -119,7 +119,9 @@ func TestAListIsWhole(t *testing.T) {
 			continue
 		}
 		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-		if len(lines) != names+1 || !strings.HasPrefix(lines[0], "EXPORT") || !strings.HasPrefix(lines[names], `"export000299"  4 KiB  rw   `) || !strings.HasSuffix(lines[names], target.URI("export000299")) {
+		if len(lines) != names+1 || !strings.HasPrefix(lines[0], "EXPORT") ||
+			!strings.HasPrefix(lines[names], `"export000299"  4 KiB  rw   `) ||
+			!strings.HasSuffix(lines[names], target.URI("export000299")) {
 			t.Errorf("%d lines: %q to %q", len(lines), lines[0], lines[len(lines)-1])
 		}
 	}
@@ -160,16 +162,19 @@ func TestJSONOfNoExports(t *testing.T) {
 	}
 }
 
-// TestTablesFit: on a terminal no line is wider than it is, but for URIs, which are whole; into a pipe nothing is
-// cut off.
+// TestTablesFit: on a terminal no line is wider than it is, but for URIs, which are whole; into a
+// pipe nothing is cut off.
 func TestTablesFit(t *testing.T) {
 	target := peer.Target{Network: "tcp", Address: "localhost:10809"}
 	row := func(name, description string) found {
-		return found{facts: Facts{Name: name, Description: description, Size: 1 << 30, Flush: true, FUA: true, Trim: true, Zero: true, DF: true, MultiConn: true,
+		return found{facts: Facts{Name: name, Description: description, Size: 1 << 30, Flush: true,
+			FUA: true, Trim: true, Zero: true, DF: true, MultiConn: true,
 			URI: target.URI(name)}}
 	}
-	broken := found{facts: Facts{Name: "broken", URI: target.URI("broken")}, failed: "nbd://localhost: " + strings.Repeat("this went wrong, and ", 20)}
-	rows := []found{row("disk", "the first"), broken, row("ディスク", ""), row(strings.Repeat("long ", 60), strings.Repeat("much to tell ", 60))}
+	broken := found{facts: Facts{Name: "broken", URI: target.URI("broken")},
+		failed: "nbd://localhost: " + strings.Repeat("this went wrong, and ", 20)}
+	rows := []found{row("disk", "the first"), broken, row("ディスク", ""),
+		row(strings.Repeat("long ", 60), strings.Repeat("much to tell ", 60))}
 	for _, width := range []int{0, 20, 40, 79, 80, 160, 1000} {
 		var out bytes.Buffer
 		table := table{w: &out, width: width, mark: "~"}
@@ -187,11 +192,13 @@ func TestTablesFit(t *testing.T) {
 			}
 		}
 		for line := range strings.Lines(out.String()) {
-			if n := text.StringWidth(strings.TrimSuffix(line, "\n")); width > 0 && n > width && !strings.HasPrefix(line, "    nbd://localhost/") {
+			if n := text.StringWidth(strings.TrimSuffix(line, "\n")); width > 0 && n > width &&
+				!strings.HasPrefix(line, "    nbd://localhost/") {
 				t.Errorf("%d columns: %d: %s", width, n, line)
 			}
 		}
-		if whole := strings.Contains(out.String(), rows[3].facts.Description); whole != (width == 0) {
+		whole := strings.Contains(out.String(), rows[3].facts.Description)
+		if whole != (width == 0) {
 			t.Errorf("%d columns: the description is whole: %t\n%s", width, whole, out.String())
 		}
 	}
@@ -199,7 +206,8 @@ func TestTablesFit(t *testing.T) {
 
 // TestFactsFit: what is known of one export goes on below itself.
 func TestFactsFit(t *testing.T) {
-	f := Facts{Name: "disk", Description: strings.Repeat("much to tell ", 20), Size: 1 << 30, Flush: true, FUA: true, Trim: true, Zero: true, FastZero: true,
+	f := Facts{Name: "disk", Description: strings.Repeat("much to tell ", 20), Size: 1 << 30,
+		Flush: true, FUA: true, Trim: true, Zero: true, FastZero: true,
 		Cache: true, DF: true, MultiConn: true, Filter: true, Rotational: true, Contexts: []string{"base:allocation", "qemu:allocation-depth", "qemu:dirty-bitmap:x"}}
 	var whole bytes.Buffer
 	f.text(&whole, "extended headers", 0)
@@ -215,12 +223,15 @@ func TestFactsFit(t *testing.T) {
 			}
 		}
 	}
-	if !strings.Contains(whole.String(), "\n  flags        writable, flush, FUA, trim, write zeroes, fast zeroes, cache, unfragmented reads,") {
+	if !strings.Contains(whole.String(),
+		"\n  flags        writable, flush, FUA, trim, write zeroes, fast zeroes, cache, "+
+			"unfragmented reads,") {
 		t.Error(whole.String())
 	}
 }
 
-// TestDescriptionsOfLaterPages: a column that the first page has nothing for is there for those that come.
+// TestDescriptionsOfLaterPages: a column that the first page has nothing for is there for those
+// that come.
 func TestDescriptionsOfLaterPages(t *testing.T) {
 	var out bytes.Buffer
 	r := rows{w: &out, table: table{w: &out}}
@@ -244,7 +255,8 @@ func TestNarrowPictures(t *testing.T) {
 		if len(p.cells)+2 > max(width, 3) {
 			t.Errorf("%d columns: %d", width, len(p.cells)+2)
 		}
-		if ruler := p.ruler(); len(p.cells) > 8 && len(ruler) != len(p.cells) || !strings.HasPrefix(ruler, "0 ") || !strings.HasSuffix(ruler, " 1 MiB") {
+		if ruler := p.ruler(); len(p.cells) > 8 && len(ruler) != len(p.cells) ||
+			!strings.HasPrefix(ruler, "0 ") || !strings.HasSuffix(ruler, " 1 MiB") {
 			t.Errorf("%d columns: %q", width, ruler)
 		} else if quarters := strings.Contains(ruler, " 512 KiB "); quarters != (width >= 62) {
 			t.Errorf("%d columns: %q", width, ruler)

@@ -1,7 +1,8 @@
-// The list of exports as text: a line each, or two where the terminal has no room for the URI beside the rest.
+// The list of exports as text: a line each, or two where the terminal has no room for the URI
+// beside the rest.
 //
-// Invariant: no line but those of URIs is wider than the terminal; into a pipe nothing is shortened. A URI is never
-// broken, so that it can be copied.
+// Invariant: no line but those of URIs is wider than the terminal; into a pipe nothing is
+// shortened. A URI is never broken, so that it can be copied.
 
 package describe
 
@@ -43,8 +44,8 @@ const (
 	indent = 4
 )
 
-// begin finds out how wide the columns are, and prints the head. Only if these rows are the whole list is a column
-// left out that they have nothing for.
+// begin finds out how wide the columns are, and prints the head. Only if these rows are the whole
+// list is a column left out that they have nothing for.
 func (t *table) begin(rows []found, whole bool) error {
 	for i, title := range titles {
 		t.widths[i] = len(title)
@@ -74,7 +75,8 @@ func (t *table) fit() {
 	}
 	t.below, t.widths[uriColumn] = true, 0
 	for _, c := range []struct{ column, least int }{
-		{descriptionColumn, 12}, {nameColumn, 16}, {flagsColumn, 5}, {descriptionColumn, 0}, {nameColumn, 3}, {flagsColumn, 0},
+		{descriptionColumn, 12}, {nameColumn, 16}, {flagsColumn, 5},
+		{descriptionColumn, 0}, {nameColumn, 3}, {flagsColumn, 0},
 	} {
 		if over := t.over(); over > 0 && t.widths[c.column] > c.least {
 			t.widths[c.column] = max(t.widths[c.column]-over, c.least)
@@ -109,7 +111,8 @@ func (t *table) row(f *found) error {
 		below = []string{f.facts.URI}
 	}
 	for _, line := range below {
-		if _, err := io.WriteString(t.w, strings.Repeat(" ", indent)+strings.TrimRight(line, " ")+"\n"); err != nil {
+		line = strings.Repeat(" ", indent) + strings.TrimRight(line, " ") + "\n"
+		if _, err := io.WriteString(t.w, line); err != nil {
 			return err
 		}
 	}

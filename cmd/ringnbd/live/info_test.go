@@ -109,7 +109,8 @@ func TestAMillionExtentsAreMappedQuickly(t *testing.T) {
 func TestInfoListsEveryExport(t *testing.T) {
 	s := serveRingnbd(t, bench.TCP, "--export", "alpha=null:1G,description=the first", "--export", "be ta=null:2T,ro")
 	out := must(t, time.Minute, ringnbd, "info", "--list", s.uri(""))
-	for _, words := range []string{`"alpha"`, "1 GiB", `"the first"`, `"be ta"`, "2 TiB", " ro ", s.uri("alpha")} {
+	for _, words := range []string{`"alpha"`, "1 GiB", `"the first"`, `"be ta"`, "2 TiB", " ro ",
+		s.uri("alpha")} {
 		if !strings.Contains(out, words) {
 			t.Errorf("%s is not in:\n%s", words, out)
 		}
