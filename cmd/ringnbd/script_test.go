@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,8 +21,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
-
-	"ringnbd/engine/uring"
 )
 
 // patience is how long a script waits for something to happen, on a machine that is busy.
@@ -49,9 +46,6 @@ func TestScripts(t *testing.T) {
 			"profiled":  cmdProfiled,
 		},
 		Condition: func(condition string) (bool, error) {
-			if condition == "memlock" {
-				return uring.CheckMemlock(uint64(runtime.GOMAXPROCS(0))*defaultLoopMemory) == nil, nil
-			}
 			if condition == "fuse" { // file systems of one's own can be mounted
 				f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 				if err == nil {

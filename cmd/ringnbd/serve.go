@@ -110,7 +110,7 @@ func tune(loops int) {
 }
 
 // lockable says, before anything is opened, why what all loops lock together cannot be locked.
-func lockable(c *engine.Config) error {
+func lockable(c engine.Config) error {
 	must := c.Register == engine.RegisterOn
 	_, err := c.Settle()
 	switch {
@@ -129,7 +129,7 @@ func (s *server) up(specs []backing.Spec) error {
 	if err := o.allowance.check(config); err != nil {
 		return err
 	}
-	if err := lockable(&config); err != nil {
+	if err := lockable(config); err != nil {
 		return err
 	}
 	var err error
@@ -166,7 +166,6 @@ func (s *server) up(specs []backing.Spec) error {
 		names[i] = exportName{b.Export.Name, b.Path()}
 	}
 	s.journal = newJournal(s.log.Logger, names)
-	config = o.engine() // as it was asked for: what cannot be had of it is told by report
 	config.Reports = s.journal
 	if s.engine, err = engine.Start(config, exports); err != nil {
 		return err
