@@ -38,6 +38,7 @@ type Counters struct {
 	BytesRead  uint64
 	BytesWrite uint64
 	Turns      uint64
+	Paused     uint64 // times that a loop did not run although it was its time, see patience.go
 	Sends      uint64 // SENDMSG operations; replies per send is the batching
 	Receives   uint64
 	Unaligned  uint64 // writes that had to read their first or last block first
@@ -120,6 +121,7 @@ func (c *Counters) add(o *Counters) {
 	c.BytesRead += o.BytesRead
 	c.BytesWrite += o.BytesWrite
 	c.Turns += o.Turns
+	c.Paused += o.Paused
 	c.Sends += o.Sends
 	c.Receives += o.Receives
 	c.Unaligned += o.Unaligned

@@ -303,7 +303,8 @@ func (e *Engine) AdoptClient(fd, export int, s proto.Session, client *Client) er
 
 // ask posts one letter to every loop and waits, up to the timeout, until all have dealt with it.
 func (e *Engine) ask(letter mail, timeout time.Duration) bool {
-	late := time.After(timeout)
+	late, stop := Patience(timeout)
+	defer stop()
 	var letters []*mail
 	for _, l := range e.shared.loops {
 		m := letter

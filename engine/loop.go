@@ -58,7 +58,8 @@ type loop struct {
 	blocked []uint32 // devices that wait for another loop's fsync
 	grants  uint32   // stack of this loop's claims granted by itself in this turn
 
-	now    int64
+	now    int64 // the kernel's clock, without
+	missed int64 // what it jumped by while the loop did not run
 	tickAt int64
 	more   bool // the last reap filled its batch
 	// What this turn has done, in bytes, and what it leaves to the next, see budget.go: connections to settle, requests to go on with, starved ones to feed.
@@ -105,7 +106,7 @@ func (l *loop) turn() {
 	if err := l.kernel.Enter(wait, timeout); err != nil {
 		panic("ringnbd: io_uring_enter: " + err.Error())
 	}
-	l.now = l.kernel.Now()
+	l.tellTime(wait == 0 || timeout >= 0)
 	l.counters.Turns++
 	n := l.kernel.Reap(l.cqes[:])
 	l.more = n == len(l.cqes)

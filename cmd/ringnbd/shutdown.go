@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"ringnbd/engine"
 )
 
 // cutPatience is how long cutting connections and letting go of the kernel may take after the shutdown timeout, before the process just ends.
@@ -25,7 +27,8 @@ func (s *server) down(signals <-chan os.Signal) error {
 	}
 	done := make(chan error, 1)
 	go func() { done <- s.drain() }()
-	late := time.After(s.options.shutdown + cutPatience)
+	late, stop := engine.Patience(s.options.shutdown + cutPatience)
+	defer stop()
 	for {
 		select {
 		case err := <-done:

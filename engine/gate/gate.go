@@ -64,6 +64,8 @@ type Gate struct {
 	handshakes map[net.Conn]time.Time // and when each began
 	reserved   int                    // let in by admit, not adopted yet
 	closing    chan struct{}          // closed when Close begins
+	beat       time.Time              // when watch last looked,
+	watching   bool                   // if it runs: as long as there are handshakes
 	running    sync.WaitGroup         // accept loops and handshakes
 }
 
@@ -209,6 +211,9 @@ func (g *Gate) receive(c net.Conn, spare int, speak speech) {
 func (g *Gate) enter(c net.Conn) Reason {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.watching {
+		g.forgive(time.Now()) // before the oldest is taken for one that had its time
+	}
 	switch {
 	case g.isClosing():
 		return Shutdown
@@ -219,6 +224,11 @@ func (g *Gate) enter(c net.Conn) Reason {
 	}
 	g.handshakes[c] = time.Now()
 	g.running.Add(1)
+	if !g.watching {
+		g.watching, g.beat = true, time.Now()
+		g.running.Add(1)
+		go g.watch()
+	}
 	return Transmit
 }
 

@@ -89,7 +89,7 @@ func (h *handshake) converse(n *proto.Negotiator) (proto.Event, error) {
 		if out := n.Out(); len(out) > 0 {
 			k, err := h.conn.Write(out)
 			n.Sent(k)
-			if err != nil {
+			if err != nil && !h.gate.forgiven(h.conn, err) {
 				return proto.Event{}, err
 			}
 			continue
@@ -103,7 +103,7 @@ func (h *handshake) converse(n *proto.Negotiator) (proto.Event, error) {
 			n.Refuse(shuttingDown)
 		}
 		n.Feed(buffer[:k])
-		if err != nil {
+		if err != nil && !h.gate.forgiven(h.conn, err) {
 			return proto.Event{}, err
 		}
 	}

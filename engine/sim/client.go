@@ -190,7 +190,7 @@ func (c *client) push() bool {
 	}
 	for _, r := range c.line {
 		if r.begun == 0 {
-			r.begun, r.begunAt = w.tick, w.clock
+			r.begun, r.begunAt, r.paused = w.tick, w.clock, w.pausedFor
 			if r.Command == proto.CmdWrite && r.valid() && c.inParts(r) { // the first part may be done before the last has been sent
 				r.sent, r.sentAt = w.tick, w.clock
 				c.change(r)
@@ -419,7 +419,7 @@ func (c *client) over() {
 // slow: one of its requests has been under way so long that the server may have evicted it.
 func (c *client) slow() bool {
 	for _, r := range c.flight {
-		if r.begun != 0 && c.world.clock-r.begunAt > 4e9 {
+		if r.begun != 0 && c.world.ran(r.begunAt, r.paused) > 4e9 {
 			return true
 		}
 	}

@@ -89,6 +89,7 @@ const (
 	LookupFailed                   // a context did not know
 	LookupDrained                  // a lookup while the engine shut down
 	Advised                        // CACHE reached the disk
+	Paused                         // the process was stopped for seconds
 	Refusal                        // a transfer that was tried could not be done without waiting
 	marks
 )
@@ -100,7 +101,7 @@ var markNames = [marks]string{
 	"NeighbourWrites", "ReadDuringWrite", "ReadMixed", "UnalignedWrite", "LargeRequest", "Refused", "CrashChecked", "CrashLost", "FlushCovered",
 	"FuaCovered", "ErrorAnswered", "ConnectionStarved", "Drained", "CutOff", "Divided", "NotRegistered", "PlainBuffer", "Crowded", "OverlapWaited", "EdgesRead", "MemoryStarved",
 	"Evicted", "StageMissing", "Chunked", "ChunkedExt", "HoleRead", "HoleWhole", "DataWhole", "ErrorText", "StatusOne", "StatusMany", "StatusWide", "StatusZero",
-	"StatusCut", "StatusFiltered", "FilterRefused", "PayloadMisused", "WriteUnflagged", "LongRange", "LookupLate", "StatusUnlooked", "LookupFailed", "LookupDrained", "Advised", "Refusal",
+	"StatusCut", "StatusFiltered", "FilterRefused", "PayloadMisused", "WriteUnflagged", "LongRange", "LookupLate", "StatusUnlooked", "LookupFailed", "LookupDrained", "Advised", "Paused", "Refusal",
 }
 
 func (m Mark) String() string { return markNames[m] }

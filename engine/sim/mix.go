@@ -31,6 +31,7 @@ type Mix struct {
 	LookupError int // a lookup of a meta context fails
 	Lag         int // a loop gets no processor for a while, so that completions pile up, per turn
 	Unpinnable  int // a part of the pool cannot be registered, for others have used the limit up
+	Pause       int // the process is stopped for seconds, per thousand accidents
 	DiskDelay   uint64
 	SlowDelay   uint64 // fsync, fallocate, discard
 	WireDelay   uint64
@@ -74,6 +75,7 @@ func drawMix(r *rand.Rand) Mix {
 		Cut:         rarely(r, 2),
 		Lag:         rarely(r, 30),
 		LookupError: rarely(r, 300),
+		Pause:       rarely(r, 5),
 		Busy:        often(r, 300),
 		DiskDelay:   []uint64{0, 100e3, 2e6}[r.IntN(3)],
 		SlowDelay:   []uint64{0, 1e6, 50e6}[r.IntN(3)],

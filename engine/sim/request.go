@@ -24,6 +24,7 @@ type request struct {
 	end      uint64 // position in the stream after its last byte
 	begun    uint64 // tick: its first byte was handed to the wire
 	begunAt  uint64 // virtual time of that
+	paused   uint64 // and how long loops had been stopped by then
 	sent     uint64 // tick: its last byte was; 0: not yet
 	sentAt   uint64 // virtual time of that
 	answered uint64 // tick: its reply was seen; 0: not yet

@@ -160,6 +160,9 @@ func (w *World) accident() {
 			s.breakOff([]int32{eCONNRESET, eTIMEDOUT}[w.rng.IntN(2)])
 		}
 	}
+	if w.clock >= w.pausedTo && chance(w.rng, w.mix.Pause) && w.rng.IntN(20) == 0 {
+		w.stop(1e9 + w.rng.Uint64N(9e9))
+	}
 	if len(w.socks) > 50 {
 		w.mark(Crowded)
 	}
@@ -174,7 +177,7 @@ func (w *World) accident() {
 		}
 	}
 	if w.left <= w.drainAt && !w.draining {
-		w.draining, w.drainedAt = true, w.clock
+		w.draining, w.drainedAt, w.drainedPaused = true, w.clock, w.pausedFor
 		w.mark(Drained)
 		w.note("drain", "")
 		for _, l := range w.loops {
@@ -195,6 +198,22 @@ func (w *World) accident() {
 			w.crash(m)
 		}
 	}
+}
+
+// stop keeps all loops from running for a while, as a debugger does, or a frozen cgroup. Clients go on: nothing that happens meanwhile is their fault.
+func (w *World) stop(long uint64) {
+	w.mark(Paused)
+	w.note("stopped", "milliseconds", int64(long/1e6))
+	w.pausedTo = w.clock + long
+	w.pausedFor += long
+	for _, k := range w.kernels {
+		k.lag = w.pausedTo
+	}
+}
+
+// ran is how long the process has run since then: an instant, and how long it had been stopped by that time.
+func (w *World) ran(since, paused uint64) uint64 {
+	return w.clock - since - min(w.pausedFor-paused, w.clock-since)
 }
 
 // sweep tries everything once; false when nothing can happen at this instant.
@@ -254,7 +273,7 @@ func (w *World) forgotten() {
 	if w.draining {
 		return
 	}
-	if len(w.lookups) > 0 {
+	if len(w.lookups) > 0 || w.clock < w.pausedTo {
 		return
 	}
 	for _, k := range w.kernels {

@@ -18,7 +18,7 @@ func (c *client) judge(r *request, e proto.Errno) {
 	switch {
 	case e == proto.ESHUTDOWN:
 		w.fail("%v was answered with %v: a shutdown fails no request", r, e)
-	case w.draining && r.valid() && r.begunAt > w.drainedAt+drainNotice:
+	case w.draining && r.valid() && r.begunAt > w.drainedAt+drainNotice+w.pausedFor-w.drainedPaused:
 		w.fail("%v was answered with %v long after the shutdown began", r, e)
 	case !r.valid():
 		if !slices.Contains(r.want, e) {
@@ -28,7 +28,7 @@ func (c *client) judge(r *request, e proto.Errno) {
 		return
 	case r.sent == 0:
 		w.fail("%v was answered before its last byte was sent", r)
-	case w.clock-r.sentAt > w.bound() && c.habit.readNap == 0 && c.excused == "":
+	case w.ran(r.sentAt, r.paused) > w.bound() && c.habit.readNap == 0 && c.excused == "":
 		w.fail("%v took %d seconds of virtual time, although its own connection was not slow", r, (w.clock-r.sentAt)/1e9)
 	case e != proto.Success:
 		c.excusable(r, e)

@@ -30,31 +30,34 @@ type World struct {
 	Plan  Plan
 	Marks Marks
 
-	rng       *rand.Rand
-	mix       Mix
-	clock     uint64 // nanoseconds
-	tick      uint64 // events
-	trace     trace
-	nodes     []*node
-	kernels   []*Kernel
-	loops     []Loop
-	courses   []*course
-	disks     []*Disk
-	models    []*model
-	socks     []*socket
-	clients   []*client
-	lookups   []lookup
-	stack     string // of the loop that panicked
-	requests  []*request
-	conns     uint32
-	ids       uint32
-	left      int // requests still to be asked
-	calm      bool
-	draining  bool
-	drainedAt uint64 // virtual time
-	cutAt     int    // of left: when the file is truncated; -1 = never
-	drainAt   int    // of left: when the engine is told to shut down; -1 = never
-	crashAt   uint64 // tick of the next look at what a power cut would leave
+	rng           *rand.Rand
+	mix           Mix
+	clock         uint64 // nanoseconds
+	tick          uint64 // events
+	trace         trace
+	nodes         []*node
+	kernels       []*Kernel
+	loops         []Loop
+	courses       []*course
+	disks         []*Disk
+	models        []*model
+	socks         []*socket
+	clients       []*client
+	lookups       []lookup
+	stack         string // of the loop that panicked
+	requests      []*request
+	conns         uint32
+	ids           uint32
+	left          int // requests still to be asked
+	calm          bool
+	draining      bool
+	drainedAt     uint64 // virtual time
+	drainedPaused uint64 // and pausedFor then
+	pausedFor     uint64 // nanoseconds in which no loop ran, altogether
+	pausedTo      uint64 // the end of the last pause
+	cutAt         int    // of left: when the file is truncated; -1 = never
+	drainAt       int    // of left: when the engine is told to shut down; -1 = never
+	crashAt       uint64 // tick of the next look at what a power cut would leave
 }
 
 // node is what a descriptor stands for.

@@ -1,0 +1,65 @@
+// Pauses: while the process is stopped, or its machine is, deadlines go by that clients would have kept: what
+// they have said lies in the socket, and nobody read it.
+//
+// Invariant: as long as there are handshakes, watch looks at the clock every beat. When it finds that it did
+// not for much longer, all handshakes began so much later.
+
+package gate
+
+import (
+	"errors"
+	"net"
+	"os"
+	"time"
+)
+
+const (
+	beat       = 250 * time.Millisecond
+	pauseLeast = 4 * beat // less is a busy machine
+)
+
+// watch runs while there are handshakes.
+func (g *Gate) watch() {
+	defer g.running.Done()
+	for {
+		select {
+		case <-g.closing:
+			return
+		case <-time.After(beat):
+		}
+		g.mu.Lock()
+		g.forgive(time.Now())
+		g.watching = len(g.handshakes) > 0
+		watching := g.watching
+		g.mu.Unlock()
+		if !watching {
+			return
+		}
+	}
+}
+
+// forgive moves the beginning of all handshakes by what the clock has jumped.
+func (g *Gate) forgive(now time.Time) {
+	gap := now.Sub(g.beat)
+	g.beat = now
+	if gap < pauseLeast || g.isClosing() {
+		return
+	}
+	for c, began := range g.handshakes {
+		began = began.Add(gap - beat)
+		g.handshakes[c] = began
+		c.SetDeadline(began.Add(g.config.HandshakeTimeout))
+	}
+}
+
+// forgiven says whether an error is a deadline that a pause has made too early, and that has been moved.
+func (g *Gate) forgiven(c net.Conn, err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.forgive(time.Now())
+	began, here := g.handshakes[c]
+	return here && !g.isClosing() && time.Since(began) < g.config.HandshakeTimeout
+}
