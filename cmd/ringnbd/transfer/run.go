@@ -32,7 +32,7 @@ type Options struct {
 	Timeout             time.Duration // silence of a server that owes answers, other than to FLUSH and the like; and, after the context's end, for all of them; 0: peer.DefaultTimeout
 	Raw                 bool          // a source file is a raw disk, whatever it looks like
 	Force               bool          // go on although others have a file or device
-	Opened              func() // called when both ends are, and nobody connects to a server any more
+	Opened              func()        // called when both ends are, and nobody connects to a server any more
 	Show                func(Progress)
 	Note                func(string) // what the user should know; nil: nobody to tell
 }
