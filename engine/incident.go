@@ -124,8 +124,12 @@ func (l *loop) incident(kind IncidentKind, row *tag, errno int32) {
 		return
 	}
 	c := &l.conns[row.conn]
+	r := &row.Request
+	if row.portion != portionWhole {
+		r = &c.divided.Request
+	}
 	l.tally[c.export].diskErrors++
-	l.incidents.put(Incident{Kind: kind, Command: row.Command, Export: c.export, Errno: errno, Offset: row.Offset, Length: row.Length,
+	l.incidents.put(Incident{Kind: kind, Command: r.Command, Export: c.export, Errno: errno, Offset: r.Offset, Length: r.Length,
 		Client: l.clients[row.conn]})
 	l.report()
 }

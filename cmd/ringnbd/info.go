@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,6 +19,7 @@ import (
 
 	"ringnbd/cmd/ringnbd/activation"
 	"ringnbd/cmd/ringnbd/describe"
+	"ringnbd/engine/backing"
 	"ringnbd/engine/peer"
 	"ringnbd/proto"
 )
@@ -118,7 +120,11 @@ func info(ctx context.Context, o *describe.Options, stdout io.Writer) error {
 		o.Width, o.Fancy = width, locale()
 	}
 	o.Plain = func(w io.Writer) io.Writer { return visibleJSON{w} }
-	return describe.Show(ctx, o, stdout)
+	err := backing.Await(ctx, func() error { return describe.Show(ctx, o, stdout) })
+	if errors.Is(err, backing.ErrHangs) { // a full pipe, most likely
+		err = errors.New("interrupted; nobody reads the output")
+	}
+	return err
 }
 
 const infoHelp = `Tell what an NBD server, any one, says about an export: its size, what it can do, its block sizes and meta contexts, and the newest form of the

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,10 +20,13 @@ type reader struct {
 	fail error
 	text bytes.Buffer
 	came int // writes
+	mu   sync.Mutex
 }
 
 func (r *reader) Write(b []byte) (int, error) {
 	<-r.here
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.came++
 	if r.fail != nil {
 		return 0, r.fail
@@ -76,10 +80,10 @@ func TestBacklogOfAFullDisk(t *testing.T) {
 			break
 		}
 	}
-	b.mu.Lock() // the goroutine has written, and writes again only when something comes
+	r.mu.Lock()
 	tries := r.came
 	r.fail = nil
-	b.mu.Unlock()
+	r.mu.Unlock()
 	fmt.Fprintln(b, "next")
 	b.close()
 	if got := r.text.String(); got != "next\ndropped 1\n" || tries != 1 {
