@@ -1,22 +1,27 @@
 // The progress line: what a person sees while a copy runs.
 //
-// Invariant: it writes to what it was given and to nothing else, and leaves a terminal clean, with one line of what was done.
+// Invariant: it writes to what it was given and to nothing else, and leaves a terminal clean, with one
+// line of what was done. Every field has its place, whatever it says, so nothing jumps; all of it fits 80
+// columns. A rate is of data alone: zeroes are not moved.
 
 package transfer
 
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
-	"github.com/docker/go-units"
 	"github.com/schollz/progressbar/v3"
+
+	"ringnbd/engine/units"
 )
 
 // Line shows progress.
 type Line struct {
 	w      io.Writer
 	bar    *progressbar.ProgressBar
+	wide   int // columns of a line without a bar
 	phase  string
 	began  time.Time
 	from   uint64
@@ -25,56 +30,84 @@ type Line struct {
 	filled bool
 }
 
-// mark is how far it was at a time.
+// mark is how much data was moved by a time.
 type mark struct {
 	at   time.Time
-	done uint64
+	data uint64
 }
 
 // rateMarks is over how many reports the rate is taken: with one every 200 ms, three seconds.
 const rateMarks = 15
+
+// farthest is the longest time that is worth being told, and that its field has room for.
+const farthest = 99 * 24 * time.Hour
 
 // NewLine is a line on w, which is for the caller to look at: a terminal, or whatever the user wants it on.
 func NewLine(w io.Writer) *Line { return &Line{w: w} }
 
 // Show brings the line up to date.
 func (l *Line) Show(p Progress) {
-	if p.Total == 0 {
+	if p.Total == 0 && !p.Stream {
 		return
 	}
 	now := time.Now()
 	if p.Phase != l.phase {
 		l.clear()
 		l.phase, l.began, l.from, l.next, l.filled = p.Phase, now, p.Done, 0, false
-		l.bar = progressbar.NewOptions64(int64(p.Total),
-			progressbar.OptionSetWriter(l.w),
-			progressbar.OptionSetWidth(24),
-			progressbar.OptionSetElapsedTime(false),
-			progressbar.OptionSetPredictTime(false),
-			progressbar.OptionClearOnFinish(),
-			progressbar.OptionThrottle(0),
-		)
+		l.begin(&p)
 	}
-	first := mark{l.began, l.from}
-	if l.filled {
-		first = l.marks[l.next]
-	}
-	l.marks[l.next] = mark{now, p.Done}
-	if l.next++; l.next == rateMarks {
-		l.next, l.filled = 0, true
-	}
-	text := p.Phase
-	if d := now.Sub(first.at).Seconds(); d > 0 && p.Done > first.done {
-		rate := float64(p.Done-first.done) / d
-		text += fmt.Sprintf(" %s/s", units.BytesSize(rate))
-		// The estimate is by the whole run: holes pass in leaps.
-		if all := now.Sub(l.began).Seconds(); p.Done < p.Total && p.Done > l.from && all >= 1 {
-			left := time.Duration(all * float64(p.Total-p.Done) / float64(p.Done-l.from) * float64(time.Second))
-			text += fmt.Sprintf(", %v left", left.Round(time.Second))
-		}
+	text := l.text(&p, now)
+	if l.bar == nil { // of a stream nobody knows the end: there is no bar to be drawn
+		l.wide = len(text)
+		fmt.Fprint(l.w, "\r"+text)
+		return
 	}
 	l.bar.Describe(text)
 	_ = l.bar.Set64(int64(min(p.Done, p.Total))) // a terminal that is gone is no reason to stop
+}
+
+// begin makes the bar of a phase.
+func (l *Line) begin(p *Progress) {
+	if p.Total == 0 {
+		return
+	}
+	l.bar = progressbar.NewOptions64(int64(p.Total),
+		progressbar.OptionSetWriter(l.w),
+		progressbar.OptionSetWidth(6),
+		progressbar.OptionSetElapsedTime(false),
+		progressbar.OptionSetPredictTime(false),
+		progressbar.OptionClearOnFinish(),
+		progressbar.OptionThrottle(0),
+	)
+}
+
+// text is what stands before the bar.
+func (l *Line) text(p *Progress, now time.Time) string {
+	first := mark{at: l.began}
+	if l.filled || l.next > 0 {
+		first = l.marks[0]
+	}
+	if l.filled {
+		first = l.marks[l.next]
+	}
+	l.marks[l.next] = mark{now, p.Data}
+	if l.next++; l.next == rateMarks {
+		l.next, l.filled = 0, true
+	}
+	var of, rate, left string
+	if p.Total > 0 {
+		of = fmt.Sprintf(" of %-9s", units.Size(p.Total))
+	}
+	if p.Data > first.data && now.After(first.at) {
+		rate = units.Rate(p.Data-first.data, now.Sub(first.at))
+	}
+	// The estimate is by the whole run: holes pass in leaps.
+	if all := now.Sub(l.began); p.Done < p.Total && p.Done > l.from && all >= time.Second {
+		if rest := all.Seconds() * float64(p.Total-p.Done) / float64(p.Done-l.from); rest < farthest.Seconds() {
+			left = units.Seconds(time.Duration(rest*float64(time.Second))) + " left"
+		}
+	}
+	return fmt.Sprintf("%-9s %9s%s %11s  %15s", p.Phase, units.Size(p.Done), of, rate, left)
 }
 
 func (l *Line) clear() {
@@ -82,18 +115,43 @@ func (l *Line) clear() {
 		_ = l.bar.Clear()
 		l.bar = nil
 	}
+	if l.wide > 0 {
+		fmt.Fprintf(l.w, "\r%*s\r", l.wide, "")
+		l.wide = 0
+	}
 }
 
 // Finish takes the bar away, and says what was done.
 func (l *Line) Finish(r Report, ok bool) {
 	l.clear()
-	if !ok {
-		return
+	if ok {
+		fmt.Fprintln(l.w, r.String())
 	}
-	size := func(n uint64) string { return units.BytesSize(float64(n)) }
-	text := fmt.Sprintf("copied %s of data and %s of zeroes", size(r.Copied), size(r.Zeroed))
+}
+
+// String is what was done, in one line.
+func (r Report) String() string {
+	var done []string
+	if r.Copied > 0 {
+		text := units.Size(r.Copied) + " of data"
+		if r.Time >= time.Millisecond {
+			text += " (" + units.Rate(r.Copied, r.Time) + ")"
+		}
+		done = append(done, text)
+	}
+	if r.Zeroed > 0 {
+		done = append(done, units.Size(r.Zeroed)+" of zeroes")
+	}
+	text := "copied " + strings.Join(done, " and ")
+	if len(done) == 0 {
+		text = "copied nothing"
+	}
 	if r.Skipped > 0 {
-		text += fmt.Sprintf(", beside %s done before,", size(r.Skipped))
+		text += ", beside " + units.Size(r.Skipped) + " done before,"
 	}
-	fmt.Fprintf(l.w, "%s in %v (%s/s)\n", text, r.Time.Round(time.Millisecond), size(uint64(float64(r.Copied+r.Zeroed)/max(r.Time.Seconds(), 1e-6))))
+	text += " in " + units.Duration(r.Time)
+	if r.Verified {
+		text += "; verified: both are the same, " + units.Size(r.Copied+r.Zeroed+r.Skipped) + " compared"
+	}
+	return text
 }

@@ -41,7 +41,10 @@ type Options struct {
 type Progress struct {
 	Phase string // copying, verifying
 	Done  uint64 // bytes of the source, zeroes included
-	Total uint64 // bytes
+	Total uint64 // bytes; 0 of a stream
+
+	Data   uint64 // bytes of data that were moved, or compared: what a rate is of
+	Stream bool   // nobody knows how much there is
 }
 
 // Report is what a copy did, in bytes.
@@ -50,6 +53,8 @@ type Report struct {
 	Zeroed  uint64        // zeroes that were written, or left out
 	Skipped uint64        // done before
 	Time    time.Duration // without verifying
+
+	Verified bool // both were compared afterwards, and are the same
 }
 
 // ErrInterrupted ends a copy that its context ended.
@@ -63,6 +68,12 @@ var ErrUncompared = fmt.Errorf("%w while comparing", ErrInterrupted)
 
 // memoryMost bounds what is in flight, in bytes; --verify takes as much again.
 const memoryMost = 1 << 30
+
+// The phases of a copy, as they are shown.
+const (
+	copying   = "copying"
+	verifying = "verifying"
+)
 
 const (
 	showEvery = 200 * time.Millisecond
@@ -83,6 +94,7 @@ type job struct {
 	unflushed   atomic.Pointer[error] // the first flush that failed
 
 	copied, zeroed atomic.Uint64
+	compared       atomic.Uint64 // data, not zeroes by both maps
 	progress       atomic.Uint64
 	writeZeroes    atomic.Bool // the destination has no way to make zeroes but writing them
 	failed         failure
@@ -152,7 +164,7 @@ func (j *job) all(ctx context.Context) (Report, error) {
 	began := time.Now()
 	hard, stop := afterwards(ctx, o.Timeout)
 	defer stop()
-	stopShowing := j.show("copying")
+	stopShowing := j.show(copying)
 	err := j.copy(ctx, hard)
 	report := Report{Copied: j.copied.Load(), Zeroed: j.zeroed.Load(), Time: time.Since(began)}
 	for _, r := range j.before {
@@ -163,6 +175,7 @@ func (j *job) all(ctx context.Context) (Report, error) {
 		if err = j.verify(ctx, hard); errors.Is(err, ErrInterrupted) {
 			err = ErrUncompared
 		}
+		report.Verified = err == nil
 	}
 	if err == nil && o.Resume != "" {
 		err = discard(o.Resume)
@@ -458,7 +471,14 @@ func (j *job) show(phase string) (stop func()) {
 	if j.options.Show == nil {
 		return func() {}
 	}
-	tell := func() { j.options.Show(Progress{Phase: phase, Done: j.progress.Load(), Total: j.source.size()}) }
+	data := &j.copied
+	if phase == verifying {
+		data = &j.compared
+	}
+	_, stream := j.source.(*inflow)
+	tell := func() {
+		j.options.Show(Progress{Phase: phase, Done: j.progress.Load(), Total: j.source.size(), Data: data.Load(), Stream: stream})
+	}
 	tell()
 	stopTelling := every(showEvery, tell)
 	return func() { stopTelling(); tell() }

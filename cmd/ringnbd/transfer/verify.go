@@ -36,7 +36,7 @@ func (j *job) verify(ctx, hard context.Context) error {
 	j.source.forget()
 	j.destination.forget()
 	j.progress.Store(0)
-	defer j.show("verifying")()
+	defer j.show(verifying)()
 	var differs mismatch
 	scratch := sync.Pool{New: func() any { b := make([]byte, j.request); return &b }}
 	err := j.work(ctx, func(give func(piece) error) error { return j.both(hard, give) }, func(s *slot, p piece) error {
@@ -63,6 +63,7 @@ func (s *slot) compare(ctx context.Context, p piece, ours, theirs []byte, differ
 		return err
 	}
 	if bytes.Equal(ours, theirs) {
+		j.compared.Add(p.length)
 		return nil
 	}
 	for i := range ours {
