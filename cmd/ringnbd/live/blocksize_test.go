@@ -126,3 +126,40 @@ func TestRotationalFollowsTheQueue(t *testing.T) {
 		}
 	}
 }
+
+// TestTrimOfADeviceThatOthersWrite: through the page cache, the kernel says EBUSY
+// when a page was written a moment ago. TRIM is a hint, which cannot fail for
+// that; and what is to be zero can still be written.
+func TestTrimOfADeviceThatOthersWrite(t *testing.T) {
+	onlyRingnbd(t)
+	device := loopOf(t)
+	s := serve(t, bench.Unix, device, "--direct", "off")
+	file, err := os.OpenFile(device, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	stop, wrote := make(chan bool), make(chan int)
+	go func() {
+		page := make([]byte, 4096)
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				wrote <- n
+				return
+			default:
+				file.WriteAt(page, int64(n%64)*4096)
+			}
+		}
+	}()
+	p := s.dial(t)
+	for range 300 { // a third of them meet it
+		for command, flags := range map[uint16]uint16{cmdTrim: 0, cmdZeroes: 2} {
+			if _, err := p.done(command, flags, 0, 256<<10, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	close(stop)
+	t.Logf("beside %d writes", <-wrote)
+}
