@@ -26,6 +26,7 @@ type Config struct {
 	Poll           time.Duration // a loop with nothing to do looks for work this long before it sleeps; 0: it sleeps at once; PollAuto
 	Register       Registration  // whether Memory is registered with io_uring
 	Reports        Reports       // told of incidents, and of connections that have ended; nil: nobody is
+	Lookups        int           // of block status at a time, each loop; each has a thread. 0: as many as are good
 
 	ring uring.Config // see Settle
 }
@@ -95,7 +96,7 @@ func Start(c Config, exports []Export) (*Engine, error) {
 			return nil, err
 		}
 		l.tell = e.reports.rouse()
-		o, err := startOffload(l)
+		o, err := startOffload(l, c.Lookups)
 		if err != nil {
 			l.unmap()
 			e.stop()
@@ -243,7 +244,11 @@ func (e *Engine) openRing(l *loop) (*uring.Ring, int, error) {
 			_ = ring.Close()
 			return nil, -1, err
 		}
-		if err := ring.LimitWorkers(workersOf(len(fds)), 0); err != nil {
+		err := ring.LimitWorkers(workersOf(len(fds)), 0)
+		if err == nil {
+			err = ring.KeepWorkers()
+		}
+		if err != nil {
 			_ = ring.Close()
 			return nil, -1, err
 		}

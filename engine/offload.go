@@ -34,18 +34,23 @@ type offload struct {
 	turns   uint64          // lookups that have begun
 	turn    []uint64        // by connection: when its last one did
 	workers int
-	idle    int // workers that are asleep, or awake and have not taken anything yet
+	most    int  // workers at a time
+	keep    bool // threads stay, as there may be none when they are needed again
+	idle    int  // workers that are asleep, or awake and have not taken anything yet
 	stopped bool
 	ended   sync.WaitGroup
 }
 
-// startOffload gives a loop somebody to ask.
-func startOffload(l *loop) (*offload, error) {
+// startOffload gives a loop somebody to ask; lookups is Config.Lookups.
+func startOffload(l *loop, lookups int) (*offload, error) {
 	fd, err := uring.Eventfd()
 	if err != nil {
 		return nil, err
 	}
-	o := &offload{loop: l, fd: fd, busy: map[uint32]bool{}, turn: make([]uint64, len(l.conns))}
+	o := &offload{loop: l, fd: fd, busy: map[uint32]bool{}, turn: make([]uint64, len(l.conns)), most: mostWorkers}
+	if lookups > 0 && lookups < mostWorkers {
+		o.most, o.keep = lookups, true
+	}
 	l.offload = func() { uring.Notify(fd) }
 	o.hire()
 	return o, nil
@@ -84,7 +89,7 @@ func (o *offload) work() {
 func (o *offload) part() (stopped, superfluous bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	superfluous = o.idle > idleWorkers && !o.stopped
+	superfluous = o.idle > idleWorkers && !o.stopped && !o.keep
 	if superfluous {
 		o.idle--
 		o.workers--
@@ -101,7 +106,7 @@ func (o *offload) begin() (uint32, bool) {
 		return none, false
 	}
 	o.idle--
-	if o.idle == 0 && o.workers < mostWorkers {
+	if o.idle == 0 && o.workers < o.most {
 		o.hire()
 	}
 	if len(o.waiting) > 0 {

@@ -184,6 +184,9 @@ func (o *benchOptions) completeReplay(flags *pflag.FlagSet) error {
 // bench runs and prints. The first signal ends the run early, the second one the program.
 func bench(o *benchOptions, stdout, stderr io.Writer) error {
 	tune(o.Threads)
+	if err := enter(o.Threads + 2); err != nil {
+		return err
+	}
 	ctx, stop := interruptible()
 	defer stop()
 	line := new(load.Line)

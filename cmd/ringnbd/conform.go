@@ -175,6 +175,9 @@ func (o *conformOptions) checkReadOnly() error {
 
 // runConform runs and prints. The first signal ends the questions before the first check, or the run after the check in hand, and the servers with it; the second one the program.
 func runConform(o *conformOptions, stdout, stderr io.Writer) error {
+	if err := enter(leastBlocked); err != nil {
+		return err
+	}
 	ctx, stop := interruptible()
 	defer stop()
 	var file *os.File

@@ -131,7 +131,13 @@ func parsePlace(word string) (transfer.Place, error) {
 
 // copyAll runs, with the servers that it needs. The first signal ends the copy in order, the second one
 // the program.
-func copyAll(o *copyOptions, stderr io.Writer) error {
+func copyAll(o *copyOptions, stderr io.Writer) (err error) {
+	if err := affordSpace(0); err != nil {
+		return err
+	}
+	if o.Blocked, err = reserveThreads(leastBlocked, transfer.DefaultSlots, 0); err != nil {
+		return err
+	}
 	ctx, stop := interruptible()
 	defer stop()
 	var started []*transfer.Place

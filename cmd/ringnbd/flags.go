@@ -44,6 +44,7 @@ type options struct {
 	poll        pollFlag
 	registered  engine.Registration
 	allowance   allowance // what this process may have
+	lookups     int       // of block status at a time in each loop, 0: as many as are good
 	handshake   time.Duration
 	shutdown    time.Duration
 	debug       debugFlag
@@ -126,7 +127,8 @@ func (o *options) check() error {
 }
 
 func (o *options) engine() engine.Config {
-	return engine.Config{Loops: o.loops, Memory: o.memory, MaxConnections: o.connections, Poll: time.Duration(o.poll), Register: o.registered}
+	return engine.Config{Loops: o.loops, Memory: o.memory, MaxConnections: o.connections, Poll: time.Duration(o.poll), Register: o.registered,
+		Lookups: o.lookups}
 }
 
 // sizeFlag is a number of bytes, more than 0.

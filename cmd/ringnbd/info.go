@@ -36,6 +36,9 @@ func newInfo() *cobra.Command {
 			if err := completeInfo(&o, c.Flags(), args); err != nil {
 				return err
 			}
+			if err := enter(leastBlocked); err != nil {
+				return wrapFailure(err)
+			}
 			return wrapFailure(infoOf(&o, args[0], c.OutOrStdout()))
 		},
 	}

@@ -76,6 +76,9 @@ const allExports = -1
 func serve(o *options, specs []backing.Spec, stdout, stderr io.Writer) error {
 	signals := catchSignals()
 	tune(o.loops)
+	if err := o.enter(); err != nil {
+		return err
+	}
 	s := &server{options: o, log: newLog(o, stderr)}
 	defer s.log.backlog.close()
 	defer s.endJournal()

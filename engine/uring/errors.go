@@ -104,6 +104,16 @@ func (e *FilesError) Error() string {
 
 func (e *FilesError) Unwrap() error { return e.Errno }
 
+// WorkerError: the kernel has no thread for what cannot complete inline.
+type WorkerError struct{ Errno syscall.Errno }
+
+func (e *WorkerError) Error() string {
+	return "the kernel starts no thread for io_uring (" + e.Errno.Error() + "): a limit on threads leaves no room; raise it " +
+		"(pids.max of its cgroup, TasksMax= of a systemd unit, --pids-limit of a container, ulimit -u)"
+}
+
+func (e *WorkerError) Unwrap() error { return e.Errno }
+
 // ThreadError: a ring was used on another thread than its own. It is a mistake in the program.
 type ThreadError struct{ Owner, Caller int }
 

@@ -205,6 +205,36 @@ func (r *Ring) LimitWorkers(bounded, unbounded uint32) error {
 	return nil
 }
 
+// keepTimeout is how long the kernel may take to start a thread.
+const keepTimeout = 10 * time.Second
+
+// KeepWorkers has the kernel start the first worker of each kind now; it keeps them as long as the ring is open. Later a
+// limit on threads may leave none to start, and whatever needs a worker would be cancelled. The ring must have nothing
+// in flight.
+func (r *Ring) KeepWorkers() error {
+	for _, prepare := range []func(*SQE){
+		func(s *SQE) { PrepNop(s, 0) },
+		func(s *SQE) { PrepRecv(s, 0, int32(r.inner.RingFd()), 0, 0, 0) }, // ENOTSOCK, which a worker finds out
+	} {
+		s := r.SQE()
+		prepare(s)
+		s.Flags = Async
+		var out [1]CQE
+		for until := time.Now().Add(keepTimeout); r.Reap(out[:]) == 0; {
+			if time.Now().After(until) {
+				return &WorkerError{Errno: syscall.ETIME}
+			}
+			if err := r.Enter(1, time.Second); err != nil {
+				return err
+			}
+		}
+		if out[0].Res == -int32(syscall.ECANCELED) || out[0].Res == -int32(syscall.EAGAIN) {
+			return &WorkerError{Errno: syscall.Errno(-out[0].Res)}
+		}
+	}
+	return nil
+}
+
 // register is io_uring_register on the real descriptor.
 func (r *Ring) register(op uint32, argument unsafe.Pointer, n uint32) syscall.Errno {
 	for {

@@ -22,7 +22,7 @@ import (
 var packages = map[string]string{
 	"nbdinfo": "libnbd-bin", "nbdcopy": "libnbd-bin", "nbdkit": "nbdkit",
 	"qemu-img": "qemu-utils", "qemu-io": "qemu-utils", "qemu-nbd": "qemu-utils",
-	"fio": "fio", "nbd-client": "nbd-client", "strace": "strace", "losetup": "mount", "mkfs.ext4": "e2fsprogs",
+	"fio": "fio", "nbd-client": "nbd-client", "strace": "strace", "losetup": "mount", "prlimit": "util-linux", "bash": "bash", "mkfs.ext4": "e2fsprogs",
 }
 
 // need skips the test unless all programs are installed.

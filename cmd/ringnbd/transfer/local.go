@@ -31,11 +31,33 @@ type local struct {
 	made   bool
 	grows  bool // as long as what comes, which nobody knows
 
-	writing sync.Mutex // file systems let one write a file at a time, and waiting for that in the kernel is spinning
+	calls   chan struct{} // has room for the system calls that may run at a time; nil: any number
+	writing sync.Mutex    // file systems let one write a file at a time, and waiting for that in the kernel is spinning
 	wake    wake
 
 	settling sync.RWMutex          // held for a flush
 	lost     atomic.Pointer[error] // the first error of the disk
+}
+
+// calls is what counts the system calls on a file.
+func (o *Options) calls() chan struct{} {
+	if o.Blocked < 1 {
+		return nil
+	}
+	return make(chan struct{}, o.Blocked)
+}
+
+// enter waits until another system call may run; leave ends it.
+func (l *local) enter() {
+	if l.calls != nil {
+		l.calls <- struct{}{}
+	}
+}
+
+func (l *local) leave() {
+	if l.calls != nil {
+		<-l.calls
+	}
 }
 
 // openSource opens what is read.
@@ -48,7 +70,7 @@ func openSource(o *Options, path string) (*local, error) {
 	if err != nil {
 		return nil, plain(path, err)
 	}
-	l := &local{f: f}
+	l := &local{f: f, calls: o.calls()}
 	err = l.measure()
 	if err == nil {
 		err = o.claim(f, backing.Claim{Path: path, Tool: backing.CopyFrom})
@@ -96,7 +118,7 @@ func openDestination(o *Options, path string, source end, begun bool) (*local, e
 	if err != nil {
 		return nil, err
 	}
-	l := &local{f: f, made: flags&os.O_CREATE != 0}
+	l := &local{f: f, calls: o.calls(), made: flags&os.O_CREATE != 0}
 	err = l.measure()
 	if from, ok := source.(*local); ok && err == nil && from.same(l) {
 		err = fmt.Errorf("%s and %s are the same file", from.name(), path)
@@ -305,7 +327,9 @@ func (l *local) extents(ctx context.Context, end uint64, tell func(extent) error
 }
 
 func (l *local) read(_ context.Context, _ int, _ *peer.Request, b []byte, offset uint64) error {
+	l.enter()
 	n, err := l.f.ReadAt(b, int64(offset))
+	l.leave()
 	if n == len(b) {
 		return nil
 	}
@@ -332,7 +356,9 @@ func (l *local) zero(_ context.Context, _ int, _ *peer.Request, offset, length u
 		mode = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
 	}
 	for {
+		l.enter()
 		err := unix.Fallocate(int(l.f.Fd()), mode, int64(offset), int64(length))
+		l.leave()
 		switch {
 		case err == nil:
 			return true, nil

@@ -24,6 +24,7 @@ type Options struct {
 	Source, Destination Place
 	Connections         int    // to each server, if it allows several
 	Requests            int    // in flight on each connection; 0: DefaultSlots, shared by the connections
+	Blocked             int    // system calls on files at a time, each of which has a thread; 0: as many as requests
 	RequestSize         uint64 // bytes, power of two; less where a server takes less
 	DestinationIsZero   bool   // zeroes need not be written
 	Allocated           bool   // nothing is left out, and no holes are made
