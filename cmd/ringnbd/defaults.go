@@ -15,6 +15,7 @@ import (
 
 	"ringnbd/cmd/ringnbd/cgroup"
 	"ringnbd/engine"
+	"ringnbd/engine/gate"
 	"ringnbd/engine/units"
 )
 
@@ -31,6 +32,8 @@ const (
 	// charged 7 MiB; what is never too little for a start is the second.
 	processMemory = 24 << 20
 	processLeast  = 12 << 20
+	// socketLeast is the least that the kernel may hold of replies for each connection, in bytes.
+	socketLeast = 128 << 10
 )
 
 // allowance is what this process may have.
@@ -57,12 +60,32 @@ func findAllowance() allowance {
 // loops is the default of --loops.
 func (a allowance) loops() int { return min(a.cpus, loopsDefaultMost) }
 
+// connections is the default of --max-connections: with what the kernel may hold for all of them, and their rows,
+// they fit beside the process and the default of --memory.
+func (a allowance) connections() int {
+	if !a.group {
+		return gate.DefaultMaxConnections
+	}
+	return int(min(max(a.half()/(socketLeast+8<<10), 16), gate.DefaultMaxConnections))
+}
+
+// socketMemory is what the kernel may hold for a client that takes no replies, in bytes. It is charged to the control group.
+func (a allowance) socketMemory(c engine.Config) int {
+	if !a.group {
+		return gate.SocketMemory
+	}
+	rest := a.memory - min(a.memory, c.Memory+processMemory)
+	return int(min(max(rest/uint64(c.MaxConnections), socketLeast), gate.SocketMemory))
+}
+
+// half of what there is beside the process.
+func (a allowance) half() uint64 { return (max(a.memory, processMemory) - processMemory) / 2 }
+
 // memoryFor is the default of --memory: half of what is there beside the process, so that the kernel has as much for
 // sockets and the page cache; at least what the engine cannot do without.
 func (a allowance) memoryFor(c engine.Config) uint64 {
 	usual := min(uint64(c.Loops)*defaultLoopMemory, memoryDefaultMost)
-	half := (max(a.memory, processMemory) - processMemory) / 2
-	return max(min(usual, half), engine.MinMemory(c))
+	return max(min(usual, a.half()), engine.MinMemory(c))
 }
 
 // check says why an engine of that memory cannot be.
@@ -83,3 +106,6 @@ func (a allowance) check(c engine.Config) error {
 }
 
 func wholeMiB(n uint64) string { return units.Exact((n + 1<<20 - 1) >> 20 << 20) }
+
+// socketMemory is that of the server that the options describe.
+func (o *options) socketMemory() uint64 { return uint64(o.allowance.socketMemory(o.engine())) }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"ringnbd/engine"
+	"ringnbd/engine/gate"
 )
 
 func TestDefaultsFit(t *testing.T) {
@@ -53,5 +54,33 @@ func TestWhatCannotFitIsRefused(t *testing.T) {
 	c.Memory = engine.MinMemory(c) - 1
 	if err := a.check(c); err == nil || !strings.Contains(err.Error(), "is too small: 4 loops and 16 connections need") {
 		t.Errorf("too little: %v", err)
+	}
+}
+
+// TestConnectionsFit is about what the kernel holds for clients that take no replies, which counts against a control group.
+func TestConnectionsFit(t *testing.T) {
+	for _, test := range []struct {
+		a           allowance
+		connections int
+	}{
+		{allowance{memory: 64 << 20, cpus: 1}, 1024}, // no control group: the machine has swap, and others to take from
+		{allowance{memory: 1 << 30, group: true, cpus: 2}, 1024},
+		{allowance{memory: 64 << 20, group: true, cpus: 2}, 150},
+		{allowance{memory: 32 << 20, group: true, cpus: 1}, 30},
+		{allowance{memory: 16 << 20, group: true, cpus: 1}, 16},
+	} {
+		c := engine.Config{Loops: test.a.loops(), MaxConnections: test.a.connections()}
+		c.Memory = test.a.memoryFor(c)
+		if c.MaxConnections != test.connections {
+			t.Errorf("%+v: %d connections, want %d", test.a, c.MaxConnections, test.connections)
+		}
+		each := test.a.socketMemory(c)
+		if !test.a.group {
+			if each != gate.SocketMemory {
+				t.Errorf("%+v: sockets of %d bytes", test.a, each)
+			}
+		} else if sum := c.Memory + processMemory + uint64(each*c.MaxConnections); test.a.memory >= 64<<20 && sum > test.a.memory {
+			t.Errorf("%+v: %d MiB altogether", test.a, sum>>20)
+		}
 	}
 }

@@ -75,7 +75,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 		"serve EXPORT at ADDRESS to clients from before 2011, which cannot negotiate: no TLS, and "+
 			"whoever can connect is in; repeatable")
 	s.begin("Limits")
-	flags.IntVar(&o.connections, "max-connections", gate.DefaultMaxConnections, "serve at most `N` connections at a time")
+	flags.IntVar(&o.connections, "max-connections", o.allowance.connections(), "serve at most `N` connections at a time")
 	flags.Var((*sizeFlag)(&o.memory), "memory",
 		"`SIZE` of the buffer memory of all loops, a hard bound (default 160 MiB for each loop, at "+
 			"most 1 GiB, and half of what the control group leaves)")

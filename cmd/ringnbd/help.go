@@ -64,7 +64,8 @@ The engine has one event loop per core that it may use, at most 8 unless --loops
 says so. --memory bounds what all requests may hold, whatever clients do: those
 that ask for more wait. It is taken when it is first used, and kept. The default,
 160 MiB for each loop and 1 GiB at most, is half of what the machine, or the
-limit of a container (its control groups), leaves beside the process. The least
+limit of a container (its control groups), leaves beside the process; in a small
+one there are fewer connections and smaller socket buffers, too. The least
 is 6 MiB for each loop, 256 KiB for each of its first 8 connections and 8 KiB
 for every connection: --loops 1 --max-connections 1 lives in 32 MiB altogether.
 With less than some 82 MiB for each loop, requests of more than 1 MiB are served

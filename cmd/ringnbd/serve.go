@@ -181,6 +181,7 @@ func (s *server) up(specs []backing.Spec) error {
 		Adopt:            s.adopt,
 		Live:             s.engine.Connections,
 		MaxConnections:   o.connections,
+		SocketMemory:     int(o.socketMemory()),
 		HandshakeTimeout: o.handshake,
 		Log:              s.log.Logger,
 	})

@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
-
-	"ringnbd/engine/gate"
 )
 
 // exportsShown is how many exports a start says at the default level; with -v it says all.
@@ -68,7 +66,7 @@ func (l *serverLog) borrowed() {
 func (s *server) report() {
 	o := s.options
 	s.log.Info("ringnbd "+versionText(), "loops", o.loops, "memory", o.memory, "max_connections", o.connections,
-		"socket_memory_most", uint64(o.connections)*gate.SocketMemory)
+		"socket_memory_most", uint64(o.connections)*o.socketMemory())
 	for _, line := range strings.Split(s.engine.Features(), "\n") {
 		s.log.Debug(line)
 	}

@@ -48,6 +48,7 @@ type Config struct {
 	// that the gate does not limit them.
 	Live             func() int
 	MaxConnections   int           // 0 means DefaultMaxConnections
+	SocketMemory     int           // bytes that the kernel may hold of a client's replies, less than the constant of that name; 0 means that
 	HandshakeTimeout time.Duration // for the whole of a handshake; 0 means DefaultHandshakeTimeout
 	Log              *slog.Logger  // nil means none
 }

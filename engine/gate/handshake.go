@@ -133,7 +133,7 @@ func (h *handshake) reason(e proto.Event, err error) Reason {
 
 // handOver gives the socket to the engine.
 func (h *handshake) handOver(event proto.Event) (Reason, error) {
-	if err := detach(h.conn, h.spare); err != nil {
+	if err := detach(h.conn, h.spare, h.gate.config.SocketMemory); err != nil {
 		return Broken, err
 	}
 	if err := h.adopt(h.spare, event); err != nil {

@@ -35,11 +35,11 @@ const (
 
 // detach takes the socket out of a connection, which is closed by it, and puts it in the place of the descriptor fd:
 // close-on-exec, blocking, with the options a block device wants. It takes no descriptor that was not there before. On
-// an error fd is closed.
-func detach(c net.Conn, fd int) error {
+// an error fd is closed. memory bounds what the kernel may hold of replies, in bytes; 0: as usual.
+func detach(c net.Conn, fd, memory int) error {
 	err := replace(c, fd)
 	if err == nil {
-		err = prepare(c, fd)
+		err = prepare(c, fd, memory)
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -67,7 +67,7 @@ func replace(c net.Conn, fd int) error {
 
 // prepare closes the connection and sets up its duplicate. The order matters: the two share one O_NONBLOCK, and the Go
 // runtime relies on it until the connection is closed.
-func prepare(c net.Conn, fd int) error {
+func prepare(c net.Conn, fd, memory int) error {
 	if err := c.Close(); err != nil {
 		return err
 	}
@@ -85,6 +85,9 @@ func prepare(c net.Conn, fd int) error {
 	}
 	if _, ok := c.(*net.UnixConn); ok {
 		options = []option{{unix.SOL_SOCKET, unix.SO_SNDBUF, unixSendBuffer}}
+	}
+	if memory > 0 && memory < SocketMemory { // the kernel doubles them; they end the autotuning of TCP
+		options = append(options, option{unix.SOL_SOCKET, unix.SO_SNDBUF, memory / 2}, option{unix.SOL_SOCKET, unix.SO_RCVBUF, memory / 2})
 	}
 	for _, o := range options {
 		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {

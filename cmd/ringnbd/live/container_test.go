@@ -1,0 +1,106 @@
+package live_test
+
+// A server in a memory control group, as a container has it.
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestSmallContainer serves a hundred clients in 64 MiB, with nothing but defaults.
+func TestSmallContainer(t *testing.T) {
+	group := memoryGroup(t, 64<<20)
+	client := ringnbd
+	within(t, group)
+	s := serve(t, "unix", sparseImage(t, 256<<20))
+	memory, start := regexp.MustCompile(` memory=(\d+)`), []string(nil)
+	for end := time.Now().Add(startTimeout); start == nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		start = memory.FindStringSubmatch(s.log.String())
+	}
+	if start == nil {
+		t.Fatalf("the log does not say how much memory was taken:\n%s", s.log)
+	}
+	if n, err := strconv.Atoi(start[1]); err != nil || n >= 32<<20 {
+		t.Errorf("--memory is %s by default, in a container of 64 MiB", start[1])
+	}
+	for _, load := range [][]string{{"--bs", "4k", "--depth", "32", "--count", "60000"}, {"--bs", "64k", "--depth", "16", "--count", "8000"},
+		{"--bs", "2M", "--depth", "2", "--count", "600"}} {
+		out := must(t, 2*time.Minute, client, append([]string{"bench", "--pattern", "randrw", "--connections", "100", "--verify", s.uri("")}, load...)...)
+		if !strings.Contains(out, " 0 bad blocks") {
+			t.Error(out)
+		}
+	}
+	s.stop() // status 0
+	if killed := regexp.MustCompile(`oom_kill (\d+)`).FindStringSubmatch(groupFile(t, group, "memory.oom_control", "memory.events")); killed == nil || killed[1] != "0" {
+		t.Errorf("the kernel killed in this group: %v", killed)
+	}
+}
+
+// TestTooSmallContainer is a line, where the kernel would have killed without one.
+func TestTooSmallContainer(t *testing.T) {
+	group := memoryGroup(t, 16<<20)
+	within(t, group)
+	out, err := exec.Command(ringnbd, "serve", "--listen", "unix:"+filepath.Join(t.TempDir(), "s"), "null:1G").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "the control group of this process allows 16 MiB of memory") {
+		t.Errorf("%v, %s", err, out)
+	}
+}
+
+// memoryGroup makes a control group that may use that much memory, of whichever version can.
+func memoryGroup(t *testing.T, limit uint64) string {
+	t.Helper()
+	needRoot(t, "control groups")
+	for top, file := range map[string]string{"/sys/fs/cgroup/memory": "memory.limit_in_bytes", "/sys/fs/cgroup": "memory.max"} {
+		group := filepath.Join(top, fmt.Sprintf("ringnbd-test-%d-%d", os.Getpid(), limit))
+		if os.Mkdir(group, 0o755) != nil {
+			continue
+		}
+		t.Cleanup(func() {
+			for end := time.Now().Add(5 * time.Second); os.Remove(group) != nil && time.Now().Before(end); {
+				time.Sleep(10 * time.Millisecond) // the kernel has not let go of the processes yet
+			}
+		})
+		f, err := os.OpenFile(filepath.Join(group, file), os.O_WRONLY, 0)
+		if err != nil {
+			continue // not of this version, or without this controller
+		}
+		_, err = f.WriteString(strconv.FormatUint(limit, 10))
+		if err = errors.Join(err, f.Close()); err == nil {
+			return group
+		}
+	}
+	t.Skip("no memory control group can be made here")
+	return ""
+}
+
+// within has every ringnbd that is started until the end of the test live in a control group from its first moment.
+func within(t *testing.T, group string) {
+	t.Helper()
+	usual, wrapper := ringnbd, filepath.Join(t.TempDir(), "ringnbd")
+	script := fmt.Sprintf("#!/bin/sh\necho $$ > '%s/cgroup.procs' && exec '%s' \"$@\"\n", group, usual)
+	if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ringnbd = wrapper
+	t.Cleanup(func() { ringnbd = usual })
+}
+
+// groupFile is what the first of these files of a group says that is there.
+func groupFile(t *testing.T, group string, names ...string) string {
+	t.Helper()
+	for _, name := range names {
+		if text, err := os.ReadFile(filepath.Join(group, name)); err == nil {
+			return string(text)
+		}
+	}
+	t.Fatalf("%s has none of %v", group, names)
+	return ""
+}
