@@ -16,6 +16,7 @@ type SimLoop struct {
 	l       *loop
 	told    bool     // the loop said that there is something to look up
 	pending []uint32 // requests that have been taken from it and not been looked up
+	clients int      // adopted
 }
 
 // simQuota is how many workers a device may have in the simulation, on whatever machine it runs.
@@ -66,7 +67,8 @@ func (s *SimLoop) Turn() { s.l.turn() }
 // Adopt posts a socket, as Engine.Adopt does once it has chosen the loop.
 func (s *SimLoop) Adopt(fd int32, export uint32, session proto.Session) {
 	s.l.live.Add(1)
-	s.l.post(&mail{kind: mailAdopt, fd: fd, export: export, session: session})
+	s.clients++
+	s.l.post(&mail{kind: mailAdopt, fd: fd, export: export, session: session, client: &Client{Export: int(export)}})
 }
 
 // Asked takes the requests that are to be looked up, if the loop has said that there are any: who forgets to say it waits for ever.
@@ -145,6 +147,17 @@ func (s *SimLoop) Home() error {
 	check(l.working == 0, "workers are out")
 	check(l.asked.Load() == 0 && l.told.Load() == 0 && len(s.pending) == 0, "a lookup is out")
 	check(l.grants == none && l.granted.Load() == 0, "granted claims were not taken")
+	ended, traffic := 0, Traffic{}
+	for c := l.ended.Load(); c != nil; c = c.next {
+		ended++
+		traffic.add(&c.Traffic)
+	}
+	var tally Traffic
+	for i := range l.tally {
+		tally.add(&l.tally[i].Traffic)
+	}
+	check(ended == s.clients, strconv.Itoa(s.clients-ended)+" clients have left and nobody was told")
+	check(traffic == tally, "what clients did is not what was done to exports")
 	for t := range l.tags {
 		check(!l.shared.guard.claims[l.claimIndex(uint32(t))].held, "claim "+strconv.Itoa(t)+" is in the guard")
 	}

@@ -237,7 +237,7 @@ func (d *debugServer) routes() *http.ServeMux {
 
 const debugIndex = `ringnbd, debug endpoint
 
-/debug/counters                    what the engine has counted since the start, as JSON
+/debug/counters                    what was counted since the start, in all and by export
 /debug/pprof/                      profiles of the Go runtime, for go tool pprof
 /debug/pprof/profile?seconds=30    where CPU time goes, 120 seconds at most
 /debug/pprof/goroutine?debug=2     what every goroutine is doing
