@@ -115,6 +115,9 @@ func (o *copyOptions) complete(args []string) error {
 	if o.Source, err = parsePlace(args[0]); err != nil {
 		return err
 	}
+	if uri := peer.Meant(args[0]); uri != "" && o.Source.Target.File() && !there(args[0]) {
+		return fmt.Errorf("%s: no such file; a server is named by its URI: %s", args[0], uri)
+	}
 	if o.Destination, err = parsePlace(args[1]); err != nil {
 		return err
 	}

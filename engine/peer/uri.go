@@ -69,8 +69,8 @@ func ParseTarget(text string) (Target, error) {
 		return t, fmt.Errorf("%s: TLS is not spoken; go without it (%s:...)", scheme, "nbd"+strings.TrimPrefix(scheme, "nbds"))
 	case scheme == "nbd+vsock" || scheme == "nbd+ssh" || scheme == "nbds+ssh":
 		return t, fmt.Errorf("%s: not supported; use nbd:// (TCP) or nbd+unix://", scheme)
-	case scheme != "nbd" && scheme != "nbd+unix" && meant(text) != "":
-		return t, fmt.Errorf("%s is not an NBD URI; write %s", text, meant(text))
+	case scheme != "nbd" && scheme != "nbd+unix" && Meant(text) != "":
+		return t, fmt.Errorf("%s is not an NBD URI; write %s", text, Meant(text))
 	case scheme != "nbd" && scheme != "nbd+unix":
 		return t, fmt.Errorf("%s: is not a scheme of NBD; use nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH or file:PATH", scheme)
 	case scheme == "nbd" && !strings.HasPrefix(rest, "/"):
@@ -95,9 +95,9 @@ func ParseTarget(text string) (Target, error) {
 	return t, nil
 }
 
-// meant is the URI of an address in another spelling: HOST:PORT, unix:PATH, or a Unix socket's path
+// Meant is the URI of an address in another spelling: HOST:PORT, unix:PATH, or a Unix socket's path
 // behind two or three slashes; nothing if the text is none of these.
-func meant(text string) string {
+func Meant(text string) string {
 	if path, ok := strings.CutPrefix(text, "unix:"); ok && path != "" {
 		if rooted := strings.TrimLeft(path, "/"); strings.HasPrefix(path, "//") {
 			path = "/" + rooted
