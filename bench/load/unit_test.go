@@ -83,7 +83,7 @@ func TestTargets(t *testing.T) {
 		"nbds+unix:///?socket=s":         "(nbd+unix:...)",
 		"nbd+vsock://1":                  "not supported",
 		"http://host":                    "not a scheme of NBD",
-		"nbd:host:1":                     "two slashes",
+		"nbd+unix:host:1":                "two slashes",
 		"nbd://host:0":                   "port 0",
 		"nbd://host:":                    "port behind the colon",
 		"nbd://host:x":                   "not a URI",
