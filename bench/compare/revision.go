@@ -94,6 +94,11 @@ func buildSides(ctx context.Context, o options, log io.Writer) (b *built, err er
 
 // side builds a revision or the working tree and describes it.
 func (m builder) side(ctx context.Context, revision string, flags []string) (p program, err error) {
+	defer func() {
+		if err != nil && ctx.Err() != nil && !errors.Is(err, errInterrupted) {
+			err = errInterrupted // whatever it was that noticed first
+		}
+	}()
 	p.Side = bench.Side{Name: revision, Flags: flags}
 	if revision == workingTree {
 		p.Side.Name = "working tree"

@@ -278,7 +278,7 @@ func TestInterruptedInEveryPhase(t *testing.T) {
 		"measuring":  {serve(t, &peer{}), hour, ""},
 		"finishing": {serve(t, &peer{stall: func(n int) time.Duration {
 			if n > 100 {
-				return 300 * time.Millisecond
+				return 2 * time.Second // the phase is seen in this time
 			}
 			return 0
 		}}), func(o *Options) { o.Count, o.Duration, o.Connections, o.Depth = 0, 50*time.Millisecond, 2, 2 }, ""},
@@ -298,7 +298,7 @@ func TestInterruptedInEveryPhase(t *testing.T) {
 			if at.IsZero() {
 				t.Fatalf("the phase never came: %v", err)
 			}
-			if d := time.Since(at); d > 3*time.Second {
+			if d := time.Since(at); d > 30*time.Second { // of an hour
 				t.Errorf("took %v to end", d)
 			}
 			switch {

@@ -66,7 +66,9 @@ func checkNoDelay(t *T) {
 		}
 	}
 	single, pair := median(singles), median(pairs)
-	t.Prefer(pair-2*single < 30*time.Millisecond, "two short READs at once take %v, and one %v, which looks like Nagle's algorithm", pair.Round(time.Millisecond), single.Round(time.Millisecond))
+	// A machine that is busy delays single requests as well; the algorithm does so seldom.
+	most := max(30*time.Millisecond, singles[len(singles)*3/4])
+	t.Prefer(pair-2*single < most, "two short READs at once take %v, and one %v, which looks like Nagle's algorithm", pair.Round(time.Millisecond), single.Round(time.Millisecond))
 }
 
 // median sorts the list.

@@ -135,7 +135,7 @@ func TestLeak(t *testing.T) {
 	spawn := `exec python3 -c 'import socket, sys
 l = socket.socket(socket.AF_UNIX); l.bind(sys.argv[1]); l.listen(100); kept = []
 while True: kept.append(l.accept()[0])' {socket}`
-	s, err := newServer(spawn, "", 0)
+	s, err := newServer(spawn, "", 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

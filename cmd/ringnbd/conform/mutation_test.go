@@ -6,6 +6,7 @@ package conform
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -16,7 +17,7 @@ import (
 const patience = 4 * time.Second
 
 // runFake holds the server in memory, with a flaw, to some checks.
-func runFake(t *testing.T, flaw string, checks []Check) *Report {
+func runFake(t *testing.T, flaw string, checks []Check, patience time.Duration) *Report {
 	t.Helper()
 	report, err := Run(context.Background(), Config{Target: fakeTarget(t, flaw), Writable: true, Checks: checks, Timeout: patience})
 	if err != nil {
@@ -27,7 +28,7 @@ func runFake(t *testing.T, flaw string, checks []Check) *Report {
 
 func TestRightServer(t *testing.T) {
 	t.Parallel() // with those that wait as well
-	report := runFake(t, "", Checks())
+	report := runFake(t, "", Checks(), 10*patience)
 	for _, r := range report.Results {
 		if r.Verdict == Fail {
 			t.Errorf("%s %s: %s", r.ID, r.Title, r.Detail)
@@ -141,14 +142,22 @@ func TestFlaws(t *testing.T) {
 			if idle != "" {
 				t.Fatalf("there is no check %s", idle)
 			}
-			report := runFake(t, flaw, checks)
-			for i, id := range ids {
-				at := slices.IndexFunc(report.Results, func(r Result) bool { return r.ID == id })
-				if at < 0 {
-					t.Fatalf("%s is no check's whole ID", id)
+			missed := func(report *Report) (missed []string) {
+				for i, id := range ids {
+					at := slices.IndexFunc(report.Results, func(r Result) bool { return r.ID == id })
+					if at < 0 {
+						t.Fatalf("%s is no check's whole ID", id)
+					}
+					if r := report.Results[at]; string(r.Verdict) != verdicts[i] || !strings.Contains(r.Detail, words[i]) {
+						missed = append(missed, fmt.Sprintf("%s: %s (%s), not %s that says %q", id, r.Verdict, r.Detail, verdicts[i], words[i]))
+					}
 				}
-				if r := report.Results[at]; string(r.Verdict) != verdicts[i] || !strings.Contains(r.Detail, words[i]) {
-					t.Errorf("%s: %s (%s), not %s that says %q", id, r.Verdict, r.Detail, verdicts[i], words[i])
+				return missed
+			}
+			// On a busy machine the time may be over before the flaw has shown; it has more then.
+			if missed(runFake(t, flaw, checks, patience)) != nil {
+				for _, m := range missed(runFake(t, flaw, checks, 15*patience)) {
+					t.Error(m)
 				}
 			}
 		})

@@ -141,7 +141,7 @@ func TestLargeBlocks(t *testing.T) {
 // TestGoFails: a server whose GO is refused is asked by EXPORT_NAME, as one without.
 func TestGoFails(t *testing.T) {
 	t.Parallel()
-	report := runFake(t, "GO fails", nil)
+	report := runFake(t, "GO fails", nil, patience)
 	if f := report.Facts; f.Go || f.Size != leastSize || !f.Writable || len(f.Problems) == 0 {
 		t.Errorf("the facts are %+v", f)
 	}

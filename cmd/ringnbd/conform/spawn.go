@@ -22,7 +22,7 @@ import (
 	"ringnbd/cmd/ringnbd/activation"
 )
 
-// startup is how long a server may take to listen.
+// startup is how long a server may take to listen, or three times the time of a check if that is longer.
 const startup = 15 * time.Second
 
 // server is a command and what it serves.
@@ -30,6 +30,7 @@ type server struct {
 	template string
 	export   string
 	dir      string // all that is ours on disk
+	startup  time.Duration
 	image    string // "" if the command has no {img}
 
 	keeper  keeper
@@ -47,12 +48,12 @@ func CheckSpawn(template string) error {
 	return nil
 }
 
-func newServer(template, export string, size int64) (*server, error) {
+func newServer(template, export string, size int64, timeout time.Duration) (*server, error) {
 	dir, err := os.MkdirTemp("", "ringnbd-conform-")
 	if err != nil {
 		return nil, err
 	}
-	s := &server{template: template, export: export, dir: dir}
+	s := &server{template: template, export: export, dir: dir, startup: max(startup, 3*timeout)}
 	if strings.Contains(template, "{img}") {
 		s.image = filepath.Join(dir, "scratch.img")
 		if err := layImage(s.image, size); err != nil {
@@ -79,7 +80,7 @@ func (s *server) start(ctx context.Context) (Target, error) {
 	if err := s.run(text); err != nil {
 		return t, fmt.Errorf("%s: %w", text, err)
 	}
-	for begin := time.Now(); time.Since(begin) < startup && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+	for begin := time.Now(); time.Since(begin) < s.startup && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
 		died := s.died()
 		c, err := net.Dial(t.Network, t.Address)
 		switch {
@@ -92,7 +93,7 @@ func (s *server) start(ctx context.Context) (Target, error) {
 			return t, fmt.Errorf("%s: the server ended before it listened: %s", text, died)
 		}
 	}
-	return t, fmt.Errorf("%s: does not listen at %s after %v%s", text, t.Address, startup, s.stderr.Words())
+	return t, fmt.Errorf("%s: does not listen at %s after %v%s", text, t.Address, s.startup, s.stderr.Words())
 }
 
 // run starts the command from a thread that lives as long as the command: the kernel takes that thread's end for its parent's.

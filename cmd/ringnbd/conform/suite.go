@@ -102,7 +102,7 @@ func (s *suite) up(ctx context.Context) (err error) {
 	c := s.config
 	s.target = c.Target
 	if c.Spawn != "" {
-		if s.main, err = newServer(c.Spawn, c.Export, c.Size); err != nil {
+		if s.main, err = newServer(c.Spawn, c.Export, c.Size, c.Timeout); err != nil {
 			return err
 		}
 		if s.target, err = s.main.start(ctx); err != nil {
@@ -111,7 +111,7 @@ func (s *suite) up(ctx context.Context) (err error) {
 		s.facts.Spawned, s.facts.Image, s.facts.group = true, s.main.image, s.main.command.Process.Pid
 	}
 	if c.SpawnReadOnly != "" {
-		if s.readOnly, err = newServer(c.SpawnReadOnly, c.Export, c.Size); err != nil {
+		if s.readOnly, err = newServer(c.SpawnReadOnly, c.Export, c.Size, c.Timeout); err != nil {
 			return err
 		}
 		if s.spare, err = s.readOnly.start(ctx); err != nil {

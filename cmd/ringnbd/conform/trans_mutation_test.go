@@ -27,7 +27,7 @@ func TestFlawlessServers(t *testing.T) {
 	for kind, least := range map[string]int{"": 135, "blocks": 130, "read-only without": 60, "poor": 50, "small": 75, "tiny": 75} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel() // with the other kinds only, as the test itself is not
-			report := runFlawed(t, kind, Checks(), 30*time.Second)
+			report := runFlawed(t, kind, Checks(), time.Minute)
 			for _, r := range report.Results {
 				if r.Verdict == Fail || r.Verdict == Differs {
 					t.Errorf("%s %s: %s: %s", r.Verdict, r.ID, r.Title, r.Detail)
