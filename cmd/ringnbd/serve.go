@@ -81,10 +81,10 @@ func serve(o *options, specs []backing.Spec, stdout, stderr io.Writer) error {
 	}
 	s := &server{options: o, log: newLog(o, stderr)}
 	defer s.log.backlog.close()
-	defer s.endJournal()
 	if ended, err := s.start(specs, signals); ended || err != nil {
 		return err
 	}
+	defer s.journal.close()
 	s.report()
 	s.sayReady(stdout)
 	s.notify(daemon.SdNotifyReady)

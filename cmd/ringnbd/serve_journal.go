@@ -231,10 +231,3 @@ func (j *journal) close() {
 	}
 	clear(j.troubles)
 }
-
-// endJournal tells what was held back, if there was anything to tell of.
-func (s *server) endJournal() {
-	if s.journal != nil {
-		s.journal.close()
-	}
-}

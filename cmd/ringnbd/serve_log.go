@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
 )
 
 // exportsShown is how many exports a start says at the default level; with -v it says all.
@@ -65,7 +66,7 @@ func (l *serverLog) borrowed() {
 // is one line and nothing else.
 func (s *server) report() {
 	o := s.options
-	s.log.Info("ringnbd "+versionText(), "loops", o.loops, "memory", o.memory, "max_connections", o.connections,
+	s.log.Info("ringnbd "+versionText(), "kernel", kernelRelease(), "loops", o.loops, "memory", o.memory, "max_connections", o.connections,
 		"socket_memory_most", uint64(o.connections)*o.socketMemory())
 	for _, line := range strings.Split(s.engine.Features(), "\n") {
 		s.log.Debug(line)
@@ -91,6 +92,13 @@ func (s *server) report() {
 		s.log.Info("and more exports, which -v shows", "more", more)
 	}
 	s.reportDoors()
+}
+
+// kernelRelease is the kernel's, as uname -r says it.
+func kernelRelease() string {
+	var name unix.Utsname
+	_ = unix.Uname(&name) // cannot fail
+	return unix.ByteSliceToString(name.Release[:])
 }
 
 // reportDoors says who can come in that may not be meant to, and who cannot that may be.

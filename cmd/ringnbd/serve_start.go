@@ -102,21 +102,22 @@ func (s *server) start(specs []backing.Spec, signals <-chan os.Signal) (ended bo
 		case <-quiet.C:
 			s.log.Warn("the start takes long", "busy_with", s.begun.what())
 		case sig := <-signals:
-			return true, s.callOff(sig, up)
+			return true, s.callOff(sig, up, signals)
 		}
 	}
 }
 
 // callOff ends a start that is under way.
-func (s *server) callOff(sig os.Signal, up <-chan error) error {
+func (s *server) callOff(sig os.Signal, up <-chan error, signals <-chan os.Signal) error {
 	s.begun.mu.Lock()
 	s.begun.stop = true
 	s.begun.mu.Unlock()
 	select {
 	case err := <-up:
-		if err == nil { // it was up before it could notice
-			s.gate.Close()
-			s.abandon()
+		if err == nil { // it was up before it could notice, and somebody may have come in
+			defer s.journal.close()
+			s.log.Info("shutting down, just started", "signal", sig.String())
+			return s.down(signals)
 		}
 		s.log.Info("interrupted while starting; nothing was served", "signal", sig.String())
 		return nil
