@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ringnbd/engine/backing"
 )
 
 const (
@@ -96,6 +98,9 @@ type recorder struct {
 
 // newRecorder makes the file. One that is there already is written over only if it is a trace.
 func newRecorder(path string, t *Target, s *shared, loops, size int) (*recorder, error) {
+	if err := backing.MayMakeNew(path); err != nil {
+		return nil, fmt.Errorf("--record %w", err)
+	}
 	mode := os.O_RDWR | os.O_CREATE
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		mode = os.O_WRONLY | unix.O_NONBLOCK // a pipe without a reader is an error, and no reason to wait

@@ -182,6 +182,9 @@ func runConform(o *conformOptions, stdout, stderr io.Writer) error {
 	defer stop()
 	var file *os.File
 	if o.junit != "" && o.junit != "-" { // before minutes of work for nothing
+		if err := backing.MayMakeNew(o.junit); err != nil {
+			return fmt.Errorf("--junit %w", err)
+		}
 		create := func() (err error) { file, err = os.Create(o.junit); return err }
 		if err := backing.Await(ctx, create); err != nil { // a FIFO waits for a reader
 			return fmt.Errorf("--junit: %w", err)

@@ -59,8 +59,8 @@ func (o *options) register(flags *pflag.FlagSet) {
 	s := sections{flags: flags}
 	s.begin("What is served")
 	flags.Var((*exportFlag)(&o.exports), "export",
-		"serve PATH under NAME; repeatable; PATH,ro is read-only, and PATH,description=TEXT "+
-			"described")
+		"serve PATH under NAME; repeatable; PATH,ro is read-only, PATH,format=raw raw whatever it looks like, "+
+			"and PATH,description=TEXT described")
 	flags.Var((*sizeFlag)(&o.create), "create", "make images that are missing, sparse, of `SIZE`")
 	flags.BoolVarP(&o.readOnly, "read-only", "r", false, "serve everything read-only")
 	flags.Var(&o.raw, "format", "`FORMAT` of all images: raw, the only one, whatever they look like")

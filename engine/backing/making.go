@@ -38,6 +38,18 @@ func MayMake(path string) error {
 	case strings.HasSuffix(path, "/"):
 		return fmt.Errorf("%s: ends in a slash; name the file to be made", path)
 	}
+	var st unix.Stat_t
+	switch {
+	case BelowDev(path):
+		return fmt.Errorf("%s: there is no such device, and no file is made below /dev", path)
+	case unix.Stat(filepath.Dir(path), &st) == unix.ENOENT:
+		return fmt.Errorf("%s: there is no directory %s; make it first", path, filepath.Dir(path))
+	}
+	return nil
+}
+
+// BelowDev says whether a path is where devices are: a regular file there is a mistake, made or about to be.
+func BelowDev(path string) bool {
 	directory := filepath.Dir(path)
 	if full, err := filepath.Abs(directory); err == nil {
 		directory = full
@@ -46,12 +58,14 @@ func MayMake(path string) error {
 		directory = real
 	}
 	within := func(top string) bool { return directory == top || strings.HasPrefix(directory, top+"/") }
+	return within("/dev") && !within(shared)
+}
+
+// MayMakeNew is MayMake, if there is nothing at the path yet.
+func MayMakeNew(path string) error {
 	var st unix.Stat_t
-	switch {
-	case within("/dev") && !within(shared):
-		return fmt.Errorf("%s: there is no such device, and no file is made below /dev", path)
-	case unix.Stat(directory, &st) == unix.ENOENT:
-		return fmt.Errorf("%s: there is no directory %s; make it first", path, filepath.Dir(path))
+	if unix.Lstat(path, &st) != unix.ENOENT {
+		return nil
 	}
-	return nil
+	return MayMake(path)
 }

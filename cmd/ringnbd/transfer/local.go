@@ -160,6 +160,8 @@ func destinationFlags(o *Options, path string, size uint64, begun bool) (flags i
 		return flags, nil // to open it gives the reason
 	case blockless(info.Mode()):
 		return 0, notBlocks(path, info)
+	case info.Mode().IsRegular() && backing.BelowDev(path):
+		return 0, fmt.Errorf("%s: is a regular file, where a device is to be: somebody has made it by mistake; remove it first", path)
 	case info.Mode()&fs.ModeDevice != 0 && !o.Force:
 		flags |= os.O_EXCL // a device that is mounted, or otherwise in use, refuses
 	case begun && info.Mode().IsRegular() && info.Size() == 0 && size > 0:

@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -192,10 +191,8 @@ func (j *job) open(ctx context.Context) (err error) {
 	}
 	var state *State
 	if o.Resume != "" {
-		if _, err := os.Lstat(o.Resume); errors.Is(err, fs.ErrNotExist) {
-			if err := backing.MayMake(o.Resume); err != nil {
-				return fmt.Errorf("--resume %w", err)
-			}
+		if err := backing.MayMakeNew(o.Resume); err != nil {
+			return fmt.Errorf("--resume %w", err)
 		}
 		if state, err = loadState(o.Resume); err == nil && state != nil {
 			err = state.checkPlaces(o.Resume, &o.Source, &o.Destination)
