@@ -103,9 +103,7 @@ func newRoot() *cobra.Command {
 	refineHelp(root)
 	refineCompletion(root)
 	for _, c := range append(root.Commands(), root) {
-		if c.Version = versionText(); c != root && !c.Runnable() {
-			c.Version = ""
-		}
+		c.Version = versionText()
 		c.InitDefaultHelpFlag()
 		c.InitDefaultVersionFlag()
 		for name, usage := range map[string]string{"help": "print this help",
@@ -143,8 +141,11 @@ func refineHelp(root *cobra.Command) {
 	help.Short, help.Long = "Help about a command", ""
 	help.Run, help.RunE = nil, func(_ *cobra.Command, args []string) error {
 		c, rest, err := root.Find(args)
-		if err != nil || len(rest) > 0 {
-			return noCommand(root, args)
+		if err != nil {
+			return err
+		}
+		if len(rest) > 0 {
+			return noCommand(c, rest)
 		}
 		c.InitDefaultHelpFlag()
 		c.InitDefaultVersionFlag()

@@ -38,6 +38,9 @@ func Size(n uint64) string {
 	if strings.Contains(number, ".") {
 		number = strings.TrimRight(strings.TrimRight(number, "0"), ".")
 	}
+	if i := strings.IndexByte(letters, unit[0]|0x20) + 1; number == "1024" && i < len(letters) {
+		return "1 " + strings.ToUpper(letters[i:i+1]) + "iB" // rounded up to the next unit
+	}
 	return number + " " + unit
 }
 

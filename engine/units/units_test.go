@@ -13,6 +13,7 @@ func TestSize(t *testing.T) {
 	for n, want := range map[uint64]string{
 		0: "0 bytes", 1: "1 byte", 512: "512 bytes", 1000: "1000 bytes", 1024: "1 KiB",
 		1536: "1.5 KiB", 4096: "4 KiB",
+		1<<20 - 1: "1 MiB", 1<<30 - 1: "1 GiB", 1<<60 - 1: "1 EiB", 1023 << 10: "1023 KiB",
 		1 << 20: "1 MiB", 82854982: "79.02 MiB", 1 << 30: "1 GiB", 10 << 40: "10 TiB",
 		1000 << 30: "1000 GiB", 1 << 50: "1 PiB",
 		1 << 60: "1 EiB", SizeMost: "8 EiB", 100 << 20: "100 MiB", 1 << 62: "4 EiB",
