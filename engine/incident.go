@@ -1,5 +1,5 @@
 // What a loop has to tell beside its counters: a disk that failed, and connections that have ended.
-// A loop does not log, and does not wait for whoever does: it fills a slot of a ring that was there
+// A loop does not log, and does not wait for the log: it fills a slot of a ring that was there
 // before, or hands back the row that came with the connection, and a goroutine of the control plane
 // looks.
 //
@@ -74,7 +74,7 @@ type Client struct {
 	next *Client // in the stack of those that have ended
 }
 
-// Reports is who wants to hear. The methods are called one at a time, by a goroutine of the engine,
+// Reports is told of them. The methods are called one at a time, by a goroutine of the engine,
 // and may take their time; only what an incident or a client says is theirs to keep.
 type Reports interface {
 	Incident(i Incident)

@@ -1,7 +1,7 @@
 // The log of serve: its levels, its two formats, and what of a start is said in it.
 //
-// Invariant: a line is written by a goroutine of its own (unread.go), so whoever logs never waits
-// for whoever reads.
+// Invariant: a line is written by a goroutine of its own (unread.go), so logging never waits
+// for a reader.
 
 package main
 
@@ -53,7 +53,7 @@ func newLog(o *options, w io.Writer) serverLog {
 
 // borrowed makes the log of a server that a client started for itself (nbdinfo [ ringnbd serve FILE
 // ], by socket activation) say warnings and errors only, if it is a terminal: the terminal shows
-// what the client was asked for, and nobody there asked for a server's diary. Where stderr goes to
+// what the client was asked for, not a server's diary. Where stderr goes to
 // a file or to the journal (systemd opens sockets, too), the diary is what it is there for; -v asks
 // for everything, wherever it goes.
 func (l *serverLog) borrowed() {

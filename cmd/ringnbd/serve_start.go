@@ -2,8 +2,8 @@
 // of another PID namespace holds, storage that does not answer) it may wait for without end.
 //
 // Invariant: a signal ends a start at once. What has begun to exist, sockets and images, is
-// removed, by the start itself if it comes back, else by whoever gives it up; a system call that
-// never returns ends with the process.
+// removed, by the start itself if it comes back, else on its behalf; a system call that never
+// returns ends with the process.
 
 package main
 
@@ -28,7 +28,7 @@ const (
 
 var errInterrupted = errors.New("interrupted while starting")
 
-// begun is what of a start must be known to those who give it up while it hangs.
+// begun is what must be known of a start in order to give it up while it hangs.
 type begun struct {
 	mu     sync.Mutex
 	busy   string // with what
@@ -70,20 +70,22 @@ func (b *begun) what() string {
 	return b.busy
 }
 
-// forsake removes what a start that hangs has made. It may hang itself.
+// forsake removes what a start that hangs has made. Removing may hang as well, so nothing is locked
+// meanwhile.
 func (b *begun) forsake() {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, p := range b.doors {
-		p.Close()
+	doors, images := b.doors, b.images
+	b.mu.Unlock()
+	for _, door := range doors {
+		door.Close()
 	}
-	for _, image := range b.images {
+	for _, image := range images {
 		image.Abandon()
 	}
 }
 
 // start brings the server up, unless a signal comes first: then ended is true. A start that was
-// called off in order is no error; one that had to be left hanging is.
+// called off in order is not an error; one that had to be left hanging is.
 func (s *server) start(specs []backing.Spec, signals <-chan os.Signal) (ended bool, err error) {
 	up := make(chan error, 1)
 	go func() {

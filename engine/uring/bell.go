@@ -27,7 +27,7 @@ func NewBell() (*Bell, error) {
 	return &Bell{fd, os.NewFile(uintptr(fd), "bell")}, nil
 }
 
-// Ring wakes whoever waits. It must not be called after Close.
+// Ring wakes the goroutine that waits. It must not be called after Close.
 func (b *Bell) Ring() { Notify(b.fd) }
 
 // Wait sleeps until the bell has been rung. An error means that it was closed.
