@@ -160,7 +160,7 @@ func destinationFlags(o *Options, path string, size uint64, begun bool) (flags i
 		return flags, nil // to open it gives the reason
 	case blockless(info.Mode()):
 		return 0, notBlocks(path, info)
-	case info.Mode().IsRegular() && backing.BelowDev(path):
+	case backing.BelowDev(path) && isPlain(path):
 		return 0, fmt.Errorf("%s: is a regular file, where a device is to be: somebody has made it by mistake; remove it first", path)
 	case info.Mode()&fs.ModeDevice != 0 && !o.Force:
 		flags |= os.O_EXCL // a device that is mounted, or otherwise in use, refuses
@@ -168,6 +168,12 @@ func destinationFlags(o *Options, path string, size uint64, begun bool) (flags i
 		return 0, errGone
 	}
 	return flags, nil
+}
+
+// isPlain says whether a path is a regular file itself, and no link to one: /dev/stdout may be a link.
+func isPlain(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode().IsRegular()
 }
 
 // openOccupied says who has a device, or opens it after all if that was a moment's matter.
