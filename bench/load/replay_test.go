@@ -350,7 +350,7 @@ func TestRecordToPlacesThatAreNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	uri := serve(t, &peer{})
-	for path, words := range map[string]string{precious: "is there and is no trace", folder: "is a directory", filepath.Join(folder, "a", "b"): "no such file", pipe: "no such device or address"} {
+	for path, words := range map[string]string{precious: "is there and is no trace", folder: "is a directory", filepath.Join(folder, "a", "b"): "there is no directory", pipe: "no such device or address"} {
 		o := options(t, uri, "randread", "4k")
 		o.Record = path
 		if r := fails(t, o, "--record", words); r != nil {
