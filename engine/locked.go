@@ -11,7 +11,11 @@
 
 package engine
 
-import "ringnbd/engine/uring"
+import (
+	"errors"
+
+	"ringnbd/engine/uring"
+)
 
 // Registration says whether the memory for requests is registered with io_uring.
 type Registration uint8
@@ -60,18 +64,23 @@ const (
 	partRegistered             // it is
 )
 
-// registerPool makes a loop's pool ready to be registered part by part, and registers the first.
+// registerPool makes a loop's pool ready to be registered part by part, and registers the first. all is what the
+// engine locks altogether, in bytes.
 //
 // Registering pins, and so takes, the memory. Done for the whole pool at start, it made an idle export
 // cost 150 MiB a core. So a part, one huge page, is registered when a disk operation first needs it. The
 // pool lends the memory that came home last, so that an export which is used a little needs few parts, and
 // once what the busiest moment needed is registered it is never done again. It costs a turn a quarter of a
 // millisecond, for each 2 MiB once: what the first touch of that memory would have cost, and pinning.
-func (l *loop) registerPool(ring *uring.Ring) error {
+func (l *loop) registerPool(ring *uring.Ring, all uint64) error {
 	if err := ring.SparseBuffers(l.pool); err != nil {
 		return err
 	}
 	if err := ring.FirstBuffer(); err != nil {
+		var locked *uring.MemlockError
+		if errors.As(err, &locked) {
+			locked.Need = all // not the first part alone
+		}
 		return err
 	}
 	l.partsUntouched()

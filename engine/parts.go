@@ -5,7 +5,8 @@
 // and their data the client, in order, and no reply comes between.
 //
 // A part ends at a multiple of layout.longest, which blocks divide: only the first and the last read the blocks
-// at their edges. A WRITE has one reply, with the first error of its parts; what comes behind an error is
+// at their edges. Each claims its own blocks, so that of two long WRITEs that overlap, on two connections and with
+// neither answered, one may win in one part and the other in the next; the protocol promises no more. A WRITE has one reply, with the first error of its parts; what comes behind an error is
 // dropped. A READ has one header, or chunk by chunk what each part has brought; when a later part fails, chunks
 // can say so, but a simple reply has promised all the data, and the connection is closed.
 

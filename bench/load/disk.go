@@ -40,7 +40,7 @@ func (l *loop) transfer(row uint32, payload uint64) {
 	if s.kind == Read {
 		at := l.layout.bufferAt(row) + uint64(done)
 		addr, n, off := l.arena.Addr(at), s.length-done, s.offset+uint64(done)
-		if l.plan.unregistered != nil {
+		if l.unregistered != nil {
 			uring.PrepReadFile(l.sqe(), data, 0, addr, n, off, 0)
 		} else {
 			uring.PrepReadFixed(l.sqe(), data, 0, uint16(at>>uring.BufferShift), addr, n, off, 0)
@@ -53,7 +53,7 @@ func (l *loop) transfer(row uint32, payload uint64) {
 	}
 	at := payload + uint64(done)
 	addr, n, off := l.arena.Addr(at), s.length-done, s.offset+uint64(done)
-	if l.plan.unregistered != nil {
+	if l.unregistered != nil {
 		uring.PrepWriteFile(l.sqe(), data, 0, addr, n, off, flags)
 	} else {
 		uring.PrepWriteFixed(l.sqe(), data, 0, uint16(at>>uring.BufferShift), addr, n, off, flags)

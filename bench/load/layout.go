@@ -105,9 +105,7 @@ func checkMemory(p *plan) (err error) {
 		return fmt.Errorf("io_uring: %w", err)
 	}
 	if p.facts.file != nil {
-		if p.unregistered = uring.CheckMemlock(total + uint64(o.Threads)*p.ring.Memory()); p.unregistered != nil {
-			p.facts.notes = append(p.facts.notes, "the buffers are not registered with io_uring, which costs CPU time: "+p.unregistered.Error())
-		}
+		p.unregistered = uring.CheckMemlock(total + uint64(o.Threads)*p.ring.Memory())
 	}
 	return nil
 }

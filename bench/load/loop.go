@@ -61,6 +61,8 @@ type loop struct {
 	id     int
 	arena  *uring.Arena
 	layout layout
+	// unregistered is why the buffers of a file's requests are not registered, when they are not.
+	unregistered error
 
 	conns []conn
 	slots []slot

@@ -41,7 +41,7 @@ type plan struct {
 	multiConn bool   // connections see each other's writes
 	flags     [kinds]uint16
 	ring      uring.Config
-	// unregistered is why the buffers of a file's requests are not registered, when they are not.
+	// unregistered is why the buffers of a file's requests cannot be registered, if so much is clear before a start.
 	unregistered error
 }
 

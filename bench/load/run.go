@@ -298,6 +298,12 @@ func (r *run) finish(interrupted bool) (*Report, error) {
 		}
 	}
 	report := newReport(r, sum, interrupted)
+	for _, l := range r.loops {
+		if l.unregistered != nil {
+			report.Notes = append(report.Notes, "the buffers are not registered with io_uring, which costs CPU time: "+l.unregistered.Error())
+			break
+		}
+	}
 	if sum.found > 0 {
 		trouble = append(trouble, fmt.Errorf("%s not as written; the first: %v",
 			units.Plural(sum.found, "block"), sum.findings[0]))
@@ -420,8 +426,12 @@ func (l *loop) openRing() error {
 		return err
 	}
 	if b := l.plan.facts.file; b != nil {
-		if l.plan.unregistered == nil {
+		if l.unregistered = l.plan.unregistered; l.unregistered == nil {
 			err = ring.RegisterBuffers(l.arena)
+		}
+		var locked *uring.MemlockError
+		if errors.As(err, &locked) { // others of the same user have come between
+			l.unregistered, err = err, nil
 		}
 		if err == nil {
 			err = ring.RegisterFiles([]int32{int32(b.Device.FD)})
