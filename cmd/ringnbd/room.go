@@ -3,18 +3,15 @@
 // Go ends a process that is refused a thread or memory, with a dump of its stacks, and nothing in the process can catch
 // that. Hence what a command will need is looked at before it begins, and said in one line if it is not there; threads
 // are then started at once, for Go keeps those that have nothing to do. A limit that does not even let Go itself start
-// (some 800 MiB of address space, some 5 threads) is beyond that.
+// (some 800 MiB of address space, some 7 threads) is beyond that.
 //
 // Invariant: what reserveThreads has granted is there: whatever else starts threads in the cgroup later takes none of it.
 
 package main
 
 import (
-	"bytes"
 	"fmt"
-	"math"
 	"os"
-	"path"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -23,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ringnbd/cmd/ringnbd/cgroup"
 	"ringnbd/engine/units"
 )
 
@@ -93,14 +91,8 @@ func threadsNow() int {
 
 // threadRoom is how many threads more this process may have, and the limit that says so.
 func threadRoom() (room int, limit string) {
-	room = math.MaxInt32
-	for dir := range pidsFolders() {
-		most, errMost := readNumber(filepath.Join(dir, "pids.max"))
-		current, errCurrent := readNumber(filepath.Join(dir, "pids.current"))
-		if errMost == nil && errCurrent == nil && most-current < room { // "max" is no number
-			room, limit = most-current, fmt.Sprintf("the limit of its cgroup (pids.max, %d)", most)
-		}
-	}
+	room, most := cgroup.Threads()
+	limit = fmt.Sprintf("the limit of its cgroup (pids.max, %d)", most)
 	var user unix.Rlimit
 	if os.Getuid() == 0 || unix.Getrlimit(unix.RLIMIT_NPROC, &user) != nil || user.Cur > countedUser {
 		return room, limit
@@ -109,44 +101,6 @@ func threadRoom() (room int, limit string) {
 		room, limit = left, fmt.Sprintf("the limit on this user's threads (%d)", user.Cur)
 	}
 	return room, limit
-}
-
-// pidsFolders are the folders of the cgroup that this process is in, and of those above it.
-func pidsFolders() func(func(string) bool) {
-	return func(yield func(string) bool) {
-		b, _ := os.ReadFile("/proc/self/cgroup")
-		for line := range strings.Lines(string(b)) {
-			field := strings.SplitN(strings.TrimSpace(line), ":", 3)
-			if len(field) != 3 {
-				continue
-			}
-			root := ""
-			switch {
-			case field[1] == "": // version 2
-				root = "/sys/fs/cgroup"
-			case strings.Contains(","+field[1]+",", ",pids,"):
-				root = "/sys/fs/cgroup/pids"
-			default:
-				continue
-			}
-			for at := path.Clean("/" + field[2]); ; at = path.Dir(at) {
-				if !yield(filepath.Join(root, at)) {
-					return
-				}
-				if at == "/" {
-					break
-				}
-			}
-		}
-	}
-}
-
-func readNumber(file string) (int, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(string(bytes.TrimSpace(b)))
 }
 
 // userThreads counts the threads of all processes of a user that can be seen.

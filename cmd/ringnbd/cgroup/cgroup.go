@@ -1,4 +1,4 @@
-// Package cgroup reads how much memory and processor time the control groups of this process leave it, of either
+// Package cgroup reads how much memory and processor time, and how many threads, the control groups of this process leave it, of either
 // version, its own and all above it that can be seen.
 //
 // Invariant: what cannot be read limits nothing; a limit is the least of all that hold. Nothing is cached: a start reads
@@ -33,7 +33,7 @@ func read(root string) Limits {
 	for _, m := range mounts(root) {
 		for _, name := range m.controllers {
 			path, ok := groups[name]
-			if !ok {
+			if !ok || name == "pids" {
 				continue
 			}
 			m.each(root, path, func(folder string) {
@@ -47,6 +47,30 @@ func read(root string) Limits {
 		}
 	}
 	return l
+}
+
+// Threads is how many threads more this process may have, and the limit that says so; math.MaxInt32: any number.
+func Threads() (room, most int) { return threads("/") }
+
+func threads(root string) (room, most int) {
+	room, most = math.MaxInt32, math.MaxInt32
+	groups := groupsOf(root)
+	for _, m := range mounts(root) {
+		for _, name := range m.controllers {
+			path, ok := groups[name]
+			if !ok || name == "memory" || name == "cpu" {
+				continue
+			}
+			m.each(root, path, func(folder string) {
+				limit, err := strconv.Atoi(strings.TrimSpace(text(folder, "pids.max"))) // "max" is no limit
+				now, err2 := strconv.Atoi(strings.TrimSpace(text(folder, "pids.current")))
+				if err == nil && err2 == nil && limit-now < room {
+					room, most = limit-now, limit
+				}
+			})
+		}
+	}
+	return room, most
 }
 
 // groupsOf is the path of the own group by controller; "" is version 2, which has all of them in one.
@@ -66,7 +90,7 @@ func groupsOf(root string) map[string]string {
 
 // mount is a hierarchy of control groups, or a part of one.
 type mount struct {
-	controllers []string // memory and cpu of version 1, or "" for version 2
+	controllers []string // memory, cpu and pids of version 1, or "" for version 2
 	top         string   // the group that is mounted
 	point       string   // where
 }
@@ -85,7 +109,7 @@ func mounts(root string) (list []mount) {
 			m.controllers = []string{""}
 		case "cgroup":
 			for name := range strings.SplitSeq(what[2], ",") {
-				if name == "memory" || name == "cpu" {
+				if name == "memory" || name == "cpu" || name == "pids" {
 					m.controllers = append(m.controllers, name)
 				}
 			}

@@ -69,3 +69,35 @@ func TestRead(t *testing.T) {
 		})
 	}
 }
+
+func TestThreads(t *testing.T) {
+	const pids = "33 20 0:29 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n"
+	for name, test := range map[string]struct {
+		files      map[string]string
+		room, most int
+	}{
+		"nothing to read": {nil, math.MaxInt32, math.MaxInt32},
+		"no limit": {map[string]string{"proc/self/mountinfo": v2, "proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/pids.max": "max\n",
+			"sys/fs/cgroup/a/pids.current": "7\n"}, math.MaxInt32, math.MaxInt32},
+		"the group above, 2": {map[string]string{"proc/self/mountinfo": v2, "proc/self/cgroup": "0::/a/b\n",
+			"sys/fs/cgroup/a/b/pids.max": "100\n", "sys/fs/cgroup/a/b/pids.current": "7\n",
+			"sys/fs/cgroup/a/pids.max": "50\n", "sys/fs/cgroup/a/pids.current": "20\n"}, 30, 50},
+		"version 1, beside memory": {map[string]string{"proc/self/mountinfo": v1 + pids, "proc/self/cgroup": "5:memory:/a\n7:pids:/p\n",
+			"sys/fs/cgroup/memory/a/pids.max": "1\n", "sys/fs/cgroup/memory/a/pids.current": "0\n",
+			"sys/fs/cgroup/pids/p/pids.max": "9\n", "sys/fs/cgroup/pids/p/pids.current": "9\n"}, 0, 9},
+	} {
+		root := t.TempDir()
+		for path, content := range test.files {
+			path = filepath.Join(root, path)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if room, most := threads(root); room != test.room || most != test.most {
+			t.Errorf("%s: room for %d of %d, not for %d of %d", name, room, most, test.room, test.most)
+		}
+	}
+}
