@@ -4,7 +4,7 @@
 // (join before close). receiving and sending are the whole ownership protocol with the kernel.
 //
 //	free -> open      adopt
-//	open -> leaving   the client said goodbye, or we shut down: what is in flight is answered; what comes in is dropped
+//	open -> leaving   the client said goodbye, or we shut down: what was taken in is answered; what comes in is dropped
 //	open, leaving -> closing   the link failed or was cut: nothing more is sent; wait for the kernel
 //	leaving -> closing         all is answered
 //	closing -> free            all is quiet
@@ -49,6 +49,7 @@ type conn struct {
 	needs      uint64 // and how many bytes of it
 	eof        bool   // the client has ended its side
 	idle       bool   // its receive was taken back: it has been silent for long
+	ended      bool   // we shut down, all is answered, and the client is told that nothing follows
 	sending    bool
 	next       uint32 // free rows
 
@@ -76,6 +77,7 @@ type conn struct {
 	since     int64 // the megabyte of payload that is arriving began to; 0: none is
 	sendSince int64 // the send that is in flight began
 	hungry    int64 // it began to wait for memory or a tag
+	endedAt   int64 // it was told that nothing follows
 
 	traffic Traffic
 }
@@ -101,15 +103,31 @@ func (l *loop) connAt(t token) (*conn, uint32) {
 	return c, t.slot()
 }
 
-// leave stops taking requests in; what is in flight will be answered, what has come behind it is dropped.
+// leave stops taking requests in; what was taken in will be answered, what has come behind it is dropped, and so is a request
+// whose payload is still arriving: nothing of it was done, and its client will send it again.
 func (l *loop) leave(i uint32, why CloseReason) {
 	c := &l.conns[i]
 	if c.state == connOpen {
 		c.state, c.reason = connLeaving, why
 		c.start, c.end = 0, 0
+		l.dropBody(i)
 		l.withdraw(i)
 		l.abandon(i)
 		l.touch(i)
+	}
+}
+
+// dropBody gives up the request whose payload is arriving. If the kernel still writes into its lease, that is ended first.
+func (l *loop) dropBody(i uint32) {
+	c := &l.conns[i]
+	switch {
+	case c.body == none:
+	case c.receiving != receivePayload:
+		body := c.body
+		c.body, c.bodyLeft = none, 0
+		l.release(body)
+	case c.state == connLeaving: // a socket that was shut down ends it by itself
+		l.takeBack(i)
 	}
 }
 
@@ -145,9 +163,10 @@ func (l *loop) withdraw(i uint32) {
 }
 
 // lingers: closing a socket with unread bytes resets it, and what the client has not got yet of its replies is lost. So while we shut down, a connection
-// is read, and what comes is dropped, until it has been silent for a moment.
+// is read, and what comes is dropped, until it has been silent for a moment; once all is answered, that is said behind the last reply, and
+// a client that goes on sending all the same has drainLinger to notice.
 func (l *loop) lingers(c *conn) bool {
-	return c.reason == CloseShutdown && !c.eof && l.now-c.heard <= drainSilence
+	return c.reason == CloseShutdown && !c.eof && l.now-c.heard <= drainSilence && (!c.ended || l.now-c.endedAt <= drainLinger)
 }
 
 // depart moves a connection that is on its way out one step further.
@@ -156,14 +175,15 @@ func (l *loop) depart(i uint32) {
 	if c.state == connOpen || c.state == connFree {
 		return
 	}
-	if c.receiving != receivePayload { // else the kernel still writes into its lease
-		if c.body != none {
-			body := c.body
-			c.body, c.bodyLeft = none, 0
-			l.release(body)
-		}
+	l.dropBody(i)
+	if c.state == connLeaving && (c.inflight > 0 || c.sending) {
+		return
 	}
-	if c.state == connLeaving && (c.inflight > 0 || c.sending || l.lingers(c)) {
+	if c.state == connLeaving && l.lingers(c) {
+		if !c.ended {
+			c.ended, c.endedAt = true, l.now
+			l.kernel.EndSending(c.fd)
+		}
 		return
 	}
 	if c.state == connLeaving {

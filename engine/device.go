@@ -44,6 +44,7 @@ type Device struct {
 
 	Memory *uring.Arena // the mapping of Kind Memory
 
+	written atomic.Bool // a client has written to it since it was opened
 	failed  atomic.Uint32
 	syncing atomic.Bool   // an fsync is in flight, of whatever loop
 	queued  atomic.Int32  // loops that wait for it to end

@@ -68,6 +68,12 @@
 // ring, or hands back the row that came with the connection, and rings a bell (incident.go). A goroutine of the control
 // plane passes it on to Config.Reports (reports.go).
 //
+// # The end
+//
+// Drain (shutdown.go, stall.go) serves for a second more, closing who is silent; then nothing is taken in, not even a payload that has begun, what was taken in is
+// answered, and the client finds the end of the stream behind the last reply. One that goes on sending has half a second until its socket is closed under it. Devices that were
+// written to are flushed by a crew of threads (crew.go), which gives up those whose storage hangs.
+//
 // # Departures from the first drawing
 //
 // Holes in structured replies to READ were to come from the file (SEEK_HOLE). They are found in the data instead, see holes.go: what was looked up before

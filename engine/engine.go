@@ -306,21 +306,32 @@ func (e *Engine) AdoptClient(fd, export int, s proto.Session, client *Client) er
 	return nil
 }
 
-// ask posts one letter to every loop and waits, up to the timeout, until all have dealt with it.
-func (e *Engine) ask(letter mail, timeout time.Duration) bool {
-	late, stop := Patience(timeout)
-	defer stop()
-	var letters []*mail
+// send posts a copy of a letter to every loop; none is posted once the loops are about to end, for what wakes them is
+// given back then, and its number may be another's.
+func (e *Engine) send(letter mail) (sent []*mail) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.down {
+		return nil
+	}
 	for _, l := range e.shared.loops {
 		m := letter
 		m.done = make(chan struct{})
 		if letter.kind == mailCount {
 			m.counters = &Counters{Exports: make([]ExportCounters, len(e.shared.exports))}
 		}
-		letters = append(letters, &m)
+		sent = append(sent, &m)
 		l.post(&m)
 	}
-	for _, m := range letters {
+	return sent
+}
+
+// ask posts one letter to every loop and waits, up to the timeout, until all have dealt with it.
+func (e *Engine) ask(letter mail, timeout time.Duration) bool {
+	late, stop := Patience(timeout)
+	defer stop()
+	sent := e.send(letter)
+	for _, m := range sent {
 		select {
 		case <-m.done:
 		case <-late:
@@ -330,7 +341,7 @@ func (e *Engine) ask(letter mail, timeout time.Duration) bool {
 			letter.counters.add(m.counters)
 		}
 	}
-	return true
+	return sent != nil
 }
 
 // Counters sums up what all loops have counted; false: a loop did not answer within a second, and is not in the sum, or the engine is closed.
@@ -340,57 +351,8 @@ func (e *Engine) Counters() (Counters, bool) {
 		x := &e.shared.exports[i]
 		sum.Exports[i].Name, sum.Exports[i].FlushFailed = x.Name, x.Device.Failed()
 	}
-	e.mu.Lock()
-	stopped := e.down
-	e.mu.Unlock()
-	if stopped {
-		return sum, false
-	}
 	ok := e.ask(mail{kind: mailCount, counters: &sum}, time.Second)
 	return sum, ok
-}
-
-// Drain ends service: requests are served for another second, a connection that has fallen silent is closed, then all are once what they have in flight is answered. What is left when the timeout ends is cut, and reported as
-// an error. Every writable device is then flushed.
-func (e *Engine) Drain(timeout time.Duration) error {
-	e.mu.Lock()
-	e.closing = true
-	e.mu.Unlock()
-	var trouble []error
-	if !e.ask(mail{kind: mailDrain}, timeout) {
-		left := e.Connections()
-		trouble = append(trouble, errors.New("the shutdown timeout ended with "+strconv.Itoa(left)+" connections still busy; they were cut (--shutdown-timeout)"))
-		e.ask(mail{kind: mailCut}, time.Second)
-	}
-	for i := range e.shared.exports {
-		d := e.shared.exports[i].Device
-		if d.FD < 0 || d.ReadOnly {
-			continue
-		}
-		if err := unix.Fdatasync(d.FD); err != nil || d.Failed() {
-			trouble = append(trouble, errors.New("export "+strconv.Itoa(i)+" could not be flushed: data that clients wrote may be lost"))
-		}
-	}
-	return errors.Join(trouble...)
-}
-
-// Close stops the loops. Connections that are left are cut first.
-func (e *Engine) Close() error {
-	e.mu.Lock()
-	e.closing = true
-	e.mu.Unlock()
-	e.ask(mail{kind: mailCut}, time.Second)
-	for deadline := time.Now().Add(time.Second); e.Connections() > 0 && time.Now().Before(deadline); {
-		time.Sleep(time.Millisecond)
-	}
-	e.mu.Lock()
-	e.down = true
-	e.mu.Unlock()
-	if left := e.Connections(); left > 0 {
-		return errors.New("the kernel still holds operations of " + strconv.Itoa(left) + " connections")
-	}
-	e.stop()
-	return nil
 }
 
 // stop ends the loops that run; none has a connection left.

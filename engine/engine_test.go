@@ -5,6 +5,8 @@ package engine
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -277,27 +279,64 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// TestDrainWaitsForAPayload: a request that was taken in before the shutdown is served, however long its payload takes within the timeout.
-func TestDrainWaitsForAPayload(t *testing.T) {
-	e := startEngine(t, 1, memoryDevice(t, 16<<20))
-	c := connect(t, e, 0)
-	payload := bytes.Repeat([]byte{7}, 8<<20)
-	c.send(proto.Request{Cookie: 5, Command: proto.CmdWrite, Length: uint64(len(payload))}, payload[:4<<20])
-	for deadline := time.Now().Add(5 * time.Second); counted(t, e).Requests[proto.CmdWrite] == 0; {
-		if time.Now().After(deadline) {
-			t.Fatal("the request was not taken in")
+// TestDrainEndsWhatNeverEnds: a payload that drips in, and a client that asks on and on, have their grace
+// and no more, and that is an orderly end. What was taken in before is answered.
+func TestDrainEndsWhatNeverEnds(t *testing.T) {
+	for name, insist := range map[string]func(*client) error{
+		"a payload into its lease": func(c *client) error { return c.drip(8 << 20) },
+		"a payload into a stage":   func(c *client) error { return c.drip(64 << 10) },
+		"requests":                 (*client).insist,
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := startEngine(t, 1, memoryDevice(t, 16<<20))
+			c := connect(t, e, 0)
+			c.send(proto.Request{Cookie: 5, Command: proto.CmdFlush}, nil)
+			ended := make(chan error, 1)
+			go func() { ended <- insist(c) }()
+			for deadline := time.Now().Add(5 * time.Second); counted(t, e).Requests[proto.CmdFlush] == 0; {
+				if time.Now().After(deadline) {
+					t.Fatal("the request was not taken in")
+				}
+			}
+			if err := e.Drain(time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			if n := e.Connections(); n != 0 {
+				t.Fatalf("%d connections are left after a drain", n)
+			}
+			if err := <-ended; !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+				t.Errorf("the client was stopped by %v", err)
+			}
+			if name == "requests" {
+				return // whose replies have been read
+			}
+			if cookie, errno := c.reply(nil); cookie != 5 || errno != proto.Success {
+				t.Errorf("cookie %d: %v", cookie, errno)
+			}
+		})
+	}
+}
+
+// drip begins a WRITE and sends its payload byte by byte, until that fails.
+func (c *client) drip(n int) error {
+	c.send(proto.Request{Cookie: 6, Command: proto.CmdWrite, Length: uint64(n)}, nil)
+	for {
+		if _, err := c.fd.Write([]byte{7}); err != nil {
+			return err
 		}
+		time.Sleep(time.Millisecond)
 	}
-	drained := make(chan error)
-	go func() { drained <- e.Drain(20 * time.Second) }()
-	time.Sleep(time.Duration(drainGrace) + 300*time.Millisecond)
-	if _, err := c.fd.Write(payload[4<<20:]); err != nil {
-		t.Fatal(err)
-	}
-	if cookie, errno := c.reply(nil); cookie != 5 || errno != proto.Success {
-		t.Fatalf("cookie %d: %v", cookie, errno)
-	}
-	if err := <-drained; err != nil {
-		t.Fatal(err)
+}
+
+// insist sends one request after the other, whatever is answered, until that fails.
+func (c *client) insist() error {
+	go func() { _, _ = io.Copy(io.Discard, c.fd) }() // who takes no replies is another matter
+	q := make([]byte, proto.RequestSize)
+	proto.PutRequest(q, &proto.Request{Cookie: 6, Command: proto.CmdFlush})
+	for {
+		if _, err := c.fd.Write(q); err != nil {
+			return err
+		}
+		time.Sleep(time.Millisecond)
 	}
 }

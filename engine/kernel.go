@@ -1,5 +1,5 @@
 // Kernel is the seam between the loop and everything outside it: all bytes and all time enter here, from io_uring or from the simulated kernel of
-// engine/sim. Seven verbs, called by the loop's own thread only.
+// engine/sim. Eight verbs, called by the loop's own thread only.
 
 package engine
 
@@ -21,6 +21,8 @@ type Kernel interface {
 	Now() int64
 	// RegisterBuffer registers the i-th part of the pool, see loop.bufferOf; false: it cannot be.
 	RegisterBuffer(i uint32) bool
+	// EndSending ends one direction of a socket: behind all that was sent the client finds the end.
+	EndSending(fd int32)
 	// Shutdown ends both directions of a socket: whatever operation waits on it completes.
 	Shutdown(fd int32)
 	// CloseFD gives a socket back.

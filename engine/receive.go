@@ -25,6 +25,8 @@ func (l *loop) received(t token, res int32) {
 	l.counters.Receives++
 	l.touch(i)
 	switch {
+	case res > 0 && how == receivePayload && c.state != connOpen:
+		c.heard = l.now // of a request that was given up
 	case res > 0:
 		c.heard = l.now
 		l.came(c, i, how, uint32(res))
@@ -39,6 +41,9 @@ func (l *loop) received(t token, res int32) {
 	case res == -int32(unix.ECANCELED) || res == -int32(unix.EINTR) || res == -int32(unix.EAGAIN) || res == 0:
 	default:
 		l.fail(i, CloseReceive)
+	}
+	if c.state != connOpen {
+		l.dropBody(i)
 	}
 }
 

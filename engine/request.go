@@ -320,6 +320,9 @@ func (l *loop) begin(t uint32) {
 			l.answer(t)
 			return
 		}
+		if !d.written.Load() {
+			d.written.Store(true)
+		}
 		row.step, row.claimed = stepClaimed, true
 		if l.shared.guard.enter(l.claimIndex(t), l.id, l.conns[row.conn].export, row.lo, row.hi) {
 			l.run(t)

@@ -74,9 +74,17 @@ func (l *loop) refreshStage(i uint32) {
 func (l *loop) reclaimIdle() {
 	for i := l.lru.head; i != none; i = l.conns[i].links[linkStage].next {
 		c := &l.conns[i]
-		if c.receiving == receiveStage && !c.cancelling && l.now-c.heard >= idleStage {
-			c.cancelling = true
-			uring.PrepCancel(l.sqe(), uint64(tokenOf(onCancel, 0, c.generation, i)), uint64(tokenOf(onReceive, 0, c.generation, i)))
+		if c.receiving == receiveStage && l.now-c.heard >= idleStage {
+			l.takeBack(i)
 		}
+	}
+}
+
+// takeBack asks the kernel for the receive that is in flight.
+func (l *loop) takeBack(i uint32) {
+	c := &l.conns[i]
+	if !c.cancelling {
+		c.cancelling = true
+		uring.PrepCancel(l.sqe(), uint64(tokenOf(onCancel, 0, c.generation, i)), uint64(tokenOf(onReceive, 0, c.generation, i)))
 	}
 }

@@ -4,6 +4,8 @@
 
 package engine
 
+import "ringnbd/proto"
+
 const (
 	// stallGrace is how long, in nanoseconds, somebody must have starved before others are looked at; stallQuiet how long those may then have been without
 	// progress. Progress is a megabyte: the piece of a payload that one receive brings, the part of a batch that one send carries. So a client
@@ -12,7 +14,8 @@ const (
 	stallQuiet = int64(2e9)
 
 	drainSilence = int64(100e6) // while draining, a connection silent for so long is closed
-	drainGrace   = int64(1e9)   // and after this no new request is taken in; a payload that is arriving is still waited for
+	drainGrace   = int64(1e9)   // and after this no request is taken in, nor a payload waited for that is still arriving
+	drainLinger  = int64(500e6) // and this is what a client has to fall silent once it was told that nothing follows
 
 	// No request is answered with ESHUTDOWN, which the spec offers to make the end quicker: the kernel's client passes it on as an I/O error, where it would send
 	// the request again to the next server if the connection had just been closed; so do virtual machines (reconnect-delay).
@@ -23,7 +26,7 @@ type drainPhase uint8
 const (
 	drainNot   drainPhase = iota
 	drainServe            // requests are served as ever; a connection that is silent is closed
-	drainCut              // what has been taken in is answered, nothing else is
+	drainCut              // what was taken in is answered, nothing else is
 )
 
 // evictStalled closes those that others have been waiting for too long.
@@ -63,13 +66,13 @@ func (l *loop) drainTick() {
 	}
 	for i := range l.conns {
 		c := &l.conns[i]
-		apart := c.body == none && !c.divided.open // between two requests
-		between := apart && c.start == c.end
+		reads := c.divided.open && c.divided.Command == proto.CmdRead // all of it was promised with its first part
+		between := c.body == none && !c.divided.open && c.start == c.end
 		quiet := between && c.inflight == 0 && l.now-c.heard > drainSilence
 		switch {
 		case c.state == connLeaving:
 			l.touch(uint32(i)) // it may have lingered long enough
-		case c.state == connOpen && (quiet || l.drain == drainCut && apart):
+		case c.state == connOpen && (quiet || l.drain == drainCut && !reads):
 			l.leave(uint32(i), CloseShutdown)
 		}
 	}

@@ -78,7 +78,13 @@ right; --register off says that this is meant.
 
 SIGTERM, SIGINT, SIGQUIT or SIGHUP (which stays ignored under nohup): no new
 connections; requests are served for another second, and a connection is closed
-when it falls silent, or when that is over and what it has in flight is answered. No request fails for it: clients that reconnect notice nothing. Everything is flushed to the disk. A second signal ends the program at once.
+when it falls silent, or when that is over and what was taken in is answered;
+what comes then, or has not come to its end (a payload that drips in), is not
+answered. No request fails for it: clients that reconnect send it again and
+notice nothing. Every export that was written to is flushed, all at the same
+time, in what is left of the timeout or 2 s; one whose storage hangs is named,
+keeps no other from its flush, and does not keep the program. A second signal
+ends the program at once.
 
 Exit status: 0 after an orderly shutdown, 1 for an error or a shutdown that had to cut connections or could not flush, 2 for a wrong command line.`
 

@@ -134,5 +134,6 @@ func (s *server) callOff(sig os.Signal, up <-chan error, signals <-chan os.Signa
 	case <-gone:
 	case <-time.After(startGrace):
 	}
+	leaveFiles()
 	return fmt.Errorf("interrupted (%v) while %s", sig, s.begun.what())
 }

@@ -1,7 +1,7 @@
 // Taking the server down: at leisure on the first signal, at once on the second.
 //
-// Invariant: the process ends within the shutdown timeout and a moment, whatever clients and disks do, and its status is 0 only if every answered
-// write was flushed and no connection was cut.
+// Invariant: clients have the shutdown timeout, each export's flush what is left of it, or two seconds, and then the process ends, whatever clients and disks
+// do. Its status is 0 only if every answered write was flushed and no connection was cut.
 
 package main
 
@@ -9,13 +9,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"ringnbd/engine"
+	"ringnbd/engine/backing"
 )
 
-// cutPatience is how long cutting connections and letting go of the kernel may take after the shutdown timeout, before the process just ends.
-const cutPatience = 2 * time.Second
+// closePatience is how long the engine may take to let go of the kernel, before the process just ends.
+const closePatience = 3 * time.Second
 
 // down stops accepting, drains the engine and lets go of everything.
 func (s *server) down(signals <-chan os.Signal) error {
@@ -25,30 +27,52 @@ func (s *server) down(signals <-chan os.Signal) error {
 	for _, d := range s.doors {
 		d.Close()
 	}
-	done := make(chan error, 1)
-	go func() { done <- s.drain() }()
-	late, stop := engine.Patience(s.options.shutdown + cutPatience)
-	defer stop()
+	drained, closed, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() { done <- s.drain(drained, closed) }()
+	var late <-chan struct{}
 	for {
 		select {
+		case <-drained: // which has a bound of its own
+			drained = nil
+			late, _ = engine.Patience(closePatience)
+		case <-closed: // what follows has one, too
+			closed, late = nil, nil
 		case err := <-done:
+			if err != nil || s.waits() {
+				leaveFiles()
+			}
 			return err
 		case sig := <-signals:
 			if time.Since(began) > signalEcho {
+				s.engine.Cut()
+				leaveFiles()
 				return fmt.Errorf("ended at once by a second signal (%v); requests in flight were cut", sig)
 			}
 		case <-late:
-			return fmt.Errorf("the shutdown did not finish within %v; is a disk hanging? Data not yet flushed may be lost", s.options.shutdown)
+			leaveFiles()
+			return errors.New("the engine did not let go of the kernel; is a disk hanging?")
 		}
 	}
 }
 
-func (s *server) drain() error {
-	trouble := []error{s.engine.Drain(s.options.shutdown)}
+// drain does what may take its time. drained is closed when clients and disks have had theirs, closed when the engine has ended.
+func (s *server) drain(drained, closed chan<- struct{}) error {
+	trouble := s.engine.Drain(s.options.shutdown)
+	close(drained)
 	s.debug.close() // it asks the engine, which is still worth asking while it drains
-	trouble = append(trouble, s.engine.Close())
-	for _, b := range s.backings {
-		trouble = append(trouble, b.Close())
+	if err := s.engine.Close(); err != nil {
+		return errors.Join(trouble, err)
 	}
-	return errors.Join(trouble...)
+	close(closed)
+	for _, b := range s.backings {
+		if !b.Device.Waits { // else to close it may take for ever, and nothing is lost: it was flushed, or that was said
+			trouble = errors.Join(trouble, b.Close())
+		}
+	}
+	return trouble
+}
+
+// waits says whether there are images that are left for leaveFiles to close.
+func (s *server) waits() bool {
+	return slices.ContainsFunc(s.backings, func(b *backing.Backing) bool { return b.Device.Waits })
 }

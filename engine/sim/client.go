@@ -39,6 +39,7 @@ type client struct {
 	payload []byte
 
 	readAt, sendAt uint64 // instants before which it does neither
+	owedAt         uint64 // when a shutdown was last seen to owe it something
 	parted         bool   // said its last word
 	deserted       bool   // found that nobody listens
 	partEnd        uint64 // for partings with a message: position in the stream of its end
@@ -69,6 +70,9 @@ func (c *client) connect() bool {
 	if h := &c.habit; w.Plan.Deep {
 		h.small, h.depth, h.requests, h.commands, h.large = true, 300, 600, [4]int{9, 2, 0, 0}, 0
 		h.partAt = 0
+	}
+	if w.Plan.Drain {
+		c.habit.resist(c.rng)
 	}
 	c.sock = w.newSocket(c)
 	s := c.habit.session
@@ -114,6 +118,10 @@ func (c *client) speak() bool {
 // more composes the next request, or the client's last words.
 func (c *client) more() bool {
 	w := c.world
+	if c.habit.restless && w.draining && !w.calm {
+		c.insist()
+		return true
+	}
 	if c.asked >= c.habit.requests || w.left <= 0 || w.calm {
 		c.farewell()
 		return true
@@ -131,6 +139,16 @@ func (c *client) more() bool {
 		c.compose(c.habit.draw(c.rng, &w.Plan.Exports[c.export]))
 	}
 	return true
+}
+
+// insist asks for something again, whether anything was answered or not.
+func (c *client) insist() {
+	w := c.world
+	q := proto.Request{Command: proto.CmdRead, Cookie: c.rng.Uint64(), Length: min(4096, w.Plan.Exports[c.export].Size)}
+	q.Extended = c.habit.session.Framing == proto.Extended
+	c.compose(ask{Request: q})
+	w.left++ // it is not one of those that the run is for
+	c.sendAt = w.clock + c.rng.Uint64N(20e6)
 }
 
 // compose appends a request to what is to be sent.
@@ -184,6 +202,11 @@ func (c *client) push() bool {
 		if stop > c.sent {
 			n = min(n, int(min(stop-c.sent, 1<<30)))
 		}
+	}
+	drip := c.habit.drips && w.draining && !w.calm
+	if drip {
+		n = min(n, 1)
+		c.sendAt = w.clock + c.rng.Uint64N(50e6)
 	}
 	if n == 0 {
 		return false
@@ -277,6 +300,9 @@ func (c *client) receive() bool {
 	}
 	n := s.out.arrived
 	if n == 0 {
+		if c.habit.restless && w.draining && !w.calm && s.out.atEnd() && !s.dead && !s.shut && !s.closed {
+			return false // it does not care that nothing follows
+		}
 		if s.dead || s.flung || s.out.atEnd() {
 			c.over()
 			return true
@@ -396,6 +422,7 @@ func (c *client) over() {
 	w := c.world
 	if c.excused == "" && w.draining {
 		c.excused = "the server shuts down"
+		c.resisted()
 	}
 	if c.excused == "" && c.slow() {
 		c.excused = "too slow"
@@ -414,6 +441,20 @@ func (c *client) over() {
 		w.fail("the server closed connection %d in the middle of a reply", c.conn)
 	}
 	c.drop()
+}
+
+// resisted marks what a shutdown had to end against a client's will.
+func (c *client) resisted() {
+	w := c.world
+	if w.calm || w.clock < w.drainedAt+1e9 {
+		return
+	}
+	if c.habit.restless && !c.parted {
+		w.mark(DrainedRestless)
+	}
+	if c.habit.drips && len(c.line) > 0 && c.line[0].begun != 0 && c.line[0].Payload() > 0 {
+		w.mark(DrainedDripping)
+	}
 }
 
 // slow: one of its requests has been under way so long that the server may have evicted it.

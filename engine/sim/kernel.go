@@ -188,6 +188,16 @@ func (k *Kernel) Reap(out []uring.CQE) int {
 // Now is the world's clock.
 func (k *Kernel) Now() int64 { return int64(k.world.clock) }
 
+// EndSending ends what the engine sends on a socket.
+func (k *Kernel) EndSending(fd int32) {
+	n := k.world.node(fd)
+	if n.sock == nil {
+		k.world.bug("end of sending on descriptor %d, which is no socket", fd)
+	}
+	k.world.note("end of sending", "loop fd", int64(k.id), int64(fd))
+	n.sock.out.ended = true
+}
+
 // Shutdown ends both directions of a socket.
 func (k *Kernel) Shutdown(fd int32) {
 	n := k.world.node(fd)

@@ -45,6 +45,8 @@ type habit struct {
 	stall      uint64
 	sulkAt     uint64 // bytes of replies after which it reads nothing for as long; 0: never
 	twins      bool   // uses one cookie for all flushes
+	restless   bool   // while the server shuts down it sends one READ after the other, and waits for none
+	drips      bool   // while the server shuts down it sends byte by byte, so that a payload takes for ever
 	status     int    // 1/1000: BLOCK_STATUS
 	caches     int    // 1/1000: CACHE
 	session    proto.Session
@@ -93,6 +95,18 @@ func drawHabit(r *rand.Rand, e *ExportPlan, s proto.Session, requests int) habit
 		h.stallAt, h.stall = 1+r.Uint64N(uint64(h.requests)*2000), uint64(60e9)
 	}
 	return h
+}
+
+// resist makes some clients such that a shutdown which waits for silence, or for a payload, never ends.
+func (h *habit) resist(r *rand.Rand) {
+	switch r.IntN(6) {
+	case 0:
+		h.restless = true
+		h.sip, h.readNap, h.sulkAt = 0, 0, 0 // who does not take its replies is another matter
+	case 1:
+		h.drips = true
+		h.commands[1] += 5
+	}
 }
 
 // besiege makes a client one of those that take memory and keep it: most of a long payload is sent, or long replies are asked for and not read.

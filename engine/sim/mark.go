@@ -58,6 +58,8 @@ const (
 	ErrorAnswered                  // an injected disk error became that request's error
 	ConnectionStarved              // data waited at a socket on which nothing was armed
 	Drained                        // the engine shut down under load
+	DrainedRestless                // and ended a connection whose client went on sending
+	DrainedDripping                // and gave up a request whose payload did not come to its end
 	CutOff                         // and lost patience
 	Divided                        // by the engine's own count: a request was served in parts
 	NotRegistered                  // a part of the pool could not be registered
@@ -99,7 +101,7 @@ var markNames = [marks]string{
 	"FsyncFailed", "SyncFailed", "StickyFlush", "TruncatedFile", "Unsupported", "QueueFull", "QueueOverflow", "EnterPartial", "EnterInterrupted", "Reordered",
 	"HangupHeader", "HangupPayload", "HangupReply", "HalfClosed", "Disconnected", "BadMagic", "Oversize", "Stalled", "Lulled", "OverlapSame", "OverlapCross",
 	"NeighbourWrites", "ReadDuringWrite", "ReadMixed", "UnalignedWrite", "LargeRequest", "Refused", "CrashChecked", "CrashLost", "FlushCovered",
-	"FuaCovered", "ErrorAnswered", "ConnectionStarved", "Drained", "CutOff", "Divided", "NotRegistered", "PlainBuffer", "Crowded", "OverlapWaited", "EdgesRead", "MemoryStarved",
+	"FuaCovered", "ErrorAnswered", "ConnectionStarved", "Drained", "DrainedRestless", "DrainedDripping", "CutOff", "Divided", "NotRegistered", "PlainBuffer", "Crowded", "OverlapWaited", "EdgesRead", "MemoryStarved",
 	"Evicted", "StageMissing", "Chunked", "ChunkedExt", "HoleRead", "HoleWhole", "DataWhole", "ErrorText", "StatusOne", "StatusMany", "StatusWide", "StatusZero",
 	"StatusCut", "StatusFiltered", "FilterRefused", "PayloadMisused", "WriteUnflagged", "LongRange", "LookupLate", "StatusUnlooked", "LookupFailed", "LookupDrained", "Advised", "Paused", "Refusal",
 }

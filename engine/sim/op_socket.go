@@ -28,6 +28,9 @@ func (k *Kernel) admitSend(o *op, rest *uring.SQE) {
 	w := k.world
 	k.plainSocket(o, rest)
 	k.alone(o)
+	if sock := o.node.sock; sock.out.ended && !sock.shut {
+		w.bug("%s on descriptor %d behind the end of what is sent", o.name(), s.Fd)
+	}
 	rest.OpcodeFlags &^= msgWaitAll | msgNoSignal | msgMore
 	rest.IoPrio &^= recvsendPollFirst
 	rest.Addr = 0

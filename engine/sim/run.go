@@ -33,7 +33,13 @@ func (w *World) Run(loops []Loop) (err error) {
 	for i, l := range loops {
 		w.courses = append(w.courses, newCourse(w.kernels[i], l))
 	}
-	w.drive("asking", func() bool { return w.left <= 0 || w.draining && w.silent() })
+	w.drive("asking", func() bool {
+		if w.draining { // to its end: there are clients that would never fall silent
+			w.shutsDown()
+			return w.silent()
+		}
+		return w.left <= 0
+	})
 	w.calm, w.mix = true, w.mix.calm()
 	w.note("calm", "")
 	w.drive("answering", w.silent)
@@ -166,7 +172,7 @@ func (w *World) accident() {
 	if len(w.socks) > 50 {
 		w.mark(Crowded)
 	}
-	if w.left <= w.cutAt {
+	if w.cutAt >= 0 && w.left <= w.cutAt {
 		w.cutAt = -1
 		d := w.disks[w.rng.IntN(len(w.disks))]
 		if d.plan.Backing == File {
@@ -176,7 +182,7 @@ func (w *World) accident() {
 			w.models[d.index].lose(length)
 		}
 	}
-	if w.left <= w.drainAt && !w.draining {
+	if w.drainAt >= 0 && w.left <= w.drainAt && !w.draining {
 		w.draining, w.drainedAt, w.drainedPaused = true, w.clock, w.pausedFor
 		w.mark(Drained)
 		w.note("drain", "")
@@ -215,6 +221,29 @@ func (w *World) stop(long uint64) {
 func (w *World) ran(since, paused uint64) uint64 {
 	return w.clock - since - min(w.pausedFor-paused, w.clock-since)
 }
+
+// shutsDown ends the run if a shutdown does not get rid of a connection whose client takes its replies: a second to serve,
+// half a second to fall silent, and what the loops and wires take to hear of it.
+func (w *World) shutsDown() {
+	for _, c := range w.clients {
+		s := c.sock
+		if s == nil || s.closed || s.shut || s.dead {
+			continue
+		}
+		owed := len(s.out.data) > 0 || c.readAt > w.clock
+		for _, r := range c.flight { // what was certainly taken in may take long
+			owed = owed || r.sent != 0 && r.sentAt < w.drainedAt+drainNotice+w.pausedFor-w.drainedPaused
+		}
+		if owed || w.pausedTo > c.owedAt { // or the process was stopped meanwhile
+			c.owedAt = max(w.clock, w.pausedTo)
+		} else if w.clock > max(c.owedAt, w.drainedAt)+drainMost {
+			w.fail("connection %d is still open %d seconds after the shutdown began; %s", c.conn, (w.clock-w.drainedAt)/1e9, w.waiting())
+		}
+	}
+}
+
+// drainMost is how long a shutdown may take over a connection to whose client nothing is owed, in nanoseconds of virtual time.
+const drainMost = uint64(3e9)
 
 // sweep tries everything once; false when nothing can happen at this instant.
 func (w *World) sweep() bool {

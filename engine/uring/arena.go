@@ -88,6 +88,7 @@ func NewArena(size int, huge bool) (*Arena, error) {
 	}
 	// SAFETY: base to base+size is mapped, readable and writable until Close; it is not Go memory, so nothing moves or frees it.
 	a.memory = unsafe.Slice((*byte)(a.base), a.size)
+	_ = unix.Madvise(a.memory, unix.MADV_DONTFORK) // pages that the kernel has pinned would be copied at once
 	if huge {
 		_ = unix.Madvise(a.memory, unix.MADV_HUGEPAGE) // EINVAL from a kernel without them: small pages then serve
 	}

@@ -46,6 +46,9 @@ func Shutdown(fd int32) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) }
 // CloseFD closes a descriptor. There is no retry: on Linux it is closed even after EINTR.
 func CloseFD(fd int32) { _ = unix.Close(int(fd)) }
 
+// EndSending ends one direction of a socket: the peer finds the end behind what was sent.
+func (r *Ring) EndSending(fd int32) { _ = unix.Shutdown(int(fd), unix.SHUT_WR) }
+
 // Shutdown is the function Shutdown; as a method it lets a Ring stand for the whole kernel.
 func (r *Ring) Shutdown(fd int32) { Shutdown(fd) }
 

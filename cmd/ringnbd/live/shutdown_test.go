@@ -192,3 +192,63 @@ func TestSecondSIGTERMEndsAtOnceWithStatusOne(t *testing.T) {
 		s.kill()
 	}
 }
+
+// Storage that hangs: it is named, the others are flushed, and the process ends, which it does not do by itself with a file of FUSE that hangs.
+func TestShutdownWhileStorageHangs(t *testing.T) {
+	onlyRingnbd(t)
+	for _, row := range []struct {
+		name, timeout string
+		again         bool // a second signal
+		want          string
+	}{
+		{"SIGTERM", "2s", false, `export "hung" was not flushed (its storage did not answer in time)`},
+		{"twice", "60s", true, "ended at once by a second signal"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			image, hang, heal := fuseFile(t)
+			s := serveRingnbd(t, bench.Unix, "--shutdown-timeout", row.timeout, "--export", "hung="+image, "--export", "well="+sparseImage(t, 1<<20))
+			for _, export := range []string{"hung", "well"} {
+				p, err := connect(s.address, export)
+				if err == nil {
+					err = p.write(0, make([]byte, 4096))
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.disconnect()
+			}
+			p, err := connect(s.address, "hung")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.conn.Close()
+			hang()
+			t.Cleanup(heal)
+			time.Sleep(time.Second) // a request that the daemon has still taken cannot be given up by anybody
+			if _, err := p.send(cmdRead, 0, 1<<20, 4096, nil); err != nil {
+				t.Fatal(err)
+			}
+			s.signal(syscall.SIGTERM)
+			if row.again {
+				if !eventually(patience, func() bool { return strings.Contains(s.log.String(), "shutting down") }) {
+					t.Fatal("the first signal is not seen")
+				}
+				time.Sleep(300 * time.Millisecond) // the server takes two at once for one
+				s.signal(syscall.SIGTERM)
+			}
+			select {
+			case <-s.exit:
+				s.ended = true
+				if code := s.cmd.ProcessState.ExitCode(); code != 1 {
+					t.Errorf("exit status %d, want 1", code)
+				}
+			case <-time.After(30 * time.Second):
+				heal() // else it cannot be ended
+				t.Fatal("the process is still there after 30 s")
+			}
+			if log := s.log.String(); !strings.Contains(log, row.want) || strings.Contains(log, `"well" was`) {
+				t.Errorf("log, want %s:\n%s", row.want, log)
+			}
+		})
+	}
+}

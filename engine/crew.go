@@ -1,0 +1,131 @@
+// A crew does jobs that may hang in the kernel, one system call each, on several threads.
+//
+// Invariant: a job has a time of its own, from when it begins; one that hangs longer is given up, and so
+// is its thread, in whose stead another goes on, so what hangs does not hold up what does not. A crew
+// that has lost as many threads as it may begins nothing more.
+
+package engine
+
+import (
+	"errors"
+	"sync"
+	"time"
+)
+
+// Crew bounds what works at a time.
+type Crew struct {
+	Threads int           // at work
+	Lost    int           // given up, at most
+	Each    time.Duration // for one job
+}
+
+// ErrLate is the result of a job that did not come to its end in its time, or was not begun.
+var ErrLate = errors.New("its storage did not answer in time")
+
+// crewWork is the state of one run.
+type crewWork struct {
+	mu      sync.Mutex
+	job     func(i int) error
+	results []error
+	settled []bool
+	began   map[int]time.Time // jobs that threads are at
+	next    int
+	left    int
+	threads int           // at work, without those that were given up
+	done    chan struct{} // closed when all are settled
+}
+
+// Do does the jobs 0 to n-1 and gives their results.
+func (c Crew) Do(n int, job func(i int) error) []error {
+	w := &crewWork{job: job, results: make([]error, n), settled: make([]bool, n), began: map[int]time.Time{}, left: n, done: make(chan struct{})}
+	if n == 0 {
+		return nil
+	}
+	w.threads = min(c.Threads, n)
+	for range w.threads {
+		go w.work()
+	}
+	every := max(c.Each/20, time.Millisecond)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	missed, last := time.Duration(0), time.Now()
+	for lost := 0; ; {
+		select {
+		case <-w.done:
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.results
+		case now := <-tick.C:
+			if gap := now.Sub(last); gap > 4*every {
+				missed += gap // the process did not run: nobody's fault, see patience.go
+			}
+			last = now
+			lost = w.giveUp(now.Add(-c.Each-missed), lost, c.Lost)
+		}
+	}
+}
+
+// work does one job after the other, until there is none or its own was given up.
+func (w *crewWork) work() {
+	for i := w.begin(); i >= 0; i = w.begin() {
+		err := w.job(i)
+		if !w.end(i, err) {
+			return
+		}
+	}
+}
+
+// begin takes a job; -1: there is none.
+func (w *crewWork) begin() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.next == len(w.results) {
+		w.threads--
+		return -1
+	}
+	w.next++
+	w.began[w.next-1] = time.Now()
+	return w.next - 1
+}
+
+// end files a result; false: nobody waits for it any more, and another thread goes on.
+func (w *crewWork) end(i int, err error) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.settled[i] {
+		return false
+	}
+	w.settle(i, err)
+	return true
+}
+
+func (w *crewWork) settle(i int, err error) {
+	w.results[i], w.settled[i] = err, true
+	delete(w.began, i)
+	if w.left--; w.left == 0 {
+		close(w.done)
+	}
+}
+
+// giveUp gives up what began before then, and what nobody is left to begin. It counts the lost threads.
+func (w *crewWork) giveUp(then time.Time, lost, most int) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, began := range w.began {
+		if began.After(then) {
+			continue
+		}
+		w.settle(i, ErrLate)
+		if lost++; lost <= most && w.next < len(w.results) {
+			go w.work()
+		} else {
+			w.threads--
+		}
+	}
+	if w.threads == 0 {
+		for ; w.next < len(w.results); w.next++ {
+			w.settle(w.next, ErrLate)
+		}
+	}
+	return lost
+}

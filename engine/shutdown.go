@@ -1,0 +1,117 @@
+// Shutting down: from the last connection to the last loop.
+//
+// Invariant: whatever clients and storage do, Drain ends: connections have the timeout, and each flush has
+// what is left of it, or flushLeast. Storage that hangs keeps nobody else's data from the disk.
+
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// flushLeast is the time of one flush when connections have taken the whole timeout.
+	flushLeast = 2 * time.Second
+	// flushThreads are as many as file systems profit from: they write one journal for all.
+	flushThreads = 32
+	// flushLost bounds the threads that hang.
+	flushLost = 96
+	// cutGrace is how long the loops may take to cut their connections.
+	cutGrace = 250 * time.Millisecond
+	// closeGrace is how long the kernel may take to let go of connections that were cut.
+	closeGrace = time.Second
+	// namesShown bounds how many exports an error names.
+	namesShown = 10
+)
+
+// Drain ends service. Requests are served for another second, but a connection that has fallen silent is closed; then
+// what was taken in is answered, and every connection closed. What is left when the timeout ends is cut, and reported as
+// an error. Every device that was written to is then flushed, and those that could not be are named.
+func (e *Engine) Drain(timeout time.Duration) error {
+	deadline := time.Now().Add(timeout)
+	e.mu.Lock()
+	e.closing = true
+	e.mu.Unlock()
+	var trouble []error
+	if !e.ask(mail{kind: mailDrain}, timeout) {
+		left := e.Connections()
+		trouble = append(trouble, errors.New("the shutdown timeout ended with "+strconv.Itoa(left)+" connections still busy; they were cut (--shutdown-timeout)"))
+		e.Cut()
+	}
+	return errors.Join(append(trouble, e.flushAll(max(time.Until(deadline), flushLeast)))...)
+}
+
+// Cut closes every connection at once, or almost: it does not wait for a loop that hangs.
+func (e *Engine) Cut() { e.ask(mail{kind: mailCut}, cutGrace) }
+
+// flushAll flushes every device that a client has written to.
+func (e *Engine) flushAll(each time.Duration) error {
+	var dirty []*Export
+	for i := range e.shared.exports {
+		x := &e.shared.exports[i]
+		if d := x.Device; d.FD >= 0 && !d.ReadOnly && (d.written.Load() || d.Failed()) {
+			dirty = append(dirty, x)
+		}
+	}
+	results := Crew{flushThreads, flushLost, each}.Do(len(dirty), func(i int) error {
+		d := dirty[i].Device
+		if err := fdatasync(d.FD); err != nil || !d.Failed() {
+			return err
+		}
+		return errFlushFailed
+	})
+	var trouble []error
+	for i, err := range results {
+		if err != nil {
+			trouble = append(trouble, fmt.Errorf("%s was not flushed (%w): data that clients wrote may be lost", dirty[i].title(), err))
+		}
+	}
+	if more := len(trouble) - namesShown; more > 0 {
+		trouble = append(trouble[:namesShown], fmt.Errorf("nor were %d more exports", more))
+	}
+	return errors.Join(trouble...)
+}
+
+var errFlushFailed = errors.New("an earlier flush failed")
+
+// fdatasync is fdatasync(2), again after a signal.
+func fdatasync(fd int) error {
+	for {
+		if err := unix.Fdatasync(fd); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// title names an export in an error.
+func (x *Export) title() string {
+	if x.Name == "" {
+		return "the default export"
+	}
+	return "export " + strconv.Quote(x.Name)
+}
+
+// Close stops the loops. Connections that are left are cut first.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	e.closing = true
+	e.mu.Unlock()
+	deadline := time.Now().Add(closeGrace)
+	e.ask(mail{kind: mailCut}, closeGrace)
+	for e.Connections() > 0 && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	e.mu.Lock()
+	e.down = true
+	e.mu.Unlock()
+	if left := e.Connections(); left > 0 {
+		return errors.New("the kernel still holds operations of " + strconv.Itoa(left) + " connections")
+	}
+	e.stop()
+	return nil
+}
