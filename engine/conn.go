@@ -44,9 +44,11 @@ type conn struct {
 	receiving  receiving
 	cancelling bool   // its receive is being taken back from the kernel
 	bulky      bool   // its last receive brought more than its own stage holds
-	capped     bool   // has as much in flight as one connection may
+	squeezed   bool   // has as much in flight as it may while so little is left for all
 	wants      region // what it starves for
-	needs      uint64 // and how many bytes of it
+	lacks      standing
+	line       uint32 // where it waits
+	needs      uint64 // and for how many bytes
 	eof        bool   // the client has ended its side
 	idle       bool   // its receive was taken back: it has been silent for long
 	ended      bool   // we shut down, all is answered, and the client is told that nothing follows
@@ -60,17 +62,14 @@ type conn struct {
 
 	divided divided // the request that is served in parts
 
-	inflight  uint32          // tags of this connection
-	tagCredit uint32          // how many it may have
-	leased    [regions]uint64 // bytes on lease to them
-	credit    [regions]uint64 // how many it may have; one request always fits
-	ready     list            // tags that are answered, in order of completion
-	sent      list            // tags whose replies are in the send that is in flight
-	iovFrom   uint32          // the send's iovecs [iovFrom, iovTo) are not sent yet
-	iovTo     uint32
-	sendLeft  uint64 // bytes
-	sendPart  uint64 // bytes that are with the kernel
-	partial   bool   // the last of sent has more to send
+	account         // what it holds, and may
+	ready    list   // tags that are answered, in order of completion
+	sent     list   // tags whose replies are in the send that is in flight
+	iovFrom  uint32 // the send's iovecs [iovFrom, iovTo) are not sent yet
+	iovTo    uint32
+	sendLeft uint64 // bytes
+	sendPart uint64 // bytes that are with the kernel
+	partial  bool   // the last of sent has more to send
 
 	// Times in nanoseconds of the loop's clock.
 	heard     int64 // the last bytes came
@@ -89,7 +88,7 @@ func (l *loop) adopt(fd int32, export uint32, s proto.Session, client *Client) {
 	c := &l.conns[i]
 	l.freeConn = c.next
 	*c = conn{fd: fd, export: export, session: s, header: s.Framing.HeaderSize(), generation: c.generation + 1, state: connOpen, stage: none, body: none, ready: empty, sent: empty, next: none, heard: l.now,
-		tagCredit: firstTags, credit: [regions]uint64{short: firstCredit}}
+		account: account{tagCredit: firstTags, credit: [regions]uint64{short: firstCredit}}}
 	l.gone[i].Store(false)
 	l.clients[i] = client
 	l.counters.Opened++
@@ -155,13 +154,6 @@ func (l *loop) abandon(i uint32) {
 	}
 }
 
-// withdraw takes a connection that will read no more out of the queues for memory.
-func (l *loop) withdraw(i uint32) {
-	c := &l.conns[i]
-	l.cameHome = l.cameHome || c.links[linkStarved].in && c.wants == long // those behind it need not wait for it any more
-	l.delist(&l.starved[c.wants], linkStarved, i)
-}
-
 // lingers: closing a socket with unread bytes resets it, and what the client has not got yet of its replies is lost. So while we shut down, a connection
 // is read, and what comes is dropped, until it has been silent for a moment; once all is answered, that is said behind the last reply, and
 // a client that goes on sending all the same has drainLinger to notice.
@@ -198,6 +190,7 @@ func (l *loop) depart(i uint32) {
 	}
 	l.withdraw(i)
 	l.delist(&l.later, linkLater, i)
+	l.unsqueeze(c)
 	c.start, c.end = 0, 0
 	l.giveStage(i)
 	l.kernel.CloseFD(c.fd)

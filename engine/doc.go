@@ -12,7 +12,7 @@
 //	 3. Recording (loop.go: record). A completion only updates its row and marks the connection. When the whole batch has been recorded, every marked
 //	    connection is settled once (loop.go: settle): take requests in, send replies, listen again, depart. Batching of replies follows from that order.
 //	 4. Taking in (receive.go: parse; request.go: admit). proto.Check holds all the rules; what it refuses is answered without touching the disk. What it
-//	    accepts takes a tag and all the memory it will ever need, or waits in line without holding anything (takeTag, starve, feed). Payloads are copied from
+//	    accepts takes a tag and all the memory it will ever need, or waits in line without holding anything (hunger.go: takeTag, starve, feed). Payloads are copied from
 //	    the stage into the lease; when 128 KiB or more are still to come, or no large stage is left, they are received straight into it.
 //	 5. Ordering (guard.go). A write of any kind claims its blocks. It runs when no earlier write, on any connection of any loop, overlaps them.
 //	 6. The disk (disk.go). A wave is one READ_FIXED or WRITE_FIXED per 1 MiB piece (READ or WRITE, where memory is
@@ -39,12 +39,25 @@
 // layout.go divides Config.Memory between them before anything runs; nothing grows. Rows point at each other by index, and hold no pointers.
 //
 // Backpressure has no code of its own: without a tag or a lease a connection is not read, and its socket fills up. What a connection may hold begins
-// small and grows with the replies it takes (request.go: earn), to a third of the short region and half of the long one, so that those who take nothing hold
-// little. One that holds something and does not move, while others starve, is closed (stall.go); while nobody starves, nobody is
+// small and grows with the replies it takes (hunger.go: earn), to a third of the short region and half of the long one, so that those who take nothing hold
+// little. One that holds something and does not move, while others starve for it, is closed (stall.go); while nobody starves, nobody is
 // closed for being slow, but for a TCP client that acknowledges nothing, or takes nothing of what is ready for it, in five minutes (engine/gate, userTimeout).
 //
-// Who waits for memory is served in order. But one that waits for many megabytes does not hold up those behind it who want less than what it will leave (request.go:
-// beside), and a long READ gives its memory back piece by piece as it is taken (reply.go: giveSent).
+// # Whose share
+//
+// Storage that hangs and clients that take nothing keep what they have for long, so they may never have all. The ledger (ledger.go) bounds tags and memory
+// by what is left: a connection may have half as much, all connections of an export together as much (where there are several exports), all newcomers, who have
+// taken no reply yet, a quarter of the whole; a reserve is for small requests of those who hold little. A request that waits in the guard, for FUA or for a worker
+// holds on its export's account. Who must wait stands in its export's line, and lines take turns (hunger.go), so that nobody stands behind another's disk. In a line the
+// order is that of arrival. But one that waits for many megabytes does not hold up those behind it who want less than what it will leave (beside), and a
+// long READ gives its memory back piece by piece as it is taken (reply.go: giveSent).
+//
+// The kernel's workers (io-wq), which do what cannot be done at once, are shared as well, and handed out by the loop (workers.go): what is tried with RWF_NOWAIT and
+// refused goes to a worker of the device's quota, or is parked. FUSE, network file systems and devices that answer nothing are never tried, for a trial could put
+// the loop to sleep.
+//
+// The words: a line is the connections of one export that wait; a newcomer has taken no reply yet; a connection is squeezed while it holds as much as it may because
+// little is left; a stake is the right of the first in a line to what comes home; a segment is parked until its device's quota has a worker for it.
 //
 // # Threads
 //
@@ -96,6 +109,10 @@
 //   - Workers (offload.go) that look for another lookup for 60 microseconds before they sleep: qemu-img map, which asks for one extent at a time, takes 41 to 105
 //     microseconds for each, where it takes 80 without, by how the scheduler happens to place the client's thread, the loop's and the worker's on two cores.
 //   - The collector switched off: it does not run while requests are served (GODEBUG=gctrace=1), for nothing is allocated.
+//
+// Considered and not built: shares by address or user (all machines of a host have one address, and who wants many can have many); four times what is left as an
+// export's share (the second of two disks that hang leaves a twenty-fifth, where half and half leave a quarter); a higher bound of workers without trials
+// (64 writes to a frozen file system would need 64 of them, or keep those of all others).
 //
 // Not tried, for want of a network card or of more cores: SENDMSG_ZC (the loopback copies all the same), NAPI busy polling, placement by NUMA node.
 package engine

@@ -143,7 +143,13 @@ func (s *shared) descriptors() []int32 {
 // newLoop makes a loop's tables and arenas; its kernel is given to it afterwards.
 func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	l := &loop{shared: s, id: id, layout: y, dirty: empty, later: empty, lru: empty, grants: none, feeding: none}
-	l.starved = [regions]list{empty, empty}
+	l.rings = [regions]ring{{list: empty}, {list: empty}}
+	l.stakes = [regions]stake{{conn: none}, {conn: none}}
+	l.ledger = newLedger(tagsPerLoop, [regions]uint64{short: y.shortLen, long: y.longLen}, len(s.exports))
+	l.lines = make([]line, 2*len(s.exports))
+	for i := range l.lines {
+		l.lines[i].waiting = [regions]list{empty, empty}
+	}
 	var err error
 	if l.control, err = uring.NewArena(int(y.controlLen()), false); err != nil {
 		return nil, err

@@ -93,6 +93,9 @@ func (s *SimLoop) LookUp(t uint32) (late bool) {
 	return late
 }
 
+// Unbounded lets every device have as many workers as it likes: a planted mistake.
+func (s *SimLoop) Unbounded() { s.l.quota = workersMost }
+
 // Live is how many connections the loop has.
 func (s *SimLoop) Live() int { return int(s.l.live.Load()) }
 
@@ -143,7 +146,11 @@ func (s *SimLoop) Home() error {
 	check(len(l.blocked) == 0, "a device waits for another loop's flush")
 	check(l.later == empty && l.backlog.n == 0 && !l.unfed, "something is left for a turn that does not come")
 	check(l.dirty == empty && l.lru == empty, "a list of connections is not empty")
-	check(l.starved == [regions]list{empty, empty}, "a queue of starved connections is not empty")
+	for i := range l.lines {
+		check(l.lines[i].waiting == [regions]list{empty, empty} && l.lines[i].spared == 0, "a line of starved connections is not empty")
+	}
+	check(l.squeezed == 0, "a connection is squeezed")
+	check(l.ledger.free == l.ledger.total && l.ledger.newcomers == holdings{} && l.ledger.reserved == 0, "the ledger says that something is out")
 	check(l.working == 0, "workers are out")
 	check(l.asked.Load() == 0 && l.told.Load() == 0 && len(s.pending) == 0, "a lookup is out")
 	check(l.grants == none && l.granted.Load() == 0, "granted claims were not taken")
@@ -163,6 +170,7 @@ func (s *SimLoop) Home() error {
 	}
 	for i := range l.devices {
 		d := &l.devices[i]
+		check(d.holds == holdings{}, "an export holds something")
 		check(d.flying == 0 && d.working == 0 && d.parked == empty, "segments are out")
 		check(!d.inFlight && d.flushing == empty && d.waiting == empty, "a flush is out")
 	}

@@ -42,17 +42,21 @@ type loop struct {
 	freeTag  uint32
 	live     atomic.Int32
 
-	dirty   list          // connections that something happened to
-	starved [regions]list // connections that wait for memory or a tag, in order
-	lru     list          // connections that hold a large stage, the least recently used first
-	stages  []uint32      // large stages that nobody holds
-	scarce  bool          // somebody found none
-	first   region        // which of the starved are fed first in this turn
-	feeding uint32        // the starved connection whose turn it is
-	// ahead is how many bytes of the long region belong to requests that went before one which waits for memory; cameHome, that some of that region did since it was
-	// last offered to others than the first of the starved.
+	dirty   list     // connections that something happened to
+	lru     list     // connections that hold a large stage, the least recently used first
+	stages  []uint32 // large stages that nobody holds
+	scarce  bool     // somebody found none
+	first   region   // which of the starved are fed first in this turn
+	feeding uint32   // the starved connection whose turn it is
+	// ahead is how many bytes of the long region belong to requests that went before one which waits for memory; cameHome, by region, that something did since it was
+	// last offered to all that wait.
 	ahead    uint64
-	cameHome bool
+	cameHome [regions]bool
+	ledger   ledger
+	lines    []line         // two for each export, see lineOf
+	rings    [regions]ring  // of the lines in which somebody waits
+	stakes   [regions]stake // what the one that is next has
+	squeezed int            // connections that are
 
 	devices []deviceRow
 	blocked []uint32 // devices that wait for another loop's fsync
@@ -190,13 +194,16 @@ func (l *loop) sqe() *uring.SQE {
 
 // ticking: is anything held or awaited that time must look after?
 func (l *loop) ticking() bool {
-	return l.lru.head != none || l.starved[short].head != none || l.starved[long].head != none || l.drain != drainNot
+	return l.lru.head != none || l.rings[short].n > 0 || l.rings[long].n > 0 || l.squeezed > 0 || l.drain != drainNot
 }
 
 // tick looks after what time alone changes: idle stages, stalled holders of memory, the phases of a shutdown.
 func (l *loop) tick() {
 	l.reclaimIdle()
 	l.evictStalled()
+	l.looseSqueezed()
+	l.comesHome(short) // a stake may have ended
+	l.comesHome(long)
 	if l.drain != drainNot {
 		l.drainTick()
 	}

@@ -35,6 +35,8 @@ type deviceRow struct {
 	blocked   bool  // another loop's fsync of this device must end first
 	throttled int64 // until when short cached writes go to the ring
 
+	holds holdings // what all connections of the export have
+
 	trials  [2]trial // of reads and of writes
 	flying  uint32   // reads and writes that are with the kernel
 	working uint32   // and of them, with workers

@@ -209,10 +209,10 @@ func (l *loop) giveFront(c *conn, row *tag, first uint32) {
 	for row.region == long && first != none && row.memory != first {
 		after, n := l.leases.next[row.memory], l.leases.size(row.memory)
 		l.leases.giveBlock(row.memory)
-		l.cameHome = true
+		l.comesHome(long)
 		row.memory, row.cost = after, row.cost-uint32(n)
 		row.lo += n
-		c.leased[long] -= n
+		l.ledger.give(&c.account, &l.devices[c.export].holds, long, 0, n, 0)
 		l.earn(c, long, n)
 	}
 }

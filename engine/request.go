@@ -44,6 +44,7 @@ type tag struct {
 	fillAt     uint32
 	slice      uint32 // bytes of the slice that is with the kernel
 	ahead      uint32 // bytes with which it went before one that waits for memory, see beside
+	line       uint32 // that its connection was of when it was taken in
 	stride     uint64 // bytes of the next one
 	errno      proto.Errno
 	system     int32            // what the kernel said, as a positive errno, when it said something bad
@@ -52,6 +53,7 @@ type tag struct {
 	generation uint16
 	retries    uint16
 	step       step
+	spared     uint8  // pages of the ledger's reserve that it has
 	region     region // of its leases
 	part       uint8  // of a wave: the next to be issued,
 	parts      uint8  // and how many there are
@@ -156,52 +158,6 @@ func needs(r *proto.Request, d *Device, lo, hi uint64) (memory, scratch uint64) 
 	return memory, scratch
 }
 
-// takeTag reserves all that a request will need, or nothing: nobody waits while holding.
-func (l *loop) takeTag(i uint32, memory, scratch uint64) (uint32, bool) {
-	c := &l.conns[i]
-	cost := leaseCost(memory) + leaseCost(scratch)
-	r := regionOf(cost)
-	c.capped = c.inflight >= c.tagCredit || c.leased[r] > 0 && c.leased[r]+cost > c.credit[r]
-	if c.capped {
-		return none, false // its own replies will free what it needs
-	}
-	q := &l.starved[r]
-	overtakes := q.head != none && q.head != i && l.feeding != i
-	if l.freeTag == none || overtakes && !l.beside(r, cost) {
-		l.starve(i, r, cost)
-		return none, false
-	}
-	first, ok := l.leases.take(r, memory)
-	if !ok {
-		l.starve(i, r, cost)
-		return none, false
-	}
-	second, ok := l.leases.take(r, scratch)
-	if !ok {
-		l.leases.give(first)
-		l.starve(i, r, cost)
-		return none, false
-	}
-	t := l.freeTag
-	row := &l.tags[t]
-	l.freeTag = row.next
-	*row = tag{conn: i, memory: first, scratch: second, cost: uint32(cost), region: r, generation: row.generation + 1, next: none}
-	if overtakes {
-		row.ahead = uint32(inPieces(cost))
-		l.ahead += inPieces(cost)
-	}
-	l.delist(&l.starved[c.wants], linkStarved, i) // its own replies may have brought what it waited for: who is in that list is not read
-	c.inflight++
-	c.leased[r] += cost
-	return t, true
-}
-
-// earn raises what a connection may hold by what it has just taken in replies, up to its share: like a window that opens as it is used. One that takes
-// nothing never holds more than it was given to begin with, so that it needs a crowd to be a burden.
-func (l *loop) earn(c *conn, r region, cost uint64) {
-	c.credit[r] = min(c.credit[r]+cost, l.layout.share[r])
-}
-
 // leaseCost is what n bytes on lease take from the pool.
 func leaseCost(n uint64) uint64 {
 	whole, rest := n>>pieceShift<<pieceShift, n&(pieceSize-1)
@@ -210,88 +166,6 @@ func leaseCost(n uint64) uint64 {
 	}
 	return whole + pageSize<<orderOf(rest)
 }
-
-// starve queues a connection for memory of a region, or for a tag; feed serves the queues in order.
-func (l *loop) starve(i uint32, r region, cost uint64) {
-	c := &l.conns[i]
-	if c.links[linkStarved].in {
-		return
-	}
-	c.hungry, c.wants, c.needs = l.now, r, cost
-	l.counters.Starved++
-	l.enlist(&l.starved[r], linkStarved, i)
-}
-
-// feed lets the connections that have waited longest try again, as long as it helps. One that got something and wants more goes to the end of the
-// line; one that got nothing stays first, and nobody behind it is served before it but who may go beside it.
-func (l *loop) feed(r region) {
-	for i := l.starved[r].head; i != none; i = l.starved[r].head {
-		if l.spent() {
-			l.unfed = true
-			return
-		}
-		l.feeding = i
-		if !l.feedOne(r, i) {
-			l.feedBeside(r)
-			return
-		}
-	}
-}
-
-// feedOne lets one of the starved try, and says whether it got something. One that did not stands again where it stood, and has waited as long.
-func (l *loop) feedOne(r region, i uint32) bool {
-	c, q := &l.conns[i], &l.starved[r]
-	start, hungry, behind := c.start, c.hungry, c.links[linkStarved].next
-	l.delist(q, linkStarved, i)
-	l.parse(i)
-	l.feeding = none
-	if c.links[linkStarved].in && c.wants == r && c.start == start {
-		l.delist(q, linkStarved, i)
-		l.enlistBefore(q, linkStarved, i, behind)
-		c.hungry = hungry
-		return false
-	}
-	l.settle(i)
-	return true
-}
-
-// aheadMost bounds what all that went before one that waits may hold, in bytes: at most so long as this much takes to come home does it wait for their sake.
-const aheadMost = 16 * pieceSize
-
-// beside says whether a request may go before the one that waits longest for memory of its region. It may if that one would have enough when all others have come home
-// but those that went before it: then it never depends on them, though they may take what it would have got a little earlier. So two clients that take their time for
-// 64 MiB each do not keep all others from 2 MiB.
-func (l *loop) beside(r region, cost uint64) bool {
-	if r != long {
-		return false // they come home quickly, and order is worth more
-	}
-	first := inPieces(l.conns[l.starved[long].head].needs)
-	return l.ahead+inPieces(cost) <= min(l.layout.longLen-min(first, l.layout.longLen), aheadMost)
-}
-
-// feedBeside lets those go that need not wait for the first of the starved, when memory for such has come home.
-func (l *loop) feedBeside(r region) {
-	if r != long || !l.cameHome {
-		return
-	}
-	l.cameHome = false
-	q := &l.starved[long]
-	last := q.tail // those that want more come to stand behind it
-	for i := l.conns[q.head].links[linkStarved].next; i != none && l.leases.free(long) >= longCost; {
-		c := &l.conns[i]
-		after, ended := c.links[linkStarved].next, i == last
-		if c.needs <= l.leases.free(long) && l.beside(long, c.needs) {
-			l.feedOne(long, i)
-		}
-		if ended {
-			return
-		}
-		i = after
-	}
-}
-
-// inPieces is what a request may take of a region of whole pieces, in bytes: its leases, and what is left of the pieces that it has begun.
-func inPieces(cost uint64) uint64 { return (cost+pieceSize-1)&^(pieceSize-1) + pieceSize }
 
 // begin starts a request whose payload, if it has one, is complete.
 func (l *loop) begin(t uint32) {
@@ -418,11 +292,13 @@ func (l *loop) release(t uint32) {
 	c := &l.conns[row.conn]
 	l.leases.give(row.memory)
 	l.leases.give(row.scratch)
-	c.inflight--
-	c.leased[row.region] -= uint64(row.cost)
+	line := &l.lines[row.line]
+	line.spared -= uint32(row.spared)
+	l.ledger.give(&c.account, &l.devices[c.export].holds, row.region, 1, uint64(row.cost), uint32(row.spared))
 	l.ahead -= uint64(row.ahead)
-	l.cameHome = l.cameHome || row.region == long
-	row.memory, row.scratch, row.cost, row.ahead = none, none, 0, 0
+	l.comesHome(short) // a tag is of both
+	l.comesHome(long)
+	row.memory, row.scratch, row.cost, row.ahead, row.spared = none, none, 0, 0, 0
 	row.next = l.freeTag
 	l.freeTag = t
 }

@@ -5,6 +5,7 @@ package engine_test
 
 import (
 	"flag"
+	"strings"
 	"testing"
 
 	"ringnbd/engine"
@@ -38,6 +39,10 @@ func open(w *sim.World) ([]sim.Loop, func()) {
 		d := &engine.Device{Kind: engine.File, FD: w.DiskFD(i), Size: e.Size, Block: e.Block, Direct: e.Block > 1, Cached: e.Backing == sim.File && e.Block == 1 && !e.Waits, Waits: e.Waits, ReadOnly: e.ReadOnly(),
 			Punch: e.Punch, ZeroRange: e.ZeroRange, FastZero: e.FastZero, Discard: e.Discard}
 		switch e.Backing {
+		case sim.File:
+			if e.Frozen {
+				d.Freezes = uint64(i + 1)
+			}
 		case sim.Block:
 			d.Kind = engine.Block
 		case sim.Memory:
@@ -149,4 +154,31 @@ func FuzzSim(f *testing.F) {
 		}
 		run(t, w)
 	})
+}
+
+// TestSimNoticesWhoTakesAllWorkers: with the bound of each device's workers switched off, disks that hang hold up those that do not, and the
+// simulation must see it.
+func TestSimNoticesWhoTakesAllWorkers(t *testing.T) {
+	worlds := 0
+	for seed := uint64(0); worlds < 60; seed++ {
+		w := sim.New(seed)
+		if !w.Plan.Hang {
+			w.Close()
+			continue
+		}
+		worlds++
+		loops, closeAll := open(w)
+		for _, l := range loops {
+			l.(simLoop).Unbounded()
+		}
+		err := w.Run(loops)
+		closeAll()
+		if err != nil {
+			if !strings.Contains(err.Error(), "although its disk is well") {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Errorf("%d worlds with disks that hang, and nobody noticed", worlds)
 }

@@ -29,24 +29,37 @@ const (
 	drainCut              // what was taken in is answered, nothing else is
 )
 
-// evictStalled closes those that others have been waiting for too long.
+// evictStalled closes those that others have been waiting for too long. Who waits for the share of an export waits for its connections only.
 func (l *loop) evictStalled() {
-	if !l.starving() {
+	if l.rings[short].n == 0 && l.rings[long].n == 0 {
 		return
 	}
+	all := l.starving()
 	for i := range l.conns {
 		c := &l.conns[i]
-		if c.state != connFree && c.state != connClosing && l.stalled(c) {
+		if c.state != connFree && c.state != connClosing && l.stalled(c) && (all || l.starved(2*c.export, true) || l.starved(2*c.export+1, true)) {
 			l.fail(uint32(i), CloseStalled)
 		}
 	}
 	l.settleAll()
 }
 
-// starving: has anybody waited for memory or a tag for as long as stallGrace?
+// starving: has anybody waited as long as stallGrace for what any connection may hold?
 func (l *loop) starving() bool {
-	for _, head := range [...]uint32{l.starved[short].head, l.starved[long].head} {
-		if head != none && l.now-l.conns[head].hungry > stallGrace {
+	for r := range l.rings {
+		for at := l.rings[r].head; at != none; at = l.lines[at].next[r] {
+			if l.starved(at, false) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// starved: has the first of a line waited so long? outshared: for the share of its export, or else for something else.
+func (l *loop) starved(at uint32, outshare bool) bool {
+	for _, q := range l.lines[at].waiting {
+		if i := q.head; i != none && l.now-l.conns[i].hungry > stallGrace && (l.conns[i].lacks == outshared) == outshare {
 			return true
 		}
 	}

@@ -54,6 +54,11 @@ func (c *client) connect() bool {
 		return false
 	}
 	c.export = c.rng.IntN(len(w.Plan.Exports))
+	if w.Plan.Hang && c.id%4 == 0 {
+		c.export = len(w.Plan.Exports) - 1
+	} else if w.Plan.Hang {
+		c.export = c.rng.IntN(len(w.Plan.Exports) - 1)
+	}
 	w.conns++
 	*c = client{world: w, id: c.id, rng: c.rng, export: c.export, model: w.models[c.export], conn: w.conns}
 	e := &w.Plan.Exports[c.export]
@@ -63,6 +68,12 @@ func (c *client) connect() bool {
 	}
 	if w.Plan.Siege {
 		c.habit.besiege(c.rng)
+	}
+	switch {
+	case c.healthy():
+		c.habit.modest(c.rng)
+	case w.Plan.Hang:
+		c.habit.hang(c.rng)
 	}
 	if h := &c.habit; w.Plan.Flushes {
 		h.commands, h.large = [4]int{1, 5, 3, 0}, 0
@@ -79,6 +90,12 @@ func (c *client) connect() bool {
 	w.note("adopt", "client connection fd loop export framing", int64(c.id), int64(c.conn), int64(c.sock.fd), int64(at), int64(c.export), int64(s.Framing))
 	w.loops[at].Adopt(c.sock.fd, c.export, s)
 	return true
+}
+
+// healthy: its disk never hangs, beside disks that do.
+func (c *client) healthy() bool {
+	w := c.world
+	return w.Plan.Hang && c.export == len(w.Plan.Exports)-1
 }
 
 // excuse: something happened to the connection for which the server is not to blame.

@@ -132,6 +132,22 @@ func (h *habit) jam(r *rand.Rand) {
 	}
 }
 
+// hang makes a client one that holds all that it can of a loop: it asks for much of a disk that hangs, or takes no replies.
+func (h *habit) hang(r *rand.Rand) {
+	h.depth, h.wild, h.lull, h.partAt, h.stallAt, h.readNap, h.sip = []int{4, 64, 300}[r.IntN(3)], 0, 0, 0, 0, 0, 0
+	h.commands, h.large, h.status, h.caches = [4]int{5, 5, 1, 1}, []int{0, 800}[r.IntN(2)], 0, 0
+	if r.IntN(3) == 0 {
+		h.sulkAt, h.stall = 1+r.Uint64N(1<<20), 60e9
+	}
+}
+
+// modest makes a client one that asks for little and takes it at once.
+func (h *habit) modest(r *rand.Rand) {
+	h.depth, h.wild, h.partAt, h.stallAt, h.sulkAt, h.readNap, h.sip, h.sendNap = 1+r.IntN(4), 0, 0, 0, 0, 0, 0, 0
+	h.small, h.large, h.medium, h.caches, h.status, h.segment = r.IntN(2) == 0, 0, 0, 0, 0, 0
+	h.commands, h.requests, h.parting = [4]int{5, 5, 1, 0}, 30, partDisc
+}
+
 // draw makes the next request, valid or not.
 func (h *habit) draw(r *rand.Rand, e *ExportPlan) ask {
 	q := proto.Request{Cookie: r.Uint64()}

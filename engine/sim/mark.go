@@ -91,6 +91,7 @@ const (
 	LookupFailed                   // a context did not know
 	LookupDrained                  // a lookup while the engine shut down
 	Advised                        // CACHE reached the disk
+	DiskHung                       // a disk did nothing for some seconds
 	Paused                         // the process was stopped for seconds
 	Refusal                        // a transfer that was tried could not be done without waiting
 	marks
@@ -103,7 +104,7 @@ var markNames = [marks]string{
 	"NeighbourWrites", "ReadDuringWrite", "ReadMixed", "UnalignedWrite", "LargeRequest", "Refused", "CrashChecked", "CrashLost", "FlushCovered",
 	"FuaCovered", "ErrorAnswered", "ConnectionStarved", "Drained", "DrainedRestless", "DrainedDripping", "CutOff", "Divided", "NotRegistered", "PlainBuffer", "Crowded", "OverlapWaited", "EdgesRead", "MemoryStarved",
 	"Evicted", "StageMissing", "Chunked", "ChunkedExt", "HoleRead", "HoleWhole", "DataWhole", "ErrorText", "StatusOne", "StatusMany", "StatusWide", "StatusZero",
-	"StatusCut", "StatusFiltered", "FilterRefused", "PayloadMisused", "WriteUnflagged", "LongRange", "LookupLate", "StatusUnlooked", "LookupFailed", "LookupDrained", "Advised", "Paused", "Refusal",
+	"StatusCut", "StatusFiltered", "FilterRefused", "PayloadMisused", "WriteUnflagged", "LongRange", "LookupLate", "StatusUnlooked", "LookupFailed", "LookupDrained", "Advised", "DiskHung", "Paused", "Refusal",
 }
 
 func (m Mark) String() string { return markNames[m] }

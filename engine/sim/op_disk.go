@@ -225,6 +225,9 @@ func (k *Kernel) Pwrite(fd int, addr uint64, n uint32, off uint64) int32 {
 	k.writable(o)
 	k.lend(o, addr, uint64(n), "buffer")
 	k.hold(o)
+	if d.plan.Frozen && d.hangs() {
+		w.bug("pwrite to descriptor %d, whose file system is frozen: the loop sleeps", fd)
+	}
 	w.note("pwrite", "loop fd offset length", int64(k.id), int64(fd), int64(off), int64(n))
 	w.clock += w.delay(2e6)
 	early := w.mix.Early

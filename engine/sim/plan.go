@@ -57,14 +57,15 @@ type Plan struct {
 	Flushes      bool // writes and flushes from all loops to one disk whose fsync fails now and then
 	Scanty       bool // as little memory as the engine runs with: long requests are served in parts
 	Unregistered bool // the pools are not registered with io_uring
+	Hang         bool // the disks of all exports but the last hang now and then, and their clients hold all that they can
 	Drain        bool
 	Cut          bool // and the shutdown timeout runs out
 	Mix          Mix
 }
 
 func (p *Plan) String() string {
-	s := fmt.Sprintf("loops=%d sq=%d cq=%d memory=%d connections=%d clients=%d requests=%d siege=%t jam=%t deep=%t flushes=%t scanty=%t unregistered=%t drain=%t cut=%t", p.Loops, p.Entries, p.Completions,
-		p.Memory, p.Connections, p.Clients, p.Requests, p.Siege, p.Jam, p.Deep, p.Flushes, p.Scanty, p.Unregistered, p.Drain, p.Cut)
+	s := fmt.Sprintf("loops=%d sq=%d cq=%d memory=%d connections=%d clients=%d requests=%d siege=%t jam=%t deep=%t flushes=%t scanty=%t hang=%t unregistered=%t drain=%t cut=%t", p.Loops, p.Entries, p.Completions,
+		p.Memory, p.Connections, p.Clients, p.Requests, p.Siege, p.Jam, p.Deep, p.Flushes, p.Scanty, p.Hang, p.Unregistered, p.Drain, p.Cut)
 	for _, e := range p.Exports {
 		s += fmt.Sprintf("\n  export %+v", e)
 	}
@@ -78,7 +79,7 @@ func (p *Plan) Costly() bool {
 			return true
 		}
 	}
-	return p.Siege || p.Deep || p.Clients > 40
+	return p.Siege || p.Hang || p.Deep || p.Clients > 40
 }
 
 const pieceSize = 1 << 20 // the longest piece of memory the engine leases; requests beyond it are marked LargeRequest
@@ -115,8 +116,19 @@ func drawPlan(r *rand.Rand) Plan {
 		exports = 1
 		p.Flushes, p.Loops, p.Clients, p.Mix.Lag, p.Mix.FsyncError = true, 2+r.IntN(2), 3+r.IntN(4), 20, []int{0, 100, 300}[r.IntN(3)]
 	}
+	hang := !large && !crowd && !deep && !p.Flushes && r.IntN(8) == 0
+	if hang {
+		exports = 2 + r.IntN(3)
+		p.Loops, p.Clients, p.Connections, p.Requests = 1+r.IntN(2), 12+r.IntN(30), 100, 300+r.IntN(400)
+		p.Hang, p.Drain, p.Memory, p.Mix.Pause = true, false, 0, 0
+	}
 	for range exports {
 		p.Exports = append(p.Exports, drawExport(r, large))
+	}
+	if hang {
+		for i := range p.Exports {
+			p.Exports[i].hangs(i == len(p.Exports)-1)
+		}
 	}
 	if large && r.IntN(2) == 0 {
 		p.Jam, p.Loops, p.Clients, p.Requests, p.Memory = true, 1, 3+r.IntN(10), 6+r.IntN(12), 0
@@ -136,6 +148,17 @@ func drawPlan(r *rand.Rand) Plan {
 	p.Scanty = !p.Jam && r.IntN(3) == 0
 	p.Unregistered, p.Mix.Unpinnable = r.IntN(4) == 0, rarely(r, 700)
 	return p
+}
+
+// hangs makes an export of a world in which disks hang: one that does, or the healthy one.
+func (p *ExportPlan) hangs(healthy bool) {
+	if !p.OnDisk() {
+		p.Backing = File
+	}
+	p.Size, p.Sparse, p.MaxPayload = 3<<20, min(p.Sparse, 3<<20), 1<<20
+	if healthy {
+		p.Waits, p.Size, p.Sparse, p.MaxPayload = false, 256<<10, 0, 64<<10
+	}
 }
 
 func drawExport(r *rand.Rand, large bool) ExportPlan {

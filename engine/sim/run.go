@@ -41,6 +41,9 @@ func (w *World) Run(loops []Loop) (err error) {
 		return w.left <= 0
 	})
 	w.calm, w.mix = true, w.mix.calm()
+	for _, d := range w.disks {
+		d.hungUntil = 0
+	}
 	w.note("calm", "")
 	w.drive("answering", w.silent)
 	w.drive("closing", w.empty)
@@ -182,6 +185,9 @@ func (w *World) accident() {
 			w.models[d.index].lose(length)
 		}
 	}
+	if w.Plan.Hang && w.rng.IntN(40) == 0 {
+		w.hang()
+	}
 	if w.drainAt >= 0 && w.left <= w.drainAt && !w.draining {
 		w.draining, w.drainedAt, w.drainedPaused = true, w.clock, w.pausedFor
 		w.mark(Drained)
@@ -244,6 +250,16 @@ func (w *World) shutsDown() {
 
 // drainMost is how long a shutdown may take over a connection to whose client nothing is owed, in nanoseconds of virtual time.
 const drainMost = uint64(3e9)
+
+// hang lets one of the disks hang that may.
+func (w *World) hang() {
+	d := w.disks[w.rng.IntN(len(w.disks)-1)]
+	if !d.hangs() {
+		d.hungUntil = w.clock + 5e9 + w.rng.Uint64N(60e9)
+		w.mark(DiskHung)
+		w.note("hang", "disk until", int64(d.index), int64(d.hungUntil))
+	}
+}
 
 // sweep tries everything once; false when nothing can happen at this instant.
 func (w *World) sweep() bool {

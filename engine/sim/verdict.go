@@ -30,7 +30,9 @@ func (c *client) judge(r *request, e proto.Errno) {
 		return
 	case r.sent == 0:
 		w.fail("%v was answered before its last byte was sent", r)
-	case w.ran(r.sentAt, r.paused) > w.bound() && c.habit.readNap == 0 && c.excused == "":
+	case c.healthy() && w.ran(r.sentAt, r.paused) > healthyTime && c.excused == "":
+		w.fail("%v took %d ms of virtual time, although its disk is well, and others' are not", r, w.ran(r.sentAt, r.paused)/1e6)
+	case w.ran(r.sentAt, r.paused) > w.bound() && !w.Plan.Hang && c.habit.readNap == 0 && c.excused == "":
 		w.fail("%v took %d seconds of virtual time, although its own connection was not slow", r, (w.clock-r.sentAt)/1e9)
 	case e != proto.Success:
 		c.excusable(r, e)
@@ -106,6 +108,7 @@ const patience = 8
 const (
 	patienceTime = 30e9
 	siegeTime    = 200e9
+	healthyTime  = 2e9 // beside disks that hang, of one that is well
 )
 
 // excusable looks for the fault behind an error.
