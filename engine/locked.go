@@ -1,13 +1,13 @@
 // Locked memory: the pools of all loops, if they are registered with io_uring, and the rings.
 //
-// Invariant: what is locked is decided once, from the sum over all loops, before anything is opened.
-// Registered memory is pinned, and a user who is not root may pin as much as RLIMIT_MEMLOCK says, 8 MiB
-// by default. Without it the same pools serve unregistered: the kernel then pins the pages of each
-// disk operation for as long as that takes.
+// Invariant: what is locked is decided once, from the sum over all loops, before anything is
+// opened. Registered memory is pinned, and a user who is not root may pin as much as RLIMIT_MEMLOCK
+// says, 8 MiB by default. Without it the same pools serve unregistered: the kernel then pins the
+// pages of each disk operation for as long as that takes.
 //
-// It is all or nothing. A part, as much as the limit allows, would serve small requests as well as the
-// whole, but it would leave other programs of the same user without the locked memory that their rings
-// take: the limit counts for all of them together.
+// It is all or nothing. A part, as much as the limit allows, would serve small requests as well as
+// the whole, but it would leave other programs of the same user without the locked memory that
+// their rings take: the limit counts for all of them together.
 
 package engine
 
@@ -26,12 +26,13 @@ const (
 	RegisterOff
 )
 
-// roomyRing is a loop's ring where the limit allows it: more completions than every tag, connection and long
-// segment in flight at once; more submissions would only make an enter earlier.
+// roomyRing is a loop's ring where the limit allows it: more completions than every tag, connection
+// and long segment in flight at once; more submissions would only make an enter earlier.
 var roomyRing = uring.Config{Entries: 512, Completions: 8192}
 
 // Settle decides what is locked, and is to be called before anything is opened that the engine will
-// serve. unregistered says why RegisterAuto came out as RegisterOff; err, why the engine cannot start.
+// serve. unregistered says why RegisterAuto came out as RegisterOff; err, why the engine cannot
+// start.
 func (c *Config) Settle() (unregistered, err error) {
 	if c.ring, err = roomyRing.Within(c.Loops); err != nil {
 		return nil, err
@@ -64,14 +65,15 @@ const (
 	partRegistered             // it is
 )
 
-// registerPool makes a loop's pool ready to be registered part by part, and registers the first. all is what the
-// engine locks altogether, in bytes.
+// registerPool makes a loop's pool ready to be registered part by part, and registers the first.
+// all is what the engine locks altogether, in bytes.
 //
-// Registering pins, and so takes, the memory. Done for the whole pool at start, it made an idle export
-// cost 150 MiB a core. So a part, one huge page, is registered when a disk operation first needs it. The
-// pool lends the memory that came home last, so that an export which is used a little needs few parts, and
-// once what the busiest moment needed is registered it is never done again. It costs a turn a quarter of a
-// millisecond, for each 2 MiB once: what the first touch of that memory would have cost, and pinning.
+// Registering pins, and so takes, the memory. Done for the whole pool at start, it made an idle
+// export cost 150 MiB a core. So a part, one huge page, is registered when a disk operation first
+// needs it. The pool lends the memory that came home last, so that an export which is used a little
+// needs few parts, and once what the busiest moment needed is registered it is never done again. It
+// costs a turn a quarter of a millisecond, for each 2 MiB once: what the first touch of that memory
+// would have cost, and pinning.
 func (l *loop) registerPool(ring *uring.Ring, all uint64) error {
 	if err := ring.SparseBuffers(l.pool); err != nil {
 		return err
@@ -95,8 +97,9 @@ func (l *loop) partsUntouched() {
 	}
 }
 
-// bufferOf is the registered buffer that a place of the pool lies in; false: it is not registered, because it shall
-// not be, or because others of the same user have used the limit on locked memory up since the start.
+// bufferOf is the registered buffer that a place of the pool lies in; false: it is not registered,
+// because it shall not be, or because others of the same user have used the limit on locked memory
+// up since the start.
 func (l *loop) bufferOf(at uint64) (uint16, bool) {
 	i := at >> l.partBits
 	if l.parts[i] == partUntouched {

@@ -1,14 +1,18 @@
-// Parts: where a loop has not the memory for the longest requests at once, they are served part by part.
+// Parts: where a loop has not the memory for the longest requests at once, they are served part by
+// part.
 //
-// Invariant: a request in parts has its connection to itself. It begins when nothing else of the connection is in
-// flight, one part at a time is, and nothing behind it is taken in before the last. So its parts reach the disk,
-// and their data the client, in order, and no reply comes between.
+// Invariant: a request in parts has its connection to itself. It begins when nothing else of the
+// connection is in flight, one part at a time is, and nothing behind it is taken in before the
+// last. So its parts reach the disk, and their data the client, in order, and no reply comes
+// between.
 //
-// A part ends at a multiple of layout.longest, which blocks divide: only the first and the last read the blocks
-// at their edges. Each claims its own blocks, so that of two long WRITEs that overlap, on two connections and with
-// neither answered, one may win in one part and the other in the next; the protocol promises no more. A WRITE has one reply, with the first error of its parts; what comes behind an error is
-// dropped. A READ has one header, or chunk by chunk what each part has brought; when a later part fails, chunks
-// can say so, but a simple reply has promised all the data, and the connection is closed.
+// A part ends at a multiple of layout.longest, which blocks divide: only the first and the last
+// read the blocks at their edges. Each claims its own blocks, so that of two long WRITEs that
+// overlap, on two connections and with neither answered, one may win in one part and the other in
+// the next; the protocol promises no more. A WRITE has one reply, with the first error of its
+// parts; what comes behind an error is dropped. A READ has one header, or chunk by chunk what each
+// part has brought; when a later part fails, chunks can say so, but a simple reply has promised all
+// the data, and the connection is closed.
 
 package engine
 
@@ -40,7 +44,8 @@ func (l *loop) outsize(r *proto.Request, d *Device) bool {
 	return memory > 0
 }
 
-// divide begins a request in parts. A READ that may not be answered in parts is refused, as the spec allows.
+// divide begins a request in parts. A READ that may not be answered in parts is refused, as the
+// spec allows.
 func (l *loop) divide(i uint32, r *proto.Request) bool {
 	c := &l.conns[i]
 	if r.Command == proto.CmdRead && r.Flags&proto.CmdFlagDF != 0 {
@@ -56,7 +61,8 @@ func (l *loop) divide(i uint32, r *proto.Request) bool {
 	return true
 }
 
-// nextPart takes the next part in; false: the one before it is still in flight, or the connection waits for memory.
+// nextPart takes the next part in; false: the one before it is still in flight, or the connection
+// waits for memory.
 func (l *loop) nextPart(i uint32) bool {
 	c := &l.conns[i]
 	d := &c.divided

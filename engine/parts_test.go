@@ -18,7 +18,8 @@ func scantyEngine(t *testing.T, devices ...*Device) *Engine {
 	return start(t, c, devices...)
 }
 
-// TestManyLongRequestsInParts pipelines long requests among short ones: every reply is whole and in its place.
+// TestManyLongRequestsInParts pipelines long requests among short ones: every reply is whole and in
+// its place.
 func TestManyLongRequestsInParts(t *testing.T) {
 	const size = 32 << 20
 	c := connect(t, scantyEngine(t, fileDevice(t, size, unix.O_DIRECT)), 0)
@@ -45,8 +46,8 @@ func TestManyLongRequestsInParts(t *testing.T) {
 	}
 }
 
-// TestFailureWithinParts truncates the file: a WRITE has one reply, with the error, and keeps the connection; the simple reply of a READ has
-// promised the data, so that the connection ends.
+// TestFailureWithinParts truncates the file: a WRITE has one reply, with the error, and keeps the
+// connection; the simple reply of a READ has promised the data, so that the connection ends.
 func TestFailureWithinParts(t *testing.T) {
 	const size = 8 << 20
 	d := fileDevice(t, size, unix.O_DIRECT)

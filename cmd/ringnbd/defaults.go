@@ -1,8 +1,9 @@
-// What serve takes without being told: loops and memory, from what this process may have of the machine.
+// What serve takes without being told: loops and memory, from what this process may have of the
+// machine.
 //
-// Invariant: a default fits: together with the rest of the process it stays below the limit of the control
-// groups and the machine. What cannot fit is refused before anything is opened; it would be killed without a
-// word later.
+// Invariant: a default fits: together with the rest of the process it stays below the limit of the
+// control groups and the machine. What cannot fit is refused before anything is opened; it would be
+// killed without a word later.
 
 package main
 
@@ -20,15 +21,16 @@ import (
 )
 
 const (
-	// defaultLoopMemory keeps a request of the largest size, some 80 of 1 MiB, or thousands of 4 KiB, in flight
-	// per loop.
+	// defaultLoopMemory keeps a request of the largest size, some 80 of 1 MiB, or thousands of 4
+	// KiB, in flight per loop.
 	defaultLoopMemory = 160 << 20
-	// loopsDefaultMost and memoryDefaultMost bound the defaults on large machines: more loops than a fast network
-	// card keeps busy, and more memory than they have in flight, are for those who ask for them.
+	// loopsDefaultMost and memoryDefaultMost bound the defaults on large machines: more loops than
+	// a fast network card keeps busy, and more memory than they have in flight, are for those who
+	// ask for them.
 	loopsDefaultMost  = 8
 	memoryDefaultMost = 1 << 30
-	// processMemory is what the process takes beside --memory, in bytes: the program, Go's runtime, the engine's tables, and
-	// what the kernel charges for rings and sockets. An idle one is
+	// processMemory is what the process takes beside --memory, in bytes: the program, Go's runtime,
+	// the engine's tables, and what the kernel charges for rings and sockets. An idle one is
 	// charged 7 MiB; what is never too little for a start is the second.
 	processMemory = 24 << 20
 	processLeast  = 12 << 20
@@ -60,8 +62,8 @@ func findAllowance() allowance {
 // loops is the default of --loops.
 func (a allowance) loops() int { return min(a.cpus, loopsDefaultMost) }
 
-// connections is the default of --max-connections: with what the kernel may hold for all of them, and their rows,
-// they fit beside the process and the default of --memory.
+// connections is the default of --max-connections: with what the kernel may hold for all of them,
+// and their rows, they fit beside the process and the default of --memory.
 func (a allowance) connections() int {
 	if !a.group {
 		return gate.DefaultMaxConnections
@@ -69,7 +71,8 @@ func (a allowance) connections() int {
 	return int(min(max(a.half()/(socketLeast+8<<10), 16), gate.DefaultMaxConnections))
 }
 
-// socketMemory is what the kernel may hold for a client that takes no replies, in bytes. It is charged to the control group.
+// socketMemory is what the kernel may hold for a client that takes no replies, in bytes. It is
+// charged to the control group.
 func (a allowance) socketMemory(c engine.Config) int {
 	if !a.group {
 		return gate.SocketMemory
@@ -81,8 +84,8 @@ func (a allowance) socketMemory(c engine.Config) int {
 // half of what there is beside the process.
 func (a allowance) half() uint64 { return (max(a.memory, processMemory) - processMemory) / 2 }
 
-// memoryFor is the default of --memory: half of what is there beside the process, so that the kernel has as much for
-// sockets and the page cache; at least what the engine cannot do without.
+// memoryFor is the default of --memory: half of what is there beside the process, so that the
+// kernel has as much for sockets and the page cache; at least what the engine cannot do without.
 func (a allowance) memoryFor(c engine.Config) uint64 {
 	usual := min(uint64(c.Loops)*defaultLoopMemory, memoryDefaultMost)
 	return max(min(usual, a.half()), engine.MinMemory(c))
@@ -101,7 +104,8 @@ func (a allowance) check(c engine.Config) error {
 	if a.group {
 		whose = "the control group of this process allows"
 	}
-	return fmt.Errorf("%s %s of memory, but --memory is %s for %s, and the process itself takes some %s: give less --memory, fewer --loops or --max-connections, or more memory",
+	return fmt.Errorf("%s %s of memory, but --memory is %s for %s, and the process itself takes some %s: "+
+		"give less --memory, fewer --loops or --max-connections, or more memory",
 		whose, units.Size(a.memory), units.Size(c.Memory), units.Plural(c.Loops, "loop"), units.Size(processLeast))
 }
 

@@ -57,7 +57,8 @@ func TestWhatCannotFitIsRefused(t *testing.T) {
 	}
 }
 
-// TestConnectionsFit is about what the kernel holds for clients that take no replies, which counts against a control group.
+// TestConnectionsFit is about what the kernel holds for clients that take no replies, which counts
+// against a control group.
 func TestConnectionsFit(t *testing.T) {
 	for _, test := range []struct {
 		a           allowance

@@ -1,12 +1,12 @@
-// Package cgroup reads how much memory and processor time, and how many threads, the control groups of this process leave it, of either
-// version, its own and all above it that can be seen.
+// Package cgroup reads how much memory and processor time, and how many threads, the control groups
+// of this process leave it, of either version, its own and all above it that can be seen.
 //
-// Invariant: what cannot be read limits nothing; a limit is the least of all that hold. Nothing is cached: a start reads
-// once.
+// Invariant: what cannot be read limits nothing; a limit is the least of all that hold. Nothing is
+// cached: a start reads once.
 //
-// The field's libraries know a part each: automemlimit the memory of the own group, Go's runtime (1.25) the
-// processor time, of which it takes two processors for the least. Both with memory.high and the groups above
-// are the hundred lines below.
+// The field's libraries know a part each: automemlimit the memory of the own group, Go's runtime
+// (1.25) the processor time, of which it takes two processors for the least. Both with memory.high
+// and the groups above are the hundred lines below.
 package cgroup
 
 import (
@@ -49,7 +49,8 @@ func read(root string) Limits {
 	return l
 }
 
-// Threads is how many threads more this process may have, and the limit that says so; math.MaxInt32: any number.
+// Threads is how many threads more this process may have, and the limit that says so;
+// math.MaxInt32: any number.
 func Threads() (room, most int) { return threads("/") }
 
 func threads(root string) (room, most int) {
@@ -73,7 +74,8 @@ func threads(root string) (room, most int) {
 	return room, most
 }
 
-// groupsOf is the path of the own group by controller; "" is version 2, which has all of them in one.
+// groupsOf is the path of the own group by controller; "" is version 2, which has all of them in
+// one.
 func groupsOf(root string) map[string]string {
 	groups := map[string]string{}
 	for line := range strings.Lines(text(root, "proc/self/cgroup")) {
@@ -131,8 +133,9 @@ func unescape(s string) string {
 	return s
 }
 
-// each visits the folder of a group and of all above it up to the one that is mounted. A group outside of that one, as seen
-// from a container that was given another's mount, is not there: the mounted one is the best guess.
+// each visits the folder of a group and of all above it up to the one that is mounted. A group
+// outside of that one, as seen from a container that was given another's mount, is not there: the
+// mounted one is the best guess.
 func (m *mount) each(root, group string, visit func(folder string)) {
 	below, inside := strings.CutPrefix(group, strings.TrimSuffix(m.top, "/"))
 	if !inside || below != "" && below[0] != '/' || strings.Contains(below, "..") {
@@ -146,7 +149,8 @@ func (m *mount) each(root, group string, visit func(folder string)) {
 	}
 }
 
-// memoryOf is the limit of one group. memory.high slows a group that is above it down until it stands still.
+// memoryOf is the limit of one group. memory.high slows a group that is above it down until it
+// stands still.
 func memoryOf(folder string) uint64 {
 	limit := uint64(math.MaxUint64)
 	for _, name := range [...]string{"memory.max", "memory.high", "memory.limit_in_bytes"} {

@@ -31,15 +31,21 @@ func TestSmallContainer(t *testing.T) {
 	if n, err := strconv.Atoi(start[1]); err != nil || n >= 32<<20 {
 		t.Errorf("--memory is %s by default, in a container of 64 MiB", start[1])
 	}
-	for _, load := range [][]string{{"--bs", "4k", "--depth", "32", "--count", "60000"}, {"--bs", "64k", "--depth", "16", "--count", "8000"},
-		{"--bs", "2M", "--depth", "2", "--count", "600"}} {
-		out := must(t, 2*time.Minute, client, append([]string{"bench", "--pattern", "randrw", "--connections", "100", "--verify", s.uri("")}, load...)...)
+	for _, load := range [][]string{
+		{"--bs", "4k", "--depth", "32", "--count", "60000"},
+		{"--bs", "64k", "--depth", "16", "--count", "8000"},
+		{"--bs", "2M", "--depth", "2", "--count", "600"},
+	} {
+		usual := []string{"bench", "--pattern", "randrw", "--connections", "100", "--verify", s.uri("")}
+		out := must(t, 2*time.Minute, client, append(usual, load...)...)
 		if !strings.Contains(out, " 0 bad blocks") {
 			t.Error(out)
 		}
 	}
 	s.stop() // status 0
-	if killed := regexp.MustCompile(`oom_kill (\d+)`).FindStringSubmatch(groupFile(t, group, "memory.oom_control", "memory.events")); killed == nil || killed[1] != "0" {
+	events := groupFile(t, group, "memory.oom_control", "memory.events")
+	killed := regexp.MustCompile(`oom_kill (\d+)`).FindStringSubmatch(events)
+	if killed == nil || killed[1] != "0" {
 		t.Errorf("the kernel killed in this group: %v", killed)
 	}
 }
@@ -48,8 +54,10 @@ func TestSmallContainer(t *testing.T) {
 func TestTooSmallContainer(t *testing.T) {
 	group := memoryGroup(t, 16<<20)
 	within(t, group)
-	out, err := exec.Command(ringnbd, "serve", "--listen", "unix:"+filepath.Join(t.TempDir(), "s"), "null:1G").CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "the control group of this process allows 16 MiB of memory") {
+	listen := "unix:" + filepath.Join(t.TempDir(), "s")
+	out, err := exec.Command(ringnbd, "serve", "--listen", listen, "null:1G").CombinedOutput()
+	const want = "the control group of this process allows 16 MiB of memory"
+	if err == nil || !strings.Contains(string(out), want) {
 		t.Errorf("%v, %s", err, out)
 	}
 }
@@ -81,7 +89,8 @@ func memoryGroup(t *testing.T, limit uint64) string {
 	return ""
 }
 
-// within has every ringnbd that is started until the end of the test live in a control group from its first moment.
+// within has every ringnbd that is started until the end of the test live in a control group from
+// its first moment.
 func within(t *testing.T, group string) {
 	t.Helper()
 	usual, wrapper := ringnbd, filepath.Join(t.TempDir(), "ringnbd")
