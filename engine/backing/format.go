@@ -88,9 +88,12 @@ func formatOf(head, tail []byte) (f format, found bool) {
 // encrypted says of first bytes that they are LUKS's: a disk that is raw, and only its owner can read.
 func encrypted(head []byte) bool { return bytes.HasPrefix(head, []byte("LUKS\xba\xbe")) }
 
+// ReadAt reads what there is at an offset, as io.ReaderAt does.
+type ReadAt func(b []byte, offset int64) (int, error)
+
 // Look sees what a store of a size holds, read by at. Of a stream, or of what cannot be read, there is
 // less to see. The error says what to do about what is not raw.
-func Look(path string, tool Tool, size uint64, at func(b []byte, offset int64) (int, error)) (note string, err error) {
+func Look(path string, tool Tool, size uint64, at ReadAt) (note string, err error) {
 	head, tail := make([]byte, min(formatHead, size)), make([]byte, 512)
 	n, _ := at(head, 0) // what cannot be read is for others to tell
 	head = head[:max(n, 0)]
@@ -124,8 +127,8 @@ func (f *format) advice(path string, tool Tool) string {
 	case tool == CopyFrom:
 		text = fmt.Sprintf("copy it with: qemu-img convert -f %s -O raw %s DESTINATION", f.qemu, file)
 	default:
-		text = fmt.Sprintf("convert it (qemu-img convert -f %s -O raw %s disk.img), or serve it with: qemu-nbd -f %s %s",
-			f.qemu, file, f.qemu, file)
+		text = fmt.Sprintf("convert it (qemu-img convert -f %s -O raw %s disk.img), "+
+			"or serve it with: qemu-nbd -f %s %s", f.qemu, file, f.qemu, file)
 	}
 	return text + [...]string{
 		Serve:    "; or say --format raw (format=raw in --export) to serve its bytes as they are",

@@ -89,7 +89,8 @@ func tryImageLock(fd int, want, unshared permission) (found string, err error) {
 			if err == unix.EAGAIN || err == unix.EACCES {
 				return "locked by another program", errImageLocked
 			}
-			if err != nil && err != unix.EBADF { // open for writing alone: nothing to be held, and much to be seen
+			// EBADF: open for writing alone. Nothing is to be held then, and all to be seen.
+			if err != nil && err != unix.EBADF {
 				return "", err
 			}
 		}
@@ -165,7 +166,8 @@ func holder(fd int, kind string) string {
 		}
 		for line := range strings.Lines(string(text)) {
 			// lock:	1: OFDLCK  ADVISORY  READ -1 fe:00:10002666 100 101
-			if strings.HasPrefix(line, "lock:") && strings.Contains(line, kind) && strings.Contains(line, inode) {
+			if strings.HasPrefix(line, "lock:") &&
+				strings.Contains(line, kind) && strings.Contains(line, inode) {
 				name, err := os.ReadFile("/proc/" + pid + "/comm")
 				if err != nil {
 					continue

@@ -33,8 +33,9 @@ func MayMake(path string) error {
 	case path == "-":
 		return fmt.Errorf("-: a file of that name is written ./-")
 	case address.MatchString(path):
-		return fmt.Errorf("%s: looks like an address, and there is no such file; a server is named by "+
-			"nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH, and a new file of that name by ./%s", path, path)
+		return fmt.Errorf("%s: looks like an address, and there is no such file; a server is "+
+			"named by nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH, "+
+			"and a new file of that name by ./%s", path, path)
 	case strings.HasSuffix(path, "/"):
 		return fmt.Errorf("%s: ends in a slash; name the file to be made", path)
 	}

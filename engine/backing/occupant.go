@@ -97,7 +97,10 @@ func stacked(major, minor uint32, depth int) []occupant {
 		list = append(list, loops(&st, depth-1)...)
 	}
 	dir := fmt.Sprintf("/sys/dev/block/%d:%d", major, minor)
-	for pattern, word := range map[string]string{"/holders/*": "part of ", "/*/partition": "with its partition "} {
+	for pattern, word := range map[string]string{
+		"/holders/*":   "part of ",
+		"/*/partition": "with its partition ",
+	} {
 		found, err := filepath.Glob(dir + pattern)
 		if err != nil {
 			continue
@@ -146,7 +149,8 @@ func mounts(major, minor uint32) []occupant {
 		}
 		var there unix.Stat_t
 		same := f[2] == device
-		if source := unescape(g[1]); !same && strings.HasPrefix(source, "/dev/") && unix.Stat(source, &there) == nil {
+		source := unescape(g[1])
+		if !same && strings.HasPrefix(source, "/dev/") && unix.Stat(source, &there) == nil {
 			same = there.Mode&unix.S_IFMT == unix.S_IFBLK && there.Rdev == unix.Mkdev(major, minor)
 		}
 		if same {

@@ -71,7 +71,8 @@ func (s *Server) start(path string, words []string, socket string) error {
 	defer f.Close()
 	// LISTEN_PID is the server's own number, which only itself can know before it is there: the shell
 	// has the same one, and becomes the server.
-	s.command = exec.Command("/bin/sh", append([]string{"-c", `LISTEN_PID=$$; export LISTEN_PID; exec "$@"`, "sh", path}, words[1:]...)...)
+	become := []string{"-c", `LISTEN_PID=$$; export LISTEN_PID; exec "$@"`, "sh", path}
+	s.command = exec.Command("/bin/sh", append(become, words[1:]...)...)
 	s.command.Env = append(environment(), "LISTEN_FDS=1", "LISTEN_FDNAMES=nbd")
 	s.command.ExtraFiles = []*os.File{f}
 	s.command.Stdout, s.command.Stderr = &s.said, &s.said // ours may be the copy
@@ -132,7 +133,8 @@ func (s *Server) End() error {
 	select {
 	case <-s.ended:
 	case <-time.After(grace):
-		err = fmt.Errorf("%s: did not end within %v when it was asked to (SIGTERM), and was killed", s.Target.Text, grace)
+		err = fmt.Errorf("%s: did not end within %v when it was asked to (SIGTERM), and was killed",
+			s.Target.Text, grace)
 	}
 	_ = syscall.Kill(-s.command.Process.Pid, syscall.SIGKILL) // what it has left behind, too
 	<-s.ended

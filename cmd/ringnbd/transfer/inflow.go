@@ -104,9 +104,11 @@ func (in *inflow) feed(ctx context.Context, j *job, give func(piece) error) erro
 		n := uint64(g.n)
 		switch {
 		case n > room-in.total:
-			return fmt.Errorf("%s: has %d bytes, too few for standard input, which has more", j.destination.name(), room)
+			return fmt.Errorf("%s: has %d bytes, too few for standard input, which has more",
+				j.destination.name(), room)
 		case n%block != 0:
-			return fmt.Errorf("%s: takes multiples of %d bytes only, and standard input ended after %d", j.destination.name(), block, in.total+n)
+			return fmt.Errorf("%s: takes multiples of %d bytes only, and standard input ended after %d",
+				j.destination.name(), block, in.total+n)
 		case n > 0:
 			if err := give(piece{offset: in.total, length: n, data: g.buffer}); err != nil {
 				return err
@@ -140,11 +142,12 @@ func (in *inflow) gulp(j *job, gulps chan<- gulp, gone <-chan struct{}) {
 
 // lookAhead sees by the first bytes of a stream whether it is a raw disk.
 func lookAhead(data []byte, all bool) error {
-	_, err := backing.Look(streamText, backing.CopyFrom, uint64(len(data)), func(b []byte, at int64) (int, error) {
-		if at > 0 && !all {
+	at := func(b []byte, offset int64) (int, error) {
+		if offset > 0 && !all {
 			return 0, io.EOF // what is last here is not the end
 		}
-		return copy(b, data[at:]), nil
-	})
+		return copy(b, data[offset:]), nil
+	}
+	_, err := backing.Look(streamText, backing.CopyFrom, uint64(len(data)), at)
 	return err
 }

@@ -41,9 +41,11 @@ func openOutflow(o *Options, f *os.File) (*outflow, error) {
 	out := &outflow{f: f}
 	switch mode := info.Mode(); {
 	case mode&os.ModeCharDevice != 0 && isTerminal(f):
-		return nil, errors.New("standard output is a terminal, and a disk is no text; redirect it to a file, or into a command")
+		return nil, errors.New("standard output is a terminal, and a disk is no text; " +
+			"redirect it to a file, or into a command")
 	case !blockless(mode):
-		if err := o.claim(f, backing.Claim{Path: "standard output", Tool: backing.CopyTo, Write: true}); err != nil {
+		c := backing.Claim{Path: "standard output", Tool: backing.CopyTo, Write: true}
+		if err := o.claim(f, c); err != nil {
 			return nil, err
 		}
 		out.durable = true
@@ -118,7 +120,7 @@ type ahead struct {
 const unanswered = time.Second
 
 // pour copies the source to standard output.
-func (j *job) pour(ctx, hard context.Context, plan func(context.Context, func(piece) error) error) error {
+func (j *job) pour(ctx, hard context.Context) error {
 	n := j.slots()
 	queue := make(chan *ahead, n)
 	places := make([]ahead, n+2) // one is being written, and one waits to be queued
@@ -129,7 +131,7 @@ func (j *job) pour(ctx, hard context.Context, plan func(context.Context, func(pi
 		written <- err
 	}()
 	next := 0
-	err := plan(hard, func(p piece) error {
+	err := j.pieces(hard, func(p piece) error {
 		a := &places[next%len(places)]
 		if a.ready == nil {
 			*a = ahead{lane: next, buffer: make([]byte, j.request), ready: make(chan struct{}, 1)}
@@ -244,7 +246,8 @@ func (out *outflow) bytes(b []byte) error {
 	n, err := out.f.Write(b)
 	total := out.written.Add(uint64(n))
 	if errors.Is(err, syscall.EPIPE) {
-		return fmt.Errorf("standard output: whoever read it has gone after %d bytes or less; the copy is incomplete", total)
+		return fmt.Errorf("standard output: whoever read it has gone after %d bytes or less; "+
+			"the copy is incomplete", total)
 	}
 	if err != nil {
 		return fmt.Errorf("standard output: %w after %d bytes", bare(err), total)

@@ -322,7 +322,7 @@ func (j *job) copy(ctx, hard context.Context) error {
 			}
 		}
 	case j.isOutflow():
-		err = j.pour(ctx, hard, j.pieces)
+		err = j.pour(ctx, hard)
 	default:
 		err = j.work(ctx, func(give func(piece) error) error { return j.pieces(hard, give) }, func(s *slot, p piece) error {
 			if err := s.copy(hard, p); err != nil {
