@@ -58,6 +58,17 @@ func TestScripts(t *testing.T) {
 	})
 }
 
+// withoutWaits leaves out what a server says of a start that takes long, as it may on a machine that is busy.
+func withoutWaits(text string) string {
+	rest := ""
+	for line := range strings.Lines(text) {
+		if !strings.Contains(line, `msg="the start takes long"`) {
+			rest += line
+		}
+	}
+	return rest
+}
+
 // cmdStatus runs a command that must end with the given status: status N command [argument...]. A failure must be told in one line that begins with
 // the program's name.
 func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
@@ -77,7 +88,8 @@ func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit status %d, want %d", got, want)
 	}
-	if text := ts.ReadFile("stderr"); want != 0 && (strings.Count(text, "\n") != 1 || !strings.HasPrefix(text, "ringnbd: ")) {
+	text := withoutWaits(ts.ReadFile("stderr"))
+	if want != 0 && (strings.Count(text, "\n") != 1 || !strings.HasPrefix(text, "ringnbd: ")) {
 		ts.Fatalf("want one line that begins with the program's name on stderr, got %q", text)
 	}
 }

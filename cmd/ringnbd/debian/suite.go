@@ -65,12 +65,16 @@ func Fetch(cache string, s Suite, packages map[string][]string) (*Programs, erro
 			return nil, err
 		}
 	}
-	lock, err := os.Create(filepath.Join(home, "lock"))
+	lock, err := os.Create(filepath.Join(home, "fetching"))
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Close() // and the lock with it
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, err
+	}
+	// Of what is installed: nothing. apt's locks are beside this file, so that any user may take them.
+	if err := os.WriteFile(filepath.Join(home, "status"), nil, 0o644); err != nil {
 		return nil, err
 	}
 	f := &fetch{Suite: s, home: home, programs: packages}
@@ -148,7 +152,7 @@ func (f *fetch) sources() error {
 func (f *fetch) apt(arguments ...string) (string, error) {
 	at := func(name string) string { return filepath.Join(f.home, name) }
 	own := []string{"-qq", "-o", "Dir::State=" + f.home, "-o", "Dir::State::lists=" + at("lists"),
-		"-o", "Dir::State::status=/dev/null", "-o", "Dir::Cache=" + at("cache"),
+		"-o", "Dir::State::status=" + at("status"), "-o", "Dir::Cache=" + at("cache"),
 		"-o", "Dir::Etc::sourcelist=" + at("sources.list"), "-o", "Dir::Etc::sourceparts=/dev/null",
 		"-o", "Acquire::Languages=none", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=2"}
 	return Run(AptLimit, f.home, "apt-get", append(own, arguments...)...)
