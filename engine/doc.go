@@ -62,7 +62,7 @@
 // # Threads
 //
 // A loop is one goroutine locked to one thread, which created the ring (IORING_SETUP_SINGLE_ISSUER). Nothing else reads or writes its tables. It never
-// touches a channel or a mutex; io_uring_enter is the only call that blocks. The control plane speaks to it by mail. A loop has workers for what would block
+// touches a channel or a mutex; io_uring_enter is the only call that blocks. The control plane speaks to it by mail. A loop has workers (64 at most) for what would block
 // it (offload.go), which touch a request only while it is theirs.
 //
 // Loops share three things. The exports, which never change. A few words of each Device: whether a flush has failed, and who is flushing. And the guard, a table under one spin word per shard: the

@@ -230,7 +230,7 @@ func (c *client) push() bool {
 	}
 	for _, r := range c.line {
 		if r.begun == 0 {
-			r.begun, r.begunAt, r.paused = w.tick, w.clock, w.pausedFor
+			r.begun, r.begunAt, r.paused = w.tick, w.clock, w.stopped()
 			if r.Command == proto.CmdWrite && r.valid() && c.inParts(r) { // the first part may be done before the last has been sent
 				r.sent, r.sentAt = w.tick, w.clock
 				c.change(r)

@@ -189,7 +189,7 @@ func (w *World) accident() {
 		w.hang()
 	}
 	if w.drainAt >= 0 && w.left <= w.drainAt && !w.draining {
-		w.draining, w.drainedAt, w.drainedPaused = true, w.clock, w.pausedFor
+		w.draining, w.drainedAt, w.drainedPaused = true, w.clock, w.stopped()
 		w.mark(Drained)
 		w.note("drain", "")
 		for _, l := range w.loops {
@@ -223,9 +223,12 @@ func (w *World) stop(long uint64) {
 	}
 }
 
+// stopped is how long no loop ran so far.
+func (w *World) stopped() uint64 { return w.pausedFor - (max(w.pausedTo, w.clock) - w.clock) }
+
 // ran is how long the process has run since then: an instant, and how long it had been stopped by that time.
 func (w *World) ran(since, paused uint64) uint64 {
-	return w.clock - since - min(w.pausedFor-paused, w.clock-since)
+	return w.clock - since - min(w.stopped()-paused, w.clock-since)
 }
 
 // shutsDown ends the run if a shutdown does not get rid of a connection whose client takes its replies: a second to serve,
@@ -238,7 +241,7 @@ func (w *World) shutsDown() {
 		}
 		owed := len(s.out.data) > 0 || c.readAt > w.clock
 		for _, r := range c.flight { // what was certainly taken in may take long
-			owed = owed || r.sent != 0 && r.sentAt < w.drainedAt+drainNotice+w.pausedFor-w.drainedPaused
+			owed = owed || r.sent != 0 && r.sentAt < w.drainedAt+drainNotice+w.stopped()-w.drainedPaused
 		}
 		if owed || w.pausedTo > c.owedAt { // or the process was stopped meanwhile
 			c.owedAt = max(w.clock, w.pausedTo)

@@ -18,9 +18,9 @@ func (c *client) judge(r *request, e proto.Errno) {
 	switch {
 	case e == proto.ESHUTDOWN:
 		w.fail("%v was answered with %v: a shutdown fails no request", r, e)
-	case w.draining && r.valid() && r.begunAt > w.drainedAt+drainNotice+w.pausedFor-w.drainedPaused:
+	case w.draining && r.valid() && r.begunAt > w.drainedAt+drainNotice+w.stopped()-w.drainedPaused:
 		w.fail("%v was answered with %v long after the shutdown began", r, e)
-	case w.draining && r.valid() && r.sentAt > w.drainedAt+drainNotice+w.pausedFor-w.drainedPaused && r.Payload() > 0:
+	case w.draining && r.valid() && r.sentAt > w.drainedAt+drainNotice+w.stopped()-w.drainedPaused && r.Payload() > 0:
 		w.fail("%v was answered with %v, though its payload came to its end long after the shutdown began", r, e)
 	case !r.valid():
 		if !slices.Contains(r.want, e) {

@@ -52,8 +52,8 @@ type World struct {
 	calm          bool
 	draining      bool
 	drainedAt     uint64 // virtual time
-	drainedPaused uint64 // and pausedFor then
-	pausedFor     uint64 // nanoseconds in which no loop ran, altogether
+	drainedPaused uint64 // and how long loops had been stopped by then
+	pausedFor     uint64 // nanoseconds in which no loop ran, or will not before pausedTo
 	pausedTo      uint64 // the end of the last pause
 	cutAt         int    // of left: when the file is truncated; -1 = never
 	drainAt       int    // of left: when the engine is told to shut down; -1 = never
