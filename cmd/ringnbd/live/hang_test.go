@@ -24,14 +24,17 @@ type sick struct {
 	image func(t *testing.T) (image string, hang, heal func())
 }
 
-var sicknesses = []sick{{"Frozen", frozenDisk}, {"FUSE", fuseFile}}
+var sicknesses = []sick{
+	{"Frozen", func(t *testing.T) (string, func(), func()) { return frozenDisk(t) }},
+	{"FUSE", func(t *testing.T) (string, func(), func()) { return fuseFile(t) }},
+}
 
-// frozenDisk is an image on an ext4 of its own, which fsfreeze stops.
-func frozenDisk(t *testing.T) (string, func(), func()) {
+// frozenDisk is an image on an ext4 of its own, which fsfreeze stops. flags are mkfs.ext4's.
+func frozenDisk(t *testing.T, flags ...string) (string, func(), func()) {
 	needRoot(t, "mount and fsfreeze")
 	need(t, "fsfreeze", "mkfs.ext4")
 	back := sparseImage(t, 200<<20)
-	must(t, time.Minute, "mkfs.ext4", "-q", back)
+	must(t, time.Minute, "mkfs.ext4", append(flags, "-q", back)...)
 	dir := mount(t, "-o", "loop", back)
 	image := filepath.Join(dir, "image")
 	must(t, time.Minute, "dd", "if=/dev/zero", "of="+image, "bs=1M", "count=128", "conv=fsync", "status=none")
@@ -39,8 +42,8 @@ func frozenDisk(t *testing.T) (string, func(), func()) {
 	return image, func() { must(t, time.Minute, "fsfreeze", "-f", dir) }, heal
 }
 
-// fuseFile is a file whose file system is a process, which a signal stops.
-func fuseFile(t *testing.T) (string, func(), func()) {
+// fuseFile is a file whose file system is a process, which a signal stops. flags are nbdkit's.
+func fuseFile(t *testing.T, flags ...string) (string, func(), func()) {
 	needRoot(t, "a FUSE mount")
 	need(t, "nbdfuse", "nbdkit", "umount")
 	if _, err := os.Stat("/dev/fuse"); err != nil {
@@ -52,7 +55,7 @@ func fuseFile(t *testing.T) (string, func(), func()) {
 		t.Fatal(err)
 	}
 	pidFile := filepath.Join(dir, "pid")
-	c := exec.Command("nbdfuse", "-P", pidFile, image, "[", "nbdkit", "--exit-with-parent", "memory", "128M", "]")
+	c := exec.Command("nbdfuse", slices.Concat([]string{"-P", pidFile, image, "[", "nbdkit", "--exit-with-parent", "memory", "128M"}, flags, []string{"]"})...)
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -198,5 +201,118 @@ func hungBesideHealthy(t *testing.T, s sick, direct string) {
 	}
 	if _, err := p.read(0, 4096); err != nil {
 		t.Errorf("the export that hung, afterwards: %v", err)
+	}
+}
+
+// burden is what legal clients do to an export whose storage is slow.
+type burden struct {
+	name string
+	load func(k int) []byte // the k-th connection's requests, all at once
+}
+
+var burdens = []burden{{"Reads", manyReads}, {"WrittenZeroes", zeroesAndWriters}, {"FUAChain", fuaChain}}
+
+// manyReads asks for 32 times 1 MiB.
+func manyReads(int) (b []byte) {
+	for i := range 32 {
+		b = append(b, header(cmdRead, 0, uint64(i), uint64(i)<<20, 1<<20)...)
+	}
+	return b
+}
+
+// zeroesAndWriters zeroes 100 MiB, and writes into what is being zeroed, which has to wait.
+func zeroesAndWriters(k int) (b []byte) {
+	if k == 0 {
+		for i := range 4 {
+			b = append(b, header(cmdZeroes, flagNoHole, uint64(i), 0, 100<<20)...)
+		}
+		return b
+	}
+	return writes(0, 60, 1<<20)
+}
+
+// fuaChain writes the same blocks again and again, each time to stay.
+func fuaChain(int) []byte { return writes(flagFUA, 60, 0) }
+
+// writes are n of 256 KiB, so far apart.
+func writes(flags uint16, n int, apart uint64) (b []byte) {
+	block := make([]byte, 256<<10)
+	for i := range n {
+		b = append(append(b, header(cmdWrite, flags, uint64(i), uint64(i)*apart, uint32(len(block)))...), block...)
+	}
+	return b
+}
+
+// warm takes so many replies that the server trusts the connection with much.
+func warm(p *peer) error {
+	for i := range 40 {
+		if _, err := p.send(cmdRead, 0, uint64(i)<<19, 512<<10, nil); err != nil {
+			return err
+		}
+	}
+	for range 40 {
+		if _, err := p.receive(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestBurdenIsNobodyElsesTrouble: what one export's clients may do, and what takes long, does not keep another's waiting.
+func TestBurdenIsNobodyElsesTrouble(t *testing.T) {
+	onlyRingnbd(t)
+	for _, b := range burdens {
+		t.Run(b.name, func(t *testing.T) {
+			image, _, _ := fuseFile(t, "--filter=delay", "delay-read=30ms", "delay-write=30ms")
+			server := serveRingnbd(t, bench.Unix, "--export", "good="+randomImage(t, 64<<20, 1), "--export", "busy="+image)
+			p, err := connect(server.address, "good")
+			if err != nil {
+				t.Fatal(err)
+			}
+			before, err := victim(p, time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var busy []*peer
+			for range 12 {
+				q, err := connect(server.address, "busy")
+				if err == nil {
+					err = warm(q)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				busy = append(busy, q)
+			}
+			for k, q := range busy {
+				all := b.load(k)
+				done := make(chan struct{})
+				go func() { defer close(done); q.conn.Write(all) }()
+				go func() { // it takes its replies
+					for b := make([]byte, 1<<20); ; {
+						if _, err := q.r.Read(b); err != nil {
+							return
+						}
+					}
+				}()
+				t.Cleanup(func() { q.conn.Close(); <-done })
+			}
+			time.Sleep(50 * time.Millisecond)
+			after, err := victim(p, 1500*time.Millisecond)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for kind, name := range kinds {
+				if len(after[kind]) == 0 {
+					t.Errorf("not one %s in 1.5 s", name)
+					continue
+				}
+				was, is := before[kind][len(before[kind])/2], after[kind][len(after[kind])/2]
+				t.Logf("%s: p50 %v, p99 %v before; p50 %v, p99 %v beside it", name, was, p99(before[kind]), is, p99(after[kind]))
+				if is > max(10*was, 20*time.Millisecond) {
+					t.Errorf("%s: p50 is %v, and was %v", name, is, was)
+				}
+			}
+		})
 	}
 }
