@@ -1,16 +1,20 @@
-// The guard orders overlapping writes of one export, whatever connection and whatever loop they come from: a write waits for every earlier write
-// that touches the same blocks, and for nothing else. That is what makes read-modify-write of unaligned requests safe, and what keeps the
-// last of several overlapping writes in flight the one that stays on the disk.
+// The guard orders overlapping writes of one export, whatever connection and whatever loop they
+// come from: a write waits for every earlier write that touches the same blocks, and for nothing
+// else. That is what makes read-modify-write of unaligned requests safe, and what keeps the last of
+// several overlapping writes in flight the one that stays on the disk.
 //
-// Invariant: a claim's blockers is the number of claims that are in the table, overlap it and came before it; it may run when that is 0.
+// Invariant: a claim's blockers is the number of claims that are in the table, overlap it and came
+// before it; it may run when that is 0.
 //
-// This is the one piece of state that loops share on a request's path. It is a table under a spin word per shard, held for some tens of nanoseconds,
-// never across a system call; see doc.go for why not messages or lock-free tables. Claims are rows of one array, indexed by loop*tags+tag,
-// so that nothing is allocated.
+// This is the one piece of state that loops share on a request's path. It is a table under a spin
+// word per shard, held for some tens of nanoseconds, never across a system call; see doc.go for why
+// not messages or lock-free tables. Claims are rows of one array, indexed by loop*tags+tag, so that
+// nothing is allocated.
 //
-// So that a claim meets those near it and no others, claims hang in chains by the region of the device that they lie in: narrow ones (up to 64 KiB) in those of the one
-// or two regions of 64 KiB that they touch, middle ones (up to 2 MiB) in those of 2 MiB. The few that are wider are in a list that everybody of their export looks
-// through, and look through all of their export.
+// So that a claim meets those near it and no others, claims hang in chains by the region of the
+// device that they lie in: narrow ones (up to 64 KiB) in those of the one or two regions of 64 KiB
+// that they touch, middle ones (up to 2 MiB) in those of 2 MiB. The few that are wider are in a
+// list that everybody of their export looks through, and look through all of their export.
 
 package engine
 
@@ -34,7 +38,8 @@ const (
 	wide
 )
 
-// regionShift is the size of regions, as a power of two, by the width of the claims that hang in their chains.
+// regionShift is the size of regions, as a power of two, by the width of the claims that hang in
+// their chains.
 var regionShift = [wide]uint{narrow: 16, middle: 21}
 
 func widthOf(n uint64) width {
@@ -45,7 +50,8 @@ func widthOf(n uint64) width {
 	return w
 }
 
-// links of a claim: the chain of its first region and of its second, or in inFirst the list of the wide ones; and the list of all of its export.
+// links of a claim: the chain of its first region and of its second, or in inFirst the list of the
+// wide ones; and the list of all of its export.
 const (
 	inFirst = iota
 	inSecond
@@ -66,7 +72,8 @@ type claim struct {
 	prev     [linkKinds]uint32
 }
 
-// guardShard is what one word protects: the heads of the chains of its exports, as entries (see entryOf).
+// guardShard is what one word protects: the heads of the chains of its exports, as entries (see
+// entryOf).
 type guardShard struct {
 	word    atomic.Uint32
 	tickets uint64
@@ -115,14 +122,16 @@ func (s *guardShard) unlock() { s.word.Store(0) }
 
 func (g *guard) shardOf(export uint32) *guardShard { return &g.shards[export&(guardShards-1)] }
 
-// headOf hashes a region. Two that are neighbours never share a head, for one of them is odd, which the counting in meetNear relies on; whatever the distance
-// of others, it is not one at which all meet.
+// headOf hashes a region. Two that are neighbours never share a head, for one of them is odd, which
+// the counting in meetNear relies on; whatever the distance of others, it is not one at which all
+// meet.
 func headOf(export uint32, region uint64) uint64 {
 	x := (region>>1 ^ uint64(export)<<44) * 0x9e3779b97f4a7c15
 	return (x>>32<<1 | region&1) & (guardHeads - 1)
 }
 
-// enter puts claim i, the bytes [lo, hi) of an export, into the table and reports whether it may run now. If not, its owner will be granted it.
+// enter puts claim i, the bytes [lo, hi) of an export, into the table and reports whether it may
+// run now. If not, its owner will be granted it.
 func (g *guard) enter(i, owner, export uint32, lo, hi uint64) bool {
 	c := &g.claims[i]
 	must(!c.held && lo < hi, "a request claimed its range twice, or nothing")
@@ -140,7 +149,8 @@ func (g *guard) enter(i, owner, export uint32, lo, hi uint64) bool {
 	return run
 }
 
-// leave takes claim i out. Claims that waited for it alone are put on the stack grants, linked through claim.wake.
+// leave takes claim i out. Claims that waited for it alone are put on the stack grants, linked
+// through claim.wake.
 func (g *guard) leave(i uint32, grants *uint32) {
 	c := &g.claims[i]
 	must(c.held && c.blockers == 0, "a request left a range that it did not hold")
@@ -153,7 +163,8 @@ func (g *guard) leave(i uint32, grants *uint32) {
 	s.unlock()
 }
 
-// shrink gives up the front of a claim that is not narrow, [lo, to), so that a long TRIM or WRITE_ZEROES lets go of what it has done.
+// shrink gives up the front of a claim that is not narrow, [lo, to), so that a long TRIM or
+// WRITE_ZEROES lets go of what it has done.
 func (g *guard) shrink(i uint32, to uint64, grants *uint32) {
 	c := &g.claims[i]
 	must(c.held && to >= c.lo && to < c.hi, "a claim was shrunk past its end")
@@ -174,8 +185,9 @@ func (g *guard) shrink(i uint32, to uint64, grants *uint32) {
 	s.unlock()
 }
 
-// meet finds every claim of the table that overlaps c, which is not in it. Without grants it counts them: all came before c. With grants, c has
-// just left, and those that came after it wait for one claim less.
+// meet finds every claim of the table that overlaps c, which is not in it. Without grants it counts
+// them: all came before c. With grants, c has just left, and those that came after it wait for one
+// claim less.
 func (g *guard) meet(s *guardShard, c *claim, grants *uint32) (met int32) {
 	e := &g.exports[c.export]
 	if c.width == wide {
@@ -234,7 +246,8 @@ func (g *guard) unblock(j uint32, grants *uint32) {
 // entryOf names one of a claim's two links in the chains of its regions.
 func entryOf(i, which uint32) uint32 { return i<<1 | which }
 
-// hang links claim i into the chains of its regions, or the list of the wide ones; unhang takes it out of them.
+// hang links claim i into the chains of its regions, or the list of the wide ones; unhang takes it
+// out of them.
 func (g *guard) hang(s *guardShard, i uint32) {
 	c := &g.claims[i]
 	if c.width == wide {
@@ -265,7 +278,8 @@ func (g *guard) unhang(s *guardShard, i uint32) {
 	}
 }
 
-// link pushes claim i, known in this list as entry, to the front. In a region's chain (shift 1) an entry says which of a claim's two links is meant.
+// link pushes claim i, known in this list as entry, to the front. In a region's chain (shift 1) an
+// entry says which of a claim's two links is meant.
 func (g *guard) link(head *uint32, i, entry uint32, in int, shift uint32) {
 	c := &g.claims[i]
 	c.prev[in] = none

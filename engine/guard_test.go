@@ -1,4 +1,5 @@
-// The guard against a model: claims of random ranges come and go, and at every step each must be blocked by exactly the earlier ones that it overlaps.
+// The guard against a model: claims of random ranges come and go, and at every step each must be
+// blocked by exactly the earlier ones that it overlaps.
 
 package engine
 
@@ -52,7 +53,8 @@ func checkGuard(t *testing.T, seed uint64) {
 			}
 		}
 	}
-	// A world is as small as its claims are narrow, so that they meet; at its end, or in the middle of it, lies a border of regions of every size.
+	// A world is as small as its claims are narrow, so that they meet; at its end, or in the middle
+	// of it, lies a border of regions of every size.
 	scale := []uint64{4 << 10, 256 << 10, 4 << 20, 64 << 20}[random.IntN(4)]
 	base := []uint64{0, 64<<20 - scale/2, 1<<40 - scale/2}[random.IntN(3)]
 	for range 400 {
@@ -117,7 +119,8 @@ func checkEmpty(t *testing.T, g *guard) {
 	}
 }
 
-// TestNeighboursShareNoHead: what the counting of claims in two regions relies on; and that claims at one distance, whatever it is, are spread over many heads.
+// TestNeighboursShareNoHead: what the counting of claims in two regions relies on; and that claims
+// at one distance, whatever it is, are spread over many heads.
 func TestNeighboursShareNoHead(t *testing.T) {
 	for export := range uint32(100) {
 		for region := range uint64(5000) {
@@ -140,7 +143,8 @@ func TestNeighboursShareNoHead(t *testing.T) {
 	}
 }
 
-// TestClaimsMeetOnlyThoseNearThem counts what a claim looks at beside 512 others that it does not touch.
+// TestClaimsMeetOnlyThoseNearThem counts what a claim looks at beside 512 others that it does not
+// touch.
 func TestClaimsMeetOnlyThoseNearThem(t *testing.T) {
 	for _, c := range []struct {
 		name              string
@@ -176,8 +180,9 @@ func TestClaimsMeetOnlyThoseNearThem(t *testing.T) {
 	}
 }
 
-// TestGuardKeepsTheOrderOfArrival lets threads, with several claims each in flight, hammer a few MiB with claims of all widths, some of which give up their front as
-// they go: no two that overlap run at once, and they run in the order of their tickets.
+// TestGuardKeepsTheOrderOfArrival lets threads, with several claims each in flight, hammer a few
+// MiB with claims of all widths, some of which give up their front as they go: no two that overlap
+// run at once, and they run in the order of their tickets.
 func TestGuardKeepsTheOrderOfArrival(t *testing.T) {
 	const threads, each, rounds, unit, units = 4, 16, 30000, 32 << 10, 512 // 16 MiB: 8 regions of 2 MiB
 	g := newGuard(threads*each, 65)

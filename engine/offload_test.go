@@ -1,4 +1,5 @@
-// Lookups beside the loops: one at a time and in order for each export, a stuck one holds up nobody else's, and nothing is left behind.
+// Lookups beside the loops: one at a time and in order for each export, a stuck one holds up nobody
+// else's, and nothing is left behind.
 
 package engine
 
@@ -185,7 +186,8 @@ func threads(t *testing.T) int {
 	return len(all)
 }
 
-// TestWorkersAreBoundedAndLeave: storage that hangs takes up so many threads and no more, what waits for one of them is looked up as they come back, and then they end.
+// TestWorkersAreBoundedAndLeave: storage that hangs takes up so many threads and no more, what
+// waits for one of them is looked up as they come back, and then they end.
 func TestWorkersAreBoundedAndLeave(t *testing.T) {
 	const exports = mostWorkers + 40
 	var running, most atomic.Int32
@@ -247,7 +249,8 @@ func TestWorkersAreBoundedAndLeave(t *testing.T) {
 	}
 }
 
-// TestLookupOfAClientThatLeft: the connection is counted until its lookup is back, which is told that nobody waits.
+// TestLookupOfAClientThatLeft: the connection is counted until its lookup is back, which is told
+// that nobody waits.
 func TestLookupOfAClientThatLeft(t *testing.T) {
 	began, told := make(chan struct{}), make(chan bool, 1)
 	e := startWith(t, 2, contextFunc(func(_, _ uint64, emit func(length, status uint64) bool) error {
@@ -280,7 +283,8 @@ func TestLookupOfAClientThatLeft(t *testing.T) {
 	}
 }
 
-// TestLookupsOfOthersNeedNotWaitForAFlood: connections of an export take turns, however many requests one of them has put before the other.
+// TestLookupsOfOthersNeedNotWaitForAFlood: connections of an export take turns, however many
+// requests one of them has put before the other.
 func TestLookupsOfOthersNeedNotWaitForAFlood(t *testing.T) {
 	const flood = 60
 	gate, order := make(chan struct{}), make(chan uint64, flood+2)
@@ -312,7 +316,8 @@ func TestLookupsOfOthersNeedNotWaitForAFlood(t *testing.T) {
 	}
 }
 
-// TestLookupOfAClientThatHasFinished: who has ended his side, in good order, does not make others wait for what he had asked, and still gets an answer that is true.
+// TestLookupOfAClientThatHasFinished: who has ended his side, in good order, does not make others
+// wait for what he had asked, and still gets an answer that is true.
 func TestLookupOfAClientThatHasFinished(t *testing.T) {
 	const asked = 20
 	var looked atomic.Int32
@@ -349,7 +354,8 @@ func TestLookupOfAClientThatHasFinished(t *testing.T) {
 	}
 }
 
-// TestLookupsLeaveNoGoroutines: workers end with the engine, however many exports were busy at once.
+// TestLookupsLeaveNoGoroutines: workers end with the engine, however many exports were busy at
+// once.
 func TestLookupsLeaveNoGoroutines(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for range 2 {
