@@ -240,8 +240,9 @@ func (w *World) shutsDown() {
 			continue
 		}
 		owed := len(s.out.data) > 0 || c.readAt > w.clock
-		for _, r := range c.flight { // what was certainly taken in may take long
-			owed = owed || r.sent != 0 && r.sentAt < w.drainedAt+drainNotice+w.stopped()-w.drainedPaused
+		late := w.ran(w.drainedAt, w.drainedPaused) > drainNotice+w.bound()+hungMost
+		for _, r := range c.flight { // what may have been taken in may take as long as any request, on a disk that hangs
+			owed = owed || !late && r.sent != 0 && r.sentAt < w.drainedAt+drainNotice+w.stopped()-w.drainedPaused
 		}
 		if owed || w.pausedTo > c.owedAt { // or the process was stopped meanwhile
 			c.owedAt = max(w.clock, w.pausedTo)
@@ -254,11 +255,14 @@ func (w *World) shutsDown() {
 // drainMost is how long a shutdown may take over a connection to whose client nothing is owed, in nanoseconds of virtual time.
 const drainMost = uint64(3e9)
 
+// hungMost is how long a disk hangs at most.
+const hungMost = uint64(65e9)
+
 // hang lets one of the disks hang that may.
 func (w *World) hang() {
 	d := w.disks[w.rng.IntN(len(w.disks)-1)]
 	if !d.hangs() {
-		d.hungUntil = w.clock + 5e9 + w.rng.Uint64N(60e9)
+		d.hungUntil = w.clock + 5e9 + w.rng.Uint64N(hungMost-5e9)
 		w.mark(DiskHung)
 		w.note("hang", "disk until", int64(d.index), int64(d.hungUntil))
 	}
