@@ -1,16 +1,16 @@
 // Who waits for memory or a tag, and who is next.
 //
-// Every export has two lines for each region: of connections that have taken a reply, and of newcomers.
-// Lines take turns, so that one whose share is used up holds up no other; within a line the order is that
-// of arrival.
+// Every export has two lines for each region: of connections that have taken a reply, and of
+// newcomers. Lines take turns, so that one whose share is used up holds up no other; within a line
+// the order is that of arrival.
 //
-// For a request that finds no room although its line's share would allow it, what comes home is kept for a
-// while (stakeTime): nobody of another line goes before it. Not for longer, and then not again for stakeRest:
-// what it waits for may be in the hands of those who never let go.
+// For a request that finds no room although its line's share would allow it, what comes home is
+// kept for a while (stakeTime): nobody of another line goes before it. Not for longer, and then not
+// again for stakeRest: what it waits for may be in the hands of those who never let go.
 //
-// Invariant: a connection in a line holds nothing for the request that it waits with, and is not read. A
-// line with somebody in it is in the ring of its region. What has come home is offered until all lines
-// have had a turn without using it.
+// Invariant: a connection in a line holds nothing for the request that it waits with, and is not
+// read. A line with somebody in it is in the ring of its region. What has come home is offered
+// until all lines have had a turn without using it.
 
 package engine
 
@@ -86,17 +86,17 @@ func (l *loop) takeTag(i uint32, memory, scratch uint64) (uint32, bool) {
 	t := l.freeTag
 	row := &l.tags[t]
 	l.freeTag = row.next
-	*row = tag{conn: i, memory: first, scratch: second, cost: uint32(cost), region: r, generation: row.generation + 1, next: none,
-		ahead: uint32(ahead), line: at, spared: uint8(pages)}
+	*row = tag{conn: i, memory: first, scratch: second, cost: uint32(cost), region: r,
+		generation: row.generation + 1, next: none, ahead: uint32(ahead), line: at, spared: uint8(pages)}
 	l.ahead += ahead
 	l.lines[at].spared += pages
-	l.withdraw(i) // its own replies may have brought what it waited for: who is in that list is not read
+	l.withdraw(i) // its own replies may have brought what it waited for; who waits is not read
 	l.ledger.take(&c.account, &l.devices[c.export].holds, r, cost, pages)
 	return t, true
 }
 
-// passes says whether a request that the ledger grants may go now: others may have come before it. ahead
-// is how many bytes it goes before them with.
+// passes says whether a request that the ledger grants may go now: others may have come before it.
+// ahead is how many bytes it goes before them with.
 func (l *loop) passes(i, at uint32, r region, cost uint64) (ahead uint64, ok bool) {
 	first := l.staked(r)
 	if first == none || first == i {
@@ -135,8 +135,8 @@ func (l *loop) unsqueeze(c *conn) {
 	}
 }
 
-// looseSqueezed has those try again whose own share was small because little was left. Their own replies
-// have them do so, too; but what they wait for may take long.
+// looseSqueezed has those try again whose own share was small because little was left. Their own
+// replies have them do so, too; but what they wait for may take long.
 func (l *loop) looseSqueezed() {
 	if l.squeezed == 0 {
 		return
@@ -158,15 +158,18 @@ func (l *loop) staked(r region) uint32 {
 	return k.conn
 }
 
-// stakeOut makes a connection that finds no room the one that is next, if it is the first of its line and there is none.
+// stakeOut makes a connection that finds no room the one that is next, if it is the first of its
+// line and there is none.
 func (l *loop) stakeOut(i, at uint32, r region) {
-	if k := &l.stakes[r]; l.staked(r) == none && l.now >= k.rest && (l.lines[at].waiting[r].head == i || l.feeding == i) {
+	first := l.lines[at].waiting[r].head == i || l.feeding == i
+	if k := &l.stakes[r]; first && l.staked(r) == none && l.now >= k.rest {
 		k.conn, k.until = i, l.now+stakeTime
 	}
 }
 
-// earn raises what a connection may hold by what it has just taken in replies, up to its share: like a window that opens as it is used. One that takes
-// nothing never holds more than it was given to begin with, so that it needs a crowd to be a burden.
+// earn raises what a connection may hold by what it has just taken in replies, up to its share:
+// like a window that opens as it is used. One that takes nothing never holds more than it was given
+// to begin with, so that it needs a crowd to be a burden.
 func (l *loop) earn(c *conn, r region, cost uint64) {
 	if !c.taken {
 		l.ledger.accept(&c.account)
@@ -176,7 +179,8 @@ func (l *loop) earn(c *conn, r region, cost uint64) {
 	c.credit[r] = min(c.credit[r]+cost, l.layout.share[r])
 }
 
-// starve queues a connection for memory of a region, or for a tag. One that has taken its first reply since it came to wait goes over to the others' line.
+// starve queues a connection for memory of a region, or for a tag. One that has taken its first
+// reply since it came to wait goes over to the others' line.
 func (l *loop) starve(i, at uint32, r region, cost uint64, lacks standing) {
 	c, n := &l.conns[i], &l.lines[at]
 	hungry := l.now
@@ -234,8 +238,9 @@ func (l *loop) fromRing(r region) uint32 {
 	return at
 }
 
-// feed lets those that wait try again, line by line, one of each, as long as it helps. One that got something and wants more goes to the end of its
-// line; one that got nothing stays first, and nobody behind it is served before it but who may go beside it.
+// feed lets those that wait try again, line by line, one of each, as long as it helps. One that got
+// something and wants more goes to the end of its line; one that got nothing stays first, and
+// nobody behind it is served before it but who may go beside it.
 func (l *loop) feed(r region) {
 	q := &l.rings[r]
 	for asked := 0; l.cameHome[r]; asked++ {
@@ -270,7 +275,8 @@ func (l *loop) comesHome(r region) {
 	l.cameHome[r], l.rings[r].asked = true, 0
 }
 
-// feedOne lets one of those that wait try, and says whether it got something. One that did not stands again where it stood, and has waited as long.
+// feedOne lets one of those that wait try, and says whether it got something. One that did not
+// stands again where it stood, and has waited as long.
 func (l *loop) feedOne(r region, at, i uint32) bool {
 	c, q := &l.conns[i], &l.lines[at].waiting[r]
 	start, rest, hungry, behind := c.start, c.divided.rest, c.hungry, c.links[linkStarved].next
@@ -291,12 +297,14 @@ func (l *loop) feedOne(r region, at, i uint32) bool {
 	return got
 }
 
-// aheadMost bounds what all that went before one that waits may hold, in bytes: at most so long as this much takes to come home does it wait for their sake.
+// aheadMost bounds what all that went before one that waits may hold, in bytes: at most so long as
+// this much takes to come home does it wait for their sake.
 const aheadMost = 16 * pieceSize
 
-// beside says whether a request may go before one that waits for memory of its region. It may if that one would have enough when all others have come home
-// but those that went before it: then it never depends on them, though they may take what it would have got a little earlier. So two clients that take their time for
-// 64 MiB each do not keep all others from 2 MiB.
+// beside says whether a request may go before one that waits for memory of its region. It may if
+// that one would have enough when all others have come home but those that went before it: then it
+// never depends on them, though they may take what it would have got a little earlier. So two
+// clients that take their time for 64 MiB each do not keep all others from 2 MiB.
 func (l *loop) beside(r region, first uint32, cost uint64) bool {
 	if r != long {
 		return false // they come home quickly, and order is worth more
@@ -315,7 +323,8 @@ func (l *loop) feedBeside(r region, at uint32) (any bool) {
 	if q.head == none {
 		return false
 	}
-	for i := l.conns[q.head].links[linkStarved].next; i != none && l.leases.free(long) >= longCost; {
+	i := l.conns[q.head].links[linkStarved].next
+	for i != none && l.leases.free(long) >= longCost {
 		c := &l.conns[i]
 		after, ended := c.links[linkStarved].next, i == last
 		if c.needs <= l.leases.free(long) && q.head != none && l.beside(long, q.head, c.needs) {
@@ -329,5 +338,6 @@ func (l *loop) feedBeside(r region, at uint32) (any bool) {
 	return any
 }
 
-// inPieces is what a request may take of a region of whole pieces, in bytes: its leases, and what is left of the pieces that it has begun.
+// inPieces is what a request may take of a region of whole pieces, in bytes: its leases, and what
+// is left of the pieces that it has begun.
 func inPieces(cost uint64) uint64 { return (cost+pieceSize-1)&^(pieceSize-1) + pieceSize }

@@ -1,21 +1,23 @@
-// The ledger says who may take how much of what the connections of a loop share: tags, and memory of
-// either region. It knows numbers only, no rows: who holds something, and what is left.
+// The ledger says who may take how much of what the connections of a loop share: tags, and memory
+// of either region. It knows numbers only, no rows: who holds something, and what is left.
 //
-// Somebody who holds for long (whose storage hangs, who takes no replies) must not take it from everybody.
-// So what each may hold follows from what is left, as in a switch whose ports share their buffers (dynamic
-// thresholds, Choudhury and Hahne): a connection half as much, all connections of an export together as
-// much. So one export has half at most, and beside it the next one half of the rest, whoever came first, and
-// nobody has to be counted or guessed to be active. Where there is one export only it has no share.
+// Somebody who holds for long (whose storage hangs, who takes no replies) must not take it from
+// everybody. So what each may hold follows from what is left, as in a switch whose ports share
+// their buffers (dynamic thresholds, Choudhury and Hahne): a connection half as much, all
+// connections of an export together as much. So one export has half at most, and beside it the next
+// one half of the rest, whoever came first, and nobody has to be counted or guessed to be active.
+// Where there is one export only it has no share.
 //
 //   - Connections that have taken no reply yet hold a quarter at most, all together.
-//   - A reserve is kept for small requests of those who hold little. Of each export its newcomers, and its others,
-//     have an eighth of what is left of it, and one request in any case.
+//   - A reserve is kept for small requests of those who hold little. Of each export its newcomers,
+//     and its others, have an eighth of what is left of it, and one request in any case.
 //   - Who holds nothing may have one request of any length, as soon as there is room.
 //
-// By address or user nobody is told apart: all machines of a host share one, and who wants many can have many.
+// By address or user nobody is told apart: all machines of a host share one, and who wants many can
+// have many.
 //
-// Invariant: free and what the connections hold are together total; an export holds what its connections do;
-// newcomers is what those hold that have taken nothing.
+// Invariant: free and what the connections hold are together total; an export holds what its
+// connections do; newcomers is what those hold that have taken nothing.
 
 package engine
 
@@ -38,7 +40,7 @@ type standing uint8
 
 const (
 	granted   standing = iota
-	capped             // the connection holds as much as it may ever: its own replies will free what it needs
+	capped             // the connection holds as much as it ever may: its own replies free what it needs
 	squeezed           // or as much as it may while so little is left
 	crowded            // the others who have taken no reply hold as much as those may
 	outshared          // its export does
@@ -67,23 +69,30 @@ type ledger struct {
 
 func newLedger(tags uint32, bytes [regions]uint64, exports int) ledger {
 	all := holdings{tags, bytes}
-	return ledger{total: all, free: all, reserve: min(reserveTags*pageSize, bytes[short]/4), shared: exports > 1}
+	reserve := min(reserveTags*pageSize, bytes[short]/4)
+	return ledger{total: all, free: all, reserve: reserve, shared: exports > 1}
 }
 
-// admits says whether a connection of an export may have one more request, of cost bytes of a region.
+// admits says whether a connection of an export may have one more request, of cost bytes of a
+// region.
 func (b *ledger) admits(c *account, export *holdings, r region, cost uint64) standing {
 	if c.inflight >= c.tagCredit || c.leased[r] > 0 && c.leased[r]+cost > c.credit[r] {
 		return capped
 	}
-	if c.inflight > 0 && 2*c.inflight >= b.free.inflight || r == short && c.leased[r] > 0 && 2*(c.leased[r]+cost) > b.free.leased[r] {
+	if c.presses(&b.free, r, cost) {
 		return squeezed
 	}
 	if !c.taken {
-		if s := b.admitsNewcomer(c, r, cost); s != granted {
-			return s
+		left := holdings{inflight: quarter(b.total.inflight, b.newcomers.inflight)}
+		left.leased[r] = quarter(b.total.leased[r], b.newcomers.leased[r])
+		if c.presses(&left, r, cost) {
+			return squeezed
+		}
+		if left.inflight == 0 || b.newcomers.leased[r] > 0 && cost > left.leased[r] {
+			return crowded
 		}
 	}
-	if b.shared && (export.inflight >= b.free.inflight || export.leased[r] > 0 && export.leased[r]+2*cost > b.free.leased[r]) {
+	if b.shared && export.outgrows(&b.free, r, cost) {
 		return outshared
 	}
 	kept := uint64(0)
@@ -96,26 +105,36 @@ func (b *ledger) admits(c *account, export *holdings, r region, cost uint64) sta
 	return granted
 }
 
-// admitsNewcomer is what applies to a connection that has taken no reply yet.
-func (b *ledger) admitsNewcomer(c *account, r region, cost uint64) standing {
-	tags := b.total.inflight/newcomersPart - min(b.newcomers.inflight, b.total.inflight/newcomersPart)
-	bytes := b.total.leased[r]/newcomersPart - min(b.newcomers.leased[r], b.total.leased[r]/newcomersPart)
-	switch {
-	case c.inflight > 0 && 2*c.inflight >= tags, r == short && c.leased[r] > 0 && 2*(c.leased[r]+cost) > bytes:
-		return squeezed
-	case tags == 0, b.newcomers.leased[r] > 0 && cost > bytes:
-		return crowded
-	}
-	return granted
+// presses says whether a connection that has one more request holds more than half of what is left.
+// Long requests are few: of them it may have what its credit says.
+func (c *account) presses(left *holdings, r region, cost uint64) bool {
+	return c.inflight > 0 && 2*c.inflight >= left.inflight ||
+		r == short && c.leased[r] > 0 && 2*(c.leased[r]+cost) > left.leased[r]
 }
 
-// spares says how many pages of the reserve a request gets that was not granted; 0: none. mine is how many
-// the connections of its kind have already. A request without memory counts as a page, so that tags are kept as well.
+// outgrows says whether an export that has one more request holds more than is then left.
+func (h *holdings) outgrows(left *holdings, r region, cost uint64) bool {
+	return h.inflight >= left.inflight || h.leased[r] > 0 && h.leased[r]+2*cost > left.leased[r]
+}
+
+// quarter is what is left to the newcomers of a total when they have so much.
+func quarter[T uint32 | uint64](total, have T) T {
+	return total/newcomersPart - min(have, total/newcomersPart)
+}
+
+// spares says how many pages of the reserve a request gets that was not granted; 0: none. mine is
+// how many the connections of its kind have already. A request without memory counts as a page, so
+// that tags are kept as well.
 func (b *ledger) spares(c *account, mine uint32, r region, cost uint64) (pages uint32) {
+	small := r == short && cost <= smallCost
+	little := c.inflight < littleTags && c.leased[short]+cost <= littleHeld
+	if !small || !little || b.free.inflight == 0 || b.free.leased[short] < cost {
+		return 0
+	}
+	all := uint32(b.reserve / pageSize)
+	left := all - min(b.reserved, all)
 	pages = uint32(max(cost, pageSize) / pageSize)
-	left := uint32(b.reserve/pageSize) - min(b.reserved, uint32(b.reserve/pageSize))
-	if r != short || cost > smallCost || c.inflight >= littleTags || c.leased[short]+cost > littleHeld ||
-		b.free.inflight == 0 || b.free.leased[short] < cost || pages > left || mine > 0 && reserveTimes*(mine+pages) > left {
+	if pages > left || mine > 0 && reserveTimes*(mine+pages) > left {
 		return 0
 	}
 	return pages
@@ -132,7 +151,8 @@ func (b *ledger) take(c *account, export *holdings, r region, cost uint64, pages
 	}
 }
 
-func (b *ledger) give(c *account, export *holdings, r region, tags uint32, cost uint64, pages uint32) {
+func (b *ledger) give(c *account, export *holdings, r region, tags uint32, cost uint64,
+	pages uint32) {
 	c.holdings.sub(r, tags, cost)
 	export.sub(r, tags, cost)
 	b.free.add(r, tags, cost)

@@ -1,16 +1,17 @@
-// Workers: what an operation on a file does that cannot be done at once, the kernel does on threads of
-// the ring (io-wq). They are few, and storage that hangs keeps those that it has. So it is the loop, not
-// the kernel, that decides what goes to them, and how much of one device at a time.
+// Workers: what an operation on a file does that cannot be done at once, the kernel does on threads
+// of the ring (io-wq). They are few, and storage that hangs keeps those that it has. So it is the
+// loop, not the kernel, that decides what goes to them, and how much of one device at a time.
 //
-// With RWF_NOWAIT the kernel answers EAGAIN where it would have handed an operation to a worker. On storage
-// that takes that flag, operations are tried with it, and sent to a worker (IOSQE_ASYNC) when they were
-// refused. What is known to put its caller to sleep (Device.Waits: FUSE, NFS), and what goes to a device
-// that has answered nothing for a while, goes to a worker without a trial: tried, it might hold up the loop,
-// and every other export with it.
+// With RWF_NOWAIT the kernel answers EAGAIN where it would have handed an operation to a worker. On
+// storage that takes that flag, operations are tried with it, and sent to a worker (IOSQE_ASYNC)
+// when they were refused. What is known to put its caller to sleep (Device.Waits: FUSE, NFS), and
+// what goes to a device that has answered nothing for a while, goes to a worker without a trial:
+// tried, it might hold up the loop, and every other export with it.
 //
 // Invariant: deviceRow.working is how many reads and writes of a device workers have, at most
-// quotaOf; the rest of a wave is parked: its bits are set in loop.parked, and its tag is in deviceRow.parked.
-// A FLUSH, slices and a CACHE go to workers too, but their own rules keep them few (ownWorkers).
+// quotaOf; the rest of a wave is parked: its bits are set in loop.parked, and its tag is in
+// deviceRow.parked. A FLUSH, slices and a CACHE go to workers too, but their own rules keep them
+// few (ownWorkers).
 
 package engine
 
@@ -26,15 +27,17 @@ import (
 const (
 	// viaWorker in a token's part: the segment is with a worker.
 	viaWorker = uint8(0x80)
-	// ownWorkers is how many a device may have beside those for reads and writes: a flush, slices, a CACHE.
+	// ownWorkers is how many a device may have beside those for reads and writes: a flush, slices,
+	// a CACHE.
 	ownWorkers = 1 + maxSlices + 1
 	// workersMost bounds the workers of one loop, whatever hangs: a thread of the kernel's each.
 	workersMost = 1024
-	// lateAfter is how long, in nanoseconds, a device with operations in flight may complete none of them
-	// before it is taken for one that hangs. A disk that is only slow completes something all the time.
+	// lateAfter is how long, in nanoseconds, a device with operations in flight may complete none
+	// of them before it is taken for one that hangs. A disk that is only slow completes something
+	// all the time.
 	lateAfter = int64(100e6)
-	// A trial that is refused costs a turn of the ring. After refusedMost in a row the next are left out: twice as
-	// many each time, up to restMost.
+	// A trial that is refused costs a turn of the ring. After refusedMost in a row the next are
+	// left out: twice as many each time, up to restMost.
 	refusedMost = 4
 	restMost    = 64
 )
@@ -70,8 +73,8 @@ func (x *trial) failed() {
 // passed: a trial was not.
 func (x *trial) passed() { x.refused, x.pause = 0, 0 }
 
-// deviceQuota is how many workers the reads and writes of one device may have: as many as the kernel gives a
-// ring by itself.
+// deviceQuota is how many workers the reads and writes of one device may have: as many as the
+// kernel gives a ring by itself.
 func deviceQuota() uint32 { return uint32(min(max(4*runtime.NumCPU(), 8), 32)) }
 
 // workersOf is how many workers a ring may have for so many devices.
@@ -79,8 +82,9 @@ func workersOf(devices int) uint32 {
 	return uint32(min(devices*(int(deviceQuota())+ownWorkers), workersMost))
 }
 
-// quotaOf is how many a device may have now. When hundreds hang, what is left is divided so that the next
-// still finds some.
+// quotaOf is how many a device may have now. When many hang, what is left is divided so that the
+// next still finds some. One in any case, though it may have to wait for it in the kernel: what is
+// parked is called by those that come back only.
 func (l *loop) quotaOf() uint32 {
 	return min(l.quota, max(1, (workersMost-min(l.working, workersMost))/8))
 }
@@ -122,8 +126,8 @@ func (l *loop) landed(q *deviceRow) {
 	q.moved = l.now
 }
 
-// refuses files the outcome of a trial: true when the kernel could not do a segment without waiting, so
-// that it is for a worker.
+// refuses files the outcome of a trial: true when the kernel could not do a segment without
+// waiting, so that it is for a worker.
 func (l *loop) refuses(q *deviceRow, row *tag, res int32) bool {
 	x := &q.trials[way(row.step.reads())]
 	if res != -int32(unix.EAGAIN) && res != -int32(unix.EOPNOTSUPP) {

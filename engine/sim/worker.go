@@ -1,11 +1,14 @@
-// The kernel's workers (io-wq): threads that do what cannot be done at once. There are only so many, they take what waits in order, and each keeps what it has until
-// that is done. A disk that hangs keeps those that work on it.
+// The kernel's workers (io-wq): threads that do what cannot be done at once. There are only so
+// many, they take what waits in order, and each keeps what it has until that is done. A disk that
+// hangs keeps those that work on it.
 //
-// Invariant: running counts the operations in flight that have a worker, and is at most workers, unless that is 0.
+// Invariant: running counts the operations in flight that have a worker, and is at most workers,
+// unless that is 0.
 
 package sim
 
-// admitWay judges how a transfer is submitted: tried (RWF_NOWAIT), with a worker (IOSQE_ASYNC), or as it comes.
+// admitWay judges how a transfer is submitted: tried (RWF_NOWAIT), with a worker (IOSQE_ASYNC), or
+// as it comes.
 func (k *Kernel) admitWay(o *op, d *Disk) {
 	tried := o.sqe.OpcodeFlags&rwfNowait != 0
 	o.worker = o.sqe.Flags&sqeAsync != 0
@@ -13,9 +16,9 @@ func (k *Kernel) admitWay(o *op, d *Disk) {
 	case tried && o.worker:
 		k.world.bug("%s is to be tried, and to be done by a worker", o.name())
 	case d.plan.Waits && !tried && !o.worker:
-		k.world.bug("%s on storage that puts its caller to sleep, not by a worker: the loop sleeps", o.name())
+		k.world.bug("%s without a worker, on storage that puts the loop to sleep", o.name())
 	case k.workers > 0 && !tried && !o.worker && !(o.into && d.plan.Block == 1):
-		k.world.bug("%s may be handed to a worker by the kernel itself, which nobody counts", o.name())
+		k.world.bug("%s may be handed to a worker that nobody counts", o.name())
 	}
 }
 
@@ -25,7 +28,8 @@ func (k *Kernel) refuses(o *op) bool {
 		return false
 	}
 	d := o.node.disk
-	return d.plan.Waits || !o.into && d.hangs() && d.plan.Frozen || chance(k.world.rng, k.world.mix.Refuse)
+	frozen := !o.into && d.hangs() && d.plan.Frozen
+	return d.plan.Waits || frozen || chance(k.world.rng, k.world.mix.Refuse)
 }
 
 // refusal is what a transfer that was tried in vain is answered with.
@@ -40,7 +44,8 @@ func (k *Kernel) refusal(d *Disk) int32 {
 // hangs: nothing that has to wait for the disk is done now.
 func (d *Disk) hangs() bool { return d.world.clock < d.hungUntil }
 
-// held: an operation cannot go on, for want of a worker or because its disk hangs. A frozen file system still reads.
+// held: an operation cannot go on, for want of a worker or because its disk hangs. A frozen file
+// system still reads.
 func (k *Kernel) held(o *op) bool {
 	if k.workers > 0 && o.worker && !o.running {
 		if k.running == k.workers || !k.next(o) {

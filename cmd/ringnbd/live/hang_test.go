@@ -55,7 +55,8 @@ func fuseFile(t *testing.T, flags ...string) (string, func(), func()) {
 		t.Fatal(err)
 	}
 	pidFile := filepath.Join(dir, "pid")
-	c := exec.Command("nbdfuse", slices.Concat([]string{"-P", pidFile, image, "[", "nbdkit", "--exit-with-parent", "memory", "128M"}, flags, []string{"]"})...)
+	c := exec.Command("nbdfuse", "-P", pidFile, image, "[", "nbdkit", "--exit-with-parent", "memory", "128M")
+	c.Args = append(append(c.Args, flags...), "]")
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +81,8 @@ func fuseFile(t *testing.T, flags ...string) (string, func(), func()) {
 // kinds are what a victim asks for.
 var kinds = []string{"read", "write", "flush", "read of 1 MiB"}
 
-// victim asks for one thing after the other, in turn, for a time, and says how long each took, in order.
+// victim asks for one thing after the other, in turn, for a time, and says how long each took, in
+// order.
 func victim(p *peer, limit time.Duration) (took [4][]time.Duration, err error) {
 	block := pattern(4096, 1)
 	p.conn.SetDeadline(time.Now().Add(limit + patience))
@@ -114,7 +116,8 @@ func victim(p *peer, limit time.Duration) (took [4][]time.Duration, err error) {
 func p99(took []time.Duration) time.Duration { return took[len(took)*99/100] }
 
 // besiege sends many requests of every kind to an export, on connections that stay.
-func besiege(t *testing.T, a bench.Address, export string, connections, reads, writes, flushes, size int) {
+func besiege(t *testing.T, a bench.Address, export string,
+	connections, reads, writes, flushes, size int) {
 	t.Helper()
 	block := pattern(size, 1)
 	for k := range connections {
@@ -136,7 +139,8 @@ func besiege(t *testing.T, a bench.Address, export string, connections, reads, w
 				all = append(all, header(cmdFlush, 0, cookie, 0, 0)...)
 			}
 		}
-		p.conn.SetWriteDeadline(time.Now().Add(300 * time.Millisecond)) // what is not taken in stays in the socket
+		// What is not taken in stays in the socket.
+		p.conn.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
 		p.conn.Write(all)
 	}
 }
@@ -155,7 +159,8 @@ func TestHungStorageIsNobodyElsesTrouble(t *testing.T) {
 
 func hungBesideHealthy(t *testing.T, s sick, direct string) {
 	image, hang, heal := s.image(t)
-	server := serveRingnbd(t, bench.Unix, "--direct", direct, "--export", "good="+randomImage(t, 64<<20, 1), "--export", "sick="+image)
+	server := serveRingnbd(t, bench.Unix, "--direct", direct,
+		"--export", "good="+randomImage(t, 64<<20, 1), "--export", "sick="+image)
 	healed := false
 	t.Cleanup(func() { // before the server is stopped
 		if !healed {
@@ -187,7 +192,8 @@ func hungBesideHealthy(t *testing.T, s sick, direct string) {
 				t.Errorf("not one %s of client %d in 1.5 s", name, i)
 				continue
 			}
-			t.Logf("client %d, %s: %d in 1 s, p99 %v, before; %d in 1.5 s, p99 %v, beside it", i, name, len(before[kind]), p99(before[kind]), len(after[kind]), p99(after[kind]))
+			t.Logf("client %d, %s: %d in 1 s, p99 %v, before; %d in 1.5 s, p99 %v, beside it", i, name,
+				len(before[kind]), p99(before[kind]), len(after[kind]), p99(after[kind]))
 			if most := max(20*p99(before[kind]), time.Second); p99(after[kind]) > most {
 				t.Errorf("client %d, %s: p99 is %v, above %v", i, name, p99(after[kind]), most)
 			}
@@ -210,7 +216,11 @@ type burden struct {
 	load func(k int) []byte // the k-th connection's requests, all at once
 }
 
-var burdens = []burden{{"Reads", manyReads}, {"WrittenZeroes", zeroesAndWriters}, {"FUAChain", fuaChain}}
+var burdens = []burden{
+	{"Reads", manyReads},
+	{"WrittenZeroes", zeroesAndWriters},
+	{"FUAChain", fuaChain},
+}
 
 // manyReads asks for 32 times 1 MiB.
 func manyReads(int) (b []byte) {
@@ -258,13 +268,15 @@ func warm(p *peer) error {
 	return nil
 }
 
-// TestBurdenIsNobodyElsesTrouble: what one export's clients may do, and what takes long, does not keep another's waiting.
+// TestBurdenIsNobodyElsesTrouble: what one export's clients may do, and what takes long, does not
+// keep another's waiting.
 func TestBurdenIsNobodyElsesTrouble(t *testing.T) {
 	onlyRingnbd(t)
 	for _, b := range burdens {
 		t.Run(b.name, func(t *testing.T) {
 			image, _, _ := fuseFile(t, "--filter=delay", "delay-read=30ms", "delay-write=30ms")
-			server := serveRingnbd(t, bench.Unix, "--export", "good="+randomImage(t, 64<<20, 1), "--export", "busy="+image)
+			server := serveRingnbd(t, bench.Unix,
+				"--export", "good="+randomImage(t, 64<<20, 1), "--export", "busy="+image)
 			p, err := connect(server.address, "good")
 			if err != nil {
 				t.Fatal(err)
@@ -308,7 +320,8 @@ func TestBurdenIsNobodyElsesTrouble(t *testing.T) {
 					continue
 				}
 				was, is := before[kind][len(before[kind])/2], after[kind][len(after[kind])/2]
-				t.Logf("%s: p50 %v, p99 %v before; p50 %v, p99 %v beside it", name, was, p99(before[kind]), is, p99(after[kind]))
+				t.Logf("%s: p50 %v, p99 %v before; p50 %v, p99 %v beside it", name,
+					was, p99(before[kind]), is, p99(after[kind]))
 				if is > max(10*was, 20*time.Millisecond) {
 					t.Errorf("%s: p50 is %v, and was %v", name, is, was)
 				}

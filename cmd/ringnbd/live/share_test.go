@@ -14,7 +14,8 @@ import (
 	"ringnbd/bench"
 )
 
-// reads asks for 4 KiB again and again, one at a time, for a time and at least 30 times, and says how long each took, in order.
+// reads asks for 4 KiB again and again, one at a time, for a time and at least 30 times, and says
+// how long each took, in order.
 func reads(p *peer, limit time.Duration) (took []time.Duration, err error) {
 	for start, i := time.Now(), 0; time.Since(start) < limit || i < 30; i++ {
 		began := time.Now()
@@ -27,8 +28,8 @@ func reads(p *peer, limit time.Duration) (took []time.Duration, err error) {
 	return took, nil
 }
 
-// crowd keeps connections that ask for 64 KiB, many times, and take no reply, for as long as its test runs. One that is cut comes back. warm of
-// them take some replies first.
+// crowd keeps connections that ask for 64 KiB, many times, and take no reply, for as long as its
+// test runs. One that is cut comes back. warm of them take some replies first.
 func crowd(t *testing.T, s *server, connections int, warm int) {
 	t.Helper()
 	done := make(chan struct{})
@@ -94,8 +95,9 @@ func hog(p *peer) {
 	p.conn.Write(b)
 }
 
-// TestCrowdThatTakesNothing: 200 connections that ask for much and take nothing, and come back when they are cut, do not keep an honest client from
-// its 4 KiB: neither when they are new, nor when they have taken replies before.
+// TestCrowdThatTakesNothing: 200 connections that ask for much and take nothing, and come back when
+// they are cut, do not keep an honest client from its 4 KiB: neither when they are new, nor when
+// they have taken replies before.
 func TestCrowdThatTakesNothing(t *testing.T) {
 	onlyRingnbd(t)
 	for _, c := range []struct {
@@ -121,12 +123,14 @@ func TestCrowdThatTakesNothing(t *testing.T) {
 				if err != nil {
 					t.Fatal(fmt.Errorf("client %d: %w", i, err))
 				}
-				t.Logf("client %d: %d reads, p50 %v, max %v; %d, %v, %v without the crowd", i, len(took), took[len(took)/2], took[len(took)-1],
+				t.Logf("client %d: %d reads, p50 %v, max %v; %d, %v, %v without the crowd",
+					i, len(took), took[len(took)/2], took[len(took)-1],
 					len(before), before[len(before)/2], before[len(before)-1])
 				if most := max(20*before[len(before)/2], 250*time.Millisecond); took[len(took)/2] > most {
 					t.Errorf("client %d: p50 is %v beside a crowd, above %v", i, took[len(took)/2], most)
 				}
-				if took[len(took)-1] > 2500*time.Millisecond { // who is cut for the sake of others is cut after three seconds
+				// Who is cut for the sake of others is cut after three seconds.
+				if took[len(took)-1] > 2500*time.Millisecond {
 					t.Errorf("client %d waited %v for a read", i, took[len(took)-1])
 				}
 			}

@@ -1,0 +1,88 @@
+// What decides how operations reach the kernel: trials that learn, and quotas that leave something
+// for the next.
+
+package engine
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestTrialsAreLeftOutWhereTheyAreInVain: storage that refuses each is tried rarely, and always
+// again once it has not.
+func TestTrialsAreLeftOutWhereTheyAreInVain(t *testing.T) {
+	var x trial
+	tried := 0
+	for range 10_000 {
+		if x.due() {
+			tried++
+			x.failed()
+		}
+	}
+	if tried > 10_000/restMost+20 {
+		t.Errorf("%d of 10000 operations were tried, and refused", tried)
+	}
+	for x.due(); !x.due(); {
+	}
+	x.passed()
+	for range 100 {
+		if !x.due() {
+			t.Fatal("an operation was not tried although the last that was had passed")
+		}
+	}
+	for range 100 { // one in two: an ordinary sparse image
+		x.failed()
+		x.passed()
+	}
+	if !x.due() {
+		t.Error("single refusals are taken for a rule")
+	}
+}
+
+// TestQuotasLeaveWorkersForTheNext: beside 140 devices that hang with all the workers that they may
+// have, there are some for another; and a device always gets one, if only from the kernel's queue,
+// for nothing else would call those that wait for it.
+func TestQuotasLeaveWorkersForTheNext(t *testing.T) {
+	l := &loop{quota: 8} // on two cores
+	for device := range 500 {
+		var working uint32
+		for working < l.quotaOf() {
+			working++
+			l.working++
+		}
+		if working == 0 || device < 141 && l.working > workersMost {
+			t.Fatalf("device %d gets %d workers, with %d of %d taken", device, working, l.working, workersMost)
+		}
+	}
+	if most := workersOf(1); most < deviceQuota()+ownWorkers || workersOf(100_000) != workersMost {
+		t.Errorf("a ring with one device may have %d workers", most)
+	}
+}
+
+// TestWayToTheKernel: what may put the loop to sleep is never tried.
+func TestWayToTheKernel(t *testing.T) {
+	l := &loop{now: 10 * lateAfter}
+	late := deviceRow{flying: 1, moved: 10*lateAfter - lateAfter - 1}
+	slow := deviceRow{flying: 1, moved: 10*lateAfter - lateAfter}
+	for _, c := range []struct {
+		name   string
+		row    *deviceRow
+		device *Device
+		reads  bool
+		flags  uint32
+		worker bool
+	}{
+		{"a disk", &deviceRow{}, &Device{Direct: true}, true, unix.RWF_NOWAIT, false},
+		{"the page cache, read", &deviceRow{}, &Device{}, true, 0, false},
+		{"the page cache, written", &deviceRow{}, &Device{}, false, unix.RWF_NOWAIT, false},
+		{"FUSE", &deviceRow{}, &Device{Waits: true, Direct: true}, true, 0, true},
+		{"FUSE, through the page cache", &deviceRow{}, &Device{Waits: true}, true, 0, true},
+		{"a disk that has answered nothing for long", &late, &Device{Direct: true}, true, 0, true},
+		{"a disk that is slow", &slow, &Device{Direct: true}, true, unix.RWF_NOWAIT, false},
+	} {
+		if flags, worker := l.wayOf(c.row, c.device, c.reads); flags != c.flags || worker != c.worker {
+			t.Errorf("%s: flags %#x, worker %t", c.name, flags, worker)
+		}
+	}
+}
