@@ -386,3 +386,32 @@ func TestShellQuote(t *testing.T) {
 		}
 	}
 }
+
+// TestFileSystemsThatWait: what waits for a network or another process is never written to by the
+// loop itself, and what is not known is taken to wait.
+func TestFileSystemsThatWait(t *testing.T) {
+	for magic, known := range fileSystems {
+		if known.waits && (known.local || known.freezes) {
+			t.Errorf("%s (%#x) waits for others, and is said to be local", known.name, magic)
+		}
+	}
+	proc, err := os.Open("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proc.Close()
+	if !fileSystemOf(int(proc.Fd())).waits {
+		t.Error("a file system that is not known is taken to wait for nobody")
+	}
+	if fileSystemOf(-1).local {
+		t.Error("what cannot be asked is taken to be local")
+	}
+	memory, err := os.Open("/dev/shm")
+	if err != nil {
+		t.Skip("no /dev/shm here")
+	}
+	defer memory.Close()
+	if fileSystemOf(int(memory.Fd())).waits {
+		t.Error("tmpfs is taken to wait for others")
+	}
+}

@@ -212,13 +212,16 @@ func tryFallocate(fd int, mode uint32) bool {
 	}
 }
 
-// fileSystemOf is what is known of the file system of a descriptor.
+// fileSystemOf is what is known of the file system of a descriptor. Of an unknown one the worst is
+// assumed: that it waits for somebody.
 func fileSystemOf(fd int) fileSystemKind {
 	var fs unix.Statfs_t
-	if unix.Fstatfs(fd, &fs) != nil {
-		return fileSystemKind{}
+	if unix.Fstatfs(fd, &fs) == nil {
+		if known, ok := fileSystems[int64(fs.Type)]; ok {
+			return known
+		}
 	}
-	return fileSystems[int64(fs.Type)]
+	return fileSystemKind{waits: true}
 }
 
 // fileSystem names the file system of a descriptor for a message.
