@@ -7,7 +7,6 @@ package engine
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -68,11 +67,12 @@ func (e *Engine) flushAll(each time.Duration) error {
 	var trouble []error
 	for i, err := range results {
 		if err != nil {
-			trouble = append(trouble, fmt.Errorf("%s was not flushed (%w): data that clients wrote may be lost", dirty[i].title(), err))
+			text := dirty[i].title() + " was not flushed (" + err.Error() + "): data that clients wrote may be lost"
+			trouble = append(trouble, errors.New(text))
 		}
 	}
 	if more := len(trouble) - namesShown; more > 0 {
-		trouble = append(trouble[:namesShown], fmt.Errorf("nor were %d more exports", more))
+		trouble = append(trouble[:namesShown], errors.New("nor were "+strconv.Itoa(more)+" more exports"))
 	}
 	return errors.Join(trouble...)
 }
