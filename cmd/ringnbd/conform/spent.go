@@ -23,11 +23,13 @@ const (
 	keptMemory      = 512 << 20
 )
 
-// spent adds up the processes of the server's group; a server that leaves the group, or is not our own, has none.
+// spent adds up the processes of the server's group, but for the keeper, which leads it and is not the server's.
+// A server that leaves the group, or is not our own, has none.
 func (t *T) spent() (sum spending) {
 	if t.facts.group == 0 {
 		return sum
 	}
+	group := strconv.Itoa(t.facts.group)
 	list, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is right
 	for _, path := range list {
 		stat, err := os.ReadFile(path)
@@ -35,7 +37,7 @@ func (t *T) spent() (sum spending) {
 			continue // it ended meanwhile
 		}
 		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:])) // from the state on; the name before may hold anything
-		if len(fields) < 22 || fields[2] != strconv.Itoa(t.facts.group) {
+		if len(fields) < 22 || fields[2] != group || filepath.Base(filepath.Dir(path)) == group {
 			continue
 		}
 		open, _ := os.ReadDir(filepath.Join(filepath.Dir(path), "fd"))

@@ -108,7 +108,7 @@ func (s *suite) up(ctx context.Context) (err error) {
 		if s.target, err = s.main.start(ctx); err != nil {
 			return err
 		}
-		s.facts.Spawned, s.facts.Image, s.facts.group = true, s.main.image, s.main.command.Process.Pid
+		s.facts.Spawned, s.facts.Image, s.facts.group = true, s.main.image, s.main.keeper.group()
 	}
 	if c.SpawnReadOnly != "" {
 		if s.readOnly, err = newServer(c.SpawnReadOnly, c.Export, c.Size, c.Timeout); err != nil {
@@ -290,7 +290,7 @@ func (s *suite) aliveAt(ctx context.Context, ours *server, target *Target, name 
 	}
 	*target = again
 	if ours == s.main {
-		s.facts.group = ours.command.Process.Pid
+		s.facts.group = ours.keeper.group()
 	}
 	return problem
 }

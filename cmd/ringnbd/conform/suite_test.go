@@ -270,9 +270,11 @@ func TestSpawnDies(t *testing.T) {
 		return n
 	}
 	first := 0
+	var counted []int // descriptors of the server, as SD-04 counts them
+	count := func(t *T) { counted = append(counted, t.spent().descriptors) }
 	checks := []Check{
-		{ID: "X-01", Run: func(t *T) { first = pid(); _ = syscall.Kill(first, syscall.SIGKILL) }},
-		{ID: "X-02", Run: func(t *T) { t.Open(ModeGo).StillUp("a new start") }},
+		{ID: "X-01", Run: func(t *T) { count(t); first = pid(); _ = syscall.Kill(first, syscall.SIGKILL) }},
+		{ID: "X-02", Run: func(t *T) { count(t); t.Open(ModeGo).StillUp("a new start") }},
 	}
 	spawn := fmt.Sprintf("echo $$ > %s; echo famous last words >&2; exec nbdkit -f -U {socket} file {img}", pidFile)
 	report, err := Run(context.Background(), Config{Spawn: spawn, Size: 32 << 20, Checks: checks, Timeout: 5 * time.Second})
@@ -284,6 +286,9 @@ func TestSpawnDies(t *testing.T) {
 	}
 	if r := report.Results[1]; r.Verdict != Pass {
 		t.Errorf("the next one: %+v", r)
+	}
+	if len(counted) != 2 || min(counted[0], counted[1]) < 4 {
+		t.Errorf("descriptors of the server, and of the one that was started again: %d", counted)
 	}
 	if second := pid(); second == first || syscall.Kill(second, 0) == nil {
 		t.Errorf("process %d after %d: not started again, or left behind", second, first)
