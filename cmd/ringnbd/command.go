@@ -22,6 +22,9 @@ func joinCommands(args []string) ([]string, error) {
 	}
 	var list []string
 	for i := 0; i < len(args); i++ {
+		if args[i] == "]" {
+			return nil, errors.New("] ends a command, and there is no [ before it, as a word of its own")
+		}
 		if args[i] != "[" {
 			list = append(list, args[i])
 			continue

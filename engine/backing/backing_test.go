@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ringnbd/engine"
+	"ringnbd/engine/testbed"
 	"ringnbd/proto"
 )
 
@@ -253,6 +254,50 @@ func TestAbandonSparesAnotherFile(t *testing.T) {
 	b.Abandon()
 	if text, err := os.ReadFile(path); err != nil || string(text) != "other" {
 		t.Errorf("Abandon touched a file that it did not make: %q %v", text, err)
+	}
+}
+
+func TestAnImageThatAnotherHasLockedFirstIsNotRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "new.img")
+	err := testbed.LockFirst(t, path, func() error {
+		all, err := Prepare([]Spec{{Path: path, Create: 4096}})
+		if err != nil {
+			return nil
+		}
+		err = all[0].Create()
+		_ = all[0].Close()
+		return err
+	})
+	if err == nil || !strings.Contains(err.Error(), "in use by another ringnbd") {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the file that another program has was removed: %v", err)
+	}
+}
+
+func TestAFileThatIsReplacedWhileItIsOpenedIsNotServed(t *testing.T) {
+	path := image(t, t.TempDir(), 4096)
+	fd, err := openRetry(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Backing{spec: Spec{Path: path}}
+	b.Device.FD = fd
+	defer b.Close()
+	if err := os.WriteFile(path+".new", make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for what, change := range map[string]func() error{
+		"replaced": func() error { return os.Rename(path+".new", path) },
+		"removed":  func() error { return os.Remove(path) },
+	} {
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.measure(false); err == nil || !strings.Contains(err.Error(), "replaced or removed") {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 

@@ -4,8 +4,8 @@
 // take QEMU's locks (imagelock.go); and the kernel itself, by way of a loop device, a mount or swap
 // (occupant.go).
 //
-// Invariant: what could be locked stays locked as long as the descriptor is open, with Force as
-// well: it overrides what others have, and takes nothing less for that.
+// Invariant: what could be locked stays locked as long as the descriptor is open, or until Release,
+// with Force as well: it overrides what others have, and takes nothing less for that.
 
 package backing
 
@@ -62,6 +62,13 @@ func (c Claim) Take(fd int) (notes []string, err error) {
 		}
 	}
 	return notes, nil
+}
+
+// Release lets go of what Take has locked on a descriptor that is not closed afterwards: a standard
+// stream is open in the process that started us, too, and the locks would last as long as that.
+func Release(fd int) {
+	releaseImageLock(fd)
+	_ = unix.Flock(fd, unix.LOCK_UN)
 }
 
 // takenError is about a store that somebody else has.

@@ -63,11 +63,11 @@ func (b *Backing) create() error {
 	if err != nil {
 		return fmt.Errorf("%s: cannot be made: %w", s.Path, err)
 	}
-	b.made = true
 	b.Device = engine.Device{FD: fd}
 	if err := b.claim(); err != nil {
 		return err
 	}
+	b.made = true // not before: what another program has locked first is not removed
 	if err := unix.Ftruncate(fd, int64(s.Create)); err != nil {
 		return fmt.Errorf("%s: cannot be made with %d bytes: %w", s.Path, s.Create, err)
 	}
@@ -108,6 +108,9 @@ func (b *Backing) measure(block bool) error {
 	if block != (kind == unix.S_IFBLK) || !block && kind != unix.S_IFREG {
 		return fmt.Errorf("%s: was replaced while it was being opened; start again", s.Path)
 	}
+	if !block && !b.there(&st) {
+		return fmt.Errorf("%s: was replaced or removed while it was being opened; start again", s.Path)
+	}
 	d.Kind, d.Size = engine.File, st.Size
 	if block {
 		end, err := unix.Seek(d.FD, 0, unix.SEEK_END) // what BLKGETSIZE64 says, on every word size
@@ -132,6 +135,14 @@ func (b *Backing) measure(block bool) error {
 		return b.measureBlock(&st)
 	}
 	return b.measureFile(&st)
+}
+
+// there says whether the path leads to the file that was opened: while its lock was waited for,
+// another program could put a new file there, and what clients write would be lost with the old one.
+func (b *Backing) there(opened *unix.Statx_t) bool {
+	var named unix.Stat_t
+	return unix.Stat(b.spec.Path, &named) == nil && named.Ino == opened.Ino &&
+		named.Dev == unix.Mkdev(opened.Dev_major, opened.Dev_minor)
 }
 
 // preadRetry reads whatever there is at an offset.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"ringnbd/engine/peer"
+	"ringnbd/engine/testbed"
 )
 
 // refused runs a copy that must end with these words.
@@ -234,6 +235,49 @@ func TestAnErrorOfTheDiskIsKept(t *testing.T) {
 	l.lost.Store(&eio)
 	if err := l.flush(context.Background()); !errors.Is(err, syscall.EIO) {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestADestinationThatAnotherHasLockedFirstIsNotRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "new.img")
+	o := options(t, image(t, 4<<20), path)
+	err := testbed.LockFirst(t, path, func() error {
+		_, err := Run(context.Background(), o)
+		return err
+	})
+	if err == nil || !strings.Contains(err.Error(), "in use by another ringnbd") {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the file that another program has was removed: %v", err)
+	}
+}
+
+func TestADestinationThatIsReplacedIsNeitherWrittenNorRemoved(t *testing.T) {
+	path := image(t, 4096)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	l := &local{f: f, made: true, ours: true}
+	if err := l.settled(); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(path+".new", []byte("another's"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.settled(); err == nil || !strings.Contains(err.Error(), "replaced or removed") {
+		t.Errorf("%v", err)
+	}
+	if err := l.discard(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the new file was removed: %v", err)
 	}
 }
 

@@ -18,9 +18,10 @@ import (
 
 // inflow is standard input.
 type inflow struct {
-	f     *os.File
-	total uint64 // bytes that were given to be written; belongs to who feeds
-	raw   bool   // whatever it looks like
+	f      *os.File
+	total  uint64 // bytes that were given to be written; belongs to who feeds
+	raw    bool   // whatever it looks like
+	locked bool
 }
 
 // openInflow looks at what standard input is: a redirected file or device is somebody's, too.
@@ -29,17 +30,21 @@ func openInflow(o *Options, f *os.File) (*inflow, error) {
 	if err != nil {
 		return nil, fmt.Errorf("standard input: %w", bare(err))
 	}
+	in := &inflow{f: f, raw: o.Raw}
 	switch mode := info.Mode(); {
 	case mode&os.ModeDevice != 0 && mode&os.ModeCharDevice != 0 && isTerminal(f):
 		return nil, errors.New("standard input is a terminal; give it a file, or the output of a command")
+	case closedStream(f, info):
+		return nil, errors.New("standard input is closed; give it a file, or the output of a command")
 	case mode.IsDir():
 		return nil, errors.New("standard input is a directory")
 	case !blockless(mode):
+		in.locked = true
 		if err := o.claim(f, backing.Claim{Path: "standard input", Tool: backing.CopyFrom}); err != nil {
 			return nil, err
 		}
 	}
-	return &inflow{f: f, raw: o.Raw}, nil
+	return in, nil
 }
 
 func (in *inflow) name() string    { return "standard input" }
@@ -51,7 +56,14 @@ func (in *inflow) grain() uint64   { return 4 << 10 }
 func (in *inflow) lanes() int      { return 1 }
 func (in *inflow) mapped() bool    { return false }
 func (in *inflow) forget()         {}
-func (in *inflow) close() error    { return nil } // the process's own, and a read may be under way
+
+// close lets go of the lock, as outflow's does. The file stays open: a read may be under way.
+func (in *inflow) close() error {
+	if in.locked {
+		backing.Release(int(in.f.Fd()))
+	}
+	return nil
+}
 
 // The rest of an end belongs to sources that can be read anywhere.
 var errInOrder = errors.New("standard input is read in order alone")

@@ -29,6 +29,7 @@ type local struct {
 	device bool
 	fresh  bool // made or grown by us: all of it reads as zeroes
 	made   bool
+	ours   bool // and locked since: nobody else has it, so it may be removed again
 	grows  bool // as long as what comes, which nobody knows
 
 	calls   chan struct{} // has room for the system calls that may run at a time; nil: any number
@@ -120,11 +121,15 @@ func openDestination(o *Options, path string, source end, begun bool) (*local, e
 	}
 	l := &local{f: f, calls: o.calls(), made: flags&os.O_CREATE != 0}
 	err = l.measure()
-	if from, ok := source.(*local); ok && err == nil && from.same(l) {
-		err = fmt.Errorf("%s and %s are the same file", from.name(), path)
+	if err == nil {
+		err = distinct(source, f, path)
 	}
 	if err == nil {
 		err = o.claim(f, c)
+	}
+	if err == nil {
+		err = l.settled()
+		l.ours = l.made && err == nil
 	}
 	switch _, stream := source.(*inflow); {
 	case err != nil:
@@ -134,13 +139,34 @@ func openDestination(o *Options, path string, source end, begun bool) (*local, e
 		err = l.fit(source.size())
 	}
 	if err != nil {
-		_ = f.Close()
-		if l.made {
-			_ = os.Remove(path)
-		}
-		return nil, err
+		return nil, errors.Join(err, l.discard(), f.Close())
 	}
 	return l, nil
+}
+
+// settled sees that the path still leads to what was opened: until it was locked, another program
+// could put a new file there, and a copy to the old one would be lost with it.
+func (l *local) settled() error {
+	if !l.device && !l.there() {
+		return fmt.Errorf("%s: was replaced or removed while it was opened; start again", l.name())
+	}
+	return nil
+}
+
+// there says whether the path leads to the file.
+func (l *local) there() bool {
+	opened, errOpened := l.f.Stat()
+	named, errNamed := os.Stat(l.name())
+	return errOpened == nil && errNamed == nil && os.SameFile(opened, named)
+}
+
+// discard removes a file that was made here, while its lock keeps others out of it: what another
+// program has locked first, or has put in its place, is not ours to remove.
+func (l *local) discard() error {
+	if !l.ours || !l.there() {
+		return nil
+	}
+	return discard(l.name())
 }
 
 // destinationFlags is how a destination is to be opened, given what is there.
@@ -384,17 +410,27 @@ func (l *local) forget() {
 	_ = unix.Fadvise(int(l.f.Fd()), 0, 0, unix.FADV_DONTNEED)
 }
 
-// same says whether two opened files are one.
-func (l *local) same(other *local) bool {
-	a, errA := l.f.Stat()
-	b, errB := other.f.Stat()
-	if errA != nil || errB != nil {
-		return false
+// distinct sees that a destination is not what is read, by whatever names or redirections.
+func distinct(source end, to *os.File, name string) error {
+	var from *os.File
+	switch s := source.(type) {
+	case *local:
+		from = s.f
+	case *inflow:
+		from = s.f
+	default:
+		return nil
 	}
-	if os.SameFile(a, b) {
-		return true
+	a, errA := from.Stat()
+	b, errB := to.Stat()
+	if errA != nil || errB != nil || blockless(a.Mode()) || blockless(b.Mode()) {
+		return nil
 	}
 	x, okX := a.Sys().(*syscall.Stat_t)
 	y, okY := b.Sys().(*syscall.Stat_t)
-	return okX && okY && l.device && other.device && x.Rdev == y.Rdev
+	device := a.Mode()&fs.ModeDevice != 0 && b.Mode()&fs.ModeDevice != 0
+	if os.SameFile(a, b) || okX && okY && device && x.Rdev == y.Rdev {
+		return fmt.Errorf("%s and %s are the same file", source.name(), name)
+	}
+	return nil
 }

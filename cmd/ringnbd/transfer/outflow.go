@@ -33,7 +33,7 @@ type outflow struct {
 }
 
 // openOutflow looks at what standard output is.
-func openOutflow(o *Options, f *os.File) (*outflow, error) {
+func openOutflow(o *Options, f *os.File, source end) (*outflow, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("standard output: %w", bare(err))
@@ -43,7 +43,12 @@ func openOutflow(o *Options, f *os.File) (*outflow, error) {
 	case mode&os.ModeCharDevice != 0 && isTerminal(f):
 		return nil, errors.New("standard output is a terminal, and a disk is no text; " +
 			"redirect it to a file, or into a command")
+	case closedStream(f, info):
+		return nil, errors.New("standard output is closed; null: is what keeps nothing")
 	case !blockless(mode):
+		if err := distinct(source, f, "standard output"); err != nil {
+			return nil, err
+		}
 		c := backing.Claim{Path: "standard output", Tool: backing.CopyTo, Write: true}
 		if err := o.claim(f, c); err != nil {
 			return nil, err
@@ -68,7 +73,14 @@ func (out *outflow) grain() uint64   { return 4 << 10 }
 func (out *outflow) lanes() int      { return 1 }
 func (out *outflow) mapped() bool    { return false }
 func (out *outflow) forget()         {}
-func (out *outflow) close() error    { return nil }
+
+// close lets go of the lock: whoever started us has the same open file, and keeps it.
+func (out *outflow) close() error {
+	if out.durable {
+		backing.Release(int(out.f.Fd()))
+	}
+	return nil
+}
 
 // The rest of an end belongs to destinations that can be written anywhere.
 var errOutOfOrder = errors.New("standard output is written in order alone")
@@ -253,6 +265,15 @@ func (out *outflow) bytes(b []byte) error {
 		return fmt.Errorf("standard output: %w after %d bytes", bare(err), total)
 	}
 	return nil
+}
+
+// closedStream says whether a standard stream was closed when the program began: Go puts /dev/null
+// in its place then, opened for both directions, which a redirection of the shell is not.
+func closedStream(f *os.File, info os.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+	return ok && err == nil && info.Mode()&os.ModeCharDevice != 0 && st.Rdev == unix.Mkdev(1, 3) &&
+		flags&unix.O_ACCMODE == unix.O_RDWR
 }
 
 // isTerminal says whether a person may be looking, or typing.

@@ -219,8 +219,8 @@ func (j *job) open(ctx context.Context) (err error) {
 		err = j.save(nil) // so that a place that cannot be written is known now, and not after an hour
 	}
 	if err != nil {
-		if l, ok := j.destination.(*local); ok && l.made {
-			err = errors.Join(err, discard(l.name()))
+		if l, ok := j.destination.(*local); ok {
+			err = errors.Join(err, l.discard())
 		}
 		return errors.Join(err, j.source.close(), j.destination.close())
 	}
@@ -244,7 +244,7 @@ func openEnd(ctx context.Context, o *Options, p *Place, source end, begun bool) 
 	case p.Stream() && source == nil:
 		e, err = openInflow(o, os.Stdin)
 	case p.Stream():
-		e, err = openOutflow(o, os.Stdout)
+		e, err = openOutflow(o, os.Stdout, source)
 	case !p.Target.File():
 		e, err = dialEnd(ctx, o, p, source)
 	case source == nil:
@@ -317,8 +317,8 @@ func (j *job) copy(ctx, hard context.Context) error {
 		})
 		if l, grew := j.destination.(*local); grew && l.grows {
 			err = errors.Join(err, l.finish(in.total))
-			if err != nil && l.made && in.total == 0 {
-				err = errors.Join(err, discard(l.name())) // of what was no disk nothing was taken
+			if err != nil && in.total == 0 {
+				err = errors.Join(err, l.discard()) // of what was no disk nothing was taken
 			}
 		}
 	case j.isOutflow():
