@@ -42,12 +42,15 @@ const callers = ""
 // engineFiles is the stage of each source file of package engine.
 var engineFiles = map[string]string{
 	"receive.go": stageReceive, "stage.go": stageReceive,
-	"request.go": stageParse,
+	"request.go": stageParse, "hunger.go": stageParse,
 	"disk.go":    stageDisk, "guard.go": stageDisk, "flush.go": stageDisk, "range.go": stageDisk, "cached.go": stageDisk, "device.go": stageDisk,
+	"workers.go": stageDisk, "parts.go": stageDisk,
 	"reply.go": stageReply, "chunk.go": stageReply, "holes.go": stageReply, "status.go": stageDisk, "offload.go": stageDisk,
 	"loop.go": stageLoop, "conn.go": stageLoop, "mail.go": stageLoop, "stall.go": stageLoop, "engine.go": stageLoop, "trace.go": stageLoop, "count.go": stageLoop,
+	"budget.go": stageLoop, "patience.go": stageLoop, "shutdown.go": stageLoop,
+	"incident.go": stageLoop, "reports.go": stageLoop, "crew.go": stageLoop, "locked.go": stageLoop,
 	"kernel.go": stagePolling, "poll.go": stagePolling,
-	"list.go": callers, "lease.go": callers, "token.go": callers, "layout.go": callers, "must.go": callers, "poison_off.go": callers, "poison_on.go": callers,
+	"list.go": callers, "lease.go": callers, "ledger.go": callers, "token.go": callers, "layout.go": callers, "must.go": callers, "poison_off.go": callers, "poison_on.go": callers,
 }
 
 // engineFunctions are the exceptions: functions that stand in the file of another
