@@ -106,7 +106,7 @@ func TestLies(t *testing.T) {
 			f := &fake{size: 1 << 20, flags: 1, most: lie.most, answer: lie.answer}
 			timeout := 5 * time.Second // of the negotiation, too
 			if lie.words == silence {
-				timeout = 300 * time.Millisecond
+				timeout = time.Second
 			}
 			c, err := Dial(context.Background(), f.serve(t), Options{Timeout: timeout})
 			if err != nil {

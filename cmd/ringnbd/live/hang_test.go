@@ -322,7 +322,7 @@ func TestBurdenIsNobodyElsesTrouble(t *testing.T) {
 				was, is := before[kind][len(before[kind])/2], after[kind][len(after[kind])/2]
 				t.Logf("%s: p50 %v, p99 %v before; p50 %v, p99 %v beside it", name,
 					was, p99(before[kind]), is, p99(after[kind]))
-				if is > max(10*was, 20*time.Millisecond) {
+				if is > max(10*was, 60*time.Millisecond) { // 120 and more is what it was with no bounds
 					t.Errorf("%s: p50 is %v, and was %v", name, is, was)
 				}
 			}
