@@ -43,7 +43,7 @@ const callers = ""
 var engineFiles = map[string]string{
 	"receive.go": stageReceive, "stage.go": stageReceive,
 	"request.go": stageParse, "hunger.go": stageParse,
-	"disk.go":    stageDisk, "guard.go": stageDisk, "flush.go": stageDisk, "range.go": stageDisk, "cached.go": stageDisk, "device.go": stageDisk,
+	"disk.go": stageDisk, "guard.go": stageDisk, "flush.go": stageDisk, "range.go": stageDisk, "cached.go": stageDisk, "device.go": stageDisk,
 	"workers.go": stageDisk, "parts.go": stageDisk,
 	"reply.go": stageReply, "chunk.go": stageReply, "holes.go": stageReply, "status.go": stageDisk, "offload.go": stageDisk,
 	"loop.go": stageLoop, "conn.go": stageLoop, "mail.go": stageLoop, "stall.go": stageLoop, "engine.go": stageLoop, "trace.go": stageLoop, "count.go": stageLoop,
