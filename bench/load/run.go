@@ -52,6 +52,9 @@ func Run(ctx context.Context, o Options, watch func(Progress)) (*Report, error) 
 	}
 	r := run{options: &o, watch: watch, shared: &shared{}}
 	defer r.close()
+	if err := o.reachTraces(ctx); err != nil {
+		return nil, err
+	}
 	if o.Replay.Path != "" {
 		if same(o.Replay.Path, o.Record) {
 			return nil, fmt.Errorf("--record %s: is the trace that is to be replayed: choose another name", o.Record)
@@ -88,6 +91,17 @@ func Run(ctx context.Context, o Options, watch func(Progress)) (*Report, error) 
 	}
 	r.wait(ctx)
 	return r.finish(ctx.Err() != nil)
+}
+
+// reachTraces waits until the storage of the traces answers, or the context ends.
+func (o *Options) reachTraces(ctx context.Context) error {
+	for _, path := range []string{o.Replay.Path, o.Record} {
+		err := backing.Await(ctx, func() error { backing.Reach(path); return nil })
+		if err != nil {
+			return fmt.Errorf("opening %s: %w", path, err)
+		}
+	}
+	return nil
 }
 
 // same: the two paths name one file.

@@ -182,12 +182,22 @@ func runConform(o *conformOptions, stdout, stderr io.Writer) error {
 	defer stop()
 	var file *os.File
 	if o.junit != "" && o.junit != "-" { // before minutes of work for nothing
-		if err := backing.MayMakeNew(o.junit); err != nil {
-			return fmt.Errorf("--junit %w", err)
+		create := func() (err error) {
+			backing.Reach(o.junit)
+			if err := backing.MayMakeNew(o.junit); err != nil {
+				return fmt.Errorf("--junit %w", err)
+			}
+			if file, err = os.Create(o.junit); err != nil {
+				return fmt.Errorf("--junit: %w", err)
+			}
+			return nil
 		}
-		create := func() (err error) { file, err = os.Create(o.junit); return err }
-		if err := backing.Await(ctx, create); err != nil { // a FIFO waits for a reader
-			return fmt.Errorf("--junit: %w", err)
+		err := backing.Await(ctx, create) // a FIFO waits for a reader
+		if errors.Is(err, backing.ErrHangs) {
+			return fmt.Errorf("--junit %s: %w", o.junit, err)
+		}
+		if err != nil {
+			return err
 		}
 		defer file.Close()
 	}

@@ -84,7 +84,9 @@ answered. No request fails for it: clients that reconnect send it again and
 notice nothing. Every export that was written to is flushed, all at the same
 time, in what is left of the timeout or 2 s; one whose storage hangs is named,
 keeps no other from its flush, and does not keep the program. A second signal
-ends the program at once.
+ends the program at once, and the first ends a start. Only what a disk, or the
+process behind a FUSE file system, was asked by a request and does not answer
+keeps the process in the kernel until it does; not even SIGKILL ends that.
 
 Exit status: 0 after an orderly shutdown, 1 for an error or a shutdown that had to cut connections or could not flush, 2 for a wrong command line.`
 

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -168,8 +169,28 @@ func oneDash(c *cobra.Command, args []string) error {
 	return nil
 }
 
+// reach waits until a path can be looked at. Nothing has begun yet, so a signal ends the program.
+func reach(path string) {
+	ctx, stop := interruptible()
+	defer stop()
+	quiet := time.AfterFunc(startQuiet, func() {
+		sayLast(os.Stderr, "ringnbd: waiting for the storage of "+oneLine(visible(path)))
+	})
+	defer quiet.Stop()
+	err := backing.Await(ctx, func() error { backing.Reach(path); return nil })
+	if ctx.Err() == nil {
+		return
+	}
+	if err == nil {
+		err = errors.New("interrupted")
+	}
+	sayLast(os.Stderr, "ringnbd: "+oneLine(visible(fmt.Sprintf("%s: %v", path, err))))
+	os.Exit(exitFailure)
+}
+
 // there: a file or something like it is at this path.
 func there(path string) bool {
+	reach(path)
 	_, err := os.Lstat(path)
 	return err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrInvalid)
 }
@@ -239,6 +260,7 @@ func badAddress(address string) error {
 
 // notURI answers words in the place of a URI that are the path of a Unix socket, or a host.
 func notURI(text string) error {
+	reach(text)
 	if info, err := os.Stat(text); err == nil && info.Mode()&fs.ModeSocket != 0 {
 		return fmt.Errorf("%s is a Unix socket; write 'nbd+unix:///?socket=%s'", text, text)
 	}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/url"
 	"runtime"
+	"strings"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -253,6 +254,9 @@ func (s *server) listen() error {
 func (s *server) open(address string, export int) error {
 	if !s.begun.with("looking up and listening at " + visible(address)) {
 		return errInterrupted
+	}
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		backing.Reach(path)
 	}
 	p, err := gate.Listen(address)
 	if err == nil {

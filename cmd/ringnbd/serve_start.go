@@ -2,8 +2,9 @@
 // of another PID namespace holds, storage that does not answer) it may wait for without end.
 //
 // Invariant: a signal ends a start at once. What has begun to exist, sockets and images, is
-// removed, by the start itself if it comes back, else on its behalf; a system call that never
-// returns ends with the process.
+// removed, by the start itself if it comes back, else on its behalf. A child asks storage first
+// (backing.Reach), so that what never returns is not a system call of ours; of storage that begins
+// to hang between that and the same question of ours, nothing can be done.
 
 package main
 
@@ -80,6 +81,7 @@ func (b *begun) forsake() {
 		door.Close()
 	}
 	for _, image := range images {
+		backing.Reach(image.Path())
 		image.Abandon()
 	}
 }

@@ -72,6 +72,7 @@ func Prepare(specs []Spec, tell ...func(path string) (on bool)) ([]*Backing, err
 				return fail(ErrStopped)
 			}
 		}
+		Reach(specs[i].Path)
 		b := &Backing{spec: specs[i], Device: engine.Device{FD: -1}}
 		id, err := b.prepare()
 		if err == nil && id.kind != idNone {
@@ -100,6 +101,7 @@ func (b *Backing) Create() error {
 		return nil
 	}
 	b.pending = false
+	Reach(b.spec.Path)
 	err := b.create()
 	if err != nil {
 		b.Abandon()

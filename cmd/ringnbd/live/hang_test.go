@@ -210,6 +210,51 @@ func hungBesideHealthy(t *testing.T, s sick, direct string) {
 	}
 }
 
+// TestHungStorageKeepsNoProcess: a file system that does not answer keeps whoever asks it, deaf to
+// every signal once it has taken the question. What was started on a file of it ends at the first
+// signal all the same, for whoever waits for it as well as for whoever reads what it says.
+func TestHungStorageKeepsNoProcess(t *testing.T) {
+	onlyRingnbd(t)
+	image, hang, heal := fuseFile(t)
+	directory := t.TempDir()
+	commands := [][]string{
+		{"serve", "--listen", "unix:" + filepath.Join(directory, "socket"), image},
+		{"serve", "--listen", "unix:" + filepath.Join(directory, "socket"), "--export", "a=" + image},
+		{"copy", image, filepath.Join(directory, "copy")},
+		{"copy", filepath.Join(directory, "missing"), image},
+		{"bench", "file:" + image},
+		{"bench", "--record", image, "file:" + filepath.Join(directory, "missing")},
+		{"conform", "--junit", image, "nbd+unix:///?socket=" + filepath.Join(directory, "none")},
+	}
+	hang()
+	defer heal()
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		for _, words := range commands {
+			c := exec.Command(ringnbd, words...)
+			var said strings.Builder
+			c.Stdout, c.Stderr = &said, &said
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- c.Wait() }() // for the end of what it says, too
+			time.Sleep(500 * time.Millisecond)
+			c.Process.Signal(signal)
+			select {
+			case <-ended:
+				status, lines := c.ProcessState.ExitCode(), strings.Count(said.String(), "\n")
+				if status != 1 || lines != 1 || !strings.Contains(said.String(), "storage") {
+					t.Errorf("%q, %v: status %d, %q", words, signal, status, said.String())
+				}
+			case <-time.After(patience):
+				c.Process.Kill()
+				heal() // else it stays
+				t.Fatalf("%q has not ended %v after %v", words, patience, signal)
+			}
+		}
+	}
+}
+
 // burden is what legal clients do to an export whose storage is slow.
 type burden struct {
 	name string

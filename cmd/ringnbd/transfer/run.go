@@ -186,6 +186,12 @@ func (j *job) all(ctx context.Context) (Report, error) {
 // open opens both ends and finds out how they fit.
 func (j *job) open(ctx context.Context) (err error) {
 	o := j.options
+	for _, p := range []*Place{&o.Source, &o.Destination} {
+		if p.Target.File() {
+			backing.Reach(p.Target.Address)
+		}
+	}
+	backing.Reach(o.Resume)
 	if err := o.apart(); err != nil {
 		return err
 	}
