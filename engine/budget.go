@@ -1,26 +1,29 @@
-// The budget of a turn: how much a loop does before it looks again who has come. What a request costs is not
-// what it sends: a READ of 4 MiB of zeroes is answered by 44 bytes, and yet 4 MiB are filled by the kernel,
-// inside the submission, and 4 MiB are looked at. So bytes that are read, written, copied or looked at are
-// counted, whoever does it on the loop's thread, and what is beyond the budget waits for the next turn.
+// The budget of a turn: how much a loop does before it looks again who has come. What a request
+// costs is not what it sends: a READ of 4 MiB of zeroes is answered by 44 bytes, and yet 4 MiB are
+// filled by the kernel, inside the submission, and 4 MiB are looked at. So bytes that are read,
+// written, copied or looked at are counted, whoever does it on the loop's thread, and what is
+// beyond the budget waits for the next turn.
 //
-// Invariant: a turn does turnWork and a little: the first short request of each connection is always taken
-// in and answered, and of what waits in backlog at least one part is done. What waits keeps the turn after
-// from sleeping. Nothing waits twice while others wait once: later and backlog are served in order.
+// Invariant: a turn does turnWork and a little: the first short request of each connection is
+// always taken in and answered, and of what waits in backlog at least one part is done. What waits
+// keeps the turn after from sleeping. Nothing waits twice while others wait once: later and backlog
+// are served in order.
 
 package engine
 
 import "ringnbd/proto"
 
 const (
-	// turnWork is the budget in bytes. Measured, two cores, 4 KiB reads beside reads of a hole in 4 MiB
-	// requests: a MiB takes about 0.1 ms.
+	// turnWork is the budget in bytes. Measured, two cores, 4 KiB reads beside reads of a hole in 4
+	// MiB requests: a MiB takes about 0.1 ms.
 	turnWork = 1 << 20
 	// smallWork is what is done although the budget is spent, in bytes: once for each connection.
 	smallWork = 64 << 10
-	// requestWork is what taking in and answering a request costs beside its data: as much as so many bytes.
+	// requestWork is what taking in and answering a request costs beside its data: as much as so
+	// many bytes.
 	requestWork = 1 << 10
-	// storeMost is what one turn copies of a long WRITE to memory, in bytes. It counts storeWeight times, for
-	// memory that is touched for the first time is cleared before.
+	// storeMost is what one turn copies of a long WRITE to memory, in bytes. It counts storeWeight
+	// times, for memory that is touched for the first time is cleared before.
 	storeMost   = 256 << 10
 	storeWeight = 2
 )
@@ -31,8 +34,8 @@ func (l *loop) spent() bool { return l.work >= turnWork }
 // postpone has a connection settled again in the next turn, before others.
 func (l *loop) postpone(i uint32) { l.enlist(&l.later, linkLater, i) }
 
-// tooMuch says whether a request has to wait for the next turn: the budget is spent, and it is not short,
-// or not the first of its connection in this turn. One that is fed has waited already.
+// tooMuch says whether a request has to wait for the next turn: the budget is spent, and it is not
+// short, or not the first of its connection in this turn. One that is fed has waited already.
 func (l *loop) tooMuch(i uint32, r *proto.Request, taken int) bool {
 	long := r.Length > smallWork && (r.Command == proto.CmdRead || r.Command == proto.CmdWrite)
 	return l.spent() && (taken > 0 || long && l.feeding != i)
@@ -52,8 +55,9 @@ func (l *loop) beginTurn() {
 	}
 }
 
-// catchUp does something of what waits in the backlog, as much as the budget allows but one part at least.
-// It comes last in a turn, so that what others have sent and asked goes to the kernel before.
+// catchUp does something of what waits in the backlog, as much as the budget allows but one part at
+// least. It comes last in a turn, so that what others have sent and asked goes to the kernel
+// before.
 func (l *loop) catchUp() {
 	for first := true; l.backlog.n > 0 && (first || !l.spent()); first = false {
 		t := l.backlog.pop()

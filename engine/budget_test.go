@@ -1,4 +1,5 @@
-// The budget of a turn: whatever clients ask for, a turn does so much and no more, and all of it is answered in the end.
+// The budget of a turn: whatever clients ask for, a turn does so much and no more, and all of it is
+// answered in the end.
 
 package engine
 
@@ -110,7 +111,8 @@ func TestATurnStaysInItsBudget(t *testing.T) {
 				}
 			}
 			all.Wait()
-			// The budget, what went beyond it by one part, a part of the backlog, and a short request of each.
+			// The budget, what went beyond it by one part, a part of the backlog, and a short
+			// request of each.
 			if may := uint64(turnWork + 2*pieceSize + c.clients*2*smallWork); most > may {
 				t.Errorf("a turn did %d KiB of work; %d may be", most>>10, may>>10)
 			}

@@ -1,8 +1,8 @@
 // A crew does jobs that may hang in the kernel, one system call each, on several threads.
 //
-// Invariant: a job has a time of its own, from when it begins; one that hangs longer is given up, and so
-// is its thread, in whose stead another goes on, so what hangs does not hold up what does not. A crew
-// that has lost as many threads as it may begins nothing more.
+// Invariant: a job has a time of its own, from when it begins; one that hangs longer is given up,
+// and so is its thread, in whose stead another goes on, so what hangs does not hold up what does
+// not. A crew that has lost as many threads as it may begins nothing more.
 
 package engine
 
@@ -107,7 +107,8 @@ func (w *crewWork) settle(i int, err error) {
 	}
 }
 
-// giveUp gives up what began before then, and what nobody is left to begin. It counts the lost threads.
+// giveUp gives up what began before then, and what nobody is left to begin. It counts the lost
+// threads.
 func (w *crewWork) giveUp(then time.Time, lost, most int) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()

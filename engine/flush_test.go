@@ -1,4 +1,5 @@
-// A flush that waits for another loop's is looked at in every turn: that must cost the same with one export and with ten thousand.
+// A flush that waits for another loop's is looked at in every turn: that must cost the same with
+// one export and with ten thousand.
 
 package engine
 

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// crowdedGuard is a guard in which so many claims of one width are in flight on export 0, one behind the other, so far apart.
+// crowdedGuard is a guard in which so many claims of one width are in flight on export 0, one
+// behind the other, so far apart.
 func crowdedGuard(claims int, width, apart uint64) *guard {
 	g := newGuard(claims+1, 1)
 	for i := range uint64(claims) {

@@ -1,10 +1,10 @@
-// Patience: whoever is late may be so because we did not look. The process is stopped (a debugger, a frozen
-// cgroup), its machine is paused, or so busy that nothing gets its turn: when it goes on, every clock has
-// jumped, and clients that did all they could seem to have stood still.
+// Patience: whoever is late may be so because we did not look. The process is stopped (a debugger,
+// a frozen cgroup), its machine is paused, or so busy that nothing gets its turn: when it goes on,
+// every clock has jumped, and clients that did all they could seem to have stood still.
 //
 // Invariant: time in which we did not run counts against nobody: a loop that wanted to look every
-// tickInterval counts no more than that for each look, and a deadline of the control plane is made of
-// short sleeps, each of which counts for what was asked for.
+// tickInterval counts no more than that for each look, and a deadline of the control plane is made
+// of short sleeps, each of which counts for what was asked for.
 
 package engine
 
@@ -14,8 +14,8 @@ import "time"
 // nanoseconds.
 const pauseLeast = 2 * int64(tickInterval)
 
-// tellTime sets the loop's clock. bounded: the wait that has just ended was to be tickInterval at most. One
-// that has no bound may be as long as it likes: nobody is waited for then.
+// tellTime sets the loop's clock. bounded: the wait that has just ended was to be tickInterval at
+// most. One that has no bound may be as long as it likes: nobody is waited for then.
 func (l *loop) tellTime(bounded bool) {
 	now := l.kernel.Now() - l.missed
 	if gap := now - l.now; bounded && gap > pauseLeast {

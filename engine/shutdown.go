@@ -1,7 +1,8 @@
 // Shutting down: from the last connection to the last loop.
 //
-// Invariant: whatever clients and storage do, Drain ends: connections have the timeout, and each flush has
-// what is left of it, or flushLeast. Storage that hangs keeps nobody else's data from the disk.
+// Invariant: whatever clients and storage do, Drain ends: connections have the timeout, and each
+// flush has what is left of it, or flushLeast. Storage that hangs keeps nobody else's data from the
+// disk.
 
 package engine
 
@@ -28,9 +29,10 @@ const (
 	namesShown = 10
 )
 
-// Drain ends service. Requests are served for another second, but a connection that has fallen silent is closed; then
-// what was taken in is answered, and every connection closed. What is left when the timeout ends is cut, and reported as
-// an error. Every device that was written to is then flushed, and those that could not be are named.
+// Drain ends service. Requests are served for another second, but a connection that has fallen
+// silent is closed; then what was taken in is answered, and every connection closed. What is left
+// when the timeout ends is cut, and reported as an error. Every device that was written to is then
+// flushed, and those that could not be are named.
 func (e *Engine) Drain(timeout time.Duration) error {
 	deadline := time.Now().Add(timeout)
 	e.mu.Lock()

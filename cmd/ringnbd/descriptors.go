@@ -1,7 +1,7 @@
 // The limit on open files (ulimit -n), which every connection counts against.
 //
-// Invariant: a client that is over the limit is told at the gate that the server is full, and how many
-// it serves; it is never let in and then dropped.
+// Invariant: a client that is over the limit is told at the gate that the server is full, and how
+// many it serves; it is never let in and then dropped.
 
 package main
 
@@ -17,8 +17,8 @@ import (
 // descriptorMargin is for files that are opened for a moment while the server runs.
 const descriptorMargin = 8
 
-// affordConnections lowers the number of connections to what the limit leaves room for. It comes when
-// all else is open. Go has raised the soft limit to the hard one.
+// affordConnections lowers the number of connections to what the limit leaves room for. It comes
+// when all else is open. Go has raised the soft limit to the hard one.
 func (s *server) affordConnections() error {
 	var limit unix.Rlimit
 	open, err := os.ReadDir("/proc/self/fd")

@@ -1,11 +1,11 @@
 // Leaving although storage hangs.
 //
-// Invariant: the end of the process does not close the files of storage that may hang. Some file systems
-// (FUSE, NFS) are asked when a descriptor is closed, and whoever closes it sleeps until they answer, deaf
-// to every signal: a process that has ended would stay, and whoever waits for it. So the table of
-// descriptors is given to a child, which outlives the process and closes them. What was asked of storage
-// before and cannot be given up (a FUSE daemon has taken it and does not answer; a disk) does keep the
-// process: that is the kernel's.
+// Invariant: the end of the process does not close the files of storage that may hang. Some file
+// systems (FUSE, NFS) are asked when a descriptor is closed, and whoever closes it sleeps until
+// they answer, deaf to every signal: a process that has ended would stay, and whoever waits for it.
+// So the table of descriptors is given to a child, which outlives the process and closes them. What
+// was asked of storage before and cannot be given up (a FUSE daemon has taken it and does not
+// answer; a disk) does keep the process: that is the kernel's.
 
 package main
 
@@ -22,9 +22,9 @@ const (
 	heirWaits = 250 // milliseconds for the last of its threads
 )
 
-// leaveFiles leaves the files to a child, by clone(2) with CLONE_FILES: the same table, but another process.
-// It comes last. The child has a copy of this thread alone, so it makes system calls and nothing else, none
-// of which has an address.
+// leaveFiles leaves the files to a child, by clone(2) with CLONE_FILES: the same table, but another
+// process. It comes last. The child has a copy of this thread alone, so it makes system calls and
+// nothing else, none of which has an address.
 func leaveFiles() {
 	clock, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -51,8 +51,8 @@ func leaveFiles() {
 	}
 }
 
-// notFiles lists the descriptors that can be closed without asking any storage. Somebody may wait for their
-// end: a client, or whoever reads what we say.
+// notFiles lists the descriptors that can be closed without asking any storage. Somebody may wait
+// for their end: a client, or whoever reads what we say.
 func notFiles() []uintptr {
 	list, err := os.ReadDir("/proc/self/fd")
 	if err != nil {

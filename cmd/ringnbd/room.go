@@ -1,11 +1,14 @@
-// Room for the process itself: threads (the pids limit of its cgroup, ulimit -u) and address space (ulimit -v).
+// Room for the process itself: threads (the pids limit of its cgroup, ulimit -u) and address space
+// (ulimit -v).
 //
-// Go ends a process that is refused a thread or memory, with a dump of its stacks, and nothing in the process can catch
-// that. Hence what a command will need is looked at before it begins, and said in one line if it is not there; threads
-// are then started at once, for Go keeps those that have nothing to do. A limit that does not even let Go itself start
-// (some 800 MiB of address space, some 7 threads) is beyond that.
+// Go ends a process that is refused a thread or memory, with a dump of its stacks, and nothing in
+// the process can catch that. Hence what a command will need is looked at before it begins, and
+// said in one line if it is not there; threads are then started at once, for Go keeps those that
+// have nothing to do. A limit that does not even let Go itself start (some 800 MiB of address
+// space, some 7 threads) is beyond that.
 //
-// Invariant: what reserveThreads has granted is there: whatever else starts threads in the cgroup later takes none of it.
+// Invariant: what reserveThreads has granted is there: whatever else starts threads in the cgroup
+// later takes none of it.
 
 package main
 
@@ -25,20 +28,22 @@ import (
 )
 
 const (
-	// ownThreads are those that no command asks for: the main one, Go's monitor, signals, the network, and some that
-	// are in a short system call when others have work.
+	// ownThreads are those that no command asks for: the main one, Go's monitor, signals, the
+	// network, and some that are in a short system call when others have work.
 	ownThreads = 10
 	// plentyThreads beside what may be needed is a limit that is not worth looking at.
 	plentyThreads = 256
-	// spaceMargin is what Go's memory may grow by, in bytes of address space: it takes 64 MiB at a time.
+	// spaceMargin is what Go's memory may grow by, in bytes of address space: it takes 64 MiB at a
+	// time.
 	spaceMargin = 128 << 20
 	// countedUser is the limit on a user's threads above which it is not worth counting them.
 	countedUser = 16384
 )
 
-// reserveThreads grants a command threads for goroutines that block in the kernel at a time, beside its own that work:
-// most of them, or what there is room for, but not less than least. Where there is plenty of room only the least are
-// started; else all that are granted, and the kernel has what is left for its own threads, of which spare at least.
+// reserveThreads grants a command threads for goroutines that block in the kernel at a time, beside
+// its own that work: most of them, or what there is room for, but not less than least. Where there
+// is plenty of room only the least are started; else all that are granted, and the kernel has what
+// is left for its own threads, of which spare at least.
 func reserveThreads(least, most, spare int) (granted int, err error) {
 	room, limit := threadRoom()
 	lacking := func() int { return max(0, runtime.GOMAXPROCS(0)+ownThreads-threadsNow()) + least + spare - room }
@@ -59,8 +64,8 @@ func reserveThreads(least, most, spare int) (granted int, err error) {
 	return granted, nil
 }
 
-// strayThreads is how many threads Go may start beside those that are asked of it: one for each processor that finds
-// work, and what makes threads for goroutines that are bound to theirs.
+// strayThreads is how many threads Go may start beside those that are asked of it: one for each
+// processor that finds work, and what makes threads for goroutines that are bound to theirs.
 func strayThreads() int { return runtime.GOMAXPROCS(0) + 2 }
 
 // startThreads makes Go start n threads, which it keeps.
@@ -126,7 +131,8 @@ func userThreads(uid int) (n int) {
 	return n
 }
 
-// leastBlocked is how many threads a client has at least for what blocks: names that are looked up, files.
+// leastBlocked is how many threads a client has at least for what blocks: names that are looked up,
+// files.
 const leastBlocked = 4
 
 // enter is what a command that needs few threads asks for before it begins.
@@ -138,8 +144,8 @@ func enter(blocked int) error {
 	return err
 }
 
-// Threads of a server for each loop beside the loop's own: those that look up block status, and those of the kernel
-// that flush and do what cannot wait.
+// Threads of a server for each loop beside the loop's own: those that look up block status, and
+// those of the kernel that flush and do what cannot wait.
 const (
 	fewLookups    = 3
 	manyLookups   = 64
@@ -158,7 +164,8 @@ func (o *options) enter() error {
 	return err
 }
 
-// affordSpace says what is wrong if the limit on address space has no room for so many bytes beside Go's own.
+// affordSpace says what is wrong if the limit on address space has no room for so many bytes beside
+// Go's own.
 func affordSpace(more uint64) error {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_AS, &limit) != nil || limit.Cur == unix.RLIM_INFINITY {

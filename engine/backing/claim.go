@@ -108,8 +108,9 @@ func (c *Claim) flock(fd int, block bool) (note string, err error) {
 	}
 }
 
-// Occupied says who has a block device that cannot be opened exclusively, given a descriptor that was
-// opened for reading, or -1 if there is none who can be named; nil if a ringnbd has just let go of it.
+// Occupied says who has a block device that cannot be opened exclusively, given a descriptor that
+// was opened for reading, or -1 if there is none who can be named; nil if a ringnbd has just let go
+// of it.
 func (c Claim) Occupied(fd int) error {
 	var st unix.Stat_t
 	if fd < 0 || unix.Fstat(fd, &st) != nil {
@@ -135,8 +136,8 @@ func (c *Claim) stop() string {
 	return "stop that first"
 }
 
-// unoccupied looks for what the kernel does with the store. Reading beside a writer there gives what
-// was never on the disk at one time: no reason not to serve it, but no copy.
+// unoccupied looks for what the kernel does with the store. Reading beside a writer there gives
+// what was never on the disk at one time: no reason not to serve it, but no copy.
 func (c *Claim) unoccupied(st *unix.Stat_t) (note string, err error) {
 	var texts []string
 	for _, o := range occupants(st) {

@@ -1,11 +1,11 @@
-// Images that are not raw: told by their first bytes, or their last. Served as they are, clients see
-// the container and not the disk in it, and whoever writes there destroys it.
+// Images that are not raw: told by their first bytes, or their last. Served as they are, clients
+// see the container and not the disk in it, and whoever writes there destroys it.
 //
-// The first bytes of a raw disk belong to whoever writes to it: a guest with a blank disk can put the
-// header of any format there, and its next start is refused. So the look decides one thing only, to
-// stop; nothing is ever opened in the format that was found, which is how QEMU's guess gave guests
-// other files of the host. Raw said by the user (format=raw) is the way past it, and the one to be
-// written in a unit file.
+// The first bytes of a raw disk belong to whoever writes to it: a guest with a blank disk can put
+// the header of any format there, and its next start is refused. So the look decides one thing
+// only, to stop; nothing is ever opened in the format that was found, which is how QEMU's guess
+// gave guests other files of the host. Raw said by the user (format=raw) is the way past it, and
+// the one to be written in a unit file.
 //
 // Invariant: looking reads through the page cache, and never writes.
 
@@ -32,8 +32,8 @@ type format struct {
 	unpack string // the program that unpacks a compressed file
 }
 
-// magics are beginnings. QED and the rest of QEMU's formats are as in its block/*.c; zstd, xz, lz4 and
-// bzip2 as in their specifications. VHD is found at the end as well, and VDI behind a text.
+// magics are beginnings. QED and the rest of QEMU's formats are as in its block/*.c; zstd, xz, lz4
+// and bzip2 as in their specifications. VHD is found at the end as well, and VDI behind a text.
 var magics = []struct {
 	magic string
 	format
@@ -85,14 +85,15 @@ func formatOf(head, tail []byte) (f format, found bool) {
 	return format{}, false
 }
 
-// encrypted says of first bytes that they are LUKS's: a disk that is raw, and only its owner can read.
+// encrypted says of first bytes that they are LUKS's: a disk that is raw, and only its owner can
+// read.
 func encrypted(head []byte) bool { return bytes.HasPrefix(head, []byte("LUKS\xba\xbe")) }
 
 // ReadAt reads what there is at an offset, as io.ReaderAt does.
 type ReadAt func(b []byte, offset int64) (int, error)
 
-// Look sees what a store of a size holds, read by at. Of a stream, or of what cannot be read, there is
-// less to see. The error says what to do about what is not raw.
+// Look sees what a store of a size holds, read by at. Of a stream, or of what cannot be read, there
+// is less to see. The error says what to do about what is not raw.
 func Look(path string, tool Tool, size uint64, at ReadAt) (note string, err error) {
 	head, tail := make([]byte, min(formatHead, size)), make([]byte, 512)
 	n, _ := at(head, 0) // what cannot be read is for others to tell
@@ -138,8 +139,9 @@ func (f *format) advice(path string, tool Tool) string {
 	}[tool]
 }
 
-// look sees what the export's store holds, unless the user knows. What was read leaves the page cache
-// again: blocks that are allocated and not written would be data to SEEK_DATA as long as it is there.
+// look sees what the export's store holds, unless the user knows. What was read leaves the page
+// cache again: blocks that are allocated and not written would be data to SEEK_DATA as long as it
+// is there.
 func (b *Backing) look() error {
 	s, fd := &b.spec, b.Device.FD
 	if s.Raw || b.made {

@@ -1,10 +1,10 @@
 // QEMU's locks on images: single bytes, by OFD locks (fcntl), as in its block/file-posix.c.
 //
-// A program that has a permission holds a read lock on the byte permBase + its number; one that does
-// not want others to have it, on sharedBase + its number. Read locks never collide: that somebody
-// else has one is found by asking whether a write lock could be had. As the lock belongs to the open
-// file, not to the process, it lives as long as the descriptor that does the I/O, io_uring's
-// reference to it included, and our own locks are not in our own way.
+// A program that has a permission holds a read lock on the byte permBase + its number; one that
+// does not want others to have it, on sharedBase + its number. Read locks never collide: that
+// somebody else has one is found by asking whether a write lock could be had. As the lock belongs
+// to the open file, not to the process, it lives as long as the descriptor that does the I/O,
+// io_uring's reference to it included, and our own locks are not in our own way.
 //
 // Invariant: the bytes are locked before others' are looked at, so of two that start at the same
 // time at least one sees the other.

@@ -1,8 +1,8 @@
-// Names for which no file is made: a slip in an address or in the name of a device must not end as a
-// file in whose place the user believes a server or a disk.
+// Names for which no file is made: a slip in an address or in the name of a device must not end as
+// a file in whose place the user believes a server or a disk.
 //
-// Invariant: what exists is not judged here, and every name can be had by writing ./ in front of it,
-// except below /dev.
+// Invariant: what exists is not judged here, and every name can be had by writing ./ in front of
+// it, except below /dev.
 
 package backing
 
@@ -49,7 +49,8 @@ func MayMake(path string) error {
 	return nil
 }
 
-// BelowDev says whether a path is where devices are: a regular file there is a mistake, made or about to be.
+// BelowDev says whether a path is where devices are: a regular file there is a mistake, made or
+// about to be.
 func BelowDev(path string) bool {
 	directory := filepath.Dir(path)
 	if full, err := filepath.Abs(directory); err == nil {

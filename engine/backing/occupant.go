@@ -1,7 +1,7 @@
 // What the kernel does with a file or device: mounts, swap, device mapper and RAID, loop devices.
 //
-// Invariant: looking opens no device and no file of others, so nothing is woken or changed: all of it
-// is read from /proc and /sys, and by stat.
+// Invariant: looking opens no device and no file of others, so nothing is woken or changed: all of
+// it is read from /proc and /sys, and by stat.
 
 package backing
 

@@ -1,8 +1,8 @@
-// Pauses: while the process is stopped, or its machine is, deadlines go by that clients would have kept: what
-// they have said lies in the socket, and nobody read it.
+// Pauses: while the process is stopped, or its machine is, deadlines go by that clients would have
+// kept: what they have said lies in the socket, and nobody read it.
 //
-// Invariant: as long as there are handshakes, watch looks at the clock every beat. When it finds that it did
-// not for much longer, all handshakes began so much later.
+// Invariant: as long as there are handshakes, watch looks at the clock every beat. When it finds
+// that it did not for much longer, all handshakes began so much later.
 
 package gate
 
@@ -52,7 +52,8 @@ func (g *Gate) forgive(now time.Time) {
 	}
 }
 
-// forgiven says whether an error is a deadline that a pause has made too early, and that has been moved.
+// forgiven says whether an error is a deadline that a pause has made too early, and that has been
+// moved.
 func (g *Gate) forgiven(c net.Conn, err error) bool {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Much of a batch of replies fits (reply.go of the engine ends it at 256 KiB; small net.core.wmem_max leave less), and not
-// much more is held.
+// Much of a batch of replies fits (reply.go of the engine ends it at 256 KiB; small
+// net.core.wmem_max leave less), and not much more is held.
 func TestSocketMemoryOfAClientThatTakesNothing(t *testing.T) {
 	const least, asked = 128 << 10, 64 << 10
 	kinds(t, func(t *testing.T, spec string) {

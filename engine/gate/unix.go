@@ -25,8 +25,8 @@ const (
 	unixPathMax = 107
 	// staleLockWait is how long to wait for another server that is replacing the same stale socket.
 	staleLockWait = 2 * time.Second
-	// lockSuffix makes a socket's path the path of its lock. No other program locks a file of that name, and
-	// nobody else can: it is made for its owner alone.
+	// lockSuffix makes a socket's path the path of its lock. No other program locks a file of that
+	// name, and nobody else can: it is made for its owner alone.
 	lockSuffix = ".ringnbd-lock"
 )
 
@@ -61,8 +61,8 @@ var (
 )
 
 // takePath listens on a path, in place of a socket there that nobody listens on. The path is locked
-// meanwhile: between bind and listen a new socket looks like a stale one, and two servers that start at
-// the same time would take each other's away. The file's mode follows the umask.
+// meanwhile: between bind and listen a new socket looks like a stale one, and two servers that
+// start at the same time would take each other's away. The file's mode follows the umask.
 func takePath(path string) (net.Listener, error) {
 	if _, err := findStale(path); err != nil {
 		return nil, err // said before the lock, for which this may be no place
@@ -193,8 +193,8 @@ func adviceUnix(err error) string {
 	return err.Error()
 }
 
-// escape percent-encodes a path for the query of a URI. Everything but the unreserved characters and the slash: a space
-// must not become the plus that web forms use.
+// escape percent-encodes a path for the query of a URI. Everything but the unreserved characters
+// and the slash: a space must not become the plus that web forms use.
 func escape(path string) string {
 	var b strings.Builder
 	for _, c := range []byte(path) {

@@ -1,7 +1,7 @@
 // A program that is faster: it locks a file before the one that makes it can.
 //
-// Invariant: a race is run until it is won, or so often that it is said to be one that cannot be won
-// here; the file of a race that was won stays locked until the test ends.
+// Invariant: a race is run until it is won, or so often that it is said to be one that cannot be
+// won here; the file of a race that was won stays locked until the test ends.
 
 package testbed
 

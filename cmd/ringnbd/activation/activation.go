@@ -1,9 +1,9 @@
 // Package activation starts an NBD server for as long as a command needs it, by systemd's socket
-// activation: the server gets a socket that is bound and listens already, as descriptor 3. So there is
-// nothing to wait for, and no port or path to be chosen.
+// activation: the server gets a socket that is bound and listens already, as descriptor 3. So there
+// is nothing to wait for, and no port or path to be chosen.
 //
-// Invariants: a server that was started is ended by End, by the death of the process that started it,
-// or by itself; the socket's folder is open to this user alone, and End removes it.
+// Invariants: a server that was started is ended by End, by the death of the process that started
+// it, or by itself; the socket's folder is open to this user alone, and End removes it.
 package activation
 
 import (
@@ -69,16 +69,16 @@ func (s *Server) start(path string, words []string, socket string) error {
 		return err
 	}
 	defer f.Close()
-	// LISTEN_PID is the server's own number, which only itself can know before it is there: the shell
-	// has the same one, and becomes the server.
+	// LISTEN_PID is the server's own number, which only itself can know before it is there: the
+	// shell has the same one, and becomes the server.
 	become := []string{"-c", `LISTEN_PID=$$; export LISTEN_PID; exec "$@"`, "sh", path}
 	s.command = exec.Command("/bin/sh", append(become, words[1:]...)...)
 	s.command.Env = append(environment(), "LISTEN_FDS=1", "LISTEN_FDNAMES=nbd")
 	s.command.ExtraFiles = []*os.File{f}
 	s.command.Stdout, s.command.Stderr = &s.said, &s.said // ours may be the copy
 	s.command.WaitDelay = time.Second                     // for children that keep them open
-	// Ctrl-C is for us alone, who have something to finish with the server first. Should we be killed,
-	// the kernel asks it to end.
+	// Ctrl-C is for us alone, who have something to finish with the server first. Should we be
+	// killed, the kernel asks it to end.
 	s.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	started := make(chan error, 1)
 	go s.run(started)

@@ -32,7 +32,8 @@ func Check() error {
 	return nil
 }
 
-// CacheDir makes the folder ringnbd/NAME of the user's cache, or of the folder for temporary files if there is none.
+// CacheDir makes the folder ringnbd/NAME of the user's cache, or of the folder for temporary files
+// if there is none.
 func CacheDir(name string) (string, error) {
 	base, err := os.UserCacheDir()
 	if err != nil {
@@ -42,8 +43,8 @@ func CacheDir(name string) (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-// Run runs a program to its end, at most for a time, and returns its standard output. The error has the last line
-// of standard error.
+// Run runs a program to its end, at most for a time, and returns its standard output. The error has
+// the last line of standard error.
 func Run(limit time.Duration, dir, name string, arguments ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()

@@ -1,5 +1,6 @@
-// Package debian gets programs and kernels of Debian that are not installed on this machine: apt downloads them,
-// dpkg-deb unpacks them beside the machine's own, and nothing of the machine's is changed.
+// Package debian gets programs and kernels of Debian that are not installed on this machine: apt
+// downloads them, dpkg-deb unpacks them beside the machine's own, and nothing of the machine's is
+// changed.
 //
 //	suite.go    programs of another release, with every library that they need
 //	starter.go  the scripts that start them

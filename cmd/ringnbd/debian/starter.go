@@ -1,5 +1,5 @@
-// The scripts that start an unpacked program.
-// Invariant: a program's children run as without it: libraries of the other release are not in their environment.
+// The scripts that start an unpacked program. Invariant: a program's children run as without it:
+// libraries of the other release are not in their environment.
 
 package debian
 
@@ -23,7 +23,8 @@ func starter(work, dir, name string) (string, error) {
 		return "", err
 	}
 	var libraries []string
-	// Some keep libraries of their own in a folder that only an absolute path leads to, which is one of this machine.
+	// Some keep libraries of their own in a folder that only an absolute path leads to, which is
+	// one of this machine.
 	for _, pattern := range []string{"usr/lib/*-linux-gnu*", "lib/*-linux-gnu*", "usr/lib/*-linux-gnu*/*"} {
 		found, _ := filepath.Glob(filepath.Join(work, pattern))
 		for _, l := range found {
@@ -43,7 +44,8 @@ func starter(work, dir, name string) (string, error) {
 	return "#!/bin/sh\n" + start + " \"$@\"\n", nil
 }
 
-// nbdkitStarter gives nbdkit the paths of plugin and filters, which it looks for where they would be installed.
+// nbdkitStarter gives nbdkit the paths of plugin and filters, which it looks for where they would
+// be installed.
 const nbdkitStarter = `#!/bin/sh
 for lib in %s/usr/lib/*/nbdkit; do :; done
 plugin=

@@ -1,8 +1,10 @@
-// Programs of another release of Debian, beside those that are installed: their packages with all that these depend
-// on, libc included, unpacked into a folder of the cache. A small shell script for each program starts it by that
-// release's own loader and libraries, so that it runs on any machine, for any user.
+// Programs of another release of Debian, beside those that are installed: their packages with all
+// that these depend on, libc included, unpacked into a folder of the cache. A small shell script
+// for each program starts it by that release's own loader and libraries, so that it runs on any
+// machine, for any user.
 //
-// Invariant: apt works in folders of the cache alone; it neither reads nor changes what is installed here.
+// Invariant: apt works in folders of the cache alone; it neither reads nor changes what is
+// installed here.
 
 package debian
 
@@ -21,7 +23,8 @@ import (
 	"time"
 )
 
-// listsLast is how long apt's lists are believed. That a mirror has dropped a package since is noticed earlier.
+// listsLast is how long apt's lists are believed. That a mirror has dropped a package since is
+// noticed earlier.
 const listsLast = 12 * time.Hour
 
 // Suite is a release of Debian.
@@ -39,7 +42,8 @@ type Programs struct {
 // Bin is the folder with a script for each program; it can be put into PATH.
 func (p *Programs) Bin() string { return filepath.Join(p.dir, "start") }
 
-// Version is the version of a package of the suite as its makers count, or "" if it was not unpacked.
+// Version is the version of a package of the suite as its makers count, or "" if it was not
+// unpacked.
 func (p *Programs) Version(name string) string { return p.versions[name] }
 
 // Upstream cuts what Debian adds to a version: 1:10.0.2+ds-2+deb13u1~bpo12+1 is 10.0.2.
@@ -53,8 +57,8 @@ func Upstream(version string) string {
 	return version
 }
 
-// Fetch returns programs of a suite, from the cache or downloaded: packages have the names of programs by the names
-// of their packages. Without a network it is what was unpacked last.
+// Fetch returns programs of a suite, from the cache or downloaded: packages have the names of
+// programs by the names of their packages. Without a network it is what was unpacked last.
 func Fetch(cache string, s Suite, packages map[string][]string) (*Programs, error) {
 	if err := Check(); err != nil {
 		return nil, err
@@ -73,7 +77,8 @@ func Fetch(cache string, s Suite, packages map[string][]string) (*Programs, erro
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return nil, err
 	}
-	// Of what is installed: nothing. apt's locks are beside this file, so that any user may take them.
+	// Of what is installed: nothing. apt's locks are beside this file, so that any user may take
+	// them.
 	if err := os.WriteFile(filepath.Join(home, "status"), nil, 0o644); err != nil {
 		return nil, err
 	}
@@ -148,7 +153,8 @@ func (f *fetch) sources() error {
 	return errors.New("apt's sources have no archive of Debian, or its lists were never fetched (apt-get update does)")
 }
 
-// apt runs apt-get in the suite's own folders. It is told that nothing is installed, so that libraries come along.
+// apt runs apt-get in the suite's own folders. It is told that nothing is installed, so that
+// libraries come along.
 func (f *fetch) apt(arguments ...string) (string, error) {
 	at := func(name string) string { return filepath.Join(f.home, name) }
 	own := []string{"-qq", "-o", "Dir::State=" + f.home, "-o", "Dir::State::lists=" + at("lists"),

@@ -1,5 +1,5 @@
-// What is read from apt's words, and what starts an unpacked program. The rest is seen to work by the tests that use it
-// (cmd/ringnbd/live: TestVersionsOfClientsAndServers).
+// What is read from apt's words, and what starts an unpacked program. The rest is seen to work by
+// the tests that use it (cmd/ringnbd/live: TestVersionsOfClientsAndServers).
 
 package debian
 

@@ -1,6 +1,7 @@
 package live_test
 
-// [ COMMAND... ] with the servers that people write there. Invariant: none of them is there afterwards.
+// [ COMMAND... ] with the servers that people write there. Invariant: none of them is there
+// afterwards.
 
 import (
 	"os"
@@ -43,8 +44,8 @@ func TestServersInBracketsServeAndEnd(t *testing.T) {
 	must(t, time.Minute, "qemu-img", "compare", "-f", "raw", "-F", "qcow2", source, qcow2)
 }
 
-// What nbdcopy and ringnbd copy write to a pipe is the same. (From one into a file nbdcopy 1.14 copies
-// nothing: "truncate: Invalid argument".)
+// What nbdcopy and ringnbd copy write to a pipe is the same. (From one into a file nbdcopy 1.14
+// copies nothing: "truncate: Invalid argument".)
 func TestStreamsAreThoseOfNbdcopy(t *testing.T) {
 	need(t, "nbdcopy", "nbdkit")
 	source, dir := randomImage(t, 5<<20+12345, 4), t.TempDir()

@@ -1,7 +1,7 @@
 package live_test
 
-// Sizes that are no multiple of a sector, or of anything. Invariant: the image keeps its size, and has
-// what was written, up to its last byte.
+// Sizes that are no multiple of a sector, or of anything. Invariant: the image keeps its size, and
+// has what was written, up to its last byte.
 
 import (
 	"bytes"

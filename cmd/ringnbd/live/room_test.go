@@ -1,7 +1,8 @@
 package live_test
 
-// Limits on the process itself: threads (ulimit -u, pids.max) and address space (ulimit -v). Go ends a program that runs
-// into one with a dump of its stacks. Invariant: a command works within a limit, or says in one line what is too little.
+// Limits on the process itself: threads (ulimit -u, pids.max) and address space (ulimit -v). Go
+// ends a program that runs into one with a dump of its stacks. Invariant: a command works within a
+// limit, or says in one line what is too little.
 
 import (
 	"fmt"
@@ -96,7 +97,8 @@ func asUser(uid, threads int, program string, arguments ...string) *exec.Cmd {
 	return c
 }
 
-// What a server has started when it is ready is all that it needs: not one thread more is allowed from then on.
+// What a server has started when it is ready is all that it needs: not one thread more is allowed
+// from then on.
 func TestNoThreadMoreThanAtTheStart(t *testing.T) {
 	onlyRingnbd(t)
 	dependOnSources()

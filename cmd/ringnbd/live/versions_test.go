@@ -1,8 +1,8 @@
 package live_test
 
-// Clients and servers of other releases of Debian, beside those of this one: the tests of this package that drive
-// them run once more with each. The table of what was done with which version goes to the test's output, a row in
-// each attribute `table`; make test and make clients print it.
+// Clients and servers of other releases of Debian, beside those of this one: the tests of this
+// package that drive them run once more with each. The table of what was done with which version
+// goes to the test's output, a row in each attribute `table`; make test and make clients print it.
 //
 // Invariant: a version that cannot be had is a skip that says why; a row without a result says so.
 

@@ -1,7 +1,8 @@
 // Standard input as a source: bytes in order, and nobody knows how many.
 //
-// Invariant: what is read is given to the slots in order, each piece with its bytes; the goroutine that
-// reads may be left behind in a read that never ends, and touches nothing then that is used again.
+// Invariant: what is read is given to the slots in order, each piece with its bytes; the goroutine
+// that reads may be left behind in a read that never ends, and touches nothing then that is used
+// again.
 
 package transfer
 

@@ -1,8 +1,8 @@
-// Standard output as a destination: bytes in order. Pieces are read ahead, as many as there are slots,
-// and written one after the other.
+// Standard output as a destination: bytes in order. Pieces are read ahead, as many as there are
+// slots, and written one after the other.
 //
-// Invariant: a piece is written after all before it; what was told as copied was taken by the kernel,
-// and, of a file or device, is on the disk.
+// Invariant: a piece is written after all before it; what was told as copied was taken by the
+// kernel, and, of a file or device, is on the disk.
 
 package transfer
 
