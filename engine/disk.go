@@ -193,7 +193,7 @@ func (l *loop) segmentDone(tok token, res int32) {
 	switch {
 	case res == int32(s.len):
 	case res > 0 && uint32(res) < s.len && uint32(res)%block == 0 && l.again(row):
-		l.continueSegment(t, part, s, uint32(res))
+		l.continueSegment(t, tok.part(), s, uint32(res))
 		return
 	case (res == -int32(unix.EAGAIN) || res == -int32(unix.EINTR)) && l.again(row):
 		l.issue(t, part, s)
@@ -216,14 +216,21 @@ func (l *loop) again(row *tag) bool {
 	return row.retries <= maxRetries
 }
 
-// continueSegment sends out what is left of a segment after done more bytes of it.
+// continueSegment sends out what is left of a segment after done more bytes of it. What was not
+// with a worker goes to one: the kernel stopped where it would have had to wait, and may do so page
+// by page, more often than a wave may be sent out.
 func (l *loop) continueSegment(t uint32, part uint8, s segment, done uint32) {
-	row := &l.tags[t]
+	row, tried := &l.tags[t], part&viaWorker == 0
+	part &^= viaWorker
 	if !row.short {
 		row.short = true
 		l.progress[t] = [maxSegments]uint32{}
 	}
 	l.progress[t][part] += done
+	if tried {
+		l.park(t, part)
+		return
+	}
 	l.issue(t, part, s.after(done))
 }
 

@@ -4,9 +4,14 @@
 package engine
 
 import (
+	"io"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"ringnbd/engine/uring"
+	"ringnbd/proto"
 )
 
 // TestTrialsAreLeftOutWhereTheyAreInVain: storage that refuses each is tried rarely, and always
@@ -84,5 +89,52 @@ func TestWayToTheKernel(t *testing.T) {
 		if flags, worker := l.wayOf(c.row, c.device, c.reads); flags != c.flags || worker != c.worker {
 			t.Errorf("%s: flags %#x, worker %t", c.name, flags, worker)
 		}
+	}
+}
+
+// stopsEarly is a kernel that does a page of each operation, unless a worker has it, as where it
+// would have to wait for dirty pages behind each.
+type stopsEarly struct{ Kernel }
+
+func (k stopsEarly) Reap(into []uring.CQE) int {
+	n := k.Kernel.Reap(into)
+	for i := range into[:n] {
+		tok := token(into[i].UserData)
+		if tok.kind() == onDisk && tok.part()&viaWorker == 0 {
+			into[i].Res = min(into[i].Res, pageSize)
+		}
+	}
+	return n
+}
+
+// TestWhatStopsEarlyGoesToAWorker: a request is not given up because each page of it is a try.
+func TestWhatStopsEarlyGoesToAWorker(t *testing.T) {
+	const length = 16 << 20
+	l := handTurned(t, fileDevice(t, length, 0))
+	l.kernel = stopsEarly{l.kernel}
+	f := adopted(t, l, proto.Session{})
+	for _, command := range []uint16{proto.CmdWrite, proto.CmdRead} {
+		go askFor(t, f, command, length, 1)
+		var replied atomic.Bool
+		go func() {
+			defer replied.Store(true)
+			head := make([]byte, proto.SimpleReplySize)
+			_, err := io.ReadFull(f, head)
+			_, errno, _ := proto.ParseSimpleReply(head)
+			if err == nil && errno == proto.Success && command == proto.CmdRead {
+				_, err = io.CopyN(io.Discard, f, length)
+			}
+			if err != nil || errno != proto.Success {
+				t.Errorf("command %d: %v, %v", command, errno, err)
+			}
+		}()
+		for !replied.Load() {
+			l.more = true // it does not sleep
+			l.turn()
+		}
+	}
+	_ = f.Close()
+	for l.live.Load() > 0 {
+		l.turn()
 	}
 }
