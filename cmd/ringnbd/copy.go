@@ -168,7 +168,7 @@ func runCopy(ctx context.Context, o *copyOptions, stderr io.Writer) error {
 	screen := newBacklog(stderr, progressBacklog) // nobody may be reading it
 	defer screen.close()
 	if o.progress || !o.quiet && isTerminal(stderr) {
-		line = transfer.NewLine(screen)
+		line = transfer.NewLine(screen, terminalWidth(stderr))
 		o.Show = line.Show
 	}
 	o.Note = func(text string) { fmt.Fprintln(screen, "ringnbd: "+oneLine(visible(text))) }

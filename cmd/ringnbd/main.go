@@ -153,7 +153,8 @@ func refineHelp(root *cobra.Command) {
 	}
 }
 
-// refineCompletion makes a shell without completion an error.
+// refineCompletion makes a shell without completion an error of usage, and a script that cannot be
+// written one of run time.
 func refineCompletion(root *cobra.Command) {
 	root.InitDefaultCompletionCmd()
 	completion, _, err := root.Find([]string{"completion"})
@@ -171,6 +172,12 @@ func refineCompletion(root *cobra.Command) {
 		}
 		return fmt.Errorf("no completion for %q; there are %s", args[0],
 			strings.Join(subcommands(c), ", "))
+	}
+	for _, shell := range completion.Commands() {
+		write := shell.RunE
+		shell.RunE = func(c *cobra.Command, args []string) error {
+			return wrapFailure(write(c, args))
+		}
 	}
 }
 

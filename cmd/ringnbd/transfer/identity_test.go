@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -279,6 +280,17 @@ func TestADestinationThatIsReplacedIsNeitherWrittenNorRemoved(t *testing.T) {
 	if _, err := os.Stat(path); err != nil {
 		t.Errorf("the new file was removed: %v", err)
 	}
+}
+
+func TestAReadOnlyDeviceIsToldBeforeAnythingIsRead(t *testing.T) {
+	source := image(t, 1<<20)
+	out, err := exec.Command("losetup", "--read-only", "--find", "--show", image(t, 1<<20)).CombinedOutput()
+	if err != nil {
+		t.Skipf("no loop device on this machine: %s", out)
+	}
+	device := strings.TrimSpace(string(out))
+	defer exec.Command("losetup", "--detach", device).Run()
+	refused(t, options(t, source, device), device+": the device is read-only")
 }
 
 func TestDevicesAreKnownBySerial(t *testing.T) {

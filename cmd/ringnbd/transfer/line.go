@@ -1,8 +1,9 @@
 // The progress line: what a person sees while a copy runs.
 //
 // Invariant: it writes to what it was given and to nothing else, and leaves a terminal clean, with one
-// line of what was done. Every field has its place, whatever it says, so nothing jumps; all of it fits 80
-// columns. A rate is of data alone: zeroes are not moved.
+// line of what was done. Every field has its place, whatever it says, so nothing jumps. Progress is one
+// line: it fits 80 columns, and on a narrower terminal it says less. A rate is of data alone: zeroes
+// are not moved.
 
 package transfer
 
@@ -19,9 +20,10 @@ import (
 
 // Line shows progress.
 type Line struct {
-	w      io.Writer
-	bar    *progressbar.ProgressBar
-	wide   int // columns of a line without a bar
+	w       io.Writer
+	columns int // of the terminal
+	bar     *progressbar.ProgressBar
+	wide    int // columns of a line without a bar
 	phase  string
 	began  time.Time
 	from   uint64
@@ -42,8 +44,17 @@ const rateMarks = 15
 // farthest is the longest time that is worth being told, and that its field has room for.
 const farthest = 99 * 24 * time.Hour
 
-// NewLine is a line on w, which is for the caller to look at: a terminal, or whatever the user wants it on.
-func NewLine(w io.Writer) *Line { return &Line{w: w} }
+// wholeLine is how many columns a line with all fields and a bar takes.
+const wholeLine = 80
+
+// NewLine is a line on w, which is for the caller to look at: a terminal of so many columns, or
+// whatever the user wants it on, which has 0.
+func NewLine(w io.Writer, columns int) *Line {
+	if columns <= 1 { // some terminals do not know their size
+		columns = wholeLine
+	}
+	return &Line{w: w, columns: columns}
+}
 
 // Show brings the line up to date.
 func (l *Line) Show(p Progress) {
@@ -57,7 +68,7 @@ func (l *Line) Show(p Progress) {
 		l.begin(&p)
 	}
 	text := l.text(&p, now)
-	if l.bar == nil { // of a stream nobody knows the end: there is no bar to be drawn
+	if l.bar == nil { // nobody knows the end of a stream, or there is no room
 		l.wide = len(text)
 		fmt.Fprint(l.w, "\r"+text)
 		return
@@ -68,7 +79,7 @@ func (l *Line) Show(p Progress) {
 
 // begin makes the bar of a phase.
 func (l *Line) begin(p *Progress) {
-	if p.Total == 0 {
+	if p.Total == 0 || l.columns < wholeLine {
 		return
 	}
 	l.bar = progressbar.NewOptions64(int64(p.Total),
@@ -107,7 +118,13 @@ func (l *Line) text(p *Progress, now time.Time) string {
 			left = units.Seconds(time.Duration(rest*float64(time.Second))) + " left"
 		}
 	}
-	return fmt.Sprintf("%-9s %9s%s %11s  %15s", p.Phase, units.Size(p.Done), of, rate, left)
+	text := fmt.Sprintf("%-9s %9s%s", p.Phase, units.Size(p.Done), of)
+	for _, field := range []string{fmt.Sprintf(" %11s", rate), fmt.Sprintf("  %15s", left)} {
+		if len(text)+len(field) < l.columns {
+			text += field
+		}
+	}
+	return text[:min(len(text), l.columns-1)]
 }
 
 func (l *Line) clear() {

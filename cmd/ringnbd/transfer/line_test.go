@@ -7,12 +7,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 // shown is what a line says of reports that come a second apart.
 func shown(t *testing.T, reports ...Progress) []string {
 	t.Helper()
-	l, now := NewLine(new(bytes.Buffer)), time.Unix(1e9, 0)
+	l, now := NewLine(new(bytes.Buffer), 0), time.Unix(1e9, 0)
 	l.began = now
 	var list []string
 	for _, p := range reports {
@@ -47,6 +48,26 @@ func TestProgressSaysBytesOfTotal(t *testing.T) {
 	texts := shown(t, Progress{Phase: copying, Total: 10 << 30}, Progress{Phase: copying, Done: 1 << 30, Total: 10 << 30, Data: 1 << 29})
 	if want := "copying       1 GiB of 10 GiB      512 MiB/s         9 s left"; texts[1] != want {
 		t.Errorf("%q, want %q", texts[1], want)
+	}
+}
+
+func TestProgressFitsANarrowTerminal(t *testing.T) {
+	total := uint64(10 << 30)
+	for _, columns := range []int{2, 20, 40, 60, 79, 80, 200} {
+		var out bytes.Buffer
+		l := NewLine(&out, columns)
+		for done := uint64(0); done <= total; done += total / 4 {
+			l.Show(Progress{Phase: copying, Done: done, Total: total, Data: done})
+			l.began = l.began.Add(-time.Second)
+		}
+		for text := range strings.SplitSeq(out.String(), "\r") {
+			if n := utf8.RuneCountInString(text); n > max(columns-1, 1) || n > 80 {
+				t.Errorf("%d columns on a terminal of %d: %q", n, columns, text)
+			}
+		}
+		if columns >= 40 && !strings.Contains(out.String(), "copying       5 GiB of 10 GiB") {
+			t.Errorf("%d columns: %q", columns, out.String())
+		}
 	}
 }
 

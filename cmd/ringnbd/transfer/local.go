@@ -122,7 +122,7 @@ func openDestination(o *Options, path string, source end, begun bool) (*local, e
 	l := &local{f: f, calls: o.calls(), made: flags&os.O_CREATE != 0}
 	err = l.measure()
 	if err == nil {
-		err = distinct(source, f, path)
+		err = errors.Join(distinct(source, f, path), l.writable())
 	}
 	if err == nil {
 		err = o.claim(f, c)
@@ -268,6 +268,18 @@ func (l *local) measure() error {
 			return plain(l.name(), err)
 		}
 		l.length, l.device = uint64(n), true
+	}
+	return nil
+}
+
+// writable refuses a device that is read-only: some can be opened for writing all the same.
+func (l *local) writable() error {
+	if !l.device {
+		return nil
+	}
+	flag, err := unix.IoctlGetUint32(int(l.f.Fd()), unix.BLKROGET)
+	if err == nil && flag != 0 {
+		return fmt.Errorf("%s: the device is read-only (blockdev --setrw makes it writable, if it can be)", l.name())
 	}
 	return nil
 }
