@@ -246,7 +246,12 @@ func (s *server) listen() error {
 			return err
 		}
 	}
-	s.debug, err = listenDebug(string(s.options.debug))
+	if !s.begun.with("listening at " + visible(string(s.options.debug))) {
+		return errInterrupted
+	}
+	if s.debug, err = listenDebug(string(s.options.debug)); s.debug != nil {
+		s.begun.listening(s.debug.place)
+	}
 	return err
 }
 

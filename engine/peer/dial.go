@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -74,6 +75,24 @@ func Socket(ctx context.Context, t *Target, o Options) (net.Conn, Session, error
 	return sock, session, err
 }
 
+// Connect opens a socket to the target. What localhost means is not the matter of a file or a server
+// (RFC 6761, 6.3), which may be missing, as they are where a server on localhost is started with none.
+func (t *Target) Connect(ctx context.Context, d *net.Dialer) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(t.Address)
+	if t.Network != "tcp" || err != nil || !strings.EqualFold(host, "localhost") {
+		return d.DialContext(ctx, t.Network, t.Address)
+	}
+	sock, err := d.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", port))
+	if err == nil {
+		return sock, nil
+	}
+	sock, second := d.DialContext(ctx, "tcp", net.JoinHostPort("::1", port))
+	if second != nil {
+		return nil, err // of the address that every machine has
+	}
+	return sock, nil
+}
+
 // converse opens a socket and has a conversation on it that must end within the timeout.
 func converse(ctx context.Context, t *Target, o Options, conversation func(net.Conn) error) (net.Conn, error) {
 	if t.File() {
@@ -84,7 +103,7 @@ func converse(ctx context.Context, t *Target, o Options, conversation func(net.C
 	// A machine that is gone is noticed within a minute and a half, whatever it owes.
 	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 15 * time.Second, Count: 4}}
 	d.SetMultipathTCP(false)
-	sock, err := d.DialContext(ctx, t.Network, t.Address)
+	sock, err := t.Connect(ctx, &d)
 	if err != nil {
 		if errors.Is(ctx.Err(), context.Canceled) {
 			err = errInterrupted

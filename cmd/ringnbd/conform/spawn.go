@@ -82,7 +82,7 @@ func (s *server) start(ctx context.Context) (Target, error) {
 	}
 	for begin := time.Now(); time.Since(begin) < s.startup && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
 		died := s.died()
-		c, err := net.Dial(t.Network, t.Address)
+		c, err := t.Connect(ctx, new(net.Dialer))
 		switch {
 		case err == nil && died != "" && s.succeeded():
 			return t, errors.Join(fmt.Errorf("%s: %w", text, errBackground), c.Close())

@@ -6,6 +6,7 @@
 package conform
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -82,7 +83,7 @@ func (t *T) Image() *os.File {
 func (t *T) Dial() *Conn { return t.dial(t.target) }
 
 func (t *T) dial(target Target) *Conn {
-	raw, err := net.DialTimeout(target.Network, target.Address, max(t.Left(), time.Millisecond))
+	raw, err := target.Connect(context.Background(), &net.Dialer{Timeout: max(t.Left(), time.Millisecond)})
 	if err != nil {
 		t.Failf("no connection: %v", err)
 	}

@@ -3,6 +3,7 @@ package live_test
 // A server in a memory control group, as a container has it.
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -59,6 +60,45 @@ func TestTooSmallContainer(t *testing.T) {
 	const want = "the control group of this process allows 16 MiB of memory"
 	if err == nil || !strings.Contains(string(out), want) {
 		t.Errorf("%v, %s", err, out)
+	}
+}
+
+// TestEmptyRoot is about a root without hosts file, /proc and /dev: localhost is found by clients, too.
+func TestEmptyRoot(t *testing.T) {
+	onlyRingnbd(t)
+	needRoot(t, "chroot")
+	root := t.TempDir()
+	b, err := os.ReadFile(ringnbd)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(root, "ringnbd"), b, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := func(arguments ...string) *exec.Cmd {
+		return exec.Command("chroot", append([]string{root, "/ringnbd"}, arguments...)...)
+	}
+	server := inside("serve", "--listen", "localhost:0", "--memory", "64M", "--loops", "1", "--create", "1M", "/disk.img")
+	out, err := server.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := new(logBuffer)
+	server.Stderr = log
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = server.Process.Kill(); _ = server.Wait() }()
+	line, err := bufio.NewReader(out).ReadString('\n')
+	uri, ready := strings.CutPrefix(strings.TrimSpace(line), "ready ")
+	if err != nil || !ready {
+		t.Fatalf("%q, %v\n%s", line, err, log)
+	}
+	for _, c := range [][]string{{"info", uri}, {"info", "--list", uri}, {"copy", "--quiet", uri, "/copy.img"},
+		{"bench", "--count", "100", uri}, {"conform", "--only", "XH-01a", uri}} {
+		if out, err := inside(c...).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%.1000s", c[0], err, out)
+		}
 	}
 }
 

@@ -1,0 +1,26 @@
+// A start that hangs is given up by others than itself.
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestForsakenStartLeavesNoSocket is about a start that hangs after it has listened: whatever it
+// listens at is removed on its behalf.
+func TestForsakenStartLeavesNoSocket(t *testing.T) {
+	dir := t.TempDir()
+	sockets := []string{filepath.Join(dir, "nbd"), filepath.Join(dir, "debug")}
+	s := &server{options: &options{listen: []string{"unix:" + sockets[0]}, debug: debugFlag("unix:" + sockets[1])}}
+	if err := s.listen(); err != nil {
+		t.Fatal(err)
+	}
+	s.begun.forsake()
+	for _, path := range sockets {
+		if _, err := os.Lstat(path); !os.IsNotExist(err) {
+			t.Errorf("%s is left: %v", path, err)
+		}
+	}
+}
