@@ -172,14 +172,11 @@ func (j *journal) trouble(level slog.Level, kind trouble, about []any) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	t := j.troubles[kind]
+	if t == nil && len(j.troubles) >= troublesMost && !j.closed {
+		kind = trouble{"more kinds of trouble than are told apart", -1, 0}
+		t = j.troubles[kind]
+	}
 	if t == nil {
-		if len(j.troubles) >= troublesMost && !j.closed {
-			kind = trouble{"more kinds of trouble than are told apart", -1, 0}
-			if t = j.troubles[kind]; t != nil {
-				t.more++
-				return
-			}
-		}
 		j.say(level, kind.what, about, 0)
 		if j.closed {
 			return

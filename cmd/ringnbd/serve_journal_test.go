@@ -118,6 +118,10 @@ func TestKindsOfTroubleAreBounded(t *testing.T) {
 		t.Errorf("%d kinds, %d lines", kinds, len(p.lines(".")))
 	}
 	j.close()
+	// All but those that have a line of their own, the first of them and the last.
+	if want := fmt.Sprintf("more kinds of trouble.*left_out=%d\n", 9*troublesMost-2); len(p.lines(want)) != 1 {
+		t.Errorf("no %q", want)
+	}
 }
 
 func TestSessionsAreToldFromBeginningToEnd(t *testing.T) {
