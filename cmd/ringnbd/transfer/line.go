@@ -24,12 +24,12 @@ type Line struct {
 	columns int // of the terminal
 	bar     *progressbar.ProgressBar
 	wide    int // columns of a line without a bar
-	phase  string
-	began  time.Time
-	from   uint64
-	marks  [rateMarks]mark // of the last seconds
-	next   int
-	filled bool
+	phase   string
+	began   time.Time
+	from    uint64
+	marks   [rateMarks]mark // of the last seconds
+	next    int
+	filled  bool
 }
 
 // mark is how much data was moved by a time.
