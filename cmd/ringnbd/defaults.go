@@ -1,8 +1,8 @@
 // What serve takes without being told: loops and memory, from what this process may have of the
 // machine.
 //
-// Invariant: a default fits: together with the rest of the process it stays below the limit of the
-// control groups and the machine. What cannot fit is refused before anything is opened; it would be
+// Invariant: a default fits: together with the rest of the process it stays below the limits of the
+// control groups, of the machine and on address space. What cannot fit is refused before anything is opened; it would be
 // killed without a word later.
 
 package main
@@ -43,6 +43,7 @@ type allowance struct {
 	memory uint64 // bytes
 	group  bool   // by a control group; else it is the machine's
 	cpus   int
+	space  uint64 // bytes of address space; 0: no limit
 }
 
 func findAllowance() allowance {
@@ -50,6 +51,9 @@ func findAllowance() allowance {
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil {
 		a.memory = info.Totalram * uint64(info.Unit)
+	}
+	if left := spaceLeft(); left < math.MaxUint64 {
+		a.space = max(left, 1)
 	}
 	l := cgroup.Read()
 	if l.Memory < a.memory {
@@ -85,9 +89,13 @@ func (a allowance) socketMemory(c engine.Config) int {
 func (a allowance) half() uint64 { return (max(a.memory, processMemory) - processMemory) / 2 }
 
 // memoryFor is the default of --memory: half of what is there beside the process, so that the
-// kernel has as much for sockets and the page cache; at least what the engine cannot do without.
+// kernel has as much for sockets and the page cache, and half of the address space, so that Go's has
+// room as well; at least what the engine cannot do without.
 func (a allowance) memoryFor(c engine.Config) uint64 {
 	usual := min(uint64(c.Loops)*defaultLoopMemory, memoryDefaultMost)
+	if a.space > 0 {
+		usual = min(usual, a.space/2)
+	}
 	return max(min(usual, a.half()), engine.MinMemory(c))
 }
 

@@ -25,6 +25,8 @@ func TestDefaultsFit(t *testing.T) {
 		"32 MiB":               {allowance{memory: 32 << 20, group: true, cpus: 1}, 1024, 1, 17, ""},
 		"32 MiB, one client":   {allowance{memory: 32 << 20, group: true, cpus: 1}, 1, 1, 7, ""},
 		"16 MiB, one client":   {allowance{memory: 16 << 20, group: true, cpus: 1}, 1, 1, 7, "the control group of this process allows 16 MiB"},
+		"little address space": {allowance{memory: 24 << 30, cpus: 2, space: 160 << 20}, 1024, 2, 80, ""},
+		"none":                 {allowance{memory: 24 << 30, cpus: 2, space: 1}, 1024, 2, 25, ""},
 		"a million clients":    {allowance{memory: 64 << 30, cpus: 1}, 1 << 20, 1, 8201, ""},
 		"a million in too few": {allowance{memory: 4 << 30, cpus: 1}, 1 << 20, 1, 8201, "this machine has 4 GiB"},
 	} {

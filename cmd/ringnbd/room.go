@@ -14,6 +14,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -164,22 +165,37 @@ func (o *options) enter() error {
 	return err
 }
 
-// affordSpace says what is wrong if the limit on address space has no room for so many bytes beside
-// Go's own.
+// affordSpace says what is wrong if the limit on address space has no room for so many bytes beside Go's own.
 func affordSpace(more uint64) error {
-	var limit unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_AS, &limit) != nil || limit.Cur == unix.RLIM_INFINITY {
-		return nil
+	limit, used := addressSpace()
+	if need := used + more + spaceMargin; need > limit {
+		return fmt.Errorf("the address space is limited to %s, and %s are needed; raise the limit (ulimit -v %d, LimitAS= of a systemd unit), or ask for less memory",
+			units.Size(limit), units.Size(need), need>>10)
+	}
+	return nil
+}
+
+// spaceLeft is how much address space this process may still take, in bytes; math.MaxUint64: any amount.
+func spaceLeft() uint64 {
+	limit, used := addressSpace()
+	if limit == math.MaxUint64 {
+		return limit
+	}
+	return limit - min(limit, used+spaceMargin)
+}
+
+// addressSpace is the limit on this process's address space, and how much of it is taken, in bytes. What is not known
+// (/proc is not there) is no limit.
+func addressSpace() (limit, used uint64) {
+	var as unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_AS, &as) != nil || as.Cur == unix.RLIM_INFINITY {
+		return math.MaxUint64, 0
 	}
 	b, _ := os.ReadFile("/proc/self/statm")
 	first, _, _ := strings.Cut(string(b), " ")
 	pages, err := strconv.ParseUint(first, 10, 64)
 	if err != nil {
-		return nil // not known: /proc is not there
+		return math.MaxUint64, 0
 	}
-	if need := pages*uint64(os.Getpagesize()) + more + spaceMargin; need > limit.Cur {
-		return fmt.Errorf("the address space is limited to %s, and %s are needed; raise the limit (ulimit -v %d, LimitAS= of a systemd unit), or ask for less memory",
-			units.Size(limit.Cur), units.Size(need), need>>10)
-	}
-	return nil
+	return as.Cur, pages * uint64(os.Getpagesize())
 }

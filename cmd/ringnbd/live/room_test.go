@@ -5,6 +5,7 @@ package live_test
 // limit, or says in one line what is too little.
 
 import (
+	"bufio"
 	"fmt"
 	"os"
 	"os/exec"
@@ -60,6 +61,23 @@ func TestAddressSpaceOfOneGiB(t *testing.T) {
 		}
 	}
 	sameFiles(t, image, back)
+	// A server takes as much memory by default as there is room for.
+	confined := exec.Command("sh", "-c", `ulimit -v 1048576 && exec "$0" serve --listen "$1" null:1M`, ringnbd,
+		"unix:"+newAddress(t, bench.Unix).Path)
+	log := new(logBuffer)
+	confined.Stderr = log
+	out, err := confined.StdoutPipe()
+	if err == nil {
+		err = confined.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, _ := bufio.NewReader(out).ReadString('\n')
+	_ = confined.Process.Signal(syscall.SIGTERM)
+	if err := confined.Wait(); err != nil || !strings.HasPrefix(line, "ready ") {
+		t.Errorf("serve with defaults: %q, %v\n%.2000s", line, err, log)
+	}
 	// With less: whatever it is that is too little, down to where Go starts at all.
 	for _, kib := range []string{"950000", "900000", "850000"} {
 		for _, c := range [][]string{
