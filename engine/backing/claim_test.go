@@ -150,29 +150,59 @@ func TestLocksOfQEMUAreSeen(t *testing.T) {
 	}
 }
 
+// locked are the bytes on which another open file has a lock.
+func locked(t *testing.T, f *os.File) (list []int64) {
+	t.Helper()
+	for at := int64(0); at < 300; at++ {
+		lock := unix.Flock_t{Type: unix.F_WRLCK, Start: at, Len: 1}
+		if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock); err != nil {
+			t.Fatal(err)
+		}
+		if lock.Type != unix.F_UNLCK {
+			list = append(list, at)
+		}
+	}
+	return list
+}
+
+// A redirection of the shell opens for writing alone, where a read lock is not to be had.
+func TestLocksOfQEMUAreTakenOnARedirection(t *testing.T) {
+	path := image(t, t.TempDir(), 1<<20)
+	f := elsewhere(t, path)
+	out, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	c := Claim{Path: path, Tool: CopyTo, Write: true}
+	if notes, err := c.Take(int(out.Fd())); err != nil || len(notes) > 0 {
+		t.Errorf("%q, %v", notes, err)
+	}
+	if got, want := locked(t, f), []int64{100, 101, 103, 201, 203}; !slices.Equal(got, want) {
+		t.Errorf("bytes %v are locked, want %v", got, want)
+	}
+	Release(int(out.Fd()))
+	if got := locked(t, f); len(got) > 0 {
+		t.Errorf("bytes %v are locked after Release", got)
+	}
+	mustOpen(t, Spec{Path: path}).Close()
+	elsewhere(t, path, 100)
+	if _, err := c.Take(int(out.Fd())); err == nil {
+		t.Error("a reader in QEMU is not seen")
+	}
+}
+
 // What a Backing has, others must find: by the test that QEMU makes.
 func TestLocksOfQEMUAreTaken(t *testing.T) {
 	for readOnly, want := range map[bool][]int64{false: {100, 101, 201, 203}, true: {100, 201, 203}} {
 		path := image(t, t.TempDir(), 1<<20)
 		f := elsewhere(t, path)
 		b := mustOpen(t, Spec{Path: path, ReadOnly: readOnly})
-		held := func() (list []int64) {
-			for at := int64(0); at < 300; at++ {
-				lock := unix.Flock_t{Type: unix.F_WRLCK, Start: at, Len: 1}
-				if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock); err != nil {
-					t.Fatal(err)
-				}
-				if lock.Type != unix.F_UNLCK {
-					list = append(list, at)
-				}
-			}
-			return list
-		}
-		if got := held(); !slices.Equal(got, want) {
+		if got := locked(t, f); !slices.Equal(got, want) {
 			t.Errorf("read-only %v: bytes %v are locked, want %v", readOnly, got, want)
 		}
 		b.Close()
-		if got := held(); len(got) > 0 {
+		if got := locked(t, f); len(got) > 0 {
 			t.Errorf("bytes %v are locked after Close", got)
 		}
 	}

@@ -86,11 +86,13 @@ func tryImageLock(fd int, want, unshared permission) (found string, err error) {
 				continue
 			}
 			err := ofd(fd, unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_RDLCK, Start: base + n, Len: 1})
+			if err == unix.EBADF { // open for writing alone: a write lock is seen by others as well
+				err = ofd(fd, unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Start: base + n, Len: 1})
+			}
 			if err == unix.EAGAIN || err == unix.EACCES {
 				return "locked by another program", errImageLocked
 			}
-			// EBADF: open for writing alone. Nothing is to be held then, and all to be seen.
-			if err != nil && err != unix.EBADF {
+			if err != nil {
 				return "", err
 			}
 		}
