@@ -6,8 +6,9 @@
 //
 // Invariant: a turn does turnWork and a little: the first short request of each connection is
 // always taken in and answered, and of what waits in backlog at least one part is done. What waits
-// keeps the turn after from sleeping. Nothing waits twice while others wait once: later and backlog
-// are served in order.
+// keeps the turn after from sleeping. Nothing waits twice while others wait once: what waits for a
+// turn is served before what comes with it, connections that had nothing of the last one before
+// those that had something, and the backlog in order; of the starved one at least is fed.
 
 package engine
 
@@ -31,27 +32,47 @@ const (
 // spent: what is not short has to wait.
 func (l *loop) spent() bool { return l.work >= turnWork }
 
-// postpone has a connection settled again in the next turn, before others.
-func (l *loop) postpone(i uint32) { l.enlist(&l.later, linkLater, i) }
+// postpone has a connection settled again in the next turn: first, or, when it had something of
+// this one, behind those that had not.
+func (l *loop) postpone(i uint32, served bool) {
+	if c := &l.conns[i]; !c.links[linkLater].in {
+		c.served = served
+		l.enlist(l.laterOf(c), linkLater, i)
+	}
+}
+
+// laterOf is the list that a postponed connection is in.
+func (l *loop) laterOf(c *conn) *list {
+	if c.served {
+		return &l.later[1]
+	}
+	return &l.later[0]
+}
 
 // tooMuch says whether a request has to wait for the next turn: the budget is spent, and it is not
 // short, or not the first of its connection in this turn. One that is fed has waited already.
 func (l *loop) tooMuch(i uint32, r *proto.Request, taken int) bool {
 	long := r.Length > smallWork && (r.Command == proto.CmdRead || r.Command == proto.CmdWrite)
-	return l.spent() && (taken > 0 || long && l.feeding != i)
+	return l.spent() && (taken > 0 || long && l.fed != i)
 }
 
 // leftOver: a turn has left something to do: the next does not sleep.
 func (l *loop) leftOver() bool {
-	return l.later.head != none || l.backlog.n > 0 || l.unfed
+	return l.later[0].head != none || l.later[1].head != none || l.backlog.n > 0 || l.unfed
 }
 
-// beginTurn gives the loop a new budget, and those that the last one left out their turn.
+// beginTurn gives the loop a new budget, and those that the last one left out their turn, before
+// what has come since can spend it: payloads that are complete, say.
 func (l *loop) beginTurn() {
 	l.work, l.unfed = 0, false
-	for i := l.later.head; i != none; i = l.later.head {
-		l.delist(&l.later, linkLater, i)
-		l.touch(i)
+	for q := range l.later {
+		for i := l.later[q].head; i != none; i = l.later[q].head {
+			l.delist(&l.later[q], linkLater, i)
+			l.touch(i)
+		}
+	}
+	if l.dirty.head != none {
+		l.settleAll()
 	}
 }
 

@@ -45,6 +45,7 @@ type conn struct {
 	cancelling bool   // its receive is being taken back from the kernel
 	bulky      bool   // its last receive brought more than its own stage holds
 	squeezed   bool   // has as much in flight as it may while so little is left for all
+	served     bool   // it had something of the turn that it was postponed in
 	wants      region // what it starves for
 	lacks      standing
 	line       uint32 // where it waits
@@ -189,7 +190,7 @@ func (l *loop) depart(i uint32) {
 		return
 	}
 	l.withdraw(i)
-	l.delist(&l.later, linkLater, i)
+	l.delist(l.laterOf(c), linkLater, i)
 	l.unsqueeze(c)
 	c.start, c.end = 0, 0
 	l.giveStage(i)

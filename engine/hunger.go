@@ -17,7 +17,8 @@ package engine
 const (
 	stakeTime = int64(100e6) // nanoseconds
 	stakeRest = int64(1e9)
-	// feedMost bounds how many lines in a row are asked in vain in one turn.
+	// feedMost bounds how many lines in a row are asked in vain in one turn. One is asked although
+	// the turn is spent.
 	feedMost = 64
 )
 
@@ -248,7 +249,7 @@ func (l *loop) feed(r region) {
 			l.cameHome[r], q.asked = false, 0
 			return
 		}
-		if asked == feedMost || l.spent() {
+		if asked == feedMost || asked > 0 && l.spent() {
 			l.unfed = true // the others in the next turn, at once
 			return
 		}
@@ -281,8 +282,9 @@ func (l *loop) feedOne(r region, at, i uint32) bool {
 	c, q := &l.conns[i], &l.lines[at].waiting[r]
 	start, rest, hungry, behind := c.start, c.divided.rest, c.hungry, c.links[linkStarved].next
 	l.delist(q, linkStarved, i)
+	l.fed = i
 	l.parse(i)
-	l.feeding = none
+	l.feeding, l.fed = none, none
 	got := c.start != start || c.divided.rest != rest || c.state != connOpen
 	if !got && c.links[linkStarved].in && c.wants == r && c.line == at {
 		l.delist(q, linkStarved, i)
@@ -329,6 +331,9 @@ func (l *loop) feedBeside(r region, at uint32) (any bool) {
 		after, ended := c.links[linkStarved].next, i == last
 		if c.needs <= l.leases.free(long) && q.head != none && l.beside(long, q.head, c.needs) {
 			any = l.feedOne(long, at, i) || any
+			if l.spent() {
+				return true // the others keep their places until the next turn
+			}
 		}
 		if ended {
 			break

@@ -48,6 +48,7 @@ type loop struct {
 	scarce  bool     // somebody found none
 	first   region   // which of the starved are fed first in this turn
 	feeding uint32   // the starved connection whose turn it is
+	fed     uint32   // and that is served now, be it only beside the first of its line
 	// ahead is how many bytes of the long region belong to requests that went before one which waits for memory; cameHome, by region, that something did since it was
 	// last offered to all that wait.
 	ahead    uint64
@@ -68,7 +69,7 @@ type loop struct {
 	more   bool // the last reap filled its batch
 	// What this turn has done, in bytes, and what it leaves to the next, see budget.go: connections to settle, requests to go on with, starved ones to feed.
 	work    uint64
-	later   list
+	later   [2]list // see laterOf
 	backlog queue
 	unfed   bool
 	drain   drainPhase

@@ -98,7 +98,7 @@ func (l *loop) parse(i uint32) {
 				return
 			}
 			if l.tooMuch(i, &r, taken) {
-				l.postpone(i)
+				l.postpone(i, taken > 0)
 				return
 			}
 			if !l.admit(i, &r) {

@@ -32,7 +32,7 @@ func (l *loop) reply(i uint32) {
 		l.appendTag(&c.sent, l.popTag(&c.ready))
 	}
 	if b.n == 0 {
-		l.postpone(i)
+		l.postpone(i, false)
 		return
 	}
 	c.iovFrom, c.iovTo, c.sendLeft, c.partial = 0, uint32(b.n), b.bytes, b.partial

@@ -1,0 +1,139 @@
+// Who waits for a turn gets it, though others spend the budget of each: that is a bound on what
+// one turn does, not a wall before those who come second.
+
+package engine
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ringnbd/proto"
+)
+
+// asked is a connection that has sent so many READs; what it may hold is no bound.
+func asked(t *testing.T, l *loop, i uint32, length uint64, n int) *os.File {
+	t.Helper()
+	f := adopted(t, l, proto.Session{})
+	t.Cleanup(func() {
+		_ = f.Close()
+		for l.fail(i, CloseForced); l.conns[i].state != connFree; l.turn() {
+			l.more = true // it does not sleep
+		}
+	})
+	for l.conns[i].state == connFree {
+		l.turn()
+	}
+	c := &l.conns[i]
+	l.ledger.accept(&c.account)
+	c.tagCredit, c.credit = tagsPerConn, [regions]uint64{1 << 40, 1 << 40}
+	askFor(t, f, proto.CmdRead, length, n)
+	return f
+}
+
+// halfTurn is a turn up to where connections are fed: others have spent its budget.
+func halfTurn(t *testing.T, l *loop) {
+	t.Helper()
+	time.Sleep(time.Millisecond)
+	if err := l.kernel.Enter(0, -1); err != nil {
+		t.Fatal(err)
+	}
+	n := l.kernel.Reap(l.cqes[:])
+	l.beginTurn()
+	l.work += turnWork
+	for i := range l.cqes[:n] {
+		l.record(&l.cqes[i])
+	}
+	l.settleAll()
+}
+
+// TestWhoHadNothingOfATurnComesFirst: one that has 40 MiB to ask for does not keep another from 1.
+func TestWhoHadNothingOfATurnComesFirst(t *testing.T) {
+	l := handTurned(t, fileDevice(t, 64<<20, unix.O_DIRECT))
+	asked(t, l, 0, 1<<20, 40)
+	asked(t, l, 1, 1<<20, 1)
+	for begun := time.Now(); l.conns[1].traffic.Reads == 0; l.turn() {
+		if time.Since(begun) > 20*time.Second {
+			t.Fatal("not taken in")
+		}
+	}
+	if n := l.conns[0].traffic.Reads; n > 4 {
+		t.Errorf("%d requests of another were taken in before the first", n)
+	}
+}
+
+// TestTheTurnAfterBelongsToWhoWaits: it does though each turn begins with what spends it.
+func TestTheTurnAfterBelongsToWhoWaits(t *testing.T) {
+	l := handTurned(t, memoryDevice(t, 8<<20))
+	asked(t, l, 0, 1<<20, 1)
+	for range 10 {
+		halfTurn(t, l)
+	}
+	if l.counters.Requests[proto.CmdRead] == 0 {
+		t.Error("a long READ is postponed for ever")
+	}
+}
+
+// TestWhoStarvesIsFedInABusyTurn: what has come home is offered, to one at least.
+func TestWhoStarvesIsFedInABusyTurn(t *testing.T) {
+	l := handTurned(t, fileDevice(t, 64<<20, unix.O_DIRECT))
+	free := l.ledger.free.inflight
+	l.ledger.free.inflight = 0
+	for i := range uint32(2) {
+		asked(t, l, i, 4096, 1)
+	}
+	for l.rings[short].n == 0 || l.lines[0].waiting[short].head == l.lines[0].waiting[short].tail {
+		l.turn()
+	}
+	l.ledger.free.inflight = free
+	l.comesHome(short)
+	for turns := 1; turns <= 2; turns++ {
+		l.beginTurn()
+		l.work += turnWork
+		l.feed(short)
+		if n := l.counters.Requests[proto.CmdRead]; n != uint64(turns) {
+			t.Errorf("%d of two that starve were fed in %d busy turns", n, turns)
+		}
+	}
+}
+
+// TestWhoGoesBesideKeepsItsPlace: in a line for much memory, those that would fit when the turn is
+// over stand where they stood, and one goes all the same.
+func TestWhoGoesBesideKeepsItsPlace(t *testing.T) {
+	l := handTurned(t, fileDevice(t, 128<<20, unix.O_DIRECT))
+	whole := l.leases.free(long) - 16*pieceSize
+	hold, ok := l.leases.take(long, whole)
+	if !ok {
+		t.Fatal("no memory")
+	}
+	asked(t, l, 0, MaxRequest, 1)
+	free := l.ledger.free.inflight
+	l.ledger.free.inflight = 0
+	for i := range uint32(3) {
+		asked(t, l, i+1, 2<<20, 1)
+	}
+	for i := range uint32(4) {
+		for !l.conns[i].links[linkStarved].in {
+			l.turn()
+		}
+	}
+	l.ledger.free.inflight = free
+	for turns := 1; turns <= 3; turns++ {
+		l.comesHome(long)
+		l.beginTurn()
+		l.work += turnWork
+		l.feed(long)
+		waiting := 0
+		for i := range uint32(4) {
+			if l.conns[i].links[linkStarved].in {
+				waiting++
+			}
+		}
+		if n := l.counters.Requests[proto.CmdRead]; n != uint64(turns) || waiting != 4-turns {
+			t.Errorf("in turn %d %d have gone beside the first, and %d wait", turns, n, waiting)
+		}
+	}
+	l.leases.give(hold)
+}
