@@ -20,11 +20,12 @@ import (
 type IncidentKind uint8
 
 const (
-	DiskFailed   IncidentKind = iota // the kernel answered a request's disk operation with an error
-	DiskEnded                        // the file has become shorter than the export
-	FlushFailed                      // data that clients were told is written may be lost; no later flush of the device succeeds
-	FlushRefused                     // a request that wanted a flush was refused, because an earlier flush has failed
-	LookupFailed                     // where the data is could not be found out; the client was told that all is data
+	DiskFailed    IncidentKind = iota // the kernel answered a request's disk operation with an error
+	DiskEnded                         // the file has become shorter than the export
+	FlushFailed                       // written data may be lost; no later flush of the device succeeds
+	FlushRefused                      // a request that wanted a flush was refused, because an earlier flush has failed
+	LookupFailed                      // where the data is could not be found; the client was told: all is data
+	MemoryRefused                     // a loop's memory could not all be registered; of no export and no request
 )
 
 // Incident is one of them.

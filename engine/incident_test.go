@@ -199,3 +199,25 @@ func TestIncidentsThatFindNoSlotAreCounted(t *testing.T) {
 		t.Errorf("%d and %d lost", len(h.incidents), h.lost)
 	}
 }
+
+// refusing is a kernel that registers nothing.
+type refusing struct{ Kernel }
+
+func (refusing) RegisterBuffer(uint32) bool { return false }
+
+// TestRefusedMemoryIsToldOnce: however much of it is refused, and that it is.
+func TestRefusedMemoryIsToldOnce(t *testing.T) {
+	told := 0
+	l := &loop{kernel: refusing{}, parts: make([]part, 3), tell: func() { told++ }}
+	l.partsUntouched()
+	for i := range l.parts {
+		if _, ok := l.bufferOf(uint64(i)); ok {
+			t.Error("registered")
+		}
+	}
+	h := new(heard)
+	l.incidents.take(h)
+	if len(h.incidents) != 1 || h.incidents[0].Kind != MemoryRefused || told != 1 || h.lost != 0 {
+		t.Errorf("%+v, told %d times", h.incidents, told)
+	}
+}

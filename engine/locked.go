@@ -115,5 +115,9 @@ func (l *loop) registerPart(i uint32) {
 	} else {
 		l.parts[i] = partPlain
 		l.counters.NotRegistered++
+		if l.counters.NotRegistered == 1 {
+			l.incidents.put(Incident{Kind: MemoryRefused})
+			l.report()
+		}
 	}
 }

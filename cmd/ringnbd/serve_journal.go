@@ -133,11 +133,18 @@ var incidentTexts = map[engine.IncidentKind]string{
 	engine.FlushFailed: "a flush failed: data that clients were told is written may be lost; every further flush of this export fails, until the server is" +
 		" started again, because the kernel reports such a loss only once",
 	engine.FlushRefused: "a flush was refused, because an earlier flush of this export has failed; repair the disk, then start the server again",
+	engine.MemoryRefused: "the kernel registers no more memory with io_uring, and " +
+		unregisteredCost + ": other programs of the same user have used up the limit on locked memory" +
+		" (ulimit -l), or memory is short",
 	engine.LookupFailed: "where the export has data could not be found out; the client was told that all of it is data",
 }
 
-// Incident tells of something that the client was told as well, as an error.
+// Incident tells of something that the client was told as well, as an error, or that costs it time.
 func (j *journal) Incident(i engine.Incident) {
+	if i.Kind == engine.MemoryRefused {
+		j.trouble(slog.LevelWarn, trouble{incidentTexts[i.Kind], -1, 0}, nil)
+		return
+	}
 	e := j.exports[i.Export]
 	about := []any{"export", e.name, "path", e.path, "command", commandName(int(i.Command)), "offset", i.Offset, "length", i.Length}
 	if i.Errno != 0 {

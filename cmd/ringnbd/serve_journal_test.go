@@ -106,6 +106,18 @@ func TestAFailedFlushIsAnError(t *testing.T) {
 	j.close()
 }
 
+// TestRefusedMemoryIsOfNoExport: one line for all loops, even where there is no export.
+func TestRefusedMemoryIsOfNoExport(t *testing.T) {
+	j, p := newPage()
+	for range 2 {
+		j.Incident(engine.Incident{Kind: engine.MemoryRefused})
+	}
+	if len(p.lines("level=WARN.*registers no more memory.*ulimit -l")) != 1 || len(p.lines("export=")) != 0 {
+		t.Errorf("%s", &p.text)
+	}
+	j.close()
+}
+
 func TestKindsOfTroubleAreBounded(t *testing.T) {
 	j, p := newPage()
 	for n := range 10 * troublesMost {

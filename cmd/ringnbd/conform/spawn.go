@@ -156,7 +156,7 @@ func (s *server) remove() error {
 }
 
 func freePort() (string, error) {
-	l, err := net.Listen("tcp", "localhost:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0") // localhost, without looking it up
 	if err != nil {
 		return "", err
 	}
