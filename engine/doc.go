@@ -15,6 +15,7 @@
 //	    accepts takes a tag and all the memory it will ever need, or waits in line without holding anything (hunger.go: takeTag, starve, feed). Payloads are copied from
 //	    the stage into the lease; when 128 KiB or more are still to come, or no large stage is left, they are received straight into it.
 //	 5. Ordering (guard.go). A write of any kind claims its blocks. It runs when no earlier write, on any connection of any loop, overlaps them.
+//	    Of a request in parts (parts.go) each part does.
 //	 6. The disk (disk.go). A wave is one READ_FIXED or WRITE_FIXED per 1 MiB piece (READ or WRITE, where memory is
 //	    not registered: locked.go). A write that does not begin and end on blocks first reads the two
 //	    blocks at its edges and completes them (stepEdges, merge). FUA is RWF_DSYNC on the write. FLUSH (flush.go) is one fdatasync for all that wait.
