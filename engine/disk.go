@@ -177,13 +177,17 @@ func (l *loop) segmentDone(tok token, res int32) {
 	}
 	export := l.conns[row.conn].export
 	q := &l.devices[export]
+	gone := l.conns[row.conn].state == connClosing
 	part := tok.part() &^ viaWorker
+	refused := false
 	if part != tok.part() {
 		l.workerBack(q)
 		defer l.issueParked(export)
 	} else if l.landed(q); l.refuses(q, row, res) {
-		l.park(t, part)
-		return
+		if refused = true; !gone {
+			l.park(t, part)
+			return
+		}
 	}
 	s := l.segmentOf(row, part)
 	if row.short {
@@ -192,6 +196,8 @@ func (l *loop) segmentDone(tok token, res int32) {
 	block := l.deviceOf(row).Block
 	switch {
 	case res == int32(s.len):
+	case gone && (refused || res > 0): // nobody waits for the rest, see unpark
+		row.errno = proto.EIO
 	case res > 0 && uint32(res) < s.len && uint32(res)%block == 0 && l.again(row):
 		l.continueSegment(t, tok.part(), s, uint32(res))
 		return

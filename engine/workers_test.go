@@ -138,3 +138,39 @@ func TestWhatStopsEarlyGoesToAWorker(t *testing.T) {
 		l.turn()
 	}
 }
+
+// refusesAll is a kernel that does nothing at once.
+type refusesAll struct{ Kernel }
+
+func (k refusesAll) Reap(into []uring.CQE) int {
+	n := k.Kernel.Reap(into)
+	for i := range into[:n] {
+		if tok := token(into[i].UserData); tok.kind() == onDisk && tok.part()&viaWorker == 0 {
+			into[i].Res = -int32(unix.EAGAIN)
+		}
+	}
+	return n
+}
+
+// TestWhatIsRefusedAfterTheCutIsDropped: it does not wait for a worker of storage that hangs, and
+// the connection with it.
+func TestWhatIsRefusedAfterTheCutIsDropped(t *testing.T) {
+	l := handTurned(t, fileDevice(t, 1<<20, unix.O_DIRECT))
+	l.kernel = refusesAll{l.kernel}
+	asked(t, l, 0, 4096, 1)
+	for l.devices[0].flying == 0 {
+		l.turn()
+	}
+	hang := l.quotaOf()
+	l.devices[0].working, l.working = hang, hang
+	l.fail(0, CloseForced)
+	for range 10 {
+		l.more = true // it does not sleep
+		l.turn()
+	}
+	if l.conns[0].state != connFree {
+		t.Error("a connection that was cut waits for a worker")
+	}
+	l.devices[0].working, l.working = 0, 0
+	l.issueParked(0)
+}
