@@ -9,6 +9,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 
 	"ringnbd/cmd/ringnbd/activation"
 )
@@ -53,7 +54,15 @@ func commandOf(word string) []string {
 
 // withServers starts servers, does something, and ends them, whatever came of it.
 func withServers(commands [][]string, do func([]*activation.Server) error) (err error) {
+	var lock sync.Mutex
 	var servers []*activation.Server
+	defer onSecondSignal(func() {
+		lock.Lock()
+		defer lock.Unlock()
+		for _, s := range servers {
+			s.Kill()
+		}
+	})()
 	defer func() {
 		for _, s := range servers {
 			err = s.Explain(err)
@@ -67,7 +76,9 @@ func withServers(commands [][]string, do func([]*activation.Server) error) (err 
 		if err != nil {
 			return err
 		}
+		lock.Lock()
 		servers = append(servers, s)
+		lock.Unlock()
 	}
 	return do(servers)
 }

@@ -49,6 +49,39 @@ func interruptible() (ctx context.Context, stop context.CancelFunc) {
 	return ctx, stop
 }
 
+// onSecondSignal does something before the second signal ends the program. stop lets go of the
+// signals; if the second has come, it is what ends the program.
+func onSecondSignal(do func()) (stop func()) {
+	signals, quit, gone := make(chan os.Signal, 2), make(chan struct{}), make(chan struct{})
+	signal.Notify(signals, endings()...)
+	go func() {
+		defer close(gone)
+		var first time.Time
+		for {
+			select {
+			case <-quit:
+				return
+			case s := <-signals:
+				if first.IsZero() {
+					first = time.Now()
+				}
+				if time.Since(first) < signalEcho {
+					continue
+				}
+				do()
+				signal.Reset(s)
+				_ = syscall.Kill(os.Getpid(), s.(syscall.Signal))
+				time.Sleep(signalEcho) // until it has come; it was ignored from the beginning if it does not
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(quit)
+		<-gone
+	}
+}
+
 // keepPipes: a reader that goes away (`ringnbd serve ... | head -1`) must not take the server with
 // it: the write fails with EPIPE instead. The signal is caught and not ignored, for what is ignored
 // stays so in the programs that we start.

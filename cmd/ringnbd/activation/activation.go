@@ -35,8 +35,12 @@ type Server struct {
 	said    Tail
 }
 
-// grace is how long a server may take to end when it is asked to: it may have to flush.
-const grace = 10 * time.Second
+const (
+	// grace is how long a server may take to end when it is asked to: it may have to flush.
+	grace = 10 * time.Second
+	// haste is the same when we are to end at once.
+	haste = 250 * time.Millisecond
+)
 
 // Start starts a command. It is not there yet when Start returns, but can be connected to: the
 // connection waits in the socket.
@@ -128,15 +132,29 @@ func (s *Server) Close() { _ = os.RemoveAll(s.dir) } // End tries once more, and
 
 // End asks the server to end, and after a time makes it; then it removes the socket.
 func (s *Server) End() error {
-	_ = syscall.Kill(-s.command.Process.Pid, syscall.SIGTERM) // fails if it has ended
 	var err error
-	select {
-	case <-s.ended:
-	case <-time.After(grace):
+	if !s.end(grace) {
 		err = fmt.Errorf("%s: did not end within %v when it was asked to (SIGTERM), and was killed",
 			s.Target.Text, grace)
 	}
-	_ = syscall.Kill(-s.command.Process.Pid, syscall.SIGKILL) // what it has left behind, too
 	<-s.ended
 	return errors.Join(err, os.RemoveAll(s.dir))
+}
+
+// Kill is End for a program that is to end at once, beside an End that waits.
+func (s *Server) Kill() {
+	s.end(haste)
+	_ = os.RemoveAll(s.dir)
+}
+
+// end asks the server to end, and kills it after a time. It says whether that was not needed.
+func (s *Server) end(patience time.Duration) (inTime bool) {
+	_ = syscall.Kill(-s.command.Process.Pid, syscall.SIGTERM) // fails if it has ended
+	select {
+	case <-s.ended:
+		inTime = true
+	case <-time.After(patience):
+	}
+	_ = syscall.Kill(-s.command.Process.Pid, syscall.SIGKILL) // what it has left behind, too
+	return inTime
 }
