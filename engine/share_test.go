@@ -137,3 +137,58 @@ func TestWhoGoesBesideKeepsItsPlace(t *testing.T) {
 	}
 	l.leases.give(hold)
 }
+
+// TestWaitingDoesNotAllocate: nor do turns in which requests are postponed, parked, tried again,
+// served in parts, or starve.
+func TestWaitingDoesNotAllocate(t *testing.T) {
+	for name, arrange := range map[string]func(l *loop){
+		"postponed":     func(*loop) {},
+		"parked":        func(l *loop) { l.kernel, l.quota = refusesAll{l.kernel}, 1 },
+		"stopped early": func(l *loop) { l.kernel = stopsEarly{l.kernel} },
+		"in parts":      func(l *loop) { l.layout.longest = pieceSize },
+		"starved":       func(l *loop) { l.ledger.free.leased[long] = 5 << 20 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			const each, length = 4, 4 << 20
+			l := handTurned(t, fileDevice(t, 32<<20, unix.O_DIRECT))
+			arrange(l)
+			f := asked(t, l, 0, 0, 0)
+			fd := int(f.Fd())
+			if err := unix.SetNonblock(fd, true); err != nil {
+				t.Fatal(err)
+			}
+			var wire []byte
+			for _, command := range []uint16{proto.CmdRead, proto.CmdWrite} {
+				for i := range uint64(each) {
+					r := proto.Request{Command: command, Offset: i * length, Length: length}
+					head := make([]byte, proto.RequestSize)
+					proto.PutRequest(head, &r)
+					wire = append(append(wire, head...), make([]byte, r.Payload())...)
+				}
+			}
+			in := make([]byte, 1<<20)
+			round := func() {
+				out, left := wire, 2*each*proto.SimpleReplySize+each*length
+				for left > 0 {
+					if n, err := unix.Write(fd, out); err == nil {
+						out = out[n:]
+					}
+					l.more = true // it does not sleep
+					l.turn()
+					if n, err := unix.Read(fd, in); err == nil {
+						left -= n
+					}
+				}
+			}
+			round()
+			if allocs := testing.AllocsPerRun(3, round); allocs != 0 {
+				t.Errorf("%v allocations", allocs)
+			}
+			c := &l.counters
+			t.Logf("%d starved, %d in parts, %d turns", c.Starved, c.Divided, c.Turns)
+			if name == "starved" && c.Starved == 0 || name == "in parts" && c.Divided == 0 {
+				t.Error("it was not put to the test")
+			}
+		})
+	}
+}
