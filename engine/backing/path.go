@@ -138,7 +138,7 @@ func (b *Backing) measure(block bool) error {
 }
 
 // there says whether the path leads to the file that was opened: while its lock was waited for,
-// another program could put a new file there, and what clients write would be lost with the old one.
+// another program could put a new file there, and what clients write would go with the old one.
 func (b *Backing) there(opened *unix.Statx_t) bool {
 	var named unix.Stat_t
 	return unix.Stat(b.spec.Path, &named) == nil && named.Ino == opened.Ino &&

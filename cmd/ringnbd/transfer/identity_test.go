@@ -284,7 +284,8 @@ func TestADestinationThatIsReplacedIsNeitherWrittenNorRemoved(t *testing.T) {
 
 func TestAReadOnlyDeviceIsToldBeforeAnythingIsRead(t *testing.T) {
 	source := image(t, 1<<20)
-	out, err := exec.Command("losetup", "--read-only", "--find", "--show", image(t, 1<<20)).CombinedOutput()
+	attach := exec.Command("losetup", "--read-only", "--find", "--show", image(t, 1<<20))
+	out, err := attach.CombinedOutput()
 	if err != nil {
 		t.Skipf("no loop device on this machine: %s", out)
 	}

@@ -1,9 +1,9 @@
 // The progress line: what a person sees while a copy runs.
 //
-// Invariant: it writes to what it was given and to nothing else, and leaves a terminal clean, with one
-// line of what was done. Every field has its place, whatever it says, so nothing jumps. Progress is one
-// line: it fits 80 columns, and on a narrower terminal it says less. A rate is of data alone: zeroes
-// are not moved.
+// Invariant: it writes to what it was given and to nothing else, and leaves a terminal clean, with
+// one line of what was done. Every field has its place, whatever it says, so nothing jumps. Progress
+// is one line: it fits 80 columns, and on a narrower terminal it says less. A rate is of data alone:
+// zeroes are not moved.
 
 package transfer
 

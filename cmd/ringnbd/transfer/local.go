@@ -279,7 +279,8 @@ func (l *local) writable() error {
 	}
 	flag, err := unix.IoctlGetUint32(int(l.f.Fd()), unix.BLKROGET)
 	if err == nil && flag != 0 {
-		return fmt.Errorf("%s: the device is read-only (blockdev --setrw makes it writable, if it can be)", l.name())
+		return fmt.Errorf("%s: the device is read-only (blockdev --setrw makes it writable, "+
+			"if it can be)", l.name())
 	}
 	return nil
 }

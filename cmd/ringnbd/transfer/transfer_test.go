@@ -239,7 +239,7 @@ func TestAStateIsOfOneCopy(t *testing.T) {
 		_ = os.Remove(o.Resume)
 		_ = os.Remove(o.Destination.Text)
 		first := o
-		first.Opened = cancel // not before: a busy disk may take longer to open both than it is waited for
+		first.Opened = cancel // not before: opening may take longer than it is waited for
 		if _, err := Run(ctx, first); !errors.Is(err, ErrInterrupted) {
 			t.Fatal(err)
 		}
