@@ -192,3 +192,69 @@ func TestWaitingDoesNotAllocate(t *testing.T) {
 		})
 	}
 }
+
+// starving is a loop with a connection that has taken nothing yet and waits for a tag, as the first
+// of its line.
+func starving(t *testing.T) *loop {
+	t.Helper()
+	l := handTurned(t, fileDevice(t, 1<<20, unix.O_DIRECT))
+	free := l.ledger.free.inflight
+	l.ledger.free.inflight = 0
+	t.Cleanup(func() { l.ledger.free.inflight = free })
+	f := adopted(t, l, proto.Session{})
+	t.Cleanup(func() { _ = f.Close() })
+	askFor(t, f, proto.CmdRead, 4096, 1)
+	for !l.conns[0].links[linkStarved].in {
+		l.turn()
+	}
+	t.Cleanup(func() {
+		for l.fail(0, CloseForced); l.conns[0].state != connFree; l.turn() {
+			l.more = true // it does not sleep
+		}
+	})
+	return l
+}
+
+// TestWhoChangesLinesHasWaitedAsLong: what it waits for may be taken from those who stand still.
+func TestWhoChangesLinesHasWaitedAsLong(t *testing.T) {
+	l := starving(t)
+	c := &l.conns[0]
+	hungry := c.hungry
+	l.ledger.accept(&c.account)
+	l.now += stallGrace + 1
+	l.parse(0)
+	if c.line != 0 || l.lines[0].waiting[short].head != 0 || l.lines[1].waiting[short].head != none {
+		t.Error("one that has taken a reply is in the line of those who have not")
+	}
+	if c.hungry != hungry || !l.starving() {
+		t.Error("one that came over from another line begins to wait anew")
+	}
+}
+
+// TestWhoLeavesALineLeavesItsStake: nothing is kept for it.
+func TestWhoLeavesALineLeavesItsStake(t *testing.T) {
+	l := starving(t)
+	if l.stakes[short].conn != 0 {
+		t.Fatal("what comes home is not kept for the first who found nothing")
+	}
+	l.fail(0, CloseForced)
+	if l.stakes[short].conn != none {
+		t.Error("what comes home is kept for one that has left")
+	}
+}
+
+// TestWhoIsSqueezedTriesAgain: not only when replies of its own have gone, which may take long.
+func TestWhoIsSqueezedTriesAgain(t *testing.T) {
+	l := starving(t)
+	l.withdraw(0)
+	l.conns[0].squeezed = true
+	l.squeezed++
+	l.ledger.free.inflight = tagsPerLoop
+	l.tick()
+	if l.conns[0].squeezed || l.counters.Requests[proto.CmdRead] != 1 {
+		t.Error("there is room, and one that was squeezed did not try again")
+	}
+	for l.conns[0].inflight > 0 {
+		l.turn()
+	}
+}
