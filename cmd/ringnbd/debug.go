@@ -66,7 +66,7 @@ func splitDebug(text string) (host, port string, err error) {
 	if host, port, err = net.SplitHostPort(text); err != nil {
 		return "", "", errors.New("no address; write localhost:PORT or unix:PATH")
 	}
-	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil { // which takes no sign
 		return "", "", fmt.Errorf("%q is no port; write a number from 0 (any free one) to 65535", port)
 	}
 	if !loopbackName(host) {

@@ -2,8 +2,8 @@
 // machine.
 //
 // Invariant: a default fits: together with the rest of the process it stays below the limits of the
-// control groups, of the machine and on address space. What cannot fit is refused before anything is opened; it would be
-// killed without a word later.
+// control groups, of the machine and on address space. What cannot fit is refused before anything is
+// opened; it would be killed without a word later.
 
 package main
 
@@ -89,8 +89,8 @@ func (a allowance) socketMemory(c engine.Config) int {
 func (a allowance) half() uint64 { return (max(a.memory, processMemory) - processMemory) / 2 }
 
 // memoryFor is the default of --memory: half of what is there beside the process, so that the
-// kernel has as much for sockets and the page cache, and half of the address space, so that Go's has
-// room as well; at least what the engine cannot do without.
+// kernel has as much for sockets and the page cache, and half of the address space, so that Go's
+// runtime has room as well; at least what the engine cannot do without.
 func (a allowance) memoryFor(c engine.Config) uint64 {
 	usual := min(uint64(c.Loops)*defaultLoopMemory, memoryDefaultMost)
 	if a.space > 0 {

@@ -165,7 +165,8 @@ func (o *options) enter() error {
 	return err
 }
 
-// affordSpace says what is wrong if the limit on address space has no room for so many bytes beside Go's own.
+// affordSpace says what is wrong if the limit on address space has no room for so many bytes beside
+// Go's own.
 func affordSpace(more uint64) error {
 	limit, used := addressSpace()
 	if need := used + more + spaceMargin; need > limit {
@@ -175,7 +176,8 @@ func affordSpace(more uint64) error {
 	return nil
 }
 
-// spaceLeft is how much address space this process may still take, in bytes; math.MaxUint64: any amount.
+// spaceLeft is how much address space this process may still take, in bytes; math.MaxUint64: any
+// amount.
 func spaceLeft() uint64 {
 	limit, used := addressSpace()
 	if limit == math.MaxUint64 {
@@ -184,8 +186,8 @@ func spaceLeft() uint64 {
 	return limit - min(limit, used+spaceMargin)
 }
 
-// addressSpace is the limit on this process's address space, and how much of it is taken, in bytes. What is not known
-// (/proc is not there) is no limit.
+// addressSpace is the limit on this process's address space, and how much of it is taken, in bytes.
+// What is not known (/proc is not there) is not a limit.
 func addressSpace() (limit, used uint64) {
 	var as unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_AS, &as) != nil || as.Cur == unix.RLIM_INFINITY {

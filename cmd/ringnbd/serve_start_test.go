@@ -13,7 +13,8 @@ import (
 func TestForsakenStartLeavesNoSocket(t *testing.T) {
 	dir := t.TempDir()
 	sockets := []string{filepath.Join(dir, "nbd"), filepath.Join(dir, "debug")}
-	s := &server{options: &options{listen: []string{"unix:" + sockets[0]}, debug: debugFlag("unix:" + sockets[1])}}
+	o := &options{listen: []string{"unix:" + sockets[0]}, debug: debugFlag("unix:" + sockets[1])}
+	s := &server{options: o}
 	if err := s.listen(); err != nil {
 		t.Fatal(err)
 	}

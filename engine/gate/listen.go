@@ -192,7 +192,7 @@ func splitHostPort(spec string) (host, port string, err error) {
 		return "", "", fmt.Errorf("listen on %q: no host; write localhost:%s for this machine alone, or 0.0.0.0:%s or [::]:%s"+
 			" for all interfaces", spec, port, port, port)
 	}
-	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil { // which takes no sign
 		return "", "", fmt.Errorf("listen on %q: %q is no port; write a number from 0 (any free one) to 65535", spec, port)
 	}
 	return host, port, nil

@@ -180,6 +180,8 @@ func TestListenSaysWhatToDo(t *testing.T) {
 		"localhost:http!":          "is no port",
 		"localhost:65536":          "is no port",
 		"localhost:-1":             "is no port",
+		"localhost:+1":             "is no port",
+		"localhost:-0":             "is no port",
 		"::1":                      "[IPV6]:PORT",
 		"192.0.2.1:0":              "does not have that address",
 		"no.such.host.invalid:0":   "no such host",

@@ -75,8 +75,8 @@ func Socket(ctx context.Context, t *Target, o Options) (net.Conn, Session, error
 	return sock, session, err
 }
 
-// Connect opens a socket to the target. What localhost means is not the matter of a file or a server
-// (RFC 6761, 6.3), which may be missing, as they are where a server on localhost is started with none.
+// Connect opens a socket to the target. What localhost means is not the matter of a file or a
+// server (RFC 6761, 6.3), which may be missing.
 func (t *Target) Connect(ctx context.Context, d *net.Dialer) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(t.Address)
 	if t.Network != "tcp" || err != nil || !strings.EqualFold(host, "localhost") {

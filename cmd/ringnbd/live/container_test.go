@@ -63,7 +63,7 @@ func TestTooSmallContainer(t *testing.T) {
 	}
 }
 
-// TestEmptyRoot is about a root without hosts file, /proc and /dev: localhost is found by clients, too.
+// TestEmptyRoot is about a root without hosts file, /proc and /dev: clients find localhost there.
 func TestEmptyRoot(t *testing.T) {
 	onlyRingnbd(t)
 	needRoot(t, "chroot")
@@ -78,7 +78,8 @@ func TestEmptyRoot(t *testing.T) {
 	inside := func(arguments ...string) *exec.Cmd {
 		return exec.Command("chroot", append([]string{root, "/ringnbd"}, arguments...)...)
 	}
-	server := inside("serve", "--listen", "localhost:0", "--memory", "64M", "--loops", "1", "--create", "1M", "/disk.img")
+	server := inside("serve", "--listen", "localhost:0", "--memory", "64M", "--loops", "1",
+		"--create", "1M", "/disk.img")
 	out, err := server.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -94,8 +95,10 @@ func TestEmptyRoot(t *testing.T) {
 	if err != nil || !ready {
 		t.Fatalf("%q, %v\n%s", line, err, log)
 	}
-	for _, c := range [][]string{{"info", uri}, {"info", "--list", uri}, {"copy", "--quiet", uri, "/copy.img"},
-		{"bench", "--count", "100", uri}, {"conform", "--only", "XH-01a", uri}} {
+	for _, c := range [][]string{
+		{"info", uri}, {"info", "--list", uri}, {"copy", "--quiet", uri, "/copy.img"},
+		{"bench", "--count", "100", uri}, {"conform", "--only", "XH-01a", uri},
+	} {
 		if out, err := inside(c...).CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%.1000s", c[0], err, out)
 		}

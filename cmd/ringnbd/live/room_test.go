@@ -62,8 +62,8 @@ func TestAddressSpaceOfOneGiB(t *testing.T) {
 	}
 	sameFiles(t, image, back)
 	// A server takes as much memory by default as there is room for.
-	confined := exec.Command("sh", "-c", `ulimit -v 1048576 && exec "$0" serve --listen "$1" null:1M`, ringnbd,
-		"unix:"+newAddress(t, bench.Unix).Path)
+	confined := exec.Command("sh", "-c", `ulimit -v 1048576 && exec "$0" serve --listen "$1" null:1M`,
+		ringnbd, "unix:"+newAddress(t, bench.Unix).Path)
 	log := new(logBuffer)
 	confined.Stderr = log
 	out, err := confined.StdoutPipe()
