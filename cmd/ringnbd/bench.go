@@ -194,7 +194,12 @@ func bench(o *benchOptions, stdout, stderr io.Writer) error {
 	if isTerminal(stderr) {
 		line = load.NewLine(screen, terminalWidth(stderr))
 	}
-	report, err := load.Run(ctx, o.Options, line.Show)
+	var report *load.Report
+	var err error
+	if forsaken(ctx, o.Timeout, func() { report, err = load.Run(ctx, o.Options, line.Show) }) {
+		screen.close()
+		return fmt.Errorf("interrupted, and nothing has been answered within %v (--timeout)", o.Timeout)
+	}
 	line.Clear()
 	screen.close()
 	if report == nil {

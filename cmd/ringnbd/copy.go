@@ -172,7 +172,12 @@ func runCopy(ctx context.Context, o *copyOptions, stderr io.Writer) error {
 		o.Show = line.Show
 	}
 	o.Note = func(text string) { fmt.Fprintln(screen, "ringnbd: "+oneLine(visible(text))) }
-	report, err := transfer.Run(ctx, o.Options)
+	var report transfer.Report
+	var err error
+	if forsaken(ctx, o.Timeout, func() { report, err = transfer.Run(ctx, o.Options) }) {
+		return fmt.Errorf("interrupted, and the storage has not answered within %v (--timeout);"+
+			" the destination is incomplete", o.Timeout)
+	}
 	if line != nil {
 		line.Finish(report, err == nil)
 	}

@@ -10,9 +10,11 @@
 package main
 
 import (
+	"context"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +23,28 @@ const (
 	heirLooks = 50  // milliseconds between two looks whether the process has ended
 	heirWaits = 250 // milliseconds for the last of its threads
 )
+
+// forsaken does what a signal ends in order, and says whether it was left behind, for it did not end
+// within a time after that. The program is to end then.
+func forsaken(ctx context.Context, patience time.Duration, do func()) bool {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	select {
+	case <-done:
+		return false
+	case <-ctx.Done():
+	}
+	select {
+	case <-done:
+		return false
+	case <-time.After(patience + lastWords):
+		leaveFiles()
+		return true
+	}
+}
 
 // leaveFiles leaves the files to a child, by clone(2) with CLONE_FILES: the same table, but another
 // process. It comes last. The child has a copy of this thread alone, so it makes system calls and

@@ -255,6 +255,42 @@ func TestHungStorageKeepsNoProcess(t *testing.T) {
 	}
 }
 
+// TestStorageThatBeginsToHangIsLeft: a client of a file that hangs in the middle of the work ends
+// when --timeout after the first signal is over, with one line.
+func TestStorageThatBeginsToHangIsLeft(t *testing.T) {
+	onlyRingnbd(t)
+	image, hang, heal := fuseFile(t, "--filter=delay", "delay-read=50ms")
+	for _, words := range [][]string{
+		{"bench", "--timeout", "1", "file:" + image},
+		{"copy", "--timeout", "1", "--allocated", image, filepath.Join(t.TempDir(), "copy")},
+	} {
+		c := exec.Command(ringnbd, words...)
+		var said strings.Builder
+		c.Stdout, c.Stderr = &said, &said
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- c.Wait() }()
+		time.Sleep(700 * time.Millisecond)
+		hang()
+		time.Sleep(200 * time.Millisecond)
+		c.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-ended:
+			heal()
+		case <-time.After(patience):
+			c.Process.Kill()
+			heal()
+			t.Fatalf("%q has not ended %v after SIGTERM", words, patience)
+		}
+		status, lines := c.ProcessState.ExitCode(), strings.Count(said.String(), "\n")
+		if status != 1 || lines != 1 || !strings.Contains(said.String(), "(--timeout)") {
+			t.Errorf("%q: status %d, %q", words, status, said.String())
+		}
+	}
+}
+
 // burden is what legal clients do to an export whose storage is slow.
 type burden struct {
 	name string
