@@ -11,10 +11,10 @@
 // overlap, on two connections and with neither answered, one may win in one part and the other in
 // the next; the protocol promises no more. To claim the whole would mean to hold it while the
 // payload comes, for there is no memory for it before: a client that sends the first part of a
-// WRITE and then nothing would keep everybody else from writing there. A WRITE has one reply, with the first error of its
-// parts; what comes behind an error is dropped. A READ has one header, or chunk by chunk what each
-// part has brought; when a later part fails, chunks can say so, but a simple reply has promised all
-// the data, and the connection is closed.
+// WRITE and then nothing would keep everybody else from writing there. A WRITE has one reply,
+// with the first error of its parts; what comes behind an error is dropped. A READ has one header,
+// or chunk by chunk what each part has brought; when a later part fails, chunks can say so, but a
+// simple reply has promised all the data, and the connection is closed.
 
 package engine
 

@@ -24,8 +24,8 @@ const (
 	heirWaits = 250 // milliseconds for the last of its threads
 )
 
-// forsaken does what a signal ends in order, and says whether it was left behind, for it did not end
-// within a time after that. The program is to end then.
+// forsaken does what a signal ends in order, and says whether it was left behind, because it did
+// not end within a time after that. The program is to end then.
 func forsaken(ctx context.Context, patience time.Duration, do func()) bool {
 	done := make(chan struct{})
 	go func() {

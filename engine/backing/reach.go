@@ -1,8 +1,8 @@
-// Reaching storage before anything is asked of it: a thread that hangs in a system call may keep the
-// process, whatever signal comes, so the first to ask is a child (uring.Touch).
+// Reaching storage before anything is asked of it: a thread that hangs in a system call may keep
+// the process, whatever signal comes, so the first to ask is a child (uring.Touch).
 //
-// Invariant: who waits in Reach can be left waiting. The process ends all the same, and a child that
-// the kernel keeps has nothing of it.
+// Invariant: a goroutine in Reach can be left waiting. The process ends all the same, and a child
+// that the kernel keeps has nothing of it.
 
 package backing
 

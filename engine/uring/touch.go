@@ -82,10 +82,12 @@ func (t *touch) child() {
 		if kind == unix.S_IFDIR {
 			flags |= unix.O_DIRECTORY
 		}
-		fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT, here, uintptr(unsafe.Pointer(name)), flags, 0, 0, 0)
+		fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT, here,
+			uintptr(unsafe.Pointer(name)), flags, 0, 0, 0)
 		if errno == 0 {
 			unix.RawSyscall(unix.SYS_FSTATFS, fd, uintptr(unsafe.Pointer(&t.system)), 0)
-			unix.RawSyscall6(unix.SYS_PREAD64, fd, uintptr(unsafe.Pointer(&t.block)), uintptr(len(t.block)), 0, 0, 0)
+			unix.RawSyscall6(unix.SYS_PREAD64, fd, uintptr(unsafe.Pointer(&t.block)),
+				uintptr(len(t.block)), 0, 0, 0)
 			unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
 		}
 	}
