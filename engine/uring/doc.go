@@ -7,6 +7,7 @@
 //	register.go  buffers, files, ring descriptor, workers  syscalls.go  eventfd, shutdown, close, the clock
 //	probe.go     what this kernel can do                   errors.go    what is wrong and what to do
 //	fiemap.go    the extents of a file                     yield.go     the core to somebody else
+//	touch.go     a look at a path in a child process
 //
 // # Rules for the caller
 //
