@@ -6,9 +6,9 @@
 //
 // Invariant: a turn does turnWork and a little: the first short request of each connection is
 // always taken in and answered, and of what waits in backlog at least one part is done. What waits
-// keeps the turn after from sleeping. Nothing waits twice while others wait once: what waits for a
-// turn is served before what comes with it, connections that had nothing of the last one before
-// those that had something, and the backlog in order; of the starved one at least is fed.
+// keeps the turn after from sleeping. Nothing waits twice while others wait once: of what waits for
+// a turn the first is served in any case, connections that had nothing of the last one before those
+// that had something, and the backlog in order; of the starved one at least is fed.
 
 package engine
 
@@ -53,7 +53,7 @@ func (l *loop) laterOf(c *conn) *list {
 // short, or not the first of its connection in this turn. One that is fed has waited already.
 func (l *loop) tooMuch(i uint32, r *proto.Request, taken int) bool {
 	long := r.Length > smallWork && (r.Command == proto.CmdRead || r.Command == proto.CmdWrite)
-	return l.spent() && (taken > 0 || long && l.fed != i)
+	return l.spent() && (taken > 0 || long && l.fed != i && l.owed != i)
 }
 
 // leftOver: a turn has left something to do: the next does not sleep.
@@ -61,18 +61,19 @@ func (l *loop) leftOver() bool {
 	return l.later[0].head != none || l.later[1].head != none || l.backlog.n > 0 || l.unfed
 }
 
-// beginTurn gives the loop a new budget, and those that the last one left out their turn, before
-// what has come since can spend it: payloads that are complete, say.
+// beginTurn gives the loop a new budget, and those that the last one left out their turn. The first
+// of them is owed it, though what has come since may have spent the budget: payloads that are
+// complete, say.
 func (l *loop) beginTurn() {
-	l.work, l.unfed = 0, false
+	l.work, l.unfed, l.owed = 0, false, l.later[0].head
+	if l.owed == none {
+		l.owed = l.later[1].head
+	}
 	for q := range l.later {
 		for i := l.later[q].head; i != none; i = l.later[q].head {
 			l.delist(&l.later[q], linkLater, i)
 			l.touch(i)
 		}
-	}
-	if l.dirty.head != none {
-		l.settleAll()
 	}
 }
 

@@ -79,7 +79,7 @@ func (b *batch) addRead(row *tag) bool {
 	if parts && end-from > lookPart+2*leastHole { // a rest that is shorter than a hole may be is not a part
 		end = min(end, (from+lookPart)&^(holeUnit-1))
 	}
-	if b.loop.spent() && (b.filled > 0 || end-from > smallWork) {
+	if b.loop.spent() && (b.filled > 0 || end-from > smallWork && b.loop.owed != row.conn) {
 		return false
 	}
 	h := holes{row: row, loop: b.loop}

@@ -143,7 +143,7 @@ func (s *shared) descriptors() []int32 {
 // newLoop makes a loop's tables and arenas; its kernel is given to it afterwards.
 func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	l := &loop{shared: s, id: id, layout: y, dirty: empty, lru: empty, grants: none}
-	l.later, l.feeding, l.fed = [2]list{empty, empty}, none, none
+	l.later, l.feeding, l.fed, l.owed = [2]list{empty, empty}, none, none, none
 	l.rings = [regions]ring{{list: empty}, {list: empty}}
 	l.stakes = [regions]stake{{conn: none}, {conn: none}}
 	l.ledger = newLedger(tagsPerLoop, [regions]uint64{short: y.shortLen, long: y.longLen}, len(s.exports))

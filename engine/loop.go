@@ -49,6 +49,7 @@ type loop struct {
 	first   region   // which of the starved are fed first in this turn
 	feeding uint32   // the starved connection whose turn it is
 	fed     uint32   // and that is served now, be it only beside the first of its line
+	owed    uint32   // the one whose turn this is, having had none in the last
 	// ahead is how many bytes of the long region belong to requests that went before one which waits for memory; cameHome, by region, that something did since it was
 	// last offered to all that wait.
 	ahead    uint64
