@@ -4,10 +4,13 @@ package engine
 
 import (
 	"bytes"
+	"io"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"ringnbd/engine/uring"
 	"ringnbd/proto"
 )
 
@@ -88,4 +91,76 @@ func TestFailureWithinParts(t *testing.T) {
 	if errno := w.call(proto.CmdRead, 0, 0, 4096, make([]byte, 4096)); errno != proto.Success {
 		t.Errorf("the connection is not in step behind a WRITE that failed: %v", errno)
 	}
+}
+
+// failsNth is a kernel that does whole writes, but for the nth, which finds no space.
+type failsNth struct {
+	Kernel
+	done, n int
+}
+
+func (k *failsNth) Reap(into []uring.CQE) int {
+	n := k.Kernel.Reap(into)
+	for i := range into[:n] {
+		if token(into[i].UserData).kind() != onDisk || into[i].Res < 0 {
+			continue
+		}
+		if k.done++; k.done == k.n {
+			into[i].Res = -int32(unix.ENOSPC)
+		}
+	}
+	return n
+}
+
+// TestFailureOfAnyPartIsTold: the reply of a WRITE in parts has the error of the part that failed,
+// whichever that was, and nothing behind it is written.
+func TestFailureOfAnyPartIsTold(t *testing.T) {
+	const parts = 4
+	d := fileDevice(t, parts*pieceSize, unix.O_DIRECT)
+	d.Waits = true // nothing is tried: a part is one write
+	l := handTurned(t, d)
+	l.layout.longest = pieceSize
+	k := &failsNth{Kernel: l.kernel}
+	l.kernel = k
+	f := asked(t, l, 0, 0, 0)
+	for nth := 1; nth <= parts+1; nth++ {
+		k.done, k.n = 0, nth
+		want, writes := proto.ENOSPC, nth
+		if nth > parts {
+			want, writes = proto.Success, parts
+		}
+		replied := make(chan proto.Errno)
+		go func() {
+			askFor(t, f, proto.CmdWrite, parts*pieceSize, 1)
+			replied <- simpleReply(t, f)
+		}()
+		for open := true; open; {
+			select {
+			case errno := <-replied:
+				if open = false; errno != want || k.done != writes {
+					t.Errorf("part %d of %d fails: %v after %d writes", nth, parts, errno, k.done)
+				}
+			default:
+				l.more = true // it does not sleep
+				l.turn()
+			}
+		}
+	}
+	if n := l.counters.Divided; n != parts+1 {
+		t.Errorf("%d WRITEs were served in parts", n)
+	}
+}
+
+// simpleReply is what the next reply says, which has no data.
+func simpleReply(t *testing.T, f *os.File) proto.Errno {
+	head := make([]byte, proto.SimpleReplySize)
+	_, err := io.ReadFull(f, head)
+	if err == nil {
+		var errno proto.Errno
+		if _, errno, err = proto.ParseSimpleReply(head); err == nil {
+			return errno
+		}
+	}
+	t.Error(err)
+	return proto.EIO
 }

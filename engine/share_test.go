@@ -99,6 +99,28 @@ func TestWhoStarvesIsFedInABusyTurn(t *testing.T) {
 	}
 }
 
+// TestWhoIsFedIsFedOnce: that it has waited excuses what it is fed with, and not what comes
+// behind it.
+func TestWhoIsFedIsFedOnce(t *testing.T) {
+	l := handTurned(t, fileDevice(t, 64<<20, unix.O_DIRECT))
+	free := l.ledger.free.inflight
+	l.ledger.free.inflight = 0
+	asked(t, l, 0, 1<<20, 2)
+	c := &l.conns[0]
+	for !c.links[linkStarved].in {
+		l.turn()
+	}
+	l.ledger.free.inflight = free
+	l.comesHome(c.wants)
+	l.beginTurn()
+	l.work += turnWork
+	l.feed(c.wants)
+	l.settleAll()
+	if n := l.counters.Requests[proto.CmdRead]; n != 1 {
+		t.Errorf("%d long READs of one that starved were taken in, in a turn that was spent", n)
+	}
+}
+
 // TestWhoGoesBesideKeepsItsPlace: in a line for much memory, those that would fit when the turn is
 // over stand where they stood, and one goes all the same.
 func TestWhoGoesBesideKeepsItsPlace(t *testing.T) {
@@ -143,7 +165,7 @@ func TestWhoGoesBesideKeepsItsPlace(t *testing.T) {
 func TestWaitingDoesNotAllocate(t *testing.T) {
 	for name, arrange := range map[string]func(l *loop){
 		"postponed":     func(*loop) {},
-		"parked":        func(l *loop) { l.kernel, l.quota = refusesAll{l.kernel}, 1 },
+		"parked":        func(l *loop) { l.kernel, l.quota = refusesAll{l.kernel, unix.EAGAIN}, 1 },
 		"stopped early": func(l *loop) { l.kernel = stopsEarly{l.kernel} },
 		"in parts":      func(l *loop) { l.layout.longest = pieceSize },
 		"starved":       func(l *loop) { l.ledger.free.leased[long] = 5 << 20 },

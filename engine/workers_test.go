@@ -139,14 +139,17 @@ func TestWhatStopsEarlyGoesToAWorker(t *testing.T) {
 	}
 }
 
-// refusesAll is a kernel that does nothing at once.
-type refusesAll struct{ Kernel }
+// refusesAll is a kernel that does nothing at once, and says so with an error.
+type refusesAll struct {
+	Kernel
+	with unix.Errno
+}
 
 func (k refusesAll) Reap(into []uring.CQE) int {
 	n := k.Kernel.Reap(into)
 	for i := range into[:n] {
 		if tok := token(into[i].UserData); tok.kind() == onDisk && tok.part()&viaWorker == 0 {
-			into[i].Res = -int32(unix.EAGAIN)
+			into[i].Res = -int32(k.with)
 		}
 	}
 	return n
@@ -156,7 +159,7 @@ func (k refusesAll) Reap(into []uring.CQE) int {
 // the connection with it.
 func TestWhatIsRefusedAfterTheCutIsDropped(t *testing.T) {
 	l := handTurned(t, fileDevice(t, 1<<20, unix.O_DIRECT))
-	l.kernel = refusesAll{l.kernel}
+	l.kernel = refusesAll{l.kernel, unix.EAGAIN}
 	asked(t, l, 0, 4096, 1)
 	for l.devices[0].flying == 0 {
 		l.turn()
@@ -173,4 +176,76 @@ func TestWhatIsRefusedAfterTheCutIsDropped(t *testing.T) {
 	}
 	l.devices[0].working, l.working = 0, 0
 	l.issueParked(0)
+}
+
+// TestWhatIsRefusedGoesToAWorker: whether the kernel would have to wait, or the file system does
+// not know the flag of a trial, which is not an error of the request.
+func TestWhatIsRefusedGoesToAWorker(t *testing.T) {
+	for name, refusal := range map[string]unix.Errno{
+		"it would wait":         unix.EAGAIN,
+		"the flag is not known": unix.EOPNOTSUPP,
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := handTurned(t, fileDevice(t, 1<<20, unix.O_DIRECT))
+			l.kernel = refusesAll{l.kernel, refusal}
+			f := asked(t, l, 0, 0, 0)
+			for _, command := range []uint16{proto.CmdWrite, proto.CmdRead} {
+				askFor(t, f, command, 4096, 1)
+				for n := l.counters.Sends; l.counters.Sends == n || l.conns[0].sending; {
+					l.turn()
+				}
+				if errno := simpleReply(t, f); errno != proto.Success {
+					t.Errorf("command %d: %v", command, errno)
+				}
+				if x := l.devices[0].trials[way(command == proto.CmdRead)]; x.refused != 1 {
+					t.Errorf("command %d: %d trials were refused", command, x.refused)
+				}
+			}
+		})
+	}
+}
+
+// TestWhatIsParkedLeavesWithItsConnection: where storage that hangs has all its workers, a
+// connection that is cut gives its row, tags and memory back at once. What others wait for stays
+// where it was.
+func TestWhatIsParkedLeavesWithItsConnection(t *testing.T) {
+	d := fileDevice(t, 16<<20, unix.O_DIRECT)
+	d.Waits = true // nothing is tried
+	l := handTurned(t, d)
+	q, hang := &l.devices[0], l.quotaOf()
+	q.working, l.working = hang, hang
+	settled := func(requests uint64) {
+		for l.counters.Requests[proto.CmdRead] < requests || l.backlog.n > 0 {
+			l.more = true // it does not sleep
+			l.turn()
+		}
+	}
+	f := asked(t, l, 0, 4096, 1)
+	settled(1)
+	first := q.parked.head
+	asked(t, l, 1, 4*pieceSize, 2)
+	settled(3)
+	askFor(t, f, proto.CmdRead, 4096, 1)
+	settled(4)
+	if n := l.conns[1].inflight; n != 2 || l.leases.used[long] == 0 || first == none {
+		t.Fatalf("%d requests of the connection are parked", n)
+	}
+	l.fail(1, CloseForced)
+	for range 10 {
+		l.more = true // it does not sleep
+		l.turn()
+	}
+	c := &l.conns[1]
+	if c.state != connFree || c.inflight != 0 || l.leases.used[long] != 0 {
+		t.Errorf("a connection that was cut waits for a worker, with %d tags and %d bytes",
+			c.inflight, l.leases.used[long])
+	}
+	last := l.tags[first].next
+	if q.parked != (list{first, last}) || last == none || l.tags[last].conn != 0 {
+		t.Error("what another waits for is not where it was")
+	}
+	q.working, l.working = 0, 0
+	for l.issueParked(0); l.conns[0].inflight > 0; {
+		l.turn()
+	}
 }
