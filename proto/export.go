@@ -131,7 +131,7 @@ func (e *Export) Validate() error {
 		return e.wrong("maximum payload of " + strconv.FormatUint(uint64(payload), 10) +
 			" bytes is less than the preferred block; choose a larger one")
 	case e.Size%uint64(least) != 0:
-		return e.wrong("size of " + strconv.FormatUint(e.Size, 10) + " bytes is no multiple of the minimum block of " +
+		return e.wrong("size of " + strconv.FormatUint(e.Size, 10) + " bytes is not a multiple of the minimum block of " +
 			strconv.Itoa(int(least)) + "; resize the image or choose a smaller block")
 	case len(e.Contexts) > MaxContexts:
 		return e.wrong("has more than 32 meta contexts; remove some")

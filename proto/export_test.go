@@ -25,7 +25,7 @@ func TestValidate(t *testing.T) {
 		{Export{Facts: Facts{Size: 1 << 63}}, "2^63-1"},
 		{Export{Facts: Facts{MinBlock: 3}}, "minimum block of 3"},
 		{Export{Facts: Facts{MinBlock: 1 << 17}}, "minimum block of 131072"},
-		{Export{Facts: Facts{Size: 513, MinBlock: 512}}, "no multiple of the minimum block"},
+		{Export{Facts: Facts{Size: 513, MinBlock: 512}}, "not a multiple of the minimum block"},
 		{Export{PreferredBlock: 256}, "preferred block of 256"},
 		{Export{PreferredBlock: 5000}, "preferred block of 5000"},
 		{Export{PreferredBlock: 512, Facts: Facts{MinBlock: 1024, Size: 1024}}, "preferred block of 512"},
@@ -115,5 +115,5 @@ func TestClipKeepsCharactersWhole(t *testing.T) {
 func ExampleExport_Validate() {
 	e := Export{Name: "disk", Facts: Facts{Size: 1000, MinBlock: 512}}
 	fmt.Println(e.Validate())
-	// Output: export "disk": size of 1000 bytes is no multiple of the minimum block of 512; resize the image or choose a smaller block
+	// Output: export "disk": size of 1000 bytes is not a multiple of the minimum block of 512; resize the image or choose a smaller block
 }

@@ -141,7 +141,7 @@ func TestTraceNamesTheLine(t *testing.T) {
 	}
 	for power, line := range map[uint64]int{1: 0, 2: 7, 512: 7, 1024: 6, 2048: 6, 4096: 5, 8192: 3, 65536: 3} {
 		if got := tr.misaligned(power); got != line {
-			t.Errorf("the first that is no multiple of %d is in line %d, want %d", power, got, line)
+			t.Errorf("the first that is not a multiple of %d is in line %d, want %d", power, got, line)
 		}
 	}
 	if tr.widest != 4 || tr.farthest != 5 || tr.first[Read] != 3 || tr.unit != 1 {

@@ -99,7 +99,7 @@ func (t *trace) measure(e *entry, line int) {
 	}
 }
 
-// misaligned is the first line whose offset or length is no multiple of a power of two, or 0.
+// misaligned is the first line whose offset or length is not a multiple of a power of two, or 0.
 func (t *trace) misaligned(power uint64) int {
 	line := 0
 	for _, first := range t.powers[:bits.TrailingZeros64(power)] {

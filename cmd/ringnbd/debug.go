@@ -67,7 +67,7 @@ func splitDebug(text string) (host, port string, err error) {
 		return "", "", errors.New("no address; write localhost:PORT or unix:PATH")
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil { // which takes no sign
-		return "", "", fmt.Errorf("%q is no port; write a number from 0 (any free one) to 65535", port)
+		return "", "", fmt.Errorf("%q is not a port; write a number from 0 (any free one) to 65535", port)
 	}
 	if !loopbackName(host) {
 		return "", "", errors.New("profiles show what the server does and cost it time, so they are for this machine alone;" +

@@ -88,8 +88,8 @@ func TestDebugIsForThisMachineAlone(t *testing.T) {
 		}
 	}
 	for address, want := range map[string]string{"6060": "localhost:PORT", "localhost": "localhost:PORT", "": "localhost:PORT", "unix:": "unix:PATH",
-		"localhost:http": "is no port", "localhost:65536": "is no port", "localhost:-1": "is no port",
-		"localhost:+1": "is no port", "localhost:-0": "is no port"} {
+		"localhost:http": "is not a port", "localhost:65536": "is not a port", "localhost:-1": "is not a port",
+		"localhost:+1": "is not a port", "localhost:-0": "is not a port"} {
 		if err := new(debugFlag).Set(address); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q in it", address, err, want)
 		}

@@ -18,7 +18,7 @@ func TestParseOldstyle(t *testing.T) {
 		"unix:/run/a==b=ディスク":     {address: "unix:/run/a=b", export: "ディスク"},
 		"unix:/run/a==b":          {address: "unix:/run/a=b"},
 		"unix:old":                {address: "unix:old"},
-		"localhost:1==x":          {address: "localhost:1=x"}, // which is no port, as listening will say
+		"localhost:1==x":          {address: "localhost:1=x"}, // which is not a port, as listening will say
 		"localhost:108090=beyond": {address: "localhost:108090", export: "beyond"},
 	} {
 		if got, err := parseOldstyle(text); err != nil || got != want {

@@ -103,7 +103,7 @@ func TestBadPathsAreExplained(t *testing.T) {
 		{"is a file, not a directory", Spec{Path: filepath.Join(file, "x")}},
 		{"--create makes only writable exports", Spec{Path: filepath.Join(directory, "m"), Create: 1 << 20, ReadOnly: true}},
 		{"exists and is 1048576 bytes long, not the 2097152", Spec{Path: file, Create: 2 << 20}},
-		{"no multiple of the logical block size, 512 bytes; use --create 1024", Spec{Path: filepath.Join(directory, "m"), Create: 1000}},
+		{"not a multiple of the logical block size, 512 bytes; use --create 1024", Spec{Path: filepath.Join(directory, "m"), Create: 1000}},
 		{"is not understood", Spec{Path: "null:big"}},
 		{"carries its size in its name", Spec{Path: "null:1M", Create: 1 << 20}},
 		{"has an empty path", Spec{Name: "x"}},
@@ -142,7 +142,7 @@ func TestSizeOfImage(t *testing.T) {
 			t.Errorf("the image was changed: %v %v", info, err)
 		}
 	}
-	noted(t, "no multiple of 512", Spec{Path: image(t, directory, 1000)})
+	noted(t, "not a multiple of 512", Spec{Path: image(t, directory, 1000)})
 	noted(t, "is empty", Spec{Path: image(t, directory, 0)})
 }
 

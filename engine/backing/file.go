@@ -78,7 +78,7 @@ func (b *Backing) measureFile(st *unix.Statx_t) error {
 	}
 	d.Block = max(align, 1)
 	if odd := d.Size % sector; odd > 0 {
-		b.note(fmt.Sprintf("its size, %d bytes, is no multiple of %d: clients that count in sectors do not see the last %d bytes, or see more",
+		b.note(fmt.Sprintf("its size, %d bytes, is not a multiple of %d: clients that count in sectors do not see the last %d bytes, or see more",
 			d.Size, sector, odd))
 	}
 	if !d.Direct && s.Direct == DirectAuto {

@@ -29,7 +29,7 @@ const shared = "/dev/shm"
 func MayMake(path string) error {
 	switch {
 	case path == "" || strings.IndexByte(path, 0) >= 0:
-		return fmt.Errorf("%q is no path", path)
+		return fmt.Errorf("%q is not a path", path)
 	case path == "-":
 		return fmt.Errorf("-: a file of that name is written ./-")
 	case address.MatchString(path):

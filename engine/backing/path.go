@@ -221,7 +221,7 @@ func explain(s *Spec, err error) error {
 // sizeError says how to repair a size that leaves a piece of a block at the end. repair is a command with one %d for the next size that fits.
 func sizeError(s *Spec, size uint64, block uint32, repair string) error {
 	next := (size + uint64(block) - 1) / uint64(block) * uint64(block)
-	return fmt.Errorf("%s: its size, %d bytes, is no multiple of the logical block size, %d bytes; "+repair, s.Path, size, block, next)
+	return fmt.Errorf("%s: its size, %d bytes, is not a multiple of the logical block size, %d bytes; "+repair, s.Path, size, block, next)
 }
 
 func typeName(mode uint32) string {

@@ -193,7 +193,7 @@ func splitHostPort(spec string) (host, port string, err error) {
 			" for all interfaces", spec, port, port, port)
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil { // which takes no sign
-		return "", "", fmt.Errorf("listen on %q: %q is no port; write a number from 0 (any free one) to 65535", spec, port)
+		return "", "", fmt.Errorf("listen on %q: %q is not a port; write a number from 0 (any free one) to 65535", spec, port)
 	}
 	return host, port, nil
 }

@@ -56,7 +56,7 @@ func listenUnix(path string) (*Place, error) {
 // Errors of takePath. Each is the end of a line about the path.
 var (
 	errLive      = errors.New("another server is listening there; stop it or choose another path")
-	errNotSocket = errors.New("the path exists and is no socket; remove it or choose another path")
+	errNotSocket = errors.New("the path exists and is not a socket; remove it or choose another path")
 	errLocked    = errors.New("another server is starting there; try again or choose another path")
 )
 

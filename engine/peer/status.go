@@ -43,7 +43,7 @@ func (c *Conn) Extents(ctx context.Context, name string, offset, end uint64, tel
 		from, before := r.Offset, at
 		for _, e := range r.Extents {
 			to := min(from+e.Length, end)
-			if to <= at { // in front of an offset that is no multiple of a block
+			if to <= at { // in front of an offset that is not a multiple of a block
 				from = to
 				continue
 			}

@@ -192,7 +192,7 @@ func (k *Kernel) Now() int64 { return int64(k.world.clock) }
 func (k *Kernel) EndSending(fd int32) {
 	n := k.world.node(fd)
 	if n.sock == nil {
-		k.world.bug("end of sending on descriptor %d, which is no socket", fd)
+		k.world.bug("end of sending on descriptor %d, which is not a socket", fd)
 	}
 	k.world.note("end of sending", "loop fd", int64(k.id), int64(fd))
 	n.sock.out.ended = true
@@ -202,7 +202,7 @@ func (k *Kernel) EndSending(fd int32) {
 func (k *Kernel) Shutdown(fd int32) {
 	n := k.world.node(fd)
 	if n.sock == nil {
-		k.world.bug("shutdown of descriptor %d, which is no socket", fd)
+		k.world.bug("shutdown of descriptor %d, which is not a socket", fd)
 	}
 	k.world.note("shutdown", "loop fd", int64(k.id), int64(fd))
 	n.sock.serverShutdown()
@@ -213,7 +213,7 @@ func (k *Kernel) CloseFD(fd int32) {
 	w := k.world
 	n := w.node(fd)
 	if n.sock == nil {
-		w.bug("close of descriptor %d, which is no socket", fd)
+		w.bug("close of descriptor %d, which is not a socket", fd)
 	}
 	for _, other := range w.kernels {
 		for _, o := range other.flight {

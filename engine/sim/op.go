@@ -188,7 +188,7 @@ func (k *Kernel) fixedFile(o *op, rest *uring.SQE) *Disk {
 func (k *Kernel) plainSocket(o *op, rest *uring.SQE) *socket {
 	o.node = k.world.node(o.sqe.Fd)
 	if o.node.sock == nil {
-		k.world.bug("%s on descriptor %d, which is no socket", o.name(), o.sqe.Fd)
+		k.world.bug("%s on descriptor %d, which is not a socket", o.name(), o.sqe.Fd)
 	}
 	rest.Fd = 0
 	return o.node.sock

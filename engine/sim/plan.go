@@ -179,7 +179,7 @@ func drawExport(r *rand.Rand, large bool) ExportPlan {
 		e.Block = 1
 	}
 	if r.IntN(3) == 0 {
-		e.Size += uint64(e.Block) * uint64(1+r.IntN(7)) // a size that is no multiple of anything larger
+		e.Size += uint64(e.Block) * uint64(1+r.IntN(7)) // a size that is not a multiple of anything larger
 	}
 	if r.IntN(4) == 0 {
 		e.MinBlock = max(512, e.Block)

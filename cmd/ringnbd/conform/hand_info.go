@@ -115,8 +115,8 @@ var infoChecks = []Check{
 		"DF means nothing in a simple reply", []Need{NeedGo}, checkEarlyDF},
 	{"G-19", Must, "the size in INFO_EXPORT is the export's, in bytes, and that of EXPORT_NAME",
 		"a disk that is too short or too long loses data", []Need{NeedGo}, checkTrueSize},
-	{"G-20", Quality, "the last bytes of an export whose size is no multiple of 512 can be read",
-		"they are somebody's data", []Need{{"an export whose size is no multiple of 512 (--size cannot make one)", func(f *Facts) bool { return f.Size%512 != 0 }}}, func(t *T) {
+	{"G-20", Quality, "the last bytes of an export whose size is not a multiple of 512 can be read",
+		"they are somebody's data", []Need{{"an export whose size is not a multiple of 512 (--size cannot make one)", func(f *Facts) bool { return f.Size%512 != 0 }}}, func(t *T) {
 			c := t.Open(t.facts.Best())
 			n := c.Size % 512
 			reply := c.Do(Read(c.Size-n, n))

@@ -107,7 +107,7 @@ func judgeExtents(q statusQuestion, extents []Extent, base bool, add func(soft b
 		}
 		end = sum
 		if least := max(q.least, 512); end%least != 0 && end != q.size && end != q.offset+q.length {
-			add(true, "CB-07", "extent %d ends at %d, which is no multiple of %d", i, end, least)
+			add(true, "CB-07", "extent %d ends at %d, which is not a multiple of %d", i, end, least)
 		}
 	}
 	if end > q.size {

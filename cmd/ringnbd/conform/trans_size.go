@@ -114,7 +114,7 @@ func defaultSizes(t *T) {
 }
 
 func sizeOfBlocks(t *T) {
-	t.Prefer(t.facts.Size%t.facts.MinBlock() == 0, "%d bytes are no multiple of %d", t.facts.Size, t.facts.MinBlock())
+	t.Prefer(t.facts.Size%t.facts.MinBlock() == 0, "%d bytes are not a multiple of %d", t.facts.Size, t.facts.MinBlock())
 }
 
 func enforcedUntold(t *T) {

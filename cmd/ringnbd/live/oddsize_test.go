@@ -1,6 +1,6 @@
 package live_test
 
-// Sizes that are no multiple of a sector, or of anything. Invariant: the image keeps its size, and
+// Sizes that are not a multiple of a sector, or of anything. Invariant: the image keeps its size, and
 // has what was written, up to its last byte.
 
 import (

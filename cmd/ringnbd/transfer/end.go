@@ -71,7 +71,7 @@ func ParsePlace(text string) (Place, error) {
 		return Place{Text: text, Target: t}, err
 	}
 	if text == "" || strings.IndexByte(text, 0) >= 0 {
-		return Place{}, fmt.Errorf("%q is no path", text)
+		return Place{}, fmt.Errorf("%q is not a path", text)
 	}
 	return Place{Text: text, Target: peer.Target{Text: text, Network: "file", Address: text}}, nil
 }

@@ -285,7 +285,7 @@ func (j *job) match() error {
 	case d.size() < s.size():
 		return fmt.Errorf("%s: has %d bytes, too few for the source's %d", d.name(), d.size(), s.size())
 	case s.size()%s.block() != 0:
-		return fmt.Errorf("%s: has %d bytes, which is no multiple of the %d that the server wants of a request: it lets nobody read the last %d bytes", s.name(), s.size(),
+		return fmt.Errorf("%s: has %d bytes, which is not a multiple of the %d that the server wants of a request: it lets nobody read the last %d bytes", s.name(), s.size(),
 			s.block(), s.size()%s.block())
 	case s.size()%d.block() != 0:
 		return fmt.Errorf("%s: takes multiples of %d bytes only, and the source has %d bytes", d.name(), d.block(), s.size())
