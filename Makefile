@@ -123,7 +123,7 @@ endef
 
 # Where a compiler has nothing in its cache, minutes pass between the checks and the first package.
 test: packages build
-	@echo "make test: a quarter of an hour on two quiet cores, and longer where others work"
+	@echo "make test: some 25 minutes on two quiet cores, and longer where others work"
 	@go build -o bin/tally ./cmd/tally
 	@$(events); { \
 		check gofmt unformatted; \

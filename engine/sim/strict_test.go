@@ -100,7 +100,7 @@ var mistakes = []struct {
 	}},
 	{"opcode", "does not know", func(r *rig, _ *Kernel, _ int32) { sqe(r).OpCode = 1 }},
 	{"closed descriptor", "is not open", func(r *rig, _ *Kernel, fd int32) { r.recv(1, fd+100, 0, 16, 0) }},
-	{"receive from a disk", "no socket", func(r *rig, _ *Kernel, _ int32) { r.recv(1, firstFD, 0, 16, 0) }},
+	{"receive from a disk", "not a socket", func(r *rig, _ *Kernel, _ int32) { r.recv(1, firstFD, 0, 16, 0) }},
 	{"fallocate mode", "with mode", func(r *rig, _ *Kernel, _ int32) { uring.PrepFallocate(sqe(r), 1, 0, 0, 0, 4096) }},
 	{"fallocate alignment", "not aligned", func(r *rig, _ *Kernel, _ int32) { uring.PrepFallocate(sqe(r), 1, 0, punch, 512, 4096) }},
 	{"fallocate beyond", "on a disk of", func(r *rig, _ *Kernel, _ int32) { uring.PrepFallocate(sqe(r), 1, 0, zero, 4096, rigDisk) }},
