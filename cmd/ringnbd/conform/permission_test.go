@@ -110,6 +110,22 @@ func TestInterruptedAtOnce(t *testing.T) {
 	}
 }
 
+// TestInterruptedWhileTheServerStarts: of a server that was not waited for any more it is not said
+// that it did not listen in time.
+func TestInterruptedWhileTheServerStarts(t *testing.T) {
+	t.Parallel()
+	s, err := newServer("sleep 60 # {socket}", "", 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.remove()
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	if _, err = s.start(ctx); err == nil || !strings.Contains(err.Error(), "interrupted") {
+		t.Errorf("the error is %v", err)
+	}
+}
+
 // TestLargeBlocks: a server that refuses all but multiples of 64 KiB fails in nothing.
 func TestLargeBlocks(t *testing.T) {
 	t.Parallel()

@@ -93,6 +93,9 @@ func (s *server) start(ctx context.Context) (Target, error) {
 			return t, fmt.Errorf("%s: the server ended before it listened: %s", text, died)
 		}
 	}
+	if ctx.Err() != nil {
+		return t, fmt.Errorf("interrupted while the server was waited for: %s", text)
+	}
 	return t, fmt.Errorf("%s: does not listen at %s after %v%s", text, t.Address, s.startup, s.stderr.Words())
 }
 
