@@ -5,7 +5,6 @@ package engine
 import (
 	"encoding/binary"
 	"math"
-	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -22,24 +21,10 @@ func TestTurnsDoNotAllocate(t *testing.T) {
 }
 
 func turnsDoNotAllocate(t *testing.T, session proto.Session) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	d := fileDevice(t, 1<<20, unix.O_DIRECT)
-	s := newShared([]Export{{Facts: factsOf(d), Device: d, Name: "größe", Contexts: contextsOf(1)}}, 1)
 	c := Config{Loops: 1, MaxConnections: 4}
-	y, _ := layoutOf(AmpleMemory(c), connsPerLoop(c))
-	l, err := newLoop(s, 0, y)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.loops[0] = l
-	if _, err := c.Settle(); err != nil {
-		t.Fatal(err)
-	}
-	ring, wakeFD, err := (&Engine{config: c}).openRing(l)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := handTurnedWith(t, c, AmpleMemory(c),
+		Export{Facts: factsOf(d), Device: d, Name: "größe", Contexts: contextsOf(1)})
 	l.offload = func() { l.answerAtOnce() }
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -48,7 +33,6 @@ func turnsDoNotAllocate(t *testing.T, session proto.Session) {
 	if err := unix.SetNonblock(pair[1], true); err != nil {
 		t.Fatal(err)
 	}
-	l.listenForMail()
 	l.live.Add(1)
 	l.post(&mail{kind: mailAdopt, fd: int32(pair[0]), session: session})
 
@@ -75,10 +59,6 @@ func turnsDoNotAllocate(t *testing.T, session proto.Session) {
 	for l.live.Load() > 0 {
 		l.turn()
 	}
-	_ = ring.Close()
-	_ = unix.Close(wakeFD)
-	_ = l.pool.Close()
-	_ = l.control.Close()
 }
 
 // answerAtOnce answers BLOCK_STATUS without asking anybody: who looks up is not a loop, and may allocate.

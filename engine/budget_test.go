@@ -20,11 +20,17 @@ import (
 // handTurned is a loop on the real kernel that is turned by this goroutine.
 func handTurned(t *testing.T, d *Device) *loop {
 	t.Helper()
+	c := Config{Loops: 1, MaxConnections: 64}
+	return handTurnedWith(t, c, MinMemory(c)+512<<20, Export{Facts: factsOf(d), Device: d})
+}
+
+// handTurnedWith is such a loop with so many bytes of memory.
+func handTurnedWith(t *testing.T, c Config, memory uint64, e Export) *loop {
+	t.Helper()
 	runtime.LockOSThread()
 	t.Cleanup(runtime.UnlockOSThread)
-	s := newShared([]Export{{Facts: factsOf(d), Device: d}}, 1)
-	c := Config{Loops: 1, MaxConnections: 64}
-	y, _ := layoutOf(MinMemory(c)+512<<20, connsPerLoop(c))
+	s := newShared([]Export{e}, 1)
+	y, _ := layoutOf(memory, connsPerLoop(c))
 	l, err := newLoop(s, 0, y)
 	if err != nil {
 		t.Fatal(err)
