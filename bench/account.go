@@ -1,8 +1,8 @@
-package bench
-
 // Accounting: what a server cost, read from /proc. Invariant: a process that
 // vanishes while it is read counts as nothing, never as an error; its time is in
 // its parent's once it was waited for.
+
+package bench
 
 import (
 	"fmt"
@@ -48,7 +48,8 @@ func parseStat(line string) (processTimes, error) {
 		n[i] = v
 	}
 	t := func(i int) time.Duration { return time.Duration(n[i]) * clockTick }
-	return processTimes{parent: int(n[0]), user: t(1), system: t(2), childrenUser: t(3), childrenSy: t(4)}, nil
+	return processTimes{parent: int(n[0]), user: t(1), system: t(2), childrenUser: t(3),
+		childrenSy: t(4)}, nil
 }
 
 // tree returns root and its live descendants with their times.
@@ -180,7 +181,8 @@ func treeSwitches(root int) int64 {
 	for pid := range tree(root) {
 		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 		for _, path := range tasks {
-			n += statusField(path, "voluntary_ctxt_switches") + statusField(path, "nonvoluntary_ctxt_switches")
+			n += statusField(path, "voluntary_ctxt_switches") +
+				statusField(path, "nonvoluntary_ctxt_switches")
 		}
 	}
 	return n

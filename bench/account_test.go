@@ -1,6 +1,6 @@
-package bench
-
 // Tests of accounting: what is read out of /proc.
+
+package bench
 
 import (
 	"os"
@@ -16,7 +16,8 @@ func TestParseStatFindsFieldsBehindAnyName(t *testing.T) {
 	if err != nil || got != want {
 		t.Errorf("parseStat = %+v, %v, want %+v", got, err, want)
 	}
-	for _, bad := range []string{"", "42 no name S 7", "42 (x) S 7 1", "42 (x) S 7 1 1 1 1 1 1 1 1 1 a b c d 1 1"} {
+	for _, bad := range []string{"", "42 no name S 7", "42 (x) S 7 1",
+		"42 (x) S 7 1 1 1 1 1 1 1 1 1 a b c d 1 1"} {
 		if _, err := parseStat(bad); err == nil {
 			t.Errorf("parseStat(%q) found numbers", bad)
 		}
@@ -25,7 +26,8 @@ func TestParseStatFindsFieldsBehindAnyName(t *testing.T) {
 
 func TestParseStatusFieldKnowsKilobytes(t *testing.T) {
 	text := "Name:\tx\nVmHWM:\t    2048 kB\nvoluntary_ctxt_switches:\t17\n"
-	for name, want := range map[string]int64{"VmHWM": 2 << 20, "voluntary_ctxt_switches": 17, "VmRSS": 0, "Name": 0} {
+	for name, want := range map[string]int64{"VmHWM": 2 << 20, "voluntary_ctxt_switches": 17,
+		"VmRSS": 0, "Name": 0} {
 		if got := parseStatusField(text, name); got != want {
 			t.Errorf("%s = %d, want %d", name, got, want)
 		}

@@ -1,8 +1,8 @@
-package bench
-
 // The file that all servers share. Invariant: it is fully allocated and holds
 // random data before the first load (a hole or an unwritten extent would be
 // measured instead of the disk), and it is removed at the end.
+
+package bench
 
 import (
 	"errors"

@@ -1,8 +1,8 @@
-package bench
-
 // Ratios out of a report: to the raw limit, to the best peer. Invariant: a ratio
 // compares samples of the same round, and, unless it is said to be of all peers,
 // peers that reach the storage the same way.
+
+package bench
 
 import (
 	"fmt"
@@ -27,7 +27,8 @@ func (r *Report) ofRaw(l Load, server string, figure func(Sample) float64) (x fl
 // cache. Without storage, all others are.
 func (r *Report) peers(l Load, our string) []string {
 	return slices.DeleteFunc(r.servers(l), func(name string) bool {
-		return ours(name) || l.OnDisk() && slices.Contains(r.Direct, name) != slices.Contains(r.Direct, our)
+		return ours(name) ||
+			l.OnDisk() && slices.Contains(r.Direct, name) != slices.Contains(r.Direct, our)
 	})
 }
 
@@ -39,21 +40,24 @@ func (r *Report) rivals(l Load) []string {
 // best finds the peer that is hardest to beat in one figure, and one of ours as a
 // multiple of it. With more, larger figures are better. ok is false when nobody
 // else was measured.
-func (r *Report) best(l Load, our string, figure func(Sample) float64, more bool) (x float64, peer string, ok bool) {
+func (r *Report) best(l Load, our string, figure func(Sample) float64,
+	more bool) (x float64, peer string, ok bool) {
 	v, peer := r.hardest(l, our, r.peers(l, our), figure, more)
 	return median(v), peer, len(v) > 0
 }
 
 // hardest finds whom of some peers it is hardest to beat, and one of ours as a
 // multiple of it, round by round; nothing when none of them was measured.
-func (r *Report) hardest(l Load, our string, peers []string, figure func(Sample) float64, more bool) (v []float64, peer string) {
+func (r *Report) hardest(l Load, our string, peers []string, figure func(Sample) float64,
+	more bool) (v []float64, peer string) {
 	mine := r.result(l, our)
 	if mine == nil {
 		return nil, ""
 	}
 	for _, name := range peers {
 		w := ratios(mine.Samples, r.result(l, name).Samples, figure)
-		if x, y := median(v), median(w); len(w) > 0 && (len(v) == 0 || (more && y < x) || (!more && y > x)) {
+		if x, y := median(v), median(w); len(w) > 0 &&
+			(len(v) == 0 || (more && y < x) || (!more && y > x)) {
 			v, peer = w, name
 		}
 	}

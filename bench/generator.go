@@ -1,8 +1,8 @@
-package bench
-
 // The load generator: `ringnbd bench --json` as a child process, the same binary
 // for every server and for the raw limit. Invariant: a run of which the generator
 // reports any trouble yields an error, never a number.
+
+package bench
 
 import (
 	"bytes"
@@ -34,8 +34,10 @@ func (d drive) arguments() []string {
 	milliseconds := func(s float64) string { return strconv.FormatInt(int64(s*1000), 10) + "ms" }
 	l := d.load
 	a := []string{
-		"bench", "--json", "--pattern", l.Pattern, "--bs", strconv.Itoa(l.BlockSize), "--depth", strconv.Itoa(l.Depth),
-		"--connections", strconv.Itoa(l.Connections), "--seed", strconv.Itoa(d.seed), "--duration", milliseconds(d.seconds),
+		"bench", "--json", "--pattern", l.Pattern, "--bs", strconv.Itoa(l.BlockSize), "--depth",
+		strconv.Itoa(l.Depth),
+		"--connections", strconv.Itoa(l.Connections), "--seed", strconv.Itoa(d.seed), "--duration",
+		milliseconds(d.seconds),
 	}
 	if l.ReadPercent > 0 {
 		a = append(a, "--read-percent", strconv.Itoa(l.ReadPercent))
@@ -64,7 +66,8 @@ const grace = 60 * time.Second
 
 // generate runs the generator to its end; it is killed when ctx ends.
 func (s *Suite) generate(ctx context.Context, d drive) (*load.Report, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration((d.seconds+d.warmup)*float64(time.Second))+grace)
+	ctx, cancel := context.WithTimeout(ctx,
+		time.Duration((d.seconds+d.warmup)*float64(time.Second))+grace)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, s.Generator, d.arguments()...)
 	cmd.SysProcAttr = childAttributes()
@@ -99,10 +102,12 @@ func parseGenerated(out []byte) (*load.Report, error) {
 // generated is a sample with what the generator saw. Of several kinds of
 // requests, the slowest at each percentile counts.
 func generated(r *load.Report) Sample {
-	s := Sample{Requests: int64(r.Requests), Seconds: r.Seconds, RequestsPerSecond: r.RequestsPerSecond, BytesPerSecond: r.BytesPerSecond,
+	s := Sample{Requests: int64(r.Requests), Seconds: r.Seconds,
+		RequestsPerSecond: r.RequestsPerSecond, BytesPerSecond: r.BytesPerSecond,
 		ClientCPU: r.Generator.CPUPerRequest}
 	for _, k := range r.Kinds {
-		s.P50, s.P99, s.P999 = max(s.P50, k.Latency.P50), max(s.P99, k.Latency.P99), max(s.P999, k.Latency.P999)
+		s.P50, s.P99, s.P999 = max(s.P50, k.Latency.P50), max(s.P99, k.Latency.P99), max(s.P999,
+			k.Latency.P999)
 	}
 	if r.Open != nil {
 		s.Backlog = r.Open.BacklogEnd

@@ -1,9 +1,9 @@
-package bench
-
 // The report as one HTML page. Invariant: everything on it comes out of the Report;
 // it needs nothing but itself (no script, no font, no picture from elsewhere, which
 // its own content security policy forbids), it holds the report's JSON, and it is
 // well-formed XML too, so that a test can take it apart.
+
+package bench
 
 import (
 	"bytes"
@@ -95,7 +95,9 @@ func (r *Report) page() (*page, error) {
 		table := r.htmlTable(name, fmt.Sprintf("table-%d", i+1), draw.looks)
 		p.Sections = append(p.Sections, table)
 		if figures := draw.section(name); len(figures) > 0 {
-			p.Plots = append(p.Plots, chapter{Anchor: fmt.Sprintf("plots-%d", i+1), Name: name, Question: question(name), Table: table.Anchor, Figures: figures})
+			p.Plots = append(p.Plots,
+				chapter{Anchor: fmt.Sprintf("plots-%d", i+1), Name: name, Question: question(name),
+					Table: table.Anchor, Figures: figures})
 		}
 	}
 	if len(r.Profiles) > 0 {
@@ -124,7 +126,8 @@ func (p *page) embed(r *Report) error {
 	if err := z.Close(); err != nil {
 		return err
 	}
-	p.Download = template.URL("data:application/gzip;base64," + base64.StdEncoding.EncodeToString(packed.Bytes()))
+	p.Download = template.URL("data:application/gzip;base64," +
+		base64.StdEncoding.EncodeToString(packed.Bytes()))
 	return nil
 }
 
@@ -160,7 +163,9 @@ func (r *Report) summary() []fact {
 	return []fact{
 		{"Made by", r.Command},
 		{"Date", r.Date.UTC().Format(time.RFC1123)},
-		{"Rounds", fmt.Sprintf("%d of %g s each, the servers in a new order in each", r.Rounds, r.Seconds)},
+		{"Rounds",
+			fmt.Sprintf("%d of %g s each, the servers in a new order in each", r.Rounds,
+				r.Seconds)},
 		{"Test file", units.Exact(uint64(r.Size))},
 		{"Machine", r.Machine.String()},
 	}
@@ -186,7 +191,8 @@ func (m Machine) facts() []fact {
 		{"Idle driver", m.IdleDriver},
 	}
 	for _, transport := range slices.Sorted(maps.Keys(m.Loopback)) {
-		all = append(all, fact{"One stream over " + transport, digits(m.Loopback[transport]/(1<<20)) + " MiB/s"})
+		all = append(all,
+			fact{"One stream over " + transport, digits(m.Loopback[transport]/(1<<20)) + " MiB/s"})
 	}
 	return slices.DeleteFunc(all, func(f fact) bool { return f.Value == "" })
 }
@@ -255,7 +261,9 @@ func (p *plots) profilePage(profiles []Profile) *profilePage {
 	for _, f := range profiles {
 		t := profileTable{Load: f.Load.String(), Server: f.Server, Seconds: digits(f.Seconds)}
 		for _, s := range f.Stages {
-			t.Stages = append(t.Stages, stageRow{s.Name, barSwatch(stageInk(s.Name), 1), percent(s.Share), digits(s.MicrosPerRequest)})
+			t.Stages = append(t.Stages,
+				stageRow{s.Name, barSwatch(stageInk(s.Name), 1), percent(s.Share),
+					digits(s.MicrosPerRequest)})
 		}
 		for _, s := range f.Top {
 			t.Top = append(t.Top, topRow{s.Name, percent(s.Share)})

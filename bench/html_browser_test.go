@@ -1,8 +1,8 @@
-package bench
-
 // The page in a real browser: headless Chromium opens it as a reader would, at the
 // width of a desk and of a telephone, in both colour schemes, and on paper, and
 // measures what it drew. With `go test -artifacts`, pictures are kept.
+
+package bench
 
 import (
 	"context"
@@ -31,9 +31,11 @@ func browser(t *testing.T) context.Context {
 	if err != nil {
 		t.Skip("chromium is not installed (Debian package chromium)")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute) // t.Context ends before the browser can be closed
+	// t.Context ends before the browser can be closed
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	t.Cleanup(cancel)
-	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]), chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
+	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
+		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.UserDataDir(t.TempDir()))
 	ctx, cancel = chromedp.NewExecAllocator(ctx, options...)
 	t.Cleanup(cancel)
@@ -63,7 +65,8 @@ func (c *complaints) listen(event any) {
 	case *runtime.EventExceptionThrown:
 		c.messages = append(c.messages, e.ExceptionDetails.Text)
 	case *runtime.EventConsoleAPICalled:
-		c.messages = append(c.messages, fmt.Sprintf("console.%s with %d arguments", e.Type, len(e.Args)))
+		c.messages = append(c.messages,
+			fmt.Sprintf("console.%s with %d arguments", e.Type, len(e.Args)))
 	case *log.EventEntryAdded:
 		c.messages = append(c.messages, e.Entry.Text)
 	}
@@ -85,7 +88,8 @@ type looked struct {
 	Background               string
 }
 
-// measurePage looks at everything on the page. Contrast is that of WCAG 2: 4.5 to 1, for large text 3 to 1.
+// measurePage looks at everything on the page. Contrast is that of WCAG 2: 4.5 to 1, for large text
+// 3 to 1.
 const measurePage = `(() => {
 const r = {Width: innerWidth, ScrollWidth: document.documentElement.scrollWidth, Outside: [], Escaped: [], Overlaps: [], Pale: [], Checked: 0, Texts: 0, SmallestText: 1e9};
 const count = s => document.querySelectorAll(s).length;
@@ -149,7 +153,8 @@ func TestPageInABrowser(t *testing.T) {
 		t.Fatal(err)
 	}
 	backgrounds := map[string]string{}
-	for _, v := range []view{{1280, "light", "screen"}, {390, "light", "screen"}, {1280, "dark", "screen"}, {390, "dark", "screen"}, {paper, "dark", "print"}} {
+	for _, v := range []view{{1280, "light", "screen"}, {390, "light", "screen"},
+		{1280, "dark", "screen"}, {390, "dark", "screen"}, {paper, "dark", "print"}} {
 		t.Run(fmt.Sprintf("%s %s at %d", v.scheme, v.media, v.width), func(t *testing.T) {
 			found := v.look(t, ctx, path)
 			found.judge(t, r)
@@ -180,11 +185,13 @@ func TestPageInABrowser(t *testing.T) {
 // look opens the page and measures it.
 func (v view) look(t *testing.T, ctx context.Context, path string) looked {
 	t.Helper()
-	media := emulation.SetEmulatedMediaParams{Media: v.media, Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: v.scheme}}}
+	media := emulation.SetEmulatedMediaParams{Media: v.media,
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: v.scheme}}}
 	if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, media); err != nil {
 		t.Fatal(err)
 	}
-	if err := chromedp.Do(ctx, chromedp.EmulateViewport(v.width, 900), chromedp.Navigate("file://"+path)); err != nil {
+	if err := chromedp.Do(ctx, chromedp.EmulateViewport(v.width, 900),
+		chromedp.Navigate("file://"+path)); err != nil {
 		t.Fatal(err)
 	}
 	found, err := chromedp.Run(ctx, chromedp.Evaluate[looked](measurePage))
@@ -196,7 +203,8 @@ func (v view) look(t *testing.T, ctx context.Context, path string) looked {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(t.ArtifactDir(), fmt.Sprintf("%s-%s-%d.png", v.media, v.scheme, v.width)), picture, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(t.ArtifactDir(),
+			fmt.Sprintf("%s-%s-%d.png", v.media, v.scheme, v.width)), picture, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -229,8 +237,10 @@ func (f looked) judge(t *testing.T, r *Report) {
 	for _, n := range []struct {
 		what      string
 		got, want int
-	}{{"plots", f.Plots, plots}, {"figures", f.Figures, plots}, {"results", f.Results, len(r.Results)}, {"failed results", f.Failed, failed},
-		{"partly failed results", f.Errors, partly}, {"targets", f.Targets, len(r.Targets())}, {"ratios", f.Ahead, len(r.section("disk"))},
+	}{{"plots", f.Plots, plots}, {"figures", f.Figures, plots}, {"results", f.Results,
+		len(r.Results)}, {"failed results", f.Failed, failed},
+		{"partly failed results", f.Errors, partly}, {"targets", f.Targets, len(r.Targets())},
+		{"ratios", f.Ahead, len(r.section("disk"))},
 		{"programs", f.Programs, len(r.Storage)}} {
 		if n.got != n.want || n.want == 0 {
 			t.Errorf("%d %s are on the page, %d in the report", n.got, n.what, n.want)
@@ -245,7 +255,8 @@ func (f looked) judge(t *testing.T, r *Report) {
 	if f.SmallestText < 9 {
 		t.Errorf("text in a plot is %.1f pixels high", f.SmallestText)
 	}
-	for what, list := range map[string][]string{"a plot leaves the page": f.Outside, "a text leaves its plot": f.Escaped,
+	for what, list := range map[string][]string{"a plot leaves the page": f.Outside,
+		"a text leaves its plot":  f.Escaped,
 		"texts lie on each other": f.Overlaps, "a text is too pale": f.Pale} {
 		for _, x := range list[:min(len(list), 8)] {
 			t.Errorf("%s: %s", what, x)

@@ -1,7 +1,7 @@
-package bench
-
 // The page's tables and its headline. Invariant: every result of the report is a row
 // of exactly one section's table, those that failed with what went wrong.
+
+package bench
 
 import (
 	"fmt"
@@ -18,31 +18,53 @@ type column struct {
 	Head, Unit string
 	Server     bool // not a figure of the raw limit
 	Always     bool // also when it is 0 throughout the section
-	NoDisk     bool // only where no load reaches the disk: elsewhere it is but another word for server CPU
-	Data       bool // only where requests are large: elsewhere it is but another word for requests
-	of         func(Sample) float64
-	text       func(float64) string // digits, when there is none
+	// only where no load reaches the disk: elsewhere it is but another word for server CPU
+	NoDisk bool
+	Data   bool // only where requests are large: elsewhere it is but another word for requests
+	of     func(Sample) float64
+	text   func(float64) string // digits, when there is none
 }
 
 var columns = []column{
 	{Head: "requests", Unit: "per second", Always: true, of: requestRate},
-	{Head: "data", Unit: "MiB/s", Data: true, of: func(s Sample) float64 { return s.BytesPerSecond / (1 << 20) }},
+	{Head: "data", Unit: "MiB/s", Data: true, of: func(s Sample) float64 {
+		return s.BytesPerSecond / (1 << 20)
+	}},
 	{Head: "p50", Unit: "µs", Always: true, of: func(s Sample) float64 { return s.P50 }},
 	{Head: "p99", Unit: "µs", Always: true, of: func(s Sample) float64 { return s.P99 }},
 	{Head: "p99.9", Unit: "µs", of: func(s Sample) float64 { return s.P999 }},
 	{Head: "server CPU", Unit: "µs per request", Server: true, Always: true, of: Sample.ServerCPU},
-	{Head: "user", Unit: "µs per request", Server: true, of: func(s Sample) float64 { return s.ServerUser }},
-	{Head: "system", Unit: "µs per request", Server: true, of: func(s Sample) float64 { return s.ServerSystem }},
-	{Head: "per CPU", Unit: "requests per CPU second", Server: true, NoDisk: true, of: Sample.RequestsPerCPUSecond},
-	{Head: "generator", Unit: "CPU µs per request", of: func(s Sample) float64 { return s.ClientCPU }},
-	{Head: "switches", Unit: "per request", Server: true, of: func(s Sample) float64 { return s.Switches }},
-	{Head: "memory", Unit: "peak MiB", Server: true, of: func(s Sample) float64 { return float64(s.PeakRSS) / (1 << 20) }},
-	{Head: "start", Unit: "ms", Server: true, of: func(s Sample) float64 { return 1e3 * s.StartSeconds }},
-	{Head: "write-back", Unit: "s", Server: true, of: func(s Sample) float64 { return s.WriteBack }},
+	{Head: "user", Unit: "µs per request", Server: true, of: func(s Sample) float64 {
+		return s.ServerUser
+	}},
+	{Head: "system", Unit: "µs per request", Server: true, of: func(s Sample) float64 {
+		return s.ServerSystem
+	}},
+	{Head: "per CPU", Unit: "requests per CPU second", Server: true, NoDisk: true,
+		of: Sample.RequestsPerCPUSecond},
+	{Head: "generator", Unit: "CPU µs per request", of: func(s Sample) float64 {
+		return s.ClientCPU
+	}},
+	{Head: "switches", Unit: "per request", Server: true, of: func(s Sample) float64 {
+		return s.Switches
+	}},
+	{Head: "memory", Unit: "peak MiB", Server: true, of: func(s Sample) float64 {
+		return float64(s.PeakRSS) / (1 << 20)
+	}},
+	{Head: "start", Unit: "ms", Server: true, of: func(s Sample) float64 {
+		return 1e3 * s.StartSeconds
+	}},
+	{Head: "write-back", Unit: "s", Server: true, of: func(s Sample) float64 {
+		return s.WriteBack
+	}},
 	{Head: "unstarted", Unit: "requests", of: func(s Sample) float64 { return float64(s.Backlog) }},
-	{Head: "steal", Unit: "% of CPU", Always: true, of: func(s Sample) float64 { return 100 * s.Steal },
+	{Head: "steal", Unit: "% of CPU", Always: true, of: func(s Sample) float64 {
+		return 100 * s.Steal
+	},
 		text: func(v float64) string { return strconv.FormatFloat(v, 'f', 1, 64) }},
-	{Head: "others", Unit: "% of CPU", Always: true, of: func(s Sample) float64 { return 100 * s.Others },
+	{Head: "others", Unit: "% of CPU", Always: true, of: func(s Sample) float64 {
+		return 100 * s.Others
+	},
 		text: func(v float64) string { return strconv.FormatFloat(v, 'f', 1, 64) }},
 }
 
@@ -81,7 +103,8 @@ type cell struct{ Median, Spread string }
 
 // htmlTable makes the table of a section, a body per load in the order of the run.
 func (r *Report) htmlTable(name, anchor string, l looks) sectionTable {
-	t := sectionTable{Anchor: anchor, Name: name, Question: question(name), Columns: r.usedColumns(name)}
+	t := sectionTable{Anchor: anchor, Name: name, Question: question(name),
+		Columns: r.usedColumns(name)}
 	index := map[Load]int{}
 	for _, result := range r.Results {
 		if result.Load.Section != name {
@@ -101,7 +124,9 @@ func (r *Report) htmlTable(name, anchor string, l looks) sectionTable {
 // usedColumns leaves out what is 0 in all of a section.
 func (r *Report) usedColumns(name string) []column {
 	some := func(is func(Result) bool) bool {
-		return slices.ContainsFunc(r.Results, func(result Result) bool { return result.Load.Section == name && is(result) })
+		return slices.ContainsFunc(r.Results, func(result Result) bool {
+			return result.Load.Section == name && is(result)
+		})
 	}
 	disk := some(func(result Result) bool { return result.Load.OnDisk() })
 	data := some(func(result Result) bool { return result.Load.BlockSize >= medium })
@@ -114,7 +139,8 @@ func (r *Report) usedColumns(name string) []column {
 }
 
 func makeRow(result Result, used []column, l looks) resultRow {
-	row := resultRow{Server: result.Server, Swatch: lineSwatch(l[result.Server]), Strong: result.Server == "ringnbd",
+	row := resultRow{Server: result.Server, Swatch: lineSwatch(l[result.Server]),
+		Strong: result.Server == "ringnbd",
 		Rounds: len(result.Samples), Missing: len(result.Samples) == 0, Errors: result.Errors}
 	if row.Missing {
 		return row
@@ -208,8 +234,10 @@ var aheadHeads = []struct {
 	more   bool
 }{
 	{"of the raw limit’s requests per second", "ringnbd", rawLimit, requestRate, true},
-	{"× the requests per second of the fastest peer on O_DIRECT", "ringnbd", samePath, requestRate, true},
-	{"× the server CPU per request of the cheapest peer on O_DIRECT (less is better)", "ringnbd", samePath, Sample.ServerCPU, false},
+	{"× the requests per second of the fastest peer on O_DIRECT", "ringnbd", samePath, requestRate,
+		true},
+	{"× the server CPU per request of the cheapest peer on O_DIRECT (less is better)", "ringnbd",
+		samePath, Sample.ServerCPU, false},
 	{"× the server CPU per request of the cheapest of all peers, page cache or not (less is better)", "ringnbd", everyPath, Sample.ServerCPU, false},
 	{"", "ringnbd-cached", samePath, requestRate, true},
 	{"", "ringnbd-cached", samePath, Sample.ServerCPU, false},
@@ -242,7 +270,8 @@ func (r *Report) ahead() ahead {
 	return a
 }
 
-func (r *Report) aheadCell(l Load, server string, of opponent, figure func(Sample) float64, more bool) aheadCell {
+func (r *Report) aheadCell(l Load, server string, of opponent, figure func(Sample) float64,
+	more bool) aheadCell {
 	var x float64
 	var ok bool
 	peer := ""
@@ -280,5 +309,6 @@ func makeTile(words string, cells []aheadCell) tile {
 	if len(v) > 1 {
 		loads = fmt.Sprintf("%d loads", len(v))
 	}
-	return tile{Median: fmt.Sprintf("%.2f", median(v)), Range: fmt.Sprintf("%.2f – %.2f", slices.Min(v), slices.Max(v)), Of: loads, Words: words}
+	return tile{Median: fmt.Sprintf("%.2f", median(v)),
+		Range: fmt.Sprintf("%.2f – %.2f", slices.Min(v), slices.Max(v)), Of: loads, Words: words}
 }

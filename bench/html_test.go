@@ -1,8 +1,8 @@
-package bench
-
 // Tests of the page as text: that it is well-formed, needs nothing else, holds every
 // figure, and takes hostile names for what they are. What it looks like is judged by
 // html_browser_test.go.
+
+package bench
 
 import (
 	"bytes"
@@ -43,7 +43,8 @@ func (e *element) text() string {
 func (e *element) all(name, class string) []*element {
 	var found []*element
 	for _, c := range e.children {
-		if c.name == name && (class == "" || slices.Contains(strings.Fields(c.attributes["class"]), class)) {
+		if c.name == name &&
+			(class == "" || slices.Contains(strings.Fields(c.attributes["class"]), class)) {
 			found = append(found, c)
 		}
 		found = append(found, c.all(name, class)...)
@@ -96,10 +97,14 @@ func takeApart(t *testing.T, r *Report) *element {
 // smallReport has two sections, four servers, a load that failed for one of them and
 // a round that failed for another.
 func smallReport() *Report {
-	r := &Report{Command: "make bench ONLY=disk,curve", Date: time.Date(2026, 11, 21, 6, 30, 0, 0, time.UTC), Size: 2 << 30, Seconds: 3, Rounds: 2,
-		Machine: Machine{CPU: "Example CPU", Cores: 2, Memory: 24 << 30, Kernel: "6.18", OS: "Debian", Versions: map[string]string{"nbdkit": "nbdkit 1.32.5"}},
-		Storage: map[string]string{"ringnbd": "O_DIRECT, io_uring", "nbdkit": "page cache, threads", "qemu-nbd": "O_DIRECT, io_uring"}, Direct: []string{"ringnbd", "qemu-nbd"}}
-	disk := Load{Section: "disk", Pattern: "randread", BlockSize: 4096, Depth: 32, Connections: 4, Transport: TCP, Backend: File}
+	r := &Report{Command: "make bench ONLY=disk,curve",
+		Date: time.Date(2026, 11, 21, 6, 30, 0, 0, time.UTC), Size: 2 << 30, Seconds: 3, Rounds: 2,
+		Machine: Machine{CPU: "Example CPU", Cores: 2, Memory: 24 << 30, Kernel: "6.18",
+			OS: "Debian", Versions: map[string]string{"nbdkit": "nbdkit 1.32.5"}},
+		Storage: map[string]string{"ringnbd": "O_DIRECT, io_uring", "nbdkit": "page cache, threads",
+			"qemu-nbd": "O_DIRECT, io_uring"}, Direct: []string{"ringnbd", "qemu-nbd"}}
+	disk := Load{Section: "disk", Pattern: "randread", BlockSize: 4096, Depth: 32, Connections: 4,
+		Transport: TCP, Backend: File}
 	add := func(l Load, server string, rate, p50, user, system float64, errors ...string) {
 		result := Result{Load: l, Server: server, Errors: errors}
 		for round := 1; round <= r.Rounds && rate > 0 && len(errors) < r.Rounds; round++ {
@@ -107,8 +112,11 @@ func smallReport() *Report {
 				continue
 			}
 			k := 1 + 0.1*float64(round-1)
-			result.Samples = append(result.Samples, Sample{Round: round, Requests: int64(3 * rate), Seconds: 3, RequestsPerSecond: rate * k, BytesPerSecond: 4096 * rate * k,
-				P50: p50 * k, P99: 2 * p50 * k, P999: 3 * p50 * k, ServerUser: user * k, ServerSystem: system * k, Steal: 0.0125, PeakRSS: 196 << 20})
+			result.Samples = append(result.Samples,
+				Sample{Round: round, Requests: int64(3 * rate), Seconds: 3,
+					RequestsPerSecond: rate * k, BytesPerSecond: 4096 * rate * k,
+					P50: p50 * k, P99: 2 * p50 * k, P999: 3 * p50 * k, ServerUser: user * k,
+					ServerSystem: system * k, Steal: 0.0125, PeakRSS: 196 << 20})
 		}
 		result.Median = medianSample(result.Samples)
 		r.Results = append(r.Results, result)
@@ -134,7 +142,8 @@ func TestPageHoldsEveryFigure(t *testing.T) {
 	}
 	for i, want := range [][]string{
 		{"raw", "134,400", "128,000–140,800", "1,155", "2,310", "3,465", "–", "1.2"},
-		{"ringnbd", "126,000", "120,000–132,000", "1,260", "3.99", "3.80–4.18", "0.42", "3.57", "196", "1.2"},
+		{"ringnbd", "126,000", "120,000–132,000", "1,260", "3.99", "3.80–4.18", "0.42", "3.57",
+			"196", "1.2"},
 		{"nbdkit", "76,000", "1,300", "14.0", "1.50", "12.5"},
 		{"qemu-nbd", "failed", "round 1: not ready in time", "round 2: no such file"},
 		{"ringnbd", "21,000", "158"},
@@ -146,10 +155,12 @@ func TestPageHoldsEveryFigure(t *testing.T) {
 			}
 		}
 	}
-	if errors := page.all("tr", "errors"); len(errors) != 1 || !strings.Contains(errors[0].text(), "round 2: broken pipe") {
+	if errors := page.all("tr", "errors"); len(errors) != 1 ||
+		!strings.Contains(errors[0].text(), "round 2: broken pipe") {
 		t.Errorf("the failed round of nbdkit has no row of its own: %v", errors)
 	}
-	for _, want := range []string{"make bench ONLY=disk,curve", "Example CPU", "nbdkit 1.32.5", "page cache, threads", "2 GiB"} {
+	for _, want := range []string{"make bench ONLY=disk,curve", "Example CPU", "nbdkit 1.32.5",
+		"page cache, threads", "2 GiB"} {
 		if !strings.Contains(page.text(), want) {
 			t.Errorf("the page does not say %q", want)
 		}
@@ -157,7 +168,8 @@ func TestPageHoldsEveryFigure(t *testing.T) {
 	if got := page.all("p", "failed")[0].text(); got != "3 of 16 measurements failed." {
 		t.Errorf("the page says %q", got)
 	}
-	if got := len(page.all("table", "targets")[0].all("tr", "")) - 1; got != len(smallReport().Targets()) {
+	if got := len(page.all("table", "targets")[0].all("tr", "")) -
+		1; got != len(smallReport().Targets()) {
 		t.Errorf("%d targets on the page", got)
 	}
 }
@@ -176,7 +188,8 @@ func TestPageLeadsWithTheRatios(t *testing.T) {
 			t.Errorf("no %q in %q", want, rows[1].text())
 		}
 	}
-	if tiles := page.all("ul", "tiles")[0].all("li", ""); len(tiles) != 4 || !strings.HasPrefix(tiles[0].text(), "0.94 of the raw limit") {
+	if tiles := page.all("ul", "tiles")[0].all("li", ""); len(tiles) != 4 ||
+		!strings.HasPrefix(tiles[0].text(), "0.94 of the raw limit") {
 		t.Errorf("the headline is %d tiles", len(tiles))
 	}
 }
@@ -188,8 +201,10 @@ func TestPlotsTellTheirFiguresAndTheirGaps(t *testing.T) {
 		t.Fatalf("%d plots, want rate and CPU of disk, p50 and p99 of curve", len(plots))
 	}
 	words := func(i int) string { return plots[i].all("desc", "")[0].text() }
-	for i, want := range map[int]string{0: "ringnbd 126k, nbdkit 76.0k, qemu-nbd failed, raw limit 134k", 1: "ringnbd 3.99, nbdkit 14.0, qemu-nbd failed",
-		2: "ringnbd: 158 µs at 20k, 158 µs at 90k. nbdkit: 420 µs at 20k, 420 µs at 90k (rate not reached)"} {
+	for i, want := range map[int]string{0: "ringnbd 126k, nbdkit 76.0k, qemu-nbd failed, raw " +
+		"limit 134k", 1: "ringnbd 3.99, nbdkit 14.0, qemu-nbd failed",
+		2: "ringnbd: 158 µs at 20k, 158 µs at 90k. nbdkit: 420 µs at 20k, 420 µs at 90k (rate " +
+			"not reached)"} {
 		if !strings.Contains(words(i), want) {
 			t.Errorf("plot %d: no %q in %q", i, want, words(i))
 		}
@@ -199,11 +214,14 @@ func TestPlotsTellTheirFiguresAndTheirGaps(t *testing.T) {
 		if len(title) != 1 || title[0].text() == "" || p.attributes["role"] != "img" {
 			t.Errorf("plot %d has no title", i)
 		}
-		if got := p.attributes["aria-labelledby"]; got != fmt.Sprintf("%s %s", title[0].attributes["id"], p.all("desc", "")[0].attributes["id"]) {
+		if got := p.attributes["aria-labelledby"]; got != fmt.Sprintf("%s %s",
+			title[0].attributes["id"], p.all("desc", "")[0].attributes["id"]) {
 			t.Errorf("plot %d is labelled by %q", i, got)
 		}
 	}
-	if drawn := plots[0].all("text", ""); !slices.ContainsFunc(drawn, func(e *element) bool { return e.text() == "failed" }) {
+	if drawn := plots[0].all("text", ""); !slices.ContainsFunc(drawn, func(e *element) bool {
+		return e.text() == "failed"
+	}) {
 		t.Error("the bar that could not be measured is not marked")
 	}
 	notes := page.all("figure", "")[2].all("p", "")
@@ -219,7 +237,8 @@ func TestPageNeedsNothingElse(t *testing.T) {
 	walk = func(e *element) {
 		for name, value := range e.attributes {
 			switch name {
-			case "src", "srcset", "href", "action", "data", "poster", "background", "manifest", "ping":
+			case "src", "srcset", "href", "action", "data", "poster", "background", "manifest",
+				"ping":
 				seen++
 				if !strings.HasPrefix(value, "#") && !strings.HasPrefix(value, "data:") {
 					t.Errorf("<%s %s=%q> points elsewhere", e.name, name, value)
@@ -233,7 +252,8 @@ func TestPageNeedsNothingElse(t *testing.T) {
 				t.Errorf("<%s %s> runs a script", e.name, name)
 			}
 		}
-		if slices.Contains([]string{"link", "iframe", "img", "image", "object", "embed", "use", "base"}, e.name) {
+		if slices.Contains([]string{"link", "iframe", "img", "image", "object", "embed", "use",
+			"base"}, e.name) {
 			t.Errorf("the page has a <%s>", e.name)
 		}
 		for _, c := range e.children {
@@ -288,7 +308,8 @@ func reportOf(t *testing.T, page *element) (fromText, fromLink *Report) {
 		}
 		return r
 	}
-	packed, ok := strings.CutPrefix(page.all("a", "download")[0].attributes["href"], "data:application/gzip;base64,")
+	packed, ok := strings.CutPrefix(page.all("a", "download")[0].attributes["href"],
+		"data:application/gzip;base64,")
 	if !ok {
 		t.Fatal("the link to save the report is none")
 	}
@@ -315,7 +336,8 @@ func TestPageHoldsItsReport(t *testing.T) {
 }
 
 func TestPageTakesHostileNamesForText(t *testing.T) {
-	const script, image, end = `<script>alert(1)</script>`, `"><img src=x onerror="alert(2)">`, `</script></style></svg>{{.JSON}} $1 ]]>`
+	const script, image, end = `<script>alert(1)</script>`, `"><img src=x onerror="alert(2)">`,
+		`</script></style></svg>{{.JSON}} $1 ]]>`
 	r := smallReport()
 	r.Command, r.Machine.CPU = script, image
 	r.Storage[script], r.Machine.Versions[image] = end, script
@@ -332,7 +354,9 @@ func TestPageTakesHostileNamesForText(t *testing.T) {
 			result.Load.Pattern = image
 		}
 	}
-	r.Profiles = []Profile{{Load: r.Results[1].Load, Server: script, Seconds: 1, Stages: []Stage{{Name: image, Share: 1, MicrosPerRequest: 3}}, Top: []Function{{Name: end, Share: 1}}}}
+	r.Profiles = []Profile{{Load: r.Results[1].Load, Server: script, Seconds: 1,
+		Stages: []Stage{{Name: image, Share: 1, MicrosPerRequest: 3}},
+		Top:    []Function{{Name: end, Share: 1}}}}
 	page := takeApart(t, r)
 	if n := len(page.all("script", "")); n != 1 {
 		t.Errorf("%d scripts on the page", n)
@@ -343,7 +367,8 @@ func TestPageTakesHostileNamesForText(t *testing.T) {
 		}
 	}
 	visible := page.all("main", "")[0] // without the JSON, which holds them in any case
-	for what, want := range map[string]string{"a server": script, "a load": image, "an error": end} {
+	for what, want := range map[string]string{"a server": script, "a load": image,
+		"an error": end} {
 		if !strings.Contains(visible.text(), want) {
 			t.Errorf("%s is not on the page as it was written: %s", what, want)
 		}
@@ -362,7 +387,8 @@ func TestPageWithoutSectionsHasNone(t *testing.T) {
 		}
 	}
 	for _, e := range everything(page) {
-		if id := e.attributes["id"]; slices.Contains([]string{"ahead", "profile", "tables", "failures"}, id) {
+		if id := e.attributes["id"]; slices.Contains([]string{"ahead", "profile", "tables",
+			"failures"}, id) {
 			t.Errorf("an empty page has a section %s", id)
 		}
 	}
@@ -371,7 +397,8 @@ func TestPageWithoutSectionsHasNone(t *testing.T) {
 func TestPageShowsWhatOnlyTheRawLimitMet(t *testing.T) {
 	r := smallReport()
 	r.Results = r.Results[:1]
-	if rows := takeApart(t, r).all("tr", "result"); len(rows) != 1 || !strings.Contains(rows[0].text(), "134,400") {
+	if rows := takeApart(t, r).all("tr", "result"); len(rows) != 1 ||
+		!strings.Contains(rows[0].text(), "134,400") {
 		t.Errorf("%d rows", len(rows))
 	}
 }
@@ -383,7 +410,8 @@ func TestPlotsSurviveOddFigures(t *testing.T) {
 		for i := range r.Results {
 			for k := range r.Results[i].Samples {
 				s := &r.Results[i].Samples[k]
-				s.RequestsPerSecond, s.P50, s.P99, s.ServerUser, s.ServerSystem, s.BytesPerSecond, s.StartSeconds = v, v, v, v, v, v, v
+				s.RequestsPerSecond, s.P50, s.P99, s.ServerUser, s.ServerSystem, s.BytesPerSecond,
+					s.StartSeconds = v, v, v, v, v, v, v
 			}
 			r.Results[i].Median = medianSample(r.Results[i].Samples)
 		}
@@ -400,22 +428,27 @@ func TestPlotsSurviveOddFigures(t *testing.T) {
 }
 
 func TestNumbersInPlotsAreShort(t *testing.T) {
-	for v, want := range map[float64]string{0.4567: "0.46", 3.789: "3.79", 36.04: "36.0", 99.97: "100", 5678: "5678", 9999.4: "9999", 9999.6: "10.0k", 118075: "118k", 999.6e3: "1.00M", 1.42e6: "1.42M"} {
+	for v, want := range map[float64]string{0.4567: "0.46", 3.789: "3.79", 36.04: "36.0",
+		99.97: "100", 5678: "5678", 9999.4: "9999", 9999.6: "10.0k", 118075: "118k",
+		999.6e3: "1.00M", 1.42e6: "1.42M"} {
 		if got := shortNumber(v); got != want {
 			t.Errorf("shortNumber(%v) = %s, want %s", v, got, want)
 		}
 	}
-	for v, want := range map[float64]string{0.5: "0.50 µs", 94.46: "94.5 µs", 999.4: "999 µs", 1500: "1.50 ms", 2.5e6: "2.50 s"} {
+	for v, want := range map[float64]string{0.5: "0.50 µs", 94.46: "94.5 µs", 999.4: "999 µs",
+		1500: "1.50 ms", 2.5e6: "2.50 s"} {
 		if got := shortTime(v); got != want {
 			t.Errorf("shortTime(%v) = %s, want %s", v, got, want)
 		}
 	}
-	for s, want := range map[string]string{"2.00 ms": "2 ms", "10.0k": "10k", "1.50": "1.5", "100": "100", "0.50 µs": "0.5 µs", "1.00M": "1M"} {
+	for s, want := range map[string]string{"2.00 ms": "2 ms", "10.0k": "10k", "1.50": "1.5",
+		"100": "100", "0.50 µs": "0.5 µs", "1.00M": "1M"} {
 		if got := trimZeros(s); got != want {
 			t.Errorf("trimZeros(%q) = %q, want %q", s, got, want)
 		}
 	}
-	for v, want := range map[float64]string{0: "0", 0.0738: "0.0738", 3.789: "3.79", 36.04: "36.0", 1234567.8: "1,234,568", -1234: "-1,234", 999: "999"} {
+	for v, want := range map[float64]string{0: "0", 0.0738: "0.0738", 3.789: "3.79", 36.04: "36.0",
+		1234567.8: "1,234,568", -1234: "-1,234", 999: "999"} {
 		if got := digits(v); got != want {
 			t.Errorf("digits(%v) = %s, want %s", v, got, want)
 		}
@@ -423,14 +456,17 @@ func TestNumbersInPlotsAreShort(t *testing.T) {
 }
 
 func TestDistinguishNamesOnlyWhatVaries(t *testing.T) {
-	l := Load{Section: "disk", Pattern: "randread", BlockSize: 4096, Depth: 32, Connections: 1, Transport: Unix, Backend: File}
+	l := Load{Section: "disk", Pattern: "randread", BlockSize: 4096, Depth: 32, Connections: 1,
+		Transport: Unix, Backend: File}
 	m := l
 	m.Connections, m.Transport = 4, TCP
 	common, own := distinguish([]Load{l, m})
-	if common != "randread, 4 KiB, file" || !slices.Equal(own, []string{"1 × 32, unix", "4 × 32, tcp"}) {
+	if common != "randread, 4 KiB, file" ||
+		!slices.Equal(own, []string{"1 × 32, unix", "4 × 32, tcp"}) {
 		t.Errorf("distinguish = %q, %q", common, own)
 	}
-	if common, own = distinguish([]Load{l}); common != "randread, 4 KiB, 1 × 32, file, unix" || own[0] != "" {
+	if common, own = distinguish([]Load{l}); common != "randread, 4 KiB, 1 × 32, file, unix" ||
+		own[0] != "" {
 		t.Errorf("of one load, distinguish = %q, %q", common, own)
 	}
 }
@@ -441,7 +477,8 @@ func TestPlotsSayWhatFollowsFromThem(t *testing.T) {
 	r.result(idle[len(idle)-1], "nbdkit").Median.Backlog = 1 << 20
 	text := takeApart(t, r).all("main", "")[0].text()
 	for _, want := range []string{`CPU per request with more connections: ringnbd \+\d+ % from 1 to 1000; nbdkit \+\d+ % from 1 to 1000; qemu-nbd \+\d+ % from 1 to 256\.`,
-		`For each idle connection: ringnbd \d+\.\d+ KiB, nbdkit`, `qemu-nbd failed at 1000\.`, `had not been started at the end: nbdkit at 1,000 idle connections\.`} {
+		`For each idle connection: ringnbd \d+\.\d+ KiB, nbdkit`, `qemu-nbd failed at 1000\.`,
+		`had not been started at the end: nbdkit at 1,000 idle connections\.`} {
 		if !regexp.MustCompile(want).MatchString(text) {
 			t.Errorf("the page does not say %q", want)
 		}

@@ -1,8 +1,8 @@
-package bench
-
 // The load and the measurement: what is asked of a server, and what came of it.
 // Invariant: a Sample is one meeting of one load with one server in one round; it
 // is never corrected afterwards.
+
+package bench
 
 import (
 	"fmt"
@@ -13,8 +13,10 @@ import (
 
 // Load is one column of work that every server meets. Loads are compared by ==.
 type Load struct {
-	Section     string  `json:"section"`               // whose question it helps to answer, see Sections
-	Pattern     string  `json:"pattern"`               // of ringnbd bench: randread, randwrite, randrw, read, write
+	// whose question it helps to answer, see Sections
+	Section string `json:"section"`
+	// of ringnbd bench: randread, randwrite, randrw, read, write
+	Pattern     string  `json:"pattern"`
 	ReadPercent int     `json:"readPercent,omitempty"` // of randrw
 	BlockSize   int     `json:"blockSize"`             // bytes per request
 	Depth       int     `json:"depth"`                 // requests in flight per connection
@@ -100,14 +102,19 @@ type Sample struct {
 	P999              float64 `json:"p999"`
 	ServerUser        float64 `json:"serverUser"`   // CPU µs per request
 	ServerSystem      float64 `json:"serverSystem"` // CPU µs per request
-	ClientCPU         float64 `json:"clientCPU"`    // CPU µs per request of the generator, user and system
-	Switches          float64 `json:"switches"`     // context switches of the server per request
-	PeakRSS           int64   `json:"peakRSS"`      // bytes
-	StartSeconds      float64 `json:"startSeconds"` // from starting the server until it greeted a client
-	Steal             float64 `json:"steal"`        // share of the machine's CPU time, 0..1
-	Others            float64 `json:"others"`       // share of the machine's CPU time that other programs and the kernel's own threads used, 0..1
-	WriteBack         float64 `json:"writeBack"`    // seconds from the end of the load until the file was on disk
-	Backlog           uint64  `json:"backlog"`      // open loop: requests that were due and never started
+	// CPU µs per request of the generator, user and system
+	ClientCPU float64 `json:"clientCPU"`
+	Switches  float64 `json:"switches"` // context switches of the server per request
+	PeakRSS   int64   `json:"peakRSS"`  // bytes
+	// from starting the server until it greeted a client
+	StartSeconds float64 `json:"startSeconds"`
+	Steal        float64 `json:"steal"` // share of the machine's CPU time, 0..1
+	// share of the machine's CPU time that other programs and the kernel's own threads used, 0..1
+	Others float64 `json:"others"`
+	// seconds from the end of the load until the file was on disk
+	WriteBack float64 `json:"writeBack"`
+	// open loop: requests that were due and never started
+	Backlog uint64 `json:"backlog"`
 }
 
 // ServerCPU is the server's user and system time per request in microseconds.

@@ -1,8 +1,8 @@
-package bench
-
 // What the loopback itself carries: one stream of large writes between two
 // threads, with no protocol and no storage. Invariant: the figure is of this run
 // and this network namespace.
+
+package bench
 
 import (
 	"context"

@@ -1,8 +1,8 @@
-package bench
-
 // The loop device on the test file. Invariant: it exists as long as we hold it
 // open: the kernel detaches it on the last close (autoclear), also when this
 // program is killed.
+
+package bench
 
 import (
 	"errors"
@@ -60,7 +60,9 @@ func checkedLoop(d *loopDevice) (*loopDevice, error) {
 	name := strings.TrimPrefix(d.path(), "/dev/")
 	if direct := strings.TrimSpace(readText("/sys/block/" + name + "/loop/dio")); direct != "1" {
 		d.detach()
-		return nil, errors.New("the loop device cannot use direct I/O on this file system: choose another -dir")
+		return nil,
+			errors.New("the loop device cannot use direct I/O on this file system: choose " +
+				"another -dir")
 	}
 	return d, nil
 }

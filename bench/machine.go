@@ -1,7 +1,7 @@
-package bench
-
 // Facts about the machine that a reader needs to judge a number. Invariant: a
 // fact that cannot be read is left empty; nothing is guessed.
+
+package bench
 
 import (
 	"bufio"
@@ -16,19 +16,23 @@ import (
 
 // Machine describes where a report was made.
 type Machine struct {
-	CPU        string             `json:"cpu"`
-	Cores      int                `json:"cores"`
-	Hypervisor bool               `json:"hypervisor"` // the CPU says that it is virtual
-	Memory     int64              `json:"memory"`     // bytes
-	Kernel     string             `json:"kernel"`
-	OS         string             `json:"os"`
-	Filesystem string             `json:"filesystem"`           // type and device of the test file's directory
-	Device     string             `json:"device,omitempty"`     // that the file system lies on
-	Congestion string             `json:"congestion"`           // TCP congestion control of both ends
-	Governor   string             `json:"governor,omitempty"`   // of the CPU's frequency
-	IdleDriver string             `json:"idleDriver,omitempty"` // of the CPU's sleeping states
-	Loopback   map[string]float64 `json:"loopback,omitempty"`   // bytes per second that one stream carries, by transport
-	Versions   map[string]string  `json:"versions"`             // of the load generator and of each server
+	CPU        string `json:"cpu"`
+	Cores      int    `json:"cores"`
+	Hypervisor bool   `json:"hypervisor"` // the CPU says that it is virtual
+	Memory     int64  `json:"memory"`     // bytes
+	Kernel     string `json:"kernel"`
+	OS         string `json:"os"`
+	// type and device of the test file's directory
+	Filesystem string `json:"filesystem"`
+	Device     string `json:"device,omitempty"` // that the file system lies on
+	// TCP congestion control of both ends
+	Congestion string `json:"congestion"`
+	Governor   string `json:"governor,omitempty"`   // of the CPU's frequency
+	IdleDriver string `json:"idleDriver,omitempty"` // of the CPU's sleeping states
+	// bytes per second that one stream carries, by transport
+	Loopback map[string]float64 `json:"loopback,omitempty"`
+	// of the load generator and of each server
+	Versions map[string]string `json:"versions"`
 }
 
 // machineFacts reads them; dir is where the test file lies.
@@ -63,7 +67,8 @@ func machineFacts(dir string) Machine {
 const generatorName = "load generator"
 
 func (m *Machine) addVersions(generator string, programs []Program) {
-	m.Versions[generatorName] = Program{Path: generator, Version: []string{"--version"}}.VersionLine()
+	m.Versions[generatorName] = Program{Path: generator,
+		Version: []string{"--version"}}.VersionLine()
 	for _, p := range programs {
 		m.Versions[p.Name] = p.VersionLine()
 	}
@@ -75,8 +80,10 @@ func (m Machine) String() string {
 	if m.Hypervisor {
 		kind = " (virtual machine)"
 	}
-	s := fmt.Sprintf("%s, %d cores%s, %.0f GiB, Linux %s, %s, file on %s", m.CPU, m.Cores, kind, float64(m.Memory)/(1<<30), m.Kernel, m.OS, m.Filesystem)
-	for _, fact := range []struct{ name, value string }{{"TCP ", m.Congestion}, {"frequency governor ", m.Governor}, {"idle driver ", m.IdleDriver}} {
+	s := fmt.Sprintf("%s, %d cores%s, %.0f GiB, Linux %s, %s, file on %s", m.CPU, m.Cores, kind,
+		float64(m.Memory)/(1<<30), m.Kernel, m.OS, m.Filesystem)
+	for _, fact := range []struct{ name, value string }{{"TCP ", m.Congestion},
+		{"frequency governor ", m.Governor}, {"idle driver ", m.IdleDriver}} {
 		if fact.value != "" {
 			s += ", " + fact.name + fact.value
 		}
@@ -124,7 +131,8 @@ func deviceOf(path string) string {
 	if model := readLine(real + "/device/model"); model != "" {
 		facts = append(facts, model)
 	}
-	for _, fact := range []struct{ name, file string }{{"scheduler ", "scheduler"}, {"logical block ", "logical_block_size"},
+	for _, fact := range []struct{ name, file string }{{"scheduler ", "scheduler"},
+		{"logical block ", "logical_block_size"},
 		{"cache ", "write_cache"}, {"requests ", "nr_requests"}} {
 		if value := chosen(readLine(real + "/queue/" + fact.file)); value != "" {
 			facts = append(facts, fact.name+value)

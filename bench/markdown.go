@@ -1,8 +1,8 @@
-package bench
-
 // The README's tables out of a report, short enough to be read. Invariant: every
 // number printed is computed from the report; the README's block between the
 // markers holds nothing else.
+
+package bench
 
 import (
 	"bytes"
@@ -28,7 +28,9 @@ const none = "–"
 // transports: the figures are "unix / tcp".
 func (r *Report) Markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Measured %s with `%s`: %s; a file of %s. %s. Of two figures in a cell, the first is over a Unix socket, the second over TCP.\n\n",
+	fmt.Fprintf(&b,
+		"Measured %s with `%s`: %s; a file of %s. %s. Of two figures in a cell, the first is "+
+			"over a Unix socket, the second over TCP.\n\n",
 		r.Date.Format("2006-01-02"), r.Command, r.rounds(), units.Exact(uint64(r.Size)), r.Machine)
 	r.writeRatios(&b)
 	r.writeOthers(&b)
@@ -46,7 +48,9 @@ func (r *Report) writeProfiles(b *strings.Builder) {
 	if len(r.Profiles) == 0 {
 		return
 	}
-	b.WriteString("Where ringnbd's CPU time goes, from profiles taken apart from the measurements (`-pprof`):\n\n| load | µs/request | its own code | kernel | most of it | Go's runtime |\n|---|--:|--:|--:|---|--:|\n")
+	b.WriteString("Where ringnbd's CPU time goes, from profiles taken apart from the " +
+		"measurements (`-pprof`):\n\n| load | µs/request | its own code | kernel | most of it | " +
+		"Go's runtime |\n|---|--:|--:|--:|---|--:|\n")
 	for _, p := range r.Profiles {
 		var own, all float64
 		shares := map[string]float64{}
@@ -59,11 +63,13 @@ func (r *Report) writeProfiles(b *strings.Builder) {
 		}
 		var parts []string
 		for _, f := range p.Top {
-			if name, kernel := strings.CutPrefix(f.Name, kernelPrefix); kernel && len(parts) < kernelParts {
+			if name, kernel := strings.CutPrefix(f.Name, kernelPrefix); kernel &&
+				len(parts) < kernelParts {
 				parts = append(parts, fmt.Sprintf("%s %.0f %%", name, 100*f.Share))
 			}
 		}
-		fmt.Fprintf(b, "| %s | %.2f | %.0f %% | %.0f %% | %s | %.0f %% |\n", p.Load, all, 100*own, 100*shares[stageKernel], strings.Join(parts, ", "), 100*shares[stageRuntime])
+		fmt.Fprintf(b, "| %s | %.2f | %.0f %% | %.0f %% | %s | %.0f %% |\n", p.Load, all, 100*own,
+			100*shares[stageKernel], strings.Join(parts, ", "), 100*shares[stageRuntime])
 	}
 	b.WriteString("\n")
 }
@@ -110,7 +116,9 @@ func (w row) cell(figure func(Load) string) string {
 func sameTail(texts []string) []string {
 	last := texts[len(texts)-1]
 	begin := strings.LastIndex(last, " (")
-	if begin < 0 || slices.ContainsFunc(texts, func(s string) bool { return !strings.HasSuffix(s, last[begin:]) }) {
+	if begin < 0 || slices.ContainsFunc(texts, func(s string) bool {
+		return !strings.HasSuffix(s, last[begin:])
+	}) {
 		return texts
 	}
 	for i := range texts[:len(texts)-1] {
@@ -149,16 +157,21 @@ func (r *Report) writeRatios(b *strings.Builder) {
 	if len(all) == 0 {
 		return
 	}
-	b.WriteString("| file; connections × depth | requests/s | server CPU µs/request | requests/s × raw limit | O_DIRECT: requests/s × fastest peer | CPU × cheapest peer | CPU × cheapest of all peers " +
-		"| page cache: requests/s × fastest peer | CPU × cheapest peer |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|\n")
+	b.WriteString("| file; connections × depth | requests/s | server CPU µs/request | " +
+		"requests/s × raw limit | O_DIRECT: requests/s × fastest peer | CPU × cheapest peer | " +
+		"CPU × cheapest of all peers " +
+		"| page cache: requests/s × fastest peer | CPU × cheapest peer " +
+		"|\n|---|--:|--:|--:|--:|--:|--:|--:|--:|\n")
 	for _, w := range all {
 		against := func(our string, figure func(Sample) float64, more bool) string {
 			return w.cell(func(l Load) string { return r.against(l, our, figure, more) })
 		}
-		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", w.load, r.median(w, rateCell), r.median(w, cpuCell), w.cell(r.limitText),
+		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", w.load,
+			r.median(w, rateCell), r.median(w, cpuCell), w.cell(r.limitText),
 			against("ringnbd", requestRate, true), against("ringnbd", Sample.ServerCPU, false),
 			w.cell(func(l Load) string { return r.againstAll(l, "ringnbd") }),
-			against("ringnbd-cached", requestRate, true), against("ringnbd-cached", Sample.ServerCPU, false))
+			against("ringnbd-cached", requestRate, true),
+			against("ringnbd-cached", Sample.ServerCPU, false))
 	}
 	b.WriteString("\n")
 }
@@ -175,15 +188,20 @@ func (r *Report) writeOthers(b *strings.Builder) {
 			against := func(figure func(Sample) float64, more bool) string {
 				return w.cell(func(l Load) string { return r.against(l, "ringnbd", figure, more) })
 			}
-			fmt.Fprintf(&lines, "| %s: %s | %s | %s | %s | %s | %s | %s | %s |\n", section, w.load.Shape(),
-				r.median(w, rateCell), r.median(w, func(s Sample) string { return micros(s.P50) }), r.median(w, func(s Sample) string { return micros(s.P99) }),
-				r.median(w, cpuCell), w.cell(r.limitText), against(requestRate, true), against(Sample.ServerCPU, false))
+			fmt.Fprintf(&lines, "| %s: %s | %s | %s | %s | %s | %s | %s | %s |\n", section,
+				w.load.Shape(),
+				r.median(w, rateCell), r.median(w, func(s Sample) string {
+					return micros(s.P50)
+				}), r.median(w, func(s Sample) string { return micros(s.P99) }),
+				r.median(w, cpuCell), w.cell(r.limitText), against(requestRate, true),
+				against(Sample.ServerCPU, false))
 		}
 	}
 	if lines.Len() == 0 {
 		return
 	}
-	b.WriteString("| load; connections × depth | requests/s | p50 µs | p99 µs | server CPU µs/request | requests/s × raw limit | requests/s × fastest peer | CPU × cheapest peer |\n" +
+	b.WriteString("| load; connections × depth | requests/s | p50 µs | p99 µs | server CPU " +
+		"µs/request | requests/s × raw limit | requests/s × fastest peer | CPU × cheapest peer |\n" +
 		"|---|--:|--:|--:|--:|--:|--:|--:|\n")
 	b.WriteString(lines.String() + "\n")
 }
@@ -202,9 +220,13 @@ func (r *Report) writeNotes(b *strings.Builder) {
 	for _, name := range slices.Sorted(maps.Keys(r.Storage)) {
 		paths = append(paths, fmt.Sprintf("%s: %s", name, r.Storage[name]))
 	}
-	fmt.Fprintf(b, "How each reaches the file: %s; raw: the load generator itself, O_DIRECT, io_uring, registered buffers. "+
-		"A server on the page cache answers writes before they reach the disk, and what the kernel's threads spend on bringing them there is not in its CPU time. "+
-		"A target is close when some rounds meet it and others do not: [lowest..highest]. What is counted is in `bench/doc.go`.\n\n", strings.Join(paths, "; "))
+	fmt.Fprintf(b,
+		"How each reaches the file: %s; raw: the load generator itself, O_DIRECT, io_uring, "+
+			"registered buffers. "+
+			"A server on the page cache answers writes before they reach the disk, and what the "+
+			"kernel's threads spend on bringing them there is not in its CPU time. "+
+			"A target is close when some rounds meet it and others do not: [lowest..highest]. What "+
+			"is counted is in `bench/doc.go`.\n\n", strings.Join(paths, "; "))
 	names := map[string][]string{} // by version
 	for _, name := range slices.Sorted(maps.Keys(r.Machine.Versions)) {
 		names[r.Machine.Versions[name]] = append(names[r.Machine.Versions[name]], name)
@@ -227,7 +249,8 @@ func (r *Report) writeNotes(b *strings.Builder) {
 // round alone is refused: it shows nothing of how figures vary.
 func (r *Report) WriteREADME(path string) error {
 	if r.Rounds < enough {
-		return fmt.Errorf("%s is not written from %d round: measure at least %d", path, r.Rounds, enough)
+		return fmt.Errorf("%s is not written from %d round: measure at least %d", path, r.Rounds,
+			enough)
 	}
 	old, err := os.ReadFile(path)
 	if err != nil {
@@ -253,5 +276,6 @@ func replaceBlock(text []byte, block string) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("no line %q after the first marker", endMarker)
 	}
-	return slices.Concat(head, []byte(beginMarker+"\n"), []byte(block), []byte(endMarker), tail), nil
+	return slices.Concat(head, []byte(beginMarker+"\n"), []byte(block), []byte(endMarker),
+		tail), nil
 }

@@ -1,8 +1,8 @@
-package bench
-
 // One meeting: evict, start the server, warm up, drive, stop. Invariant: when
 // Measure returns, its server is gone and its private folder is removed; what the
 // next meeting needs too, the file and the loop device, stays until Suite.Close.
+
+package bench
 
 import (
 	"context"
@@ -125,7 +125,8 @@ func (s *Suite) measureRaw(ctx context.Context, l Load, stand Stand, round int) 
 }
 
 // measureServer starts the program, drives it, stops it.
-func (s *Suite) measureServer(ctx context.Context, l Load, p Program, stand Stand, round int) (sample Sample, err error) {
+func (s *Suite) measureServer(ctx context.Context, l Load, p Program, stand Stand,
+	round int) (sample Sample, err error) {
 	stand.Address = Address{Transport: l.Transport, Path: filepath.Join(stand.Dir, "socket")}
 	if stand.Address.Port, err = freePort(); err != nil {
 		return Sample{}, err
@@ -137,7 +138,8 @@ func (s *Suite) measureServer(ctx context.Context, l Load, p Program, stand Stan
 	sample, err = s.observe(ctx, s.drive(l, stand.Address.URI(p.Export), round), server)
 	if err != nil {
 		server.Stop()
-		return Sample{}, fmt.Errorf("%w; the server said: %s", err, lastLines(server.output.String(), 3))
+		return Sample{}, fmt.Errorf("%w; the server said: %s", err,
+			lastLines(server.output.String(), 3))
 	}
 	if l.OnDisk() {
 		var took time.Duration
@@ -177,7 +179,8 @@ func (s *Suite) observe(ctx context.Context, d drive, server *Server) (Sample, e
 	usage := server.Stop()
 	sample := generated(r)
 	user, system := used.divide()
-	sample.ServerUser, sample.ServerSystem = perRequest(user, requests), perRequest(system, requests)
+	sample.ServerUser, sample.ServerSystem = perRequest(user, requests), perRequest(system,
+		requests)
 	sample.Switches = switchesPerRequest(usage, switches, all)
 	sample.PeakRSS, sample.StartSeconds = seen.peak, server.Ready.Seconds()
 	sample.Steal, sample.Others = now.stolen(before), now.others(before)

@@ -1,8 +1,8 @@
-package bench
-
 // A network of our own: the loopback of a fresh namespace with a congestion
 // control that does not pace. Invariant: the machine's own network settings are
 // never changed.
+
+package bench
 
 import (
 	"net"
@@ -35,7 +35,8 @@ func Isolate() {
 	}
 	// From here on this thread has no usable network: do not return.
 	if err := raiseLoopback(); err != nil {
-		os.Stderr.WriteString("cannot raise the loopback of a new network namespace: " + err.Error() + "\n")
+		os.Stderr.WriteString("cannot raise the loopback of a new network namespace: " +
+			err.Error() + "\n")
 		os.Exit(1)
 	}
 	chooseCongestion()
@@ -55,7 +56,8 @@ func chooseCongestion() {
 		}
 	}
 	for _, prefix := range []string{"127.0.0.0/8", "127.0.0.1"} {
-		arguments := "route replace table local local " + prefix + " dev lo proto kernel scope host src 127.0.0.1 congctl cubic"
+		arguments := "route replace table local local " + prefix +
+			" dev lo proto kernel scope host src 127.0.0.1 congctl cubic"
 		// Without iproute2, what the sysctl says stays; the report tells.
 		_ = exec.Command("ip", strings.Fields(arguments)...).Run()
 	}

@@ -1,10 +1,10 @@
-package bench
-
 // Plots: gonum.org/v1/plot draws them as SVG, and the page that they stand in gives
 // them their colours. Invariant: a plot has no background, every colour in it is a
 // name that the style sheet resolves for the light or the dark scheme, and every
 // text in it takes exactly the width that the layout counted with, whatever font
 // the reader has.
+
+package bench
 
 import (
 	"bytes"
@@ -61,7 +61,8 @@ func plotFont(bold bool, size float64) font.Font {
 
 // textStyle is how text in a plot looks.
 func textStyle(k ink, bold bool, x draw.XAlignment, y draw.YAlignment) text.Style {
-	return text.Style{Color: k.color(1), Font: plotFont(bold, textSize), XAlign: x, YAlign: y, Handler: plot.DefaultTextHandler}
+	return text.Style{Color: k.color(1), Font: plotFont(bold, textSize), XAlign: x, YAlign: y,
+		Handler: plot.DefaultTextHandler}
 }
 
 // newPlot is an empty plot in our style: no background, few lines.
@@ -89,7 +90,8 @@ func canvas(height float64) (*vgsvg.Canvas, draw.Canvas) {
 
 // drawWithHead draws p below one line that says what its vertical axis is.
 func drawWithHead(p *plot.Plot, c draw.Canvas, head string) {
-	c.FillText(textStyle(inkQuiet, false, draw.XLeft, draw.YTop), vg.Point{X: 0, Y: c.Max.Y - 2}, head)
+	c.FillText(textStyle(inkQuiet, false, draw.XLeft, draw.YTop), vg.Point{X: 0, Y: c.Max.Y - 2},
+		head)
 	p.Draw(draw.Crop(c, 0, -4, 2, -headRoom))
 }
 
@@ -104,7 +106,8 @@ var (
 // inline turns a finished canvas into an element of the page. title and description
 // are what somebody hears who cannot see it.
 func inline(svg *vgsvg.Canvas, id, title, description string) template.HTML {
-	attributes := fmt.Sprintf(`class="plot" id=%q role="img" aria-labelledby="%s-title %s-words"`, id, id, id)
+	attributes := fmt.Sprintf(`class="plot" id=%q role="img" aria-labelledby="%s-title %s-words"`,
+		id, id, id)
 	words := fmt.Sprintf("<title id=\"%s-title\">%s</title>\n<desc id=\"%s-words\">%s</desc>\n",
 		id, html.EscapeString(title), id, html.EscapeString(description))
 	return rewrite(svg, attributes, words)
@@ -116,7 +119,9 @@ func rewrite(svg *vgsvg.Canvas, attributes, words string) template.HTML {
 	if _, err := svg.WriteTo(&b); err != nil {
 		panic(err) // a bytes.Buffer takes everything
 	}
-	s := svgHead.ReplaceAllString(b.String(), `<svg xmlns="http://www.w3.org/2000/svg" viewBox="$1" `+escapeDollar(attributes)+">\n"+escapeDollar(words))
+	s := svgHead.ReplaceAllString(b.String(),
+		`<svg xmlns="http://www.w3.org/2000/svg" viewBox="$1" `+escapeDollar(attributes)+">\n"+
+			escapeDollar(words))
 	s = svgText.ReplaceAllStringFunc(s, fitText)
 	s = svgColor.ReplaceAllStringFunc(s, inkReference)
 	return template.HTML(s)

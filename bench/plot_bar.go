@@ -1,8 +1,8 @@
-package bench
-
 // Plots with bars: loads under each other, in each a bar per server with its name
 // at the left and its number at the right. Invariant: every server that took part in a
 // load has its row, also when nothing could be measured.
+
+package bench
 
 import (
 	"fmt"
@@ -79,7 +79,8 @@ func (b barChart) draw() drawing {
 	p.X.LineStyle.Width, p.X.Tick.LineStyle.Width, p.X.Tick.Length = 0, 0, 0
 	svg, c := canvas(b.rows()*rowHeight + 36)
 	p.Draw(draw.Crop(c, vg.Points(b.nameWidth()), -vg.Points(b.numberWidth()), 2, -2))
-	return drawing{ID: b.id, Title: b.title, Notes: b.notes, Legend: b.legend, SVG: inline(svg, b.id, b.title, b.words())}
+	return drawing{ID: b.id, Title: b.title, Notes: b.notes, Legend: b.legend,
+		SVG: inline(svg, b.id, b.title, b.words())}
 }
 
 // rows is the height of everything, in rows.
@@ -197,12 +198,14 @@ func (b barChart) drawRow(c draw.Canvas, r barRow, x func(float64) vg.Length, y 
 	name := textStyle(inkText, strong, draw.XRight, draw.YCenter)
 	c.FillText(name, vg.Point{X: x(0) - 5, Y: y}, r.name)
 	if r.failed != "" {
-		c.FillText(textStyle(inkBad, true, draw.XLeft, draw.YCenter), vg.Point{X: x(0) + 3, Y: y}, r.failed)
+		c.FillText(textStyle(inkBad, true, draw.XLeft, draw.YCenter), vg.Point{X: x(0) + 3, Y: y},
+			r.failed)
 		return
 	}
 	var from float64
 	for _, part := range r.parts {
-		box := []vg.Point{{X: x(from), Y: y - half}, {X: x(from + part.value), Y: y - half}, {X: x(from + part.value), Y: y + half}, {X: x(from), Y: y + half}}
+		box := []vg.Point{{X: x(from), Y: y - half}, {X: x(from + part.value), Y: y - half},
+			{X: x(from + part.value), Y: y + half}, {X: x(from), Y: y + half}}
 		c.FillPolygon(part.ink.color(part.opacity), box)
 		from += part.value
 	}
@@ -216,7 +219,8 @@ func (b barChart) drawRow(c draw.Canvas, r barRow, x func(float64) vg.Length, y 
 // drawSpread reaches from the lowest to the highest round, with a rim that keeps it
 // apart from a bar of any colour.
 func drawSpread(c draw.Canvas, low, high, y vg.Length) {
-	for _, line := range []draw.LineStyle{{Color: inkCard.color(1), Width: 2.6}, {Color: inkText.color(1), Width: 1}} {
+	for _, line := range []draw.LineStyle{{Color: inkCard.color(1), Width: 2.6},
+		{Color: inkText.color(1), Width: 1}} {
 		rim := line.Width / 4
 		c.StrokeLine2(line, low-rim, y, high+rim, y)
 		c.StrokeLine2(line, low, y-2.5-rim, low, y+2.5+rim)
@@ -228,7 +232,8 @@ func drawSpread(c draw.Canvas, low, high, y vg.Length) {
 func lineSwatch(l look) template.HTML {
 	svg := vgsvg.New(34, 12)
 	c := draw.New(svg)
-	c.StrokeLine2(draw.LineStyle{Color: l.ink.color(1), Width: l.width, Dashes: l.dash}, 1, 6, 33, 6)
+	c.StrokeLine2(draw.LineStyle{Color: l.ink.color(1), Width: l.width, Dashes: l.dash}, 1, 6, 33,
+		6)
 	drawMarker(c, l, vg.Point{X: 17, Y: 6}, false)
 	return rewrite(svg, swatchAttributes, "")
 }
@@ -236,14 +241,16 @@ func lineSwatch(l look) template.HTML {
 func barSwatch(k ink, opacity float64) template.HTML {
 	svg := vgsvg.New(14, 12)
 	c := draw.New(svg)
-	c.FillPolygon(k.color(opacity), []vg.Point{{X: 1, Y: 1}, {X: 13, Y: 1}, {X: 13, Y: 11}, {X: 1, Y: 11}})
+	c.FillPolygon(k.color(opacity),
+		[]vg.Point{{X: 1, Y: 1}, {X: 13, Y: 1}, {X: 13, Y: 11}, {X: 1, Y: 11}})
 	return rewrite(svg, swatchAttributes, "")
 }
 
 func limitSwatch() template.HTML {
 	svg := vgsvg.New(14, 12)
 	c := draw.New(svg)
-	c.StrokeLine2(draw.LineStyle{Color: inkRaw.color(1), Width: 1.6, Dashes: []vg.Length{3, 2}}, 7, 0, 7, 12)
+	c.StrokeLine2(draw.LineStyle{Color: inkRaw.color(1), Width: 1.6, Dashes: []vg.Length{3, 2}}, 7,
+		0, 7, 12)
 	return rewrite(svg, swatchAttributes, "")
 }
 

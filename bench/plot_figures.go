@@ -1,7 +1,7 @@
-package bench
-
 // What is plotted, by section. Invariant: a plot shows medians out of the report,
 // as the tables do, and says what was not measured.
+
+package bench
 
 import (
 	"fmt"
@@ -22,26 +22,38 @@ type quantity struct {
 }
 
 var (
-	rateQuantity = quantity{name: "Requests per second", unit: "requests/s", format: shortNumber, limit: true,
-		of: func(_ Load, s Sample) []float64 { return []float64{s.RequestsPerSecond} }}
+	rateQuantity = quantity{name: "Requests per second", unit: "requests/s", format: shortNumber,
+		limit: true,
+		of:    func(_ Load, s Sample) []float64 { return []float64{s.RequestsPerSecond} }}
 	bandwidthQuantity = quantity{name: "Bandwidth", unit: "MiB/s", format: shortNumber, limit: true,
 		of: func(_ Load, s Sample) []float64 { return []float64{s.BytesPerSecond / (1 << 20)} }}
-	cpuQuantity = quantity{name: "Server CPU per request", unit: "server CPU, µs per request", format: shortNumber, split: true,
+	cpuQuantity = quantity{name: "Server CPU per request", unit: "server CPU, µs per request",
+		format: shortNumber, split: true,
 		of: func(_ Load, s Sample) []float64 { return []float64{s.ServerUser, s.ServerSystem} }}
-	cpuPerGiBQuantity = quantity{name: "Server CPU per GiB", unit: "server CPU, ms per GiB", format: shortNumber, split: true,
+	cpuPerGiBQuantity = quantity{name: "Server CPU per GiB", unit: "server CPU, ms per GiB",
+		format: shortNumber, split: true,
 		of: func(l Load, s Sample) []float64 {
 			k := (1 << 30) / float64(max(l.BlockSize, 1)) / 1e3
 			return []float64{s.ServerUser * k, s.ServerSystem * k}
 		}}
-	perCPUQuantity = quantity{name: "Requests per CPU second", unit: "requests per second of server CPU", format: shortNumber,
+	perCPUQuantity = quantity{name: "Requests per CPU second",
+		unit: "requests per second of server CPU", format: shortNumber,
 		of: func(_ Load, s Sample) []float64 { return []float64{s.RequestsPerCPUSecond()} }}
-	p50Quantity = quantity{name: "Latency, p50", unit: "median latency (p50)", format: shortTime, limit: true,
-		of: func(_ Load, s Sample) []float64 { return []float64{s.P50} }}
-	p99Quantity = quantity{name: "Latency, p99", unit: "99th percentile of latency (p99)", format: shortTime, limit: true,
+	p50Quantity = quantity{name: "Latency, p50", unit: "median latency (p50)", format: shortTime,
+		limit: true,
+		of:    func(_ Load, s Sample) []float64 { return []float64{s.P50} }}
+	p99Quantity = quantity{name: "Latency, p99", unit: "99th percentile of latency (p99)",
+		format: shortTime, limit: true,
 		of: func(_ Load, s Sample) []float64 { return []float64{s.P99} }}
-	memoryQuantity = quantity{name: "Peak resident memory", unit: "peak resident memory, MiB", format: shortNumber,
-		of: func(_ Load, s Sample) []float64 { return []float64{float64(s.PeakRSS) / (1 << 20)} }}
-	startQuantity = quantity{name: "Time to start", unit: "from start to first greeting", format: func(s float64) string { return shortTime(s * 1e6) },
+	memoryQuantity = quantity{name: "Peak resident memory", unit: "peak resident memory, MiB",
+		format: shortNumber,
+		of: func(_ Load, s Sample) []float64 {
+			return []float64{float64(s.PeakRSS) / (1 << 20)}
+		}}
+	startQuantity = quantity{name: "Time to start", unit: "from start to first greeting",
+		format: func(s float64) string {
+			return shortTime(s * 1e6)
+		},
 		of: func(_ Load, s Sample) []float64 { return []float64{s.StartSeconds} }}
 )
 
@@ -82,14 +94,18 @@ func (p *plots) id() string {
 func (p *plots) section(name string) []drawing {
 	loads := p.report.section(name)
 	pattern := func(l Load) any { return []any{l.Pattern, l.ReadPercent} }
-	backend := func(l Load) any { return []any{l.Pattern, l.ReadPercent, l.Backend, l.BlockSize, l.Transport} }
+	backend := func(l Load) any {
+		return []any{l.Pattern, l.ReadPercent, l.Backend, l.BlockSize, l.Transport}
+	}
 	switch name {
 	case "disk":
 		return p.bars(loads, pattern, rateQuantity, cpuQuantity)
 	case "depth":
 		return p.lines(loads, backend, depthAxis, rateQuantity, p50Quantity)
 	case "large":
-		return p.bars(loads, func(l Load) any { return l.BlockSize }, bandwidthQuantity, cpuPerGiBQuantity)
+		return p.bars(loads, func(l Load) any {
+			return l.BlockSize
+		}, bandwidthQuantity, cpuPerGiBQuantity)
 	case "null":
 		return p.bars(loads, pattern, rateQuantity, perCPUQuantity)
 	case "connections":
@@ -136,7 +152,8 @@ func attributes(l Load) []string {
 	if l.ReadPercent > 0 {
 		pattern += fmt.Sprintf(" %d:%d", l.ReadPercent, 100-l.ReadPercent)
 	}
-	a := []string{pattern, units.Exact(uint64(l.BlockSize)), fmt.Sprintf("%d × %d", l.Connections, l.Depth), l.Backend, l.Transport, "", "", ""}
+	a := []string{pattern, units.Exact(uint64(l.BlockSize)),
+		fmt.Sprintf("%d × %d", l.Connections, l.Depth), l.Backend, l.Transport, "", "", ""}
 	if l.Rate > 0 {
 		a[5] = "at " + rateText(l.Rate) + "/s"
 	}
@@ -183,7 +200,8 @@ func (p *plots) bars(loads []Load, key func(Load) any, quantities ...quantity) [
 	for _, part := range facets(loads, key, mostGroups) {
 		common, own := distinguish(part)
 		for _, q := range quantities {
-			chart := barChart{id: p.id(), title: q.name + ": " + common, unit: q.unit, format: q.format, legend: []legendEntry{}}
+			chart := barChart{id: p.id(), title: q.name + ": " + common, unit: q.unit,
+				format: q.format, legend: []legendEntry{}}
 			for i, l := range part {
 				chart.groups = append(chart.groups, p.barGroup(l, own[i], q))
 			}
@@ -203,7 +221,8 @@ func (p *plots) strainedNotes(loads []Load, own []string) []string {
 	var words []string
 	for i, l := range loads {
 		for _, server := range p.report.servers(l) {
-			if result := p.report.result(l, server); len(result.Samples) > 0 && isStrained(l, result.Median) {
+			if result := p.report.result(l, server); len(result.Samples) > 0 &&
+				isStrained(l, result.Median) {
 				words = append(words, strings.TrimSuffix(server+" at "+own[i], " at "))
 			}
 		}
@@ -211,7 +230,8 @@ func (p *plots) strainedNotes(loads []Load, own []string) []string {
 	if len(words) == 0 {
 		return nil
 	}
-	return []string{"The offered rate was not reached, or requests that were due had not been started at the end: " + strings.Join(words, "; ") + "."}
+	return []string{"The offered rate was not reached, or requests that were due had not been " +
+		"started at the end: " + strings.Join(words, "; ") + "."}
 }
 
 func (p *plots) barGroup(l Load, label string, q quantity) barGroup {
@@ -260,7 +280,8 @@ func clip(name string) string {
 func barLegend(b barChart, q quantity) []legendEntry {
 	var entries []legendEntry
 	if q.split {
-		entries = append(entries, legendEntry{Name: "user", Swatch: barSwatch(inkRingnbd, 1)}, legendEntry{Name: "system", Swatch: barSwatch(inkRingnbd, 0.5)})
+		entries = append(entries, legendEntry{Name: "user", Swatch: barSwatch(inkRingnbd, 1)},
+			legendEntry{Name: "system", Swatch: barSwatch(inkRingnbd, 0.5)})
 	}
 	if slices.ContainsFunc(b.groups, func(g barGroup) bool { return g.limit > 0 }) {
 		entries = append(entries, legendEntry{Name: "raw limit", Swatch: limitSwatch()})
@@ -268,7 +289,8 @@ func barLegend(b barChart, q quantity) []legendEntry {
 	if slices.ContainsFunc(b.groups, func(g barGroup) bool {
 		return slices.ContainsFunc(g.rows, func(r barRow) bool { return r.high > r.low })
 	}) {
-		entries = append(entries, legendEntry{Name: "lowest to highest round", Swatch: spreadSwatch()})
+		entries = append(entries,
+			legendEntry{Name: "lowest to highest round", Swatch: spreadSwatch()})
 	}
 	return entries
 }
@@ -282,21 +304,27 @@ type overAxis struct {
 }
 
 var (
-	depthAxis = overAxis{label: "requests in flight (depth)", log: true, of: func(l Load) float64 { return float64(l.Depth) },
+	depthAxis = overAxis{label: "requests in flight (depth)", log: true, of: func(l Load) float64 {
+		return float64(l.Depth)
+	},
 		rest: func(l Load) Load { l.Depth = 0; return l }}
-	connectionsAxis = overAxis{label: "connections", log: true, of: func(l Load) float64 { return float64(l.Connections) },
+	connectionsAxis = overAxis{label: "connections", log: true, of: func(l Load) float64 {
+		return float64(l.Connections)
+	},
 		rest: func(l Load) Load { l.Connections, l.Depth = 0, 0; return l }}
 	rateAxis = overAxis{label: "offered requests/s", of: func(l Load) float64 { return l.Rate },
 		rest: func(l Load) Load { l.Rate = 0; return l }}
 )
 
 // lines makes one plot per facet and quantity, with a line per server.
-func (p *plots) lines(loads []Load, key func(Load) any, axis overAxis, quantities ...quantity) []drawing {
+func (p *plots) lines(loads []Load, key func(Load) any, axis overAxis,
+	quantities ...quantity) []drawing {
 	var all []drawing
 	for _, part := range facets(loads, key, len(loads)) {
 		for _, q := range quantities {
-			chart := lineChart{id: p.id(), x: axis.label, head: q.unit, logX: axis.log, format: q.format,
-				logY: q.name == p50Quantity.name || q.name == p99Quantity.name}
+			chart := lineChart{id: p.id(), x: axis.label, head: q.unit, logX: axis.log,
+				format: q.format,
+				logY:   q.name == p50Quantity.name || q.name == p99Quantity.name}
 			chart.title = q.name + ": " + titleOver(part, axis)
 			chart.series, chart.notes = p.series(part, axis, q)
 			if axis.label == connectionsAxis.label && q.name == cpuQuantity.name {
@@ -355,7 +383,8 @@ func (p *plots) series(loads []Load, axis overAxis, q quantity) (all []series, n
 				missing = append(missing, plainNumber(axis.of(l)))
 				continue
 			}
-			at := point{x: axis.of(l), y: q.value(l, result.Median), strained: isStrained(l, result.Median)}
+			at := point{x: axis.of(l), y: q.value(l, result.Median),
+				strained: isStrained(l, result.Median)}
 			at.low, at.high = q.spread(result)
 			strained = strained || at.strained
 			if finite(at.y) && at.y > 0 && at.x > 0 {
@@ -364,14 +393,16 @@ func (p *plots) series(loads []Load, axis overAxis, q quantity) (all []series, n
 		}
 		slices.SortStableFunc(s.points, func(a, b point) int { return int(a.x - b.x) })
 		if len(missing) > 0 {
-			notes = append(notes, fmt.Sprintf("%s failed at %s.", name, strings.Join(missing, ", ")))
+			notes = append(notes,
+				fmt.Sprintf("%s failed at %s.", name, strings.Join(missing, ", ")))
 		}
 		if len(s.points) > 0 {
 			all = append(all, s)
 		}
 	}
 	if strained {
-		notes = append([]string{"Hollow: the offered rate was not reached, or requests that were due had not been started at the end."}, notes...)
+		notes = append([]string{"Hollow: the offered rate was not reached, or requests that " +
+			"were due had not been started at the end."}, notes...)
 	}
 	return all, notes
 }
@@ -382,7 +413,8 @@ func growthNotes(all []series) []string {
 	for _, s := range all {
 		first, last := s.points[0], s.points[len(s.points)-1]
 		if last.x > first.x {
-			word := fmt.Sprintf("%s %+.0f %% from %s to %s", s.name, 100*(last.y/first.y-1), plainNumber(first.x), plainNumber(last.x))
+			word := fmt.Sprintf("%s %+.0f %% from %s to %s", s.name, 100*(last.y/first.y-1),
+				plainNumber(first.x), plainNumber(last.x))
 			if first.strained || last.strained {
 				word += " (hollow)"
 			}
@@ -404,7 +436,8 @@ func (p *plots) perIdle(loads []Load) []string {
 		alone.Idle = 0
 		for _, server := range p.report.servers(l) {
 			with, without := p.report.result(l, server), p.report.result(alone, server)
-			if l.Idle == 0 || without == nil || len(with.Samples) == 0 || len(without.Samples) == 0 {
+			if l.Idle == 0 || without == nil || len(with.Samples) == 0 ||
+				len(without.Samples) == 0 {
 				continue
 			}
 			each := float64(with.Median.PeakRSS-without.Median.PeakRSS) / float64(l.Idle) / 1024
@@ -420,7 +453,8 @@ func (p *plots) perIdle(loads []Load) []string {
 // isStrained tells whether an open loop asked for more than was done. A hundredth is
 // what the ends of a run blur.
 func isStrained(l Load, s Sample) bool {
-	return l.Rate > 0 && (s.RequestsPerSecond < 0.99*l.Rate || float64(s.Backlog) > 0.01*float64(s.Requests))
+	return l.Rate > 0 &&
+		(s.RequestsPerSecond < 0.99*l.Rate || float64(s.Backlog) > 0.01*float64(s.Requests))
 }
 
 // profile draws where the CPU time of each profiled load went.
@@ -430,13 +464,18 @@ func (p *plots) profile(profiles []Profile) drawing {
 		loads[i] = f.Load
 	}
 	common, own := distinguish(loads)
-	chart := barChart{id: p.id(), title: "Server CPU per request by stage: " + common, unit: "server CPU, µs per request", format: shortNumber}
+	chart := barChart{id: p.id(), title: "Server CPU per request by stage: " + common,
+		unit: "server CPU, µs per request", format: shortNumber}
 	for i, f := range profiles {
 		row := barRow{name: clip(f.Server)}
 		for _, s := range f.Stages {
-			row.parts = append(row.parts, barPart{value: max(s.MicrosPerRequest, 0), ink: stageInk(s.Name), opacity: 1})
-			if !slices.ContainsFunc(chart.legend, func(e legendEntry) bool { return e.Name == s.Name }) {
-				chart.legend = append(chart.legend, legendEntry{Name: s.Name, Swatch: barSwatch(stageInk(s.Name), 1)})
+			row.parts = append(row.parts,
+				barPart{value: max(s.MicrosPerRequest, 0), ink: stageInk(s.Name), opacity: 1})
+			if !slices.ContainsFunc(chart.legend, func(e legendEntry) bool {
+				return e.Name == s.Name
+			}) {
+				chart.legend = append(chart.legend,
+					legendEntry{Name: s.Name, Swatch: barSwatch(stageInk(s.Name), 1)})
 			}
 		}
 		if k := len(chart.groups); k > 0 && loads[i] == loads[i-1] {

@@ -1,9 +1,9 @@
-package bench
-
 // Colours. Invariant: one server has one colour, one shape and one dash in every
 // plot of a report; the colours keep a distance from each other also for readers who
 // do not tell red from green, and 3 to 1 from the page in either scheme
 // (TestInks).
+
+package bench
 
 import (
 	"fmt"
@@ -35,18 +35,22 @@ var (
 // Of the servers. ringnbd has the one warm, bright colour. The distances were searched
 // for by a program, over normal sight, protanopia and deuteranopia.
 var (
-	inkRaw      = ink{"raw", "#41474B", "#868D99"}
-	inkRingnbd  = ink{"ringnbd", "#D1410C", "#FF7A45"}
-	inkSpares   = []ink{{"spare0", "#7A5C00", "#E3C04A"}, {"spare1", "#8A2F4F", "#F29BB8"}, {"spare2", "#2F6F7A", "#7FD0DD"}, {"spare3", "#56606E", "#B7C0CC"}}
+	inkRaw     = ink{"raw", "#41474B", "#868D99"}
+	inkRingnbd = ink{"ringnbd", "#D1410C", "#FF7A45"}
+	inkSpares  = []ink{{"spare0", "#7A5C00", "#E3C04A"}, {"spare1", "#8A2F4F", "#F29BB8"},
+		{"spare2", "#2F6F7A", "#7FD0DD"}, {"spare3", "#56606E", "#B7C0CC"}}
 	serverLooks = map[string]look{
-		RawName:           {ink: inkRaw, dash: []vg.Length{1.5, 2.5}, width: 1.6, sides: 6},
-		"ringnbd":         {ink: inkRingnbd, width: 2.8, sides: 0},
-		"ringnbd-cached":  {ink: ink{"ringnbd-cached", "#6F3D16", "#D2B91D"}, dash: []vg.Length{6, 3}, width: 1.8, sides: 5},
-		"ringnbd-poll":    {ink: ink{"ringnbd-poll", "#D668B2", "#D93550"}, dash: []vg.Length{8, 2, 2, 2}, width: 1.8, sides: -5},
-		"nbdkit":          {ink: ink{"nbdkit", "#4C72D2", "#7D9DDF"}, width: 1.5, sides: 4},
-		"qemu-nbd":        {ink: ink{"qemu-nbd", "#257F5A", "#48C4C9"}, width: 1.5, sides: 3},
-		"qemu-nbd-cached": {ink: ink{"qemu-nbd-cached", "#779D44", "#89AC81"}, dash: []vg.Length{6, 3}, width: 1.5, sides: -3},
-		"nbd-server":      {ink: ink{"nbd-server", "#653B82", "#8A5CCF"}, width: 1.5, sides: -4},
+		RawName:   {ink: inkRaw, dash: []vg.Length{1.5, 2.5}, width: 1.6, sides: 6},
+		"ringnbd": {ink: inkRingnbd, width: 2.8, sides: 0},
+		"ringnbd-cached": {ink: ink{"ringnbd-cached", "#6F3D16", "#D2B91D"},
+			dash: []vg.Length{6, 3}, width: 1.8, sides: 5},
+		"ringnbd-poll": {ink: ink{"ringnbd-poll", "#D668B2", "#D93550"},
+			dash: []vg.Length{8, 2, 2, 2}, width: 1.8, sides: -5},
+		"nbdkit":   {ink: ink{"nbdkit", "#4C72D2", "#7D9DDF"}, width: 1.5, sides: 4},
+		"qemu-nbd": {ink: ink{"qemu-nbd", "#257F5A", "#48C4C9"}, width: 1.5, sides: 3},
+		"qemu-nbd-cached": {ink: ink{"qemu-nbd-cached", "#779D44", "#89AC81"},
+			dash: []vg.Length{6, 3}, width: 1.5, sides: -3},
+		"nbd-server": {ink: ink{"nbd-server", "#653B82", "#8A5CCF"}, width: 1.5, sides: -4},
 	}
 )
 
@@ -86,7 +90,8 @@ func newLooks(r *Report) looks {
 	}
 	slices.Sort(strangers)
 	for i, name := range strangers {
-		all[name] = look{ink: inkSpares[i%len(inkSpares)], dash: []vg.Length{4, 2}, width: 1.5, sides: 4}
+		all[name] = look{ink: inkSpares[i%len(inkSpares)], dash: []vg.Length{4, 2}, width: 1.5,
+			sides: 4}
 	}
 	return all
 }
@@ -115,7 +120,8 @@ func (t tone) RGBA() (r, g, b, a uint32) {
 
 // allInks lists every colour of the page.
 func allInks() []ink {
-	all := append([]ink{inkPage, inkCard, inkText, inkQuiet, inkRule, inkFaint, inkGood, inkBad, inkLink}, inkSpares...)
+	all := append([]ink{inkPage, inkCard, inkText, inkQuiet, inkRule, inkFaint, inkGood, inkBad,
+		inkLink}, inkSpares...)
 	for _, l := range serverLooks {
 		all = append(all, l.ink)
 	}
@@ -151,5 +157,6 @@ func inkSheet() template.CSS {
 		fmt.Fprintf(&light, "--ink-%s:%s;", k.name, k.light)
 		fmt.Fprintf(&dark, "--ink-%s:%s;", k.name, k.dark)
 	}
-	return template.CSS(fmt.Sprintf(":root{color-scheme:light dark;%s}\n@media screen and (prefers-color-scheme:dark){:root{%s}}\n", light.String(), dark.String()))
+	return template.CSS(fmt.Sprintf(":root{color-scheme:light dark;%s}\n@media screen and "+
+		"(prefers-color-scheme:dark){:root{%s}}\n", light.String(), dark.String()))
 }

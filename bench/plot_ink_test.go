@@ -1,8 +1,8 @@
-package bench
-
 // Tests of the colours, by the formulas of WCAG 2 (contrast), CIELAB (distance) and
 // Machado, Oliveira and Fernandes 2009 (how they look to those who lack the cones for
 // red or for green).
+
+package bench
 
 import (
 	"math"
@@ -39,15 +39,20 @@ func times(m [3][3]float64, c [3]float64) (out [3]float64) {
 }
 
 var (
-	toXYZ  = [3][3]float64{{0.4124, 0.3576, 0.1805}, {0.2126, 0.7152, 0.0722}, {0.0193, 0.1192, 0.9505}}
+	toXYZ = [3][3]float64{{0.4124, 0.3576, 0.1805}, {0.2126, 0.7152, 0.0722},
+		{0.0193, 0.1192, 0.9505}}
 	sights = map[string][3][3]float64{
 		"all cones": {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}},
-		"no red":    {{0.152286, 1.052583, -0.204868}, {0.114503, 0.786281, 0.099216}, {-0.003882, -0.048116, 1.051998}},
-		"no green":  {{0.367322, 0.860646, -0.227968}, {0.280085, 0.672501, 0.047413}, {-0.011820, 0.042940, 0.968881}},
+		"no red": {{0.152286, 1.052583, -0.204868}, {0.114503, 0.786281, 0.099216},
+			{-0.003882, -0.048116, 1.051998}},
+		"no green": {{0.367322, 0.860646, -0.227968}, {0.280085, 0.672501, 0.047413},
+			{-0.011820, 0.042940, 0.968881}},
 	}
 )
 
-func luminance(c [3]float64) float64 { return toXYZ[1][0]*c[0] + toXYZ[1][1]*c[1] + toXYZ[1][2]*c[2] }
+func luminance(c [3]float64) float64 {
+	return toXYZ[1][0]*c[0] + toXYZ[1][1]*c[1] + toXYZ[1][2]*c[2]
+}
 
 func contrast(t *testing.T, a, b string) float64 {
 	t.Helper()
@@ -85,15 +90,18 @@ func TestInksCanBeToldApart(t *testing.T) {
 	for _, k := range stageInks {
 		stages = append(stages, k)
 	}
-	const least = 15 // 2.3 is just noticeable side by side; lines also differ in marker and dash, bars carry names
+	// 2.3 is just noticeable side by side; lines also differ in marker and dash, bars carry names
+	const least = 15
 	for _, group := range [][]ink{servers, stages} {
 		for scheme, all := range tones(group) {
 			for sight, matrix := range sights {
 				for i := range all {
 					for k := range i {
-						a, b := lab(times(matrix, linear(t, all[i]))), lab(times(matrix, linear(t, all[k])))
+						a, b := lab(times(matrix, linear(t, all[i]))),
+							lab(times(matrix, linear(t, all[k])))
 						if d := math.Hypot(math.Hypot(a[0]-b[0], a[1]-b[1]), a[2]-b[2]); d < least {
-							t.Errorf("%s scheme, %s: %s and %s are %.1f apart", scheme, sight, all[i], all[k], d)
+							t.Errorf("%s scheme, %s: %s and %s are %.1f apart", scheme, sight,
+								all[i], all[k], d)
 						}
 					}
 				}
@@ -139,7 +147,8 @@ func TestInksSurviveThePlotLibrary(t *testing.T) {
 	}
 	for _, k := range allInks() {
 		for _, opacity := range []float64{1, 0.55, 0.5} {
-			if got := string(barSwatch(k, opacity)); !strings.Contains(got, "fill:var(--ink-"+k.name+")") {
+			if got := string(barSwatch(k, opacity)); !strings.Contains(got,
+				"fill:var(--ink-"+k.name+")") {
 				t.Errorf("%s at %g is drawn as %s", k.name, opacity, got)
 			}
 		}

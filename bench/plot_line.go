@@ -1,8 +1,8 @@
-package bench
-
 // Plots with lines: one figure over something that grows, a line per server.
 // Invariant: a point that could not be measured is not drawn, and is named in the
 // notes.
+
+package bench
 
 import (
 	"fmt"
@@ -60,12 +60,15 @@ func (l lineChart) draw() drawing {
 	p.Y.LineStyle.Width, p.Y.Tick.LineStyle.Width, p.Y.Tick.Length = 0, 0, 0
 	f := drawing{ID: l.id, Title: l.title, Notes: l.notes}
 	ordered := slices.Clone(l.series)
-	slices.SortStableFunc(ordered, func(a, b series) int { return drawnLater(a.name) - drawnLater(b.name) })
+	slices.SortStableFunc(ordered, func(a, b series) int {
+		return drawnLater(a.name) - drawnLater(b.name)
+	})
 	for _, s := range ordered {
 		p.Add(s)
 	}
 	for _, s := range l.series {
-		f.Legend = append(f.Legend, legendEntry{Name: s.name, Swatch: lineSwatch(s.look), Strong: s.name == "ringnbd"})
+		f.Legend = append(f.Legend,
+			legendEntry{Name: s.name, Swatch: lineSwatch(s.look), Strong: s.name == "ringnbd"})
 	}
 	svg, c := canvas(lineHeight)
 	drawWithHead(p, c, l.head)
@@ -194,8 +197,9 @@ func (s series) GlyphBoxes(p *plot.Plot) []plot.GlyphBox {
 	var boxes []plot.GlyphBox
 	for _, at := range s.points {
 		r := vg.Length(5)
-		boxes = append(boxes, plot.GlyphBox{X: p.X.Norm(at.x), Y: min(p.Y.Norm(max(at.y, p.Y.Min)), 1),
-			Rectangle: vg.Rectangle{Min: vg.Point{X: -r, Y: -r}, Max: vg.Point{X: r, Y: r}}})
+		boxes = append(boxes,
+			plot.GlyphBox{X: p.X.Norm(at.x), Y: min(p.Y.Norm(max(at.y, p.Y.Min)), 1),
+				Rectangle: vg.Rectangle{Min: vg.Point{X: -r, Y: -r}, Max: vg.Point{X: r, Y: r}}})
 	}
 	return boxes
 }
@@ -238,7 +242,8 @@ func markerPath(sides int, at vg.Point, r vg.Length) vg.Path {
 		}
 		for i := range n {
 			angle := turn + 2*math.Pi*float64(i)/float64(n)
-			corner := vg.Point{X: at.X + r*1.15*vg.Length(math.Cos(angle)), Y: at.Y + r*1.15*vg.Length(math.Sin(angle))}
+			corner := vg.Point{X: at.X + r*1.15*vg.Length(math.Cos(angle)),
+				Y: at.Y + r*1.15*vg.Length(math.Sin(angle))}
 			if i == 0 {
 				p.Move(corner)
 			} else {
@@ -273,7 +278,8 @@ func logTicks(format func(float64) string) plot.Ticker {
 		decades := math.Log10(high / low)
 		every := math.Ceil(decades / 6) // decades from label to label
 		var ticks []plot.Tick
-		for decade := math.Pow(10, math.Floor(math.Log10(low))); decade <= high*1.001; decade *= 10 {
+		for decade := math.Pow(10,
+			math.Floor(math.Log10(low))); decade <= high*1.001; decade *= 10 {
 			exponent := math.Round(math.Log10(decade))
 			for m := 1.0; m < 10; m++ {
 				v := m * decade
@@ -281,7 +287,8 @@ func logTicks(format func(float64) string) plot.Ticker {
 					continue
 				}
 				t := plot.Tick{Value: v}
-				if m == 1 && math.Mod(exponent, every) == 0 || decades <= 2.3 && (m == 2 || m == 5) {
+				if m == 1 && math.Mod(exponent, every) == 0 ||
+					decades <= 2.3 && (m == 2 || m == 5) {
 					t.Label = trimZeros(format(v))
 				}
 				ticks = append(ticks, t)

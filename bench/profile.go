@@ -1,8 +1,8 @@
-package bench
-
 // Profiles: where a server's CPU time went during a load, by stage of a request's
 // way through it. Invariant: the shares of all stages sum to 1; every function of
 // the engine has a stage, by the file that it stands in.
+
+package bench
 
 import (
 	"cmp"
@@ -29,7 +29,8 @@ const (
 )
 
 // stageOrder is the order of a request's way.
-var stageOrder = []string{stageReceive, stageParse, stageDisk, stageReply, stageLoop, stagePolling, stageKernel, stageRuntime, stageOther}
+var stageOrder = []string{stageReceive, stageParse, stageDisk, stageReply, stageLoop, stagePolling,
+	stageKernel, stageRuntime, stageOther}
 
 // kernelPrefix begins the names of the parts of the kernel's time among the
 // functions: by who made the system call, as the Go profile tells, or by what was
@@ -43,22 +44,27 @@ const callers = ""
 var engineFiles = map[string]string{
 	"receive.go": stageReceive, "stage.go": stageReceive,
 	"request.go": stageParse, "hunger.go": stageParse,
-	"disk.go": stageDisk, "guard.go": stageDisk, "flush.go": stageDisk, "range.go": stageDisk, "cached.go": stageDisk, "device.go": stageDisk,
+	"disk.go": stageDisk, "guard.go": stageDisk, "flush.go": stageDisk, "range.go": stageDisk,
+	"cached.go": stageDisk, "device.go": stageDisk,
 	"workers.go": stageDisk, "parts.go": stageDisk,
-	"reply.go": stageReply, "chunk.go": stageReply, "holes.go": stageReply, "status.go": stageDisk, "offload.go": stageDisk,
-	"loop.go": stageLoop, "conn.go": stageLoop, "mail.go": stageLoop, "stall.go": stageLoop, "engine.go": stageLoop, "trace.go": stageLoop, "count.go": stageLoop,
+	"reply.go": stageReply, "chunk.go": stageReply, "holes.go": stageReply, "status.go": stageDisk,
+	"offload.go": stageDisk,
+	"loop.go":    stageLoop, "conn.go": stageLoop, "mail.go": stageLoop, "stall.go": stageLoop,
+	"engine.go": stageLoop, "trace.go": stageLoop, "count.go": stageLoop,
 	"budget.go": stageLoop, "patience.go": stageLoop, "shutdown.go": stageLoop,
 	"incident.go": stageLoop, "reports.go": stageLoop, "crew.go": stageLoop, "locked.go": stageLoop,
 	"kernel.go": stagePolling, "poll.go": stagePolling,
-	"list.go": callers, "lease.go": callers, "ledger.go": callers, "token.go": callers, "layout.go": callers, "must.go": callers, "poison_off.go": callers, "poison_on.go": callers,
+	"list.go": callers, "lease.go": callers, "ledger.go": callers, "token.go": callers,
+	"layout.go": callers, "must.go": callers, "poison_off.go": callers, "poison_on.go": callers,
 }
 
 // engineFunctions are the exceptions: functions that stand in the file of another
 // stage, because what they work on does.
 var engineFunctions = map[string]string{
 	"loop.parse": stageParse,
-	"loop.begin": stageDisk, "loop.run": stageDisk, "loop.stepDone": stageDisk, "loop.unclaim": stageDisk,
-	"loop.answer": stageReply, "loop.release": stageReply, "loop.earn": stageReply,
+	"loop.begin": stageDisk, "loop.run": stageDisk, "loop.stepDone": stageDisk,
+	"loop.unclaim": stageDisk,
+	"loop.answer":  stageReply, "loop.release": stageReply, "loop.earn": stageReply,
 	"loop.claimIndex": callers, "loop.deviceOf": callers, "leaseCost": callers, "loop.sqe": callers,
 	"systemKernel.Now": callers,
 }
@@ -71,7 +77,8 @@ const (
 
 // runtimeCallers are functions of the runtime that compiled code calls instead of
 // doing the work in place: copying, clearing, comparing, the clock.
-var runtimeCallers = []string{"runtime.mem", "runtime.duff", "runtime.nanotime", "runtime.walltime", "runtime.vdso", "runtime.panicCheck"}
+var runtimeCallers = []string{"runtime.mem", "runtime.duff", "runtime.nanotime", "runtime.walltime",
+	"runtime.vdso", "runtime.panicCheck"}
 
 // frame is one function of a stack.
 type frame struct{ name, file string }
@@ -102,9 +109,11 @@ func (f frame) stage() (name string, ok bool) {
 			s = engineFiles[path.Base(f.file)]
 		}
 		return s, s != callers
-	case pkg == ringPackage && (function == "Ring.Enter" || function == "Ring.poll" || function == "Ring.entered"):
+	case pkg == ringPackage &&
+		(function == "Ring.Enter" || function == "Ring.poll" || function == "Ring.entered"):
 		return stageLoop, true
-	case pkg == "runtime" || strings.HasPrefix(pkg, "runtime/internal/") || strings.HasPrefix(pkg, "internal/runtime/"):
+	case pkg == "runtime" || strings.HasPrefix(pkg, "runtime/internal/") ||
+		strings.HasPrefix(pkg, "internal/runtime/"):
 		for _, prefix := range runtimeCallers {
 			if strings.HasPrefix(f.name, prefix) {
 				return "", false
@@ -149,7 +158,9 @@ func frames(s *profile.Sample) []frame {
 // cpuIndex is the place of CPU nanoseconds in a profile's values; -1: it is not a
 // CPU profile.
 func cpuIndex(p *profile.Profile) int {
-	return slices.IndexFunc(p.SampleType, func(t *profile.ValueType) bool { return t.Type == "cpu" && t.Unit == "nanoseconds" })
+	return slices.IndexFunc(p.SampleType, func(t *profile.ValueType) bool {
+		return t.Type == "cpu" && t.Unit == "nanoseconds"
+	})
 }
 
 // cpuSeconds is the CPU time that a profile has samples of.
@@ -218,7 +229,8 @@ func functionOf(stack []frame) string {
 	}
 	if inKernel(stack) {
 		for _, f := range stack {
-			if pkg, name := f.split(); pkg != "syscall" && !strings.HasPrefix(pkg, "internal/runtime/") {
+			if pkg, name := f.split(); pkg != "syscall" &&
+				!strings.HasPrefix(pkg, "internal/runtime/") {
 				return kernelPrefix + "called by " + path.Base(pkg) + "." + name
 			}
 		}
@@ -239,7 +251,9 @@ func ReadProfile(file string) (Profile, error) {
 		return Profile{}, fmt.Errorf("%s is no profile: %w", file, err)
 	}
 	if cpuIndex(p) < 0 || len(p.Sample) == 0 {
-		return Profile{}, fmt.Errorf("%s holds no CPU time: take it with /debug/pprof/profile while the server has work", file)
+		return Profile{},
+			fmt.Errorf("%s holds no CPU time: take it with /debug/pprof/profile while the "+
+				"server has work", file)
 	}
 	return Profile{Seconds: cpuSeconds(p), Stages: Stages(p), Top: Functions(p)}, nil
 }

@@ -1,8 +1,8 @@
-package bench
-
 // What the kernel did while a server's threads were in it, by sampling with perf
 // (Debian package linux-perf, root only). Invariant: without perf, or when it
 // fails, the profile stays as Go's own, which knows only the system calls.
+
+package bench
 
 import (
 	"bufio"
@@ -54,7 +54,8 @@ func recordKernel(ctx context.Context, perf string, pid, seconds int) (kernelSpl
 	}
 	defer os.RemoveAll(dir)
 	data := filepath.Join(dir, "data")
-	if _, err := runPerf(ctx, perf, "record", "-q", "-e", "cpu-clock", "-F", perfRate, "-g", "--kernel-callchains",
+	if _, err := runPerf(ctx, perf, "record", "-q", "-e", "cpu-clock", "-F", perfRate, "-g",
+		"--kernel-callchains",
 		"-p", strconv.Itoa(pid), "-o", data, "--", "sleep", strconv.Itoa(seconds)); err != nil {
 		return kernelSplit{}, err
 	}
@@ -133,16 +134,27 @@ func parsePerf(text []byte) kernelSplit {
 var kernelWorks = []struct{ name, functions string }{
 	{"interrupts", "asm_sysvec_* asm_common_interrupt common_interrupt sysvec_* irq_exit_rcu"},
 	{"page faults", "asm_exc_page_fault exc_page_fault handle_mm_fault"},
-	{"wake-ups", "try_to_wake_up __wake_up* default_wake_function wake_up_* ep_poll_callback eventfd_signal_mask"},
-	{"sleep", "schedule __schedule schedule_hrtimeout_range* schedule_timeout io_cqring_wait io_cqring_schedule io_cqring_wait_schedule"},
-	{"block layer", "submit_bio* blk_* __blk_* bio_* virtio_queue_rq virtio_queue_rqs virtblk_* iomap_dio_complete* dio_complete nvme_* loop_queue_rq"},
-	{"receive", "io_recv io_recvmsg sock_recvmsg unix_stream_recvmsg unix_stream_read_generic tcp_recvmsg io_poll_add io_arm_poll_handler"},
-	{"send", "io_send io_sendmsg io_send_zc io_sendmsg_zc sock_sendmsg unix_stream_sendmsg tcp_sendmsg"},
+	{"wake-ups",
+		"try_to_wake_up __wake_up* default_wake_function wake_up_* ep_poll_callback " +
+			"eventfd_signal_mask"},
+	{"sleep",
+		"schedule __schedule schedule_hrtimeout_range* schedule_timeout io_cqring_wait " +
+			"io_cqring_schedule io_cqring_wait_schedule"},
+	{"block layer",
+		"submit_bio* blk_* __blk_* bio_* virtio_queue_rq virtio_queue_rqs virtblk_* " +
+			"iomap_dio_complete* dio_complete nvme_* loop_queue_rq"},
+	{"receive",
+		"io_recv io_recvmsg sock_recvmsg unix_stream_recvmsg unix_stream_read_generic " +
+			"tcp_recvmsg io_poll_add io_arm_poll_handler"},
+	{"send",
+		"io_send io_sendmsg io_send_zc io_sendmsg_zc sock_sendmsg unix_stream_sendmsg tcp_sendmsg"},
 	{"read", "io_read io_read_fixed __io_read vfs_read"},
 	{"write", "io_write io_write_fixed __io_write vfs_write ksys_pwrite64"},
 	{"flush", "io_fsync vfs_fsync_range do_fsync"},
 	{"ranges", "io_fallocate vfs_fallocate io_uring_cmd io_madvise"},
-	{"io_uring", "__do_sys_io_uring_enter __x64_sys_io_uring_enter __se_sys_io_uring_enter __arm64_sys_io_uring_enter io_run_task_work tctx_task_work"},
+	{"io_uring",
+		"__do_sys_io_uring_enter __x64_sys_io_uring_enter __se_sys_io_uring_enter " +
+			"__arm64_sys_io_uring_enter io_run_task_work tctx_task_work"},
 }
 
 // kernelRest is what no function of a stack tells: above all the way into the
@@ -155,7 +167,8 @@ func kernelWork(stack []string) string {
 		symbol, _, _ = strings.Cut(symbol, ".") // of functions that the compiler has cloned
 		for _, work := range kernelWorks {
 			for function := range strings.FieldsSeq(work.functions) {
-				if prefix, open := strings.CutSuffix(function, "*"); function == symbol || open && strings.HasPrefix(symbol, prefix) {
+				if prefix, open := strings.CutSuffix(function, "*"); function == symbol ||
+					open && strings.HasPrefix(symbol, prefix) {
 					return work.name
 				}
 			}
@@ -176,9 +189,13 @@ func (p *Profile) splitKernel(split kernelSplit) {
 	if samples == 0 || k < 0 {
 		return
 	}
-	list := slices.DeleteFunc(p.Top, func(f Function) bool { return strings.HasPrefix(f.Name, kernelPrefix) })
+	list := slices.DeleteFunc(p.Top, func(f Function) bool {
+		return strings.HasPrefix(f.Name, kernelPrefix)
+	})
 	for name, n := range split.kernel {
-		list = append(list, Function{Name: kernelPrefix + name, Share: p.Stages[k].Share * float64(n) / float64(samples)})
+		list = append(list,
+			Function{Name: kernelPrefix + name,
+				Share: p.Stages[k].Share * float64(n) / float64(samples)})
 	}
 	if split.workers > 0 && split.all > 0 {
 		each := float64(split.workers) / float64(split.all)

@@ -1,7 +1,7 @@
-package bench
-
 // Profiles as food for the compiler: one that stands for many loads. Invariant:
 // it holds names and lines only, nothing of the machine that it was taken on.
+
+package bench
 
 import (
 	"context"
@@ -31,7 +31,8 @@ func (s *Suite) MergedProfile(ctx context.Context, p Program) (merged *profile.P
 			return nil, fmt.Errorf("%s: %w", l, err)
 		}
 		if s.Progress != nil {
-			fmt.Fprintf(s.Progress, "%d/%d  %s: %.2f s of CPU time in %d samples\n", i+1, len(s.Loads), l, cpuSeconds(t.profile), len(t.profile.Sample))
+			fmt.Fprintf(s.Progress, "%d/%d  %s: %.2f s of CPU time in %d samples\n", i+1,
+				len(s.Loads), l, cpuSeconds(t.profile), len(t.profile.Sample))
 		}
 		t.profile.Scale(mergeWeight / cpuSeconds(t.profile))
 		all = append(all, t.profile)
@@ -58,6 +59,8 @@ func distill(all []*profile.Profile) (*profile.Profile, error) {
 	for _, f := range p.Function {
 		f.Filename = "" // a path of this machine; the compiler goes by names and lines
 	}
-	p.Sample = slices.DeleteFunc(p.Sample, func(s *profile.Sample) bool { return len(s.Location) == 0 })
+	p.Sample = slices.DeleteFunc(p.Sample, func(s *profile.Sample) bool {
+		return len(s.Location) == 0
+	})
 	return p.Compact(), p.CheckValid()
 }

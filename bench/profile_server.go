@@ -1,8 +1,8 @@
-package bench
-
 // One meeting whose point is the profile: the server is started with its debug
 // endpoint, asked during the load, and stopped. Invariant: nothing that was
 // measured while a profile was taken becomes a sample.
+
+package bench
 
 import (
 	"context"
@@ -38,7 +38,8 @@ func (s *Suite) profile(ctx context.Context, l Load, p Program) (Profile, error)
 	if err != nil {
 		return Profile{}, err
 	}
-	result := Profile{Load: l, Server: p.Name, Seconds: cpuSeconds(t.profile), Stages: Stages(t.profile), Top: Functions(t.profile)}
+	result := Profile{Load: l, Server: p.Name, Seconds: cpuSeconds(t.profile),
+		Stages: Stages(t.profile), Top: Functions(t.profile)}
 	result.perRequest(t.requests)
 	result.splitKernel(t.kernel)
 	return result, nil
@@ -73,7 +74,8 @@ func (s *Suite) take(ctx context.Context, l Load, p Program, perf string) (taken
 	}
 	t, err := s.takeDriven(ctx, d, newEndpoint(endpoint), perf, server.PID)
 	if err != nil {
-		return taken{}, fmt.Errorf("%w; the server said: %s", err, lastLines(server.output.String(), 3))
+		return taken{}, fmt.Errorf("%w; the server said: %s", err,
+			lastLines(server.output.String(), 3))
 	}
 	return t, nil
 }
@@ -84,7 +86,8 @@ func withDebug(p Program, socket string) Program {
 	p.Arguments = func(stand Stand) ([]string, error) {
 		a, err := arguments(stand)
 		if err != nil || len(a) == 0 {
-			return nil, errors.Join(err, errors.New("a server without a debug endpoint cannot be profiled"))
+			return nil, errors.Join(err,
+				errors.New("a server without a debug endpoint cannot be profiled"))
 		}
 		return append([]string{a[0], "--debug", "unix:" + socket}, a[1:]...), nil
 	}
@@ -97,7 +100,8 @@ const profileLead = 1.5
 
 // takeDriven takes the profile while the generator runs, and then, with perf, what
 // the kernel does; if perf fails, the profile is still good.
-func (s *Suite) takeDriven(ctx context.Context, d drive, e *endpoint, perf string, pid int) (taken, error) {
+func (s *Suite) takeDriven(ctx context.Context, d drive, e *endpoint, perf string,
+	pid int) (taken, error) {
 	seconds := s.profileSeconds()
 	d.seconds = float64(seconds) + profileLead
 	if perf != "" {
@@ -128,7 +132,8 @@ func (s *Suite) takeDriven(ctx context.Context, d drive, e *endpoint, perf strin
 type endpoint struct{ client http.Client }
 
 func newEndpoint(socket string) *endpoint {
-	return &endpoint{http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	return &endpoint{http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context,
+		_, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}}
 }
@@ -196,7 +201,8 @@ func (e *endpoint) takeBusy(ctx context.Context, before uint64, seconds int) (ta
 		return taken{}, errors.New("the profile holds no CPU time: the server had no work")
 	}
 	// Requests went on being counted while the profile was written.
-	return taken{profile: p, requests: float64(last-first) * float64(p.DurationNanos) / float64(took.Nanoseconds())}, nil
+	return taken{profile: p,
+		requests: float64(last-first) * float64(p.DurationNanos) / float64(took.Nanoseconds())}, nil
 }
 
 // awaitRequests waits until the server has counted more than it had before.

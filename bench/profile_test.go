@@ -1,7 +1,7 @@
-package bench
-
 // Tests of the profiles: no function of the engine is without a stage, and time is
 // neither lost nor counted twice on its way into a report.
+
+package bench
 
 import (
 	"errors"
@@ -72,7 +72,8 @@ func TestEveryFunctionOfTheEngineHasAStage(t *testing.T) {
 		s := stageOf([]frame{{name, "/anywhere/" + path}})
 		_, function := frame{name: name}.split()
 		exceptions[function] = true
-		if marked, exception := engineFunctions[function]; s == stageOther && (exception && marked != callers || !exception && engineFiles[base] != callers) {
+		if marked, exception := engineFunctions[function]; s == stageOther &&
+			(exception && marked != callers || !exception && engineFiles[base] != callers) {
 			t.Errorf("%s of %s has no stage", name, path)
 		}
 		if s != stageOther && !slices.Contains(stageOrder, s) {
@@ -80,7 +81,8 @@ func TestEveryFunctionOfTheEngineHasAStage(t *testing.T) {
 		}
 		stages[s]++
 		// In a loop, whatever it is, it belongs somewhere.
-		if s := stageOf([]frame{{name, path}, {enginePackage + ".(*loop).turn", "loop.go"}}); s == stageOther {
+		if s := stageOf([]frame{{name, path},
+			{enginePackage + ".(*loop).turn", "loop.go"}}); s == stageOther {
 			t.Errorf("%s, called by a loop, has no stage", name)
 		}
 	}
@@ -94,7 +96,8 @@ func TestEveryFunctionOfTheEngineHasAStage(t *testing.T) {
 			t.Errorf("engineFiles: %v", err)
 		}
 	}
-	for _, s := range []string{stageReceive, stageParse, stageDisk, stageReply, stageLoop, stagePolling} {
+	for _, s := range []string{stageReceive, stageParse, stageDisk, stageReply, stageLoop,
+		stagePolling} {
 		if stages[s] == 0 {
 			t.Errorf("no function is in the stage %s", s)
 		}
@@ -120,20 +123,37 @@ func TestStacksFindTheirStage(t *testing.T) {
 		want  string
 		stack []frame
 	}{
-		{stageKernel, stack(syscall6, "syscall.Syscall6", "ringnbd/engine/uring.(*Ring).Enter", "kernel.go:(*systemKernel).Enter", turn)},
-		{stageReceive, stack("runtime.memmove", "receive.go:(*loop).fill", "receive.go:(*loop).parse", turn)},
-		{stageParse, stack("ringnbd/proto.Check", "request.go:(*loop).admit", "receive.go:(*loop).parse", turn)},
-		{stageParse, stack("lease.go:(*leasePool).take", "request.go:(*loop).takeTag", "request.go:(*loop).admit", turn)},
-		{stageReply, stack("lease.go:(*leasePool).give", "request.go:(*loop).release", "reply.go:(*loop).sent", turn)},
+		{stageKernel,
+			stack(syscall6, "syscall.Syscall6", "ringnbd/engine/uring.(*Ring).Enter",
+				"kernel.go:(*systemKernel).Enter", turn)},
+		{stageReceive,
+			stack("runtime.memmove", "receive.go:(*loop).fill", "receive.go:(*loop).parse", turn)},
+		{stageParse,
+			stack("ringnbd/proto.Check", "request.go:(*loop).admit", "receive.go:(*loop).parse",
+				turn)},
+		{stageParse,
+			stack("lease.go:(*leasePool).take", "request.go:(*loop).takeTag",
+				"request.go:(*loop).admit", turn)},
+		{stageReply,
+			stack("lease.go:(*leasePool).give", "request.go:(*loop).release",
+				"reply.go:(*loop).sent", turn)},
 		{stageReply, stack("reply.go:(*batch).add", "reply.go:(*loop).reply", turn)},
-		{stageDisk, stack("sync/atomic.(*Uint32).CompareAndSwap", "guard.go:(*guardShard).lock", "guard.go:(*guard).enter", "request.go:(*loop).begin", turn)},
+		{stageDisk, stack("sync/atomic.(*Uint32).CompareAndSwap", "guard.go:(*guardShard).lock",
+			"guard.go:(*guard).enter", "request.go:(*loop).begin", turn)},
 		{stageDisk, stack("ringnbd/engine/uring.PrepReadFixed", "disk.go:(*loop).issue", turn)},
 		{stageLoop, stack("ringnbd/engine/uring.(*Ring).Reap", turn)},
-		{stageLoop, stack("runtime.nanotime", "time.Since", "ringnbd/engine/uring.Now", "kernel.go:systemKernel.Now", turn)},
-		{stageLoop, stack("internal/runtime/atomic.Store", "ringnbd/engine/uring.(*Ring).poll", "kernel.go:(*systemKernel).Enter", turn)},
-		{stagePolling, stack("runtime.nanotime", "time.Since", "ringnbd/engine/uring.Now", "kernel.go:(*systemKernel).Enter", turn)},
+		{stageLoop,
+			stack("runtime.nanotime", "time.Since", "ringnbd/engine/uring.Now",
+				"kernel.go:systemKernel.Now", turn)},
+		{stageLoop,
+			stack("internal/runtime/atomic.Store", "ringnbd/engine/uring.(*Ring).poll",
+				"kernel.go:(*systemKernel).Enter", turn)},
+		{stagePolling,
+			stack("runtime.nanotime", "time.Since", "ringnbd/engine/uring.Now",
+				"kernel.go:(*systemKernel).Enter", turn)},
 		{stageLoop, stack("ringnbd/engine/uring.Notify", "engine.go:(*loop).openRing.func2")},
-		{stageRuntime, stack("internal/runtime/atomic.(*Uint32).Add", "runtime.exitsyscall", "syscall.Syscall6", "ringnbd/engine/uring.(*Ring).Enter", turn)},
+		{stageRuntime, stack("internal/runtime/atomic.(*Uint32).Add", "runtime.exitsyscall",
+			"syscall.Syscall6", "ringnbd/engine/uring.(*Ring).Enter", turn)},
 		{stageRuntime, stack("runtime.futex", "runtime.futexsleep", "runtime.notesleep")},
 		{stageOther, stack("net/http.(*conn).serve")},
 		{stageOther, stack("runtime.memmove", "compress/flate.(*compressor).fillWindow")},
@@ -143,7 +163,8 @@ func TestStacksFindTheirStage(t *testing.T) {
 			t.Errorf("%v: %s, want %s", c.stack, got, c.want)
 		}
 	}
-	poll := stack(syscall6, "syscall.RawSyscall6", "ringnbd/engine/uring.(*Ring).poll", "ringnbd/engine/uring.(*Ring).Enter")
+	poll := stack(syscall6, "syscall.RawSyscall6", "ringnbd/engine/uring.(*Ring).poll",
+		"ringnbd/engine/uring.(*Ring).Enter")
 	if got := functionOf(poll); got != "kernel: called by uring.Ring.poll" {
 		t.Errorf("a system call is listed as %q", got)
 	}
@@ -151,14 +172,16 @@ func TestStacksFindTheirStage(t *testing.T) {
 
 // sampled is a CPU profile of stacks with so many milliseconds each.
 func sampled(times map[string]int64) *profile.Profile {
-	p := &profile.Profile{SampleType: []*profile.ValueType{{Type: "samples", Unit: "count"}, {Type: "cpu", Unit: "nanoseconds"}},
+	p := &profile.Profile{SampleType: []*profile.ValueType{{Type: "samples", Unit: "count"},
+		{Type: "cpu", Unit: "nanoseconds"}},
 		PeriodType: &profile.ValueType{Type: "cpu", Unit: "nanoseconds"}, Period: 1e7}
 	for _, names := range slices.Sorted(maps.Keys(times)) {
 		s := &profile.Sample{Value: []int64{1, times[names] * 1e6}}
 		for _, f := range stack(strings.Fields(names)...) {
 			id := uint64(len(p.Function) + 1)
 			function := &profile.Function{ID: id, Name: f.name, Filename: f.file, StartLine: 10}
-			location := &profile.Location{ID: id, Address: 0x1000 + id, Line: []profile.Line{{Function: function, Line: 12}}}
+			location := &profile.Location{ID: id, Address: 0x1000 + id,
+				Line: []profile.Line{{Function: function, Line: 12}}}
 			p.Function, p.Location = append(p.Function, function), append(p.Location, location)
 			s.Location = append(s.Location, location)
 		}
@@ -200,11 +223,12 @@ func closeTo(got, want float64) bool { return math.Abs(got-want) < 1e-9 }
 
 func TestProfileInAFileIsDivided(t *testing.T) {
 	p := sampled(map[string]int64{
-		"internal/runtime/syscall/linux.Syscall6 syscall.Syscall6 ringnbd/engine/uring.(*Ring).Enter kernel.go:(*systemKernel).Enter": 600,
-		"runtime.memmove receive.go:(*loop).fill receive.go:(*loop).parse":                                                            100,
-		"ringnbd/proto.Check request.go:(*loop).admit":                                                                                200,
-		"ringnbd/proto.Check request.go:(*loop).admit receive.go:(*loop).parse":                                                       50,
-		"net/http.(*conn).serve": 50,
+		"internal/runtime/syscall/linux.Syscall6 syscall.Syscall6 " +
+			"ringnbd/engine/uring.(*Ring).Enter kernel.go:(*systemKernel).Enter": 600,
+		"runtime.memmove receive.go:(*loop).fill receive.go:(*loop).parse":      100,
+		"ringnbd/proto.Check request.go:(*loop).admit":                          200,
+		"ringnbd/proto.Check request.go:(*loop).admit receive.go:(*loop).parse": 50,
+		"net/http.(*conn).serve":                                                50,
 	})
 	path := filepath.Join(t.TempDir(), "cpu.pb.gz")
 	file, err := os.Create(path)
@@ -222,7 +246,8 @@ func TestProfileInAFileIsDivided(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkSum(t, got)
-	for name, want := range map[string]float64{stageKernel: 0.6, stageReceive: 0.1, stageParse: 0.25, stageOther: 0.05, stageDisk: 0,
+	for name, want := range map[string]float64{stageKernel: 0.6, stageReceive: 0.1,
+		stageParse: 0.25, stageOther: 0.05, stageDisk: 0,
 		"ringnbd/proto.Check": 0.25, "kernel: called by uring.Ring.Enter": 0.6} {
 		if !closeTo(got.share(name), want) {
 			t.Errorf("%s: %v, want %v", name, got.share(name), want)
@@ -267,7 +292,8 @@ func TestPerfIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := parsePerf(text)
-	want := map[string]int{"send": 1, "receive": 1, "wake-ups": 1, "block layer": 1, "system call": 1}
+	want := map[string]int{"send": 1, "receive": 1, "wake-ups": 1, "block layer": 1,
+		"system call": 1}
 	if got.all != 7 || got.workers != 1 || !maps.Equal(got.kernel, want) {
 		t.Errorf("got %+v, want 7 samples, 1 of workers, and %v", got, want)
 	}
@@ -283,11 +309,15 @@ func TestKernelIsDividedInProportion(t *testing.T) {
 	})
 	got := Profile{Seconds: 1, Stages: Stages(p), Top: Functions(p)}
 	got.perRequest(1000)
-	got.splitKernel(kernelSplit{all: 100, kernel: map[string]int{"send": 30, "receive": 10}, workers: 25})
+	got.splitKernel(kernelSplit{all: 100, kernel: map[string]int{"send": 30, "receive": 10},
+		workers: 25})
 	checkSum(t, got)
-	// For each second of Go's there was a quarter of workers': 1.25 s, of which 0.6 in calls, a quarter of it to receive.
-	for name, want := range map[string]float64{stageKernel: 0.85 / 1.25, stageParse: 0.4 / 1.25, "kernel: send": 0.45 / 1.25, "kernel: receive": 0.15 / 1.25,
-		"kernel: workers": 0.25 / 1.25, "ringnbd/engine.(*loop).admit": 0.4 / 1.25, "kernel: called by uring.Ring.Enter": -1} {
+	// For each second of Go's there was a quarter of workers': 1.25 s, of which 0.6 in calls, a
+	// quarter of it to receive.
+	for name, want := range map[string]float64{stageKernel: 0.85 / 1.25, stageParse: 0.4 / 1.25,
+		"kernel: send": 0.45 / 1.25, "kernel: receive": 0.15 / 1.25,
+		"kernel: workers": 0.25 / 1.25, "ringnbd/engine.(*loop).admit": 0.4 / 1.25,
+		"kernel: called by uring.Ring.Enter": -1} {
 		if !closeTo(got.share(name), want) {
 			t.Errorf("%s: %v, want %v", name, got.share(name), want)
 		}
@@ -306,11 +336,13 @@ func TestKernelIsDividedInProportion(t *testing.T) {
 }
 
 func TestMergedProfileIsForTheCompilerOnly(t *testing.T) {
-	const admit, check = "request.go:(*loop).admit receive.go:(*loop).parse", "ringnbd/proto.Check request.go:(*loop).admit"
+	const admit, check = "request.go:(*loop).admit receive.go:(*loop).parse",
+		"ringnbd/proto.Check request.go:(*loop).admit"
 	var all []*profile.Profile
 	for i, times := range []map[string]int64{{admit: 30, check: 10}, {admit: 700}} {
 		p := sampled(times)
-		mapping := &profile.Mapping{ID: 1, Start: uint64(i+1) << 20, File: "/home/somebody/ringnbd", BuildID: "x"}
+		mapping := &profile.Mapping{ID: 1, Start: uint64(i+1) << 20, File: "/home/somebody/ringnbd",
+			BuildID: "x"}
 		p.Mapping, p.Comments, p.TimeNanos = []*profile.Mapping{mapping}, []string{"secret"}, 1
 		for _, l := range p.Location {
 			l.Mapping = mapping
@@ -324,14 +356,16 @@ func TestMergedProfileIsForTheCompilerOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(p.Sample) != 2 || math.Abs(cpuSeconds(p)-2*mergeWeight) > 1e-3 {
-		t.Errorf("%d stacks and %v s, want 2, and the same for each profile", len(p.Sample), cpuSeconds(p))
+		t.Errorf("%d stacks and %v s, want 2, and the same for each profile", len(p.Sample),
+			cpuSeconds(p))
 	}
 	for _, s := range p.Sample {
 		if s.Value[0] < 100 {
 			t.Errorf("a stack with %d samples: the compiler goes by their number", s.Value[0])
 		}
 	}
-	if text := p.String(); strings.Contains(text, "somebody") || strings.Contains(text, "secret") || strings.Contains(text, "request.go") {
+	if text := p.String(); strings.Contains(text, "somebody") || strings.Contains(text, "secret") ||
+		strings.Contains(text, "request.go") {
 		t.Errorf("traces of the machine: %s", text)
 	}
 	dir := t.TempDir()
@@ -343,19 +377,22 @@ func TestMergedProfileIsForTheCompilerOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What go build makes of a profile before it gives it to the compiler.
-	out, err := exec.Command("go", "tool", "preprofile", "-i", file.Name(), "-o", filepath.Join(dir, "out")).CombinedOutput()
+	out, err := exec.Command("go", "tool", "preprofile", "-i", file.Name(), "-o",
+		filepath.Join(dir, "out")).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	got, err := os.ReadFile(filepath.Join(dir, "out"))
-	if err != nil || !strings.Contains(string(got), "ringnbd/engine.(*loop).admit\nringnbd/proto.Check\n2 ") {
+	if err != nil ||
+		!strings.Contains(string(got), "ringnbd/engine.(*loop).admit\nringnbd/proto.Check\n2 ") {
 		t.Errorf("%v, %q", err, got)
 	}
 }
 
 func TestSmokeProfile(t *testing.T) {
 	binary := ringnbdBinary(t)
-	l := Load{Pattern: "randrw", ReadPercent: 50, BlockSize: 4096, Depth: 32, Connections: 2, Transport: Unix, Backend: Null}
+	l := Load{Pattern: "randrw", ReadPercent: 50, BlockSize: 4096, Depth: 32, Connections: 2,
+		Transport: Unix, Backend: Null}
 	s, _ := tiny(t, binary)
 	p, err := s.profile(t.Context(), l, Ringnbd(binary))
 	if err != nil {
@@ -388,8 +425,12 @@ func TestSmokeProfile(t *testing.T) {
 	if findPerf() != "" && p.share("kernel: send") <= 0 {
 		t.Errorf("perf is here, and found no sending: %v", p.Top)
 	}
-	peer := Program{Name: "peer", Path: binary, Backends: []string{Null}, Arguments: func(Stand) ([]string, error) { return nil, nil }}
-	if _, err := s.profile(t.Context(), l, peer); err == nil || !strings.Contains(err.Error(), "cannot be profiled") {
+	peer := Program{Name: "peer", Path: binary, Backends: []string{Null},
+		Arguments: func(Stand) ([]string, error) {
+			return nil, nil
+		}}
+	if _, err := s.profile(t.Context(), l, peer); err == nil ||
+		!strings.Contains(err.Error(), "cannot be profiled") {
 		t.Errorf("a server without an endpoint: %v", err)
 	}
 }

@@ -1,7 +1,7 @@
-package bench
-
 // Server programs: what each can serve and how it is told to. Invariant: a
 // program is only ever asked for a back end that it lists.
+
+package bench
 
 import (
 	"fmt"
@@ -95,13 +95,19 @@ func Peers() []Program {
 	version := []string{"--version"}
 	return []Program{
 		{Name: "nbdkit", Path: "nbdkit", Package: "nbdkit", Storage: "page cache, threads",
-			Backends: []string{File, Loop, Null, Memory}, Version: version, Arguments: nbdkitArguments},
-		{Name: "qemu-nbd", Path: "qemu-nbd", Package: "qemu-utils", Storage: "O_DIRECT, io_uring (--cache=none --aio=io_uring)", Direct: true,
-			Backends: []string{File, Loop, Null}, Version: version, Arguments: qemuArguments("--cache=none", "--aio=io_uring")},
-		{Name: "qemu-nbd-cached", Path: "qemu-nbd", Package: "qemu-utils", Storage: "page cache, threads (its defaults)",
+			Backends: []string{File, Loop, Null, Memory}, Version: version,
+			Arguments: nbdkitArguments},
+		{Name: "qemu-nbd", Path: "qemu-nbd", Package: "qemu-utils",
+			Storage: "O_DIRECT, io_uring (--cache=none --aio=io_uring)", Direct: true,
+			Backends: []string{File, Loop, Null}, Version: version,
+			Arguments: qemuArguments("--cache=none", "--aio=io_uring")},
+		{Name: "qemu-nbd-cached", Path: "qemu-nbd", Package: "qemu-utils",
+			Storage:  "page cache, threads (its defaults)",
 			Backends: []string{File, Loop}, Version: version, Arguments: qemuArguments()},
-		{Name: "nbd-server", Path: "nbd-server", Package: "nbd-server", Storage: "page cache, process per client", Many: true,
-			Backends: []string{File, Loop}, Version: []string{"-V"}, Arguments: nbdServerArguments, Export: "disk", Daemon: true},
+		{Name: "nbd-server", Path: "nbd-server", Package: "nbd-server",
+			Storage: "page cache, process per client", Many: true,
+			Backends: []string{File, Loop}, Version: []string{"-V"}, Arguments: nbdServerArguments,
+			Export: "disk", Daemon: true},
 	}
 }
 
@@ -128,7 +134,8 @@ func qemuArguments(storage ...string) func(Stand) ([]string, error) {
 			a = append(a, "-b", "127.0.0.1", "-p", fmt.Sprint(s.Address.Port))
 		}
 		if s.Backend == Null {
-			return append(a, "--image-opts", fmt.Sprintf("driver=null-co,size=%d,read-zeroes=on", s.Size)), nil
+			return append(a, "--image-opts",
+				fmt.Sprintf("driver=null-co,size=%d,read-zeroes=on", s.Size)), nil
 		}
 		return append(append(append(a, "-f", "raw"), storage...), s.File), nil
 	}
@@ -138,7 +145,8 @@ func qemuArguments(storage ...string) func(Stand) ([]string, error) {
 // foreground mode that serves more than one client, and no default export.
 func nbdServerArguments(s Stand) ([]string, error) {
 	var text strings.Builder
-	fmt.Fprintf(&text, "[generic]\nlistenaddr = 127.0.0.1\nport = %d\nallowlist = true\n", s.Address.Port)
+	fmt.Fprintf(&text, "[generic]\nlistenaddr = 127.0.0.1\nport = %d\nallowlist = true\n",
+		s.Address.Port)
 	if s.Address.Transport == Unix {
 		fmt.Fprintf(&text, "unixsock = %s\n", s.Address.Path)
 	}

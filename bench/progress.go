@@ -1,7 +1,7 @@
-package bench
-
 // Progress lines: one for each measurement, with the time that is left. Invariant:
 // they go to the progress writer only, never into a report.
+
+package bench
 
 import (
 	"fmt"
@@ -35,7 +35,8 @@ func (s *Suite) Estimate() (meetings int, t time.Duration) {
 // cost is the planned time of a meeting in seconds.
 func (s *Suite) cost(l Load) float64 { return s.duration(l) + s.Warmup + overhead }
 
-func newProgress(w io.Writer, rounds int, meetings []meeting, duration func(Load) float64) *progress {
+func newProgress(w io.Writer, rounds int, meetings []meeting,
+	duration func(Load) float64) *progress {
 	if w == nil {
 		w = io.Discard
 	}
@@ -59,12 +60,16 @@ func (p *progress) left() time.Duration {
 func (p *progress) met(m meeting, round int, sample Sample, err error) {
 	p.done++
 	p.passed += p.duration(m.load)
-	head := fmt.Sprintf("%*d/%d, %s left  round %d  %-11s %-45s %-15s", len(fmt.Sprint(p.all)), p.done, p.all, p.left(), round+1,
+	head := fmt.Sprintf("%*d/%d, %s left  round %d  %-11s %-45s %-15s", len(fmt.Sprint(p.all)),
+		p.done, p.all, p.left(), round+1,
 		m.load.Section, m.load, m.name())
 	if err != nil {
 		fmt.Fprintf(p.w, "%s FAILED: %s\n", head, strings.ReplaceAll(err.Error(), "\n", "; "))
 		return
 	}
-	fmt.Fprintf(p.w, "%s %8.0f req/s  p50 %6.0f µs  p99 %6.0f µs  cpu %5.1f µs  steal %4.1f %%  others %4.1f %%\n",
-		head, sample.RequestsPerSecond, sample.P50, sample.P99, sample.ServerCPU(), 100*sample.Steal, 100*sample.Others)
+	fmt.Fprintf(p.w,
+		"%s %8.0f req/s  p50 %6.0f µs  p99 %6.0f µs  cpu %5.1f µs  steal %4.1f %%  others %4.1f "+
+			"%%\n",
+		head, sample.RequestsPerSecond, sample.P50, sample.P99, sample.ServerCPU(),
+		100*sample.Steal, 100*sample.Others)
 }

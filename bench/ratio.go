@@ -1,5 +1,3 @@
-package bench
-
 // Ratios of two servers measured in pairs: what a comparison of two revisions
 // says, and how surely. Invariant: swapping the two sides turns every ratio and
 // every bound into its reciprocal and every verdict into its opposite.
@@ -16,6 +14,8 @@ package bench
 // treat the samples as unpaired, and its interval for a median is lopsided at
 // some numbers of values (8, 14, 16), so that a verdict could depend on which
 // side is called new.
+
+package bench
 
 import (
 	"math"
@@ -99,8 +99,10 @@ type Ratio struct {
 	Sure   float64 `json:"confidence"`
 	Least  float64 `json:"min"`
 	Most   float64 `json:"max"`
-	Chance float64 `json:"p"`    // of pairs so one-sided, or more, where there is no difference (sign test, two-sided)
-	Sees   float64 `json:"sees"` // half the interval's width, as a share of 1: about the least difference that it would show
+	// of pairs so one-sided, or more, where there is no difference (sign test, two-sided)
+	Chance float64 `json:"p"`
+	// half the interval's width, as a share of 1: about the least difference that it would show
+	Sees float64 `json:"sees"`
 	// Verdict is one of the metric's two words, with "?" when a chance result is
 	// to be expected among so many ratios, or Undecided, or TooFew.
 	Verdict string `json:"verdict"`

@@ -1,7 +1,7 @@
-package bench
-
 // Tests of the statistics of a comparison: known figures, symmetry, and simulated
 // machines of which the truth is known.
+
+package bench
 
 import (
 	"encoding/json"
@@ -20,7 +20,8 @@ import (
 func pairsOf(ratios ...float64) []Pair {
 	var pairs []Pair
 	for _, r := range ratios {
-		pairs = append(pairs, Pair{Base: Sample{RequestsPerSecond: 1000}, New: Sample{RequestsPerSecond: 1000 * r}})
+		pairs = append(pairs,
+			Pair{Base: Sample{RequestsPerSecond: 1000}, New: Sample{RequestsPerSecond: 1000 * r}})
 	}
 	return pairs
 }
@@ -31,12 +32,15 @@ func near(a, b float64) bool { return math.Abs(a-b) <= 1e-9*math.Abs(b) }
 
 func TestRatioOfKnownPairs(t *testing.T) {
 	r := rate(pairsOf(1.05, 0.97, 1.02, 1.03, 1.04, 1.01, 1.08, 1.06, 1.21, 1.07, 1.00, 1.09))
-	want := Ratio{Metric: "requests/s", Base: 1000, New: 1045, Pairs: 12, Median: math.Sqrt(1.04 * 1.05), Low: 1.01, High: 1.08,
-		Sure: 0.96142578125, Least: 0.97, Most: 1.21, Chance: 2 * (1 + 12 + 66) / 4096.0, Sees: math.Sqrt(1.08/1.01) - 1, Verdict: Undecided}
+	want := Ratio{Metric: "requests/s", Base: 1000, New: 1045, Pairs: 12,
+		Median: math.Sqrt(1.04 * 1.05), Low: 1.01, High: 1.08,
+		Sure: 0.96142578125, Least: 0.97, Most: 1.21, Chance: 2 * (1 + 12 + 66) / 4096.0,
+		Sees: math.Sqrt(1.08/1.01) - 1, Verdict: Undecided}
 	got, expected := reflect.ValueOf(r), reflect.ValueOf(want)
 	for i := range got.NumField() {
 		name, a, b := got.Type().Field(i).Name, got.Field(i), expected.Field(i)
-		if a.Kind() == reflect.Float64 && !near(a.Float(), b.Float()) || a.Kind() != reflect.Float64 && !a.Equal(b) {
+		if a.Kind() == reflect.Float64 && !near(a.Float(), b.Float()) ||
+			a.Kind() != reflect.Float64 && !a.Equal(b) {
 			t.Errorf("%s: %v, want %v", name, a, b)
 		}
 	}
@@ -49,12 +53,15 @@ func TestIntervalsHaveTheConfidenceOfTheTables(t *testing.T) {
 		rank int
 		sure float64
 	}{
-		1: {}, 2: {}, 5: {}, 6: {1, 0.96875}, 8: {1, 0.9921875}, 9: {2, 0.9609375}, 10: {2, 0.978515625}, 12: {3, 0.96142578125},
-		15: {4, 0.96484375}, 17: {5, 0.950958251953125}, 20: {6, 0.9586105346679688}, 30: {10, 0.9572260547429379},
+		1: {}, 2: {}, 5: {}, 6: {1, 0.96875}, 8: {1, 0.9921875}, 9: {2, 0.9609375}, 10: {2,
+			0.978515625}, 12: {3, 0.96142578125},
+		15: {4, 0.96484375}, 17: {5, 0.950958251953125}, 20: {6, 0.9586105346679688},
+		30: {10, 0.9572260547429379},
 	} {
 		rank, sure := signInterval(n)
 		if rank != want.rank || math.Abs(sure-want.sure) > 1e-12 {
-			t.Errorf("%d pairs: rank %d with %.10f, want %d with %.10f", n, rank, sure, want.rank, want.sure)
+			t.Errorf("%d pairs: rank %d with %.10f, want %d with %.10f", n, rank, sure, want.rank,
+				want.sure)
 		}
 	}
 	if rank, sure := signInterval(500); rank < 220 || rank > 235 || sure < 0.95 || sure > 0.96 {
@@ -82,10 +89,12 @@ func TestPairsWithoutTheMetricAreLeftOutAloud(t *testing.T) {
 	}
 	c := &Comparison{Loads: []Compared{{Name: "l", Pairs: pairs}}}
 	c.Judge()
-	if text := strings.Join(strings.Fields(c.Text()), " "); !strings.Contains(text, "l: requests/s leaves out 2 of 8 pairs") {
+	if text := strings.Join(strings.Fields(c.Text()), " "); !strings.Contains(text,
+		"l: requests/s leaves out 2 of 8 pairs") {
 		t.Errorf("left out in silence:\n%s", text)
 	}
-	if r := measureRatio(Metrics()[1], pairs); r.Pairs != 0 || r.Median != 0 || r.Verdict != TooFew {
+	if r := measureRatio(Metrics()[1], pairs); r.Pairs != 0 || r.Median != 0 ||
+		r.Verdict != TooFew {
 		t.Errorf("a metric that nobody measured: %+v", r)
 	}
 }
@@ -103,8 +112,10 @@ func TestEqualFiguresSpeakForNeitherSide(t *testing.T) {
 		{[]float64{.5, .5, .5, .5, .5, .5, .5, .5}, true},
 	} {
 		r := rate(pairsOf(c.ratios...))
-		if outside := r.Low > 1 || r.High < 1; outside != c.excludes || (r.Chance <= 0.05) != c.excludes {
-			t.Errorf("%v: %g..%g, p %g, want 1 excluded: %t", c.ratios, r.Low, r.High, r.Chance, c.excludes)
+		if outside := r.Low > 1 || r.High < 1; outside != c.excludes ||
+			(r.Chance <= 0.05) != c.excludes {
+			t.Errorf("%v: %g..%g, p %g, want 1 excluded: %t", c.ratios, r.Low, r.High, r.Chance,
+				c.excludes)
 		}
 	}
 }
@@ -112,14 +123,16 @@ func TestEqualFiguresSpeakForNeitherSide(t *testing.T) {
 // simulate makes a comparison of loads of which new/base is truth in all metrics,
 // on a machine with noise: lognormal, with a stolen second now and then, and
 // latency that is the reciprocal of the rate with a little of its own.
-func simulate(random *rand.Rand, loads, pairs int, noise float64, truth func(load int) float64) *Comparison {
+func simulate(random *rand.Rand, loads, pairs int, noise float64,
+	truth func(load int) float64) *Comparison {
 	draw := func(factor float64) Sample {
 		f := factor * math.Exp(noise*random.NormFloat64())
 		if random.IntN(20) == 0 {
 			f *= 0.3 + 0.6*random.Float64()
 		}
 		own := func() float64 { return math.Exp(noise / 2 * random.NormFloat64()) }
-		return Sample{RequestsPerSecond: 1e5 * f, P50: 320 / f * own(), P99: 900 / f * own() * own(), ServerSystem: 5 / factor * own()}
+		return Sample{RequestsPerSecond: 1e5 * f, P50: 320 / f * own(),
+			P99: 900 / f * own() * own(), ServerSystem: 5 / factor * own()}
 	}
 	c := &Comparison{Base: Side{Name: "base"}, New: Side{Name: "new"}}
 	for i := range loads {
@@ -139,7 +152,9 @@ func TestIntervalsHoldTheTruthAsOftenAsTheySay(t *testing.T) {
 		for _, truth := range []float64{1, 1.07} {
 			held, all, sure := 0, 0, 0.0
 			for range 80 {
-				for _, l := range simulate(random, 36, pairs, 0.03, func(int) float64 { return truth }).Loads {
+				for _, l := range simulate(random, 36, pairs, 0.03, func(int) float64 {
+					return truth
+				}).Loads {
 					r := l.Ratios[0]
 					if all++; r.Low <= truth && truth <= r.High {
 						held++
@@ -148,7 +163,8 @@ func TestIntervalsHoldTheTruthAsOftenAsTheySay(t *testing.T) {
 				}
 			}
 			if share := float64(held) / float64(all); math.Abs(share-sure) > 0.01 {
-				t.Errorf("%d pairs, true ratio %g: %.4f of the intervals hold it, they say %.4f", pairs, truth, share, sure)
+				t.Errorf("%d pairs, true ratio %g: %.4f of the intervals hold it, they say %.4f",
+					pairs, truth, share, sure)
 			}
 		}
 	}
@@ -160,7 +176,9 @@ func TestOneRunInTwentyAtMostSeesADifferenceThatIsNone(t *testing.T) {
 	wrong, apart := 0, 0
 	for range runs {
 		wrongly := 0
-		for _, l := range simulate(random, 9, pairsForTest, 0.03, func(int) float64 { return 1 }).Loads {
+		for _, l := range simulate(random, 9, pairsForTest, 0.03, func(int) float64 {
+			return 1
+		}).Loads {
 			for _, r := range l.Ratios {
 				if strings.HasSuffix(r.Verdict, "?") {
 					apart++
@@ -191,7 +209,9 @@ func TestALoneDifferenceIsFound(t *testing.T) {
 	want := []string{"faster", "cheaper", "faster", "faster"}
 	named, stands, share := 0, 0, 0.0
 	for range runs {
-		c := simulate(random, 9, pairsForTest, 0.01, func(load int) float64 { return 1 + 0.1*float64(load/8) })
+		c := simulate(random, 9, pairsForTest, 0.01, func(load int) float64 {
+			return 1 + 0.1*float64(load/8)
+		})
 		right, wrong := 0, 0
 		for i, l := range c.Loads {
 			for k, r := range l.Ratios {
@@ -223,10 +243,13 @@ func TestALoneDifferenceIsFound(t *testing.T) {
 
 func TestSwappingTheSidesTurnsEverythingRound(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 8))
-	opposite := map[string]string{"faster": "slower", "slower": "faster", "cheaper": "dearer", "dearer": "cheaper", Undecided: Undecided}
+	opposite := map[string]string{"faster": "slower", "slower": "faster", "cheaper": "dearer",
+		"dearer": "cheaper", Undecided: Undecided}
 	seen := map[string]bool{}
 	for _, pairs := range []int{6, 8, 11, 12, 14} {
-		c := simulate(random, 40, pairs, 0.03, func(load int) float64 { return 0.9 + 0.005*float64(load) })
+		c := simulate(random, 40, pairs, 0.03, func(load int) float64 {
+			return 0.9 + 0.005*float64(load)
+		})
 		swapped := &Comparison{}
 		for _, l := range c.Loads {
 			l.Pairs = slices.Clone(l.Pairs)
@@ -245,7 +268,9 @@ func TestSwappingTheSidesTurnsEverythingRound(t *testing.T) {
 					want += "?"
 				}
 				seen[r.Verdict] = true
-				if !near(r.Median, 1/s.Median) || !near(r.Low, 1/s.High) || !near(r.High, 1/s.Low) || r.Chance != s.Chance || s.Verdict != want || !near(r.Sees, s.Sees) {
+				if !near(r.Median, 1/s.Median) || !near(r.Low, 1/s.High) ||
+					!near(r.High, 1/s.Low) || r.Chance != s.Chance || s.Verdict != want ||
+					!near(r.Sees, s.Sees) {
 					t.Fatalf("%d pairs:\n%+v\nswapped:\n%+v", pairs, r, s)
 				}
 			}
@@ -299,20 +324,24 @@ func TestDisturbedPairsAreFlaggedAndCounted(t *testing.T) {
 		t.Errorf("a flagged pair was dropped: %+v", r)
 	}
 	text := strings.Join(strings.Fields(c.Text()), " ")
-	if !strings.Contains(text, "l: of the CPU time, steal and other programs took 50 % in pair 5, 30 % in pair 6; usual 6 %.") || strings.Contains(text, "quiet machine") {
+	if !strings.Contains(text,
+		"l: of the CPU time, steal and other programs took 50 % in pair 5, 30 % in pair 6; "+
+			"usual 6 %.") || strings.Contains(text, "quiet machine") {
 		t.Errorf("not in the text:\n%s", text)
 	}
 	for i := range pairs {
 		pairs[i].Others += 0.2
 	}
 	c.Judge()
-	if text := strings.Join(strings.Fields(c.Text()), " "); !strings.Contains(text, "took 26 % of the CPU time (median of all pairs)") {
+	if text := strings.Join(strings.Fields(c.Text()), " "); !strings.Contains(text,
+		"took 26 % of the CPU time (median of all pairs)") {
 		t.Errorf("no warning of a busy machine in\n%s", text)
 	}
 }
 
 func TestWhatOthersUseIsTheBusyTimeWithoutOurs(t *testing.T) {
-	const before, after = "cpu 100 10 200 5000 40 3 7 50 9 9\ncpu0 1\n", "cpu 160 20 230 5060 50 4 16 70 99 99\ncpu0 2\n"
+	const before, after = "cpu 100 10 200 5000 40 3 7 50 9 9\ncpu0 1\n",
+		"cpu 160 20 230 5060 50 4 16 70 99 99\ncpu0 2\n"
 	a, b := parseCPUUse(before), parseCPUUse(after)
 	b.ours = 600 * time.Millisecond // of 110 ticks that were busy, of 200
 	if got := b.others(a); !near(got, 0.25) {
@@ -327,16 +356,21 @@ func TestWhatOthersUseIsTheBusyTimeWithoutOurs(t *testing.T) {
 			t.Errorf("%q: %+v", stat, got)
 		}
 	}
-	if now := readCPUUse(); now.busy <= 0 || now.all < now.busy || now.ours <= 0 || now.others(now) != 0 {
+	if now := readCPUUse(); now.busy <= 0 || now.all < now.busy || now.ours <= 0 ||
+		now.others(now) != 0 {
 		t.Errorf("this machine: %+v", now)
 	}
 }
 
 func TestTextFitsACommitMessage(t *testing.T) {
 	random := rand.New(rand.NewPCG(9, 10))
-	c := simulate(random, 9, pairsForTest, 0.2, func(load int) float64 { return math.Pow(2, float64(load-4)) })
-	c.Base, c.New = Side{Name: "HEAD~1", Commit: "0123456789abcdef", Flags: []string{"--poll", "0"}, Go: "go1.25"}, Side{Name: "working tree", Commit: "0123456789", Dirty: true, Go: "go1.26"}
-	c.Command, c.Loads[3].Error = "make compare BASE=HEAD~1", "the server\nsaid: no "+strings.Repeat("and no ", 40)
+	c := simulate(random, 9, pairsForTest, 0.2, func(load int) float64 {
+		return math.Pow(2, float64(load-4))
+	})
+	c.Base, c.New = Side{Name: "HEAD~1", Commit: "0123456789abcdef", Flags: []string{"--poll", "0"},
+		Go: "go1.25"}, Side{Name: "working tree", Commit: "0123456789", Dirty: true, Go: "go1.26"}
+	c.Command, c.Loads[3].Error = "make compare BASE=HEAD~1", "the server\nsaid: no "+
+		strings.Repeat("and no ", 40)
 	c.Judge()
 	text := c.Text()
 	for line := range strings.Lines(text) {
@@ -344,7 +378,9 @@ func TestTextFitsACommitMessage(t *testing.T) {
 			t.Errorf("%d columns: %s", n, line)
 		}
 	}
-	for _, want := range []string{"base: HEAD~1 (012345678) --poll 0\n", "new: working tree (012345678 and changes)\n", "simulated\nrequests/s ", "different compilers", "ended after 12 pairs: the server said"} {
+	for _, want := range []string{"base: HEAD~1 (012345678) --poll 0\n",
+		"new: working tree (012345678 and changes)\n", "simulated\nrequests/s ",
+		"different compilers", "ended after 12 pairs: the server said"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
@@ -388,7 +424,8 @@ func TestComparisonIsReadBackAsItWasWritten(t *testing.T) {
 }
 
 func TestFiguresAreShort(t *testing.T) {
-	for v, want := range map[float64]string{0.394: "0.39", 5.094: "5.09", 9.996: "10.0", 79.52: "79.5", 99.96: "100", 2305.4: "2305", 9999.6: "10.0k",
+	for v, want := range map[float64]string{0.394: "0.39", 5.094: "5.09", 9.996: "10.0",
+		79.52: "79.5", 99.96: "100", 2305.4: "2305", 9999.6: "10.0k",
 		83812: "83.8k", 183e3: "183k", 999.6e3: "1.00M", 1.304e6: "1.30M"} {
 		if got := figure(v); got != want {
 			t.Errorf("%g: %s, want %s", v, got, want)

@@ -1,8 +1,8 @@
-package bench
-
 // A comparison as text: plain, for a terminal and a commit message, and as a
 // Markdown table. Invariant: a plain line has at most textWidth columns, but for
 // a word that is longer; both say the same.
+
+package bench
 
 import (
 	"fmt"
@@ -22,7 +22,8 @@ func (c *Comparison) Text() string {
 	}
 	const columns = "%-10s %6s %6s  %-12s  %-12s %5s %s\n"
 	b.WriteString("\n")
-	fmt.Fprintf(&b, columns, "new/base", "base", "median", "95 % sure", "min..max", "sees", "verdict")
+	fmt.Fprintf(&b, columns, "new/base", "base", "median", "95 % sure", "min..max", "sees",
+		"verdict")
 	for _, l := range c.Loads {
 		if len(l.Pairs) == 0 {
 			continue // the foot says why
@@ -30,7 +31,8 @@ func (c *Comparison) Text() string {
 		b.WriteString(l.Name + "\n")
 		for _, r := range l.Ratios {
 			if r.Pairs > 0 {
-				fmt.Fprintf(&b, columns, r.Metric, figure(r.Base), ratioText(r.Median), r.interval(), r.extremes(), r.sees(), r.Verdict)
+				fmt.Fprintf(&b, columns, r.Metric, figure(r.Base), ratioText(r.Median),
+					r.interval(), r.extremes(), r.sees(), r.Verdict)
 			}
 		}
 	}
@@ -47,7 +49,8 @@ func (c *Comparison) Markdown() string {
 	for _, line := range c.head() {
 		b.WriteString("- " + line + "\n")
 	}
-	b.WriteString("\n| load | | base | new | new/base | 95 % sure | min..max | sees | verdict |\n|---|---|--:|--:|--:|---|---|--:|---|\n")
+	b.WriteString("\n| load | | base | new | new/base | 95 % sure | min..max | sees | verdict " +
+		"|\n|---|---|--:|--:|--:|---|---|--:|---|\n")
 	for _, l := range c.Loads {
 		name := l.Name
 		for _, r := range l.Ratios {
@@ -55,7 +58,8 @@ func (c *Comparison) Markdown() string {
 				continue
 			}
 			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n",
-				name, r.Metric, figure(r.Base), figure(r.New), ratioText(r.Median), r.interval(), r.extremes(), r.sees(), r.Verdict)
+				name, r.Metric, figure(r.Base), figure(r.New), ratioText(r.Median), r.interval(),
+				r.extremes(), r.sees(), r.Verdict)
 			name = ""
 		}
 	}
@@ -75,13 +79,17 @@ func (c *Comparison) head() []string {
 	lines := []string{
 		"base: " + c.Base.String(),
 		"new: " + c.New.String(),
-		fmt.Sprintf("%d pairs of %g s each, in alternating order, servers started anew every time", pairs, c.Seconds),
+		fmt.Sprintf("%d pairs of %g s each, in alternating order, servers started anew every time",
+			pairs, c.Seconds),
 		c.Machine.String(),
 	}
 	if c.Same() {
-		lines = append(lines, "Both sides are the same program with the same flags: every difference is chance.")
+		lines = append(lines,
+			"Both sides are the same program with the same flags: every difference is chance.")
 	} else if c.Base.Go != c.New.Go {
-		lines = append(lines, fmt.Sprintf("Built by different compilers, %s and %s: part of a difference may be theirs.", c.Base.Go, c.New.Go))
+		lines = append(lines,
+			fmt.Sprintf("Built by different compilers, %s and %s: part of a difference may be "+
+				"theirs.", c.Base.Go, c.New.Go))
 	}
 	if c.Command != "" {
 		lines = append(lines, "made by: "+c.Command)
@@ -120,10 +128,13 @@ func (c *Comparison) foot() []string {
 			}
 		}
 	}
-	lines := []string{"Ratios are medians over the pairs, intervals order statistics; \"sees\" is half an interval's width, about the least difference that would have shown."}
+	lines := []string{"Ratios are medians over the pairs, intervals order statistics; \"sees\" " +
+		"is half an interval's width, about the least difference that would have shown."}
 	if all > 0 {
-		lines = append(lines, fmt.Sprintf("%d of %d intervals exclude 1, where chance alone makes about %.1f. "+
-			"A verdict stands when it does among all of them (Benjamini-Hochberg, 5 %% false); %d with a ? do not.", apart, all, expected, unsure))
+		lines = append(lines,
+			fmt.Sprintf("%d of %d intervals exclude 1, where chance alone makes about %.1f. "+
+				"A verdict stands when it does among all of them (Benjamini-Hochberg, 5 %% false); "+
+				"%d with a ? do not.", apart, all, expected, unsure))
 	}
 	if noise := c.noise(); noise != "" {
 		lines = append(lines, noise)
@@ -142,11 +153,15 @@ func (l Compared) notes() []string {
 	}
 	for _, r := range l.Ratios {
 		if n := len(l.Pairs) - r.Pairs; n > 0 {
-			lines = append(lines, fmt.Sprintf("%s: %s leaves out %d of %d pairs, in which one side finished nothing in its time.", l.Name, r.Metric, n, len(l.Pairs)))
+			lines = append(lines,
+				fmt.Sprintf("%s: %s leaves out %d of %d pairs, in which one side finished "+
+					"nothing in its time.", l.Name, r.Metric, n, len(l.Pairs)))
 		}
 	}
 	if l.Error != "" {
-		lines = append(lines, fmt.Sprintf("%s ended after %d pairs: %s", l.Name, len(l.Pairs), strings.Join(strings.Fields(l.Error), " ")))
+		lines = append(lines,
+			fmt.Sprintf("%s ended after %d pairs: %s", l.Name, len(l.Pairs),
+				strings.Join(strings.Fields(l.Error), " ")))
 	}
 	return lines
 }
@@ -162,7 +177,8 @@ func (l Compared) disturbed() string {
 	if pairs == nil {
 		return ""
 	}
-	return fmt.Sprintf("%s: of the CPU time, steal and other programs took %s; usual %.0f %%. Counted like the others.",
+	return fmt.Sprintf("%s: of the CPU time, steal and other programs took %s; usual %.0f %%. "+
+		"Counted like the others.",
 		l.Name, strings.Join(pairs, ", "), 100*usuallyTaken(l.Pairs))
 }
 
@@ -176,7 +192,8 @@ func (c *Comparison) noise() string {
 		pairs = append(pairs, l.Pairs...)
 	}
 	if taken := usuallyTaken(pairs); taken > noisy {
-		return fmt.Sprintf("Steal and other programs took %.0f %% of the CPU time (median of all pairs): on a quiet machine the intervals are narrower.", 100*taken)
+		return fmt.Sprintf("Steal and other programs took %.0f %% of the CPU time (median of "+
+			"all pairs): on a quiet machine the intervals are narrower.", 100*taken)
 	}
 	return ""
 }

@@ -1,7 +1,7 @@
-package bench
-
 // The report: everything a run measured, as JSON. Invariant: tables are made from
 // a report that was, or could have been, read back from its file.
+
+package bench
 
 import (
 	"bytes"
@@ -78,7 +78,8 @@ func (r *Report) warning() string {
 	if x <= usualOthers {
 		return ""
 	}
-	return fmt.Sprintf("other programs and the kernel's own threads used %.0f %% of the CPU time (median of all measurements): on a quiet machine the figures are better and steadier.", 100*x)
+	return fmt.Sprintf("other programs and the kernel's own threads used %.0f %% of the CPU "+
+		"time (median of all measurements): on a quiet machine the figures are better and steadier.", 100*x)
 }
 
 // result finds one load on one server; nil when it was not part of the run.

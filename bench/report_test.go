@@ -1,7 +1,7 @@
-package bench
-
 // Tests of what is computed from a report: ratios, targets, tables. No server runs
 // here.
+
+package bench
 
 import (
 	"bytes"
@@ -18,21 +18,29 @@ import (
 // sampleReport has the disk section's random reads with 4 connections over TCP,
 // two rounds and one failure.
 func sampleReport() *Report {
-	l := Load{Section: "disk", Pattern: "randread", BlockSize: 4096, Depth: 32, Connections: 4, Transport: TCP, Backend: File}
+	l := Load{Section: "disk", Pattern: "randread", BlockSize: 4096, Depth: 32, Connections: 4,
+		Transport: TCP, Backend: File}
 	s := func(round int, rps, cpu float64) Sample {
-		return Sample{Round: round, Requests: 1000, RequestsPerSecond: rps, BytesPerSecond: 4096 * rps, P50: 10, P99: 99, ServerUser: cpu / 4,
+		return Sample{Round: round, Requests: 1000, RequestsPerSecond: rps,
+			BytesPerSecond: 4096 * rps, P50: 10, P99: 99, ServerUser: cpu / 4,
 			ServerSystem: cpu * 3 / 4, ClientCPU: 4, Switches: 0.5, PeakRSS: 64 << 20, Steal: 0.015}
 	}
-	r := &Report{Command: "make bench", Date: time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC), Size: 2 << 30, Seconds: 5, Rounds: 2,
-		Machine: Machine{CPU: "Abacus", Cores: 2, Hypervisor: true, Memory: 8 << 30, Kernel: "6.18", OS: "Debian", Filesystem: "ext4 on /dev/vda",
-			Congestion: "cubic", Loopback: map[string]float64{TCP: 3e9}, Versions: map[string]string{generatorName: "ringnbd 1"}},
-		Storage: map[string]string{"ringnbd": "O_DIRECT", "ringnbd-cached": "page cache", "nbdkit": "page cache", "qemu-nbd": "O_DIRECT"}, Direct: []string{"ringnbd", "qemu-nbd"},
+	r := &Report{Command: "make bench", Date: time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC),
+		Size: 2 << 30, Seconds: 5, Rounds: 2,
+		Machine: Machine{CPU: "Abacus", Cores: 2, Hypervisor: true, Memory: 8 << 30, Kernel: "6.18",
+			OS: "Debian", Filesystem: "ext4 on /dev/vda",
+			Congestion: "cubic", Loopback: map[string]float64{TCP: 3e9},
+			Versions: map[string]string{generatorName: "ringnbd 1"}},
+		Storage: map[string]string{"ringnbd": "O_DIRECT", "ringnbd-cached": "page cache",
+			"nbdkit": "page cache", "qemu-nbd": "O_DIRECT"},
+		Direct: []string{"ringnbd", "qemu-nbd"},
 		Results: []Result{
 			{Load: l.limit(), Server: RawName, Samples: []Sample{s(1, 40000, 0), s(2, 80000, 0)}},
 			{Load: l, Server: "ringnbd", Samples: []Sample{s(1, 36000, 8), s(2, 72000, 8)}},
 			{Load: l, Server: "ringnbd-cached", Samples: []Sample{s(1, 48000, 6), s(2, 96000, 6)}},
 			{Load: l, Server: "nbdkit", Samples: []Sample{s(1, 24000, 24), s(2, 48000, 24)}},
-			{Load: l, Server: "qemu-nbd", Samples: []Sample{s(1, 18000, 16)}, Errors: []string{"round 2: stopped at once"}},
+			{Load: l, Server: "qemu-nbd", Samples: []Sample{s(1, 18000, 16)},
+				Errors: []string{"round 2: stopped at once"}},
 		}}
 	medians(r)
 	return r
@@ -47,7 +55,8 @@ func medians(r *Report) {
 func TestReportReadBackFromItsFileIsTheSame(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "report.json")
 	before := sampleReport()
-	before.Profiles = []Profile{{Load: before.Results[1].Load, Server: "ringnbd", Seconds: 2, Stages: []Stage{{"disk", 0.5, 2.5}}, Top: []Function{{"read", 0.25}}}}
+	before.Profiles = []Profile{{Load: before.Results[1].Load, Server: "ringnbd", Seconds: 2,
+		Stages: []Stage{{"disk", 0.5, 2.5}}, Top: []Function{{"read", 0.25}}}}
 	if err := before.Save(path); err != nil {
 		t.Fatal(err)
 	}
@@ -60,11 +69,13 @@ func TestReportReadBackFromItsFileIsTheSame(t *testing.T) {
 	}
 	text, _ := os.ReadFile(path)
 	var file struct{ Targets []Target }
-	if err := json.Unmarshal(text, &file); err != nil || !reflect.DeepEqual(file.Targets, before.Targets()) {
+	if err := json.Unmarshal(text, &file); err != nil ||
+		!reflect.DeepEqual(file.Targets, before.Targets()) {
 		t.Errorf("the file has the targets %+v, %v", file.Targets, err)
 	}
 	os.WriteFile(path, []byte("no JSON"), 0o644)
-	if _, err := LoadReport(path); err == nil || !strings.Contains(err.Error(), path+" is no report") {
+	if _, err := LoadReport(path); err == nil ||
+		!strings.Contains(err.Error(), path+" is no report") {
 		t.Errorf("of no JSON: %v", err)
 	}
 }
@@ -76,9 +87,12 @@ func TestRatiosComparePeersOnTheSamePath(t *testing.T) {
 		{"rate", r.against(l, "ringnbd", requestRate, true), "2.00 (qemu-nbd)"},
 		{"CPU", r.against(l, "ringnbd", Sample.ServerCPU, false), "0.50 (qemu-nbd)"},
 		{"CPU of all", r.againstAll(l, "ringnbd-cached"), "0.38 (qemu-nbd)"},
-		{"rate on the page cache", r.against(l, "ringnbd-cached", requestRate, true), "2.00 (nbdkit)"},
-		{"CPU on the page cache", r.against(l, "ringnbd-cached", Sample.ServerCPU, false), "0.25 (nbdkit)"},
-		{"rate of a server that was not there", r.against(l, "ringnbd-poll", requestRate, true), ""},
+		{"rate on the page cache", r.against(l, "ringnbd-cached", requestRate, true),
+			"2.00 (nbdkit)"},
+		{"CPU on the page cache", r.against(l, "ringnbd-cached", Sample.ServerCPU, false),
+			"0.25 (nbdkit)"},
+		{"rate of a server that was not there", r.against(l, "ringnbd-poll", requestRate, true),
+			""},
 		{"share of the limit", r.limitText(l), "0.90"},
 	} {
 		if c.got != c.want {
@@ -96,15 +110,19 @@ func TestRatiosComparePeersOnTheSamePath(t *testing.T) {
 
 func TestMarkdownHasTheFigures(t *testing.T) {
 	r := sampleReport()
-	other := Result{Load: r.Results[1].Load, Server: "ringnbd", Samples: r.Results[1].Samples, Median: r.Results[1].Median}
+	other := Result{Load: r.Results[1].Load, Server: "ringnbd", Samples: r.Results[1].Samples,
+		Median: r.Results[1].Median}
 	other.Load.Section, other.Load.Backend = "null", Null
 	r.Results = append(r.Results, other)
 	text := r.Markdown()
 	for _, want := range []string{
 		"| null: randread 4 KiB, 4 × 32 | 54000 | 10.0 | 99.0 | 8.0 | – | – | – |",
-		"Measured 2026-11-21 with `make bench`: 2 rounds of 5 s, medians; a file of 2 GiB. Abacus, 2 cores (virtual machine), 8 GiB, Linux 6.18",
-		"| randread 4 KiB, 4 × 32 | 54000 | 8.0 | 0.90 | 2.00 (qemu-nbd) | 0.50 (qemu-nbd) | 0.50 (qemu-nbd) | 2.00 (nbdkit) | 0.25 (nbdkit) |",
-		"| 4 KiB random read, depth 32, file O_DIRECT, 1 connection: requests/s | ≥ 0.80 of the raw limit, unless CPU is the bound | not measured | not judged |",
+		"Measured 2026-11-21 with `make bench`: 2 rounds of 5 s, medians; a file of 2 GiB. " +
+			"Abacus, 2 cores (virtual machine), 8 GiB, Linux 6.18",
+		"| randread 4 KiB, 4 × 32 | 54000 | 8.0 | 0.90 | 2.00 (qemu-nbd) | 0.50 (qemu-nbd) | " +
+			"0.50 (qemu-nbd) | 2.00 (nbdkit) | 0.25 (nbdkit) |",
+		"| 4 KiB random read, depth 32, file O_DIRECT, 1 connection: requests/s | ≥ 0.80 of the " +
+			"raw limit, unless CPU is the bound | not measured | not judged |",
 		"load generator: ringnbd 1",
 		"Failed: randread 4 KiB, 4 × 32, tcp, qemu-nbd: round 2: stopped at once",
 	} {
@@ -121,7 +139,8 @@ func TestMarkdownPutsBothTransportsIntoOneCell(t *testing.T) {
 		r.Results = append(r.Results, result)
 	}
 	text := r.Markdown()
-	if want := "| randread 4 KiB, 4 × 32 | 54000 / 54000 | 8.0 / 8.0 | 0.90 / 0.90 | 2.00 (qemu-nbd) / – | 0.50 (qemu-nbd) / – | 0.50 (qemu-nbd) / – | 2.00 (nbdkit) / – |"; !strings.Contains(text, want) {
+	if want := "| randread 4 KiB, 4 × 32 | 54000 / 54000 | 8.0 / 8.0 | 0.90 / 0.90 | 2.00 " +
+		"(qemu-nbd) / – | 0.50 (qemu-nbd) / – | 0.50 (qemu-nbd) / – | 2.00 (nbdkit) / – |"; !strings.Contains(text, want) {
 		t.Errorf("no %s in\n%s", want, text)
 	}
 	if got := strings.Join(sameTail([]string{"1 (x)", "2 (x)"}), " / "); got != "1 / 2 (x)" {
@@ -134,7 +153,8 @@ func TestTablesHaveEverySectionAndServer(t *testing.T) {
 	if err := sampleReport().WriteTables(&b); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"disk: How near", "│ raw ", "│ ringnbd-cached ", " 54000 │", "2.00 (qemu-nbd)", "not judged", "failed: randread 4 KiB, 4 × 32, tcp, qemu-nbd"} {
+	for _, want := range []string{"disk: How near", "│ raw ", "│ ringnbd-cached ", " 54000 │",
+		"2.00 (qemu-nbd)", "not judged", "failed: randread 4 KiB, 4 × 32, tcp, qemu-nbd"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}
@@ -147,7 +167,8 @@ func TestTablesHaveEverySectionAndServer(t *testing.T) {
 func TestREADMEBlockIsReplacedAndNothingElse(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "README.md")
 	before, after := "# ringnbd\n\nfast\n\n", "\n\n## License\n"
-	if err := os.WriteFile(path, []byte(before+beginMarker+"\nold\n"+endMarker+after), 0o644); err != nil {
+	if err := os.WriteFile(path, []byte(before+beginMarker+"\nold\n"+endMarker+after),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	r := sampleReport()
@@ -156,7 +177,8 @@ func TestREADMEBlockIsReplacedAndNothingElse(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, _ := os.ReadFile(path)
-		if want := before + beginMarker + "\n" + r.Markdown() + endMarker + after; string(got) != want {
+		if want := before + beginMarker + "\n" + r.Markdown() + endMarker +
+			after; string(got) != want {
 			t.Fatalf("README is now:\n%s", got)
 		}
 	}
@@ -174,7 +196,8 @@ func TestREADMEIsNotWrittenFromOneRound(t *testing.T) {
 	}
 	r := sampleReport()
 	r.Rounds = 1
-	if err := r.WriteREADME(path); err == nil || !strings.Contains(err.Error(), "measure at least 2") {
+	if err := r.WriteREADME(path); err == nil ||
+		!strings.Contains(err.Error(), "measure at least 2") {
 		t.Errorf("from one round: %v", err)
 	}
 	if after, _ := os.ReadFile(path); !bytes.Equal(after, text) {
@@ -200,18 +223,21 @@ func TestOthersOnTheMachineAreWarnedOf(t *testing.T) {
 		}
 		medians(r)
 		terminal, readme, page := said()
-		for what, text := range map[string]string{"terminal": terminal, "README": readme, "page": page} {
+		for what, text := range map[string]string{"terminal": terminal, "README": readme,
+			"page": page} {
 			if got := strings.Contains(text, warning); got != (share > usualOthers) {
 				t.Errorf("%s, at %g: warned %v\n%s", what, share, got, text)
 			}
 		}
-		if figure := fmt.Sprintf("%.1f", 100*share); !strings.Contains(terminal, figure) || !strings.Contains(page, figure) {
+		if figure := fmt.Sprintf("%.1f", 100*share); !strings.Contains(terminal, figure) ||
+			!strings.Contains(page, figure) {
 			t.Errorf("others' %s %% is in no table", figure)
 		}
 	}
 }
 
-// What the README claims comes from a file that the suite wrote, and from nothing else: the file is kept beside this test, and makes the same block.
+// What the README claims comes from a file that the suite wrote, and from nothing else: the file is
+// kept beside this test, and makes the same block.
 func TestREADMEComesFromItsFile(t *testing.T) {
 	r, err := LoadReport("measured.json.gz")
 	if err != nil {
@@ -226,7 +252,8 @@ func TestREADMEComesFromItsFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(readme, want) {
-		t.Error("the block of README.md is not what its file says; make it anew: go run ./bench/suite -from bench/measured.json.gz -readme README.md")
+		t.Error("the block of README.md is not what its file says; make it anew: go run " +
+			"./bench/suite -from bench/measured.json.gz -readme README.md")
 	}
 	if r.Command == "" || len(r.Results) == 0 {
 		t.Error("the file names no command or has no results")
@@ -255,12 +282,18 @@ func TestAReportKeptCompressedReadsBack(t *testing.T) {
 }
 
 func TestREADMETellsWhereTheTimeGoes(t *testing.T) {
-	r := &Report{Profiles: []Profile{{Load: Load{Pattern: "randread", BlockSize: 4096, Depth: 32, Connections: 4, Transport: Unix, Backend: Null},
-		Stages: []Stage{{Name: stageReply, Share: 0.1, MicrosPerRequest: 0.05}, {Name: stageKernel, Share: 0.85, MicrosPerRequest: 0.425}, {Name: stageRuntime, Share: 0.05, MicrosPerRequest: 0.025}},
-		Top:    []Function{{Name: kernelPrefix + "send", Share: 0.5}, {Name: "ringnbd/engine.(*loop).parse", Share: 0.2}, {Name: kernelPrefix + "sleep", Share: 0.1}}}}}
+	r := &Report{Profiles: []Profile{{Load: Load{Pattern: "randread", BlockSize: 4096, Depth: 32,
+		Connections: 4, Transport: Unix, Backend: Null},
+		Stages: []Stage{{Name: stageReply, Share: 0.1, MicrosPerRequest: 0.05},
+			{Name: stageKernel, Share: 0.85, MicrosPerRequest: 0.425},
+			{Name: stageRuntime, Share: 0.05, MicrosPerRequest: 0.025}},
+		Top: []Function{{Name: kernelPrefix + "send", Share: 0.5},
+			{Name: "ringnbd/engine.(*loop).parse", Share: 0.2},
+			{Name: kernelPrefix + "sleep", Share: 0.1}}}}}
 	var b strings.Builder
 	r.writeProfiles(&b)
-	if want := "| 0.50 | 10 % | 85 % | send 50 %, sleep 10 % | 5 % |"; !strings.Contains(b.String(), want) {
+	if want := "| 0.50 | 10 % | 85 % | send 50 %, sleep 10 % | 5 % |"; !strings.Contains(b.String(),
+		want) {
 		t.Errorf("no %q in:\n%s", want, b.String())
 	}
 }

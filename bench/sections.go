@@ -1,8 +1,8 @@
-package bench
-
 // The sections: which loads there are, what question each answers, and who takes
 // part. Invariant: a load carries its section's name, and no load is in a section
 // twice.
+
+package bench
 
 import (
 	"fmt"
@@ -20,9 +20,10 @@ type Section struct {
 
 // Who takes part. A program that cannot serve a back end is left out there.
 var (
-	everybody = []string{RawName, "ringnbd", "ringnbd-cached", "nbdkit", "qemu-nbd", "qemu-nbd-cached", "nbd-server"}
-	fastest   = []string{RawName, "ringnbd", "nbdkit", "qemu-nbd"}
-	servers   = []string{"ringnbd", "nbdkit", "qemu-nbd"} // no raw limit
+	everybody = []string{RawName, "ringnbd", "ringnbd-cached", "nbdkit", "qemu-nbd",
+		"qemu-nbd-cached", "nbd-server"}
+	fastest = []string{RawName, "ringnbd", "nbdkit", "qemu-nbd"}
+	servers = []string{"ringnbd", "nbdkit", "qemu-nbd"} // no raw limit
 )
 
 // Numbers that the sections share.
@@ -44,25 +45,45 @@ var ladders = map[string][]float64{
 // Sections lists all sections of a usual run.
 func Sections() []Section {
 	return named([]Section{
-		{Name: "disk", Question: "How near to the disk's own limit is a server, and at what price in CPU time?", Servers: everybody, Loads: diskLoads()},
-		{Name: "depth", Question: "What does a server add to one request alone, and what does it make of many at a time?", Servers: fastest, Loads: depthLoads()},
-		{Name: "large", Question: "How much data goes through in large requests?", Servers: fastest, Loads: largeLoads()},
-		{Name: "null", Question: "What does the server itself cost, without any storage?", Servers: servers, Loads: nullLoads()},
-		{Name: "memory", Question: "What does it cost to move data out of and into memory?", Servers: servers,
-			Loads: combine(Load{BlockSize: small, Depth: usualDepth, Connections: 4, Transport: Unix, Backend: Memory}, patterns("randread", "randwrite"))},
-		{Name: "loop", Question: "Is a block device served as well as a file?", Servers: append(slices.Clone(fastest), "nbd-server"),
-			Loads: combine(Load{BlockSize: small, Depth: usualDepth, Transport: Unix, Backend: Loop}, patterns("randread", "randwrite"), connections(1, 4))},
-		{Name: "connections", Question: "Does a request cost more when the same load comes over many connections?", Servers: servers,
-			Loads: combine(Load{Pattern: "randread", BlockSize: small, Depth: 8, Transport: Unix, Rate: crowdRate}, backends(Null, File), connections(1, 4, 16, 256, crowd))},
+		{Name: "disk",
+			Question: "How near to the disk's own limit is a server, and at what price in CPU time?", Servers: everybody, Loads: diskLoads()},
+		{Name: "depth", Question: "What does a server add to one request alone, and what does " +
+			"it make of many at a time?", Servers: fastest, Loads: depthLoads()},
+		{Name: "large", Question: "How much data goes through in large requests?", Servers: fastest,
+			Loads: largeLoads()},
+		{Name: "null", Question: "What does the server itself cost, without any storage?",
+			Servers: servers, Loads: nullLoads()},
+		{Name: "memory", Question: "What does it cost to move data out of and into memory?",
+			Servers: servers,
+			Loads: combine(Load{BlockSize: small, Depth: usualDepth, Connections: 4,
+				Transport: Unix, Backend: Memory}, patterns("randread", "randwrite"))},
+		{Name: "loop", Question: "Is a block device served as well as a file?",
+			Servers: append(slices.Clone(fastest), "nbd-server"),
+			Loads: combine(Load{BlockSize: small, Depth: usualDepth, Transport: Unix,
+				Backend: Loop}, patterns("randread", "randwrite"), connections(1, 4))},
+		{Name: "connections",
+			Question: "Does a request cost more when the same load comes over many connections?",
+			Servers:  servers,
+			Loads: combine(Load{Pattern: "randread", BlockSize: small, Depth: 8, Transport: Unix,
+				Rate: crowdRate}, backends(Null, File), connections(1, 4, 16, 256, crowd))},
 		{Name: "idle", Question: "What do connections cost that nobody uses?", Servers: servers,
-			Loads: combine(Load{Pattern: "randread", BlockSize: small, Depth: usualDepth, Connections: 1, Transport: Unix, Backend: Null, Rate: crowdRate}, idle(0, crowd))},
-		{Name: "exports", Question: "What do exports cost that nobody uses?", Servers: []string{"ringnbd", "nbd-server"},
-			Loads: combine(Load{Pattern: "randread", BlockSize: small, Depth: usualDepth, Connections: 1, Transport: Unix, Rate: crowdRate}, backends(Null, File), exports(0, crowd-1))},
-		{Name: "unaligned", Question: "What becomes of writes that do not fill the disk's blocks?", Servers: everybody[1:],
-			Loads: combine(Load{Pattern: "randwrite", BlockSize: 512, Depth: usualDepth, Transport: Unix, Backend: File}, connections(1, 4))},
-		{Name: "curve", Question: "How does latency grow with the load?", Servers: fastest, Loads: curveLoads()},
-		{Name: "poll", Question: "How low does the latency of one request go, and what does busy polling add?", Servers: append(slices.Clone(fastest), "ringnbd-poll"),
-			Loads: combine(Load{Pattern: "randread", BlockSize: small, Depth: 1, Connections: 1, Transport: Unix}, backends(Null, File))},
+			Loads: combine(Load{Pattern: "randread", BlockSize: small, Depth: usualDepth,
+				Connections: 1, Transport: Unix, Backend: Null, Rate: crowdRate}, idle(0, crowd))},
+		{Name: "exports", Question: "What do exports cost that nobody uses?",
+			Servers: []string{"ringnbd", "nbd-server"},
+			Loads: combine(Load{Pattern: "randread", BlockSize: small, Depth: usualDepth,
+				Connections: 1, Transport: Unix, Rate: crowdRate}, backends(Null, File),
+				exports(0, crowd-1))},
+		{Name: "unaligned", Question: "What becomes of writes that do not fill the disk's blocks?",
+			Servers: everybody[1:],
+			Loads: combine(Load{Pattern: "randwrite", BlockSize: 512, Depth: usualDepth,
+				Transport: Unix, Backend: File}, connections(1, 4))},
+		{Name: "curve", Question: "How does latency grow with the load?", Servers: fastest,
+			Loads: curveLoads()},
+		{Name: "poll", Question: "How low does the latency of one request go, and what does " +
+			"busy polling add?", Servers: append(slices.Clone(fastest), "ringnbd-poll"),
+			Loads: combine(Load{Pattern: "randread", BlockSize: small, Depth: 1, Connections: 1,
+				Transport: Unix}, backends(Null, File))},
 	})
 }
 
@@ -73,12 +94,16 @@ func FullSection() Section {
 	for _, shape := range []struct {
 		size, depth int
 		patterns    []string
-	}{{small, 1, mixed}, {small, 32, mixed}, {small, 128, mixed}, {medium, 32, mixed[:2]}, {large, 16, sequential}} {
+	}{{small, 1, mixed}, {small, 32, mixed}, {small, 128, mixed}, {medium, 32, mixed[:2]}, {large,
+		16, sequential}} {
 		base.BlockSize, base.Depth = shape.size, shape.depth
-		all = append(all, combine(base, backends(File, Loop, Null, Memory), patterns(shape.patterns...), connections(1, 4, 16, 256), transports(Unix, TCP))...)
+		all = append(all, combine(base, backends(File, Loop, Null, Memory),
+			patterns(shape.patterns...), connections(1, 4, 16, 256), transports(Unix, TCP))...)
 	}
 	// Beyond this, the buffers of the requests in flight would not fit into memory.
-	all = slices.DeleteFunc(all, func(l Load) bool { return l.BlockSize*l.Depth*l.Connections > 512<<20 })
+	all = slices.DeleteFunc(all, func(l Load) bool {
+		return l.BlockSize*l.Depth*l.Connections > 512<<20
+	})
 	return Section{Name: "full", Question: "The whole matrix.", Servers: everybody, Loads: all}
 }
 
@@ -88,29 +113,36 @@ var (
 )
 
 func diskLoads() []Load {
-	return combine(Load{BlockSize: small, Depth: usualDepth, Backend: File}, patterns(mixed...), connections(1, 4), transports(Unix, TCP))
+	return combine(Load{BlockSize: small, Depth: usualDepth, Backend: File}, patterns(mixed...),
+		connections(1, 4), transports(Unix, TCP))
 }
 
 func depthLoads() []Load {
-	return combine(Load{BlockSize: small, Connections: 1, Transport: Unix, Backend: File}, patterns(mixed[:2]...), depths(1, 32, 128))
+	return combine(Load{BlockSize: small, Connections: 1, Transport: Unix, Backend: File},
+		patterns(mixed[:2]...), depths(1, 32, 128))
 }
 
 func largeLoads() []Load {
 	return append(
-		combine(Load{BlockSize: medium, Depth: usualDepth, Connections: 1, Backend: File}, patterns(mixed[:2]...), transports(Unix, TCP)),
-		combine(Load{BlockSize: large, Depth: 16, Connections: 1, Backend: File}, patterns(sequential...), transports(Unix, TCP))...)
+		combine(Load{BlockSize: medium, Depth: usualDepth, Connections: 1, Backend: File},
+			patterns(mixed[:2]...), transports(Unix, TCP)),
+		combine(Load{BlockSize: large, Depth: 16, Connections: 1, Backend: File},
+			patterns(sequential...), transports(Unix, TCP))...)
 }
 
 func nullLoads() []Load {
 	base := Load{Pattern: "randread", BlockSize: small, Depth: usualDepth, Backend: Null}
 	alone := base
 	alone.Depth = 1
-	return append(combine(base, connections(1, 4), transports(Unix, TCP)), combine(alone, connections(1), transports(Unix, TCP))...)
+	return append(combine(base, connections(1, 4), transports(Unix, TCP)),
+		combine(alone, connections(1), transports(Unix, TCP))...)
 }
 
 func curveLoads() []Load {
-	base := Load{Pattern: "randread", BlockSize: small, Depth: usualDepth, Connections: 4, Transport: Unix}
-	return append(combine(base, backends(File), rates(ladders[File]...)), combine(base, backends(Null), rates(ladders[Null]...))...)
+	base := Load{Pattern: "randread", BlockSize: small, Depth: usualDepth, Connections: 4,
+		Transport: Unix}
+	return append(combine(base, backends(File), rates(ladders[File]...)),
+		combine(base, backends(Null), rates(ladders[Null]...))...)
 }
 
 // An axis is what varies from load to load; combine makes every combination, the
@@ -203,7 +235,8 @@ func Select(names []string) ([]Section, error) {
 			for _, s := range all {
 				known = append(known, s.Name)
 			}
-			return nil, fmt.Errorf("there is no section %q; there are %s", name, strings.Join(known, ", "))
+			return nil, fmt.Errorf("there is no section %q; there are %s", name,
+				strings.Join(known, ", "))
 		}
 		picked = append(picked, all[i])
 	}

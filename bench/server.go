@@ -1,8 +1,8 @@
-package bench
+// Servers under measurement: how a program is started and how it is stopped. Invariant: only
+// processes that were started here, and their descendants, are ever signalled, and Stop returns
+// after they are gone.
 
-// Servers under measurement: how a program is started and how it is stopped. Invariant: only processes that were started
-// here, and their descendants, are ever signalled, and Stop returns after they
-// are gone.
+package bench
 
 import (
 	"bytes"

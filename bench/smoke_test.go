@@ -1,8 +1,8 @@
-package bench
-
 // Smoke test: the whole suite, tiny, for each server that is installed and each
 // back end that it serves, so that it cannot rot. It asserts that sane numbers come
 // out, not which, and that nothing is left behind.
+
+package bench
 
 import (
 	"bytes"
@@ -40,7 +40,8 @@ func tiny(t *testing.T, generator string, loads ...Load) (s *Suite, progress *by
 	t.Setenv("TMPDIR", dir)
 	t.Cleanup(func() { nothingIsLeft(t, dir) })
 	progress = new(bytes.Buffer)
-	return &Suite{Generator: generator, Dir: dir, Size: 16 << 20, Null: 1 << 30, Memory: 8 << 20, Seconds: 0.2, Warmup: 0.05, Rounds: 1,
+	return &Suite{Generator: generator, Dir: dir, Size: 16 << 20, Null: 1 << 30, Memory: 8 << 20,
+		Seconds: 0.2, Warmup: 0.05, Rounds: 1,
 		Loads: loads, Raw: true, Progress: progress}, progress
 }
 
@@ -82,12 +83,14 @@ func sane(t *testing.T, r *Report) {
 	}
 	for _, result := range r.Results {
 		m := result.Median
-		if len(result.Samples) == 0 || m.Requests <= 0 || m.RequestsPerSecond <= 0 || m.BytesPerSecond < 512 || m.P50 <= 0 || m.P99 < m.P50 || m.P999 < m.P99 ||
+		if len(result.Samples) == 0 || m.Requests <= 0 || m.RequestsPerSecond <= 0 ||
+			m.BytesPerSecond < 512 || m.P50 <= 0 || m.P99 < m.P50 || m.P999 < m.P99 ||
 			m.Steal < 0 || m.Steal > 1 || m.ClientCPU <= 0 {
 			t.Errorf("%s, %s: %+v", result.Load, result.Server, m)
 		}
 		// A millisecond of CPU time for one request would be somebody else's.
-		if cpu := m.ServerCPU(); result.Server != RawName && (cpu <= 0 || cpu > 1000 || m.PeakRSS <= 0 || m.StartSeconds <= 0 || m.Switches < 0) {
+		if cpu := m.ServerCPU(); result.Server != RawName &&
+			(cpu <= 0 || cpu > 1000 || m.PeakRSS <= 0 || m.StartSeconds <= 0 || m.Switches < 0) {
 			t.Errorf("%s, %s: no CPU time, memory or start: %+v", result.Load, result.Server, m)
 		}
 	}
@@ -155,7 +158,8 @@ func throughItsFile(t *testing.T, before *Report) {
 
 func TestSmokeInterruptedRunLeavesNothing(t *testing.T) {
 	generator := ringnbdBinary(t)
-	load := Load{Pattern: "randread", BlockSize: small, Depth: 1, Connections: 1, Transport: Unix, Backend: File}
+	load := Load{Pattern: "randread", BlockSize: small, Depth: 1, Connections: 1, Transport: Unix,
+		Backend: File}
 	if os.Geteuid() == 0 {
 		load.Backend = Loop
 	}
@@ -182,14 +186,19 @@ func TestSmokeInterruptedRunLeavesNothing(t *testing.T) {
 }
 
 func TestSmokeFailureOfAServerIsInTheReport(t *testing.T) {
-	load := Load{Pattern: "randread", BlockSize: small, Depth: 1, Connections: 1, Transport: Unix, Backend: Null}
+	load := Load{Pattern: "randread", BlockSize: small, Depth: 1, Connections: 1, Transport: Unix,
+		Backend: Null}
 	s, progress := tiny(t, ringnbdBinary(t), load)
-	s.Programs = []Program{{Name: "false", Path: "false", Backends: []string{Null}, Arguments: func(Stand) ([]string, error) { return nil, nil }}}
+	s.Programs = []Program{{Name: "false", Path: "false", Backends: []string{Null},
+		Arguments: func(Stand) ([]string, error) {
+			return nil, nil
+		}}}
 	report, err := s.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if lines := report.Failures(); len(lines) != 1 || !strings.Contains(lines[0], "stopped at once") {
+	if lines := report.Failures(); len(lines) != 1 ||
+		!strings.Contains(lines[0], "stopped at once") {
 		t.Errorf("failures: %q", lines)
 	}
 	if !strings.Contains(progress.String(), "FAILED") {

@@ -1,7 +1,7 @@
-package bench
-
 // Statistics over a handful of rounds. Invariant: medians only; a mean would let
 // one stolen second of a shared machine speak for all rounds.
+
+package bench
 
 import (
 	"slices"

@@ -1,6 +1,6 @@
-package bench
-
 // Tests of medians and ratios.
+
+package bench
 
 import (
 	"reflect"
@@ -25,7 +25,8 @@ func TestMedianIgnoresOrderAndOutliers(t *testing.T) {
 
 func TestRatioPairsSamplesOfTheSameRound(t *testing.T) {
 	rate := func(s Sample) float64 { return s.RequestsPerSecond }
-	a := []Sample{{Round: 1, RequestsPerSecond: 20}, {Round: 2, RequestsPerSecond: 2}, {Round: 3, RequestsPerSecond: 7}}
+	a := []Sample{{Round: 1, RequestsPerSecond: 20}, {Round: 2, RequestsPerSecond: 2},
+		{Round: 3, RequestsPerSecond: 7}}
 	b := []Sample{{Round: 2, RequestsPerSecond: 1}, {Round: 1, RequestsPerSecond: 10}}
 	if x, ok := ratio(a, b, rate); !ok || x != 2 {
 		t.Errorf("ratio = %v, %v, want 2", x, ok)

@@ -1,7 +1,7 @@
-package bench
-
 // What all servers share: the file, the loop device on it, further files to be
 // exported. Invariant: each is made when it is first needed and gone after close.
+
+package bench
 
 import (
 	"errors"

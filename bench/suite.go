@@ -1,7 +1,7 @@
-package bench
-
 // A run: loads times servers times rounds, interleaved. Invariant: at any moment
 // at most one server and one load generator run, and none outlives Run.
+
+package bench
 
 import (
 	"context"
@@ -110,7 +110,8 @@ func (s *Suite) meetings() []meeting {
 	var all []meeting
 	var seen []Load
 	for _, l := range s.Loads {
-		if limit := l.limit(); s.Raw && invited(l, RawName) && l.OnDisk() && !slices.Contains(seen, limit) {
+		if limit := l.limit(); s.Raw && invited(l, RawName) && l.OnDisk() &&
+			!slices.Contains(seen, limit) {
 			seen = append(seen, limit)
 			all = append(all, meeting{load: limit})
 		}
@@ -168,10 +169,12 @@ func shuffled(round, first int, group []meeting) []int {
 // worthProfiling tells which loads are busy in one way only: closed loops of small
 // requests over several connections, and large transfers.
 func worthProfiling(l Load) bool {
-	return l.Rate == 0 && l.Transport == Unix && l.Depth > 1 && (l.Connections == 4 || l.BlockSize == large)
+	return l.Rate == 0 && l.Transport == Unix && l.Depth > 1 &&
+		(l.Connections == 4 || l.BlockSize == large)
 }
 
-// Profiles takes profiles of ringnbd under some of the suite's loads, and nothing else: they would disturb what is measured.
+// Profiles takes profiles of ringnbd under some of the suite's loads, and nothing else: they would
+// disturb what is measured.
 func (s *Suite) Profiles(ctx context.Context) ([]Profile, error) {
 	defer s.Close()
 	return s.profiles(ctx)

@@ -1,7 +1,7 @@
-package bench
-
 // Tables for a terminal, one for each section. Invariant: every number printed is
 // computed from the report.
+
+package bench
 
 import (
 	"fmt"
@@ -28,7 +28,9 @@ func (r *Report) WriteTables(w io.Writer) error {
 		out.printf("\n%s\n", r.sectionTable(name))
 	}
 	// Of sections that were not run, nothing is said here; JSON and README have them all.
-	if targets := slices.DeleteFunc(r.Targets(), func(t Target) bool { return t.Got == unmeasured }); len(targets) > 0 {
+	if targets := slices.DeleteFunc(r.Targets(), func(t Target) bool {
+		return t.Got == unmeasured
+	}); len(targets) > 0 {
 		out.printf("\n%s\n", targetTable(targets))
 	}
 	if line := r.warning(); line != "" {
@@ -42,7 +44,8 @@ func (r *Report) WriteTables(w io.Writer) error {
 
 // headline says what was run and when.
 func (r *Report) headline() string {
-	return fmt.Sprintf("%s, %s: %s; a file of %s", r.Date.Format("2006-01-02"), r.Command, r.rounds(), units.Exact(uint64(r.Size)))
+	return fmt.Sprintf("%s, %s: %s; a file of %s", r.Date.Format("2006-01-02"), r.Command,
+		r.rounds(), units.Exact(uint64(r.Size)))
 }
 
 // rounds says how much was measured.
@@ -82,8 +85,10 @@ func (r *Report) sectionTable(name string) string {
 	t.SetStyle(table.StyleLight)
 	t.Style().Format.Header = text.FormatDefault
 	t.SuppressEmptyColumns()
-	t.AppendHeader(table.Row{"load", "server", "requests/s", "MiB/s", "p50 µs", "p99 µs", "p99.9 µs", "CPU µs/request", "user", "switches", "RSS MiB",
-		"start s", "write-back s", "unstarted", "steal %", "others %", "of raw", "rate × best peer", "CPU × best peer"})
+	t.AppendHeader(table.Row{"load", "server", "requests/s", "MiB/s", "p50 µs", "p99 µs",
+		"p99.9 µs", "CPU µs/request", "user", "switches", "RSS MiB",
+		"start s", "write-back s", "unstarted", "steal %", "others %", "of raw", "rate × best peer",
+		"CPU × best peer"})
 	right := []table.ColumnConfig{{Number: 1, AutoMerge: true}}
 	for n := 3; n <= 19; n++ {
 		right = append(right, table.ColumnConfig{Number: n, Align: text.AlignRight})
@@ -108,7 +113,8 @@ func (r *Report) row(l Load, result *Result) table.Row {
 		return table.Row{l, result.Server, "failed"}
 	}
 	m := result.Median
-	row := table.Row{l, result.Server, fmt.Sprintf("%.0f", m.RequestsPerSecond), fmt.Sprintf("%.0f", m.BytesPerSecond/(1<<20)),
+	row := table.Row{l, result.Server, fmt.Sprintf("%.0f", m.RequestsPerSecond),
+		fmt.Sprintf("%.0f", m.BytesPerSecond/(1<<20)),
 		micros(m.P50), micros(m.P99), micros(m.P999)}
 	raw := result.Server == RawName
 	unless := func(empty bool, format string, value float64) string {
@@ -117,9 +123,13 @@ func (r *Report) row(l Load, result *Result) table.Row {
 		}
 		return fmt.Sprintf(format, value)
 	}
-	row = append(row, unless(raw, "%.1f", m.ServerCPU()), unless(raw, "%.1f", m.ServerUser), unless(raw, "%.2f", m.Switches),
-		unless(raw, "%.0f", float64(m.PeakRSS)/(1<<20)), unless(l.Section != "exports", "%.2f", m.StartSeconds),
-		unless(raw || !l.Writes() || !l.OnDisk(), "%.1f", m.WriteBack), unless(l.Rate == 0, "%.0f", float64(m.Backlog)), fmt.Sprintf("%.1f", 100*m.Steal), fmt.Sprintf("%.1f", 100*m.Others))
+	row = append(row, unless(raw, "%.1f", m.ServerCPU()), unless(raw, "%.1f", m.ServerUser),
+		unless(raw, "%.2f", m.Switches),
+		unless(raw, "%.0f", float64(m.PeakRSS)/(1<<20)),
+		unless(l.Section != "exports", "%.2f", m.StartSeconds),
+		unless(raw || !l.Writes() || !l.OnDisk(), "%.1f", m.WriteBack),
+		unless(l.Rate == 0, "%.0f", float64(m.Backlog)), fmt.Sprintf("%.1f", 100*m.Steal),
+		fmt.Sprintf("%.1f", 100*m.Others))
 	if raw {
 		return row
 	}
@@ -151,7 +161,9 @@ func targetTable(targets []Target) string {
 	t.SetStyle(table.StyleLight)
 	t.Style().Format.Header = text.FormatDefault
 	t.AppendHeader(table.Row{"target", "wanted", "measured", ""})
-	t.SetColumnConfigs([]table.ColumnConfig{{Number: 1, WidthMax: 60, WidthMaxEnforcer: text.WrapSoft}, {Number: 3, WidthMax: 70, WidthMaxEnforcer: text.WrapSoft}})
+	t.SetColumnConfigs([]table.ColumnConfig{{Number: 1, WidthMax: 60,
+		WidthMaxEnforcer: text.WrapSoft},
+		{Number: 3, WidthMax: 70, WidthMaxEnforcer: text.WrapSoft}})
 	for _, x := range targets {
 		t.AppendRow(table.Row{x.Name, x.Wants, x.Got, x.Verdict()})
 	}

@@ -1,8 +1,8 @@
-package bench
-
 // Targets: where ringnbd must get to, judged by a report. Invariant: a target is
 // met only if every load that it is about was measured in two rounds at least and
 // meets it in all of them; the figures are in targets_figures.go.
+
+package bench
 
 import (
 	"fmt"
@@ -15,9 +15,13 @@ import (
 type Target struct {
 	Name  string `json:"name"`  // the load and the figure
 	Wants string `json:"wants"` // the bound
-	Got   string `json:"got"`   // each load's figure, with its range over the rounds where that holds the bound; why not, if it was not measured
-	Met   *bool  `json:"met"`   // by the medians; nil: not measured, or not to be judged (Got says why)
-	Close bool   `json:"close"` // some rounds meet the bound and others do not, so neither met nor missed
+	// each load's figure, with its range over the rounds where that holds the bound; why not, if it
+	// was not measured
+	Got string `json:"got"`
+	// by the medians; nil: not measured, or not to be judged (Got says why)
+	Met *bool `json:"met"`
+	// some rounds meet the bound and others do not, so neither met nor missed
+	Close bool `json:"close"`
 }
 
 // Verdict is the outcome in words.
@@ -74,7 +78,8 @@ func (g goal) meets(x float64) bool { return x >= g.least && (g.most == 0 || x <
 // undecided tells whether some rounds meet the bound and others do not. Where
 // missing it is excused, those that miss it say nothing.
 func (g goal) undecided(f figured) bool {
-	return len(f.rounds) >= enough && g.meets(slices.Min(f.rounds)) != g.meets(slices.Max(f.rounds)) && !f.excused
+	return len(f.rounds) >= enough &&
+		g.meets(slices.Min(f.rounds)) != g.meets(slices.Max(f.rounds)) && !f.excused
 }
 
 // text prints a figure; where the bound is among the rounds' figures, with their range.
@@ -150,7 +155,9 @@ func labelled(loads []Load, figures []string) string {
 		func(l Load) string { return l.Transport },
 	}
 	aspects = slices.DeleteFunc(aspects, func(aspect func(Load) string) bool {
-		return !slices.ContainsFunc(loads, func(l Load) bool { return aspect(l) != aspect(loads[0]) })
+		return !slices.ContainsFunc(loads, func(l Load) bool {
+			return aspect(l) != aspect(loads[0])
+		})
 	})
 	var texts []string
 	for i, l := range loads {
@@ -178,17 +185,25 @@ var goals = func() []goal {
 
 // diskGoals are those of 4 KiB requests at depth 32 to a file by O_DIRECT.
 func diskGoals(pattern string) []goal {
-	name := map[string]string{"randread": "4 KiB random read", "randwrite": "4 KiB random write"}[pattern] + ", depth 32, file O_DIRECT"
+	name := map[string]string{"randread": "4 KiB random read",
+		"randwrite": "4 KiB random write"}[pattern] + ", depth 32, file O_DIRECT"
 	about := func(connections int) func(Load) bool {
 		return func(l Load) bool {
-			return l.Section == "disk" && l.Pattern == pattern && (connections == 0 || l.Connections == connections)
+			return l.Section == "disk" && l.Pattern == pattern &&
+				(connections == 0 || l.Connections == connections)
 		}
 	}
 	return []goal{
-		{name: name + ", 4 connections: requests/s", wants: "≥ 0.90 of the raw limit, unless CPU is the bound", about: about(4), figure: ofLimit, least: 0.90, measured: 2},
-		{name: name + ", 1 connection: requests/s", wants: "≥ 0.80 of the raw limit, unless CPU is the bound", about: about(1), figure: ofLimit, least: 0.80, measured: 2},
-		{name: name + ": requests/s", wants: "≥ 1.5 × the best O_DIRECT peer", about: about(0), figure: ofFastest, least: 1.5, measured: 4},
-		{name: name + ": server CPU per request", wants: "≤ 0.5 × the cheapest of all peers", about: about(0), figure: ofCheapest, most: 0.5, measured: 4},
+		{name: name + ", 4 connections: requests/s",
+			wants: "≥ 0.90 of the raw limit, unless CPU is the bound", about: about(4),
+			figure: ofLimit, least: 0.90, measured: 2},
+		{name: name + ", 1 connection: requests/s",
+			wants: "≥ 0.80 of the raw limit, unless CPU is the bound", about: about(1),
+			figure: ofLimit, least: 0.80, measured: 2},
+		{name: name + ": requests/s", wants: "≥ 1.5 × the best O_DIRECT peer", about: about(0),
+			figure: ofFastest, least: 1.5, measured: 4},
+		{name: name + ": server CPU per request", wants: "≤ 0.5 × the cheapest of all peers",
+			about: about(0), figure: ofCheapest, most: 0.5, measured: 4},
 	}
 }
 
@@ -197,20 +212,35 @@ func costGoals() []goal {
 	null := func(l Load) bool { return l.Section == "null" && l.Depth == usualDepth }
 	sequential := func(l Load) bool { return l.Section == "large" && l.BlockSize == large }
 	return []goal{
-		{name: "null export, 4 KiB read, depth 32: requests per CPU second", wants: "≥ 6 × nbdkit", about: null, figure: ofNbdkit, least: 6, measured: 4},
-		{name: "null export, 4 KiB read, 4 × 32: server CPU per request", wants: "≤ 2 µs", figure: plain(Sample.ServerCPU, " µs"), most: 2, measured: 2,
+		{name: "null export, 4 KiB read, depth 32: requests per CPU second", wants: "≥ 6 × nbdkit",
+			about: null, figure: ofNbdkit, least: 6, measured: 4},
+		{name: "null export, 4 KiB read, 4 × 32: server CPU per request", wants: "≤ 2 µs",
+			figure: plain(Sample.ServerCPU, " µs"), most: 2, measured: 2,
 			about: func(l Load) bool { return null(l) && l.Connections == 4 }},
-		{name: "1 MiB sequential read and write, depth 16: bandwidth", wants: "≥ 0.95 of the raw limit or of the loopback, the lower", about: sequential, figure: ofCarried, least: 0.95, measured: 4},
-		{name: "1 MiB sequential read and write, depth 16: server CPU per GiB", wants: "≤ 0.5 × the cheapest of all peers", about: sequential, figure: ofCheapest, most: 0.5, measured: 4},
-		{name: "4 KiB random read, depth 1: p50 added to the raw limit's", wants: "≤ 0.5 × what the best peer adds", figure: addedLatency, most: 0.5, measured: 1,
-			about: func(l Load) bool { return l.Section == "depth" && l.Depth == 1 && l.Pattern == "randread" }},
-		{name: "4 KiB random read, depth 1, --poll 50: p50", wants: "< that without", figure: polled, most: 0.999, measured: 2,
+		{name: "1 MiB sequential read and write, depth 16: bandwidth",
+			wants: "≥ 0.95 of the raw limit or of the loopback, the lower", about: sequential,
+			figure: ofCarried, least: 0.95, measured: 4},
+		{name: "1 MiB sequential read and write, depth 16: server CPU per GiB",
+			wants: "≤ 0.5 × the cheapest of all peers", about: sequential, figure: ofCheapest,
+			most: 0.5, measured: 4},
+		{name: "4 KiB random read, depth 1: p50 added to the raw limit's",
+			wants: "≤ 0.5 × what the best peer adds", figure: addedLatency, most: 0.5, measured: 1,
+			about: func(l Load) bool {
+				return l.Section == "depth" && l.Depth == 1 && l.Pattern == "randread"
+			}},
+		{name: "4 KiB random read, depth 1, --poll 50: p50", wants: "< that without",
+			figure: polled, most: 0.999, measured: 2,
 			about: func(l Load) bool { return l.Section == "poll" }},
-		{name: "512 B random write: requests/s", wants: "≥ 1 × the best O_DIRECT peer", figure: ofBest("ringnbd", requestRate, true), least: 1, measured: 2,
+		{name: "512 B random write: requests/s", wants: "≥ 1 × the best O_DIRECT peer",
+			figure: ofBest("ringnbd", requestRate, true), least: 1, measured: 2,
 			about: func(l Load) bool { return l.Section == "unaligned" }},
-		{name: "512 B random write by O_DIRECT: requests/s", wants: "≥ 1 × the best of all peers, page cache or not", figure: ofAll, least: 1, measured: 2,
-			about: func(l Load) bool { return l.Section == "unaligned" }},
-		{name: "512 B random write on the page cache: requests/s", wants: "≥ 1 × the best page cache peer", figure: ofBest("ringnbd-cached", requestRate, true), least: 1, measured: 2,
+		{name: "512 B random write by O_DIRECT: requests/s",
+			wants: "≥ 1 × the best of all peers, page cache or not", figure: ofAll, least: 1,
+			measured: 2,
+			about:    func(l Load) bool { return l.Section == "unaligned" }},
+		{name: "512 B random write on the page cache: requests/s",
+			wants:  "≥ 1 × the best page cache peer",
+			figure: ofBest("ringnbd-cached", requestRate, true), least: 1, measured: 2,
 			about: func(l Load) bool { return l.Section == "unaligned" }},
 	}
 }
@@ -218,14 +248,21 @@ func costGoals() []goal {
 // crowdGoals are about many connections and many exports.
 func crowdGoals() []goal {
 	return []goal{
-		{name: "1 to 1,000 connections at a fixed load: server CPU per request", wants: "≤ 1.20 × that of 1", most: 1.20, measured: 2,
-			about:  func(l Load) bool { return l.Section == "connections" && l.Connections == crowd },
+		{name: "1 to 1,000 connections at a fixed load: server CPU per request",
+			wants: "≤ 1.20 × that of 1", most: 1.20, measured: 2,
+			about: func(l Load) bool {
+				return l.Section == "connections" && l.Connections == crowd
+			},
 			figure: grown(Sample.ServerCPU, func(l *Load) { l.Connections = 1 })},
-		{name: "1,000 idle connections: memory of each", wants: "≤ 16 KiB", figure: idleMemory, most: 16, measured: 1,
+		{name: "1,000 idle connections: memory of each", wants: "≤ 16 KiB", figure: idleMemory,
+			most: 16, measured: 1,
 			about: func(l Load) bool { return l.Section == "idle" && l.Idle > 0 }},
-		{name: "1,000 exports: start-up", wants: "≤ 1 s", figure: plain(func(s Sample) float64 { return s.StartSeconds }, " s"), most: 1, measured: 2,
+		{name: "1,000 exports: start-up", wants: "≤ 1 s", figure: plain(func(s Sample) float64 {
+			return s.StartSeconds
+		}, " s"), most: 1, measured: 2,
 			about: func(l Load) bool { return l.Section == "exports" && l.Exports > 0 }},
-		{name: "1 to 1,000 exports: server CPU per request", wants: "no more than with 1 (≤ 1.05)", most: 1.05, measured: 2,
+		{name: "1 to 1,000 exports: server CPU per request", wants: "no more than with 1 (≤ 1.05)",
+			most: 1.05, measured: 2,
 			about:  func(l Load) bool { return l.Section == "exports" && l.Exports > 0 },
 			figure: grown(Sample.ServerCPU, func(l *Load) { l.Exports = 0 })},
 	}

@@ -1,7 +1,7 @@
-package bench
-
 // The figures that targets are judged by. Invariant: each is computed round by
 // round, from samples of the same round.
+
+package bench
 
 import (
 	"fmt"
@@ -33,7 +33,8 @@ func ofLimit(r *Report, l Load) (figured, bool) {
 
 // ofBest is a figure of one of ours as a multiple of the best peer's on the same
 // storage path.
-func ofBest(our string, figure func(Sample) float64, more bool) func(*Report, Load) (figured, bool) {
+func ofBest(our string, figure func(Sample) float64, more bool) func(*Report,
+	Load) (figured, bool) {
 	return func(r *Report, l Load) (figured, bool) {
 		v, peer := r.hardest(l, our, r.peers(l, our), figure, more)
 		return figured{rounds: v, format: "%.2f", rest: " × " + peer}, len(v) > 0
@@ -82,7 +83,8 @@ func ofNbdkit(r *Report, l Load) (figured, bool) {
 	if ours == nil || peer == nil {
 		return figured{}, false
 	}
-	return figured{rounds: ratios(ours.Samples, peer.Samples, Sample.RequestsPerCPUSecond), format: "%.1f"}, true
+	return figured{rounds: ratios(ours.Samples, peer.Samples, Sample.RequestsPerCPUSecond),
+		format: "%.1f"}, true
 }
 
 // plain is a figure of ringnbd's as it is.
@@ -111,9 +113,11 @@ func ofCarried(r *Report, l Load) (figured, bool) {
 	}
 	carried := r.Machine.Loopback[l.Transport]
 	if carried <= 0 || carried >= raw.Median.BytesPerSecond {
-		return figured{rounds: ratios(ours.Samples, raw.Samples, bandwidth), format: "%.2f", rest: " of raw"}, true
+		return figured{rounds: ratios(ours.Samples, raw.Samples, bandwidth), format: "%.2f",
+			rest: " of raw"}, true
 	}
-	f := figured{format: "%.2f", rest: fmt.Sprintf(" of the loopback's %.1f GB/s, measured once", carried/1e9)}
+	f := figured{format: "%.2f",
+		rest: fmt.Sprintf(" of the loopback's %.1f GB/s, measured once", carried/1e9)}
 	for _, s := range ours.Samples {
 		f.rounds = append(f.rounds, bandwidth(s)/carried)
 	}
@@ -132,7 +136,8 @@ func addedLatency(r *Report, l Load) (figured, bool) {
 		v := addedRatios(mine.Samples, r.result(l, name).Samples, raw.Samples)
 		if len(v) > 0 && (len(best.rounds) == 0 || median(v) > median(best.rounds)) {
 			ours, peer, limit := mine.Median.P50, r.result(l, name).Median.P50, raw.Median.P50
-			best.rounds, best.rest = v, fmt.Sprintf(" × %s: %+.0f and %+.0f µs on %.0f", name, ours-limit, peer-limit, limit)
+			best.rounds, best.rest = v, fmt.Sprintf(" × %s: %+.0f and %+.0f µs on %.0f", name,
+				ours-limit, peer-limit, limit)
 		}
 	}
 	return best, len(best.rounds) > 0
@@ -170,9 +175,13 @@ func polled(r *Report, l Load) (figured, bool) {
 		return figured{}, false
 	}
 	a, b := poll.Median, plain.Median
-	return figured{rounds: ratios(poll.Samples, plain.Samples, func(s Sample) float64 { return s.P50 }), format: "%.2f",
-		rest: fmt.Sprintf(": p50 %s instead of %s, p99 %s instead of %s µs, CPU %.1f instead of %.1f µs",
-			micros(a.P50), micros(b.P50), micros(a.P99), micros(b.P99), a.ServerCPU(), b.ServerCPU())}, true
+	return figured{rounds: ratios(poll.Samples, plain.Samples, func(s Sample) float64 {
+		return s.P50
+	}), format: "%.2f",
+		rest: fmt.Sprintf(": p50 %s instead of %s, p99 %s instead of %s µs, CPU %.1f instead of "+
+			"%.1f µs",
+			micros(a.P50), micros(b.P50), micros(a.P99), micros(b.P99), a.ServerCPU(),
+			b.ServerCPU())}, true
 }
 
 // grown compares a figure of a load with that of another, which vary makes of it.
@@ -185,7 +194,8 @@ func grown(figure func(Sample) float64, vary func(*Load)) func(*Report, Load) (f
 			return figured{}, false
 		}
 		return figured{rounds: ratios(many.Samples, one.Samples, figure), format: "%.2f",
-			rest: fmt.Sprintf(": %.2f after %.2f µs", figure(many.Median), figure(one.Median))}, true
+				rest: fmt.Sprintf(": %.2f after %.2f µs", figure(many.Median), figure(one.Median))},
+			true
 	}
 }
 
@@ -201,7 +211,8 @@ func idleMemory(r *Report, l Load) (figured, bool) {
 	for _, s := range many.Samples {
 		for _, t := range one.Samples {
 			if s.Round == t.Round {
-				f.rounds = append(f.rounds, max(0, float64(s.PeakRSS-t.PeakRSS)/1024/float64(l.Idle)))
+				f.rounds = append(f.rounds,
+					max(0, float64(s.PeakRSS-t.PeakRSS)/1024/float64(l.Idle)))
 			}
 		}
 	}

@@ -1,6 +1,6 @@
-package bench
-
 // Tests of the targets with reports made by hand.
+
+package bench
 
 import (
 	"strings"
@@ -39,7 +39,8 @@ func TestTargetNeedsEveryLoad(t *testing.T) {
 	if x := verdict(t, r, name); x.Verdict() != "met" || x.Got != "0.90 (tcp); 0.90 (unix)" {
 		t.Errorf("over both: %+v", x)
 	}
-	if x := verdict(t, r, "4 KiB random write"); x.Verdict() != "not judged" || x.Got != "not measured" {
+	if x := verdict(t, r, "4 KiB random write"); x.Verdict() != "not judged" ||
+		x.Got != "not measured" {
 		t.Errorf("writes: %+v", x)
 	}
 }
@@ -59,7 +60,8 @@ func TestTargetIsMissedByOneLoad(t *testing.T) {
 		r.Results[1].Samples[i].ServerSystem = 80
 	}
 	medians(r)
-	if x := verdict(t, r, name); x.Verdict() != "not judged" || !strings.Contains(x.Got, "CPU is the bound: 2.3 of 2 cores") {
+	if x := verdict(t, r, name); x.Verdict() != "not judged" ||
+		!strings.Contains(x.Got, "CPU is the bound: 2.3 of 2 cores") {
 		t.Errorf("with busy cores: %+v", x)
 	}
 }
@@ -73,13 +75,15 @@ func twice(s Sample) []Sample {
 
 // pair is a report of ringnbd on two loads.
 func pair(a, b Load, x, y Sample) *Report {
-	r := &Report{Results: []Result{{Load: a, Server: "ringnbd", Samples: twice(x)}, {Load: b, Server: "ringnbd", Samples: twice(y)}}}
+	r := &Report{Results: []Result{{Load: a, Server: "ringnbd", Samples: twice(x)},
+		{Load: b, Server: "ringnbd", Samples: twice(y)}}}
 	medians(r)
 	return r
 }
 
 func TestTargetsOfCrowds(t *testing.T) {
-	base := Load{Pattern: "randread", BlockSize: small, Depth: 8, Connections: 1, Transport: Unix, Backend: Null, Rate: crowdRate}
+	base := Load{Pattern: "randread", BlockSize: small, Depth: 8, Connections: 1, Transport: Unix,
+		Backend: Null, Rate: crowdRate}
 	load := func(section string, vary func(*Load)) Load {
 		l := base
 		l.Section = section
@@ -91,18 +95,38 @@ func TestTargetsOfCrowds(t *testing.T) {
 		name, want, got string
 		r               *Report
 	}{
-		{"1,000 idle connections", "met", "8.0 KiB", pair(load("idle", nothing), load("idle", func(l *Load) { l.Idle = 1000 }),
-			Sample{PeakRSS: 100 << 20}, Sample{PeakRSS: 100<<20 + 8000<<10})},
-		{"1,000 idle connections", "missed", "17.0 KiB", pair(load("idle", nothing), load("idle", func(l *Load) { l.Idle = 1000 }),
-			Sample{PeakRSS: 100 << 20}, Sample{PeakRSS: 100<<20 + 17000<<10})},
-		{"1,000 exports: start-up", "not judged", "0.40 s", pair(load("exports", nothing), load("exports", func(l *Load) { l.Exports = 999 }),
-			Sample{StartSeconds: 0.1}, Sample{StartSeconds: 0.4})}, // null only, the file is missing
-		{"1 to 1,000 exports: server CPU", "missed", "2.00: 4.00 after 2.00 µs", pair(load("exports", nothing), load("exports", func(l *Load) { l.Exports = 999 }),
-			Sample{ServerSystem: 2}, Sample{ServerSystem: 4})},
-		{"1 to 1,000 connections", "missed", "1.30: 13.00 after 10.00 µs", pair(load("connections", nothing), load("connections", func(l *Load) { l.Connections = crowd }),
-			Sample{ServerSystem: 10}, Sample{ServerSystem: 13})},
-		{"1 to 1,000 connections", "not judged", "1.10: 11.00 after 10.00 µs", pair(load("connections", nothing), load("connections", func(l *Load) { l.Connections = crowd }),
-			Sample{ServerSystem: 10}, Sample{ServerSystem: 11})}, // null only, the file is missing
+		{"1,000 idle connections", "met", "8.0 KiB",
+			pair(load("idle", nothing), load("idle", func(l *Load) {
+				l.Idle = 1000
+			}),
+				Sample{PeakRSS: 100 << 20}, Sample{PeakRSS: 100<<20 + 8000<<10})},
+		{"1,000 idle connections", "missed", "17.0 KiB",
+			pair(load("idle", nothing), load("idle", func(l *Load) {
+				l.Idle = 1000
+			}),
+				Sample{PeakRSS: 100 << 20}, Sample{PeakRSS: 100<<20 + 17000<<10})},
+		{"1,000 exports: start-up", "not judged", "0.40 s",
+			pair(load("exports", nothing), load("exports", func(l *Load) {
+				l.Exports = 999
+			}),
+				// null only, the file is missing
+				Sample{StartSeconds: 0.1}, Sample{StartSeconds: 0.4})},
+		{"1 to 1,000 exports: server CPU", "missed", "2.00: 4.00 after 2.00 µs",
+			pair(load("exports", nothing), load("exports", func(l *Load) {
+				l.Exports = 999
+			}),
+				Sample{ServerSystem: 2}, Sample{ServerSystem: 4})},
+		{"1 to 1,000 connections", "missed", "1.30: 13.00 after 10.00 µs",
+			pair(load("connections", nothing), load("connections", func(l *Load) {
+				l.Connections = crowd
+			}),
+				Sample{ServerSystem: 10}, Sample{ServerSystem: 13})},
+		{"1 to 1,000 connections", "not judged", "1.10: 11.00 after 10.00 µs",
+			pair(load("connections", nothing), load("connections", func(l *Load) {
+				l.Connections = crowd
+			}),
+				Sample{ServerSystem: 10},
+				Sample{ServerSystem: 11})}, // null only, the file is missing
 	} {
 		if x := verdict(t, c.r, c.name); x.Verdict() != c.want || !strings.HasPrefix(x.Got, c.got) {
 			t.Errorf("%s: %s, %s; want %s, %s", c.name, x.Verdict(), x.Got, c.want, c.got)
@@ -111,24 +135,31 @@ func TestTargetsOfCrowds(t *testing.T) {
 }
 
 func TestTargetOfAddedLatencyTakesTheBestPeer(t *testing.T) {
-	l := Load{Section: "depth", Pattern: "randread", BlockSize: small, Depth: 1, Connections: 1, Transport: Unix, Backend: File}
+	l := Load{Section: "depth", Pattern: "randread", BlockSize: small, Depth: 1, Connections: 1,
+		Transport: Unix, Backend: File}
 	s := func(p50 float64) []Sample { return twice(Sample{P50: p50}) }
-	r := &Report{Results: []Result{{Load: l.limit(), Server: RawName, Samples: s(100)}, {Load: l, Server: "ringnbd", Samples: s(110)},
-		{Load: l, Server: "nbdkit", Samples: s(140)}, {Load: l, Server: "qemu-nbd", Samples: s(125)}}}
+	r := &Report{Results: []Result{{Load: l.limit(), Server: RawName, Samples: s(100)},
+		{Load: l, Server: "ringnbd", Samples: s(110)},
+		{Load: l, Server: "nbdkit", Samples: s(140)},
+		{Load: l, Server: "qemu-nbd", Samples: s(125)}}}
 	medians(r)
-	if x := verdict(t, r, "4 KiB random read, depth 1: p50"); x.Verdict() != "met" || !strings.HasPrefix(x.Got, "0.40 × qemu-nbd: +10 and +25 µs on 100") {
+	if x := verdict(t, r, "4 KiB random read, depth 1: p50"); x.Verdict() != "met" ||
+		!strings.HasPrefix(x.Got, "0.40 × qemu-nbd: +10 and +25 µs on 100") {
 		t.Errorf("%+v", x)
 	}
 }
 
 func TestTargetOfBandwidthTakesTheLowerBound(t *testing.T) {
-	l := Load{Section: "large", Pattern: "read", BlockSize: large, Depth: 16, Connections: 1, Transport: TCP, Backend: File}
+	l := Load{Section: "large", Pattern: "read", BlockSize: large, Depth: 16, Connections: 1,
+		Transport: TCP, Backend: File}
 	s := func(b float64) []Sample { return twice(Sample{BytesPerSecond: b}) }
 	r := &Report{Machine: Machine{Loopback: map[string]float64{TCP: 2e9}},
-		Results: []Result{{Load: l.limit(), Server: RawName, Samples: s(4e9)}, {Load: l, Server: "ringnbd", Samples: s(1.8e9)}}}
+		Results: []Result{{Load: l.limit(), Server: RawName, Samples: s(4e9)},
+			{Load: l, Server: "ringnbd", Samples: s(1.8e9)}}}
 	medians(r)
 	name := "1 MiB sequential read and write, depth 16: bandwidth"
-	if x := verdict(t, r, name); x.Verdict() != "missed" || x.Got != "0.90 of the loopback's 2.0 GB/s, measured once" {
+	if x := verdict(t, r, name); x.Verdict() != "missed" ||
+		x.Got != "0.90 of the loopback's 2.0 GB/s, measured once" {
 		t.Errorf("a slow loopback: %+v", x)
 	}
 	r.Machine.Loopback[TCP] = 9e9
@@ -138,8 +169,10 @@ func TestTargetOfBandwidthTakesTheLowerBound(t *testing.T) {
 }
 
 // alone is a report of one load on several servers, each with one figure per round.
-func alone(l Load, set func(*Sample, float64), servers []string, figures map[string][]float64) *Report {
-	r := &Report{Direct: []string{"ringnbd", "ringnbd-poll", "qemu-nbd"}, Machine: Machine{Cores: 2}}
+func alone(l Load, set func(*Sample, float64), servers []string,
+	figures map[string][]float64) *Report {
+	r := &Report{Direct: []string{"ringnbd", "ringnbd-poll", "qemu-nbd"},
+		Machine: Machine{Cores: 2}}
 	for _, server := range servers {
 		result := Result{Load: l, Server: server}
 		if server == RawName {
@@ -157,44 +190,59 @@ func alone(l Load, set func(*Sample, float64), servers []string, figures map[str
 }
 
 func TestTargetIsCloseWhenRoundsDisagree(t *testing.T) {
-	l := Load{Section: "null", Pattern: "randread", BlockSize: small, Depth: usualDepth, Connections: 4, Transport: Unix, Backend: Null}
+	l := Load{Section: "null", Pattern: "randread", BlockSize: small, Depth: usualDepth,
+		Connections: 4, Transport: Unix, Backend: Null}
 	const name = "null export, 4 KiB read, 4 × 32: server CPU"
 	for _, c := range []struct {
 		rounds       []float64
 		verdict, got string
 	}{
 		{[]float64{1.9, 1.7, 2.0}, "met", "1.90 µs (unix); 1.90 µs (tcp)"},
-		{[]float64{1.9, 1.7, 2.1}, "close", "1.90 [1.70..2.10] µs (unix); 1.90 [1.70..2.10] µs (tcp)"},
-		{[]float64{2.2, 1.7, 2.1}, "close", "2.10 [1.70..2.20] µs (unix); 2.10 [1.70..2.20] µs (tcp)"},
+		{[]float64{1.9, 1.7, 2.1}, "close",
+			"1.90 [1.70..2.10] µs (unix); 1.90 [1.70..2.10] µs (tcp)"},
+		{[]float64{2.2, 1.7, 2.1}, "close",
+			"2.10 [1.70..2.20] µs (unix); 2.10 [1.70..2.20] µs (tcp)"},
 		{[]float64{2.2, 2.1}, "missed", "2.15 µs (unix); 2.15 µs (tcp)"},
 		{[]float64{1.5}, "not judged", "1.50 µs (unix); 1.50 µs (tcp), one round only"},
 		{[]float64{2.5}, "not judged", "2.50 µs (unix); 2.50 µs (tcp), one round only"},
 	} {
-		r := alone(l, func(s *Sample, x float64) { s.ServerSystem = x }, []string{"ringnbd"}, map[string][]float64{"ringnbd": c.rounds})
+		r := alone(l, func(s *Sample, x float64) {
+			s.ServerSystem = x
+		}, []string{"ringnbd"}, map[string][]float64{"ringnbd": c.rounds})
 		over(r, TCP)
 		x := verdict(t, r, name)
 		if x.Verdict() != c.verdict || x.Got != c.got {
 			t.Errorf("%v: %s, %s; want %s, %s", c.rounds, x.Verdict(), x.Got, c.verdict, c.got)
 		}
-		if row := targetRows([]Target{x})[0]; row.Verdict != c.verdict || row.Class == "good" != (c.verdict == "met") || row.Class == "bad" != (c.verdict == "missed") {
+		if row := targetRows([]Target{x})[0]; row.Verdict != c.verdict ||
+			row.Class == "good" != (c.verdict == "met") ||
+			row.Class == "bad" != (c.verdict == "missed") {
 			t.Errorf("%v: on the page %+v", c.rounds, row)
 		}
 	}
 }
 
 func TestTargetTellsWhichLoadWasMeasuredOnce(t *testing.T) {
-	l := Load{Section: "null", Pattern: "randread", BlockSize: small, Depth: usualDepth, Connections: 4, Transport: Unix, Backend: Null}
-	r := alone(l, func(s *Sample, x float64) { s.ServerSystem = x }, []string{"ringnbd"}, map[string][]float64{"ringnbd": {1.5, 1.5}})
+	l := Load{Section: "null", Pattern: "randread", BlockSize: small, Depth: usualDepth,
+		Connections: 4, Transport: Unix, Backend: Null}
+	r := alone(l, func(s *Sample, x float64) {
+		s.ServerSystem = x
+	}, []string{"ringnbd"}, map[string][]float64{"ringnbd": {1.5, 1.5}})
 	over(r, TCP)
 	r.Results[1].Samples = r.Results[1].Samples[:1]
-	if x := verdict(t, r, "null export, 4 KiB read, 4 × 32: server CPU"); x.Verdict() != "not judged" || x.Got != "1.50 µs (unix); 1.50 µs, one round only (tcp)" {
+	if x := verdict(t, r,
+		"null export, 4 KiB read, 4 × 32: server CPU"); x.Verdict() != "not judged" ||
+		x.Got != "1.50 µs (unix); 1.50 µs, one round only (tcp)" {
 		t.Errorf("%+v", x)
 	}
 }
 
 func TestTargetMissedByOneLoadIsNotClose(t *testing.T) {
-	l := Load{Section: "null", Pattern: "randread", BlockSize: small, Depth: usualDepth, Connections: 4, Transport: Unix, Backend: Null}
-	r := alone(l, func(s *Sample, x float64) { s.ServerSystem = x }, []string{"ringnbd"}, map[string][]float64{"ringnbd": {1.9, 2.1}})
+	l := Load{Section: "null", Pattern: "randread", BlockSize: small, Depth: usualDepth,
+		Connections: 4, Transport: Unix, Backend: Null}
+	r := alone(l, func(s *Sample, x float64) {
+		s.ServerSystem = x
+	}, []string{"ringnbd"}, map[string][]float64{"ringnbd": {1.9, 2.1}})
 	over(r, TCP)
 	r.Results[1].Samples = twice(Sample{ServerSystem: 3})
 	medians(r)
@@ -204,57 +252,76 @@ func TestTargetMissedByOneLoadIsNotClose(t *testing.T) {
 }
 
 func TestTargetOfCPUTakesTheCheapestOfAllPeers(t *testing.T) {
-	l := Load{Section: "large", Pattern: "read", BlockSize: large, Depth: 16, Connections: 1, Transport: Unix, Backend: File}
+	l := Load{Section: "large", Pattern: "read", BlockSize: large, Depth: 16, Connections: 1,
+		Transport: Unix, Backend: File}
 	set := func(s *Sample, x float64) { s.ServerSystem = x }
 	const name = "1 MiB sequential read and write, depth 16: server CPU per GiB"
 	servers := []string{"ringnbd", "nbdkit", "qemu-nbd"}
-	r := alone(l, set, servers, map[string][]float64{"ringnbd": {8, 8}, "nbdkit": {10, 10}, "qemu-nbd": {20, 20}})
-	if x := verdict(t, r, name); x.Verdict() != "missed" || x.Got != "0.80 × nbdkit on the page cache, 0.40 × qemu-nbd on O_DIRECT" {
+	r := alone(l, set, servers,
+		map[string][]float64{"ringnbd": {8, 8}, "nbdkit": {10, 10}, "qemu-nbd": {20, 20}})
+	if x := verdict(t, r, name); x.Verdict() != "missed" ||
+		x.Got != "0.80 × nbdkit on the page cache, 0.40 × qemu-nbd on O_DIRECT" {
 		t.Errorf("a cheap peer on the page cache: %+v", x)
 	}
-	r = alone(l, set, servers, map[string][]float64{"ringnbd": {8, 8}, "nbdkit": {40, 40}, "qemu-nbd": {20, 20}})
+	r = alone(l, set, servers,
+		map[string][]float64{"ringnbd": {8, 8}, "nbdkit": {40, 40}, "qemu-nbd": {20, 20}})
 	if x := verdict(t, r, name); x.Got != "0.40 × qemu-nbd on O_DIRECT" {
 		t.Errorf("a cheap peer on O_DIRECT: %+v", x)
 	}
 }
 
 func TestTargetOfUnalignedWritesKnowsAllPeers(t *testing.T) {
-	l := Load{Section: "unaligned", Pattern: "randwrite", BlockSize: 512, Depth: usualDepth, Connections: 1, Transport: Unix, Backend: File}
-	r := alone(l, func(s *Sample, x float64) { s.RequestsPerSecond = x }, []string{"ringnbd", "nbdkit", "qemu-nbd"},
+	l := Load{Section: "unaligned", Pattern: "randwrite", BlockSize: 512, Depth: usualDepth,
+		Connections: 1, Transport: Unix, Backend: File}
+	r := alone(l, func(s *Sample, x float64) {
+		s.RequestsPerSecond = x
+	}, []string{"ringnbd", "nbdkit", "qemu-nbd"},
 		map[string][]float64{"ringnbd": {80, 80}, "nbdkit": {100, 100}, "qemu-nbd": {40, 40}})
 	if x := verdict(t, r, "512 B random write: requests/s"); x.Got != "2.00 × qemu-nbd" {
 		t.Errorf("by O_DIRECT: %+v", x)
 	}
-	if x := verdict(t, r, "512 B random write by O_DIRECT: requests/s"); x.Verdict() != "missed" || x.Got != "0.80 × nbdkit" {
+	if x := verdict(t, r, "512 B random write by O_DIRECT: requests/s"); x.Verdict() != "missed" ||
+		x.Got != "0.80 × nbdkit" {
 		t.Errorf("of all: %+v", x)
 	}
 }
 
 func TestTargetOfAddedLatencyCountsRoundsInWhichAPeerAddsNothing(t *testing.T) {
-	l := Load{Section: "depth", Pattern: "randread", BlockSize: small, Depth: 1, Connections: 1, Transport: Unix, Backend: File}
+	l := Load{Section: "depth", Pattern: "randread", BlockSize: small, Depth: 1, Connections: 1,
+		Transport: Unix, Backend: File}
 	set := func(s *Sample, x float64) { s.P50 = x }
 	const name = "4 KiB random read, depth 1: p50 added"
 	servers := []string{RawName, "ringnbd", "qemu-nbd"}
-	r := alone(l, set, servers, map[string][]float64{RawName: {100, 100, 100}, "ringnbd": {110, 110, 110}, "qemu-nbd": {99, 130, 98}})
-	if x := verdict(t, r, name); x.Verdict() != "close" || !strings.HasPrefix(x.Got, "∞ [0.33..∞] × qemu-nbd") || *x.Met {
+	r := alone(l, set, servers,
+		map[string][]float64{RawName: {100, 100, 100}, "ringnbd": {110, 110, 110},
+			"qemu-nbd": {99, 130, 98}})
+	if x := verdict(t, r, name); x.Verdict() != "close" ||
+		!strings.HasPrefix(x.Got, "∞ [0.33..∞] × qemu-nbd") || *x.Met {
 		t.Errorf("a peer that adds nothing in two rounds of three: %+v", x)
 	}
-	r = alone(l, set, servers, map[string][]float64{RawName: {100, 100}, "ringnbd": {110, 110}, "qemu-nbd": {99, 98}})
+	r = alone(l, set, servers,
+		map[string][]float64{RawName: {100, 100}, "ringnbd": {110, 110}, "qemu-nbd": {99, 98}})
 	if x := verdict(t, r, name); x.Verdict() != "missed" {
 		t.Errorf("a peer that adds nothing: %+v", x)
 	}
-	r = alone(l, set, servers, map[string][]float64{RawName: {100, 100, 100}, "ringnbd": {99, 99, 90}, "qemu-nbd": {99, 98, 120}})
+	r = alone(l, set, servers,
+		map[string][]float64{RawName: {100, 100, 100}, "ringnbd": {99, 99, 90},
+			"qemu-nbd": {99, 98, 120}})
 	if x := verdict(t, r, name); x.Verdict() != "met" {
 		t.Errorf("ringnbd adds nothing: %+v", x)
 	}
 }
 
 func TestTargetOfPollingTellsThePrice(t *testing.T) {
-	l := Load{Section: "poll", Pattern: "randread", BlockSize: small, Depth: 1, Connections: 1, Transport: Unix, Backend: Null}
-	r := &Report{Results: []Result{{Load: l, Server: "ringnbd", Samples: twice(Sample{P50: 10.3, P99: 24, ServerSystem: 4})},
-		{Load: l, Server: "ringnbd-poll", Samples: twice(Sample{P50: 8.4, P99: 40, ServerSystem: 12})}}}
+	l := Load{Section: "poll", Pattern: "randread", BlockSize: small, Depth: 1, Connections: 1,
+		Transport: Unix, Backend: Null}
+	r := &Report{Results: []Result{{Load: l, Server: "ringnbd",
+		Samples: twice(Sample{P50: 10.3, P99: 24, ServerSystem: 4})},
+		{Load: l, Server: "ringnbd-poll",
+			Samples: twice(Sample{P50: 8.4, P99: 40, ServerSystem: 12})}}}
 	medians(r)
-	if x := verdict(t, r, "4 KiB random read, depth 1, --poll 50"); !strings.Contains(x.Got, "0.82: p50 8.4 instead of 10.3, p99 40.0 instead of 24.0 µs, CPU 12.0 instead of 4.0 µs") {
+	if x := verdict(t, r, "4 KiB random read, depth 1, --poll 50"); !strings.Contains(x.Got,
+		"0.82: p50 8.4 instead of 10.3, p99 40.0 instead of 24.0 µs, CPU 12.0 instead of 4.0 µs") {
 		t.Errorf("%+v", x)
 	}
 }

@@ -1,8 +1,8 @@
-package bench
-
 // Watching a server while it is driven: its memory and its CPU time, read every
 // now and then. Invariant: the watcher has ended when the function that stops it
 // returns.
+
+package bench
 
 import (
 	"maps"
@@ -87,9 +87,13 @@ func clocks(pids []int) (sum time.Duration) {
 // happens before, is not charged to the requests. ok is false when the run was
 // too short to hold two marks there.
 func (w watched) window(measured float64) (used time.Duration, seconds float64, ok bool) {
-	span := func(share float64) time.Duration { return time.Duration(share * measured * float64(time.Second)) }
+	span := func(share float64) time.Duration {
+		return time.Duration(share * measured * float64(time.Second))
+	}
 	from, to := w.ended.Add(-span(0.85)), w.ended.Add(-span(0.15))
-	inside := slices.DeleteFunc(slices.Clone(w.marks), func(m mark) bool { return m.at.Before(from) || m.at.After(to) })
+	inside := slices.DeleteFunc(slices.Clone(w.marks), func(m mark) bool {
+		return m.at.Before(from) || m.at.After(to)
+	})
 	if len(inside) < 2 {
 		return 0, 0, false
 	}

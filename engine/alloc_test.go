@@ -1,4 +1,5 @@
-// The data path does not allocate: a turn of a running loop is measured, on the real kernel, with requests in flight.
+// The data path does not allocate: a turn of a running loop is measured, on the real kernel, with
+// requests in flight.
 
 package engine
 
@@ -12,10 +13,12 @@ import (
 	"ringnbd/proto"
 )
 
-// TestTurnsDoNotAllocate turns a loop on this goroutine while a client, driven by hand from the same goroutine, keeps requests of every kind coming, in every
-// form there is.
+// TestTurnsDoNotAllocate turns a loop on this goroutine while a client, driven by hand from the
+// same goroutine, keeps requests of every kind coming, in every form there is.
 func TestTurnsDoNotAllocate(t *testing.T) {
-	for name, s := range map[string]proto.Session{"simple": {}, "structured": {Framing: proto.Structured, Contexts: 1}, "extended": {Framing: proto.Extended, Contexts: 1}} {
+	for name, s := range map[string]proto.Session{"simple": {},
+		"structured": {Framing: proto.Structured, Contexts: 1},
+		"extended":   {Framing: proto.Extended, Contexts: 1}} {
 		t.Run(name, func(t *testing.T) { turnsDoNotAllocate(t, s) })
 	}
 }
@@ -61,7 +64,8 @@ func turnsDoNotAllocate(t *testing.T, session proto.Session) {
 	}
 }
 
-// answerAtOnce answers BLOCK_STATUS without asking anybody: who looks up is not a loop, and may allocate.
+// answerAtOnce answers BLOCK_STATUS without asking anybody: who looks up is not a loop, and may
+// allocate.
 func (l *loop) answerAtOnce() {
 	for t := l.takeAsked(); t != none; {
 		row := &l.tags[t]
@@ -93,9 +97,11 @@ func everyKind(s proto.Session) (wire []byte, n int) {
 	}
 	if s.Framing != proto.Simple {
 		requests = append(requests,
-			proto.Request{Command: proto.CmdRead, Length: 20000, Offset: 500, Flags: proto.CmdFlagDF},
+			proto.Request{Command: proto.CmdRead, Length: 20000, Offset: 500,
+				Flags: proto.CmdFlagDF},
 			proto.Request{Command: proto.CmdRead},
-			proto.Request{Command: proto.CmdWriteZeroes, Length: math.MaxUint32, Flags: proto.CmdFlagNoHole},
+			proto.Request{Command: proto.CmdWriteZeroes, Length: math.MaxUint32,
+				Flags: proto.CmdFlagNoHole},
 			proto.Request{Command: 99, Length: 7},
 			proto.Request{Command: proto.CmdBlockStatus, Length: 1 << 20},
 			proto.Request{Command: proto.CmdBlockStatus, Length: 4096, Flags: proto.CmdFlagReqOne})
@@ -115,7 +121,8 @@ func everyKind(s proto.Session) (wire []byte, n int) {
 		wire = append(append(wire, head...), make([]byte, r.Payload())...)
 	}
 	if s.Framing == proto.Extended { // what only this form can ask
-		filter := proto.Request{Command: proto.CmdBlockStatus, Flags: proto.CmdFlagPayloadLen, Length: proto.FilterSize(1), Extended: true}
+		filter := proto.Request{Command: proto.CmdBlockStatus, Flags: proto.CmdFlagPayloadLen,
+			Length: proto.FilterSize(1), Extended: true}
 		head := make([]byte, proto.ExtRequestSize)
 		proto.PutExtRequest(head, &filter)
 		wire = binary.BigEndian.AppendUint64(append(wire, head...), 4096)
@@ -125,12 +132,14 @@ func everyKind(s proto.Session) (wire []byte, n int) {
 	return wire, len(requests)
 }
 
-// repliesIn counts the complete replies in a stream. It knows no request: the data behind a simple reply is that of the reads of everyKind.
+// repliesIn counts the complete replies in a stream. It knows no request: the data behind a simple
+// reply is that of the reads of everyKind.
 func repliesIn(s proto.Session, b []byte) (n int) {
 	for len(b) >= proto.SimpleReplySize {
 		if binary.BigEndian.Uint32(b) == proto.SimpleReplyMagic {
 			length := proto.SimpleReplySize
-			if cookie, e, _ := proto.ParseSimpleReply(b); s.Framing == proto.Simple && e == proto.Success {
+			if cookie, e, _ := proto.ParseSimpleReply(b); s.Framing == proto.Simple &&
+				e == proto.Success {
 				length += [9]int{4096, 1000}[cookie]
 			}
 			if len(b) < length {

@@ -78,13 +78,15 @@ func TestATurnStaysInItsBudget(t *testing.T) {
 		command       uint16
 		length        uint64
 	}{
-		"holes, long":      {file, structured, 1, 20, proto.CmdRead, 4 << 20},
-		"holes, longest":   {file, structured, 2, 2, proto.CmdRead, 64 << 20},
-		"holes, many":      {file, structured, 16, 60, proto.CmdRead, 64 << 10},
-		"data, long":       {file, proto.Session{}, 2, 8, proto.CmdRead, 4 << 20},
-		"memory, read":     {memoryDevice(t, 64<<20), structured, 2, 4, proto.CmdRead, 16 << 20},
-		"memory, written":  {memoryDevice(t, 64<<20), proto.Session{}, 2, 4, proto.CmdWrite, 16 << 20},
-		"memory, many":     {memoryDevice(t, 64<<20), proto.Session{}, 8, 30, proto.CmdWrite, 128 << 10},
+		"holes, long":    {file, structured, 1, 20, proto.CmdRead, 4 << 20},
+		"holes, longest": {file, structured, 2, 2, proto.CmdRead, 64 << 20},
+		"holes, many":    {file, structured, 16, 60, proto.CmdRead, 64 << 10},
+		"data, long":     {file, proto.Session{}, 2, 8, proto.CmdRead, 4 << 20},
+		"memory, read":   {memoryDevice(t, 64<<20), structured, 2, 4, proto.CmdRead, 16 << 20},
+		"memory, written": {memoryDevice(t, 64<<20), proto.Session{}, 2, 4, proto.CmdWrite,
+			16 << 20},
+		"memory, many": {memoryDevice(t, 64<<20), proto.Session{}, 8, 30, proto.CmdWrite,
+			128 << 10},
 		"zeroes to a file": {buffered, proto.Session{}, 2, 2, proto.CmdWriteZeroes, 32 << 20},
 		"written through":  {buffered, proto.Session{}, 4, 20, proto.CmdWrite, 64 << 10},
 	} {
@@ -132,7 +134,9 @@ func askFor(t *testing.T, f *os.File, command uint16, length uint64, requests in
 	var wire []byte
 	for i := range uint64(requests) {
 		head := make([]byte, proto.RequestSize)
-		proto.PutRequest(head, &proto.Request{Command: command, Cookie: i, Offset: i * length % (64 << 20), Length: length})
+		proto.PutRequest(head,
+			&proto.Request{Command: command, Cookie: i, Offset: i * length % (64 << 20),
+				Length: length})
 		wire = append(wire, head...)
 		if command == proto.CmdWrite {
 			wire = append(wire, bytes.Repeat([]byte{byte(i + 1)}, int(length))...)
@@ -181,7 +185,8 @@ func TestMemoryThatCannotBeGivenBack(t *testing.T) {
 	if e := c.call(proto.CmdTrim, 0, 0, 4096, nil); e != proto.Success {
 		t.Errorf("TRIM: %v", e)
 	}
-	if e := c.call(proto.CmdWriteZeroes, proto.CmdFlagFastZero, 4096, 1<<20, nil); e != proto.ENOTSUP {
+	if e := c.call(proto.CmdWriteZeroes, proto.CmdFlagFastZero, 4096, 1<<20,
+		nil); e != proto.ENOTSUP {
 		t.Errorf("FAST_ZERO: %v", e)
 	}
 	if e := c.call(proto.CmdWriteZeroes, 0, 5000, size-10000, nil); e != proto.Success {

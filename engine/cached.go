@@ -1,12 +1,15 @@
-// Writes into the page cache, for files that are not opened O_DIRECT. io_uring hands those to a worker thread on ext4 and others, one at a time per file, which
-// costs more than the write itself; so a short one is made by the loop, as long as that is quick.
+// Writes into the page cache, for files that are not opened O_DIRECT. io_uring hands those to a
+// worker thread on ext4 and others, one at a time per file, which costs more than the write itself;
+// so a short one is made by the loop, as long as that is quick.
 //
-// It is made only on file systems that are local (Device.Cached), and not while an operation is in flight that holds the file's lock for long. A writer to a file
-// system that is frozen (fsfreeze, as for a snapshot) sleeps until it is thawed, and nothing tells before; so where one can be, it is made only if that is the
-// file system of every export, so that nobody else sleeps with it.
+// It is made only on file systems that are local (Device.Cached), and not while an operation is in
+// flight that holds the file's lock for long. A writer to a file system that is frozen (fsfreeze,
+// as for a snapshot) sleeps until it is thawed, and nothing tells before; so where one can be, it
+// is made only if that is the file system of every export, so that nobody else sleeps with it.
 //
-// Invariant: the loop is never held up twice in a row. A write that takes longer than cachedSlow (the kernel throttles writers when too much is dirty) sends
-// those after it to the ring, for cachedPause.
+// Invariant: the loop is never held up twice in a row. A write that takes longer than cachedSlow
+// (the kernel throttles writers when too much is dirty) sends those after it to the ring, for
+// cachedPause.
 
 package engine
 
@@ -20,10 +23,12 @@ const (
 	cachedPause   = int64(1e9)
 )
 
-// cacheable: may the loop make this write itself? Whole pages only: for a part of one the kernel may have to read the rest from the disk first.
+// cacheable: may the loop make this write itself? Whole pages only: for a part of one the kernel
+// may have to read the rest from the disk first.
 func (l *loop) cacheable(row *tag) bool {
 	d := l.deviceOf(row)
-	return l.pwrite != nil && d.Cached && (d.Freezes == 0 || l.shared.together) && d.busy.Load() == 0 && row.Flags&proto.CmdFlagFUA == 0 &&
+	return l.pwrite != nil && d.Cached && (d.Freezes == 0 || l.shared.together) &&
+		d.busy.Load() == 0 && row.Flags&proto.CmdFlagFUA == 0 &&
 		row.Length <= cachedLongest && (row.Offset|row.Length)&(pageSize-1) == 0 &&
 		l.now >= l.devices[l.conns[row.conn].export].throttled
 }
@@ -33,7 +38,8 @@ func (l *loop) writeCached(t uint32) {
 	row := &l.tags[t]
 	start := l.kernel.Now()
 	l.work += row.Length
-	res := l.pwrite(l.deviceOf(row).FD, l.pool.Addr(l.leases.offset(row.memory)), uint32(row.Length), row.Offset)
+	res := l.pwrite(l.deviceOf(row).FD, l.pool.Addr(l.leases.offset(row.memory)),
+		uint32(row.Length), row.Offset)
 	if l.kernel.Now()-start > cachedSlow {
 		l.devices[l.conns[row.conn].export].throttled = l.now + cachedPause
 	}

@@ -1,7 +1,10 @@
-// Structured replies: chunks instead of one header and all the data. A READ may leave out what is zero, an error comes with a text, BLOCK_STATUS is possible at all.
+// Structured replies: chunks instead of one header and all the data. A READ may leave out what is
+// zero, an error comes with a text, BLOCK_STATUS is possible at all.
 //
-// Invariant: a reply is one chunk, or data and holes in the order of their offsets that cover the request exactly; the last chunk, and no other, is
-// marked as such. The disk's work has been done when the first is written, so that nothing can go wrong behind it; what is long is looked at, and leaves, part by part.
+// Invariant: a reply is one chunk, or data and holes in the order of their offsets that cover the
+// request exactly; the last chunk, and no other, is marked as such. The disk's work has been done
+// when the first is written, so that nothing can go wrong behind it; what is long is looked at, and
+// leaves, part by part.
 
 package engine
 
@@ -11,7 +14,8 @@ import (
 	"ringnbd/proto"
 )
 
-// addChunks appends the reply to one request of a session with structured replies or extended headers, or reports that the batch is full.
+// addChunks appends the reply to one request of a session with structured replies or extended
+// headers, or reports that the batch is full.
 func (b *batch) addChunks(row *tag) bool {
 	framing := b.conn.session.Framing
 	switch {
@@ -23,7 +27,8 @@ func (b *batch) addChunks(row *tag) bool {
 		return b.addStatus(row)
 	case !b.room(proto.ExtReplySize, 1):
 		return false
-	case framing == proto.Structured && row.Command != proto.CmdRead: // four bytes shorter, and allowed where there is no payload
+	case framing == proto.Structured && row.Command != proto.CmdRead:
+		// four bytes shorter, and allowed where there is no payload
 		proto.PutSimpleReply(b.headers[b.filled:], row.Cookie, proto.Success)
 		b.head(proto.SimpleReplySize)
 	default:
@@ -37,7 +42,8 @@ func (b *batch) room(headers, iovecs int) bool {
 	return len(b.headers)-b.filled >= headers && len(b.iovecs)-b.n >= iovecs
 }
 
-// addError appends an error and what is to be said about it. The text is written where its chunk will have it, behind the header.
+// addError appends an error and what is to be said about it. The text is written where its chunk
+// will have it, behind the header.
 func (b *batch) addError(row *tag) bool {
 	if !b.room(proto.MaxError, 1) {
 		return false
@@ -53,7 +59,8 @@ func (b *batch) addError(row *tag) bool {
 	return true
 }
 
-// addStatus appends a chunk for each context; the lookup has written them behind each other into the lease (status.go).
+// addStatus appends a chunk for each context; the lookup has written them behind each other into
+// the lease (status.go).
 func (b *batch) addStatus(row *tag) bool {
 	if !b.room(proto.MaxContexts*proto.ExtReplySize, 2*proto.MaxContexts) {
 		return false
@@ -63,7 +70,8 @@ func (b *batch) addStatus(row *tag) bool {
 	at := b.loop.leases.offset(row.memory)
 	for set := row.contexts; set != 0; set &= set - 1 {
 		n := binary.NativeEndian.Uint64(b.loop.pool.Bytes(at, statusUsed))
-		b.head(framing.PutChunk(b.headers[b.filled:], &row.Request, framing.StatusKind(), n, set&(set-1) == 0))
+		b.head(framing.PutChunk(b.headers[b.filled:], &row.Request, framing.StatusKind(), n,
+			set&(set-1) == 0))
 		b.append(b.loop.pool.Addr(at+statusUsed), n)
 		b.joins = false
 		b.bytes += n
@@ -72,11 +80,13 @@ func (b *batch) addStatus(row *tag) bool {
 	return true
 }
 
-// addRead appends what was read: as data, or without what is zero. Of a long reply it appends the next part; each send brings one.
+// addRead appends what was read: as data, or without what is zero. Of a long reply it appends the
+// next part; each send brings one.
 func (b *batch) addRead(row *tag) bool {
 	from, end := row.Offset+row.cursor, row.Offset+row.Length
 	parts := row.Flags&proto.CmdFlagDF == 0 && b.loop.deviceOf(row).Kind != Null
-	if parts && end-from > lookPart+2*leastHole { // a rest that is shorter than a hole may be is not a part
+	// a rest that is shorter than a hole may be is not a part
+	if parts && end-from > lookPart+2*leastHole {
 		end = min(end, (from+lookPart)&^(holeUnit-1))
 	}
 	if b.loop.spent() && (b.filled > 0 || end-from > smallWork && b.loop.owed != row.conn) {

@@ -1,4 +1,5 @@
-// Chunks as they lie in a connection's page: whatever is in it already, a reply fits or is left for the next batch, and what was promised is what is there.
+// Chunks as they lie in a connection's page: whatever is in it already, a reply fits or is left for
+// the next batch, and what was promised is what is there.
 
 package engine
 
@@ -16,16 +17,19 @@ import (
 // filledBatch is a batch in which so many bytes of headers and so many iovecs are used.
 func filledBatch(l *loop, headers, iovecs int) *batch {
 	page := l.layout.pageAt(0)
-	return &batch{loop: l, conn: &l.conns[0], page: page, iovecs: l.control.Iovecs(page+iovecsAt, maxIovecs), headers: l.control.Bytes(page+headersAt, ownAt-headersAt), n: iovecs, filled: headers}
+	return &batch{loop: l, conn: &l.conns[0], page: page,
+		iovecs:  l.control.Iovecs(page+iovecsAt, maxIovecs),
+		headers: l.control.Bytes(page+headersAt, ownAt-headersAt), n: iovecs, filled: headers}
 }
 
 // contextsOf are so many contexts that know nothing.
 func contextsOf(n int) (list []Context) {
 	for range n {
-		list = append(list, contextFunc(func(_, length uint64, emit func(length, status uint64) bool) error {
-			emit(length, 0)
-			return nil
-		}))
+		list = append(list,
+			contextFunc(func(_, length uint64, emit func(length, status uint64) bool) error {
+				emit(length, 0)
+				return nil
+			}))
 	}
 	return list
 }
@@ -40,16 +44,26 @@ func (f contextFunc) Status(off, length uint64, emit func(length, status uint64)
 func TestRepliesStayInTheirPage(t *testing.T) {
 	const size = 16 << 20
 	d := memoryDevice(t, size)
-	for i := 0; i < size; i += 96 << 10 { // data, zeroes, data, ... so that READs have as many runs as they may
+	// data, zeroes, data, ... so that READs have as many runs as they may
+	for i := 0; i < size; i += 96 << 10 {
 		copy(d.Memory.Bytes(uint64(i), 4096), bytes.Repeat([]byte{1}, 4096))
 	}
-	l := still(t, Export{Facts: factsOf(d), Device: d, Name: strings.Repeat("n", proto.MaxString), Contexts: contextsOf(proto.MaxContexts)})
-	for _, s := range []proto.Session{{Framing: proto.Structured, Contexts: math.MaxUint32}, {Framing: proto.Extended, Contexts: math.MaxUint32}, {Framing: proto.Extended, Contexts: 1}} {
+	l := still(t,
+		Export{Facts: factsOf(d), Device: d, Name: strings.Repeat("n", proto.MaxString),
+			Contexts: contextsOf(proto.MaxContexts)})
+	for _, s := range []proto.Session{{Framing: proto.Structured, Contexts: math.MaxUint32},
+		{Framing: proto.Extended, Contexts: math.MaxUint32},
+		{Framing: proto.Extended, Contexts: 1}} {
 		l.conns[0].session = s
 		for _, r := range []proto.Request{
-			{Command: proto.CmdRead, Offset: 2048, Length: 4096}, {Command: proto.CmdRead, Offset: 2048, Length: 32<<10 - 512}, {Command: proto.CmdRead, Length: 64<<10 - 1},
-			{Command: proto.CmdRead, Length: 300 << 10}, {Command: proto.CmdRead, Length: size}, {Command: proto.CmdRead}, {Command: proto.CmdRead, Length: 5000, Flags: proto.CmdFlagDF},
-			{Command: proto.CmdWrite}, {Command: proto.CmdFlush}, {Command: proto.CmdBlockStatus, Length: 1 << 20}, {Command: 99, Length: math.MaxUint64, Offset: math.MaxUint64, Cookie: 1},
+			{Command: proto.CmdRead, Offset: 2048, Length: 4096}, {Command: proto.CmdRead,
+				Offset: 2048, Length: 32<<10 - 512}, {Command: proto.CmdRead, Length: 64<<10 - 1},
+			{Command: proto.CmdRead, Length: 300 << 10}, {Command: proto.CmdRead, Length: size},
+			{Command: proto.CmdRead},
+			{Command: proto.CmdRead, Length: 5000, Flags: proto.CmdFlagDF},
+			{Command: proto.CmdWrite}, {Command: proto.CmdFlush},
+			{Command: proto.CmdBlockStatus, Length: 1 << 20},
+			{Command: 99, Length: math.MaxUint64, Offset: math.MaxUint64, Cookie: 1},
 		} {
 			r.Extended = s.Framing == proto.Extended
 			tag := admitted(t, l, r)
@@ -95,7 +109,8 @@ func checkRoom(t *testing.T, l *loop, row *tag, b *batch) {
 		}
 	}
 	if b.filled > len(b.headers) || sum != b.bytes {
-		t.Fatalf("%+v: %d bytes of headers, %d bytes promised, %d there", row.Request, b.filled, b.bytes, sum)
+		t.Fatalf("%+v: %d bytes of headers, %d bytes promised, %d there", row.Request, b.filled,
+			b.bytes, sum)
 	}
 	if before.filled == 0 && before.n == 0 {
 		stream := gatherIovecs(l, b.iovecs[:b.n])
@@ -131,7 +146,8 @@ func checkStream(t *testing.T, l *loop, row *tag, b []byte) {
 	t.Helper()
 	s := l.conns[0].session
 	if s.Framing == proto.Structured && binary.BigEndian.Uint32(b) == proto.SimpleReplyMagic {
-		if len(b) != proto.SimpleReplySize || row.Command == proto.CmdRead || row.Command == proto.CmdBlockStatus || row.errno != proto.Success {
+		if len(b) != proto.SimpleReplySize || row.Command == proto.CmdRead ||
+			row.Command == proto.CmdBlockStatus || row.errno != proto.Success {
 			t.Fatalf("%+v: a simple reply of %d bytes", row.Request, len(b))
 		}
 		return
@@ -143,13 +159,15 @@ func checkStream(t *testing.T, l *loop, row *tag, b []byte) {
 	at, contexts, done := row.Offset, proto.ContextSet(0), false
 	for ; len(b) > 0; b = b[head:] {
 		k, err := parse(b)
-		if err != nil || done || k.Cookie != row.Cookie || k.Length > uint64(len(b)-head) || s.Framing == proto.Extended && k.Offset != row.Offset {
+		if err != nil || done || k.Cookie != row.Cookie || k.Length > uint64(len(b)-head) ||
+			s.Framing == proto.Extended && k.Offset != row.Offset {
 			t.Fatalf("%+v: %+v %v", row.Request, k, err)
 		}
 		body := b[head:][:k.Length]
 		switch k.Type {
 		case proto.ChunkOffsetData:
-			if proto.ParseDataOffset(body) != at || !bytes.Equal(body[8:], l.shared.exports[0].Device.Memory.Bytes(at, len(body)-8)) {
+			if proto.ParseDataOffset(body) != at ||
+				!bytes.Equal(body[8:], l.shared.exports[0].Device.Memory.Bytes(at, len(body)-8)) {
 				t.Fatalf("%+v: data at %d", row.Request, at)
 			}
 			at += k.Length - 8
@@ -167,7 +185,10 @@ func checkStream(t *testing.T, l *loop, row *tag, b []byte) {
 		}
 		b, done = b[k.Length:], k.Done()
 	}
-	if !done || row.Command == proto.CmdRead && row.errno == proto.Success && at != row.Offset+row.Length || row.Command == proto.CmdBlockStatus && contexts != row.contexts {
-		t.Fatalf("%+v: the last chunk says done: %v; data up to %d; contexts %#x", row.Request, done, at, contexts)
+	if !done || row.Command == proto.CmdRead && row.errno == proto.Success &&
+		at != row.Offset+row.Length ||
+		row.Command == proto.CmdBlockStatus && contexts != row.contexts {
+		t.Fatalf("%+v: the last chunk says done: %v; data up to %d; contexts %#x", row.Request,
+			done, at, contexts)
 	}
 }

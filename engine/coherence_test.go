@@ -1,4 +1,5 @@
-// Two loops, several connections, one block: on the real kernel, with threads that really run at once.
+// Two loops, several connections, one block: on the real kernel, with threads that really run at
+// once.
 
 package engine
 
@@ -12,8 +13,9 @@ import (
 	"ringnbd/proto"
 )
 
-// TestUnalignedWritersShareABlock: eight connections on two loops write their own bytes of the same blocks, over and over; no byte is ever lost, although every
-// write reads and writes the whole block.
+// TestUnalignedWritersShareABlock: eight connections on two loops write their own bytes of the same
+// blocks, over and over; no byte is ever lost, although every write reads and writes the whole
+// block.
 func TestUnalignedWritersShareABlock(t *testing.T) {
 	const writers, rounds, span = 8, 150, 1000
 	e := startEngine(t, 2, fileDevice(t, 1<<20, unix.O_DIRECT))
@@ -31,12 +33,17 @@ func TestUnalignedWritersShareABlock(t *testing.T) {
 					mine[j] = byte(w*31 + i + j)
 				}
 				half := uint64(span / 2)
-				if e1, e2 := c.call(proto.CmdWrite, 0, off, half, mine[:half]), c.call(proto.CmdWrite, 0, off+half, half, mine[half:]); e1 != proto.Success || e2 != proto.Success {
+				if e1, e2 := c.call(proto.CmdWrite, 0, off, half,
+					mine[:half]),
+					c.call(proto.CmdWrite, 0, off+half, half, mine[half:]); e1 != proto.Success ||
+					e2 != proto.Success {
 					t.Errorf("writer %d: %v %v", w, e1, e2)
 					return
 				}
-				if errno := c.call(proto.CmdRead, 0, off, span, got); errno != proto.Success || !bytes.Equal(got, mine) {
-					t.Errorf("writer %d, round %d: its bytes are not what it wrote (%v)", w, i, errno)
+				if errno := c.call(proto.CmdRead, 0, off, span, got); errno != proto.Success ||
+					!bytes.Equal(got, mine) {
+					t.Errorf("writer %d, round %d: its bytes are not what it wrote (%v)", w, i,
+						errno)
 					return
 				}
 			}
@@ -44,11 +51,13 @@ func TestUnalignedWritersShareABlock(t *testing.T) {
 	}
 	done.Wait()
 	if n := counted(t, e); n.Overlaps == 0 || n.Unaligned == 0 {
-		t.Errorf("%d writes overlapped and %d were unaligned: the test is too tame", n.Overlaps, n.Unaligned)
+		t.Errorf("%d writes overlapped and %d were unaligned: the test is too tame", n.Overlaps,
+			n.Unaligned)
 	}
 }
 
-// TestOverlappingWritesStayInOrder: of many writes to the same bytes that one connection has in flight, the last is what stays.
+// TestOverlappingWritesStayInOrder: of many writes to the same bytes that one connection has in
+// flight, the last is what stays.
 func TestOverlappingWritesStayInOrder(t *testing.T) {
 	const depth, rounds = 64, 40
 	e := startEngine(t, 2, fileDevice(t, 1<<20, unix.O_DIRECT))
@@ -59,7 +68,8 @@ func TestOverlappingWritesStayInOrder(t *testing.T) {
 			for j := range data {
 				data[j] = byte(round + i)
 			}
-			c.send(proto.Request{Cookie: uint64(i), Command: proto.CmdWrite, Offset: 700, Length: uint64(len(data))}, data)
+			c.send(proto.Request{Cookie: uint64(i), Command: proto.CmdWrite, Offset: 700,
+				Length: uint64(len(data))}, data)
 		}
 		for range depth {
 			if _, errno := c.reply(nil); errno != proto.Success {
@@ -67,40 +77,48 @@ func TestOverlappingWritesStayInOrder(t *testing.T) {
 			}
 		}
 		got := make([]byte, len(data))
-		if errno := c.call(proto.CmdRead, 0, 700, uint64(len(got)), got); errno != proto.Success || !bytes.Equal(got, data) {
-			t.Fatalf("round %d: the last write is not what stayed (%v): %d, want %d", round, errno, got[0], data[0])
+		if errno := c.call(proto.CmdRead, 0, 700, uint64(len(got)), got); errno != proto.Success ||
+			!bytes.Equal(got, data) {
+			t.Fatalf("round %d: the last write is not what stayed (%v): %d, want %d", round, errno,
+				got[0], data[0])
 		}
 	}
 }
 
-// TestZeroesDoNotOvertakeTheirFollowers: a long WRITE_ZEROES that does not begin on a block gives up its range slice by slice; a write to its first bytes that
-// arrived behind it must stay.
+// TestZeroesDoNotOvertakeTheirFollowers: a long WRITE_ZEROES that does not begin on a block gives
+// up its range slice by slice; a write to its first bytes that arrived behind it must stay.
 func TestZeroesDoNotOvertakeTheirFollowers(t *testing.T) {
 	const length = 100 << 20
-	for name, d := range map[string]*Device{"file": fileDevice(t, 128<<20, unix.O_DIRECT), "memory": memoryDevice(t, 128<<20)} {
+	for name, d := range map[string]*Device{"file": fileDevice(t, 128<<20, unix.O_DIRECT),
+		"memory": memoryDevice(t, 128<<20)} {
 		for _, flags := range []uint16{0, proto.CmdFlagFastZero} {
 			e := startEngine(t, 2, d)
 			c := connect(t, e, 0)
 			for round := range 5 {
 				data := bytes.Repeat([]byte{byte('A' + round)}, 100)
-				c.send(proto.Request{Cookie: 1, Command: proto.CmdWriteZeroes, Flags: flags, Offset: 100, Length: length}, nil)
-				c.send(proto.Request{Cookie: 2, Command: proto.CmdWrite, Offset: 100, Length: 100}, data)
+				c.send(proto.Request{Cookie: 1, Command: proto.CmdWriteZeroes, Flags: flags,
+					Offset: 100, Length: length}, nil)
+				c.send(proto.Request{Cookie: 2, Command: proto.CmdWrite, Offset: 100, Length: 100},
+					data)
 				for range 2 {
 					if _, errno := c.reply(nil); errno != proto.Success {
 						t.Fatal(errno)
 					}
 				}
 				got := make([]byte, 100)
-				if errno := c.call(proto.CmdRead, 0, 100, 100, got); errno != proto.Success || !bytes.Equal(got, data) {
-					t.Fatalf("%s, flags %#x, round %d: earlier zeroes stand where a later write should (%v): %q", name, flags, round, errno, got[:10])
+				if errno := c.call(proto.CmdRead, 0, 100, 100, got); errno != proto.Success ||
+					!bytes.Equal(got, data) {
+					t.Fatalf("%s, flags %#x, round %d: earlier zeroes stand where a later write "+
+						"should (%v): %q", name, flags, round, errno, got[:10])
 				}
 			}
 		}
 	}
 }
 
-// TestFlushesOfTwoLoopsTakeTurns: only one fsync of a device is in flight, so that of several loops none can be told success by a kernel that has told the error to
-// another. Here the rule itself: many flushes on two loops, all answered, and never two at once.
+// TestFlushesOfTwoLoopsTakeTurns: only one fsync of a device is in flight, so that of several loops
+// none can be told success by a kernel that has told the error to another. Here the rule itself:
+// many flushes on two loops, all answered, and never two at once.
 func TestFlushesOfTwoLoopsTakeTurns(t *testing.T) {
 	d := fileDevice(t, 1<<20, unix.O_DIRECT)
 	e := startEngine(t, 2, d)
@@ -111,7 +129,9 @@ func TestFlushesOfTwoLoopsTakeTurns(t *testing.T) {
 		go func() {
 			defer done.Done()
 			for i := range 100 {
-				if e1, e2 := c.call(proto.CmdWrite, 0, uint64(i)*512, 512, make([]byte, 512)), c.call(proto.CmdFlush, 0, 0, 0, nil); e1 != proto.Success || e2 != proto.Success {
+				if e1, e2 := c.call(proto.CmdWrite, 0, uint64(i)*512, 512,
+					make([]byte, 512)), c.call(proto.CmdFlush, 0, 0, 0, nil); e1 != proto.Success ||
+					e2 != proto.Success {
 					t.Errorf("%v %v", e1, e2)
 				}
 			}

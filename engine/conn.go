@@ -1,7 +1,8 @@
 // A connection row: one negotiated socket, from adoption to close.
 //
-// Invariant: a row's socket is closed and the row given back only when the kernel holds no operation on it and no tag belongs to it
-// (join before close). receiving and sending are the whole ownership protocol with the kernel.
+// Invariant: a row's socket is closed and the row given back only when the kernel holds no
+// operation on it and no tag belongs to it (join before close). receiving and sending are the whole
+// ownership protocol with the kernel.
 //
 //	free -> open      adopt
 //	open -> leaving   the client said goodbye, or we shut down: what was taken in is answered; what comes in is dropped
@@ -88,7 +89,9 @@ func (l *loop) adopt(fd int32, export uint32, s proto.Session, client *Client) {
 	must(i != none, "more connections than rows: the gate let one too many in")
 	c := &l.conns[i]
 	l.freeConn = c.next
-	*c = conn{fd: fd, export: export, session: s, header: s.Framing.HeaderSize(), generation: c.generation + 1, state: connOpen, stage: none, body: none, ready: empty, sent: empty, next: none, heard: l.now,
+	*c = conn{fd: fd, export: export, session: s, header: s.Framing.HeaderSize(),
+		generation: c.generation + 1, state: connOpen, stage: none, body: none, ready: empty,
+		sent: empty, next: none, heard: l.now,
 		account: account{tagCredit: firstTags, credit: [regions]uint64{short: firstCredit}}}
 	l.gone[i].Store(false)
 	l.clients[i] = client
@@ -99,12 +102,14 @@ func (l *loop) adopt(fd int32, export uint32, s proto.Session, client *Client) {
 // connAt finds the row that a completion is about.
 func (l *loop) connAt(t token) (*conn, uint32) {
 	c := &l.conns[t.slot()]
-	must(c.state != connFree && c.generation == t.generation(), "a completion for a connection that is gone")
+	must(c.state != connFree && c.generation == t.generation(),
+		"a completion for a connection that is gone")
 	return c, t.slot()
 }
 
-// leave stops taking requests in; what was taken in will be answered, what has come behind it is dropped, and so is a request
-// whose payload is still arriving: nothing of it was done, and its client will send it again.
+// leave stops taking requests in; what was taken in will be answered, what has come behind it is
+// dropped, and so is a request whose payload is still arriving: nothing of it was done, and its
+// client will send it again.
 func (l *loop) leave(i uint32, why CloseReason) {
 	c := &l.conns[i]
 	if c.state == connOpen {
@@ -117,7 +122,8 @@ func (l *loop) leave(i uint32, why CloseReason) {
 	}
 }
 
-// dropBody gives up the request whose payload is arriving. If the kernel still writes into its lease, that is ended first.
+// dropBody gives up the request whose payload is arriving. If the kernel still writes into its
+// lease, that is ended first.
 func (l *loop) dropBody(i uint32) {
 	c := &l.conns[i]
 	switch {
@@ -147,7 +153,8 @@ func (l *loop) fail(i uint32, why CloseReason) {
 	}
 }
 
-// abandon tells those who look up what a connection has asked that nobody may be waiting any more. It need not wait behind what others have asked, either.
+// abandon tells those who look up what a connection has asked that nobody may be waiting any more.
+// It need not wait behind what others have asked, either.
 func (l *loop) abandon(i uint32) {
 	c := &l.conns[i]
 	if !l.gone[i].Swap(true) && c.session.Contexts != 0 && c.inflight > 0 {
@@ -155,11 +162,13 @@ func (l *loop) abandon(i uint32) {
 	}
 }
 
-// lingers: closing a socket with unread bytes resets it, and what the client has not got yet of its replies is lost. So while we shut down, a connection
-// is read, and what comes is dropped, until it has been silent for a moment; once all is answered, that is said behind the last reply, and
-// a client that goes on sending all the same has drainLinger to notice.
+// lingers: closing a socket with unread bytes resets it, and what the client has not got yet of its
+// replies is lost. So while we shut down, a connection is read, and what comes is dropped, until it
+// has been silent for a moment; once all is answered, that is said behind the last reply, and a
+// client that goes on sending all the same has drainLinger to notice.
 func (l *loop) lingers(c *conn) bool {
-	return c.reason == CloseShutdown && !c.eof && l.now-c.heard <= drainSilence && (!c.ended || l.now-c.endedAt <= drainLinger)
+	return c.reason == CloseShutdown && !c.eof && l.now-c.heard <= drainSilence &&
+		(!c.ended || l.now-c.endedAt <= drainLinger)
 }
 
 // depart moves a connection that is on its way out one step further.

@@ -14,16 +14,19 @@ const (
 	CloseTruncated                     // the client closed inside a request
 	CloseReceive                       // receiving failed (reset by peer, timeout)
 	CloseSend                          // sending failed
-	CloseMagic                         // a request without NBD's magic: the stream cannot be trusted any more
-	CloseOversize                      // a refused payload too long to be worth draining
-	CloseStalled                       // held memory without moving while others waited for it
-	CloseShutdown                      // we are shutting down
-	CloseForced                        // the shutdown timeout ran out
-	CloseTorn                          // the disk failed behind the beginning of a READ's simple reply, see parts.go
+	// a request without NBD's magic: the stream cannot be trusted any more
+	CloseMagic
+	CloseOversize // a refused payload too long to be worth draining
+	CloseStalled  // held memory without moving while others waited for it
+	CloseShutdown // we are shutting down
+	CloseForced   // the shutdown timeout ran out
+	// the disk failed behind the beginning of a READ's simple reply, see parts.go
+	CloseTorn
 	closeReasons
 )
 
-var closeNames = [closeReasons]string{"disconnect", "hangup", "truncated", "receive", "send", "magic", "oversize", "stalled", "shutdown", "forced", "torn"}
+var closeNames = [closeReasons]string{"disconnect", "hangup", "truncated", "receive", "send",
+	"magic", "oversize", "stalled", "shutdown", "forced", "torn"}
 
 func (r CloseReason) String() string { return closeNames[r] }
 
@@ -47,8 +50,8 @@ type Counters struct {
 	Starved    uint64 // times a connection waited for memory or a tag
 	Stageless  uint64 // times a connection found no large stage
 	StagesLent uint64 // large stages that connections hold now
-	// Parts of the pools that were registered with io_uring when a disk operation first needed them, and those that
-	// could not be.
+	// Parts of the pools that were registered with io_uring when a disk operation first needed
+	// them, and those that could not be.
 	Registered    uint64
 	NotRegistered uint64
 	Opened        uint64
@@ -61,8 +64,9 @@ type ExportCounters struct {
 	Name string
 	Traffic
 	Connections uint64 // now
-	DiskErrors  uint64 // requests that the disk failed, or could not be served because of such a failure
-	FlushFailed bool   // a flush has failed, and so do all others until the server is started again
+	// requests that the disk failed, or could not be served because of such a failure
+	DiskErrors  uint64
+	FlushFailed bool // a flush has failed, and so do all others until the server is started again
 }
 
 // exportTally is what a loop has counted of an export, without the connections that are there.

@@ -37,7 +37,8 @@ type crewWork struct {
 
 // Do does the jobs 0 to n-1 and gives their results.
 func (c Crew) Do(n int, job func(i int) error) []error {
-	w := &crewWork{job: job, results: make([]error, n), settled: make([]bool, n), began: map[int]time.Time{}, left: n, done: make(chan struct{})}
+	w := &crewWork{job: job, results: make([]error, n), settled: make([]bool, n),
+		began: map[int]time.Time{}, left: n, done: make(chan struct{})}
 	if n == 0 {
 		return nil
 	}

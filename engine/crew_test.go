@@ -1,7 +1,7 @@
-package engine
-
 // What hangs costs its own time and no more: results by count, with jobs that wait for the end of
 // the test.
+
+package engine
 
 import (
 	"errors"

@@ -1,8 +1,11 @@
-// A Device is what stands behind an export: a descriptor or a mapping, and the few facts about it that the data path needs.
+// A Device is what stands behind an export: a descriptor or a mapping, and the few facts about it
+// that the data path needs.
 //
-// Invariant: a Device's facts never change after Start. Its failed word only ever goes from 0 to 1: a flush that failed stays failed until the export is
-// opened again, because the kernel reports an error once and then forgets it. For the same reason only one fsync of a device is in flight at a time, of
-// whatever loop: of two, one would get the error and the other, perhaps seen first, would say that all is well.
+// Invariant: a Device's facts never change after Start. Its failed word only ever goes from 0 to 1:
+// a flush that failed stays failed until the export is opened again, because the kernel reports an
+// error once and then forgets it. For the same reason only one fsync of a device is in flight at a
+// time, of whatever loop: of two, one would get the error and the other, perhaps seen first, would
+// say that all is well.
 
 package engine
 
@@ -29,13 +32,18 @@ type Device struct {
 	FD   int    // descriptor of a File or Block, else -1
 	Size uint64 // bytes; a multiple of Block
 
-	// Block is the granularity that I/O on FD must keep: the logical block size with O_DIRECT, 1 for buffered files and for Null and Memory.
+	// Block is the granularity that I/O on FD must keep: the logical block size with O_DIRECT, 1
+	// for buffered files and for Null and Memory.
 	Block uint32
 
-	Direct    bool   // opened with O_DIRECT
-	Waits     bool   // whoever asks the storage may sleep until another process or machine answers: FUSE, NFS
-	Cached    bool   // not O_DIRECT, and writing into the page cache waits for nobody but the local disk
-	Freezes   uint64 // not 0: the file system, which fsfreeze(8) can stop, so that writers sleep; the same number for all of its files
+	Direct bool // opened with O_DIRECT
+	// whoever asks the storage may sleep until another process or machine answers: FUSE, NFS
+	Waits bool
+	// not O_DIRECT, and writing into the page cache waits for nobody but the local disk
+	Cached bool
+	// not 0: the file system, which fsfreeze(8) can stop, so that writers sleep; the same number
+	// for all of its files
+	Freezes   uint64
 	ReadOnly  bool
 	Punch     bool // fallocate(PUNCH_HOLE) works
 	ZeroRange bool // fallocate(ZERO_RANGE) works
@@ -49,7 +57,8 @@ type Device struct {
 	syncing atomic.Bool   // an fsync is in flight, of whatever loop
 	queued  atomic.Int32  // loops that wait for it to end
 	syncer  atomic.Uint32 // the loop that flushed last, plus 1: it lets those that wait go first
-	busy    atomic.Int32  // operations in flight that may hold the file's lock for long: slices, fsyncs and lookups
+	// operations in flight that may hold the file's lock for long: slices, fsyncs and lookups
+	busy atomic.Int32
 }
 
 // Export is a Device under the facts that clients were told in the handshake.

@@ -1,8 +1,11 @@
-// Segments: a wave is the disk operations of one step of a request, at most one per 1 MiB piece of its lease, all issued at once or, when they are many, over some
-// turns (budget.go). The last one to complete ends the step.
+// Segments: a wave is the disk operations of one step of a request, at most one per 1 MiB piece of
+// its lease, all issued at once or, when they are many, over some turns (budget.go). The last one
+// to complete ends the step.
 //
-// Invariant: tag.left counts the segments that are with the kernel, or are still to be issued, or wait for one of its workers (workers.go). A segment that comes back short, or with "try again", goes out again for the
-// rest; what is left then must still be whole blocks, else the file has been truncated under us.
+// Invariant: tag.left counts the segments that are with the kernel, or are still to be issued, or
+// wait for one of its workers (workers.go). A segment that comes back short, or with "try again",
+// goes out again for the rest; what is left then must still be whole blocks, else the file has been
+// truncated under us.
 
 package engine
 
@@ -66,14 +69,16 @@ func (l *loop) issuePart(t uint32) {
 	l.issue(t, part, s)
 }
 
-// edges says which blocks at the ends of a range are covered in part. When both ends lie in one block it is the head, if that is partial.
+// edges says which blocks at the ends of a range are covered in part. When both ends lie in one
+// block it is the head, if that is partial.
 func (l *loop) edges(row *tag, block uint64) (head, tail bool) {
 	head = row.Offset > row.lo
 	tail = row.Offset+row.Length < row.hi && !(head && row.hi-row.lo == block)
 	return head, tail
 }
 
-// issueEdges reads or writes those blocks, from or to the request's scratch: head first, tail behind it.
+// issueEdges reads or writes those blocks, from or to the request's scratch: head first, tail
+// behind it.
 func (l *loop) issueEdges(t uint32) {
 	row := &l.tags[t]
 	row.retries, row.short = 0, false
@@ -115,8 +120,8 @@ func (s segment) after(done uint32) segment {
 	return segment{s.at + uint64(done), s.off + uint64(done), s.len - done}
 }
 
-// issue sends one segment, or what is left of it, the way that its device allows: to the kernel, or to
-// those that wait for a worker.
+// issue sends one segment, or what is left of it, the way that its device allows: to the kernel, or
+// to those that wait for a worker.
 func (l *loop) issue(t uint32, part uint8, s segment) {
 	row := &l.tags[t]
 	q := &l.devices[l.conns[row.conn].export]
@@ -137,9 +142,9 @@ func (l *loop) issueTo(t uint32, part uint8, s segment, rwflags uint32) {
 	file := l.shared.files[export]
 	buffer, fixed := l.bufferOf(s.at)
 	addr, reads := l.pool.Addr(s.at), row.step.reads()
-	// With O_DIRECT, FUA is part of the write. Through the page cache it is a flush behind it: a write with
-	// RWF_DSYNC would also collect the error of somebody's earlier write, which only a flush may, because
-	// a flush remembers.
+	// With O_DIRECT, FUA is part of the write. Through the page cache it is a flush behind it: a
+	// write with RWF_DSYNC would also collect the error of somebody's earlier write, which only a
+	// flush may, because a flush remembers.
 	if row.Flags&proto.CmdFlagFUA != 0 && row.step == stepWrite && d.Direct {
 		rwflags |= unix.RWF_DSYNC
 	}
@@ -166,7 +171,8 @@ func (l *loop) issueTo(t uint32, part uint8, s segment, rwflags uint32) {
 func (l *loop) segmentDone(tok token, res int32) {
 	t := tok.slot()
 	row := &l.tags[t]
-	must(row.generation == tok.generation() && row.left > 0, "a completion for a request that is gone")
+	must(row.generation == tok.generation() && row.left > 0,
+		"a completion for a request that is gone")
 	switch row.step {
 	case stepSlice:
 		l.sliceDone(t, res)
@@ -240,13 +246,15 @@ func (l *loop) continueSegment(t uint32, part uint8, s segment, done uint32) {
 	l.issue(t, part, s.after(done))
 }
 
-// diskError is what a failed disk operation means to the client. A write that should have been durable and failed may have used up the kernel's only report of
-// what failed to be written back, of whomever: later flushes must not succeed.
+// diskError is what a failed disk operation means to the client. A write that should have been
+// durable and failed may have used up the kernel's only report of what failed to be written back,
+// of whomever: later flushes must not succeed.
 func (l *loop) diskError(row *tag, res int32) proto.Errno {
 	errno := proto.FromSystem(-res)
 	row.system = -res
 	kind := DiskFailed
-	if d := l.deviceOf(row); row.step == stepWrite && row.Flags&proto.CmdFlagFUA != 0 && d.Direct && !refused(-res) {
+	if d := l.deviceOf(row); row.step == stepWrite && row.Flags&proto.CmdFlagFUA != 0 && d.Direct &&
+		!refused(-res) {
 		if !d.Failed() {
 			kind = FlushFailed
 		}
@@ -256,8 +264,10 @@ func (l *loop) diskError(row *tag, res int32) proto.Errno {
 	return errno
 }
 
-// refused: the kernel has not begun the operation, for such is not allowed. Every other error of a write with RWF_DSYNC may be that of the sync behind it, which
-// reports what any write-back has left in the file's mapping: the errno of whatever the disk said (EIO, ETIMEDOUT, EREMOTEIO and others), ENOSPC or EDQUOT.
+// refused: the kernel has not begun the operation, for such is not allowed. Every other error of a
+// write with RWF_DSYNC may be that of the sync behind it, which reports what any write-back has
+// left in the file's mapping: the errno of whatever the disk said (EIO, ETIMEDOUT, EREMOTEIO and
+// others), ENOSPC or EDQUOT.
 func refused(errno int32) bool {
 	switch unix.Errno(errno) {
 	case unix.EINVAL, unix.EFBIG, unix.EPERM, unix.EACCES, unix.EBADF, unix.EFAULT:
@@ -266,7 +276,8 @@ func refused(errno int32) bool {
 	return false
 }
 
-// merge completes the first and last block of an unaligned write with what was on the disk around it.
+// merge completes the first and last block of an unaligned write with what was on the disk around
+// it.
 func (l *loop) merge(row *tag) {
 	block := uint64(l.deviceOf(row).Block)
 	head, tail := l.edges(row, block)

@@ -1,6 +1,7 @@
 // Engine: the loops, what they share, and the few calls that the control plane has for them.
 //
-// Invariant: everything in shared is fixed before the first loop turns, except the guard, which has its own rules, and Device.failed.
+// Invariant: everything in shared is fixed before the first loop turns, except the guard, which has
+// its own rules, and Device.failed.
 
 package engine
 
@@ -20,20 +21,27 @@ import (
 
 // Config bounds an engine.
 type Config struct {
-	Loops          int           // threads with a ring each
-	Memory         uint64        // bytes that all loops together may use for connections and payloads
-	MaxConnections int           // at a time, all loops together
-	Poll           time.Duration // a loop with nothing to do looks for work this long before it sleeps; 0: it sleeps at once; PollAuto
-	Register       Registration  // whether Memory is registered with io_uring
-	Reports        Reports       // told of incidents, and of connections that have ended; nil: nobody is
-	Lookups        int           // of block status at a time, each loop; each has a thread. 0: as many as are good
+	Loops int // threads with a ring each
+	// bytes that all loops together may use for connections and payloads
+	Memory         uint64
+	MaxConnections int // at a time, all loops together
+	// a loop with nothing to do looks for work this long before it sleeps; 0: it sleeps at once;
+	// PollAuto
+	Poll     time.Duration
+	Register Registration // whether Memory is registered with io_uring
+	// told of incidents, and of connections that have ended; nil: nobody is
+	Reports Reports
+	// of block status at a time, each loop; each has a thread. 0: as many as are good
+	Lookups int
 
 	ring uring.Config // see Settle
 }
 
-// yieldInterval is how often, in nanoseconds, a busy loop passes through Go's scheduler, for no reason but sysmon. A goroutine that is not rescheduled within
-// 10 ms counts as hogging its processor; sysmon then takes the processor away in every system call it finds it in, and wakes every 20 µs to do so. Measured
-// at 4 KiB random reads, 4 connections of depth 32: 5,000 wake-ups of sysmon a second without this, 130 with it, and 8 % less CPU per request.
+// yieldInterval is how often, in nanoseconds, a busy loop passes through Go's scheduler, for no
+// reason but sysmon. A goroutine that is not rescheduled within 10 ms counts as hogging its
+// processor; sysmon then takes the processor away in every system call it finds it in, and wakes
+// every 20 µs to do so. Measured at 4 KiB random reads, 4 connections of depth 32: 5,000 wake-ups
+// of sysmon a second without this, 130 with it, and 8 % less CPU per request.
 const yieldInterval = int64(8e6)
 
 // shared is what all loops see.
@@ -116,7 +124,8 @@ func Start(c Config, exports []Export) (*Engine, error) {
 }
 
 func newShared(exports []Export, loops int) *shared {
-	s := &shared{exports: exports, firstSlice: firstSlice, files: make([]uint32, len(exports)), guard: newGuard(loops*tagsPerLoop, len(exports)), loops: make([]*loop, loops)}
+	s := &shared{exports: exports, firstSlice: firstSlice, files: make([]uint32, len(exports)),
+		guard: newGuard(loops*tagsPerLoop, len(exports)), loops: make([]*loop, loops)}
 	s.together = true
 	var n uint32
 	for i := range exports {
@@ -146,7 +155,8 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	l.later, l.feeding, l.fed, l.owed = [2]list{empty, empty}, none, none, none
 	l.rings = [regions]ring{{list: empty}, {list: empty}}
 	l.stakes = [regions]stake{{conn: none}, {conn: none}}
-	l.ledger = newLedger(tagsPerLoop, [regions]uint64{short: y.shortLen, long: y.longLen}, len(s.exports))
+	l.ledger = newLedger(tagsPerLoop, [regions]uint64{short: y.shortLen, long: y.longLen},
+		len(s.exports))
 	l.lines = make([]line, 2*len(s.exports))
 	for i := range l.lines {
 		l.lines[i].waiting = [regions]list{empty, empty}
@@ -189,8 +199,8 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	return l, nil
 }
 
-// runLoop is a loop's thread, which belongs to its ring for good: a ring with a single issuer works on the thread that made it, and its requests end
-// with that thread.
+// runLoop is a loop's thread, which belongs to its ring for good: a ring with a single issuer works
+// on the thread that made it, and its requests end with that thread.
 func (e *Engine) runLoop(l *loop, started chan<- error) {
 	defer e.stopped.Done()
 	runtime.LockOSThread()
@@ -207,7 +217,8 @@ func (e *Engine) runLoop(l *loop, started chan<- error) {
 	defer func() {
 		if p := recover(); p != nil {
 			text, _ := p.(string)
-			panic(text + "; the last completions of loop " + strconv.Itoa(int(l.id)) + ":" + l.trace.String())
+			panic(text + "; the last completions of loop " + strconv.Itoa(int(l.id)) + ":" +
+				l.trace.String())
 		}
 	}()
 	l.now = l.kernel.Now()
@@ -231,7 +242,8 @@ func (l *loop) unmap() {
 	_ = l.control.Close()
 }
 
-// openRing makes the loop's ring on the calling thread and registers everything that will be used through it.
+// openRing makes the loop's ring on the calling thread and registers everything that will be used
+// through it.
 func (e *Engine) openRing(l *loop) (*uring.Ring, int, error) {
 	c := e.config
 	ring, err := uring.Open(c.ring)
@@ -286,8 +298,9 @@ func (e *Engine) Connections() int {
 	return n
 }
 
-// Adopt takes over a stream socket (in blocking mode, for io_uring would answer EAGAIN to a non-blocking one) whose next byte is a request for the
-// export, in the form that the session says. The loop with the fewest connections gets it. On an error the socket is still the caller's.
+// Adopt takes over a stream socket (in blocking mode, for io_uring would answer EAGAIN to a
+// non-blocking one) whose next byte is a request for the export, in the form that the session says.
+// The loop with the fewest connections gets it. On an error the socket is still the caller's.
 func (e *Engine) Adopt(fd, export int, s proto.Session) error {
 	return e.AdoptClient(fd, export, s, nil)
 }
@@ -309,12 +322,13 @@ func (e *Engine) AdoptClient(fd, export int, s proto.Session, client *Client) er
 		return errFull
 	}
 	least.live.Add(1)
-	least.post(&mail{kind: mailAdopt, fd: int32(fd), export: uint32(export), session: s, client: client})
+	least.post(&mail{kind: mailAdopt, fd: int32(fd), export: uint32(export), session: s,
+		client: client})
 	return nil
 }
 
-// send posts a copy of a letter to every loop; none is posted once the loops are about to end, for what wakes them is
-// given back then, and its number may be another's.
+// send posts a copy of a letter to every loop; none is posted once the loops are about to end, for
+// what wakes them is given back then, and its number may be another's.
 func (e *Engine) send(letter mail) (sent []*mail) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -351,7 +365,8 @@ func (e *Engine) ask(letter mail, timeout time.Duration) bool {
 	return sent != nil
 }
 
-// Counters sums up what all loops have counted; false: a loop did not answer within a second, and is not in the sum, or the engine is closed.
+// Counters sums up what all loops have counted; false: a loop did not answer within a second, and
+// is not in the sum, or the engine is closed.
 func (e *Engine) Counters() (Counters, bool) {
 	sum := Counters{Exports: make([]ExportCounters, len(e.shared.exports))}
 	for i := range sum.Exports {

@@ -1,4 +1,5 @@
-// The engine on the real kernel: sockets are socketpairs, devices are a null export, memory, and files in a temporary directory.
+// The engine on the real kernel: sockets are socketpairs, devices are a null export, memory, and
+// files in a temporary directory.
 
 package engine
 
@@ -37,7 +38,8 @@ func memoryDevice(t testing.TB, size uint64) *Device {
 	return &Device{Kind: Memory, FD: -1, Size: size, Block: 1, Memory: a}
 }
 
-// fileDevice is a file in the test's directory, opened O_DIRECT or, with flags 0, through the page cache.
+// fileDevice is a file in the test's directory, opened O_DIRECT or, with flags 0, through the page
+// cache.
 func fileDevice(t testing.TB, size int64, flags int) *Device {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk.img")
@@ -49,7 +51,8 @@ func fileDevice(t testing.TB, size int64, flags int) *Device {
 	if err := os.Truncate(path, size); err != nil {
 		t.Fatal(err)
 	}
-	d := &Device{Kind: File, FD: fd, Size: uint64(size), Block: 512, Direct: true, Punch: true, ZeroRange: true, FastZero: true}
+	d := &Device{Kind: File, FD: fd, Size: uint64(size), Block: 512, Direct: true, Punch: true,
+		ZeroRange: true, FastZero: true}
 	if flags == 0 {
 		d.Direct, d.Cached, d.Block = false, true, 1
 	}
@@ -149,7 +152,8 @@ func (c *client) read(b []byte) {
 // call sends one request and waits for its reply.
 func (c *client) call(command, flags uint16, off, n uint64, data []byte) proto.Errno {
 	c.t.Helper()
-	r := proto.Request{Cookie: rand.Uint64(), Offset: off, Length: n, Command: command, Flags: flags}
+	r := proto.Request{Cookie: rand.Uint64(), Offset: off, Length: n, Command: command,
+		Flags: flags}
 	var payload, answer []byte
 	if command == proto.CmdWrite {
 		payload = data
@@ -164,7 +168,8 @@ func (c *client) call(command, flags uint16, off, n uint64, data []byte) proto.E
 	return errno
 }
 
-// TestReadsWhatWasWritten drives every kind of device with unaligned and long requests against a model in memory.
+// TestReadsWhatWasWritten drives every kind of device with unaligned and long requests against a
+// model in memory.
 func TestReadsWhatWasWritten(t *testing.T) {
 	const size = 80 << 20
 	ample := Config{Loops: 1, MaxConnections: 8}
@@ -183,7 +188,9 @@ func TestReadsWhatWasWritten(t *testing.T) {
 		{"file, in parts", scanty, fileDevice(t, size, unix.O_DIRECT)},
 		{"file, not registered", plain, fileDevice(t, size, unix.O_DIRECT)},
 	} {
-		t.Run(run.name, func(t *testing.T) { readsWhatWasWritten(t, start(t, run.config, run.device), size) })
+		t.Run(run.name, func(t *testing.T) {
+			readsWhatWasWritten(t, start(t, run.config, run.device), size)
+		})
 	}
 }
 
@@ -191,7 +198,8 @@ func readsWhatWasWritten(t *testing.T, e *Engine, size int) {
 	c := connect(t, e, 0)
 	model := make([]byte, size)
 	random := rand.New(rand.NewPCG(1, 2))
-	lengths := []int{1, 511, 512, 513, 4096, 5000, 65536, 131072 + 28, 1 << 20, 1<<20 + 1, 3 << 20, 32 << 20}
+	lengths := []int{1, 511, 512, 513, 4096, 5000, 65536, 131072 + 28, 1 << 20, 1<<20 + 1, 3 << 20,
+		32 << 20}
 	for i := range 150 {
 		n := lengths[random.IntN(len(lengths))]
 		if n >= 3<<20 && i%10 != 0 {
@@ -207,10 +215,12 @@ func readsWhatWasWritten(t *testing.T, e *Engine, size int) {
 				binary.BigEndian.PutUint64(b[:], random.Uint64())
 				copy(region[j:], b[:])
 			}
-			errno = c.call(proto.CmdWrite, uint16(i%2)*proto.CmdFlagFUA, uint64(off), uint64(n), region)
+			errno = c.call(proto.CmdWrite, uint16(i%2)*proto.CmdFlagFUA, uint64(off), uint64(n),
+				region)
 		case 2:
 			clear(region)
-			errno = c.call(proto.CmdWriteZeroes, uint16(random.IntN(2))*proto.CmdFlagNoHole, uint64(off), uint64(n), nil)
+			errno = c.call(proto.CmdWriteZeroes, uint16(random.IntN(2))*proto.CmdFlagNoHole,
+				uint64(off), uint64(n), nil)
 		default:
 			got := make([]byte, n)
 			errno = c.call(proto.CmdRead, 0, uint64(off), uint64(n), got)
@@ -228,7 +238,8 @@ func readsWhatWasWritten(t *testing.T, e *Engine, size int) {
 	whole := make([]byte, 32<<20)
 	for off := 0; off < size; off += len(whole) {
 		n := min(len(whole), size-off)
-		if errno := c.call(proto.CmdRead, 0, uint64(off), uint64(n), whole[:n]); errno != proto.Success || !bytes.Equal(whole[:n], model[off:off+n]) {
+		if errno := c.call(proto.CmdRead, 0, uint64(off), uint64(n),
+			whole[:n]); errno != proto.Success || !bytes.Equal(whole[:n], model[off:off+n]) {
 			t.Fatalf("the image differs from the model behind %d (%v)", off, errno)
 		}
 	}
@@ -240,11 +251,13 @@ func TestNullExport(t *testing.T) {
 	c := connect(t, e, 0)
 	data := bytes.Repeat([]byte{0xaa}, 32<<20)
 	for _, n := range []uint64{1, 4096, 1<<20 + 7, 32 << 20} {
-		if errno := c.call(proto.CmdWrite, proto.CmdFlagFUA, 1<<39, n, data[:n]); errno != proto.Success {
+		if errno := c.call(proto.CmdWrite, proto.CmdFlagFUA, 1<<39, n,
+			data[:n]); errno != proto.Success {
 			t.Fatal(errno)
 		}
 		got := bytes.Repeat([]byte{0xbb}, int(n))
-		if errno := c.call(proto.CmdRead, 0, 1<<39, n, got); errno != proto.Success || bytes.Count(got, []byte{0}) != int(n) {
+		if errno := c.call(proto.CmdRead, 0, 1<<39, n, got); errno != proto.Success ||
+			bytes.Count(got, []byte{0}) != int(n) {
 			t.Fatalf("a read of %d bytes is not all zeroes (%v)", n, errno)
 		}
 	}
@@ -279,8 +292,8 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// TestDrainEndsWhatNeverEnds: a payload that drips in, and a client that asks on and on, have their grace
-// and no more, and that is an orderly end. What was taken in before is answered.
+// TestDrainEndsWhatNeverEnds: a payload that drips in, and a client that asks on and on, have their
+// grace and no more, and that is an orderly end. What was taken in before is answered.
 func TestDrainEndsWhatNeverEnds(t *testing.T) {
 	for name, insist := range map[string]func(*client) error{
 		"a payload into its lease": func(c *client) error { return c.drip(8 << 20) },
@@ -293,7 +306,8 @@ func TestDrainEndsWhatNeverEnds(t *testing.T) {
 			c.send(proto.Request{Cookie: 5, Command: proto.CmdFlush}, nil)
 			ended := make(chan error, 1)
 			go func() { ended <- insist(c) }()
-			for deadline := time.Now().Add(5 * time.Second); counted(t, e).Requests[proto.CmdFlush] == 0; {
+			for deadline := time.Now().Add(5 * time.Second); counted(t,
+				e).Requests[proto.CmdFlush] == 0; {
 				if time.Now().After(deadline) {
 					t.Fatal("the request was not taken in")
 				}

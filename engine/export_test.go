@@ -1,4 +1,5 @@
-// What the simulation needs of the loop: to be built on a kernel that is not Linux, turned by hand, and asked whether everything is home.
+// What the simulation needs of the loop: to be built on a kernel that is not Linux, turned by hand,
+// and asked whether everything is home.
 
 package engine
 
@@ -22,9 +23,12 @@ type SimLoop struct {
 // simQuota is how many workers a device may have in the simulation, on whatever machine it runs.
 const simQuota = 3
 
-// NewSimLoops builds the loops of one engine. kernel is called once per loop, with its two arenas (the pool is what is registered, part by part) and the
-// descriptors to register, and says which descriptor its wake-ups come from and how to cause one.
-func NewSimLoops(c Config, exports []Export, kernel func(id int, control, pool *uring.Arena, files []int32) (k Kernel, wakeFD int32, wake func())) []*SimLoop {
+// NewSimLoops builds the loops of one engine. kernel is called once per loop, with its two arenas
+// (the pool is what is registered, part by part) and the descriptors to register, and says which
+// descriptor its wake-ups come from and how to cause one.
+func NewSimLoops(c Config, exports []Export,
+	kernel func(id int, control, pool *uring.Arena, files []int32) (k Kernel, wakeFD int32,
+		wake func())) []*SimLoop {
 	s := newShared(exports, c.Loops)
 	s.discard = true
 	s.firstSlice = 64 << 10 // so that the small ranges of a simulation have many slices
@@ -68,10 +72,12 @@ func (s *SimLoop) Turn() { s.l.turn() }
 func (s *SimLoop) Adopt(fd int32, export uint32, session proto.Session) {
 	s.l.live.Add(1)
 	s.clients++
-	s.l.post(&mail{kind: mailAdopt, fd: fd, export: export, session: session, client: &Client{Export: int(export)}})
+	s.l.post(&mail{kind: mailAdopt, fd: fd, export: export, session: session,
+		client: &Client{Export: int(export)}})
 }
 
-// Asked takes the requests that are to be looked up, if the loop has said that there are any: who forgets to say it waits for ever.
+// Asked takes the requests that are to be looked up, if the loop has said that there are any: who
+// forgets to say it waits for ever.
 func (s *SimLoop) Asked() (tags []uint32) {
 	if !s.told {
 		return nil
@@ -118,7 +124,8 @@ func (s *SimLoop) Close() {
 	_ = s.l.control.Close()
 }
 
-// Home reports what a loop without connections still has out: every tag, lease, stage, claim and list must be home.
+// Home reports what a loop without connections still has out: every tag, lease, stage, claim and
+// list must be home.
 func (s *SimLoop) Home() error {
 	l := s.l
 	var errs []error
@@ -138,20 +145,24 @@ func (s *SimLoop) Home() error {
 	check(free == len(l.tags), strconv.Itoa(len(l.tags)-free)+" tags are out")
 	check(rows == len(l.conns), strconv.Itoa(len(l.conns)-rows)+" connections are out")
 	check(l.ahead == 0, strconv.FormatUint(l.ahead, 10)+" bytes went ahead and did not come home")
-	check(l.leases.used == [regions]uint64{}, strconv.FormatUint(l.leases.used[short]+l.leases.used[long], 10)+" bytes are on lease")
+	check(l.leases.used == [regions]uint64{},
+		strconv.FormatUint(l.leases.used[short]+l.leases.used[long], 10)+" bytes are on lease")
 	check(len(l.stages) == l.layout.stages, "stages are out")
 	for i := range l.devices {
-		check(l.devices[i].slices == 0 && l.devices[i].slicing == empty && !l.devices[i].caching, "slices are out")
+		check(l.devices[i].slices == 0 && l.devices[i].slicing == empty && !l.devices[i].caching,
+			"slices are out")
 	}
 	check(len(l.blocked) == 0, "a device waits for another loop's flush")
 	left := l.later != [2]list{empty, empty} || l.backlog.n > 0 || l.unfed
 	check(!left, "something is left for a turn that does not come")
 	check(l.dirty == empty && l.lru == empty, "a list of connections is not empty")
 	for i := range l.lines {
-		check(l.lines[i].waiting == [regions]list{empty, empty} && l.lines[i].spared == 0, "a line of starved connections is not empty")
+		check(l.lines[i].waiting == [regions]list{empty, empty} && l.lines[i].spared == 0,
+			"a line of starved connections is not empty")
 	}
 	check(l.squeezed == 0, "a connection is squeezed")
-	check(l.ledger.free == l.ledger.total && l.ledger.newcomers == holdings{} && l.ledger.reserved == 0, "the ledger says that something is out")
+	check(l.ledger.free == l.ledger.total && l.ledger.newcomers == holdings{} &&
+		l.ledger.reserved == 0, "the ledger says that something is out")
 	check(l.working == 0, "workers are out")
 	check(l.asked.Load() == 0 && l.told.Load() == 0 && len(s.pending) == 0, "a lookup is out")
 	check(l.grants == none && l.granted.Load() == 0, "granted claims were not taken")
@@ -164,10 +175,12 @@ func (s *SimLoop) Home() error {
 	for i := range l.tally {
 		tally.add(&l.tally[i].Traffic)
 	}
-	check(ended == s.clients, strconv.Itoa(s.clients-ended)+" clients have left and nobody was told")
+	check(ended == s.clients,
+		strconv.Itoa(s.clients-ended)+" clients have left and nobody was told")
 	check(traffic == tally, "what clients did is not what was done to exports")
 	for t := range l.tags {
-		check(!l.shared.guard.claims[l.claimIndex(uint32(t))].held, "claim "+strconv.Itoa(t)+" is in the guard")
+		check(!l.shared.guard.claims[l.claimIndex(uint32(t))].held,
+			"claim "+strconv.Itoa(t)+" is in the guard")
 	}
 	for i := range l.devices {
 		d := &l.devices[i]

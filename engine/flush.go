@@ -1,7 +1,9 @@
-// FLUSH: fdatasync, shared by all that wait for it. A flush that arrives while one is in flight waits for the next, which covers it: every write that
-// was answered before it came is on the device by then, from whatever connection and loop.
+// FLUSH: fdatasync, shared by all that wait for it. A flush that arrives while one is in flight
+// waits for the next, which covers it: every write that was answered before it came is on the
+// device by then, from whatever connection and loop.
 //
-// Invariant: at most one fsync per device is in flight, of all loops; a failed one is remembered in the device, and no later flush succeeds.
+// Invariant: at most one fsync per device is in flight, of all loops; a failed one is remembered in
+// the device, and no later flush succeeds.
 
 package engine
 
@@ -39,7 +41,8 @@ func (l *loop) issueFlush(export uint32) {
 	uring.PrepFsync(l.sqe(), uint64(tokenOf(onFlush, 0, 0, export)), l.shared.files[export], true)
 }
 
-// ownFlush makes this loop the one that may flush the device, or queues it: behind the loop that is flushing, or behind those that have waited while this one did.
+// ownFlush makes this loop the one that may flush the device, or queues it: behind the loop that is
+// flushing, or behind those that have waited while this one did.
 func (l *loop) ownFlush(export uint32) bool {
 	q, d := &l.devices[export], l.shared.exports[export].Device
 	if !q.blocked {

@@ -47,7 +47,8 @@ func TestAWaitingFlushCostsTheSameWithManyExports(t *testing.T) {
 		}
 	}
 	if took[10000] > 20*took[1] {
-		t.Errorf("100 turns with a flush that waits take %v with one export, %v with 10,000", took[1], took[10000])
+		t.Errorf("100 turns with a flush that waits take %v with one export, %v with 10,000",
+			took[1], took[10000])
 	}
 }
 

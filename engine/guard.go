@@ -25,8 +25,9 @@ import (
 )
 
 const (
-	guardShards = 64   // exports are spread over these; a power of two
-	guardHeads  = 1024 // the regions of a shard's exports are hashed into these, for each width; a power of two
+	guardShards = 64 // exports are spread over these; a power of two
+	// the regions of a shard's exports are hashed into these, for each width; a power of two
+	guardHeads = 1024
 )
 
 // width of a claim: which chains it hangs in.
@@ -83,10 +84,11 @@ type guardShard struct {
 
 // guardExport are the lists of one export, under the word of its shard.
 type guardExport struct {
-	all   uint32
-	wide  uint32
-	count [wide]uint32 // of the claims that are not wide: where there are none, no region is looked at
-	_     [48]byte     // keeps the next export, which is of another shard, off this cache line
+	all  uint32
+	wide uint32
+	// of the claims that are not wide: where there are none, no region is looked at
+	count [wide]uint32
+	_     [48]byte // keeps the next export, which is of another shard, off this cache line
 }
 
 type guard struct {

@@ -49,7 +49,8 @@ func checkGuard(t *testing.T, seed uint64) {
 				blocked = blocked || m.blockedBy(o)
 			}
 			if blocked == m.granted {
-				t.Fatalf("seed %d: claim %d [%d, %d): blocked %v, granted %v", seed, i, m.lo, m.hi, blocked, m.granted)
+				t.Fatalf("seed %d: claim %d [%d, %d): blocked %v, granted %v", seed, i, m.lo, m.hi,
+					blocked, m.granted)
 			}
 		}
 	}
@@ -64,7 +65,8 @@ func checkGuard(t *testing.T, seed uint64) {
 		switch {
 		case m == nil:
 			lo := base + random.Uint64N(scale)
-			m = &modelClaim{lo: lo, hi: lo + drawWidth(random, scale), export: uint32(random.IntN(2)) * guardShards, order: order}
+			m = &modelClaim{lo: lo, hi: lo + drawWidth(random, scale),
+				export: uint32(random.IntN(2)) * guardShards, order: order}
 			order++
 			model[i] = m
 			m.granted = g.enter(i, 0, m.export, m.lo, m.hi)
@@ -93,7 +95,8 @@ func checkGuard(t *testing.T, seed uint64) {
 
 // drawWidth draws from all widths that there are, and rather from their borders.
 func drawWidth(random *rand.Rand, scale uint64) uint64 {
-	edges := []uint64{1, 512, 4 << 10, 1 << 16, 1<<16 + 1, 128 << 10, 1 << 20, 1 << 21, 1<<21 + 1, 32 << 20}
+	edges := []uint64{1, 512, 4 << 10, 1 << 16, 1<<16 + 1, 128 << 10, 1 << 20, 1 << 21, 1<<21 + 1,
+		32 << 20}
 	n := edges[random.IntN(len(edges))]
 	if random.IntN(2) == 0 {
 		n = 1 + random.Uint64N(n)
@@ -125,7 +128,8 @@ func TestNeighboursShareNoHead(t *testing.T) {
 	for export := range uint32(100) {
 		for region := range uint64(5000) {
 			if headOf(export, region) == headOf(export, region+1) {
-				t.Fatalf("regions %d and %d of export %d share head %d", region, region+1, export, headOf(export, region))
+				t.Fatalf("regions %d and %d of export %d share head %d", region, region+1, export,
+					headOf(export, region))
 			}
 		}
 	}
@@ -138,7 +142,8 @@ func TestNeighboursShareNoHead(t *testing.T) {
 			longest = max(longest, chain[h])
 		}
 		if longest > 10 {
-			t.Errorf("of 512 claims %d regions apart, %d are in one chain", uint64(1)<<shift, longest)
+			t.Errorf("of 512 claims %d regions apart, %d are in one chain", uint64(1)<<shift,
+				longest)
 		}
 	}
 }
@@ -169,7 +174,8 @@ func TestClaimsMeetOnlyThoseNearThem(t *testing.T) {
 			}
 			shift := regionShift[of]
 			for region := own.lo >> shift; region <= (own.hi-1)>>shift; region++ {
-				for e := g.shards[0].heads[of][headOf(0, region)]; e != none; e = g.claims[e>>1].next[e&1] {
+				for e := g.shards[0].heads[of][headOf(0,
+					region)]; e != none; e = g.claims[e>>1].next[e&1] {
 					looked++
 				}
 			}
@@ -184,7 +190,8 @@ func TestClaimsMeetOnlyThoseNearThem(t *testing.T) {
 // MiB with claims of all widths, some of which give up their front as they go: no two that overlap
 // run at once, and they run in the order of their tickets.
 func TestGuardKeepsTheOrderOfArrival(t *testing.T) {
-	const threads, each, rounds, unit, units = 4, 16, 30000, 32 << 10, 512 // 16 MiB: 8 regions of 2 MiB
+	// 16 MiB: 8 regions of 2 MiB
+	const threads, each, rounds, unit, units = 4, 16, 30000, 32 << 10, 512
 	g := newGuard(threads*each, 65)
 	var granted [threads * each]atomic.Bool
 	var inside [2][units]atomic.Int32
@@ -225,7 +232,8 @@ func TestGuardKeepsTheOrderOfArrival(t *testing.T) {
 				switch {
 				case state[k] == 0 && round < rounds:
 					lo := random.Uint64N(units)
-					hi := min(lo+[]uint64{1, 1, 1, 2, 3, 4, 32, 64, 65, 200}[random.IntN(10)], units)
+					hi := min(lo+[]uint64{1, 1, 1, 2, 3, 4, 32, 64, 65, 200}[random.IntN(10)],
+						units)
 					out++
 					state[k] = 1
 					if g.enter(i, id, uint32(random.IntN(2))*64, lo*unit, hi*unit) {

@@ -1,8 +1,11 @@
-// Holes: what a READ has read that is zero need not be sent. They are found by looking at the data, not by asking the file where its holes are: that costs nothing
-// but a look at one word in 32 KiB, is true whatever else is written meanwhile, and finds zeroes that a file, a block device or a RAM disk stores as such.
+// Holes: what a READ has read that is zero need not be sent. They are found by looking at the data,
+// not by asking the file where its holes are: that costs nothing but a look at one word in 32 KiB,
+// is true whatever else is written meanwhile, and finds zeroes that a file, a block device or a RAM
+// disk stores as such.
 //
-// Invariant: the runs cover the request exactly and alternate. A hole is leastHole bytes long at least, or half of the request: less is not worth a chunk. So
-// data without long zeroes is one chunk, and a short request is three at most.
+// Invariant: the runs cover the request exactly and alternate. A hole is leastHole bytes long at
+// least, or half of the request: less is not worth a chunk. So data without long zeroes is one
+// chunk, and a short request is three at most.
 
 package engine
 
@@ -13,11 +16,14 @@ import (
 )
 
 const (
-	leastHole = 32 << 10               // bytes: a hole saves copying them, and costs a chunk
-	holeUnit  = 512                    // holes begin and end on multiples of this, where the request does not itself
-	maxRuns   = 9                      // of one reply; what comes behind them is data, zero or not
-	lookPart  = 1 << 20                // bytes of a reply that are looked at, and sent, at a time, and a little
-	lookMost  = lookPart + 4*leastHole // bytes that are compared for that; what comes behind them is data
+	leastHole = 32 << 10 // bytes: a hole saves copying them, and costs a chunk
+	// holes begin and end on multiples of this, where the request does not itself
+	holeUnit = 512
+	maxRuns  = 9 // of one reply; what comes behind them is data, zero or not
+	// bytes of a reply that are looked at, and sent, at a time, and a little
+	lookPart = 1 << 20
+	// bytes that are compared for that; what comes behind them is data
+	lookMost = lookPart + 4*leastHole
 )
 
 type run struct {
@@ -36,8 +42,9 @@ type holes struct {
 
 var zeroUnit [holeUnit]byte
 
-// find fills runs with what lies in [from, end). Zeroes are looked for only where a hole that is long enough cannot but be: at the multiples of leastHole, and at the beginning; in a short request,
-// on both sides of its middle.
+// find fills runs with what lies in [from, end). Zeroes are looked for only where a hole that is
+// long enough cannot but be: at the multiples of leastHole, and at the beginning; in a short
+// request, on both sides of its middle.
 func (h *holes) find(from, end uint64) {
 	at, last, step, least := from, end-1, uint64(leastHole), uint64(leastHole)
 	if n := end - from; n < 2*leastHole {
@@ -68,7 +75,8 @@ func (h *holes) put(from, to uint64, zero bool) {
 	}
 }
 
-// zeroes is the longest range of zeroes around at, in whole units, inside [least, most); empty if there is none at at.
+// zeroes is the longest range of zeroes around at, in whole units, inside [least, most); empty if
+// there is none at at.
 func (h *holes) zeroes(at, least, most uint64) (lo, hi uint64) {
 	lo, hi = at, at
 	if !h.zero(at, min(at+8, most)) {
@@ -104,7 +112,8 @@ func (h *holes) zero(from, to uint64) bool {
 			piece = h.loop.leases.next[piece]
 		}
 		if at+n > pieceSize {
-			return false // two pieces meet here; they do on units, unless the device's blocks are smaller
+			// two pieces meet here; they do on units, unless the device's blocks are smaller
+			return false
 		}
 		b = h.loop.pool.Bytes(h.loop.leases.offset(piece)+at, int(n))
 	}

@@ -1,4 +1,5 @@
-// Holes against a search that looks at every byte: what a reply leaves out is zero, what it should have left out is, and chunks cover the request.
+// Holes against a search that looks at every byte: what a reply leaves out is zero, what it should
+// have left out is, and chunks cover the request.
 
 package engine
 
@@ -77,7 +78,8 @@ func drawDisk(r *rand.Rand, size int) []byte {
 	return b
 }
 
-// naive is the longest run of zeroes in whole units inside the request, in bytes, as somebody finds who looks at every unit; and whether all of it is zero.
+// naive is the longest run of zeroes in whole units inside the request, in bytes, as somebody finds
+// who looks at every unit; and whether all of it is zero.
 func naive(disk []byte, from, to uint64) (longest uint64, all bool) {
 	run := uint64(0)
 	all = true
@@ -111,13 +113,16 @@ func checkRuns(t *testing.T, h *holes, disk []byte) {
 		if len(bytes.Trim(disk[x.off:x.off+x.len], "\x00")) != 0 {
 			t.Fatalf("%+v: run %d of %+v is not zero", r, i, h.runs[:h.n])
 		}
-		if x.len < r.Length && (x.len < min(leastHole, (r.Length+1)/2) || r.Flags&proto.CmdFlagDF != 0) {
+		if x.len < r.Length &&
+			(x.len < min(leastHole, (r.Length+1)/2) || r.Flags&proto.CmdFlagDF != 0) {
 			t.Fatalf("%+v: run %d of %+v is not worth it", r, i, h.runs[:h.n])
 		}
 	}
 	longest, all := naive(disk, r.Offset, r.Offset+r.Length)
-	// Two pieces that do not meet on a unit hide zeroes across them; a hole that has twice the length needed has enough on one side.
-	enough := longest >= 2*leastHole || r.Length < pieceSize && r.Length >= 2*leastHole && longest >= leastHole+2*holeUnit
+	// Two pieces that do not meet on a unit hide zeroes across them; a hole that has twice the
+	// length needed has enough on one side.
+	enough := longest >= 2*leastHole ||
+		r.Length < pieceSize && r.Length >= 2*leastHole && longest >= leastHole+2*holeUnit
 	switch {
 	case at != r.Offset+r.Length:
 		t.Fatalf("%+v: %+v end at %d", r, h.runs[:h.n], at)
@@ -134,12 +139,14 @@ func TestHolesAgreeWithEveryByte(t *testing.T) {
 	for _, block := range []uint32{1, 512, 4096} {
 		file := &Device{Kind: File, FD: -1, Size: size, Block: block, Direct: block > 1}
 		memory := memoryDevice(t, size)
-		onFile, inMemory := still(t, Export{Facts: factsOf(file), Device: file}), still(t, Export{Facts: factsOf(memory), Device: memory})
+		onFile, inMemory := still(t, Export{Facts: factsOf(file), Device: file}), still(t,
+			Export{Facts: factsOf(memory), Device: memory})
 		for range 15 {
 			disk := drawDisk(random, size)
 			copy(memory.Memory.Bytes(0, size), disk)
 			for range 25 {
-				r := proto.Request{Command: proto.CmdRead, Offset: random.Uint64N(size), Flags: []uint16{0, 0, proto.CmdFlagDF}[random.IntN(3)]}
+				r := proto.Request{Command: proto.CmdRead, Offset: random.Uint64N(size),
+					Flags: []uint16{0, 0, proto.CmdFlagDF}[random.IntN(3)]}
 				r.Length = 1 + random.Uint64N([]uint64{600, 9000, 100_000, size}[random.IntN(4)])
 				if random.IntN(2) == 0 {
 					r.Offset, r.Length = r.Offset&^4095, (r.Length+4095)&^4095
@@ -184,7 +191,8 @@ func TestHolesOfKnownLayouts(t *testing.T) {
 		{"less than half of 4 KiB", [][2]int{{0, 2*k + 512}}, 0, 4 * k, 0, 1, 0},
 		{"not in whole units", [][2]int{{0, 2*k + 1}}, 0, 4 * k, 0, 1, 0},
 		{"a hole too short", [][2]int{{0, 40 * k}, {60 * k, 128 * k}}, 0, 128 * k, 0, 1, 0},
-		{"a comb", [][2]int{{0, k}, {100 * k, 101 * k}, {200 * k, 201 * k}, {300 * k, 301 * k}, {400 * k, 401 * k}, {500 * k, 501 * k}, {600 * k, 601 * k}}, 0, 1024 * k, 0, 9, 4},
+		{"a comb", [][2]int{{0, k}, {100 * k, 101 * k}, {200 * k, 201 * k}, {300 * k, 301 * k},
+			{400 * k, 401 * k}, {500 * k, 501 * k}, {600 * k, 601 * k}}, 0, 1024 * k, 0, 9, 4},
 	} {
 		disk := d.Memory.Bytes(0, size)
 		clear(disk)
@@ -193,7 +201,8 @@ func TestHolesOfKnownLayouts(t *testing.T) {
 				disk[i] = 7
 			}
 		}
-		tag := admitted(t, l, proto.Request{Command: proto.CmdRead, Offset: row.off, Length: row.n, Flags: row.flags})
+		tag := admitted(t, l,
+			proto.Request{Command: proto.CmdRead, Offset: row.off, Length: row.n, Flags: row.flags})
 		h := holes{loop: l, row: &l.tags[tag]}
 		h.find(l.tags[tag].Offset, l.tags[tag].Offset+l.tags[tag].Length)
 		zeroes := 0
@@ -210,19 +219,22 @@ func TestHolesOfKnownLayouts(t *testing.T) {
 	}
 }
 
-// TestNullIsDataThatCostsNothing: zeroes of a null export are sent, because that is what it measures.
+// TestNullIsDataThatCostsNothing: zeroes of a null export are sent, because that is what it
+// measures.
 func TestNullIsDataThatCostsNothing(t *testing.T) {
 	d := nullDevice(1 << 30)
 	l := still(t, Export{Facts: factsOf(d), Device: d})
 	tag := admitted(t, l, proto.Request{Command: proto.CmdRead, Length: 1 << 20})
 	h := holes{loop: l, row: &l.tags[tag]}
-	if h.find(l.tags[tag].Offset, l.tags[tag].Offset+l.tags[tag].Length); h.n != 1 || h.runs[0] != (run{0, 1 << 20, false}) {
+	if h.find(l.tags[tag].Offset, l.tags[tag].Offset+l.tags[tag].Length); h.n != 1 ||
+		h.runs[0] != (run{0, 1 << 20, false}) {
 		t.Errorf("%+v", h.runs[:h.n])
 	}
 }
 
-// TestALongReplyIsLookedAtInParts: a loop has others to serve. A part is compared, and composed, at a time, and a turn that has done its share does none; together they
-// cover the request, and the last alone is marked as such.
+// TestALongReplyIsLookedAtInParts: a loop has others to serve. A part is compared, and composed, at
+// a time, and a turn that has done its share does none; together they cover the request, and the
+// last alone is marked as such.
 func TestALongReplyIsLookedAtInParts(t *testing.T) {
 	for _, off := range []uint64{0, 5, 1<<20 - 1} {
 		d := nullDevice(1 << 30)
@@ -235,14 +247,18 @@ func TestALongReplyIsLookedAtInParts(t *testing.T) {
 		page := l.layout.pageAt(0)
 		from, parts, header := off, 0, proto.Structured.ChunkHeaderSize()
 		for done := false; !done; parts++ {
-			b := batch{loop: l, conn: &l.conns[0], page: page, iovecs: l.control.Iovecs(page+iovecsAt, maxIovecs), headers: l.control.Bytes(page+headersAt, ownAt-headersAt)}
+			b := batch{loop: l, conn: &l.conns[0], page: page,
+				iovecs:  l.control.Iovecs(page+iovecsAt, maxIovecs),
+				headers: l.control.Bytes(page+headersAt, ownAt-headersAt)}
 			l.work = turnWork
 			if b.add(row) {
 				t.Fatal("a turn that has done its share composed a long reply")
 			}
 			l.work = 0
-			if !b.add(row) || b.bytes > 2*proto.MaxHole || b.looked > lookMost || b.looked != l.work {
-				t.Fatalf("part %d sends %d bytes and looked at %d, of which %d were counted", parts, b.bytes, b.looked, l.work)
+			if !b.add(row) || b.bytes > 2*proto.MaxHole || b.looked > lookMost ||
+				b.looked != l.work {
+				t.Fatalf("part %d sends %d bytes and looked at %d, of which %d were counted", parts,
+					b.bytes, b.looked, l.work)
 			}
 			for at := 0; at < b.filled; at += header + 12 {
 				c, err := proto.ParseReplyChunk(b.headers[at:b.filled])

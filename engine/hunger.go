@@ -88,7 +88,8 @@ func (l *loop) takeTag(i uint32, memory, scratch uint64) (uint32, bool) {
 	row := &l.tags[t]
 	l.freeTag = row.next
 	*row = tag{conn: i, memory: first, scratch: second, cost: uint32(cost), region: r,
-		generation: row.generation + 1, next: none, ahead: uint32(ahead), line: at, spared: uint8(pages)}
+		generation: row.generation + 1, next: none, ahead: uint32(ahead), line: at,
+		spared: uint8(pages)}
 	l.ahead += ahead
 	l.lines[at].spared += pages
 	l.withdraw(i) // its own replies may have brought what it waited for; who waits is not read

@@ -20,12 +20,17 @@ import (
 type IncidentKind uint8
 
 const (
-	DiskFailed    IncidentKind = iota // the kernel answered a request's disk operation with an error
-	DiskEnded                         // the file has become shorter than the export
-	FlushFailed                       // written data may be lost; no later flush of the device succeeds
-	FlushRefused                      // a request that wanted a flush was refused, because an earlier flush has failed
-	LookupFailed                      // where the data is could not be found; the client was told: all is data
-	MemoryRefused                     // a loop's memory could not all be registered; of no export and no request
+	// the kernel answered a request's disk operation with an error
+	DiskFailed IncidentKind = iota
+	DiskEnded               // the file has become shorter than the export
+	// written data may be lost; no later flush of the device succeeds
+	FlushFailed
+	// a request that wanted a flush was refused, because an earlier flush has failed
+	FlushRefused
+	// where the data is could not be found; the client was told: all is data
+	LookupFailed
+	// a loop's memory could not all be registered; of no export and no request
+	MemoryRefused
 )
 
 // Incident is one of them.
@@ -130,7 +135,8 @@ func (l *loop) incident(kind IncidentKind, row *tag, errno int32) {
 		r = &c.divided.Request
 	}
 	l.tally[c.export].diskErrors++
-	l.incidents.put(Incident{Kind: kind, Command: r.Command, Export: c.export, Errno: errno, Offset: r.Offset, Length: r.Length,
+	l.incidents.put(Incident{Kind: kind, Command: r.Command, Export: c.export, Errno: errno,
+		Offset: r.Offset, Length: r.Length,
 		Client: l.clients[row.conn]})
 	l.report()
 }

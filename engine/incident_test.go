@@ -64,7 +64,8 @@ func visit(t *testing.T, e *Engine, export int, number uint64) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.AdoptClient(pair[0], export, proto.Session{}, &Client{Number: number, Export: export}); err != nil {
+	if err := e.AdoptClient(pair[0], export, proto.Session{},
+		&Client{Number: number, Export: export}); err != nil {
 		t.Fatal(err)
 	}
 	c := &client{t, os.NewFile(uintptr(pair[1]), "client")}
@@ -101,7 +102,8 @@ func TestEndsAreToldWithWhatWas(t *testing.T) {
 	var sum Traffic
 	for _, c := range h.ended {
 		n := c.Number
-		want := Traffic{Reads: n + 1, Writes: 1, Errors: 1, BytesRead: n*512 + 512, BytesWrite: 1024}
+		want := Traffic{Reads: n + 1, Writes: 1, Errors: 1, BytesRead: n*512 + 512,
+			BytesWrite: 1024}
 		if c.Traffic != want || c.Why != CloseHangup || c.Export != int(n%2) {
 			t.Errorf("client %d: %+v, %v", n, c.Traffic, c.Why)
 		}
@@ -110,7 +112,8 @@ func TestEndsAreToldWithWhatWas(t *testing.T) {
 	got := counted(t, e)
 	each := got.Exports[0].Traffic
 	each.add(&got.Exports[1].Traffic)
-	if each != sum || got.Errors != sum.Errors || got.BytesRead != sum.BytesRead || got.BytesWrite != sum.BytesWrite || got.Exports[0].Connections != 0 {
+	if each != sum || got.Errors != sum.Errors || got.BytesRead != sum.BytesRead ||
+		got.BytesWrite != sum.BytesWrite || got.Exports[0].Connections != 0 {
 		t.Errorf("exports %+v, totals %+v, clients %+v", each, got, sum)
 	}
 }
@@ -137,14 +140,16 @@ func TestATruncatedFileIsToldOnceARequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := visit(t, e, 1, 7)
-	if errno := c.call(proto.CmdRead, 0, 2<<20, 4<<20, make([]byte, 4<<20)); errno != proto.EIO { // four segments
+	// four segments
+	if errno := c.call(proto.CmdRead, 0, 2<<20, 4<<20, make([]byte, 4<<20)); errno != proto.EIO {
 		t.Errorf("%v", errno)
 	}
 	h.until(t, func() bool { return len(h.incidents) > 0 })
 	_ = c.fd.Close()
 	h.until(t, func() bool { return len(h.ended) == 1 })
 	i := h.incidents[0]
-	if len(h.incidents) != 1 || i.Kind != DiskEnded || i.Export != 1 || i.Offset != 2<<20 || i.Length != 4<<20 || i.Client.Number != 7 ||
+	if len(h.incidents) != 1 || i.Kind != DiskEnded || i.Export != 1 || i.Offset != 2<<20 ||
+		i.Length != 4<<20 || i.Client.Number != 7 ||
 		i.Command != proto.CmdRead {
 		t.Errorf("%+v", h.incidents)
 	}
@@ -170,7 +175,8 @@ func TestFlushesThatFailAreTold(t *testing.T) {
 	}
 	h.until(t, func() bool { return len(h.incidents) == 3 })
 	for n, i := range h.incidents {
-		if want := [...]IncidentKind{FlushFailed, FlushRefused, FlushRefused}[n]; i.Kind != want || i.Errno != int32(unix.EINVAL) {
+		if want := [...]IncidentKind{FlushFailed, FlushRefused, FlushRefused}[n]; i.Kind != want ||
+			i.Errno != int32(unix.EINVAL) {
 			t.Errorf("%d: %+v", n, i)
 		}
 	}

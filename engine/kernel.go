@@ -1,5 +1,6 @@
-// Kernel is the seam between the loop and everything outside it: all bytes and all time enter here, from io_uring or from the simulated kernel of
-// engine/sim. Eight verbs, called by the loop's own thread only.
+// Kernel is the seam between the loop and everything outside it: all bytes and all time enter here,
+// from io_uring or from the simulated kernel of engine/sim. Eight verbs, called by the loop's own
+// thread only.
 
 package engine
 
@@ -11,9 +12,11 @@ import (
 
 // Kernel is a table of submissions and completions.
 type Kernel interface {
-	// SQE is the next free submission, zeroed, or nil when the queue is full and Enter must make room.
+	// SQE is the next free submission, zeroed, or nil when the queue is full and Enter must make
+	// room.
 	SQE() *uring.SQE
-	// Enter submits what is queued and waits for at least wait completions, or for the timeout (negative: none).
+	// Enter submits what is queued and waits for at least wait completions, or for the timeout
+	// (negative: none).
 	Enter(wait uint32, timeout time.Duration) error
 	// Reap copies completions out and gives their places back.
 	Reap(out []uring.CQE) int
@@ -37,9 +40,11 @@ type systemKernel struct {
 
 func (*systemKernel) Now() int64 { return uring.Now() }
 
-// Enter waits awake at first, if that is likely to pay: a thread that sleeps in the kernel is woken some microseconds late, tens of them on a virtual machine,
-// and to sleep and be woken costs two to four microseconds of CPU. What is queued goes to the kernel before, so that there is something to wait for. The
-// kernel's work for completions is deferred to this thread and shows in memory, so looking costs no system call.
+// Enter waits awake at first, if that is likely to pay: a thread that sleeps in the kernel is woken
+// some microseconds late, tens of them on a virtual machine, and to sleep and be woken costs two to
+// four microseconds of CPU. What is queued goes to the kernel before, so that there is something to
+// wait for. The kernel's work for completions is deferred to this thread and shows in memory, so
+// looking costs no system call.
 func (k *systemKernel) Enter(wait uint32, timeout time.Duration) error {
 	if wait == 0 || timeout == 0 || !k.poll.due() {
 		return k.Ring.Enter(wait, timeout)

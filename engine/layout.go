@@ -1,46 +1,55 @@
-// The layout fixes, before anything runs, how much memory a loop has and where everything lies in it: all bounds follow from here.
+// The layout fixes, before anything runs, how much memory a loop has and where everything lies in
+// it: all bounds follow from here.
 //
 // Invariant: layout.total() <= the loop's share of Config.Memory; nothing on the data path grows.
 
 package engine
 
-// MaxRequest is the longest READ or WRITE in bytes. The spec's default, and the most that the kernel's client and qemu send, is half of it; libnbd sends so much to
-// servers that take it, and so does the reference implementation's own tester.
+// MaxRequest is the longest READ or WRITE in bytes. The spec's default, and the most that the
+// kernel's client and qemu send, is half of it; libnbd sends so much to servers that take it, and
+// so does the reference implementation's own tester.
 const MaxRequest = 64 << 20
 
 const (
-	// connPage holds what a connection's send needs, a msghdr, its iovecs and reply headers, and its own stage. Pages that were never touched cost nothing.
-	connPage    = 8192
-	iovecsAt    = 64
-	iovecSize   = 16
-	maxIovecs   = 250
-	headersAt   = 4096
-	ownAt       = 6144
-	ownSize     = connPage - ownAt
-	wakePage    = 4096 // the word that the eventfd is read into
-	stageSize   = 256 << 10
-	minStages   = 8
-	zeroRegion  = pieceSize // what READ of a null export and writing zeroes send
-	minShort    = 8 << 20
-	scantyPool  = 6 << 20                   // with the zeroes, of a loop that serves long requests in parts
+	// connPage holds what a connection's send needs, a msghdr, its iovecs and reply headers, and
+	// its own stage. Pages that were never touched cost nothing.
+	connPage   = 8192
+	iovecsAt   = 64
+	iovecSize  = 16
+	maxIovecs  = 250
+	headersAt  = 4096
+	ownAt      = 6144
+	ownSize    = connPage - ownAt
+	wakePage   = 4096 // the word that the eventfd is read into
+	stageSize  = 256 << 10
+	minStages  = 8
+	zeroRegion = pieceSize // what READ of a null export and writing zeroes send
+	minShort   = 8 << 20
+	// with the zeroes, of a loop that serves long requests in parts
+	scantyPool  = 6 << 20
 	minLong     = MaxRequest + 4*pieceSize  // one request of the longest kind, not aligned
 	roomyLong   = MaxRequest + 16*pieceSize // and others of some megabytes beside it
 	tagsPerLoop = 4096
-	firstTags   = 64      // requests that a connection may have in flight before it has taken a reply, and
+	// requests that a connection may have in flight before it has taken a reply, and
+	firstTags   = 64
 	firstCredit = 1 << 20 // bytes of short leases; see loop.earn
-	tagsPerConn = 256     // requests that one connection may have in flight; a client that sends more waits in its own socket
+	// requests that one connection may have in flight; a client that sends more waits in its own
+	// socket
+	tagsPerConn = 256
 )
 
 type layout struct {
 	conns    int
 	stages   int
-	shortLen uint64          // bytes for leases of short requests
-	longLen  uint64          // and of long ones
-	longest  uint64          // bytes of a READ or WRITE that is served at once; longer ones are served in parts
-	share    [regions]uint64 // bytes that one connection may hold of each; one request always fits
+	shortLen uint64 // bytes for leases of short requests
+	longLen  uint64 // and of long ones
+	// bytes of a READ or WRITE that is served at once; longer ones are served in parts
+	longest uint64
+	share   [regions]uint64 // bytes that one connection may hold of each; one request always fits
 }
 
-// layoutOf divides one loop's memory, in bytes, among its connections. ok is false when it is less than minLoopMemory.
+// layoutOf divides one loop's memory, in bytes, among its connections. ok is false when it is less
+// than minLoopMemory.
 func layoutOf(memory uint64, conns int) (y layout, ok bool) {
 	y.conns, y.longest = conns, MaxRequest
 	if memory < minLoopMemory(conns) {
@@ -50,22 +59,27 @@ func layoutOf(memory uint64, conns int) (y layout, ok bool) {
 		return scantyLayout(memory, conns), true
 	}
 	rest := memory - wakePage - uint64(conns)*connPage - zeroRegion
-	// Large stages get a sixteenth, but of what the shortest and the longest request leave; and no more than one for each connection.
-	y.stages = max(minStages, min(int(min(rest/16, rest-minShort-minLong-2*pieceSize)/stageSize), conns))
+	// Large stages get a sixteenth, but of what the shortest and the longest request leave; and no
+	// more than one for each connection.
+	y.stages = max(minStages,
+		min(int(min(rest/16, rest-minShort-minLong-2*pieceSize)/stageSize), conns))
 	rest -= uint64(y.stages) * stageSize
 	y.longLen = max(minLong, min(rest*3/5, roomyLong)&^(pieceSize-1), rest/4&^(pieceSize-1))
 	y.shortLen = (rest - y.longLen) &^ (pieceSize - 1)
 	if y.poolLen()&(2*pieceSize-1) != 0 { // the pool is mapped in huge pages of 2 MiB
 		y.shortLen -= pieceSize
 	}
-	y.share = [regions]uint64{short: max(2*pieceSize, y.shortLen/3), long: max(minLong, y.longLen/2)}
+	y.share = [regions]uint64{short: max(2*pieceSize, y.shortLen/3),
+		long: max(minLong, y.longLen/2)}
 	return y, true
 }
 
-// scantyLayout is that of a loop without a region for long requests: it serves them in parts, see parts.go.
+// scantyLayout is that of a loop without a region for long requests: it serves them in parts, see
+// parts.go.
 func scantyLayout(memory uint64, conns int) layout {
 	y := layout{conns: conns, longest: pieceSize, stages: min(minStages, conns)}
-	y.shortLen = (memory-y.controlLen())&^(2*pieceSize-1) - zeroRegion // whole huge pages, with the zeroes
+	// whole huge pages, with the zeroes
+	y.shortLen = (memory-y.controlLen())&^(2*pieceSize-1) - zeroRegion
 	y.share = [regions]uint64{short: max(2*pieceSize, y.shortLen/3)}
 	return y
 }
@@ -76,9 +90,11 @@ func minLoopMemory(conns int) uint64 {
 	return y.controlLen() + scantyPool
 }
 
-// ampleLoopMemory is the least that lets a loop serve a request of the longest kind at once, beside short ones.
+// ampleLoopMemory is the least that lets a loop serve a request of the longest kind at once, beside
+// short ones.
 func ampleLoopMemory(conns int) uint64 {
-	return wakePage + uint64(conns)*connPage + zeroRegion + minStages*stageSize + minShort + minLong + 2*pieceSize
+	return wakePage + uint64(conns)*connPage + zeroRegion + minStages*stageSize + minShort +
+		minLong + 2*pieceSize
 }
 
 // connsPerLoop: connections go to the least loaded loop, so this many rows always suffice.

@@ -1,4 +1,5 @@
-// The layout, from the least memory upwards: the parts fit into the whole, and every region can hold its longest request.
+// The layout, from the least memory upwards: the parts fit into the whole, and every region can
+// hold its longest request.
 
 package engine
 
@@ -26,7 +27,8 @@ func checkLayout(t *testing.T, memory uint64, conns int) {
 	t.Helper()
 	y, ok := layoutOf(memory, conns)
 	if !ok || y.controlLen()+wholeHuge(y.poolLen()) > memory {
-		t.Errorf("%d connections: the parts of %d bytes are %d long (%v)", conns, memory, y.controlLen()+wholeHuge(y.poolLen()), ok)
+		t.Errorf("%d connections: the parts of %d bytes are %d long (%v)", conns, memory,
+			y.controlLen()+wholeHuge(y.poolLen()), ok)
 	}
 	if y.stages < min(minStages, conns) || y.shortLen > memory || y.longLen > memory {
 		t.Errorf("%d connections, %d bytes: %+v", conns, memory, y)
@@ -37,7 +39,8 @@ func checkLayout(t *testing.T, memory uint64, conns int) {
 	}
 	if y.longest < MaxRequest {
 		if y.longest != pieceSize || y.longLen != 0 || memory >= ampleLoopMemory(conns) {
-			t.Errorf("%d connections, %d bytes: long requests in parts of %d, and %d for them", conns, memory, y.longest, y.longLen)
+			t.Errorf("%d connections, %d bytes: long requests in parts of %d, and %d for them",
+				conns, memory, y.longest, y.longLen)
 		}
 		return
 	}
@@ -49,7 +52,8 @@ func checkLayout(t *testing.T, memory uint64, conns int) {
 	}
 }
 
-// TestLeastMemory is what the documentation promises: a server for one client in 8 MiB, for 1,024 in 17 MiB.
+// TestLeastMemory is what the documentation promises: a server for one client in 8 MiB, for 1,024
+// in 17 MiB.
 func TestLeastMemory(t *testing.T) {
 	for conns, most := range map[int]uint64{1: 8 << 20, 16: 9 << 20, 1024: 17 << 20} {
 		if n := MinMemory(Config{Loops: 1, MaxConnections: conns}); n > most {

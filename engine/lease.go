@@ -1,11 +1,14 @@
-// The lease pool hands out pieces of the loop's registered arena: payloads live here and nowhere else.
+// The lease pool hands out pieces of the loop's registered arena: payloads live here and nowhere
+// else.
 //
-// It is a buddy allocator over 1 MiB blocks with 4 KiB pages. A request longer than 1 MiB gets a chain of 1 MiB pieces, so a 64 MiB request never needs
-// 64 MiB in one place. Short and long requests have a region each: neither the fragments of short ones nor the patience of long ones can
-// starve the other kind.
+// It is a buddy allocator over 1 MiB blocks with 4 KiB pages. A request longer than 1 MiB gets a
+// chain of 1 MiB pieces, so a 64 MiB request never needs 64 MiB in one place. Short and long
+// requests have a region each: neither the fragments of short ones nor the patience of long ones
+// can starve the other kind.
 //
-// Invariant: every page belongs to exactly one free block or one leased piece; freeing a piece merges it with its free buddy at once.
-// The pool is owned by one loop; nothing here is atomic. A lease is the index of its first page; chain links are kept beside it.
+// Invariant: every page belongs to exactly one free block or one leased piece; freeing a piece
+// merges it with its free buddy at once. The pool is owned by one loop; nothing here is atomic. A
+// lease is the index of its first page; chain links are kept beside it.
 
 package engine
 
@@ -31,7 +34,8 @@ const (
 	regions
 )
 
-// longCost: what costs more than this, in bytes of lease, comes from the region of long requests. A 1 MiB request that is not aligned is still short.
+// longCost: what costs more than this, in bytes of lease, comes from the region of long requests. A
+// 1 MiB request that is not aligned is still short.
 const longCost = pieceSize + 128<<10
 
 func regionOf(cost uint64) region {
@@ -47,7 +51,8 @@ type lease = uint32
 type leasePool struct {
 	base  uint64 // arena offset of page 0
 	split uint32 // the first page of the region of long requests
-	state []int8 // per page: order of the free block it begins, leased-order of the piece it begins, or inner
+	// per page: order of the free block it begins, leased-order of the piece it begins, or inner
+	state []int8
 	next  []uint32
 	prev  []uint32
 	heads [regions][topOrder + 1]uint32 // of the lists of free blocks
@@ -56,10 +61,13 @@ type leasePool struct {
 	arena *uring.Arena                  // where the pages are
 }
 
-// newLeasePool lays out shortLen bytes for short requests and longLen for long ones behind base, all multiples of 1 MiB.
+// newLeasePool lays out shortLen bytes for short requests and longLen for long ones behind base,
+// all multiples of 1 MiB.
 func newLeasePool(base, shortLen, longLen uint64) *leasePool {
 	pages := (shortLen + longLen) >> pageShift
-	p := &leasePool{base: base, total: [regions]uint64{short: shortLen, long: longLen}, split: uint32(shortLen >> pageShift), state: make([]int8, pages), next: make([]uint32, pages), prev: make([]uint32, pages)}
+	p := &leasePool{base: base, total: [regions]uint64{short: shortLen, long: longLen},
+		split: uint32(shortLen >> pageShift), state: make([]int8, pages),
+		next: make([]uint32, pages), prev: make([]uint32, pages)}
 	for r := range p.heads {
 		for i := range p.heads[r] {
 			p.heads[r][i] = none
@@ -119,7 +127,8 @@ func orderOf(n uint64) int {
 	return order
 }
 
-// take leases a chain that holds n bytes, or nothing at all: a request never waits while it holds memory.
+// take leases a chain that holds n bytes, or nothing at all: a request never waits while it holds
+// memory.
 func (p *leasePool) take(r region, n uint64) (lease, bool) {
 	head := uint32(none)
 	for left := n; left > 0; {
@@ -169,7 +178,8 @@ func (p *leasePool) pop(r region, order int) (uint32, bool) {
 }
 
 func (p *leasePool) giveBlock(page uint32) {
-	must(p.state[page] <= leased && p.state[page] >= leased-topOrder, "a lease was given back twice")
+	must(p.state[page] <= leased && p.state[page] >= leased-topOrder,
+		"a lease was given back twice")
 	order := int(leased - p.state[page])
 	p.used[p.regionOf(page)] -= pageSize << order
 	poison(p, page, order)

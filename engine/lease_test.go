@@ -1,4 +1,5 @@
-// The lease pool against a model: pieces never overlap, whole requests or nothing, and everything merges again when all is home.
+// The lease pool against a model: pieces never overlap, whole requests or nothing, and everything
+// merges again when all is home.
 
 package engine
 
@@ -24,7 +25,8 @@ func TestLeasesNeverOverlapAndComeHome(t *testing.T) {
 			n := min(left, pieceSize)
 			for page := piece; page < piece+1<<orderOf(n); page++ {
 				if owner[page] != from || p.regionOf(page) != h.r {
-					t.Fatalf("page %d of region %d belongs to %d, want %d", page, p.regionOf(page), owner[page], from)
+					t.Fatalf("page %d of region %d belongs to %d, want %d", page, p.regionOf(page),
+						owner[page], from)
 				}
 				owner[page] = to
 			}
@@ -80,7 +82,8 @@ func checkAllHome(t *testing.T, p *leasePool, whole [regions]int) {
 			found++
 		}
 		if found != want || p.used[r] != 0 {
-			t.Fatalf("region %d has %d whole blocks of %d at the end, %d bytes out", r, found, want, p.used[r])
+			t.Fatalf("region %d has %d whole blocks of %d at the end, %d bytes out", r, found, want,
+				p.used[r])
 		}
 	}
 }

@@ -39,12 +39,13 @@ type account struct {
 type standing uint8
 
 const (
-	granted   standing = iota
-	capped             // the connection holds as much as it ever may: its own replies free what it needs
-	squeezed           // or as much as it may while so little is left
-	crowded            // the others who have taken no reply hold as much as those may
-	outshared          // its export does
-	scarce             // there is not enough for anybody
+	granted standing = iota
+	// the connection holds as much as it ever may: its own replies free what it needs
+	capped
+	squeezed  // or as much as it may while so little is left
+	crowded   // the others who have taken no reply hold as much as those may
+	outshared // its export does
+	scarce    // there is not enough for anybody
 )
 
 const (

@@ -23,7 +23,8 @@ type books struct {
 }
 
 func newBooks(bytes uint64, exports int) *books {
-	return &books{ledger: newLedger(tagsPerLoop, [regions]uint64{short: bytes, long: minLong}, exports),
+	return &books{ledger: newLedger(tagsPerLoop, [regions]uint64{short: bytes, long: minLong},
+		exports),
 		exports: make([]holdings, exports), spared: make([]uint32, 2*exports)}
 }
 
@@ -31,7 +32,8 @@ func (b *books) connect(export int, taken bool) *hog {
 	h := &hog{export: export}
 	h.tagCredit, h.credit, h.taken = firstTags, [regions]uint64{short: firstCredit}, taken
 	if taken {
-		h.tagCredit, h.credit = tagsPerConn, [regions]uint64{short: b.total.leased[short], long: b.total.leased[long]}
+		h.tagCredit, h.credit = tagsPerConn, [regions]uint64{short: b.total.leased[short],
+			long: b.total.leased[long]}
 	}
 	b.hogs = append(b.hogs, h)
 	return h
@@ -81,7 +83,8 @@ func TestLedgerKeepsAPlaceForTheNext(t *testing.T) {
 					}
 					for _, proven := range []bool{false, true} {
 						if n := b.fill(b.connect(hung, proven), short, 4<<10); n < 1 {
-							t.Errorf("pool of %d MiB, %d exports hung with %d-byte requests (taken: %t): "+
+							t.Errorf("pool of %d MiB, %d exports hung with %d-byte requests "+
+								"(taken: %t): "+
 								"a client of another gets %d requests of 4 KiB (taken: %t)",
 								pool>>20, hung, size, taken, n, proven)
 						}
@@ -110,7 +113,8 @@ func TestLedgerKeepsAShareForTheNextExport(t *testing.T) {
 		for range 8 {
 			b.fill(b.connect(1, true), short, 64<<10)
 		}
-		if got := before.leased[short] - b.free.leased[short]; got < pool/6 && b.exports[1].inflight < 512 {
+		if got := before.leased[short] - b.free.leased[short]; got < pool/6 &&
+			b.exports[1].inflight < 512 {
 			t.Errorf("pool of %d MiB: the second export gets %d KiB in %d requests, of %d tags left",
 				pool>>20, got>>10, b.exports[1].inflight, before.inflight)
 		}
@@ -130,7 +134,8 @@ func TestLedgerKeepsAPlaceBesideACrowd(t *testing.T) {
 				t.Errorf("pool of %d MiB: newcomers hold %d KiB", pool>>20, used>>10)
 			}
 			if n := b.fill(b.connect(0, true), short, 4<<10); n < 2 {
-				t.Errorf("pool of %d MiB, crowd has taken replies: %t: a client gets %d requests of 4 KiB",
+				t.Errorf("pool of %d MiB, crowd has taken replies: %t: a client gets %d "+
+					"requests of 4 KiB",
 					pool>>20, taken, n)
 			}
 		}
@@ -199,7 +204,8 @@ func TestLedgerAddsUp(t *testing.T) {
 			continue
 		}
 		h := b.hogs[random.IntN(len(b.hogs))]
-		x := held{h: h, r: region(random.IntN(2)), cost: leaseCost(1 << random.IntN(21)), line: 2 * h.export}
+		x := held{h: h, r: region(random.IntN(2)), cost: leaseCost(1 << random.IntN(21)),
+			line: 2 * h.export}
 		if !h.taken {
 			x.line++
 		}
@@ -226,7 +232,8 @@ func TestLedgerAddsUp(t *testing.T) {
 			all.leased[r] += b.free.leased[r]
 		}
 		if all != b.total || newcomers != b.newcomers {
-			t.Fatalf("with what is free %+v (newcomers %+v), the ledger: %+v", all, newcomers, b.ledger)
+			t.Fatalf("with what is free %+v (newcomers %+v), the ledger: %+v", all, newcomers,
+				b.ledger)
 		}
 	}
 	for _, x := range out {

@@ -1,5 +1,5 @@
-// Lists of rows, linked by index: connections through conn.links, tags through tag.next. A row is in a list at most once, which its in-list bit or its
-// owner's state says.
+// Lists of rows, linked by index: connections through conn.links, tags through tag.next. A row is
+// in a list at most once, which its in-list bit or its owner's state says.
 
 package engine
 
@@ -36,7 +36,8 @@ func (l *loop) enlist(q *list, kind int, c uint32) {
 	q.tail = c
 }
 
-// enlistBefore puts a connection that is in no such list before another of one; before none, at its end.
+// enlistBefore puts a connection that is in no such list before another of one; before none, at its
+// end.
 func (l *loop) enlistBefore(q *list, kind int, c, other uint32) {
 	if other == none {
 		l.enlist(q, kind, c)

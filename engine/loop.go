@@ -1,8 +1,9 @@
-// The loop: one thread, one ring, and the tables of its connections and requests. A turn enters the kernel once, records what completed, and then
-// settles every connection that something happened to.
+// The loop: one thread, one ring, and the tables of its connections and requests. A turn enters the
+// kernel once, records what completed, and then settles every connection that something happened
+// to.
 //
-// Invariant: only the loop's own thread touches its tables; the kernel holds addresses of arenas, never of Go memory; a turn does not allocate,
-// lock, log or start a goroutine.
+// Invariant: only the loop's own thread touches its tables; the kernel holds addresses of arenas,
+// never of Go memory; a turn does not allocate, lock, log or start a goroutine.
 
 package engine
 
@@ -50,8 +51,9 @@ type loop struct {
 	feeding uint32   // the starved connection whose turn it is
 	fed     uint32   // and that is served now, be it only beside the first of its line
 	owed    uint32   // the one whose turn this is, having had none in the last
-	// ahead is how many bytes of the long region belong to requests that went before one which waits for memory; cameHome, by region, that something did since it was
-	// last offered to all that wait.
+	// ahead is how many bytes of the long region belong to requests that went before one which
+	// waits for memory; cameHome, by region, that something did since it was last offered to all
+	// that wait.
 	ahead    uint64
 	cameHome [regions]bool
 	ledger   ledger
@@ -68,7 +70,8 @@ type loop struct {
 	missed int64 // what it jumped by while the loop did not run
 	tickAt int64
 	more   bool // the last reap filled its batch
-	// What this turn has done, in bytes, and what it leaves to the next, see budget.go: connections to settle, requests to go on with, starved ones to feed.
+	// What this turn has done, in bytes, and what it leaves to the next, see budget.go: connections
+	// to settle, requests to go on with, starved ones to feed.
 	work    uint64
 	later   [2]list // see laterOf
 	backlog queue
@@ -77,14 +80,16 @@ type loop struct {
 	drainAt int64
 	quit    bool
 	inbox   atomic.Pointer[mail]
-	// What the loop has to tell: see incident.go. tell wakes the control plane, and roused says that it was woken and has not looked yet.
+	// What the loop has to tell: see incident.go. tell wakes the control plane, and roused says
+	// that it was woken and has not looked yet.
 	incidents incidents
 	ended     atomic.Pointer[Client]
 	roused    atomic.Bool
 	tell      func()
 	granted   atomic.Uint32 // stack of claims granted by other loops: claim+1, 0 = empty
-	// asked and told are stacks of BLOCK_STATUS requests, linked through tag.next, tag+1: those to be looked up, and those that have been. offload says that
-	// asked is no longer empty; gone, by connection, that nobody may be waiting for the answer.
+	// asked and told are stacks of BLOCK_STATUS requests, linked through tag.next, tag+1: those to
+	// be looked up, and those that have been. offload says that asked is no longer empty; gone, by
+	// connection, that nobody may be waiting for the answer.
 	asked   atomic.Uint32
 	told    atomic.Uint32
 	offload func()
@@ -159,7 +164,8 @@ func (l *loop) record(c *uring.CQE) {
 	}
 }
 
-// settleAll settles until nothing is left to decide: a granted claim or a freed buffer can make work for another connection.
+// settleAll settles until nothing is left to decide: a granted claim or a freed buffer can make
+// work for another connection.
 func (l *loop) settleAll() {
 	for {
 		l.takeGrants()
@@ -173,7 +179,8 @@ func (l *loop) settleAll() {
 	}
 }
 
-// settle decides what one connection does next, in this order: take requests in, send replies, ask for more, leave.
+// settle decides what one connection does next, in this order: take requests in, send replies, ask
+// for more, leave.
 func (l *loop) settle(c uint32) {
 	l.parse(c)
 	l.reply(c)
@@ -196,10 +203,12 @@ func (l *loop) sqe() *uring.SQE {
 
 // ticking: is anything held or awaited that time must look after?
 func (l *loop) ticking() bool {
-	return l.lru.head != none || l.rings[short].n > 0 || l.rings[long].n > 0 || l.squeezed > 0 || l.drain != drainNot
+	return l.lru.head != none || l.rings[short].n > 0 || l.rings[long].n > 0 || l.squeezed > 0 ||
+		l.drain != drainNot
 }
 
-// tick looks after what time alone changes: idle stages, stalled holders of memory, the phases of a shutdown.
+// tick looks after what time alone changes: idle stages, stalled holders of memory, the phases of a
+// shutdown.
 func (l *loop) tick() {
 	l.reclaimIdle()
 	l.evictStalled()

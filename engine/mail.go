@@ -1,7 +1,9 @@
-// Mail: how the control plane speaks to a loop, and loops to each other. Letters are pushed onto an atomic list and the loop's eventfd is made
-// readable; the loop takes the whole list at once. Claims granted by another loop travel the same way, as rows of the guard instead of letters.
+// Mail: how the control plane speaks to a loop, and loops to each other. Letters are pushed onto an
+// atomic list and the loop's eventfd is made readable; the loop takes the whole list at once.
+// Claims granted by another loop travel the same way, as rows of the guard instead of letters.
 //
-// Invariant: after a push the eventfd is readable, and the loop re-arms its read of it before it looks: nothing is left lying.
+// Invariant: after a push the eventfd is readable, and the loop re-arms its read of it before it
+// looks: nothing is left lying.
 
 package engine
 
@@ -14,10 +16,11 @@ type mailKind uint8
 
 const (
 	mailAdopt mailKind = iota // serve this socket
-	mailDrain                 // close connections as they fall silent, and all after a while; answered when none is left
-	mailCut                   // close every connection now
-	mailCount                 // copy the counters out
-	mailQuit                  // leave the loop; only when no connection is left
+	// close connections as they fall silent, and all after a while; answered when none is left
+	mailDrain
+	mailCut   // close every connection now
+	mailCount // copy the counters out
+	mailQuit  // leave the loop; only when no connection is left
 )
 
 type mail struct {
@@ -85,7 +88,8 @@ func (l *loop) open(m *mail) {
 	close(m.done)
 }
 
-// deal hands out claims that a request of ours has set free, a stack linked through claim.wake: our own into the loop's stack, others by mail.
+// deal hands out claims that a request of ours has set free, a stack linked through claim.wake: our
+// own into the loop's stack, others by mail.
 func (l *loop) deal(grants uint32) {
 	claims := l.shared.guard.claims
 	for grants != none {

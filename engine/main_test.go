@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// descriptors lists what is open, as "number -> target". The runtime's own poller comes and goes with the first socket.
+// descriptors lists what is open, as "number -> target". The runtime's own poller comes and goes
+// with the first socket.
 func descriptors() map[string]string {
 	open := map[string]string{}
 	links, _ := filepath.Glob("/proc/self/fd/*")

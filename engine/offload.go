@@ -1,9 +1,13 @@
-// Offload: what may block outside of io_uring is done by goroutines beside the loops. A loop pushes requests onto a stack and makes an eventfd readable; whoever sleeps on
-// that takes one whose export nobody is busy with, so that storage which hangs holds up no other's lookups. What waits for it holds memory and tags, as READs do that
-// wait for such storage; when its client has gone, it is given back at once.
+// Offload: what may block outside of io_uring is done by goroutines beside the loops. A loop pushes
+// requests onto a stack and makes an eventfd readable; whoever sleeps on that takes one whose
+// export nobody is busy with, so that storage which hangs holds up no other's lookups. What waits
+// for it holds memory and tags, as READs do that wait for such storage; when its client has gone,
+// it is given back at once.
 //
-// Invariant: at most one lookup of an export and a loop runs at a time; connections take turns, and those of one connection begin in order; as long as fewer than
-// mostWorkers are busy, one worker at least is asleep or on its way to look, and seldom more than idleWorkers; when a loop has no connection left, nothing of it is here.
+// Invariant: at most one lookup of an export and a loop runs at a time; connections take turns, and
+// those of one connection begin in order; as long as fewer than mostWorkers are busy, one worker at
+// least is asleep or on its way to look, and seldom more than idleWorkers; when a loop has no
+// connection left, nothing of it is here.
 
 package engine
 
@@ -18,9 +22,11 @@ import (
 )
 
 const (
-	// mostWorkers bounds the threads that storage which hangs can take up, per loop: an export occupies one. Lookups beyond wait, as for their export.
+	// mostWorkers bounds the threads that storage which hangs can take up, per loop: an export
+	// occupies one. Lookups beyond wait, as for their export.
 	mostWorkers = 64
-	idleWorkers = 2 // more than these leave, and their threads with them, when they find nothing to do
+	// more than these leave, and their threads with them, when they find nothing to do
+	idleWorkers = 2
 )
 
 // offload serves one loop.
@@ -47,7 +53,8 @@ func startOffload(l *loop, lookups int) (*offload, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &offload{loop: l, fd: fd, busy: map[uint32]bool{}, turn: make([]uint64, len(l.conns)), most: mostWorkers}
+	o := &offload{loop: l, fd: fd, busy: map[uint32]bool{}, turn: make([]uint64, len(l.conns)),
+		most: mostWorkers}
 	if lookups > 0 && lookups < mostWorkers {
 		o.most, o.keep = lookups, true
 	}
@@ -79,7 +86,8 @@ func (o *offload) work() {
 			uring.Notify(o.fd) // the next one
 			return
 		case superfluous:
-			runtime.LockOSThread() // a thread ends with a goroutine that is locked to it, and with nothing else
+			// a thread ends with a goroutine that is locked to it, and with nothing else
+			runtime.LockOSThread()
 			return
 		}
 	}
@@ -127,7 +135,8 @@ func (o *offload) next(export uint32) (uint32, bool) {
 	return t, ok
 }
 
-// take finds a request of an export that is not busy, the first one of the connection whose last turn is longest ago, and makes the export busy.
+// take finds a request of an export that is not busy, the first one of the connection whose last
+// turn is longest ago, and makes the export busy.
 func (o *offload) take() (uint32, bool) {
 	for t := o.loop.takeAsked(); t != none; t = o.loop.tags[t].next {
 		o.waiting = append(o.waiting, t)
@@ -142,7 +151,8 @@ func (o *offload) take() (uint32, bool) {
 	best := -1
 	for i, t := range o.waiting {
 		c := o.loop.tags[t].conn
-		if !o.busy[o.loop.conns[c].export] && (best < 0 || o.turn[c] < o.turn[o.loop.tags[o.waiting[best]].conn]) {
+		if !o.busy[o.loop.conns[c].export] &&
+			(best < 0 || o.turn[c] < o.turn[o.loop.tags[o.waiting[best]].conn]) {
 			best = i
 		}
 	}

@@ -48,7 +48,8 @@ func connectAs(t *testing.T, e *Engine, export int) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Adopt(pair[0], export, proto.Session{Framing: proto.Extended, Contexts: 1}); err != nil {
+	if err := e.Adopt(pair[0], export,
+		proto.Session{Framing: proto.Extended, Contexts: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.SetNonblock(pair[1], true); err != nil { // so that reads can have a deadline
@@ -63,7 +64,8 @@ func connectAs(t *testing.T, e *Engine, export int) *client {
 func (c *client) ask(off uint64) {
 	c.t.Helper()
 	b := make([]byte, proto.ExtRequestSize)
-	proto.PutExtRequest(b, &proto.Request{Cookie: off, Command: proto.CmdBlockStatus, Offset: off, Length: 4096})
+	proto.PutExtRequest(b,
+		&proto.Request{Cookie: off, Command: proto.CmdBlockStatus, Offset: off, Length: 4096})
 	if _, err := c.fd.Write(b); err != nil {
 		c.t.Fatal(err)
 	}
@@ -84,7 +86,8 @@ func (c *client) told(within time.Duration) (uint64, error) {
 		at += n
 	}
 	k, err := proto.ParseExtReplyChunk(b)
-	if err != nil || k.Type != proto.ChunkBlockStatusExt || !k.Done() || binary.BigEndian.Uint64(b[proto.ExtReplySize+8:]) != 4096 {
+	if err != nil || k.Type != proto.ChunkBlockStatusExt || !k.Done() ||
+		binary.BigEndian.Uint64(b[proto.ExtReplySize+8:]) != 4096 {
 		c.t.Fatalf("%+v %v", k, err)
 	}
 	return k.Cookie, nil
@@ -95,16 +98,17 @@ func TestLookupsOfAnExportAreOneAtATimeAndInOrder(t *testing.T) {
 	var running, most atomic.Int32
 	var mu sync.Mutex
 	var order []uint64
-	e := startWith(t, 1, contextFunc(func(off, length uint64, emit func(length, status uint64) bool) error {
-		most.Store(max(most.Load(), running.Add(1)))
-		mu.Lock()
-		order = append(order, off)
-		mu.Unlock()
-		time.Sleep(50 * time.Microsecond)
-		running.Add(-1)
-		emit(length, 0)
-		return nil
-	}))
+	e := startWith(t, 1,
+		contextFunc(func(off, length uint64, emit func(length, status uint64) bool) error {
+			most.Store(max(most.Load(), running.Add(1)))
+			mu.Lock()
+			order = append(order, off)
+			mu.Unlock()
+			time.Sleep(50 * time.Microsecond)
+			running.Add(-1)
+			emit(length, 0)
+			return nil
+		}))
 	c := connectAs(t, e, 0)
 	for i := range uint64(asks) {
 		c.ask(i * 4096)
@@ -195,7 +199,8 @@ func TestWorkersAreBoundedAndLeave(t *testing.T) {
 	hangs := contextFunc(func(_, length uint64, emit func(length, status uint64) bool) error {
 		most.Store(max(most.Load(), running.Add(1)))
 		defer running.Add(-1)
-		if fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC); err == nil { // a read of it occupies a thread, as one of a disk does
+		// a read of it occupies a thread, as one of a disk does
+		if fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC); err == nil {
 			go func() { <-stuck; _, _ = unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }()
 			_, _ = unix.Read(fd, make([]byte, 8))
 			_ = unix.Close(fd)
@@ -240,7 +245,8 @@ func TestWorkersAreBoundedAndLeave(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%d workers are left, %d of them idle; %d threads, %d before, %d while storage hung", workers, idle, threads(t), before, hung)
+			t.Fatalf("%d workers are left, %d of them idle; %d threads, %d before, %d while "+
+				"storage hung", workers, idle, threads(t), before, hung)
 		}
 	}
 	clients[0].ask(4096)
@@ -253,19 +259,20 @@ func TestWorkersAreBoundedAndLeave(t *testing.T) {
 // that nobody waits.
 func TestLookupOfAClientThatLeft(t *testing.T) {
 	began, told := make(chan struct{}), make(chan bool, 1)
-	e := startWith(t, 2, contextFunc(func(_, _ uint64, emit func(length, status uint64) bool) error {
-		close(began)
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-			if !emit(0, 0) {
-				told <- true
-				return nil
+	e := startWith(t, 2,
+		contextFunc(func(_, _ uint64, emit func(length, status uint64) bool) error {
+			close(began)
+			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+				if !emit(0, 0) {
+					told <- true
+					return nil
+				}
+				if time.Now().After(deadline) {
+					told <- false
+					return nil
+				}
 			}
-			if time.Now().After(deadline) {
-				told <- false
-				return nil
-			}
-		}
-	}))
+		}))
 	c := connectAs(t, e, 0)
 	c.ask(0)
 	<-began
@@ -288,12 +295,13 @@ func TestLookupOfAClientThatLeft(t *testing.T) {
 func TestLookupsOfOthersNeedNotWaitForAFlood(t *testing.T) {
 	const flood = 60
 	gate, order := make(chan struct{}), make(chan uint64, flood+2)
-	e := startWith(t, 1, contextFunc(func(off, length uint64, emit func(length, status uint64) bool) error {
-		<-gate
-		order <- off
-		emit(length, 0)
-		return nil
-	}))
+	e := startWith(t, 1,
+		contextFunc(func(off, length uint64, emit func(length, status uint64) bool) error {
+			<-gate
+			order <- off
+			emit(length, 0)
+			return nil
+		}))
 	greedy, modest := connectAs(t, e, 0), connectAs(t, e, 0)
 	for i := range uint64(flood) {
 		greedy.ask(i * 4096)
@@ -302,7 +310,8 @@ func TestLookupsOfOthersNeedNotWaitForAFlood(t *testing.T) {
 	const one, two = 1 << 30, 2 << 30
 	modest.ask(one)
 	modest.ask(two)
-	for deadline := time.Now().Add(10 * time.Second); counted(t, e).Requests[proto.CmdBlockStatus] < flood+2; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); counted(t,
+		e).Requests[proto.CmdBlockStatus] < flood+2; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the loop did not take all requests in")
 		}
@@ -310,7 +319,8 @@ func TestLookupsOfOthersNeedNotWaitForAFlood(t *testing.T) {
 	close(gate)
 	for place := range flood + 2 {
 		switch off := <-order; {
-		case off == one && place > 2, off == two && place > 4: // one has begun, and one may have been chosen
+		case off == one && place > 2, off == two && place > 4:
+			// one has begun, and one may have been chosen
 			t.Errorf("the request for %d came in place %d, behind those of a flood", off, place)
 		}
 	}
@@ -322,13 +332,14 @@ func TestLookupOfAClientThatHasFinished(t *testing.T) {
 	const asked = 20
 	var looked atomic.Int32
 	began, gate := make(chan struct{}, asked), make(chan struct{})
-	e := startWith(t, 1, contextFunc(func(_, length uint64, emit func(length, status uint64) bool) error {
-		looked.Add(1)
-		began <- struct{}{}
-		<-gate
-		emit(length, 3)
-		return nil
-	}))
+	e := startWith(t, 1,
+		contextFunc(func(_, length uint64, emit func(length, status uint64) bool) error {
+			looked.Add(1)
+			began <- struct{}{}
+			<-gate
+			emit(length, 3)
+			return nil
+		}))
 	c := connectAs(t, e, 0)
 	for i := range uint64(asked) {
 		c.ask(i * 4096)
@@ -361,11 +372,12 @@ func TestLookupsLeaveNoGoroutines(t *testing.T) {
 	for range 2 {
 		var contexts []Context
 		for range 8 {
-			contexts = append(contexts, contextFunc(func(_, length uint64, emit func(length, status uint64) bool) error {
-				time.Sleep(time.Millisecond)
-				emit(length, 0)
-				return nil
-			}))
+			contexts = append(contexts,
+				contextFunc(func(_, length uint64, emit func(length, status uint64) bool) error {
+					time.Sleep(time.Millisecond)
+					emit(length, 0)
+					return nil
+				}))
 		}
 		e := startWith(t, 2, contexts...)
 		for i := range contexts {

@@ -32,7 +32,8 @@ func TestManyLongRequestsInParts(t *testing.T) {
 	}
 	lengths := []uint64{4096, 5<<20 + 77, 512, 1<<20 + 1, 8 << 20, 100, 3 << 20, 2<<20 - 1, 4096}
 	for i, n := range lengths {
-		c.send(proto.Request{Cookie: uint64(i), Command: proto.CmdRead, Offset: uint64(i) * 1111, Length: n}, nil)
+		c.send(proto.Request{Cookie: uint64(i), Command: proto.CmdRead, Offset: uint64(i) * 1111,
+			Length: n}, nil)
 	}
 	for range lengths {
 		var head [proto.SimpleReplySize]byte
@@ -78,7 +79,8 @@ func TestFailureWithinParts(t *testing.T) {
 	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &usual); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 3 << 20, Max: usual.Max}); err != nil {
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE,
+		&unix.Rlimit{Cur: 3 << 20, Max: usual.Max}); err != nil {
 		t.Fatal(err)
 	}
 	errno := w.call(proto.CmdWrite, 0, 1<<20, 6<<20, make([]byte, 6<<20))

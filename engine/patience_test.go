@@ -36,7 +36,8 @@ func TestAJumpOfTheClockIsForgiven(t *testing.T) {
 		k.now += int64(step.passed)
 		l.tellTime(step.bounded)
 		if told := time.Duration(l.now - before); told != step.told {
-			t.Errorf("after %v (bounded: %v) the loop's clock went on by %v, want %v", step.passed, step.bounded, told, step.told)
+			t.Errorf("after %v (bounded: %v) the loop's clock went on by %v, want %v", step.passed,
+				step.bounded, told, step.told)
 		}
 	}
 	if l.counters.Paused != 2 {

@@ -1,6 +1,7 @@
 //go:build invariants
 
-// With the build tag invariants, memory that comes home is filled with a pattern, so that whoever still uses it is found out.
+// With the build tag invariants, memory that comes home is filled with a pattern, so that whoever
+// still uses it is found out.
 
 package engine
 
@@ -14,9 +15,12 @@ func poison(p *leasePool, page uint32, order int) {
 	}
 }
 
-func poisonStage(l *loop, stage uint32) { fill(l.control.Bytes(l.layout.stageAt(stage), stageSize)) }
+func poisonStage(l *loop, stage uint32) {
+	fill(l.control.Bytes(l.layout.stageAt(stage), stageSize))
+}
 
-// pattern is copied, not written byte by byte: under the race detector that is a thousand times as fast.
+// pattern is copied, not written byte by byte: under the race detector that is a thousand times as
+// fast.
 var pattern = bytes.Repeat([]byte{poisonByte}, 64<<10)
 
 func fill(b []byte) {

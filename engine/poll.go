@@ -1,18 +1,22 @@
 // Whether a loop that has nothing to do looks for work for a while before it sleeps.
 //
-// Invariant: with a fixed span every wait begins with a look; else the share of looks that find nothing is bounded by 1 in pollRest.
+// Invariant: with a fixed span every wait begins with a look; else the share of looks that find
+// nothing is bounded by 1 in pollRest.
 
 package engine
 
 import "time"
 
-// PollAuto as Config.Poll looks for work only while that finds some: when completions come so fast that sleeping and being woken would take longer
-// than waiting for them.
+// PollAuto as Config.Poll looks for work only while that finds some: when completions come so fast
+// that sleeping and being woken would take longer than waiting for them.
 const PollAuto = time.Duration(-1)
 
 const (
-	pollAutoSpan = int64(8e3) // nanoseconds: about what to sleep and be woken costs in CPU time, so that a look that finds nothing at most doubles it
-	pollRest     = 256        // waits, at most, that go by without a look after one that found nothing
+	// nanoseconds: about what to sleep and be woken costs in CPU time, so that a look that finds
+	// nothing at most doubles it
+	pollAutoSpan = int64(8e3)
+	// waits, at most, that go by without a look after one that found nothing
+	pollRest = 256
 )
 
 // poll decides it for one loop.

@@ -1,4 +1,5 @@
-// Polling: when a wait begins with a look, and that a loop which looks still sleeps, wakes and serves.
+// Polling: when a wait begins with a look, and that a loop which looks still sleeps, wakes and
+// serves.
 
 package engine
 
@@ -44,7 +45,8 @@ func TestPollFixed(t *testing.T) {
 	}
 }
 
-// TestPollAuto: looks that find nothing become rare, and one that pays brings them back within as many again.
+// TestPollAuto: looks that find nothing become rare, and one that pays brings them back within as
+// many again.
 func TestPollAuto(t *testing.T) {
 	p := newPoll(PollAuto)
 	if n := looks(&p, 100, true); n != 100 {
@@ -58,7 +60,8 @@ func TestPollAuto(t *testing.T) {
 	}
 }
 
-// TestPollingLoopSleeps: a loop that polls answers, and uses no processor once its span of silence is over.
+// TestPollingLoopSleeps: a loop that polls answers, and uses no processor once its span of silence
+// is over.
 func TestPollingLoopSleeps(t *testing.T) {
 	d := nullDevice(1 << 20)
 	c := Config{Loops: 1, MaxConnections: 4, Poll: 200 * time.Microsecond}
@@ -76,7 +79,8 @@ func TestPollingLoopSleeps(t *testing.T) {
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &before)
 	time.Sleep(500 * time.Millisecond)
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &after)
-	used := time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
+	used := time.Duration(after.Utime.Nano() +
+		after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
 	if more := counted(t, e).Turns - turns; more > 50 {
 		t.Errorf("%d turns in half a second of silence", more)
 	}
@@ -85,7 +89,8 @@ func TestPollingLoopSleeps(t *testing.T) {
 	}
 }
 
-// TestLookingIsNotSleeping: a completion that comes within the span is found by a thread that has not slept; without a span it has to sleep.
+// TestLookingIsNotSleeping: a completion that comes within the span is found by a thread that has
+// not slept; without a span it has to sleep.
 func TestLookingIsNotSleeping(t *testing.T) {
 	for _, span := range []time.Duration{0, 100 * time.Millisecond} {
 		awake := 0
@@ -94,7 +99,8 @@ func TestLookingIsNotSleeping(t *testing.T) {
 				awake++
 			}
 		}
-		// A thread may be stopped at any time, by the collector or by a busy machine: for so long that what it would wait for is there already.
+		// A thread may be stopped at any time, by the collector or by a busy machine: for so long
+		// that what it would wait for is there already.
 		if span == 0 && awake > 10 {
 			t.Errorf("%d of 20 waits without a look did not sleep", awake)
 		}
@@ -104,7 +110,8 @@ func TestLookingIsNotSleeping(t *testing.T) {
 	}
 }
 
-// enterOnce waits for a completion that another thread causes after a millisecond, and returns how often its own thread slept.
+// enterOnce waits for a completion that another thread causes after a millisecond, and returns how
+// often its own thread slept.
 func enterOnce(t *testing.T, span time.Duration) int64 {
 	t.Helper()
 	runtime.LockOSThread()

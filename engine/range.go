@@ -1,8 +1,10 @@
-// TRIM and WRITE_ZEROES: operations on a range that may be the whole device. They are done slice by slice, each slice as long as takes the device a few
-// milliseconds, a few slices in flight per export, and the claim on what is done is given up at once, so that a 1 TiB TRIM delays nobody.
+// TRIM and WRITE_ZEROES: operations on a range that may be the whole device. They are done slice by
+// slice, each slice as long as takes the device a few milliseconds, a few slices in flight per
+// export, and the claim on what is done is given up at once, so that a 1 TiB TRIM delays nobody.
 //
-// Invariant: nothing outside a claim is written. The blocks at the edges (read, zeroed in part, written back) come before anything of the claim is given up; the
-// inner range is whole blocks only; the flush that FUA asks for comes last.
+// Invariant: nothing outside a claim is written. The blocks at the edges (read, zeroed in part,
+// written back) come before anything of the claim is given up; the inner range is whole blocks
+// only; the flush that FUA asks for comes last.
 
 package engine
 
@@ -14,9 +16,12 @@ import (
 )
 
 const (
-	maxSlices = 2 // per export and loop: each occupies a kernel worker, and most file systems serialise them anyway
-	// A request begins with firstSlice bytes and doubles from slice to slice while they take less than sliceShort. Nothing is remembered beyond the request:
-	// what a hole allows, the fragmented part of the same file does not, and a slice holds the file's lock until it is done.
+	// per export and loop: each occupies a kernel worker, and most file systems serialise them
+	// anyway
+	maxSlices = 2
+	// A request begins with firstSlice bytes and doubles from slice to slice while they take less
+	// than sliceShort. Nothing is remembered beyond the request: what a hole allows, the fragmented
+	// part of the same file does not, and a slice holds the file's lock until it is done.
 	firstSlice = 4 << 20
 	leastSlice = 1 << 20
 	mostSlice  = 32 << 20
@@ -44,7 +49,8 @@ type deviceRow struct {
 	moved   int64    // when the last of them came back, or the first of them went
 }
 
-// innerRange is the part of a request's range that consists of whole blocks (of pages, for memory); lo >= hi when there is none.
+// innerRange is the part of a request's range that consists of whole blocks (of pages, for memory);
+// lo >= hi when there is none.
 func (l *loop) innerRange(row *tag) (lo, hi uint64) {
 	block := l.zeroBlock(row)
 	return (row.Offset + block - 1) &^ (block - 1), (row.Offset + row.Length) &^ (block - 1)
@@ -58,8 +64,9 @@ func (l *loop) zeroBlock(row *tag) uint64 {
 	return uint64(d.Block)
 }
 
-// beginRange starts a TRIM or WRITE_ZEROES that has its range to itself. The edges are zeroed first, because what is done of the inner range is given up
-// bit by bit, and with it the head. FAST_ZERO alone begins inside: it may be refused only while nothing has changed.
+// beginRange starts a TRIM or WRITE_ZEROES that has its range to itself. The edges are zeroed
+// first, because what is done of the inner range is given up bit by bit, and with it the head.
+// FAST_ZERO alone begins inside: it may be refused only while nothing has changed.
 func (l *loop) beginRange(t uint32) {
 	row := &l.tags[t]
 	row.cursor, _ = l.innerRange(row)
@@ -88,10 +95,12 @@ func (l *loop) beginInner(t uint32) {
 	}
 }
 
-// sliceMode is how the device does the inner range: a mode of fallocate, or 0 for a discard or madvise. ok is false when it cannot.
+// sliceMode is how the device does the inner range: a mode of fallocate, or 0 for a discard or
+// madvise. ok is false when it cannot.
 func (l *loop) sliceMode(row *tag) (mode uint32, ok bool) {
 	d := l.deviceOf(row)
-	const punch, zero = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
+	const punch, zero = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE,
+		unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
 	fast := row.Flags&proto.CmdFlagFastZero != 0
 	switch {
 	case d.Kind == Memory:
@@ -108,7 +117,8 @@ func (l *loop) sliceMode(row *tag) (mode uint32, ok bool) {
 	}
 }
 
-// cannotSlice: TRIM is only a hint; zeroes must be written, unless the client asked for fast or nothing. When something has been zeroed it is too late for nothing.
+// cannotSlice: TRIM is only a hint; zeroes must be written, unless the client asked for fast or
+// nothing. When something has been zeroed it is too late for nothing.
 func (l *loop) cannotSlice(t uint32) {
 	row := &l.tags[t]
 	first, _ := l.innerRange(row)
@@ -127,11 +137,13 @@ func (l *loop) cannotSlice(t uint32) {
 	}
 }
 
-// cacheMost is how much of a CACHE is done, in bytes: to read more ahead would throw out of the page cache what was wanted before it.
+// cacheMost is how much of a CACHE is done, in bytes: to read more ahead would throw out of the
+// page cache what was wanted before it.
 const cacheMost = 64 << 20
 
-// beginCache has the kernel read ahead. With O_DIRECT there is nothing to read ahead into, and CACHE is not advertised. It is a hint: while one is taken, the next
-// is not, so that nobody waits for it.
+// beginCache has the kernel read ahead. With O_DIRECT there is nothing to read ahead into, and
+// CACHE is not advertised. It is a hint: while one is taken, the next is not, so that nobody waits
+// for it.
 func (l *loop) beginCache(t uint32) {
 	row := &l.tags[t]
 	export := l.conns[row.conn].export
@@ -143,7 +155,8 @@ func (l *loop) beginCache(t uint32) {
 	q.caching = true
 	row.step, row.left = stepCache, 1
 	data := uint64(tokenOf(onDisk, 0, row.generation, t))
-	uring.PrepFadvise(l.sqe(), data, l.shared.files[export], row.Offset, uint32(min(row.Length, cacheMost)), uring.AdviceWillNeed)
+	uring.PrepFadvise(l.sqe(), data, l.shared.files[export], row.Offset,
+		uint32(min(row.Length, cacheMost)), uring.AdviceWillNeed)
 }
 
 // cacheDone: the hint has been taken, or could not be, which is no failure.
@@ -205,8 +218,9 @@ func (l *loop) sliceDone(t uint32, res int32) {
 	l.deviceOf(row).busy.Add(-1)
 	defer l.issueSlices(export)
 	_, hi := l.innerRange(row)
-	// Busy: the device's page cache holds what another program has just written there. TRIM is a hint, and the slice is done without it; to zero is an order, which
-	// is tried again, and carried out by writing if that does not help.
+	// Busy: the device's page cache holds what another program has just written there. TRIM is a
+	// hint, and the slice is done without it; to zero is an order, which is tried again, and
+	// carried out by writing if that does not help.
 	busy := res == -int32(unix.EBUSY) || res == -int32(unix.ETXTBSY)
 	switch {
 	case res == 0 || busy && row.Command == proto.CmdTrim:
@@ -221,7 +235,8 @@ func (l *loop) sliceDone(t uint32, res int32) {
 		}
 	case (res == -int32(unix.EINTR) || res == -int32(unix.EAGAIN) || busy) && l.again(row):
 		l.queueSlice(t)
-	case busy || unsupported(res) || row.Command == proto.CmdTrim && res == -int32(unix.EINVAL) || l.deviceOf(row).Kind == Memory:
+	case busy || unsupported(res) || row.Command == proto.CmdTrim && res == -int32(unix.EINVAL) ||
+		l.deviceOf(row).Kind == Memory:
 		l.cannotSlice(t)
 	default:
 		l.incident(DiskFailed, row, -res)
@@ -232,7 +247,8 @@ func (l *loop) sliceDone(t uint32, res int32) {
 
 // unsupported: the device has no such operation, whatever was found out when it was opened.
 func unsupported(res int32) bool {
-	return res == -int32(unix.EOPNOTSUPP) || res == -int32(unix.ENOSYS) || res == -int32(unix.ENOTTY)
+	return res == -int32(unix.EOPNOTSUPP) || res == -int32(unix.ENOSYS) ||
+		res == -int32(unix.ENOTTY)
 }
 
 // tuneSlice keeps a slice's time between sliceShort and sliceLong.
@@ -348,7 +364,8 @@ func (l *loop) store(t uint32) {
 	l.storePart(t)
 }
 
-// storePart goes on with it, or with clearing what could not be given back, as long as takes a loop some 0.1 ms.
+// storePart goes on with it, or with clearing what could not be given back, as long as takes a loop
+// some 0.1 ms.
 func (l *loop) storePart(t uint32) {
 	row := &l.tags[t]
 	memory := l.deviceOf(row).Memory
@@ -363,7 +380,9 @@ func (l *loop) storePart(t uint32) {
 		} else {
 			at := row.cursor - row.Offset
 			n = min(n, pieceSize-at&(pieceSize-1))
-			copy(memory.Bytes(row.cursor, int(n)), l.pool.Bytes(l.leases.offset(l.leases.piece(row.memory, at))+at&(pieceSize-1), int(n)))
+			copy(memory.Bytes(row.cursor, int(n)),
+				l.pool.Bytes(l.leases.offset(l.leases.piece(row.memory, at))+at&(pieceSize-1),
+					int(n)))
 		}
 		row.cursor, left = row.cursor+n, left-n
 		l.work += n * storeWeight

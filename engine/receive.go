@@ -1,8 +1,10 @@
-// Receiving: bytes come from the socket into a stage, as many as there are, in one operation for many requests; payloads are copied from there into
-// their leases. Only a payload with 128 KiB or more to come, or one for which no large stage is left, is received straight into its lease: a receive per header
-// would cost more than copying.
+// Receiving: bytes come from the socket into a stage, as many as there are, in one operation for
+// many requests; payloads are copied from there into their leases. Only a payload with 128 KiB or
+// more to come, or one for which no large stage is left, is received straight into its lease: a
+// receive per header would cost more than copying.
 //
-// Invariant: stage bytes [start, end) are received and not parsed; a receive into the stage writes behind end. At most one receive is in flight.
+// Invariant: stage bytes [start, end) are received and not parsed; a receive into the stage writes
+// behind end. At most one receive is in flight.
 
 package engine
 
@@ -12,8 +14,9 @@ import (
 	"ringnbd/engine/uring"
 )
 
-// directPayload is how much of a payload must still be to come before a receive of its own pays: a copy of 128 KiB of cold memory costs some 18 µs, a
-// turn of the loop with nothing but one receive about half of that.
+// directPayload is how much of a payload must still be to come before a receive of its own pays: a
+// copy of 128 KiB of cold memory costs some 18 µs, a turn of the loop with nothing but one receive
+// about half of that.
 const directPayload = 128 << 10
 
 // received files what a receive brought.
@@ -38,7 +41,8 @@ func (l *loop) received(t token, res int32) {
 		} else {
 			l.leave(i, CloseHangup)
 		}
-	case res == -int32(unix.ECANCELED) || res == -int32(unix.EINTR) || res == -int32(unix.EAGAIN) || res == 0:
+	case res == -int32(unix.ECANCELED) || res == -int32(unix.EINTR) || res == -int32(unix.EAGAIN) ||
+		res == 0:
 	default:
 		l.fail(i, CloseReceive)
 	}
@@ -47,7 +51,8 @@ func (l *loop) received(t token, res int32) {
 	}
 }
 
-// came: n bytes are where the receive put them. A connection that sends more than its own stage holds is given a large one from now on, one that does not is not.
+// came: n bytes are where the receive put them. A connection that sends more than its own stage
+// holds is given a large one from now on, one that does not is not.
 func (l *loop) came(c *conn, i uint32, how receiving, n uint32) {
 	switch how {
 	case receivePayload:
@@ -58,7 +63,8 @@ func (l *loop) came(c *conn, i uint32, how receiving, n uint32) {
 		l.refreshStage(i)
 	default:
 		c.end += n
-		c.bulky = c.end == ownSize || c.body != none // or the rest of a payload that the header brought the beginning of
+		// or the rest of a payload that the header brought the beginning of
+		c.bulky = c.end == ownSize || c.body != none
 	}
 }
 
@@ -112,7 +118,8 @@ func (l *loop) parse(i uint32) {
 	}
 }
 
-// fill copies payload bytes into the lease of the request that they belong to, or drops them when the request was refused or keeps nothing.
+// fill copies payload bytes into the lease of the request that they belong to, or drops them when
+// the request was refused or keeps nothing.
 func (l *loop) fill(c *conn, b []byte) {
 	t := &l.tags[c.body]
 	l.work += uint64(len(b))
@@ -152,10 +159,12 @@ func (l *loop) arrived(c *conn, n uint32) {
 	}
 }
 
-// listen asks for the next bytes, into the place that fits: the lease that they are for, a large stage, or the connection's own.
+// listen asks for the next bytes, into the place that fits: the lease that they are for, a large
+// stage, or the connection's own.
 func (l *loop) listen(i uint32) {
 	c := &l.conns[i]
-	reads := c.state == connOpen && !l.full(c) || c.state == connLeaving && c.reason == CloseShutdown && !c.eof
+	reads := c.state == connOpen && !l.full(c) ||
+		c.state == connLeaving && c.reason == CloseShutdown && !c.eof
 	if !reads || c.receiving != receiveNone || c.links[linkStarved].in || c.links[linkLater].in {
 		return
 	}
@@ -164,10 +173,12 @@ func (l *loop) listen(i uint32) {
 	}
 	l.chooseStage(c, i)
 	data := uint64(tokenOf(onReceive, 0, c.generation, i))
-	if t := c.body; t != none && !l.tags[t].sink && (c.bodyLeft >= directPayload || c.stage == none && c.bodyLeft > ownSize) {
+	if t := c.body; t != none && !l.tags[t].sink &&
+		(c.bodyLeft >= directPayload || c.stage == none && c.bodyLeft > ownSize) {
 		c.receiving = receivePayload
 		at := l.leases.offset(l.tags[t].fill) + uint64(l.tags[t].fillAt)
-		uring.PrepRecv(l.sqe(), data, c.fd, l.pool.Addr(at), min(c.bodyLeft, pieceSize-l.tags[t].fillAt), unix.MSG_WAITALL)
+		uring.PrepRecv(l.sqe(), data, c.fd, l.pool.Addr(at),
+			min(c.bodyLeft, pieceSize-l.tags[t].fillAt), unix.MSG_WAITALL)
 		return
 	}
 	l.compact(i)
@@ -179,9 +190,11 @@ func (l *loop) listen(i uint32) {
 	uring.PrepRecv(l.sqe(), data, c.fd, l.control.Addr(at+uint64(c.end)), size-c.end, 0)
 }
 
-// chooseStage borrows a large stage for a connection that has use for one, and gives back that of one that has not, or that has had its turn.
+// chooseStage borrows a large stage for a connection that has use for one, and gives back that of
+// one that has not, or that has had its turn.
 func (l *loop) chooseStage(c *conn, i uint32) {
-	payload := c.body != none && c.bodyLeft > ownSize && (c.bodyLeft < directPayload || l.tags[c.body].sink)
+	payload := c.body != none && c.bodyLeft > ownSize &&
+		(c.bodyLeft < directPayload || l.tags[c.body].sink)
 	switch {
 	case c.stage == none && (payload || c.bulky && c.body == none) && !c.idle:
 		l.takeStage(i)
@@ -191,7 +204,8 @@ func (l *loop) chooseStage(c *conn, i uint32) {
 	}
 }
 
-// compact moves the front part of a header, all that can be left unparsed when a receive is due, to the beginning of the stage.
+// compact moves the front part of a header, all that can be left unparsed when a receive is due, to
+// the beginning of the stage.
 func (l *loop) compact(i uint32) {
 	c := &l.conns[i]
 	if c.start == 0 {

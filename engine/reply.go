@@ -1,8 +1,10 @@
-// Replying: everything that is answered by the end of a turn leaves in one SENDMSG, in order of completion. Replies that become ready while a send is
-// in flight wait for the next one, so the slower the socket, the larger the batches.
+// Replying: everything that is answered by the end of a turn leaves in one SENDMSG, in order of
+// completion. Replies that become ready while a send is in flight wait for the next one, so the
+// slower the socket, the larger the batches.
 //
-// Invariant: at most one send per socket is in flight (two would interleave); the memory it names, the connection's page and the leases of the tags in
-// conn.sent, is not touched until its completion.
+// Invariant: at most one send per socket is in flight (two would interleave); the memory it names,
+// the connection's page and the leases of the tags in conn.sent, is not touched until its
+// completion.
 
 package engine
 
@@ -13,11 +15,14 @@ import (
 	"ringnbd/proto"
 )
 
-// sendPart is the most that one SENDMSG carries, in bytes: the quantum by which progress is judged. A piece and the headers around it fit.
+// sendPart is the most that one SENDMSG carries, in bytes: the quantum by which progress is judged.
+// A piece and the headers around it fit.
 const sendPart = pieceSize + 64<<10
 
-// batchBytes, reached, ends a batch. Its memory comes home when all of it has gone (but for a long READ's, see giveSent), so that one of many megabytes would keep the client's next requests
-// waiting, and the disk with them. Measured, 64 KiB random reads, depth 32: 20,600 requests/s without a bound, 18,200 with 1 MiB, 27,100 with 256 KiB.
+// batchBytes, reached, ends a batch. Its memory comes home when all of it has gone (but for a long
+// READ's, see giveSent), so that one of many megabytes would keep the client's next requests
+// waiting, and the disk with them. Measured, 64 KiB random reads, depth 32: 20,600 requests/s
+// without a bound, 18,200 with 1 MiB, 27,100 with 256 KiB.
 const batchBytes = 256 << 10
 
 // reply sends what is ready, unless a send is in flight.
@@ -27,8 +32,10 @@ func (l *loop) reply(i uint32) {
 		return
 	}
 	page := l.layout.pageAt(i)
-	b := batch{loop: l, conn: c, page: page, iovecs: l.control.Iovecs(page+iovecsAt, maxIovecs), headers: l.control.Bytes(page+headersAt, ownAt-headersAt)}
-	for t := c.ready.head; t != none && !b.partial && b.bytes < batchBytes && b.looked < lookPart && b.add(&l.tags[t]); t = c.ready.head {
+	b := batch{loop: l, conn: c, page: page, iovecs: l.control.Iovecs(page+iovecsAt, maxIovecs),
+		headers: l.control.Bytes(page+headersAt, ownAt-headersAt)}
+	for t := c.ready.head; t != none && !b.partial && b.bytes < batchBytes && b.looked < lookPart &&
+		b.add(&l.tags[t]); t = c.ready.head {
 		l.appendTag(&c.sent, l.popTag(&c.ready))
 	}
 	if b.n == 0 {
@@ -60,7 +67,8 @@ func (b *batch) add(row *tag) bool {
 		return b.addChunks(row)
 	}
 	data := row.Command == proto.CmdRead && row.errno == proto.Success && row.Length > 0
-	if b.filled == len(b.headers) || b.n == len(b.iovecs) || data && b.n+int(row.Length>>pieceShift)+3 > len(b.iovecs) {
+	if b.filled == len(b.headers) || b.n == len(b.iovecs) ||
+		data && b.n+int(row.Length>>pieceShift)+3 > len(b.iovecs) {
 		return false
 	}
 	if row.portion&portionLater == 0 || row.Command != proto.CmdRead {
@@ -121,7 +129,8 @@ func (b *batch) append(addr, n uint64) {
 	b.n++
 }
 
-// send hands the next part of a batch to the kernel: up to sendPart bytes, so that a connection which takes its replies is seen to.
+// send hands the next part of a batch to the kernel: up to sendPart bytes, so that a connection
+// which takes its replies is seen to.
 func (l *loop) send(i uint32) {
 	c := &l.conns[i]
 	page := l.layout.pageAt(i)
@@ -170,7 +179,8 @@ func (l *loop) sent(tok token, res int32) {
 	}
 }
 
-// goOn: a part of a long reply has gone, and the rest of it comes next. Its memory goes home with each part.
+// goOn: a part of a long reply has gone, and the rest of it comes next. Its memory goes home with
+// each part.
 func (l *loop) goOn(c *conn, t uint32) {
 	row := &l.tags[t]
 	if row.region == long {
@@ -195,8 +205,10 @@ func (l *loop) skipSent(c *conn, i uint32, n uint64) {
 	}
 }
 
-// giveSent gives back the pieces of a long READ that have gone, while the others go: a client that takes its time for 64 MiB keeps from others only what it has not
-// taken yet. A READ of more than a batch ends it, so what has not gone belongs to the last request, or to one before it whose data the last has none of.
+// giveSent gives back the pieces of a long READ that have gone, while the others go: a client that
+// takes its time for 64 MiB keeps from others only what it has not taken yet. A READ of more than a
+// batch ends it, so what has not gone belongs to the last request, or to one before it whose data
+// the last has none of.
 func (l *loop) giveSent(i uint32) {
 	c := &l.conns[i]
 	if row := &l.tags[c.sent.tail]; row.region == long && row.Command == proto.CmdRead {
@@ -217,7 +229,8 @@ func (l *loop) giveFront(c *conn, row *tag, first uint32) {
 	}
 }
 
-// firstUnsent is where in the pool the first data lies that has not gone; what is no offset there, if there is none.
+// firstUnsent is where in the pool the first data lies that has not gone; what is no offset there,
+// if there is none.
 func (l *loop) firstUnsent(i uint32) uint64 {
 	c := &l.conns[i]
 	for _, v := range l.control.Iovecs(l.layout.pageAt(i)+iovecsAt, maxIovecs)[c.iovFrom:c.iovTo] {

@@ -1,7 +1,10 @@
-// A tag is a request in flight: from the moment that its header was taken in until its reply has left.
+// A tag is a request in flight: from the moment that its header was taken in until its reply has
+// left.
 //
-// Invariant: a tag belongs to one connection and is in exactly one place: its connection's body (payload arriving), a wave on the disk, the guard or the
-// slice queue (waiting its turn), a device's flush lists, or its connection's ready or sent list. What it holds (lease, claim) goes home in release.
+// Invariant: a tag belongs to one connection and is in exactly one place: its connection's body
+// (payload arriving), a wave on the disk, the guard or the slice queue (waiting its turn), a
+// device's flush lists, or its connection's ready or sent list. What it holds (lease, claim) goes
+// home in release.
 
 package engine
 
@@ -18,36 +21,40 @@ const (
 	stepRead                // READ: the wave reads
 	stepEdges               // WRITE: the wave reads the blocks that it covers in part
 	stepWrite               // WRITE: the wave writes
-	stepSlice               // TRIM, WRITE_ZEROES: one slice of the range is with the kernel, or queued
-	stepZeroes              // WRITE_ZEROES: the wave writes zeroes, because the device cannot zero
-	stepPatch               // WRITE_ZEROES: the wave reads the blocks at the edges
-	stepMend                // WRITE_ZEROES: the wave writes them back
-	stepStore               // memory: what is copied into it, or cleared, is long
-	stepFlush               // waits for a shared flush
-	stepCache               // CACHE: the kernel is being told
-	stepStatus              // BLOCK_STATUS: with those who look the status up
-	stepReply               // answered
+	// TRIM, WRITE_ZEROES: one slice of the range is with the kernel, or queued
+	stepSlice
+	stepZeroes // WRITE_ZEROES: the wave writes zeroes, because the device cannot zero
+	stepPatch  // WRITE_ZEROES: the wave reads the blocks at the edges
+	stepMend   // WRITE_ZEROES: the wave writes them back
+	stepStore  // memory: what is copied into it, or cleared, is long
+	stepFlush  // waits for a shared flush
+	stepCache  // CACHE: the kernel is being told
+	stepStatus // BLOCK_STATUS: with those who look the status up
+	stepReply  // answered
 )
 
 // tag is a row without pointers.
 type tag struct {
 	proto.Request
-	lo, hi     uint64 // the request's range rounded out to the device's blocks
-	cursor     uint64 // TRIM, WRITE_ZEROES, WRITE to memory: everything of the range before this is done; READ in chunks: replied to
-	issued     int64  // when its slice was issued
-	memory     lease
-	scratch    lease // two blocks, for a range that does not begin and end on blocks
-	cost       uint32
-	conn       uint32
-	next       uint32
-	fill       uint32 // piece that the payload has come to, and how far
-	fillAt     uint32
-	slice      uint32 // bytes of the slice that is with the kernel
-	ahead      uint32 // bytes with which it went before one that waits for memory, see beside
-	line       uint32 // that its connection was of when it was taken in
-	stride     uint64 // bytes of the next one
-	errno      proto.Errno
-	system     int32            // what the kernel said, as a positive errno, when it said something bad
+	lo, hi uint64 // the request's range rounded out to the device's blocks
+	// TRIM, WRITE_ZEROES, WRITE to memory: everything of the range before this is done; READ in
+	// chunks: replied to
+	cursor  uint64
+	issued  int64 // when its slice was issued
+	memory  lease
+	scratch lease // two blocks, for a range that does not begin and end on blocks
+	cost    uint32
+	conn    uint32
+	next    uint32
+	fill    uint32 // piece that the payload has come to, and how far
+	fillAt  uint32
+	slice   uint32 // bytes of the slice that is with the kernel
+	ahead   uint32 // bytes with which it went before one that waits for memory, see beside
+	line    uint32 // that its connection was of when it was taken in
+	stride  uint64 // bytes of the next one
+	errno   proto.Errno
+	// what the kernel said, as a positive errno, when it said something bad
+	system     int32
 	contexts   proto.ContextSet // BLOCK_STATUS: those that are asked for
 	left       uint16           // segments of the wave that are in flight
 	generation uint16
@@ -76,8 +83,8 @@ func (l *loop) deviceOf(t *tag) *Device {
 	return l.shared.exports[l.conns[t.conn].export].Device
 }
 
-// admit takes a request in, or leaves its header where it is: false means that the connection waits, for its own replies
-// or for its turn, or has ended.
+// admit takes a request in, or leaves its header where it is: false means that the connection
+// waits, for its own replies or for its turn, or has ended.
 func (l *loop) admit(i uint32, r *proto.Request) bool {
 	c := &l.conns[i]
 	if r.Command == proto.CmdDisc {
@@ -97,7 +104,8 @@ func (l *loop) admit(i uint32, r *proto.Request) bool {
 	return l.takeIn(i, r, errno, portionWhole)
 }
 
-// takeIn gives a request, or a part of one, its tag and memory, and begins it or lets its payload come.
+// takeIn gives a request, or a part of one, its tag and memory, and begins it or lets its payload
+// come.
 func (l *loop) takeIn(i uint32, r *proto.Request, errno proto.Errno, p portion) bool {
 	c := &l.conns[i]
 	export := &l.shared.exports[c.export]
@@ -133,7 +141,8 @@ func (l *loop) takeIn(i uint32, r *proto.Request, errno proto.Errno, p portion) 
 	return true
 }
 
-// needs is how many bytes a request must hold: its rounded payload, and two blocks when its ends must be read first.
+// needs is how many bytes a request must hold: its rounded payload, and two blocks when its ends
+// must be read first.
 func needs(r *proto.Request, d *Device, lo, hi uint64) (memory, scratch uint64) {
 	if r.Length == 0 || d.Kind == Null {
 		return 0, 0
@@ -171,7 +180,8 @@ func leaseCost(n uint64) uint64 {
 func (l *loop) begin(t uint32) {
 	row := &l.tags[t]
 	d := l.deviceOf(row)
-	if row.errno != proto.Success || row.Length == 0 && row.Command != proto.CmdFlush && row.Command != proto.CmdBlockStatus {
+	if row.errno != proto.Success ||
+		row.Length == 0 && row.Command != proto.CmdFlush && row.Command != proto.CmdBlockStatus {
 		l.answer(t)
 		return
 	}
@@ -210,7 +220,8 @@ func (l *loop) begin(t uint32) {
 func (l *loop) run(t uint32) {
 	row := &l.tags[t]
 	if l.conns[row.conn].state == connClosing {
-		// Its client is gone and will never learn what became of it: better not done than done late, over data that came by another connection.
+		// Its client is gone and will never learn what became of it: better not done than done
+		// late, over data that came by another connection.
 		l.answer(t)
 		return
 	}
@@ -294,7 +305,8 @@ func (l *loop) release(t uint32) {
 	l.leases.give(row.scratch)
 	line := &l.lines[row.line]
 	line.spared -= uint32(row.spared)
-	l.ledger.give(&c.account, &l.devices[c.export].holds, row.region, 1, uint64(row.cost), uint32(row.spared))
+	l.ledger.give(&c.account, &l.devices[c.export].holds, row.region, 1, uint64(row.cost),
+		uint32(row.spared))
 	l.ahead -= uint64(row.ahead)
 	l.comesHome(short) // a tag is of both
 	l.comesHome(long)

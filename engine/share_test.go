@@ -245,7 +245,8 @@ func TestWhoChangesLinesHasWaitedAsLong(t *testing.T) {
 	l.ledger.accept(&c.account)
 	l.now += stallGrace + 1
 	l.parse(0)
-	if c.line != 0 || l.lines[0].waiting[short].head != 0 || l.lines[1].waiting[short].head != none {
+	if c.line != 0 || l.lines[0].waiting[short].head != 0 ||
+		l.lines[1].waiting[short].head != none {
 		t.Error("one that has taken a reply is in the line of those who have not")
 	}
 	if c.hungry != hungry || !l.starving() {

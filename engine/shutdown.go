@@ -41,7 +41,9 @@ func (e *Engine) Drain(timeout time.Duration) error {
 	var trouble []error
 	if !e.ask(mail{kind: mailDrain}, timeout) {
 		left := e.Connections()
-		trouble = append(trouble, errors.New("the shutdown timeout ended with "+strconv.Itoa(left)+" connections still busy; they were cut (--shutdown-timeout)"))
+		trouble = append(trouble,
+			errors.New("the shutdown timeout ended with "+strconv.Itoa(left)+
+				" connections still busy; they were cut (--shutdown-timeout)"))
 		e.Cut()
 	}
 	return errors.Join(append(trouble, e.flushAll(max(time.Until(deadline), flushLeast)))...)
@@ -69,12 +71,14 @@ func (e *Engine) flushAll(each time.Duration) error {
 	var trouble []error
 	for i, err := range results {
 		if err != nil {
-			text := dirty[i].title() + " was not flushed (" + err.Error() + "): data that clients wrote may be lost"
+			text := dirty[i].title() + " was not flushed (" + err.Error() +
+				"): data that clients wrote may be lost"
 			trouble = append(trouble, errors.New(text))
 		}
 	}
 	if more := len(trouble) - namesShown; more > 0 {
-		trouble = append(trouble[:namesShown], errors.New("nor were "+strconv.Itoa(more)+" more exports"))
+		trouble = append(trouble[:namesShown],
+			errors.New("nor were "+strconv.Itoa(more)+" more exports"))
 	}
 	return errors.Join(trouble...)
 }
@@ -112,7 +116,8 @@ func (e *Engine) Close() error {
 	e.down = true
 	e.mu.Unlock()
 	if left := e.Connections(); left > 0 {
-		return errors.New("the kernel still holds operations of " + strconv.Itoa(left) + " connections")
+		return errors.New("the kernel still holds operations of " + strconv.Itoa(left) +
+			" connections")
 	}
 	e.stop()
 	return nil

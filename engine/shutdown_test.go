@@ -1,6 +1,6 @@
-package engine
-
 // What a shutdown flushes, and that nothing is written to a descriptor that has been given back.
+
+package engine
 
 import (
 	"os"
@@ -30,7 +30,8 @@ func TestCloseWaitsForWhoWakesALoop(t *testing.T) {
 			first = false
 			close(entered)
 			<-release
-			if link, _ := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd)); !strings.Contains(link, "eventfd") {
+			if link, _ := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd)); !strings.Contains(link,
+				"eventfd") {
 				t.Errorf("the loop is woken through %q", link)
 			}
 		}
@@ -82,12 +83,14 @@ func TestDrainNamesWhatWasNotFlushed(t *testing.T) {
 		return x
 	}
 	e := &Engine{shared: &shared{exports: []Export{
-		export("good", int(file.Fd()), true), export("bad", pipe[0], true), export("untouched", pipe[0], false), export("", pipe[1], true)}}}
+		export("good", int(file.Fd()), true), export("bad", pipe[0], true), export("untouched",
+			pipe[0], false), export("", pipe[1], true)}}}
 	text := ""
 	if err := e.flushAll(time.Minute); err != nil {
 		text = err.Error()
 	}
-	want := "export \"bad\" was not flushed (invalid argument): data that clients wrote may be lost\n" +
+	want := "export \"bad\" was not flushed (invalid argument): data that clients wrote may be " +
+		"lost\n" +
 		"the default export was not flushed (invalid argument): data that clients wrote may be lost"
 	if text != want {
 		t.Errorf("%s\nwant\n%s", text, want)
@@ -95,7 +98,8 @@ func TestDrainNamesWhatWasNotFlushed(t *testing.T) {
 	for range 2 * namesShown {
 		e.shared.exports = append(e.shared.exports, export("more", pipe[0], true))
 	}
-	if err := e.flushAll(time.Minute); strings.Count(err.Error(), "\n") != namesShown || !strings.HasSuffix(err.Error(), "nor were 12 more exports") {
+	if err := e.flushAll(time.Minute); strings.Count(err.Error(), "\n") != namesShown ||
+		!strings.HasSuffix(err.Error(), "nor were 12 more exports") {
 		t.Errorf("many: %v", err)
 	}
 }

@@ -1,5 +1,6 @@
-// The engine on the simulated kernel: every seed is a world of its own, with its own disks, clients and accidents. A failure names its seed;
-// go test ./engine -run TestSim -seed N does it again, event for event.
+// The engine on the simulated kernel: every seed is a world of its own, with its own disks, clients
+// and accidents. A failure names its seed; go test ./engine -run TestSim -seed N does it again,
+// event for event.
 
 package engine_test
 
@@ -36,7 +37,9 @@ func open(w *sim.World) ([]sim.Loop, func()) {
 	exports := make([]engine.Export, len(p.Exports))
 	for i := range p.Exports {
 		e := &p.Exports[i]
-		d := &engine.Device{Kind: engine.File, FD: w.DiskFD(i), Size: e.Size, Block: e.Block, Direct: e.Block > 1, Cached: e.Backing == sim.File && e.Block == 1 && !e.Waits, Waits: e.Waits, ReadOnly: e.ReadOnly(),
+		d := &engine.Device{Kind: engine.File, FD: w.DiskFD(i), Size: e.Size, Block: e.Block,
+			Direct: e.Block > 1, Cached: e.Backing == sim.File && e.Block == 1 && !e.Waits,
+			Waits: e.Waits, ReadOnly: e.ReadOnly(),
 			Punch: e.Punch, ZeroRange: e.ZeroRange, FastZero: e.FastZero, Discard: e.Discard}
 		switch e.Backing {
 		case sim.File:
@@ -63,14 +66,15 @@ func open(w *sim.World) ([]sim.Loop, func()) {
 	if p.Scanty {
 		c.Memory = engine.MinMemory(c)
 	}
-	made := engine.NewSimLoops(c, exports, func(_ int, control, pool *uring.Arena, files []int32) (engine.Kernel, int32, func()) {
-		k := w.NewKernel(p.Entries, p.Completions)
-		k.Attach(control)
-		k.SparseBuffers(pool, uring.SparseShift(pool.Size()))
-		k.RegisterFiles(files)
-		fd, notify := w.Eventfd()
-		return k, fd, notify
-	})
+	made := engine.NewSimLoops(c, exports,
+		func(_ int, control, pool *uring.Arena, files []int32) (engine.Kernel, int32, func()) {
+			k := w.NewKernel(p.Entries, p.Completions)
+			k.Attach(control)
+			k.SparseBuffers(pool, uring.SparseShift(pool.Size()))
+			k.RegisterFiles(files)
+			fd, notify := w.Eventfd()
+			return k, fd, notify
+		})
 	loops := make([]sim.Loop, len(made))
 	for i, l := range made {
 		loops[i] = simLoop{l}
@@ -110,7 +114,8 @@ func run(t testing.TB, w *sim.World) {
 	}
 }
 
-// TestSim runs many worlds. Together they must have met every situation that the simulation knows how to bring about.
+// TestSim runs many worlds. Together they must have met every situation that the simulation knows
+// how to bring about.
 func TestSim(t *testing.T) {
 	if *oneSeed >= 0 {
 		w := runSeed(t, uint64(*oneSeed))
@@ -125,7 +130,8 @@ func TestSim(t *testing.T) {
 	t.Log(&met)
 	if *seeds >= 400 {
 		for _, m := range met.Missing() {
-			t.Errorf("%d seeds never met %v: the simulation has lost a part of its reach", *seeds, m)
+			t.Errorf("%d seeds never met %v: the simulation has lost a part of its reach", *seeds,
+				m)
 		}
 	}
 }
@@ -140,7 +146,8 @@ func TestSimReplays(t *testing.T) {
 	}
 }
 
-// FuzzSim lets the fuzzer look for worlds: a seed, and the first decisions, which lay out the world and say what goes wrong in it.
+// FuzzSim lets the fuzzer look for worlds: a seed, and the first decisions, which lay out the world
+// and say what goes wrong in it.
 func FuzzSim(f *testing.F) {
 	for seed := range uint64(8) {
 		f.Add(seed, []byte{})
@@ -156,8 +163,8 @@ func FuzzSim(f *testing.F) {
 	})
 }
 
-// TestSimNoticesWhoTakesAllWorkers: with the bound of each device's workers switched off, disks that hang hold up those that do not, and the
-// simulation must see it.
+// TestSimNoticesWhoTakesAllWorkers: with the bound of each device's workers switched off, disks
+// that hang hold up those that do not, and the simulation must see it.
 func TestSimNoticesWhoTakesAllWorkers(t *testing.T) {
 	worlds := 0
 	for seed := uint64(0); worlds < 60; seed++ {

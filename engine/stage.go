@@ -1,10 +1,13 @@
-// Stages are the buffers that sockets are received into. Every connection has a small one of its own, in its page, which holds a few dozen requests without
-// payload. There are large ones too, fewer than connections: whoever sends more than its own holds borrows one when there is one, and keeps it while
-// that goes on, so that a busy writer pays for one receive a turn. Nobody ever waits for one: without it a payload is received straight into its lease, and
-// one that is refused, or that nobody keeps, through the small stage.
+// Stages are the buffers that sockets are received into. Every connection has a small one of its
+// own, in its page, which holds a few dozen requests without payload. There are large ones too,
+// fewer than connections: whoever sends more than its own holds borrows one when there is one, and
+// keeps it while that goes on, so that a busy writer pays for one receive a turn. Nobody ever waits
+// for one: without it a payload is received straight into its lease, and one that is refused, or
+// that nobody keeps, through the small stage.
 //
-// Invariant: a large stage is in the stack of free ones or belongs to exactly one connection, which is then in the loop's lru list. What a connection has
-// received and not parsed, [start, end), is in its large stage if it has one, else in its own.
+// Invariant: a large stage is in the stack of free ones or belongs to exactly one connection, which
+// is then in the loop's lru list. What a connection has received and not parsed, [start, end), is
+// in its large stage if it has one, else in its own.
 
 package engine
 
@@ -15,7 +18,8 @@ import (
 // idleStage is how long a silent connection keeps a large stage.
 const idleStage = int64(1e9)
 
-// stageOf is the memory that the connection receives into: where it lies in the control arena, and how long it is.
+// stageOf is the memory that the connection receives into: where it lies in the control arena, and
+// how long it is.
 func (l *loop) stageOf(i uint32) (at uint64, size uint32) {
 	if s := l.conns[i].stage; s != none {
 		return l.layout.stageAt(s), stageSize
@@ -23,8 +27,8 @@ func (l *loop) stageOf(i uint32) (at uint64, size uint32) {
 	return l.layout.pageAt(i) + ownAt, ownSize
 }
 
-// takeStage gives a connection a large stage, with what is in its own, if there is one left. If not, the next to have an empty one gives it up, so that they
-// go round.
+// takeStage gives a connection a large stage, with what is in its own, if there is one left. If
+// not, the next to have an empty one gives it up, so that they go round.
 func (l *loop) takeStage(i uint32) {
 	last := len(l.stages) - 1
 	if last < 0 {
@@ -38,7 +42,8 @@ func (l *loop) takeStage(i uint32) {
 	l.enlist(&l.lru, linkStage, i)
 }
 
-// giveStage takes a connection's large stage back; what is in it, the front part of a header at most, goes into its own.
+// giveStage takes a connection's large stage back; what is in it, the front part of a header at
+// most, goes into its own.
 func (l *loop) giveStage(i uint32) {
 	c := &l.conns[i]
 	if c.stage == none {
@@ -69,8 +74,10 @@ func (l *loop) refreshStage(i uint32) {
 	l.enlist(&l.lru, linkStage, i)
 }
 
-// reclaimIdle takes stages back from connections that have been silent for a while, whatever they wait for: their receive is cancelled, and listen, finding them
-// idle, does the rest. One that is not listened to, for it has as much in flight as it may, keeps what it has sent until its replies are taken.
+// reclaimIdle takes stages back from connections that have been silent for a while, whatever they
+// wait for: their receive is cancelled, and listen, finding them idle, does the rest. One that is
+// not listened to, for it has as much in flight as it may, keeps what it has sent until its replies
+// are taken.
 func (l *loop) reclaimIdle() {
 	for i := l.lru.head; i != none; i = l.conns[i].links[linkStage].next {
 		c := &l.conns[i]
@@ -85,6 +92,7 @@ func (l *loop) takeBack(i uint32) {
 	c := &l.conns[i]
 	if !c.cancelling {
 		c.cancelling = true
-		uring.PrepCancel(l.sqe(), uint64(tokenOf(onCancel, 0, c.generation, i)), uint64(tokenOf(onReceive, 0, c.generation, i)))
+		uring.PrepCancel(l.sqe(), uint64(tokenOf(onCancel, 0, c.generation, i)),
+			uint64(tokenOf(onReceive, 0, c.generation, i)))
 	}
 }

@@ -1,4 +1,5 @@
-// Stages under more talkers than there are: everybody gets through, with the right bytes, and a connection that has fallen silent gives its large stage back.
+// Stages under more talkers than there are: everybody gets through, with the right bytes, and a
+// connection that has fallen silent gives its large stage back.
 
 package engine
 
@@ -11,7 +12,8 @@ import (
 	"ringnbd/proto"
 )
 
-// TestMoreWritersThanStages: a loop of the least memory has minStages large stages; four times as many connections write payloads that want one.
+// TestMoreWritersThanStages: a loop of the least memory has minStages large stages; four times as
+// many connections write payloads that want one.
 func TestMoreWritersThanStages(t *testing.T) {
 	const writers, each, length = 4 * minStages, 40, 40 << 10
 	d := memoryDevice(t, writers*each*length)
@@ -22,11 +24,17 @@ func TestMoreWritersThanStages(t *testing.T) {
 	for w := range writers {
 		client := connect(t, e, 0)
 		all.Go(func() {
-			go func() { // as fast as the socket takes them, so that a receive finds more than the connection's own stage holds
+			// as fast as the socket takes them, so that a receive finds more than the connection's
+			// own stage holds
+			go func() {
 				for i := range each {
 					b := make([]byte, proto.RequestSize, proto.RequestSize+length)
-					proto.PutRequest(b, &proto.Request{Cookie: uint64(i), Command: proto.CmdWrite, Offset: uint64((w*each + i) * length), Length: length})
-					if _, err := client.fd.Write(append(b, bytes.Repeat([]byte{byte(w), byte(i)}, length/2)...)); err != nil {
+					proto.PutRequest(b,
+						&proto.Request{Cookie: uint64(i), Command: proto.CmdWrite,
+							Offset: uint64((w*each + i) * length), Length: length})
+					if _,
+						err := client.fd.Write(append(b,
+						bytes.Repeat([]byte{byte(w), byte(i)}, length/2)...)); err != nil {
 						t.Error(err)
 					}
 				}
@@ -39,7 +47,8 @@ func TestMoreWritersThanStages(t *testing.T) {
 			got := make([]byte, length)
 			for i := range each {
 				errno := client.call(proto.CmdRead, 0, uint64((w*each+i)*length), length, got)
-				if want := bytes.Repeat([]byte{byte(w), byte(i)}, length/2); errno != proto.Success || !bytes.Equal(got, want) {
+				if want := bytes.Repeat([]byte{byte(w), byte(i)},
+					length/2); errno != proto.Success || !bytes.Equal(got, want) {
 					t.Errorf("writer %d: request %d reads back wrong (%v)", w, i, errno)
 				}
 			}
@@ -51,26 +60,30 @@ func TestMoreWritersThanStages(t *testing.T) {
 	}
 }
 
-// TestSilentConnectionGivesItsStageBack: after a burst, and idleStage of silence, all large stages are free, and the connection still works.
+// TestSilentConnectionGivesItsStageBack: after a burst, and idleStage of silence, all large stages
+// are free, and the connection still works.
 func TestSilentConnectionGivesItsStageBack(t *testing.T) {
 	e := startEngine(t, 1, memoryDevice(t, 16<<20))
 	c := connect(t, e, 0)
 	payload := bytes.Repeat([]byte{3}, 64<<10)
 	for i := range 4 {
-		if errno := c.call(proto.CmdWrite, 0, uint64(i)<<16, 64<<10, payload); errno != proto.Success {
+		if errno := c.call(proto.CmdWrite, 0, uint64(i)<<16, 64<<10,
+			payload); errno != proto.Success {
 			t.Fatal(errno)
 		}
 	}
 	if n := counted(t, e).StagesLent; n != 1 {
 		t.Fatalf("%d large stages are lent: the writer should hold one", n)
 	}
-	for deadline := time.Now().Add(10 * time.Second); counted(t, e).StagesLent != 0; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); counted(t,
+		e).StagesLent != 0; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("a silent connection keeps its large stage")
 		}
 	}
 	got := make([]byte, 64<<10)
-	if errno := c.call(proto.CmdRead, 0, 1<<16, 64<<10, got); errno != proto.Success || !bytes.Equal(got, payload) {
+	if errno := c.call(proto.CmdRead, 0, 1<<16, 64<<10, got); errno != proto.Success ||
+		!bytes.Equal(got, payload) {
 		t.Fatalf("after its stage was taken back: %v", errno)
 	}
 	if errno := c.call(proto.CmdWrite, 0, 0, 64<<10, payload); errno != proto.Success {
@@ -78,20 +91,25 @@ func TestSilentConnectionGivesItsStageBack(t *testing.T) {
 	}
 }
 
-// TestStageComesBackFromWhoTakesNoReply: a large stage is not kept by a connection that waits for its client to take a reply.
+// TestStageComesBackFromWhoTakesNoReply: a large stage is not kept by a connection that waits for
+// its client to take a reply.
 func TestStageComesBackFromWhoTakesNoReply(t *testing.T) {
 	e := startEngine(t, 1, memoryDevice(t, 16<<20))
 	c := connect(t, e, 0)
 	var read [proto.RequestSize]byte
 	proto.PutRequest(read[:], &proto.Request{Cookie: 2, Command: proto.CmdRead, Length: 8 << 20})
-	// In one piece, so that the last receive is one of many bytes: after a short one the stage is given back at once.
-	c.send(proto.Request{Cookie: 1, Command: proto.CmdWrite, Length: 64 << 10}, append(make([]byte, 64<<10), read[:]...))
-	for deadline := time.Now().Add(5 * time.Second); counted(t, e).StagesLent != 1; time.Sleep(time.Millisecond) {
+	// In one piece, so that the last receive is one of many bytes: after a short one the stage is
+	// given back at once.
+	c.send(proto.Request{Cookie: 1, Command: proto.CmdWrite, Length: 64 << 10},
+		append(make([]byte, 64<<10), read[:]...))
+	for deadline := time.Now().Add(5 * time.Second); counted(t,
+		e).StagesLent != 1; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the writer never had a large stage")
 		}
 	}
-	for deadline := time.Now().Add(10 * time.Second); counted(t, e).StagesLent != 0; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); counted(t,
+		e).StagesLent != 0; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("a connection that takes no reply keeps its large stage")
 		}
@@ -104,7 +122,8 @@ func TestStageComesBackFromWhoTakesNoReply(t *testing.T) {
 	}
 }
 
-// TestSilenceInsideAHeaderHoldsNothing: while others starve, and those who make them are closed, a client that has sent five bytes of a header stays.
+// TestSilenceInsideAHeaderHoldsNothing: while others starve, and those who make them are closed, a
+// client that has sent five bytes of a header stays.
 func TestSilenceInsideAHeaderHoldsNothing(t *testing.T) {
 	d := memoryDevice(t, 64<<20)
 	f := fileDevice(t, 64<<20, 0)
@@ -118,7 +137,8 @@ func TestSilenceInsideAHeaderHoldsNothing(t *testing.T) {
 	for range 6 { // each wants most of the memory for long requests, and takes nothing
 		connect(t, e, 1).send(proto.Request{Command: proto.CmdRead, Length: 32 << 20}, nil)
 	}
-	for deadline := time.Now().Add(20 * time.Second); counted(t, e).Closed[CloseStalled] == 0; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); counted(t,
+		e).Closed[CloseStalled] == 0; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("nobody was closed, so this tested nothing")
 		}
@@ -132,8 +152,8 @@ func TestSilenceInsideAHeaderHoldsNothing(t *testing.T) {
 	}
 }
 
-// TestPayloadThatDoesNotFitIsReceivedOnce: a writer of 2 KiB, a little more with its header than a connection's own stage holds, is given a large one, and
-// then needs one receive a request.
+// TestPayloadThatDoesNotFitIsReceivedOnce: a writer of 2 KiB, a little more with its header than a
+// connection's own stage holds, is given a large one, and then needs one receive a request.
 func TestPayloadThatDoesNotFitIsReceivedOnce(t *testing.T) {
 	e := startEngine(t, 1, memoryDevice(t, 1<<20))
 	c := connect(t, e, 0)

@@ -1,24 +1,31 @@
-// What time changes: connections that hold memory without moving while others wait for it are closed, and a shutdown goes through its phases.
+// What time changes: connections that hold memory without moving while others wait for it are
+// closed, and a shutdown goes through its phases.
 //
-// Invariant: as long as nobody waits, nobody is closed for being slow or silent: an idle client stays for ever.
+// Invariant: as long as nobody waits, nobody is closed for being slow or silent: an idle client
+// stays for ever.
 
 package engine
 
 import "ringnbd/proto"
 
 const (
-	// stallGrace is how long, in nanoseconds, somebody must have starved before others are looked at; stallQuiet how long those may then have been without
-	// progress. Progress is a megabyte: the piece of a payload that one receive brings, the part of a batch that one send carries. So a client
-	// that does move, if only 512 KiB a second, is never closed, and nobody is while there is memory for all.
+	// stallGrace is how long, in nanoseconds, somebody must have starved before others are looked
+	// at; stallQuiet how long those may then have been without progress. Progress is a megabyte:
+	// the piece of a payload that one receive brings, the part of a batch that one send carries. So
+	// a client that does move, if only 512 KiB a second, is never closed, and nobody is while there
+	// is memory for all.
 	stallGrace = int64(3e9)
 	stallQuiet = int64(2e9)
 
 	drainSilence = int64(100e6) // while draining, a connection silent for so long is closed
-	drainGrace   = int64(1e9)   // and after this no request is taken in, nor a payload waited for that is still arriving
-	drainLinger  = int64(500e6) // and this is what a client has to fall silent once it was told that nothing follows
+	// and after this no request is taken in, nor a payload waited for that is still arriving
+	drainGrace = int64(1e9)
+	// and this is what a client has to fall silent once it was told that nothing follows
+	drainLinger = int64(500e6)
 
-	// No request is answered with ESHUTDOWN, which the spec offers to make the end quicker: the kernel's client passes it on as an I/O error, where it would send
-	// the request again to the next server if the connection had just been closed; so do virtual machines (reconnect-delay).
+	// No request is answered with ESHUTDOWN, which the spec offers to make the end quicker: the
+	// kernel's client passes it on as an I/O error, where it would send the request again to the
+	// next server if the connection had just been closed; so do virtual machines (reconnect-delay).
 )
 
 type drainPhase uint8
@@ -29,7 +36,8 @@ const (
 	drainCut              // what was taken in is answered, nothing else is
 )
 
-// evictStalled closes those that others have been waiting for too long. Who waits for the share of an export waits for its connections only.
+// evictStalled closes those that others have been waiting for too long. Who waits for the share of
+// an export waits for its connections only.
 func (l *loop) evictStalled() {
 	if l.rings[short].n == 0 && l.rings[long].n == 0 {
 		return
@@ -37,7 +45,8 @@ func (l *loop) evictStalled() {
 	all := l.starving()
 	for i := range l.conns {
 		c := &l.conns[i]
-		if c.state != connFree && c.state != connClosing && l.stalled(c) && (all || l.starved(2*c.export, true) || l.starved(2*c.export+1, true)) {
+		if c.state != connFree && c.state != connClosing && l.stalled(c) &&
+			(all || l.starved(2*c.export, true) || l.starved(2*c.export+1, true)) {
 			l.fail(uint32(i), CloseStalled)
 		}
 	}
@@ -56,30 +65,36 @@ func (l *loop) starving() bool {
 	return false
 }
 
-// starved: has the first of a line waited so long? outshared: for the share of its export, or else for something else.
+// starved: has the first of a line waited so long? outshared: for the share of its export, or else
+// for something else.
 func (l *loop) starved(at uint32, outshare bool) bool {
 	for _, q := range l.lines[at].waiting {
-		if i := q.head; i != none && l.now-l.conns[i].hungry > stallGrace && (l.conns[i].lacks == outshared) == outshare {
+		if i := q.head; i != none && l.now-l.conns[i].hungry > stallGrace &&
+			(l.conns[i].lacks == outshared) == outshare {
 			return true
 		}
 	}
 	return false
 }
 
-// stalled: the connection's payload or replies have stood still. One that has only begun a header holds nothing.
+// stalled: the connection's payload or replies have stood still. One that has only begun a header
+// holds nothing.
 func (l *loop) stalled(c *conn) bool {
-	receives := c.body != none && c.receiving != receiveNone && c.since != 0 && l.now-c.since > stallQuiet
+	receives := c.body != none && c.receiving != receiveNone && c.since != 0 &&
+		l.now-c.since > stallQuiet
 	return receives || c.sending && l.now-c.sendSince > stallQuiet
 }
 
-// drainTick closes the connections that have nothing more to say, and after a while those that will not stop.
+// drainTick closes the connections that have nothing more to say, and after a while those that will
+// not stop.
 func (l *loop) drainTick() {
 	if l.drain == drainServe && l.now-l.drainAt > drainGrace {
 		l.drain = drainCut
 	}
 	for i := range l.conns {
 		c := &l.conns[i]
-		reads := c.divided.open && c.divided.Command == proto.CmdRead // all of it was promised with its first part
+		// all of it was promised with its first part
+		reads := c.divided.open && c.divided.Command == proto.CmdRead
 		between := c.body == none && !c.divided.open && c.start == c.end
 		quiet := between && c.inflight == 0 && l.now-c.heard > drainSilence
 		switch {

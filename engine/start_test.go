@@ -47,7 +47,8 @@ func startWithin(t *testing.T, limit uint64, c Config) (*Engine, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &usual); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: usual.Max}); err != nil {
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE,
+		&unix.Rlimit{Cur: limit, Max: usual.Max}); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {

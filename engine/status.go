@@ -1,8 +1,12 @@
-// BLOCK_STATUS: what the meta contexts of an export say about a range. No answer to that comes through the ring (there is no SEEK_HOLE in io_uring), and some take
-// milliseconds; so the request is handed out of the loop (offload.go), with memory for its answer, and comes back like a completion.
+// BLOCK_STATUS: what the meta contexts of an export say about a range. No answer to that comes
+// through the ring (there is no SEEK_HOLE in io_uring), and some take milliseconds; so the request
+// is handed out of the loop (offload.go), with memory for its answer, and comes back like a
+// completion.
 //
-// Invariant: from beginStatus until takeTold finds it, a request's row and lease belong to who looks it up; the loop only says in gone that nobody may be waiting any more.
-// An answer is what was true at some time between the request and the reply: it is looked up after the request came, so that no write answered before is missed.
+// Invariant: from beginStatus until takeTold finds it, a request's row and lease belong to who
+// looks it up; the loop only says in gone that nobody may be waiting any more. An answer is what
+// was true at some time between the request and the reply: it is looked up after the request came,
+// so that no write answered before is missed.
 
 package engine
 
@@ -18,17 +22,21 @@ import (
 
 // Context is the source of one meta context of an export.
 type Context interface {
-	// Status calls emit with one extent after the other (length in bytes, status as the context defines it), from off on without gaps, until it has covered
-	// length bytes, possibly more, or emit returns false. On an error what has been emitted stands. It is called outside of the loops, several times at once.
+	// Status calls emit with one extent after the other (length in bytes, status as the context
+	// defines it), from off on without gaps, until it has covered length bytes, possibly more, or
+	// emit returns false. On an error what has been emitted stands. It is called outside of the
+	// loops, several times at once.
 	Status(off, length uint64, emit func(length, status uint64) bool) error
 }
 
 const (
-	// statusMost is what the answer to one context may take, in bytes, and with it how many extents: some 8,000 in the compact form. The spec allows 2^20, but
-	// what may be answered must be held. A client asks again for the rest.
+	// statusMost is what the answer to one context may take, in bytes, and with it how many
+	// extents: some 8,000 in the compact form. The spec allows 2^20, but what may be answered must
+	// be held. A client asks again for the rest.
 	statusMost = 64 << 10
 	statusUnit = 512 // bytes: no extent is expected to be shorter
-	// statusUsed is where each answer begins: how long it is. Eight bytes keep what follows aligned.
+	// statusUsed is where each answer begins: how long it is. Eight bytes keep what follows
+	// aligned.
 	statusUsed = 8
 )
 
@@ -41,7 +49,8 @@ func statusMemory(r *proto.Request, s proto.Session) uint64 {
 	} else if r.Flags&proto.CmdFlagReqOne != 0 {
 		extents = 1
 	}
-	each := min(statusUsed+uint64(s.Framing.StatusHeadSize())+extents*uint64(s.Framing.ExtentSize()), statusMost, pieceSize/max(contexts, 1)&^7)
+	each := min(statusUsed+uint64(s.Framing.StatusHeadSize())+
+		extents*uint64(s.Framing.ExtentSize()), statusMost, pieceSize/max(contexts, 1)&^7)
 	return (each + 7) &^ 7 * contexts
 }
 
@@ -71,21 +80,24 @@ func (l *loop) push(stack *atomic.Uint32, t uint32) (first bool) {
 	}
 }
 
-// readFilter takes the payload, which says what the request is about, for the request that it would have been without one.
+// readFilter takes the payload, which says what the request is about, for the request that it would
+// have been without one.
 func (l *loop) readFilter(row *tag) bool {
 	payload := l.pool.Bytes(l.leases.offset(row.memory), int(row.Length))
 	length, contexts, errno := proto.ParseFilter(payload, row.contexts)
 	row.filter = errno != proto.Success || contexts == 0
 	row.Length, row.contexts = length, contexts
 	row.Flags &^= proto.CmdFlagPayloadLen
-	if errno, _ = proto.CheckRange(&row.Request, &l.shared.exports[l.conns[row.conn].export].Facts); row.filter {
+	if errno, _ = proto.CheckRange(&row.Request,
+		&l.shared.exports[l.conns[row.conn].export].Facts); row.filter {
 		errno = proto.EINVAL
 	}
 	row.errno = errno
 	return errno == proto.Success
 }
 
-// takeAsked takes all requests that wait to be looked up, the one that has waited longest first, linked through next.
+// takeAsked takes all requests that wait to be looked up, the one that has waited longest first,
+// linked through next.
 func (l *loop) takeAsked() uint32 {
 	first := uint32(none)
 	for t := l.asked.Swap(0) - 1; t != none; {
@@ -96,7 +108,8 @@ func (l *loop) takeAsked() uint32 {
 	return first
 }
 
-// lookUpOne writes the answers to one request, a part of its lease for each context, and gives it back to the loop. Not on the loop's thread.
+// lookUpOne writes the answers to one request, a part of its lease for each context, and gives it
+// back to the loop. Not on the loop's thread.
 func (l *loop) lookUpOne(t uint32) {
 	row := &l.tags[t]
 	c := &l.conns[row.conn]
@@ -110,7 +123,8 @@ func (l *loop) lookUpOne(t uint32) {
 		if row.contexts&(1<<i) == 0 {
 			continue
 		}
-		x := extents{framing: c.session.Framing, out: memory[statusUsed:most], left: row.Length, one: row.Flags&proto.CmdFlagReqOne != 0, gone: &l.gone[row.conn]}
+		x := extents{framing: c.session.Framing, out: memory[statusUsed:most], left: row.Length,
+			one: row.Flags&proto.CmdFlagReqOne != 0, gone: &l.gone[row.conn]}
 		x.n = x.framing.StatusHeadSize()
 		var err error
 		if !l.gone[row.conn].Load() {
@@ -118,8 +132,8 @@ func (l *loop) lookUpOne(t uint32) {
 			err = source.Status(row.Offset, row.Length, x.add)
 			export.Device.busy.Add(-1)
 		}
-		// What was not looked up, because it cannot be or because its client has left (and may still listen), is "allocated, and not known to be zero", which is
-		// always true enough.
+		// What was not looked up, because it cannot be or because its client has left (and may
+		// still listen), is "allocated, and not known to be zero", which is always true enough.
 		var errno unix.Errno
 		if errors.As(err, &errno) {
 			row.system = int32(errno)
@@ -159,7 +173,8 @@ func (l *loop) takeTold() {
 	}
 }
 
-// extents gathers what a Context emits into the payload of a chunk: neighbours of the same status as one, and not more than there is room for.
+// extents gathers what a Context emits into the payload of a chunk: neighbours of the same status
+// as one, and not more than there is room for.
 type extents struct {
 	framing proto.Framing
 	out     []byte

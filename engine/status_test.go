@@ -1,4 +1,5 @@
-// BLOCK_STATUS: what a source says and what is answered, in both forms, with much room and with little.
+// BLOCK_STATUS: what a source says and what is answered, in both forms, with much room and with
+// little.
 
 package engine
 
@@ -28,7 +29,8 @@ func says(err error, pieces ...piece) Context {
 }
 
 // lookedUp is what one BLOCK_STATUS is answered, by context.
-func lookedUp(t *testing.T, l *loop, s proto.Session, r proto.Request) map[uint32][]proto.StatusExtent {
+func lookedUp(t *testing.T, l *loop, s proto.Session,
+	r proto.Request) map[uint32][]proto.StatusExtent {
 	t.Helper()
 	l.conns[0].session = s
 	r.Command, r.Extended = proto.CmdBlockStatus, s.Framing == proto.Extended
@@ -83,25 +85,35 @@ func TestExtents(t *testing.T) {
 		want   []piece
 	}{
 		{"one", says(nil, piece{4096, 3}), 4096, 0, []piece{{4096, 3}}},
-		{"neighbours", says(nil, piece{512, 3}, piece{512, 3}, piece{1024, 0}, piece{1, 0}, piece{2047, 0}), 4096, 0, []piece{{1024, 3}, {3072, 0}}},
+		{"neighbours",
+			says(nil, piece{512, 3}, piece{512, 3}, piece{1024, 0}, piece{1, 0}, piece{2047, 0}),
+			4096, 0, []piece{{1024, 3}, {3072, 0}}},
 		{"more than asked", says(nil, piece{1 << 40, 2}), 4096, 0, []piece{{4096, 2}}},
-		{"more than asked, in pieces", says(nil, piece{4000, 1}, piece{1 << 40, 2}, piece{1, 1}), 4096, 0, []piece{{4000, 1}, {96, 2}}},
-		{"empty ones", says(nil, piece{0, 9}, piece{96, 1}, piece{0, 9}, piece{4000, 1}, piece{0, 9}), 4096, 0, []piece{{4096, 1}}},
+		{"more than asked, in pieces", says(nil, piece{4000, 1}, piece{1 << 40, 2}, piece{1, 1}),
+			4096, 0, []piece{{4000, 1}, {96, 2}}},
+		{"empty ones",
+			says(nil, piece{0, 9}, piece{96, 1}, piece{0, 9}, piece{4000, 1}, piece{0, 9}), 4096, 0,
+			[]piece{{4096, 1}}},
 		{"less than asked", says(nil, piece{1024, 1}), 4096, 0, []piece{{1024, 1}}},
 		{"nothing", says(nil), 4096, 0, []piece{{4096, 0}}},
 		{"nothing but an error", says(broken), 4096, 0, []piece{{4096, 0}}},
 		{"an error later", says(broken, piece{1024, 3}), 4096, 0, []piece{{1024, 3}, {3072, 0}}},
-		{"an error later, same", says(broken, piece{512, 3}, piece{512, 0}), 4096, 0, []piece{{512, 3}, {3584, 0}}},
+		{"an error later, same", says(broken, piece{512, 3}, piece{512, 0}), 4096, 0,
+			[]piece{{512, 3}, {3584, 0}}},
 		{"an error at the end", says(broken, piece{4096, 3}), 4096, 0, []piece{{4096, 3}}},
-		{"first of many", says(nil, piece{512, 3}, piece{512, 3}, piece{512, 0}, piece{512, 3}), 2048, proto.CmdFlagReqOne, []piece{{1024, 3}}},
-		{"first, all the same", says(nil, piece{1024, 3}, piece{1024, 3}), 2048, proto.CmdFlagReqOne, []piece{{2048, 3}}},
-		{"first, then an error", says(broken, piece{1024, 3}), 2048, proto.CmdFlagReqOne, []piece{{1024, 3}}},
+		{"first of many", says(nil, piece{512, 3}, piece{512, 3}, piece{512, 0}, piece{512, 3}),
+			2048, proto.CmdFlagReqOne, []piece{{1024, 3}}},
+		{"first, all the same", says(nil, piece{1024, 3}, piece{1024, 3}), 2048,
+			proto.CmdFlagReqOne, []piece{{2048, 3}}},
+		{"first, then an error", says(broken, piece{1024, 3}), 2048, proto.CmdFlagReqOne,
+			[]piece{{1024, 3}}},
 		{"a byte", says(nil, piece{9, 7}), 1, 0, []piece{{1, 7}}},
 	} {
 		d := &Device{Kind: Null, FD: -1, Size: 1 << 20, Block: 1}
 		l := still(t, Export{Facts: factsOf(d), Device: d, Contexts: []Context{row.source}})
 		for _, f := range both {
-			answer := lookedUp(t, l, proto.Session{Framing: f, Contexts: 1}, proto.Request{Offset: 8192, Length: row.n, Flags: row.flags})
+			answer := lookedUp(t, l, proto.Session{Framing: f, Contexts: 1},
+				proto.Request{Offset: 8192, Length: row.n, Flags: row.flags})
 			var got []piece
 			for _, x := range answer[1] {
 				got = append(got, piece{x.Length, x.Flags})
@@ -127,13 +139,15 @@ func alternating(unit uint64) Context {
 	})
 }
 
-// TestStatusRoom: with any number of contexts the answers fit into what was leased for them; what is cut ends between two extents and begins where it was asked to.
+// TestStatusRoom: with any number of contexts the answers fit into what was leased for them; what
+// is cut ends between two extents and begins where it was asked to.
 func TestStatusRoom(t *testing.T) {
 	const size = 1 << 40
 	random := rand.New(rand.NewPCG(5, 6))
 	d := &Device{Kind: Null, FD: -1, Size: size, Block: 1}
 	for range 300 {
-		contexts, unit := 1+random.IntN(proto.MaxContexts), []uint64{1, 64, 512, 4096, 1 << 30}[random.IntN(5)]
+		contexts, unit := 1+
+			random.IntN(proto.MaxContexts), []uint64{1, 64, 512, 4096, 1 << 30}[random.IntN(5)]
 		facts := factsOf(d)
 		facts.MaxPayload = []uint32{0, 4096, 64 << 10, 1 << 20}[random.IntN(4)]
 		e := Export{Facts: facts, Device: d}
@@ -141,8 +155,10 @@ func TestStatusRoom(t *testing.T) {
 			e.Contexts = append(e.Contexts, alternating(unit))
 		}
 		l := still(t, e)
-		s := proto.Session{Framing: both[random.IntN(2)], Contexts: proto.ContextSet(1)<<contexts - 1}
-		r := proto.Request{Offset: random.Uint64N(1 << 35), Length: 1 + random.Uint64N(1<<(1+random.IntN(31)))}
+		s := proto.Session{Framing: both[random.IntN(2)],
+			Contexts: proto.ContextSet(1)<<contexts - 1}
+		r := proto.Request{Offset: random.Uint64N(1 << 35),
+			Length: 1 + random.Uint64N(1<<(1+random.IntN(31)))}
 		memory := statusMemory(&r, s)
 		if memory == 0 || memory > pieceSize || memory%8 != 0 {
 			t.Fatalf("%d contexts, %d bytes: %d bytes of memory", contexts, r.Length, memory)
@@ -165,7 +181,8 @@ func TestStatusRoom(t *testing.T) {
 			}
 			room := (most - 24) / uint64(s.Framing.ExtentSize())
 			if at != r.Offset+r.Length && uint64(len(list)) < min(room, r.Length/statusUnit) {
-				t.Fatalf("%+v with %d contexts: %d extents, which end at %d, although there is room for %d", r, contexts, len(list), at, room)
+				t.Fatalf("%+v with %d contexts: %d extents, which end at %d, although there is "+
+					"room for %d", r, contexts, len(list), at, room)
 			}
 			if 4+8*len(list) > int(min(uint64(facts.MaxPayload)-1, math.MaxInt32))+1 {
 				t.Fatalf("%d extents are more than a payload of %d", len(list), facts.MaxPayload)
@@ -174,7 +191,8 @@ func TestStatusRoom(t *testing.T) {
 	}
 }
 
-// TestStatusOfAGoneClient: the source learns that nobody waits, and the request comes home all the same.
+// TestStatusOfAGoneClient: the source learns that nobody waits, and the request comes home all the
+// same.
 func TestStatusOfAGoneClient(t *testing.T) {
 	d := &Device{Kind: Null, FD: -1, Size: 1 << 40, Block: 1}
 	emitted := 0
@@ -188,7 +206,8 @@ func TestStatusOfAGoneClient(t *testing.T) {
 		return nil
 	})
 	l = still(t, Export{Facts: factsOf(d), Device: d, Contexts: []Context{source}})
-	lookedUp(t, l, proto.Session{Framing: proto.Extended, Contexts: 1}, proto.Request{Length: 1 << 39})
+	lookedUp(t, l, proto.Session{Framing: proto.Extended, Contexts: 1},
+		proto.Request{Length: 1 << 39})
 	if emitted != 100 {
 		t.Errorf("%d extents for a client that left after 100", emitted)
 	}

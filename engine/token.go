@@ -1,6 +1,8 @@
-// A token is the 64-bit user_data of a submission: which row the completion belongs to and what kind of news it brings.
+// A token is the 64-bit user_data of a submission: which row the completion belongs to and what
+// kind of news it brings.
 //
-// Invariant: a row is never given back while an operation that names it is in flight, so a completion whose generation does not match its row is our bug.
+// Invariant: a row is never given back while an operation that names it is in flight, so a
+// completion whose generation does not match its row is our bug.
 
 package engine
 
@@ -13,7 +15,8 @@ const (
 	onDisk                    // a segment of a request's wave; slot = tag, part = segment
 	onFlush                   // an fsync shared by the flushes that wait for it; slot = device
 	onWake                    // the eventfd: mail, or claims granted by another loop
-	onCancel                  // the answer to a cancellation; the cancelled operation reports for itself
+	// the answer to a cancellation; the cancelled operation reports for itself
+	onCancel
 )
 
 // token packs kind:8, part:8, generation:16, slot:32.

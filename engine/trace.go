@@ -1,4 +1,5 @@
-// The trace remembers the last completions of a loop, so that a broken invariant can be explained: it is printed with the panic.
+// The trace remembers the last completions of a loop, so that a broken invariant can be explained:
+// it is printed with the panic.
 
 package engine
 
@@ -20,7 +21,8 @@ func (t *trace) add(c *uring.CQE) {
 	t.at++
 }
 
-var kindNames = [...]string{onReceive: "receive", onSend: "send", onDisk: "disk", onFlush: "flush", onWake: "wake", onCancel: "cancel"}
+var kindNames = [...]string{onReceive: "receive", onSend: "send", onDisk: "disk", onFlush: "flush",
+	onWake: "wake", onCancel: "cancel"}
 
 // String lists the completions, the oldest first.
 func (t *trace) String() string {

@@ -5,8 +5,8 @@
 // With RWF_NOWAIT the kernel answers EAGAIN where it would have handed an operation to a worker. On
 // storage that takes that flag, operations are tried with it, and sent to a worker (IOSQE_ASYNC)
 // when they were refused, or the rest of them when they stopped early. What is known to put its
-// caller to sleep (Device.Waits: FUSE, NFS), and what goes to a device that has answered nothing for
-// a while, goes to a worker without a trial: tried, it might hold up the loop, and every other
+// caller to sleep (Device.Waits: FUSE, NFS), and what goes to a device that has answered nothing
+// for a while, goes to a worker without a trial: tried, it might hold up the loop, and every other
 // export with it.
 //
 // Invariant: deviceRow.working is how many reads and writes of a device workers have, at most

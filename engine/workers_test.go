@@ -57,7 +57,8 @@ func TestQuotasLeaveWorkersForTheNext(t *testing.T) {
 			l.working++
 		}
 		if working == 0 || device < 141 && l.working > workersMost {
-			t.Fatalf("device %d gets %d workers, with %d of %d taken", device, working, l.working, workersMost)
+			t.Fatalf("device %d gets %d workers, with %d of %d taken", device, working, l.working,
+				workersMost)
 		}
 	}
 	if most := workersOf(1); most < deviceQuota()+ownWorkers || workersOf(100_000) != workersMost {
@@ -86,7 +87,8 @@ func TestWayToTheKernel(t *testing.T) {
 		{"a disk that has answered nothing for long", &late, &Device{Direct: true}, true, 0, true},
 		{"a disk that is slow", &slow, &Device{Direct: true}, true, unix.RWF_NOWAIT, false},
 	} {
-		if flags, worker := l.wayOf(c.row, c.device, c.reads); flags != c.flags || worker != c.worker {
+		if flags, worker := l.wayOf(c.row, c.device, c.reads); flags != c.flags ||
+			worker != c.worker {
 			t.Errorf("%s: flags %#x, worker %t", c.name, flags, worker)
 		}
 	}

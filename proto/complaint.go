@@ -1,6 +1,8 @@
-// The text of an error: what was asked, of which export, and what is wrong with it. Clients that understand structured replies show it to people.
+// The text of an error: what was asked, of which export, and what is wrong with it. Clients that
+// understand structured replies show it to people.
 //
-// Invariant: a complaint is UTF-8 without NUL and at most MaxComplaint bytes, whatever the export is called; writing one does not allocate.
+// Invariant: a complaint is UTF-8 without NUL and at most MaxComplaint bytes, whatever the export
+// is called; writing one does not allocate.
 
 package proto
 
@@ -28,7 +30,8 @@ type Complaint struct {
 }
 
 var commandNames = [...]string{
-	CmdRead: "READ", CmdWrite: "WRITE", CmdDisc: "DISC", CmdFlush: "FLUSH", CmdTrim: "TRIM", CmdCache: "CACHE", CmdWriteZeroes: "WRITE_ZEROES", CmdBlockStatus: "BLOCK_STATUS",
+	CmdRead: "READ", CmdWrite: "WRITE", CmdDisc: "DISC", CmdFlush: "FLUSH", CmdTrim: "TRIM",
+	CmdCache: "CACHE", CmdWriteZeroes: "WRITE_ZEROES", CmdBlockStatus: "BLOCK_STATUS",
 	CmdResize: "RESIZE",
 }
 
@@ -68,7 +71,8 @@ func (c *Complaint) Append(b []byte) []byte {
 	return b[:min(len(b), from+MaxComplaint)]
 }
 
-// appendPlain leaves out what a terminal might obey, and what is no character, which would take three bytes for one.
+// appendPlain leaves out what a terminal might obey, and what is no character, which would take
+// three bytes for one.
 func appendPlain(b []byte, s string) []byte {
 	for _, r := range s {
 		if !strconv.IsPrint(r) || r == utf8.RuneError {
@@ -101,7 +105,9 @@ func (c *Complaint) reason(b []byte) []byte {
 		if c.Errno == ENOTSUP {
 			return append(b, "it cannot be done faster than by writing zeroes"...)
 		}
-		return append(b, "a flush of this export, or a write that was to be durable, has failed before: data may be lost"...)
+		return append(b,
+			"a flush of this export, or a write that was to be durable, has failed before: data "+
+				"may be lost"...)
 	case CauseFlags:
 		b = append(b, "flags 0x"...)
 		b = strconv.AppendUint(b, uint64(c.Request.Flags), 16)

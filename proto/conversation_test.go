@@ -1,5 +1,6 @@
-// The negotiation, by the conversations in testdata. Each is replayed whole, byte by byte, cut in two at every point, and
-// by a driver that reads exactly what Need says; all must give the same bytes and the same end.
+// The negotiation, by the conversations in testdata. Each is replayed whole, byte by byte, cut in
+// two at every point, and by a driver that reads exactly what Need says; all must give the same
+// bytes and the same end.
 //
 // A file is a dialogue of lines, with # for comments:
 //
@@ -9,8 +10,8 @@
 //	! shutdown          something happens to the server: shutdown, full, hide
 //	E: ...              how it stands at the end
 //
-// go test ./proto -run Conversation -rewrite writes the S and E lines anew; what changed is to be understood before it
-// is committed.
+// go test ./proto -run Conversation -rewrite writes the S and E lines anew; what changed is to be
+// understood before it is committed.
 
 package proto
 
@@ -32,16 +33,23 @@ var catalogs = map[string]*Exports{
 	"none": mustCatalog(-1),
 	"one":  mustCatalog(0, Export{Facts: Facts{Size: 1 << 30, Flags: allFlags}}),
 	"two": mustCatalog(0,
-		Export{Name: "disk", Description: "the first disk", PreferredBlock: 64 << 10, Facts: Facts{Size: 1 << 40, MinBlock: 512, MaxPayload: 16 << 20, Flags: allFlags}},
-		Export{Name: "größe", Facts: Facts{Size: 1<<63 - 1, Flags: FlagReadOnly | FlagSendFastZero}}),
+		Export{Name: "disk", Description: "the first disk", PreferredBlock: 64 << 10,
+			Facts: Facts{Size: 1 << 40, MinBlock: 512, MaxPayload: 16 << 20, Flags: allFlags}},
+		Export{Name: "größe",
+			Facts: Facts{Size: 1<<63 - 1, Flags: FlagReadOnly | FlagSendFastZero}}),
 	"named": mustCatalog(-1, Export{Name: "a", Facts: Facts{Size: 0}}),
 	"contexts": mustCatalog(0,
 		Export{Name: "disk", Facts: Facts{Size: 1 << 40, Flags: allFlags}, Contexts: []Context{
-			{Name: ContextAllocation}, {Name: "qemu:dirty-bitmap:größe"}, {Name: "qemu:dirty-bitmap:b"}, {Name: "x:wide", Wide: true}, {Name: "qemu:allocation-depth"}}},
-		Export{Name: "other", Facts: Facts{Size: 4096}, Contexts: []Context{{Name: "x:wide", Wide: true}, {Name: ContextAllocation}}},
+			{Name: ContextAllocation}, {Name: "qemu:dirty-bitmap:größe"},
+			{Name: "qemu:dirty-bitmap:b"}, {Name: "x:wide", Wide: true},
+			{Name: "qemu:allocation-depth"}}},
+		Export{Name: "other", Facts: Facts{Size: 4096},
+			Contexts: []Context{{Name: "x:wide", Wide: true}, {Name: ContextAllocation}}},
 		Export{Name: "bare", Facts: Facts{Size: 4096}},
 		Export{Name: "most", Facts: Facts{Size: 4096}, Contexts: manyContexts(MaxContexts)}),
-	"long": mustCatalog(-1, Export{Name: strings.Repeat("n", MaxString), Description: strings.Repeat("d", MaxString), Facts: Facts{Size: 512}}),
+	"long": mustCatalog(-1,
+		Export{Name: strings.Repeat("n", MaxString), Description: strings.Repeat("d", MaxString),
+			Facts: Facts{Size: 512}}),
 }
 
 func manyContexts(n int) (list []Context) {
@@ -161,22 +169,26 @@ func (r *run) end(sent int) string {
 	unread := fmt.Sprintf("unread=%d", sent-r.used)
 	switch e := r.Event(); e.Kind {
 	case EventTransmit:
-		return fmt.Sprintf("E: transmit export=%d fixed=%v nozeroes=%v%s %s", e.Export, e.Mode.FixedNewstyle, e.Mode.NoZeroes, spellSession(e.Mode.Session), unread)
+		return fmt.Sprintf("E: transmit export=%d fixed=%v nozeroes=%v%s %s", e.Export,
+			e.Mode.FixedNewstyle, e.Mode.NoZeroes, spellSession(e.Mode.Session), unread)
 	case EventClose:
 		return fmt.Sprintf("E: close (%s) %s", e.Reason, unread)
 	}
 	return "E: open " + unread
 }
 
-// spellSession names the framing, and the contexts that were selected as bits; nothing for what everybody understands.
+// spellSession names the framing, and the contexts that were selected as bits; nothing for what
+// everybody understands.
 func spellSession(s Session) string {
 	if s == (Session{}) {
 		return ""
 	}
-	return fmt.Sprintf(" framing=%s contexts=%#x", [...]string{"simple", "structured", "extended"}[s.Framing], uint32(s.Contexts))
+	return fmt.Sprintf(" framing=%s contexts=%#x",
+		[...]string{"simple", "structured", "extended"}[s.Framing], uint32(s.Contexts))
 }
 
-// pieces replays with the client's bytes cut every size bytes, or at the one point cut if size is 0.
+// pieces replays with the client's bytes cut every size bytes, or at the one point cut if size is
+// 0.
 func (s *script) pieces(size, cut int) *run {
 	r := s.begin()
 	for from := 0; from < len(s.client); {
@@ -194,7 +206,8 @@ func (s *script) pieces(size, cut int) *run {
 	return r
 }
 
-// nextEvent is how much the client has sent when the next thing happens after it sent from bytes, or all of it.
+// nextEvent is how much the client has sent when the next thing happens after it sent from bytes,
+// or all of it.
 func (s *script) nextEvent(from int) int {
 	next := len(s.client)
 	for at := range s.events {
@@ -310,7 +323,8 @@ func checkSplits(t *testing.T, s *script) {
 	same("by sevens", s.pieces(7, 0))
 	same("by need", s.exact(t))
 	for cut := 1; cut < len(s.client); cut++ {
-		if long := len(s.client) > 16<<10; long && cut > 256 && cut < len(s.client)-128 && cut%8191 != 0 {
+		if long := len(s.client) > 16<<10; long && cut > 256 && cut < len(s.client)-128 &&
+			cut%8191 != 0 {
 			continue // long data is all alike
 		}
 		same(fmt.Sprintf("cut at %d", cut), s.pieces(0, cut))

@@ -1,13 +1,13 @@
-// The one errno table. Invariant: nothing but the eight values of the spec's "Error values" and zero goes over the
-// wire, whatever number the kernel came up with.
+// The one errno table. Invariant: nothing but the eight values of the spec's "Error values" and
+// zero goes over the wire, whatever number the kernel came up with.
 
 package proto
 
 // Errno is an error value of a reply to a request; zero is success.
 type Errno uint32
 
-// The values the spec allows ("Error values"). ENOMEM is listed for clients that read replies of other servers: the
-// spec asks servers to avoid it, and FromSystem does.
+// The values the spec allows ("Error values"). ENOMEM is listed for clients that read replies of
+// other servers: the spec asks servers to avoid it, and FromSystem does.
 const (
 	Success   Errno = 0
 	EPERM     Errno = 1
@@ -20,8 +20,8 @@ const (
 	ESHUTDOWN Errno = 108
 )
 
-// Linux errno values that do not become EIO. The numbers are those of x86, arm64 and every other architecture that uses
-// asm-generic/errno.h.
+// Linux errno values that do not become EIO. The numbers are those of x86, arm64 and every other
+// architecture that uses asm-generic/errno.h.
 const (
 	linuxEPERM      = 1
 	linuxEACCES     = 13
@@ -35,9 +35,10 @@ const (
 	linuxEDQUOT     = 122
 )
 
-// FromSystem maps a positive Linux errno to the value that goes over the wire; zero is Success. What is not listed is
-// EIO, and on purpose: EOVERFLOW, ENOTSUP and ESHUTDOWN each tell a client something about its request or about the
-// server, which a device that happens to fail with that number does not mean; and ENOMEM "SHOULD NOT" be sent.
+// FromSystem maps a positive Linux errno to the value that goes over the wire; zero is Success.
+// What is not listed is EIO, and on purpose: EOVERFLOW, ENOTSUP and ESHUTDOWN each tell a client
+// something about its request or about the server, which a device that happens to fail with that
+// number does not mean; and ENOMEM "SHOULD NOT" be sent.
 func FromSystem(errno int32) Errno {
 	switch errno {
 	case 0:

@@ -13,9 +13,12 @@ func TestFromSystem(t *testing.T) {
 		syscall.EPERM:  EPERM,
 		syscall.EACCES: EPERM, syscall.EROFS: EPERM,
 		syscall.ENOSPC: ENOSPC, syscall.EDQUOT: ENOSPC, syscall.EFBIG: ENOSPC,
-		syscall.EINVAL: EINVAL, syscall.EOPNOTSUPP: EINVAL, syscall.ENOSYS: EINVAL, syscall.ENOTTY: EINVAL,
-		syscall.EIO: EIO, syscall.ENODEV: EIO, syscall.ENXIO: EIO, syscall.ETIMEDOUT: EIO, syscall.EREMOTEIO: EIO,
-		syscall.ENOMEM: EIO, syscall.EOVERFLOW: EIO, syscall.ESHUTDOWN: EIO, syscall.EBADF: EIO, syscall.EILSEQ: EIO,
+		syscall.EINVAL: EINVAL, syscall.EOPNOTSUPP: EINVAL, syscall.ENOSYS: EINVAL,
+		syscall.ENOTTY: EINVAL,
+		syscall.EIO:    EIO, syscall.ENODEV: EIO, syscall.ENXIO: EIO, syscall.ETIMEDOUT: EIO,
+		syscall.EREMOTEIO: EIO,
+		syscall.ENOMEM:    EIO, syscall.EOVERFLOW: EIO, syscall.ESHUTDOWN: EIO, syscall.EBADF: EIO,
+		syscall.EILSEQ:  EIO,
 		syscall.ENODATA: EIO, syscall.ECANCELED: EIO, syscall.EINTR: EIO,
 	} {
 		if got := FromSystem(int32(errno)); got != want {
@@ -26,7 +29,8 @@ func TestFromSystem(t *testing.T) {
 
 func TestOnlyTheValuesOfTheSpec(t *testing.T) {
 	for errno := int32(-4096); errno <= 4096; errno++ {
-		if got := FromSystem(errno); !got.valid() || got == ENOMEM || got == ENOTSUP || (got == Success) != (errno == 0) {
+		if got := FromSystem(errno); !got.valid() || got == ENOMEM || got == ENOTSUP ||
+			(got == Success) != (errno == 0) {
 			t.Errorf("%d: %v", errno, got)
 		}
 	}
@@ -34,7 +38,8 @@ func TestOnlyTheValuesOfTheSpec(t *testing.T) {
 
 func TestErrnoNames(t *testing.T) {
 	for e, want := range map[Errno]string{
-		Success: "success", EPERM: "EPERM", EIO: "EIO", ENOMEM: "ENOMEM", EINVAL: "EINVAL", ENOSPC: "ENOSPC",
+		Success: "success", EPERM: "EPERM", EIO: "EIO", ENOMEM: "ENOMEM", EINVAL: "EINVAL",
+		ENOSPC:    "ENOSPC",
 		EOVERFLOW: "EOVERFLOW", ENOTSUP: "ENOTSUP", ESHUTDOWN: "ESHUTDOWN", 2: "unknown error",
 	} {
 		if e.String() != want {

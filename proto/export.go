@@ -1,5 +1,6 @@
-// What is known about an export. Invariant: an export does not change while it is served, so that INFO and GO and two
-// connections are told the same; Facts holds no pointer, so that the hot path may keep as many copies as it likes.
+// What is known about an export. Invariant: an export does not change while it is served, so that
+// INFO and GO and two connections are told the same; Facts holds no pointer, so that the hot path
+// may keep as many copies as it likes.
 
 package proto
 
@@ -19,8 +20,8 @@ type Facts struct {
 	Flags      uint16 // transmission flags
 }
 
-// payloadLimit is the longest READ or WRITE in bytes. Commands without data on the wire may be longer: a TRIM as long as
-// the disk ("Block size constraints").
+// payloadLimit is the longest READ or WRITE in bytes. Commands without data on the wire may be
+// longer: a TRIM as long as the disk ("Block size constraints").
 func (f *Facts) payloadLimit() uint64 {
 	if f.MaxPayload == 0 {
 		return DefaultMaxPayload
@@ -31,10 +32,12 @@ func (f *Facts) payloadLimit() uint64 {
 // Export is what the negotiation tells about one export.
 type Export struct {
 	Facts
-	Name           string // UTF-8, no NUL, at most MaxString bytes; "" is the default export
-	Description    string // the same limits
-	PreferredBlock uint32 // bytes, power of two; 0 means DefaultPreferred, or MinBlock if that is more
-	// Contexts are the meta contexts that clients may select, at most MaxContexts. One is known on the wire by its place in this list, plus 1.
+	Name        string // UTF-8, no NUL, at most MaxString bytes; "" is the default export
+	Description string // the same limits
+	// bytes, power of two; 0 means DefaultPreferred, or MinBlock if that is more
+	PreferredBlock uint32
+	// Contexts are the meta contexts that clients may select, at most MaxContexts. One is known on
+	// the wire by its place in this list, plus 1.
 	Contexts []Context
 }
 
@@ -63,7 +66,8 @@ const (
 	Extended                  // requests and chunks have lengths of 64 bits
 )
 
-// Session is what a connection agreed on about its transmission phase. The zero value is what everybody understands.
+// Session is what a connection agreed on about its transmission phase. The zero value is what
+// everybody understands.
 type Session struct {
 	Framing  Framing
 	Contexts ContextSet // selected for the export that the connection is on
@@ -76,7 +80,8 @@ type Mode struct {
 	Session
 }
 
-// negotiated are the transmission flags that an export has only on a connection that agreed on something first.
+// negotiated are the transmission flags that an export has only on a connection that agreed on
+// something first.
 const negotiated = FlagSendDF | FlagSendResize | FlagBlockStatusPayload
 
 // flags are the transmission flags that a session adds to those of its export.
@@ -91,8 +96,8 @@ func (s Session) flags() uint16 {
 	return flags
 }
 
-// flags are the transmission flags of the export in this session: HAS_FLAGS always, FAST_ZERO only beside WRITE_ZEROES, nothing that was not
-// negotiated ("Transmission flags").
+// flags are the transmission flags of the export in this session: HAS_FLAGS always, FAST_ZERO only
+// beside WRITE_ZEROES, nothing that was not negotiated ("Transmission flags").
 func (e *Export) flags(s Session) uint16 {
 	flags := (e.Flags|FlagHasFlags)&^negotiated | s.flags()
 	if flags&FlagSendWriteZeroes == 0 {
@@ -101,7 +106,8 @@ func (e *Export) flags(s Session) uint16 {
 	return flags
 }
 
-// blockSizes are minimum block, preferred block and maximum payload as INFO_BLOCK_SIZE gives them, in bytes.
+// blockSizes are minimum block, preferred block and maximum payload as INFO_BLOCK_SIZE gives them,
+// in bytes.
 func (e *Export) blockSizes() (least, preferred, payload uint32) {
 	least, preferred = max(e.MinBlock, 1), e.PreferredBlock
 	if preferred == 0 {
@@ -110,8 +116,8 @@ func (e *Export) blockSizes() (least, preferred, payload uint32) {
 	return least, preferred, uint32(e.payloadLimit())
 }
 
-// Validate says what is wrong with an export in one line that ends in what to do, or nil. To be asked when the
-// configuration is read: the negotiation takes exports as they are.
+// Validate says what is wrong with an export in one line that ends in what to do, or nil. To be
+// asked when the configuration is read: the negotiation takes exports as they are.
 func (e *Export) Validate() error {
 	least, preferred, payload := e.blockSizes()
 	switch {
@@ -123,7 +129,8 @@ func (e *Export) Validate() error {
 	case e.Size > 1<<63-1:
 		return e.wrong("size is beyond 2^63-1 bytes; choose a smaller one")
 	case least&(least-1) != 0 || least > 64<<10:
-		return e.wrong("minimum block of " + strconv.Itoa(int(least)) + " bytes is no power of two up to 65536; choose one")
+		return e.wrong("minimum block of " + strconv.Itoa(int(least)) +
+			" bytes is no power of two up to 65536; choose one")
 	case preferred&(preferred-1) != 0 || preferred < max(least, 512):
 		return e.wrong("preferred block of " + strconv.Itoa(int(preferred)) +
 			" bytes is no power of two, or less than the minimum block or 512; choose a larger one")
@@ -131,12 +138,14 @@ func (e *Export) Validate() error {
 		return e.wrong("maximum payload of " + strconv.FormatUint(uint64(payload), 10) +
 			" bytes is less than the preferred block; choose a larger one")
 	case e.Size%uint64(least) != 0:
-		return e.wrong("size of " + strconv.FormatUint(e.Size, 10) + " bytes is not a multiple of the minimum block of " +
+		return e.wrong("size of " + strconv.FormatUint(e.Size, 10) +
+			" bytes is not a multiple of the minimum block of " +
 			strconv.Itoa(int(least)) + "; resize the image or choose a smaller block")
 	case len(e.Contexts) > MaxContexts:
 		return e.wrong("has more than 32 meta contexts; remove some")
 	case e.wrongContext() != "":
-		return e.wrong("meta context " + quote(e.wrongContext()) + " is no name with a namespace, or is there twice; choose another")
+		return e.wrong("meta context " + quote(e.wrongContext()) +
+			" is no name with a namespace, or is there twice; choose another")
 	case e.Flags&negotiated != 0:
 		return e.wrong("transmission flags hold one that only a negotiation may set; " +
 			"clear SEND_DF, SEND_RESIZE and BLOCK_STATUS_PAYLOAD")
@@ -165,7 +174,8 @@ func quote(name string) string {
 	return strconv.QuoteToGraphic(clip(name, 64))
 }
 
-// ValidString says whether s may be a string of the protocol: UTF-8, no NUL, at most MaxString bytes ("String values").
+// ValidString says whether s may be a string of the protocol: UTF-8, no NUL, at most MaxString
+// bytes ("String values").
 func ValidString(s string) bool {
 	return len(s) <= MaxString && utf8.ValidString(s) && strings.IndexByte(s, 0) < 0
 }
@@ -181,8 +191,8 @@ func clip(s string, limit int) string {
 	return s[:limit]
 }
 
-// Catalog is the exports as the negotiation sees them. It must not change while a Negotiator uses it; several may use
-// it at the same time.
+// Catalog is the exports as the negotiation sees them. It must not change while a Negotiator uses
+// it; several may use it at the same time.
 type Catalog interface {
 	Len() int
 	At(i int) Export                     // 0 <= i < Len
@@ -195,9 +205,9 @@ type Exports struct {
 	byName map[string]int
 }
 
-// NewExports makes a catalog. The export of index primary is the default one, found also under ""; with primary < 0
-// there is none unless an export has that name. The error is that of the first export that is not valid, or whose name
-// is taken.
+// NewExports makes a catalog. The export of index primary is the default one, found also under "";
+// with primary < 0 there is none unless an export has that name. The error is that of the first
+// export that is not valid, or whose name is taken.
 func NewExports(list []Export, primary int) (*Exports, error) {
 	c := &Exports{list: append([]Export(nil), list...), byName: make(map[string]int, len(list)+1)}
 	for i := range c.list {

@@ -28,13 +28,15 @@ func TestValidate(t *testing.T) {
 		{Export{Facts: Facts{Size: 513, MinBlock: 512}}, "not a multiple of the minimum block"},
 		{Export{PreferredBlock: 256}, "preferred block of 256"},
 		{Export{PreferredBlock: 5000}, "preferred block of 5000"},
-		{Export{PreferredBlock: 512, Facts: Facts{MinBlock: 1024, Size: 1024}}, "preferred block of 512"},
+		{Export{PreferredBlock: 512, Facts: Facts{MinBlock: 1024, Size: 1024}},
+			"preferred block of 512"},
 		{Export{Facts: Facts{MaxPayload: 1024}}, "maximum payload of 1024"},
 		{Export{Facts: Facts{Flags: FlagSendDF}}, "only a negotiation"},
 		{Export{Contexts: manyContexts(MaxContexts)}, ""},
 		{Export{Contexts: manyContexts(MaxContexts + 1)}, "more than 32 meta contexts"},
 		{Export{Contexts: []Context{{Name: "a:"}, {Name: "a:b"}}}, ""},
-		{Export{Contexts: []Context{{Name: "a:b"}, {Name: "a:b", Wide: true}}}, `meta context "a:b"`},
+		{Export{Contexts: []Context{{Name: "a:b"}, {Name: "a:b", Wide: true}}},
+			`meta context "a:b"`},
 		{Export{Contexts: []Context{{Name: ":b"}}}, `meta context ":b"`},
 		{Export{Contexts: []Context{{Name: "plain"}}}, `meta context "plain"`},
 		{Export{Contexts: []Context{{Name: "a:\xff"}}}, "meta context"},
@@ -43,7 +45,9 @@ func TestValidate(t *testing.T) {
 		switch {
 		case row.want == "" && err != nil:
 			t.Errorf("%+v: %v", row.export.Facts, err)
-		case row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want) || strings.Contains(err.Error(), "\n")):
+		case row.want != "" &&
+			(err == nil || !strings.Contains(err.Error(), row.want) ||
+				strings.Contains(err.Error(), "\n")):
 			t.Errorf("%+v: %v, want %q", row.export.Facts, err, row.want)
 		}
 	}
@@ -51,7 +55,8 @@ func TestValidate(t *testing.T) {
 
 func TestNewExports(t *testing.T) {
 	a, b := Export{Name: "a"}, Export{Name: "b"}
-	if _, err := NewExports([]Export{a, b, a}, 0); err == nil || !strings.Contains(err.Error(), `"a"`) {
+	if _, err := NewExports([]Export{a, b, a}, 0); err == nil ||
+		!strings.Contains(err.Error(), `"a"`) {
 		t.Errorf("two of one name: %v", err)
 	}
 	if _, err := NewExports([]Export{{Facts: Facts{MinBlock: 3}}}, 0); err == nil {
@@ -77,7 +82,8 @@ func TestTransmissionFlagsAreHonest(t *testing.T) {
 		e := Export{Facts: Facts{Flags: uint16(flags)}}
 		for _, s := range []Session{{}, structured, mapped, extended, extMapped} {
 			got := e.flags(s)
-			if got&FlagSendDF != 0 != (s.Framing != Simple) || got&FlagSendResize != 0 || got&FlagBlockStatusPayload != 0 != (s == extMapped) {
+			if got&FlagSendDF != 0 != (s.Framing != Simple) || got&FlagSendResize != 0 ||
+				got&FlagBlockStatusPayload != 0 != (s == extMapped) {
 				t.Fatalf("%#x became %#x in %+v", flags, got, s)
 			}
 		}
@@ -115,5 +121,6 @@ func TestClipKeepsCharactersWhole(t *testing.T) {
 func ExampleExport_Validate() {
 	e := Export{Name: "disk", Facts: Facts{Size: 1000, MinBlock: 512}}
 	fmt.Println(e.Validate())
-	// Output: export "disk": size of 1000 bytes is not a multiple of the minimum block of 512; resize the image or choose a smaller block
+	// Output: export "disk": size of 1000 bytes is not a multiple of the minimum block of 512;
+	// resize the image or choose a smaller block
 }

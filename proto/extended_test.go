@@ -1,4 +1,5 @@
-// Extended headers, structured replies and BLOCK_STATUS: what may be asked in which session, byte by byte what is answered, and the texts of errors.
+// Extended headers, structured replies and BLOCK_STATUS: what may be asked in which session, byte
+// by byte what is answered, and the texts of errors.
 
 package proto
 
@@ -12,11 +13,14 @@ import (
 )
 
 func TestExtendedRequest(t *testing.T) {
-	b, err := parse(`u32:0x21e41c71 u16:0x0102 u16:0x0304 u64:0x05060708090a0b0c u64:0xf1f2f3f4f5f6f7f8 u64:0xfffefdfcfbfaf9f8`)
-	if err != nil || len(b) != ExtRequestSize || Extended.HeaderSize() != ExtRequestSize || Structured.HeaderSize() != RequestSize || Simple.HeaderSize() != RequestSize {
+	b,
+		err := parse(`u32:0x21e41c71 u16:0x0102 u16:0x0304 u64:0x05060708090a0b0c u64:0xf1f2f3f4f5f6f7f8 u64:0xfffefdfcfbfaf9f8`)
+	if err != nil || len(b) != ExtRequestSize || Extended.HeaderSize() != ExtRequestSize ||
+		Structured.HeaderSize() != RequestSize || Simple.HeaderSize() != RequestSize {
 		t.Fatal(err, len(b))
 	}
-	want := Request{Cookie: 0x05060708090a0b0c, Offset: 0xf1f2f3f4f5f6f7f8, Length: 0xfffefdfcfbfaf9f8, Command: 0x0304, Flags: 0x0102, Extended: true}
+	want := Request{Cookie: 0x05060708090a0b0c, Offset: 0xf1f2f3f4f5f6f7f8,
+		Length: 0xfffefdfcfbfaf9f8, Command: 0x0304, Flags: 0x0102, Extended: true}
 	if r, ok := Extended.ParseRequest(b); !ok || r != want {
 		t.Errorf("%+v %v", r, ok)
 	}
@@ -57,9 +61,12 @@ func TestUndrainable(t *testing.T) {
 		{Request{Command: CmdWrite, Length: DrainLimit}, false},
 		{Request{Command: CmdWrite, Length: DrainLimit + 1}, true},
 		{Request{Command: CmdRead, Length: math.MaxUint32}, false},
-		{Request{Command: CmdWrite, Length: 1 << 20, Extended: true, Flags: CmdFlagPayloadLen}, false},
-		{Request{Command: CmdWrite, Length: 1<<20 + 1, Extended: true, Flags: CmdFlagPayloadLen}, true},
-		{Request{Command: CmdTrim, Length: math.MaxUint64, Extended: true, Flags: CmdFlagPayloadLen}, true},
+		{Request{Command: CmdWrite, Length: 1 << 20, Extended: true, Flags: CmdFlagPayloadLen},
+			false},
+		{Request{Command: CmdWrite, Length: 1<<20 + 1, Extended: true, Flags: CmdFlagPayloadLen},
+			true},
+		{Request{Command: CmdTrim, Length: math.MaxUint64, Extended: true,
+			Flags: CmdFlagPayloadLen}, true},
 		{Request{Command: CmdWrite, Length: 1 << 20, Extended: true}, false},
 		{Request{Command: CmdWrite, Length: 1<<20 + 1, Extended: true}, true},
 		{Request{Command: CmdTrim, Length: math.MaxUint64, Extended: true}, false},
@@ -89,44 +96,87 @@ func TestJudgeBySession(t *testing.T) {
 		errno   Errno
 		cause   Cause
 	}{
-		{"DF", Request{Command: CmdRead, Flags: CmdFlagDF, Length: 512}, structured, disk, Success, ok},
-		{"DF in extended", Request{Command: CmdRead, Flags: CmdFlagDF, Length: 512, Extended: true}, extended, disk, Success, ok},
-		{"DF of WRITE", Request{Command: CmdWrite, Flags: CmdFlagDF, Length: 512}, structured, disk, EINVAL, CauseFlags},
-		{"no contexts", Request{Command: CmdBlockStatus, Length: 512}, structured, disk, EINVAL, CauseContext},
+		{"DF", Request{Command: CmdRead, Flags: CmdFlagDF, Length: 512}, structured, disk, Success,
+			ok},
+		{"DF in extended", Request{Command: CmdRead, Flags: CmdFlagDF, Length: 512, Extended: true},
+			extended, disk, Success, ok},
+		{"DF of WRITE", Request{Command: CmdWrite, Flags: CmdFlagDF, Length: 512}, structured, disk,
+			EINVAL, CauseFlags},
+		{"no contexts", Request{Command: CmdBlockStatus, Length: 512}, structured, disk, EINVAL,
+			CauseContext},
 		{"status", Request{Command: CmdBlockStatus, Length: 512}, mapped, disk, Success, ok},
-		{"status of everything", Request{Command: CmdBlockStatus, Length: 1 << 30, Flags: CmdFlagReqOne | CmdFlagFUA}, mapped, disk, Success, ok},
-		{"status of nothing", Request{Command: CmdBlockStatus, Offset: 512}, mapped, disk, EINVAL, CauseEmpty},
-		{"status beyond", Request{Command: CmdBlockStatus, Offset: 1 << 30, Length: 512}, mapped, disk, EINVAL, CauseBeyond},
-		{"status misaligned", Request{Command: CmdBlockStatus, Length: 1}, mapped, disk, EINVAL, CauseAlignment},
-		{"status of a read-only export", Request{Command: CmdBlockStatus, Length: 512}, mapped, readOnly, Success, ok},
-		{"compact status with payload", Request{Command: CmdBlockStatus, Flags: pl, Length: 12}, mapped, disk, EINVAL, CauseFlags},
-		{"filter", Request{Command: CmdBlockStatus, Flags: pl, Length: 12, Offset: 7, Extended: true}, extMapped, disk, Success, ok},
-		{"filter of 32", Request{Command: CmdBlockStatus, Flags: pl, Length: 8 + 4*32, Extended: true}, extMapped, disk, Success, ok},
-		{"filter of 33", Request{Command: CmdBlockStatus, Flags: pl, Length: 8 + 4*33, Extended: true}, extMapped, disk, EINVAL, CausePayload},
-		{"filter, uneven", Request{Command: CmdBlockStatus, Flags: pl, Length: 13, Extended: true}, extMapped, disk, EINVAL, CausePayload},
-		{"filter, short", Request{Command: CmdBlockStatus, Flags: pl, Length: 4, Extended: true}, extMapped, disk, EINVAL, CausePayload},
-		{"filter of no length", Request{Command: CmdBlockStatus, Flags: pl, Extended: true}, extMapped, disk, EINVAL, CausePayload},
-		{"filter, huge", Request{Command: CmdBlockStatus, Flags: pl, Length: math.MaxUint64, Extended: true}, extMapped, disk, EINVAL, CausePayload},
-		{"filter without contexts", Request{Command: CmdBlockStatus, Flags: pl, Length: 12, Extended: true}, extended, disk, EINVAL, CausePayload},
-		{"WRITE", Request{Command: CmdWrite, Flags: pl, Length: 512, Extended: true}, extended, disk, Success, ok},
-		{"WRITE without the flag", Request{Command: CmdWrite, Length: 512, Extended: true}, extended, disk, Success, ok},
-		{"WRITE without the flag, too long", Request{Command: CmdWrite, Length: 32*mib + 512, Extended: true}, extended, disk, EINVAL, CauseSize},
-		{"WRITE too long", Request{Command: CmdWrite, Flags: pl, Length: 32*mib + 512, Extended: true}, extended, disk, EINVAL, CauseSize},
-		{"WRITE, read-only", Request{Command: CmdWrite, Flags: pl, Length: 512, Extended: true}, extended, readOnly, EPERM, CauseReadOnly},
-		{"READ with payload", Request{Command: CmdRead, Flags: pl, Length: 512, Extended: true}, extended, disk, EINVAL, CausePayload},
-		{"READ too long", Request{Command: CmdRead, Length: 1 << 25 << 1, Extended: true}, extended, disk, EOVERFLOW, CauseSize},
-		{"FLUSH with payload", Request{Command: CmdFlush, Flags: pl, Extended: true}, extended, disk, EINVAL, CausePayload},
-		{"FLUSH of a range", Request{Command: CmdFlush, Length: 512, Extended: true}, extended, disk, EINVAL, CauseFlushRange},
-		{"TRIM, 64 bits", Request{Command: CmdTrim, Length: 1 << 40, Extended: true}, extended, Facts{Size: 1 << 41, Flags: full}, Success, ok},
-		{"TRIM, wrapping", Request{Command: CmdTrim, Offset: 512, Length: math.MaxUint64 - 511, Extended: true}, extended, disk, EINVAL, CauseBeyond},
-		{"WRITE_ZEROES beyond", Request{Command: CmdWriteZeroes, Length: 1 << 33, Extended: true}, extended, disk, ENOSPC, CauseBeyond},
-		{"CACHE not advertised", Request{Command: CmdCache, Length: 512}, structured, onDisk(allFlags), EINVAL, CauseAbsent},
-		{"unknown", Request{Command: 99, Flags: pl, Length: 512, Extended: true}, extended, disk, EINVAL, CauseUnknown},
+		{"status of everything",
+			Request{Command: CmdBlockStatus, Length: 1 << 30, Flags: CmdFlagReqOne | CmdFlagFUA},
+			mapped, disk, Success, ok},
+		{"status of nothing", Request{Command: CmdBlockStatus, Offset: 512}, mapped, disk, EINVAL,
+			CauseEmpty},
+		{"status beyond", Request{Command: CmdBlockStatus, Offset: 1 << 30, Length: 512}, mapped,
+			disk, EINVAL, CauseBeyond},
+		{"status misaligned", Request{Command: CmdBlockStatus, Length: 1}, mapped, disk, EINVAL,
+			CauseAlignment},
+		{"status of a read-only export", Request{Command: CmdBlockStatus, Length: 512}, mapped,
+			readOnly, Success, ok},
+		{"compact status with payload", Request{Command: CmdBlockStatus, Flags: pl, Length: 12},
+			mapped, disk, EINVAL, CauseFlags},
+		{"filter",
+			Request{Command: CmdBlockStatus, Flags: pl, Length: 12, Offset: 7, Extended: true},
+			extMapped, disk, Success, ok},
+		{"filter of 32",
+			Request{Command: CmdBlockStatus, Flags: pl, Length: 8 + 4*32, Extended: true},
+			extMapped, disk, Success, ok},
+		{"filter of 33",
+			Request{Command: CmdBlockStatus, Flags: pl, Length: 8 + 4*33, Extended: true},
+			extMapped, disk, EINVAL, CausePayload},
+		{"filter, uneven", Request{Command: CmdBlockStatus, Flags: pl, Length: 13, Extended: true},
+			extMapped, disk, EINVAL, CausePayload},
+		{"filter, short", Request{Command: CmdBlockStatus, Flags: pl, Length: 4, Extended: true},
+			extMapped, disk, EINVAL, CausePayload},
+		{"filter of no length", Request{Command: CmdBlockStatus, Flags: pl, Extended: true},
+			extMapped, disk, EINVAL, CausePayload},
+		{"filter, huge",
+			Request{Command: CmdBlockStatus, Flags: pl, Length: math.MaxUint64, Extended: true},
+			extMapped, disk, EINVAL, CausePayload},
+		{"filter without contexts",
+			Request{Command: CmdBlockStatus, Flags: pl, Length: 12, Extended: true}, extended, disk,
+			EINVAL, CausePayload},
+		{"WRITE", Request{Command: CmdWrite, Flags: pl, Length: 512, Extended: true}, extended,
+			disk, Success, ok},
+		{"WRITE without the flag", Request{Command: CmdWrite, Length: 512, Extended: true},
+			extended, disk, Success, ok},
+		{"WRITE without the flag, too long",
+			Request{Command: CmdWrite, Length: 32*mib + 512, Extended: true}, extended, disk,
+			EINVAL, CauseSize},
+		{"WRITE too long",
+			Request{Command: CmdWrite, Flags: pl, Length: 32*mib + 512, Extended: true}, extended,
+			disk, EINVAL, CauseSize},
+		{"WRITE, read-only", Request{Command: CmdWrite, Flags: pl, Length: 512, Extended: true},
+			extended, readOnly, EPERM, CauseReadOnly},
+		{"READ with payload", Request{Command: CmdRead, Flags: pl, Length: 512, Extended: true},
+			extended, disk, EINVAL, CausePayload},
+		{"READ too long", Request{Command: CmdRead, Length: 1 << 25 << 1, Extended: true}, extended,
+			disk, EOVERFLOW, CauseSize},
+		{"FLUSH with payload", Request{Command: CmdFlush, Flags: pl, Extended: true}, extended,
+			disk, EINVAL, CausePayload},
+		{"FLUSH of a range", Request{Command: CmdFlush, Length: 512, Extended: true}, extended,
+			disk, EINVAL, CauseFlushRange},
+		{"TRIM, 64 bits", Request{Command: CmdTrim, Length: 1 << 40, Extended: true}, extended,
+			Facts{Size: 1 << 41, Flags: full}, Success, ok},
+		{"TRIM, wrapping",
+			Request{Command: CmdTrim, Offset: 512, Length: math.MaxUint64 - 511, Extended: true},
+			extended, disk, EINVAL, CauseBeyond},
+		{"WRITE_ZEROES beyond", Request{Command: CmdWriteZeroes, Length: 1 << 33, Extended: true},
+			extended, disk, ENOSPC, CauseBeyond},
+		{"CACHE not advertised", Request{Command: CmdCache, Length: 512}, structured,
+			onDisk(allFlags), EINVAL, CauseAbsent},
+		{"unknown", Request{Command: 99, Flags: pl, Length: 512, Extended: true}, extended, disk,
+			EINVAL, CauseUnknown},
 		{"DISC", Request{Command: CmdDisc, Flags: pl, Extended: true}, extended, disk, Success, ok},
 	} {
 		errno, cause := Judge(&row.r, &row.facts, row.session)
-		if errno != row.errno || cause != row.cause || Check(&row.r, &row.facts, row.session) != errno {
-			t.Errorf("%s: %v, cause %d, want %v, cause %d", row.name, errno, cause, row.errno, row.cause)
+		if errno != row.errno || cause != row.cause ||
+			Check(&row.r, &row.facts, row.session) != errno {
+			t.Errorf("%s: %v, cause %d, want %v, cause %d", row.name, errno, cause, row.errno,
+				row.cause)
 		}
 	}
 }
@@ -155,7 +205,8 @@ func TestParseFilter(t *testing.T) {
 		if uint64(len(b)) != FilterSize((len(b)-8)/4) {
 			t.Errorf("%s: %d bytes", row.words, len(b))
 		}
-		if length, filter, e := ParseFilter(b, selected); length != row.length || filter != row.filter || e != row.want {
+		if length, filter, e := ParseFilter(b, selected); length != row.length ||
+			filter != row.filter || e != row.want {
 			t.Errorf("%s: %d %#x %v", row.words, length, filter, e)
 		}
 	}
@@ -198,7 +249,8 @@ func TestChunks(t *testing.T) {
 				t.Fatal(err)
 			}
 			b := bytes.Repeat([]byte{0xaa}, 200)
-			if n := row.put(f, b); !bytes.Equal(b[:n], want) || bytes.Count(b[n:], []byte{0xaa}) != len(b)-n {
+			if n := row.put(f, b); !bytes.Equal(b[:n], want) ||
+				bytes.Count(b[n:], []byte{0xaa}) != len(b)-n {
 				t.Errorf("%s, framing %d: % x, want % x", row.name, f, b[:n], want)
 			}
 			if len(want) > 64 && row.name != "status" {
@@ -224,19 +276,30 @@ func TestComplaints(t *testing.T) {
 		f    Facts
 		want string
 	}{
-		{Request{Command: 99, Length: 3}, structured, disk, `command 99 of export "größe", 3 bytes at offset 0: no such command`},
-		{Request{Command: CmdResize}, structured, disk, `RESIZE of export "größe", 0 bytes at offset 0: no such command`},
-		{Request{Command: CmdRead, Flags: 0x8000}, structured, disk, `READ of export "größe", 0 bytes at offset 0: flags 0x8000 are not for this command, or were not advertised`},
-		{Request{Command: CmdRead, Flags: pl, Extended: true}, extended, disk, `READ of export "größe", 0 bytes at offset 0: the payload is not for this command, or of a wrong length`},
-		{Request{Command: CmdTrim, Length: 512}, structured, readOnly, `TRIM of export "größe", 512 bytes at offset 0: the export is read-only`},
-		{Request{Command: CmdCache, Length: 512}, structured, onDisk(0), `CACHE of export "größe", 512 bytes at offset 0: the export does not advertise it`},
-		{Request{Command: CmdBlockStatus, Length: 512}, structured, disk, `BLOCK_STATUS of export "größe", 512 bytes at offset 0: no meta context was selected for this export`},
-		{Request{Command: CmdFlush, Offset: 1}, structured, disk, `FLUSH of export "größe": offset and length of a FLUSH must be zero`},
-		{Request{Command: CmdBlockStatus}, mapped, disk, `BLOCK_STATUS of export "größe", 0 bytes at offset 0: a length of zero has no status`},
+		{Request{Command: 99, Length: 3}, structured, disk,
+			`command 99 of export "größe", 3 bytes at offset 0: no such command`},
+		{Request{Command: CmdResize}, structured, disk,
+			`RESIZE of export "größe", 0 bytes at offset 0: no such command`},
+		{Request{Command: CmdRead, Flags: 0x8000}, structured, disk,
+			`READ of export "größe", 0 bytes at offset 0: flags 0x8000 are not for this command, or were not advertised`},
+		{Request{Command: CmdRead, Flags: pl, Extended: true}, extended, disk,
+			`READ of export "größe", 0 bytes at offset 0: the payload is not for this command, or of a wrong length`},
+		{Request{Command: CmdTrim, Length: 512}, structured, readOnly,
+			`TRIM of export "größe", 512 bytes at offset 0: the export is read-only`},
+		{Request{Command: CmdCache, Length: 512}, structured, onDisk(0),
+			`CACHE of export "größe", 512 bytes at offset 0: the export does not advertise it`},
+		{Request{Command: CmdBlockStatus, Length: 512}, structured, disk,
+			`BLOCK_STATUS of export "größe", 512 bytes at offset 0: no meta context was selected for this export`},
+		{Request{Command: CmdFlush, Offset: 1}, structured, disk,
+			`FLUSH of export "größe": offset and length of a FLUSH must be zero`},
+		{Request{Command: CmdBlockStatus}, mapped, disk,
+			`BLOCK_STATUS of export "größe", 0 bytes at offset 0: a length of zero has no status`},
 		{Request{Command: CmdWriteZeroes, Offset: 1 << 30, Length: 512}, structured, disk,
 			`WRITE_ZEROES of export "größe", 512 bytes at offset 1073741824: it ends beyond the export's 1073741824 bytes`},
-		{Request{Command: CmdWrite, Length: 1}, structured, disk, `WRITE of export "größe", 1 bytes at offset 0: offset and length must be multiples of 512 bytes`},
-		{Request{Command: CmdRead, Length: 64 * mib}, structured, disk, `READ of export "größe", 67108864 bytes at offset 0: the most at once is 33554432 bytes`},
+		{Request{Command: CmdWrite, Length: 1}, structured, disk,
+			`WRITE of export "größe", 1 bytes at offset 0: offset and length must be multiples of 512 bytes`},
+		{Request{Command: CmdRead, Length: 64 * mib}, structured, disk,
+			`READ of export "größe", 67108864 bytes at offset 0: the most at once is 33554432 bytes`},
 	} {
 		if got := complaint(&row.r, row.s, row.f); got != row.want {
 			t.Errorf("%+v:\n%s\nwant\n%s", row.r, got, row.want)
@@ -246,29 +309,43 @@ func TestComplaints(t *testing.T) {
 
 func TestComplaintsOfWhatCameLater(t *testing.T) {
 	write := &Request{Command: CmdWrite, Length: 512}
-	filter := &Request{Command: CmdBlockStatus, Length: 12, Flags: CmdFlagPayloadLen, Extended: true}
+	filter := &Request{Command: CmdBlockStatus, Length: 12, Flags: CmdFlagPayloadLen,
+		Extended: true}
 	for _, row := range []struct {
 		c    Complaint
 		want string
 	}{
-		{Complaint{Request: write, Errno: EIO, System: 5}, "the storage behind it failed with errno 5 (EIO: an input/output error)"},
-		{Complaint{Request: write, Errno: ENOSPC, System: 28}, "the storage behind it failed with errno 28 (ENOSPC: no space left)"},
-		{Complaint{Request: write, Errno: ENOSPC, System: 122}, "the storage behind it failed with errno 122 (EDQUOT: the quota is used up)"},
-		{Complaint{Request: write, Errno: ENOSPC, System: 27}, "the storage behind it failed with errno 27 (EFBIG: larger than files may be here)"},
-		{Complaint{Request: write, Errno: EPERM, System: 30}, "the storage behind it failed with errno 30 (EROFS: read-only)"},
-		{Complaint{Request: write, Errno: EINVAL, System: 95}, "the storage behind it failed with errno 95 (EOPNOTSUPP: not supported)"},
-		{Complaint{Request: write, Errno: EIO, System: 121}, "the storage behind it failed with errno 121"},
-		{Complaint{Request: write, Errno: EIO, Ended: true}, "the storage behind it is shorter than when it was opened"},
-		{Complaint{Request: filter, Errno: EINVAL, Filter: true}, "the payload names no context, one that was not selected, or one twice"},
-		{Complaint{Request: write, Errno: ENOTSUP}, "it cannot be done faster than by writing zeroes"},
-		{Complaint{Request: write, Errno: EIO}, "a flush of this export, or a write that was to be durable, has failed before: data may be lost"},
+		{Complaint{Request: write, Errno: EIO, System: 5},
+			"the storage behind it failed with errno 5 (EIO: an input/output error)"},
+		{Complaint{Request: write, Errno: ENOSPC, System: 28},
+			"the storage behind it failed with errno 28 (ENOSPC: no space left)"},
+		{Complaint{Request: write, Errno: ENOSPC, System: 122},
+			"the storage behind it failed with errno 122 (EDQUOT: the quota is used up)"},
+		{Complaint{Request: write, Errno: ENOSPC, System: 27},
+			"the storage behind it failed with errno 27 (EFBIG: larger than files may be here)"},
+		{Complaint{Request: write, Errno: EPERM, System: 30},
+			"the storage behind it failed with errno 30 (EROFS: read-only)"},
+		{Complaint{Request: write, Errno: EINVAL, System: 95},
+			"the storage behind it failed with errno 95 (EOPNOTSUPP: not supported)"},
+		{Complaint{Request: write, Errno: EIO, System: 121},
+			"the storage behind it failed with errno 121"},
+		{Complaint{Request: write, Errno: EIO, Ended: true},
+			"the storage behind it is shorter than when it was opened"},
+		{Complaint{Request: filter, Errno: EINVAL, Filter: true},
+			"the payload names no context, one that was not selected, or one twice"},
+		{Complaint{Request: write, Errno: ENOTSUP},
+			"it cannot be done faster than by writing zeroes"},
+		{Complaint{Request: write, Errno: EIO},
+			"a flush of this export, or a write that was to be durable, has failed before: data " +
+				"may be lost"},
 	} {
 		row.c.Facts, row.c.Session = &disk, extMapped
 		if !row.c.Request.Extended {
 			row.c.Session = mapped
 		}
 		got := string(row.c.Append([]byte("x")))
-		if !strings.HasSuffix(got, ": "+row.want) || !strings.Contains(got, " of the default export, ") || got[0] != 'x' {
+		if !strings.HasSuffix(got, ": "+row.want) ||
+			!strings.Contains(got, " of the default export, ") || got[0] != 'x' {
 			t.Errorf("%s", got)
 		}
 	}
@@ -276,15 +353,19 @@ func TestComplaintsOfWhatCameLater(t *testing.T) {
 
 func TestComplaintsAreFitForATerminal(t *testing.T) {
 	r := &Request{Command: 65535, Length: math.MaxUint64, Offset: math.MaxUint64}
-	for _, name := range []string{"a\nb\x1b[31m", strings.Repeat("n", MaxString), strings.Repeat("é", 100), strings.Repeat("\u202e€", 60), strings.Repeat("\xff", 4000), "\ufffd", "\x00"} {
+	for _, name := range []string{"a\nb\x1b[31m", strings.Repeat("n", MaxString),
+		strings.Repeat("é", 100), strings.Repeat("\u202e€", 60), strings.Repeat("\xff", 4000),
+		"\ufffd", "\x00"} {
 		for _, errno := range []Errno{EINVAL, EIO, ESHUTDOWN} {
-			c := Complaint{Request: r, Export: name, Facts: &Facts{Size: math.MaxUint64}, Errno: errno, System: map[bool]int32{true: math.MaxInt32}[errno == EIO]}
+			c := Complaint{Request: r, Export: name, Facts: &Facts{Size: math.MaxUint64},
+				Errno: errno, System: map[bool]int32{true: math.MaxInt32}[errno == EIO]}
 			checkComplaint(t, &c)
 		}
 	}
 }
 
-// checkComplaint: short, text, nothing that a terminal obeys, whole to the end, and no garbage for the collector.
+// checkComplaint: short, text, nothing that a terminal obeys, whole to the end, and no garbage for
+// the collector.
 func checkComplaint(t *testing.T, c *Complaint) {
 	t.Helper()
 	room := make([]byte, 0, MaxComplaint)

@@ -1,4 +1,5 @@
-// Fuzz targets. Their seeds are the conversations and the tables of the other tests; go test runs the seeds alone.
+// Fuzz targets. Their seeds are the conversations and the tables of the other tests; go test runs
+// the seeds alone.
 
 package proto
 
@@ -14,8 +15,9 @@ import (
 // fuzzLongest keeps inputs short, in bytes: what is long is only more of the same, and slow.
 const fuzzLongest = 6 << 10
 
-// FuzzNegotiator feeds anything, cut anywhere: no panic, the same answer as uncut, bounded output, well-formed replies,
-// no byte taken behind the end of the option that ended it, and nothing asked for that is not used.
+// FuzzNegotiator feeds anything, cut anywhere: no panic, the same answer as uncut, bounded output,
+// well-formed replies, no byte taken behind the end of the option that ended it, and nothing asked
+// for that is not used.
 func FuzzNegotiator(f *testing.F) {
 	files, _ := filepath.Glob("testdata/*.txt")
 	for _, file := range files {
@@ -30,9 +32,11 @@ func FuzzNegotiator(f *testing.F) {
 		}
 		s := &script{catalog: catalogs[[]string{"two", "contexts"}[size%2]], client: in}
 		whole := s.pieces(0, 0)
-		for how, r := range map[string]*run{"in pieces": s.pieces(int(size)+1, 0), "by need": s.exact(t)} {
+		for how, r := range map[string]*run{"in pieces": s.pieces(int(size)+1, 0),
+			"by need": s.exact(t)} {
 			if string(r.out) != string(whole.out) || r.end(len(in)) != whole.end(len(in)) {
-				t.Fatalf("%s: %s\n%v\nwhole: %s\n%v", how, r.end(len(in)), spell(r.out), whole.end(len(in)), spell(whole.out))
+				t.Fatalf("%s: %s\n%v\nwhole: %s\n%v", how, r.end(len(in)), spell(r.out),
+					whole.end(len(in)), spell(whole.out))
 			}
 		}
 		if cap(whole.Negotiator.out) > 4*chunk+4*MaxString {
@@ -44,7 +48,8 @@ func FuzzNegotiator(f *testing.F) {
 	})
 }
 
-// checkSession: only what the export has was selected, what is wide with extended headers alone, and nothing without a form that can carry it.
+// checkSession: only what the export has was selected, what is wide with extended headers alone,
+// and nothing without a form that can carry it.
 func checkSession(t *testing.T, catalog *Exports, e Event) {
 	if e.Kind != EventTransmit {
 		if e.Mode != (Mode{}) {
@@ -53,18 +58,21 @@ func checkSession(t *testing.T, catalog *Exports, e Event) {
 		return
 	}
 	s := e.Mode.Session
-	if s.Framing > Extended || s.Framing == Simple && s.Contexts != 0 || !e.Mode.FixedNewstyle && s != (Session{}) {
+	if s.Framing > Extended || s.Framing == Simple && s.Contexts != 0 ||
+		!e.Mode.FixedNewstyle && s != (Session{}) {
 		t.Errorf("%+v", s)
 	}
 	contexts := catalog.At(e.Export).Contexts
 	for i := range MaxContexts {
-		if s.Contexts&(1<<i) != 0 && (i >= len(contexts) || contexts[i].Wide && s.Framing != Extended) {
+		if s.Contexts&(1<<i) != 0 &&
+			(i >= len(contexts) || contexts[i].Wide && s.Framing != Extended) {
 			t.Errorf("%+v on export %d", s, e.Export)
 		}
 	}
 }
 
-// checkEnd walks the options by their headers alone, and compares where the negotiation stopped reading.
+// checkEnd walks the options by their headers alone, and compares where the negotiation stopped
+// reading.
 func checkEnd(t *testing.T, in []byte, r *run) {
 	event := r.Event()
 	if event.Kind == EventNone {
@@ -89,7 +97,8 @@ func checkEnd(t *testing.T, in []byte, r *run) {
 	}
 }
 
-// checkReplies walks options and replies side by side: every option has one final reply, with its number.
+// checkReplies walks options and replies side by side: every option has one final reply, with its
+// number.
 func checkReplies(t *testing.T, in []byte, r *run) {
 	if len(in) < ClientFlagsSize {
 		return
@@ -109,24 +118,30 @@ func checkReplies(t *testing.T, in []byte, r *run) {
 			if err != nil || int(reply.Length) > len(out)-OptionReplySize {
 				t.Fatalf("option %#x: %+v %v", option, reply, err)
 			}
-			if text := string(out[OptionReplySize:][:reply.Length]); reply.Failed() && !ValidString(text) {
+			if text := string(out[OptionReplySize:][:reply.Length]); reply.Failed() &&
+				!ValidString(text) {
 				t.Errorf("message %q", text)
 			}
 			out, final = out[OptionReplySize+reply.Length:], reply.Final()
 		}
 	}
-	if n := len(out); n != 0 && n != ExportNameReplySize && n != ExportNameReplySize+ExportNamePadding {
+	if n := len(out); n != 0 && n != ExportNameReplySize &&
+		n != ExportNameReplySize+ExportNamePadding {
 		t.Errorf("%d bytes sent that no option asked for", n)
 	}
 }
 
-// FuzzInfoRoundTrip has the client's side ask the server's side about an export of any name: what is told is what is.
+// FuzzInfoRoundTrip has the client's side ask the server's side about an export of any name: what
+// is told is what is.
 func FuzzInfoRoundTrip(f *testing.F) {
 	f.Add("", "", uint64(0), uint16(0), uint32(0), []byte{})
-	f.Add("disk", "the first", uint64(1)<<40, uint16(allFlags), uint32(512), []byte{0, 1, 0, 2, 0, 3})
+	f.Add("disk", "the first", uint64(1)<<40, uint16(allFlags), uint32(512),
+		[]byte{0, 1, 0, 2, 0, 3})
 	f.Add("größe", "€", uint64(1)<<63-4096, uint16(3), uint32(4096), []byte{0, 1, 0, 1, 0xff, 0xff})
-	f.Fuzz(func(t *testing.T, name, description string, size uint64, flags uint16, block uint32, asked []byte) {
-		e := Export{Name: name, Description: description, Facts: Facts{Size: size, Flags: flags, MinBlock: block}}
+	f.Fuzz(func(t *testing.T, name, description string, size uint64, flags uint16, block uint32,
+		asked []byte) {
+		e := Export{Name: name, Description: description,
+			Facts: Facts{Size: size, Flags: flags, MinBlock: block}}
 		if e.Validate() != nil {
 			return
 		}
@@ -164,15 +179,19 @@ func FuzzInfoRoundTrip(f *testing.F) {
 	})
 }
 
-// FuzzRequest takes any header and any export: writing what was read gives the same bytes, and what Check lets through
-// is inside the export, aligned, short enough and allowed.
+// FuzzRequest takes any header and any export: writing what was read gives the same bytes, and what
+// Check lets through is inside the export, aligned, short enough and allowed.
 func FuzzRequest(f *testing.F) {
 	for command := range CmdBlockStatus + 2 {
-		f.Add(uint32(RequestMagic), uint16(0), command, uint64(1), uint64(4096), uint32(512), uint64(1)<<30, uint8(9), uint32(32*mib), uint16(full))
-		f.Add(uint32(RequestMagic), uint16(1), command, ^uint64(0), ^uint64(0), uint32(1), ^uint64(0), uint8(0), uint32(0), uint16(3))
+		f.Add(uint32(RequestMagic), uint16(0), command, uint64(1), uint64(4096), uint32(512),
+			uint64(1)<<30, uint8(9), uint32(32*mib), uint16(full))
+		f.Add(uint32(RequestMagic), uint16(1), command, ^uint64(0), ^uint64(0), uint32(1),
+			^uint64(0), uint8(0), uint32(0), uint16(3))
 	}
-	f.Fuzz(func(t *testing.T, magic uint32, flags, command uint16, cookie, offset uint64, length uint32, size uint64, shift uint8, payload uint32, advertised uint16) {
-		in := Request{Cookie: cookie, Offset: offset, Length: uint64(length), Command: command, Flags: flags}
+	f.Fuzz(func(t *testing.T, magic uint32, flags, command uint16, cookie, offset uint64,
+		length uint32, size uint64, shift uint8, payload uint32, advertised uint16) {
+		in := Request{Cookie: cookie, Offset: offset, Length: uint64(length), Command: command,
+			Flags: flags}
 		var b [RequestSize]byte
 		PutRequest(b[:], &in)
 		binary.BigEndian.PutUint32(b[:], magic)
@@ -180,7 +199,8 @@ func FuzzRequest(f *testing.F) {
 		if ok != (magic == RequestMagic) || r != in {
 			t.Fatalf("wrote %+v, read %+v %v", in, r, ok)
 		}
-		facts := Facts{Size: size, MinBlock: 1 << (shift % 17), MaxPayload: payload, Flags: advertised}
+		facts := Facts{Size: size, MinBlock: 1 << (shift % 17), MaxPayload: payload,
+			Flags: advertised}
 		e := Check(&r, &facts, Session{})
 		if !e.valid() || e == ENOMEM || e == EIO || e == ESHUTDOWN || e == ENOTSUP {
 			t.Fatalf("%+v: %v", r, e)
@@ -189,7 +209,8 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		end, carry := bits.Add64(r.Offset, r.Length, 0)
-		if command != CmdFlush && (carry != 0 || end > size || (r.Offset|r.Length)%uint64(facts.MinBlock) != 0) {
+		if command != CmdFlush &&
+			(carry != 0 || end > size || (r.Offset|r.Length)%uint64(facts.MinBlock) != 0) {
 			t.Errorf("%+v passed on %+v", r, facts)
 		}
 		if (command == CmdRead || command == CmdWrite) && r.Length > facts.payloadLimit() {
@@ -201,17 +222,22 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// FuzzExtendedRequest takes any header of a session with extended headers: what Check lets through is inside the export, aligned, short enough and has a payload
-// only where one belongs; and whatever it is called, an error has a text.
+// FuzzExtendedRequest takes any header of a session with extended headers: what Check lets through
+// is inside the export, aligned, short enough and has a payload only where one belongs; and
+// whatever it is called, an error has a text.
 func FuzzExtendedRequest(f *testing.F) {
 	for command := range CmdBlockStatus + 2 {
 		for _, flags := range []uint16{0, CmdFlagPayloadLen, CmdFlagReqOne | CmdFlagFUA} {
-			f.Add(ExtRequestMagic, flags, command, uint64(4096), uint64(512), uint64(1)<<30, uint8(9), uint32(32*mib), uint16(full), uint32(5), "disk")
-			f.Add(ExtRequestMagic, flags, command, ^uint64(0), uint64(20), ^uint64(0), uint8(0), uint32(0), uint16(3), uint32(0), "größe")
+			f.Add(ExtRequestMagic, flags, command, uint64(4096), uint64(512), uint64(1)<<30,
+				uint8(9), uint32(32*mib), uint16(full), uint32(5), "disk")
+			f.Add(ExtRequestMagic, flags, command, ^uint64(0), uint64(20), ^uint64(0), uint8(0),
+				uint32(0), uint16(3), uint32(0), "größe")
 		}
 	}
-	f.Fuzz(func(t *testing.T, magic uint32, flags, command uint16, offset, length, size uint64, shift uint8, payload uint32, advertised uint16, contexts uint32, name string) {
-		in := Request{Cookie: offset ^ size, Offset: offset, Length: length, Command: command, Flags: flags, Extended: true}
+	f.Fuzz(func(t *testing.T, magic uint32, flags, command uint16, offset, length, size uint64,
+		shift uint8, payload uint32, advertised uint16, contexts uint32, name string) {
+		in := Request{Cookie: offset ^ size, Offset: offset, Length: length, Command: command,
+			Flags: flags, Extended: true}
 		var b [ExtRequestSize]byte
 		PutExtRequest(b[:], &in)
 		binary.BigEndian.PutUint32(b[:], magic)
@@ -220,13 +246,16 @@ func FuzzExtendedRequest(f *testing.F) {
 			t.Fatalf("wrote %+v, read %+v %v", in, r, ok)
 		}
 		s := Session{Framing: Extended, Contexts: ContextSet(contexts)}
-		facts := Facts{Size: size, MinBlock: 1 << (shift % 17), MaxPayload: payload, Flags: advertised &^ negotiated}
+		facts := Facts{Size: size, MinBlock: 1 << (shift % 17), MaxPayload: payload,
+			Flags: advertised &^ negotiated}
 		e, cause := Judge(&r, &facts, s)
-		if !e.valid() || e == ENOMEM || e == EIO || e == ESHUTDOWN || e == ENOTSUP || (e == Success) != (cause == CauseNone) {
+		if !e.valid() || e == ENOMEM || e == EIO || e == ESHUTDOWN || e == ENOTSUP ||
+			(e == Success) != (cause == CauseNone) {
 			t.Fatalf("%+v: %v, cause %d", r, e, cause)
 		}
 		if e != Success {
-			checkComplaint(t, &Complaint{Request: &r, Export: name, Facts: &facts, Session: s, Errno: e})
+			checkComplaint(t,
+				&Complaint{Request: &r, Export: name, Facts: &facts, Session: s, Errno: e})
 		} else if command != CmdDisc {
 			checkAccepted(t, &r, &facts, s)
 		}
@@ -239,7 +268,8 @@ func checkAccepted(t *testing.T, r *Request, f *Facts, s Session) {
 	if has && r.Command != CmdWrite && !(r.Command == CmdBlockStatus && s.Contexts != 0) {
 		t.Errorf("%+v: payload", r)
 	}
-	if r.Command == CmdBlockStatus && s.Contexts == 0 || rules[r.Command].changes && f.Flags&FlagReadOnly != 0 {
+	if r.Command == CmdBlockStatus && s.Contexts == 0 ||
+		rules[r.Command].changes && f.Flags&FlagReadOnly != 0 {
 		t.Errorf("%+v passed in %+v on %+v", r, s, f)
 	}
 	if r.Filtered() {
@@ -249,17 +279,21 @@ func checkAccepted(t *testing.T, r *Request, f *Facts, s Session) {
 		return
 	}
 	end, carry := bits.Add64(r.Offset, r.Length, 0)
-	if r.Command != CmdFlush && (carry != 0 || end > f.Size || (r.Offset|r.Length)%uint64(f.MinBlock) != 0) {
+	if r.Command != CmdFlush &&
+		(carry != 0 || end > f.Size || (r.Offset|r.Length)%uint64(f.MinBlock) != 0) {
 		t.Errorf("%+v passed on %+v", r, f)
 	}
-	if (r.Command == CmdRead || r.Command == CmdWrite) && r.Length > f.payloadLimit() || r.Payload() > f.payloadLimit() {
+	if (r.Command == CmdRead || r.Command == CmdWrite) && r.Length > f.payloadLimit() ||
+		r.Payload() > f.payloadLimit() {
 		t.Errorf("%+v is too long for %+v", r, f)
 	}
 }
 
-// FuzzFilter takes any payload of a BLOCK_STATUS of a length that can be: what comes out was in there, and was selected.
+// FuzzFilter takes any payload of a BLOCK_STATUS of a length that can be: what comes out was in
+// there, and was selected.
 func FuzzFilter(f *testing.F) {
-	for _, words := range []string{"u64:4096", "u64:4096 u32:1 u32:3", "u64:0 u32:0", "u64:0xffffffffffffffff u32:33", "u64:1 u32:3 u32:3", "u64:1 u32:32"} {
+	for _, words := range []string{"u64:4096", "u64:4096 u32:1 u32:3", "u64:0 u32:0",
+		"u64:0xffffffffffffffff u32:33", "u64:1 u32:3 u32:3", "u64:1 u32:32"} {
 		b, err := parse(words)
 		if err != nil {
 			f.Fatal(err)
@@ -268,7 +302,8 @@ func FuzzFilter(f *testing.F) {
 		f.Add(b, ^uint32(0))
 	}
 	f.Fuzz(func(t *testing.T, b []byte, selected uint32) {
-		r := Request{Command: CmdBlockStatus, Flags: CmdFlagPayloadLen, Length: uint64(len(b)), Extended: true}
+		r := Request{Command: CmdBlockStatus, Flags: CmdFlagPayloadLen, Length: uint64(len(b)),
+			Extended: true}
 		if Check(&r, &disk, Session{Framing: Extended, Contexts: ContextSet(selected)}) != Success {
 			return
 		}
@@ -291,9 +326,11 @@ func FuzzFilter(f *testing.F) {
 
 // FuzzReplies has the client's side read what the server's side writes, in both forms.
 func FuzzReplies(f *testing.F) {
-	f.Add(uint64(1), uint64(4096), uint64(4096), uint64(512), uint64(3), uint32(28), []byte("no space left"), true)
+	f.Add(uint64(1), uint64(4096), uint64(4096), uint64(512), uint64(3), uint32(28),
+		[]byte("no space left"), true)
 	f.Add(^uint64(0), ^uint64(0), uint64(1)<<40, uint64(1), ^uint64(0), uint32(1), []byte{}, false)
-	f.Fuzz(func(t *testing.T, cookie, offset, length, part, status uint64, context uint32, text []byte, done bool) {
+	f.Fuzz(func(t *testing.T, cookie, offset, length, part, status uint64, context uint32,
+		text []byte, done bool) {
 		r := &Request{Cookie: cookie, Offset: offset, Length: length, Command: CmdRead}
 		text = text[:min(len(text), MaxComplaint)]
 		errno := []Errno{EPERM, EIO, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP, ESHUTDOWN}[context%7]
@@ -305,23 +342,30 @@ func FuzzReplies(f *testing.F) {
 					parse = ParseExtReplyChunk
 				}
 				k, err := parse(b[:])
-				if err != nil || k.Type != kind || k.Cookie != cookie || k.Length != payload || k.Done() != last || k.Offset != map[bool]uint64{true: offset}[form == Extended] {
+				if err != nil || k.Type != kind || k.Cookie != cookie || k.Length != payload ||
+					k.Done() != last ||
+					k.Offset != map[bool]uint64{true: offset}[form == Extended] {
 					t.Fatalf("framing %d: %+v, %v", form, k, err)
 				}
-				return b[form.ChunkHeaderSize():][:min(payload, uint64(len(b)-form.ChunkHeaderSize()))]
+				return b[form.ChunkHeaderSize():][:min(payload,
+					uint64(len(b)-form.ChunkHeaderSize()))]
 			}
-			if size := min(max(length, 1), 1<<31); form.PutData(b[:], r, part, size, done) > 0 && ParseDataOffset(read(ChunkOffsetData, 8+size, done)) != part {
+			if size := min(max(length, 1), 1<<31); form.PutData(b[:], r, part, size, done) > 0 &&
+				ParseDataOffset(read(ChunkOffsetData, 8+size, done)) != part {
 				t.Error("data")
 			}
 			form.PutHole(b[:], r, part, uint64(uint32(length)|1), done)
-			if at, n, err := ParseHoleChunk(read(ChunkOffsetHole, HoleSize, done)); at != part || n != uint32(length)|1 || err != nil {
+			if at, n, err := ParseHoleChunk(read(ChunkOffsetHole, HoleSize, done)); at != part ||
+				n != uint32(length)|1 || err != nil {
 				t.Error("hole", at, n, err)
 			}
 			form.PutNone(b[:], r)
 			read(ChunkNone, 0, true)
 			n := form.PutError(b[:], r, errno, text)
-			e, got, _, err := ParseErrorChunk(ChunkError, read(ChunkError, uint64(6+len(text)), true))
-			if e != errno || string(got) != string(text) || err != nil || n != form.ChunkHeaderSize()+6+len(text) {
+			e, got, _, err := ParseErrorChunk(ChunkError,
+				read(ChunkError, uint64(6+len(text)), true))
+			if e != errno || string(got) != string(text) || err != nil ||
+				n != form.ChunkHeaderSize()+6+len(text) {
 				t.Error("error", e, got, err)
 			}
 			if form == Structured {
@@ -335,9 +379,11 @@ func FuzzReplies(f *testing.F) {
 // checkStatusRoundTrip writes one context's chunk of three extents, and reads it.
 func checkStatusRoundTrip(t *testing.T, form Framing, r *Request, context uint32, x StatusExtent) {
 	var b [128]byte
-	n := form.PutChunk(b[:], r, form.StatusKind(), uint64(form.StatusHeadSize()+3*form.ExtentSize()), false)
+	n := form.PutChunk(b[:], r, form.StatusKind(),
+		uint64(form.StatusHeadSize()+3*form.ExtentSize()), false)
 	form.PutStatusHead(b[n:], context, 3)
-	k := ReplyChunk{Type: form.StatusKind(), Length: uint64(form.StatusHeadSize() + 3*form.ExtentSize())}
+	k := ReplyChunk{Type: form.StatusKind(),
+		Length: uint64(form.StatusHeadSize() + 3*form.ExtentSize())}
 	if id, count, err := ParseStatusHead(&k, b[n:]); id != context || count != 3 || err != nil {
 		t.Error("head", id, count, err)
 	}
@@ -351,19 +397,28 @@ func checkStatusRoundTrip(t *testing.T, form Framing, r *Request, context uint32
 
 // FuzzComplaint: whatever went wrong with whatever export, the text is one that can be sent.
 func FuzzComplaint(f *testing.F) {
-	f.Add(uint16(1), uint16(0), uint64(512), uint64(0), "größe", uint64(1)<<30, uint32(22), int32(0), false, uint8(0))
-	f.Add(uint16(0xffff), uint16(0xffff), ^uint64(0), ^uint64(0), strings.Repeat("\xff", 64), ^uint64(0), uint32(5), int32(-1<<31), true, uint8(2))
-	f.Fuzz(func(t *testing.T, command, flags uint16, length, offset uint64, name string, size uint64, errno uint32, system int32, filter bool, framing uint8) {
+	f.Add(uint16(1), uint16(0), uint64(512), uint64(0), "größe", uint64(1)<<30, uint32(22),
+		int32(0), false, uint8(0))
+	f.Add(uint16(0xffff), uint16(0xffff), ^uint64(0), ^uint64(0), strings.Repeat("\xff", 64),
+		^uint64(0), uint32(5), int32(-1<<31), true, uint8(2))
+	f.Fuzz(func(t *testing.T, command, flags uint16, length, offset uint64, name string,
+		size uint64, errno uint32, system int32, filter bool, framing uint8) {
 		s := Session{Framing: Framing(framing % 3), Contexts: ContextSet(framing >> 2)}
-		r := Request{Command: command, Flags: flags, Length: length, Offset: offset, Extended: s.Framing == Extended}
+		r := Request{Command: command, Flags: flags, Length: length, Offset: offset,
+			Extended: s.Framing == Extended}
 		facts := Facts{Size: size, MinBlock: 1 << (framing % 17), Flags: flags &^ negotiated}
-		checkComplaint(t, &Complaint{Request: &r, Export: name, Facts: &facts, Session: s, Errno: Errno(errno), System: system, Filter: filter})
+		checkComplaint(t,
+			&Complaint{Request: &r, Export: name, Facts: &facts, Session: s, Errno: Errno(errno),
+				System: system, Filter: filter})
 	})
 }
 
-// FuzzPeer gives the client's parsers anything: they must not panic, and names must come out of what was there.
+// FuzzPeer gives the client's parsers anything: they must not panic, and names must come out of
+// what was there.
 func FuzzPeer(f *testing.F) {
-	for _, line := range []string{"NBDMAGIC IHAVEOPT u16:3", "reply(LIST,ACK)", `str:"disk" "text"`, "info:EXPORT u64:1 u16:1", "info:BLOCK_SIZE u32:1 u32:1 u32:1", "u32:0x67446698 u32:0 u64:1"} {
+	for _, line := range []string{"NBDMAGIC IHAVEOPT u16:3", "reply(LIST,ACK)", `str:"disk" "text"`,
+		"info:EXPORT u64:1 u16:1", "info:BLOCK_SIZE u32:1 u32:1 u32:1",
+		"u32:0x67446698 u32:0 u64:1"} {
 		b, err := parse(line)
 		if err != nil {
 			f.Fatal(err)
@@ -374,7 +429,8 @@ func FuzzPeer(f *testing.F) {
 		ParseBanner(b)
 		ParseOptionReply(b, OptList)
 		ParseInfo(b, &Export{})
-		if name, description, err := ParseServer(b); err == nil && !strings.HasSuffix(string(b), name+description) {
+		if name, description, err := ParseServer(b); err == nil &&
+			!strings.HasSuffix(string(b), name+description) {
 			t.Errorf("%q %q out of %q", name, description, b)
 		}
 		if len(b) >= SimpleReplySize {

@@ -1,37 +1,42 @@
-// The server's side of the negotiation, without a socket and without a clock: bytes in, bytes and one event out.
+// The server's side of the negotiation, without a socket and without a clock: bytes in, bytes and
+// one event out.
 //
-// Invariant: at any time exactly one of three things is due, and Need, Out and Event say which: bytes to read, bytes to
-// send, or the end. Bytes are taken only up to the end of the option being read, so nothing of the transmission phase
-// is ever swallowed, and an answer is complete before the next option is looked at. Memory is fixed: one string, and
-// one chunk of output.
+// Invariant: at any time exactly one of three things is due, and Need, Out and Event say which:
+// bytes to read, bytes to send, or the end. Bytes are taken only up to the end of the option being
+// read, so nothing of the transmission phase is ever swallowed, and an answer is complete before
+// the next option is looked at. Memory is fixed: one string, and one chunk of output.
 
 package proto
 
 import "encoding/binary"
 
-// Limits that keep a client from holding a server's memory or time. The spec leaves them to the server.
+// Limits that keep a client from holding a server's memory or time. The spec leaves them to the
+// server.
 const (
-	// OptionDrainLimit is the longest data of an option, in bytes, that is read and thrown away; beyond it the connection
-	// is closed. No option in use needs more than 132 KiB.
+	// OptionDrainLimit is the longest data of an option, in bytes, that is read and thrown away;
+	// beyond it the connection is closed. No option in use needs more than 132 KiB.
 	OptionDrainLimit = 32 << 20
-	// OptionsBase and OptionsPerExport bound the options of one handshake: a client that lists exports asks each of them
-	// a few things (qemu-nbd -L), any other is done after less than ten options.
+	// OptionsBase and OptionsPerExport bound the options of one handshake: a client that lists
+	// exports asks each of them a few things (qemu-nbd -L), any other is done after less than ten
+	// options.
 	OptionsBase      = 64
 	OptionsPerExport = 8
-	// chunk is where a piece of LIST's answer ends; an entry may still pass it by its own length, at most 8 KiB.
+	// chunk is where a piece of LIST's answer ends; an entry may still pass it by its own length,
+	// at most 8 KiB.
 	chunk = 8 << 10
 )
 
 // Policy is what the server decides beside the exports. The zero value is open to all.
 type Policy struct {
 	HideExports bool // LIST is answered with ERR_POLICY
-	// Admit is asked once per GO or EXPORT_NAME that is otherwise granted, immediately before the answer, so that a place
-	// can be reserved; a refusal other than the zero one is sent instead. Nil admits everybody.
+	// Admit is asked once per GO or EXPORT_NAME that is otherwise granted, immediately before the
+	// answer, so that a place can be reserved; a refusal other than the zero one is sent instead.
+	// Nil admits everybody.
 	Admit func(export int) Refusal
 }
 
-// Refusal is an error reply to an option: one of RepErr..., and a message for people, cut at MaxString bytes. The zero
-// value is no refusal.
+// Refusal is an error reply to an option: one of RepErr..., and a message for people, cut at
+// MaxString bytes. The zero value is no refusal.
 type Refusal struct {
 	Reply   uint32
 	Message string
@@ -42,9 +47,10 @@ type EventKind uint8
 
 // The ends of a negotiation.
 const (
-	EventNone     EventKind = iota // not yet
-	EventTransmit                  // the transmission phase begins with the next byte, in both directions
-	EventClose                     // close the connection
+	EventNone EventKind = iota // not yet
+	// the transmission phase begins with the next byte, in both directions
+	EventTransmit
+	EventClose // close the connection
 )
 
 // Event is the end of a negotiation.
@@ -72,7 +78,8 @@ const (
 	onRest // data of an option that nobody reads: counted, not kept
 )
 
-// Negotiator is the server's side of one connection's negotiation. Not safe for concurrent use. The calling order is
+// Negotiator is the server's side of one connection's negotiation. Not safe for concurrent use. The
+// calling order is
 //
 //	for event == EventNone: send Out, tell Sent; or read up to Need bytes, tell Feed
 type Negotiator struct {
@@ -82,9 +89,10 @@ type Negotiator struct {
 	standing Refusal // set by Refuse: the answer to every option from then on
 	event    Event
 
-	state   state
-	have    int             // bytes collected in scratch
-	want    int             // bytes that the state needs, at most len(scratch); step is due when have reaches it
+	state state
+	have  int // bytes collected in scratch
+	// bytes that the state needs, at most len(scratch); step is due when have reaches it
+	want    int
 	scratch [MaxString]byte // what is being collected
 
 	// The option being read.
@@ -98,7 +106,8 @@ type Negotiator struct {
 	queries uint32     // queries still to come
 	matched ContextSet // contexts that a query matched
 
-	// What SET_META_CONTEXT selected, and the name of the export it did so for: for another it does not count.
+	// What SET_META_CONTEXT selected, and the name of the export it did so for: for another it does
+	// not count.
 	selected ContextSet
 	selector string
 
@@ -117,8 +126,9 @@ func NewNegotiator(c Catalog, p Policy) *Negotiator {
 	return n
 }
 
-// Need is how many bytes may be read from the client next. Reading more could swallow what belongs to the transmission
-// phase. Zero means that there is something to send first, or that the negotiation is over.
+// Need is how many bytes may be read from the client next. Reading more could swallow what belongs
+// to the transmission phase. Zero means that there is something to send first, or that the
+// negotiation is over.
 func (n *Negotiator) Need() int {
 	switch {
 	case n.sent < len(n.out) || n.event.Kind != EventNone:
@@ -129,8 +139,9 @@ func (n *Negotiator) Need() int {
 	return n.want - n.have
 }
 
-// Feed takes bytes from the client, in pieces of any size, and says how many of them it used. It stops at the first
-// answer, which has to be sent before it goes on, and at the end of the negotiation.
+// Feed takes bytes from the client, in pieces of any size, and says how many of them it used. It
+// stops at the first answer, which has to be sent before it goes on, and at the end of the
+// negotiation.
 func (n *Negotiator) Feed(b []byte) (used int) {
 	for used < len(b) {
 		k := min(n.Need(), len(b)-used)
@@ -195,8 +206,8 @@ func (n *Negotiator) collect(s state, want int) {
 	}
 }
 
-// rest throws away what is left of the option's data and answers then. Answering first could have both sides waiting
-// for the other to read.
+// rest throws away what is left of the option's data and answers then. Answering first could have
+// both sides waiting for the other to read.
 func (n *Negotiator) rest() {
 	n.state, n.have, n.want = onRest, 0, 0
 	n.advance()
@@ -208,8 +219,8 @@ func (n *Negotiator) refuse(reply uint32, message string) {
 	n.rest()
 }
 
-// clientFlags judges the first bytes of the client ("Client flags"): an unknown bit is something we do not understand
-// and the spec wants the connection closed.
+// clientFlags judges the first bytes of the client ("Client flags"): an unknown bit is something we
+// do not understand and the spec wants the connection closed.
 func (n *Negotiator) clientFlags(flags uint32) {
 	if flags&^(FlagClientFixedNewstyle|FlagClientNoZeroes) != 0 {
 		n.close(CloseClientFlags)
@@ -220,7 +231,8 @@ func (n *Negotiator) clientFlags(flags uint32) {
 	n.collect(onHeader, OptionSize)
 }
 
-// header begins an option. This switch is the list of options served; all others are answered and skipped.
+// header begins an option. This switch is the list of options served; all others are answered and
+// skipped.
 func (n *Negotiator) header(b []byte) {
 	if binary.BigEndian.Uint64(b) != OptionMagic {
 		n.close(CloseOptionMagic)
@@ -237,7 +249,8 @@ func (n *Negotiator) header(b []byte) {
 		n.close(CloseOptionCount)
 		return
 	case !n.mode.FixedNewstyle && n.option != OptExportName && n.option != OptAbort:
-		n.refuse(RepErrInvalid, "the client did not ask for fixed newstyle: only NBD_OPT_EXPORT_NAME can follow")
+		n.refuse(RepErrInvalid,
+			"the client did not ask for fixed newstyle: only NBD_OPT_EXPORT_NAME can follow")
 		return
 	}
 	switch n.option {
@@ -258,8 +271,8 @@ func (n *Negotiator) header(b []byte) {
 	}
 }
 
-// answer replies to an option whose data has been read to the end, then goes to the next. EXPORT_NAME does not come
-// here: it has no replies.
+// answer replies to an option whose data has been read to the end, then goes to the next.
+// EXPORT_NAME does not come here: it has no replies.
 func (n *Negotiator) answer() {
 	switch {
 	case n.option == OptAbort:
@@ -292,14 +305,15 @@ func (n *Negotiator) admit(export int) bool {
 	return n.refusal.Reply == 0
 }
 
-// Refuse makes r the answer to every option from now on, except ABORT, which is always acknowledged, and EXPORT_NAME,
-// which has no answer but closing. A server that shuts down sends RepErrShutdown so.
+// Refuse makes r the answer to every option from now on, except ABORT, which is always
+// acknowledged, and EXPORT_NAME, which has no answer but closing. A server that shuts down sends
+// RepErrShutdown so.
 func (n *Negotiator) Refuse(r Refusal) {
 	n.standing = r
 }
 
-// Out is what has to be sent to the client now, empty if nothing. It is valid until Sent is called, and at most some
-// 16 KiB: long answers come in pieces.
+// Out is what has to be sent to the client now, empty if nothing. It is valid until Sent is called,
+// and at most some 16 KiB: long answers come in pieces.
 func (n *Negotiator) Out() []byte {
 	return n.out[n.sent:]
 }
@@ -319,7 +333,8 @@ func (n *Negotiator) Sent(k int) {
 	}
 }
 
-// Event is how the negotiation ended, of kind EventNone as long as it has not, or as long as Out has bytes to send.
+// Event is how the negotiation ended, of kind EventNone as long as it has not, or as long as Out
+// has bytes to send.
 func (n *Negotiator) Event() Event {
 	if n.sent < len(n.out) {
 		return Event{}
@@ -327,7 +342,8 @@ func (n *Negotiator) Event() Event {
 	return n.event
 }
 
-// settle fixes, for a connection about to transmit, which meta contexts count: those that were selected for an export of exactly this name.
+// settle fixes, for a connection about to transmit, which meta contexts count: those that were
+// selected for an export of exactly this name.
 func (n *Negotiator) settle(name string) {
 	n.mode.Contexts = 0
 	if name == n.selector {

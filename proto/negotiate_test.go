@@ -1,5 +1,5 @@
-// The negotiation at its limits, where a conversation would be too long to read: ten thousand exports, data of 32 MiB,
-// more options than anyone needs; and that none of it costs memory.
+// The negotiation at its limits, where a conversation would be too long to read: ten thousand
+// exports, data of 32 MiB, more options than anyone needs; and that none of it costs memory.
 
 package proto
 
@@ -66,7 +66,8 @@ func TestListOfManyExportsIsBounded(t *testing.T) {
 	if seen != len(list) || r.Need() != OptionSize {
 		t.Errorf("%d exports listed, then need %d", seen, r.Need())
 	}
-	if limit := chunk + OptionReplySize + 4 + 2*MaxString + OptionReplySize; longest > limit || cap(r.Negotiator.out) > 2*limit {
+	if limit := chunk + OptionReplySize + 4 + 2*MaxString + OptionReplySize; longest > limit ||
+		cap(r.Negotiator.out) > 2*limit {
 		t.Errorf("pieces of %d bytes in a buffer of %d", longest, cap(r.Negotiator.out))
 	}
 }
@@ -78,7 +79,8 @@ func TestLongestDataIsDrained(t *testing.T) {
 		block := make([]byte, 1<<20)
 		for left := OptionDrainLimit; left > 0; left -= len(block) {
 			if r.Need() != left || len(r.out) > 0 {
-				t.Fatalf("option %d: need %d with %d to come, sent %d", option, r.Need(), left, len(r.out))
+				t.Fatalf("option %d: need %d with %d to come, sent %d", option, r.Need(), left,
+					len(r.out))
 			}
 			r.feed(block)
 		}
@@ -121,7 +123,8 @@ func TestAdmitIsAskedOnceAndOnlyForTheWayIn(t *testing.T) {
 		t.Fatalf("asked %v before anyone wanted in", asked)
 	}
 	r.feed(AppendInfo(nil, OptGo, "größe"))
-	if e := r.Event(); len(asked) != 1 || asked[0] != 1 || e.Kind != EventTransmit || e.Export != 1 {
+	if e := r.Event(); len(asked) != 1 || asked[0] != 1 || e.Kind != EventTransmit ||
+		e.Export != 1 {
 		t.Errorf("asked %v, then %+v", asked, e)
 	}
 	r = begun(catalogs["two"], p)
@@ -133,7 +136,9 @@ func TestAdmitIsAskedOnceAndOnlyForTheWayIn(t *testing.T) {
 
 func TestLongMessagesAreCut(t *testing.T) {
 	long := strings.Repeat("é", MaxString)
-	r := begun(catalogs["one"], Policy{Admit: func(int) Refusal { return Refusal{RepErrPolicy, "x" + long} }})
+	r := begun(catalogs["one"], Policy{Admit: func(int) Refusal {
+		return Refusal{RepErrPolicy, "x" + long}
+	}})
 	r.feed(AppendInfo(nil, OptGo, ""))
 	r.Refuse(Refusal{RepErrShutdown, "x" + long})
 	r.feed(AppendInfo(nil, OptGo, ""))

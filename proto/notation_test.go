@@ -1,5 +1,5 @@
-// The notation of the conversations in testdata: text to bytes and back. Invariant: what spell writes, parse reads back
-// to the same bytes.
+// The notation of the conversations in testdata: text to bytes and back. Invariant: what spell
+// writes, parse reads back to the same bytes.
 //
 // A line is a row of words; a word is one of
 //
@@ -24,22 +24,29 @@ import (
 	"testing"
 )
 
-var magicNames = map[string]uint64{"NBDMAGIC": Magic, "IHAVEOPT": OptionMagic, "REPLYMAGIC": OptionReplyMagic}
+var magicNames = map[string]uint64{"NBDMAGIC": Magic, "IHAVEOPT": OptionMagic,
+	"REPLYMAGIC": OptionReplyMagic}
 
 var optionNames = map[string]uint32{
-	"EXPORT_NAME": OptExportName, "ABORT": OptAbort, "LIST": OptList, "PEEK_EXPORT": OptPeekExport, "STARTTLS": OptStartTLS,
-	"INFO": OptInfo, "GO": OptGo, "STRUCTURED_REPLY": OptStructuredReply, "LIST_META_CONTEXT": OptListMetaContext,
-	"SET_META_CONTEXT": OptSetMetaContext, "EXTENDED_HEADERS": OptExtendedHeaders,
+	"EXPORT_NAME": OptExportName, "ABORT": OptAbort, "LIST": OptList, "PEEK_EXPORT": OptPeekExport,
+	"STARTTLS": OptStartTLS,
+	"INFO":     OptInfo, "GO": OptGo, "STRUCTURED_REPLY": OptStructuredReply,
+	"LIST_META_CONTEXT": OptListMetaContext,
+	"SET_META_CONTEXT":  OptSetMetaContext, "EXTENDED_HEADERS": OptExtendedHeaders,
 }
 
 var replyNames = map[string]uint32{
-	"ACK": RepAck, "SERVER": RepServer, "INFO": RepInfo, "META_CONTEXT": RepMetaContext, "ERR_UNSUP": RepErrUnsup,
-	"ERR_POLICY": RepErrPolicy, "ERR_INVALID": RepErrInvalid, "ERR_PLATFORM": RepErrPlatform, "ERR_TLS_REQD": RepErrTLSReqd,
-	"ERR_UNKNOWN": RepErrUnknown, "ERR_SHUTDOWN": RepErrShutdown, "ERR_BLOCK_SIZE_REQD": RepErrBlockSizeReqd,
-	"ERR_TOO_BIG": RepErrTooBig, "ERR_EXT_HEADER_REQD": RepErrExtHeaderReqd,
+	"ACK": RepAck, "SERVER": RepServer, "INFO": RepInfo, "META_CONTEXT": RepMetaContext,
+	"ERR_UNSUP":  RepErrUnsup,
+	"ERR_POLICY": RepErrPolicy, "ERR_INVALID": RepErrInvalid, "ERR_PLATFORM": RepErrPlatform,
+	"ERR_TLS_REQD": RepErrTLSReqd,
+	"ERR_UNKNOWN":  RepErrUnknown, "ERR_SHUTDOWN": RepErrShutdown,
+	"ERR_BLOCK_SIZE_REQD": RepErrBlockSizeReqd,
+	"ERR_TOO_BIG":         RepErrTooBig, "ERR_EXT_HEADER_REQD": RepErrExtHeaderReqd,
 }
 
-var infoNames = map[string]uint16{"EXPORT": InfoExport, "NAME": InfoName, "DESCRIPTION": InfoDescription, "BLOCK_SIZE": InfoBlockSize}
+var infoNames = map[string]uint16{"EXPORT": InfoExport, "NAME": InfoName,
+	"DESCRIPTION": InfoDescription, "BLOCK_SIZE": InfoBlockSize}
 
 // parse makes bytes out of a line.
 func parse(line string) ([]byte, error) {
@@ -199,15 +206,18 @@ func spellFrame(b []byte) (line string, n int) {
 		return fmt.Sprintf("NBDMAGIC IHAVEOPT u16:%d", binary.BigEndian.Uint16(b[16:])), BannerSize
 	}
 	if len(b) >= OptionReplySize && binary.BigEndian.Uint64(b) == OptionReplyMagic {
-		option, kind, length := binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint32(b[12:]), int(binary.BigEndian.Uint32(b[16:]))
+		option, kind, length := binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint32(b[12:]),
+			int(binary.BigEndian.Uint32(b[16:]))
 		if length <= len(b)-OptionReplySize {
 			end := OptionReplySize + length
 			body := spellReply(kind, b[OptionReplySize:end])
-			return strings.TrimSpace(fmt.Sprintf("reply(%s,%s) %s", nameOf(optionNames, option), nameOf(replyNames, kind), body)), end
+			return strings.TrimSpace(fmt.Sprintf("reply(%s,%s) %s", nameOf(optionNames, option),
+				nameOf(replyNames, kind), body)), end
 		}
 	}
 	if len(b) == ExportNameReplySize || len(b) == ExportNameReplySize+ExportNamePadding {
-		line = fmt.Sprintf("u64:%d u16:%#x", binary.BigEndian.Uint64(b), binary.BigEndian.Uint16(b[8:]))
+		line = fmt.Sprintf("u64:%d u16:%#x", binary.BigEndian.Uint64(b),
+			binary.BigEndian.Uint16(b[8:]))
 		switch tail := string(b[ExportNameReplySize:]); tail {
 		case "":
 			return line, len(b)
@@ -245,9 +255,11 @@ func spellInfo(kind uint16, data []byte) string {
 	line := "info:" + nameOf(infoNames, kind)
 	switch {
 	case kind == InfoExport && len(data) == ExportNameReplySize:
-		return fmt.Sprintf("%s u64:%d u16:%#x", line, binary.BigEndian.Uint64(data), binary.BigEndian.Uint16(data[8:]))
+		return fmt.Sprintf("%s u64:%d u16:%#x", line, binary.BigEndian.Uint64(data),
+			binary.BigEndian.Uint16(data[8:]))
 	case kind == InfoBlockSize && len(data) == 12:
-		return fmt.Sprintf("%s u32:%d u32:%d u32:%d", line, binary.BigEndian.Uint32(data), binary.BigEndian.Uint32(data[4:]), binary.BigEndian.Uint32(data[8:]))
+		return fmt.Sprintf("%s u32:%d u32:%d u32:%d", line, binary.BigEndian.Uint32(data),
+			binary.BigEndian.Uint32(data[4:]), binary.BigEndian.Uint32(data[8:]))
 	case kind == InfoName, kind == InfoDescription:
 		return line + " " + text(data)
 	}

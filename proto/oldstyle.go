@@ -1,7 +1,9 @@
-// The oldstyle handshake, all there was until 2011 and all that clients of the kernel 2.6 era know: the server says size and flags at once, the
-// client says nothing, and requests follow ("Oldstyle negotiation"). There is no name, no TLS, no option, and no way to refuse but to close.
+// The oldstyle handshake, all there was until 2011 and all that clients of the kernel 2.6 era know:
+// the server says size and flags at once, the client says nothing, and requests follow ("Oldstyle
+// negotiation"). There is no name, no TLS, no option, and no way to refuse but to close.
 //
-// Invariant: of what was reserved then, everything is sent as zero, and nothing is believed when it is received.
+// Invariant: of what was reserved then, everything is sent as zero, and nothing is believed when it
+// is received.
 
 package proto
 
@@ -10,24 +12,29 @@ import (
 	"errors"
 )
 
-// ErrOldstyleBanner is for a server whose first bytes are no oldstyle banner. ParseBanner may still know them.
+// ErrOldstyleBanner is for a server whose first bytes are no oldstyle banner. ParseBanner may still
+// know them.
 var ErrOldstyleBanner = errors.New("no NBD server of the oldstyle handshake at this address")
 
-// PutOldstyleBanner writes to b, which must have OldstyleBannerSize bytes, what an oldstyle server says of an export: its size, and those of its
-// transmission flags that hold on a connection that agreed on nothing.
+// PutOldstyleBanner writes to b, which must have OldstyleBannerSize bytes, what an oldstyle server
+// says of an export: its size, and those of its transmission flags that hold on a connection that
+// agreed on nothing.
 func PutOldstyleBanner(b []byte, e *Export) {
 	b = b[:OldstyleBannerSize]
 	clear(b)
 	binary.BigEndian.PutUint64(b, Magic)
 	binary.BigEndian.PutUint64(b[8:], OldstyleMagic)
 	binary.BigEndian.PutUint64(b[16:], e.Size)
-	binary.BigEndian.PutUint32(b[24:], uint32(e.flags(Session{}))) // the upper half is where newstyle servers had their handshake flags
+	// the upper half is where newstyle servers had their handshake flags
+	binary.BigEndian.PutUint32(b[24:], uint32(e.flags(Session{})))
 }
 
-// ParseOldstyleBanner takes apart the first OldstyleBannerSize bytes of a server and puts size and transmission flags into e. Servers older than
-// the flags have zeroes or worse in their place: without HAS_FLAGS there are none. The first 16 bytes are enough to tell that a server is another.
+// ParseOldstyleBanner takes apart the first OldstyleBannerSize bytes of a server and puts size and
+// transmission flags into e. Servers older than the flags have zeroes or worse in their place:
+// without HAS_FLAGS there are none. The first 16 bytes are enough to tell that a server is another.
 func ParseOldstyleBanner(b []byte, e *Export) error {
-	if len(b) < OldstyleBannerSize || binary.BigEndian.Uint64(b) != Magic || binary.BigEndian.Uint64(b[8:]) != OldstyleMagic {
+	if len(b) < OldstyleBannerSize || binary.BigEndian.Uint64(b) != Magic ||
+		binary.BigEndian.Uint64(b[8:]) != OldstyleMagic {
 		return ErrOldstyleBanner
 	}
 	e.Size, e.Flags = binary.BigEndian.Uint64(b[16:]), uint16(binary.BigEndian.Uint32(b[24:]))

@@ -14,10 +14,14 @@ func TestOldstyleBanner(t *testing.T) {
 		export Export
 		line   string // as far as it is not zero
 	}{
-		{Export{Facts: Facts{Size: 1 << 40, Flags: FlagHasFlags | FlagSendFlush | FlagSendTrim}}, "NBDMAGIC u64:0x0000420281861253 u64:0x10000000000 u32:0x25"},
+		{Export{Facts: Facts{Size: 1 << 40, Flags: FlagHasFlags | FlagSendFlush | FlagSendTrim}},
+			"NBDMAGIC u64:0x0000420281861253 u64:0x10000000000 u32:0x25"},
 		{Export{Facts: Facts{Size: 512}}, "NBDMAGIC u64:0x0000420281861253 u64:512 u32:1"},
-		{Export{Facts: Facts{Size: 512, Flags: FlagReadOnly | FlagSendFastZero}}, "NBDMAGIC u64:0x0000420281861253 u64:512 u32:3"},
-		{Export{Name: "name", Description: "text", Facts: Facts{Flags: negotiated, MaxPayload: 1 << 20}}, "NBDMAGIC u64:0x0000420281861253 u64:0 u32:1"},
+		{Export{Facts: Facts{Size: 512, Flags: FlagReadOnly | FlagSendFastZero}},
+			"NBDMAGIC u64:0x0000420281861253 u64:512 u32:3"},
+		{Export{Name: "name", Description: "text",
+			Facts: Facts{Flags: negotiated, MaxPayload: 1 << 20}},
+			"NBDMAGIC u64:0x0000420281861253 u64:0 u32:1"},
 	} {
 		want, err := parse(c.line)
 		if err != nil {
@@ -36,7 +40,9 @@ func TestOldstyleBanner(t *testing.T) {
 }
 
 func TestOldstyleBannerThereAndBack(t *testing.T) {
-	for _, e := range []Export{{Facts: Facts{Size: 1<<63 - 1, Flags: FlagHasFlags | FlagReadOnly | FlagRotational | FlagCanMultiConn}}, {Facts: Facts{Flags: FlagHasFlags}}} {
+	for _, e := range []Export{{Facts: Facts{Size: 1<<63 - 1,
+		Flags: FlagHasFlags | FlagReadOnly | FlagRotational | FlagCanMultiConn}},
+		{Facts: Facts{Flags: FlagHasFlags}}} {
 		b := make([]byte, OldstyleBannerSize)
 		PutOldstyleBanner(b, &e)
 		var got Export
@@ -65,7 +71,8 @@ func TestOldstyleBannerOfOtherServers(t *testing.T) {
 		filled("", 'x'),
 	} {
 		var e Export
-		if err := ParseOldstyleBanner(b, &e); !errors.Is(err, ErrOldstyleBanner) || !reflect.DeepEqual(e, Export{}) {
+		if err := ParseOldstyleBanner(b, &e); !errors.Is(err, ErrOldstyleBanner) ||
+			!reflect.DeepEqual(e, Export{}) {
 			t.Errorf("%q: %+v %v", b, e, err)
 		}
 	}
@@ -75,7 +82,8 @@ func TestOldstyleBannerOfOtherServers(t *testing.T) {
 		"NBDMAGIC u64:0x0000420281861253 u64:512 u32:0xffff0003": FlagHasFlags | FlagReadOnly,
 	} {
 		var e Export
-		if err := ParseOldstyleBanner(filled(line, 0xff), &e); err != nil || e.Flags != flags || e.Size != 512 {
+		if err := ParseOldstyleBanner(filled(line, 0xff), &e); err != nil || e.Flags != flags ||
+			e.Size != 512 {
 			t.Errorf("%s: %+v %v", line, e, err)
 		}
 	}

@@ -1,5 +1,5 @@
-// NBD_OPT_ABORT: the client gives up, politely. Data it should not have sent is ignored; the acknowledgement comes even
-// while the server shuts down.
+// NBD_OPT_ABORT: the client gives up, politely. Data it should not have sent is ignored; the
+// acknowledgement comes even while the server shuts down.
 
 package proto
 

@@ -1,6 +1,7 @@
 // NBD_OPT_STRUCTURED_REPLY and NBD_OPT_EXTENDED_HEADERS: what form requests and replies will have.
 //
-// Invariant: the form only grows; what was agreed on holds from the end of the negotiation. To ask twice is no mistake.
+// Invariant: the form only grows; what was agreed on holds from the end of the negotiation. To ask
+// twice is no mistake.
 
 package proto
 
@@ -10,7 +11,8 @@ func (n *Negotiator) beginFraming() {
 	case n.left != 0:
 		n.refuse(RepErrInvalid, "this option takes no data")
 	case n.option == OptStructuredReply && n.mode.Framing == Extended:
-		n.refuse(RepErrExtHeaderReqd, "extended headers were agreed on, and have structured replies in them")
+		n.refuse(RepErrExtHeaderReqd,
+			"extended headers were agreed on, and have structured replies in them")
 	default:
 		n.rest()
 	}

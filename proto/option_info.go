@@ -1,9 +1,10 @@
-// NBD_OPT_INFO and NBD_OPT_GO: everything about one export, and with GO the way into the transmission phase. The options of meta contexts begin in the
-// same way, with the name of an export, and share the steps up to it.
+// NBD_OPT_INFO and NBD_OPT_GO: everything about one export, and with GO the way into the
+// transmission phase. The options of meta contexts begin in the same way, with the name of an
+// export, and share the steps up to it.
 //
-// Invariant: INFO and GO run the same code on the same immutable export, so they cannot disagree. The data is taken
-// apart as it arrives and its lengths are checked against each other before anything is believed; whatever is wrong, all
-// of it is read before the answer.
+// Invariant: INFO and GO run the same code on the same immutable export, so they cannot disagree.
+// The data is taken apart as it arrives and its lengths are checked against each other before
+// anything is believed; whatever is wrong, all of it is read before the answer.
 
 package proto
 
@@ -20,7 +21,8 @@ const (
 // typesAtOnce is how many bytes of information types are collected at a time: any even number does.
 const typesAtOnce = 1024
 
-// beginInfo expects the length of the name, the name, the number of information types, and so many types.
+// beginInfo expects the length of the name, the name, the number of information types, and so many
+// types.
 func (n *Negotiator) beginInfo() {
 	n.infos = 0
 	if n.left < 4+2 {
@@ -30,7 +32,8 @@ func (n *Negotiator) beginInfo() {
 	n.collect(onNameLength, 4)
 }
 
-// nameLength compares in a form that cannot overflow: a name may be no longer than the data without what comes behind it.
+// nameLength compares in a form that cannot overflow: a name may be no longer than the data without
+// what comes behind it.
 func (n *Negotiator) nameLength(length uint32) {
 	behind := uint32(2)
 	if n.option == OptListMetaContext || n.option == OptSetMetaContext {
@@ -46,7 +49,8 @@ func (n *Negotiator) nameLength(length uint32) {
 	}
 }
 
-// name finds the export. That there is none is kept for the end: a malformed option is said to be that.
+// name finds the export. That there is none is kept for the end: a malformed option is said to be
+// that.
 func (n *Negotiator) name(b []byte) {
 	n.asked = string(b)
 	var found bool
@@ -90,7 +94,8 @@ func (n *Negotiator) infoTypes(b []byte) {
 	n.moreTypes()
 }
 
-// answerInfo sends the information and the acknowledgement, and begins the transmission phase if it was GO.
+// answerInfo sends the information and the acknowledgement, and begins the transmission phase if it
+// was GO.
 func (n *Negotiator) answerInfo() {
 	if n.option == OptGo && !n.admit(n.export) {
 		n.reply(n.refusal.Reply, clip(n.refusal.Message, MaxString))

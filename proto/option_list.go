@@ -1,5 +1,5 @@
-// NBD_OPT_LIST: the names and descriptions of all exports. Invariant: however many exports there are, only one chunk of
-// the answer exists at a time; the next is made when that one has been sent.
+// NBD_OPT_LIST: the names and descriptions of all exports. Invariant: however many exports there
+// are, only one chunk of the answer exists at a time; the next is made when that one has been sent.
 
 package proto
 

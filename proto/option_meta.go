@@ -1,8 +1,9 @@
-// NBD_OPT_LIST_META_CONTEXT and NBD_OPT_SET_META_CONTEXT: what can be asked about the blocks of an export, and what this connection will ask
-// ("Metadata querying").
+// NBD_OPT_LIST_META_CONTEXT and NBD_OPT_SET_META_CONTEXT: what can be asked about the blocks of an
+// export, and what this connection will ask ("Metadata querying").
 //
-// Invariant: the queries are matched as they arrive and none is kept, so that their number costs time only. A SET, well or badly formed, ends the selection
-// before it; only one that is answered with an acknowledgement makes another.
+// Invariant: the queries are matched as they arrive and none is kept, so that their number costs
+// time only. A SET, well or badly formed, ends the selection before it; only one that is answered
+// with an acknowledgement makes another.
 
 package proto
 
@@ -16,7 +17,8 @@ const MaxQueries = 4096
 
 const wrongQuery = "a query is UTF-8 of at most 4096 bytes: a namespace, a colon, and more"
 
-// beginMeta expects the name of an export as INFO does, then the number of queries, then each with its length.
+// beginMeta expects the name of an export as INFO does, then the number of queries, then each with
+// its length.
 func (n *Negotiator) beginMeta() {
 	n.matched, n.queries = 0, 0
 	if n.option == OptSetMetaContext {
@@ -82,7 +84,8 @@ func (n *Negotiator) queryLength(length uint32) {
 	}
 }
 
-// query matches one. That an export is unknown was found out before and is kept for the end; a malformed query is said to be that, whatever its export.
+// query matches one. That an export is unknown was found out before and is kept for the end; a
+// malformed query is said to be that, whatever its export.
 func (n *Negotiator) query(b []byte) {
 	q := string(b)
 	if !ValidString(q) || strings.IndexByte(q, ':') < 0 {
@@ -91,8 +94,11 @@ func (n *Negotiator) query(b []byte) {
 	}
 	if n.refusal.Reply == 0 {
 		for i, c := range n.catalog.At(n.export).Contexts {
-			// A query that ends in a colon asks, with LIST, for all that begins so; with SET it selects nothing ("base:" is no context).
-			if c.Name == q || n.option == OptListMetaContext && q[len(q)-1] == ':' && strings.HasPrefix(c.Name, q) {
+			// A query that ends in a colon asks, with LIST, for all that begins so; with SET it
+			// selects nothing ("base:" is no context).
+			if c.Name == q ||
+				n.option == OptListMetaContext && q[len(q)-1] == ':' &&
+					strings.HasPrefix(c.Name, q) {
 				n.matched |= 1 << i
 			}
 		}
@@ -100,7 +106,8 @@ func (n *Negotiator) query(b []byte) {
 	n.nextQuery()
 }
 
-// answerMeta tells the contexts that matched. With SET the number of each is what BLOCK_STATUS will call it by, with LIST it is zero.
+// answerMeta tells the contexts that matched. With SET the number of each is what BLOCK_STATUS will
+// call it by, with LIST it is zero.
 func (n *Negotiator) answerMeta() {
 	for i, c := range n.catalog.At(n.export).Contexts {
 		if n.matched&(1<<i) == 0 || c.Wide && n.mode.Framing != Extended {

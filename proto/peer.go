@@ -1,6 +1,7 @@
-// The client's side: what a load generator, a test or a remote backend needs to speak to an NBD server. As pure as the
-// rest: it writes and reads bytes of the caller, who owns the socket. Invariant: everything that comes from the server
-// is checked before it is believed, and no parser reads past the slice it was given.
+// The client's side: what a load generator, a test or a remote backend needs to speak to an NBD
+// server. As pure as the rest: it writes and reads bytes of the caller, who owns the socket.
+// Invariant: everything that comes from the server is checked before it is believed, and no parser
+// reads past the slice it was given.
 
 package proto
 
@@ -9,16 +10,20 @@ import (
 	"errors"
 )
 
-// Errors of a server that does not speak the protocol. None of them can be recovered from but by closing.
+// Errors of a server that does not speak the protocol. None of them can be recovered from but by
+// closing.
 var (
 	ErrBanner      = errors.New("no NBD server of the newstyle handshake at this address")
-	ErrOptionReply = errors.New("the server's option reply is malformed: the connection is out of step")
-	ErrSimpleReply = errors.New("the server's reply has a wrong magic: the connection is out of step")
+	ErrOptionReply = errors.New("the server's option reply is malformed: the connection is out " +
+		"of step")
+	ErrSimpleReply = errors.New("the server's reply has a wrong magic: the connection is out of " +
+		"step")
 )
 
 // ParseBanner takes apart the first BannerSize bytes of a server and gives its handshake flags.
 func ParseBanner(b []byte) (flags uint16, err error) {
-	if len(b) < BannerSize || binary.BigEndian.Uint64(b) != Magic || binary.BigEndian.Uint64(b[8:]) != OptionMagic {
+	if len(b) < BannerSize || binary.BigEndian.Uint64(b) != Magic ||
+		binary.BigEndian.Uint64(b[8:]) != OptionMagic {
 		return 0, ErrBanner
 	}
 	return binary.BigEndian.Uint16(b[16:]), nil
@@ -60,8 +65,8 @@ type OptionReply struct {
 	Length uint32 // bytes
 }
 
-// ParseOptionReply takes apart the first OptionReplySize bytes of b. It is an error if they are fewer, have the wrong
-// magic, or answer another option than the one asked.
+// ParseOptionReply takes apart the first OptionReplySize bytes of b. It is an error if they are
+// fewer, have the wrong magic, or answer another option than the one asked.
 func ParseOptionReply(b []byte, option uint32) (OptionReply, error) {
 	if len(b) < OptionReplySize || binary.BigEndian.Uint64(b) != OptionReplyMagic {
 		return OptionReply{}, ErrOptionReply
@@ -92,8 +97,8 @@ func ParseServer(data []byte) (name, description string, err error) {
 	return string(data[4:end]), string(data[end:]), nil
 }
 
-// ParseInfo takes apart the data of a reply of type RepInfo and puts what it says into e; types not known are ignored,
-// as the spec asks of clients. The flags are those of this connection.
+// ParseInfo takes apart the data of a reply of type RepInfo and puts what it says into e; types not
+// known are ignored, as the spec asks of clients. The flags are those of this connection.
 func ParseInfo(data []byte, e *Export) error {
 	if len(data) < 2 {
 		return ErrOptionReply
@@ -117,8 +122,8 @@ func ParseInfo(data []byte, e *Export) error {
 	return nil
 }
 
-// ParseExport takes apart size and transmission flags, the ExportNameReplySize bytes that answer EXPORT_NAME and stand in
-// INFO_EXPORT.
+// ParseExport takes apart size and transmission flags, the ExportNameReplySize bytes that answer
+// EXPORT_NAME and stand in INFO_EXPORT.
 func ParseExport(data []byte, e *Export) error {
 	if len(data) != ExportNameReplySize {
 		return ErrOptionReply
@@ -128,8 +133,8 @@ func ParseExport(data []byte, e *Export) error {
 	return nil
 }
 
-// PutRequest writes the RequestSize bytes of a request to b, which must be that long. Only the lower 32 bits of the
-// length have room in this header. A WRITE's data follows it.
+// PutRequest writes the RequestSize bytes of a request to b, which must be that long. Only the
+// lower 32 bits of the length have room in this header. A WRITE's data follows it.
 func PutRequest(b []byte, r *Request) {
 	_ = b[RequestSize-1]
 	binary.BigEndian.PutUint32(b, RequestMagic)
@@ -140,8 +145,9 @@ func PutRequest(b []byte, r *Request) {
 	binary.BigEndian.PutUint32(b[24:], uint32(r.Length))
 }
 
-// ParseSimpleReply takes apart the first SimpleReplySize bytes of b, which must be that long. Data follows them if the
-// request was a READ and the error is Success. A value that is not in the spec counts as EINVAL, as the spec has it.
+// ParseSimpleReply takes apart the first SimpleReplySize bytes of b, which must be that long. Data
+// follows them if the request was a READ and the error is Success. A value that is not in the spec
+// counts as EINVAL, as the spec has it.
 func ParseSimpleReply(b []byte) (cookie uint64, e Errno, err error) {
 	_ = b[SimpleReplySize-1]
 	if binary.BigEndian.Uint32(b) != SimpleReplyMagic {

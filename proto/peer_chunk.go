@@ -1,6 +1,7 @@
-// The client's side of structured replies and extended headers: chunk headers, what stands in a chunk, requests of 32
-// bytes. Invariant: no length of the server is believed before it is compared with the bytes at hand, nothing here
-// allocates, and what a caller is given is well-formed by itself; whether it fits the request is for who knows that.
+// The client's side of structured replies and extended headers: chunk headers, what stands in a
+// chunk, requests of 32 bytes. Invariant: no length of the server is believed before it is compared
+// with the bytes at hand, nothing here allocates, and what a caller is given is well-formed by
+// itself; whether it fits the request is for who knows that.
 
 package proto
 
@@ -9,15 +10,18 @@ import (
 	"errors"
 )
 
-// Errors of a server whose chunks break the rules. None of them can be recovered from but by closing.
+// Errors of a server whose chunks break the rules. None of them can be recovered from but by
+// closing.
 var (
-	ErrChunk      = errors.New("the server's reply chunk has a wrong magic: the connection is out of step")
-	ErrChunkShape = errors.New("the server's reply chunk has a length or flags that its type does not have")
-	ErrExtent     = errors.New("the server's block status has an extent of no length")
+	ErrChunk = errors.New("the server's reply chunk has a wrong magic: the connection is " +
+		"out of step")
+	ErrChunkShape = errors.New("the server's reply chunk has a length or flags that its type " +
+		"does not have")
+	ErrExtent = errors.New("the server's block status has an extent of no length")
 )
 
-// ReplyChunk is the header of a chunk, of either layout ("Structured reply chunk message", "Extended reply chunk
-// message"); Length bytes follow it.
+// ReplyChunk is the header of a chunk, of either layout ("Structured reply chunk message",
+// "Extended reply chunk message"); Length bytes follow it.
 type ReplyChunk struct {
 	Cookie uint64
 	Offset uint64 // of the request; of extended headers only
@@ -63,8 +67,8 @@ func ParseExtReplyChunk(b []byte) (ReplyChunk, error) {
 	return c, c.check(true)
 }
 
-// check compares the length with the type ("Structured reply types"). Types that are not known pass: only who negotiated
-// knows whether they may come.
+// check compares the length with the type ("Structured reply types"). Types that are not known
+// pass: only who negotiated knows whether they may come.
 func (c *ReplyChunk) check(extended bool) error {
 	ok := c.Flags&^ReplyFlagDone == 0
 	switch c.Type {
@@ -75,9 +79,11 @@ func (c *ReplyChunk) check(extended bool) error {
 	case ChunkOffsetHole:
 		ok = ok && c.Length == HoleSize
 	case ChunkBlockStatus:
-		ok = ok && !extended && c.Length >= 4+8 && (c.Length-4)%8 == 0 && (c.Length-4)/8 <= MaxExtents
+		ok = ok && !extended && c.Length >= 4+8 && (c.Length-4)%8 == 0 &&
+			(c.Length-4)/8 <= MaxExtents
 	case ChunkBlockStatusExt:
-		ok = ok && extended && c.Length >= 8+16 && (c.Length-8)%16 == 0 && (c.Length-8)/16 <= MaxExtents
+		ok = ok && extended && c.Length >= 8+16 && (c.Length-8)%16 == 0 &&
+			(c.Length-8)/16 <= MaxExtents
 	case ChunkError:
 		ok = ok && c.Length >= 6 && c.Length <= ErrorChunkMost
 	case ChunkErrorOffset:
@@ -108,9 +114,10 @@ func ParseHoleChunk(b []byte) (offset uint64, length uint32, err error) {
 // ParseDataOffset is the offset that the first 8 bytes of an OFFSET_DATA are; b must have them.
 func ParseDataOffset(b []byte) uint64 { return binary.BigEndian.Uint64(b) }
 
-// ParseErrorChunk takes apart all of an error's payload, by the type of its chunk. The text is a part of b, unchecked. at
-// is the offset of the failure, and meaningless but with ChunkErrorOffset. Of a type that is not known, only the error is
-// understood. A value that is not in the spec counts as EINVAL, as does success, which is no error.
+// ParseErrorChunk takes apart all of an error's payload, by the type of its chunk. The text is a
+// part of b, unchecked. at is the offset of the failure, and meaningless but with ChunkErrorOffset.
+// Of a type that is not known, only the error is understood. A value that is not in the spec counts
+// as EINVAL, as does success, which is no error.
 func ParseErrorChunk(kind uint16, b []byte) (e Errno, text []byte, at uint64, err error) {
 	if len(b) < 6 {
 		if kind != ChunkError && kind != ChunkErrorOffset && len(b) < 4 {
@@ -143,8 +150,8 @@ type StatusExtent struct {
 	Flags  uint64 // what they mean depends on the context
 }
 
-// StatusSizes is the size of the head of a block status chunk and of each descriptor behind it, in bytes, by the type of
-// the chunk.
+// StatusSizes is the size of the head of a block status chunk and of each descriptor behind it, in
+// bytes, by the type of the chunk.
 func StatusSizes(kind uint16) (head, extent int) {
 	if kind == ChunkBlockStatusExt {
 		return 8, 16
@@ -152,8 +159,8 @@ func StatusSizes(kind uint16) (head, extent int) {
 	return 4, 8
 }
 
-// ParseStatusHead takes apart the head of a block status chunk whose header passed the parser: the context, and how many
-// descriptors follow. b must have as many bytes as StatusSizes says.
+// ParseStatusHead takes apart the head of a block status chunk whose header passed the parser: the
+// context, and how many descriptors follow. b must have as many bytes as StatusSizes says.
 func ParseStatusHead(c *ReplyChunk, b []byte) (context uint32, count uint64, err error) {
 	head, extent := StatusSizes(c.Type)
 	_ = b[head-1]
@@ -169,7 +176,8 @@ func ParseStatusExtent(kind uint16, b []byte) (e StatusExtent, err error) {
 	if kind == ChunkBlockStatusExt {
 		e = StatusExtent{Length: binary.BigEndian.Uint64(b), Flags: binary.BigEndian.Uint64(b[8:])}
 	} else {
-		e = StatusExtent{Length: uint64(binary.BigEndian.Uint32(b)), Flags: uint64(binary.BigEndian.Uint32(b[4:]))}
+		e = StatusExtent{Length: uint64(binary.BigEndian.Uint32(b)),
+			Flags: uint64(binary.BigEndian.Uint32(b[4:]))}
 	}
 	if e.Length == 0 {
 		err = ErrExtent
@@ -177,8 +185,9 @@ func ParseStatusExtent(kind uint16, b []byte) (e StatusExtent, err error) {
 	return e, err
 }
 
-// PutExtRequest writes the ExtRequestSize bytes of a request with extended headers to b, which must be that long. A
-// WRITE's data follows it; its flags should have CmdFlagPayloadLen, which the spec demands ("Extended request message").
+// PutExtRequest writes the ExtRequestSize bytes of a request with extended headers to b, which must
+// be that long. A WRITE's data follows it; its flags should have CmdFlagPayloadLen, which the spec
+// demands ("Extended request message").
 func PutExtRequest(b []byte, r *Request) {
 	_ = b[ExtRequestSize-1]
 	binary.BigEndian.PutUint32(b, ExtRequestMagic)

@@ -1,4 +1,5 @@
-// Fuzz targets of the client's parsers: whatever a server sends, no panic, and what is believed keeps to the protocol's limits.
+// Fuzz targets of the client's parsers: whatever a server sends, no panic, and what is believed
+// keeps to the protocol's limits.
 
 package proto
 
@@ -10,10 +11,14 @@ import (
 // FuzzReplyChunk reads chunk headers of both layouts, and what stands behind them.
 func FuzzReplyChunk(f *testing.F) {
 	for _, seed := range []string{
-		"668e33ef 0001 0000 0102030405060708 00000000", "668e33ef 0001 0001 0000000000000000 0000000c 0000000000001000 64617461",
-		"668e33ef 0001 0002 0000000000000000 0000000c 0000000000001000 00001000", "668e33ef 0001 0005 0000000000000000 00000014 00000007 00001000 00000000 00001000 00000003",
-		"668e33ef 0001 8001 0000000000000000 0000000a 0000001c 0004 66756c6c", "668e33ef 0001 8002 0000000000000000 0000000e 00000005 0000 0000000000001000",
-		"6e8a278c 0001 0006 0000000000000001 0000000000001000 0000000000000018 00000007 00000001 0000010000000000 0000000000000003",
+		"668e33ef 0001 0000 0102030405060708 00000000",
+		"668e33ef 0001 0001 0000000000000000 0000000c 0000000000001000 64617461",
+		"668e33ef 0001 0002 0000000000000000 0000000c 0000000000001000 00001000",
+		"668e33ef 0001 0005 0000000000000000 00000014 00000007 00001000 00000000 00001000 00000003",
+		"668e33ef 0001 8001 0000000000000000 0000000a 0000001c 0004 66756c6c",
+		"668e33ef 0001 8002 0000000000000000 0000000e 00000005 0000 0000000000001000",
+		"6e8a278c 0001 0006 0000000000000001 0000000000001000 0000000000000018 00000007 " +
+			"00000001 0000010000000000 0000000000000003",
 	} {
 		f.Add(unhex(f, seed))
 	}
@@ -66,18 +71,22 @@ func checkChunk(t *testing.T, c *ReplyChunk, rest []byte) {
 
 // FuzzOptionData reads the data of option replies, as each kind there is.
 func FuzzOptionData(f *testing.F) {
-	for _, seed := range []string{"00000007 626173653a616c6c6f636174696f6e", "00000004 6469736b 74657874", "0000 0000000000001000 0001", "0003 00000001 00001000 02000000", "0001 6469736b"} {
+	for _, seed := range []string{"00000007 626173653a616c6c6f636174696f6e",
+		"00000004 6469736b 74657874", "0000 0000000000001000 0001",
+		"0003 00000001 00001000 02000000", "0001 6469736b"} {
 		f.Add(unhex(f, seed))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if _, name, err := ParseMetaContext(b); err == nil && (name == "" || !ValidString(name)) {
 			t.Errorf("context %q", name)
 		}
-		if name, description, err := ParseServer(b); err == nil && 4+len(name)+len(description) != len(b) {
+		if name, description, err := ParseServer(b); err == nil &&
+			4+len(name)+len(description) != len(b) {
 			t.Errorf("%q %q", name, description)
 		}
 		var e Export
-		if err := ParseInfo(b, &e); err == nil && binary.BigEndian.Uint16(b) == InfoExport && len(b) != 2+ExportNameReplySize {
+		if err := ParseInfo(b, &e); err == nil && binary.BigEndian.Uint16(b) == InfoExport &&
+			len(b) != 2+ExportNameReplySize {
 			t.Errorf("%x: %+v", b, e)
 		}
 	})

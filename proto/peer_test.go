@@ -32,7 +32,8 @@ func ask(t *testing.T, r *run, option uint32, message []byte) (kinds []uint32, d
 func TestPeerLearnsTheWholeExport(t *testing.T) {
 	for _, option := range []uint32{OptInfo, OptGo} {
 		r := begun(catalogs["two"], Policy{})
-		kinds, data := ask(t, r, option, AppendInfo(nil, option, "", InfoName, InfoDescription, InfoBlockSize))
+		kinds, data := ask(t, r, option,
+			AppendInfo(nil, option, "", InfoName, InfoDescription, InfoBlockSize))
 		var got Export
 		for i := range kinds {
 			if kinds[i] != RepInfo {
@@ -66,7 +67,8 @@ func TestPeerBanner(t *testing.T) {
 		t.Errorf("%#x %v", flags, err)
 	}
 	oldstyle, _ := parse("NBDMAGIC u64:0x0000420281861253 u64:512")
-	for _, b := range [][]byte{nil, n.Out()[:BannerSize-1], oldstyle, []byte("HTTP/1.1 400 Bad Request\r\n")} {
+	for _, b := range [][]byte{nil, n.Out()[:BannerSize-1], oldstyle,
+		[]byte("HTTP/1.1 400 Bad Request\r\n")} {
 		if _, err := ParseBanner(b); !errors.Is(err, ErrBanner) {
 			t.Errorf("%q: %v", b, err)
 		}
@@ -74,7 +76,8 @@ func TestPeerBanner(t *testing.T) {
 }
 
 func TestPeerDoesNotBelieveLies(t *testing.T) {
-	for _, line := range []string{"", "reply(GO,ACK)", "option(LIST)", "REPLYMAGIC opt:LIST rep:ACK"} {
+	for _, line := range []string{"", "reply(GO,ACK)", "option(LIST)",
+		"REPLYMAGIC opt:LIST rep:ACK"} {
 		b, err := parse(line)
 		if err != nil {
 			t.Fatal(err)
@@ -83,13 +86,16 @@ func TestPeerDoesNotBelieveLies(t *testing.T) {
 			t.Errorf("%q: %v", line, err)
 		}
 	}
-	for _, line := range []string{"", "hex:000000", "u32:1", `u32:5 "disk"`, `u32:0xffffffff "disk"`, `u32:0x80000000 "disk"`} {
+	for _, line := range []string{"", "hex:000000", "u32:1", `u32:5 "disk"`,
+		`u32:0xffffffff "disk"`, `u32:0x80000000 "disk"`} {
 		b, _ := parse(line)
 		if _, _, err := ParseServer(b); !errors.Is(err, ErrOptionReply) {
 			t.Errorf("%q: %v", line, err)
 		}
 	}
-	for _, line := range []string{"", "hex:00", "info:EXPORT", "info:EXPORT u64:0", "info:EXPORT u64:0 u16:0 u8:0", "info:BLOCK_SIZE u32:1", "info:BLOCK_SIZE u32:1 u32:1 u32:1 u8:0"} {
+	for _, line := range []string{"", "hex:00", "info:EXPORT", "info:EXPORT u64:0",
+		"info:EXPORT u64:0 u16:0 u8:0", "info:BLOCK_SIZE u32:1",
+		"info:BLOCK_SIZE u32:1 u32:1 u32:1 u8:0"} {
 		b, _ := parse(line)
 		if err := ParseInfo(b, &Export{}); !errors.Is(err, ErrOptionReply) {
 			t.Errorf("%q: %v", line, err)

@@ -1,12 +1,12 @@
-// Replies of the transmission phase, written into memory of the caller. Invariant: nothing here allocates or keeps what
-// it was given.
+// Replies of the transmission phase, written into memory of the caller. Invariant: nothing here
+// allocates or keeps what it was given.
 
 package proto
 
 import "encoding/binary"
 
-// PutSimpleReply writes the SimpleReplySize bytes of a simple reply to b, which must be that long. The data of a READ
-// follows it if, and only if, e is Success ("Simple reply message").
+// PutSimpleReply writes the SimpleReplySize bytes of a simple reply to b, which must be that long.
+// The data of a READ follows it if, and only if, e is Success ("Simple reply message").
 func PutSimpleReply(b []byte, cookie uint64, e Errno) {
 	_ = b[SimpleReplySize-1]
 	binary.BigEndian.PutUint32(b, SimpleReplyMagic)
@@ -22,8 +22,10 @@ func (f Framing) ChunkHeaderSize() int {
 	return ChunkSize
 }
 
-// PutChunk writes the header of one chunk of the reply to r, in the form of the session, and returns its length in bytes ("Structured reply chunk message",
-// "Extended reply chunk message"). So many bytes of payload follow it; done marks the last chunk of the reply. The extended form repeats the offset of the request.
+// PutChunk writes the header of one chunk of the reply to r, in the form of the session, and
+// returns its length in bytes ("Structured reply chunk message", "Extended reply chunk message").
+// So many bytes of payload follow it; done marks the last chunk of the reply. The extended form
+// repeats the offset of the request.
 func (f Framing) PutChunk(b []byte, r *Request, kind uint16, payload uint64, done bool) int {
 	n := f.ChunkHeaderSize()
 	_ = b[n-1]
@@ -45,7 +47,8 @@ func (f Framing) PutChunk(b []byte, r *Request, kind uint16, payload uint64, don
 	return n
 }
 
-// Longest header of each kind of chunk together with the fixed part of its payload, in bytes, whatever the framing.
+// Longest header of each kind of chunk together with the fixed part of its payload, in bytes,
+// whatever the framing.
 const (
 	MaxHole  = ExtReplySize + 8 + 4
 	MaxError = ExtReplySize + 4 + 2 + MaxComplaint
@@ -71,7 +74,8 @@ func (f Framing) PutNone(b []byte, r *Request) int {
 	return f.PutChunk(b, r, ChunkNone, 0, true)
 }
 
-// PutError writes a whole error chunk, the last of its reply, with a text of at most MaxComplaint bytes.
+// PutError writes a whole error chunk, the last of its reply, with a text of at most MaxComplaint
+// bytes.
 func (f Framing) PutError(b []byte, r *Request, e Errno, text []byte) int {
 	at := f.PutChunk(b, r, ChunkError, uint64(4+2+len(text)), true)
 	binary.BigEndian.PutUint32(b[at:], uint32(e))
@@ -79,7 +83,8 @@ func (f Framing) PutError(b []byte, r *Request, e Errno, text []byte) int {
 	return at + 6 + copy(b[at+6:], text)
 }
 
-// StatusKind is the type of a chunk of block status in this framing. Its payload is a head, and extents.
+// StatusKind is the type of a chunk of block status in this framing. Its payload is a head, and
+// extents.
 func (f Framing) StatusKind() uint16 {
 	if f == Extended {
 		return ChunkBlockStatusExt
@@ -107,7 +112,8 @@ func (f Framing) PutStatusHead(b []byte, context, extents uint32) {
 	}
 }
 
-// PutExtent writes one extent. Without extended headers length and status must have 32 bits at most.
+// PutExtent writes one extent. Without extended headers length and status must have 32 bits at
+// most.
 func (f Framing) PutExtent(b []byte, length, status uint64) {
 	if f == Extended {
 		binary.BigEndian.PutUint64(b, length)

@@ -1,14 +1,16 @@
-// Requests of the transmission phase: taking the 28 or 32 bytes apart, and every rule about what may be asked, in one place.
-// Invariant: a request that passed Check lies inside the export, is aligned, fits, and is one the export does; nobody
-// after it checks again. Nothing here allocates.
+// Requests of the transmission phase: taking the 28 or 32 bytes apart, and every rule about what
+// may be asked, in one place.
+// Invariant: a request that passed Check lies inside the export, is aligned, fits, and is one the
+// export does; nobody after it checks again. Nothing here allocates.
 
 package proto
 
 import "encoding/binary"
 
-// DrainLimit is the longest payload, in bytes, of a refused WRITE that is read and thrown away so that the connection
-// stays usable; beyond it the connection is closed. The spec calls 32 MiB the least that is no denial of service; twice
-// that leaves room for clients that know no limit, and costs nobody memory.
+// DrainLimit is the longest payload, in bytes, of a refused WRITE that is read and thrown away so
+// that the connection stays usable; beyond it the connection is closed. The spec calls 32 MiB the
+// least that is no denial of service; twice that leaves room for clients that know no limit, and
+// costs nobody memory.
 const DrainLimit = 64 << 20
 
 // Request is one request, in host byte order.
@@ -18,7 +20,8 @@ type Request struct {
 	Length  uint64 // bytes; 64 bits because extended headers have as many
 	Command uint16 // Cmd...
 	Flags   uint16 // CmdFlag...
-	// Extended says that it came with extended headers: PAYLOAD_LEN then says of any command that a payload follows.
+	// Extended says that it came with extended headers: PAYLOAD_LEN then says of any command that a
+	// payload follows.
 	Extended bool
 }
 
@@ -30,8 +33,8 @@ func (f Framing) HeaderSize() uint32 {
 	return RequestSize
 }
 
-// ParseRequest takes apart the first RequestSize bytes of b ("Request message"). b must be that long. False means a
-// wrong magic: the stream is out of step and only closing it is safe.
+// ParseRequest takes apart the first RequestSize bytes of b ("Request message"). b must be that
+// long. False means a wrong magic: the stream is out of step and only closing it is safe.
 func ParseRequest(b []byte) (Request, bool) {
 	_ = b[RequestSize-1]
 	return Request{
@@ -64,11 +67,11 @@ func ParseExtRequest(b []byte) (Request, bool) {
 	}, binary.BigEndian.Uint32(b) == ExtRequestMagic
 }
 
-// Payload is how many bytes follow the header on the stream. Those of a WRITE always do. The spec wants
-// PAYLOAD_LEN on it with extended headers, but QEMU since 8.2 sends its writes without, and whoever takes
-// their data for headers loses step. Of all other commands the length is none of a payload, unless the flag,
-// which extended headers alone have, says so: waiting for the length of a command that is not known would
-// hang the connection.
+// Payload is how many bytes follow the header on the stream. Those of a WRITE always do. The spec
+// wants PAYLOAD_LEN on it with extended headers, but QEMU since 8.2 sends its writes without, and
+// whoever takes their data for headers loses step. Of all other commands the length is none of a
+// payload, unless the flag, which extended headers alone have, says so: waiting for the length of a
+// command that is not known would hang the connection.
 func (r *Request) Payload() uint64 {
 	if r.Command == CmdWrite || r.Extended && r.Flags&CmdFlagPayloadLen != 0 {
 		return r.Length
@@ -76,13 +79,15 @@ func (r *Request) Payload() uint64 {
 	return 0
 }
 
-// Filtered says that this is a BLOCK_STATUS with a payload: what it asks about is in there (ParseFilter), and Length is the payload's.
+// Filtered says that this is a BLOCK_STATUS with a payload: what it asks about is in there
+// (ParseFilter), and Length is the payload's.
 func (r *Request) Filtered() bool {
 	return r.Command == CmdBlockStatus && r.Extended && r.Flags&CmdFlagPayloadLen != 0
 }
 
-// Undrainable says whether the payload of a refused request is too long to be read and thrown away, so that the connection must end. With extended headers
-// the spec wants that beyond the maximum payload already.
+// Undrainable says whether the payload of a refused request is too long to be read and thrown away,
+// so that the connection must end. With extended headers the spec wants that beyond the maximum
+// payload already.
 func (r *Request) Undrainable(f *Facts) bool {
 	if r.Extended {
 		return r.Payload() > f.payloadLimit()
@@ -90,12 +95,14 @@ func (r *Request) Undrainable(f *Facts) bool {
 	return r.Payload() > DrainLimit
 }
 
-// FilterSize is how long the payload of a BLOCK_STATUS is that names n contexts, in bytes: the length asked about, and the contexts.
+// FilterSize is how long the payload of a BLOCK_STATUS is that names n contexts, in bytes: the
+// length asked about, and the contexts.
 func FilterSize(n int) uint64 { return 8 + 4*uint64(n) }
 
-// ParseFilter takes apart the payload of a BLOCK_STATUS ("NBD_CMD_BLOCK_STATUS", extended headers): how many bytes it asks about, and which of the selected
-// contexts, by number. A context that was not selected, or one named twice, is EINVAL; the length is what was asked about all the same. b has been checked by Check to
-// have a possible length.
+// ParseFilter takes apart the payload of a BLOCK_STATUS ("NBD_CMD_BLOCK_STATUS", extended headers):
+// how many bytes it asks about, and which of the selected contexts, by number. A context that was
+// not selected, or one named twice, is EINVAL; the length is what was asked about all the same. b
+// has been checked by Check to have a possible length.
 func ParseFilter(b []byte, selected ContextSet) (length uint64, filter ContextSet, e Errno) {
 	length = binary.BigEndian.Uint64(b)
 	for b = b[8:]; len(b) > 0; b = b[4:] {
@@ -114,20 +121,23 @@ type rule struct {
 	flags   uint16 // command flags it may carry beside FUA
 	extra   uint16 // one more of them, if the export advertises unlock
 	unlock  uint16
-	changes bool  // changes data, so that a read-only export refuses it
-	payload Errno // what a length beyond the maximum payload is called; Success where the length is none of a payload
+	changes bool // changes data, so that a read-only export refuses it
+	// what a length beyond the maximum payload is called; Success where the length is none of a
+	// payload
+	payload Errno
 	beyond  Errno // what a range beyond the end is called
 }
 
 // rules is the table of "Request types" and "Error values", by command.
 var rules = [...]rule{
-	CmdRead:        {extra: CmdFlagDF, unlock: FlagSendDF, payload: EOVERFLOW, beyond: EINVAL},
-	CmdWrite:       {changes: true, payload: EINVAL, beyond: ENOSPC},
-	CmdDisc:        {},
-	CmdFlush:       {needs: FlagSendFlush},
-	CmdTrim:        {needs: FlagSendTrim, changes: true, beyond: EINVAL},
-	CmdCache:       {needs: FlagSendCache, beyond: EINVAL},
-	CmdWriteZeroes: {needs: FlagSendWriteZeroes, flags: CmdFlagNoHole, extra: CmdFlagFastZero, unlock: FlagSendFastZero, changes: true, beyond: ENOSPC},
+	CmdRead:  {extra: CmdFlagDF, unlock: FlagSendDF, payload: EOVERFLOW, beyond: EINVAL},
+	CmdWrite: {changes: true, payload: EINVAL, beyond: ENOSPC},
+	CmdDisc:  {},
+	CmdFlush: {needs: FlagSendFlush},
+	CmdTrim:  {needs: FlagSendTrim, changes: true, beyond: EINVAL},
+	CmdCache: {needs: FlagSendCache, beyond: EINVAL},
+	CmdWriteZeroes: {needs: FlagSendWriteZeroes, flags: CmdFlagNoHole, extra: CmdFlagFastZero,
+		unlock: FlagSendFastZero, changes: true, beyond: ENOSPC},
 	CmdBlockStatus: {flags: CmdFlagReqOne, beyond: EINVAL},
 }
 
@@ -150,10 +160,12 @@ const (
 	CauseEmpty
 )
 
-// Check says whether the request may be done on an export with these facts in this session, and if not, what to answer. DISC passes always, as it has no
-// answer. Of a BLOCK_STATUS with a payload the range is not known yet: CheckRange follows when the payload is there.
+// Check says whether the request may be done on an export with these facts in this session, and if
+// not, what to answer. DISC passes always, as it has no answer. Of a BLOCK_STATUS with a payload
+// the range is not known yet: CheckRange follows when the payload is there.
 //
-// Rules in order: known, flags, payload, read-only, advertised, contexts, range, alignment, size, nothing to answer. Read-only stands before advertised so that a TRIM of a read-only export, which
+// Rules in order: known, flags, payload, read-only, advertised, contexts, range, alignment, size,
+// nothing to answer. Read-only stands before advertised so that a TRIM of a read-only export, which
 // had better not advertise it, is told the reason (EPERM) and not only the fact (EINVAL).
 func Check(r *Request, f *Facts, s Session) Errno {
 	e, _ := Judge(r, f, s)
@@ -186,11 +198,13 @@ func Judge(r *Request, f *Facts, s Session) (Errno, Cause) {
 	case r.Command == CmdBlockStatus && s.Contexts == 0:
 		return EINVAL, CauseContext
 	case r.Filtered():
-		if n := r.Length - FilterSize(0); r.Length < FilterSize(0) || n%4 != 0 || n > 4*MaxContexts {
+		if n := r.Length - FilterSize(0); r.Length < FilterSize(0) || n%4 != 0 ||
+			n > 4*MaxContexts {
 			return EINVAL, CausePayload
 		}
 		return Success, CauseNone
-	case r.Command == CmdFlush && r.Offset|r.Length != 0: // "MUST be zero"; kept free for a FLUSH of a range
+	case r.Command == CmdFlush && r.Offset|r.Length != 0:
+		// "MUST be zero"; kept free for a FLUSH of a range
 		return EINVAL, CauseFlushRange
 	}
 	return CheckRange(r, f)
@@ -206,14 +220,15 @@ func CheckRange(r *Request, f *Facts) (Errno, Cause) {
 		return EINVAL, CauseAlignment
 	case c.payload != Success && r.Length > f.payloadLimit():
 		return c.payload, CauseSize
-	case r.Command == CmdBlockStatus && r.Length == 0: // nothing could be answered: a chunk has one extent at least, and none is empty
+	case r.Command == CmdBlockStatus && r.Length == 0:
+		// nothing could be answered: a chunk has one extent at least, and none is empty
 		return EINVAL, CauseEmpty
 	}
 	return Success, CauseNone
 }
 
-// payloadFits says whether a request with extended headers has a payload only where one may be: with WRITE,
-// which has it flag or not, and with BLOCK_STATUS.
+// payloadFits says whether a request with extended headers has a payload only where one may be:
+// with WRITE, which has it flag or not, and with BLOCK_STATUS.
 func (r *Request) payloadFits(flags uint16) bool {
 	switch {
 	case r.Flags&CmdFlagPayloadLen == 0, r.Command == CmdWrite:
@@ -222,8 +237,9 @@ func (r *Request) payloadFits(flags uint16) bool {
 	return r.Command == CmdBlockStatus && flags&FlagBlockStatusPayload != 0
 }
 
-// permitted is the set of command flags the command may carry on an export with these transmission flags. FUA is for
-// every command once it is advertised ("NBD_CMD_FLAG_FUA"), even where it means nothing.
+// permitted is the set of command flags the command may carry on an export with these transmission
+// flags. FUA is for every command once it is advertised ("NBD_CMD_FLAG_FUA"), even where it means
+// nothing.
 func (c *rule) permitted(export uint16, extended bool) uint16 {
 	flags := c.flags
 	if export&FlagSendFUA != 0 {

@@ -1,5 +1,5 @@
-// Requests: the error table of the spec, command by command and situation by situation, and the arithmetic at the edges
-// of 64 bits.
+// Requests: the error table of the spec, command by command and situation by situation, and the
+// arithmetic at the edges of 64 bits.
 
 package proto
 
@@ -18,7 +18,8 @@ const (
 var disk = Facts{Size: 1 << 30, MinBlock: 512, MaxPayload: 32 * mib, Flags: full}
 
 // ranged are the commands with an offset and a length, with what they call a range error.
-var ranged = map[uint16]Errno{CmdRead: EINVAL, CmdWrite: ENOSPC, CmdTrim: EINVAL, CmdWriteZeroes: ENOSPC, CmdCache: EINVAL}
+var ranged = map[uint16]Errno{CmdRead: EINVAL, CmdWrite: ENOSPC, CmdTrim: EINVAL,
+	CmdWriteZeroes: ENOSPC, CmdCache: EINVAL}
 
 // onDisk is disk with other flags.
 func onDisk(flags uint16) Facts {
@@ -29,7 +30,8 @@ func onDisk(flags uint16) Facts {
 
 func TestCheckFollowsErrorTable(t *testing.T) {
 	readOnly := onDisk(full | FlagReadOnly)
-	honest := onDisk(FlagHasFlags | FlagReadOnly | FlagSendFlush) // read-only and nothing that changes data advertised
+	// read-only and nothing that changes data advertised
+	honest := onDisk(FlagHasFlags | FlagReadOnly | FlagSendFlush)
 	bare := onDisk(FlagHasFlags)
 	type row struct {
 		situation string
@@ -41,23 +43,37 @@ func TestCheckFollowsErrorTable(t *testing.T) {
 	commands := [6]uint16{CmdRead, CmdWrite, CmdTrim, CmdWriteZeroes, CmdCache, CmdBlockStatus}
 	const ok = Success
 	rows := []row{
-		{"in range", disk, Request{Offset: 512, Length: 4096}, [6]Errno{ok, ok, ok, ok, ok, EINVAL}},
-		{"last block", disk, Request{Offset: 1<<30 - 512, Length: 512}, [6]Errno{ok, ok, ok, ok, ok, EINVAL}},
-		{"beyond end", disk, Request{Offset: 1<<30 - 512, Length: 1024}, [6]Errno{EINVAL, ENOSPC, EINVAL, ENOSPC, EINVAL, EINVAL}},
-		{"behind end", disk, Request{Offset: 1<<30 + 512, Length: 512}, [6]Errno{EINVAL, ENOSPC, EINVAL, ENOSPC, EINVAL, EINVAL}},
-		{"read-only", readOnly, Request{Offset: 0, Length: 512}, [6]Errno{ok, EPERM, EPERM, EPERM, ok, EINVAL}},
-		{"read-only and not advertised", honest, Request{Offset: 0, Length: 512}, [6]Errno{ok, EPERM, EPERM, EPERM, EINVAL, EINVAL}},
-		{"read-only beyond end", readOnly, Request{Offset: 1 << 40, Length: 512}, [6]Errno{EINVAL, EPERM, EPERM, EPERM, EINVAL, EINVAL}},
-		{"read-only with bad flag", readOnly, Request{Length: 512, Flags: 1 << 6}, [6]Errno{EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
-		{"misaligned offset", disk, Request{Offset: 1, Length: 512}, [6]Errno{EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
-		{"misaligned length", disk, Request{Offset: 512, Length: 513}, [6]Errno{EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
-		{"misaligned beyond end", disk, Request{Offset: 1 << 30, Length: 1}, [6]Errno{EINVAL, ENOSPC, EINVAL, ENOSPC, EINVAL, EINVAL}},
+		{"in range", disk, Request{Offset: 512, Length: 4096},
+			[6]Errno{ok, ok, ok, ok, ok, EINVAL}},
+		{"last block", disk, Request{Offset: 1<<30 - 512, Length: 512},
+			[6]Errno{ok, ok, ok, ok, ok, EINVAL}},
+		{"beyond end", disk, Request{Offset: 1<<30 - 512, Length: 1024},
+			[6]Errno{EINVAL, ENOSPC, EINVAL, ENOSPC, EINVAL, EINVAL}},
+		{"behind end", disk, Request{Offset: 1<<30 + 512, Length: 512},
+			[6]Errno{EINVAL, ENOSPC, EINVAL, ENOSPC, EINVAL, EINVAL}},
+		{"read-only", readOnly, Request{Offset: 0, Length: 512},
+			[6]Errno{ok, EPERM, EPERM, EPERM, ok, EINVAL}},
+		{"read-only and not advertised", honest, Request{Offset: 0, Length: 512},
+			[6]Errno{ok, EPERM, EPERM, EPERM, EINVAL, EINVAL}},
+		{"read-only beyond end", readOnly, Request{Offset: 1 << 40, Length: 512},
+			[6]Errno{EINVAL, EPERM, EPERM, EPERM, EINVAL, EINVAL}},
+		{"read-only with bad flag", readOnly, Request{Length: 512, Flags: 1 << 6},
+			[6]Errno{EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
+		{"misaligned offset", disk, Request{Offset: 1, Length: 512},
+			[6]Errno{EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
+		{"misaligned length", disk, Request{Offset: 512, Length: 513},
+			[6]Errno{EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
+		{"misaligned beyond end", disk, Request{Offset: 1 << 30, Length: 1},
+			[6]Errno{EINVAL, ENOSPC, EINVAL, ENOSPC, EINVAL, EINVAL}},
 		{"maximum payload", disk, Request{Length: 32 * mib}, [6]Errno{ok, ok, ok, ok, ok, EINVAL}},
-		{"more than that", disk, Request{Length: 32*mib + 512}, [6]Errno{EOVERFLOW, EINVAL, ok, ok, ok, EINVAL}},
-		{"not advertised", bare, Request{Length: 512}, [6]Errno{ok, ok, EINVAL, EINVAL, EINVAL, EINVAL}},
+		{"more than that", disk, Request{Length: 32*mib + 512},
+			[6]Errno{EOVERFLOW, EINVAL, ok, ok, ok, EINVAL}},
+		{"not advertised", bare, Request{Length: 512},
+			[6]Errno{ok, ok, EINVAL, EINVAL, EINVAL, EINVAL}},
 		{"empty", disk, Request{Offset: 512}, [6]Errno{ok, ok, ok, ok, ok, EINVAL}},
 		{"empty at end", disk, Request{Offset: 1 << 30}, [6]Errno{ok, ok, ok, ok, ok, EINVAL}},
-		{"empty behind end", disk, Request{Offset: 1<<30 + 512}, [6]Errno{EINVAL, ENOSPC, EINVAL, ENOSPC, EINVAL, EINVAL}},
+		{"empty behind end", disk, Request{Offset: 1<<30 + 512},
+			[6]Errno{EINVAL, ENOSPC, EINVAL, ENOSPC, EINVAL, EINVAL}},
 	}
 	for _, row := range rows {
 		for i, command := range commands {
@@ -84,18 +100,23 @@ func TestCheckCommandFlags(t *testing.T) {
 	}
 	for _, row := range []row{
 		{"FUA", disk, CmdFlagFUA, [6]Errno{ok, ok, ok, ok, ok, ok}},
-		{"FUA not advertised", noFUA, CmdFlagFUA, [6]Errno{EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
+		{"FUA not advertised", noFUA, CmdFlagFUA,
+			[6]Errno{EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
 		{"NO_HOLE", disk, CmdFlagNoHole, [6]Errno{EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, ok}},
 		{"DF", disk, CmdFlagDF, [6]Errno{EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
 		{"DF advertised", df, CmdFlagDF, [6]Errno{ok, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
 		{"REQ_ONE", disk, CmdFlagReqOne, [6]Errno{EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
 		{"FAST_ZERO", disk, CmdFlagFastZero, [6]Errno{EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, ok}},
-		{"FAST_ZERO not advertised", noFast, CmdFlagFastZero, [6]Errno{EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
-		{"all of WRITE_ZEROES", disk, CmdFlagFUA | CmdFlagNoHole | CmdFlagFastZero, [6]Errno{EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, ok}},
-		{"PAYLOAD_LEN", disk, CmdFlagPayloadLen, [6]Errno{EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
+		{"FAST_ZERO not advertised", noFast, CmdFlagFastZero,
+			[6]Errno{EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
+		{"all of WRITE_ZEROES", disk, CmdFlagFUA | CmdFlagNoHole | CmdFlagFastZero,
+			[6]Errno{EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, ok}},
+		{"PAYLOAD_LEN", disk, CmdFlagPayloadLen,
+			[6]Errno{EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
 		{"top bit", disk, 1 << 15, [6]Errno{EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL}},
 	} {
-		for i, command := range [6]uint16{CmdRead, CmdWrite, CmdFlush, CmdTrim, CmdCache, CmdWriteZeroes} {
+		for i, command := range [6]uint16{CmdRead, CmdWrite, CmdFlush, CmdTrim, CmdCache,
+			CmdWriteZeroes} {
 			r := Request{Command: command, Flags: row.flags}
 			if command != CmdFlush {
 				r.Length = 512
@@ -121,12 +142,14 @@ func TestCheckOffsetPlusLengthNeverWraps(t *testing.T) {
 		} {
 			r.Command = command
 			if got := Check(&r, &disk, Session{}); got != want {
-				t.Errorf("command %d offset %#x length %#x: %v, want %v", command, r.Offset, r.Length, got, want)
+				t.Errorf("command %d offset %#x length %#x: %v, want %v", command, r.Offset,
+					r.Length, got, want)
 			}
 		}
 	}
 	largest := Facts{Size: 1<<63 - 1, Flags: full}
-	if got := Check(&Request{Command: CmdTrim, Length: 1<<63 - 1}, &largest, Session{}); got != Success {
+	if got := Check(&Request{Command: CmdTrim, Length: 1<<63 - 1}, &largest,
+		Session{}); got != Success {
 		t.Errorf("TRIM of the largest export: %v", got)
 	}
 }
@@ -165,7 +188,8 @@ func TestCheckFlush(t *testing.T) {
 }
 
 func TestCheckDiscIsObeyed(t *testing.T) {
-	if got := Check(&Request{Command: CmdDisc, Flags: 0xffff, Offset: 1, Length: 1}, &Facts{}, Session{}); got != Success {
+	if got := Check(&Request{Command: CmdDisc, Flags: 0xffff, Offset: 1, Length: 1}, &Facts{},
+		Session{}); got != Success {
 		t.Error(got)
 	}
 }
@@ -173,14 +197,17 @@ func TestCheckDiscIsObeyed(t *testing.T) {
 func TestCheckWithoutBlockSizes(t *testing.T) {
 	f := Facts{Size: 1<<30 + 3, Flags: full}
 	for command := range ranged {
-		if got := Check(&Request{Command: command, Offset: 1<<30 + 2, Length: 1}, &f, Session{}); got != Success {
+		if got := Check(&Request{Command: command, Offset: 1<<30 + 2, Length: 1}, &f,
+			Session{}); got != Success {
 			t.Errorf("last odd byte, command %d: %v", command, got)
 		}
 	}
-	if got := Check(&Request{Command: CmdRead, Length: DefaultMaxPayload}, &f, Session{}); got != Success {
+	if got := Check(&Request{Command: CmdRead, Length: DefaultMaxPayload}, &f,
+		Session{}); got != Success {
 		t.Error(got)
 	}
-	if got := Check(&Request{Command: CmdRead, Length: DefaultMaxPayload + 1}, &f, Session{}); got != EOVERFLOW {
+	if got := Check(&Request{Command: CmdRead, Length: DefaultMaxPayload + 1}, &f,
+		Session{}); got != EOVERFLOW {
 		t.Error(got)
 	}
 	f.MaxPayload = math.MaxUint32 // no limit
@@ -199,11 +226,13 @@ func TestPayloadIsWritesAlone(t *testing.T) {
 }
 
 func TestParseRequest(t *testing.T) {
-	b, err := parse(`u32:0x25609513 u16:0x0102 u16:0x0304 u64:0x05060708090a0b0c u64:0xf1f2f3f4f5f6f7f8 u32:0xfffefdfc`)
+	b,
+		err := parse(`u32:0x25609513 u16:0x0102 u16:0x0304 u64:0x05060708090a0b0c u64:0xf1f2f3f4f5f6f7f8 u32:0xfffefdfc`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Request{Cookie: 0x05060708090a0b0c, Offset: 0xf1f2f3f4f5f6f7f8, Length: 0xfffefdfc, Command: 0x0304, Flags: 0x0102}
+	want := Request{Cookie: 0x05060708090a0b0c, Offset: 0xf1f2f3f4f5f6f7f8, Length: 0xfffefdfc,
+		Command: 0x0304, Flags: 0x0102}
 	if r, ok := ParseRequest(b); !ok || r != want {
 		t.Errorf("%+v %v", r, ok)
 	}
@@ -223,7 +252,8 @@ func TestSimpleReply(t *testing.T) {
 	if string(b[:]) != string(want) {
 		t.Errorf("%x, want %x", b, want)
 	}
-	if cookie, e, err := ParseSimpleReply(b[:]); cookie != 0x0102030405060708 || e != ENOSPC || err != nil {
+	if cookie, e, err := ParseSimpleReply(b[:]); cookie != 0x0102030405060708 || e != ENOSPC ||
+		err != nil {
 		t.Error(cookie, e, err)
 	}
 }
@@ -231,7 +261,8 @@ func TestSimpleReply(t *testing.T) {
 func TestHotFunctionsDoNotAllocate(t *testing.T) {
 	var in [RequestSize]byte
 	var out [SimpleReplySize]byte
-	PutRequest(in[:], &Request{Cookie: 7, Offset: 4096, Length: 4096, Command: CmdWrite, Flags: CmdFlagFUA})
+	PutRequest(in[:],
+		&Request{Cookie: 7, Offset: 4096, Length: 4096, Command: CmdWrite, Flags: CmdFlagFUA})
 	sum := uint64(0)
 	if n := testing.AllocsPerRun(1000, func() {
 		r, _ := ParseRequest(in[:])

@@ -1,32 +1,37 @@
-// The numbers of the NBD protocol: magics, options, replies, commands, flags and sizes, under the spec's names, and
-// nothing else. Invariant: every number that goes over the wire is named here once; all integers are big-endian.
+// The numbers of the NBD protocol: magics, options, replies, commands, flags and sizes, under the
+// spec's names, and nothing else. Invariant: every number that goes over the wire is named here
+// once; all integers are big-endian.
 
 package proto
 
 // Magic numbers ("Protocol phases" and the header layouts of doc/proto.md).
 const (
-	Magic             uint64 = 0x4e42444d41474943 // "NBDMAGIC", first word of the server
-	OptionMagic       uint64 = 0x49484156454F5054 // "IHAVEOPT", second word of the server and head of every option
-	OptionReplyMagic  uint64 = 0x0003e889045565a9
-	RequestMagic      uint32 = 0x25609513
-	SimpleReplyMagic  uint32 = 0x67446698
-	ChunkMagic        uint32 = 0x668e33ef // of a structured reply
-	ExtRequestMagic   uint32 = 0x21e41c71
-	ExtReplyMagic     uint32 = 0x6e8a278c
-	OldstyleMagic     uint64 = 0x0000420281861253 // second word of an oldstyle server
-	DefaultPort              = 10809              // IANA, TCP
-	MaxString                = 4096               // bytes, for every string of the protocol ("String values")
-	DefaultMaxPayload        = 32 << 20           // bytes, what a client may assume without block-size info ("Block size constraints")
-	DefaultPreferred         = 4096               // bytes, same source
+	Magic uint64 = 0x4e42444d41474943 // "NBDMAGIC", first word of the server
+	// "IHAVEOPT", second word of the server and head of every option
+	OptionMagic      uint64 = 0x49484156454F5054
+	OptionReplyMagic uint64 = 0x0003e889045565a9
+	RequestMagic     uint32 = 0x25609513
+	SimpleReplyMagic uint32 = 0x67446698
+	ChunkMagic       uint32 = 0x668e33ef // of a structured reply
+	ExtRequestMagic  uint32 = 0x21e41c71
+	ExtReplyMagic    uint32 = 0x6e8a278c
+	OldstyleMagic    uint64 = 0x0000420281861253 // second word of an oldstyle server
+	DefaultPort             = 10809              // IANA, TCP
+	// bytes, for every string of the protocol ("String values")
+	MaxString = 4096
+	// bytes, what a client may assume without block-size info ("Block size constraints")
+	DefaultMaxPayload = 32 << 20
+	DefaultPreferred  = 4096 // bytes, same source
 )
 
 // Sizes on the wire, in bytes.
 const (
-	BannerSize          = 18 // magic, option magic, handshake flags
-	ClientFlagsSize     = 4
-	OptionSize          = 16 // header of an option: magic, number, length of the data
-	OptionReplySize     = 20 // header of an option reply: magic, option, type, length of the data
-	ExportNameReplySize = 10 // size and flags, then ExportNamePadding zeroes unless the client opted out of them
+	BannerSize      = 18 // magic, option magic, handshake flags
+	ClientFlagsSize = 4
+	OptionSize      = 16 // header of an option: magic, number, length of the data
+	OptionReplySize = 20 // header of an option reply: magic, option, type, length of the data
+	// size and flags, then ExportNamePadding zeroes unless the client opted out of them
+	ExportNameReplySize = 10
 	ExportNamePadding   = 124
 	RequestSize         = 28
 	SimpleReplySize     = 16
@@ -135,22 +140,27 @@ const ReplyFlagDone uint16 = 1 << 0
 
 // Chunk types of structured replies. Bit 15 marks an error.
 const (
-	ChunkNone           uint16 = 0
-	ChunkOffsetData     uint16 = 1 // offset of 8 bytes, then data
-	ChunkOffsetHole     uint16 = 2 // offset of 8 bytes, length of 4
-	ChunkBlockStatus    uint16 = 5 // context of 4 bytes, then extents of 4 + 4
-	ChunkBlockStatusExt uint16 = 6 // context and number of extents of 4 bytes each, then extents of 8 + 8; with extended headers only
+	ChunkNone        uint16 = 0
+	ChunkOffsetData  uint16 = 1 // offset of 8 bytes, then data
+	ChunkOffsetHole  uint16 = 2 // offset of 8 bytes, length of 4
+	ChunkBlockStatus uint16 = 5 // context of 4 bytes, then extents of 4 + 4
+	// context and number of extents of 4 bytes each, then extents of 8 + 8; with extended headers
+	// only
+	ChunkBlockStatusExt uint16 = 6
 	ChunkErrorBit       uint16 = 1 << 15
-	ChunkError          uint16 = ChunkErrorBit | 1 // error of 4 bytes, length of the message of 2, message
-	ChunkErrorOffset    uint16 = ChunkErrorBit | 2 // the same, then an offset of 8
+	// error of 4 bytes, length of the message of 2, message
+	ChunkError       uint16 = ChunkErrorBit | 1
+	ChunkErrorOffset uint16 = ChunkErrorBit | 2 // the same, then an offset of 8
 )
 
-// ContextAllocation is the one meta context that the spec itself defines, and its status bits ("base:allocation metadata context").
+// ContextAllocation is the one meta context that the spec itself defines, and its status bits
+// ("base:allocation metadata context").
 const (
 	ContextAllocation        = "base:allocation"
 	StatusHole        uint32 = 1 << 0 // a write may fail for want of space
 	StatusZero        uint32 = 1 << 1 // reads as zeroes
 )
 
-// MaxExtents is how many descriptors a chunk of BLOCK_STATUS may have ("NBD_REPLY_TYPE_BLOCK_STATUS").
+// MaxExtents is how many descriptors a chunk of BLOCK_STATUS may have
+// ("NBD_REPLY_TYPE_BLOCK_STATUS").
 const MaxExtents = 1 << 20

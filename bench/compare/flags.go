@@ -1,7 +1,7 @@
-package main
-
 // The command line. Invariant: what is wrong with it is said before anything is
 // built or started.
+
+package main
 
 import (
 	"errors"
@@ -50,19 +50,24 @@ func parseFlags(arguments []string, w io.Writer) (options, error) {
 	var baseFlags, newFlags, loads, size string
 	f := flag.NewFlagSet("compare", flag.ContinueOnError)
 	f.SetOutput(w)
-	f.StringVar(&o.base, "base", "", "the `REVISION` to compare with, as git names it; . is the working tree")
+	f.StringVar(&o.base, "base", "",
+		"the `REVISION` to compare with, as git names it; . is the working tree")
 	f.StringVar(&o.new, "new", workingTree, "the `REVISION` to compare")
 	f.StringVar(&baseFlags, "base-flags", "", "more `FLAGS` of serve for base, separated by spaces")
 	f.StringVar(&newFlags, "new-flags", "", "more `FLAGS` of serve for new")
-	f.StringVar(&loads, "loads", "", "loads, separated by commas, as BACKEND/PATTERN/SIZE/CONNECTIONSxDEPTH/TRANSPORT (default: "+strings.Join(usualLoads, ",")+")")
-	f.IntVar(&o.pairs, "pairs", pairsUsual, "`N` measurements of each side and load; even, 6 or more for intervals")
+	f.StringVar(&loads, "loads", "",
+		"loads, separated by commas, as BACKEND/PATTERN/SIZE/CONNECTIONSxDEPTH/TRANSPORT (default: "+strings.Join(usualLoads, ",")+")")
+	f.IntVar(&o.pairs, "pairs", pairsUsual,
+		"`N` measurements of each side and load; even, 6 or more for intervals")
 	f.Float64Var(&o.seconds, "seconds", 1, "time of one measurement")
 	f.Float64Var(&o.warmup, "warmup", 0.25, "seconds of load before each measurement")
-	f.StringVar(&o.dir, "dir", os.TempDir(), "directory for the test file: decides which storage is measured")
+	f.StringVar(&o.dir, "dir", os.TempDir(),
+		"directory for the test file: decides which storage is measured")
 	f.StringVar(&size, "size", "1GiB", "size of the test file")
 	f.BoolVar(&o.json, "json", false, "print every sample and every ratio as JSON")
 	f.BoolVar(&o.markdown, "markdown", false, "print a Markdown table")
-	f.BoolVar(&o.isolate, "isolate", true, "as root: use a network namespace with a congestion control that does not pace")
+	f.BoolVar(&o.isolate, "isolate", true,
+		"as root: use a network namespace with a congestion control that does not pace")
 	f.StringVar(&o.command, "command", "", "the command to name in the output (default: this one)")
 	if err := f.Parse(arguments); errors.Is(err, flag.ErrHelp) {
 		os.Exit(0)
@@ -82,7 +87,8 @@ func parseFlags(arguments []string, w io.Writer) (options, error) {
 	}
 	bytes, err := units.ParseSize(size)
 	if err != nil || bytes < 4<<20 || bytes%4096 != 0 {
-		return o, fmt.Errorf("-size %s: give a multiple of 4 KiB of at least 4 MiB, such as 1GiB", size)
+		return o, fmt.Errorf("-size %s: give a multiple of 4 KiB of at least 4 MiB, such as 1GiB",
+			size)
 	}
 	o.size = int64(bytes)
 	return o, o.check()
@@ -94,9 +100,11 @@ func (o options) check() error {
 	case o.base == "":
 		return errors.New("-base is missing: name the revision to compare with, such as -base HEAD")
 	case strings.HasPrefix(o.base, "-") || strings.HasPrefix(o.new, "-") || o.new == "":
-		return fmt.Errorf("-base %q and -new %q: give revisions, such as HEAD~1, or . for the working tree", o.base, o.new)
+		return fmt.Errorf("-base %q and -new %q: give revisions, such as HEAD~1, or . for the "+
+			"working tree", o.base, o.new)
 	case o.pairs < 2 || o.pairs > 500 || o.pairs%2 != 0:
-		return fmt.Errorf("-pairs %d: give an even number from 2 to 500, so that each side is first equally often", o.pairs)
+		return fmt.Errorf("-pairs %d: give an even number from 2 to 500, so that each side is "+
+			"first equally often", o.pairs)
 	case !(o.seconds >= 0.05 && o.seconds <= 3600): // not a number is neither
 		return fmt.Errorf("-seconds %g: give from 0.05 to 3600", o.seconds)
 	case !(o.warmup >= 0 && o.warmup <= 3600):

@@ -1,7 +1,7 @@
-package main
-
 // Names of loads: null/randread/4k/4x32/unix. Invariant: a name that parses is the
 // name of exactly one load, and the load has that name again.
+
+package main
 
 import (
 	"fmt"
@@ -68,7 +68,9 @@ func parseLoads(text string) ([]namedLoad, error) {
 func parseLoad(name string) (bench.Load, error) {
 	f := strings.Split(name, "/")
 	if len(f) < 5 {
-		return bench.Load{}, fmt.Errorf("%q: write BACKEND/PATTERN/SIZE/CONNECTIONSxDEPTH/TRANSPORT, such as %s", name, usualLoads[1])
+		return bench.Load{},
+			fmt.Errorf("%q: write BACKEND/PATTERN/SIZE/CONNECTIONSxDEPTH/TRANSPORT, such as %s",
+				name, usualLoads[1])
 	}
 	l := bench.Load{Backend: f[0], Transport: f[4]}
 	wrong := func(what string, a ...any) (bench.Load, error) {
@@ -80,26 +82,34 @@ func parseLoad(name string) (bench.Load, error) {
 	connections, depth, shaped := strings.Cut(f[3], "x")
 	switch {
 	case !slices.Contains(backends, l.Backend):
-		return wrong("there is no back end %q; there are %s", l.Backend, strings.Join(backends, ", "))
+		return wrong("there is no back end %q; there are %s", l.Backend,
+			strings.Join(backends, ", "))
 	case !slices.Contains(patterns, l.Pattern):
-		return wrong("there is no pattern %q; there are %s", l.Pattern, strings.Join(patterns, ", "))
+		return wrong("there is no pattern %q; there are %s", l.Pattern,
+			strings.Join(patterns, ", "))
 	case err != nil || size < 512 || size > blockMost || size%512 != 0:
-		return wrong("%q is no size of a request: give a multiple of 512 up to 32m, such as 4k", f[2])
-	case !shaped || !within(connections, connectionMost, &l.Connections) || !within(depth, depthMost, &l.Depth):
-		return wrong("%q: write CONNECTIONSxDEPTH, up to %dx%d, such as 4x32", f[3], connectionMost, depthMost)
+		return wrong("%q is no size of a request: give a multiple of 512 up to 32m, such as 4k",
+			f[2])
+	case !shaped || !within(connections, connectionMost, &l.Connections) ||
+		!within(depth, depthMost, &l.Depth):
+		return wrong("%q: write CONNECTIONSxDEPTH, up to %dx%d, such as 4x32", f[3], connectionMost,
+			depthMost)
 	case !slices.Contains(transports, l.Transport):
-		return wrong("there is no transport %q; there are %s", l.Transport, strings.Join(transports, ", "))
+		return wrong("there is no transport %q; there are %s", l.Transport,
+			strings.Join(transports, ", "))
 	}
 	l.BlockSize = int(size)
 	if l.Pattern == "randrw" {
 		l.ReadPercent = percentUsual
 	}
 	if percent != "" && (l.Pattern != "randrw" || !within(percent, 99, &l.ReadPercent)) {
-		return wrong("%q: only randrw has a percentage of reads, from 1 to 99, such as randrw:70", f[1])
+		return wrong("%q: only randrw has a percentage of reads, from 1 to 99, such as randrw:70",
+			f[1])
 	}
 	for _, more := range f[5:] {
 		if !parseFurther(more, &l) {
-			return wrong("%q: further parts are rate=REQUESTS per second, idle=CONNECTIONS and exports=NUMBER, each once", more)
+			return wrong("%q: further parts are rate=REQUESTS per second, idle=CONNECTIONS and "+
+				"exports=NUMBER, each once", more)
 		}
 	}
 	return l, nil
@@ -134,7 +144,8 @@ func loadName(l bench.Load) string {
 	if pattern == "randrw" {
 		pattern += ":" + strconv.Itoa(l.ReadPercent)
 	}
-	name := fmt.Sprintf("%s/%s/%s/%dx%d/%s", l.Backend, pattern, shortSize(l.BlockSize), l.Connections, l.Depth, l.Transport)
+	name := fmt.Sprintf("%s/%s/%s/%dx%d/%s", l.Backend, pattern, shortSize(l.BlockSize),
+		l.Connections, l.Depth, l.Transport)
 	if l.Rate > 0 {
 		name += "/rate=" + strconv.FormatFloat(l.Rate, 'f', -1, 64)
 	}

@@ -1,7 +1,7 @@
-package main
-
 // Tests of the command: what it refuses, the names of loads, and a tiny run of it
 // from building to the verdicts.
+
+package main
 
 import (
 	"bytes"
@@ -46,14 +46,17 @@ func TestBadFlagsAreRefusedBeforeAnythingIsBuilt(t *testing.T) {
 }
 
 func TestFlagsOfServeAreSplitAndTheCommandCanBeTypedAgain(t *testing.T) {
-	o, err := parseFlags([]string{"-base", "HEAD~1", "-json", "-base-flags", "", "-new-flags", "--poll 50 --direct off", "-isolate=false"}, io.Discard)
+	o, err := parseFlags([]string{"-base", "HEAD~1", "-json", "-base-flags", "", "-new-flags",
+		"--poll 50 --direct off", "-isolate=false"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Join(o.newFlags, "|") != "--poll|50|--direct|off" || len(o.baseFlags) != 0 || o.new != workingTree || o.pairs != pairsUsual {
+	if strings.Join(o.newFlags, "|") != "--poll|50|--direct|off" || len(o.baseFlags) != 0 ||
+		o.new != workingTree || o.pairs != pairsUsual {
 		t.Errorf("%+v", o)
 	}
-	if want := "go run ./bench/compare -base=HEAD~1 -isolate=false -new-flags='--poll 50 --direct off'"; o.command != want {
+	if want := "go run ./bench/compare -base=HEAD~1 -isolate=false -new-flags='--poll 50 " +
+		"--direct off'"; o.command != want {
 		t.Errorf("command %s", o.command)
 	}
 	if len(o.loads) != len(usualLoads) {
@@ -63,12 +66,17 @@ func TestFlagsOfServeAreSplitAndTheCommandCanBeTypedAgain(t *testing.T) {
 
 func TestEachLoadHasItsName(t *testing.T) {
 	for name, want := range map[string]bench.Load{
-		"null/randread/4k/4x32/unix":  {Backend: bench.Null, Pattern: "randread", BlockSize: 4096, Connections: 4, Depth: 32, Transport: bench.Unix},
-		"file/read/1m/1x16/tcp":       {Backend: bench.File, Pattern: "read", BlockSize: 1 << 20, Connections: 1, Depth: 16, Transport: bench.TCP},
-		"loop/randwrite/512/1x1/unix": {Backend: bench.Loop, Pattern: "randwrite", BlockSize: 512, Connections: 1, Depth: 1, Transport: bench.Unix},
-		"memory/randrw:30/64k/1x1/unix": {Backend: bench.Memory, Pattern: "randrw", ReadPercent: 30, BlockSize: 64 << 10, Connections: 1, Depth: 1,
+		"null/randread/4k/4x32/unix": {Backend: bench.Null, Pattern: "randread", BlockSize: 4096,
+			Connections: 4, Depth: 32, Transport: bench.Unix},
+		"file/read/1m/1x16/tcp": {Backend: bench.File, Pattern: "read", BlockSize: 1 << 20,
+			Connections: 1, Depth: 16, Transport: bench.TCP},
+		"loop/randwrite/512/1x1/unix": {Backend: bench.Loop, Pattern: "randwrite", BlockSize: 512,
+			Connections: 1, Depth: 1, Transport: bench.Unix},
+		"memory/randrw:30/64k/1x1/unix": {Backend: bench.Memory, Pattern: "randrw", ReadPercent: 30,
+			BlockSize: 64 << 10, Connections: 1, Depth: 1,
 			Transport: bench.Unix},
-		"null/randread/4k/1x32/unix/rate=20000/idle=1000/exports=9": {Backend: bench.Null, Pattern: "randread", BlockSize: 4096, Connections: 1,
+		"null/randread/4k/1x32/unix/rate=20000/idle=1000/exports=9": {Backend: bench.Null,
+			Pattern: "randread", BlockSize: 4096, Connections: 1,
 			Depth: 32, Transport: bench.Unix, Rate: 20000, Idle: 1000, Exports: 9},
 	} {
 		l, err := parseLoad(name)
@@ -85,14 +93,16 @@ func TestEachLoadHasItsName(t *testing.T) {
 		}
 	}
 	all, err := parseLoads("null/randrw/4KiB/1x2/unix, null/write/1024/1x2/tcp")
-	if err != nil || len(all) != 2 || all[0].name != "null/randrw:70/4k/1x2/unix" || all[1].name != "null/write/1k/1x2/tcp" {
+	if err != nil || len(all) != 2 || all[0].name != "null/randrw:70/4k/1x2/unix" ||
+		all[1].name != "null/write/1k/1x2/tcp" {
 		t.Errorf("%v, %v", all, err)
 	}
 }
 
 func TestNamesOfNoLoadAreExplained(t *testing.T) {
 	for name, want := range map[string]string{
-		"":                                            "is there twice", // all of the usual ones, and then one of them
+		// all of the usual ones, and then one of them
+		"":                                            "is there twice",
 		"null/randread/4k/4x32":                       "BACKEND/PATTERN/SIZE/CONNECTIONSxDEPTH/TRANSPORT",
 		"disk/randread/4k/4x32/unix":                  `no back end "disk"; there are null, memory, file, loop`,
 		"null/trim/4k/4x32/unix":                      `no pattern "trim"`,
@@ -125,7 +135,8 @@ func TestNamesOfNoLoadAreExplained(t *testing.T) {
 func tiny(t *testing.T, more ...string) options {
 	t.Helper()
 	t.Setenv("TMPDIR", t.TempDir())
-	o, err := parseFlags(append([]string{"-base", ".", "-pairs", "2", "-seconds", "0.1", "-warmup", "0.02", "-size", "4MiB", "-dir", t.TempDir(),
+	o, err := parseFlags(append([]string{"-base", ".", "-pairs", "2", "-seconds", "0.1", "-warmup",
+		"0.02", "-size", "4MiB", "-dir", t.TempDir(),
 		"-isolate=false", "-loads", "null/randread/4k/2x8/unix"}, more...), io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +147,8 @@ func tiny(t *testing.T, more ...string) options {
 // builtOnce is the working tree, for all tests; it is removed after them.
 var (
 	builtOnce = sync.OnceValues(func() (*built, error) {
-		b, err := buildSides(context.Background(), options{base: workingTree, new: workingTree}, io.Discard)
+		b, err := buildSides(context.Background(), options{base: workingTree, new: workingTree},
+			io.Discard)
 		if err == nil {
 			builtDir = b.Dir
 		}
@@ -177,14 +189,17 @@ func nothingLeft(t *testing.T, o options) {
 	}
 	links, _ := filepath.Glob("/proc/[0-9]*/exe")
 	for _, link := range links {
-		if path, err := os.Readlink(link); err == nil && (strings.HasPrefix(path, os.TempDir()) || builtDir != "" && strings.HasPrefix(path, builtDir)) {
+		if path, err := os.Readlink(link); err == nil &&
+			(strings.HasPrefix(path, os.TempDir()) ||
+				builtDir != "" && strings.HasPrefix(path, builtDir)) {
 			t.Errorf("still running: %s is %s", link, path)
 		}
 	}
 }
 
 func TestSmokeTheTreeAgainstItself(t *testing.T) {
-	o := tiny(t, "-json", "-new-flags", "--max-connections 50", "-loads", "null/randread/4k/2x8/unix,file/randwrite/512/1x4/tcp")
+	o := tiny(t, "-json", "-new-flags", "--max-connections 50", "-loads",
+		"null/randread/4k/2x8/unix,file/randwrite/512/1x4/tcp")
 	var stdout, stderr bytes.Buffer
 	if err := compare(o, &stdout, &stderr); err != nil {
 		t.Fatalf("%v\n%s", err, &stderr)
@@ -200,15 +215,18 @@ func TestSmokeTheTreeAgainstItself(t *testing.T) {
 		t.Fatalf("%d loads", len(c.Loads))
 	}
 	for i, l := range c.Loads {
-		if len(l.Pairs) != 2 || l.Error != "" || l.Pairs[0].NewFirst == l.Pairs[1].NewFirst || l.Pairs[0].NewFirst != (i == 1) {
+		if len(l.Pairs) != 2 || l.Error != "" || l.Pairs[0].NewFirst == l.Pairs[1].NewFirst ||
+			l.Pairs[0].NewFirst != (i == 1) {
 			t.Fatalf("%s: %+v", l.Name, l)
 		}
 		for _, r := range l.Ratios {
-			if r.Pairs != 2 || r.Median <= 0 || r.Base <= 0 || r.New <= 0 || r.Verdict != bench.TooFew {
+			if r.Pairs != 2 || r.Median <= 0 || r.Base <= 0 || r.New <= 0 ||
+				r.Verdict != bench.TooFew {
 				t.Errorf("%s: %+v", l.Name, r)
 			}
 		}
-		if a, b := l.Pairs[0], l.Pairs[1]; a.Base.Round != a.New.Round || a.Base.Round == b.Base.Round {
+		if a, b := l.Pairs[0], l.Pairs[1]; a.Base.Round != a.New.Round ||
+			a.Base.Round == b.Base.Round {
 			t.Errorf("%s: rounds %d, %d, %d", l.Name, a.Base.Round, a.New.Round, b.Base.Round)
 		}
 	}
@@ -226,11 +244,14 @@ func TestALoadThatOneSideRefusesDoesNotStopTheOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stdout bytes.Buffer
-	if err := publish(c, o, &stdout); err == nil || !strings.Contains(err.Error(), "not every load was measured: file/") {
+	if err := publish(c, o, &stdout); err == nil ||
+		!strings.Contains(err.Error(), "not every load was measured: file/") {
 		t.Errorf("%v", err)
 	}
 	text := strings.Join(strings.Fields(stdout.String()), " ")
-	for _, want := range []string{"null/randread/4k/1x1/unix requests/s ", "file/randread/4k/1x1/unix ended after 0 pairs: ", "nonsense", "every difference is chance"} {
+	for _, want := range []string{"null/randread/4k/1x1/unix requests/s ",
+		"file/randread/4k/1x1/unix ended after 0 pairs: ", "nonsense",
+		"every difference is chance"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, &stdout)
 		}
@@ -242,7 +263,8 @@ func TestASideThatDoesNotStartSaysWhy(t *testing.T) {
 	b, o := tree(t), tiny(t)
 	b.New.Side.Flags = []string{"--no-such-flag"}
 	_, err := measure(t.Context(), o, b, io.Discard)
-	if err == nil || !strings.Contains(err.Error(), "no load could be measured") || !strings.Contains(err.Error(), "new: ") || !strings.Contains(err.Error(), "no-such-flag") {
+	if err == nil || !strings.Contains(err.Error(), "no load could be measured") ||
+		!strings.Contains(err.Error(), "new: ") || !strings.Contains(err.Error(), "no-such-flag") {
 		t.Errorf("%v", err)
 	}
 	nothingLeft(t, o)

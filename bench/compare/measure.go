@@ -1,7 +1,7 @@
-package main
-
 // The measuring: pair by pair, load by load. Invariant: both sides of a pair get
 // the same requests, from the same seed, on the same file.
+
+package main
 
 import (
 	"context"
@@ -21,14 +21,17 @@ var errInterrupted = errors.New("interrupted")
 
 // measure takes all pairs. A load that fails on either side ends with that error;
 // the others go on.
-func measure(ctx context.Context, o options, b *built, stderr io.Writer) (c *bench.Comparison, err error) {
-	s := &bench.Suite{Generator: b.Generator, Dir: o.dir, Size: o.size, Seconds: o.seconds, Warmup: o.warmup}
+func measure(ctx context.Context, o options, b *built,
+	stderr io.Writer) (c *bench.Comparison, err error) {
+	s := &bench.Suite{Generator: b.Generator, Dir: o.dir, Size: o.size, Seconds: o.seconds,
+		Warmup: o.warmup}
 	defer func() {
 		if e := s.Close(); err == nil && e != nil {
 			c, err = nil, e
 		}
 	}()
-	base, new := bench.Ringnbd(b.Base.Path, b.Base.Side.Flags...), bench.Ringnbd(b.New.Path, b.New.Side.Flags...)
+	base, new := bench.Ringnbd(b.Base.Path, b.Base.Side.Flags...), bench.Ringnbd(b.New.Path,
+		b.New.Side.Flags...)
 	base.Name, new.Name = "base", "new"
 	c = bench.NewComparison(b.Base.Side, b.New.Side, o.dir, o.size, o.seconds)
 	for _, l := range o.loads {
@@ -57,7 +60,8 @@ func measure(ctx context.Context, o options, b *built, stderr io.Writer) (c *ben
 		}
 	}
 	if every(c.Loads, func(l bench.Compared) bool { return len(l.Pairs) == 0 }) {
-		return nil, fmt.Errorf("no load could be measured; %s: %s", c.Loads[0].Name, c.Loads[0].Error)
+		return nil, fmt.Errorf("no load could be measured; %s: %s", c.Loads[0].Name,
+			c.Loads[0].Error)
 	}
 	c.Judge()
 	return c, nil
@@ -93,8 +97,10 @@ func newCountdown(w io.Writer, o options) *countdown {
 	c.planned = 2 * (time.Duration((o.seconds+o.warmup)*float64(time.Second)) + around)
 	if f, ok := w.(*os.File); ok {
 		if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err == nil {
-			c.bar = progressbar.NewOptions(c.all, progressbar.OptionSetWriter(w), progressbar.OptionSetWidth(24),
-				progressbar.OptionSetElapsedTime(false), progressbar.OptionSetPredictTime(false), progressbar.OptionClearOnFinish())
+			c.bar = progressbar.NewOptions(c.all, progressbar.OptionSetWriter(w),
+				progressbar.OptionSetWidth(24),
+				progressbar.OptionSetElapsedTime(false), progressbar.OptionSetPredictTime(false),
+				progressbar.OptionClearOnFinish())
 		}
 	}
 	return c

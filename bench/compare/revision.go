@@ -1,8 +1,8 @@
-package main
-
 // Building revisions. Invariant: a worktree made here is gone when build returns,
 // and the cache holds finished binaries only, each under the name of what went
 // into it.
+
+package main
 
 import (
 	"bytes"
@@ -39,7 +39,8 @@ type program struct {
 
 // buildFlags are the Makefile's, which builds without cgo. The version is the same
 // for all, so that equal sources give equal binaries.
-var buildFlags = []string{"-trimpath", "-buildvcs=false", "-ldflags=-checklinkname=0 -X main.version=compare"}
+var buildFlags = []string{"-trimpath", "-buildvcs=false",
+	"-ldflags=-checklinkname=0 -X main.version=compare"}
 
 // cacheMost is how many binaries the cache keeps, of about ten megabytes each.
 const cacheMost = 20
@@ -135,7 +136,8 @@ func (m builder) side(ctx context.Context, revision string, flags []string) (p p
 // does here takes moments, and a worktree half made is hard to remove.
 func (m builder) git(arguments ...string) (string, error) {
 	// Hooks are for those who work on the repository.
-	cmd := exec.Command("git", append([]string{"-C", m.root, "-c", "core.hooksPath=/dev/null"}, arguments...)...)
+	cmd := exec.Command("git",
+		append([]string{"-C", m.root, "-c", "core.hooksPath=/dev/null"}, arguments...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -154,9 +156,12 @@ func (m builder) resolve(revision string) (string, error) {
 	if _, err := m.git("rev-parse", "--git-dir"); err != nil {
 		return "", err
 	}
-	commit, err := m.git("rev-parse", "--verify", "--quiet", "--end-of-options", revision+"^{commit}")
+	commit, err := m.git("rev-parse", "--verify", "--quiet", "--end-of-options",
+		revision+"^{commit}")
 	if err != nil {
-		return "", fmt.Errorf("there is no revision %q in this repository; git log and git tag list what there is", revision)
+		return "",
+			fmt.Errorf("there is no revision %q in this repository; git log and git tag list "+
+				"what there is", revision)
 	}
 	return commit, nil
 }
@@ -223,7 +228,8 @@ func (m builder) compile(ctx context.Context, source, path string) error {
 		return err
 	}
 	defer os.RemoveAll(work)
-	cmd := exec.CommandContext(ctx, "go", append(append([]string{"build"}, buildFlags...), "-o", path, "./cmd/ringnbd")...)
+	cmd := exec.CommandContext(ctx, "go",
+		append(append([]string{"build"}, buildFlags...), "-o", path, "./cmd/ringnbd")...)
 	cmd.Dir = source
 	cmd.Env = append(os.Environ(), "GOTMPDIR="+work, "GOWORK=off", "CGO_ENABLED=0", "PWD="+source)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -245,7 +251,8 @@ func (m builder) cacheName(commit string) (string, error) {
 	if m.cache == "" {
 		return "", nil
 	}
-	cmd := exec.Command("go", "env", "GOVERSION", "GOARCH", "GOAMD64", "GOARM64", "GOEXPERIMENT", "GOFLAGS")
+	cmd := exec.Command("go", "env", "GOVERSION", "GOARCH", "GOAMD64", "GOARM64", "GOEXPERIMENT",
+		"GOFLAGS")
 	cmd.Dir = m.root
 	settings, err := cmd.Output()
 	if err != nil {
@@ -275,7 +282,9 @@ func (m builder) keep(path, cached string) {
 		}
 		return time.Since(info.ModTime())
 	}
-	slices.SortStableFunc(entries, func(a, b os.DirEntry) int { return int(age(a).Seconds() - age(b).Seconds()) })
+	slices.SortStableFunc(entries, func(a, b os.DirEntry) int {
+		return int(age(a).Seconds() - age(b).Seconds())
+	})
 	for _, e := range entries[min(len(entries), cacheMost):] {
 		_ = os.Remove(filepath.Join(m.cache, e.Name()))
 	}

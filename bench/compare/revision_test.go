@@ -1,6 +1,6 @@
-package main
-
 // Tests of building revisions, in a repository made for each test.
+
+package main
 
 import (
 	"bytes"
@@ -35,7 +35,8 @@ func newRepository(t *testing.T, folder string) *repository {
 	t.Setenv("GIT_CONFIG_GLOBAL", "/dev/null")
 	t.Setenv("GIT_CONFIG_NOSYSTEM", "1")
 	r := &repository{t: t, top: t.TempDir()}
-	r.builder = builder{root: filepath.Join(r.top, folder), cache: filepath.Join(t.TempDir(), "cache"), tmp: t.TempDir(), log: &r.out}
+	r.builder = builder{root: filepath.Join(r.top, folder),
+		cache: filepath.Join(t.TempDir(), "cache"), tmp: t.TempDir(), log: &r.out}
 	r.run("init", "--quiet", "--initial-branch=main")
 	r.write("go.mod", "module ringnbd\n\ngo 1.26\n")
 	return r
@@ -43,7 +44,9 @@ func newRepository(t *testing.T, folder string) *repository {
 
 func (r *repository) run(arguments ...string) {
 	r.t.Helper()
-	cmd := exec.Command("git", append([]string{"-C", r.top, "-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false"}, arguments...)...)
+	cmd := exec.Command("git",
+		append([]string{"-C", r.top, "-c", "user.name=t", "-c", "user.email=t@example.com", "-c",
+			"commit.gpgsign=false"}, arguments...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		r.t.Fatalf("git %v: %v: %s", arguments, err, out)
 	}
@@ -63,7 +66,8 @@ func (r *repository) write(name, text string) {
 // commit records a main package with this body and tags it.
 func (r *repository) commit(tag, body string) {
 	r.t.Helper()
-	r.write("cmd/ringnbd/main.go", "package main\n\nvar version string\n\nfunc main() { "+body+" }\n")
+	r.write("cmd/ringnbd/main.go",
+		"package main\n\nvar version string\n\nfunc main() { "+body+" }\n")
 	r.run("add", "--all")
 	r.run("commit", "--quiet", "--message", tag)
 	r.run("tag", tag)
@@ -107,7 +111,8 @@ func TestRevisionsAndTheTreeAreBuilt(t *testing.T) {
 		r := newRepository(t, folder)
 		r.commit("first", `print("first ", version)`)
 		r.commit("second", `print("second ", version)`)
-		for name, want := range map[string]string{"first": "first compare", "HEAD": "second compare", ".": "second compare"} {
+		for name, want := range map[string]string{"first": "first compare",
+			"HEAD": "second compare", ".": "second compare"} {
 			p, err := r.side(t.Context(), name, []string{"-x"})
 			if err != nil {
 				t.Fatal(err)
@@ -115,7 +120,8 @@ func TestRevisionsAndTheTreeAreBuilt(t *testing.T) {
 			if got := r.says(p.Path); got != want {
 				t.Errorf("%s says %s", name, got)
 			}
-			if len(p.Side.Commit) != 40 || p.Side.Dirty || !strings.HasPrefix(p.Side.Go, "go1.") || len(p.Side.SHA256) != 64 || p.Side.Flags[0] != "-x" {
+			if len(p.Side.Commit) != 40 || p.Side.Dirty || !strings.HasPrefix(p.Side.Go, "go1.") ||
+				len(p.Side.SHA256) != 64 || p.Side.Flags[0] != "-x" {
 				t.Errorf("%s: %+v", name, p.Side)
 			}
 		}
@@ -146,7 +152,8 @@ func TestTheSameSourceGivesTheSameBinary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !changed.Side.Dirty || changed.Side.SHA256 == tree.Side.SHA256 || changed.Side.Commit != tree.Side.Commit || r.says(changed.Path) != "2" {
+	if !changed.Side.Dirty || changed.Side.SHA256 == tree.Side.SHA256 ||
+		changed.Side.Commit != tree.Side.Commit || r.says(changed.Path) != "2" {
 		t.Errorf("a changed tree: %+v", changed.Side)
 	}
 }
@@ -170,7 +177,8 @@ func TestASecondRunTakesTheBinaryFromTheCache(t *testing.T) {
 	}
 	t.Setenv("GOFLAGS", "-tags=other")
 	r.tmp = t.TempDir()
-	if _, err := r.side(t.Context(), "first", nil); err != nil || strings.Count(r.out.String(), "building ") != 2 {
+	if _, err := r.side(t.Context(), "first", nil); err != nil ||
+		strings.Count(r.out.String(), "building ") != 2 {
 		t.Errorf("other settings of the compiler were not told apart: %v, %s", err, &r.out)
 	}
 }
@@ -209,21 +217,26 @@ func TestWhatDoesNotBuildIsShown(t *testing.T) {
 	r.commit("good", `print(1)`)
 	r.commit("broken", `undefinedThing(); another()`)
 	_, err := r.side(t.Context(), "broken", nil)
-	if err == nil || !strings.Contains(err.Error(), "revision broken: does not build:\n") || !strings.Contains(err.Error(), "main.go:5:15: undefined: undefinedThing") {
+	if err == nil || !strings.Contains(err.Error(), "revision broken: does not build:\n") ||
+		!strings.Contains(err.Error(), "main.go:5:15: undefined: undefinedThing") {
 		t.Errorf("%v", err)
 	}
-	if _, err := r.side(t.Context(), ".", nil); err == nil || !strings.Contains(err.Error(), "the working tree: does not build:\n") {
+	if _, err := r.side(t.Context(), ".", nil); err == nil ||
+		!strings.Contains(err.Error(), "the working tree: does not build:\n") {
 		t.Errorf("%v", err)
 	}
 	r.clean()
-	for revision, want := range map[string]string{"nowhere": `there is no revision "nowhere"`, "HEAD~9": "there is no revision", "HEAD:go.mod": "there is no revision"} {
-		if _, err := r.side(t.Context(), revision, nil); err == nil || !strings.Contains(err.Error(), want) {
+	for revision, want := range map[string]string{"nowhere": `there is no revision "nowhere"`,
+		"HEAD~9": "there is no revision", "HEAD:go.mod": "there is no revision"} {
+		if _, err := r.side(t.Context(), revision, nil); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", revision, err)
 		}
 	}
 	r.run("rm", "-r", "--quiet", "cmd")
 	r.run("commit", "--quiet", "--message", "empty")
-	if _, err := r.side(t.Context(), "HEAD", nil); err == nil || !strings.Contains(err.Error(), "revision HEAD: has no cmd/ringnbd to build") {
+	if _, err := r.side(t.Context(), "HEAD", nil); err == nil ||
+		!strings.Contains(err.Error(), "revision HEAD: has no cmd/ringnbd to build") {
 		t.Errorf("%v", err)
 	}
 	r.clean()
@@ -254,12 +267,14 @@ func TestHooksOfTheRepositoryDoNotRun(t *testing.T) {
 func TestInterruptedBuildsLeaveNothing(t *testing.T) {
 	r := newRepository(t, ".")
 	// A constant that keeps the compiler busy for longer than the test waits.
-	r.write("cmd/ringnbd/slow.go", "package main\n\nvar _ = [...]int{"+strings.Repeat("len(version), ", 300000)+"}\n")
+	r.write("cmd/ringnbd/slow.go",
+		"package main\n\nvar _ = [...]int{"+strings.Repeat("len(version), ", 300000)+"}\n")
 	r.commit("slow", `print(1)`)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	begun := time.Now()
-	if _, err := r.side(ctx, "slow", nil); err == nil || !strings.Contains(err.Error(), "interrupted") {
+	if _, err := r.side(ctx, "slow", nil); err == nil ||
+		!strings.Contains(err.Error(), "interrupted") {
 		t.Errorf("%v after %v", err, time.Since(begun))
 	}
 	if took := time.Since(begun); took > 15*time.Second {

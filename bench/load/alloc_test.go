@@ -1,4 +1,5 @@
-// The loop does not allocate: turns of a running loop are measured, on the real kernel, with requests in flight.
+// The loop does not allocate: turns of a running loop are measured, on the real kernel, with
+// requests in flight.
 
 package load
 
@@ -35,7 +36,9 @@ func echo(fd int) {
 			proto.PutSimpleReply(out[to:], r.Cookie, proto.Success)
 			to += proto.SimpleReplySize
 			if r.Command == proto.CmdRead {
-				to += int(r.Length) // zeroes, which are the wrong data where some were written: findings must not allocate either
+				// zeroes, which are the wrong data where some were written: findings must not
+				// allocate either
+				to += int(r.Length)
 			}
 		}
 		copy(in, in[at:have])
@@ -75,7 +78,9 @@ func TestTurnsDoNotAllocate(t *testing.T) {
 func drawnTrace(n int) *trace {
 	tr, r := &trace{unit: 512}, random(3)
 	for i := range n {
-		e := entry{at: int64(i) * 10 * us, offset: r.below(200) * 4096, length: uint32(1+r.below(16)) * 512, kind: [...]Kind{Read, Write, Zero, Read}[r.below(4)]}
+		e := entry{at: int64(i) * 10 * us, offset: r.below(200) * 4096,
+			length: uint32(1+r.below(16)) * 512,
+			kind:   [...]Kind{Read, Write, Zero, Read}[r.below(4)]}
 		if r.below(50) == 0 {
 			e = entry{at: e.at, kind: Flush}
 		}

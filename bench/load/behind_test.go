@@ -18,7 +18,8 @@ func TestBehind(t *testing.T) {
 		seconds float64
 		want    bool
 	}{
-		{1000, 0, 10, false}, {1000, 1, 10, false}, {1000, 100, 10, false}, {1000, 101, 10, true}, // a tenth of a second
+		// a tenth of a second
+		{1000, 0, 10, false}, {1000, 1, 10, false}, {1000, 100, 10, false}, {1000, 101, 10, true},
 		{1000, 101, 1, true}, {1000, 50, 0.1, false},
 		{1000, 500, 60, false}, {1000, 700, 60, true}, // a hundredth
 		{1000, 999, 3600, false}, {1000, 1001, 3600, true}, // a second

@@ -13,9 +13,10 @@ import (
 	"ringnbd/proto"
 )
 
-// connect opens one connection to the target and negotiates its export, with simple replies, which every server has. The descriptor is in blocking mode and in
-// nobody's poller.
-func connect(ctx context.Context, t *Target, timeout time.Duration) (fd int, e proto.Export, note string, err error) {
+// connect opens one connection to the target and negotiates its export, with simple replies, which
+// every server has. The descriptor is in blocking mode and in nobody's poller.
+func connect(ctx context.Context, t *Target,
+	timeout time.Duration) (fd int, e proto.Export, note string, err error) {
 	c, session, err := nbd.Socket(ctx, t, nbd.Options{Timeout: timeout, Simple: true})
 	if err != nil {
 		return -1, e, "", err

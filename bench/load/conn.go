@@ -1,7 +1,7 @@
 // Connections: a negotiated socket each, or, with file:PATH, a set of slots without one.
 //
-// Invariant: a socket is closed when the kernel holds no operation on it (join before close). receiving and sending are the whole ownership protocol
-// with the kernel.
+// Invariant: a socket is closed when the kernel holds no operation on it (join before close).
+// receiving and sending are the whole ownership protocol with the kernel.
 
 package load
 
@@ -97,7 +97,8 @@ func (l *loop) close(i uint32) {
 	l.ring.Shutdown(c.fd)
 }
 
-// lose is a connection that died. The run ends: what the others would still do could not be compared with anything.
+// lose is a connection that died. The run ends: what the others would still do could not be
+// compared with anything.
 func (l *loop) lose(i uint32, why error) {
 	c := &l.conns[i]
 	if c.state >= connLeaving {
@@ -169,7 +170,8 @@ func (l *loop) listen(i uint32) {
 		c.start, c.end = 0, c.end-c.start
 	}
 	c.receiving = true
-	uring.PrepRecv(l.sqe(), tokenOf(onReceive, 0, i), c.fd, l.arena.Addr(stage+uint64(c.end)), l.layout.stage-c.end, 0)
+	uring.PrepRecv(l.sqe(), tokenOf(onReceive, 0, i), c.fd, l.arena.Addr(stage+uint64(c.end)),
+		l.layout.stage-c.end, 0)
 }
 
 // sqe is a free submission; when the queue is full, what is in it goes to the kernel first.

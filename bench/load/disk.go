@@ -1,7 +1,8 @@
-// The same requests on a file or block device itself, through registered file 0 and, where the limit on locked memory
-// allows it, registered buffers.
+// The same requests on a file or block device itself, through registered file 0 and, where the
+// limit on locked memory allows it, registered buffers.
 //
-// Invariant: a slot has one operation with the kernel at a time; what a short read or write leaves is asked for again before the slot is done.
+// Invariant: a slot has one operation with the kernel at a time; what a short read or write leaves
+// is asked for again before the slot is done.
 
 package load
 
@@ -12,7 +13,8 @@ import (
 	"ringnbd/engine/uring"
 )
 
-// launchDisk submits a request from the beginning; its progress is kept in the slot's length of the layout's table.
+// launchDisk submits a request from the beginning; its progress is kept in the slot's length of the
+// layout's table.
 func (l *loop) launchDisk(row uint32, payload uint64) {
 	s := &l.slots[row]
 	l.layout.progress[row] = 0
@@ -24,9 +26,11 @@ func (l *loop) launchDisk(row uint32, payload uint64) {
 	case s.kind == Trim && d.Kind == engine.Block && l.ring.Features().Discard:
 		uring.PrepDiscard(l.sqe(), data, 0, s.offset, uint64(s.length))
 	case s.kind == Trim || s.kind == Zero && d.Punch && !l.plan.options.NoHole:
-		uring.PrepFallocate(l.sqe(), data, 0, uring.FallocateKeepSize|uring.FallocatePunchHole, s.offset, uint64(s.length))
+		uring.PrepFallocate(l.sqe(), data, 0, uring.FallocateKeepSize|uring.FallocatePunchHole,
+			s.offset, uint64(s.length))
 	case s.kind == Zero:
-		uring.PrepFallocate(l.sqe(), data, 0, uring.FallocateKeepSize|uring.FallocateZeroRange, s.offset, uint64(s.length))
+		uring.PrepFallocate(l.sqe(), data, 0, uring.FallocateKeepSize|uring.FallocateZeroRange,
+			s.offset, uint64(s.length))
 	default:
 		l.transfer(row, payload)
 	}

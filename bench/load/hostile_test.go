@@ -1,4 +1,5 @@
-// Servers that nobody should have to meet: what they send is cut, distorted, doubled or held back at every point of a conversation.
+// Servers that nobody should have to meet: what they send is cut, distorted, doubled or held back
+// at every point of a conversation.
 
 package load
 
@@ -18,8 +19,9 @@ import (
 	"ringnbd/proto"
 )
 
-// between stands between a client and the server at a URI, and hands what the server says through distort, piece by piece: at is how many bytes of
-// the connection came before. False closes the connection.
+// between stands between a client and the server at a URI, and hands what the server says through
+// distort, piece by piece: at is how many bytes of the connection came before. False closes the
+// connection.
 func between(t *testing.T, uri string, distort func(at int, b []byte) ([]byte, bool)) string {
 	t.Helper()
 	target, err := ParseTarget(uri)
@@ -52,7 +54,8 @@ func between(t *testing.T, uri string, distort func(at int, b []byte) ([]byte, b
 	return "nbd+unix:///?socket=" + url.PathEscape(path)
 }
 
-// survives does a run that may end in any way but three: hanging, with an error of several lines, or with an error that says nothing.
+// survives does a run that may end in any way but three: hanging, with an error of several lines,
+// or with an error that says nothing.
 func survives(t *testing.T, name string, o Options) (*Report, error) {
 	t.Helper()
 	begin := time.Now()
@@ -103,13 +106,15 @@ func TestCutAtEveryByte(t *testing.T) {
 			continue // the inside of a payload
 		}
 		cut.Store(int64(n))
-		if _, err := survives(t, fmt.Sprintf("cut after %d", n), short(t, bad)); err == nil || !strings.Contains(err.Error(), "closed") {
+		if _, err := survives(t, fmt.Sprintf("cut after %d", n), short(t, bad)); err == nil ||
+			!strings.Contains(err.Error(), "closed") {
 			t.Errorf("cut after %d of %d bytes: %v", n, whole, err)
 		}
 	}
 }
 
-// TestFlippedAtEveryByte: each byte of the server's in turn is another one. What it says about itself may still make sense.
+// TestFlippedAtEveryByte: each byte of the server's in turn is another one. What it says about
+// itself may still make sense.
 func TestFlippedAtEveryByte(t *testing.T) {
 	var flip atomic.Int64
 	bad := between(t, serve(t, &peer{}), func(at int, b []byte) ([]byte, bool) {
@@ -132,7 +137,8 @@ func TestFlippedAtEveryByte(t *testing.T) {
 	}
 }
 
-// TestNonsense: instead of replies, from some point on, come drawn bytes, the same thing twice, nothing, or things that were not asked for.
+// TestNonsense: instead of replies, from some point on, come drawn bytes, the same thing twice,
+// nothing, or things that were not asked for.
 func TestNonsense(t *testing.T) {
 	uri := serve(t, &peer{})
 	structured := binary.BigEndian.AppendUint32(nil, 0x668e33ef)
@@ -144,13 +150,19 @@ func TestNonsense(t *testing.T) {
 			}
 			return b, true
 		},
-		"everything twice":    func(b []byte) ([]byte, bool) { return append(b[:len(b):len(b)], b...), true },
-		"nothing":             func([]byte) ([]byte, bool) { return nil, true },
-		"structured replies":  func(b []byte) ([]byte, bool) { return append(structured, b...), true },
-		"half of it":          func(b []byte) ([]byte, bool) { return b[:len(b)/2], true },
-		"one byte less":       func(b []byte) ([]byte, bool) { return b[:len(b)-1], true },
-		"zeroes":              func(b []byte) ([]byte, bool) { clear(b); return b, true },
-		"a reply too many":    func(b []byte) ([]byte, bool) { return append(b[:len(b):len(b)], b[:min(16, len(b))]...), true },
+		"everything twice": func(b []byte) ([]byte, bool) {
+			return append(b[:len(b):len(b)], b...), true
+		},
+		"nothing": func([]byte) ([]byte, bool) { return nil, true },
+		"structured replies": func(b []byte) ([]byte, bool) {
+			return append(structured, b...), true
+		},
+		"half of it":    func(b []byte) ([]byte, bool) { return b[:len(b)/2], true },
+		"one byte less": func(b []byte) ([]byte, bool) { return b[:len(b)-1], true },
+		"zeroes":        func(b []byte) ([]byte, bool) { clear(b); return b, true },
+		"a reply too many": func(b []byte) ([]byte, bool) {
+			return append(b[:len(b):len(b)], b[:min(16, len(b))]...), true
+		},
 		"and a closed socket": func(b []byte) ([]byte, bool) { return b, false },
 	} {
 		for _, pattern := range []string{"randread", "randrw"} {
@@ -196,9 +208,13 @@ func TestWrongAnswers(t *testing.T) {
 		if errno > 130 && errno%97 != 0 {
 			continue
 		}
-		o := options(t, serve(t, &peer{answer: func(_ *peer, r *proto.Request) (proto.Errno, bool) { return proto.Errno(errno), false }}), "randrw", "4k")
+		o := options(t, serve(t, &peer{answer: func(_ *peer, r *proto.Request) (proto.Errno, bool) {
+			return proto.Errno(errno), false
+		}}), "randrw", "4k")
 		o.Count = 20
-		if r, err := survives(t, fmt.Sprintf("errno %d", errno), o); errno > 0 && (err == nil || r == nil || r.Failures < 20 || r.Requests != 0 || r.RequestsTotal != r.Failures) {
+		if r, err := survives(t, fmt.Sprintf("errno %d", errno), o); errno > 0 &&
+			(err == nil || r == nil || r.Failures < 20 || r.Requests != 0 ||
+				r.RequestsTotal != r.Failures) {
 			t.Errorf("errno %d: %+v, %v", errno, r, err)
 		}
 	}
@@ -215,22 +231,25 @@ func TestStrangeExports(t *testing.T) {
 		10000: "",
 	} {
 		for _, pattern := range []string{"randread", "randrw", "write"} {
-			o := options(t, serve(t, &peer{export: proto.Export{Facts: proto.Facts{Size: size}}}), pattern, "4k")
+			o := options(t, serve(t, &peer{export: proto.Export{Facts: proto.Facts{Size: size}}}),
+				pattern, "4k")
 			o.Connections = 1
 			r, err := survives(t, fmt.Sprint(size), o)
-			if words == "" && (err != nil || r.Requests != o.Count || r.Size != size/4096*4096) || words != "" && (err == nil || !strings.Contains(err.Error(), words)) {
+			if words == "" && (err != nil || r.Requests != o.Count || r.Size != size/4096*4096) ||
+				words != "" && (err == nil || !strings.Contains(err.Error(), words)) {
 				t.Errorf("%s of %d bytes: %v", pattern, size, err)
 			}
 		}
 	}
 	told := func(size uint64, block uint32) string { // the peer keeps less than it says
-		return between(t, serve(t, &peer{export: proto.Export{Facts: proto.Facts{MinBlock: 512}}}), func(at int, b []byte) ([]byte, bool) {
-			if at >= 18 && at < 100 && len(b) >= 32 {
-				binary.BigEndian.PutUint64(b[22:], size)
-				binary.BigEndian.PutUint32(b[32+20+2:], block)
-			}
-			return b, true
-		})
+		return between(t, serve(t, &peer{export: proto.Export{Facts: proto.Facts{MinBlock: 512}}}),
+			func(at int, b []byte) ([]byte, bool) {
+				if at >= 18 && at < 100 && len(b) >= 32 {
+					binary.BigEndian.PutUint64(b[22:], size)
+					binary.BigEndian.PutUint32(b[32+20+2:], block)
+				}
+				return b, true
+			})
 	}
 	fails(t, options(t, told(0, 1), "randread", "4k"), "the export is empty")
 	fails(t, options(t, told(1<<20, 3), "randread", "4k"), "smallest block has 3 bytes")
@@ -268,7 +287,8 @@ func TestInterruptedInEveryPhase(t *testing.T) {
 		change func(o *Options)
 		words  string // of the error, if there is to be one
 	}{
-		"connecting": {"nbd+unix:///?socket=" + url.PathEscape(silent), hour, "interrupted while connecting"},
+		"connecting": {"nbd+unix:///?socket=" + url.PathEscape(silent), hour,
+			"interrupted while connecting"},
 		"connecting, ": {serve(t, &peer{}), func(o *Options) { // idle ones
 			hour(o)
 			o.Idle = 1 << 13
@@ -281,7 +301,9 @@ func TestInterruptedInEveryPhase(t *testing.T) {
 				return 2 * time.Second // the phase is seen in this time
 			}
 			return 0
-		}}), func(o *Options) { o.Count, o.Duration, o.Connections, o.Depth = 0, 50*time.Millisecond, 2, 2 }, ""},
+		}}), func(o *Options) {
+			o.Count, o.Duration, o.Connections, o.Depth = 0, 50*time.Millisecond, 2, 2
+		}, ""},
 	} {
 		t.Run(phase, func(t *testing.T) {
 			o := options(t, c.uri, "randread", "4k")
@@ -302,7 +324,8 @@ func TestInterruptedInEveryPhase(t *testing.T) {
 				t.Errorf("took %v to end", d)
 			}
 			switch {
-			case c.words != "" && (err == nil || !strings.Contains(err.Error(), c.words) || r != nil):
+			case c.words != "" &&
+				(err == nil || !strings.Contains(err.Error(), c.words) || r != nil):
 				t.Errorf("%+v, %v", r, err)
 			case c.words == "" && (err != nil || !r.Interrupted):
 				t.Errorf("%+v, %v", r, err)

@@ -1,6 +1,8 @@
-// Idle connections: negotiated like any other, then silent until the run is over. They show what connections cost a server that does nothing for them.
+// Idle connections: negotiated like any other, then silent until the run is over. They show what
+// connections cost a server that does nothing for them.
 //
-// Invariant: between open and close nothing of ours looks at them: the kernel keeps note, in an epoll instance that is read once, at the end.
+// Invariant: between open and close nothing of ours looks at them: the kernel keeps note, in an
+// epoll instance that is read once, at the end.
 
 package load
 
@@ -28,7 +30,8 @@ type idle struct {
 
 var errUnasked = errors.New("the server sent something that nobody had asked for")
 
-// open connects the further connections one after the other, so that no server's queue of them overflows.
+// open connects the further connections one after the other, so that no server's queue of them
+// overflows.
 func (d *idle) open(ctx context.Context, r *run) error {
 	o := r.options
 	if o.Idle == 0 {
@@ -52,9 +55,12 @@ func (d *idle) open(ctx context.Context, r *run) error {
 		}
 		d.sockets = append(d.sockets, fd)
 		if e.Facts != r.facts.Facts {
-			return fmt.Errorf("%s: idle connection %d sees another export than the first connection: %d bytes, not %d, or other flags", o.Target.Text, n+1, e.Size, r.facts.Size)
+			return fmt.Errorf("%s: idle connection %d sees another export than the first "+
+				"connection: %d bytes, not %d, or other flags", o.Target.Text, n+1, e.Size,
+				r.facts.Size)
 		}
-		event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: int32(fd)}
+		event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT,
+			Fd: int32(fd)}
 		if err := unix.EpollCtl(d.poll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
 			return fmt.Errorf("epoll: %w", err)
 		}
@@ -121,7 +127,8 @@ func (d *idle) close() {
 	d.sockets = nil
 }
 
-// spareDescriptors is for what connections do not account for: the target's file, a ring for each thread, the runtime's poller, a name server asked.
+// spareDescriptors is for what connections do not account for: the target's file, a ring for each
+// thread, the runtime's poller, a name server asked.
 const spareDescriptors = 32
 
 // fitDescriptors makes room for the run's descriptors, raising the soft limit up to the hard one.
@@ -143,7 +150,8 @@ func fitDescriptors(o *Options) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("--connections %d and --idle %d need %d open files, more than RLIMIT_NOFILE allows (%d): raise it (ulimit -n %d), or use fewer",
+	return fmt.Errorf("--connections %d and --idle %d need %d open files, more than "+
+		"RLIMIT_NOFILE allows (%d): raise it (ulimit -n %d), or use fewer",
 		o.Connections, o.Idle, need, limit.Max, roundUp(need, 1024))
 }
 

@@ -33,8 +33,12 @@ func TestIdleConnections(t *testing.T) {
 
 func TestIdleConnectionsThatDoNotLast(t *testing.T) {
 	for words, greet := range map[string]func(n int, out *bufio.Writer) bool{
-		"3 of 5 idle connections did not last; the first: closed by the server": func(n int, _ *bufio.Writer) bool { return n < 4 || n > 6 },
-		"1 of 5 idle connections did not last; the first: the server sent something that nobody had asked for": func(n int, out *bufio.Writer) bool {
+		"3 of 5 idle connections did not last; the first: closed by the server": func(n int,
+			_ *bufio.Writer) bool {
+			return n < 4 || n > 6
+		},
+		"1 of 5 idle connections did not last; the first: the server sent something that nobody " +
+			"had asked for": func(n int, out *bufio.Writer) bool {
 			if n == 5 {
 				_, _ = out.WriteString("hello?")
 			}
@@ -81,7 +85,8 @@ func TestIdleConnectionsThatCannotBe(t *testing.T) {
 	fails(t, o, "--idle -1")
 }
 
-// TestDescriptorsAreMadeRoomFor: the soft limit is raised as far as it goes, and no run starts that would hit the hard one.
+// TestDescriptorsAreMadeRoomFor: the soft limit is raised as far as it goes, and no run starts that
+// would hit the hard one.
 func TestDescriptorsAreMadeRoomFor(t *testing.T) {
 	var old unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {

@@ -4,11 +4,14 @@
 //	NAME add|open|close              TIME NAME add|open|close
 //	NAME ACTION OFFSET LENGTH        TIME NAME ACTION OFFSET LENGTH
 //
-// Sources: "Trace file format" in fio's HOWTO, and iolog.c of fio 3.33 to 3.42. TIME is in microseconds, which the HOWTO does not say: log_io_u prints
-// utime_since_now. The times of version 2 come from its wait actions, "OFFSET microseconds, relative to the previous wait"; less than 100 is nothing. The four actions that
-// make data durable are all FLUSH here, which is the only one that NBD has. write_zeroes is ours: fio has no such action, and passes over it.
+// Sources: "Trace file format" in fio's HOWTO, and iolog.c of fio 3.33 to 3.42. TIME is in
+// microseconds, which the HOWTO does not say: log_io_u prints utime_since_now. The times of version
+// 2 come from its wait actions, "OFFSET microseconds, relative to the previous wait"; less than 100
+// is nothing. The four actions that make data durable are all FLUSH here, which is the only one
+// that NBD has. write_zeroes is ours: fio has no such action, and passes over it.
 //
-// Invariant: a line is looked at in the reader's buffer and leaves nothing behind but its row in the table.
+// Invariant: a line is looked at in the reader's buffer and leaves nothing behind but its row in
+// the table.
 
 package load
 
@@ -34,15 +37,18 @@ const (
 	fields    = 5
 	// lookEvery is after how many lines the reader looks up: for a Ctrl-C, and at the clock.
 	lookEvery = 1 << 14
-	// emptyUnit bounds the block of a trace that carries no data, where ranges may be of any size. No export has larger ones.
+	// emptyUnit bounds the block of a trace that carries no data, where ranges may be of any size.
+	// No export has larger ones.
 	emptyUnit = 64 << 10
 )
 
 // actions are the kinds of request by their names in a trace.
-var actions = map[string]Kind{"read": Read, "write": Write, "trim": Trim, "sync": Flush, "datasync": Flush, "syncfs": Flush, "sync_file_range": Flush, "write_zeroes": Zero}
+var actions = map[string]Kind{"read": Read, "write": Write, "trim": Trim, "sync": Flush,
+	"datasync": Flush, "syncfs": Flush, "sync_file_range": Flush, "write_zeroes": Zero}
 
 // actionNames are the names by which we record.
-var actionNames = [kinds]string{Read: "read", Write: "write", Trim: "trim", Flush: "sync", Zero: "write_zeroes"}
+var actionNames = [kinds]string{Read: "read", Write: "write", Trim: "trim", Flush: "sync",
+	Zero: "write_zeroes"}
 
 // iolog is a trace that is being read.
 type iolog struct {
@@ -66,7 +72,8 @@ func readTrace(ctx context.Context, path, want string, watch func(Progress)) (*t
 	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
 		size = info.Size()
 	}
-	defer context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })() // a pipe that nobody writes to
+	// a pipe that nobody writes to
+	defer context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })()
 	g := iolog{trace: &trace{path: path}, want: want}
 	in := &counted{Reader: f}
 	begun, shown := time.Now(), time.Time{}
@@ -91,7 +98,8 @@ func readTrace(ctx context.Context, path, want string, watch func(Progress)) (*t
 	return g.trace, g.complete()
 }
 
-// openTrace opens a file for reading. Opening a pipe that nobody has opened for writing takes until somebody does, or for ever.
+// openTrace opens a file for reading. Opening a pipe that nobody has opened for writing takes until
+// somebody does, or for ever.
 func openTrace(ctx context.Context, path string) (*os.File, error) {
 	type result struct {
 		f   *os.File
@@ -163,7 +171,8 @@ func (g *iolog) parse(text []byte) error {
 		us, ok := number(words[0])
 		if !ok || us > math.MaxInt64/1000 {
 			if string(words[0]) == "fio" {
-				return g.fail("a second header: fio appends to a file that is there already; record anew, or keep only one part")
+				return g.fail("a second header: fio appends to a file that is there already; " +
+					"record anew, or keep only one part")
 			}
 			return g.fail("%q is not a time in microseconds", words[0])
 		}
@@ -217,7 +226,8 @@ func (g *iolog) parseRequest(at int64, words [][]byte) error {
 	length, fits := number(words[3])
 	switch {
 	case !known && string(words[1]) != "wait":
-		return g.fail("there is no action %q; there are read, write, trim, sync, datasync, wait", words[1])
+		return g.fail("there is no action %q; there are read, write, trim, sync, datasync, wait",
+			words[1])
 	case !ok:
 		return g.fail("%q is not an offset in bytes", words[2])
 	case !fits:
@@ -253,7 +263,8 @@ func (g *iolog) checkRange(action []byte, offset, length uint64) error {
 	case length > most:
 		return g.fail("a %s of %d bytes: at most %d are done in one request", action, length, most)
 	case offset > math.MaxInt64-length:
-		return g.fail("a %s of %d bytes at offset %d: no export is that large", action, length, offset)
+		return g.fail("a %s of %d bytes at offset %d: no export is that large", action, length,
+			offset)
 	}
 	return nil
 }
@@ -270,7 +281,8 @@ func (g *iolog) wait(us uint64) error {
 	return nil
 }
 
-// skips: the request is to another file than the one that counts. Without one that counts, names are kept to be told.
+// skips: the request is to another file than the one that counts. Without one that counts, names
+// are kept to be told.
 func (g *iolog) skips(name []byte) bool {
 	known := false
 	for _, n := range g.names {
@@ -331,9 +343,11 @@ func (g *iolog) complete() error {
 	case len(g.names) == 0:
 		return fmt.Errorf("%s: there is not one request in it", t.path)
 	case g.want == "" && len(g.names) > 1:
-		return fmt.Errorf("%s: requests to several files, but there is one export: pick one by --replay-file: %s", t.path, list)
+		return fmt.Errorf("%s: requests to several files, but there is one export: pick one by "+
+			"--replay-file: %s", t.path, list)
 	case t.n == 0:
-		return fmt.Errorf("%s: no requests to --replay-file %s; there are some to %s", t.path, g.want, list)
+		return fmt.Errorf("%s: no requests to --replay-file %s; there are some to %s", t.path,
+			g.want, list)
 	}
 	t.name = g.want
 	if t.name == "" {

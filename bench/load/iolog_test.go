@@ -41,15 +41,21 @@ func (t *trace) entries() (list []entry) {
 const us = 1000
 
 func TestTraceVersions(t *testing.T) {
-	want := []entry{{0, 4096, 512, Read}, {0, 0, 8192, Write}, {150 * us, 0, 0, Flush}, {150 * us, 0, 0, Flush}, {350 * us, 1 << 40, 1 << 31, Trim}, {350 * us, 0, 4096, Zero}}
+	want := []entry{{0, 4096, 512, Read}, {0, 0, 8192, Write}, {150 * us, 0, 0, Flush},
+		{150 * us, 0, 0, Flush}, {350 * us, 1 << 40, 1 << 31, Trim}, {350 * us, 0, 4096, Zero}}
 	for name, text := range map[string]string{
-		"2": "fio version 2 iolog\n/d add\n/d open\n/d wait 700 0\n/d read 4096 512\n/d write 0 8192\n/d wait 99 0\n/d wait 150 0\n/d sync 0 0\n" +
-			"/d datasync 4096 17\n/d wait 200 0\n/d trim 1099511627776 2147483648\n/d write_zeroes 0 4096\n/d close\n",
-		"3": "fio version 3 iolog\n1 /d add\n2 /d open\n700 /d read 4096 512\n700 /d write 0 8192\n850 /d sync 4096 0\n850 /d datasync 4096 17\n" +
+		"2": "fio version 2 iolog\n/d add\n/d open\n/d wait 700 0\n/d read 4096 512\n/d write 0 " +
+			"8192\n/d wait 99 0\n/d wait 150 0\n/d sync 0 0\n" +
+			"/d datasync 4096 17\n/d wait 200 0\n/d trim 1099511627776 2147483648\n/d " +
+			"write_zeroes 0 4096\n/d close\n",
+		"3": "fio version 3 iolog\n1 /d add\n2 /d open\n700 /d read 4096 512\n700 /d write 0 " +
+			"8192\n850 /d sync 4096 0\n850 /d datasync 4096 17\n" +
 			"1050 /d trim 1099511627776 2147483648\n1050 /d write_zeroes 0 4096\n1100 /d close\n",
-		"3, of Windows, without an end": "fio version 3 iolog\r\n\r\n700 /d read 4096 512\r\n700 /d\twrite 0  8192\r\n850 /d sync 4096 0\r\n850 /d syncfs 4096 17\r\n" +
+		"3, of Windows, without an end": "fio version 3 iolog\r\n\r\n700 /d read 4096 " +
+			"512\r\n700 /d\twrite 0  8192\r\n850 /d sync 4096 0\r\n850 /d syncfs 4096 17\r\n" +
 			"1050 /d trim 1099511627776 2147483648\r\n1050 /d write_zeroes 0 4096",
-		"3, with times that go back": "fio version 3 iolog\n700 /d read 4096 512\n600 /d write 0 8192\n850 /d sync 4096 0\n0 /d sync 4096 17\n" +
+		"3, with times that go back": "fio version 3 iolog\n700 /d read 4096 512\n600 /d write " +
+			"0 8192\n850 /d sync 4096 0\n0 /d sync 4096 17\n" +
 			"1050 /d trim 1099511627776 2147483648\n1049 /d write_zeroes 0 4096\n",
 	} {
 		tr, err := read(t, text, "")
@@ -60,7 +66,8 @@ func TestTraceVersions(t *testing.T) {
 		if got := tr.entries(); fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}
-		if tr.name != "/d" || tr.unit != 512 || tr.smallest != 512 || tr.largest != 8192 || tr.end != 1<<40+1<<31 || tr.lasts() != 350*time.Microsecond {
+		if tr.name != "/d" || tr.unit != 512 || tr.smallest != 512 || tr.largest != 8192 ||
+			tr.end != 1<<40+1<<31 || tr.lasts() != 350*time.Microsecond {
 			t.Errorf("%s: %+v", name, tr)
 		}
 	}
@@ -103,25 +110,32 @@ func TestTracesOfNobody(t *testing.T) {
 		three + "0 \x00 \xff 0 1\n":                         `no action "\xff"`,
 	} {
 		tr, err := read(t, text, "")
-		if err == nil || !strings.Contains(err.Error(), words) || strings.Contains(err.Error(), "\n") {
+		if err == nil || !strings.Contains(err.Error(), words) ||
+			strings.Contains(err.Error(), "\n") {
 			t.Errorf("%.60q: %v, %v; want %q", text, tr, err, words)
 		}
 	}
-	if _, err := readTrace(t.Context(), "/nowhere", "", func(Progress) {}); err == nil || !strings.Contains(err.Error(), "--replay: open /nowhere: no such file") {
+	if _, err := readTrace(t.Context(), "/nowhere", "", func(Progress) {}); err == nil ||
+		!strings.Contains(err.Error(), "--replay: open /nowhere: no such file") {
 		t.Error(err)
 	}
-	if _, err := readTrace(t.Context(), "/", "", func(Progress) {}); err == nil || !strings.Contains(err.Error(), "is a directory") {
+	if _, err := readTrace(t.Context(), "/", "", func(Progress) {}); err == nil ||
+		!strings.Contains(err.Error(), "is a directory") {
 		t.Error(err)
 	}
 }
 
 func TestOneOfSeveralFiles(t *testing.T) {
-	const text = "fio version 3 iolog\n0 a add\n0 b add\n0 c add\n5 a read 0 512\n7 b write 1024 512\n9 a sync 0 0\n11 b read 0 1024\n"
+	const text = "fio version 3 iolog\n0 a add\n0 b add\n0 c add\n5 a read 0 512\n7 b write " +
+		"1024 512\n9 a sync 0 0\n11 b read 0 1024\n"
 	tr, err := read(t, text, "b")
-	if err != nil || fmt.Sprint(tr.entries()) != fmt.Sprint([]entry{{0, 1024, 512, Write}, {4 * us, 0, 1024, Read}}) || tr.first[Read] != 8 {
+	if err != nil ||
+		fmt.Sprint(tr.entries()) != fmt.Sprint([]entry{{0, 1024, 512, Write},
+			{4 * us, 0, 1024, Read}}) || tr.first[Read] != 8 {
 		t.Errorf("%+v, %v", tr, err)
 	}
-	if _, err = read(t, text, "c"); err == nil || !strings.Contains(err.Error(), "no requests to --replay-file c; there are some to a, b") {
+	if _, err = read(t, text, "c"); err == nil ||
+		!strings.Contains(err.Error(), "no requests to --replay-file c; there are some to a, b") {
 		t.Error(err)
 	}
 	var many strings.Builder
@@ -129,19 +143,24 @@ func TestOneOfSeveralFiles(t *testing.T) {
 	for i := range 1000 {
 		fmt.Fprintf(&many, "0 file%d read 0 512\n", i)
 	}
-	if _, err = read(t, many.String(), ""); err == nil || !strings.Contains(err.Error(), "file0, file1, file2, file3, file4, file5, file6, file7, and more") {
+	if _, err = read(t, many.String(), ""); err == nil ||
+		!strings.Contains(err.Error(),
+			"file0, file1, file2, file3, file4, file5, file6, file7, and more") {
 		t.Error(err)
 	}
 }
 
 func TestTraceNamesTheLine(t *testing.T) {
-	tr, err := read(t, "fio version 2 iolog\nd sync 1 1\nd read 8192 4096\nd write 4096 8192\nd trim 65536 2048\nd read 512 512\nd read 0 3\nd read 0 4096\n", "")
+	tr, err := read(t, "fio version 2 iolog\nd sync 1 1\nd read 8192 4096\nd write 4096 8192\nd "+
+		"trim 65536 2048\nd read 512 512\nd read 0 3\nd read 0 4096\n", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for power, line := range map[uint64]int{1: 0, 2: 7, 512: 7, 1024: 6, 2048: 6, 4096: 5, 8192: 3, 65536: 3} {
+	for power, line := range map[uint64]int{1: 0, 2: 7, 512: 7, 1024: 6, 2048: 6, 4096: 5, 8192: 3,
+		65536: 3} {
 		if got := tr.misaligned(power); got != line {
-			t.Errorf("the first that is not a multiple of %d is in line %d, want %d", power, got, line)
+			t.Errorf("the first that is not a multiple of %d is in line %d, want %d", power, got,
+				line)
 		}
 	}
 	if tr.widest != 4 || tr.farthest != 5 || tr.first[Read] != 3 || tr.unit != 1 {
@@ -172,12 +191,14 @@ func TestBigTrace(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	tr, err := readTrace(t.Context(), path, "", func(p Progress) {
-		if shows++; p.Share <= 0 || p.Share > 1 || !strings.HasPrefix(p.Phase, "reading the trace") {
+		if shows++; p.Share <= 0 || p.Share > 1 ||
+			!strings.HasPrefix(p.Phase, "reading the trace") {
 			t.Errorf("%+v", p)
 		}
 	})
 	runtime.ReadMemStats(&after)
-	if err != nil || tr.n != lines || tr.at(lines-1) != (entry{(lines - 1) * 10 * us, (lines - 1) * 4096, 4096, Read}) {
+	if err != nil || tr.n != lines ||
+		tr.at(lines-1) != (entry{(lines - 1) * 10 * us, (lines - 1) * 4096, 4096, Read}) {
 		t.Fatalf("%v", err)
 	}
 	if shows == 0 {
@@ -191,7 +212,8 @@ func TestBigTrace(t *testing.T) {
 	}
 }
 
-// TestReadingIsInterrupted: also when the trace is a pipe that nobody writes to, or has opened at all.
+// TestReadingIsInterrupted: also when the trace is a pipe that nobody writes to, or has opened at
+// all.
 func TestReadingIsInterrupted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
@@ -201,7 +223,8 @@ func TestReadingIsInterrupted(t *testing.T) {
 		t.Helper()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer time.AfterFunc(50*time.Millisecond, cancel).Stop()
-		if _, err := readTrace(ctx, path, "", func(Progress) {}); err == nil || !strings.Contains(err.Error(), words) {
+		if _, err := readTrace(ctx, path, "", func(Progress) {}); err == nil ||
+			!strings.Contains(err.Error(), words) {
 			t.Error(err)
 		}
 	}
@@ -222,8 +245,10 @@ func TestFioWritesWhatWeRead(t *testing.T) {
 	}
 	folder := t.TempDir()
 	path := filepath.Join(folder, "trace")
-	cmd := exec.Command(fio, "--name=a", "--filename="+filepath.Join(folder, "d.img"), "--rw=randrw", "--bsrange=4k-16k", "--size=1M", "--number_ios=100",
-		"--ioengine=psync", "--fsync=10", "--thinktime=2ms", "--thinktime_blocks=50", "--write_iolog="+path)
+	cmd := exec.Command(fio, "--name=a", "--filename="+filepath.Join(folder, "d.img"),
+		"--rw=randrw", "--bsrange=4k-16k", "--size=1M", "--number_ios=100",
+		"--ioengine=psync", "--fsync=10", "--thinktime=2ms", "--thinktime_blocks=50",
+		"--write_iolog="+path)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -231,7 +256,8 @@ func TestFioWritesWhatWeRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if tr.n < 100 || tr.first[Read] == 0 || tr.first[Write] == 0 || tr.first[Flush] == 0 || tr.end > 1<<20 || tr.largest > 16384 || tr.unit != 4096 {
+	if tr.n < 100 || tr.first[Read] == 0 || tr.first[Write] == 0 || tr.first[Flush] == 0 ||
+		tr.end > 1<<20 || tr.largest > 16384 || tr.unit != 4096 {
 		t.Errorf("%+v", tr)
 	}
 	// One pause of 2 ms at least, and no hour: that the times are microseconds is what this shows.

@@ -1,7 +1,8 @@
-// Where everything is in a loop's arena: payload buffers, the data that all writes share, and with sockets a page area and a stage per
-// connection.
+// Where everything is in a loop's arena: payload buffers, the data that all writes share, and with
+// sockets a page area and a stage per connection.
 //
-// Invariant: buffers have a size that is a power of two and begin at multiples of it, so that none straddles a registered buffer of 1 GiB.
+// Invariant: buffers have a size that is a power of two and begin at multiples of it, so that none
+// straddles a registered buffer of 1 GiB.
 
 package load
 
@@ -21,7 +22,8 @@ const (
 	iovecSize  = 16
 	iovecsMost = 1024 // UIO_MAXIOV
 
-	// A stage takes the replies of a whole connection in, if they are not more than that: larger ones do not stay in a core's cache.
+	// A stage takes the replies of a whole connection in, if they are not more than that: larger
+	// ones do not stay in a core's cache.
 	stageLeast = 16 << 10
 	stageMost  = 256 << 10
 	// memoryMost bounds the arenas of all loops, in bytes.
@@ -97,7 +99,8 @@ func checkMemory(p *plan) (err error) {
 	}
 	o := p.options
 	if total > memoryMost {
-		return fmt.Errorf("%d connections at depth %d with requests of %s need %d MiB of buffers, more than the bound of %s: use fewer or smaller ones",
+		return fmt.Errorf("%d connections at depth %d with requests of %s need %d MiB of "+
+			"buffers, more than the bound of %s: use fewer or smaller ones",
 			o.Connections, o.Depth, units.Exact(p.largest), total>>20, units.Exact(memoryMost))
 	}
 	share := (o.Connections + o.Threads - 1) / o.Threads
@@ -116,5 +119,6 @@ func ringConfig(o *Options, conns int) uring.Config {
 	if o.Target.File() {
 		inflight = conns * o.Depth
 	}
-	return uring.Config{Entries: uint32(min(max(inflight, 64), 4096)), Completions: uint32(min(max(2*inflight, 256), 65536))}
+	return uring.Config{Entries: uint32(min(max(inflight, 64), 4096)),
+		Completions: uint32(min(max(2*inflight, 256), 65536))}
 }

@@ -1,7 +1,8 @@
 // The loop: one thread, one ring, and the tables of its connections and requests.
 //
-// Invariant: only the loop's own thread touches its tables; the kernel holds addresses of the arena, never of Go memory; a turn does not allocate,
-// lock, log or start a goroutine. What other threads may see of a loop is in shared and in loop.seen.
+// Invariant: only the loop's own thread touches its tables; the kernel holds addresses of the
+// arena, never of Go memory; a turn does not allocate, lock, log or start a goroutine. What other
+// threads may see of a loop is in shared and in loop.seen.
 
 package load
 
@@ -15,7 +16,8 @@ import (
 
 const (
 	reapBatch = 256 // completions looked at in one turn
-	// glance is how long a loop may sleep: how late it can notice that the run is over or has been ended.
+	// glance is how long a loop may sleep: how late it can notice that the run is over or has been
+	// ended.
 	glance = 50 * time.Millisecond
 )
 
@@ -76,13 +78,17 @@ type loop struct {
 	heardAt  int64 // the last reply
 	inflight int
 	quota    uint64 // requests that may still be started and measured
-	more     bool   // there is something to do without waiting: the last reap filled its batch, or this is the first turn
-	open     bool   // loop, in the queueing sense
-	start    schedule
-	due      schedule
-	rotor    uint32 // the connection that the next request is offered to first, where it does not matter which one takes it
-	traced   int    // requests of the trace that have been started
-	left     int    // connections that are not gone
+	// there is something to do without waiting: the last reap filled its batch, or this is the
+	// first turn
+	more  bool
+	open  bool // loop, in the queueing sense
+	start schedule
+	due   schedule
+	// the connection that the next request is offered to first, where it does not matter which one
+	// takes it
+	rotor  uint32
+	traced int // requests of the trace that have been started
+	left   int // connections that are not gone
 
 	tape  *tape // of what is started; nil: it is not recorded
 	tally tally
@@ -139,8 +145,9 @@ func (l *loop) turn() {
 	l.seen.bytes.Store(l.tally.bytes)
 }
 
-// settleAll settles every connection that something happened to. One that could start nothing, because others are on all the blocks that it tried, and has
-// nothing in flight that would wake it, stays marked for the next turn.
+// settleAll settles every connection that something happened to. One that could start nothing,
+// because others are on all the blocks that it tried, and has nothing in flight that would wake it,
+// stays marked for the next turn.
 func (l *loop) settleAll() {
 	kept := 0
 	for _, c := range l.dirty {
@@ -211,7 +218,8 @@ func (l *loop) pass() {
 	if l.phase == phaseFill && l.inflight == 0 && l.filled() {
 		l.phase = phaseReady
 		if l.shared.filling.Add(-1) == 0 {
-			l.shared.startAt.Store(l.now + int64(time.Millisecond)) // so that the others do not begin late
+			// so that the others do not begin late
+			l.shared.startAt.Store(l.now + int64(time.Millisecond))
 		}
 	}
 	if at := l.shared.startAt.Load(); l.phase == phaseReady && at != 0 && l.now >= at {
@@ -244,7 +252,8 @@ func (l *loop) begin(at int64) {
 	l.tally.startAt, l.tally.endAt = l.warmAt, l.endAt
 	if o.Rate > 0 {
 		share := o.Rate * float64(len(l.conns)) / float64(o.Connections)
-		l.start = newSchedule(at, share, o.Poisson, scramble(o.Seed+uint64(l.id)), float64(l.id)/float64(o.Threads))
+		l.start = newSchedule(at, share, o.Poisson, scramble(o.Seed+uint64(l.id)),
+			float64(l.id)/float64(o.Threads))
 		l.due = l.start
 		l.open = true
 	} else if o.Replay.Timed {
@@ -270,7 +279,8 @@ func (l *loop) passRun() {
 	}
 }
 
-// startAll starts what may be started: on every connection that something happened to, or what the schedule says is due.
+// startAll starts what may be started: on every connection that something happened to, or what the
+// schedule says is due.
 func (l *loop) startAll() {
 	switch {
 	case l.phase == phaseFill:

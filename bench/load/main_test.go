@@ -11,13 +11,15 @@ import (
 	"time"
 )
 
-// descriptors lists what is open, as "number -> target". The runtime's own poller comes and goes with the first socket.
+// descriptors lists what is open, as "number -> target". The runtime's own poller comes and goes
+// with the first socket.
 func descriptors() map[string]string {
 	open := map[string]string{}
 	links, _ := filepath.Glob("/proc/self/fd/*")
 	for _, link := range links {
 		target, err := os.Readlink(link)
-		if err == nil && target != "anon_inode:[eventpoll]" && target != "anon_inode:[eventfd]" && target != "anon_inode:[pidfd]" {
+		if err == nil && target != "anon_inode:[eventpoll]" && target != "anon_inode:[eventfd]" &&
+			target != "anon_inode:[pidfd]" {
 			open[link] = target
 		}
 	}
@@ -25,7 +27,8 @@ func descriptors() map[string]string {
 }
 
 func TestMain(m *testing.M) {
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2) // a loop that wakes up needs a processor of its own
+	// a loop that wakes up needs a processor of its own
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
 	before := descriptors()
 	code := m.Run()
 	var left []string

@@ -1,6 +1,7 @@
 // Block sizes: one, or several with their shares.
 //
-// Invariant: a Mix that was parsed has at least one size, none of them 0, and shares that sum up to more than 0.
+// Invariant: a Mix that was parsed has at least one size, none of them 0, and shares that sum up to
+// more than 0.
 
 package load
 
@@ -30,12 +31,16 @@ func ParseMix(text string) (Mix, error) {
 			return Mix{}, err
 		}
 		if n == 0 || n > blockMost {
-			return Mix{}, fmt.Errorf("block size %q: must be from 1 byte to %d MiB", size, blockMost>>20)
+			return Mix{}, fmt.Errorf("block size %q: must be from 1 byte to %d MiB", size,
+				blockMost>>20)
 		}
 		weight := uint64(1)
 		if hasShare {
-			if weight, err = strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(share), "%"), 10, 31); err != nil || weight == 0 {
-				return Mix{}, fmt.Errorf("share %q of block size %s: must be a whole number above 0, as in 4k:70,64k:30", share, size)
+			if weight, err = strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(share), "%"),
+				10, 31); err != nil || weight == 0 {
+				return Mix{},
+					fmt.Errorf("share %q of block size %s: must be a whole number above 0, as "+
+						"in 4k:70,64k:30", share, size)
 			}
 		}
 		m.Sizes = append(m.Sizes, n)
@@ -94,7 +99,8 @@ func (m *Mix) largest() uint64 {
 	return most
 }
 
-// unit is the greatest common divisor of the sizes: the block in which offsets, and generations, are counted.
+// unit is the greatest common divisor of the sizes: the block in which offsets, and generations,
+// are counted.
 func (m *Mix) unit() uint64 {
 	var unit uint64
 	for _, size := range m.Sizes {
@@ -108,7 +114,8 @@ func (m *Mix) unit() uint64 {
 	return unit
 }
 
-// random is splitmix64: eight bytes of state, a multiplication or two per number, and good enough to scatter offsets.
+// random is splitmix64: eight bytes of state, a multiplication or two per number, and good enough
+// to scatter offsets.
 type random uint64
 
 func (r *random) next() uint64 {

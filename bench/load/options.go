@@ -1,6 +1,7 @@
 // What a run is asked to do, and the rules that need no look at the target.
 //
-// Invariant: Options that pass Check can still not fit a target (plan.go), but never for their text.
+// Invariant: Options that pass Check can still not fit a target (plan.go), but never for their
+// text.
 
 package load
 
@@ -45,7 +46,8 @@ var Patterns = []Pattern{
 	{"rw", false, [kinds]bool{Read: true, Write: true}, "read and write in order"},
 	{"randtrim", true, [kinds]bool{Trim: true}, "trim at random offsets"},
 	{"trim", false, [kinds]bool{Trim: true}, "trim in order"},
-	{"randzeroes", true, [kinds]bool{Zero: true}, "write zeroes without sending them, at random offsets"},
+	{"randzeroes", true, [kinds]bool{Zero: true},
+		"write zeroes without sending them, at random offsets"},
 	{"zeroes", false, [kinds]bool{Zero: true}, "write zeroes without sending them, in order"},
 	{"flush", false, [kinds]bool{Flush: true}, "nothing but flushes"},
 }
@@ -106,7 +108,8 @@ type Options struct {
 	FastZero   bool // on WRITE_ZEROES: fail rather than be as slow as writing
 	FlushEvery int  // a FLUSH after so many changes by a connection; 0: never
 
-	Timeout time.Duration // to connect and negotiate, and without any reply while requests are in flight
+	// to connect and negotiate, and without any reply while requests are in flight
+	Timeout time.Duration
 }
 
 // Bounds that catch slips of the finger; beyond them a run fails in stranger ways.
@@ -130,17 +133,20 @@ func (o *Options) Check() error {
 	case o.Depth < 1 || o.Depth > depthMost:
 		return fmt.Errorf("--depth %d: must be from 1 to %d", o.Depth, depthMost)
 	case o.Connections*o.Depth > inflightMost:
-		return fmt.Errorf("--connections %d with --depth %d: more than %d requests in flight", o.Connections, o.Depth, inflightMost)
+		return fmt.Errorf("--connections %d with --depth %d: more than %d requests in flight",
+			o.Connections, o.Depth, inflightMost)
 	case o.Threads < 1 || o.Threads > threadsMost:
 		return fmt.Errorf("--threads %d: must be from 1 to %d", o.Threads, threadsMost)
 	case o.Threads > o.Connections:
-		return fmt.Errorf("--threads %d with --connections %d: a thread needs a connection of its own", o.Threads, o.Connections)
+		return fmt.Errorf("--threads %d with --connections %d: a thread needs a connection of "+
+			"its own", o.Threads, o.Connections)
 	case o.ReadPercent < 0 || o.ReadPercent > 100:
 		return fmt.Errorf("--read-percent %d: must be from 0 to 100", o.ReadPercent)
 	case o.ZeroPercent < 0 || o.ZeroPercent > 100:
 		return fmt.Errorf("--zero-percent %d: must be from 0 to 100", o.ZeroPercent)
 	case o.Rate < 0 || o.Rate > 1e9 || o.Rate != o.Rate:
-		return fmt.Errorf("--rate %v: must be more than 0 requests per second, and at most 1e9", o.Rate)
+		return fmt.Errorf("--rate %v: must be more than 0 requests per second, and at most 1e9",
+			o.Rate)
 	case o.Poisson && o.Rate == 0:
 		return errors.New("--arrivals poisson needs a --rate")
 	case o.Duration < 0 || o.Warmup < 0:
@@ -163,13 +169,17 @@ func (o *Options) checkTogether() error {
 	name := o.Pattern.Name
 	switch {
 	case o.ZeroPercent > 0 && !o.Pattern.Does[Write]:
-		return fmt.Errorf("--zero-percent is about the writes of a pattern, which %s has none of", name)
+		return fmt.Errorf("--zero-percent is about the writes of a pattern, which %s has none of",
+			name)
 	case o.Fill && !o.does(Read) && !o.does(Write) && !o.does(Zero):
-		return fmt.Errorf("--fill with --pattern %s: there is nothing in it that data would matter to", name)
+		return fmt.Errorf("--fill with --pattern %s: there is nothing in it that data would "+
+			"matter to", name)
 	case (o.FUA || o.FlushEvery > 0) && !o.changes():
-		return fmt.Errorf("--fua and --flush-every are about writing, which --pattern %s does not do", name)
+		return fmt.Errorf("--fua and --flush-every are about writing, which --pattern %s does "+
+			"not do", name)
 	case (o.NoHole || o.FastZero) && !o.does(Zero):
-		return fmt.Errorf("--no-hole and --fast-zero are about WRITE_ZEROES, which --pattern %s does not do; use zeroes, randzeroes or --zero-percent", name)
+		return fmt.Errorf("--no-hole and --fast-zero are about WRITE_ZEROES, which --pattern %s "+
+			"does not do; use zeroes, randzeroes or --zero-percent", name)
 	case !o.Verify:
 		return nil
 	case !o.does(Read) && !o.does(Write):
@@ -177,14 +187,17 @@ func (o *Options) checkTogether() error {
 	case !o.does(Read):
 		return fmt.Errorf("--verify with --pattern %s: nothing would be read back; use randrw or rw", name)
 	case !o.does(Write) && !o.does(Zero) && !o.Fill:
-		return fmt.Errorf("--verify with --pattern %s: only what this run has written can be judged; add --fill, or use randrw or rw", name)
+		return fmt.Errorf("--verify with --pattern %s: only what this run has written can be "+
+			"judged; add --fill, or use randrw or rw", name)
 	case o.Sizes.unit()%sector != 0:
-		return fmt.Errorf("--verify with --bs %s: sizes must be multiples of %d bytes, for each sector is stamped", o.Sizes, sector)
+		return fmt.Errorf("--verify with --bs %s: sizes must be multiples of %d bytes, for each "+
+			"sector is stamped", o.Sizes, sector)
 	}
 	return nil
 }
 
-// does: are there requests of this kind in the run? Zeroes that are to be verified are read back, among the other requests.
+// does: are there requests of this kind in the run? Zeroes that are to be verified are read back,
+// among the other requests.
 func (o *Options) does(k Kind) bool {
 	switch {
 	case o.Pattern.Does[k]:

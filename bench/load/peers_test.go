@@ -1,4 +1,5 @@
-// Against real servers: our own engine in this process, nbdkit and qemu-nbd where they are installed.
+// Against real servers: our own engine in this process, nbdkit and qemu-nbd where they are
+// installed.
 
 package load
 
@@ -24,7 +25,8 @@ import (
 func verified(t *testing.T, uri string) {
 	t.Helper()
 	o := options(t, uri, "randrw", "4k:4,64k:1,512:1")
-	o.Verify, o.Fill, o.Connections, o.Threads, o.Count, o.Size, o.FlushEvery = true, true, 4, 2, 10000, 8<<20, 100
+	o.Verify, o.Fill, o.Connections, o.Threads, o.Count, o.Size, o.FlushEvery = true, true, 4, 2,
+		10000, 8<<20, 100
 	if r := runs(t, o); r.Verify.Judged == 0 || r.Verify.Found != 0 || r.Requests != o.Count {
 		t.Errorf("%+v", r.Verify)
 	}
@@ -81,7 +83,8 @@ func TestOurEngine(t *testing.T) {
 	}
 }
 
-// started runs a server that stays in the foreground until it negotiates the export at the URI, and ends it with the test.
+// started runs a server that stays in the foreground until it negotiates the export at the URI, and
+// ends it with the test.
 func started(t *testing.T, uri, name string, arguments ...string) {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -97,8 +100,8 @@ func started(t *testing.T, uri, name string, arguments ...string) {
 	cmd.Stdout, cmd.Stderr = &log, &log
 	begun, stop, ended := make(chan error), make(chan struct{}), make(chan struct{})
 	go func() {
-		// nbdkit -f asks for SIGTERM when its parent dies, which to the kernel is the thread that started it. Threads of loops end with their loops, so
-		// a thread that stays must do it.
+		// nbdkit -f asks for SIGTERM when its parent dies, which to the kernel is the thread that
+		// started it. Threads of loops end with their loops, so a thread that stays must do it.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(ended)
@@ -146,9 +149,11 @@ func TestQemuNbd(t *testing.T) {
 		t.Fatal(err)
 	}
 	uri := "nbd+unix:///an%20export?socket=" + url.PathEscape(socket)
-	started(t, uri, "qemu-nbd", "-f", "raw", "-t", "-e", "64", "-x", "an export", "-k", socket, image)
+	started(t, uri, "qemu-nbd", "-f", "raw", "-t", "-e", "64", "-x", "an export", "-k", socket,
+		image)
 	verified(t, uri)
-	fails(t, options(t, "nbd+unix:///other?socket="+url.PathEscape(socket), "randread", "4k"), `export "other"`)
+	fails(t, options(t, "nbd+unix:///other?socket="+url.PathEscape(socket), "randread", "4k"),
+		`export "other"`)
 }
 
 // TestMounted: what a mounted device holds is not overwritten.
@@ -159,7 +164,8 @@ func TestMounted(t *testing.T) {
 	}
 	for line := range strings.Lines(string(mounts)) {
 		device := strings.Fields(line)[0]
-		if info, err := os.Stat(device); err != nil || !strings.HasPrefix(device, "/dev/") || info.Mode()&os.ModeDevice == 0 {
+		if info, err := os.Stat(device); err != nil || !strings.HasPrefix(device, "/dev/") ||
+			info.Mode()&os.ModeDevice == 0 {
 			continue
 		}
 		o := options(t, "file:"+device, "randwrite", "4k")

@@ -1,7 +1,7 @@
 // Whether the options fit the target, and who does which part of the work.
 //
-// Invariant: a plan is fixed before the first loop turns; loops only read it. With a table, every block of the window is in the part of exactly one
-// loop.
+// Invariant: a plan is fixed before the first loop turns; loops only read it. With a table, every
+// block of the window is in the part of exactly one loop.
 
 package load
 
@@ -23,7 +23,8 @@ type facts struct {
 	notes      []string
 }
 
-// part is a range of the window: where a connection draws its offsets from, or goes through in order.
+// part is a range of the window: where a connection draws its offsets from, or goes through in
+// order.
 type part struct{ first, blocks uint64 } // in units, counted from the window's beginning
 
 type plan struct {
@@ -41,13 +42,15 @@ type plan struct {
 	multiConn bool   // connections see each other's writes
 	flags     [kinds]uint16
 	ring      uring.Config
-	// unregistered is why the buffers of a file's requests cannot be registered, if so much is clear before a start.
+	// unregistered is why the buffers of a file's requests cannot be registered, if so much is
+	// clear before a start.
 	unregistered error
 }
 
 // newPlan checks what only the target can tell.
 func newPlan(o *Options, f *facts, t *trace, run uint64) (*plan, error) {
-	p := &plan{options: o, facts: f, trace: t, base: o.Offset, unit: o.Sizes.unit(), largest: o.Sizes.largest(), flags: commandFlags(o)}
+	p := &plan{options: o, facts: f, trace: t, base: o.Offset, unit: o.Sizes.unit(),
+		largest: o.Sizes.largest(), flags: commandFlags(o)}
 	p.multiConn = f.file != nil || f.Flags&proto.FlagCanMultiConn != 0
 	if t != nil {
 		p.unit = t.unit
@@ -84,7 +87,8 @@ func newPlan(o *Options, f *facts, t *trace, run uint64) (*plan, error) {
 // commandFlags is what goes with each kind of request.
 func commandFlags(o *Options) (flags [kinds]uint16) {
 	if o.FUA {
-		flags[Write], flags[Trim], flags[Zero] = proto.CmdFlagFUA, proto.CmdFlagFUA, proto.CmdFlagFUA
+		flags[Write], flags[Trim], flags[Zero] = proto.CmdFlagFUA, proto.CmdFlagFUA,
+			proto.CmdFlagFUA
 	}
 	if o.NoHole {
 		flags[Zero] |= proto.CmdFlagNoHole
@@ -99,15 +103,18 @@ func commandFlags(o *Options) (flags [kinds]uint16) {
 func fitFlags(o *Options, f *facts) error {
 	needs := func(kind bool, flag uint16, what string) error {
 		if kind && f.Flags&flag == 0 {
-			return fmt.Errorf("the export does not offer %s: choose another pattern or export", what)
+			return fmt.Errorf("the export does not offer %s: choose another pattern or export",
+				what)
 		}
 		return nil
 	}
 	if f.Flags&proto.FlagReadOnly != 0 && o.Writes() {
-		return fmt.Errorf("the export is read-only and the run would write (--pattern %s%s)", o.Pattern.Name, map[bool]string{true: " --fill"}[o.Fill])
+		return fmt.Errorf("the export is read-only and the run would write (--pattern %s%s)",
+			o.Pattern.Name, map[bool]string{true: " --fill"}[o.Fill])
 	}
 	if d := f.file; d != nil && o.does(Zero) && !d.Device.Punch && !d.Device.ZeroRange {
-		return errors.New("its file system can neither punch holes nor zero ranges: choose another pattern or file")
+		return errors.New("its file system can neither punch holes nor zero ranges: choose " +
+			"another pattern or file")
 	}
 	return errors.Join(
 		needs(o.does(Trim), proto.FlagSendTrim, "TRIM"),
@@ -133,11 +140,13 @@ func (p *plan) fitWindow() error {
 		return errors.New("the export is empty: there is nothing to put load on")
 	}
 	if o.Offset >= size && !(o.Pattern.Does[Flush] && o.Offset == 0) {
-		return fmt.Errorf("--offset %d is not inside the export, which has %d bytes", o.Offset, size)
+		return fmt.Errorf("--offset %d is not inside the export, which has %d bytes", o.Offset,
+			size)
 	}
 	window := size - o.Offset
 	if o.Size > window {
-		return fmt.Errorf("--offset %d and --size %d end beyond the export, which has %d bytes", o.Offset, o.Size, size)
+		return fmt.Errorf("--offset %d and --size %d end beyond the export, which has %d bytes",
+			o.Offset, o.Size, size)
 	}
 	if o.Size > 0 {
 		window = o.Size
@@ -155,10 +164,12 @@ func (p *plan) fitBlocks() error {
 	}
 	if least := uint64(f.MinBlock); least > 1 {
 		if p.unit%least != 0 {
-			return fmt.Errorf("--bs %s: the export takes only multiples of %d bytes", o.Sizes, least)
+			return fmt.Errorf("--bs %s: the export takes only multiples of %d bytes", o.Sizes,
+				least)
 		}
 		if o.Offset%least != 0 {
-			return fmt.Errorf("--offset %d: the export takes only multiples of %d bytes", o.Offset, least)
+			return fmt.Errorf("--offset %d: the export takes only multiples of %d bytes", o.Offset,
+				least)
 		}
 	}
 	most := f.payloadMost()
@@ -173,8 +184,9 @@ func (p *plan) fitBlocks() error {
 	return nil
 }
 
-// divide gives every connection its part. In order: one behind the other. At random: the whole window, unless a table wants every block to belong to one
-// loop, or to one connection because the server does not promise more.
+// divide gives every connection its part. In order: one behind the other. At random: the whole
+// window, unless a table wants every block to belong to one loop, or to one connection because the
+// server does not promise more.
 func (p *plan) divide() error {
 	o := p.options
 	n := o.Connections

@@ -54,7 +54,8 @@ func (l *Line) Show(p Progress) {
 	if d := time.Since(l.lastAt).Seconds(); d >= 1 || l.lastAt.IsZero() {
 		if !l.lastAt.IsZero() && p.Requests >= l.last.Requests {
 			l.rate = fmt.Sprintf(" %s requests/s, %.1f MiB/s",
-				units.Count(float64(p.Requests-l.last.Requests)/d), float64(p.Bytes-l.last.Bytes)/d/(1<<20))
+				units.Count(float64(p.Requests-l.last.Requests)/d),
+				float64(p.Bytes-l.last.Bytes)/d/(1<<20))
 		}
 		l.last, l.lastAt = p, time.Now()
 	}
@@ -71,7 +72,8 @@ func (l *Line) Show(p Progress) {
 	_ = l.bar.Set64(at) // a terminal that is gone is no reason to stop measuring
 }
 
-// parts is where the bar stands: by time or by requests, whichever is further; left is the estimated time to the end, 0 when nothing can be said.
+// parts is where the bar stands: by time or by requests, whichever is further; left is the
+// estimated time to the end, 0 when nothing can be said.
 func (l *Line) parts(p Progress) (at int64, left time.Duration) {
 	share := p.Share
 	if share > 0 {

@@ -1,7 +1,8 @@
-// Replies: out of the stage, in whatever order and pieces they come. Payload is dropped where it lies, or judged there, sector by sector.
+// Replies: out of the stage, in whatever order and pieces they come. Payload is dropped where it
+// lies, or judged there, sector by sector.
 //
-// Invariant: stage bytes [start, end) are received and not parsed. What is left there when a RECV is due is the front of a header or, when verifying, of
-// a sector.
+// Invariant: stage bytes [start, end) are received and not parsed. What is left there when a RECV
+// is due is the front of a header or, when verifying, of a sector.
 
 package load
 

@@ -1,9 +1,12 @@
 // Recording: what a run asks for, written as a trace that can be replayed, by us or by fio.
 //
-// A loop puts each request that it starts onto a tape of its own, a ring that has its full size from the beginning, and publishes what is on it once a turn. A goroutine
-// empties the tapes, merges them by time, and writes. When it does not keep up, requests are missing from the trace, and counted.
+// A loop puts each request that it starts onto a tape of its own, a ring that has its full size
+// from the beginning, and publishes what is on it once a turn. A goroutine empties the tapes,
+// merges them by time, and writes. When it does not keep up, requests are missing from the trace,
+// and counted.
 //
-// Invariant: a loop never waits for the goroutine. Requests of a tape are in the order in which they were started, and up is not behind the newest of them.
+// Invariant: a loop never waits for the goroutine. Requests of a tape are in the order in which
+// they were started, and up is not behind the newest of them.
 
 package load
 
@@ -103,7 +106,8 @@ func newRecorder(path string, t *Target, s *shared, loops, size int) (*recorder,
 	}
 	mode := os.O_RDWR | os.O_CREATE
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		mode = os.O_WRONLY | unix.O_NONBLOCK // a pipe without a reader is an error, and no reason to wait
+		// a pipe without a reader is an error, and no reason to wait
+		mode = os.O_WRONLY | unix.O_NONBLOCK
 	}
 	f, err := os.OpenFile(path, mode, 0o666)
 	if err != nil {
@@ -113,7 +117,8 @@ func newRecorder(path string, t *Target, s *shared, loops, size int) (*recorder,
 		_ = f.Close()
 		return nil, fmt.Errorf("--record %s: %w", path, err)
 	}
-	r := &recorder{file: f, out: bufio.NewWriterSize(f, 1<<20), name: recordedName(t), shared: s, quit: make(chan struct{}), ended: make(chan error, 1)}
+	r := &recorder{file: f, out: bufio.NewWriterSize(f, 1<<20), name: recordedName(t), shared: s,
+		quit: make(chan struct{}), ended: make(chan error, 1)}
 	for range loops {
 		r.tapes = append(r.tapes, newTape(size))
 	}
@@ -133,16 +138,21 @@ func overwrite(f *os.File) error {
 		return nil
 	}
 	head := make([]byte, len(iologHeader))
-	if _, err := f.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) || string(head) != iologHeader {
+	if _, err := f.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) ||
+		string(head) != iologHeader {
 		return errors.New("is there and is no trace: choose another name, or remove it")
 	}
 	return f.Truncate(0)
 }
 
-// recordedName is what the trace calls its file: a path, so that fio can replay on the file itself, or a word where fio needs none (ioengine=nbd). It has no blanks.
+// recordedName is what the trace calls its file: a path, so that fio can replay on the file itself,
+// or a word where fio needs none (ioengine=nbd). It has no blanks.
 func recordedName(t *Target) string {
 	const longest = 255 // fio reads no more
-	if path, err := filepath.Abs(t.Address); t.File() && err == nil && len(path) <= longest && !strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' }) {
+	if path, err := filepath.Abs(t.Address); t.File() && err == nil && len(path) <= longest &&
+		!strings.ContainsFunc(path, func(r rune) bool {
+			return r <= ' '
+		}) {
 		return path
 	}
 	return "export"
@@ -205,7 +215,8 @@ func (r *recorder) put(e *entry) {
 	_, _ = r.out.Write(r.line)
 }
 
-// close waits until everything is written, and tells what is missing. The loops have ended, or never began.
+// close waits until everything is written, and tells what is missing. The loops have ended, or
+// never began.
 func (r *recorder) close() error {
 	var lost uint64
 	for _, t := range r.tapes {
@@ -218,7 +229,8 @@ func (r *recorder) close() error {
 		return fmt.Errorf("--record: %w", err)
 	}
 	if lost > 0 {
-		return fmt.Errorf("--record: %d requests are missing from the trace, because it could not be written fast enough", lost)
+		return fmt.Errorf("--record: %d requests are missing from the trace, because it could "+
+			"not be written fast enough", lost)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 // Replay: a trace's requests instead of drawn ones.
 //
-// Invariant: requests start in the order of the trace, whatever connection they go to: one that has to wait holds back all behind it. So there is one loop.
+// Invariant: requests start in the order of the trace, whatever connection they go to: one that has
+// to wait holds back all behind it. So there is one loop.
 
 package load
 
@@ -16,9 +17,10 @@ import (
 
 // Replay is what is to be done instead of a pattern.
 type Replay struct {
-	Path  string  // of the trace; "": there is none
-	File  string  // of several files in the trace, the one that counts; "": the only one
-	Timed bool    // requests are due when they were started in the recording, else when a slot is free
+	Path string // of the trace; "": there is none
+	File string // of several files in the trace, the one that counts; "": the only one
+	// requests are due when they were started in the recording, else when a slot is free
+	Timed bool
 	Speed float64 // with Timed: how much faster than the recording
 }
 
@@ -30,15 +32,20 @@ func (o *Options) checkReplay() error {
 	r := &o.Replay
 	switch {
 	case o.Threads > 1:
-		return fmt.Errorf("--threads %d with --replay: a trace has one order, which one thread keeps", o.Threads)
+		return fmt.Errorf("--threads %d with --replay: a trace has one order, which one thread "+
+			"keeps", o.Threads)
 	case o.Rate > 0:
-		return errors.New("--rate with --replay: the times are in the trace (--replay-timing recorded, and --replay-speed)")
+		return errors.New("--rate with --replay: the times are in the trace (--replay-timing " +
+			"recorded, and --replay-speed)")
 	case o.FlushEvery > 0 || o.ZeroPercent > 0:
-		return errors.New("--flush-every and --zero-percent with --replay: the requests are in the trace")
+		return errors.New("--flush-every and --zero-percent with --replay: the requests are in " +
+			"the trace")
 	case !(r.Speed >= 1/speedMost && r.Speed <= speedMost):
-		return fmt.Errorf("--replay-speed %v: must be from %v to %v", r.Speed, 1/speedMost, speedMost)
+		return fmt.Errorf("--replay-speed %v: must be from %v to %v", r.Speed, 1/speedMost,
+			speedMost)
 	case !r.Timed && r.Speed != 1:
-		return errors.New("--replay-speed is about --replay-timing recorded; without it, requests do not wait for their times anyway")
+		return errors.New("--replay-speed is about --replay-timing recorded; without it, " +
+			"requests do not wait for their times anyway")
 	}
 	return nil
 }
@@ -63,9 +70,12 @@ func (o *Options) adopt(t *trace) error {
 	case !o.does(Read):
 		return refuse("--verify with a trace that reads nothing")
 	case !o.does(Write) && !o.does(Zero) && !o.Fill:
-		return refuse("--verify with a trace that writes nothing: add --fill, since only what this run has written can be judged")
+		return refuse("--verify with a trace that writes nothing: add --fill, since only what " +
+			"this run has written can be judged")
 	case t.unit%sector != 0:
-		return t.lineError(t.misaligned(sector), "--verify needs offsets and lengths that are multiples of %d bytes, for each sector is stamped", sector)
+		return t.lineError(t.misaligned(sector),
+			"--verify needs offsets and lengths that are multiples of %d bytes, for each sector "+
+				"is stamped", sector)
 	}
 	return nil
 }
@@ -84,21 +94,25 @@ func (p *plan) fitTrace() error {
 			return t.lineError(t.first[kind], "the export is read-only")
 		}
 	}
-	if err := errors.Join(needs(Trim, proto.FlagSendTrim, "TRIM"), needs(Flush, proto.FlagSendFlush, "FLUSH"), needs(Zero, proto.FlagSendWriteZeroes, "WRITE_ZEROES")); err != nil {
+	if err := errors.Join(needs(Trim, proto.FlagSendTrim, "TRIM"),
+		needs(Flush, proto.FlagSendFlush, "FLUSH"),
+		needs(Zero, proto.FlagSendWriteZeroes, "WRITE_ZEROES")); err != nil {
 		return err
 	}
 	if err := p.fitTraceWindow(); err != nil {
 		return err
 	}
 	if least := uint64(f.MinBlock); least > 1 && p.unit%least != 0 && t.end > 0 {
-		return t.lineError(t.misaligned(least), "the export takes only multiples of %d bytes", least)
+		return t.lineError(t.misaligned(least), "the export takes only multiples of %d bytes",
+			least)
 	}
 	if most := f.payloadMost(); uint64(t.largest) > most {
 		return t.lineError(t.widest, "%d bytes: the server takes at most %s in one request",
 			t.largest, units.Exact(most))
 	}
 	if o.Verify && !p.multiConn && o.Connections > 1 {
-		return errors.New("--verify with --replay on several connections: the server does not promise that they see each other's writes (CAN_MULTI_CONN); use --connections 1")
+		return errors.New("--verify with --replay on several connections: the server does not " +
+			"promise that they see each other's writes (CAN_MULTI_CONN); use --connections 1")
 	}
 	return nil
 }
@@ -114,7 +128,9 @@ func (p *plan) fitTraceWindow() error {
 		if o.Offset > 0 {
 			at = fmt.Sprintf(" behind --offset %d", o.Offset)
 		}
-		return t.lineError(t.farthest, "ends at %d%s, beyond the end of the export, which has %d bytes: it takes a larger one (a sparse image will do)", t.end, at, size)
+		return t.lineError(t.farthest,
+			"ends at %d%s, beyond the end of the export, which has %d bytes: it takes a larger "+
+				"one (a sparse image will do)", t.end, at, size)
 	}
 	p.blocks = t.end / p.unit
 	return nil
@@ -131,8 +147,9 @@ func (l *loop) startTraced() {
 	}
 }
 
-// startRecorded starts the trace's next request on a connection that is ready. False: it has to wait. Where recorded times do not say when a FLUSH is due, it waits
-// for all that went before it, because it covers only what has been answered.
+// startRecorded starts the trace's next request on a connection that is ready. False: it has to
+// wait. Where recorded times do not say when a FLUSH is due, it waits for all that went before it,
+// because it covers only what has been answered.
 func (l *loop) startRecorded(c uint32, at int64) bool {
 	t := l.plan.trace
 	e := t.at(l.traced)
@@ -205,7 +222,8 @@ type ReplayReport struct {
 }
 
 func (o *Options) replayReport(t *trace, started int) *ReplayReport {
-	r := &ReplayReport{Path: t.path, File: t.name, Requests: t.n, Started: started, Timing: "fast", Seconds: t.lasts().Seconds()}
+	r := &ReplayReport{Path: t.path, File: t.name, Requests: t.n, Started: started, Timing: "fast",
+		Seconds: t.lasts().Seconds()}
 	if o.Replay.Timed {
 		r.Timing, r.Speed = "recorded", o.Replay.Speed
 	}

@@ -36,19 +36,25 @@ func newListener() *listener {
 	l := &listener{}
 	l.answer = func(_ *peer, r *proto.Request) (proto.Errno, bool) {
 		if r.Command != proto.CmdDisc {
-			l.list = append(l.list, proto.Request{Command: r.Command, Offset: r.Offset, Length: r.Length, Flags: r.Flags})
+			l.list = append(l.list,
+				proto.Request{Command: r.Command, Offset: r.Offset, Length: r.Length,
+					Flags: r.Flags})
 		}
 		return 0, false
 	}
 	return l
 }
 
-const mixedTrace = "fio version 3 iolog\n0 d add\n0 d open\n10 d read 4096 8192\n20 d write 8192 4096\n30 d sync 0 0\n40 d trim 0 512\n50 d write_zeroes 512 1024\n" +
+const mixedTrace = "fio version 3 iolog\n0 d add\n0 d open\n10 d read 4096 8192\n20 d write " +
+	"8192 4096\n30 d sync 0 0\n40 d trim 0 512\n50 d write_zeroes 512 1024\n" +
 	"20000 d read 1044480 4096\n20010 d datasync 0 0\n20020 d close\n"
 
 var mixedRequests = []proto.Request{
-	{Command: proto.CmdRead, Offset: 4096, Length: 8192}, {Command: proto.CmdWrite, Offset: 8192, Length: 4096}, {Command: proto.CmdFlush},
-	{Command: proto.CmdTrim, Length: 512}, {Command: proto.CmdWriteZeroes, Offset: 512, Length: 1024}, {Command: proto.CmdRead, Offset: 1044480, Length: 4096}, {Command: proto.CmdFlush},
+	{Command: proto.CmdRead, Offset: 4096, Length: 8192}, {Command: proto.CmdWrite, Offset: 8192,
+		Length: 4096}, {Command: proto.CmdFlush},
+	{Command: proto.CmdTrim, Length: 512},
+	{Command: proto.CmdWriteZeroes, Offset: 512, Length: 1024},
+	{Command: proto.CmdRead, Offset: 1044480, Length: 4096}, {Command: proto.CmdFlush},
 }
 
 func TestReplayAsksForWhatWasRecorded(t *testing.T) {
@@ -65,7 +71,9 @@ func TestReplayAsksForWhatWasRecorded(t *testing.T) {
 		if d := time.Since(begin); timed && d < 20*time.Millisecond {
 			t.Errorf("20 ms were replayed in %v", d)
 		}
-		if r.Requests != 7 || r.RequestsTotal != 7 || r.Replay.Started != 7 || r.Replay.File != "d" || r.BlockSizes != "4k-8k" || (r.Open != nil) != timed || r.ReadPercent != nil {
+		if r.Requests != 7 || r.RequestsTotal != 7 || r.Replay.Started != 7 ||
+			r.Replay.File != "d" || r.BlockSizes != "4k-8k" || (r.Open != nil) != timed ||
+			r.ReadPercent != nil {
 			t.Errorf("%+v", r)
 		}
 		var table strings.Builder
@@ -76,7 +84,8 @@ func TestReplayAsksForWhatWasRecorded(t *testing.T) {
 	}
 }
 
-// TestReplayInItsOwnTime: late answers make later requests late only if nothing is free, and their latency then counts from when they were due.
+// TestReplayInItsOwnTime: late answers make later requests late only if nothing is free, and their
+// latency then counts from when they were due.
 func TestReplayInItsOwnTime(t *testing.T) {
 	var text strings.Builder
 	text.WriteString("fio version 3 iolog\n")
@@ -101,7 +110,8 @@ func TestReplayInItsOwnTime(t *testing.T) {
 		t.Errorf("100 requests, one in 2 ms, came within %v", d)
 	}
 	// Those that were due in the stall's 100 ms waited, half of them for 50 ms and more.
-	if l := r.Kinds[0].Latency; l.Max < 100e3 || l.P90 < 40e3 || r.Open.BacklogMost < 30 || r.Open.BacklogEnd != 0 || r.Open.Arrivals != "recorded" {
+	if l := r.Kinds[0].Latency; l.Max < 100e3 || l.P90 < 40e3 || r.Open.BacklogMost < 30 ||
+		r.Open.BacklogEnd != 0 || r.Open.Arrivals != "recorded" {
 		t.Errorf("%+v %+v", l, r.Open)
 	}
 	if r.Open.Rate < 490 || r.Open.Rate > 510 {
@@ -109,7 +119,8 @@ func TestReplayInItsOwnTime(t *testing.T) {
 	}
 }
 
-// TestFlushWaitsForWhatWentBefore: without times, a FLUSH comes when all that it is to cover has been answered.
+// TestFlushWaitsForWhatWentBefore: without times, a FLUSH comes when all that it is to cover has
+// been answered.
 func TestFlushWaitsForWhatWentBefore(t *testing.T) {
 	var text strings.Builder
 	text.WriteString("fio version 2 iolog\n")
@@ -128,7 +139,8 @@ func TestFlushWaitsForWhatWentBefore(t *testing.T) {
 			writes++
 		case proto.CmdFlush:
 			if flushes++; writes < 9*flushes {
-				t.Errorf("flush %d comes after %d writes, want %d at least", flushes, writes, 9*flushes)
+				t.Errorf("flush %d comes after %d writes, want %d at least", flushes, writes,
+					9*flushes)
 			}
 		}
 		return 0, false
@@ -144,9 +156,11 @@ func TestFlushWaitsForWhatWentBefore(t *testing.T) {
 func TestReplayVerifies(t *testing.T) {
 	var text strings.Builder
 	text.WriteString("fio version 3 iolog\n")
-	r, kinds := random(7), []string{"read", "read", "read", "write", "write", "write_zeroes", "trim", "sync"}
+	r, kinds := random(7), []string{"read", "read", "read", "write", "write", "write_zeroes",
+		"trim", "sync"}
 	for i := range 5000 {
-		fmt.Fprintf(&text, "%d d %s %d %d\n", i*5, kinds[r.below(uint64(len(kinds)))], r.below(64)*512, (1+r.below(16))*512)
+		fmt.Fprintf(&text, "%d d %s %d %d\n", i*5, kinds[r.below(uint64(len(kinds)))],
+			r.below(64)*512, (1+r.below(16))*512)
 	}
 	path := traceFile(t, text.String())
 	for _, timed := range []bool{false, true} {
@@ -155,7 +169,9 @@ func TestReplayVerifies(t *testing.T) {
 		if r := runs(t, o); r.Verify.Judged == 0 || r.Requests != 5000 {
 			t.Errorf("%+v", r)
 		}
-		o.Target, _ = ParseTarget(serve(t, &peer{zero: func(_ *peer, r *proto.Request) bool { return r.Offset != 4096 }}))
+		o.Target, _ = ParseTarget(serve(t, &peer{zero: func(_ *peer, r *proto.Request) bool {
+			return r.Offset != 4096
+		}}))
 		fails(t, o, "not as written")
 	}
 	noMulti := proto.Export{Facts: proto.Facts{Flags: everyFlag &^ proto.FlagCanMultiConn}}
@@ -169,32 +185,61 @@ func TestReplayVerifies(t *testing.T) {
 func TestReplayThatDoesNotFit(t *testing.T) {
 	const head = "fio version 3 iolog\n0 d add\n"
 	uri := func(e proto.Export) string { return serve(t, &peer{export: e}) }
-	flags := func(f uint16) proto.Export { return proto.Export{Facts: proto.Facts{Flags: proto.FlagHasFlags | f}} }
+	flags := func(f uint16) proto.Export {
+		return proto.Export{Facts: proto.Facts{Flags: proto.FlagHasFlags | f}}
+	}
 	for _, c := range []struct {
 		export proto.Export
 		trace  string
 		change func(o *Options)
 		words  string
 	}{
-		{proto.Export{}, "0 d read 0 512\n0 d read 1048064 1024\n", nil, "line 4: ends at 1049088, beyond the end of the export, which has 1048576 bytes"},
-		{proto.Export{}, "0 d read 0 512\n", func(o *Options) { o.Offset = 1048576 - 511 }, "line 3: ends at 512 behind --offset"},
-		{proto.Export{}, "0 d read 0 512\n", func(o *Options) { o.Size = 511 }, "beyond --size 511"},
-		{proto.Export{Facts: proto.Facts{MinBlock: 1024}}, "0 d read 0 1024\n0 d read 0 512\n", nil, "line 4: the export takes only multiples of 1024 bytes"},
-		{proto.Export{Facts: proto.Facts{MinBlock: 1024}}, "0 d read 0 1024\n", func(o *Options) { o.Offset = 512 }, "--offset 512"},
-		{proto.Export{Facts: proto.Facts{MinBlock: 512, MaxPayload: 65536}}, "0 d trim 0 131072\n0 d write 0 66048\n", nil, "line 4: 66048 bytes: the server takes at most 64 KiB"},
-		{flags(proto.FlagReadOnly), "0 d read 0 512\n0 d write 0 512\n", nil, "line 4: the export is read-only"},
-		{flags(0), "0 d read 0 512\n0 d sync 0 512\n", nil, "line 4: the export does not offer FLUSH"},
+		{proto.Export{}, "0 d read 0 512\n0 d read 1048064 1024\n", nil,
+			"line 4: ends at 1049088, beyond the end of the export, which has 1048576 bytes"},
+		{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
+			o.Offset = 1048576 - 511
+		}, "line 3: ends at 512 behind --offset"},
+		{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
+			o.Size = 511
+		}, "beyond --size 511"},
+		{proto.Export{Facts: proto.Facts{MinBlock: 1024}}, "0 d read 0 1024\n0 d read 0 512\n", nil,
+			"line 4: the export takes only multiples of 1024 bytes"},
+		{proto.Export{Facts: proto.Facts{MinBlock: 1024}}, "0 d read 0 1024\n", func(o *Options) {
+			o.Offset = 512
+		}, "--offset 512"},
+		{proto.Export{Facts: proto.Facts{MinBlock: 512, MaxPayload: 65536}},
+			"0 d trim 0 131072\n0 d write 0 66048\n", nil,
+			"line 4: 66048 bytes: the server takes at most 64 KiB"},
+		{flags(proto.FlagReadOnly), "0 d read 0 512\n0 d write 0 512\n", nil,
+			"line 4: the export is read-only"},
+		{flags(0), "0 d read 0 512\n0 d sync 0 512\n", nil,
+			"line 4: the export does not offer FLUSH"},
 		{flags(0), "0 d trim 0 512\n", nil, "line 3: the export does not offer TRIM"},
-		{flags(0), "0 d write_zeroes 0 512\n", nil, "line 3: the export does not offer WRITE_ZEROES"},
+		{flags(0), "0 d write_zeroes 0 512\n", nil,
+			"line 3: the export does not offer WRITE_ZEROES"},
 		{flags(0), "0 d write 0 512\n", func(o *Options) { o.FUA = true }, "does not offer FUA"},
-		{proto.Export{}, "0 d read 0 512\n", func(o *Options) { o.FUA = true }, "--fua with a trace that writes nothing"},
-		{proto.Export{}, "0 d read 0 512\n", func(o *Options) { o.NoHole = true }, "no write_zeroes"},
+		{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
+			o.FUA = true
+		}, "--fua with a trace that writes nothing"},
+		{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
+			o.NoHole = true
+		}, "no write_zeroes"},
 		{proto.Export{}, "0 d read 0 512\n", func(o *Options) { o.Verify = true }, "add --fill"},
-		{proto.Export{}, "0 d write 0 512\n", func(o *Options) { o.Verify = true }, "reads nothing"},
-		{proto.Export{}, "0 d write 0 512\n0 d read 1 512\n", func(o *Options) { o.Verify = true }, "line 4: --verify needs offsets and lengths that are multiples of 512"},
-		{proto.Export{}, "0 d sync 0 0\n", func(o *Options) { o.Fill = true }, "--fill with nothing in the trace"},
-		{proto.Export{}, "0 d read 0 512\n", func(o *Options) { o.Record = o.Replay.Path }, "is the trace that is to be replayed"},
-		{proto.Export{}, "0 d read 0 512\n", func(o *Options) { o.Record = "/proc/self/exe" }, "--record"},
+		{proto.Export{}, "0 d write 0 512\n", func(o *Options) {
+			o.Verify = true
+		}, "reads nothing"},
+		{proto.Export{}, "0 d write 0 512\n0 d read 1 512\n", func(o *Options) {
+			o.Verify = true
+		}, "line 4: --verify needs offsets and lengths that are multiples of 512"},
+		{proto.Export{}, "0 d sync 0 0\n", func(o *Options) {
+			o.Fill = true
+		}, "--fill with nothing in the trace"},
+		{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
+			o.Record = o.Replay.Path
+		}, "is the trace that is to be replayed"},
+		{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
+			o.Record = "/proc/self/exe"
+		}, "--record"},
 	} {
 		o := replay(t, uri(c.export), traceFile(t, head+c.trace))
 		if c.change != nil {
@@ -228,7 +273,8 @@ func TestReplayInSmallPieces(t *testing.T) {
 	}
 	o = replay(t, serve(t, &peer{}), path)
 	o.Warmup, o.Duration = time.Hour, time.Second
-	if r := runs(t, o); r.Requests != 0 || r.RequestsTotal != 7 || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "over before the warm-up was") {
+	if r := runs(t, o); r.Requests != 0 || r.RequestsTotal != 7 || len(r.Notes) != 1 ||
+		!strings.Contains(r.Notes[0], "over before the warm-up was") {
 		t.Errorf("%+v", r)
 	}
 	o = replay(t, serve(t, &peer{}), traceFile(t, "fio version 2 iolog\nd sync 0 0\nd sync 0 0\n"))
@@ -254,17 +300,21 @@ func lines(t *testing.T, path string) []string {
 	return list
 }
 
-// TestRecordAndReplay: a run that was recorded and is replayed asks for the same in the same order, and so does the recording of that.
+// TestRecordAndReplay: a run that was recorded and is replayed asks for the same in the same order,
+// and so does the recording of that.
 func TestRecordAndReplay(t *testing.T) {
 	folder := t.TempDir()
-	first, second, third := filepath.Join(folder, "1"), filepath.Join(folder, "2"), filepath.Join(folder, "3")
+	first, second, third := filepath.Join(folder, "1"), filepath.Join(folder,
+		"2"), filepath.Join(folder, "3")
 	l := newListener()
 	o := options(t, serve(t, &l.peer), "randrw", "4k:2,512:1")
-	o.Connections, o.ZeroPercent, o.FlushEvery, o.Warmup, o.Fill, o.Record = 1, 10, 7, 5*time.Millisecond, true, first
+	o.Connections, o.ZeroPercent, o.FlushEvery, o.Warmup, o.Fill, o.Record = 1, 10, 7,
+		5*time.Millisecond, true, first
 	runs(t, o)
 	l.end()
 	asked := l.list
-	for asked[0].Command == proto.CmdWrite && asked[0].Offset == uint64(4096*(len(l.list)-len(asked))) && len(l.list)-len(asked) < 256 {
+	for asked[0].Command == proto.CmdWrite &&
+		asked[0].Offset == uint64(4096*(len(l.list)-len(asked))) && len(l.list)-len(asked) < 256 {
 		asked = asked[1:] // --fill is not recorded
 	}
 	again := newListener()
@@ -273,13 +323,16 @@ func TestRecordAndReplay(t *testing.T) {
 	r := runs(t, o)
 	again.end()
 	if len(asked) < 2000 || !slices.Equal(asked, again.list) || int(r.RequestsTotal) != len(asked) {
-		t.Errorf("%d requests were made, and %d replayed, others or in another order", len(asked), len(again.list))
+		t.Errorf("%d requests were made, and %d replayed, others or in another order", len(asked),
+			len(again.list))
 	}
 	o = replay(t, serve(t, &peer{}), second)
 	o.Connections, o.Replay.Timed, o.Record = 4, true, third
 	runs(t, o)
-	if one, two, three := lines(t, first), lines(t, second), lines(t, third); len(one) != len(asked)+4 || !slices.Equal(one, two) || !slices.Equal(one, three) {
-		t.Errorf("recordings of one trace have %d, %d and %d lines, or differ", len(one), len(two), len(three))
+	if one, two, three := lines(t, first), lines(t, second), lines(t,
+		third); len(one) != len(asked)+4 || !slices.Equal(one, two) || !slices.Equal(one, three) {
+		t.Errorf("recordings of one trace have %d, %d and %d lines, or differ", len(one), len(two),
+			len(three))
 	}
 }
 
@@ -331,10 +384,13 @@ func TestTapeThatIsFull(t *testing.T) {
 	r.tapes[1].put(entry{at: 1500, length: 1, kind: Zero})
 	r.tapes[0].publish(10 * us)
 	r.tapes[1].publish(1500) // what is younger has to wait for this tape
-	if err := r.close(); err == nil || !strings.Contains(err.Error(), "2 requests are missing from the trace") {
+	if err := r.close(); err == nil ||
+		!strings.Contains(err.Error(), "2 requests are missing from the trace") {
 		t.Error(err)
 	}
-	want := []string{"version 3 iolog", "export add", "export open", "export read 0 1", "export read 1 1", "export write_zeroes 0 1", "export read 2 1", "export read 3 1", "export close"}
+	want := []string{"version 3 iolog", "export add", "export open", "export read 0 1",
+		"export read 1 1", "export write_zeroes 0 1", "export read 2 1", "export read 3 1",
+		"export close"}
 	if got := lines(t, path); !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
@@ -350,7 +406,9 @@ func TestRecordToPlacesThatAreNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	uri := serve(t, &peer{})
-	for path, words := range map[string]string{precious: "is there and is no trace", folder: "is a directory", filepath.Join(folder, "a", "b"): "there is no directory", pipe: "no such device or address"} {
+	for path, words := range map[string]string{precious: "is there and is no trace",
+		folder: "is a directory", filepath.Join(folder, "a", "b"): "there is no directory",
+		pipe: "no such device or address"} {
 		o := options(t, uri, "randread", "4k")
 		o.Record = path
 		if r := fails(t, o, "--record", words); r != nil {
@@ -368,7 +426,8 @@ func TestRecordToPlacesThatAreNone(t *testing.T) {
 	o.Record = "/dev/null"
 	runs(t, o)
 	old := filepath.Join(folder, "old")
-	if err := os.WriteFile(old, []byte(mixedTrace+strings.Repeat("0 d read 0 512\n", 10000)), 0o600); err != nil {
+	if err := os.WriteFile(old, []byte(mixedTrace+strings.Repeat("0 d read 0 512\n", 10000)),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	o.Record = old
@@ -398,10 +457,12 @@ func TestFioReplaysWhatWeWrite(t *testing.T) {
 	want := slices.Clone(l.list)
 	l.list = nil
 	l.mu.Unlock()
-	if out, err := exec.Command(fio, "--enghelp").CombinedOutput(); err != nil || !strings.Contains(string(out), "\tnbd\n") {
+	if out, err := exec.Command(fio, "--enghelp").CombinedOutput(); err != nil ||
+		!strings.Contains(string(out), "\tnbd\n") {
 		t.Skip("fio has no engine nbd here")
 	}
-	cmd := exec.Command(fio, "--name=a", "--ioengine=nbd", "--uri="+uri, "--read_iolog="+path, "--replay_no_stall=1")
+	cmd := exec.Command(fio, "--name=a", "--ioengine=nbd", "--uri="+uri, "--read_iolog="+path,
+		"--replay_no_stall=1")
 	cmd.Dir = folder
 	if out, err := cmd.CombinedOutput(); err != nil || strings.Contains(string(out), "bad iolog") {
 		t.Fatalf("%v: %s", err, out)
@@ -411,14 +472,16 @@ func TestFioReplaysWhatWeWrite(t *testing.T) {
 		l.list[i].Flags = 0
 	}
 	if !slices.Equal(l.list[:min(len(want), len(l.list))], want) {
-		t.Errorf("fio asked for %d things, others than the %d that were recorded", len(l.list), len(want))
+		t.Errorf("fio asked for %d things, others than the %d that were recorded", len(l.list),
+			len(want))
 	}
 	o = options(t, "file:"+image, "randrw", "4k")
 	o.Count, o.Record = 100, path
 	runs(t, o)
 	cmd = exec.Command(fio, "--name=a", "--ioengine=psync", "--read_iolog="+path)
 	cmd.Dir = folder
-	if out, err := cmd.CombinedOutput(); err != nil || strings.Contains(string(out), "bad iolog") || !strings.Contains(string(out), "issued rwts: total=") {
+	if out, err := cmd.CombinedOutput(); err != nil || strings.Contains(string(out), "bad iolog") ||
+		!strings.Contains(string(out), "issued rwts: total=") {
 		t.Fatalf("%v: %s", err, out)
 	}
 }

@@ -13,30 +13,33 @@ import (
 	"ringnbd/proto"
 )
 
-// Report is the result of a run. Times are in microseconds unless they say otherwise; sizes are in bytes.
+// Report is the result of a run. Times are in microseconds unless they say otherwise; sizes are in
+// bytes.
 type Report struct {
-	Target      string  `json:"target"`
-	Transport   string  `json:"transport"` // unix, tcp or file
-	Congestion  string  `json:"congestionControl,omitempty"`
-	ExportSize  uint64  `json:"exportSize"`
-	MultiConn   bool    `json:"multiConn"`
-	Direct      *bool   `json:"direct,omitempty"` // of a file: O_DIRECT
-	Pattern     string  `json:"pattern"`
-	ReadPercent *int    `json:"readPercent,omitempty"`
-	BlockSizes  string  `json:"blockSizes"`
-	Connections int     `json:"connections"`
-	Depth       int     `json:"depth"`
-	Threads     int     `json:"threads"`
-	Idle        int     `json:"idle"`                  // further connections that stayed silent
-	IdleDropped int     `json:"idleDropped,omitempty"` // those of them that the server closed, or spoke to
+	Target      string `json:"target"`
+	Transport   string `json:"transport"` // unix, tcp or file
+	Congestion  string `json:"congestionControl,omitempty"`
+	ExportSize  uint64 `json:"exportSize"`
+	MultiConn   bool   `json:"multiConn"`
+	Direct      *bool  `json:"direct,omitempty"` // of a file: O_DIRECT
+	Pattern     string `json:"pattern"`
+	ReadPercent *int   `json:"readPercent,omitempty"`
+	BlockSizes  string `json:"blockSizes"`
+	Connections int    `json:"connections"`
+	Depth       int    `json:"depth"`
+	Threads     int    `json:"threads"`
+	Idle        int    `json:"idle"` // further connections that stayed silent
+	// those of them that the server closed, or spoke to
+	IdleDropped int     `json:"idleDropped,omitempty"`
 	Offset      uint64  `json:"offset"`
 	Size        uint64  `json:"size"`
 	Seed        uint64  `json:"seed"`
 	Seconds     float64 `json:"seconds"` // measured
 	Interrupted bool    `json:"interrupted"`
 
-	Requests          uint64  `json:"requests"`      // replies without an error after the warm-up
-	RequestsTotal     uint64  `json:"requestsTotal"` // all replies: those while filling and warming up, and errors, too
+	Requests uint64 `json:"requests"` // replies without an error after the warm-up
+	// all replies: those while filling and warming up, and errors, too
+	RequestsTotal     uint64  `json:"requestsTotal"`
 	RequestsPerSecond float64 `json:"requestsPerSecond"`
 	BytesPerSecond    float64 `json:"bytesPerSecond"`
 
@@ -78,9 +81,10 @@ type OpenReport struct {
 	Rate        float64 `json:"rate"` // requests per second that were asked for
 	Arrivals    string  `json:"arrivals"`
 	BacklogMost uint64  `json:"backlogMost"` // requests that were due and not started
-	BacklogEnd  uint64  `json:"backlogEnd"`  // those that never were; the latencies are without them
-	Behind      bool    `json:"behind"`      // the target did not keep up: see behind
-	Lag         Latency `json:"lag"`         // from due to started
+	// those that never were; the latencies are without them
+	BacklogEnd uint64  `json:"backlogEnd"`
+	Behind     bool    `json:"behind"` // the target did not keep up: see behind
+	Lag        Latency `json:"lag"`    // from due to started
 }
 
 // Verified is what --verify saw.
@@ -103,11 +107,14 @@ type Generator struct {
 func newReport(r *run, t *tally, interrupted bool) *Report {
 	o, f := r.options, &r.facts
 	report := &Report{
-		Target: o.Target.Text, Transport: o.Target.Network, Congestion: f.congestion, ExportSize: f.Size, MultiConn: r.plan.multiConn,
-		Pattern: o.Pattern.Name, BlockSizes: o.Sizes.String(), Connections: o.Connections, Depth: o.Depth, Threads: o.Threads,
+		Target: o.Target.Text, Transport: o.Target.Network, Congestion: f.congestion,
+		ExportSize: f.Size, MultiConn: r.plan.multiConn,
+		Pattern: o.Pattern.Name, BlockSizes: o.Sizes.String(), Connections: o.Connections,
+		Depth: o.Depth, Threads: o.Threads,
 		Idle: o.Idle, IdleDropped: r.idle.dropped, RequestsTotal: t.answered,
-		Offset: o.Offset, Size: r.plan.blocks * r.plan.unit, Seed: o.Seed, Seconds: t.seconds(), Interrupted: interrupted,
-		Failures: t.failures, Notes: f.notes,
+		Offset: o.Offset, Size: r.plan.blocks * r.plan.unit, Seed: o.Seed, Seconds: t.seconds(),
+		Interrupted: interrupted,
+		Failures:    t.failures, Notes: f.notes,
 	}
 	if o.Mixed() {
 		report.ReadPercent = &o.ReadPercent
@@ -128,31 +135,27 @@ func newReport(r *run, t *tally, interrupted bool) *Report {
 	}
 	report.Requests, report.RequestsPerSecond = measured, per(inWindow, report.Seconds)
 	if r.trace != nil {
-		report.Replay, report.BlockSizes = o.replayReport(r.trace, r.loops[0].traced), r.trace.sizes()
+		report.Replay, report.BlockSizes = o.replayReport(r.trace,
+			r.loops[0].traced), r.trace.sizes()
 	}
 	if r.trace != nil && measured == 0 && o.Warmup > 0 && !interrupted {
-		report.Notes = append(report.Notes, "the trace was over before the warm-up was: nothing was measured")
+		report.Notes = append(report.Notes,
+			"the trace was over before the warm-up was: nothing was measured")
 	}
-	if o.Replay.Timed {
-		report.Open = &OpenReport{Rate: per(uint64(r.trace.n), o.Replay.lasts(r.trace).Seconds()), Arrivals: "recorded", BacklogMost: t.backlogMost, BacklogEnd: t.backlog, Lag: latencyOf(t.lag)}
-	}
-	if o.Rate > 0 {
-		report.Open = &OpenReport{Rate: o.Rate, Arrivals: "constant", BacklogMost: t.backlogMost, BacklogEnd: t.backlog, Lag: latencyOf(t.lag)}
-		if o.Poisson {
-			report.Open.Arrivals = "poisson"
-		}
-	}
-	if report.Open != nil {
+	if report.Open = r.openReport(t); report.Open != nil {
 		counted := o.Count > 0 && measured+t.failures >= o.Count
 		report.Open.Behind = !interrupted && !counted && report.Open.behind(report.Seconds)
 	}
 	if o.Verify {
 		report.Verify = &Verified{Judged: t.judged, Found: t.found, Findings: t.findings}
 		if !r.plan.multiConn && o.Connections > 1 {
-			report.Notes = append(report.Notes, "the server does not offer CAN_MULTI_CONN: each connection verifies what it wrote itself")
+			report.Notes = append(report.Notes,
+				"the server does not offer CAN_MULTI_CONN: each connection verifies what it "+
+					"wrote itself")
 		}
 	}
-	report.Generator = Generator{CPUSeconds: r.cpu.Seconds(), Turns: t.turns, Sends: t.sends, Receives: t.receives}
+	report.Generator = Generator{CPUSeconds: r.cpu.Seconds(), Turns: t.turns, Sends: t.sends,
+		Receives: t.receives}
 	if measured > 0 {
 		report.Generator.CPUPerRequest = r.cpu.Seconds() * 1e6 / float64(measured)
 		report.Generator.RequestsPerTurn = float64(measured) / float64(max(t.turns, 1))
@@ -161,6 +164,23 @@ func newReport(r *run, t *tally, interrupted bool) *Report {
 		report.FirstFailure = t.first.text(f.file != nil)
 	}
 	return report
+}
+
+// openReport is the part of a report that only loads with a schedule have, or nil.
+func (r *run) openReport(t *tally) *OpenReport {
+	o := r.options
+	open := &OpenReport{Rate: o.Rate, Arrivals: "constant", BacklogMost: t.backlogMost,
+		BacklogEnd: t.backlog, Lag: latencyOf(t.lag)}
+	switch {
+	case o.Replay.Timed:
+		open.Arrivals = "recorded"
+		open.Rate = per(uint64(r.trace.n), o.Replay.lasts(r.trace).Seconds())
+	case o.Rate == 0:
+		return nil
+	case o.Poisson:
+		open.Arrivals = "poisson"
+	}
+	return open
 }
 
 // behind says whether so much was due at the end of a run and not started that the target cannot
@@ -181,7 +201,9 @@ func anyError(k *kindTally) bool {
 }
 
 func kindReport(kind Kind, t *kindTally, seconds float64, file bool) KindReport {
-	k := KindReport{Kind: kind.String(), Requests: t.requests, RequestsPerSecond: per(t.inWindow, seconds), BytesPerSecond: per(t.bytes, seconds), Latency: latencyOf(t.latency)}
+	k := KindReport{Kind: kind.String(), Requests: t.requests,
+		RequestsPerSecond: per(t.inWindow, seconds), BytesPerSecond: per(t.bytes, seconds),
+		Latency: latencyOf(t.latency)}
 	for e, n := range t.errors {
 		if n > 0 {
 			if k.Errors == nil {
@@ -206,7 +228,8 @@ func latencyOf(h histogram) Latency {
 	}
 	us := func(ns int64) float64 { return float64(ns) / 1e3 }
 	at := func(p float64) float64 { return us(h.h.ValueAtPercentile(p)) }
-	return Latency{Min: us(h.h.Min()), Mean: h.h.Mean() / 1e3, P50: at(50), P90: at(90), P99: at(99), P999: at(99.9), Max: us(h.h.Max())}
+	return Latency{Min: us(h.h.Min()), Mean: h.h.Mean() / 1e3, P50: at(50), P90: at(90),
+		P99: at(99), P999: at(99.9), Max: us(h.h.Max())}
 }
 
 // text names a failed request.
@@ -217,7 +240,8 @@ func (f *failure) text(file bool) string {
 	}
 	text := errnoName(f.errno, file) + " for a " + name
 	if f.kind != Flush {
-		text += " of " + strconv.FormatUint(uint64(f.length), 10) + " bytes at offset " + strconv.FormatUint(f.offset, 10)
+		text += " of " + strconv.FormatUint(uint64(f.length), 10) + " bytes at offset " +
+			strconv.FormatUint(f.offset, 10)
 	}
 	return text + " on connection " + strconv.Itoa(f.connection)
 }

@@ -1,6 +1,7 @@
 // Requests: which comes next, how it begins, how it ends.
 //
-// Invariant: a live slot is counted in its connection's and its loop's inflight, and holds its blocks in the table, if there is one.
+// Invariant: a live slot is counted in its connection's and its loop's inflight, and holds its
+// blocks in the table, if there is one.
 
 package load
 
@@ -11,7 +12,8 @@ import (
 // tries is how many offsets are tried before a connection waits for others to get off the blocks.
 const tries = 64
 
-// startNext starts the pattern's next request on a connection that is ready. False: every block that it tried is taken.
+// startNext starts the pattern's next request on a connection that is ready. False: every block
+// that it tried is taken.
 func (l *loop) startNext(i uint32, at int64) bool {
 	c := &l.conns[i]
 	o := l.plan.options
@@ -123,8 +125,9 @@ func (l *loop) launch(i uint32, kind Kind, offset, length uint64, at int64, fill
 	if counts && l.quota != unlimited {
 		l.quota--
 	}
-	*s = slot{start: at, offset: offset, length: uint32(length), next: none, conn: i, generation: (s.generation + 1) & generationMask,
-		kind: kind, live: true, filling: filling, counts: counts}
+	*s = slot{start: at, offset: offset, length: uint32(length), next: none, conn: i,
+		generation: (s.generation + 1) & generationMask,
+		kind:       kind, live: true, filling: filling, counts: counts}
 	if l.tape != nil && !filling {
 		l.tape.put(entry{l.issued, offset, uint32(length), kind})
 	}
@@ -137,7 +140,8 @@ func (l *loop) launch(i uint32, kind Kind, offset, length uint64, at int64, fill
 		l.launchDisk(row, payload)
 		return
 	}
-	r := proto.Request{Cookie: uint64(s.generation)<<32 | uint64(row), Command: commands[kind], Offset: offset, Length: length}
+	r := proto.Request{Cookie: uint64(s.generation)<<32 | uint64(row), Command: commands[kind],
+		Offset: offset, Length: length}
 	r.Flags = l.plan.flags[kind]
 	l.addRequest(i, &r, payload)
 }
@@ -145,7 +149,8 @@ func (l *loop) launch(i uint32, kind Kind, offset, length uint64, at int64, fill
 // unlimited is the quota of a run without a count.
 const unlimited = ^uint64(0)
 
-var commands = [kinds]uint16{Read: proto.CmdRead, Write: proto.CmdWrite, Trim: proto.CmdTrim, Flush: proto.CmdFlush, Zero: proto.CmdWriteZeroes}
+var commands = [kinds]uint16{Read: proto.CmdRead, Write: proto.CmdWrite, Trim: proto.CmdTrim,
+	Flush: proto.CmdFlush, Zero: proto.CmdWriteZeroes}
 
 // done ends a request: errno is 0 or what the target said.
 func (l *loop) done(row, errno uint32) {

@@ -1,6 +1,7 @@
 // One run from beginning to end: connect, plan, start the loops, watch, merge.
 //
-// Invariant: when Run returns, every descriptor that it opened is closed and every thread that it started has ended.
+// Invariant: when Run returns, every descriptor that it opened is closed and every thread that it
+// started has ended.
 
 package load
 
@@ -25,20 +26,22 @@ import (
 
 // Progress is how far a run has come.
 type Progress struct {
-	Phase    string // connecting, filling, warming up, measuring, finishing
-	Elapsed  time.Duration
-	Total    time.Duration // of warm-up and measuring; 0: until Count
-	Share    float64       // of a phase that neither time nor requests measure: how far it is, from 0 to 1
-	Requests uint64        // measured so far
-	Count    uint64        // Options.Count
+	Phase   string // connecting, filling, warming up, measuring, finishing
+	Elapsed time.Duration
+	Total   time.Duration // of warm-up and measuring; 0: until Count
+	// of a phase that neither time nor requests measure: how far it is, from 0 to 1
+	Share    float64
+	Requests uint64 // measured so far
+	Count    uint64 // Options.Count
 	Bytes    uint64
 }
 
 // watchInterval is how often the watcher is told.
 const watchInterval = 100 * time.Millisecond
 
-// Run does what the options say. It ends early when ctx does, which is no error: the report says so. The report is nil if nothing was started. The error
-// is one line: what could not be done, or what was wrong with the target's answers.
+// Run does what the options say. It ends early when ctx does, which is no error: the report says
+// so. The report is nil if nothing was started. The error is one line: what could not be done, or
+// what was wrong with the target's answers.
 func Run(ctx context.Context, o Options, watch func(Progress)) (*Report, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
@@ -57,7 +60,9 @@ func Run(ctx context.Context, o Options, watch func(Progress)) (*Report, error) 
 	}
 	if o.Replay.Path != "" {
 		if same(o.Replay.Path, o.Record) {
-			return nil, fmt.Errorf("--record %s: is the trace that is to be replayed: choose another name", o.Record)
+			return nil,
+				fmt.Errorf("--record %s: is the trace that is to be replayed: choose another name",
+					o.Record)
 		}
 		var err error
 		if r.trace, err = readTrace(ctx, o.Replay.Path, o.Replay.File, watch); err != nil {
@@ -73,7 +78,8 @@ func Run(ctx context.Context, o Options, watch func(Progress)) (*Report, error) 
 	var seed [8]byte
 	_, _ = rand.Read(seed[:]) // never fails on Linux
 	var err error
-	if r.plan, err = newPlan(&o, &r.facts, r.trace, binary.LittleEndian.Uint64(seed[:])); err != nil {
+	if r.plan, err = newPlan(&o, &r.facts, r.trace,
+		binary.LittleEndian.Uint64(seed[:])); err != nil {
 		return nil, fmt.Errorf("%s: %w", o.Target.Text, err)
 	}
 	if err := checkMemory(r.plan); err != nil {
@@ -82,7 +88,8 @@ func Run(ctx context.Context, o Options, watch func(Progress)) (*Report, error) 
 	r.noteHoles()
 	if o.Record != "" {
 		var err error
-		if r.record, err = newRecorder(o.Record, &o.Target, r.shared, o.Threads, tapeOf(o.Threads)); err != nil {
+		if r.record, err = newRecorder(o.Record, &o.Target, r.shared, o.Threads,
+			tapeOf(o.Threads)); err != nil {
 			return nil, err
 		}
 	}
@@ -152,7 +159,8 @@ func (r *run) open(ctx context.Context) error {
 		if n == 0 {
 			r.facts.Export, r.facts.congestion = e, congestion
 		} else if e.Facts != r.facts.Facts {
-			return fmt.Errorf("%s: connection %d sees another export than the first: %d bytes, not %d, or other flags", o.Target.Text, n+1, e.Size, r.facts.Size)
+			return fmt.Errorf("%s: connection %d sees another export than the first: %d bytes, "+
+				"not %d, or other flags", o.Target.Text, n+1, e.Size, r.facts.Size)
 		}
 	}
 	return r.idle.open(ctx, r)
@@ -164,13 +172,15 @@ func (r *run) openFile() error {
 	if backing.Synthetic(path) {
 		path = "./" + path // taken literally
 	}
-	b, err := backing.Open(backing.Spec{Path: path, ReadOnly: !r.options.Writes(), Tool: backing.Bench, Force: r.options.Force, Raw: r.options.Raw})
+	b, err := backing.Open(backing.Spec{Path: path, ReadOnly: !r.options.Writes(),
+		Tool: backing.Bench, Force: r.options.Force, Raw: r.options.Raw})
 	if err != nil {
 		return err
 	}
 	r.facts.file = b
 	r.facts.Export = b.Export
-	r.facts.MinBlock, r.facts.MaxPayload = b.Device.Block, blockMost // what the server would put right for its clients is ours to keep
+	// what the server would put right for its clients is ours to keep
+	r.facts.MinBlock, r.facts.MaxPayload = b.Device.Block, blockMost
 	r.facts.notes = b.Notes
 	return nil
 }
@@ -240,7 +250,8 @@ func (r *run) wait(ctx context.Context) {
 	}
 }
 
-// awaitMeasuring sleeps until the warm-up is over and returns the processor time that was used until then.
+// awaitMeasuring sleeps until the warm-up is over and returns the processor time that was used
+// until then.
 func (r *run) awaitMeasuring() time.Duration {
 	for {
 		pause := time.Millisecond
@@ -314,7 +325,9 @@ func (r *run) finish(interrupted bool) (*Report, error) {
 	report := newReport(r, sum, interrupted)
 	for _, l := range r.loops {
 		if l.unregistered != nil {
-			report.Notes = append(report.Notes, "the buffers are not registered with io_uring, which costs CPU time: "+l.unregistered.Error())
+			report.Notes = append(report.Notes,
+				"the buffers are not registered with io_uring, which costs CPU time: "+
+					l.unregistered.Error())
 			break
 		}
 	}
@@ -360,7 +373,8 @@ func (r *run) close() {
 func newLoop(p *plan, s *shared, id int, sockets []int, from, to int) (*loop, error) {
 	o := p.options
 	n := to - from
-	l := &loop{plan: p, shared: s, id: id, layout: layoutOf(p, n), left: n, quota: unlimited, tally: newTally(o)}
+	l := &loop{plan: p, shared: s, id: id, layout: layoutOf(p, n), left: n, quota: unlimited,
+		tally: newTally(o)}
 	var err error
 	if l.arena, err = uring.NewArena(int(l.layout.size), p.facts.file != nil); err != nil {
 		return nil, err
@@ -376,7 +390,8 @@ func newLoop(p *plan, s *shared, id int, sockets []int, from, to int) (*loop, er
 	l.dirty = make([]uint32, 0, n)
 	for i := range l.conns {
 		c := from + i
-		l.conns[i] = conn{fd: -1, number: c + 1, body: none, free: none, part: p.parts[c], random: random(scramble(o.Seed) + scramble(uint64(c)+1))}
+		l.conns[i] = conn{fd: -1, number: c + 1, body: none, free: none, part: p.parts[c],
+			random: random(scramble(o.Seed) + scramble(uint64(c)+1))}
 		l.conns[i].judge = judge{table: p.table, connection: c + 1}
 		if o.Fill {
 			l.conns[i].fill = p.fills[c]
@@ -396,7 +411,8 @@ func newLoop(p *plan, s *shared, id int, sockets []int, from, to int) (*loop, er
 	return l, nil
 }
 
-// scatter fills the data of unstamped writes with noise, so that nothing on the way can compress it or take it for zeroes.
+// scatter fills the data of unstamped writes with noise, so that nothing on the way can compress it
+// or take it for zeroes.
 func (l *loop) scatter(seed uint64) {
 	b := l.arena.Bytes(l.layout.shared, int(roundUp(l.plan.largest, 8)))
 	noise := random(seed)
@@ -405,10 +421,12 @@ func (l *loop) scatter(seed uint64) {
 	}
 }
 
-// thread is the loop's own: the ring works only on the thread that made it, and the thread ends with the loop.
+// thread is the loop's own: the ring works only on the thread that made it, and the thread ends
+// with the loop.
 func (l *loop) thread(started chan<- error, gate <-chan bool) {
 	runtime.LockOSThread()
-	// The kernel may end a sleep 50 µs late by default, which an open loop would see in every latency.
+	// The kernel may end a sleep 50 µs late by default, which an open loop would see in every
+	// latency.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 	if err := l.openRing(); err != nil {
 		_ = l.arena.Close()
@@ -468,7 +486,8 @@ func (l *loop) closeRing() {
 	}
 	var held *uring.InFlightError
 	if errors.As(err, &held) {
-		l.trouble = errors.Join(l.trouble, err) // the arena stays mapped: the kernel may still write to it
+		// the arena stays mapped: the kernel may still write to it
+		l.trouble = errors.Join(l.trouble, err)
 		return
 	}
 	_ = l.arena.Close()

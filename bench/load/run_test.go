@@ -1,4 +1,5 @@
-// Whole runs against the server of the tests: every pattern, every kind of failure, and what reports say about them.
+// Whole runs against the server of the tests: every pattern, every kind of failure, and what
+// reports say about them.
 
 package load
 
@@ -25,13 +26,15 @@ func TestEveryPatternRuns(t *testing.T) {
 			}
 			r := runs(t, o)
 			if r.Requests != o.Count || r.Failures != 0 {
-				t.Errorf("%d requests measured, %d failed; want %d and 0", r.Requests, r.Failures, o.Count)
+				t.Errorf("%d requests measured, %d failed; want %d and 0", r.Requests, r.Failures,
+					o.Count)
 			}
 			p.end()
 			total := 0
 			for k, n := range p.seen {
 				total += n
-				if flushes := Kind(k) == Flush && o.FlushEvery > 0; (n > 0) != (pattern.Does[k] || flushes) {
+				if flushes := Kind(k) == Flush &&
+					o.FlushEvery > 0; (n > 0) != (pattern.Does[k] || flushes) {
 					t.Errorf("%d requests of kind %v", n, Kind(k))
 				}
 			}
@@ -48,7 +51,8 @@ func TestEveryPatternRuns(t *testing.T) {
 	}
 }
 
-// TestFillAndOrderCoverTheWindow: --fill writes each block once, whoever of the connections does it; a single connection that reads in order reads each once.
+// TestFillAndOrderCoverTheWindow: --fill writes each block once, whoever of the connections does
+// it; a single connection that reads in order reads each once.
 func TestFillAndOrderCoverTheWindow(t *testing.T) {
 	p := &peer{}
 	const first, blocks = 8192, 67
@@ -78,7 +82,8 @@ func TestFillAndOrderCoverTheWindow(t *testing.T) {
 			want = 1
 		}
 		if written[at] != want || read[at] != want {
-			t.Errorf("block %d was written %d times and read %d times, want %d", at, written[at], read[at], want)
+			t.Errorf("block %d was written %d times and read %d times, want %d", at, written[at],
+				read[at], want)
 		}
 	}
 }
@@ -86,7 +91,8 @@ func TestFillAndOrderCoverTheWindow(t *testing.T) {
 func TestSeedDecidesWhatIsAsked(t *testing.T) {
 	asked := func(seed uint64) (list []proto.Request) {
 		p := &peer{answer: func(_ *peer, r *proto.Request) (proto.Errno, bool) {
-			list = append(list, proto.Request{Command: r.Command, Offset: r.Offset, Length: r.Length})
+			list = append(list,
+				proto.Request{Command: r.Command, Offset: r.Offset, Length: r.Length})
 			return 0, false
 		}}
 		o := options(t, serve(t, p), "randrw", "4k:1,512:1")
@@ -120,7 +126,8 @@ func TestVerifyOfAnHonestServer(t *testing.T) {
 	for _, flags := range []uint16{everyFlag, everyFlag &^ proto.FlagCanMultiConn} {
 		p := &peer{export: proto.Export{Facts: proto.Facts{Flags: flags}}}
 		o := options(t, serve(t, p), "randrw", "4k:2,16k:1,512:1")
-		o.Verify, o.Fill, o.Threads, o.Connections, o.Count, o.ZeroPercent = true, true, 2, 4, 20000, 30
+		o.Verify, o.Fill, o.Threads, o.Connections, o.Count, o.ZeroPercent = true, true, 2, 4,
+			20000, 30
 		r := runs(t, o)
 		if r.Verify.Found != 0 || r.Verify.Judged == 0 {
 			t.Errorf("judged %d bytes, found %d bad blocks", r.Verify.Judged, r.Verify.Found)
@@ -131,7 +138,8 @@ func TestVerifyOfAnHonestServer(t *testing.T) {
 	}
 }
 
-// TestVerifyOfATinyWindow has more slots than blocks, so that connections must wait for each other and none may starve.
+// TestVerifyOfATinyWindow has more slots than blocks, so that connections must wait for each other
+// and none may starve.
 func TestVerifyOfATinyWindow(t *testing.T) {
 	o := options(t, serve(t, &peer{}), "randrw", "4k")
 	o.Verify, o.Size, o.Connections, o.Depth, o.Count = true, 8192, 8, 4, 3000
@@ -148,7 +156,8 @@ func TestVerifyCatchesLies(t *testing.T) {
 		words       string
 	}{
 		"stale": {read: func(p *peer, r *proto.Request, b []byte) {
-			if hits(r) && p.previous[r.Offset] != 0 { // before the second write there is nothing older but zeroes
+			// before the second write there is nothing older but zeroes
+			if hits(r) && p.previous[r.Offset] != 0 {
 				copy(b, p.previous[r.Offset:r.Offset+r.Length])
 			}
 		}, words: "older generation"},
@@ -183,7 +192,8 @@ func TestVerifyCatchesLies(t *testing.T) {
 			o := options(t, serve(t, &peer{read: c.read, write: c.write}), "randrw", "4k")
 			o.Verify, o.Fill, o.Count = true, true, 20000
 			r := fails(t, o, "offset 6", "expected generation", "found", c.words)
-			if r == nil || r.Verify.Found == 0 || len(r.Verify.Findings) == 0 || len(r.Verify.Findings) > findingsKept {
+			if r == nil || r.Verify.Found == 0 || len(r.Verify.Findings) == 0 ||
+				len(r.Verify.Findings) > findingsKept {
 				t.Fatalf("the report has %+v", r.Verify)
 			}
 			if at := r.Verify.Findings[0].Offset; at < unlucky || at >= unlucky+4096 {
@@ -198,7 +208,9 @@ func TestZeroesAreKnown(t *testing.T) {
 	for _, pattern := range []string{"zeroes", "randzeroes"} {
 		o := options(t, serve(t, &peer{}), pattern, "4k")
 		o.Verify, o.Fill, o.NoHole, o.FastZero = true, true, true, true
-		if r := runs(t, o); r.Verify.Judged == 0 || len(r.Kinds) != 2 || r.ReadPercent == nil || r.RequestsTotal != o.Count+256 { // with those of --fill
+		// with those of --fill
+		if r := runs(t, o); r.Verify.Judged == 0 || len(r.Kinds) != 2 || r.ReadPercent == nil ||
+			r.RequestsTotal != o.Count+256 {
 			t.Errorf("%+v", r)
 		}
 	}
@@ -217,8 +229,11 @@ func TestZeroesAreKnown(t *testing.T) {
 		t.Errorf("flags %#x", flags)
 	}
 	for name, zero := range map[string]func(p *peer, r *proto.Request) bool{
-		"older generation":         func(*peer, *proto.Request) bool { return false },
-		"zeroes were written here": func(p *peer, r *proto.Request) bool { copy(p.data[r.Offset:r.Offset+r.Length], "x"); return false },
+		"older generation": func(*peer, *proto.Request) bool { return false },
+		"zeroes were written here": func(p *peer, r *proto.Request) bool {
+			copy(p.data[r.Offset:r.Offset+r.Length], "x")
+			return false
+		},
 		"torn": func(p *peer, r *proto.Request) bool {
 			clear(p.data[r.Offset : r.Offset+512])
 			return false
@@ -240,7 +255,8 @@ func TestZeroesAreKnown(t *testing.T) {
 	}}
 	o = options(t, serve(t, refuses), "randrw", "4k")
 	o.Verify, o.Fill, o.ZeroPercent, o.FastZero = true, true, 30, true
-	if r := fails(t, o, "requests failed", "ENOTSUP for a WRITE_ZEROES of 4096 bytes"); r.Verify.Found != 0 {
+	if r := fails(t, o, "requests failed",
+		"ENOTSUP for a WRITE_ZEROES of 4096 bytes"); r.Verify.Found != 0 {
 		t.Errorf("%+v", r.Verify)
 	}
 }
@@ -257,7 +273,8 @@ func TestServerErrorsAreCounted(t *testing.T) {
 	o.Verify = true // the outcome of a write that failed is not known, so nothing is found wrong
 	r := fails(t, o, "requests failed", "ENOSPC for a write of 4096 bytes at offset")
 	if r.Failures == 0 || r.Requests+r.Failures != o.Count || r.Verify.Found != 0 {
-		t.Errorf("%d requests and %d failures of %d, %d bad blocks", r.Requests, r.Failures, o.Count, r.Verify.Found)
+		t.Errorf("%d requests and %d failures of %d, %d bad blocks", r.Requests, r.Failures,
+			o.Count, r.Verify.Found)
 	}
 	for _, k := range r.Kinds {
 		if (k.Errors["ENOSPC"] == r.Failures) != (k.Kind == "write") {
@@ -269,7 +286,8 @@ func TestServerErrorsAreCounted(t *testing.T) {
 func TestConnectionThatDies(t *testing.T) {
 	n := 0
 	p := &peer{answer: func(*peer, *proto.Request) (proto.Errno, bool) { n++; return 0, n == 500 }}
-	r := fails(t, options(t, serve(t, p), "randread", "4k"), "connection ", " of 2: closed by the server", "in flight")
+	r := fails(t, options(t, serve(t, p), "randread", "4k"), "connection ",
+		" of 2: closed by the server", "in flight")
 	if r == nil || r.Requests == 0 {
 		t.Error("what was measured until then is not reported")
 	}
@@ -277,7 +295,8 @@ func TestConnectionThatDies(t *testing.T) {
 
 func TestServerThatFallsSilent(t *testing.T) {
 	o := options(t, serve(t, &peer{stall: func(n int) time.Duration {
-		if n > 100 && n <= 102 { // whichever connection, the other one's requests are in flight for long enough as well
+		// whichever connection, the other one's requests are in flight for long enough as well
+		if n > 100 && n <= 102 {
 			return time.Second
 		}
 		return 0
@@ -289,7 +308,8 @@ func TestServerThatFallsSilent(t *testing.T) {
 func TestWhatDoesNotFit(t *testing.T) {
 	strict := proto.Export{Facts: proto.Facts{MinBlock: 4096, MaxPayload: 65536}}
 	readOnly := proto.Export{Facts: proto.Facts{Flags: proto.FlagHasFlags | proto.FlagReadOnly}}
-	uris := map[string]string{"": serve(t, &peer{export: strict}), "ro": serve(t, &peer{export: readOnly}), "named": serve(t, &peer{names: []string{"x"}})}
+	uris := map[string]string{"": serve(t, &peer{export: strict}),
+		"ro": serve(t, &peer{export: readOnly}), "named": serve(t, &peer{names: []string{"x"}})}
 	for _, c := range []struct {
 		uri, pattern, bs string
 		change           func(o *Options)
@@ -297,8 +317,12 @@ func TestWhatDoesNotFit(t *testing.T) {
 	}{
 		{"", "randread", "128k", nil, "at most 64 KiB in one request"},
 		{"", "randread", "6k", nil, "multiples of 4096 bytes"},
-		{"", "randread", "4k", func(o *Options) { o.Offset = 512 }, "--offset 512: the export takes only multiples of 4096"},
-		{"", "randread", "4k", func(o *Options) { o.Offset = 1 << 20 }, "not inside the export, which has 1048576 bytes"},
+		{"", "randread", "4k", func(o *Options) {
+			o.Offset = 512
+		}, "--offset 512: the export takes only multiples of 4096"},
+		{"", "randread", "4k", func(o *Options) {
+			o.Offset = 1 << 20
+		}, "not inside the export, which has 1048576 bytes"},
 		{"", "randread", "4k", func(o *Options) { o.Size = 2 << 20 }, "end beyond the export"},
 		{"", "read", "64k", func(o *Options) { o.Size, o.Connections = 64<<10, 2 }, "too small"},
 		{"ro", "randwrite", "4k", nil, "read-only"},
@@ -330,12 +354,14 @@ func TestEndedEarly(t *testing.T) {
 	if err != nil || !r.Interrupted || r.Requests == 0 || r.Seconds <= 0 || r.Seconds > 60 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if text := strings.Join(phases, " "); !strings.HasPrefix(text, "connecting") || !strings.Contains(text, "measuring") {
+	if text := strings.Join(phases, " "); !strings.HasPrefix(text, "connecting") ||
+		!strings.Contains(text, "measuring") {
 		t.Errorf("phases %s", text)
 	}
 }
 
-// TestWarmupIsNotMeasured: the server is fast at first, and slow from before the end of the warm-up on. Nothing fast is in the results.
+// TestWarmupIsNotMeasured: the server is fast at first, and slow from before the end of the warm-up
+// on. Nothing fast is in the results.
 func TestWarmupIsNotMeasured(t *testing.T) {
 	begin := time.Now()
 	p := &peer{stall: func(int) time.Duration {
@@ -349,18 +375,22 @@ func TestWarmupIsNotMeasured(t *testing.T) {
 	r := runs(t, o)
 	p.end()
 	if l := r.Kinds[0].Latency; r.Requests == 0 || l.Min < 4.9e3 {
-		t.Errorf("%d requests, the fastest of which took %v µs, has the warm-up in it", r.Requests, l.Min)
+		t.Errorf("%d requests, the fastest of which took %v µs, has the warm-up in it", r.Requests,
+			l.Min)
 	}
 	if r.Seconds < 0.299 || r.Seconds > 0.301 {
 		t.Errorf("measured %v s", r.Seconds)
 	}
 	if n := p.n - p.goodbyes; r.RequestsTotal != uint64(n) || r.RequestsTotal <= r.Requests {
-		t.Errorf("%d requests measured of %d, and the server answered %d", r.Requests, r.RequestsTotal, n)
+		t.Errorf("%d requests measured of %d, and the server answered %d", r.Requests,
+			r.RequestsTotal, n)
 	}
 }
 
-// TestStallIsSeenByAllThatWereDue: one stall of 400 ms in two seconds. In a closed loop it is a handful of slow requests; at a fixed rate, a fifth of all that were due,
-// half of which waited for 200 ms and more. A busy machine makes everything later, never earlier, so the bounds are on that side.
+// TestStallIsSeenByAllThatWereDue: one stall of 400 ms in two seconds. In a closed loop it is a
+// handful of slow requests; at a fixed rate, a fifth of all that were due, half of which waited for
+// 200 ms and more. A busy machine makes everything later, never earlier, so the bounds are on that
+// side.
 func TestStallIsSeenByAllThatWereDue(t *testing.T) {
 	run := func(rate float64) *Report {
 		var once bool
@@ -387,19 +417,23 @@ func TestStallIsSeenByAllThatWereDue(t *testing.T) {
 		t.Errorf("open loop: a backlog of %d, expected about 400", open.Open.BacklogMost)
 	}
 	if n := open.Requests + open.Open.BacklogEnd; n < 1990 || n > 2001 {
-		t.Errorf("open loop: %d requests and %d never started; 2000 were due", open.Requests, open.Open.BacklogEnd)
+		t.Errorf("open loop: %d requests and %d never started; 2000 were due", open.Requests,
+			open.Open.BacklogEnd)
 	}
 	if open.Open.Behind {
 		t.Errorf("a stall in the middle of the run is called a target that does not keep up: %+v",
 			open.Open)
 	}
 	if l := closed.Kinds[0].Latency; l.P99 > 100e3 || l.Max < 350e3 {
-		t.Errorf("closed loop: p99 %v µs, max %v µs: the stall should be in the maximum only", l.P99, l.Max)
+		t.Errorf("closed loop: p99 %v µs, max %v µs: the stall should be in the maximum only",
+			l.P99, l.Max)
 	}
 }
 
 func TestOverloadLeavesABacklog(t *testing.T) {
-	o := options(t, serve(t, &peer{stall: func(int) time.Duration { return time.Millisecond }}), "randread", "4k")
+	o := options(t, serve(t, &peer{stall: func(int) time.Duration {
+		return time.Millisecond
+	}}), "randread", "4k")
 	o.Count, o.Duration, o.Rate, o.Poisson = 0, 300*time.Millisecond, 20000, true
 	r := runs(t, o)
 	if r.Open.BacklogEnd < 3000 {
@@ -410,7 +444,8 @@ func TestOverloadLeavesABacklog(t *testing.T) {
 		"the target does not keep up") {
 		t.Errorf("%v, %+v: %s", err, r.Open, text.String())
 	}
-	if due := r.RequestsTotal + r.Open.BacklogEnd; due < 5600 || due > 6400 { // 6000, give or take five standard deviations
+	// 6000, give or take five standard deviations
+	if due := r.RequestsTotal + r.Open.BacklogEnd; due < 5600 || due > 6400 {
 		t.Errorf("%d were due, of which %d were started", due, r.RequestsTotal)
 	}
 }
@@ -420,7 +455,8 @@ func TestFile(t *testing.T) {
 	if err := os.WriteFile(path, make([]byte, 4<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, pattern := range []string{"randread", "randrw", "write", "trim", "randzeroes", "zeroes", "flush"} {
+	for _, pattern := range []string{"randread", "randrw", "write", "trim", "randzeroes", "zeroes",
+		"flush"} {
 		o := options(t, "file:"+path, pattern, "4k:2,64k:1")
 		o.Verify = pattern == "randrw" || pattern == "randzeroes"
 		o.NoHole, o.FUA = pattern == "zeroes", pattern == "zeroes" || pattern == "trim"
@@ -429,7 +465,8 @@ func TestFile(t *testing.T) {
 		if pattern == "write" {
 			o.FUA, o.Count = true, 200
 		}
-		if r := runs(t, o); r.Requests != o.Count || r.Transport != "file" || o.Verify && r.Verify.Judged == 0 {
+		if r := runs(t, o); r.Requests != o.Count || r.Transport != "file" ||
+			o.Verify && r.Verify.Judged == 0 {
 			t.Errorf("%s: %+v", pattern, r)
 		}
 	}

@@ -1,7 +1,8 @@
 // The open loop's schedule: when requests are due, whatever the server does.
 //
-// Invariant: the times depend on the rate, the kind of arrivals and the seed only, or on a trace. Two schedules made alike step through the same times; the loop keeps one
-// for what it starts and one for what is due, and their distance is the backlog.
+// Invariant: the times depend on the rate, the kind of arrivals and the seed only, or on a trace.
+// Two schedules made alike step through the same times; the loop keeps one for what it starts and
+// one for what is due, and their distance is the backlog.
 
 package load
 
@@ -11,16 +12,18 @@ import "math"
 type schedule struct {
 	origin   int64
 	interval float64 // nanoseconds, mean
-	at       float64 // nanoseconds after origin: the next arrival. A float64 is exact to 1 ns for 104 days
-	random   random
-	poisson  bool
-	n        uint64 // arrivals stepped over
+	// nanoseconds after origin: the next arrival. A float64 is exact to 1 ns for 104 days
+	at      float64
+	random  random
+	poisson bool
+	n       uint64 // arrivals stepped over
 
 	trace *trace // where the times come from, if they are recorded ones
 	speed float64
 }
 
-// newSchedule begins at origin. phase, in intervals, sets the schedules of several loops apart, so that even arrivals stay even together.
+// newSchedule begins at origin. phase, in intervals, sets the schedules of several loops apart, so
+// that even arrivals stay even together.
 func newSchedule(origin int64, rate float64, poisson bool, seed uint64, phase float64) schedule {
 	s := schedule{origin: origin, interval: 1e9 / rate, random: random(seed), poisson: poisson}
 	if poisson {

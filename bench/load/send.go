@@ -1,7 +1,7 @@
 // Requests on their way out: everything that a turn starts on a connection leaves in one SENDMSG.
 //
-// Invariant: at most one send per socket is in flight (two would interleave); the memory it names is not touched until its completion, so nothing is
-// started on a connection while it sends.
+// Invariant: at most one send per socket is in flight (two would interleave); the memory it names
+// is not touched until its completion, so nothing is started on a connection while it sends.
 
 package load
 
@@ -23,10 +23,12 @@ type batch struct {
 // ready: may a request be started on the connection now?
 func (l *loop) ready(i uint32) bool {
 	c := &l.conns[i]
-	return c.free != none && c.state == connOpen && !c.sending && (c.fd < 0 || c.batch.n+2 <= l.layout.iovecs)
+	return c.free != none && c.state == connOpen && !c.sending &&
+		(c.fd < 0 || c.batch.n+2 <= l.layout.iovecs)
 }
 
-// addRequest appends a request to the connection's batch; payload is where in the arena the data of a WRITE is.
+// addRequest appends a request to the connection's batch; payload is where in the arena the data of
+// a WRITE is.
 func (l *loop) addRequest(i uint32, r *proto.Request, payload uint64) {
 	c := &l.conns[i]
 	b := &c.batch
@@ -64,7 +66,8 @@ func (l *loop) send(i uint32) {
 	}
 	c.sending = true
 	l.tally.sends++
-	uring.PrepSendMsg(l.sqe(), tokenOf(onSend, 0, i), c.fd, l.arena.Addr(page), uring.MsgNoSignal|uring.MsgWaitAll)
+	uring.PrepSendMsg(l.sqe(), tokenOf(onSend, 0, i), c.fd, l.arena.Addr(page),
+		uring.MsgNoSignal|uring.MsgWaitAll)
 }
 
 // sent files what became of a send: all, a part, or the end of the connection.

@@ -1,4 +1,5 @@
-// A small NBD server of the tests: honest memory, unless a test tells it to lie, stall, refuse or die.
+// A small NBD server of the tests: honest memory, unless a test tells it to lie, stall, refuse or
+// die.
 
 package load
 
@@ -24,14 +25,16 @@ type peer struct {
 	old    bool     // knows no option but EXPORT_NAME
 	plain  bool     // not even the fixed newstyle
 
-	// Lies, called with the lock held. read may change what goes out; write may change what is kept; answer replaces the error, or closes (true).
+	// Lies, called with the lock held. read may change what goes out; write may change what is
+	// kept; answer replaces the error, or closes (true).
 	read   func(p *peer, r *proto.Request, b []byte)
 	write  func(p *peer, r *proto.Request, b []byte)
 	answer func(p *peer, r *proto.Request) (proto.Errno, bool)
-	zero   func(p *peer, r *proto.Request) bool   // false: a WRITE_ZEROES that is forgotten
-	stall  func(n int) time.Duration              // before the n-th request of all is answered
-	greet  func(n int, out *bufio.Writer) bool    // after the n-th negotiation: it may say something, or close (false)
-	offer  func(n int) (flags uint16, known bool) // what the n-th GO is told
+	zero   func(p *peer, r *proto.Request) bool // false: a WRITE_ZEROES that is forgotten
+	stall  func(n int) time.Duration            // before the n-th request of all is answered
+	// after the n-th negotiation: it may say something, or close (false)
+	greet func(n int, out *bufio.Writer) bool
+	offer func(n int) (flags uint16, known bool) // what the n-th GO is told
 
 	mu       sync.Mutex
 	data     []byte
@@ -83,7 +86,8 @@ func serve(t *testing.T, p *peer) string {
 	return "nbd+unix:///?socket=" + url.PathEscape(path)
 }
 
-// end waits for what is still being served, such as the goodbyes; what the peer counted may be looked at then.
+// end waits for what is still being served, such as the goodbyes; what the peer counted may be
+// looked at then.
 func (p *peer) end() {
 	_ = p.listener.Close()
 	p.serving.Wait()
@@ -142,7 +146,9 @@ func (p *peer) negotiate(in *bufio.Reader, out *bufio.Writer) bool {
 		}
 		reply := func(kind uint32, data []byte) {
 			head := order.AppendUint32(order.AppendUint64(nil, proto.OptionReplyMagic), option)
-			_, _ = out.Write(append(order.AppendUint32(order.AppendUint32(head, kind), uint32(len(data))), data...))
+			_,
+				_ = out.Write(append(order.AppendUint32(order.AppendUint32(head, kind),
+				uint32(len(data))), data...))
 		}
 		flags, known := p.offers(option)
 		facts := order.AppendUint16(order.AppendUint64(nil, p.export.Size), flags)
@@ -162,7 +168,9 @@ func (p *peer) negotiate(in *bufio.Reader, out *bufio.Writer) bool {
 		default:
 			reply(proto.RepInfo, append([]byte{0, byte(proto.InfoExport)}, facts...))
 			if p.export.MinBlock > 0 {
-				sizes := order.AppendUint32(order.AppendUint32(order.AppendUint32([]byte{0, byte(proto.InfoBlockSize)}, p.export.MinBlock), 4096), cmp.Or(p.export.MaxPayload, proto.DefaultMaxPayload))
+				sizes := order.AppendUint32(order.AppendUint32(order.AppendUint32([]byte{0,
+					byte(proto.InfoBlockSize)}, p.export.MinBlock), 4096),
+					cmp.Or(p.export.MaxPayload, proto.DefaultMaxPayload))
 				reply(proto.RepInfo, sizes)
 			}
 			reply(proto.RepAck, nil)
@@ -278,7 +286,8 @@ func options(t *testing.T, uri, pattern, bs string) Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Options{Target: target, Pattern: p, ReadPercent: 50, Sizes: m, Connections: 2, Depth: 8, Threads: 1, Seed: 1, Count: 2000, Timeout: 10 * time.Second}
+	return Options{Target: target, Pattern: p, ReadPercent: 50, Sizes: m, Connections: 2, Depth: 8,
+		Threads: 1, Seed: 1, Count: 2000, Timeout: 10 * time.Second}
 }
 
 // runs does what must succeed.

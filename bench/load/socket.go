@@ -1,6 +1,7 @@
 // The socket on its way from net to a loop.
 //
-// Invariant: afterwards exactly one descriptor is open, it is in blocking mode, and the Go runtime has no part in it.
+// Invariant: afterwards exactly one descriptor is open, it is in blocking mode, and the Go runtime
+// has no part in it.
 
 package load
 
@@ -16,7 +17,8 @@ import (
 // unixSendBuffer is asked for on Unix sockets, in bytes: they have no autotuning.
 const unixSendBuffer = 1 << 20
 
-// detach takes the socket out of a connection, which is closed by it. note tells what congestion control a TCP socket ended up with.
+// detach takes the socket out of a connection, which is closed by it. note tells what congestion
+// control a TCP socket ended up with.
 func detach(c net.Conn) (fd int, note string, err error) {
 	defer c.Close()
 	s, ok := c.(syscall.Conn)
@@ -29,7 +31,9 @@ func detach(c net.Conn) (fd int, note string, err error) {
 	}
 	fd = -1
 	var dupErr error
-	if err := raw.Control(func(n uintptr) { fd, dupErr = unix.FcntlInt(n, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+	if err := raw.Control(func(n uintptr) {
+		fd, dupErr = unix.FcntlInt(n, unix.F_DUPFD_CLOEXEC, 0)
+	}); err != nil {
 		return -1, "", err
 	}
 	if dupErr != nil {
@@ -43,17 +47,19 @@ func detach(c net.Conn) (fd int, note string, err error) {
 	return fd, note, nil
 }
 
-// prepare closes the connection and sets its duplicate up. The order matters: the two share one O_NONBLOCK, and the Go
-// runtime relies on it until the connection is closed.
+// prepare closes the connection and sets its duplicate up. The order matters: the two share one
+// O_NONBLOCK, and the Go runtime relies on it until the connection is closed.
 func prepare(c net.Conn, fd int, local bool) (note string, err error) {
 	if err := c.Close(); err != nil {
 		return "", err
 	}
-	if err := unix.SetNonblock(fd, false); err != nil { // io_uring would complete with EAGAIN instead of waiting
+	// io_uring would complete with EAGAIN instead of waiting
+	if err := unix.SetNonblock(fd, false); err != nil {
 		return "", fmt.Errorf("set blocking mode: %w", err)
 	}
 	if local {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, unixSendBuffer) // without it, it is only slower
+		// without it, it is only slower
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, unixSendBuffer)
 		return "", nil
 	}
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {

@@ -1,9 +1,10 @@
-// Stamps: what --verify writes into every sector of 512 bytes, and what can be wrong with one that is read back.
+// Stamps: what --verify writes into every sector of 512 bytes, and what can be wrong with one that
+// is read back.
 //
 //	 0 magic   8 offset in the export   16 generation   24 run   32 filling, of these three   508 CRC-32C of the 508 bytes before it
 //
-// Invariant: two sectors with the same offset, generation and run are the same bytes, and any two others differ all over, so that a mixture of
-// them fails the checksum.
+// Invariant: two sectors with the same offset, generation and run are the same bytes, and any two
+// others differ all over, so that a mixture of them fails the checksum.
 
 package load
 
@@ -53,7 +54,8 @@ const (
 	Unzeroed          // something where zeroes were written
 )
 
-var faultNames = [...]string{"", "wrong", "corrupt", "misdirected", "foreign", "stale", "ahead", "torn", "unzeroed"}
+var faultNames = [...]string{"", "wrong", "corrupt", "misdirected", "foreign", "stale", "ahead",
+	"torn", "unzeroed"}
 
 var faultTexts = [...]string{
 	Wrong:       "wrong data: no stamp of ours where one was written",
@@ -68,7 +70,8 @@ var faultTexts = [...]string{
 
 func (f Fault) String() string { return faultNames[f] }
 
-// checkStamp judges one sector. found is its generation if it carries one, and from the offset it carries.
+// checkStamp judges one sector. found is its generation if it carries one, and from the offset it
+// carries.
 func checkStamp(b []byte, offset, generation, run uint64) (fault Fault, found, from uint64) {
 	b = b[:sector]
 	order := binary.LittleEndian
@@ -110,14 +113,16 @@ func checkZeroes(b []byte, offset, generation, run uint64) (fault Fault, found, 
 
 // Finding is one block that was not what it should be.
 type Finding struct {
-	Offset     uint64 `json:"offset"` // bytes in the export, of the first sector that is wrong
-	Fault      Fault  `json:"-"`
-	Name       string `json:"fault"`
-	Expected   uint64 `json:"expectedGeneration"`
-	Zeroes     bool   `json:"expectedZeroes,omitempty"` // this generation is zeroes, which carry no stamp
-	Found      uint64 `json:"foundGeneration"`          // 0: none
-	From       uint64 `json:"foundOffset"`              // bytes: where the data belongs, if it carries a stamp
-	Connection int    `json:"connection"`               // counted from 1
+	Offset   uint64 `json:"offset"` // bytes in the export, of the first sector that is wrong
+	Fault    Fault  `json:"-"`
+	Name     string `json:"fault"`
+	Expected uint64 `json:"expectedGeneration"`
+	// this generation is zeroes, which carry no stamp
+	Zeroes bool   `json:"expectedZeroes,omitempty"`
+	Found  uint64 `json:"foundGeneration"` // 0: none
+	// bytes: where the data belongs, if it carries a stamp
+	From       uint64 `json:"foundOffset"`
+	Connection int    `json:"connection"` // counted from 1
 }
 
 // String is one line.
@@ -135,10 +140,12 @@ func (f Finding) String() string {
 	if f.Zeroes {
 		expected += ", zeroes"
 	}
-	return text + " (expected generation " + expected + ", found " + found + ", connection " + strconv.Itoa(f.Connection) + ")"
+	return text + " (expected generation " + expected + ", found " + found + ", connection " +
+		strconv.Itoa(f.Connection) + ")"
 }
 
-// judge looks at the sectors of one read in order, however they arrive, and comes to one finding per block at most.
+// judge looks at the sectors of one read in order, however they arrive, and comes to one finding
+// per block at most.
 type judge struct {
 	table      *table
 	at, end    uint64 // bytes in the export: the next sector, and where the read ends
@@ -153,7 +160,8 @@ func (j *judge) begin(offset, length uint64) {
 	j.at, j.end, j.good, j.older, j.first = offset, offset+length, 0, 0, Finding{}
 }
 
-// look judges one sector. The finding is valid when it is the block's last one and something was wrong.
+// look judges one sector. The finding is valid when it is the block's last one and something was
+// wrong.
 func (j *judge) look(b []byte) (f Finding, bad bool) {
 	expected, holds := j.table.expect(j.at)
 	if holds != unknown {
@@ -169,7 +177,8 @@ func (j *judge) look(b []byte) (f Finding, bad bool) {
 			j.older++
 		}
 		if fault != faultNone && j.first.Fault == faultNone {
-			j.first = Finding{Offset: j.at, Fault: fault, Expected: expected, Zeroes: holds == zeroed, Found: found, From: from, Connection: j.connection}
+			j.first = Finding{Offset: j.at, Fault: fault, Expected: expected,
+				Zeroes: holds == zeroed, Found: found, From: from, Connection: j.connection}
 		}
 	}
 	j.at += sector

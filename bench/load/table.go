@@ -1,26 +1,30 @@
 // The generation table: what every block of the window must hold, and who is on it.
 //
-// Invariant: a block is being written by one request, or read by any number, or neither. Each block belongs to one loop (plan.go: parts), so entries
-// need no lock.
+// Invariant: a block is being written by one request, or read by any number, or neither. Each block
+// belongs to one loop (plan.go: parts), so entries need no lock.
 
 package load
 
-// An entry is generation:40 | readers:20 | zeroed:1 | writing:1 | stamped:1, from the highest bit down, with one to spare.
+// An entry is generation:40 | readers:20 | zeroed:1 | writing:1 | stamped:1, from the highest bit
+// down, with one to spare.
 const (
-	entryStamped    = 1 << 0 // the generation has been acknowledged, so its stamps are what must be read
-	entryWriting    = 1 << 1
-	entryZeroed     = 1 << 2           // likewise, but zeroes
-	entryReader     = 1 << 4           // one of them
-	entryReaders    = (1<<20 - 1) << 4 // all; inflightMost is one more, and that one is turned away like a writer
+	// the generation has been acknowledged, so its stamps are what must be read
+	entryStamped = 1 << 0
+	entryWriting = 1 << 1
+	entryZeroed  = 1 << 2 // likewise, but zeroes
+	entryReader  = 1 << 4 // one of them
+	// all; inflightMost is one more, and that one is turned away like a writer
+	entryReaders    = (1<<20 - 1) << 4
 	entryGeneration = 1 << 24
 	generationMost  = 1<<40 - 1
 )
 
 type table struct {
-	base    uint64 // bytes: where the window begins
-	unit    uint64 // bytes of a block
-	run     uint64
-	entries []uint64 // without pointers and zero at first, so pages that are not touched cost nothing
+	base uint64 // bytes: where the window begins
+	unit uint64 // bytes of a block
+	run  uint64
+	// without pointers and zero at first, so pages that are not touched cost nothing
+	entries []uint64
 }
 
 // tableMost bounds the table, in bytes.

@@ -1,6 +1,7 @@
 // What a loop counts. Every loop has its own; they are merged when all have ended.
 //
-// Invariant: counting does not allocate: the histograms and the lists have their full size from the beginning.
+// Invariant: counting does not allocate: the histograms and the lists have their full size from the
+// beginning.
 
 package load
 
@@ -17,7 +18,8 @@ const (
 	errnos        = 256
 )
 
-// histogram is nil-safe to the outside and never fails: a latency beyond its range counts as the range's end.
+// histogram is nil-safe to the outside and never fails: a latency beyond its range counts as the
+// range's end.
 type histogram struct{ h *hdrhistogram.Histogram }
 
 func newHistogram() histogram { return histogram{hdrhistogram.New(1, latencyMost, latencyDigits)} }
@@ -46,7 +48,8 @@ type failure struct {
 }
 
 type tally struct {
-	startAt, endAt int64 // the measuring time; startAt 0: it never came, endAt MaxInt64: it ends with the last reply
+	// the measuring time; startAt 0: it never came, endAt MaxInt64: it ends with the last reply
+	startAt, endAt int64
 	lastAt         int64 // the last reply that was measured
 	kinds          [kinds]kindTally
 	done, bytes    uint64 // so far, for the progress line

@@ -44,7 +44,8 @@ func (r *Report) cells() [][]string {
 		l := &k.Latency
 		rows = append(rows, []string{k.Kind, units.Count(k.Requests),
 			units.Count(k.RequestsPerSecond), mebibytes(k.BytesPerSecond), microseconds(l.Mean),
-			microseconds(l.P50), microseconds(l.P90), microseconds(l.P99), microseconds(l.P999), microseconds(l.Max), units.Count(errors)})
+			microseconds(l.P50), microseconds(l.P90), microseconds(l.P99), microseconds(l.P999),
+			microseconds(l.Max), units.Count(errors)})
 	}
 	if len(r.Kinds) > 1 {
 		rows = append(rows, []string{"all", units.Count(r.Requests),
@@ -132,8 +133,11 @@ func (r *Report) lines() []string {
 		lines = append(lines, r.Replay.text())
 	}
 	if o := r.Open; o != nil {
-		lines = append(lines, fmt.Sprintf("open loop: %s requests/s asked for, %s arrivals; latency counts from the time a request was due; started late by p50 %s, p99 %s, max %s",
-			units.Count(o.Rate), o.Arrivals, microseconds(o.Lag.P50), microseconds(o.Lag.P99), microseconds(o.Lag.Max)))
+		lines = append(lines,
+			fmt.Sprintf("open loop: %s requests/s asked for, %s arrivals; latency counts from "+
+				"the time a request was due; started late by p50 %s, p99 %s, max %s",
+				units.Count(o.Rate), o.Arrivals, microseconds(o.Lag.P50), microseconds(o.Lag.P99),
+				microseconds(o.Lag.Max)))
 		line := fmt.Sprintf("backlog: at most %s requests due and not started",
 			units.Count(o.BacklogMost))
 		if o.Behind {
@@ -165,7 +169,9 @@ func (r *Report) lines() []string {
 		lines = append(lines, r.idleText())
 	}
 	g := &r.Generator
-	lines = append(lines, fmt.Sprintf("generator: %.2f µs of processor time per request, %.1f requests per turn, seed %d", g.CPUPerRequest, g.RequestsPerTurn, r.Seed))
+	lines = append(lines,
+		fmt.Sprintf("generator: %.2f µs of processor time per request, %.1f requests per turn, "+
+			"seed %d", g.CPUPerRequest, g.RequestsPerTurn, r.Seed))
 	for _, note := range r.Notes {
 		lines = append(lines, "note: "+note)
 	}

@@ -1,7 +1,9 @@
-// Traces: the requests of a recording in a compact table, in the order in which they were started, and what must be known of them before a target is asked.
+// Traces: the requests of a recording in a compact table, in the order in which they were started,
+// and what must be known of them before a target is asked.
 //
-// Invariant: a trace that was read does not change; times begin at 0 and never go back. A request takes 21 bytes and no pointer, so that ten million of them
-// are 200 MiB and nothing to the garbage collector.
+// Invariant: a trace that was read does not change; times begin at 0 and never go back. A request
+// takes 21 bytes and no pointer, so that ten million of them are 200 MiB and nothing to the garbage
+// collector.
 
 package load
 
@@ -61,7 +63,8 @@ func (t *trace) add(e entry, line int) {
 	if t.n == 0 {
 		t.began = e.at
 	} else {
-		e.at = max(e.at, t.began+t.at(t.n-1).at) // several jobs in one file: fio takes a time that goes back for no time at all, too
+		// several jobs in one file: fio takes a time that goes back for no time at all, too
+		e.at = max(e.at, t.began+t.at(t.n-1).at)
 	}
 	k := t.n & (pieceSize - 1)
 	if k == 0 {

@@ -34,7 +34,9 @@ func TestOptionsThatMakeNoSense(t *testing.T) {
 		{"randread", "4k", func(o *Options) { o.FUA = true }, "--fua"},
 		{"flush", "4k", func(o *Options) { o.Fill = true }, "--fill"},
 		{"randrw", "4k", func(o *Options) { o.ZeroPercent = 101 }, "--zero-percent 101"},
-		{"trim", "4k", func(o *Options) { o.ZeroPercent = 1 }, "--zero-percent is about the writes"},
+		{"trim", "4k", func(o *Options) {
+			o.ZeroPercent = 1
+		}, "--zero-percent is about the writes"},
 		{"randrw", "4k", func(o *Options) { o.NoHole = true }, "--no-hole and --fast-zero"},
 		{"read", "4k", func(o *Options) { o.FastZero = true }, "--no-hole and --fast-zero"},
 		{"flush", "4k", func(o *Options) { o.Verify = true }, "no data to verify"},
@@ -55,19 +57,21 @@ func TestOptionsThatMakeNoSense(t *testing.T) {
 
 func TestTargets(t *testing.T) {
 	for text, want := range map[string]Target{
-		"nbd://host":                      {Network: "tcp", Address: "host:10809"},
-		"NBD://host/":                     {Network: "tcp", Address: "host:10809"},
-		"nbd://":                          {Network: "tcp", Address: "localhost:10809"},
-		"nbd://host:99/a%20b+c":           {Network: "tcp", Address: "host:99", Export: "a b+c"},
-		"nbd://host//slash":               {Network: "tcp", Address: "host:10809", Export: "/slash"},
-		"nbd://host/a/b%2Fc":              {Network: "tcp", Address: "host:10809", Export: "a/b/c"},
-		"nbd://[::1]/x":                   {Network: "tcp", Address: "[::1]:10809", Export: "x"},
-		"nbd://[fe80::1%25eth0]:1/%C3%A4": {Network: "tcp", Address: "[fe80::1%eth0]:1", Export: "ä"},
-		"nbd+unix:///?socket=/a+b%20c":    {Network: "unix", Address: "/a+b c"},
-		"nbd+unix:///x?socket=rel%26":     {Network: "unix", Address: "rel&", Export: "x"},
-		"nbd+unix://?socket=/s":           {Network: "unix", Address: "/s"},
-		"file:/a%20b":                     {Network: "file", Address: "/a%20b"},
-		"file:null:1G":                    {Network: "file", Address: "null:1G"},
+		"nbd://host":            {Network: "tcp", Address: "host:10809"},
+		"NBD://host/":           {Network: "tcp", Address: "host:10809"},
+		"nbd://":                {Network: "tcp", Address: "localhost:10809"},
+		"nbd://host:99/a%20b+c": {Network: "tcp", Address: "host:99", Export: "a b+c"},
+		"nbd://host//slash": {Network: "tcp", Address: "host:10809",
+			Export: "/slash"},
+		"nbd://host/a/b%2Fc": {Network: "tcp", Address: "host:10809", Export: "a/b/c"},
+		"nbd://[::1]/x":      {Network: "tcp", Address: "[::1]:10809", Export: "x"},
+		"nbd://[fe80::1%25eth0]:1/%C3%A4": {Network: "tcp", Address: "[fe80::1%eth0]:1",
+			Export: "ä"},
+		"nbd+unix:///?socket=/a+b%20c": {Network: "unix", Address: "/a+b c"},
+		"nbd+unix:///x?socket=rel%26":  {Network: "unix", Address: "rel&", Export: "x"},
+		"nbd+unix://?socket=/s":        {Network: "unix", Address: "/s"},
+		"file:/a%20b":                  {Network: "file", Address: "/a%20b"},
+		"file:null:1G":                 {Network: "file", Address: "null:1G"},
 	} {
 		got, err := ParseTarget(text)
 		want.Text = text
@@ -207,10 +211,17 @@ func TestStampFaults(t *testing.T) {
 		}, Stale, 2},
 		"torn, old end":   {func(_ *table, b []byte) { old(b, 0, 3); old(b, 3, 2) }, Torn, 2},
 		"torn, old start": {func(_ *table, b []byte) { old(b, 0, 1) }, Torn, 1},
-		"another offset":  {func(_ *table, b []byte) { copy(b[at(0):at(4)], b[at(4):]) }, Misdirected, 3},
-		"another run":     {func(_ *table, b []byte) { putStamp(b[at(0):], base+uint64(at(0)), 3, 78) }, Torn, 3},
+		"another offset": {func(_ *table, b []byte) {
+			copy(b[at(0):at(4)], b[at(4):])
+		}, Misdirected, 3},
+		"another run": {func(_ *table, b []byte) {
+			putStamp(b[at(0):], base+uint64(at(0)), 3, 78)
+		}, Torn, 3},
 		"from the future": {func(_ *table, b []byte) { old(b, 0, 4) }, Ahead, 4},
-		"not judged":      {func(tab *table, b []byte) { tab.entries[1] &^= entryStamped; clear(b[at(0):at(4)]) }, faultNone, 0},
+		"not judged": {func(tab *table, b []byte) {
+			tab.entries[1] &^= entryStamped
+			clear(b[at(0):at(4)])
+		}, faultNone, 0},
 	} {
 		tab, b := fresh()
 		c.spoil(tab, b)
@@ -224,7 +235,8 @@ func TestStampFaults(t *testing.T) {
 		}
 		switch {
 		case c.fault == faultNone && len(all) == 0:
-		case len(all) != 1 || all[0].Fault != c.fault || all[0].Expected != 3 || all[0].Found != c.found || all[0].Offset < base+unit || all[0].Offset >= base+2*unit:
+		case len(all) != 1 || all[0].Fault != c.fault || all[0].Expected != 3 ||
+			all[0].Found != c.found || all[0].Offset < base+unit || all[0].Offset >= base+2*unit:
 			t.Errorf("%s: %v", name, all)
 		}
 	}
@@ -262,7 +274,9 @@ func TestReportSaysEverything(t *testing.T) {
 	if err := r.Table(&table, 0); err != nil {
 		t.Fatal(err)
 	}
-	for _, words := range []string{"randrw 50:50, 4k:1,8k:1, 2 × 8 in flight, 2 threads", "p99.9", "\n   read", "\n  write", "3,000", "100,000 requests/s asked for, poisson", "backlog: at most",
+	for _, words := range []string{"randrw 50:50, 4k:1,8k:1, 2 × 8 in flight, 2 threads", "p99.9",
+		"\n   read", "\n  write", "3,000", "100,000 requests/s asked for, poisson",
+		"backlog: at most",
 		"verified: ", "0 bad blocks", "µs of processor time per request"} {
 		if !strings.Contains(table.String(), words) {
 			t.Errorf("the table does not say %q:\n%s", words, table.String())
@@ -273,11 +287,13 @@ func TestReportSaysEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	var back Report
-	if err := json.Unmarshal(text, &back); err != nil || back.Kinds[0].Latency != r.Kinds[0].Latency || back.Open.Arrivals != "poisson" {
+	if err := json.Unmarshal(text, &back); err != nil ||
+		back.Kinds[0].Latency != r.Kinds[0].Latency || back.Open.Arrivals != "poisson" {
 		t.Errorf("%v: %s", err, text)
 	}
 	l := r.Kinds[0].Latency
-	if l.Min <= 0 || l.Min > l.P50 || l.P50 > l.P90 || l.P90 > l.P99 || l.P99 > l.P999 || l.P999 > l.Max {
+	if l.Min <= 0 || l.Min > l.P50 || l.P50 > l.P90 || l.P90 > l.P99 || l.P99 > l.P999 ||
+		l.P999 > l.Max {
 		t.Errorf("latencies out of order: %+v", l)
 	}
 }
@@ -330,13 +346,16 @@ func TestProgressLine(t *testing.T) {
 	var screen bytes.Buffer
 	l := NewLine(&screen, 0)
 	l.Show(Progress{Phase: "connecting"})
-	l.Show(Progress{Phase: "measuring", Elapsed: 2 * time.Second, Total: 10 * time.Second, Requests: 5})
+	l.Show(Progress{Phase: "measuring", Elapsed: 2 * time.Second, Total: 10 * time.Second,
+		Requests: 5})
 	l.Clear()
 	if text := screen.String(); !strings.Contains(text, "measuring") || !strings.Contains(text,
 		"8 s left") || !strings.Contains(text, "20%") {
 		t.Errorf("%q", text)
 	}
-	if at, left := l.parts(Progress{Elapsed: 3 * time.Second, Requests: 750, Count: 1000}); at != 750 || left != time.Second {
+	if at,
+		left := l.parts(Progress{Elapsed: 3 * time.Second, Requests: 750,
+		Count: 1000}); at != 750 || left != time.Second {
 		t.Errorf("by count: at %d, %v left", at, left)
 	}
 	silent := new(Line)

@@ -43,7 +43,8 @@ func main() {
 // and large, in and out, with a disk and without one.
 func loads() []bench.Load {
 	load := func(backend, transport, pattern string, size, depth, connections int) bench.Load {
-		l := bench.Load{Pattern: pattern, BlockSize: size, Depth: depth, Connections: connections, Transport: transport, Backend: backend}
+		l := bench.Load{Pattern: pattern, BlockSize: size, Depth: depth, Connections: connections,
+			Transport: transport, Backend: backend}
 		if pattern == "randrw" {
 			l.ReadPercent = 70
 		}
@@ -70,7 +71,8 @@ func run(ctx context.Context, ringnbd, dir, out string, seconds float64, loads [
 	if err != nil {
 		return err
 	}
-	s := &bench.Suite{Generator: path, Dir: dir, Size: 256 << 20, Seconds: seconds / 5, Warmup: 0.2, Loads: loads, Progress: os.Stderr}
+	s := &bench.Suite{Generator: path, Dir: dir, Size: 256 << 20, Seconds: seconds / 5, Warmup: 0.2,
+		Loads: loads, Progress: os.Stderr}
 	p, err := s.MergedProfile(ctx, bench.Ringnbd(path))
 	if err != nil {
 		return err
@@ -91,7 +93,8 @@ func run(ctx context.Context, ringnbd, dir, out string, seconds float64, loads [
 		return err
 	}
 	if info.Size() > sizeMost {
-		return fmt.Errorf("the profile has %d bytes, more than %d: give a shorter -seconds", info.Size(), sizeMost)
+		return fmt.Errorf("the profile has %d bytes, more than %d: give a shorter -seconds",
+			info.Size(), sizeMost)
 	}
 	if err := os.Chmod(file.Name(), 0o644); err != nil {
 		return err
@@ -99,6 +102,7 @@ func run(ctx context.Context, ringnbd, dir, out string, seconds float64, loads [
 	if err := os.Rename(file.Name(), out); err != nil {
 		return err
 	}
-	fmt.Printf("%s: %d stacks, %d functions, %d bytes\n", out, len(p.Sample), len(p.Function), info.Size())
+	fmt.Printf("%s: %d stacks, %d functions, %d bytes\n", out, len(p.Sample), len(p.Function),
+		info.Size())
 	return nil
 }

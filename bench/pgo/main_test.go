@@ -1,6 +1,6 @@
-package main
-
 // Smoke test: one tiny load on the real program, to a profile that go build takes.
+
+package main
 
 import (
 	"os"
@@ -23,7 +23,8 @@ func TestSmokeWritesAProfile(t *testing.T) {
 	if err := run(t.Context(), binary, dir, out, 1, loads()[:1]); err != nil {
 		t.Fatal(err)
 	}
-	text, err := exec.Command("go", "tool", "preprofile", "-i", out, "-o", filepath.Join(dir, "edges")).CombinedOutput()
+	text, err := exec.Command("go", "tool", "preprofile", "-i", out, "-o",
+		filepath.Join(dir, "edges")).CombinedOutput()
 	if err != nil {
 		t.Errorf("%v: %s", err, text)
 	}

@@ -1,7 +1,7 @@
-package main
-
 // The command line. Invariant: what is wrong with it is said before anything is
 // started.
+
+package main
 
 import (
 	"errors"
@@ -33,28 +33,40 @@ type options struct {
 func parseFlags(arguments []string) options {
 	o := options{given: map[string]bool{}}
 	f := flag.NewFlagSet("suite", flag.ExitOnError)
-	f.StringVar(&o.sections, "sections", "", "only these sections, separated by commas (default: all)")
+	f.StringVar(&o.sections, "sections", "",
+		"only these sections, separated by commas (default: all)")
 	f.BoolVar(&o.list, "list", false, "list the sections and end")
 	f.BoolVar(&o.quick, "quick", false, "one short round: about five minutes")
-	f.BoolVar(&o.full, "full", false, "the whole matrix, which takes hours, instead of the sections")
-	f.BoolVar(&o.pprof, "pprof", false, "afterwards (with -from: only) show where ringnbd's CPU time goes in some of the loads")
-	f.StringVar(&o.servers, "servers", "", "only these, separated by commas (default: those installed of "+strings.Join(names(), ",")+")")
+	f.BoolVar(&o.full, "full", false,
+		"the whole matrix, which takes hours, instead of the sections")
+	f.BoolVar(&o.pprof, "pprof", false,
+		"afterwards (with -from: only) show where ringnbd's CPU time goes in some of the loads")
+	f.StringVar(&o.servers, "servers", "",
+		"only these, separated by commas (default: those installed of "+strings.Join(names(), ",")+
+			")")
 	f.Float64Var(&o.seconds, "seconds", 1, "time of one measurement")
 	f.Float64Var(&o.warmup, "warmup", 0.25, "seconds of load before each measurement")
 	f.IntVar(&o.rounds, "rounds", 3, "rounds over everything")
-	f.StringVar(&o.dir, "dir", os.TempDir(), "directory for the test file: decides which storage is measured")
+	f.StringVar(&o.dir, "dir", os.TempDir(),
+		"directory for the test file: decides which storage is measured")
 	f.StringVar(&o.size, "size", "2GiB", "size of the test file")
 	f.StringVar(&o.null, "null-size", "1TiB", "size of null exports")
 	f.StringVar(&o.memory, "memory-size", "256MiB", "size of memory exports")
 	f.StringVar(&o.ringnbd, "ringnbd", "bin/ringnbd", "the ringnbd to measure")
-	f.StringVar(&o.ringnbdFlags, "ringnbd-flags", "", "more flags for ringnbd serve, separated by spaces")
-	f.StringVar(&o.generator, "generator", "", "the ringnbd whose bench drives every server (default: the one to measure)")
-	f.BoolVar(&o.isolate, "isolate", true, "as root: use a network namespace with a congestion control that does not pace")
+	f.StringVar(&o.ringnbdFlags, "ringnbd-flags", "",
+		"more flags for ringnbd serve, separated by spaces")
+	f.StringVar(&o.generator, "generator", "",
+		"the ringnbd whose bench drives every server (default: the one to measure)")
+	f.BoolVar(&o.isolate, "isolate", true,
+		"as root: use a network namespace with a congestion control that does not pace")
 	f.StringVar(&o.json, "json", "", "write all samples to this file")
 	f.StringVar(&o.html, "html", "", "write a report with plots to this file")
-	f.StringVar(&o.readme, "readme", "", "replace the block between the markers of this file by the tables")
-	f.StringVar(&o.from, "from", "", "do not run: take the samples from this file of an earlier run")
-	f.StringVar(&o.stages, "stages", "", "do not run: show the stages of a CPU profile that was saved, as from serve --debug")
+	f.StringVar(&o.readme, "readme", "",
+		"replace the block between the markers of this file by the tables")
+	f.StringVar(&o.from, "from", "",
+		"do not run: take the samples from this file of an earlier run")
+	f.StringVar(&o.stages, "stages", "",
+		"do not run: show the stages of a CPU profile that was saved, as from serve --debug")
 	f.StringVar(&o.command, "command", "", "the command to name in the report (default: this one)")
 	_ = f.Parse(arguments) // ends the program on errors
 	f.Visit(func(f *flag.Flag) { o.given[f.Name] = true })
@@ -90,19 +102,24 @@ func newSuite(o options) (*bench.Suite, error) {
 		o.hurry()
 	}
 	if o.seconds < 0.2 || o.rounds < 1 || o.warmup < 0 {
-		return nil, errors.New("-seconds must be at least 0.2, -rounds at least 1, -warmup at least 0")
+		return nil,
+			errors.New("-seconds must be at least 0.2, -rounds at least 1, -warmup at least 0")
 	}
 	if o.readme != "" && o.rounds < 2 {
 		return nil, errors.New("-readme needs at least 2 rounds: give -rounds 2 or more")
 	}
-	s := &bench.Suite{Dir: o.dir, Seconds: o.seconds, Warmup: o.warmup, Rounds: o.rounds, Pprof: o.pprof, Progress: os.Stderr}
+	s := &bench.Suite{Dir: o.dir, Seconds: o.seconds, Warmup: o.warmup, Rounds: o.rounds,
+		Pprof: o.pprof, Progress: os.Stderr}
 	for _, size := range []struct {
 		name, text string
 		into       *int64
-	}{{"size", o.size, &s.Size}, {"null-size", o.null, &s.Null}, {"memory-size", o.memory, &s.Memory}} {
+	}{{"size", o.size, &s.Size}, {"null-size", o.null, &s.Null}, {"memory-size", o.memory,
+		&s.Memory}} {
 		n, err := units.ParseSize(size.text)
 		if err != nil || n < 4<<20 || n%4096 != 0 {
-			return nil, fmt.Errorf("-%s %s: give a multiple of 4 KiB of at least 4 MiB, such as 2GiB", size.name, size.text)
+			return nil,
+				fmt.Errorf("-%s %s: give a multiple of 4 KiB of at least 4 MiB, such as 2GiB",
+					size.name, size.text)
 		}
 		*size.into = int64(n)
 	}
@@ -117,7 +134,9 @@ func newSuite(o options) (*bench.Suite, error) {
 		return nil, err
 	}
 	if _, err := os.Stat(s.Generator); err != nil {
-		return nil, fmt.Errorf("the load generator: %w: build it first (make), or name another with -ringnbd or -generator", err)
+		return nil,
+			fmt.Errorf("the load generator: %w: build it first (make), or name another with "+
+				"-ringnbd or -generator", err)
 	}
 	return s, o.addServers(s)
 }
@@ -143,7 +162,9 @@ func loads(o options) ([]bench.Load, error) {
 
 // programs are all that can be measured.
 func programs(ringnbd string, flags ...string) []bench.Program {
-	return append([]bench.Program{bench.Ringnbd(ringnbd, flags...), bench.RingnbdCached(ringnbd, flags...), bench.RingnbdPoll(ringnbd, flags...)}, bench.Peers()...)
+	return append([]bench.Program{bench.Ringnbd(ringnbd, flags...),
+		bench.RingnbdCached(ringnbd, flags...), bench.RingnbdPoll(ringnbd, flags...)},
+		bench.Peers()...)
 }
 
 // names are those of everybody who can take part.

@@ -104,9 +104,11 @@ func obtain(ctx context.Context, o options) (*bench.Report, error) {
 	}
 	meetings, estimate := suite.Estimate()
 	if meetings == 0 {
-		return nil, errors.New("nobody who takes part serves any of these loads: nothing to measure")
+		return nil,
+			errors.New("nobody who takes part serves any of these loads: nothing to measure")
 	}
-	fmt.Fprintf(os.Stderr, "%d measurements, about %s: until %s\n", meetings, estimate, time.Now().Add(estimate).Format("15:04"))
+	fmt.Fprintf(os.Stderr, "%d measurements, about %s: until %s\n", meetings, estimate,
+		time.Now().Add(estimate).Format("15:04"))
 	report, err := suite.Run(ctx)
 	if errors.Is(err, context.Canceled) {
 		return nil, errors.New("interrupted: nothing was written, nothing is left behind")

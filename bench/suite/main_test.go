@@ -1,7 +1,7 @@
-package main
-
 // Tests of the command: what it refuses before it starts anything, what it
 // chooses, and that a saved report makes a README.
+
+package main
 
 import (
 	"bytes"
@@ -34,25 +34,31 @@ func TestBadFlagsAreRefusedBeforeAnythingRuns(t *testing.T) {
 			t.Errorf("%s: %v, want %q in it", flag, err, want)
 		}
 	}
-	if _, err := newSuite(parseFlags([]string{"-full", "-sections", "null"})); err == nil || !strings.Contains(err.Error(), "without -sections") {
+	if _, err := newSuite(parseFlags([]string{"-full", "-sections", "null"})); err == nil ||
+		!strings.Contains(err.Error(), "without -sections") {
 		t.Errorf("-full with -sections: %v", err)
 	}
-	if _, err := newSuite(parseFlags([]string{"-generator", os.Args[0], "-quick", "-readme", "README.md"})); err == nil || !strings.Contains(err.Error(), "-readme needs at least 2 rounds") {
+	if _, err := newSuite(parseFlags([]string{"-generator", os.Args[0], "-quick", "-readme",
+		"README.md"})); err == nil ||
+		!strings.Contains(err.Error(), "-readme needs at least 2 rounds") {
 		t.Errorf("-readme of one round: %v", err)
 	}
-	missing := parseFlags([]string{"-generator", os.Args[0], "-ringnbd", "/nowhere/bin", "-servers", "ringnbd"})
+	missing := parseFlags([]string{"-generator", os.Args[0], "-ringnbd", "/nowhere/bin", "-servers",
+		"ringnbd"})
 	if _, err := newSuite(missing); err == nil || !strings.Contains(err.Error(), "/nowhere/bin") {
 		t.Errorf("a server that was asked for and is missing: %v", err)
 	}
 }
 
 func TestChoicesReachTheSuite(t *testing.T) {
-	o := parseFlags([]string{"-ringnbd", os.Args[0], "-sections", "null,depth", "-quick", "-seconds", "0.7", "-servers", "raw,ringnbd", "-size", "64MiB"})
+	o := parseFlags([]string{"-ringnbd", os.Args[0], "-sections", "null,depth", "-quick",
+		"-seconds", "0.7", "-servers", "raw,ringnbd", "-size", "64MiB"})
 	s, err := newSuite(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Rounds != 1 || s.Seconds != 0.7 || s.Warmup != 0.1 || s.Size != 64<<20 || s.Null != 1<<40 || !s.Raw || s.Generator != os.Args[0] {
+	if s.Rounds != 1 || s.Seconds != 0.7 || s.Warmup != 0.1 || s.Size != 64<<20 ||
+		s.Null != 1<<40 || !s.Raw || s.Generator != os.Args[0] {
 		t.Errorf("the suite is %+v", s)
 	}
 	if len(s.Programs) != 1 || s.Programs[0].Name != "ringnbd" || s.Programs[0].Path != os.Args[0] {
@@ -96,7 +102,8 @@ func TestUsualRunsAreShort(t *testing.T) {
 func TestListHasEverySection(t *testing.T) {
 	var b bytes.Buffer
 	list(&b)
-	for _, name := range []string{"disk ", "depth ", "large ", "null ", "memory ", "loop ", "connections ", "idle ", "exports ", "unaligned ", "curve ", "poll "} {
+	for _, name := range []string{"disk ", "depth ", "large ", "null ", "memory ", "loop ",
+		"connections ", "idle ", "exports ", "unaligned ", "curve ", "poll "} {
 		if !strings.Contains(b.String(), name) {
 			t.Errorf("no %s in\n%s", name, b.String())
 		}
@@ -105,19 +112,23 @@ func TestListHasEverySection(t *testing.T) {
 
 func TestREADMEAndPageAreMadeFromAnEarlierRun(t *testing.T) {
 	dir := t.TempDir()
-	json, readme, html := filepath.Join(dir, "r.json"), filepath.Join(dir, "README.md"), filepath.Join(dir, "r.html")
-	l := bench.Load{Section: "null", Pattern: "randread", BlockSize: 4096, Depth: 32, Connections: 1, Transport: bench.Unix, Backend: bench.Null}
+	json, readme, html := filepath.Join(dir, "r.json"), filepath.Join(dir,
+		"README.md"), filepath.Join(dir, "r.html")
+	l := bench.Load{Section: "null", Pattern: "randread", BlockSize: 4096, Depth: 32,
+		Connections: 1, Transport: bench.Unix, Backend: bench.Null}
 	s := []bench.Sample{{Round: 1, RequestsPerSecond: 12345}}
 	r := &bench.Report{Command: "make bench", Date: time.Unix(0, 0).UTC(), Rounds: 2,
 		Results: []bench.Result{{Load: l, Server: "ringnbd", Samples: s, Median: s[0]}}}
 	if err := r.Save(json); err != nil {
 		t.Fatal(err)
 	}
-	text := "<!-- bench: begin (written by bench/suite from its JSON, do not edit) -->\n<!-- bench: end -->\n"
+	text := "<!-- bench: begin (written by bench/suite from its JSON, do not edit) -->\n<!-- " +
+		"bench: end -->\n"
 	if err := os.WriteFile(readme, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := run(t.Context(), parseFlags([]string{"-from", json, "-readme", readme, "-html", html})); err != nil {
+	if err := run(t.Context(),
+		parseFlags([]string{"-from", json, "-readme", readme, "-html", html})); err != nil {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{readme: "| 12345 |", html: "<html"} {

@@ -1,6 +1,7 @@
 // ringnbd bench: the command line of the load generator, which is in ringnbd/bench/load.
 //
-// Invariant: results go to standard output, whatever happened; standard error has the progress line, on a terminal only, and one line when the exit status is not 0.
+// Invariant: results go to standard output, whatever happened; standard error has the progress
+// line, on a terminal only, and one line when the exit status is not 0.
 
 package main
 
@@ -39,7 +40,8 @@ func newBench() *cobra.Command {
 		ValidArgsFunction: cobra.NoFileCompletions, // URIs are not files
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return fmt.Errorf("name one target: nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH or file:PATH")
+				return fmt.Errorf("name one target: nbd://HOST/EXPORT, " +
+					"nbd+unix:///EXPORT?socket=PATH or file:PATH")
 			}
 			if err := o.complete(c.Flags(), args[0]); err != nil {
 				return err
@@ -48,9 +50,11 @@ func newBench() *cobra.Command {
 		},
 	}
 	o.register(c.Flags())
-	for flag, values := range map[string][]string{"pattern": strings.Split(load.PatternNames(), ", "), "arrivals": {"constant", "poisson"}, "replay-timing": {"fast", "recorded"}} {
+	for flag, values := range map[string][]string{"pattern": strings.Split(load.PatternNames(),
+		", "), "arrivals": {"constant", "poisson"}, "replay-timing": {"fast", "recorded"}} {
 		// The only error is a flag that does not exist, which a test would see.
-		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+		_ = c.RegisterFlagCompletionFunc(flag,
+			cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
 	return c
 }
@@ -61,8 +65,10 @@ func (o *benchOptions) register(flags *pflag.FlagSet) {
 	s := sections{flags: flags}
 	s.begin("What is asked")
 	flags.StringVarP(&o.pattern, "pattern", "p", "randread", "`PATTERN`: "+load.PatternNames())
-	flags.IntVar(&o.ReadPercent, "read-percent", 70, "of rw and randrw, and of zeroes with --verify, this `PERCENTAGE` are reads")
-	flags.IntVar(&o.ZeroPercent, "zero-percent", 0, "of the writes of a pattern, this `PERCENTAGE` are WRITE_ZEROES")
+	flags.IntVar(&o.ReadPercent, "read-percent", 70,
+		"of rw and randrw, and of zeroes with --verify, this `PERCENTAGE` are reads")
+	flags.IntVar(&o.ZeroPercent, "zero-percent", 0,
+		"of the writes of a pattern, this `PERCENTAGE` are WRITE_ZEROES")
 	flags.StringVar(&o.sizes, "bs", "4k", "block `SIZE`, or sizes with their shares: 4k:70,64k:30")
 	flags.BoolVar(&o.FUA, "fua", false, "what changes data is to be on stable storage before it "+
 		"is answered")
@@ -77,15 +83,19 @@ func (o *benchOptions) register(flags *pflag.FlagSet) {
 	flags.Var((*sizeFlag)(&o.Size), "size",
 		"`SIZE` of the window (default: to the end of the export)")
 	flags.BoolVar(&o.Fill, "fill", false, "write the whole window once before the run")
-	flags.Var((*rawFlag)(&o.Raw), "format", "`FORMAT` of file:PATH: raw, the only one, whatever it looks like")
+	flags.Var((*rawFlag)(&o.Raw), "format",
+		"`FORMAT` of file:PATH: raw, the only one, whatever it looks like")
 	flags.BoolVar(&o.Force, "force", false, "with file:PATH, go on although others use it")
 	s.begin("How much at a time")
 	flags.IntVarP(&o.Connections, "connections", "c", 1, "number `N` of connections")
 	flags.IntVarP(&o.Depth, "depth", "d", 32, "requests `N` in flight on each connection")
 	flags.IntVar(&o.Threads, "threads", 1, "number `N` of threads, which share the connections")
 	flags.IntVar(&o.Idle, "idle", 0, "number `N` of further connections that stay silent")
-	flags.Float64Var(&o.Rate, "rate", 0, "open loop: `N` requests per second are due, whatever the server does (default: closed loop)")
-	flags.StringVar(&o.arrivals, "arrivals", "constant", "with --rate, when requests are due: `KIND` constant or poisson")
+	flags.Float64Var(&o.Rate, "rate", 0,
+		"open loop: `N` requests per second are due, whatever the server does (default: closed "+
+			"loop)")
+	flags.StringVar(&o.arrivals, "arrivals", "constant",
+		"with --rate, when requests are due: `KIND` constant or poisson")
 	flags.Uint64Var(&o.Seed, "seed", 1, "`N` that offsets, sizes and arrivals follow from")
 	s.begin("How long")
 	flags.VarP((*timeFlag)(&o.Duration), "duration", "t",
@@ -94,13 +104,18 @@ func (o *benchOptions) register(flags *pflag.FlagSet) {
 	flags.Var((*timeFlag)(&o.Warmup), "warmup", "run for this `TIME` before measuring")
 	flags.Var((*timeFlag)(&o.Timeout), "timeout", "give up after this `TIME` without an answer")
 	s.begin("Traces")
-	flags.StringVar(&o.Replay.Path, "replay", "", "instead of a pattern, the requests of this trace `FILE` (fio's iolog, version 2 or 3)")
-	flags.StringVar(&o.Replay.File, "replay-file", "", "of the files in the trace, requests to this `NAME` (default: the only one)")
-	flags.StringVar(&o.timing, "replay-timing", "fast", "`KIND` fast (in order, as soon as there is room) or recorded (each at its time)")
+	flags.StringVar(&o.Replay.Path, "replay", "",
+		"instead of a pattern, the requests of this trace `FILE` (fio's iolog, version 2 or 3)")
+	flags.StringVar(&o.Replay.File, "replay-file", "",
+		"of the files in the trace, requests to this `NAME` (default: the only one)")
+	flags.StringVar(&o.timing, "replay-timing", "fast",
+		"`KIND` fast (in order, as soon as there is room) or recorded (each at its time)")
 	flags.Float64Var(&o.Replay.Speed, "replay-speed", 1, "recorded times pass `N` times as fast")
-	flags.StringVar(&o.Record, "record", "", "write the run's requests to this trace `FILE` (fio's iolog, version 3)")
+	flags.StringVar(&o.Record, "record", "",
+		"write the run's requests to this trace `FILE` (fio's iolog, version 3)")
 	s.begin("Results")
-	flags.BoolVar(&o.Verify, "verify", false, "stamp every sector that is written, and judge every one that is read")
+	flags.BoolVar(&o.Verify, "verify", false,
+		"stamp every sector that is written, and judge every one that is read")
 	flags.BoolVar(&o.json, "json", false, "print the results as JSON")
 	s.end()
 }
@@ -139,7 +154,8 @@ func (o *benchOptions) complete(flags *pflag.FlagSet, target string) error {
 		return err
 	}
 	if flags.Changed("read-percent") && !o.Mixed() {
-		return fmt.Errorf("--read-percent is about rw and randrw (and zeroes with --verify), not --pattern %s", o.pattern)
+		return fmt.Errorf("--read-percent is about rw and randrw (and zeroes with --verify), "+
+			"not --pattern %s", o.pattern)
 	}
 	if flags.Changed("rate") && o.Rate <= 0 {
 		return fmt.Errorf("--rate %v: must be more than 0", o.Rate)
@@ -190,7 +206,8 @@ func bench(o *benchOptions, stdout, stderr io.Writer) error {
 	ctx, stop := interruptible()
 	defer stop()
 	line := new(load.Line)
-	screen := newBacklog(stderr, progressBacklog) // a terminal that was stopped (Ctrl-S) must not stop what is measured
+	// a terminal that was stopped (Ctrl-S) must not stop what is measured
+	screen := newBacklog(stderr, progressBacklog)
 	if isTerminal(stderr) {
 		line = load.NewLine(screen, terminalWidth(stderr))
 	}
@@ -198,7 +215,8 @@ func bench(o *benchOptions, stdout, stderr io.Writer) error {
 	var err error
 	if forsaken(ctx, o.Timeout, func() { report, err = load.Run(ctx, o.Options, line.Show) }) {
 		screen.close()
-		return fmt.Errorf("interrupted, and nothing has been answered within %v (--timeout)", o.Timeout)
+		return fmt.Errorf("interrupted, and nothing has been answered within %v (--timeout)",
+			o.Timeout)
 	}
 	line.Clear()
 	screen.close()

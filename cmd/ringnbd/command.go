@@ -24,7 +24,8 @@ func joinCommands(args []string) ([]string, error) {
 	var list []string
 	for i := 0; i < len(args); i++ {
 		if args[i] == "]" {
-			return nil, errors.New("] ends a command, and there is no [ before it, as a word of its own")
+			return nil,
+				errors.New("] ends a command, and there is no [ before it, as a word of its own")
 		}
 		if args[i] != "[" {
 			list = append(list, args[i])
@@ -33,7 +34,8 @@ func joinCommands(args []string) ([]string, error) {
 		n := slices.Index(args[i:], "]")
 		switch {
 		case n < 0:
-			return nil, errors.New("[ begins a command, and there is no ] behind it, as a word of its own")
+			return nil,
+				errors.New("[ begins a command, and there is no ] behind it, as a word of its own")
 		case n == 1:
 			return nil, errors.New("[ ] has no command in it: write [ COMMAND ARGUMENT... ]")
 		}

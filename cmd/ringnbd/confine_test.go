@@ -2,7 +2,8 @@
 //
 //	confine [-memlock BYTES] [-seccomp ERRNO] command [argument...]
 //
-// Capabilities are always dropped, so that root meets the same permissions and limits as others. -seccomp makes io_uring_setup fail.
+// Capabilities are always dropped, so that root meets the same permissions and limits as others.
+// -seccomp makes io_uring_setup fail.
 //
 // Invariant: only the calling thread is changed, and exec makes it the whole process.
 
@@ -36,7 +37,8 @@ func runConfined(memlock int64, errno uint32, command []string) error {
 		return err
 	}
 	if memlock >= 0 {
-		if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: uint64(memlock), Max: uint64(memlock)}); err != nil {
+		if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK,
+			&unix.Rlimit{Cur: uint64(memlock), Max: uint64(memlock)}); err != nil {
 			return err
 		}
 	}
@@ -52,7 +54,8 @@ func runConfined(memlock int64, errno uint32, command []string) error {
 	return syscall.Exec(path, command, os.Environ())
 }
 
-// forbidIOUring installs the filter "io_uring_setup fails, all else is allowed", as containers have it.
+// forbidIOUring installs the filter "io_uring_setup fails, all else is allowed", as containers have
+// it.
 func forbidIOUring(errno uint32) error {
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number of the system call
@@ -64,7 +67,8 @@ func forbidIOUring(errno uint32) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, reflect.ValueOf(program).Pointer(), 0, 0)
+	err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER,
+		reflect.ValueOf(program).Pointer(), 0, 0)
 	runtime.KeepAlive(program)
 	return err
 }

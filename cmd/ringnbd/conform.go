@@ -1,7 +1,8 @@
-// ringnbd conform: the command line of the conformance suite, which is in ringnbd/cmd/ringnbd/conform.
+// ringnbd conform: the command line of the conformance suite, which is in
+// ringnbd/cmd/ringnbd/conform.
 //
-// Invariant: results go to standard output or to the file that was named; standard error has the progress line, on a terminal only, and one line when the exit
-// status is not 0.
+// Invariant: results go to standard output or to the file that was named; standard error has the
+// progress line, on a terminal only, and one line when the exit status is not 0.
 
 package main
 
@@ -61,19 +62,27 @@ func (o *conformOptions) register(flags *pflag.FlagSet) {
 	o.Size, o.Timeout = conform.DefaultSize, conform.DefaultTimeout
 	s := sections{flags: flags}
 	s.begin("Which server")
-	flags.StringVar(&o.Spawn, "spawn", "", "start this `COMMAND` of the shell, with {port} or {socket}, {img} and {dir}, and check it; again whenever it dies")
-	flags.StringVar(&o.SpawnReadOnly, "spawn-read-only", "", "start this `COMMAND`, too, for what is asked of a read-only export")
-	flags.StringVar(&o.Export, "export", "", "with --spawn, the export's `NAME` (default: the default export)")
+	flags.StringVar(&o.Spawn, "spawn", "",
+		"start this `COMMAND` of the shell, with {port} or {socket}, {img} and {dir}, and check "+
+			"it; again whenever it dies")
+	flags.StringVar(&o.SpawnReadOnly, "spawn-read-only", "",
+		"start this `COMMAND`, too, for what is asked of a read-only export")
+	flags.StringVar(&o.Export, "export", "",
+		"with --spawn, the export's `NAME` (default: the default export)")
 	flags.Var((*imageFlag)(&o.Size), "size", "`SIZE` of the scratch image, {img}, 32 MiB or more")
-	flags.BoolVar(&o.Writable, "writable", false, "OVERWRITE the export at URI, for the checks that write")
+	flags.BoolVar(&o.Writable, "writable", false,
+		"OVERWRITE the export at URI, for the checks that write")
 	s.begin("Which checks")
-	flags.StringSliceVar(&o.only, "only", nil, "only the checks that `PATTERN` picks: H-03, H, 'RQ-*'; repeatable, or with commas")
+	flags.StringSliceVar(&o.only, "only", nil,
+		"only the checks that `PATTERN` picks: H-03, H, 'RQ-*'; repeatable, or with commas")
 	flags.Var((*timeFlag)(&o.Timeout), "timeout", "give a check at most this `TIME`")
 	s.begin("Results")
 	flags.BoolVar(&o.list, "list", false, "print the checks, and run none")
 	flags.BoolVar(&o.json, "json", false, "print the results as JSON")
-	flags.StringVar(&o.junit, "junit", "", "write the results as JUnit XML to `FILE`; - is standard output, instead of the table")
-	flags.BoolVarP(&o.verbose, "verbose", "v", false, "print the reasons of skips and of rules, too")
+	flags.StringVar(&o.junit, "junit", "",
+		"write the results as JUnit XML to `FILE`; - is standard output, instead of the table")
+	flags.BoolVarP(&o.verbose, "verbose", "v", false,
+		"print the reasons of skips and of rules, too")
 	s.end()
 }
 
@@ -109,11 +118,13 @@ func (o *conformOptions) complete(flags *pflag.FlagSet, args []string) error {
 	case o.Timeout <= 0:
 		return fmt.Errorf("--timeout %v: must be more than 0", o.Timeout)
 	case o.list && (o.json || o.junit != ""):
-		return fmt.Errorf("--list prints the checks, and has no results for %s; leave one of them out", map[bool]string{true: "--json", false: "--junit"}[o.json])
+		return fmt.Errorf("--list prints the checks, and has no results for %s; leave one of "+
+			"them out", map[bool]string{true: "--json", false: "--junit"}[o.json])
 	case o.list && len(args) == 0:
 		return nil
 	case o.Spawn == "" && len(args) != 1:
-		return fmt.Errorf("name one server: nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or --spawn 'COMMAND'")
+		return fmt.Errorf("name one server: nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, " +
+			"or --spawn 'COMMAND'")
 	case o.Spawn != "" && len(args) > 0:
 		return fmt.Errorf("--spawn starts the server itself; leave %s out", args[0])
 	case o.Spawn != "":
@@ -140,7 +151,8 @@ func offerChecks(*cobra.Command, []string, string) ([]cobra.Completion, cobra.Sh
 	return all, cobra.ShellCompDirectiveNoFileComp
 }
 
-// completeOnly trims the patterns. An empty one, as of a variable of the shell that is not set, must not mean all checks, some of which write.
+// completeOnly trims the patterns. An empty one, as of a variable of the shell that is not set,
+// must not mean all checks, some of which write.
 func (o *conformOptions) completeOnly(flags *pflag.FlagSet) error {
 	if flags.Changed("only") && len(o.only) == 0 {
 		return fmt.Errorf("--only has no pattern; leave it out for all checks")
@@ -173,7 +185,8 @@ func (o *conformOptions) checkReadOnly() error {
 	return nil
 }
 
-// runConform runs and prints. The first signal ends the questions before the first check, or the run after the check in hand, and the servers with it; the second one the program.
+// runConform runs and prints. The first signal ends the questions before the first check, or the
+// run after the check in hand, and the servers with it; the second one the program.
 func runConform(o *conformOptions, stdout, stderr io.Writer) error {
 	if err := enter(leastBlocked); err != nil {
 		return err
@@ -223,7 +236,8 @@ func runConform(o *conformOptions, stdout, stderr io.Writer) error {
 }
 
 // print prints the report, as JUnit XML to file too, unless that is nil.
-func (o *conformOptions) print(report *conform.Report, stdout io.Writer, file *os.File) (err error) {
+func (o *conformOptions) print(report *conform.Report, stdout io.Writer,
+	file *os.File) (err error) {
 	switch {
 	case o.junit == "-":
 		err = report.JUnit(stdout)

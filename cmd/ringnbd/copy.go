@@ -52,12 +52,18 @@ func (o *copyOptions) register(flags *pflag.FlagSet) {
 	o.RequestSize, o.Timeout = defaultRequestSize, peer.DefaultTimeout
 	s := sections{flags: flags}
 	s.begin("What is written")
-	flags.BoolVar(&o.DestinationIsZero, "destination-is-zero", false, "the destination reads as zeroes already: do not write any")
-	flags.BoolVar(&o.Allocated, "allocated", false, "write zeroes, too, and leave no holes: all space is taken")
-	flags.BoolVar(&o.Verify, "verify", false, "read both again afterwards, from the disk, and compare")
-	flags.StringVar(&o.Resume, "resume", "", "keep in this `FILE` how far the copy is, and go on from there")
-	flags.Var((*rawFlag)(&o.Raw), "format", "`FORMAT` of a source file: raw, the only one, whatever it looks like")
-	flags.BoolVar(&o.Force, "force", false, "go on although other programs or mounts use a file or device")
+	flags.BoolVar(&o.DestinationIsZero, "destination-is-zero", false,
+		"the destination reads as zeroes already: do not write any")
+	flags.BoolVar(&o.Allocated, "allocated", false,
+		"write zeroes, too, and leave no holes: all space is taken")
+	flags.BoolVar(&o.Verify, "verify", false,
+		"read both again afterwards, from the disk, and compare")
+	flags.StringVar(&o.Resume, "resume", "",
+		"keep in this `FILE` how far the copy is, and go on from there")
+	flags.Var((*rawFlag)(&o.Raw), "format",
+		"`FORMAT` of a source file: raw, the only one, whatever it looks like")
+	flags.BoolVar(&o.Force, "force", false,
+		"go on although other programs or mounts use a file or device")
 	s.begin("Tuning")
 	flags.IntVarP(&o.Connections, "connections", "c", defaultConnections,
 		"number `N` of connections to a server that allows several")
@@ -100,7 +106,8 @@ func (o *copyOptions) complete(args []string) error {
 	var err error
 	switch {
 	case len(args) != 2:
-		return fmt.Errorf("name a source and a destination: paths, nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH")
+		return fmt.Errorf("name a source and a destination: paths, nbd://HOST/EXPORT or " +
+			"nbd+unix:///EXPORT?socket=PATH")
 	case o.Connections < 1 || o.Connections > 64:
 		return fmt.Errorf("--connections %d: must be from 1 to 64", o.Connections)
 	case o.Requests < 0 || o.Requests > 1024:
@@ -110,7 +117,8 @@ func (o *copyOptions) complete(args []string) error {
 	case o.progress && o.quiet:
 		return fmt.Errorf("--progress and --quiet exclude each other")
 	case o.DestinationIsZero && o.Allocated:
-		return fmt.Errorf("--destination-is-zero and --allocated exclude each other: one leaves zeroes out, the other writes them")
+		return fmt.Errorf("--destination-is-zero and --allocated exclude each other: one leaves " +
+			"zeroes out, the other writes them")
 	}
 	if o.Source, err = parsePlace(args[0]); err != nil {
 		return err
@@ -132,8 +140,8 @@ func parsePlace(word string) (transfer.Place, error) {
 	return transfer.ParsePlace(word)
 }
 
-// copyAll runs, with the servers that it needs. The first signal ends the copy in order, the second one
-// the program.
+// copyAll runs, with the servers that it needs. The first signal ends the copy in order, the second
+// one the program.
 func copyAll(o *copyOptions, stderr io.Writer) (err error) {
 	if err := affordSpace(0); err != nil {
 		return err
@@ -182,20 +190,24 @@ func runCopy(ctx context.Context, o *copyOptions, stderr io.Writer) error {
 		line.Finish(report, err == nil)
 	}
 	if errors.Is(err, transfer.ErrUncompared) {
-		return fmt.Errorf("interrupted while comparing: the copy is complete and on the disk, but not compared to its end")
+		return fmt.Errorf("interrupted while comparing: the copy is complete and on the disk, " +
+			"but not compared to its end")
 	}
 	if errors.Is(err, transfer.ErrInterrupted) {
 		what := "interrupted"
 		if errors.Is(err, transfer.ErrUnanswered) {
-			what = fmt.Sprintf("interrupted; what was in flight was not answered within %v (--timeout)", o.Timeout)
+			what = fmt.Sprintf("interrupted; what was in flight was not answered within %v "+
+				"(--timeout)", o.Timeout)
 		}
 		if o.Source.Stream() || o.Destination.Stream() {
 			return fmt.Errorf("%s; the destination is incomplete", what)
 		}
 		if o.Resume != "" {
-			return fmt.Errorf("%s; the same command goes on from here (--resume %s)", what, o.Resume)
+			return fmt.Errorf("%s; the same command goes on from here (--resume %s)", what,
+				o.Resume)
 		}
-		return fmt.Errorf("%s; the destination is incomplete (with --resume FILE a copy can be gone on with)", what)
+		return fmt.Errorf("%s; the destination is incomplete (with --resume FILE a copy can be "+
+			"gone on with)", what)
 	}
 	return err
 }

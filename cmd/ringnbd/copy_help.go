@@ -4,8 +4,9 @@
 
 package main
 
-// What copy does without being told, found by measuring (see README.md): larger requests only take more memory out of the processor's caches. How many are in flight,
-// on all connections together, is transfer.DefaultSlots, which has its own measurement.
+// What copy does without being told, found by measuring (see README.md): larger requests only take
+// more memory out of the processor's caches. How many are in flight, on all connections together,
+// is transfer.DefaultSlots, which has its own measurement.
 const (
 	defaultConnections = 4
 	defaultRequestSize = 256 << 10

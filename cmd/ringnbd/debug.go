@@ -1,8 +1,11 @@
-// The debug endpoint of serve: profiles of the Go runtime and the engine's counters over HTTP, for who runs the server and nobody else.
+// The debug endpoint of serve: profiles of the Go runtime and the engine's counters over HTTP, for
+// who runs the server and nobody else.
 //
-// Invariant: it is there only when asked for, at an address that other machines cannot reach; a web page that the user visits cannot reach it through the
-// browser either (the Host header gives it away); its connections are bounded in number, and each ends by itself: within seconds when its client neither asks
-// nor reads, and with the profile that it asked for otherwise, whose length is bounded (debug_profile.go). Profiles do cost CPU time and memory while they run.
+// Invariant: it is there only when asked for, at an address that other machines cannot reach; a web
+// page that the user visits cannot reach it through the browser either (the Host header gives it
+// away); its connections are bounded in number, and each ends by itself: within seconds when its
+// client neither asks nor reads, and with the profile that it asked for otherwise, whose length is
+// bounded (debug_profile.go). Profiles do cost CPU time and memory while they run.
 
 package main
 
@@ -30,12 +33,14 @@ import (
 )
 
 const (
-	// debugPatience is how long a client may take for a request's header, and how long it may leave a reply lying; a profile's own time comes on top.
+	// debugPatience is how long a client may take for a request's header, and how long it may leave
+	// a reply lying; a profile's own time comes on top.
 	debugPatience = 5 * time.Second
 	debugIdle     = 30 * time.Second
 	// debugConnections bounds the descriptors that clients of the endpoint can hold.
 	debugConnections = 32
-	// debugFarewell is how long the endpoint's own shutdown waits for replies: a profile that is cut short is still written, which takes the runtime 0.2 s.
+	// debugFarewell is how long the endpoint's own shutdown waits for replies: a profile that is
+	// cut short is still written, which takes the runtime 0.2 s.
 	debugFarewell = 500 * time.Millisecond
 )
 
@@ -52,7 +57,8 @@ func (f *debugFlag) Set(text string) error {
 	return nil
 }
 
-// splitDebug takes HOST:PORT apart; of unix:PATH the path is the host. It refuses what other machines could reach.
+// splitDebug takes HOST:PORT apart; of unix:PATH the path is the host. It refuses what other
+// machines could reach.
 func splitDebug(text string) (host, port string, err error) {
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
 		if path == "" {
@@ -67,16 +73,20 @@ func splitDebug(text string) (host, port string, err error) {
 		return "", "", errors.New("no address; write localhost:PORT or unix:PATH")
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil { // which takes no sign
-		return "", "", fmt.Errorf("%q is not a port; write a number from 0 (any free one) to 65535", port)
+		return "", "", fmt.Errorf("%q is not a port; write a number from 0 (any free one) to 65535",
+			port)
 	}
 	if !loopbackName(host) {
-		return "", "", errors.New("profiles show what the server does and cost it time, so they are for this machine alone;" +
-			" write localhost:PORT, 127.0.0.1:PORT, [::1]:PORT or unix:PATH")
+		return "", "",
+			errors.New("profiles show what the server does and cost it time, so they are for " +
+				"this machine alone;" +
+				" write localhost:PORT, 127.0.0.1:PORT, [::1]:PORT or unix:PATH")
 	}
 	return host, port, nil
 }
 
-// loopbackName: localhost, or an address of the loopback. Any other name may be somebody else's by the time that it is looked up.
+// loopbackName: localhost, or an address of the loopback. Any other name may be somebody else's by
+// the time that it is looked up.
 func loopbackName(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
@@ -167,7 +177,8 @@ func (d *debugServer) count(c net.Conn, state http.ConnState) {
 	}
 }
 
-// close takes the endpoint down; profiles that are being taken end early and are still delivered. Afterwards the engine is not asked any more.
+// close takes the endpoint down; profiles that are being taken end early and are still delivered.
+// Afterwards the engine is not asked any more.
 func (d *debugServer) close() {
 	if d == nil {
 		return
@@ -177,7 +188,9 @@ func (d *debugServer) close() {
 		return
 	}
 	d.cut()
-	d.closing.Store(true) // before the lock: those who wait for it would ask first, and a loop that hangs costs each of them a second
+	// before the lock: those who wait for it would ask first, and a loop that hangs costs each of
+	// them a second
+	d.closing.Store(true)
 	d.mu.Lock()
 	d.mu.Unlock() //lint:ignore SA2001 who asked before has its answer now
 	late, cancel := context.WithTimeout(context.Background(), debugFarewell)
@@ -198,7 +211,8 @@ func (d *debugServer) vanish() {
 func (d *debugServer) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 {
-			// Nothing here takes a body, and waiting for one would hold the connection: reading what is left of it fails at once.
+			// Nothing here takes a body, and waiting for one would hold the connection: reading
+			// what is left of it fails at once.
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now())
 		}
 		switch site := r.Header.Get("Sec-Fetch-Site"); {
@@ -207,7 +221,9 @@ func (d *debugServer) guard(next http.Handler) http.Handler {
 			w.Header().Set("Connection", "close")
 			http.Error(w, "only GET and HEAD, without a body", http.StatusMethodNotAllowed)
 		case d.remote && !loopbackName(hostOf(r.Host)):
-			http.Error(w, "the Host header names another machine; use localhost, 127.0.0.1 or [::1]", http.StatusForbidden)
+			http.Error(w,
+				"the Host header names another machine; use localhost, 127.0.0.1 or [::1]",
+				http.StatusForbidden)
 		case site != "" && site != "none" && site != "same-origin":
 			http.Error(w, "web pages may not use this endpoint", http.StatusForbidden)
 		default:
@@ -261,7 +277,8 @@ func (d *debugServer) counters(w http.ResponseWriter, _ *http.Request) {
 	_ = e.Encode(list) // the client is gone
 }
 
-// ask gives what the engine has counted, all of it or nothing: a sum that lacks a loop would look like counters that went back.
+// ask gives what the engine has counted, all of it or nothing: a sum that lacks a loop would look
+// like counters that went back.
 func (d *debugServer) ask() (map[string]any, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -270,7 +287,8 @@ func (d *debugServer) ask() (map[string]any, error) {
 	}
 	c, ok := d.engine.Counters()
 	if !ok {
-		return nil, errors.New("a loop of the engine did not answer in time, so there is no sum; ask again, and see /debug/pprof/goroutine?debug=2 if it stays so")
+		return nil, errors.New("a loop of the engine did not answer in time, so there is no " +
+			"sum; ask again, and see /debug/pprof/goroutine?debug=2 if it stays so")
 	}
 	list := countersByName(c)
 	list["connections"] = d.engine.Connections()
@@ -298,10 +316,13 @@ func commandName(command int) string {
 	return "unknown"
 }
 
-// commandNames are the commands by number, as the protocol names them; what comes behind them is counted as unknown.
-var commandNames = []string{"read", "write", "disconnect", "flush", "trim", "cache", "writeZeroes", "blockStatus", "resize"}
+// commandNames are the commands by number, as the protocol names them; what comes behind them is
+// counted as unknown.
+var commandNames = []string{"read", "write", "disconnect", "flush", "trim", "cache", "writeZeroes",
+	"blockStatus", "resize"}
 
-// countersByName gives every field of Counters a name, so that none can be left out, and every place of its lists.
+// countersByName gives every field of Counters a name, so that none can be left out, and every
+// place of its lists.
 func countersByName(c engine.Counters) map[string]any {
 	list := map[string]any{}
 	fields := reflect.ValueOf(c)
@@ -316,8 +337,10 @@ func countersByName(c engine.Counters) map[string]any {
 	}
 	exports := map[string]exportCounters{}
 	for _, e := range c.Exports {
-		exports[e.Name] = exportCounters{Requests: e.Traffic.Requests(), Reads: e.Reads, Writes: e.Writes, Errors: e.Errors, BytesRead: e.BytesRead,
-			BytesWrite: e.BytesWrite, Connections: e.Connections, DiskErrors: e.DiskErrors, FlushFailed: e.FlushFailed}
+		exports[e.Name] = exportCounters{Requests: e.Traffic.Requests(), Reads: e.Reads,
+			Writes: e.Writes, Errors: e.Errors, BytesRead: e.BytesRead,
+			BytesWrite: e.BytesWrite, Connections: e.Connections, DiskErrors: e.DiskErrors,
+			FlushFailed: e.FlushFailed}
 	}
 	closed := map[string]uint64{}
 	for i, n := range c.Closed {

@@ -1,7 +1,9 @@
-// What a client of the debug endpoint may ask of the runtime's profiles: how long, how many at once, and how slowly it may read them.
+// What a client of the debug endpoint may ask of the runtime's profiles: how long, how many at
+// once, and how slowly it may read them.
 //
-// Invariant: a profile that runs has a known end, and one whose client does not read ends within debugPatience of the first write that gets stuck: the runtime
-// keeps in memory what it has traced and cannot write.
+// Invariant: a profile that runs has a known end, and one whose client does not read ends within
+// debugPatience of the first write that gets stuck: the runtime keeps in memory what it has traced
+// and cannot write.
 
 package main
 
@@ -16,7 +18,8 @@ import (
 )
 
 const (
-	// debugTraceSeconds bounds a trace: the runtime records megabytes in a second, and a client that reads slowly leaves them in the server's memory.
+	// debugTraceSeconds bounds a trace: the runtime records megabytes in a second, and a client
+	// that reads slowly leaves them in the server's memory.
 	debugTraceSeconds = 10
 	// debugProfileSeconds bounds every other profile that takes time.
 	debugProfileSeconds = 120
@@ -54,7 +57,10 @@ func (p *profiles) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if running != nil {
 		if !running.CompareAndSwap(false, true) {
-			http.Error(w, "another client is taking a "+kind+", and there is one at a time; ask again when it has ended", http.StatusConflict)
+			http.Error(w,
+				"another client is taking a "+kind+
+					", and there is one at a time; ask again when it has ended",
+				http.StatusConflict)
 			return
 		}
 		defer running.Store(false)
@@ -62,7 +68,8 @@ func (p *profiles) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	serve(&hurried{w, p.patience, began.Add(seconds + p.patience)}, r)
 }
 
-// seconds is how long a profile takes; what net/http/pprof would quietly replace by its default is refused too.
+// seconds is how long a profile takes; what net/http/pprof would quietly replace by its default is
+// refused too.
 func (p *profiles) seconds(kind, text string) (time.Duration, error) {
 	most, what := p.bounds.profile, "a whole number from 1 to"
 	var seconds float64
@@ -88,7 +95,8 @@ func (p *profiles) seconds(kind, text string) (time.Duration, error) {
 	return time.Duration(seconds * float64(time.Second)), nil
 }
 
-// hurried gives every write its own deadline, and none beyond end. A write that fails cancels the request's context, which ends the profile.
+// hurried gives every write its own deadline, and none beyond end. A write that fails cancels the
+// request's context, which ends the profile.
 type hurried struct {
 	http.ResponseWriter
 	patience time.Duration

@@ -24,7 +24,9 @@ import (
 // askPage makes one request for a page.
 func askPage(t *testing.T, d *debugServer, page string) (int, string) {
 	t.Helper()
-	return ask(t, d, func(r *http.Request) { r.URL.Path, r.URL.RawQuery, _ = strings.Cut(page, "?") })
+	return ask(t, d, func(r *http.Request) {
+		r.URL.Path, r.URL.RawQuery, _ = strings.Cut(page, "?")
+	})
 }
 
 // begin asks for a page, reads nothing of it, and returns once the flag is up.
@@ -61,8 +63,10 @@ func TestDebugBoundsAProfilesTime(t *testing.T) {
 		"/debug/pprof/heap?seconds=":        "from 1 to 2 ",
 		"/debug/pprof/goroutine?x&seconds=": "from 1 to 2 ",
 	} {
-		for _, seconds := range []string{"3", "3600", "9223372036854775807", "99999999999999999999", "1e400", "Inf", "NaN", "0", "-1", "x"} {
-			if status, body := askPage(t, d, page+seconds); status != 400 || !strings.Contains(body, want) {
+		for _, seconds := range []string{"3", "3600", "9223372036854775807", "99999999999999999999",
+			"1e400", "Inf", "NaN", "0", "-1", "x"} {
+			if status, body := askPage(t, d, page+seconds); status != 400 ||
+				!strings.Contains(body, want) {
 				t.Errorf("%s%s: %d %q, want 400 and %q in it", page, seconds, status, body, want)
 			}
 		}
@@ -70,7 +74,8 @@ func TestDebugBoundsAProfilesTime(t *testing.T) {
 	if status, body := askPage(t, d, "/debug/pprof/profile"); status != 400 {
 		t.Errorf("30 s, the default, with a bound of 2: %d %q", status, body)
 	}
-	for _, page := range []string{"/debug/pprof/trace?seconds=0.1", "/debug/pprof/heap?seconds=1", "/debug/pprof/profile?seconds=1", "/debug/pprof/heap"} {
+	for _, page := range []string{"/debug/pprof/trace?seconds=0.1", "/debug/pprof/heap?seconds=1",
+		"/debug/pprof/profile?seconds=1", "/debug/pprof/heap"} {
 		if status, body := askPage(t, d, page); status != 200 || body == "" {
 			t.Errorf("%s: %d %q", page, status, body)
 		}
@@ -79,10 +84,12 @@ func TestDebugBoundsAProfilesTime(t *testing.T) {
 
 func TestDebugTakesOneProfileOfAKindAtATime(t *testing.T) {
 	d := newDebug(t, "127.0.0.1:0", debugPatience)
-	for kind, flag := range map[string]*atomic.Bool{"trace": &d.profiles.tracing, "profile": &d.profiles.busy} {
+	for kind, flag := range map[string]*atomic.Bool{"trace": &d.profiles.tracing,
+		"profile": &d.profiles.busy} {
 		page := "/debug/pprof/" + kind + "?seconds="
 		c := begin(t, d, page+"10", flag)
-		if status, body := askPage(t, d, page+"1"); status != 409 || !strings.Contains(body, "another client is taking a "+kind) {
+		if status, body := askPage(t, d, page+"1"); status != 409 ||
+			!strings.Contains(body, "another client is taking a "+kind) {
 			t.Errorf("a second %s: %d %q", kind, status, body)
 		}
 		if !flag.Load() {
@@ -118,7 +125,8 @@ func TestDebugEndsATraceThatNobodyReads(t *testing.T) {
 		t.Errorf("a trace of 10 s that nobody reads ran for %v", took)
 	}
 	began = time.Now()
-	if status, body := askPage(t, d, "/debug/pprof/trace?seconds=1"); status != 200 || !strings.HasPrefix(body, "go 1.") || time.Since(began) < time.Second {
+	if status, body := askPage(t, d, "/debug/pprof/trace?seconds=1"); status != 200 ||
+		!strings.HasPrefix(body, "go 1.") || time.Since(began) < time.Second {
 		t.Errorf("a client that reads: %d after %v", status, time.Since(began))
 	}
 }
@@ -136,7 +144,8 @@ func TestDebugCountersWithoutALoopAreNone(t *testing.T) {
 	d.serve(stuck{fixed{Errors: 3}}, slog.New(slog.DiscardHandler))
 	t.Cleanup(d.close)
 	status, body := ask(t, d, func(*http.Request) {})
-	if status != 503 || !strings.Contains(body, "did not answer in time") || strings.Contains(body, "{") {
+	if status != 503 || !strings.Contains(body, "did not answer in time") ||
+		strings.Contains(body, "{") {
 		t.Errorf("%d %q", status, body)
 	}
 }

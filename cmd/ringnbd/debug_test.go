@@ -1,6 +1,7 @@
 // The debug endpoint: who is let in, who is not, and what it costs.
 //
-// Invariant: each refusal is tried against an endpoint that answers an honest client at the same moment.
+// Invariant: each refusal is tried against an endpoint that answers an honest client at the same
+// moment.
 
 package main
 
@@ -76,10 +77,13 @@ func ask(t *testing.T, d *debugServer, edit func(*http.Request)) (int, string) {
 }
 
 func TestDebugIsForThisMachineAlone(t *testing.T) {
-	for _, address := range []string{"0.0.0.0:0", "[::]:0", ":6060", "192.0.2.1:0", "[2001:db8::1]:0", "example.com:80", "localhost.example.com:80",
+	for _, address := range []string{"0.0.0.0:0", "[::]:0", ":6060", "192.0.2.1:0",
+		"[2001:db8::1]:0", "example.com:80", "localhost.example.com:80",
 		"127.0.0.1.nip.io:80", "[fe80::1]:0", "[::ffff:192.0.2.1]:0", "*:6060", "10.0.0.1:0"} {
 		var f debugFlag
-		if err := f.Set(address); err == nil || !strings.Contains(err.Error(), "this machine alone") || strings.Contains(err.Error(), "\n") || f != "" {
+		if err := f.Set(address); err == nil ||
+			!strings.Contains(err.Error(), "this machine alone") ||
+			strings.Contains(err.Error(), "\n") || f != "" {
 			t.Errorf("%s: %v", address, err)
 		}
 		if d, err := listenDebug(address); err == nil {
@@ -87,14 +91,17 @@ func TestDebugIsForThisMachineAlone(t *testing.T) {
 			t.Errorf("%s: listened", address)
 		}
 	}
-	for address, want := range map[string]string{"6060": "localhost:PORT", "localhost": "localhost:PORT", "": "localhost:PORT", "unix:": "unix:PATH",
-		"localhost:http": "is not a port", "localhost:65536": "is not a port", "localhost:-1": "is not a port",
+	for address, want := range map[string]string{"6060": "localhost:PORT",
+		"localhost": "localhost:PORT", "": "localhost:PORT", "unix:": "unix:PATH",
+		"localhost:http": "is not a port", "localhost:65536": "is not a port",
+		"localhost:-1": "is not a port",
 		"localhost:+1": "is not a port", "localhost:-0": "is not a port"} {
 		if err := new(debugFlag).Set(address); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q in it", address, err, want)
 		}
 	}
-	for _, address := range []string{"localhost:0", "LOCALHOST:0", "127.0.0.1:0", "127.8.9.10:6060", "[::1]:0", "unix:a", "unix:@a"} {
+	for _, address := range []string{"localhost:0", "LOCALHOST:0", "127.0.0.1:0", "127.8.9.10:6060",
+		"[::1]:0", "unix:a", "unix:@a"} {
 		if err := new(debugFlag).Set(address); err != nil {
 			t.Errorf("%s: %v", address, err)
 		}
@@ -103,18 +110,24 @@ func TestDebugIsForThisMachineAlone(t *testing.T) {
 
 func TestDebugRefusesStrangersByTCP(t *testing.T) {
 	d := newDebug(t, "127.0.0.1:0", debugPatience)
-	for host, want := range map[string]int{"localhost": 200, "localhost:80": 200, "LocalHost:1": 200, "127.0.0.1:6060": 200, "[::1]:6060": 200, "[::1]": 200,
-		"evil.example": 403, "evil.example:80": 403, "127.0.0.1.evil.example": 403, "localhost.evil.example": 403, "0.0.0.0": 403, "192.0.2.1:80": 403} {
+	for host, want := range map[string]int{"localhost": 200, "localhost:80": 200,
+		"LocalHost:1": 200, "127.0.0.1:6060": 200, "[::1]:6060": 200, "[::1]": 200,
+		"evil.example": 403, "evil.example:80": 403, "127.0.0.1.evil.example": 403,
+		"localhost.evil.example": 403, "0.0.0.0": 403, "192.0.2.1:80": 403} {
 		if status, body := ask(t, d, func(r *http.Request) { r.Host = host }); status != want {
 			t.Errorf("Host %s: %d, want %d: %s", host, status, want, body)
 		}
 	}
-	for site, want := range map[string]int{"": 200, "none": 200, "same-origin": 200, "same-site": 403, "cross-site": 403} {
-		if status, _ := ask(t, d, func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", site) }); status != want {
+	for site, want := range map[string]int{"": 200, "none": 200, "same-origin": 200,
+		"same-site": 403, "cross-site": 403} {
+		if status, _ := ask(t, d, func(r *http.Request) {
+			r.Header.Set("Sec-Fetch-Site", site)
+		}); status != want {
 			t.Errorf("Sec-Fetch-Site %s: %d, want %d", site, status, want)
 		}
 	}
-	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions} {
+	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete,
+		http.MethodOptions} {
 		if status, _ := ask(t, d, func(r *http.Request) { r.Method = method }); status != 405 {
 			t.Errorf("%s: %d", method, status)
 		}
@@ -128,9 +141,12 @@ func TestDebugIndexIsPlainText(t *testing.T) {
 	d := newDebug(t, "127.0.0.1:0", debugPatience)
 	_, index := ask(t, d, func(r *http.Request) { r.URL.Path = "/" })
 	for line := range strings.Lines(index) {
-		if path, _, _ := strings.Cut(line, " "); strings.HasPrefix(path, "/") && !strings.Contains(path, "seconds=") {
+		if path, _, _ := strings.Cut(line, " "); strings.HasPrefix(path, "/") &&
+			!strings.Contains(path, "seconds=") {
 			path, query, _ := strings.Cut(path, "?")
-			if status, _ := ask(t, d, func(r *http.Request) { r.URL.Path, r.URL.RawQuery = path, query }); status != 200 {
+			if status, _ := ask(t, d, func(r *http.Request) {
+				r.URL.Path, r.URL.RawQuery = path, query
+			}); status != 200 {
 				t.Errorf("the index names %s, which answers %d", path, status)
 			}
 		}
@@ -181,7 +197,8 @@ func TestDebugUnixSocketIsTheOwnersAndGoesAway(t *testing.T) {
 	if status, _ := ask(t, d, func(r *http.Request) { r.Host = "any.example" }); status != 200 {
 		t.Errorf("a Host that no browser can have sent: %d", status)
 	}
-	if _, err := listenDebug("unix:" + path); err == nil || !strings.Contains(err.Error(), "another server") {
+	if _, err := listenDebug("unix:" + path); err == nil ||
+		!strings.Contains(err.Error(), "another server") {
 		t.Errorf("a living endpoint's socket: %v", err)
 	}
 	d.close()
@@ -195,7 +212,8 @@ func TestDebugUnixSocketIsTheOwnersAndGoesAway(t *testing.T) {
 	}
 }
 
-// slow opens a connection, says something, and tells how long it took until the other side closed it.
+// slow opens a connection, says something, and tells how long it took until the other side closed
+// it.
 func slow(t *testing.T, d *debugServer, text string) time.Duration {
 	t.Helper()
 	c, err := net.Dial(d.place.Listeners[0].Addr().Network(), d.place.Listeners[0].Addr().String())
@@ -266,7 +284,9 @@ func TestDebugBoundsItsConnections(t *testing.T) {
 func TestDebugProfileMayTakeLongerThanAReply(t *testing.T) {
 	d := newDebug(t, "127.0.0.1:0", 500*time.Millisecond)
 	began := time.Now()
-	status, body := ask(t, d, func(r *http.Request) { r.URL.Path, r.URL.RawQuery = "/debug/pprof/profile", "seconds=2" })
+	status, body := ask(t, d, func(r *http.Request) {
+		r.URL.Path, r.URL.RawQuery = "/debug/pprof/profile", "seconds=2"
+	})
 	p, err := profile.ParseData([]byte(body))
 	if status != 200 || err != nil || time.Since(began) < 2*time.Second {
 		t.Fatalf("after %v: %d, %v, %q", time.Since(began), status, err, body)

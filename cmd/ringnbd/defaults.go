@@ -2,8 +2,8 @@
 // machine.
 //
 // Invariant: a default fits: together with the rest of the process it stays below the limits of the
-// control groups, of the machine and on address space. What cannot fit is refused before anything is
-// opened; it would be killed without a word later.
+// control groups, of the machine and on address space. What cannot fit is refused before anything
+// is opened; it would be killed without a word later.
 
 package main
 
@@ -102,8 +102,10 @@ func (a allowance) memoryFor(c engine.Config) uint64 {
 // check says why an engine of that memory cannot be.
 func (a allowance) check(c engine.Config) error {
 	if least := engine.MinMemory(c); c.Memory < least {
-		return fmt.Errorf("--memory %s is too small: %s and %s need %s; give that, or fewer --loops or --max-connections",
-			units.Size(c.Memory), units.Plural(c.Loops, "loop"), units.Plural(c.MaxConnections, "connection"), wholeMiB(least))
+		return fmt.Errorf("--memory %s is too small: %s and %s need %s; give that, or fewer "+
+			"--loops or --max-connections",
+			units.Size(c.Memory), units.Plural(c.Loops, "loop"),
+			units.Plural(c.MaxConnections, "connection"), wholeMiB(least))
 	}
 	if c.Memory <= a.memory && a.memory-c.Memory >= processLeast {
 		return nil
@@ -112,9 +114,11 @@ func (a allowance) check(c engine.Config) error {
 	if a.group {
 		whose = "the control group of this process allows"
 	}
-	return fmt.Errorf("%s %s of memory, but --memory is %s for %s, and the process itself takes some %s: "+
+	return fmt.Errorf("%s %s of memory, but --memory is %s for %s, and the process itself takes "+
+		"some %s: "+
 		"give less --memory, fewer --loops or --max-connections, or more memory",
-		whose, units.Size(a.memory), units.Size(c.Memory), units.Plural(c.Loops, "loop"), units.Size(processLeast))
+		whose, units.Size(a.memory), units.Size(c.Memory), units.Plural(c.Loops, "loop"),
+		units.Size(processLeast))
 }
 
 func wholeMiB(n uint64) string { return units.Exact((n + 1<<20 - 1) >> 20 << 20) }

@@ -18,25 +18,33 @@ func TestDefaultsFit(t *testing.T) {
 		memory      uint64 // MiB
 		refused     string // in part
 	}{
-		"two cores":            {allowance{memory: 24 << 30, cpus: 2}, 1024, 2, 320, ""},
-		"64 cores":             {allowance{memory: 1 << 40, cpus: 64}, 1024, 8, 1024, ""},
-		"64 cores, 1 GiB":      {allowance{memory: 1 << 30, group: true, cpus: 64}, 1024, 8, 500, ""},
-		"64 MiB":               {allowance{memory: 64 << 20, group: true, cpus: 1}, 1024, 1, 20, ""},
-		"32 MiB":               {allowance{memory: 32 << 20, group: true, cpus: 1}, 1024, 1, 17, ""},
-		"32 MiB, one client":   {allowance{memory: 32 << 20, group: true, cpus: 1}, 1, 1, 7, ""},
-		"16 MiB, one client":   {allowance{memory: 16 << 20, group: true, cpus: 1}, 1, 1, 7, "the control group of this process allows 16 MiB"},
-		"little address space": {allowance{memory: 24 << 30, cpus: 2, space: 160 << 20}, 1024, 2, 80, ""},
-		"none":                 {allowance{memory: 24 << 30, cpus: 2, space: 1}, 1024, 2, 25, ""},
-		"a million clients":    {allowance{memory: 64 << 30, cpus: 1}, 1 << 20, 1, 8201, ""},
-		"a million in too few": {allowance{memory: 4 << 30, cpus: 1}, 1 << 20, 1, 8201, "this machine has 4 GiB"},
+		"two cores": {allowance{memory: 24 << 30, cpus: 2}, 1024, 2, 320, ""},
+		"64 cores":  {allowance{memory: 1 << 40, cpus: 64}, 1024, 8, 1024, ""},
+		"64 cores, 1 GiB": {allowance{memory: 1 << 30, group: true, cpus: 64}, 1024, 8, 500,
+			""},
+		"64 MiB": {allowance{memory: 64 << 20, group: true, cpus: 1}, 1024, 1, 20,
+			""},
+		"32 MiB": {allowance{memory: 32 << 20, group: true, cpus: 1}, 1024, 1, 17,
+			""},
+		"32 MiB, one client": {allowance{memory: 32 << 20, group: true, cpus: 1}, 1, 1, 7, ""},
+		"16 MiB, one client": {allowance{memory: 16 << 20, group: true, cpus: 1}, 1, 1, 7,
+			"the control group of this process allows 16 MiB"},
+		"little address space": {allowance{memory: 24 << 30, cpus: 2, space: 160 << 20}, 1024, 2,
+			80, ""},
+		"none":              {allowance{memory: 24 << 30, cpus: 2, space: 1}, 1024, 2, 25, ""},
+		"a million clients": {allowance{memory: 64 << 30, cpus: 1}, 1 << 20, 1, 8201, ""},
+		"a million in too few": {allowance{memory: 4 << 30, cpus: 1}, 1 << 20, 1, 8201,
+			"this machine has 4 GiB"},
 	} {
 		c := engine.Config{Loops: test.a.loops(), MaxConnections: test.connections}
 		c.Memory = test.a.memoryFor(c)
 		if mib := (c.Memory + 1<<20 - 1) >> 20; c.Loops != test.loops || mib != test.memory {
-			t.Errorf("%s: %d loops and %d MiB, want %d and %d", name, c.Loops, mib, test.loops, test.memory)
+			t.Errorf("%s: %d loops and %d MiB, want %d and %d", name, c.Loops, mib, test.loops,
+				test.memory)
 		}
 		err := test.a.check(c)
-		if test.refused == "" && err != nil || test.refused != "" && (err == nil || !strings.Contains(err.Error(), test.refused)) {
+		if test.refused == "" && err != nil ||
+			test.refused != "" && (err == nil || !strings.Contains(err.Error(), test.refused)) {
 			t.Errorf("%s: %v, want %q", name, err, test.refused)
 		}
 	}
@@ -46,7 +54,8 @@ func TestDefaultsFit(t *testing.T) {
 func TestWhatCannotFitIsRefused(t *testing.T) {
 	a := allowance{memory: 8 << 30, cpus: 4}
 	c := engine.Config{Loops: 4, MaxConnections: 16, Memory: 8 << 30}
-	if err := a.check(c); err == nil || !strings.Contains(err.Error(), "this machine has 8 GiB of memory") {
+	if err := a.check(c); err == nil ||
+		!strings.Contains(err.Error(), "this machine has 8 GiB of memory") {
 		t.Errorf("all of the machine: %v", err)
 	}
 	c.Memory = 7 << 30
@@ -54,7 +63,8 @@ func TestWhatCannotFitIsRefused(t *testing.T) {
 		t.Error(err)
 	}
 	c.Memory = engine.MinMemory(c) - 1
-	if err := a.check(c); err == nil || !strings.Contains(err.Error(), "is too small: 4 loops and 16 connections need") {
+	if err := a.check(c); err == nil ||
+		!strings.Contains(err.Error(), "is too small: 4 loops and 16 connections need") {
 		t.Errorf("too little: %v", err)
 	}
 }
@@ -66,7 +76,8 @@ func TestConnectionsFit(t *testing.T) {
 		a           allowance
 		connections int
 	}{
-		{allowance{memory: 64 << 20, cpus: 1}, 1024}, // no control group: the machine has swap, and others to take from
+		// no control group: the machine has swap, and others to take from
+		{allowance{memory: 64 << 20, cpus: 1}, 1024},
 		{allowance{memory: 1 << 30, group: true, cpus: 2}, 1024},
 		{allowance{memory: 64 << 20, group: true, cpus: 2}, 150},
 		{allowance{memory: 32 << 20, group: true, cpus: 1}, 30},
@@ -82,7 +93,8 @@ func TestConnectionsFit(t *testing.T) {
 			if each != gate.SocketMemory {
 				t.Errorf("%+v: sockets of %d bytes", test.a, each)
 			}
-		} else if sum := c.Memory + processMemory + uint64(each*c.MaxConnections); test.a.memory >= 64<<20 && sum > test.a.memory {
+		} else if sum := c.Memory + processMemory +
+			uint64(each*c.MaxConnections); test.a.memory >= 64<<20 && sum > test.a.memory {
 			t.Errorf("%+v: %d MiB altogether", test.a, sum>>20)
 		}
 	}

@@ -22,7 +22,8 @@ const descriptorMargin = 8
 func (s *server) affordConnections() error {
 	var limit unix.Rlimit
 	open, err := os.ReadDir("/proc/self/fd")
-	if err != nil || unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || limit.Cur > connectionsMost*2 {
+	if err != nil || unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil ||
+		limit.Cur > connectionsMost*2 {
 		return nil // not known; accept waits for descriptors
 	}
 	listeners := 0
@@ -34,11 +35,13 @@ func (s *server) affordConnections() error {
 		room -= debugConnections
 	}
 	if room < 1 {
-		return fmt.Errorf("the limit on open files (%d) leaves room for no connection; raise it (ulimit -n, LimitNOFILE= of a unit) to %d at least",
+		return fmt.Errorf("the limit on open files (%d) leaves room for no connection; raise it "+
+			"(ulimit -n, LimitNOFILE= of a unit) to %d at least",
 			limit.Cur, int(limit.Cur)-room+1)
 	}
 	if room < s.options.connections {
-		s.log.Warn("the limit on open files leaves room for fewer connections than --max-connections; raise it (ulimit -n, LimitNOFILE= of a unit)",
+		s.log.Warn("the limit on open files leaves room for fewer connections than "+
+			"--max-connections; raise it (ulimit -n, LimitNOFILE= of a unit)",
 			"limit", limit.Cur, "connections", room)
 		s.options.connections = room
 	}

@@ -1,6 +1,7 @@
 // From words of the command line to export specifications: the classic form, paths, and --export.
 //
-// Invariant: a PATH argument is taken literally, whatever it holds; only --export has a syntax of its own.
+// Invariant: a PATH argument is taken literally, whatever it holds; only --export has a syntax of
+// its own.
 
 package main
 
@@ -14,12 +15,15 @@ import (
 	"ringnbd/engine/backing"
 )
 
-// parseExport reads NAME=PATH[,ro][,format=raw][,description=TEXT]. NAME ends at the first "=" that is not written twice, and may hold anything else as it is;
-// behind it, a comma that belongs to a value is written twice.
+// parseExport reads NAME=PATH[,ro][,format=raw][,description=TEXT]. NAME ends at the first "=" that
+// is not written twice, and may hold anything else as it is; behind it, a comma that belongs to a
+// value is written twice.
 func parseExport(text string) (backing.Spec, error) {
 	name, rest, ok := cutName(text)
 	if !ok {
-		return backing.Spec{}, fmt.Errorf("%q has no =; write NAME=PATH[,ro][,format=raw][,description=TEXT], and == for a = in NAME", text)
+		return backing.Spec{},
+			fmt.Errorf("%q has no =; write NAME=PATH[,ro][,format=raw][,description=TEXT], and "+
+				"== for a = in NAME", text)
 	}
 	fields := splitCommas(rest)
 	s := backing.Spec{Name: name, Path: fields[0]}
@@ -34,18 +38,22 @@ func parseExport(text string) (backing.Spec, error) {
 		case key == "format" && value == "raw":
 			s.Raw = true
 		case key == "format":
-			return backing.Spec{}, fmt.Errorf("export %q: format %q: images are served as they are, so there is format=raw alone", name, value)
+			return backing.Spec{},
+				fmt.Errorf("export %q: format %q: images are served as they are, so there is "+
+					"format=raw alone", name, value)
 		case key == "description" && hasValue:
 			s.Description = value
 		default:
-			return backing.Spec{}, fmt.Errorf("export %q: unknown option %q; there are ro, format=raw and description=TEXT, and a comma in a path or text is written twice", name, field)
+			return backing.Spec{},
+				fmt.Errorf("export %q: unknown option %q; there are ro, format=raw and "+
+					"description=TEXT, and a comma in a path or text is written twice", name, field)
 		}
 	}
 	return s, nil
 }
 
-// cutName splits at the first single "=" and turns double ones before it into one. A value behind it that begins with "=" cannot be said; a path is
-// written ./= then.
+// cutName splits at the first single "=" and turns double ones before it into one. A value behind
+// it that begins with "=" cannot be said; a path is written ./= then.
 func cutName(text string) (name, rest string, ok bool) {
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {
@@ -79,19 +87,23 @@ func splitCommas(text string) []string {
 	return append(fields, field.String())
 }
 
-// splitPort takes the port off the classic form `serve PORT PATH...`. A lone number is a path: there would be nothing to serve on a port.
+// splitPort takes the port off the classic form `serve PORT PATH...`. A lone number is a path:
+// there would be nothing to serve on a port.
 func splitPort(args []string) (port string, paths []string, err error) {
 	if len(args) < 2 || strings.Trim(args[0], "0123456789") != "" || args[0] == "" {
 		return "", args, nil
 	}
 	n, err := strconv.Atoi(args[0])
 	if err != nil || n < 1 || n > 65535 {
-		return "", nil, fmt.Errorf("port %s: must be from 1 to 65535 (a file of that name is written ./%s)", args[0], args[0])
+		return "", nil,
+			fmt.Errorf("port %s: must be from 1 to 65535 (a file of that name is written ./%s)",
+				args[0], args[0])
 	}
 	return strconv.Itoa(n), args[1:], nil
 }
 
-// arguments reads the words that are left when the flags are taken out, and sees whether it all goes together.
+// arguments reads the words that are left when the flags are taken out, and sees whether it all
+// goes together.
 func (o *options) arguments(args []string) ([]backing.Spec, error) {
 	port, paths, err := splitPort(args)
 	if err != nil {
@@ -113,7 +125,8 @@ func (o *options) arguments(args []string) ([]backing.Spec, error) {
 	return specs, o.check()
 }
 
-// specs makes the list of exports: the paths first, then those of --export. One path is the default export ""; several are named after their files.
+// specs makes the list of exports: the paths first, then those of --export. One path is the default
+// export ""; several are named after their files.
 func (o *options) specs(paths []string) ([]backing.Spec, error) {
 	list := make([]backing.Spec, 0, len(paths)+len(o.exports))
 	for _, path := range paths {
@@ -125,7 +138,9 @@ func (o *options) specs(paths []string) ([]backing.Spec, error) {
 	}
 	list = append(list, o.exports...)
 	if len(list) == 0 {
-		return nil, fmt.Errorf("nothing to serve; name a disk image, a block device, null:SIZE or memory:SIZE")
+		return nil,
+			fmt.Errorf("nothing to serve; name a disk image, a block device, null:SIZE or " +
+				"memory:SIZE")
 	}
 	images := 0
 	for i := range list {
@@ -140,10 +155,13 @@ func (o *options) specs(paths []string) ([]backing.Spec, error) {
 		}
 	}
 	if o.create > 0 && o.readOnly {
-		return nil, fmt.Errorf("--create and --read-only: a new image that cannot be written is of no use; drop one")
+		return nil,
+			fmt.Errorf("--create and --read-only: a new image that cannot be written is of no " +
+				"use; drop one")
 	}
 	if o.create > 0 && images == 0 {
-		return nil, fmt.Errorf("--create has nothing to make: every export carries its size in its name")
+		return nil,
+			fmt.Errorf("--create has nothing to make: every export carries its size in its name")
 	}
 	return list, backing.Check(list)
 }

@@ -12,14 +12,16 @@ import (
 
 func TestParseExport(t *testing.T) {
 	for text, want := range map[string]backing.Spec{
-		"a=disk.img":                             {Name: "a", Path: "disk.img"},
-		"=disk.img":                              {Path: "disk.img"},
-		"a=b=c":                                  {Name: "a", Path: "b=c"},
-		"a=disk.img,ro":                          {Name: "a", Path: "disk.img", ReadOnly: true},
-		"a=disk.img,description=two, words=x":    {},
-		"a=disk.img,description=one,,two,ro":     {Name: "a", Path: "disk.img", Description: "one,two", ReadOnly: true},
-		"a=disk,,1.img,ro,description=":          {Name: "a", Path: "disk,1.img", ReadOnly: true},
-		"a=memory:1G,description=x=y":            {Name: "a", Path: "memory:1G", Description: "x=y"},
+		"a=disk.img":                          {Name: "a", Path: "disk.img"},
+		"=disk.img":                           {Path: "disk.img"},
+		"a=b=c":                               {Name: "a", Path: "b=c"},
+		"a=disk.img,ro":                       {Name: "a", Path: "disk.img", ReadOnly: true},
+		"a=disk.img,description=two, words=x": {},
+		"a=disk.img,description=one,,two,ro": {Name: "a", Path: "disk.img",
+			Description: "one,two", ReadOnly: true},
+		"a=disk,,1.img,ro,description=": {Name: "a", Path: "disk,1.img", ReadOnly: true},
+		"a=memory:1G,description=x=y": {Name: "a", Path: "memory:1G",
+			Description: "x=y"},
 		"a=,,":                                   {Name: "a", Path: ","},
 		"a=disk.img,":                            {},
 		"a=disk.img,RO":                          {},
@@ -36,7 +38,8 @@ func TestParseExport(t *testing.T) {
 		"a==disk.img":                            {},
 		"==":                                     {},
 		"a,b,,c/ d=disk.img":                     {Name: "a,b,,c/ d", Path: "disk.img"},
-		"ディスク، 👩‍💾 é=disk.img,description=१=२": {Name: "ディスク، 👩‍💾 é", Path: "disk.img", Description: "१=२"},
+		"ディスク، 👩‍💾 é=disk.img,description=१=२": {Name: "ディスク، 👩‍💾 é", Path: "disk.img",
+			Description: "१=२"},
 	} {
 		got, err := parseExport(text)
 		if want.Path == "" {
@@ -87,7 +90,8 @@ func TestExportURI(t *testing.T) {
 		{"nbd://localhost:10809", "", "nbd://localhost:10809"},
 		{"nbd://localhost:10809", "disk", "nbd://localhost:10809/disk"},
 		{"nbd://[::1]:10809", "/disk", "nbd://[::1]:10809//disk"},
-		{"nbd+unix:///?socket=/run/a.sock", "a b%?#", "nbd+unix:///a%20b%25%3F%23?socket=/run/a.sock"},
+		{"nbd+unix:///?socket=/run/a.sock", "a b%?#",
+			"nbd+unix:///a%20b%25%3F%23?socket=/run/a.sock"},
 		{"nbd+unix:///?socket=/run/a.sock", "", "nbd+unix:///?socket=/run/a.sock"},
 		{"nbd+unix:///?socket=/run/a.sock", "/x", "nbd+unix:////x?socket=/run/a.sock"},
 	} {
@@ -98,7 +102,9 @@ func TestExportURI(t *testing.T) {
 }
 
 func TestSpecs(t *testing.T) {
-	o := options{create: 1 << 20, exports: []backing.Spec{{Name: "ro", Path: "base.img", ReadOnly: true}, {Name: "m", Path: "memory:1M"}}, direct: backing.DirectOff}
+	o := options{create: 1 << 20,
+		exports: []backing.Spec{{Name: "ro", Path: "base.img", ReadOnly: true},
+			{Name: "m", Path: "memory:1M"}}, direct: backing.DirectOff}
 	list, err := o.specs([]string{"dir/one.img", "two.img"})
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 // The command line of serve: every flag with its default, its spelling and its check.
 //
-// Invariant: after parse an options value is complete and consistent as far as text goes; what depends on the machine is found out by serve.
+// Invariant: after parse an options value is complete and consistent as far as text goes; what
+// depends on the machine is found out by serve.
 
 package main
 
@@ -23,7 +24,8 @@ import (
 )
 
 const (
-	// loopsMost and connectionsMost catch slips of the finger; beyond them start-up fails in stranger ways.
+	// loopsMost and connectionsMost catch slips of the finger; beyond them start-up fails in
+	// stranger ways.
 	loopsMost       = 1024
 	connectionsMost = 1 << 20
 )
@@ -59,11 +61,13 @@ func (o *options) register(flags *pflag.FlagSet) {
 	s := sections{flags: flags}
 	s.begin("What is served")
 	flags.Var((*exportFlag)(&o.exports), "export",
-		"serve PATH under NAME; repeatable; PATH,ro is read-only, PATH,format=raw raw whatever it looks like, "+
+		"serve PATH under NAME; repeatable; PATH,ro is read-only, PATH,format=raw raw whatever "+
+			"it looks like, "+
 			"and PATH,description=TEXT described")
 	flags.Var((*sizeFlag)(&o.create), "create", "make images that are missing, sparse, of `SIZE`")
 	flags.BoolVarP(&o.readOnly, "read-only", "r", false, "serve everything read-only")
-	flags.Var(&o.raw, "format", "`FORMAT` of all images: raw, the only one, whatever they look like")
+	flags.Var(&o.raw, "format",
+		"`FORMAT` of all images: raw, the only one, whatever they look like")
 	flags.BoolVar(&o.force, "force", false, "serve images and devices that others use: see above")
 	s.begin("Where")
 	flags.VarP((*listenFlag)(&o.listen), "listen", "l",
@@ -75,7 +79,8 @@ func (o *options) register(flags *pflag.FlagSet) {
 		"serve EXPORT at ADDRESS to clients from before 2011, which cannot negotiate: no TLS, and "+
 			"whoever can connect is in; repeatable")
 	s.begin("Limits")
-	flags.IntVar(&o.connections, "max-connections", o.allowance.connections(), "serve at most `N` connections at a time")
+	flags.IntVar(&o.connections, "max-connections", o.allowance.connections(),
+		"serve at most `N` connections at a time")
 	flags.Var((*sizeFlag)(&o.memory), "memory",
 		"`SIZE` of the buffer memory of all loops, a hard bound (default 160 MiB for each loop, at "+
 			"most 1 GiB, and half of what the control group leaves)")
@@ -88,11 +93,14 @@ func (o *options) register(flags *pflag.FlagSet) {
 		"number `N` of event loops, each with its own ring and thread; at most 8 unless given")
 	flags.Var((*directFlag)(&o.direct), "direct",
 		"O_DIRECT: `MODE` auto (where the file system takes it), on (or fail) or off")
-	flags.Var((*registerFlag)(&o.registered), "register", "register the memory with io_uring, which locks it: `MODE` auto (if the limit on locked memory allows it), on (or fail) or off")
+	flags.Var((*registerFlag)(&o.registered), "register",
+		"register the memory with io_uring, which locks it: `MODE` auto (if the limit on locked "+
+			"memory allows it), on (or fail) or off")
 	flags.Var(&o.poll, "poll", "how long an idle loop looks for work before it sleeps: "+
 		"`MICROSECONDS`, 0 for never, or auto")
 	s.begin("Logs")
-	flags.BoolVarP(&o.verbose, "verbose", "v", false, "log connections, and what io_uring offers on this kernel")
+	flags.BoolVarP(&o.verbose, "verbose", "v", false,
+		"log connections, and what io_uring offers on this kernel")
 	flags.Var((*logFlag)(&o.logFormat), "log-format", "`FORMAT` text or json, on standard error")
 	flags.Var(&o.debug, "debug", "profiles and counters over HTTP at `ADDRESS` of this machine, "+
 		"localhost:PORT or unix:PATH (default: none)")
@@ -101,10 +109,12 @@ func (o *options) register(flags *pflag.FlagSet) {
 
 // complete offers the values of the flags that have a short list of them.
 func complete(c *cobra.Command) {
-	for flag, values := range map[string][]string{"direct": {"auto", "on", "off"}, "register": registerNames, "log-format": {"text", "json"}, "poll": {"auto", "0", "50"},
+	for flag, values := range map[string][]string{"direct": {"auto", "on", "off"},
+		"register": registerNames, "log-format": {"text", "json"}, "poll": {"auto", "0", "50"},
 		"debug": {"localhost:0", "localhost:6060", "unix:ringnbd.debug"}} {
 		// The only error is a flag that does not exist, which a test would see.
-		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+		_ = c.RegisterFlagCompletionFunc(flag,
+			cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
 }
 
@@ -114,7 +124,8 @@ func (o *options) check() error {
 	case o.loops < 1 || o.loops > loopsMost:
 		return fmt.Errorf("--loops %d: must be from 1 to %d", o.loops, loopsMost)
 	case o.connections < 1 || o.connections > connectionsMost:
-		return fmt.Errorf("--max-connections %d: must be from 1 to %d", o.connections, connectionsMost)
+		return fmt.Errorf("--max-connections %d: must be from 1 to %d", o.connections,
+			connectionsMost)
 	case o.handshake <= 0:
 		return fmt.Errorf("--handshake-timeout %v: must be more than 0", o.handshake)
 	case o.shutdown <= 0:
@@ -127,7 +138,8 @@ func (o *options) check() error {
 }
 
 func (o *options) engine() engine.Config {
-	return engine.Config{Loops: o.loops, Memory: o.memory, MaxConnections: o.connections, Poll: time.Duration(o.poll), Register: o.registered,
+	return engine.Config{Loops: o.loops, Memory: o.memory, MaxConnections: o.connections,
+		Poll: time.Duration(o.poll), Register: o.registered,
 		Lookups: o.lookups}
 }
 
@@ -206,7 +218,8 @@ func (f *rawFlag) Type() string   { return "FORMAT" }
 func (f *rawFlag) String() string { return "" }
 func (f *rawFlag) Set(text string) error {
 	if text != "raw" {
-		return fmt.Errorf("there is raw alone: images are used as they are (qemu-img convert makes raw ones)")
+		return fmt.Errorf("there is raw alone: images are used as they are (qemu-img convert " +
+			"makes raw ones)")
 	}
 	*f = true
 	return nil
@@ -214,7 +227,8 @@ func (f *rawFlag) Set(text string) error {
 
 type directFlag backing.DirectMode
 
-var directNames = []string{backing.DirectAuto: "auto", backing.DirectOn: "on", backing.DirectOff: "off"}
+var directNames = []string{backing.DirectAuto: "auto", backing.DirectOn: "on",
+	backing.DirectOff: "off"}
 
 func (f *directFlag) Type() string   { return "MODE" }
 func (f *directFlag) String() string { return directNames[*f] }
@@ -230,7 +244,8 @@ func (f *directFlag) Set(text string) error {
 
 type registerFlag engine.Registration
 
-var registerNames = []string{engine.RegisterAuto: "auto", engine.RegisterOn: "on", engine.RegisterOff: "off"}
+var registerNames = []string{engine.RegisterAuto: "auto", engine.RegisterOn: "on",
+	engine.RegisterOff: "off"}
 
 func (f *registerFlag) Type() string   { return "MODE" }
 func (f *registerFlag) String() string { return registerNames[*f] }
@@ -264,7 +279,8 @@ func (f *pollFlag) Set(text string) error {
 	n, err := strconv.ParseUint(text, 10, 32)
 	d := time.Duration(n) * time.Microsecond
 	if err != nil || d > pollMost {
-		return fmt.Errorf("must be auto, or a number of microseconds from 0 to %d", pollMost.Microseconds())
+		return fmt.Errorf("must be auto, or a number of microseconds from 0 to %d",
+			pollMost.Microseconds())
 	}
 	*f = pollFlag(d)
 	return nil

@@ -1,6 +1,7 @@
 // ringnbd info: the command line of ringnbd/cmd/ringnbd/describe.
 //
-// Invariant: standard output has what was asked for and nothing else, and the whole of it if the exit status is 0.
+// Invariant: standard output has what was asked for and nothing else, and the whole of it if the
+// exit status is 0.
 
 package main
 
@@ -45,9 +46,11 @@ func newInfo() *cobra.Command {
 	flags := c.Flags()
 	flags.SortFlags = false
 	flags.BoolVarP(&o.List, "list", "L", false, "all exports of the server, as a table")
-	flags.StringVarP(&o.Map, "map", "m", "", "the map of the export, as `KIND` picture, extents or totals")
+	flags.StringVarP(&o.Map, "map", "m", "",
+		"the map of the export, as `KIND` picture, extents or totals")
 	flags.Lookup("map").NoOptDefVal = "picture"
-	flags.StringVar(&o.Context, "context", proto.ContextAllocation, "with --map: the meta context `NAME`")
+	flags.StringVar(&o.Context, "context", proto.ContextAllocation,
+		"with --map: the meta context `NAME`")
 	o.Timeout = peer.DefaultTimeout
 	flags.Var((*timeFlag)(&o.Timeout), "timeout",
 		"give up on a server that is silent for this `TIME`")

@@ -55,7 +55,8 @@ func leaveFiles() {
 		return
 	}
 	parent, others := uintptr(unix.Getpid()), notFiles()
-	child, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.CLONE_FILES)|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	child, _, errno := unix.RawSyscall6(unix.SYS_CLONE,
+		uintptr(unix.CLONE_FILES)|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
 	if errno != 0 || child != 0 {
 		return
 	}

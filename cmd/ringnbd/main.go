@@ -1,7 +1,9 @@
 // Command ringnbd serves files and block devices over NBD (Network Block Device) through io_uring.
 //
-// This file is the entry: it builds the command tree, runs it, and turns its result into an exit status and at most one line on stderr.
-// Invariant: 0 is success, 1 a failure at run time, 2 a mistake in the command line; every error is one line that begins with "ringnbd: ".
+// This file is the entry: it builds the command tree, runs it, and turns its result into an exit
+// status and at most one line on stderr.
+// Invariant: 0 is success, 1 a failure at run time, 2 a mistake in the command line; every error is
+// one line that begins with "ringnbd: ".
 package main
 
 import (
@@ -17,7 +19,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// version is stamped by the linker (see the Makefile); a plain go build leaves it to the build information.
+// version is stamped by the linker (see the Makefile); a plain go build leaves it to the build
+// information.
 var version string
 
 const (
@@ -80,7 +83,8 @@ func wrapFailure(err error) error {
 	return failure{err}
 }
 
-// oneLine keeps the promise of one line whatever an error holds; several joined errors become one sentence each.
+// oneLine keeps the promise of one line whatever an error holds; several joined errors become one
+// sentence each.
 func oneLine(text string) string {
 	return strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
 }

@@ -1,6 +1,8 @@
-// --oldstyle: addresses for clients that cannot negotiate, each with the one export that is behind it.
+// --oldstyle: addresses for clients that cannot negotiate, each with the one export that is behind
+// it.
 //
-// Invariant: an address is only listened on when its export is known to exist, and never on the port that belongs to newstyle servers.
+// Invariant: an address is only listened on when its export is known to exist, and never on the
+// port that belongs to newstyle servers.
 
 package main
 
@@ -22,7 +24,8 @@ type oldstyle struct {
 	index   int    // of that export, filled in by findOldstyle
 }
 
-// parseOldstyle reads ADDRESS[=EXPORT]. Only a socket's path can have a "=" of its own, which is written twice; EXPORT is taken as it is.
+// parseOldstyle reads ADDRESS[=EXPORT]. Only a socket's path can have a "=" of its own, which is
+// written twice; EXPORT is taken as it is.
 func parseOldstyle(text string) (oldstyle, error) {
 	address, export, ok := cutName(text)
 	if !ok {
@@ -36,9 +39,12 @@ func parseOldstyle(text string) (oldstyle, error) {
 		number, _ := strconv.Atoi(port)
 		switch {
 		case err != nil || port == "":
-			return oldstyle{}, errors.New("write HOST:PORT=EXPORT or unix:PATH=EXPORT; the port has no default")
+			return oldstyle{},
+				errors.New("write HOST:PORT=EXPORT or unix:PATH=EXPORT; the port has no default")
 		case number == proto.DefaultPort:
-			return oldstyle{}, fmt.Errorf("port %d is for clients that negotiate (--listen); choose another", proto.DefaultPort)
+			return oldstyle{},
+				fmt.Errorf("port %d is for clients that negotiate (--listen); choose another",
+					proto.DefaultPort)
 		}
 	}
 	return oldstyle{address: address, export: export}, nil
@@ -56,9 +62,11 @@ func (o *options) findOldstyle(specs []backing.Spec) error {
 			continue
 		}
 		if a.export == "" {
-			return fmt.Errorf("--oldstyle %s: there is no default export; write %s=EXPORT, with one of %s", a.address, a.address, someNames(specs))
+			return fmt.Errorf("--oldstyle %s: there is no default export; write %s=EXPORT, with "+
+				"one of %s", a.address, a.address, someNames(specs))
 		}
-		return fmt.Errorf("--oldstyle %s: there is no export %q; choose one of %s", a.address, a.export, someNames(specs))
+		return fmt.Errorf("--oldstyle %s: there is no export %q; choose one of %s", a.address,
+			a.export, someNames(specs))
 	}
 	return nil
 }

@@ -47,12 +47,15 @@ const (
 // is left for its own threads, of which spare at least.
 func reserveThreads(least, most, spare int) (granted int, err error) {
 	room, limit := threadRoom()
-	lacking := func() int { return max(0, runtime.GOMAXPROCS(0)+ownThreads-threadsNow()) + least + spare - room }
+	lacking := func() int {
+		return max(0, runtime.GOMAXPROCS(0)+ownThreads-threadsNow()) + least + spare - room
+	}
 	if n := lacking(); n > 0 { // a processor less is a thread less
 		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)-n))
 	}
 	if n := lacking(); n > 0 {
-		return 0, fmt.Errorf("%s leaves room for %d more threads, and %d are needed; raise it (pids.max, TasksMax= of a systemd unit, --pids-limit of a container, ulimit -u)",
+		return 0, fmt.Errorf("%s leaves room for %d more threads, and %d are needed; raise it "+
+			"(pids.max, TasksMax= of a systemd unit, --pids-limit of a container, ulimit -u)",
 			limit, max(room, 0), max(room, 0)+n)
 	}
 	base := max(0, runtime.GOMAXPROCS(0)+ownThreads-threadsNow())
@@ -100,7 +103,8 @@ func threadRoom() (room int, limit string) {
 	room, most := cgroup.Threads()
 	limit = fmt.Sprintf("the limit of its cgroup (pids.max, %d)", most)
 	var user unix.Rlimit
-	if os.Getuid() == 0 || unix.Getrlimit(unix.RLIMIT_NPROC, &user) != nil || user.Cur > countedUser {
+	if os.Getuid() == 0 || unix.Getrlimit(unix.RLIMIT_NPROC, &user) != nil ||
+		user.Cur > countedUser {
 		return room, limit
 	}
 	if left := int(user.Cur) - userThreads(os.Getuid()); left < room {
@@ -158,7 +162,8 @@ func (o *options) enter() error {
 	if err := affordSpace(o.memory); err != nil {
 		return err
 	}
-	granted, err := reserveThreads(o.loops*(1+fewLookups), o.loops*(1+manyLookups), o.loops*kernelThreads)
+	granted, err := reserveThreads(o.loops*(1+fewLookups), o.loops*(1+manyLookups),
+		o.loops*kernelThreads)
 	if err == nil && granted < o.loops*(1+manyLookups) {
 		o.lookups = granted/o.loops - 1
 	}
@@ -170,7 +175,8 @@ func (o *options) enter() error {
 func affordSpace(more uint64) error {
 	limit, used := addressSpace()
 	if need := used + more + spaceMargin; need > limit {
-		return fmt.Errorf("the address space is limited to %s, and %s are needed; raise the limit (ulimit -v %d, LimitAS= of a systemd unit), or ask for less memory",
+		return fmt.Errorf("the address space is limited to %s, and %s are needed; raise the "+
+			"limit (ulimit -v %d, LimitAS= of a systemd unit), or ask for less memory",
 			units.Size(limit), units.Size(need), need>>10)
 	}
 	return nil

@@ -1,6 +1,8 @@
-// The command line as a user meets it: each script in testdata/script is one behaviour, run against the real program.
+// The command line as a user meets it: each script in testdata/script is one behaviour, run against
+// the real program.
 //
-// Invariant: scripts use Unix sockets or free ports, so that they run beside each other and beside a server of the machine.
+// Invariant: scripts use Unix sockets or free ports, so that they run beside each other and beside
+// a server of the machine.
 
 package main
 
@@ -64,7 +66,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// withoutWaits leaves out what a server says of a start that takes long, as it may on a machine that is busy.
+// withoutWaits leaves out what a server says of a start that takes long, as it may on a machine
+// that is busy.
 func withoutWaits(text string) string {
 	rest := ""
 	for line := range strings.Lines(text) {
@@ -75,8 +78,8 @@ func withoutWaits(text string) string {
 	return rest
 }
 
-// cmdStatus runs a command that must end with the given status: status N command [argument...]. A failure must be told in one line that begins with
-// the program's name.
+// cmdStatus runs a command that must end with the given status: status N command [argument...]. A
+// failure must be told in one line that begins with the program's name.
 func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: status N command [argument...]")
@@ -113,8 +116,10 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 			return
 		}
 		for _, c := range ts.BackgroundCmds() {
-			if err := c.Process.Signal(syscall.Signal(0)); err != nil { // testscript waits for it in a goroutine of its own
-				ts.Fatalf("%s ended (%v) before %s held %s:\n%s", c.Args, err, args[0], args[1], text)
+			// testscript waits for it in a goroutine of its own
+			if err := c.Process.Signal(syscall.Signal(0)); err != nil {
+				ts.Fatalf("%s ended (%v) before %s held %s:\n%s", c.Args, err, args[0], args[1],
+					text)
 			}
 		}
 	}
@@ -147,7 +152,8 @@ func cmdFreePort(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], port)
 }
 
-// cmdOccupy listens on a port or a Unix socket until the script ends: occupy VARIABLE, or occupy unix:PATH.
+// cmdOccupy listens on a port or a Unix socket until the script ends: occupy VARIABLE, or occupy
+// unix:PATH.
 func cmdOccupy(ts *testscript.TestScript, _ bool, args []string) {
 	network, address := "tcp", "localhost:0"
 	if path, ok := strings.CutPrefix(args[0], "unix:"); ok {
@@ -163,7 +169,8 @@ func cmdOccupy(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// cmdStall connects to a Unix socket and asks for more than it will ever read, so that the server has requests in flight that it cannot finish.
+// cmdStall connects to a Unix socket and asks for more than it will ever read, so that the server
+// has requests in flight that it cannot finish.
 func cmdStall(ts *testscript.TestScript, _ bool, args []string) {
 	c, err := net.Dial("unix", ts.MkAbs(args[0]))
 	ts.Check(err)
@@ -184,14 +191,17 @@ func cmdStall(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	_, err = c.Write(hello)
 	ts.Check(err)
-	reply := make([]byte, 10+16) // size, flags, and the head of the first reply: from here on the server is stuck with us
+	// size, flags, and the head of the first reply: from here on the server is stuck with us
+	reply := make([]byte, 10+16)
 	_, err = io.ReadFull(c, reply)
 	ts.Check(err)
 }
 
-// cmdDatagrams receives what is sent to a Unix datagram socket and writes each one as a line to a file: datagrams SOCKET FILE.
+// cmdDatagrams receives what is sent to a Unix datagram socket and writes each one as a line to a
+// file: datagrams SOCKET FILE.
 func cmdDatagrams(ts *testscript.TestScript, _ bool, args []string) {
-	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: ts.MkAbs(args[0]), Net: "unixgram"})
+	c, err := net.ListenUnixgram("unixgram",
+		&net.UnixAddr{Name: ts.MkAbs(args[0]), Net: "unixgram"})
 	ts.Check(err)
 	out, err := os.Create(ts.MkAbs(args[1]))
 	ts.Check(err)

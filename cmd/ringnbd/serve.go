@@ -1,7 +1,8 @@
 // ringnbd serve: brings up what the command line asks for, waits, and takes it down in order.
 //
-// Invariant: everything that can fail without a trace comes before the first thing that leaves one. The order up is look and lock, listen, make missing
-// images, start the engine, accept; whatever fails on the way, all before it is undone. The order down is the reverse.
+// Invariant: everything that can fail without a trace comes before the first thing that leaves one.
+// The order up is look and lock, listen, make missing images, start the engine, accept; whatever
+// fails on the way, all before it is undone. The order down is the reverse.
 
 package main
 
@@ -46,11 +47,13 @@ func newServe() *cobra.Command {
 	return c
 }
 
-// unregisteredCost is the median of 16 alternating runs with --register on and off, O_DIRECT on ext4, 4 connections:
-// CPU time per request 1.10 times as much at 4 KiB, 1.07 (reads) and 1.13 (writes) at 64 KiB, the same at 1 MiB.
+// unregisteredCost is the median of 16 alternating runs with --register on and off, O_DIRECT on
+// ext4, 4 connections: CPU time per request 1.10 times as much at 4 KiB, 1.07 (reads) and 1.13
+// (writes) at 64 KiB, the same at 1 MiB.
 const unregisteredCost = "disk requests of up to 64 KiB take some 10 % more CPU time"
 
-// server is everything that is up. Its parts are filled in one after another, and taken down by whichever of them are there.
+// server is everything that is up. Its parts are filled in one after another, and taken down by
+// whichever of them are there.
 type server struct {
 	options   *options
 	log       serverLog
@@ -65,7 +68,8 @@ type server struct {
 	accepting chan error // what ends one of the accept loops
 }
 
-// door is a way in: an address that is listened on, under the URI of its default export, or of the one that it leads to.
+// door is a way in: an address that is listened on, under the URI of its default export, or of the
+// one that it leads to.
 type door struct {
 	*gate.Place
 	export int // index of the only export of an oldstyle door, else allExports
@@ -101,15 +105,18 @@ func serve(o *options, specs []backing.Spec, stdout, stderr io.Writer) error {
 	return errors.Join(err, s.down(signals))
 }
 
-// tune sets up the process. Two processors more than loops, so that a loop that comes back from its system call finds one free while the control
-// plane or the collector is busy; with none to spare it waits for milliseconds.
+// tune sets up the process. Two processors more than loops, so that a loop that comes back from its
+// system call finds one free while the control plane or the collector is busy; with none to spare
+// it waits for milliseconds.
 func tune(loops int) {
 	runtime.GOMAXPROCS(loops + 2)
-	// Lift the soft limit on locked memory to the hard one: the arenas are locked for the disk, and the user has allowed that much.
+	// Lift the soft limit on locked memory to the hard one: the arenas are locked for the disk, and
+	// the user has allowed that much.
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit) == nil && limit.Cur < limit.Max {
 		limit.Cur = limit.Max
-		_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit) // if not, the engine names the limit that is too small
+		// if not, the engine names the limit that is too small
+		_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit)
 	}
 }
 
@@ -161,7 +168,8 @@ func (s *server) up(specs []backing.Spec) error {
 		exports[i] = b.Engine()
 		shown[i] = b.Export
 	}
-	catalog, err := proto.NewExports(shown, -1) // the default export is the one named "", if there is one
+	// the default export is the one named "", if there is one
+	catalog, err := proto.NewExports(shown, -1)
 	if err != nil {
 		return err
 	}
@@ -229,7 +237,8 @@ func (s *server) listen() error {
 	for _, p := range inherited {
 		s.doors = append(s.doors, door{p, allExports})
 	}
-	if s.inherited = len(inherited); s.inherited > 0 && len(s.options.listen)+len(s.options.oldstyle) == 0 {
+	if s.inherited = len(inherited); s.inherited > 0 &&
+		len(s.options.listen)+len(s.options.oldstyle) == 0 {
 		s.log.borrowed()
 	}
 	addresses := s.options.listen
@@ -285,8 +294,9 @@ func (s *server) abandon() {
 	}
 }
 
-// exportURIs are the URIs under which clients find each export at each address. Those of oldstyle doors name no export, for there is no name to say;
-// libnbd and qemu find out by themselves how such a server speaks.
+// exportURIs are the URIs under which clients find each export at each address. Those of oldstyle
+// doors name no export, for there is no name to say; libnbd and qemu find out by themselves how
+// such a server speaks.
 func (s *server) exportURIs() []string {
 	var list []string
 	for _, d := range s.doors {
@@ -301,7 +311,8 @@ func (s *server) exportURIs() []string {
 	return list
 }
 
-// exportURI adds an export's name to an address (NBD URI spec, "Export name": the path without its first slash).
+// exportURI adds an export's name to an address (NBD URI spec, "Export name": the path without its
+// first slash).
 func exportURI(address, name string) string {
 	u, err := url.Parse(address)
 	if err != nil || name == "" {

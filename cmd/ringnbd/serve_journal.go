@@ -65,7 +65,8 @@ type telling struct {
 }
 
 func newJournal(log *slog.Logger, exports []exportName) *journal {
-	return &journal{log: log, exports: exports, troubles: map[trouble]*telling{}, credit: sessionsAtOnce, since: time.Now()}
+	return &journal{log: log, exports: exports, troubles: map[trouble]*telling{},
+		credit: sessionsAtOnce, since: time.Now()}
 }
 
 // begins tells that a client is let in, and gives what the engine is to know it by. One that is not
@@ -89,7 +90,8 @@ func (j *journal) begins(export int, session proto.Session, peer string) *engine
 	if c.Number == 0 {
 		return c
 	}
-	about := []any{"session", c.Number, "peer", peer, "export", j.exports[export].name, "replies", framingNames[session.Framing]}
+	about := []any{"session", c.Number, "peer", peer, "export", j.exports[export].name, "replies",
+		framingNames[session.Framing]}
 	if untold > 0 {
 		about = append(about, "left_out", untold)
 	}
@@ -97,27 +99,33 @@ func (j *journal) begins(export int, session proto.Session, peer string) *engine
 	return c
 }
 
-var framingNames = map[proto.Framing]string{proto.Simple: "simple", proto.Structured: "structured", proto.Extended: "extended"}
+var framingNames = map[proto.Framing]string{proto.Simple: "simple", proto.Structured: "structured",
+	proto.Extended: "extended"}
 
 // refused tells that a client which was told to begin did not.
 func (j *journal) refused(c *engine.Client, err error) {
 	if c.Number != 0 {
-		j.log.Info("session ends", "session", c.Number, "peer", c.Peer, "export", j.exports[c.Export].name, "reason", err.Error())
+		j.log.Info("session ends", "session", c.Number, "peer", c.Peer, "export",
+			j.exports[c.Export].name, "reason", err.Error())
 	}
 }
 
 // cuts are the ends that the client has not chosen, and why they came.
 var cuts = map[engine.CloseReason]string{
-	engine.CloseStalled:  "a client was cut: it held memory that others waited for, and neither sent nor took anything",
-	engine.CloseMagic:    "a client was cut: what it sent is not the NBD protocol",
-	engine.CloseOversize: "a client was cut: it sent a payload that is longer than anything it may send",
-	engine.CloseForced:   "a client was cut: the shutdown timeout ended",
+	engine.CloseStalled: "a client was cut: it held memory that others waited for, and neither " +
+		"sent nor took anything",
+	engine.CloseMagic: "a client was cut: what it sent is not the NBD protocol",
+	engine.CloseOversize: "a client was cut: it sent a payload that is longer than anything it " +
+		"may send",
+	engine.CloseForced: "a client was cut: the shutdown timeout ended",
 }
 
 // Ended tells that a client has left, or was made to.
 func (j *journal) Ended(c *engine.Client) {
-	about := []any{"session", c.Number, "peer", c.Peer, "export", j.exports[c.Export].name, "reason", c.Why.String(),
-		"requests", c.Traffic.Requests(), "bytes_read", c.Traffic.BytesRead, "bytes_written", c.Traffic.BytesWrite, "errors", c.Traffic.Errors,
+	about := []any{"session", c.Number, "peer", c.Peer, "export", j.exports[c.Export].name,
+		"reason", c.Why.String(),
+		"requests", c.Traffic.Requests(), "bytes_read", c.Traffic.BytesRead, "bytes_written",
+		c.Traffic.BytesWrite, "errors", c.Traffic.Errors,
 		"duration", time.Since(c.Began).Round(time.Millisecond)}
 	if text, cut := cuts[c.Why]; cut {
 		j.trouble(slog.LevelWarn, trouble{text, c.Export, 0}, about)
@@ -129,14 +137,19 @@ func (j *journal) Ended(c *engine.Client) {
 // incidents are their texts. Each is a kind of trouble.
 var incidentTexts = map[engine.IncidentKind]string{
 	engine.DiskFailed: "the disk failed a request",
-	engine.DiskEnded:  "the file ends before the export does: somebody has truncated it while it is served",
-	engine.FlushFailed: "a flush failed: data that clients were told is written may be lost; every further flush of this export fails, until the server is" +
+	engine.DiskEnded: "the file ends before the export does: somebody has truncated it while " +
+		"it is served",
+	engine.FlushFailed: "a flush failed: data that clients were told is written may be lost; " +
+		"every further flush of this export fails, until the server is" +
 		" started again, because the kernel reports such a loss only once",
-	engine.FlushRefused: "a flush was refused, because an earlier flush of this export has failed; repair the disk, then start the server again",
+	engine.FlushRefused: "a flush was refused, because an earlier flush of this export has " +
+		"failed; repair the disk, then start the server again",
 	engine.MemoryRefused: "the kernel registers no more memory with io_uring, and " +
-		unregisteredCost + ": other programs of the same user have used up the limit on locked memory" +
+		unregisteredCost +
+		": other programs of the same user have used up the limit on locked memory" +
 		" (ulimit -l), or memory is short",
-	engine.LookupFailed: "where the export has data could not be found out; the client was told that all of it is data",
+	engine.LookupFailed: "where the export has data could not be found out; the client was told " +
+		"that all of it is data",
 }
 
 // Incident tells of something that the client was told as well, as an error, or that costs it time.
@@ -146,7 +159,8 @@ func (j *journal) Incident(i engine.Incident) {
 		return
 	}
 	e := j.exports[i.Export]
-	about := []any{"export", e.name, "path", e.path, "command", commandName(int(i.Command)), "offset", i.Offset, "length", i.Length}
+	about := []any{"export", e.name, "path", e.path, "command", commandName(int(i.Command)),
+		"offset", i.Offset, "length", i.Length}
 	if i.Errno != 0 {
 		errno := unix.Errno(i.Errno)
 		about = append(about, "errno", unix.ErrnoName(errno), "error", errno.Error())
@@ -170,7 +184,9 @@ func (j *journal) Lost(incidents uint64) {
 	j.lost += incidents
 	lost := j.lost
 	j.mu.Unlock()
-	j.trouble(slog.LevelWarn, trouble{"requests failed faster than they could be told apart", -1, 0}, []any{"requests_so_far", lost})
+	j.trouble(slog.LevelWarn,
+		trouble{"requests failed faster than they could be told apart", -1, 0},
+		[]any{"requests_so_far", lost})
 }
 
 // trouble tells the first of a kind at once, and the last of those that follow when troubleEvery is

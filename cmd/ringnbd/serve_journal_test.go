@@ -44,16 +44,19 @@ func (p *page) lines(pattern string) (found []string) {
 
 func newPage() (*journal, *page) {
 	p := &page{}
-	return newJournal(slog.New(slog.NewTextHandler(p, nil)), []exportName{{"a", "/a.img"}, {"b", "/b.img"}}), p
+	return newJournal(slog.New(slog.NewTextHandler(p, nil)),
+		[]exportName{{"a", "/a.img"}, {"b", "/b.img"}}), p
 }
 
 func TestTroubleIsToldOnceForExportAndErrno(t *testing.T) {
 	j, p := newPage()
 	for n := range 1000 {
-		j.Incident(engine.Incident{Kind: engine.DiskFailed, Export: uint32(n % 2), Errno: int32(unix.EIO), Offset: uint64(n), Length: 4096, Command: proto.CmdRead,
+		j.Incident(engine.Incident{Kind: engine.DiskFailed, Export: uint32(n % 2),
+			Errno: int32(unix.EIO), Offset: uint64(n), Length: 4096, Command: proto.CmdRead,
 			Client: &engine.Client{Number: 3, Peer: "1.2.3.4:5"}})
 	}
-	j.Incident(engine.Incident{Kind: engine.DiskFailed, Export: 1, Errno: int32(unix.ENOSPC), Command: proto.CmdWrite})
+	j.Incident(engine.Incident{Kind: engine.DiskFailed, Export: 1, Errno: int32(unix.ENOSPC),
+		Command: proto.CmdWrite})
 	if got := p.lines("the disk failed"); len(got) != 3 {
 		t.Fatalf("%d lines: %q", len(got), got)
 	}
@@ -66,11 +69,13 @@ func TestTroubleIsToldOnceForExportAndErrno(t *testing.T) {
 		waiting = append(waiting, kind)
 	}
 	j.mu.Unlock()
-	for _, kind := range waiting { // as when the time is over, twice: the second time there was nothing more
+	// as when the time is over, twice: the second time there was nothing more
+	for _, kind := range waiting {
 		j.over(kind)
 		j.over(kind)
 	}
-	if got := p.lines("offset=99[89] .*left_out=498"); len(got) != 2 || len(p.lines("the disk failed")) != 5 {
+	if got := p.lines("offset=99[89] .*left_out=498"); len(got) != 2 ||
+		len(p.lines("the disk failed")) != 5 {
 		t.Errorf("%q of %s", got, &p.text)
 	}
 	j.mu.Lock()
@@ -99,7 +104,8 @@ func TestCloseTellsWhatWasHeldBack(t *testing.T) {
 
 func TestAFailedFlushIsAnError(t *testing.T) {
 	j, p := newPage()
-	j.Incident(engine.Incident{Kind: engine.FlushFailed, Errno: int32(unix.EIO), Command: proto.CmdFlush})
+	j.Incident(engine.Incident{Kind: engine.FlushFailed, Errno: int32(unix.EIO),
+		Command: proto.CmdFlush})
 	if len(p.lines("level=ERROR.*every further flush of this export fails.*command=flush.*errno=EIO")) != 1 {
 		t.Errorf("%s", &p.text)
 	}
@@ -112,7 +118,8 @@ func TestRefusedMemoryIsOfNoExport(t *testing.T) {
 	for range 2 {
 		j.Incident(engine.Incident{Kind: engine.MemoryRefused})
 	}
-	if len(p.lines("level=WARN.*registers no more memory.*ulimit -l")) != 1 || len(p.lines("export=")) != 0 {
+	if len(p.lines("level=WARN.*registers no more memory.*ulimit -l")) != 1 ||
+		len(p.lines("export=")) != 0 {
 		t.Errorf("%s", &p.text)
 	}
 	j.close()
@@ -126,12 +133,14 @@ func TestKindsOfTroubleAreBounded(t *testing.T) {
 	j.mu.Lock()
 	kinds := len(j.troubles)
 	j.mu.Unlock()
-	if kinds > troublesMost+1 || len(p.lines(".")) > troublesMost+1 || len(p.lines("more kinds of trouble")) != 1 {
+	if kinds > troublesMost+1 || len(p.lines(".")) > troublesMost+1 ||
+		len(p.lines("more kinds of trouble")) != 1 {
 		t.Errorf("%d kinds, %d lines", kinds, len(p.lines(".")))
 	}
 	j.close()
 	// All but those that have a line of their own, the first of them and the last.
-	if want := fmt.Sprintf("more kinds of trouble.*left_out=%d\n", 9*troublesMost-2); len(p.lines(want)) != 1 {
+	if want := fmt.Sprintf("more kinds of trouble.*left_out=%d\n",
+		9*troublesMost-2); len(p.lines(want)) != 1 {
 		t.Errorf("no %q", want)
 	}
 }
@@ -139,7 +148,8 @@ func TestKindsOfTroubleAreBounded(t *testing.T) {
 func TestSessionsAreToldFromBeginningToEnd(t *testing.T) {
 	j, p := newPage()
 	c := j.begins(1, proto.Session{Framing: proto.Structured}, "pid 7 uid 8")
-	c.Traffic = engine.Traffic{Reads: 2, Writes: 3, Others: 4, Errors: 1, BytesRead: 8192, BytesWrite: 512}
+	c.Traffic = engine.Traffic{Reads: 2, Writes: 3, Others: 4, Errors: 1, BytesRead: 8192,
+		BytesWrite: 512}
 	c.Why = engine.CloseHangup
 	j.Ended(c)
 	if len(p.lines(`level=INFO msg="session begins" session=1 peer="pid 7 uid 8" export=b replies=structured\n`)) != 1 ||
@@ -168,7 +178,8 @@ func TestSessionsCannotFillTheLog(t *testing.T) {
 		j.Ended(c)
 	}
 	told := len(p.lines("session begins"))
-	if most := sessionsAtOnce + int(time.Since(began)/sessionEvery) + 1; told > most || told < sessionsAtOnce {
+	if most := sessionsAtOnce + int(time.Since(began)/sessionEvery) + 1; told > most ||
+		told < sessionsAtOnce {
 		t.Errorf("%d told, %d are the most", told, most)
 	}
 	if ends := len(p.lines("session ends")); ends != told {

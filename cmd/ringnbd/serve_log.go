@@ -29,7 +29,8 @@ type serverLog struct {
 }
 
 func newLog(o *options, w io.Writer) serverLog {
-	l := serverLog{level: new(slog.LevelVar), backlog: newBacklog(w, logBacklog), terminal: isTerminal(w)}
+	l := serverLog{level: new(slog.LevelVar), backlog: newBacklog(w, logBacklog),
+		terminal: isTerminal(w)}
 	if o.verbose {
 		l.level.Set(slog.LevelDebug)
 	}
@@ -44,7 +45,8 @@ func newLog(o *options, w io.Writer) serverLog {
 	apart := format(&line)
 	l.backlog.dropped = func(lines uint64) []byte {
 		line.Reset()
-		apart.Warn("lines of the log were dropped, because nobody read them in time", "lines", lines)
+		apart.Warn("lines of the log were dropped, because nobody read them in time", "lines",
+			lines)
 		return line.Bytes()
 	}
 	l.Logger = format(l.backlog)
@@ -66,7 +68,8 @@ func (l *serverLog) borrowed() {
 // is one line and nothing else.
 func (s *server) report() {
 	o := s.options
-	s.log.Info("ringnbd "+versionText(), "kernel", kernelRelease(), "loops", o.loops, "memory", o.memory, "max_connections", o.connections,
+	s.log.Info("ringnbd "+versionText(), "kernel", kernelRelease(), "loops", o.loops, "memory",
+		o.memory, "max_connections", o.connections,
 		"socket_memory_most", uint64(o.connections)*o.socketMemory())
 	for _, line := range strings.Split(s.engine.Features(), "\n") {
 		s.log.Debug(line)
@@ -85,7 +88,8 @@ func (s *server) report() {
 		if i >= exportsShown {
 			say = s.log.Debug
 		}
-		say("export", "name", b.Export.Name, "path", b.Path(), "size", b.Export.Size, "direct", b.Device.Direct, "granularity", b.Device.Block,
+		say("export", "name", b.Export.Name, "path", b.Path(), "size", b.Export.Size, "direct",
+			b.Device.Direct, "granularity", b.Device.Block,
 			"read_only", b.Device.ReadOnly, "flags", fmt.Sprintf("%#x", b.Export.Flags))
 	}
 	if more := len(s.backings) - exportsShown; more > 0 {
@@ -109,16 +113,20 @@ func (s *server) reportDoors() {
 		if d.export == allExports {
 			s.log.Info("listening", "address", d.URI)
 		} else {
-			s.log.Warn("clients of the oldstyle handshake come in here: whoever can connect, without TLS", "address", d.URI,
+			s.log.Warn("clients of the oldstyle handshake come in here: whoever can connect, "+
+				"without TLS", "address", d.URI,
 				"export", s.backings[d.export].Export.Name)
 		}
 		for _, ip := range d.Missing {
-			s.log.Info("not listening on an address of this name, which this machine does not have", "address", d.URI, "missing", ip)
+			s.log.Info("not listening on an address of this name, which this machine does not have",
+				"address", d.URI, "missing", ip)
 		}
 	}
 	if len(everywhere) > 0 {
-		s.log.Warn("listening on all interfaces without access control: whoever can reach this machine can use the exports;"+
-			" to serve this machine alone, listen on localhost", "addresses", strings.Join(everywhere, " "))
+		s.log.Warn("listening on all interfaces without access control: whoever can reach this "+
+			"machine can use the exports;"+
+			" to serve this machine alone, listen on localhost", "addresses",
+			strings.Join(everywhere, " "))
 	}
 }
 

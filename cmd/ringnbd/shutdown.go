@@ -1,7 +1,8 @@
 // Taking the server down: at leisure on the first signal, at once on the second.
 //
-// Invariant: clients have the shutdown timeout, each export's flush what is left of it, or two seconds, and then the process ends, whatever clients and disks
-// do. Its status is 0 only if every answered write was flushed and no connection was cut.
+// Invariant: clients have the shutdown timeout, each export's flush what is left of it, or two
+// seconds, and then the process ends, whatever clients and disks do. Its status is 0 only if every
+// answered write was flushed and no connection was cut.
 
 package main
 
@@ -16,7 +17,8 @@ import (
 	"ringnbd/engine/backing"
 )
 
-// closePatience is how long the engine may take to let go of the kernel, before the process just ends.
+// closePatience is how long the engine may take to let go of the kernel, before the process just
+// ends.
 const closePatience = 3 * time.Second
 
 // down stops accepting, drains the engine and lets go of everything.
@@ -46,7 +48,8 @@ func (s *server) down(signals <-chan os.Signal) error {
 			if time.Since(began) > signalEcho {
 				s.engine.Cut()
 				leaveFiles()
-				return fmt.Errorf("ended at once by a second signal (%v); requests in flight were cut", sig)
+				return fmt.Errorf("ended at once by a second signal (%v); requests in flight "+
+					"were cut", sig)
 			}
 		case <-late:
 			leaveFiles()
@@ -55,7 +58,8 @@ func (s *server) down(signals <-chan os.Signal) error {
 	}
 }
 
-// drain does what may take its time. drained is closed when clients and disks have had theirs, closed when the engine has ended.
+// drain does what may take its time. drained is closed when clients and disks have had theirs,
+// closed when the engine has ended.
 func (s *server) drain(drained, closed chan<- struct{}) error {
 	trouble := s.engine.Drain(s.options.shutdown)
 	close(drained)
@@ -65,7 +69,8 @@ func (s *server) drain(drained, closed chan<- struct{}) error {
 	}
 	close(closed)
 	for _, b := range s.backings {
-		if !b.Device.Waits { // else to close it may take for ever, and nothing is lost: it was flushed, or that was said
+		// else to close it may take for ever, and nothing is lost: it was flushed, or that was said
+		if !b.Device.Waits {
 			trouble = errors.Join(trouble, b.Close())
 		}
 	}

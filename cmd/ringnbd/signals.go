@@ -71,7 +71,8 @@ func onSecondSignal(do func()) (stop func()) {
 				do()
 				signal.Reset(s)
 				_ = syscall.Kill(os.Getpid(), s.(syscall.Signal))
-				time.Sleep(signalEcho) // until it has come; it was ignored from the beginning if it does not
+				// until it has come; it was ignored from the beginning if it does not
+				time.Sleep(signalEcho)
 			}
 		}
 	}()

@@ -27,8 +27,9 @@ const (
 
 // backlog is a writer that does not block: a goroutine writes to w what it has taken in.
 type backlog struct {
-	w       io.Writer
-	dropped func(lines uint64) []byte // the line that tells how many were dropped; nil: nobody is told
+	w io.Writer
+	// the line that tells how many were dropped; nil: nobody is told
+	dropped func(lines uint64) []byte
 
 	mu      sync.Mutex
 	waiting []byte
@@ -40,7 +41,8 @@ type backlog struct {
 
 // newBacklog begins to write to w. dropped may be set until the first Write.
 func newBacklog(w io.Writer, size int) *backlog {
-	b := &backlog{w: w, waiting: make([]byte, 0, size), wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	b := &backlog{w: w, waiting: make([]byte, 0, size), wake: make(chan struct{}, 1),
+		ended: make(chan struct{})}
 	go b.run(make([]byte, 0, size))
 	return b
 }

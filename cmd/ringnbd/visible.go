@@ -1,7 +1,8 @@
 // Text of others (names, paths, what a peer says) on its way to a terminal or a log.
 //
-// Invariant: what comes out has no control character, no character that turns the direction of the text around it, and no byte that is not UTF-8.
-// Letters, marks and symbols of every script stay as they are.
+// Invariant: what comes out has no control character, no character that turns the direction of the
+// text around it, and no byte that is not UTF-8. Letters, marks and symbols of every script stay as
+// they are.
 
 package main
 
@@ -14,7 +15,8 @@ import (
 	"unicode/utf8"
 )
 
-// visible writes what a terminal would obey instead of show, and what it cannot show, as Go would in a string.
+// visible writes what a terminal would obey instead of show, and what it cannot show, as Go would
+// in a string.
 func visible(text string) string {
 	return escaped(text, func(r rune, raw string) string {
 		if r == utf8.RuneError && len(raw) == 1 {
@@ -39,20 +41,23 @@ func escaped(text string, escape func(r rune, raw string) string) string {
 	return b.String()
 }
 
-// visibleError is an error whose text is visible. Joined errors stay apart, each in a line of its own.
+// visibleError is an error whose text is visible. Joined errors stay apart, each in a line of its
+// own.
 type visibleError struct{ error }
 
 func (e visibleError) Unwrap() error { return e.error }
 
 func (e visibleError) Error() string { return visibleText(e.error) }
 
-// visibleText is the text of an error, made visible once, and line by line if it has several for the reason that it is several errors.
+// visibleText is the text of an error, made visible once, and line by line if it has several for
+// the reason that it is several errors.
 func visibleText(err error) string {
 	switch e := err.(type) {
 	case visibleError:
 		return visibleText(e.error)
 	case interface{ Unwrap() error }:
-		if inner := e.Unwrap(); inner != nil && inner.Error() == err.Error() { // a mark on an error, not words around it
+		// a mark on an error, not words around it
+		if inner := e.Unwrap(); inner != nil && inner.Error() == err.Error() {
 			return visibleText(inner)
 		}
 	case interface{ Unwrap() []error }:
@@ -67,8 +72,9 @@ func visibleText(err error) string {
 	return visible(err.Error())
 }
 
-// visibleJSON passes on lines of JSON with all that is not printable as \u escapes, which mean the same to a reader of JSON: encoding/json escapes the
-// control characters below a space, but not those above and not the ones that turn text around.
+// visibleJSON passes on lines of JSON with all that is not printable as \u escapes, which mean the
+// same to a reader of JSON: encoding/json escapes the control characters below a space, but not
+// those above and not the ones that turn text around.
 type visibleJSON struct{ io.Writer }
 
 func (w visibleJSON) Write(line []byte) (int, error) {
@@ -80,7 +86,8 @@ func (w visibleJSON) Write(line []byte) (int, error) {
 			r -= 0x10000
 			return fmt.Sprintf(`\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
 		}
-		return fmt.Sprintf(`\u%04x`, r) // a byte that is not UTF-8 becomes the replacement character
+		// a byte that is not UTF-8 becomes the replacement character
+		return fmt.Sprintf(`\u%04x`, r)
 	})
 	if _, err := io.WriteString(w.Writer, text); err != nil {
 		return 0, err

@@ -27,7 +27,8 @@ var tricks = map[string]string{
 }
 
 // plain are texts that have to stay as they are.
-var plain = []string{"", "disk.img", "it's \"quoted\" \\ 100%", "ディスク壱", "قرص", "cafe\u0301", "💾", "हिन्दी", "\ufffd"}
+var plain = []string{"", "disk.img", "it's \"quoted\" \\ 100%", "ディスク壱", "قرص", "cafe\u0301", "💾",
+	"हिन्दी", "\ufffd"}
 
 func TestVisible(t *testing.T) {
 	for text, want := range tricks {
@@ -47,7 +48,8 @@ func TestVisibleError(t *testing.T) {
 	first, second := errors.New("a\x1b\nb"), failure{errors.New("c")}
 	joined := errors.Join(first, fmt.Errorf("d: %w", errors.Join(second, io.EOF)))
 	err := error(visibleError{joined})
-	for _, each := range []error{err, visibleError{err}, visibleError{failure{joined}}, failure{visibleError{failure{err}}}, visibleError{errors.Join(err)}} {
+	for _, each := range []error{err, visibleError{err}, visibleError{failure{joined}},
+		failure{visibleError{failure{err}}}, visibleError{errors.Join(err)}} {
 		if got, want := visibleText(each), "a\\x1b\\nb\nd: c\\nEOF"; got != want {
 			t.Errorf("%#v: %q, want %q", each, got, want)
 		}
@@ -76,7 +78,9 @@ func TestLogLinesAreVisible(t *testing.T) {
 			t.Fatalf("%s: %d lines", format, len(lines))
 		}
 		for _, line := range lines {
-			if i := strings.IndexFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }); i >= 0 {
+			if i := strings.IndexFunc(line, func(r rune) bool {
+				return !unicode.IsPrint(r)
+			}); i >= 0 {
 				t.Errorf("%s: at %d: %q", format, i, line)
 			}
 		}

@@ -1,9 +1,11 @@
-// Command tally reads the events of go test -json and says what matters: when a check or a package begins, the rows of
-// tables that tests made, and at the end what failed, what was skipped and why, and how many there were of each. make
-// test pipes everything through it, its own checks included. With -complete, a skip for want of a package is a failure.
+// Command tally reads the events of go test -json and says what matters: when a check or a package
+// begins, the rows of tables that tests made, and at the end what failed, what was skipped and why,
+// and how many there were of each. make test pipes everything through it, its own checks included.
+// With -complete, a skip for want of a package is a failure.
 //
-// Invariant: the closing line counts every test once, those too that began and never ended, as they do when a package
-// panics or runs out of time; the exit status is 0 only if at least one passed and none failed.
+// Invariant: the closing line counts every test once, those too that began and never ended, as they
+// do when a package panics or runs out of time; the exit status is 0 only if at least one passed
+// and none failed.
 package main
 
 import (
@@ -43,7 +45,8 @@ type tally struct {
 	passed  int
 	failed  []string
 	skipped []string
-	parents map[string]bool // tests that have subtests: only the leaves are counted, unless the parent fails by itself
+	// tests that have subtests: only the leaves are counted, unless the parent fails by itself
+	parents map[string]bool
 
 	begun    []event         // tests that have not ended, in the order of their beginning
 	paused   map[string]bool // those of them that wait for their turn
@@ -68,10 +71,12 @@ func main() {
 }
 
 func newTally(out io.Writer) *tally {
-	return &tally{out: out, output: map[string][]string{}, parents: map[string]bool{}, paused: map[string]bool{}}
+	return &tally{out: out, output: map[string][]string{}, parents: map[string]bool{},
+		paused: map[string]bool{}}
 }
 
-// read takes events until the end. Lines that are none, such as the messages of go itself, are passed on.
+// read takes events until the end. Lines that are none, such as the messages of go itself, are
+// passed on.
 func (t *tally) read(r io.Reader) error {
 	lines := bufio.NewReader(r)
 	for {
@@ -127,16 +132,21 @@ func (t *tally) take(e event) {
 	}
 	if e.Action == "pass" || e.Action == "skip" || e.Action == "fail" {
 		delete(t.output, name)
-		t.begun = slices.DeleteFunc(t.begun, func(b event) bool { return b.Package == e.Package && b.Test == e.Test })
+		t.begun = slices.DeleteFunc(t.begun, func(b event) bool {
+			return b.Package == e.Package && b.Test == e.Test
+		})
 	}
 }
 
-// abandon counts as failed, and shows, what began in a package and has not ended although the package has. Of tests
-// with subtests the innermost are meant; those that only waited for their turn are counted, and told in one line.
+// abandon counts as failed, and shows, what began in a package and has not ended although the
+// package has. Of tests with subtests the innermost are meant; those that only waited for their
+// turn are counted, and told in one line.
 func (t *tally) abandon(of string) {
 	var waiting []string
 	for _, b := range slices.Clone(t.begun) {
-		if b.Package != of || slices.ContainsFunc(t.begun, func(o event) bool { return o.Package == of && strings.HasPrefix(o.Test, b.Test+"/") }) {
+		if b.Package != of || slices.ContainsFunc(t.begun, func(o event) bool {
+			return o.Package == of && strings.HasPrefix(o.Test, b.Test+"/")
+		}) {
 			continue
 		}
 		if t.paused[b.name()] {
@@ -222,6 +232,7 @@ func (t *tally) close() bool {
 	for _, f := range t.failed {
 		fmt.Fprintln(t.out, "failed:", f)
 	}
-	fmt.Fprintf(t.out, "%d passed, %d failed, %d skipped\n", t.passed, len(t.failed), len(t.skipped))
+	fmt.Fprintf(t.out, "%d passed, %d failed, %d skipped\n", t.passed, len(t.failed),
+		len(t.skipped))
 	return len(t.failed) == 0 && t.passed > 0
 }

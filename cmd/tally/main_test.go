@@ -46,7 +46,8 @@ var streams = map[string]struct {
 {"Action":"output","Package":"p","Output":"FAIL\tp\t1.0s\n"}
 {"Action":"fail","Package":"p"}`, false, []string{"FAIL  p B/hangs did not end", "      panic: test timed out after 1s",
 		"FAIL  p: waited for their turn: B/waits", "failed: p B/hangs: did not end",
-		"failed: p B/waits: did not end (it waited for its turn)", "1 passed, 2 failed, 0 skipped"}},
+		"failed: p B/waits: did not end (it waited for its turn)",
+		"1 passed, 2 failed, 0 skipped"}},
 	"a test that panics": {`{"Action":"run","Package":"p","Test":"A"}
 {"Action":"output","Package":"p","Test":"A","Output":"--- FAIL: A (0.00s)\n"}
 {"Action":"output","Package":"p","Test":"A","Output":"panic: no\n"}
@@ -56,8 +57,9 @@ var streams = map[string]struct {
 {"Action":"run","Package":"p","Test":"A"}
 {"Action":"attr","Package":"p","Test":"A","Key":"table","Value":"qemu 7.2 10.0"}
 {"Action":"pass","Package":"p","Test":"A"}`, true, []string{"begin p", "qemu 7.2 10.0", "1 passed, 0 failed, 0 skipped"}},
-	"nothing ran":              {``, false, []string{"0 passed, 0 failed, 0 skipped"}},
-	"other lines pass through": {"go: updates needed\n" + `{"Action":"pass","Package":"p","Test":"A"}`, true, []string{"go: updates needed"}},
+	"nothing ran": {``, false, []string{"0 passed, 0 failed, 0 skipped"}},
+	"other lines pass through": {"go: updates needed\n" +
+		`{"Action":"pass","Package":"p","Test":"A"}`, true, []string{"go: updates needed"}},
 }
 
 func TestTally(t *testing.T) {

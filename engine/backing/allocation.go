@@ -1,8 +1,10 @@
-// base:allocation: what is a hole, what is known to be zero, and what is data ("base:allocation metadata context").
+// base:allocation: what is a hole, what is known to be zero, and what is data ("base:allocation
+// metadata context").
 //
-// Invariant: ZERO is never said of a byte that a write answered before the lookup made something else of, nor of one that a READ would fail for. So FIEMAP is believed
-// only on ext4, which knows about data that is still in the page cache (XFS does not, beside blocks that are shared by reflink), and of an extent that is allocated
-// but not written, only what SEEK_DATA says too.
+// Invariant: ZERO is never said of a byte that a write answered before the lookup made something
+// else of, nor of one that a READ would fail for. So FIEMAP is believed only on ext4, which knows
+// about data that is still in the page cache (XFS does not, beside blocks that are shared by
+// reflink), and of an extent that is allocated but not written, only what SEEK_DATA says too.
 
 package backing
 
@@ -26,8 +28,10 @@ const (
 // fewExtents are fetched first: many ask for no more than the next one (REQ_ONE).
 const fewExtents = 4
 
-// SEEK_DATA looks at every extent up to the next data, and SEEK_HOLE at every one up to the next hole, which a client that zeroes block by block can make a million. One
-// that takes longer than slowSeek is followed by a pause of restAfter times as long, in which allocated extents that were not written are not told from data.
+// SEEK_DATA looks at every extent up to the next data, and SEEK_HOLE at every one up to the next
+// hole, which a client that zeroes block by block can make a million. One that takes longer than
+// slowSeek is followed by a pause of restAfter times as long, in which allocated extents that were
+// not written are not told from data.
 const (
 	slowSeek  = 2 * time.Millisecond
 	restAfter = 20
@@ -45,7 +49,8 @@ var born = time.Now()
 // allocationOf is the context of a Device that is complete.
 func allocationOf(d *engine.Device) allocation {
 	var fs unix.Statfs_t
-	ext4 := d.Kind == engine.File && unix.Fstatfs(d.FD, &fs) == nil && fs.Type == unix.EXT4_SUPER_MAGIC
+	ext4 := d.Kind == engine.File && unix.Fstatfs(d.FD, &fs) == nil &&
+		fs.Type == unix.EXT4_SUPER_MAGIC
 	return allocation{device: d, fiemap: ext4, rest: new(atomic.Int64)}
 }
 
@@ -60,7 +65,8 @@ func (a allocation) Status(off, length uint64, emit func(length, status uint64) 
 		emit(length, data) // nobody can say cheaply
 		return nil
 	}
-	// A file that has become shorter has no zeroes where it ended before: to read there is an error.
+	// A file that has become shorter has no zeroes where it ended before: to read there is an
+	// error.
 	var st unix.Stat_t
 	if err := unix.Fstat(d.FD, &st); err != nil {
 		return err
@@ -80,15 +86,18 @@ func (a allocation) Status(off, length uint64, emit func(length, status uint64) 
 }
 
 // inside looks up a range that the file has. more says whether emit wanted more.
-func (a allocation) inside(off, end uint64, emit func(length, status uint64) bool) (more bool, err error) {
+func (a allocation) inside(off, end uint64,
+	emit func(length, status uint64) bool) (more bool, err error) {
 	if a.fiemap {
 		return a.byFiemap(off, end, emit)
 	}
 	return bySeek(a.device.FD, off, end, emit)
 }
 
-// byFiemap walks the file's extents: some hundred a system call, where SEEK_DATA and SEEK_HOLE need two for each.
-func (a allocation) byFiemap(off, end uint64, emit func(length, status uint64) bool) (more bool, err error) {
+// byFiemap walks the file's extents: some hundred a system call, where SEEK_DATA and SEEK_HOLE need
+// two for each.
+func (a allocation) byFiemap(off, end uint64,
+	emit func(length, status uint64) bool) (more bool, err error) {
 	var m uring.Fiemap
 	look := lookahead{fd: a.device.FD, rest: a.rest}
 	for most := uint32(fewExtents); off < end; most = uring.FiemapExtents {
@@ -121,8 +130,9 @@ func (a allocation) byFiemap(off, end uint64, emit func(length, status uint64) b
 	return true, nil
 }
 
-// lookahead remembers, during one lookup, what SEEK_DATA and SEEK_HOLE have said: there is no data in [from, to), and no hole before filled. Without it each unwritten
-// extent costs a walk over all that are alike behind it.
+// lookahead remembers, during one lookup, what SEEK_DATA and SEEK_HOLE have said: there is no data
+// in [from, to), and no hole before filled. Without it each unwritten extent costs a walk over all
+// that are alike behind it.
 type lookahead struct {
 	fd       int
 	rest     *atomic.Int64
@@ -130,8 +140,10 @@ type lookahead struct {
 	filled   uint64
 }
 
-// extent emits one extent. What is allocated but not written may have data in the page cache; where that cannot be found out, it is data.
-func (l *lookahead) extent(lo, hi uint64, flags uint32, emit func(length, status uint64) bool) (more bool) {
+// extent emits one extent. What is allocated but not written may have data in the page cache; where
+// that cannot be found out, it is data.
+func (l *lookahead) extent(lo, hi uint64, flags uint32,
+	emit func(length, status uint64) bool) (more bool) {
 	if flags&uring.FiemapUnwritten == 0 {
 		return emit(hi-lo, data)
 	}
@@ -149,7 +161,8 @@ func (l *lookahead) extent(lo, hi uint64, flags uint32, emit func(length, status
 	return true
 }
 
-// at says what is at an offset, none of which is before the last, and up to where; false if that is not known, or not to be asked now.
+// at says what is at an offset, none of which is before the last, and up to where; false if that is
+// not known, or not to be asked now.
 func (l *lookahead) at(off uint64) (end, status uint64, ok bool) {
 	switch {
 	case off < l.filled:

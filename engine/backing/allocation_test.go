@@ -1,4 +1,5 @@
-// base:allocation on real files: what is called zero is zero, whatever was done to the file and however little of it has reached the disk; what is a hole is found.
+// base:allocation on real files: what is called zero is zero, whatever was done to the file and
+// however little of it has reached the disk; what is a hole is found.
 
 package backing
 
@@ -22,7 +23,8 @@ import (
 // said is one extent.
 type said struct{ off, length, status uint64 }
 
-// status asks a context about a range, checks that the answer has no gaps, and cuts it at the end of the range.
+// status asks a context about a range, checks that the answer has no gaps, and cuts it at the end
+// of the range.
 func status(t *testing.T, c engine.Context, off, n uint64) (list []said) {
 	t.Helper()
 	at, end := off, off+n
@@ -49,8 +51,12 @@ func status(t *testing.T, c engine.Context, off, n uint64) (list []said) {
 func places(t *testing.T, test func(t *testing.T, directory string)) {
 	t.Run("temporary directory", func(t *testing.T) { test(t, t.TempDir()) })
 	t.Run("tmpfs", func(t *testing.T) { test(t, tmpfs(t)) })
-	t.Run("ext4", func(t *testing.T) { test(t, mounted(t, loopDevice(t, 512<<20), "ext4", "-q", "-b", "4096")) })
-	t.Run("ext4 of small blocks", func(t *testing.T) { test(t, mounted(t, loopDevice(t, 512<<20), "ext4", "-q", "-b", "1024")) })
+	t.Run("ext4", func(t *testing.T) {
+		test(t, mounted(t, loopDevice(t, 512<<20), "ext4", "-q", "-b", "4096"))
+	})
+	t.Run("ext4 of small blocks", func(t *testing.T) {
+		test(t, mounted(t, loopDevice(t, 512<<20), "ext4", "-q", "-b", "1024"))
+	})
 	t.Run("xfs", func(t *testing.T) { test(t, mounted(t, loopDevice(t, 512<<20), "xfs", "-q")) })
 }
 
@@ -112,7 +118,9 @@ func TestAllocationOfASparseFile(t *testing.T) {
 				}
 			}
 			list := status(t, c, 0, size)
-			for off, want := range map[uint64]uint64{0: hole, 1<<20 - 1: hole, 1 << 20: data, 2<<20 - 1: data, 3 << 20: hole, 32 << 20: data, 32<<20 + 4095: data, size - 1: hole} {
+			for off, want := range map[uint64]uint64{0: hole, 1<<20 - 1: hole, 1 << 20: data,
+				2<<20 - 1: data, 3 << 20: hole, 32 << 20: data, 32<<20 + 4095: data,
+				size - 1: hole} {
 				if got := at(list, off); got != want {
 					t.Errorf("synced %v: %d at %d, want %d: %+v", synced, got, off, want, list)
 				}
@@ -127,14 +135,16 @@ func TestAllocationOfASparseFile(t *testing.T) {
 	})
 }
 
-// TestAllocationOfPreallocatedBlocks: blocks without data are zeroes; data that only the page cache has is not.
+// TestAllocationOfPreallocatedBlocks: blocks without data are zeroes; data that only the page cache
+// has is not.
 func TestAllocationOfPreallocatedBlocks(t *testing.T) {
 	const size = 16 << 20
 	places(t, func(t *testing.T, directory string) {
 		f, c := opened(t, directory, size)
 		allocate(t, f, 0, 0, 8<<20)
 		list := status(t, c, 0, size)
-		if got := at(list, 0); fileSystem(int(f.Fd())) == "ext4" && got != zeroes { // elsewhere nobody can tell them from a hole
+		// elsewhere nobody can tell them from a hole
+		if got := at(list, 0); fileSystem(int(f.Fd())) == "ext4" && got != zeroes {
 			t.Errorf("blocks that are there, and without data: %+v", list)
 		}
 		if got := at(list, 12<<20); got != hole {
@@ -157,7 +167,8 @@ func TestAllocationOfPreallocatedBlocks(t *testing.T) {
 	})
 }
 
-// TestAllocationBesideAClone: where blocks are shared with another file, XFS keeps new data for the blocks beside them where FIEMAP does not look.
+// TestAllocationBesideAClone: where blocks are shared with another file, XFS keeps new data for the
+// blocks beside them where FIEMAP does not look.
 func TestAllocationBesideAClone(t *testing.T) {
 	const size = 4 << 20
 	directory := mounted(t, loopDevice(t, 512<<20), "xfs", "-q", "-m", "reflink=1")
@@ -207,7 +218,8 @@ func TestAllocationOfAFileThatShrank(t *testing.T) {
 	})
 }
 
-// TestLookaheadAsksOnce: extents that were not written are not looked into one by one, nor at all for a while after that took long.
+// TestLookaheadAsksOnce: extents that were not written are not looked into one by one, nor at all
+// for a while after that took long.
 func TestLookaheadAsksOnce(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
 	if err != nil {
@@ -236,8 +248,8 @@ func TestLookaheadAsksOnce(t *testing.T) {
 	}
 }
 
-// TestLookaheadRemembersBothAnswers: extents that were not written and are in the page cache cost as little as those that are not. Each of many used to be a walk over all that
-// follow it.
+// TestLookaheadRemembersBothAnswers: extents that were not written and are in the page cache cost
+// as little as those that are not. Each of many used to be a walk over all that follow it.
 func TestLookaheadRemembersBothAnswers(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
 	if err != nil {
@@ -270,13 +282,15 @@ func truth(t *testing.T, f *os.File, list []said) {
 	t.Helper()
 	b := make([]byte, 1<<20)
 	for _, x := range list {
-		for off, end := x.off, x.off+x.length; x.status&zeroes != 0 && off < end; off += uint64(len(b)) {
+		for off, end := x.off, x.off+x.length; x.status&zeroes != 0 &&
+			off < end; off += uint64(len(b)) {
 			part := b[:min(uint64(len(b)), end-off)]
 			if _, err := f.ReadAt(part, int64(off)); err != nil {
 				t.Fatal(err)
 			}
 			if i := bytes.IndexFunc(part, func(r rune) bool { return r != 0 }); i >= 0 {
-				t.Fatalf("[%d, +%d) is called zero, and byte %d is not", x.off, x.length, off+uint64(i))
+				t.Fatalf("[%d, +%d) is called zero, and byte %d is not", x.off, x.length,
+					off+uint64(i))
 			}
 		}
 	}
@@ -313,7 +327,8 @@ func TestAllocationIsTrue(t *testing.T) {
 	})
 }
 
-// TestAllocationWhileOthersWrite: a write that was answered is seen by every lookup that begins then.
+// TestAllocationWhileOthersWrite: a write that was answered is seen by every lookup that begins
+// then.
 func TestAllocationWhileOthersWrite(t *testing.T) {
 	const size, block, rounds = 16 << 20, 4096, 500
 	places(t, func(t *testing.T, directory string) {
@@ -338,7 +353,8 @@ func TestAllocationWhileOthersWrite(t *testing.T) {
 						return false
 					})
 					if err != nil || bad {
-						t.Errorf("block at %d is called zero right after it was written (%v)", off, err)
+						t.Errorf("block at %d is called zero right after it was written (%v)", off,
+							err)
 						return
 					}
 				}
@@ -355,7 +371,8 @@ func TestAllocationBeyond4GiB(t *testing.T) {
 	write(t, f, 5<<30, 4096)
 	write(t, f, size-4096, 4096)
 	list := status(t, c, 0, size)
-	if len(list) != 4 || list[0].length != 5<<30 || at(list, 5<<30) != data || at(list, 6<<30) != hole || at(list, size-1) != data {
+	if len(list) != 4 || list[0].length != 5<<30 || at(list, 5<<30) != data ||
+		at(list, 6<<30) != hole || at(list, size-1) != data {
 		t.Fatalf("%+v", list)
 	}
 	if part := status(t, c, 6<<30, 1<<39); len(part) != 1 || part[0].status != hole {
@@ -363,7 +380,8 @@ func TestAllocationBeyond4GiB(t *testing.T) {
 	}
 }
 
-// TestAllocationOfManyExtents: a file in so many pieces is walked in a moment, from the beginning and from the middle.
+// TestAllocationOfManyExtents: a file in so many pieces is walked in a moment, from the beginning
+// and from the middle.
 func TestAllocationOfManyExtents(t *testing.T) {
 	const pieces, block = 20000, 4096
 	for _, directory := range []string{t.TempDir(), tmpfs(t)} {
@@ -381,14 +399,16 @@ func TestAllocationOfManyExtents(t *testing.T) {
 			t.Fatalf("%d extents, want %d", len(list), 2*pieces)
 		}
 		for i, x := range list {
-			if x.off != uint64(i)*block || x.length != block || x.status != [2]uint64{data, hole}[i%2] {
+			if x.off != uint64(i)*block || x.length != block ||
+				x.status != [2]uint64{data, hole}[i%2] {
 				t.Fatalf("extent %d: %+v", i, x)
 			}
 		}
 		if took > 20*time.Second {
 			t.Errorf("%d extents took %v", len(list), took)
 		}
-		if part := status(t, c, pieces*block, 10*block); len(part) != 10 || part[0].off != pieces*block {
+		if part := status(t, c, pieces*block, 10*block); len(part) != 10 ||
+			part[0].off != pieces*block {
 			t.Errorf("from the middle: %+v", part)
 		}
 	}
@@ -404,13 +424,15 @@ func TestAllocationOfReadOnlyExports(t *testing.T) {
 	_ = f.Close()
 	for _, mode := range []DirectMode{DirectAuto, DirectOff} {
 		c := mustOpen(t, Spec{Path: path, ReadOnly: true, Direct: mode}).Engine().Contexts[0]
-		if list := status(t, c, 0, 1<<20); len(list) != 3 || at(list, 0) != hole || at(list, 512<<10) != data {
+		if list := status(t, c, 0, 1<<20); len(list) != 3 || at(list, 0) != hole ||
+			at(list, 512<<10) != data {
 			t.Errorf("%+v", list)
 		}
 	}
 }
 
-// TestAllocationOfOthers: a null export is a hole; of a block device and of memory nothing is known.
+// TestAllocationOfOthers: a null export is a hole; of a block device and of memory nothing is
+// known.
 func TestAllocationOfOthers(t *testing.T) {
 	for path, want := range map[string]uint64{"null:1G": hole, "memory:1M": data} {
 		c := mustOpen(t, Spec{Path: path}).Engine().Contexts[0]

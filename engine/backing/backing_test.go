@@ -1,5 +1,6 @@
-// What a user can get wrong about a path, and what must be true of one that is right. Each test makes its stores in a temporary directory, on tmpfs
-// in /dev/shm, or as a loop device where that is allowed.
+// What a user can get wrong about a path, and what must be true of one that is right. Each test
+// makes its stores in a temporary directory, on tmpfs in /dev/shm, or as a loop device where that
+// is allowed.
 //
 // Invariant: a test that cannot make its store says which one it misses and is skipped.
 
@@ -101,36 +102,45 @@ func TestBadPathsAreExplained(t *testing.T) {
 		{"there is no directory", Spec{Path: filepath.Join(directory, "a", "b"), Create: 1 << 20}},
 		{"symbolic link to a file that does not exist", Spec{Path: dangling, Create: 1 << 20}},
 		{"is a file, not a directory", Spec{Path: filepath.Join(file, "x")}},
-		{"--create makes only writable exports", Spec{Path: filepath.Join(directory, "m"), Create: 1 << 20, ReadOnly: true}},
+		{"--create makes only writable exports",
+			Spec{Path: filepath.Join(directory, "m"), Create: 1 << 20, ReadOnly: true}},
 		{"exists and is 1048576 bytes long, not the 2097152", Spec{Path: file, Create: 2 << 20}},
-		{"not a multiple of the logical block size, 512 bytes; use --create 1024", Spec{Path: filepath.Join(directory, "m"), Create: 1000}},
+		{"not a multiple of the logical block size, 512 bytes; use --create 1024",
+			Spec{Path: filepath.Join(directory, "m"), Create: 1000}},
 		{"is not understood", Spec{Path: "null:big"}},
 		{"carries its size in its name", Spec{Path: "null:1M", Create: 1 << 20}},
 		{"has an empty path", Spec{Name: "x"}},
 		{"NUL", Spec{Path: "a\x00b"}},
 		{`name "\xff" must be UTF-8: its byte 1, 0xff, is not`, Spec{Path: file, Name: "\xff"}},
-		{`name "é\xe9\u202e" must be UTF-8: its byte 3, 0xe9, is not`, Spec{Path: file, Name: "é\xe9\u202e"}},
-		{"name has 4097 bytes, and the protocol has room for 4096; choose another", Spec{Path: file, Name: strings.Repeat("n", 4097)}},
+		{`name "é\xe9\u202e" must be UTF-8: its byte 3, 0xe9, is not`,
+			Spec{Path: file, Name: "é\xe9\u202e"}},
+		{"name has 4097 bytes, and the protocol has room for 4096; choose another",
+			Spec{Path: file, Name: strings.Repeat("n", 4097)}},
 		{"name has 4098 bytes", Spec{Path: file, Name: strings.Repeat("é", 2049)}},
 		{`description "a\x00b" must not hold a NUL`, Spec{Path: file, Description: "a\x00b"}},
-		{`description "\xed\xa0\x80" must be UTF-8: its byte 1, 0xed`, Spec{Path: file, Description: "\xed\xa0\x80"}}, // half a surrogate pair
+		// half a surrogate pair
+		{`description "\xed\xa0\x80" must be UTF-8: its byte 1, 0xed`,
+			Spec{Path: file, Description: "\xed\xa0\x80"}},
 	} {
 		refused(t, c.words, c.spec)
 	}
-	refused(t, `two exports are named "a"`, Spec{Name: "a", Path: "null:1M"}, Spec{Name: "a", Path: "null:2M"})
+	refused(t, `two exports are named "a"`, Spec{Name: "a", Path: "null:1M"},
+		Spec{Name: "a", Path: "null:2M"})
 	if left, _ := os.ReadDir(directory); len(left) != 3 {
 		t.Errorf("%d entries in the directory after errors, want the 3 made by the test", len(left))
 	}
 }
 
-// Whatever the size, it is served to the byte: through the page cache where O_DIRECT has coarser units.
+// Whatever the size, it is served to the byte: through the page cache where O_DIRECT has coarser
+// units.
 func TestSizeOfImage(t *testing.T) {
 	directory := t.TempDir()
 	for _, size := range []int64{0, 1, 511, 1000, 4097} {
 		path := image(t, directory, size)
 		for _, readOnly := range []bool{true, false} {
 			b := mustOpen(t, Spec{Path: path, ReadOnly: readOnly})
-			if b.Device.Size != uint64(size) || b.Export.Size != uint64(size) || b.Device.Direct && size > 0 || b.Device.ReadOnly != readOnly {
+			if b.Device.Size != uint64(size) || b.Export.Size != uint64(size) ||
+				b.Device.Direct && size > 0 || b.Device.ReadOnly != readOnly {
 				t.Errorf("size %d: %+v", size, &b.Device)
 			}
 			if err := b.Export.Validate(); err != nil {
@@ -195,11 +205,16 @@ func TestSameFileTwice(t *testing.T) {
 	if err := os.Link(path, link); err != nil {
 		t.Fatal(err)
 	}
-	refused(t, `exported twice (as "a" and "b")`, Spec{Name: "a", Path: path}, Spec{Name: "b", Path: link})
-	refused(t, "exported twice", Spec{Name: "a", Path: path, ReadOnly: true}, Spec{Name: "b", Path: link})
+	refused(t, `exported twice (as "a" and "b")`, Spec{Name: "a", Path: path},
+		Spec{Name: "b", Path: link})
+	refused(t, "exported twice", Spec{Name: "a", Path: path, ReadOnly: true},
+		Spec{Name: "b", Path: link})
 	missing := filepath.Join(directory, "new")
-	refused(t, "exported twice", Spec{Name: "a", Path: missing, Create: 4096}, Spec{Name: "b", Path: directory + "/./new", Create: 4096})
-	all, err := Prepare([]Spec{{Name: "a", Path: path, ReadOnly: true}, {Name: "b", Path: link, ReadOnly: true}, {Name: "c", Path: "null:1M"}, {Name: "d", Path: "null:1M"}})
+	refused(t, "exported twice", Spec{Name: "a", Path: missing, Create: 4096},
+		Spec{Name: "b", Path: directory + "/./new", Create: 4096})
+	all, err := Prepare([]Spec{{Name: "a", Path: path, ReadOnly: true},
+		{Name: "b", Path: link, ReadOnly: true}, {Name: "c", Path: "null:1M"},
+		{Name: "d", Path: "null:1M"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,7 +310,8 @@ func TestAFileThatIsReplacedWhileItIsOpenedIsNotServed(t *testing.T) {
 		if err := change(); err != nil {
 			t.Fatal(err)
 		}
-		if err := b.measure(false); err == nil || !strings.Contains(err.Error(), "replaced or removed") {
+		if err := b.measure(false); err == nil ||
+			!strings.Contains(err.Error(), "replaced or removed") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -314,7 +330,8 @@ func TestCreateTooLargeLeavesNothing(t *testing.T) {
 }
 
 func TestOpeningChangesNothing(t *testing.T) {
-	for name, directory := range map[string]string{"temporary directory": t.TempDir(), "tmpfs": tmpfs(t)} {
+	for name, directory := range map[string]string{"temporary directory": t.TempDir(),
+		"tmpfs": tmpfs(t)} {
 		t.Run(name, func(t *testing.T) {
 			path := image(t, directory, 8<<20)
 			past := time.Now().Add(-time.Hour)
@@ -342,13 +359,16 @@ func TestOpeningChangesNothing(t *testing.T) {
 
 func TestDirectModes(t *testing.T) {
 	path := image(t, tmpfs(t), 1<<20)
-	refused(t, "tmpfs takes no O_DIRECT; use --direct auto or off", Spec{Path: path, Direct: DirectOn})
+	refused(t, "tmpfs takes no O_DIRECT; use --direct auto or off",
+		Spec{Path: path, Direct: DirectOn})
 	b := mustOpen(t, Spec{Path: path})
-	if b.Device.Direct || b.Device.Block != 1 || len(b.Notes) != 1 || !strings.Contains(b.Notes[0], "tmpfs takes no O_DIRECT") {
+	if b.Device.Direct || b.Device.Block != 1 || len(b.Notes) != 1 ||
+		!strings.Contains(b.Notes[0], "tmpfs takes no O_DIRECT") {
 		t.Errorf("on tmpfs: %+v %q", &b.Device, b.Notes)
 	}
 	if !b.Device.Punch || b.Device.ZeroRange {
-		t.Errorf("tmpfs punches holes and has no ZERO_RANGE, found %v %v", b.Device.Punch, b.Device.ZeroRange)
+		t.Errorf("tmpfs punches holes and has no ZERO_RANGE, found %v %v", b.Device.Punch,
+			b.Device.ZeroRange)
 	}
 
 	path = image(t, t.TempDir(), 1<<20)
@@ -382,14 +402,20 @@ func TestFlagsAreHonest(t *testing.T) {
 		rotational bool
 		want       uint16
 	}{
-		"read-only":            {&engine.Device{ReadOnly: true, Punch: true, FastZero: true, Discard: true}, false, always | cache | proto.FlagReadOnly},
-		"read-only null":       {&engine.Device{Kind: engine.Null, ReadOnly: true}, false, always | proto.FlagReadOnly},
-		"plain file":           {&engine.Device{}, false, always | cache | zeroes},
-		"file with O_DIRECT":   {&engine.Device{Direct: true}, false, always | zeroes},
-		"file with holes":      {&engine.Device{Punch: true, FastZero: true}, false, always | cache | zeroes | proto.FlagSendTrim | proto.FlagSendFastZero},
-		"disk":                 {&engine.Device{Kind: engine.Block, ZeroRange: true}, true, always | cache | zeroes | proto.FlagRotational},
-		"disk with discard":    {&engine.Device{Kind: engine.Block, Discard: true}, false, always | cache | zeroes | proto.FlagSendTrim},
-		"memory and null trim": {&engine.Device{Kind: engine.Memory, FastZero: true}, false, always | zeroes | proto.FlagSendTrim | proto.FlagSendFastZero},
+		"read-only": {&engine.Device{ReadOnly: true, Punch: true, FastZero: true,
+			Discard: true}, false, always | cache | proto.FlagReadOnly},
+		"read-only null": {&engine.Device{Kind: engine.Null, ReadOnly: true}, false,
+			always | proto.FlagReadOnly},
+		"plain file":         {&engine.Device{}, false, always | cache | zeroes},
+		"file with O_DIRECT": {&engine.Device{Direct: true}, false, always | zeroes},
+		"file with holes": {&engine.Device{Punch: true, FastZero: true}, false,
+			always | cache | zeroes | proto.FlagSendTrim | proto.FlagSendFastZero},
+		"disk": {&engine.Device{Kind: engine.Block, ZeroRange: true}, true,
+			always | cache | zeroes | proto.FlagRotational},
+		"disk with discard": {&engine.Device{Kind: engine.Block, Discard: true}, false,
+			always | cache | zeroes | proto.FlagSendTrim},
+		"memory and null trim": {&engine.Device{Kind: engine.Memory, FastZero: true}, false,
+			always | zeroes | proto.FlagSendTrim | proto.FlagSendFastZero},
 	} {
 		if got := transmissionFlags(c.device, c.rotational); got != c.want {
 			t.Errorf("%s: flags %#x, want %#x", name, got, c.want)
@@ -399,7 +425,8 @@ func TestFlagsAreHonest(t *testing.T) {
 
 func TestSynthetic(t *testing.T) {
 	b := mustOpen(t, Spec{Path: "null:4096P", Name: "n", Description: "d", ReadOnly: true})
-	if b.Device.Kind != engine.Null || b.Device.FD != -1 || b.Device.Size != 4<<60 || !b.Device.ReadOnly {
+	if b.Device.Kind != engine.Null || b.Device.FD != -1 || b.Device.Size != 4<<60 ||
+		!b.Device.ReadOnly {
 		t.Errorf("null: %+v", &b.Device)
 	}
 	if b.Export.Name != "n" || b.Export.Description != "d" {
@@ -419,13 +446,15 @@ func TestSynthetic(t *testing.T) {
 	if err := os.Rename(image(t, ".", 4096), "null:1G"); err != nil {
 		t.Fatal(err)
 	}
-	if b := mustOpen(t, Spec{Path: "./null:1G"}); b.Device.Kind != engine.File || b.Device.Size != 4096 {
+	if b := mustOpen(t, Spec{Path: "./null:1G"}); b.Device.Kind != engine.File ||
+		b.Device.Size != 4096 {
 		t.Errorf("./null:1G is not the file: %+v", &b.Device)
 	}
 }
 
 func TestShellQuote(t *testing.T) {
-	for path, want := range map[string]string{"/a/b-c.img": "/a/b-c.img", "my disk": "'my disk'", "it's": `'it'\''s'`} {
+	for path, want := range map[string]string{"/a/b-c.img": "/a/b-c.img", "my disk": "'my disk'",
+		"it's": `'it'\''s'`} {
 		if got := shellQuote(path); got != want {
 			t.Errorf("shellQuote(%q) = %s, want %s", path, got, want)
 		}

@@ -26,7 +26,8 @@ func loopDevice(t *testing.T, size int64, options ...string) string {
 		t.Skip("loop devices need losetup")
 	}
 	path := image(t, t.TempDir(), size)
-	out, err := exec.Command("losetup", append(options, "--find", "--show", path)...).CombinedOutput()
+	out, err := exec.Command("losetup",
+		append(options, "--find", "--show", path)...).CombinedOutput()
 	if err != nil {
 		t.Skipf("no loop device: %s", out)
 	}
@@ -44,7 +45,8 @@ func TestBlockDevice(t *testing.T) {
 	b := mustOpen(t, Spec{Path: device})
 	defer b.Close()
 	d := &b.Device
-	if d.Kind != engine.Block || d.Size != 8<<20 || d.ReadOnly || d.Block < 512 || d.Block > 4096 || !d.ZeroRange {
+	if d.Kind != engine.Block || d.Size != 8<<20 || d.ReadOnly || d.Block < 512 || d.Block > 4096 ||
+		!d.ZeroRange {
 		t.Errorf("device %+v, notes %q", d, b.Notes)
 	}
 	if !d.Direct && len(b.Notes) == 0 {
@@ -71,7 +73,8 @@ func TestReadOnlyBlockDevice(t *testing.T) {
 	device := loopDevice(t, 8<<20, "--read-only")
 	b := mustOpen(t, Spec{Path: device})
 	defer b.Close()
-	if !b.Device.ReadOnly || b.Export.Flags&proto.FlagReadOnly == 0 || b.Export.Flags&(proto.FlagSendTrim|proto.FlagSendWriteZeroes) != 0 {
+	if !b.Device.ReadOnly || b.Export.Flags&proto.FlagReadOnly == 0 ||
+		b.Export.Flags&(proto.FlagSendTrim|proto.FlagSendWriteZeroes) != 0 {
 		t.Errorf("%+v %#x", &b.Device, b.Export.Flags)
 	}
 	if len(b.Notes) == 0 || !strings.Contains(b.Notes[0], "read-only") {
@@ -122,7 +125,8 @@ func mounted(t *testing.T, device, kind string, options ...string) string {
 	if _, err := exec.LookPath("mkfs." + kind); err != nil {
 		t.Skipf("needs mkfs.%s", kind)
 	}
-	if out, err := exec.Command("mkfs."+kind, append(options, device)...).CombinedOutput(); err != nil {
+	if out, err := exec.Command("mkfs."+kind,
+		append(options, device)...).CombinedOutput(); err != nil {
 		t.Skipf("mkfs.%s: %s", kind, out)
 	}
 	point := t.TempDir()
@@ -141,7 +145,8 @@ func mounted(t *testing.T, device, kind string, options ...string) string {
 func spin(t *testing.T, device string, rotational bool) {
 	t.Helper()
 	value := map[bool]string{false: "0", true: "1"}[rotational]
-	if err := os.WriteFile("/sys/block/"+filepath.Base(device)+"/queue/rotational", []byte(value), 0); err != nil {
+	if err := os.WriteFile("/sys/block/"+filepath.Base(device)+"/queue/rotational", []byte(value),
+		0); err != nil {
 		t.Skipf("the queue of %s cannot be changed: %v", device, err)
 	}
 }
@@ -176,7 +181,9 @@ func TestPartitionHasTheQueueOfItsDisk(t *testing.T) {
 	if _, err := exec.LookPath("addpart"); err != nil {
 		t.Skip("partitions need addpart (package util-linux)")
 	}
-	if out, err := exec.Command("addpart", device, "1", "2048", "8192").CombinedOutput(); err != nil { // in sectors of 512 bytes
+	// in sectors of 512 bytes
+	if out, err := exec.Command("addpart", device, "1", "2048",
+		"8192").CombinedOutput(); err != nil {
 		t.Skipf("addpart: %s", out)
 	}
 	partition := device + "p1"
@@ -197,15 +204,18 @@ func TestPartitionHasTheQueueOfItsDisk(t *testing.T) {
 	b := mustOpen(t, Spec{Path: partition})
 	defer b.Close()
 	if b.Device.Size != 4<<20 || b.Device.Block != 4096 || b.Export.PreferredBlock != 4096 {
-		t.Errorf("size %d, granularity %d, preferred %d", b.Device.Size, b.Device.Block, b.Export.PreferredBlock)
+		t.Errorf("size %d, granularity %d, preferred %d", b.Device.Size, b.Device.Block,
+			b.Export.PreferredBlock)
 	}
 }
 
 func TestFileOnLargeSectors(t *testing.T) {
-	file := image(t, mounted(t, loopDevice(t, 16<<20, "--sector-size", "4096"), "ext4", "-q"), 1<<20)
+	file := image(t, mounted(t, loopDevice(t, 16<<20, "--sector-size", "4096"), "ext4", "-q"),
+		1<<20)
 	b := mustOpen(t, Spec{Path: file})
 	defer b.Close()
-	if b.Device.Direct && b.Device.Block != 4096 || b.Export.MinBlock != 1 || b.Export.PreferredBlock != 4096 {
+	if b.Device.Direct && b.Device.Block != 4096 || b.Export.MinBlock != 1 ||
+		b.Export.PreferredBlock != 4096 {
 		t.Errorf("granularity %d, export %+v", b.Device.Block, b.Export)
 	}
 }
@@ -228,7 +238,8 @@ func TestFileOfSmallSectorsOnLargeOnes(t *testing.T) {
 	if b.Device.Direct || b.Device.Block != 1 || b.Device.Size != 1<<20+512 {
 		t.Errorf("%+v", &b.Device)
 	}
-	refused(t, "O_DIRECT is in units of 4096 bytes here, and it has 1049088; use --direct auto or off",
+	refused(t,
+		"O_DIRECT is in units of 4096 bytes here, and it has 1049088; use --direct auto or off",
 		Spec{Path: file, ReadOnly: true, Direct: DirectOn, Force: true})
 }
 
@@ -237,7 +248,8 @@ func TestBlocksOfAQueue(t *testing.T) {
 	dir := t.TempDir()
 	for text, want := range map[string]uint32{
 		"512\n": 512, "4096\n": 4096, "65536\n": 65536, "1048576\n": 1 << 20,
-		"0\n": 0, "196608\n": 0, "33553920\n": 0, "2097152\n": 0, "-1\n": 0, "\n": 0, "many\n": 0, "18446744073709551616\n": 0,
+		"0\n": 0, "196608\n": 0, "33553920\n": 0, "2097152\n": 0, "-1\n": 0, "\n": 0, "many\n": 0,
+		"18446744073709551616\n": 0,
 	} {
 		if err := os.WriteFile(dir+"/optimal_io_size", []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -251,7 +263,8 @@ func TestBlocksOfAQueue(t *testing.T) {
 	}
 }
 
-// A file system may have blocks larger than a page, and writes less than one cost a read then, O_DIRECT or not.
+// A file system may have blocks larger than a page, and writes less than one cost a read then,
+// O_DIRECT or not.
 func TestFileOfLargeBlocks(t *testing.T) {
 	file := image(t, mounted(t, loopDevice(t, 512<<20), "xfs", "-q", "-b", "size=16384"), 1<<20)
 	b := mustOpen(t, Spec{Path: file})

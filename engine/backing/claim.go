@@ -94,9 +94,11 @@ func (c *Claim) flock(fd int, block bool) (note string, err error) {
 		return "", nil
 	case unix.EWOULDBLOCK:
 		if c.Force {
-			_ = unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) // beside readers: further writers are kept out
+			// beside readers: further writers are kept out
+			_ = unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB)
 		}
-		what := "in use by another ringnbd (or another program that locks it" + holder(fd, "FLOCK") + ")"
+		what := "in use by another ringnbd (or another program that locks it" +
+			holder(fd, "FLOCK") + ")"
 		return "", c.taken(what, "stop that one"+[]string{
 			Serve:    ", or serve it read-only in both",
 			Bench:    ", or put the load on its export",
@@ -104,7 +106,8 @@ func (c *Claim) flock(fd int, block bool) (note string, err error) {
 			CopyTo:   ", or copy to its export",
 		}[c.Tool])
 	default:
-		return "it cannot be locked here (" + err.Error() + "), so nothing keeps others from writing to it", nil
+		return "it cannot be locked here (" + err.Error() +
+			"), so nothing keeps others from writing to it", nil
 	}
 }
 

@@ -1,7 +1,7 @@
-package backing
-
 // What others have of a store is seen, named, and no reason to stop with Force. Invariant: loop
 // devices, mounts and swap of the tests are taken away again.
+
+package backing
 
 import (
 	"os"
@@ -44,7 +44,9 @@ func noted(t *testing.T, words string, s Spec) {
 func TestLoopDeviceOverAFileIsNamed(t *testing.T) {
 	path := image(t, t.TempDir(), 8<<20)
 	device := loopOver(t, path)
-	refused(t, "is behind "+device+"; stop that first, or serve it with --read-only, or say --force", Spec{Path: path})
+	refused(t,
+		"is behind "+device+"; stop that first, or serve it with --read-only, or say --force",
+		Spec{Path: path})
 	noted(t, "is behind "+device, Spec{Path: path, ReadOnly: true})
 	noted(t, "is behind "+device+"; it goes on all the same", Spec{Path: path, Force: true})
 }
@@ -62,7 +64,8 @@ func TestMountOfALoopDeviceOverAFileIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := (Claim{Path: path, Tool: CopyFrom}).Take(int(f.Fd())); err == nil || !strings.Contains(err.Error(), "mounted at "+point) {
+	if _, err := (Claim{Path: path, Tool: CopyFrom}).Take(int(f.Fd())); err == nil ||
+		!strings.Contains(err.Error(), "mounted at "+point) {
 		t.Errorf("a copy of what is mounted: %v", err)
 	}
 }
@@ -124,12 +127,15 @@ func TestLocksOfQEMUAreSeen(t *testing.T) {
 		held           []int64
 		reader, writer string // "": goes
 	}{
-		{"qemu-nbd", []int64{reads, writes, 203}, "open for writing in QEMU", "open for writing in QEMU"},
+		{"qemu-nbd", []int64{reads, writes, 203}, "open for writing in QEMU",
+			"open for writing in QEMU"},
 		{"qemu-nbd -r", []int64{reads, 203}, "", ""},
 		{"a VM's read-only disk", []int64{reads, sharesNoWrites}, "", "which does not share it"},
-		{"a VM's disk", []int64{reads, writes, sharesNoWrites}, "open for writing", "open for writing"},
+		{"a VM's disk", []int64{reads, writes, sharesNoWrites}, "open for writing",
+			"open for writing"},
 		{"somebody who resizes", []int64{resizes}, "open for writing", "open for writing"},
-		{"somebody who shares nothing", []int64{sharesNoReads}, "which does not share it", "which does not share it"},
+		{"somebody who shares nothing", []int64{sharesNoReads}, "which does not share it",
+			"which does not share it"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := image(t, t.TempDir(), 1<<20)
@@ -194,7 +200,8 @@ func TestLocksOfQEMUAreTakenOnARedirection(t *testing.T) {
 
 // What a Backing has, others must find: by the test that QEMU makes.
 func TestLocksOfQEMUAreTaken(t *testing.T) {
-	for readOnly, want := range map[bool][]int64{false: {100, 101, 201, 203}, true: {100, 201, 203}} {
+	for readOnly, want := range map[bool][]int64{false: {100, 101, 201, 203},
+		true: {100, 201, 203}} {
 		path := image(t, t.TempDir(), 1<<20)
 		f := elsewhere(t, path)
 		b := mustOpen(t, Spec{Path: path, ReadOnly: readOnly})
@@ -213,13 +220,15 @@ func TestNamesThatNoFileIsMadeFor(t *testing.T) {
 	if err := os.Chdir(dir); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"unix:x", "nbd:host:1", "NBD://x", "x-y://z", "localhost:1", "host:10809/x", "[::1]:10809", ":10809",
+	for _, path := range []string{"unix:x", "nbd:host:1", "NBD://x", "x-y://z", "localhost:1",
+		"host:10809/x", "[::1]:10809", ":10809",
 		"fd:3", "memory:1G", "-", "x/", "/dev/x", "/dev/../dev/x", "none/x", ""} {
 		if err := MayMake(path); err == nil {
 			t.Errorf("%q may be made", path)
 		}
 	}
-	for _, path := range []string{"x", "./unix:x", "./-", "a:b", "backup-12:30.img", "2026-11-30T10:00:00.img", dir + "/host:1", "-x", "/dev/shm/x"} {
+	for _, path := range []string{"x", "./unix:x", "./-", "a:b", "backup-12:30.img",
+		"2026-11-30T10:00:00.img", dir + "/host:1", "-x", "/dev/shm/x"} {
 		if err := MayMake(path); err != nil {
 			t.Error(err)
 		}

@@ -1,7 +1,9 @@
-// Regular files: whether the file system takes O_DIRECT and in what units, and which kinds of fallocate it has.
+// Regular files: whether the file system takes O_DIRECT and in what units, and which kinds of
+// fallocate it has.
 //
-// Invariant: Device.Direct is true only after the flag was set on the descriptor and the alignment is known; the granularity then covers both the file
-// offset and the memory, so the engine needs one number.
+// Invariant: Device.Direct is true only after the flag was set on the descriptor and the alignment
+// is known; the granularity then covers both the file offset and the memory, so the engine needs
+// one number.
 
 package backing
 
@@ -14,11 +16,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// blockMost is the coarsest granularity that the engine's read-modify-write handles: one page of a lease.
+// blockMost is the coarsest granularity that the engine's read-modify-write handles: one page of a
+// lease.
 const blockMost = 4096
 
-// fileBlockMost bounds what is believed to be a file system's block, in bytes: no page is larger. More than that is a wish about the length of transfers
-// (NFS, XFS on stripes), not a length below which writes cost a read.
+// fileBlockMost bounds what is believed to be a file system's block, in bytes: no page is larger.
+// More than that is a wish about the length of transfers (NFS, XFS on stripes), not a length below
+// which writes cost a read.
 const fileBlockMost = 64 << 10
 
 // fileSystemKind is what is known of a kind of file system.
@@ -33,10 +37,14 @@ type fileSystemKind struct {
 
 // fileSystems are those that are known, by statfs(2) magic.
 var fileSystems = map[int64]fileSystemKind{
-	unix.EXT4_SUPER_MAGIC:      {name: "ext4", punch: true, zeroRange: true, local: true, freezes: true},
-	unix.XFS_SUPER_MAGIC:       {name: "xfs", punch: true, zeroRange: true, local: true, freezes: true},
-	unix.BTRFS_SUPER_MAGIC:     {name: "btrfs", punch: true, zeroRange: true, local: true, freezes: true},
-	unix.F2FS_SUPER_MAGIC:      {name: "f2fs", punch: true, zeroRange: true, local: true, freezes: true},
+	unix.EXT4_SUPER_MAGIC: {name: "ext4", punch: true, zeroRange: true, local: true,
+		freezes: true},
+	unix.XFS_SUPER_MAGIC: {name: "xfs", punch: true, zeroRange: true, local: true,
+		freezes: true},
+	unix.BTRFS_SUPER_MAGIC: {name: "btrfs", punch: true, zeroRange: true, local: true,
+		freezes: true},
+	unix.F2FS_SUPER_MAGIC: {name: "f2fs", punch: true, zeroRange: true, local: true,
+		freezes: true},
 	unix.TMPFS_MAGIC:           {name: "tmpfs", punch: true, pageCache: true, local: true},
 	unix.RAMFS_MAGIC:           {name: "ramfs", pageCache: true, local: true},
 	unix.HUGETLBFS_MAGIC:       {name: "hugetlbfs", pageCache: true},
@@ -62,7 +70,8 @@ func (b *Backing) measureFile(st *unix.Statx_t) error {
 	s, d := &b.spec, &b.Device
 	align, why := b.goDirect(st)
 	if align > 0 && d.Size%uint64(align) != 0 {
-		align, why = 0, fmt.Sprintf("O_DIRECT is in units of %d bytes here, and it has %d", align, d.Size)
+		align, why = 0, fmt.Sprintf("O_DIRECT is in units of %d bytes here, and it has %d", align,
+			d.Size)
 		if _, err := unix.FcntlInt(uintptr(d.FD), unix.F_SETFL, 0); err != nil {
 			return fmt.Errorf("%s: O_DIRECT cannot be switched off: %w", s.Path, err)
 		}
@@ -78,7 +87,8 @@ func (b *Backing) measureFile(st *unix.Statx_t) error {
 	}
 	d.Block = max(align, 1)
 	if odd := d.Size % sector; odd > 0 {
-		b.note(fmt.Sprintf("its size, %d bytes, is not a multiple of %d: clients that count in sectors do not see the last %d bytes, or see more",
+		b.note(fmt.Sprintf("its size, %d bytes, is not a multiple of %d: clients that count in "+
+			"sectors do not see the last %d bytes, or see more",
 			d.Size, sector, odd))
 	}
 	if !d.Direct && s.Direct == DirectAuto {
@@ -88,8 +98,9 @@ func (b *Backing) measureFile(st *unix.Statx_t) error {
 		d.Punch, d.ZeroRange = b.probeFallocate()
 		d.FastZero = d.Punch || d.ZeroRange
 	}
-	// Of the disk below, only its sectors count: where its stripes begin in the file is the file system's secret. A file system that shows one disk and has
-	// data on another as well (XFS with a realtime device, f2fs on several) is taken for the one that it shows.
+	// Of the disk below, only its sectors count: where its stripes begin in the file is the file
+	// system's secret. A file system that shows one disk and has data on another as well (XFS with
+	// a realtime device, f2fs on several) is taken for the one that it shows.
 	disk := queueOf(st.Dev_major, st.Dev_minor)
 	b.facts.preferred = max(preferredLeast, align, disk.block("physical_block_size"))
 	if bits.OnesCount32(st.Blksize) == 1 && st.Blksize <= fileBlockMost {
@@ -99,8 +110,9 @@ func (b *Backing) measureFile(st *unix.Statx_t) error {
 	return nil
 }
 
-// goDirect puts the descriptor into its final mode and returns the granularity of O_DIRECT, or 0 and the reason why I/O is buffered.
-// Either way O_NONBLOCK is gone afterwards: io_uring would answer EAGAIN instead of waiting for the disk.
+// goDirect puts the descriptor into its final mode and returns the granularity of O_DIRECT, or 0
+// and the reason why I/O is buffered. Either way O_NONBLOCK is gone afterwards: io_uring would
+// answer EAGAIN instead of waiting for the disk.
 func (b *Backing) goDirect(st *unix.Statx_t) (align uint32, why string) {
 	fd := b.Device.FD
 	if b.spec.Direct != DirectOff {
@@ -117,7 +129,8 @@ func (b *Backing) goDirect(st *unix.Statx_t) (align uint32, why string) {
 	return align, why
 }
 
-// directAlign finds the granularity of O_DIRECT: statx says it since Linux 6.1 for the file systems that take part; the rest are tried out.
+// directAlign finds the granularity of O_DIRECT: statx says it since Linux 6.1 for the file systems
+// that take part; the rest are tried out.
 func directAlign(fd int, st *unix.Statx_t) (align uint32, why string) {
 	name := "the device"
 	if st.Mode&unix.S_IFMT == unix.S_IFREG {
@@ -136,17 +149,20 @@ func directAlign(fd int, st *unix.Statx_t) (align uint32, why string) {
 	case align == 0:
 		return 0, name + " takes no O_DIRECT here"
 	case align > blockMost || bits.OnesCount32(align) != 1:
-		return 0, fmt.Sprintf("%s takes O_DIRECT only in units of %d bytes, more than %d", name, align, blockMost)
+		return 0, fmt.Sprintf("%s takes O_DIRECT only in units of %d bytes, more than %d", name,
+			align, blockMost)
 	}
 	return align, ""
 }
 
-// tryDirect reads the first block with O_DIRECT in growing units. Reading is the only trial that changes nothing.
+// tryDirect reads the first block with O_DIRECT in growing units. Reading is the only trial that
+// changes nothing.
 func tryDirect(fd int) uint32 {
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_DIRECT); err != nil {
 		return 0
 	}
-	page, err := unix.Mmap(-1, 0, blockMost, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	page, err := unix.Mmap(-1, 0, blockMost, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return 0
 	}
@@ -159,9 +175,10 @@ func tryDirect(fd int) uint32 {
 	return 0
 }
 
-// probeFallocate finds out whether holes can be punched and ranges zeroed. Trying that on the image itself changes it (a new modification time
-// at least, blocks past the end with ZERO_RANGE), so it is tried on an unnamed file in the same directory, and where none can be made the
-// kind of file system decides. The engine copes with a wrong guess: it writes zeroes instead.
+// probeFallocate finds out whether holes can be punched and ranges zeroed. Trying that on the image
+// itself changes it (a new modification time at least, blocks past the end with ZERO_RANGE), so it
+// is tried on an unnamed file in the same directory, and where none can be made the kind of file
+// system decides. The engine copes with a wrong guess: it writes zeroes instead.
 func (b *Backing) probeFallocate() (punch, zeroRange bool) {
 	fd := b.Device.FD
 	var fs unix.Statfs_t
@@ -176,16 +193,19 @@ func (b *Backing) probeFallocate() (punch, zeroRange bool) {
 			zeroRange = tryFallocate(trial, unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE)
 		}
 	}
-	const extents = 0x80000 // EXT4_EXTENTS_FL: files that ext2 or ext3 made have none, and no ZERO_RANGE
+	// EXT4_EXTENTS_FL: files that ext2 or ext3 made have none, and no ZERO_RANGE
+	const extents = 0x80000
 	if fs.Type == unix.EXT4_SUPER_MAGIC {
-		if flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS); err == nil && flags&extents == 0 {
+		if flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS); err == nil &&
+			flags&extents == 0 {
 			zeroRange = false
 		}
 	}
 	return punch, zeroRange
 }
 
-// unnamedTwin opens a file without a name beside the image, on the same file system. It vanishes when it is closed.
+// unnamedTwin opens a file without a name beside the image, on the same file system. It vanishes
+// when it is closed.
 func (b *Backing) unnamedTwin() (fd int, ok bool) {
 	path, err := filepath.EvalSymlinks(b.spec.Path)
 	if err != nil {
@@ -196,7 +216,8 @@ func (b *Backing) unnamedTwin() (fd int, ok bool) {
 		return 0, false
 	}
 	var image, twin unix.Stat_t
-	if unix.Fstat(b.Device.FD, &image) != nil || unix.Fstat(fd, &twin) != nil || image.Dev != twin.Dev {
+	if unix.Fstat(b.Device.FD, &image) != nil || unix.Fstat(fd, &twin) != nil ||
+		image.Dev != twin.Dev {
 		unix.Close(fd) // the image is a mount of its own
 		return 0, false
 	}
@@ -207,7 +228,8 @@ func tryFallocate(fd int, mode uint32) bool {
 	for {
 		err := unix.Fallocate(fd, mode, 0, blockMost)
 		if err != unix.EINTR {
-			return err == nil || err == unix.ENOSPC || err == unix.EDQUOT // a full file system has the operation all the same
+			// a full file system has the operation all the same
+			return err == nil || err == unix.ENOSPC || err == unix.EDQUOT
 		}
 	}
 }
@@ -239,7 +261,8 @@ func fileSystem(fd int) string {
 // shellQuote makes a path safe to copy from a message into a shell.
 func shellQuote(path string) string {
 	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+=:,@%", r)
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
+			strings.ContainsRune("/._-+=:,@%", r)
 	}
 	if strings.IndexFunc(path, func(r rune) bool { return !plain(r) }) < 0 {
 		return path

@@ -1,5 +1,5 @@
-// What clients are told about an export: transmission flags and block sizes. This is the one place where they are decided, so that a flag and the
-// ability behind it cannot drift apart.
+// What clients are told about an export: transmission flags and block sizes. This is the one place
+// where they are decided, so that a flag and the ability behind it cannot drift apart.
 //
 // Invariant: no flag without the ability; describe is called once, when the Device is complete.
 
@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	// preferredLeast is what a client does best with when the store says nothing: a page, and the block of most file systems.
+	// preferredLeast is what a client does best with when the store says nothing: a page, and the
+	// block of most file systems.
 	preferredLeast = 4096
 )
 
@@ -19,8 +20,10 @@ const (
 func (b *Backing) describe() {
 	b.Export = proto.Export{
 		Facts: proto.Facts{
-			Size:       b.Device.Size,
-			MinBlock:   1, // any offset and length is served: the engine reads, modifies and writes where the store is coarser
+			Size: b.Device.Size,
+			// any offset and length is served: the engine reads, modifies and writes where the
+			// store is coarser
+			MinBlock:   1,
 			MaxPayload: engine.MaxRequest,
 			Flags:      transmissionFlags(&b.Device, b.facts.rotational),
 		},
@@ -33,13 +36,15 @@ func (b *Backing) describe() {
 
 // Engine is what the engine needs to serve this.
 func (b *Backing) Engine() engine.Export {
-	return engine.Export{Facts: b.Export.Facts, Device: &b.Device, Name: b.Export.Name, Contexts: []engine.Context{allocationOf(&b.Device)}}
+	return engine.Export{Facts: b.Export.Facts, Device: &b.Device, Name: b.Export.Name,
+		Contexts: []engine.Context{allocationOf(&b.Device)}}
 }
 
 // transmissionFlags says what the engine does on this device (NBD spec, "Transmission flags").
 func transmissionFlags(d *engine.Device, rotational bool) uint16 {
-	// Every connection reaches the store through the same descriptor and nothing is cached per connection, so a FLUSH on one covers writes answered
-	// on all: CAN_MULTI_CONN. FLUSH and FUA are promised on read-only exports too, where they have nothing to do and succeed.
+	// Every connection reaches the store through the same descriptor and nothing is cached per
+	// connection, so a FLUSH on one covers writes answered on all: CAN_MULTI_CONN. FLUSH and FUA
+	// are promised on read-only exports too, where they have nothing to do and succeed.
 	flags := proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA | proto.FlagCanMultiConn
 	if rotational {
 		flags |= proto.FlagRotational
@@ -51,7 +56,8 @@ func transmissionFlags(d *engine.Device, rotational bool) uint16 {
 	if d.ReadOnly {
 		return flags | proto.FlagReadOnly
 	}
-	// Zeroes can always be written; they are FAST_ZERO only where that costs less than sending them.
+	// Zeroes can always be written; they are FAST_ZERO only where that costs less than sending
+	// them.
 	flags |= proto.FlagSendWriteZeroes
 	if d.FastZero {
 		flags |= proto.FlagSendFastZero

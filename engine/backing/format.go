@@ -74,8 +74,10 @@ func formatOf(head, tail []byte) (f format, found bool) {
 		return vdi, true
 	case bytes.HasPrefix(bytes.TrimLeft(head, " \t\r\n"), []byte("# Disk DescriptorFile")):
 		return vmdk, true
-	case bytes.HasPrefix(head, []byte("BZh")) && len(head) >= 10 && head[3] >= '1' && head[3] <= '9' &&
-		(string(head[4:10]) == "1AY&SY" || string(head[4:10]) == "\x17rE8P\x90"): // a block, or the end
+	case bytes.HasPrefix(head, []byte("BZh")) && len(head) >= 10 && head[3] >= '1' &&
+		head[3] <= '9' &&
+		// a block, or the end
+		(string(head[4:10]) == "1AY&SY" || string(head[4:10]) == "\x17rE8P\x90"):
 		return bzip2, true
 	case bytes.HasPrefix(tail, []byte("conectix")): // a fixed VHD is a raw disk with this behind it
 		return vhd, true
@@ -126,7 +128,8 @@ func (f *format) advice(path string, tool Tool) string {
 	case f.unpack != "":
 		text = fmt.Sprintf("unpack it first (%s -dk %s)", f.unpack, file)
 	case tool == CopyFrom:
-		text = fmt.Sprintf("copy it with: qemu-img convert -f %s -O raw %s DESTINATION", f.qemu, file)
+		text = fmt.Sprintf("copy it with: qemu-img convert -f %s -O raw %s DESTINATION", f.qemu,
+			file)
 	default:
 		text = fmt.Sprintf("convert it (qemu-img convert -f %s -O raw %s disk.img), "+
 			"or serve it with: qemu-nbd -f %s %s", f.qemu, file, f.qemu, file)

@@ -1,7 +1,7 @@
-package backing
-
 // What is not raw is told by its bytes, and refused with what to do. Invariant: no byte of an image
 // changes by being looked at.
+
+package backing
 
 import (
 	"bytes"

@@ -85,9 +85,11 @@ func tryImageLock(fd int, want, unshared permission) (found string, err error) {
 			if bits&bit == 0 {
 				continue
 			}
-			err := ofd(fd, unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_RDLCK, Start: base + n, Len: 1})
+			err := ofd(fd, unix.F_OFD_SETLK,
+				&unix.Flock_t{Type: unix.F_RDLCK, Start: base + n, Len: 1})
 			if err == unix.EBADF { // open for writing alone: a write lock is seen by others as well
-				err = ofd(fd, unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Start: base + n, Len: 1})
+				err = ofd(fd, unix.F_OFD_SETLK,
+					&unix.Flock_t{Type: unix.F_WRLCK, Start: base + n, Len: 1})
 			}
 			if err == unix.EAGAIN || err == unix.EACCES {
 				return "locked by another program", errImageLocked
@@ -104,7 +106,8 @@ func tryImageLock(fd int, want, unshared permission) (found string, err error) {
 			what string
 		}{
 			{permBase, unshared, "open for writing in QEMU, or in a tool that locks as it does"},
-			{sharedBase, want, "open in QEMU, or in a tool that locks as it does, which does not share it"},
+			{sharedBase, want,
+				"open in QEMU, or in a tool that locks as it does, which does not share it"},
 		} {
 			if q.bits&bit == 0 {
 				continue
@@ -123,7 +126,8 @@ func tryImageLock(fd int, want, unshared permission) (found string, err error) {
 
 // releaseImageLock lets go of all of QEMU's bytes.
 func releaseImageLock(fd int) {
-	_ = ofd(fd, unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_UNLCK, Start: permBase, Len: 2 * permBase})
+	_ = ofd(fd, unix.F_OFD_SETLK,
+		&unix.Flock_t{Type: unix.F_UNLCK, Start: permBase, Len: 2 * permBase})
 }
 
 func ofd(fd, command int, lock *unix.Flock_t) error {

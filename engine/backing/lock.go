@@ -1,7 +1,9 @@
-// Exclusion between servers: a flock on the descriptor that does the I/O, exclusive for a writable export and shared for a read-only one.
+// Exclusion between servers: a flock on the descriptor that does the I/O, exclusive for a writable
+// export and shared for a read-only one.
 //
-// Invariant: whoever writes holds the lock, so two servers never write to one store. A lock outlives the process that took it: after kill -9 the kernel
-// ends the operations in flight before it lets go of the descriptor, which takes as long as the disk does. So a lock whose holder is
+// Invariant: whoever writes holds the lock, so two servers never write to one store. A lock
+// outlives the process that took it: after kill -9 the kernel ends the operations in flight before
+// it lets go of the descriptor, which takes as long as the disk does. So a lock whose holder is
 // gone is waited for, and one whose holder lives is reported.
 
 package backing
@@ -16,12 +18,15 @@ import (
 )
 
 const (
-	// livingPatience is how long a holder must be seen alive to be believed: a process that was just killed is still there for a moment.
+	// livingPatience is how long a holder must be seen alive to be believed: a process that was
+	// just killed is still there for a moment.
 	livingPatience = 300 * time.Millisecond
-	// udevPatience is the same for block devices: systemd-udevd takes a shared lock for some milliseconds whenever a device changes, and closing
-	// a writable descriptor (our own last run, say) is such a change.
+	// udevPatience is the same for block devices: systemd-udevd takes a shared lock for some
+	// milliseconds whenever a device changes, and closing a writable descriptor (our own last run,
+	// say) is such a change.
 	udevPatience = time.Second
-	// departedPatience is for holders that are not to be seen: they have ended, or live in another PID namespace.
+	// departedPatience is for holders that are not to be seen: they have ended, or live in another
+	// PID namespace.
 	departedPatience = 10 * time.Second
 )
 
@@ -34,7 +39,8 @@ func (b *Backing) claim() error {
 	return err
 }
 
-// waitLock takes a lock, waiting for holders that are about to let go. EWOULDBLOCK means that somebody really has it.
+// waitLock takes a lock, waiting for holders that are about to let go. EWOULDBLOCK means that
+// somebody really has it.
 func waitLock(fd, how int, block bool) error {
 	patience := livingPatience
 	if block {
@@ -58,8 +64,9 @@ func waitLock(fd, how int, block bool) error {
 	}
 }
 
-// heldByLiving looks for a process that holds a flock on the file and has not ended. /proc/locks leaves out processes that cannot be seen. It gives
-// the device of the superblock, which is not the one of stat on every file system, so the inode's number has to do.
+// heldByLiving looks for a process that holds a flock on the file and has not ended. /proc/locks
+// leaves out processes that cannot be seen. It gives the device of the superblock, which is not the
+// one of stat on every file system, so the inode's number has to do.
 func heldByLiving(fd int) bool {
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) != nil {

@@ -59,7 +59,9 @@ func BelowDev(path string) bool {
 	if real, err := filepath.EvalSymlinks(directory); err == nil {
 		directory = real
 	}
-	within := func(top string) bool { return directory == top || strings.HasPrefix(directory, top+"/") }
+	within := func(top string) bool {
+		return directory == top || strings.HasPrefix(directory, top+"/")
+	}
 	return within("/dev") && !within(shared)
 }
 

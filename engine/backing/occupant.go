@@ -74,7 +74,8 @@ func loops(st *unix.Stat_t, depth int) []occupant {
 			continue
 		}
 		dir := filepath.Dir(filepath.Dir(file))
-		o := occupant{text: "behind /dev/" + filepath.Base(dir), writes: attribute(dir+"/ro") != "1"}
+		o := occupant{text: "behind /dev/" + filepath.Base(dir),
+			writes: attribute(dir+"/ro") != "1"}
 		major, minor, ok := number(dir)
 		if above := stacked(major, minor, depth-1); ok && len(above) > 0 {
 			o.text += ", which is " + texts(above)

@@ -1,8 +1,9 @@
-// Opening in two steps: Prepare looks, opens and locks everything that exists; Create makes what is missing. Between them the caller does all else
-// that can fail without leaving a trace (bind its addresses, for one), so that a start that fails has changed nothing.
+// Opening in two steps: Prepare looks, opens and locks everything that exists; Create makes what is
+// missing. Between them the caller does all else that can fail without leaving a trace (bind its
+// addresses, for one), so that a start that fails has changed nothing.
 //
-// Invariant: a Backing is pending (its image is still to be made) or open, and after Close or Abandon neither; Device and Export are
-// filled in exactly when it is open.
+// Invariant: a Backing is pending (its image is still to be made) or open, and after Close or
+// Abandon neither; Device and Export are filled in exactly when it is open.
 
 package backing
 
@@ -19,11 +20,13 @@ import (
 	"ringnbd/proto"
 )
 
-// Backing is one opened export: the engine's view of it, the clients' view, and what the operator should know.
+// Backing is one opened export: the engine's view of it, the clients' view, and what the operator
+// should know.
 type Backing struct {
 	Device engine.Device
 	Export proto.Export
-	Notes  []string // one line each: what was decided for the user and why, such as buffered I/O on tmpfs
+	// one line each: what was decided for the user and why, such as buffered I/O on tmpfs
+	Notes []string
 
 	spec    Spec
 	pending bool // the image does not exist yet
@@ -37,7 +40,8 @@ type facts struct {
 	rotational bool
 }
 
-// Open opens one export, making its image if the Spec says so. Several exports go through Prepare, which also sees how they stand to each other.
+// Open opens one export, making its image if the Spec says so. Several exports go through Prepare,
+// which also sees how they stand to each other.
 func Open(s Spec) (*Backing, error) {
 	all, err := Prepare([]Spec{s})
 	if err != nil {
@@ -52,8 +56,9 @@ func Open(s Spec) (*Backing, error) {
 // ErrStopped is what Prepare gives when it was told to go no further.
 var ErrStopped = errors.New("stopped before all was opened")
 
-// Prepare checks all specs, then opens and locks everything that exists. It changes nothing, and on an error it leaves nothing open. Each path that it is about
-// to open, which may take long, it tells; what is told says whether to go on.
+// Prepare checks all specs, then opens and locks everything that exists. It changes nothing, and on
+// an error it leaves nothing open. Each path that it is about to open, which may take long, it
+// tells; what is told says whether to go on.
 func Prepare(specs []Spec, tell ...func(path string) (on bool)) ([]*Backing, error) {
 	if err := Check(specs); err != nil {
 		return nil, err
@@ -77,7 +82,8 @@ func Prepare(specs []Spec, tell ...func(path string) (on bool)) ([]*Backing, err
 		id, err := b.prepare()
 		if err == nil && id.kind != idNone {
 			if first, ok := seen[id]; ok && !(specs[first].ReadOnly && specs[i].ReadOnly) {
-				err = fmt.Errorf("%s: exported twice (as %q and %q); that works only if both are read-only", specs[i].Path, specs[first].Name, specs[i].Name)
+				err = fmt.Errorf("%s: exported twice (as %q and %q); that works only if both "+
+					"are read-only", specs[i].Path, specs[first].Name, specs[i].Name)
 			}
 			seen[id] = i
 		}
@@ -95,7 +101,8 @@ func Prepare(specs []Spec, tell ...func(path string) (on bool)) ([]*Backing, err
 // Path is what was opened, as the user has named it.
 func (b *Backing) Path() string { return b.spec.Path }
 
-// Create makes the image if it is missing, sparse and of the size that was asked for. On an error it has removed it again.
+// Create makes the image if it is missing, sparse and of the size that was asked for. On an error
+// it has removed it again.
 func (b *Backing) Create() error {
 	if !b.pending {
 		return nil
@@ -127,11 +134,13 @@ func (b *Backing) Close() error {
 	return nil
 }
 
-// Abandon is Close for a start that failed: the image that this process made is removed, unless another file has taken its place meanwhile.
+// Abandon is Close for a start that failed: the image that this process made is removed, unless
+// another file has taken its place meanwhile.
 func (b *Backing) Abandon() {
 	if b.made && b.Device.FD >= 0 {
 		var ours, there unix.Stat_t
-		if unix.Fstat(b.Device.FD, &ours) == nil && unix.Lstat(b.spec.Path, &there) == nil && ours.Dev == there.Dev && ours.Ino == there.Ino {
+		if unix.Fstat(b.Device.FD, &ours) == nil && unix.Lstat(b.spec.Path, &there) == nil &&
+			ours.Dev == there.Dev && ours.Ino == there.Ino {
 			_ = os.Remove(b.spec.Path)
 		}
 		b.made = false
@@ -144,7 +153,9 @@ func (b *Backing) prepare() (identity, error) {
 	s := &b.spec
 	if kind, _, _ := s.synthetic(); kind != "" {
 		if s.Create > 0 {
-			return identity{}, fmt.Errorf("%s: --create makes image files; this export carries its size in its name", s.Path)
+			return identity{},
+				fmt.Errorf("%s: --create makes image files; this export carries its size in its "+
+					"name", s.Path)
 		}
 		return identity{}, nil
 	}
@@ -167,7 +178,8 @@ func (b *Backing) prepare() (identity, error) {
 		typeName(st.Mode), verb)
 }
 
-// prepareMissing decides whether an image that does not exist may be made, as far as that can be known without making it.
+// prepareMissing decides whether an image that does not exist may be made, as far as that can be
+// known without making it.
 func (b *Backing) prepareMissing() (identity, error) {
 	s := &b.spec
 	directory, base := filepath.Split(s.Path)
@@ -177,21 +189,28 @@ func (b *Backing) prepareMissing() (identity, error) {
 	var st unix.Stat_t
 	switch {
 	case unix.Lstat(s.Path, &st) == nil:
-		return identity{}, fmt.Errorf("%s: is a symbolic link to a file that does not exist; repair the link or name the file itself", s.Path)
+		return identity{},
+			fmt.Errorf("%s: is a symbolic link to a file that does not exist; repair the link "+
+				"or name the file itself", s.Path)
 	case unix.Stat(directory, &st) != nil:
-		return identity{}, fmt.Errorf("%s: there is no directory %s; make it first", s.Path, directory)
+		return identity{}, fmt.Errorf("%s: there is no directory %s; make it first", s.Path,
+			directory)
 	case s.Create == 0:
 		return identity{}, explain(s, unix.ENOENT)
 	case s.ReadOnly:
-		return identity{}, fmt.Errorf("%s: no such file; --create makes only writable exports, so drop read-only or make the image first", s.Path)
+		return identity{},
+			fmt.Errorf("%s: no such file; --create makes only writable exports, so drop "+
+				"read-only or make the image first", s.Path)
 	case s.Create%sector != 0:
 		return identity{}, sizeError(s, s.Create, sector, "use --create %d")
 	}
 	if err := MayMake(s.Path); err != nil {
 		return identity{}, err
 	}
-	if err := unix.Faccessat(unix.AT_FDCWD, directory, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
-		return identity{}, fmt.Errorf("%s: cannot be made: no permission to write to %s", s.Path, directory)
+	if err := unix.Faccessat(unix.AT_FDCWD, directory, unix.W_OK|unix.X_OK,
+		unix.AT_EACCESS); err != nil {
+		return identity{}, fmt.Errorf("%s: cannot be made: no permission to write to %s", s.Path,
+			directory)
 	}
 	b.pending = true
 	return identity{kind: idMissing, dev: uint64(st.Dev), number: st.Ino, base: base}, nil
@@ -218,7 +237,8 @@ func (b *Backing) open() error {
 func (b *Backing) openSynthetic(kind string, size uint64) error {
 	s := &b.spec
 	b.facts = facts{preferred: preferredLeast}
-	b.Device = engine.Device{Kind: engine.Null, FD: -1, Size: size, Block: 1, ReadOnly: s.ReadOnly, FastZero: true}
+	b.Device = engine.Device{Kind: engine.Null, FD: -1, Size: size, Block: 1, ReadOnly: s.ReadOnly,
+		FastZero: true}
 	if kind == "null" {
 		return nil
 	}
@@ -230,7 +250,8 @@ func (b *Backing) openSynthetic(kind string, size uint64) error {
 	return nil
 }
 
-// identity tells whether two paths lead to the same store. Block devices are the same by device number, whatever node names them.
+// identity tells whether two paths lead to the same store. Block devices are the same by device
+// number, whatever node names them.
 type identity struct {
 	kind        idKind
 	dev, number uint64

@@ -1,7 +1,8 @@
 // Regular files and block devices: one descriptor, opened, locked, and then measured.
 //
-// Invariant: the order is open, lock, measure. What is measured (size, alignment, abilities) was true while nobody else could change it, and the lock
-// sits on the descriptor that does the I/O, so it lives exactly as long as the export.
+// Invariant: the order is open, lock, measure. What is measured (size, alignment, abilities) was
+// true while nobody else could change it, and the lock sits on the descriptor that does the I/O, so
+// it lives exactly as long as the export.
 
 package backing
 
@@ -38,7 +39,8 @@ func (b *Backing) openPath() error {
 	case !block:
 		flags |= unix.O_NONBLOCK // in case a FIFO has taken the file's place since
 	case !readOnly && !b.spec.Force:
-		flags |= unix.O_EXCL // on a block device: refuse one that is mounted, or part of a volume that is in use
+		// on a block device: refuse one that is mounted, or part of a volume that is in use
+		flags |= unix.O_EXCL
 	}
 	fd, err := openRetry(b.spec.Path, flags, 0)
 	if err == unix.EBUSY && block {
@@ -59,7 +61,8 @@ func (b *Backing) openPath() error {
 // create makes the image, locks it before anyone else can, and goes on as with one that was there.
 func (b *Backing) create() error {
 	s := &b.spec
-	fd, err := openRetry(s.Path, unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o644)
+	fd, err := openRetry(s.Path,
+		unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o644)
 	if err != nil {
 		return fmt.Errorf("%s: cannot be made: %w", s.Path, err)
 	}
@@ -81,14 +84,16 @@ func (b *Backing) create() error {
 	return nil
 }
 
-// syncEntry makes a new file's size and its name durable: an acknowledged FLUSH is worth nothing if the file itself is gone after a power cut.
+// syncEntry makes a new file's size and its name durable: an acknowledged FLUSH is worth nothing if
+// the file itself is gone after a power cut.
 func syncEntry(fd int, directory string) error {
 	if err := unix.Fsync(fd); err != nil {
 		return err
 	}
 	d, err := os.Open(directory)
 	if err != nil {
-		return nil // a directory that may be written but not read cannot be synced; nothing more can be done
+		// a directory that may be written but not read cannot be synced; nothing more can be done
+		return nil
 	}
 	err = d.Sync()
 	if errors.Is(err, unix.EINVAL) {
@@ -109,7 +114,8 @@ func (b *Backing) measure(block bool) error {
 		return fmt.Errorf("%s: was replaced while it was being opened; start again", s.Path)
 	}
 	if !block && !b.there(&st) {
-		return fmt.Errorf("%s: was replaced or removed while it was being opened; start again", s.Path)
+		return fmt.Errorf("%s: was replaced or removed while it was being opened; start again",
+			s.Path)
 	}
 	d.Kind, d.Size = engine.File, st.Size
 	if block {
@@ -123,10 +129,12 @@ func (b *Backing) measure(block bool) error {
 	case d.Size == 0 && block:
 		return fmt.Errorf("%s: the device has no medium, its size is 0; attach one first", s.Path)
 	case d.Size == 0:
-		b.note("is empty, and a disk of 0 bytes to clients; it gets a size with: truncate -s 1G " + shellQuote(s.Path))
+		b.note("is empty, and a disk of 0 bytes to clients; it gets a size with: truncate -s 1G " +
+			shellQuote(s.Path))
 	}
 	if s.Create > 0 && !b.made && d.Size != s.Create {
-		return fmt.Errorf("%s: exists and is %d bytes long, not the %d of --create; drop --create to serve it as it is", s.Path, d.Size, s.Create)
+		return fmt.Errorf("%s: exists and is %d bytes long, not the %d of --create; drop "+
+			"--create to serve it as it is", s.Path, d.Size, s.Create)
 	}
 	if err := b.look(); err != nil {
 		return err
@@ -168,8 +176,8 @@ func openRetry(path string, flags int, mode uint32) (int, error) {
 }
 
 // openExclusive opens a block device that says EBUSY: someone holds it exclusively, and its locks
-// and what the kernel does with it tell whether that is a ringnbd, which may be about to let go, or a
-// mount or another program.
+// and what the kernel does with it tell whether that is a ringnbd, which may be about to let go, or
+// a mount or another program.
 func (b *Backing) openExclusive(flags int) (int, error) {
 	s := &b.spec
 	fd, err := openRetry(s.Path, unix.O_CLOEXEC|unix.O_RDONLY, 0)
@@ -203,25 +211,31 @@ func explain(s *Spec, err error) error {
 		return fmt.Errorf("%s: no such file; check the path%s", s.Path, create)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		if s.ReadOnly {
-			return fmt.Errorf("%s: no permission to read it; change its permissions or run as a user who may", s.Path)
+			return fmt.Errorf("%s: no permission to read it; change its permissions or run as a "+
+				"user who may", s.Path)
 		}
-		return fmt.Errorf("%s: no permission to write to it; change its permissions, run as a user who may, or %s", s.Path, readOnly)
+		return fmt.Errorf("%s: no permission to write to it; change its permissions, run as a "+
+			"user who may, or %s", s.Path, readOnly)
 	case errors.Is(err, unix.EROFS):
 		return fmt.Errorf("%s: is on a read-only file system; %s", s.Path, readOnly)
 	case errors.Is(err, unix.ETXTBSY):
-		return fmt.Errorf("%s: is in use as swap space or as a running program; stop that first", s.Path)
+		return fmt.Errorf("%s: is in use as swap space or as a running program; stop that first",
+			s.Path)
 	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENOMEDIUM):
 		return fmt.Errorf("%s: there is no device behind it (%w); attach one first", s.Path, err)
 	case errors.Is(err, unix.ENOTDIR):
-		return fmt.Errorf("%s: a part of the path is a file, not a directory; check the path", s.Path)
+		return fmt.Errorf("%s: a part of the path is a file, not a directory; check the path",
+			s.Path)
 	}
 	return fmt.Errorf("%s: cannot be opened: %w", s.Path, err)
 }
 
-// sizeError says how to repair a size that leaves a piece of a block at the end. repair is a command with one %d for the next size that fits.
+// sizeError says how to repair a size that leaves a piece of a block at the end. repair is a
+// command with one %d for the next size that fits.
 func sizeError(s *Spec, size uint64, block uint32, repair string) error {
 	next := (size + uint64(block) - 1) / uint64(block) * uint64(block)
-	return fmt.Errorf("%s: its size, %d bytes, is not a multiple of the logical block size, %d bytes; "+repair, s.Path, size, block, next)
+	return fmt.Errorf("%s: its size, %d bytes, is not a multiple of the logical block size, %d "+
+		"bytes; "+repair, s.Path, size, block, next)
 }
 
 func typeName(mode uint32) string {

@@ -1,6 +1,7 @@
 // What the user asked for, and the rules that need no look at the system.
 //
-// Invariant: Check reads its argument and nothing else; a Spec that passes it can still fail to open, but never for its spelling.
+// Invariant: Check reads its argument and nothing else; a Spec that passes it can still fail to
+// open, but never for its spelling.
 
 package backing
 
@@ -20,9 +21,10 @@ const sector = 512
 type DirectMode uint8
 
 const (
-	DirectAuto DirectMode = iota // O_DIRECT where the file system takes it, else buffered with a note
-	DirectOn                     // O_DIRECT or an error
-	DirectOff                    // always through the page cache
+	// O_DIRECT where the file system takes it, else buffered with a note
+	DirectAuto DirectMode = iota
+	DirectOn              // O_DIRECT or an error
+	DirectOff             // always through the page cache
 )
 
 // Spec asks for one export.
@@ -38,7 +40,8 @@ type Spec struct {
 	Raw         bool // the user knows that it is a raw disk, whatever it looks like
 }
 
-// Check applies every rule that can be decided from the text alone: names, descriptions, sizes of synthetic exports, duplicates.
+// Check applies every rule that can be decided from the text alone: names, descriptions, sizes of
+// synthetic exports, duplicates.
 func Check(specs []Spec) error {
 	seen := make(map[string]string, len(specs))
 	for i := range specs {
@@ -47,7 +50,8 @@ func Check(specs []Spec) error {
 			return err
 		}
 		if other, ok := seen[s.Name]; ok {
-			return fmt.Errorf("two exports are named %q: %s and %s; give each its own with --export NAME=PATH", s.Name, other, s.Path)
+			return fmt.Errorf("two exports are named %q: %s and %s; give each its own with "+
+				"--export NAME=PATH", s.Name, other, s.Path)
 		}
 		seen[s.Name] = s.Path
 	}
@@ -62,7 +66,8 @@ func (s *Spec) check() error {
 		return fmt.Errorf("path %q holds a NUL byte", s.Path)
 	}
 	if wrong := wrongString(s.Name); wrong != "" {
-		return fmt.Errorf("%s: the export's name %s; choose another with --export NAME=PATH", s.Path, wrong)
+		return fmt.Errorf("%s: the export's name %s; choose another with --export NAME=PATH",
+			s.Path, wrong)
 	}
 	if wrong := wrongString(s.Description); wrong != "" {
 		return fmt.Errorf("%s: the description %s; choose another", s.Path, wrong)
@@ -77,18 +82,22 @@ func wrongString(text string) string {
 	case proto.ValidString(text):
 		return ""
 	case len(text) > proto.MaxString:
-		return fmt.Sprintf("has %d bytes, and the protocol has room for %d", len(text), proto.MaxString)
+		return fmt.Sprintf("has %d bytes, and the protocol has room for %d", len(text),
+			proto.MaxString)
 	case !utf8.ValidString(text):
 		at := 0
-		for r, n := utf8.DecodeRuneInString(text); r != utf8.RuneError || n > 1; r, n = utf8.DecodeRuneInString(text[at:]) {
+		for r, n := utf8.DecodeRuneInString(text); r != utf8.RuneError ||
+			n > 1; r, n = utf8.DecodeRuneInString(text[at:]) {
 			at += n
 		}
-		return fmt.Sprintf("%q must be UTF-8: its byte %d, %#x, is not (what locale is that terminal in?)", text, at+1, text[at])
+		return fmt.Sprintf("%q must be UTF-8: its byte %d, %#x, is not (what locale is that "+
+			"terminal in?)", text, at+1, text[at])
 	}
 	return fmt.Sprintf("%q must not hold a NUL", text)
 }
 
-// Synthetic reports whether path names a device that exists only in this process. A file that is really called null:1G is written ./null:1G.
+// Synthetic reports whether path names a device that exists only in this process. A file that is
+// really called null:1G is written ./null:1G.
 func Synthetic(path string) bool {
 	return strings.HasPrefix(path, "null:") || strings.HasPrefix(path, "memory:")
 }
@@ -100,7 +109,8 @@ func (s *Spec) synthetic() (kind string, size uint64, err error) {
 	}
 	kind, text, _ := strings.Cut(s.Path, ":")
 	if size, err = units.ParseSize(text); err != nil {
-		return "", 0, fmt.Errorf("%s: %w (a file of that name is written ./%s)", s.Path, err, s.Path)
+		return "", 0, fmt.Errorf("%s: %w (a file of that name is written ./%s)", s.Path, err,
+			s.Path)
 	}
 	return kind, size, nil
 }

@@ -1,5 +1,5 @@
-// What the tests of the gate stand on: a running gate with an engine that only collects sockets, and a client that
-// speaks the negotiation by hand.
+// What the tests of the gate stand on: a running gate with an engine that only collects sockets,
+// and a client that speaks the negotiation by hand.
 
 package gate
 
@@ -40,7 +40,8 @@ func (e *engine) adopt(fd, export int, session proto.Session, peer string) error
 		return e.refuse
 	}
 	e.peers = append(e.peers, peer)
-	e.fds, e.export, e.agreed = append(e.fds, fd), append(e.export, export), append(e.agreed, session)
+	e.fds, e.export, e.agreed = append(e.fds, fd), append(e.export, export), append(e.agreed,
+		session)
 	e.most = max(e.most, len(e.fds))
 	e.came <- fd
 	return nil
@@ -89,19 +90,23 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-// serve starts a gate on spec. At the end of the test it must leave no descriptor and no goroutine behind.
+// serve starts a gate on spec. At the end of the test it must leave no descriptor and no goroutine
+// behind.
 func serve(t *testing.T, spec string, change func(*Config)) *served {
 	t.Helper()
 	checkLeaks(t)
 	exports, err := proto.NewExports([]proto.Export{
-		{Name: "disk", Description: "the disk", Facts: proto.Facts{Size: 1 << 30, Flags: proto.FlagHasFlags}},
-		{Name: "other", Facts: proto.Facts{Size: 1 << 20, Flags: proto.FlagHasFlags | proto.FlagReadOnly}},
+		{Name: "disk", Description: "the disk",
+			Facts: proto.Facts{Size: 1 << 30, Flags: proto.FlagHasFlags}},
+		{Name: "other",
+			Facts: proto.Facts{Size: 1 << 20, Flags: proto.FlagHasFlags | proto.FlagReadOnly}},
 	}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &served{engine: &engine{came: make(chan int, 10_000)}, log: &buffer{}}
-	c := Config{Catalog: exports, Adopt: s.engine.adopt, Live: s.engine.live, Log: slog.New(slog.NewTextHandler(s.log, nil))}
+	c := Config{Catalog: exports, Adopt: s.engine.adopt, Live: s.engine.live,
+		Log: slog.New(slog.NewTextHandler(s.log, nil))}
 	if change != nil {
 		change(&c)
 	}
@@ -140,7 +145,8 @@ func checkLeaks(t *testing.T) {
 		}
 		return len(list), runtime.NumGoroutine()
 	}
-	if c, err := net.Dial("unix", "/nonexistent"); err == nil { // the runtime opens its epoll descriptor now, not later
+	// the runtime opens its epoll descriptor now, not later
+	if c, err := net.Dial("unix", "/nonexistent"); err == nil {
 		c.Close()
 	}
 	fds, goroutines := count()
@@ -151,7 +157,8 @@ func checkLeaks(t *testing.T) {
 				return
 			}
 		}
-		t.Errorf("descriptors %d, were %d; goroutines %d, were %d", fdsNow, fds, goroutinesNow, goroutines)
+		t.Errorf("descriptors %d, were %d; goroutines %d, were %d", fdsNow, fds, goroutinesNow,
+			goroutines)
 	})
 }
 

@@ -1,9 +1,10 @@
 // The gate: accepting, deciding who may come in, closing.
 //
-// Invariant: a connection is at any time at the gate (in handshakes), or on its way in (reserved), or the engine's;
-// together with those the engine serves they are at most MaxConnections plus slack, and those reserved or served at most
-// MaxConnections. Everything that a connection needs to be served is set aside before it is told that it will be: its
-// place in the engine, and before it is accepted the descriptor that it will have there.
+// Invariant: a connection is at any time at the gate (in handshakes), or on its way in (reserved),
+// or the engine's; together with those the engine serves they are at most MaxConnections plus
+// slack, and those reserved or served at most MaxConnections. Everything that a connection needs to
+// be served is set aside before it is told that it will be: its place in the engine, and before it
+// is accepted the descriptor that it will have there.
 
 package gate
 
@@ -26,13 +27,17 @@ const (
 	DefaultHandshakeTimeout = 10 * time.Second
 	// DefaultMaxConnections is above what a host full of guests opens.
 	DefaultMaxConnections = 1024
-	// slack is how many may be at the gate of a server that is full, to look around or to be told so.
+	// slack is how many may be at the gate of a server that is full, to look around or to be told
+	// so.
 	slack = 16
-	// crowdedTimeout is how long a handshake may take when others have no place at the gate: many times what one takes.
+	// crowdedTimeout is how long a handshake may take when others have no place at the gate: many
+	// times what one takes.
 	crowdedTimeout = time.Second
-	// shutdownGrace is how long handshakes may go on once the gate closes: time to tell a client that is just asking.
+	// shutdownGrace is how long handshakes may go on once the gate closes: time to tell a client
+	// that is just asking.
 	shutdownGrace = 250 * time.Millisecond
-	// Waits after an accept that failed for want of descriptors or memory: doubled from the first to the last.
+	// Waits after an accept that failed for want of descriptors or memory: doubled from the first
+	// to the last.
 	backoffFirst = 5 * time.Millisecond
 	backoffLast  = time.Second
 )
@@ -40,15 +45,18 @@ const (
 // Config is what a gate needs.
 type Config struct {
 	Catalog proto.Catalog
-	// Adopt is given the descriptor of a blocking-mode stream socket whose next byte, in both directions, is the first
-	// of the transmission phase. It owns the descriptor if it returns nil; else the gate closes it. Like Live it is called under a lock: it must not block.
-	// peer says who the client is, for a log.
+	// Adopt is given the descriptor of a blocking-mode stream socket whose next byte, in both
+	// directions, is the first of the transmission phase. It owns the descriptor if it returns nil;
+	// else the gate closes it. Like Live it is called under a lock: it must not block. peer says
+	// who the client is, for a log.
 	Adopt func(fd, export int, session proto.Session, peer string) error
-	// Live is how many connections are being served. It is called often and under a lock: it must not block. Nil means
-	// that the gate does not limit them.
-	Live             func() int
-	MaxConnections   int           // 0 means DefaultMaxConnections
-	SocketMemory     int           // bytes that the kernel may hold of a client's replies, less than the constant of that name; 0 means that
+	// Live is how many connections are being served. It is called often and under a lock: it must
+	// not block. Nil means that the gate does not limit them.
+	Live           func() int
+	MaxConnections int // 0 means DefaultMaxConnections
+	// bytes that the kernel may hold of a client's replies, less than the constant of that name; 0
+	// means that
+	SocketMemory     int
 	HandshakeTimeout time.Duration // for the whole of a handshake; 0 means DefaultHandshakeTimeout
 	Log              *slog.Logger  // nil means none
 }
@@ -93,8 +101,8 @@ func New(c Config) *Gate {
 	}
 }
 
-// Serve accepts connections until Close, or until the listener is closed, and returns nil then; any other end is an
-// error. It owns the listener and closes it. Several may run at a time.
+// Serve accepts connections until Close, or until the listener is closed, and returns nil then; any
+// other end is an error. It owns the listener and closes it. Several may run at a time.
 func (g *Gate) Serve(l net.Listener) error {
 	return g.serve(l, (*handshake).negotiate)
 }
@@ -119,7 +127,8 @@ func (g *Gate) serve(l net.Listener, speak speech) error {
 		case !passing(err):
 			return err
 		default:
-			g.notices.warn(time.Now(), "cannot accept connections for now", "error", advice(err), "retry_in", backoff)
+			g.notices.warn(time.Now(), "cannot accept connections for now", "error", advice(err),
+				"retry_in", backoff)
 			select {
 			case <-g.closing:
 			case <-time.After(backoff):
@@ -130,8 +139,8 @@ func (g *Gate) serve(l net.Listener, speak speech) error {
 	return nil
 }
 
-// accept takes the next connection, and a descriptor to hand it over under: a client waits outside rather than
-// learn inside that there is none.
+// accept takes the next connection, and a descriptor to hand it over under: a client waits outside
+// rather than learn inside that there is none.
 func accept(l net.Listener) (c net.Conn, spare int, err error) {
 	if spare, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
 		return nil, -1, err
@@ -176,13 +185,16 @@ func (g *Gate) forget(l net.Listener) {
 	l.Close()
 }
 
-// passing says whether accept may work the next time: a lack of descriptors or memory, a firewall's word, and what
-// accept(2) calls errors "already pending on the new socket" and wants treated so.
+// passing says whether accept may work the next time: a lack of descriptors or memory, a firewall's
+// word, and what accept(2) calls errors "already pending on the new socket" and wants treated so.
 func passing(err error) bool {
 	for _, e := range []syscall.Errno{
-		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EPERM, syscall.EINTR, syscall.EAGAIN,
-		syscall.ECONNABORTED, syscall.ENETDOWN, syscall.EPROTO, syscall.ENOPROTOOPT, syscall.EHOSTDOWN, syscall.ENONET,
-		syscall.EHOSTUNREACH, syscall.EOPNOTSUPP, syscall.ENETUNREACH, syscall.ECONNRESET, syscall.ETIMEDOUT,
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EPERM,
+		syscall.EINTR, syscall.EAGAIN,
+		syscall.ECONNABORTED, syscall.ENETDOWN, syscall.EPROTO, syscall.ENOPROTOOPT,
+		syscall.EHOSTDOWN, syscall.ENONET,
+		syscall.EHOSTUNREACH, syscall.EOPNOTSUPP, syscall.ENETUNREACH, syscall.ECONNRESET,
+		syscall.ETIMEDOUT,
 	} {
 		if errors.Is(err, e) {
 			return true
@@ -208,7 +220,8 @@ func (g *Gate) receive(c net.Conn, spare int, speak speech) {
 	}()
 }
 
-// enter puts a connection among the handshakes and starts its clock. Anything but Transmit is why it may not stay.
+// enter puts a connection among the handshakes and starts its clock. Anything but Transmit is why
+// it may not stay.
 func (g *Gate) enter(c net.Conn) Reason {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -233,8 +246,8 @@ func (g *Gate) enter(c net.Conn) Reason {
 	return Transmit
 }
 
-// displace ends the oldest handshake if it has had more than its time in a crowd, so that silent connections cannot keep others out for the whole of the
-// handshake timeout.
+// displace ends the oldest handshake if it has had more than its time in a crowd, so that silent
+// connections cannot keep others out for the whole of the handshake timeout.
 func (g *Gate) displace() bool {
 	var oldest net.Conn
 	for c, began := range g.handshakes {
@@ -268,7 +281,8 @@ func (g *Gate) reserve() bool {
 	return true
 }
 
-// release gives a reservation back: the connection is the engine's by now, and counted by Live, or gone.
+// release gives a reservation back: the connection is the engine's by now, and counted by Live, or
+// gone.
 func (g *Gate) release() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -285,9 +299,9 @@ func (g *Gate) isClosing() bool {
 	}
 }
 
-// Close stops accepting, which removes the files of Unix sockets, and ends the handshakes: options are answered with
-// ERR_SHUTDOWN for a moment, then what is left is closed. When it returns nothing of the gate runs any more, and Adopt
-// will not be called. Connections handed over are not touched.
+// Close stops accepting, which removes the files of Unix sockets, and ends the handshakes: options
+// are answered with ERR_SHUTDOWN for a moment, then what is left is closed. When it returns nothing
+// of the gate runs any more, and Adopt will not be called. Connections handed over are not touched.
 func (g *Gate) Close() {
 	g.mu.Lock()
 	if !g.isClosing() {
@@ -308,7 +322,8 @@ func (g *Gate) Accepted() uint64 {
 	return g.accepted.Load()
 }
 
-// ended logs and counts the end of a connection at the gate, in this order: what is counted has been said.
+// ended logs and counts the end of a connection at the gate, in this order: what is counted has
+// been said.
 func (g *Gate) ended(peer string, why Reason, err error, attributes ...any) {
 	defer g.ends[why].Add(1)
 	attributes = append(attributes, "peer", peer, "reason", why.String())

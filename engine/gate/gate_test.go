@@ -1,4 +1,5 @@
-// The gate with real sockets: what is handed over, who is turned away, and that nothing stays behind.
+// The gate with real sockets: what is handed over, who is turned away, and that nothing stays
+// behind.
 
 package gate
 
@@ -66,10 +67,12 @@ func TestHandedOverSocket(t *testing.T) {
 			t.Fatal(text)
 		}
 		fd := s.adopted(t)
-		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil ||
+			flags&unix.O_NONBLOCK != 0 {
 			t.Errorf("not in blocking mode: %#x %v", flags, err)
 		}
-		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil ||
+			flags&unix.FD_CLOEXEC == 0 {
 			t.Errorf("not close-on-exec: %#x %v", flags, err)
 		}
 		option := func(level, name int) int {
@@ -96,10 +99,12 @@ func TestHandedOverSocket(t *testing.T) {
 		if option(unix.SOL_SOCKET, unix.SO_PROTOCOL) != unix.IPPROTO_TCP {
 			t.Error("not a TCP socket")
 		}
-		if option(unix.IPPROTO_TCP, unix.TCP_NODELAY) == 0 || option(unix.SOL_SOCKET, unix.SO_KEEPALIVE) == 0 {
+		if option(unix.IPPROTO_TCP, unix.TCP_NODELAY) == 0 ||
+			option(unix.SOL_SOCKET, unix.SO_KEEPALIVE) == 0 {
 			t.Error("TCP_NODELAY or SO_KEEPALIVE is off")
 		}
-		if option(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT) != int(userTimeout/ms) || option(unix.IPPROTO_TCP, unix.TCP_KEEPIDLE) != 60 {
+		if option(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT) != int(userTimeout/ms) ||
+			option(unix.IPPROTO_TCP, unix.TCP_KEEPIDLE) != 60 {
 			t.Error("TCP_USER_TIMEOUT or TCP_KEEPIDLE is not ours")
 		}
 	})
@@ -159,14 +164,17 @@ func TestThousandCyclesLeaveNothing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c.Write(session[:i%(len(session)+1)]) // hangs up at every byte in turn, and aborts without reading
+			// hangs up at every byte in turn, and aborts without reading
+			c.Write(session[:i%(len(session)+1)])
 			c.Close()
 		}
 		for end := time.Now().Add(10 * time.Second); s.sum() < 1000 && time.Now().Before(end); {
 			time.Sleep(ms)
 		}
-		if s.sum() != 1000 || s.Accepted() != 1000 || s.Count(Transmit) != 0 || s.Count(Timeout) != 0 || s.Count(Broken) != 0 {
-			t.Errorf("accepted %d, ended %d, of them %d broken", s.Accepted(), s.sum(), s.Count(Broken))
+		if s.sum() != 1000 || s.Accepted() != 1000 || s.Count(Transmit) != 0 ||
+			s.Count(Timeout) != 0 || s.Count(Broken) != 0 {
+			t.Errorf("accepted %d, ended %d, of them %d broken", s.Accepted(), s.sum(),
+				s.Count(Broken))
 		}
 		if log := s.log.String(); log != "" {
 			t.Errorf("who just leaves is no news: %s", log)
@@ -189,7 +197,8 @@ func TestFullServer(t *testing.T) {
 		s.adopted(t)
 	}
 	c := s.hello(t)
-	if kind, text := c.go_("disk"); kind != proto.RepErrPolicy || !strings.Contains(text, "at most 2 connections") {
+	if kind, text := c.go_("disk"); kind != proto.RepErrPolicy ||
+		!strings.Contains(text, "at most 2 connections") {
 		t.Fatalf("%#x %s", kind, text)
 	}
 	if c.list() != ack {
@@ -257,7 +266,8 @@ func TestCrowdedGate(t *testing.T) {
 	if s.hello(t).list() != ack {
 		t.Error("a place that was left is not given away")
 	}
-	if n := strings.Count(s.log.String(), "too many handshakes"); n != 2 { // message and reason of one line
+	// message and reason of one line
+	if n := strings.Count(s.log.String(), "too many handshakes"); n != 2 {
 		t.Errorf("%d mentions: %s", n, s.log)
 	}
 }
@@ -283,7 +293,8 @@ func TestCloseTellsClients(t *testing.T) {
 			t.Error("ABORT is not acknowledged")
 		}
 		half.send(proto.AppendInfo(nil, proto.OptGo, "disk")[21:])
-		if r, err := proto.ParseOptionReply(half.read(proto.OptionReplySize), proto.OptGo); r.Type != proto.RepErrShutdown {
+		if r, err := proto.ParseOptionReply(half.read(proto.OptionReplySize),
+			proto.OptGo); r.Type != proto.RepErrShutdown {
 			t.Errorf("half a GO: %+v %v", r, err)
 		}
 		idle.closed()
@@ -394,7 +405,9 @@ func TestAcceptSurvives(t *testing.T) {
 	g := New(Config{Catalog: &proto.Exports{}})
 	ended := make(chan error, 1)
 	go func() {
-		ended <- g.Serve(&faulty{l, []error{syscall.EMFILE, syscall.ECONNABORTED, syscall.ENFILE, syscall.ENOBUFS, syscall.EPROTO}})
+		ended <- g.Serve(&faulty{l,
+			[]error{syscall.EMFILE, syscall.ECONNABORTED, syscall.ENFILE, syscall.ENOBUFS,
+				syscall.EPROTO}})
 	}()
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
@@ -429,7 +442,8 @@ func TestCloseDoesNotWaitForBackoff(t *testing.T) {
 	time.Sleep(200 * ms)
 	began := time.Now()
 	g.Close()
-	if err := <-ended; err != nil || time.Since(began) > 3*time.Second { // the twelve pauses together are longer
+	// the twelve pauses together are longer
+	if err := <-ended; err != nil || time.Since(began) > 3*time.Second {
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
 }
@@ -482,7 +496,8 @@ func TestOutOfDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	for end := time.Now().Add(5 * time.Second); !strings.Contains(s.log.String(), "cannot accept"); time.Sleep(ms) {
+	for end := time.Now().Add(5 * time.Second); !strings.Contains(s.log.String(),
+		"cannot accept"); time.Sleep(ms) {
 		if time.Now().After(end) {
 			t.Fatalf("accept did not fail: %s", s.log)
 		}
@@ -496,8 +511,8 @@ func TestOutOfDescriptors(t *testing.T) {
 	}
 }
 
-// Whoever is told that it is in is in, however many descriptors others have taken meanwhile: that of the engine was
-// set aside before.
+// Whoever is told that it is in is in, however many descriptors others have taken meanwhile: that
+// of the engine was set aside before.
 func TestAcknowledgedWithoutDescriptorsLeft(t *testing.T) {
 	for _, spec := range []string{"localhost:0", "unix:" + shortDir(t) + "/s"} {
 		s := serve(t, spec, nil)
@@ -574,7 +589,8 @@ func TestNbdinfoFindsUs(t *testing.T) {
 		return strings.TrimSpace(string(out))
 	}
 	dir := shortDir(t)
-	for _, spec := range []string{"localhost:0", "127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "unix:" + dir + "/s", "unix:" + dir + "/a b+c%&ß?"} {
+	for _, spec := range []string{"localhost:0", "127.0.0.1:0", "[::1]:0", "0.0.0.0:0",
+		"unix:" + dir + "/s", "unix:" + dir + "/a b+c%&ß?"} {
 		t.Run(spec, func(t *testing.T) {
 			if p, err := Listen(spec); err != nil {
 				t.Skip("this machine cannot listen there: " + err.Error())
@@ -605,7 +621,8 @@ func TestNbdinfoFindsUs(t *testing.T) {
 				t.Errorf("size of the other %s", got)
 			}
 			list := run(t, "--list", "--no-content", s.uri)
-			for _, want := range []string{`export="disk"`, `export="other"`, "description: the disk", "block_size_maximum: 33554432"} {
+			for _, want := range []string{`export="disk"`, `export="other"`,
+				"description: the disk", "block_size_maximum: 33554432"} {
 				if !strings.Contains(list, want) {
 					t.Errorf("no %s in %s", want, list)
 				}

@@ -1,5 +1,6 @@
-// One connection at the gate: a socket around a proto.Negotiator (or, in oldstyle.go, none). Invariant: never more is read than the negotiator asks
-// for, so that the first byte of the transmission phase is still in the socket when it is handed over.
+// One connection at the gate: a socket around a proto.Negotiator (or, in oldstyle.go, none).
+// Invariant: never more is read than the negotiator asks for, so that the first byte of the
+// transmission phase is still in the socket when it is handed over.
 
 package gate
 
@@ -72,15 +73,17 @@ func (h *handshake) admit(int) proto.Refusal {
 	case !g.reserve():
 		h.refused = true
 		return proto.Refusal{
-			Reply:   proto.RepErrPolicy,
-			Message: fmt.Sprintf("the server is full: it serves at most %d connections; try again when another client has left", g.config.MaxConnections),
+			Reply: proto.RepErrPolicy,
+			Message: fmt.Sprintf("the server is full: it serves at most %d connections; try "+
+				"again when another client has left", g.config.MaxConnections),
 		}
 	}
 	h.reserved, h.refused = true, false
 	return proto.Refusal{}
 }
 
-var shuttingDown = proto.Refusal{Reply: proto.RepErrShutdown, Message: "the server is shutting down"}
+var shuttingDown = proto.Refusal{Reply: proto.RepErrShutdown,
+	Message: "the server is shutting down"}
 
 // converse carries bytes between the socket and the negotiator until one of them ends it.
 func (h *handshake) converse(n *proto.Negotiator) (proto.Event, error) {
@@ -143,8 +146,8 @@ func (h *handshake) handOver(event proto.Event) (Reason, error) {
 	return Transmit, nil
 }
 
-// adopt gives the socket to the engine, and the place that was kept for it back at the same moment: if both counted for a while, somebody else would be told that the
-// server is full when it is not.
+// adopt gives the socket to the engine, and the place that was kept for it back at the same moment:
+// if both counted for a while, somebody else would be told that the server is full when it is not.
 func (h *handshake) adopt(fd int, event proto.Event) error {
 	g := h.gate
 	g.mu.Lock()

@@ -1,7 +1,9 @@
-// Sockets that somebody else has opened: systemd (socket activation, sd_listen_fds(3)), or a client that starts its own server, as nbdinfo [ ringnbd serve FILE ] does.
+// Sockets that somebody else has opened: systemd (socket activation, sd_listen_fds(3)), or a client
+// that starts its own server, as nbdinfo [ ringnbd serve FILE ] does.
 //
-// Invariant: all of them are taken or none is. A descriptor is looked at before anything is made of it, for the number of them is only what a variable of the
-// environment says, and beyond the true ones lie those of Go's runtime.
+// Invariant: all of them are taken or none is. A descriptor is looked at before anything is made of
+// it, for the number of them is only what a variable of the environment says, and beyond the true
+// ones lie those of Go's runtime.
 
 package gate
 
@@ -31,11 +33,14 @@ func Inherited() ([]*Place, error) {
 	}
 	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
 	if err != nil || n < 0 || n > inheritedMost {
-		return nil, fmt.Errorf("LISTEN_FDS is %q: must be a number of sockets, up to %d", os.Getenv("LISTEN_FDS"), inheritedMost)
+		return nil, fmt.Errorf("LISTEN_FDS is %q: must be a number of sockets, up to %d",
+			os.Getenv("LISTEN_FDS"), inheritedMost)
 	}
 	for i := range n {
 		if !listens(inheritedFirst + i) {
-			return nil, fmt.Errorf("socket %d of LISTEN_FDS is not a listening stream socket (ListenStream= makes one)", i+1)
+			return nil,
+				fmt.Errorf("socket %d of LISTEN_FDS is not a listening stream socket "+
+					"(ListenStream= makes one)", i+1)
 		}
 	}
 	var places []*Place
@@ -90,8 +95,9 @@ func uriOf(a net.Addr) string {
 	return a.String()
 }
 
-// unixURI is of a socket as package net names it: with @ in front, where it has no path but a name in the abstract namespace (unix(7)), which is a NUL in the URI. A
-// path that was not absolute was one in our directory, and clients are in theirs.
+// unixURI is of a socket as package net names it: with @ in front, where it has no path but a name
+// in the abstract namespace (unix(7)), which is a NUL in the URI. A path that was not absolute was
+// one in our directory, and clients are in theirs.
 func unixURI(name string) string {
 	if abstract, ok := strings.CutPrefix(name, "@"); ok {
 		return "nbd+unix:///?socket=%00" + escape(abstract)

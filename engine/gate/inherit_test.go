@@ -1,6 +1,6 @@
-package gate
-
 // URIs of sockets that others opened.
+
+package gate
 
 import (
 	"net"
@@ -19,7 +19,8 @@ func TestURIOfAnInheritedSocket(t *testing.T) {
 		want    string
 	}{
 		{&net.UnixAddr{Name: "/run/a b.sock", Net: "unix"}, "nbd+unix:///?socket=/run/a%20b.sock"},
-		{&net.UnixAddr{Name: "a.sock", Net: "unix"}, "nbd+unix:///?socket=" + escape(filepath.Join(dir, "a.sock"))},
+		{&net.UnixAddr{Name: "a.sock", Net: "unix"},
+			"nbd+unix:///?socket=" + escape(filepath.Join(dir, "a.sock"))},
 		{&net.UnixAddr{Name: "@ringnbd/a", Net: "unix"}, "nbd+unix:///?socket=%00ringnbd/a"},
 		{&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 10809}, "nbd://127.0.0.1:10809"},
 		{&net.TCPAddr{IP: net.IPv6unspecified, Port: 1}, "nbd://[::1]:1"},

@@ -1,8 +1,9 @@
-// Where the server can be reached: a textual address to listeners and to the URI that clients use for
-// it. Unix sockets are in unix.go.
+// Where the server can be reached: a textual address to listeners and to the URI that clients use
+// for it. Unix sockets are in unix.go.
 //
-// Invariant: nobody listens on all interfaces who did not write so, nor in another family of addresses
-// than the one written; and whichever address of a name a client takes, it comes to this server.
+// Invariant: nobody listens on all interfaces who did not write so, nor in another family of
+// addresses than the one written; and whichever address of a name a client takes, it comes to this
+// server.
 
 package gate
 
@@ -54,10 +55,10 @@ func (p *Place) Everywhere() []string {
 
 // Listen listens on "HOST:PORT" (HOST alone means the default port, port 0 any that is free) or
 // "unix:PATH", and gives the URI under which clients on this machine find it (doc/uri.md of the NBD
-// project). An IPv4 address is IPv4 alone and an IPv6 address IPv6 alone; a name is all its addresses.
-// All interfaces have to be asked for by address: 0.0.0.0, [::] or both. A socket file that nobody
-// listens on any more is replaced. The file is removed when the listener is closed, unless it is
-// another's by then. Errors say in one line what is wrong and what to do.
+// project). An IPv4 address is IPv4 alone and an IPv6 address IPv6 alone; a name is all its
+// addresses. All interfaces have to be asked for by address: 0.0.0.0, [::] or both. A socket file
+// that nobody listens on any more is replaced. The file is removed when the listener is closed,
+// unless it is another's by then. Errors say in one line what is wrong and what to do.
 func Listen(spec string) (*Place, error) {
 	if path, ok := strings.CutPrefix(spec, "unix:"); ok {
 		return listenUnix(path)
@@ -89,7 +90,8 @@ func addressesOf(host string) ([]netip.Addr, error) {
 		return []netip.Addr{ip.Unmap()}, nil
 	}
 	if strings.EqualFold(host, "localhost") {
-		// What this name means is not the matter of a file or a server (RFC 6761, 6.3), which may be missing.
+		// What this name means is not the matter of a file or a server (RFC 6761, 6.3), which may
+		// be missing.
 		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, nil
 	}
 	found, err := net.DefaultResolver.LookupNetIP(context.Background(), "ip", host)
@@ -105,8 +107,8 @@ func addressesOf(host string) ([]netip.Addr, error) {
 	return list, nil
 }
 
-// listenTCP listens on all the addresses that this machine has, on one port. A port that is taken on
-// one of them is an error: clients who find that one first would come to somebody else's disk.
+// listenTCP listens on all the addresses that this machine has, on one port. A port that is taken
+// on one of them is an error: clients who find that one first would come to somebody else's disk.
 func listenTCP(addresses []netip.Addr, port string) (*Place, error) {
 	for tries := 1; ; tries++ {
 		p, err := listenOnce(addresses, port)
@@ -142,7 +144,8 @@ func listenOnce(addresses []netip.Addr, port string) (*Place, error) {
 // listenIP listens on one address, in its own family alone.
 func listenIP(ip netip.Addr, port string) (net.Listener, error) {
 	var config net.ListenConfig
-	// Multipath sockets, the default of Go, are not TCP sockets to the kernel: slower, and without some TCP options.
+	// Multipath sockets, the default of Go, are not TCP sockets to the kernel: slower, and without
+	// some TCP options.
 	config.SetMultipathTCP(false)
 	config.KeepAlive = -1 // set when a socket is handed over
 	network := "tcp6"     // with IPV6_V6ONLY
@@ -152,7 +155,8 @@ func listenIP(ip netip.Addr, port string) (net.Listener, error) {
 	return config.Listen(context.Background(), network, net.JoinHostPort(ip.String(), port))
 }
 
-// absent says of an error that the machine does not have the address: most often, that it has no IPv6.
+// absent says of an error that the machine does not have the address: most often, that it has no
+// IPv6.
 func absent(err error) bool {
 	return errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
 }
@@ -186,14 +190,19 @@ func splitHostPort(spec string) (host, port string, err error) {
 	case errors.As(err, &wrong) && wrong.Err == "missing port in address":
 		host, port = strings.Trim(spec, "[]"), strconv.Itoa(proto.DefaultPort)
 	case err != nil:
-		return "", "", fmt.Errorf("listen on %q: no address; write HOST:PORT, [IPV6]:PORT or unix:PATH", spec)
+		return "", "",
+			fmt.Errorf("listen on %q: no address; write HOST:PORT, [IPV6]:PORT or unix:PATH", spec)
 	}
 	if host == "" {
-		return "", "", fmt.Errorf("listen on %q: no host; write localhost:%s for this machine alone, or 0.0.0.0:%s or [::]:%s"+
-			" for all interfaces", spec, port, port, port)
+		return "", "",
+			fmt.Errorf("listen on %q: no host; write localhost:%s for this machine alone, or "+
+				"0.0.0.0:%s or [::]:%s"+
+				" for all interfaces", spec, port, port, port)
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil { // which takes no sign
-		return "", "", fmt.Errorf("listen on %q: %q is not a port; write a number from 0 (any free one) to 65535", spec, port)
+		return "", "",
+			fmt.Errorf("listen on %q: %q is not a port; write a number from 0 (any free one) to "+
+				"65535", spec, port)
 	}
 	return host, port, nil
 }

@@ -68,7 +68,9 @@ func TestListenTCP(t *testing.T) {
 	} {
 		want := slices.Clone(row.addresses)
 		if !hasIPv6() {
-			want = slices.DeleteFunc(want, func(s string) bool { return strings.HasPrefix(s, "::") })
+			want = slices.DeleteFunc(want, func(s string) bool {
+				return strings.HasPrefix(s, "::")
+			})
 		}
 		p, err := Listen(row.spec)
 		if err != nil {
@@ -85,12 +87,14 @@ func TestListenTCP(t *testing.T) {
 			t.Errorf("%s: %s, want %s", row.spec, p.URI, uri)
 		}
 		for _, ip := range want {
-			if everywhere := ip == "0.0.0.0" || ip == "::"; (len(p.Everywhere()) == 1) != everywhere {
+			if everywhere := ip == "0.0.0.0" ||
+				ip == "::"; (len(p.Everywhere()) == 1) != everywhere {
 				t.Errorf("%s: on all interfaces: %v", row.spec, p.Everywhere())
 			}
 		}
 		for _, ip := range []string{"127.0.0.1", "::1"} {
-			open := slices.Contains(want, ip) || slices.Contains(want, map[string]string{"127.0.0.1": "0.0.0.0", "::1": "::"}[ip])
+			open := slices.Contains(want, ip) ||
+				slices.Contains(want, map[string]string{"127.0.0.1": "0.0.0.0", "::1": "::"}[ip])
 			c, err := net.Dial("tcp", net.JoinHostPort(ip, strconv.Itoa(port)))
 			if (err == nil) != open {
 				t.Errorf("%s: open at %s: %v, want %v", row.spec, ip, err == nil, open)
@@ -154,10 +158,12 @@ func TestListenLeavesOutWhatIsNotHere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	if got, _ := addressesOn(t, p); !slices.Equal(got, []string{"127.0.0.1"}) || !slices.Equal(p.Missing, []netip.Addr{there}) {
+	if got, _ := addressesOn(t, p); !slices.Equal(got, []string{"127.0.0.1"}) ||
+		!slices.Equal(p.Missing, []netip.Addr{there}) {
 		t.Errorf("listens on %v, without %v", got, p.Missing)
 	}
-	if _, err := listenTCP([]netip.Addr{there, netip.MustParseAddr("203.0.113.7")}, "0"); err == nil ||
+	if _, err := listenTCP([]netip.Addr{there, netip.MustParseAddr("203.0.113.7")},
+		"0"); err == nil ||
 		!strings.Contains(err.Error(), "does not have that address") {
 		t.Errorf("a name of another machine: %v", err)
 	}
@@ -199,7 +205,8 @@ func TestListenSaysWhatToDo(t *testing.T) {
 			t.Errorf("%q: listens", spec)
 			continue
 		}
-		if text := err.Error(); !strings.Contains(text, want) || strings.Contains(text, "\n") || !strings.Contains(text, "listen on ") {
+		if text := err.Error(); !strings.Contains(text, want) || strings.Contains(text, "\n") ||
+			!strings.Contains(text, "listen on ") {
 			t.Errorf("%q: %v, want %q", spec, err, want)
 		}
 	}
@@ -287,7 +294,8 @@ func TestListenReplacesStaleSocketOnce(t *testing.T) {
 	}
 }
 
-// Whatever has taken the place of a socket's file meanwhile is another's: its successor's, most often.
+// Whatever has taken the place of a socket's file meanwhile is another's: its successor's, most
+// often.
 func TestCloseRemovesItsOwnSocketOnly(t *testing.T) {
 	path := filepath.Join(shortDir(t), "s")
 	first, _ := listen(t, "unix:"+path)
@@ -348,7 +356,8 @@ func TestListenUnixAndTheLocksOfOthers(t *testing.T) {
 	if st, err := os.Stat(path + lockSuffix); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("others can lock it: %v %v", st.Mode(), err)
 	}
-	if p, err := Listen("unix:" + path); err == nil || !strings.Contains(err.Error(), "another server is starting there") {
+	if p, err := Listen("unix:" + path); err == nil ||
+		!strings.Contains(err.Error(), "another server is starting there") {
 		t.Errorf("beside another that starts: %v %v", p, err)
 	}
 }

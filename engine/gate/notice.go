@@ -1,5 +1,5 @@
-// Warnings that cannot flood the log. Invariant: of each kind at most one line in a noticeEvery, and each line says how
-// many were left out since the one before.
+// Warnings that cannot flood the log. Invariant: of each kind at most one line in a noticeEvery,
+// and each line says how many were left out since the one before.
 
 package gate
 
@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// noticeEvery is long enough that a port scan writes a handful of lines, and short enough to see that it goes on.
+// noticeEvery is long enough that a port scan writes a handful of lines, and short enough to see
+// that it goes on.
 const noticeEvery = 10 * time.Second
 
 // notices is the log with its memory of what was said when.
@@ -25,8 +26,8 @@ type said struct {
 	leftOut int
 }
 
-// warn writes a warning unless one of the same text was written shortly before. The text is the kind: it must come from
-// a fixed set.
+// warn writes a warning unless one of the same text was written shortly before. The text is the
+// kind: it must come from a fixed set.
 func (n *notices) warn(now time.Time, text string, attributes ...any) {
 	n.mu.Lock()
 	s := n.said[text]

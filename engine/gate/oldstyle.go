@@ -1,7 +1,8 @@
 // Oldstyle: a listener for clients that cannot negotiate. They are told size and flags, and are in.
 //
-// Invariant: an oldstyle connection is counted, limited and closed like any other, and takes its place in the engine before it is told a word. What it
-// cannot have is a reason: a client that may not come in finds its connection closed.
+// Invariant: an oldstyle connection is counted, limited and closed like any other, and takes its
+// place in the engine before it is told a word. What it cannot have is a reason: a client that may
+// not come in finds its connection closed.
 
 package gate
 
@@ -11,9 +12,10 @@ import (
 	"ringnbd/proto"
 )
 
-// ServeOldstyle is Serve for clients of the oldstyle handshake, all of which get one export, by its index in the catalog. There is no TLS, and
-// whoever can connect is in: nothing else is known of the client. One that then stays silent keeps its place, as an idle disk would, so who can
-// connect can also fill the server up.
+// ServeOldstyle is Serve for clients of the oldstyle handshake, all of which get one export, by its
+// index in the catalog. There is no TLS, and whoever can connect is in: nothing else is known of
+// the client. One that then stays silent keeps its place, as an idle disk would, so who can connect
+// can also fill the server up.
 func (g *Gate) ServeOldstyle(l net.Listener, export int) error {
 	return g.serve(l, func(h *handshake) (proto.Event, error) { return h.greet(export) })
 }

@@ -1,4 +1,5 @@
-// The oldstyle door with real sockets: what a client is told, who finds the door closed, and that every place comes back.
+// The oldstyle door with real sockets: what a client is told, who finds the door closed, and that
+// every place comes back.
 
 package gate
 
@@ -58,7 +59,8 @@ func TestOldstyleIsToldAndIn(t *testing.T) {
 	kinds(t, func(t *testing.T, spec string) {
 		s := serve(t, "localhost:0", nil)
 		a := s.old(t, spec, 1)
-		for _, ahead := range []bool{false, true} { // a request sent without waiting for the banner is the engine's too
+		// a request sent without waiting for the banner is the engine's too
+		for _, ahead := range []bool{false, true} {
 			c := call(t, a)
 			if ahead {
 				c.send(read28())
@@ -82,7 +84,8 @@ func TestOldstyleIsToldAndIn(t *testing.T) {
 		if s.engine.agreed[0] != (proto.Session{}) {
 			t.Errorf("agreed on %+v without a word", s.engine.agreed[0])
 		}
-		if kind, text := s.hello(t).go_("disk"); kind != ack { // the other door speaks newstyle as ever
+		// the other door speaks newstyle as ever
+		if kind, text := s.hello(t).go_("disk"); kind != ack {
 			t.Error(text)
 		}
 		s.adopted(t)
@@ -107,7 +110,8 @@ func TestOldstyleOfAFullServer(t *testing.T) {
 	call(t, a).told()
 	s.adopted(t)
 	s.wait(t, Transmit, 3)
-	if !strings.Contains(s.log.String(), "server full") || !strings.Contains(s.log.String(), "oldstyle=true") {
+	if !strings.Contains(s.log.String(), "server full") ||
+		!strings.Contains(s.log.String(), "oldstyle=true") {
 		t.Errorf("log: %s", s.log)
 	}
 }
@@ -145,7 +149,8 @@ func TestOldstyleNeverMoreThanMaxConnections(t *testing.T) {
 	s.engine.mu.Lock()
 	defer s.engine.mu.Unlock()
 	if s.engine.most == 0 || s.engine.most > limit || in != len(s.engine.fds) {
-		t.Errorf("%d connections at a time, limit %d; %d were told and %d are in", s.engine.most, limit, in, len(s.engine.fds))
+		t.Errorf("%d connections at a time, limit %d; %d were told and %d are in", s.engine.most,
+			limit, in, len(s.engine.fds))
 	}
 }
 
@@ -174,7 +179,9 @@ func (p *pipes) Accept() (net.Conn, error) {
 
 func TestOldstyleClientThatDoesNotReadItsBanner(t *testing.T) {
 	const limit = 300 * ms
-	s := serve(t, "localhost:0", func(c *Config) { c.MaxConnections, c.HandshakeTimeout = 1, limit })
+	s := serve(t, "localhost:0", func(c *Config) {
+		c.MaxConnections, c.HandshakeTimeout = 1, limit
+	})
 	l, _ := listen(t, "localhost:0")
 	p := &pipes{l, make(chan net.Conn)}
 	done := sync.OnceFunc(func() { close(p.came) })
@@ -182,7 +189,9 @@ func TestOldstyleClientThatDoesNotReadItsBanner(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- s.ServeOldstyle(p, 0) }()
 	began := time.Now()
-	for range 2 { // one that reads nothing, one that stops in the middle; each has the only place, and gives it back
+	// one that reads nothing, one that stops in the middle; each has the only place, and gives it
+	// back
+	for range 2 {
 		ours, theirs := net.Pipe()
 		defer theirs.Close()
 		p.came <- ours
@@ -221,14 +230,16 @@ func TestOldstyleHalfOpenClients(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c.Read(make([]byte, i%4*proto.OldstyleBannerSize/3)) // some hang up before the banner, some in it, some after
+			// some hang up before the banner, some in it, some after
+			c.Read(make([]byte, i%4*proto.OldstyleBannerSize/3))
 			c.Close()
 		}
 		for end := time.Now().Add(10 * time.Second); s.sum() < 1+many && time.Now().Before(end); {
 			time.Sleep(ms)
 		}
 		if s.sum() != 1+many || s.Accepted() != 1+many || s.Count(Timeout) != 0 {
-			t.Errorf("accepted %d, ended %d, %d of them late", s.Accepted(), s.sum(), s.Count(Timeout))
+			t.Errorf("accepted %d, ended %d, %d of them late", s.Accepted(), s.sum(),
+				s.Count(Timeout))
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -27,7 +27,9 @@ func peerOf(c net.Conn) string {
 		return address
 	}
 	var who *unix.Ucred
-	if raw.Control(func(fd uintptr) { who, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }) != nil || err != nil {
+	if raw.Control(func(fd uintptr) {
+		who, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}) != nil || err != nil {
 		return address
 	}
 	text := "uid " + strconv.FormatUint(uint64(who.Uid), 10)

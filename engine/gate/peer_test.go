@@ -29,7 +29,8 @@ func TestPeersAreNamed(t *testing.T) {
 		} else {
 			want = "peer=127.0.0.1:"
 		}
-		s.dial(t).send([]byte("no client flags")) // of one that is not served, too, though it has gone
+		// of one that is not served, too, though it has gone
+		s.dial(t).send([]byte("no client flags"))
 		s.wait(t, Reason(proto.CloseClientFlags), 1)
 		if line := s.log.String(); !strings.Contains(line, want) {
 			t.Errorf("the log does not say who: %s", line)

@@ -1,5 +1,5 @@
-// How a connection at the gate ends. Invariant: every accepted connection ends in exactly one reason and is counted
-// once, so that the counters add up to the number of connections accepted.
+// How a connection at the gate ends. Invariant: every accepted connection ends in exactly one
+// reason and is counted once, so that the counters add up to the number of connections accepted.
 
 package gate
 
@@ -7,20 +7,24 @@ import (
 	"ringnbd/proto"
 )
 
-// Reason is how a connection at the gate ended. The numbers below Transmit are those of proto.CloseReason.
+// Reason is how a connection at the gate ended. The numbers below Transmit are those of
+// proto.CloseReason.
 type Reason uint8
 
 // The reasons beside those of the protocol. Reasons is the number of all, to walk the counters.
 const (
 	Transmit Reason = Reason(proto.CloseReasons) + iota // handed over
-	Silent                                              // the client hung up without a word: a port scan, a health check
-	Hangup                                              // the client hung up while negotiating
-	Timeout                                             // the handshake took too long
-	Full                                                // no more connections can be served: refused, and then gone
-	Crowded                                             // too many at the gate: closed without a word
-	Shutdown                                            // the server is shutting down
-	Rejected                                            // Adopt refused it
-	Broken                                              // the socket failed in another way
+	// the client hung up without a word: a port scan, a health check
+	Silent
+	Hangup  // the client hung up while negotiating
+	Timeout // the handshake took too long
+	// no more connections can be served: refused, and then gone
+	Full
+	// too many at the gate: closed without a word
+	Crowded
+	Shutdown // the server is shutting down
+	Rejected // Adopt refused it
+	Broken   // the socket failed in another way
 	Reasons  = int(proto.CloseReasons) + iota
 )
 
@@ -49,7 +53,8 @@ func (r Reason) String() string {
 	return proto.CloseReason(r).String()
 }
 
-// unusual says whether an operator should hear of it. Who looks at the list and leaves, or scans ports, is no news.
+// unusual says whether an operator should hear of it. Who looks at the list and leaves, or scans
+// ports, is no news.
 func (r Reason) unusual() bool {
 	switch r {
 	case Transmit, Silent, Hangup, Shutdown, Reason(proto.CloseAbort):

@@ -46,7 +46,8 @@ func TestSocketMemoryOfAClientThatTakesNothing(t *testing.T) {
 			time.Sleep(5 * time.Millisecond)
 		}
 		if taken < least || taken > SocketMemory+theirs {
-			t.Errorf("%d KiB are held, of which %d KiB may be the client's own", taken>>10, theirs>>10)
+			t.Errorf("%d KiB are held, of which %d KiB may be the client's own", taken>>10,
+				theirs>>10)
 		}
 	})
 }

@@ -36,11 +36,14 @@ func listenUnix(path string) (*Place, error) {
 		return nil, errors.New(`listen on "unix:": no path; write unix:PATH`)
 	}
 	if len(path) > unixPathMax {
-		return nil, fmt.Errorf("listen on unix:%s: the path has %d bytes, the kernel takes %d; choose a shorter one",
-			path, len(path), unixPathMax)
+		return nil,
+			fmt.Errorf("listen on unix:%s: the path has %d bytes, the kernel takes %d; choose a "+
+				"shorter one",
+				path, len(path), unixPathMax)
 	}
 	if strings.HasPrefix(path, "@") {
-		path = "./" + path // a file: net would make it a socket without one, which the URI cannot name
+		// a file: net would make it a socket without one, which the URI cannot name
+		path = "./" + path
 	}
 	whole, err := filepath.Abs(path)
 	if err != nil {
@@ -56,8 +59,9 @@ func listenUnix(path string) (*Place, error) {
 // Errors of takePath. Each is the end of a line about the path.
 var (
 	errLive      = errors.New("another server is listening there; stop it or choose another path")
-	errNotSocket = errors.New("the path exists and is not a socket; remove it or choose another path")
-	errLocked    = errors.New("another server is starting there; try again or choose another path")
+	errNotSocket = errors.New("the path exists and is not a socket; remove it or choose another " +
+		"path")
+	errLocked = errors.New("another server is starting there; try again or choose another path")
 )
 
 // takePath listens on a path, in place of a socket there that nobody listens on. The path is locked
@@ -143,16 +147,19 @@ func findStale(path string) (file, error) {
 	case errors.Is(err, fs.ErrPermission):
 		return file{}, err
 	}
-	return file{}, errLive // a full backlog (EAGAIN), a socket of another type (EPROTOTYPE): somebody is there
+	// a full backlog (EAGAIN), a socket of another type (EPROTOTYPE): somebody is there
+	return file{}, errLive
 }
 
 // lockPath takes a lock that is a file, which goes when the lock is let go of. A file that a killed
 // server has left is no obstacle.
 func lockPath(path string) (unlock func(), err error) {
 	for end := time.Now().Add(staleLockWait); ; time.Sleep(10 * time.Millisecond) {
-		fd, err := unix.Open(path, unix.O_CREAT|unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
+		fd, err := unix.Open(path,
+			unix.O_CREAT|unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
 		if err == unix.EACCES && fileAt(path) != (file{}) {
-			return nil, fmt.Errorf("%s belongs to another user; remove it or choose another path", path)
+			return nil, fmt.Errorf("%s belongs to another user; remove it or choose another path",
+				path)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
@@ -161,7 +168,8 @@ func lockPath(path string) (unlock func(), err error) {
 		var st unix.Stat_t
 		if err == nil && unix.Fstat(fd, &st) == nil {
 			ours := file{uint64(st.Dev), st.Ino}
-			if fileAt(path) == ours { // else its last holder has removed it, and others lock the next
+			// else its last holder has removed it, and others lock the next
+			if fileAt(path) == ours {
 				return func() {
 					if st.Size == 0 { // as we make it
 						ours.remove(path)
@@ -199,7 +207,8 @@ func escape(path string) string {
 	var b strings.Builder
 	for _, c := range []byte(path) {
 		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', strings.IndexByte("-._~/", c) >= 0:
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9',
+			strings.IndexByte("-._~/", c) >= 0:
 			b.WriteByte(c)
 		default:
 			fmt.Fprintf(&b, "%%%02X", c)

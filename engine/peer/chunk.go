@@ -1,6 +1,7 @@
 // Chunks of structured replies, of both layouts.
 //
-// Invariant: what a chunk says lies inside its request, is said once, and a reply that ends without an error is complete.
+// Invariant: what a chunk says lies inside its request, is said once, and a reply that ends without
+// an error is complete.
 
 package peer
 
@@ -11,7 +12,8 @@ import (
 	"ringnbd/proto"
 )
 
-// errorsMost bounds the error chunks of one reply: each has a right to exist, but a server that sends them without end keeps its request for ever.
+// errorsMost bounds the error chunks of one reply: each has a right to exist, but a server that
+// sends them without end keeps its request for ever.
 const errorsMost = 1 << 10
 
 // chunk is what follows a chunk's header.
@@ -32,7 +34,8 @@ func (c *Conn) chunk(head *proto.ReplyChunk) error {
 		err = c.data(r, head)
 	case kind == proto.ChunkOffsetHole && r.Command == proto.CmdRead:
 		err = c.hole(r)
-	case (kind == proto.ChunkBlockStatus || kind == proto.ChunkBlockStatusExt) && r.Command == proto.CmdBlockStatus:
+	case (kind == proto.ChunkBlockStatus || kind == proto.ChunkBlockStatusExt) &&
+		r.Command == proto.CmdBlockStatus:
 		err = c.status(r, head)
 	default:
 		err = violated("a chunk of type %d in the answer to %s", kind, CommandName(r.Command))
@@ -43,7 +46,8 @@ func (c *Conn) chunk(head *proto.ReplyChunk) error {
 	if r.err == nil {
 		switch {
 		case r.Command == proto.CmdRead && !r.have.whole(r.Offset, r.Offset+r.asked):
-			return violated("the answer to READ of %d bytes at offset %d has gaps", r.asked, r.Offset)
+			return violated("the answer to READ of %d bytes at offset %d has gaps", r.asked,
+				r.Offset)
 		case r.Command == proto.CmdBlockStatus && r.replied != 1<<len(c.Contexts)-1:
 			return violated("the answer to BLOCK_STATUS leaves out a meta context")
 		}
@@ -55,7 +59,9 @@ func (c *Conn) chunk(head *proto.ReplyChunk) error {
 // place checks a part of a READ and finds its memory.
 func (r *Request) place(offset, length uint64) ([]byte, error) {
 	if offset < r.Offset || offset-r.Offset >= r.asked || length > r.asked-(offset-r.Offset) {
-		return nil, violated("%d bytes for offset %d in the answer to READ of %d bytes at offset %d", length, offset, r.asked, r.Offset)
+		return nil,
+			violated("%d bytes for offset %d in the answer to READ of %d bytes at offset %d",
+				length, offset, r.asked, r.Offset)
 	}
 	if err := r.have.add(offset, offset+length); err != nil {
 		return nil, err
@@ -94,7 +100,8 @@ func (c *Conn) hole(r *Request) error {
 	return nil
 }
 
-// failed is an error chunk, of a type that is known or not. The longest there may be is a little longer than the stage, so it has a place of its own.
+// failed is an error chunk, of a type that is known or not. The longest there may be is a little
+// longer than the stage, so it has a place of its own.
 func (c *Conn) failed(r *Request, head *proto.ReplyChunk) error {
 	switch {
 	case head.Length > proto.ErrorChunkMost:
@@ -119,7 +126,8 @@ func (c *Conn) failed(r *Request, head *proto.ReplyChunk) error {
 	r.refuse(errno, text[:min(len(text), proto.MaxString)])
 	if head.Type == proto.ChunkErrorOffset {
 		if at < r.Offset || at-r.Offset >= max(r.asked, 1) {
-			return violated("an error at offset %d in the answer to %s of %d bytes at offset %d", at, CommandName(r.Command), r.asked, r.Offset)
+			return violated("an error at offset %d in the answer to %s of %d bytes at offset %d",
+				at, CommandName(r.Command), r.asked, r.Offset)
 		}
 		if first {
 			r.failure.At, r.failure.Located = at, true
@@ -157,7 +165,8 @@ func (c *Conn) status(r *Request, head *proto.ReplyChunk) error {
 			return violated("extents behind the end of what BLOCK_STATUS asked for")
 		}
 		if e.Length > tail(c.Size)-(r.Offset+told) {
-			return violated("an extent of %d bytes at offset %d, beyond the end of the export of %d bytes", e.Length, r.Offset+told, c.Size)
+			return violated("an extent of %d bytes at offset %d, beyond the end of the export "+
+				"of %d bytes", e.Length, r.Offset+told, c.Size)
 		}
 		e.Length = min(e.Length, c.Size-(r.Offset+told))
 		told += e.Length

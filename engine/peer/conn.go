@@ -1,7 +1,8 @@
 // A connection in transmission: its requests, its two goroutines, and its end.
 //
-// Invariant: a request leaves its slot once, when it was sent entirely and answered entirely, or when both goroutines are done with it because the connection ended;
-// what ended it first is the only reason that anybody is told.
+// Invariant: a request leaves its slot once, when it was sent entirely and answered entirely, or
+// when both goroutines are done with it because the connection ended; what ended it first is the
+// only reason that anybody is told.
 
 package peer
 
@@ -39,7 +40,9 @@ type Conn struct {
 	queue   []*Request
 	turns   uint64 // requests started, which the upper part of a cookie is made of
 	closing bool
-	parting bool // nothing is owed and DISC is on its way: whatever ends the connection now is the end that was asked for
+	// nothing is owed and DISC is on its way: whatever ends the connection now is the end that was
+	// asked for
+	parting bool
 	lost    error
 
 	timeout  time.Duration
@@ -110,8 +113,9 @@ func (c *Conn) Err() error {
 	return c.lost
 }
 
-// slowTimeout is the patience with a server that owes the answer to a command that the protocol lets take as long as its disk does, and with what may wait behind it.
-// Whether the machine is still there is for TCP to find out meanwhile.
+// slowTimeout is the patience with a server that owes the answer to a command that the protocol
+// lets take as long as its disk does, and with what may wait behind it. Whether the machine is
+// still there is for TCP to find out meanwhile.
 const slowTimeout = time.Hour
 
 // slow says whether a command may take that long.
@@ -119,8 +123,10 @@ func slow(command uint16) bool {
 	return command == proto.CmdFlush || command == proto.CmdWriteZeroes || command == proto.CmdTrim
 }
 
-// waitable says whether all that the server owes is slow, or may have to wait for something slow: a server that does one thing after another answers a WRITE behind a FLUSH
-// when that is done. What was asked before the slow one has no such excuse; and neither has what came after it once the server has answered anything that did.
+// waitable says whether all that the server owes is slow, or may have to wait for something slow: a
+// server that does one thing after another answers a WRITE behind a FLUSH when that is done. What
+// was asked before the slow one has no such excuse; and neither has what came after it once the
+// server has answered anything that did.
 func (c *Conn) waitable() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -162,7 +168,8 @@ func (c *Conn) watch() {
 	}
 }
 
-// Close says goodbye and ends the connection. Requests in flight are answered first, as long as that takes.
+// Close says goodbye and ends the connection. Requests in flight are answered first, as long as
+// that takes.
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	already := c.closing
@@ -186,7 +193,8 @@ func (c *Conn) Close() error {
 	if c.parting {
 		_ = c.sock.SetWriteDeadline(time.Now().Add(closeTimeout))
 		var b [proto.ExtRequestSize]byte
-		_, _ = c.sock.Write(c.header(b[:], &proto.Request{Command: proto.CmdDisc})) // nobody is left to be told if that fails
+		// nobody is left to be told if that fails
+		_, _ = c.sock.Write(c.header(b[:], &proto.Request{Command: proto.CmdDisc}))
 	}
 	c.fail(ErrClosed)
 	<-c.gone
@@ -206,7 +214,8 @@ func (c *Conn) header(b []byte, r *proto.Request) []byte {
 	return b[:proto.RequestSize]
 }
 
-// settle is a request that is done with, for one of its two reasons; at the second it goes back to its owner. To be called with the lock held.
+// settle is a request that is done with, for one of its two reasons; at the second it goes back to
+// its owner. To be called with the lock held.
 func (c *Conn) settle(r *Request) {
 	if !r.sent || !r.answered {
 		return

@@ -1,4 +1,5 @@
-// A connection with an honest server: every form of the protocol, many requests at a time, and nothing allocated.
+// A connection with an honest server: every form of the protocol, many requests at a time, and
+// nothing allocated.
 
 package peer
 
@@ -19,7 +20,8 @@ import (
 	"ringnbd/proto"
 )
 
-// disk answers as a disk would, in whatever form the request came; READ in several chunks, the last first.
+// disk answers as a disk would, in whatever form the request came; READ in several chunks, the last
+// first.
 func disk(memory []byte, structured bool) func(q asked) []byte {
 	var mu sync.Mutex
 	return func(q asked) []byte {
@@ -33,7 +35,8 @@ func disk(memory []byte, structured bool) func(q asked) []byte {
 			return simple(q, 0, memory[q.offset:end])
 		case q.command == 0:
 			half := q.offset + q.length/2
-			return append(chunk(q, 0, 1, half, memory[half:end]), chunk(q, done, 1, q.offset, memory[q.offset:half])...)
+			return append(chunk(q, 0, 1, half, memory[half:end]),
+				chunk(q, done, 1, q.offset, memory[q.offset:half])...)
 		case q.command == 1:
 			copy(memory[q.offset:], q.data)
 		case q.command == 6:
@@ -50,15 +53,18 @@ func TestEveryProtocol(t *testing.T) {
 	for _, most := range []proto.Framing{proto.Simple, proto.Structured, proto.Extended} {
 		t.Run((&Session{Framing: most}).Protocol(), func(t *testing.T) {
 			memory := make([]byte, 1<<20)
-			f := &fake{size: 1 << 20, flags: proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendTrim | proto.FlagSendWriteZeroes | proto.FlagSendCache, most: most, answer: disk(memory, most == proto.Structured)}
+			f := &fake{size: 1 << 20,
+				flags: proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendTrim | proto.FlagSendWriteZeroes | proto.FlagSendCache, most: most, answer: disk(memory, most == proto.Structured)}
 			c := f.dial(t)
 			if c.Framing != most || c.Size != 1<<20 {
 				t.Fatalf("%v, %d bytes", c.Protocol(), c.Size)
 			}
 			data := bytes.Repeat([]byte("ringnbd!"), 512)
 			for _, r := range []*Request{
-				{Command: proto.CmdWrite, Offset: 8192, Data: data}, {Command: proto.CmdWriteZeroes, Offset: 8192, Length: 512}, {Command: proto.CmdFlush, Offset: 99},
-				{Command: proto.CmdTrim, Offset: 0, Length: 1 << 20}, {Command: proto.CmdCache, Offset: 0, Length: 1},
+				{Command: proto.CmdWrite, Offset: 8192, Data: data}, {Command: proto.CmdWriteZeroes,
+					Offset: 8192, Length: 512}, {Command: proto.CmdFlush, Offset: 99},
+				{Command: proto.CmdTrim, Offset: 0, Length: 1 << 20},
+				{Command: proto.CmdCache, Offset: 0, Length: 1},
 			} {
 				if err := c.Do(context.Background(), r); err != nil {
 					t.Fatal(err)
@@ -66,13 +72,16 @@ func TestEveryProtocol(t *testing.T) {
 			}
 			clear(data[:512])
 			got := make([]byte, 4096)
-			if err := c.Do(context.Background(), &Request{Command: proto.CmdRead, Offset: 8192, Data: got}); err != nil || !bytes.Equal(got, data) {
+			if err := c.Do(context.Background(),
+				&Request{Command: proto.CmdRead, Offset: 8192, Data: got}); err != nil ||
+				!bytes.Equal(got, data) {
 				t.Fatalf("%v, %q", err, got[500:530])
 			}
 			if err := c.Close(); err != nil {
 				t.Error(err)
 			}
-			if err := c.Do(context.Background(), &Request{Command: proto.CmdFlush}); !errors.Is(err, ErrClosed) {
+			if err := c.Do(context.Background(), &Request{Command: proto.CmdFlush}); !errors.Is(err,
+				ErrClosed) {
 				t.Errorf("after Close: %v", err)
 			}
 		})
@@ -92,7 +101,8 @@ func TestManyRequestsAtATime(t *testing.T) {
 			r := &Request{Command: proto.CmdRead, Data: make([]byte, 3000)}
 			for range 50 {
 				r.Offset = rand.Uint64N(1<<20 - 3000)
-				if err := c.Do(context.Background(), r); err != nil || !bytes.Equal(r.Data, memory[r.Offset:][:3000]) {
+				if err := c.Do(context.Background(), r); err != nil ||
+					!bytes.Equal(r.Data, memory[r.Offset:][:3000]) {
 					t.Errorf("offset %d: %v", r.Offset, err)
 					return
 				}
@@ -122,7 +132,8 @@ func TestLossIsToldToAll(t *testing.T) {
 		}
 	}
 	for i := range requests { // whether the sender or the receiver notices first, all hear of it
-		if err := c.Wait(context.Background(), &requests[i]); err == nil || !strings.Contains(err.Error(), "closed the connection") {
+		if err := c.Wait(context.Background(), &requests[i]); err == nil ||
+			!strings.Contains(err.Error(), "closed the connection") {
 			t.Errorf("request %d: %v", i, err)
 		}
 	}
@@ -135,15 +146,19 @@ func TestRefusalsLeaveTheConnection(t *testing.T) {
 			case most == proto.Simple:
 				return simple(q, 28)
 			case q.command == 0:
-				return append(chunk(q, 0, 0x8002, uint32(5), uint16(3), "bad", q.offset+7), chunk(q, done, 0x8001, uint32(1), uint16(0))...)
+				return append(chunk(q, 0, 0x8002, uint32(5), uint16(3), "bad", q.offset+7),
+					chunk(q, done, 0x8001, uint32(1), uint16(0))...)
 			}
 			return chunk(q, done, 0x8001, uint32(28), uint16(4), "full")
 		}}
 		c := f.dial(t)
-		write := c.Do(context.Background(), &Request{Command: proto.CmdWrite, Offset: 4096, Data: make([]byte, 512)})
-		read := c.Do(context.Background(), &Request{Command: proto.CmdRead, Offset: 4096, Data: make([]byte, 512)})
+		write := c.Do(context.Background(),
+			&Request{Command: proto.CmdWrite, Offset: 4096, Data: make([]byte, 512)})
+		read := c.Do(context.Background(),
+			&Request{Command: proto.CmdRead, Offset: 4096, Data: make([]byte, 512)})
 		want := map[proto.Framing]string{
-			proto.Simple:     "the server answers ENOSPC to WRITE of 512 bytes at offset 4096; the server answers ENOSPC to READ of 512 bytes at offset 4096",
+			proto.Simple: "the server answers ENOSPC to WRITE of 512 bytes at offset 4096; " +
+				"the server answers ENOSPC to READ of 512 bytes at offset 4096",
 			proto.Structured: `the server answers ENOSPC to WRITE of 512 bytes at offset 4096: "full"; the server answers EIO to READ of 512 bytes at offset 4096 (failed at 4103): "bad"`,
 		}
 		want[proto.Extended] = want[proto.Structured]
@@ -157,12 +172,16 @@ func TestRefusalsLeaveTheConnection(t *testing.T) {
 }
 
 func TestWhatMustNotBeAsked(t *testing.T) {
-	f := &fake{size: 1 << 20, flags: 1 | proto.FlagReadOnly, blocks: []uint32{512, 4096, 64 << 10}, answer: func(asked) []byte { return nil }}
+	f := &fake{size: 1 << 20, flags: 1 | proto.FlagReadOnly, blocks: []uint32{512, 4096, 64 << 10},
+		answer: func(asked) []byte {
+			return nil
+		}}
 	c := f.dial(t)
 	for words, r := range map[string]*Request{
-		"read-only":                  {Command: proto.CmdWrite, Data: make([]byte, 512)},
-		"does not offer it":          {Command: proto.CmdFlush},
-		"beyond the end":             {Command: proto.CmdRead, Offset: 1 << 20, Data: make([]byte, 512)},
+		"read-only":         {Command: proto.CmdWrite, Data: make([]byte, 512)},
+		"does not offer it": {Command: proto.CmdFlush},
+		"beyond the end": {Command: proto.CmdRead, Offset: 1 << 20,
+			Data: make([]byte, 512)},
 		"no bytes":                   {Command: proto.CmdRead},
 		"multiples of 512":           {Command: proto.CmdRead, Offset: 1, Data: make([]byte, 512)},
 		"takes at most 65536":        {Command: proto.CmdRead, Data: make([]byte, 128<<10)},
@@ -170,7 +189,8 @@ func TestWhatMustNotBeAsked(t *testing.T) {
 		"DISC: cannot be asked for":  {Command: proto.CmdDisc},
 		"command 99: cannot be aske": {Command: 99},
 	} {
-		if err := c.Do(context.Background(), r); err == nil || !strings.Contains(err.Error(), words) {
+		if err := c.Do(context.Background(), r); err == nil ||
+			!strings.Contains(err.Error(), words) {
 			t.Errorf("%v; want %q", err, words)
 		}
 	}
@@ -189,17 +209,24 @@ func TestFallbackToExportName(t *testing.T) {
 
 func TestOldstyle(t *testing.T) {
 	ctx := context.Background()
-	for _, flags := range []uint16{0, proto.FlagHasFlags | proto.FlagSendFlush, proto.FlagSendFlush} { // the last are no flags: HAS_FLAGS is missing
-		f := &fake{oldstyle: true, size: 64 << 10, flags: flags, answer: disk(bytes.Repeat([]byte("oldstyle"), 8<<10), false)}
+	// the last are no flags: HAS_FLAGS is missing
+	for _, flags := range []uint16{0, proto.FlagHasFlags | proto.FlagSendFlush,
+		proto.FlagSendFlush} {
+		f := &fake{oldstyle: true, size: 64 << 10, flags: flags,
+			answer: disk(bytes.Repeat([]byte("oldstyle"), 8<<10), false)}
 		c := f.dial(t)
-		if c.Size != 64<<10 || !c.Oldstyle || c.ExportName || c.Framing != proto.Simple || c.Name != "" || c.Contexts != nil || c.Can(proto.FlagSendFlush) != (flags&proto.FlagHasFlags != 0) {
+		if c.Size != 64<<10 || !c.Oldstyle || c.ExportName || c.Framing != proto.Simple ||
+			c.Name != "" || c.Contexts != nil ||
+			c.Can(proto.FlagSendFlush) != (flags&proto.FlagHasFlags != 0) {
 			t.Errorf("%+v", c.Session)
 		}
 		data, want := make([]byte, 4096), "written!"+strings.Repeat("oldstyle", 511)
-		if err := c.Do(ctx, &Request{Command: proto.CmdWrite, Offset: 8, Data: []byte("written!")}); err != nil {
+		if err := c.Do(ctx,
+			&Request{Command: proto.CmdWrite, Offset: 8, Data: []byte("written!")}); err != nil {
 			t.Error(err)
 		}
-		if err := c.Do(ctx, &Request{Command: proto.CmdRead, Offset: 8, Data: data}); err != nil || string(data) != want {
+		if err := c.Do(ctx, &Request{Command: proto.CmdRead, Offset: 8, Data: data}); err != nil ||
+			string(data) != want {
 			t.Errorf("%v, %q", err, data[:16])
 		}
 		if err := c.Close(); err != nil {
@@ -208,12 +235,15 @@ func TestOldstyle(t *testing.T) {
 	}
 }
 
-// What a URI says and a server cannot know is an error, unless the caller tells that it did not count.
+// What a URI says and a server cannot know is an error, unless the caller tells that it did not
+// count.
 func TestOldstyleHasNoNames(t *testing.T) {
 	f := &fake{oldstyle: true, size: 64 << 10, flags: 1}
 	named := f.serve(t)
 	named.Export = "disk"
-	if _, err := Dial(context.Background(), named, Options{}); err == nil || !strings.Contains(err.Error(), `may have another export than "disk" here; leave the name out`) {
+	if _, err := Dial(context.Background(), named, Options{}); err == nil ||
+		!strings.Contains(err.Error(),
+			`may have another export than "disk" here; leave the name out`) {
 		t.Errorf("%v", err)
 	}
 	c, err := Dial(context.Background(), named, Options{Nameless: true})
@@ -224,7 +254,8 @@ func TestOldstyleHasNoNames(t *testing.T) {
 		t.Errorf("%+v", c.Session)
 	}
 	_ = c.Close()
-	if _, _, err := List(context.Background(), named, Options{}); err == nil || !strings.Contains(err.Error(), "it has one, and no list") {
+	if _, _, err := List(context.Background(), named, Options{}); err == nil ||
+		!strings.Contains(err.Error(), "it has one, and no list") {
 		t.Errorf("%v", err)
 	}
 }
@@ -264,7 +295,8 @@ func TestExtents(t *testing.T) {
 	}
 	borders = append(borders, 19<<30+512)
 	for _, most := range []proto.Framing{proto.Structured, proto.Extended} {
-		f := &fake{size: size, flags: 1, most: most, answer: mapped(size, borders), contexts: map[string]uint32{"base:allocation": 7}}
+		f := &fake{size: size, flags: 1, most: most, answer: mapped(size, borders),
+			contexts: map[string]uint32{"base:allocation": 7}}
 		c := f.dial(t)
 		var got []uint64
 		last := Extent{Flags: 99}
@@ -279,12 +311,13 @@ func TestExtents(t *testing.T) {
 			t.Errorf("%v: %v, %d extents, want %d", most, err, len(got), len(want))
 		}
 		stop := errors.New("enough")
-		if err := c.Extents(context.Background(), "base:allocation", borders[2]+3, borders[4], func(e Extent) error {
-			if e.Offset != borders[2]+3 || e.Offset+e.Length != borders[3] {
-				t.Errorf("%+v", e)
-			}
-			return stop
-		}); !errors.Is(err, stop) {
+		if err := c.Extents(context.Background(), "base:allocation", borders[2]+3, borders[4],
+			func(e Extent) error {
+				if e.Offset != borders[2]+3 || e.Offset+e.Length != borders[3] {
+					t.Errorf("%+v", e)
+				}
+				return stop
+			}); !errors.Is(err, stop) {
 			t.Error(err)
 		}
 		if err := c.Extents(context.Background(), "x:y", 0, 1, nil); err == nil {
@@ -293,7 +326,8 @@ func TestExtents(t *testing.T) {
 	}
 }
 
-// The end of an export that is no whole block cannot be asked about: it is data, if the server does not tell it with what is in front of it.
+// The end of an export that is no whole block cannot be asked about: it is data, if the server does
+// not tell it with what is in front of it.
 func TestExtentsOfATail(t *testing.T) {
 	const size, whole = 10_000, 9728
 	for _, c := range []struct {
@@ -308,14 +342,20 @@ func TestExtentsOfATail(t *testing.T) {
 		{whole, 0, size, "x-test:two", []Extent{{0, whole, 3}}},
 		{whole, 9800, 9900, "x-test:two", nil},
 	} {
-		f := &fake{size: size, flags: 1, most: proto.Structured, blocks: []uint32{512, 4096, 64 << 10}, contexts: map[string]uint32{c.contexts: 7}, answer: func(q asked) []byte {
-			if q.offset%512 != 0 || q.length%512 != 0 || q.length == 0 {
-				return nil
-			}
-			return chunk(q, done, 5, uint32(7), uint32(c.told-q.offset), uint32(3))
-		}}
+		f := &fake{size: size, flags: 1, most: proto.Structured,
+			blocks: []uint32{512, 4096, 64 << 10}, contexts: map[string]uint32{c.contexts: 7},
+			answer: func(q asked) []byte {
+				if q.offset%512 != 0 || q.length%512 != 0 || q.length == 0 {
+					return nil
+				}
+				return chunk(q, done, 5, uint32(7), uint32(c.told-q.offset), uint32(3))
+			}}
 		var got []Extent
-		err := f.dial(t).Extents(context.Background(), c.contexts, c.from, c.end, func(e Extent) error { got = append(got, e); return nil })
+		err := f.dial(t).Extents(context.Background(), c.contexts, c.from, c.end,
+			func(e Extent) error {
+				got = append(got, e)
+				return nil
+			})
 		if err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("%+v: %v, %v", c, got, err)
 		}
@@ -325,7 +365,9 @@ func TestExtentsOfATail(t *testing.T) {
 func TestRequestsAllocateNothing(t *testing.T) {
 	const size = 64 << 10
 	for _, most := range []proto.Framing{proto.Simple, proto.Structured, proto.Extended} {
-		f := &fake{size: 1 << 20, flags: 1, most: most, transmit: func(c net.Conn) { sameAnswer(c, most, size) }}
+		f := &fake{size: 1 << 20, flags: 1, most: most, transmit: func(c net.Conn) {
+			sameAnswer(c, most, size)
+		}}
 		c := f.dial(t)
 		r := &Request{Command: proto.CmdRead, Data: make([]byte, size)}
 		ctx := context.Background()
@@ -342,7 +384,8 @@ func TestRequestsAllocateNothing(t *testing.T) {
 	}
 }
 
-// sameAnswer is a server in the same process that allocates nothing either: it has one answer, to READ at offset 0.
+// sameAnswer is a server in the same process that allocates nothing either: it has one answer, to
+// READ at offset 0.
 func sameAnswer(c net.Conn, most proto.Framing, size int) {
 	q := asked{extended: most == proto.Extended}
 	answer, request := simple(q, 0, make([]byte, size)), make([]byte, 28)
@@ -365,15 +408,17 @@ func sameAnswer(c net.Conn, most proto.Framing, size int) {
 
 func TestSlowDisksAreWaitedFor(t *testing.T) {
 	const timeout = time.Second // of the negotiation, too
-	f := &fake{size: 1 << 20, flags: proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendTrim | proto.FlagSendWriteZeroes, most: proto.Simple, answer: func(q asked) []byte {
-		time.Sleep(3 * timeout)
-		if q.command == proto.CmdRead {
-			return simple(q, 0, make([]byte, q.length))
-		}
-		return simple(q, 0)
-	}}
+	f := &fake{size: 1 << 20,
+		flags: proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendTrim | proto.FlagSendWriteZeroes, most: proto.Simple, answer: func(q asked) []byte {
+			time.Sleep(3 * timeout)
+			if q.command == proto.CmdRead {
+				return simple(q, 0, make([]byte, q.length))
+			}
+			return simple(q, 0)
+		}}
 	target := f.serve(t)
-	for command, patient := range map[uint16]bool{proto.CmdFlush: true, proto.CmdWriteZeroes: true, proto.CmdTrim: true, proto.CmdRead: false} {
+	for command, patient := range map[uint16]bool{proto.CmdFlush: true, proto.CmdWriteZeroes: true,
+		proto.CmdTrim: true, proto.CmdRead: false} {
 		t.Run(CommandName(command), func(t *testing.T) {
 			t.Parallel()
 			conn, err := Dial(context.Background(), target, Options{Timeout: timeout})
@@ -385,7 +430,8 @@ func TestSlowDisksAreWaitedFor(t *testing.T) {
 			if command == proto.CmdRead {
 				r.Data = make([]byte, 4096)
 			}
-			if err := conn.Do(context.Background(), r); (err == nil) != patient || err != nil && !strings.Contains(err.Error(), "did not answer") {
+			if err := conn.Do(context.Background(), r); (err == nil) != patient ||
+				err != nil && !strings.Contains(err.Error(), "did not answer") {
 				t.Error(err)
 			}
 		})
@@ -397,11 +443,13 @@ func TestListsAreBounded(t *testing.T) {
 	f := &fake{options: func(option uint32, _ []byte) ([]byte, bool) {
 		var b []byte
 		for range exports {
-			b = append(b, rep(option, 2, uint32(4), "name", make([]byte, 0), "description of it")...)
+			b = append(b,
+				rep(option, 2, uint32(4), "name", make([]byte, 0), "description of it")...)
 		}
 		return append(b, rep(option, 1)...), true
 	}}
-	for _, c := range []struct{ most, kept int }{{1 << 20, exports}, {listingSize + 21, 1}, {10*(listingSize+21) + 5, 10}, {0, 0}} {
+	for _, c := range []struct{ most, kept int }{{1 << 20, exports}, {listingSize + 21, 1},
+		{10*(listingSize+21) + 5, 10}, {0, 0}} {
 		ours, theirs := net.Pipe()
 		go f.connection(theirs)
 		talk := &talk{sock: ours}

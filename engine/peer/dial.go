@@ -1,6 +1,7 @@
 // A connection begins: socket, negotiation, and one deadline over both.
 //
-// Invariant: not one byte behind the negotiation is read before the connection is in transmission, and a Dial that fails leaves nothing open.
+// Invariant: not one byte behind the negotiation is read before the connection is in transmission,
+// and a Dial that fails leaves nothing open.
 
 package peer
 
@@ -16,12 +17,16 @@ import (
 
 // Options of a connection. The zero value is usable.
 type Options struct {
-	Timeout  time.Duration // for all of the negotiation, and for the silence of a server that owes answers; an hour if they are to FLUSH, WRITE_ZEROES or TRIM, or may wait behind those; 0: DefaultTimeout
-	Depth    int           // requests in flight at most, up to MaxDepth; 0: DefaultDepth
-	Contexts []string      // meta contexts to select; those that the server does not have are no error
-	Offered  bool          // ask which meta contexts there are
-	Simple   bool          // agree on nothing beyond simple replies, which every server has
-	Nameless bool          // take what a server of the oldstyle handshake has, although the target names an export
+	// for all of the negotiation, and for the silence of a server that owes answers; an hour if
+	// they are to FLUSH, WRITE_ZEROES or TRIM, or may wait behind those; 0: DefaultTimeout
+	Timeout time.Duration
+	Depth   int // requests in flight at most, up to MaxDepth; 0: DefaultDepth
+	// meta contexts to select; those that the server does not have are no error
+	Contexts []string
+	Offered  bool // ask which meta contexts there are
+	Simple   bool // agree on nothing beyond simple replies, which every server has
+	// take what a server of the oldstyle handshake has, although the target names an export
+	Nameless bool
 }
 
 // Defaults and bounds of Options.
@@ -44,7 +49,8 @@ func (o Options) complete() Options {
 
 var errInterrupted = errors.New("interrupted while connecting")
 
-// Dial connects to a server and negotiates the target's export. The context counts until Dial returns.
+// Dial connects to a server and negotiates the target's export. The context counts until Dial
+// returns.
 func Dial(ctx context.Context, t *Target, o Options) (*Conn, error) {
 	o = o.complete()
 	sock, session, err := Socket(ctx, t, o)
@@ -60,7 +66,8 @@ func Dial(ctx context.Context, t *Target, o Options) (*Conn, error) {
 	return c, nil
 }
 
-// Socket is Dial for those who do the rest themselves: the socket's next byte, in both directions, is the first of the transmission phase. Of the options, Depth does not count.
+// Socket is Dial for those who do the rest themselves: the socket's next byte, in both directions,
+// is the first of the transmission phase. Of the options, Depth does not count.
 func Socket(ctx context.Context, t *Target, o Options) (net.Conn, Session, error) {
 	o = o.complete()
 	var session Session
@@ -94,14 +101,16 @@ func (t *Target) Connect(ctx context.Context, d *net.Dialer) (net.Conn, error) {
 }
 
 // converse opens a socket and has a conversation on it that must end within the timeout.
-func converse(ctx context.Context, t *Target, o Options, conversation func(net.Conn) error) (net.Conn, error) {
+func converse(ctx context.Context, t *Target, o Options,
+	conversation func(net.Conn) error) (net.Conn, error) {
 	if t.File() {
 		return nil, fmt.Errorf("%s: is a file, not an NBD server", t.Text)
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	// A machine that is gone is noticed within a minute and a half, whatever it owes.
-	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 15 * time.Second, Count: 4}}
+	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second,
+		Interval: 15 * time.Second, Count: 4}}
 	d.SetMultipathTCP(false)
 	sock, err := t.Connect(ctx, &d)
 	if err != nil {
@@ -129,8 +138,9 @@ func converse(ctx context.Context, t *Target, o Options, conversation func(net.C
 	return nil, fmt.Errorf("%s: %w", t.Text, err)
 }
 
-// unixSendBuffer is how much a Unix socket takes before the writer has to wait, in bytes: several requests, so that the server finds more than one when it wakes up. The
-// kernel's default holds less than one of 256 KiB. TCP finds its own.
+// unixSendBuffer is how much a Unix socket takes before the writer has to wait, in bytes: several
+// requests, so that the server finds more than one when it wakes up. The kernel's default holds
+// less than one of 256 KiB. TCP finds its own.
 const unixSendBuffer = 1 << 20
 
 // enlarge asks for it; with less, all works as well.

@@ -1,6 +1,7 @@
 // What can go wrong, in words: the server refuses a request, breaks the rules, or is gone.
 //
-// Invariant: a text that came from the server is quoted, so that it cannot write on a terminal what it likes.
+// Invariant: a text that came from the server is quoted, so that it cannot write on a terminal what
+// it likes.
 
 package peer
 
@@ -45,7 +46,8 @@ func said(text string) string {
 	if text == "" {
 		return ""
 	}
-	if len(text) > proto.MaxString { // which the protocol does not allow: and whoever reads it is a person
+	// which the protocol does not allow: and whoever reads it is a person
+	if len(text) > proto.MaxString {
 		text = strings.ToValidUTF8(text[:proto.MaxString], "") + "..."
 	}
 	return fmt.Sprintf(": %q", text)
@@ -69,12 +71,15 @@ type violation struct{ what string }
 
 func (v violation) Error() string { return "the server broke the protocol: " + v.what }
 
-func violated(format string, values ...any) error { return violation{fmt.Sprintf(format, values...)} }
+func violated(format string, values ...any) error {
+	return violation{fmt.Sprintf(format, values...)}
+}
 
 // hungUp puts the end of a stream into words.
 func hungUp(err error, when string) error {
 	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return errors.New("the server closed the connection " + when)
 	}
 	var op *net.OpError

@@ -1,4 +1,5 @@
-// A server for tests: it negotiates honestly, unless told otherwise, and answers requests as each test says.
+// A server for tests: it negotiates honestly, unless told otherwise, and answers requests as each
+// test says.
 //
 // Invariant: what it sends is made here byte by byte and not by the code under test.
 
@@ -168,7 +169,8 @@ func (f *fake) option(option uint32, extended *bool) (b []byte, enter bool) {
 		if f.blocks != nil {
 			b = rep(option, info, uint16(3), f.blocks[0], f.blocks[1], f.blocks[2])
 		}
-		return append(b, append(rep(option, info, uint16(0), f.size, f.flags), rep(option, ack)...)...), true
+		return append(b,
+			append(rep(option, info, uint16(0), f.size, f.flags), rep(option, ack)...)...), true
 	}
 	return rep(option, unsup), false
 }
@@ -182,7 +184,9 @@ func receive(r io.Reader, extended bool) (asked, error) {
 	if _, err := io.ReadFull(r, b); err != nil {
 		return asked{}, err
 	}
-	q := asked{extended: extended, flags: binary.BigEndian.Uint16(b[4:]), command: binary.BigEndian.Uint16(b[6:]), cookie: binary.BigEndian.Uint64(b[8:]), offset: binary.BigEndian.Uint64(b[16:])}
+	q := asked{extended: extended, flags: binary.BigEndian.Uint16(b[4:]),
+		command: binary.BigEndian.Uint16(b[6:]), cookie: binary.BigEndian.Uint64(b[8:]),
+		offset: binary.BigEndian.Uint64(b[16:])}
 	if extended {
 		q.length = binary.BigEndian.Uint64(b[24:])
 	} else {
@@ -200,7 +204,8 @@ func receive(r io.Reader, extended bool) (asked, error) {
 // dial connects to the fake with short patience.
 func (f *fake) dial(t *testing.T) *Conn {
 	t.Helper()
-	c, err := Dial(context.Background(), f.serve(t), Options{Timeout: 5 * time.Second, Contexts: []string{"base:allocation", "x-test:two"}})
+	c, err := Dial(context.Background(), f.serve(t),
+		Options{Timeout: 5 * time.Second, Contexts: []string{"base:allocation", "x-test:two"}})
 	if err != nil {
 		t.Fatal(err)
 	}

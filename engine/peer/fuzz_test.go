@@ -1,4 +1,5 @@
-// A server that sends anything: the client says what is wrong, or believes it, but never hangs, crashes or keeps a request.
+// A server that sends anything: the client says what is wrong, or believes it, but never hangs,
+// crashes or keeps a request.
 
 package peer
 
@@ -13,15 +14,17 @@ import (
 	"ringnbd/proto"
 )
 
-// FuzzTransmission sends bytes after an honest negotiation, then closes. Cookies are made right in those that are chunks of what is asked, so that more than the first
-// comparison is reached.
+// FuzzTransmission sends bytes after an honest negotiation, then closes. Cookies are made right in
+// those that are chunks of what is asked, so that more than the first comparison is reached.
 func FuzzTransmission(f *testing.F) {
 	q := asked{cookie: 1 << 16, offset: 8192, length: 4096}
 	x := q
 	x.extended = true
 	f.Add(uint8(proto.Simple), simple(q, 0, make([]byte, 4096)))
 	f.Add(uint8(proto.Simple), simple(q, 5))
-	f.Add(uint8(proto.Structured), append(chunk(q, 0, 1, uint64(8192), make([]byte, 2048)), chunk(q, done, 2, uint64(8192+2048), uint32(2048))...))
+	f.Add(uint8(proto.Structured),
+		append(chunk(q, 0, 1, uint64(8192), make([]byte, 2048)),
+			chunk(q, done, 2, uint64(8192+2048), uint32(2048))...))
 	f.Add(uint8(proto.Structured), chunk(q, done, 5, uint32(1), uint32(512), uint32(0)))
 	f.Add(uint8(proto.Extended), chunk(x, done, 6, uint32(1), uint32(1), uint64(512), uint64(0)))
 	f.Add(uint8(proto.Extended), chunk(x, done, 0x8002, uint32(5), uint16(3), "bad", uint64(8192)))
@@ -42,7 +45,8 @@ func FuzzTransmission(f *testing.F) {
 				t.Fatal(err)
 			}
 			go func() {
-				_, _ = io.ReadFull(theirs, make([]byte, proto.RequestSize)) // the request: slot 63, turn 1
+				// the request: slot 63, turn 1
+				_, _ = io.ReadFull(theirs, make([]byte, proto.RequestSize))
 				_, _ = theirs.Write(answer)
 				_ = theirs.Close()
 			}()
@@ -64,7 +68,8 @@ func FuzzTransmission(f *testing.F) {
 	})
 }
 
-// FuzzNegotiation sends bytes from the first one on, then closes: an export within the protocol's limits, or words about what is wrong.
+// FuzzNegotiation sends bytes from the first one on, then closes: an export within the protocol's
+// limits, or words about what is wrong.
 func FuzzNegotiation(f *testing.F) {
 	banner := be("NBDMAGICIHAVEOPT", uint16(3))
 	f.Add(oldBanner(1<<20, 1))
@@ -72,8 +77,10 @@ func FuzzNegotiation(f *testing.F) {
 	f.Add(be(oldBanner(1<<20, 0)[:150]))
 	f.Add(be("NBDMAGICIHAVEOPT", uint16(0), uint64(1<<20), uint16(1), make([]byte, 124)))
 	f.Add(be("NBDMAGICIHAVEOPT", uint16(2), uint64(1<<20), uint16(1)))
-	f.Add(be(banner, rep(11, 1), rep(9, 4, uint32(1), "base:allocation"), rep(9, 1), rep(10, 4, uint32(1), "base:allocation"), rep(10, 1),
-		rep(7, 3, uint16(3), uint32(512), uint32(4096), uint32(1<<20)), rep(7, 3, uint16(0), uint64(1<<20), uint16(1)), rep(7, 1)))
+	f.Add(be(banner, rep(11, 1), rep(9, 4, uint32(1), "base:allocation"), rep(9, 1),
+		rep(10, 4, uint32(1), "base:allocation"), rep(10, 1),
+		rep(7, 3, uint16(3), uint32(512), uint32(4096), uint32(1<<20)),
+		rep(7, 3, uint16(0), uint64(1<<20), uint16(1)), rep(7, 1)))
 	f.Add(be(banner, rep(11, 1<<31+1), rep(8, 1<<31+1), rep(7, 1<<31+6, "none")))
 	f.Fuzz(func(t *testing.T, says []byte) {
 		if len(says) > 16<<10 {
@@ -89,16 +96,22 @@ func FuzzNegotiation(f *testing.F) {
 			_, _ = io.Copy(io.Discard, theirs)
 		}()
 		began := time.Now()
-		s, err := negotiate(ours, "disk", Options{Offered: true, Contexts: []string{"base:allocation"}, Nameless: true}.complete())
+		s, err := negotiate(ours, "disk",
+			Options{Offered: true, Contexts: []string{"base:allocation"},
+				Nameless: true}.complete())
 		if time.Since(began) > 5*time.Second {
 			t.Errorf("hung: %v", err)
 		}
 		switch {
 		case err != nil && strings.Contains(err.Error(), "\x1b"):
 			t.Errorf("unquoted: %v", err)
-		case err == nil && (s.Size > 1<<63-1 || s.MinBlock > 64<<10 || !proto.ValidString(s.Name) || len(s.Contexts) > contextsMost):
+		case err == nil &&
+			(s.Size > 1<<63-1 || s.MinBlock > 64<<10 || !proto.ValidString(s.Name) ||
+				len(s.Contexts) > contextsMost):
 			t.Errorf("%+v", s)
-		case err == nil && s.Oldstyle && (s.Framing != proto.Simple || s.Name != "" || s.Flags != 0 && s.Flags&proto.FlagHasFlags == 0):
+		case err == nil && s.Oldstyle &&
+			(s.Framing != proto.Simple || s.Name != "" ||
+				s.Flags != 0 && s.Flags&proto.FlagHasFlags == 0):
 			t.Errorf("%+v", s)
 		}
 	})
@@ -107,7 +120,8 @@ func FuzzNegotiation(f *testing.F) {
 // pair is the two ends of a connection.
 func pair(t *testing.T) (ours, theirs net.Conn) {
 	t.Helper()
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: "", Net: "unix"}) // the kernel chooses a name
+	// the kernel chooses a name
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: "", Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}

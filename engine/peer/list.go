@@ -15,7 +15,8 @@ import (
 	"ringnbd/proto"
 )
 
-// Bounds of a list: how many exports a server may name at all, and how much memory those that are kept may take, in bytes.
+// Bounds of a list: how many exports a server may name at all, and how much memory those that are
+// kept may take, in bytes.
 const (
 	exportsMost = 1 << 20
 	listMost    = 64 << 20
@@ -28,8 +29,8 @@ type Listing struct {
 	Description string
 }
 
-// List asks a server for its exports; the target's own export does not matter. Servers may refuse. left is how many it named beside those that are given, as there was no
-// memory for them (64 MiB).
+// List asks a server for its exports; the target's own export does not matter. Servers may refuse.
+// left is how many it named beside those that are given, as there was no memory for them (64 MiB).
 func List(ctx context.Context, t *Target, o Options) (all []Listing, left int, err error) {
 	return list(ctx, t, o, listMost)
 }
@@ -94,21 +95,23 @@ func alternatives(ctx context.Context, t *Target, o Options) string {
 // list keeps exports up to a size in bytes, and counts the others.
 func (t *talk) list(most int) (all []Listing, left int, err error) {
 	size := 0
-	final, text, err := t.exchange(proto.OptList, proto.AppendOption(nil, proto.OptList, ""), func(r proto.OptionReply, data []byte) error {
-		if r.Type != proto.RepServer {
-			return nil
-		}
-		name, description, err := proto.ParseServer(data)
-		if err == nil && (!proto.ValidString(name) || !proto.ValidString(description)) {
-			err = violated("the name or description of an export is no text of at most %d bytes", proto.MaxString)
-		}
-		if size += len(name) + len(description) + listingSize; size > most {
-			left++
+	final, text, err := t.exchange(proto.OptList, proto.AppendOption(nil, proto.OptList, ""),
+		func(r proto.OptionReply, data []byte) error {
+			if r.Type != proto.RepServer {
+				return nil
+			}
+			name, description, err := proto.ParseServer(data)
+			if err == nil && (!proto.ValidString(name) || !proto.ValidString(description)) {
+				err = violated("the name or description of an export is no text of at most %d bytes",
+					proto.MaxString)
+			}
+			if size += len(name) + len(description) + listingSize; size > most {
+				left++
+				return err
+			}
+			all = append(all, Listing{Name: name, Description: description})
 			return err
-		}
-		all = append(all, Listing{Name: name, Description: description})
-		return err
-	})
+		})
 	switch {
 	case err != nil:
 		return nil, 0, err

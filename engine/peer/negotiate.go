@@ -1,6 +1,8 @@
-// Negotiation, client's side: the newest that both sides know, down to EXPORT_NAME, and to the oldstyle handshake, in which there is nothing to negotiate.
+// Negotiation, client's side: the newest that both sides know, down to EXPORT_NAME, and to the
+// oldstyle handshake, in which there is nothing to negotiate.
 //
-// Invariant: an option is sent when the one before has its final answer; its answers are bounded in length and number; what a Session holds was checked.
+// Invariant: an option is sent when the one before has its final answer; its answers are bounded in
+// length and number; what a Session holds was checked.
 
 package peer
 
@@ -18,9 +20,11 @@ import (
 
 const (
 	optionReplyMost = 64 << 10 // bytes of data: far above any name, description and text
-	repliesMost     = 1 << 10  // to an option other than LIST: one for each context is the most that makes sense
-	magicsSize      = 16       // bytes of a banner that tell which one it is
-	contextsMost    = 64       // selected at the same time: a mask tells which have been answered for
+	// to an option other than LIST: one for each context is the most that makes sense
+	repliesMost = 1 << 10
+	magicsSize  = 16 // bytes of a banner that tell which one it is
+	// selected at the same time: a mask tells which have been answered for
+	contextsMost = 64
 )
 
 // Context is a meta context that was selected.
@@ -32,9 +36,12 @@ type Context struct {
 // Session is what a negotiation came to.
 type Session struct {
 	proto.Export
-	Framing    proto.Framing
-	Oldstyle   bool      // by the oldstyle handshake: the server's only export here, which has no name; nothing was learned beside size and flags
-	ExportName bool      // by EXPORT_NAME, as the server knows no GO: nothing was learned beside size and flags
+	Framing proto.Framing
+	// by the oldstyle handshake: the server's only export here, which has no name; nothing was
+	// learned beside size and flags
+	Oldstyle bool
+	// by EXPORT_NAME, as the server knows no GO: nothing was learned beside size and flags
+	ExportName bool
 	BlockSizes bool      // the server told its block sizes; otherwise the protocol's defaults count
 	Contexts   []Context // selected
 	Offered    []string  // all meta contexts of the export, if asked for
@@ -51,7 +58,8 @@ func (s *Session) Context(name string) (id uint32, ok bool) {
 
 // Protocol is how requests and replies look, in words.
 func (s *Session) Protocol() string {
-	return [...]string{proto.Simple: "simple replies", proto.Structured: "structured replies", proto.Extended: "extended headers"}[s.Framing]
+	return [...]string{proto.Simple: "simple replies", proto.Structured: "structured replies",
+		proto.Extended: "extended headers"}[s.Framing]
 }
 
 // talk is a negotiation.
@@ -71,7 +79,8 @@ func negotiate(sock net.Conn, export string, o Options) (Session, error) {
 	case err != nil:
 		return Session{}, err
 	case t.session.Oldstyle && export != "" && !o.Nameless:
-		return Session{}, fmt.Errorf("%w, and may have another export than %q here; leave the name out of the URI to take whatever it is", errOldstyle, export)
+		return Session{}, fmt.Errorf("%w, and may have another export than %q here; leave the "+
+			"name out of the URI to take whatever it is", errOldstyle, export)
 	case t.session.Oldstyle:
 		t.session.Name = ""
 		return t.session, t.check(nil)
@@ -93,10 +102,12 @@ func negotiate(sock net.Conn, export string, o Options) (Session, error) {
 // Errors of a banner.
 var (
 	errNotNBD   = errors.New("no NBD server at this address")
-	errOldstyle = errors.New("the server speaks the oldstyle handshake, which knows no names of exports")
+	errOldstyle = errors.New("the server speaks the oldstyle handshake, which knows no names of " +
+		"exports")
 )
 
-// greet reads the banner and answers it, unless it is the oldstyle one: that is all there is, and the session is complete.
+// greet reads the banner and answers it, unless it is the oldstyle one: that is all there is, and
+// the session is complete.
 func (t *talk) greet() (flags uint32, err error) {
 	var b [proto.OldstyleBannerSize]byte
 	read := func(from, to int) error {
@@ -170,60 +181,72 @@ func (t *talk) agree(option uint32) (bool, error) {
 	return final.Type == proto.RepAck, err
 }
 
-// offered asks which meta contexts there are. A refusal leaves the list empty: GO tells what is wrong with the export.
+// offered asks which meta contexts there are. A refusal leaves the list empty: GO tells what is
+// wrong with the export.
 func (t *talk) offered() error {
-	_, _, err := t.exchange(proto.OptListMetaContext, proto.AppendMetaContext(nil, proto.OptListMetaContext, t.export), func(r proto.OptionReply, data []byte) error {
-		if r.Type != proto.RepMetaContext {
-			return nil
-		}
-		_, name, err := proto.ParseMetaContext(data)
-		t.session.Offered = append(t.session.Offered, name)
-		return err
-	})
+	_, _, err := t.exchange(proto.OptListMetaContext,
+		proto.AppendMetaContext(nil, proto.OptListMetaContext, t.export),
+		func(r proto.OptionReply, data []byte) error {
+			if r.Type != proto.RepMetaContext {
+				return nil
+			}
+			_, name, err := proto.ParseMetaContext(data)
+			t.session.Offered = append(t.session.Offered, name)
+			return err
+		})
 	return err
 }
 
 // selectContexts asks for these; what the server does not have is not selected.
 func (t *talk) selectContexts(names []string) error {
 	names = names[:min(len(names), contextsMost)]
-	_, _, err := t.exchange(proto.OptSetMetaContext, proto.AppendMetaContext(nil, proto.OptSetMetaContext, t.export, names...), func(r proto.OptionReply, data []byte) error {
-		if r.Type != proto.RepMetaContext {
+	_, _, err := t.exchange(proto.OptSetMetaContext,
+		proto.AppendMetaContext(nil, proto.OptSetMetaContext, t.export, names...),
+		func(r proto.OptionReply, data []byte) error {
+			if r.Type != proto.RepMetaContext {
+				return nil
+			}
+			id, name, err := proto.ParseMetaContext(data)
+			switch {
+			case err != nil:
+				return err
+			case !slices.ContainsFunc(names, func(query string) bool {
+				return query == name ||
+					strings.HasSuffix(query, ":") && strings.HasPrefix(name, query)
+			}):
+				return violated("it selects the meta context %.80q, which was not asked for", name)
+			case len(t.session.Contexts) == contextsMost:
+				return violated("it selects more than %d meta contexts", contextsMost)
+			case slices.ContainsFunc(t.session.Contexts, func(c Context) bool {
+				return c.ID == id || c.Name == name
+			}):
+				return violated("it selects the meta context %.80q twice, or under a number "+
+					"that is "+
+					"taken", name)
+			}
+			t.session.Contexts = append(t.session.Contexts, Context{ID: id, Name: name})
 			return nil
-		}
-		id, name, err := proto.ParseMetaContext(data)
-		switch {
-		case err != nil:
-			return err
-		case !slices.ContainsFunc(names, func(query string) bool {
-			return query == name || strings.HasSuffix(query, ":") && strings.HasPrefix(name, query)
-		}):
-			return violated("it selects the meta context %.80q, which was not asked for", name)
-		case len(t.session.Contexts) == contextsMost:
-			return violated("it selects more than %d meta contexts", contextsMost)
-		case slices.ContainsFunc(t.session.Contexts, func(c Context) bool { return c.ID == id || c.Name == name }):
-			return violated("it selects the meta context %.80q twice, or under a number that is taken", name)
-		}
-		t.session.Contexts = append(t.session.Contexts, Context{ID: id, Name: name})
-		return nil
-	})
+		})
 	return err
 }
 
 // enter is GO; false if the server does not know it.
 func (t *talk) enter() (known bool, err error) {
-	message := proto.AppendInfo(nil, proto.OptGo, t.export, proto.InfoName, proto.InfoDescription, proto.InfoBlockSize)
-	final, text, err := t.exchange(proto.OptGo, message, func(r proto.OptionReply, data []byte) error {
-		if r.Type != proto.RepInfo {
+	message := proto.AppendInfo(nil, proto.OptGo, t.export, proto.InfoName, proto.InfoDescription,
+		proto.InfoBlockSize)
+	final, text, err := t.exchange(proto.OptGo, message,
+		func(r proto.OptionReply, data []byte) error {
+			if r.Type != proto.RepInfo {
+				return nil
+			}
+			if err := proto.ParseInfo(data, &t.session.Export); err != nil {
+				return err
+			}
+			kind := binary.BigEndian.Uint16(data)
+			t.seen = t.seen || kind == proto.InfoExport
+			t.session.BlockSizes = t.session.BlockSizes || kind == proto.InfoBlockSize
 			return nil
-		}
-		if err := proto.ParseInfo(data, &t.session.Export); err != nil {
-			return err
-		}
-		kind := binary.BigEndian.Uint16(data)
-		t.seen = t.seen || kind == proto.InfoExport
-		t.session.BlockSizes = t.session.BlockSizes || kind == proto.InfoBlockSize
-		return nil
-	})
+		})
 	switch {
 	case err != nil:
 		return true, err
@@ -262,17 +285,21 @@ func (t *talk) check(before error) error {
 	case e.Size > 1<<63-1:
 		return violated("the export has %d bytes, more than 2^63-1", e.Size)
 	case e.MinBlock&(e.MinBlock-1) != 0 || e.MinBlock > 64<<10:
-		return violated("its smallest block has %d bytes, which is no power of two up to 65536", e.MinBlock)
+		return violated("its smallest block has %d bytes, which is no power of two up to 65536",
+			e.MinBlock)
 	case t.session.BlockSizes && e.MaxPayload < max(e.MinBlock, 512):
 		return violated("its largest payload has %d bytes, less than a block", e.MaxPayload)
 	case !proto.ValidString(e.Name) || !proto.ValidString(e.Description):
-		return violated("the name or description of the export is no text of at most %d bytes", proto.MaxString)
+		return violated("the name or description of the export is no text of at most %d bytes",
+			proto.MaxString)
 	}
 	return nil
 }
 
-// exchange sends an option and reads its answers up to the final one. each sees those before; text is what a refusal says.
-func (t *talk) exchange(option uint32, message []byte, each func(proto.OptionReply, []byte) error) (final proto.OptionReply, text string, err error) {
+// exchange sends an option and reads its answers up to the final one. each sees those before; text
+// is what a refusal says.
+func (t *talk) exchange(option uint32, message []byte,
+	each func(proto.OptionReply, []byte) error) (final proto.OptionReply, text string, err error) {
 	if err := t.send(message); err != nil {
 		return final, "", err
 	}
@@ -318,11 +345,12 @@ func (t *talk) send(b []byte) error {
 // refusal is an option's answer that says no.
 func refusal(kind uint32, export, text string) error {
 	what := map[uint32]string{
-		proto.RepErrPolicy:        "the server refuses it by policy",
-		proto.RepErrTLSReqd:       "the server demands TLS, which is not spoken",
-		proto.RepErrUnknown:       "the server has no such export",
-		proto.RepErrShutdown:      "the server is shutting down",
-		proto.RepErrBlockSizeReqd: "the server demands that its block sizes are honoured, but did not tell them",
+		proto.RepErrPolicy:   "the server refuses it by policy",
+		proto.RepErrTLSReqd:  "the server demands TLS, which is not spoken",
+		proto.RepErrUnknown:  "the server has no such export",
+		proto.RepErrShutdown: "the server is shutting down",
+		proto.RepErrBlockSizeReqd: "the server demands that its block sizes are honoured, but " +
+			"did not tell them",
 		proto.RepErrExtHeaderReqd: "the server demands extended headers, but did not agree to them",
 	}[kind]
 	if what == "" {

@@ -1,7 +1,8 @@
 // The reader: replies in whatever order they come.
 //
-// Invariant: a reply is for a request that is in flight and was not answered; its data goes straight into the owner's memory, except for what came along with headers
-// in the stage. A length of the server decides how much is skipped or compared, never how much memory there is.
+// Invariant: a reply is for a request that is in flight and was not answered; its data goes
+// straight into the owner's memory, except for what came along with headers in the stage. A length
+// of the server decides how much is skipped or compared, never how much memory there is.
 
 package peer
 
@@ -17,7 +18,8 @@ import (
 
 const (
 	stageSize = 64 << 10
-	// peek is how much is read when only headers are expected: some replies, and not so much of a READ's data that copying it out of the stage costs anything.
+	// peek is how much is read when only headers are expected: some replies, and not so much of a
+	// READ's data that copying it out of the stage costs anything.
 	peek = 1 << 10
 )
 
@@ -152,11 +154,13 @@ func (r *Request) refuse(errno proto.Errno, text []byte) {
 	if r.err != nil {
 		return
 	}
-	r.failure = ReplyError{Command: r.Command, Offset: r.Offset, Length: r.asked, Errno: errno, Text: string(text)}
+	r.failure = ReplyError{Command: r.Command, Offset: r.Offset, Length: r.asked, Errno: errno,
+		Text: string(text)}
 	r.err = &r.failure
 }
 
-// need is the next n bytes, which stay valid until the next need or fill; when it has to read, it asks for up to most. n is at most the stage's size.
+// need is the next n bytes, which stay valid until the next need or fill; when it has to read, it
+// asks for up to most. n is at most the stage's size.
 func (c *Conn) need(n, most int) ([]byte, error) {
 	r := &c.reader
 	if r.end-r.start < n && len(r.stage)-r.start < max(n, most) {

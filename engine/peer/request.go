@@ -1,6 +1,7 @@
 // Requests of a client: what may be asked, and how an answer is waited for.
 //
-// Invariant: a request that was started is waited for before it or its memory is used for anything else; one that a server could not honour is never sent.
+// Invariant: a request that was started is waited for before it or its memory is used for anything
+// else; one that a server could not honour is never sent.
 
 package peer
 
@@ -11,7 +12,8 @@ import (
 	"ringnbd/proto"
 )
 
-// Request is one request and its answer. Its owner fills in the upper part, and may use it again when it was waited for. A Request must not be copied.
+// Request is one request and its answer. Its owner fills in the upper part, and may use it again
+// when it was waited for. A Request must not be copied.
 type Request struct {
 	Command uint16 // proto.Cmd...
 	Flags   uint16 // proto.CmdFlag...
@@ -20,7 +22,8 @@ type Request struct {
 	Data    []byte // of READ and WRITE
 	Context uint32 // of BLOCK_STATUS: the selected context that is asked about
 
-	// Extents is the answer to BLOCK_STATUS, from Offset on without gaps; the last may reach beyond what was asked, but not beyond the export.
+	// Extents is the answer to BLOCK_STATUS, from Offset on without gaps; the last may reach beyond
+	// what was asked, but not beyond the export.
 	Extents []proto.StatusExtent
 
 	cookie   uint64
@@ -37,7 +40,8 @@ type Request struct {
 	done     chan struct{}
 }
 
-// Start sends a request as soon as fewer than the connection's depth are in flight. The error is that of a request that cannot be sent; otherwise it must be waited for.
+// Start sends a request as soon as fewer than the connection's depth are in flight. The error is
+// that of a request that cannot be sent; otherwise it must be waited for.
 func (c *Conn) Start(ctx context.Context, r *Request) error {
 	if err := c.check(r); err != nil {
 		return err
@@ -78,8 +82,8 @@ func (c *Conn) Start(ctx context.Context, r *Request) error {
 	return nil
 }
 
-// Wait gives the answer of a request that was started: nil, a *ReplyError, or why the connection ended. A request cannot be taken back: when the context ends first,
-// so does the connection.
+// Wait gives the answer of a request that was started: nil, a *ReplyError, or why the connection
+// ended. A request cannot be taken back: when the context ends first, so does the connection.
 func (c *Conn) Wait(ctx context.Context, r *Request) error {
 	if ctx.Done() == nil {
 		<-r.done
@@ -111,7 +115,8 @@ func (c *Conn) MaxPayload() uint64 {
 	return most - most%uint64(max(c.MinBlock, 1))
 }
 
-// MaxLength is the longest range that a command without data may be asked for, in bytes: what its header can say, in whole blocks.
+// MaxLength is the longest range that a command without data may be asked for, in bytes: what its
+// header can say, in whole blocks.
 func (c *Conn) MaxLength() uint64 {
 	if c.Framing == proto.Extended {
 		return 1 << 62
@@ -124,7 +129,8 @@ func (c *Conn) Can(flags uint16) bool { return c.Session.Flags&flags == flags }
 
 // needs are the transmission flags without which a command must not be sent.
 var needs = [...]uint16{
-	proto.CmdRead: 0, proto.CmdWrite: 0, proto.CmdFlush: proto.FlagSendFlush, proto.CmdTrim: proto.FlagSendTrim, proto.CmdCache: proto.FlagSendCache,
+	proto.CmdRead: 0, proto.CmdWrite: 0, proto.CmdFlush: proto.FlagSendFlush,
+	proto.CmdTrim: proto.FlagSendTrim, proto.CmdCache: proto.FlagSendCache,
 	proto.CmdWriteZeroes: proto.FlagSendWriteZeroes, proto.CmdBlockStatus: 0,
 }
 
@@ -138,10 +144,12 @@ func (c *Conn) check(r *Request) error {
 	if r.Command == proto.CmdRead || r.Command == proto.CmdWrite {
 		r.asked = uint64(len(r.Data))
 		if r.asked > c.MaxPayload() {
-			return fmt.Errorf("%s of %d bytes: the server takes at most %d", name, r.asked, c.MaxPayload())
+			return fmt.Errorf("%s of %d bytes: the server takes at most %d", name, r.asked,
+				c.MaxPayload())
 		}
 	}
-	changes := r.Command == proto.CmdWrite || r.Command == proto.CmdTrim || r.Command == proto.CmdWriteZeroes
+	changes := r.Command == proto.CmdWrite || r.Command == proto.CmdTrim ||
+		r.Command == proto.CmdWriteZeroes
 	switch {
 	case changes && c.Can(proto.FlagReadOnly):
 		return fmt.Errorf("%s: the export is read-only", name)
@@ -151,13 +159,16 @@ func (c *Conn) check(r *Request) error {
 		r.Offset, r.asked = 0, 0
 		return nil
 	case r.Offset > c.Size || r.asked > c.Size-r.Offset:
-		return fmt.Errorf("%s of %d bytes at offset %d: beyond the end of the export of %d bytes", name, r.asked, r.Offset, c.Size)
+		return fmt.Errorf("%s of %d bytes at offset %d: beyond the end of the export of %d bytes",
+			name, r.asked, r.Offset, c.Size)
 	case r.asked == 0:
 		return fmt.Errorf("%s of no bytes: the protocol leaves open what that means", name)
 	case r.asked > c.MaxLength():
-		return fmt.Errorf("%s of %d bytes: at most %d can be asked for at a time", name, r.asked, c.MaxLength())
+		return fmt.Errorf("%s of %d bytes: at most %d can be asked for at a time", name, r.asked,
+			c.MaxLength())
 	case c.MinBlock > 1 && (r.Offset|r.asked)%uint64(c.MinBlock) != 0:
-		return fmt.Errorf("%s of %d bytes at offset %d: the server wants multiples of %d bytes", name, r.asked, r.Offset, c.MinBlock)
+		return fmt.Errorf("%s of %d bytes at offset %d: the server wants multiples of %d bytes",
+			name, r.asked, r.Offset, c.MinBlock)
 	case r.Command != proto.CmdBlockStatus:
 		return nil
 	}

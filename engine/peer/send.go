@@ -1,6 +1,7 @@
 // The writer: requests leave in the order in which they were started, several with one system call.
 //
-// Invariant: the data of a WRITE goes from its owner's memory to the socket, and is not touched after the request was marked as sent.
+// Invariant: the data of a WRITE goes from its owner's memory to the socket, and is not touched
+// after the request was marked as sent.
 
 package peer
 
@@ -12,8 +13,8 @@ import (
 	"ringnbd/proto"
 )
 
-// A batch is what one system call takes: few enough pieces for the kernel (IOV_MAX is 1024), and not so many bytes that the first request of it is only marked as sent
-// long after it went.
+// A batch is what one system call takes: few enough pieces for the kernel (IOV_MAX is 1024), and
+// not so many bytes that the first request of it is only marked as sent long after it went.
 const (
 	batchRequests = 64
 	batchBytes    = 1 << 20
@@ -75,7 +76,8 @@ func (c *Conn) take(batch []*Request) []*Request {
 }
 
 func (c *Conn) compose(r *Request) []byte {
-	head := proto.Request{Cookie: r.cookie, Offset: r.Offset, Length: r.asked, Command: r.Command, Flags: r.Flags}
+	head := proto.Request{Cookie: r.cookie, Offset: r.Offset, Length: r.asked, Command: r.Command,
+		Flags: r.Flags}
 	if r.Command == proto.CmdWrite && c.Framing == proto.Extended {
 		head.Flags |= proto.CmdFlagPayloadLen
 	}

@@ -1,4 +1,5 @@
-// Servers that stop answering some requests while others may take as long as their disk does. Invariant: what has nothing to wait for is noticed, and what may wait is waited for.
+// Servers that stop answering some requests while others may take as long as their disk does.
+// Invariant: what has nothing to wait for is noticed, and what may wait is waited for.
 
 package peer
 
@@ -26,28 +27,34 @@ func TestWhatWaitsBehindASlowRequest(t *testing.T) {
 		steps   []step
 		noticed bool
 	}{
-		"a WRITE in front of WRITE_ZEROES":              {[]step{{proto.CmdWrite, never}, {proto.CmdWriteZeroes, never}}, true},
-		"a READ in front of FLUSH":                      {[]step{{proto.CmdRead, never}, {proto.CmdFlush, never}}, true},
-		"a WRITE behind TRIM":                           {[]step{{proto.CmdTrim, late}, {proto.CmdWrite, late}}, false},
-		"a READ behind FLUSH, which another has passed": {[]step{{proto.CmdFlush, never}, {proto.CmdRead, 0}, {proto.CmdRead, never}}, true},
-		"a READ behind FLUSH, which nothing has passed": {[]step{{proto.CmdFlush, late}, {proto.CmdRead, 0}, {proto.CmdFlush, late}, {proto.CmdRead, late}}, false},
+		"a WRITE in front of WRITE_ZEROES": {[]step{{proto.CmdWrite, never},
+			{proto.CmdWriteZeroes, never}}, true},
+		"a READ in front of FLUSH": {[]step{{proto.CmdRead, never},
+			{proto.CmdFlush, never}}, true},
+		"a WRITE behind TRIM": {[]step{{proto.CmdTrim, late},
+			{proto.CmdWrite, late}}, false},
+		"a READ behind FLUSH, which another has passed": {[]step{{proto.CmdFlush, never},
+			{proto.CmdRead, 0}, {proto.CmdRead, never}}, true},
+		"a READ behind FLUSH, which nothing has passed": {[]step{{proto.CmdFlush, late},
+			{proto.CmdRead, 0}, {proto.CmdFlush, late}, {proto.CmdRead, late}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := &fake{size: 1 << 20, flags: proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendTrim | proto.FlagSendWriteZeroes, transmit: func(conn net.Conn) {
-				for _, s := range c.steps {
-					q, err := receive(conn, false)
-					if err != nil {
-						return
+			f := &fake{size: 1 << 20,
+				flags: proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendTrim | proto.FlagSendWriteZeroes, transmit: func(conn net.Conn) {
+					for _, s := range c.steps {
+						q, err := receive(conn, false)
+						if err != nil {
+							return
+						}
+						b := simple(q, 0)
+						if q.command == proto.CmdRead {
+							b = simple(q, 0, make([]byte, q.length))
+						}
+						time.AfterFunc(s.late, func() { _, _ = conn.Write(b) })
 					}
-					b := simple(q, 0)
-					if q.command == proto.CmdRead {
-						b = simple(q, 0, make([]byte, q.length))
-					}
-					time.AfterFunc(s.late, func() { _, _ = conn.Write(b) })
-				}
-				_, _ = receive(conn, false)
-			}}
+					_, _ = receive(conn, false)
+				}}
 			conn, err := Dial(context.Background(), f.serve(t), Options{Timeout: timeout})
 			if err != nil {
 				t.Fatal(err)
@@ -55,7 +62,8 @@ func TestWhatWaitsBehindASlowRequest(t *testing.T) {
 			requests := make([]Request, len(c.steps))
 			for i, s := range c.steps {
 				r := &requests[i]
-				if r.Command, r.Length = s.command, 512; s.command == proto.CmdRead || s.command == proto.CmdWrite {
+				if r.Command, r.Length = s.command, 512; s.command == proto.CmdRead ||
+					s.command == proto.CmdWrite {
 					r.Data = make([]byte, 512)
 				}
 				if err := conn.Start(context.Background(), r); err != nil {
@@ -73,7 +81,8 @@ func TestWhatWaitsBehindASlowRequest(t *testing.T) {
 				if c.steps[i].late == 0 {
 					continue
 				}
-				if err := conn.Wait(ctx, &requests[i]); (err != nil) != c.noticed || err != nil && !strings.Contains(err.Error(), "did not answer for 1s") {
+				if err := conn.Wait(ctx, &requests[i]); (err != nil) != c.noticed ||
+					err != nil && !strings.Contains(err.Error(), "did not answer for 1s") {
 					t.Errorf("%s: %v", CommandName(c.steps[i].command), err)
 				}
 			}
@@ -90,7 +99,8 @@ func TestWhyARequestWasGivenUp(t *testing.T) {
 	}
 	why := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(context.Background())
-	first, second := &Request{Command: proto.CmdRead, Data: make([]byte, 512)}, &Request{Command: proto.CmdRead, Data: make([]byte, 512)}
+	first, second := &Request{Command: proto.CmdRead,
+		Data: make([]byte, 512)}, &Request{Command: proto.CmdRead, Data: make([]byte, 512)}
 	if err := c.Start(ctx, first); err != nil {
 		t.Fatal(err)
 	}

@@ -9,8 +9,9 @@ import (
 	"sort"
 )
 
-// spansMost bounds how scattered an answer may be: servers split at holes, and a request of a MiB has at most 256 of 4 KiB. Without a bound, one-byte chunks in a
-// malicious order would cost their number squared.
+// spansMost bounds how scattered an answer may be: servers split at holes, and a request of a MiB
+// has at most 256 of 4 KiB. Without a bound, one-byte chunks in a malicious order would cost their
+// number squared.
 const spansMost = 4096
 
 // span is a range of bytes: start <= end.

@@ -1,6 +1,7 @@
 // The map of an export: as many BLOCK_STATUS requests as it takes, in order.
 //
-// Invariant: every request begins where the answer before ended, or in front of that, and every answer tells at least one byte more, so it ends; memory is that of one answer.
+// Invariant: every request begins where the answer before ended, or in front of that, and every
+// answer tells at least one byte more, so it ends; memory is that of one answer.
 
 package peer
 
@@ -18,12 +19,15 @@ type Extent struct {
 	Flags  uint64
 }
 
-// Extents tells a selected context's extents from an offset on, up to end or the end of the export: without gaps, neighbours of equal flags made one. What tell returns
-// as an error ends it. The connection should have nothing else to do: several maps at a time are several connections.
+// Extents tells a selected context's extents from an offset on, up to end or the end of the export:
+// without gaps, neighbours of equal flags made one. What tell returns as an error ends it. The
+// connection should have nothing else to do: several maps at a time are several connections.
 //
-// An export's end that is no whole block of a server with a smallest one cannot be asked about. If the server does not tell it with what is in front of it, it is data in
-// base:allocation, where that is always right; other contexts are told without it.
-func (c *Conn) Extents(ctx context.Context, name string, offset, end uint64, tell func(Extent) error) error {
+// An export's end that is no whole block of a server with a smallest one cannot be asked about. If
+// the server does not tell it with what is in front of it, it is data in base:allocation, where
+// that is always right; other contexts are told without it.
+func (c *Conn) Extents(ctx context.Context, name string, offset, end uint64,
+	tell func(Extent) error) error {
 	id, ok := c.Context(name)
 	if !ok {
 		return fmt.Errorf("%s: the server has no meta context %q for this export", c.text, name)

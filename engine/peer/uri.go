@@ -1,7 +1,7 @@
 // Where an export is: an NBD URI; or, for who works on files with the same words, file:PATH.
 //
-// Source: doc/uri.md of the NetworkBlockDevice project. Invariant: a Target that was parsed names exactly one place and one export; what the URI says and we do not do is
-// an error, never ignored.
+// Source: doc/uri.md of the NetworkBlockDevice project. Invariant: a Target that was parsed names
+// exactly one place and one export; what the URI says and we do not do is an error, never ignored.
 
 package peer
 
@@ -20,7 +20,9 @@ import (
 type Target struct {
 	Text    string // as the user wrote it
 	Network string // tcp, unix, or file
-	Address string // HOST:PORT, or a path; a Unix socket of the abstract namespace begins with @, as package net has it
+	// HOST:PORT, or a path; a Unix socket of the abstract namespace begins with @, as package net
+	// has it
+	Address string
 	Export  string // name; "" is the default export
 }
 
@@ -50,15 +52,16 @@ func escapedSocket(path string) string {
 	return strings.NewReplacer("%2F", "/", "+", "%20").Replace(url.QueryEscape(path))
 }
 
-// ParseTarget reads nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH or file:PATH. The path of file: is taken literally.
-// QEMU's form from before there were URIs is understood as well: nbd:HOST:PORT[:exportname=NAME] and
-// nbd:unix:PATH[:exportname=NAME].
+// ParseTarget reads nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH or file:PATH. The path
+// of file: is taken literally. QEMU's form from before there were URIs is understood as well:
+// nbd:HOST:PORT[:exportname=NAME] and nbd:unix:PATH[:exportname=NAME].
 func ParseTarget(text string) (Target, error) {
 	scheme, rest, ok := strings.Cut(text, ":")
 	t := Target{Text: text}
 	switch scheme = strings.ToLower(scheme); {
 	case !ok:
-		return t, fmt.Errorf("%q is neither an NBD URI nor file:PATH; write nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH or file:%s", text, text)
+		return t, fmt.Errorf("%q is neither an NBD URI nor file:PATH; write nbd://HOST/EXPORT, "+
+			"nbd+unix:///EXPORT?socket=PATH or file:%s", text, text)
 	case scheme == "file":
 		if rest == "" || strings.ContainsRune(rest, 0) {
 			return t, errors.New("file: needs the path of a file or block device")
@@ -66,13 +69,16 @@ func ParseTarget(text string) (Target, error) {
 		t.Network, t.Address = "file", rest
 		return t, nil
 	case scheme == "nbds" || scheme == "nbds+unix" || scheme == "nbds+vsock":
-		return t, fmt.Errorf("%s: TLS is not spoken; go without it (%s:...)", scheme, "nbd"+strings.TrimPrefix(scheme, "nbds"))
+		return t, fmt.Errorf("%s: TLS is not spoken; go without it (%s:...)", scheme,
+			"nbd"+strings.TrimPrefix(scheme, "nbds"))
 	case scheme == "nbd+vsock" || scheme == "nbd+ssh" || scheme == "nbds+ssh":
 		return t, fmt.Errorf("%s: not supported; use nbd:// (TCP) or nbd+unix://", scheme)
 	case scheme != "nbd" && scheme != "nbd+unix" && Meant(text) != "":
 		return t, fmt.Errorf("%s is not an NBD URI; write %s", text, Meant(text))
 	case scheme != "nbd" && scheme != "nbd+unix":
-		return t, fmt.Errorf("%s: is not a scheme of NBD; use nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH or file:PATH", scheme)
+		return t,
+			fmt.Errorf("%s: is not a scheme of NBD; use nbd://HOST/EXPORT, "+
+				"nbd+unix:///EXPORT?socket=PATH or file:PATH", scheme)
 	case scheme == "nbd" && !strings.HasPrefix(rest, "/"):
 		if err := t.parseQEMU(rest); err != nil {
 			return t, fmt.Errorf("%s: %w", text, err)
@@ -119,12 +125,13 @@ func Meant(text string) string {
 	return uri
 }
 
-// parseQEMU reads what QEMU's block/nbd.c takes behind nbd:. Nothing in it is escaped: the name is all that
-// follows the first :exportname=.
+// parseQEMU reads what QEMU's block/nbd.c takes behind nbd:. Nothing in it is escaped: the name is
+// all that follows the first :exportname=.
 func (t *Target) parseQEMU(rest string) error {
 	address, export, _ := strings.Cut(rest, ":exportname=")
 	if !proto.ValidString(export) {
-		return fmt.Errorf("the export's name must be UTF-8 without NUL and at most %d bytes", proto.MaxString)
+		return fmt.Errorf("the export's name must be UTF-8 without NUL and at most %d bytes",
+			proto.MaxString)
 	}
 	t.Export = export
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
@@ -136,7 +143,8 @@ func (t *Target) parseQEMU(rest string) error {
 	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return errors.New("write nbd:HOST:PORT[:exportname=NAME], nbd:unix:PATH[:exportname=NAME] or, better, nbd://HOST/EXPORT")
+		return errors.New("write nbd:HOST:PORT[:exportname=NAME], " +
+			"nbd:unix:PATH[:exportname=NAME] or, better, nbd://HOST/EXPORT")
 	}
 	if host == "" {
 		host = "localhost"
@@ -151,11 +159,13 @@ func (t *Target) parseQEMU(rest string) error {
 func (t *Target) parse(u *url.URL) error {
 	t.Export = strings.TrimPrefix(u.Path, "/")
 	if !proto.ValidString(t.Export) {
-		return fmt.Errorf("the export's name must be UTF-8 without NUL and at most %d bytes", proto.MaxString)
+		return fmt.Errorf("the export's name must be UTF-8 without NUL and at most %d bytes",
+			proto.MaxString)
 	}
 	switch {
 	case u.User != nil:
-		return errors.New("a user name has a meaning with TLS only, which is not spoken; leave it out")
+		return errors.New("a user name has a meaning with TLS only, which is not spoken; leave " +
+			"it out")
 	case u.Fragment != "" || strings.Contains(t.Text, "#"):
 		return errors.New("an NBD URI has no fragment; a # in a name is written %23")
 	}
@@ -166,7 +176,8 @@ func (t *Target) parse(u *url.URL) error {
 	if strings.EqualFold(u.Scheme, "nbd+unix") {
 		switch {
 		case u.Host != "":
-			return fmt.Errorf("a Unix socket is on no host (%s); write nbd+unix:///EXPORT?socket=PATH, with three slashes", u.Host)
+			return fmt.Errorf("a Unix socket is on no host (%s); write "+
+				"nbd+unix:///EXPORT?socket=PATH, with three slashes", u.Host)
 		case socket == "":
 			return errors.New("needs ?socket=PATH")
 		}
@@ -179,8 +190,8 @@ func (t *Target) parse(u *url.URL) error {
 	return t.parseHost(u)
 }
 
-// unixAddress is how package net calls a socket: a NUL in front, which is the abstract namespace, becomes @, and a path that happens to begin with @ must not be taken for
-// that.
+// unixAddress is how package net calls a socket: a NUL in front, which is the abstract namespace,
+// becomes @, and a path that happens to begin with @ must not be taken for that.
 func unixAddress(socket string) string {
 	switch socket[0] {
 	case 0:
@@ -209,7 +220,8 @@ func (t *Target) parseHost(u *url.URL) error {
 	return nil
 }
 
-// parseQuery reads the parameters, of which only socket is known here. A plus is a plus: these are not web forms.
+// parseQuery reads the parameters, of which only socket is known here. A plus is a plus: these are
+// not web forms.
 func parseQuery(query string) (socket string, err error) {
 	seen := false
 	for field := range strings.SplitSeq(query, "&") {

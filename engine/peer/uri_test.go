@@ -11,21 +11,26 @@ import (
 
 func TestTargets(t *testing.T) {
 	for text, want := range map[string]Target{
-		"nbd://host":                            {Network: "tcp", Address: "host:10809"},
-		"NBD://host/":                           {Network: "tcp", Address: "host:10809"},
-		"nbd://host:99/a%20b+c":                 {Network: "tcp", Address: "host:99", Export: "a b+c"},
-		"nbd://host//slash":                     {Network: "tcp", Address: "host:10809", Export: "/slash"},
-		"nbd://[::1]/x":                         {Network: "tcp", Address: "[::1]:10809", Export: "x"},
-		"nbd+unix:///%C3%A4?socket=/a+b%20c":    {Network: "unix", Address: "/a+b c", Export: "ä"},
-		"nbd+unix:///?socket=%00hidden":         {Network: "unix", Address: "@hidden"},
-		"nbd+unix:///?socket=@plain":            {Network: "unix", Address: "./@plain"},
-		"nbd+unix:///x%3Fy?socket=a%26socket=b": {Network: "unix", Address: "a&socket=b", Export: "x?y"},
-		"nbd:host:99":                           {Network: "tcp", Address: "host:99"},
-		"nbd:[::1]:99:exportname=a:b%20/c":      {Network: "tcp", Address: "[::1]:99", Export: "a:b%20/c"},
-		"nbd:localhost:10809:exportname=":       {Network: "tcp", Address: "localhost:10809"},
-		"nbd:unix:/a b:exportname=x":            {Network: "unix", Address: "/a b", Export: "x"},
-		"nbd:unix:@plain":                       {Network: "unix", Address: "./@plain"},
-		"file:/a%20b":                           {Network: "file", Address: "/a%20b"},
+		"nbd://host":  {Network: "tcp", Address: "host:10809"},
+		"NBD://host/": {Network: "tcp", Address: "host:10809"},
+		"nbd://host:99/a%20b+c": {Network: "tcp", Address: "host:99",
+			Export: "a b+c"},
+		"nbd://host//slash": {Network: "tcp", Address: "host:10809",
+			Export: "/slash"},
+		"nbd://[::1]/x": {Network: "tcp", Address: "[::1]:10809",
+			Export: "x"},
+		"nbd+unix:///%C3%A4?socket=/a+b%20c": {Network: "unix", Address: "/a+b c", Export: "ä"},
+		"nbd+unix:///?socket=%00hidden":      {Network: "unix", Address: "@hidden"},
+		"nbd+unix:///?socket=@plain":         {Network: "unix", Address: "./@plain"},
+		"nbd+unix:///x%3Fy?socket=a%26socket=b": {Network: "unix", Address: "a&socket=b",
+			Export: "x?y"},
+		"nbd:host:99": {Network: "tcp", Address: "host:99"},
+		"nbd:[::1]:99:exportname=a:b%20/c": {Network: "tcp", Address: "[::1]:99",
+			Export: "a:b%20/c"},
+		"nbd:localhost:10809:exportname=": {Network: "tcp", Address: "localhost:10809"},
+		"nbd:unix:/a b:exportname=x":      {Network: "unix", Address: "/a b", Export: "x"},
+		"nbd:unix:@plain":                 {Network: "unix", Address: "./@plain"},
+		"file:/a%20b":                     {Network: "file", Address: "/a%20b"},
 	} {
 		got, err := ParseTarget(text)
 		want.Text = text
@@ -57,7 +62,8 @@ func TestTargets(t *testing.T) {
 }
 
 func FuzzTarget(f *testing.F) {
-	for _, text := range []string{"nbd://h:1/x", "nbd+unix:///?socket=%00a", "file:x", "nbd://[::1]", "nbd+unix:///a?socket=b&c", "nbd:////", "nbd://%", "nbd+unix:///?socket=%"} {
+	for _, text := range []string{"nbd://h:1/x", "nbd+unix:///?socket=%00a", "file:x",
+		"nbd://[::1]", "nbd+unix:///a?socket=b&c", "nbd:////", "nbd://%", "nbd+unix:///?socket=%"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -109,7 +115,8 @@ func TestOtherSpellings(t *testing.T) {
 func TestURIsAreReadBack(t *testing.T) {
 	for _, text := range []string{"nbd://localhost", "nbd://10.0.0.1:1234/x", "nbd://[::1]:10809",
 		"nbd://[fe80::1%25eth0]", "nbd+unix:///?socket=s",
-		"nbd+unix:///x?socket=/run/a%20b%26c%2B%27", "nbd+unix:///?socket=%00abstract", "nbd+unix:///?socket=@file"} {
+		"nbd+unix:///x?socket=/run/a%20b%26c%2B%27", "nbd+unix:///?socket=%00abstract",
+		"nbd+unix:///?socket=@file"} {
 		from, err := ParseTarget(text)
 		if err != nil {
 			t.Fatal(err)

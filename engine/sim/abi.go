@@ -1,5 +1,6 @@
-// The numbers of the kernel's interface. They are written down here a second time, from include/uapi/linux and not from the engine's ring package: what
-// both got from the same place could be wrong in both.
+// The numbers of the kernel's interface. They are written down here a second time, from
+// include/uapi/linux and not from the engine's ring package: what both got from the same place
+// could be wrong in both.
 
 package sim
 
@@ -24,8 +25,10 @@ const (
 )
 
 var opNames = map[uint8]string{
-	opNop: "NOP", opFsync: "FSYNC", opReadFixed: "READ_FIXED", opWriteFixed: "WRITE_FIXED", opPollAdd: "POLL_ADD", opSendMsg: "SENDMSG",
-	opCancel: "ASYNC_CANCEL", opFallocate: "FALLOCATE", opRead: "READ", opWrite: "WRITE", opFadvise: "FADVISE", opMadvise: "MADVISE", opRecv: "RECV", opUringCmd: "URING_CMD",
+	opNop: "NOP", opFsync: "FSYNC", opReadFixed: "READ_FIXED", opWriteFixed: "WRITE_FIXED",
+	opPollAdd: "POLL_ADD", opSendMsg: "SENDMSG",
+	opCancel: "ASYNC_CANCEL", opFallocate: "FALLOCATE", opRead: "READ", opWrite: "WRITE",
+	opFadvise: "FADVISE", opMadvise: "MADVISE", opRecv: "RECV", opUringCmd: "URING_CMD",
 }
 
 // Flags, by the header that defines them.

@@ -1,7 +1,9 @@
-// Replies in chunks, as a strict client reads them: magics, cookies and offsets right, DONE once and last, a READ covered exactly and in order, one chunk of
-// BLOCK_STATUS for each context that was asked for, errors alone and with a text.
+// Replies in chunks, as a strict client reads them: magics, cookies and offsets right, DONE once
+// and last, a READ covered exactly and in order, one chunk of BLOCK_STATUS for each context that
+// was asked for, errors alone and with a text.
 //
-// Invariant: a request stays in flight until its chunk with DONE has been taken; chunk is set while the payload of one is arriving.
+// Invariant: a request stays in flight until its chunk with DONE has been taken; chunk is set while
+// the payload of one is arriving.
 
 package sim
 
@@ -14,7 +16,8 @@ import (
 	"ringnbd/proto"
 )
 
-// chunk is a header of either form ("Structured reply chunk message", "Extended reply chunk message").
+// chunk is a header of either form ("Structured reply chunk message", "Extended reply chunk
+// message").
 type chunk struct {
 	flags, kind uint16
 	offset      uint64
@@ -81,7 +84,8 @@ func (c *client) open() {
 	}
 	if r.reply == nil {
 		r.reply = &reply{}
-		r.answered = w.note("answer in chunks", "connection id kind length", int64(c.conn), int64(r.id), int64(k.kind), int64(k.length))
+		r.answered = w.note("answer in chunks", "connection id kind length", int64(c.conn),
+			int64(r.id), int64(k.kind), int64(k.length))
 	}
 	r.reply.chunks++
 	c.fits(k, extended)
@@ -107,22 +111,28 @@ func (c *client) fits(k *chunk, extended bool) {
 	ok := k.flags&^1 == 0
 	switch k.kind {
 	case chunkNone:
-		ok = ok && done && k.length == 0 && r.reply.chunks == 1 && r.Command != proto.CmdBlockStatus && (r.Command != proto.CmdRead || r.Length == 0)
+		ok = ok && done && k.length == 0 && r.reply.chunks == 1 &&
+			r.Command != proto.CmdBlockStatus && (r.Command != proto.CmdRead || r.Length == 0)
 	case chunkData:
-		ok = ok && r.Command == proto.CmdRead && k.length > 8 && k.length-8 <= r.Length && k.length-8 <= limit
+		ok = ok && r.Command == proto.CmdRead && k.length > 8 && k.length-8 <= r.Length &&
+			k.length-8 <= limit
 	case chunkHole:
 		ok = ok && r.Command == proto.CmdRead && k.length == 12
 	case chunkStatus:
-		ok = ok && !extended && r.Command == proto.CmdBlockStatus && k.length >= 12 && k.length%8 == 4 && k.length <= limit
+		ok = ok && !extended && r.Command == proto.CmdBlockStatus && k.length >= 12 &&
+			k.length%8 == 4 && k.length <= limit
 	case chunkStatusExt:
-		ok = ok && extended && r.Command == proto.CmdBlockStatus && k.length >= 24 && k.length%16 == 8 && k.length <= limit
+		ok = ok && extended && r.Command == proto.CmdBlockStatus && k.length >= 24 &&
+			k.length%16 == 8 && k.length <= limit
 	case chunkError:
-		ok = ok && done && k.length > 6 && k.length <= 6+4096 && (r.reply.chunks == 1 || c.inParts(r))
+		ok = ok && done && k.length > 6 && k.length <= 6+4096 &&
+			(r.reply.chunks == 1 || c.inParts(r))
 	default: // ringnbd has no use for the offset of an error
 		ok = false
 	}
 	if !ok {
-		w.fail("chunk %d for %v cannot be: flags %#x, type %#x, %d bytes", r.reply.chunks, r, k.flags, k.kind, k.length)
+		w.fail("chunk %d for %v cannot be: flags %#x, type %#x, %d bytes", r.reply.chunks, r,
+			k.flags, k.kind, k.length)
 	}
 }
 
@@ -155,7 +165,8 @@ func (c *client) take() {
 		c.read(r, r.reply.data)
 	case proto.CmdBlockStatus:
 		if r.reply.seen != r.contexts {
-			c.world.fail("%v asked for the contexts %#x and was told about %#x", r, r.contexts, r.reply.seen)
+			c.world.fail("%v asked for the contexts %#x and was told about %#x", r, r.contexts,
+				r.reply.seen)
 		}
 		c.lookStatus(r)
 	}
@@ -198,8 +209,10 @@ func (c *client) hole(r *request, off, n uint64) {
 func (c *client) failed(r *request, b []byte) {
 	w := c.world
 	e, text := proto.Errno(binary.BigEndian.Uint32(b)), b[6:]
-	if int(binary.BigEndian.Uint16(b[4:])) != len(text) || !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
-		w.fail("%v was answered with a text of %d bytes that cannot be: %q", r, binary.BigEndian.Uint16(b[4:]), text)
+	if int(binary.BigEndian.Uint16(b[4:])) != len(text) || !utf8.Valid(text) ||
+		bytes.IndexByte(text, 0) >= 0 {
+		w.fail("%v was answered with a text of %d bytes that cannot be: %q", r,
+			binary.BigEndian.Uint16(b[4:]), text)
 	}
 	if e == proto.Success || e.String() == "unknown error" {
 		w.fail("%v was answered with error %d", r, e)
@@ -216,8 +229,10 @@ type extent struct{ length, flags uint64 }
 func (c *client) status(r *request, b []byte, extended bool) {
 	w := c.world
 	id := binary.BigEndian.Uint32(b)
-	if id < 1 || id > proto.MaxContexts || r.contexts>>(id-1)&1 == 0 || r.reply.seen>>(id-1)&1 != 0 {
-		w.fail("%v asked for the contexts %#x, and after %#x number %d came", r, r.contexts, r.reply.seen, id)
+	if id < 1 || id > proto.MaxContexts || r.contexts>>(id-1)&1 == 0 ||
+		r.reply.seen>>(id-1)&1 != 0 {
+		w.fail("%v asked for the contexts %#x, and after %#x number %d came", r, r.contexts,
+			r.reply.seen, id)
 	}
 	r.reply.seen |= 1 << (id - 1)
 	var list []extent
@@ -230,20 +245,23 @@ func (c *client) status(r *request, b []byte, extended bool) {
 		}
 	} else {
 		for b = b[4:]; len(b) > 0; b = b[8:] {
-			list = append(list, extent{uint64(binary.BigEndian.Uint32(b)), uint64(binary.BigEndian.Uint32(b[4:]))})
+			list = append(list,
+				extent{uint64(binary.BigEndian.Uint32(b)), uint64(binary.BigEndian.Uint32(b[4:]))})
 		}
 	}
 	c.extents(r, list, int(id-1))
 }
 
-// extents checks a list of them: inside the range, none empty, neighbours different, as far as there is room, and true.
+// extents checks a list of them: inside the range, none empty, neighbours different, as far as
+// there is room, and true.
 func (c *client) extents(r *request, list []extent, context int) {
 	w, p := c.world, &c.plan().Contexts[context]
 	at, end, one := r.Offset, r.Offset+r.about, r.Flags&proto.CmdFlagReqOne != 0
 	for i, x := range list {
 		switch {
 		case x.length == 0 || x.length > end-at:
-			w.fail("%v: %s: extent %d, %d bytes from %d, is empty or leaves the range", r, p.Name, i, x.length, at)
+			w.fail("%v: %s: extent %d, %d bytes from %d, is empty or leaves the range", r, p.Name,
+				i, x.length, at)
 		case i > 0 && x.flags == list[i-1].flags:
 			w.fail("%v: %s: extents %d and %d are the same", r, p.Name, i-1, i)
 		case p.Unit > 0:
@@ -274,8 +292,8 @@ func (c *client) extents(r *request, list []extent, context int) {
 // plan is that of a client's export.
 func (c *client) plan() *ExportPlan { return &c.world.Plan.Exports[c.export] }
 
-// patterned: an extent of a pattern says what the pattern says, all along. For a client that has said its last word, or in a shutdown, a loop need not look: 0 is true of
-// everything.
+// patterned: an extent of a pattern says what the pattern says, all along. For a client that has
+// said its last word, or in a shutdown, a loop need not look: 0 is true of everything.
 func (c *client) patterned(r *request, p *ContextPlan, at uint64, x extent) {
 	if x.flags == 0 && (c.parted || c.world.draining) {
 		c.world.mark(StatusUnlooked)
@@ -302,7 +320,8 @@ func (c *client) lookStatus(r *request) {
 	}
 }
 
-// zeroes checks a claim that [lo, hi) reads as zeroes: at some moment between request and reply it must have been possible that it does.
+// zeroes checks a claim that [lo, hi) reads as zeroes: at some moment between request and reply it
+// must have been possible that it does.
 func (m *model) zeroes(r *request, lo, hi uint64) {
 	if m.disk.plan.Backing == Null {
 		return
@@ -311,7 +330,9 @@ func (m *model) zeroes(r *request, lo, hi uint64) {
 	if m.disk.plan.Backing == Memory {
 		end = m.world.tick
 	}
-	allowed := func(c *candidate) bool { return (c.dead == 0 || c.dead > r.sent) && c.w.sent <= end }
+	allowed := func(c *candidate) bool {
+		return (c.dead == 0 || c.dead > r.sent) && c.w.sent <= end
+	}
 	for lo < hi {
 		s := &m.stretches[m.find(lo)]
 		if slices.ContainsFunc(s.who, func(c candidate) bool { return c.w.zero && allowed(&c) }) {

@@ -1,4 +1,5 @@
-// The strict client must notice a server that breaks the rules of chunks, and must not complain about one that does not.
+// The strict client must notice a server that breaks the rules of chunks, and must not complain
+// about one that does not.
 
 package sim
 
@@ -10,7 +11,8 @@ import (
 	"ringnbd/proto"
 )
 
-// talk is a client with one request sent, on a disk whose first half is data and whose second half is a hole.
+// talk is a client with one request sent, on a disk whose first half is data and whose second half
+// is a hole.
 type talk struct {
 	w *World
 	c *client
@@ -20,7 +22,8 @@ type talk struct {
 func newTalk(t *testing.T, framing proto.Framing, a ask) *talk {
 	e := ExportPlan{Block: 512, Sparse: 128 << 10}
 	e.Size, e.Flags = 256<<10, proto.FlagSendFlush
-	e.Contexts = []ContextPlan{{Context: proto.Context{Name: "sim:disk"}}, {Context: proto.Context{Name: "sim:a"}, Unit: 4096}}
+	e.Contexts = []ContextPlan{{Context: proto.Context{Name: "sim:disk"}},
+		{Context: proto.Context{Name: "sim:a"}, Unit: 4096}}
 	w := plainWorld(t, e)
 	c := &client{world: w, rng: w.rng, model: w.models[0], conn: 1}
 	c.habit.session = proto.Session{Framing: framing, Contexts: 3}
@@ -42,7 +45,8 @@ func (k *talk) hear(b []byte) {
 	}
 }
 
-// chunkOf is a chunk for the request with cookie 77; its header repeats offset where the form has room for it.
+// chunkOf is a chunk for the request with cookie 77; its header repeats offset where the form has
+// room for it.
 func chunkOf(framing proto.Framing, flags, kind uint16, offset uint64, payload ...any) []byte {
 	var body []byte
 	for _, p := range payload {
@@ -85,42 +89,64 @@ func TestStrictReads(t *testing.T) {
 	const off, n = half - 4096, 128 << 10 // 4 KiB of data, the rest zeroes
 	data, rest := onDisk(off, 4096), uint32(n-4096)
 	for _, f := range []proto.Framing{proto.Structured, proto.Extended} {
-		c := func(flags, kind uint16, payload ...any) []byte { return chunkOf(f, flags, kind, off, payload...) }
+		c := func(flags, kind uint16, payload ...any) []byte {
+			return chunkOf(f, flags, kind, off, payload...)
+		}
 		head := c(0, chunkData, uint64(off), data)
-		simple := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, magicSimple<<32), 77)
+		simple := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, magicSimple<<32),
+			77)
 		for _, row := range []struct {
 			name, want string
 			flags      uint16
 			said       [][]byte
 		}{
 			{"good", "", 0, [][]byte{head, c(1, chunkHole, uint64(half), rest)}},
-			{"good, all data", "", 0, [][]byte{head, c(1, chunkData, uint64(half), make([]byte, rest))}},
-			{"error", "no fault was injected", 0, [][]byte{c(1, chunkError, uint32(5), uint16(1), []byte("x"))}},
-			{"gap", "behind 4096 bytes", 0, [][]byte{head, c(1, chunkHole, uint64(half+512), rest-512)}},
-			{"overlap", "behind 4096 bytes", 0, [][]byte{head, c(1, chunkHole, uint64(half-512), rest)}},
-			{"too long", "behind 4096 bytes", 0, [][]byte{head, c(1, chunkHole, uint64(half), rest+1)}},
+			{"good, all data", "", 0,
+				[][]byte{head, c(1, chunkData, uint64(half), make([]byte, rest))}},
+			{"error", "no fault was injected", 0,
+				[][]byte{c(1, chunkError, uint32(5), uint16(1), []byte("x"))}},
+			{"gap", "behind 4096 bytes", 0,
+				[][]byte{head, c(1, chunkHole, uint64(half+512), rest-512)}},
+			{"overlap", "behind 4096 bytes", 0,
+				[][]byte{head, c(1, chunkHole, uint64(half-512), rest)}},
+			{"too long", "behind 4096 bytes", 0,
+				[][]byte{head, c(1, chunkHole, uint64(half), rest+1)}},
 			{"done too early", "bring 4096 bytes", 0, [][]byte{c(1, chunkData, uint64(off), data)}},
-			{"after the end", "belongs to no request", 0, [][]byte{head, c(1, chunkHole, uint64(half), rest), c(1, chunkNone)}},
+			{"after the end", "belongs to no request", 0,
+				[][]byte{head, c(1, chunkHole, uint64(half), rest), c(1, chunkNone)}},
 			{"hole over data", "wrong bytes", 0, [][]byte{c(1, chunkHole, uint64(off), uint32(n))}},
-			{"empty hole", "a hole of 0 bytes", 0, [][]byte{c(0, chunkHole, uint64(off), uint32(0))}},
-			{"short hole", "costs more", 0, [][]byte{head, c(0, chunkHole, uint64(half), uint32(512))}},
+			{"empty hole", "a hole of 0 bytes", 0,
+				[][]byte{c(0, chunkHole, uint64(off), uint32(0))}},
+			{"short hole", "costs more", 0,
+				[][]byte{head, c(0, chunkHole, uint64(half), uint32(512))}},
 			{"empty data", "cannot be", 0, [][]byte{c(0, chunkData, uint64(off))}},
-			{"data and an error", "cannot be", 0, [][]byte{head, c(1, chunkError, uint32(5), uint16(1), []byte("x"))}},
+			{"data and an error", "cannot be", 0,
+				[][]byte{head, c(1, chunkError, uint32(5), uint16(1), []byte("x"))}},
 			{"nothing", "cannot be", 0, [][]byte{c(1, chunkNone)}},
-			{"status", "cannot be", 0, [][]byte{c(1, chunkStatus, uint32(1), uint32(512), uint32(0))}},
+			{"status", "cannot be", 0,
+				[][]byte{c(1, chunkStatus, uint32(1), uint32(512), uint32(0))}},
 			{"unknown flag", "cannot be", 0, [][]byte{c(2, chunkData, uint64(off), data)}},
 			{"unknown type", "cannot be", 0, [][]byte{c(1, 9, uint64(off))}},
-			{"unknown error", "was answered with error 4", 0, [][]byte{c(1, chunkError, uint32(4), uint16(1), []byte("x"))}},
-			{"error that is none", "was answered with error 0", 0, [][]byte{c(1, chunkError, uint32(0), uint16(1), []byte("x"))}},
-			{"error, not done", "cannot be", 0, [][]byte{c(0, chunkError, uint32(5), uint16(1), []byte("x"))}},
-			{"error without text", "cannot be", 0, [][]byte{c(1, chunkError, uint32(5), uint16(0))}},
-			{"error with half a text", "a text of 2 bytes", 0, [][]byte{c(1, chunkError, uint32(5), uint16(2), []byte("x"))}},
-			{"error with a cut text", "a text of 1 bytes", 0, [][]byte{c(1, chunkError, uint32(5), uint16(1), []byte("é")[:1])}},
+			{"unknown error", "was answered with error 4", 0,
+				[][]byte{c(1, chunkError, uint32(4), uint16(1), []byte("x"))}},
+			{"error that is none", "was answered with error 0", 0,
+				[][]byte{c(1, chunkError, uint32(0), uint16(1), []byte("x"))}},
+			{"error, not done", "cannot be", 0,
+				[][]byte{c(0, chunkError, uint32(5), uint16(1), []byte("x"))}},
+			{"error without text", "cannot be", 0,
+				[][]byte{c(1, chunkError, uint32(5), uint16(0))}},
+			{"error with half a text", "a text of 2 bytes", 0,
+				[][]byte{c(1, chunkError, uint32(5), uint16(2), []byte("x"))}},
+			{"error with a cut text", "a text of 1 bytes", 0,
+				[][]byte{c(1, chunkError, uint32(5), uint16(1), []byte("é")[:1])}},
 			{"taken apart", "must not be taken apart", proto.CmdFlagDF, [][]byte{head}},
-			{"a simple reply", map[proto.Framing]string{proto.Structured: "got a simple reply", proto.Extended: "instead of a chunk"}[f], 0, [][]byte{simple, make([]byte, 16)}},
+			{"a simple reply", map[proto.Framing]string{proto.Structured: "got a simple reply",
+				proto.Extended: "instead of a chunk"}[f], 0, [][]byte{simple, make([]byte, 16)}},
 			{"rubbish", "instead of a chunk", 0, [][]byte{make([]byte, 32)}},
 		} {
-			k := newTalk(t, f, ask{Request: proto.Request{Command: proto.CmdRead, Offset: off, Length: n, Flags: row.flags}})
+			k := newTalk(t, f,
+				ask{Request: proto.Request{Command: proto.CmdRead, Offset: off, Length: n,
+					Flags: row.flags}})
 			why := caught(func() {
 				for _, b := range row.said {
 					k.hear(b)
@@ -134,8 +160,11 @@ func TestStrictReads(t *testing.T) {
 			}
 		}
 	}
-	k := newTalk(t, proto.Extended, ask{Request: proto.Request{Command: proto.CmdRead, Offset: off, Length: n}})
-	if why := caught(func() { k.hear(chunkOf(proto.Extended, 0, chunkData, 0, uint64(off), data)) }); !strings.Contains(why, "has offset 0") {
+	k := newTalk(t, proto.Extended,
+		ask{Request: proto.Request{Command: proto.CmdRead, Offset: off, Length: n}})
+	if why := caught(func() {
+		k.hear(chunkOf(proto.Extended, 0, chunkData, 0, uint64(off), data))
+	}); !strings.Contains(why, "has offset 0") {
 		t.Errorf("a wrong offset in the header: %q", why)
 	}
 }
@@ -173,24 +202,33 @@ func TestStrictStatus(t *testing.T) {
 			{"good", "", 0, [][]byte{s(0, 1, one...), s(1, 2, both...)}},
 			{"the other way round", "", 0, [][]byte{s(0, 2, both...), s(1, 1, x{8192, 0})}},
 			{"one", "", proto.CmdFlagReqOne, [][]byte{s(0, 1, one[0]), s(1, 2, both[0])}},
-			{"two for one", "where one was asked for", proto.CmdFlagReqOne, [][]byte{s(0, 1, one...)}},
+			{"two for one", "where one was asked for", proto.CmdFlagReqOne,
+				[][]byte{s(0, 1, one...)}},
 			{"one context missing", "was told about 0x1", 0, [][]byte{s(1, 1, one...)}},
-			{"one context twice", "after 0x1 number 1 came", 0, [][]byte{s(0, 1, one...), s(1, 1, one...)}},
+			{"one context twice", "after 0x1 number 1 came", 0,
+				[][]byte{s(0, 1, one...), s(1, 1, one...)}},
 			{"another context", "number 3 came", 0, [][]byte{s(0, 3, one...)}},
 			{"no context", "number 0 came", 0, [][]byte{s(0, 0, one...)}},
 			{"data called zero", "zeroes were claimed", 0, [][]byte{s(0, 1, x{8192, 3})}},
 			{"a status of its own", "status 0x4", 0, [][]byte{s(0, 1, x{4096, 4}, x{4096, 3})}},
 			{"a wrong pattern", "sim:a: status", 0, [][]byte{s(0, 2, x{8192, 1})}},
-			{"an empty extent", "is empty or leaves", 0, [][]byte{s(0, 1, x{4096, 0}, x{0, 1}, x{4096, 3})}},
-			{"beyond the range", "is empty or leaves", 0, [][]byte{s(0, 1, x{4096, 0}, x{4097, 3})}},
+			{"an empty extent", "is empty or leaves", 0,
+				[][]byte{s(0, 1, x{4096, 0}, x{0, 1}, x{4096, 3})}},
+			{"beyond the range", "is empty or leaves", 0,
+				[][]byte{s(0, 1, x{4096, 0}, x{4097, 3})}},
 			{"the same twice", "are the same", 0, [][]byte{s(0, 1, x{2048, 0}, x{2048, 0})}},
 			{"only the beginning", "only 1 extents", 0, [][]byte{s(0, 1, x{2048, 0})}},
 			{"no extents", "cannot be", 0, [][]byte{s(0, 1)}},
 			{"nothing", "cannot be", 0, [][]byte{chunkOf(f, 1, chunkNone, off)}},
-			{"an error", "what is not known is said to be data", 0, [][]byte{chunkOf(f, 1, chunkError, off, uint32(5), uint16(1), []byte("x"))}},
-			{"the other form", "cannot be", 0, [][]byte{chunkOf(f, 1, [...]uint16{0, chunkStatusExt, chunkStatus}[f], off, uint32(1), uint32(1), uint64(4096), uint64(0))}},
+			{"an error", "what is not known is said to be data", 0,
+				[][]byte{chunkOf(f, 1, chunkError, off, uint32(5), uint16(1), []byte("x"))}},
+			{"the other form", "cannot be", 0,
+				[][]byte{chunkOf(f, 1, [...]uint16{0, chunkStatusExt, chunkStatus}[f], off,
+					uint32(1), uint32(1), uint64(4096), uint64(0))}},
 		} {
-			k := newTalk(t, f, ask{Request: proto.Request{Command: proto.CmdBlockStatus, Offset: off, Length: n, Flags: row.flags}})
+			k := newTalk(t, f,
+				ask{Request: proto.Request{Command: proto.CmdBlockStatus, Offset: off, Length: n,
+					Flags: row.flags}})
 			why := caught(func() {
 				for _, b := range row.said {
 					k.hear(b)
@@ -203,11 +241,13 @@ func TestStrictStatus(t *testing.T) {
 	}
 }
 
-// TestZeroesMayBeOnTheirWay: a claim is true if a write that was under way may have made it so, and false once that is impossible.
+// TestZeroesMayBeOnTheirWay: a claim is true if a write that was under way may have made it so, and
+// false once that is impossible.
 func TestZeroesMayBeOnTheirWay(t *testing.T) {
 	b := newBench(t)
 	asked := func() *request {
-		return &request{Request: proto.Request{Command: proto.CmdBlockStatus, Length: 4096}, sent: b.note("sent", "")}
+		return &request{Request: proto.Request{Command: proto.CmdBlockStatus, Length: 4096},
+			sent: b.note("sent", "")}
 	}
 	claim := func(r *request) string {
 		r.answered = b.note("answer", "")

@@ -1,8 +1,9 @@
-// A client is the peer on the other end of a socket: it composes requests, pushes them through the wire in pieces, takes replies apart as they come, and
-// leaves in one of several ways, some of them rude.
+// A client is the peer on the other end of a socket: it composes requests, pushes them through the
+// wire in pieces, takes replies apart as they come, and leaves in one of several ways, some of them
+// rude.
 //
-// Invariant: flight holds every request of the connection whose first byte was composed and whose reply has not been seen; line holds those of them that are not
-// sent completely, in order.
+// Invariant: flight holds every request of the connection whose first byte was composed and whose
+// reply has not been seen; line holds those of them that are not sent completely, in order.
 
 package sim
 
@@ -60,7 +61,8 @@ func (c *client) connect() bool {
 		c.export = c.rng.IntN(len(w.Plan.Exports) - 1)
 	}
 	w.conns++
-	*c = client{world: w, id: c.id, rng: c.rng, export: c.export, model: w.models[c.export], conn: w.conns}
+	*c = client{world: w, id: c.id, rng: c.rng, export: c.export, model: w.models[c.export],
+		conn: w.conns}
 	e := &w.Plan.Exports[c.export]
 	c.habit = drawHabit(c.rng, e, drawSession(c.rng, e), min(w.left, 120))
 	if w.Plan.Jam {
@@ -87,7 +89,8 @@ func (c *client) connect() bool {
 	}
 	c.sock = w.newSocket(c)
 	s := c.habit.session
-	w.note("adopt", "client connection fd loop export framing", int64(c.id), int64(c.conn), int64(c.sock.fd), int64(at), int64(c.export), int64(s.Framing))
+	w.note("adopt", "client connection fd loop export framing", int64(c.id), int64(c.conn),
+		int64(c.sock.fd), int64(at), int64(c.export), int64(s.Framing))
 	w.loops[at].Adopt(c.sock.fd, c.export, s)
 	return true
 }
@@ -151,7 +154,8 @@ func (c *client) more() bool {
 		c.sendAt = w.clock + c.rng.Uint64N(4e9)
 		return true
 	}
-	batch := 1 + c.rng.IntN(min(8, c.habit.depth)) // several in one piece, as a busy client sends them
+	// several in one piece, as a busy client sends them
+	batch := 1 + c.rng.IntN(min(8, c.habit.depth))
 	for range batch {
 		c.compose(c.habit.draw(c.rng, &w.Plan.Exports[c.export]))
 	}
@@ -161,7 +165,8 @@ func (c *client) more() bool {
 // insist asks for something again, whether anything was answered or not.
 func (c *client) insist() {
 	w := c.world
-	q := proto.Request{Command: proto.CmdRead, Cookie: c.rng.Uint64(), Length: min(4096, w.Plan.Exports[c.export].Size)}
+	q := proto.Request{Command: proto.CmdRead, Cookie: c.rng.Uint64(),
+		Length: min(4096, w.Plan.Exports[c.export].Size)}
 	q.Extended = c.habit.session.Framing == proto.Extended
 	c.compose(ask{Request: q})
 	w.left++ // it is not one of those that the run is for
@@ -177,7 +182,8 @@ func (c *client) compose(a ask) *request {
 	w.ids++
 	r := &request{Request: q, id: w.ids, conn: c.conn, order: c.order}
 	r.rule(&w.Plan.Exports[c.export].Facts, c.habit.session, a.payload)
-	if r.Command == proto.CmdRead && r.Flags&proto.CmdFlagDF != 0 && c.inParts(r) && len(r.want) > 0 && r.want[0] == proto.Success {
+	if r.Command == proto.CmdRead && r.Flags&proto.CmdFlagDF != 0 && c.inParts(r) &&
+		len(r.want) > 0 && r.want[0] == proto.Success {
 		r.want = []proto.Errno{proto.EOVERFLOW}
 	}
 	r.blank = q.Command == proto.CmdDisc
@@ -200,14 +206,16 @@ func (c *client) compose(a ask) *request {
 		c.flight = append(c.flight, r)
 		w.requests = append(w.requests, r)
 	}
-	w.note("compose", "connection id command flags offset length", int64(c.conn), int64(r.id), int64(q.Command), int64(q.Flags), int64(q.Offset), int64(q.Length))
+	w.note("compose", "connection id command flags offset length", int64(c.conn), int64(r.id),
+		int64(q.Command), int64(q.Flags), int64(q.Offset), int64(q.Length))
 	return r
 }
 
 // push sends some of what was composed.
 func (c *client) push() bool {
 	w, s := c.world, c.sock
-	if s.dead || s.shut || s.closed { // the client's kernel answers with an error or a reset: nobody listens any more
+	// the client's kernel answers with an error or a reset: nobody listens any more
+	if s.dead || s.shut || s.closed {
 		c.deserted = true
 		return true
 	}
@@ -231,7 +239,8 @@ func (c *client) push() bool {
 	for _, r := range c.line {
 		if r.begun == 0 {
 			r.begun, r.begunAt, r.paused = w.tick, w.clock, w.stopped()
-			if r.Command == proto.CmdWrite && r.valid() && c.inParts(r) { // the first part may be done before the last has been sent
+			// the first part may be done before the last has been sent
+			if r.Command == proto.CmdWrite && r.valid() && c.inParts(r) {
 				r.sent, r.sentAt = w.tick, w.clock
 				c.change(r)
 			}
@@ -269,7 +278,8 @@ func (c *client) milestones() {
 		c.sendAt = w.clock + c.habit.stall
 	}
 	if c.habit.partAt == c.sent && c.partEnd == 0 {
-		if h := &c.habit; h.partHeader && len(c.line) > 0 { // rather inside the next header, which is small and seldom hit by chance
+		// rather inside the next header, which is small and seldom hit by chance
+		if h := &c.habit; h.partHeader && len(c.line) > 0 {
 			h.partHeader, h.partAt = false, c.line[0].end+1+c.rng.Uint64N(proto.RequestSize-1)
 		} else {
 			c.part()
@@ -317,7 +327,8 @@ func (c *client) receive() bool {
 	}
 	n := s.out.arrived
 	if n == 0 {
-		if c.habit.restless && w.draining && !w.calm && s.out.atEnd() && !s.dead && !s.shut && !s.closed {
+		if c.habit.restless && w.draining && !w.calm && s.out.atEnd() && !s.dead && !s.shut &&
+			!s.closed {
 			return false // it does not care that nothing follows
 		}
 		if s.dead || s.flung || s.out.atEnd() {
@@ -357,7 +368,8 @@ func (c *client) receive() bool {
 func (c *client) digest() {
 	w := c.world
 	if c.chunk == nil && c.reading == nil && c.headLeft() == 0 {
-		if f := c.habit.session.Framing; f == proto.Extended || f == proto.Structured && binary.BigEndian.Uint32(c.head) != magicSimple {
+		if f := c.habit.session.Framing; f == proto.Extended ||
+			f == proto.Structured && binary.BigEndian.Uint32(c.head) != magicSimple {
 			c.open()
 			return
 		}
@@ -367,7 +379,8 @@ func (c *client) digest() {
 		}
 		c.head = c.head[:0]
 		r := c.find(cookie, e != proto.Success)
-		if c.habit.session.Framing != proto.Simple && (r.Command == proto.CmdRead || r.Command == proto.CmdBlockStatus || r.reply != nil) {
+		if c.habit.session.Framing != proto.Simple &&
+			(r.Command == proto.CmdRead || r.Command == proto.CmdBlockStatus || r.reply != nil) {
 			w.fail("%v got a simple reply on a connection with structured ones", r)
 		}
 		c.settled(r)
@@ -391,7 +404,8 @@ func (c *client) digest() {
 func (c *client) read(r *request, data []byte) {
 	w := c.world
 	for _, o := range w.requests {
-		if o.changes() && o.valid() && o.sent != 0 && (o.answered == 0 || o.answered > r.sent) && o.overlaps(r) {
+		if o.changes() && o.valid() && o.sent != 0 && (o.answered == 0 || o.answered > r.sent) &&
+			o.overlaps(r) {
 			w.mark(ReadDuringWrite)
 			break
 		}
@@ -404,8 +418,9 @@ func (c *client) read(r *request, data []byte) {
 	}
 }
 
-// find is the request that a reply is for. Cookies are unique, except those of flushes that twins share: of these a success is taken to be the oldest's, and an
-// error the newest's, which asks least of the server.
+// find is the request that a reply is for. Cookies are unique, except those of flushes that twins
+// share: of these a success is taken to be the oldest's, and an error the newest's, which asks
+// least of the server.
 func (c *client) find(cookie uint64, failed bool) *request {
 	at := -1
 	for i, r := range c.flight {
@@ -419,7 +434,8 @@ func (c *client) find(cookie uint64, failed bool) *request {
 		}
 	}
 	if at < 0 {
-		c.world.fail("connection %d got a reply (an error: %v) with cookie %#x, which belongs to no request in flight", c.conn, failed, cookie)
+		c.world.fail("connection %d got a reply (an error: %v) with cookie %#x, which belongs "+
+			"to no request in flight", c.conn, failed, cookie)
 	}
 	return c.flight[at]
 }
@@ -450,7 +466,8 @@ func (c *client) over() {
 	if c.excused == "" && (!c.parted || len(c.flight) > 0) {
 		why := "although the client had not finished"
 		if len(c.flight) > 0 {
-			why = fmt.Sprintf("with %d requests unanswered, the first: %v", len(c.flight), c.flight[0])
+			why = fmt.Sprintf("with %d requests unanswered, the first: %v", len(c.flight),
+				c.flight[0])
 		}
 		w.fail("the server closed connection %d (parting: %t, DISC or half-close at %d, sent %d) %s", c.conn, c.parted, c.partEnd, c.sent, why)
 	}
@@ -487,7 +504,9 @@ func (c *client) slow() bool {
 // inParts says whether the engine has too little memory to serve a request at once.
 func (c *client) inParts(r *request) bool {
 	e := &c.world.Plan.Exports[c.export]
-	return c.world.Plan.Scanty && r.Length > pieceSize && (r.Command == proto.CmdWrite && e.Backing != Null || r.Command == proto.CmdRead && e.OnDisk())
+	return c.world.Plan.Scanty && r.Length > pieceSize &&
+		(r.Command == proto.CmdWrite && e.Backing != Null ||
+			r.Command == proto.CmdRead && e.OnDisk())
 }
 
 // torn: the disk failed under a READ in parts, whose simple reply had promised success.
@@ -513,6 +532,8 @@ func (c *client) torn() bool {
 func (c *client) drop() {
 	c.sock.clientClose()
 	c.sock.peer = nil
-	c.world.note("gone", "client connection unanswered", int64(c.id), int64(c.conn), int64(len(c.flight)))
-	c.sock, c.out, c.line, c.flight, c.reading, c.head, c.chunk, c.payload = nil, nil, nil, nil, nil, nil, nil, nil
+	c.world.note("gone", "client connection unanswered", int64(c.id), int64(c.conn),
+		int64(len(c.flight)))
+	c.sock, c.out, c.line, c.flight, c.reading, c.head, c.chunk, c.payload = nil, nil, nil, nil,
+		nil, nil, nil, nil
 }

@@ -1,7 +1,9 @@
-// Meta contexts of simulated exports: one that looks at the disk, as base:allocation does, and others that are a function of the offset, so that every extent of
-// an answer can be checked to the byte.
+// Meta contexts of simulated exports: one that looks at the disk, as base:allocation does, and
+// others that are a function of the offset, so that every extent of an answer can be checked to the
+// byte.
 //
-// Invariant: what a Source of the disk calls zero is zero at that moment; what one of a pattern says depends on nothing but the offset.
+// Invariant: what a Source of the disk calls zero is zero at that moment; what one of a pattern
+// says depends on nothing but the offset.
 
 package sim
 
@@ -19,7 +21,8 @@ type ContextPlan struct {
 	Unit uint64 // bytes for which a pattern stays the same; 0: the context looks at the disk
 }
 
-// Source answers for one context of an export; the engine calls it when the world lets a lookup happen.
+// Source answers for one context of an export; the engine calls it when the world lets a lookup
+// happen.
 type Source struct {
 	disk *Disk
 	plan *ContextPlan
@@ -30,11 +33,13 @@ func (w *World) Source(export, i int) *Source {
 	return &Source{disk: w.disks[export], plan: &w.Plan.Exports[export].Contexts[i]}
 }
 
-// drawContexts gives an export what looks at the disk, and up to three patterns, of which some are wide.
+// drawContexts gives an export what looks at the disk, and up to three patterns, of which some are
+// wide.
 func drawContexts(r *rand.Rand, e *ExportPlan) {
 	e.Contexts = []ContextPlan{{Context: proto.Context{Name: "sim:disk"}}}
 	for i := range r.IntN(4) {
-		p := ContextPlan{Context: proto.Context{Name: "sim:" + string(rune('a'+i)), Wide: r.IntN(2) == 0}}
+		p := ContextPlan{Context: proto.Context{Name: "sim:" + string(rune('a'+i)),
+			Wide: r.IntN(2) == 0}}
 		p.Unit = []uint64{64, 512, 4096, 1 << 20}[r.IntN(4)]
 		if e.Size > 1<<30 {
 			p.Unit *= 1 << 16
@@ -43,7 +48,8 @@ func drawContexts(r *rand.Rand, e *ExportPlan) {
 	}
 	if r.IntN(16) == 0 { // as many as there can be
 		for i := len(e.Contexts); i < proto.MaxContexts; i++ {
-			e.Contexts = append(e.Contexts, ContextPlan{Context: proto.Context{Name: "sim:" + string(rune('A'+i))}, Unit: 4096})
+			e.Contexts = append(e.Contexts,
+				ContextPlan{Context: proto.Context{Name: "sim:" + string(rune('A'+i))}, Unit: 4096})
 		}
 	}
 }
@@ -59,7 +65,8 @@ func (p *ContextPlan) pattern(off uint64) uint64 {
 
 var errLookup = errors.New("the simulated lookup failed")
 
-// Status implements the engine's Context. It gives more than it was asked for, extents without length, neighbours of the same status, and fails.
+// Status implements the engine's Context. It gives more than it was asked for, extents without
+// length, neighbours of the same status, and fails.
 func (s *Source) Status(off, length uint64, emit func(length, status uint64) bool) error {
 	w := s.disk.world
 	broken := s.plan.Unit == 0 && chance(w.rng, w.mix.LookupError)

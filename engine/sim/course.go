@@ -1,5 +1,7 @@
-// A course is one loop's thread: a coroutine that turns the loop for ever. It gives the world the turn when the loop waits inside Enter, and between two
-// turns. So the loop waits where the real one waits, while there is still only one goroutine at work at any time and nothing depends on a scheduler.
+// A course is one loop's thread: a coroutine that turns the loop for ever. It gives the world the
+// turn when the loop waits inside Enter, and between two turns. So the loop waits where the real
+// one waits, while there is still only one goroutine at work at any time and nothing depends on a
+// scheduler.
 
 package sim
 
@@ -47,7 +49,9 @@ func (c *course) resume() { c.next() }
 // stackOfPanic is the stack of the panic that is being recovered from, innermost call first.
 func stackOfPanic() string {
 	lines := strings.Split(string(debug.Stack()), "\n")
-	if i := slices.IndexFunc(lines, func(s string) bool { return strings.HasPrefix(s, "panic(") }); i >= 0 {
+	if i := slices.IndexFunc(lines, func(s string) bool {
+		return strings.HasPrefix(s, "panic(")
+	}); i >= 0 {
 		lines = lines[i:]
 	}
 	return strings.Join(lines[:min(len(lines), 40)], "\n")

@@ -1,4 +1,5 @@
-// Scripts of operations that run on the simulated kernel and on Linux, and must come to the same results.
+// Scripts of operations that run on the simulated kernel and on Linux, and must come to the same
+// results.
 
 package sim
 
@@ -9,7 +10,8 @@ import (
 	"ringnbd/engine/uring"
 )
 
-// script is a dialogue with a kernel. Two forms of socket exist; some answers depend on it, and those scripts say which they are about.
+// script is a dialogue with a kernel. Two forms of socket exist; some answers depend on it, and
+// those scripts say which they are about.
 type script struct {
 	name string
 	unix bool // holds for Unix sockets too
@@ -43,7 +45,8 @@ func (r *rig) recv(data uint64, fd int32, off uint64, n, flags uint32) {
 }
 
 func (r *rig) send(data uint64, fd int32, flags uint32, pieces ...[2]uint64) {
-	uring.PrepSendMsg(r.ring.SQE(), data, fd, r.message(rigArena-4096, pieces...), flags|uring.MsgNoSignal)
+	uring.PrepSendMsg(r.ring.SQE(), data, fd, r.message(rigArena-4096, pieces...),
+		flags|uring.MsgNoSignal)
 }
 
 var socketScripts = []script{
@@ -385,6 +388,7 @@ var diskScripts = []script{
 		}
 		uring.PrepFsync(r.ring.SQE(), 50, 0, true)
 		r.submit(1)
-		r.note("%d bytes, zeroes at the end: %t", len(r.disk.content()), bytes.HasSuffix(r.disk.content(), make([]byte, 512)))
+		r.note("%d bytes, zeroes at the end: %t", len(r.disk.content()),
+			bytes.HasSuffix(r.disk.content(), make([]byte, 512)))
 	}},
 }

@@ -1,8 +1,11 @@
-// A Disk remembers two contents: what a read sees, and what would be left after a power cut. A write changes the first; fsync, or a write with RWF_DSYNC,
-// makes the second agree. A failed fsync does what Linux does (and what PostgreSQL found out in 2018): it reports the error once and forgets that those sectors
-// were ever dirty, so that a second fsync succeeds although they were never written.
+// A Disk remembers two contents: what a read sees, and what would be left after a power cut. A
+// write changes the first; fsync, or a write with RWF_DSYNC, makes the second agree. A failed fsync
+// does what Linux does (and what PostgreSQL found out in 2018): it reports the error once and
+// forgets that those sectors were ever dirty, so that a second fsync succeeds although they were
+// never written.
 //
-// Invariant: durable and cache differ only in sectors that are dirty or were lost by a failed fsync.
+// Invariant: durable and cache differ only in sectors that are dirty or were lost by a failed
+// fsync.
 
 package sim
 
@@ -33,7 +36,8 @@ type Disk struct {
 
 	hungUntil uint64 // instant until which it does nothing
 
-	memory *uring.Arena // of an export in memory; cache is then its content, and nothing else is used
+	// of an export in memory; cache is then its content, and nothing else is used
+	memory *uring.Arena
 }
 
 // fault is an injected error, kept so that the errors clients see can be traced back to one.
@@ -48,12 +52,14 @@ type fault struct {
 }
 
 func (w *World) newDisk(index int, p *ExportPlan) *Disk {
-	d := &Disk{world: w, plan: p, index: index, length: p.Size, stump: p.Size, unit: max(sectorSize, uint64(p.Block))}
+	d := &Disk{world: w, plan: p, index: index, length: p.Size, stump: p.Size,
+		unit: max(sectorSize, uint64(p.Block))}
 	if p.Backing == Null {
 		return d
 	}
 	sectors := (p.Size + sectorSize - 1) / sectorSize
-	d.cache, d.durable, d.dirty, d.hole = make([]byte, p.Size), make([]byte, p.Size), make([]uint64, sectors), make([]bool, sectors)
+	d.cache, d.durable, d.dirty, d.hole = make([]byte, p.Size), make([]byte, p.Size), make([]uint64,
+		sectors), make([]bool, sectors)
 	data := p.Size - p.Sparse
 	if p.Backing == Memory {
 		a, err := uring.NewArena(int(p.Size), false)
@@ -70,7 +76,8 @@ func (w *World) newDisk(index int, p *ExportPlan) *Disk {
 	return d
 }
 
-// fill writes the bytes that request id puts at offset. Every byte depends on the request and on its place, so that whatever is found tells where it is from.
+// fill writes the bytes that request id puts at offset. Every byte depends on the request and on
+// its place, so that whatever is found tells where it is from.
 func fill(b []byte, id uint32, offset uint64) {
 	if skip := offset & 7; skip != 0 {
 		w := wordOf(id, offset>>3)
@@ -147,7 +154,8 @@ func (d *Disk) save(s uint64) {
 	d.dirty[s] = 0
 }
 
-// flush makes durable what was dirty at the given epoch, which is when the fsync was submitted: it owes nothing to later writes.
+// flush makes durable what was dirty at the given epoch, which is when the fsync was submitted: it
+// owes nothing to later writes.
 func (d *Disk) flush(epoch uint64) {
 	for s, first := range d.dirty {
 		if first != 0 && first <= epoch {
@@ -169,7 +177,8 @@ func (d *Disk) failFlush(r *rand.Rand) {
 	}
 }
 
-// CrashImage is what a power cut would leave now: the durable content, and of each block that was not flushed the old or the new version.
+// CrashImage is what a power cut would leave now: the durable content, and of each block that was
+// not flushed the old or the new version.
 func (d *Disk) CrashImage(r *rand.Rand) []byte {
 	image := append([]byte(nil), d.durable...)
 	keep := []int{0, 500, 500, 900}[r.IntN(4)]
@@ -188,7 +197,8 @@ func (d *Disk) CrashImage(r *rand.Rand) []byte {
 	return image
 }
 
-// truncate shortens the file. What was cut off is gone at once; if a write makes the file longer again, zeroes are in between.
+// truncate shortens the file. What was cut off is gone at once; if a write makes the file longer
+// again, zeroes are in between.
 func (d *Disk) truncate(length uint64) {
 	d.zero(length, d.length, true)
 	d.length, d.stump = length, min(d.stump, length)
@@ -196,8 +206,10 @@ func (d *Disk) truncate(length uint64) {
 
 // injected records a fault and passes its result on.
 func (d *Disk) injected(o *op, lo, hi uint64, res int32) int32 {
-	tick := d.world.note("fault", "disk op lo hi res", int64(d.index), int64(o.sqe.OpCode), int64(lo), int64(hi), int64(res))
+	tick := d.world.note("fault", "disk op lo hi res", int64(d.index), int64(o.sqe.OpCode),
+		int64(lo), int64(hi), int64(res))
 	d.faults = append(d.faults, fault{tick: tick, lo: lo, hi: hi, res: res, opcode: o.sqe.OpCode,
-		dsync: (o.sqe.OpCode == opWriteFixed || o.sqe.OpCode == opWrite) && o.sqe.OpcodeFlags&rwfDsync != 0, dropped: o.dropped})
+		dsync: (o.sqe.OpCode == opWriteFixed || o.sqe.OpCode == opWrite) &&
+			o.sqe.OpcodeFlags&rwfDsync != 0, dropped: o.dropped})
 	return res
 }

@@ -1,7 +1,8 @@
-// A Kernel is one simulated ring: a small submission queue, operations in flight, a small completion queue. It satisfies the engine's Kernel interface; a
-// world has one per loop.
+// A Kernel is one simulated ring: a small submission queue, operations in flight, a small
+// completion queue. It satisfies the engine's Kernel interface; a world has one per loop.
 //
-// Invariant: an operation is in exactly one of these places: sq[head:tail], flight, posted (completed, but its task work has not run), cq.
+// Invariant: an operation is in exactly one of these places: sq[head:tail], flight, posted
+// (completed, but its task work has not run), cq.
 
 package sim
 
@@ -42,7 +43,8 @@ type Kernel struct {
 
 // NewKernel makes the ring of one more loop.
 func (w *World) NewKernel(entries, completions uint32) *Kernel {
-	k := &Kernel{world: w, id: len(w.kernels), sq: make([]uring.SQE, entries), room: int(completions)}
+	k := &Kernel{world: w, id: len(w.kernels), sq: make([]uring.SQE, entries),
+		room: int(completions)}
 	for _, d := range w.disks {
 		if d.memory != nil {
 			k.Attach(d.memory)
@@ -63,7 +65,8 @@ func (k *Kernel) RegisterBuffers(a *uring.Arena) {
 	}
 }
 
-// SparseBuffers makes a table of buffers of 1<<shift bytes of the arena, which RegisterBuffer fills.
+// SparseBuffers makes a table of buffers of 1<<shift bytes of the arena, which RegisterBuffer
+// fills.
 func (k *Kernel) SparseBuffers(a *uring.Arena, shift uint) {
 	k.Attach(a)
 	k.fixed, k.shift, k.places = a, shift, make([]bool, (a.Size()+1<<shift-1)>>shift)
@@ -102,7 +105,8 @@ func (k *Kernel) RegisterFiles(fds []int32) {
 	}
 }
 
-// LimitWorkers says how many workers there are, as IORING_REGISTER_IOWQ_MAX_WORKERS does. From then on whoever submits is held to count them.
+// LimitWorkers says how many workers there are, as IORING_REGISTER_IOWQ_MAX_WORKERS does. From then
+// on whoever submits is held to count them.
 func (k *Kernel) LimitWorkers(n uint32) { k.workers = int(n) }
 
 // SQE is the next free submission, zeroed, or nil when the queue is full.
@@ -117,8 +121,10 @@ func (k *Kernel) SQE() *uring.SQE {
 	return s
 }
 
-// Enter submits, lets some operations go on, shows what has completed, and waits if it is told to. While it waits the world goes on; it comes back when there is
-// a completion, when the timeout has passed, or as after a signal if the mix has it, but not for nothing: what the engine left undone stays undone.
+// Enter submits, lets some operations go on, shows what has completed, and waits if it is told to.
+// While it waits the world goes on; it comes back when there is a completion, when the timeout has
+// passed, or as after a signal if the mix has it, but not for nothing: what the engine left undone
+// stays undone.
 func (k *Kernel) Enter(wait uint32, timeout time.Duration) error {
 	w := k.world
 	w.clock += uint64(w.rng.IntN(2000))
@@ -131,7 +137,8 @@ func (k *Kernel) Enter(wait uint32, timeout time.Duration) error {
 		}
 	}
 	if queued > 0 {
-		w.note("enter", "loop queued taken wait flight", int64(k.id), int64(queued), int64(n), int64(wait), int64(len(k.flight)))
+		w.note("enter", "loop queued taken wait flight", int64(k.id), int64(queued), int64(n),
+			int64(wait), int64(len(k.flight)))
 	}
 	for range n {
 		s := &k.sq[k.head%uint32(len(k.sq))]
@@ -144,13 +151,15 @@ func (k *Kernel) Enter(wait uint32, timeout time.Duration) error {
 		}
 	}
 	k.expose()
-	if n == queued && wait > 0 && timeout != 0 && len(k.cq) == 0 { // Linux does not wait when it could not take the whole queue
+	// Linux does not wait when it could not take the whole queue
+	if n == queued && wait > 0 && timeout != 0 && len(k.cq) == 0 {
 		k.sleep(timeout)
 	}
 	return nil
 }
 
-// sleep waits for a completion. (It does not matter for how many: an engine that asks for more than one must live with fewer, as after a signal.)
+// sleep waits for a completion. (It does not matter for how many: an engine that asks for more than
+// one must live with fewer, as after a signal.)
 func (k *Kernel) sleep(timeout time.Duration) {
 	w := k.world
 	if timeout > 0 {
@@ -168,7 +177,8 @@ func (k *Kernel) sleep(timeout time.Duration) {
 	k.asleep, k.signalled, k.alarm = false, false, 0
 }
 
-// expose moves completions to where Reap sees them. What does not fit stays behind, as in the kernel's overflow list, until the next Enter.
+// expose moves completions to where Reap sees them. What does not fit stays behind, as in the
+// kernel's overflow list, until the next Enter.
 func (k *Kernel) expose() {
 	n := min(len(k.posted), k.room-len(k.cq))
 	k.cq = append(k.cq, k.posted[:n]...)
@@ -223,7 +233,8 @@ func (k *Kernel) CloseFD(fd int32) {
 		}
 		for i := other.head; i != other.tail; i++ {
 			s := &other.sq[i%uint32(len(other.sq))]
-			if (s.OpCode == opRecv || s.OpCode == opSendMsg || s.OpCode == opPollAdd) && s.Fd == fd {
+			if (s.OpCode == opRecv || s.OpCode == opSendMsg || s.OpCode == opPollAdd) &&
+				s.Fd == fd {
 				w.bug("close of descriptor %d while %s for it is queued", fd, opNames[s.OpCode])
 			}
 		}
@@ -257,7 +268,8 @@ func (k *Kernel) awake() bool {
 	return !k.asleep || len(k.posted) > 0 || k.signalled || k.alarm != 0 && k.alarm <= k.world.clock
 }
 
-// nextDue is the earliest instant after now at which an operation may complete or the loop wants to be woken; 0 if there is none.
+// nextDue is the earliest instant after now at which an operation may complete or the loop wants to
+// be woken; 0 if there is none.
 func (k *Kernel) nextDue() uint64 {
 	next := uint64(0)
 	for _, o := range k.flight {

@@ -1,4 +1,5 @@
-// What a client asks for, and how it behaves while it asks. A habit is drawn per client; requests are drawn from it.
+// What a client asks for, and how it behaves while it asks. A habit is drawn per client; requests
+// are drawn from it.
 
 package sim
 
@@ -23,33 +24,36 @@ const (
 
 // habit is how a client behaves on one connection.
 type habit struct {
-	depth      int // requests in flight
-	requests   int // on this connection
-	segment    int // most bytes it sends at once; 0: what fits
-	sip        int // most bytes it reads at once; 0: what is there
-	sendNap    uint64
-	readNap    uint64 // longest pause between two reads
-	unaligned  int    // 1/1000
-	wild       int    // 1/1000: requests that are wrong in some way
-	lull       int    // 1/1000: a long silence before a request, when nothing is in flight
-	small      bool   // a sector at most
-	large      int    // 1/1000: as long as is allowed
-	medium     int    // 1/1000: some megabytes
-	window     uint64 // bytes that most requests fall into; 0: the whole disk
-	start      uint64 // of the window
-	commands   [4]int // weights of READ, WRITE, FLUSH, and TRIM or WRITE_ZEROES
-	parting    parting
-	partAt     uint64 // stream position of the parting, if it happens inside; 0: after the last request
+	depth     int // requests in flight
+	requests  int // on this connection
+	segment   int // most bytes it sends at once; 0: what fits
+	sip       int // most bytes it reads at once; 0: what is there
+	sendNap   uint64
+	readNap   uint64 // longest pause between two reads
+	unaligned int    // 1/1000
+	wild      int    // 1/1000: requests that are wrong in some way
+	lull      int    // 1/1000: a long silence before a request, when nothing is in flight
+	small     bool   // a sector at most
+	large     int    // 1/1000: as long as is allowed
+	medium    int    // 1/1000: some megabytes
+	window    uint64 // bytes that most requests fall into; 0: the whole disk
+	start     uint64 // of the window
+	commands  [4]int // weights of READ, WRITE, FLUSH, and TRIM or WRITE_ZEROES
+	parting   parting
+	// stream position of the parting, if it happens inside; 0: after the last request
+	partAt     uint64
 	partHeader bool   // inside a header
 	stallAt    uint64 // stream position at which it stops for long; 0: never
 	stall      uint64
 	sulkAt     uint64 // bytes of replies after which it reads nothing for as long; 0: never
 	twins      bool   // uses one cookie for all flushes
-	restless   bool   // while the server shuts down it sends one READ after the other, and waits for none
-	drips      bool   // while the server shuts down it sends byte by byte, so that a payload takes for ever
-	status     int    // 1/1000: BLOCK_STATUS
-	caches     int    // 1/1000: CACHE
-	session    proto.Session
+	// while the server shuts down it sends one READ after the other, and waits for none
+	restless bool
+	// while the server shuts down it sends byte by byte, so that a payload takes for ever
+	drips   bool
+	status  int // 1/1000: BLOCK_STATUS
+	caches  int // 1/1000: CACHE
+	session proto.Session
 }
 
 func drawHabit(r *rand.Rand, e *ExportPlan, s proto.Session, requests int) habit {
@@ -97,7 +101,8 @@ func drawHabit(r *rand.Rand, e *ExportPlan, s proto.Session, requests int) habit
 	return h
 }
 
-// resist makes some clients such that a shutdown which waits for silence, or for a payload, never ends.
+// resist makes some clients such that a shutdown which waits for silence, or for a payload, never
+// ends.
 func (h *habit) resist(r *rand.Rand) {
 	switch r.IntN(6) {
 	case 0:
@@ -109,7 +114,8 @@ func (h *habit) resist(r *rand.Rand) {
 	}
 }
 
-// besiege makes a client one of those that take memory and keep it: most of a long payload is sent, or long replies are asked for and not read.
+// besiege makes a client one of those that take memory and keep it: most of a long payload is sent,
+// or long replies are asked for and not read.
 func (h *habit) besiege(r *rand.Rand) {
 	if r.IntN(3) == 0 {
 		return
@@ -122,7 +128,8 @@ func (h *habit) besiege(r *rand.Rand) {
 	}
 }
 
-// jam makes a client one that reads as much as it may at once and takes it slowly, or one that reads some megabytes.
+// jam makes a client one that reads as much as it may at once and takes it slowly, or one that
+// reads some megabytes.
 func (h *habit) jam(r *rand.Rand) {
 	h.commands, h.window, h.status, h.caches, h.depth = [4]int{9, 1, 0, 0}, 0, 0, 0, 2
 	if r.IntN(2) == 0 {
@@ -132,9 +139,11 @@ func (h *habit) jam(r *rand.Rand) {
 	}
 }
 
-// hang makes a client one that holds all that it can of a loop: it asks for much of a disk that hangs, or takes no replies.
+// hang makes a client one that holds all that it can of a loop: it asks for much of a disk that
+// hangs, or takes no replies.
 func (h *habit) hang(r *rand.Rand) {
-	h.depth, h.wild, h.lull, h.partAt, h.stallAt, h.readNap, h.sip = []int{4, 64, 300}[r.IntN(3)], 0, 0, 0, 0, 0, 0
+	h.depth, h.wild, h.lull, h.partAt, h.stallAt, h.readNap, h.sip = []int{4, 64,
+		300}[r.IntN(3)], 0, 0, 0, 0, 0, 0
 	h.commands, h.large, h.status, h.caches = [4]int{5, 5, 1, 1}, []int{0, 800}[r.IntN(2)], 0, 0
 	if r.IntN(3) == 0 {
 		h.sulkAt, h.stall = 1+r.Uint64N(1<<20), 60e9
@@ -143,7 +152,8 @@ func (h *habit) hang(r *rand.Rand) {
 
 // modest makes a client one that asks for little and takes it at once.
 func (h *habit) modest(r *rand.Rand) {
-	h.depth, h.wild, h.partAt, h.stallAt, h.sulkAt, h.readNap, h.sip, h.sendNap = 1+r.IntN(4), 0, 0, 0, 0, 0, 0, 0
+	h.depth, h.wild, h.partAt, h.stallAt, h.sulkAt, h.readNap, h.sip, h.sendNap = 1+
+		r.IntN(4), 0, 0, 0, 0, 0, 0, 0
 	h.small, h.large, h.medium, h.caches, h.status, h.segment = r.IntN(2) == 0, 0, 0, 0, 0, 0
 	h.commands, h.requests, h.parting = [4]int{5, 5, 1, 0}, 30, partDisc
 }
@@ -222,7 +232,8 @@ func (h *habit) place(r *rand.Rand, e *ExportPlan, q *proto.Request) {
 	}
 	if h.small {
 		q.Length = min(q.Length, sectorSize)
-		if h.session.Framing != proto.Simple && q.Command == proto.CmdRead && r.IntN(2) == 0 { // long enough for a hole between data
+		// long enough for a hole between data
+		if h.session.Framing != proto.Simple && q.Command == proto.CmdRead && r.IntN(2) == 0 {
 			q.Length = 4 * sectorSize
 		}
 	}

@@ -1,5 +1,5 @@
-// Lookups: what a loop hands out instead of doing it itself. The world does each at a later moment of its choice, in any order, also when nobody waits for it any
-// more.
+// Lookups: what a loop hands out instead of doing it itself. The world does each at a later moment
+// of its choice, in any order, also when nobody waits for it any more.
 //
 // Invariant: a lookup is with the loop (asked, and the world told so), in lookups, or done.
 
@@ -15,7 +15,8 @@ type lookup struct {
 // gather takes what a loop has handed out.
 func (w *World) gather(i int) {
 	for _, t := range w.loops[i].Asked() {
-		w.lookups = append(w.lookups, lookup{loop: i, tag: t, due: w.clock + w.delay(w.mix.SlowDelay)})
+		w.lookups = append(w.lookups,
+			lookup{loop: i, tag: t, due: w.clock + w.delay(w.mix.SlowDelay)})
 		if w.draining {
 			w.mark(LookupDrained)
 		}

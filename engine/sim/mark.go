@@ -1,5 +1,6 @@
-// Marks count the situations that a set of seeds is supposed to reach. A simulation that never met an overlapping write proves nothing about overlapping
-// writes, so the test that runs the seeds fails when a mark stays at zero.
+// Marks count the situations that a set of seeds is supposed to reach. A simulation that never met
+// an overlapping write proves nothing about overlapping writes, so the test that runs the seeds
+// fails when a mark stays at zero.
 
 package sim
 
@@ -65,46 +66,57 @@ const (
 	NotRegistered                  // a part of the pool could not be registered
 	PlainBuffer                    // a disk operation went without a registered buffer
 	Crowded                        // more connections than a loop has receive buffers
-	OverlapWaited                  // by the engine's own count: a write waited for an earlier one on the same blocks
-	EdgesRead                      // an unaligned write read its first or last block first
-	MemoryStarved                  // a connection waited for memory or a tag
-	Evicted                        // a connection that stalled was closed because others waited
-	StageMissing                   // a connection that sent much found no large stage left
-	Chunked                        // a reply in chunks of the structured form
-	ChunkedExt                     // and of the extended one
-	HoleRead                       // a READ that left something out
-	HoleWhole                      // a READ that was nothing but zeroes
-	DataWhole                      // a READ with DF
-	ErrorText                      // an error with a text
-	StatusOne                      // BLOCK_STATUS with REQ_ONE
-	StatusMany                     // of several contexts
-	StatusWide                     // a status of 64 bits
-	StatusZero                     // something was called zero
-	StatusCut                      // there was no room for all extents
-	StatusFiltered                 // the payload chose contexts
-	FilterRefused                  // and was malformed
-	PayloadMisused                 // a payload where none belongs
-	WriteUnflagged                 // a WRITE with extended headers came without PAYLOAD_LEN, as QEMU sends it, and was done
-	LongRange                      // a request of 4 GiB or more succeeded
-	LookupLate                     // a lookup after its connection had died
-	StatusUnlooked                 // nothing was looked up for a client that had said its last word
-	LookupFailed                   // a context did not know
-	LookupDrained                  // a lookup while the engine shut down
-	Advised                        // CACHE reached the disk
-	DiskHung                       // a disk did nothing for some seconds
-	Paused                         // the process was stopped for seconds
-	Refusal                        // a transfer that was tried could not be done without waiting
+	// by the engine's own count: a write waited for an earlier one on the same blocks
+	OverlapWaited
+	EdgesRead      // an unaligned write read its first or last block first
+	MemoryStarved  // a connection waited for memory or a tag
+	Evicted        // a connection that stalled was closed because others waited
+	StageMissing   // a connection that sent much found no large stage left
+	Chunked        // a reply in chunks of the structured form
+	ChunkedExt     // and of the extended one
+	HoleRead       // a READ that left something out
+	HoleWhole      // a READ that was nothing but zeroes
+	DataWhole      // a READ with DF
+	ErrorText      // an error with a text
+	StatusOne      // BLOCK_STATUS with REQ_ONE
+	StatusMany     // of several contexts
+	StatusWide     // a status of 64 bits
+	StatusZero     // something was called zero
+	StatusCut      // there was no room for all extents
+	StatusFiltered // the payload chose contexts
+	FilterRefused  // and was malformed
+	PayloadMisused // a payload where none belongs
+	// a WRITE with extended headers came without PAYLOAD_LEN, as QEMU sends it, and was done
+	WriteUnflagged
+	LongRange      // a request of 4 GiB or more succeeded
+	LookupLate     // a lookup after its connection had died
+	StatusUnlooked // nothing was looked up for a client that had said its last word
+	LookupFailed   // a context did not know
+	LookupDrained  // a lookup while the engine shut down
+	Advised        // CACHE reached the disk
+	DiskHung       // a disk did nothing for some seconds
+	Paused         // the process was stopped for seconds
+	Refusal        // a transfer that was tried could not be done without waiting
 	marks
 )
 
 var markNames = [marks]string{
-	"RecvShort", "RecvWaitAllPartial", "SendShort", "SendBlocked", "SendToDead", "ReadShort", "WriteShort", "DiskAgain", "DiskBusy", "DiskError", "NoSpace",
-	"FsyncFailed", "SyncFailed", "StickyFlush", "TruncatedFile", "Unsupported", "QueueFull", "QueueOverflow", "EnterPartial", "EnterInterrupted", "Reordered",
-	"HangupHeader", "HangupPayload", "HangupReply", "HalfClosed", "Disconnected", "BadMagic", "Oversize", "Stalled", "Lulled", "OverlapSame", "OverlapCross",
-	"NeighbourWrites", "ReadDuringWrite", "ReadMixed", "UnalignedWrite", "LargeRequest", "Refused", "CrashChecked", "CrashLost", "FlushCovered",
-	"FuaCovered", "ErrorAnswered", "ConnectionStarved", "Drained", "DrainedRestless", "DrainedDripping", "CutOff", "Divided", "NotRegistered", "PlainBuffer", "Crowded", "OverlapWaited", "EdgesRead", "MemoryStarved",
-	"Evicted", "StageMissing", "Chunked", "ChunkedExt", "HoleRead", "HoleWhole", "DataWhole", "ErrorText", "StatusOne", "StatusMany", "StatusWide", "StatusZero",
-	"StatusCut", "StatusFiltered", "FilterRefused", "PayloadMisused", "WriteUnflagged", "LongRange", "LookupLate", "StatusUnlooked", "LookupFailed", "LookupDrained", "Advised", "DiskHung", "Paused", "Refusal",
+	"RecvShort", "RecvWaitAllPartial", "SendShort", "SendBlocked", "SendToDead", "ReadShort",
+	"WriteShort", "DiskAgain", "DiskBusy", "DiskError", "NoSpace",
+	"FsyncFailed", "SyncFailed", "StickyFlush", "TruncatedFile", "Unsupported", "QueueFull",
+	"QueueOverflow", "EnterPartial", "EnterInterrupted", "Reordered",
+	"HangupHeader", "HangupPayload", "HangupReply", "HalfClosed", "Disconnected", "BadMagic",
+	"Oversize", "Stalled", "Lulled", "OverlapSame", "OverlapCross",
+	"NeighbourWrites", "ReadDuringWrite", "ReadMixed", "UnalignedWrite", "LargeRequest", "Refused",
+	"CrashChecked", "CrashLost", "FlushCovered",
+	"FuaCovered", "ErrorAnswered", "ConnectionStarved", "Drained", "DrainedRestless",
+	"DrainedDripping", "CutOff", "Divided", "NotRegistered", "PlainBuffer", "Crowded",
+	"OverlapWaited", "EdgesRead", "MemoryStarved",
+	"Evicted", "StageMissing", "Chunked", "ChunkedExt", "HoleRead", "HoleWhole", "DataWhole",
+	"ErrorText", "StatusOne", "StatusMany", "StatusWide", "StatusZero",
+	"StatusCut", "StatusFiltered", "FilterRefused", "PayloadMisused", "WriteUnflagged", "LongRange",
+	"LookupLate", "StatusUnlooked", "LookupFailed", "LookupDrained", "Advised", "DiskHung",
+	"Paused", "Refusal",
 }
 
 func (m Mark) String() string { return markNames[m] }

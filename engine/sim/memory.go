@@ -1,4 +1,5 @@
-// Who owns which bytes. From submission to completion an operation's memory belongs to the kernel; this file finds out when the engine forgets.
+// Who owns which bytes. From submission to completion an operation's memory belongs to the kernel;
+// this file finds out when the engine forgets.
 //
 // Invariant: no two operations in flight own the same byte, unless both only read it.
 
@@ -18,7 +19,9 @@ type span struct {
 var sumSeed = maphash.MakeSeed() // sums are only compared within a process
 
 const (
-	sumWhole  = 16 << 10 // own memory longer than this is summed by samples: what a sample misses, the data comparison finds
+	// own memory longer than this is summed by samples: what a sample misses, the data comparison
+	// finds
+	sumWhole  = 16 << 10
 	sumStride = 4096
 	sumSample = 64
 )
@@ -84,7 +87,8 @@ func (k *Kernel) apart(o, f *op) {
 	for _, a := range o.own {
 		for _, b := range f.own {
 			if a.addr < b.addr+uint64(len(b.b)) && b.addr < a.addr+uint64(len(a.b)) {
-				k.world.bug("%s uses %d bytes at %#x while %s is in flight with %d bytes at %#x", o.name(), len(a.b), a.addr, f.name(), len(b.b), b.addr)
+				k.world.bug("%s uses %d bytes at %#x while %s is in flight with %d bytes at %#x",
+					o.name(), len(a.b), a.addr, f.name(), len(b.b), b.addr)
 			}
 		}
 	}
@@ -116,7 +120,8 @@ func sum(own []span) (total uint64) {
 	return total
 }
 
-// scribble writes rubbish into a buffer that the kernel owns: the front of it, and a random stretch.
+// scribble writes rubbish into a buffer that the kernel owns: the front of it, and a random
+// stretch.
 func (k *Kernel) scribble(o *op) {
 	r := k.world.rng
 	for _, s := range o.own {
@@ -136,7 +141,8 @@ func rubbish(b []byte, x uint64) {
 	}
 }
 
-// give writes what was received into the engine's buffer, at the moment of completion and not before.
+// give writes what was received into the engine's buffer, at the moment of completion and not
+// before.
 func (k *Kernel) give(o *op) {
 	b := o.stash
 	for _, s := range o.own {

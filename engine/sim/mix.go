@@ -1,5 +1,5 @@
-// A Mix is the set of accidents that one world is prone to. Each seed draws its own ("swarm testing": runs that lack some faults reach states that runs
-// with all of them never get to).
+// A Mix is the set of accidents that one world is prone to. Each seed draws its own ("swarm
+// testing": runs that lack some faults reach states that runs with all of them never get to).
 
 package sim
 
@@ -49,7 +49,8 @@ func often(r *rand.Rand, most int) int {
 	return 1 + r.IntN(most)
 }
 
-// rarely is as often, but zero in three quarters of the worlds: faults that end what the others could have shown.
+// rarely is as often, but zero in three quarters of the worlds: faults that end what the others
+// could have shown.
 func rarely(r *rand.Rand, most int) int {
 	if r.IntN(4) != 0 {
 		return 0
@@ -85,13 +86,17 @@ func drawMix(r *rand.Rand) Mix {
 	if r.IntN(12) == 0 {
 		m.Truncate = 500
 	}
-	if r.IntN(8) == 0 { // a world without accidents: whatever goes wrong here is nobody else's fault
-		m = Mix{Inline: 500, DiskDelay: m.DiskDelay, SlowDelay: m.SlowDelay, WireDelay: m.WireDelay, Segment: m.Segment}
+	// a world without accidents: whatever goes wrong here is nobody else's fault
+	if r.IntN(8) == 0 {
+		m = Mix{Inline: 500, DiskDelay: m.DiskDelay, SlowDelay: m.SlowDelay, WireDelay: m.WireDelay,
+			Segment: m.Segment}
 	}
 	return m
 }
 
-// calm is the mix after the storm: nothing fails any more, and whatever was asked must now be answered.
+// calm is the mix after the storm: nothing fails any more, and whatever was asked must now be
+// answered.
 func (m Mix) calm() Mix {
-	return Mix{Inline: 500, DiskDelay: min(m.DiskDelay, 1000), SlowDelay: min(m.SlowDelay, 1000), WireDelay: min(m.WireDelay, 1000)}
+	return Mix{Inline: 500, DiskDelay: min(m.DiskDelay, 1000), SlowDelay: min(m.SlowDelay, 1000),
+		WireDelay: min(m.WireDelay, 1000)}
 }

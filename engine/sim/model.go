@@ -1,10 +1,14 @@
-// The model knows, for every byte of a disk, which requests may have written what is there. It never says what a byte is, only what it may be: requests in
-// flight may or may not have happened, failed ones may have happened in part, and of two that overlap the protocol's promises say which is the last.
+// The model knows, for every byte of a disk, which requests may have written what is there. It
+// never says what a byte is, only what it may be: requests in flight may or may not have happened,
+// failed ones may have happened in part, and of two that overlap the protocol's promises say which
+// is the last.
 //
-// The disk is cut into stretches with the same candidates. A candidate is dead once a later write to the same bytes was answered: no read sent after that may
-// see it. It is gone once such a write is durable: not even a power cut may bring it back.
+// The disk is cut into stretches with the same candidates. A candidate is dead once a later write
+// to the same bytes was answered: no read sent after that may see it. It is gone once such a write
+// is durable: not even a power cut may bring it back.
 //
-// Invariant: the stretches cover the disk without gap or overlap, in order; no stretch is without a candidate that is not gone.
+// Invariant: the stretches cover the disk without gap or overlap, in order; no stretch is without a
+// candidate that is not gone.
 
 package sim
 
@@ -38,9 +42,12 @@ type model struct {
 func (w *World) newModel(d *Disk) *model {
 	m := &model{world: w, size: d.plan.Size, disk: d}
 	data := d.plan.Size - d.plan.Sparse
-	m.stretches = append(m.stretches, stretch{lo: 0, hi: data, who: []candidate{{w: &request{durable: true}}}})
+	m.stretches = append(m.stretches,
+		stretch{lo: 0, hi: data, who: []candidate{{w: &request{durable: true}}}})
 	if data < m.size {
-		m.stretches = append(m.stretches, stretch{lo: data, hi: m.size, who: []candidate{{w: &request{durable: true, zero: true}}}})
+		m.stretches = append(m.stretches,
+			stretch{lo: data, hi: m.size,
+				who: []candidate{{w: &request{durable: true, zero: true}}}})
 	}
 	return m
 }
@@ -90,7 +97,8 @@ func (m *model) submit(r *request) {
 	m.each(r.Offset, r.hi(), func(s *stretch) { s.who = append(s.who, candidate{w: r}) })
 }
 
-// commit: r was answered with success, so what came before it on the same bytes can not be read any more. A TRIM leaves that open.
+// commit: r was answered with success, so what came before it on the same bytes can not be read any
+// more. A TRIM leaves that open.
 func (m *model) commit(r *request) {
 	if r.Command != proto.CmdTrim {
 		m.each(r.Offset, r.hi(), func(s *stretch) { m.kill(s, r) })
@@ -103,7 +111,8 @@ func (m *model) commit(r *request) {
 	}
 }
 
-// kill ends the candidates that w has certainly overwritten, and forgets those that nobody can ever see again.
+// kill ends the candidates that w has certainly overwritten, and forgets those that nobody can ever
+// see again.
 func (m *model) kill(s *stretch, w *request) {
 	keep := s.who[:0]
 	oldest := m.world.oldestRead()
@@ -136,7 +145,8 @@ func (m *model) harden(r *request) {
 	})
 }
 
-// flushed: a FLUSH sent at the given tick was answered with success, so every change answered before it was sent is durable.
+// flushed: a FLUSH sent at the given tick was answered with success, so every change answered
+// before it was sent is durable.
 func (m *model) flushed(sent uint64) {
 	keep := m.volatile[:0]
 	for _, r := range m.volatile {
@@ -150,10 +160,12 @@ func (m *model) flushed(sent uint64) {
 	m.volatile = keep
 }
 
-// lose: the file was cut off at length. What lay behind reads as zeroes, once a write has made the file longer again; later writes come after the cut.
+// lose: the file was cut off at length. What lay behind reads as zeroes, once a write has made the
+// file longer again; later writes come after the cut.
 func (m *model) lose(length uint64) {
 	m.world.conns++
-	cut := &request{Request: proto.Request{Offset: length, Length: m.size - length}, zero: true, conn: m.world.conns, sent: m.world.tick, answered: m.world.tick}
+	cut := &request{Request: proto.Request{Offset: length, Length: m.size - length}, zero: true,
+		conn: m.world.conns, sent: m.world.tick, answered: m.world.tick}
 	m.submit(cut)
 }
 
@@ -173,9 +185,11 @@ type sight struct {
 	w      *request
 }
 
-// check compares bytes found at off with the candidates that allowed lets through, sector by sector: within a sector a disk does not mix. It gives the place of
-// the first sector that nobody can have written, and passes on what it learns from the others.
-func (m *model) check(off uint64, found []byte, allowed func(*candidate) bool, learn func(sight)) (bad uint64, ok bool) {
+// check compares bytes found at off with the candidates that allowed lets through, sector by
+// sector: within a sector a disk does not mix. It gives the place of the first sector that nobody
+// can have written, and passes on what it learns from the others.
+func (m *model) check(off uint64, found []byte, allowed func(*candidate) bool,
+	learn func(sight)) (bad uint64, ok bool) {
 	var scratch [sectorSize]byte
 	for i := m.find(off); len(found) > 0; i++ {
 		s := &m.stretches[i]
@@ -183,7 +197,8 @@ func (m *model) check(off uint64, found []byte, allowed func(*candidate) bool, l
 			n := min(s.hi-off, sectorSize-off%sectorSize, uint64(len(found)))
 			matches, who := 0, 0
 			for j := range s.who {
-				if c := &s.who[j]; allowed(c) && bytes.Equal(c.w.content(scratch[:n], off), found[:n]) {
+				if c := &s.who[j]; allowed(c) &&
+					bytes.Equal(c.w.content(scratch[:n], off), found[:n]) {
 					matches, who = matches+1, j
 				}
 			}
@@ -225,8 +240,8 @@ func (s *stretch) scattered(off uint64, found []byte, allowed func(*candidate) b
 	return bytes.IndexByte(known[:len(found)], 0) < 0
 }
 
-// spliced: the front of the bytes is from one candidate and the rest from another. On a buffered file that may be: the engine cuts long requests into pieces at
-// whatever byte they come to.
+// spliced: the front of the bytes is from one candidate and the rest from another. On a buffered
+// file that may be: the engine cuts long requests into pieces at whatever byte they come to.
 func (s *stretch) spliced(off uint64, found []byte, allowed func(*candidate) bool) bool {
 	var scratch [sectorSize]byte
 	front, back := 0, 0
@@ -247,12 +262,14 @@ func (s *stretch) spliced(off uint64, found []byte, allowed func(*candidate) boo
 	return front+back >= len(found)
 }
 
-// read compares what a READ brought with what it may have seen: the candidates that were alive at some moment between its last byte and its reply. What it saw
-// stays: no later read may go back behind it.
+// read compares what a READ brought with what it may have seen: the candidates that were alive at
+// some moment between its last byte and its reply. What it saw stays: no later read may go back
+// behind it.
 func (m *model) read(r *request, data []byte) {
 	var seen []sight
 	end := r.answered
-	// What is sent as it is, or read while its beginning is on its way, shows what is written meanwhile.
+	// What is sent as it is, or read while its beginning is on its way, shows what is written
+	// meanwhile.
 	if m.disk.plan.Backing == Memory || m.world.Plan.Scanty && r.Length > pieceSize {
 		end = m.world.tick
 	}

@@ -1,4 +1,5 @@
-// The checker must notice a disk that lies, and must not complain about one that only does what the protocol leaves open.
+// The checker must notice a disk that lies, and must not complain about one that only does what the
+// protocol leaves open.
 
 package sim
 
@@ -24,7 +25,8 @@ func newBench(t *testing.T) *bench {
 
 func (b *bench) write(conn, order uint32, off, n uint64) *request {
 	b.ids++
-	r := &request{Request: proto.Request{Command: proto.CmdWrite, Offset: off, Length: n}, id: b.ids, conn: conn, order: order}
+	r := &request{Request: proto.Request{Command: proto.CmdWrite, Offset: off, Length: n},
+		id: b.ids, conn: conn, order: order}
 	r.sent = b.note("sent", "")
 	b.requests = append(b.requests, r)
 	b.m.submit(r)
@@ -91,7 +93,8 @@ var cases = []struct {
 	}},
 	{"an old read may see the old bytes", "", func(b *bench) {
 		since := b.note("sent", "")
-		b.clients = []*client{{flight: []*request{{Request: proto.Request{Command: proto.CmdRead}, sent: since}}}}
+		b.clients = []*client{{flight: []*request{{Request: proto.Request{Command: proto.CmdRead},
+			sent: since}}}}
 		b.ok(b.write(1, 1, 1024, 1024))
 		b.read(since)
 	}},

@@ -1,6 +1,7 @@
 // An op is one operation in flight, from the submission that Enter took to the completion it posts.
 //
-// Invariant: while an op is in flight the kernel owns the memory in own, and nobody else writes there (into) or changes it (not into).
+// Invariant: while an op is in flight the kernel owns the memory in own, and nobody else writes
+// there (into) or changes it (not into).
 
 package sim
 
@@ -44,8 +45,10 @@ func (k *Kernel) take(s *uring.SQE) {
 		o, k.spare = k.spare[n-1], k.spare[:n-1]
 	}
 	k.serial++
-	*o = op{sqe: *s, serial: k.serial, own: o.own[:0], stash: o.stash[:0], due: w.clock + w.delay(w.mix.WireDelay)}
-	rest := *s // every field that the operation knows is struck out below; what remains must be zero
+	*o = op{sqe: *s, serial: k.serial, own: o.own[:0], stash: o.stash[:0],
+		due: w.clock + w.delay(w.mix.WireDelay)}
+	// every field that the operation knows is struck out below; what remains must be zero
+	rest := *s
 	rest.OpCode, rest.UserData = 0, 0
 	switch s.OpCode {
 	case opRecv:
@@ -80,7 +83,8 @@ func (k *Kernel) take(s *uring.SQE) {
 		w.bug("opcode %d, which the simulated kernel does not know: %+v", s.OpCode, *s)
 	}
 	if rest != (uring.SQE{}) {
-		w.bug("%s with fields or flags that it does not know: %+v, of which these are left over: %+v", o.name(), *s, rest)
+		w.bug("%s with fields or flags that it does not know: %+v, of which these are left "+
+			"over: %+v", o.name(), *s, rest)
 	}
 	k.hold(o)
 	k.flight = append(k.flight, o)
@@ -149,7 +153,8 @@ func (k *Kernel) post(o *op, res int32, flags uint32) {
 	if o.running {
 		k.running--
 	}
-	w.note("complete "+opNames[o.sqe.OpCode], "loop fd data res", int64(k.id), int64(o.sqe.Fd), int64(o.sqe.UserData), int64(res))
+	w.note("complete "+opNames[o.sqe.OpCode], "loop fd data res", int64(k.id), int64(o.sqe.Fd),
+		int64(o.sqe.UserData), int64(res))
 	for i, f := range k.flight {
 		if f == o {
 			k.flight = append(k.flight[:i], k.flight[i+1:]...)

@@ -1,5 +1,7 @@
-// READ_FIXED, WRITE_FIXED, READ and WRITE of registered files, FSYNC, FALLOCATE, FADVISE and the discard
-// command of block devices, on a Disk. What they check at submission is what O_DIRECT and the block layer check; a misaligned transfer works on some file systems and fails on others, so here it ends the run.
+// READ_FIXED, WRITE_FIXED, READ and WRITE of registered files, FSYNC, FALLOCATE, FADVISE and the
+// discard command of block devices, on a Disk. What they check at submission is what O_DIRECT and
+// the block layer check; a misaligned transfer works on some file systems and fails on others, so
+// here it ends the run.
 
 package sim
 
@@ -21,7 +23,8 @@ func (k *Kernel) admitTransfer(o *op, rest *uring.SQE) {
 		k.writable(o)
 	}
 	if b := uint64(d.plan.Block); s.Off%b != 0 || uint64(s.Len)%b != 0 || s.Addr%b != 0 {
-		w.bug("%s is not aligned to the disk's %d-byte blocks: offset %d, length %d, address %#x", o.name(), b, s.Off, s.Len, s.Addr)
+		w.bug("%s is not aligned to the disk's %d-byte blocks: offset %d, length %d, address %#x",
+			o.name(), b, s.Off, s.Len, s.Addr)
 	}
 	k.lend(o, s.Addr, uint64(s.Len), "buffer")
 	if s.OpCode == opReadFixed || s.OpCode == opWriteFixed {
@@ -44,8 +47,10 @@ func (k *Kernel) registered(o *op) {
 		w.bug("%s although no buffers are registered", o.name())
 	}
 	off, ok := k.fixed.Find(s.Addr)
-	if last := off + uint64(s.Len) - 1; !ok || off>>k.shift != uint64(s.BufIG) || last>>k.shift != uint64(s.BufIG) {
-		w.bug("%s: registered buffer %d does not cover %d bytes at %#x (arena offset %#x, in the registered arena: %t)", o.name(), s.BufIG, s.Len, s.Addr, off, ok)
+	if last := off + uint64(s.Len) - 1; !ok || off>>k.shift != uint64(s.BufIG) ||
+		last>>k.shift != uint64(s.BufIG) {
+		w.bug("%s: registered buffer %d does not cover %d bytes at %#x (arena offset %#x, in "+
+			"the registered arena: %t)", o.name(), s.BufIG, s.Len, s.Addr, off, ok)
 	}
 	if !k.places[s.BufIG] {
 		w.bug("%s: buffer %d is not registered", o.name(), s.BufIG)
@@ -70,7 +75,8 @@ func (k *Kernel) admitFallocate(o *op, rest *uring.SQE) {
 	k.inside(o, s.Off, s.Addr)
 	k.writable(o)
 	if b := uint64(d.plan.Block); d.plan.Backing == Block && (s.Off%b != 0 || s.Addr%b != 0) {
-		w.bug("%s is not aligned to the device's %d-byte blocks: offset %d, length %d", o.name(), b, s.Off, s.Addr)
+		w.bug("%s is not aligned to the device's %d-byte blocks: offset %d, length %d", o.name(), b,
+			s.Off, s.Addr)
 	}
 	o.due = w.clock + w.delay(w.mix.SlowDelay)
 }
@@ -89,12 +95,14 @@ func (k *Kernel) admitDiscard(o *op, rest *uring.SQE) {
 	k.inside(o, s.Addr, s.Addr3)
 	k.writable(o)
 	if b := uint64(d.plan.Block); s.Addr%b != 0 || s.Addr3%b != 0 {
-		w.bug("%s is not aligned to the device's %d-byte blocks: offset %d, length %d", o.name(), b, s.Addr, s.Addr3)
+		w.bug("%s is not aligned to the device's %d-byte blocks: offset %d, length %d", o.name(), b,
+			s.Addr, s.Addr3)
 	}
 	o.due = w.clock + w.delay(w.mix.SlowDelay)
 }
 
-// admitFadvise: there is nothing to read ahead into behind O_DIRECT, so that it is the engine's mistake to ask.
+// admitFadvise: there is nothing to read ahead into behind O_DIRECT, so that it is the engine's
+// mistake to ask.
 func (k *Kernel) admitFadvise(o *op, rest *uring.SQE) {
 	s, w := &o.sqe, k.world
 	d := k.fixedFile(o, rest)
@@ -111,7 +119,8 @@ func (k *Kernel) admitFadvise(o *op, rest *uring.SQE) {
 	o.due = w.clock + w.delay(w.mix.SlowDelay)
 }
 
-// inside: the engine has checked every request against the export's size, so nothing beyond it may reach the disk.
+// inside: the engine has checked every request against the export's size, so nothing beyond it may
+// reach the disk.
 func (k *Kernel) inside(o *op, off, n uint64) {
 	if size := o.node.disk.plan.Size; n == 0 || off > size || n > size-off {
 		k.world.bug("%s of %d bytes at %d, on a disk of %d bytes", o.name(), n, off, size)
@@ -124,7 +133,8 @@ func (k *Kernel) writable(o *op) {
 	}
 }
 
-// whole rounds a shortened transfer down to what the device moves as one; a buffered file may stop anywhere.
+// whole rounds a shortened transfer down to what the device moves as one; a buffered file may stop
+// anywhere.
 func (d *Disk) whole(n int) int { return n - n%int(d.plan.Block) }
 
 func (k *Kernel) tryDiskRead(o *op) int32 {
@@ -145,7 +155,9 @@ func (k *Kernel) tryDiskRead(o *op) int32 {
 	if chance(w.rng, w.mix.ShortRead) {
 		n = max(int(d.plan.Block), d.whole(1+w.rng.IntN(n)))
 		if end := (lo + uint64(n)) / sectorSize * sectorSize; d.plan.Block == 1 && end > lo {
-			n = int(end - lo) // the engine reads the rest later: a sector read in two halves could have changed in between
+			// the engine reads the rest later: a sector read in two halves could have changed in
+			// between
+			n = int(end - lo)
 		} else if d.plan.Block == 1 {
 			n = o.total
 		}
@@ -170,7 +182,8 @@ func (k *Kernel) tryDiskWrite(o *op) (res int32, done bool) {
 	}
 	if chance(w.rng, w.mix.Early) {
 		d.putSome(lo, o.gather(0, o.total), w.rng.IntN)
-		o.due = w.clock + 1 + w.delay(w.mix.DiskDelay) // later than now: else it would look as if it could not go on
+		// later than now: else it would look as if it could not go on
+		o.due = w.clock + 1 + w.delay(w.mix.DiskDelay)
 		return 0, false
 	}
 	switch {
@@ -193,7 +206,8 @@ func (k *Kernel) tryDiskWrite(o *op) (res int32, done bool) {
 			w.mark(WriteShort)
 		}
 	}
-	// A buffered write may end inside a sector. The rest of that sector changes with it all the same, as sectors are what the model can tell apart.
+	// A buffered write may end inside a sector. The rest of that sector changes with it all the
+	// same, as sectors are what the model can tell apart.
 	reach := min(uint64(o.total), (lo+uint64(n)+sectorSize-1)/sectorSize*sectorSize-lo)
 	d.put(lo, o.gather(0, int(reach)))
 	if o.sqe.OpcodeFlags&rwfDsync != 0 {
@@ -202,8 +216,9 @@ func (k *Kernel) tryDiskWrite(o *op) (res int32, done bool) {
 	return int32(n), true
 }
 
-// syncFails: of a write with RWF_DSYNC it may be the flush behind it that fails. Its one report is the write's result, whatever errno that is (mapping_set_error), and
-// what else was dirty is forgotten too.
+// syncFails: of a write with RWF_DSYNC it may be the flush behind it that fails. Its one report is
+// the write's result, whatever errno that is (mapping_set_error), and what else was dirty is
+// forgotten too.
 func (k *Kernel) syncFails(o *op) {
 	if w := k.world; o.sqe.OpcodeFlags&rwfDsync != 0 && w.rng.IntN(2) == 0 {
 		w.mark(SyncFailed)
@@ -212,7 +227,8 @@ func (k *Kernel) syncFails(o *op) {
 	}
 }
 
-// Pwrite is pwrite(2) into the page cache of a buffered file, made by the loop's own thread: it happens at once, and may fail as any write may.
+// Pwrite is pwrite(2) into the page cache of a buffered file, made by the loop's own thread: it
+// happens at once, and may fail as any write may.
 func (k *Kernel) Pwrite(fd int, addr uint64, n uint32, off uint64) int32 {
 	w := k.world
 	o := &op{node: w.node(int32(fd))}
@@ -265,8 +281,9 @@ func (k *Kernel) tryFsync(o *op) int32 {
 	return 0
 }
 
-// rivalled: another ring's fsync of the same disk is in flight, as no engine should let happen: one of the two gets the error, and the other may be seen first
-// and say that all is well. So the one that fails is then made to be seen late.
+// rivalled: another ring's fsync of the same disk is in flight, as no engine should let happen: one
+// of the two gets the error, and the other may be seen first and say that all is well. So the one
+// that fails is then made to be seen late.
 func (k *Kernel) rivalled(o *op) bool {
 	for _, other := range k.world.kernels {
 		for _, f := range other.flight {

@@ -1,4 +1,5 @@
-// The operations that touch neither a stream nor a disk: eventfd reads, MADVISE, ASYNC_CANCEL. (NOP needs no code.)
+// The operations that touch neither a stream nor a disk: eventfd reads, MADVISE, ASYNC_CANCEL. (NOP
+// needs no code.)
 
 package sim
 
@@ -39,7 +40,8 @@ func (k *Kernel) tryEventRead(o *op) (res int32, done bool) {
 
 func (k *Kernel) admitMadvise(o *op, rest *uring.SQE) {
 	s := &o.sqe
-	rest.Addr, rest.Len, rest.OpcodeFlags, rest.Fd = 0, 0, 0, 0 // the kernel does not look at the descriptor
+	// the kernel does not look at the descriptor
+	rest.Addr, rest.Len, rest.OpcodeFlags, rest.Fd = 0, 0, 0, 0
 	if s.Addr%kernelPage != 0 || s.Len == 0 || s.Len%kernelPage != 0 {
 		k.world.bug("%s of %d bytes at %#x: not whole pages", o.name(), s.Len, s.Addr)
 	}
@@ -65,8 +67,9 @@ func (k *Kernel) tryMadvise(o *op) int32 {
 	return 0
 }
 
-// tryCancel looks for the oldest operation with the given user_data. What waits for a peer is cancelled, with a partial result if it has one; what the disk is
-// doing goes on (io_uring/cancel.c: found but running is EALREADY, not found is ENOENT).
+// tryCancel looks for the oldest operation with the given user_data. What waits for a peer is
+// cancelled, with a partial result if it has one; what the disk is doing goes on
+// (io_uring/cancel.c: found but running is EALREADY, not found is ENOENT).
 func (k *Kernel) tryCancel(o *op) int32 {
 	var target *op
 	for _, f := range k.flight {

@@ -1,5 +1,7 @@
-// RECV, SENDMSG and POLL_ADD, with the semantics of io_uring/net.c in Linux 6.18, which differential_test.go holds against the real thing: MSG_WAITALL collects until
-// all is there or the peer is gone; a partial result hides the error, which is then lost; a reset is reported once, afterwards reads end and sends meet EPIPE.
+// RECV, SENDMSG and POLL_ADD, with the semantics of io_uring/net.c in Linux 6.18, which
+// differential_test.go holds against the real thing: MSG_WAITALL collects until all is there or the
+// peer is gone; a partial result hides the error, which is then lost; a reset is reported once,
+// afterwards reads end and sends meet EPIPE.
 
 package sim
 
@@ -14,7 +16,8 @@ func (k *Kernel) admitRecv(o *op, rest *uring.SQE) {
 	k.plainSocket(o, rest).polled = 0
 	k.alone(o)
 	if s.Len == 0 {
-		k.world.bug("%s of 0 bytes: its result could not be told from the end of the stream", o.name())
+		k.world.bug("%s of 0 bytes: its result could not be told from the end of the stream",
+			o.name())
 	}
 	rest.OpcodeFlags &^= msgWaitAll | msgNoSignal
 	rest.IoPrio &^= recvsendPollFirst
@@ -37,7 +40,8 @@ func (k *Kernel) admitSend(o *op, rest *uring.SQE) {
 	if rest.Len == 1 { // liburing sets it, the kernel does not look
 		rest.Len = 0
 	}
-	// struct msghdr: name, namelen, iov, iovlen, control, controllen, flags. The kernel copies it and the vector at submission.
+	// struct msghdr: name, namelen, iov, iovlen, control, controllen, flags. The kernel copies it
+	// and the vector at submission.
 	h := k.memory(o, s.Addr, msghdrSize, "msghdr")
 	word := func(at int) uint64 { return binary.LittleEndian.Uint64(h[at:]) }
 	if word(0) != 0 || word(8) != 0 || word(32) != 0 || word(40) != 0 {
@@ -49,7 +53,8 @@ func (k *Kernel) admitSend(o *op, rest *uring.SQE) {
 	}
 	v := k.memory(o, iov, n*iovSize, "vector")
 	for i := 0; i < len(v); i += iovSize {
-		k.lend(o, binary.LittleEndian.Uint64(v[i:]), binary.LittleEndian.Uint64(v[i+8:]), "piece of a message")
+		k.lend(o, binary.LittleEndian.Uint64(v[i:]), binary.LittleEndian.Uint64(v[i+8:]),
+			"piece of a message")
 	}
 	if o.total == 0 {
 		w.bug("%s of 0 bytes", o.name())
@@ -70,7 +75,8 @@ func (k *Kernel) alone(o *op) {
 	for _, other := range k.world.kernels {
 		for _, f := range other.flight {
 			if f.node == o.node && f.sqe.OpCode == o.sqe.OpCode {
-				k.world.bug("%s on descriptor %d while %s is in flight on it", o.name(), o.sqe.Fd, f.name())
+				k.world.bug("%s on descriptor %d while %s is in flight on it", o.name(), o.sqe.Fd,
+					f.name())
 			}
 		}
 	}
@@ -187,7 +193,8 @@ func (k *Kernel) tryPoll(o *op) (res int32, done bool) {
 	mask &= o.sqe.OpcodeFlags | pollErr | pollHup
 	if mask&pollIn != 0 {
 		if s.polled++; s.polled > 20 {
-			k.world.bug("descriptor %d was polled %d times and is readable, but nothing is received: a loop that spins", o.sqe.Fd, s.polled)
+			k.world.bug("descriptor %d was polled %d times and is readable, but nothing is "+
+				"received: a loop that spins", o.sqe.Fd, s.polled)
 		}
 	}
 	return int32(mask), mask != 0

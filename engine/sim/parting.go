@@ -1,4 +1,5 @@
-// Ways to leave: said in the stream (DISC, rubbish, an endless payload), or by ending it (half-close, close, reset), after the last request or at any byte.
+// Ways to leave: said in the stream (DISC, rubbish, an endless payload), or by ending it
+// (half-close, close, reset), after the last request or at any byte.
 
 package sim
 
@@ -16,7 +17,8 @@ func (c *client) farewell() {
 		c.part()
 		return
 	}
-	if c.habit.parting == partClose || c.habit.parting == partReset { // else it would cut off its own replies
+	// else it would cut off its own replies
+	if c.habit.parting == partClose || c.habit.parting == partReset {
 		c.habit.parting = partDisc
 	}
 	c.part()
@@ -32,7 +34,8 @@ func (c *client) part() {
 			return // cannot be said inside a request
 		}
 		c.abandon()
-		c.compose(ask{Request: proto.Request{Command: proto.CmdDisc, Extended: c.habit.session.Framing == proto.Extended}})
+		c.compose(ask{Request: proto.Request{Command: proto.CmdDisc,
+			Extended: c.habit.session.Framing == proto.Extended}})
 		if len(c.flight) > 0 {
 			w.mark(Disconnected)
 		}
@@ -55,7 +58,8 @@ func (c *client) part() {
 			return
 		}
 		c.abandon()
-		q := proto.Request{Command: proto.CmdWrite, Offset: ^uint64(0), Length: proto.DrainLimit + 1 + c.rng.Uint64N(1<<30), Cookie: c.rng.Uint64()}
+		q := proto.Request{Command: proto.CmdWrite, Offset: ^uint64(0),
+			Length: proto.DrainLimit + 1 + c.rng.Uint64N(1<<30), Cookie: c.rng.Uint64()}
 		if q.Extended = c.habit.session.Framing == proto.Extended; q.Extended {
 			q.Flags = []uint16{0, proto.CmdFlagPayloadLen}[c.rng.IntN(2)]
 		}
@@ -96,7 +100,8 @@ func (c *client) blank(write func([]byte)) {
 	at := len(c.out)
 	c.out = append(c.out, make([]byte, c.habit.session.Framing.HeaderSize())...)
 	write(c.out[at:])
-	c.line = append(c.line, &request{blank: true, conn: c.conn, order: c.order, end: c.sent + uint64(len(c.out))})
+	c.line = append(c.line,
+		&request{blank: true, conn: c.conn, order: c.order, end: c.sent + uint64(len(c.out))})
 }
 
 // vanish closes or resets the connection in the middle of whatever is going on.

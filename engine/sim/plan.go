@@ -1,5 +1,5 @@
-// A Plan is what a seed builds: how many loops, which disks, how many clients, how much memory. The test that joins the simulation to the engine reads it and
-// opens an engine of that shape.
+// A Plan is what a seed builds: how many loops, which disks, how many clients, how much memory. The
+// test that joins the simulation to the engine reads it and opens an engine of that shape.
 
 package sim
 
@@ -14,10 +14,11 @@ import (
 type Backing uint8
 
 const (
-	File   Backing = iota // a regular file on a simulated disk
-	Block                 // a block device on a simulated disk
-	Memory                // memory of the engine's process, reached without the kernel except for MADVISE
-	Null                  // nothing: reads zeroes, drops writes
+	File  Backing = iota // a regular file on a simulated disk
+	Block                // a block device on a simulated disk
+	// memory of the engine's process, reached without the kernel except for MADVISE
+	Memory
+	Null // nothing: reads zeroes, drops writes
 )
 
 // ExportPlan describes a disk and what is told about it.
@@ -43,29 +44,38 @@ func (p *ExportPlan) OnDisk() bool { return p.Backing == File || p.Backing == Bl
 
 // Plan is everything about a world that does not change while it runs.
 type Plan struct {
-	Loops        int
-	Entries      uint32 // submission queue
-	Completions  uint32 // completion queue
-	Memory       uint64 // bytes per loop beyond the least that the engine runs with
-	Connections  int    // most at the same time, on one loop
-	Exports      []ExportPlan
-	Clients      int  // at the same time
-	Requests     int  // over the whole run
-	Siege        bool // many clients hold memory and stall
-	Jam          bool // some want all the memory there is for long requests, and take their time; others want a little of it
-	Deep         bool // many small requests in flight on every connection, and loops that lag behind
-	Flushes      bool // writes and flushes from all loops to one disk whose fsync fails now and then
+	Loops       int
+	Entries     uint32 // submission queue
+	Completions uint32 // completion queue
+	Memory      uint64 // bytes per loop beyond the least that the engine runs with
+	Connections int    // most at the same time, on one loop
+	Exports     []ExportPlan
+	Clients     int  // at the same time
+	Requests    int  // over the whole run
+	Siege       bool // many clients hold memory and stall
+	// some want all the memory there is for long requests, and take their time; others want a
+	// little of it
+	Jam bool
+	// many small requests in flight on every connection, and loops that lag behind
+	Deep bool
+	// writes and flushes from all loops to one disk whose fsync fails now and then
+	Flushes      bool
 	Scanty       bool // as little memory as the engine runs with: long requests are served in parts
 	Unregistered bool // the pools are not registered with io_uring
-	Hang         bool // the disks of all exports but the last hang now and then, and their clients hold all that they can
-	Drain        bool
-	Cut          bool // and the shutdown timeout runs out
-	Mix          Mix
+	// the disks of all exports but the last hang now and then, and their clients hold all that they
+	// can
+	Hang  bool
+	Drain bool
+	Cut   bool // and the shutdown timeout runs out
+	Mix   Mix
 }
 
 func (p *Plan) String() string {
-	s := fmt.Sprintf("loops=%d sq=%d cq=%d memory=%d connections=%d clients=%d requests=%d siege=%t jam=%t deep=%t flushes=%t scanty=%t hang=%t unregistered=%t drain=%t cut=%t", p.Loops, p.Entries, p.Completions,
-		p.Memory, p.Connections, p.Clients, p.Requests, p.Siege, p.Jam, p.Deep, p.Flushes, p.Scanty, p.Hang, p.Unregistered, p.Drain, p.Cut)
+	s := fmt.Sprintf("loops=%d sq=%d cq=%d memory=%d connections=%d clients=%d requests=%d "+
+		"siege=%t jam=%t deep=%t flushes=%t scanty=%t hang=%t unregistered=%t drain=%t cut=%t",
+		p.Loops, p.Entries, p.Completions,
+		p.Memory, p.Connections, p.Clients, p.Requests, p.Siege, p.Jam, p.Deep, p.Flushes, p.Scanty,
+		p.Hang, p.Unregistered, p.Drain, p.Cut)
 	for _, e := range p.Exports {
 		s += fmt.Sprintf("\n  export %+v", e)
 	}
@@ -82,10 +92,13 @@ func (p *Plan) Costly() bool {
 	return p.Siege || p.Hang || p.Deep || p.Clients > 40
 }
 
-const pieceSize = 1 << 20 // the longest piece of memory the engine leases; requests beyond it are marked LargeRequest
+// the longest piece of memory the engine leases; requests beyond it are marked LargeRequest
+const pieceSize = 1 << 20
 
-// drawPlan decides the shape of a world. One in 32 is large: real 32 MiB requests, few of them. One in 16 is crowded: more clients than there are receive buffers,
-// with requests that together need more memory than there is. One in 24 is deep: so many small requests that queues and batches fill up.
+// drawPlan decides the shape of a world. One in 32 is large: real 32 MiB requests, few of them. One
+// in 16 is crowded: more clients than there are receive buffers, with requests that together need
+// more memory than there is. One in 24 is deep: so many small requests that queues and batches fill
+// up.
 func drawPlan(r *rand.Rand) Plan {
 	large, crowd, deep := r.IntN(32) == 0, r.IntN(12) == 0, r.IntN(24) == 0
 	p := Plan{
@@ -107,19 +120,23 @@ func drawPlan(r *rand.Rand) Plan {
 		p.Mix.Segment = []int{0, 256 << 10}[r.IntN(2)]
 	}
 	if deep && !large && !crowd {
-		p.Deep, p.Loops, p.Entries, p.Completions, p.Requests, p.Mix.Lag = true, 1, 256, 2048, 2000, 20
+		p.Deep, p.Loops, p.Entries, p.Completions, p.Requests, p.Mix.Lag = true, 1, 256, 2048, 2000,
+			20
 	}
 	if crowd && !large {
-		p.Loops, p.Clients, p.Connections, p.Requests = 1+r.IntN(2), 20+r.IntN(60), 100, 200+r.IntN(400)
+		p.Loops, p.Clients, p.Connections, p.Requests = 1+r.IntN(2), 20+r.IntN(60), 100, 200+
+			r.IntN(400)
 	}
 	if !large && !crowd && !deep && r.IntN(12) == 0 {
 		exports = 1
-		p.Flushes, p.Loops, p.Clients, p.Mix.Lag, p.Mix.FsyncError = true, 2+r.IntN(2), 3+r.IntN(4), 20, []int{0, 100, 300}[r.IntN(3)]
+		p.Flushes, p.Loops, p.Clients, p.Mix.Lag, p.Mix.FsyncError = true, 2+r.IntN(2), 3+
+			r.IntN(4), 20, []int{0, 100, 300}[r.IntN(3)]
 	}
 	hang := !large && !crowd && !deep && !p.Flushes && r.IntN(8) == 0
 	if hang {
 		exports = 2 + r.IntN(3)
-		p.Loops, p.Clients, p.Connections, p.Requests = 1+r.IntN(2), 12+r.IntN(30), 100, 300+r.IntN(400)
+		p.Loops, p.Clients, p.Connections, p.Requests = 1+r.IntN(2), 12+r.IntN(30), 100, 300+
+			r.IntN(400)
 		p.Hang, p.Drain, p.Memory, p.Mix.Pause = true, false, 0, 0
 	}
 	for range exports {
@@ -163,8 +180,10 @@ func (p *ExportPlan) hangs(healthy bool) {
 
 func drawExport(r *rand.Rand, large bool) ExportPlan {
 	e := ExportPlan{Block: []uint32{1, 512, 512, 4096}[r.IntN(4)]}
-	e.Backing = []Backing{File, File, File, File, File, File, File, Block, Block, Block, Memory, Null}[r.IntN(12)]
-	e.Size = []uint64{16 << 10, 64 << 10, 64 << 10, 256 << 10, 256 << 10, 1 << 20, 3 << 20, 10 << 20}[r.IntN(8)]
+	e.Backing = []Backing{File, File, File, File, File, File, File, Block, Block, Block, Memory,
+		Null}[r.IntN(12)]
+	e.Size = []uint64{16 << 10, 64 << 10, 64 << 10, 256 << 10, 256 << 10, 1 << 20, 3 << 20,
+		10 << 20}[r.IntN(8)]
 	e.MaxPayload = []uint32{0, 64 << 10, 1 << 20}[r.IntN(3)]
 	if large {
 		e.Size, e.MaxPayload = 40<<20, 0
@@ -179,7 +198,8 @@ func drawExport(r *rand.Rand, large bool) ExportPlan {
 		e.Block = 1
 	}
 	if r.IntN(3) == 0 {
-		e.Size += uint64(e.Block) * uint64(1+r.IntN(7)) // a size that is not a multiple of anything larger
+		// a size that is not a multiple of anything larger
+		e.Size += uint64(e.Block) * uint64(1+r.IntN(7))
 	}
 	if r.IntN(4) == 0 {
 		e.MinBlock = max(512, e.Block)

@@ -1,7 +1,9 @@
-// A request as its client sees it, from the moment it is composed to the reply, and the moments in between that the checker needs: when its last byte was sent,
-// which is when the engine can first know it, and when its reply was seen.
+// A request as its client sees it, from the moment it is composed to the reply, and the moments in
+// between that the checker needs: when its last byte was sent, which is when the engine can first
+// know it, and when its reply was seen.
 //
-// Invariant: ticks are unique and grow, so that before can say of any two requests which came first, or that nobody can know.
+// Invariant: ticks are unique and grow, so that before can say of any two requests which came
+// first, or that nobody can know.
 
 package sim
 
@@ -29,8 +31,9 @@ type request struct {
 	sentAt   uint64 // virtual time of that
 	answered uint64 // tick: its reply was seen; 0: not yet
 	errno    proto.Errno
-	want     []proto.Errno // answers that the protocol allows, before faults are considered; success first where it is one
-	fatal    bool          // the server closes instead of answering
+	// answers that the protocol allows, before faults are considered; success first where it is one
+	want     []proto.Errno
+	fatal    bool // the server closes instead of answering
 	durable  bool
 	punches  bool             // may leave holes behind
 	contexts proto.ContextSet // BLOCK_STATUS: those that must be answered
@@ -42,7 +45,8 @@ func (r *request) hi() uint64 { return r.Offset + r.Length }
 
 // changes: a request that, if it is valid, changes the disk.
 func (r *request) changes() bool {
-	return r.Command == proto.CmdWrite || r.Command == proto.CmdWriteZeroes || r.Command == proto.CmdTrim
+	return r.Command == proto.CmdWrite || r.Command == proto.CmdWriteZeroes ||
+		r.Command == proto.CmdTrim
 }
 
 func (r *request) valid() bool { return !r.fatal && !r.blank && r.want[0] == proto.Success }
@@ -52,16 +56,19 @@ func (r *request) overlaps(o *request) bool {
 }
 
 func (r *request) String() string {
-	name := map[uint16]string{0: "READ", 1: "WRITE", 2: "DISC", 3: "FLUSH", 4: "TRIM", 5: "CACHE", 6: "WRITE_ZEROES", 7: "BLOCK_STATUS"}[r.Command]
+	name := map[uint16]string{0: "READ", 1: "WRITE", 2: "DISC", 3: "FLUSH", 4: "TRIM", 5: "CACHE",
+		6: "WRITE_ZEROES", 7: "BLOCK_STATUS"}[r.Command]
 	if name == "" {
 		name = fmt.Sprintf("command %d", r.Command)
 	}
-	return fmt.Sprintf("request %d (%s flags %#x [%d, +%d) on connection %d number %d, sent at %d, answered at %d %v)", r.id, name, r.Flags, r.Offset,
+	return fmt.Sprintf("request %d (%s flags %#x [%d, +%d) on connection %d number %d, sent at "+
+		"%d, answered at %d %v)", r.id, name, r.Flags, r.Offset,
 		r.Length, r.conn, r.order, r.sent, r.answered, r.errno)
 }
 
-// before: v's effect on a byte that both write comes before w's, whatever else happens. On one connection the order of arrival decides, across connections only
-// an answer seen before the other request was complete.
+// before: v's effect on a byte that both write comes before w's, whatever else happens. On one
+// connection the order of arrival decides, across connections only an answer seen before the other
+// request was complete.
 func before(v, w *request) bool {
 	if v.conn == w.conn {
 		return v.order < w.order
@@ -69,7 +76,8 @@ func before(v, w *request) bool {
 	return v.answered != 0 && v.answered < w.sent || v.conn == 0
 }
 
-// rule fills in what the protocol says about a request ("Transmission phase" in the NBD specification; written independently of proto.Check).
+// rule fills in what the protocol says about a request ("Transmission phase" in the NBD
+// specification; written independently of proto.Check).
 func (r *request) rule(f *proto.Facts, s proto.Session, payload []byte) {
 	limit := uint64(f.MaxPayload)
 	if limit == 0 {
@@ -93,7 +101,8 @@ func (r *request) rule(f *proto.Facts, s proto.Session, payload []byte) {
 		r.fatal = refused && r.Command == proto.CmdWrite && r.Length > proto.DrainLimit
 	}
 	r.zero = r.Command != proto.CmdWrite
-	r.punches = r.Command == proto.CmdTrim || r.Command == proto.CmdWriteZeroes && r.Flags&proto.CmdFlagNoHole == 0
+	r.punches = r.Command == proto.CmdTrim ||
+		r.Command == proto.CmdWriteZeroes && r.Flags&proto.CmdFlagNoHole == 0
 }
 
 // filtered: the payload says what is asked about.
@@ -139,7 +148,9 @@ func (r *request) shape(f *proto.Facts, s proto.Session) proto.Errno {
 		return proto.EINVAL
 	case r.changes() && has(proto.FlagReadOnly):
 		return proto.EPERM
-	case !served, r.Command == proto.CmdFlush && (!has(proto.FlagSendFlush) || r.Offset != 0 || r.Length != 0):
+	case !served,
+		r.Command == proto.CmdFlush &&
+			(!has(proto.FlagSendFlush) || r.Offset != 0 || r.Length != 0):
 		return proto.EINVAL
 	}
 	return proto.Success
@@ -175,7 +186,8 @@ func (r *request) place(f *proto.Facts, limit uint64) {
 		r.want = []proto.Errno{proto.EINVAL}
 	case r.Command == proto.CmdRead && r.Length > limit:
 		r.want = []proto.Errno{proto.EOVERFLOW, proto.EINVAL}
-	case r.Command == proto.CmdWrite && r.Length > limit, r.Command == proto.CmdBlockStatus && r.about == 0:
+	case r.Command == proto.CmdWrite && r.Length > limit,
+		r.Command == proto.CmdBlockStatus && r.about == 0:
 		r.want = []proto.Errno{proto.EINVAL}
 	}
 }

@@ -1,5 +1,6 @@
-// A rig is a ring with an arena, sockets and a disk on which a script of operations can run: once the real kernel's, once the simulated one. What both log must be
-// the same, for a simulation that answers differently from Linux teaches the engine the wrong habits.
+// A rig is a ring with an arena, sockets and a disk on which a script of operations can run: once
+// the real kernel's, once the simulated one. What both log must be the same, for a simulation that
+// answers differently from Linux teaches the engine the wrong habits.
 
 package sim
 
@@ -60,7 +61,9 @@ type rig struct {
 	pending func() // simulated: let operations go on
 }
 
-func (r *rig) note(format string, args ...any) { r.log = append(r.log, fmt.Sprintf(format, args...)) }
+func (r *rig) note(format string, args ...any) {
+	r.log = append(r.log, fmt.Sprintf(format, args...))
+}
 
 // bytes of the arena at off, as a pattern's name or a sum.
 func (r *rig) show(off uint64, n int) string {
@@ -189,7 +192,8 @@ func realRig(t *testing.T, tcp bool) *rig {
 		t.Skip("the temporary directory's file system has no O_DIRECT (tmpfs?)")
 	}
 	if err == nil {
-		err = errors.Join(unix.Ftruncate(fd, rigDisk), ring.RegisterBuffers(r.arena), ring.RegisterFiles([]int32{int32(fd)}))
+		err = errors.Join(unix.Ftruncate(fd, rigDisk), ring.RegisterBuffers(r.arena),
+			ring.RegisterFiles([]int32{int32(fd)}))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -301,7 +305,8 @@ func settleWires(w *World) {
 // plainWorld is a world in which nothing goes wrong and one disk.
 func plainWorld(t testing.TB, e ExportPlan) *World {
 	t.Helper()
-	w := &World{rng: rand.New(rand.NewPCG(1, 2)), clock: 1, crashAt: 1 << 60, cutAt: -1, drainAt: -1}
+	w := &World{rng: rand.New(rand.NewPCG(1, 2)), clock: 1, crashAt: 1 << 60, cutAt: -1,
+		drainAt: -1}
 	w.Plan.Exports = []ExportPlan{e}
 	w.mix = Mix{Inline: 1000}
 	d := w.newDisk(0, &w.Plan.Exports[0])

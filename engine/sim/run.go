@@ -1,8 +1,10 @@
-// The run: a storm, in which whatever the mix holds happens; a calm, in which nothing fails any more and everything that was asked must be answered; a
-// farewell, after which the engine must be empty; and a look at the disks.
+// The run: a storm, in which whatever the mix holds happens; a calm, in which nothing fails any
+// more and everything that was asked must be answered; a farewell, after which the engine must be
+// empty; and a look at the disks.
 //
-// Invariant: one thing happens at a time, and which one is drawn. When nothing can happen the clock moves to the next instant at which something can; when there is
-// no such instant and somebody still waits, the engine has lost a request.
+// Invariant: one thing happens at a time, and which one is drawn. When nothing can happen the clock
+// moves to the next instant at which something can; when there is no such instant and somebody
+// still waits, the engine has lost a request.
 
 package sim
 
@@ -10,7 +12,8 @@ import (
 	"fmt"
 )
 
-// Bounds of each phase of a run: beyond them the engine turns without getting anywhere. Time is virtual; a storm may see many clients that stall for a minute.
+// Bounds of each phase of a run: beyond them the engine turns without getting anywhere. Time is
+// virtual; a storm may see many clients that stall for a minute.
 const (
 	mostSteps = 200e6
 	stormTime = uint64(20000e9)
@@ -59,7 +62,8 @@ func (w *World) drive(what string, done func() bool) {
 	}
 	for steps := 0; !done(); steps++ {
 		if steps > mostSteps || w.clock > end {
-			w.fail("%s does not end: %d steps, %d seconds of virtual time; %s", what, steps, w.clock/1e9, w.waiting())
+			w.fail("%s does not end: %d steps, %d seconds of virtual time; %s", what, steps,
+				w.clock/1e9, w.waiting())
 		}
 		if w.step() {
 			misses = 0
@@ -94,7 +98,8 @@ func (w *World) step() bool {
 	return false
 }
 
-// turn lets a loop run until it waits or has finished a turn; false if it waits for something that has not come.
+// turn lets a loop run until it waits or has finished a turn; false if it waits for something that
+// has not come.
 func (w *World) turn(i int) bool {
 	k := w.kernels[i]
 	if k.asleep && chance(w.rng, w.mix.Interrupt) && w.rng.IntN(8) == 0 {
@@ -130,7 +135,8 @@ func (w *World) hungry() {
 func (w *World) armed(s *socket) bool {
 	for _, k := range w.kernels {
 		for _, o := range k.flight {
-			if o.node != nil && o.node.sock == s && (o.sqe.OpCode == opRecv || o.sqe.OpCode == opPollAdd) {
+			if o.node != nil && o.node.sock == s &&
+				(o.sqe.OpCode == opRecv || o.sqe.OpCode == opPollAdd) {
 				return true
 			}
 		}
@@ -205,14 +211,16 @@ func (w *World) accident() {
 	}
 	if w.tick > w.crashAt {
 		m := w.models[w.rng.IntN(len(w.models))]
-		w.crashAt = w.tick + 100 + w.rng.Uint64N(1000) + uint64(len(m.disk.cache))/4096 // large disks take long to compare
+		// large disks take long to compare
+		w.crashAt = w.tick + 100 + w.rng.Uint64N(1000) + uint64(len(m.disk.cache))/4096
 		if m.disk.plan.OnDisk() {
 			w.crash(m)
 		}
 	}
 }
 
-// stop keeps all loops from running for a while, as a debugger does, or a frozen cgroup. Clients go on: nothing that happens meanwhile is their fault.
+// stop keeps all loops from running for a while, as a debugger does, or a frozen cgroup. Clients go
+// on: nothing that happens meanwhile is their fault.
 func (w *World) stop(long uint64) {
 	w.mark(Paused)
 	w.note("stopped", "milliseconds", int64(long/1e6))
@@ -226,13 +234,15 @@ func (w *World) stop(long uint64) {
 // stopped is how long no loop ran so far.
 func (w *World) stopped() uint64 { return w.pausedFor - (max(w.pausedTo, w.clock) - w.clock) }
 
-// ran is how long the process has run since then: an instant, and how long it had been stopped by that time.
+// ran is how long the process has run since then: an instant, and how long it had been stopped by
+// that time.
 func (w *World) ran(since, paused uint64) uint64 {
 	return w.clock - since - min(w.stopped()-paused, w.clock-since)
 }
 
-// shutsDown ends the run if a shutdown does not get rid of a connection whose client takes its replies: a second to serve,
-// half a second to fall silent, and what the loops and wires take to hear of it.
+// shutsDown ends the run if a shutdown does not get rid of a connection whose client takes its
+// replies: a second to serve, half a second to fall silent, and what the loops and wires take to
+// hear of it.
 func (w *World) shutsDown() {
 	for _, c := range w.clients {
 		s := c.sock
@@ -241,18 +251,23 @@ func (w *World) shutsDown() {
 		}
 		owed := len(s.out.data) > 0 || c.readAt > w.clock
 		late := w.ran(w.drainedAt, w.drainedPaused) > drainNotice+w.bound()+hungMost
-		for _, r := range c.flight { // what may have been taken in may take as long as any request, on a disk that hangs
-			owed = owed || !late && r.sent != 0 && r.sentAt < w.drainedAt+drainNotice+w.stopped()-w.drainedPaused
+		// what may have been taken in may take as long as any request, on a disk that hangs
+		for _, r := range c.flight {
+			owed = owed ||
+				!late && r.sent != 0 &&
+					r.sentAt < w.drainedAt+drainNotice+w.stopped()-w.drainedPaused
 		}
 		if owed || w.pausedTo > c.owedAt { // or the process was stopped meanwhile
 			c.owedAt = max(w.clock, w.pausedTo)
 		} else if w.clock > max(c.owedAt, w.drainedAt)+drainMost {
-			w.fail("connection %d is still open %d seconds after the shutdown began; %s", c.conn, (w.clock-w.drainedAt)/1e9, w.waiting())
+			w.fail("connection %d is still open %d seconds after the shutdown began; %s", c.conn,
+				(w.clock-w.drainedAt)/1e9, w.waiting())
 		}
 	}
 }
 
-// drainMost is how long a shutdown may take over a connection to whose client nothing is owed, in nanoseconds of virtual time.
+// drainMost is how long a shutdown may take over a connection to whose client nothing is owed, in
+// nanoseconds of virtual time.
 const drainMost = uint64(3e9)
 
 // hungMost is how long a disk hangs at most.
@@ -319,8 +334,9 @@ func (w *World) pass() bool {
 	return true
 }
 
-// forgotten ends the run if a request waits although nobody keeps the engine from going on: every client is ready, no disk is at work, and so nothing will move it
-// but the loop's own timer. A lost wake-up looks like this.
+// forgotten ends the run if a request waits although nobody keeps the engine from going on: every
+// client is ready, no disk is at work, and so nothing will move it but the loop's own timer. A lost
+// wake-up looks like this.
 func (w *World) forgotten() {
 	if w.draining {
 		return
@@ -376,14 +392,16 @@ func (w *World) waiting() string {
 		if c.sock == nil {
 			continue
 		}
-		text += fmt.Sprintf("\n  client %d: connection %d, descriptor %d, %d bytes unsent, %d in the socket, %d on their way back, %d requests in flight", c.id, c.conn,
+		text += fmt.Sprintf("\n  client %d: connection %d, descriptor %d, %d bytes unsent, %d "+
+			"in the socket, %d on their way back, %d requests in flight", c.id, c.conn,
 			c.sock.fd, len(c.out), len(c.sock.in.data), len(c.sock.out.data), len(c.flight))
 		for _, r := range c.flight[:min(len(c.flight), 3)] {
 			text += "\n    " + r.String()
 		}
 	}
 	for _, k := range w.kernels {
-		text += fmt.Sprintf("\n  kernel %d: %d queued, %d posted, in flight:", k.id, k.tail-k.head, len(k.posted)+len(k.cq))
+		text += fmt.Sprintf("\n  kernel %d: %d queued, %d posted, in flight:", k.id, k.tail-k.head,
+			len(k.posted)+len(k.cq))
 		for _, o := range k.flight {
 			text += fmt.Sprintf(" %s fd %d", o.name(), o.sqe.Fd)
 		}
@@ -409,7 +427,8 @@ func (w *World) inspect() {
 	}
 	for _, k := range w.kernels {
 		for _, o := range k.flight {
-			if waits := o.node != nil && o.node.event != nil; !waits && o.sqe.OpCode != opCancel { // the eventfd's; and a cancellation whose target spoke first
+			// the eventfd's; and a cancellation whose target spoke first
+			if waits := o.node != nil && o.node.event != nil; !waits && o.sqe.OpCode != opCancel {
 				w.fail("no connection is left, but %s is in flight", o.name())
 			}
 		}

@@ -1,7 +1,8 @@
-// What a connection agreed on, and what it can therefore ask beyond reads and writes: BLOCK_STATUS with and without a payload, DF, REQ_ONE, lengths of 64 bits,
-// payloads where none belongs.
+// What a connection agreed on, and what it can therefore ask beyond reads and writes: BLOCK_STATUS
+// with and without a payload, DF, REQ_ONE, lengths of 64 bits, payloads where none belongs.
 //
-// Invariant: what a request should be answered is not decided here (request.go: rule): a habit may spoil whatever it likes.
+// Invariant: what a request should be answered is not decided here (request.go: rule): a habit may
+// spoil whatever it likes.
 
 package sim
 
@@ -23,7 +24,8 @@ const (
 
 // drawSession chooses how a connection talks.
 func drawSession(r *rand.Rand, e *ExportPlan) (s proto.Session) {
-	s.Framing = []proto.Framing{proto.Simple, proto.Structured, proto.Structured, proto.Extended, proto.Extended, proto.Extended}[r.IntN(6)]
+	s.Framing = []proto.Framing{proto.Simple, proto.Structured, proto.Structured, proto.Extended,
+		proto.Extended, proto.Extended}[r.IntN(6)]
 	if s.Framing == proto.Simple || r.IntN(4) == 0 {
 		return s
 	}
@@ -36,7 +38,8 @@ func drawSession(r *rand.Rand, e *ExportPlan) (s proto.Session) {
 	return s
 }
 
-// ask is a request with the payload that it has beside a WRITE's data, which is made when it is composed.
+// ask is a request with the payload that it has beside a WRITE's data, which is made when it is
+// composed.
 type ask struct {
 	proto.Request
 	payload []byte
@@ -66,17 +69,21 @@ func (h *habit) dress(r *rand.Rand, e *ExportPlan, a *ask) {
 		a.payload = h.filter(r, e, a.Length, wrong)
 		a.Length = uint64(len(a.payload))
 	}
-	if wrong && r.IntN(8) == 0 && (a.Length <= 1<<20 || r.IntN(8) == 0) && a.payload == nil && a.Command != proto.CmdWrite {
+	if wrong && r.IntN(8) == 0 && (a.Length <= 1<<20 || r.IntN(8) == 0) && a.payload == nil &&
+		a.Command != proto.CmdWrite {
 		a.Flags ^= proto.CmdFlagPayloadLen
 		a.Cookie = r.Uint64() // twins are all good
 	}
-	if wrong && r.IntN(6) == 0 && a.Flags&proto.CmdFlagPayloadLen == 0 && a.Command != proto.CmdWrite {
-		a.Length = []uint64{1 << 32, 1<<32 + 512, 1 << 63, ^uint64(0), e.Size + 1<<32, -a.Offset}[r.IntN(6)]
+	if wrong && r.IntN(6) == 0 && a.Flags&proto.CmdFlagPayloadLen == 0 &&
+		a.Command != proto.CmdWrite {
+		a.Length = []uint64{1 << 32, 1<<32 + 512, 1 << 63, ^uint64(0), e.Size + 1<<32,
+			-a.Offset}[r.IntN(6)]
 		a.Cookie = r.Uint64()
 	}
 }
 
-// filter makes the payload of a BLOCK_STATUS: the length that it asks about, and some of the selected contexts.
+// filter makes the payload of a BLOCK_STATUS: the length that it asks about, and some of the
+// selected contexts.
 func (h *habit) filter(r *rand.Rand, e *ExportPlan, length uint64, wrong bool) []byte {
 	b := binary.BigEndian.AppendUint64(nil, length)
 	for i := range uint32(proto.MaxContexts) {
@@ -93,13 +100,15 @@ func (h *habit) filter(r *rand.Rand, e *ExportPlan, length uint64, wrong bool) [
 	case 1:
 		return b[:r.IntN(len(b))]
 	case 2:
-		b = binary.BigEndian.AppendUint32(b, []uint32{0, 1, 2, 33, 1 << 31, ^uint32(0), uint32(len(e.Contexts)) + 1}[r.IntN(7)])
+		b = binary.BigEndian.AppendUint32(b,
+			[]uint32{0, 1, 2, 33, 1 << 31, ^uint32(0), uint32(len(e.Contexts)) + 1}[r.IntN(7)])
 	case 3:
 		b = append(b, b[8:]...)
 	case 4:
 		b = append(b, make([]byte, r.IntN(300))...)
 	case 5:
-		binary.BigEndian.PutUint64(b, []uint64{0, e.Size + 1, 1 << 63, ^uint64(0), length + 1}[r.IntN(5)])
+		binary.BigEndian.PutUint64(b,
+			[]uint64{0, e.Size + 1, 1 << 63, ^uint64(0), length + 1}[r.IntN(5)])
 	}
 	return b
 }

@@ -1,5 +1,6 @@
-// Sockets: two byte streams with small buffers between a client and the kernel's end. A byte is sent, then it is on the wire, then it has arrived, then it is
-// taken; the world decides how long each step lasts.
+// Sockets: two byte streams with small buffers between a client and the kernel's end. A byte is
+// sent, then it is on the wire, then it has arrived, then it is taken; the world decides how long
+// each step lasts.
 //
 // Invariant of a stream: taken <= arrived <= sent, and sent - taken <= limit.
 
@@ -38,15 +39,18 @@ type socket struct {
 	in, out stream
 	peer    *client
 
-	reset   int32 // error that the next operation of the server reports, once; 0 = none
-	dead    bool  // the connection is gone: after reset was reported, reads end and sends fail with EPIPE
-	deaf    bool  // the client closed its end: what the server sends makes the client's kernel answer with a reset
-	shut    bool  // the server called shutdown
-	closed  bool  // the server closed its descriptor
-	flung   bool  // the client's end was reset: it will get no more
-	pending int   // sends into a deaf peer that still succeed
-	polled  int   // polls that said there is something to read, since the last receive
-	unarmed int   // turns of the loop with data here and nothing armed
+	reset int32 // error that the next operation of the server reports, once; 0 = none
+	// the connection is gone: after reset was reported, reads end and sends fail with EPIPE
+	dead bool
+	// the client closed its end: what the server sends makes the client's kernel answer with a
+	// reset
+	deaf    bool
+	shut    bool // the server called shutdown
+	closed  bool // the server closed its descriptor
+	flung   bool // the client's end was reset: it will get no more
+	pending int  // sends into a deaf peer that still succeed
+	polled  int  // polls that said there is something to read, since the last receive
+	unarmed int  // turns of the loop with data here and nothing armed
 }
 
 func (w *World) newSocket(c *client) *socket {
@@ -97,7 +101,8 @@ func (s *stream) send(w *World, b []byte) {
 	s.data = append(s.data, b...)
 }
 
-// breakOff ends the connection as a reset from the client or from the network does: what had not arrived is lost.
+// breakOff ends the connection as a reset from the client or from the network does: what had not
+// arrived is lost.
 func (s *socket) breakOff(err int32) {
 	if s.dead {
 		return
@@ -117,7 +122,8 @@ func (s *socket) clientClose() {
 	s.in.ended, s.deaf = true, true
 }
 
-// serverShutdown is shutdown(SHUT_RDWR) by the engine: what it sent still arrives, what it reads ends after what has arrived.
+// serverShutdown is shutdown(SHUT_RDWR) by the engine: what it sent still arrives, what it reads
+// ends after what has arrived.
 func (s *socket) serverShutdown() {
 	s.shut = true
 	s.in.lose()
@@ -125,7 +131,8 @@ func (s *socket) serverShutdown() {
 	s.out.ended = true
 }
 
-// serverClose is close(2) by the engine. Unread requests make it a reset, which may destroy replies that the client has not received yet.
+// serverClose is close(2) by the engine. Unread requests make it a reset, which may destroy replies
+// that the client has not received yet.
 func (s *socket) serverClose() {
 	s.closed = true
 	s.out.ended = true

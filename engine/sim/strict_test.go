@@ -1,4 +1,5 @@
-// The simulated kernel must notice the engine's mistakes: each of these submissions can never be right, and ends the run with a text that says why.
+// The simulated kernel must notice the engine's mistakes: each of these submissions can never be
+// right, and ends the run with a text that says why.
 
 package sim
 
@@ -41,7 +42,8 @@ func blockRig(t *testing.T, flags uint16) (r *rig, w *World, fd int32, p peer) {
 	return r, w, s.fd, &simPeer{w: w, s: s}
 }
 
-const punch, zero = uring.FallocatePunchHole | uring.FallocateKeepSize, uring.FallocateZeroRange | uring.FallocateKeepSize
+const punch, zero = uring.FallocatePunchHole | uring.FallocateKeepSize,
+	uring.FallocateZeroRange | uring.FallocateKeepSize
 
 func sqe(r *rig) *uring.SQE { return r.ring.SQE() }
 
@@ -53,7 +55,9 @@ var mistakes = []struct {
 	{"offset", "not aligned", func(r *rig, _ *Kernel, _ int32) { r.get(1, 0, 4096, 512) }},
 	{"length", "not aligned", func(r *rig, _ *Kernel, _ int32) { r.put(1, 0, 512, 0, 0) }},
 	{"address", "not aligned", func(r *rig, _ *Kernel, _ int32) { r.get(1, 512, 4096, 0) }},
-	{"end of the disk", "on a disk of", func(r *rig, _ *Kernel, _ int32) { r.get(1, 0, 8192, rigDisk-4096) }},
+	{"end of the disk", "on a disk of", func(r *rig, _ *Kernel, _ int32) {
+		r.get(1, 0, 8192, rigDisk-4096)
+	}},
 	{"nothing", "of 0 bytes", func(r *rig, _ *Kernel, _ int32) { r.get(1, 0, 0, 0) }},
 	{"read flags", "left over", func(r *rig, _ *Kernel, _ int32) {
 		uring.PrepReadFixed(sqe(r), 1, 0, 0, r.arena.Addr(0), 4096, 0, uring.WriteDsync)
@@ -62,11 +66,15 @@ var mistakes = []struct {
 	{"registered file", "registered file 7", func(r *rig, _ *Kernel, _ int32) {
 		uring.PrepReadFixed(sqe(r), 1, 7, 0, r.arena.Addr(0), 4096, 0, 0)
 	}},
-	{"hole in the table", "registered file 1", func(r *rig, _ *Kernel, _ int32) { uring.PrepFsync(sqe(r), 1, 1, true) }},
+	{"hole in the table", "registered file 1", func(r *rig, _ *Kernel, _ int32) {
+		uring.PrepFsync(sqe(r), 1, 1, true)
+	}},
 	{"read ahead of nothing", "not read through the page cache", func(r *rig, _ *Kernel, _ int32) {
 		uring.PrepFadvise(sqe(r), 1, 0, 0, 4096, uring.AdviceWillNeed)
 	}},
-	{"other advice", "with advice 4", func(r *rig, _ *Kernel, _ int32) { uring.PrepFadvise(sqe(r), 1, 0, 0, 4096, 4) }},
+	{"other advice", "with advice 4", func(r *rig, _ *Kernel, _ int32) {
+		uring.PrepFadvise(sqe(r), 1, 0, 0, 4096, 4)
+	}},
 	{"plain file", "without IOSQE_FIXED_FILE", func(r *rig, _ *Kernel, _ int32) {
 		s := sqe(r)
 		uring.PrepFsync(s, 1, 0, true)
@@ -82,16 +90,26 @@ var mistakes = []struct {
 		k.SparseBuffers(r.arena, fixedShift)
 		uring.PrepReadFixed(sqe(r), 1, 0, 0, r.arena.Addr(0), 4096, 0, 0)
 	}},
-	{"buffer registered twice", "a second time", func(_ *rig, k *Kernel, _ int32) { k.RegisterBuffer(0) }},
+	{"buffer registered twice", "a second time", func(_ *rig, k *Kernel, _ int32) {
+		k.RegisterBuffer(0)
+	}},
 	{"plain read with a buffer", "names registered buffer", func(r *rig, _ *Kernel, _ int32) {
 		s := sqe(r)
 		uring.PrepReadFile(s, 1, 0, r.arena.Addr(0), 4096, 0, 0)
 		s.BufIG = 1
 	}},
-	{"no arena", "lies in no arena", func(r *rig, _ *Kernel, fd int32) { uring.PrepRecv(sqe(r), 1, fd, 4096, 10, 0) }},
-	{"end of the arena", "leaves its arena", func(r *rig, _ *Kernel, fd int32) { r.recv(1, fd, rigArena-8, 16, 0) }},
-	{"unknown receive flag", "left over", func(r *rig, _ *Kernel, fd int32) { r.recv(1, fd, 0, 16, 1<<20) }},
-	{"empty receive", "end of the stream", func(r *rig, _ *Kernel, fd int32) { r.recv(1, fd, 0, 0, 0) }},
+	{"no arena", "lies in no arena", func(r *rig, _ *Kernel, fd int32) {
+		uring.PrepRecv(sqe(r), 1, fd, 4096, 10, 0)
+	}},
+	{"end of the arena", "leaves its arena", func(r *rig, _ *Kernel, fd int32) {
+		r.recv(1, fd, rigArena-8, 16, 0)
+	}},
+	{"unknown receive flag", "left over", func(r *rig, _ *Kernel, fd int32) {
+		r.recv(1, fd, 0, 16, 1<<20)
+	}},
+	{"empty receive", "end of the stream", func(r *rig, _ *Kernel, fd int32) {
+		r.recv(1, fd, 0, 0, 0)
+	}},
 	{"empty vector", "a vector of 0", func(r *rig, _ *Kernel, fd int32) { r.send(1, fd, 0) }},
 	{"stale field", "left over", func(r *rig, _ *Kernel, _ int32) {
 		s := sqe(r)
@@ -99,12 +117,24 @@ var mistakes = []struct {
 		s.Len = 3
 	}},
 	{"opcode", "does not know", func(r *rig, _ *Kernel, _ int32) { sqe(r).OpCode = 1 }},
-	{"closed descriptor", "is not open", func(r *rig, _ *Kernel, fd int32) { r.recv(1, fd+100, 0, 16, 0) }},
-	{"receive from a disk", "not a socket", func(r *rig, _ *Kernel, _ int32) { r.recv(1, firstFD, 0, 16, 0) }},
-	{"fallocate mode", "with mode", func(r *rig, _ *Kernel, _ int32) { uring.PrepFallocate(sqe(r), 1, 0, 0, 0, 4096) }},
-	{"fallocate alignment", "not aligned", func(r *rig, _ *Kernel, _ int32) { uring.PrepFallocate(sqe(r), 1, 0, punch, 512, 4096) }},
-	{"fallocate beyond", "on a disk of", func(r *rig, _ *Kernel, _ int32) { uring.PrepFallocate(sqe(r), 1, 0, zero, 4096, rigDisk) }},
-	{"discard alignment", "not aligned", func(r *rig, _ *Kernel, _ int32) { uring.PrepDiscard(sqe(r), 1, 0, 0, 4097) }},
+	{"closed descriptor", "is not open", func(r *rig, _ *Kernel, fd int32) {
+		r.recv(1, fd+100, 0, 16, 0)
+	}},
+	{"receive from a disk", "not a socket", func(r *rig, _ *Kernel, _ int32) {
+		r.recv(1, firstFD, 0, 16, 0)
+	}},
+	{"fallocate mode", "with mode", func(r *rig, _ *Kernel, _ int32) {
+		uring.PrepFallocate(sqe(r), 1, 0, 0, 0, 4096)
+	}},
+	{"fallocate alignment", "not aligned", func(r *rig, _ *Kernel, _ int32) {
+		uring.PrepFallocate(sqe(r), 1, 0, punch, 512, 4096)
+	}},
+	{"fallocate beyond", "on a disk of", func(r *rig, _ *Kernel, _ int32) {
+		uring.PrepFallocate(sqe(r), 1, 0, zero, 4096, rigDisk)
+	}},
+	{"discard alignment", "not aligned", func(r *rig, _ *Kernel, _ int32) {
+		uring.PrepDiscard(sqe(r), 1, 0, 0, 4097)
+	}},
 	{"two receives", "while RECV", func(r *rig, _ *Kernel, fd int32) {
 		r.recv(1, fd, 0, 16, 0)
 		r.recv(2, fd, 4096, 16, 0)
@@ -155,7 +185,8 @@ func TestStrictKernel(t *testing.T) {
 	})
 }
 
-// TestBuffersInFlightBelongToTheKernel: whoever touches them is found out, wherever in the buffer it is.
+// TestBuffersInFlightBelongToTheKernel: whoever touches them is found out, wherever in the buffer
+// it is.
 func TestBuffersInFlightBelongToTheKernel(t *testing.T) {
 	for _, place := range []uint64{0, 700, 4095} {
 		r, w, fd, p := blockRig(t, 0)
@@ -165,7 +196,9 @@ func TestBuffersInFlightBelongToTheKernel(t *testing.T) {
 		r.arena.Bytes(place, 1)[0]++
 		p.write(100)
 		p.settle()
-		if why := caught(func() { w.kernels[0].advance() }); !strings.Contains(why, "wrote into the buffer of RECV") {
+		if why := caught(func() {
+			w.kernels[0].advance()
+		}); !strings.Contains(why, "wrote into the buffer of RECV") {
 			t.Errorf("a byte written at %d of a receive's buffer: found %q", place, why)
 		}
 		r, w, _, _ = blockRig(t, 0)
@@ -173,13 +206,16 @@ func TestBuffersInFlightBelongToTheKernel(t *testing.T) {
 		r.put(1, 0, 4096, 0, 0)
 		_ = r.ring.Enter(0, 0)
 		r.arena.Bytes(place, 1)[0]++
-		if why := caught(func() { w.kernels[0].advance() }); !strings.Contains(why, "changed the source of WRITE_FIXED") {
+		if why := caught(func() {
+			w.kernels[0].advance()
+		}); !strings.Contains(why, "changed the source of WRITE_FIXED") {
 			t.Errorf("a byte changed at %d of a write's source: found %q", place, why)
 		}
 	}
 }
 
-// TestSmallQueues: a full submission queue gives nil, and completions that do not fit wait for the next Enter, in order.
+// TestSmallQueues: a full submission queue gives nil, and completions that do not fit wait for the
+// next Enter, in order.
 func TestSmallQueues(t *testing.T) {
 	w := plainWorld(t, ExportPlan{Block: 1})
 	k := w.NewKernel(4, 2)

@@ -1,6 +1,8 @@
-// The trace is what a failed run prints: the last things that happened, newest last. Its hash stands for the whole run: two runs of one seed must agree.
+// The trace is what a failed run prints: the last things that happened, newest last. Its hash
+// stands for the whole run: two runs of one seed must agree.
 //
-// Invariant: an entry holds numbers only, so that noting one costs a copy and formatting is paid for by failures alone.
+// Invariant: an entry holds numbers only, so that noting one costs a copy and formatting is paid
+// for by failures alone.
 
 package sim
 
@@ -28,7 +30,8 @@ type trace struct {
 	hash  uint64
 }
 
-// note records one event and advances the world's tick, so that every event has a tick of its own. names are those of the arguments.
+// note records one event and advances the world's tick, so that every event has a tick of its own.
+// names are those of the arguments.
 func (w *World) note(verb, names string, args ...int64) uint64 {
 	w.tick++
 	e := &w.trace.ring[w.trace.count%traceLines]
@@ -79,14 +82,16 @@ type Failure struct {
 
 func (f *Failure) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d: %s\nplan: %s\nlast events (tick, virtual time, what):\n%s", f.Seed, f.Why, f.Plan, f.Trace)
+	fmt.Fprintf(&b, "seed %d: %s\nplan: %s\nlast events (tick, virtual time, what):\n%s", f.Seed,
+		f.Why, f.Plan, f.Trace)
 	if f.Stack != "" {
 		fmt.Fprintf(&b, "stack:\n%s", f.Stack)
 	}
 	return b.String()
 }
 
-// verdictPanic carries a failure up through whatever code is running, the engine's included, to Run.
+// verdictPanic carries a failure up through whatever code is running, the engine's included, to
+// Run.
 type verdictPanic struct {
 	why    string
 	engine bool // found inside a call from the engine: its stack is of interest

@@ -1,5 +1,6 @@
-// The verdict on a reply: may this request be answered so, now? Errors of a valid request must come from a fault that was injected into its own blocks
-// while it was under way; a disk error is that request's error and nobody else's.
+// The verdict on a reply: may this request be answered so, now? Errors of a valid request must come
+// from a fault that was injected into its own blocks while it was under way; a disk error is that
+// request's error and nobody else's.
 
 package sim
 
@@ -20,8 +21,10 @@ func (c *client) judge(r *request, e proto.Errno) {
 		w.fail("%v was answered with %v: a shutdown fails no request", r, e)
 	case w.draining && r.valid() && r.begunAt > w.drainedAt+drainNotice+w.stopped()-w.drainedPaused:
 		w.fail("%v was answered with %v long after the shutdown began", r, e)
-	case w.draining && r.valid() && r.sentAt > w.drainedAt+drainNotice+w.stopped()-w.drainedPaused && r.Payload() > 0:
-		w.fail("%v was answered with %v, though its payload came to its end long after the shutdown began", r, e)
+	case w.draining && r.valid() &&
+		r.sentAt > w.drainedAt+drainNotice+w.stopped()-w.drainedPaused && r.Payload() > 0:
+		w.fail("%v was answered with %v, though its payload came to its end long after the "+
+			"shutdown began", r, e)
 	case !r.valid():
 		if !slices.Contains(r.want, e) {
 			w.fail("%v was answered with %v; the protocol allows %v", r, e, r.want)
@@ -31,9 +34,12 @@ func (c *client) judge(r *request, e proto.Errno) {
 	case r.sent == 0:
 		w.fail("%v was answered before its last byte was sent", r)
 	case c.healthy() && w.ran(r.sentAt, r.paused) > healthyTime && c.excused == "":
-		w.fail("%v took %d ms of virtual time, although its disk is well, and others' are not", r, w.ran(r.sentAt, r.paused)/1e6)
-	case w.ran(r.sentAt, r.paused) > w.bound() && !w.Plan.Hang && c.habit.readNap == 0 && c.excused == "":
-		w.fail("%v took %d seconds of virtual time, although its own connection was not slow", r, (w.clock-r.sentAt)/1e9)
+		w.fail("%v took %d ms of virtual time, although its disk is well, and others' are not", r,
+			w.ran(r.sentAt, r.paused)/1e6)
+	case w.ran(r.sentAt, r.paused) > w.bound() && !w.Plan.Hang && c.habit.readNap == 0 &&
+		c.excused == "":
+		w.fail("%v took %d seconds of virtual time, although its own connection was not slow", r,
+			(w.clock-r.sentAt)/1e9)
 	case e != proto.Success:
 		c.excusable(r, e)
 		return
@@ -44,10 +50,12 @@ func (c *client) judge(r *request, e proto.Errno) {
 	switch {
 	case r.Command == proto.CmdFlush:
 		if m.failed != 0 && m.failed < r.sent {
-			w.fail("%v succeeded although a flush had failed at %d: the data of that one may be lost", r, m.failed)
+			w.fail("%v succeeded although a flush had failed at %d: the data of that one may be "+
+				"lost", r, m.failed)
 		}
 		m.flushed(r.sent)
-		if m.disk.plan.OnDisk() && w.rng.Uint64N(1+m.size>>18) == 0 { // the moment at which a power cut tells most; large disks take long to compare
+		// the moment at which a power cut tells most; large disks take long to compare
+		if m.disk.plan.OnDisk() && w.rng.Uint64N(1+m.size>>18) == 0 {
 			w.crash(m)
 		}
 	case r.changes():
@@ -91,20 +99,25 @@ func (c *client) look(r *request) {
 	if r.Command == proto.CmdWrite && r.Length > pieceSize {
 		w.mark(LargeRequest)
 	}
-	if r.Command == proto.CmdWrite && r.Extended && r.Flags&proto.CmdFlagPayloadLen == 0 && r.Length > 0 {
+	if r.Command == proto.CmdWrite && r.Extended && r.Flags&proto.CmdFlagPayloadLen == 0 &&
+		r.Length > 0 {
 		w.mark(WriteUnflagged)
 	}
 }
 
-// drainNotice is how long requests may still be taken in once a shutdown has begun, in nanoseconds of virtual time: the second that they are served for, a tick or two,
-// and how long the loops may take to hear of it.
+// drainNotice is how long requests may still be taken in once a shutdown has begun, in nanoseconds
+// of virtual time: the second that they are served for, a tick or two, and how long the loops may
+// take to hear of it.
 const drainNotice = 1500e6
 
-// patience is how many EAGAIN and EINTR of the disk an engine has to bear for one request before it may give up.
+// patience is how many EAGAIN and EINTR of the disk an engine has to bear for one request before it
+// may give up.
 const patience = 8
 
-// How long a request may take whose client sends and reads as fast as it can, in nanoseconds of virtual time. Whoever stalls (for a minute, and for ten in a
-// siege) and holds what others need must have been evicted by then; in a siege there are many, and the next takes what the last was made to give up.
+// How long a request may take whose client sends and reads as fast as it can, in nanoseconds of
+// virtual time. Whoever stalls (for a minute, and for ten in a siege) and holds what others need
+// must have been evicted by then; in a siege there are many, and the next takes what the last was
+// made to give up.
 const (
 	patienceTime = 30e9
 	siegeTime    = 200e9
@@ -115,7 +128,8 @@ const (
 func (c *client) excusable(r *request, e proto.Errno) {
 	w, m := c.world, c.model
 	if r.Command == proto.CmdBlockStatus || r.Command == proto.CmdCache {
-		w.fail("%v was answered with %v; what is not known is said to be data, and a hint has no errors", r, e)
+		w.fail("%v was answered with %v; what is not known is said to be data, and a hint has "+
+			"no errors", r, e)
 	}
 	if r.Command == proto.CmdFlush && m.failed == 0 {
 		m.failed = w.tick
@@ -128,8 +142,11 @@ func (c *client) excusable(r *request, e proto.Errno) {
 	again := 0
 	for _, f := range m.disk.faults {
 		here := f.tick > r.begun && f.lo < hi && lo < f.hi
-		if f.opcode == opFsync || f.dsync { // failed flushes and DSYNC writes may fail every later flush
-			here = here || r.Command == proto.CmdFlush || fua && (r.Command != proto.CmdWrite || m.disk.plan.Block <= 1) // through the page cache, FUA is a flush
+		// failed flushes and DSYNC writes may fail every later flush
+		if f.opcode == opFsync || f.dsync {
+			// through the page cache, FUA is a flush
+			here = here || r.Command == proto.CmdFlush ||
+				fua && (r.Command != proto.CmdWrite || m.disk.plan.Block <= 1)
 		}
 		if here && (f.res == eAGAIN || f.res == eINTR) { // to be tried again, within reason
 			if again++; again < patience {
@@ -144,16 +161,19 @@ func (c *client) excusable(r *request, e proto.Errno) {
 			return
 		}
 	}
-	if hi > m.disk.stump && e == proto.EIO { // the file was truncated, even if a write has made it longer again
+	// the file was truncated, even if a write has made it longer again
+	if hi > m.disk.stump && e == proto.EIO {
 		return
 	}
-	if r.Command == proto.CmdWriteZeroes && e == proto.ENOTSUP && r.Flags&proto.CmdFlagFastZero != 0 && (!m.disk.plan.FastZero || !m.disk.plan.ZeroRange) {
+	if r.Command == proto.CmdWriteZeroes && e == proto.ENOTSUP &&
+		r.Flags&proto.CmdFlagFastZero != 0 && (!m.disk.plan.FastZero || !m.disk.plan.ZeroRange) {
 		return
 	}
 	w.fail("%v was answered with %v although no fault was injected that would explain it", r, e)
 }
 
-// explains: what each error of the disk may become on the wire ("Error values" in the NBD specification).
+// explains: what each error of the disk may become on the wire ("Error values" in the NBD
+// specification).
 func explains(r *request, f fault, e proto.Errno) bool {
 	switch f.res {
 	case eNOSPC, eDQUOT:
@@ -161,25 +181,30 @@ func explains(r *request, f fault, e proto.Errno) bool {
 	case eBUSY: // passes
 		return false
 	case eOPNOTSUPP:
-		return e == proto.ENOTSUP && r.Command == proto.CmdWriteZeroes && r.Flags&proto.CmdFlagFastZero != 0
+		return e == proto.ENOTSUP && r.Command == proto.CmdWriteZeroes &&
+			r.Flags&proto.CmdFlagFastZero != 0
 	}
 	return e == proto.EIO
 }
 
-// quick: a request that says FAST_ZERO must be refused when the disk has no way to zero whole blocks but to write them.
+// quick: a request that says FAST_ZERO must be refused when the disk has no way to zero whole
+// blocks but to write them.
 func (m *model) quick(r *request) bool {
 	p := m.disk.plan
 	block := uint64(p.Block)
-	if r.Flags&proto.CmdFlagFastZero == 0 || !p.OnDisk() || (r.Offset+block-1)/block >= r.hi()/block {
+	if r.Flags&proto.CmdFlagFastZero == 0 || !p.OnDisk() ||
+		(r.Offset+block-1)/block >= r.hi()/block {
 		return true
 	}
 	return p.Punch && r.punches || p.ZeroRange
 }
 
-// provisioned: after WRITE_ZEROES with NO_HOLE the range is allocated, unless somebody else may have punched it since.
+// provisioned: after WRITE_ZEROES with NO_HOLE the range is allocated, unless somebody else may
+// have punched it since.
 func (m *model) provisioned(r *request) {
 	d := m.disk
-	if r.Command != proto.CmdWriteZeroes || r.punches || d.plan.Backing != File || d.length < d.plan.Size {
+	if r.Command != proto.CmdWriteZeroes || r.punches || d.plan.Backing != File ||
+		d.length < d.plan.Size {
 		return
 	}
 	for _, o := range m.world.requests {
@@ -216,7 +241,8 @@ func (m *model) origin(off uint64, b []byte) string {
 		return "those that the disk was made with"
 	}
 	n := sameBytes(scratch, b)
-	return fmt.Sprintf("% x..., from nobody (%d of %d bytes are those that the disk was made with)", b[:min(len(b), 32)], n, len(b))
+	return fmt.Sprintf("% x..., from nobody (%d of %d bytes are those that the disk was made with)",
+		b[:min(len(b), 32)], n, len(b))
 }
 
 // sameBytes counts the bytes that agree in runs of at least eight.

@@ -1,6 +1,8 @@
-// A World is one simulated machine with its clients, made from a seed: descriptors, disks, sockets, rings, and one virtual clock.
+// A World is one simulated machine with its clients, made from a seed: descriptors, disks, sockets,
+// rings, and one virtual clock.
 //
-// Invariant: every decision comes from the world's generator or from a client's, which is seeded by it; nothing depends on time, addresses or the order of a map.
+// Invariant: every decision comes from the world's generator or from a client's, which is seeded by
+// it; nothing depends on time, addresses or the order of a map.
 
 package sim
 
@@ -12,16 +14,20 @@ import (
 	"ringnbd/proto"
 )
 
-// Loop is what the world drives: one event loop of the engine, on one of the world's kernels (the i-th loop on the i-th kernel).
+// Loop is what the world drives: one event loop of the engine, on one of the world's kernels (the
+// i-th loop on the i-th kernel).
 type Loop interface {
 	Turn()                                       // one turn: enter, record, settle
 	Adopt(fd int32, export int, s proto.Session) // a negotiated socket
 	Connections() int                            // adopted and not closed yet
 	Drain()                                      // begin an orderly shutdown
 	Cut()                                        // close every connection now
-	Idle() error                                 // nil when no connection is left and every tag, lease, stage and claim is home
-	Asked() []uint32                             // requests that it has handed out to be looked up, each once, and only if it said that there are some
-	LookUp(tag uint32) (late bool)               // looks one up; late: its client is gone
+	// nil when no connection is left and every tag, lease, stage and claim is home
+	Idle() error
+	// requests that it has handed out to be looked up, each once, and only if it said that there
+	// are some
+	Asked() []uint32
+	LookUp(tag uint32) (late bool) // looks one up; late: its client is gone
 }
 
 // World is everything outside the engine.
@@ -72,10 +78,12 @@ type eventfd struct{ count uint64 }
 // firstFD keeps the world's descriptors apart from the process's own.
 const firstFD = 1000
 
-// New makes the world of a seed. The caller opens an engine of the shape of Plan on kernels from NewKernel, and calls Run.
+// New makes the world of a seed. The caller opens an engine of the shape of Plan on kernels from
+// NewKernel, and calls Run.
 func New(seed uint64) *World { return Scripted(seed, nil) }
 
-// decisions is a source of random numbers whose first ones somebody else has chosen, as far as eight bits go.
+// decisions is a source of random numbers whose first ones somebody else has chosen, as far as
+// eight bits go.
 type decisions struct {
 	chosen []byte
 	rest   *rand.PCG
@@ -91,9 +99,11 @@ func (s *decisions) Uint64() uint64 {
 	return x
 }
 
-// Scripted makes the world of a seed, but with the first of its decisions (the plan, the mix, and what comes then) made by a fuzzer: a byte for each.
+// Scripted makes the world of a seed, but with the first of its decisions (the plan, the mix, and
+// what comes then) made by a fuzzer: a byte for each.
 func Scripted(seed uint64, chosen []byte) *World {
-	w := &World{Seed: seed, rng: rand.New(&decisions{chosen, rand.NewPCG(seed, 0x9e3779b97f4a7c15)}), clock: 1e9}
+	w := &World{Seed: seed,
+		rng: rand.New(&decisions{chosen, rand.NewPCG(seed, 0x9e3779b97f4a7c15)}), clock: 1e9}
 	w.Plan = drawPlan(w.rng)
 	w.mix = w.Plan.Mix
 	w.left = w.Plan.Requests
@@ -106,7 +116,8 @@ func Scripted(seed uint64, chosen []byte) *World {
 		w.models = append(w.models, w.newModel(d))
 	}
 	for i := range w.Plan.Clients {
-		w.clients = append(w.clients, &client{world: w, id: i, rng: rand.New(rand.NewPCG(seed, uint64(i)+1))})
+		w.clients = append(w.clients,
+			&client{world: w, id: i, rng: rand.New(rand.NewPCG(seed, uint64(i)+1))})
 	}
 	w.cutAt, w.drainAt = -1, -1
 	if chance(w.rng, w.mix.Truncate) {
@@ -133,7 +144,8 @@ func (w *World) Close() {
 	}
 }
 
-// Eventfd makes a descriptor to wake a loop with. notify may be called from inside a turn of any loop.
+// Eventfd makes a descriptor to wake a loop with. notify may be called from inside a turn of any
+// loop.
 func (w *World) Eventfd() (fd int32, notify func()) {
 	e := &eventfd{}
 	return w.open(&node{event: e}), func() { e.count++ }
@@ -142,7 +154,8 @@ func (w *World) Eventfd() (fd int32, notify func()) {
 // Hash stands for everything that happened; two runs of a seed have the same.
 func (w *World) Hash() uint64 { return w.trace.hash }
 
-// open gives a descriptor to something: the lowest that is free, as the kernel does, so that a stale one soon means something else.
+// open gives a descriptor to something: the lowest that is free, as the kernel does, so that a
+// stale one soon means something else.
 func (w *World) open(n *node) int32 {
 	for i, other := range w.nodes {
 		if other == nil {
@@ -181,7 +194,8 @@ func (w *World) emptiest() int {
 	return -1
 }
 
-// oldestRead is the tick at which the oldest READ or BLOCK_STATUS in flight was sent; the greatest number if there is none.
+// oldestRead is the tick at which the oldest READ or BLOCK_STATUS in flight was sent; the greatest
+// number if there is none.
 func (w *World) oldestRead() uint64 {
 	oldest := ^uint64(0)
 	for _, c := range w.clients {
@@ -205,7 +219,8 @@ func (w *World) crossings(c *client, r *request) {
 			if o == r || other.export != c.export || !o.changes() || !o.valid() || o.sent == 0 {
 				continue
 			}
-			near := o.Length > 0 && o.Offset/block <= (r.hi()-1)/block && r.Offset/block <= (o.hi()-1)/block
+			near := o.Length > 0 && o.Offset/block <= (r.hi()-1)/block &&
+				r.Offset/block <= (o.hi()-1)/block
 			switch {
 			case o.overlaps(r) && other == c:
 				w.mark(OverlapSame)

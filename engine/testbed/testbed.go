@@ -1,4 +1,5 @@
-// Package testbed is what the tests of several packages set up: servers in the test's own process, the program under test, and what a file takes of the disk.
+// Package testbed is what the tests of several packages set up: servers in the test's own process,
+// the program under test, and what a file takes of the disk.
 //
 // Invariant: only tests import it, and nothing of it outlives the test that asked for it.
 package testbed
@@ -16,7 +17,8 @@ import (
 	"testing"
 )
 
-// Listen is the path of a Unix socket that is listened on until the test ends. Every connection is answered in a goroutine of its own, and closed behind it.
+// Listen is the path of a Unix socket that is listened on until the test ends. Every connection is
+// answered in a goroutine of its own, and closed behind it.
 func Listen(t testing.TB, answer func(net.Conn)) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
@@ -47,7 +49,8 @@ func Ringnbd(dir string) (string, error) {
 	}
 	path := filepath.Join(dir, "ringnbd")
 	// As the Makefile does it: giouring links only with this flag on Go 1.23 and newer.
-	build := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-checklinkname=0", "-o", path, "ringnbd/cmd/ringnbd")
+	build := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-checklinkname=0", "-o", path,
+		"ringnbd/cmd/ringnbd")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := build.CombinedOutput()
 	if err != nil {
@@ -56,8 +59,9 @@ func Ringnbd(dir string) (string, error) {
 	return path, nil
 }
 
-// DependOnSources looks, once, at the program and at every source file of it while a test runs: go test knows then that a cached result is stale when one has changed. The
-// program is no import of the tests that drive it.
+// DependOnSources looks, once, at the program and at every source file of it while a test runs: go
+// test knows then that a cached result is stale when one has changed. The program is no import of
+// the tests that drive it.
 var DependOnSources = sync.OnceFunc(func() {
 	_, _ = os.Stat(os.Getenv("RINGNBD_BIN")) // looked at, not asked
 	root := "."
@@ -68,12 +72,14 @@ var DependOnSources = sync.OnceFunc(func() {
 		root = filepath.Join("..", root)
 	}
 	for _, dir := range []string{"cmd", "engine", "proto", "go.mod"} {
-		_ = filepath.WalkDir(filepath.Join(root, dir), func(path string, _ fs.DirEntry, err error) error {
-			if err == nil && (strings.HasSuffix(path, ".go") || strings.HasSuffix(path, ".mod")) {
-				_, _ = os.Stat(path)
-			}
-			return nil
-		})
+		_ = filepath.WalkDir(filepath.Join(root, dir),
+			func(path string, _ fs.DirEntry, err error) error {
+				if err == nil &&
+					(strings.HasSuffix(path, ".go") || strings.HasSuffix(path, ".mod")) {
+					_, _ = os.Stat(path)
+				}
+				return nil
+			})
 	}
 })
 

@@ -1,7 +1,9 @@
-// This file is the memory that the kernel and Go share: one mapping outside the Go heap, addressed by offset. The garbage
-// collector neither scans nor moves it, so its addresses may stand in submissions for as long as the arena is open.
+// This file is the memory that the kernel and Go share: one mapping outside the Go heap, addressed
+// by offset. The garbage collector neither scans nor moves it, so its addresses may stand in
+// submissions for as long as the arena is open.
 //
-// Invariant: every accessor checks its range against the mapping and panics outside of it; a closed arena has size 0.
+// Invariant: every accessor checks its range against the mapping and panics outside of it; a closed
+// arena has size 0.
 
 package uring
 
@@ -26,12 +28,14 @@ func wholePages(n uint64) uint64 { return (n + pageSize - 1) &^ (pageSize - 1) }
 // The structs below have the 64-bit layout; on a 32-bit machine this does not compile.
 var _ [unsafe.Sizeof(uintptr(0)) - 8]byte
 
-// Arena is mmap'd memory outside the Go heap. Methods may be called from any goroutine; who may touch which bytes when is
-// the caller's agreement.
+// Arena is mmap'd memory outside the Go heap. Methods may be called from any goroutine; who may
+// touch which bytes when is the caller's agreement.
 type Arena struct {
-	base   unsafe.Pointer
-	size   uint64
-	memory []byte // base and size once more, for Bytes: a plain slice expression is checked by Go and gets inlined
+	base unsafe.Pointer
+	size uint64
+	// base and size once more, for Bytes: a plain slice expression is checked by Go and gets
+	// inlined
+	memory []byte
 }
 
 // Iovec is the kernel's struct iovec. Base is a kernel address: Arena.Addr.
@@ -40,7 +44,8 @@ type Iovec struct {
 	Len  uint64 // bytes
 }
 
-// Msghdr is the kernel's struct user_msghdr on 64-bit machines. Name, Iov and Control are kernel addresses: Arena.Addr.
+// Msghdr is the kernel's struct user_msghdr on 64-bit machines. Name, Iov and Control are kernel
+// addresses: Arena.Addr.
 type Msghdr struct {
 	Name       uint64
 	NameLen    uint32
@@ -58,9 +63,10 @@ const (
 	msghdrSize = 56
 )
 
-// NewArena maps size bytes of zeroes, rounded up to whole pages. With huge it begins at a multiple of 2 MiB and asks for
-// transparent huge pages, which make large disk I/O cheaper (fewer segments); the kernel may decline without an error.
-// Pages are taken when first touched or pinned. The error is a MemoryError.
+// NewArena maps size bytes of zeroes, rounded up to whole pages. With huge it begins at a multiple
+// of 2 MiB and asks for transparent huge pages, which make large disk I/O cheaper (fewer segments);
+// the kernel may decline without an error. Pages are taken when first touched or pinned. The error
+// is a MemoryError.
 func NewArena(size int, huge bool) (*Arena, error) {
 	unit := uint64(pageSize)
 	if huge {
@@ -78,7 +84,8 @@ func NewArena(size int, huge bool) (*Arena, error) {
 	if huge {
 		extra = hugeSize // so that an aligned start is inside, wherever the mapping falls
 	}
-	base, err := unix.MmapPtr(-1, 0, nil, uintptr(length+extra), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	base, err := unix.MmapPtr(-1, 0, nil, uintptr(length+extra), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, &MemoryError{Bytes: length, Errno: errnoOf(err)}
 	}
@@ -86,20 +93,23 @@ func NewArena(size int, huge bool) (*Arena, error) {
 	if huge {
 		a.align(extra)
 	}
-	// SAFETY: base to base+size is mapped, readable and writable until Close; it is not Go memory, so nothing moves or frees it.
+	// SAFETY: base to base+size is mapped, readable and writable until Close; it is not Go memory,
+	// so nothing moves or frees it.
 	a.memory = unsafe.Slice((*byte)(a.base), a.size)
-	_ = unix.Madvise(a.memory, unix.MADV_DONTFORK) // pages that the kernel has pinned would be copied at once
+	// pages that the kernel has pinned would be copied at once
+	_ = unix.Madvise(a.memory, unix.MADV_DONTFORK)
 	if huge {
-		_ = unix.Madvise(a.memory, unix.MADV_HUGEPAGE) // EINVAL from a kernel without them: small pages then serve
+		// EINVAL from a kernel without them: small pages then serve
+		_ = unix.Madvise(a.memory, unix.MADV_HUGEPAGE)
 	}
 	return a, nil
 }
 
 // align gives back what lies before the first multiple of 2 MiB and after the arena's end.
 func (a *Arena) align(extra uint64) {
-	// SAFETY: the mapping is size+extra bytes long and extra is 2 MiB, so skip+size stays inside; MunmapPtr gets page
-	// multiples that no slice has been made of yet. Neither call can fail on a mapping just made, and a failure would only
-	// leave address space behind.
+	// SAFETY: the mapping is size+extra bytes long and extra is 2 MiB, so skip+size stays inside;
+	// MunmapPtr gets page multiples that no slice has been made of yet. Neither call can fail on a
+	// mapping just made, and a failure would only leave address space behind.
 	skip := -uint64(uintptr(a.base)) & (hugeSize - 1)
 	if skip > 0 {
 		_ = unix.MunmapPtr(a.base, uintptr(skip))
@@ -123,7 +133,8 @@ func (a *Arena) Addr(off uint64) uint64 {
 
 // Bytes is the n bytes at off.
 func (a *Arena) Bytes(off uint64, n int) []byte {
-	end := off + uint64(n) // a negative n, or a sum that wraps, ends below off or beyond the arena: both panic
+	// a negative n, or a sum that wraps, ends below off or beyond the arena: both panic
+	end := off + uint64(n)
 	return a.memory[off:end:end]
 }
 
@@ -132,7 +143,8 @@ func (a *Arena) Iovecs(off uint64, n int) []Iovec {
 	if uint64(n) > a.size/iovecSize || off > a.size-uint64(n)*iovecSize || off&7 != 0 {
 		a.outside(off, n)
 	}
-	// SAFETY: off+n*16 <= size and 8-byte aligned, checked above; Iovec has no pointers and any bytes are a valid one.
+	// SAFETY: off+n*16 <= size and 8-byte aligned, checked above; Iovec has no pointers and any
+	// bytes are a valid one.
 	return unsafe.Slice((*Iovec)(unsafe.Add(a.base, off)), n)
 }
 
@@ -141,7 +153,8 @@ func (a *Arena) Msghdr(off uint64) *Msghdr {
 	if a.size < msghdrSize || off > a.size-msghdrSize || off&7 != 0 {
 		a.outside(off, 1)
 	}
-	// SAFETY: off+56 <= size and 8-byte aligned, checked above; Msghdr has no pointers and any bytes are a valid one.
+	// SAFETY: off+56 <= size and 8-byte aligned, checked above; Msghdr has no pointers and any
+	// bytes are a valid one.
 	return (*Msghdr)(unsafe.Add(a.base, off))
 }
 
@@ -151,7 +164,8 @@ func (a *Arena) Find(addr uint64) (off uint64, ok bool) {
 	return off, off < a.size
 }
 
-// Close unmaps the arena. Every slice made of it is invalid from here on, and no ring may have requests in flight on it.
+// Close unmaps the arena. Every slice made of it is invalid from here on, and no ring may have
+// requests in flight on it.
 func (a *Arena) Close() error {
 	if a.size == 0 {
 		return nil
@@ -163,12 +177,14 @@ func (a *Arena) Close() error {
 
 // outside is apart so that the accessors stay small enough to be inlined.
 func (a *Arena) outside(off uint64, n int) {
-	panic("engine/uring: arena access at " + strconv.FormatUint(off, 10) + " of " + strconv.Itoa(n) +
+	panic("engine/uring: arena access at " + strconv.FormatUint(off, 10) + " of " +
+		strconv.Itoa(n) +
 		" (or not 8-byte aligned) in an arena of " + strconv.FormatUint(a.size, 10) + " bytes")
 }
 
-// waitArgument is struct io_uring_getevents_arg with the __kernel_timespec it points to. It lives at offset 0 of a
-// ring's own page: giouring keeps the timespec's address in an integer while its owner may move with the stack.
+// waitArgument is struct io_uring_getevents_arg with the __kernel_timespec it points to. It lives
+// at offset 0 of a ring's own page: giouring keeps the timespec's address in an integer while its
+// owner may move with the stack.
 type waitArgument struct {
 	signals     uint64
 	signalsSize uint32
@@ -185,7 +201,8 @@ const (
 
 // waitArgument prepares the argument at the start of a ring's page.
 func (a *Arena) waitArgument() *waitArgument {
-	// SAFETY: the page is larger than waitArgument and page-aligned, and it is open as long as its ring.
+	// SAFETY: the page is larger than waitArgument and page-aligned, and it is open as long as its
+	// ring.
 	w := (*waitArgument)(a.base)
 	w.signalsSize = 8 // _NSIG / 8; no mask is given
 	w.timespec = a.Addr(timespecAt)
@@ -200,7 +217,8 @@ const (
 
 // rsrcUpdate is the argument of a registration in a ring's page.
 func (a *Arena) rsrcUpdate() *giouring.RsrcUpdate2 {
-	// SAFETY: the page has room behind rsrcUpdateAt, which is a multiple of 8, and is open as long as its ring.
+	// SAFETY: the page has room behind rsrcUpdateAt, which is a multiple of 8, and is open as long
+	// as its ring.
 	return (*giouring.RsrcUpdate2)(unsafe.Add(a.base, rsrcUpdateAt))
 }
 

@@ -15,7 +15,8 @@ func TestArenaIsAlignedAndZero(t *testing.T) {
 		size int
 		huge bool
 		want uint64
-	}{{1, false, 4096}, {4096, false, 4096}, {10000, false, 12288}, {1, true, 2 << 20}, {5 << 20, true, 6 << 20}} {
+	}{{1, false, 4096}, {4096, false, 4096}, {10000, false, 12288}, {1, true, 2 << 20}, {5 << 20,
+		true, 6 << 20}} {
 		a := newArena(t, c.size, c.huge)
 		unit := uint64(4096)
 		if c.huge {

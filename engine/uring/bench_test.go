@@ -31,7 +31,8 @@ func BenchmarkNop(b *testing.B) {
 	}
 }
 
-// The same by an Enter that may block, with a timeout: what a loop pays that has nothing else to do.
+// The same by an Enter that may block, with a timeout: what a loop pays that has nothing else to
+// do.
 func BenchmarkNopWait(b *testing.B) {
 	for _, n := range []int{1, 32} {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {

@@ -1,5 +1,5 @@
-// This file has the errors of this package. Their texts are shown to users as they are: one line, what is wrong and what
-// to do. Each one wraps its errno for errors.Is.
+// This file has the errors of this package. Their texts are shown to users as they are: one line,
+// what is wrong and what to do. Each one wraps its errno for errors.Is.
 
 package uring
 
@@ -15,30 +15,40 @@ import (
 
 // DisabledError: this process may not use io_uring (EPERM).
 type DisabledError struct {
-	Sysctl int // value of kernel.io_uring_disabled (Linux 6.6): 0, 1 or 2; -1 when it cannot be read
+	// value of kernel.io_uring_disabled (Linux 6.6): 0, 1 or 2; -1 when it cannot be read
+	Sysctl int
 }
 
 func (e *DisabledError) Error() string {
 	switch e.Sysctl {
 	case 1:
-		return "io_uring is reserved for privileged processes here (kernel.io_uring_disabled=1): run `sysctl kernel.io_uring_disabled=0` as root, or put this user's group into kernel.io_uring_group"
+		return "io_uring is reserved for privileged processes here " +
+			"(kernel.io_uring_disabled=1): run `sysctl kernel.io_uring_disabled=0` as root, or " +
+			"put this user's group into kernel.io_uring_group"
 	case 2:
-		return "io_uring is switched off on this machine (kernel.io_uring_disabled=2): run `sysctl kernel.io_uring_disabled=0` as root"
+		return "io_uring is switched off on this machine (kernel.io_uring_disabled=2): run " +
+			"`sysctl kernel.io_uring_disabled=0` as root"
 	}
-	return "io_uring is forbidden to this process, most likely by the seccomp filter of its container: allow io_uring_setup, io_uring_enter and io_uring_register (docker: --security-opt seccomp=PROFILE or seccomp=unconfined)"
+	return "io_uring is forbidden to this process, most likely by the seccomp filter of its " +
+		"container: allow io_uring_setup, io_uring_enter and io_uring_register (docker: " +
+		"--security-opt seccomp=PROFILE or seccomp=unconfined)"
 }
 
 func (e *DisabledError) Unwrap() error { return syscall.EPERM }
 
-// UnsupportedError: the kernel has no io_uring (ENOSYS) or one without what this package needs (EINVAL).
+// UnsupportedError: the kernel has no io_uring (ENOSYS) or one without what this package needs
+// (EINVAL).
 type UnsupportedError struct {
 	Kernel string // release, as uname -r says it
 	Errno  syscall.Errno
 }
 
 func (e *UnsupportedError) Error() string {
-	if major, minor := parseRelease(e.Kernel); e.Errno == syscall.ENOSYS && atLeast(major, minor, 5, 19) {
-		return "Linux " + e.Kernel + " has no io_uring here: it is built without CONFIG_IO_URING, or a sandbox (gVisor, seccomp) hides it; use another kernel or run outside of the sandbox"
+	if major, minor := parseRelease(e.Kernel); e.Errno == syscall.ENOSYS &&
+		atLeast(major, minor, 5, 19) {
+		return "Linux " + e.Kernel +
+			" has no io_uring here: it is built without CONFIG_IO_URING, or a sandbox (gVisor, " +
+			"seccomp) hides it; use another kernel or run outside of the sandbox"
 	}
 	return "Linux " + e.Kernel + " is too old: ringnbd needs io_uring of Linux 5.19 or newer"
 }
@@ -47,9 +57,11 @@ func (e *UnsupportedError) Unwrap() error { return e.Errno }
 
 // MemlockError: RLIMIT_MEMLOCK forbids pinning the buffers.
 type MemlockError struct {
-	Need  uint64 // bytes that must be lockable: what is asked for, and what this process has locked already
+	// bytes that must be lockable: what is asked for, and what this process has locked already
+	Need  uint64
 	Limit uint64 // bytes, the soft limit
-	// Shared says that it would suffice, if other programs of this user, for all of whom it counts, had locked nothing.
+	// Shared says that it would suffice, if other programs of this user, for all of whom it counts,
+	// had locked nothing.
 	Shared bool
 }
 
@@ -61,8 +73,10 @@ func (e *MemlockError) Error() string {
 		kib = strconv.FormatUint(roundNumber(e.Need+e.Limit)>>10, 10)
 		lacks = " (RLIMIT_MEMLOCK) for all programs of this user, and they have left less than the " + sizeText(need) + " that are needed: end some, raise"
 	}
-	return "locked memory is limited to " + sizeText(e.Limit) + lacks + " the limit (`ulimit -l " + kib +
-		"`; in limits.conf `USER - memlock " + kib + "`; in a systemd unit LimitMEMLOCK=" + kib + "K) or give the CAP_IPC_LOCK capability"
+	return "locked memory is limited to " + sizeText(e.Limit) + lacks + " the limit (`ulimit -l " +
+		kib +
+		"`; in limits.conf `USER - memlock " + kib + "`; in a systemd unit LimitMEMLOCK=" + kib +
+		"K) or give the CAP_IPC_LOCK capability"
 }
 
 // roundNumber rounds up to a number of bytes that people can type as KiB.
@@ -83,7 +97,8 @@ type MemoryError struct {
 
 func (e *MemoryError) Error() string {
 	if e.Errno == syscall.EINVAL {
-		return "cannot map " + sizeText(e.Bytes) + " of memory: the size must be from 1 byte to 128 TiB"
+		return "cannot map " + sizeText(e.Bytes) +
+			" of memory: the size must be from 1 byte to 128 TiB"
 	}
 	return "not enough memory: " + sizeText(e.Bytes) + " cannot be had (" + e.Errno.Error() +
 		"): ask for less, or see `free`, the container's memory limit and vm.overcommit_memory"
@@ -99,7 +114,9 @@ type FilesError struct {
 
 func (e *FilesError) Error() string {
 	n := strconv.Itoa(e.Files)
-	return "too many files: " + n + " are to be registered with io_uring, which RLIMIT_NOFILE forbids: raise it (`ulimit -n`, systemd LimitNOFILE=) above " + n
+	return "too many files: " + n +
+		" are to be registered with io_uring, which RLIMIT_NOFILE forbids: raise it (`ulimit " +
+		"-n`, systemd LimitNOFILE=) above " + n
 }
 
 func (e *FilesError) Unwrap() error { return e.Errno }
@@ -108,8 +125,10 @@ func (e *FilesError) Unwrap() error { return e.Errno }
 type WorkerError struct{ Errno syscall.Errno }
 
 func (e *WorkerError) Error() string {
-	return "the kernel starts no thread for io_uring (" + e.Errno.Error() + "): a limit on threads leaves no room; raise it " +
-		"(pids.max of its cgroup, TasksMax= of a systemd unit, --pids-limit of a container, ulimit -u)"
+	return "the kernel starts no thread for io_uring (" + e.Errno.Error() +
+		"): a limit on threads leaves no room; raise it " +
+		"(pids.max of its cgroup, TasksMax= of a systemd unit, --pids-limit of a container, " +
+		"ulimit -u)"
 }
 
 func (e *WorkerError) Unwrap() error { return e.Errno }
@@ -118,15 +137,18 @@ func (e *WorkerError) Unwrap() error { return e.Errno }
 type ThreadError struct{ Owner, Caller int }
 
 func (e *ThreadError) Error() string {
-	return "io_uring: a ring of thread " + strconv.Itoa(e.Owner) + " was used on thread " + strconv.Itoa(e.Caller) +
+	return "io_uring: a ring of thread " + strconv.Itoa(e.Owner) + " was used on thread " +
+		strconv.Itoa(e.Caller) +
 		": call runtime.LockOSThread before uring.Open and use the ring from that goroutine only"
 }
 
-// InFlightError: Close gave up waiting. The kernel may still write into the arena, so it must stay mapped.
+// InFlightError: Close gave up waiting. The kernel may still write into the arena, so it must stay
+// mapped.
 type InFlightError struct{ Requests int }
 
 func (e *InFlightError) Error() string {
-	return "io_uring: " + strconv.Itoa(e.Requests) + " requests did not end within " + closeTimeout.String() +
+	return "io_uring: " + strconv.Itoa(e.Requests) + " requests did not end within " +
+		closeTimeout.String() +
 		" of being cancelled: their memory must stay mapped; is a disk hanging?"
 }
 
@@ -143,7 +165,8 @@ func setupError(err error) error {
 	case syscall.ENOSYS, syscall.EINVAL:
 		return &UnsupportedError{Kernel: release(), Errno: errno}
 	case syscall.EMFILE, syscall.ENFILE:
-		return &callFailure{"too many open files for io_uring: raise RLIMIT_NOFILE (`ulimit -n`, systemd LimitNOFILE=)", errno}
+		return &callFailure{"too many open files for io_uring: raise RLIMIT_NOFILE (`ulimit " +
+			"-n`, systemd LimitNOFILE=)", errno}
 	default:
 		return callError("io_uring_setup", errno)
 	}
@@ -162,8 +185,9 @@ func callError(call string, errno syscall.Errno) error {
 	return &callFailure{call + ": " + errno.Error(), errno}
 }
 
-// callError of a ring: most unexpected errors (EEXIST of SINGLE_ISSUER, EBADF and EINVAL of a slot that this thread does
-// not have) come from the wrong thread, and only here is it worth asking which one we are on.
+// callError of a ring: most unexpected errors (EEXIST of SINGLE_ISSUER, EBADF and EINVAL of a slot
+// that this thread does not have) come from the wrong thread, and only here is it worth asking
+// which one we are on.
 func (r *Ring) callError(call string, errno syscall.Errno) error {
 	if err := r.threadError(); err != nil {
 		return err
@@ -179,33 +203,38 @@ func (r *Ring) threadError() error {
 	return nil
 }
 
-// pinError tells limits apart from a machine that is full. total is what this process has pinned and wants to pin.
+// pinError tells limits apart from a machine that is full. total is what this process has pinned
+// and wants to pin.
 func pinError(bytes, total uint64) error {
 	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil || limit.Cur == unix.RLIM_INFINITY || mayLock(max(limit.Cur, total)+pageSize) {
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil ||
+		limit.Cur == unix.RLIM_INFINITY || mayLock(max(limit.Cur, total)+pageSize) {
 		return &MemoryError{Bytes: bytes, Errno: syscall.ENOMEM}
 	}
 	return &MemlockError{Need: total, Limit: limit.Cur, Shared: limit.Cur >= total}
 }
 
-// CheckMemlock tells before any ring is open whether total bytes may be pinned: nil, or a MemlockError. total is the sum over
-// all rings of Config.Memory and the arena to be registered. A process with CAP_IPC_LOCK has no limit. Other processes
-// of the same user count too, so RegisterBuffers can still fail.
+// CheckMemlock tells before any ring is open whether total bytes may be pinned: nil, or a
+// MemlockError. total is the sum over all rings of Config.Memory and the arena to be registered. A
+// process with CAP_IPC_LOCK has no limit. Other processes of the same user count too, so
+// RegisterBuffers can still fail.
 func CheckMemlock(total uint64) error {
 	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil || limit.Cur >= total || mayLock(total) {
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil || limit.Cur >= total ||
+		mayLock(total) {
 		return nil
 	}
 	return &MemlockError{Need: total, Limit: limit.Cur}
 }
 
-// mayLock asks the kernel whether that much may be locked above the limit. CAP_IPC_LOCK counts only where
-// it was given in the first user namespace: root of a rootless container shows it and does not have
-// it. mlock2 judges as io_uring does, and with MLOCK_ONFAULT it takes no memory.
+// mayLock asks the kernel whether that much may be locked above the limit. CAP_IPC_LOCK counts only
+// where it was given in the first user namespace: root of a rootless container shows it and does
+// not have it. mlock2 judges as io_uring does, and with MLOCK_ONFAULT it takes no memory.
 func mayLock(total uint64) bool {
 	const lockOnFault = 1 // MLOCK_ONFAULT, linux/mman.h
 	length := uintptr(wholePages(total))
-	p, err := unix.MmapPtr(-1, 0, nil, length, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	p, err := unix.MmapPtr(-1, 0, nil, length, unix.PROT_NONE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
 		return true // not the limit's doing; who wants the memory will meet the same error
 	}

@@ -1,4 +1,5 @@
-// Tests of the texts a user sees when io_uring cannot be had, two of them under a real seccomp filter.
+// Tests of the texts a user sees when io_uring cannot be had, two of them under a real seccomp
+// filter.
 
 package uring
 
@@ -28,7 +29,8 @@ func playFiltered(errno syscall.Errno) int {
 		return 1
 	}
 	// SAFETY: the kernel reads the program and the filter it points to during the call only.
-	_, _, failed := syscall.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)))
+	_, _, failed := syscall.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_SECCOMP,
+		unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)))
 	runtime.KeepAlive(filter)
 	if failed != 0 {
 		fmt.Println("seccomp cannot be tested:", failed)
@@ -63,19 +65,28 @@ func TestErrorTexts(t *testing.T) {
 		is   error
 		want string
 	}{
-		{&DisabledError{Sysctl: 2}, syscall.EPERM, "kernel.io_uring_disabled=2): run `sysctl kernel.io_uring_disabled=0` as root"},
+		{&DisabledError{Sysctl: 2}, syscall.EPERM,
+			"kernel.io_uring_disabled=2): run `sysctl kernel.io_uring_disabled=0` as root"},
 		{&DisabledError{Sysctl: 1}, syscall.EPERM, "kernel.io_uring_group"},
 		{&DisabledError{Sysctl: 0}, syscall.EPERM, "seccomp"},
-		{&UnsupportedError{Kernel: "5.10.0-28-amd64", Errno: syscall.EINVAL}, syscall.EINVAL, "Linux 5.10.0-28-amd64 is too old: ringnbd needs io_uring of Linux 5.19 or newer"},
+		{&UnsupportedError{Kernel: "5.10.0-28-amd64", Errno: syscall.EINVAL}, syscall.EINVAL,
+			"Linux 5.10.0-28-amd64 is too old: ringnbd needs io_uring of Linux 5.19 or newer"},
 		{&UnsupportedError{Kernel: "4.18.0", Errno: syscall.ENOSYS}, syscall.ENOSYS, "too old"},
-		{&UnsupportedError{Kernel: "6.1.0", Errno: syscall.ENOSYS}, syscall.ENOSYS, "CONFIG_IO_URING"},
-		{&MemlockError{Need: 64 << 20, Limit: 8 << 20}, syscall.ENOMEM, "locked memory is limited to 8 MiB (RLIMIT_MEMLOCK) and 64 MiB are needed: raise the limit (`ulimit -l 65536`; in limits.conf `USER - memlock 65536`; in a systemd unit LimitMEMLOCK=65536K) or give the CAP_IPC_LOCK capability"},
-		{&MemoryError{Bytes: 1 << 30, Errno: syscall.ENOMEM}, syscall.ENOMEM, "1 GiB cannot be had"},
-		{&FilesError{Files: 2000, Errno: syscall.EMFILE}, syscall.EMFILE, "2000 are to be registered"},
+		{&UnsupportedError{Kernel: "6.1.0", Errno: syscall.ENOSYS}, syscall.ENOSYS,
+			"CONFIG_IO_URING"},
+		{&MemlockError{Need: 64 << 20, Limit: 8 << 20}, syscall.ENOMEM,
+			"locked memory is limited to 8 MiB (RLIMIT_MEMLOCK) and 64 MiB are needed: raise " +
+				"the limit (`ulimit -l 65536`; in limits.conf `USER - memlock 65536`; in a " +
+				"systemd unit LimitMEMLOCK=65536K) or give the CAP_IPC_LOCK capability"},
+		{&MemoryError{Bytes: 1 << 30, Errno: syscall.ENOMEM}, syscall.ENOMEM,
+			"1 GiB cannot be had"},
+		{&FilesError{Files: 2000, Errno: syscall.EMFILE}, syscall.EMFILE,
+			"2000 are to be registered"},
 		{&InFlightError{Requests: 3}, nil, "3 requests did not end within 5s"},
 		{&ThreadError{Owner: 1, Caller: 2}, nil, "thread 1 was used on thread 2"},
 		{setupError(syscall.EINVAL), syscall.EINVAL, "Linux 5.19"},
-		{setupError(&MemoryError{Bytes: 160 << 10, Errno: syscall.ENOMEM}), syscall.ENOMEM, "160 KiB"},
+		{setupError(&MemoryError{Bytes: 160 << 10, Errno: syscall.ENOMEM}), syscall.ENOMEM,
+			"160 KiB"},
 		{setupError(syscall.EMFILE), syscall.EMFILE, "ulimit -n"},
 		{setupError(syscall.EFAULT), syscall.EFAULT, "io_uring_setup: bad address"},
 	} {
@@ -90,7 +101,9 @@ func TestErrorTexts(t *testing.T) {
 }
 
 func TestSizeText(t *testing.T) {
-	for n, want := range map[uint64]string{0: "0 bytes", 1: "1 bytes", 1023: "1023 bytes", 1024: "1 KiB", 1536: "1536 bytes", 5 << 20: "5 MiB", 1 << 45: "32 TiB", 1 << 60: "1048576 TiB"} {
+	for n, want := range map[uint64]string{0: "0 bytes", 1: "1 bytes", 1023: "1023 bytes",
+		1024: "1 KiB", 1536: "1536 bytes", 5 << 20: "5 MiB", 1 << 45: "32 TiB",
+		1 << 60: "1048576 TiB"} {
 		if got := sizeText(n); got != want {
 			t.Errorf("%d: %q, want %q", n, got, want)
 		}

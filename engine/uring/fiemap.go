@@ -1,6 +1,8 @@
-// FS_IOC_FIEMAP: which ranges of a file its file system has given blocks to. Not on the path of a request.
+// FS_IOC_FIEMAP: which ranges of a file its file system has given blocks to. Not on the path of a
+// request.
 //
-// Invariant: the kernel writes into a buffer of the caller's stack or heap during one system call, and keeps no address of it.
+// Invariant: the kernel writes into a buffer of the caller's stack or heap during one system call,
+// and keeps no address of it.
 
 package uring
 
@@ -14,7 +16,8 @@ import (
 // FiemapExtents is how many extents one call fetches at most.
 const FiemapExtents = 256
 
-// FiemapUnwritten is the flag of a FiemapExtent that has blocks, and reads as zeroes as far as the disk is concerned (FIEMAP_EXTENT_UNWRITTEN, linux/fiemap.h).
+// FiemapUnwritten is the flag of a FiemapExtent that has blocks, and reads as zeroes as far as the
+// disk is concerned (FIEMAP_EXTENT_UNWRITTEN, linux/fiemap.h).
 const FiemapUnwritten uint32 = 1 << 11
 
 // FiemapExtent is struct fiemap_extent. Offsets and lengths are bytes.
@@ -35,12 +38,13 @@ type Fiemap struct {
 // fsIocFiemap is _IOWR('f', 11, struct fiemap), whose size without extents is 32.
 const fsIocFiemap = 0xc020660b
 
-// Get fetches the extents that overlap [off, off+n), in order, at most most of them; if there are as many, there may be more behind them. File systems without
-// FIEMAP answer EOPNOTSUPP or ENOTTY.
+// Get fetches the extents that overlap [off, off+n), in order, at most most of them; if there are
+// as many, there may be more behind them. File systems without FIEMAP answer EOPNOTSUPP or ENOTTY.
 func (m *Fiemap) Get(fd int, off, n uint64, most uint32) ([]FiemapExtent, error) {
 	m.start, m.length, m.flags, m.mapped, m.count = off, n, 0, 0, min(most, FiemapExtents)
 	for {
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), fsIocFiemap, uintptr(unsafe.Pointer(m)))
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), fsIocFiemap,
+			uintptr(unsafe.Pointer(m)))
 		runtime.KeepAlive(m)
 		if errno == 0 {
 			return m.extents[:min(m.mapped, FiemapExtents)], nil

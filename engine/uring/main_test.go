@@ -1,5 +1,5 @@
-// This file frames the tests: rings on a locked thread, files to work on, and a check that no descriptor is left open.
-// All tests run against the real kernel.
+// This file frames the tests: rings on a locked thread, files to work on, and a check that no
+// descriptor is left open. All tests run against the real kernel.
 
 package uring
 
@@ -162,7 +162,8 @@ func single(t testing.TB, r *Ring, prepare func(s *SQE)) int32 {
 func wantThreadError(t *testing.T, err error, what string) {
 	t.Helper()
 	var wrong *ThreadError
-	if !errors.As(err, &wrong) || wrong.Owner == wrong.Caller || !strings.Contains(err.Error(), "LockOSThread") {
+	if !errors.As(err, &wrong) || wrong.Owner == wrong.Caller ||
+		!strings.Contains(err.Error(), "LockOSThread") {
 		t.Errorf("%s on another thread: %v, want a ThreadError", what, err)
 	}
 }
@@ -172,7 +173,8 @@ func onOtherThread(f func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // not unlocked: the thread exits with its goroutine, and with it whatever it registered
+		// not unlocked: the thread exits with its goroutine, and with it whatever it registered
+		runtime.LockOSThread()
 		f()
 	}()
 	<-done

@@ -1,5 +1,5 @@
-// This file finds out what this kernel's io_uring can do, by the probe of operations and the FEAT bits it reports; the
-// version counts only where the kernel offers nothing better.
+// This file finds out what this kernel's io_uring can do, by the probe of operations and the FEAT
+// bits it reports; the version counts only where the kernel offers nothing better.
 
 package uring
 
@@ -19,7 +19,8 @@ const (
 	enterNoIOWait = 1 << 7
 )
 
-// Features is what a ring found in its kernel. Each field says that it is there; String says which ones are used.
+// Features is what a ring found in its kernel. Each field says that it is there; String says which
+// ones are used.
 type Features struct {
 	Kernel string // release, as uname -r says it
 
@@ -53,8 +54,9 @@ func (r *Ring) probe() Features {
 	operations := new(giouring.Probe)
 	_, _ = r.inner.RegisterProbe(operations, len(operations.Ops))
 	f.SendZC = operations.IsSupported(giouring.OpSendMsgZC)
-	// No bit tells of a block device's commands. A vendor kernel may carry a newer io_uring on an older block layer, so
-	// both must be new; whoever uses it falls back to fallocate when it completes with EINVAL or EOPNOTSUPP.
+	// No bit tells of a block device's commands. A vendor kernel may carry a newer io_uring on an
+	// older block layer, so both must be new; whoever uses it falls back to fallocate when it
+	// completes with EINVAL or EOPNOTSUPP.
 	major, minor := parseRelease(f.Kernel)
 	f.Discard = operations.IsSupported(OpCommand) && f.MinWait && atLeast(major, minor, 6, 12)
 	for _, l := range f.lines() {
@@ -84,8 +86,8 @@ func (f *Features) lines() []line {
 	}
 }
 
-// String has a line for the kernel and one for each feature: used, there but not used, or missing, and the version of Linux
-// that brought it.
+// String has a line for the kernel and one for each feature: used, there but not used, or missing,
+// and the version of Linux that brought it.
 func (f Features) String() string {
 	var b strings.Builder
 	b.WriteString("io_uring of Linux " + f.Kernel)
@@ -110,7 +112,8 @@ func release() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-// parseRelease reads the first two numbers of a release such as "6.12.3-amd64" or "5.19-rc1"; 0, 0 if there are none.
+// parseRelease reads the first two numbers of a release such as "6.12.3-amd64" or "5.19-rc1"; 0, 0
+// if there are none.
 func parseRelease(s string) (major, minor int) {
 	first, rest, _ := strings.Cut(s, ".")
 	end := strings.IndexFunc(rest, func(c rune) bool { return c < '0' || c > '9' })

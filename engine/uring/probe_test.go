@@ -17,14 +17,16 @@ func TestFeaturesOfThisKernel(t *testing.T) {
 	}
 	for _, l := range f.lines() {
 		sinceMajor, sinceMinor := parseRelease(l.since)
-		if atLeast(major, minor, sinceMajor, sinceMinor) && !l.there && l.name != "cooperative task work" {
+		if atLeast(major, minor, sinceMajor, sinceMinor) && !l.there &&
+			l.name != "cooperative task work" {
 			t.Errorf("%s came with Linux %s, but on %s it is not found", l.name, l.since, f.Kernel)
 		}
 	}
 }
 
 func TestFeatureReportHasALineForEach(t *testing.T) {
-	f := Features{Kernel: "6.1.0-18-amd64", RegisteredRing: true, CoopTaskrun: true, SingleIssuer: true, DeferTaskrun: true, SendZC: true}
+	f := Features{Kernel: "6.1.0-18-amd64", RegisteredRing: true, CoopTaskrun: true,
+		SingleIssuer: true, DeferTaskrun: true, SendZC: true}
 	text := f.String()
 	for _, want := range []string{
 		"io_uring of Linux 6.1.0-18-amd64\n",
@@ -43,7 +45,8 @@ func TestFeatureReportHasALineForEach(t *testing.T) {
 }
 
 func TestParseRelease(t *testing.T) {
-	for text, want := range map[string][2]int{"6.12.3-amd64": {6, 12}, "5.19-rc1": {5, 19}, "6.18.44-fc-v669": {6, 18}, "7.0": {7, 0}, "10.2+": {10, 2},
+	for text, want := range map[string][2]int{"6.12.3-amd64": {6, 12}, "5.19-rc1": {5, 19},
+		"6.18.44-fc-v669": {6, 18}, "7.0": {7, 0}, "10.2+": {10, 2},
 		"": {0, 0}, "unknown": {0, 0}, "6": {6, 0}, "6.x": {6, 0}} {
 		if major, minor := parseRelease(text); major != want[0] || minor != want[1] {
 			t.Errorf("%q: %d.%d", text, major, minor)

@@ -1,7 +1,9 @@
-// This file registers buffers, files, the ring's own descriptor and the bounds of the kernel's workers. giouring's
-// versions pass 8-byte file numbers, lose errors and cannot give a descriptor back, so only its raw Register is used.
+// This file registers buffers, files, the ring's own descriptor and the bounds of the kernel's
+// workers. giouring's versions pass 8-byte file numbers, lose errors and cannot give a descriptor
+// back, so only its raw Register is used.
 //
-// Invariant: registration goes to the ring's real descriptor (only Linux 6.3 takes the registered one) on its own thread.
+// Invariant: registration goes to the ring's real descriptor (only Linux 6.3 takes the registered
+// one) on its own thread.
 
 package uring
 
@@ -17,26 +19,29 @@ import (
 	"github.com/pawelgaczynski/giouring"
 )
 
-// BufferSize is the most that one registered buffer covers: the kernel's bound is 1 GiB. An arena is registered in
-// pieces of it, so the buffer of an offset is offset >> BufferShift, and no I/O may cross a multiple of BufferSize.
+// BufferSize is the most that one registered buffer covers: the kernel's bound is 1 GiB. An arena
+// is registered in pieces of it, so the buffer of an offset is offset >> BufferShift, and no I/O
+// may cross a multiple of BufferSize.
 const (
 	BufferShift = 30
 	BufferSize  = 1 << BufferShift
 	buffersMax  = 1 << 14 // IORING_MAX_REG_BUFFERS
 )
 
-// chargedAll counts what the rings of this process have locked, since RLIMIT_MEMLOCK bounds the sum: registered buffers
-// and, on recent kernels, the rings themselves.
+// chargedAll counts what the rings of this process have locked, since RLIMIT_MEMLOCK bounds the
+// sum: registered buffers and, on recent kernels, the rings themselves.
 var chargedAll atomic.Uint64
 
-// The memory of a closed ring, and of one whose process has died, stays charged until a kernel worker has torn the ring
-// down: 30 ms when measured. A server that is restarted must not fail for it.
+// The memory of a closed ring, and of one whose process has died, stays charged until a kernel
+// worker has torn the ring down: 30 ms when measured. A server that is restarted must not fail for
+// it.
 const (
 	chargePatience = int64(time.Second)
 	chargePause    = 10 * time.Millisecond
 )
 
-// charge runs what takes that much lockable memory, and again while only others of the same user can be in the way.
+// charge runs what takes that much lockable memory, and again while only others of the same user
+// can be in the way.
 func (r *Ring) charge(bytes uint64, try func() error) error {
 	total := chargedAll.Load() + bytes
 	for end := Now() + chargePatience; ; time.Sleep(chargePause) {
@@ -58,8 +63,9 @@ func (r *Ring) charge(bytes uint64, try func() error) error {
 
 func uncharge(bytes uint64) { chargedAll.Add(-bytes) }
 
-// RegisterBuffers pins the arena and registers it as fixed buffers 0, 1, ... of 1 GiB each, the last one shorter.
-// Once per ring. The arena must stay open until the ring is closed. Errors: MemlockError, MemoryError, or the system's.
+// RegisterBuffers pins the arena and registers it as fixed buffers 0, 1, ... of 1 GiB each, the
+// last one shorter. Once per ring. The arena must stay open until the ring is closed. Errors:
+// MemlockError, MemoryError, or the system's.
 func (r *Ring) RegisterBuffers(a *Arena) error {
 	pieces := (a.size + BufferSize - 1) >> BufferShift
 	if pieces == 0 || pieces > buffersMax {
@@ -71,7 +77,8 @@ func (r *Ring) RegisterBuffers(a *Arena) error {
 		table[i] = Iovec{Base: a.Addr(off), Len: min(a.size-off, BufferSize)}
 	}
 	err := r.charge(a.size, func() error {
-		// SAFETY: the kernel reads the table during the call only; it has exactly len(table) entries of struct iovec.
+		// SAFETY: the kernel reads the table during the call only; it has exactly len(table)
+		// entries of struct iovec.
 		errno := r.register(giouring.RegisterBuffers, unsafe.Pointer(&table[0]), uint32(pieces))
 		runtime.KeepAlive(table)
 		if errno != 0 {
@@ -83,8 +90,9 @@ func (r *Ring) RegisterBuffers(a *Arena) error {
 	return err
 }
 
-// SparseShift is the least shift of the size of a buffer that SparseBuffers divides an arena of that many
-// bytes into: 2 MiB, one huge page, so that an arena of 32 GiB has as many as the kernel takes.
+// SparseShift is the least shift of the size of a buffer that SparseBuffers divides an arena of
+// that many bytes into: 2 MiB, one huge page, so that an arena of 32 GiB has as many as the kernel
+// takes.
 func SparseShift(size uint64) uint {
 	shift := uint(21)
 	for (size+1<<shift-1)>>shift > buffersMax {
@@ -93,14 +101,16 @@ func SparseShift(size uint64) uint {
 	return shift
 }
 
-// SparseBuffers makes a table of fixed buffers, of 1<<SparseShift bytes of the arena each, that are not
-// registered yet: nothing is pinned and no memory is taken. Once per ring, instead of RegisterBuffers.
+// SparseBuffers makes a table of fixed buffers, of 1<<SparseShift bytes of the arena each, that are
+// not registered yet: nothing is pinned and no memory is taken. Once per ring, instead of
+// RegisterBuffers.
 func (r *Ring) SparseBuffers(a *Arena) error {
 	r.sparse, r.sparseShift = a, SparseShift(a.size)
 	n := (a.size + 1<<r.sparseShift - 1) >> r.sparseShift
 	argument := giouring.RsrcRegister{Nr: uint32(n), Flags: giouring.RsrcRegisterSparse}
 	// SAFETY: the kernel reads one struct io_uring_rsrc_register during the call only.
-	errno := r.register(giouring.RegisterBuffers2, unsafe.Pointer(&argument), uint32(unsafe.Sizeof(argument)))
+	errno := r.register(giouring.RegisterBuffers2, unsafe.Pointer(&argument),
+		uint32(unsafe.Sizeof(argument)))
 	runtime.KeepAlive(&argument)
 	if errno != 0 {
 		return r.callError("io_uring_register sparse buffers", errno)
@@ -120,8 +130,8 @@ func (r *Ring) FirstBuffer() error {
 	})
 }
 
-// RegisterBuffer pins and registers one more buffer of SparseBuffers, and says whether it did: the limit
-// may be reached by others of the same user. Pages that were never touched are taken now.
+// RegisterBuffer pins and registers one more buffer of SparseBuffers, and says whether it did: the
+// limit may be reached by others of the same user. Pages that were never touched are taken now.
 func (r *Ring) RegisterBuffer(i uint32) bool {
 	n := r.sparseLen(i)
 	if r.fillBuffer(i) != 0 {
@@ -137,29 +147,32 @@ func (r *Ring) sparseLen(i uint32) uint64 {
 	return min(r.sparse.size-uint64(i)<<r.sparseShift, 1<<r.sparseShift)
 }
 
-// fillBuffer puts a buffer into its place. The argument and the iovec it points to are in the ring's own page, so
-// that nothing is allocated.
+// fillBuffer puts a buffer into its place. The argument and the iovec it points to are in the
+// ring's own page, so that nothing is allocated.
 func (r *Ring) fillBuffer(i uint32) syscall.Errno {
 	off := uint64(i) << r.sparseShift
 	r.page.Iovecs(bufferVectorAt, 1)[0] = Iovec{Base: r.sparse.Addr(off), Len: r.sparseLen(i)}
 	update := r.page.rsrcUpdate()
 	*update = giouring.RsrcUpdate2{Offset: i, Data: r.page.Addr(bufferVectorAt), Nr: 1}
-	// SAFETY: the kernel reads one struct io_uring_rsrc_update2 and one iovec, both in the ring's page; it answers
-	// with the number of buffers that it has put in place, 1, or an error.
-	return r.register(giouring.RegisterBuffersUpdate, unsafe.Pointer(update), uint32(unsafe.Sizeof(*update)))
+	// SAFETY: the kernel reads one struct io_uring_rsrc_update2 and one iovec, both in the ring's
+	// page; it answers with the number of buffers that it has put in place, 1, or an error.
+	return r.register(giouring.RegisterBuffersUpdate, unsafe.Pointer(update),
+		uint32(unsafe.Sizeof(*update)))
 }
 
-// tagReleased is the user_data of the completion that the kernel posts when it has let go of a registered file. That happens
-// only while Close waits for it.
+// tagReleased is the user_data of the completion that the kernel posts when it has let go of a
+// registered file. That happens only while Close waits for it.
 const tagReleased = ^uint64(1)
 
-// RegisterFiles registers descriptors; their indexes are the file arguments of the Prep functions. -1 leaves a place
-// empty. Once per ring. The files stay open, whatever happens to the descriptors, until the ring is closed.
+// RegisterFiles registers descriptors; their indexes are the file arguments of the Prep functions.
+// -1 leaves a place empty. Once per ring. The files stay open, whatever happens to the descriptors,
+// until the ring is closed.
 func (r *Ring) RegisterFiles(fds []int32) error {
 	if len(fds) == 0 {
 		return nil
 	}
-	// The kernel gets addresses inside a struct, where Go does not see them: the tables are outside its heap and stacks.
+	// The kernel gets addresses inside a struct, where Go does not see them: the tables are outside
+	// its heap and stacks.
 	n := len(fds)
 	table, err := NewArena(n*12, false)
 	if err != nil {
@@ -176,10 +189,13 @@ func (r *Ring) RegisterFiles(fds []int32) error {
 			files++
 		}
 	}
-	argument := giouring.RsrcRegister{Nr: uint32(n), Data: table.Addr(uint64(n) * 8), Tags: table.Addr(0)}
-	// SAFETY: the kernel reads one struct io_uring_rsrc_register, and n tags and n 32-bit numbers in the table, during the
-	// call only. The last argument is the size of the struct, as for all of the newer registrations.
-	errno := r.register(giouring.RegisterFiles2, unsafe.Pointer(&argument), uint32(unsafe.Sizeof(argument)))
+	argument := giouring.RsrcRegister{Nr: uint32(n), Data: table.Addr(uint64(n) * 8),
+		Tags: table.Addr(0)}
+	// SAFETY: the kernel reads one struct io_uring_rsrc_register, and n tags and n 32-bit numbers
+	// in the table, during the call only. The last argument is the size of the struct, as for all
+	// of the newer registrations.
+	errno := r.register(giouring.RegisterFiles2, unsafe.Pointer(&argument),
+		uint32(unsafe.Sizeof(argument)))
 	runtime.KeepAlive(&argument)
 	switch errno {
 	case 0:
@@ -191,9 +207,9 @@ func (r *Ring) RegisterFiles(fds []int32) error {
 	return r.callError("io_uring_register files", errno)
 }
 
-// LimitWorkers bounds the kernel threads that run what cannot complete inline: bounded ones for disks (fsync,
-// fallocate, buffered writes), unbounded ones for sockets. 0 leaves a bound as it is. The bound is the thread's, and
-// so of every ring of it. Linux 5.15.
+// LimitWorkers bounds the kernel threads that run what cannot complete inline: bounded ones for
+// disks (fsync, fallocate, buffered writes), unbounded ones for sockets. 0 leaves a bound as it is.
+// The bound is the thread's, and so of every ring of it. Linux 5.15.
 func (r *Ring) LimitWorkers(bounded, unbounded uint32) error {
 	limits := [2]uint32{bounded, unbounded}
 	// SAFETY: the kernel reads and writes two 32-bit numbers during the call only.
@@ -208,13 +224,14 @@ func (r *Ring) LimitWorkers(bounded, unbounded uint32) error {
 // keepTimeout is how long the kernel may take to start a thread.
 const keepTimeout = 10 * time.Second
 
-// KeepWorkers has the kernel start the first worker of each kind now; it keeps them as long as the ring is open. Later a
-// limit on threads may leave none to start, and whatever needs a worker would be cancelled. The ring must have nothing
-// in flight.
+// KeepWorkers has the kernel start the first worker of each kind now; it keeps them as long as the
+// ring is open. Later a limit on threads may leave none to start, and whatever needs a worker would
+// be cancelled. The ring must have nothing in flight.
 func (r *Ring) KeepWorkers() error {
 	for _, prepare := range []func(*SQE){
 		func(s *SQE) { PrepNop(s, 0) },
-		func(s *SQE) { PrepRecv(s, 0, int32(r.inner.RingFd()), 0, 0, 0) }, // ENOTSOCK, which a worker finds out
+		// ENOTSOCK, which a worker finds out
+		func(s *SQE) { PrepRecv(s, 0, int32(r.inner.RingFd()), 0, 0, 0) },
 	} {
 		s := r.SQE()
 		prepare(s)
@@ -259,11 +276,12 @@ func (r *Ring) unregister() error {
 	return err
 }
 
-// releaseFiles drops the registered files and waits until the kernel has let go of them. A kernel worker that has run an fsync
-// completes it first and drops its reference to the file a little later, and that reference is freed by an Enter of
-// ours: without this wait, every third close of a ring left its files open, and flock'ed, until the ring's teardown.
-// The places are emptied by an update because only that posts the tags on every kernel; old ones post nothing, but wait,
-// when the table is unregistered.
+// releaseFiles drops the registered files and waits until the kernel has let go of them. A kernel
+// worker that has run an fsync completes it first and drops its reference to the file a little
+// later, and that reference is freed by an Enter of ours: without this wait, every third close of a
+// ring left its files open, and flock'ed, until the ring's teardown. The places are emptied by an
+// update because only that posts the tags on every kernel; old ones post nothing, but wait, when
+// the table is unregistered.
 func (r *Ring) releaseFiles() error {
 	table, err := NewArena(r.places*4, false)
 	if err != nil {
@@ -274,8 +292,10 @@ func (r *Ring) releaseFiles() error {
 		b[i] = 0xff // -1 in every place
 	}
 	update := giouring.RsrcUpdate2{Data: table.Addr(0), Nr: uint32(r.places)}
-	// SAFETY: the kernel reads one struct io_uring_rsrc_update2 and places 32-bit numbers in the table, during the call only.
-	errno := r.register(giouring.RegisterFilesUpdate2, unsafe.Pointer(&update), uint32(unsafe.Sizeof(update)))
+	// SAFETY: the kernel reads one struct io_uring_rsrc_update2 and places 32-bit numbers in the
+	// table, during the call only.
+	errno := r.register(giouring.RegisterFilesUpdate2, unsafe.Pointer(&update),
+		uint32(unsafe.Sizeof(update)))
 	runtime.KeepAlive(&update)
 	if errno != 0 {
 		return r.callError("io_uring_register (empty files)", errno)
@@ -305,17 +325,19 @@ const (
 	slots    = 16         // IO_RINGFD_REG_MAX, per thread
 )
 
-// slotNext hands every ring of the process its own slot number as long as there are no more than 16. A slot is looked up
-// in the calling thread's table: with equal numbers an Enter on the wrong thread would silently run another ring.
+// slotNext hands every ring of the process its own slot number as long as there are no more than
+// 16. A slot is looked up in the calling thread's table: with equal numbers an Enter on the wrong
+// thread would silently run another ring.
 var slotNext atomic.Uint32
 
-// registerDescriptor makes Enter use a registered descriptor (Linux 5.18), which spares the kernel a reference count. Without
-// success the plain descriptor serves.
+// registerDescriptor makes Enter use a registered descriptor (Linux 5.18), which spares the kernel
+// a reference count. Without success the plain descriptor serves.
 func (r *Ring) registerDescriptor() {
 	wanted := (slotNext.Add(1) - 1) % slots
 	for _, slot := range [...]uint32{wanted, slotNone} {
 		update := giouring.RsrcUpdate{Offset: slot, Data: uint64(r.inner.RingFd())}
-		// SAFETY: the kernel reads one struct io_uring_rsrc_update and writes the slot back, during the call only.
+		// SAFETY: the kernel reads one struct io_uring_rsrc_update and writes the slot back, during
+		// the call only.
 		errno := r.register(giouring.RegisterRingFDs, unsafe.Pointer(&update), 1)
 		runtime.KeepAlive(&update)
 		if errno == 0 {
@@ -327,7 +349,8 @@ func (r *Ring) registerDescriptor() {
 	}
 }
 
-// unregisterDescriptor gives the slot back. Until then, or until its thread exits, the kernel keeps the whole ring.
+// unregisterDescriptor gives the slot back. Until then, or until its thread exits, the kernel keeps
+// the whole ring.
 func (r *Ring) unregisterDescriptor() {
 	if r.slot == slotNone {
 		return

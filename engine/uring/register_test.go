@@ -1,4 +1,5 @@
-// Tests of registration: buffers larger than one piece, files, workers, and the limit on locked memory.
+// Tests of registration: buffers larger than one piece, files, workers, and the limit on locked
+// memory.
 
 package uring
 
@@ -38,21 +39,29 @@ func TestArenaLargerThanOneBuffer(t *testing.T) {
 		want := bytes.Repeat([]byte{byte(i + 1)}, 4096)
 		copy(a.Bytes(off, 4096), want)
 		buffer := uint16(off >> BufferShift)
-		if res := single(t, r, func(s *SQE) { PrepWriteFixed(s, 1, 0, buffer, a.Addr(off), 4096, 0, 0) }); res != 4096 {
+		if res := single(t, r, func(s *SQE) {
+			PrepWriteFixed(s, 1, 0, buffer, a.Addr(off), 4096, 0, 0)
+		}); res != 4096 {
 			t.Fatalf("write from %#x in buffer %d: %d", off, buffer, res)
 		}
 		clear(a.Bytes(off, 4096))
-		if res := single(t, r, func(s *SQE) { PrepReadFixed(s, 1, 0, buffer, a.Addr(off), 4096, 0, 0) }); res != 4096 {
+		if res := single(t, r, func(s *SQE) {
+			PrepReadFixed(s, 1, 0, buffer, a.Addr(off), 4096, 0, 0)
+		}); res != 4096 {
 			t.Fatalf("read to %#x in buffer %d: %d", off, buffer, res)
 		}
 		if !bytes.Equal(a.Bytes(off, 4096), want) {
 			t.Errorf("at %#x", off)
 		}
-		if res := single(t, r, func(s *SQE) { PrepReadFixed(s, 1, 0, 1-buffer, a.Addr(off), 4096, 0, 0) }); errno(res) != syscall.EFAULT {
+		if res := single(t, r, func(s *SQE) {
+			PrepReadFixed(s, 1, 0, 1-buffer, a.Addr(off), 4096, 0, 0)
+		}); errno(res) != syscall.EFAULT {
 			t.Errorf("read to %#x in the other buffer: %d, want EFAULT", off, res)
 		}
 	}
-	if res := single(t, r, func(s *SQE) { PrepReadFixed(s, 1, 0, 0, a.Addr(BufferSize-4096), 8192, 0, 0) }); errno(res) != syscall.EFAULT {
+	if res := single(t, r, func(s *SQE) {
+		PrepReadFixed(s, 1, 0, 0, a.Addr(BufferSize-4096), 8192, 0, 0)
+	}); errno(res) != syscall.EFAULT {
 		t.Errorf("read over the line between two buffers: %d, want EFAULT", res)
 	}
 }
@@ -79,7 +88,9 @@ func TestEveryRegisteredFileIsTheRightOne(t *testing.T) {
 	}
 	for i := range fds {
 		a.Bytes(0, 1)[0] = 0xff
-		if res := single(t, r, func(s *SQE) { PrepReadFixed(s, 1, uint32(i), 0, a.Addr(0), 1, 0, 0) }); res != 1 || a.Bytes(0, 1)[0] != byte(i) {
+		if res := single(t, r, func(s *SQE) {
+			PrepReadFixed(s, 1, uint32(i), 0, a.Addr(0), 1, 0, 0)
+		}); res != 1 || a.Bytes(0, 1)[0] != byte(i) {
 			t.Errorf("file %d: result %d, byte %d", i, res, a.Bytes(0, 1)[0])
 		}
 	}
@@ -119,7 +130,8 @@ func TestCloseReleasesRegisteredFilesAtOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-				t.Fatalf("rung %d, round %d: the file is still locked by the ring before: %v", rung, i, err)
+				t.Fatalf("rung %d, round %d: the file is still locked by the ring before: %v", rung,
+					i, err)
 			}
 			syncAndClose(t, rungs[rung:], []int32{int32(fd), -1, int32(fd)}[:1+i%3], i%4 == 3)
 			CloseFD(int32(fd))
@@ -127,7 +139,8 @@ func TestCloseReleasesRegisteredFilesAtOnce(t *testing.T) {
 	}
 }
 
-// syncAndClose runs an fsync on registered file 0 of a new ring and closes the ring, with the fsync still in flight if wanted.
+// syncAndClose runs an fsync on registered file 0 of a new ring and closes the ring, with the fsync
+// still in flight if wanted.
 func syncAndClose(t *testing.T, ladder []uint32, files []int32, inFlight bool) {
 	t.Helper()
 	r, err := open(Config{Entries: 8}, ladder)
@@ -161,7 +174,8 @@ func TestWorkersAreLimited(t *testing.T) {
 	// The call returns the values before it, in place: read them back with two zeroes.
 	limits := [2]uint32{}
 	// SAFETY: the kernel reads and writes two 32-bit numbers during the call only.
-	if errno := r.register(19, unsafe.Pointer(&limits[0]), 2); errno != 0 || limits != [2]uint32{3, 5} {
+	if errno := r.register(19, unsafe.Pointer(&limits[0]), 2); errno != 0 ||
+		limits != [2]uint32{3, 5} {
 		t.Errorf("limits are %v, %v", limits, errno)
 	}
 }
@@ -240,12 +254,16 @@ func playMemlock() int {
 func TestMemlockErrorSaysHowMuchAndWhatToDo(t *testing.T) {
 	out := runRole(t, "memlock")
 	for _, want := range []string{
-		"register: locked memory is limited to 1 MiB (RLIMIT_MEMLOCK) and 4 MiB are needed: raise the limit (`ulimit -l 4096`;",
+		"register: locked memory is limited to 1 MiB (RLIMIT_MEMLOCK) and 4 MiB are needed: " +
+			"raise the limit (`ulimit -l 4096`;",
 		"check: locked memory is limited to 1 MiB (RLIMIT_MEMLOCK) and 5 MiB are needed",
 		"small check: <nil>",
 		"small: <nil>",
-		"second: locked memory is limited to 1 MiB (RLIMIT_MEMLOCK) and 4 MiB are needed", // with what the first ring holds
-		"shared: locked memory is limited to 1 MiB (RLIMIT_MEMLOCK) for all programs of this user, and they have left less than the 1 MiB that are needed: end some, raise the limit (`ulimit -l 2048`;",
+		// with what the first ring holds
+		"second: locked memory is limited to 1 MiB (RLIMIT_MEMLOCK) and 4 MiB are needed",
+		"shared: locked memory is limited to 1 MiB (RLIMIT_MEMLOCK) for all programs of this " +
+			"user, and they have left less than the 1 MiB that are needed: end some, raise the " +
+			"limit (`ulimit -l 2048`;",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in:\n%s", want, out)
@@ -253,7 +271,8 @@ func TestMemlockErrorSaysHowMuchAndWhatToDo(t *testing.T) {
 	}
 }
 
-// Without a limit, or with the right to go beyond it, memory that cannot be pinned is memory that is not there.
+// Without a limit, or with the right to go beyond it, memory that cannot be pinned is memory that
+// is not there.
 func TestPinErrorOfAFullMachine(t *testing.T) {
 	if !mayLock(1 << 40) {
 		t.Skip("RLIMIT_MEMLOCK holds for this user: it is the likelier cause")
@@ -277,7 +296,9 @@ func TestSparseBuffers(t *testing.T) {
 		t.Fatal(err)
 	}
 	read := func(buffer uint16, off uint64) int32 {
-		return single(t, r, func(s *SQE) { PrepReadFixed(s, 1, 0, buffer, a.Addr(off), 4096, 0, 0) })
+		return single(t, r, func(s *SQE) {
+			PrepReadFixed(s, 1, 0, buffer, a.Addr(off), 4096, 0, 0)
+		})
 	}
 	if res := read(0, 1<<20); res != 4096 {
 		t.Errorf("through the first buffer: %d", res)
@@ -292,10 +313,14 @@ func TestSparseBuffers(t *testing.T) {
 	if res := read(1, 2<<20); res != -int32(syscall.EFAULT) {
 		t.Errorf("through a buffer that is still not registered: %d", res)
 	}
-	if res := single(t, r, func(s *SQE) { PrepReadFile(s, 1, 0, a.Addr(2<<20), 4096, 0, 0) }); res != 4096 {
+	if res := single(t, r, func(s *SQE) {
+		PrepReadFile(s, 1, 0, a.Addr(2<<20), 4096, 0, 0)
+	}); res != 4096 {
 		t.Errorf("without one: %d", res)
 	}
-	if res := single(t, r, func(s *SQE) { PrepWriteFile(s, 1, 0, a.Addr(2<<20), 4096, 0, WriteDsync) }); res != 4096 {
+	if res := single(t, r, func(s *SQE) {
+		PrepWriteFile(s, 1, 0, a.Addr(2<<20), 4096, 0, WriteDsync)
+	}); res != 4096 {
 		t.Errorf("a write without one: %d", res)
 	}
 	if allocs := testing.AllocsPerRun(1, func() { r.fillBuffer(1) }); allocs != 0 {

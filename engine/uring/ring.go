@@ -1,7 +1,8 @@
 // This file is the ring itself: set up, queue, enter, reap, close.
 //
-// Invariant: a ring belongs to the thread that opened it. Between two calls every entry is in exactly one of three
-// places: queued (tail - kernel's head), in flight (kernel's head - finished), or in the completion queue.
+// Invariant: a ring belongs to the thread that opened it. Between two calls every entry is in
+// exactly one of three places: queued (tail - kernel's head), in flight (kernel's head - finished),
+// or in the completion queue.
 
 package uring
 
@@ -17,10 +18,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SQE is one submission: the kernel's struct io_uring_sqe, 64 bytes. Only the Prep functions write one.
+// SQE is one submission: the kernel's struct io_uring_sqe, 64 bytes. Only the Prep functions write
+// one.
 type SQE = giouring.SubmissionQueueEntry
 
-// CQE is one completion: the kernel's struct io_uring_cqe, 16 bytes. Res is the result, or a negative errno.
+// CQE is one completion: the kernel's struct io_uring_cqe, 16 bytes. Res is the result, or a
+// negative errno.
 type CQE struct {
 	UserData uint64
 	Res      int32
@@ -33,15 +36,15 @@ type Config struct {
 	Completions uint32 // completion queue: at least Entries, at most 65536; 0 means twice Entries
 }
 
-// The kernel's own bounds (IORING_MAX_ENTRIES, IORING_MAX_CQ_ENTRIES). Checked here so that EINVAL from
-// io_uring_setup can only mean that a flag is not known.
+// The kernel's own bounds (IORING_MAX_ENTRIES, IORING_MAX_CQ_ENTRIES). Checked here so that EINVAL
+// from io_uring_setup can only mean that a flag is not known.
 const (
 	entriesMax     = 32768
 	completionsMax = 2 * entriesMax
 )
 
-// Memory is how many bytes of kernel memory such a ring takes. Recent kernels (seen on 6.18, not on 5.19) count it against
-// RLIMIT_MEMLOCK, as they do registered buffers.
+// Memory is how many bytes of kernel memory such a ring takes. Recent kernels (seen on 6.18, not on
+// 5.19) count it against RLIMIT_MEMLOCK, as they do registered buffers.
 func (c Config) Memory() uint64 {
 	const header = 64 // both heads, both tails, masks and flags
 	entries, completions := powerOfTwo(c.Entries), powerOfTwo(c.Completions)
@@ -51,9 +54,9 @@ func (c Config) Memory() uint64 {
 	return wholePages(entries*64) + wholePages(header+completions*16+entries*4)
 }
 
-// Within is a ring like this one, made smaller until n of them may be locked; what does not fit into a small
-// completion queue the kernel keeps, which costs it an allocation each. The error is a MemlockError: not even the
-// smallest may.
+// Within is a ring like this one, made smaller until n of them may be locked; what does not fit
+// into a small completion queue the kernel keeps, which costs it an allocation each. The error is a
+// MemlockError: not even the smallest may.
 func (c Config) Within(n int) (Config, error) {
 	const least = 32 // entries; more than a turn of a loop often submits
 	for {
@@ -73,27 +76,31 @@ func powerOfTwo(n uint32) uint64 {
 	return 1 << bits.Len32(n-1)
 }
 
-// What Close grants to requests that are still in flight. A cancelled receive or poll ends at once; a write that has
-// reached the disk ends when the disk answers.
+// What Close grants to requests that are still in flight. A cancelled receive or poll ends at once;
+// a write that has reached the disk ends when the disk answers.
 const closeTimeout = 5 * time.Second
 
 // closeData marks the cancel request that Close itself sends; completions are thrown away there.
 const closeData = ^uint64(0)
 
-// Ring is an io_uring instance. It is not safe for concurrent use: every method must run on the thread that called
-// Open. A call from another thread is answered with a ThreadError wherever it can be noticed for free: by the kernel
-// (SINGLE_ISSUER, or a registered descriptor that only its thread knows) and, under -race or -tags invariants, always.
+// Ring is an io_uring instance. It is not safe for concurrent use: every method must run on the
+// thread that called Open. A call from another thread is answered with a ThreadError wherever it
+// can be noticed for free: by the kernel (SINGLE_ISSUER, or a registered descriptor that only its
+// thread knows) and, under -race or -tags invariants, always.
 type Ring struct {
-	view                // pointers into the memory shared with the kernel
-	tail        uint32  // next submission slot; published to the kernel by Enter
-	finished    uint32  // completions reaped that ended their request; wraps like the kernel's counters
-	descriptor  uintptr // what enter is given: the slot, or the ring's file descriptor
-	flags       uintptr // flags of every enter
-	flagsWait   uintptr // and of one that may block
-	argument    *waitArgument
-	thread      int
-	slot        uint32 // of the registered ring descriptor on its thread; slotNone if not registered
-	page        *Arena // holds the wait argument with its timespec, where no stack or heap move can reach them
+	view        // pointers into the memory shared with the kernel
+	tail uint32 // next submission slot; published to the kernel by Enter
+	// completions reaped that ended their request; wraps like the kernel's counters
+	finished   uint32
+	descriptor uintptr // what enter is given: the slot, or the ring's file descriptor
+	flags      uintptr // flags of every enter
+	flagsWait  uintptr // and of one that may block
+	argument   *waitArgument
+	thread     int
+	// of the registered ring descriptor on its thread; slotNone if not registered
+	slot uint32
+	// holds the wait argument with its timespec, where no stack or heap move can reach them
+	page        *Arena
 	inner       *giouring.Ring
 	setup       uint32 // SETUP flags that the kernel took
 	features    uint32 // FEAT bits
@@ -107,8 +114,9 @@ type Ring struct {
 	found       Features
 }
 
-// rungs are the sets of setup flags, best first; EINVAL means try the next. Each carries CQSIZE and SUBMIT_ALL:
-// one bad entry must not stop the rest of its batch (5.18), and TASKRUN_FLAG shows deferred work without a call (5.19).
+// rungs are the sets of setup flags, best first; EINVAL means try the next. Each carries CQSIZE and
+// SUBMIT_ALL: one bad entry must not stop the rest of its batch (5.18), and TASKRUN_FLAG shows
+// deferred work without a call (5.19).
 var rungs = [...]uint32{
 	giouring.SetupSingleIssuer | giouring.SetupDeferTaskrun | setupAlways,
 	giouring.SetupSingleIssuer | giouring.SetupCoopTaskrun | setupAlways,
@@ -117,10 +125,11 @@ var rungs = [...]uint32{
 
 const setupAlways = giouring.SetupTaskrunFlag | giouring.SetupSubmitAll | giouring.SetupCQSize
 
-// Open makes a ring that belongs to the calling thread: the caller has locked its goroutine to it with
-// runtime.LockOSThread, and stays so until Close. The best flags that this kernel knows are used (Features tells which),
-// and the ring's descriptor is registered with the thread, which saves a lookup on every Enter.
-// Errors: DisabledError, UnsupportedError, MemoryError, or the system's; each says what to do.
+// Open makes a ring that belongs to the calling thread: the caller has locked its goroutine to it
+// with runtime.LockOSThread, and stays so until Close. The best flags that this kernel knows are
+// used (Features tells which), and the ring's descriptor is registered with the thread, which saves
+// a lookup on every Enter. Errors: DisabledError, UnsupportedError, MemoryError, or the system's;
+// each says what to do.
 func Open(c Config) (*Ring, error) { return open(c, rungs[:]) }
 
 // open tries the given sets of setup flags in order.
@@ -128,8 +137,10 @@ func open(c Config, ladder []uint32) (*Ring, error) {
 	if c.Completions == 0 {
 		c.Completions = 2 * c.Entries
 	}
-	if c.Entries == 0 || c.Entries > entriesMax || c.Completions < c.Entries || c.Completions > completionsMax {
-		return nil, errors.New("io_uring: entries must be 1 to 32768, and completions from entries to 65536")
+	if c.Entries == 0 || c.Entries > entriesMax || c.Completions < c.Entries ||
+		c.Completions > completionsMax {
+		return nil,
+			errors.New("io_uring: entries must be 1 to 32768, and completions from entries to 65536")
 	}
 	page, err := NewArena(pageSize, false)
 	if err != nil {
@@ -174,11 +185,12 @@ func (r *Ring) init(c Config, flags uint32) error {
 	return nil
 }
 
-// SQE returns the next submission entry, zeroed (giouring leaves half of a reused one as it was), or nil when the
-// queue is full: then Enter(0, 0) empties it. With DEFER_TASKRUN that Enter also runs the work that the
-// kernel has put off, so completions may have come when it returns.
+// SQE returns the next submission entry, zeroed (giouring leaves half of a reused one as it was),
+// or nil when the queue is full: then Enter(0, 0) empties it. With DEFER_TASKRUN that Enter also
+// runs the work that the kernel has put off, so completions may have come when it returns.
 func (r *Ring) SQE() *SQE {
-	// Acquire: pairs with the kernel's release of sq.head in io_commit_sqring; the slot is ours once head has passed it.
+	// Acquire: pairs with the kernel's release of sq.head in io_commit_sqring; the slot is ours
+	// once head has passed it.
 	if r.tail-atomic.LoadUint32(r.sqHead) >= uint32(len(r.sqes)) {
 		return nil
 	}
@@ -194,30 +206,34 @@ func (r *Ring) Queued() int { return int(r.tail - atomic.LoadUint32(r.sqHead)) }
 // InFlight is how many requests the kernel has taken whose last completion has not been reaped.
 func (r *Ring) InFlight() int { return int(atomic.LoadUint32(r.sqHead) - r.finished) }
 
-// Ready reports without a system call whether Reap or Enter(0, 0) would find something: a completion, or work that the
-// kernel has deferred to us. It is the condition of a busy poll.
+// Ready reports without a system call whether Reap or Enter(0, 0) would find something: a
+// completion, or work that the kernel has deferred to us. It is the condition of a busy poll.
 func (r *Ring) Ready() bool {
 	return atomic.LoadUint32(r.cqTail) != atomic.LoadUint32(r.cqHead) || r.deferred()
 }
 
-// deferred: task work to run, or completions that found the queue full and wait in the kernel. Both need an enter.
+// deferred: task work to run, or completions that found the queue full and wait in the kernel. Both
+// need an enter.
 func (r *Ring) deferred() bool {
 	return atomic.LoadUint32(r.sqFlags)&(giouring.SQTaskrun|giouring.SQCQOverflow) != 0
 }
 
-// Enter submits everything queued and waits until the completion queue holds at least wait entries or the timeout
-// has passed; timeout < 0 waits without end, 0 does not wait. It may return early with nothing to reap: a signal, the timeout and a
-// kernel short of memory or of room for completions ("reap first") are all nil. An error means the ring cannot be used.
+// Enter submits everything queued and waits until the completion queue holds at least wait entries
+// or the timeout has passed; timeout < 0 waits without end, 0 does not wait. It may return early
+// with nothing to reap: a signal, the timeout and a kernel short of memory or of room for
+// completions ("reap first") are all nil. An error means the ring cannot be used.
 //
-// It makes no system call when there is nothing to submit, to run or to wait for. Only a call that may block tells the Go
-// scheduler (Syscall6): that costs 40 ns, and a blocked thread that kept its P would hold up every collection.
+// It makes no system call when there is nothing to submit, to run or to wait for. Only a call that
+// may block tells the Go scheduler (Syscall6): that costs 40 ns, and a blocked thread that kept its
+// P would hold up every collection.
 func (r *Ring) Enter(wait uint32, timeout time.Duration) error {
 	if checkThread {
 		if err := r.threadError(); err != nil {
 			return err
 		}
 	}
-	// Release: pairs with the kernel's acquire of sq.tail in io_sqring_entries; the entries are written before it.
+	// Release: pairs with the kernel's acquire of sq.tail in io_sqring_entries; the entries are
+	// written before it.
 	if r.tail != *r.sqTail {
 		atomic.StoreUint32(r.sqTail, r.tail)
 	}
@@ -231,15 +247,18 @@ func (r *Ring) Enter(wait uint32, timeout time.Duration) error {
 	flags, argument, size := r.flagsWait, uintptr(0), uintptr(0)
 	if timeout > 0 {
 		r.argument.set(timeout)
-		flags, argument, size = flags|uintptr(giouring.EnterExtArg), uintptr(r.page.Addr(0)), waitArgumentSize
+		flags, argument, size = flags|uintptr(giouring.EnterExtArg), uintptr(r.page.Addr(0)),
+			waitArgumentSize
 	}
-	n, _, errno := syscall.Syscall6(unix.SYS_IO_URING_ENTER, r.descriptor, uintptr(queued), uintptr(wait), flags, argument, size)
+	n, _, errno := syscall.Syscall6(unix.SYS_IO_URING_ENTER, r.descriptor, uintptr(queued),
+		uintptr(wait), flags, argument, size)
 	return r.entered(n, queued, errno)
 }
 
 // poll submits and runs deferred work without blocking, and so without telling the Go scheduler.
 func (r *Ring) poll(queued uint32) error {
-	n, _, errno := syscall.RawSyscall6(unix.SYS_IO_URING_ENTER, r.descriptor, uintptr(queued), 0, r.flags, 0, 0)
+	n, _, errno := syscall.RawSyscall6(unix.SYS_IO_URING_ENTER, r.descriptor, uintptr(queued), 0,
+		r.flags, 0, 0)
 	return r.entered(n, queued, errno)
 }
 
@@ -247,8 +266,9 @@ func (r *Ring) poll(queued uint32) error {
 func (r *Ring) entered(n uintptr, queued uint32, errno syscall.Errno) error {
 	switch errno {
 	case 0:
-		// The kernel takes at least one entry of a queue that has some. None means that it looked at another ring:
-		// the slot of our registered descriptor belongs to a different ring on this thread.
+		// The kernel takes at least one entry of a queue that has some. None means that it looked
+		// at another ring: the slot of our registered descriptor belongs to a different ring on
+		// this thread.
 		if n == 0 && queued > 0 {
 			return r.threadError()
 		}
@@ -259,11 +279,13 @@ func (r *Ring) entered(n uintptr, queued uint32, errno syscall.Errno) error {
 	return r.callError("io_uring_enter", errno)
 }
 
-// Reap copies the completions that are there into out, as many as fit, gives their places back to the kernel at once,
-// and returns how many. It makes no system call: deferred work and overflowed completions arrive by Enter.
+// Reap copies the completions that are there into out, as many as fit, gives their places back to
+// the kernel at once, and returns how many. It makes no system call: deferred work and overflowed
+// completions arrive by Enter.
 func (r *Ring) Reap(out []CQE) int {
 	head := *r.cqHead // only we write it
-	// Acquire: pairs with the kernel's release of cq.tail in io_commit_cqring; the entries are written before it.
+	// Acquire: pairs with the kernel's release of cq.tail in io_commit_cqring; the entries are
+	// written before it.
 	n := atomic.LoadUint32(r.cqTail) - head
 	if n > uint32(len(out)) {
 		n = uint32(len(out))
@@ -278,14 +300,16 @@ func (r *Ring) Reap(out []CQE) int {
 			r.finished++
 		}
 	}
-	// Release: pairs with the kernel's acquire of cq.head in io_cqring_queued; we have copied before it may overwrite.
+	// Release: pairs with the kernel's acquire of cq.head in io_cqring_queued; we have copied
+	// before it may overwrite.
 	atomic.StoreUint32(r.cqHead, head+n)
 	return int(n)
 }
 
-// Close cancels what is in flight and waits for it, unpins the buffers, gives back the registered descriptor (the kernel
-// would keep the whole ring until the thread exits) and unmaps the ring. Completions not reaped are lost. When it
-// returns InFlightError the kernel may still write into the arena, which must then not be closed; else it may be.
+// Close cancels what is in flight and waits for it, unpins the buffers, gives back the registered
+// descriptor (the kernel would keep the whole ring until the thread exits) and unmaps the ring.
+// Completions not reaped are lost. When it returns InFlightError the kernel may still write into
+// the arena, which must then not be closed; else it may be.
 func (r *Ring) Close() error {
 	if r.closed {
 		return nil
@@ -295,8 +319,9 @@ func (r *Ring) Close() error {
 	}
 	r.closed = true
 	err := r.quiesce()
-	// Before the ring goes: its own teardown runs on a kernel worker, 30 ms later when measured, and until then the pinned
-	// memory would count against RLIMIT_MEMLOCK and the files would stay open, and flock'ed.
+	// Before the ring goes: its own teardown runs on a kernel worker, 30 ms later when measured,
+	// and until then the pinned memory would count against RLIMIT_MEMLOCK and the files would stay
+	// open, and flock'ed.
 	err = errors.Join(err, r.unregister())
 	uncharge(r.charged)
 	r.unregisterDescriptor()

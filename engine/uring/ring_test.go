@@ -30,7 +30,8 @@ func TestNopsCompleteInOrder(t *testing.T) {
 		}
 	}
 	if r.InFlight() != 0 || r.Queued() != 0 || r.Ready() {
-		t.Errorf("in flight %d, queued %d, ready %v at the end", r.InFlight(), r.Queued(), r.Ready())
+		t.Errorf("in flight %d, queued %d, ready %v at the end", r.InFlight(), r.Queued(),
+			r.Ready())
 	}
 }
 
@@ -79,7 +80,8 @@ func TestUnknownSetupFlagsFallToTheNextRung(t *testing.T) {
 }
 
 func TestConfigOutOfBounds(t *testing.T) {
-	for _, c := range []Config{{}, {Entries: 32769}, {Entries: 8, Completions: 4}, {Entries: 8, Completions: 65537}} {
+	for _, c := range []Config{{}, {Entries: 32769}, {Entries: 8, Completions: 4},
+		{Entries: 8, Completions: 65537}} {
 		if r, err := Open(c); err == nil {
 			_ = r.Close()
 			t.Errorf("%+v was accepted", c)
@@ -119,8 +121,8 @@ func TestFullSubmissionQueueIsNilUntilEnter(t *testing.T) {
 	}
 }
 
-// A full queue of requests that wait for something: Enter must free the entries although nothing completes, and deferred
-// completions must come without a blocking Enter.
+// A full queue of requests that wait for something: Enter must free the entries although nothing
+// completes, and deferred completions must come without a blocking Enter.
 func TestFullQueueOfWaitingRequests(t *testing.T) {
 	r := newRing(t, 4, 64)
 	fd := newEventfd(t)
@@ -246,12 +248,14 @@ func TestReapTakesWhatFits(t *testing.T) {
 
 func TestTimeouts(t *testing.T) {
 	r := newRing(t, 8, 16)
-	for _, d := range []time.Duration{time.Microsecond, 20 * time.Millisecond, 1100 * time.Millisecond} {
+	for _, d := range []time.Duration{time.Microsecond, 20 * time.Millisecond,
+		1100 * time.Millisecond} {
 		begin := Now()
 		if err := r.Enter(1, d); err != nil {
 			t.Fatalf("Enter(1, %v): %v", d, err)
 		}
-		// A signal may end a wait early (nil, like a timeout), so only too late is wrong for certain.
+		// A signal may end a wait early (nil, like a timeout), so only too late is wrong for
+		// certain.
 		if took := time.Duration(Now() - begin); took > d+10*time.Second {
 			t.Errorf("a timeout of %v took %v", d, took)
 		} else if took < d {
@@ -289,7 +293,8 @@ func TestWaitCountsWhatIsNotReapedYet(t *testing.T) {
 	}
 }
 
-// Go preempts with SIGURG, so a wait is interrupted at any time: never an error, never a lost completion.
+// Go preempts with SIGURG, so a wait is interrupted at any time: never an error, never a lost
+// completion.
 func TestSignalStormWhileWaiting(t *testing.T) {
 	r := newRing(t, 8, 16)
 	fd, a := newEventfd(t), newArena(t, 4096, false)
@@ -351,7 +356,8 @@ func TestWrongThreadIsAClearError(t *testing.T) {
 		}
 		defer func() { _ = second.Close() }()
 		wantThreadError(t, r.Enter(1, time.Second), "Enter(1) beside another ring")
-		wantThreadError(t, idle.Enter(1, 50*time.Millisecond), "Enter(1) with nothing queued beside another ring")
+		wantThreadError(t, idle.Enter(1, 50*time.Millisecond),
+			"Enter(1) with nothing queued beside another ring")
 		if own.InFlight() != 0 {
 			t.Error("the other thread's own ring was entered")
 		}
@@ -371,7 +377,8 @@ func TestEntriesComeZeroed(t *testing.T) {
 		if *s != (SQE{}) {
 			t.Fatalf("a fresh entry is %+v", *s)
 		}
-		*s = SQE{OpCode: OpNop, UserData: 1, OpcodeFlags: 0, Len: 7, Off: 9, Addr: 8, Addr3: 5, BufIG: 3, Personality: 0, SpliceFdIn: 0}
+		*s = SQE{OpCode: OpNop, UserData: 1, OpcodeFlags: 0, Len: 7, Off: 9, Addr: 8, Addr3: 5,
+			BufIG: 3, Personality: 0, SpliceFdIn: 0}
 		if err := r.Enter(1, -1); err != nil {
 			t.Fatal(err)
 		}
@@ -379,8 +386,8 @@ func TestEntriesComeZeroed(t *testing.T) {
 	}
 }
 
-// Every operation in turn in the one slot of a ring, after one that sets all the flags it can: without zeroing, NOP and
-// FALLOCATE are EINVAL and the write after a send is EOPNOTSUPP.
+// Every operation in turn in the one slot of a ring, after one that sets all the flags it can:
+// without zeroing, NOP and FALLOCATE are EINVAL and the write after a send is EOPNOTSUPP.
 func TestFlagsDoNotLeakThroughAReusedSlot(t *testing.T) {
 	r := newRing(t, 1, 16)
 	a := newArena(t, 1<<16, false)
@@ -520,7 +527,8 @@ func TestNoAllocationOnThePath(t *testing.T) {
 		for i := range 32 {
 			PrepNop(r.SQE(), uint64(i))
 		}
-		if r.Enter(0, 0) != nil || r.Enter(1, time.Second) != nil || r.Enter(64, time.Microsecond) != nil || r.Enter(0, -1) != nil {
+		if r.Enter(0, 0) != nil || r.Enter(1, time.Second) != nil ||
+			r.Enter(64, time.Microsecond) != nil || r.Enter(0, -1) != nil {
 			t.Error("Enter failed")
 		}
 		if n := r.Reap(out); n != 32 {
@@ -541,7 +549,8 @@ func TestMemoryOfARing(t *testing.T) {
 	for _, c := range []struct {
 		config Config
 		pages  uint64 // as measured by what RLIMIT_MEMLOCK leaves on Linux 6.18
-	}{{Config{8, 16}, 2}, {Config{Entries: 8}, 2}, {Config{512, 8192}, 41}, {Config{300, 5000}, 41}} {
+	}{{Config{8, 16}, 2}, {Config{Entries: 8}, 2}, {Config{512, 8192}, 41}, {Config{300, 5000},
+		41}} {
 		if got := c.config.Memory(); got != c.pages*4096 {
 			t.Errorf("%+v: %d bytes, want %d pages", c.config, got, c.pages)
 		}

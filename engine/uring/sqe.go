@@ -1,5 +1,6 @@
-// This file writes submissions. Every function takes an entry fresh from Ring.SQE, which is all zero, and sets only the
-// fields that its operation has: a reserved field with a stale bit is EINVAL or, worse, a silent RWF_DSYNC.
+// This file writes submissions. Every function takes an entry fresh from Ring.SQE, which is all
+// zero, and sets only the fields that its operation has: a reserved field with a stale bit is
+// EINVAL or, worse, a silent RWF_DSYNC.
 //
 // Invariant: only addresses inside an Arena go into an entry, never one of a Go object.
 
@@ -10,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Operations, as they stand in SQE.OpCode. Exported for whoever reads submissions: the simulated kernel.
+// Operations, as they stand in SQE.OpCode. Exported for whoever reads submissions: the simulated
+// kernel.
 const (
 	OpNop        = giouring.OpNop
 	OpFsync      = giouring.OpFsync
@@ -31,7 +33,8 @@ const (
 // FixedFile in SQE.Flags: SQE.Fd is an index into the registered files, not a descriptor.
 const FixedFile = giouring.SqeFixedFile
 
-// Async in SQE.Flags: one of the kernel's workers does it from the start; it is not tried on the submitting thread first.
+// Async in SQE.Flags: one of the kernel's workers does it from the start; it is not tried on the
+// submitting thread first.
 const Async = giouring.SqeAsync
 
 // CompletionMore in CQE.Flags: the request goes on and will complete again (multishot).
@@ -40,7 +43,8 @@ const CompletionMore = giouring.CQEFMore
 // CommandDiscard in SQE.Off of an OpCommand: BLOCK_URING_CMD_DISCARD, _IO(0x12, 0), Linux 6.12.
 const CommandDiscard = 0x1200
 
-// Values for the flags arguments below, so that a caller needs no second source of kernel constants.
+// Values for the flags arguments below, so that a caller needs no second source of kernel
+// constants.
 const (
 	MsgWaitAll  = uint32(unix.MSG_WAITALL)
 	MsgNoSignal = uint32(unix.MSG_NOSIGNAL)
@@ -50,7 +54,8 @@ const (
 	PollHup   = uint32(unix.POLLHUP)
 	PollRdHup = uint32(unix.POLLRDHUP)
 
-	WriteDsync = uint32(unix.RWF_DSYNC) // the data is on stable storage when the write completes: NBD's FUA
+	// the data is on stable storage when the write completes: NBD's FUA
+	WriteDsync = uint32(unix.RWF_DSYNC)
 
 	FsyncDatasync = giouring.FsyncDatasync
 
@@ -68,8 +73,9 @@ func PrepNop(s *SQE, data uint64) {
 	s.UserData = data
 }
 
-// PrepRecv receives up to n bytes from a socket into addr. flags are MSG_*; with MsgWaitAll the result is short only at the
-// end of the stream or on an error. The descriptor must not be O_NONBLOCK, or an empty socket completes with EAGAIN.
+// PrepRecv receives up to n bytes from a socket into addr. flags are MSG_*; with MsgWaitAll the
+// result is short only at the end of the stream or on an error. The descriptor must not be
+// O_NONBLOCK, or an empty socket completes with EAGAIN.
 func PrepRecv(s *SQE, data uint64, fd int32, addr uint64, n uint32, flags uint32) {
 	s.OpCode = OpRecv
 	s.Fd = fd
@@ -79,8 +85,9 @@ func PrepRecv(s *SQE, data uint64, fd int32, addr uint64, n uint32, flags uint32
 	s.UserData = data
 }
 
-// PrepSendMsg sends what the msghdr at that kernel address describes. The result may be short even with MsgWaitAll, and two
-// sends in flight on one stream interleave: one at a time. The msghdr and its iovecs must stay until the completion.
+// PrepSendMsg sends what the msghdr at that kernel address describes. The result may be short even
+// with MsgWaitAll, and two sends in flight on one stream interleave: one at a time. The msghdr and
+// its iovecs must stay until the completion.
 func PrepSendMsg(s *SQE, data uint64, fd int32, msghdr uint64, flags uint32) {
 	s.OpCode = OpSendMsg
 	s.Fd = fd
@@ -90,7 +97,8 @@ func PrepSendMsg(s *SQE, data uint64, fd int32, msghdr uint64, flags uint32) {
 	s.UserData = data
 }
 
-// PrepPoll waits once for events (POLL*); the result is the events that came. POLLERR and POLLHUP always count.
+// PrepPoll waits once for events (POLL*); the result is the events that came. POLLERR and POLLHUP
+// always count.
 func PrepPoll(s *SQE, data uint64, fd int32, events uint32) {
 	s.OpCode = OpPoll
 	s.Fd = fd
@@ -108,29 +116,35 @@ func PrepRead(s *SQE, data uint64, fd int32, addr uint64, n uint32, off uint64) 
 	s.UserData = data
 }
 
-// PrepReadFixed reads n bytes at off of a registered file into a registered buffer; addr to addr+n must lie inside that
-// buffer. The result is short at the end of the file. rwflags are RWF_*.
-func PrepReadFixed(s *SQE, data uint64, file uint32, buffer uint16, addr uint64, n uint32, off uint64, rwflags uint32) {
+// PrepReadFixed reads n bytes at off of a registered file into a registered buffer; addr to addr+n
+// must lie inside that buffer. The result is short at the end of the file. rwflags are RWF_*.
+func PrepReadFixed(s *SQE, data uint64, file uint32, buffer uint16, addr uint64, n uint32,
+	off uint64, rwflags uint32) {
 	fixed(s, OpReadFixed, data, file, buffer, addr, n, off, rwflags)
 }
 
-// PrepWriteFixed writes n bytes from a registered buffer; WriteDsync in rwflags makes it durable before it completes.
-func PrepWriteFixed(s *SQE, data uint64, file uint32, buffer uint16, addr uint64, n uint32, off uint64, rwflags uint32) {
+// PrepWriteFixed writes n bytes from a registered buffer; WriteDsync in rwflags makes it durable
+// before it completes.
+func PrepWriteFixed(s *SQE, data uint64, file uint32, buffer uint16, addr uint64, n uint32,
+	off uint64, rwflags uint32) {
 	fixed(s, OpWriteFixed, data, file, buffer, addr, n, off, rwflags)
 }
 
-// PrepReadFile is PrepReadFixed into memory that is not registered: the kernel looks its pages up and
-// pins them for this one operation.
-func PrepReadFile(s *SQE, data uint64, file uint32, addr uint64, n uint32, off uint64, rwflags uint32) {
+// PrepReadFile is PrepReadFixed into memory that is not registered: the kernel looks its pages up
+// and pins them for this one operation.
+func PrepReadFile(s *SQE, data uint64, file uint32, addr uint64, n uint32, off uint64,
+	rwflags uint32) {
 	fixed(s, OpRead, data, file, 0, addr, n, off, rwflags)
 }
 
 // PrepWriteFile is PrepWriteFixed from memory that is not registered.
-func PrepWriteFile(s *SQE, data uint64, file uint32, addr uint64, n uint32, off uint64, rwflags uint32) {
+func PrepWriteFile(s *SQE, data uint64, file uint32, addr uint64, n uint32, off uint64,
+	rwflags uint32) {
 	fixed(s, OpWrite, data, file, 0, addr, n, off, rwflags)
 }
 
-func fixed(s *SQE, op uint8, data uint64, file uint32, buffer uint16, addr uint64, n uint32, off uint64, rwflags uint32) {
+func fixed(s *SQE, op uint8, data uint64, file uint32, buffer uint16, addr uint64, n uint32,
+	off uint64, rwflags uint32) {
 	s.OpCode = op
 	s.Flags = FixedFile
 	s.Fd = int32(file)
@@ -142,8 +156,9 @@ func fixed(s *SQE, op uint8, data uint64, file uint32, buffer uint16, addr uint6
 	s.BufIG = buffer
 }
 
-// PrepFsync makes what was written to a registered file durable; datasync leaves out metadata that reads do not need.
-// It covers writes that have completed, not those that are in flight. It always runs on a kernel worker (100 % punted).
+// PrepFsync makes what was written to a registered file durable; datasync leaves out metadata that
+// reads do not need. It covers writes that have completed, not those that are in flight. It always
+// runs on a kernel worker (100 % punted).
 func PrepFsync(s *SQE, data uint64, file uint32, datasync bool) {
 	s.OpCode = OpFsync
 	s.Flags = FixedFile
@@ -154,8 +169,8 @@ func PrepFsync(s *SQE, data uint64, file uint32, datasync bool) {
 	s.UserData = data
 }
 
-// PrepFallocate is fallocate(2) on a registered file: mode is FALLOC_FL_*, off and n are in bytes. It always runs on a
-// kernel worker, and a long range keeps that worker busy: slice it.
+// PrepFallocate is fallocate(2) on a registered file: mode is FALLOC_FL_*, off and n are in bytes.
+// It always runs on a kernel worker, and a long range keeps that worker busy: slice it.
 func PrepFallocate(s *SQE, data uint64, file uint32, mode uint32, off, n uint64) {
 	s.OpCode = OpFallocate
 	s.Flags = FixedFile
@@ -166,8 +181,8 @@ func PrepFallocate(s *SQE, data uint64, file uint32, mode uint32, off, n uint64)
 	s.UserData = data
 }
 
-// PrepDiscard discards n bytes at off of a registered block device, both multiples of its logical block. Linux 6.12; see
-// Features.Discard. A device without discard completes with EOPNOTSUPP.
+// PrepDiscard discards n bytes at off of a registered block device, both multiples of its logical
+// block. Linux 6.12; see Features.Discard. A device without discard completes with EOPNOTSUPP.
 func PrepDiscard(s *SQE, data uint64, file uint32, off, n uint64) {
 	s.OpCode = OpCommand
 	s.Flags = FixedFile
@@ -199,8 +214,9 @@ func PrepMadvise(s *SQE, data uint64, addr uint64, n uint32, advice uint32) {
 	s.UserData = data
 }
 
-// PrepCancel cancels the request with that user_data. It completes with 0, ENOENT (no such request) or EALREADY (it runs and
-// will complete by itself); a cancelled request completes with ECANCELED, so there are always two completions.
+// PrepCancel cancels the request with that user_data. It completes with 0, ENOENT (no such request)
+// or EALREADY (it runs and will complete by itself); a cancelled request completes with ECANCELED,
+// so there are always two completions.
 func PrepCancel(s *SQE, data uint64, target uint64) {
 	s.OpCode = OpCancel
 	s.Fd = -1

@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sends and receives far more than a socket holds, so that both sides see short transfers and go on where they stopped.
+// Sends and receives far more than a socket holds, so that both sides see short transfers and go on
+// where they stopped.
 func TestStreamThroughShortTransfers(t *testing.T) {
 	const total, chunk, vectors = 4 << 20, 1 << 18, 7
 	r := newRing(t, 8, 32)
@@ -42,14 +43,16 @@ func TestStreamThroughShortTransfers(t *testing.T) {
 		PrepSendMsg(r.SQE(), 1, left, a.Addr(head), MsgNoSignal)
 	}
 	receive := func() {
-		PrepRecv(r.SQE(), 2, right, a.Addr(uint64(to+received)), uint32(min(total-received, 30000)), 0)
+		PrepRecv(r.SQE(), 2, right, a.Addr(uint64(to+received)), uint32(min(total-received, 30000)),
+			0)
 	}
 	send()
 	receive()
 	for received < total {
 		c := collect(t, r, 1)[0]
 		if c.Res <= 0 {
-			t.Fatalf("operation %d: %v after %d sent, %d received", c.UserData, errno(c.Res), sent, received)
+			t.Fatalf("operation %d: %v after %d sent, %d received", c.UserData, errno(c.Res), sent,
+				received)
 		}
 		switch c.UserData {
 		case 1:
@@ -92,7 +95,8 @@ func TestReceiveAllIsShortOnlyAtTheEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if c := collect(t, r, 1)[0]; c.Res != 28 || string(a.Bytes(0, 28)) != "0123456789012345678901234567" {
+	if c := collect(t, r, 1)[0]; c.Res != 28 ||
+		string(a.Bytes(0, 28)) != "0123456789012345678901234567" {
 		t.Errorf("%+v %q", c, a.Bytes(0, 28))
 	}
 	PrepRecv(r.SQE(), 2, right, a.Addr(0), 28, MsgWaitAll)
@@ -108,7 +112,9 @@ func TestReceiveAllIsShortOnlyAtTheEnd(t *testing.T) {
 	}
 	*a.Msghdr(0) = Msghdr{Iov: a.Addr(64), IovLen: 1}
 	a.Iovecs(64, 1)[0] = Iovec{Base: a.Addr(128), Len: 8}
-	if res := single(t, r, func(s *SQE) { PrepSendMsg(s, 4, right, a.Addr(0), MsgNoSignal) }); errno(res) != syscall.EPIPE {
+	if res := single(t, r, func(s *SQE) {
+		PrepSendMsg(s, 4, right, a.Addr(0), MsgNoSignal)
+	}); errno(res) != syscall.EPIPE {
 		t.Errorf("send to a closed stream: %d, want EPIPE", res)
 	}
 }
@@ -132,7 +138,8 @@ func TestPollAndCancel(t *testing.T) {
 		t.Fatal(err)
 	}
 	Notify(fd)
-	if c := collect(t, r, 1)[0]; c.UserData != 4 || c.Res != int32(PollIn) || c.Flags&CompletionMore != 0 {
+	if c := collect(t, r, 1)[0]; c.UserData != 4 || c.Res != int32(PollIn) ||
+		c.Flags&CompletionMore != 0 {
 		t.Errorf("%+v, want POLLIN once", c)
 	}
 	left, right := socketpair(t)
@@ -158,7 +165,8 @@ func TestEventfdCountsNotifications(t *testing.T) {
 			}
 			Notify(fd)
 		}
-		if c := collect(t, r, 1)[0]; c.Res != 8 || binary.LittleEndian.Uint64(a.Bytes(8, 8)) != times {
+		if c := collect(t, r, 1)[0]; c.Res != 8 ||
+			binary.LittleEndian.Uint64(a.Bytes(8, 8)) != times {
 			t.Errorf("%+v, count %d, want %d", c, binary.LittleEndian.Uint64(a.Bytes(8, 8)), times)
 		}
 	}
@@ -182,10 +190,14 @@ func disk(t *testing.T, dir string, flags int) {
 	want := bytes.Clone(a.Bytes(out, block))
 	for i, rwf := range []uint32{0, WriteDsync} {
 		off := uint64(i * 2 * block)
-		if res := single(t, r, func(s *SQE) { PrepWriteFixed(s, 1, 0, 0, a.Addr(out), block, off, rwf) }); res != block {
+		if res := single(t, r, func(s *SQE) {
+			PrepWriteFixed(s, 1, 0, 0, a.Addr(out), block, off, rwf)
+		}); res != block {
 			t.Fatalf("write: %d", res)
 		}
-		if res := single(t, r, func(s *SQE) { PrepReadFixed(s, 2, 0, 0, a.Addr(in), block, off, 0) }); res != block {
+		if res := single(t, r, func(s *SQE) {
+			PrepReadFixed(s, 2, 0, 0, a.Addr(in), block, off, 0)
+		}); res != block {
 			t.Fatalf("read: %d", res)
 		}
 		if !bytes.Equal(a.Bytes(in, block), want) {
@@ -197,26 +209,40 @@ func disk(t *testing.T, dir string, flags int) {
 			t.Errorf("fsync, datasync %v: %v", datasync, errno(res))
 		}
 	}
-	if res := single(t, r, func(s *SQE) { PrepFallocate(s, 4, 0, FallocatePunchHole|FallocateKeepSize, 4096, 8192) }); res != 0 {
+	if res := single(t, r, func(s *SQE) {
+		PrepFallocate(s, 4, 0, FallocatePunchHole|FallocateKeepSize, 4096, 8192)
+	}); res != 0 {
 		t.Fatalf("punch: %v", errno(res))
 	}
 	copy(want[4096:4096+8192], make([]byte, 8192))
-	if res := single(t, r, func(s *SQE) { PrepReadFixed(s, 5, 0, 0, a.Addr(in), block, 0, 0) }); res != block || !bytes.Equal(a.Bytes(in, block), want) {
+	if res := single(t, r, func(s *SQE) {
+		PrepReadFixed(s, 5, 0, 0, a.Addr(in), block, 0, 0)
+	}); res != block || !bytes.Equal(a.Bytes(in, block), want) {
 		t.Errorf("read after the punch: %d", res)
 	}
-	if res := single(t, r, func(s *SQE) { PrepReadFixed(s, 6, 0, 0, a.Addr(in), block, 1<<20-4096, 0) }); res != 4096 {
+	if res := single(t, r, func(s *SQE) {
+		PrepReadFixed(s, 6, 0, 0, a.Addr(in), block, 1<<20-4096, 0)
+	}); res != 4096 {
 		t.Errorf("read over the end: %d, want 4096", res)
 	}
-	if res := single(t, r, func(s *SQE) { PrepReadFixed(s, 7, 0, 0, a.Addr(in), block, 1<<20, 0) }); res != 0 {
+	if res := single(t, r, func(s *SQE) {
+		PrepReadFixed(s, 7, 0, 0, a.Addr(in), block, 1<<20, 0)
+	}); res != 0 {
 		t.Errorf("read beyond the end: %d", res)
 	}
-	if res := single(t, r, func(s *SQE) { PrepReadFixed(s, 8, 1, 0, a.Addr(in), block, 0, 0) }); errno(res) != syscall.EBADF {
+	if res := single(t, r, func(s *SQE) {
+		PrepReadFixed(s, 8, 1, 0, a.Addr(in), block, 0, 0)
+	}); errno(res) != syscall.EBADF {
 		t.Errorf("an empty file slot: %d, want EBADF", res)
 	}
-	if res := single(t, r, func(s *SQE) { PrepReadFixed(s, 9, 0, 0, a.Addr(a.Size()), block, 0, 0) }); errno(res) != syscall.EFAULT {
+	if res := single(t, r, func(s *SQE) {
+		PrepReadFixed(s, 9, 0, 0, a.Addr(a.Size()), block, 0, 0)
+	}); errno(res) != syscall.EFAULT {
 		t.Errorf("an address outside of the buffer: %d, want EFAULT", res)
 	}
-	if res := single(t, r, func(s *SQE) { PrepReadFixed(s, 10, 0, 1, a.Addr(in), block, 0, 0) }); errno(res) != syscall.EFAULT {
+	if res := single(t, r, func(s *SQE) {
+		PrepReadFixed(s, 10, 0, 1, a.Addr(in), block, 0, 0)
+	}); errno(res) != syscall.EFAULT {
 		t.Errorf("a buffer that is not registered: %d, want EFAULT", res)
 	}
 }
@@ -249,7 +275,9 @@ func TestZeroRange(t *testing.T) {
 	if _, err := unix.Pwrite(int(fd), bytes.Repeat([]byte{7}, 1<<16), 0); err != nil {
 		t.Fatal(err)
 	}
-	res := single(t, r, func(s *SQE) { PrepFallocate(s, 1, 0, FallocateZeroRange|FallocateKeepSize, 4096, 4096) })
+	res := single(t, r, func(s *SQE) {
+		PrepFallocate(s, 1, 0, FallocateZeroRange|FallocateKeepSize, 4096, 4096)
+	})
 	if errno(res) == syscall.EOPNOTSUPP {
 		t.Skip("the file system of TMPDIR has no FALLOC_FL_ZERO_RANGE")
 	}
@@ -278,7 +306,9 @@ func TestMadviseGivesPagesBack(t *testing.T) {
 	for i := range a.Bytes(0, 16384) {
 		a.Bytes(0, 16384)[i] = 3
 	}
-	if res := single(t, r, func(s *SQE) { PrepMadvise(s, 1, a.Addr(4096), 8192, AdviceDontNeed) }); res != 0 {
+	if res := single(t, r, func(s *SQE) {
+		PrepMadvise(s, 1, a.Addr(4096), 8192, AdviceDontNeed)
+	}); res != 0 {
 		t.Fatalf("madvise: %v", errno(res))
 	}
 	b := a.Bytes(0, 16384)
@@ -324,7 +354,9 @@ func TestDiscardOnALoopDevice(t *testing.T) {
 	if got[1<<20-1] != 5 || got[3<<20] != 5 || !bytes.Equal(got[1<<20:3<<20], make([]byte, 2<<20)) {
 		t.Error("not exactly the range is zero")
 	}
-	if res := single(t, r, func(s *SQE) { PrepDiscard(s, 2, 0, 1, 3) }); errno(res) != syscall.EINVAL {
+	if res := single(t, r, func(s *SQE) {
+		PrepDiscard(s, 2, 0, 1, 3)
+	}); errno(res) != syscall.EINVAL {
 		t.Errorf("a discard that is not aligned: %d, want EINVAL", res)
 	}
 }

@@ -1,4 +1,5 @@
-// This file has the few system calls that a loop's control side needs beside the ring. None is on the path of a request.
+// This file has the few system calls that a loop's control side needs beside the ring. None is on
+// the path of a request.
 
 package uring
 
@@ -8,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Eventfd makes the descriptor that wakes a loop: its ring keeps a read armed, anyone may Notify. It is close-on-exec,
-// and in blocking mode because io_uring answers EAGAIN on an empty non-blocking one.
+// Eventfd makes the descriptor that wakes a loop: its ring keeps a read armed, anyone may Notify.
+// It is close-on-exec, and in blocking mode because io_uring answers EAGAIN on an empty
+// non-blocking one.
 func Eventfd() (int, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
@@ -21,7 +23,8 @@ func Eventfd() (int, error) {
 // one is what an eventfd is told: 1 as a little-endian 64-bit number.
 var one = [8]byte{1}
 
-// Notify wakes whoever reads the eventfd. Any goroutine may call it; it blocks only after 2^64-2 unread notifications.
+// Notify wakes whoever reads the eventfd. Any goroutine may call it; it blocks only after 2^64-2
+// unread notifications.
 func Notify(fd int) {
 	for {
 		if _, err := unix.Write(fd, one[:]); err != unix.EINTR {
@@ -40,7 +43,8 @@ func Await(fd int) error {
 	}
 }
 
-// Shutdown ends both directions of a socket: what is in flight on it completes. Errors do not matter: it may be gone already.
+// Shutdown ends both directions of a socket: what is in flight on it completes. Errors do not
+// matter: it may be gone already.
 func Shutdown(fd int32) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) }
 
 // CloseFD closes a descriptor. There is no retry: on Linux it is closed even after EINTR.
@@ -57,14 +61,16 @@ func (r *Ring) CloseFD(fd int32) { CloseFD(fd) }
 
 var start = time.Now()
 
-// Now is the monotonic clock in nanoseconds since the process started. time.Since reads only that clock, which is half
-// the cost of time.Now; still, read it once per turn.
+// Now is the monotonic clock in nanoseconds since the process started. time.Since reads only that
+// clock, which is half the cost of time.Now; still, read it once per turn.
 func Now() int64 { return int64(time.Since(start)) }
 
-// Pwrite writes n bytes at addr, an address of an arena, to a file, and answers as a completion would: bytes written, or a negative errno. It is for writes
-// into the page cache, which file systems that cannot promise not to block (ext4) make io_uring hand to a worker thread.
+// Pwrite writes n bytes at addr, an address of an arena, to a file, and answers as a completion
+// would: bytes written, or a negative errno. It is for writes into the page cache, which file
+// systems that cannot promise not to block (ext4) make io_uring hand to a worker thread.
 func Pwrite(fd int, addr uint64, n uint32, off uint64) int32 {
-	written, _, errno := unix.Syscall6(unix.SYS_PWRITE64, uintptr(fd), uintptr(addr), uintptr(n), uintptr(off), 0, 0)
+	written, _, errno := unix.Syscall6(unix.SYS_PWRITE64, uintptr(fd), uintptr(addr), uintptr(n),
+		uintptr(off), 0, 0)
 	if errno != 0 {
 		return -int32(errno)
 	}

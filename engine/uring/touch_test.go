@@ -30,7 +30,8 @@ func TestTouchEnds(t *testing.T) {
 			unix.Close(fd)
 		}
 	}()
-	for _, path := range []string{file, fifo, directory, "/dev/null", filepath.Join(directory, "none"),
+	for _, path := range []string{file, fifo, directory, "/dev/null",
+		filepath.Join(directory, "none"),
 		filepath.Join(directory, "none", "none"), filepath.Join(file, "none"), ""} {
 		child, err := Touch(path, filepath.Dir(path))
 		if err != nil {

@@ -1,7 +1,9 @@
-// This file finds the memory that giouring shares with the kernel. giouring maps the rings but hides every pointer in
-// unexported fields; here they are looked up by name once, with their types, and kept.
+// This file finds the memory that giouring shares with the kernel. giouring maps the rings but
+// hides every pointer in unexported fields; here they are looked up by name once, with their types,
+// and kept.
 //
-// Invariant: a build against a giouring with another layout does not start. The panic names the field.
+// Invariant: a build against a giouring with another layout does not start. The panic names the
+// field.
 
 package uring
 
@@ -12,8 +14,8 @@ import (
 	"github.com/pawelgaczynski/giouring"
 )
 
-// view is the two queues as Go sees them. The slices and pointers lead into memory that giouring mapped; they are valid
-// until QueueExit.
+// view is the two queues as Go sees them. The slices and pointers lead into memory that giouring
+// mapped; they are valid until QueueExit.
 type view struct {
 	sqHead, sqTail, sqFlags *uint32
 	sqMask                  uint32
@@ -31,15 +33,18 @@ type layout struct {
 	paramFlags, paramCompletions, paramEntries, paramFeatureFlags uintptr
 }
 
-// found is filled while the package is initialised, so that a wrong giouring is noticed at start and not under load.
-var found = findLayout(reflect.TypeFor[giouring.Ring](), reflect.TypeFor[giouring.SubmissionQueue](),
+// found is filled while the package is initialised, so that a wrong giouring is noticed at start
+// and not under load.
+var found = findLayout(reflect.TypeFor[giouring.Ring](),
+	reflect.TypeFor[giouring.SubmissionQueue](),
 	reflect.TypeFor[giouring.CompletionQueue](), reflect.TypeFor[giouring.Params]())
 
 // findLayout takes the types as arguments so that a test can show it a wrong one.
 func findLayout(ring, sq, cq, params reflect.Type) layout {
 	word, pointer := reflect.TypeFor[uint32](), reflect.TypeFor[*uint32]()
 	if params.Size() != paramsSize {
-		panic("engine/uring: giouring's " + params.Name() + " is no longer struct io_uring_params: this needs the giouring version in go.mod")
+		panic("engine/uring: giouring's " + params.Name() +
+			" is no longer struct io_uring_params: this needs the giouring version in go.mod")
 	}
 	return layout{
 		ringSQ:            offsetOf(ring, "sqRing", reflect.PointerTo(sq)),
@@ -73,7 +78,8 @@ func offsetOf(t reflect.Type, name string, want reflect.Type) uintptr {
 		if ok {
 			got = "has it as " + f.Type.String()
 		}
-		panic("engine/uring: giouring's " + t.Name() + "." + name + " should be " + want.String() + " but giouring " + got +
+		panic("engine/uring: giouring's " + t.Name() + "." + name + " should be " + want.String() +
+			" but giouring " + got +
 			": this needs the giouring version in go.mod")
 	}
 	return f.Offset
@@ -81,7 +87,8 @@ func offsetOf(t reflect.Type, name string, want reflect.Type) uintptr {
 
 // viewOf reads the pointers of a ring that giouring has set up.
 func viewOf(ring *giouring.Ring) view {
-	// SAFETY: findLayout has checked that these offsets hold *SubmissionQueue and *CompletionQueue; NewRing sets both.
+	// SAFETY: findLayout has checked that these offsets hold *SubmissionQueue and *CompletionQueue;
+	// NewRing sets both.
 	sq := *(*unsafe.Pointer)(unsafe.Add(unsafe.Pointer(ring), found.ringSQ))
 	cq := *(*unsafe.Pointer)(unsafe.Add(unsafe.Pointer(ring), found.ringCQ))
 	v := view{
@@ -93,8 +100,9 @@ func viewOf(ring *giouring.Ring) view {
 		cqTail:  wordAt(cq, found.cqTail),
 		cqMask:  *wordAt(cq, found.cqMask),
 	}
-	// SAFETY: sqes and cqes point at arrays of exactly ringEntries entries in the mapping that QueueInitParams made; the
-	// masks are entries-1, so an index under the mask is inside. CQE has the layout of CompletionQueueEvent (layout_test.go).
+	// SAFETY: sqes and cqes point at arrays of exactly ringEntries entries in the mapping that
+	// QueueInitParams made; the masks are entries-1, so an index under the mask is inside. CQE has
+	// the layout of CompletionQueueEvent (layout_test.go).
 	v.sqes = unsafe.Slice(*(**SQE)(unsafe.Add(sq, found.sqEntry)), *wordAt(sq, found.sqEntries))
 	v.cqes = unsafe.Slice(*(**CQE)(unsafe.Add(cq, found.cqEntry)), *wordAt(cq, found.cqEntries))
 	return v

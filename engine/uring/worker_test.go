@@ -25,7 +25,8 @@ func TestKeepWorkers(t *testing.T) {
 	if err := r.KeepWorkers(); err != nil {
 		t.Fatal(err)
 	}
-	if n := workersNow(); n < 2 { // one of each kind; they are the thread's, which may have had some
+	// one of each kind; they are the thread's, which may have had some
+	if n := workersNow(); n < 2 {
 		t.Errorf("%d workers are there", n)
 	}
 	if r.InFlight() != 0 || r.Queued() != 0 || r.Ready() {

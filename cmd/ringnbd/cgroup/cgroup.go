@@ -63,7 +63,8 @@ func threads(root string) (room, most int) {
 				continue
 			}
 			m.each(root, path, func(folder string) {
-				limit, err := strconv.Atoi(strings.TrimSpace(text(folder, "pids.max"))) // "max" is no limit
+				// "max" is no limit
+				limit, err := strconv.Atoi(strings.TrimSpace(text(folder, "pids.max")))
 				now, err2 := strconv.Atoi(strings.TrimSpace(text(folder, "pids.current")))
 				if err == nil && err2 == nil && limit-now < room {
 					room, most = limit-now, limit
@@ -155,7 +156,8 @@ func memoryOf(folder string) uint64 {
 	limit := uint64(math.MaxUint64)
 	for _, name := range [...]string{"memory.max", "memory.high", "memory.limit_in_bytes"} {
 		// Version 1 says "no limit" as the largest number of whole pages, 2 as "max".
-		if n, err := strconv.ParseUint(strings.TrimSpace(text(folder, name)), 10, 64); err == nil && n < 1<<62 {
+		if n, err := strconv.ParseUint(strings.TrimSpace(text(folder, name)), 10, 64); err == nil &&
+			n < 1<<62 {
 			limit = min(limit, n)
 		}
 	}

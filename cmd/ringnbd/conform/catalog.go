@@ -1,6 +1,7 @@
 // All checks there are, in the order of the rules.
 //
-// Invariant: IDs are unique, and every rule of rules_test.go has a check here or a reason in unchecked.
+// Invariant: IDs are unique, and every rule of rules_test.go has a check here or a reason in
+// unchecked.
 
 package conform
 
@@ -9,7 +10,8 @@ import "slices"
 // Checks gives every check: the handshake's, then the transmission's.
 func Checks() []Check { return slices.Concat(handshakeChecks(), transmissionChecks()) }
 
-// Only gives the checks that one of the patterns picks, in their order; all of them without patterns. The second result is the first pattern that picks none.
+// Only gives the checks that one of the patterns picks, in their order; all of them without
+// patterns. The second result is the first pattern that picks none.
 func Only(all []Check, patterns []string) (picked []Check, idle string) {
 	if len(patterns) == 0 {
 		return all, ""

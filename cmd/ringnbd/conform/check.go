@@ -1,6 +1,7 @@
 // What a check is and what can come out of it.
 //
-// Invariant: a Check is data; nothing but the suite runs one, and its verdict comes from the T it was given and from nowhere else.
+// Invariant: a Check is data; nothing but the suite runs one, and its verdict comes from the T it
+// was given and from nowhere else.
 
 package conform
 
@@ -34,7 +35,8 @@ const (
 
 // Check is one rule of the protocol, or a part of one, as something that can be seen on the wire.
 type Check struct {
-	ID    string // of the rule, such as "H-03"; a letter behind it where a rule takes several checks
+	// of the rule, such as "H-03"; a letter behind it where a rule takes several checks
+	ID    string
 	Level Level
 	Title string // what, in one line
 	Why   string // what goes wrong otherwise, in one line
@@ -45,7 +47,8 @@ type Check struct {
 // Rule is the rule that a check is about: its ID without the letter.
 func (c *Check) Rule() string { return strings.TrimRight(c.ID, "abcdefghijklmnopqrstuvwxyz") }
 
-// Matches says whether a pattern of --only picks the check: an ID, a rule, the word before the dash, or any of them with * and ?.
+// Matches says whether a pattern of --only picks the check: an ID, a rule, the word before the
+// dash, or any of them with * and ?.
 func (c *Check) Matches(pattern string) bool {
 	for _, name := range []string{c.ID, c.Rule(), c.ID[:strings.IndexByte(c.ID, '-')]} {
 		if strings.EqualFold(name, pattern) {

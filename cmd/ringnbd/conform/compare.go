@@ -1,6 +1,7 @@
 // Several servers side by side, rule by rule, as Markdown; and the reasons why the others fail.
 //
-// Invariant: every fail and every deviation of a server that has reports here is either explained or marked as unexplained; none is left out.
+// Invariant: every fail and every deviation of a server that has reports here is either explained
+// or marked as unexplained; none is left out.
 
 package conform
 
@@ -19,7 +20,8 @@ type Peer struct {
 	Report  *Report
 }
 
-// Explanation is why a server does what a check saw, from its source or documents; "" if nobody knows.
+// Explanation is why a server does what a check saw, from its source or documents; "" if nobody
+// knows.
 func Explanation(server, id string) string {
 	for _, list := range []map[string]string{explainedHandshake, explainedTransmission} {
 		if text, ok := list[server+" "+id]; ok {
@@ -62,12 +64,17 @@ func Idle(peers []Peer) []string {
 	return list
 }
 
-// Markdown writes the table, and behind it each server's fails and deviations with what was seen and why. All reports are of the same checks.
+// Markdown writes the table, and behind it each server's fails and deviations with what was seen
+// and why. All reports are of the same checks.
 func Markdown(w io.Writer, peers []Peer) error {
 	var b strings.Builder
-	b.WriteString("# Conformance of NBD servers, rule by rule\n\nWritten by `make conform`, do not edit. ✓ pass, **✗** fail (a MUST is violated), ≠ differs (allowed, but noticed), · not asked (the server does not have it, or there is nothing to see). What an explanation calls a matter of timing may differ from run to run.\n\n")
+	b.WriteString("# Conformance of NBD servers, rule by rule\n\nWritten by `make conform`, do " +
+		"not edit. ✓ pass, **✗** fail (a MUST is violated), ≠ differs (allowed, but noticed), · " +
+		"not asked (the server does not have it, or there is nothing to see). What an " +
+		"explanation calls a matter of timing may differ from run to run.\n\n")
 	for _, p := range peers {
-		fmt.Fprintf(&b, "- **%s**: %s. %s. `%s`\n", p.Name, p.Version, p.Report.Summary(), cell(p.Command))
+		fmt.Fprintf(&b, "- **%s**: %s. %s. `%s`\n", p.Name, p.Version, p.Report.Summary(),
+			cell(p.Command))
 	}
 	b.WriteString("\n| rule | level | what |")
 	for _, p := range peers {
@@ -77,7 +84,9 @@ func Markdown(w io.Writer, peers []Peer) error {
 	for i, r := range peers[0].Report.Results {
 		fmt.Fprintf(&b, "| %s | %s | %s |", r.ID, r.Level, cell(r.Title))
 		for _, p := range peers {
-			fmt.Fprintf(&b, " %s |", map[Verdict]string{Pass: "✓", Fail: "**✗**", Differs: "≠", Skip: "·"}[p.Report.Results[i].Verdict])
+			fmt.Fprintf(&b, " %s |",
+				map[Verdict]string{Pass: "✓", Fail: "**✗**", Differs: "≠",
+					Skip: "·"}[p.Report.Results[i].Verdict])
 		}
 		b.WriteString("\n")
 	}

@@ -1,7 +1,8 @@
 // A raw connection: it sends any bytes, and reads exactly what is expected and not one byte more.
 //
-// Invariant: every read names what it is for, so that a failure says where the server left the protocol; nothing is read ahead of time that a check
-// could miss (Silent and Closed look at the buffer, too).
+// Invariant: every read names what it is for, so that a failure says where the server left the
+// protocol; nothing is read ahead of time that a check could miss (Silent and Closed look at the
+// buffer, too).
 
 package conform
 
@@ -74,7 +75,8 @@ func (c *Conn) TryWrite(b []byte) error {
 	return err
 }
 
-// WriteAside sends bytes from another goroutine, so that replies can be read meanwhile. The channel brings the error, or nil.
+// WriteAside sends bytes from another goroutine, so that replies can be read meanwhile. The channel
+// brings the error, or nil.
 func (c *Conn) WriteAside(b []byte) <-chan error {
 	done := make(chan error, 1)
 	go func() {
@@ -100,7 +102,8 @@ func (c *Conn) Read(n int, what string) []byte {
 
 func (c *Conn) readInto(b []byte, what string) {
 	if got, err := io.ReadFull(c.r, b); err != nil {
-		c.t.Failf("%s: %s after %d of %d bytes%s", what, wireError(err), got, len(b), shown(b[:got]))
+		c.t.Failf("%s: %s after %d of %d bytes%s", what, wireError(err), got, len(b),
+			shown(b[:got]))
 	}
 }
 
@@ -115,18 +118,21 @@ func (c *Conn) Silent(d time.Duration, when string) {
 	}
 }
 
-// Closed fails unless the server closes the connection without sending a byte; it waits as long as the check may take.
+// Closed fails unless the server closes the connection without sending a byte; it waits as long as
+// the check may take.
 func (c *Conn) Closed(when string) {
 	got, err := c.peek(c.t.Left() - c.t.patience/10)
 	switch {
 	case len(got) > 0:
-		c.t.Failf("%s: the server should close the connection and say nothing, but sent%s", when, shown(got))
+		c.t.Failf("%s: the server should close the connection and say nothing, but sent%s", when,
+			shown(got))
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.t.Failf("%s: the server should close the connection, but it is still open", when)
 	}
 }
 
-// Hangs says whether the connection is still open and silent after d; got is what the server sent instead.
+// Hangs says whether the connection is still open and silent after d; got is what the server sent
+// instead.
 func (c *Conn) Hangs(d time.Duration) (open bool, got []byte) {
 	got, err := c.peek(d)
 	return len(got) > 0 || errors.Is(err, os.ErrDeadlineExceeded), got

@@ -1,6 +1,7 @@
 // The suite's own data in an export: what stands where, so that every read can be judged.
 //
-// Invariant: nobody writes below ScratchStart after the data was laid out, so that Expected holds until the suite ends.
+// Invariant: nobody writes below ScratchStart after the data was laid out, so that Expected holds
+// until the suite ends.
 
 package conform
 
@@ -12,16 +13,19 @@ import (
 	"ringnbd/proto"
 )
 
-// How an export is divided, in bytes. The pattern needs an export of ScratchStart and as much again.
+// How an export is divided, in bytes. The pattern needs an export of ScratchStart and as much
+// again.
 const (
-	HoleStart    = 8 << 20  // [0, HoleStart) is data, no block of it zero
-	StripeStart  = 12 << 20 // [HoleStart, StripeStart) is a hole
-	ScratchStart = 16 << 20 // [StripeStart, ScratchStart) is data and holes in turn, Stripe bytes each, data first
+	HoleStart   = 8 << 20  // [0, HoleStart) is data, no block of it zero
+	StripeStart = 12 << 20 // [HoleStart, StripeStart) is a hole
+	// [StripeStart, ScratchStart) is data and holes in turn, Stripe bytes each, data first
+	ScratchStart = 16 << 20
 	Stripe       = 64 << 10
 	leastSize    = 2 * ScratchStart
 )
 
-// Expected is what the export holds in [offset, offset+length), which must end at ScratchStart or before.
+// Expected is what the export holds in [offset, offset+length), which must end at ScratchStart or
+// before.
 func Expected(offset, length uint64) []byte {
 	if offset+length > ScratchStart {
 		panic(fmt.Sprintf("conform: nothing is expected of %d bytes at %d", length, offset))
@@ -60,7 +64,8 @@ func Fill(seed uint64, n int) []byte {
 	return b[:n]
 }
 
-// Scratch is the place where a check may write n bytes: an offset that is a multiple of 1 MiB. Whatever earlier checks left is still there.
+// Scratch is the place where a check may write n bytes: an offset that is a multiple of 1 MiB.
+// Whatever earlier checks left is still there.
 func (t *T) Scratch(n uint64) uint64 {
 	if t.facts.Size < ScratchStart+n {
 		t.Skip("the export is too small: %d bytes at %d are needed", n, ScratchStart)
@@ -74,7 +79,8 @@ func (c *Conn) WantData(offset uint64, want []byte, when string) {
 		n := min(uint64(len(want))-at, 1<<20)
 		reply := c.Succeeds(Read(offset+at, n))
 		if i := firstDifference(reply.Data, want[at:at+n]); i >= 0 {
-			c.t.Failf("%s: the byte at %d is %#x, not %#x", when, offset+at+uint64(i), reply.Data[i], want[at+uint64(i)])
+			c.t.Failf("%s: the byte at %d is %#x, not %#x", when, offset+at+uint64(i),
+				reply.Data[i], want[at+uint64(i)])
 		}
 		at += n
 	}

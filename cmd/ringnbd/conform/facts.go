@@ -1,6 +1,7 @@
 // What the suite asks a server before the first check.
 //
-// Invariant: a server that answers one question wrongly is still asked the others; what went wrong is kept in Facts.Problems, and is the checks' to judge.
+// Invariant: a server that answers one question wrongly is still asked the others; what went wrong
+// is kept in Facts.Problems, and is the checks' to judge.
 
 package conform
 
@@ -15,7 +16,8 @@ import (
 
 var errEarly = errors.New("interrupted before the first check")
 
-// learn fills in the facts. It fails only if there is no NBD server at all, or if ctx ends; what a server answers wrongly is for the checks to show.
+// learn fills in the facts. It fails only if there is no NBD server at all, or if ctx ends; what a
+// server answers wrongly is for the checks to show.
 func (t *T) learn(ctx context.Context) error {
 	defer context.AfterFunc(ctx, t.stop)() // a server may keep silent at every question
 	f := t.facts
@@ -27,7 +29,8 @@ func (t *T) learn(ctx context.Context) error {
 		return fmt.Errorf("no conversation with the server at %s: %s", t.target.Address, problem)
 	}
 	f.Go, f.List = true, true // baseline, unless it is denied
-	for _, question := range []func(){t.learnList, t.learnPlain, t.learnNames, t.learnRich, t.learnMeta, t.learnSet, t.learnExtended, t.learnProbe} {
+	for _, question := range []func(){t.learnList, t.learnPlain, t.learnNames, t.learnRich,
+		t.learnMeta, t.learnSet, t.learnExtended, t.learnProbe} {
 		t.deadline = time.Now().Add(t.patience)
 		problem := t.Try(question)
 		t.closeAll()
@@ -85,7 +88,8 @@ func (t *T) noteDenial(r OptionReply) {
 	}
 }
 
-// cannotOpen notes that there is nothing to check: the export was denied, and EXPORT_NAME, which cannot say why, had the problem as well.
+// cannotOpen notes that there is nothing to check: the export was denied, and EXPORT_NAME, which
+// cannot say why, had the problem as well.
 func (t *T) cannotOpen(problem string) {
 	f := t.facts
 	if f.denial == "" {
@@ -95,11 +99,13 @@ func (t *T) cannotOpen(problem string) {
 	if t.target.Export == "" {
 		name = "the default export, which has the empty name,"
 	}
-	f.closed = fmt.Sprintf("%s cannot be opened: the server says %s, and to EXPORT_NAME: %s", name, f.denial, problem)
+	f.closed = fmt.Sprintf("%s cannot be opened: the server says %s, and to EXPORT_NAME: %s", name,
+		f.denial, problem)
 	const most = 20
 	switch names := f.Names[:min(len(f.Names), most)]; {
 	case len(f.Names) > most:
-		f.closed += fmt.Sprintf("; it lists %q and %d more: name one of them", names, len(f.Names)-most)
+		f.closed += fmt.Sprintf("; it lists %q and %d more: name one of them", names,
+			len(f.Names)-most)
 	case len(names) > 0:
 		f.closed += fmt.Sprintf("; it lists %q: name one of them", names)
 	}
@@ -110,7 +116,8 @@ func (t *T) cannotOpen(problem string) {
 
 func (t *T) learnInfo() {
 	c := t.Haggle()
-	list := c.Option(proto.OptInfo, InfoData(t.target.Export, proto.InfoBlockSize, proto.InfoDescription))
+	list := c.Option(proto.OptInfo,
+		InfoData(t.target.Export, proto.InfoBlockSize, proto.InfoDescription))
 	if t.facts.Go = list[len(list)-1].Type != proto.RepErrUnsup; !t.facts.Go {
 		return
 	}
@@ -122,11 +129,14 @@ func (t *T) learnInfo() {
 	}
 }
 
-// learnGo takes a GO that is refused, or not answered to the end, for none: most checks would be about that instead of what they are about.
+// learnGo takes a GO that is refused, or not answered to the end, for none: most checks would be
+// about that instead of what they are about.
 func (t *T) learnGo() *Conn {
 	c := t.Haggle()
 	var list []OptionReply
-	problem := t.Try(func() { list = c.Option(proto.OptGo, InfoData(t.target.Export, proto.InfoBlockSize)) })
+	problem := t.Try(func() {
+		list = c.Option(proto.OptGo, InfoData(t.target.Export, proto.InfoBlockSize))
+	})
 	if problem == "" && list[len(list)-1].Failed() {
 		t.noteDenial(list[len(list)-1])
 		problem = "it is answered by " + list[len(list)-1].String()
@@ -151,7 +161,8 @@ func (t *T) learnNames() {
 
 func (t *T) learnRich() {
 	c := t.Haggle()
-	if t.facts.Structured = c.Final(proto.OptStructuredReply, nil).Type == proto.RepAck; t.facts.Structured && t.facts.Go {
+	if t.facts.Structured = c.Final(proto.OptStructuredReply,
+		nil).Type == proto.RepAck; t.facts.Structured && t.facts.Go {
 		c.EnterGo(t.target.Export)
 		t.facts.Flags = c.Flags
 	}
@@ -176,13 +187,15 @@ func (t *T) learnSet() {
 		return
 	}
 	c := t.structured()
-	t.facts.setMeta = c.SetContexts(t.target.Export, proto.ContextAllocation).Type != proto.RepErrUnsup
+	t.facts.setMeta = c.SetContexts(t.target.Export,
+		proto.ContextAllocation).Type != proto.RepErrUnsup
 	t.facts.Allocation = len(c.Contexts) == 1
 }
 
 func (t *T) learnExtended() {
 	c := t.Haggle()
-	if t.facts.Extended = c.Final(proto.OptExtendedHeaders, nil).Type == proto.RepAck; !t.facts.Extended {
+	if t.facts.Extended = c.Final(proto.OptExtendedHeaders,
+		nil).Type == proto.RepAck; !t.facts.Extended {
 		return
 	}
 	c.Mode = ModeExtended

@@ -1,4 +1,5 @@
-// A small NBD server in memory, right in everything the suite asks, and wrong in one thing on demand: it shows that the checks can fail.
+// A small NBD server in memory, right in everything the suite asks, and wrong in one thing on
+// demand: it shows that the checks can fail.
 //
 // Invariant: without a flaw it breaks no rule; each flaw breaks one.
 
@@ -47,7 +48,8 @@ type fakeConn struct {
 // fakeTarget starts a server for the test's time.
 func fakeTarget(t *testing.T, flaw string) Target {
 	t.Helper()
-	f := &fake{flaw: flaw, disk: make([]byte, leastSize+map[bool]int{true: 1 << 20}[flaw == "any length"])}
+	f := &fake{flaw: flaw,
+		disk: make([]byte, leastSize+map[bool]int{true: 1 << 20}[flaw == "any length"])}
 	path := testbed.Listen(t, func(c net.Conn) {
 		defer func() { _ = recover() }() // gone is how a connection ends
 		(&fakeConn{fake: f, Conn: c}).serve()
@@ -121,13 +123,15 @@ func (c *fakeConn) haggle() bool {
 		panic(gone{})
 	}
 	option, length := be.Uint32(h[8:]), be.Uint32(h[12:])
-	if length > 1<<20 || option == proto.OptExportName && length > proto.MaxString && !c.is("long name") {
+	if length > 1<<20 ||
+		option == proto.OptExportName && length > proto.MaxString && !c.is("long name") {
 		panic(gone{})
 	}
 	if c.options++; c.is("hangs up") && c.options > 6 {
 		panic(gone{})
 	}
-	known := option >= 1 && option <= 10 && option != proto.OptPeekExport && option != proto.OptStartTLS
+	known := option >= 1 && option <= 10 && option != proto.OptPeekExport &&
+		option != proto.OptStartTLS
 	if !known && c.is("does not skip") {
 		c.reply(option, proto.RepErrUnsup, nil)
 		return false
@@ -245,7 +249,9 @@ func (c *fakeConn) list(data []byte) {
 		return
 	}
 	for c.is("LIST without end") {
-		c.reply(proto.OptList, proto.RepServer, append(be.AppendUint32(nil, proto.MaxString), strings.Repeat("n", 2*proto.MaxString)...))
+		c.reply(proto.OptList, proto.RepServer,
+			append(be.AppendUint32(nil, proto.MaxString),
+				strings.Repeat("n", 2*proto.MaxString)...))
 	}
 	names := []string{fakeName, fakeOther}
 	if c.is("listed twice") {
@@ -312,7 +318,8 @@ func (c *fakeConn) info(option uint32, data []byte) bool {
 		size += 512
 	}
 	if !c.is("no INFO_EXPORT") {
-		c.reply(option, proto.RepInfo, be.AppendUint16(be.AppendUint64([]byte{0, 0}, size), c.flags()))
+		c.reply(option, proto.RepInfo,
+			be.AppendUint16(be.AppendUint64([]byte{0, 0}, size), c.flags()))
 	}
 	asked := false
 	for _, kind := range kinds {

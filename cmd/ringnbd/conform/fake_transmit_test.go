@@ -1,6 +1,7 @@
 // The transmission half of the server in memory.
 //
-// Invariant: as in fake_test.go: right but for one flaw; chunk flaws are about how a right answer is packed.
+// Invariant: as in fake_test.go: right but for one flaw; chunk flaws are about how a right answer
+// is packed.
 
 package conform
 
@@ -25,7 +26,8 @@ func (c *fakeConn) request() bool {
 	if be.Uint32(h) != proto.RequestMagic && !c.is("request magic") {
 		return false
 	}
-	r := fakeRequest{be.Uint16(h[4:]), be.Uint16(h[6:]), be.Uint64(h[8:]), be.Uint64(h[16:]), be.Uint32(h[24:]), nil}
+	r := fakeRequest{be.Uint16(h[4:]), be.Uint16(h[6:]), be.Uint64(h[8:]), be.Uint64(h[16:]),
+		be.Uint32(h[24:]), nil}
 	if r.kind == proto.CmdWrite {
 		if r.length > 64<<20 {
 			return false
@@ -45,8 +47,10 @@ func (c *fakeConn) request() bool {
 
 // fakeCommandFlags are the flags that each command may have.
 var fakeCommandFlags = map[uint16]uint16{
-	proto.CmdRead: proto.CmdFlagFUA | proto.CmdFlagDF, proto.CmdWrite: proto.CmdFlagFUA, proto.CmdFlush: proto.CmdFlagFUA, proto.CmdTrim: proto.CmdFlagFUA,
-	proto.CmdWriteZeroes: proto.CmdFlagFUA | proto.CmdFlagNoHole, proto.CmdBlockStatus: proto.CmdFlagFUA | proto.CmdFlagReqOne,
+	proto.CmdRead: proto.CmdFlagFUA | proto.CmdFlagDF, proto.CmdWrite: proto.CmdFlagFUA,
+	proto.CmdFlush: proto.CmdFlagFUA, proto.CmdTrim: proto.CmdFlagFUA,
+	proto.CmdWriteZeroes: proto.CmdFlagFUA | proto.CmdFlagNoHole,
+	proto.CmdBlockStatus: proto.CmdFlagFUA | proto.CmdFlagReqOne,
 }
 
 // refusal is the error that a request earns, 0 for none.
@@ -61,9 +65,11 @@ func (c *fakeConn) refusal(r *fakeRequest) uint32 {
 		return EINVAL
 	case r.kind == proto.CmdFlush:
 		return 0
-	case r.kind == proto.CmdRead && r.length == fakeMax+512 && c.is("any length"): // right, and the export is longer by as much
+	case r.kind == proto.CmdRead && r.length == fakeMax+512 && c.is("any length"):
+		// right, and the export is longer by as much
 		c.endless(r)
-	case (r.offset > size || uint64(r.length) > size-r.offset) && (r.kind == proto.CmdWrite || r.kind == proto.CmdWriteZeroes):
+	case (r.offset > size || uint64(r.length) > size-r.offset) &&
+		(r.kind == proto.CmdWrite || r.kind == proto.CmdWriteZeroes):
 		return ENOSPC
 	case r.offset > size || uint64(r.length) > size-r.offset:
 		return EINVAL
@@ -71,7 +77,8 @@ func (c *fakeConn) refusal(r *fakeRequest) uint32 {
 		return EOVERFLOW
 	case r.kind == proto.CmdWrite && r.length > fakeMax:
 		return EINVAL
-	case r.kind == proto.CmdBlockStatus && (!c.context || c.contextsOf != c.export) && !c.is("keeps contexts") && !c.is("contexts of another"):
+	case r.kind == proto.CmdBlockStatus && (!c.context || c.contextsOf != c.export) &&
+		!c.is("keeps contexts") && !c.is("contexts of another"):
 		return EINVAL
 	case r.kind == proto.CmdBlockStatus && (!c.context || r.length == 0):
 		return EINVAL
@@ -82,7 +89,8 @@ func (c *fakeConn) refusal(r *fakeRequest) uint32 {
 // endless answers a READ by data until the client is gone.
 func (c *fakeConn) endless(r *fakeRequest) {
 	if c.structured {
-		b := be.AppendUint32(be.AppendUint32(nil, proto.ChunkMagic), uint32(proto.ReplyFlagDone)<<16|uint32(proto.ChunkOffsetData))
+		b := be.AppendUint32(be.AppendUint32(nil, proto.ChunkMagic),
+			uint32(proto.ReplyFlagDone)<<16|uint32(proto.ChunkOffsetData))
 		c.send(be.AppendUint64(be.AppendUint32(be.AppendUint64(b, r.cookie), r.length), r.offset))
 	} else {
 		c.simple(r, 0, nil)
@@ -210,7 +218,8 @@ func (c *fakeConn) performRead(r *fakeRequest, data []byte) {
 		c.chunk(r, proto.ReplyFlagDone, proto.ChunkOffsetHole, be.AppendUint32(at, r.length))
 	case c.is("DF in pieces") && len(data) > 1:
 		c.chunk(r, 0, proto.ChunkOffsetData, content[:9])
-		c.chunk(r, proto.ReplyFlagDone, proto.ChunkOffsetData, append(be.AppendUint64(nil, r.offset+1), data[1:]...))
+		c.chunk(r, proto.ReplyFlagDone, proto.ChunkOffsetData,
+			append(be.AppendUint64(nil, r.offset+1), data[1:]...))
 	default:
 		c.chunk(r, proto.ReplyFlagDone, proto.ChunkOffsetData, content)
 	}
@@ -231,7 +240,8 @@ func (c *fakeConn) performStatus(r *fakeRequest) {
 	for at := r.offset; at < r.offset+uint64(r.length); {
 		n := min(block-at%block, r.offset+uint64(r.length)-at)
 		s := uint32(0)
-		if zero(disk[at-r.offset:at-r.offset+n]) || c.is("zero status") || c.is("unlisted, and zero") {
+		if zero(disk[at-r.offset:at-r.offset+n]) || c.is("zero status") ||
+			c.is("unlisted, and zero") {
 			s = proto.StatusHole | proto.StatusZero
 		}
 		if s != status && length > 0 {

@@ -1,6 +1,8 @@
-// EXPORT_NAME, ABORT, LIST, PEEK_EXPORT, and what a server without TLS says to STARTTLS (rules E, A, LI, P, TL).
+// EXPORT_NAME, ABORT, LIST, PEEK_EXPORT, and what a server without TLS says to STARTTLS (rules E,
+// A, LI, P, TL).
 //
-// Invariant: EXPORT_NAME has no error reply, so every refusal of it must be a closed connection without a byte.
+// Invariant: EXPORT_NAME has no error reply, so every refusal of it must be a closed connection
+// without a byte.
 
 package conform
 
@@ -12,12 +14,19 @@ import (
 )
 
 var exportNameChecks = []Check{
-	{"E-01a", Must, "EXPORT_NAME is answered by size and flags in 10 bytes, and transmission begins",
-		"the next byte is taken for the first reply", []Need{NeedNoZeroes}, func(t *T) { t.exportName(proto.FlagClientFixedNewstyle | proto.FlagClientNoZeroes) }},
-	{"E-01b", Must, "EXPORT_NAME is answered by size, flags and 124 zeroes unless the client opts out",
-		"the next byte is taken for the first reply", nil, func(t *T) { t.exportName(proto.FlagClientFixedNewstyle) }},
+	{"E-01a", Must,
+		"EXPORT_NAME is answered by size and flags in 10 bytes, and transmission begins",
+		"the next byte is taken for the first reply", []Need{NeedNoZeroes}, func(t *T) {
+			t.exportName(proto.FlagClientFixedNewstyle | proto.FlagClientNoZeroes)
+		}},
+	{"E-01b", Must,
+		"EXPORT_NAME is answered by size, flags and 124 zeroes unless the client opts out",
+		"the next byte is taken for the first reply", nil, func(t *T) {
+			t.exportName(proto.FlagClientFixedNewstyle)
+		}},
 	{"E-02", Must, "EXPORT_NAME with an unknown name closes the connection without a byte",
-		"there is no error reply to it: whatever came would be taken for a size", []Need{NeedNames}, func(t *T) {
+		"there is no error reply to it: whatever came would be taken for a size", []Need{NeedNames},
+		func(t *T) {
 			c := t.Haggle()
 			c.SendOption(proto.OptExportName, []byte(unknownName))
 			c.Closed("after EXPORT_NAME with an unknown name")
@@ -30,7 +39,8 @@ var exportNameChecks = []Check{
 			_ = c.TryWrite(optionBytes(proto.OptExportName, bytes.Repeat([]byte("n"), 4097)))
 			c.Closed("after EXPORT_NAME with 4097 bytes")
 		}},
-	{"E-05b", Quality, "EXPORT_NAME that announces 4 GiB closes the connection before they have come",
+	{"E-05b", Quality,
+		"EXPORT_NAME that announces 4 GiB closes the connection before they have come",
 		"memory and time are the server's, and anybody can ask", nil, func(t *T) {
 			c := t.Haggle()
 			b := optionBytes(proto.OptExportName, bytes.Repeat([]byte("n"), 64<<10))
@@ -55,11 +65,15 @@ var exportNameChecks = []Check{
 				t.Differ("%s", problem)
 			}
 		}},
-	{"E-08", Must, "the flags of EXPORT_NAME have HAS_FLAGS, and SEND_DF only with structured replies",
+	{"E-08", Must,
+		"the flags of EXPORT_NAME have HAS_FLAGS, and SEND_DF only with structured replies",
 		"DF means nothing in a simple reply", nil, func(t *T) {
 			c := t.Open(ModeExportName)
-			t.Want(c.Flags&proto.FlagHasFlags != 0, "the flags are %#x: HAS_FLAGS is missing", c.Flags)
-			t.Want(c.Flags&proto.FlagSendDF == 0, "the flags are %#x: SEND_DF although structured replies were not negotiated", c.Flags)
+			t.Want(c.Flags&proto.FlagHasFlags != 0, "the flags are %#x: HAS_FLAGS is missing",
+				c.Flags)
+			t.Want(c.Flags&proto.FlagSendDF == 0,
+				"the flags are %#x: SEND_DF although structured replies were not negotiated",
+				c.Flags)
 		}},
 	{"E-09", Quality, "EXPORT_NAME after EXTENDED_HEADERS closes the connection",
 		"the client may not use it then", []Need{NeedExtended}, func(t *T) {
@@ -71,7 +85,9 @@ var exportNameChecks = []Check{
 		}},
 	{"E-10", Should, "EXPORT_NAME works",
 		"it is all that old clients know", nil, func(t *T) {
-			if problem := t.Try(func() { t.Open(ModeExportName).StillUp("EXPORT_NAME") }); problem != "" {
+			if problem := t.Try(func() {
+				t.Open(ModeExportName).StillUp("EXPORT_NAME")
+			}); problem != "" {
 				t.Differ("%s", problem)
 			}
 		}},
@@ -87,7 +103,10 @@ var listChecks = []Check{
 	{"A-02", Should, "ABORT with data is acknowledged all the same",
 		"there is nothing to be gained from an error to somebody who leaves", nil, func(t *T) {
 			c := t.Haggle()
-			if problem := t.Try(func() { c.WantReply(c.Final(proto.OptAbort, []byte("goodbye")), "ABORT with data", proto.RepAck) }); problem != "" {
+			if problem := t.Try(func() {
+				c.WantReply(c.Final(proto.OptAbort, []byte("goodbye")), "ABORT with data",
+					proto.RepAck)
+			}); problem != "" {
 				t.Differ("%s", problem)
 			}
 		}},
@@ -113,26 +132,35 @@ var listChecks = []Check{
 			c.StillHaggling("LIST")
 		}},
 	{"LI-01b", Quality, "LIST can be asked again",
-		"what failed once can be asked again; and options do not wear out", []Need{NeedList}, func(t *T) {
+		"what failed once can be asked again; and options do not wear out", []Need{NeedList},
+		func(t *T) {
 			c := t.Haggle()
 			first, second := len(c.Option(proto.OptList, nil)), c.Option(proto.OptList, nil)
 			last := second[len(second)-1]
-			t.Prefer(last.Type == proto.RepAck && len(second) == first, "the second time it is answered by %s after %d replies, the first time there were %d", last, len(second), first)
+			t.Prefer(last.Type == proto.RepAck && len(second) == first,
+				"the second time it is answered by %s after %d replies, the first time there "+
+					"were %d", last, len(second), first)
 		}},
-	{"LI-02", Must, "each SERVER has a name inside its data, and a description that is a string; GO takes the name",
-		"a name that is listed and cannot be opened helps nobody", []Need{NeedList, NeedGo}, func(t *T) {
+	{"LI-02", Must,
+		"each SERVER has a name inside its data, and a description that is a string; GO takes " +
+			"the name",
+		"a name that is listed and cannot be opened helps nobody", []Need{NeedList, NeedGo},
+		func(t *T) {
 			c := t.Haggle()
 			for _, name := range t.facts.Names[:min(len(t.facts.Names), 10)] {
 				r := c.Final(proto.OptInfo, InfoData(name))
-				t.Want(r.Type != proto.RepErrUnknown, "the export %q is listed, and INFO says %s", name, r)
+				t.Want(r.Type != proto.RepErrUnknown, "the export %q is listed, and INFO says %s",
+					name, r)
 			}
 		}},
-	{"LI-03", Should, "LIST with data is ERR_INVALID, the data is skipped, and the negotiation goes on",
+	{"LI-03", Should,
+		"LIST with data is ERR_INVALID, the data is skipped, and the negotiation goes on",
 		"the data may mean something to a later version of the protocol", nil, func(t *T) {
 			t.Haggle().Prefers(proto.OptList, []byte("data"), "LIST with data", proto.RepErrInvalid)
 		}},
 	{"LI-04", May, "a server that does not list says ERR_POLICY",
-		"LIST is known to every server: ERR_UNSUP would be a lie", []Need{Without(NeedList)}, func(t *T) {
+		"LIST is known to every server: ERR_UNSUP would be a lie", []Need{Without(NeedList)},
+		func(t *T) {
 			t.Haggle().Prefers(proto.OptList, nil, "LIST", proto.RepErrPolicy)
 		}},
 	{"LI-08", Must, "LIST is known",
@@ -146,8 +174,12 @@ var listChecks = []Check{
 			t.unsupported(proto.OptPeekExport, 7)
 		}},
 	{"TL-01", Must, "an export is served without TLS",
-		"it belongs to the baseline of the protocol", nil, func(t *T) { t.Open(t.facts.Best()).StillUp("a handshake without TLS") }},
-	{"TL-02", Must, "a server without TLS answers STARTTLS by ERR_UNSUP or ERR_POLICY, and the negotiation goes on",
+		"it belongs to the baseline of the protocol", nil, func(t *T) {
+			t.Open(t.facts.Best()).StillUp("a handshake without TLS")
+		}},
+	{"TL-02", Must,
+		"a server without TLS answers STARTTLS by ERR_UNSUP or ERR_POLICY, and the negotiation " +
+			"goes on",
 		"clients that can do without fall back", nil, func(t *T) {
 			c := t.Haggle()
 			r := c.Final(proto.OptStartTLS, nil)
@@ -159,7 +191,8 @@ var listChecks = []Check{
 		}},
 	{"TL-03", Must, "STARTTLS with data is refused, and the data is skipped",
 		"after an ACK the data would be taken for the start of TLS", nil, func(t *T) {
-			t.Haggle().Refused(proto.OptStartTLS, []byte("\x16\x03\x01\x00\x00"), "STARTTLS with data", proto.RepErrInvalid, proto.RepErrUnsup, proto.RepErrPolicy)
+			t.Haggle().Refused(proto.OptStartTLS, []byte("\x16\x03\x01\x00\x00"),
+				"STARTTLS with data", proto.RepErrInvalid, proto.RepErrUnsup, proto.RepErrPolicy)
 		}},
 }
 

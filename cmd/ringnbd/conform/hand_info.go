@@ -1,6 +1,7 @@
 // INFO and GO (rules G-01 to G-20).
 //
-// Invariant: INFO is used where both would do, for after it the negotiation can be proven to be in step.
+// Invariant: INFO is used where both would do, for after it the negotiation can be proven to be in
+// step.
 
 package conform
 
@@ -16,11 +17,17 @@ import (
 )
 
 var infoChecks = []Check{
-	{"G-01a", Must, "INFO and GO with fewer than 6 bytes of data are ERR_INVALID, and the negotiation goes on",
-		"a server that reads a length that is not there reads the next option", []Need{NeedGo}, checkInfoShort},
-	{"G-01b", Must, "INFO and GO whose name is longer than their data are ERR_INVALID, all of the data is skipped, and the negotiation goes on",
+	{"G-01a", Must,
+		"INFO and GO with fewer than 6 bytes of data are ERR_INVALID, and the negotiation goes on",
+		"a server that reads a length that is not there reads the next option", []Need{NeedGo},
+		checkInfoShort},
+	{"G-01b", Must,
+		"INFO and GO whose name is longer than their data are ERR_INVALID, all of the data is " +
+			"skipped, and the negotiation goes on",
 		"such lengths have overflowed buffers", []Need{NeedGo}, checkInfoLongName},
-	{"G-01c", Must, "INFO and GO with more or fewer requests than they count are ERR_INVALID, all of the data is skipped, and the negotiation goes on",
+	{"G-01c", Must,
+		"INFO and GO with more or fewer requests than they count are ERR_INVALID, all of the " +
+			"data is skipped, and the negotiation goes on",
 		"what is left over would be taken for the next option", []Need{NeedGo}, checkInfoCount},
 	{"G-02", Must, "INFO and GO with an unknown name are ERR_UNKNOWN, and the negotiation goes on",
 		"a client may have another name to try", []Need{NeedGo, NeedNames}, checkUnknownExport},
@@ -36,7 +43,8 @@ var infoChecks = []Check{
 		"a client asks about many exports before it chooses", []Need{NeedGo}, func(t *T) {
 			c := t.Haggle()
 			for range 3 {
-				c.WantReply(OptionReply{Type: c.info(proto.OptInfo, t.Export())}, "INFO", proto.RepAck)
+				c.WantReply(OptionReply{Type: c.info(proto.OptInfo, t.Export())}, "INFO",
+					proto.RepAck)
 				c.StillHaggling("INFO")
 			}
 			c.EnterGo(t.Export())
@@ -56,9 +64,11 @@ var infoChecks = []Check{
 		"it is the client's mistake, and no reason to hang up", []Need{NeedGo}, func(t *T) {
 			c := t.Haggle()
 			b := proto.InfoBlockSize
-			list := c.Option(proto.OptInfo, InfoData(t.Export(), b, b, b, proto.InfoName, proto.InfoName))
+			list := c.Option(proto.OptInfo,
+				InfoData(t.Export(), b, b, b, proto.InfoName, proto.InfoName))
 			c.WantReply(list[len(list)-1], "repeated requests", proto.RepAck, proto.RepErrInvalid)
-			t.Prefer(len(c.Infos(list).Types) <= 4, "they are answered by %d INFO replies", len(list)-1)
+			t.Prefer(len(c.Infos(list).Types) <= 4, "they are answered by %d INFO replies",
+				len(list)-1)
 			c.StillHaggling("repeated information requests")
 		}},
 	{"G-09", May, "INFO without requests works",
@@ -74,13 +84,16 @@ var infoChecks = []Check{
 	{"G-11", Must, "INFO_DESCRIPTION is the text that LIST has",
 		"people choose by it", []Need{NeedGo, NeedList}, checkDescription},
 	{"G-12", Should, "INFO_BLOCK_SIZE is sent to a client that asks, with 14 bytes",
-		"without it a client has to guess what is fast, and how long a request may be", []Need{NeedGo}, func(t *T) {
+		"without it a client has to guess what is fast, and how long a request may be",
+		[]Need{NeedGo}, func(t *T) {
 			c := t.Haggle()
 			list := c.Option(proto.OptInfo, InfoData(t.Export(), proto.InfoBlockSize))
 			c.WantReply(list[len(list)-1], "INFO", proto.RepAck)
 			t.Prefer(c.Infos(list).Block != nil, "there is no INFO_BLOCK_SIZE")
 		}},
-	{"G-13", Must, "ERR_BLOCK_SIZE_REQD never comes to a client that asked for block sizes, and should not to others",
+	{"G-13", Must,
+		"ERR_BLOCK_SIZE_REQD never comes to a client that asked for block sizes, and should not " +
+			"to others",
 		"many clients cannot ask", []Need{NeedGo}, checkBlockSizeRequired},
 	{"G-14", Must, "GO with the empty name opens the default export, as INFO has it",
 		"it is what most clients send", []Need{NeedGo}, func(t *T) {
@@ -93,15 +106,20 @@ var infoChecks = []Check{
 		}},
 	{"G-15a", Quality, "a name of 4096 bytes, the longest there is, is ERR_UNKNOWN",
 		"it is a name as any other", []Need{NeedGo, NeedNames}, func(t *T) {
-			t.Haggle().Prefers(proto.OptInfo, InfoData(string(bytes.Repeat([]byte("n"), 4096))), "a name of 4096 bytes", proto.RepErrUnknown)
+			t.Haggle().Prefers(proto.OptInfo, InfoData(string(bytes.Repeat([]byte("n"), 4096))),
+				"a name of 4096 bytes", proto.RepErrUnknown)
 		}},
-	{"G-15b", Quality, "a name of 4097 bytes is ERR_INVALID or ERR_TOO_BIG, and the negotiation goes on",
-		"strings have at most 4096 bytes; a buffer of that size would overflow", []Need{NeedGo}, func(t *T) {
-			t.Haggle().Prefers(proto.OptInfo, InfoData(string(bytes.Repeat([]byte("n"), 4097))), "a name of 4097 bytes", proto.RepErrInvalid, proto.RepErrTooBig)
+	{"G-15b", Quality,
+		"a name of 4097 bytes is ERR_INVALID or ERR_TOO_BIG, and the negotiation goes on",
+		"strings have at most 4096 bytes; a buffer of that size would overflow", []Need{NeedGo},
+		func(t *T) {
+			t.Haggle().Prefers(proto.OptInfo, InfoData(string(bytes.Repeat([]byte("n"), 4097))),
+				"a name of 4097 bytes", proto.RepErrInvalid, proto.RepErrTooBig)
 		}},
 	{"G-15c", Quality, "65535 information requests are served, or ERR_INVALID or ERR_TOO_BIG",
 		"it is the most that can be asked", []Need{NeedGo}, func(t *T) {
-			t.Haggle().Prefers(proto.OptInfo, InfoData(t.Export(), make([]uint16, 65535)...), "65535 information requests", proto.RepAck, proto.RepErrInvalid, proto.RepErrTooBig)
+			t.Haggle().Prefers(proto.OptInfo, InfoData(t.Export(), make([]uint16, 65535)...),
+				"65535 information requests", proto.RepAck, proto.RepErrInvalid, proto.RepErrTooBig)
 		}},
 	{"G-18a", Must, "INFO and GO are known",
 		"they belong to the baseline of the protocol", nil, func(t *T) {
@@ -111,12 +129,18 @@ var infoChecks = []Check{
 				t.Want(r.Type != proto.RepErrUnsup, "option %d is answered by %s", option, r)
 			}
 		}},
-	{"G-18b", Must, "SEND_DF is in the flags of INFO_EXPORT only after structured replies were negotiated on that connection",
+	{"G-18b", Must,
+		"SEND_DF is in the flags of INFO_EXPORT only after structured replies were negotiated " +
+			"on that connection",
 		"DF means nothing in a simple reply", []Need{NeedGo}, checkEarlyDF},
 	{"G-19", Must, "the size in INFO_EXPORT is the export's, in bytes, and that of EXPORT_NAME",
 		"a disk that is too short or too long loses data", []Need{NeedGo}, checkTrueSize},
 	{"G-20", Quality, "the last bytes of an export whose size is not a multiple of 512 can be read",
-		"they are somebody's data", []Need{{"an export whose size is not a multiple of 512 (--size cannot make one)", func(f *Facts) bool { return f.Size%512 != 0 }}}, func(t *T) {
+		"they are somebody's data",
+		[]Need{{"an export whose size is not a multiple of 512 (--size cannot make one)",
+			func(f *Facts) bool {
+				return f.Size%512 != 0
+			}}}, func(t *T) {
 			c := t.Open(t.facts.Best())
 			n := c.Size % 512
 			reply := c.Do(Read(c.Size-n, n))
@@ -127,7 +151,8 @@ var infoChecks = []Check{
 
 // info sends INFO or GO, judges the replies and gives the type of the final one.
 func (c *Conn) info(option uint32, name string) uint32 {
-	list := c.Option(option, InfoData(name, proto.InfoBlockSize, proto.InfoName, proto.InfoDescription))
+	list := c.Option(option,
+		InfoData(name, proto.InfoBlockSize, proto.InfoName, proto.InfoDescription))
 	c.Infos(list)
 	return list[len(list)-1].Type
 }
@@ -135,7 +160,10 @@ func (c *Conn) info(option uint32, name string) uint32 {
 // bothInvalid sends INFO and GO with data that is malformed.
 func (c *Conn) bothInvalid(data []byte, what string) {
 	for _, option := range []uint32{proto.OptInfo, proto.OptGo} {
-		c.Refused(option, data, fmt.Sprintf("%s with %s", map[uint32]string{proto.OptInfo: "INFO", proto.OptGo: "GO"}[option], what), proto.RepErrInvalid)
+		c.Refused(option, data,
+			fmt.Sprintf("%s with %s",
+				map[uint32]string{proto.OptInfo: "INFO", proto.OptGo: "GO"}[option], what),
+			proto.RepErrInvalid)
 	}
 }
 
@@ -183,7 +211,8 @@ func checkUnknownExport(t *T) {
 }
 
 func checkGoAtOnce(t *T) {
-	c := t.Greet(proto.FlagClientFixedNewstyle) // zeroes are not declined, and must not come all the same
+	// zeroes are not declined, and must not come all the same
+	c := t.Greet(proto.FlagClientFixedNewstyle)
 	n := uint64(len(t.facts.probe))
 	r := c.Name(Read(0, n))
 	b := optionBytes(proto.OptGo, InfoData(t.Export(), proto.InfoBlockSize))
@@ -205,10 +234,15 @@ func checkSameInfo(t *T) {
 	list := c.Option(proto.OptGo, data)
 	c.WantReply(list[len(list)-1], "GO", proto.RepAck)
 	opened := c.Infos(list)
-	t.Want(asked.Size == opened.Size, "the size is %d by INFO and %d by GO", asked.Size, opened.Size)
-	t.Want(asked.Flags == opened.Flags, "the flags are %#x by INFO and %#x by GO", asked.Flags, opened.Flags)
-	t.Want(reflect.DeepEqual(asked.Block, opened.Block), "the block sizes are %v by INFO and %v by GO", asked.Block, opened.Block)
-	t.Want(reflect.DeepEqual(asked.Name, opened.Name) && reflect.DeepEqual(asked.Description, opened.Description), "name or description differ between INFO and GO")
+	t.Want(asked.Size == opened.Size, "the size is %d by INFO and %d by GO", asked.Size,
+		opened.Size)
+	t.Want(asked.Flags == opened.Flags, "the flags are %#x by INFO and %#x by GO", asked.Flags,
+		opened.Flags)
+	t.Want(reflect.DeepEqual(asked.Block, opened.Block),
+		"the block sizes are %v by INFO and %v by GO", asked.Block, opened.Block)
+	t.Want(reflect.DeepEqual(asked.Name, opened.Name) &&
+		reflect.DeepEqual(asked.Description, opened.Description),
+		"name or description differ between INFO and GO")
 }
 
 func checkCanonicalName(t *T) {
@@ -218,10 +252,14 @@ func checkCanonicalName(t *T) {
 	if name == nil {
 		return // it may be left out if it is the one that was asked for
 	}
-	t.Want(!t.facts.List || len(t.facts.Names) == 0 || t.facts.AnyName || slices.Contains(t.facts.Names, *name), "INFO_NAME is %q, and LIST has %q", *name, t.facts.Names)
+	t.Want(!t.facts.List || len(t.facts.Names) == 0 || t.facts.AnyName ||
+		slices.Contains(t.facts.Names, *name), "INFO_NAME is %q, and LIST has %q", *name,
+		t.facts.Names)
 	again := c.Infos(c.Option(proto.OptInfo, InfoData(*name, proto.InfoName)))
-	t.Want(again.Name == nil || *again.Name == *name, "the canonical name %q has another one, %q", *name, *again.Name)
-	t.Want(again.Size == t.facts.Size, "the export has %d bytes, and by its canonical name %q, %d", t.facts.Size, *name, again.Size)
+	t.Want(again.Name == nil ||
+		*again.Name == *name, "the canonical name %q has another one, %q", *name, *again.Name)
+	t.Want(again.Size == t.facts.Size, "the export has %d bytes, and by its canonical name %q, %d",
+		t.facts.Size, *name, again.Size)
 }
 
 func checkDescription(t *T) {
@@ -238,14 +276,16 @@ func checkDescription(t *T) {
 			t.Prefer(text == "", "LIST describes %q as %q, INFO does not", name, text)
 			continue
 		}
-		t.Want(*info.Description == text, "%q is described as %q by LIST and as %q by INFO", name, text, *info.Description)
+		t.Want(*info.Description == text, "%q is described as %q by LIST and as %q by INFO", name,
+			text, *info.Description)
 	}
 }
 
 func checkBlockSizeRequired(t *T) {
 	c := t.Haggle()
 	list := c.Option(proto.OptInfo, InfoData(t.Export(), proto.InfoBlockSize))
-	t.Want(list[len(list)-1].Type != proto.RepErrBlockSizeReqd, "ERR_BLOCK_SIZE_REQD although they were asked for")
+	t.Want(list[len(list)-1].Type != proto.RepErrBlockSizeReqd,
+		"ERR_BLOCK_SIZE_REQD although they were asked for")
 	list = c.Option(proto.OptInfo, InfoData(t.Export()))
 	if list[len(list)-1].Type == proto.RepErrBlockSizeReqd {
 		t.Differ("clients that do not ask for block sizes are refused")
@@ -261,7 +301,8 @@ func checkEarlyDF(t *T) {
 		c.WantReply(list[len(list)-1], "INFO or GO", proto.RepAck)
 		flags := c.Infos(list).Flags
 		t.Want(flags&proto.FlagHasFlags != 0, "the flags are %#x: HAS_FLAGS is missing", flags)
-		t.Want(flags&proto.FlagSendDF == 0, "the flags are %#x: SEND_DF although structured replies were not negotiated", flags)
+		t.Want(flags&proto.FlagSendDF == 0,
+			"the flags are %#x: SEND_DF although structured replies were not negotiated", flags)
 	}
 }
 
@@ -274,5 +315,6 @@ func checkTrueSize(t *T) {
 	}
 	info, err := os.Stat(t.facts.Image)
 	t.Want(err == nil, "the image: %v", err)
-	t.Want(uint64(info.Size()) == a.Size, "the size is %d, and the image has %d bytes", a.Size, info.Size())
+	t.Want(uint64(info.Size()) == a.Size, "the size is %d, and the image has %d bytes", a.Size,
+		info.Size())
 }

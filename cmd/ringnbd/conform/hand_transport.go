@@ -1,6 +1,7 @@
 // Transport and strings (rules T-01 to T-06), and what oldstyle leaves to see (O-01).
 //
-// Invariant: how bytes are cut into segments changes nothing that is checked here, only when it arrives.
+// Invariant: how bytes are cut into segments changes nothing that is checked here, only when it
+// arrives.
 
 package conform
 
@@ -14,17 +15,20 @@ import (
 
 var transportChecks = []Check{
 	{"T-01", Should, "small replies are sent at once (TCP_NODELAY)",
-		"with Nagle's algorithm, replies wait for acknowledgements that come 40 ms later", []Need{NeedTCP}, checkNoDelay},
+		"with Nagle's algorithm, replies wait for acknowledgements that come 40 ms later",
+		[]Need{NeedTCP}, checkNoDelay},
 	{"T-02", Must, "strings are UTF-8, without NUL, of at most 4096 bytes",
 		"clients keep them in buffers of that size, and as C strings", nil, checkStrings},
 	{"T-03", Should, "names of exports have at most 256 bytes",
 		"not every client takes more", []Need{NeedList}, func(t *T) {
 			for _, name := range t.facts.Names {
-				t.Prefer(len(name) <= 256, "an export's name has %d bytes: %.40q...", len(name), name)
+				t.Prefer(len(name) <= 256, "an export's name has %d bytes: %.40q...", len(name),
+					name)
 			}
 		}},
 	{"T-04a", Quality, "a name with a NUL in it names no export",
-		"a name that is cut at the NUL opens another export than the one that was checked", []Need{NeedGo, NeedNames}, func(t *T) {
+		"a name that is cut at the NUL opens another export than the one that was checked",
+		[]Need{NeedGo, NeedNames}, func(t *T) {
 			t.namesNothing(t.Export()+"\x00x", "a name with a NUL")
 		}},
 	{"T-04b", Quality, "a name that is not UTF-8 names no export",
@@ -33,24 +37,30 @@ var transportChecks = []Check{
 		}},
 	{"T-05a", Quality, "the handshake works however its bytes are cut: one by one",
 		"TCP keeps no boundaries; slow and tunnelled links show it", nil, checkSlowHandshake},
-	{"T-05b", Quality, "requests work however their bytes are cut: one by one, and in the middle of a header",
+	{"T-05b", Quality,
+		"requests work however their bytes are cut: one by one, and in the middle of a header",
 		"TCP keeps no boundaries; slow and tunnelled links show it", nil, checkSlowRequests},
 	{"T-05c", Quality, "a thousand requests in one piece are all answered",
 		"clients with many requests send them together", []Need{NeedPattern}, checkThousand},
 	{"T-05d", Quality, "a WRITE, its data and the next request in one piece are told apart",
 		"a server that reads ahead must not lose what it read", []Need{NeedWrite}, checkJoined},
-	{"T-06", Quality, "a client that ends its direction after its requests gets answers or the end, soon",
-		"a connection that stays open for ever is a leak, and one that is read for ever is a spin", nil, checkHalfClose},
+	{"T-06", Quality,
+		"a client that ends its direction after its requests gets answers or the end, soon",
+		"a connection that stays open for ever is a leak, and one that is read for ever is a spin",
+		nil, checkHalfClose},
 	{"O-01", Should, "the server does not greet with the oldstyle handshake",
 		"oldstyle has no errors, no TLS and one export", nil, func(t *T) {
 			b := t.Dial().Read(16, "the start of the banner")
-			t.Want(binary.BigEndian.Uint64(b) == proto.Magic, "the banner does not begin with NBDMAGIC:%s", shown(b))
-			t.Prefer(binary.BigEndian.Uint64(b[8:]) != proto.OldstyleMagic, "the banner is that of the oldstyle handshake")
+			t.Want(binary.BigEndian.Uint64(b) == proto.Magic,
+				"the banner does not begin with NBDMAGIC:%s", shown(b))
+			t.Prefer(binary.BigEndian.Uint64(b[8:]) != proto.OldstyleMagic,
+				"the banner is that of the oldstyle handshake")
 		}},
 }
 
-// checkNoDelay sends pairs of requests: with Nagle's algorithm, the second reply waits until the first is acknowledged. What the disk takes for each is in
-// the single requests as well, and a server may do one after the other.
+// checkNoDelay sends pairs of requests: with Nagle's algorithm, the second reply waits until the
+// first is acknowledged. What the disk takes for each is in the single requests as well, and a
+// server may do one after the other.
 func checkNoDelay(t *T) {
 	c := t.Open(t.facts.Best())
 	n := uint64(len(t.facts.probe))
@@ -68,7 +78,9 @@ func checkNoDelay(t *T) {
 	single, pair := median(singles), median(pairs)
 	// A machine that is busy delays single requests as well; the algorithm does so seldom.
 	most := max(30*time.Millisecond, singles[len(singles)*3/4])
-	t.Prefer(pair-2*single < most, "two short READs at once take %v, and one %v, which looks like Nagle's algorithm", pair.Round(time.Millisecond), single.Round(time.Millisecond))
+	t.Prefer(pair-2*single < most,
+		"two short READs at once take %v, and one %v, which looks like Nagle's algorithm",
+		pair.Round(time.Millisecond), single.Round(time.Millisecond))
 }
 
 // median sorts the list.
@@ -96,7 +108,8 @@ func (t *T) namesNothing(name, what string) {
 	c := t.Haggle()
 	r := c.Final(proto.OptInfo, InfoData(name))
 	t.Prefer(r.Type != proto.RepAck, "%s is accepted although a plain unknown name is not", what)
-	t.Prefer(r.Type == proto.RepErrInvalid || r.Type == proto.RepErrUnknown || r.Type == proto.RepAck, "%s is answered by %s", what, r)
+	t.Prefer(r.Type == proto.RepErrInvalid || r.Type == proto.RepErrUnknown ||
+		r.Type == proto.RepAck, "%s is answered by %s", what, r)
 	c.StillHaggling(what)
 }
 
@@ -197,5 +210,6 @@ func checkHalfClose(t *T) {
 	})
 	open, got := c.Hangs(t.Left() / 2)
 	t.Want(len(got) == 0, "after %d replies: stray bytes%s", answered, shown(got))
-	t.Prefer(!open, "the server keeps the connection open (%d of 16 requests were answered)", answered)
+	t.Prefer(!open, "the server keeps the connection open (%d of 16 requests were answered)",
+		answered)
 }

@@ -26,7 +26,8 @@ func (k *keeper) start(dir string) error {
 		return err
 	}
 	defer theirs.Close()
-	k.command = exec.Command("/bin/sh", "-c", `trap '' HUP INT QUIT TERM; read line; rm -rf -- "$1"; kill -9 0`, "keeper", dir)
+	k.command = exec.Command("/bin/sh", "-c",
+		`trap '' HUP INT QUIT TERM; read line; rm -rf -- "$1"; kill -9 0`, "keeper", dir)
 	k.command.Stdin = theirs
 	k.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := k.command.Start(); err != nil {
@@ -45,7 +46,8 @@ func (k *keeper) kill() {
 	if k.command == nil {
 		return
 	}
-	_ = syscall.Kill(-k.group(), syscall.SIGKILL) // ours to kill: the keeper is in it, and has not been waited for
+	// ours to kill: the keeper is in it, and has not been waited for
+	_ = syscall.Kill(-k.group(), syscall.SIGKILL)
 	_ = k.command.Wait()
 	_ = k.alive.Close()
 	k.command = nil

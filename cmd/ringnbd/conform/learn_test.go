@@ -1,4 +1,5 @@
-// What the suite does with a server that does not let it in, or answers the first questions wrongly.
+// What the suite does with a server that does not let it in, or answers the first questions
+// wrongly.
 //
 // Invariant: nobody is accused of an export that the server does not have.
 
@@ -20,16 +21,19 @@ import (
 	"time"
 )
 
-// TestClosed: a name that no way leads to stops the run before the first check, with what the server says and what it has.
+// TestClosed: a name that no way leads to stops the run before the first check, with what the
+// server says and what it has.
 func TestClosed(t *testing.T) {
 	t.Parallel()
 	target := fakeTarget(t, "")
 	target.Export = "nobody"
-	report, err := Run(context.Background(), Config{Target: target, Checks: Checks(), Timeout: patience})
+	report, err := Run(context.Background(),
+		Config{Target: target, Checks: Checks(), Timeout: patience})
 	if report != nil || err == nil {
 		t.Fatalf("the report is %+v, the error %v", report, err)
 	}
-	for _, want := range []string{`the export "nobody" cannot be opened`, `ERR_UNKNOWN ("no")`, `it lists ["disk" "other"]: name one of them, as in nbd://`} {
+	for _, want := range []string{`the export "nobody" cannot be opened`, `ERR_UNKNOWN ("no")`,
+		`it lists ["disk" "other"]: name one of them, as in nbd://`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not say %s: %v", want, err)
 		}
@@ -40,15 +44,18 @@ func TestClosed(t *testing.T) {
 func TestDenied(t *testing.T) {
 	t.Parallel()
 	checks, _ := Only(Checks(), []string{"E-01a", "G-02"})
-	report, err := Run(context.Background(), Config{Target: fakeTarget(t, "GO by policy"), Checks: checks, Timeout: patience})
+	report, err := Run(context.Background(),
+		Config{Target: fakeTarget(t, "GO by policy"), Checks: checks, Timeout: patience})
 	if err != nil || report.Results[0].Verdict != Pass || len(report.Facts.Problems) == 0 {
 		t.Errorf("%v, %+v", err, report)
 	}
 }
 
-// TestProblems: what went wrong before the first check is told in every form, and in the exit status.
+// TestProblems: what went wrong before the first check is told in every form, and in the exit
+// status.
 func TestProblems(t *testing.T) {
-	r := &Report{Server: "s", Facts: &Facts{}, Counts: map[Verdict]int{Pass: 1}, Results: []Result{{ID: "A-01", Level: Must, Title: "one", Verdict: Pass}}}
+	r := &Report{Server: "s", Facts: &Facts{}, Counts: map[Verdict]int{Pass: 1},
+		Results: []Result{{ID: "A-01", Level: Must, Title: "one", Verdict: Pass}}}
 	if err := r.Err(); err != nil {
 		t.Errorf("without problems: %v", err)
 	}
@@ -60,10 +67,13 @@ func TestProblems(t *testing.T) {
 	if err := r.Err(); err == nil || !strings.Contains(err.Error(), "LIST: a lie") {
 		t.Errorf("the error is %v", err)
 	}
-	if !strings.Contains(text.String(), "1 pass, 0 fail, 0 differs, 0 skip\n\nWhat went wrong before the first check") || !strings.Contains(text.String(), "\n  LIST: a lie\n") {
+	if !strings.Contains(text.String(),
+		"1 pass, 0 fail, 0 differs, 0 skip\n\nWhat went wrong before the first check") ||
+		!strings.Contains(text.String(), "\n  LIST: a lie\n") {
 		t.Errorf("the table is\n%s", text.String())
 	}
-	if !strings.Contains(ju.String(), `tests="2" failures="1"`) || !strings.Contains(ju.String(), "LIST: a lie") {
+	if !strings.Contains(ju.String(), `tests="2" failures="1"`) ||
+		!strings.Contains(ju.String(), "LIST: a lie") {
 		t.Errorf("JUnit is\n%s", ju.String())
 	}
 }
@@ -87,7 +97,8 @@ func TestNagle(t *testing.T) {
 				if err != nil {
 					return
 				}
-				_ = c.(*net.TCPConn).SetNoDelay(test.flaw != "Nagle") // a refusal shows as the wrong verdict
+				// a refusal shows as the wrong verdict
+				_ = c.(*net.TCPConn).SetNoDelay(test.flaw != "Nagle")
 				go func() {
 					defer c.Close()
 					defer func() { _ = recover() }() // gone is how a connection ends
@@ -96,8 +107,10 @@ func TestNagle(t *testing.T) {
 			}
 		}()
 		checks, _ := Only(Checks(), []string{"T-01"})
-		target := Target{Text: "a server of TCP", Network: "tcp", Address: l.Addr().String(), Export: fakeName}
-		report, err := Run(context.Background(), Config{Target: target, Checks: checks, Timeout: 30 * time.Second})
+		target := Target{Text: "a server of TCP", Network: "tcp", Address: l.Addr().String(),
+			Export: fakeName}
+		report, err := Run(context.Background(),
+			Config{Target: target, Checks: checks, Timeout: 30 * time.Second})
 		if err != nil || report.Results[0].Verdict != test.verdict {
 			t.Errorf("%q: %v, %+v, not %s", test.flaw, err, report, test.verdict)
 		}
@@ -119,7 +132,8 @@ func TestBackground(t *testing.T) {
 	})
 	checks, _ := Only(Checks(), []string{"H"})
 	spawn := fmt.Sprintf("nbdkit -P %s -U {socket} file {img}", pidFile)
-	_, err := Run(context.Background(), Config{Spawn: spawn, Size: 32 << 20, Checks: checks, Timeout: 5 * time.Second})
+	_, err := Run(context.Background(),
+		Config{Spawn: spawn, Size: 32 << 20, Checks: checks, Timeout: 5 * time.Second})
 	if err == nil || !strings.Contains(err.Error(), "the command must stay in the foreground") {
 		t.Errorf("the error is %v", err)
 	}
@@ -131,7 +145,8 @@ func TestLeak(t *testing.T) {
 	if _, err := exec.LookPath("python3"); err != nil {
 		t.Skip("python3 is not installed (Debian package python3)")
 	}
-	// It keeps every connection, and opens nothing that a check could ask for: only the counting is looked at.
+	// It keeps every connection, and opens nothing that a check could ask for: only the counting is
+	// looked at.
 	spawn := `exec python3 -c 'import socket, sys
 l = socket.socket(socket.AF_UNIX); l.bind(sys.argv[1]); l.listen(100); kept = []
 while True: kept.append(l.accept()[0])' {socket}`
@@ -144,7 +159,8 @@ while True: kept.append(l.accept()[0])' {socket}`
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &T{facts: &Facts{group: s.keeper.group()}, target: target, patience: time.Second, deadline: time.Now().Add(time.Minute)}
+	c := &T{facts: &Facts{group: s.keeper.group()}, target: target, patience: time.Second,
+		deadline: time.Now().Add(time.Minute)}
 	before := c.spent()
 	c.released(before, 0)
 	if len(c.differs) > 0 || before.descriptors < 4 || before.memory < 1<<20 {
@@ -153,11 +169,14 @@ while True: kept.append(l.accept()[0])' {socket}`
 	for range 100 {
 		c.Dial().Close()
 	}
-	for until := time.Now().Add(30 * time.Second); c.spent().descriptors < before.descriptors+100 && time.Now().Before(until); {
+	for until := time.Now().Add(30 * time.Second); c.spent().descriptors < before.descriptors+100 &&
+		time.Now().Before(until); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	c.deadline = time.Now().Add(time.Second)
-	if c.released(before, 100); len(c.differs) != 1 || !strings.Contains(c.differs[0], "after 100 connections that were dropped the server has 1") {
+	if c.released(before, 100); len(c.differs) != 1 ||
+		!strings.Contains(c.differs[0],
+			"after 100 connections that were dropped the server has 1") {
 		t.Errorf("a server that keeps 100 connections: %q", c.differs)
 	}
 }

@@ -1,6 +1,7 @@
 // Every flaw of the server in memory is found by the check that is there for it.
 //
-// Invariant: a check that no flaw makes fail proves nothing; what this list and the transmission's do not name is exercised by the peers' own faults.
+// Invariant: a check that no flaw makes fail proves nothing; what this list and the transmission's
+// do not name is exercised by the peers' own faults.
 
 package conform
 
@@ -13,13 +14,15 @@ import (
 	"time"
 )
 
-// patience is the time of a check against the server in memory; a flaw that shows as a stall costs it.
+// patience is the time of a check against the server in memory; a flaw that shows as a stall costs
+// it.
 const patience = 4 * time.Second
 
 // runFake holds the server in memory, with a flaw, to some checks.
 func runFake(t *testing.T, flaw string, checks []Check, patience time.Duration) *Report {
 	t.Helper()
-	report, err := Run(context.Background(), Config{Target: fakeTarget(t, flaw), Writable: true, Checks: checks, Timeout: patience})
+	report, err := Run(context.Background(),
+		Config{Target: fakeTarget(t, flaw), Writable: true, Checks: checks, Timeout: patience})
 	if err != nil {
 		t.Fatalf("%q: %v", flaw, err)
 	}
@@ -42,7 +45,8 @@ func TestRightServer(t *testing.T) {
 	}
 }
 
-// flaws say which checks must fail for each flaw, or what else they come to, behind an equals sign; a word behind a colon is what the failure must say.
+// flaws say which checks must fail for each flaw, or what else they come to, behind an equals sign;
+// a word behind a colon is what the failure must say.
 var flaws = map[string]string{
 	"banner bit":              "H-02:bits",
 	"banner byte":             "H-01",
@@ -108,20 +112,21 @@ var flaws = map[string]string{
 	"message length":          "RP-09",
 	"listed by namespace":     "MC-05=pass MC-18=pass",
 	"contexts by policy":      "MC-14=pass",
-	"unlisted":                "MC-01=differs:UNSUP MC-05=differs:UNSUP MC-06=skip CB-02=pass CB-08a=pass MC-11=pass MC-12=pass",
-	"unlisted, and zero":      "CB-08a",
-	"listed nonsense":         "CB-08a=pass MC-05:belong",
-	"LIST without end":        "LI-01a:end",
-	"status without end":      "CB-03:second",
-	"chunk type":              "RP-17",
-	"DF in pieces":            "CR-02",
-	"forgets writes":          "CW-01a T-05d",
-	"half zeroes":             "CZ-01",
-	"context id":              "CB-02",
-	"status twice":            "CB-02",
-	"empty extent":            "CB-03",
-	"REQ_ONE":                 "CB-04",
-	"zero status":             "CB-08a",
+	"unlisted": "MC-01=differs:UNSUP MC-05=differs:UNSUP MC-06=skip CB-02=pass " +
+		"CB-08a=pass MC-11=pass MC-12=pass",
+	"unlisted, and zero": "CB-08a",
+	"listed nonsense":    "CB-08a=pass MC-05:belong",
+	"LIST without end":   "LI-01a:end",
+	"status without end": "CB-03:second",
+	"chunk type":         "RP-17",
+	"DF in pieces":       "CR-02",
+	"forgets writes":     "CW-01a T-05d",
+	"half zeroes":        "CZ-01",
+	"context id":         "CB-02",
+	"status twice":       "CB-02",
+	"empty extent":       "CB-03",
+	"REQ_ONE":            "CB-04",
+	"zero status":        "CB-08a",
 }
 
 func TestFlaws(t *testing.T) {
@@ -136,7 +141,8 @@ func TestFlaws(t *testing.T) {
 				if !named {
 					verdict = string(Fail)
 				}
-				ids, verdicts, words = append(ids, id), append(verdicts, verdict), append(words, word)
+				ids, verdicts, words = append(ids, id), append(verdicts, verdict), append(words,
+					word)
 			}
 			checks, idle := Only(all, ids)
 			if idle != "" {
@@ -144,12 +150,17 @@ func TestFlaws(t *testing.T) {
 			}
 			missed := func(report *Report) (missed []string) {
 				for i, id := range ids {
-					at := slices.IndexFunc(report.Results, func(r Result) bool { return r.ID == id })
+					at := slices.IndexFunc(report.Results, func(r Result) bool {
+						return r.ID == id
+					})
 					if at < 0 {
 						t.Fatalf("%s is no check's whole ID", id)
 					}
-					if r := report.Results[at]; string(r.Verdict) != verdicts[i] || !strings.Contains(r.Detail, words[i]) {
-						missed = append(missed, fmt.Sprintf("%s: %s (%s), not %s that says %q", id, r.Verdict, r.Detail, verdicts[i], words[i]))
+					if r := report.Results[at]; string(r.Verdict) != verdicts[i] ||
+						!strings.Contains(r.Detail, words[i]) {
+						missed = append(missed,
+							fmt.Sprintf("%s: %s (%s), not %s that says %q", id, r.Verdict, r.Detail,
+								verdicts[i], words[i]))
 					}
 				}
 				return missed

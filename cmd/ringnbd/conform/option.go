@@ -1,7 +1,7 @@
 // Options and their replies, read strictly.
 //
-// Invariant: a reply is believed only after its magic, its option, its length and every string in it have been checked; each option's replies end in
-// exactly one ACK or error.
+// Invariant: a reply is believed only after its magic, its option, its length and every string in
+// it have been checked; each option's replies end in exactly one ACK or error.
 
 package conform
 
@@ -33,10 +33,13 @@ func (r OptionReply) String() string {
 }
 
 var replyNames = map[uint32]string{
-	proto.RepAck: "ACK", proto.RepServer: "SERVER", proto.RepInfo: "INFO", proto.RepMetaContext: "META_CONTEXT", proto.RepErrUnsup: "ERR_UNSUP",
-	proto.RepErrPolicy: "ERR_POLICY", proto.RepErrInvalid: "ERR_INVALID", proto.RepErrPlatform: "ERR_PLATFORM", proto.RepErrTLSReqd: "ERR_TLS_REQD",
-	proto.RepErrUnknown: "ERR_UNKNOWN", proto.RepErrShutdown: "ERR_SHUTDOWN", proto.RepErrBlockSizeReqd: "ERR_BLOCK_SIZE_REQD",
-	proto.RepErrTooBig: "ERR_TOO_BIG", proto.RepErrExtHeaderReqd: "ERR_EXT_HEADER_REQD",
+	proto.RepAck: "ACK", proto.RepServer: "SERVER", proto.RepInfo: "INFO",
+	proto.RepMetaContext: "META_CONTEXT", proto.RepErrUnsup: "ERR_UNSUP",
+	proto.RepErrPolicy: "ERR_POLICY", proto.RepErrInvalid: "ERR_INVALID",
+	proto.RepErrPlatform: "ERR_PLATFORM", proto.RepErrTLSReqd: "ERR_TLS_REQD",
+	proto.RepErrUnknown: "ERR_UNKNOWN", proto.RepErrShutdown: "ERR_SHUTDOWN",
+	proto.RepErrBlockSizeReqd: "ERR_BLOCK_SIZE_REQD",
+	proto.RepErrTooBig:        "ERR_TOO_BIG", proto.RepErrExtHeaderReqd: "ERR_EXT_HEADER_REQD",
 }
 
 // ReplyName is the spec's name of an option reply, without NBD_REP_.
@@ -47,7 +50,8 @@ func ReplyName(kind uint32) string {
 	return fmt.Sprintf("reply type %#x", kind)
 }
 
-// longestReply bounds the data of an option reply: a name and a description, and the numbers before them.
+// longestReply bounds the data of an option reply: a name and a description, and the numbers before
+// them.
 const longestReply = 2*proto.MaxString + 8
 
 // mostReplies bounds all replies to one option, in bytes: a million exports with short names.
@@ -73,7 +77,8 @@ func (c *Conn) ReadReply(option uint32) OptionReply {
 	case echoed != option:
 		c.t.Failf("%s: it names option %#x", what, echoed)
 	case length > longestReply:
-		c.t.Failf("%s: %s with %d bytes of data, more than any such reply has", what, ReplyName(kind), length)
+		c.t.Failf("%s: %s with %d bytes of data, more than any such reply has", what,
+			ReplyName(kind), length)
 	}
 	r := OptionReply{kind, c.Read(int(length), what+": its data")}
 	c.checkReply(r, what)
@@ -113,7 +118,8 @@ func (c *Conn) checkReply(r OptionReply, what string) {
 func (c *Conn) checkString(b []byte, what string) {
 	switch {
 	case len(b) > proto.MaxString:
-		c.t.Failf("%s has %d bytes; strings have at most %d (T-02, a MUST)", what, len(b), proto.MaxString)
+		c.t.Failf("%s has %d bytes; strings have at most %d (T-02, a MUST)", what, len(b),
+			proto.MaxString)
 	case bytes.IndexByte(b, 0) >= 0:
 		c.t.Failf("%s has a NUL, which no string may have (T-02, a MUST): %q", what, b)
 	case !utf8.Valid(b):
@@ -123,7 +129,8 @@ func (c *Conn) checkString(b []byte, what string) {
 
 // repliesTo are the options that a reply of each type, neither ACK nor error, belongs to.
 var repliesTo = map[uint32][]uint32{
-	proto.RepServer: {proto.OptList}, proto.RepInfo: {proto.OptInfo, proto.OptGo}, proto.RepMetaContext: {proto.OptListMetaContext, proto.OptSetMetaContext},
+	proto.RepServer: {proto.OptList}, proto.RepInfo: {proto.OptInfo,
+		proto.OptGo}, proto.RepMetaContext: {proto.OptListMetaContext, proto.OptSetMetaContext},
 }
 
 // ReadReplies reads the replies to an option up to its final one, which is the last of the list.
@@ -141,7 +148,8 @@ func (c *Conn) ReadReplies(option uint32) []OptionReply {
 		case !slices.Contains(repliesTo[r.Type], option):
 			c.t.Failf("option %#x is answered by %s, which does not belong to it", option, r)
 		case bytes > mostReplies:
-			c.t.Failf("option %#x: after %d replies of %d bytes there is no end of them", option, len(list), bytes)
+			c.t.Failf("option %#x: after %d replies of %d bytes there is no end of them", option,
+				len(list), bytes)
 		}
 	}
 }
@@ -173,19 +181,22 @@ func (c *Conn) WantReply(r OptionReply, when string, kinds ...uint32) {
 	c.t.Failf("%s: answered by %s, not by %s", when, r, names)
 }
 
-// StillHaggling proves that the negotiation is in step: an unknown option on the same connection, with data, gets its own error, and nothing else comes.
-// (Not LIST: a server may answer that once only.)
+// StillHaggling proves that the negotiation is in step: an unknown option on the same connection,
+// with data, gets its own error, and nothing else comes. (Not LIST: a server may answer that once
+// only.)
 func (c *Conn) StillHaggling(after string) {
 	const option = 0x5a5a5a5a
 	if problem := c.t.Try(func() {
-		c.WantReply(c.Final(option, []byte("are you there?")), "an unknown option", proto.RepErrUnsup)
+		c.WantReply(c.Final(option, []byte("are you there?")), "an unknown option",
+			proto.RepErrUnsup)
 		c.Silent(quiet, "after the reply to an unknown option")
 	}); problem != "" {
 		c.t.Failf("the negotiation is out of step after %s: %s", after, problem)
 	}
 }
 
-// Refused sends an option that must be refused, with one of these errors, and proves that the negotiation goes on.
+// Refused sends an option that must be refused, with one of these errors, and proves that the
+// negotiation goes on.
 func (c *Conn) Refused(option uint32, data []byte, what string, kinds ...uint32) OptionReply {
 	r := c.Final(option, data)
 	c.WantReply(r, what, kinds...)
@@ -193,7 +204,8 @@ func (c *Conn) Refused(option uint32, data []byte, what string, kinds ...uint32)
 	return r
 }
 
-// Prefers sends an option that should get one of these final replies; another one is a deviation. Either way the negotiation must go on.
+// Prefers sends an option that should get one of these final replies; another one is a deviation.
+// Either way the negotiation must go on.
 func (c *Conn) Prefers(option uint32, data []byte, what string, kinds ...uint32) OptionReply {
 	r := c.Final(option, data)
 	if problem := c.t.Try(func() { c.WantReply(r, what, kinds...) }); problem != "" {

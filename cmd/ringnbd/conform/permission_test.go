@@ -1,6 +1,7 @@
 // Whoever did not say --writable keeps his data, whatever the server makes of what it is sent.
 //
-// Invariant: the list of requests is the server's own, so that no part of the suite can be wrong about what it sends.
+// Invariant: the list of requests is the server's own, so that no part of the suite can be wrong
+// about what it sends.
 
 package conform
 
@@ -18,27 +19,33 @@ import (
 	"ringnbd/proto"
 )
 
-// TestUnpermitted runs everything without permission, against right servers and those that believe what they are told.
+// TestUnpermitted runs everything without permission, against right servers and those that believe
+// what they are told.
 func TestUnpermitted(t *testing.T) {
-	for _, flaw := range []string{"", "blocks", "poor", "read-only", "read-only without", "writes all the same", "any range", "wraps", "any command", "any flag", "lengths of 32 bits", "payloads undrained", "drains nothing"} {
+	for _, flaw := range []string{"", "blocks", "poor", "read-only", "read-only without",
+		"writes all the same", "any range", "wraps", "any command", "any flag",
+		"lengths of 32 bits", "payloads undrained", "drains nothing"} {
 		t.Run(flaw, func(t *testing.T) {
 			t.Parallel()
 			f, target := newFlawed(t, flaw)
-			report, err := Run(context.Background(), Config{Target: target, Checks: Checks(), Timeout: time.Second})
+			report, err := Run(context.Background(),
+				Config{Target: target, Checks: Checks(), Timeout: time.Second})
 			if err != nil {
 				t.Fatal(err)
 			}
 			f.lock.Lock()
 			defer f.lock.Unlock()
 			if len(f.changes) > 0 {
-				t.Errorf("without permission %d requests came that would change data, the first %s", len(f.changes), f.changes[0])
+				t.Errorf("without permission %d requests came that would change data, the first %s",
+					len(f.changes), f.changes[0])
 			}
 			if !zero(f.disk) {
 				t.Error("the data has changed")
 			}
 			for _, r := range report.Results {
 				if strings.Contains(r.Detail, unpermitted) {
-					t.Errorf("%s takes a permission for granted that it did not ask for: %s", r.ID, r.Detail)
+					t.Errorf("%s takes a permission for granted that it did not ask for: %s", r.ID,
+						r.Detail)
 				}
 			}
 			if n := report.Counts[Pass]; n < 60 && (flaw == "" || flaw == "read-only") {
@@ -54,7 +61,9 @@ func TestPermitted(t *testing.T) {
 	for _, kind := range []string{"", "read-only"} {
 		f, target := newFlawed(t, kind)
 		checks, _ := Only(Checks(), []string{"CW-01c", "CW-03", "CW-04", "CT-02b", "CZ-06b"})
-		if _, err := Run(context.Background(), Config{Target: target, Writable: true, Checks: checks, Timeout: 5 * time.Second}); err != nil {
+		if _, err := Run(context.Background(),
+			Config{Target: target, Writable: true, Checks: checks,
+				Timeout: 5 * time.Second}); err != nil {
 			t.Fatal(err)
 		}
 		f.lock.Lock()
@@ -68,15 +77,19 @@ func TestPermitted(t *testing.T) {
 // TestChanges: what the guard of Encode takes for a change.
 func TestChanges(t *testing.T) {
 	t.Parallel()
-	for command, want := range map[uint16]bool{proto.CmdRead: false, proto.CmdWrite: true, proto.CmdTrim: true, proto.CmdWriteZeroes: true, proto.CmdResize: true,
-		proto.CmdFlush: false, proto.CmdCache: false, proto.CmdBlockStatus: false, 0x7ff0: false, 9: false, 0x0101: true, 0x8004: true} {
+	for command, want := range map[uint16]bool{proto.CmdRead: false, proto.CmdWrite: true,
+		proto.CmdTrim: true, proto.CmdWriteZeroes: true, proto.CmdResize: true,
+		proto.CmdFlush: false, proto.CmdCache: false, proto.CmdBlockStatus: false, 0x7ff0: false,
+		9: false, 0x0101: true, 0x8004: true} {
 		if got := Command(command, 0, 0).changes(); got != want {
 			t.Errorf("command %#x changes data: %v", command, got)
 		}
 	}
 	suite := &T{facts: &Facts{}}
 	c := &Conn{t: suite}
-	if problem := suite.Try(func() { c.Encode(Write(0, []byte{1})) }); !strings.HasPrefix(problem, unpermitted) {
+	if problem := suite.Try(func() {
+		c.Encode(Write(0, []byte{1}))
+	}); !strings.HasPrefix(problem, unpermitted) {
 		t.Errorf("a WRITE without permission: %q", problem)
 	}
 	if b := c.Encode(Read(0, 1)); binary.BigEndian.Uint32(b) != proto.RequestMagic {
@@ -84,19 +97,22 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// TestInterrupted: a server that says nothing but its banner does not hold up whoever wants to leave.
+// TestInterrupted: a server that says nothing but its banner does not hold up whoever wants to
+// leave.
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
 	_, err := Run(ctx, Config{Target: silentTarget(t), Checks: Checks(), Timeout: 20 * time.Second})
-	if err == nil || !strings.Contains(err.Error(), "interrupted") || time.Since(begin) > 10*time.Second {
+	if err == nil || !strings.Contains(err.Error(), "interrupted") ||
+		time.Since(begin) > 10*time.Second {
 		t.Errorf("after %v: %v", time.Since(begin), err)
 	}
 }
 
-// TestInterruptedAtOnce: whoever leaves before the server has said a word is not told that there is none.
+// TestInterruptedAtOnce: whoever leaves before the server has said a word is not told that there is
+// none.
 func TestInterruptedAtOnce(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -104,7 +120,9 @@ func TestInterruptedAtOnce(t *testing.T) {
 		cancel()
 		_, _ = io.Copy(io.Discard, c) // until the suite is gone
 	})
-	_, err := Run(ctx, Config{Target: Target{Network: "unix", Address: path}, Checks: Checks(), Timeout: 20 * time.Second})
+	_, err := Run(ctx,
+		Config{Target: Target{Network: "unix", Address: path}, Checks: Checks(),
+			Timeout: 20 * time.Second})
 	if err == nil || !strings.Contains(err.Error(), "interrupted before the first check") {
 		t.Errorf("the error is %v", err)
 	}
@@ -135,12 +153,17 @@ func TestLargeBlocks(t *testing.T) {
 	if _, err := exec.LookPath("nbdkit"); err != nil {
 		t.Skip("nbdkit is not installed (Debian package nbdkit)")
 	}
-	checks, idle := Only(Checks(), []string{"SR-01", "SR-03", "MC-11", "MC-13b", "CB-08c", "CR-03", "CR-06", "CZ-01", "CZ-04", "S", "T-05", "CF-03b", "CD-02", "TF-08", "K-02", "K-03"})
+	checks, idle := Only(Checks(),
+		[]string{"SR-01", "SR-03", "MC-11", "MC-13b", "CB-08c", "CR-03", "CR-06", "CZ-01", "CZ-04",
+			"S", "T-05", "CF-03b", "CD-02", "TF-08", "K-02", "K-03"})
 	if idle != "" {
 		t.Fatalf("there is no check %s", idle)
 	}
-	spawn := "nbdkit -f -U {socket} --filter=blocksize-policy file {img} blocksize-minimum=65536 blocksize-preferred=65536 blocksize-maximum=32M blocksize-error-policy=error"
-	report, err := Run(context.Background(), Config{Spawn: spawn, Size: 64 << 20, Checks: checks, Timeout: 10 * time.Second})
+	spawn := "nbdkit -f -U {socket} --filter=blocksize-policy file {img} " +
+		"blocksize-minimum=65536 blocksize-preferred=65536 blocksize-maximum=32M " +
+		"blocksize-error-policy=error"
+	report, err := Run(context.Background(),
+		Config{Spawn: spawn, Size: 64 << 20, Checks: checks, Timeout: 10 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,8 @@
 // Replies of the transmission phase, judged chunk by chunk while they come.
 //
-// Invariant: nothing of a reply is believed before it was checked against the request it names and against what was negotiated; rules RP-01 to RP-17
-// and XH-01 hold of every Reply that Next returns, as far as one reply can show them.
+// Invariant: nothing of a reply is believed before it was checked against the request it names and
+// against what was negotiated; rules RP-01 to RP-17 and XH-01 hold of every Reply that Next
+// returns, as far as one reply can show them.
 
 package conform
 
@@ -56,7 +57,8 @@ type pending struct {
 	status  uint64 // bytes of block status so far
 }
 
-// What a reply may have, in bytes and in chunks, before it is one without end: far more than the spec's 2^20 extents of each context, or a READ in pieces of 512 bytes.
+// What a reply may have, in bytes and in chunks, before it is one without end: far more than the
+// spec's 2^20 extents of each context, or a READ in pieces of 512 bytes.
 const (
 	mostStatus = 64 << 20
 	mostChunks = 1 << 19
@@ -76,7 +78,8 @@ const (
 )
 
 // wireErrors are all that may be on the wire.
-var wireErrors = []proto.Errno{proto.EPERM, proto.EIO, proto.ENOMEM, proto.EINVAL, proto.ENOSPC, proto.EOVERFLOW, proto.ENOTSUP, proto.ESHUTDOWN}
+var wireErrors = []proto.Errno{proto.EPERM, proto.EIO, proto.ENOMEM, proto.EINVAL, proto.ENOSPC,
+	proto.EOVERFLOW, proto.ENOTSUP, proto.ESHUTDOWN}
 
 // ErrnoName is the name of an error value.
 func ErrnoName(e uint32) string {
@@ -112,7 +115,9 @@ func (c *Conn) Next() *Reply {
 			p = c.readCompact()
 		}
 		if p != nil {
-			c.pending = slices.DeleteFunc(c.pending, func(other *pending) bool { return other == p })
+			c.pending = slices.DeleteFunc(c.pending, func(other *pending) bool {
+				return other == p
+			})
 			c.finish(p)
 			return p.reply
 		}
@@ -135,7 +140,8 @@ func (c *Conn) find(cookie uint64) *pending {
 			return p
 		}
 	}
-	c.t.Failf("a reply with the cookie %#x, which no request in flight has (%s)", cookie, c.inFlight())
+	c.t.Failf("a reply with the cookie %#x, which no request in flight has (%s)", cookie,
+		c.inFlight())
 	return nil
 }
 
@@ -154,7 +160,8 @@ func (c *Conn) waiting() string {
 	return fmt.Sprintf("a reply to one of %d requests", len(c.pending))
 }
 
-// readCompact reads a simple reply or a chunk; it gives the request that is answered by it entirely, if one is.
+// readCompact reads a simple reply or a chunk; it gives the request that is answered by it
+// entirely, if one is.
 func (c *Conn) readCompact() *pending {
 	h := c.Read(proto.SimpleReplySize, c.waiting())
 	switch magic := binary.BigEndian.Uint32(h); {
@@ -168,7 +175,8 @@ func (c *Conn) readCompact() *pending {
 	}
 	h = append(h, c.Read(proto.ChunkSize-proto.SimpleReplySize, "the end of a chunk's header")...)
 	p := c.find(binary.BigEndian.Uint64(h[8:]))
-	return c.readChunk(p, binary.BigEndian.Uint16(h[4:]), binary.BigEndian.Uint16(h[6:]), uint64(binary.BigEndian.Uint32(h[16:])))
+	return c.readChunk(p, binary.BigEndian.Uint16(h[4:]), binary.BigEndian.Uint16(h[6:]),
+		uint64(binary.BigEndian.Uint32(h[16:])))
 }
 
 func (c *Conn) readSimple(h []byte) *pending {
@@ -179,7 +187,8 @@ func (c *Conn) readSimple(h []byte) *pending {
 		c.t.Failf("%s: a simple reply after structured chunks", r.Request)
 	case c.Mode.Structured() && r.Request.Type == proto.CmdRead:
 		c.t.Failf("%s: a simple reply to a READ although structured replies were negotiated (RP-02)", r.Request)
-	case c.Mode.Structured() && r.Request.Type == proto.CmdBlockStatus && binary.BigEndian.Uint32(h[4:]) == 0:
+	case c.Mode.Structured() && r.Request.Type == proto.CmdBlockStatus &&
+		binary.BigEndian.Uint32(h[4:]) == 0:
 		c.t.Failf("%s: a simple reply to BLOCK_STATUS says success (CB-11)", r.Request)
 	}
 	r.Simple = true
@@ -200,7 +209,8 @@ func (c *Conn) readExtended() *pending {
 	if offset := binary.BigEndian.Uint64(h[16:]); offset != p.reply.Request.Offset {
 		c.t.Failf("%s: the header of its reply has the offset %d (XH-01)", p.reply.Request, offset)
 	}
-	return c.readChunk(p, binary.BigEndian.Uint16(h[4:]), binary.BigEndian.Uint16(h[6:]), binary.BigEndian.Uint64(h[24:]))
+	return c.readChunk(p, binary.BigEndian.Uint16(h[4:]), binary.BigEndian.Uint16(h[6:]),
+		binary.BigEndian.Uint64(h[24:]))
 }
 
 // readChunk reads a chunk's payload; it gives p back if the reply is whole.
@@ -222,8 +232,10 @@ func (c *Conn) readChunk(p *pending, flags, kind uint16, length uint64) *pending
 	default:
 		c.t.Failf("%s: a chunk of type %#x, which does not exist (RP-17)", r.Request, kind)
 	}
-	if r.Chunks = append(r.Chunks, chunk); len(r.Chunks) > mostChunks || len(r.Errors) > mostErrors {
-		c.t.Failf("%s: %d chunks, %d of them errors, and no end", r.Request, len(r.Chunks), len(r.Errors))
+	if r.Chunks = append(r.Chunks, chunk); len(r.Chunks) > mostChunks ||
+		len(r.Errors) > mostErrors {
+		c.t.Failf("%s: %d chunks, %d of them errors, and no end", r.Request, len(r.Chunks),
+			len(r.Errors))
 	}
 	if flags&proto.ReplyFlagDone != 0 {
 		return p
@@ -233,7 +245,8 @@ func (c *Conn) readChunk(p *pending, flags, kind uint16, length uint64) *pending
 
 func (c *Conn) chunkNone(p *pending, chunk *Chunk) {
 	if chunk.Length != 0 || chunk.Flags&proto.ReplyFlagDone == 0 {
-		c.t.Failf("%s: a chunk NONE with %d bytes and the flags %#x; it has none, and DONE (RP-05)", p.reply.Request, chunk.Length, chunk.Flags)
+		c.t.Failf("%s: a chunk NONE with %d bytes and the flags %#x; it has none, and DONE (RP-05)",
+			p.reply.Request, chunk.Length, chunk.Flags)
 	}
 }
 
@@ -249,26 +262,32 @@ func (c *Conn) chunkContent(p *pending, chunk *Chunk) {
 	case !hole && chunk.Length < 9:
 		c.t.Failf("%s: OFFSET_DATA of %d bytes; it has 9 or more (RP-06)", r.Request, chunk.Length)
 	case !hole && chunk.Length-8 > r.Request.Length:
-		c.t.Failf("%s: OFFSET_DATA of %d bytes, more than was asked for (RP-06)", r.Request, chunk.Length)
+		c.t.Failf("%s: OFFSET_DATA of %d bytes, more than was asked for (RP-06)", r.Request,
+			chunk.Length)
 	case !hole && c.Block != nil && chunk.Length-8 > uint64(c.Block.Max):
-		c.t.Failf("%s: a chunk of %d bytes, more than the maximum payload of %d (RP-16)", r.Request, chunk.Length, c.Block.Max)
+		c.t.Failf("%s: a chunk of %d bytes, more than the maximum payload of %d (RP-16)", r.Request,
+			chunk.Length, c.Block.Max)
 	}
 	chunk.Offset = binary.BigEndian.Uint64(c.Read(8, "the offset of a chunk"))
 	if chunk.Span = chunk.Length - 8; hole {
 		chunk.Span = uint64(binary.BigEndian.Uint32(c.Read(4, "the length of a hole")))
 	}
 	from, to := chunk.Offset, chunk.Offset+chunk.Span
-	if chunk.Span == 0 || from < r.Request.Offset || to < from || to > r.Request.Offset+r.Request.Length {
-		c.t.Failf("%s: a chunk for %d bytes at %d, which is not inside (RP-06, RP-07)", r.Request, chunk.Span, chunk.Offset)
+	if chunk.Span == 0 || from < r.Request.Offset || to < from ||
+		to > r.Request.Offset+r.Request.Length {
+		c.t.Failf("%s: a chunk for %d bytes at %d, which is not inside (RP-06, RP-07)", r.Request,
+			chunk.Span, chunk.Offset)
 	}
 	for _, s := range p.covered {
 		if from < s.to && s.from < to {
-			c.t.Failf("%s: a chunk for %d bytes at %d overlaps an earlier one (RP-06, RP-07)", r.Request, chunk.Span, chunk.Offset)
+			c.t.Failf("%s: a chunk for %d bytes at %d overlaps an earlier one (RP-06, RP-07)",
+				r.Request, chunk.Span, chunk.Offset)
 		}
 	}
 	for _, e := range r.Errors {
 		if e.Located && from <= e.Offset && e.Offset < to {
-			c.t.Failf("%s: a chunk for %d bytes at %d comes after an error at %d (RP-11)", r.Request, chunk.Span, chunk.Offset, e.Offset)
+			c.t.Failf("%s: a chunk for %d bytes at %d comes after an error at %d (RP-11)",
+				r.Request, chunk.Span, chunk.Offset, e.Offset)
 		}
 	}
 	p.covered = append(p.covered, span{from, to})
@@ -276,7 +295,8 @@ func (c *Conn) chunkContent(p *pending, chunk *Chunk) {
 		r.Data = make([]byte, r.Request.Length) // our own number, not the server's
 	}
 	if !hole {
-		c.readInto(r.Data[from-r.Request.Offset:to-r.Request.Offset], "the data of "+r.Request.String())
+		c.readInto(r.Data[from-r.Request.Offset:to-r.Request.Offset],
+			"the data of "+r.Request.String())
 	}
 }
 
@@ -292,23 +312,30 @@ func (c *Conn) chunkStatus(p *pending, chunk *Chunk) {
 	case r.Request.Type != proto.CmdBlockStatus:
 		c.t.Failf("%s: a chunk with a block status, which nobody asked for", r.Request)
 	case extended != c.Mode.Extended():
-		c.t.Failf("%s: a block status of type %d with %s (XH-07, XH-08)", r.Request, chunk.Type, c.Mode)
+		c.t.Failf("%s: a block status of type %d with %s (XH-07, XH-08)", r.Request, chunk.Type,
+			c.Mode)
 	case chunk.Length < head+size || (chunk.Length-head)%size != 0 || chunk.Length > mostStatus:
-		c.t.Failf("%s: a block status of %d bytes, which are no extents (CB-03)", r.Request, chunk.Length)
+		c.t.Failf("%s: a block status of %d bytes, which are no extents (CB-03)", r.Request,
+			chunk.Length)
 	}
 	if p.status += chunk.Length; p.status > mostStatus {
-		c.t.Failf("%s: %d bytes of block status for %d contexts, and no end", r.Request, p.status, len(c.Contexts))
+		c.t.Failf("%s: %d bytes of block status for %d contexts, and no end", r.Request, p.status,
+			len(c.Contexts))
 	}
 	b := c.Read(int(chunk.Length), "a block status")
 	chunk.Context = binary.BigEndian.Uint32(b)
 	if !slices.ContainsFunc(c.Contexts, func(x Context) bool { return x.ID == chunk.Context }) {
-		c.t.Failf("%s: a block status for the context %d, which was not selected (CB-02)", r.Request, chunk.Context)
+		c.t.Failf("%s: a block status for the context %d, which was not selected (CB-02)",
+			r.Request, chunk.Context)
 	}
-	if slices.ContainsFunc(r.Chunks, func(x Chunk) bool { return len(x.Extents) > 0 && x.Context == chunk.Context }) {
+	if slices.ContainsFunc(r.Chunks, func(x Chunk) bool {
+		return len(x.Extents) > 0 && x.Context == chunk.Context
+	}) {
 		c.t.Failf("%s: a second block status for the context %d (CB-02)", r.Request, chunk.Context)
 	}
 	if n := (chunk.Length - head) / size; extended && uint64(binary.BigEndian.Uint32(b[4:])) != n {
-		c.t.Failf("%s: a block status says that it has %d extents, and has %d (XH-07)", r.Request, binary.BigEndian.Uint32(b[4:]), n)
+		c.t.Failf("%s: a block status says that it has %d extents, and has %d (XH-07)", r.Request,
+			binary.BigEndian.Uint32(b[4:]), n)
 	}
 	for b = b[head:]; len(b) > 0; b = b[size:] {
 		x := Extent{uint64(binary.BigEndian.Uint32(b)), uint64(binary.BigEndian.Uint32(b[4:]))}
@@ -335,7 +362,8 @@ func (c *Conn) chunkError(p *pending, chunk *Chunk) {
 	e := ReplyError{Errno: binary.BigEndian.Uint32(b), Located: head == 14}
 	n := uint64(binary.BigEndian.Uint16(b[4:]))
 	if n != chunk.Length-head {
-		c.t.Failf("%s: a chunk %s of %d bytes with a message of %d", r.Request, what, chunk.Length, n)
+		c.t.Failf("%s: a chunk %s of %d bytes with a message of %d", r.Request, what, chunk.Length,
+			n)
 	}
 	message := b[6 : 6+n]
 	c.checkString(message, "the message of a chunk "+what)

@@ -68,7 +68,8 @@ func lines(all string, room int) []string {
 	return list
 }
 
-// Table prints the results, those that need an explanation with it; with verbose, the reasons of skips and the times as well.
+// Table prints the results, those that need an explanation with it; with verbose, the reasons of
+// skips and the times as well.
 func (r *Report) Table(w io.Writer, verbose bool, on Screen) error {
 	t := table.NewWriter()
 	style := table.StyleLight
@@ -111,14 +112,16 @@ func (r *Report) problems() []string {
 	return r.Facts.Problems
 }
 
-// Err is what the exit status should tell: that checks failed, or that the suite could not find out what there is to check.
+// Err is what the exit status should tell: that checks failed, or that the suite could not find out
+// what there is to check.
 func (r *Report) Err() error {
 	failed, problems := r.Counts[Fail], r.problems()
 	switch {
 	case failed > 0:
 		return fmt.Errorf("%d of %d checks failed", failed, len(r.Results))
 	case len(problems) > 0:
-		return fmt.Errorf("no check failed, and yet the server did not answer what it was asked before the first: %s", clip(join(problems)))
+		return fmt.Errorf("no check failed, and yet the server did not answer what it was asked "+
+			"before the first: %s", clip(join(problems)))
 	}
 	return nil
 }
@@ -129,7 +132,8 @@ func paint(v Verdict, colour bool) string {
 	if !colour {
 		return string(v)
 	}
-	return map[Verdict]text.Color{Pass: text.FgGreen, Fail: text.FgRed, Differs: text.FgYellow, Skip: text.FgHiBlack}[v].Sprint(string(v))
+	return map[Verdict]text.Color{Pass: text.FgGreen, Fail: text.FgRed, Differs: text.FgYellow,
+		Skip: text.FgHiBlack}[v].Sprint(string(v))
 }
 
 // JSON prints the whole report.
@@ -139,7 +143,8 @@ func (r *Report) JSON(w io.Writer) error {
 	return e.Encode(r)
 }
 
-// List prints the checks themselves; with verbose why they are there, and behind a list of all checks the rules that have none.
+// List prints the checks themselves; with verbose why they are there, and behind a list of all
+// checks the rules that have none.
 func List(w io.Writer, checks []Check, verbose bool, on Screen) error {
 	var b strings.Builder
 	indent := strings.Repeat(" ", listIndent)
@@ -189,17 +194,22 @@ type junitText struct {
 	Message string `xml:"message,attr"`
 }
 
-// JUnit prints the results as continuous integration servers read them; a check that differs passes, with its text as output.
+// JUnit prints the results as continuous integration servers read them; a check that differs
+// passes, with its text as output.
 func (r *Report) JUnit(w io.Writer) error {
-	s := junitSuite{Name: "ringnbd conform " + r.Server, Tests: len(r.Results), Failures: r.Counts[Fail], Skipped: r.Counts[Skip]}
+	s := junitSuite{Name: "ringnbd conform " + r.Server, Tests: len(r.Results),
+		Failures: r.Counts[Fail], Skipped: r.Counts[Skip]}
 	for _, p := range r.problems() {
 		s.Tests++
 		s.Failures++
-		s.Cases = append(s.Cases, junitCase{Class: "nbd.facts", Name: "before the first check", Time: "0.000", Failure: &junitText{p}})
+		s.Cases = append(s.Cases,
+			junitCase{Class: "nbd.facts", Name: "before the first check", Time: "0.000",
+				Failure: &junitText{p}})
 	}
 	total := 0.0
 	for _, x := range r.Results {
-		c := junitCase{Class: "nbd." + string(x.Level), Name: x.ID + " " + x.Title, Time: fmt.Sprintf("%.3f", x.Took.Seconds())}
+		c := junitCase{Class: "nbd." + string(x.Level), Name: x.ID + " " + x.Title,
+			Time: fmt.Sprintf("%.3f", x.Took.Seconds())}
 		switch x.Verdict {
 		case Fail:
 			c.Failure = &junitText{x.Detail}

@@ -1,6 +1,7 @@
 // Requests, in compact and extended form.
 //
-// Invariant: every request that will be answered stands in Conn.pending from before it is sent until its reply is whole.
+// Invariant: every request that will be answered stands in Conn.pending from before it is sent
+// until its reply is whole.
 
 package conform
 
@@ -19,11 +20,13 @@ type Request struct {
 	Offset  uint64
 	Length  uint64 // the header has 32 bits of it with compact headers
 	Payload []byte
-	// Bare keeps PAYLOAD_LEN away from a WRITE with extended headers, which otherwise is set when there is a Payload.
+	// Bare keeps PAYLOAD_LEN away from a WRITE with extended headers, which otherwise is set when
+	// there is a Payload.
 	Bare bool
 }
 
-// unpermitted begins the reason of a skip that only a check has that should have asked for NeedWrite.
+// unpermitted begins the reason of a skip that only a check has that should have asked for
+// NeedWrite.
 const unpermitted = "no permission for "
 
 // String is the request for a person.
@@ -35,7 +38,8 @@ func (r *Request) String() string {
 	return fmt.Sprintf("%s of %d bytes at %d", name, r.Length, r.Offset)
 }
 
-// Read, Write and so on make requests without a cookie: Send makes one up for those that have 0 (a check that wants 0 itself sends it by Write).
+// Read, Write and so on make requests without a cookie: Send makes one up for those that have 0 (a
+// check that wants 0 itself sends it by Write).
 
 // Read is a READ.
 func Read(offset, length uint64) *Request {
@@ -58,8 +62,10 @@ func (r *Request) With(flags uint16) *Request {
 	return r
 }
 
-// changes says whether the request would change data on a server that does as it is told, or on one that cuts the number of the command to 8 bits. Numbers
-// that the protocol does not have are taken for harmless beyond that: nobody agreed on what they do, and how they are refused is what the suite is about.
+// changes says whether the request would change data on a server that does as it is told, or on one
+// that cuts the number of the command to 8 bits. Numbers that the protocol does not have are taken
+// for harmless beyond that: nobody agreed on what they do, and how they are refused is what the
+// suite is about.
 func (r *Request) changes() bool {
 	switch r.Type & 0xff {
 	case proto.CmdWrite, proto.CmdTrim, proto.CmdWriteZeroes, proto.CmdResize:
@@ -68,13 +74,15 @@ func (r *Request) changes() bool {
 	return false
 }
 
-// Encode is the request as bytes, in the connection's form. No check gets past it with what would change an export that nobody gave to the suite, whatever
-// is wrong with the request: that the server should refuse it is no reason to risk the data.
+// Encode is the request as bytes, in the connection's form. No check gets past it with what would
+// change an export that nobody gave to the suite, whatever is wrong with the request: that the
+// server should refuse it is no reason to risk the data.
 func (c *Conn) Encode(r *Request) []byte {
 	if r.changes() && !c.mayChange {
 		c.t.Skip("%s%s: it may not be sent without --writable", unpermitted, r)
 	}
-	head := proto.Request{Flags: r.Flags, Command: r.Type, Cookie: r.Cookie, Offset: r.Offset, Length: r.Length}
+	head := proto.Request{Flags: r.Flags, Command: r.Type, Cookie: r.Cookie, Offset: r.Offset,
+		Length: r.Length}
 	b := make([]byte, proto.ExtRequestSize, proto.ExtRequestSize+len(r.Payload))
 	if !c.Mode.Extended() {
 		b = b[:proto.RequestSize]
@@ -137,7 +145,8 @@ func (c *Conn) Succeeds(r *Request) *Reply {
 	return reply
 }
 
-// StillUp proves that the stream is in step: a short READ brings its own cookie and the right data, and nothing else comes.
+// StillUp proves that the stream is in step: a short READ brings its own cookie and the right data,
+// and nothing else comes.
 func (c *Conn) StillUp(after string) {
 	if problem := c.t.Try(func() {
 		if len(c.pending) > 0 {
@@ -146,13 +155,16 @@ func (c *Conn) StillUp(after string) {
 		probe := c.t.facts.probe
 		reply := c.Succeeds(Read(0, uint64(len(probe))))
 		// A read-only export has data of its own; there the cookie must do.
-		ours := c.t.facts.probeKnown && !c.foreign && c.Flags&proto.FlagReadOnly == c.t.facts.FlagsPlain&proto.FlagReadOnly
+		ours := c.t.facts.probeKnown && !c.foreign &&
+			c.Flags&proto.FlagReadOnly == c.t.facts.FlagsPlain&proto.FlagReadOnly
 		if at := firstDifference(reply.Data, probe); at >= 0 && ours {
-			c.t.Failf("byte %d of the export is %#x, and was %#x when the suite began", at, reply.Data[at], probe[at])
+			c.t.Failf("byte %d of the export is %#x, and was %#x when the suite began", at,
+				reply.Data[at], probe[at])
 		}
 		c.Silent(quiet, "after the reply")
 	}); problem != "" {
-		c.t.Failf("the stream is out of step after %s: a READ of the first bytes: %s", after, problem)
+		c.t.Failf("the stream is out of step after %s: a READ of the first bytes: %s", after,
+			problem)
 	}
 }
 

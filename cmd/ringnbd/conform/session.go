@@ -1,6 +1,7 @@
 // From a connection to transmission, in each way that there is.
 //
-// Invariant: what Open gives back is in transmission, with nothing unread; what the server does not do is a skip, what it does wrong is a failure.
+// Invariant: what Open gives back is in transmission, with nothing unread; what the server does not
+// do is a skip, what it does wrong is a failure.
 
 package conform
 
@@ -24,7 +25,9 @@ const (
 	ModeExtendedContexts             // the same, with the context base:allocation
 )
 
-var modeNames = []string{"EXPORT_NAME", "GO", "structured replies", "structured replies with base:allocation", "extended headers", "extended headers with base:allocation"}
+var modeNames = []string{"EXPORT_NAME", "GO", "structured replies",
+	"structured replies with base:allocation", "extended headers",
+	"extended headers with base:allocation"}
 
 func (m Mode) String() string { return modeNames[m] }
 
@@ -92,7 +95,8 @@ func (t *T) open(target Target, mode Mode) *Conn {
 
 // Negotiate does what a mode takes before GO or EXPORT_NAME.
 func (c *Conn) Negotiate(mode Mode) {
-	option := map[bool]uint32{true: proto.OptExtendedHeaders, false: proto.OptStructuredReply}[mode.Extended()]
+	option := map[bool]uint32{true: proto.OptExtendedHeaders,
+		false: proto.OptStructuredReply}[mode.Extended()]
 	if mode > ModeGo {
 		if r := c.Final(option, nil); r.Type == proto.RepErrUnsup {
 			c.t.Skip("the server has no %s", mode)
@@ -113,7 +117,8 @@ func (c *Conn) SetContexts(export string, queries ...string) OptionReply {
 	list := c.Option(proto.OptSetMetaContext, ContextData(export, queries...))
 	c.Contexts = nil
 	for _, r := range list[:len(list)-1] {
-		c.Contexts = append(c.Contexts, Context{binary.BigEndian.Uint32(r.Data), string(r.Data[4:])})
+		c.Contexts = append(c.Contexts,
+			Context{binary.BigEndian.Uint32(r.Data), string(r.Data[4:])})
 	}
 	last := list[len(list)-1]
 	if last.Failed() {
@@ -122,7 +127,8 @@ func (c *Conn) SetContexts(export string, queries ...string) OptionReply {
 	return last
 }
 
-// EnterExportName sends EXPORT_NAME and reads its answer, with the zeroes if we did not ask to be spared.
+// EnterExportName sends EXPORT_NAME and reads its answer, with the zeroes if we did not ask to be
+// spared.
 func (c *Conn) EnterExportName(name string) {
 	c.SendOption(proto.OptExportName, []byte(name))
 	c.readExportName(c.Handshake&proto.FlagNoZeroes != 0)
@@ -133,7 +139,8 @@ func (c *Conn) readExportName(noZeroes bool) {
 	b := c.Read(proto.ExportNameReplySize, "the reply to EXPORT_NAME")
 	c.Size, c.Flags = binary.BigEndian.Uint64(b), binary.BigEndian.Uint16(b[8:])
 	if !noZeroes {
-		for i, x := range c.Read(proto.ExportNamePadding, "the 124 zeroes behind the reply to EXPORT_NAME") {
+		for i, x := range c.Read(proto.ExportNamePadding,
+			"the 124 zeroes behind the reply to EXPORT_NAME") {
 			if x != 0 {
 				c.t.Failf("byte %d of the 124 zeroes behind the reply to EXPORT_NAME is %#x", i, x)
 			}
@@ -182,7 +189,8 @@ func (c *Conn) Infos(list []OptionReply) Info {
 			info.Exports++
 		case proto.InfoBlockSize:
 			c.t.Want(len(data) == 12, "INFO_BLOCK_SIZE has %d bytes, not 14", len(r.Data))
-			info.Block = &BlockSize{binary.BigEndian.Uint32(data), binary.BigEndian.Uint32(data[4:]), binary.BigEndian.Uint32(data[8:])}
+			info.Block = &BlockSize{binary.BigEndian.Uint32(data),
+				binary.BigEndian.Uint32(data[4:]), binary.BigEndian.Uint32(data[8:])}
 		case proto.InfoName:
 			c.checkString(data, "INFO_NAME")
 			info.Name = &text
@@ -206,5 +214,6 @@ func InfoData(name string, kinds ...uint16) []byte {
 
 // ContextData is the data of LIST_META_CONTEXT and SET_META_CONTEXT.
 func ContextData(export string, queries ...string) []byte {
-	return proto.AppendMetaContext(nil, proto.OptListMetaContext, export, queries...)[proto.OptionSize:]
+	return proto.AppendMetaContext(nil, proto.OptListMetaContext, export,
+		queries...)[proto.OptionSize:]
 }

@@ -1,7 +1,8 @@
 // A server of the suite's own: a command for the shell, a scratch image, a port or a socket.
 //
-// Invariant: the command runs in a process group of its own, which is killed before start returns again and before remove returns; if we are killed
-// ourselves, by whatever signal, its keeper kills it.
+// Invariant: the command runs in a process group of its own, which is killed before start returns
+// again and before remove returns; if we are killed ourselves, by whatever signal, its keeper kills
+// it.
 
 package conform
 
@@ -22,7 +23,8 @@ import (
 	"ringnbd/cmd/ringnbd/activation"
 )
 
-// startup is how long a server may take to listen, or three times the time of a check if that is longer.
+// startup is how long a server may take to listen, or three times the time of a check if that is
+// longer.
 const startup = 15 * time.Second
 
 // server is a command and what it serves.
@@ -43,7 +45,8 @@ type server struct {
 // CheckSpawn says what is wrong with a command for --spawn.
 func CheckSpawn(template string) error {
 	if !strings.Contains(template, "{port}") && !strings.Contains(template, "{socket}") {
-		return errors.New("the command must say where it listens: by {port}, a free TCP port of localhost, or {socket}, the path of a Unix socket")
+		return errors.New("the command must say where it listens: by {port}, a free TCP port of " +
+			"localhost, or {socket}, the path of a Unix socket")
 	}
 	return nil
 }
@@ -72,15 +75,18 @@ func (s *server) start(ctx context.Context) (Target, error) {
 	}
 	socket := filepath.Join(s.dir, "nbd.sock")
 	_ = os.Remove(socket) // left by a server that was killed
-	t := Target{Text: s.template, Network: "tcp", Address: net.JoinHostPort("localhost", port), Export: s.export}
+	t := Target{Text: s.template, Network: "tcp", Address: net.JoinHostPort("localhost", port),
+		Export: s.export}
 	if strings.Contains(s.template, "{socket}") {
 		t.Network, t.Address = "unix", socket
 	}
-	text := strings.NewReplacer("{port}", port, "{socket}", quote(socket), "{img}", quote(s.image), "{dir}", quote(s.dir)).Replace(s.template)
+	text := strings.NewReplacer("{port}", port, "{socket}", quote(socket), "{img}", quote(s.image),
+		"{dir}", quote(s.dir)).Replace(s.template)
 	if err := s.run(text); err != nil {
 		return t, fmt.Errorf("%s: %w", text, err)
 	}
-	for begin := time.Now(); time.Since(begin) < s.startup && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+	for begin := time.Now(); time.Since(begin) < s.startup &&
+		ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
 		died := s.died()
 		c, err := t.Connect(ctx, new(net.Dialer))
 		switch {
@@ -88,7 +94,8 @@ func (s *server) start(ctx context.Context) (Target, error) {
 			return t, errors.Join(fmt.Errorf("%s: %w", text, errBackground), c.Close())
 		case err == nil:
 			return t, c.Close()
-		case died != "" && s.succeeded() && time.Since(begin) < time.Second: // it may have left a child that will listen
+		case died != "" && s.succeeded() && time.Since(begin) < time.Second:
+			// it may have left a child that will listen
 		case died != "":
 			return t, fmt.Errorf("%s: the server ended before it listened: %s", text, died)
 		}
@@ -96,16 +103,19 @@ func (s *server) start(ctx context.Context) (Target, error) {
 	if ctx.Err() != nil {
 		return t, fmt.Errorf("interrupted while the server was waited for: %s", text)
 	}
-	return t, fmt.Errorf("%s: does not listen at %s after %v%s", text, t.Address, s.startup, s.stderr.Words())
+	return t, fmt.Errorf("%s: does not listen at %s after %v%s", text, t.Address, s.startup,
+		s.stderr.Words())
 }
 
-// run starts the command from a thread that lives as long as the command: the kernel takes that thread's end for its parent's.
+// run starts the command from a thread that lives as long as the command: the kernel takes that
+// thread's end for its parent's.
 func (s *server) run(text string) error {
 	if err := s.keeper.start(s.dir); err != nil {
 		return err
 	}
 	s.command = exec.Command("/bin/sh", "-c", text)
-	s.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: s.keeper.group(), Pdeathsig: syscall.SIGKILL}
+	s.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: s.keeper.group(),
+		Pdeathsig: syscall.SIGKILL}
 	s.stderr.Reset()
 	s.command.Stderr = &s.stderr
 	s.ended = make(chan struct{})
@@ -126,8 +136,10 @@ func (s *server) run(text string) error {
 	return <-started
 }
 
-// errBackground is about a command that ends while its server goes on: whether that dies, and when, the suite cannot see, nor can it end it.
-var errBackground = errors.New("the command must stay in the foreground: it ended with status 0, and its server runs on without it (look for its option, such as nbdkit -f)")
+// errBackground is about a command that ends while its server goes on: whether that dies, and when,
+// the suite cannot see, nor can it end it.
+var errBackground = errors.New("the command must stay in the foreground: it ended with status " +
+	"0, and its server runs on without it (look for its option, such as nbdkit -f)")
 
 // succeeded says of a command that ended whether its status is 0.
 func (s *server) succeeded() bool {
@@ -167,10 +179,12 @@ func freePort() (string, error) {
 	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port), nil
 }
 
-// quote makes one word for the shell. A path of ordinary characters stays as it is, so that the user may put it between quotes.
+// quote makes one word for the shell. A path of ordinary characters stays as it is, so that the
+// user may put it between quotes.
 func quote(text string) string {
 	ordinary := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-", r)
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
+			strings.ContainsRune("/._-", r)
 	}
 	if strings.IndexFunc(text, func(r rune) bool { return !ordinary(r) }) < 0 {
 		return text

@@ -1,6 +1,7 @@
 // What a server of the suite's own has open, and how much memory, as the kernel tells it.
 //
-// Invariant: processes are only looked at; what cannot be read counts for nothing, so that nobody is accused of it.
+// Invariant: processes are only looked at; what cannot be read counts for nothing, so that nobody
+// is accused of it.
 
 package conform
 
@@ -17,14 +18,15 @@ type spending struct {
 	memory      int64 // resident, bytes
 }
 
-// What a server may keep of many connections that are gone: descriptors that are opened when they are first needed, memory for the next ones.
+// What a server may keep of many connections that are gone: descriptors that are opened when they
+// are first needed, memory for the next ones.
 const (
 	keptDescriptors = 32
 	keptMemory      = 512 << 20
 )
 
-// spent adds up the processes of the server's group, but for the keeper, which leads it and is not the server's.
-// A server that leaves the group, or is not our own, has none.
+// spent adds up the processes of the server's group, but for the keeper, which leads it and is not
+// the server's. A server that leaves the group, or is not our own, has none.
 func (t *T) spent() (sum spending) {
 	if t.facts.group == 0 {
 		return sum
@@ -36,7 +38,8 @@ func (t *T) spent() (sum spending) {
 		if err != nil {
 			continue // it ended meanwhile
 		}
-		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:])) // from the state on; the name before may hold anything
+		// from the state on; the name before may hold anything
+		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 		if len(fields) < 22 || fields[2] != group || filepath.Base(filepath.Dir(path)) == group {
 			continue
 		}
@@ -48,15 +51,18 @@ func (t *T) spent() (sum spending) {
 	return sum
 }
 
-// released compares with what was spent before some connections, all of which are closed; the server has a while to notice.
+// released compares with what was spent before some connections, all of which are closed; the
+// server has a while to notice.
 func (t *T) released(before spending, connections int) {
 	after := t.spent()
 	for after.descriptors > before.descriptors+keptDescriptors && t.Left() > t.patience/10 {
 		t.Sleep(pause)
 		after = t.spent()
 	}
-	t.Prefer(after.descriptors <= before.descriptors+keptDescriptors, "after %d connections that were dropped the server has %d descriptors open, and had %d",
+	t.Prefer(after.descriptors <= before.descriptors+keptDescriptors,
+		"after %d connections that were dropped the server has %d descriptors open, and had %d",
 		connections, after.descriptors, before.descriptors)
-	t.Prefer(after.memory <= before.memory+keptMemory, "after %d connections that were dropped the server has %d MiB of memory, and had %d",
+	t.Prefer(after.memory <= before.memory+keptMemory,
+		"after %d connections that were dropped the server has %d MiB of memory, and had %d",
 		connections, after.memory>>20, before.memory>>20)
 }

@@ -1,6 +1,8 @@
-// A run of the suite: the server brought up, the facts found, each check run by itself, the server proven alive after each.
+// A run of the suite: the server brought up, the facts found, each check run by itself, the server
+// proven alive after each.
 //
-// Invariant: whatever a check does - end, panic, hang - it has exactly one result, and the next check begins with no connection of it left open.
+// Invariant: whatever a check does - end, panic, hang - it has exactly one result, and the next
+// check begins with no connection of it left open.
 
 package conform
 
@@ -16,18 +18,20 @@ import (
 	"ringnbd/proto"
 )
 
-// quiet is how long the suite listens for bytes that should not come. A server that is slower with them goes unnoticed; none is accused wrongly.
+// quiet is how long the suite listens for bytes that should not come. A server that is slower with
+// them goes unnoticed; none is accused wrongly.
 const quiet = 15 * time.Millisecond
 
 const (
 	// DefaultTimeout is how long a check may take.
 	DefaultTimeout = 10 * time.Second
-	// DefaultSize is that of the scratch image, in bytes: sparse, with more than twice any server's maximum payload that was seen behind 4 GiB, so that
-	// offsets need more than 32 bits.
+	// DefaultSize is that of the scratch image, in bytes: sparse, with more than twice any server's
+	// maximum payload that was seen behind 4 GiB, so that offsets need more than 32 bits.
 	DefaultSize = 4<<30 + 192<<20
 )
 
-// Target is where a server is. The suite shares the URIs with the rest of ringnbd, and nothing that judges a server.
+// Target is where a server is. The suite shares the URIs with the rest of ringnbd, and nothing that
+// judges a server.
 type Target = peer.Target
 
 // Config is what a run of the suite takes. Either Target is given, or Spawn.
@@ -68,8 +72,8 @@ type suite struct {
 // goneReason begins the reason of the skips behind a check that a server did not survive.
 const goneReason = "the server is gone since "
 
-// Run runs the checks. The error is about the suite's own work: no server, no image. A run that ctx ends early gives a report of what was done, and
-// an error.
+// Run runs the checks. The error is about the suite's own work: no server, no image. A run that ctx
+// ends early gives a report of what was done, and an error.
 func Run(ctx context.Context, config Config) (report *Report, err error) {
 	s := &suite{config: &config, facts: &Facts{}}
 	defer func() { err = errors.Join(err, s.down()) }()
@@ -125,7 +129,8 @@ func (s *suite) up(ctx context.Context) (err error) {
 		return errors.Join(err, s.lastWords())
 	}
 	if s.facts.Size == 0 && len(s.facts.Problems) == 0 {
-		return errors.New("the export is empty: nearly every check reads of it; name one with some bytes")
+		return errors.New("the export is empty: nearly every check reads of it; name one with " +
+			"some bytes")
 	}
 	s.decide(ctx)
 	return nil
@@ -141,7 +146,8 @@ func (s *suite) decide(ctx context.Context) {
 		s.spare = s.target
 	}
 	f.ReadOnly = s.spare.Network != ""
-	f.ReadOnlyChange = s.readOnly != nil && s.readOnly.image != "" || s.readOnly == nil && isReadOnly && (s.config.Writable || f.Image != "")
+	f.ReadOnlyChange = s.readOnly != nil && s.readOnly.image != "" ||
+		s.readOnly == nil && isReadOnly && (s.config.Writable || f.Image != "")
 	if !f.Writable || f.Pattern {
 		return
 	}
@@ -151,12 +157,14 @@ func (s *suite) decide(ctx context.Context) {
 	defer t.closeAll()
 	problem := t.Try(t.layExport)
 	if f.Pattern = problem == ""; !f.Pattern {
-		f.Problems = append(f.Problems, "the suite's data could not be written to the export: "+problem)
+		f.Problems = append(f.Problems,
+			"the suite's data could not be written to the export: "+problem)
 	}
 }
 
 func (s *suite) newT() *T {
-	return &T{facts: s.facts, target: s.target, readOnly: s.spare, patience: s.config.Timeout, deadline: time.Now().Add(s.config.Timeout)}
+	return &T{facts: s.facts, target: s.target, readOnly: s.spare, patience: s.config.Timeout,
+		deadline: time.Now().Add(s.config.Timeout)}
 }
 
 // check runs one check to its result.
@@ -221,7 +229,8 @@ func (t *T) run(c *Check) (Verdict, string) {
 	}
 }
 
-// judge brings a check's end and the deviations that it noted together. What was seen before a skip was seen all the same.
+// judge brings a check's end and the deviations that it noted together. What was seen before a skip
+// was seen all the same.
 func (e ended) judge(differs []string) (Verdict, string) {
 	switch {
 	case e.verdict == Fail || len(differs) == 0:
@@ -253,7 +262,8 @@ func (s *suite) alive(ctx context.Context, id string) string {
 	return problem
 }
 
-// aliveAt proves it of one server; if it is ours (not nil), and does not, it is started again, which may change its target.
+// aliveAt proves it of one server; if it is ours (not nil), and does not, it is started again,
+// which may change its target.
 func (s *suite) aliveAt(ctx context.Context, ours *server, target *Target, name string) string {
 	t := s.newT()
 	problem := t.Try(func() { t.dial(*target).banner() })
@@ -281,7 +291,8 @@ func (s *suite) aliveAt(ctx context.Context, ours *server, target *Target, name 
 	if died != "" {
 		problem = name + " died: " + died
 	} else {
-		problem = name + " takes no new connection (" + problem + ") and was started again" + ours.stderr.Words()
+		problem = name + " takes no new connection (" + problem + ") and was started again" +
+			ours.stderr.Words()
 	}
 	again, err := ours.start(ctx)
 	if err != nil {

@@ -1,4 +1,5 @@
-// The suite itself: its list of checks, its results whatever a check does, its servers, its reports.
+// The suite itself: its list of checks, its results whatever a check does, its servers, its
+// reports.
 //
 // Invariant: no test needs more than a shell; those that need a server by name skip by name.
 
@@ -28,16 +29,19 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 )
 
-// TestMain lets more tests run at a time than there are processors: most of them wait for a flaw that shows as a stall.
+// TestMain lets more tests run at a time than there are processors: most of them wait for a flaw
+// that shows as a stall.
 func TestMain(m *testing.M) {
 	commandLine.Parse()
-	if f := commandLine.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) { // nobody said otherwise
+	// nobody said otherwise
+	if f := commandLine.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
 		_ = f.Value.Set("16") // a number is always taken
 	}
 	os.Exit(m.Run())
 }
 
-// TestCatalog: IDs are unique and well formed, checks say what and why in one line, and every rule has a check or a reason.
+// TestCatalog: IDs are unique and well formed, checks say what and why in one line, and every rule
+// has a check or a reason.
 func TestCatalog(t *testing.T) {
 	shape := regexp.MustCompile(`^[A-Z]{1,2}-\d\d[a-z]?$`)
 	known, checked, seen := map[string]bool{}, map[string]bool{}, map[string]bool{}
@@ -92,7 +96,10 @@ func TestExplanations(t *testing.T) {
 	for _, list := range []map[string]string{explainedHandshake, explainedTransmission} {
 		for key, text := range list {
 			server, id, _ := strings.Cut(key, " ")
-			if !slices.Contains([]string{"qemu-nbd", "nbdkit", "nbd-server", "ringnbd"}, server) || !slices.ContainsFunc(all, func(c Check) bool { return c.ID == id }) || text == "" || strings.Contains(text, "\n") {
+			if !slices.Contains([]string{"qemu-nbd", "nbdkit", "nbd-server", "ringnbd"}, server) ||
+				!slices.ContainsFunc(all, func(c Check) bool {
+					return c.ID == id
+				}) || text == "" || strings.Contains(text, "\n") {
 				t.Errorf("%q: %q", key, text)
 			}
 		}
@@ -103,7 +110,8 @@ func TestOnly(t *testing.T) {
 	all := []Check{{ID: "H-03a"}, {ID: "H-03b"}, {ID: "H-10"}, {ID: "RQ-01"}}
 	for _, test := range []struct {
 		patterns, want string
-	}{{"", "H-03a H-03b H-10 RQ-01"}, {"H-03", "H-03a H-03b"}, {"h-03A", "H-03a"}, {"H", "H-03a H-03b H-10"}, {"rq-*", "RQ-01"}, {"H-10 RQ", "H-10 RQ-01"}} {
+	}{{"", "H-03a H-03b H-10 RQ-01"}, {"H-03", "H-03a H-03b"}, {"h-03A", "H-03a"}, {"H",
+		"H-03a H-03b H-10"}, {"rq-*", "RQ-01"}, {"H-10 RQ", "H-10 RQ-01"}} {
 		picked, idle := Only(all, strings.Fields(test.patterns))
 		var ids []string
 		for _, c := range picked {
@@ -118,10 +126,13 @@ func TestOnly(t *testing.T) {
 	}
 }
 
-// TestVerdicts: each way in which a check can end has its result, also those that it should not take.
+// TestVerdicts: each way in which a check can end has its result, also those that it should not
+// take.
 func TestVerdicts(t *testing.T) {
 	t.Parallel()
-	run := func(id string, f func(*T)) Check { return Check{ID: id, Level: Must, Title: id, Why: id, Run: f} }
+	run := func(id string, f func(*T)) Check {
+		return Check{ID: id, Level: Must, Title: id, Why: id, Run: f}
+	}
 	checks := []Check{
 		run("pass", func(*T) {}),
 		run("fail", func(t *T) { t.Failf("seen %d", 1) }),
@@ -133,19 +144,28 @@ func TestVerdicts(t *testing.T) {
 		run("index", func(t *T) { _ = t.differs[len(t.differs)] }),
 		run("stall", func(t *T) { t.Haggle().Read(1, "what never comes") }),
 		run("hang", func(*T) { select {} }),
-		{ID: "need", Level: Must, Title: "x", Why: "x", Needs: []Need{{"the moon", func(*Facts) bool { return false }}}, Run: func(t *T) { t.Failf("ran") }},
+		{ID: "need", Level: Must, Title: "x", Why: "x",
+			Needs: []Need{{"the moon", func(*Facts) bool {
+				return false
+			}}}, Run: func(t *T) { t.Failf("ran") }},
 		run("after", func(t *T) { t.Haggle().StillHaggling("nothing") }),
 	}
-	report, err := Run(context.Background(), Config{Target: fakeTarget(t, ""), Checks: checks, Timeout: 2 * time.Second})
+	report, err := Run(context.Background(),
+		Config{Target: fakeTarget(t, ""), Checks: checks, Timeout: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"pass": "pass ", "fail": "fail seen 1", "skip": "skip a reason", "differs": "differs this; that", "differs, then fail": "fail that",
+	want := map[string]string{"pass": "pass ", "fail": "fail seen 1", "skip": "skip a reason",
+		"differs": "differs this; that", "differs, then fail": "fail that",
 		"differs, then skip": "differs this; that",
-		"panic":              "fail the check itself broke: a mistake", "index": "fail the check itself broke: runtime error", "stall": "fail what never comes: nothing more came before the deadline",
-		"hang": "fail the check did not end within 2s", "need": "skip needs the moon", "after": "pass "}
+		"panic":              "fail the check itself broke: a mistake",
+		"index":              "fail the check itself broke: runtime error",
+		"stall":              "fail what never comes: nothing more came before the deadline",
+		"hang":               "fail the check did not end within 2s", "need": "skip needs the moon",
+		"after": "pass "}
 	for _, r := range report.Results {
-		if got := string(r.Verdict) + " " + r.Detail; !strings.HasPrefix(got, want[r.ID]) || r.ID == "pass" && got != "pass " {
+		if got := string(r.Verdict) + " " + r.Detail; !strings.HasPrefix(got, want[r.ID]) ||
+			r.ID == "pass" && got != "pass " {
 			t.Errorf("%s: %q, want %q", r.ID, got, want[r.ID])
 		}
 	}
@@ -156,14 +176,19 @@ func TestVerdicts(t *testing.T) {
 
 // TestReports: the three forms tell the same.
 func TestReports(t *testing.T) {
-	r := &Report{Server: "s", Facts: &Facts{}, Counts: map[Verdict]int{Pass: 1, Fail: 1, Differs: 1, Skip: 1}, Results: []Result{
-		{ID: "A-01", Level: Must, Title: "one", Why: "w", Verdict: Pass}, {ID: "A-02", Level: Must, Title: "two", Why: "because", Verdict: Fail, Detail: "seen <that>"},
-		{ID: "A-03", Level: Should, Title: "three", Verdict: Differs, Detail: "otherwise"}, {ID: "A-04", Level: May, Title: "four", Verdict: Skip, Detail: "needs it"}}}
+	r := &Report{Server: "s", Facts: &Facts{},
+		Counts: map[Verdict]int{Pass: 1, Fail: 1, Differs: 1, Skip: 1}, Results: []Result{
+			{ID: "A-01", Level: Must, Title: "one", Why: "w", Verdict: Pass}, {ID: "A-02",
+				Level: Must,
+				Title: "two", Why: "because", Verdict: Fail, Detail: "seen <that>"},
+			{ID: "A-03", Level: Should, Title: "three", Verdict: Differs, Detail: "otherwise"},
+			{ID: "A-04", Level: May, Title: "four", Verdict: Skip, Detail: "needs it"}}}
 	var text, js, ju bytes.Buffer
 	if err := errors.Join(r.Table(&text, false, Screen{}), r.JSON(&js), r.JUnit(&ju)); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"pass    A-01 one\n", "fail    A-02 two\n", "seen <that>", "why MUST: because", "otherwise", "4 checks: 1 pass, 1 fail, 1 differs, 1 skip"} {
+	for _, want := range []string{"pass    A-01 one\n", "fail    A-02 two\n", "seen <that>",
+		"why MUST: because", "otherwise", "4 checks: 1 pass, 1 fail, 1 differs, 1 skip"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("the table does not have %q:\n%s", want, text.String())
 		}
@@ -174,8 +199,11 @@ func TestReports(t *testing.T) {
 	}{{Checks(), true, true}, {Checks(), false, false}, {Checks()[:3], true, false}} {
 		var list bytes.Buffer
 		err := List(&list, test.checks, test.verbose, Screen{})
-		if told := strings.Contains(list.String(), "H-18    none     takes as long as the server's own timeout"); err != nil || told != test.want {
-			t.Errorf("of %d checks, verbose %v: the list tells which rules have none: %v, %v", len(test.checks), test.verbose, told, err)
+		if told := strings.Contains(list.String(),
+			"H-18    none     takes as long as the server's own timeout"); err != nil ||
+			told != test.want {
+			t.Errorf("of %d checks, verbose %v: the list tells which rules have none: %v, %v",
+				len(test.checks), test.verbose, told, err)
 		}
 	}
 	if err := r.Err(); err == nil || err.Error() != "1 of 4 checks failed" {
@@ -184,16 +212,20 @@ func TestReports(t *testing.T) {
 	if strings.Contains(text.String(), "needs it") {
 		t.Errorf("the table tells the reason of a skip unasked")
 	}
-	if r.Results[3].Detail = goneReason + "A-02"; !strings.HasSuffix(r.Summary(), "1 skip (1 because the server was gone)") {
+	if r.Results[3].Detail = goneReason +
+		"A-02"; !strings.HasSuffix(r.Summary(), "1 skip (1 because the server was gone)") {
 		t.Errorf("the summary is %q", r.Summary())
 	}
 	r.Results[3].Detail = "needs it"
 	var back Report
-	if err := json.Unmarshal(js.Bytes(), &back); err != nil || len(back.Results) != 4 || back.Results[1].Verdict != Fail || back.Counts[Fail] != 1 {
+	if err := json.Unmarshal(js.Bytes(), &back); err != nil || len(back.Results) != 4 ||
+		back.Results[1].Verdict != Fail || back.Counts[Fail] != 1 {
 		t.Errorf("JSON: %v, %+v", err, back)
 	}
 	var suite junitSuite
-	if err := xml.Unmarshal(ju.Bytes(), &suite); err != nil || suite.Failures != 1 || suite.Skipped != 1 || len(suite.Cases) != 4 || suite.Cases[1].Failure.Message != "seen <that>" {
+	if err := xml.Unmarshal(ju.Bytes(), &suite); err != nil || suite.Failures != 1 ||
+		suite.Skipped != 1 || len(suite.Cases) != 4 ||
+		suite.Cases[1].Failure.Message != "seen <that>" {
 		t.Errorf("JUnit: %v, %+v", err, suite)
 	}
 }
@@ -237,14 +269,20 @@ func TestMarkdown(t *testing.T) {
 		return Result{ID: id, Level: Must, Title: "a|b", Verdict: v, Detail: "seen"}
 	}
 	peers := []Peer{
-		{Name: "ringnbd", Version: "1", Report: &Report{Results: []Result{result("H-03a", Pass), result("H-09", Pass), result("MC-12", Skip)}}},
-		{Name: "nbd-server", Version: "2", Report: &Report{Results: []Result{result("H-03a", Fail), result("H-09", Differs), result("MC-12", Skip)}}},
+		{Name: "ringnbd", Version: "1",
+			Report: &Report{Results: []Result{result("H-03a", Pass), result("H-09", Pass),
+				result("MC-12", Skip)}}},
+		{Name: "nbd-server", Version: "2",
+			Report: &Report{Results: []Result{result("H-03a", Fail), result("H-09", Differs),
+				result("MC-12", Skip)}}},
 	}
 	var b bytes.Buffer
 	if err := Markdown(&b, peers); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"| rule | level | what | ringnbd | nbd-server |", `| H-03a | MUST | a\|b | ✓ | **✗** |`, "- H-03a fail: nbd-server.c negotiate", "- H-09 differs: **unexplained**", "Nothing to explain."} {
+	for _, want := range []string{"| rule | level | what | ringnbd | nbd-server |",
+		`| H-03a | MUST | a\|b | ✓ | **✗** |`, "- H-03a fail: nbd-server.c negotiate",
+		"- H-09 differs: **unexplained**", "Nothing to explain."} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("the table does not have %q:\n%s", want, b.String())
 		}
@@ -258,7 +296,8 @@ func TestMarkdown(t *testing.T) {
 	}
 }
 
-// TestSpawnDies: a server that dies fails the check in hand, its last words are told, and the next check has a new one.
+// TestSpawnDies: a server that dies fails the check in hand, its last words are told, and the next
+// check has a new one.
 func TestSpawnDies(t *testing.T) {
 	if _, err := exec.LookPath("nbdkit"); err != nil {
 		t.Skip("nbdkit is not installed (Debian package nbdkit)")
@@ -273,15 +312,23 @@ func TestSpawnDies(t *testing.T) {
 	var counted []int // descriptors of the server, as SD-04 counts them
 	count := func(t *T) { counted = append(counted, t.spent().descriptors) }
 	checks := []Check{
-		{ID: "X-01", Run: func(t *T) { count(t); first = pid(); _ = syscall.Kill(first, syscall.SIGKILL) }},
+		{ID: "X-01", Run: func(t *T) {
+			count(t)
+			first = pid()
+			_ = syscall.Kill(first, syscall.SIGKILL)
+		}},
 		{ID: "X-02", Run: func(t *T) { count(t); t.Open(ModeGo).StillUp("a new start") }},
 	}
-	spawn := fmt.Sprintf("echo $$ > %s; echo famous last words >&2; exec nbdkit -f -U {socket} file {img}", pidFile)
-	report, err := Run(context.Background(), Config{Spawn: spawn, Size: 32 << 20, Checks: checks, Timeout: 5 * time.Second})
+	spawn := fmt.Sprintf("echo $$ > %s; echo famous last words >&2; exec nbdkit -f -U {socket} "+
+		"file {img}", pidFile)
+	report, err := Run(context.Background(),
+		Config{Spawn: spawn, Size: 32 << 20, Checks: checks, Timeout: 5 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := report.Results[0]; r.Verdict != Fail || !strings.Contains(r.Detail, "the server died: signal: killed; its last words: famous last words") {
+	if r := report.Results[0]; r.Verdict != Fail ||
+		!strings.Contains(r.Detail,
+			"the server died: signal: killed; its last words: famous last words") {
 		t.Errorf("the check that the server died in: %+v", r)
 	}
 	if r := report.Results[1]; r.Verdict != Pass {
@@ -295,7 +342,8 @@ func TestSpawnDies(t *testing.T) {
 	}
 }
 
-// TestReadOnlyDies: the server with the read-only export is proven alive after each check as well, and started again.
+// TestReadOnlyDies: the server with the read-only export is proven alive after each check as well,
+// and started again.
 func TestReadOnlyDies(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("nbdkit"); err != nil {
@@ -306,17 +354,23 @@ func TestReadOnlyDies(t *testing.T) {
 		{ID: "X-01", Run: func(t *T) {
 			text, _ := os.ReadFile(pidFile)
 			pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-			t.Want(pid > 1 && syscall.Kill(pid, syscall.SIGKILL) == nil, "the server cannot be killed")
+			t.Want(pid > 1 && syscall.Kill(pid, syscall.SIGKILL) == nil,
+				"the server cannot be killed")
 		}},
-		{ID: "X-02", Needs: []Need{NeedReadOnly}, Run: func(t *T) { t.OpenReadOnly(ModeGo).StillUp("a new start") }},
+		{ID: "X-02", Needs: []Need{NeedReadOnly}, Run: func(t *T) {
+			t.OpenReadOnly(ModeGo).StillUp("a new start")
+		}},
 	}
-	config := Config{Spawn: "exec nbdkit -f -U {socket} file {img}", SpawnReadOnly: fmt.Sprintf("echo $$ > %s; exec nbdkit -f -r -U {socket} file {img}", pidFile),
+	config := Config{Spawn: "exec nbdkit -f -U {socket} file {img}",
+		SpawnReadOnly: fmt.Sprintf("echo $$ > %s; exec nbdkit -f -r -U {socket} file {img}",
+			pidFile),
 		Size: 32 << 20, Checks: checks, Timeout: 5 * time.Second}
 	report, err := Run(context.Background(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := report.Results[0]; r.Verdict != Fail || !strings.Contains(r.Detail, "the read-only server died: signal: killed") {
+	if r := report.Results[0]; r.Verdict != Fail ||
+		!strings.Contains(r.Detail, "the read-only server died: signal: killed") {
 		t.Errorf("the check that the server died in: %+v", r)
 	}
 	if r := report.Results[1]; r.Verdict != Pass {
@@ -327,7 +381,8 @@ func TestReadOnlyDies(t *testing.T) {
 // TestEmpty: nothing can be said of a server by an export of no bytes.
 func TestEmpty(t *testing.T) {
 	t.Parallel()
-	_, err := Run(context.Background(), Config{Target: flawedTarget(t, "empty"), Checks: Checks(), Timeout: 5 * time.Second})
+	_, err := Run(context.Background(),
+		Config{Target: flawedTarget(t, "empty"), Checks: Checks(), Timeout: 5 * time.Second})
 	if err == nil || !strings.Contains(err.Error(), "the export is empty") {
 		t.Errorf("the error is %v", err)
 	}
@@ -336,8 +391,11 @@ func TestEmpty(t *testing.T) {
 // TestSpawnFails: a command that does not serve is told with its words, and leaves nothing behind.
 func TestSpawnFails(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
-	_, err := Run(context.Background(), Config{Spawn: "echo no such thing >&2; exit 3 # {port}", Size: 32 << 20, Timeout: time.Second})
-	if err == nil || !strings.Contains(err.Error(), "exit status 3; its last words: no such thing") {
+	_, err := Run(context.Background(),
+		Config{Spawn: "echo no such thing >&2; exit 3 # {port}", Size: 32 << 20,
+			Timeout: time.Second})
+	if err == nil ||
+		!strings.Contains(err.Error(), "exit status 3; its last words: no such thing") {
 		t.Errorf("the error is %v", err)
 	}
 	if left, _ := os.ReadDir(os.Getenv("TMPDIR")); len(left) > 0 {
@@ -349,26 +407,33 @@ func TestSpawnFails(t *testing.T) {
 }
 
 func TestQuote(t *testing.T) {
-	for text, want := range map[string]string{"/tmp/a-b_1.img": "/tmp/a-b_1.img", "/tmp/a b": "'/tmp/a b'", "/tmp/it's": `'/tmp/it'\''s'`, "": ""} {
+	for text, want := range map[string]string{"/tmp/a-b_1.img": "/tmp/a-b_1.img",
+		"/tmp/a b": "'/tmp/a b'", "/tmp/it's": `'/tmp/it'\''s'`, "": ""} {
 		if got := quote(text); got != want {
 			t.Errorf("%q becomes %s, not %s", text, got, want)
 		}
 	}
 }
 
-// TestPeers: the suite runs to its end on real servers, and all that the handshake's checks find in them is explained.
+// TestPeers: the suite runs to its end on real servers, and all that the handshake's checks find in
+// them is explained.
 func TestPeers(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes long")
 	}
-	for name, spawn := range map[string]string{"qemu-nbd": "qemu-nbd -f raw -k {socket} -t -e 0 -x '' {img}", "nbdkit": "nbdkit -f -U {socket} --filter=exportname file {img} exportname= exportname-strict=true"} {
+	for name, spawn := range map[string]string{"qemu-nbd": "qemu-nbd -f raw -k {socket} -t -e 0 " +
+		"-x '' {img}",
+		"nbdkit": "nbdkit -f -U {socket} --filter=exportname file {img} exportname= " +
+			"exportname-strict=true"} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := exec.LookPath(name); err != nil {
-				t.Skipf("%s is not installed (Debian package %s)", name, map[string]string{"qemu-nbd": "qemu-utils", "nbdkit": "nbdkit"}[name])
+				t.Skipf("%s is not installed (Debian package %s)", name,
+					map[string]string{"qemu-nbd": "qemu-utils", "nbdkit": "nbdkit"}[name])
 			}
 			checks := handshakeChecks()
-			report, err := Run(context.Background(), Config{Spawn: spawn, Size: 32 << 20, Checks: checks, Timeout: 10 * time.Second})
+			report, err := Run(context.Background(),
+				Config{Spawn: spawn, Size: 32 << 20, Checks: checks, Timeout: 10 * time.Second})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,7 +1,9 @@
-// What a check has in its hands: its verdict, its connections, its deadline, and the data it may expect.
+// What a check has in its hands: its verdict, its connections, its deadline, and the data it may
+// expect.
 //
-// Invariant: a check ends within its deadline, whatever the server does: every connection that T opens carries it, and what T ends, it ends by a panic of
-// its own type that only the suite catches.
+// Invariant: a check ends within its deadline, whatever the server does: every connection that T
+// opens carries it, and what T ends, it ends by a panic of its own type that only the suite
+// catches.
 
 package conform
 
@@ -36,7 +38,8 @@ type ended struct {
 	detail  string
 }
 
-// Failf ends the check: the server violates the rule. The text says what was seen and what was expected.
+// Failf ends the check: the server violates the rule. The text says what was seen and what was
+// expected.
 func (t *T) Failf(format string, args ...any) { panic(ended{Fail, fmt.Sprintf(format, args...)}) }
 
 // Skip ends the check, with the reason why it cannot be made here.
@@ -83,7 +86,8 @@ func (t *T) Image() *os.File {
 func (t *T) Dial() *Conn { return t.dial(t.target) }
 
 func (t *T) dial(target Target) *Conn {
-	raw, err := target.Connect(context.Background(), &net.Dialer{Timeout: max(t.Left(), time.Millisecond)})
+	raw, err := target.Connect(context.Background(),
+		&net.Dialer{Timeout: max(t.Left(), time.Millisecond)})
 	if err != nil {
 		t.Failf("no connection: %v", err)
 	}
@@ -103,7 +107,8 @@ func (t *T) dial(target Target) *Conn {
 	return c
 }
 
-// stop closes what is open, and what will be opened: whoever reads from it fails at once. It may be called from any goroutine.
+// stop closes what is open, and what will be opened: whoever reads from it fails at once. It may be
+// called from any goroutine.
 func (t *T) stop() {
 	t.lock.Lock()
 	t.stopped = true
@@ -136,7 +141,8 @@ func (t *T) Try(f func()) (problem string) {
 	return ""
 }
 
-// clientFlags are the flags that a polite client answers with: those that the server offers and that exist.
+// clientFlags are the flags that a polite client answers with: those that the server offers and
+// that exist.
 func (t *T) clientFlags(handshake uint16) uint32 {
 	return uint32(handshake & (proto.FlagFixedNewstyle | proto.FlagNoZeroes))
 }

@@ -1,6 +1,8 @@
-// What the checks of the transmission phase share: a connection in every mode, requests that should be refused, and the errors that the spec wants.
+// What the checks of the transmission phase share: a connection in every mode, requests that should
+// be refused, and the errors that the spec wants.
 //
-// Invariant: an answer that the spec allows is never a failure here, and one that it forbids never a mere deviation.
+// Invariant: an answer that the spec allows is never a failure here, and one that it forbids never
+// a mere deviation.
 
 package conform
 
@@ -14,9 +16,11 @@ import (
 	"ringnbd/proto"
 )
 
-// beyondError is the error of each command for a range beyond the end of the export ("Error values").
+// beyondError is the error of each command for a range beyond the end of the export ("Error
+// values").
 var beyondError = map[uint16]uint32{
-	proto.CmdRead: EINVAL, proto.CmdWrite: ENOSPC, proto.CmdTrim: EINVAL, proto.CmdCache: EINVAL, proto.CmdWriteZeroes: ENOSPC, proto.CmdBlockStatus: EINVAL,
+	proto.CmdRead: EINVAL, proto.CmdWrite: ENOSPC, proto.CmdTrim: EINVAL, proto.CmdCache: EINVAL,
+	proto.CmdWriteZeroes: ENOSPC, proto.CmdBlockStatus: EINVAL,
 }
 
 // richModes are the formats that the server speaks, each with a context if it has one.
@@ -60,12 +64,14 @@ func (t *T) inModes(modes []Mode, f func(c *Conn)) {
 	}
 }
 
-// inStep is StillUp without listening for stray bytes, for checks that ask it often: those would be found in the way of the next reply, and at the end.
+// inStep is StillUp without listening for stray bytes, for checks that ask it often: those would be
+// found in the way of the next reply, and at the end.
 func (c *Conn) inStep(after string) {
 	if problem := c.t.Try(func() {
 		reply := c.Succeeds(Read(0, uint64(len(c.t.facts.probe))))
 		if i := firstDifference(reply.Data, c.t.facts.probe); c.t.facts.probeKnown && i >= 0 {
-			c.t.Failf("byte %d of the export is %#x, and was %#x when the suite began", i, reply.Data[i], c.t.facts.probe[i])
+			c.t.Failf("byte %d of the export is %#x, and was %#x when the suite began", i,
+				reply.Data[i], c.t.facts.probe[i])
 		}
 	}); problem != "" {
 		c.t.Failf("the stream is out of step after %s: %s", after, problem)
@@ -86,7 +92,8 @@ func (t *T) within(where string, f func()) {
 	f()
 }
 
-// block is a size in bytes that every offset and length of a polite request can be a multiple of; an export of less is one block.
+// block is a size in bytes that every offset and length of a polite request can be a multiple of;
+// an export of less is one block.
 func (t *T) block() uint64 { return max(min(512, t.facts.Size), t.facts.MinBlock()) }
 
 // upTo is n bytes, or as many whole blocks as a READ at 0 may have.
@@ -94,7 +101,8 @@ func (c *Conn) upTo(n uint64) uint64 {
 	return min(n, c.Size, c.t.facts.MaxPayload()) / c.t.block() * c.t.block()
 }
 
-// rest is how many bytes from ScratchStart one request can be about, whole blocks of the scratch: at most most, and what its header has room for.
+// rest is how many bytes from ScratchStart one request can be about, whole blocks of the scratch:
+// at most most, and what its header has room for.
 func (c *Conn) rest(most uint64) uint64 {
 	if !c.Mode.Extended() {
 		most = min(most, 1<<32-c.t.block())
@@ -118,7 +126,9 @@ func (t *T) tail(n uint64) uint64 {
 
 // offers says whether the connection's export has the command.
 func (c *Conn) offers(command uint16) bool {
-	needed := map[uint16]uint16{proto.CmdFlush: proto.FlagSendFlush, proto.CmdTrim: proto.FlagSendTrim, proto.CmdCache: proto.FlagSendCache, proto.CmdWriteZeroes: proto.FlagSendWriteZeroes}
+	needed := map[uint16]uint16{proto.CmdFlush: proto.FlagSendFlush,
+		proto.CmdTrim: proto.FlagSendTrim, proto.CmdCache: proto.FlagSendCache,
+		proto.CmdWriteZeroes: proto.FlagSendWriteZeroes}
 	switch command {
 	case proto.CmdRead:
 		return true
@@ -137,7 +147,8 @@ func (c *Conn) offers(command uint16) bool {
 // ranged are the commands that work on a range, of those the connection's export has.
 func (c *Conn) ranged() []uint16 {
 	var list []uint16
-	for _, command := range []uint16{proto.CmdRead, proto.CmdWrite, proto.CmdTrim, proto.CmdWriteZeroes, proto.CmdCache, proto.CmdBlockStatus} {
+	for _, command := range []uint16{proto.CmdRead, proto.CmdWrite, proto.CmdTrim,
+		proto.CmdWriteZeroes, proto.CmdCache, proto.CmdBlockStatus} {
 		if c.offers(command) {
 			list = append(list, command)
 		}
@@ -154,8 +165,9 @@ func request(command uint16, offset, length uint64) *Request {
 	return r
 }
 
-// attempt sends a request that a server may take as a reason to hang up, and gives its reply; nil means that it hung up. The request's data is sent while
-// the reply is awaited, so that neither side waits for the other; complete says that all of it was taken.
+// attempt sends a request that a server may take as a reason to hang up, and gives its reply; nil
+// means that it hung up. The request's data is sent while the reply is awaited, so that neither
+// side waits for the other; complete says that all of it was taken.
 func (c *Conn) attempt(r *Request) (reply *Reply, complete bool) {
 	c.Name(r)
 	c.Expect(r)
@@ -168,8 +180,9 @@ func (c *Conn) attempt(r *Request) (reply *Reply, complete bool) {
 	return reply, <-sent == nil
 }
 
-// refused sends a request that is wrong. The spec asks for one of these errors and lets a server hang up instead, as the client broke a rule; another
-// error is a deviation, success too unless the request would have changed data that is not there. Whoever does not hang up must stay in step.
+// refused sends a request that is wrong. The spec asks for one of these errors and lets a server
+// hang up instead, as the client broke a rule; another error is a deviation, success too unless the
+// request would have changed data that is not there. Whoever does not hang up must stay in step.
 func (c *Conn) refused(r *Request, errors ...uint32) *Reply {
 	if !slices.Contains(errors, 0) {
 		c.bait(r)
@@ -193,8 +206,9 @@ func (c *Conn) refused(r *Request, errors ...uint32) *Reply {
 	return reply
 }
 
-// bait makes the data of a WRITE that should be refused out of READs: a server that does not drain it answers those, with a cookie that nobody sent, instead
-// of tripping over noise, which would look like a server that hangs up on purpose.
+// bait makes the data of a WRITE that should be refused out of READs: a server that does not drain
+// it answers those, with a cookie that nobody sent, instead of tripping over noise, which would
+// look like a server that hangs up on purpose.
 func (c *Conn) bait(r *Request) {
 	if len(r.Payload) == 0 || r.Type != proto.CmdWrite {
 		return
@@ -211,13 +225,15 @@ func (c *Conn) judgeRefusal(reply *Reply, errors []uint32) {
 	}
 	r := reply.Request
 	beyond := r.Offset > c.Size || r.Length > c.Size-r.Offset
-	if reply.Errno == 0 && beyond && r.Length > 0 && (r.Type == proto.CmdWrite || r.Type == proto.CmdWriteZeroes) {
+	if reply.Errno == 0 && beyond && r.Length > 0 &&
+		(r.Type == proto.CmdWrite || r.Type == proto.CmdWriteZeroes) {
 		c.t.Failf("%s: success, although the export ends at %d", r, c.Size)
 	}
 	c.differOnce(r, ErrnoName(reply.Errno)+" instead of "+errnoList(errors))
 }
 
-// differOnce notes a deviation once for each command, with the first request that showed it; the same in other modes and ranges is no news.
+// differOnce notes a deviation once for each command, with the first request that showed it; the
+// same in other modes and ranges is no news.
 func (c *Conn) differOnce(r *Request, what string) {
 	what = commandName(r.Type) + ": " + what
 	for _, told := range c.t.differs {
@@ -246,7 +262,8 @@ func errnoList(errors []uint32) string {
 	return text
 }
 
-// reopen replaces a connection that the server closed by one in the same mode, and proves that this one works.
+// reopen replaces a connection that the server closed by one in the same mode, and proves that this
+// one works.
 func (c *Conn) reopen(after string) {
 	c.Close()
 	*c = *c.t.Open(c.Mode)
@@ -260,7 +277,8 @@ func (t *T) alive(after string) {
 	c.StillUp(after)
 }
 
-// survives sends a request of which the outcome is unspecified, and wants no more than that the connection lives.
+// survives sends a request of which the outcome is unspecified, and wants no more than that the
+// connection lives.
 func (c *Conn) survives(r *Request) *Reply {
 	reply, complete := c.attempt(r)
 	if reply == nil || !complete {
@@ -294,7 +312,8 @@ func took(f func()) time.Duration {
 // hexFlag names a command flag for a person.
 func hexFlag(flag uint16) string {
 	names := map[uint16]string{
-		proto.CmdFlagFUA: "FUA", proto.CmdFlagNoHole: "NO_HOLE", proto.CmdFlagDF: "DF", proto.CmdFlagReqOne: "REQ_ONE", proto.CmdFlagFastZero: "FAST_ZERO",
+		proto.CmdFlagFUA: "FUA", proto.CmdFlagNoHole: "NO_HOLE", proto.CmdFlagDF: "DF",
+		proto.CmdFlagReqOne: "REQ_ONE", proto.CmdFlagFastZero: "FAST_ZERO",
 		proto.CmdFlagPayloadLen: "PAYLOAD_LEN",
 	}
 	if name, ok := names[flag]; ok {

@@ -1,5 +1,6 @@
-// Checks of how connections end, and of clients that do not take part as they should (CD, SD, DS). Invariant: whatever one connection does, a new one is
-// served at the end, and others were served meanwhile.
+// Checks of how connections end, and of clients that do not take part as they should (CD, SD, DS).
+// Invariant: whatever one connection does, a new one is served at the end, and others were served
+// meanwhile.
 
 package conform
 
@@ -14,19 +15,24 @@ import (
 
 var endChecks = []Check{
 	{"CD-01a", Must, "DISC ends the connection without a reply",
-		"clients close at once; one that waits for an answer would wait for ever", nil, disconnects},
+		"clients close at once; one that waits for an answer would wait for ever", nil,
+		disconnects},
 	{"CD-01b", Must, "what was sent before DISC is done, even if its replies are not awaited",
-		"a client that sends its last writes and DISC in one piece counts on it", []Need{NeedWrite}, writesThenDisconnect},
+		"a client that sends its last writes and DISC in one piece counts on it", []Need{NeedWrite},
+		writesThenDisconnect},
 	{"CD-01c", Quality, "DISC with an offset, a length or FUA ends the connection as any other",
 		"a client that leaves is gone, whatever it said last", nil, oddDisconnects},
 	{"CD-02", Quality, "what comes behind DISC is ignored",
 		"a WRITE behind it was never meant to be done", []Need{NeedWrite}, afterDisconnect},
 	{"SD-02", Must, "an idle connection stays open",
 		"a disk that nobody uses for a while is no reason to lose it", nil, idle},
-	{"SD-04", Quality, "hundreds of connections that are dropped in every state leave nothing behind that hurts",
+	{"SD-04", Quality,
+		"hundreds of connections that are dropped in every state leave nothing behind that hurts",
 		"descriptors and memory that leak end the server some night", nil, droppedInEveryState},
-	{"DS-06", Quality, "thousands of requests before the first reply is read: held back, then all answered",
-		"memory for all of them is a denial of service, hanging up a lost client", []Need{NeedPattern}, thousandsUnread},
+	{"DS-06", Quality,
+		"thousands of requests before the first reply is read: held back, then all answered",
+		"memory for all of them is a denial of service, hanging up a lost client",
+		[]Need{NeedPattern}, thousandsUnread},
 	{"DS-07", Quality, "a client that does not read its replies slows nobody else",
 		"one hung client must not be everybody's", []Need{NeedPattern}, slowReader},
 	{"DS-08", Quality, "a client that stops in the middle of a WRITE slows nobody else",
@@ -34,9 +40,11 @@ var endChecks = []Check{
 	{"DS-10", Quality, "a client that is gone while replies are written costs its connection only",
 		"SIGPIPE has ended servers", nil, goneWhileWriting},
 	{"DS-16", Quality, "a session that breaks off at any byte costs its connection only",
-		"each byte is a state of the parser that the server must get out of", nil, brokenOffAnywhere},
+		"each byte is a state of the parser that the server must get out of", nil,
+		brokenOffAnywhere},
 	{"DS-18", Quality, "a block status is no longer than what was asked about",
-		"a small request for a large reply is how others are flooded", []Need{NeedContexts}, statusAmplification},
+		"a small request for a large reply is how others are flooded", []Need{NeedContexts},
+		statusAmplification},
 }
 
 func disconnects(t *T) {
@@ -48,7 +56,9 @@ func disconnects(t *T) {
 
 func oddDisconnects(t *T) {
 	t.eachMode(func(c *Conn) {
-		for _, r := range []*Request{Command(proto.CmdDisc, 1<<63, 0), Command(proto.CmdDisc, 0, 1<<32-1), Command(proto.CmdDisc, 0, 0).With(proto.CmdFlagFUA)} {
+		for _, r := range []*Request{Command(proto.CmdDisc, 1<<63, 0),
+			Command(proto.CmdDisc, 0, 1<<32-1),
+			Command(proto.CmdDisc, 0, 0).With(proto.CmdFlagFUA)} {
 			other := t.Open(c.Mode)
 			other.Send(r)
 			open, got := other.Hangs(t.patience / 8)
@@ -76,7 +86,8 @@ func writesThenDisconnect(t *T) {
 		told := c.untilClosed()
 		other, missing, refused := t.Open(c.Mode), 0, 0
 		for i := range uint64(n) {
-			if bytes.Equal(other.Succeeds(Read(at+i*size, size)).Data, Fill(i+uint64(c.Mode)*1000, int(size))) {
+			if bytes.Equal(other.Succeeds(Read(at+i*size, size)).Data,
+				Fill(i+uint64(c.Mode)*1000, int(size))) {
 				continue
 			}
 			if told[at+i*size] != 0 {
@@ -85,14 +96,17 @@ func writesThenDisconnect(t *T) {
 				missing++
 			}
 		}
-		t.Want(missing == 0, "of %d WRITEs before DISC %d were not done, and not told to have failed", n, missing)
+		t.Want(missing == 0,
+			"of %d WRITEs before DISC %d were not done, and not told to have failed", n, missing)
 		if refused > 0 {
-			t.Differ("with %s %d of %d WRITEs before DISC were not done, and told to have failed", c.Mode, refused, n)
+			t.Differ("with %s %d of %d WRITEs before DISC were not done, and told to have failed",
+				c.Mode, refused, n)
 		}
 	})
 }
 
-// untilClosed reads the replies that come until the server closes, and gives the errors by the requests' offsets.
+// untilClosed reads the replies that come until the server closes, and gives the errors by the
+// requests' offsets.
 func (c *Conn) untilClosed() map[uint64]uint32 {
 	errors := map[uint64]uint32{}
 	for {
@@ -101,7 +115,8 @@ func (c *Conn) untilClosed() map[uint64]uint32 {
 			return errors
 		}
 		if len(got) == 0 || len(c.pending) == 0 {
-			c.t.Failf("the server does not close the connection; %d requests have no reply, %d bytes are unread", len(c.pending), len(got))
+			c.t.Failf("the server does not close the connection; %d requests have no reply, %d "+
+				"bytes are unread", len(c.pending), len(got))
 		}
 		reply := c.Next()
 		errors[reply.Request.Offset] = reply.Errno
@@ -118,7 +133,8 @@ func afterDisconnect(t *T) {
 		_ = c.TryWrite(append(b, make([]byte, 64<<10)...)) // the connection may be gone
 		c.Drained("DISC with a WRITE behind it")
 		other := t.Open(c.Mode)
-		t.Prefer(bytes.Equal(other.Succeeds(Read(at, uint64(len(before)))).Data, before), "a WRITE behind DISC was done")
+		t.Prefer(bytes.Equal(other.Succeeds(Read(at, uint64(len(before)))).Data, before),
+			"a WRITE behind DISC was done")
 		other.StillUp("a WRITE behind DISC")
 	})
 }
@@ -138,7 +154,8 @@ func (c *Conn) reset() {
 	c.Close()
 }
 
-// settled closes what the check opened, gives the server time to notice, and proves that it lives: so that what it dies of is this check's, not the next one's.
+// settled closes what the check opened, gives the server time to notice, and proves that it lives:
+// so that what it dies of is this check's, not the next one's.
 func (t *T) settled(after string) {
 	t.closeAll()
 	t.Sleep(10 * pause)
@@ -150,7 +167,11 @@ func droppedInEveryState(t *T) {
 		func(c *Conn) {},
 		func(c *Conn) { c.banner() },
 		func(c *Conn) { c.banner(); c.Write([]byte{0, 0}) },
-		func(c *Conn) { c.banner(); c.Write([]byte{0, 0, 0, 1}); c.Write(optionBytes(proto.OptList, nil)[:9]) },
+		func(c *Conn) {
+			c.banner()
+			c.Write([]byte{0, 0, 0, 1})
+			c.Write(optionBytes(proto.OptList, nil)[:9])
+		},
 		func(c *Conn) { c.banner(); c.Write([]byte{0, 0, 0, 1}); c.SendOption(proto.OptList, nil) },
 	}
 	before, dropped := t.spent(), 0
@@ -194,7 +215,9 @@ func thousandsUnread(t *T) {
 		for range n {
 			reply := c.Next()
 			at := reply.Request.Offset
-			t.Want(reply.Errno == 0 && bytes.Equal(reply.Data, want[at:at+size]), "%s, one of %d in flight: %s, or wrong data (RQ-10, a MUST)", reply.Request, n, reply.Error())
+			t.Want(reply.Errno == 0 && bytes.Equal(reply.Data, want[at:at+size]),
+				"%s, one of %d in flight: %s, or wrong data (RQ-10, a MUST)", reply.Request, n,
+				reply.Error())
 		}
 		t.Want(<-sent == nil, "not all of %d requests were taken", n)
 		c.StillUp("3000 requests at once")
@@ -207,9 +230,12 @@ func (t *T) others(while string) {
 	worst := time.Duration(0)
 	for i := range uint64(64) {
 		at := i * 31 * t.page() % HoleStart
-		worst = max(worst, took(func() { c.wantRead(Read(at, t.page()), Expected(at, t.page()), "while "+while) }))
+		worst = max(worst, took(func() {
+			c.wantRead(Read(at, t.page()), Expected(at, t.page()), "while "+while)
+		}))
 	}
-	t.Prefer(worst < t.patience/10, "while %s a READ on another connection takes %v", while, worst.Round(time.Millisecond))
+	t.Prefer(worst < t.patience/10, "while %s a READ on another connection takes %v", while,
+		worst.Round(time.Millisecond))
 }
 
 func slowReader(t *T) {
@@ -245,7 +271,8 @@ func goneWhileWriting(t *T) {
 			var b []byte
 			n := c.upTo(1 << 20)
 			for k := range uint64(32) {
-				b = append(b, c.Encode(c.Name(Read(min(k%8*n, (c.Size-n)/t.block()*t.block()), n)))...)
+				b = append(b,
+					c.Encode(c.Name(Read(min(k%8*n, (c.Size-n)/t.block()*t.block()), n)))...)
 			}
 			c.Write(b)
 			if i%2 == 0 {
@@ -300,7 +327,8 @@ func statusAmplification(t *T) {
 	t.eachContextMode(func(c *Conn) {
 		for _, s := range t.statusRanges() {
 			for _, chunk := range c.status(Command(proto.CmdBlockStatus, s.from, s.to)) {
-				t.Prefer(chunk.Length <= max(64, s.to), "BLOCK_STATUS of %d bytes is answered by %d", s.to, chunk.Length)
+				t.Prefer(chunk.Length <= max(64, s.to),
+					"BLOCK_STATUS of %d bytes is answered by %d", s.to, chunk.Length)
 			}
 		}
 	})

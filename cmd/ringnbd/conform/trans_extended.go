@@ -1,4 +1,5 @@
-// Checks of extended headers in transmission (XH). Invariant: they run on servers that acknowledged NBD_OPT_EXTENDED_HEADERS, and are skips elsewhere.
+// Checks of extended headers in transmission (XH). Invariant: they run on servers that acknowledged
+// NBD_OPT_EXTENDED_HEADERS, and are skips elsewhere.
 
 package conform
 
@@ -10,39 +11,60 @@ import (
 )
 
 var longHeaderChecks = []Check{
-	{"XH-01a", Must, "each header of a reply has the request's own offset, in errors and in data from the middle, too",
+	{"XH-01a", Must,
+		"each header of a reply has the request's own offset, in errors and in data from the " +
+			"middle, too",
 		"clients find their request by cookie and offset", []Need{NeedExtended}, extendedOffsets},
 	{"XH-01b", Must, "a compact request after EXTENDED_HEADERS ends the connection",
-		"its magic is wrong, and so is everything after it", []Need{NeedExtended}, compactAfterExtended},
+		"its magic is wrong, and so is everything after it", []Need{NeedExtended},
+		compactAfterExtended},
 	{"XH-02", Must, "no reply is simple or structured, whatever the request",
 		"clients read 32 bytes at a time", []Need{NeedExtended}, extendedOnly},
 	{"XH-03a", Must, "WRITE with PAYLOAD_LEN writes, and is read back",
-		"the flag says that there is data on the wire", []Need{NeedExtended, NeedWrite}, extendedWrite},
+		"the flag says that there is data on the wire", []Need{NeedExtended, NeedWrite},
+		extendedWrite},
 	{"XH-03b", Quality, "WRITE without PAYLOAD_LEN is done, or refused with its data drained",
-		"QEMU since 8.2 sends every WRITE so: data that is taken for headers costs it the connection",
+		"QEMU since 8.2 sends every WRITE so: data that is taken for headers costs it the " +
+			"connection",
 		[]Need{NeedExtended, NeedWrite}, extendedWriteBare},
-	{"XH-04", Must, "PAYLOAD_LEN on a command that has no payload: the payload is drained, and the answer EINVAL",
-		"it is how later commands can be refused without losing the stream", []Need{NeedExtended}, extendedPayloads},
-	{"XH-05", Should, "PAYLOAD_LEN with more than the maximum payload ends the connection, or is drained",
-		"nobody should read 2^63 bytes, and nobody allocate them", []Need{NeedExtended}, extendedEnormous},
-	{"XH-06", Must, "PAYLOAD_LEN with compact headers is a flag that nobody knows: EINVAL, and only WRITE has data",
+	{"XH-04", Must,
+		"PAYLOAD_LEN on a command that has no payload: the payload is drained, and the answer " +
+			"EINVAL",
+		"it is how later commands can be refused without losing the stream", []Need{NeedExtended},
+		extendedPayloads},
+	{"XH-05", Should,
+		"PAYLOAD_LEN with more than the maximum payload ends the connection, or is drained",
+		"nobody should read 2^63 bytes, and nobody allocate them", []Need{NeedExtended},
+		extendedEnormous},
+	{"XH-06", Must,
+		"PAYLOAD_LEN with compact headers is a flag that nobody knows: EINVAL, and only WRITE " +
+			"has data",
 		"a server that takes it for data waits for ever", nil, payloadFlagCompact},
 	{"XH-07", Must, "block status comes as type 6 with 64-bit extents, however small the request",
 		"clients have one parser for it", []Need{NeedExtended, NeedContexts}, extendedStatus},
 	{"XH-08", Must, "block status never comes as type 6 without extended headers",
 		"compact clients do not know it", []Need{NeedContexts}, compactStatus},
 	{"XH-09a", Must, "BLOCK_STATUS with a list of contexts answers those only",
-		"it is what the list is for", []Need{NeedExtended, NeedContexts, NeedPayload}, statusFilter},
-	{"XH-09b", Must, "BLOCK_STATUS with a list that is no list, or with ids that nobody has: drained, then EINVAL",
-		"the payload comes from outside and is as hostile as the rest", []Need{NeedExtended, NeedContexts}, statusFilterWrong},
-	{"XH-10a", Should, "TRIM, WRITE_ZEROES, CACHE and BLOCK_STATUS of the whole export in one request",
-		"64-bit lengths are what extended headers are for", []Need{NeedExtended, NeedWrite}, extendedWhole},
-	{"XH-10b", Must, "lengths of 5 GiB to 2^64-1 that are not there are out of range, not truncated to 32 bits",
-		"5 GiB cut to 32 bits is 1 GiB, which may be inside", []Need{NeedExtended}, extendedLengths},
+		"it is what the list is for", []Need{NeedExtended, NeedContexts, NeedPayload},
+		statusFilter},
+	{"XH-09b", Must,
+		"BLOCK_STATUS with a list that is no list, or with ids that nobody has: drained, then " +
+			"EINVAL",
+		"the payload comes from outside and is as hostile as the rest",
+		[]Need{NeedExtended, NeedContexts}, statusFilterWrong},
+	{"XH-10a", Should,
+		"TRIM, WRITE_ZEROES, CACHE and BLOCK_STATUS of the whole export in one request",
+		"64-bit lengths are what extended headers are for", []Need{NeedExtended, NeedWrite},
+		extendedWhole},
+	{"XH-10b", Must,
+		"lengths of 5 GiB to 2^64-1 that are not there are out of range, not truncated to 32 bits",
+		"5 GiB cut to 32 bits is 1 GiB, which may be inside", []Need{NeedExtended},
+		extendedLengths},
 	{"XH-11", Quality, "READ of more than 32 bits is refused at once",
 		"nobody has memory for it", []Need{NeedExtended}, extendedLongRead},
 	{"XH-12", Should, "no more than 2^20 extents in a chunk of type 6",
-		"a reply of any length is more than a client will buffer", []Need{NeedExtended, NeedContexts}, extendedMostExtents},
+		"a reply of any length is more than a client will buffer",
+		[]Need{NeedExtended, NeedContexts}, extendedMostExtents},
 }
 
 // extendedModes runs a check with extended headers, with a context if there is one.
@@ -101,8 +123,9 @@ func extendedWrite(t *T) {
 	})
 }
 
-// extendedWriteBare takes success and every error alike, as the spec has only the client's duty. What it does not
-// take is another stream afterwards: the data is made of READs, which a server that does not take it would answer.
+// extendedWriteBare takes success and every error alike, as the spec has only the client's duty.
+// What it does not take is another stream afterwards: the data is made of READs, which a server
+// that does not take it would answer.
 func extendedWriteBare(t *T) {
 	t.extendedModes(func(c *Conn) {
 		at := t.Scratch(1 << 20)
@@ -121,7 +144,8 @@ func extendedWriteBare(t *T) {
 			t.Want(complete, "%s without PAYLOAD_LEN: its data was not taken", r)
 			want := r.Payload
 			if reply.Errno != 0 {
-				t.Prefer(reply.Errno == EINVAL, "%s without PAYLOAD_LEN: %s instead of EINVAL", r, reply.Error())
+				t.Prefer(reply.Errno == EINVAL, "%s without PAYLOAD_LEN: %s instead of EINVAL", r,
+					reply.Error())
 				want = before
 			}
 			c.StillUp(r.String() + " without PAYLOAD_LEN")
@@ -132,18 +156,22 @@ func extendedWriteBare(t *T) {
 
 // payload is a command with data and PAYLOAD_LEN.
 func payload(command uint16, offset uint64, data []byte) *Request {
-	return &Request{Type: command, Flags: proto.CmdFlagPayloadLen, Offset: offset, Length: uint64(len(data)), Payload: data}
+	return &Request{Type: command, Flags: proto.CmdFlagPayloadLen, Offset: offset,
+		Length: uint64(len(data)), Payload: data}
 }
 
 func extendedPayloads(t *T) {
 	t.extendedModes(func(c *Conn) {
 		for _, n := range []int{1, 8, 512, 64 << 10} {
-			for _, command := range []uint16{proto.CmdRead, proto.CmdFlush, proto.CmdTrim, proto.CmdCache, proto.CmdWriteZeroes, 0x7ff0} {
+			for _, command := range []uint16{proto.CmdRead, proto.CmdFlush, proto.CmdTrim,
+				proto.CmdCache, proto.CmdWriteZeroes, 0x7ff0} {
 				if (&Request{Type: command}).changes() && !t.facts.Writable {
 					continue
 				}
-				reply := c.refused(payload(command, t.probeSafe(command), bytes.Repeat([]byte{0x21, 0xe4, 0x1c, 0x71}, (n+3)/4)[:n]), EINVAL)
-				t.Want(reply == nil || reply.Errno != 0, "command %d with a payload of %d bytes: success", command, n)
+				reply := c.refused(payload(command, t.probeSafe(command),
+					bytes.Repeat([]byte{0x21, 0xe4, 0x1c, 0x71}, (n+3)/4)[:n]), EINVAL)
+				t.Want(reply == nil ||
+					reply.Errno != 0, "command %d with a payload of %d bytes: success", command, n)
 			}
 		}
 	})
@@ -195,7 +223,8 @@ func extendedStatus(t *T) {
 	for _, s := range t.statusRanges() {
 		for _, flags := range []uint16{0, proto.CmdFlagReqOne} {
 			for _, chunk := range c.status(Command(proto.CmdBlockStatus, s.from, s.to).With(flags)) {
-				t.Want(chunk.Type == proto.ChunkBlockStatusExt || chunk.Type == proto.ChunkNone, "a chunk of type %d", chunk.Type)
+				t.Want(chunk.Type == proto.ChunkBlockStatusExt ||
+					chunk.Type == proto.ChunkNone, "a chunk of type %d", chunk.Type)
 			}
 		}
 	}
@@ -206,7 +235,8 @@ func compactStatus(t *T) {
 	c := t.Open(ModeContexts)
 	for _, s := range t.statusRanges() {
 		for _, chunk := range c.status(Command(proto.CmdBlockStatus, s.from, s.to)) {
-			t.Want(chunk.Type == proto.ChunkBlockStatus || chunk.Type == proto.ChunkNone, "a chunk of type %d", chunk.Type)
+			t.Want(chunk.Type == proto.ChunkBlockStatus ||
+				chunk.Type == proto.ChunkNone, "a chunk of type %d", chunk.Type)
 		}
 	}
 	c.StillUp("BLOCK_STATUS")
@@ -223,7 +253,8 @@ func filter(length uint64, ids ...uint32) []byte {
 
 func statusFilter(t *T) {
 	c := t.openContexts(ModeExtendedContexts)
-	t.Want(c.Flags&proto.FlagBlockStatusPayload != 0, "BLOCK_STATUS_PAYLOAD is not set with contexts (%#x)", c.Flags)
+	t.Want(c.Flags&proto.FlagBlockStatusPayload != 0,
+		"BLOCK_STATUS_PAYLOAD is not set with contexts (%#x)", c.Flags)
 	length := c.upTo(1 << 20)
 	for _, one := range c.Contexts {
 		r := payload(proto.CmdBlockStatus, 0, filter(length, one.ID))
@@ -278,9 +309,11 @@ func bytesOf(id uint32, n int) []uint32 {
 
 func extendedWhole(t *T) {
 	t.extendedModes(func(c *Conn) {
-		for _, command := range []uint16{proto.CmdTrim, proto.CmdWriteZeroes, proto.CmdCache, proto.CmdBlockStatus} {
+		for _, command := range []uint16{proto.CmdTrim, proto.CmdWriteZeroes, proto.CmdCache,
+			proto.CmdBlockStatus} {
 			if c.offers(command) {
-				n := c.rest(pick[uint64](command == proto.CmdCache, longCost, c.Size)) // a cache has to be read
+				// a cache has to be read
+				n := c.rest(pick[uint64](command == proto.CmdCache, longCost, c.Size))
 				c.sampled(Command(command, ScratchStart, n), EOVERFLOW, EINVAL)
 			}
 		}
@@ -300,8 +333,11 @@ func extendedLengths(t *T) {
 				if command == proto.CmdWrite {
 					continue
 				}
-				reply := c.refused(Command(command, t.probeSafe(command), length), beyondError[command], EOVERFLOW)
-				t.Want(reply == nil || reply.Errno != 0, "%d bytes of command %d: success on an export of %d", length, command, c.Size)
+				reply := c.refused(Command(command, t.probeSafe(command), length),
+					beyondError[command], EOVERFLOW)
+				t.Want(reply == nil ||
+					reply.Errno != 0, "%d bytes of command %d: success on an export of %d", length,
+					command, c.Size)
 			}
 		}
 	})

@@ -1,6 +1,8 @@
-// The rules of a block status that need the request, judged apart from any connection so that each can be shown to catch a reply that breaks it.
+// The rules of a block status that need the request, judged apart from any connection so that each
+// can be shown to catch a reply that breaks it.
 //
-// Invariant: the judge sees only what Conn has taken apart: extents that are not empty, in chunks that belong to the request.
+// Invariant: the judge sees only what Conn has taken apart: extents that are not empty, in chunks
+// that belong to the request.
 
 package conform
 
@@ -33,7 +35,8 @@ type statusQuestion struct {
 // asked is the question of a request on a connection.
 func (c *Conn) asked(r *Request) statusQuestion {
 	q := statusQuestion{
-		offset: r.Offset, length: r.Length, one: r.Flags&proto.CmdFlagReqOne != 0, extended: c.Mode.Extended(), size: c.Size, least: c.t.facts.MinBlock(),
+		offset: r.Offset, length: r.Length, one: r.Flags&proto.CmdFlagReqOne != 0,
+		extended: c.Mode.Extended(), size: c.Size, least: c.t.facts.MinBlock(),
 	}
 	for _, context := range c.Contexts {
 		q.contexts = append(q.contexts, context.ID)
@@ -72,13 +75,15 @@ func judgeStatus(q statusQuestion, chunks []Chunk) (list []breach) {
 }
 
 // judgeExtents holds the extents of one chunk to the rules.
-func judgeExtents(q statusQuestion, extents []Extent, base bool, add func(soft bool, rule, format string, args ...any)) {
+func judgeExtents(q statusQuestion, extents []Extent, base bool,
+	add func(soft bool, rule, format string, args ...any)) {
 	if len(extents) == 0 {
 		add(false, "CB-03", "no extent")
 		return
 	}
 	if q.one && (len(extents) != 1 || extents[0].Length > q.length) {
-		add(false, "CB-04", "%d extents, the first of %d bytes, for REQ_ONE of %d bytes", len(extents), extents[0].Length, q.length)
+		add(false, "CB-04", "%d extents, the first of %d bytes, for REQ_ONE of %d bytes",
+			len(extents), extents[0].Length, q.length)
 	}
 	if len(extents) > proto.MaxExtents {
 		add(true, "CB-06", "%d extents in one chunk", len(extents))
@@ -89,16 +94,20 @@ func judgeExtents(q statusQuestion, extents []Extent, base bool, add func(soft b
 		case x.Length == 0:
 			add(false, "CB-03", "extent %d is empty", i)
 		case i > 0 && end-q.offset >= q.length:
-			add(false, "CB-05", "extent %d begins %d bytes behind the offset of a request of %d bytes", i, end-q.offset, q.length)
+			add(false, "CB-05",
+				"extent %d begins %d bytes behind the offset of a request of %d bytes", i,
+				end-q.offset, q.length)
 			return
 		case i > 0 && x.Flags == extents[i-1].Flags:
 			add(true, "CB-07", "extents %d and %d have the same status %#x", i-1, i, x.Flags)
 		}
 		if base && x.Flags>>32 != 0 {
-			add(false, "XH-07", "extent %d has %#x in the upper half of a status of base:allocation", i, x.Flags)
+			add(false, "XH-07",
+				"extent %d has %#x in the upper half of a status of base:allocation", i, x.Flags)
 		}
 		if base && uint32(x.Flags)&^(proto.StatusHole|proto.StatusZero) != 0 {
-			add(true, "CB-08", "extent %d has the status %#x; base:allocation has two bits", i, x.Flags)
+			add(true, "CB-08", "extent %d has the status %#x; base:allocation has two bits", i,
+				x.Flags)
 		}
 		sum, carry := bits.Add64(end, x.Length, 0)
 		if carry != 0 {
@@ -111,12 +120,15 @@ func judgeExtents(q statusQuestion, extents []Extent, base bool, add func(soft b
 		}
 	}
 	if end > q.size {
-		least := max(q.least, 512) // a server that rounds the end up to a block tells of nothing else
-		add(end-q.size < least && end%least == 0, "CB-05", "the extents end at %d, and the export at %d", end, q.size)
+		// a server that rounds the end up to a block tells of nothing else
+		least := max(q.least, 512)
+		add(end-q.size < least && end%least == 0, "CB-05",
+			"the extents end at %d, and the export at %d", end, q.size)
 	}
 }
 
-// status sends a BLOCK_STATUS that must succeed, and fails on every broken MUST. Deviations are told only to the check of the rule that they are of, by ID.
+// status sends a BLOCK_STATUS that must succeed, and fails on every broken MUST. Deviations are
+// told only to the check of the rule that they are of, by ID.
 func (c *Conn) status(r *Request, rules ...string) []Chunk {
 	reply := c.Succeeds(r)
 	for _, b := range judgeStatus(c.asked(r), reply.Chunks) {
@@ -141,11 +153,13 @@ func (c *Conn) allocation(chunks []Chunk) []Extent {
 	return nil
 }
 
-// zeroBits says of each byte range of [offset, offset+length) that the server calls ZERO; it asks until all is told.
+// zeroBits says of each byte range of [offset, offset+length) that the server calls ZERO; it asks
+// until all is told.
 func (c *Conn) zeroBits(offset, length uint64) []span {
 	var list []span
 	for at := offset; at < offset+length; {
-		extents := c.allocation(c.status(Command(proto.CmdBlockStatus, at, min(offset+length-at, 1<<32-c.t.block()))))
+		extents := c.allocation(c.status(Command(proto.CmdBlockStatus, at,
+			min(offset+length-at, 1<<32-c.t.block()))))
 		for _, x := range extents {
 			if x.Flags&uint64(proto.StatusZero) != 0 {
 				list = append(list, span{at, min(at+x.Length, offset+length)})

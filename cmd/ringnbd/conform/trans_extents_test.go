@@ -17,7 +17,8 @@ func oneChunk(extents ...Extent) []Chunk {
 
 func TestJudgeStatus(t *testing.T) {
 	const data, hole = 0, uint64(proto.StatusHole | proto.StatusZero)
-	plain := statusQuestion{offset: 4096, length: 8192, size: 1 << 20, least: 1, contexts: []uint32{1}, base: 1}
+	plain := statusQuestion{offset: 4096, length: 8192, size: 1 << 20, least: 1,
+		contexts: []uint32{1}, base: 1}
 	one, blocks, tail, two := plain, plain, plain, plain
 	one.one = true
 	blocks.least = 4096
@@ -31,39 +32,55 @@ func TestJudgeStatus(t *testing.T) {
 		rule   string
 		soft   bool
 	}{
-		"exact":                         {plain, oneChunk(Extent{4096, data}, Extent{4096, hole}), "", false},
-		"shorter than asked":            {plain, oneChunk(Extent{512, data}), "", false},
-		"the last reaches further":      {plain, oneChunk(Extent{4096, data}, Extent{1 << 19, hole}), "", false},
-		"to an odd end of the export":   {tail, oneChunk(Extent{8092, data}), "", false},
-		"REQ_ONE":                       {one, oneChunk(Extent{8192, hole}), "", false},
-		"none":                          {plain, nil, "CB-02", false},
-		"twice":                         {plain, append(oneChunk(Extent{512, data}), oneChunk(Extent{512, data})...), "CB-02", false},
-		"one of two":                    {two, oneChunk(Extent{512, data}), "CB-02", false},
-		"one that was filtered out":     {filtered, []Chunk{{Type: 5, Context: 2, Extents: []Extent{{512, 0}}}, {Type: 5, Context: 1, Extents: []Extent{{512, 0}}}}, "CB-02", false},
-		"empty":                         {plain, oneChunk(Extent{0, data}), "CB-03", false},
-		"no extents":                    {plain, oneChunk(), "CB-03", false},
-		"REQ_ONE with two":              {one, oneChunk(Extent{512, data}, Extent{512, hole}), "CB-04", false},
-		"REQ_ONE too long":              {one, oneChunk(Extent{8704, data}), "CB-04", false},
-		"one behind the request":        {plain, oneChunk(Extent{8192, data}, Extent{512, hole}), "CB-05", false},
-		"beyond the export":             {plain, oneChunk(Extent{1 << 21, data}), "CB-05", false},
-		"one block beyond the export":   {plain, oneChunk(Extent{1<<20 - 4096 + 512, data}), "CB-05", false},
-		"to the end of an odd export":   {tail, oneChunk(Extent{8192, data}), "CB-05", true},
-		"a half of the last block":      {tail, oneChunk(Extent{8150, data}), "CB-07", true},
-		"equal neighbours":              {plain, oneChunk(Extent{4096, data}, Extent{4096, data}), "CB-07", true},
-		"cut at 100":                    {plain, oneChunk(Extent{100, data}, Extent{8092, hole}), "CB-07", true},
-		"cut at half of a block":        {blocks, oneChunk(Extent{2048, data}, Extent{6144, hole}), "CB-07", true},
-		"bits that nobody knows":        {plain, oneChunk(Extent{4096, 8}), "CB-08", true},
-		"upper bits":                    {plain, oneChunk(Extent{4096, 1 << 32}), "XH-07", false},
-		"a length that wraps round":     {plain, oneChunk(Extent{512, data}, Extent{1<<64 - 512, hole}), "CB-09", false},
-		"more extents than are a chunk": {statusQuestion{length: 1 << 40, size: 1 << 40, least: 1, contexts: []uint32{1}, base: 1}, oneChunk(many(proto.MaxExtents + 1)...), "CB-06", true},
-		"as many as are a chunk":        {statusQuestion{length: 1 << 40, size: 1 << 40, least: 1, contexts: []uint32{1}, base: 1}, oneChunk(many(proto.MaxExtents)...), "", false},
+		"exact": {plain, oneChunk(Extent{4096, data}, Extent{4096, hole}),
+			"", false},
+		"shorter than asked": {plain, oneChunk(Extent{512, data}), "", false},
+		"the last reaches further": {plain,
+			oneChunk(Extent{4096, data}, Extent{1 << 19, hole}), "", false},
+		"to an odd end of the export": {tail, oneChunk(Extent{8092, data}), "", false},
+		"REQ_ONE":                     {one, oneChunk(Extent{8192, hole}), "", false},
+		"none":                        {plain, nil, "CB-02", false},
+		"twice": {plain,
+			append(oneChunk(Extent{512, data}), oneChunk(Extent{512, data})...), "CB-02", false},
+		"one of two": {two, oneChunk(Extent{512, data}), "CB-02", false},
+		"one that was filtered out": {filtered,
+			[]Chunk{{Type: 5, Context: 2, Extents: []Extent{{512, 0}}},
+				{Type: 5, Context: 1, Extents: []Extent{{512, 0}}}}, "CB-02", false},
+		"empty":      {plain, oneChunk(Extent{0, data}), "CB-03", false},
+		"no extents": {plain, oneChunk(), "CB-03", false},
+		"REQ_ONE with two": {one, oneChunk(Extent{512, data}, Extent{512, hole}),
+			"CB-04", false},
+		"REQ_ONE too long": {one, oneChunk(Extent{8704, data}), "CB-04", false},
+		"one behind the request": {plain, oneChunk(Extent{8192, data}, Extent{512, hole}),
+			"CB-05", false},
+		"beyond the export": {plain, oneChunk(Extent{1 << 21, data}), "CB-05", false},
+		"one block beyond the export": {plain, oneChunk(Extent{1<<20 - 4096 + 512, data}),
+			"CB-05", false},
+		"to the end of an odd export": {tail, oneChunk(Extent{8192, data}), "CB-05", true},
+		"a half of the last block":    {tail, oneChunk(Extent{8150, data}), "CB-07", true},
+		"equal neighbours": {plain, oneChunk(Extent{4096, data}, Extent{4096, data}),
+			"CB-07", true},
+		"cut at 100": {plain, oneChunk(Extent{100, data}, Extent{8092, hole}),
+			"CB-07", true},
+		"cut at half of a block": {blocks, oneChunk(Extent{2048, data}, Extent{6144, hole}),
+			"CB-07", true},
+		"bits that nobody knows": {plain, oneChunk(Extent{4096, 8}), "CB-08", true},
+		"upper bits":             {plain, oneChunk(Extent{4096, 1 << 32}), "XH-07", false},
+		"a length that wraps round": {plain,
+			oneChunk(Extent{512, data}, Extent{1<<64 - 512, hole}), "CB-09", false},
+		"more extents than are a chunk": {statusQuestion{length: 1 << 40, size: 1 << 40, least: 1,
+			contexts: []uint32{1}, base: 1}, oneChunk(many(proto.MaxExtents + 1)...), "CB-06",
+			true},
+		"as many as are a chunk": {statusQuestion{length: 1 << 40, size: 1 << 40, least: 1,
+			contexts: []uint32{1}, base: 1}, oneChunk(many(proto.MaxExtents)...), "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			list := judgeStatus(c.q, c.chunks)
 			switch {
 			case c.rule == "" && len(list) > 0:
 				t.Errorf("a right reply breaks %v", list)
-			case c.rule != "" && (len(list) == 0 || list[0].rule != c.rule || list[0].soft != c.soft):
+			case c.rule != "" &&
+				(len(list) == 0 || list[0].rule != c.rule || list[0].soft != c.soft):
 				t.Errorf("%v, not first of all %s (soft: %v)", list, c.rule, c.soft)
 			}
 		})

@@ -1,4 +1,5 @@
-// The flawed server's answers: what it does with a request that it did not refuse, and how it packs the reply.
+// The flawed server's answers: what it does with a request that it did not refuse, and how it packs
+// the reply.
 //
 // Invariant: as in trans_flawed_test.go.
 
@@ -31,7 +32,9 @@ func (c *flawedConn) simple(r *proto.Request, e proto.Errno, data []byte) {
 
 func (c *flawedConn) fail(r *proto.Request, e proto.Errno) {
 	switch {
-	case c.Framing == proto.Simple, c.Framing == proto.Structured && c.is("simple errors") && r.Command != proto.CmdRead, c.Framing == proto.Extended && c.is("simple in extended"):
+	case c.Framing == proto.Simple,
+		c.Framing == proto.Structured && c.is("simple errors") && r.Command != proto.CmdRead,
+		c.Framing == proto.Extended && c.is("simple in extended"):
 		c.simple(r, e, nil)
 		if c.Framing == proto.Simple && c.is("data with an error") && r.Command == proto.CmdRead {
 			c.send(make([]byte, 512))
@@ -133,7 +136,8 @@ func (c *flawedConn) performZeroes(r *proto.Request) {
 	from := c.place(r.Offset)
 	to := from + r.Length
 	switch {
-	case r.Command == proto.CmdTrim && c.is("TRIM outward"), r.Command == proto.CmdWriteZeroes && c.is("zeroes outward"):
+	case r.Command == proto.CmdTrim && c.is("TRIM outward"),
+		r.Command == proto.CmdWriteZeroes && c.is("zeroes outward"):
 		from, to = from/4096*4096, (to+4095)/4096*4096
 	case c.is("zeroes inward") && r.Command == proto.CmdWriteZeroes:
 		from, to = (from+511)/512*512, to/512*512
@@ -172,11 +176,14 @@ func (c *flawedConn) performRead(r *proto.Request, data []byte) {
 	case len(data) == 0:
 		c.succeed(r)
 	case c.oddRead(r, head, data):
-	case r.Flags&proto.CmdFlagDF == 0 && zero(data), c.is("DF with holes") && zero(data[half:]) && zero(data[:1]):
+	case r.Flags&proto.CmdFlagDF == 0 && zero(data),
+		c.is("DF with holes") && zero(data[half:]) && zero(data[:1]):
 		c.chunk(r, proto.ChunkOffsetHole, true, be.AppendUint32(head, uint32(len(data)))...)
-	case half > 0 && r.Flags&proto.CmdFlagDF == 0 && half%512 == 0 && zero(data[half:]) && !c.is("holes as data"):
+	case half > 0 && r.Flags&proto.CmdFlagDF == 0 && half%512 == 0 && zero(data[half:]) &&
+		!c.is("holes as data"):
 		c.chunk(r, proto.ChunkOffsetData, false, append(head, data[:half]...)...)
-		c.chunk(r, proto.ChunkOffsetHole, true, be.AppendUint32(be.AppendUint64(nil, r.Offset+half), uint32(uint64(len(data))-half))...)
+		c.chunk(r, proto.ChunkOffsetHole, true,
+			be.AppendUint32(be.AppendUint64(nil, r.Offset+half), uint32(uint64(len(data))-half))...)
 	default:
 		c.chunk(r, proto.ChunkOffsetData, true, append(head, data...)...)
 	}
@@ -210,7 +217,8 @@ func (c *flawedConn) oddRead(r *proto.Request, head, data []byte) bool {
 		c.chunk(r, proto.ChunkOffsetData, true, append(head, data...)...)
 	case c.is("odd pieces") && len(data) > 1000:
 		c.chunk(r, proto.ChunkOffsetData, false, append(head, data[:100]...)...)
-		c.chunk(r, proto.ChunkOffsetData, true, append(be.AppendUint64(nil, r.Offset+100), data[100:]...)...)
+		c.chunk(r, proto.ChunkOffsetData, true,
+			append(be.AppendUint64(nil, r.Offset+100), data[100:]...)...)
 	case c.is("DF in pieces"):
 		c.chunk(r, proto.ChunkOffsetData, false, append(head, data[0])...)
 		c.chunk(r, proto.ChunkOffsetData, true, append(second, data[1:]...)...)
@@ -246,7 +254,8 @@ func (c *flawedConn) statusOf(r *proto.Request, offset, length uint64) (list []E
 		if c.noHole && at >= ScratchStart && !c.is("HOLE after NO_HOLE") {
 			s &^= uint64(proto.StatusHole)
 		}
-		if last := len(list) - 1; last >= 0 && list[last].Flags == s && !(c.is("unmerged") && length <= 1<<20) {
+		if last := len(list) - 1; last >= 0 && list[last].Flags == s &&
+			!(c.is("unmerged") && length <= 1<<20) {
 			list[last].Length += n
 		} else {
 			list = append(list, Extent{n, s})
@@ -266,9 +275,11 @@ func (c *flawedConn) oddExtents(r *proto.Request, offset, length uint64, list []
 		return append(list, Extent{0, 0})
 	case c.is("extents behind") && r.Flags&proto.CmdFlagReqOne == 0:
 		return append(list, Extent{512, list[len(list)-1].Flags ^ 1})
-	case c.is("REQ_ONE is long") && r.Flags&proto.CmdFlagReqOne != 0 && offset+length < c.facts.Size:
+	case c.is("REQ_ONE is long") && r.Flags&proto.CmdFlagReqOne != 0 &&
+		offset+length < c.facts.Size:
 		list[0].Length = length + 1
-	case c.is("extent beyond the end") && offset+length == c.facts.Size && r.Flags&proto.CmdFlagReqOne == 0:
+	case c.is("extent beyond the end") && offset+length == c.facts.Size &&
+		r.Flags&proto.CmdFlagReqOne == 0:
 		list[len(list)-1].Length += 512
 	case c.is("all zero"):
 		list[0].Flags = uint64(proto.StatusHole | proto.StatusZero)
@@ -284,7 +295,8 @@ func (c *flawedConn) oddExtents(r *proto.Request, offset, length uint64, list []
 			list = append(list, Extent{4, 0})
 		}
 	case c.is("odd extents") && list[0].Length > 100 && length > 100:
-		return append([]Extent{{100, list[0].Flags}, {list[0].Length - 100, list[0].Flags ^ 1}}, list[1:]...)
+		return append([]Extent{{100, list[0].Flags}, {list[0].Length - 100, list[0].Flags ^ 1}},
+			list[1:]...)
 	}
 	return list
 }
@@ -315,7 +327,8 @@ func (c *flawedConn) performStatus(r *proto.Request, payload []byte) {
 	if c.is("status of nothing") && contexts == 0 {
 		contexts = 1
 	}
-	if length = min(length, c.facts.Size-min(r.Offset, c.facts.Size)); length == 0 || contexts == 0 {
+	if length = min(length, c.facts.Size-min(r.Offset, c.facts.Size)); length == 0 ||
+		contexts == 0 {
 		c.fail(r, proto.EINVAL)
 		return
 	}
@@ -341,7 +354,8 @@ func (c *flawedConn) performStatus(r *proto.Request, payload []byte) {
 func (c *flawedConn) sendStatus(r *proto.Request, id uint32, list []Extent, done bool) {
 	framing := c.Framing
 	if c.is("type of the other kind") {
-		framing = map[proto.Framing]proto.Framing{proto.Structured: proto.Extended, proto.Extended: proto.Structured}[framing]
+		framing = map[proto.Framing]proto.Framing{proto.Structured: proto.Extended,
+			proto.Extended: proto.Structured}[framing]
 	}
 	b := make([]byte, framing.StatusHeadSize()+len(list)*framing.ExtentSize())
 	framing.PutStatusHead(b, id, uint32(len(list)))

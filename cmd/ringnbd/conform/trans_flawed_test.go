@@ -1,6 +1,8 @@
-// A second server in memory, for the rules of the transmission phase: it speaks all that package proto can negotiate, and has one flaw on demand.
+// A second server in memory, for the rules of the transmission phase: it speaks all that package
+// proto can negotiate, and has one flaw on demand.
 //
-// Invariant: without a flaw it breaks no rule and skips no feature; a flaw changes one thing, named where it strikes.
+// Invariant: without a flaw it breaks no rule and skips no feature; a flaw changes one thing, named
+// where it strikes.
 
 package conform
 
@@ -62,12 +64,15 @@ func flawedTarget(t *testing.T, flaw string) Target {
 func newFlawed(t *testing.T, flaw string) (*flawed, Target) {
 	t.Helper()
 	f := &flawed{flaw: flaw, disk: make([]byte, leastSize)}
-	f.export = proto.Export{Name: "disk", PreferredBlock: 4096, Contexts: []proto.Context{{Name: proto.ContextAllocation}, {Name: "x-test:other"}}}
-	f.export.Facts = proto.Facts{Size: leastSize, MinBlock: 1, MaxPayload: flawedPayload, Flags: flawedFlags}
+	f.export = proto.Export{Name: "disk", PreferredBlock: 4096,
+		Contexts: []proto.Context{{Name: proto.ContextAllocation}, {Name: "x-test:other"}}}
+	f.export.Facts = proto.Facts{Size: leastSize, MinBlock: 1, MaxPayload: flawedPayload,
+		Flags: flawedFlags}
 	f.shape()
 	if n := f.export.Size; n > leastSize {
 		var err error
-		if f.disk, err = unix.Mmap(-1, 0, int(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE); err != nil {
+		if f.disk, err = unix.Mmap(-1, 0, int(n), unix.PROT_READ|unix.PROT_WRITE,
+			unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE); err != nil {
 			t.Skipf("no room for a disk of %d bytes, most of which nobody touches: %v", n, err)
 		}
 	}
@@ -116,7 +121,8 @@ func (c *flawedConn) is(flaw string) bool { return c.flaw == flaw }
 func (c *flawedConn) read(n uint64) []byte {
 	b := make([]byte, n)
 	if c.is("idle") {
-		_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond)) // fails on a closed connection only
+		// fails on a closed connection only
+		_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 	}
 	if got, err := io.ReadFull(c, b); err != nil {
 		if c.is("dies of a broken header") && got > 0 {
@@ -160,7 +166,8 @@ func (c *flawedConn) serve() {
 func (c *flawedConn) request() bool {
 	framing := c.Framing
 	h := c.read(uint64(proto.RequestSize))
-	if compact := be.Uint32(h) == proto.RequestMagic; framing == proto.Extended && !(compact && c.is("compact all the same")) {
+	if compact := be.Uint32(h) == proto.RequestMagic; framing == proto.Extended &&
+		!(compact && c.is("compact all the same")) {
 		h = append(h, c.read(uint64(proto.ExtRequestSize-proto.RequestSize))...)
 	} else if framing == proto.Extended {
 		framing = proto.Structured
@@ -191,12 +198,14 @@ func (c *flawedConn) request() bool {
 	return c.judge(&r)
 }
 
-// record keeps what would change data, whatever else is wrong with it. The numbers of commands are cut to 8 bits, as a server might.
+// record keeps what would change data, whatever else is wrong with it. The numbers of commands are
+// cut to 8 bits, as a server might.
 func (c *flawedConn) record(r *proto.Request) {
 	switch uint16(r.Command) & 0xff {
 	case proto.CmdWrite, proto.CmdTrim, proto.CmdWriteZeroes, proto.CmdResize:
 		c.lock.Lock()
-		c.changes = append(c.changes, fmt.Sprintf("command %d of %d bytes at %d", r.Command, r.Length, r.Offset))
+		c.changes = append(c.changes,
+			fmt.Sprintf("command %d of %d bytes at %d", r.Command, r.Length, r.Offset))
 		c.lock.Unlock()
 	}
 }
@@ -223,9 +232,11 @@ func (c *flawedConn) judge(r *proto.Request) bool {
 	switch {
 	case n > proto.DrainLimit:
 		return false
-	case e != 0 && c.is("drains nothing"), cause == proto.CauseFlags && c.is("bad flags undrained"), r.Command != proto.CmdWrite && c.is("payloads undrained"):
+	case e != 0 && c.is("drains nothing"), cause == proto.CauseFlags && c.is("bad flags undrained"),
+		r.Command != proto.CmdWrite && c.is("payloads undrained"):
 		n = 0
-	case cause == proto.CauseUnknown && c.is("drains unknown commands") && !r.Extended, r.Flags&proto.CmdFlagPayloadLen != 0 && c.is("payload of a flag"):
+	case cause == proto.CauseUnknown && c.is("drains unknown commands") && !r.Extended,
+		r.Flags&proto.CmdFlagPayloadLen != 0 && c.is("payload of a flag"):
 		n = r.Length
 	case bare(r) && c.is("bare WRITE undrained"):
 		e, n = proto.EINVAL, 0
@@ -242,9 +253,12 @@ func (c *flawedConn) judge(r *proto.Request) bool {
 	}
 	payload = c.read(n)
 	switch {
-	case cause == proto.CauseUnknown && c.is("unknown commands hang up"), r.Length == 0 && r.Command != proto.CmdFlush && c.is("nothing hangs up"),
-		cause == proto.CauseAbsent && c.is("hangs up on what is not advertised"), r.Length > flawedPayload && c.is("long hangs up"),
-		cause == proto.CauseFlushRange && c.is("FLUSH of a range hangs up"), cause == proto.CauseReadOnly && c.is("read-only hangs up"):
+	case cause == proto.CauseUnknown && c.is("unknown commands hang up"),
+		r.Length == 0 && r.Command != proto.CmdFlush && c.is("nothing hangs up"),
+		cause == proto.CauseAbsent && c.is("hangs up on what is not advertised"),
+		r.Length > flawedPayload && c.is("long hangs up"),
+		cause == proto.CauseFlushRange && c.is("FLUSH of a range hangs up"),
+		cause == proto.CauseReadOnly && c.is("read-only hangs up"):
 		return false
 	}
 	if e = c.verdict(r, e, cause); e != proto.Success {
@@ -276,7 +290,8 @@ func (c *flawedConn) torn(r *proto.Request) bool {
 
 // forgiven are the causes of refusal that a flaw does not see.
 var forgiven = map[string]proto.Cause{
-	"any flag": proto.CauseFlags, "any command": proto.CauseUnknown, "any range": proto.CauseBeyond, "writes all the same": proto.CauseReadOnly, "rounds down": proto.CauseAlignment,
+	"any flag": proto.CauseFlags, "any command": proto.CauseUnknown, "any range": proto.CauseBeyond,
+	"writes all the same": proto.CauseReadOnly, "rounds down": proto.CauseAlignment,
 	"status of nothing": proto.CauseContext, "FUA unadvertised": proto.CauseFlags,
 }
 
@@ -285,9 +300,12 @@ var mistaken = map[string]struct {
 	cause proto.Cause
 	e     proto.Errno
 }{
-	"EIO beyond": {proto.CauseBeyond, proto.EIO}, "EIO for read-only": {proto.CauseReadOnly, proto.EIO}, "EIO for misaligned": {proto.CauseAlignment, proto.EIO},
-	"EOVERFLOW for flags": {proto.CauseFlags, proto.EOVERFLOW}, "ENOMEM for size": {proto.CauseSize, proto.ENOMEM}, "EIO for no context": {proto.CauseContext, proto.EIO},
-	"EIO for unknown": {proto.CauseUnknown, proto.EIO},
+	"EIO beyond": {proto.CauseBeyond, proto.EIO}, "EIO for read-only": {proto.CauseReadOnly,
+		proto.EIO}, "EIO for misaligned": {proto.CauseAlignment, proto.EIO},
+	"EOVERFLOW for flags": {proto.CauseFlags, proto.EOVERFLOW},
+	"ENOMEM for size":     {proto.CauseSize, proto.ENOMEM},
+	"EIO for no context":  {proto.CauseContext, proto.EIO},
+	"EIO for unknown":     {proto.CauseUnknown, proto.EIO},
 }
 
 // verdict is what the request is told, which a flaw may turn round.
@@ -300,18 +318,26 @@ func (c *flawedConn) verdict(r *proto.Request, e proto.Errno, cause proto.Cause)
 	}
 	end, zeroes := r.Offset+r.Length, r.Command == proto.CmdWriteZeroes
 	switch {
-	case cause == proto.CauseBeyond && c.is("wraps") && end <= c.facts.Size, cause == proto.CauseSize && c.is("large chunks"):
+	case cause == proto.CauseBeyond && c.is("wraps") && end <= c.facts.Size,
+		cause == proto.CauseSize && c.is("large chunks"):
 		return proto.Success
-	case cause == proto.CauseBeyond && c.is("writes what fits") && r.Command == proto.CmdWrite && r.Offset < c.facts.Size:
+	case cause == proto.CauseBeyond && c.is("writes what fits") && r.Command == proto.CmdWrite &&
+		r.Offset < c.facts.Size:
 		c.change(r.Offset, c.facts.Size, 0xee)
 	case e != proto.Success:
-	case c.is("last block") && end == c.facts.Size && r.Command == proto.CmdWrite, c.is("half the payload") && r.Length > flawedPayload/2 && r.Command <= proto.CmdWrite,
-		c.is("FUA on WRITE only") && r.Flags&proto.CmdFlagFUA != 0 && r.Command != proto.CmdWrite, c.is("FLUSH fails") && r.Command == proto.CmdFlush,
-		c.is("NO_HOLE fails") && zeroes && r.Flags&proto.CmdFlagNoHole != 0, c.is("FAST_ZERO fails") && r.Flags&proto.CmdFlagFastZero != 0,
-		c.is("DF of 4 KiB") && r.Flags&proto.CmdFlagDF != 0 && r.Length > 4096, c.is("odd READ fails") && r.Command == proto.CmdRead && r.Length%512 != 0,
-		c.is("odd lengths fail") && r.Length%512 != 0, c.is("REQ_ONE fails") && r.Flags&proto.CmdFlagReqOne != 0:
+	case c.is("last block") && end == c.facts.Size && r.Command == proto.CmdWrite,
+		c.is("half the payload") && r.Length > flawedPayload/2 && r.Command <= proto.CmdWrite,
+		c.is("FUA on WRITE only") && r.Flags&proto.CmdFlagFUA != 0 && r.Command != proto.CmdWrite,
+		c.is("FLUSH fails") && r.Command == proto.CmdFlush,
+		c.is("NO_HOLE fails") && zeroes && r.Flags&proto.CmdFlagNoHole != 0,
+		c.is("FAST_ZERO fails") && r.Flags&proto.CmdFlagFastZero != 0,
+		c.is("DF of 4 KiB") && r.Flags&proto.CmdFlagDF != 0 && r.Length > 4096,
+		c.is("odd READ fails") && r.Command == proto.CmdRead && r.Length%512 != 0,
+		c.is("odd lengths fail") && r.Length%512 != 0, c.is("REQ_ONE fails") &&
+			r.Flags&proto.CmdFlagReqOne != 0:
 		return proto.EINVAL
-	case c.is("TRIM unsupported") && r.Command == proto.CmdTrim, (c.is("zeroes unsupported") || c.is("zeroes unsupported, FAST_ZERO too")) && zeroes:
+	case c.is("TRIM unsupported") && r.Command == proto.CmdTrim,
+		(c.is("zeroes unsupported") || c.is("zeroes unsupported, FAST_ZERO too")) && zeroes:
 		return proto.ENOTSUP
 	case c.is("FAST_ZERO destroys") && r.Flags&proto.CmdFlagFastZero != 0:
 		c.change(r.Offset, end, 0xdd)

@@ -9,7 +9,8 @@ import (
 	"ringnbd/proto"
 )
 
-// zeroesProvisioned makes a hole of the scratch, zeroes a part of it with NO_HOLE and looks for the blocks in the image.
+// zeroesProvisioned makes a hole of the scratch, zeroes a part of it with NO_HOLE and looks for the
+// blocks in the image.
 func zeroesProvisioned(t *T) {
 	f := t.Image()
 	defer f.Close()
@@ -29,7 +30,8 @@ func zeroesProvisioned(t *T) {
 		c.Succeeds(Command(proto.CmdFlush, 0, 0))
 	}
 	if after := allocated(t, f); after >= before+n/2 {
-		t.Failf("after NO_HOLE the image had %d bytes of blocks, and %d once the area was written: it was a hole", before, after)
+		t.Failf("after NO_HOLE the image had %d bytes of blocks, and %d once the area was "+
+			"written: it was a hole", before, after)
 	}
 	c.WantData(at, Fill(1, n), "after WRITE")
 }

@@ -1,4 +1,5 @@
-// Checks of several connections, and of the ways of real clients (MO, TF-08, K). Invariant: what one connection was told to be done is there for the others.
+// Checks of several connections, and of the ways of real clients (MO, TF-08, K). Invariant: what
+// one connection was told to be done is there for the others.
 
 package conform
 
@@ -9,31 +10,50 @@ import (
 )
 
 var multiChecks = []Check{
-	{"MO-01", Must, "overlapping requests in flight are all answered, and each block is of one of them",
+	{"MO-01", Must,
+		"overlapping requests in flight are all answered, and each block is of one of them",
 		"there is no promise of order, but one of wholeness", []Need{NeedWrite}, overlapsInFlight},
-	{"MO-04", Must, "what was written on one connection, and flushed on a second, is read on a third",
-		"it is what CAN_MULTI_CONN says; copies over several connections count on it", []Need{NeedWrite, NeedMultiConn, NeedFlush}, threeConnections},
+	{"MO-04", Must,
+		"what was written on one connection, and flushed on a second, is read on a third",
+		"it is what CAN_MULTI_CONN says; copies over several connections count on it",
+		[]Need{NeedWrite, NeedMultiConn, NeedFlush}, threeConnections},
 	{"MO-05", Must, "an answered WRITE is seen on every connection at once",
-		"a cache of each connection would serve old data", []Need{NeedWrite, NeedMultiConn}, seenAtOnce},
+		"a cache of each connection would serve old data", []Need{NeedWrite, NeedMultiConn},
+		seenAtOnce},
 	{"MO-07", Quality, "a connection that dies with WRITEs in flight leaves each block old or new",
-		"a buffer that is used again while the kernel still reads it writes somebody else's data", []Need{NeedWrite}, deathInFlight},
+		"a buffer that is used again while the kernel still reads it writes somebody else's data",
+		[]Need{NeedWrite}, deathInFlight},
 	{"MO-08", Must, "TRIM and WRITE_ZEROES next to WRITEs on another connection harm nothing",
-		"rounding outward, or a read-modify-write of a shared block, loses the WRITE", []Need{NeedWrite}, changesNextDoor},
-	{"TF-08", Must, "CAN_MULTI_CONN is honest: a WRITE with FUA on one connection is read on another",
-		"it is the spec's own definition", []Need{NeedWrite, NeedMultiConn, NeedFUA}, honestMultiConn},
+		"rounding outward, or a read-modify-write of a shared block, loses the WRITE",
+		[]Need{NeedWrite}, changesNextDoor},
+	{"TF-08", Must,
+		"CAN_MULTI_CONN is honest: a WRITE with FUA on one connection is read on another",
+		"it is the spec's own definition", []Need{NeedWrite, NeedMultiConn, NeedFUA},
+		honestMultiConn},
 	{"K-01", Must, "a client that knows simple replies only is served, and never answered twice",
 		"nbd.ko hangs up on a cookie or a magic that it does not expect", nil, kernelReplies},
-	{"K-02", Should, "what nbd.ko sends: FLUSH, FUA on WRITEs, TRIM of up to 4 GiB, long WRITE_ZEROES with NO_HOLE",
+	{"K-02", Should,
+		"what nbd.ko sends: FLUSH, FUA on WRITEs, TRIM of up to 4 GiB, long WRITE_ZEROES with " +
+			"NO_HOLE",
 		"it is the client that most disks hang on", []Need{NeedWrite}, kernelRequests},
-	{"K-03", Must, "the same WRITE again on another connection, with a newer one between: the last one sent stays",
+	{"K-03", Must,
+		"the same WRITE again on another connection, with a newer one between: the last one " +
+			"sent stays",
 		"nbd.ko sends again what it heard nothing of", []Need{NeedWrite, NeedMultiConn}, sentAgain},
-	{"K-05", Must, "qemu's way in: LIST, structured replies, its own contexts, GO with block sizes, CACHE",
+	{"K-05", Must,
+		"qemu's way in: LIST, structured replies, its own contexts, GO with block sizes, CACHE",
 		"unknown contexts are ignored, not an error", []Need{NeedGo, NeedList}, qemuWay},
-	{"K-06", Must, "libnbd's way in: structured replies, base:allocation, GO for all that there is, 64 requests in flight",
+	{"K-06", Must,
+		"libnbd's way in: structured replies, base:allocation, GO for all that there is, 64 " +
+			"requests in flight",
 		"nbdcopy and nbdinfo go this way", []Need{NeedGo, NeedPattern}, libnbdWay},
 	{"K-07", Must, "nbd-client's way in: GO that asks for nothing, simple replies",
-		"it never asks for block sizes", []Need{NeedGo}, func(t *T) { t.openPlain().StillUp("GO that asked for nothing") }},
-	{"K-08", Should, "clients that do not look: FUA where it means nothing, CACHE that is not advertised, long TRIMs",
+		"it never asks for block sizes", []Need{NeedGo}, func(t *T) {
+			t.openPlain().StillUp("GO that asked for nothing")
+		}},
+	{"K-08", Should,
+		"clients that do not look: FUA where it means nothing, CACHE that is not advertised, " +
+			"long TRIMs",
 		"they exist; an error is fine, a lost connection is not", nil, carelessClient},
 	{"K-09", Must, "plain clients: simple replies and requests of several MiB",
 		"the drivers of other systems know no more", []Need{NeedWrite}, plainClient},
@@ -45,7 +65,8 @@ func overlapsInFlight(t *T) {
 		at := t.Scratch(1 << 20)
 		var b []byte
 		for i := range uint64(8) {
-			for _, r := range []*Request{Write(at, Fill(i+uint64(c.Mode)*100, size)), Read(at, size)} {
+			for _, r := range []*Request{Write(at, Fill(i+uint64(c.Mode)*100, size)),
+				Read(at, size)} {
 				c.Expect(c.Name(r))
 				b = append(b, c.Encode(r)...)
 			}
@@ -58,7 +79,9 @@ func overlapsInFlight(t *T) {
 		for piece := 0; piece < size; piece += 4096 {
 			known := false
 			for i := range uint64(8) {
-				known = known || bytes.Equal(got[piece:piece+4096], Fill(i+uint64(c.Mode)*100, size)[piece:piece+4096])
+				known = known ||
+					bytes.Equal(got[piece:piece+4096],
+						Fill(i+uint64(c.Mode)*100, size)[piece:piece+4096])
 			}
 			t.Want(known, "the block at %d is of none of eight WRITEs", at+uint64(piece))
 		}
@@ -94,7 +117,8 @@ func seenAtOnce(t *T) {
 		}
 		a.wrote(at, data)
 		for _, reader := range []*Conn{b, c, a} {
-			reader.wantRead(Read(at, 64<<10), data, "just after the WRITE was answered on another connection")
+			reader.wantRead(Read(at, 64<<10), data,
+				"just after the WRITE was answered on another connection")
 		}
 	}
 }
@@ -130,7 +154,9 @@ func deathInFlight(t *T) {
 			got := other.Succeeds(Read(at+i, 512<<10)).Data
 			for k := uint64(0); k < 512<<10; k += block {
 				piece := got[k : k+block]
-				t.Want(bytes.Equal(piece, before[i+k:i+k+block]) || bytes.Equal(piece, after[i+k:i+k+block]), "the block at %d is neither what it was nor what was written", at+i+k)
+				t.Want(bytes.Equal(piece, before[i+k:i+k+block]) ||
+					bytes.Equal(piece, after[i+k:i+k+block]),
+					"the block at %d is neither what it was nor what was written", at+i+k)
 			}
 		}
 	}
@@ -200,12 +226,14 @@ func kernelRequests(t *T) {
 	}
 	page := t.page()
 	if c.offers(proto.CmdTrim) {
-		c.mayWork(Command(proto.CmdTrim, at, min(c.Size-ScratchStart, 1<<32-page)/page*page), EOVERFLOW, EINVAL)
+		c.mayWork(Command(proto.CmdTrim, at, min(c.Size-ScratchStart, 1<<32-page)/page*page),
+			EOVERFLOW, EINVAL)
 	}
 	n := min(c.Size-ScratchStart, longCost) / page * page // NO_HOLE takes the blocks
 	if c.offers(proto.CmdWriteZeroes) {
 		c.wrote(at+n-page, Fill(5, int(page)))
-		if reply := c.mayWork(Command(proto.CmdWriteZeroes, at, n).With(proto.CmdFlagNoHole), EOVERFLOW, EINVAL); reply != nil && reply.Errno == 0 {
+		if reply := c.mayWork(Command(proto.CmdWriteZeroes, at, n).With(proto.CmdFlagNoHole),
+			EOVERFLOW, EINVAL); reply != nil && reply.Errno == 0 {
 			c.wantRead(Read(at+n-page, page), make([]byte, page), "the end of a long WRITE_ZEROES")
 		}
 	}
@@ -256,7 +284,8 @@ func libnbdWay(t *T) {
 		c.Mode = ModeStructured
 		c.SetContexts(t.Export(), proto.ContextAllocation)
 	}
-	list := c.Option(proto.OptGo, InfoData(t.Export(), proto.InfoName, proto.InfoDescription, proto.InfoBlockSize))
+	list := c.Option(proto.OptGo,
+		InfoData(t.Export(), proto.InfoName, proto.InfoDescription, proto.InfoBlockSize))
 	c.WantReply(list[len(list)-1], "GO for all that there is", proto.RepAck)
 	info := c.Infos(list)
 	c.Size, c.Flags, c.Block = info.Size, info.Flags, info.Block
@@ -268,7 +297,8 @@ func libnbdWay(t *T) {
 	}
 	c.WriteAside(b)
 	for _, reply := range c.All() {
-		t.Want(bytes.Equal(reply.Data, Expected(reply.Request.Offset, reply.Request.Length)), "%s: %s, or wrong data", reply.Request, reply.Error())
+		t.Want(bytes.Equal(reply.Data, Expected(reply.Request.Offset, reply.Request.Length)),
+			"%s: %s, or wrong data", reply.Request, reply.Error())
 	}
 	c.Disconnect()
 }
@@ -276,13 +306,17 @@ func libnbdWay(t *T) {
 func carelessClient(t *T) {
 	t.eachMode(func(c *Conn) {
 		for _, r := range []*Request{
-			Read(0, t.block()).With(proto.CmdFlagFUA), Command(proto.CmdFlush, 0, 0).With(proto.CmdFlagFUA), Command(proto.CmdCache, 0, t.block()),
+			Read(0, t.block()).With(proto.CmdFlagFUA), Command(proto.CmdFlush, 0,
+				0).With(proto.CmdFlagFUA), Command(proto.CmdCache, 0, t.block()),
 			Command(proto.CmdCache, 0, min(c.Size, longCost)/t.block()*t.block()),
 		} {
 			c.survives(r)
 		}
 		if t.facts.Writable {
-			c.survives(Command(proto.CmdTrim, ScratchStart, min(c.Size-ScratchStart, 1<<32-1)/t.block()*t.block()).With(pick(c.Flags&proto.FlagSendFUA != 0, proto.CmdFlagFUA, 0)))
+			c.survives(Command(proto.CmdTrim, ScratchStart,
+				min(c.Size-ScratchStart,
+					1<<32-1)/t.block()*t.block()).With(pick(c.Flags&proto.FlagSendFUA != 0,
+				proto.CmdFlagFUA, 0)))
 		}
 	})
 }

@@ -1,4 +1,5 @@
-// Every flaw of the flawed server is found by the check that is there for it, and without a flaw none is found.
+// Every flaw of the flawed server is found by the check that is there for it, and without a flaw
+// none is found.
 //
 // Invariant: a check that no flaw makes fail, or differ, proves nothing.
 
@@ -15,16 +16,19 @@ import (
 // runFlawed holds the flawed server to some checks.
 func runFlawed(t *testing.T, flaw string, checks []Check, timeout time.Duration) *Report {
 	t.Helper()
-	report, err := Run(context.Background(), Config{Target: flawedTarget(t, flaw), Writable: true, Checks: checks, Timeout: timeout})
+	report, err := Run(context.Background(),
+		Config{Target: flawedTarget(t, flaw), Writable: true, Checks: checks, Timeout: timeout})
 	if err != nil {
 		t.Fatalf("%q: %v", flaw, err)
 	}
 	return report
 }
 
-// TestFlawlessServers: right servers, each without something, are accused of nothing. A READ that is slow would differ, so limits are long.
+// TestFlawlessServers: right servers, each without something, are accused of nothing. A READ that
+// is slow would differ, so limits are long.
 func TestFlawlessServers(t *testing.T) {
-	for kind, least := range map[string]int{"": 135, "blocks": 130, "read-only without": 60, "poor": 50, "small": 75, "tiny": 75} {
+	for kind, least := range map[string]int{"": 135, "blocks": 130, "read-only without": 60,
+		"poor": 50, "small": 75, "tiny": 75} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel() // with the other kinds only, as the test itself is not
 			report := runFlawed(t, kind, Checks(), time.Minute)
@@ -48,7 +52,8 @@ func TestFlawlessServers(t *testing.T) {
 	}
 }
 
-// transmissionFlaws say which checks must not pass for each flaw: ID=verdict, fail if none is named; a word behind a colon is what the detail must say.
+// transmissionFlaws say which checks must not pass for each flaw: ID=verdict, fail if none is
+// named; a word behind a colon is what the detail must say.
 var transmissionFlaws = map[string]string{
 	// requests
 	"any magic":                          "RQ-01",
@@ -65,9 +70,10 @@ var transmissionFlaws = map[string]string{
 	"swapped":                            "RQ-10 RP-08 K-06",
 	"wraps":                              "RQ-11:success",
 	"drains nothing":                     "RQ-12 CW-02",
-	"long hangs up":                      "RQ-13b=differs S-10=differs CR-04=differs CT-03=differs S-11=differs",
-	"nothing hangs up":                   "RQ-14=differs RQ-15=differs",
-	"EIO for unknown":                    "RQ-04=differs:EIO",
+	"long hangs up": "RQ-13b=differs S-10=differs CR-04=differs " +
+		"CT-03=differs S-11=differs",
+	"nothing hangs up": "RQ-14=differs RQ-15=differs",
+	"EIO for unknown":  "RQ-04=differs:EIO",
 	// replies
 	"answers twice":       "RP-01 K-01",
 	"data with an error":  "RP-01 CR-01",
@@ -197,14 +203,18 @@ func TestTransmissionFlaws(t *testing.T) {
 				if at < 0 {
 					t.Fatalf("there is no check %s", id)
 				}
-				// One run for each check: a flaw may end the server. On a busy machine the time may be over before the flaw has shown; it has more then.
-				found := func(r Result) bool { return string(r.Verdict) == verdict && strings.Contains(r.Detail, word) }
+				// One run for each check: a flaw may end the server. On a busy machine the time may
+				// be over before the flaw has shown; it has more then.
+				found := func(r Result) bool {
+					return string(r.Verdict) == verdict && strings.Contains(r.Detail, word)
+				}
 				r := runFlawed(t, flaw, all[at:at+1], 5*time.Second).Results[0]
 				if !found(r) {
 					r = runFlawed(t, flaw, all[at:at+1], 30*time.Second).Results[0]
 				}
 				if !found(r) {
-					t.Errorf("%s: %s (%s), not %s that says %q", id, r.Verdict, r.Detail, verdict, word)
+					t.Errorf("%s: %s (%s), not %s that says %q", id, r.Verdict, r.Detail, verdict,
+						word)
 				}
 			}
 		})

@@ -1,5 +1,6 @@
-// Checks of the form of replies (RP): simple ones, chunks, errors. Conn judges every chunk of every check as it comes; these checks see to it that there is
-// something to judge. Invariant: a check that saw none of what it is about is a skip, not a pass.
+// Checks of the form of replies (RP): simple ones, chunks, errors. Conn judges every chunk of every
+// check as it comes; these checks see to it that there is something to judge. Invariant: a check
+// that saw none of what it is about is a skip, not a pass.
 
 package conform
 
@@ -10,44 +11,63 @@ import (
 )
 
 var replyChecks = []Check{
-	{"RP-01", Must, "without structured replies every reply is simple, and an error has no data behind it",
-		"the oldest clients, the kernel's among them, know nothing else; data behind an error is taken for the next reply", nil, simpleReplies},
+	{"RP-01", Must,
+		"without structured replies every reply is simple, and an error has no data behind it",
+		"the oldest clients, the kernel's among them, know nothing else; data behind an error " +
+			"is taken for the next reply", nil, simpleReplies},
 	{"RP-02", Must, "with structured replies a READ never has a simple one, not even for an error",
-		"a client cannot tell whether data follows a simple reply", []Need{NeedStructured}, structuredReadErrors},
+		"a client cannot tell whether data follows a simple reply", []Need{NeedStructured},
+		structuredReadErrors},
 	{"RP-03", Should, "errors are structured, and say in words what is wrong",
-		"a number of seven values is all that the user learns otherwise", []Need{NeedStructured}, errorsWithText},
-	{"RP-04", Must, "each reply has DONE on its last chunk and on no other, and no flag that does not exist",
-		"a client that waits for DONE waits for ever; one that saw it frees the request", []Need{NeedStructured}, doneFlags},
+		"a number of seven values is all that the user learns otherwise", []Need{NeedStructured},
+		errorsWithText},
+	{"RP-04", Must,
+		"each reply has DONE on its last chunk and on no other, and no flag that does not exist",
+		"a client that waits for DONE waits for ever; one that saw it frees the request",
+		[]Need{NeedStructured}, doneFlags},
 	{"RP-05", Must, "NONE has no payload and is the end of a reply",
 		"it is how a reply without content succeeds", []Need{NeedStructured}, noneChunks},
-	{"RP-06", Must, "OFFSET_DATA lies inside of the request, has at least a byte and overlaps nothing",
-		"clients copy by these numbers into the user's memory", []Need{NeedStructured, NeedPattern}, dataChunks},
-	{"RP-07", Must, "OFFSET_HOLE has 12 bytes, lies inside of the request, is not empty and overlaps nothing",
+	{"RP-06", Must,
+		"OFFSET_DATA lies inside of the request, has at least a byte and overlaps nothing",
+		"clients copy by these numbers into the user's memory", []Need{NeedStructured, NeedPattern},
+		dataChunks},
+	{"RP-07", Must,
+		"OFFSET_HOLE has 12 bytes, lies inside of the request, is not empty and overlaps nothing",
 		"clients clear memory by these numbers", []Need{NeedStructured, NeedPattern}, holeChunks},
 	{"RP-08", Must, "the chunks of a READ that succeeds hold each byte once",
-		"what no chunk told stays whatever was in the client's memory", []Need{NeedStructured, NeedPattern}, exactCover},
-	{"RP-09", Must, "an error chunk has an error that is not 0 and a message of at most its own length; one is enough",
-		"a client that trusts the length of a message reads behind it", []Need{NeedStructured}, errorChunks},
+		"what no chunk told stays whatever was in the client's memory",
+		[]Need{NeedStructured, NeedPattern}, exactCover},
+	{"RP-09", Must,
+		"an error chunk has an error that is not 0 and a message of at most its own length; one " +
+			"is enough",
+		"a client that trusts the length of a message reads behind it", []Need{NeedStructured},
+		errorChunks},
 	{"RP-10", Must, "an error with an offset names one inside of the request",
 		"the client counts as valid what lies before it", []Need{NeedStructured}, errorOffsets},
 	{"RP-15", Should, "a READ of data comes in one chunk, and chunks are cut at multiples of 512",
-		"each chunk costs both sides a header and a system call", []Need{NeedStructured, NeedPattern}, fewChunks},
+		"each chunk costs both sides a header and a system call",
+		[]Need{NeedStructured, NeedPattern}, fewChunks},
 	{"RP-16", Must, "no chunk holds more than the maximum payload",
 		"clients have buffers of that size", []Need{NeedStructured}, chunkOfMaximum},
 	{"RP-17", Must, "no chunk type or flag that was not agreed on, whatever the command",
-		"a client must hang up on a chunk that it does not know", []Need{NeedStructured}, agreedChunks},
+		"a client must hang up on a chunk that it does not know", []Need{NeedStructured},
+		agreedChunks},
 }
 
-// wrongRequests is one request of each kind of mistake, none of which has data behind it. Commands that change data are among them only where data may be
-// changed: a server that wraps or cuts what is beyond the end would do it somewhere.
+// wrongRequests is one request of each kind of mistake, none of which has data behind it. Commands
+// that change data are among them only where data may be changed: a server that wraps or cuts what
+// is beyond the end would do it somewhere.
 func (c *Conn) wrongRequests() []*Request {
 	t, block := c.t, c.t.block()
 	list := []*Request{
-		Read(0, block).With(1 << 14), Command(0x7ff0, 0, block), Read(t.facts.Size, block), Read(1<<63, block), Command(proto.CmdFlush, 0, 0).With(proto.CmdFlagDF),
-		Command(proto.CmdCache, t.facts.Size+block, block), Command(proto.CmdBlockStatus, t.facts.Size+block, block),
+		Read(0, block).With(1 << 14), Command(0x7ff0, 0, block), Read(t.facts.Size,
+			block), Read(1<<63, block), Command(proto.CmdFlush, 0, 0).With(proto.CmdFlagDF),
+		Command(proto.CmdCache, t.facts.Size+block, block),
+		Command(proto.CmdBlockStatus, t.facts.Size+block, block),
 	}
 	if t.facts.Writable {
-		list = append(list, Command(proto.CmdTrim, t.facts.Size+block, block), Command(proto.CmdWriteZeroes, t.facts.Size+block, block))
+		list = append(list, Command(proto.CmdTrim, t.facts.Size+block, block),
+			Command(proto.CmdWriteZeroes, t.facts.Size+block, block))
 	}
 	return list
 }
@@ -79,7 +99,8 @@ func simpleReplies(t *T) {
 		t.Want(c.Succeeds(Read(0, length)).Simple, "a READ is not answered by a simple reply")
 	}
 	if c.offers(proto.CmdWrite) {
-		t.Want(c.Succeeds(Write(t.Scratch(t.block()), Fill(1, int(t.block())))).Simple, "a WRITE is not answered by a simple reply")
+		t.Want(c.Succeeds(Write(t.Scratch(t.block()), Fill(1, int(t.block())))).Simple,
+			"a WRITE is not answered by a simple reply")
 	}
 }
 
@@ -87,7 +108,9 @@ func simpleReplies(t *T) {
 func structuredReadErrors(t *T) {
 	c := t.Open(ModeStructured)
 	seen := 0
-	for _, r := range []*Request{Read(0, t.block()).With(1 << 14), Read(0, t.block()).With(proto.CmdFlagNoHole), Read(t.facts.Size, t.block()), Read(1<<64-1, 1), Read(t.tail(t.block()), 1<<32-1)} {
+	for _, r := range []*Request{Read(0, t.block()).With(1 << 14),
+		Read(0, t.block()).With(proto.CmdFlagNoHole), Read(t.facts.Size, t.block()),
+		Read(1<<64-1, 1), Read(t.tail(t.block()), 1<<32-1)} {
 		if reply := c.refused(r, EINVAL, EOVERFLOW, ENOMEM); reply != nil && reply.Errno != 0 {
 			seen++
 		}
@@ -110,15 +133,19 @@ func errorsWithText(t *T) {
 	t.Prefer(silent == 0, "%d of %d errors come without a word of text", silent, len(all))
 }
 
-// patternReads are READs of all that the suite's data has: data, holes, both, each odd boundary of them.
+// patternReads are READs of all that the suite's data has: data, holes, both, each odd boundary of
+// them.
 func (t *T) patternReads() []*Request {
 	block := t.block()
 	list := []*Request{
-		Read(0, block), Read(0, 1<<20), Read(HoleStart-block, 2*block), Read(HoleStart, 1<<20), Read(StripeStart-block, 2*block), Read(StripeStart, 16*Stripe),
-		Read(StripeStart+Stripe-block, 2*block), Read(StripeStart+Stripe, Stripe), Read(ScratchStart-2*Stripe-block, 2*Stripe+block),
+		Read(0, block), Read(0, 1<<20), Read(HoleStart-block, 2*block), Read(HoleStart,
+			1<<20), Read(StripeStart-block, 2*block), Read(StripeStart, 16*Stripe),
+		Read(StripeStart+Stripe-block, 2*block), Read(StripeStart+Stripe, Stripe),
+		Read(ScratchStart-2*Stripe-block, 2*Stripe+block),
 	}
 	if t.facts.MinBlock() == 1 {
-		list = append(list, Read(1, 1), Read(511, 2), Read(HoleStart-1, 2), Read(HoleStart-3, 4099), Read(StripeStart+Stripe-1, Stripe+2), Read(StripeStart+7, 3*Stripe+5))
+		list = append(list, Read(1, 1), Read(511, 2), Read(HoleStart-1, 2), Read(HoleStart-3, 4099),
+			Read(StripeStart+Stripe-1, Stripe+2), Read(StripeStart+7, 3*Stripe+5))
 	}
 	return list
 }
@@ -131,7 +158,8 @@ func (c *Conn) readPattern() []*Reply {
 	}
 	c.SendAll(c.t.patternReads()...)
 	for _, reply := range c.All() {
-		c.t.Want(bytes.Equal(reply.Data, Expected(reply.Request.Offset, reply.Request.Length)), "%s, pipelined: %s and wrong data", reply.Request, reply.Error())
+		c.t.Want(bytes.Equal(reply.Data, Expected(reply.Request.Offset, reply.Request.Length)),
+			"%s, pipelined: %s and wrong data", reply.Request, reply.Error())
 		list = append(list, reply)
 	}
 	c.StillUp("many READs")
@@ -160,7 +188,9 @@ func doneFlags(t *T) {
 		for length := t.block(); length <= c.upTo(1<<20); length *= 2 {
 			reply := c.Succeeds(Read(0, length))
 			for i, chunk := range reply.Chunks[:len(reply.Chunks)-1] {
-				t.Want(chunk.Flags&proto.ReplyFlagDone == 0, "%s: chunk %d has DONE, and %d more come", reply.Request, i, len(reply.Chunks)-i-1)
+				t.Want(chunk.Flags&proto.ReplyFlagDone == 0,
+					"%s: chunk %d has DONE, and %d more come", reply.Request, i,
+					len(reply.Chunks)-i-1)
 			}
 			chunks += len(reply.Chunks)
 		}
@@ -173,7 +203,9 @@ func noneChunks(t *T) {
 	seen := 0
 	t.eachChunkMode(func(c *Conn) {
 		if reply := c.survives(Read(0, 0)); reply != nil && reply.Errno == 0 {
-			t.Want(len(reply.Chunks) == 1 && reply.Chunks[0].Type == proto.ChunkNone, "%s succeeds with %d chunks, where a NONE would be one", reply.Request, len(reply.Chunks))
+			t.Want(len(reply.Chunks) == 1 && reply.Chunks[0].Type == proto.ChunkNone,
+				"%s succeeds with %d chunks, where a NONE would be one", reply.Request,
+				len(reply.Chunks))
 		}
 		list := []*Reply{c.Succeeds(Read(0, c.upTo(1<<20)))}
 		if c.offers(proto.CmdFlush) {
@@ -191,7 +223,8 @@ func noneChunks(t *T) {
 
 func dataChunks(t *T) {
 	t.eachChunkMode(func(c *Conn) {
-		t.Want(count(c.readPattern(), proto.ChunkOffsetData) > 0, "no OFFSET_DATA in replies to READs of data")
+		t.Want(count(c.readPattern(), proto.ChunkOffsetData) > 0,
+			"no OFFSET_DATA in replies to READs of data")
 	})
 }
 
@@ -222,7 +255,9 @@ func errorChunks(t *T) {
 			}
 			seen += count([]*Reply{reply}, proto.ChunkError)
 			t.Prefer(plain <= 1, "%s: %d error chunks without an offset", reply.Request, plain)
-			t.Prefer(plain == 0 || plain == len(reply.Errors), "%s: error chunks with and without offsets", reply.Request)
+			t.Prefer(plain == 0 ||
+				plain == len(reply.Errors), "%s: error chunks with and without offsets",
+				reply.Request)
 		}
 	})
 	if seen == 0 {
@@ -260,7 +295,8 @@ func fewChunks(t *T) {
 			r := reply.Request
 			for _, chunk := range reply.Chunks {
 				from, to := chunk.Offset, chunk.Offset+chunk.Span
-				if chunk.Span > 0 && (from%512 != 0 && from != r.Offset || to%512 != 0 && to != r.Offset+r.Length) {
+				if chunk.Span > 0 &&
+					(from%512 != 0 && from != r.Offset || to%512 != 0 && to != r.Offset+r.Length) {
 					odd++
 				}
 			}

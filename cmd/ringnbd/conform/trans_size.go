@@ -1,4 +1,5 @@
-// Checks of sizes, transmission flags and error values (S, TF, ER). Invariant: what the server said of itself is held against what it does.
+// Checks of sizes, transmission flags and error values (S, TF, ER). Invariant: what the server said
+// of itself is held against what it does.
 
 package conform
 
@@ -11,22 +12,32 @@ import (
 var sizeChecks = []Check{
 	{"S-01", Must, "the minimum block size is a power of two up to 64 KiB",
 		"clients align by masks", []Need{NeedBlockSize}, minimumBlock},
-	{"S-02", Must, "the preferred block size is a power of two, 512 or more, and no less than the minimum",
+	{"S-02", Must,
+		"the preferred block size is a power of two, 512 or more, and no less than the minimum",
 		"clients size their buffers by it", []Need{NeedBlockSize}, preferredBlock},
-	{"S-03", Must, "the maximum payload is no less than the preferred block, and 1 MiB if the export is that large",
+	{"S-03", Must,
+		"the maximum payload is no less than the preferred block, and 1 MiB if the export is " +
+			"that large",
 		"clients cut their requests by it", []Need{NeedBlockSize}, maximumPayload},
-	{"S-04", Should, "a client that asked for no block sizes may use single bytes, or is told EINVAL",
+	{"S-04", Should,
+		"a client that asked for no block sizes may use single bytes, or is told EINVAL",
 		"old clients do, and ask nothing", nil, defaultSizes},
 	{"S-05", Should, "the size of the export is a multiple of the minimum block",
 		"the rest could never be read", nil, sizeOfBlocks},
 	{"S-06", Must, "a server that enforces a minimum block tells it to those who ask",
-		"a client cannot keep to what it was not told", []Need{Without(NeedBlocks)}, enforcedUntold},
+		"a client cannot keep to what it was not told", []Need{Without(NeedBlocks)},
+		enforcedUntold},
 	{"S-07", Should, "what violates the advertised sizes is EINVAL, and changes nothing",
-		"a server may count on its clients' word, not on its disk's sake", []Need{NeedBlocks}, violatedSizes},
-	{"S-08", Should, "misaligned TRIM, WRITE_ZEROES, CACHE and BLOCK_STATUS are EINVAL, as READ and WRITE are",
+		"a server may count on its clients' word, not on its disk's sake", []Need{NeedBlocks},
+		violatedSizes},
+	{"S-08", Should,
+		"misaligned TRIM, WRITE_ZEROES, CACHE and BLOCK_STATUS are EINVAL, as READ and WRITE are",
 		"rounding outward destroys a neighbour", []Need{NeedBlocks}, misalignedCommands},
-	{"S-09", Must, "a client that was told no block sizes does no harm with odd WRITEs: they are done right, or refused",
-		"a server of whole blocks must read, change and write, or say no", []Need{NeedWrite}, oddWritesUntold},
+	{"S-09", Must,
+		"a client that was told no block sizes does no harm with odd WRITEs: they are done " +
+			"right, or refused",
+		"a server of whole blocks must read, change and write, or say no", []Need{NeedWrite},
+		oddWritesUntold},
 	{"S-10", Should, "payloads up to 32 MiB are no attack, whatever maximum is advertised",
 		"a client that did not ask sends them in good faith", []Need{NeedWrite}, payloadsOfDefault},
 	{"S-11", Should, "commands without payload may be longer than the maximum payload",
@@ -47,7 +58,8 @@ var sizeChecks = []Check{
 		"they cannot work", []Need{NeedReadOnly}, readOnlyFlags},
 	{"TF-03", Must, "FAST_ZERO is not advertised without WRITE_ZEROES",
 		"it is a flag of that command", nil, fastZeroAlone},
-	{"TF-04", Must, "SEND_DF is set if, and only if, structured replies or extended headers were agreed on",
+	{"TF-04", Must,
+		"SEND_DF is set if, and only if, structured replies or extended headers were agreed on",
 		"without them nothing is fragmented", nil, sendDF},
 	{"TF-05", Must, "BLOCK_STATUS_PAYLOAD is not set without extended headers",
 		"compact requests have no payload but WRITE's", nil, payloadFlag},
@@ -66,13 +78,16 @@ func minimumBlock(t *T) {
 
 func preferredBlock(t *T) {
 	b := t.facts.Block
-	t.Want(powerOfTwo(b.Preferred) && b.Preferred >= 512 && b.Preferred >= b.Min, "the preferred block size is %d, the minimum %d", b.Preferred, b.Min)
+	t.Want(powerOfTwo(b.Preferred) && b.Preferred >= 512 && b.Preferred >= b.Min,
+		"the preferred block size is %d, the minimum %d", b.Preferred, b.Min)
 }
 
 func maximumPayload(t *T) {
 	b := t.facts.Block
-	t.Want(b.Max >= b.Preferred, "the maximum payload is %d, the preferred block %d", b.Max, b.Preferred)
-	t.Prefer(uint64(b.Max) >= min(1<<20, t.facts.Size), "the maximum payload is %d, less than 1 MiB", b.Max)
+	t.Want(b.Max >= b.Preferred, "the maximum payload is %d, the preferred block %d", b.Max,
+		b.Preferred)
+	t.Prefer(uint64(b.Max) >= min(1<<20, t.facts.Size),
+		"the maximum payload is %d, less than 1 MiB", b.Max)
 }
 
 // openPlain goes to transmission without asking for block sizes.
@@ -114,7 +129,8 @@ func defaultSizes(t *T) {
 }
 
 func sizeOfBlocks(t *T) {
-	t.Prefer(t.facts.Size%t.facts.MinBlock() == 0, "%d bytes are not a multiple of %d", t.facts.Size, t.facts.MinBlock())
+	t.Prefer(t.facts.Size%t.facts.MinBlock() == 0, "%d bytes are not a multiple of %d",
+		t.facts.Size, t.facts.MinBlock())
 }
 
 func enforcedUntold(t *T) {
@@ -127,7 +143,8 @@ func enforcedUntold(t *T) {
 				continue
 			}
 			reply := c.Do(r)
-			t.Want(reply.Errno == 0, "%s: %s, although no minimum block was told when asked for", r, reply.Error())
+			t.Want(reply.Errno == 0, "%s: %s, although no minimum block was told when asked for", r,
+				reply.Error())
 		}
 		c.StillUp("odd READs")
 	})
@@ -177,7 +194,8 @@ func payloadsOfDefault(t *T) {
 func longCommands(t *T) {
 	t.eachMode(func(c *Conn) {
 		n := min(t.facts.MaxPayload()+8*t.block(), c.Size-ScratchStart) / t.block() * t.block()
-		for _, command := range []uint16{proto.CmdTrim, proto.CmdWriteZeroes, proto.CmdCache, proto.CmdBlockStatus} {
+		for _, command := range []uint16{proto.CmdTrim, proto.CmdWriteZeroes, proto.CmdCache,
+			proto.CmdBlockStatus} {
 			if c.offers(command) {
 				c.sampled(Command(command, ScratchStart, n), EOVERFLOW, EINVAL)
 			}
@@ -185,12 +203,14 @@ func longCommands(t *T) {
 	})
 }
 
-// everyError makes all the errors that a client can make, and gives the replies. Conn fails on numbers that the spec does not have.
+// everyError makes all the errors that a client can make, and gives the replies. Conn fails on
+// numbers that the spec does not have.
 func (c *Conn) everyError() []*Reply {
 	list := c.wrongReplies()
 	for _, command := range c.ranged() {
 		for _, r := range []*Request{
-			request(command, c.t.probeSafe(command), c.t.block()).With(1 << 13), request(command, c.Size, c.t.block()), request(command, -c.t.block(), c.t.block()),
+			request(command, c.t.probeSafe(command), c.t.block()).With(1 << 13), request(command,
+				c.Size, c.t.block()), request(command, -c.t.block(), c.t.block()),
 		} {
 			reply, _ := c.attempt(r)
 			if reply == nil {
@@ -222,8 +242,9 @@ func noStrayOverflow(t *T) {
 	})
 }
 
-// longRead sends a READ that is longer than it need be served, and gives the reply if it is an error. Whoever serves it all the same, or takes long over it,
-// does no wrong, and nobody needs the data: the connection is given up at the first header, as if the server had hung up.
+// longRead sends a READ that is longer than it need be served, and gives the reply if it is an
+// error. Whoever serves it all the same, or takes long over it, does no wrong, and nobody needs the
+// data: the connection is given up at the first header, as if the server had hung up.
 func (c *Conn) longRead(r *Request) *Reply {
 	c.Send(r)
 	if _, got := c.Hangs(c.t.patience / 4); len(got) > 0 {
@@ -243,8 +264,10 @@ func (c *Conn) longRead(r *Request) *Reply {
 func noStrayUnsupported(t *T) {
 	t.eachMode(func(c *Conn) {
 		list := c.everyError()
-		for _, r := range []*Request{Read(0, min(t.facts.MaxPayload()+t.block(), 1<<32-1)), Read(0, longCost), Read(t.tail(t.block()), 1<<32-1)} {
-			if beyond := r.Length > c.Size; !beyond && (r.Length <= t.facts.MaxPayload() || r.Length > longCost) {
+		for _, r := range []*Request{Read(0, min(t.facts.MaxPayload()+t.block(), 1<<32-1)),
+			Read(0, longCost), Read(t.tail(t.block()), 1<<32-1)} {
+			if beyond := r.Length > c.Size; !beyond &&
+				(r.Length <= t.facts.MaxPayload() || r.Length > longCost) {
 				continue
 			}
 			if reply := c.longRead(r); reply != nil {
@@ -261,7 +284,9 @@ func noStrayUnsupported(t *T) {
 }
 
 func hasFlags(t *T) {
-	t.eachMode(func(c *Conn) { t.Want(c.Flags&proto.FlagHasFlags != 0, "the transmission flags are %#x", c.Flags) })
+	t.eachMode(func(c *Conn) {
+		t.Want(c.Flags&proto.FlagHasFlags != 0, "the transmission flags are %#x", c.Flags)
+	})
 	t.within("EXPORT_NAME", func() {
 		c := t.Open(ModeExportName)
 		t.Want(c.Flags&proto.FlagHasFlags != 0, "the transmission flags are %#x", c.Flags)
@@ -280,7 +305,8 @@ func advertisedWorks(t *T) {
 			c.Succeeds(Command(proto.CmdFlush, 0, 0))
 		}
 		if c.Flags&proto.FlagSendFUA != 0 && t.facts.Writable {
-			c.Succeeds(request(proto.CmdWrite, t.Scratch(t.block()), t.block()).With(proto.CmdFlagFUA))
+			c.Succeeds(request(proto.CmdWrite, t.Scratch(t.block()),
+				t.block()).With(proto.CmdFlagFUA))
 		}
 		c.StillUp("everything that is advertised")
 	})
@@ -289,7 +315,8 @@ func advertisedWorks(t *T) {
 func readOnlyFlags(t *T) {
 	t.readOnlyModes(func(c *Conn) {
 		if set := c.Flags & (proto.FlagSendTrim | proto.FlagSendWriteZeroes | proto.FlagSendFastZero); set != 0 && len(t.differs) == 0 {
-			t.Differ("the transmission flags of a read-only export have %#x, of TRIM %#x, WRITE_ZEROES %#x and FAST_ZERO %#x", set,
+			t.Differ("the transmission flags of a read-only export have %#x, of TRIM %#x, "+
+				"WRITE_ZEROES %#x and FAST_ZERO %#x", set,
 				proto.FlagSendTrim, proto.FlagSendWriteZeroes, proto.FlagSendFastZero)
 		}
 	})
@@ -297,7 +324,8 @@ func readOnlyFlags(t *T) {
 
 func fastZeroAlone(t *T) {
 	t.eachMode(func(c *Conn) {
-		t.Want(c.Flags&proto.FlagSendFastZero == 0 || c.Flags&proto.FlagSendWriteZeroes != 0, "the transmission flags are %#x", c.Flags)
+		t.Want(c.Flags&proto.FlagSendFastZero == 0 ||
+			c.Flags&proto.FlagSendWriteZeroes != 0, "the transmission flags are %#x", c.Flags)
 	})
 }
 
@@ -329,7 +357,8 @@ func payloadFlag(t *T) {
 
 func unknownTransmissionFlags(t *T) {
 	t.eachMode(func(c *Conn) {
-		t.Want(c.Flags&proto.FlagSendResize == 0, "SEND_RESIZE is set, which is of an extension nobody agreed on")
+		t.Want(c.Flags&proto.FlagSendResize == 0,
+			"SEND_RESIZE is set, which is of an extension nobody agreed on")
 		t.Want(c.Flags>>13 == 0, "the transmission flags %#x have bits that do not exist", c.Flags)
 	})
 }

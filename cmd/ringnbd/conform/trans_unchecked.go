@@ -1,4 +1,5 @@
-// Why some rules of the transmission phase have no check: they cannot be seen on the wire, or another check shows them.
+// Why some rules of the transmission phase have no check: they cannot be seen on the wire, or
+// another check shows them.
 //
 // Invariant: a reason says what would show the rule, or which check does.
 
@@ -6,12 +7,14 @@ package conform
 
 const (
 	needsFault = "needs a disk that fails on demand; a server's own tests must have one"
-	needsPower = "needs a power failure, or the system calls of the server: that data is on stable storage cannot be seen from outside"
+	needsPower = "needs a power failure, or the system calls of the server: that data is on " +
+		"stable storage cannot be seen from outside"
 )
 
 // uncheckedTransmission says of each rule of the transmission phase that has no check why.
 var uncheckedTransmission = map[string]string{
-	"RP-11": needsFault + " in the middle of a READ; every reply of every check is held to it all the same",
+	"RP-11": needsFault +
+		" in the middle of a READ; every reply of every check is held to it all the same",
 	"RP-12": needsFault + " in the middle of a chunk",
 	"RP-13": needsFault + " in the middle of a simple reply",
 	"RP-14": "is a rule of design: it shows only when a disk fails while a chunk is sent",
@@ -19,20 +22,25 @@ var uncheckedTransmission = map[string]string{
 	"CW-06": "needs a disk that is full",
 	"CW-08": needsFault,
 	"CF-04": needsPower,
-	"CB-10": needsFault + ", or a file system that cannot tell its holes; such a status is judged as any other",
+	"CB-10": needsFault +
+		", or a file system that cannot tell its holes; such a status is judged as any other",
 	"CB-12": "is about the cost inside of the server",
-	"CX-01": "is about servers with the resize extension, of which there are none; CX-02 is for all others",
-	"S-13":  "needs the device under the server",
-	"ER-04": "needs a server that is shutting down with requests in flight, which from outside is a race",
+	"CX-01": "is about servers with the resize extension, of which there are none; CX-02 is for " +
+		"all others",
+	"S-13": "needs the device under the server",
+	"ER-04": "needs a server that is shutting down with requests in flight, which from outside " +
+		"is a race",
 	"ER-05": "is about clients",
 	"TF-07": "needs the device under the server",
-	"MO-02": needsPower + "; MO-04 shows that FLUSH covers other connections as far as reads can tell",
+	"MO-02": needsPower +
+		"; MO-04 shows that FLUSH covers other connections as far as reads can tell",
 	"MO-03": needsPower,
 	"MO-06": "TF-08, MO-04 and MO-05 show whether CAN_MULTI_CONN is true of the export",
 	"SD-01": "would end the server under test; a server's own tests must do it",
 	"SD-03": "needs TLS, of which the suite has none",
 	"DS-01": uncheckedHandshake["H-18"],
-	"DS-02": "how many connections a server takes is its user's choice, and trying them all takes them from its other users",
+	"DS-02": "how many connections a server takes is its user's choice, and trying them all " +
+		"takes them from its other users",
 	"DS-03": "how many options a server takes is its own choice; H-16 sends many",
 	"DS-04": "H-10 and G-01 show it",
 	"DS-05": "MC-17 shows it",

@@ -1,4 +1,5 @@
-// Checks of WRITE and FLUSH (CW, CF). Invariant: they write in the scratch only, and look at the blocks on both sides of what they wrote.
+// Checks of WRITE and FLUSH (CW, CF). Invariant: they write in the scratch only, and look at the
+// blocks on both sides of what they wrote.
 
 package conform
 
@@ -11,41 +12,60 @@ import (
 )
 
 var writeChecks = []Check{
-	{"CW-01a", Must, "what was written is read back, of every size, and its neighbours are untouched",
+	{"CW-01a", Must,
+		"what was written is read back, of every size, and its neighbours are untouched",
 		"it is what the whole thing is for", []Need{NeedWrite}, writeSizes},
 	{"CW-01b", Must, "a WRITE of the maximum payload works",
-		"it is what the server promised, or 32 MiB for those that promise nothing", []Need{NeedWrite}, writeMaximum},
+		"it is what the server promised, or 32 MiB for those that promise nothing",
+		[]Need{NeedWrite}, writeMaximum},
 	{"CW-01c", Must, "the last block can be written",
-		"an off-by-one in the range check makes file systems fail at their backup super block", []Need{NeedWrite}, writeLastBlock},
-	{"CW-01d", Must, "what is 4 GiB apart is not the same place: WRITE, READ, WRITE_ZEROES, TRIM and the image itself",
-		"a server that cuts offsets to 32 bits keeps the end of a disk at its beginning", []Need{NeedWrite, needHigh}, writeHigh},
+		"an off-by-one in the range check makes file systems fail at their backup super block",
+		[]Need{NeedWrite}, writeLastBlock},
+	{"CW-01d", Must,
+		"what is 4 GiB apart is not the same place: WRITE, READ, WRITE_ZEROES, TRIM and the " +
+			"image itself",
+		"a server that cuts offsets to 32 bits keeps the end of a disk at its beginning",
+		[]Need{NeedWrite, needHigh}, writeHigh},
 	{"CW-02", Should, "a WRITE beyond the end is ENOSPC, is drained and writes nothing",
 		"a half of it that was written is a torn request", []Need{NeedWrite}, writeBeyondEnd},
 	{"CW-03", Should, "a WRITE to a read-only export is EPERM, and is drained",
-		"ENOSPC or EIO would send the user looking in the wrong place", []Need{NeedReadOnlyChange}, writeReadOnly},
+		"ENOSPC or EIO would send the user looking in the wrong place", []Need{NeedReadOnlyChange},
+		writeReadOnly},
 	{"CW-04", Must, "READ_ONLY means it: WRITE, TRIM and WRITE_ZEROES all fail",
 		"two machines with one disk count on it", []Need{NeedReadOnlyChange}, changeReadOnly},
 	{"CW-05", Must, "a WRITE with FUA succeeds, and is read back",
-		"whether it is on stable storage cannot be seen from here", []Need{NeedWrite, NeedFUA}, writeFUA},
-	{"CW-07", Should, "a WRITE that is not aligned to the minimum block size is EINVAL, is drained, and harms no neighbour",
-		"a server that rounds writes what nobody sent", []Need{NeedWrite, NeedBlocks}, writeMisaligned},
+		"whether it is on stable storage cannot be seen from here", []Need{NeedWrite, NeedFUA},
+		writeFUA},
+	{"CW-07", Should,
+		"a WRITE that is not aligned to the minimum block size is EINVAL, is drained, and harms " +
+			"no neighbour",
+		"a server that rounds writes what nobody sent", []Need{NeedWrite, NeedBlocks},
+		writeMisaligned},
 	{"CW-09", Quality, "a WRITE whose data breaks off in the middle writes nothing",
-		"half of a request that nobody finished sending is a torn write", []Need{NeedWrite}, writeBrokenOff},
+		"half of a request that nobody finished sending is a torn write", []Need{NeedWrite},
+		writeBrokenOff},
 	{"CW-10a", Must, "WRITEs of neighbouring bytes on two connections at once: none is lost",
-		"a server that reads, modifies and writes a block must not do so twice at a time", []Need{NeedWrite, NeedByteUnit}, neighboursAtOnce},
+		"a server that reads, modifies and writes a block must not do so twice at a time",
+		[]Need{NeedWrite, NeedByteUnit}, neighboursAtOnce},
 	{"CW-10b", Quality, "overlapping WRITEs at once: each block is from one of them",
-		"blocks with a bit of both are in neither writer's plan", []Need{NeedWrite}, overlapsAtOnce},
+		"blocks with a bit of both are in neither writer's plan", []Need{NeedWrite},
+		overlapsAtOnce},
 	{"CF-01", Must, "FLUSH after WRITEs succeeds",
-		"whether all is on stable storage then cannot be seen from here", []Need{NeedWrite, NeedFlush}, flushAfterWrites},
+		"whether all is on stable storage then cannot be seen from here",
+		[]Need{NeedWrite, NeedFlush}, flushAfterWrites},
 	{"CF-02", Quality, "FLUSH with an offset or a length is EINVAL or ignored",
-		"the fields must be zero; a server may not hang or hang up over them", []Need{NeedFlush}, flushWithRange},
+		"the fields must be zero; a server may not hang or hang up over them", []Need{NeedFlush},
+		flushWithRange},
 	{"CF-03a", Quality, "FLUSH on a read-only export succeeds, if it is advertised there",
-		"clients flush before they leave, whatever they opened", []Need{NeedReadOnly}, flushReadOnly},
+		"clients flush before they leave, whatever they opened", []Need{NeedReadOnly},
+		flushReadOnly},
 	{"CF-03b", Must, "FLUSHes among WRITEs in flight are all answered",
-		"a FLUSH that waits for the requests behind it waits for ever", []Need{NeedWrite, NeedFlush}, flushAmongWrites},
+		"a FLUSH that waits for the requests behind it waits for ever",
+		[]Need{NeedWrite, NeedFlush}, flushAmongWrites},
 }
 
-// frame writes a frame of known data around [at, at+n), and gives a function that proves it unharmed.
+// frame writes a frame of known data around [at, at+n), and gives a function that proves it
+// unharmed.
 func (c *Conn) frame(at, n uint64, seed uint64) func(when string) {
 	block := c.t.block()
 	first, last := Fill(seed, int(block)), Fill(seed+1, int(block))
@@ -105,7 +125,9 @@ func writeLastBlock(t *T) {
 // high is the distance of two places that a server of 32 bits takes for one, in bytes.
 const high = 1 << 32
 
-var needHigh = Need{"an export of 17 MiB more than 4 GiB", func(f *Facts) bool { return f.Size >= high+ScratchStart+1<<20 }}
+var needHigh = Need{"an export of 17 MiB more than 4 GiB", func(f *Facts) bool {
+	return f.Size >= high+ScratchStart+1<<20
+}}
 
 func writeHigh(t *T) {
 	t.eachMode(func(c *Conn) {
@@ -138,7 +160,8 @@ func writeHigh(t *T) {
 	})
 }
 
-// inImage looks for data at its own place in the image, and for what is 4 GiB behind it. A server that keeps what is written somewhere else says nothing.
+// inImage looks for data at its own place in the image, and for what is 4 GiB behind it. A server
+// that keeps what is written somewhere else says nothing.
 func (c *Conn) inImage(at uint64, low, up []byte) {
 	t := c.t
 	if t.facts.Image == "" {
@@ -154,7 +177,8 @@ func (c *Conn) inImage(at uint64, low, up []byte) {
 		return
 	}
 	_, err := f.ReadAt(got, int64(at+high))
-	t.Want(err == nil && bytes.Equal(got, up), "a WRITE at %d stands in the image, and one at %d does not (%v)", at, at+high, err)
+	t.Want(err == nil && bytes.Equal(got, up),
+		"a WRITE at %d stands in the image, and one at %d does not (%v)", at, at+high, err)
 }
 
 func writeBeyondEnd(t *T) {
@@ -163,7 +187,8 @@ func writeBeyondEnd(t *T) {
 		at := t.tail(2 * block)
 		before := Fill(uint64(c.Mode)+7, int(c.Size-at))
 		c.wrote(at, before)
-		for _, s := range []span{{at + block, 2 * block}, {c.Size, block}, {c.Size + 64*block, block}, {at, 1 << 20}} {
+		for _, s := range []span{{at + block, 2 * block}, {c.Size, block},
+			{c.Size + 64*block, block}, {at, 1 << 20}} {
 			c.refused(request(proto.CmdWrite, s.from, s.to), ENOSPC)
 			c.wantRead(Read(at, c.Size-at), before, "after a WRITE beyond the end")
 		}
@@ -183,12 +208,14 @@ func (t *T) readOnlyModes(f func(c *Conn)) {
 
 func writeReadOnly(t *T) {
 	t.readOnlyModes(func(c *Conn) {
-		t.Want(c.Flags&proto.FlagReadOnly != 0, "the export that should be read-only has the flags %#x", c.Flags)
+		t.Want(c.Flags&proto.FlagReadOnly != 0,
+			"the export that should be read-only has the flags %#x", c.Flags)
 		before := c.Succeeds(Read(0, c.upTo(1<<20))).Data
 		for _, n := range []uint64{t.block(), c.upTo(1 << 20)} {
 			c.wantReadOnly(request(proto.CmdWrite, 0, n))
 		}
-		t.Want(bytes.Equal(c.Succeeds(Read(0, c.upTo(1<<20))).Data, before), "a WRITE to a read-only export changed its data")
+		t.Want(bytes.Equal(c.Succeeds(Read(0, c.upTo(1<<20))).Data, before),
+			"a WRITE to a read-only export changed its data")
 		c.wantReadOnly(request(proto.CmdWrite, c.Size, t.block()))
 	})
 }
@@ -217,13 +244,15 @@ func changeReadOnly(t *T) {
 		before := c.Succeeds(Read(0, c.upTo(1<<20))).Data
 		for _, command := range []uint16{proto.CmdWrite, proto.CmdTrim, proto.CmdWriteZeroes} {
 			reply, _ := c.attempt(request(command, 0, c.upTo(64<<10)))
-			t.Want(reply == nil || reply.Errno != 0, "command %d succeeds on a read-only export", command)
+			t.Want(reply == nil ||
+				reply.Errno != 0, "command %d succeeds on a read-only export", command)
 			if reply == nil {
 				c.Close()
 				c = t.OpenReadOnly(c.Mode)
 			}
 		}
-		t.Want(bytes.Equal(c.Succeeds(Read(0, c.upTo(1<<20))).Data, before), "a read-only export changed")
+		t.Want(bytes.Equal(c.Succeeds(Read(0, c.upTo(1<<20))).Data, before),
+			"a read-only export changed")
 	})
 }
 
@@ -243,10 +272,12 @@ func writeMisaligned(t *T) {
 		at := t.Scratch(8*least) + least
 		before := Fill(uint64(c.Mode), int(4*least))
 		c.wrote(at-least, before)
-		for _, s := range []span{{at + 1, least}, {at, least - 1}, {at + least/2, least}, {at, least + 1}} {
+		for _, s := range []span{{at + 1, least}, {at, least - 1}, {at + least/2, least},
+			{at, least + 1}} {
 			reply := c.refused(request(proto.CmdWrite, s.from, s.to), EINVAL)
 			if reply != nil && reply.Errno == 0 {
-				copy(before[s.from+least-at:], reply.Request.Payload) // it took it: then it must have written just that
+				// it took it: then it must have written just that
+				copy(before[s.from+least-at:], reply.Request.Payload)
 			}
 			c.wantRead(Read(at-least, 4*least), before, "after a misaligned WRITE")
 		}
@@ -296,7 +327,8 @@ func neighboursAtOnce(t *T) {
 	conns := []*Conn{t.Open(t.facts.Best()), t.Open(t.facts.Best())}
 	for round := range uint64(rounds) {
 		for i, c := range conns {
-			c.Send(Write(at+round*2*each+uint64(i)*each, bytes.Repeat([]byte{byte(1 + round%100 + uint64(i)*100)}, each)))
+			c.Send(Write(at+round*2*each+uint64(i)*each,
+				bytes.Repeat([]byte{byte(1 + round%100 + uint64(i)*100)}, each)))
 		}
 		if round%8 == 7 {
 			for _, c := range conns {
@@ -308,7 +340,9 @@ func neighboursAtOnce(t *T) {
 	}
 	for round := range uint64(rounds) {
 		for i := range uint64(2) {
-			conns[0].wantRead(Read(at+round*2*each+i*each, each), bytes.Repeat([]byte{byte(1 + round%100 + i*100)}, each), "16 bytes next to 16 bytes of another connection")
+			conns[0].wantRead(Read(at+round*2*each+i*each, each),
+				bytes.Repeat([]byte{byte(1 + round%100 + i*100)}, each),
+				"16 bytes next to 16 bytes of another connection")
 		}
 	}
 }
@@ -328,7 +362,8 @@ func overlapsAtOnce(t *T) {
 		}
 		got := a.Succeeds(Read(at, 8*block)).Data
 		for i := uint64(0); i < 8*block; i += block {
-			if piece := got[i : i+block]; !bytes.Equal(piece, one[i:i+block]) && !bytes.Equal(piece, two[i:i+block]) {
+			if piece := got[i : i+block]; !bytes.Equal(piece, one[i:i+block]) &&
+				!bytes.Equal(piece, two[i:i+block]) {
 				mixed++
 			}
 		}
@@ -349,7 +384,8 @@ func flushAfterWrites(t *T) {
 
 func flushWithRange(t *T) {
 	t.eachMode(func(c *Conn) {
-		for _, s := range []span{{0, t.block()}, {t.block(), 0}, {1 << 63, 1<<32 - 1}, {1<<64 - 1, 0}} {
+		for _, s := range []span{{0, t.block()}, {t.block(), 0}, {1 << 63, 1<<32 - 1},
+			{1<<64 - 1, 0}} {
 			c.mayWork(Command(proto.CmdFlush, s.from, s.to), EINVAL)
 		}
 	})
@@ -381,7 +417,8 @@ func flushAmongWrites(t *T) {
 				t.Want(reply.Errno == 0, "%s: %s", reply.Request, reply.Error())
 			}
 			for i := range uint64(12) {
-				c.wantRead(Read(at+i*page, page), Fill(round*100+i, int(page)), "after FLUSHes among WRITEs")
+				c.wantRead(Read(at+i*page, page), Fill(round*100+i, int(page)),
+					"after FLUSHes among WRITEs")
 			}
 		}
 		t.Want(t.Left() > time.Millisecond, "no time left")

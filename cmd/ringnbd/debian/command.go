@@ -58,11 +58,13 @@ func Run(limit time.Duration, dir, name string, arguments ...string) (string, er
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if ctx.Err() != nil {
-		return "", fmt.Errorf("%s %s: not finished within %s", name, strings.Join(arguments, " "), limit)
+		return "", fmt.Errorf("%s %s: not finished within %s", name, strings.Join(arguments, " "),
+			limit)
 	}
 	if err != nil {
 		lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
-		return "", fmt.Errorf("%s %s: %v: %s", name, strings.Join(arguments, " "), err, lines[len(lines)-1])
+		return "", fmt.Errorf("%s %s: %v: %s", name, strings.Join(arguments, " "), err,
+			lines[len(lines)-1])
 	}
 	return string(out), nil
 }

@@ -18,14 +18,16 @@ func starter(work, dir, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	loader, err := first(work, "lib64/ld-linux*.so.*", "usr/lib64/ld-linux*.so.*", "lib/ld-linux*.so.*", "usr/lib/ld-linux*.so.*")
+	loader, err := first(work, "lib64/ld-linux*.so.*", "usr/lib64/ld-linux*.so.*",
+		"lib/ld-linux*.so.*", "usr/lib/ld-linux*.so.*")
 	if err != nil {
 		return "", err
 	}
 	var libraries []string
 	// Some keep libraries of their own in a folder that only an absolute path leads to, which is
 	// one of this machine.
-	for _, pattern := range []string{"usr/lib/*-linux-gnu*", "lib/*-linux-gnu*", "usr/lib/*-linux-gnu*/*"} {
+	for _, pattern := range []string{"usr/lib/*-linux-gnu*", "lib/*-linux-gnu*",
+		"usr/lib/*-linux-gnu*/*"} {
 		found, _ := filepath.Glob(filepath.Join(work, pattern))
 		for _, l := range found {
 			if shared, _ := filepath.Glob(filepath.Join(l, "lib*.so*")); len(shared) > 0 {

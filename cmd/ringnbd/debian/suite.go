@@ -141,7 +141,8 @@ func (f *fetch) sources() error {
 	}
 	for line := range strings.Lines(out) {
 		field := strings.Fields(line)
-		if len(field) != 4 || field[0] != "Debian" || field[1] != "main" || strings.Contains(field[2], "-") {
+		if len(field) != 4 || field[0] != "Debian" || field[1] != "main" ||
+			strings.Contains(field[2], "-") {
 			continue
 		}
 		text := fmt.Sprintf("deb %s %s main\n", field[3], f.Name)
@@ -150,7 +151,8 @@ func (f *fetch) sources() error {
 		}
 		return os.WriteFile(filepath.Join(f.home, "sources.list"), []byte(text), 0o644)
 	}
-	return errors.New("apt's sources have no archive of Debian, or its lists were never fetched (apt-get update does)")
+	return errors.New("apt's sources have no archive of Debian, or its lists were never fetched " +
+		"(apt-get update does)")
 }
 
 // apt runs apt-get in the suite's own folders. It is told that nothing is installed, so that
@@ -160,12 +162,14 @@ func (f *fetch) apt(arguments ...string) (string, error) {
 	own := []string{"-qq", "-o", "Dir::State=" + f.home, "-o", "Dir::State::lists=" + at("lists"),
 		"-o", "Dir::State::status=" + at("status"), "-o", "Dir::Cache=" + at("cache"),
 		"-o", "Dir::Etc::sourcelist=" + at("sources.list"), "-o", "Dir::Etc::sourceparts=/dev/null",
-		"-o", "Acquire::Languages=none", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=2"}
+		"-o", "Acquire::Languages=none", "-o", "APT::Sandbox::User=root", "-o",
+		"Acquire::Retries=2"}
 	return Run(AptLimit, f.home, "apt-get", append(own, arguments...)...)
 }
 
 func (f *fetch) install(how string) (string, error) {
-	flags := []string{"install", how, "--yes", "--no-install-recommends", "--target-release", f.Name}
+	flags := []string{"install", how, "--yes", "--no-install-recommends", "--target-release",
+		f.Name}
 	return f.apt(append(flags, f.packages...)...)
 }
 
@@ -179,7 +183,8 @@ func (f *fetch) unpacked() (*Programs, error) {
 	}
 	files := packageFile.FindAllStringSubmatch(list, -1)
 	if len(files) == 0 {
-		return nil, fmt.Errorf("apt would install nothing of %s for %s", f.Name, strings.Join(f.packages, ", "))
+		return nil, fmt.Errorf("apt would install nothing of %s for %s", f.Name,
+			strings.Join(f.packages, ", "))
 	}
 	digest := sha256.New()
 	for _, file := range files {
@@ -201,7 +206,8 @@ func (f *fetch) unpacked() (*Programs, error) {
 	}
 	defer os.RemoveAll(work)
 	for _, file := range files {
-		if _, err := Run(AptLimit, "/", "dpkg-deb", "-x", filepath.Join(archives, file[1]), work); err != nil {
+		if _, err := Run(AptLimit, "/", "dpkg-deb", "-x", filepath.Join(archives, file[1]),
+			work); err != nil {
 			return nil, err
 		}
 	}
@@ -229,7 +235,8 @@ func (f *fetch) finish(work string, p *Programs, files [][]string) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", f.Name, err)
 			}
-			if err := os.WriteFile(filepath.Join(work, "start", name), []byte(text), 0o755); err != nil {
+			if err := os.WriteFile(filepath.Join(work, "start", name), []byte(text),
+				0o755); err != nil {
 				return err
 			}
 		}

@@ -13,7 +13,8 @@ import (
 
 func TestUpstream(t *testing.T) {
 	for version, want := range map[string]string{
-		"1:10.0.2+ds-2+deb13u1~bpo12+1": "10.0.2", "1.24.4-1": "1.24.4", "3.33-3": "3.33", "1:3.24-1.1": "3.24", "2.0~rc1-1": "2.0", "7": "7",
+		"1:10.0.2+ds-2+deb13u1~bpo12+1": "10.0.2", "1.24.4-1": "1.24.4", "3.33-3": "3.33",
+		"1:3.24-1.1": "3.24", "2.0~rc1-1": "2.0", "7": "7",
 	} {
 		if got := Upstream(version); got != want {
 			t.Errorf("%s: %s, not %s", version, got, want)
@@ -22,9 +23,11 @@ func TestUpstream(t *testing.T) {
 }
 
 func TestPackageFile(t *testing.T) {
-	const line = "'http://mirror/q/qemu/qemu-utils_10.0.2%2bds-2_amd64.deb' qemu-utils_1%3a10.0.2+ds-2_amd64.deb 1917864 MD5Sum:00\n"
+	const line = "'http://mirror/q/qemu/qemu-utils_10.0.2%2bds-2_amd64.deb' " +
+		"qemu-utils_1%3a10.0.2+ds-2_amd64.deb 1917864 MD5Sum:00\n"
 	got := packageFile.FindAllStringSubmatch("Reading...\n"+line, -1)
-	if len(got) != 1 || got[0][1] != "qemu-utils_1%3a10.0.2+ds-2_amd64.deb" || got[0][2] != "qemu-utils" || got[0][3] != "1%3a10.0.2+ds-2" {
+	if len(got) != 1 || got[0][1] != "qemu-utils_1%3a10.0.2+ds-2_amd64.deb" ||
+		got[0][2] != "qemu-utils" || got[0][3] != "1%3a10.0.2+ds-2" {
 		t.Errorf("%q", got)
 	}
 }
@@ -34,8 +37,10 @@ func tree(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"lib64/ld-linux-x86-64.so.2": "#!/bin/sh\nprintf '%s\\n' \"$@\" \"$PYTHONHOME\"\n", "usr/bin/qemu-io": "", "usr/sbin/nbdkit": "", "usr/bin/python3": "",
-		"usr/lib/x86_64-linux-gnu/libc.so.6": "", "usr/lib/x86_64-linux-gnu/ceph/libceph.so.2": "", "usr/lib/x86_64-linux-gnu/gconv/UTF-16.so": "",
+		"lib64/ld-linux-x86-64.so.2": "#!/bin/sh\nprintf '%s\\n' \"$@\" \"$PYTHONHOME\"\n",
+		"usr/bin/qemu-io":            "", "usr/sbin/nbdkit": "", "usr/bin/python3": "",
+		"usr/lib/x86_64-linux-gnu/libc.so.6": "", "usr/lib/x86_64-linux-gnu/ceph/libceph.so.2": "",
+		"usr/lib/x86_64-linux-gnu/gconv/UTF-16.so":                      "",
 		"usr/lib/x86_64-linux-gnu/nbdkit/plugins/nbdkit-file-plugin.so": "",
 	} {
 		path := filepath.Join(dir, name)
@@ -58,10 +63,14 @@ func TestStarters(t *testing.T) {
 		arguments []string
 		want      []string
 	}{
-		{"qemu-io", []string{"-c", "read 0 4k", ""}, []string{dir + "/usr/bin/qemu-io", "-c", "read 0 4k", "", ""}},
-		{"nbdkit", []string{"-f", "--filter=delay", "--filter=/own.so", "file", "file"}, []string{dir + "/usr/sbin/nbdkit", "-f",
-			"--filter=" + lib + "/nbdkit/filters/nbdkit-delay-filter.so", "--filter=/own.so", lib + "/nbdkit/plugins/nbdkit-file-plugin.so", "file", ""}},
-		{"python3", []string{"-c", "x y"}, []string{dir + "/usr/bin/python3", "-c", "x y", dir + "/usr"}},
+		{"qemu-io", []string{"-c", "read 0 4k", ""},
+			[]string{dir + "/usr/bin/qemu-io", "-c", "read 0 4k", "", ""}},
+		{"nbdkit", []string{"-f", "--filter=delay", "--filter=/own.so", "file", "file"},
+			[]string{dir + "/usr/sbin/nbdkit", "-f",
+				"--filter=" + lib + "/nbdkit/filters/nbdkit-delay-filter.so", "--filter=/own.so",
+				lib + "/nbdkit/plugins/nbdkit-file-plugin.so", "file", ""}},
+		{"python3", []string{"-c", "x y"},
+			[]string{dir + "/usr/bin/python3", "-c", "x y", dir + "/usr"}},
 	} {
 		text, err := starter(dir, dir, c.name)
 		if err != nil {
@@ -94,10 +103,12 @@ func TestWhatWasUnpackedLastIsKept(t *testing.T) {
 	if f.kept() != nil {
 		t.Error("a folder that is not complete was taken")
 	}
-	if err := os.WriteFile(filepath.Join(dir, "versions"), []byte("fio 3.39-1\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "versions"), []byte("fio 3.39-1\n"),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
-	if p := f.kept(); p == nil || p.Version("fio") != "3.39" || p.Version("qemu-utils") != "" || p.Bin() != dir+"/start" {
+	if p := f.kept(); p == nil || p.Version("fio") != "3.39" || p.Version("qemu-utils") != "" ||
+		p.Bin() != dir+"/start" {
 		t.Errorf("%+v", p)
 	}
 }

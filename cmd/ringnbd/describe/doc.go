@@ -7,6 +7,6 @@
 //	map.go      the extents of an export, as they come
 //	picture.go  the same as a bar of one line, with totals
 //
-// Invariants: texts of the server are quoted before they go to a terminal; a map is never kept, only counted or printed, so a million extents cost no more memory than one
-// answer has.
+// Invariants: texts of the server are quoted before they go to a terminal; a map is never kept,
+// only counted or printed, so a million extents cost no more memory than one answer has.
 package describe

@@ -53,7 +53,8 @@ type unopened struct {
 
 // Server is what the connection came to, and its exports.
 type Server struct {
-	Protocol   string  `json:"protocol"` // newstyle-fixed, newstyle when GO was not known, or oldstyle
+	// newstyle-fixed, newstyle when GO was not known, or oldstyle
+	Protocol   string  `json:"protocol"`
 	TLS        bool    `json:"TLS"`
 	Structured bool    `json:"structured"`
 	Extended   bool    `json:"extended"`
@@ -62,7 +63,8 @@ type Server struct {
 
 // newServer is a server as one connection to it sees it.
 func newServer(s *peer.Session) Server {
-	v := Server{Protocol: "newstyle-fixed", Structured: s.Framing >= proto.Structured, Extended: s.Framing == proto.Extended}
+	v := Server{Protocol: "newstyle-fixed", Structured: s.Framing >= proto.Structured,
+		Extended: s.Framing == proto.Extended}
 	switch {
 	case s.Oldstyle:
 		v.Protocol = "oldstyle"
@@ -78,8 +80,10 @@ func factsOf(s *peer.Session, uri string) Facts {
 	f := Facts{
 		Name: s.Name, Description: s.Description, URI: uri,
 		Contexts: append([]string{}, s.Offered...), Size: s.Size, SizeText: sizeText(s.Size),
-		ReadOnly: can(proto.FlagReadOnly), Rotational: can(proto.FlagRotational), Flush: can(proto.FlagSendFlush), FUA: can(proto.FlagSendFUA), Trim: can(proto.FlagSendTrim),
-		Zero: can(proto.FlagSendWriteZeroes), FastZero: can(proto.FlagSendFastZero), Cache: can(proto.FlagSendCache), DF: can(proto.FlagSendDF),
+		ReadOnly: can(proto.FlagReadOnly), Rotational: can(proto.FlagRotational),
+		Flush: can(proto.FlagSendFlush), FUA: can(proto.FlagSendFUA), Trim: can(proto.FlagSendTrim),
+		Zero: can(proto.FlagSendWriteZeroes), FastZero: can(proto.FlagSendFastZero),
+		Cache: can(proto.FlagSendCache), DF: can(proto.FlagSendDF),
 		MultiConn: can(proto.FlagCanMultiConn), Filter: can(proto.FlagBlockStatusPayload),
 	}
 	if s.BlockSizes {
@@ -104,8 +108,10 @@ func (f *Facts) words() string {
 		is   bool
 		word string
 	}{
-		{f.ReadOnly, "read-only"}, {!f.ReadOnly, "writable"}, {f.Flush, "flush"}, {f.FUA, "FUA"}, {f.Trim, "trim"}, {f.Zero, "write zeroes"}, {f.FastZero, "fast zeroes"},
-		{f.Cache, "cache"}, {f.DF, "unfragmented reads"}, {f.MultiConn, "several connections"}, {f.Filter, "block status of chosen contexts"}, {f.Rotational, "rotational"},
+		{f.ReadOnly, "read-only"}, {!f.ReadOnly, "writable"}, {f.Flush, "flush"}, {f.FUA,
+			"FUA"}, {f.Trim, "trim"}, {f.Zero, "write zeroes"}, {f.FastZero, "fast zeroes"},
+		{f.Cache, "cache"}, {f.DF, "unfragmented reads"}, {f.MultiConn, "several connections"},
+		{f.Filter, "block status of chosen contexts"}, {f.Rotational, "rotational"},
 	} {
 		if w.is {
 			all = append(all, w.word)
@@ -186,7 +192,8 @@ func (f *Facts) text(w io.Writer, protocol string, width int) {
 func protocolText(s *peer.Session, asked string) string {
 	switch {
 	case s.Oldstyle:
-		text := s.Protocol() + ", by the oldstyle handshake: the server knows no names, and has this export only"
+		text := s.Protocol() +
+			", by the oldstyle handshake: the server knows no names, and has this export only"
 		if asked != "" {
 			text += "; it was not told that the URI names " + strconv.QuoteToGraphic(asked)
 		}

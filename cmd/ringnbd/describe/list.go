@@ -1,6 +1,7 @@
 // Exports: one, or all that a server has.
 //
-// Invariant: an export that cannot be opened does not hide the others, and nothing is said of it but its name, its description, and why.
+// Invariant: an export that cannot be opened does not hide the others, and nothing is said of it
+// but its name, its description, and why.
 
 package describe
 
@@ -23,10 +24,12 @@ type Options struct {
 	Map     string // "", picture, extents or totals
 	Context string // whose map
 	JSON    bool
-	Timeout time.Duration // of each connection: for its negotiation, and for silence; 0: peer.DefaultTimeout
-	Width   int           // of the terminal, in columns; 0: none
-	Fancy   bool          // the output is a terminal that has more than ASCII
-	// Plain makes JSON harmless for a terminal without changing what it means; it is given whole characters. nil: as it is.
+	// of each connection: for its negotiation, and for silence; 0: peer.DefaultTimeout
+	Timeout time.Duration
+	Width   int  // of the terminal, in columns; 0: none
+	Fancy   bool // the output is a terminal that has more than ASCII
+	// Plain makes JSON harmless for a terminal without changing what it means; it is given whole
+	// characters. nil: as it is.
 	Plain func(io.Writer) io.Writer
 }
 
@@ -46,7 +49,8 @@ func Show(ctx context.Context, o *Options, w io.Writer) error {
 	default:
 		err = one(ctx, o, out)
 	}
-	// An error of writing comes again from Flush, and is told once; and after it nothing else matters.
+	// An error of writing comes again from Flush, and is told once; and after it nothing else
+	// matters.
 	if failed := b.Flush(); errors.Is(failed, syscall.EPIPE) {
 		return errors.New("whoever read the output has gone away")
 	} else if failed != nil {
@@ -57,7 +61,9 @@ func Show(ctx context.Context, o *Options, w io.Writer) error {
 
 // one is the export of the URI.
 func one(ctx context.Context, o *Options, w io.Writer) error {
-	c, err := peer.Dial(ctx, &o.Target, peer.Options{Timeout: o.Timeout, Offered: true, Nameless: true, Contexts: []string{proto.ContextAllocation}})
+	c, err := peer.Dial(ctx, &o.Target,
+		peer.Options{Timeout: o.Timeout, Offered: true, Nameless: true,
+			Contexts: []string{proto.ContextAllocation}})
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,8 @@ func describeFlags(name string, flags uint64) string {
 
 // showMap walks the map once.
 func showMap(ctx context.Context, o *Options, w io.Writer) error {
-	c, err := peer.Dial(ctx, &o.Target, peer.Options{Timeout: o.Timeout, Contexts: []string{o.Context}})
+	c, err := peer.Dial(ctx, &o.Target,
+		peer.Options{Timeout: o.Timeout, Contexts: []string{o.Context}})
 	if err != nil {
 		return err
 	}
@@ -191,7 +192,8 @@ func (t *totals) write(w io.Writer, o *Options) error {
 	slices.SortFunc(t.kinds, func(a, b kind) int { return cmp.Compare(a.Flags, b.Flags) })
 	for i := range t.kinds {
 		k := &t.kinds[i]
-		k.Percent, k.Description = 100*float64(k.Size)/float64(max(all, 1)), describeFlags(o.Context, k.Flags)
+		k.Percent, k.Description = 100*float64(k.Size)/float64(max(all, 1)),
+			describeFlags(o.Context, k.Flags)
 	}
 	if o.JSON {
 		return writeJSON(w, append([]kind{}, t.kinds...))

@@ -1,6 +1,7 @@
 // The picture: an export as one bar, as wide as the terminal.
 //
-// Invariant: memory is that of the columns; a column tells the truth about what it covers: "data" only where most of it is, something between where there is some.
+// Invariant: memory is that of the columns; a column tells the truth about what it covers: "data"
+// only where most of it is, something between where there is some.
 
 package describe
 
@@ -40,7 +41,8 @@ func newPicture(size uint64, o *Options) *picture {
 	if o.Width > 0 {
 		width = uint64(max(o.Width-2, 1))
 	}
-	p := &picture{size: size, base: o.Context == proto.ContextAllocation, glyphs: plainGlyphs, cells: make([]cell, min(width, max(size, 1)))}
+	p := &picture{size: size, base: o.Context == proto.ContextAllocation, glyphs: plainGlyphs,
+		cells: make([]cell, min(width, max(size, 1)))}
 	if o.Fancy {
 		p.glyphs = fancyGlyphs
 	}

@@ -1,7 +1,7 @@
 // All exports of a server: opened a few at a time, printed as they are known.
 //
-// Invariant: rows come in the server's order; memory is that of the names and of one table's page; what ends the listing early leaves what was printed whole, and says how
-// much is missing.
+// Invariant: rows come in the server's order; memory is that of the names and of one table's page;
+// what ends the listing early leaves what was printed whole, and says how much is missing.
 
 package describe
 
@@ -30,7 +30,8 @@ type found struct {
 	failed string // why it could not be opened, or ""
 }
 
-// list asks for the names, and then for each export by itself: some servers only tell the truth about one that is opened.
+// list asks for the names, and then for each export by itself: some servers only tell the truth
+// about one that is opened.
 func list(ctx context.Context, o *Options, w io.Writer, flush func() error) error {
 	names, left, err := peer.List(ctx, &o.Target, peer.Options{Timeout: o.Timeout})
 	if err != nil {
@@ -87,7 +88,8 @@ func list(ctx context.Context, o *Options, w io.Writer, flush func() error) erro
 	case failed == 1:
 		return fmt.Errorf("an export of the server could not be opened; the list says why")
 	case failed > 0:
-		return fmt.Errorf("%d of the server's %d exports could not be opened; the list says why", failed, shown)
+		return fmt.Errorf("%d of the server's %d exports could not be opened; the list says why",
+			failed, shown)
 	}
 	return nil
 }
@@ -96,7 +98,9 @@ func list(ctx context.Context, o *Options, w io.Writer, flush func() error) erro
 func open(ctx context.Context, o *Options, n peer.Listing) found {
 	t := o.Target
 	t.Export = n.Name
-	c, err := peer.Dial(ctx, &t, peer.Options{Timeout: o.Timeout, Offered: true, Contexts: []string{proto.ContextAllocation}})
+	c, err := peer.Dial(ctx, &t,
+		peer.Options{Timeout: o.Timeout, Offered: true,
+			Contexts: []string{proto.ContextAllocation}})
 	if err != nil {
 		return found{facts: Facts{Name: n.Name, Description: n.Description}, failed: err.Error()}
 	}
@@ -155,7 +159,8 @@ func (r *rows) head() error {
 		for i := range r.wait {
 			if f := &r.wait[i]; f.failed == "" {
 				s := &f.server
-				begin = fmt.Sprintf("{\n  \"protocol\": %q,\n  \"TLS\": %t,\n  \"structured\": %t,\n  \"extended\": %t,\n", s.Protocol, s.TLS, s.Structured, s.Extended)
+				begin = fmt.Sprintf("{\n  \"protocol\": %q,\n  \"TLS\": %t,\n  \"structured\": "+
+					"%t,\n  \"extended\": %t,\n", s.Protocol, s.TLS, s.Structured, s.Extended)
 			}
 		}
 		_, err := io.WriteString(r.w, begin+"  \"exports\": [")

@@ -21,12 +21,14 @@ import (
 	"ringnbd/engine/testbed"
 )
 
-// listing is a server that names exports, lets the first few be opened, and is silent about the others.
+// listing is a server that names exports, lets the first few be opened, and is silent about the
+// others.
 type listing struct {
 	names, opened int
 	closed        chan struct{} // an export that was opened
-	stuck         func()        // called when the first few were closed, and another is waited for; may be nil
-	once          sync.Once
+	// called when the first few were closed, and another is waited for; may be nil
+	stuck func()
+	once  sync.Once
 }
 
 func (l *listing) serve(t *testing.T) peer.Target {
@@ -63,17 +65,22 @@ func (l *listing) answer(c net.Conn) {
 		case 3: // LIST
 			for i := range l.names {
 				name := fmt.Sprintf("export%06d", i)
-				b = append(b, rep(2, append(binary.BigEndian.AppendUint32(nil, uint32(len(name))), name...))...)
+				b = append(b,
+					rep(2,
+						append(binary.BigEndian.AppendUint32(nil, uint32(len(name))), name...))...)
 			}
 			b = append(b, rep(1, nil)...)
 		case 7: // GO
 			var number int
-			if _, err := fmt.Sscanf(string(data[4:]), "export%06d", &number); err != nil || number >= l.opened {
+			if _, err := fmt.Sscanf(string(data[4:]), "export%06d", &number); err != nil ||
+				number >= l.opened {
 				l.once.Do(l.wait)
 				_, _ = io.Copy(io.Discard, c)
 				return
 			}
-			_, _ = c.Write(append(rep(3, []byte{0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 1}), rep(1, nil)...))
+			_,
+				_ = c.Write(append(rep(3, []byte{0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 1}),
+				rep(1, nil)...))
 			_, _ = io.Copy(io.Discard, c)
 			l.closed <- struct{}{}
 			return
@@ -103,12 +110,14 @@ func TestAListIsWhole(t *testing.T) {
 	target := (&listing{names: names, opened: names}).serve(t)
 	for _, asJSON := range []bool{false, true} {
 		var out bytes.Buffer
-		if err := Show(context.Background(), &Options{Target: target, List: true, JSON: asJSON}, &out); err != nil {
+		if err := Show(context.Background(), &Options{Target: target, List: true, JSON: asJSON},
+			&out); err != nil {
 			t.Fatal(err)
 		}
 		if asJSON {
 			var s Server
-			if err := json.Unmarshal(out.Bytes(), &s); err != nil || len(s.Exports) != names || s.Protocol != "newstyle-fixed" {
+			if err := json.Unmarshal(out.Bytes(), &s); err != nil || len(s.Exports) != names ||
+				s.Protocol != "newstyle-fixed" {
 				t.Fatalf("%v, %d: %s", err, len(s.Exports), out.Bytes())
 			}
 			for i, f := range s.Exports {
@@ -141,15 +150,18 @@ func TestAListThatIsInterrupted(t *testing.T) {
 				Server
 				Left int `json:"exports-not-shown"`
 			}
-			if err := json.Unmarshal(out.Bytes(), &s); err != nil || len(s.Exports)+s.Left != names {
+			if err := json.Unmarshal(out.Bytes(), &s); err != nil ||
+				len(s.Exports)+s.Left != names {
 				t.Errorf("%v: %s", err, out.Bytes())
 			}
 			rows = len(s.Exports)
 		}
-		if rows < 1 || rows > opened { // an export that was closed has no row yet if the interrupt comes between
+		// an export that was closed has no row yet if the interrupt comes between
+		if rows < 1 || rows > opened {
 			t.Errorf("%d rows: %s", rows, out.String())
 		}
-		if err == nil || err.Error() != fmt.Sprintf("interrupted: %d exports are not shown", names-rows) {
+		if err == nil ||
+			err.Error() != fmt.Sprintf("interrupted: %d exports are not shown", names-rows) {
 			t.Errorf("%v, and %d rows", err, rows)
 		}
 	}
@@ -157,7 +169,9 @@ func TestAListThatIsInterrupted(t *testing.T) {
 
 func TestJSONOfNoExports(t *testing.T) {
 	var out bytes.Buffer
-	if err := Show(context.Background(), &Options{Target: (&listing{}).serve(t), List: true, JSON: true}, &out); err != nil || !json.Valid(out.Bytes()) {
+	if err := Show(context.Background(),
+		&Options{Target: (&listing{}).serve(t), List: true, JSON: true}, &out); err != nil ||
+		!json.Valid(out.Bytes()) {
 		t.Errorf("%v: %s", err, out.Bytes())
 	}
 }
@@ -208,7 +222,8 @@ func TestTablesFit(t *testing.T) {
 func TestFactsFit(t *testing.T) {
 	f := Facts{Name: "disk", Description: strings.Repeat("much to tell ", 20), Size: 1 << 30,
 		Flush: true, FUA: true, Trim: true, Zero: true, FastZero: true,
-		Cache: true, DF: true, MultiConn: true, Filter: true, Rotational: true, Contexts: []string{"base:allocation", "qemu:allocation-depth", "qemu:dirty-bitmap:x"}}
+		Cache: true, DF: true, MultiConn: true, Filter: true, Rotational: true,
+		Contexts: []string{"base:allocation", "qemu:allocation-depth", "qemu:dirty-bitmap:x"}}
 	var whole bytes.Buffer
 	f.text(&whole, "extended headers", 0)
 	for _, width := range []int{40, 60, 80} {

@@ -1,4 +1,5 @@
-// Servers that stop in the middle: their errors are told once, and those that say nothing are not waited for longer than was asked.
+// Servers that stop in the middle: their errors are told once, and those that say nothing are not
+// waited for longer than was asked.
 
 package describe
 
@@ -25,24 +26,29 @@ func unix(path string) peer.Target {
 
 func TestSilentServersAreGivenUp(t *testing.T) {
 	target := unix(testbed.Listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }))
-	for name, o := range map[string]Options{"one": {}, "list": {List: true}, "map": {Map: "totals", Context: proto.ContextAllocation}} {
+	for name, o := range map[string]Options{"one": {}, "list": {List: true},
+		"map": {Map: "totals", Context: proto.ContextAllocation}} {
 		o.Target, o.Timeout = target, 200*time.Millisecond
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		if err := Show(ctx, &o, io.Discard); err == nil || !strings.HasSuffix(err.Error(), "within 200ms") {
+		if err := Show(ctx, &o, io.Discard); err == nil ||
+			!strings.HasSuffix(err.Error(), "within 200ms") {
 			t.Errorf("%s: %v", name, err)
 		}
 		cancel()
 	}
 }
 
-// An export that cannot be opened is told of by name and reason, without made-up facts, and is a reason for an exit status.
+// An export that cannot be opened is told of by name and reason, without made-up facts, and is a
+// reason for an exit status.
 func TestExportsThatCannotBeOpened(t *testing.T) {
 	const timeout = 300 * time.Millisecond
 	for _, opened := range []int{2, 0} {
-		o := Options{Target: (&listing{names: 3, opened: opened}).serve(t), List: true, JSON: true, Timeout: timeout}
+		o := Options{Target: (&listing{names: 3, opened: opened}).serve(t), List: true, JSON: true,
+			Timeout: timeout}
 		var out bytes.Buffer
 		err := Show(context.Background(), &o, &out)
-		words := map[int]string{2: "an export of the server could not be opened; the list says why", 0: "3 of the server's 3 exports could not be opened; the list says why"}[opened]
+		words := map[int]string{2: "an export of the server could not be opened; the list says why",
+			0: "3 of the server's 3 exports could not be opened; the list says why"}[opened]
 		if err == nil || err.Error() != words {
 			t.Errorf("%v; want %s", err, words)
 		}
@@ -55,13 +61,15 @@ func TestExportsThatCannotBeOpened(t *testing.T) {
 		}
 		for i, export := range server["exports"].([]any) {
 			facts := export.(map[string]any)
-			if reason, _ := facts["error"].(string); (i < opened) != (len(facts) > 5) || i >= opened && (len(facts) != 2 || !strings.Contains(reason, "did not finish")) {
+			if reason, _ := facts["error"].(string); (i < opened) != (len(facts) > 5) ||
+				i >= opened && (len(facts) != 2 || !strings.Contains(reason, "did not finish")) {
 				t.Errorf("export %d: %v", i, facts)
 			}
 		}
 		o.JSON = false
 		out.Reset()
-		if err := Show(context.Background(), &o, &out); err == nil || strings.Count(out.String(), "did not finish the negotiation") != 3-opened {
+		if err := Show(context.Background(), &o, &out); err == nil ||
+			strings.Count(out.String(), "did not finish the negotiation") != 3-opened {
 			t.Errorf("%v: %s", err, out.String())
 		}
 	}
@@ -98,7 +106,8 @@ func TestALossIsToldOnce(t *testing.T) {
 		}
 		_, _ = io.CopyN(io.Discard, c, 28) // BLOCK_STATUS, and that is all
 	}))
-	err := Show(context.Background(), &Options{Target: target, Map: "extents", Context: proto.ContextAllocation}, io.Discard)
+	err := Show(context.Background(),
+		&Options{Target: target, Map: "extents", Context: proto.ContextAllocation}, io.Discard)
 	if err == nil || strings.Count(err.Error(), "closed the connection in the middle") != 1 {
 		t.Errorf("%v", err)
 	}

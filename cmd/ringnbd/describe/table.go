@@ -125,7 +125,8 @@ func cells(f *found) [columns]string {
 	if f.failed != "" {
 		return c
 	}
-	c[sizeColumn], c[modeColumn], c[flagsColumn], c[uriColumn] = units.Size(f.facts.Size), f.facts.mode(), f.facts.short(), f.facts.URI
+	c[sizeColumn], c[modeColumn], c[flagsColumn], c[uriColumn] = units.Size(f.facts.Size),
+		f.facts.mode(), f.facts.short(), f.facts.URI
 	if f.facts.Description != "" {
 		c[descriptionColumn] = quoted(f.facts.Description)
 	}

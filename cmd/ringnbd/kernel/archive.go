@@ -1,5 +1,6 @@
-// The archive of an initramfs: the "newc" format of cpio, which the kernel unpacks (Documentation/driver-api/early-userspace/buffer-format.rst), and programs
-// put into it with the shared libraries that they need. Archives may be written one after another into one file.
+// The archive of an initramfs: the "newc" format of cpio, which the kernel unpacks
+// (Documentation/driver-api/early-userspace/buffer-format.rst), and programs put into it with the
+// shared libraries that they need. Archives may be written one after another into one file.
 //
 // Invariant: folders come before what is in them, and no path is in an archive twice.
 
@@ -40,11 +41,13 @@ const (
 	modeConsole = 0o020600
 )
 
-// entry writes a header, a name and a body; device is the number of a character device, major << 8 | minor.
+// entry writes a header, a name and a body; device is the number of a character device, major << 8
+// | minor.
 func (a *archive) entry(name string, mode, device int, body []byte) {
 	name = strings.TrimPrefix(name, "/")
 	a.node++
-	fmt.Fprintf(a.out, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", a.node, mode, 0, 0, 1, 0, len(body), 0, 0, device>>8, device&0xff, len(name)+1, 0)
+	fmt.Fprintf(a.out, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", a.node, mode,
+		0, 0, 1, 0, len(body), 0, 0, device>>8, device&0xff, len(name)+1, 0)
 	a.at += 110
 	a.put(append([]byte(name), 0))
 	a.put(body)
@@ -93,7 +96,8 @@ func (a *archive) copy(name, from string) error {
 	return nil
 }
 
-// program adds a program of this machine under the name, with its shared libraries where they are here.
+// program adds a program of this machine under the name, with its shared libraries where they are
+// here.
 func (a *archive) program(name, from string) error {
 	if err := a.copy(name, from); err != nil {
 		return err
@@ -119,7 +123,8 @@ func (a *archive) close() error {
 	return a.out.Flush()
 }
 
-// librariesOf is the paths of the shared libraries and the loader of a program, as ldd finds them; none if it is linked statically.
+// librariesOf is the paths of the shared libraries and the loader of a program, as ldd finds them;
+// none if it is linked statically.
 func librariesOf(program string) ([]string, error) {
 	out, err := debian.Run(time.Minute, "/", "ldd", program)
 	if err != nil {

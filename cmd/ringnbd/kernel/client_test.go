@@ -23,15 +23,17 @@ var (
 // TestClient is all that a guest does with devices of a server that stays up.
 func TestClient(t *testing.T) {
 	g := newGuest(t, 512, true, nil)
-	images := map[string]string{"ext4": image(t, "ext4", 512), "xfs": image(t, "xfs", 512), "raw": image(t, "raw", 64)}
+	images := map[string]string{"ext4": image(t, "ext4", 512), "xfs": image(t, "xfs", 512),
+		"raw": image(t, "raw", 64)}
 	s := serve(t, images)
 	for _, kind := range []string{"ext4", "xfs"} {
 		for _, n := range connections {
 			for _, size := range blockSizes {
-				g.step(t, fmt.Sprintf("%s/%s connections/blocks of %s", kind, n, size), func(t *testing.T) {
-					g.check(t, nil, "filesystem", kind, s.port, n, size, kind)
-					checkImage(t, kind, images[kind])
-				})
+				g.step(t, fmt.Sprintf("%s/%s connections/blocks of %s", kind, n, size),
+					func(t *testing.T) {
+						g.check(t, nil, "filesystem", kind, s.port, n, size, kind)
+						checkImage(t, kind, images[kind])
+					})
 			}
 		}
 	}
@@ -39,10 +41,13 @@ func TestClient(t *testing.T) {
 		for _, path := range []string{"1", "0"} {
 			name := map[string]string{"1": "direct", "0": "through the page cache"}[path]
 			g.step(t, fmt.Sprintf("fio verify %s/%s connections", name, n), func(t *testing.T) {
-				g.check(t, nil, "fio", s.port, n, map[string]string{"1": "4096", "4": "512"}[n], "raw", path)
+				g.check(t, nil, "fio", s.port, n, map[string]string{"1": "4096", "4": "512"}[n],
+					"raw", path)
 			})
 		}
-		g.step(t, "fstrim frees the server's disk/"+n+" connections", func(t *testing.T) { trims(t, g, s.port, n, images["ext4"]) })
+		g.step(t, "fstrim frees the server's disk/"+n+" connections", func(t *testing.T) {
+			trims(t, g, s.port, n, images["ext4"])
+		})
 		g.step(t, "discard of the whole device/"+n+" connections", func(t *testing.T) {
 			g.check(t, nil, "discard", s.port, n, "512", "raw", "discard")
 			isZero(t, images["raw"])
@@ -112,7 +117,8 @@ func trims(t *testing.T, g *guest, port, connections, path string) {
 		}
 	}, "trim", port, connections, "ext4")
 	if filled < doomed || filled-trimmed < doomed*9/10 {
-		t.Errorf("%d bytes were allocated with a file of %d, and %d after it was trimmed away", filled, doomed, trimmed)
+		t.Errorf("%d bytes were allocated with a file of %d, and %d after it was trimmed away",
+			filled, doomed, trimmed)
 	}
 	g.say("%d MiB allocated, then %d", filled>>20, trimmed>>20)
 }
@@ -121,8 +127,12 @@ func trims(t *testing.T, g *guest, port, connections, path string) {
 func TestSwap(t *testing.T) {
 	g := newGuest(t, 192, false, nil)
 	s := serve(t, map[string]string{"swap": image(t, "swap", 256)})
-	g.step(t, "1 connections, ioctl, -swap", func(t *testing.T) { g.check(t, nil, "swap", s.port, "1", "swap", "ioctl") })
-	g.step(t, "4 connections, netlink", func(t *testing.T) { g.check(t, nil, "swap", s.port, "4", "swap", "netlink") })
+	g.step(t, "1 connections, ioctl, -swap", func(t *testing.T) {
+		g.check(t, nil, "swap", s.port, "1", "swap", "ioctl")
+	})
+	g.step(t, "4 connections, netlink", func(t *testing.T) {
+		g.check(t, nil, "swap", s.port, "4", "swap", "netlink")
+	})
 }
 
 // TestRestart ends the server in the middle of writing and starts it again.
@@ -144,12 +154,13 @@ func TestRestart(t *testing.T) {
 		g.check(t, restart(s, "at block", s.stop, s.kill), "again", s.port, "disk", "80")
 	})
 	for _, n := range connections {
-		g.step(t, "a file system that sees nothing of SIGKILL/"+n+" connections", func(t *testing.T) {
-			path := image(t, "ext4", 256)
-			s := serve(t, map[string]string{"ext4": path})
-			g.check(t, restart(s, "at file", s.kill), "reconfigure", s.port, n, "ext4")
-			checkImage(t, "ext4", path)
-		})
+		g.step(t, "a file system that sees nothing of SIGKILL/"+n+" connections",
+			func(t *testing.T) {
+				path := image(t, "ext4", 256)
+				s := serve(t, map[string]string{"ext4": path})
+				g.check(t, restart(s, "at file", s.kill), "reconfigure", s.port, n, "ext4")
+				checkImage(t, "ext4", path)
+			})
 	}
 	g.step(t, "a file system that sees nothing of SIGTERM", func(t *testing.T) {
 		path := image(t, "ext4", 256)

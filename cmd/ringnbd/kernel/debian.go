@@ -1,6 +1,8 @@
-// The kernel package of the Debian that this machine runs, downloaded by apt and unpacked beside its kind, never installed.
+// The kernel package of the Debian that this machine runs, downloaded by apt and unpacked beside
+// its kind, never installed.
 //
-// Invariant: a folder of the cache is complete: it gets its name when everything is in it. Two tests that fill it at once do no harm.
+// Invariant: a folder of the cache is complete: it gets its name when everything is in it. Two
+// tests that fill it at once do no harm.
 
 package kernel
 
@@ -34,8 +36,9 @@ func (k *Kernel) modules() string { return filepath.Join(k.dir, "lib", "modules"
 // CacheDir is where kernels and archives are kept from one run to the next.
 func CacheDir() (string, error) { return debian.CacheDir("kernel") }
 
-// FindKernel returns the kernel that the package linux-image-amd64 stands for now, from the cache or downloaded. Without a network it is the newest that the
-// cache has. The error wraps ErrNoKernel.
+// FindKernel returns the kernel that the package linux-image-amd64 stands for now, from the cache
+// or downloaded. Without a network it is the newest that the cache has. The error wraps
+// ErrNoKernel.
 func FindKernel(cache string) (*Kernel, error) {
 	if err := debian.Check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoKernel, err)
@@ -49,7 +52,8 @@ func FindKernel(cache string) (*Kernel, error) {
 	}
 	if err != nil {
 		// The lists may be missing, or older than what the mirrors still have.
-		if _, updated := debian.Run(debian.AptLimit, cache, "apt-get", "update", "-qq"); updated == nil {
+		if _, updated := debian.Run(debian.AptLimit, cache, "apt-get", "update",
+			"-qq"); updated == nil {
 			if k, err = nameKernel(cache); err == nil && !k.complete() {
 				err = k.download(cache)
 			}
@@ -76,15 +80,19 @@ var (
 
 // nameKernel asks apt's lists which package linux-image-amd64 depends on.
 func nameKernel(cache string) (*Kernel, error) {
-	about, err := debian.Run(debian.AptLimit, cache, "apt-cache", "show", "--no-all-versions", "linux-image-amd64")
+	about, err := debian.Run(debian.AptLimit, cache, "apt-cache", "show", "--no-all-versions",
+		"linux-image-amd64")
 	if err != nil {
 		return nil, err
 	}
 	release := dependsOnImage.FindStringSubmatch(about)
 	if release == nil {
-		return nil, errors.New("apt's lists do not tell which kernel linux-image-amd64 is; apt-get update fetches them")
+		return nil,
+			errors.New("apt's lists do not tell which kernel linux-image-amd64 is; apt-get " +
+				"update fetches them")
 	}
-	if about, err = debian.Run(debian.AptLimit, cache, "apt-cache", "show", "--no-all-versions", "linux-image-"+release[1]); err != nil {
+	if about, err = debian.Run(debian.AptLimit, cache, "apt-cache", "show", "--no-all-versions",
+		"linux-image-"+release[1]); err != nil {
 		return nil, err
 	}
 	version := versionLine.FindStringSubmatch(about)
@@ -103,7 +111,8 @@ func (k *Kernel) download(cache string) error {
 		return err
 	}
 	defer os.RemoveAll(work)
-	if _, err := debian.Run(debian.AptLimit, work, "apt-get", "download", "-qq", "linux-image-"+k.Release+"="+k.Version); err != nil {
+	if _, err := debian.Run(debian.AptLimit, work, "apt-get", "download", "-qq",
+		"linux-image-"+k.Release+"="+k.Version); err != nil {
 		return fmt.Errorf("no network to Debian's packages: %w", err)
 	}
 	packages, err := filepath.Glob(filepath.Join(work, "*.deb"))
@@ -111,7 +120,8 @@ func (k *Kernel) download(cache string) error {
 		return fmt.Errorf("apt-get download left %d packages, not 1", len(packages))
 	}
 	unpacked := filepath.Join(work, "unpacked")
-	if _, err := debian.Run(debian.AptLimit, work, "dpkg-deb", "-x", packages[0], unpacked); err != nil {
+	if _, err := debian.Run(debian.AptLimit, work, "dpkg-deb", "-x", packages[0],
+		unpacked); err != nil {
 		return err
 	}
 	if err := os.Rename(unpacked, k.dir); err != nil && !k.complete() {
@@ -132,7 +142,8 @@ func newest(cache string) *Kernel {
 		}
 		dir := filepath.Dir(filepath.Dir(image))
 		_, version, _ := strings.Cut(filepath.Base(dir), "_")
-		last, when = &Kernel{Release: strings.TrimPrefix(filepath.Base(image), "vmlinuz-"), Version: version, dir: dir}, info.ModTime()
+		last, when = &Kernel{Release: strings.TrimPrefix(filepath.Base(image), "vmlinuz-"),
+			Version: version, dir: dir}, info.ModTime()
 	}
 	return last
 }

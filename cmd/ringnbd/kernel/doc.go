@@ -1,5 +1,6 @@
-// Package kernel boots a Linux kernel under QEMU's software emulation and lets it use ringnbd as real machines do: through nbd.ko, as the root disk of a
-// virtual machine, and with ringnbd itself on a kernel that is older than the host's. The tests of this package are `make test-kernel`.
+// Package kernel boots a Linux kernel under QEMU's software emulation and lets it use ringnbd as
+// real machines do: through nbd.ko, as the root disk of a virtual machine, and with ringnbd itself
+// on a kernel that is older than the host's. The tests of this package are `make test-kernel`.
 //
 //	host                                       guest (Debian's kernel package, unpacked and not installed)
 //	ringnbd  ◄── loopback ◄── qemu (slirp) ◄── nbd.ko ◄── ext4, xfs, swap, fio
@@ -15,5 +16,6 @@
 //	initramfs.go what a guest starts with
 //	machine.go   a running guest: commands, answers, resets, its end
 //
-// Nothing here needs root, KVM or a network but for what apt downloads once. Invariant: no qemu outlives the test that started it.
+// Nothing here needs root, KVM or a network but for what apt downloads once. Invariant: no qemu
+// outlives the test that started it.
 package kernel

@@ -1,4 +1,5 @@
-// Programs for the guest: what busybox and Debian's nbd-client do not have. Invariant: the exit status is 0 only if all is well.
+// Programs for the guest: what busybox and Debian's nbd-client do not have. Invariant: the exit
+// status is 0 only if all is well.
 
 package kernel
 
@@ -42,7 +43,8 @@ func hog(mib string) error {
 	if err != nil {
 		return err
 	}
-	memory, err := unix.Mmap(-1, 0, n<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	memory, err := unix.Mmap(-1, 0, n<<20, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return err
 	}
@@ -51,7 +53,8 @@ func hog(mib string) error {
 		binary.LittleEndian.PutUint64(memory[at:], uint64(at)*0x9e3779b97f4a7c15+1)
 	}
 	for at := 0; at < len(memory); at += 8 {
-		if got, want := binary.LittleEndian.Uint64(memory[at:]), uint64(at)*0x9e3779b97f4a7c15+1; got != want {
+		if got, want := binary.LittleEndian.Uint64(memory[at:]), uint64(at)*0x9e3779b97f4a7c15+
+			1; got != want {
 			return fmt.Errorf("at %d is %#x, not %#x", at, got, want)
 		}
 	}
@@ -68,10 +71,12 @@ const (
 	nbdSockItem, nbdSockFD = 1, 1
 )
 
-// requestTimeout is the seconds after which the kernel sends what was on its way over a connection that died again, over another.
+// requestTimeout is the seconds after which the kernel sends what was on its way over a connection
+// that died again, over another.
 const requestTimeout = 6
 
-// attach attaches an export to /dev/nbd0 over some connections, and replaces those that die until SIGTERM. /tmp/reconnected counts them.
+// attach attaches an export to /dev/nbd0 over some connections, and replaces those that die until
+// SIGTERM. /tmp/reconnected counts them.
 func attach(address, export, connections string) error {
 	n, err := strconv.Atoi(connections)
 	if err != nil {
@@ -89,8 +94,11 @@ func attach(address, export, connections string) error {
 			return err
 		}
 	}
-	message := slices.Concat(attribute(nbdAttrIndex, u32(0)), attribute(nbdAttrSize, u64(size)), attribute(nbdAttrBlockSize, u64(4096)),
-		attribute(nbdAttrServerFlags, u64(uint64(flags))), attribute(nbdAttrTimeout, u64(requestTimeout)), attribute(nbdAttrDeadConnTimeout, u64(90)), socketList(sockets...))
+	message := slices.Concat(attribute(nbdAttrIndex, u32(0)), attribute(nbdAttrSize, u64(size)),
+		attribute(nbdAttrBlockSize, u64(4096)),
+		attribute(nbdAttrServerFlags, u64(uint64(flags))),
+		attribute(nbdAttrTimeout, u64(requestTimeout)), attribute(nbdAttrDeadConnTimeout, u64(90)),
+		socketList(sockets...))
 	if err := link.call(nbdCmdConnect, message); err != nil {
 		return fmt.Errorf("NBD_CMD_CONNECT: %w", err)
 	}
@@ -115,7 +123,8 @@ func attach(address, export, connections string) error {
 				continue // the server is not there yet
 			}
 			// The kernel replaces a connection that it has seen die, which it may not have yet.
-			if err := link.call(nbdCmdReconfigure, slices.Concat(attribute(nbdAttrIndex, u32(0)), socketList(fresh))); err != nil {
+			if err := link.call(nbdCmdReconfigure,
+				slices.Concat(attribute(nbdAttrIndex, u32(0)), socketList(fresh))); err != nil {
 				fmt.Fprintln(os.Stderr, "NBD_CMD_RECONFIGURE:", err)
 				fresh.Close()
 				continue
@@ -141,10 +150,12 @@ func negotiate(address, export string) (*os.File, uint64, uint16, error) {
 	if _, err := io.ReadFull(conn, banner); err != nil {
 		return nil, 0, 0, err
 	}
-	if binary.BigEndian.Uint64(banner) != proto.Magic || binary.BigEndian.Uint64(banner[8:]) != proto.OptionMagic {
+	if binary.BigEndian.Uint64(banner) != proto.Magic ||
+		binary.BigEndian.Uint64(banner[8:]) != proto.OptionMagic {
 		return nil, 0, 0, errors.New("this is no NBD server")
 	}
-	hello := binary.BigEndian.AppendUint32(nil, proto.FlagClientFixedNewstyle|proto.FlagClientNoZeroes)
+	hello := binary.BigEndian.AppendUint32(nil,
+		proto.FlagClientFixedNewstyle|proto.FlagClientNoZeroes)
 	hello = binary.BigEndian.AppendUint64(hello, proto.OptionMagic)
 	hello = binary.BigEndian.AppendUint32(hello, proto.OptExportName)
 	hello = binary.BigEndian.AppendUint32(hello, uint32(len(export)))
@@ -162,7 +173,8 @@ func negotiate(address, export string) (*os.File, uint64, uint16, error) {
 func socketList(sockets ...*os.File) []byte {
 	var items []byte
 	for _, s := range sockets {
-		items = append(items, attribute(nbdSockItem|unix.NLA_F_NESTED, attribute(nbdSockFD, u32(uint32(s.Fd()))))...)
+		items = append(items,
+			attribute(nbdSockItem|unix.NLA_F_NESTED, attribute(nbdSockFD, u32(uint32(s.Fd()))))...)
 	}
 	return attribute(nbdAttrSockets|unix.NLA_F_NESTED, items)
 }
@@ -184,12 +196,14 @@ type netlink struct {
 }
 
 func openNetlink() (*netlink, error) {
-	socket, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_GENERIC)
+	socket, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC,
+		unix.NETLINK_GENERIC)
 	if err != nil {
 		return nil, err
 	}
 	l := &netlink{socket: socket, family: unix.GENL_ID_CTRL}
-	answer, err := l.exchange(unix.CTRL_CMD_GETFAMILY, attribute(unix.CTRL_ATTR_FAMILY_NAME, []byte("nbd\x00")))
+	answer, err := l.exchange(unix.CTRL_CMD_GETFAMILY,
+		attribute(unix.CTRL_ATTR_FAMILY_NAME, []byte("nbd\x00")))
 	if err != nil {
 		return nil, fmt.Errorf("the kernel's nbd has no netlink: %w", err)
 	}
@@ -213,14 +227,16 @@ func (l *netlink) call(command uint8, attributes []byte) error {
 	return err
 }
 
-// exchange sends a command and returns the attributes of the answer, if there is one besides the acknowledgement.
+// exchange sends a command and returns the attributes of the answer, if there is one besides the
+// acknowledgement.
 func (l *netlink) exchange(command uint8, attributes []byte) ([]byte, error) {
 	message := u32(uint32(16 + 4 + len(attributes)))
 	message = binary.NativeEndian.AppendUint16(message, l.family)
 	message = binary.NativeEndian.AppendUint16(message, unix.NLM_F_REQUEST|unix.NLM_F_ACK)
 	message = append(message, 0, 0, 0, 0, 0, 0, 0, 0) // sequence number, port
 	message = append(append(message, command, 1, 0, 0), attributes...)
-	if err := unix.Sendto(l.socket, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	if err := unix.Sendto(l.socket, message, 0,
+		&unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, err
 	}
 	var answer []byte

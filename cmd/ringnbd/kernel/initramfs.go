@@ -1,6 +1,8 @@
-// What a guest starts with: busybox, the kernel's modules, the programs that a check needs, and the scripts of testdata/ that are the checks.
+// What a guest starts with: busybox, the kernel's modules, the programs that a check needs, and the
+// scripts of testdata/ that are the checks.
 //
-// Invariant: an archive of the cache was made of exactly the files that its name stands for: it is a digest of their paths, sizes and times.
+// Invariant: an archive of the cache was made of exactly the files that its name stands for: it is
+// a digest of their paths, sizes and times.
 
 package kernel
 
@@ -20,14 +22,18 @@ import (
 //go:embed testdata/*.sh
 var scripts embed.FS
 
-// Modules of every guest. The last are the faces of libcrc32c, which asks for "crc32c" by name and not by symbol.
-var guestModules = []string{"crc32c_generic", "crc32c_intel", "virtio_pci", "virtio_net", "virtio_blk", "nbd", "ext4", "xfs"}
+// Modules of every guest. The last are the faces of libcrc32c, which asks for "crc32c" by name and
+// not by symbol.
+var guestModules = []string{"crc32c_generic", "crc32c_intel", "virtio_pci", "virtio_net",
+	"virtio_blk", "nbd", "ext4", "xfs"}
 
 // basePrograms are in every guest, by their path there. The value is the program's name here.
 var basePrograms = map[string]string{
 	"/bin/busybox": "busybox", "/sbin/nbd-client": "nbd-client",
-	"/sbin/mkfs.ext4": "mke2fs", "/sbin/e2fsck": "e2fsck", "/sbin/mkfs.xfs": "mkfs.xfs", "/sbin/xfs_repair": "xfs_repair",
-	"/sbin/blkdiscard": "blkdiscard", "/sbin/blkid": "blkid", "/sbin/fstrim": "fstrim", "/sbin/mkswap": "mkswap",
+	"/sbin/mkfs.ext4": "mke2fs", "/sbin/e2fsck": "e2fsck", "/sbin/mkfs.xfs": "mkfs.xfs",
+	"/sbin/xfs_repair": "xfs_repair",
+	"/sbin/blkdiscard": "blkdiscard", "/sbin/blkid": "blkid", "/sbin/fstrim": "fstrim",
+	"/sbin/mkswap": "mkswap",
 }
 
 // fioProgram is for guests that run fio, which needs more libraries than all else together.
@@ -35,12 +41,15 @@ var fioProgram = map[string]string{"/usr/bin/fio": "fio"}
 
 // packageOf tells which Debian package brings a program.
 var packageOf = map[string]string{
-	"busybox": "busybox-static", "nbd-client": "nbd-client", "mke2fs": "e2fsprogs", "e2fsck": "e2fsprogs", "mkfs.xfs": "xfsprogs",
-	"xfs_repair": "xfsprogs", "blkdiscard": "util-linux", "blkid": "util-linux", "fstrim": "util-linux", "mkswap": "util-linux", "fio": "fio",
+	"busybox": "busybox-static", "nbd-client": "nbd-client", "mke2fs": "e2fsprogs",
+	"e2fsck": "e2fsprogs", "mkfs.xfs": "xfsprogs",
+	"xfs_repair": "xfsprogs", "blkdiscard": "util-linux", "blkid": "util-linux",
+	"fstrim": "util-linux", "mkswap": "util-linux", "fio": "fio",
 	"qemu-system-x86_64": "qemu-system-x86", "ldd": "libc-bin",
 }
 
-// ErrNoProgram says that a program is not installed. The error's text tells which Debian package has it.
+// ErrNoProgram says that a program is not installed. The error's text tells which Debian package
+// has it.
 var ErrNoProgram = errors.New("not installed")
 
 // find looks for a program of packageOf.
@@ -52,8 +61,9 @@ func find(name string) (string, error) {
 	return path, nil
 }
 
-// Initramfs writes the initramfs of a guest to a file: what all guests have, fio if it is asked for, files of this machine with their libraries (path in the
-// guest to path here), and the scripts. The large parts come from the cache.
+// Initramfs writes the initramfs of a guest to a file: what all guests have, fio if it is asked
+// for, files of this machine with their libraries (path in the guest to path here), and the
+// scripts. The large parts come from the cache.
 func (k *Kernel) Initramfs(cache, file string, fio bool, files map[string]string) error {
 	out, err := os.Create(file)
 	if err != nil {
@@ -100,7 +110,8 @@ func scriptPath(name string) string {
 	return "/t/" + name
 }
 
-// RootTree writes a root file system to a folder that is there: busybox and the scripts, no more. A guest that boots from a disk has it there.
+// RootTree writes a root file system to a folder that is there: busybox and the scripts, no more. A
+// guest that boots from a disk has it there.
 func RootTree(dir string) error {
 	busybox, err := find("busybox")
 	if err != nil {
@@ -130,14 +141,16 @@ func RootTree(dir string) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(dir, scriptPath(entry.Name())), body, 0o755); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, scriptPath(entry.Name())), body,
+			0o755); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (k *Kernel) appendPart(out io.Writer, cache string, programs map[string]string, base bool) error {
+func (k *Kernel) appendPart(out io.Writer, cache string, programs map[string]string,
+	base bool) error {
 	part, err := k.part(cache, programs, base)
 	if err != nil {
 		return err

@@ -12,14 +12,18 @@ import (
 func TestInside(t *testing.T) {
 	g := newGuest(t, 768, true, map[string]string{"/bin/ringnbd": ringnbd})
 	for i, name := range []string{"data", "raw"} {
-		g.config.Disks = append(g.config.Disks, fmt.Sprintf(`{"driver":"file","node-name":"disk%d","filename":"%s","discard":"unmap"}`, i, image(t, name, 512)))
+		g.config.Disks = append(g.config.Disks,
+			fmt.Sprintf(`{"driver":"file","node-name":"disk%d","filename":"%s","discard":"unmap"}`,
+				i, image(t, name, 512)))
 	}
 	ok := g.step(t, "start", func(t *testing.T) {
 		var said []string
 		g.check(t, func(note string) { said = append(said, note) }, "inside", "start")
 		all := strings.Join(said, "\n")
-		// What this kernel has and has not must be told: its release, and by name what is missing with the version that brings it.
-		for _, want := range []string{g.config.Kernel.Release, "deferred task work", "minimum wait", "6.12"} {
+		// What this kernel has and has not must be told: its release, and by name what is missing
+		// with the version that brings it.
+		for _, want := range []string{g.config.Kernel.Release, "deferred task work", "minimum wait",
+			"6.12"} {
 			if !strings.Contains(all, want) {
 				t.Errorf("ringnbd serve --verbose does not say %q on this kernel:\n%s", want, all)
 			}

@@ -1,7 +1,8 @@
-// A running guest. The test gives it one command at a time, over a serial line of its own; it answers with one line. The other serial line is the console.
+// A running guest. The test gives it one command at a time, over a serial line of its own; it
+// answers with one line. The other serial line is the console.
 //
-// Invariant: every wait has a limit; a guest that did not answer in time is killed, for nobody knows what it would answer to; whoever kills a guest waits for
-// its process.
+// Invariant: every wait has a limit; a guest that did not answer in time is killed, for nobody
+// knows what it would answer to; whoever kills a guest waits for its process.
 
 package kernel
 
@@ -24,11 +25,13 @@ import (
 // Config is what a guest is made of.
 type Config struct {
 	Kernel    *Kernel
-	Initramfs string   // path
-	Dir       string   // for console.log and a socket
-	Memory    int      // MiB
-	Disks     []string // block devices of QEMU as JSON (qemu -blockdev), each of which becomes a virtio disk: /dev/vda, /dev/vdb ...
-	Append    string   // more words for the kernel's command line
+	Initramfs string // path
+	Dir       string // for console.log and a socket
+	Memory    int    // MiB
+	// block devices of QEMU as JSON (qemu -blockdev), each of which becomes a virtio disk:
+	// /dev/vda, /dev/vdb ...
+	Disks  []string
+	Append string // more words for the kernel's command line
 }
 
 // Machine is a guest that was booted.
@@ -84,11 +87,14 @@ func Start(c Config, limit time.Duration) (*Machine, error) {
 
 func (m *Machine) arguments() []string {
 	c := m.config
-	// Neither watchdogs nor stall warnings: an emulated processor on a busy machine may stand still for seconds.
-	words := "console=ttyS0 quiet loglevel=4 panic=0 oops=panic nowatchdog rcupdate.rcu_cpu_stall_suppress=1 mitigations=off nokaslr random.trust_cpu=on " + c.Append
+	// Neither watchdogs nor stall warnings: an emulated processor on a busy machine may stand still
+	// for seconds.
+	words := "console=ttyS0 quiet loglevel=4 panic=0 oops=panic nowatchdog " +
+		"rcupdate.rcu_cpu_stall_suppress=1 mitigations=off nokaslr random.trust_cpu=on " + c.Append
 	arguments := []string{
 		"-nodefaults", "-no-user-config", "-display", "none",
-		"-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", strconv.Itoa(c.Memory) + "M",
+		"-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m",
+		strconv.Itoa(c.Memory) + "M",
 		"-kernel", c.Kernel.Image(), "-initrd", c.Initramfs, "-append", words,
 		"-chardev", "file,id=console,append=on,path=" + m.console(), "-serial", "chardev:console",
 		"-chardev", "stdio,id=test,signal=off", "-serial", "chardev:test",
@@ -97,7 +103,8 @@ func (m *Machine) arguments() []string {
 		"-netdev", "user,id=net,ipv6=off", "-device", "virtio-net-pci,netdev=net,romfile=",
 	}
 	for i, disk := range c.Disks {
-		arguments = append(arguments, "-blockdev", disk, "-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d", i))
+		arguments = append(arguments, "-blockdev", disk, "-device",
+			fmt.Sprintf("virtio-blk-pci,drive=disk%d", i))
 	}
 	return arguments
 }
@@ -133,9 +140,11 @@ func (m *Machine) AwaitReady(limit time.Duration) error {
 	}
 }
 
-// Check runs a script of testdata/ in the guest and returns what it found worth telling. If note is not nil it is called with what the script says before it
-// ends. A limit that passes kills the guest.
-func (m *Machine) Check(limit time.Duration, note func(string), script string, arguments ...string) (string, error) {
+// Check runs a script of testdata/ in the guest and returns what it found worth telling. If note is
+// not nil it is called with what the script says before it ends. A limit that passes kills the
+// guest.
+func (m *Machine) Check(limit time.Duration, note func(string), script string,
+	arguments ...string) (string, error) {
 	deadline := time.Now().Add(limit)
 	if err := m.Say(script, arguments...); err != nil {
 		return "", err
@@ -150,7 +159,8 @@ func (m *Machine) Check(limit time.Duration, note func(string), script string, a
 		case "PASS":
 			return said, nil
 		case "FAIL":
-			return "", fmt.Errorf("%s %s: %s\n%s", script, strings.Join(arguments, " "), said, m.Tail())
+			return "", fmt.Errorf("%s %s: %s\n%s", script, strings.Join(arguments, " "), said,
+				m.Tail())
 		case "NOTE":
 			if note != nil {
 				note(said)
@@ -169,7 +179,8 @@ func (m *Machine) Say(script string, arguments ...string) error {
 	return nil
 }
 
-// Hear returns the next line that the guest says. If there is none in time, or its kernel has panicked, the guest is killed.
+// Hear returns the next line that the guest says. If there is none in time, or its kernel has
+// panicked, the guest is killed.
 func (m *Machine) Hear(limit time.Duration) (string, error) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()

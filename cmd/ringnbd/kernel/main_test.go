@@ -1,6 +1,8 @@
-// Tests with a guest's kernel: what they need, and the two lives of this program. Copied into a guest it is one of the programs of guest_test.go there.
+// Tests with a guest's kernel: what they need, and the two lives of this program. Copied into a
+// guest it is one of the programs of guest_test.go there.
 //
-// RINGNBD_BIN names a binary to test instead of building one. Invariant: a test that cannot run on this machine is skipped by name with the reason.
+// RINGNBD_BIN names a binary to test instead of building one. Invariant: a test that cannot run on
+// this machine is skipped by name with the reason.
 
 package kernel
 
@@ -43,7 +45,8 @@ func start(m *testing.M) int {
 	return m.Run()
 }
 
-// bootLimit bounds a boot, which takes 7 seconds on a machine that has nothing else to do. checkLimit bounds one check, the longest of which takes 15.
+// bootLimit bounds a boot, which takes 7 seconds on a machine that has nothing else to do.
+// checkLimit bounds one check, the longest of which takes 15.
 const (
 	bootLimit  = 2 * time.Minute
 	checkLimit = 4 * time.Minute
@@ -88,8 +91,8 @@ func need(t *testing.T) *Kernel {
 	return k
 }
 
-// guest is a machine for a row of checks. After a check that failed the next one gets a machine that was booted again, since nobody knows what state the
-// last one is in.
+// guest is a machine for a row of checks. After a check that failed the next one gets a machine
+// that was booted again, since nobody knows what state the last one is in.
 type guest struct {
 	config  Config
 	machine *Machine
@@ -111,7 +114,8 @@ func (g *guest) step(t *testing.T, name string, f func(t *testing.T)) bool {
 	if !ran {
 		return passed
 	}
-	t.Logf("%-4s  %5.1f s  %s: %s", verdict, time.Since(start).Seconds(), name, strings.Join(g.said, "; "))
+	t.Logf("%-4s  %5.1f s  %s: %s", verdict, time.Since(start).Seconds(), name,
+		strings.Join(g.said, "; "))
 	return passed
 }
 
@@ -131,7 +135,8 @@ func newGuest(t *testing.T, memory int, fio bool, files map[string]string) *gues
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &guest{config: Config{Kernel: k, Initramfs: filepath.Join(t.TempDir(), "initramfs"), Dir: t.TempDir(), Memory: memory}}
+	g := &guest{config: Config{Kernel: k, Initramfs: filepath.Join(t.TempDir(), "initramfs"),
+		Dir: t.TempDir(), Memory: memory}}
 	all := map[string]string{"/bin/guest": self}
 	for inside, path := range files {
 		all[inside] = path

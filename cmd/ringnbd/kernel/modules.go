@@ -1,5 +1,6 @@
-// Which kernel modules a guest needs, and in which order they are to be loaded. A package that was not installed has no modules.dep yet, which depmod would
-// make of the same "depends" that each module carries; so they are read from there.
+// Which kernel modules a guest needs, and in which order they are to be loaded. A package that was
+// not installed has no modules.dep yet, which depmod would make of the same "depends" that each
+// module carries; so they are read from there.
 //
 // Invariant: in the order that is returned, a module comes after all that it depends on.
 
@@ -22,15 +23,17 @@ type module struct {
 	path string
 }
 
-// loadOrder is what is loaded for the named modules and all they depend on. What is built into the kernel is left out.
+// loadOrder is what is loaded for the named modules and all they depend on. What is built into the
+// kernel is left out.
 func (k *Kernel) loadOrder(names []string) ([]module, error) {
 	files := map[string]string{}
-	err := filepath.WalkDir(filepath.Join(k.modules(), "kernel"), func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && strings.HasSuffix(path, ".ko") {
-			files[moduleName(path)] = path
-		}
-		return err
-	})
+	err := filepath.WalkDir(filepath.Join(k.modules(), "kernel"),
+		func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && strings.HasSuffix(path, ".ko") {
+				files[moduleName(path)] = path
+			}
+			return err
+		})
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +48,9 @@ func (k *Kernel) loadOrder(names []string) ([]module, error) {
 	var order []module
 	var load func(name string) error
 	load = func(name string) error {
-		if slices.Contains(builtin, name) || slices.ContainsFunc(order, func(m module) bool { return m.name == name }) {
+		if slices.Contains(builtin, name) || slices.ContainsFunc(order, func(m module) bool {
+			return m.name == name
+		}) {
 			return nil
 		}
 		path, ok := files[name]
@@ -76,7 +81,8 @@ func moduleName(path string) string {
 	return strings.ReplaceAll(strings.TrimSuffix(filepath.Base(path), ".ko"), "-", "_")
 }
 
-// dependencies reads the modules that a module says it depends on (include/linux/module.h: MODULE_INFO).
+// dependencies reads the modules that a module says it depends on (include/linux/module.h:
+// MODULE_INFO).
 func dependencies(path string) ([]string, error) {
 	file, err := elf.Open(path)
 	if err != nil {

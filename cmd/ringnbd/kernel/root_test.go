@@ -1,5 +1,5 @@
-// A virtual machine whose root disk is an export of ringnbd, by QEMU's own client. It writes, is reset in the middle of that, and has everything that it knew to
-// be on the disk.
+// A virtual machine whose root disk is an export of ringnbd, by QEMU's own client. It writes, is
+// reset in the middle of that, and has everything that it knew to be on the disk.
 
 package kernel
 
@@ -49,7 +49,8 @@ func rootImage(t *testing.T) string {
 	if err := RootTree(tree); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(tree, "data", "slots"), make([]byte, slots*slotSize), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(tree, "data", "slots"), make([]byte, slots*slotSize),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	path := image(t, "root", 128)
@@ -57,7 +58,8 @@ func rootImage(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := debian.Run(time.Minute, "/", mkfs, "-q", "-F", "-t", "ext4", "-d", tree, path); err != nil {
+	if _, err := debian.Run(time.Minute, "/", mkfs, "-q", "-F", "-t", "ext4", "-d", tree,
+		path); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -71,7 +73,8 @@ type writer struct {
 // write lets the guest write until some records are on the disk.
 func (w *writer) write(t *testing.T, m *Machine, records int) {
 	t.Helper()
-	if err := m.Say("write", strconv.Itoa(w.last+2)); err != nil { // what was under way at the reset is left as it is
+	// what was under way at the reset is left as it is
+	if err := m.Say("write", strconv.Itoa(w.last+2)); err != nil {
 		t.Fatal(err)
 	}
 	for until := w.last + 1 + records; w.last < until; {
@@ -112,7 +115,8 @@ func (w *writer) hearReset(t *testing.T, m *Machine) {
 	}
 }
 
-// verify compares what is on the disk with what was said to be there. skipped are the records that were under way at a reset.
+// verify compares what is on the disk with what was said to be there. skipped are the records that
+// were under way at a reset.
 func (w *writer) verify(t *testing.T, g *guest, skipped map[int]bool) {
 	t.Helper()
 	sums := map[string]string{}
@@ -129,7 +133,8 @@ func (w *writer) verify(t *testing.T, g *guest, skipped map[int]bool) {
 		if n%2 == 1 {
 			place = fmt.Sprintf("slot %d", n/2%slots)
 		}
-		over := n%2 == 1 && (n+2*slots <= w.last || skipped[n+2*slots]) // a newer record is in its slot
+		// a newer record is in its slot
+		over := n%2 == 1 && (n+2*slots <= w.last || skipped[n+2*slots])
 		if skipped[n] || over {
 			continue
 		}
@@ -144,7 +149,8 @@ func (w *writer) verify(t *testing.T, g *guest, skipped map[int]bool) {
 	g.say("%d records to the last, %d, are there", checked, w.last)
 }
 
-// TestRootDisk resets a machine four times: by its reset button, by cutting its power, and by cutting the server's as well.
+// TestRootDisk resets a machine four times: by its reset button, by cutting its power, and by
+// cutting the server's as well.
 func TestRootDisk(t *testing.T) {
 	g := newGuest(t, 256, false, nil)
 	path := rootImage(t)
@@ -154,7 +160,8 @@ func TestRootDisk(t *testing.T) {
 	w := &writer{last: -1}
 	skipped := map[int]bool{0: true}
 	g.step(t, "boot", func(t *testing.T) { g.boot(t) })
-	for i, how := range []string{"reset button", "power cut", "reset button again", "power cut, and the server killed"} {
+	for i, how := range []string{"reset button", "power cut", "reset button again",
+		"power cut, and the server killed"} {
 		ok := g.step(t, how, func(t *testing.T) {
 			if g.machine == nil {
 				t.Fatal("the guest did not boot")

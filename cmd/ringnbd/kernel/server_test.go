@@ -1,5 +1,5 @@
-// The host's ringnbd. Invariant: a server that was started is gone when its test ends; one that ended otherwise than asked, or printed a stack trace, fails the
-// test.
+// The host's ringnbd. Invariant: a server that was started is gone when its test ends; one that
+// ended otherwise than asked, or printed a stack trace, fails the test.
 
 package kernel
 
@@ -48,7 +48,8 @@ func serve(t *testing.T, exports map[string]string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{t: t, port: strconv.Itoa(l.Addr().(*net.TCPAddr).Port), log: filepath.Join(t.TempDir(), "ringnbd.log")}
+	s := &server{t: t, port: strconv.Itoa(l.Addr().(*net.TCPAddr).Port),
+		log: filepath.Join(t.TempDir(), "ringnbd.log")}
 	l.Close()
 	s.arguments = []string{"serve", "--listen", "127.0.0.1:" + s.port}
 	for name, path := range exports {

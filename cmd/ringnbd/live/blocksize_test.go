@@ -1,6 +1,6 @@
-package live_test
-
 // Block sizes and the rotational flag, from a device's own limits to nbdinfo.
+
+package live_test
 
 import (
 	"os"
@@ -18,7 +18,8 @@ func loopOf(t *testing.T, options ...string) string {
 	t.Helper()
 	needRoot(t, "loop devices")
 	need(t, "losetup")
-	out, err := try(t, time.Minute, "losetup", append(options, "--find", "--show", sparseImage(t, 64<<20))...)
+	out, err := try(t, time.Minute, "losetup",
+		append(options, "--find", "--show", sparseImage(t, 64<<20))...)
 	if err != nil {
 		t.Skipf("no loop device: %s", out)
 	}
@@ -60,7 +61,8 @@ func TestBlockSizesOfDevices(t *testing.T) {
 		if err := p.write(4095, data); err != nil {
 			t.Errorf("sectors of %s: %v", sector, err)
 		}
-		if got, err := p.read(4094, len(data)+2); err != nil || string(got) != "\x00"+string(data)+"\x00" {
+		if got, err := p.read(4094, len(data)+2); err != nil ||
+			string(got) != "\x00"+string(data)+"\x00" {
 			t.Errorf("sectors of %s: reads back otherwise (%v)", sector, err)
 		}
 		p.disconnect()
@@ -120,7 +122,8 @@ func TestRotationalFollowsTheQueue(t *testing.T) {
 		for _, path := range []string{file, device} {
 			s := serve(t, bench.Unix, path, "--read-only") // the device is mounted
 			if got := answer(t, "--is", "rotational", s.uri("")); got != (value == "1") {
-				t.Errorf("%s: nbdinfo --is rotational answers %t, the queue says %s", path, got, value)
+				t.Errorf("%s: nbdinfo --is rotational answers %t, the queue says %s", path, got,
+					value)
 			}
 			s.stop()
 		}

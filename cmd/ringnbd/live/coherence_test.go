@@ -1,7 +1,7 @@
-package live_test
-
 // Several connections on one disk: what one has written and another has flushed,
 // a third reads; neighbours in the same block never overwrite each other.
+
+package live_test
 
 import (
 	"bytes"
@@ -24,7 +24,8 @@ func TestWriteOnOneFlushOnAnotherReadOnAThird(t *testing.T) {
 			}
 			random := rand.New(rand.NewPCG(4, 5))
 			for i := range 300 {
-				offset, data := uint64(random.IntN(63<<20)), pattern(1+random.IntN(70000), uint64(i))
+				offset, data := uint64(random.IntN(63<<20)), pattern(1+random.IntN(70000),
+					uint64(i))
 				if err := a.write(offset, data); err != nil {
 					t.Fatal(err)
 				}
@@ -100,7 +101,8 @@ func scribble(p *peer, k, n int, own []byte, deadline time.Time) error {
 		j := mine[0]
 		got, err := p.read(uint64(j*n+k), 1)
 		if err != nil || got[0] != own[j] {
-			return fmt.Errorf("connection %d, round %d: byte %d is %x, want %#x (%v)", k, i, j*n+k, got, own[j], err)
+			return fmt.Errorf("connection %d, round %d: byte %d is %x, want %#x (%v)", k, i, j*n+k,
+				got, own[j], err)
 		}
 	}
 	return nil

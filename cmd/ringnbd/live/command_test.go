@@ -1,7 +1,7 @@
-package live_test
-
 // [ COMMAND... ] with the servers that people write there. Invariant: none of them is there
 // afterwards.
+
+package live_test
 
 import (
 	"os"
@@ -23,11 +23,14 @@ func TestServersInBracketsServeAndEnd(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			pid := filepath.Join(t.TempDir(), "pid")
-			words := append([]string{"[", "sh", "-c", `echo $$ >"$0"; exec "$@"`, pid}, append(server, "]")...)
+			words := append([]string{"[", "sh", "-c", `echo $$ >"$0"; exec "$@"`, pid},
+				append(server, "]")...)
 			back := filepath.Join(t.TempDir(), "back.img")
 			must(t, time.Minute, ringnbd, append(append([]string{"copy"}, words...), back)...)
 			sameFiles(t, source, back)
-			if out := must(t, time.Minute, ringnbd, append([]string{"info", "--json"}, words...)...); !strings.Contains(out, "8388608") {
+			if out := must(t, time.Minute, ringnbd,
+				append([]string{"info", "--json"}, words...)...); !strings.Contains(out,
+				"8388608") {
 				t.Errorf("info: %s", out)
 			}
 			text, err := os.ReadFile(pid)

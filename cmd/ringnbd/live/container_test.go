@@ -1,6 +1,6 @@
-package live_test
-
 // A server in a memory control group, as a container has it.
+
+package live_test
 
 import (
 	"bufio"
@@ -23,7 +23,8 @@ func TestSmallContainer(t *testing.T) {
 	within(t, group)
 	s := serve(t, "unix", sparseImage(t, 256<<20))
 	memory, start := regexp.MustCompile(` memory=(\d+)`), []string(nil)
-	for end := time.Now().Add(startTimeout); start == nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(startTimeout); start == nil &&
+		time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		start = memory.FindStringSubmatch(s.log.String())
 	}
 	if start == nil {
@@ -37,7 +38,8 @@ func TestSmallContainer(t *testing.T) {
 		{"--bs", "64k", "--depth", "16", "--count", "8000"},
 		{"--bs", "2M", "--depth", "2", "--count", "600"},
 	} {
-		usual := []string{"bench", "--pattern", "randrw", "--connections", "100", "--verify", s.uri("")}
+		usual := []string{"bench", "--pattern", "randrw", "--connections", "100", "--verify",
+			s.uri("")}
 		out := must(t, 2*time.Minute, client, append(usual, load...)...)
 		if !strings.Contains(out, " 0 bad blocks") {
 			t.Error(out)
@@ -109,13 +111,15 @@ func TestEmptyRoot(t *testing.T) {
 func memoryGroup(t *testing.T, limit uint64) string {
 	t.Helper()
 	needRoot(t, "control groups")
-	for top, file := range map[string]string{"/sys/fs/cgroup/memory": "memory.limit_in_bytes", "/sys/fs/cgroup": "memory.max"} {
+	for top, file := range map[string]string{"/sys/fs/cgroup/memory": "memory.limit_in_bytes",
+		"/sys/fs/cgroup": "memory.max"} {
 		group := filepath.Join(top, fmt.Sprintf("ringnbd-test-%d-%d", os.Getpid(), limit))
 		if os.Mkdir(group, 0o755) != nil {
 			continue
 		}
 		t.Cleanup(func() {
-			for end := time.Now().Add(5 * time.Second); os.Remove(group) != nil && time.Now().Before(end); {
+			for end := time.Now().Add(5 * time.Second); os.Remove(group) != nil &&
+				time.Now().Before(end); {
 				time.Sleep(10 * time.Millisecond) // the kernel has not let go of the processes yet
 			}
 		})
@@ -137,7 +141,8 @@ func memoryGroup(t *testing.T, limit uint64) string {
 func within(t *testing.T, group string) {
 	t.Helper()
 	usual, wrapper := ringnbd, filepath.Join(t.TempDir(), "ringnbd")
-	script := fmt.Sprintf("#!/bin/sh\necho $$ > '%s/cgroup.procs' && exec '%s' \"$@\"\n", group, usual)
+	script := fmt.Sprintf("#!/bin/sh\necho $$ > '%s/cgroup.procs' && exec '%s' \"$@\"\n", group,
+		usual)
 	if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}

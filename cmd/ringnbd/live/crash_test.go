@@ -1,9 +1,9 @@
-package live_test
-
 // kill -9 in the middle of a write load: every write acknowledged before a FLUSH
 // reply is on the disk afterwards. The disk is cut into units; each is written
 // by one connection only, one write at a time, with a growing version whose bytes
 // fill it, so that whatever the disk holds tells which versions it came from.
+
+package live_test
 
 import (
 	"fmt"
@@ -26,7 +26,8 @@ type ledger struct {
 }
 
 func newLedger(units, unit int) *ledger {
-	return &ledger{unit: unit, sent: make([]atomic.Uint32, units), acked: make([]atomic.Uint32, units), flushed: make([]atomic.Uint32, units)}
+	return &ledger{unit: unit, sent: make([]atomic.Uint32, units),
+		acked: make([]atomic.Uint32, units), flushed: make([]atomic.Uint32, units)}
 }
 
 // content is what version v of unit u looks like; version 0 was never written.
@@ -106,7 +107,8 @@ func (l *ledger) check(p *peer) error {
 				found = found || c[i] == b
 			}
 			if !found {
-				return fmt.Errorf("unit %d of %d bytes, byte %d: %#x is in none of versions %d (flushed) to %d (sent), %d was acknowledged",
+				return fmt.Errorf("unit %d of %d bytes, byte %d: %#x is in none of versions %d "+
+					"(flushed) to %d (sent), %d was acknowledged",
 					u, l.unit, i, b, first, last, l.acked[u].Load())
 			}
 		}

@@ -1,6 +1,6 @@
-package live_test
-
 // Many connections: idle ones cost little, gone ones cost nothing.
+
+package live_test
 
 import (
 	"fmt"
@@ -21,7 +21,8 @@ func busy(p *peer, limit time.Duration) (float64, error) {
 	start, n, inFlight := time.Now(), 0, 0
 	for time.Since(start) < limit || inFlight > 0 {
 		for time.Since(start) < limit && inFlight < depth {
-			if _, err := p.send(cmdRead, 0, uint64(random.IntN(int(p.size>>12)))<<12, 4096, nil); err != nil {
+			if _, err := p.send(cmdRead, 0, uint64(random.IntN(int(p.size>>12)))<<12, 4096,
+				nil); err != nil {
 				return 0, err
 			}
 			inFlight++
@@ -43,7 +44,8 @@ const overhead = 64 << 20
 func TestThousandIdleConnectionsBesideABusyOne(t *testing.T) {
 	onlyRingnbd(t)
 	const memory, idle = 192 << 20, 1000
-	s := serve(t, bench.Unix, randomImage(t, 64<<20, 1), "--memory", fmt.Sprint(memory), "--max-connections", "1100", "--loops", "2")
+	s := serve(t, bench.Unix, randomImage(t, 64<<20, 1), "--memory", fmt.Sprint(memory),
+		"--max-connections", "1100", "--loops", "2")
 	p := s.dial(t)
 	alone, err := busy(p, time.Second)
 	if err != nil {
@@ -61,17 +63,21 @@ func TestThousandIdleConnectionsBesideABusyOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	resident, peak := s.status("VmRSS"), s.status("VmHWM")
-	t.Logf("busy connection: %.0f requests/s alone, %.0f among %d idle ones (ratio %.2f)", alone, among, idle, among/alone)
-	t.Logf("resident: %d KiB before, %d KiB with them (%d bytes each), peak %d KiB", before>>10, resident>>10, (resident-before)/idle, peak>>10)
+	t.Logf("busy connection: %.0f requests/s alone, %.0f among %d idle ones (ratio %.2f)", alone,
+		among, idle, among/alone)
+	t.Logf("resident: %d KiB before, %d KiB with them (%d bytes each), peak %d KiB", before>>10,
+		resident>>10, (resident-before)/idle, peak>>10)
 	if peak > memory+overhead {
-		t.Errorf("peak resident memory %d MiB is above --memory %d MiB and %d MiB", peak>>20, memory>>20, overhead>>20)
+		t.Errorf("peak resident memory %d MiB is above --memory %d MiB and %d MiB", peak>>20,
+			memory>>20, overhead>>20)
 	}
 }
 
 func TestLargeRequestsOfManyClientsStayWithinMemory(t *testing.T) {
 	onlyRingnbd(t)
 	const memory = 192 << 20
-	s := serve(t, bench.Unix, randomImage(t, 128<<20, 1), "--memory", fmt.Sprint(memory), "--loops", "2")
+	s := serve(t, bench.Unix, randomImage(t, 128<<20, 1), "--memory", fmt.Sprint(memory), "--loops",
+		"2")
 	var all sync.WaitGroup
 	errs := make(chan error, 64)
 	for k := range 16 {
@@ -93,7 +99,8 @@ func TestLargeRequestsOfManyClientsStayWithinMemory(t *testing.T) {
 		t.Error(err)
 	}
 	if peak := s.status("VmHWM"); peak > memory+overhead {
-		t.Errorf("peak resident memory %d MiB is above --memory %d MiB and %d MiB", peak>>20, memory>>20, overhead>>20)
+		t.Errorf("peak resident memory %d MiB is above --memory %d MiB and %d MiB", peak>>20,
+			memory>>20, overhead>>20)
 	}
 }
 

@@ -1,7 +1,7 @@
-package live_test
-
 // What is served, and how it is asked for: the classic command line, many
 // exports, very large and synthetic ones.
+
+package live_test
 
 import (
 	"bytes"
@@ -150,7 +150,8 @@ func TestHugeTrimDelaysNobody(t *testing.T) {
 			all := time.Since(began)
 			t.Logf("%d reads in %v beside it, the slowest took %v", reads, all, slowest)
 			if reads < 50 || slowest > all/2 {
-				t.Errorf("%d reads in %v beside a trim of 1 TiB, the slowest took %v", reads, all, slowest)
+				t.Errorf("%d reads in %v beside a trim of 1 TiB, the slowest took %v", reads, all,
+					slowest)
 			}
 			return
 		default:
@@ -177,7 +178,8 @@ func TestSyntheticExports(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if got, err := null.read(12_345, len(data)); err != nil || !bytes.Equal(got, make([]byte, len(data))) {
+	if got, err := null.read(12_345, len(data)); err != nil ||
+		!bytes.Equal(got, make([]byte, len(data))) {
 		t.Errorf("null does not read as zeroes (%v)", err)
 	}
 	if got, err := memory.read(12_345, len(data)); err != nil || !bytes.Equal(got, data) {

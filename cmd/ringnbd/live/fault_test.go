@@ -1,7 +1,7 @@
-package live_test
-
 // Disks that fail: the error is the request's, the connection stays up. Mounts
 // and loop devices are made here and removed, so these tests need root.
+
+package live_test
 
 import (
 	"bytes"
@@ -62,13 +62,16 @@ func TestTruncatedFileIsAnErrorOfItsRequests(t *testing.T) {
 	if err := os.Truncate(image, 32<<20+1000); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct{ offset, length int }{{48 << 20, 4096}, {32<<20 - 4096, 65536}, {63<<20 + 1, 511}, {33 << 20, 16 << 20}} {
+	for _, c := range []struct{ offset, length int }{{48 << 20, 4096}, {32<<20 - 4096, 65536},
+		{63<<20 + 1, 511}, {33 << 20, 16 << 20}} {
 		r, err := p.do(cmdRead, 0, uint64(c.offset), uint32(c.length), nil)
 		if err != nil {
-			t.Fatalf("read of %d at %d beyond the new end: the connection: %v", c.length, c.offset, err)
+			t.Fatalf("read of %d at %d beyond the new end: the connection: %v", c.length, c.offset,
+				err)
 		}
 		if r.errno != eIO && underTest != "qemu-nbd" { // qemu reads zeroes there
-			t.Errorf("read of %d at %d beyond the new end: error %d, want EIO", c.length, c.offset, r.errno)
+			t.Errorf("read of %d at %d beyond the new end: error %d, want EIO", c.length, c.offset,
+				r.errno)
 		}
 	}
 	again, err := p.read(0, 4096)
@@ -199,8 +202,10 @@ func TestBlockDeviceIsServed(t *testing.T) {
 	for _, c := range []struct {
 		command, flags uint16
 		offset, length int
-	}{{cmdZeroes, 0, 8 << 20, 2 << 20}, {cmdZeroes, flagNoHole, 12<<20 + 1, 1<<20 + 5}, {cmdZeroes, flagFUA, 100, 50}} {
-		if _, err := p.done(c.command, c.flags, uint64(c.offset), uint32(c.length), nil); err != nil {
+	}{{cmdZeroes, 0, 8 << 20, 2 << 20}, {cmdZeroes, flagNoHole, 12<<20 + 1, 1<<20 + 5}, {cmdZeroes,
+		flagFUA, 100, 50}} {
+		if _, err := p.done(c.command, c.flags, uint64(c.offset), uint32(c.length),
+			nil); err != nil {
 			t.Errorf("zeroes at %d: %v", c.offset, err)
 		}
 		clear(want[c.offset : c.offset+c.length])
@@ -216,14 +221,16 @@ func TestBlockDeviceIsServed(t *testing.T) {
 	for _, r := range [][2]int{{0, 32 << 20}, {36 << 20, 28 << 20}} { // all but what was trimmed
 		got, err := p.read(uint64(r[0]), r[1])
 		if err != nil || !bytes.Equal(got, want[r[0]:r[0]+r[1]]) {
-			t.Errorf("%d bytes at %d: %v, equal %t", r[1], r[0], err, bytes.Equal(got, want[r[0]:r[0]+r[1]]))
+			t.Errorf("%d bytes at %d: %v, equal %t", r[1], r[0], err,
+				bytes.Equal(got, want[r[0]:r[0]+r[1]]))
 		}
 	}
 }
 
 func TestReadOnlyFileIsServedReadOnly(t *testing.T) {
 	image := randomImage(t, 1<<20, 1)
-	s := serveRingnbd(t, bench.Unix, "--export", "x="+image+",ro", "--export", "y="+sparseImage(t, 1<<20))
+	s := serveRingnbd(t, bench.Unix, "--export", "x="+image+",ro", "--export",
+		"y="+sparseImage(t, 1<<20))
 	p, err := connect(s.address, "x")
 	if err != nil {
 		t.Fatal(err)
@@ -241,7 +248,8 @@ func TestReadOnlyFileIsServedReadOnly(t *testing.T) {
 	if r, err := p.do(9, 0, 0, 4096, nil); err != nil || r.errno != eINVAL {
 		t.Errorf("an unknown command: error %d, want EINVAL; %v", r.errno, err)
 	}
-	if _, err := connect(s.address, "z"); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%#x", 0x80000006)) {
+	if _, err := connect(s.address, "z"); err == nil ||
+		!strings.Contains(err.Error(), fmt.Sprintf("%#x", 0x80000006)) {
 		t.Errorf("an unknown export: %v, want ERR_UNKNOWN", err)
 	}
 }

@@ -1,7 +1,7 @@
-package live_test
-
 // Storage that hangs beside storage that does not. Invariant: what hangs is let go
 // of again before its test ends, whatever the test finds.
+
+package live_test
 
 import (
 	"fmt"
@@ -37,7 +37,8 @@ func frozenDisk(t *testing.T, flags ...string) (string, func(), func()) {
 	must(t, time.Minute, "mkfs.ext4", append(flags, "-q", back)...)
 	dir := mount(t, "-o", "loop", back)
 	image := filepath.Join(dir, "image")
-	must(t, time.Minute, "dd", "if=/dev/zero", "of="+image, "bs=1M", "count=128", "conv=fsync", "status=none")
+	must(t, time.Minute, "dd", "if=/dev/zero", "of="+image, "bs=1M", "count=128", "conv=fsync",
+		"status=none")
 	heal := func() { try(t, time.Minute, "fsfreeze", "-u", dir) }
 	return image, func() { must(t, time.Minute, "fsfreeze", "-f", dir) }, heal
 }
@@ -55,7 +56,8 @@ func fuseFile(t *testing.T, flags ...string) (string, func(), func()) {
 		t.Fatal(err)
 	}
 	pidFile := filepath.Join(dir, "pid")
-	c := exec.Command("nbdfuse", "-P", pidFile, image, "[", "nbdkit", "--exit-with-parent", "memory", "128M")
+	c := exec.Command("nbdfuse", "-P", pidFile, image, "[", "nbdkit", "--exit-with-parent",
+		"memory", "128M")
 	c.Args = append(append(c.Args, flags...), "]")
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
@@ -133,7 +135,8 @@ func besiege(t *testing.T, a bench.Address, export string,
 				all = append(all, header(cmdRead, 0, cookie, at, uint32(len(block)))...)
 			}
 			if i < writes {
-				all = append(append(all, header(cmdWrite, 0, cookie, at, uint32(len(block)))...), block...)
+				all = append(append(all, header(cmdWrite, 0, cookie, at, uint32(len(block)))...),
+					block...)
 			}
 			if i < flushes {
 				all = append(all, header(cmdFlush, 0, cookie, 0, 0)...)
@@ -192,7 +195,8 @@ func hungBesideHealthy(t *testing.T, s sick, direct string) {
 				t.Errorf("not one %s of client %d in 1.5 s", name, i)
 				continue
 			}
-			t.Logf("client %d, %s: %d in 1 s, p99 %v, before; %d in 1.5 s, p99 %v, beside it", i, name,
+			t.Logf("client %d, %s: %d in 1 s, p99 %v, before; %d in 1.5 s, p99 %v, beside it", i,
+				name,
 				len(before[kind]), p99(before[kind]), len(after[kind]), p99(after[kind]))
 			if most := max(20*p99(before[kind]), time.Second); p99(after[kind]) > most {
 				t.Errorf("client %d, %s: p99 is %v, above %v", i, name, p99(after[kind]), most)
@@ -219,7 +223,8 @@ func TestHungStorageKeepsNoProcess(t *testing.T) {
 	directory := t.TempDir()
 	commands := [][]string{
 		{"serve", "--listen", "unix:" + filepath.Join(directory, "socket"), image},
-		{"serve", "--listen", "unix:" + filepath.Join(directory, "socket"), "--export", "a=" + image},
+		{"serve", "--listen", "unix:" + filepath.Join(directory, "socket"), "--export",
+			"a=" + image},
 		{"copy", image, filepath.Join(directory, "copy")},
 		{"copy", filepath.Join(directory, "missing"), image},
 		{"bench", "file:" + image},
@@ -329,7 +334,8 @@ func fuaChain(int) []byte { return writes(flagFUA, 60, 0) }
 func writes(flags uint16, n int, apart uint64) (b []byte) {
 	block := make([]byte, 256<<10)
 	for i := range n {
-		b = append(append(b, header(cmdWrite, flags, uint64(i), uint64(i)*apart, uint32(len(block)))...), block...)
+		b = append(append(b,
+			header(cmdWrite, flags, uint64(i), uint64(i)*apart, uint32(len(block)))...), block...)
 	}
 	return b
 }
@@ -403,7 +409,8 @@ func TestBurdenIsNobodyElsesTrouble(t *testing.T) {
 				was, is := before[kind][len(before[kind])/2], after[kind][len(after[kind])/2]
 				t.Logf("%s: p50 %v, p99 %v before; p50 %v, p99 %v beside it", name,
 					was, p99(before[kind]), is, p99(after[kind]))
-				if is > max(10*was, 60*time.Millisecond) { // 120 and more is what it was with no bounds
+				// 120 and more is what it was with no bounds
+				if is > max(10*was, 60*time.Millisecond) {
 					t.Errorf("%s: p50 is %v, and was %v", name, is, was)
 				}
 			}

@@ -1,7 +1,7 @@
-package live_test
-
 // Hostile clients beside a good one: whatever they do, the good one is served
 // correctly and the server stays within its memory.
+
+package live_test
 
 import (
 	"bytes"
@@ -21,11 +21,15 @@ type attack func(s *server) ([]net.Conn, error)
 
 var attacks = map[string]attack{
 	"Silence": func(s *server) ([]net.Conn, error) { return strangers(s, 20, nil) },
-	"Garbage": func(s *server) ([]net.Conn, error) { return strangers(s, 20, pattern(100_000, 13)) },
+	"Garbage": func(s *server) ([]net.Conn, error) {
+		return strangers(s, 20, pattern(100_000, 13))
+	},
 	"HalfAnOption": func(s *server) ([]net.Conn, error) {
 		return strangers(s, 20, []byte("\x00\x00\x00\x03IHAVEOPT\x00\x00"))
 	},
-	"OptionOfFourGiB":   func(s *server) ([]net.Conn, error) { return strangers(s, 20, fourGiBOption) },
+	"OptionOfFourGiB": func(s *server) ([]net.Conn, error) {
+		return strangers(s, 20, fourGiBOption)
+	},
 	"HalfAHeader":       halfHeader,
 	"GarbageHeader":     garbageHeader,
 	"HalfAPayload":      halfPayload,
@@ -38,7 +42,8 @@ var attacks = map[string]attack{
 	"HalfClosesItsSide": halfCloses,
 }
 
-var fourGiBOption = append([]byte("\x00\x00\x00\x03IHAVEOPT\x00\x00\x00\x07\xff\xff\xff\xff"), make([]byte, 200_000)...)
+var fourGiBOption = append([]byte("\x00\x00\x00\x03IHAVEOPT\x00\x00\x00\x07\xff\xff\xff\xff"),
+	make([]byte, 200_000)...)
 
 // strangers connect n times, send bytes without listening and stay.
 func strangers(s *server, n int, say []byte) (open []net.Conn, err error) {
@@ -69,7 +74,9 @@ func members(s *server, n int, do func(p *peer, i int)) (open []net.Conn, err er
 }
 
 func halfHeader(s *server) ([]net.Conn, error) {
-	return members(s, 20, func(p *peer, i int) { p.conn.Write(header(cmdRead, 0, 1, 0, 4096)[:1+i]) })
+	return members(s, 20, func(p *peer, i int) {
+		p.conn.Write(header(cmdRead, 0, 1, 0, 4096)[:1+i])
+	})
 }
 
 func garbageHeader(s *server) ([]net.Conn, error) {
@@ -121,7 +128,8 @@ func manyHeaders(s *server) ([]net.Conn, error) {
 
 func leavesInTheMiddle(s *server) ([]net.Conn, error) {
 	open, err := members(s, 100, func(p *peer, i int) {
-		p.conn.Write(append(header(cmdRead, 0, 1, 0, 1<<20), header(cmdWrite, 0, 2, goodSpan, 1<<20)...))
+		p.conn.Write(append(header(cmdRead, 0, 1, 0, 1<<20),
+			header(cmdWrite, 0, 2, goodSpan, 1<<20)...))
 		p.conn.Write(make([]byte, i*1000))
 		p.conn.Close()
 	})
@@ -132,7 +140,8 @@ func everyError(s *server) ([]net.Conn, error) {
 	return members(s, 4, func(p *peer, i int) {
 		random := rand.New(rand.NewPCG(uint64(i), 3))
 		for k := range 1000 { // READ, and unknown commands: nothing that changes the disk
-			p.conn.Write(header(uint16(random.IntN(2)*9), uint16(random.Uint32()), uint64(k), random.Uint64(), uint32(random.IntN(1<<20))))
+			p.conn.Write(header(uint16(random.IntN(2)*9), uint16(random.Uint32()), uint64(k),
+				random.Uint64(), uint32(random.IntN(1<<20))))
 		}
 	})
 }
@@ -167,7 +176,8 @@ func good(p *peer, limit time.Duration, seed uint64) (n int, err error) {
 		offset = random.IntN(goodSpan - 70_000)
 		got, err := p.read(uint64(offset), 70_000)
 		if err != nil || !bytes.Equal(got, model[offset:offset+70_000]) {
-			return n, fmt.Errorf("read at %d: equal %t, %w", offset, bytes.Equal(got, model[offset:offset+70_000]), err)
+			return n, fmt.Errorf("read at %d: equal %t, %w", offset,
+				bytes.Equal(got, model[offset:offset+70_000]), err)
 		}
 	}
 	return n, nil
@@ -177,7 +187,8 @@ func TestHostileClientsDoNotDisturbAGoodOne(t *testing.T) {
 	for name, do := range attacks {
 		t.Run(name, func(t *testing.T) {
 			const memory = 192 << 20
-			s := serve(t, bench.Unix, sparseImage(t, 64<<20), "--memory", fmt.Sprint(memory), "--loops", "2")
+			s := serve(t, bench.Unix, sparseImage(t, 64<<20), "--memory", fmt.Sprint(memory),
+				"--loops", "2")
 			p := s.dial(t)
 			open, err := do(s)
 			defer func() {
@@ -197,15 +208,18 @@ func TestHostileClientsDoNotDisturbAGoodOne(t *testing.T) {
 				t.Errorf("a new connection: %v", err)
 			}
 			if peak := s.status("VmHWM"); underTest == "ringnbd" && peak > memory+overhead {
-				t.Errorf("peak resident memory %d MiB is above --memory %d MiB and %d MiB", peak>>20, memory>>20, overhead>>20)
+				t.Errorf("peak resident memory %d MiB is above --memory %d MiB and %d MiB",
+					peak>>20, memory>>20, overhead>>20)
 			}
 			t.Logf("%d rounds of the good client", n)
 		})
 	}
 }
 
-// What a slow client has taken of a long READ is memory for others at once, not only when it has the last byte: with a single loop that has memory for one request of
-// the longest kind, a client that has taken 16 of 64 MiB, and takes nothing more for a while, is no hindrance to requests of 8 MiB.
+// What a slow client has taken of a long READ is memory for others at once, not only when it has
+// the last byte: with a single loop that has memory for one request of the longest kind, a client
+// that has taken 16 of 64 MiB, and takes nothing more for a while, is no hindrance to requests of 8
+// MiB.
 func TestWhatHasBeenTakenOfALongReplyIsForOthers(t *testing.T) {
 	onlyRingnbd(t)
 	s := serve(t, bench.Unix, randomImage(t, 64<<20, 2), "--loops", "1")
@@ -224,7 +238,8 @@ func TestWhatHasBeenTakenOfALongReplyIsForOthers(t *testing.T) {
 	if !bytes.Equal(got, taken[16+8<<20:]) {
 		t.Error("the two read different bytes at the same place")
 	}
-	// The server hangs up on those who stand still while others have waited for three seconds: the slow one is there, so nobody has.
+	// The server hangs up on those who stand still while others have waited for three seconds: the
+	// slow one is there, so nobody has.
 	rest := make([]byte, 48<<20)
 	if _, err := io.ReadFull(slow.conn, rest); err != nil {
 		t.Fatalf("the slow client lost its reply: %v", err)
@@ -234,8 +249,9 @@ func TestWhatHasBeenTakenOfALongReplyIsForOthers(t *testing.T) {
 	}
 }
 
-// Two clients that take their time for 64 MiB each: the second one must wait for the first, for a loop has not so much memory; but nobody else must, who wants less
-// than what is left beside it. The third one's 2 MiB would take longer than the two are given here.
+// Two clients that take their time for 64 MiB each: the second one must wait for the first, for a
+// loop has not so much memory; but nobody else must, who wants less than what is left beside it.
+// The third one's 2 MiB would take longer than the two are given here.
 func TestThoseWhoWaitForMuchDoNotHoldUpThoseWhoWantLittle(t *testing.T) {
 	onlyRingnbd(t)
 	s := serve(t, bench.Unix, randomImage(t, 64<<20, 3), "--loops", "1")
@@ -276,13 +292,15 @@ func TestThoseWhoWaitForMuchDoNotHoldUpThoseWhoWantLittle(t *testing.T) {
 			t.Error(err)
 		}
 	case <-time.After(15 * time.Second):
-		t.Error("twenty reads of 2 MiB were not answered in 15 s beside two clients that want 64 MiB and take their time")
+		t.Error("twenty reads of 2 MiB were not answered in 15 s beside two clients that want " +
+			"64 MiB and take their time")
 	}
 	close(stop)
 	drips.Wait()
 }
 
-// A crowd that wants 2 MiB each, again and again, and takes what it gets: more than there is memory for, so that all have to wait, and nobody for ever.
+// A crowd that wants 2 MiB each, again and again, and takes what it gets: more than there is memory
+// for, so that all have to wait, and nobody for ever.
 func TestACrowdOfLongRequestsIsServed(t *testing.T) {
 	onlyRingnbd(t)
 	s := serve(t, bench.Unix, randomImage(t, 64<<20, 4), "--loops", "1")

@@ -1,7 +1,7 @@
-package live_test
-
 // Who has an image: ringnbd, qemu-nbd and qemu-img see each other, whoever came first.
 // Invariant: an image that somebody may write has no second writer and no copy.
+
+package live_test
 
 import (
 	"os/exec"
@@ -58,7 +58,8 @@ func TestRingnbdReadsBesideReadersOfQEMU(t *testing.T) {
 	need(t, "qemu-nbd", "nbdinfo")
 	image := sparseImage(t, 8<<20)
 	qemuNBD(t, image, "-r")
-	startRingnbd(t, "serve", "--listen", "unix:"+filepath.Join(t.TempDir(), "s"), "--read-only", image)
+	startRingnbd(t, "serve", "--listen", "unix:"+filepath.Join(t.TempDir(), "s"), "--read-only",
+		image)
 	must(t, 20*time.Second, ringnbd, "copy", image, image+".copy")
 	qemuNBD(t, image, "-r")
 }
@@ -67,9 +68,12 @@ func TestQEMUKeepsOffWhatRingnbdHas(t *testing.T) {
 	need(t, "qemu-nbd", "qemu-img", "qemu-io")
 	image, other := sparseImage(t, 8<<20), sparseImage(t, 8<<20)
 	s := startRingnbd(t, "serve", "--listen", "unix:"+filepath.Join(t.TempDir(), "s"), image)
-	refusedBy(t, `Failed to get "write" lock`, "qemu-nbd", "-f", "raw", "-k", filepath.Join(t.TempDir(), "q"), image)
-	refusedBy(t, `Failed to get "write" lock`, "qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", other, image)
-	refusedBy(t, `Failed to get shared "write" lock`, "qemu-img", "convert", "-f", "raw", "-O", "raw", image, other)
+	refusedBy(t, `Failed to get "write" lock`, "qemu-nbd", "-f", "raw", "-k",
+		filepath.Join(t.TempDir(), "q"), image)
+	refusedBy(t, `Failed to get "write" lock`, "qemu-img", "convert", "-n", "-f", "raw", "-O",
+		"raw", other, image)
+	refusedBy(t, `Failed to get shared "write" lock`, "qemu-img", "convert", "-f", "raw", "-O",
+		"raw", image, other)
 	refusedBy(t, `Failed to get "write" lock`, "qemu-io", "-f", "raw", "-c", "write 0 4k", image)
 	must(t, 20*time.Second, "qemu-img", "info", "-f", "raw", image)
 	must(t, 20*time.Second, "qemu-img", "convert", "-U", "-f", "raw", "-O", "raw", image, other)
@@ -84,7 +88,8 @@ func TestQEMUKeepsOffWhatRingnbdHas(t *testing.T) {
 func TestQEMUReadsBesideARingnbdThatReads(t *testing.T) {
 	need(t, "qemu-nbd", "nbdinfo", "qemu-img", "qemu-io")
 	image := sparseImage(t, 8<<20)
-	startRingnbd(t, "serve", "--listen", "unix:"+filepath.Join(t.TempDir(), "s"), "--read-only", image)
+	startRingnbd(t, "serve", "--listen", "unix:"+filepath.Join(t.TempDir(), "s"), "--read-only",
+		image)
 	qemuNBD(t, image, "-r")
 	must(t, 20*time.Second, "qemu-img", "convert", "-f", "raw", "-O", "raw", image, image+".copy")
 	refusedBy(t, `Failed to get "write" lock`, "qemu-io", "-f", "raw", "-c", "write 0 4k", image)

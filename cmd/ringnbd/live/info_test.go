@@ -1,6 +1,6 @@
-package live_test
-
 // ringnbd info, held next to nbdinfo.
+
+package live_test
 
 import (
 	"encoding/json"
@@ -23,7 +23,8 @@ func TestInfoAgreesWithNbdinfo(t *testing.T) {
 			dependOnSources()
 			s := servePeer(t, name, bench.Unix, patchy(t, 32<<20, 21)) // servers take locks
 			var ours, theirs struct{ Exports []map[string]any }
-			for program, into := range map[string]any{ringnbd + " info": &ours, "nbdinfo": &theirs} {
+			for program, into := range map[string]any{ringnbd + " info": &ours,
+				"nbdinfo": &theirs} {
 				words := strings.Fields(program)
 				out := must(t, time.Minute, words[0], append(words[1:], "--json", s.uri(""))...)
 				if err := json.Unmarshal([]byte(out), into); err != nil {
@@ -38,22 +39,26 @@ func TestInfoAgreesWithNbdinfo(t *testing.T) {
 				case "content", "uri": // nbdinfo asks file(1), and writes URIs in its own way
 					continue
 				case "export-name":
-					want = s.export // the empty name is shown as the one it stands for, if the server tells
+					// the empty name is shown as the one it stands for, if the server tells
+					want = s.export
 					if name == "ringnbd" {
 						want = ours.Exports[0][key]
 					}
 				case "export-size-str":
 					continue
 				case "export-size":
-					if name == "nbd-server" { // its answer to INFO, which nbdinfo asks, has no size; that to GO has
+					// its answer to INFO, which nbdinfo asks, has no size; that to GO has
+					if name == "nbd-server" {
 						want = float64(32 << 20)
 					}
 				}
-				if got := ours.Exports[0][key]; !reflect.DeepEqual(got, want) && !(got == nil && want == "") {
+				if got := ours.Exports[0][key]; !reflect.DeepEqual(got, want) &&
+					!(got == nil && want == "") {
 					switch key {
 					case "contexts":
 						continue
-					case "can_df", "can_block_status_payload": // what ringnbd offers depends on who asks: nbdinfo selects no contexts,
+					case "can_df", "can_block_status_payload":
+						// what ringnbd offers depends on who asks: nbdinfo selects no contexts,
 						if name == "ringnbd" { // and its older versions speak no extended headers
 							continue
 						}
@@ -73,10 +78,12 @@ func TestMapsAgreeWithNbdinfo(t *testing.T) {
 			dependOnSources()
 			s := servePeer(t, name, bench.Unix, patchy(t, 256<<20, 22))
 			var ours, theirs []map[string]any
-			if err := json.Unmarshal([]byte(must(t, time.Minute, ringnbd, "info", "--map", "--json", s.uri(""))), &ours); err != nil {
+			if err := json.Unmarshal([]byte(must(t, time.Minute, ringnbd, "info", "--map", "--json",
+				s.uri(""))), &ours); err != nil {
 				t.Fatal(err)
 			}
-			if err := json.Unmarshal([]byte(must(t, time.Minute, "nbdinfo", "--map", "--json", s.uri(""))), &theirs); err != nil {
+			if err := json.Unmarshal([]byte(must(t, time.Minute, "nbdinfo", "--map", "--json",
+				s.uri(""))), &theirs); err != nil {
 				t.Fatal(err)
 			}
 			if len(ours) < 5 || !reflect.DeepEqual(ours, theirs) {
@@ -90,14 +97,16 @@ func TestAMillionExtentsAreMappedQuickly(t *testing.T) {
 	need(t, "nbdkit")
 	dependOnSources()
 	socket := filepath.Join(t.TempDir(), "s")
-	startSocket(t, socket, "nbdkit", "-f", "-U", socket, "sparse-random", "100G", "percent=50", "runlength=90000", "seed=1")
+	startSocket(t, socket, "nbdkit", "-f", "-U", socket, "sparse-random", "100G", "percent=50",
+		"runlength=90000", "seed=1")
 	uri := "nbd+unix:///?socket=" + socket
 	began := time.Now()
 	out := must(t, time.Minute, ringnbd, "info", "--map", uri)
 	took := time.Since(began)
 	var extents int
 	lines := strings.Split(strings.TrimSpace(out), "\n")
-	if _, err := fmt.Sscanf(lines[len(lines)-1], "%d extents", &extents); err != nil || extents < 900_000 {
+	if _, err := fmt.Sscanf(lines[len(lines)-1], "%d extents", &extents); err != nil ||
+		extents < 900_000 {
 		t.Errorf("%s", out)
 	}
 	t.Logf("%d extents in %v", extents, took)
@@ -107,7 +116,8 @@ func TestAMillionExtentsAreMappedQuickly(t *testing.T) {
 }
 
 func TestInfoListsEveryExport(t *testing.T) {
-	s := serveRingnbd(t, bench.TCP, "--export", "alpha=null:1G,description=the first", "--export", "be ta=null:2T,ro")
+	s := serveRingnbd(t, bench.TCP, "--export", "alpha=null:1G,description=the first", "--export",
+		"be ta=null:2T,ro")
 	out := must(t, time.Minute, ringnbd, "info", "--list", s.uri(""))
 	for _, words := range []string{`"alpha"`, "1 GiB", `"the first"`, `"be ta"`, "2 TiB", " ro ",
 		s.uri("alpha")} {
@@ -121,9 +131,12 @@ func TestATailThatCannotBeReadIsTold(t *testing.T) {
 	need(t, "nbdkit")
 	dependOnSources()
 	socket := filepath.Join(t.TempDir(), "s")
-	startSocket(t, socket, "nbdkit", "-f", "-U", socket, "--filter=blocksize-policy", "memory", "10000", "blocksize-minimum=4096", "blocksize-preferred=4096", "blocksize-maximum=1M")
-	out, err := exec.Command(ringnbd, "copy", "nbd+unix:///?socket="+socket, filepath.Join(t.TempDir(), "new")).CombinedOutput()
-	if words := "not a multiple of the 4096 that the server wants of a request: it lets nobody read the last 1808 bytes"; err == nil || !strings.Contains(string(out), words) {
+	startSocket(t, socket, "nbdkit", "-f", "-U", socket, "--filter=blocksize-policy", "memory",
+		"10000", "blocksize-minimum=4096", "blocksize-preferred=4096", "blocksize-maximum=1M")
+	out, err := exec.Command(ringnbd, "copy", "nbd+unix:///?socket="+socket,
+		filepath.Join(t.TempDir(), "new")).CombinedOutput()
+	if words := "not a multiple of the 4096 that the server wants of a request: it lets nobody " +
+		"read the last 1808 bytes"; err == nil || !strings.Contains(string(out), words) {
 		t.Errorf("%v: %s", err, out)
 	}
 }

@@ -1,7 +1,7 @@
-package live_test
-
 // A disk that takes data and loses it. Invariant: the loss is made by the kernel,
 // below the page cache, so that only the flush can tell it.
+
+package live_test
 
 import (
 	"os"
@@ -12,14 +12,16 @@ import (
 	"time"
 )
 
-// lossyDisk is a loop device of 400 MiB whose file system has room for less than half of that, and none for its first 100 MiB.
+// lossyDisk is a loop device of 400 MiB whose file system has room for less than half of that, and
+// none for its first 100 MiB.
 func lossyDisk(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, for mount and losetup")
 	}
 	dir := t.TempDir()
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=160M", "tmpfs", dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=160M", "tmpfs",
+		dir).CombinedOutput(); err != nil {
 		t.Skipf("cannot mount a tmpfs: %s", out)
 	}
 	t.Cleanup(func() { must(t, time.Minute, "umount", dir) })
@@ -34,7 +36,8 @@ func lossyDisk(t *testing.T) string {
 	t.Cleanup(func() {
 		must(t, time.Minute, "losetup", "-d", device)
 		for range 100 { // it goes when the last who has it open is gone
-			if out, err := exec.Command("losetup", device).CombinedOutput(); err != nil || len(out) == 0 {
+			if out, err := exec.Command("losetup", device).CombinedOutput(); err != nil ||
+				len(out) == 0 {
 				return
 			}
 			time.Sleep(50 * time.Millisecond)
@@ -55,7 +58,8 @@ func TestCopyTellsThatTheDiskLostData(t *testing.T) {
 		if err == nil || c.ProcessState.ExitCode() != 1 {
 			t.Fatalf("%v with data lost: %v: %s", flags, err, out)
 		}
-		if !strings.Contains(string(out), device+": ") || !strings.Contains(string(out), "while flushing: not all of the copy is on the disk") {
+		if !strings.Contains(string(out), device+": ") ||
+			!strings.Contains(string(out), "while flushing: not all of the copy is on the disk") {
 			t.Errorf("%s", out)
 		}
 	}

@@ -55,7 +55,8 @@ func onlyRingnbd(t *testing.T) {
 	}
 }
 
-// dependOnSources: which server is tested and what it was made of count as what a cached result depends on.
+// dependOnSources: which server is tested and what it was made of count as what a cached result
+// depends on.
 func dependOnSources() {
 	os.Getenv("RINGNBD_LIVE_SERVER")
 	testbed.DependOnSources()

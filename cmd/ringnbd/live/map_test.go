@@ -1,7 +1,7 @@
-package live_test
-
 // Block status as clients use it: the map of an image agrees with what the file system says of the
 // file, also while it is written to, and to draw one of many extents holds up nobody.
+
+package live_test
 
 import (
 	"encoding/json"
@@ -25,13 +25,15 @@ type extent struct {
 func mapOf(t *testing.T, uri string) []extent {
 	t.Helper()
 	var list []extent
-	if err := json.Unmarshal([]byte(must(t, 2*time.Minute, "nbdinfo", "--map", "--json", uri)), &list); err != nil {
+	if err := json.Unmarshal([]byte(must(t, 2*time.Minute, "nbdinfo", "--map", "--json", uri)),
+		&list); err != nil {
 		t.Fatal(err)
 	}
 	return list
 }
 
-// dotted makes an image with n pieces of data of 4 KiB, evenly spread over size bytes, and gives their distance.
+// dotted makes an image with n pieces of data of 4 KiB, evenly spread over size bytes, and gives
+// their distance.
 func dotted(t *testing.T, size uint64, n uint64) (path string, distance uint64) {
 	t.Helper()
 	path = sparseImage(t, int64(size))
@@ -71,7 +73,8 @@ func TestMapAgreesWithTheFile(t *testing.T) {
 	var at, data, holes, zeroes uint64
 	for _, e := range mapOf(t, s.uri("")) {
 		if e.Offset != at || e.Length == 0 {
-			t.Fatalf("an extent at %d of %d bytes follows one that ends at %d", e.Offset, e.Length, at)
+			t.Fatalf("an extent at %d of %d bytes follows one that ends at %d", e.Offset, e.Length,
+				at)
 		}
 		at += e.Length
 		switch e.Type {
@@ -89,27 +92,29 @@ func TestMapAgreesWithTheFile(t *testing.T) {
 		}
 	}
 	if at != size || data != 1000 || holes < 1000 || zeroes == 0 || zeroes > 1<<20 {
-		t.Errorf("%d bytes, %d pieces of data, %d holes, %d bytes that are allocated and zero", at, data, holes, zeroes)
+		t.Errorf("%d bytes, %d pieces of data, %d holes, %d bytes that are allocated and zero", at,
+			data, holes, zeroes)
 	}
 }
 
-// Many extents: the map is drawn in reasonable time, whole and right, and another connection's reads
-// go on meanwhile: the map is drawn again and again until there were 5,000 of them, which would never
-// be if they waited for it to end. How long they take is for a benchmark to say.
+// Many extents: the map is drawn in reasonable time, whole and right, and another connection's
+// reads go on meanwhile: the map is drawn again and again until there were 5,000 of them, which
+// would never be if they waited for it to end. How long they take is for a benchmark to say.
 func TestMapOfManyExtents(t *testing.T) {
 	need(t, "nbdinfo")
 	onlyRingnbd(t)
 	if testing.Short() {
 		t.Skip("130,000 extents take ten seconds (not with -short)")
 	}
-	// 42,000 extents for each request of 4 GiB, as 100 GiB with a million have. The most part of the
-	// time goes to their end: a file system that discards does so for each of them.
+	// 42,000 extents for each request of 4 GiB, as 100 GiB with a million have. The most part of
+	// the time goes to their end: a file system that discards does so for each of them.
 	const size, dots = 12800 << 20, 1 << 16
 	image, distance := dotted(t, size, dots)
 	s := serve(t, bench.Unix, image)
 	load, list := make(chan string, 1), []extent(nil)
 	go func() {
-		out, err := try(t, time.Minute, ringnbd, "bench", "--pattern", "randread", "--depth", "1", "--count", "5000", "--json", s.uri(""))
+		out, err := try(t, time.Minute, ringnbd, "bench", "--pattern", "randread", "--depth", "1",
+			"--count", "5000", "--json", s.uri(""))
 		if err != nil {
 			out = "failed: " + err.Error() + out
 		}
@@ -130,7 +135,8 @@ func TestMapOfManyExtents(t *testing.T) {
 		t.Fatalf("%d extents, want %d", len(list), 2*dots)
 	}
 	for i, e := range list {
-		if i%2 == 0 && (e.Offset != uint64(i/2)*distance || e.Length != 4096 || e.Type != 0) || i%2 == 1 && e.Type != 3 {
+		if i%2 == 0 && (e.Offset != uint64(i/2)*distance || e.Length != 4096 || e.Type != 0) ||
+			i%2 == 1 && e.Type != 3 {
 			t.Fatalf("extent %d is %+v", i, e)
 		}
 	}
@@ -152,15 +158,20 @@ func TestServerOnAnInheritedSocket(t *testing.T) {
 	need(t, "nbdinfo")
 	onlyRingnbd(t)
 	image := sparseImage(t, 1<<20)
-	if out := must(t, time.Minute, "nbdinfo", "--size", "[", ringnbd, "serve", image, "]"); !strings.HasSuffix(out, fmt.Sprintln(1<<20)) { // behind what the server logs
+	// behind what the server logs
+	if out := must(t, time.Minute, "nbdinfo", "--size", "[", ringnbd, "serve", image,
+		"]"); !strings.HasSuffix(out, fmt.Sprintln(1<<20)) {
 		t.Errorf("nbdinfo --size [ ringnbd serve IMAGE ] printed %q", out)
 	}
-	out, err := try(t, time.Minute, "sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" serve null:1M 3< /dev/null`, ringnbd)
-	if err == nil || !strings.Contains(out, "socket 1 of LISTEN_FDS is not a listening stream socket") {
+	out, err := try(t, time.Minute, "sh", "-c",
+		`LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" serve null:1M 3< /dev/null`, ringnbd)
+	if err == nil ||
+		!strings.Contains(out, "socket 1 of LISTEN_FDS is not a listening stream socket") {
 		t.Errorf("a file as a socket: %v, %q", err, out)
 	}
 	for words, number := range map[string]string{"must be a number of sockets, up to 1024": "100000", "socket 1 of LISTEN_FDS": "20"} {
-		out, err := try(t, time.Minute, "sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=`+number+` exec "$0" serve null:1M`, ringnbd)
+		out, err := try(t, time.Minute, "sh", "-c",
+			`LISTEN_PID=$$ LISTEN_FDS=`+number+` exec "$0" serve null:1M`, ringnbd)
 		if err == nil || !strings.Contains(out, words) {
 			t.Errorf("%s sockets that are not there: %v, %q", number, err, out)
 		}

@@ -1,7 +1,7 @@
-package live_test
-
 // Names and descriptions in any language: from the command line through LIST and
 // INFO to the clients' screens, and back by the URIs of the ready line.
+
+package live_test
 
 import (
 	"fmt"
@@ -24,7 +24,8 @@ var names = []string{
 	"a=b", "=", "==x=",
 	"comma, comma,, comma", ",", "ro", "x,ro,description=y",
 	"/", "/dev/sdb", "a/b/c", "..", "../..", ".", "a//b",
-	" ", " leading and trailing ", "a+b", "a%2Fb%", "?socket=/x", "#fragment", "[v6]:1@host", `quote " ' \ backslash`, "a&b;c",
+	" ", " leading and trailing ", "a+b", "a%2Fb%", "?socket=/x", "#fragment", "[v6]:1@host",
+	`quote " ' \ backslash`, "a&b;c",
 	"nbd://localhost/disk", "-r", "--help", "10809",
 	strings.Repeat("n", 4096),
 	strings.Repeat("語", 1365) + "1", // 4096 bytes
@@ -42,7 +43,8 @@ func serveNames(t *testing.T) *server {
 	t.Helper()
 	arguments := []string{"--verbose"}
 	for i, name := range names {
-		arguments = append(arguments, "--export", exportArgument(name, fmt.Sprintf("null:%d", sizeOfName(i)), descriptionOf(i)))
+		arguments = append(arguments, "--export",
+			exportArgument(name, fmt.Sprintf("null:%d", sizeOfName(i)), descriptionOf(i)))
 	}
 	return serveRingnbd(t, bench.Unix, arguments...)
 }
@@ -61,7 +63,8 @@ func TestNamesInAnyLanguageAreListed(t *testing.T) {
 	}
 	for i, e := range listed.Exports {
 		if e.Name != names[i] || e.Description != descriptionOf(i) || e.Size != sizeOfName(i) {
-			t.Errorf("%.60q: %d bytes, %.60q; want %.60q: %d bytes, %.60q", e.Name, e.Size, e.Description, names[i], sizeOfName(i), descriptionOf(i))
+			t.Errorf("%.60q: %d bytes, %.60q; want %.60q: %d bytes, %.60q", e.Name, e.Size,
+				e.Description, names[i], sizeOfName(i), descriptionOf(i))
 		}
 	}
 }
@@ -69,9 +72,11 @@ func TestNamesInAnyLanguageAreListed(t *testing.T) {
 func TestReadyURIsLeadToEveryName(t *testing.T) {
 	need(t, "nbdinfo")
 	tcp := newAddress(t, bench.TCP)
-	arguments := []string{"serve", "--verbose", "--listen", fmt.Sprintf("localhost:%d", tcp.Port), "--listen", "unix:" + newAddress(t, bench.Unix).Path + " ディスク?&#%,="}
+	arguments := []string{"serve", "--verbose", "--listen", fmt.Sprintf("localhost:%d", tcp.Port),
+		"--listen", "unix:" + newAddress(t, bench.Unix).Path + " ディスク?&#%,="}
 	for i, name := range names {
-		arguments = append(arguments, "--export", exportArgument(name, fmt.Sprintf("null:%d", sizeOfName(i)), ""))
+		arguments = append(arguments, "--export",
+			exportArgument(name, fmt.Sprintf("null:%d", sizeOfName(i)), ""))
 	}
 	s := startRingnbd(t, arguments...)
 	if len(s.ready) != 2*len(names) {
@@ -83,7 +88,8 @@ func TestReadyURIsLeadToEveryName(t *testing.T) {
 			t.Errorf("%.200s: not ASCII at %d", uri, at)
 		}
 		info := nbdinfo(t, uri)
-		if len(info.Exports) != 1 || info.Exports[0].Name != names[i] || info.Exports[0].Size != sizeOfName(i) {
+		if len(info.Exports) != 1 || info.Exports[0].Name != names[i] ||
+			info.Exports[0].Size != sizeOfName(i) {
 			t.Errorf("%.200s leads to %.200q, want %.60q", uri, fmt.Sprint(info.Exports), names[i])
 		}
 	}
@@ -94,7 +100,9 @@ func TestReadyURIsLeadToEveryName(t *testing.T) {
 
 // hasDots says whether a name has a segment that means this folder or the one above, in a path.
 func hasDots(name string) bool {
-	return slices.ContainsFunc(strings.Split(name, "/"), func(s string) bool { return s == "." || s == ".." })
+	return slices.ContainsFunc(strings.Split(name, "/"), func(s string) bool {
+		return s == "." || s == ".."
+	})
 }
 
 func TestQemuFindsEveryName(t *testing.T) {
@@ -105,10 +113,13 @@ func TestQemuFindsEveryName(t *testing.T) {
 	}
 	for i, uri := range s.ready {
 		arguments := []string{"info", uri}
-		if hasDots(names[i]) { // QEMU since 9.2 takes these out of a URI, as of the path of a web page
-			arguments = []string{"info", "--image-opts", "driver=nbd,server.type=unix,server.path=" + s.address.Path + ",export=" + names[i]}
+		// QEMU since 9.2 takes these out of a URI, as of the path of a web page
+		if hasDots(names[i]) {
+			arguments = []string{"info", "--image-opts",
+				"driver=nbd,server.type=unix,server.path=" + s.address.Path + ",export=" + names[i]}
 		}
-		if out := must(t, time.Minute, "qemu-img", arguments...); !strings.Contains(out, quotedSize(sizeOfName(i))) {
+		if out := must(t, time.Minute, "qemu-img", arguments...); !strings.Contains(out,
+			quotedSize(sizeOfName(i))) {
 			t.Errorf("%.200s: %.300s; want %d bytes", uri, out, sizeOfName(i))
 		}
 	}
@@ -139,7 +150,8 @@ func TestNamesAreComparedByteByByte(t *testing.T) {
 func TestNamesCannotTrickATerminal(t *testing.T) {
 	const name = "\x1b]0;owned\x07\u202egpj.exe\u2066\u009b31m\r\nready nbd://elsewhere"
 	for _, format := range []string{"text", "json"} {
-		s := serveRingnbd(t, bench.Unix, "--verbose", "--log-format", format, "--export", exportArgument(name, "null:1M", name),
+		s := serveRingnbd(t, bench.Unix, "--verbose", "--log-format", format, "--export",
+			exportArgument(name, "null:1M", name),
 			"--oldstyle", "unix:"+newAddress(t, bench.Unix).Path+"="+name)
 		p, err := connect(s.address, name)
 		if err != nil {
@@ -151,7 +163,8 @@ func TestNamesCannotTrickATerminal(t *testing.T) {
 		}
 		s.stop()
 		text := s.log.String()
-		if i := strings.IndexFunc(text, isControl); i >= 0 || !strings.Contains(text, `owned`) || !strings.Contains(text, `\u202e`) {
+		if i := strings.IndexFunc(text, isControl); i >= 0 || !strings.Contains(text, `owned`) ||
+			!strings.Contains(text, `\u202e`) {
 			t.Errorf("%s log, at %d: %q", format, i, text)
 		}
 	}

@@ -1,6 +1,6 @@
-package live_test
-
 // nbdinfo: what the server says about its exports.
+
+package live_test
 
 import (
 	"encoding/json"
@@ -38,7 +38,8 @@ type information struct {
 func nbdinfo(t *testing.T, arguments ...string) information {
 	t.Helper()
 	var i information
-	out := must(t, time.Minute, "nbdinfo", append([]string{"--json", "--no-content"}, arguments...)...)
+	out := must(t, time.Minute, "nbdinfo",
+		append([]string{"--json", "--no-content"}, arguments...)...)
 	if err := json.Unmarshal([]byte(out), &i); err != nil {
 		t.Fatalf("%v in %s", err, out)
 	}
@@ -55,11 +56,13 @@ func TestNbdinfoDescribesTheExport(t *testing.T) {
 			t.Fatalf("%s: %+v", transport, i)
 		}
 		e := i.Exports[0]
-		if e.Size != 1<<30 || e.ReadOnly || !e.CanFlush || !e.CanFUA || !e.CanTrim || !e.CanZero || !e.CanMultiConn || e.CanCache {
+		if e.Size != 1<<30 || e.ReadOnly || !e.CanFlush || !e.CanFUA || !e.CanTrim || !e.CanZero ||
+			!e.CanMultiConn || e.CanCache {
 			t.Errorf("%s: %+v", transport, e)
 		}
 		if e.Minimum != 1 || e.Preferred < 512 || e.Maximum != 64<<20 {
-			t.Errorf("%s: block sizes %d, %d, %d; want 1, at least 512, 64 MiB", transport, e.Minimum, e.Preferred, e.Maximum)
+			t.Errorf("%s: block sizes %d, %d, %d; want 1, at least 512, 64 MiB", transport,
+				e.Minimum, e.Preferred, e.Maximum)
 		}
 	}
 }
@@ -68,7 +71,8 @@ func TestNbdinfoTellsTheSizeInBytes(t *testing.T) {
 	need(t, "nbdinfo")
 	for _, size := range []int64{4096, 1<<20 + 4096, 5 << 40} {
 		s := serve(t, bench.Unix, sparseImage(t, size))
-		if got := strings.TrimSpace(must(t, time.Minute, "nbdinfo", "--size", s.uri(""))); got != fmt.Sprint(size) {
+		if got := strings.TrimSpace(must(t, time.Minute, "nbdinfo", "--size",
+			s.uri(""))); got != fmt.Sprint(size) {
 			t.Errorf("--size printed %q for %d", got, size)
 		}
 	}
@@ -97,16 +101,22 @@ func TestNbdinfoCanAndIsAnswerEveryFlag(t *testing.T) {
 		question string
 		want     map[string]bool
 	}{
-		{nil, "--can", map[string]bool{"connect": true, "read": true, "write": true, "flush": true, "fua": true, "trim": true, "zero": true,
-			"fast-zero": true, "multi-conn": true, "cache": false, "df": true, "structured-reply": true}},
+		{nil, "--can",
+			map[string]bool{"connect": true, "read": true, "write": true, "flush": true,
+				"fua": true, "trim": true, "zero": true,
+				"fast-zero": true, "multi-conn": true, "cache": false, "df": true,
+				"structured-reply": true}},
 		{nil, "--is", map[string]bool{"read-only": false, "tls": false}},
-		{[]string{"--read-only"}, "--can", map[string]bool{"connect": true, "read": true, "write": false, "multi-conn": true, "trim": false, "zero": false}},
+		{[]string{"--read-only"}, "--can",
+			map[string]bool{"connect": true, "read": true, "write": false, "multi-conn": true,
+				"trim": false, "zero": false}},
 		{[]string{"--read-only"}, "--is", map[string]bool{"read-only": true}},
 	} {
 		s := serve(t, bench.Unix, image, c.flags...)
 		for what, want := range c.want {
 			if got := answer(t, c.question, what, s.uri("")); got != want {
-				t.Errorf("serve %v: nbdinfo %s %s answers %t, want %t", c.flags, c.question, what, got, want)
+				t.Errorf("serve %v: nbdinfo %s %s answers %t, want %t", c.flags, c.question, what,
+					got, want)
 			}
 		}
 		s.stop()
@@ -124,7 +134,8 @@ func TestNbdinfoListsEveryExport(t *testing.T) {
 		t.Fatalf("%+v", i)
 	}
 	for _, e := range i.Exports {
-		want := map[string]uint64{"one": 1 << 20, "two": 2 << 20, "drei und ümläute": 3 << 20}[e.Name]
+		want := map[string]uint64{"one": 1 << 20, "two": 2 << 20,
+			"drei und ümläute": 3 << 20}[e.Name]
 		if e.Size != want || e.ReadOnly != (e.Name == "two") {
 			t.Errorf("%+v", e)
 		}
@@ -137,12 +148,14 @@ func TestNbdinfoListsEveryExport(t *testing.T) {
 func TestReadyURIsLeadToTheServer(t *testing.T) {
 	need(t, "nbdinfo")
 	unixAddress, tcpAddress := newAddress(t, bench.Unix), newAddress(t, bench.TCP)
-	s := startRingnbd(t, "serve", "--listen", "unix:"+unixAddress.Path, "--listen", fmt.Sprintf("localhost:%d", tcpAddress.Port), sparseImage(t, 1<<20))
+	s := startRingnbd(t, "serve", "--listen", "unix:"+unixAddress.Path, "--listen",
+		fmt.Sprintf("localhost:%d", tcpAddress.Port), sparseImage(t, 1<<20))
 	if len(s.ready) != 2 {
 		t.Errorf("ready %q, want two URIs", s.ready)
 	}
 	for _, uri := range s.ready {
-		if got := strings.TrimSpace(must(t, time.Minute, "nbdinfo", "--size", uri)); got != "1048576" {
+		if got := strings.TrimSpace(must(t, time.Minute, "nbdinfo", "--size",
+			uri)); got != "1048576" {
 			t.Errorf("%s: size %s", uri, got)
 		}
 	}

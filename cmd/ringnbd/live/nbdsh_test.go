@@ -1,8 +1,8 @@
-package live_test
-
 // libnbd from Python: one script of testdata for each behaviour. Python is
 // Debian's, because libnbd's module belongs to it; RINGNBD_LIVE_PYTHON names
 // another.
+
+package live_test
 
 import (
 	"cmp"
@@ -21,7 +21,8 @@ func script(t *testing.T, name, uri, image string) {
 	if _, err := try(t, time.Minute, python, "-c", "import nbd"); err != nil {
 		t.Skip("no Python module nbd (Debian package python3-libnbd)")
 	}
-	if out, err := try(t, 2*time.Minute, python, "-B", absolute(t, "testdata/"+name), uri, image); err != nil {
+	if out, err := try(t, 2*time.Minute, python, "-B", absolute(t, "testdata/"+name), uri,
+		image); err != nil {
 		t.Errorf("%s: %v\n%s", name, err, out)
 	}
 }

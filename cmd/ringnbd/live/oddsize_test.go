@@ -1,7 +1,7 @@
-package live_test
+// Sizes that are not a multiple of a sector, or of anything. Invariant: the image keeps its size,
+// and has what was written, up to its last byte.
 
-// Sizes that are not a multiple of a sector, or of anything. Invariant: the image keeps its size, and
-// has what was written, up to its last byte.
+package live_test
 
 import (
 	"bytes"
@@ -35,12 +35,14 @@ func TestOddSizesAreServedToTheByte(t *testing.T) {
 			}
 			tail := size / 2
 			for _, command := range []uint16{cmdZeroes, cmdTrim} {
-				if r, err := p.do(command, 0, uint64(tail), uint32(size-tail), nil); err != nil || r.errno != 0 {
+				if r, err := p.do(command, 0, uint64(tail), uint32(size-tail), nil); err != nil ||
+					r.errno != 0 {
 					t.Errorf("command %d to the end: errno %d, %v", command, r.errno, err)
 				}
 			}
 			clear(want[tail:])
-			must(t, time.Minute, "qemu-img", "convert", "-f", "raw", "-O", "raw", s.uri(""), source+".back")
+			must(t, time.Minute, "qemu-img", "convert", "-f", "raw", "-O", "raw", s.uri(""),
+				source+".back")
 			s.stop()
 			if got, err := os.ReadFile(image); err != nil || !bytes.Equal(got, want) {
 				t.Errorf("the image has %d bytes of %d, or others (%v)", len(got), size, err)

@@ -1,7 +1,7 @@
-package live_test
-
 // Clients that cannot negotiate: those of today that still know how, and one as it
 // was written in 2008.
+
+package live_test
 
 import (
 	"bufio"
@@ -30,7 +30,8 @@ func serveOldstyle(t *testing.T, transport, image string, flags ...string) *serv
 	if transport == bench.TCP {
 		where = fmt.Sprintf("127.0.0.1:%d", a.Port)
 	}
-	flags = append([]string{"--oldstyle", where + "=disk", "--export", "other=null:1G,ro", "--export", "disk=" + image}, flags...)
+	flags = append([]string{"--oldstyle", where + "=disk", "--export", "other=null:1G,ro",
+		"--export", "disk=" + image}, flags...)
 	s := serveRingnbd(t, bench.Unix, flags...)
 	s.address = a
 	return s
@@ -60,7 +61,8 @@ func greeted(s *server) (*peer, error) {
 		conn.Close()
 		return nil, err
 	}
-	if string(hello[:8]) != "NBDMAGIC" || binary.BigEndian.Uint64(hello[8:]) != 0x420281861253 || !bytes.Equal(hello[28:], make([]byte, 124)) {
+	if string(hello[:8]) != "NBDMAGIC" || binary.BigEndian.Uint64(hello[8:]) != 0x420281861253 ||
+		!bytes.Equal(hello[28:], make([]byte, 124)) {
 		conn.Close()
 		return nil, fmt.Errorf("greeting %x", hello)
 	}
@@ -79,7 +81,8 @@ func TestOldstyleSession(t *testing.T) {
 			s := serveOldstyle(t, transport, sparseImage(t, 16<<20))
 			p, q := dialOldstyle(t, s), dialOldstyle(t, s)
 			const never = 1<<7 | 1<<9 | 1<<12 // DF, RESIZE, BLOCK_STATUS_PAYLOAD
-			if p.size != 16<<20 || p.flags&1 == 0 || p.flags&(never|2) != 0 || p.flags&canMultiConn == 0 {
+			if p.size != 16<<20 || p.flags&1 == 0 || p.flags&(never|2) != 0 ||
+				p.flags&canMultiConn == 0 {
 				t.Errorf("size %d, flags %#x", p.size, p.flags)
 			}
 			want := pattern(100_000, 1)
@@ -105,7 +108,8 @@ func TestOldstyleSession(t *testing.T) {
 				"block status":            {7, 0, 0, eINVAL},
 				"a command of the future": {99, 0, 0, eINVAL},
 			} {
-				if got, err := p.do(r.command, r.flags, r.offset, 4096, nil); err != nil || got.errno != r.errno {
+				if got, err := p.do(r.command, r.flags, r.offset, 4096, nil); err != nil ||
+					got.errno != r.errno {
 					t.Errorf("%s: error %d, %v; want %d", what, got.errno, err, r.errno)
 				}
 			}
@@ -154,7 +158,8 @@ func TestOldstyleWithNbdinfoAndNbdcopy(t *testing.T) {
 		t.Errorf("ready says %s, want %s", uri, want)
 	}
 	info := nbdinfo(t, uri)
-	if info.Protocol != "oldstyle" || info.Structured || len(info.Exports) != 1 || info.Exports[0].Size != 16<<20 {
+	if info.Protocol != "oldstyle" || info.Structured || len(info.Exports) != 1 ||
+		info.Exports[0].Size != 16<<20 {
 		t.Errorf("%+v", info)
 	}
 	back := sparseImage(t, 16<<20)
@@ -173,7 +178,8 @@ func TestOldstyleWithQemu(t *testing.T) {
 	image := sparseImage(t, 16<<20)
 	s := serveOldstyle(t, bench.TCP, image)
 	uri := s.ready[len(s.ready)-1]
-	must(t, time.Minute, "qemu-io", "-f", "raw", uri, "-c", "write -P 7 4096 1M", "-c", "flush", "-c", "read -P 7 4096 1M", "-c", "discard 4096 64k",
+	must(t, time.Minute, "qemu-io", "-f", "raw", uri, "-c", "write -P 7 4096 1M", "-c", "flush",
+		"-c", "read -P 7 4096 1M", "-c", "discard 4096 64k",
 		"-c", "write -z 128k 64k", "-c", "read -P 0 128k 64k")
 	must(t, time.Minute, "qemu-img", "compare", "-f", "raw", "-F", "raw", uri, image)
 	if out, err := try(t, time.Minute, "qemu-img", "info", uri+"/name"); err == nil {
@@ -191,7 +197,8 @@ func TestOldstyleFullServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn.SetDeadline(time.Now().Add(patience))
-		if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		if n, err := conn.Read(make([]byte, 1)); n != 0 ||
+			!errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("%d bytes, %v", n, err)
 		}
 		conn.Close()
@@ -234,7 +241,8 @@ func TestOldstyleHalfOpenClients(t *testing.T) {
 			conn.Write(header(cmdRead, 0, 1, 0, 512)[:20])
 		case 3: // a newstyle client that does not look where it is
 			conn.Write([]byte("\x00\x00\x00\x03IHAVEOPT\x00\x00\x00\x01\x00\x00\x00\x08longname"))
-			if n, err := io.Copy(io.Discard, conn); n != 152 || errors.Is(err, os.ErrDeadlineExceeded) {
+			if n, err := io.Copy(io.Discard, conn); n != 152 ||
+				errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Fatalf("%d bytes, %v", n, err)
 			}
 		}

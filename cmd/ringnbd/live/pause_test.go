@@ -1,7 +1,7 @@
-package live_test
-
 // A server that is stopped for a while, as by a debugger, a frozen cgroup or a
 // paused machine: when it goes on, clients that waited for it are not to blame.
+
+package live_test
 
 import (
 	"encoding/binary"
@@ -30,7 +30,8 @@ func (s *server) pauseFor(d time.Duration) {
 func TestPauseWhileClientsWaitForMemory(t *testing.T) {
 	onlyRingnbd(t)
 	const clients, each, length = 24, 6, 16 << 20
-	s := serve(t, bench.Unix, randomImage(t, 64<<20, 1), "--memory", "128M", "--loops", "1", "--max-connections", "32")
+	s := serve(t, bench.Unix, randomImage(t, 64<<20, 1), "--memory", "128M", "--loops", "1",
+		"--max-connections", "32")
 	var all sync.WaitGroup
 	begun := make(chan bool, clients*each)
 	errs := make(chan error, clients)
@@ -83,7 +84,8 @@ func TestPauseDuringHandshakes(t *testing.T) {
 	s.signal(syscall.SIGSTOP)
 	speaks, silent := conns[0], conns[1]
 	const list = "IHAVEOPT\x00\x00\x00\x03\x00\x00\x00\x00"
-	if _, err := speaks.Write([]byte("\x00\x00\x00\x03" + list)); err != nil { // flags, and an option
+	// flags, and an option
+	if _, err := speaks.Write([]byte("\x00\x00\x00\x03" + list)); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(pause)
@@ -91,7 +93,8 @@ func TestPauseDuringHandshakes(t *testing.T) {
 	replies := make([]byte, 20+4+20) // a name, which is empty, and the end of the list
 	reply := replies[:20]
 	for again := range 2 { // it has more to say, too
-		if _, err := io.ReadFull(speaks, replies); err != nil || binary.BigEndian.Uint32(reply[8:]) != 3 {
+		if _, err := io.ReadFull(speaks, replies); err != nil ||
+			binary.BigEndian.Uint32(reply[8:]) != 3 {
 			t.Fatalf("list %d: a client that had spoken in time got % x: %v", again, replies, err)
 		}
 		if again == 0 {

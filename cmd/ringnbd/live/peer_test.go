@@ -1,8 +1,8 @@
-package live_test
-
 // A small NBD client on a bare socket, for what no client program will do. It
 // shares no code with the server on purpose: a wrong constant there must not be
 // right here. Invariant: one goroutine may send while another receives.
+
+package live_test
 
 import (
 	"bufio"
@@ -138,7 +138,8 @@ func header(command, flags uint16, cookie, offset uint64, length uint32) []byte 
 }
 
 // send sends one request and returns its cookie.
-func (p *peer) send(command, flags uint16, offset uint64, length uint32, payload []byte) (uint64, error) {
+func (p *peer) send(command, flags uint16, offset uint64, length uint32,
+	payload []byte) (uint64, error) {
 	p.mu.Lock()
 	p.cookie++
 	cookie := p.cookie
@@ -176,7 +177,8 @@ func (p *peer) receive() (reply, error) {
 }
 
 // do sends one request and waits for its reply; nothing else may be in flight.
-func (p *peer) do(command, flags uint16, offset uint64, length uint32, payload []byte) (reply, error) {
+func (p *peer) do(command, flags uint16, offset uint64, length uint32,
+	payload []byte) (reply, error) {
 	cookie, err := p.send(command, flags, offset, length, payload)
 	if err != nil {
 		return reply{}, err
@@ -192,7 +194,8 @@ func (p *peer) do(command, flags uint16, offset uint64, length uint32, payload [
 var errRefused = errors.New("the server answered with error")
 
 // done is do for requests that have to succeed.
-func (p *peer) done(command, flags uint16, offset uint64, length uint32, payload []byte) ([]byte, error) {
+func (p *peer) done(command, flags uint16, offset uint64, length uint32,
+	payload []byte) ([]byte, error) {
 	r, err := p.do(command, flags, offset, length, payload)
 	if err == nil && r.errno != 0 {
 		err = fmt.Errorf("%w %d", errRefused, r.errno)

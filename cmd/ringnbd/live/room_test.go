@@ -1,8 +1,8 @@
-package live_test
-
 // Limits on the process itself: threads (ulimit -u, pids.max) and address space (ulimit -v). Go
 // ends a program that runs into one with a dump of its stacks. Invariant: a command works within a
 // limit, or says in one line what is too little.
+
+package live_test
 
 import (
 	"bufio"
@@ -22,7 +22,8 @@ import (
 // limited runs the program with a limit of the shell, and returns its status and what it printed.
 func limited(t *testing.T, limit string, arguments ...string) (int, string) {
 	t.Helper()
-	out, err := try(t, time.Minute, "sh", append([]string{"-c", "ulimit " + limit + ` && exec "$0" "$@"`, ringnbd}, arguments...)...)
+	out, err := try(t, time.Minute, "sh",
+		append([]string{"-c", "ulimit " + limit + ` && exec "$0" "$@"`, ringnbd}, arguments...)...)
 	var exit *exec.ExitError
 	if e, ok := err.(*exec.ExitError); ok {
 		exit = e
@@ -41,7 +42,8 @@ func oneLine(t *testing.T, what string, status int, out, want string) {
 	if status == 0 {
 		return
 	}
-	if status != 1 || strings.Count(strings.TrimSpace(out), "\n") != 0 || !strings.HasPrefix(out, "ringnbd: ") || !strings.Contains(out, want) {
+	if status != 1 || strings.Count(strings.TrimSpace(out), "\n") != 0 ||
+		!strings.HasPrefix(out, "ringnbd: ") || !strings.Contains(out, want) {
 		t.Errorf("%s: status %d\n%.2000s\nwant one line with %q", what, status, out, want)
 	}
 }
@@ -53,7 +55,8 @@ func TestAddressSpaceOfOneGiB(t *testing.T) {
 	s := serve(t, bench.Unix, image)
 	back := filepath.Join(t.TempDir(), "back.img")
 	for _, c := range [][]string{
-		{"copy", "--quiet", "--force", image, back}, {"copy", "--quiet", s.uri(""), back}, {"info", "--map", s.uri("")},
+		{"copy", "--quiet", "--force", image, back}, {"copy", "--quiet", s.uri(""), back}, {"info",
+			"--map", s.uri("")},
 		{"bench", "--count", "1000", s.uri("")}, {"conform", "--only", "XH-01a", s.uri("")},
 	} {
 		if status, out := limited(t, "-v 1048576", c...); status != 0 {
@@ -62,7 +65,8 @@ func TestAddressSpaceOfOneGiB(t *testing.T) {
 	}
 	sameFiles(t, image, back)
 	// A server takes as much memory by default as there is room for.
-	confined := exec.Command("sh", "-c", `ulimit -v 1048576 && exec "$0" serve --listen "$1" null:1M`,
+	confined := exec.Command("sh", "-c",
+		`ulimit -v 1048576 && exec "$0" serve --listen "$1" null:1M`,
 		ringnbd, "unix:"+newAddress(t, bench.Unix).Path)
 	log := new(logBuffer)
 	confined.Stderr = log
@@ -81,8 +85,11 @@ func TestAddressSpaceOfOneGiB(t *testing.T) {
 	// With less: whatever it is that is too little, down to where Go starts at all.
 	for _, kib := range []string{"950000", "900000", "850000"} {
 		for _, c := range [][]string{
-			{"copy", "--quiet", "--force", image, back}, {"info", "--map", s.uri("")}, {"bench", "--count", "1000", s.uri("")},
-			{"conform", "--only", "XH-01a", s.uri("")}, {"serve", "--memory", "300M", "--listen", "unix:" + newAddress(t, bench.Unix).Path, "null:1M"},
+			{"copy", "--quiet", "--force", image, back}, {"info", "--map", s.uri("")}, {"bench",
+				"--count", "1000", s.uri("")},
+			{"conform", "--only", "XH-01a", s.uri("")},
+			{"serve", "--memory", "300M", "--listen", "unix:" + newAddress(t, bench.Unix).Path,
+				"null:1M"},
 		} {
 			status, out := limited(t, "-v "+kib, c...)
 			oneLine(t, "-v "+kib+" "+c[0], status, out, "address space is limited")
@@ -110,7 +117,8 @@ func lonely(t *testing.T) (uid int, program string) {
 func asUser(uid, threads int, program string, arguments ...string) *exec.Cmd {
 	script := fmt.Sprintf(`ulimit -u %d && exec "$0" "$@"`, threads)
 	c := exec.Command("bash", append([]string{"-c", script, program}, arguments...)...)
-	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}, Setpgid: true}
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid),
+		Gid: uint32(uid)}, Setpgid: true}
 	c.Dir = os.TempDir()
 	return c
 }
@@ -127,7 +135,8 @@ func TestNoThreadMoreThanAtTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	image := filepath.Join(filepath.Dir(address.Path), "disk.img")
-	c := asUser(uid, 60, program, "serve", "--create", "64M", "--loops", "2", "--memory", "200M", "--listen", "unix:"+address.Path, image)
+	c := asUser(uid, 60, program, "serve", "--create", "64M", "--loops", "2", "--memory", "200M",
+		"--listen", "unix:"+address.Path, image)
 	log := new(logBuffer)
 	c.Stderr = log
 	out, err := c.StdoutPipe()
@@ -146,14 +155,17 @@ func TestNoThreadMoreThanAtTheStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lower := asUser(uid, 60, "prlimit", "--pid", fmt.Sprint(c.Process.Pid), fmt.Sprintf("--nproc=%d", len(entries)))
+	lower := asUser(uid, 60, "prlimit", "--pid", fmt.Sprint(c.Process.Pid),
+		fmt.Sprintf("--nproc=%d", len(entries)))
 	if out, err := lower.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	uri := "nbd+unix:///?socket=" + address.Path
 	for _, load := range [][]string{
-		{"bench", "--count", "4000", "--connections", "8", "--depth", "16", "--bs", "4k", "--pattern", "randwrite", "--flush-every", "50", uri},
-		{"bench", "--count", "4000", "--connections", "16", "--depth", "16", "--pattern", "randread", uri}, {"info", "--map", uri}, {"info", "--list", uri},
+		{"bench", "--count", "4000", "--connections", "8", "--depth", "16", "--bs", "4k",
+			"--pattern", "randwrite", "--flush-every", "50", uri},
+		{"bench", "--count", "4000", "--connections", "16", "--depth", "16", "--pattern",
+			"randread", uri}, {"info", "--map", uri}, {"info", "--list", uri},
 	} {
 		if out, err := try(t, time.Minute, ringnbd, load...); err != nil {
 			t.Errorf("%v: %s; log:\n%s", load, out, log)
@@ -187,7 +199,8 @@ func TestFewThreads(t *testing.T) {
 	}
 	for _, threads := range []int{10, 16, 24, 40} {
 		for _, arguments := range [][]string{
-			{"copy", "--quiet", "--force", source, dir + "/copy.img"}, {"serve", "--memory", "100M", "--loops", "1", "--listen", "unix:" + dir + "/x", source},
+			{"copy", "--quiet", "--force", source, dir + "/copy.img"}, {"serve", "--memory", "100M",
+				"--loops", "1", "--listen", "unix:" + dir + "/x", source},
 			{"bench", "--count", "1000", "null:"},
 		} {
 			if arguments[0] == "bench" {
@@ -205,7 +218,8 @@ func TestFewThreads(t *testing.T) {
 			err := c.Wait()
 			switch text := log.String(); {
 			case err != nil:
-				oneLine(t, fmt.Sprintf("%d threads: %s", threads, arguments[0]), c.ProcessState.ExitCode(), text, "more threads, and")
+				oneLine(t, fmt.Sprintf("%d threads: %s", threads, arguments[0]),
+					c.ProcessState.ExitCode(), text, "more threads, and")
 			case arguments[0] == "copy":
 				sameFiles(t, source, dir+"/copy.img")
 			}

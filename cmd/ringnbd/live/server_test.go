@@ -1,8 +1,8 @@
-package live_test
-
 // Servers under test: start, addresses, stop. Invariant: every server started
 // here is gone when its test ends, and a server that ended otherwise than asked,
 // or printed a stack trace, fails the test.
+
+package live_test
 
 import (
 	"bufio"
@@ -59,7 +59,8 @@ func serve(t testing.TB, transport, image string, flags ...string) *server {
 		}
 		s := &server{t: t, address: newAddress(t, transport), export: p.Export}
 		var err error
-		s.peer, err = bench.Start(p, bench.Stand{Dir: t.TempDir(), File: image, Address: s.address, Clients: 2000})
+		s.peer, err = bench.Start(p,
+			bench.Stand{Dir: t.TempDir(), File: image, Address: s.address, Clients: 2000})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,7 +92,8 @@ func startRingnbd(t testing.TB, arguments ...string) *server {
 		t.Skipf("%s has not ringnbd's command line", underTest)
 	}
 	dependOnSources()
-	s := &server{t: t, cmd: exec.Command(ringnbd, arguments...), log: new(logBuffer), exit: make(chan error, 1)}
+	s := &server{t: t, cmd: exec.Command(ringnbd, arguments...), log: new(logBuffer),
+		exit: make(chan error, 1)}
 	s.cmd.Stderr = s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdout, err := s.cmd.StdoutPipe()
@@ -116,11 +118,13 @@ func startRingnbd(t testing.TB, arguments ...string) *server {
 	case first := <-line:
 		s.ready = strings.Fields(first)
 		if len(s.ready) < 2 || s.ready[0] != "ready" {
-			t.Fatalf("ringnbd %s printed %q, not \"ready URI\"; log:\n%s", strings.Join(arguments, " "), first, s.log)
+			t.Fatalf("ringnbd %s printed %q, not \"ready URI\"; log:\n%s",
+				strings.Join(arguments, " "), first, s.log)
 		}
 		s.ready = s.ready[1:]
 	case <-time.After(startTimeout):
-		t.Fatalf("ringnbd %s was not ready in %s; log:\n%s", strings.Join(arguments, " "), startTimeout, s.log)
+		t.Fatalf("ringnbd %s was not ready in %s; log:\n%s", strings.Join(arguments, " "),
+			startTimeout, s.log)
 	}
 	return s
 }
@@ -241,7 +245,8 @@ func newAddress(t testing.TB, transport string) bench.Address {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	return bench.Address{Transport: transport, Path: filepath.Join(dir, "s"), Port: l.Addr().(*net.TCPAddr).Port}
+	return bench.Address{Transport: transport, Path: filepath.Join(dir, "s"),
+		Port: l.Addr().(*net.TCPAddr).Port}
 }
 
 // logBuffer keeps what the server writes to stderr.

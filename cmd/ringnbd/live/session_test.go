@@ -1,6 +1,6 @@
-package live_test
-
 // The shortest session: if this fails, read this first.
+
+package live_test
 
 import (
 	"bytes"

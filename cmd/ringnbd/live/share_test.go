@@ -1,7 +1,7 @@
-package live_test
-
 // Clients that hold what all share: memory, requests in flight. Invariant: what they
 // do is bounded in time and size, and none of them outlives its test.
+
+package live_test
 
 import (
 	"fmt"
@@ -127,7 +127,8 @@ func TestCrowdThatTakesNothing(t *testing.T) {
 					i, len(took), took[len(took)/2], took[len(took)-1],
 					len(before), before[len(before)/2], before[len(before)-1])
 				if most := max(20*before[len(before)/2], time.Second); took[len(took)/2] > most {
-					t.Errorf("client %d: p50 is %v beside a crowd, above %v", i, took[len(took)/2], most)
+					t.Errorf("client %d: p50 is %v beside a crowd, above %v", i, took[len(took)/2],
+						most)
 				}
 				// Who is cut for the sake of others is cut after three seconds.
 				if took[len(took)-1] > 2500*time.Millisecond {

@@ -1,7 +1,9 @@
-package live_test
+// SIGTERM: requests are served for another moment, none is failed because of it, connections end
+// between two requests as soon as they can, everything acknowledged is on the disk, and the exit
+// status is 0. A client that comes back (the kernel's, or qemu's with reconnect-delay) sends again
+// what was not answered.
 
-// SIGTERM: requests are served for another moment, none is failed because of it, connections end between two requests as soon as they can, everything acknowledged is
-// on the disk, and the exit status is 0. A client that comes back (the kernel's, or qemu's with reconnect-delay) sends again what was not answered.
+package live_test
 
 import (
 	"bytes"
@@ -19,8 +21,8 @@ import (
 	"ringnbd/bench"
 )
 
-// loadUntilShutdown writes stamped units at a depth until the connection ends, or, if it is modest, until the signal; then it takes the replies that are owed. It counts
-// requests that got no reply.
+// loadUntilShutdown writes stamped units at a depth until the connection ends, or, if it is modest,
+// until the signal; then it takes the replies that are owed. It counts requests that got no reply.
 type loadUntilShutdown struct {
 	modest    bool // it stops sending when the signal comes, and is owed everything
 	signalled atomic.Bool
@@ -37,7 +39,8 @@ func (l *loadUntilShutdown) run(book *ledger, p *peer, k, writers int) {
 		for !ending && len(unitOf) < depth {
 			u := (next*writers + k) % len(book.sent)
 			next++
-			cookie, err := p.send(cmdWrite, 0, uint64(u*book.unit), uint32(book.unit), book.content(u, book.sent[u].Add(1)))
+			cookie, err := p.send(cmdWrite, 0, uint64(u*book.unit), uint32(book.unit),
+				book.content(u, book.sent[u].Add(1)))
 			if err != nil {
 				ending = true // it closed; replies may still be there to read
 				break
@@ -111,7 +114,8 @@ func checkImage(t *testing.T, image string, book *ledger) {
 			continue // never written, or the last write is open
 		}
 		written++
-		if _, err := f.ReadAt(got, int64(u*book.unit)); err != nil || !bytes.Equal(got, book.content(u, v)) {
+		if _, err := f.ReadAt(got, int64(u*book.unit)); err != nil ||
+			!bytes.Equal(got, book.content(u, v)) {
 			t.Fatalf("unit %d is not what was acknowledged (%v)", u, err)
 		}
 	}
@@ -134,18 +138,21 @@ func TestSIGTERMWithIdleConnectionsEndsAtOnce(t *testing.T) {
 	defer started.Close()
 	before := time.Now()
 	s.stop()
-	if took := time.Since(before); took > 15*time.Second { // half of what a client may take that is not idle
+	// half of what a client may take that is not idle
+	if took := time.Since(before); took > 15*time.Second {
 		t.Errorf("the end took %s", took)
 	}
 	for _, c := range []*peer{p, q} {
 		c.conn.SetReadDeadline(time.Now().Add(patience))
-		if _, err := c.conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		if _, err := c.conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) &&
+			!errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("an idle connection sees %v, not its end", err)
 		}
 	}
 }
 
-// readsNothing is a client that asks for far more than a socket holds and takes none of it; when it returns the server is stuck with its replies.
+// readsNothing is a client that asks for far more than a socket holds and takes none of it; when it
+// returns the server is stuck with its replies.
 func readsNothing(t *testing.T, s *server) {
 	t.Helper()
 	p := s.dial(t)
@@ -176,7 +183,8 @@ func TestSecondSIGTERMEndsAtOnceWithStatusOne(t *testing.T) {
 	s := serve(t, bench.Unix, randomImage(t, 64<<20, 1), "--shutdown-timeout", "30s")
 	readsNothing(t, s)
 	s.signal(syscall.SIGTERM)
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(s.log.String(), "shutting down") && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(s.log.String(),
+		"shutting down") && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	time.Sleep(300 * time.Millisecond) // the server takes two at once for one
@@ -193,7 +201,8 @@ func TestSecondSIGTERMEndsAtOnceWithStatusOne(t *testing.T) {
 	}
 }
 
-// Storage that hangs: it is named, the others are flushed, and the process ends, which it does not do by itself with a file of FUSE that hangs.
+// Storage that hangs: it is named, the others are flushed, and the process ends, which it does not
+// do by itself with a file of FUSE that hangs.
 func TestShutdownWhileStorageHangs(t *testing.T) {
 	onlyRingnbd(t)
 	for _, row := range []struct {
@@ -201,12 +210,14 @@ func TestShutdownWhileStorageHangs(t *testing.T) {
 		again         bool // a second signal
 		want          string
 	}{
-		{"SIGTERM", "2s", false, `export "hung" was not flushed (its storage did not answer in time)`},
+		{"SIGTERM", "2s", false,
+			`export "hung" was not flushed (its storage did not answer in time)`},
 		{"twice", "60s", true, "ended at once by a second signal"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			image, hang, heal := fuseFile(t)
-			s := serveRingnbd(t, bench.Unix, "--shutdown-timeout", row.timeout, "--export", "hung="+image, "--export", "well="+sparseImage(t, 1<<20))
+			s := serveRingnbd(t, bench.Unix, "--shutdown-timeout", row.timeout, "--export",
+				"hung="+image, "--export", "well="+sparseImage(t, 1<<20))
 			for _, export := range []string{"hung", "well"} {
 				p, err := connect(s.address, export)
 				if err == nil {
@@ -224,13 +235,16 @@ func TestShutdownWhileStorageHangs(t *testing.T) {
 			defer p.conn.Close()
 			hang()
 			t.Cleanup(heal)
-			time.Sleep(time.Second) // a request that the daemon has still taken cannot be given up by anybody
+			// a request that the daemon has still taken cannot be given up by anybody
+			time.Sleep(time.Second)
 			if _, err := p.send(cmdRead, 0, 1<<20, 4096, nil); err != nil {
 				t.Fatal(err)
 			}
 			s.signal(syscall.SIGTERM)
 			if row.again {
-				if !eventually(patience, func() bool { return strings.Contains(s.log.String(), "shutting down") }) {
+				if !eventually(patience, func() bool {
+					return strings.Contains(s.log.String(), "shutting down")
+				}) {
 					t.Fatal("the first signal is not seen")
 				}
 				time.Sleep(300 * time.Millisecond) // the server takes two at once for one
@@ -246,7 +260,8 @@ func TestShutdownWhileStorageHangs(t *testing.T) {
 				heal() // else it cannot be ended
 				t.Fatal("the process is still there after 30 s")
 			}
-			if log := s.log.String(); !strings.Contains(log, row.want) || strings.Contains(log, `"well" was`) {
+			if log := s.log.String(); !strings.Contains(log, row.want) ||
+				strings.Contains(log, `"well" was`) {
 				t.Errorf("log, want %s:\n%s", row.want, log)
 			}
 		})

@@ -1,7 +1,7 @@
-package live_test
-
 // Client programs, images and other things a test needs from the machine.
 // Invariant: what is missing skips the test by name; what was made is removed.
+
+package live_test
 
 import (
 	"bytes"
@@ -22,7 +22,8 @@ import (
 var packages = map[string]string{
 	"nbdinfo": "libnbd-bin", "nbdcopy": "libnbd-bin", "nbdkit": "nbdkit",
 	"qemu-img": "qemu-utils", "qemu-io": "qemu-utils", "qemu-nbd": "qemu-utils",
-	"fio": "fio", "nbd-client": "nbd-client", "strace": "strace", "losetup": "mount", "prlimit": "util-linux", "bash": "bash", "mkfs.ext4": "e2fsprogs",
+	"fio": "fio", "nbd-client": "nbd-client", "strace": "strace", "losetup": "mount",
+	"prlimit": "util-linux", "bash": "bash", "mkfs.ext4": "e2fsprogs",
 }
 
 // need skips the test unless all programs are installed.

@@ -1,7 +1,7 @@
-package live_test
-
 // ringnbd copy with real servers at both ends: ours and others. Invariant: what
 // is compared is read by programs that are not ringnbd.
+
+package live_test
 
 import (
 	"fmt"
@@ -33,11 +33,15 @@ func servePeer(t *testing.T, name, transport, image string) *server {
 			continue
 		}
 		if _, err := p.Find(); err != nil {
-			t.Skipf("%s is not installed (Debian package %s)", name, map[string]string{"qemu-nbd": "qemu-utils", "nbdkit": "nbdkit", "nbd-server": "nbd-server"}[name])
+			t.Skipf("%s is not installed (Debian package %s)", name,
+				map[string]string{"qemu-nbd": "qemu-utils", "nbdkit": "nbdkit",
+					"nbd-server": "nbd-server"}[name])
 		}
 		s := &server{t: t, address: newAddress(t, transport), export: p.Export}
 		var err error
-		if s.peer, err = bench.Start(p, bench.Stand{Dir: t.TempDir(), File: image, Address: s.address, Clients: 20}); err != nil {
+		if s.peer, err = bench.Start(p,
+			bench.Stand{Dir: t.TempDir(), File: image, Address: s.address,
+				Clients: 20}); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { s.peer.Stop() })
@@ -52,7 +56,8 @@ func patchy(t testing.TB, size int64, seed byte) string {
 	t.Helper()
 	data := randomImage(t, size/4, seed)
 	image := sparseImage(t, size)
-	must(t, time.Minute, "dd", "if="+data, "of="+image, "bs=1M", fmt.Sprint("seek=", size>>21), "conv=notrunc")
+	must(t, time.Minute, "dd", "if="+data, "of="+image, "bs=1M", fmt.Sprint("seek=", size>>21),
+		"conv=notrunc")
 	writeAt(t, image, size-8192, []byte("the end"))
 	writeAt(t, image, 3<<20, make([]byte, 1<<20))
 	writeAt(t, image, 5<<20+4096, []byte("alone"))
@@ -115,7 +120,8 @@ func TestCopyIsAsGoodAsNbdcopy(t *testing.T) {
 	must(t, time.Minute, "nbdcopy", s.uri(""), dir+"/theirs.img")
 	must(t, time.Minute, ringnbd, "copy", s.uri(""), dir+"/ours.img")
 	sameFiles(t, dir+"/theirs.img", dir+"/ours.img")
-	if ours, theirs := testbed.Taken(t, dir+"/ours.img"), testbed.Taken(t, dir+"/theirs.img"); ours > theirs+64<<10 {
+	if ours, theirs := testbed.Taken(t, dir+"/ours.img"), testbed.Taken(t,
+		dir+"/theirs.img"); ours > theirs+64<<10 {
 		t.Errorf("ours takes %d bytes, theirs %d", ours, theirs)
 	}
 }
@@ -126,7 +132,8 @@ func TestCopyOfServersWithBlocksAndLimits(t *testing.T) {
 	image := patchy(t, size, 15)
 	dir := t.TempDir()
 	for name, filters := range map[string][]string{
-		"blocks of 4096":  {"--filter=blocksize-policy", "file", image, "blocksize-minimum=4096", "blocksize-preferred=4096", "blocksize-maximum=64k", "blocksize-error-policy=error"},
+		"blocks of 4096": {"--filter=blocksize-policy", "file", image, "blocksize-minimum=4096",
+			"blocksize-preferred=4096", "blocksize-maximum=64k", "blocksize-error-policy=error"},
 		"no extents":      {"--filter=noextents", "file", image},
 		"no connections":  {"--filter=noparallel", "file", image, "serialize=connections"},
 		"small fragments": {"--filter=blocksize", "file", image, "maxlen=8192", "maxdata=8192"},
@@ -139,7 +146,8 @@ func TestCopyOfServersWithBlocksAndLimits(t *testing.T) {
 	}
 }
 
-// Servers that promise that several connections see the same, and take fewer than copy likes to have: one hangs up, one never answers.
+// Servers that promise that several connections see the same, and take fewer than copy likes to
+// have: one hangs up, one never answers.
 func TestCopyUsesTheConnectionsThereAre(t *testing.T) {
 	const size = 16 << 20
 	image := patchy(t, size, 20)
@@ -176,13 +184,17 @@ func TestCopyToAServerWithAnOddEnd(t *testing.T) {
 	need(t, "nbdkit")
 	image, socket := sparseImage(t, 1<<20), filepath.Join(t.TempDir(), "s")
 	writeAt(t, image, 600<<10, []byte("in the middle"))
-	startSocket(t, socket, "nbdkit", "-f", "-U", socket, "--filter=blocksize-policy", "memory", "2000003", "blocksize-minimum=512", "blocksize-error-policy=error")
+	startSocket(t, socket, "nbdkit", "-f", "-U", socket, "--filter=blocksize-policy", "memory",
+		"2000003", "blocksize-minimum=512", "blocksize-error-policy=error")
 	uri := "nbd+unix:///?socket=" + socket
 	must(t, time.Minute, ringnbd, "copy", "--verify", image, uri)
-	// nbdkit before 1.44 or so tells more than it is asked; beyond the last block nothing is known otherwise.
+	// nbdkit before 1.44 or so tells more than it is asked; beyond the last block nothing is known
+	// otherwise.
 	more := "        622592        1377411    3  hole,zero\n"
-	asked := "        622592        1377280    3  hole,zero\n       1999872            131    0  data\n"
-	if out := must(t, time.Minute, ringnbd, "info", "--map=extents", uri); !strings.HasSuffix(out, more) && !strings.HasSuffix(out, asked) {
+	asked := "        622592        1377280    3  hole,zero\n       1999872            131    0 " +
+		" data\n"
+	if out := must(t, time.Minute, ringnbd, "info", "--map=extents", uri); !strings.HasSuffix(out,
+		more) && !strings.HasSuffix(out, asked) {
 		t.Errorf("%s", out)
 	}
 }
@@ -194,23 +206,28 @@ func TestCopyTellsTheServersErrors(t *testing.T) {
 		filter []string
 		words  string
 	}{
-		"read":  {[]string{"--filter=error", "file", image, "error-pread-rate=1"}, "answers EIO to READ of "},
-		"write": {[]string{"--filter=error", "file", image, "error=ENOSPC", "error-pwrite-rate=1"}, "answers ENOSPC to WRITE of "},
+		"read": {[]string{"--filter=error", "file", image, "error-pread-rate=1"},
+			"answers EIO to READ of "},
+		"write": {[]string{"--filter=error", "file", image, "error=ENOSPC", "error-pwrite-rate=1"},
+			"answers ENOSPC to WRITE of "},
 	} {
 		socket := filepath.Join(t.TempDir(), "s")
 		startSocket(t, socket, "nbdkit", append([]string{"-f", "-U", socket}, c.filter...)...)
-		arguments := []string{"copy", "nbd+unix:///?socket=" + socket, filepath.Join(t.TempDir(), "x")}
+		arguments := []string{"copy", "nbd+unix:///?socket=" + socket,
+			filepath.Join(t.TempDir(), "x")}
 		if what == "write" {
 			arguments = []string{"copy", image, "nbd+unix:///?socket=" + socket}
 		}
 		out, err := try(t, time.Minute, ringnbd, arguments...)
-		if err == nil || !strings.Contains(out, c.words) || !strings.Contains(out, "at offset ") || strings.Count(out, "\n") != 1 {
+		if err == nil || !strings.Contains(out, c.words) || !strings.Contains(out, "at offset ") ||
+			strings.Count(out, "\n") != 1 {
 			t.Errorf("%s: %v: %s", what, err, out)
 		}
 	}
 }
 
-// With -o, nbdkit says what it has and negotiates nothing. (Nothing is copied to it: nbdkit 1.32 offers FLUSH then, and refuses it.)
+// With -o, nbdkit says what it has and negotiates nothing. (Nothing is copied to it: nbdkit 1.32
+// offers FLUSH then, and refuses it.)
 func TestCopyFromAnOldstyleServer(t *testing.T) {
 	need(t, "nbdkit")
 	image := patchy(t, 16<<20, 19)
@@ -254,7 +271,8 @@ func TestACopyThatWasKilledGoesOn(t *testing.T) {
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "s")
 	// Slow enough that states are written meanwhile: 64 MiB of data in about 16 s.
-	slow := startSocket(t, socket, "nbdkit", "-f", "-U", socket, "--filter=rate", "file", image, "rate=32M")
+	slow := startSocket(t, socket, "nbdkit", "-f", "-U", socket, "--filter=rate", "file", image,
+		"rate=32M")
 	uri := "nbd+unix:///?socket=" + socket
 	back, state := filepath.Join(dir, "back.img"), filepath.Join(dir, "state")
 	cmd := exec.Command(ringnbd, "copy", "--resume", state, uri, back)
@@ -275,12 +293,14 @@ func TestACopyThatWasKilledGoesOn(t *testing.T) {
 	if out, err := try(t, time.Minute, "cmp", image, back); err == nil {
 		t.Skipf("the copy was complete before it could be killed: %s", out)
 	}
-	// The server is started anew: nbdkit 1.32 sometimes fails an assertion when a client is killed whose requests sleep.
+	// The server is started anew: nbdkit 1.32 sometimes fails an assertion when a client is killed
+	// whose requests sleep.
 	_ = slow.Process.Kill()
 	_ = slow.Wait()
 	_ = os.Remove(socket)
 	startSocket(t, socket, "nbdkit", "-f", "-U", socket, "file", image)
-	out := must(t, time.Minute, ringnbd, "copy", "--progress", "--resume", state, "--verify", uri, back)
+	out := must(t, time.Minute, ringnbd, "copy", "--progress", "--resume", state, "--verify", uri,
+		back)
 	if !strings.Contains(out, "done before") {
 		t.Errorf("nothing was left out:\n%s", out)
 	}
@@ -294,7 +314,8 @@ func TestAServerThatDiesInTheMiddleOfACopy(t *testing.T) {
 	image := randomImage(t, 64<<20, 18)
 	need(t, "nbdkit")
 	socket := filepath.Join(t.TempDir(), "s")
-	nbdkit := startSocket(t, socket, "nbdkit", "-f", "-U", socket, "--filter=rate", "file", image, "rate=16M")
+	nbdkit := startSocket(t, socket, "nbdkit", "-f", "-U", socket, "--filter=rate", "file", image,
+		"rate=16M")
 	back := filepath.Join(t.TempDir(), "x")
 	go func() {
 		defer func() { _ = nbdkit.Process.Kill() }()
@@ -305,7 +326,8 @@ func TestAServerThatDiesInTheMiddleOfACopy(t *testing.T) {
 		}
 	}()
 	out, err := try(t, time.Minute, ringnbd, "copy", "nbd+unix:///?socket="+socket, back)
-	if err == nil || !strings.Contains(out, "the server closed the connection") || strings.Count(out, "\n") != 1 {
+	if err == nil || !strings.Contains(out, "the server closed the connection") ||
+		strings.Count(out, "\n") != 1 {
 		t.Errorf("%v: %s", err, out)
 	}
 }

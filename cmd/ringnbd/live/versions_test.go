@@ -1,10 +1,10 @@
-package live_test
-
 // Clients and servers of other releases of Debian, beside those of this one: the tests of this
 // package that drive them run once more with each. The table of what was done with which version
 // goes to the test's output, a row in each attribute `table`; make test and make clients print it.
 //
 // Invariant: a version that cannot be had is a skip that says why; a row without a result says so.
+
+package live_test
 
 import (
 	"errors"
@@ -27,26 +27,39 @@ type family struct {
 }
 
 var families = []family{
-	{"qemu-io, qemu-img", "qemu-utils", []string{"QemuIOWritesZeroesDiscardsAndFlushes", "QemuIOFastZeroesLeaveNoHole",
-		"QemuIOKeepsManyRequestsInFlight", "QemuImgMapCompareAndBench", "QemuImgConvertsALargeImageInAndOut", "QemuFindsEveryName",
-		"OldstyleWithQemu"}},
-	{"nbdinfo, nbdcopy", "libnbd-bin", []string{"NbdcopyThereAndBackOverSeveralConnections", "NbdinfoDescribesTheExport",
-		"NbdinfoTellsTheSizeInBytes", "NbdinfoCanAndIsAnswerEveryFlag", "NbdinfoListsEveryExport", "MapAgreesWithTheFile",
-		"ServerOnAnInheritedSocket", "NamesInAnyLanguageAreListed", "OldstyleWithNbdinfoAndNbdcopy"}},
-	{"libnbd from Python", "python3-libnbd", []string{"RequestsBeyondTheEndAreRefused", "AnyOffsetAndLengthIsServed",
-		"FUAAndFlushReachTheImage", "WriteZeroesWithEveryFlag", "TrimStaysInItsRange", "RequestsUpTo64MiB", "LeavingWithRequestsInFlight",
-		"RequestsOfNoBytesSucceed", "UnadvertisedCommandsAreRefused", "ReadOnlyExportRefusesEveryChange", "StructuredReadsAndErrors"}},
+	{"qemu-io, qemu-img", "qemu-utils",
+		[]string{"QemuIOWritesZeroesDiscardsAndFlushes", "QemuIOFastZeroesLeaveNoHole",
+			"QemuIOKeepsManyRequestsInFlight", "QemuImgMapCompareAndBench",
+			"QemuImgConvertsALargeImageInAndOut", "QemuFindsEveryName",
+			"OldstyleWithQemu"}},
+	{"nbdinfo, nbdcopy", "libnbd-bin",
+		[]string{"NbdcopyThereAndBackOverSeveralConnections", "NbdinfoDescribesTheExport",
+			"NbdinfoTellsTheSizeInBytes", "NbdinfoCanAndIsAnswerEveryFlag",
+			"NbdinfoListsEveryExport",
+			"MapAgreesWithTheFile",
+			"ServerOnAnInheritedSocket", "NamesInAnyLanguageAreListed",
+			"OldstyleWithNbdinfoAndNbdcopy"}},
+	{"libnbd from Python", "python3-libnbd",
+		[]string{"RequestsBeyondTheEndAreRefused", "AnyOffsetAndLengthIsServed",
+			"FUAAndFlushReachTheImage", "WriteZeroesWithEveryFlag", "TrimStaysInItsRange",
+			"RequestsUpTo64MiB", "LeavingWithRequestsInFlight",
+			"RequestsOfNoBytesSucceed", "UnadvertisedCommandsAreRefused",
+			"ReadOnlyExportRefusesEveryChange", "StructuredReadsAndErrors"}},
 	{"nbdkit's nbd plugin", "nbdkit", []string{"NbdkitInBetweenSeesACorrectDisk"}},
 	{"nbd-client", "nbd-client", []string{"NbdClientListsExports"}},
 	{"fio", "fio", []string{"FioVerifiesWhileReadingAndWriting"}},
-	{"qemu-nbd, nbdkit, nbd-server", "nbd-server", []string{"InfoAgreesWithNbdinfo", "MapsAgreeWithNbdinfo", "CopyFromAndToEveryServer",
-		"CopyOfServersWithBlocksAndLimits", "CopyToAServerWithAnOddEnd", "CopyTellsTheServersErrors"}},
+	{"qemu-nbd, nbdkit, nbd-server", "nbd-server",
+		[]string{"InfoAgreesWithNbdinfo", "MapsAgreeWithNbdinfo", "CopyFromAndToEveryServer",
+			"CopyOfServersWithBlocksAndLimits", "CopyToAServerWithAnOddEnd",
+			"CopyTellsTheServersErrors"}},
 }
 
 // programs are what is taken of a whole release, by package.
 var programs = map[string][]string{
-	"qemu-utils": {"qemu-io", "qemu-img", "qemu-nbd"}, "libnbd-bin": {"nbdinfo", "nbdcopy"}, "python3-libnbd": nil, "python3": {"python3"},
-	"nbdkit": {"nbdkit"}, "nbd-client": {"nbd-client"}, "nbd-server": {"nbd-server"}, "fio": {"fio"},
+	"qemu-utils": {"qemu-io", "qemu-img", "qemu-nbd"}, "libnbd-bin": {"nbdinfo",
+		"nbdcopy"}, "python3-libnbd": nil, "python3": {"python3"},
+	"nbdkit": {"nbdkit"}, "nbd-client": {"nbd-client"}, "nbd-server": {"nbd-server"},
+	"fio": {"fio"},
 }
 
 // release is where programs come from, and what came of their tests.
@@ -62,7 +75,8 @@ func releases() []*release {
 	all := []*release{{Suite: debian.Suite{Name: "installed"}, versions: installed}}
 	if name := codename(); name != "" {
 		qemu := map[string][]string{"qemu-utils": programs["qemu-utils"]}
-		all = append(all, &release{Suite: debian.Suite{Name: name + "-backports", Base: name}, packages: qemu})
+		all = append(all,
+			&release{Suite: debian.Suite{Name: name + "-backports", Base: name}, packages: qemu})
 	}
 	return append(all, &release{Suite: debian.Suite{Name: "stable"}, packages: programs},
 		&release{Suite: debian.Suite{Name: "sid"}, packages: programs})
@@ -108,7 +122,8 @@ func TestVersionsOfClientsAndServers(t *testing.T) {
 					t.Skipf("no clients of %s: %v", r.Name, err)
 				}
 				r.versions = p.Version
-				environment = append(environment, "PATH="+p.Bin()+":"+path, "RINGNBD_LIVE_PYTHON="+p.Bin()+"/python3")
+				environment = append(environment, "PATH="+p.Bin()+":"+path,
+					"RINGNBD_LIVE_PYTHON="+p.Bin()+"/python3")
 			}
 			r.run(t, environment)
 		})
@@ -142,7 +157,8 @@ func (r *release) run(t *testing.T, environment []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, "-test.run=^Test("+strings.Join(tests, "|")+")$", "-test.v", "-test.short", "-test.timeout="+limit.String())
+	cmd := exec.Command(self, "-test.run=^Test("+strings.Join(tests, "|")+")$", "-test.v",
+		"-test.short", "-test.timeout="+limit.String())
 	cmd.Env = environment
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
@@ -154,7 +170,8 @@ func (r *release) run(t *testing.T, environment []string) {
 	}
 	for _, name := range tests {
 		switch r.results[name] {
-		case "pass", "skip": // the test itself has said why, and is skipped for it in this machine's own run, too
+		case "pass", "skip":
+			// the test itself has said why, and is skipped for it in this machine's own run, too
 		case "":
 			t.Errorf("Test%s did not end", name)
 			r.results[name] = "none"
@@ -183,7 +200,8 @@ func table(all []*release) (rows []string) {
 				return "–"
 			}
 			if f.from == "nbd-server" { // the first column has the names
-				return fmt.Sprintf("%s %s %s", r.versions("qemu-utils"), r.versions("nbdkit"), r.versions("nbd-server"))
+				return fmt.Sprintf("%s %s %s", r.versions("qemu-utils"), r.versions("nbdkit"),
+					r.versions("nbd-server"))
 			}
 			return r.versions(f.from)
 		})

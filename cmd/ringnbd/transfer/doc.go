@@ -1,8 +1,9 @@
 // Package transfer copies an export or a file to another: what ringnbd copy does.
 //
-// A plan walks the source's map and cuts it into pieces, data and zeroes. Slots, each with a buffer and a request of its own, take pieces from the plan, read, look for
-// zeroes, and write: so many requests are in flight as there are slots, and a piece's memory is used for the next as soon as it was written. Where a server allows
-// several connections, the slots share them.
+// A plan walks the source's map and cuts it into pieces, data and zeroes. Slots, each with a buffer
+// and a request of its own, take pieces from the plan, read, look for zeroes, and write: so many
+// requests are in flight as there are slots, and a piece's memory is used for the next as soon as
+// it was written. Where a server allows several connections, the slots share them.
 //
 //	plan.go    the source's map -> pieces, without what an earlier run has done
 //	slot.go    a piece: read, split into data and zeroes, write
@@ -15,5 +16,6 @@
 //	verify.go  --verify: both read again, and compared
 //	run.go     all of it in order
 //
-// Invariants: the destination was flushed before anything is told or noted as done; nothing is written outside the source's size; a piece that failed is not done.
+// Invariants: the destination was flushed before anything is told or noted as done; nothing is
+// written outside the source's size; a piece that failed is not done.
 package transfer

@@ -19,7 +19,8 @@ type extent struct {
 	zero           bool   // reads as zeroes
 }
 
-// end is a file, a block device or an export. Several slots use it at the same time; lane says over which connection.
+// end is a file, a block device or an export. Several slots use it at the same time; lane says over
+// which connection.
 type end interface {
 	size() uint64
 	block() uint64   // bytes, power of two: what offsets and lengths must be multiples of
@@ -28,12 +29,15 @@ type end interface {
 	grain() uint64   // bytes: zeroes shorter than this are better written
 	lanes() int
 	mapped() bool // its map says more than "data"
-	// extents tells the map in order, without gaps, up to an offset or the end. What an end refuses to tell is data, and no error.
+	// extents tells the map in order, without gaps, up to an offset or the end. What an end refuses
+	// to tell is data, and no error.
 	extents(ctx context.Context, end uint64, tell func(extent) error) error
 	read(ctx context.Context, lane int, r *peer.Request, b []byte, offset uint64) error
 	write(ctx context.Context, lane int, r *peer.Request, b []byte, offset uint64) error
-	// zero makes a range read as zeroes, with holes if it may; false means that it has no way but writing them.
-	zero(ctx context.Context, lane int, r *peer.Request, offset, length uint64, hole bool) (bool, error)
+	// zero makes a range read as zeroes, with holes if it may; false means that it has no way but
+	// writing them.
+	zero(ctx context.Context, lane int, r *peer.Request, offset, length uint64, hole bool) (bool,
+		error)
 	flush(ctx context.Context) error
 	forget() // what memory holds of it, so that reading shows what the disk has
 	identity() Identity
@@ -43,9 +47,10 @@ type end interface {
 
 // Place is a source or destination as the user names it.
 type Place struct {
-	Text    string
-	Target  peer.Target // of a server; Network is "file" for a path, which is Address
-	Command []string    // starts the server, which the caller does before Run, and fills in the Target
+	Text   string
+	Target peer.Target // of a server; Network is "file" for a path, which is Address
+	// starts the server, which the caller does before Run, and fills in the Target
+	Command []string
 }
 
 // What is neither a server nor a file, as users write it.
@@ -60,13 +65,15 @@ func (p *Place) Stream() bool { return p.Text == streamText }
 // Null says whether the place is null:.
 func (p *Place) Null() bool { return p.Text == nullText }
 
-// ParsePlace takes an NBD URI, the path of a file or block device (file:PATH is the same), - or null:.
+// ParsePlace takes an NBD URI, the path of a file or block device (file:PATH is the same), - or
+// null:.
 func ParsePlace(text string) (Place, error) {
 	if text == streamText || text == nullText {
 		return Place{Text: text}, nil
 	}
 	scheme, _, uri := strings.Cut(text, "://")
-	if uri && !strings.ContainsAny(scheme, "/.") || strings.HasPrefix(text, "file:") || strings.HasPrefix(strings.ToLower(text), "nbd:") {
+	if uri && !strings.ContainsAny(scheme, "/.") || strings.HasPrefix(text, "file:") ||
+		strings.HasPrefix(strings.ToLower(text), "nbd:") {
 		t, err := peer.ParseTarget(text)
 		return Place{Text: text, Target: t}, err
 	}
@@ -82,19 +89,23 @@ func (o *Options) CheckPlaces() error {
 	seekless := s.Stream() || d.Stream()
 	switch {
 	case s.Null():
-		return errors.New("null: is a destination alone: it keeps nothing, and there is nothing to read")
+		return errors.New("null: is a destination alone: it keeps nothing, and there is nothing " +
+			"to read")
 	case s.Stream() && d.Stream():
 		return errors.New("- is the source and the destination: cat does that")
 	case o.Verify && seekless:
-		return errors.New("--verify reads both again, and standard input and output pass by once (-)")
+		return errors.New("--verify reads both again, and standard input and output pass by " +
+			"once (-)")
 	case o.Verify && d.Null():
 		return errors.New("--verify has nothing to compare with: null: keeps nothing")
 	case o.Resume != "" && seekless:
-		return errors.New("--resume goes on in the middle, and standard input and output begin anew (-)")
+		return errors.New("--resume goes on in the middle, and standard input and output begin " +
+			"anew (-)")
 	case o.Resume != "" && d.Null():
 		return errors.New("--resume has nothing to go on with: null: keeps nothing")
 	case o.DestinationIsZero && d.Stream():
-		return errors.New("--destination-is-zero leaves zeroes out, and of a stream nothing can be left out (-)")
+		return errors.New("--destination-is-zero leaves zeroes out, and of a stream nothing can " +
+			"be left out (-)")
 	}
 	return nil
 }

@@ -1,7 +1,8 @@
 // What an end is, so that a later run, or the end of this one, can tell whether it still is.
 //
-// Invariant: an identity is taken anew from the file at every call; it has nothing in it that changes by itself, like the times of a device's node, or its number, which
-// are new after every boot.
+// Invariant: an identity is taken anew from the file at every call; it has nothing in it that
+// changes by itself, like the times of a device's node, or its number, which are new after every
+// boot.
 
 package transfer
 
@@ -18,12 +19,14 @@ import (
 
 // Identity is what must be the same when a copy goes on.
 type Identity struct {
-	Place    string `json:"place"`
-	Size     uint64 `json:"size"` // bytes
-	Inode    uint64 `json:"inode,omitempty"`
-	Born     int64  `json:"born,omitempty"`     // nanoseconds since 1970, where the file system knows: inodes are used again
-	Modified int64  `json:"modified,omitempty"` // nanoseconds since 1970; counts for the source alone
-	Serial   string `json:"serial,omitempty"`   // of a device, where the kernel knows one
+	Place string `json:"place"`
+	Size  uint64 `json:"size"` // bytes
+	Inode uint64 `json:"inode,omitempty"`
+	// nanoseconds since 1970, where the file system knows: inodes are used again
+	Born int64 `json:"born,omitempty"`
+	// nanoseconds since 1970; counts for the source alone
+	Modified int64  `json:"modified,omitempty"`
+	Serial   string `json:"serial,omitempty"` // of a device, where the kernel knows one
 }
 
 // place is the same for two places that are certainly one.
@@ -59,7 +62,8 @@ func (l *local) identity() Identity {
 			id.Size = uint64(n)
 		}
 		if ok {
-			id.Serial = serial(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(stat.Rdev), unix.Minor(stat.Rdev)))
+			id.Serial = serial(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(stat.Rdev),
+				unix.Minor(stat.Rdev)))
 		}
 		return id
 	}
@@ -68,14 +72,15 @@ func (l *local) identity() Identity {
 		id.Inode = stat.Ino
 	}
 	var x unix.Statx_t
-	if err := unix.Statx(int(l.f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &x); err == nil && x.Mask&unix.STATX_BTIME != 0 {
+	if err := unix.Statx(int(l.f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &x); err == nil &&
+		x.Mask&unix.STATX_BTIME != 0 {
 		id.Born = x.Btime.Sec*1e9 + int64(x.Btime.Nsec)
 	}
 	return id
 }
 
-// serial is what a device, given its directory in sysfs, is called by its maker or by who made it, or "": then its path and size must do. A partition has its disk's and its
-// number.
+// serial is what a device, given its directory in sysfs, is called by its maker or by who made it,
+// or "": then its path and size must do. A partition has its disk's and its number.
 func serial(dir string) string {
 	read := func(path string) string {
 		b, err := os.ReadFile(path)
@@ -92,7 +97,8 @@ func serial(dir string) string {
 		}
 		dir = filepath.Dir(real)
 	}
-	for _, name := range []string{"wwid", "device/wwid", "serial", "device/serial", "dm/uuid", "md/uuid", "loop/backing_file"} {
+	for _, name := range []string{"wwid", "device/wwid", "serial", "device/serial", "dm/uuid",
+		"md/uuid", "loop/backing_file"} {
 		if text := read(filepath.Join(dir, name)); text != "" {
 			if partition != "" {
 				text += " partition " + partition
@@ -103,15 +109,18 @@ func serial(dir string) string {
 	return ""
 }
 
-// unchanged says whether the source is still what it was when the copy began: a copy of a file that changes is of no moment that there ever was, and may have zeroes where it
-// was cut off and grown again.
+// unchanged says whether the source is still what it was when the copy began: a copy of a file that
+// changes is of no moment that there ever was, and may have zeroes where it was cut off and grown
+// again.
 func (j *job) unchanged() error {
 	now := j.source.identity()
 	if now.Size != j.from.Size {
-		return fmt.Errorf("%s: was changed while it was copied: it has %d bytes, and had %d; the copy is no good", j.source.name(), now.Size, j.from.Size)
+		return fmt.Errorf("%s: was changed while it was copied: it has %d bytes, and had %d; "+
+			"the copy is no good", j.source.name(), now.Size, j.from.Size)
 	}
 	if now.Modified != j.from.Modified {
-		return fmt.Errorf("%s: was changed while it was copied; the copy is no good", j.source.name())
+		return fmt.Errorf("%s: was changed while it was copied; the copy is no good",
+			j.source.name())
 	}
 	return nil
 }
@@ -146,7 +155,8 @@ func resolved(path string) string {
 	return path
 }
 
-// apart refuses ends that are one, and a state that is kept in one of them, or written by way of it.
+// apart refuses ends that are one, and a state that is kept in one of them, or written by way of
+// it.
 func (o *Options) apart() error {
 	server := !o.Source.Target.File() && len(o.Source.Command) == 0 // of a command two are started
 	if server && o.Source.place() == o.Destination.place() {
@@ -158,7 +168,8 @@ func (o *Options) apart() error {
 		}
 		for _, path := range []string{o.Resume, o.Resume + partSuffix} {
 			if theSame(path, p.Target.Address) {
-				return fmt.Errorf("--resume %s: %s is what is copied from or to; name another file", o.Resume, path)
+				return fmt.Errorf("--resume %s: %s is what is copied from or to; name another file",
+					o.Resume, path)
 			}
 		}
 	}

@@ -1,4 +1,5 @@
-// What a copy refuses to believe: ends that are one, or are not any more what they were. Invariant: each of these copies was accepted once.
+// What a copy refuses to believe: ends that are one, or are not any more what they were. Invariant:
+// each of these copies was accepted once.
 
 package transfer
 
@@ -38,7 +39,8 @@ func TestAStateIsNotKeptInAnEnd(t *testing.T) {
 	}
 	new := filepath.Join(dir, "new.img")
 	for _, c := range []struct{ to, state string }{
-		{new, new}, {new, link + "/new.img"}, {new, dir + "/../" + filepath.Base(dir) + "/new.img"}, {new, source}, {new + partSuffix, new},
+		{new, new}, {new, link + "/new.img"}, {new,
+			dir + "/../" + filepath.Base(dir) + "/new.img"}, {new, source}, {new + partSuffix, new},
 	} {
 		o := options(t, source, c.to)
 		o.Resume = c.state
@@ -80,17 +82,22 @@ func TestADestinationThatIsGoneIsNotGoneOnWith(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 { // the first try must not make what the second one believes
-			refused(t, o, "the destination is gone or empty, and should have what was copied before; to copy from the beginning, remove "+o.Resume)
+			refused(t, o,
+				"the destination is gone or empty, and should have what was copied before; to "+
+					"copy from the beginning, remove "+o.Resume)
 		}
 		if s, err := os.Stat(o.Destination.Text); err == nil && s.Size() != 0 {
 			t.Errorf("%s: has %d bytes", name, s.Size())
 		}
 	}
 	o := begun(t)
-	if err := errors.Join(os.Remove(o.Destination.Text), os.WriteFile(o.Destination.Text, nil, 0o666), os.Truncate(o.Destination.Text, 8<<20)); err != nil {
+	if err := errors.Join(os.Remove(o.Destination.Text),
+		os.WriteFile(o.Destination.Text, nil, 0o666),
+		os.Truncate(o.Destination.Text, 8<<20)); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := loadState(o.Resume); err != nil || s == nil || s.Destination.Born == 0 && s.Destination.Inode == 0 {
+	if s, err := loadState(o.Resume); err != nil || s == nil ||
+		s.Destination.Born == 0 && s.Destination.Inode == 0 {
 		t.Fatalf("%+v, %v", s, err)
 	} else if s.Destination.Born == 0 {
 		t.Skip("the file system of the temporary directory does not tell when a file was made")
@@ -98,11 +105,16 @@ func TestADestinationThatIsGoneIsNotGoneOnWith(t *testing.T) {
 	refused(t, o, "the destination is another file than the one that the copy began")
 }
 
-// What is born at another time is another file, also with the inode, the size and the time of modification of the one before.
+// What is born at another time is another file, also with the inode, the size and the time of
+// modification of the one before.
 func TestEndsAreKnownByTheirBirth(t *testing.T) {
 	for words, spoil := range map[string]func(*State){
-		"the source is another file than when the copy began":              func(s *State) { s.Source.Born++ },
-		"the destination is another file than the one that the copy began": func(s *State) { s.Destination.Born++ },
+		"the source is another file than when the copy began": func(s *State) {
+			s.Source.Born++
+		},
+		"the destination is another file than the one that the copy began": func(s *State) {
+			s.Destination.Born++
+		},
 	} {
 		o := begun(t)
 		s, err := loadState(o.Resume)
@@ -122,8 +134,10 @@ func TestEndsAreKnownByTheirBirth(t *testing.T) {
 
 func TestASourceThatChanges(t *testing.T) {
 	for name, change := range map[string]func(path string) error{
-		"written": func(path string) error { return os.Chtimes(path, time.Time{}, time.Now().Add(time.Second)) },
-		"grown":   func(path string) error { return os.Truncate(path, 9<<20) },
+		"written": func(path string) error {
+			return os.Chtimes(path, time.Time{}, time.Now().Add(time.Second))
+		},
+		"grown": func(path string) error { return os.Truncate(path, 9<<20) },
 	} {
 		for _, resume := range []bool{false, true} {
 			o := options(t, image(t, 8<<20), filepath.Join(t.TempDir(), "new.img"))
@@ -180,7 +194,8 @@ func TestAFlushThatFailedStaysFailed(t *testing.T) {
 	}
 }
 
-// late is a destination whose first flush, that of a save in the background, ends when all was copied; and then the state cannot be written, but later it can.
+// late is a destination whose first flush, that of a save in the background, ends when all was
+// copied; and then the state cannot be written, but later it can.
 type late struct {
 	end
 	job     *job
@@ -200,7 +215,8 @@ func (l *late) flush(ctx context.Context) error {
 }
 
 // write waits until a save has begun, which is then the last.
-func (l *late) write(ctx context.Context, lane int, r *peer.Request, b []byte, offset uint64) error {
+func (l *late) write(ctx context.Context, lane int, r *peer.Request, b []byte,
+	offset uint64) error {
 	for l.flushes.Load() == 0 {
 		time.Sleep(time.Millisecond)
 	}
@@ -217,7 +233,8 @@ func TestAnErrorOfTheLastSaveIsTold(t *testing.T) {
 	}
 	l := &late{end: j.destination, job: j}
 	j.destination = l
-	if _, err := j.all(context.Background()); err == nil || !strings.Contains(err.Error(), "is in the way") {
+	if _, err := j.all(context.Background()); err == nil ||
+		!strings.Contains(err.Error(), "is in the way") {
 		t.Errorf("%v", err)
 	}
 	if n := l.flushes.Load(); n < 2 {
@@ -299,7 +316,8 @@ func TestDevicesAreKnownBySerial(t *testing.T) {
 	write := func(path, text string) {
 		t.Helper()
 		path = filepath.Join(dir, path)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o777), os.WriteFile(path, []byte(text), 0o666)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o777),
+			os.WriteFile(path, []byte(text), 0o666)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -310,7 +328,8 @@ func TestDevicesAreKnownBySerial(t *testing.T) {
 	if err := os.Symlink("disk/disk1", filepath.Join(dir, "8:1")); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"disk": "naa.1", "8:1": "naa.1 partition 1", "loop": "/a b", "bare": "", "none": ""} {
+	for name, want := range map[string]string{"disk": "naa.1", "8:1": "naa.1 partition 1",
+		"loop": "/a b", "bare": "", "none": ""} {
 		if got := serial(filepath.Join(dir, name)); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
@@ -323,7 +342,8 @@ func TestStrangeEnds(t *testing.T) {
 	if err := errors.Join(syscall.Mkfifo(fifo, 0o666), os.Symlink("nowhere", link)); err != nil {
 		t.Fatal(err)
 	}
-	refused(t, options(t, fifo, dir+"/new"), "neither a file nor a block device") // and does not wait for a writer
+	// and does not wait for a writer
+	refused(t, options(t, fifo, dir+"/new"), "neither a file nor a block device")
 	refused(t, options(t, source, fifo), "neither a file nor a block device")
 	refused(t, options(t, source, link), "is a symbolic link to nowhere, which does not exist")
 	refused(t, options(t, "nbd://h/x", "nbd://h:10809/x"), "is the source and the destination")

@@ -34,14 +34,17 @@ func openInflow(o *Options, f *os.File) (*inflow, error) {
 	in := &inflow{f: f, raw: o.Raw}
 	switch mode := info.Mode(); {
 	case mode&os.ModeDevice != 0 && mode&os.ModeCharDevice != 0 && isTerminal(f):
-		return nil, errors.New("standard input is a terminal; give it a file, or the output of a command")
+		return nil,
+			errors.New("standard input is a terminal; give it a file, or the output of a command")
 	case closedStream(f, info):
-		return nil, errors.New("standard input is closed; give it a file, or the output of a command")
+		return nil,
+			errors.New("standard input is closed; give it a file, or the output of a command")
 	case mode.IsDir():
 		return nil, errors.New("standard input is a directory")
 	case !blockless(mode):
 		in.locked = true
-		if err := o.claim(f, backing.Claim{Path: "standard input", Tool: backing.CopyFrom}); err != nil {
+		if err := o.claim(f,
+			backing.Claim{Path: "standard input", Tool: backing.CopyFrom}); err != nil {
 			return nil, err
 		}
 	}
@@ -120,7 +123,8 @@ func (in *inflow) feed(ctx context.Context, j *job, give func(piece) error) erro
 			return fmt.Errorf("%s: has %d bytes, too few for standard input, which has more",
 				j.destination.name(), room)
 		case n%block != 0:
-			return fmt.Errorf("%s: takes multiples of %d bytes only, and standard input ended after %d",
+			return fmt.Errorf("%s: takes multiples of %d bytes only, and standard input ended "+
+				"after %d",
 				j.destination.name(), block, in.total+n)
 		case n > 0:
 			if err := give(piece{offset: in.total, length: n, data: g.buffer}); err != nil {

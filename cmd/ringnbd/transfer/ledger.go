@@ -1,6 +1,7 @@
 // Which ranges are done.
 //
-// Invariant: ranges are in order, apart from each other, and never empty; as pieces are given out in order, there are about as many as slots.
+// Invariant: ranges are in order, apart from each other, and never empty; as pieces are given out
+// in order, there are about as many as slots.
 
 package transfer
 
@@ -49,7 +50,8 @@ func (l *ledger) copy() []Range {
 	return slices.Clone(l.list)
 }
 
-// missing tells the parts of [start, end) that are in no range of a list that does not change any more.
+// missing tells the parts of [start, end) that are in no range of a list that does not change any
+// more.
 func missing(done []Range, start, end uint64, tell func(start, end uint64) error) error {
 	i := sort.Search(len(done), func(i int) bool { return done[i].End > start })
 	for ; i < len(done) && done[i].Start < end; i++ {

@@ -1,9 +1,9 @@
 // The progress line: what a person sees while a copy runs.
 //
 // Invariant: it writes to what it was given and to nothing else, and leaves a terminal clean, with
-// one line of what was done. Every field has its place, whatever it says, so nothing jumps. Progress
-// is one line: it fits 80 columns, and on a narrower terminal it says less. A rate is of data alone:
-// zeroes are not moved.
+// one line of what was done. Every field has its place, whatever it says, so nothing jumps.
+// Progress is one line: it fits 80 columns, and on a narrower terminal it says less. A rate is of
+// data alone: zeroes are not moved.
 
 package transfer
 
@@ -114,7 +114,8 @@ func (l *Line) text(p *Progress, now time.Time) string {
 	}
 	// The estimate is by the whole run: holes pass in leaps.
 	if all := now.Sub(l.began); p.Done < p.Total && p.Done > l.from && all >= time.Second {
-		if rest := all.Seconds() * float64(p.Total-p.Done) / float64(p.Done-l.from); rest < farthest.Seconds() {
+		if rest := all.Seconds() * float64(p.Total-p.Done) / float64(p.Done-
+			l.from); rest < farthest.Seconds() {
 			left = units.Seconds(time.Duration(rest*float64(time.Second))) + " left"
 		}
 	}
@@ -168,7 +169,8 @@ func (r Report) String() string {
 	}
 	text += " in " + units.Duration(r.Time)
 	if r.Verified {
-		text += "; verified: both are the same, " + units.Size(r.Copied+r.Zeroed+r.Skipped) + " compared"
+		text += "; verified: both are the same, " + units.Size(r.Copied+r.Zeroed+r.Skipped) +
+			" compared"
 	}
 	return text
 }

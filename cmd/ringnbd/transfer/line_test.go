@@ -1,6 +1,6 @@
-package transfer
-
 // The progress line: every field has its place, rates are of data, and it fits a terminal.
+
+package transfer
 
 import (
 	"bytes"
@@ -45,7 +45,8 @@ func TestProgressDoesNotJump(t *testing.T) {
 }
 
 func TestProgressSaysBytesOfTotal(t *testing.T) {
-	texts := shown(t, Progress{Phase: copying, Total: 10 << 30}, Progress{Phase: copying, Done: 1 << 30, Total: 10 << 30, Data: 1 << 29})
+	texts := shown(t, Progress{Phase: copying, Total: 10 << 30},
+		Progress{Phase: copying, Done: 1 << 30, Total: 10 << 30, Data: 1 << 29})
 	if want := "copying       1 GiB of 10 GiB      512 MiB/s         9 s left"; texts[1] != want {
 		t.Errorf("%q, want %q", texts[1], want)
 	}
@@ -72,14 +73,18 @@ func TestProgressFitsANarrowTerminal(t *testing.T) {
 }
 
 func TestNoRateOverZeroes(t *testing.T) {
-	texts := shown(t, Progress{Phase: copying, Total: 10 << 30}, Progress{Phase: copying, Done: 9 << 30, Total: 10 << 30})
+	texts := shown(t, Progress{Phase: copying, Total: 10 << 30},
+		Progress{Phase: copying, Done: 9 << 30, Total: 10 << 30})
 	if strings.Contains(texts[1], "/s") {
 		t.Errorf("%q", texts[1])
 	}
 	for text, r := range map[string]Report{
-		"copied 64 MiB of zeroes in 35.0 ms":                                                                    {Zeroed: 64 << 20, Time: 35 * time.Millisecond},
-		"copied 64 MiB of data (64 MiB/s) and 1 GiB of zeroes in 1.00 s":                                        {Copied: 64 << 20, Zeroed: 1 << 30, Time: time.Second},
-		"copied nothing, beside 256 MiB done before, in 2.00 ms; verified: both are the same, 256 MiB compared": {Skipped: 256 << 20, Time: 2 * time.Millisecond, Verified: true},
+		"copied 64 MiB of zeroes in 35.0 ms": {Zeroed: 64 << 20,
+			Time: 35 * time.Millisecond},
+		"copied 64 MiB of data (64 MiB/s) and 1 GiB of zeroes in 1.00 s": {Copied: 64 << 20,
+			Zeroed: 1 << 30, Time: time.Second},
+		"copied nothing, beside 256 MiB done before, in 2.00 ms; verified: both are the same, " +
+			"256 MiB compared": {Skipped: 256 << 20, Time: 2 * time.Millisecond, Verified: true},
 	} {
 		if got := r.String(); got != text {
 			t.Errorf("%q, want %q", got, text)

@@ -1,6 +1,7 @@
 // Files and block devices of this machine.
 //
-// Invariant: a destination is never made smaller, and a file that existed and is not empty is never made larger either.
+// Invariant: a destination is never made smaller, and a file that existed and is not empty is never
+// made larger either.
 
 package transfer
 
@@ -32,8 +33,9 @@ type local struct {
 	ours   bool // and locked since: nobody else has it, so it may be removed again
 	grows  bool // as long as what comes, which nobody knows
 
-	calls   chan struct{} // has room for the system calls that may run at a time; nil: any number
-	writing sync.Mutex    // file systems let one write a file at a time, and waiting for that in the kernel is spinning
+	calls chan struct{} // has room for the system calls that may run at a time; nil: any number
+	// file systems let one write a file at a time, and waiting for that in the kernel is spinning
+	writing sync.Mutex
 	wake    wake
 
 	settling sync.RWMutex          // held for a flush
@@ -103,7 +105,8 @@ func (o *Options) claim(f *os.File, c backing.Claim) error {
 // errGone is a destination that should have what an earlier run wrote, and has nothing.
 var errGone = errors.New("the destination is gone or empty, and should have what was copied before")
 
-// openDestination opens what is written, and makes it if it is missing or empty; unless there must be something in it already.
+// openDestination opens what is written, and makes it if it is missing or empty; unless there must
+// be something in it already.
 func openDestination(o *Options, path string, source end, begun bool) (*local, error) {
 	flags, err := destinationFlags(o, path, source.size(), begun)
 	if err != nil {
@@ -176,7 +179,9 @@ func destinationFlags(o *Options, path string, size uint64, begun bool) (flags i
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if to, err := os.Readlink(path); err == nil {
-			return 0, fmt.Errorf("%s: is a symbolic link to %s, which does not exist; name that, or remove the link", path, to)
+			return 0,
+				fmt.Errorf("%s: is a symbolic link to %s, which does not exist; name that, or "+
+					"remove the link", path, to)
 		}
 		if begun {
 			return 0, errGone
@@ -187,7 +192,9 @@ func destinationFlags(o *Options, path string, size uint64, begun bool) (flags i
 	case blockless(info.Mode()):
 		return 0, notBlocks(path, info)
 	case backing.BelowDev(path) && isPlain(path):
-		return 0, fmt.Errorf("%s: is a regular file, where a device is to be: somebody has made it by mistake; remove it first", path)
+		return 0,
+			fmt.Errorf("%s: is a regular file, where a device is to be: somebody has made it by "+
+				"mistake; remove it first", path)
 	case info.Mode()&fs.ModeDevice != 0 && !o.Force:
 		flags |= os.O_EXCL // a device that is mounted, or otherwise in use, refuses
 	case begun && info.Mode().IsRegular() && info.Size() == 0 && size > 0:
@@ -196,7 +203,8 @@ func destinationFlags(o *Options, path string, size uint64, begun bool) (flags i
 	return flags, nil
 }
 
-// isPlain says whether a path is a regular file itself, and no link to one: /dev/stdout may be a link.
+// isPlain says whether a path is a regular file itself, and no link to one: /dev/stdout may be a
+// link.
 func isPlain(path string) bool {
 	info, err := os.Lstat(path)
 	return err == nil && info.Mode().IsRegular()
@@ -229,7 +237,8 @@ func notBlocks(path string, info fs.FileInfo) error {
 		return fmt.Errorf("%s: is a directory; name a file in it", path)
 	}
 	if info.Mode()&(fs.ModeNamedPipe|fs.ModeCharDevice) != 0 {
-		return fmt.Errorf("%s: neither a file nor a block device; a pipe is standard input or output, which is written -", path)
+		return fmt.Errorf("%s: neither a file nor a block device; a pipe is standard input or "+
+			"output, which is written -", path)
 	}
 	return fmt.Errorf("%s: neither a file nor a block device", path)
 }
@@ -247,7 +256,8 @@ func (l *local) fit(size uint64) error {
 	case l.length < size:
 		return fmt.Errorf("%s: has %d bytes, too few for the source's %d", l.name(), l.length, size)
 	case !l.device:
-		return fmt.Errorf("%s: has %d bytes, more than the source's %d, and is not cut off; remove it first", l.name(), l.length, size)
+		return fmt.Errorf("%s: has %d bytes, more than the source's %d, and is not cut off; "+
+			"remove it first", l.name(), l.length, size)
 	}
 	return nil
 }
@@ -324,13 +334,15 @@ func (l *local) await() error {
 	case l.device:
 		return nil
 	case l.length > 0:
-		return fmt.Errorf("%s: has %d bytes, and how many standard input has is not known before its end; remove it first", l.name(), l.length)
+		return fmt.Errorf("%s: has %d bytes, and how many standard input has is not known "+
+			"before its end; remove it first", l.name(), l.length)
 	}
 	l.fresh, l.grows = true, true
 	return nil
 }
 
-// finish gives a file that grew the length that it turned out to have: zeroes at its end were left out.
+// finish gives a file that grew the length that it turned out to have: zeroes at its end were left
+// out.
 func (l *local) finish(length uint64) error {
 	if err := l.f.Truncate(int64(length)); err != nil {
 		return plain(l.name(), err)
@@ -381,7 +393,8 @@ func (l *local) read(_ context.Context, _ int, _ *peer.Request, b []byte, offset
 		return nil
 	}
 	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("%s: ends before offset %d, and had %d bytes when the copy began: it must not change meanwhile", l.name(), offset+uint64(len(b)), l.length)
+		return fmt.Errorf("%s: ends before offset %d, and had %d bytes when the copy began: it "+
+			"must not change meanwhile", l.name(), offset+uint64(len(b)), l.length)
 	}
 	return fmt.Errorf("%w at offset %d", plain(l.name(), err), offset+uint64(n))
 }
@@ -397,7 +410,8 @@ func (l *local) write(_ context.Context, _ int, _ *peer.Request, b []byte, offse
 	return l.trail(begin, settle)
 }
 
-func (l *local) zero(_ context.Context, _ int, _ *peer.Request, offset, length uint64, hole bool) (bool, error) {
+func (l *local) zero(_ context.Context, _ int, _ *peer.Request, offset, length uint64,
+	hole bool) (bool, error) {
 	mode := uint32(unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE)
 	if !hole {
 		mode = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
@@ -411,7 +425,9 @@ func (l *local) zero(_ context.Context, _ int, _ *peer.Request, offset, length u
 			return true, nil
 		case errors.Is(err, syscall.EINTR):
 			continue
-		case errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.EPERM):
+		case errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.EINVAL),
+			errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENOSYS),
+			errors.Is(err, syscall.EPERM):
 			return false, nil
 		}
 		return false, fmt.Errorf("%s: zeroes at offset %d: %w", l.name(), offset, err)

@@ -112,8 +112,10 @@ func (out *outflow) flush(context.Context) error {
 			}
 		}
 	}
-	if err := out.f.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.EROFS) {
-		return fmt.Errorf("standard output: %w while flushing: not all of the copy is on the disk", bare(err))
+	if err := out.f.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) &&
+		!errors.Is(err, syscall.EROFS) {
+		return fmt.Errorf("standard output: %w while flushing: not all of the copy is on the disk",
+			bare(err))
 	}
 	return nil
 }

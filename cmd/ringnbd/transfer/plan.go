@@ -1,18 +1,21 @@
 // The plan: the source's map, cut into pieces in order.
 //
-// Invariant: the pieces of a plan cover the source once, except for what was done before; they begin and end at multiples of both ends' blocks, or with the source.
+// Invariant: the pieces of a plan cover the source once, except for what was done before; they
+// begin and end at multiples of both ends' blocks, or with the source.
 
 package transfer
 
-// shortHole is what zeroes in the map must have at least to be worth a piece of their own, in bytes. Shorter ones are read with the data around them: fewer requests, and a
-// slot finds them again.
+// shortHole is what zeroes in the map must have at least to be worth a piece of their own, in
+// bytes. Shorter ones are read with the data around them: fewer requests, and a slot finds them
+// again.
 const shortHole = 64 << 10
 
 // piece is what a slot does at a time.
 type piece struct {
 	offset, length uint64
 	zero           bool
-	data           *[]byte // what was read of a source that passes by once: in a buffer of the job, and whole
+	// what was read of a source that passes by once: in a buffer of the job, and whole
+	data *[]byte
 }
 
 // plan cuts what it is told into pieces.
@@ -53,7 +56,8 @@ func (p *plan) tell(e extent) error {
 // finish gives what is left.
 func (p *plan) finish() error { return p.data(p.size) }
 
-// data gives everything up to an offset as data, in pieces that end at multiples of the request's size.
+// data gives everything up to an offset as data, in pieces that end at multiples of the request's
+// size.
 func (p *plan) data(end uint64) error {
 	start := p.at
 	if end <= start {

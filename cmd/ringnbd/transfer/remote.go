@@ -1,6 +1,7 @@
 // Exports of NBD servers.
 //
-// Invariant: all connections see the same export; several only if the server says that what one wrote, another reads, and a FLUSH of one is for all.
+// Invariant: all connections see the same export; several only if the server says that what one
+// wrote, another reads, and a FLUSH of one is for all.
 
 package transfer
 
@@ -17,11 +18,14 @@ import (
 )
 
 const (
-	// window is how much of an export is asked about at a time, so that copying begins before all of a large map is known.
+	// window is how much of an export is asked about at a time, so that copying begins before all
+	// of a large map is known.
 	window = 1 << 30
-	// zeroMost is the longest WRITE_ZEROES: a server without a quick way needs time for it, and progress should be seen.
+	// zeroMost is the longest WRITE_ZEROES: a server without a quick way needs time for it, and
+	// progress should be seen.
 	zeroMost = 64 << 20
-	// furtherTimeout is the patience with the connections after the first: some servers leave those that are too many unanswered, and the copy waits to begin.
+	// furtherTimeout is the patience with the connections after the first: some servers leave those
+	// that are too many unanswered, and the copy waits to begin.
 	furtherTimeout = 3 * time.Second
 )
 
@@ -33,8 +37,10 @@ type remote struct {
 	context bool     // base:allocation was selected
 }
 
-// dialAll opens as many connections as wanted, or as there are to be had: one, if the server does not promise that several see the same.
-func dialAll(ctx context.Context, t *peer.Target, connections, depth int, timeout time.Duration) (*remote, error) {
+// dialAll opens as many connections as wanted, or as there are to be had: one, if the server does
+// not promise that several see the same.
+func dialAll(ctx context.Context, t *peer.Target, connections, depth int,
+	timeout time.Duration) (*remote, error) {
 	o := peer.Options{Contexts: []string{proto.ContextAllocation}, Depth: depth, Timeout: timeout}
 	first, err := peer.Dial(ctx, t, o)
 	if err != nil {
@@ -53,13 +59,15 @@ func dialAll(ctx context.Context, t *peer.Target, connections, depth int, timeou
 	for n, c := range r.conns {
 		if c.Facts != first.Facts || c.Framing != first.Framing {
 			_ = r.close()
-			return nil, fmt.Errorf("%s: connection %d sees another export than the first: %d bytes, not %d, or other flags", t.Text, n+1, c.Size, first.Size)
+			return nil, fmt.Errorf("%s: connection %d sees another export than the first: %d "+
+				"bytes, not %d, or other flags", t.Text, n+1, c.Size, first.Size)
 		}
 	}
 	return r, nil
 }
 
-// dialFurther opens connections all at once. A server may take fewer than one would like: it hangs up, or does not answer, and what there is has to do.
+// dialFurther opens connections all at once. A server may take fewer than one would like: it hangs
+// up, or does not answer, and what there is has to do.
 func dialFurther(ctx context.Context, t *peer.Target, o peer.Options, wanted int) []*peer.Conn {
 	ctx, cancel := context.WithTimeout(ctx, min(o.Timeout, furtherTimeout))
 	defer cancel()
@@ -90,18 +98,20 @@ func (r *remote) close() error {
 	return errors.Join(errs...)
 }
 
-// extents asks in windows, which grow as long as there is nothing but zeroes. A server that fails to tell is believed to have data.
+// extents asks in windows, which grow as long as there is nothing but zeroes. A server that fails
+// to tell is believed to have data.
 func (r *remote) extents(ctx context.Context, end uint64, tell func(extent) error) error {
 	size, width := min(end, r.size()), uint64(window)
 	for at := uint64(0); at < size; {
 		end := at + min(width, size-at)
 		told, zeroes := at, true
 		if r.context {
-			err := r.conns[0].Extents(ctx, proto.ContextAllocation, at, end, func(e peer.Extent) error {
-				zero := e.Flags&uint64(proto.StatusZero) != 0
-				told, zeroes = e.Offset+e.Length, zeroes && zero
-				return tell(extent{e.Offset, e.Length, zero})
-			})
+			err := r.conns[0].Extents(ctx, proto.ContextAllocation, at, end,
+				func(e peer.Extent) error {
+					zero := e.Flags&uint64(proto.StatusZero) != 0
+					told, zeroes = e.Offset+e.Length, zeroes && zero
+					return tell(extent{e.Offset, e.Length, zero})
+				})
 			var refused *peer.ReplyError
 			if err != nil && !errors.As(err, &refused) {
 				return err
@@ -130,17 +140,20 @@ func (r *remote) do(ctx context.Context, lane int, q *peer.Request) error {
 	return err
 }
 
-func (r *remote) read(ctx context.Context, lane int, q *peer.Request, b []byte, offset uint64) error {
+func (r *remote) read(ctx context.Context, lane int, q *peer.Request, b []byte,
+	offset uint64) error {
 	q.Command, q.Flags, q.Offset, q.Data = proto.CmdRead, 0, offset, b
 	return r.do(ctx, lane, q)
 }
 
-func (r *remote) write(ctx context.Context, lane int, q *peer.Request, b []byte, offset uint64) error {
+func (r *remote) write(ctx context.Context, lane int, q *peer.Request, b []byte,
+	offset uint64) error {
 	q.Command, q.Flags, q.Offset, q.Data = proto.CmdWrite, 0, offset, b
 	return r.do(ctx, lane, q)
 }
 
-func (r *remote) zero(ctx context.Context, lane int, q *peer.Request, offset, length uint64, hole bool) (bool, error) {
+func (r *remote) zero(ctx context.Context, lane int, q *peer.Request, offset, length uint64,
+	hole bool) (bool, error) {
 	if !r.conns[0].Can(proto.FlagSendWriteZeroes) {
 		return false, nil
 	}
@@ -150,7 +163,8 @@ func (r *remote) zero(ctx context.Context, lane int, q *peer.Request, offset, le
 	}
 	err := r.do(ctx, lane, q)
 	var refused *peer.ReplyError
-	if errors.As(err, &refused) && (refused.Errno == proto.ENOTSUP || refused.Errno == proto.EINVAL) {
+	if errors.As(err, &refused) &&
+		(refused.Errno == proto.ENOTSUP || refused.Errno == proto.EINVAL) {
 		return false, nil // the server offers it, and its disk has it not
 	}
 	return true, err

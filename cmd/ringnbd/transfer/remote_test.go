@@ -1,5 +1,6 @@
-// Copies to servers that are not as one would like them: of few connections, with odd ends, that refuse or never answer. Invariant: a fake server's memory is what it was
-// sent, whatever it answered.
+// Copies to servers that are not as one would like them: of few connections, with odd ends, that
+// refuse or never answer. Invariant: a fake server's memory is what it was sent, whatever it
+// answered.
 
 package transfer
 
@@ -118,7 +119,8 @@ func (f *fake) transmit(c net.Conn) {
 			return
 		}
 		command, cookie := binary.BigEndian.Uint16(head[6:]), binary.BigEndian.Uint64(head[8:])
-		offset, length := binary.BigEndian.Uint64(head[16:]), uint64(binary.BigEndian.Uint32(head[24:]))
+		offset, length := binary.BigEndian.Uint64(head[16:]),
+			uint64(binary.BigEndian.Uint32(head[24:]))
 		var data []byte
 		if command == proto.CmdWrite {
 			data = make([]byte, length)
@@ -194,7 +196,8 @@ const writable = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendWriteZ
 func TestFewerConnectionsThanOneWouldLike(t *testing.T) {
 	source := sparse(t)
 	for _, patient := range []bool{false, true} {
-		f := &fake{flags: writable | proto.FlagCanMultiConn, memory: junk(1 << 20), most: 2, patient: patient}
+		f := &fake{flags: writable | proto.FlagCanMultiConn, memory: junk(1 << 20), most: 2,
+			patient: patient}
 		o := options(t, source, f.serve(t))
 		o.Connections, o.Verify, o.Timeout = 4, true, 2*time.Second
 		began := time.Now()
@@ -212,8 +215,11 @@ func TestFewerConnectionsThanOneWouldLike(t *testing.T) {
 }
 
 func TestConnectionsAreOfOneExport(t *testing.T) {
-	f := &fake{flags: writable | proto.FlagCanMultiConn, memory: junk(2 << 20), most: 2, growing: true}
-	if _, err := Run(context.Background(), options(t, sparse(t), f.serve(t))); err == nil || !strings.Contains(err.Error(), "connection 2 sees another export than the first: 2097152 bytes, not 2097151") {
+	f := &fake{flags: writable | proto.FlagCanMultiConn, memory: junk(2 << 20), most: 2,
+		growing: true}
+	if _, err := Run(context.Background(), options(t, sparse(t), f.serve(t))); err == nil ||
+		!strings.Contains(err.Error(),
+			"connection 2 sees another export than the first: 2097152 bytes, not 2097151") {
 		t.Errorf("%v", err)
 	}
 	f.has(t, writeJunk(t)) // nothing was written
@@ -228,11 +234,13 @@ func writeJunk(t *testing.T) string {
 }
 
 func TestConnectingCanBeInterrupted(t *testing.T) {
-	f := &fake{flags: writable | proto.FlagCanMultiConn, memory: junk(1 << 20), most: 1, patient: true}
+	f := &fake{flags: writable | proto.FlagCanMultiConn, memory: junk(1 << 20), most: 1,
+		patient: true}
 	o := options(t, sparse(t), f.serve(t))
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
-	if _, err := Run(ctx, o); err == nil || !strings.HasSuffix(err.Error(), "interrupted while connecting") {
+	if _, err := Run(ctx, o); err == nil ||
+		!strings.HasSuffix(err.Error(), "interrupted while connecting") {
 		t.Errorf("%v", err)
 	}
 }
@@ -256,15 +264,18 @@ func TestADestinationWithAnOddEnd(t *testing.T) {
 
 func TestZeroesThatAreRefusedAreWritten(t *testing.T) {
 	source := sparse(t)
-	for errno, written := range map[proto.Errno]bool{proto.ENOTSUP: true, proto.EINVAL: true, proto.EIO: false, proto.ENOSPC: false} {
-		f := &fake{flags: writable, memory: junk(1 << 20), answer: func(command uint16) (proto.Errno, bool) {
-			if command == proto.CmdWriteZeroes {
-				return errno, true
-			}
-			return proto.Success, true
-		}}
+	for errno, written := range map[proto.Errno]bool{proto.ENOTSUP: true, proto.EINVAL: true,
+		proto.EIO: false, proto.ENOSPC: false} {
+		f := &fake{flags: writable, memory: junk(1 << 20),
+			answer: func(command uint16) (proto.Errno, bool) {
+				if command == proto.CmdWriteZeroes {
+					return errno, true
+				}
+				return proto.Success, true
+			}}
 		_, err := Run(context.Background(), options(t, source, f.serve(t)))
-		if (err == nil) != written || err != nil && !strings.Contains(err.Error(), "to WRITE_ZEROES") {
+		if (err == nil) != written ||
+			err != nil && !strings.Contains(err.Error(), "to WRITE_ZEROES") {
 			t.Errorf("%v: %v", errno, err)
 		}
 		if written {
@@ -277,12 +288,13 @@ func TestAnInterruptedCopyWaitsForAnswersOnlySoLong(t *testing.T) {
 	source := sparse(t)
 	for _, silent := range []uint16{proto.CmdWriteZeroes, proto.CmdFlush} {
 		ctx, cancel := context.WithCancel(context.Background())
-		f := &fake{flags: writable, memory: junk(1 << 20), answer: func(command uint16) (proto.Errno, bool) {
-			if command == silent {
-				cancel()
-			}
-			return proto.Success, command != silent
-		}}
+		f := &fake{flags: writable, memory: junk(1 << 20),
+			answer: func(command uint16) (proto.Errno, bool) {
+				if command == silent {
+					cancel()
+				}
+				return proto.Success, command != silent
+			}}
 		o := options(t, source, f.serve(t))
 		o.Timeout = time.Second
 		began := time.Now()
@@ -293,7 +305,8 @@ func TestAnInterruptedCopyWaitsForAnswersOnlySoLong(t *testing.T) {
 		}()
 		select {
 		case err := <-gone:
-			if d := time.Since(began); !errors.Is(err, ErrUnanswered) || !errors.Is(err, ErrInterrupted) || d < o.Timeout {
+			if d := time.Since(began); !errors.Is(err, ErrUnanswered) ||
+				!errors.Is(err, ErrInterrupted) || d < o.Timeout {
 				t.Errorf("%d: %v, after %v", silent, err, d)
 			}
 		case <-time.After(10 * time.Second):
@@ -306,23 +319,26 @@ func TestAnInterruptedCopyWaitsForAnswersOnlySoLong(t *testing.T) {
 // What is answered within the time ends an interrupted copy in order, state and all.
 func TestAnInterruptedCopyWaitsForAnswers(t *testing.T) {
 	source := filepath.Join(t.TempDir(), "source") // zeroes, and then data
-	if err := os.WriteFile(source, append(make([]byte, 512<<10), junk(512<<10)...), 0o666); err != nil {
+	if err := os.WriteFile(source, append(make([]byte, 512<<10), junk(512<<10)...),
+		0o666); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	f := &fake{flags: writable, memory: junk(1 << 20), answer: func(command uint16) (proto.Errno, bool) {
-		if command == proto.CmdWriteZeroes {
-			cancel()
-			time.Sleep(300 * time.Millisecond)
-		}
-		return proto.Success, true
-	}}
+	f := &fake{flags: writable, memory: junk(1 << 20),
+		answer: func(command uint16) (proto.Errno, bool) {
+			if command == proto.CmdWriteZeroes {
+				cancel()
+				time.Sleep(300 * time.Millisecond)
+			}
+			return proto.Success, true
+		}}
 	o := options(t, source, f.serve(t))
 	o.Resume, o.Requests, o.Connections = filepath.Join(t.TempDir(), "state"), 1, 1
 	_, err := Run(ctx, o)
 	s, bad := loadState(o.Resume)
-	if !errors.Is(err, ErrInterrupted) || errors.Is(err, ErrUnanswered) || bad != nil || s == nil || len(s.Done) != 1 || s.Done[0].End < o.RequestSize {
+	if !errors.Is(err, ErrInterrupted) || errors.Is(err, ErrUnanswered) || bad != nil || s == nil ||
+		len(s.Done) != 1 || s.Done[0].End < o.RequestSize {
 		t.Errorf("%v; %+v, %v", err, s, bad)
 	}
 	if f.count(proto.CmdFlush) != 1 {

@@ -1,6 +1,7 @@
 // A copy from beginning to end: open both, plan, copy, flush, verify.
 //
-// Invariant: whatever ends a copy, every slot has returned before the ends are closed, and the destination was flushed if it could be.
+// Invariant: whatever ends a copy, every slot has returned before the ends are closed, and the
+// destination was flushed if it could be.
 
 package transfer
 
@@ -21,20 +22,25 @@ import (
 // Options of a copy.
 type Options struct {
 	Source, Destination Place
-	Connections         int    // to each server, if it allows several
-	Requests            int    // in flight on each connection; 0: DefaultSlots, shared by the connections
-	Blocked             int    // system calls on files at a time, each of which has a thread; 0: as many as requests
-	RequestSize         uint64 // bytes, power of two; less where a server takes less
-	DestinationIsZero   bool   // zeroes need not be written
-	Allocated           bool   // nothing is left out, and no holes are made
-	Verify              bool
-	Resume              string        // path of the state, "" for none
-	Timeout             time.Duration // silence of a server that owes answers, other than to FLUSH and the like; and, after the context's end, for all of them; 0: peer.DefaultTimeout
-	Raw                 bool          // a source file is a raw disk, whatever it looks like
-	Force               bool          // go on although others have a file or device
-	Opened              func()        // called when both ends are, and nobody connects to a server any more
-	Show                func(Progress)
-	Note                func(string) // what the user should know; nil: nobody to tell
+	Connections         int // to each server, if it allows several
+	// in flight on each connection; 0: DefaultSlots, shared by the connections
+	Requests int
+	// system calls on files at a time, each of which has a thread; 0: as many as requests
+	Blocked           int
+	RequestSize       uint64 // bytes, power of two; less where a server takes less
+	DestinationIsZero bool   // zeroes need not be written
+	Allocated         bool   // nothing is left out, and no holes are made
+	Verify            bool
+	Resume            string // path of the state, "" for none
+	// silence of a server that owes answers, other than to FLUSH and the like; and, after the
+	// context's end, for all of them; 0: peer.DefaultTimeout
+	Timeout time.Duration
+	Raw     bool // a source file is a raw disk, whatever it looks like
+	Force   bool // go on although others have a file or device
+	// called when both ends are, and nobody connects to a server any more
+	Opened func()
+	Show   func(Progress)
+	Note   func(string) // what the user should know; nil: nobody to tell
 }
 
 // Progress is how far a copy is.
@@ -60,8 +66,10 @@ type Report struct {
 // ErrInterrupted ends a copy that its context ended.
 var ErrInterrupted = errors.New("interrupted")
 
-// ErrUnanswered is ErrInterrupted when what was in flight then was not answered within Options.Timeout.
-var ErrUnanswered = fmt.Errorf("%w, and the answers that were owed did not come in time", ErrInterrupted)
+// ErrUnanswered is ErrInterrupted when what was in flight then was not answered within
+// Options.Timeout.
+var ErrUnanswered = fmt.Errorf("%w, and the answers that were owed did not come in time",
+	ErrInterrupted)
 
 // ErrUncompared is ErrInterrupted after all was copied and flushed, and before all was compared.
 var ErrUncompared = fmt.Errorf("%w while comparing", ErrInterrupted)
@@ -131,7 +139,8 @@ func newJob(o *Options) *job {
 	return &job{options: o, failed: failure{stop: make(chan struct{})}, saveEvery: saveTime}
 }
 
-// Run copies. When the context ends, what is in flight is finished, as far as that comes within Options.Timeout, and the error is ErrInterrupted.
+// Run copies. When the context ends, what is in flight is finished, as far as that comes within
+// Options.Timeout, and the error is ErrInterrupted.
 func Run(ctx context.Context, o Options) (Report, error) {
 	j := newJob(&o)
 	err := backing.Await(ctx, func() error { return j.open(ctx) })
@@ -147,8 +156,9 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	return j.all(ctx)
 }
 
-// afterwards is a context for what is in flight when another ends: it outlives that one by a time, for requests are answered before anything ends, but not by a server that
-// has stopped answering. stop is to be called when nothing is in flight any more.
+// afterwards is a context for what is in flight when another ends: it outlives that one by a time,
+// for requests are answered before anything ends, but not by a server that has stopped answering.
+// stop is to be called when nothing is in flight any more.
 func afterwards(ctx context.Context, d time.Duration) (hard context.Context, stop func()) {
 	hard, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	forget := context.AfterFunc(ctx, func() {
@@ -213,7 +223,8 @@ func (j *job) open(ctx context.Context) (err error) {
 	j.from = j.source.identity()
 	if j.destination, err = openEnd(ctx, o, &o.Destination, j.source, state != nil); err != nil {
 		if errors.Is(err, errGone) {
-			err = fmt.Errorf("%s: %w; to copy from the beginning, remove %s", o.Destination.Text, err, o.Resume)
+			err = fmt.Errorf("%s: %w; to copy from the beginning, remove %s", o.Destination.Text,
+				err, o.Resume)
 		}
 		return errors.Join(err, j.source.close())
 	}
@@ -222,7 +233,8 @@ func (j *job) open(ctx context.Context) (err error) {
 		err = state.check(o.Resume, j.from, j.to)
 	}
 	if err == nil && o.Resume != "" && state == nil {
-		err = j.save(nil) // so that a place that cannot be written is known now, and not after an hour
+		// so that a place that cannot be written is known now, and not after an hour
+		err = j.save(nil)
 	}
 	if err != nil {
 		if l, ok := j.destination.(*local); ok {
@@ -283,12 +295,15 @@ func (j *job) match() error {
 	block := max(s.block(), d.block())
 	switch {
 	case d.size() < s.size():
-		return fmt.Errorf("%s: has %d bytes, too few for the source's %d", d.name(), d.size(), s.size())
+		return fmt.Errorf("%s: has %d bytes, too few for the source's %d", d.name(), d.size(),
+			s.size())
 	case s.size()%s.block() != 0:
-		return fmt.Errorf("%s: has %d bytes, which is not a multiple of the %d that the server wants of a request: it lets nobody read the last %d bytes", s.name(), s.size(),
+		return fmt.Errorf("%s: has %d bytes, which is not a multiple of the %d that the server "+
+			"wants of a request: it lets nobody read the last %d bytes", s.name(), s.size(),
 			s.block(), s.size()%s.block())
 	case s.size()%d.block() != 0:
-		return fmt.Errorf("%s: takes multiples of %d bytes only, and the source has %d bytes", d.name(), d.block(), s.size())
+		return fmt.Errorf("%s: takes multiples of %d bytes only, and the source has %d bytes",
+			d.name(), d.block(), s.size())
 	}
 	if r, ok := d.(*remote); ok {
 		if err := r.writable(); err != nil {
@@ -302,7 +317,8 @@ func (j *job) match() error {
 	}
 	j.buffers.New = func() any { b := make([]byte, j.request); return &b }
 	if memory := uint64(j.slots()) * j.request; memory > memoryMost {
-		return fmt.Errorf("%d requests of %d KiB in flight need %d MiB of memory, and %d are the most; take fewer --requests or --connections, or a smaller --request-size",
+		return fmt.Errorf("%d requests of %d KiB in flight need %d MiB of memory, and %d are "+
+			"the most; take fewer --requests or --connections, or a smaller --request-size",
 			j.slots(), j.request>>10, memory>>20, memoryMost>>20)
 	}
 	j.blank = o.DestinationIsZero || isLocal && to.fresh
@@ -312,13 +328,16 @@ func (j *job) match() error {
 	return nil
 }
 
-// copy brings over what is missing, and flushes. With --resume it notes what is done, from time to time and at the end.
+// copy brings over what is missing, and flushes. With --resume it notes what is done, from time to
+// time and at the end.
 func (j *job) copy(ctx, hard context.Context) error {
 	stopSaving := j.keep(hard)
 	var err error
 	switch in, stream := j.source.(*inflow); {
 	case stream:
-		err = j.work(ctx, func(give func(piece) error) error { return in.feed(ctx, j, give) }, func(s *slot, p piece) error {
+		err = j.work(ctx, func(give func(piece) error) error {
+			return in.feed(ctx, j, give)
+		}, func(s *slot, p piece) error {
 			return s.copy(hard, p)
 		})
 		if l, grew := j.destination.(*local); grew && l.grows {
@@ -330,7 +349,9 @@ func (j *job) copy(ctx, hard context.Context) error {
 	case j.isOutflow():
 		err = j.pour(ctx, hard)
 	default:
-		err = j.work(ctx, func(give func(piece) error) error { return j.pieces(hard, give) }, func(s *slot, p piece) error {
+		err = j.work(ctx, func(give func(piece) error) error {
+			return j.pieces(hard, give)
+		}, func(s *slot, p piece) error {
 			if err := s.copy(hard, p); err != nil {
 				return err
 			}
@@ -344,7 +365,8 @@ func (j *job) copy(ctx, hard context.Context) error {
 	}
 	done := j.done.copy()
 	if flushed := j.flush(hard); flushed != nil {
-		if err == nil || errors.Is(err, ErrInterrupted) && errors.Is(flushed, ErrUnanswered) { // the latter says more
+		// the latter says more
+		if err == nil || errors.Is(err, ErrInterrupted) && errors.Is(flushed, ErrUnanswered) {
 			err = flushed
 		}
 		return err // and what is in the state is what was flushed before
@@ -360,7 +382,8 @@ func (j *job) copy(ctx, hard context.Context) error {
 
 // pieces gives what is missing, by the source's map.
 func (j *job) pieces(ctx context.Context, give func(piece) error) error {
-	p := &plan{size: j.source.size(), block: max(j.source.block(), j.destination.block()), request: j.request, done: j.before, give: give,
+	p := &plan{size: j.source.size(), block: max(j.source.block(), j.destination.block()),
+		request: j.request, done: j.before, give: give,
 		stretch: max(j.request, j.destination.stretch())}
 	if j.options.Allocated && !j.source.mapped() {
 		return errors.Join(p.tell(extent{0, p.size, false}), p.finish())
@@ -376,7 +399,8 @@ func (j *job) isOutflow() bool {
 	return ok
 }
 
-// flush is the destination's, and fails for good when it failed once: what was lost then is not in a later one.
+// flush is the destination's, and fails for good when it failed once: what was lost then is not in
+// a later one.
 func (j *job) flush(ctx context.Context) error {
 	if before := j.unflushed.Load(); before != nil {
 		return *before
@@ -388,8 +412,10 @@ func (j *job) flush(ctx context.Context) error {
 	return err
 }
 
-// work gives the pieces of a plan to slots, and returns when all of them are done, or have stopped at the first error or at the context's end.
-func (j *job) work(ctx context.Context, plan func(give func(piece) error) error, do func(*slot, piece) error) error {
+// work gives the pieces of a plan to slots, and returns when all of them are done, or have stopped
+// at the first error or at the context's end.
+func (j *job) work(ctx context.Context, plan func(give func(piece) error) error,
+	do func(*slot, piece) error) error {
 	pieces := make(chan piece)
 	var running sync.WaitGroup
 	for i := range j.slots() {
@@ -426,8 +452,9 @@ func (j *job) work(ctx context.Context, plan func(give func(piece) error) error,
 	return err
 }
 
-// DefaultSlots is how many pieces are worked on at a time. Of 256 KiB each, measured with four connections on a quiet machine against 16, which a busy one had preferred:
-// export to file 1.9 and 2.6 s, file to export 0.8 and 1.2 s, server to server 2.1 and 2.4 s, for 2 GiB; more won nothing.
+// DefaultSlots is how many pieces are worked on at a time. Of 256 KiB each, measured with four
+// connections on a quiet machine against 16, which a busy one had preferred: export to file 1.9 and
+// 2.6 s, file to export 0.8 and 1.2 s, server to server 2.1 and 2.4 s, for 2 GiB; more won nothing.
 const DefaultSlots = 128
 
 // Long pieces are fewer, as long as some are in flight.
@@ -481,7 +508,8 @@ func (j *job) show(phase string) (stop func()) {
 	}
 	_, stream := j.source.(*inflow)
 	tell := func() {
-		j.options.Show(Progress{Phase: phase, Done: j.progress.Load(), Total: j.source.size(), Data: data.Load(), Stream: stream})
+		j.options.Show(Progress{Phase: phase, Done: j.progress.Load(), Total: j.source.size(),
+			Data: data.Load(), Stream: stream})
 	}
 	tell()
 	stopTelling := every(showEvery, tell)

@@ -1,6 +1,7 @@
 // Slots: a buffer and a request each, and a piece at a time.
 //
-// Invariant: a piece is done when all of it was written; what was read is compared with zeroes before it is written, unless everything is to be allocated.
+// Invariant: a piece is done when all of it was written; what was read is compared with zeroes
+// before it is written, unless everything is to be allocated.
 
 package transfer
 
@@ -74,7 +75,8 @@ func (s *slot) sparse(ctx context.Context, b []byte, offset uint64) error {
 	return nil
 }
 
-// alike is how many bytes at the front are alike: zeroes, in whole grains, or not. The first grain has lost skew bytes to the piece before, and the last may be short.
+// alike is how many bytes at the front are alike: zeroes, in whole grains, or not. The first grain
+// has lost skew bytes to the piece before, and the last may be short.
 func alike(b []byte, grain, skew int) (n int, zero bool) {
 	for n < len(b) {
 		step := min(grain-skew, len(b)-n)

@@ -1,7 +1,7 @@
 // --resume: what is done, on disk, for the run that goes on after this one was ended.
 //
-// Invariant: a range is in the file only if the destination was flushed after it was written; the file is replaced as a whole or not at all, and is not used for another
-// copy than its own.
+// Invariant: a range is in the file only if the destination was flushed after it was written; the
+// file is replaced as a whole or not at all, and is not used for another copy than its own.
 
 package transfer
 
@@ -50,7 +50,8 @@ func loadState(path string) (*State, error) {
 		return nil, nil
 	}
 	if err == nil && (!info.Mode().IsRegular() || info.Size() > stateMost) {
-		return nil, fmt.Errorf("%s: is not the state of a copy; name another file for --resume", path)
+		return nil, fmt.Errorf("%s: is not the state of a copy; name another file for --resume",
+			path)
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -58,7 +59,8 @@ func loadState(path string) (*State, error) {
 	}
 	s := new(State)
 	if err := json.Unmarshal(b, s); err != nil || s.Format != stateFormat {
-		return nil, fmt.Errorf("%s: is not the state of a copy; name another file for --resume", path)
+		return nil, fmt.Errorf("%s: is not the state of a copy; name another file for --resume",
+			path)
 	}
 	if sum, err := s.sum(); err != nil || sum != s.Sum {
 		return nil, fmt.Errorf("%s: is damaged; remove it to copy from the beginning", path)
@@ -78,9 +80,11 @@ func (s *State) checkPlaces(path string, source, destination *Place) error {
 	again := fmt.Sprintf("; to copy from the beginning, remove %s", path)
 	switch from, to := source.place(), destination.place(); {
 	case s.Source.Place != from:
-		return fmt.Errorf("%s is the state of a copy from %s, not from %s%s", path, s.Source.Place, from, again)
+		return fmt.Errorf("%s is the state of a copy from %s, not from %s%s", path, s.Source.Place,
+			from, again)
 	case s.Destination.Place != to:
-		return fmt.Errorf("%s is the state of a copy to %s, not to %s%s", path, s.Destination.Place, to, again)
+		return fmt.Errorf("%s is the state of a copy to %s, not to %s%s", path, s.Destination.Place,
+			to, again)
 	}
 	return nil
 }
@@ -90,9 +94,11 @@ func (s *State) check(path string, source, destination Identity) error {
 	again := fmt.Sprintf("; to copy from the beginning, remove %s", path)
 	switch {
 	case s.Source.Size != source.Size:
-		return fmt.Errorf("the source has %d bytes, and had %d when the copy began%s", source.Size, s.Source.Size, again)
+		return fmt.Errorf("the source has %d bytes, and had %d when the copy began%s", source.Size,
+			s.Source.Size, again)
 	case s.Destination.Size != destination.Size:
-		return fmt.Errorf("the destination has %d bytes, and had %d when the copy began%s", destination.Size, s.Destination.Size, again)
+		return fmt.Errorf("the destination has %d bytes, and had %d when the copy began%s",
+			destination.Size, s.Destination.Size, again)
 	case s.Source.Inode != source.Inode || s.Source.Modified != source.Modified:
 		return fmt.Errorf("the source was changed since the copy began%s", again)
 	case s.Source.Born != source.Born:
@@ -102,7 +108,8 @@ func (s *State) check(path string, source, destination Identity) error {
 	case s.Destination.Serial != destination.Serial:
 		return fmt.Errorf("the destination is another device than when the copy began%s", again)
 	case s.Destination.Inode != destination.Inode || s.Destination.Born != destination.Born:
-		return fmt.Errorf("the destination is another file than the one that the copy began%s", again)
+		return fmt.Errorf("the destination is another file than the one that the copy began%s",
+			again)
 	}
 	return nil
 }
@@ -172,7 +179,8 @@ func removePart(part string) error {
 		_ = f.Close() // only read
 	}
 	if !ours {
-		return fmt.Errorf("%s: is in the way of the state of this copy, which is written there first; name another file for --resume", part)
+		return fmt.Errorf("%s: is in the way of the state of this copy, which is written there "+
+			"first; name another file for --resume", part)
 	}
 	return discard(part)
 }

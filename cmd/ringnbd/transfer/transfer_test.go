@@ -1,4 +1,5 @@
-// Copies between files: what is copied, what is refused, and what a copy that was ended leaves behind. Servers are driven in cmd/ringnbd/live.
+// Copies between files: what is copied, what is refused, and what a copy that was ended leaves
+// behind. Servers are driven in cmd/ringnbd/live.
 
 package transfer
 
@@ -69,14 +70,17 @@ func same(t *testing.T, a, b string) {
 func TestFilesAreCopiedWithTheirHoles(t *testing.T) {
 	for _, size := range []int64{0, 1, 4095, 4 << 20, 40<<20 + 12345} {
 		source := filepath.Join(t.TempDir(), "empty")
-		if err := os.WriteFile(source, bytes.Repeat([]byte{1}, int(min(size, 5000))), 0o666); err != nil {
+		if err := os.WriteFile(source, bytes.Repeat([]byte{1}, int(min(size, 5000))),
+			0o666); err != nil {
 			t.Fatal(err)
 		}
 		if size > 5000 {
 			source = image(t, size)
 		}
 		for name, change := range map[string]func(*Options){
-			"plain": func(*Options) {}, "allocated": func(o *Options) { o.Allocated = true }, "one": func(o *Options) { o.Requests, o.RequestSize = 1, 4096 },
+			"plain": func(*Options) {}, "allocated": func(o *Options) {
+				o.Allocated = true
+			}, "one": func(o *Options) { o.Requests, o.RequestSize = 1, 4096 },
 			"large": func(o *Options) { o.RequestSize = 32 << 20 },
 		} {
 			o := options(t, source, filepath.Join(t.TempDir(), "new.img"))
@@ -90,7 +94,8 @@ func TestFilesAreCopiedWithTheirHoles(t *testing.T) {
 			if report.Copied+report.Zeroed != uint64(size) {
 				t.Errorf("%s: %+v of %d", name, report, size)
 			}
-			if got, full := testbed.Taken(t, o.Destination.Text), testbed.Taken(t, source); !o.Allocated && got > full {
+			if got, full := testbed.Taken(t, o.Destination.Text), testbed.Taken(t,
+				source); !o.Allocated && got > full {
 				t.Errorf("%s: takes %d bytes, the source %d", name, got, full)
 			} else if o.Allocated && got < size {
 				t.Errorf("%s: takes %d bytes of %d", name, got, size)
@@ -122,7 +127,8 @@ func TestAFullDestinationGetsHoles(t *testing.T) {
 	}
 	o := options(t, source, full)
 	o.DestinationIsZero, o.Verify = true, true
-	if _, err := Run(context.Background(), o); err == nil || !strings.Contains(err.Error(), "differs from") {
+	if _, err := Run(context.Background(), o); err == nil ||
+		!strings.Contains(err.Error(), "differs from") {
 		t.Errorf("%v", err)
 	}
 }
@@ -152,7 +158,8 @@ func TestRefusals(t *testing.T) {
 		{source, filepath.Join(dir, "none", "x"), "there is no directory"},
 		{"nbd+unix:///?socket=" + dir + "/none", small, "is the server running?"},
 	} {
-		if _, err := Run(context.Background(), options(t, c.from, c.to)); err == nil || !strings.Contains(err.Error(), c.words) {
+		if _, err := Run(context.Background(), options(t, c.from, c.to)); err == nil ||
+			!strings.Contains(err.Error(), c.words) {
 			t.Errorf("%s -> %s: %v; want %q", c.from, c.to, err, c.words)
 		}
 	}
@@ -161,7 +168,8 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%q: %+v", text, p)
 		}
 	}
-	for text, path := range map[string]string{"disk.img": "disk.img", "file:a:b": "a:b", "./nbd://x": "./nbd://x", "dir/x://y": "dir/x://y"} {
+	for text, path := range map[string]string{"disk.img": "disk.img", "file:a:b": "a:b",
+		"./nbd://x": "./nbd://x", "dir/x://y": "dir/x://y"} {
 		if p, err := ParsePlace(text); err != nil || !p.Target.File() || p.Target.Address != path {
 			t.Errorf("%q: %+v, %v", text, p, err)
 		}
@@ -198,7 +206,8 @@ func TestAnInterruptedCopyGoesOn(t *testing.T) {
 		if !errors.Is(err, ErrInterrupted) || n > 10 {
 			t.Fatalf("run %d: %v", n, err)
 		}
-		if s, err := loadState(o.Resume); err != nil || s == nil || len(s.Done) == 0 || s.Done[0].Start != 0 {
+		if s, err := loadState(o.Resume); err != nil || s == nil || len(s.Done) == 0 ||
+			s.Done[0].Start != 0 {
 			t.Fatalf("%+v, %v", s, err)
 		}
 	}
@@ -224,7 +233,8 @@ type hooked struct {
 	hook func()
 }
 
-func (h hooked) read(ctx context.Context, lane int, r *peer.Request, b []byte, offset uint64) error {
+func (h hooked) read(ctx context.Context, lane int, r *peer.Request, b []byte,
+	offset uint64) error {
 	h.hook()
 	return h.end.read(ctx, lane, r, b, offset)
 }
@@ -245,13 +255,22 @@ func TestAStateIsOfOneCopy(t *testing.T) {
 		}
 	}
 	for words, spoil := range map[string]func(*Options) error{
-		"the source was changed": func(*Options) error { return os.WriteFile(source, make([]byte, 8<<20), 0o666) },
+		"the source was changed": func(*Options) error {
+			return os.WriteFile(source, make([]byte, 8<<20), 0o666)
+		},
 		"the source has": func(o *Options) error {
 			return errors.Join(os.Truncate(source, 4<<20), os.Truncate(o.Destination.Text, 4<<20))
 		},
-		"the destination is anothe": func(o *Options) error { return replace(o.Destination.Text, 8<<20) },
-		"not to file:":              func(o *Options) error { o.Destination = options(t, source, dir+"/other.img").Destination; return nil },
-		"is not the state of":       func(o *Options) error { return os.WriteFile(o.Resume, []byte("{}"), 0o666) },
+		"the destination is anothe": func(o *Options) error {
+			return replace(o.Destination.Text, 8<<20)
+		},
+		"not to file:": func(o *Options) error {
+			o.Destination = options(t, source, dir+"/other.img").Destination
+			return nil
+		},
+		"is not the state of": func(o *Options) error {
+			return os.WriteFile(o.Resume, []byte("{}"), 0o666)
+		},
 		"is damaged": func(o *Options) error {
 			s, err := loadState(o.Resume)
 			s.Done = []Range{{0, 1 << 40}}
@@ -266,7 +285,8 @@ func TestAStateIsOfOneCopy(t *testing.T) {
 		if err := spoil(&spoiled); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Run(context.Background(), spoiled); err == nil || !strings.Contains(err.Error(), words) {
+		if _, err := Run(context.Background(), spoiled); err == nil ||
+			!strings.Contains(err.Error(), words) {
 			t.Errorf("%v; want %q", err, words)
 		}
 		if _, err := os.Stat(dir + "/other.img"); err == nil {
@@ -275,9 +295,11 @@ func TestAStateIsOfOneCopy(t *testing.T) {
 	}
 }
 
-// replace makes a new file in place of one: with another inode, as the first still exists when the second is made.
+// replace makes a new file in place of one: with another inode, as the first still exists when the
+// second is made.
 func replace(path string, size int64) error {
-	return errors.Join(os.WriteFile(path+".new", nil, 0o666), os.Truncate(path+".new", size), os.Rename(path+".new", path))
+	return errors.Join(os.WriteFile(path+".new", nil, 0o666), os.Truncate(path+".new", size),
+		os.Rename(path+".new", path))
 }
 
 func TestVerifyTellsTheFirstDifference(t *testing.T) {
@@ -304,7 +326,8 @@ func TestVerifyTellsTheFirstDifference(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer j.close(nil)
-	if err := j.verify(context.Background(), context.Background()); err == nil || !strings.HasSuffix(err.Error(), "at offset 9437261") {
+	if err := j.verify(context.Background(), context.Background()); err == nil ||
+		!strings.HasSuffix(err.Error(), "at offset 9437261") {
 		t.Errorf("%v", err)
 	}
 }
@@ -324,7 +347,8 @@ func TestASourceThatShrinks(t *testing.T) {
 func TestPlansCoverTheSourceOnce(t *testing.T) {
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 3))
-		p := &plan{size: r.Uint64N(1 << 24), block: 1 << r.UintN(14), request: 1 << (14 + r.UintN(5)), stretch: 1 << 20}
+		p := &plan{size: r.Uint64N(1 << 24), block: 1 << r.UintN(14),
+			request: 1 << (14 + r.UintN(5)), stretch: 1 << 20}
 		p.size -= p.size % p.block
 		for at := uint64(0); at < p.size; {
 			start := at + r.Uint64N(1<<20)*p.block%(1<<20)
@@ -338,7 +362,9 @@ func TestPlansCoverTheSourceOnce(t *testing.T) {
 		next := uint64(0)
 		covered := slices.Clone(p.done)
 		p.give = func(q piece) error {
-			if q.offset < next || q.length == 0 || q.offset%p.block != 0 || q.length%p.block != 0 && q.offset+q.length != p.size || !q.zero && q.length > p.request || q.length > 1<<20 {
+			if q.offset < next || q.length == 0 || q.offset%p.block != 0 ||
+				q.length%p.block != 0 && q.offset+q.length != p.size ||
+				!q.zero && q.length > p.request || q.length > 1<<20 {
 				t.Fatalf("seed %d: %+v after %d", seed, q, next)
 			}
 			next = q.offset + q.length
@@ -355,7 +381,9 @@ func TestPlansCoverTheSourceOnce(t *testing.T) {
 		if err := p.finish(); err != nil {
 			t.Fatal(err)
 		}
-		slices.SortFunc(covered, func(a, b Range) int { return int(int64(a.Start) - int64(b.Start)) })
+		slices.SortFunc(covered, func(a, b Range) int {
+			return int(int64(a.Start) - int64(b.Start))
+		})
 		at = 0
 		for _, c := range covered {
 			if c.Start != at {
@@ -411,7 +439,8 @@ func TestRunsOfZeroes(t *testing.T) {
 	for _, c := range []struct {
 		from, grain, skew, n int
 		zero                 bool
-	}{{0, 4, 0, 4, true}, {4, 4, 0, 8, false}, {12, 4, 0, 8, true}, {1, 4, 1, 3, true}, {0, 8, 5, 3, true}, {3, 8, 0, 8, false}, {0, 32, 0, 20, false}, {9, 4, 2, 11, true}} {
+	}{{0, 4, 0, 4, true}, {4, 4, 0, 8, false}, {12, 4, 0, 8, true}, {1, 4, 1, 3, true}, {0, 8, 5, 3,
+		true}, {3, 8, 0, 8, false}, {0, 32, 0, 20, false}, {9, 4, 2, 11, true}} {
 		if n, zero := alike(b[c.from:], c.grain, c.skew); n != c.n || zero != c.zero {
 			t.Errorf("%+v: %d %v", c, n, zero)
 		}

@@ -1,6 +1,8 @@
-// --verify: both ends are read again and compared, after the flush and from the disk as far as that can be had.
+// --verify: both ends are read again and compared, after the flush and from the disk as far as that
+// can be had.
 //
-// Invariant: pieces are given out in order and finished once given, so the least offset that differed is the first difference.
+// Invariant: pieces are given out in order and finished once given, so the least offset that
+// differed is the first difference.
 
 package transfer
 
@@ -39,7 +41,9 @@ func (j *job) verify(ctx, hard context.Context) error {
 	defer j.show(verifying)()
 	var differs mismatch
 	scratch := sync.Pool{New: func() any { b := make([]byte, j.request); return &b }}
-	err := j.work(ctx, func(give func(piece) error) error { return j.both(hard, give) }, func(s *slot, p piece) error {
+	err := j.work(ctx, func(give func(piece) error) error {
+		return j.both(hard, give)
+	}, func(s *slot, p piece) error {
 		if p.zero {
 			return nil
 		}
@@ -48,7 +52,8 @@ func (j *job) verify(ctx, hard context.Context) error {
 		return s.compare(hard, p, s.buffer[:p.length], (*theirs)[:p.length], &differs)
 	})
 	if differs.found && errors.Is(err, errDiffers) {
-		return fmt.Errorf("%s differs from %s at offset %d", j.destination.name(), j.source.name(), differs.at)
+		return fmt.Errorf("%s differs from %s at offset %d", j.destination.name(), j.source.name(),
+			differs.at)
 	}
 	return err
 }
@@ -75,7 +80,8 @@ func (s *slot) compare(ctx context.Context, p piece, ours, theirs []byte, differ
 	return errDiffers
 }
 
-// both plans by the source's map, and reads zeroes as well where the destination's map does not say zeroes.
+// both plans by the source's map, and reads zeroes as well where the destination's map does not say
+// zeroes.
 func (j *job) both(ctx context.Context, give func(piece) error) error {
 	var failed error
 	next, stop := iter.Pull(func(yield func(extent) bool) {
@@ -88,7 +94,8 @@ func (j *job) both(ctx context.Context, give func(piece) error) error {
 	})
 	defer stop()
 	theirs := follower{next: next}
-	p := &plan{size: j.source.size(), block: max(j.source.block(), j.destination.block()), request: j.request, stretch: max(j.request, zeroMost)}
+	p := &plan{size: j.source.size(), block: max(j.source.block(), j.destination.block()),
+		request: j.request, stretch: max(j.request, zeroMost)}
 	p.give = func(q piece) error {
 		if q.zero && !theirs.zero(q.offset, q.offset+q.length) {
 			again := plan{request: j.request, give: give}

@@ -1,6 +1,7 @@
 // What a copy leaves behind in the page cache, and how it gets to the disk while the copy goes on.
 //
-// Invariant: the ranges are about time and memory only; an error of the disk, whoever the kernel tells it to, is the error of every flush from then on.
+// Invariant: the ranges are about time and memory only; an error of the disk, whoever the kernel
+// tells it to, is the error of every flush from then on.
 
 package transfer
 
@@ -14,7 +15,8 @@ import (
 const (
 	// writeBack is how much is written before its way to the disk is begun, in bytes.
 	writeBack = 16 << 20
-	// trailMost is how many such ranges are on their way before the oldest is waited for: a slow disk slows the copy down, and memory is not filled with what it cannot take.
+	// trailMost is how many such ranges are on their way before the oldest is waited for: a slow
+	// disk slows the copy down, and memory is not filled with what it cannot take.
 	trailMost = 4
 )
 
@@ -25,8 +27,9 @@ type wake struct {
 	under   []Range // on their way
 }
 
-// soil notes what was written. When it is enough, it gives the range whose way to the disk is to be begun, and, when there are enough of those, the oldest: that one is to be
-// waited for, and memory need not hold it any longer. Empty ranges are nothing to do.
+// soil notes what was written. When it is enough, it gives the range whose way to the disk is to be
+// begun, and, when there are enough of those, the oldest: that one is to be waited for, and memory
+// need not hold it any longer. Empty ranges are nothing to do.
 func (w *wake) soil(offset, length uint64) (begin, settle Range) {
 	if w.written == 0 {
 		w.dirty = Range{offset, offset}
@@ -44,7 +47,8 @@ func (w *wake) soil(offset, length uint64) (begin, settle Range) {
 	return begin, settle
 }
 
-// trail does what soil said. Waiting for a range takes an error of the disk away from the flush to come, which would then succeed: so it is kept, and the flush tells it.
+// trail does what soil said. Waiting for a range takes an error of the disk away from the flush to
+// come, which would then succeed: so it is kept, and the flush tells it.
 func (l *local) trail(begin, settle Range) error {
 	l.settling.RLock() // a flush meanwhile would find the error taken, and not yet kept
 	defer l.settling.RUnlock()
@@ -55,15 +59,19 @@ func (l *local) trail(begin, settle Range) error {
 		}
 	}
 	if settle.End > 0 {
-		if err := l.syncRange(settle, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER); err != nil {
+		if err := l.syncRange(settle,
+			unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER); err != nil {
 			return err
 		}
-		_ = unix.Fadvise(fd, int64(settle.Start), int64(settle.End-settle.Start), unix.FADV_DONTNEED) // about memory only
+		// about memory only
+		_ = unix.Fadvise(fd, int64(settle.Start), int64(settle.End-settle.Start),
+			unix.FADV_DONTNEED)
 	}
 	return nil
 }
 
-// syncRange is sync_file_range, without the errors of file systems that have no disk or no such call.
+// syncRange is sync_file_range, without the errors of file systems that have no disk or no such
+// call.
 func (l *local) syncRange(r Range, flags int) error {
 	err := unix.SyncFileRange(int(l.f.Fd()), int64(r.Start), int64(r.End-r.Start), flags)
 	switch err {
@@ -80,7 +88,8 @@ func (l *local) unwritten(err error) error {
 	return fmt.Errorf("%w while flushing: not all of the copy is on the disk", plain(l.name(), err))
 }
 
-// flush brings all of it to the disk. Once that has failed it stays so: the kernel tells an error once, and what was lost is lost.
+// flush brings all of it to the disk. Once that has failed it stays so: the kernel tells an error
+// once, and what was lost is lost.
 func (l *local) flush(context.Context) error {
 	l.settling.Lock()
 	defer l.settling.Unlock()

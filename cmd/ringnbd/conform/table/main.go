@@ -1,6 +1,8 @@
-// Command table runs the conformance suite on ringnbd, qemu-nbd, nbdkit and nbd-server and writes the table of all four: make conform.
+// Command table runs the conformance suite on ringnbd, qemu-nbd, nbdkit and nbd-server and writes
+// the table of all four: make conform.
 //
-// Invariant: the exit status is 1 if ringnbd fails a check or differs from what it should do, or if a fail or deviation of another server is not explained.
+// Invariant: the exit status is 1 if ringnbd fails a check or differs from what it should do, or if
+// a fail or deviation of another server is not explained.
 package main
 
 import (
@@ -27,20 +29,28 @@ type program struct {
 	export             string
 }
 
-// nbdServer runs nbd-server, which puts itself into the background, in a process namespace that ends with its first process.
+// nbdServer runs nbd-server, which puts itself into the background, in a process namespace that
+// ends with its first process.
 const nbdServer = `printf '[generic]\nallowlist = true\nlistenaddr = 127.0.0.1\nport = {port}\n[default]\nexportname = %%s\nflush = true\nfua = true\ntrim = true\n%s' {img} > {dir}/conf; ` +
 	`exec unshare --pid --fork --kill-child sh -c "nbd-server -C {dir}/conf; exec sleep infinity"`
 
 func programs(ringnbd string) []program {
 	return []program{
-		{name: "ringnbd", path: ringnbd, version: []string{"--version"}, command: ringnbd + " serve {port} {img}", readOnly: ringnbd + " serve --read-only {port} {img}"},
+		{name: "ringnbd", path: ringnbd, version: []string{"--version"},
+			command:  ringnbd + " serve {port} {img}",
+			readOnly: ringnbd + " serve --read-only {port} {img}"},
 		{name: "qemu-nbd", path: "qemu-nbd", debian: "qemu-utils", version: []string{"--version"},
-			command: "qemu-nbd -f raw -b localhost -p {port} -t -e 0 -x '' {img}", readOnly: "qemu-nbd -r -f raw -b localhost -p {port} -t -e 0 -x '' {img}"},
+			command:  "qemu-nbd -f raw -b localhost -p {port} -t -e 0 -x '' {img}",
+			readOnly: "qemu-nbd -r -f raw -b localhost -p {port} -t -e 0 -x '' {img}"},
 		{name: "nbdkit", path: "nbdkit", debian: "nbdkit", version: []string{"--version"},
-			command:  "nbdkit -f -i localhost -p {port} --filter=exportname file {img} exportname= exportname-strict=true",
-			readOnly: "nbdkit -f -r -i localhost -p {port} --filter=exportname file {img} exportname= exportname-strict=true"},
-		{name: "nbd-server", path: "nbd-server", debian: "nbd-server", version: []string{"-V"}, export: "default",
-			command: fmt.Sprintf(nbdServer, ""), readOnly: fmt.Sprintf(nbdServer, `readonly = true\n`)},
+			command: "nbdkit -f -i localhost -p {port} --filter=exportname file {img} " +
+				"exportname= exportname-strict=true",
+			readOnly: "nbdkit -f -r -i localhost -p {port} --filter=exportname file {img} " +
+				"exportname= exportname-strict=true"},
+		{name: "nbd-server", path: "nbd-server", debian: "nbd-server", version: []string{"-V"},
+			export:   "default",
+			command:  fmt.Sprintf(nbdServer, ""),
+			readOnly: fmt.Sprintf(nbdServer, `readonly = true\n`)},
 	}
 }
 
@@ -48,7 +58,8 @@ func main() {
 	ringnbd := flag.String("ringnbd", "bin/ringnbd", "the `PROGRAM` to check")
 	out := flag.String("out", "", "write the table to `FILE` (default: standard output)")
 	only := flag.String("only", "", "only the checks that these `PATTERNS` pick, with commas")
-	servers := flag.String("servers", "ringnbd,qemu-nbd,nbdkit,nbd-server", "these `SERVERS`, with commas")
+	servers := flag.String("servers", "ringnbd,qemu-nbd,nbdkit,nbd-server",
+		"these `SERVERS`, with commas")
 	timeout := flag.Duration("timeout", conform.DefaultTimeout, "give a check at most this `TIME`")
 	flag.Parse()
 	if err := run(*ringnbd, *out, *only, *servers, *timeout); err != nil {
@@ -64,7 +75,9 @@ func run(ringnbd, out, only, servers string, timeout time.Duration) error {
 	if err != nil {
 		return err
 	}
-	checks, idle := conform.Only(conform.Checks(), strings.FieldsFunc(only, func(r rune) bool { return r == ',' }))
+	checks, idle := conform.Only(conform.Checks(), strings.FieldsFunc(only, func(r rune) bool {
+		return r == ','
+	}))
 	if idle != "" {
 		return fmt.Errorf("-only %s picks no check", idle)
 	}
@@ -91,20 +104,26 @@ func run(ringnbd, out, only, servers string, timeout time.Duration) error {
 }
 
 // run runs the suite; a server that is not installed gives no report, and a word about it.
-func (p *program) run(ctx context.Context, checks []conform.Check, timeout time.Duration) (conform.Peer, error) {
-	peer := conform.Peer{Name: p.name, Command: strings.ReplaceAll(p.command, p.path, filepath.Base(p.path))}
+func (p *program) run(ctx context.Context, checks []conform.Check,
+	timeout time.Duration) (conform.Peer, error) {
+	peer := conform.Peer{Name: p.name,
+		Command: strings.ReplaceAll(p.command, p.path, filepath.Base(p.path))}
 	if _, err := exec.LookPath(p.path); err != nil {
 		if p.debian == "" {
 			return peer, err
 		}
-		fmt.Fprintf(os.Stderr, "%s is not installed (Debian package %s): left out\n", p.name, p.debian)
+		fmt.Fprintf(os.Stderr, "%s is not installed (Debian package %s): left out\n", p.name,
+			p.debian)
 		return peer, nil
 	}
-	version, _ := exec.CommandContext(ctx, p.path, p.version...).CombinedOutput() // a server that cannot tell is shown without
+	// a server that cannot tell is shown without
+	version, _ := exec.CommandContext(ctx, p.path, p.version...).CombinedOutput()
 	first, _, _ := strings.Cut(strings.TrimSpace(string(version)), "\n")
 	peer.Version = strings.TrimSpace(first)
 	fmt.Fprintf(os.Stderr, "%s ...\n", p.name)
-	report, err := conform.Run(ctx, conform.Config{Spawn: p.command, SpawnReadOnly: p.readOnly, Export: p.export, Size: conform.DefaultSize, Checks: checks, Timeout: timeout})
+	report, err := conform.Run(ctx,
+		conform.Config{Spawn: p.command, SpawnReadOnly: p.readOnly, Export: p.export,
+			Size: conform.DefaultSize, Checks: checks, Timeout: timeout})
 	if err != nil {
 		return peer, err
 	}
@@ -133,7 +152,9 @@ func judge(peers []conform.Peer) error {
 			wrong = append(wrong, fmt.Sprintf("ringnbd fails %d checks", n))
 		}
 		if facts := p.Report.Facts; facts != nil && p.Name == "ringnbd" && len(facts.Problems) > 0 {
-			wrong = append(wrong, "before the first check ringnbd does not answer: "+strings.Join(facts.Problems, "; "))
+			wrong = append(wrong,
+				"before the first check ringnbd does not answer: "+
+					strings.Join(facts.Problems, "; "))
 		}
 	}
 	if list := conform.Unexplained(peers); len(list) > 0 {

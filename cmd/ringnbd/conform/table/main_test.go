@@ -27,7 +27,8 @@ func TestTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"| rule | level | what | nbdkit |", "| H-01 | MUST | ", "- G-12 differs: Block sizes are the plugin's to tell", "- **nbdkit**: nbdkit "} {
+	for _, want := range []string{"| rule | level | what | nbdkit |", "| H-01 | MUST | ",
+		"- G-12 differs: Block sizes are the plugin's to tell", "- **nbdkit**: nbdkit "} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the table does not have %q:\n%s", want, text)
 		}
@@ -40,7 +41,8 @@ func TestMistakes(t *testing.T) {
 		{"H-01", "nobody", "none of nobody is here"},
 		{"H-01", "ringnbd", "no such file"},
 	} {
-		if err := run(filepath.Join(t.TempDir(), "none"), "", test.only, test.servers, time.Second); err == nil || !strings.Contains(err.Error(), test.want) {
+		if err := run(filepath.Join(t.TempDir(), "none"), "", test.only, test.servers,
+			time.Second); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%+v: %v", test, err)
 		}
 	}
@@ -49,18 +51,22 @@ func TestMistakes(t *testing.T) {
 // TestJudge: ringnbd may not fail, and nobody may fail without a reason.
 func TestJudge(t *testing.T) {
 	peer := func(name, id string, v conform.Verdict) conform.Peer {
-		return conform.Peer{Name: name, Report: &conform.Report{Counts: map[conform.Verdict]int{v: 1}, Results: []conform.Result{{ID: id, Verdict: v}}}}
+		return conform.Peer{Name: name,
+			Report: &conform.Report{Counts: map[conform.Verdict]int{v: 1},
+				Results: []conform.Result{{ID: id, Verdict: v}}}}
 	}
 	for _, test := range []struct {
 		peers []conform.Peer
 		want  string
 	}{
-		{[]conform.Peer{peer("ringnbd", "H-01", conform.Pass), peer("nbd-server", "H-03a", conform.Fail)}, ""},
+		{[]conform.Peer{peer("ringnbd", "H-01", conform.Pass),
+			peer("nbd-server", "H-03a", conform.Fail)}, ""},
 		{[]conform.Peer{peer("ringnbd", "H-01", conform.Fail)}, "ringnbd fails 1 checks"},
 		{[]conform.Peer{peer("nbdkit", "H-01", conform.Differs)}, "unexplained: nbdkit H-01"},
 	} {
 		err := judge(test.peers)
-		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+		if test.want == "" && err != nil ||
+			test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 			t.Errorf("%v, want %q", err, test.want)
 		}
 	}
