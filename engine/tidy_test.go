@@ -59,7 +59,7 @@ var forbidden = map[string]map[string]string{
 	},
 	"engine/gate": {"unsafe": "only engine/uring",
 		"ringnbd/engine/uring": "the gate speaks to the engine, not to the ring"},
-	"engine/peer": {
+	"engine/client": {
 		"unsafe":                 "only engine/uring",
 		"os":                     "a client of servers opens sockets, not files",
 		"github.com":             "the protocol and sockets are all it needs",
@@ -77,8 +77,8 @@ var forbidden = map[string]map[string]string{
 		"github.com/pawelgaczynski/giouring": "only engine/uring"},
 	"cmd/ringnbd/transfer": {"unsafe": "only engine/uring",
 		"ringnbd/engine/uring": "a copy waits for disks and lines, not for system calls",
-		"net":                  "engine/peer has the sockets"},
-	"cmd/ringnbd/describe": {"unsafe": "only engine/uring", "net": "engine/peer has the sockets"},
+		"net":                  "engine/client has the sockets"},
+	"cmd/ringnbd/describe": {"unsafe": "only engine/uring", "net": "engine/client has the sockets"},
 	"bench/load": {"unsafe": "only engine/uring",
 		"github.com/pawelgaczynski/giouring": "only engine/uring"},
 	"bench": {"unsafe": "only engine/uring",

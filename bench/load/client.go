@@ -1,4 +1,4 @@
-// Negotiation, client's side: engine/peer's, then the descriptor is taken out of Go's hands.
+// Negotiation, client's side: engine/client's, then the descriptor is taken out of Go's hands.
 //
 // Invariant: not one byte behind the negotiation is read, so the descriptor can go to a loop.
 
@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"time"
 
-	nbd "ringnbd/engine/peer"
+	nbd "ringnbd/engine/client"
 	"ringnbd/proto"
 )
 

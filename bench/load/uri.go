@@ -5,7 +5,7 @@
 
 package load
 
-import nbd "ringnbd/engine/peer"
+import nbd "ringnbd/engine/client"
 
 // Target is what the load is put on.
 type Target = nbd.Target

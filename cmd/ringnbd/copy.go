@@ -18,7 +18,7 @@ import (
 
 	"ringnbd/cmd/ringnbd/activation"
 	"ringnbd/cmd/ringnbd/transfer"
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 	"ringnbd/engine/units"
 )
 
@@ -49,7 +49,7 @@ func newCopy() *cobra.Command {
 
 func (o *copyOptions) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
-	o.RequestSize, o.Timeout = defaultRequestSize, peer.DefaultTimeout
+	o.RequestSize, o.Timeout = defaultRequestSize, client.DefaultTimeout
 	s := sections{flags: flags}
 	s.begin("What is written")
 	flags.BoolVar(&o.DestinationIsZero, "destination-is-zero", false,
@@ -123,7 +123,7 @@ func (o *copyOptions) complete(args []string) error {
 	if o.Source, err = parsePlace(args[0]); err != nil {
 		return err
 	}
-	if uri := peer.Meant(args[0]); uri != "" && o.Source.Target.File() && !there(args[0]) {
+	if uri := client.Meant(args[0]); uri != "" && o.Source.Target.File() && !there(args[0]) {
 		return fmt.Errorf("%s: no such file; a server is named by its URI: %s", args[0], uri)
 	}
 	if o.Destination, err = parsePlace(args[1]); err != nil {

@@ -21,7 +21,7 @@ import (
 	"ringnbd/cmd/ringnbd/activation"
 	"ringnbd/cmd/ringnbd/describe"
 	"ringnbd/engine/backing"
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 	"ringnbd/proto"
 )
 
@@ -51,7 +51,7 @@ func newInfo() *cobra.Command {
 	flags.Lookup("map").NoOptDefVal = "picture"
 	flags.StringVar(&o.Context, "context", proto.ContextAllocation,
 		"with --map: the meta context `NAME`")
-	o.Timeout = peer.DefaultTimeout
+	o.Timeout = client.DefaultTimeout
 	flags.Var((*timeFlag)(&o.Timeout), "timeout",
 		"give up on a server that is silent for this `TIME`")
 	flags.BoolVarP(&o.JSON, "json", "j", false, "print JSON, with the names of nbdinfo")

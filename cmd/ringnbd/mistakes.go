@@ -20,7 +20,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"ringnbd/engine/backing"
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 )
 
 // otherWords are what other programs, and people, call our flags and commands.
@@ -280,11 +280,11 @@ func uriHost(host string) string {
 }
 
 // parseServer reads the URI of a server; about says what is to be done with a file instead.
-func parseServer(text, about string) (peer.Target, error) {
+func parseServer(text, about string) (client.Target, error) {
 	if err := notURI(text); err != nil {
-		return peer.Target{}, err
+		return client.Target{}, err
 	}
-	t, err := peer.ParseTarget(text)
+	t, err := client.ParseTarget(text)
 	if t.File() || !strings.Contains(text, ":") {
 		return t, fmt.Errorf("%q is not an NBD URI: write nbd://HOST/EXPORT or "+
 			"nbd+unix:///EXPORT?socket=PATH%s", text, about)

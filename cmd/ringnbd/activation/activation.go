@@ -18,7 +18,7 @@ import (
 	"syscall"
 	"time"
 
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 )
 
 // Text is how a command is shown: as it was written.
@@ -26,7 +26,7 @@ func Text(words []string) string { return "[ " + strings.Join(words, " ") + " ]"
 
 // Server is a command that serves.
 type Server struct {
-	Target peer.Target
+	Target client.Target
 
 	dir     string
 	command *exec.Cmd
@@ -54,7 +54,7 @@ func Start(words []string) (*Server, error) {
 		return nil, err
 	}
 	socket := filepath.Join(s.dir, "nbd.sock")
-	s.Target = peer.Target{Text: Text(words), Network: "unix", Address: socket}
+	s.Target = client.Target{Text: Text(words), Network: "unix", Address: socket}
 	if err := s.start(path, words, socket); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", s.Target.Text, err), os.RemoveAll(s.dir))
 	}

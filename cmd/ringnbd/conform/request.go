@@ -8,7 +8,7 @@ package conform
 import (
 	"fmt"
 
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 	"ringnbd/proto"
 )
 
@@ -31,7 +31,7 @@ const unpermitted = "no permission for "
 
 // String is the request for a person.
 func (r *Request) String() string {
-	name := peer.CommandName(r.Type)
+	name := client.CommandName(r.Type)
 	if r.Flags != 0 {
 		name += fmt.Sprintf(" (flags %#x)", r.Flags)
 	}

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 	"ringnbd/proto"
 )
 
@@ -32,7 +32,7 @@ const (
 
 // Target is where a server is. The suite shares the URIs with the rest of ringnbd, and nothing that
 // judges a server.
-type Target = peer.Target
+type Target = client.Target
 
 // Config is what a run of the suite takes. Either Target is given, or Spawn.
 type Config struct {

@@ -13,18 +13,18 @@ import (
 	"syscall"
 	"time"
 
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 	"ringnbd/proto"
 )
 
 // Options of a description.
 type Options struct {
-	Target  peer.Target
+	Target  client.Target
 	List    bool
 	Map     string // "", picture, extents or totals
 	Context string // whose map
 	JSON    bool
-	// of each connection: for its negotiation, and for silence; 0: peer.DefaultTimeout
+	// of each connection: for its negotiation, and for silence; 0: client.DefaultTimeout
 	Timeout time.Duration
 	Width   int  // of the terminal, in columns; 0: none
 	Fancy   bool // the output is a terminal that has more than ASCII
@@ -61,8 +61,8 @@ func Show(ctx context.Context, o *Options, w io.Writer) error {
 
 // one is the export of the URI.
 func one(ctx context.Context, o *Options, w io.Writer) error {
-	c, err := peer.Dial(ctx, &o.Target,
-		peer.Options{Timeout: o.Timeout, Offered: true, Nameless: true,
+	c, err := client.Dial(ctx, &o.Target,
+		client.Options{Timeout: o.Timeout, Offered: true, Nameless: true,
 			Contexts: []string{proto.ContextAllocation}})
 	if err != nil {
 		return err

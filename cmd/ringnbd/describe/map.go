@@ -14,7 +14,7 @@ import (
 	"strconv"
 	"strings"
 
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 	"ringnbd/engine/units"
 	"ringnbd/proto"
 )
@@ -54,15 +54,15 @@ func describeFlags(name string, flags uint64) string {
 
 // showMap walks the map once.
 func showMap(ctx context.Context, o *Options, w io.Writer) error {
-	c, err := peer.Dial(ctx, &o.Target,
-		peer.Options{Timeout: o.Timeout, Contexts: []string{o.Context}})
+	c, err := client.Dial(ctx, &o.Target,
+		client.Options{Timeout: o.Timeout, Contexts: []string{o.Context}})
 	if err != nil {
 		return err
 	}
 	var sum totals
 	bar := newPicture(c.Size, o)
 	out := &extentWriter{w: w, context: o.Context, json: o.JSON}
-	err = c.Extents(ctx, o.Context, 0, c.Size, func(e peer.Extent) error {
+	err = c.Extents(ctx, o.Context, 0, c.Size, func(e client.Extent) error {
 		sum.add(e.Flags, e.Length)
 		switch {
 		case o.Map == "extents" || o.JSON && o.Map == "picture":
@@ -98,7 +98,7 @@ type extentWriter struct {
 	text    map[uint64]string // of flags that have been put into words
 }
 
-func (x *extentWriter) extent(e peer.Extent) error {
+func (x *extentWriter) extent(e client.Extent) error {
 	text, ok := x.text[e.Flags]
 	if !ok {
 		if x.text == nil || len(x.text) > 64 {

@@ -11,7 +11,7 @@ import (
 	"math/bits"
 	"strings"
 
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 	"ringnbd/engine/units"
 	"ringnbd/proto"
 )
@@ -56,7 +56,7 @@ func (p *picture) border(i int) uint64 {
 	return q
 }
 
-func (p *picture) add(e peer.Extent) {
+func (p *picture) add(e client.Extent) {
 	high, low := bits.Mul64(e.Offset, uint64(len(p.cells)))
 	first, _ := bits.Div64(high, low, p.size)
 	end := e.Offset + e.Length

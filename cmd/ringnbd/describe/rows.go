@@ -14,7 +14,7 @@ import (
 	"io"
 	"time"
 
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 	"ringnbd/proto"
 )
 
@@ -33,7 +33,7 @@ type found struct {
 // list asks for the names, and then for each export by itself: some servers only tell the truth
 // about one that is opened.
 func list(ctx context.Context, o *Options, w io.Writer, flush func() error) error {
-	names, left, err := peer.List(ctx, &o.Target, peer.Options{Timeout: o.Timeout})
+	names, left, err := client.List(ctx, &o.Target, client.Options{Timeout: o.Timeout})
 	if err != nil {
 		return err
 	}
@@ -95,11 +95,11 @@ func list(ctx context.Context, o *Options, w io.Writer, flush func() error) erro
 }
 
 // open opens one export, and closes it.
-func open(ctx context.Context, o *Options, n peer.Listing) found {
+func open(ctx context.Context, o *Options, n client.Listing) found {
 	t := o.Target
 	t.Export = n.Name
-	c, err := peer.Dial(ctx, &t,
-		peer.Options{Timeout: o.Timeout, Offered: true,
+	c, err := client.Dial(ctx, &t,
+		client.Options{Timeout: o.Timeout, Offered: true,
 			Contexts: []string{proto.ContextAllocation}})
 	if err != nil {
 		return found{facts: Facts{Name: n.Name, Description: n.Description}, failed: err.Error()}

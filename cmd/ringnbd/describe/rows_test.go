@@ -17,7 +17,7 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/text"
 
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 	"ringnbd/engine/testbed"
 )
 
@@ -31,11 +31,11 @@ type listing struct {
 	once  sync.Once
 }
 
-func (l *listing) serve(t *testing.T) peer.Target {
+func (l *listing) serve(t *testing.T) client.Target {
 	t.Helper()
 	l.closed = make(chan struct{}, l.opened)
 	path := testbed.Listen(t, l.answer)
-	return peer.Target{Text: "nbd+unix:///?socket=" + path, Network: "unix", Address: path}
+	return client.Target{Text: "nbd+unix:///?socket=" + path, Network: "unix", Address: path}
 }
 
 func (l *listing) answer(c net.Conn) {
@@ -179,7 +179,7 @@ func TestJSONOfNoExports(t *testing.T) {
 // TestTablesFit: on a terminal no line is wider than it is, but for URIs, which are whole; into a
 // pipe nothing is cut off.
 func TestTablesFit(t *testing.T) {
-	target := peer.Target{Network: "tcp", Address: "localhost:10809"}
+	target := client.Target{Network: "tcp", Address: "localhost:10809"}
 	row := func(name, description string) found {
 		return found{facts: Facts{Name: name, Description: description, Size: 1 << 30, Flush: true,
 			FUA: true, Trim: true, Zero: true, DF: true, MultiConn: true,

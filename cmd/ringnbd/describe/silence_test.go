@@ -14,14 +14,14 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 	"ringnbd/engine/testbed"
 	"ringnbd/proto"
 )
 
 // unix is the default export of whoever listens at a path.
-func unix(path string) peer.Target {
-	return peer.Target{Text: "nbd+unix:///?socket=" + path, Network: "unix", Address: path}
+func unix(path string) client.Target {
+	return client.Target{Text: "nbd+unix:///?socket=" + path, Network: "unix", Address: path}
 }
 
 func TestSilentServersAreGivenUp(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"strings"
 
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 )
 
 // extent is a range of an end's map.
@@ -32,11 +32,11 @@ type end interface {
 	// extents tells the map in order, without gaps, up to an offset or the end. What an end refuses
 	// to tell is data, and no error.
 	extents(ctx context.Context, end uint64, tell func(extent) error) error
-	read(ctx context.Context, lane int, r *peer.Request, b []byte, offset uint64) error
-	write(ctx context.Context, lane int, r *peer.Request, b []byte, offset uint64) error
+	read(ctx context.Context, lane int, r *client.Request, b []byte, offset uint64) error
+	write(ctx context.Context, lane int, r *client.Request, b []byte, offset uint64) error
 	// zero makes a range read as zeroes, with holes if it may; false means that it has no way but
 	// writing them.
-	zero(ctx context.Context, lane int, r *peer.Request, offset, length uint64, hole bool) (bool,
+	zero(ctx context.Context, lane int, r *client.Request, offset, length uint64, hole bool) (bool,
 		error)
 	flush(ctx context.Context) error
 	forget() // what memory holds of it, so that reading shows what the disk has
@@ -48,7 +48,7 @@ type end interface {
 // Place is a source or destination as the user names it.
 type Place struct {
 	Text   string
-	Target peer.Target // of a server; Network is "file" for a path, which is Address
+	Target client.Target // of a server; Network is "file" for a path, which is Address
 	// starts the server, which the caller does before Run, and fills in the Target
 	Command []string
 }
@@ -74,13 +74,13 @@ func ParsePlace(text string) (Place, error) {
 	scheme, _, uri := strings.Cut(text, "://")
 	if uri && !strings.ContainsAny(scheme, "/.") || strings.HasPrefix(text, "file:") ||
 		strings.HasPrefix(strings.ToLower(text), "nbd:") {
-		t, err := peer.ParseTarget(text)
+		t, err := client.ParseTarget(text)
 		return Place{Text: text, Target: t}, err
 	}
 	if text == "" || strings.IndexByte(text, 0) >= 0 {
 		return Place{}, fmt.Errorf("%q is not a path", text)
 	}
-	return Place{Text: text, Target: peer.Target{Text: text, Network: "file", Address: text}}, nil
+	return Place{Text: text, Target: client.Target{Text: text, Network: "file", Address: text}}, nil
 }
 
 // CheckPlaces refuses what two places, and what is wanted of them, cannot be together.

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 	"ringnbd/engine/testbed"
 )
 
@@ -215,7 +215,7 @@ func (l *late) flush(ctx context.Context) error {
 }
 
 // write waits until a save has begun, which is then the last.
-func (l *late) write(ctx context.Context, lane int, r *peer.Request, b []byte,
+func (l *late) write(ctx context.Context, lane int, r *client.Request, b []byte,
 	offset uint64) error {
 	for l.flushes.Load() == 0 {
 		time.Sleep(time.Millisecond)

@@ -14,7 +14,7 @@ import (
 	"os"
 
 	"ringnbd/engine/backing"
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 )
 
 // inflow is standard input.
@@ -73,13 +73,13 @@ func (in *inflow) close() error {
 var errInOrder = errors.New("standard input is read in order alone")
 
 func (in *inflow) extents(context.Context, uint64, func(extent) error) error { return errInOrder }
-func (in *inflow) read(context.Context, int, *peer.Request, []byte, uint64) error {
+func (in *inflow) read(context.Context, int, *client.Request, []byte, uint64) error {
 	return errInOrder
 }
-func (in *inflow) write(context.Context, int, *peer.Request, []byte, uint64) error {
+func (in *inflow) write(context.Context, int, *client.Request, []byte, uint64) error {
 	return errInOrder
 }
-func (in *inflow) zero(context.Context, int, *peer.Request, uint64, uint64, bool) (bool, error) {
+func (in *inflow) zero(context.Context, int, *client.Request, uint64, uint64, bool) (bool, error) {
 	return false, errInOrder
 }
 func (in *inflow) flush(context.Context) error { return nil }

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ringnbd/engine/backing"
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 )
 
 // local is a file or block device.
@@ -385,7 +385,7 @@ func (l *local) extents(ctx context.Context, end uint64, tell func(extent) error
 	return nil
 }
 
-func (l *local) read(_ context.Context, _ int, _ *peer.Request, b []byte, offset uint64) error {
+func (l *local) read(_ context.Context, _ int, _ *client.Request, b []byte, offset uint64) error {
 	l.enter()
 	n, err := l.f.ReadAt(b, int64(offset))
 	l.leave()
@@ -399,7 +399,7 @@ func (l *local) read(_ context.Context, _ int, _ *peer.Request, b []byte, offset
 	return fmt.Errorf("%w at offset %d", plain(l.name(), err), offset+uint64(n))
 }
 
-func (l *local) write(_ context.Context, _ int, _ *peer.Request, b []byte, offset uint64) error {
+func (l *local) write(_ context.Context, _ int, _ *client.Request, b []byte, offset uint64) error {
 	l.writing.Lock()
 	n, err := l.f.WriteAt(b, int64(offset))
 	begin, settle := l.wake.soil(offset, uint64(n))
@@ -410,7 +410,7 @@ func (l *local) write(_ context.Context, _ int, _ *peer.Request, b []byte, offse
 	return l.trail(begin, settle)
 }
 
-func (l *local) zero(_ context.Context, _ int, _ *peer.Request, offset, length uint64,
+func (l *local) zero(_ context.Context, _ int, _ *client.Request, offset, length uint64,
 	hole bool) (bool, error) {
 	mode := uint32(unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE)
 	if !hole {

@@ -8,7 +8,7 @@ import (
 	"context"
 	"math"
 
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 )
 
 // null is a destination alone.
@@ -29,12 +29,12 @@ func (null) extents(_ context.Context, end uint64, tell func(extent) error) erro
 	return tell(extent{0, end, true})
 }
 
-func (null) read(_ context.Context, _ int, _ *peer.Request, b []byte, _ uint64) error {
+func (null) read(_ context.Context, _ int, _ *client.Request, b []byte, _ uint64) error {
 	clear(b)
 	return nil
 }
-func (null) write(context.Context, int, *peer.Request, []byte, uint64) error { return nil }
-func (null) zero(context.Context, int, *peer.Request, uint64, uint64, bool) (bool, error) {
+func (null) write(context.Context, int, *client.Request, []byte, uint64) error { return nil }
+func (null) zero(context.Context, int, *client.Request, uint64, uint64, bool) (bool, error) {
 	return true, nil
 }
 func (null) flush(context.Context) error { return nil }

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ringnbd/engine/backing"
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 )
 
 // outflow is standard output.
@@ -88,13 +88,13 @@ var errOutOfOrder = errors.New("standard output is written in order alone")
 func (out *outflow) extents(context.Context, uint64, func(extent) error) error {
 	return errOutOfOrder
 }
-func (out *outflow) read(context.Context, int, *peer.Request, []byte, uint64) error {
+func (out *outflow) read(context.Context, int, *client.Request, []byte, uint64) error {
 	return errOutOfOrder
 }
-func (out *outflow) write(context.Context, int, *peer.Request, []byte, uint64) error {
+func (out *outflow) write(context.Context, int, *client.Request, []byte, uint64) error {
 	return errOutOfOrder
 }
-func (out *outflow) zero(context.Context, int, *peer.Request, uint64, uint64, bool) (bool, error) {
+func (out *outflow) zero(context.Context, int, *client.Request, uint64, uint64, bool) (bool, error) {
 	return false, errOutOfOrder
 }
 func (out *outflow) identity() Identity { return Identity{Place: streamText} }
@@ -125,7 +125,7 @@ type ahead struct {
 	piece
 	lane   int
 	buffer []byte
-	from   peer.Request
+	from   client.Request
 	err    error
 	ready  chan struct{} // a message, when it was read
 }

@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 	"ringnbd/proto"
 )
 
@@ -31,22 +31,22 @@ const (
 
 // remote is an export over one or more connections.
 type remote struct {
-	conns   []*peer.Conn
-	target  peer.Target
+	conns   []*client.Conn
+	target  client.Target
 	command []string // that started the server
 	context bool     // base:allocation was selected
 }
 
 // dialAll opens as many connections as wanted, or as there are to be had: one, if the server does
 // not promise that several see the same.
-func dialAll(ctx context.Context, t *peer.Target, connections, depth int,
+func dialAll(ctx context.Context, t *client.Target, connections, depth int,
 	timeout time.Duration) (*remote, error) {
-	o := peer.Options{Contexts: []string{proto.ContextAllocation}, Depth: depth, Timeout: timeout}
-	first, err := peer.Dial(ctx, t, o)
+	o := client.Options{Contexts: []string{proto.ContextAllocation}, Depth: depth, Timeout: timeout}
+	first, err := client.Dial(ctx, t, o)
 	if err != nil {
 		return nil, err
 	}
-	r := &remote{conns: []*peer.Conn{first}, target: *t}
+	r := &remote{conns: []*client.Conn{first}, target: *t}
 	_, r.context = first.Context(proto.ContextAllocation)
 	if !first.Can(proto.FlagCanMultiConn) {
 		return r, nil
@@ -68,16 +68,16 @@ func dialAll(ctx context.Context, t *peer.Target, connections, depth int,
 
 // dialFurther opens connections all at once. A server may take fewer than one would like: it hangs
 // up, or does not answer, and what there is has to do.
-func dialFurther(ctx context.Context, t *peer.Target, o peer.Options, wanted int) []*peer.Conn {
+func dialFurther(ctx context.Context, t *client.Target, o client.Options, wanted int) []*client.Conn {
 	ctx, cancel := context.WithTimeout(ctx, min(o.Timeout, furtherTimeout))
 	defer cancel()
-	dialed := make([]*peer.Conn, max(wanted, 0))
+	dialed := make([]*client.Conn, max(wanted, 0))
 	var all sync.WaitGroup
 	for i := range dialed {
-		all.Go(func() { dialed[i], _ = peer.Dial(ctx, t, o) })
+		all.Go(func() { dialed[i], _ = client.Dial(ctx, t, o) })
 	}
 	all.Wait()
-	return slices.DeleteFunc(dialed, func(c *peer.Conn) bool { return c == nil })
+	return slices.DeleteFunc(dialed, func(c *client.Conn) bool { return c == nil })
 }
 
 func (r *remote) name() string    { return r.target.Text }
@@ -107,12 +107,12 @@ func (r *remote) extents(ctx context.Context, end uint64, tell func(extent) erro
 		told, zeroes := at, true
 		if r.context {
 			err := r.conns[0].Extents(ctx, proto.ContextAllocation, at, end,
-				func(e peer.Extent) error {
+				func(e client.Extent) error {
 					zero := e.Flags&uint64(proto.StatusZero) != 0
 					told, zeroes = e.Offset+e.Length, zeroes && zero
 					return tell(extent{e.Offset, e.Length, zero})
 				})
-			var refused *peer.ReplyError
+			var refused *client.ReplyError
 			if err != nil && !errors.As(err, &refused) {
 				return err
 			}
@@ -131,28 +131,28 @@ func (r *remote) extents(ctx context.Context, end uint64, tell func(extent) erro
 	return nil
 }
 
-func (r *remote) do(ctx context.Context, lane int, q *peer.Request) error {
+func (r *remote) do(ctx context.Context, lane int, q *client.Request) error {
 	err := r.conns[lane%len(r.conns)].Do(ctx, q)
-	var refused *peer.ReplyError
+	var refused *client.ReplyError
 	if errors.As(err, &refused) {
 		return fmt.Errorf("%s: %w", r.target.Text, err)
 	}
 	return err
 }
 
-func (r *remote) read(ctx context.Context, lane int, q *peer.Request, b []byte,
+func (r *remote) read(ctx context.Context, lane int, q *client.Request, b []byte,
 	offset uint64) error {
 	q.Command, q.Flags, q.Offset, q.Data = proto.CmdRead, 0, offset, b
 	return r.do(ctx, lane, q)
 }
 
-func (r *remote) write(ctx context.Context, lane int, q *peer.Request, b []byte,
+func (r *remote) write(ctx context.Context, lane int, q *client.Request, b []byte,
 	offset uint64) error {
 	q.Command, q.Flags, q.Offset, q.Data = proto.CmdWrite, 0, offset, b
 	return r.do(ctx, lane, q)
 }
 
-func (r *remote) zero(ctx context.Context, lane int, q *peer.Request, offset, length uint64,
+func (r *remote) zero(ctx context.Context, lane int, q *client.Request, offset, length uint64,
 	hole bool) (bool, error) {
 	if !r.conns[0].Can(proto.FlagSendWriteZeroes) {
 		return false, nil
@@ -162,7 +162,7 @@ func (r *remote) zero(ctx context.Context, lane int, q *peer.Request, offset, le
 		q.Flags = proto.CmdFlagNoHole
 	}
 	err := r.do(ctx, lane, q)
-	var refused *peer.ReplyError
+	var refused *client.ReplyError
 	if errors.As(err, &refused) &&
 		(refused.Errno == proto.ENOTSUP || refused.Errno == proto.EINVAL) {
 		return false, nil // the server offers it, and its disk has it not
@@ -175,7 +175,7 @@ func (r *remote) flush(ctx context.Context) error {
 	if !r.conns[0].Can(proto.FlagSendFlush) {
 		return nil // a server without FLUSH says that writes are on the disk when they are answered
 	}
-	return r.do(ctx, 0, &peer.Request{Command: proto.CmdFlush})
+	return r.do(ctx, 0, &client.Request{Command: proto.CmdFlush})
 }
 
 // writable says why the export cannot be a destination.

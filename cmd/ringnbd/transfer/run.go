@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"ringnbd/engine/backing"
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 )
 
 // Options of a copy.
@@ -33,7 +33,7 @@ type Options struct {
 	Verify            bool
 	Resume            string // path of the state, "" for none
 	// silence of a server that owes answers, other than to FLUSH and the like; and, after the
-	// context's end, for all of them; 0: peer.DefaultTimeout
+	// context's end, for all of them; 0: client.DefaultTimeout
 	Timeout time.Duration
 	Raw     bool // a source file is a raw disk, whatever it looks like
 	Force   bool // go on although others have a file or device
@@ -134,7 +134,7 @@ func (f *failure) get() error {
 
 func newJob(o *Options) *job {
 	if o.Timeout <= 0 {
-		o.Timeout = peer.DefaultTimeout
+		o.Timeout = client.DefaultTimeout
 	}
 	return &job{options: o, failed: failure{stop: make(chan struct{})}, saveEvery: saveTime}
 }
@@ -545,7 +545,7 @@ func (j *job) close(already error) error {
 }
 
 // absolute is a Unix socket's path wherever it is looked at from.
-func absolute(t *peer.Target) string {
+func absolute(t *client.Target) string {
 	if t.Network == "unix" && t.Address[0] != '@' {
 		if path, err := filepath.Abs(t.Address); err == nil {
 			return path

@@ -9,7 +9,7 @@ import (
 	"bytes"
 	"context"
 
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 )
 
 // zeroes is what blocks are compared with, and what is written where there is no other way.
@@ -20,8 +20,8 @@ type slot struct {
 	job    *job
 	lane   int
 	buffer []byte
-	from   peer.Request
-	to     peer.Request
+	from   client.Request
+	to     client.Request
 }
 
 // copy does one piece.

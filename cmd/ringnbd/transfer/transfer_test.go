@@ -14,7 +14,7 @@ import (
 	"strings"
 	"testing"
 
-	"ringnbd/engine/peer"
+	"ringnbd/engine/client"
 	"ringnbd/engine/testbed"
 )
 
@@ -233,7 +233,7 @@ type hooked struct {
 	hook func()
 }
 
-func (h hooked) read(ctx context.Context, lane int, r *peer.Request, b []byte,
+func (h hooked) read(ctx context.Context, lane int, r *client.Request, b []byte,
 	offset uint64) error {
 	h.hook()
 	return h.end.read(ctx, lane, r, b, offset)

@@ -1,7 +1,7 @@
 // A server that sends anything: the client says what is wrong, or believes it, but never hangs,
 // crashes or keeps a request.
 
-package peer
+package client
 
 import (
 	"context"

@@ -3,7 +3,7 @@
 // Invariant: what a chunk says lies inside its request, is said once, and a reply that ends without
 // an error is complete.
 
-package peer
+package client
 
 import (
 	"bytes"

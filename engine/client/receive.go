@@ -4,7 +4,7 @@
 // straight into the owner's memory, except for what came along with headers in the stage. A length
 // of the server decides how much is skipped or compared, never how much memory there is.
 
-package peer
+package client
 
 import (
 	"encoding/binary"

@@ -1,7 +1,7 @@
 // Servers that stop answering some requests while others may take as long as their disk does.
 // Invariant: what has nothing to wait for is noticed, and what may wait is waited for.
 
-package peer
+package client
 
 import (
 	"context"

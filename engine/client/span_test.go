@@ -1,6 +1,6 @@
 // Spans against a plain model.
 
-package peer
+package client
 
 import (
 	"math/rand/v2"

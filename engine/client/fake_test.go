@@ -3,7 +3,7 @@
 //
 // Invariant: what it sends is made here byte by byte and not by the code under test.
 
-package peer
+package client
 
 import (
 	"bufio"

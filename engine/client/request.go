@@ -3,7 +3,7 @@
 // Invariant: a request that was started is waited for before it or its memory is used for anything
 // else; one that a server could not honour is never sent.
 
-package peer
+package client
 
 import (
 	"context"

@@ -1,7 +1,7 @@
 // Servers that break the rules: each is told of in words, at once, and never hangs, crashes or
 // fills the memory of a client.
 
-package peer
+package client
 
 import (
 	"context"

@@ -3,7 +3,7 @@
 // Invariant: the data of a WRITE goes from its owner's memory to the socket, and is not touched
 // after the request was marked as sent.
 
-package peer
+package client
 
 import (
 	"syscall"

@@ -1,7 +1,7 @@
 // An export that is not there: the error names the exports that are, within bounds, and however the
 // server says no.
 
-package peer
+package client
 
 import (
 	"context"

@@ -2,7 +2,7 @@
 //
 // Invariant: spans are in order, apart from each other, and few: chunks in order are one span.
 
-package peer
+package client
 
 import (
 	"slices"

@@ -4,7 +4,7 @@
 // Invariant: an option is sent when the one before has its final answer; its answers are bounded in
 // length and number; what a Session holds was checked.
 
-package peer
+package client
 
 import (
 	"encoding/binary"

@@ -3,7 +3,7 @@
 // Invariant: not one byte behind the negotiation is read before the connection is in transmission,
 // and a Dial that fails leaves nothing open.
 
-package peer
+package client
 
 import (
 	"context"

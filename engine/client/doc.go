@@ -23,4 +23,4 @@
 //
 // A Conn has two goroutines, a reader and a writer, and neither runs code of the caller. Nothing is
 // allocated for a request: the caller brings it and uses it again.
-package peer
+package client

@@ -3,7 +3,7 @@
 // Invariant: a text that came from the server is quoted, so that it cannot write on a terminal what
 // it likes.
 
-package peer
+package client
 
 import (
 	"errors"

@@ -3,7 +3,7 @@
 // Source: doc/uri.md of the NetworkBlockDevice project. Invariant: a Target that was parsed names
 // exactly one place and one export; what the URI says and we do not do is an error, never ignored.
 
-package peer
+package client
 
 import (
 	"errors"

@@ -1,7 +1,7 @@
 // A connection with an honest server: every form of the protocol, many requests at a time, and
 // nothing allocated.
 
-package peer
+package client
 
 import (
 	"bytes"

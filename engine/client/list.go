@@ -2,7 +2,7 @@
 //
 // Invariant: the list is bounded, whatever the server sends.
 
-package peer
+package client
 
 import (
 	"context"

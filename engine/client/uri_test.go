@@ -1,6 +1,6 @@
 // URIs: what they mean, what is refused, and that no text is a surprise.
 
-package peer
+package client
 
 import (
 	"strings"

@@ -4,7 +4,7 @@
 // when both goroutines are done with it because the connection ended; what ended it first is the
 // only reason that anybody is told.
 
-package peer
+package client
 
 import (
 	"errors"

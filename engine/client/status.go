@@ -3,7 +3,7 @@
 // Invariant: every request begins where the answer before ended, or in front of that, and every
 // answer tells at least one byte more, so it ends; memory is that of one answer.
 
-package peer
+package client
 
 import (
 	"context"
