@@ -3,27 +3,37 @@
 //
 // # The life of a request
 //
-//		socket bytes -> stage -> proto.Request -> tag + lease -> guard -> wave of segments -> ready list -> one SENDMSG -> tag and lease come home
+//		socket bytes -> stage -> proto.Request -> tag + lease -> guard -> wave of segments
+//		   -> ready list -> one SENDMSG -> tag and lease are given back
 //
-//	 1. Adoption. engine/gate has negotiated; Engine.Adopt picks the loop with the fewest connections and posts the descriptor (mail.go). The loop
-//	    gives it a row (conn.go: adopt).
-//	 2. Listening (receive.go: listen). A single RECV takes in as many requests as have come, into a stage: 2 KiB that every connection has of its own, or,
-//	    while it sends more than that holds, 256 KiB that it borrows (stage.go).
-//	 3. Recording (loop.go: record). A completion only updates its row and marks the connection. When the whole batch has been recorded, every marked
-//	    connection is settled once (loop.go: settle): take requests in, send replies, listen again, depart. Batching of replies follows from that order.
-//	 4. Taking in (receive.go: parse; request.go: admit). proto.Check holds all the rules; what it refuses is answered without touching the disk. What it
-//	    accepts takes a tag and all the memory it will ever need, or waits in line without holding anything (hunger.go: takeTag, starve, feed). Payloads are copied from
-//	    the stage into the lease; when 128 KiB or more are still to come, or no large stage is left, they are received straight into it.
-//	 5. Ordering (guard.go). A write of any kind claims its blocks. It runs when no earlier write, on any connection of any loop, overlaps them.
-//	    Of a request in parts (parts.go) each part does.
-//	 6. The disk (disk.go). A wave is one READ_FIXED or WRITE_FIXED per 1 MiB piece (READ or WRITE, where memory is
-//	    not registered: locked.go). A write that does not begin and end on blocks first reads the two
-//	    blocks at its edges and completes them (stepEdges, merge). FUA is RWF_DSYNC on the write. FLUSH (flush.go) is one fdatasync for all that wait.
-//	    TRIM and WRITE_ZEROES (range.go) go slice by slice.
-//	 7. Completion (disk.go: segmentDone; request.go: stepDone, answer). The last segment of the last step answers: the claim is given up, which may
-//	    set others running, and the tag joins its connection's ready list. Order of completion is order of reply.
-//	 8. Replying (reply.go; chunk.go and holes.go for structured replies). Headers and payloads of everything ready become one SENDMSG. Its completion gives tags and leases back (release), and those that
-//	    starved for them are fed.
+//	 1. Adoption. engine/gate has negotiated; Engine.Adopt picks the loop with the fewest
+//	    connections and posts the descriptor (mail.go). The loop gives it a row (conn.go: adopt).
+//	 2. Listening (receive.go: listen). A single RECV takes in as many requests as have come, into
+//	    a stage: 2 KiB that every connection has of its own, or, while it sends more than that
+//	    holds, 256 KiB that it borrows (stage.go).
+//	 3. Recording (loop.go: record). A completion only updates its row and marks the connection.
+//	    When the whole batch has been recorded, every marked connection is settled once (loop.go:
+//	    settle): take requests in, send replies, listen again, depart. Batching of replies follows
+//	    from that order.
+//	 4. Taking in (receive.go: parse; request.go: admit). proto.Check holds all the rules; what it
+//	    refuses is answered without touching the disk. What it accepts takes a tag and all the
+//	    memory it will ever need, or waits in line without holding anything (hunger.go: takeTag,
+//	    starve, feed). Payloads are copied from the stage into the lease; when 128 KiB or more are
+//	    still to come, or no large stage is left, they are received straight into it.
+//	 5. Ordering (guard.go). A write of any kind claims its blocks. It runs when no earlier write,
+//	    on any connection of any loop, overlaps them. Of a request in parts (parts.go) each part
+//	    does.
+//	 6. The disk (disk.go). A wave is one READ_FIXED or WRITE_FIXED per 1 MiB piece (READ or
+//	    WRITE, where memory is not registered: locked.go). A write that does not begin and end on
+//	    blocks first reads the two blocks at its edges and completes them (stepEdges, merge). FUA
+//	    is RWF_DSYNC on the write. FLUSH (flush.go) is one fdatasync for all that wait. TRIM and
+//	    WRITE_ZEROES (range.go) go slice by slice.
+//	 7. Completion (disk.go: segmentDone; request.go: stepDone, answer). The last segment of the
+//	    last step answers: the claim is given up, which may set others running, and the tag joins
+//	    its connection's ready list. Order of completion is order of reply.
+//	 8. Replying (reply.go; chunk.go and holes.go for structured replies). Headers and payloads of
+//	    everything ready become one SENDMSG. Its completion gives tags and leases back (release),
+//	    and those that starved for them are fed.
 //
 // A turn has a budget (budget.go), in bytes that are read, written, copied or looked at, for what a
 // request costs is not what it sends: what is beyond it is left to the next turn, short requests of

@@ -18,7 +18,8 @@ func TestLayoutFitsItsMemory(t *testing.T) {
 		checkLayout(t, ample-1, conns)
 		checkLayout(t, ample, conns)
 		if y, _ := layoutOf(ample, conns); y.longest != MaxRequest {
-			t.Errorf("%d connections: the longest request is divided although there is ample memory", conns)
+			t.Errorf("%d connections: requests are divided although there is ample memory",
+				conns)
 		}
 	}
 }

@@ -115,8 +115,8 @@ func TestLedgerKeepsAShareForTheNextExport(t *testing.T) {
 		}
 		if got := before.leased[short] - b.free.leased[short]; got < pool/6 &&
 			b.exports[1].inflight < 512 {
-			t.Errorf("pool of %d MiB: the second export gets %d KiB in %d requests, of %d tags left",
-				pool>>20, got>>10, b.exports[1].inflight, before.inflight)
+			t.Errorf("pool of %d MiB: the second export gets %d KiB in %d requests, "+
+				"of %d tags left", pool>>20, got>>10, b.exports[1].inflight, before.inflight)
 		}
 	}
 }
