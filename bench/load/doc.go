@@ -3,7 +3,8 @@
 //
 // # One loop
 //
-//	reap -> parse replies -> finish requests, start others -> one SENDMSG and one RECV per connection -> io_uring_enter
+//	reap -> parse replies -> finish requests, start others
+//	     -> one SENDMSG and one RECV per connection -> io_uring_enter
 //
 // A loop is one thread with one ring and its share of the connections (loop.go). Negotiation is
 // ordinary Go (client.go, socket.go); then the descriptor goes into the loop. A connection has one

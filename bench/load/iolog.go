@@ -204,7 +204,8 @@ func (g *iolog) parseHeader(text string) error {
 		g.timed = true
 		return nil
 	}
-	return fmt.Errorf("%s: no trace: the first line must be %q or %q, as fio --write_iolog makes it", g.trace.path, iologHeader+"3 iolog", iologHeader+"2 iolog")
+	return fmt.Errorf("%s: is not a trace: the first line must be %q or %q, as "+
+		"fio --write_iolog makes it", g.trace.path, iologHeader+"3 iolog", iologHeader+"2 iolog")
 }
 
 // parseFile takes an action on a file, which means nothing here: the export is open.

@@ -76,8 +76,9 @@ func TestTraceVersions(t *testing.T) {
 func TestTracesOfNobody(t *testing.T) {
 	const three = "fio version 3 iolog\n"
 	for text, words := range map[string]string{
-		"":                                                  "empty",
-		"0, 4096, 512\n":                                    `the first line must be "fio version 3 iolog"`,
+		"":               "empty",
+		"0, 4096, 512\n": `the first line must be "fio version 3 iolog"`,
+
 		"fio version 4 iolog\n":                             "the first line must be",
 		"fio version 2 iolog":                               "not one request",
 		three + "0 d add\n0 d open\n":                       "not one request",

@@ -185,7 +185,8 @@ func (o *Options) checkTogether() error {
 	case !o.does(Read) && !o.does(Write):
 		return fmt.Errorf("--verify with --pattern %s: there is no data to verify", name)
 	case !o.does(Read):
-		return fmt.Errorf("--verify with --pattern %s: nothing would be read back; use randrw or rw", name)
+		return fmt.Errorf("--verify with --pattern %s: nothing would be read back; use randrw "+
+			"or rw", name)
 	case !o.does(Write) && !o.does(Zero) && !o.Fill:
 		return fmt.Errorf("--verify with --pattern %s: only what this run has written can be "+
 			"judged; add --fill, or use randrw or rw", name)

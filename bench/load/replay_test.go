@@ -182,65 +182,70 @@ func TestReplayVerifies(t *testing.T) {
 	runs(t, o)
 }
 
+// withFlags is an export with these transmission flags.
+func withFlags(f uint16) proto.Export {
+	return proto.Export{Facts: proto.Facts{Flags: proto.FlagHasFlags | f}}
+}
+
+// misfits are traces that an export or the options do not allow, and words of the error.
+var misfits = []struct {
+	export proto.Export
+	trace  string
+	change func(o *Options)
+	words  string
+}{
+	{proto.Export{}, "0 d read 0 512\n0 d read 1048064 1024\n", nil,
+		"line 4: ends at 1049088, beyond the end of the export, which has 1048576 bytes"},
+	{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
+		o.Offset = 1048576 - 511
+	}, "line 3: ends at 512 behind --offset"},
+	{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
+		o.Size = 511
+	}, "beyond --size 511"},
+	{proto.Export{Facts: proto.Facts{MinBlock: 1024}}, "0 d read 0 1024\n0 d read 0 512\n", nil,
+		"line 4: the export takes only multiples of 1024 bytes"},
+	{proto.Export{Facts: proto.Facts{MinBlock: 1024}}, "0 d read 0 1024\n", func(o *Options) {
+		o.Offset = 512
+	}, "--offset 512"},
+	{proto.Export{Facts: proto.Facts{MinBlock: 512, MaxPayload: 65536}},
+		"0 d trim 0 131072\n0 d write 0 66048\n", nil,
+		"line 4: 66048 bytes: the server takes at most 64 KiB"},
+	{withFlags(proto.FlagReadOnly), "0 d read 0 512\n0 d write 0 512\n", nil,
+		"line 4: the export is read-only"},
+	{withFlags(0), "0 d read 0 512\n0 d sync 0 512\n", nil,
+		"line 4: the export does not offer FLUSH"},
+	{withFlags(0), "0 d trim 0 512\n", nil, "line 3: the export does not offer TRIM"},
+	{withFlags(0), "0 d write_zeroes 0 512\n", nil,
+		"line 3: the export does not offer WRITE_ZEROES"},
+	{withFlags(0), "0 d write 0 512\n", func(o *Options) { o.FUA = true }, "does not offer FUA"},
+	{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
+		o.FUA = true
+	}, "--fua with a trace that writes nothing"},
+	{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
+		o.NoHole = true
+	}, "no write_zeroes"},
+	{proto.Export{}, "0 d read 0 512\n", func(o *Options) { o.Verify = true }, "add --fill"},
+	{proto.Export{}, "0 d write 0 512\n", func(o *Options) {
+		o.Verify = true
+	}, "reads nothing"},
+	{proto.Export{}, "0 d write 0 512\n0 d read 1 512\n", func(o *Options) {
+		o.Verify = true
+	}, "line 4: --verify needs offsets and lengths that are multiples of 512"},
+	{proto.Export{}, "0 d sync 0 0\n", func(o *Options) {
+		o.Fill = true
+	}, "--fill with nothing in the trace"},
+	{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
+		o.Record = o.Replay.Path
+	}, "is the trace that is to be replayed"},
+	{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
+		o.Record = "/proc/self/exe"
+	}, "--record"},
+}
+
 func TestReplayThatDoesNotFit(t *testing.T) {
 	const head = "fio version 3 iolog\n0 d add\n"
 	uri := func(e proto.Export) string { return serve(t, &peer{export: e}) }
-	flags := func(f uint16) proto.Export {
-		return proto.Export{Facts: proto.Facts{Flags: proto.FlagHasFlags | f}}
-	}
-	for _, c := range []struct {
-		export proto.Export
-		trace  string
-		change func(o *Options)
-		words  string
-	}{
-		{proto.Export{}, "0 d read 0 512\n0 d read 1048064 1024\n", nil,
-			"line 4: ends at 1049088, beyond the end of the export, which has 1048576 bytes"},
-		{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
-			o.Offset = 1048576 - 511
-		}, "line 3: ends at 512 behind --offset"},
-		{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
-			o.Size = 511
-		}, "beyond --size 511"},
-		{proto.Export{Facts: proto.Facts{MinBlock: 1024}}, "0 d read 0 1024\n0 d read 0 512\n", nil,
-			"line 4: the export takes only multiples of 1024 bytes"},
-		{proto.Export{Facts: proto.Facts{MinBlock: 1024}}, "0 d read 0 1024\n", func(o *Options) {
-			o.Offset = 512
-		}, "--offset 512"},
-		{proto.Export{Facts: proto.Facts{MinBlock: 512, MaxPayload: 65536}},
-			"0 d trim 0 131072\n0 d write 0 66048\n", nil,
-			"line 4: 66048 bytes: the server takes at most 64 KiB"},
-		{flags(proto.FlagReadOnly), "0 d read 0 512\n0 d write 0 512\n", nil,
-			"line 4: the export is read-only"},
-		{flags(0), "0 d read 0 512\n0 d sync 0 512\n", nil,
-			"line 4: the export does not offer FLUSH"},
-		{flags(0), "0 d trim 0 512\n", nil, "line 3: the export does not offer TRIM"},
-		{flags(0), "0 d write_zeroes 0 512\n", nil,
-			"line 3: the export does not offer WRITE_ZEROES"},
-		{flags(0), "0 d write 0 512\n", func(o *Options) { o.FUA = true }, "does not offer FUA"},
-		{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
-			o.FUA = true
-		}, "--fua with a trace that writes nothing"},
-		{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
-			o.NoHole = true
-		}, "no write_zeroes"},
-		{proto.Export{}, "0 d read 0 512\n", func(o *Options) { o.Verify = true }, "add --fill"},
-		{proto.Export{}, "0 d write 0 512\n", func(o *Options) {
-			o.Verify = true
-		}, "reads nothing"},
-		{proto.Export{}, "0 d write 0 512\n0 d read 1 512\n", func(o *Options) {
-			o.Verify = true
-		}, "line 4: --verify needs offsets and lengths that are multiples of 512"},
-		{proto.Export{}, "0 d sync 0 0\n", func(o *Options) {
-			o.Fill = true
-		}, "--fill with nothing in the trace"},
-		{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
-			o.Record = o.Replay.Path
-		}, "is the trace that is to be replayed"},
-		{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
-			o.Record = "/proc/self/exe"
-		}, "--record"},
-	} {
+	for _, c := range misfits {
 		o := replay(t, uri(c.export), traceFile(t, head+c.trace))
 		if c.change != nil {
 			c.change(&o)
@@ -249,7 +254,7 @@ func TestReplayThatDoesNotFit(t *testing.T) {
 			t.Errorf("%q: a report although nothing was started", c.trace)
 		}
 	}
-	o := replay(t, uri(flags(0)), traceFile(t, head+"0 d read 0 512\n"))
+	o := replay(t, uri(withFlags(0)), traceFile(t, head+"0 d read 0 512\n"))
 	for words, change := range map[string]func(o *Options){
 		"one thread keeps":            func(o *Options) { o.Threads = 2 },
 		"--rate with --replay":        func(o *Options) { o.Rate = 1 },

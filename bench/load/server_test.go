@@ -49,7 +49,8 @@ type peer struct {
 	serving  sync.WaitGroup
 }
 
-const everyFlag = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA | proto.FlagSendTrim | proto.FlagCanMultiConn | proto.FlagSendWriteZeroes | proto.FlagSendFastZero
+const everyFlag = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA |
+	proto.FlagSendTrim | proto.FlagCanMultiConn | proto.FlagSendWriteZeroes | proto.FlagSendFastZero
 
 // serve starts a peer on a Unix socket; its URI is returned.
 func serve(t *testing.T, p *peer) string {

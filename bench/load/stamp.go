@@ -1,7 +1,12 @@
 // Stamps: what --verify writes into every sector of 512 bytes, and what can be wrong with one that
 // is read back.
 //
-//	 0 magic   8 offset in the export   16 generation   24 run   32 filling, of these three   508 CRC-32C of the 508 bytes before it
+//	  0  magic
+//	  8  offset in the export
+//	 16  generation
+//	 24  run
+//	 32  filling, made of these three
+//	508  CRC-32C of the 508 bytes before it
 //
 // Invariant: two sectors with the same offset, generation and run are the same bytes, and any two
 // others differ all over, so that a mixture of them fails the checksum.

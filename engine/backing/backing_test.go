@@ -158,7 +158,8 @@ func TestSizeOfImage(t *testing.T) {
 
 func TestNoPermission(t *testing.T) {
 	if os.Geteuid() == 0 {
-		t.Skip("root may open every file; the script no-permission covers this without capabilities")
+		t.Skip("root may open every file; the script no-permission covers this without " +
+			"capabilities")
 	}
 	path := image(t, t.TempDir(), 1<<20)
 	if err := os.Chmod(path, 0o400); err != nil {
@@ -394,7 +395,8 @@ func TestDirectModes(t *testing.T) {
 }
 
 func TestFlagsAreHonest(t *testing.T) {
-	const always = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA | proto.FlagCanMultiConn
+	const always = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA |
+		proto.FlagCanMultiConn
 	const zeroes = proto.FlagSendWriteZeroes
 	const cache = proto.FlagSendCache
 	for name, c := range map[string]struct {

@@ -18,8 +18,8 @@ import (
 // address is what looks like one: a scheme of URIs or of the tools of this field, or a port behind
 // the first colon. Names with a colon elsewhere, or with other words before it, are names.
 var address = regexp.MustCompile(`(?i)^([a-z][a-z0-9+.-]*://|` +
-	`(nbds?|nbds?\+[a-z]+|unix|vsock|tcp|tls|fd|file|null|memory|ssh|scp|rbd|iscsi|http|https|ftp|json|` +
-	`host_device|blkdebug|socket|localhost):|` +
+	`(nbds?|nbds?\+[a-z]+|unix|vsock|tcp|tls|fd|file|null|memory|ssh|scp|rbd|iscsi|http|https|` +
+	`ftp|json|host_device|blkdebug|socket|localhost):|` +
 	`(\[[0-9a-f:.]*\]|[^/:]*):[0-9]+(:exportname=.*|/.*)?$)`)
 
 // shared is where shared memory lives: the only place below /dev whose files are files.

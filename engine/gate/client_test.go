@@ -152,7 +152,8 @@ func checkLeaks(t *testing.T) {
 	fds, goroutines := count()
 	t.Cleanup(func() {
 		var fdsNow, goroutinesNow int
-		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		end := time.Now().Add(5 * time.Second)
+		for ; time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 			if fdsNow, goroutinesNow = count(); fdsNow <= fds && goroutinesNow <= goroutines {
 				return
 			}

@@ -1,25 +1,26 @@
-/*
-Package gate is the door of the server: it listens, negotiates with whoever comes, and hands over the socket of each
-client that got through. It is ordinary Go (net, goroutines, deadlines) because nothing here is on the path of a request,
-and because a slow or hostile handshake must not cost the event loops a thing.
-
-	listen.go     "HOST:PORT" and "unix:PATH" to listeners and the URI that clients use
-	unix.go       the file of a Unix socket: taking a stale one's place, removing one's own
-	inherit.go    sockets that whoever started us listens on already
-	gate.go       the accept loop, who may come in, and closing
-	handshake.go  one connection: sockets around a proto.Negotiator
-	oldstyle.go   one connection of a client that cannot negotiate: told, not asked
-	socket.go     the descriptor taken out of net.Conn, and its options
-	peer.go       who a client is, for the log
-	reason.go     how a connection at the gate can end, counted
-	notice.go     warnings, no more than one of a kind every ten seconds
-
-A connection is accepted, is given one deadline for everything it has to say, and ends in exactly one counted Reason. With
-Transmit its descriptor goes to Config.Adopt, and no byte behind the negotiation has been read: what a client sent ahead
-waits in the socket.
-
-Bounds: connections served and connections at the gate are together at most MaxConnections and a few more, which
-are there so that a full server can still say that it is full. When the gate itself is full, the oldest handshake gives
-way once it has had a second. One handshake holds a goroutine and some 20 KiB.
-*/
+// Package gate is the door of the server: it listens, negotiates with every client, and hands over
+// the socket of each client that got through. It is ordinary Go (net, goroutines, deadlines)
+// because nothing here is on the path of a request, and because a slow or hostile handshake must
+// cost the event loops nothing.
+//
+//	listen.go     turns "HOST:PORT" and "unix:PATH" into listeners and the URI for clients
+//	unix.go       is the file of a Unix socket: replaces a stale one, removes its own
+//	inherit.go    takes the listening sockets that the parent process has opened
+//	gate.go       accepts, decides who may come in, and closes
+//	handshake.go  is one connection: a socket around a proto.Negotiator
+//	oldstyle.go   is one connection of a client that cannot negotiate
+//	pause.go      prolongs handshakes by the time in which the process was stopped
+//	socket.go     takes the descriptor out of net.Conn, and sets its options
+//	peer.go       names the remote end for the log
+//	reason.go     has the reasons for which a connection at the gate ends
+//	notice.go     limits warnings to one of a kind every ten seconds
+//
+// A connection is accepted, is given one deadline for its whole handshake, and ends in exactly one
+// counted Reason. With Transmit its descriptor goes to Config.Adopt, and no byte after the
+// negotiation has been read: what a client sent ahead waits in the socket.
+//
+// Bounds: connections served and connections at the gate are together at most MaxConnections and a
+// few more, which are there so that a full server can still say that it is full. When the gate
+// itself is full, the oldest handshake gives way once it has had a second. One handshake holds a
+// goroutine and some 20 KiB.
 package gate

@@ -3,12 +3,20 @@
 // Close), shared memory is an Arena addressed by offset, and a submission is written by a Prep
 // function.
 //
-//	ring.go      set up, queue, enter, reap, close         sqe.go       one writer per operation
-//	view.go      pointers into giouring's hidden rings     arena.go     memory that the kernel and Go share
-//	register.go  buffers, files, ring descriptor, workers  syscalls.go  eventfd, shutdown, close, the clock
-//	probe.go     what this kernel can do                   errors.go    what is wrong and what to do
-//	fiemap.go    the extents of a file                     yield.go     the core to somebody else
-//	touch.go     a look at a path in a child process
+//	ring.go         sets a ring up, queues, enters, reaps, closes
+//	view.go         finds the pointers in giouring's hidden rings
+//	sqe.go          has one writer of submissions per operation
+//	arena.go        is memory that the kernel and Go share
+//	register.go     registers buffers, files and the ring's descriptor; keeps workers
+//	probe.go        finds out what this kernel can do
+//	errors.go       says what is wrong and what to do
+//	syscalls.go     has eventfds, shutdown, close, pwrite and the clock
+//	fiemap.go       asks a file system for the extents of a file
+//	bell.go         wakes a goroutine from a loop's thread
+//	yield.go        gives the core away
+//	touch.go        looks at a path in a child process
+//	careful_on.go   checks the thread on every Enter, in test builds;
+//	careful_off.go  does not, in ordinary builds
 //
 // # Rules for the caller
 //
@@ -65,10 +73,13 @@
 //
 // Two shared vCPUs (Intel Xeon, KVM), Linux 6.18, Go 1.26, best of several runs of bench_test.go:
 //
-//	a batch of 1, 32, 128 NOPs, prepared, submitted, reaped    244 ns, 1157 ns (36 each), 4143 ns (32 each)
-//	the same by an Enter that may block, with a timeout        360 ns, 1246 ns (39 each)
-//	Enter with nothing to do: skipped, or asking the kernel    5 ns, 218 ns
-//	Notify (eventfd), Now                                      340 ns, 53 ns
+//	a batch of NOPs, prepared, submitted, reaped           244 ns for 1
+//	                                                      1157 ns for 32 (36 each)
+//	                                                      4143 ns for 128 (32 each)
+//	the same by an Enter that may block, with a timeout    360 ns for 1
+//	                                                      1246 ns for 32 (39 each)
+//	Enter with nothing to do: skipped; asking the kernel     5 ns; 218 ns
+//	Notify (an eventfd); Now                               340 ns; 53 ns
 //
 // Found on the way, on Linux 6.18:
 //   - A closed ring's memory stays charged to RLIMIT_MEMLOCK, and its files stay open and flock'ed,

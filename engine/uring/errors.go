@@ -71,7 +71,8 @@ func (e *MemlockError) Error() string {
 	lacks := " (RLIMIT_MEMLOCK) and " + sizeText(need) + " are needed: raise"
 	if e.Shared {
 		kib = strconv.FormatUint(roundNumber(e.Need+e.Limit)>>10, 10)
-		lacks = " (RLIMIT_MEMLOCK) for all programs of this user, and they have left less than the " + sizeText(need) + " that are needed: end some, raise"
+		lacks = " (RLIMIT_MEMLOCK) for all programs of this user, and they have left less than " +
+			"the " + sizeText(need) + " that are needed: end some, raise"
 	}
 	return "locked memory is limited to " + sizeText(e.Limit) + lacks + " the limit (`ulimit -l " +
 		kib +

@@ -215,9 +215,15 @@ func disk(t *testing.T, dir string, flags int) {
 		t.Fatalf("punch: %v", errno(res))
 	}
 	copy(want[4096:4096+8192], make([]byte, 8192))
+	diskEdges(t, r, a, in, block, want)
+}
+
+// diskEdges reads after the punch, at the end of the file, and from places that do not exist.
+func diskEdges(t *testing.T, r *Ring, a *Arena, in uint64, block uint32, want []byte) {
+	t.Helper()
 	if res := single(t, r, func(s *SQE) {
 		PrepReadFixed(s, 5, 0, 0, a.Addr(in), block, 0, 0)
-	}); res != block || !bytes.Equal(a.Bytes(in, block), want) {
+	}); res != int32(block) || !bytes.Equal(a.Bytes(in, int(block)), want) {
 		t.Errorf("read after the punch: %d", res)
 	}
 	if res := single(t, r, func(s *SQE) {
