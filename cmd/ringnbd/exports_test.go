@@ -38,8 +38,8 @@ func TestParseExport(t *testing.T) {
 		"a==disk.img":                            {},
 		"==":                                     {},
 		"a,b,,c/ d=disk.img":                     {Name: "a,b,,c/ d", Path: "disk.img"},
-		"ディスク، 👩‍💾 é=disk.img,description=१=२": {Name: "ディスク، 👩‍💾 é", Path: "disk.img",
-			Description: "१=२"},
+		"ディスク، 👩‍💾 é=disk.img,description=१=२": {
+			Name: "ディスク، 👩‍💾 é", Path: "disk.img", Description: "१=२"},
 	} {
 		got, err := parseExport(text)
 		if want.Path == "" {

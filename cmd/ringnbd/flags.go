@@ -82,8 +82,8 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.IntVar(&o.connections, "max-connections", o.allowance.connections(),
 		"serve at most `N` connections at a time")
 	flags.Var((*sizeFlag)(&o.memory), "memory",
-		"`SIZE` of the buffer memory of all loops, a hard bound (default 160 MiB for each loop, at "+
-			"most 1 GiB, and half of what the control group leaves)")
+		"`SIZE` of the buffer memory of all loops, a hard bound (default 160 MiB for each "+
+			"loop, at most 1 GiB, and half of what the control group leaves)")
 	flags.Var((*timeFlag)(&o.handshake), "handshake-timeout",
 		"close connections that are not negotiated after this `TIME`")
 	flags.Var((*timeFlag)(&o.shutdown), "shutdown-timeout",

@@ -60,7 +60,9 @@ func TestTroubleIsToldOnceForExportAndErrno(t *testing.T) {
 	if got := p.lines("the disk failed"); len(got) != 3 {
 		t.Fatalf("%d lines: %q", len(got), got)
 	}
-	if len(p.lines(`level=WARN.*export=a path=/a.img command=read offset=0 length=4096 errno=EIO error="input/output error" peer=1.2.3.4:5 session=3\n`)) != 1 {
+	want := `level=WARN.*export=a path=/a.img command=read offset=0 length=4096 errno=EIO ` +
+		`error="input/output error" peer=1.2.3.4:5 session=3\n`
+	if len(p.lines(want)) != 1 {
 		t.Errorf("%s", &p.text)
 	}
 	j.mu.Lock()
@@ -106,7 +108,8 @@ func TestAFailedFlushIsAnError(t *testing.T) {
 	j, p := newPage()
 	j.Incident(engine.Incident{Kind: engine.FlushFailed, Errno: int32(unix.EIO),
 		Command: proto.CmdFlush})
-	if len(p.lines("level=ERROR.*every further flush of this export fails.*command=flush.*errno=EIO")) != 1 {
+	want := "level=ERROR.*every further flush of this export fails.*command=flush.*errno=EIO"
+	if len(p.lines(want)) != 1 {
 		t.Errorf("%s", &p.text)
 	}
 	j.close()
@@ -152,14 +155,18 @@ func TestSessionsAreToldFromBeginningToEnd(t *testing.T) {
 		BytesWrite: 512}
 	c.Why = engine.CloseHangup
 	j.Ended(c)
-	if len(p.lines(`level=INFO msg="session begins" session=1 peer="pid 7 uid 8" export=b replies=structured\n`)) != 1 ||
-		len(p.lines(`level=INFO msg="session ends" session=1 peer="pid 7 uid 8" export=b reason=hangup requests=9 bytes_read=8192 bytes_written=512 errors=1 duration=`)) != 1 {
+	begins := `level=INFO msg="session begins" session=1 peer="pid 7 uid 8" export=b ` +
+		`replies=structured\n`
+	ends := `level=INFO msg="session ends" session=1 peer="pid 7 uid 8" export=b ` +
+		`reason=hangup requests=9 bytes_read=8192 bytes_written=512 errors=1 duration=`
+	if len(p.lines(begins)) != 1 || len(p.lines(ends)) != 1 {
 		t.Errorf("%s", &p.text)
 	}
 	c = j.begins(0, proto.Session{}, "x")
 	c.Why = engine.CloseStalled
 	j.Ended(c)
-	if len(p.lines(`level=WARN.*held memory.*session=2 peer=x export=a reason=stalled requests=0`)) != 1 {
+	cut := `level=WARN.*held memory.*session=2 peer=x export=a reason=stalled requests=0`
+	if len(p.lines(cut)) != 1 {
 		t.Errorf("%s", &p.text)
 	}
 	j.refused(j.begins(0, proto.Session{}, "y"), fmt.Errorf("full"))

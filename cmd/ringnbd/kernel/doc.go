@@ -2,7 +2,7 @@
 // real machines do: through nbd.ko, as the root disk of a virtual machine, and with ringnbd itself
 // on a kernel that is older than the host's. The tests of this package are `make test-kernel`.
 //
-//	host                                       guest (Debian's kernel package, unpacked and not installed)
+//	host                                       guest (Debian's kernel package, unpacked)
 //	ringnbd  ◄── loopback ◄── qemu (slirp) ◄── nbd.ko ◄── ext4, xfs, swap, fio
 //	the test ──► stdin of qemu ─► ttyS1 ─► init ─► a script of testdata/
 //	the test ◄── stdout of qemu ◄ ttyS1 ◄─ one line of what came out

@@ -146,5 +146,7 @@ func (s *server) judge() {
 
 // disk is a block device of QEMU that is an export, for a guest's Disks; number counts them.
 func (s *server) disk(number int, export string) string {
-	return fmt.Sprintf(`{"driver":"nbd","node-name":"disk%d","server":{"type":"inet","host":"127.0.0.1","port":"%s"},"export":"%s","discard":"unmap"}`, number, s.port, export)
+	return fmt.Sprintf(`{"driver":"nbd","node-name":"disk%d",`+
+		`"server":{"type":"inet","host":"127.0.0.1","port":"%s"},`+
+		`"export":"%s","discard":"unmap"}`, number, s.port, export)
 }

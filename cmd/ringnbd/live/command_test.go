@@ -54,7 +54,8 @@ func TestStreamsAreThoseOfNbdcopy(t *testing.T) {
 	source, dir := randomImage(t, 5<<20+12345, 4), t.TempDir()
 	writeAt(t, source, 1<<20, make([]byte, 2<<20))
 	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
-	script := `"$0" copy [ nbdkit -r file "$1" ] - | cat >"$2"; nbdcopy -- [ nbdkit -r file "$1" ] - | "$0" copy - "$3"`
+	script := `"$0" copy [ nbdkit -r file "$1" ] - | cat >"$2"; ` +
+		`nbdcopy -- [ nbdkit -r file "$1" ] - | "$0" copy - "$3"`
 	must(t, time.Minute, "sh", "-c", script, ringnbd, source, a, b)
 	sameFiles(t, source, a)
 	sameFiles(t, source, b)

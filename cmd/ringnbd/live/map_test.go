@@ -169,7 +169,10 @@ func TestServerOnAnInheritedSocket(t *testing.T) {
 		!strings.Contains(out, "socket 1 of LISTEN_FDS is not a listening stream socket") {
 		t.Errorf("a file as a socket: %v, %q", err, out)
 	}
-	for words, number := range map[string]string{"must be a number of sockets, up to 1024": "100000", "socket 1 of LISTEN_FDS": "20"} {
+	for words, number := range map[string]string{
+		"must be a number of sockets, up to 1024": "100000",
+		"socket 1 of LISTEN_FDS":                  "20",
+	} {
 		out, err := try(t, time.Minute, "sh", "-c",
 			`LISTEN_PID=$$ LISTEN_FDS=`+number+` exec "$0" serve null:1M`, ringnbd)
 		if err == nil || !strings.Contains(out, words) {

@@ -67,7 +67,8 @@ func judgeCalls(t *testing.T, calls map[string]int, took time.Duration) error {
 			return fmt.Errorf("%d calls are %s, beside %d of io_uring_enter", n, name, enters)
 		}
 	}
-	t.Logf("a second: %.0f of io_uring_enter, %.0f of the scheduler, %.0f of them sysmon's wake-ups", float64(enters)/took.Seconds(), scheduler, wakeUps)
+	t.Logf("a second: %.0f of io_uring_enter, %.0f of the scheduler, %.0f of them sysmon's "+
+		"wake-ups", float64(enters)/took.Seconds(), scheduler, wakeUps)
 	switch {
 	case enters < 500:
 		return fmt.Errorf("%d of io_uring_enter is not a load", enters)

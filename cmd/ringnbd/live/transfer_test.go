@@ -319,7 +319,8 @@ func TestAServerThatDiesInTheMiddleOfACopy(t *testing.T) {
 	back := filepath.Join(t.TempDir(), "x")
 	go func() {
 		defer func() { _ = nbdkit.Process.Kill() }()
-		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		deadline := time.Now().Add(30 * time.Second)
+		for ; time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 			if info, err := os.Stat(back); err == nil && info.Sys().(*syscall.Stat_t).Blocks > 0 {
 				return // the copy has begun
 			}

@@ -94,7 +94,8 @@ func (out *outflow) read(context.Context, int, *client.Request, []byte, uint64) 
 func (out *outflow) write(context.Context, int, *client.Request, []byte, uint64) error {
 	return errOutOfOrder
 }
-func (out *outflow) zero(context.Context, int, *client.Request, uint64, uint64, bool) (bool, error) {
+func (out *outflow) zero(context.Context, int, *client.Request, uint64, uint64,
+	bool) (bool, error) {
 	return false, errOutOfOrder
 }
 func (out *outflow) identity() Identity { return Identity{Place: streamText} }

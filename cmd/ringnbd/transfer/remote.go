@@ -68,7 +68,8 @@ func dialAll(ctx context.Context, t *client.Target, connections, depth int,
 
 // dialFurther opens connections all at once. A server may take fewer than one would like: it hangs
 // up, or does not answer, and what there is has to do.
-func dialFurther(ctx context.Context, t *client.Target, o client.Options, wanted int) []*client.Conn {
+func dialFurther(ctx context.Context, t *client.Target, o client.Options,
+	wanted int) []*client.Conn {
 	ctx, cancel := context.WithTimeout(ctx, min(o.Timeout, furtherTimeout))
 	defer cancel()
 	dialed := make([]*client.Conn, max(wanted, 0))

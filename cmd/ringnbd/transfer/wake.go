@@ -59,8 +59,9 @@ func (l *local) trail(begin, settle Range) error {
 		}
 	}
 	if settle.End > 0 {
-		if err := l.syncRange(settle,
-			unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER); err != nil {
+		const wait = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE |
+			unix.SYNC_FILE_RANGE_WAIT_AFTER
+		if err := l.syncRange(settle, wait); err != nil {
 			return err
 		}
 		// about memory only
