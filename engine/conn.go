@@ -4,8 +4,9 @@
 // operation on it and no tag belongs to it (join before close). receiving and sending are the whole
 // ownership protocol with the kernel.
 //
-//	free -> open      adopt
-//	open -> leaving   the client said goodbye, or we shut down: what was taken in is answered; what comes in is dropped
+//	free -> open               adopt
+//	open -> leaving            the client said goodbye, or we shut down: what was taken in is
+//	                           answered; what comes in is dropped
 //	open, leaving -> closing   the link failed or was cut: nothing more is sent; wait for the kernel
 //	leaving -> closing         all is answered
 //	closing -> free            all is quiet

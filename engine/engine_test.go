@@ -20,7 +20,8 @@ import (
 	"ringnbd/proto"
 )
 
-const allFlags = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA | proto.FlagSendTrim | proto.FlagSendWriteZeroes | proto.FlagSendFastZero | proto.FlagCanMultiConn
+const allFlags = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA |
+	proto.FlagSendTrim | proto.FlagSendWriteZeroes | proto.FlagSendFastZero | proto.FlagCanMultiConn
 
 func factsOf(d *Device) proto.Facts {
 	return proto.Facts{Size: d.Size, MinBlock: 1, MaxPayload: MaxRequest, Flags: allFlags}

@@ -174,8 +174,8 @@ func TestClaimsMeetOnlyThoseNearThem(t *testing.T) {
 			}
 			shift := regionShift[of]
 			for region := own.lo >> shift; region <= (own.hi-1)>>shift; region++ {
-				for e := g.shards[0].heads[of][headOf(0,
-					region)]; e != none; e = g.claims[e>>1].next[e&1] {
+				head := g.shards[0].heads[of][headOf(0, region)]
+				for e := head; e != none; e = g.claims[e>>1].next[e&1] {
 					looked++
 				}
 			}
@@ -186,32 +186,47 @@ func TestClaimsMeetOnlyThoseNearThem(t *testing.T) {
 	}
 }
 
+// A claimOrder knows which claims run on each unit of two exports, 0 and 64, which share a shard.
+type claimOrder struct {
+	t      *testing.T
+	g      *guard
+	inside [2][orderUnits]atomic.Int32
+	last   [2][orderUnits]atomic.Uint64 // ticket of the last claim that ran
+}
+
+const (
+	orderUnit  = 32 << 10
+	orderUnits = 512 // 16 MiB: 8 stripes of 2 MiB
+)
+
+// run records that claim i runs.
+func (o *claimOrder) run(i uint32) {
+	c := &o.g.claims[i]
+	for u := c.lo / orderUnit; u < c.hi/orderUnit; u++ {
+		if o.inside[c.export/64][u].Add(1) != 1 {
+			o.t.Error("two overlapping claims run at once")
+		}
+		if before := o.last[c.export/64][u].Swap(c.ticket); before > c.ticket {
+			o.t.Errorf("claim %d runs after claim %d, which came later", c.ticket, before)
+		}
+	}
+}
+
+// quit records that a claim gives up the bytes [lo, hi).
+func (o *claimOrder) quit(export uint32, lo, hi uint64) {
+	for u := lo / orderUnit; u < hi/orderUnit; u++ {
+		o.inside[export/64][u].Add(-1)
+	}
+}
+
 // TestGuardKeepsTheOrderOfArrival lets threads, with several claims each in flight, hammer a few
 // MiB with claims of all widths, some of which give up their front as they go: no two that overlap
 // run at once, and they run in the order of their tickets.
 func TestGuardKeepsTheOrderOfArrival(t *testing.T) {
-	// 16 MiB: 8 regions of 2 MiB
-	const threads, each, rounds, unit, units = 4, 16, 30000, 32 << 10, 512
+	const threads, each, rounds, unit, units = 4, 16, 30000, orderUnit, orderUnits
 	g := newGuard(threads*each, 65)
+	order := claimOrder{t: t, g: g}
 	var granted [threads * each]atomic.Bool
-	var inside [2][units]atomic.Int32
-	var last [2][units]atomic.Uint64
-	enter := func(i uint32) { // the claim runs
-		c := &g.claims[i]
-		for u := c.lo / unit; u < c.hi/unit; u++ {
-			if inside[c.export/64][u].Add(1) != 1 {
-				t.Error("two overlapping claims run at once")
-			}
-			if before := last[c.export/64][u].Swap(c.ticket); before > c.ticket {
-				t.Errorf("claim %d runs after claim %d, which came later", c.ticket, before)
-			}
-		}
-	}
-	quit := func(export uint32, lo, hi uint64) {
-		for u := lo / unit; u < hi/unit; u++ {
-			inside[export/64][u].Add(-1)
-		}
-	}
 	var done sync.WaitGroup
 	for id := range uint32(threads) {
 		done.Go(func() {
@@ -241,15 +256,15 @@ func TestGuardKeepsTheOrderOfArrival(t *testing.T) {
 					}
 				case state[k] == 1 && granted[i].Swap(false):
 					state[k] = 2
-					enter(i)
+					order.run(i)
 				case state[k] == 2 && c.width != narrow && c.hi-c.lo > unit && random.IntN(3) == 0:
 					to := c.lo + (1+random.Uint64N((c.hi-c.lo)/unit-1))*unit
-					quit(c.export, c.lo, to)
+					order.quit(c.export, c.lo, to)
 					g.shrink(i, to, &grants)
 				case state[k] == 2:
 					state[k] = 0
 					out--
-					quit(c.export, c.lo, c.hi)
+					order.quit(c.export, c.lo, c.hi)
 					g.leave(i, &grants)
 				default:
 					runtime.Gosched()

@@ -219,7 +219,8 @@ func TestWorkersAreBoundedAndLeave(t *testing.T) {
 		clients[i] = connectAs(t, e, i)
 		clients[i].ask(0)
 	}
-	for deadline := time.Now().Add(20 * time.Second); running.Load() < mostWorkers; time.Sleep(time.Millisecond) {
+	deadline := time.Now().Add(20 * time.Second)
+	for ; running.Load() < mostWorkers; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("only %d lookups run", running.Load())
 		}
@@ -400,7 +401,8 @@ func TestLookupsLeaveNoGoroutines(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
+	deadline := time.Now().Add(5 * time.Second)
+	for ; runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
 		}
