@@ -4,7 +4,7 @@
 // written, copied or looked at are counted, whoever does it on the loop's thread, and what is
 // beyond the budget waits for the next turn.
 //
-// Invariant: a turn does turnWork and a little: the first short request of each connection is
+// Invariant: a turn does maxWork and a little: the first short request of each connection is
 // always taken in and answered, and of what waits in backlog at least one part is done. What waits
 // keeps the turn after from sleeping. Nothing waits twice while others wait once: of what waits for
 // a turn the first is served in any case, connections that had nothing of the last one before those
@@ -15,22 +15,22 @@ package engine
 import "ringnbd/proto"
 
 const (
-	// turnWork is the budget in bytes. Measured, two cores, 4 KiB reads beside reads of a hole in 4
+	// maxWork is the budget in bytes. Measured, two cores, 4 KiB reads beside reads of a hole in 4
 	// MiB requests: a MiB takes about 0.1 ms.
-	turnWork = 1 << 20
+	maxWork = 1 << 20
 	// smallWork is what is done although the budget is spent, in bytes: once for each connection.
 	smallWork = 64 << 10
 	// requestWork is what taking in and answering a request costs beside its data: as much as so
 	// many bytes.
 	requestWork = 1 << 10
-	// storeMost is what one turn copies of a long WRITE to memory, in bytes. It counts storeWeight
+	// maxStore is what one turn copies of a long WRITE to memory, in bytes. It counts storeWeight
 	// times, for memory that is touched for the first time is cleared before.
-	storeMost   = 256 << 10
+	maxStore    = 256 << 10
 	storeWeight = 2
 )
 
 // spent: what is not short has to wait.
-func (l *loop) spent() bool { return l.work >= turnWork }
+func (l *loop) spent() bool { return l.work >= maxWork }
 
 // postpone has a connection settled again in the next turn: first, or, when it had something of
 // this one, behind those that had not.

@@ -121,7 +121,7 @@ func TestATurnStaysInItsBudget(t *testing.T) {
 			all.Wait()
 			// The budget, what went beyond it by one part, a part of the backlog, and a short
 			// request of each.
-			if may := uint64(turnWork + 2*pieceSize + c.clients*2*smallWork); most > may {
+			if may := uint64(maxWork + 2*pieceSize + c.clients*2*smallWork); most > may {
 				t.Errorf("a turn did %d KiB of work; %d may be", most>>10, may>>10)
 			}
 			t.Logf("%d turns, at most %d KiB in one", turns, most>>10)

@@ -93,7 +93,7 @@ func (l *loop) adopt(fd int32, export uint32, s proto.Session, client *Client) {
 	*c = conn{fd: fd, export: export, session: s, header: s.Framing.HeaderSize(),
 		generation: c.generation + 1, state: connOpen, stage: none, body: none, ready: empty,
 		sent: empty, next: none, heard: l.now,
-		account: account{tagCredit: firstTags, credit: [regions]uint64{short: firstCredit}}}
+		account: account{tagCredit: firstTags, credit: [regions]uint64{small: firstCredit}}}
 	l.gone[i].Store(false)
 	l.clients[i] = client
 	l.counters.Opened++
@@ -166,10 +166,10 @@ func (l *loop) abandon(i uint32) {
 // lingers: closing a socket with unread bytes resets it, and what the client has not got yet of its
 // replies is lost. So while we shut down, a connection is read, and what comes is dropped, until it
 // has been silent for a moment; once all is answered, that is said behind the last reply, and a
-// client that goes on sending all the same has drainLinger to notice.
+// client that goes on sending all the same has drainLingerNanos to notice.
 func (l *loop) lingers(c *conn) bool {
-	return c.reason == CloseShutdown && !c.eof && l.now-c.heard <= drainSilence &&
-		(!c.ended || l.now-c.endedAt <= drainLinger)
+	return c.reason == CloseShutdown && !c.eof && l.now-c.heard <= drainSilenceNanos &&
+		(!c.ended || l.now-c.endedAt <= drainLingerNanos)
 }
 
 // depart moves a connection that is on its way out one step further.
@@ -206,7 +206,7 @@ func (l *loop) depart(i uint32) {
 	l.giveStage(i)
 	l.kernel.CloseFD(c.fd)
 	l.counters.Closed[c.reason]++
-	l.part(i)
+	l.reportEnd(i)
 	c.state = connFree
 	c.next = l.freeConn
 	l.freeConn = i

@@ -155,7 +155,7 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	l.later, l.feeding, l.fed, l.owed = [2]list{empty, empty}, none, none, none
 	l.rings = [regions]ring{{list: empty}, {list: empty}}
 	l.stakes = [regions]stake{{conn: none}, {conn: none}}
-	l.ledger = newLedger(tagsPerLoop, [regions]uint64{short: y.shortLen, long: y.longLen},
+	l.ledger = newLedger(tagsPerLoop, [regions]uint64{small: y.smallLen, large: y.largeLen},
 		len(s.exports))
 	l.lines = make([]line, 2*len(s.exports))
 	for i := range l.lines {
@@ -169,10 +169,10 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 		_ = l.control.Close()
 		return nil, err
 	}
-	l.leases = newLeasePool(zeroRegion, y.shortLen, y.longLen)
+	l.leases = newLeasePool(zeroRegion, y.smallLen, y.largeLen)
 	l.leases.arena = l.pool
-	l.partBits = uring.SparseShift(l.pool.Size())
-	l.parts = make([]part, (l.pool.Size()+1<<l.partBits-1)>>l.partBits)
+	l.bufferBits = uring.SparseShift(l.pool.Size())
+	l.buffers = make([]bufferState, (l.pool.Size()+1<<l.bufferBits-1)>>l.bufferBits)
 	l.conns, l.tags = make([]conn, y.conns), make([]tag, tagsPerLoop)
 	l.progress = make([][maxSegments]uint32, tagsPerLoop)
 	l.parked = make([]parkedParts, tagsPerLoop)

@@ -54,7 +54,7 @@ func NewSimLoops(c Config, exports []Export,
 			w.LimitWorkers(uint32(len(s.descriptors()) * (simQuota + ownWorkers)))
 		}
 		if c.Register != RegisterOff {
-			l.partsUntouched()
+			l.allowRegistering()
 		}
 		l.now = l.kernel.Now()
 		l.listenForMail()
@@ -146,7 +146,7 @@ func (s *SimLoop) Home() error {
 	check(rows == len(l.conns), strconv.Itoa(len(l.conns)-rows)+" connections are out")
 	check(l.ahead == 0, strconv.FormatUint(l.ahead, 10)+" bytes went ahead and did not come home")
 	check(l.leases.used == [regions]uint64{},
-		strconv.FormatUint(l.leases.used[short]+l.leases.used[long], 10)+" bytes are on lease")
+		strconv.FormatUint(l.leases.used[small]+l.leases.used[large], 10)+" bytes are on lease")
 	check(len(l.stages) == l.layout.stages, "stages are out")
 	for i := range l.devices {
 		check(l.devices[i].slices == 0 && l.devices[i].slicing == empty && !l.devices[i].caching,

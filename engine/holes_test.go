@@ -250,7 +250,7 @@ func TestALongReplyIsLookedAtInParts(t *testing.T) {
 			b := batch{loop: l, conn: &l.conns[0], page: page,
 				iovecs:  l.control.Iovecs(page+iovecsAt, maxIovecs),
 				headers: l.control.Bytes(page+headersAt, ownAt-headersAt)}
-			l.work = turnWork
+			l.work = maxWork
 			if b.add(row) {
 				t.Fatal("a turn that has done its share composed a long reply")
 			}

@@ -15,11 +15,11 @@
 package engine
 
 const (
-	stakeTime = int64(100e6) // nanoseconds
-	stakeRest = int64(1e9)
-	// feedMost bounds how many lines in a row are asked in vain in one turn. One is asked although
+	stakeNanos     = int64(100e6) // nanoseconds
+	stakeRestNanos = int64(1e9)
+	// maxFeed bounds how many lines in a row are asked in vain in one turn. One is asked although
 	// the turn is spent.
-	feedMost = 64
+	maxFeed = 64
 )
 
 // line is the connections of one kind of one export that wait.
@@ -155,7 +155,7 @@ func (l *loop) looseSqueezed() {
 func (l *loop) staked(r region) uint32 {
 	k := &l.stakes[r]
 	if k.conn != none && l.now > k.until {
-		k.conn, k.rest = none, l.now+stakeRest
+		k.conn, k.rest = none, l.now+stakeRestNanos
 	}
 	return k.conn
 }
@@ -165,7 +165,7 @@ func (l *loop) staked(r region) uint32 {
 func (l *loop) stakeOut(i, at uint32, r region) {
 	first := l.lines[at].waiting[r].head == i || l.feeding == i
 	if k := &l.stakes[r]; first && l.staked(r) == none && l.now >= k.rest {
-		k.conn, k.until = i, l.now+stakeTime
+		k.conn, k.until = i, l.now+stakeNanos
 	}
 }
 
@@ -175,8 +175,8 @@ func (l *loop) stakeOut(i, at uint32, r region) {
 func (l *loop) earn(c *conn, r region, cost uint64) {
 	if !c.taken {
 		l.ledger.accept(&c.account)
-		l.comesHome(short) // the newcomers' part
-		l.comesHome(long)
+		l.comesHome(small) // the newcomers' part
+		l.comesHome(large)
 	}
 	c.credit[r] = min(c.credit[r]+cost, l.layout.share[r])
 }
@@ -250,7 +250,7 @@ func (l *loop) feed(r region) {
 			l.cameHome[r], q.asked = false, 0
 			return
 		}
-		if asked == feedMost || asked > 0 && l.spent() {
+		if asked == maxFeed || asked > 0 && l.spent() {
 			l.unfed = true // the others in the next turn, at once
 			return
 		}
@@ -300,38 +300,38 @@ func (l *loop) feedOne(r region, at, i uint32) bool {
 	return got
 }
 
-// aheadMost bounds what all that went before one that waits may hold, in bytes: at most so long as
+// maxAhead bounds what all that went before one that waits may hold, in bytes: at most so long as
 // this much takes to come home does it wait for their sake.
-const aheadMost = 16 * pieceSize
+const maxAhead = 16 * pieceSize
 
 // beside says whether a request may go before one that waits for memory of its region. It may if
 // that one would have enough when all others have come home but those that went before it: then it
 // never depends on them, though they may take what it would have got a little earlier. So two
 // clients that take their time for 64 MiB each do not keep all others from 2 MiB.
 func (l *loop) beside(r region, first uint32, cost uint64) bool {
-	if r != long {
+	if r != large {
 		return false // they come home quickly, and order is worth more
 	}
 	needs := inPieces(l.conns[first].needs)
-	return l.ahead+inPieces(cost) <= min(l.layout.longLen-min(needs, l.layout.longLen), aheadMost)
+	return l.ahead+inPieces(cost) <= min(l.layout.largeLen-min(needs, l.layout.largeLen), maxAhead)
 }
 
 // feedBeside lets those of a line go that need not wait for its first, and says whether any did.
 func (l *loop) feedBeside(r region, at uint32) (any bool) {
-	if r != long {
+	if r != large {
 		return false
 	}
-	q := &l.lines[at].waiting[long]
+	q := &l.lines[at].waiting[large]
 	last := q.tail // those that want more come to stand behind it
 	if q.head == none {
 		return false
 	}
 	i := l.conns[q.head].links[linkStarved].next
-	for i != none && l.leases.free(long) >= longCost {
+	for i != none && l.leases.free(large) >= maxSmallCost {
 		c := &l.conns[i]
 		after, ended := c.links[linkStarved].next, i == last
-		if c.needs <= l.leases.free(long) && q.head != none && l.beside(long, q.head, c.needs) {
-			any = l.feedOne(long, at, i) || any
+		if c.needs <= l.leases.free(large) && q.head != none && l.beside(large, q.head, c.needs) {
+			any = l.feedOne(large, at, i) || any
 			if l.spent() {
 				return true // the others keep their places until the next turn
 			}

@@ -148,8 +148,8 @@ func (l *loop) report() {
 	}
 }
 
-// part hands back the row of a connection that has ended.
-func (l *loop) part(i uint32) {
+// reportEnd hands back the row of a connection that has ended.
+func (l *loop) reportEnd(i uint32) {
 	c, client := &l.conns[i], l.clients[i]
 	l.tally[c.export].add(&c.traffic)
 	if client == nil {

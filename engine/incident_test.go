@@ -214,9 +214,9 @@ func (refusing) RegisterBuffer(uint32) bool { return false }
 // TestRefusedMemoryIsToldOnce: however much of it is refused, and that it is.
 func TestRefusedMemoryIsToldOnce(t *testing.T) {
 	told := 0
-	l := &loop{kernel: refusing{}, parts: make([]part, 3), tell: func() { told++ }}
-	l.partsUntouched()
-	for i := range l.parts {
+	l := &loop{kernel: refusing{}, buffers: make([]bufferState, 3), tell: func() { told++ }}
+	l.allowRegistering()
+	for i := range l.buffers {
 		if _, ok := l.bufferOf(uint64(i)); ok {
 			t.Error("registered")
 		}

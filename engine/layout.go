@@ -24,11 +24,11 @@ const (
 	stageSize  = 256 << 10
 	minStages  = 8
 	zeroRegion = pieceSize // what READ of a null export and writing zeroes send
-	minShort   = 8 << 20
+	minSmall   = 8 << 20
 	// with the zeroes, of a loop that serves long requests in parts
 	scantyPool  = 6 << 20
-	minLong     = MaxRequest + 4*pieceSize  // one request of the longest kind, not aligned
-	roomyLong   = MaxRequest + 16*pieceSize // and others of some megabytes beside it
+	minLarge    = MaxRequest + 4*pieceSize  // one request of the longest kind, not aligned
+	roomyLarge  = MaxRequest + 16*pieceSize // and others of some megabytes beside it
 	tagsPerLoop = 4096
 	// requests that a connection may have in flight before it has taken a reply, and
 	firstTags   = 64
@@ -41,17 +41,17 @@ const (
 type layout struct {
 	conns    int
 	stages   int
-	shortLen uint64 // bytes for leases of short requests
-	longLen  uint64 // and of long ones
+	smallLen uint64 // bytes for leases of short requests
+	largeLen uint64 // and of long ones
 	// bytes of a READ or WRITE that is served at once; longer ones are served in parts
-	longest uint64
-	share   [regions]uint64 // bytes that one connection may hold of each; one request always fits
+	maxWhole uint64
+	share    [regions]uint64 // bytes that one connection may hold of each; one request always fits
 }
 
 // layoutOf divides one loop's memory, in bytes, among its connections. ok is false when it is less
 // than minLoopMemory.
 func layoutOf(memory uint64, conns int) (y layout, ok bool) {
-	y.conns, y.longest = conns, MaxRequest
+	y.conns, y.maxWhole = conns, MaxRequest
 	if memory < minLoopMemory(conns) {
 		return y, false
 	}
@@ -62,25 +62,25 @@ func layoutOf(memory uint64, conns int) (y layout, ok bool) {
 	// Large stages get a sixteenth, but of what the shortest and the longest request leave; and no
 	// more than one for each connection.
 	y.stages = max(minStages,
-		min(int(min(rest/16, rest-minShort-minLong-2*pieceSize)/stageSize), conns))
+		min(int(min(rest/16, rest-minSmall-minLarge-2*pieceSize)/stageSize), conns))
 	rest -= uint64(y.stages) * stageSize
-	y.longLen = max(minLong, min(rest*3/5, roomyLong)&^(pieceSize-1), rest/4&^(pieceSize-1))
-	y.shortLen = (rest - y.longLen) &^ (pieceSize - 1)
+	y.largeLen = max(minLarge, min(rest*3/5, roomyLarge)&^(pieceSize-1), rest/4&^(pieceSize-1))
+	y.smallLen = (rest - y.largeLen) &^ (pieceSize - 1)
 	if y.poolLen()&(2*pieceSize-1) != 0 { // the pool is mapped in huge pages of 2 MiB
-		y.shortLen -= pieceSize
+		y.smallLen -= pieceSize
 	}
-	y.share = [regions]uint64{short: max(2*pieceSize, y.shortLen/3),
-		long: max(minLong, y.longLen/2)}
+	y.share = [regions]uint64{small: max(2*pieceSize, y.smallLen/3),
+		large: max(minLarge, y.largeLen/2)}
 	return y, true
 }
 
 // scantyLayout is that of a loop without a region for long requests: it serves them in parts, see
 // parts.go.
 func scantyLayout(memory uint64, conns int) layout {
-	y := layout{conns: conns, longest: pieceSize, stages: min(minStages, conns)}
+	y := layout{conns: conns, maxWhole: pieceSize, stages: min(minStages, conns)}
 	// whole huge pages, with the zeroes
-	y.shortLen = (memory-y.controlLen())&^(2*pieceSize-1) - zeroRegion
-	y.share = [regions]uint64{short: max(2*pieceSize, y.shortLen/3)}
+	y.smallLen = (memory-y.controlLen())&^(2*pieceSize-1) - zeroRegion
+	y.share = [regions]uint64{small: max(2*pieceSize, y.smallLen/3)}
 	return y
 }
 
@@ -93,8 +93,8 @@ func minLoopMemory(conns int) uint64 {
 // ampleLoopMemory is the least that lets a loop serve a request of the longest kind at once, beside
 // short ones.
 func ampleLoopMemory(conns int) uint64 {
-	return wakePage + uint64(conns)*connPage + zeroRegion + minStages*stageSize + minShort +
-		minLong + 2*pieceSize
+	return wakePage + uint64(conns)*connPage + zeroRegion + minStages*stageSize + minSmall +
+		minLarge + 2*pieceSize
 }
 
 // connsPerLoop: connections go to the least loaded loop, so this many rows always suffice.
@@ -114,7 +114,7 @@ func (y layout) controlLen() uint64 {
 	return wakePage + uint64(y.conns)*connPage + uint64(y.stages)*stageSize
 }
 
-func (y layout) poolLen() uint64 { return zeroRegion + y.shortLen + y.longLen }
+func (y layout) poolLen() uint64 { return zeroRegion + y.smallLen + y.largeLen }
 
 // wholeHuge rounds up to the huge pages of 2 MiB that the pool is mapped in.
 func wholeHuge(n uint64) uint64 { return (n + 2*pieceSize - 1) &^ (2*pieceSize - 1) }

@@ -17,7 +17,7 @@ func TestLayoutFitsItsMemory(t *testing.T) {
 		ample := ampleLoopMemory(conns)
 		checkLayout(t, ample-1, conns)
 		checkLayout(t, ample, conns)
-		if y, _ := layoutOf(ample, conns); y.longest != MaxRequest {
+		if y, _ := layoutOf(ample, conns); y.maxWhole != MaxRequest {
 			t.Errorf("%d connections: requests are divided although there is ample memory",
 				conns)
 		}
@@ -31,24 +31,24 @@ func checkLayout(t *testing.T, memory uint64, conns int) {
 		t.Errorf("%d connections: the parts of %d bytes are %d long (%v)", conns, memory,
 			y.controlLen()+wholeHuge(y.poolLen()), ok)
 	}
-	if y.stages < min(minStages, conns) || y.shortLen > memory || y.longLen > memory {
+	if y.stages < min(minStages, conns) || y.smallLen > memory || y.largeLen > memory {
 		t.Errorf("%d connections, %d bytes: %+v", conns, memory, y)
 	}
-	p := newLeasePool(zeroRegion, y.shortLen, y.longLen)
-	if _, ok := p.take(short, longCost); !ok || y.share[short] < longCost {
+	p := newLeasePool(zeroRegion, y.smallLen, y.largeLen)
+	if _, ok := p.take(small, maxSmallCost); !ok || y.share[small] < maxSmallCost {
 		t.Errorf("%d connections, %d bytes: no room for the longest short request", conns, memory)
 	}
-	if y.longest < MaxRequest {
-		if y.longest != pieceSize || y.longLen != 0 || memory >= ampleLoopMemory(conns) {
+	if y.maxWhole < MaxRequest {
+		if y.maxWhole != pieceSize || y.largeLen != 0 || memory >= ampleLoopMemory(conns) {
 			t.Errorf("%d connections, %d bytes: long requests in parts of %d, and %d for them",
-				conns, memory, y.longest, y.longLen)
+				conns, memory, y.maxWhole, y.largeLen)
 		}
 		return
 	}
-	if y.shortLen < minShort {
+	if y.smallLen < minSmall {
 		t.Errorf("%d connections, %d bytes: %+v", conns, memory, y)
 	}
-	if _, ok := p.take(long, MaxRequest+2*4096); !ok || y.share[long] < MaxRequest+4*4096 {
+	if _, ok := p.take(large, MaxRequest+2*4096); !ok || y.share[large] < MaxRequest+4*4096 {
 		t.Errorf("%d connections, %d bytes: no room for the longest request", conns, memory)
 	}
 }

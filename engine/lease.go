@@ -29,20 +29,20 @@ const (
 type region uint8
 
 const (
-	short region = iota // up to a piece and a bit
-	long
+	small region = iota // up to a piece and a bit
+	large
 	regions
 )
 
-// longCost: what costs more than this, in bytes of lease, comes from the region of long requests. A
+// maxSmallCost is the most, in bytes of lease, that comes from the small region. A
 // 1 MiB request that is not aligned is still short.
-const longCost = pieceSize + 128<<10
+const maxSmallCost = pieceSize + 128<<10
 
 func regionOf(cost uint64) region {
-	if cost > longCost {
-		return long
+	if cost > maxSmallCost {
+		return large
 	}
-	return short
+	return small
 }
 
 // lease names a chain of pieces by the first page of its first piece; none is the empty lease.
@@ -63,10 +63,10 @@ type leasePool struct {
 
 // newLeasePool lays out shortLen bytes for short requests and longLen for long ones behind base,
 // all multiples of 1 MiB.
-func newLeasePool(base, shortLen, longLen uint64) *leasePool {
-	pages := (shortLen + longLen) >> pageShift
-	p := &leasePool{base: base, total: [regions]uint64{short: shortLen, long: longLen},
-		split: uint32(shortLen >> pageShift), state: make([]int8, pages),
+func newLeasePool(base, smallLen, largeLen uint64) *leasePool {
+	pages := (smallLen + largeLen) >> pageShift
+	p := &leasePool{base: base, total: [regions]uint64{small: smallLen, large: largeLen},
+		split: uint32(smallLen >> pageShift), state: make([]int8, pages),
 		next: make([]uint32, pages), prev: make([]uint32, pages)}
 	for r := range p.heads {
 		for i := range p.heads[r] {
@@ -84,9 +84,9 @@ func newLeasePool(base, shortLen, longLen uint64) *leasePool {
 
 func (p *leasePool) regionOf(page uint32) region {
 	if page >= p.split {
-		return long
+		return large
 	}
-	return short
+	return small
 }
 
 // offset is where a piece begins in the arena.

@@ -9,10 +9,10 @@ import (
 )
 
 func TestLeasesNeverOverlapAndComeHome(t *testing.T) {
-	const shortLen, longLen = 8 << 20, 36 << 20
+	const smallLen, largeLen = 8 << 20, 36 << 20
 	random := rand.New(rand.NewPCG(3, 4))
-	p := newLeasePool(zeroRegion, shortLen, longLen)
-	owner := make([]uint32, (shortLen+longLen)>>pageShift)
+	p := newLeasePool(zeroRegion, smallLen, largeLen)
+	owner := make([]uint32, (smallLen+largeLen)>>pageShift)
 	type held struct {
 		l lease
 		n uint64
@@ -46,9 +46,9 @@ func TestLeasesNeverOverlapAndComeHome(t *testing.T) {
 			out = out[:len(out)-1]
 			continue
 		}
-		h := held{n: 1 + random.Uint64N(1<<(8+random.IntN(14))), r: short}
+		h := held{n: 1 + random.Uint64N(1<<(8+random.IntN(14))), r: small}
 		if random.IntN(4) == 0 {
-			h = held{n: 1 + random.Uint64N(MaxRequest), r: long}
+			h = held{n: 1 + random.Uint64N(MaxRequest), r: large}
 		}
 		before := p.used
 		var ok bool
@@ -71,7 +71,7 @@ func TestLeasesNeverOverlapAndComeHome(t *testing.T) {
 	for _, h := range out {
 		p.give(h.l)
 	}
-	checkAllHome(t, p, [regions]int{shortLen >> pieceShift, longLen >> pieceShift})
+	checkAllHome(t, p, [regions]int{smallLen >> pieceShift, largeLen >> pieceShift})
 }
 
 func checkAllHome(t *testing.T, p *leasePool, whole [regions]int) {
@@ -92,7 +92,7 @@ func ownerOf(owner []uint32, l lease) uint32 { return owner[l] }
 
 func TestLeaseGivenBackTwiceIsFoundOut(t *testing.T) {
 	p := newLeasePool(0, 1<<20, 1<<20)
-	l, _ := p.take(short, 4096)
+	l, _ := p.take(small, 4096)
 	p.give(l)
 	defer func() {
 		if recover() == nil {

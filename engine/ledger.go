@@ -70,7 +70,7 @@ type ledger struct {
 
 func newLedger(tags uint32, bytes [regions]uint64, exports int) ledger {
 	all := holdings{tags, bytes}
-	reserve := min(reserveTags*pageSize, bytes[short]/4)
+	reserve := min(reserveTags*pageSize, bytes[small]/4)
 	return ledger{total: all, free: all, reserve: reserve, shared: exports > 1}
 }
 
@@ -97,7 +97,7 @@ func (b *ledger) admits(c *account, export *holdings, r region, cost uint64) sta
 		return outshared
 	}
 	kept := uint64(0)
-	if r == short {
+	if r == small {
 		kept = b.reserve - min(b.reserve, uint64(b.reserved)*pageSize)
 	}
 	if b.free.inflight <= reserveTags || cost > 0 && b.free.leased[r] < cost+kept {
@@ -110,7 +110,7 @@ func (b *ledger) admits(c *account, export *holdings, r region, cost uint64) sta
 // Long requests are few: of them it may have what its credit says.
 func (c *account) presses(left *holdings, r region, cost uint64) bool {
 	return c.inflight > 0 && 2*c.inflight >= left.inflight ||
-		r == short && c.leased[r] > 0 && 2*(c.leased[r]+cost) > left.leased[r]
+		r == small && c.leased[r] > 0 && 2*(c.leased[r]+cost) > left.leased[r]
 }
 
 // outgrows says whether an export that has one more request holds more than is then left.
@@ -127,9 +127,9 @@ func quarter[T uint32 | uint64](total, have T) T {
 // how many the connections of its kind have already. A request without memory counts as a page, so
 // that tags are kept as well.
 func (b *ledger) spares(c *account, mine uint32, r region, cost uint64) (pages uint32) {
-	small := r == short && cost <= smallCost
-	little := c.inflight < littleTags && c.leased[short]+cost <= littleHeld
-	if !small || !little || b.free.inflight == 0 || b.free.leased[short] < cost {
+	cheap := r == small && cost <= smallCost
+	little := c.inflight < littleTags && c.leased[small]+cost <= littleHeld
+	if !cheap || !little || b.free.inflight == 0 || b.free.leased[small] < cost {
 		return 0
 	}
 	all := uint32(b.reserve / pageSize)

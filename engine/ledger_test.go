@@ -23,17 +23,17 @@ type books struct {
 }
 
 func newBooks(bytes uint64, exports int) *books {
-	return &books{ledger: newLedger(tagsPerLoop, [regions]uint64{short: bytes, long: minLong},
+	return &books{ledger: newLedger(tagsPerLoop, [regions]uint64{small: bytes, large: minLarge},
 		exports),
 		exports: make([]holdings, exports), spared: make([]uint32, 2*exports)}
 }
 
 func (b *books) connect(export int, taken bool) *hog {
 	h := &hog{export: export}
-	h.tagCredit, h.credit, h.taken = firstTags, [regions]uint64{short: firstCredit}, taken
+	h.tagCredit, h.credit, h.taken = firstTags, [regions]uint64{small: firstCredit}, taken
 	if taken {
-		h.tagCredit, h.credit = tagsPerConn, [regions]uint64{short: b.total.leased[short],
-			long: b.total.leased[long]}
+		h.tagCredit, h.credit = tagsPerConn, [regions]uint64{small: b.total.leased[small],
+			large: b.total.leased[large]}
 	}
 	b.hogs = append(b.hogs, h)
 	return h
@@ -77,12 +77,12 @@ func TestLedgerKeepsAPlaceForTheNext(t *testing.T) {
 					b := newBooks(pool, hung+1)
 					for range 20 {
 						for export := range hung {
-							b.fill(b.connect(export, taken), short, size)
-							b.fill(b.connect(export, taken), short, 4<<10)
+							b.fill(b.connect(export, taken), small, size)
+							b.fill(b.connect(export, taken), small, 4<<10)
 						}
 					}
 					for _, proven := range []bool{false, true} {
-						if n := b.fill(b.connect(hung, proven), short, 4<<10); n < 1 {
+						if n := b.fill(b.connect(hung, proven), small, 4<<10); n < 1 {
 							t.Errorf("pool of %d MiB, %d exports hung with %d-byte requests "+
 								"(taken: %t): "+
 								"a client of another gets %d requests of 4 KiB (taken: %t)",
@@ -102,18 +102,18 @@ func TestLedgerKeepsAShareForTheNextExport(t *testing.T) {
 	for _, pool := range pools[1:] {
 		b := newBooks(pool, 2)
 		for range 100 {
-			b.fill(b.connect(0, true), short, 64<<10)
-			b.fill(b.connect(0, true), long, 4<<20)
+			b.fill(b.connect(0, true), small, 64<<10)
+			b.fill(b.connect(0, true), large, 4<<20)
 		}
-		b.fill(b.connect(0, true), short, 0)
-		if !b.ask(b.connect(1, true), long, 4<<20) {
+		b.fill(b.connect(0, true), small, 0)
+		if !b.ask(b.connect(1, true), large, 4<<20) {
 			t.Errorf("pool of %d MiB: the second export gets no request of 4 MiB", pool>>20)
 		}
 		before := b.free
 		for range 8 {
-			b.fill(b.connect(1, true), short, 64<<10)
+			b.fill(b.connect(1, true), small, 64<<10)
 		}
-		if got := before.leased[short] - b.free.leased[short]; got < pool/6 &&
+		if got := before.leased[small] - b.free.leased[small]; got < pool/6 &&
 			b.exports[1].inflight < 512 {
 			t.Errorf("pool of %d MiB: the second export gets %d KiB in %d requests, "+
 				"of %d tags left", pool>>20, got>>10, b.exports[1].inflight, before.inflight)
@@ -128,12 +128,12 @@ func TestLedgerKeepsAPlaceBesideACrowd(t *testing.T) {
 		for _, taken := range []bool{false, true} {
 			b := newBooks(pool, 1)
 			for range 200 {
-				b.fill(b.connect(0, taken), short, 64<<10)
+				b.fill(b.connect(0, taken), small, 64<<10)
 			}
-			if used := b.total.leased[short] - b.free.leased[short]; !taken && used > pool/4 {
+			if used := b.total.leased[small] - b.free.leased[small]; !taken && used > pool/4 {
 				t.Errorf("pool of %d MiB: newcomers hold %d KiB", pool>>20, used>>10)
 			}
-			if n := b.fill(b.connect(0, true), short, 4<<10); n < 2 {
+			if n := b.fill(b.connect(0, true), small, 4<<10); n < 2 {
 				t.Errorf("pool of %d MiB, crowd has taken replies: %t: a client gets %d "+
 					"requests of 4 KiB",
 					pool>>20, taken, n)
@@ -147,9 +147,9 @@ func TestLedgerKeepsAPlaceBesideACrowd(t *testing.T) {
 func TestLedgerKeepsMoreThanTheReserve(t *testing.T) {
 	b := newBooks(64<<20, 1)
 	for range 6 {
-		b.fill(b.connect(0, true), short, 256<<10)
+		b.fill(b.connect(0, true), small, 256<<10)
 	}
-	if n := b.fill(b.connect(0, true), short, 64<<10); n < 16 {
+	if n := b.fill(b.connect(0, true), small, 64<<10); n < 16 {
 		t.Errorf("%d requests of 64 KiB, and nothing is left but %+v", n, b.free)
 	}
 }
@@ -159,17 +159,17 @@ func TestLedgerKeepsMoreThanTheReserve(t *testing.T) {
 func TestLedgerGivesOneEnough(t *testing.T) {
 	b := newBooks(64<<20, 10)
 	for range 16 {
-		b.fill(b.connect(3, true), short, 64<<10)
+		b.fill(b.connect(3, true), small, 64<<10)
 	}
-	if used := b.total.leased[short] - b.free.leased[short]; used < 30<<20 {
+	if used := b.total.leased[small] - b.free.leased[small]; used < 30<<20 {
 		t.Errorf("an export alone gets %d MiB of 64", used>>20)
 	}
 	b = newBooks(64<<20, 1)
-	if b.fill(b.connect(0, true), short, 256<<10); b.free.leased[short] > 44<<20 {
-		t.Errorf("a connection alone leaves %d MiB of 64", b.free.leased[short]>>20)
+	if b.fill(b.connect(0, true), small, 256<<10); b.free.leased[small] > 44<<20 {
+		t.Errorf("a connection alone leaves %d MiB of 64", b.free.leased[small]>>20)
 	}
 	b = newBooks(8<<20, 4)
-	if !b.ask(b.connect(0, false), long, MaxRequest) {
+	if !b.ask(b.connect(0, false), large, MaxRequest) {
 		t.Error("the longest request does not fit although nobody holds anything")
 	}
 }

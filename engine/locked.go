@@ -56,13 +56,13 @@ func (c *Config) Locked() uint64 {
 	return uint64(c.Loops) * (wholeHuge(y.poolLen()) + roomyRing.Memory())
 }
 
-// part says how a part of the pool is used for disk operations.
-type part uint8
+// bufferState says how a part of the pool is used for disk operations.
+type bufferState uint8
 
 const (
-	partPlain      part = iota // it is not registered
-	partUntouched              // it will be when it is first needed
-	partRegistered             // it is
+	bufferPlain      bufferState = iota // it is not registered
+	bufferUntouched                     // it will be when it is first needed
+	bufferRegistered                    // it is
 )
 
 // registerPool makes a loop's pool ready to be registered part by part, and registers the first.
@@ -85,15 +85,15 @@ func (l *loop) registerPool(ring *uring.Ring, all uint64) error {
 		}
 		return err
 	}
-	l.partsUntouched()
-	l.parts[0] = partRegistered
+	l.allowRegistering()
+	l.buffers[0] = bufferRegistered
 	return nil
 }
 
-// partsUntouched says that all parts may be registered.
-func (l *loop) partsUntouched() {
-	for i := range l.parts {
-		l.parts[i] = partUntouched
+// allowRegistering says that all parts may be registered.
+func (l *loop) allowRegistering() {
+	for i := range l.buffers {
+		l.buffers[i] = bufferUntouched
 	}
 }
 
@@ -101,19 +101,19 @@ func (l *loop) partsUntouched() {
 // because it shall not be, or because others of the same user have used the limit on locked memory
 // up since the start.
 func (l *loop) bufferOf(at uint64) (uint16, bool) {
-	i := at >> l.partBits
-	if l.parts[i] == partUntouched {
-		l.registerPart(uint32(i))
+	i := at >> l.bufferBits
+	if l.buffers[i] == bufferUntouched {
+		l.registerBuffer(uint32(i))
 	}
-	return uint16(i), l.parts[i] == partRegistered
+	return uint16(i), l.buffers[i] == bufferRegistered
 }
 
-func (l *loop) registerPart(i uint32) {
+func (l *loop) registerBuffer(i uint32) {
 	if l.kernel.RegisterBuffer(i) {
-		l.parts[i] = partRegistered
+		l.buffers[i] = bufferRegistered
 		l.counters.Registered++
 	} else {
-		l.parts[i] = partPlain
+		l.buffers[i] = bufferPlain
 		l.counters.NotRegistered++
 		if l.counters.NotRegistered == 1 {
 			l.incidents.put(Incident{Kind: MemoryRefused})

@@ -32,12 +32,12 @@ type loop struct {
 	// progress of each segment of a wave, in bytes; valid while tag.short
 	progress [][maxSegments]uint32
 	// parked are the segments of each request that wait for a worker.
-	parked   []parkedParts
-	working  uint32 // reads and writes that workers have, of all devices
-	quota    uint32 // and how many of one device they may
-	leases   *leasePool
-	parts    []part // of the pool, see locked.go
-	partBits uint   // a part is 1<<partBits bytes
+	parked     []parkedParts
+	working    uint32 // reads and writes that workers have, of all devices
+	quota      uint32 // and how many of one device they may
+	leases     *leasePool
+	buffers    []bufferState // of the pool, see locked.go
+	bufferBits uint          // a part is 1<<partBits bytes
 
 	freeConn uint32 // stacks of free rows, linked through next
 	freeTag  uint32
@@ -129,9 +129,9 @@ func (l *loop) turn() {
 		l.retryFlushes()
 	}
 	l.settleAll()
-	l.first ^= long // tags are one pool for both: neither region is always served first
+	l.first ^= large // tags are one pool for both: neither region is always served first
 	l.feed(l.first)
-	l.feed(l.first ^ long)
+	l.feed(l.first ^ large)
 	l.settleAll()
 	if l.backlog.n > 0 {
 		l.catchUp()
@@ -203,7 +203,7 @@ func (l *loop) sqe() *uring.SQE {
 
 // ticking: is anything held or awaited that time must look after?
 func (l *loop) ticking() bool {
-	return l.lru.head != none || l.rings[short].n > 0 || l.rings[long].n > 0 || l.squeezed > 0 ||
+	return l.lru.head != none || l.rings[small].n > 0 || l.rings[large].n > 0 || l.squeezed > 0 ||
 		l.drain != drainNot
 }
 
@@ -213,8 +213,8 @@ func (l *loop) tick() {
 	l.reclaimIdle()
 	l.evictStalled()
 	l.looseSqueezed()
-	l.comesHome(short) // a stake may have ended
-	l.comesHome(long)
+	l.comesHome(small) // a stake may have ended
+	l.comesHome(large)
 	if l.drain != drainNot {
 		l.drainTick()
 	}

@@ -39,7 +39,7 @@ type divided struct {
 
 // outsize says whether a request needs more memory than its loop can give to one.
 func (l *loop) outsize(r *proto.Request, d *Device) bool {
-	if r.Length <= l.layout.longest || r.Command != proto.CmdRead && r.Command != proto.CmdWrite {
+	if r.Length <= l.layout.maxWhole || r.Command != proto.CmdRead && r.Command != proto.CmdWrite {
 		return false
 	}
 	memory, _ := needs(r, d, d.down(r.Offset), d.up(r.Offset+r.Length))
@@ -73,7 +73,7 @@ func (l *loop) nextPart(i uint32) bool {
 	}
 	r, before := d.Request, *d
 	r.Offset += r.Length - d.rest
-	r.Length = min(d.rest, l.layout.longest-r.Offset%l.layout.longest)
+	r.Length = min(d.rest, l.layout.maxWhole-r.Offset%l.layout.maxWhole)
 	p := portionWhole
 	if r.Offset > d.Offset {
 		p |= portionLater

@@ -121,7 +121,7 @@ func TestFailureOfAnyPartIsTold(t *testing.T) {
 	d := fileDevice(t, parts*pieceSize, unix.O_DIRECT)
 	d.Waits = true // nothing is tried: a part is one write
 	l := handTurned(t, d)
-	l.layout.longest = pieceSize
+	l.layout.maxWhole = pieceSize
 	k := &failsNth{Kernel: l.kernel}
 	l.kernel = k
 	f := asked(t, l, 0, 0, 0)

@@ -10,15 +10,15 @@ package engine
 
 import "time"
 
-// pauseLeast is when a loop that wanted to look after tickInterval takes it that it did not run, in
-// nanoseconds.
-const pauseLeast = 2 * int64(tickInterval)
+// minPauseNanos is the wait from which on a loop that wanted to look after tickInterval knows that it
+// did not run.
+const minPauseNanos = 2 * int64(tickInterval)
 
 // tellTime sets the loop's clock. bounded: the wait that has just ended was to be tickInterval at
 // most. One that has no bound may be as long as it likes: nobody is waited for then.
 func (l *loop) tellTime(bounded bool) {
 	now := l.kernel.Now() - l.missed
-	if gap := now - l.now; bounded && gap > pauseLeast {
+	if gap := now - l.now; bounded && gap > minPauseNanos {
 		l.missed += gap - int64(tickInterval)
 		now = l.now + int64(tickInterval)
 		l.counters.Paused++

@@ -373,7 +373,7 @@ func (l *loop) storePart(t uint32) {
 	if row.Command != proto.CmdWrite {
 		_, end = l.innerRange(row)
 	}
-	for left := min(end-row.cursor, storeMost); left > 0; {
+	for left := min(end-row.cursor, maxStore); left > 0; {
 		n := left
 		if row.Command != proto.CmdWrite {
 			clear(memory.Bytes(row.cursor, int(n)))

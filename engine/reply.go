@@ -183,7 +183,7 @@ func (l *loop) sent(tok token, res int32) {
 // each part.
 func (l *loop) goOn(c *conn, t uint32) {
 	row := &l.tags[t]
-	if row.region == long {
+	if row.region == large {
 		l.giveFront(c, row, l.leases.piece(row.memory, row.Offset+row.cursor-row.lo))
 	}
 	l.prependTag(&c.ready, t)
@@ -211,21 +211,21 @@ func (l *loop) skipSent(c *conn, i uint32, n uint64) {
 // the last has none of.
 func (l *loop) giveSent(i uint32) {
 	c := &l.conns[i]
-	if row := &l.tags[c.sent.tail]; row.region == long && row.Command == proto.CmdRead {
+	if row := &l.tags[c.sent.tail]; row.region == large && row.Command == proto.CmdRead {
 		l.giveFront(c, row, l.leases.find(row.memory, l.firstUnsent(i)))
 	}
 }
 
 // giveFront gives back the pieces of a long READ that lie before one of them.
 func (l *loop) giveFront(c *conn, row *tag, first uint32) {
-	for row.region == long && first != none && row.memory != first {
+	for row.region == large && first != none && row.memory != first {
 		after, n := l.leases.next[row.memory], l.leases.size(row.memory)
 		l.leases.giveBlock(row.memory)
-		l.comesHome(long)
+		l.comesHome(large)
 		row.memory, row.cost = after, row.cost-uint32(n)
 		row.lo += n
-		l.ledger.give(&c.account, &l.devices[c.export].holds, long, 0, n, 0)
-		l.earn(c, long, n)
+		l.ledger.give(&c.account, &l.devices[c.export].holds, large, 0, n, 0)
+		l.earn(c, large, n)
 	}
 }
 

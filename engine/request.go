@@ -308,8 +308,8 @@ func (l *loop) release(t uint32) {
 	l.ledger.give(&c.account, &l.devices[c.export].holds, row.region, 1, uint64(row.cost),
 		uint32(row.spared))
 	l.ahead -= uint64(row.ahead)
-	l.comesHome(short) // a tag is of both
-	l.comesHome(long)
+	l.comesHome(small) // a tag is of both
+	l.comesHome(large)
 	row.memory, row.scratch, row.cost, row.ahead, row.spared = none, none, 0, 0, 0
 	row.next = l.freeTag
 	l.freeTag = t

@@ -42,7 +42,7 @@ func halfTurn(t *testing.T, l *loop) {
 	}
 	n := l.kernel.Reap(l.cqes[:])
 	l.beginTurn()
-	l.work += turnWork
+	l.work += maxWork
 	for i := range l.cqes[:n] {
 		l.record(&l.cqes[i])
 	}
@@ -84,15 +84,15 @@ func TestWhoStarvesIsFedInABusyTurn(t *testing.T) {
 	for i := range uint32(2) {
 		asked(t, l, i, 4096, 1)
 	}
-	for l.rings[short].n == 0 || l.lines[0].waiting[short].head == l.lines[0].waiting[short].tail {
+	for l.rings[small].n == 0 || l.lines[0].waiting[small].head == l.lines[0].waiting[small].tail {
 		l.turn()
 	}
 	l.ledger.free.inflight = free
-	l.comesHome(short)
+	l.comesHome(small)
 	for turns := 1; turns <= 2; turns++ {
 		l.beginTurn()
-		l.work += turnWork
-		l.feed(short)
+		l.work += maxWork
+		l.feed(small)
 		if n := l.counters.Requests[proto.CmdRead]; n != uint64(turns) {
 			t.Errorf("%d of two that starve were fed in %d busy turns", n, turns)
 		}
@@ -113,7 +113,7 @@ func TestWhoIsFedIsFedOnce(t *testing.T) {
 	l.ledger.free.inflight = free
 	l.comesHome(c.wants)
 	l.beginTurn()
-	l.work += turnWork
+	l.work += maxWork
 	l.feed(c.wants)
 	l.settleAll()
 	if n := l.counters.Requests[proto.CmdRead]; n != 1 {
@@ -125,8 +125,8 @@ func TestWhoIsFedIsFedOnce(t *testing.T) {
 // over stand where they stood, and one goes all the same.
 func TestWhoGoesBesideKeepsItsPlace(t *testing.T) {
 	l := handTurned(t, fileDevice(t, 128<<20, unix.O_DIRECT))
-	whole := l.leases.free(long) - 16*pieceSize
-	hold, ok := l.leases.take(long, whole)
+	whole := l.leases.free(large) - 16*pieceSize
+	hold, ok := l.leases.take(large, whole)
 	if !ok {
 		t.Fatal("no memory")
 	}
@@ -143,10 +143,10 @@ func TestWhoGoesBesideKeepsItsPlace(t *testing.T) {
 	}
 	l.ledger.free.inflight = free
 	for turns := 1; turns <= 3; turns++ {
-		l.comesHome(long)
+		l.comesHome(large)
 		l.beginTurn()
-		l.work += turnWork
-		l.feed(long)
+		l.work += maxWork
+		l.feed(large)
 		waiting := 0
 		for i := range uint32(4) {
 			if l.conns[i].links[linkStarved].in {
@@ -167,8 +167,8 @@ func TestWaitingDoesNotAllocate(t *testing.T) {
 		"postponed":     func(*loop) {},
 		"parked":        func(l *loop) { l.kernel, l.quota = refusesAll{l.kernel, unix.EAGAIN}, 1 },
 		"stopped early": func(l *loop) { l.kernel = stopsEarly{l.kernel} },
-		"in parts":      func(l *loop) { l.layout.longest = pieceSize },
-		"starved":       func(l *loop) { l.ledger.free.leased[long] = 5 << 20 },
+		"in parts":      func(l *loop) { l.layout.maxWhole = pieceSize },
+		"starved":       func(l *loop) { l.ledger.free.leased[large] = 5 << 20 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			const each, length = 4, 4 << 20
@@ -243,10 +243,10 @@ func TestWhoChangesLinesHasWaitedAsLong(t *testing.T) {
 	c := &l.conns[0]
 	hungry := c.hungry
 	l.ledger.accept(&c.account)
-	l.now += stallGrace + 1
+	l.now += stallGraceNanos + 1
 	l.parse(0)
-	if c.line != 0 || l.lines[0].waiting[short].head != 0 ||
-		l.lines[1].waiting[short].head != none {
+	if c.line != 0 || l.lines[0].waiting[small].head != 0 ||
+		l.lines[1].waiting[small].head != none {
 		t.Error("one that has taken a reply is in the line of those who have not")
 	}
 	if c.hungry != hungry || !l.starving() {
@@ -257,11 +257,11 @@ func TestWhoChangesLinesHasWaitedAsLong(t *testing.T) {
 // TestWhoLeavesALineLeavesItsStake: nothing is kept for it.
 func TestWhoLeavesALineLeavesItsStake(t *testing.T) {
 	l := starving(t)
-	if l.stakes[short].conn != 0 {
+	if l.stakes[small].conn != 0 {
 		t.Fatal("what comes home is not kept for the first who found nothing")
 	}
 	l.fail(0, CloseForced)
-	if l.stakes[short].conn != none {
+	if l.stakes[small].conn != none {
 		t.Error("what comes home is kept for one that has left")
 	}
 }

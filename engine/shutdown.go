@@ -15,18 +15,18 @@ import (
 )
 
 const (
-	// flushLeast is the time of one flush when connections have taken the whole timeout.
-	flushLeast = 2 * time.Second
-	// flushThreads are as many as file systems profit from: they write one journal for all.
-	flushThreads = 32
-	// flushLost bounds the threads that hang.
-	flushLost = 96
+	// minFlushTime is the time of one flush when connections have taken the whole timeout.
+	minFlushTime = 2 * time.Second
+	// maxFlushThreads are as many as file systems profit from: they write one journal for all.
+	maxFlushThreads = 32
+	// maxFlushLost bounds the threads that hang.
+	maxFlushLost = 96
 	// cutGrace is how long the loops may take to cut their connections.
 	cutGrace = 250 * time.Millisecond
 	// closeGrace is how long the kernel may take to let go of connections that were cut.
 	closeGrace = time.Second
-	// namesShown bounds how many exports an error names.
-	namesShown = 10
+	// maxNames bounds how many exports an error names.
+	maxNames = 10
 )
 
 // Drain ends service. Requests are served for another second, but a connection that has fallen
@@ -46,7 +46,7 @@ func (e *Engine) Drain(timeout time.Duration) error {
 				" connections still busy; they were cut (--shutdown-timeout)"))
 		e.Cut()
 	}
-	return errors.Join(append(trouble, e.flushAll(max(time.Until(deadline), flushLeast)))...)
+	return errors.Join(append(trouble, e.flushAll(max(time.Until(deadline), minFlushTime)))...)
 }
 
 // Cut closes every connection at once, or almost: it does not wait for a loop that hangs.
@@ -61,7 +61,7 @@ func (e *Engine) flushAll(each time.Duration) error {
 			dirty = append(dirty, x)
 		}
 	}
-	results := Crew{flushThreads, flushLost, each}.Do(len(dirty), func(i int) error {
+	results := Crew{maxFlushThreads, maxFlushLost, each}.Do(len(dirty), func(i int) error {
 		d := dirty[i].Device
 		if err := fdatasync(d.FD); err != nil || !d.Failed() {
 			return err
@@ -76,8 +76,8 @@ func (e *Engine) flushAll(each time.Duration) error {
 			trouble = append(trouble, errors.New(text))
 		}
 	}
-	if more := len(trouble) - namesShown; more > 0 {
-		trouble = append(trouble[:namesShown],
+	if more := len(trouble) - maxNames; more > 0 {
+		trouble = append(trouble[:maxNames],
 			errors.New("nor were "+strconv.Itoa(more)+" more exports"))
 	}
 	return errors.Join(trouble...)

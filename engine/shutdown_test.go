@@ -95,10 +95,10 @@ func TestDrainNamesWhatWasNotFlushed(t *testing.T) {
 	if text != want {
 		t.Errorf("%s\nwant\n%s", text, want)
 	}
-	for range 2 * namesShown {
+	for range 2 * maxNames {
 		e.shared.exports = append(e.shared.exports, export("more", pipe[0], true))
 	}
-	if err := e.flushAll(time.Minute); strings.Count(err.Error(), "\n") != namesShown ||
+	if err := e.flushAll(time.Minute); strings.Count(err.Error(), "\n") != maxNames ||
 		!strings.HasSuffix(err.Error(), "nor were 12 more exports") {
 		t.Errorf("many: %v", err)
 	}

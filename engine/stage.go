@@ -15,8 +15,8 @@ import (
 	"ringnbd/engine/uring"
 )
 
-// idleStage is how long a silent connection keeps a large stage.
-const idleStage = int64(1e9)
+// idleStageNanos is how long a silent connection keeps a large stage.
+const idleStageNanos = int64(1e9)
 
 // stageOf is the memory that the connection receives into: where it lies in the control arena, and
 // how long it is.
@@ -81,7 +81,7 @@ func (l *loop) refreshStage(i uint32) {
 func (l *loop) reclaimIdle() {
 	for i := l.lru.head; i != none; i = l.conns[i].links[linkStage].next {
 		c := &l.conns[i]
-		if c.receiving == receiveStage && l.now-c.heard >= idleStage {
+		if c.receiving == receiveStage && l.now-c.heard >= idleStageNanos {
 			l.takeBack(i)
 		}
 	}

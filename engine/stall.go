@@ -9,19 +9,19 @@ package engine
 import "ringnbd/proto"
 
 const (
-	// stallGrace is how long, in nanoseconds, somebody must have starved before others are looked
-	// at; stallQuiet how long those may then have been without progress. Progress is a megabyte:
+	// stallGraceNanos is how long a connection must have starved before others are looked at;
+	// stallQuietNanos how long those may then have been without progress. Progress is a megabyte:
 	// the piece of a payload that one receive brings, the part of a batch that one send carries. So
 	// a client that does move, if only 512 KiB a second, is never closed, and nobody is while there
 	// is memory for all.
-	stallGrace = int64(3e9)
-	stallQuiet = int64(2e9)
+	stallGraceNanos = int64(3e9)
+	stallQuietNanos = int64(2e9)
 
-	drainSilence = int64(100e6) // while draining, a connection silent for so long is closed
+	drainSilenceNanos = int64(100e6) // while draining, a connection silent for so long is closed
 	// and after this no request is taken in, nor a payload waited for that is still arriving
-	drainGrace = int64(1e9)
+	drainGraceNanos = int64(1e9)
 	// and this is what a client has to fall silent once it was told that nothing follows
-	drainLinger = int64(500e6)
+	drainLingerNanos = int64(500e6)
 
 	// No request is answered with ESHUTDOWN, which the spec offers to make the end quicker: the
 	// kernel's client passes it on as an I/O error, where it would send the request again to the
@@ -39,7 +39,7 @@ const (
 // evictStalled closes those that others have been waiting for too long. Who waits for the share of
 // an export waits for its connections only.
 func (l *loop) evictStalled() {
-	if l.rings[short].n == 0 && l.rings[long].n == 0 {
+	if l.rings[small].n == 0 && l.rings[large].n == 0 {
 		return
 	}
 	all := l.starving()
@@ -69,7 +69,7 @@ func (l *loop) starving() bool {
 // for something else.
 func (l *loop) starved(at uint32, outshare bool) bool {
 	for _, q := range l.lines[at].waiting {
-		if i := q.head; i != none && l.now-l.conns[i].hungry > stallGrace &&
+		if i := q.head; i != none && l.now-l.conns[i].hungry > stallGraceNanos &&
 			(l.conns[i].lacks == outshared) == outshare {
 			return true
 		}
@@ -81,14 +81,14 @@ func (l *loop) starved(at uint32, outshare bool) bool {
 // holds nothing.
 func (l *loop) stalled(c *conn) bool {
 	receives := c.body != none && c.receiving != receiveNone && c.since != 0 &&
-		l.now-c.since > stallQuiet
-	return receives || c.sending && l.now-c.sendSince > stallQuiet
+		l.now-c.since > stallQuietNanos
+	return receives || c.sending && l.now-c.sendSince > stallQuietNanos
 }
 
 // drainTick closes the connections that have nothing more to say, and after a while those that will
 // not stop.
 func (l *loop) drainTick() {
-	if l.drain == drainServe && l.now-l.drainAt > drainGrace {
+	if l.drain == drainServe && l.now-l.drainAt > drainGraceNanos {
 		l.drain = drainCut
 	}
 	for i := range l.conns {
@@ -96,7 +96,7 @@ func (l *loop) drainTick() {
 		// all of it was promised with its first part
 		reads := c.divided.open && c.divided.Command == proto.CmdRead
 		between := c.body == none && !c.divided.open && c.start == c.end
-		quiet := between && c.inflight == 0 && l.now-c.heard > drainSilence
+		quiet := between && c.inflight == 0 && l.now-c.heard > drainSilenceNanos
 		switch {
 		case c.state == connLeaving:
 			l.touch(uint32(i)) // it may have lingered long enough

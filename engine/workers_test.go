@@ -229,7 +229,7 @@ func TestWhatIsParkedLeavesWithItsConnection(t *testing.T) {
 	settled(3)
 	askFor(t, f, proto.CmdRead, 4096, 1)
 	settled(4)
-	if n := l.conns[1].inflight; n != 2 || l.leases.used[long] == 0 || first == none {
+	if n := l.conns[1].inflight; n != 2 || l.leases.used[large] == 0 || first == none {
 		t.Fatalf("%d requests of the connection are parked", n)
 	}
 	l.fail(1, CloseForced)
@@ -238,9 +238,9 @@ func TestWhatIsParkedLeavesWithItsConnection(t *testing.T) {
 		l.turn()
 	}
 	c := &l.conns[1]
-	if c.state != connFree || c.inflight != 0 || l.leases.used[long] != 0 {
+	if c.state != connFree || c.inflight != 0 || l.leases.used[large] != 0 {
 		t.Errorf("a connection that was cut waits for a worker, with %d tags and %d bytes",
-			c.inflight, l.leases.used[long])
+			c.inflight, l.leases.used[large])
 	}
 	last := l.tags[first].next
 	if q.parked != (list{first, last}) || last == none || l.tags[last].conn != 0 {
