@@ -1,11 +1,12 @@
-// Command tally reads the events of go test -json and says what matters: when a check or a package
-// begins, the rows of tables that tests made, and at the end what failed, what was skipped and why,
-// and how many there were of each. make test pipes everything through it, its own checks included.
-// With -complete, a skip for want of a package is a failure.
+// Command tally reads the events of go test -json and prints what matters: when a check or a
+// package begins, the rows of tables that tests made, and at the end which tests failed, which were
+// skipped and why, and the number of each. make test pipes everything through tally, the checks of
+// the Makefile included. With -complete, a test skipped because a Debian package is missing has
+// failed.
 //
-// Invariant: the closing line counts every test once, those too that began and never ended, as they
-// do when a package panics or runs out of time; the exit status is 0 only if at least one passed
-// and none failed.
+// Invariant: the closing line counts every test once, also a test that began and never ended, as
+// happens when a package panics or runs out of time; the exit status is 0 only if at least one test
+// passed and none failed.
 package main
 
 import (
@@ -19,7 +20,7 @@ import (
 	"strings"
 )
 
-// event is one line of go test -json; only the fields that are used (go doc test2json).
+// event is one line of go test -json, with the fields that tally uses (go doc test2json).
 type event struct {
 	Action      string
 	Package     string
@@ -38,26 +39,27 @@ func (e event) name() string {
 	return e.Package + " " + e.Test
 }
 
-// tally is what was seen so far.
+// tally is the state after the events read so far.
 type tally struct {
 	out     io.Writer
-	output  map[string][]string // what each running test or package printed
+	output  map[string][]string // the lines of each running test or package
 	passed  int
 	failed  []string
 	skipped []string
-	// tests that have subtests: only the leaves are counted, unless the parent fails by itself
-	parents map[string]bool
+	parents map[string]bool // tests with subtests: counted only if the parent itself fails
 
-	begun    []event         // tests that have not ended, in the order of their beginning
-	paused   map[string]bool // those of them that wait for their turn
-	complete bool
+	begun    []event         // tests that have not ended, in the order in which they began
+	paused   map[string]bool // tests of begun that wait for their turn
+	complete bool            // a test skipped because a Debian package is missing has failed
 }
 
-// mostTrace is how many lines of a test that did not end are shown. The first say where it hangs.
-const mostTrace = 120
+// maxTrace is the number of lines printed of a test that did not end; the first lines show where
+// the test hangs.
+const maxTrace = 120
 
 func main() {
-	complete := flag.Bool("complete", false, "a skip for want of a package is a failure")
+	complete := flag.Bool("complete", false,
+		"a test skipped because a Debian package is missing has failed")
 	flag.Parse()
 	t := newTally(os.Stdout)
 	t.complete = *complete
@@ -71,12 +73,16 @@ func main() {
 }
 
 func newTally(out io.Writer) *tally {
-	return &tally{out: out, output: map[string][]string{}, parents: map[string]bool{},
-		paused: map[string]bool{}}
+	return &tally{
+		out:     out,
+		output:  map[string][]string{},
+		parents: map[string]bool{},
+		paused:  map[string]bool{},
+	}
 }
 
-// read takes events until the end. Lines that are none, such as the messages of go itself, are
-// passed on.
+// read consumes events until the end of the stream. Lines that are not events, the messages of go
+// itself for example, are copied to the output.
 func (t *tally) read(r io.Reader) error {
 	lines := bufio.NewReader(r)
 	for {
@@ -98,6 +104,7 @@ func (t *tally) read(r io.Reader) error {
 	}
 }
 
+// take accounts for one event.
 func (t *tally) take(e event) {
 	name := e.name()
 	switch e.Action {
@@ -138,9 +145,9 @@ func (t *tally) take(e event) {
 	}
 }
 
-// abandon counts as failed, and shows, what began in a package and has not ended although the
-// package has. Of tests with subtests the innermost are meant; those that only waited for their
-// turn are counted, and told in one line.
+// abandon counts as failed, and prints, the tests of a package that had not ended when the package
+// ended. Of tests with subtests only the innermost count; tests that only waited for their turn are
+// counted, and printed in one line.
 func (t *tally) abandon(of string) {
 	var waiting []string
 	for _, b := range slices.Clone(t.begun) {
@@ -156,11 +163,11 @@ func (t *tally) abandon(of string) {
 		}
 		fmt.Fprintf(t.out, "FAIL  %s did not end\n", b.name())
 		output := t.output[b.name()]
-		for _, line := range output[:min(len(output), mostTrace)] {
+		for _, line := range output[:min(len(output), maxTrace)] {
 			fmt.Fprint(t.out, "      "+strings.TrimSuffix(line, "\n")+"\n")
 		}
-		if len(output) > mostTrace {
-			fmt.Fprintf(t.out, "      ... and %d more lines\n", len(output)-mostTrace)
+		if len(output) > maxTrace {
+			fmt.Fprintf(t.out, "      ... and %d more lines\n", len(output)-maxTrace)
 		}
 		t.failed = append(t.failed, b.name()+": did not end")
 	}
@@ -170,6 +177,7 @@ func (t *tally) abandon(of string) {
 	t.begun = slices.DeleteFunc(t.begun, func(b event) bool { return b.Package == of })
 }
 
+// pass counts a passed test, or prints the line of a passed package.
 func (t *tally) pass(e event) {
 	switch {
 	case e.Test == "":
@@ -179,6 +187,7 @@ func (t *tally) pass(e event) {
 	}
 }
 
+// skip counts a skipped test with its reason.
 func (t *tally) skip(e event) {
 	if e.Test == "" { // a package without tests
 		return
@@ -191,7 +200,8 @@ func (t *tally) skip(e event) {
 	t.skipped = append(t.skipped, e.name()+": "+why)
 }
 
-// fail shows what the test printed. A test whose subtests failed is told by them.
+// fail prints the output of a failed test. A test whose subtests failed is not counted, as its
+// subtests are.
 func (t *tally) fail(e event) {
 	name := e.name()
 	inner := slices.ContainsFunc(t.failed, func(f string) bool {
@@ -206,7 +216,7 @@ func (t *tally) fail(e event) {
 	}
 }
 
-// reason is the last thing that a skipped test said, without the place in the source.
+// reason returns the last line that a skipped test printed, without the place in the source.
 func reason(output []string) string {
 	for _, line := range slices.Backward(output) {
 		line = strings.TrimSpace(line)
@@ -224,7 +234,7 @@ func reason(output []string) string {
 	return "no reason given"
 }
 
-// close prints the closing lines and reports whether all is well.
+// close prints the closing lines and reports whether tests passed and none failed.
 func (t *tally) close() bool {
 	for _, s := range t.skipped {
 		fmt.Fprintln(t.out, "skipped:", s)
