@@ -26,7 +26,7 @@ const (
 // counts, not its parent's.
 var forbidden = map[string]map[string]string{
 	"proto": {
-		"net":     "proto is bytes in, bytes out: that is why it can be tested at every split point",
+		"net":     "proto is bytes in, bytes out, so that tests can split them at every point",
 		"os":      "proto does no I/O",
 		"time":    "proto has no clock; deadlines belong to the gate",
 		"sync":    "a negotiator belongs to one goroutine",
