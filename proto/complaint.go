@@ -29,20 +29,6 @@ type Complaint struct {
 	Ended   bool  // the storage behind it has become shorter than the export
 }
 
-var commandNames = [...]string{
-	CmdRead: "READ", CmdWrite: "WRITE", CmdDisc: "DISC", CmdFlush: "FLUSH", CmdTrim: "TRIM",
-	CmdCache: "CACHE", CmdWriteZeroes: "WRITE_ZEROES", CmdBlockStatus: "BLOCK_STATUS",
-	CmdResize: "RESIZE",
-}
-
-// CommandName is the spec's name of a command, or "" if it has none.
-func CommandName(command uint16) string {
-	if int(command) < len(commandNames) {
-		return commandNames[command]
-	}
-	return ""
-}
-
 // Append appends the text to b, which should have room for MaxComplaint bytes.
 func (c *Complaint) Append(b []byte) []byte {
 	from := len(b)

@@ -27,7 +27,8 @@ import (
 var rewrite = flag.Bool("rewrite", false, "write the server's lines of testdata anew")
 
 // allFlags is what a writable export of a good device has.
-const allFlags = FlagHasFlags | FlagSendFlush | FlagSendFUA | FlagSendTrim | FlagSendWriteZeroes | FlagSendFastZero | FlagCanMultiConn
+const allFlags = FlagHasFlags | FlagSendFlush | FlagSendFUA | FlagSendTrim |
+	FlagSendWriteZeroes | FlagSendFastZero | FlagCanMultiConn
 
 var catalogs = map[string]*Exports{
 	"none": mustCatalog(-1),

@@ -6,7 +6,6 @@ package proto
 
 import (
 	"errors"
-	"math/bits"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -45,55 +44,6 @@ type Export struct {
 type Context struct {
 	Name string // namespace, colon, leaf
 	Wide bool   // its status needs 64 bits, so that only extended headers can carry it
-}
-
-// MaxContexts bounds the meta contexts of an export, so that a set of them is a word.
-const MaxContexts = 32
-
-// ContextSet is a set of meta contexts of one export: bit i stands for Export.Contexts[i].
-type ContextSet uint32
-
-// Len is how many contexts are in the set.
-func (s ContextSet) Len() int { return bits.OnesCount32(uint32(s)) }
-
-// Framing is the form of requests and replies on a connection.
-type Framing uint8
-
-// The forms, each a superset of what the one before can say.
-const (
-	Simple     Framing = iota // requests of 28 bytes, replies of 16
-	Structured                // replies to READ, and whatever has data, come in chunks
-	Extended                  // requests and chunks have lengths of 64 bits
-)
-
-// Session is what a connection agreed on about its transmission phase. The zero value is what
-// everybody understands.
-type Session struct {
-	Framing  Framing
-	Contexts ContextSet // selected for the export that the connection is on
-}
-
-// Mode is what a connection agreed on beside its export; Event carries it.
-type Mode struct {
-	FixedNewstyle bool
-	NoZeroes      bool
-	Session
-}
-
-// negotiated are the transmission flags that an export has only on a connection that agreed on
-// something first.
-const negotiated = FlagSendDF | FlagSendResize | FlagBlockStatusPayload
-
-// flags are the transmission flags that a session adds to those of its export.
-func (s Session) flags() uint16 {
-	var flags uint16
-	if s.Framing >= Structured {
-		flags |= FlagSendDF
-	}
-	if s.Framing == Extended && s.Contexts != 0 {
-		flags |= FlagBlockStatusPayload
-	}
-	return flags
 }
 
 // flags are the transmission flags of the export in this session: HAS_FLAGS always, FAST_ZERO only

@@ -120,7 +120,8 @@ func TestClipKeepsCharactersWhole(t *testing.T) {
 
 func ExampleExport_Validate() {
 	e := Export{Name: "disk", Facts: Facts{Size: 1000, MinBlock: 512}}
-	fmt.Println(e.Validate())
+	what, advice, _ := strings.Cut(e.Validate().Error(), "; ")
+	fmt.Printf("%s;\n%s\n", what, advice)
 	// Output: export "disk": size of 1000 bytes is not a multiple of the minimum block of 512;
 	// resize the image or choose a smaller block
 }

@@ -7,14 +7,15 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
 )
 
 func TestExtendedRequest(t *testing.T) {
-	b,
-		err := parse(`u32:0x21e41c71 u16:0x0102 u16:0x0304 u64:0x05060708090a0b0c u64:0xf1f2f3f4f5f6f7f8 u64:0xfffefdfcfbfaf9f8`)
+	b, err := parse(`u32:0x21e41c71 u16:0x0102 u16:0x0304 u64:0x05060708090a0b0c ` +
+		`u64:0xf1f2f3f4f5f6f7f8 u64:0xfffefdfcfbfaf9f8`)
 	if err != nil || len(b) != ExtRequestSize || Extended.HeaderSize() != ExtRequestSize ||
 		Structured.HeaderSize() != RequestSize || Simple.HeaderSize() != RequestSize {
 		t.Fatal(err, len(b))
@@ -85,93 +86,117 @@ var (
 	extMapped  = Session{Framing: Extended, Contexts: 0b101}
 )
 
+// judgement is what Judge says about a request in a session.
+type judgement struct {
+	name    string
+	r       Request
+	session Session
+	facts   Facts
+	errno   Errno
+	cause   Cause
+}
+
+var readOnly = onDisk(full | FlagReadOnly)
+
+var statusJudgements = []judgement{
+	{"DF", Request{Command: CmdRead, Flags: CmdFlagDF, Length: 512}, structured, disk, Success,
+		CauseNone},
+	{"DF in extended", Request{Command: CmdRead, Flags: CmdFlagDF, Length: 512, Extended: true},
+		extended, disk, Success, CauseNone},
+	{"DF of WRITE", Request{Command: CmdWrite, Flags: CmdFlagDF, Length: 512}, structured, disk,
+		EINVAL, CauseFlags},
+	{"no contexts", Request{Command: CmdBlockStatus, Length: 512}, structured, disk, EINVAL,
+		CauseContext},
+	{"status", Request{Command: CmdBlockStatus, Length: 512}, mapped, disk, Success, CauseNone},
+	{"status of everything",
+		Request{Command: CmdBlockStatus, Length: 1 << 30, Flags: CmdFlagReqOne | CmdFlagFUA},
+		mapped, disk, Success, CauseNone},
+	{"status of nothing", Request{Command: CmdBlockStatus, Offset: 512}, mapped, disk, EINVAL,
+		CauseEmpty},
+	{"status beyond", Request{Command: CmdBlockStatus, Offset: 1 << 30, Length: 512}, mapped,
+		disk, EINVAL, CauseBeyond},
+	{"status misaligned", Request{Command: CmdBlockStatus, Length: 1}, mapped, disk, EINVAL,
+		CauseAlignment},
+	{"status of a read-only export", Request{Command: CmdBlockStatus, Length: 512}, mapped,
+		readOnly, Success, CauseNone},
+	{"compact status with payload",
+		Request{Command: CmdBlockStatus, Flags: CmdFlagPayloadLen, Length: 12},
+		mapped, disk, EINVAL, CauseFlags},
+	{"filter",
+		Request{Command: CmdBlockStatus, Flags: CmdFlagPayloadLen, Length: 12, Offset: 7,
+			Extended: true},
+		extMapped, disk, Success, CauseNone},
+	{"filter of 32",
+		Request{Command: CmdBlockStatus, Flags: CmdFlagPayloadLen, Length: 8 + 4*32,
+			Extended: true},
+		extMapped, disk, Success, CauseNone},
+	{"filter of 33",
+		Request{Command: CmdBlockStatus, Flags: CmdFlagPayloadLen, Length: 8 + 4*33,
+			Extended: true},
+		extMapped, disk, EINVAL, CausePayload},
+	{"filter, uneven",
+		Request{Command: CmdBlockStatus, Flags: CmdFlagPayloadLen, Length: 13, Extended: true},
+		extMapped, disk, EINVAL, CausePayload},
+	{"filter, short",
+		Request{Command: CmdBlockStatus, Flags: CmdFlagPayloadLen, Length: 4, Extended: true},
+		extMapped, disk, EINVAL, CausePayload},
+	{"filter of no length",
+		Request{Command: CmdBlockStatus, Flags: CmdFlagPayloadLen, Extended: true},
+		extMapped, disk, EINVAL, CausePayload},
+	{"filter, huge",
+		Request{Command: CmdBlockStatus, Flags: CmdFlagPayloadLen, Length: math.MaxUint64,
+			Extended: true},
+		extMapped, disk, EINVAL, CausePayload},
+	{"filter without contexts",
+		Request{Command: CmdBlockStatus, Flags: CmdFlagPayloadLen, Length: 12, Extended: true},
+		extended, disk,
+		EINVAL, CausePayload},
+}
+
+var payloadJudgements = []judgement{
+	{"WRITE", Request{Command: CmdWrite, Flags: CmdFlagPayloadLen, Length: 512, Extended: true},
+		extended,
+		disk, Success, CauseNone},
+	{"WRITE without the flag", Request{Command: CmdWrite, Length: 512, Extended: true},
+		extended, disk, Success, CauseNone},
+	{"WRITE without the flag, too long",
+		Request{Command: CmdWrite, Length: 32*mib + 512, Extended: true}, extended, disk,
+		EINVAL, CauseSize},
+	{"WRITE too long",
+		Request{Command: CmdWrite, Flags: CmdFlagPayloadLen, Length: 32*mib + 512, Extended: true},
+		extended,
+		disk, EINVAL, CauseSize},
+	{"WRITE, read-only",
+		Request{Command: CmdWrite, Flags: CmdFlagPayloadLen, Length: 512, Extended: true},
+		extended, readOnly, EPERM, CauseReadOnly},
+	{"READ with payload",
+		Request{Command: CmdRead, Flags: CmdFlagPayloadLen, Length: 512, Extended: true},
+		extended, disk, EINVAL, CausePayload},
+	{"READ too long", Request{Command: CmdRead, Length: 1 << 25 << 1, Extended: true}, extended,
+		disk, EOVERFLOW, CauseSize},
+	{"FLUSH with payload", Request{Command: CmdFlush, Flags: CmdFlagPayloadLen, Extended: true},
+		extended,
+		disk, EINVAL, CausePayload},
+	{"FLUSH of a range", Request{Command: CmdFlush, Length: 512, Extended: true}, extended,
+		disk, EINVAL, CauseFlushRange},
+	{"TRIM, 64 bits", Request{Command: CmdTrim, Length: 1 << 40, Extended: true}, extended,
+		Facts{Size: 1 << 41, Flags: full}, Success, CauseNone},
+	{"TRIM, wrapping",
+		Request{Command: CmdTrim, Offset: 512, Length: math.MaxUint64 - 511, Extended: true},
+		extended, disk, EINVAL, CauseBeyond},
+	{"WRITE_ZEROES beyond", Request{Command: CmdWriteZeroes, Length: 1 << 33, Extended: true},
+		extended, disk, ENOSPC, CauseBeyond},
+	{"CACHE not advertised", Request{Command: CmdCache, Length: 512}, structured,
+		onDisk(allFlags), EINVAL, CauseAbsent},
+	{"unknown", Request{Command: 99, Flags: CmdFlagPayloadLen, Length: 512, Extended: true},
+		extended, disk,
+		EINVAL, CauseUnknown},
+	{"DISC", Request{Command: CmdDisc, Flags: CmdFlagPayloadLen, Extended: true}, extended, disk,
+		Success, CauseNone},
+}
+
 func TestJudgeBySession(t *testing.T) {
-	const pl, ok = CmdFlagPayloadLen, CauseNone
-	readOnly := onDisk(full | FlagReadOnly)
-	for _, row := range []struct {
-		name    string
-		r       Request
-		session Session
-		facts   Facts
-		errno   Errno
-		cause   Cause
-	}{
-		{"DF", Request{Command: CmdRead, Flags: CmdFlagDF, Length: 512}, structured, disk, Success,
-			ok},
-		{"DF in extended", Request{Command: CmdRead, Flags: CmdFlagDF, Length: 512, Extended: true},
-			extended, disk, Success, ok},
-		{"DF of WRITE", Request{Command: CmdWrite, Flags: CmdFlagDF, Length: 512}, structured, disk,
-			EINVAL, CauseFlags},
-		{"no contexts", Request{Command: CmdBlockStatus, Length: 512}, structured, disk, EINVAL,
-			CauseContext},
-		{"status", Request{Command: CmdBlockStatus, Length: 512}, mapped, disk, Success, ok},
-		{"status of everything",
-			Request{Command: CmdBlockStatus, Length: 1 << 30, Flags: CmdFlagReqOne | CmdFlagFUA},
-			mapped, disk, Success, ok},
-		{"status of nothing", Request{Command: CmdBlockStatus, Offset: 512}, mapped, disk, EINVAL,
-			CauseEmpty},
-		{"status beyond", Request{Command: CmdBlockStatus, Offset: 1 << 30, Length: 512}, mapped,
-			disk, EINVAL, CauseBeyond},
-		{"status misaligned", Request{Command: CmdBlockStatus, Length: 1}, mapped, disk, EINVAL,
-			CauseAlignment},
-		{"status of a read-only export", Request{Command: CmdBlockStatus, Length: 512}, mapped,
-			readOnly, Success, ok},
-		{"compact status with payload", Request{Command: CmdBlockStatus, Flags: pl, Length: 12},
-			mapped, disk, EINVAL, CauseFlags},
-		{"filter",
-			Request{Command: CmdBlockStatus, Flags: pl, Length: 12, Offset: 7, Extended: true},
-			extMapped, disk, Success, ok},
-		{"filter of 32",
-			Request{Command: CmdBlockStatus, Flags: pl, Length: 8 + 4*32, Extended: true},
-			extMapped, disk, Success, ok},
-		{"filter of 33",
-			Request{Command: CmdBlockStatus, Flags: pl, Length: 8 + 4*33, Extended: true},
-			extMapped, disk, EINVAL, CausePayload},
-		{"filter, uneven", Request{Command: CmdBlockStatus, Flags: pl, Length: 13, Extended: true},
-			extMapped, disk, EINVAL, CausePayload},
-		{"filter, short", Request{Command: CmdBlockStatus, Flags: pl, Length: 4, Extended: true},
-			extMapped, disk, EINVAL, CausePayload},
-		{"filter of no length", Request{Command: CmdBlockStatus, Flags: pl, Extended: true},
-			extMapped, disk, EINVAL, CausePayload},
-		{"filter, huge",
-			Request{Command: CmdBlockStatus, Flags: pl, Length: math.MaxUint64, Extended: true},
-			extMapped, disk, EINVAL, CausePayload},
-		{"filter without contexts",
-			Request{Command: CmdBlockStatus, Flags: pl, Length: 12, Extended: true}, extended, disk,
-			EINVAL, CausePayload},
-		{"WRITE", Request{Command: CmdWrite, Flags: pl, Length: 512, Extended: true}, extended,
-			disk, Success, ok},
-		{"WRITE without the flag", Request{Command: CmdWrite, Length: 512, Extended: true},
-			extended, disk, Success, ok},
-		{"WRITE without the flag, too long",
-			Request{Command: CmdWrite, Length: 32*mib + 512, Extended: true}, extended, disk,
-			EINVAL, CauseSize},
-		{"WRITE too long",
-			Request{Command: CmdWrite, Flags: pl, Length: 32*mib + 512, Extended: true}, extended,
-			disk, EINVAL, CauseSize},
-		{"WRITE, read-only", Request{Command: CmdWrite, Flags: pl, Length: 512, Extended: true},
-			extended, readOnly, EPERM, CauseReadOnly},
-		{"READ with payload", Request{Command: CmdRead, Flags: pl, Length: 512, Extended: true},
-			extended, disk, EINVAL, CausePayload},
-		{"READ too long", Request{Command: CmdRead, Length: 1 << 25 << 1, Extended: true}, extended,
-			disk, EOVERFLOW, CauseSize},
-		{"FLUSH with payload", Request{Command: CmdFlush, Flags: pl, Extended: true}, extended,
-			disk, EINVAL, CausePayload},
-		{"FLUSH of a range", Request{Command: CmdFlush, Length: 512, Extended: true}, extended,
-			disk, EINVAL, CauseFlushRange},
-		{"TRIM, 64 bits", Request{Command: CmdTrim, Length: 1 << 40, Extended: true}, extended,
-			Facts{Size: 1 << 41, Flags: full}, Success, ok},
-		{"TRIM, wrapping",
-			Request{Command: CmdTrim, Offset: 512, Length: math.MaxUint64 - 511, Extended: true},
-			extended, disk, EINVAL, CauseBeyond},
-		{"WRITE_ZEROES beyond", Request{Command: CmdWriteZeroes, Length: 1 << 33, Extended: true},
-			extended, disk, ENOSPC, CauseBeyond},
-		{"CACHE not advertised", Request{Command: CmdCache, Length: 512}, structured,
-			onDisk(allFlags), EINVAL, CauseAbsent},
-		{"unknown", Request{Command: 99, Flags: pl, Length: 512, Extended: true}, extended, disk,
-			EINVAL, CauseUnknown},
-		{"DISC", Request{Command: CmdDisc, Flags: pl, Extended: true}, extended, disk, Success, ok},
-	} {
+	for _, row := range slices.Concat(statusJudgements, payloadJudgements) {
 		errno, cause := Judge(&row.r, &row.facts, row.session)
 		if errno != row.errno || cause != row.cause ||
 			Check(&row.r, &row.facts, row.session) != errno {
@@ -228,10 +253,12 @@ func TestChunks(t *testing.T) {
 			`u32:0x6e8a278c u16:0 u16:1 u64:0x0102030405060708 u64:0x1000 u64:0x808 u64:0x2000`},
 		{"hole", func(f Framing, b []byte) int { return f.PutHole(b, r, 0x2000, 0xfffff000, true) },
 			`u32:0x668e33ef u16:1 u16:2 u64:0x0102030405060708 u32:12 u64:0x2000 u32:0xfffff000`,
-			`u32:0x6e8a278c u16:1 u16:2 u64:0x0102030405060708 u64:0x1000 u64:12 u64:0x2000 u32:0xfffff000`},
+			`u32:0x6e8a278c u16:1 u16:2 u64:0x0102030405060708 u64:0x1000 u64:12 u64:0x2000 ` +
+				`u32:0xfffff000`},
 		{"error", func(f Framing, b []byte) int { return f.PutError(b, r, ENOSPC, text) },
 			`u32:0x668e33ef u16:1 u16:0x8001 u64:0x0102030405060708 u32:13 u32:28 u16:7 "grüße"`,
-			`u32:0x6e8a278c u16:1 u16:0x8001 u64:0x0102030405060708 u64:0x1000 u64:13 u32:28 u16:7 "grüße"`},
+			`u32:0x6e8a278c u16:1 u16:0x8001 u64:0x0102030405060708 u64:0x1000 u64:13 u32:28 ` +
+				`u16:7 "grüße"`},
 		{"status", func(f Framing, b []byte) int {
 			n := f.PutChunk(b, r, f.StatusKind(), uint64(f.StatusHeadSize()+2*f.ExtentSize()), true)
 			f.PutStatusHead(b[n:], 7, 2)
@@ -240,8 +267,10 @@ func TestChunks(t *testing.T) {
 			f.PutExtent(b[n+f.ExtentSize():], 0xffffe000, 0)
 			return n + 2*f.ExtentSize()
 		},
-			`u32:0x668e33ef u16:1 u16:5 u64:0x0102030405060708 u32:20 u32:7 u32:4096 u32:3 u32:0xffffe000 u32:0`,
-			`u32:0x6e8a278c u16:1 u16:6 u64:0x0102030405060708 u64:0x1000 u64:40 u32:7 u32:2 u64:4096 u64:3 u64:0xffffe000 u64:0`},
+			`u32:0x668e33ef u16:1 u16:5 u64:0x0102030405060708 u32:20 u32:7 u32:4096 u32:3 ` +
+				`u32:0xffffe000 u32:0`,
+			`u32:0x6e8a278c u16:1 u16:6 u64:0x0102030405060708 u64:0x1000 u64:40 u32:7 u32:2 ` +
+				`u64:4096 u64:3 u64:0xffffe000 u64:0`},
 	} {
 		for f, words := range map[Framing]string{Structured: row.compact, Extended: row.wider} {
 			want, err := parse(words)
@@ -269,7 +298,6 @@ func complaint(r *Request, s Session, f Facts) string {
 
 func TestComplaints(t *testing.T) {
 	const pl = CmdFlagPayloadLen
-	readOnly := onDisk(full | FlagReadOnly)
 	for _, row := range []struct {
 		r    Request
 		s    Session
@@ -281,25 +309,32 @@ func TestComplaints(t *testing.T) {
 		{Request{Command: CmdResize}, structured, disk,
 			`RESIZE of export "größe", 0 bytes at offset 0: no such command`},
 		{Request{Command: CmdRead, Flags: 0x8000}, structured, disk,
-			`READ of export "größe", 0 bytes at offset 0: flags 0x8000 are not for this command, or were not advertised`},
+			`READ of export "größe", 0 bytes at offset 0: flags 0x8000 are not for this ` +
+				`command, or were not advertised`},
 		{Request{Command: CmdRead, Flags: pl, Extended: true}, extended, disk,
-			`READ of export "größe", 0 bytes at offset 0: the payload is not for this command, or of a wrong length`},
+			`READ of export "größe", 0 bytes at offset 0: the payload is not for this command, ` +
+				`or of a wrong length`},
 		{Request{Command: CmdTrim, Length: 512}, structured, readOnly,
 			`TRIM of export "größe", 512 bytes at offset 0: the export is read-only`},
 		{Request{Command: CmdCache, Length: 512}, structured, onDisk(0),
 			`CACHE of export "größe", 512 bytes at offset 0: the export does not advertise it`},
 		{Request{Command: CmdBlockStatus, Length: 512}, structured, disk,
-			`BLOCK_STATUS of export "größe", 512 bytes at offset 0: no meta context was selected for this export`},
+			`BLOCK_STATUS of export "größe", 512 bytes at offset 0: no meta context was ` +
+				`selected for this export`},
 		{Request{Command: CmdFlush, Offset: 1}, structured, disk,
 			`FLUSH of export "größe": offset and length of a FLUSH must be zero`},
 		{Request{Command: CmdBlockStatus}, mapped, disk,
-			`BLOCK_STATUS of export "größe", 0 bytes at offset 0: a length of zero has no status`},
+			`BLOCK_STATUS of export "größe", 0 bytes at offset 0: a length of zero has no ` +
+				`status`},
 		{Request{Command: CmdWriteZeroes, Offset: 1 << 30, Length: 512}, structured, disk,
-			`WRITE_ZEROES of export "größe", 512 bytes at offset 1073741824: it ends beyond the export's 1073741824 bytes`},
+			`WRITE_ZEROES of export "größe", 512 bytes at offset 1073741824: it ends beyond ` +
+				`the export's 1073741824 bytes`},
 		{Request{Command: CmdWrite, Length: 1}, structured, disk,
-			`WRITE of export "größe", 1 bytes at offset 0: offset and length must be multiples of 512 bytes`},
+			`WRITE of export "größe", 1 bytes at offset 0: offset and length must be multiples ` +
+				`of 512 bytes`},
 		{Request{Command: CmdRead, Length: 64 * mib}, structured, disk,
-			`READ of export "größe", 67108864 bytes at offset 0: the most at once is 33554432 bytes`},
+			`READ of export "größe", 67108864 bytes at offset 0: the most at once is 33554432 ` +
+				`bytes`},
 	} {
 		if got := complaint(&row.r, row.s, row.f); got != row.want {
 			t.Errorf("%+v:\n%s\nwant\n%s", row.r, got, row.want)

@@ -137,7 +137,8 @@ func FuzzInfoRoundTrip(f *testing.F) {
 	f.Add("", "", uint64(0), uint16(0), uint32(0), []byte{})
 	f.Add("disk", "the first", uint64(1)<<40, uint16(allFlags), uint32(512),
 		[]byte{0, 1, 0, 2, 0, 3})
-	f.Add("größe", "€", uint64(1)<<63-4096, uint16(3), uint32(4096), []byte{0, 1, 0, 1, 0xff, 0xff})
+	f.Add("größe", "€", uint64(1)<<63-4096, uint16(3), uint32(4096),
+		[]byte{0, 1, 0, 1, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, name, description string, size uint64, flags uint16, block uint32,
 		asked []byte) {
 		e := Export{Name: name, Description: description,

@@ -10,7 +10,7 @@
 //	str:"text"                      the length of the bytes in 32 bits, then the bytes
 //	hex:00ff                        bytes
 //	"a"*300 hex:00*124              repeated
-//	option(GO) ...                  header of an option with the length of all that follows in the line
+//	option(GO) ...                  header of an option, with the length of the rest of the line
 //	reply(GO,ACK) ...               header of a reply, likewise
 
 package proto

@@ -67,6 +67,31 @@ func ParseExtRequest(b []byte) (Request, bool) {
 	}, binary.BigEndian.Uint32(b) == ExtRequestMagic
 }
 
+// PutRequest writes the RequestSize bytes of a request to b, which must be that long. Only the
+// lower 32 bits of the length have room in this header. A WRITE's data follows it.
+func PutRequest(b []byte, r *Request) {
+	_ = b[RequestSize-1]
+	binary.BigEndian.PutUint32(b, RequestMagic)
+	binary.BigEndian.PutUint16(b[4:], r.Flags)
+	binary.BigEndian.PutUint16(b[6:], r.Command)
+	binary.BigEndian.PutUint64(b[8:], r.Cookie)
+	binary.BigEndian.PutUint64(b[16:], r.Offset)
+	binary.BigEndian.PutUint32(b[24:], uint32(r.Length))
+}
+
+// PutExtRequest writes the ExtRequestSize bytes of a request with extended headers to b, which must
+// be that long. A WRITE's data follows it; its flags should have CmdFlagPayloadLen, which the spec
+// demands ("Extended request message").
+func PutExtRequest(b []byte, r *Request) {
+	_ = b[ExtRequestSize-1]
+	binary.BigEndian.PutUint32(b, ExtRequestMagic)
+	binary.BigEndian.PutUint16(b[4:], r.Flags)
+	binary.BigEndian.PutUint16(b[6:], r.Command)
+	binary.BigEndian.PutUint64(b[8:], r.Cookie)
+	binary.BigEndian.PutUint64(b[16:], r.Offset)
+	binary.BigEndian.PutUint64(b[24:], r.Length)
+}
+
 // Payload is how many bytes follow the header on the stream. Those of a WRITE always do. The spec
 // wants PAYLOAD_LEN on it with extended headers, but QEMU since 8.2 sends its writes without, and
 // whoever takes their data for headers loses step. Of all other commands the length is none of a

@@ -226,8 +226,8 @@ func TestPayloadIsWritesAlone(t *testing.T) {
 }
 
 func TestParseRequest(t *testing.T) {
-	b,
-		err := parse(`u32:0x25609513 u16:0x0102 u16:0x0304 u64:0x05060708090a0b0c u64:0xf1f2f3f4f5f6f7f8 u32:0xfffefdfc`)
+	b, err := parse(`u32:0x25609513 u16:0x0102 u16:0x0304 u64:0x05060708090a0b0c ` +
+		`u64:0xf1f2f3f4f5f6f7f8 u32:0xfffefdfc`)
 	if err != nil {
 		t.Fatal(err)
 	}

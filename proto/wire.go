@@ -125,6 +125,20 @@ const (
 	CmdResize      uint16 = 8 // of an extension that nobody has
 )
 
+var commandNames = [...]string{
+	CmdRead: "READ", CmdWrite: "WRITE", CmdDisc: "DISC", CmdFlush: "FLUSH", CmdTrim: "TRIM",
+	CmdCache: "CACHE", CmdWriteZeroes: "WRITE_ZEROES", CmdBlockStatus: "BLOCK_STATUS",
+	CmdResize: "RESIZE",
+}
+
+// CommandName is the spec's name of a command, or "" if it has none.
+func CommandName(command uint16) string {
+	if int(command) < len(commandNames) {
+		return commandNames[command]
+	}
+	return ""
+}
+
 // Command flags.
 const (
 	CmdFlagFUA        uint16 = 1 << 0
@@ -164,3 +178,18 @@ const (
 // MaxExtents is how many descriptors a chunk of BLOCK_STATUS may have
 // ("NBD_REPLY_TYPE_BLOCK_STATUS").
 const MaxExtents = 1 << 20
+
+// Sizes of what stands in chunks, in bytes.
+const (
+	HoleSize       = 12                 // all of an OFFSET_HOLE
+	ErrorChunkMost = 4 + 2 + 8 + 64<<10 // of an error: its text's length has 16 bits
+)
+
+// StatusSizes is the size of the head of a block status chunk and of each descriptor behind it, in
+// bytes, by the type of the chunk.
+func StatusSizes(kind uint16) (head, extent int) {
+	if kind == ChunkBlockStatusExt {
+		return 8, 16
+	}
+	return 4, 8
+}

@@ -49,20 +49,25 @@ func disk(memory []byte, structured bool) func(q asked) []byte {
 	}
 }
 
+// changing is what an export has that takes every command which changes it or makes it durable.
+const changing = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendTrim |
+	proto.FlagSendWriteZeroes
+
 func TestEveryProtocol(t *testing.T) {
 	for _, most := range []proto.Framing{proto.Simple, proto.Structured, proto.Extended} {
 		t.Run((&Session{Framing: most}).Protocol(), func(t *testing.T) {
 			memory := make([]byte, 1<<20)
-			f := &fake{size: 1 << 20,
-				flags: proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendTrim | proto.FlagSendWriteZeroes | proto.FlagSendCache, most: most, answer: disk(memory, most == proto.Structured)}
+			f := &fake{size: 1 << 20, flags: changing | proto.FlagSendCache, most: most,
+				answer: disk(memory, most == proto.Structured)}
 			c := f.dial(t)
 			if c.Framing != most || c.Size != 1<<20 {
 				t.Fatalf("%v, %d bytes", c.Protocol(), c.Size)
 			}
 			data := bytes.Repeat([]byte("ringnbd!"), 512)
 			for _, r := range []*Request{
-				{Command: proto.CmdWrite, Offset: 8192, Data: data}, {Command: proto.CmdWriteZeroes,
-					Offset: 8192, Length: 512}, {Command: proto.CmdFlush, Offset: 99},
+				{Command: proto.CmdWrite, Offset: 8192, Data: data},
+				{Command: proto.CmdWriteZeroes, Offset: 8192, Length: 512},
+				{Command: proto.CmdFlush, Offset: 99},
 				{Command: proto.CmdTrim, Offset: 0, Length: 1 << 20},
 				{Command: proto.CmdCache, Offset: 0, Length: 1},
 			} {
@@ -159,7 +164,9 @@ func TestRefusalsLeaveTheConnection(t *testing.T) {
 		want := map[proto.Framing]string{
 			proto.Simple: "the server answers ENOSPC to WRITE of 512 bytes at offset 4096; " +
 				"the server answers ENOSPC to READ of 512 bytes at offset 4096",
-			proto.Structured: `the server answers ENOSPC to WRITE of 512 bytes at offset 4096: "full"; the server answers EIO to READ of 512 bytes at offset 4096 (failed at 4103): "bad"`,
+			proto.Structured: `the server answers ENOSPC to WRITE of 512 bytes at offset 4096: ` +
+				`"full"; the server answers EIO to READ of 512 bytes at offset 4096 ` +
+				`(failed at 4103): "bad"`,
 		}
 		want[proto.Extended] = want[proto.Structured]
 		if got := fmt.Sprintf("%v; %v", write, read); got != want[most] {
@@ -408,8 +415,8 @@ func sameAnswer(c net.Conn, most proto.Framing, size int) {
 
 func TestSlowDisksAreWaitedFor(t *testing.T) {
 	const timeout = time.Second // of the negotiation, too
-	f := &fake{size: 1 << 20,
-		flags: proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendTrim | proto.FlagSendWriteZeroes, most: proto.Simple, answer: func(q asked) []byte {
+	f := &fake{size: 1 << 20, flags: changing, most: proto.Simple,
+		answer: func(q asked) []byte {
 			time.Sleep(3 * timeout)
 			if q.command == proto.CmdRead {
 				return simple(q, 0, make([]byte, q.length))

@@ -102,8 +102,8 @@ func (t *talk) list(most int) (all []Listing, left int, err error) {
 			}
 			name, description, err := proto.ParseServer(data)
 			if err == nil && (!proto.ValidString(name) || !proto.ValidString(description)) {
-				err = violated("the name or description of an export is no text of at most %d bytes",
-					proto.MaxString)
+				err = violated("the name or description of an export is not text of at most %d "+
+					"bytes", proto.MaxString)
 			}
 			if size += len(name) + len(description) + listingSize; size > most {
 				left++

@@ -290,7 +290,7 @@ func (t *talk) check(before error) error {
 	case t.session.BlockSizes && e.MaxPayload < max(e.MinBlock, 512):
 		return violated("its largest payload has %d bytes, less than a block", e.MaxPayload)
 	case !proto.ValidString(e.Name) || !proto.ValidString(e.Description):
-		return violated("the name or description of the export is no text of at most %d bytes",
+		return violated("the name or description of the export is not text of at most %d bytes",
 			proto.MaxString)
 	}
 	return nil

@@ -40,8 +40,8 @@ func TestWhatWaitsBehindASlowRequest(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := &fake{size: 1 << 20,
-				flags: proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendTrim | proto.FlagSendWriteZeroes, transmit: func(conn net.Conn) {
+			f := &fake{size: 1 << 20, flags: changing,
+				transmit: func(conn net.Conn) {
 					for _, s := range c.steps {
 						q, err := receive(conn, false)
 						if err != nil {

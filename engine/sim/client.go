@@ -469,7 +469,8 @@ func (c *client) over() {
 			why = fmt.Sprintf("with %d requests unanswered, the first: %v", len(c.flight),
 				c.flight[0])
 		}
-		w.fail("the server closed connection %d (parting: %t, DISC or half-close at %d, sent %d) %s", c.conn, c.parted, c.partEnd, c.sent, why)
+		w.fail("the server closed connection %d (parting: %t, DISC or half-close at %d, "+
+			"sent %d) %s", c.conn, c.parted, c.partEnd, c.sent, why)
 	}
 	if (len(c.head) > 0 || c.chunk != nil) && c.excused == "" {
 		w.fail("the server closed connection %d in the middle of a reply", c.conn)

@@ -29,7 +29,7 @@ func ask(t *testing.T, r *run, option uint32, message []byte) (kinds []uint32, d
 	}
 }
 
-func TestPeerLearnsTheWholeExport(t *testing.T) {
+func TestClientLearnsTheWholeExport(t *testing.T) {
 	for _, option := range []uint32{OptInfo, OptGo} {
 		r := begun(catalogs["two"], Policy{})
 		kinds, data := ask(t, r, option,
@@ -52,7 +52,7 @@ func TestPeerLearnsTheWholeExport(t *testing.T) {
 	}
 }
 
-func TestPeerExportName(t *testing.T) {
+func TestClientExportName(t *testing.T) {
 	r := begun(catalogs["two"], Policy{})
 	r.feed(AppendOption(nil, OptExportName, "disk"))
 	var got Export
@@ -61,7 +61,7 @@ func TestPeerExportName(t *testing.T) {
 	}
 }
 
-func TestPeerBanner(t *testing.T) {
+func TestClientBanner(t *testing.T) {
 	n := NewNegotiator(catalogs["one"], Policy{})
 	if flags, err := ParseBanner(n.Out()); err != nil || flags != FlagFixedNewstyle|FlagNoZeroes {
 		t.Errorf("%#x %v", flags, err)
@@ -75,7 +75,7 @@ func TestPeerBanner(t *testing.T) {
 	}
 }
 
-func TestPeerDoesNotBelieveLies(t *testing.T) {
+func TestClientDoesNotBelieveLies(t *testing.T) {
 	for _, line := range []string{"", "reply(GO,ACK)", "option(LIST)",
 		"REPLYMAGIC opt:LIST rep:ACK"} {
 		b, err := parse(line)

@@ -16,8 +16,6 @@ var (
 	ErrBanner      = errors.New("no NBD server of the newstyle handshake at this address")
 	ErrOptionReply = errors.New("the server's option reply is malformed: the connection is out " +
 		"of step")
-	ErrSimpleReply = errors.New("the server's reply has a wrong magic: the connection is out of " +
-		"step")
 )
 
 // ParseBanner takes apart the first BannerSize bytes of a server and gives its handshake flags.
@@ -131,31 +129,4 @@ func ParseExport(data []byte, e *Export) error {
 	e.Size = binary.BigEndian.Uint64(data)
 	e.Flags = binary.BigEndian.Uint16(data[8:])
 	return nil
-}
-
-// PutRequest writes the RequestSize bytes of a request to b, which must be that long. Only the
-// lower 32 bits of the length have room in this header. A WRITE's data follows it.
-func PutRequest(b []byte, r *Request) {
-	_ = b[RequestSize-1]
-	binary.BigEndian.PutUint32(b, RequestMagic)
-	binary.BigEndian.PutUint16(b[4:], r.Flags)
-	binary.BigEndian.PutUint16(b[6:], r.Command)
-	binary.BigEndian.PutUint64(b[8:], r.Cookie)
-	binary.BigEndian.PutUint64(b[16:], r.Offset)
-	binary.BigEndian.PutUint32(b[24:], uint32(r.Length))
-}
-
-// ParseSimpleReply takes apart the first SimpleReplySize bytes of b, which must be that long. Data
-// follows them if the request was a READ and the error is Success. A value that is not in the spec
-// counts as EINVAL, as the spec has it.
-func ParseSimpleReply(b []byte) (cookie uint64, e Errno, err error) {
-	_ = b[SimpleReplySize-1]
-	if binary.BigEndian.Uint32(b) != SimpleReplyMagic {
-		return 0, 0, ErrSimpleReply
-	}
-	e = Errno(binary.BigEndian.Uint32(b[4:]))
-	if !e.valid() {
-		e = EINVAL
-	}
-	return binary.BigEndian.Uint64(b[8:]), e, nil
 }

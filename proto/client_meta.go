@@ -1,5 +1,5 @@
 // The client's side of meta contexts: asking for them and learning their numbers. Invariant: as in
-// peer.go, nothing of the server is believed before it was checked.
+// client.go, nothing of the server is believed before it was checked.
 
 package proto
 

@@ -13,12 +13,29 @@ import (
 // Errors of a server whose chunks break the rules. None of them can be recovered from but by
 // closing.
 var (
+	ErrSimpleReply = errors.New("the server's reply has a wrong magic: the connection is out of " +
+		"step")
 	ErrChunk = errors.New("the server's reply chunk has a wrong magic: the connection is " +
 		"out of step")
 	ErrChunkShape = errors.New("the server's reply chunk has a length or flags that its type " +
 		"does not have")
 	ErrExtent = errors.New("the server's block status has an extent of no length")
 )
+
+// ParseSimpleReply takes apart the first SimpleReplySize bytes of b, which must be that long. Data
+// follows them if the request was a READ and the error is Success. A value that is not in the spec
+// counts as EINVAL, as the spec has it.
+func ParseSimpleReply(b []byte) (cookie uint64, e Errno, err error) {
+	_ = b[SimpleReplySize-1]
+	if binary.BigEndian.Uint32(b) != SimpleReplyMagic {
+		return 0, 0, ErrSimpleReply
+	}
+	e = Errno(binary.BigEndian.Uint32(b[4:]))
+	if !e.valid() {
+		e = EINVAL
+	}
+	return binary.BigEndian.Uint64(b[8:]), e, nil
+}
 
 // ReplyChunk is the header of a chunk, of either layout ("Structured reply chunk message",
 // "Extended reply chunk message"); Length bytes follow it.
@@ -95,12 +112,6 @@ func (c *ReplyChunk) check(extended bool) error {
 	return nil
 }
 
-// Sizes of what stands in chunks, in bytes.
-const (
-	HoleSize       = 12                 // all of an OFFSET_HOLE
-	ErrorChunkMost = 4 + 2 + 8 + 64<<10 // of an error: its text's length has 16 bits
-)
-
 // ParseHoleChunk takes apart the HoleSize bytes of an OFFSET_HOLE, which b must have.
 func ParseHoleChunk(b []byte) (offset uint64, length uint32, err error) {
 	_ = b[HoleSize-1]
@@ -150,15 +161,6 @@ type StatusExtent struct {
 	Flags  uint64 // what they mean depends on the context
 }
 
-// StatusSizes is the size of the head of a block status chunk and of each descriptor behind it, in
-// bytes, by the type of the chunk.
-func StatusSizes(kind uint16) (head, extent int) {
-	if kind == ChunkBlockStatusExt {
-		return 8, 16
-	}
-	return 4, 8
-}
-
 // ParseStatusHead takes apart the head of a block status chunk whose header passed the parser: the
 // context, and how many descriptors follow. b must have as many bytes as StatusSizes says.
 func ParseStatusHead(c *ReplyChunk, b []byte) (context uint32, count uint64, err error) {
@@ -183,17 +185,4 @@ func ParseStatusExtent(kind uint16, b []byte) (e StatusExtent, err error) {
 		err = ErrExtent
 	}
 	return e, err
-}
-
-// PutExtRequest writes the ExtRequestSize bytes of a request with extended headers to b, which must
-// be that long. A WRITE's data follows it; its flags should have CmdFlagPayloadLen, which the spec
-// demands ("Extended request message").
-func PutExtRequest(b []byte, r *Request) {
-	_ = b[ExtRequestSize-1]
-	binary.BigEndian.PutUint32(b, ExtRequestMagic)
-	binary.BigEndian.PutUint16(b[4:], r.Flags)
-	binary.BigEndian.PutUint16(b[6:], r.Command)
-	binary.BigEndian.PutUint64(b[8:], r.Cookie)
-	binary.BigEndian.PutUint64(b[16:], r.Offset)
-	binary.BigEndian.PutUint64(b[24:], r.Length)
 }
