@@ -35,8 +35,6 @@ func newBench() *cobra.Command {
 	c := &cobra.Command{
 		Use:               "bench [flags] URI|file:PATH",
 		Short:             "Put load on an NBD server, or on a file itself, and measure it",
-		Long:              benchHelp,
-		Example:           benchExamples,
 		ValidArgsFunction: cobra.NoFileCompletions, // URIs are not files
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -238,69 +236,3 @@ func printReport(r *load.Report, asJSON bool, w io.Writer) error {
 	e.SetIndent("", "  ")
 	return e.Encode(r)
 }
-
-const benchHelp = `Put load on an NBD server, any one, and measure it: requests per second, latency percentiles, errors.
-
-The target is nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH. With file:PATH (taken literally) the same load goes straight to a file or block
-device through io_uring with O_DIRECT: the physical limit, to compare a server with. A server of the oldstyle handshake knows no names: its URI must be without one.
-
-PATTERNS OTHER THAN read, randread AND flush OVERWRITE DATA in the target's window, and so do --fill and traces that write. A file or device that is mounted, or
-that another ringnbd serves, is refused; a server cannot be asked whether somebody else uses the export.
-
-Closed loop, the default: --connections x --depth requests are kept in flight, and latency counts from sending. Open loop, --rate: requests are due at fixed or
-random (--arrivals poisson) times, whatever the server does, and latency counts from the time a request was due; one that finds nothing free waits.
-So a stall is seen by every request that should have been made meanwhile. What was waiting is reported as the backlog.
-
-The pattern's offsets are multiples of the request's size. In order, each connection goes through a part of the window of its own, again and again. zeroes and
-randzeroes are WRITE_ZEROES, which carry no data; --zero-percent puts some among the writes of the other patterns.
-
---idle opens further connections, up to tens of thousands, which stay silent: what do they cost the server? Any that the server closes is an error.
-
---replay does what a trace says instead of a pattern: fio's iolog, version 2 or 3, as fio --write_iolog and --record make it. Requests start in the order of
-the trace, on whatever connection has room. By default they start as soon as there is room, and a FLUSH (sync, datasync) waits for all before it, since it covers
-only what was answered; the trace's times and waits do not count. With --replay-timing recorded each is due at its time, as in an open loop, and --replay-speed 2
-makes that twice as fast. All requests must go to one file of the trace (else pick one by --replay-file) and lie inside the window; nothing is sent before that
-is certain.
-
---verify stamps every sector of 512 bytes with its offset, a generation and a checksum. A read that brings anything but the last generation written is an
-error with its offset, and so is anything but zeroes after WRITE_ZEROES. Only blocks that this run has written are judged: use --fill to write them all first,
-which the read patterns need. Trimmed blocks and those of failed writes are not judged until they are written again. zeroes and randzeroes read back, too.
-
-Sizes are bytes, or have a unit (4k, 1MiB), in powers of 1024; times are seconds, or have a unit
-(500ms, 2m). Ctrl-C ends a run early and prints what was measured; a second one ends the program.
-
-Exit status: 0 if every request succeeded, 1 if one failed, data was wrong, a connection died or the run could not start, 2 for a wrong command line.`
-
-const benchExamples = `  # 4 KiB random reads, 4 connections of 32 requests each, for 10 seconds
-  ringnbd bench --connections 4 nbd://localhost
-
-  # the same straight on the file: how far the server is from the limit
-  ringnbd bench --connections 4 file:disk.img
-
-  # 70 % reads of mixed sizes, as JSON
-  ringnbd bench --pattern randrw --read-percent 70 --bs 4k:80,64k:20 --json \
-      'nbd+unix:///?socket=/run/nbd.sock'
-
-  # latency at 20,000 requests per second with random arrivals
-  ringnbd bench --rate 20000 --arrivals poisson --warmup 2s --duration 30s \
-      nbd://server/export
-
-  # is every byte what was written, or zeroed? (overwrites the first GiB)
-  ringnbd bench --pattern randrw --zero-percent 5 --verify --fill --size 1G \
-      --count 1000000 nbd://localhost
-
-  # large sequential writes, flushed every 64
-  ringnbd bench --pattern write --bs 1M --depth 16 --flush-every 64 \
-      nbd://localhost
-
-  # one busy connection beside 10,000 silent ones
-  ringnbd bench --idle 10000 nbd://localhost
-
-  # what fio did to a disk, done to an export at the same times
-  fio --name=job --filename=disk.img --size=1G --rw=randrw \
-      --write_iolog=trace.log
-  ringnbd bench --replay trace.log --replay-timing recorded nbd://localhost
-
-  # record a run, and do the same again
-  ringnbd bench --pattern randrw --count 100000 --record run.log nbd://localhost
-  ringnbd bench --replay run.log nbd://localhost`

@@ -36,9 +36,7 @@ func newConform() *cobra.Command {
 	var o conformOptions
 	c := &cobra.Command{
 		Use:               "conform [flags] URI | conform [flags] --spawn 'COMMAND'",
-		Short:             "Hold an NBD server to the rules of the protocol",
-		Long:              conformHelp,
-		Example:           conformExamples,
+		Short:             "Check that an NBD server follows the protocol",
 		ValidArgsFunction: cobra.NoFileCompletions, // URIs are not files
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.complete(c.Flags(), args); err != nil {
@@ -280,36 +278,3 @@ func (l *progressLine) show(text string) {
 }
 
 func (l *progressLine) clear() { fmt.Fprint(l, "\r\x1b[K") }
-
-const conformHelp = `Hold an NBD server, any one, to the rules of the protocol: one check for each rule that can be seen on the wire.
-
-The server is at URI, nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH, or is started by --spawn. The suite speaks for itself: it sends wrong
-magics, unknown options and commands, malformed lengths, single bytes and thousands of requests at once, and reads every byte of every answer. Each check has
-its own connections and its own time; those about errors end by proving that the stream is still in step; after each, a new connection must work.
-
-Verdicts: pass; fail (a MUST of the protocol is violated, or the server died or hung); differs (a SHOULD, or what the protocol leaves open, with what was
-seen); skip (with the reason).
-
-MANY CHECKS OVERWRITE THE EXPORT. At a URI they are skipped unless --writable allows it: without it the suite sends no WRITE, TRIM, WRITE_ZEROES or RESIZE,
-not even one that must be refused, as a server with a bug might not; unknown commands, with numbers that nobody uses, it does send. (--writable is needed
-to try changes on a read-only export, too, and so is {img} in a command.) --spawn makes an image of its own, which is removed in the end.
-
-In the command of --spawn, {port} is a free TCP port of localhost, {socket} the path of a Unix socket, {img} the scratch image, {dir} a directory for
-whatever it needs; the command must stay in the foreground. The suite kills it, and starts it again when it died, which fails the check in hand.
-
-Exit status: 0 if no check failed, 1 if one did, if the server did not answer what it was asked before the first, or if the run could not be made, 2 for a wrong command line.`
-
-const conformExamples = `  # a server that runs, read-only checks
-  ringnbd conform nbd://localhost
-
-  # everything, on a server of one's own
-  ringnbd conform --spawn 'ringnbd serve {port} {img}'
-  ringnbd conform --spawn 'nbdkit -f -p {port} file {img}' \
-      --spawn-read-only 'nbdkit -f -r -p {port} file {img}'
-
-  # what there is about block status, and why
-  ringnbd conform --list --verbose --only CB
-
-  # for a continuous integration server
-  ringnbd conform --junit conform.xml \
-      --spawn 'my-server --socket {socket} {img}'`

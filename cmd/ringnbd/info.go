@@ -29,9 +29,7 @@ func newInfo() *cobra.Command {
 	var o describe.Options
 	c := &cobra.Command{
 		Use:               "info [flags] URI",
-		Short:             "Tell what a server says about an export, or which it has",
-		Long:              infoHelp,
-		Example:           infoExamples,
+		Short:             "Show what a server says about an export, or list its exports",
 		ValidArgsFunction: cobra.NoFileCompletions, // URIs are not files
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := completeInfo(&o, c.Flags(), args); err != nil {
@@ -132,31 +130,3 @@ func info(ctx context.Context, o *describe.Options, stdout io.Writer) error {
 	}
 	return err
 }
-
-const infoHelp = `Tell what an NBD server, any one, says about an export: its size, what it can do, its block sizes and meta contexts, and the newest form of the
-protocol that it speaks. A server of the oldstyle handshake, from before 2011, knows no names: what it has is shown, whatever the URI names.
-
-[ COMMAND... ] in the place of the URI starts a server by socket activation, and ends
-it afterwards: each bracket is a word of its own.
-
---list asks for all exports of the server and opens each. Of one that cannot be opened it says why, and the exit status is 1.
-
---map shows what of the export is data, and what reads as zeroes without being stored: as a bar, as a list of extents, or as totals. It needs a server with structured
-replies and the meta context base:allocation; --context names another one, like qemu:dirty-bitmap:NAME. Maps may have any number of extents; they are printed as they
-come. With --json, --map prints all extents (--map=totals the totals).
-
-Exit status: 0, 1 if the server cannot be reached, or refuses any of what was asked for, 2 for a wrong command line.`
-
-const infoExamples = `  # one export
-  ringnbd info nbd://localhost/disk
-
-  # what an image has, by a server that is started for it
-  ringnbd info [ qemu-nbd -r -f qcow2 disk.qcow2 ]
-
-  # all of them
-  ringnbd info --list nbd://localhost
-
-  # where the data is: a picture, a list, and for a script
-  ringnbd info --map nbd://localhost/disk
-  ringnbd info --map=extents nbd://localhost/disk
-  ringnbd info --map --json nbd://localhost/disk`

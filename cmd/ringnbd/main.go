@@ -93,8 +93,6 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "ringnbd",
 		Short:         "Serve disks over NBD through io_uring",
-		Long:          rootHelp,
-		Example:       rootExamples,
 		Args:          noCommand,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -107,6 +105,7 @@ func newRoot() *cobra.Command {
 	refineHelp(root)
 	refineCompletion(root)
 	for _, c := range append(root.Commands(), root) {
+		addHelp(c)
 		c.Version = versionText()
 		c.InitDefaultHelpFlag()
 		c.InitDefaultVersionFlag()
@@ -142,7 +141,7 @@ func refineHelp(root *cobra.Command) {
 	if err != nil {
 		panic(err)
 	}
-	help.Short, help.Long = "Help about a command", ""
+	help.Short = "Print the help of a command"
 	help.Run, help.RunE = nil, func(_ *cobra.Command, args []string) error {
 		c, rest, err := root.Find(args)
 		if err != nil {
@@ -166,9 +165,6 @@ func refineCompletion(root *cobra.Command) {
 		panic(err)
 	}
 	completion.Short = "Print the completion script for a shell"
-	completion.Long = "Print the completion script for a shell: bash, zsh, fish or " +
-		"powershell.\n\n" +
-		"The help of each says how it is loaded: ringnbd completion bash --help."
 	completion.Args = cobra.ArbitraryArgs
 	completion.RunE = func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {

@@ -27,10 +27,8 @@ import (
 func newServe() *cobra.Command {
 	var o options
 	c := &cobra.Command{
-		Use:     "serve [flags] [PORT] PATH...",
-		Short:   "Serve disk images and block devices",
-		Long:    serveHelp,
-		Example: serveExamples,
+		Use:   "serve [flags] [PORT] PATH...",
+		Short: "Serve disk images and block devices",
 		RunE: func(c *cobra.Command, args []string) error {
 			specs, err := o.arguments(args)
 			if err != nil {

@@ -75,14 +75,10 @@ func printHelp(c *cobra.Command, _ []string) {
 
 func helpText(c *cobra.Command, width int) string {
 	var b strings.Builder
-	long := c.Long
-	if long == "" {
-		long = c.Short
-	}
-	summary, notes, _ := strings.Cut(strings.TrimSpace(long), "\n\n")
+	summary, notes, _ := strings.Cut(strings.TrimSpace(c.Long), "\n\n")
 	fmt.Fprintf(&b, "%s\n\nUsage:\n  %s\n", wrapped(summary, width), usageLine(c))
 	if c.Example != "" {
-		fmt.Fprintf(&b, "\nExamples:\n%s\n", strings.TrimRight(c.Example, "\n"))
+		fmt.Fprintf(&b, "\n%s%s\n", examplesTitle, c.Example)
 	}
 	if notes != "" {
 		fmt.Fprintf(&b, "\n%s\n", wrapped(notes, width))

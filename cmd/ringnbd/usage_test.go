@@ -4,6 +4,10 @@ package main
 
 import (
 	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -76,6 +80,82 @@ func TestCompletionsArePlain(t *testing.T) {
 		}
 		if strings.Contains(out.String(), "`") || strings.Count(out.String(), "\n") < 6 {
 			t.Errorf("%s: %s", name, out.Bytes())
+		}
+	}
+}
+
+var rewrite = flag.Bool("rewrite", false, "fill the paragraphs of the help texts anew")
+
+// TestHelpTexts: there is a text for each command and for nothing else, filled as the command prints
+// it at 80 columns.
+func TestHelpTexts(t *testing.T) {
+	texts, err := filepath.Glob("help/*.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := newRoot()
+	commands := append(root.Commands(), root)
+	if len(texts) != len(commands) {
+		t.Errorf("%d commands have %d texts: %q", len(commands), len(texts), texts)
+	}
+	for _, c := range commands {
+		file := "help/" + c.Name() + ".txt"
+		all, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		long, examples := splitHelp(string(all))
+		summary, notes, _ := strings.Cut(strings.TrimSpace(long), "\n\n")
+		want := wrapped(summary, helpWidth) + "\n"
+		if examples != "" {
+			want += "\n" + examplesTitle + examples + "\n"
+		}
+		if notes != "" {
+			want += "\n" + wrapped(notes, helpWidth) + "\n"
+		}
+		if string(all) == want {
+			continue
+		}
+		if !*rewrite {
+			t.Errorf("%s is not filled to %d columns; see -rewrite", file, helpWidth)
+		} else if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestHelpTextsEndWithTheStatus: of a command that does something.
+func TestHelpTextsEndWithTheStatus(t *testing.T) {
+	for _, c := range newRoot().Commands() {
+		paragraphs := strings.Split(strings.TrimSpace(c.Long), "\n\n")
+		last := paragraphs[len(paragraphs)-1]
+		says := strings.HasPrefix(last, "Exit status: 0 ") && strings.Contains(last, ", 1 ") &&
+			strings.Contains(strings.Join(strings.Fields(last), " "), ", 2 for a wrong command line.")
+		if works := c.Example != ""; says != works {
+			t.Errorf("%s: the last paragraph is %q", c.Name(), last)
+		}
+	}
+}
+
+// othersFlags are in the help texts and belong to other programs.
+var othersFlags = map[string]bool{"bench --name": true, "bench --filename": true,
+	"bench --rw": true, "bench --write_iolog": true, "conform --socket": true}
+
+// TestFlagsInHelpTextsExist: what a text tells to type is a flag of its command.
+func TestFlagsInHelpTextsExist(t *testing.T) {
+	long := regexp.MustCompile(`--[a-z][a-z0-9_-]*`)
+	short := regexp.MustCompile(`[ (]-([a-z])[ ,.;)]`)
+	for _, c := range newRoot().Commands() {
+		c.InitDefaultHelpFlag()
+		for _, flag := range long.FindAllString(c.Long+c.Example, -1) {
+			if c.Flags().Lookup(flag[2:]) == nil && !othersFlags[c.Name()+" "+flag] {
+				t.Errorf("%s has no %s", c.Name(), flag)
+			}
+		}
+		for _, flag := range short.FindAllStringSubmatch(c.Long, -1) {
+			if c.Flags().ShorthandLookup(flag[1]) == nil {
+				t.Errorf("%s has no -%s", c.Name(), flag[1])
+			}
 		}
 	}
 }
