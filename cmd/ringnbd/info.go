@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -93,17 +92,6 @@ func completeInfo(o *describe.Options, flags *pflag.FlagSet, args []string) erro
 var maps = []string{"picture", "extents", "totals"}
 
 func isMap(kind string) bool { return slices.Contains(maps, kind) }
-
-// locale says whether a terminal of this locale has more than ASCII.
-func locale() bool {
-	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
-		if value := os.Getenv(name); value != "" {
-			value = strings.ToLower(strings.ReplaceAll(value, "-", ""))
-			return strings.Contains(value, "utf8")
-		}
-	}
-	return false
-}
 
 // infoOf starts the server first, if the word is a command.
 func infoOf(o *describe.Options, word string, stdout io.Writer) error {

@@ -1,9 +1,9 @@
-// Command ringnbd serves files and block devices over NBD (Network Block Device) through io_uring.
+// The entry: this file builds the command tree, runs it, and turns its result into an exit status and
+// at most one line on standard error.
 //
-// This file is the entry: it builds the command tree, runs it, and turns its result into an exit
-// status and at most one line on stderr.
-// Invariant: 0 is success, 1 a failure at run time, 2 a mistake in the command line; every error is
-// one line that begins with "ringnbd: ".
+// Invariant: status 0 is success, 1 a failure at run time, 2 a mistake in the command line; every
+// error is one line that begins with "ringnbd: ".
+
 package main
 
 import (

@@ -149,27 +149,6 @@ func enter(blocked int) error {
 	return err
 }
 
-// Threads of a server for each loop beside the loop's own: those that look up block status, and
-// those of the kernel that flush and do what cannot wait.
-const (
-	fewLookups    = 3
-	manyLookups   = 64
-	kernelThreads = 4
-)
-
-// enter is what serve asks for before it begins.
-func (o *options) enter() error {
-	if err := affordSpace(o.memory); err != nil {
-		return err
-	}
-	granted, err := reserveThreads(o.loops*(1+fewLookups), o.loops*(1+manyLookups),
-		o.loops*kernelThreads)
-	if err == nil && granted < o.loops*(1+manyLookups) {
-		o.lookups = granted/o.loops - 1
-	}
-	return err
-}
-
 // affordSpace says what is wrong if the limit on address space has no room for so many bytes beside
 // Go's own.
 func affordSpace(more uint64) error {

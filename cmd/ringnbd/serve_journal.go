@@ -3,7 +3,7 @@
 //
 // Invariant: nobody can fill the log. Of one kind of trouble with one export there is one line in
 // ten seconds, which says how many were left out; of sessions there are some tens of lines a second
-// at most. What is left out is counted (debug.go).
+// at most. What is left out is counted (serve_debug.go).
 
 package main
 

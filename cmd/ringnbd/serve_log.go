@@ -1,6 +1,6 @@
 // The log of serve: its levels, its two formats, and what of a start is said in it.
 //
-// Invariant: a line is written by a goroutine of its own (unread.go), so logging never waits
+// Invariant: a line is written by a goroutine of its own (backlog.go), so logging never waits
 // for a reader.
 
 package main

@@ -9,35 +9,17 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/term"
 )
 
 const (
 	helpWidth  = 80
 	helpNarrow = 40 // below, flags and their texts find no room beside each other
 )
-
-// terminalWidth is that of the terminal behind w in columns, 0 if there is none.
-func terminalWidth(w io.Writer) int {
-	f, ok := w.(*os.File)
-	if !ok {
-		return 0
-	}
-	width, _, err := term.GetSize(int(f.Fd()))
-	if err != nil {
-		return 0
-	}
-	return max(width, 1) // some have no size and are terminals all the same
-}
-
-// isTerminal says whether somebody may be looking.
-func isTerminal(w io.Writer) bool { return terminalWidth(w) > 0 }
 
 // sections puts flags into groups: each belongs to the title that was begun last before it was
 // registered.

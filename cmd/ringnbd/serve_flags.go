@@ -20,7 +20,6 @@ import (
 	"ringnbd/engine"
 	"ringnbd/engine/backing"
 	"ringnbd/engine/gate"
-	"ringnbd/engine/units"
 )
 
 const (
@@ -143,45 +142,6 @@ func (o *options) engine() engine.Config {
 		Lookups: o.lookups}
 }
 
-// sizeFlag is a number of bytes, more than 0.
-type sizeFlag uint64
-
-func (f *sizeFlag) Type() string { return "SIZE" }
-func (f *sizeFlag) String() string {
-	if *f == 0 {
-		return ""
-	}
-	return strconv.FormatUint(uint64(*f), 10)
-}
-func (f *sizeFlag) Set(text string) error {
-	n, err := units.ParseSize(text)
-	if err == nil && n == 0 {
-		err = fmt.Errorf("size must be more than 0")
-	}
-	*f = sizeFlag(n)
-	return err
-}
-
-// timeFlag is a span of time, in seconds if it has no unit.
-type timeFlag time.Duration
-
-func (f *timeFlag) Type() string { return "TIME" }
-func (f *timeFlag) String() string {
-	text := time.Duration(*f).String()
-	if *f == 0 {
-		return "" // which is what a flag without a default has
-	}
-	if shorter, ok := strings.CutSuffix(text, "m0s"); ok {
-		return shorter + "m"
-	}
-	return text
-}
-func (f *timeFlag) Set(text string) error {
-	d, err := units.ParseDuration(text)
-	*f = timeFlag(d)
-	return err
-}
-
 // listenFlag is a list of addresses.
 type listenFlag []string
 
@@ -208,20 +168,6 @@ func (f *portFlag) Set(text string) error {
 		return errors.New("must be from 1 to 65535")
 	}
 	*f = append(*f, net.JoinHostPort("localhost", text))
-	return nil
-}
-
-// rawFlag is the word raw, the only format there is.
-type rawFlag bool
-
-func (f *rawFlag) Type() string   { return "FORMAT" }
-func (f *rawFlag) String() string { return "" }
-func (f *rawFlag) Set(text string) error {
-	if text != "raw" {
-		return fmt.Errorf("there is raw alone: images are used as they are (qemu-img convert " +
-			"makes raw ones)")
-	}
-	*f = true
 	return nil
 }
 

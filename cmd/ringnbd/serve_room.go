@@ -1,7 +1,8 @@
-// The limit on open files (ulimit -n), which every connection counts against.
+// Room for a server: descriptors for its connections (ulimit -n), threads and address space for its
+// loops.
 //
-// Invariant: a client that is over the limit is told at the gate that the server is full, and how
-// many it serves; it is never let in and then dropped.
+// Invariant: a client above the limit on open files is told during the handshake that the server is
+// full, and how many clients it serves; a client is never let in and then dropped.
 
 package main
 
@@ -46,4 +47,25 @@ func (s *server) affordConnections() error {
 		s.options.connections = room
 	}
 	return nil
+}
+
+// Threads of a server for each loop beside the loop's own: those that look up block status, and
+// those of the kernel that flush and do what cannot wait.
+const (
+	fewLookups    = 3
+	manyLookups   = 64
+	kernelThreads = 4
+)
+
+// enter is what serve asks for before it begins.
+func (o *options) enter() error {
+	if err := affordSpace(o.memory); err != nil {
+		return err
+	}
+	granted, err := reserveThreads(o.loops*(1+fewLookups), o.loops*(1+manyLookups),
+		o.loops*kernelThreads)
+	if err == nil && granted < o.loops*(1+manyLookups) {
+		o.lookups = granted/o.loops - 1
+	}
+	return err
 }

@@ -9,11 +9,41 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/term"
 )
+
+// terminalWidth is that of the terminal behind w in columns, 0 if there is none.
+func terminalWidth(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok {
+		return 0
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return max(width, 1) // some have no size and are terminals all the same
+}
+
+// isTerminal says whether somebody may be looking.
+func isTerminal(w io.Writer) bool { return terminalWidth(w) > 0 }
+
+// locale says whether a terminal of this locale has more than ASCII.
+func locale() bool {
+	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
+		if value := os.Getenv(name); value != "" {
+			value = strings.ToLower(strings.ReplaceAll(value, "-", ""))
+			return strings.Contains(value, "utf8")
+		}
+	}
+	return false
+}
 
 // visible writes what a terminal would obey instead of show, and what it cannot show, as Go would
 // in a string.

@@ -5,7 +5,7 @@
 // page that the user visits cannot reach it through the browser either (the Host header gives it
 // away); its connections are bounded in number, and each ends by itself: within seconds when its
 // client neither asks nor reads, and with the profile that it asked for otherwise, whose length is
-// bounded (debug_profile.go). Profiles do cost CPU time and memory while they run.
+// bounded (serve_debug_profile.go). Profiles do cost CPU time and memory while they run.
 
 package main
 

@@ -1,0 +1,36 @@
+// Command ringnbd serves files and block devices over NBD (Network Block Device) through io_uring,
+// and has clients that show, copy, load and check any NBD server.
+//
+// This package is the command line: it reads flags and arguments, calls the packages that do the
+// work, and prints what they return. A file of a command carries the command's name.
+//
+//	main.go                 the command tree, exit statuses, errors in one line
+//	help.go                 the help texts, which are files in help/
+//	help_print.go           how help is laid out; flags in groups
+//	mistakes.go             answers to mistakes that people make in a command line
+//	flag_types.go           sizes, times and formats as values of flags
+//	bracket.go              [ COMMAND... ] in place of a URI
+//	signals.go              which signals end a command, and how
+//	leave.go                ending the process while storage hangs
+//	room.go                 threads and address space, reserved before a command begins
+//	term.go                 the terminal: its width and locale, text of others made visible
+//	backlog.go              writing to standard error without waiting for a reader
+//
+//	serve.go                ringnbd serve: its parts, brought up in order
+//	serve_flags.go          its flags
+//	serve_exports.go        its arguments and --export
+//	serve_oldstyle.go       --oldstyle
+//	serve_defaults.go       defaults of loops, connections and memory from the limits of the process
+//	serve_room.go           open files and threads for the connections and loops
+//	serve_start.go          a start that a signal can end
+//	serve_shutdown.go       the end, in order or at once
+//	serve_log.go            the log: levels, formats, what a start reports
+//	serve_journal.go        the log of sessions and of disk errors, limited in rate
+//	serve_debug.go          --debug: counters and profiles over HTTP
+//	serve_debug_profile.go  bounds for profiles
+//
+//	info.go                 ringnbd info, whose work is in package describe
+//	copy.go                 ringnbd copy, whose work is in package transfer
+//	bench.go                ringnbd bench, whose work is in ringnbd/bench/load
+//	conform.go              ringnbd conform, whose work is in package conform
+package main
