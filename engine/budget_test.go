@@ -25,11 +25,11 @@ func handTurned(t *testing.T, d *Device) *loop {
 }
 
 // handTurnedWith is such a loop with so many bytes of memory.
-func handTurnedWith(t *testing.T, c Config, memory uint64, e Export) *loop {
+func handTurnedWith(t *testing.T, c Config, memory uint64, exports ...Export) *loop {
 	t.Helper()
 	runtime.LockOSThread()
 	t.Cleanup(runtime.UnlockOSThread)
-	s := newShared([]Export{e}, 1)
+	s := newShared(exports, 1)
 	y, _ := layoutOf(memory, connsPerLoop(c))
 	l, err := newLoop(s, 0, y)
 	if err != nil {

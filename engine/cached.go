@@ -30,7 +30,7 @@ func (l *loop) cacheable(row *tag) bool {
 	return l.pwrite != nil && d.Cached && (d.Freezes == 0 || l.shared.together) &&
 		d.busy.Load() == 0 && row.Flags&proto.CmdFlagFUA == 0 &&
 		row.Length <= cachedLongest && (row.Offset|row.Length)&(pageSize-1) == 0 &&
-		l.now >= l.devices[l.conns[row.conn].export].throttled
+		l.now >= l.devices[row.dev].throttled
 }
 
 // writeCached copies a payload into the page cache; what does not go smoothly goes to the ring.
@@ -41,7 +41,7 @@ func (l *loop) writeCached(t uint32) {
 	res := l.pwrite(l.deviceOf(row).FD, l.pool.Addr(l.leases.offset(row.memory)),
 		uint32(row.Length), row.Offset)
 	if l.kernel.Now()-start > cachedSlow {
-		l.devices[l.conns[row.conn].export].throttled = l.now + cachedPause
+		l.devices[row.dev].throttled = l.now + cachedPause
 	}
 	if res == int32(row.Length) {
 		l.answer(t)

@@ -48,7 +48,7 @@ func (b *batch) addError(row *tag) bool {
 	if !b.room(proto.MaxError, 1) {
 		return false
 	}
-	export := &b.loop.shared.exports[b.conn.export]
+	export := &b.loop.table.exports[b.conn.export]
 	why := proto.Complaint{
 		Request: b.asked(row), Export: export.Name, Facts: &export.Facts, Session: b.conn.session,
 		Errno: row.errno, System: row.system, Filter: row.filter, Ended: row.ended,

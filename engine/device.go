@@ -67,7 +67,25 @@ type Export struct {
 	Device   *Device
 	Name     string    // for the texts of errors
 	Contexts []Context // as the catalog's: proto.Export.Contexts
+
+	device uint32 // index of Device in the table
 }
+
+// deviceRow is what one loop keeps about one device; each part of it is described in the file of
+// its chapter.
+type deviceRow struct {
+	device  *Device
+	file    uint32 // index of its descriptor in every ring; none: it has no descriptor
+	staff          // workers.go
+	slicer         // range.go
+	flusher        // flush.go
+
+	caching   bool  // a CACHE is in flight
+	throttled int64 // until when short cached writes go to the ring
+}
+
+// deviceOf returns the device that a request is about.
+func (l *loop) deviceOf(t *tag) *Device { return l.devices[t.dev].device }
 
 // Failed reports whether a flush of this device has failed since it was opened.
 func (d *Device) Failed() bool { return d.failed.Load() != 0 }

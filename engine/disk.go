@@ -124,8 +124,7 @@ func (s segment) after(done uint32) segment {
 // to those that wait for a worker.
 func (l *loop) issue(t uint32, part uint8, s segment) {
 	row := &l.tags[t]
-	q := &l.devices[l.conns[row.conn].export]
-	rwflags, worker := l.wayOf(q, l.deviceOf(row), row.step.reads())
+	rwflags, worker := l.wayOf(&l.devices[row.dev], row.step.reads())
 	if worker {
 		l.park(t, part)
 		return
@@ -136,16 +135,15 @@ func (l *loop) issue(t uint32, part uint8, s segment) {
 // issueTo puts a segment into the submission queue.
 func (l *loop) issueTo(t uint32, part uint8, s segment, rwflags uint32) {
 	row := &l.tags[t]
-	export := l.conns[row.conn].export
-	q, d := &l.devices[export], l.deviceOf(row)
+	q := &l.devices[row.dev]
 	data := uint64(tokenOf(onDisk, part, row.generation, t))
-	file := l.shared.files[export]
+	file := q.file
 	buffer, fixed := l.bufferOf(s.at)
 	addr, reads := l.pool.Addr(s.at), row.step.reads()
 	// With O_DIRECT, FUA is part of the write. Through the page cache it is a flush behind it: a
 	// write with RWF_DSYNC would also collect the error of somebody's earlier write, which only a
 	// flush may, because a flush remembers.
-	if row.Flags&proto.CmdFlagFUA != 0 && row.step == stepWrite && d.Direct {
+	if row.Flags&proto.CmdFlagFUA != 0 && row.step == stepWrite && q.device.Direct {
 		rwflags |= unix.RWF_DSYNC
 	}
 	e := l.sqe()
@@ -181,14 +179,13 @@ func (l *loop) segmentDone(tok token, res int32) {
 		l.cacheDone(t)
 		return
 	}
-	export := l.conns[row.conn].export
-	q := &l.devices[export]
+	q := &l.devices[row.dev]
 	gone := l.conns[row.conn].state == connClosing
 	part := tok.part() &^ viaWorker
 	refused := false
 	if part != tok.part() {
 		l.workerBack(q)
-		defer l.issueParked(export)
+		defer l.issueParked(row.dev)
 	} else if l.landed(q); l.refuses(q, row, res) {
 		if refused = true; !gone {
 			l.park(t, part)
@@ -199,7 +196,7 @@ func (l *loop) segmentDone(tok token, res int32) {
 	if row.short {
 		s = s.after(l.progress[t][part])
 	}
-	block := l.deviceOf(row).Block
+	block := q.device.Block
 	switch {
 	case res == int32(s.len):
 	case gone && (refused || res > 0): // nobody waits for the rest, see unpark

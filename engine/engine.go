@@ -46,8 +46,7 @@ const yieldInterval = int64(8e6)
 
 // shared is what all loops see.
 type shared struct {
-	exports    []Export
-	files      []uint32 // by export: the index of its descriptor in every ring
+	table      *table
 	guard      *guard
 	loops      []*loop
 	firstSlice uint64        // bytes
@@ -124,40 +123,24 @@ func Start(c Config, exports []Export) (*Engine, error) {
 }
 
 func newShared(exports []Export, loops int) *shared {
-	s := &shared{exports: exports, firstSlice: firstSlice, files: make([]uint32, len(exports)),
-		guard: newGuard(loops*tagsPerLoop, len(exports)), loops: make([]*loop, loops)}
-	s.together = true
-	var n uint32
-	for i := range exports {
-		s.together = s.together && exports[i].Device.Freezes == exports[0].Device.Freezes
-		s.files[i] = none
-		if exports[i].Device.FD >= 0 {
-			s.files[i] = n
-			n++
-		}
+	t := newTable(exports)
+	s := &shared{table: t, firstSlice: firstSlice, guard: newGuard(loops*tagsPerLoop, len(t.devices)),
+		loops: make([]*loop, loops), together: true}
+	for _, d := range t.devices {
+		s.together = s.together && d.Freezes == t.devices[0].Freezes
 	}
 	return s
 }
 
-func (s *shared) descriptors() []int32 {
-	var fds []int32
-	for i := range s.exports {
-		if fd := s.exports[i].Device.FD; fd >= 0 {
-			fds = append(fds, int32(fd))
-		}
-	}
-	return fds
-}
-
 // newLoop makes a loop's tables and arenas; its kernel is given to it afterwards.
 func newLoop(s *shared, id uint32, y layout) (*loop, error) {
-	l := &loop{shared: s, id: id, layout: y, dirty: empty, lru: empty, grants: none}
+	l := &loop{shared: s, table: s.table, id: id, layout: y, dirty: empty, lru: empty, grants: none}
 	l.later, l.feeding, l.fed, l.owed = [2]list{empty, empty}, none, none, none
 	l.rings = [regions]ring{{list: empty}, {list: empty}}
 	l.stakes = [regions]stake{{conn: none}, {conn: none}}
 	l.ledger = newLedger(tagsPerLoop, [regions]uint64{small: y.smallLen, large: y.largeLen},
-		len(s.exports))
-	l.lines = make([]line, 2*len(s.exports))
+		len(s.table.exports))
+	l.lines = make([]line, 2*len(s.table.exports))
 	for i := range l.lines {
 		l.lines[i].waiting = [regions]list{empty, empty}
 	}
@@ -179,11 +162,9 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	l.backlog.rows = make([]uint32, tagsPerLoop)
 	l.quota = deviceQuota()
 	l.gone = make([]atomic.Bool, y.conns)
-	l.clients, l.tally = make([]*Client, y.conns), make([]exportTally, len(s.exports))
-	l.devices, l.blocked = make([]deviceRow, len(s.exports)), make([]uint32, 0, len(s.exports))
-	for i := range l.devices {
-		l.devices[i] = deviceRow{flushing: empty, waiting: empty, slicing: empty, parked: empty}
-	}
+	l.clients, l.tally = make([]*Client, y.conns), make([]exportTally, len(s.table.exports))
+	l.holds = make([]holdings, len(s.table.exports))
+	l.devices, l.blocked = s.table.rows(), make([]uint32, 0, len(s.table.devices))
 	for i := range l.conns {
 		l.conns[i].next = uint32(i) + 1
 	}
@@ -258,7 +239,7 @@ func (e *Engine) openRing(l *loop) (*uring.Ring, int, error) {
 			e.unregistered = err
 		}
 	}
-	if fds := l.shared.descriptors(); len(fds) > 0 {
+	if fds := l.table.descriptors(); len(fds) > 0 {
 		if err := ring.RegisterFiles(fds); err != nil {
 			_ = ring.Close()
 			return nil, -1, err
@@ -339,7 +320,7 @@ func (e *Engine) send(letter mail) (sent []*mail) {
 		m := letter
 		m.done = make(chan struct{})
 		if letter.kind == mailCount {
-			m.counters = &Counters{Exports: make([]ExportCounters, len(e.shared.exports))}
+			m.counters = &Counters{Exports: make([]ExportCounters, len(e.shared.table.exports))}
 		}
 		sent = append(sent, &m)
 		l.post(&m)
@@ -368,9 +349,9 @@ func (e *Engine) ask(letter mail, timeout time.Duration) bool {
 // Counters sums up what all loops have counted; false: a loop did not answer within a second, and
 // is not in the sum, or the engine is closed.
 func (e *Engine) Counters() (Counters, bool) {
-	sum := Counters{Exports: make([]ExportCounters, len(e.shared.exports))}
+	sum := Counters{Exports: make([]ExportCounters, len(e.shared.table.exports))}
 	for i := range sum.Exports {
-		x := &e.shared.exports[i]
+		x := &e.shared.table.exports[i]
 		sum.Exports[i].Name, sum.Exports[i].FlushFailed = x.Name, x.Device.Failed()
 	}
 	ok := e.ask(mail{kind: mailCount, counters: &sum}, time.Second)

@@ -43,7 +43,7 @@ func NewSimLoops(c Config, exports []Export,
 			panic(err)
 		}
 		s.loops[id] = l
-		l.kernel, l.wakeFD, l.wake = kernel(id, l.control, l.pool, s.descriptors())
+		l.kernel, l.wakeFD, l.wake = kernel(id, l.control, l.pool, s.table.descriptors())
 		if p, ok := l.kernel.(interface {
 			Pwrite(fd int, addr uint64, n uint32, off uint64) int32
 		}); ok {
@@ -51,7 +51,7 @@ func NewSimLoops(c Config, exports []Export,
 		}
 		l.quota = simQuota
 		if w, ok := l.kernel.(interface{ LimitWorkers(uint32) }); ok {
-			w.LimitWorkers(uint32(len(s.descriptors()) * (simQuota + ownWorkers)))
+			w.LimitWorkers(uint32(len(s.table.descriptors()) * (simQuota + ownWorkers)))
 		}
 		if c.Register != RegisterOff {
 			l.allowRegistering()
@@ -182,9 +182,11 @@ func (s *SimLoop) Home() error {
 		check(!l.shared.guard.claims[l.claimIndex(uint32(t))].held,
 			"claim "+strconv.Itoa(t)+" is in the guard")
 	}
+	for i := range l.holds {
+		check(l.holds[i] == holdings{}, "an export holds something")
+	}
 	for i := range l.devices {
 		d := &l.devices[i]
-		check(d.holds == holdings{}, "an export holds something")
 		check(d.flying == 0 && d.working == 0 && d.parked == empty, "segments are out")
 		check(!d.inFlight && d.flushing == empty && d.waiting == empty, "a flush is out")
 	}

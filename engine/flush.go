@@ -16,6 +16,14 @@ import (
 	"ringnbd/proto"
 )
 
+// flusher is the flushes of one device.
+type flusher struct {
+	flushing list // tags that the fsync in flight answers
+	waiting  list // tags for the next one
+	inFlight bool
+	blocked  bool // another loop's fsync of this device must end first
+}
+
 // flush queues a request for the next fsync of its device.
 func (l *loop) flush(t uint32) {
 	row := &l.tags[t]
@@ -25,33 +33,33 @@ func (l *loop) flush(t uint32) {
 		return
 	}
 	row.step = stepFlush
-	export := l.conns[row.conn].export
-	l.appendTag(&l.devices[export].waiting, t)
-	l.issueFlush(export)
+	l.appendTag(&l.devices[row.dev].waiting, t)
+	l.issueFlush(row.dev)
 }
 
-func (l *loop) issueFlush(export uint32) {
-	q := &l.devices[export]
-	if q.inFlight || q.waiting.head == none || !l.ownFlush(export) {
+func (l *loop) issueFlush(dev uint32) {
+	q := &l.devices[dev]
+	if q.inFlight || q.waiting.head == none || !l.ownFlush(dev) {
 		return
 	}
 	q.inFlight = true
 	q.flushing, q.waiting = q.waiting, empty
-	l.shared.exports[export].Device.busy.Add(1)
-	uring.PrepFsync(l.sqe(), uint64(tokenOf(onFlush, 0, 0, export)), l.shared.files[export], true)
+	q.device.busy.Add(1)
+	uring.PrepFsync(l.sqe(), uint64(tokenOf(onFlush, 0, 0, dev)), q.file, true)
 }
 
 // ownFlush makes this loop the one that may flush the device, or queues it: behind the loop that is
 // flushing, or behind those that have waited while this one did.
-func (l *loop) ownFlush(export uint32) bool {
-	q, d := &l.devices[export], l.shared.exports[export].Device
+func (l *loop) ownFlush(dev uint32) bool {
+	q := &l.devices[dev]
+	d := q.device
 	if !q.blocked {
 		if d.queued.Load() == 0 && d.syncing.CompareAndSwap(false, true) {
 			d.syncer.Store(l.id + 1)
 			return true
 		}
 		q.blocked = true
-		l.blocked = append(l.blocked, export) // within its capacity: a device is there once
+		l.blocked = append(l.blocked, dev) // within its capacity: a device is there once
 		d.queued.Add(1)
 	}
 	// Again, now that whoever is flushing can see that we wait.
@@ -60,7 +68,7 @@ func (l *loop) ownFlush(export uint32) bool {
 	}
 	d.syncer.Store(l.id + 1)
 	q.blocked = false
-	at := slices.Index(l.blocked, export)
+	at := slices.Index(l.blocked, dev)
 	l.blocked = slices.Delete(l.blocked, at, at+1)
 	d.queued.Add(-1)
 	return true
@@ -82,8 +90,8 @@ func (l *loop) disownFlush(d *Device) {
 // retryFlushes tries again for the devices that another loop was flushing.
 func (l *loop) retryFlushes() {
 	for at := 0; at < len(l.blocked); {
-		export := l.blocked[at]
-		if l.issueFlush(export); l.devices[export].blocked {
+		dev := l.blocked[at]
+		if l.issueFlush(dev); l.devices[dev].blocked {
 			at++
 		}
 	}
@@ -91,11 +99,11 @@ func (l *loop) retryFlushes() {
 
 // flushed answers those that waited.
 func (l *loop) flushed(tok token, res int32) {
-	export := tok.slot()
-	q := &l.devices[export]
+	dev := tok.slot()
+	q := &l.devices[dev]
 	must(q.inFlight, "a flush that nobody asked for")
 	q.inFlight = false
-	d := l.shared.exports[export].Device
+	d := q.device
 	d.busy.Add(-1)
 	kind := FlushRefused
 	if res == -int32(unix.EINTR) || res == -int32(unix.EAGAIN) {
@@ -115,7 +123,7 @@ func (l *loop) flushed(tok token, res int32) {
 		}
 		l.answer(t)
 	}
-	l.issueFlush(export)
+	l.issueFlush(dev)
 }
 
 // flushAgain puts those that an interrupted fsync was for back in front of those that came since.

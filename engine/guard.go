@@ -1,4 +1,4 @@
-// The guard orders overlapping writes of one export, whatever connection and whatever loop they
+// The guard orders overlapping writes of one device, whatever connection and whatever loop they
 // come from: a write waits for every earlier write that touches the same blocks, and for nothing
 // else. That is what makes read-modify-write of unaligned requests safe, and what keeps the last of
 // several overlapping writes in flight the one that stays on the disk.
@@ -11,10 +11,10 @@
 // not messages or lock-free tables. Claims are rows of one array, indexed by loop*tags+tag, so that
 // nothing is allocated.
 //
-// So that a claim meets those near it and no others, claims hang in chains by the region of the
-// device that they lie in: narrow ones (up to 64 KiB) in those of the one or two regions of 64 KiB
+// So that a claim meets those near it and no others, claims hang in chains by the stripe of the
+// device that they lie in: narrow ones (up to 64 KiB) in those of the one or two stripes of 64 KiB
 // that they touch, middle ones (up to 2 MiB) in those of 2 MiB. The few that are wider are in a
-// list that everybody of their export looks through, and look through all of their export.
+// list that everybody of their device looks through, and look through all of their device.
 
 package engine
 
@@ -25,8 +25,8 @@ import (
 )
 
 const (
-	guardShards = 64 // exports are spread over these; a power of two
-	// the regions of a shard's exports are hashed into these, for each width; a power of two
+	guardShards = 64 // devices are spread over these; a power of two
+	// the stripes of a shard's devices are hashed into these, for each width; a power of two
 	guardHeads = 1024
 )
 
@@ -34,25 +34,25 @@ const (
 type width uint8
 
 const (
-	narrow width = iota // up to a region of regionShift[narrow]
-	middle              // up to one of regionShift[middle]
+	narrow width = iota // up to a stripe of stripeShift[narrow]
+	middle              // up to one of stripeShift[middle]
 	wide
 )
 
-// regionShift is the size of regions, as a power of two, by the width of the claims that hang in
+// stripeShift is the size of stripes, as a power of two, by the width of the claims that hang in
 // their chains.
-var regionShift = [wide]uint{narrow: 16, middle: 21}
+var stripeShift = [wide]uint{narrow: 16, middle: 21}
 
 func widthOf(n uint64) width {
 	w := narrow
-	for w < wide && n > 1<<regionShift[w] {
+	for w < wide && n > 1<<stripeShift[w] {
 		w++
 	}
 	return w
 }
 
-// links of a claim: the chain of its first region and of its second, or in inFirst the list of the
-// wide ones; and the list of all of its export.
+// links of a claim: the chain of its first stripe and of its second, or in inFirst the list of the
+// wide ones; and the list of all of its device.
 const (
 	inFirst = iota
 	inSecond
@@ -63,7 +63,7 @@ const (
 type claim struct {
 	lo, hi   uint64 // bytes [lo, hi), rounded to the device's blocks
 	ticket   uint64 // order of arrival within the shard
-	export   uint32
+	device   uint32
 	owner    uint32 // the loop whose request this is
 	wake     uint32 // next in a stack of granted claims
 	blockers int32
@@ -73,7 +73,7 @@ type claim struct {
 	prev     [linkKinds]uint32
 }
 
-// guardShard is what one word protects: the heads of the chains of its exports, as entries (see
+// guardShard is what one word protects: the heads of the chains of its devices, as entries (see
 // entryOf).
 type guardShard struct {
 	word    atomic.Uint32
@@ -82,25 +82,25 @@ type guardShard struct {
 	_       [64]byte // keeps the next shard's word off this cache line
 }
 
-// guardExport are the lists of one export, under the word of its shard.
-type guardExport struct {
+// guardDevice are the lists of one device, under the word of its shard.
+type guardDevice struct {
 	all  uint32
 	wide uint32
-	// of the claims that are not wide: where there are none, no region is looked at
+	// of the claims that are not wide: where there are none, no stripe is looked at
 	count [wide]uint32
-	_     [48]byte // keeps the next export, which is of another shard, off this cache line
+	_     [48]byte // keeps the next device, which is of another shard, off this cache line
 }
 
 type guard struct {
 	claims  []claim
 	shards  [guardShards]guardShard
-	exports []guardExport
+	devices []guardDevice
 }
 
-func newGuard(claims, exports int) *guard {
-	g := &guard{claims: make([]claim, claims), exports: make([]guardExport, exports)}
-	for i := range g.exports {
-		g.exports[i] = guardExport{all: none, wide: none}
+func newGuard(claims, devices int) *guard {
+	g := &guard{claims: make([]claim, claims), devices: make([]guardDevice, devices)}
+	for i := range g.devices {
+		g.devices[i] = guardDevice{all: none, wide: none}
 	}
 	for i := range g.shards {
 		for w := range g.shards[i].heads {
@@ -122,29 +122,29 @@ func (s *guardShard) lock() {
 
 func (s *guardShard) unlock() { s.word.Store(0) }
 
-func (g *guard) shardOf(export uint32) *guardShard { return &g.shards[export&(guardShards-1)] }
+func (g *guard) shardOf(device uint32) *guardShard { return &g.shards[device&(guardShards-1)] }
 
-// headOf hashes a region. Two that are neighbours never share a head, for one of them is odd, which
+// headOf hashes a stripe. Two that are neighbours never share a head, for one of them is odd, which
 // the counting in meetNear relies on; whatever the distance of others, it is not one at which all
 // meet.
-func headOf(export uint32, region uint64) uint64 {
-	x := (region>>1 ^ uint64(export)<<44) * 0x9e3779b97f4a7c15
-	return (x>>32<<1 | region&1) & (guardHeads - 1)
+func headOf(device uint32, stripe uint64) uint64 {
+	x := (stripe>>1 ^ uint64(device)<<44) * 0x9e3779b97f4a7c15
+	return (x>>32<<1 | stripe&1) & (guardHeads - 1)
 }
 
-// enter puts claim i, the bytes [lo, hi) of an export, into the table and reports whether it may
+// enter puts claim i, the bytes [lo, hi) of a device, into the table and reports whether it may
 // run now. If not, its owner will be granted it.
-func (g *guard) enter(i, owner, export uint32, lo, hi uint64) bool {
+func (g *guard) enter(i, owner, device uint32, lo, hi uint64) bool {
 	c := &g.claims[i]
 	must(!c.held && lo < hi, "a request claimed its range twice, or nothing")
-	s := g.shardOf(export)
+	s := g.shardOf(device)
 	s.lock()
 	s.tickets++
-	c.lo, c.hi, c.export, c.owner, c.ticket = lo, hi, export, owner, s.tickets
+	c.lo, c.hi, c.device, c.owner, c.ticket = lo, hi, device, owner, s.tickets
 	c.width = widthOf(hi - lo)
 	c.blockers = g.meet(s, c, nil)
 	c.held = true
-	g.link(&g.exports[export].all, i, i, inAll, 0)
+	g.link(&g.devices[device].all, i, i, inAll, 0)
 	g.hang(s, i)
 	run := c.blockers == 0
 	s.unlock()
@@ -156,10 +156,10 @@ func (g *guard) enter(i, owner, export uint32, lo, hi uint64) bool {
 func (g *guard) leave(i uint32, grants *uint32) {
 	c := &g.claims[i]
 	must(c.held && c.blockers == 0, "a request left a range that it did not hold")
-	s := g.shardOf(c.export)
+	s := g.shardOf(c.device)
 	s.lock()
 	g.unhang(s, i)
-	g.unlink(&g.exports[c.export].all, i, inAll, false)
+	g.unlink(&g.devices[c.device].all, i, inAll, false)
 	c.held = false
 	g.meet(s, c, grants)
 	s.unlock()
@@ -173,9 +173,9 @@ func (g *guard) shrink(i uint32, to uint64, grants *uint32) {
 	if c.width == narrow {
 		return
 	}
-	s := g.shardOf(c.export)
+	s := g.shardOf(c.device)
 	s.lock()
-	for j := g.exports[c.export].all; j != none; j = g.claims[j].next[inAll] {
+	for j := g.devices[c.device].all; j != none; j = g.claims[j].next[inAll] {
 		w := &g.claims[j]
 		if w.ticket > c.ticket && w.lo < to && w.hi > c.lo && w.hi <= to {
 			g.unblock(j, grants) // it overlapped only the part given up
@@ -191,7 +191,7 @@ func (g *guard) shrink(i uint32, to uint64, grants *uint32) {
 // them: all came before c. With grants, c has just left, and those that came after it wait for one
 // claim less.
 func (g *guard) meet(s *guardShard, c *claim, grants *uint32) (met int32) {
-	e := &g.exports[c.export]
+	e := &g.devices[c.device]
 	if c.width == wide {
 		for j := e.all; j != none; j = g.claims[j].next[inAll] {
 			met += g.touch(j, c, grants)
@@ -209,13 +209,13 @@ func (g *guard) meet(s *guardShard, c *claim, grants *uint32) (met int32) {
 	return met
 }
 
-// meetNear is meet for the claims of one width, in the chains of the regions that c touches.
+// meetNear is meet for the claims of one width, in the chains of the stripes that c touches.
 func (g *guard) meetNear(of width, s *guardShard, c *claim, grants *uint32) (met int32) {
-	shift := regionShift[of]
-	for region, last := c.lo>>shift, (c.hi-1)>>shift; region <= last; region++ {
-		for e := s.heads[of][headOf(c.export, region)]; e != none; e = g.claims[e>>1].next[e&1] {
-			// A pair that shares both regions meets twice; it counts where its overlap begins.
-			if max(c.lo, g.claims[e>>1].lo)>>shift == region {
+	shift := stripeShift[of]
+	for stripe, last := c.lo>>shift, (c.hi-1)>>shift; stripe <= last; stripe++ {
+		for e := s.heads[of][headOf(c.device, stripe)]; e != none; e = g.claims[e>>1].next[e&1] {
+			// A pair that shares both stripes meets twice; it counts where its overlap begins.
+			if max(c.lo, g.claims[e>>1].lo)>>shift == stripe {
 				met += g.touch(e>>1, c, grants)
 			}
 		}
@@ -226,7 +226,7 @@ func (g *guard) meetNear(of width, s *guardShard, c *claim, grants *uint32) (met
 // touch is one pair of meet: 1 when claim j overlaps c.
 func (g *guard) touch(j uint32, c *claim, grants *uint32) int32 {
 	w := &g.claims[j]
-	if w.export != c.export || w.lo >= c.hi || w.hi <= c.lo {
+	if w.device != c.device || w.lo >= c.hi || w.hi <= c.lo {
 		return 0
 	}
 	if grants != nil && w.ticket > c.ticket {
@@ -245,42 +245,42 @@ func (g *guard) unblock(j uint32, grants *uint32) {
 	}
 }
 
-// entryOf names one of a claim's two links in the chains of its regions.
+// entryOf names one of a claim's two links in the chains of its stripes.
 func entryOf(i, which uint32) uint32 { return i<<1 | which }
 
-// hang links claim i into the chains of its regions, or the list of the wide ones; unhang takes it
+// hang links claim i into the chains of its stripes, or the list of the wide ones; unhang takes it
 // out of them.
 func (g *guard) hang(s *guardShard, i uint32) {
 	c := &g.claims[i]
 	if c.width == wide {
-		g.link(&g.exports[c.export].wide, i, i, inFirst, 0)
+		g.link(&g.devices[c.device].wide, i, i, inFirst, 0)
 		return
 	}
-	g.exports[c.export].count[c.width]++
-	shift := regionShift[c.width]
+	g.devices[c.device].count[c.width]++
+	shift := stripeShift[c.width]
 	first, last := c.lo>>shift, (c.hi-1)>>shift
-	g.link(&s.heads[c.width][headOf(c.export, first)], i, entryOf(i, inFirst), inFirst, 1)
+	g.link(&s.heads[c.width][headOf(c.device, first)], i, entryOf(i, inFirst), inFirst, 1)
 	if last != first {
-		g.link(&s.heads[c.width][headOf(c.export, last)], i, entryOf(i, inSecond), inSecond, 1)
+		g.link(&s.heads[c.width][headOf(c.device, last)], i, entryOf(i, inSecond), inSecond, 1)
 	}
 }
 
 func (g *guard) unhang(s *guardShard, i uint32) {
 	c := &g.claims[i]
 	if c.width == wide {
-		g.unlink(&g.exports[c.export].wide, i, inFirst, false)
+		g.unlink(&g.devices[c.device].wide, i, inFirst, false)
 		return
 	}
-	g.exports[c.export].count[c.width]--
-	shift := regionShift[c.width]
+	g.devices[c.device].count[c.width]--
+	shift := stripeShift[c.width]
 	first, last := c.lo>>shift, (c.hi-1)>>shift
-	g.unlink(&s.heads[c.width][headOf(c.export, first)], i, inFirst, true)
+	g.unlink(&s.heads[c.width][headOf(c.device, first)], i, inFirst, true)
 	if last != first {
-		g.unlink(&s.heads[c.width][headOf(c.export, last)], i, inSecond, true)
+		g.unlink(&s.heads[c.width][headOf(c.device, last)], i, inSecond, true)
 	}
 }
 
-// link pushes claim i, known in this list as entry, to the front. In a region's chain (shift 1) an
+// link pushes claim i, known in this list as entry, to the front. In a stripe's chain (shift 1) an
 // entry says which of a claim's two links is meant.
 func (g *guard) link(head *uint32, i, entry uint32, in int, shift uint32) {
 	c := &g.claims[i]

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// crowdedGuard is a guard in which so many claims of one width are in flight on export 0, one
+// crowdedGuard is a guard in which so many claims of one width are in flight on device 0, one
 // behind the other, so far apart.
 func crowdedGuard(claims int, width, apart uint64) *guard {
 	g := newGuard(claims+1, 1)
@@ -46,12 +46,12 @@ func BenchmarkClaim(b *testing.B) {
 			}
 		})
 	}
-	for _, exports := range []int{1, 64, 1000} {
-		b.Run(fmt.Sprintf("4KiB/exports=%d,4x4MiB_each", exports), func(b *testing.B) {
-			g := newGuard(exports*4+1, exports)
-			for i := range exports * 4 {
-				at := uint64(i/exports) * (4 << 20)
-				g.enter(uint32(i)+1, 0, uint32(i%exports), at, at+4<<20)
+	for _, devices := range []int{1, 64, 1000} {
+		b.Run(fmt.Sprintf("4KiB/devices=%d,4x4MiB_each", devices), func(b *testing.B) {
+			g := newGuard(devices*4+1, devices)
+			for i := range devices * 4 {
+				at := uint64(i/devices) * (4 << 20)
+				g.enter(uint32(i)+1, 0, uint32(i%devices), at, at+4<<20)
 			}
 			grants := uint32(none)
 			for b.Loop() {

@@ -14,13 +14,13 @@ import (
 // modelClaim is what the model remembers of a claim in the table.
 type modelClaim struct {
 	lo, hi  uint64
-	export  uint32
+	device  uint32
 	order   int
 	granted bool
 }
 
 func (m *modelClaim) blockedBy(o *modelClaim) bool {
-	return o.export == m.export && o.order < m.order && o.lo < m.hi && m.lo < o.hi
+	return o.device == m.device && o.order < m.order && o.lo < m.hi && m.lo < o.hi
 }
 
 func TestGuardAgreesWithItsModel(t *testing.T) {
@@ -55,7 +55,7 @@ func checkGuard(t *testing.T, seed uint64) {
 		}
 	}
 	// A world is as small as its claims are narrow, so that they meet; at its end, or in the middle
-	// of it, lies a border of regions of every size.
+	// of it, lies a border of stripes of every size.
 	scale := []uint64{4 << 10, 256 << 10, 4 << 20, 64 << 20}[random.IntN(4)]
 	base := []uint64{0, 64<<20 - scale/2, 1<<40 - scale/2}[random.IntN(3)]
 	for range 400 {
@@ -66,10 +66,10 @@ func checkGuard(t *testing.T, seed uint64) {
 		case m == nil:
 			lo := base + random.Uint64N(scale)
 			m = &modelClaim{lo: lo, hi: lo + drawWidth(random, scale),
-				export: uint32(random.IntN(2)) * guardShards, order: order}
+				device: uint32(random.IntN(2)) * guardShards, order: order}
 			order++
 			model[i] = m
-			m.granted = g.enter(i, 0, m.export, m.lo, m.hi)
+			m.granted = g.enter(i, 0, m.device, m.lo, m.hi)
 		case m.granted && widthOf(m.hi-m.lo) != narrow && random.IntN(2) == 0:
 			to := m.lo + random.Uint64N(m.hi-m.lo)
 			g.shrink(i, to, &grants)
@@ -106,9 +106,9 @@ func drawWidth(random *rand.Rand, scale uint64) uint64 {
 
 func checkEmpty(t *testing.T, g *guard) {
 	t.Helper()
-	for i := range g.exports {
-		if e := &g.exports[i]; e.all != none || e.wide != none || e.count != [wide]uint32{} {
-			t.Fatalf("a list of export %d is not empty", i)
+	for i := range g.devices {
+		if e := &g.devices[i]; e.all != none || e.wide != none || e.count != [wide]uint32{} {
+			t.Fatalf("a list of device %d is not empty", i)
 		}
 	}
 	for i := range g.shards {
@@ -122,14 +122,14 @@ func checkEmpty(t *testing.T, g *guard) {
 	}
 }
 
-// TestNeighboursShareNoHead: what the counting of claims in two regions relies on; and that claims
+// TestNeighboursShareNoHead: what the counting of claims in two stripes relies on; and that claims
 // at one distance, whatever it is, are spread over many heads.
 func TestNeighboursShareNoHead(t *testing.T) {
-	for export := range uint32(100) {
-		for region := range uint64(5000) {
-			if headOf(export, region) == headOf(export, region+1) {
-				t.Fatalf("regions %d and %d of export %d share head %d", region, region+1, export,
-					headOf(export, region))
+	for device := range uint32(100) {
+		for stripe := range uint64(5000) {
+			if headOf(device, stripe) == headOf(device, stripe+1) {
+				t.Fatalf("stripes %d and %d of device %d share head %d", stripe, stripe+1, device,
+					headOf(device, stripe))
 			}
 		}
 	}
@@ -142,7 +142,7 @@ func TestNeighboursShareNoHead(t *testing.T) {
 			longest = max(longest, chain[h])
 		}
 		if longest > 10 {
-			t.Errorf("of 512 claims %d regions apart, %d are in one chain", uint64(1)<<shift,
+			t.Errorf("of 512 claims %d stripes apart, %d are in one chain", uint64(1)<<shift,
 				longest)
 		}
 	}
@@ -172,9 +172,9 @@ func TestClaimsMeetOnlyThoseNearThem(t *testing.T) {
 			if widthOf(c.own) == wide {
 				t.Fatal("a case that walks all")
 			}
-			shift := regionShift[of]
-			for region := own.lo >> shift; region <= (own.hi-1)>>shift; region++ {
-				head := g.shards[0].heads[of][headOf(0, region)]
+			shift := stripeShift[of]
+			for stripe := own.lo >> shift; stripe <= (own.hi-1)>>shift; stripe++ {
+				head := g.shards[0].heads[of][headOf(0, stripe)]
 				for e := head; e != none; e = g.claims[e>>1].next[e&1] {
 					looked++
 				}
@@ -186,7 +186,7 @@ func TestClaimsMeetOnlyThoseNearThem(t *testing.T) {
 	}
 }
 
-// A claimOrder knows which claims run on each unit of two exports, 0 and 64, which share a shard.
+// A claimOrder knows which claims run on each unit of two devices, 0 and 64, which share a shard.
 type claimOrder struct {
 	t      *testing.T
 	g      *guard
@@ -203,19 +203,19 @@ const (
 func (o *claimOrder) run(i uint32) {
 	c := &o.g.claims[i]
 	for u := c.lo / orderUnit; u < c.hi/orderUnit; u++ {
-		if o.inside[c.export/64][u].Add(1) != 1 {
+		if o.inside[c.device/64][u].Add(1) != 1 {
 			o.t.Error("two overlapping claims run at once")
 		}
-		if before := o.last[c.export/64][u].Swap(c.ticket); before > c.ticket {
+		if before := o.last[c.device/64][u].Swap(c.ticket); before > c.ticket {
 			o.t.Errorf("claim %d runs after claim %d, which came later", c.ticket, before)
 		}
 	}
 }
 
 // quit records that a claim gives up the bytes [lo, hi).
-func (o *claimOrder) quit(export uint32, lo, hi uint64) {
+func (o *claimOrder) quit(device uint32, lo, hi uint64) {
 	for u := lo / orderUnit; u < hi/orderUnit; u++ {
-		o.inside[export/64][u].Add(-1)
+		o.inside[device/64][u].Add(-1)
 	}
 }
 
@@ -259,12 +259,12 @@ func TestGuardKeepsTheOrderOfArrival(t *testing.T) {
 					order.run(i)
 				case state[k] == 2 && c.width != narrow && c.hi-c.lo > unit && random.IntN(3) == 0:
 					to := c.lo + (1+random.Uint64N((c.hi-c.lo)/unit-1))*unit
-					order.quit(c.export, c.lo, to)
+					order.quit(c.device, c.lo, to)
 					g.shrink(i, to, &grants)
 				case state[k] == 2:
 					state[k] = 0
 					out--
-					order.quit(c.export, c.lo, c.hi)
+					order.quit(c.device, c.lo, c.hi)
 					g.leave(i, &grants)
 				default:
 					runtime.Gosched()

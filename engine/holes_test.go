@@ -33,7 +33,7 @@ func still(t testing.TB, exports ...Export) *loop {
 func admitted(t testing.TB, l *loop, r proto.Request) uint32 {
 	t.Helper()
 	l.conns[0].credit, l.conns[0].tagCredit = l.layout.share, tagsPerConn
-	d := l.shared.exports[0].Device
+	d := l.table.exports[0].Device
 	lo, hi := d.down(r.Offset), d.up(r.Offset+r.Length)
 	memory, scratch := needs(&r, d, lo, hi)
 	if r.Command == proto.CmdBlockStatus {

@@ -58,7 +58,7 @@ func (l *loop) takeTag(i uint32, memory, scratch uint64) (uint32, bool) {
 	cost := leaseCost(memory) + leaseCost(scratch)
 	r, at := regionOf(cost), lineOf(c)
 	l.unsqueeze(c)
-	s := l.ledger.admits(&c.account, &l.devices[c.export].holds, r, cost)
+	s := l.ledger.admits(&c.account, &l.holds[c.export], r, cost)
 	if s == capped {
 		return none, false // its own replies will free what it needs
 	}
@@ -93,7 +93,7 @@ func (l *loop) takeTag(i uint32, memory, scratch uint64) (uint32, bool) {
 	l.ahead += ahead
 	l.lines[at].spared += pages
 	l.withdraw(i) // its own replies may have brought what it waited for; who waits is not read
-	l.ledger.take(&c.account, &l.devices[c.export].holds, r, cost, pages)
+	l.ledger.take(&c.account, &l.holds[c.export], r, cost, pages)
 	return t, true
 }
 

@@ -23,6 +23,7 @@ type loop struct {
 	kernel  Kernel
 	id      uint32
 	shared  *shared
+	table   *table
 	control *uring.Arena // connection pages and stages: not registered, populated as it is touched
 	pool    *uring.Arena // payloads
 	layout  layout
@@ -62,9 +63,10 @@ type loop struct {
 	stakes   [regions]stake // what the one that is next has
 	squeezed int            // connections that are
 
-	devices []deviceRow
-	blocked []uint32 // devices that wait for another loop's fsync
-	grants  uint32   // stack of this loop's claims granted by itself in this turn
+	devices []deviceRow // by device
+	holds   []holdings  // by export, see table
+	blocked []uint32    // devices that wait for another loop's fsync
+	grants  uint32      // stack of this loop's claims granted by itself in this turn
 
 	now    int64 // the kernel's clock, without
 	missed int64 // what it jumped by while the loop did not run

@@ -1,10 +1,10 @@
 // Offload: what may block outside of io_uring is done by goroutines beside the loops. A loop pushes
 // requests onto a stack and makes an eventfd readable; whoever sleeps on that takes one whose
-// export nobody is busy with, so that storage which hangs holds up no other's lookups. What waits
+// device nobody is busy with, so that storage which hangs holds up no other's lookups. What waits
 // for it holds memory and tags, as READs do that wait for such storage; when its client has gone,
 // it is given back at once.
 //
-// Invariant: at most one lookup of an export and a loop runs at a time; connections take turns, and
+// Invariant: at most one lookup of a device and a loop runs at a time; connections take turns, and
 // those of one connection begin in order; as long as fewer than mostWorkers are busy, one worker at
 // least is asleep or on its way to look, and seldom more than idleWorkers; when a loop has no
 // connection left, nothing of it is here.
@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	// mostWorkers bounds the threads that storage which hangs can take up, per loop: an export
-	// occupies one. Lookups beyond wait, as for their export.
+	// mostWorkers bounds the threads that storage which hangs can take up, per loop: a device
+	// occupies one. Lookups beyond wait, as for their device.
 	mostWorkers = 64
 	// more than these leave, and their threads with them, when they find nothing to do
 	idleWorkers = 2
@@ -36,7 +36,7 @@ type offload struct {
 
 	mu      sync.Mutex
 	waiting []uint32        // requests that no worker has taken, in order
-	busy    map[uint32]bool // exports with a lookup that runs
+	busy    map[uint32]bool // devices with a lookup that runs
 	turns   uint64          // lookups that have begun
 	turn    []uint64        // by connection: when its last one did
 	workers int
@@ -77,9 +77,9 @@ func (o *offload) work() {
 	for uring.Await(o.fd) == nil {
 		t, more := o.begin()
 		for more {
-			export := o.loop.conns[o.loop.tags[t].conn].export
+			dev := o.loop.tags[t].dev
 			o.loop.lookUpOne(t)
-			t, more = o.next(export)
+			t, more = o.next(dev)
 		}
 		switch stopped, superfluous := o.part(); {
 		case stopped:
@@ -123,11 +123,11 @@ func (o *offload) begin() (uint32, bool) {
 	return t, true
 }
 
-// next takes another request for a worker that has done one of the export.
-func (o *offload) next(export uint32) (uint32, bool) {
+// next takes another request for a worker that has done one of the device.
+func (o *offload) next(dev uint32) (uint32, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	delete(o.busy, export)
+	delete(o.busy, dev)
 	t, ok := o.take()
 	if !ok {
 		o.idle++
@@ -135,8 +135,8 @@ func (o *offload) next(export uint32) (uint32, bool) {
 	return t, ok
 }
 
-// take finds a request of an export that is not busy, the first one of the connection whose last
-// turn is longest ago, and makes the export busy.
+// take finds a request of a device that is not busy, the first one of the connection whose last
+// turn is longest ago, and makes the device busy.
 func (o *offload) take() (uint32, bool) {
 	for t := o.loop.takeAsked(); t != none; t = o.loop.tags[t].next {
 		o.waiting = append(o.waiting, t)
@@ -151,7 +151,7 @@ func (o *offload) take() (uint32, bool) {
 	best := -1
 	for i, t := range o.waiting {
 		c := o.loop.tags[t].conn
-		if !o.busy[o.loop.conns[c].export] &&
+		if !o.busy[o.loop.tags[t].dev] &&
 			(best < 0 || o.turn[c] < o.turn[o.loop.tags[o.waiting[best]].conn]) {
 			best = i
 		}
@@ -162,7 +162,7 @@ func (o *offload) take() (uint32, bool) {
 	t := o.waiting[best]
 	c := o.loop.tags[t].conn
 	o.waiting = slices.Delete(o.waiting, best, best+1)
-	o.busy[o.loop.conns[c].export] = true
+	o.busy[o.loop.tags[t].dev] = true
 	o.turns++
 	o.turn[c] = o.turns
 	return t, true

@@ -1,6 +1,6 @@
 // TRIM and WRITE_ZEROES: operations on a range that may be the whole device. They are done slice by
 // slice, each slice as long as takes the device a few milliseconds, a few slices in flight per
-// export, and the claim on what is done is given up at once, so that a 1 TiB TRIM delays nobody.
+// device, and the claim on what is done is given up at once, so that a 1 TiB TRIM delays nobody.
 //
 // Invariant: nothing outside a claim is written. The blocks at the edges (read, zeroed in part,
 // written back) come before anything of the claim is given up; the inner range is whole blocks
@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// per export and loop: each occupies a kernel worker, and most file systems serialise them
+	// per device and loop: each occupies a kernel worker, and most file systems serialise them
 	// anyway
 	maxSlices = 2
 	// A request begins with firstSlice bytes and doubles from slice to slice while they take less
@@ -29,24 +29,10 @@ const (
 	sliceLong  = int64(4e6) // a slice that takes more than this is followed by a shorter one
 )
 
-// deviceRow is what one loop keeps about one export's device.
-type deviceRow struct {
-	slicing   list // tags with another slice of a long operation to do
-	slices    int  // slices in flight
-	caching   bool // a CACHE is in flight
-	flushing  list // tags that the fsync in flight answers
-	waiting   list // tags for the next one
-	inFlight  bool
-	blocked   bool  // another loop's fsync of this device must end first
-	throttled int64 // until when short cached writes go to the ring
-
-	holds holdings // what all connections of the export have
-
-	trials  [2]trial // of reads and of writes
-	flying  uint32   // reads and writes that are with the kernel
-	working uint32   // and of them, with workers
-	parked  list     // tags with segments that wait for a worker
-	moved   int64    // when the last of them came back, or the first of them went
+// slicer is the slices of one device.
+type slicer struct {
+	slicing list // tags with another slice of a long operation to do
+	slices  int  // slices in flight
 }
 
 // innerRange is the part of a request's range that consists of whole blocks (of pages, for memory);
@@ -146,16 +132,15 @@ const cacheMost = 64 << 20
 // for it.
 func (l *loop) beginCache(t uint32) {
 	row := &l.tags[t]
-	export := l.conns[row.conn].export
-	q := &l.devices[export]
-	if d := l.deviceOf(row); d.FD < 0 || d.Direct || q.caching {
+	q := &l.devices[row.dev]
+	if d := q.device; d.FD < 0 || d.Direct || q.caching {
 		l.answer(t)
 		return
 	}
 	q.caching = true
 	row.step, row.left = stepCache, 1
 	data := uint64(tokenOf(onDisk, 0, row.generation, t))
-	uring.PrepFadvise(l.sqe(), data, l.shared.files[export], row.Offset,
+	uring.PrepFadvise(l.sqe(), data, q.file, row.Offset,
 		uint32(min(row.Length, cacheMost)), uring.AdviceWillNeed)
 }
 
@@ -163,20 +148,20 @@ func (l *loop) beginCache(t uint32) {
 func (l *loop) cacheDone(t uint32) {
 	row := &l.tags[t]
 	row.left = 0
-	l.devices[l.conns[row.conn].export].caching = false
+	l.devices[row.dev].caching = false
 	l.answer(t)
 }
 
 // queueSlice takes a place in the line for the next slice: long operations take turns.
 func (l *loop) queueSlice(t uint32) {
-	l.tags[t].step = stepSlice
-	export := l.conns[l.tags[t].conn].export
-	l.appendTag(&l.devices[export].slicing, t)
-	l.issueSlices(export)
+	row := &l.tags[t]
+	row.step = stepSlice
+	l.appendTag(&l.devices[row.dev].slicing, t)
+	l.issueSlices(row.dev)
 }
 
-func (l *loop) issueSlices(export uint32) {
-	q := &l.devices[export]
+func (l *loop) issueSlices(dev uint32) {
+	q := &l.devices[dev]
 	for q.slices < maxSlices && q.slicing.head != none {
 		t := l.popTag(&q.slicing)
 		if l.conns[l.tags[t].conn].state == connClosing {
@@ -189,13 +174,13 @@ func (l *loop) issueSlices(export uint32) {
 
 func (l *loop) issueSlice(t uint32) {
 	row := &l.tags[t]
-	export := l.conns[row.conn].export
-	d := l.deviceOf(row)
+	q := &l.devices[row.dev]
+	d := q.device
 	_, hi := l.innerRange(row)
 	n := min(hi-row.cursor, row.stride)
 	row.slice, row.issued = uint32(n), l.now
 	row.left = 1
-	l.devices[export].slices++
+	q.slices++
 	d.busy.Add(1)
 	data := uint64(tokenOf(onDisk, 0, row.generation, t))
 	mode, _ := l.sliceMode(row)
@@ -203,9 +188,9 @@ func (l *loop) issueSlice(t uint32) {
 	case d.Kind == Memory:
 		uring.PrepMadvise(l.sqe(), data, d.Memory.Addr(row.cursor), uint32(n), unix.MADV_DONTNEED)
 	case mode == 0:
-		uring.PrepDiscard(l.sqe(), data, l.shared.files[export], row.cursor, n)
+		uring.PrepDiscard(l.sqe(), data, q.file, row.cursor, n)
 	default:
-		uring.PrepFallocate(l.sqe(), data, l.shared.files[export], mode, row.cursor, n)
+		uring.PrepFallocate(l.sqe(), data, q.file, mode, row.cursor, n)
 	}
 }
 
@@ -213,10 +198,9 @@ func (l *loop) issueSlice(t uint32) {
 func (l *loop) sliceDone(t uint32, res int32) {
 	row := &l.tags[t]
 	row.left = 0
-	export := l.conns[row.conn].export
-	l.devices[export].slices--
+	l.devices[row.dev].slices--
 	l.deviceOf(row).busy.Add(-1)
-	defer l.issueSlices(export)
+	defer l.issueSlices(row.dev)
 	_, hi := l.innerRange(row)
 	// Busy: the device's page cache holds what another program has just written there. TRIM is a
 	// hint, and the slice is done without it; to zero is an order, which is tried again, and

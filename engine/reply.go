@@ -224,7 +224,7 @@ func (l *loop) giveFront(c *conn, row *tag, first uint32) {
 		l.comesHome(large)
 		row.memory, row.cost = after, row.cost-uint32(n)
 		row.lo += n
-		l.ledger.give(&c.account, &l.devices[c.export].holds, large, 0, n, 0)
+		l.ledger.give(&c.account, &l.holds[c.export], large, 0, n, 0)
 		l.earn(c, large, n)
 	}
 }

@@ -45,6 +45,7 @@ type tag struct {
 	scratch lease // two blocks, for a range that does not begin and end on blocks
 	cost    uint32
 	conn    uint32
+	dev     uint32 // index of the device that the request is about
 	next    uint32
 	fill    uint32 // piece that the payload has come to, and how far
 	fillAt  uint32
@@ -78,11 +79,6 @@ const maxRetries = 16 * maxSegments // of all segments of a wave, of a slice
 // claimIndex is a tag's row in the guard, which all loops share.
 func (l *loop) claimIndex(t uint32) uint32 { return l.id*tagsPerLoop + t }
 
-// device of a tag's export.
-func (l *loop) deviceOf(t *tag) *Device {
-	return l.shared.exports[l.conns[t.conn].export].Device
-}
-
 // admit takes a request in, or leaves its header where it is: false means that the connection
 // waits, for its own replies or for its turn, or has ended.
 func (l *loop) admit(i uint32, r *proto.Request) bool {
@@ -92,7 +88,7 @@ func (l *loop) admit(i uint32, r *proto.Request) bool {
 		l.leave(i, CloseDisconnect)
 		return false
 	}
-	export := &l.shared.exports[c.export]
+	export := &l.table.exports[c.export]
 	errno := proto.Check(r, &export.Facts, c.session)
 	if errno != proto.Success && r.Undrainable(&export.Facts) {
 		l.fail(i, CloseOversize)
@@ -108,7 +104,7 @@ func (l *loop) admit(i uint32, r *proto.Request) bool {
 // come.
 func (l *loop) takeIn(i uint32, r *proto.Request, errno proto.Errno, p portion) bool {
 	c := &l.conns[i]
-	export := &l.shared.exports[c.export]
+	export := &l.table.exports[c.export]
 	var memory, scratch uint64
 	lo, hi := r.Offset, r.Offset+r.Length
 	if errno == proto.Success {
@@ -129,7 +125,8 @@ func (l *loop) takeIn(i uint32, r *proto.Request, errno proto.Errno, p portion) 
 		c.count(r)
 	}
 	row := &l.tags[t]
-	row.Request, row.errno, row.lo, row.hi, row.portion = *r, errno, lo, hi, p
+	row.Request, row.dev, row.errno, row.portion = *r, export.device, errno, p
+	row.lo, row.hi = lo, hi
 	row.sink = memory == 0
 	row.fill, row.fillAt = row.memory, uint32(r.Offset-lo)
 	payload := r.Payload()
@@ -208,7 +205,7 @@ func (l *loop) begin(t uint32) {
 			d.written.Store(true)
 		}
 		row.step, row.claimed = stepClaimed, true
-		if l.shared.guard.enter(l.claimIndex(t), l.id, l.conns[row.conn].export, row.lo, row.hi) {
+		if l.shared.guard.enter(l.claimIndex(t), l.id, row.dev, row.lo, row.hi) {
 			l.run(t)
 		} else {
 			l.counters.Overlaps++
@@ -305,7 +302,7 @@ func (l *loop) release(t uint32) {
 	l.leases.give(row.scratch)
 	line := &l.lines[row.line]
 	line.spared -= uint32(row.spared)
-	l.ledger.give(&c.account, &l.devices[c.export].holds, row.region, 1, uint64(row.cost),
+	l.ledger.give(&c.account, &l.holds[c.export], row.region, 1, uint64(row.cost),
 		uint32(row.spared))
 	l.ahead -= uint64(row.ahead)
 	l.comesHome(small) // a tag is of both

@@ -55,8 +55,8 @@ func (e *Engine) Cut() { e.ask(mail{kind: mailCut}, cutGrace) }
 // flushAll flushes every device that a client has written to.
 func (e *Engine) flushAll(each time.Duration) error {
 	var dirty []*Export
-	for i := range e.shared.exports {
-		x := &e.shared.exports[i]
+	for i := range e.shared.table.exports {
+		x := &e.shared.table.exports[i]
 		if d := x.Device; d.FD >= 0 && !d.ReadOnly && (d.written.Load() || d.Failed()) {
 			dirty = append(dirty, x)
 		}

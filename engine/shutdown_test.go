@@ -82,9 +82,9 @@ func TestDrainNamesWhatWasNotFlushed(t *testing.T) {
 		x.Device.written.Store(written)
 		return x
 	}
-	e := &Engine{shared: &shared{exports: []Export{
-		export("good", int(file.Fd()), true), export("bad", pipe[0], true), export("untouched",
-			pipe[0], false), export("", pipe[1], true)}}}
+	e := &Engine{shared: &shared{table: newTable([]Export{
+		export("good", int(file.Fd()), true), export("bad", pipe[0], true),
+		export("untouched", pipe[0], false), export("", pipe[1], true)})}}
 	text := ""
 	if err := e.flushAll(time.Minute); err != nil {
 		text = err.Error()
@@ -96,7 +96,7 @@ func TestDrainNamesWhatWasNotFlushed(t *testing.T) {
 		t.Errorf("%s\nwant\n%s", text, want)
 	}
 	for range 2 * maxNames {
-		e.shared.exports = append(e.shared.exports, export("more", pipe[0], true))
+		e.shared.table.exports = append(e.shared.table.exports, export("more", pipe[0], true))
 	}
 	if err := e.flushAll(time.Minute); strings.Count(err.Error(), "\n") != maxNames ||
 		!strings.HasSuffix(err.Error(), "nor were 12 more exports") {

@@ -89,7 +89,7 @@ func (l *loop) readFilter(row *tag) bool {
 	row.Length, row.contexts = length, contexts
 	row.Flags &^= proto.CmdFlagPayloadLen
 	if errno, _ = proto.CheckRange(&row.Request,
-		&l.shared.exports[l.conns[row.conn].export].Facts); row.filter {
+		&l.table.exports[l.conns[row.conn].export].Facts); row.filter {
 		errno = proto.EINVAL
 	}
 	row.errno = errno
@@ -114,7 +114,7 @@ func (l *loop) lookUpOne(t uint32) {
 	row := &l.tags[t]
 	c := &l.conns[row.conn]
 	memory, each := l.answers(row)
-	export := &l.shared.exports[c.export]
+	export := &l.table.exports[c.export]
 	most := each // and no chunk has more than the export's maximum payload
 	if export.MaxPayload != 0 {
 		most = min(each, statusUsed+uint64(export.MaxPayload))
@@ -128,9 +128,9 @@ func (l *loop) lookUpOne(t uint32) {
 		x.n = x.framing.StatusHeadSize()
 		var err error
 		if !l.gone[row.conn].Load() {
-			export.Device.busy.Add(1) // what asks a file for its holes may hold its lock for long
+			l.deviceOf(row).busy.Add(1) // what asks a file for its holes may hold its lock for long
 			err = source.Status(row.Offset, row.Length, x.add)
-			export.Device.busy.Add(-1)
+			l.deviceOf(row).busy.Add(-1)
 		}
 		// What was not looked up, because it cannot be or because its client has left (and may
 		// still listen), is "allocated, and not known to be zero", which is always true enough.

@@ -53,6 +53,15 @@ type trial struct {
 	rest    uint8 // operations to come without a trial
 }
 
+// staff is what of one device is with the kernel, and with its workers.
+type staff struct {
+	trials  [2]trial // of reads and of writes
+	flying  uint32   // reads and writes that are with the kernel
+	working uint32   // and of them, with workers
+	parked  list     // tags with segments that wait for a worker
+	moved   int64    // when the last of them came back, or the first of them went
+}
+
 // due: the next operation is tried.
 func (x *trial) due() bool {
 	if x.rest > 0 {
@@ -91,8 +100,8 @@ func (l *loop) quotaOf() uint32 {
 }
 
 // wayOf says how a segment goes to the kernel: the flags of the operation, and whether to a worker.
-func (l *loop) wayOf(q *deviceRow, d *Device, reads bool) (rwflags uint32, worker bool) {
-	switch {
+func (l *loop) wayOf(q *deviceRow, reads bool) (rwflags uint32, worker bool) {
+	switch d := q.device; {
 	case d.Waits || q.flying > 0 && l.now-q.moved > lateAfter:
 		return 0, true
 	case !d.Direct && reads: // the kernel waits for pages without a worker
@@ -142,17 +151,16 @@ func (l *loop) refuses(q *deviceRow, row *tag, res int32) bool {
 // park has a segment wait for a worker, of which there may be one.
 func (l *loop) park(t uint32, part uint8) {
 	row := &l.tags[t]
-	export := l.conns[row.conn].export
 	if l.parked[t] == (parkedParts{}) {
-		l.appendTag(&l.devices[export].parked, t)
+		l.appendTag(&l.devices[row.dev].parked, t)
 	}
 	l.parked[t][part>>6] |= 1 << (part & 63)
-	l.issueParked(export)
+	l.issueParked(row.dev)
 }
 
 // issueParked hands to workers what waits for them, in order.
-func (l *loop) issueParked(export uint32) {
-	q := &l.devices[export]
+func (l *loop) issueParked(dev uint32) {
+	q := &l.devices[dev]
 	for q.parked.head != none && q.working < l.quotaOf() {
 		t := q.parked.head
 		p := &l.parked[t]
@@ -186,8 +194,7 @@ func (l *loop) workerBack(q *deviceRow) {
 
 // unpark drops what a connection that was cut has waiting for workers: nobody waits for it.
 func (l *loop) unpark(i uint32) {
-	export := l.conns[i].export
-	q := &l.devices[export]
+	q := &l.devices[l.table.exports[l.conns[i].export].device]
 	waiting := q.parked
 	q.parked = empty
 	for t := l.popTag(&waiting); t != none; t = l.popTag(&waiting) {

@@ -69,26 +69,26 @@ func TestQuotasLeaveWorkersForTheNext(t *testing.T) {
 // TestWayToTheKernel: what may put the loop to sleep is never tried.
 func TestWayToTheKernel(t *testing.T) {
 	l := &loop{now: 10 * lateAfter}
-	late := deviceRow{flying: 1, moved: 10*lateAfter - lateAfter - 1}
-	slow := deviceRow{flying: 1, moved: 10*lateAfter - lateAfter}
+	late := staff{flying: 1, moved: 10*lateAfter - lateAfter - 1}
+	slow := staff{flying: 1, moved: 10*lateAfter - lateAfter}
 	for _, c := range []struct {
 		name   string
-		row    *deviceRow
+		staff  staff
 		device *Device
 		reads  bool
 		flags  uint32
 		worker bool
 	}{
-		{"a disk", &deviceRow{}, &Device{Direct: true}, true, unix.RWF_NOWAIT, false},
-		{"the page cache, read", &deviceRow{}, &Device{}, true, 0, false},
-		{"the page cache, written", &deviceRow{}, &Device{}, false, unix.RWF_NOWAIT, false},
-		{"FUSE", &deviceRow{}, &Device{Waits: true, Direct: true}, true, 0, true},
-		{"FUSE, through the page cache", &deviceRow{}, &Device{Waits: true}, true, 0, true},
-		{"a disk that has answered nothing for long", &late, &Device{Direct: true}, true, 0, true},
-		{"a disk that is slow", &slow, &Device{Direct: true}, true, unix.RWF_NOWAIT, false},
+		{"a disk", staff{}, &Device{Direct: true}, true, unix.RWF_NOWAIT, false},
+		{"the page cache, read", staff{}, &Device{}, true, 0, false},
+		{"the page cache, written", staff{}, &Device{}, false, unix.RWF_NOWAIT, false},
+		{"FUSE", staff{}, &Device{Waits: true, Direct: true}, true, 0, true},
+		{"FUSE, through the page cache", staff{}, &Device{Waits: true}, true, 0, true},
+		{"a disk that has answered nothing for long", late, &Device{Direct: true}, true, 0, true},
+		{"a disk that is slow", slow, &Device{Direct: true}, true, unix.RWF_NOWAIT, false},
 	} {
-		if flags, worker := l.wayOf(c.row, c.device, c.reads); flags != c.flags ||
-			worker != c.worker {
+		row := deviceRow{device: c.device, staff: c.staff}
+		if flags, worker := l.wayOf(&row, c.reads); flags != c.flags || worker != c.worker {
 			t.Errorf("%s: flags %#x, worker %t", c.name, flags, worker)
 		}
 	}

@@ -1,0 +1,63 @@
+// The table says what is served: the exports, and the devices that hold their bytes.
+//
+// Invariant: a table never changes after it was made, and every loop reads the same one. An export
+// has a name, facts and contexts, which clients are told of; it is what connections, counters and
+// shares of memory belong to. A device is what the loops work on: its requests, flushes, slices and
+// claims have its index, from whatever export they come, so that two exports of one device are
+// ordered and flushed as one.
+//
+// Shares of memory (ledger.go) and lines (hunger.go) are by export on purpose: they divide what a
+// loop has between groups of clients, and a client knows the export that it asked for. Where two
+// exports have one device that hangs, each can hold a share; that is no more than two devices that
+// hang can hold.
+
+package engine
+
+type table struct {
+	exports []Export
+	devices []*Device // each once
+}
+
+// newTable is the table of some exports, which it copies.
+func newTable(exports []Export) *table {
+	t := &table{exports: append([]Export(nil), exports...)}
+	places := make(map[*Device]uint32, len(exports))
+	for i := range t.exports {
+		x := &t.exports[i]
+		place, known := places[x.Device]
+		if !known {
+			place = uint32(len(t.devices))
+			places[x.Device] = place
+			t.devices = append(t.devices, x.Device)
+		}
+		x.device = place
+	}
+	return t
+}
+
+// descriptors returns what is to be registered with every ring: deviceRow.file is an index of it.
+func (t *table) descriptors() []int32 {
+	var fds []int32
+	for _, d := range t.devices {
+		if d.FD >= 0 {
+			fds = append(fds, int32(d.FD))
+		}
+	}
+	return fds
+}
+
+// rows returns what one loop keeps about each device, with nothing in flight.
+func (t *table) rows() []deviceRow {
+	rows := make([]deviceRow, len(t.devices))
+	file := uint32(0)
+	for i, d := range t.devices {
+		rows[i] = deviceRow{device: d, file: none, staff: staff{parked: empty},
+			slicer:  slicer{slicing: empty},
+			flusher: flusher{flushing: empty, waiting: empty}}
+		if d.FD >= 0 {
+			rows[i].file = file
+			file++
+		}
+	}
+	return rows
+}
