@@ -72,7 +72,7 @@ type Engine struct {
 	reports *reports
 }
 
-var errFull = errors.New("the server has as many connections as it may (--max-connections)")
+var errFull = errors.New("the server has as many connections as it may have")
 var errClosing = errors.New("the server is shutting down")
 
 // ErrMemory says that Config.Memory is below MinMemory.

@@ -40,13 +40,18 @@ func (e *Engine) Drain(timeout time.Duration) error {
 	e.mu.Unlock()
 	var trouble []error
 	if !e.ask(mail{kind: mailDrain}, timeout) {
-		left := e.Connections()
-		trouble = append(trouble,
-			errors.New("the shutdown timeout ended with "+strconv.Itoa(left)+
-				" connections still busy; they were cut (--shutdown-timeout)"))
+		trouble = append(trouble, &CutError{Connections: e.Connections()})
 		e.Cut()
 	}
 	return errors.Join(append(trouble, e.flushAll(max(time.Until(deadline), minFlushTime)))...)
+}
+
+// CutError says that connections were still busy when the timeout of Drain ended.
+type CutError struct{ Connections int }
+
+func (e *CutError) Error() string {
+	return "the shutdown timeout ended with " + strconv.Itoa(e.Connections) +
+		" connections still busy; they were cut"
 }
 
 // Cut closes every connection at once, or almost: it does not wait for a loop that hangs.

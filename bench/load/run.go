@@ -173,7 +173,7 @@ func (r *run) openFile() error {
 		path = "./" + path // taken literally
 	}
 	b, err := backing.Open(backing.Spec{Path: path, ReadOnly: !r.options.Writes(),
-		Tool: backing.Bench, Force: r.options.Force, Raw: r.options.Raw})
+		Force: r.options.Force, Raw: r.options.Raw})
 	if err != nil {
 		return err
 	}

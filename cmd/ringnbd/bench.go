@@ -44,7 +44,8 @@ func newBench() *cobra.Command {
 			if err := o.complete(c.Flags(), args[0]); err != nil {
 				return err
 			}
-			return wrapFailure(bench(&o, c.OutOrStdout(), c.ErrOrStderr()))
+			return wrapFailure(adviser(benchAdvice).about(
+				bench(&o, c.OutOrStdout(), c.ErrOrStderr())))
 		},
 	}
 	o.register(c.Flags())

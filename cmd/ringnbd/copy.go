@@ -46,7 +46,7 @@ func newCopy() *cobra.Command {
 			if err := o.complete(args); err != nil {
 				return err
 			}
-			return wrapFailure(copyAll(&o, c.ErrOrStderr()))
+			return wrapFailure(adviser(copyAdvice).about(copyAll(&o, c.ErrOrStderr())))
 		},
 	}
 	o.register(c.Flags())

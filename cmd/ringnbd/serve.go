@@ -32,10 +32,10 @@ func newServe() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			specs, err := o.arguments(args)
 			if err != nil {
-				return visibleError{err}
+				return visibleError{adviser(serveAdvice).about(err)}
 			}
 			if err := serve(&o, specs, c.OutOrStdout(), c.ErrOrStderr()); err != nil {
-				return failure{visibleError{err}}
+				return failure{visibleError{adviser(serveAdvice).about(err)}}
 			}
 			return nil
 		},

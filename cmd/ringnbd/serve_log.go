@@ -84,6 +84,10 @@ func (s *server) report() {
 		for _, note := range b.Notes {
 			s.log.Warn(note)
 		}
+		if b.Encrypted {
+			s.log.Warn(b.Path() +
+				": holds a LUKS volume: clients see it encrypted, and open it themselves")
+		}
 		say := s.log.Info
 		if i >= exportsShown {
 			say = s.log.Debug

@@ -95,17 +95,17 @@ func TestBadPathsAreExplained(t *testing.T) {
 		words string
 		spec  Spec
 	}{
-		{"is a directory; serve a disk image", Spec{Path: directory}},
+		{"is a directory, not a disk image", Spec{Path: directory}},
 		{"is a FIFO", Spec{Path: fifo}},
 		{"is a character device", Spec{Path: "/dev/null"}},
 		{"no such file", Spec{Path: filepath.Join(directory, "missing")}},
 		{"there is no directory", Spec{Path: filepath.Join(directory, "a", "b"), Create: 1 << 20}},
 		{"symbolic link to a file that does not exist", Spec{Path: dangling, Create: 1 << 20}},
 		{"is a file, not a directory", Spec{Path: filepath.Join(file, "x")}},
-		{"--create makes only writable exports",
+		{"an image that is read-only is not made",
 			Spec{Path: filepath.Join(directory, "m"), Create: 1 << 20, ReadOnly: true}},
 		{"exists and is 1048576 bytes long, not the 2097152", Spec{Path: file, Create: 2 << 20}},
-		{"not a multiple of the logical block size, 512 bytes; use --create 1024",
+		{"not a multiple of the logical block size, 512 bytes",
 			Spec{Path: filepath.Join(directory, "m"), Create: 1000}},
 		{"is not understood", Spec{Path: "null:big"}},
 		{"carries its size in its name", Spec{Path: "null:1M", Create: 1 << 20}},
@@ -114,7 +114,7 @@ func TestBadPathsAreExplained(t *testing.T) {
 		{`name "\xff" must be UTF-8: its byte 1, 0xff, is not`, Spec{Path: file, Name: "\xff"}},
 		{`name "é\xe9\u202e" must be UTF-8: its byte 3, 0xe9, is not`,
 			Spec{Path: file, Name: "é\xe9\u202e"}},
-		{"name has 4097 bytes, and the protocol has room for 4096; choose another",
+		{"name has 4097 bytes, and the protocol has room for 4096",
 			Spec{Path: file, Name: strings.Repeat("n", 4097)}},
 		{"name has 4098 bytes", Spec{Path: file, Name: strings.Repeat("é", 2049)}},
 		{`description "a\x00b" must not hold a NUL`, Spec{Path: file, Description: "a\x00b"}},
@@ -360,7 +360,7 @@ func TestOpeningChangesNothing(t *testing.T) {
 
 func TestDirectModes(t *testing.T) {
 	path := image(t, tmpfs(t), 1<<20)
-	refused(t, "tmpfs takes no O_DIRECT; use --direct auto or off",
+	refused(t, "tmpfs takes no O_DIRECT",
 		Spec{Path: path, Direct: DirectOn})
 	b := mustOpen(t, Spec{Path: path})
 	if b.Device.Direct || b.Device.Block != 1 || len(b.Notes) != 1 ||
@@ -457,8 +457,8 @@ func TestSynthetic(t *testing.T) {
 func TestShellQuote(t *testing.T) {
 	for path, want := range map[string]string{"/a/b-c.img": "/a/b-c.img", "my disk": "'my disk'",
 		"it's": `'it'\''s'`} {
-		if got := shellQuote(path); got != want {
-			t.Errorf("shellQuote(%q) = %s, want %s", path, got, want)
+		if got := ShellQuote(path); got != want {
+			t.Errorf("ShellQuote(%q) = %s, want %s", path, got, want)
 		}
 	}
 }

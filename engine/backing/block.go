@@ -30,11 +30,11 @@ func (b *Backing) measureBlock(st *unix.Statx_t) error {
 		logical = sector
 	}
 	if d.Size%uint64(logical) != 0 {
-		return sizeError(s, d.Size, logical, "make the device %d bytes large")
+		return sizeError(s.Path, d.Size, logical, false)
 	}
 	align, why := b.goDirect(st)
 	if align == 0 && s.Direct == DirectOn {
-		return fmt.Errorf("%s: %s; use --direct auto or off", s.Path, why)
+		return &DirectError{Path: s.Path, Why: why}
 	}
 	if align == 0 && s.Direct == DirectAuto {
 		b.note(why + ": reads and writes go through the page cache")

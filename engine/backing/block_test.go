@@ -239,7 +239,7 @@ func TestFileOfSmallSectorsOnLargeOnes(t *testing.T) {
 		t.Errorf("%+v", &b.Device)
 	}
 	refused(t,
-		"O_DIRECT is in units of 4096 bytes here, and it has 1049088; use --direct auto or off",
+		"O_DIRECT is in units of 4096 bytes here, and it has 1049088",
 		Spec{Path: file, ReadOnly: true, Direct: DirectOn, Force: true})
 }
 

@@ -17,23 +17,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Tool says on whose behalf a store is opened: what else its user may do differs.
-type Tool uint8
-
-// The tools that open a store.
-const (
-	Serve Tool = iota
-	Bench
-	CopyFrom
-	CopyTo
-)
-
 // Claim is what is wanted of a store.
 type Claim struct {
-	Path  string // for messages
-	Tool  Tool
-	Write bool
-	Force bool // what others have is no reason to stop
+	Path   string // for messages
+	Write  bool
+	Resize bool // its size may be changed as well
+	Still  bool // it must not change while it is read, as what is copied must not
+	Force  bool // go on although others use it
 }
 
 // Take locks what an open descriptor leads to, and sees that nobody else uses it in a way that does
@@ -50,9 +40,9 @@ func (c Claim) Take(fd int) (notes []string, err error) {
 		func() (string, error) { return c.unoccupied(&st) },
 	} {
 		note, err := step()
-		var taken *takenError
-		if errors.As(err, &taken) && c.Force && !taken.final {
-			note, err = taken.what+"; it goes on all the same, as --force says", nil
+		var held *HeldError
+		if errors.As(err, &held) && c.Force && !held.Final {
+			note, err = held.Use+"; it goes on all the same, as asked", nil
 		}
 		if err != nil {
 			return nil, err
@@ -71,16 +61,8 @@ func Release(fd int) {
 	_ = unix.Flock(fd, unix.LOCK_UN)
 }
 
-// takenError is about a store that somebody else has.
-type takenError struct {
-	path, what, advice string
-	final              bool // --force cannot help either
-}
-
-func (e *takenError) Error() string { return e.path + ": " + e.what + "; " + e.advice }
-
-func (c *Claim) taken(what, advice string) error {
-	return &takenError{path: c.Path, what: what, advice: advice + ", or say --force"}
+func (c *Claim) held(by Holder, use string) error {
+	return &HeldError{Path: c.Path, Use: use, By: by, Write: c.Write}
 }
 
 // flock takes the lock that keeps servers and copies apart.
@@ -97,14 +79,8 @@ func (c *Claim) flock(fd int, block bool) (note string, err error) {
 			// beside readers: further writers are kept out
 			_ = unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB)
 		}
-		what := "in use by another ringnbd (or another program that locks it" +
-			holder(fd, "FLOCK") + ")"
-		return "", c.taken(what, "stop that one"+[]string{
-			Serve:    ", or serve it read-only in both",
-			Bench:    ", or put the load on its export",
-			CopyFrom: ", or copy from its export",
-			CopyTo:   ", or copy to its export",
-		}[c.Tool])
+		return "", c.held(HeldByServer, "in use by another ringnbd (or another program that locks it"+
+			holder(fd, "FLOCK")+")")
 	default:
 		return "it cannot be locked here (" + err.Error() +
 			"), so nothing keeps others from writing to it", nil
@@ -117,7 +93,7 @@ func (c *Claim) flock(fd int, block bool) (note string, err error) {
 func (c Claim) Occupied(fd int) error {
 	var st unix.Stat_t
 	if fd < 0 || unix.Fstat(fd, &st) != nil {
-		return c.taken("is mounted or otherwise in use", c.stop())
+		return c.held(HeldByKernel, "is mounted or otherwise in use")
 	}
 	if err := waitLock(fd, unix.LOCK_SH, true); err == unix.EWOULDBLOCK {
 		_, err := c.flock(fd, true)
@@ -126,17 +102,6 @@ func (c Claim) Occupied(fd int) error {
 	_ = unix.Flock(fd, unix.LOCK_UN)
 	_, err := c.unoccupied(&st)
 	return err
-}
-
-// stop is the advice about what the kernel does with a store.
-func (c *Claim) stop() string {
-	switch c.Tool {
-	case Serve:
-		return "stop that first, or serve it with --read-only"
-	case Bench:
-		return "stop that first, or only read it (--pattern randread)"
-	}
-	return "stop that first"
 }
 
 // unoccupied looks for what the kernel does with the store. Reading beside a writer there gives
@@ -148,16 +113,16 @@ func (c *Claim) unoccupied(st *unix.Stat_t) (note string, err error) {
 			texts = append(texts, o.text)
 		}
 		if o.swap && c.Write && st.Mode&unix.S_IFMT == unix.S_IFREG {
-			return "", &takenError{path: c.Path, what: "is " + o.text, final: true,
-				advice: "stop that first (swapoff): the kernel lets nobody write to it"}
+			return "", &HeldError{Path: c.Path, Use: "is " + o.text, By: HeldByKernel, Write: true,
+				Final: true}
 		}
 	}
 	if len(texts) == 0 {
 		return "", nil
 	}
 	what := "is " + strings.Join(texts, ", and ")
-	if c.Write || c.Tool == CopyFrom {
-		return "", c.taken(what, c.stop())
+	if c.Write || c.Still {
+		return "", c.held(HeldByKernel, what)
 	}
 	return what + ", and may change while it is read", nil
 }

@@ -44,9 +44,7 @@ func noted(t *testing.T, words string, s Spec) {
 func TestLoopDeviceOverAFileIsNamed(t *testing.T) {
 	path := image(t, t.TempDir(), 8<<20)
 	device := loopOver(t, path)
-	refused(t,
-		"is behind "+device+"; stop that first, or serve it with --read-only, or say --force",
-		Spec{Path: path})
+	refused(t, "is behind "+device, Spec{Path: path})
 	noted(t, "is behind "+device, Spec{Path: path, ReadOnly: true})
 	noted(t, "is behind "+device+"; it goes on all the same", Spec{Path: path, Force: true})
 }
@@ -64,7 +62,7 @@ func TestMountOfALoopDeviceOverAFileIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := (Claim{Path: path, Tool: CopyFrom}).Take(int(f.Fd())); err == nil ||
+	if _, err := (Claim{Path: path, Still: true}).Take(int(f.Fd())); err == nil ||
 		!strings.Contains(err.Error(), "mounted at "+point) {
 		t.Errorf("a copy of what is mounted: %v", err)
 	}
@@ -180,7 +178,7 @@ func TestLocksOfQEMUAreTakenOnARedirection(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	c := Claim{Path: path, Tool: CopyTo, Write: true}
+	c := Claim{Path: path, Write: true, Resize: true}
 	if notes, err := c.Take(int(out.Fd())); err != nil || len(notes) > 0 {
 		t.Errorf("%q, %v", notes, err)
 	}

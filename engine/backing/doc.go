@@ -16,6 +16,6 @@
 //   - A capability is advertised only when it was seen to work, or when its file system is known to
 //     have it.
 //
-// Errors are one line: the path, what is wrong, and what to do about it. They carry no prefix with
-// the program's name; the caller adds it.
+// Errors are one line: the path and what is wrong. What to do about it depends on the program that
+// opens the store: errors.go has the facts, and the program adds the advice.
 package backing

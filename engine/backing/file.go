@@ -77,7 +77,7 @@ func (b *Backing) measureFile(st *unix.Statx_t) error {
 		}
 	}
 	if align == 0 && s.Direct == DirectOn {
-		return fmt.Errorf("%s: %s; use --direct auto or off", s.Path, why)
+		return &DirectError{Path: s.Path, Why: why}
 	}
 	d.Direct = align > 0
 	fs := fileSystemOf(d.FD)
@@ -258,8 +258,8 @@ func fileSystem(fd int) string {
 	return fmt.Sprintf("its file system (type %#x)", uint32(fs.Type))
 }
 
-// shellQuote makes a path safe to copy from a message into a shell.
-func shellQuote(path string) string {
+// ShellQuote makes a path safe to copy from a message into a shell.
+func ShellQuote(path string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
 			strings.ContainsRune("/._-+=:,@%", r)

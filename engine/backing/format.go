@@ -14,13 +14,9 @@ package backing
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 
 	"golang.org/x/sys/unix"
 )
-
-// stream is the path of standard input.
-const stream = "-"
 
 // formatHead is how much of the beginning is looked at, in bytes.
 const formatHead = 4096
@@ -94,11 +90,12 @@ func encrypted(head []byte) bool { return bytes.HasPrefix(head, []byte("LUKS\xba
 // ReadAt reads what there is at an offset, as io.ReaderAt does.
 type ReadAt func(b []byte, offset int64) (int, error)
 
-// Look sees what a store of a size holds, read by at. Of a stream, or of what cannot be read, there
-// is less to see. The error says what to do about what is not raw.
-func Look(path string, tool Tool, size uint64, at ReadAt) (note string, err error) {
+// Look reads, by at, the beginning and the end of a store of a size. The error is a FormatError
+// about what is not a raw disk; luks reports a LUKS volume, which is one. Of a stream, or of what
+// cannot be read, there is less to see.
+func Look(path string, size uint64, at ReadAt) (luks bool, err error) {
 	head, tail := make([]byte, min(formatHead, size)), make([]byte, 512)
-	n, _ := at(head, 0) // what cannot be read is for others to tell
+	n, _ := at(head, 0) // the first request that needs it tells what cannot be read
 	head = head[:max(n, 0)]
 	if size >= uint64(len(tail)) {
 		n, _ = at(tail, int64(size)-int64(len(tail)))
@@ -106,40 +103,10 @@ func Look(path string, tool Tool, size uint64, at ReadAt) (note string, err erro
 	} else {
 		tail = nil
 	}
-	f, found := formatOf(head, tail)
-	switch {
-	case !found && encrypted(head) && tool == Serve:
-		return "holds a LUKS volume: clients see it encrypted, and open it themselves", nil
-	case !found:
-		return "", nil
+	if f, found := formatOf(head, tail); found {
+		return false, &FormatError{Path: path, Name: f.name, QEMU: f.qemu, Unpack: f.unpack}
 	}
-	return "", fmt.Errorf("%s: is %s, not a raw disk; %s", path, f.name, f.advice(path, tool))
-}
-
-// advice is what to do about a format.
-func (f *format) advice(path string, tool Tool) string {
-	file := shellQuote(path)
-	var text string
-	switch {
-	case f.unpack != "" && path == stream:
-		text = fmt.Sprintf("unpack it on the way (%s -dc | ringnbd copy - ...)", f.unpack)
-	case path == stream:
-		text = "convert it in a file: qemu-img convert -O raw"
-	case f.unpack != "":
-		text = fmt.Sprintf("unpack it first (%s -dk %s)", f.unpack, file)
-	case tool == CopyFrom:
-		text = fmt.Sprintf("copy it with: qemu-img convert -f %s -O raw %s DESTINATION", f.qemu,
-			file)
-	default:
-		text = fmt.Sprintf("convert it (qemu-img convert -f %s -O raw %s disk.img), "+
-			"or serve it with: qemu-nbd -f %s %s", f.qemu, file, f.qemu, file)
-	}
-	return text + [...]string{
-		Serve:    "; or say --format raw (format=raw in --export) to serve its bytes as they are",
-		Bench:    "; or say --format raw to use its bytes as they are",
-		CopyFrom: "; or say --format raw to copy its bytes as they are",
-		CopyTo:   "",
-	}[tool]
+	return encrypted(head), nil
 }
 
 // look sees what the export's store holds, unless the user knows. What was read leaves the page
@@ -152,14 +119,12 @@ func (b *Backing) look() error {
 	}
 	_ = unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM) // no reading ahead; hints, all of them
 	defer func() { _ = unix.Fadvise(fd, 0, 0, unix.FADV_NORMAL) }()
-	note, err := Look(s.Path, s.Tool, b.Device.Size, func(p []byte, at int64) (int, error) {
+	luks, err := Look(s.Path, b.Device.Size, func(p []byte, at int64) (int, error) {
 		n, err := preadRetry(fd, p, at)
 		from, to := at&^(blockMost-1), (at+int64(len(p))+blockMost-1)&^(blockMost-1)
 		_ = unix.Fadvise(fd, from, to-from, unix.FADV_DONTNEED)
 		return n, err
 	})
-	if note != "" {
-		b.note(note)
-	}
+	b.Encrypted = luks
 	return err
 }

@@ -48,7 +48,7 @@ func (c *Claim) imageLock(fd int) (note string, err error) {
 	if c.Write {
 		want |= permWrite
 	}
-	if c.Tool == CopyTo {
+	if c.Resize {
 		want |= permResize
 	}
 	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
@@ -67,12 +67,7 @@ func (c *Claim) imageLock(fd int) (note string, err error) {
 		if !c.Force {
 			releaseImageLock(fd)
 		}
-		return "", c.taken(found+holder(fd, "OFDLCK"), "stop that one"+[]string{
-			Serve:    "",
-			Bench:    "",
-			CopyFrom: ", or copy from an export of it",
-			CopyTo:   "",
-		}[c.Tool])
+		return "", c.held(HeldByQEMU, found+holder(fd, "OFDLCK"))
 	}
 }
 

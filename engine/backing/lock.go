@@ -33,7 +33,7 @@ const (
 // claim takes what the export needs, and keeps what the user should know.
 func (b *Backing) claim() error {
 	s := &b.spec
-	c := Claim{Path: s.Path, Tool: s.Tool, Write: !b.Device.ReadOnly, Force: s.Force}
+	c := Claim{Path: s.Path, Write: !b.Device.ReadOnly, Force: s.Force}
 	notes, err := c.Take(b.Device.FD)
 	b.Notes = append(b.Notes, notes...)
 	return err

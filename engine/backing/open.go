@@ -26,7 +26,8 @@ type Backing struct {
 	Device engine.Device
 	Export proto.Export
 	// one line each: what was decided for the user and why, such as buffered I/O on tmpfs
-	Notes []string
+	Notes     []string
+	Encrypted bool // it holds a LUKS volume: clients see it encrypted
 
 	spec    Spec
 	pending bool // the image does not exist yet
@@ -154,8 +155,8 @@ func (b *Backing) prepare() (identity, error) {
 	if kind, _, _ := s.synthetic(); kind != "" {
 		if s.Create > 0 {
 			return identity{},
-				fmt.Errorf("%s: --create makes image files; this export carries its size in its "+
-					"name", s.Path)
+				fmt.Errorf("%s: only image files can be made; this export carries its size in "+
+					"its name", s.Path)
 		}
 		return identity{}, nil
 	}
@@ -173,9 +174,8 @@ func (b *Backing) prepare() (identity, error) {
 	case unix.S_IFBLK:
 		return identity{kind: idBlock, number: uint64(st.Rdev)}, nil
 	}
-	verb := map[bool]string{true: "serve", false: "measure"}[s.Tool == Serve]
-	return identity{}, fmt.Errorf("%s: is %s; %s a disk image or a block device", s.Path,
-		typeName(st.Mode), verb)
+	return identity{}, fmt.Errorf("%s: is %s, not a disk image or a block device", s.Path,
+		typeName(st.Mode))
 }
 
 // prepareMissing decides whether an image that does not exist may be made, as far as that can be
@@ -199,10 +199,9 @@ func (b *Backing) prepareMissing() (identity, error) {
 		return identity{}, explain(s, unix.ENOENT)
 	case s.ReadOnly:
 		return identity{},
-			fmt.Errorf("%s: no such file; --create makes only writable exports, so drop "+
-				"read-only or make the image first", s.Path)
+			fmt.Errorf("%s: no such file, and an image that is read-only is not made", s.Path)
 	case s.Create%sector != 0:
-		return identity{}, sizeError(s, s.Create, sector, "use --create %d")
+		return identity{}, sizeError(s.Path, s.Create, sector, true)
 	}
 	if err := MayMake(s.Path); err != nil {
 		return identity{}, err

@@ -130,11 +130,10 @@ func (b *Backing) measure(block bool) error {
 		return fmt.Errorf("%s: the device has no medium, its size is 0; attach one first", s.Path)
 	case d.Size == 0:
 		b.note("is empty, and a disk of 0 bytes to clients; it gets a size with: truncate -s 1G " +
-			shellQuote(s.Path))
+			ShellQuote(s.Path))
 	}
 	if s.Create > 0 && !b.made && d.Size != s.Create {
-		return fmt.Errorf("%s: exists and is %d bytes long, not the %d of --create; drop "+
-			"--create to serve it as it is", s.Path, d.Size, s.Create)
+		return &ExistsError{Path: s.Path, Size: d.Size, Wanted: s.Create}
 	}
 	if err := b.look(); err != nil {
 		return err
@@ -184,7 +183,7 @@ func (b *Backing) openExclusive(flags int) (int, error) {
 	if err != nil {
 		return -1, explain(s, err)
 	}
-	c := Claim{Path: s.Path, Tool: s.Tool, Write: true}
+	c := Claim{Path: s.Path, Write: true}
 	err = c.Occupied(fd)
 	_ = unix.Close(fd)
 	if err != nil {
@@ -200,42 +199,9 @@ func (b *Backing) openExclusive(flags int) (int, error) {
 	return fd, nil
 }
 
-// explain says what a failed open or stat means for someone who wants to use the path.
+// explain is the error of a failed open or stat.
 func explain(s *Spec, err error) error {
-	readOnly, create := "serve it with --read-only", ", or let --create SIZE make a new image"
-	if s.Tool != Serve {
-		readOnly, create = "only read it", ""
-	}
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("%s: no such file; check the path%s", s.Path, create)
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		if s.ReadOnly {
-			return fmt.Errorf("%s: no permission to read it; change its permissions or run as a "+
-				"user who may", s.Path)
-		}
-		return fmt.Errorf("%s: no permission to write to it; change its permissions, run as a "+
-			"user who may, or %s", s.Path, readOnly)
-	case errors.Is(err, unix.EROFS):
-		return fmt.Errorf("%s: is on a read-only file system; %s", s.Path, readOnly)
-	case errors.Is(err, unix.ETXTBSY):
-		return fmt.Errorf("%s: is in use as swap space or as a running program; stop that first",
-			s.Path)
-	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENOMEDIUM):
-		return fmt.Errorf("%s: there is no device behind it (%w); attach one first", s.Path, err)
-	case errors.Is(err, unix.ENOTDIR):
-		return fmt.Errorf("%s: a part of the path is a file, not a directory; check the path",
-			s.Path)
-	}
-	return fmt.Errorf("%s: cannot be opened: %w", s.Path, err)
-}
-
-// sizeError says how to repair a size that leaves a piece of a block at the end. repair is a
-// command with one %d for the next size that fits.
-func sizeError(s *Spec, size uint64, block uint32, repair string) error {
-	next := (size + uint64(block) - 1) / uint64(block) * uint64(block)
-	return fmt.Errorf("%s: its size, %d bytes, is not a multiple of the logical block size, %d "+
-		"bytes; "+repair, s.Path, size, block, next)
+	return &AccessError{Path: s.Path, ReadOnly: s.ReadOnly, Err: err}
 }
 
 func typeName(mode uint32) string {

@@ -35,7 +35,6 @@ type Spec struct {
 	ReadOnly    bool
 	Create      uint64 // bytes; a missing image is made with this size, 0 makes none
 	Direct      DirectMode
-	Tool        Tool // on whose behalf
 	Force       bool // others that use it are no reason to stop
 	Raw         bool // the user knows that it is a raw disk, whatever it looks like
 }
@@ -50,8 +49,7 @@ func Check(specs []Spec) error {
 			return err
 		}
 		if other, ok := seen[s.Name]; ok {
-			return fmt.Errorf("two exports are named %q: %s and %s; give each its own with "+
-				"--export NAME=PATH", s.Name, other, s.Path)
+			return &NameError{Path: s.Path, Name: s.Name, Other: other}
 		}
 		seen[s.Name] = s.Path
 	}
@@ -66,8 +64,7 @@ func (s *Spec) check() error {
 		return fmt.Errorf("path %q holds a NUL byte", s.Path)
 	}
 	if wrong := wrongString(s.Name); wrong != "" {
-		return fmt.Errorf("%s: the export's name %s; choose another with --export NAME=PATH",
-			s.Path, wrong)
+		return &NameError{Path: s.Path, Name: s.Name, Wrong: wrong}
 	}
 	if wrong := wrongString(s.Description); wrong != "" {
 		return fmt.Errorf("%s: the description %s; choose another", s.Path, wrong)

@@ -44,7 +44,7 @@ func openInflow(o *Options, f *os.File) (*inflow, error) {
 	case !blockless(mode):
 		in.locked = true
 		if err := o.claim(f,
-			backing.Claim{Path: "standard input", Tool: backing.CopyFrom}); err != nil {
+			backing.Claim{Path: "standard input", Still: true}); err != nil {
 			return nil, err
 		}
 	}
@@ -165,6 +165,6 @@ func lookAhead(data []byte, all bool) error {
 		}
 		return copy(b, data[offset:]), nil
 	}
-	_, err := backing.Look(streamText, backing.CopyFrom, uint64(len(data)), at)
+	_, err := backing.Look(streamText, uint64(len(data)), at)
 	return err
 }

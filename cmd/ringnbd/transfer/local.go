@@ -76,10 +76,10 @@ func openSource(o *Options, path string) (*local, error) {
 	l := &local{f: f, calls: o.calls()}
 	err = l.measure()
 	if err == nil {
-		err = o.claim(f, backing.Claim{Path: path, Tool: backing.CopyFrom})
+		err = o.claim(f, backing.Claim{Path: path, Still: true})
 	}
 	if err == nil && !o.Raw {
-		_, err = backing.Look(path, backing.CopyFrom, l.length, f.ReadAt)
+		_, err = backing.Look(path, l.length, f.ReadAt)
 	}
 	if err != nil {
 		_ = f.Close()
@@ -112,7 +112,7 @@ func openDestination(o *Options, path string, source end, begun bool) (*local, e
 	if err != nil {
 		return nil, err
 	}
-	c := backing.Claim{Path: path, Tool: backing.CopyTo, Write: true}
+	c := backing.Claim{Path: path, Write: true, Resize: true}
 	f, err := os.OpenFile(path, flags, 0o666)
 	if errors.Is(err, syscall.EBUSY) {
 		f, err = openOccupied(c, path, flags)

@@ -49,7 +49,7 @@ func openOutflow(o *Options, f *os.File, source end) (*outflow, error) {
 		if err := distinct(source, f, "standard output"); err != nil {
 			return nil, err
 		}
-		c := backing.Claim{Path: "standard output", Tool: backing.CopyTo, Write: true}
+		c := backing.Claim{Path: "standard output", Write: true, Resize: true}
 		if err := o.claim(f, c); err != nil {
 			return nil, err
 		}

@@ -1,0 +1,178 @@
+// What a user can do about an error of the floors below, in the words of the command that runs. The
+// floors below know no flags: their errors carry facts.
+//
+// Invariant: advice follows the error's own text, and names only flags that its command has; an
+// error without advice is given back as it is.
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"ringnbd/engine"
+	"ringnbd/engine/backing"
+)
+
+// adviser gives the advice of one command about an error, or nothing.
+type adviser func(error) string
+
+// about adds advice to an error; of errors that are joined, to each.
+func (a adviser) about(err error) error {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		parts := joined.Unwrap()
+		if errors.Join(parts...).Error() != err.Error() {
+			return err
+		}
+		advised := make([]error, len(parts))
+		for i, part := range parts {
+			advised[i] = a.about(part)
+		}
+		return errors.Join(advised...)
+	}
+	if text := a(err); text != "" {
+		return fmt.Errorf("%w; %s", err, text)
+	}
+	return err
+}
+
+// serveAdvice is what `ringnbd serve` can do about an error.
+func serveAdvice(err error) string {
+	var (
+		access *backing.AccessError
+		held   *backing.HeldError
+		format *backing.FormatError
+		direct *backing.DirectError
+		size   *backing.SizeError
+		exists *backing.ExistsError
+		name   *backing.NameError
+		cut    *engine.CutError
+	)
+	switch {
+	case errors.As(err, &access):
+		return accessAdvice(access, ", or let --create SIZE make a new image",
+			"serve it with --read-only")
+	case errors.As(err, &held):
+		return heldAdvice(held, ", or serve it read-only in both", "",
+			", or serve it with --read-only")
+	case errors.As(err, &format):
+		return convert(format) +
+			"; or say --format raw (format=raw in --export) to serve its bytes as they are"
+	case errors.As(err, &direct):
+		return "use --direct auto or off"
+	case errors.As(err, &size) && size.Image:
+		return fmt.Sprintf("use --create %d", size.Next)
+	case errors.As(err, &exists):
+		return "drop --create to serve it as it is"
+	case errors.As(err, &name) && name.Other != "":
+		return "give each its own with --export NAME=PATH"
+	case errors.As(err, &name):
+		return "choose another with --export NAME=PATH"
+	case errors.As(err, &cut):
+		return "--shutdown-timeout gives them longer"
+	}
+	return ""
+}
+
+// benchAdvice is what `ringnbd bench` can do about an error of file:PATH.
+func benchAdvice(err error) string {
+	var (
+		access *backing.AccessError
+		held   *backing.HeldError
+		format *backing.FormatError
+	)
+	const read = "only read it (--pattern randread)"
+	switch {
+	case errors.As(err, &access):
+		return accessAdvice(access, "", read)
+	case errors.As(err, &held):
+		return heldAdvice(held, ", or put the load on its export", "", ", or "+read)
+	case errors.As(err, &format):
+		return convert(format) + "; or say --format raw to use its bytes as they are"
+	}
+	return ""
+}
+
+// copyAdvice is what `ringnbd copy` can do about an error of a file or device.
+func copyAdvice(err error) string {
+	var (
+		held   *backing.HeldError
+		format *backing.FormatError
+	)
+	switch {
+	case errors.As(err, &held) && held.Write:
+		return heldAdvice(held, ", or copy to its export", "", "")
+	case errors.As(err, &held):
+		return heldAdvice(held, ", or copy from its export", ", or copy from an export of it", "")
+	case errors.As(err, &format):
+		text := unpack(format)
+		if text == "" && format.Path != stream {
+			text = fmt.Sprintf("copy it with: qemu-img convert -f %s -O raw %s DESTINATION",
+				format.QEMU, backing.ShellQuote(format.Path))
+		} else if text == "" {
+			text = "convert it in a file: qemu-img convert -O raw"
+		}
+		return text + "; or say --format raw to copy its bytes as they are"
+	}
+	return ""
+}
+
+// accessAdvice is about a path that cannot be opened: create is how a missing image is made, and
+// read how one that may not be written is used.
+func accessAdvice(e *backing.AccessError, create, read string) string {
+	switch {
+	case errors.Is(e.Err, unix.ENOENT):
+		return "check the path" + create
+	case e.Forbidden() && e.ReadOnly:
+		return "change its permissions or run as a user who may"
+	case e.Forbidden():
+		return "change its permissions, run as a user who may, or " + read
+	case errors.Is(e.Err, unix.EROFS):
+		return read
+	}
+	return ""
+}
+
+// heldAdvice is about a store that is in use: server, qemu and kernel follow the advice to stop
+// what uses it, and stand for what else helps.
+func heldAdvice(e *backing.HeldError, server, qemu, kernel string) string {
+	if e.Final {
+		return ""
+	}
+	return [...]string{
+		backing.HeldByServer: "stop that one" + server,
+		backing.HeldByQEMU:   "stop that one" + qemu,
+		backing.HeldByKernel: "stop that first" + kernel,
+	}[e.By] + ", or say --force"
+}
+
+// stream is the path of standard input.
+const stream = "-"
+
+// unpack is the advice about a compressed file; "" if the file is not compressed.
+func unpack(e *backing.FormatError) string {
+	switch {
+	case e.Unpack == "":
+		return ""
+	case e.Path == stream:
+		return fmt.Sprintf("unpack it on the way (%s -dc | ringnbd copy - ...)", e.Unpack)
+	}
+	return fmt.Sprintf("unpack it first (%s -dk %s)", e.Unpack, backing.ShellQuote(e.Path))
+}
+
+// convert is the advice about a file that is not a raw disk, and is to be used where it is.
+func convert(e *backing.FormatError) string {
+	if text := unpack(e); text != "" {
+		return text
+	}
+	file := backing.ShellQuote(e.Path)
+	return strings.NewReplacer("FORMAT", e.QEMU, "FILE", file).Replace(
+		"convert it (qemu-img convert -f FORMAT -O raw FILE disk.img), " +
+			"or serve it with: qemu-nbd -f FORMAT FILE")
+}
