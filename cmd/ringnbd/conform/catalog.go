@@ -7,8 +7,18 @@ package conform
 
 import "slices"
 
-// Checks gives every check: the handshake's, then the transmission's.
+// Checks returns all checks.
 func Checks() []Check { return slices.Concat(handshakeChecks(), transmissionChecks()) }
+
+func handshakeChecks() []Check {
+	return slices.Concat(transportChecks, greetingChecks, exportNameChecks, listChecks, infoChecks,
+		structuredChecks, contextChecks, extendedChecks)
+}
+
+func transmissionChecks() []Check {
+	return slices.Concat(requestChecks, replyChecks, readChecks, writeChecks, zeroChecks,
+		statusChecks, endChecks, sizeChecks, longHeaderChecks, multiChecks)
+}
 
 // Only gives the checks that one of the patterns picks, in their order; all of them without
 // patterns. The second result is the first pattern that picks none.
@@ -17,25 +27,14 @@ func Only(all []Check, patterns []string) (picked []Check, idle string) {
 		return all, ""
 	}
 	for _, p := range patterns {
-		if !slices.ContainsFunc(all, func(c Check) bool { return c.Matches(p) }) {
+		if !slices.ContainsFunc(all, func(c Check) bool { return c.matches(p) }) {
 			return nil, p
 		}
 	}
 	for i := range all {
-		if slices.ContainsFunc(patterns, all[i].Matches) {
+		if slices.ContainsFunc(patterns, all[i].matches) {
 			picked = append(picked, all[i])
 		}
 	}
 	return picked, ""
-}
-
-// unchecked says of each rule without a check why it has none.
-func unchecked() map[string]string {
-	all := map[string]string{}
-	for _, list := range []map[string]string{uncheckedHandshake, uncheckedTransmission} {
-		for id, reason := range list {
-			all[id] = reason
-		}
-	}
-	return all
 }

@@ -16,10 +16,10 @@ type Level string
 
 // The spec's own words, and one more: QUALITY is what it leaves open and a user notices.
 const (
-	Must    Level = "MUST"
-	Should  Level = "SHOULD"
-	May     Level = "MAY"
-	Quality Level = "QUALITY"
+	must    Level = "MUST"
+	should  Level = "SHOULD"
+	may     Level = "MAY"
+	quality Level = "QUALITY"
 )
 
 // Verdict is what came out of a check.
@@ -35,22 +35,21 @@ const (
 
 // Check is one rule of the protocol, or a part of one, as something that can be seen on the wire.
 type Check struct {
-	// of the rule, such as "H-03"; a letter behind it where a rule takes several checks
-	ID    string
+	ID    string // the rule's, such as "H-03", and a letter if the rule takes several checks
 	Level Level
+	Needs []need // what the server must offer for the check to mean something
 	Title string // what, in one line
 	Why   string // what goes wrong otherwise, in one line
-	Needs []Need // what the server must offer for the check to mean something
-	Run   func(*T)
+	Run   func(*trial)
 }
 
-// Rule is the rule that a check is about: its ID without the letter.
-func (c *Check) Rule() string { return strings.TrimRight(c.ID, "abcdefghijklmnopqrstuvwxyz") }
+// rule is the rule that a check is about: its ID without the letter.
+func (c *Check) rule() string { return strings.TrimRight(c.ID, "abcdefghijklmnopqrstuvwxyz") }
 
-// Matches says whether a pattern of --only picks the check: an ID, a rule, the word before the
+// matches says whether a pattern of --only picks the check: an ID, a rule, the word before the
 // dash, or any of them with * and ?.
-func (c *Check) Matches(pattern string) bool {
-	for _, name := range []string{c.ID, c.Rule(), c.ID[:strings.IndexByte(c.ID, '-')]} {
+func (c *Check) matches(pattern string) bool {
+	for _, name := range []string{c.ID, c.rule(), c.ID[:strings.IndexByte(c.ID, '-')]} {
 		if strings.EqualFold(name, pattern) {
 			return true
 		}
@@ -70,17 +69,17 @@ type Result struct {
 	Took    time.Duration `json:"took_ns"`
 }
 
-// Need is something that a check takes for granted; a server without it makes the check a skip.
-type Need struct {
-	Name string // finishes the sentence "needs ..."
-	Met  func(*Facts) bool
+// need is something that a check takes for granted; a server without it makes the check a skip.
+type need struct {
+	name string // finishes the sentence "needs ..."
+	met  func(*Profile) bool
 }
 
-// Without turns a need round: the check is about servers that do not have it.
-func Without(n Need) Need {
-	return Need{"a server without " + n.Name, func(f *Facts) bool { return !n.Met(f) }}
+// without turns a need round: the check is about servers that do not have it.
+func without(n need) need {
+	return need{"a server without " + n.name, func(p *Profile) bool { return !n.met(p) }}
 }
 
-func flag(name string, bit uint16) Need {
-	return Need{name, func(f *Facts) bool { return f.Flags&bit != 0 }}
+func needFlag(name string, bit uint16) need {
+	return need{name, func(p *Profile) bool { return p.Flags&bit != 0 }}
 }

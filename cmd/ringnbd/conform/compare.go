@@ -20,23 +20,16 @@ type Peer struct {
 	Report  *Report
 }
 
-// Explanation is why a server does what a check saw, from its source or documents; "" if nobody
+// explanation is why a server does what a check saw, from its source or documents; "" if nobody
 // knows.
-func Explanation(server, id string) string {
-	for _, list := range []map[string]string{explainedHandshake, explainedTransmission} {
-		if text, ok := list[server+" "+id]; ok {
-			return text
-		}
-	}
-	return ""
-}
+func explanation(server, id string) string { return explained[server+" "+id] }
 
 // Unexplained gives "server ID" of every fail and deviation without an explanation.
 func Unexplained(peers []Peer) []string {
 	var list []string
 	for _, p := range peers {
 		for _, r := range p.Report.Results {
-			if (r.Verdict == Fail || r.Verdict == Differs) && Explanation(p.Name, r.ID) == "" {
+			if (r.Verdict == Fail || r.Verdict == Differs) && explanation(p.Name, r.ID) == "" {
 				list = append(list, p.Name+" "+r.ID)
 			}
 		}
@@ -53,11 +46,9 @@ func Idle(peers []Peer) []string {
 		}
 	}
 	var list []string
-	for _, all := range []map[string]string{explainedHandshake, explainedTransmission} {
-		for key := range all {
-			if was, known := seen[key]; known && !was {
-				list = append(list, key)
-			}
+	for key := range explained {
+		if was, known := seen[key]; known && !was {
+			list = append(list, key)
 		}
 	}
 	slices.Sort(list)
@@ -68,10 +59,11 @@ func Idle(peers []Peer) []string {
 // and why. All reports are of the same checks.
 func Markdown(w io.Writer, peers []Peer) error {
 	var b strings.Builder
-	b.WriteString("# Conformance of NBD servers, rule by rule\n\nWritten by `make conform`, do " +
-		"not edit. ✓ pass, **✗** fail (a MUST is violated), ≠ differs (allowed, but noticed), · " +
-		"not asked (the server does not have it, or there is nothing to see). What an " +
-		"explanation calls a matter of timing may differ from run to run.\n\n")
+	b.WriteString("# Conformance of NBD servers, rule by rule\n\n" +
+		"Written by `make conform`, do not edit. " +
+		"✓ pass, **✗** fail (a MUST is violated), ≠ differs (allowed, but noticed), " +
+		"· not asked (the server does not have it, or there is nothing to see). " +
+		"What an explanation calls a matter of timing may differ from run to run.\n\n")
 	for _, p := range peers {
 		fmt.Fprintf(&b, "- **%s**: %s. %s. `%s`\n", p.Name, p.Version, p.Report.Summary(),
 			cell(p.Command))
@@ -104,7 +96,7 @@ func (p *Peer) explain(b *strings.Builder) {
 		if r.Verdict != Fail && r.Verdict != Differs {
 			continue
 		}
-		why := Explanation(p.Name, r.ID)
+		why := explanation(p.Name, r.ID)
 		if why == "" {
 			why = "**unexplained**"
 		}

@@ -19,18 +19,18 @@ import (
 	"ringnbd/proto"
 )
 
-// Conn is a connection to the server. After Open it also knows what was negotiated.
-type Conn struct {
-	t   *T
+// conn is a connection to the server. After Open it also knows what was negotiated.
+type conn struct {
+	t   *trial
 	raw net.Conn
 	r   *bufio.Reader
 
-	Mode      Mode
-	Size      uint64 // of the export, in bytes
-	Flags     uint16 // transmission flags
-	Handshake uint16 // handshake flags
-	Block     *BlockSize
-	Contexts  []Context
+	mode      mode
+	size      uint64 // of the export, in bytes
+	flags     uint16 // transmission flags
+	handshake uint16 // handshake flags
+	block     *BlockSize
+	contexts  []metaContext
 
 	mayChange bool       // the export may be sent what changes data, see Request.changes
 	foreign   bool       // another export than the suite's: its data is not known
@@ -38,46 +38,46 @@ type Conn struct {
 	cookie    uint64     // last one that was made up
 }
 
-// Context is a meta context that SET_META_CONTEXT selected.
-type Context struct {
-	ID   uint32
-	Name string
+// metaContext is a meta context that SET_META_CONTEXT selected.
+type metaContext struct {
+	id   uint32
+	name string
 }
 
-func newConn(t *T, raw net.Conn) *Conn {
-	return &Conn{t: t, raw: raw, r: bufio.NewReaderSize(raw, 64<<10)}
+func newConn(t *trial, raw net.Conn) *conn {
+	return &conn{t: t, raw: raw, r: bufio.NewReaderSize(raw, 64<<10)}
 }
 
-// Close closes the connection.
-func (c *Conn) Close() { _ = c.raw.Close() }
+// close closes the connection.
+func (c *conn) close() { _ = c.raw.Close() }
 
-// CloseWrite ends our direction only.
-func (c *Conn) CloseWrite() {
+// closeWrite ends our direction only.
+func (c *conn) closeWrite() {
 	half, ok := c.raw.(interface{ CloseWrite() error })
 	if !ok {
-		c.t.Skip("this kind of connection cannot be closed by half")
+		c.t.skip("this kind of connection cannot be closed by half")
 	}
 	if err := half.CloseWrite(); err != nil {
-		c.t.Failf("closing our direction: %v", err)
+		c.t.failf("closing our direction: %v", err)
 	}
 }
 
-// Write sends bytes as they are.
-func (c *Conn) Write(b []byte) {
+// write sends bytes as they are.
+func (c *conn) write(b []byte) {
 	if _, err := c.raw.Write(b); err != nil {
-		c.t.Failf("sending %d bytes: %s", len(b), wireError(err))
+		c.t.failf("sending %d bytes: %s", len(b), wireError(err))
 	}
 }
 
-// TryWrite sends bytes to a server that may have hung up already.
-func (c *Conn) TryWrite(b []byte) error {
+// tryWrite sends bytes to a server that may have hung up already.
+func (c *conn) tryWrite(b []byte) error {
 	_, err := c.raw.Write(b)
 	return err
 }
 
-// WriteAside sends bytes from another goroutine, so that replies can be read meanwhile. The channel
+// writeAside sends bytes from another goroutine, so that replies can be read meanwhile. The channel
 // brings the error, or nil.
-func (c *Conn) WriteAside(b []byte) <-chan error {
+func (c *conn) writeAside(b []byte) <-chan error {
 	done := make(chan error, 1)
 	go func() {
 		_, err := c.raw.Write(b)
@@ -86,60 +86,60 @@ func (c *Conn) WriteAside(b []byte) <-chan error {
 	return done
 }
 
-// WriteSlowly sends bytes one by one, each in a segment of its own.
-func (c *Conn) WriteSlowly(b []byte) {
+// writeBytewise sends bytes one by one, each in a segment of its own.
+func (c *conn) writeBytewise(b []byte) {
 	for i := range b {
-		c.Write(b[i : i+1])
+		c.write(b[i : i+1])
 	}
 }
 
-// Read reads n bytes; what says what they should be.
-func (c *Conn) Read(n int, what string) []byte {
+// read reads n bytes; what says what they should be.
+func (c *conn) read(n int, what string) []byte {
 	b := make([]byte, n)
 	c.readInto(b, what)
 	return b
 }
 
-func (c *Conn) readInto(b []byte, what string) {
+func (c *conn) readInto(b []byte, what string) {
 	if got, err := io.ReadFull(c.r, b); err != nil {
-		c.t.Failf("%s: %s after %d of %d bytes%s", what, wireError(err), got, len(b),
+		c.t.failf("%s: %s after %d of %d bytes%s", what, wireError(err), got, len(b),
 			shown(b[:got]))
 	}
 }
 
-// Silent fails if the server sends anything, or closes, within d.
-func (c *Conn) Silent(d time.Duration, when string) {
+// wantSilence fails if the server sends anything, or closes, within d.
+func (c *conn) wantSilence(d time.Duration, when string) {
 	got, err := c.peek(d)
 	switch {
 	case len(got) > 0:
-		c.t.Failf("%s: stray bytes from the server%s", when, shown(got))
+		c.t.failf("%s: stray bytes from the server%s", when, shown(got))
 	case !errors.Is(err, os.ErrDeadlineExceeded):
-		c.t.Failf("%s: %s", when, wireError(err))
+		c.t.failf("%s: %s", when, wireError(err))
 	}
 }
 
-// Closed fails unless the server closes the connection without sending a byte; it waits as long as
-// the check may take.
-func (c *Conn) Closed(when string) {
-	got, err := c.peek(c.t.Left() - c.t.patience/10)
+// wantClosed fails unless the server closes the connection without sending a byte; it waits as long
+// as the check may take.
+func (c *conn) wantClosed(when string) {
+	got, err := c.peek(c.t.left() - c.t.patience/10)
 	switch {
 	case len(got) > 0:
-		c.t.Failf("%s: the server should close the connection and say nothing, but sent%s", when,
+		c.t.failf("%s: the server should close the connection and say nothing, but sent%s", when,
 			shown(got))
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		c.t.Failf("%s: the server should close the connection, but it is still open", when)
+		c.t.failf("%s: the server should close the connection, but it is still open", when)
 	}
 }
 
-// Hangs says whether the connection is still open and silent after d; got is what the server sent
-// instead.
-func (c *Conn) Hangs(d time.Duration) (open bool, got []byte) {
+// openAfter says whether the connection is still open and silent after d; got is what the server
+// sent instead.
+func (c *conn) openAfter(d time.Duration) (open bool, got []byte) {
 	got, err := c.peek(d)
 	return len(got) > 0 || errors.Is(err, os.ErrDeadlineExceeded), got
 }
 
 // peek waits for a byte for at most d and gives what is there, without taking it.
-func (c *Conn) peek(d time.Duration) ([]byte, error) {
+func (c *conn) peek(d time.Duration) ([]byte, error) {
 	until := time.Now().Add(max(d, time.Millisecond))
 	if until.After(c.t.deadline) {
 		until = c.t.deadline
@@ -154,40 +154,40 @@ func (c *Conn) peek(d time.Duration) ([]byte, error) {
 	return got, nil
 }
 
-// Drained reads and drops what the server sends until it closes; it gives the number of bytes.
-func (c *Conn) Drained(when string) int64 {
+// drain reads and drops what the server sends until it closes; it gives the number of bytes.
+func (c *conn) drain(when string) int64 {
 	n, err := io.Copy(io.Discard, c.r)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		c.t.Failf("%s: the server did not close the connection (%d bytes came)", when, n)
+		c.t.failf("%s: the server did not close the connection (%d bytes came)", when, n)
 	}
 	return n
 }
 
-// Greet connects, takes the banner apart strictly and answers with these client flags.
-func (t *T) Greet(flags uint32) *Conn {
-	c := t.Dial()
+// greet connects, takes the banner apart strictly and answers with these client flags.
+func (t *trial) greet(flags uint32) *conn {
+	c := t.dial()
 	c.banner()
-	c.Write(binary.BigEndian.AppendUint32(nil, flags))
+	c.write(binary.BigEndian.AppendUint32(nil, flags))
 	return c
 }
 
-// Haggle connects and answers the banner as a polite client does: what comes next is options.
-func (t *T) Haggle() *Conn { return t.haggle(t.target) }
+// haggle connects and answers the banner as a polite client does: what comes next is options.
+func (t *trial) haggle() *conn { return t.haggleAt(t.target) }
 
-func (t *T) haggle(target Target) *Conn {
-	c := t.dial(target)
+func (t *trial) haggleAt(target Target) *conn {
+	c := t.dialAt(target)
 	c.banner()
-	c.Write(binary.BigEndian.AppendUint32(nil, t.clientFlags(c.Handshake)))
+	c.write(binary.BigEndian.AppendUint32(nil, t.clientFlags(c.handshake)))
 	return c
 }
 
-func (c *Conn) banner() {
-	b := c.Read(proto.BannerSize, "the server's banner")
+func (c *conn) banner() {
+	b := c.read(proto.BannerSize, "the server's banner")
 	flags, err := proto.ParseBanner(b)
 	if err != nil {
-		c.t.Failf("the banner is not that of the newstyle handshake:%s", shown(b))
+		c.t.failf("the banner is not that of the newstyle handshake:%s", shown(b))
 	}
-	c.Handshake = flags
+	c.handshake = flags
 }
 
 // wireError says what became of a connection in words of this field.

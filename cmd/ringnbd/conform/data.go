@@ -1,6 +1,6 @@
 // The suite's own data in an export: what stands where, so that every read can be judged.
 //
-// Invariant: nobody writes below ScratchStart after the data was laid out, so that Expected holds
+// Invariant: nobody writes below scratchStart after the data was laid out, so that Expected holds
 // until the suite ends.
 
 package conform
@@ -13,21 +13,21 @@ import (
 	"ringnbd/proto"
 )
 
-// How an export is divided, in bytes. The pattern needs an export of ScratchStart and as much
+// How an export is divided, in bytes. The pattern needs an export of scratchStart and as much
 // again.
 const (
-	HoleStart   = 8 << 20  // [0, HoleStart) is data, no block of it zero
-	StripeStart = 12 << 20 // [HoleStart, StripeStart) is a hole
-	// [StripeStart, ScratchStart) is data and holes in turn, Stripe bytes each, data first
-	ScratchStart = 16 << 20
-	Stripe       = 64 << 10
-	leastSize    = 2 * ScratchStart
+	holeStart   = 8 << 20  // [0, holeStart) is data, no block of it zero
+	stripeStart = 12 << 20 // [holeStart, stripeStart) is a hole
+	// [stripeStart, scratchStart) is data and holes in turn, Stripe bytes each, data first
+	scratchStart = 16 << 20
+	stripe       = 64 << 10
+	minSize      = 2 * scratchStart
 )
 
-// Expected is what the export holds in [offset, offset+length), which must end at ScratchStart or
+// expected is what the export holds in [offset, offset+length), which must end at scratchStart or
 // before.
-func Expected(offset, length uint64) []byte {
-	if offset+length > ScratchStart {
+func expected(offset, length uint64) []byte {
+	if offset+length > scratchStart {
 		panic(fmt.Sprintf("conform: nothing is expected of %d bytes at %d", length, offset))
 	}
 	b := make([]byte, length)
@@ -46,7 +46,7 @@ func Expected(offset, length uint64) []byte {
 }
 
 func isHole(at uint64) bool {
-	return at >= HoleStart && (at < StripeStart || at/Stripe%2 == 1)
+	return at >= holeStart && (at < stripeStart || at/stripe%2 == 1)
 }
 
 // scramble makes words that are not zero and do not repeat within a block.
@@ -55,8 +55,8 @@ func scramble(n uint64) uint64 {
 	return n ^ n>>29 | 1
 }
 
-// Fill is n bytes that differ from Expected and by seed.
-func Fill(seed uint64, n int) []byte {
+// fill is n bytes that differ from Expected and by seed.
+func fill(seed uint64, n int) []byte {
 	b := make([]byte, (n+7)&^7)
 	for i := 0; i < len(b); i += 8 {
 		binary.BigEndian.PutUint64(b[i:], scramble(seed<<40+uint64(i))^0x5555555555555555)
@@ -64,23 +64,23 @@ func Fill(seed uint64, n int) []byte {
 	return b[:n]
 }
 
-// Scratch is the place where a check may write n bytes: an offset that is a multiple of 1 MiB.
+// scratch is the place where a check may write n bytes: an offset that is a multiple of 1 MiB.
 // Whatever earlier checks left is still there.
-func (t *T) Scratch(n uint64) uint64 {
-	if t.facts.Size < ScratchStart+n {
-		t.Skip("the export is too small: %d bytes at %d are needed", n, ScratchStart)
+func (t *trial) scratch(n uint64) uint64 {
+	if t.profile.Size < scratchStart+n {
+		t.skip("the export is too small: %d bytes at %d are needed", n, scratchStart)
 	}
-	return ScratchStart
+	return scratchStart
 }
 
-// WantData fails unless READs bring exactly this; it reads in pieces that every server takes.
-func (c *Conn) WantData(offset uint64, want []byte, when string) {
+// wantData fails unless READs bring exactly this; it reads in pieces that every server takes.
+func (c *conn) wantData(offset uint64, want []byte, when string) {
 	for at := uint64(0); at < uint64(len(want)); {
 		n := min(uint64(len(want))-at, 1<<20)
-		reply := c.Succeeds(Read(offset+at, n))
-		if i := firstDifference(reply.Data, want[at:at+n]); i >= 0 {
-			c.t.Failf("%s: the byte at %d is %#x, not %#x", when, offset+at+uint64(i),
-				reply.Data[i], want[at+uint64(i)])
+		reply := c.succeeds(newRead(offset+at, n))
+		if i := firstDifference(reply.data, want[at:at+n]); i >= 0 {
+			c.t.failf("%s: the byte at %d is %#x, not %#x", when, offset+at+uint64(i),
+				reply.data[i], want[at+uint64(i)])
 		}
 		at += n
 	}
@@ -96,11 +96,11 @@ func layImage(path string, size int64) error {
 	if err := f.Truncate(size); err != nil {
 		return err
 	}
-	if _, err := f.WriteAt(Expected(0, HoleStart), 0); err != nil {
+	if _, err := f.WriteAt(expected(0, holeStart), 0); err != nil {
 		return err
 	}
-	for at := uint64(StripeStart); at < ScratchStart; at += 2 * Stripe {
-		if _, err := f.WriteAt(Expected(at, Stripe), int64(at)); err != nil {
+	for at := uint64(stripeStart); at < scratchStart; at += 2 * stripe {
+		if _, err := f.WriteAt(expected(at, stripe), int64(at)); err != nil {
 			return err
 		}
 	}
@@ -108,17 +108,17 @@ func layImage(path string, size int64) error {
 }
 
 // layExport writes the suite's data over whatever an export holds.
-func (t *T) layExport() {
-	c := t.Open(t.facts.simplest())
-	for at := uint64(0); at < ScratchStart; at += 1 << 20 {
-		c.Succeeds(Write(at, Expected(at, 1<<20)))
+func (t *trial) layExport() {
+	c := t.open(t.profile.simplestMode())
+	for at := uint64(0); at < scratchStart; at += 1 << 20 {
+		c.succeeds(newWrite(at, expected(at, 1<<20)))
 	}
-	t.facts.probe = Expected(0, uint64(len(t.facts.probe)))
-	if t.facts.Flags&proto.FlagSendWriteZeroes == 0 {
+	t.profile.probe = expected(0, uint64(len(t.profile.probe)))
+	if t.profile.Flags&proto.FlagSendWriteZeroes == 0 {
 		return
 	}
-	c.Succeeds(Command(proto.CmdWriteZeroes, HoleStart, StripeStart-HoleStart))
-	for at := uint64(StripeStart + Stripe); at < ScratchStart; at += 2 * Stripe {
-		c.Succeeds(Command(proto.CmdWriteZeroes, at, Stripe))
+	c.succeeds(newCommand(proto.CmdWriteZeroes, holeStart, stripeStart-holeStart))
+	for at := uint64(stripeStart + stripe); at < scratchStart; at += 2 * stripe {
+		c.succeeds(newCommand(proto.CmdWriteZeroes, at, stripe))
 	}
 }

@@ -1,12 +1,29 @@
 // Why other servers fail or differ, from their sources and documents: qemu-nbd 7.2, nbdkit 1.32,
 // nbd-server 3.24.
 //
-// Invariant: one line for each server and check, and none for what is the check's own fault.
+// Invariant: one entry for each server and check, which says where in the server's source the
+// behaviour comes from, so that it can be looked up; it is about the versions that TABLE.md names.
+// What is the check's own fault is mended there and has no entry.
 
 package conform
 
-// explainedHandshake has "server ID" of the checks of the handshake.
-var explainedHandshake = map[string]string{
+const (
+	nbdServerZeroes = "a bug of nbd-server: expwrite_zeroes in nbd-server.c zeroes the first 64 " +
+		"MiB of a longer range again and again, and leaves the rest as it was"
+	nbdkitSilent = "nbdkit sends errors as simple replies except for READ and BLOCK_STATUS, " +
+		"and none with a text (send_structured_reply_error in server/protocol.c says so)"
+	nbdkitAborts = "a bug of nbdkit up to 1.33.9, fixed by its commit 9d82aa4f: when a " +
+		"client is gone, one thread closes the socket and the assertion in raw_send_socket " +
+		"(server/connections.c) ends the whole server in the next; whether it strikes is a " +
+		"matter of timing"
+	qemuEINVAL = "qemu answers every request that its checks refuse with EINVAL, whatever its " +
+		"own check said (nbd_trip in nbd/server.c)"
+	unwritten = "it asks the file system for holes (SEEK_HOLE), which calls blocks that are " +
+		"allocated and never written holes"
+)
+
+// explained has the reasons by server and check.
+var explained = map[string]string{
 	"qemu-nbd T-01": "It does not set TCP_NODELAY on the sockets that it accepts (strace); " +
 		"the remedy came after 7.2: \"nbd/server: push pending frames after sending reply\", " +
 		"qemu-devel, 2023-03-24.",
@@ -16,6 +33,18 @@ var explainedHandshake = map[string]string{
 		"drop the connection for anything except NBD_OPT_EXPORT_NAME\".",
 	"qemu-nbd MC-02b": "nbd/server.c nbd_negotiate_meta_queries does not look at what is left " +
 		"of the option's data, which is then read as the next option.",
+	"qemu-nbd RQ-01": "qemu answers EINVAL, with the cookie 0, before it hangs up " +
+		"(nbd_receive_request and nbd_trip in nbd/server.c)",
+	"qemu-nbd RQ-11":  qemuEINVAL,
+	"qemu-nbd RQ-12":  qemuEINVAL,
+	"qemu-nbd CW-02":  qemuEINVAL,
+	"qemu-nbd CW-03":  qemuEINVAL,
+	"qemu-nbd CT-02b": qemuEINVAL,
+	"qemu-nbd CZ-06a": qemuEINVAL,
+	"qemu-nbd CZ-06b": qemuEINVAL,
+	"qemu-nbd CC-03b": "qemu reads what it caches into a buffer, and so refuses more than 32 " +
+		"MiB (nbd_co_receive_request in nbd/server.c)",
+	"qemu-nbd CB-08d": unwritten,
 
 	"nbdkit H-13": "server/protocol-handshake-newstyle.c sends error replies without text.",
 	"nbdkit LI-01b": "server/protocol-handshake-newstyle.c: \"export list already advertised\": " +
@@ -28,6 +57,24 @@ var explainedHandshake = map[string]string{
 		"same context comes twice with the same id.",
 	"nbdkit MC-14": "server/protocol-handshake-newstyle.c keeps the name for later and does " +
 		"not ask the plugin or filter about it until GO.",
+	"nbdkit RP-03":  nbdkitSilent,
+	"nbdkit CB-08d": unwritten,
+	"nbdkit CZ-05": "a bug of nbdkit: protocol.c does not look whether FAST_ZERO was " +
+		"advertised, and the assertion can_fast_zero == 1 in server/backend.c (backend_zero) " +
+		"ends the whole server",
+	"nbdkit ER-03": "a READ of more than 64 MiB (MAX_REQUEST_SIZE) is ENOMEM in " +
+		"validate_request of server/protocol.c",
+	"nbdkit CR-04": "a READ of more than 64 MiB (MAX_REQUEST_SIZE) is ENOMEM in " +
+		"validate_request of server/protocol.c",
+	"nbdkit CD-01b": "after DISC nbdkit answers what it has read and not begun with ESHUTDOWN " +
+		"(protocol_recv_request_send_reply in server/protocol.c); how much that is, is a matter " +
+		"of timing",
+	"nbdkit MO-07": nbdkitAborts,
+	"nbdkit SD-04": nbdkitAborts,
+	"nbdkit DS-07": nbdkitAborts,
+	"nbdkit DS-08": nbdkitAborts,
+	"nbdkit DS-10": nbdkitAborts,
+	"nbdkit DS-16": nbdkitAborts,
 
 	"nbd-server T-04a": "nbd-server.c handle_info compares names by strcmp, which ends at the NUL.",
 	"nbd-server H-03a": "nbd-server.c negotiate looks at NO_ZEROES and ignores every other " +
@@ -56,7 +103,13 @@ var explainedHandshake = map[string]string{
 	"nbd-server G-12": "nbd-server.c handle_info knows INFO_EXPORT only.",
 	"nbd-server G-15b": "nbd-server.c handle_info sends ERR_INVALID, does not return, and goes " +
 		"on to parse the same option.",
-
 	"nbd-server K-02": "A bug of nbd-server: expwrite_zeroes in nbd-server.c does not move on: " +
 		"of more than 64 MiB it writes the first 64 MiB again and again.",
+	"nbd-server CZ-07": nbdServerZeroes,
+	"nbd-server RQ-06": "nbd-server looks for flags other than FUA and NO_HOLE only, whatever " +
+		"the command (handle_request in nbd-server.c)",
+	"nbd-server CD-01c": "nbd-server compares the command with its flags to DISC, so that DISC " +
+		"with a flag is an unknown command, which is answered (mainloop_threaded in " +
+		"nbd-server.c)",
+	"nbd-server TF-02b": "nbd-server sets SEND_WRITE_ZEROES on every export (its 3.24 release)",
 }

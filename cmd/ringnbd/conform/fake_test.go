@@ -24,7 +24,8 @@ const (
 	fakeOther       = "other"
 	fakeDescription = "a disk in memory"
 	fakeMax         = 32 << 20
-	fakeFlags       = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA | proto.FlagSendTrim | proto.FlagSendWriteZeroes | proto.FlagCanMultiConn
+	fakeFlags       = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA |
+		proto.FlagSendTrim | proto.FlagSendWriteZeroes | proto.FlagCanMultiConn
 )
 
 // fake is the server; its connections share the disk.
@@ -49,7 +50,7 @@ type fakeConn struct {
 func fakeTarget(t *testing.T, flaw string) Target {
 	t.Helper()
 	f := &fake{flaw: flaw,
-		disk: make([]byte, leastSize+map[bool]int{true: 1 << 20}[flaw == "any length"])}
+		disk: make([]byte, minSize+map[bool]int{true: 1 << 20}[flaw == "any length"])}
 	path := testbed.Listen(t, func(c net.Conn) {
 		defer func() { _ = recover() }() // gone is how a connection ends
 		(&fakeConn{fake: f, Conn: c}).serve()

@@ -46,7 +46,7 @@ func TestDenied(t *testing.T) {
 	checks, _ := Only(Checks(), []string{"E-01a", "G-02"})
 	report, err := Run(context.Background(),
 		Config{Target: fakeTarget(t, "GO by policy"), Checks: checks, Timeout: patience})
-	if err != nil || report.Results[0].Verdict != Pass || len(report.Facts.Problems) == 0 {
+	if err != nil || report.Results[0].Verdict != Pass || len(report.Profile.Problems) == 0 {
 		t.Errorf("%v, %+v", err, report)
 	}
 }
@@ -54,12 +54,12 @@ func TestDenied(t *testing.T) {
 // TestProblems: what went wrong before the first check is told in every form, and in the exit
 // status.
 func TestProblems(t *testing.T) {
-	r := &Report{Server: "s", Facts: &Facts{}, Counts: map[Verdict]int{Pass: 1},
-		Results: []Result{{ID: "A-01", Level: Must, Title: "one", Verdict: Pass}}}
+	r := &Report{Server: "s", Profile: &Profile{}, Counts: map[Verdict]int{Pass: 1},
+		Results: []Result{{ID: "A-01", Level: must, Title: "one", Verdict: Pass}}}
 	if err := r.Err(); err != nil {
 		t.Errorf("without problems: %v", err)
 	}
-	r.Facts.Problems = []string{"LIST: a lie"}
+	r.Profile.Problems = []string{"LIST: a lie"}
 	var text, ju bytes.Buffer
 	if err := errors.Join(r.Table(&text, false, Screen{}), r.JUnit(&ju)); err != nil {
 		t.Fatal(err)
@@ -90,7 +90,7 @@ func TestNagle(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = l.Close() })
-		f := &fake{flaw: test.flaw, disk: make([]byte, leastSize)}
+		f := &fake{flaw: test.flaw, disk: make([]byte, minSize)}
 		go func() {
 			for {
 				c, err := l.Accept()
@@ -159,7 +159,7 @@ while True: kept.append(l.accept()[0])' {socket}`
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &T{facts: &Facts{group: s.keeper.group()}, target: target, patience: time.Second,
+	c := &trial{profile: &Profile{group: s.keeper.group()}, target: target, patience: time.Second,
 		deadline: time.Now().Add(time.Minute)}
 	before := c.spent()
 	c.released(before, 0)
@@ -167,7 +167,7 @@ while True: kept.append(l.accept()[0])' {socket}`
 		t.Errorf("at first %+v, %q", before, c.differs)
 	}
 	for range 100 {
-		c.Dial().Close()
+		c.dial().close()
 	}
 	for until := time.Now().Add(30 * time.Second); c.spent().descriptors < before.descriptors+100 &&
 		time.Now().Before(until); {

@@ -81,18 +81,18 @@ func TestChanges(t *testing.T) {
 		proto.CmdTrim: true, proto.CmdWriteZeroes: true, proto.CmdResize: true,
 		proto.CmdFlush: false, proto.CmdCache: false, proto.CmdBlockStatus: false, 0x7ff0: false,
 		9: false, 0x0101: true, 0x8004: true} {
-		if got := Command(command, 0, 0).changes(); got != want {
+		if got := newCommand(command, 0, 0).changes(); got != want {
 			t.Errorf("command %#x changes data: %v", command, got)
 		}
 	}
-	suite := &T{facts: &Facts{}}
-	c := &Conn{t: suite}
-	if problem := suite.Try(func() {
-		c.Encode(Write(0, []byte{1}))
+	suite := &trial{profile: &Profile{}}
+	c := &conn{t: suite}
+	if problem := suite.try(func() {
+		c.encode(newWrite(0, []byte{1}))
 	}); !strings.HasPrefix(problem, unpermitted) {
 		t.Errorf("a WRITE without permission: %q", problem)
 	}
-	if b := c.Encode(Read(0, 1)); binary.BigEndian.Uint32(b) != proto.RequestMagic {
+	if b := c.encode(newRead(0, 1)); binary.BigEndian.Uint32(b) != proto.RequestMagic {
 		t.Errorf("a READ becomes % x", b)
 	}
 }
@@ -172,8 +172,8 @@ func TestLargeBlocks(t *testing.T) {
 			t.Errorf("%s %s: %s", r.ID, r.Title, r.Detail)
 		}
 	}
-	if report.Facts.MinBlock() != 64<<10 || report.Counts[Pass] < len(checks)/2 {
-		t.Errorf("with a minimum of %d bytes: %s", report.Facts.MinBlock(), report.Summary())
+	if report.Profile.minBlock() != 64<<10 || report.Counts[Pass] < len(checks)/2 {
+		t.Errorf("with a minimum of %d bytes: %s", report.Profile.minBlock(), report.Summary())
 	}
 }
 
@@ -181,7 +181,7 @@ func TestLargeBlocks(t *testing.T) {
 func TestGoFails(t *testing.T) {
 	t.Parallel()
 	report := runFake(t, "GO fails", nil, patience)
-	if f := report.Facts; f.Go || f.Size != leastSize || !f.Writable || len(f.Problems) == 0 {
+	if f := report.Profile; f.Go || f.Size != minSize || !f.Writable || len(f.Problems) == 0 {
 		t.Errorf("the facts are %+v", f)
 	}
 }

@@ -106,10 +106,10 @@ func (r *Report) Table(w io.Writer, verbose bool, on Screen) error {
 }
 
 func (r *Report) problems() []string {
-	if r.Facts == nil {
+	if r.Profile == nil {
 		return nil
 	}
-	return r.Facts.Problems
+	return r.Profile.Problems
 }
 
 // Err is what the exit status should tell: that checks failed, or that the suite could not find out
@@ -156,15 +156,14 @@ func List(w io.Writer, checks []Check, verbose bool, on Screen) error {
 		if verbose {
 			fmt.Fprintf(&b, "%s%s\n", indent, folded("why: "+c.Why))
 			for _, n := range c.Needs {
-				fmt.Fprintf(&b, "%s%s\n", indent, folded("needs "+n.Name))
+				fmt.Fprintf(&b, "%s%s\n", indent, folded("needs "+n.name))
 			}
 		}
 	}
 	if verbose && len(checks) == len(Checks()) {
 		b.WriteString("\nRules without a check:\n")
-		reasons := unchecked()
-		for _, id := range slices.Sorted(maps.Keys(reasons)) {
-			fmt.Fprintf(&b, "%-7s %-8s %s\n", id, "none", folded(reasons[id]))
+		for _, id := range slices.Sorted(maps.Keys(unchecked)) {
+			fmt.Fprintf(&b, "%-7s %-8s %s\n", id, "none", folded(unchecked[id]))
 		}
 	}
 	_, err := io.WriteString(w, b.String())

@@ -1,6 +1,6 @@
 // Requests, in compact and extended form.
 //
-// Invariant: every request that will be answered stands in Conn.pending from before it is sent
+// Invariant: every request that will be answered stands in conn.pending from before it is sent
 // until its reply is whole.
 
 package conform
@@ -12,53 +12,54 @@ import (
 	"ringnbd/proto"
 )
 
-// Request is one request. Any nonsense can be sent; Payload is sent as it is, whatever Length says.
-type Request struct {
-	Flags   uint16
-	Type    uint16
-	Cookie  uint64
-	Offset  uint64
-	Length  uint64 // the header has 32 bits of it with compact headers
-	Payload []byte
-	// Bare keeps PAYLOAD_LEN away from a WRITE with extended headers, which otherwise is set when
+// request is one request. Any nonsense can be sent; Payload is sent as it is, whatever Length says.
+type request struct {
+	flags   uint16
+	command uint16
+	cookie  uint64
+	offset  uint64
+	length  uint64 // the header has 32 bits of it with compact headers
+	payload []byte
+	// bare keeps PAYLOAD_LEN away from a WRITE with extended headers, which otherwise is set when
 	// there is a Payload.
-	Bare bool
+	bare bool
 }
 
 // unpermitted begins the reason of a skip that only a check has that should have asked for
-// NeedWrite.
+// needWrite.
 const unpermitted = "no permission for "
 
 // String is the request for a person.
-func (r *Request) String() string {
-	name := client.CommandName(r.Type)
-	if r.Flags != 0 {
-		name += fmt.Sprintf(" (flags %#x)", r.Flags)
+func (r *request) String() string {
+	name := client.CommandName(r.command)
+	if r.flags != 0 {
+		name += fmt.Sprintf(" (flags %#x)", r.flags)
 	}
-	return fmt.Sprintf("%s of %d bytes at %d", name, r.Length, r.Offset)
+	return fmt.Sprintf("%s of %d bytes at %d", name, r.length, r.offset)
 }
 
 // Read, Write and so on make requests without a cookie: Send makes one up for those that have 0 (a
 // check that wants 0 itself sends it by Write).
 
-// Read is a READ.
-func Read(offset, length uint64) *Request {
-	return &Request{Type: proto.CmdRead, Offset: offset, Length: length}
+// newRead is a READ.
+func newRead(offset, length uint64) *request {
+	return &request{command: proto.CmdRead, offset: offset, length: length}
 }
 
-// Write is a WRITE of all of data.
-func Write(offset uint64, data []byte) *Request {
-	return &Request{Type: proto.CmdWrite, Offset: offset, Length: uint64(len(data)), Payload: data}
+// newWrite is a WRITE of all of data.
+func newWrite(offset uint64, data []byte) *request {
+	return &request{command: proto.CmdWrite, offset: offset, length: uint64(len(data)),
+		payload: data}
 }
 
-// Command is any command without data.
-func Command(kind uint16, offset, length uint64) *Request {
-	return &Request{Type: kind, Offset: offset, Length: length}
+// newCommand is any command without data.
+func newCommand(kind uint16, offset, length uint64) *request {
+	return &request{command: kind, offset: offset, length: length}
 }
 
-// With gives the request these flags, too.
-func (r *Request) With(flags uint16) *Request {
-	r.Flags |= flags
+// with gives the request these flags, too.
+func (r *request) with(flags uint16) *request {
+	r.flags |= flags
 	return r
 }
 
@@ -66,112 +67,112 @@ func (r *Request) With(flags uint16) *Request {
 // that cuts the number of the command to 8 bits. Numbers that the protocol does not have are taken
 // for harmless beyond that: nobody agreed on what they do, and how they are refused is what the
 // suite is about.
-func (r *Request) changes() bool {
-	switch r.Type & 0xff {
+func (r *request) changes() bool {
+	switch r.command & 0xff {
 	case proto.CmdWrite, proto.CmdTrim, proto.CmdWriteZeroes, proto.CmdResize:
 		return true
 	}
 	return false
 }
 
-// Encode is the request as bytes, in the connection's form. No check gets past it with what would
+// encode is the request as bytes, in the connection's form. No check gets past it with what would
 // change an export that nobody gave to the suite, whatever is wrong with the request: that the
 // server should refuse it is no reason to risk the data.
-func (c *Conn) Encode(r *Request) []byte {
+func (c *conn) encode(r *request) []byte {
 	if r.changes() && !c.mayChange {
-		c.t.Skip("%s%s: it may not be sent without --writable", unpermitted, r)
+		c.t.skip("%s%s: it may not be sent without --writable", unpermitted, r)
 	}
-	head := proto.Request{Flags: r.Flags, Command: r.Type, Cookie: r.Cookie, Offset: r.Offset,
-		Length: r.Length}
-	b := make([]byte, proto.ExtRequestSize, proto.ExtRequestSize+len(r.Payload))
-	if !c.Mode.Extended() {
+	head := proto.Request{Flags: r.flags, Command: r.command, Cookie: r.cookie, Offset: r.offset,
+		Length: r.length}
+	b := make([]byte, proto.ExtRequestSize, proto.ExtRequestSize+len(r.payload))
+	if !c.mode.extended() {
 		b = b[:proto.RequestSize]
 		proto.PutRequest(b, &head)
-		return append(b, r.Payload...)
+		return append(b, r.payload...)
 	}
-	if r.Type == proto.CmdWrite && len(r.Payload) > 0 && !r.Bare {
+	if r.command == proto.CmdWrite && len(r.payload) > 0 && !r.bare {
 		head.Flags |= proto.CmdFlagPayloadLen
 	}
 	proto.PutExtRequest(b, &head)
-	return append(b, r.Payload...)
+	return append(b, r.payload...)
 }
 
-// Expect notes that a request will be answered; for those that a check sends by Write and the like.
-func (c *Conn) Expect(r *Request) {
-	if r.Type != proto.CmdDisc {
-		c.pending = append(c.pending, &pending{reply: &Reply{Request: r}})
+// expect notes that a request will be answered; for those that a check sends by Write and the like.
+func (c *conn) expect(r *request) {
+	if r.command != proto.CmdDisc {
+		c.pending = append(c.pending, &pending{reply: &reply{request: r}})
 	}
 }
 
-// Name gives a request without a cookie one that no other has, and returns it.
-func (c *Conn) Name(r *Request) *Request {
-	if r.Cookie == 0 {
+// number gives a request without a cookie one that no other has, and returns it.
+func (c *conn) number(r *request) *request {
+	if r.cookie == 0 {
 		c.cookie++
-		r.Cookie = c.cookie<<32 | 0xc0ffee
+		r.cookie = c.cookie<<32 | 0xc0ffee
 	}
 	return r
 }
 
-// Send sends a request, with a cookie of its own if it has none, and expects its reply.
-func (c *Conn) Send(r *Request) {
-	c.Name(r)
-	c.Expect(r)
-	c.Write(c.Encode(r))
+// send sends a request, with a cookie of its own if it has none, and expects its reply.
+func (c *conn) send(r *request) {
+	c.number(r)
+	c.expect(r)
+	c.write(c.encode(r))
 }
 
-// SendAll sends requests in one piece, and expects their replies.
-func (c *Conn) SendAll(list ...*Request) {
+// sendAll sends requests in one piece, and expects their replies.
+func (c *conn) sendAll(list ...*request) {
 	var b []byte
 	for _, r := range list {
-		c.Name(r)
-		c.Expect(r)
-		b = append(b, c.Encode(r)...)
+		c.number(r)
+		c.expect(r)
+		b = append(b, c.encode(r)...)
 	}
-	c.Write(b)
+	c.write(b)
 }
 
-// Do sends a request and reads its reply. No other request may be in flight.
-func (c *Conn) Do(r *Request) *Reply {
-	c.Send(r)
-	return c.Next()
+// do sends a request and reads its reply. No other request may be in flight.
+func (c *conn) do(r *request) *reply {
+	c.send(r)
+	return c.nextReply()
 }
 
-// Succeeds sends a request that must succeed.
-func (c *Conn) Succeeds(r *Request) *Reply {
-	reply := c.Do(r)
-	if reply.Errno != 0 {
-		c.t.Failf("%s fails with %s", r, reply.Error())
+// succeeds sends a request that must succeed.
+func (c *conn) succeeds(r *request) *reply {
+	reply := c.do(r)
+	if reply.errno != 0 {
+		c.t.failf("%s fails with %s", r, reply.errorText())
 	}
 	return reply
 }
 
-// StillUp proves that the stream is in step: a short READ brings its own cookie and the right data,
+// stillUp proves that the stream is in step: a short READ brings its own cookie and the right data,
 // and nothing else comes.
-func (c *Conn) StillUp(after string) {
-	if problem := c.t.Try(func() {
+func (c *conn) stillUp(after string) {
+	if problem := c.t.try(func() {
 		if len(c.pending) > 0 {
-			c.t.Failf("%d requests have not been answered", len(c.pending))
+			c.t.failf("%d requests have not been answered", len(c.pending))
 		}
-		probe := c.t.facts.probe
-		reply := c.Succeeds(Read(0, uint64(len(probe))))
+		probe := c.t.profile.probe
+		reply := c.succeeds(newRead(0, uint64(len(probe))))
 		// A read-only export has data of its own; there the cookie must do.
-		ours := c.t.facts.probeKnown && !c.foreign &&
-			c.Flags&proto.FlagReadOnly == c.t.facts.FlagsPlain&proto.FlagReadOnly
-		if at := firstDifference(reply.Data, probe); at >= 0 && ours {
-			c.t.Failf("byte %d of the export is %#x, and was %#x when the suite began", at,
-				reply.Data[at], probe[at])
+		ours := c.t.profile.probeKnown && !c.foreign &&
+			c.flags&proto.FlagReadOnly == c.t.profile.FlagsPlain&proto.FlagReadOnly
+		if at := firstDifference(reply.data, probe); at >= 0 && ours {
+			c.t.failf("byte %d of the export is %#x, and was %#x when the suite began", at,
+				reply.data[at], probe[at])
 		}
-		c.Silent(quiet, "after the reply")
+		c.wantSilence(quiet, "after the reply")
 	}); problem != "" {
-		c.t.Failf("the stream is out of step after %s: a READ of the first bytes: %s", after,
+		c.t.failf("the stream is out of step after %s: a READ of the first bytes: %s", after,
 			problem)
 	}
 }
 
-// Disconnect sends DISC and waits for the server to close without another byte.
-func (c *Conn) Disconnect() {
-	c.Send(c.Name(Command(proto.CmdDisc, 0, 0)))
-	c.Closed("after DISC")
+// disconnect sends DISC and waits for the server to close without another byte.
+func (c *conn) disconnect() {
+	c.send(c.number(newCommand(proto.CmdDisc, 0, 0)))
+	c.wantClosed("after DISC")
 }
 
 // firstDifference is the index of the first byte that differs, or -1.

@@ -10,7 +10,8 @@ package conform
 var sections = []struct{ name, rules string }{
 	{"Transport and strings", "T-01 T-02 T-03 T-04 T-05 T-06"},
 	{"Newstyle handshake",
-		"H-01 H-02 H-03 H-04 H-05 H-06 H-07 H-08 H-09 H-10 H-11 H-12 H-13 H-14 H-15 H-16 H-17 H-18"},
+		"H-01 H-02 H-03 H-04 H-05 H-06 H-07 H-08 H-09 H-10 H-11 H-12 H-13 H-14 H-15 " +
+			"H-16 H-17 H-18"},
 	{"Oldstyle", "O-01 O-02 O-03 O-04"},
 	{"NBD_OPT_EXPORT_NAME", "E-01 E-02 E-03 E-04 E-05 E-06 E-07 E-08 E-09 E-10"},
 	{"NBD_OPT_ABORT", "A-01 A-02 A-03 A-04"},
@@ -28,7 +29,8 @@ var sections = []struct{ name, rules string }{
 			"MC-15 MC-16 MC-17 MC-18 MC-19"},
 	{"NBD_OPT_EXTENDED_HEADERS", "X-01 X-02 X-03 X-04 X-05 X-06 X-07 X-08"},
 	{"Transmission: request parsing",
-		"RQ-01 RQ-02 RQ-03 RQ-04 RQ-05 RQ-06 RQ-07 RQ-08 RQ-09 RQ-10 RQ-11 RQ-12 RQ-13 RQ-14 RQ-15"},
+		"RQ-01 RQ-02 RQ-03 RQ-04 RQ-05 RQ-06 RQ-07 RQ-08 RQ-09 RQ-10 RQ-11 RQ-12 RQ-13 RQ-14 " +
+			"RQ-15"},
 	{"Reply formats",
 		"RP-01 RP-02 RP-03 RP-04 RP-05 RP-06 RP-07 RP-08 RP-09 RP-10 RP-11 RP-12 RP-13 RP-14 " +
 			"RP-15 RP-16 RP-17"},

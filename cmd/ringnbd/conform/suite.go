@@ -52,7 +52,7 @@ type Config struct {
 // Report is what came out of a run.
 type Report struct {
 	Server  string          `json:"server"` // URI or command
-	Facts   *Facts          `json:"facts"`
+	Profile *Profile        `json:"facts"`
 	Counts  map[Verdict]int `json:"counts"`
 	Results []Result        `json:"results"`
 }
@@ -60,7 +60,7 @@ type Report struct {
 // suite is a run in progress.
 type suite struct {
 	config   *Config
-	facts    *Facts
+	facts    *Profile
 	main     *server // nil with a Target
 	readOnly *server
 	target   Target
@@ -75,12 +75,12 @@ const goneReason = "the server is gone since "
 // Run runs the checks. The error is about the suite's own work: no server, no image. A run that ctx
 // ends early gives a report of what was done, and an error.
 func Run(ctx context.Context, config Config) (report *Report, err error) {
-	s := &suite{config: &config, facts: &Facts{}}
+	s := &suite{config: &config, facts: &Profile{}}
 	defer func() { err = errors.Join(err, s.down()) }()
 	if err := s.up(ctx); err != nil {
 		return nil, err
 	}
-	report = &Report{Server: config.Target.Text, Facts: s.facts, Counts: map[Verdict]int{}}
+	report = &Report{Server: config.Target.Text, Profile: s.facts, Counts: map[Verdict]int{}}
 	if config.Spawn != "" {
 		report.Server = config.Spawn
 	}
@@ -140,7 +140,7 @@ func (s *suite) up(ctx context.Context) (err error) {
 func (s *suite) decide(ctx context.Context) {
 	f := s.facts
 	isReadOnly := f.FlagsPlain&proto.FlagReadOnly != 0
-	f.Writable = (s.config.Writable || f.Image != "") && !isReadOnly && f.Size >= leastSize
+	f.Writable = (s.config.Writable || f.Image != "") && !isReadOnly && f.Size >= minSize
 	f.Pattern = f.Image != "" && f.Size == uint64(s.config.Size)
 	if isReadOnly && s.spare.Network == "" {
 		s.spare = s.target
@@ -155,15 +155,15 @@ func (s *suite) decide(ctx context.Context) {
 	t.deadline = time.Now().Add(6 * t.patience)
 	defer context.AfterFunc(ctx, t.stop)()
 	defer t.closeAll()
-	problem := t.Try(t.layExport)
+	problem := t.try(t.layExport)
 	if f.Pattern = problem == ""; !f.Pattern {
 		f.Problems = append(f.Problems,
 			"the suite's data could not be written to the export: "+problem)
 	}
 }
 
-func (s *suite) newT() *T {
-	return &T{facts: s.facts, target: s.target, readOnly: s.spare, patience: s.config.Timeout,
+func (s *suite) newT() *trial {
+	return &trial{profile: s.facts, target: s.target, readOnly: s.spare, patience: s.config.Timeout,
 		deadline: time.Now().Add(s.config.Timeout)}
 }
 
@@ -181,8 +181,8 @@ func (s *suite) verdict(ctx context.Context, c *Check) (Verdict, string) {
 		return Skip, goneReason + s.gone
 	}
 	for _, n := range c.Needs {
-		if !n.Met(s.facts) {
-			return Skip, "needs " + n.Name
+		if !n.met(s.facts) {
+			return Skip, "needs " + n.name
 		}
 	}
 	t := s.newT()
@@ -199,7 +199,7 @@ func (s *suite) verdict(ctx context.Context, c *Check) (Verdict, string) {
 }
 
 // run runs a check in a goroutine of its own, for at most its time and a little more.
-func (t *T) run(c *Check) (Verdict, string) {
+func (t *trial) run(c *Check) (Verdict, string) {
 	done := make(chan ended, 1)
 	go func() {
 		defer func() {
@@ -218,7 +218,7 @@ func (t *T) run(c *Check) (Verdict, string) {
 	select {
 	case e := <-done:
 		return e.judge(t.differs)
-	case <-time.After(t.Left() + 2*time.Second):
+	case <-time.After(t.left() + 2*time.Second):
 	}
 	t.closeAll()
 	select {
@@ -266,7 +266,7 @@ func (s *suite) alive(ctx context.Context, id string) string {
 // which may change its target.
 func (s *suite) aliveAt(ctx context.Context, ours *server, target *Target, name string) string {
 	t := s.newT()
-	problem := t.Try(func() { t.dial(*target).banner() })
+	problem := t.try(func() { t.dialAt(*target).banner() })
 	t.closeAll()
 	if ours == nil {
 		if problem != "" {

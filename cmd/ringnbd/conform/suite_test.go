@@ -34,7 +34,8 @@ import (
 func TestMain(m *testing.M) {
 	commandLine.Parse()
 	// nobody said otherwise
-	if f := commandLine.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+	f := commandLine.Lookup("test.parallel")
+	if f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
 		_ = f.Value.Set("16") // a number is always taken
 	}
 	os.Exit(m.Run())
@@ -62,23 +63,22 @@ func TestCatalog(t *testing.T) {
 			t.Errorf("%q is no ID", c.ID)
 		case seen[c.ID]:
 			t.Errorf("%s: twice", c.ID)
-		case !known[c.Rule()]:
+		case !known[c.rule()]:
 			t.Errorf("%s: there is no such rule", c.ID)
 		case c.Title == "" || c.Why == "" || strings.Contains(c.Title+c.Why, "\n") || c.Run == nil:
 			t.Errorf("%s: what, why or the check itself is missing, or has several lines", c.ID)
-		case !slices.Contains([]Level{Must, Should, May, Quality}, c.Level):
+		case !slices.Contains([]Level{must, should, may, quality}, c.Level):
 			t.Errorf("%s: the level %q", c.ID, c.Level)
 		}
-		seen[c.ID], checked[c.Rule()] = true, true
+		seen[c.ID], checked[c.rule()] = true, true
 	}
-	reasons := unchecked()
 	for _, id := range slices.Sorted(maps.Keys(known)) {
-		if checked[id] == (reasons[id] != "") {
-			t.Errorf("%s: a check: %v, a reason for none: %q", id, checked[id], reasons[id])
+		if checked[id] == (unchecked[id] != "") {
+			t.Errorf("%s: a check: %v, a reason for none: %q", id, checked[id], unchecked[id])
 		}
 	}
 	name := regexp.MustCompile(`\b[A-Z]{1,2}-\d\d`)
-	for id, reason := range reasons {
+	for id, reason := range unchecked {
 		if !known[id] {
 			t.Errorf("%s: a reason for a rule that does not exist", id)
 		}
@@ -93,15 +93,12 @@ func TestCatalog(t *testing.T) {
 // TestExplanations: each key is a server and a check.
 func TestExplanations(t *testing.T) {
 	all := Checks()
-	for _, list := range []map[string]string{explainedHandshake, explainedTransmission} {
-		for key, text := range list {
-			server, id, _ := strings.Cut(key, " ")
-			if !slices.Contains([]string{"qemu-nbd", "nbdkit", "nbd-server", "ringnbd"}, server) ||
-				!slices.ContainsFunc(all, func(c Check) bool {
-					return c.ID == id
-				}) || text == "" || strings.Contains(text, "\n") {
-				t.Errorf("%q: %q", key, text)
-			}
+	for key, text := range explained {
+		server, id, _ := strings.Cut(key, " ")
+		if !slices.Contains([]string{"qemu-nbd", "nbdkit", "nbd-server", "ringnbd"}, server) ||
+			!slices.ContainsFunc(all, func(c Check) bool { return c.ID == id }) ||
+			text == "" || strings.Contains(text, "\n") {
+			t.Errorf("%q: %q", key, text)
 		}
 	}
 }
@@ -130,25 +127,25 @@ func TestOnly(t *testing.T) {
 // take.
 func TestVerdicts(t *testing.T) {
 	t.Parallel()
-	run := func(id string, f func(*T)) Check {
-		return Check{ID: id, Level: Must, Title: id, Why: id, Run: f}
+	run := func(id string, f func(*trial)) Check {
+		return Check{ID: id, Level: must, Title: id, Why: id, Run: f}
 	}
 	checks := []Check{
-		run("pass", func(*T) {}),
-		run("fail", func(t *T) { t.Failf("seen %d", 1) }),
-		run("skip", func(t *T) { t.Skip("a reason") }),
-		run("differs", func(t *T) { t.Differ("this"); t.Differ("that") }),
-		run("differs, then fail", func(t *T) { t.Differ("this"); t.Failf("that") }),
-		run("differs, then skip", func(t *T) { t.Differ("this"); t.Skip("that") }),
-		run("panic", func(*T) { panic(errors.New("a mistake")) }),
-		run("index", func(t *T) { _ = t.differs[len(t.differs)] }),
-		run("stall", func(t *T) { t.Haggle().Read(1, "what never comes") }),
-		run("hang", func(*T) { select {} }),
-		{ID: "need", Level: Must, Title: "x", Why: "x",
-			Needs: []Need{{"the moon", func(*Facts) bool {
+		run("pass", func(*trial) {}),
+		run("fail", func(t *trial) { t.failf("seen %d", 1) }),
+		run("skip", func(t *trial) { t.skip("a reason") }),
+		run("differs", func(t *trial) { t.differ("this"); t.differ("that") }),
+		run("differs, then fail", func(t *trial) { t.differ("this"); t.failf("that") }),
+		run("differs, then skip", func(t *trial) { t.differ("this"); t.skip("that") }),
+		run("panic", func(*trial) { panic(errors.New("a mistake")) }),
+		run("index", func(t *trial) { _ = t.differs[len(t.differs)] }),
+		run("stall", func(t *trial) { t.haggle().read(1, "what never comes") }),
+		run("hang", func(*trial) { select {} }),
+		{ID: "need", Level: must, Title: "x", Why: "x",
+			Needs: []need{{"the moon", func(*Profile) bool {
 				return false
-			}}}, Run: func(t *T) { t.Failf("ran") }},
-		run("after", func(t *T) { t.Haggle().StillHaggling("nothing") }),
+			}}}, Run: func(t *trial) { t.failf("ran") }},
+		run("after", func(t *trial) { t.haggle().stillHaggling("nothing") }),
 	}
 	report, err := Run(context.Background(),
 		Config{Target: fakeTarget(t, ""), Checks: checks, Timeout: 2 * time.Second})
@@ -176,13 +173,13 @@ func TestVerdicts(t *testing.T) {
 
 // TestReports: the three forms tell the same.
 func TestReports(t *testing.T) {
-	r := &Report{Server: "s", Facts: &Facts{},
+	r := &Report{Server: "s", Profile: &Profile{},
 		Counts: map[Verdict]int{Pass: 1, Fail: 1, Differs: 1, Skip: 1}, Results: []Result{
-			{ID: "A-01", Level: Must, Title: "one", Why: "w", Verdict: Pass}, {ID: "A-02",
-				Level: Must,
+			{ID: "A-01", Level: must, Title: "one", Why: "w", Verdict: Pass}, {ID: "A-02",
+				Level: must,
 				Title: "two", Why: "because", Verdict: Fail, Detail: "seen <that>"},
-			{ID: "A-03", Level: Should, Title: "three", Verdict: Differs, Detail: "otherwise"},
-			{ID: "A-04", Level: May, Title: "four", Verdict: Skip, Detail: "needs it"}}}
+			{ID: "A-03", Level: should, Title: "three", Verdict: Differs, Detail: "otherwise"},
+			{ID: "A-04", Level: may, Title: "four", Verdict: Skip, Detail: "needs it"}}}
 	var text, js, ju bytes.Buffer
 	if err := errors.Join(r.Table(&text, false, Screen{}), r.JSON(&js), r.JUnit(&ju)); err != nil {
 		t.Fatal(err)
@@ -233,7 +230,8 @@ func TestReports(t *testing.T) {
 // TestScreens: on a terminal no line is wider than it is, and no word is missing.
 func TestScreens(t *testing.T) {
 	problem := strings.Repeat("this went wrong ", 30)
-	r := &Report{Server: "s", Facts: &Facts{Problems: []string{problem}}, Counts: map[Verdict]int{}}
+	r := &Report{Server: "s", Profile: &Profile{Problems: []string{problem}},
+		Counts: map[Verdict]int{}}
 	for _, c := range Checks() {
 		r.Results = append(r.Results, Result{ID: c.ID, Level: c.Level, Title: c.Title, Why: c.Why,
 			Verdict: Differs, Detail: strings.Repeat("otherwise ", 30)})
@@ -266,7 +264,7 @@ func TestScreens(t *testing.T) {
 // TestMarkdown: what a peer fails in stands there with its reason, or as unexplained.
 func TestMarkdown(t *testing.T) {
 	result := func(id string, v Verdict) Result {
-		return Result{ID: id, Level: Must, Title: "a|b", Verdict: v, Detail: "seen"}
+		return Result{ID: id, Level: must, Title: "a|b", Verdict: v, Detail: "seen"}
 	}
 	peers := []Peer{
 		{Name: "ringnbd", Version: "1",
@@ -310,14 +308,14 @@ func TestSpawnDies(t *testing.T) {
 	}
 	first := 0
 	var counted []int // descriptors of the server, as SD-04 counts them
-	count := func(t *T) { counted = append(counted, t.spent().descriptors) }
+	count := func(t *trial) { counted = append(counted, t.spent().descriptors) }
 	checks := []Check{
-		{ID: "X-01", Run: func(t *T) {
+		{ID: "X-01", Run: func(t *trial) {
 			count(t)
 			first = pid()
 			_ = syscall.Kill(first, syscall.SIGKILL)
 		}},
-		{ID: "X-02", Run: func(t *T) { count(t); t.Open(ModeGo).StillUp("a new start") }},
+		{ID: "X-02", Run: func(t *trial) { count(t); t.open(modeGo).stillUp("a new start") }},
 	}
 	spawn := fmt.Sprintf("echo $$ > %s; echo famous last words >&2; exec nbdkit -f -U {socket} "+
 		"file {img}", pidFile)
@@ -351,14 +349,14 @@ func TestReadOnlyDies(t *testing.T) {
 	}
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	checks := []Check{
-		{ID: "X-01", Run: func(t *T) {
+		{ID: "X-01", Run: func(t *trial) {
 			text, _ := os.ReadFile(pidFile)
 			pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-			t.Want(pid > 1 && syscall.Kill(pid, syscall.SIGKILL) == nil,
+			t.want(pid > 1 && syscall.Kill(pid, syscall.SIGKILL) == nil,
 				"the server cannot be killed")
 		}},
-		{ID: "X-02", Needs: []Need{NeedReadOnly}, Run: func(t *T) {
-			t.OpenReadOnly(ModeGo).StillUp("a new start")
+		{ID: "X-02", Needs: []need{needReadOnly}, Run: func(t *trial) {
+			t.openReadOnly(modeGo).stillUp("a new start")
 		}},
 	}
 	config := Config{Spawn: "exec nbdkit -f -U {socket} file {img}",

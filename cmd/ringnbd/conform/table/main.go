@@ -31,7 +31,9 @@ type program struct {
 
 // nbdServer runs nbd-server, which puts itself into the background, in a process namespace that
 // ends with its first process.
-const nbdServer = `printf '[generic]\nallowlist = true\nlistenaddr = 127.0.0.1\nport = {port}\n[default]\nexportname = %%s\nflush = true\nfua = true\ntrim = true\n%s' {img} > {dir}/conf; ` +
+const nbdServer = `printf '[generic]\nallowlist = true\nlistenaddr = 127.0.0.1\n` +
+	`port = {port}\n[default]\nexportname = %%s\nflush = true\nfua = true\n` +
+	`trim = true\n%s' {img} > {dir}/conf; ` +
 	`exec unshare --pid --fork --kill-child sh -c "nbd-server -C {dir}/conf; exec sleep infinity"`
 
 func programs(ringnbd string) []program {
@@ -151,10 +153,10 @@ func judge(peers []conform.Peer) error {
 		if n := p.Report.Counts[conform.Fail]; p.Name == "ringnbd" && n > 0 {
 			wrong = append(wrong, fmt.Sprintf("ringnbd fails %d checks", n))
 		}
-		if facts := p.Report.Facts; facts != nil && p.Name == "ringnbd" && len(facts.Problems) > 0 {
-			wrong = append(wrong,
-				"before the first check ringnbd does not answer: "+
-					strings.Join(facts.Problems, "; "))
+		if profile := p.Report.Profile; profile != nil && p.Name == "ringnbd" &&
+			len(profile.Problems) > 0 {
+			wrong = append(wrong, "before the first check ringnbd does not answer: "+
+				strings.Join(profile.Problems, "; "))
 		}
 	}
 	if list := conform.Unexplained(peers); len(list) > 0 {

@@ -40,8 +40,8 @@ func TestRightServer(t *testing.T) {
 	if report.Counts[Pass] < 100 {
 		t.Errorf("only %d checks pass: %s", report.Counts[Pass], report.Summary())
 	}
-	if len(report.Facts.Problems) > 0 {
-		t.Errorf("the facts were not found: %q", report.Facts.Problems)
+	if len(report.Profile.Problems) > 0 {
+		t.Errorf("the facts were not found: %q", report.Profile.Problems)
 	}
 }
 

@@ -45,8 +45,8 @@ func TestFlawlessServers(t *testing.T) {
 					}
 				}
 			}
-			if len(report.Facts.Problems) > 0 {
-				t.Errorf("the facts were not found: %q", report.Facts.Problems)
+			if len(report.Profile.Problems) > 0 {
+				t.Errorf("the facts were not found: %q", report.Profile.Problems)
 			}
 		})
 	}

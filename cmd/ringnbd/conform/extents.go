@@ -33,22 +33,22 @@ type statusQuestion struct {
 }
 
 // asked is the question of a request on a connection.
-func (c *Conn) asked(r *Request) statusQuestion {
+func (c *conn) asked(r *request) statusQuestion {
 	q := statusQuestion{
-		offset: r.Offset, length: r.Length, one: r.Flags&proto.CmdFlagReqOne != 0,
-		extended: c.Mode.Extended(), size: c.Size, least: c.t.facts.MinBlock(),
+		offset: r.offset, length: r.length, one: r.flags&proto.CmdFlagReqOne != 0,
+		extended: c.mode.extended(), size: c.size, least: c.t.profile.minBlock(),
 	}
-	for _, context := range c.Contexts {
-		q.contexts = append(q.contexts, context.ID)
-		if context.Name == proto.ContextAllocation {
-			q.base = context.ID
+	for _, context := range c.contexts {
+		q.contexts = append(q.contexts, context.id)
+		if context.name == proto.ContextAllocation {
+			q.base = context.id
 		}
 	}
 	return q
 }
 
 // judgeStatus holds a successful reply to the rules.
-func judgeStatus(q statusQuestion, chunks []Chunk) (list []breach) {
+func judgeStatus(q statusQuestion, chunks []chunk) (list []breach) {
 	add := func(soft bool, rule, format string, args ...any) {
 		if !soft || len(list) < 64 { // a million extents may break a rule a million times
 			list = append(list, breach{rule, soft, fmt.Sprintf(format, args...)})
@@ -56,11 +56,11 @@ func judgeStatus(q statusQuestion, chunks []Chunk) (list []breach) {
 	}
 	seen := map[uint32]int{}
 	for _, chunk := range chunks {
-		if chunk.Type != proto.ChunkBlockStatus && chunk.Type != proto.ChunkBlockStatusExt {
+		if chunk.kind != proto.ChunkBlockStatus && chunk.kind != proto.ChunkBlockStatusExt {
 			continue
 		}
-		seen[chunk.Context]++
-		judgeExtents(q, chunk.Extents, chunk.Context == q.base, add)
+		seen[chunk.context]++
+		judgeExtents(q, chunk.extents, chunk.context == q.base, add)
 	}
 	for _, id := range q.contexts {
 		if n := seen[id]; n != 1 {
@@ -75,15 +75,15 @@ func judgeStatus(q statusQuestion, chunks []Chunk) (list []breach) {
 }
 
 // judgeExtents holds the extents of one chunk to the rules.
-func judgeExtents(q statusQuestion, extents []Extent, base bool,
+func judgeExtents(q statusQuestion, extents []extent, base bool,
 	add func(soft bool, rule, format string, args ...any)) {
 	if len(extents) == 0 {
 		add(false, "CB-03", "no extent")
 		return
 	}
-	if q.one && (len(extents) != 1 || extents[0].Length > q.length) {
+	if q.one && (len(extents) != 1 || extents[0].length > q.length) {
 		add(false, "CB-04", "%d extents, the first of %d bytes, for REQ_ONE of %d bytes",
-			len(extents), extents[0].Length, q.length)
+			len(extents), extents[0].length, q.length)
 	}
 	if len(extents) > proto.MaxExtents {
 		add(true, "CB-06", "%d extents in one chunk", len(extents))
@@ -91,27 +91,27 @@ func judgeExtents(q statusQuestion, extents []Extent, base bool,
 	end := q.offset
 	for i, x := range extents {
 		switch {
-		case x.Length == 0:
+		case x.length == 0:
 			add(false, "CB-03", "extent %d is empty", i)
 		case i > 0 && end-q.offset >= q.length:
 			add(false, "CB-05",
 				"extent %d begins %d bytes behind the offset of a request of %d bytes", i,
 				end-q.offset, q.length)
 			return
-		case i > 0 && x.Flags == extents[i-1].Flags:
-			add(true, "CB-07", "extents %d and %d have the same status %#x", i-1, i, x.Flags)
+		case i > 0 && x.flags == extents[i-1].flags:
+			add(true, "CB-07", "extents %d and %d have the same status %#x", i-1, i, x.flags)
 		}
-		if base && x.Flags>>32 != 0 {
+		if base && x.flags>>32 != 0 {
 			add(false, "XH-07",
-				"extent %d has %#x in the upper half of a status of base:allocation", i, x.Flags)
+				"extent %d has %#x in the upper half of a status of base:allocation", i, x.flags)
 		}
-		if base && uint32(x.Flags)&^(proto.StatusHole|proto.StatusZero) != 0 {
+		if base && uint32(x.flags)&^(proto.StatusHole|proto.StatusZero) != 0 {
 			add(true, "CB-08", "extent %d has the status %#x; base:allocation has two bits", i,
-				x.Flags)
+				x.flags)
 		}
-		sum, carry := bits.Add64(end, x.Length, 0)
+		sum, carry := bits.Add64(end, x.length, 0)
 		if carry != 0 {
-			add(false, "CB-09", "extent %d of %d bytes goes beyond 2^64", i, x.Length)
+			add(false, "CB-09", "extent %d of %d bytes goes beyond 2^64", i, x.length)
 			return
 		}
 		end = sum
@@ -129,25 +129,25 @@ func judgeExtents(q statusQuestion, extents []Extent, base bool,
 
 // status sends a BLOCK_STATUS that must succeed, and fails on every broken MUST. Deviations are
 // told only to the check of the rule that they are of, by ID.
-func (c *Conn) status(r *Request, rules ...string) []Chunk {
-	reply := c.Succeeds(r)
-	for _, b := range judgeStatus(c.asked(r), reply.Chunks) {
+func (c *conn) status(r *request, rules ...string) []chunk {
+	reply := c.succeeds(r)
+	for _, b := range judgeStatus(c.asked(r), reply.chunks) {
 		if !b.soft {
-			c.t.Failf("%s: %s (%s)", r, b.text, b.rule)
+			c.t.failf("%s: %s (%s)", r, b.text, b.rule)
 		}
 		if slices.Contains(rules, b.rule) && len(c.t.differs) < 3 {
-			c.t.Differ("%s: %s (%s)", r, b.text, c.Mode)
+			c.t.differ("%s: %s (%s)", r, b.text, c.mode)
 		}
 	}
-	return reply.Chunks
+	return reply.chunks
 }
 
 // allocation is the extents of base:allocation in a reply.
-func (c *Conn) allocation(chunks []Chunk) []Extent {
-	base := c.asked(&Request{}).base
+func (c *conn) allocation(chunks []chunk) []extent {
+	base := c.asked(&request{}).base
 	for _, chunk := range chunks {
-		if chunk.Context == base && len(chunk.Extents) > 0 {
-			return chunk.Extents
+		if chunk.context == base && len(chunk.extents) > 0 {
+			return chunk.extents
 		}
 	}
 	return nil
@@ -155,16 +155,16 @@ func (c *Conn) allocation(chunks []Chunk) []Extent {
 
 // zeroBits says of each byte range of [offset, offset+length) that the server calls ZERO; it asks
 // until all is told.
-func (c *Conn) zeroBits(offset, length uint64) []span {
+func (c *conn) zeroBits(offset, length uint64) []span {
 	var list []span
 	for at := offset; at < offset+length; {
-		extents := c.allocation(c.status(Command(proto.CmdBlockStatus, at,
+		extents := c.allocation(c.status(newCommand(proto.CmdBlockStatus, at,
 			min(offset+length-at, 1<<32-c.t.block()))))
 		for _, x := range extents {
-			if x.Flags&uint64(proto.StatusZero) != 0 {
-				list = append(list, span{at, min(at+x.Length, offset+length)})
+			if x.flags&uint64(proto.StatusZero) != 0 {
+				list = append(list, span{at, min(at+x.length, offset+length)})
 			}
-			at += x.Length
+			at += x.length
 		}
 	}
 	return list

@@ -23,7 +23,8 @@ import (
 
 const (
 	flawedPayload = 8 << 20
-	flawedFlags   = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA | proto.FlagSendTrim | proto.FlagSendWriteZeroes | proto.FlagCanMultiConn |
+	flawedFlags   = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA |
+		proto.FlagSendTrim | proto.FlagSendWriteZeroes | proto.FlagCanMultiConn |
 		proto.FlagSendCache | proto.FlagSendFastZero
 )
 
@@ -63,13 +64,13 @@ func flawedTarget(t *testing.T, flaw string) Target {
 
 func newFlawed(t *testing.T, flaw string) (*flawed, Target) {
 	t.Helper()
-	f := &flawed{flaw: flaw, disk: make([]byte, leastSize)}
+	f := &flawed{flaw: flaw, disk: make([]byte, minSize)}
 	f.export = proto.Export{Name: "disk", PreferredBlock: 4096,
 		Contexts: []proto.Context{{Name: proto.ContextAllocation}, {Name: "x-test:other"}}}
-	f.export.Facts = proto.Facts{Size: leastSize, MinBlock: 1, MaxPayload: flawedPayload,
+	f.export.Facts = proto.Facts{Size: minSize, MinBlock: 1, MaxPayload: flawedPayload,
 		Flags: flawedFlags}
 	f.shape()
-	if n := f.export.Size; n > leastSize {
+	if n := f.export.Size; n > minSize {
 		var err error
 		if f.disk, err = unix.Mmap(-1, 0, int(n), unix.PROT_READ|unix.PROT_WRITE,
 			unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE); err != nil {
@@ -96,9 +97,9 @@ func (f *flawed) shape() {
 	case "zeroes unsupported, FAST_ZERO too":
 		e.Flags &^= proto.FlagSendFastZero
 	case "large", "offsets of 32 bits": // the first is right
-		e.Size = high + leastSize
+		e.Size = high + minSize
 	case "odd size":
-		e.Size, e.MinBlock = leastSize-100, 512
+		e.Size, e.MinBlock = minSize-100, 512
 	case "blocks", "rounds down", "EIO for misaligned":
 		e.MinBlock = 512
 	case "read-only", "read-only hangs up", "writes all the same", "EIO for read-only":

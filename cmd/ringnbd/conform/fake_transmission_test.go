@@ -62,7 +62,7 @@ func (c *fakeConn) refusal(r *fakeRequest) uint32 {
 	size := uint64(len(c.disk))
 	switch {
 	case !known, r.flags&^flags != 0 && !c.is("any flag"):
-		return EINVAL
+		return einval
 	case r.kind == proto.CmdFlush:
 		return 0
 	case r.kind == proto.CmdRead && r.length == fakeMax+512 && c.is("any length"):
@@ -70,18 +70,18 @@ func (c *fakeConn) refusal(r *fakeRequest) uint32 {
 		c.endless(r)
 	case (r.offset > size || uint64(r.length) > size-r.offset) &&
 		(r.kind == proto.CmdWrite || r.kind == proto.CmdWriteZeroes):
-		return ENOSPC
+		return enospc
 	case r.offset > size || uint64(r.length) > size-r.offset:
-		return EINVAL
+		return einval
 	case r.kind == proto.CmdRead && r.length > fakeMax:
-		return EOVERFLOW
+		return eoverflow
 	case r.kind == proto.CmdWrite && r.length > fakeMax:
-		return EINVAL
+		return einval
 	case r.kind == proto.CmdBlockStatus && (!c.context || c.contextsOf != c.export) &&
 		!c.is("keeps contexts") && !c.is("contexts of another"):
-		return EINVAL
+		return einval
 	case r.kind == proto.CmdBlockStatus && (!c.context || r.length == 0):
-		return EINVAL
+		return einval
 	}
 	return 0
 }

@@ -27,11 +27,11 @@ const (
 
 // spent adds up the processes of the server's group, but for the keeper, which leads it and is not
 // the server's. A server that leaves the group, or is not our own, has none.
-func (t *T) spent() (sum spending) {
-	if t.facts.group == 0 {
+func (t *trial) spent() (sum spending) {
+	if t.profile.group == 0 {
 		return sum
 	}
-	group := strconv.Itoa(t.facts.group)
+	group := strconv.Itoa(t.profile.group)
 	list, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is right
 	for _, path := range list {
 		stat, err := os.ReadFile(path)
@@ -53,16 +53,16 @@ func (t *T) spent() (sum spending) {
 
 // released compares with what was spent before some connections, all of which are closed; the
 // server has a while to notice.
-func (t *T) released(before spending, connections int) {
+func (t *trial) released(before spending, connections int) {
 	after := t.spent()
-	for after.descriptors > before.descriptors+keptDescriptors && t.Left() > t.patience/10 {
-		t.Sleep(pause)
+	for after.descriptors > before.descriptors+keptDescriptors && t.left() > t.patience/10 {
+		t.sleep(pause)
 		after = t.spent()
 	}
-	t.Prefer(after.descriptors <= before.descriptors+keptDescriptors,
+	t.prefer(after.descriptors <= before.descriptors+keptDescriptors,
 		"after %d connections that were dropped the server has %d descriptors open, and had %d",
 		connections, after.descriptors, before.descriptors)
-	t.Prefer(after.memory <= before.memory+keptMemory,
+	t.prefer(after.memory <= before.memory+keptMemory,
 		"after %d connections that were dropped the server has %d MiB of memory, and had %d",
 		connections, after.memory>>20, before.memory>>20)
 }

@@ -235,7 +235,7 @@ func (c *flawedConn) oddRead(r *proto.Request, head, data []byte) bool {
 var emptySector [512]byte
 
 // statusOf is the extents of a range, in runs of 512 bytes.
-func (c *flawedConn) statusOf(r *proto.Request, offset, length uint64) (list []Extent) {
+func (c *flawedConn) statusOf(r *proto.Request, offset, length uint64) (list []extent) {
 	c.lock.Lock()
 	defer c.lock.Unlock()
 	disk := c.bytes()
@@ -251,14 +251,14 @@ func (c *flawedConn) statusOf(r *proto.Request, offset, length uint64) (list []E
 		if bytes.Equal(disk[at:at+n], emptySector[:n]) {
 			s = uint64(proto.StatusHole | proto.StatusZero)
 		}
-		if c.noHole && at >= ScratchStart && !c.is("HOLE after NO_HOLE") {
+		if c.noHole && at >= scratchStart && !c.is("HOLE after NO_HOLE") {
 			s &^= uint64(proto.StatusHole)
 		}
-		if last := len(list) - 1; last >= 0 && list[last].Flags == s &&
+		if last := len(list) - 1; last >= 0 && list[last].flags == s &&
 			!(c.is("unmerged") && length <= 1<<20) {
-			list[last].Length += n
+			list[last].length += n
 		} else {
-			list = append(list, Extent{n, s})
+			list = append(list, extent{n, s})
 		}
 		at += n
 	}
@@ -269,33 +269,33 @@ func (c *flawedConn) statusOf(r *proto.Request, offset, length uint64) (list []E
 }
 
 // oddExtents are the extents as some flaw wants them.
-func (c *flawedConn) oddExtents(r *proto.Request, offset, length uint64, list []Extent) []Extent {
+func (c *flawedConn) oddExtents(r *proto.Request, offset, length uint64, list []extent) []extent {
 	switch {
 	case c.is("empty extent"):
-		return append(list, Extent{0, 0})
+		return append(list, extent{0, 0})
 	case c.is("extents behind") && r.Flags&proto.CmdFlagReqOne == 0:
-		return append(list, Extent{512, list[len(list)-1].Flags ^ 1})
+		return append(list, extent{512, list[len(list)-1].flags ^ 1})
 	case c.is("REQ_ONE is long") && r.Flags&proto.CmdFlagReqOne != 0 &&
 		offset+length < c.facts.Size:
-		list[0].Length = length + 1
+		list[0].length = length + 1
 	case c.is("extent beyond the end") && offset+length == c.facts.Size &&
 		r.Flags&proto.CmdFlagReqOne == 0:
-		list[len(list)-1].Length += 512
+		list[len(list)-1].length += 512
 	case c.is("all zero"):
-		list[0].Flags = uint64(proto.StatusHole | proto.StatusZero)
+		list[0].flags = uint64(proto.StatusHole | proto.StatusZero)
 	case c.is("no zero"):
-		return []Extent{{length, 0}}
+		return []extent{{length, 0}}
 	case c.is("third bit"):
-		list[0].Flags |= 4
+		list[0].flags |= 4
 	case c.is("upper bits"):
-		list[0].Flags |= 1 << 40
+		list[0].flags |= 1 << 40
 	case c.is("crumbs") && length > 100 && length <= 64<<10:
 		list = nil
 		for range length / 4 {
-			list = append(list, Extent{4, 0})
+			list = append(list, extent{4, 0})
 		}
-	case c.is("odd extents") && list[0].Length > 100 && length > 100:
-		return append([]Extent{{100, list[0].Flags}, {list[0].Length - 100, list[0].Flags ^ 1}},
+	case c.is("odd extents") && list[0].length > 100 && length > 100:
+		return append([]extent{{100, list[0].flags}, {list[0].length - 100, list[0].flags ^ 1}},
 			list[1:]...)
 	}
 	return list
@@ -351,7 +351,7 @@ func (c *flawedConn) performStatus(r *proto.Request, payload []byte) {
 	}
 }
 
-func (c *flawedConn) sendStatus(r *proto.Request, id uint32, list []Extent, done bool) {
+func (c *flawedConn) sendStatus(r *proto.Request, id uint32, list []extent, done bool) {
 	framing := c.Framing
 	if c.is("type of the other kind") {
 		framing = map[proto.Framing]proto.Framing{proto.Structured: proto.Extended,
@@ -363,7 +363,7 @@ func (c *flawedConn) sendStatus(r *proto.Request, id uint32, list []Extent, done
 		b[7]++
 	}
 	for i, x := range list {
-		framing.PutExtent(b[framing.StatusHeadSize()+i*framing.ExtentSize():], x.Length, x.Flags)
+		framing.PutExtent(b[framing.StatusHeadSize()+i*framing.ExtentSize():], x.length, x.flags)
 	}
 	if c.is("odd status length") {
 		b = b[:len(b)-1]

@@ -1,0 +1,155 @@
+// What a check has in its hands: its verdict, its connections, its deadline, and the data it may
+// expect.
+//
+// Invariant: a check ends within its deadline, whatever the server does: every connection that T
+// opens carries it, and what T ends, it ends by a panic of its own type that only the suite
+// catches.
+
+package conform
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"ringnbd/proto"
+)
+
+// trial is one run of one check. Its methods are for the goroutine that runs the check.
+type trial struct {
+	profile  *Profile
+	target   Target
+	readOnly Target // with a read-only export; Network is empty without one
+	deadline time.Time
+	patience time.Duration
+	differs  []string
+	lock     sync.Mutex // guards conns, which a hung check's suite closes
+	conns    []net.Conn
+	stopped  bool // no connection may live any longer
+}
+
+// ended is what a check panics with when it has its verdict.
+type ended struct {
+	verdict Verdict
+	detail  string
+}
+
+// failf ends the check: the server violates the rule. The text says what was seen and what was
+// expected.
+func (t *trial) failf(format string, args ...any) {
+	panic(ended{Fail, fmt.Sprintf(format, args...)})
+}
+
+// skip ends the check, with the reason why it cannot be made here.
+func (t *trial) skip(format string, args ...any) {
+	panic(ended{Skip, fmt.Sprintf(format, args...)})
+}
+
+// differ notes a deviation that the spec allows, and goes on. What is seen later can still fail.
+func (t *trial) differ(format string, args ...any) {
+	t.differs = append(t.differs, fmt.Sprintf(format, args...))
+}
+
+// want fails unless ok; Prefer differs unless ok. They read well in a row of observations.
+func (t *trial) want(ok bool, format string, args ...any) {
+	if !ok {
+		t.failf(format, args...)
+	}
+}
+
+// prefer notes a deviation unless ok.
+func (t *trial) prefer(ok bool, format string, args ...any) {
+	if !ok {
+		t.differ(format, args...)
+	}
+}
+
+// export is the name that the suite was given.
+func (t *trial) export() string { return t.target.Export }
+
+// left is the time until the check's deadline.
+func (t *trial) left() time.Duration { return time.Until(t.deadline) }
+
+// sleep waits, at most until the deadline.
+func (t *trial) sleep(d time.Duration) { time.Sleep(min(d, t.left())) }
+
+// image opens the image under the server for reading; see needImage.
+func (t *trial) image() *os.File {
+	f, err := os.Open(t.profile.Image)
+	if err != nil {
+		t.skip("the image cannot be opened: %v", err)
+	}
+	return f
+}
+
+// dial connects and reads nothing.
+func (t *trial) dial() *conn { return t.dialAt(t.target) }
+
+func (t *trial) dialAt(target Target) *conn {
+	raw, err := target.Connect(context.Background(),
+		&net.Dialer{Timeout: max(t.left(), time.Millisecond)})
+	if err != nil {
+		t.failf("no connection: %v", err)
+	}
+	t.lock.Lock()
+	t.conns = append(t.conns, raw)
+	stopped := t.stopped
+	t.lock.Unlock()
+	if stopped {
+		t.closeAll()
+		t.failf("interrupted")
+	}
+	if err := raw.SetDeadline(t.deadline); err != nil {
+		t.failf("no deadline: %v", err)
+	}
+	c := newConn(t, raw)
+	c.mayChange = pick(target == t.readOnly, t.profile.ReadOnlyChange, t.profile.Writable)
+	return c
+}
+
+// stop closes what is open, and what will be opened: whoever reads from it fails at once. It may be
+// called from any goroutine.
+func (t *trial) stop() {
+	t.lock.Lock()
+	t.stopped = true
+	t.lock.Unlock()
+	t.closeAll()
+}
+
+// closeAll closes what the check opened.
+func (t *trial) closeAll() {
+	t.lock.Lock()
+	defer t.lock.Unlock()
+	for _, c := range t.conns {
+		_ = c.Close() // closed twice is no harm
+	}
+	t.conns = nil
+}
+
+// try runs part of a check and gives the failure that it ends with, or "".
+func (t *trial) try(f func()) (problem string) {
+	defer func() {
+		switch e := recover().(type) {
+		case nil:
+		case ended:
+			problem = e.detail
+		default:
+			panic(e)
+		}
+	}()
+	f()
+	return ""
+}
+
+// clientFlags are the flags that a polite client answers with: those that the server offers and
+// that exist.
+func (t *trial) clientFlags(handshake uint16) uint32 {
+	return uint32(handshake & (proto.FlagFixedNewstyle | proto.FlagNoZeroes))
+}
+
+// join is the text of several deviations.
+func join(list []string) string { return strings.Join(list, "; ") }
