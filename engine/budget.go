@@ -53,7 +53,7 @@ func (l *loop) laterOf(c *conn) *list {
 // short, or not the first of its connection in this turn. One that is fed has waited already.
 func (l *loop) tooMuch(i uint32, r *proto.Request, taken int) bool {
 	long := r.Length > smallWork && (r.Command == proto.CmdRead || r.Command == proto.CmdWrite)
-	return l.spent() && (taken > 0 || long && l.fed != i && l.owed != i)
+	return l.spent() && (taken > 0 || long && l.queue.trying != i && l.owed != i)
 }
 
 // leftOver: a turn has left something to do: the next does not sleep.
@@ -105,19 +105,19 @@ func (l *loop) forsake(t uint32) {
 	}
 }
 
-// queue is a line of tags, each in it once at most.
-type queue struct {
+// backlog is a queue of tags, each in it once at most.
+type backlog struct {
 	rows    []uint32
 	head, n int
 }
 
-func (q *queue) push(t uint32) {
+func (q *backlog) push(t uint32) {
 	must(q.n < len(q.rows), "a request waits twice")
 	q.rows[(q.head+q.n)%len(q.rows)] = t
 	q.n++
 }
 
-func (q *queue) pop() uint32 {
+func (q *backlog) pop() uint32 {
 	t := q.rows[q.head]
 	q.head = (q.head + 1) % len(q.rows)
 	q.n--

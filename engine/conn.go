@@ -44,17 +44,12 @@ type conn struct {
 	state      connState
 	reason     CloseReason
 	receiving  receiving
-	cancelling bool   // its receive is being taken back from the kernel
-	bulky      bool   // its last receive brought more than its own stage holds
-	squeezed   bool   // has as much in flight as it may while so little is left for all
-	served     bool   // it had something of the turn that it was postponed in
-	wants      region // what it starves for
-	lacks      standing
-	line       uint32 // where it waits
-	needs      uint64 // and for how many bytes
-	eof        bool   // the client has ended its side
-	idle       bool   // its receive was taken back: it has been silent for long
-	ended      bool   // we shut down, all is answered, and the client is told that nothing follows
+	cancelling bool // its receive is being taken back from the kernel
+	bulky      bool // its last receive brought more than its own stage holds
+	served     bool // it had something of the turn that it was postponed in
+	eof        bool // the client has ended its side
+	idle       bool // its receive was taken back: it has been silent for long
+	ended      bool // we shut down, all is answered, and the client is told that nothing follows
 	sending    bool
 	next       uint32 // free rows
 
@@ -78,7 +73,6 @@ type conn struct {
 	heard     int64 // the last bytes came
 	since     int64 // the megabyte of payload that is arriving began to; 0: none is
 	sendSince int64 // the send that is in flight began
-	hungry    int64 // it began to wait for memory or a tag
 	endedAt   int64 // it was told that nothing follows
 
 	traffic Traffic
@@ -117,7 +111,7 @@ func (l *loop) leave(i uint32, why CloseReason) {
 		c.state, c.reason = connLeaving, why
 		c.start, c.end = 0, 0
 		l.dropBody(i)
-		l.withdraw(i)
+		l.queue.withdraw(i)
 		l.abandon(i)
 		l.touch(i)
 	}
@@ -147,7 +141,7 @@ func (l *loop) fail(i uint32, why CloseReason) {
 		}
 		c.state = connClosing
 		l.abandon(i)
-		l.withdraw(i)
+		l.queue.withdraw(i)
 		l.unpark(i)
 		l.kernel.Shutdown(c.fd)
 		l.touch(i)
@@ -199,9 +193,9 @@ func (l *loop) depart(i uint32) {
 	if c.inflight > 0 || c.sending || c.receiving != receiveNone {
 		return
 	}
-	l.withdraw(i)
+	l.queue.withdraw(i)
 	l.delist(l.laterOf(c), linkLater, i)
-	l.unsqueeze(c)
+	l.queue.unsqueeze(i)
 	c.start, c.end = 0, 0
 	l.giveStage(i)
 	l.kernel.CloseFD(c.fd)

@@ -17,7 +17,7 @@
 //	    from that order.
 //	 4. Taking in (receive.go: parse; request.go: admit). proto.Check holds all the rules; what it
 //	    refuses is answered without touching the disk. What it accepts takes a tag and all the
-//	    memory it will ever need, or waits in line without holding anything (hunger.go: takeTag,
+//	    memory it will ever need, or waits in line without holding anything (admit.go: takeTag;
 //	    starve, feed). Payloads are copied from the stage into the lease; when 128 KiB or more are
 //	    still to come, or no large stage is left, they are received straight into it.
 //	 5. Ordering (guard.go). A write of any kind claims its blocks. It runs when no earlier write,
@@ -56,7 +56,7 @@
 //
 // Backpressure has no code of its own: without a tag or a lease a connection is not read, and its
 // socket fills up. What a connection may hold begins small and grows with the replies it takes
-// (hunger.go: earn), to a third of the short region and half of the long one, so that those who
+// (admit.go: earn), to a third of the short region and half of the long one, so that those who
 // take nothing hold little. One that holds something and does not move, while others starve for it,
 // is closed (stall.go); while nobody starves, nobody is closed for being slow, but for a TCP client
 // that acknowledges nothing, or takes nothing of what is ready for it, in five minutes
@@ -70,7 +70,7 @@
 // all newcomers, who have taken no reply yet, a quarter of the whole; a reserve is for small
 // requests of those who hold little. A request that waits in the guard, for FUA or for a worker
 // holds on its export's account. Who must wait stands in its export's line, and lines take turns
-// (hunger.go), so that nobody stands behind another's disk. In a line the order is that of arrival.
+// (queue.go, feed.go), so that nobody stands behind another's disk. In a line the order is that of arrival.
 // But one that waits for many megabytes does not hold up those behind it who want less than what it
 // will leave (beside), and a long READ gives its memory back piece by piece as it is taken
 // (reply.go: giveSent).

@@ -135,15 +135,10 @@ func newShared(exports []Export, loops int) *shared {
 // newLoop makes a loop's tables and arenas; its kernel is given to it afterwards.
 func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	l := &loop{shared: s, table: s.table, id: id, layout: y, dirty: empty, lru: empty, grants: none}
-	l.later, l.feeding, l.fed, l.owed = [2]list{empty, empty}, none, none, none
-	l.rings = [regions]ring{{list: empty}, {list: empty}}
-	l.stakes = [regions]stake{{conn: none}, {conn: none}}
+	l.later, l.owed = [2]list{empty, empty}, none
+	l.queue = newQueue(y.conns, len(s.table.exports), y.largeLen)
 	l.ledger = newLedger(tagsPerLoop, [regions]uint64{small: y.smallLen, large: y.largeLen},
 		len(s.table.exports))
-	l.lines = make([]line, 2*len(s.table.exports))
-	for i := range l.lines {
-		l.lines[i].waiting = [regions]list{empty, empty}
-	}
 	var err error
 	if l.control, err = uring.NewArena(int(y.controlLen()), false); err != nil {
 		return nil, err

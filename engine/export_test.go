@@ -144,7 +144,8 @@ func (s *SimLoop) Home() error {
 	}
 	check(free == len(l.tags), strconv.Itoa(len(l.tags)-free)+" tags are out")
 	check(rows == len(l.conns), strconv.Itoa(len(l.conns)-rows)+" connections are out")
-	check(l.ahead == 0, strconv.FormatUint(l.ahead, 10)+" bytes went ahead and did not come home")
+	q := &l.queue
+	check(q.ahead == 0, strconv.FormatUint(q.ahead, 10)+" bytes went ahead and did not come home")
 	check(l.leases.used == [regions]uint64{},
 		strconv.FormatUint(l.leases.used[small]+l.leases.used[large], 10)+" bytes are on lease")
 	check(len(l.stages) == l.layout.stages, "stages are out")
@@ -156,12 +157,13 @@ func (s *SimLoop) Home() error {
 	left := l.later != [2]list{empty, empty} || l.backlog.n > 0 || l.unfed
 	check(!left, "something is left for a turn that does not come")
 	check(l.dirty == empty && l.lru == empty, "a list of connections is not empty")
-	for i := range l.lines {
-		check(l.lines[i].waiting == [regions]list{empty, empty} && l.lines[i].spared == 0,
+	for i := range q.lines {
+		check(q.lines[i].waiting == [regions]list{empty, empty} && l.ledger.spared[i] == 0,
 			"a line of starved connections is not empty")
 	}
-	check(l.squeezed == 0, "a connection is squeezed")
-	check(l.ledger.free == l.ledger.total && l.ledger.newcomers == holdings{} &&
+	check(q.waiting == 0, "a connection waits")
+	check(q.squeezed == 0, "a connection is squeezed")
+	check(l.ledger.free == l.ledger.total && l.ledger.newcomers == (holdings{}) &&
 		l.ledger.reserved == 0, "the ledger says that something is out")
 	check(l.working == 0, "workers are out")
 	check(l.asked.Load() == 0 && l.told.Load() == 0 && len(s.pending) == 0, "a lookup is out")

@@ -149,6 +149,18 @@ func (p *leasePool) take(r region, n uint64) (lease, bool) {
 	return head, true
 }
 
+// takeBoth leases two chains, or nothing at all.
+func (p *leasePool) takeBoth(r region, n, m uint64) (first, second lease, ok bool) {
+	if first, ok = p.take(r, n); !ok {
+		return none, none, false
+	}
+	if second, ok = p.take(r, m); !ok {
+		p.give(first)
+		return none, none, false
+	}
+	return first, second, true
+}
+
 // give takes a whole chain back.
 func (p *leasePool) give(l lease) {
 	for l != none {

@@ -1,38 +1,31 @@
-// The ledger says who may take how much of what the connections of a loop share: tags, and memory
-// of either region. It knows numbers only, no rows: who holds something, and what is left.
+// The ledger decides how much a connection may hold of what all connections of a loop share: tags,
+// and memory of either region. It knows numbers only, no rows: who holds how much, and what is left.
 //
-// Somebody who holds for long (whose storage hangs, who takes no replies) must not take it from
-// everybody. So what each may hold follows from what is left, as in a switch whose ports share
-// their buffers (dynamic thresholds, Choudhury and Hahne): a connection half as much, all
-// connections of an export together as much. So one export has half at most, and beside it the next
-// one half of the rest, whoever came first, and nobody has to be counted or guessed to be active.
-// Where there is one export only it has no share.
+// A client that holds for long (its storage hangs, or it takes no replies) must not take memory from
+// all others. So what each may hold follows from what is left, as in a switch whose ports share
+// their buffers (dynamic thresholds, Choudhury and Hahne): a connection half as much as is left, all
+// connections of an export together as much. So an export has half at most and the next one half of
+// the rest, whichever came first, and no count or guess of the active ones is needed. An export
+// that is alone has no share.
 //
-//   - Connections that have taken no reply yet hold a quarter at most, all together.
-//   - A reserve is kept for small requests of those who hold little. Of each export its newcomers,
-//     and its others, have an eighth of what is left of it, and one request in any case.
-//   - Who holds nothing may have one request of any length, as soon as there is room.
+//   - Newcomers, the connections that have taken no reply yet, hold a quarter at most together.
+//   - A reserve is kept for small requests of connections that hold little. The newcomers of an
+//     export, and its other connections, may each have an eighth of what is left of it, and one
+//     request in any case.
+//   - A connection that holds nothing may have one request of any length, as soon as there is room.
 //
-// By address or user nobody is told apart: all machines of a host share one, and who wants many can
-// have many.
+// Clients are not told apart by address or user: all machines of a host share one, and a client
+// that wants many connections can have many.
 //
-// Invariant: free and what the connections hold are together total; an export holds what its
-// connections do; newcomers is what those hold that have taken nothing.
+// Invariant: free and what the connections hold add up to total; an export holds what its
+// connections hold; newcomers is what the newcomers hold; reserved is the sum of spared.
 
 package engine
 
-// holdings is what somebody has of a loop.
+// holdings is how much of a loop a connection or an export holds.
 type holdings struct {
 	inflight uint32          // tags
 	leased   [regions]uint64 // bytes
-}
-
-// account is a connection's.
-type account struct {
-	holdings
-	tagCredit uint32          // how many tags it may have
-	credit    [regions]uint64 // how many bytes it may have; one request always fits
-	taken     bool            // it has taken a reply
 }
 
 // standing is what the ledger says to a request.
@@ -42,19 +35,18 @@ const (
 	granted standing = iota
 	// the connection holds as much as it ever may: its own replies free what it needs
 	capped
-	squeezed  // or as much as it may while so little is left
-	crowded   // the others who have taken no reply hold as much as those may
-	outshared // its export does
-	scarce    // there is not enough for anybody
+	squeezed  // the connection holds as much as it may while so little is left
+	crowded   // the newcomers hold as much as newcomers may
+	outshared // the export holds as much as it may
+	scarce    // there is not enough left
 )
 
 const (
 	newcomersPart = 4   // a quarter
-	exportTimes   = 4   // times what is left
 	reserveTags   = 128 // and a page for each of them
 	reserveTimes  = 8
 
-	// A small request of somebody who holds little: what the reserve is for.
+	// A small request of a connection that holds little: what the reserve is for.
 	smallCost  = 4 * pageSize
 	littleHeld = 16 * pageSize
 	littleTags = 16
@@ -63,15 +55,17 @@ const (
 type ledger struct {
 	total, free holdings
 	newcomers   holdings
-	reserve     uint64 // bytes of the short region that are kept for small requests
-	reserved    uint32 // pages of it that such have
-	shared      bool   // there is more than one export
+	reserve     uint64   // bytes of the small region that are kept for small requests
+	reserved    uint32   // pages of the reserve that requests have
+	spared      []uint32 // of them, those of a line's requests, by line (see lineOf)
+	shared      bool     // there is more than one export
 }
 
 func newLedger(tags uint32, bytes [regions]uint64, exports int) ledger {
 	all := holdings{tags, bytes}
 	reserve := min(reserveTags*pageSize, bytes[small]/4)
-	return ledger{total: all, free: all, reserve: reserve, shared: exports > 1}
+	return ledger{total: all, free: all, reserve: reserve, spared: make([]uint32, 2*exports),
+		shared: exports > 1}
 }
 
 // admits says whether a connection of an export may have one more request, of cost bytes of a
@@ -106,27 +100,26 @@ func (b *ledger) admits(c *account, export *holdings, r region, cost uint64) sta
 	return granted
 }
 
-// presses says whether a connection that has one more request holds more than half of what is left.
-// Long requests are few: of them it may have what its credit says.
+// presses reports whether a connection with one more request holds more than half of what is left.
+// Large requests are few: of them it may have what its credit says.
 func (c *account) presses(left *holdings, r region, cost uint64) bool {
 	return c.inflight > 0 && 2*c.inflight >= left.inflight ||
 		r == small && c.leased[r] > 0 && 2*(c.leased[r]+cost) > left.leased[r]
 }
 
-// outgrows says whether an export that has one more request holds more than is then left.
+// outgrows reports whether an export with one more request holds more than is then left.
 func (h *holdings) outgrows(left *holdings, r region, cost uint64) bool {
 	return h.inflight >= left.inflight || h.leased[r] > 0 && h.leased[r]+2*cost > left.leased[r]
 }
 
-// quarter is what is left to the newcomers of a total when they have so much.
+// quarter is what is left of a quarter of total when have of it are held.
 func quarter[T uint32 | uint64](total, have T) T {
 	return total/newcomersPart - min(have, total/newcomersPart)
 }
 
-// spares says how many pages of the reserve a request gets that was not granted; 0: none. mine is
-// how many the connections of its kind have already. A request without memory counts as a page, so
-// that tags are kept as well.
-func (b *ledger) spares(c *account, mine uint32, r region, cost uint64) (pages uint32) {
+// spares is how many pages of the reserve a request gets that was not granted; 0: none. A request
+// without memory counts as a page, so that tags are kept as well.
+func (b *ledger) spares(c *account, line uint32, r region, cost uint64) (pages uint32) {
 	cheap := r == small && cost <= smallCost
 	little := c.inflight < littleTags && c.leased[small]+cost <= littleHeld
 	if !cheap || !little || b.free.inflight == 0 || b.free.leased[small] < cost {
@@ -135,35 +128,46 @@ func (b *ledger) spares(c *account, mine uint32, r region, cost uint64) (pages u
 	all := uint32(b.reserve / pageSize)
 	left := all - min(b.reserved, all)
 	pages = uint32(max(cost, pageSize) / pageSize)
+	mine := b.spared[line]
 	if pages > left || mine > 0 && reserveTimes*(mine+pages) > left {
 		return 0
 	}
 	return pages
 }
 
-// take and give move a request's holdings. pages are of the reserve.
-func (b *ledger) take(c *account, export *holdings, r region, cost uint64, pages uint32) {
+// take moves a tag and cost bytes of a region from what is free to a connection and its export.
+func (b *ledger) take(c *account, export *holdings, r region, cost uint64) {
 	c.holdings.add(r, 1, cost)
 	export.add(r, 1, cost)
 	b.free.sub(r, 1, cost)
-	b.reserved += pages
 	if !c.taken {
 		b.newcomers.add(r, 1, cost)
 	}
 }
 
-func (b *ledger) give(c *account, export *holdings, r region, tags uint32, cost uint64,
-	pages uint32) {
+// give moves tags and cost bytes back from a connection and its export.
+func (b *ledger) give(c *account, export *holdings, r region, tags uint32, cost uint64) {
 	c.holdings.sub(r, tags, cost)
 	export.sub(r, tags, cost)
 	b.free.add(r, tags, cost)
-	b.reserved -= pages
 	if !c.taken {
 		b.newcomers.sub(r, tags, cost)
 	}
 }
 
-// accept makes a connection one of those that take replies.
+// spare gives a request of a line pages of the reserve; unspare takes them back.
+func (b *ledger) spare(line, pages uint32) {
+	b.reserved += pages
+	b.spared[line] += pages
+}
+
+func (b *ledger) unspare(line, pages uint32) {
+	must(b.spared[line] >= pages, "more of the reserve was given back than was taken")
+	b.reserved -= pages
+	b.spared[line] -= pages
+}
+
+// accept makes a newcomer one of the connections that have taken a reply.
 func (b *ledger) accept(c *account) {
 	if c.taken {
 		return

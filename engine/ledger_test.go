@@ -18,14 +18,13 @@ type hog struct {
 type books struct {
 	ledger
 	exports []holdings
-	spared  []uint32 // by line
 	hogs    []*hog
 }
 
 func newBooks(bytes uint64, exports int) *books {
 	return &books{ledger: newLedger(tagsPerLoop, [regions]uint64{small: bytes, large: minLarge},
 		exports),
-		exports: make([]holdings, exports), spared: make([]uint32, 2*exports)}
+		exports: make([]holdings, exports)}
 }
 
 func (b *books) connect(export int, taken bool) *hog {
@@ -41,18 +40,15 @@ func (b *books) connect(export int, taken bool) *hog {
 
 // ask is one request: granted, out of the reserve, or refused.
 func (b *books) ask(h *hog, r region, cost uint64) bool {
-	line := 2 * h.export
-	if !h.taken {
-		line++
-	}
+	line := lineOf(uint32(h.export), !h.taken)
 	pages := uint32(0)
 	if b.admits(&h.account, &b.exports[h.export], r, cost) != granted {
-		if pages = b.spares(&h.account, b.spared[line], r, cost); pages == 0 {
+		if pages = b.spares(&h.account, line, r, cost); pages == 0 {
 			return false
 		}
 	}
-	b.spared[line] += pages
-	b.take(&h.account, &b.exports[h.export], r, cost, pages)
+	b.take(&h.account, &b.exports[h.export], r, cost)
+	b.spare(line, pages)
 	return true
 }
 
@@ -183,7 +179,7 @@ func TestLedgerAddsUp(t *testing.T) {
 		r     region
 		cost  uint64
 		pages uint32
-		line  int
+		line  uint32
 	}
 	var out []held
 	for range 30 {
@@ -197,18 +193,15 @@ func TestLedgerAddsUp(t *testing.T) {
 				b.accept(&x.h.account)
 				x.h.tagCredit, x.h.credit = tagsPerConn, b.total.leased
 			}
-			b.give(&x.h.account, &b.exports[x.h.export], x.r, 1, x.cost, x.pages)
-			b.spared[x.line] -= x.pages
+			b.give(&x.h.account, &b.exports[x.h.export], x.r, 1, x.cost)
+			b.unspare(x.line, x.pages)
 			out[k] = out[len(out)-1]
 			out = out[:len(out)-1]
 			continue
 		}
 		h := b.hogs[random.IntN(len(b.hogs))]
 		x := held{h: h, r: region(random.IntN(2)), cost: leaseCost(1 << random.IntN(21)),
-			line: 2 * h.export}
-		if !h.taken {
-			x.line++
-		}
+			line: lineOf(uint32(h.export), !h.taken)}
 		before := b.reserved
 		if b.ask(h, x.r, x.cost) {
 			x.pages = b.reserved - before
@@ -237,7 +230,8 @@ func TestLedgerAddsUp(t *testing.T) {
 		}
 	}
 	for _, x := range out {
-		b.give(&x.h.account, &b.exports[x.h.export], x.r, 1, x.cost, x.pages)
+		b.give(&x.h.account, &b.exports[x.h.export], x.r, 1, x.cost)
+		b.unspare(x.line, x.pages)
 	}
 	if b.free != b.total || b.newcomers != (holdings{}) || b.reserved != 0 {
 		t.Errorf("all is given back, and the ledger has %+v", b.ledger)

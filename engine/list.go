@@ -11,7 +11,6 @@ var empty = list{none, none}
 const (
 	linkDirty = iota
 	linkLater
-	linkStarved
 	linkStage
 	connLinks
 )
@@ -34,23 +33,6 @@ func (l *loop) enlist(q *list, kind int, c uint32) {
 		l.conns[q.tail].links[kind].next = c
 	}
 	q.tail = c
-}
-
-// enlistBefore puts a connection that is in no such list before another of one; before none, at its
-// end.
-func (l *loop) enlistBefore(q *list, kind int, c, other uint32) {
-	if other == none {
-		l.enlist(q, kind, c)
-		return
-	}
-	row, behind := &l.conns[c].links[kind], &l.conns[other].links[kind]
-	*row = connLink{next: other, prev: behind.prev, in: true}
-	if behind.prev == none {
-		q.head = c
-	} else {
-		l.conns[behind.prev].links[kind].next = c
-	}
-	behind.prev = c
 }
 
 // delist takes a connection out of a list, if it is there.

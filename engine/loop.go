@@ -44,24 +44,13 @@ type loop struct {
 	freeTag  uint32
 	live     atomic.Int32
 
-	dirty   list     // connections that something happened to
-	lru     list     // connections that hold a large stage, the least recently used first
-	stages  []uint32 // large stages that nobody holds
-	scarce  bool     // somebody found none
-	first   region   // which of the starved are fed first in this turn
-	feeding uint32   // the starved connection whose turn it is
-	fed     uint32   // and that is served now, be it only beside the first of its line
-	owed    uint32   // the one whose turn this is, having had none in the last
-	// ahead is how many bytes of the long region belong to requests that went before one which
-	// waits for memory; cameHome, by region, that something did since it was last offered to all
-	// that wait.
-	ahead    uint64
-	cameHome [regions]bool
-	ledger   ledger
-	lines    []line         // two for each export, see lineOf
-	rings    [regions]ring  // of the lines in which somebody waits
-	stakes   [regions]stake // what the one that is next has
-	squeezed int            // connections that are
+	dirty  list     // connections that something happened to
+	lru    list     // connections that hold a large stage, the least recently used first
+	stages []uint32 // large stages that nobody holds
+	scarce bool     // somebody found none
+	owed   uint32   // the one whose turn this is, having had none in the last
+	queue  queue    // connections that wait for memory
+	ledger ledger
 
 	devices []deviceRow // by device
 	holds   []holdings  // by export, see table
@@ -76,7 +65,7 @@ type loop struct {
 	// to settle, requests to go on with, starved ones to feed.
 	work    uint64
 	later   [2]list // see laterOf
-	backlog queue
+	backlog backlog
 	unfed   bool
 	drain   drainPhase
 	drainAt int64
@@ -131,10 +120,9 @@ func (l *loop) turn() {
 		l.retryFlushes()
 	}
 	l.settleAll()
-	l.first ^= large // tags are one pool for both: neither region is always served first
-	l.feed(l.first)
-	l.feed(l.first ^ large)
-	l.settleAll()
+	if l.queue.returned != [regions]bool{} {
+		l.feedAll()
+	}
 	if l.backlog.n > 0 {
 		l.catchUp()
 		l.settleAll()
@@ -205,7 +193,7 @@ func (l *loop) sqe() *uring.SQE {
 
 // ticking: is anything held or awaited that time must look after?
 func (l *loop) ticking() bool {
-	return l.lru.head != none || l.rings[small].n > 0 || l.rings[large].n > 0 || l.squeezed > 0 ||
+	return l.lru.head != none || l.queue.waiting > 0 || l.queue.squeezed > 0 ||
 		l.drain != drainNot
 }
 
@@ -214,9 +202,8 @@ func (l *loop) ticking() bool {
 func (l *loop) tick() {
 	l.reclaimIdle()
 	l.evictStalled()
-	l.looseSqueezed()
-	l.comesHome(small) // a stake may have ended
-	l.comesHome(large)
+	l.wakeSqueezed()
+	l.queue.tagFreed() // a stake may have ended
 	if l.drain != drainNot {
 		l.drainTick()
 	}

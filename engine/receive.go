@@ -165,7 +165,7 @@ func (l *loop) listen(i uint32) {
 	c := &l.conns[i]
 	reads := c.state == connOpen && !l.full(c) ||
 		c.state == connLeaving && c.reason == CloseShutdown && !c.eof
-	if !reads || c.receiving != receiveNone || c.links[linkStarved].in || c.links[linkLater].in {
+	if !reads || c.receiving != receiveNone || l.queue.waits(i) || c.links[linkLater].in {
 		return
 	}
 	if c.body != none && c.since == 0 {

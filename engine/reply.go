@@ -221,10 +221,10 @@ func (l *loop) giveFront(c *conn, row *tag, first uint32) {
 	for row.region == large && first != none && row.memory != first {
 		after, n := l.leases.next[row.memory], l.leases.size(row.memory)
 		l.leases.giveBlock(row.memory)
-		l.comesHome(large)
+		l.queue.freed(large)
 		row.memory, row.cost = after, row.cost-uint32(n)
 		row.lo += n
-		l.ledger.give(&c.account, &l.holds[c.export], large, 0, n, 0)
+		l.ledger.give(&c.account, &l.holds[c.export], large, 0, n)
 		l.earn(c, large, n)
 	}
 }

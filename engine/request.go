@@ -138,41 +138,6 @@ func (l *loop) takeIn(i uint32, r *proto.Request, errno proto.Errno, p portion) 
 	return true
 }
 
-// needs is how many bytes a request must hold: its rounded payload, and two blocks when its ends
-// must be read first.
-func needs(r *proto.Request, d *Device, lo, hi uint64) (memory, scratch uint64) {
-	if r.Length == 0 || d.Kind == Null {
-		return 0, 0
-	}
-	onDisk := d.Kind != Memory
-	unaligned := onDisk && (lo != r.Offset || hi != r.Offset+r.Length)
-	switch r.Command {
-	case proto.CmdRead:
-		if onDisk {
-			memory = hi - lo
-		}
-	case proto.CmdWrite:
-		memory = hi - lo
-		if unaligned {
-			scratch = 2 * uint64(d.Block)
-		}
-	case proto.CmdWriteZeroes:
-		if unaligned {
-			scratch = 2 * uint64(d.Block)
-		}
-	}
-	return memory, scratch
-}
-
-// leaseCost is what n bytes on lease take from the pool.
-func leaseCost(n uint64) uint64 {
-	whole, rest := n>>pieceShift<<pieceShift, n&(pieceSize-1)
-	if rest == 0 {
-		return whole
-	}
-	return whole + pageSize<<orderOf(rest)
-}
-
 // begin starts a request whose payload, if it has one, is complete.
 func (l *loop) begin(t uint32) {
 	row := &l.tags[t]
@@ -300,13 +265,12 @@ func (l *loop) release(t uint32) {
 	c := &l.conns[row.conn]
 	l.leases.give(row.memory)
 	l.leases.give(row.scratch)
-	line := &l.lines[row.line]
-	line.spared -= uint32(row.spared)
-	l.ledger.give(&c.account, &l.holds[c.export], row.region, 1, uint64(row.cost),
-		uint32(row.spared))
-	l.ahead -= uint64(row.ahead)
-	l.comesHome(small) // a tag is of both
-	l.comesHome(large)
+	if row.spared > 0 {
+		l.ledger.unspare(row.line, uint32(row.spared))
+	}
+	l.ledger.give(&c.account, &l.holds[c.export], row.region, 1, uint64(row.cost))
+	l.queue.ahead -= uint64(row.ahead)
+	l.queue.tagFreed()
 	row.memory, row.scratch, row.cost, row.ahead, row.spared = none, none, 0, 0, 0
 	row.next = l.freeTag
 	l.freeTag = t

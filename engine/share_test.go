@@ -84,11 +84,11 @@ func TestWhoStarvesIsFedInABusyTurn(t *testing.T) {
 	for i := range uint32(2) {
 		asked(t, l, i, 4096, 1)
 	}
-	for l.rings[small].n == 0 || l.lines[0].waiting[small].head == l.lines[0].waiting[small].tail {
+	for l.queue.waiting < 2 {
 		l.turn()
 	}
 	l.ledger.free.inflight = free
-	l.comesHome(small)
+	l.queue.freed(small)
 	for turns := 1; turns <= 2; turns++ {
 		l.beginTurn()
 		l.work += maxWork
@@ -106,15 +106,15 @@ func TestWhoIsFedIsFedOnce(t *testing.T) {
 	free := l.ledger.free.inflight
 	l.ledger.free.inflight = 0
 	asked(t, l, 0, 1<<20, 2)
-	c := &l.conns[0]
-	for !c.links[linkStarved].in {
+	w := &l.queue.waiters[0]
+	for !w.waits {
 		l.turn()
 	}
 	l.ledger.free.inflight = free
-	l.comesHome(c.wants)
+	l.queue.freed(w.region)
 	l.beginTurn()
 	l.work += maxWork
-	l.feed(c.wants)
+	l.feed(w.region)
 	l.settleAll()
 	if n := l.counters.Requests[proto.CmdRead]; n != 1 {
 		t.Errorf("%d long READs of one that starved were taken in, in a turn that was spent", n)
@@ -137,19 +137,19 @@ func TestWhoGoesBesideKeepsItsPlace(t *testing.T) {
 		asked(t, l, i+1, 2<<20, 1)
 	}
 	for i := range uint32(4) {
-		for !l.conns[i].links[linkStarved].in {
+		for !l.queue.waits(i) {
 			l.turn()
 		}
 	}
 	l.ledger.free.inflight = free
 	for turns := 1; turns <= 3; turns++ {
-		l.comesHome(large)
+		l.queue.freed(large)
 		l.beginTurn()
 		l.work += maxWork
 		l.feed(large)
 		waiting := 0
 		for i := range uint32(4) {
-			if l.conns[i].links[linkStarved].in {
+			if l.queue.waits(i) {
 				waiting++
 			}
 		}
@@ -226,7 +226,7 @@ func starving(t *testing.T) *loop {
 	f := adopted(t, l, proto.Session{})
 	t.Cleanup(func() { _ = f.Close() })
 	askFor(t, f, proto.CmdRead, 4096, 1)
-	for !l.conns[0].links[linkStarved].in {
+	for !l.queue.waits(0) {
 		l.turn()
 	}
 	t.Cleanup(func() {
@@ -240,16 +240,17 @@ func starving(t *testing.T) *loop {
 // TestWhoChangesLinesHasWaitedAsLong: what it waits for may be taken from those who stand still.
 func TestWhoChangesLinesHasWaitedAsLong(t *testing.T) {
 	l := starving(t)
-	c := &l.conns[0]
-	hungry := c.hungry
+	c, q := &l.conns[0], &l.queue
+	w := &q.waiters[0]
+	since := w.since
 	l.ledger.accept(&c.account)
 	l.now += stallGraceNanos + 1
 	l.parse(0)
-	if c.line != 0 || l.lines[0].waiting[small].head != 0 ||
-		l.lines[1].waiting[small].head != none {
+	if w.line != 0 || q.lines[0].waiting[small].head != 0 ||
+		q.lines[1].waiting[small].head != none {
 		t.Error("one that has taken a reply is in the line of those who have not")
 	}
-	if c.hungry != hungry || !l.starving() {
+	if w.since != since || !q.starving(l.now-stallGraceNanos) {
 		t.Error("one that came over from another line begins to wait anew")
 	}
 }
@@ -257,11 +258,11 @@ func TestWhoChangesLinesHasWaitedAsLong(t *testing.T) {
 // TestWhoLeavesALineLeavesItsStake: nothing is kept for it.
 func TestWhoLeavesALineLeavesItsStake(t *testing.T) {
 	l := starving(t)
-	if l.stakes[small].conn != 0 {
+	if l.queue.stakes[small].conn != 0 {
 		t.Fatal("what comes home is not kept for the first who found nothing")
 	}
 	l.fail(0, CloseForced)
-	if l.stakes[small].conn != none {
+	if l.queue.stakes[small].conn != none {
 		t.Error("what comes home is kept for one that has left")
 	}
 }
@@ -269,12 +270,11 @@ func TestWhoLeavesALineLeavesItsStake(t *testing.T) {
 // TestWhoIsSqueezedTriesAgain: not only when replies of its own have gone, which may take long.
 func TestWhoIsSqueezedTriesAgain(t *testing.T) {
 	l := starving(t)
-	l.withdraw(0)
-	l.conns[0].squeezed = true
-	l.squeezed++
+	l.queue.withdraw(0)
+	l.queue.squeeze(0)
 	l.ledger.free.inflight = tagsPerLoop
 	l.tick()
-	if l.conns[0].squeezed || l.counters.Requests[proto.CmdRead] != 1 {
+	if l.queue.waiters[0].squeezed || l.counters.Requests[proto.CmdRead] != 1 {
 		t.Error("there is room, and one that was squeezed did not try again")
 	}
 	for l.conns[0].inflight > 0 {

@@ -39,42 +39,20 @@ const (
 // evictStalled closes those that others have been waiting for too long. Who waits for the share of
 // an export waits for its connections only.
 func (l *loop) evictStalled() {
-	if l.rings[small].n == 0 && l.rings[large].n == 0 {
+	q, before := &l.queue, l.now-stallGraceNanos
+	if q.waiting == 0 {
 		return
 	}
-	all := l.starving()
+	all := q.starving(before)
 	for i := range l.conns {
 		c := &l.conns[i]
 		if c.state != connFree && c.state != connClosing && l.stalled(c) &&
-			(all || l.starved(2*c.export, true) || l.starved(2*c.export+1, true)) {
+			(all || q.starves(lineOf(c.export, false), true, before) ||
+				q.starves(lineOf(c.export, true), true, before)) {
 			l.fail(uint32(i), CloseStalled)
 		}
 	}
 	l.settleAll()
-}
-
-// starving: has anybody waited as long as stallGrace for what any connection may hold?
-func (l *loop) starving() bool {
-	for r := range l.rings {
-		for at := l.rings[r].head; at != none; at = l.lines[at].next[r] {
-			if l.starved(at, false) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// starved: has the first of a line waited so long? outshared: for the share of its export, or else
-// for something else.
-func (l *loop) starved(at uint32, outshare bool) bool {
-	for _, q := range l.lines[at].waiting {
-		if i := q.head; i != none && l.now-l.conns[i].hungry > stallGraceNanos &&
-			(l.conns[i].lacks == outshared) == outshare {
-			return true
-		}
-	}
-	return false
 }
 
 // stalled: the connection's payload or replies have stood still. One that has only begun a header
