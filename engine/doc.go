@@ -18,7 +18,7 @@
 //	 4. Taking in (receive.go: parse; request.go: admit). proto.Check holds all the rules; what it
 //	    refuses is answered without touching the disk. What it accepts takes a tag and all the
 //	    memory it will ever need, or waits in line without holding anything (admit.go: takeTag;
-//	    starve, feed). Payloads are copied from the stage into the lease; when 128 KiB or more are
+//	    queue.go; feed.go). Payloads are copied from the stage into the lease; when 128 KiB or more are
 //	    still to come, or no large stage is left, they are received straight into it.
 //	 5. Ordering (guard.go). A write of any kind claims its blocks. It runs when no earlier write,
 //	    on any connection of any loop, overlaps them. Of a request in parts (parts.go) each part

@@ -6,7 +6,7 @@
 // claims have its index, from whatever export they come, so that two exports of one device are
 // ordered and flushed as one.
 //
-// Shares of memory (ledger.go) and lines (hunger.go) are by export on purpose: they divide what a
+// Shares of memory (ledger.go) and lines (queue.go) are by export on purpose: they divide what a
 // loop has between groups of clients, and a client knows the export that it asked for. Where two
 // exports have one device that hangs, each can hold a share; that is no more than two devices that
 // hang can hold.
