@@ -1,7 +1,9 @@
 // The client's side: what a load generator, a test or a remote backend needs to speak to an NBD
-// server. As pure as the rest: it writes and reads bytes of the caller, who owns the socket.
+// server. Like the rest of the package it writes and reads bytes of the caller, and the socket is
+// the caller's.
+//
 // Invariant: everything that comes from the server is checked before it is believed, and no parser
-// reads past the slice it was given.
+// reads past the slice that it was given.
 
 package proto
 
@@ -10,24 +12,24 @@ import (
 	"errors"
 )
 
-// Errors of a server that does not speak the protocol. None of them can be recovered from but by
-// closing.
+// Errors of a server that does not speak the protocol. After any of them the connection must be
+// closed.
 var (
-	ErrBanner      = errors.New("no NBD server of the newstyle handshake at this address")
-	ErrOptionReply = errors.New("the server's option reply is malformed: the connection is out " +
+	errBanner      = errors.New("no NBD server of the newstyle handshake at this address")
+	errOptionReply = errors.New("the server's option reply is malformed: the connection is out " +
 		"of step")
 )
 
-// ParseBanner takes apart the first BannerSize bytes of a server and gives its handshake flags.
+// ParseBanner parses the first BannerSize bytes of a server and returns its handshake flags.
 func ParseBanner(b []byte) (flags uint16, err error) {
 	if len(b) < BannerSize || binary.BigEndian.Uint64(b) != Magic ||
 		binary.BigEndian.Uint64(b[8:]) != OptionMagic {
-		return 0, ErrBanner
+		return 0, errBanner
 	}
 	return binary.BigEndian.Uint16(b[16:]), nil
 }
 
-// AppendClientFlags appends the client's first bytes, made of FlagClient....
+// AppendClientFlags appends the client's first bytes: flags are those that begin with FlagClient.
 func AppendClientFlags(b []byte, flags uint32) []byte {
 	return binary.BigEndian.AppendUint32(b, flags)
 }
@@ -50,6 +52,7 @@ func AppendInfo(b []byte, option uint32, name string, types ...uint16) []byte {
 	return b
 }
 
+// appendOptionHead appends the header of an option; length bytes of data follow.
 func appendOptionHead(b []byte, option uint32, length int) []byte {
 	b = binary.BigEndian.AppendUint64(b, OptionMagic)
 	b = binary.BigEndian.AppendUint32(b, option)
@@ -63,11 +66,11 @@ type OptionReply struct {
 	Length uint32 // bytes
 }
 
-// ParseOptionReply takes apart the first OptionReplySize bytes of b. It is an error if they are
-// fewer, have the wrong magic, or answer another option than the one asked.
+// ParseOptionReply parses the first OptionReplySize bytes of b, the header of a reply to this
+// option. It is an error if b is shorter, has the wrong magic, or is a reply to another option.
 func ParseOptionReply(b []byte, option uint32) (OptionReply, error) {
 	if len(b) < OptionReplySize || binary.BigEndian.Uint64(b) != OptionReplyMagic {
-		return OptionReply{}, ErrOptionReply
+		return OptionReply{}, errOptionReply
 	}
 	r := OptionReply{
 		Option: binary.BigEndian.Uint32(b[8:]),
@@ -75,31 +78,31 @@ func ParseOptionReply(b []byte, option uint32) (OptionReply, error) {
 		Length: binary.BigEndian.Uint32(b[16:]),
 	}
 	if r.Option != option {
-		return OptionReply{}, ErrOptionReply
+		return OptionReply{}, errOptionReply
 	}
 	return r, nil
 }
 
-// Final says whether this reply is the last one to its option.
+// Final reports whether this reply is the last to its option.
 func (r OptionReply) Final() bool { return r.Type == RepAck || r.Failed() }
 
-// Failed says whether this reply is an error; its data is a text for people then.
+// Failed reports whether this reply is an error; its data is then a text for people.
 func (r OptionReply) Failed() bool { return r.Type&RepErrorBit != 0 }
 
-// ParseServer takes apart the data of a reply of type RepServer: one export of a LIST.
+// ParseServer parses the data of a reply of type RepServer: one export of a LIST.
 func ParseServer(data []byte) (name, description string, err error) {
 	if len(data) < 4 || uint64(binary.BigEndian.Uint32(data)) > uint64(len(data)-4) {
-		return "", "", ErrOptionReply
+		return "", "", errOptionReply
 	}
 	end := 4 + binary.BigEndian.Uint32(data)
 	return string(data[4:end]), string(data[end:]), nil
 }
 
-// ParseInfo takes apart the data of a reply of type RepInfo and puts what it says into e; types not
-// known are ignored, as the spec asks of clients. The flags are those of this connection.
+// ParseInfo parses the data of a reply of type RepInfo into e; unknown types are ignored, as the
+// spec demands of clients. The flags are those of this connection.
 func ParseInfo(data []byte, e *Export) error {
 	if len(data) < 2 {
-		return ErrOptionReply
+		return errOptionReply
 	}
 	kind, data := binary.BigEndian.Uint16(data), data[2:]
 	switch kind {
@@ -111,7 +114,7 @@ func ParseInfo(data []byte, e *Export) error {
 		e.Description = string(data)
 	case InfoBlockSize:
 		if len(data) != 3*4 {
-			return ErrOptionReply
+			return errOptionReply
 		}
 		e.MinBlock = binary.BigEndian.Uint32(data)
 		e.PreferredBlock = binary.BigEndian.Uint32(data[4:])
@@ -120,11 +123,11 @@ func ParseInfo(data []byte, e *Export) error {
 	return nil
 }
 
-// ParseExport takes apart size and transmission flags, the ExportNameReplySize bytes that answer
-// EXPORT_NAME and stand in INFO_EXPORT.
+// ParseExport parses size and transmission flags, the ExportNameReplySize bytes that answer
+// EXPORT_NAME and that INFO_EXPORT consists of.
 func ParseExport(data []byte, e *Export) error {
 	if len(data) != ExportNameReplySize {
-		return ErrOptionReply
+		return errOptionReply
 	}
 	e.Size = binary.BigEndian.Uint64(data)
 	e.Flags = binary.BigEndian.Uint16(data[8:])

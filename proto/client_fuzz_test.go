@@ -40,9 +40,9 @@ func FuzzReplyChunk(f *testing.F) {
 func checkChunk(t *testing.T, c *ReplyChunk, rest []byte) {
 	whole := uint64(len(rest)) >= c.Length
 	switch {
-	case c.Failed() && whole && c.Length <= ErrorChunkMost:
+	case c.Failed() && whole && c.Length <= MaxErrorChunk:
 		errno, text, _, err := ParseErrorChunk(c.Type, rest[:c.Length])
-		if err == nil && (errno == Success || !errno.valid() || uint64(len(text)) > c.Length) {
+		if err == nil && (errno == Success || !errno.inSpec() || uint64(len(text)) > c.Length) {
 			t.Errorf("%+v: %v %q", c, errno, text)
 		}
 	case c.Type == ChunkOffsetHole && len(rest) >= HoleSize:
@@ -103,7 +103,7 @@ func FuzzPeerHeaders(f *testing.F) {
 		}
 		_, _ = ParseBanner(b)
 		if len(b) >= SimpleReplySize {
-			if _, e, err := ParseSimpleReply(b); err == nil && !e.valid() {
+			if _, e, err := ParseSimpleReply(b); err == nil && !e.inSpec() {
 				t.Errorf("error value %d", e)
 			}
 		}

@@ -1,7 +1,8 @@
-// The client's side of structured replies and extended headers: chunk headers, what stands in a
-// chunk, requests of 32 bytes. Invariant: no length of the server is believed before it is compared
-// with the bytes at hand, nothing here allocates, and what a caller is given is well-formed by
-// itself; whether it fits the request is for who knows that.
+// The client's side of the transmission phase: simple replies, headers of chunks, and their
+// payloads.
+//
+// Invariant: no length of the server is believed before it is compared with the bytes at hand;
+// nothing here allocates; results are well-formed, and the caller checks them against its request.
 
 package proto
 
@@ -10,28 +11,28 @@ import (
 	"errors"
 )
 
-// Errors of a server whose chunks break the rules. None of them can be recovered from but by
-// closing.
+// Errors of a server whose replies break the rules. After any of them the connection must be
+// closed.
 var (
-	ErrSimpleReply = errors.New("the server's reply has a wrong magic: the connection is out of " +
+	errSimpleReply = errors.New("the server's reply has a wrong magic: the connection is out of " +
 		"step")
-	ErrChunk = errors.New("the server's reply chunk has a wrong magic: the connection is " +
+	errChunk = errors.New("the server's reply chunk has a wrong magic: the connection is " +
 		"out of step")
-	ErrChunkShape = errors.New("the server's reply chunk has a length or flags that its type " +
+	errChunkShape = errors.New("the server's reply chunk has a length or flags that its type " +
 		"does not have")
-	ErrExtent = errors.New("the server's block status has an extent of no length")
+	errExtent = errors.New("the server's block status has an extent of no length")
 )
 
-// ParseSimpleReply takes apart the first SimpleReplySize bytes of b, which must be that long. Data
+// ParseSimpleReply parses the first SimpleReplySize bytes of b, which must be that long. Data
 // follows them if the request was a READ and the error is Success. A value that is not in the spec
-// counts as EINVAL, as the spec has it.
+// counts as EINVAL, as the spec demands.
 func ParseSimpleReply(b []byte) (cookie uint64, e Errno, err error) {
 	_ = b[SimpleReplySize-1]
 	if binary.BigEndian.Uint32(b) != SimpleReplyMagic {
-		return 0, 0, ErrSimpleReply
+		return 0, 0, errSimpleReply
 	}
 	e = Errno(binary.BigEndian.Uint32(b[4:]))
-	if !e.valid() {
+	if !e.inSpec() {
 		e = EINVAL
 	}
 	return binary.BigEndian.Uint64(b[8:]), e, nil
@@ -47,17 +48,17 @@ type ReplyChunk struct {
 	Type   uint16 // Chunk...
 }
 
-// Done says whether this is the last chunk of its reply.
+// Done reports whether this is the last chunk of its reply.
 func (c *ReplyChunk) Done() bool { return c.Flags&ReplyFlagDone != 0 }
 
-// Failed says whether this chunk is an error, of a known type or not.
+// Failed reports whether this chunk is an error, of a known type or not.
 func (c *ReplyChunk) Failed() bool { return c.Type&ChunkErrorBit != 0 }
 
-// ParseReplyChunk takes apart the first ChunkSize bytes of b, which must be that long.
+// ParseReplyChunk parses the first ChunkSize bytes of b, which must be that long.
 func ParseReplyChunk(b []byte) (ReplyChunk, error) {
 	_ = b[ChunkSize-1]
 	if binary.BigEndian.Uint32(b) != ChunkMagic {
-		return ReplyChunk{}, ErrChunk
+		return ReplyChunk{}, errChunk
 	}
 	c := ReplyChunk{
 		Flags:  binary.BigEndian.Uint16(b[4:]),
@@ -68,11 +69,11 @@ func ParseReplyChunk(b []byte) (ReplyChunk, error) {
 	return c, c.check(false)
 }
 
-// ParseExtReplyChunk takes apart the first ExtReplySize bytes of b, which must be that long.
+// ParseExtReplyChunk parses the first ExtReplySize bytes of b, which must be that long.
 func ParseExtReplyChunk(b []byte) (ReplyChunk, error) {
 	_ = b[ExtReplySize-1]
 	if binary.BigEndian.Uint32(b) != ExtReplyMagic {
-		return ReplyChunk{}, ErrChunk
+		return ReplyChunk{}, errChunk
 	}
 	c := ReplyChunk{
 		Flags:  binary.BigEndian.Uint16(b[4:]),
@@ -84,8 +85,8 @@ func ParseExtReplyChunk(b []byte) (ReplyChunk, error) {
 	return c, c.check(true)
 }
 
-// check compares the length with the type ("Structured reply types"). Types that are not known
-// pass: only who negotiated knows whether they may come.
+// check compares the length with the type ("Structured reply types"). Unknown types pass: what was
+// negotiated decides whether they may come, and is not known here.
 func (c *ReplyChunk) check(extended bool) error {
 	ok := c.Flags&^ReplyFlagDone == 0
 	switch c.Type {
@@ -102,43 +103,43 @@ func (c *ReplyChunk) check(extended bool) error {
 		ok = ok && extended && c.Length >= 8+16 && (c.Length-8)%16 == 0 &&
 			(c.Length-8)/16 <= MaxExtents
 	case ChunkError:
-		ok = ok && c.Length >= 6 && c.Length <= ErrorChunkMost
+		ok = ok && c.Length >= 6 && c.Length <= MaxErrorChunk
 	case ChunkErrorOffset:
-		ok = ok && c.Length >= 14 && c.Length <= ErrorChunkMost
+		ok = ok && c.Length >= 14 && c.Length <= MaxErrorChunk
 	}
 	if !ok {
-		return ErrChunkShape
+		return errChunkShape
 	}
 	return nil
 }
 
-// ParseHoleChunk takes apart the HoleSize bytes of an OFFSET_HOLE, which b must have.
+// ParseHoleChunk parses the HoleSize bytes of an OFFSET_HOLE, which b must have.
 func ParseHoleChunk(b []byte) (offset uint64, length uint32, err error) {
 	_ = b[HoleSize-1]
 	offset, length = binary.BigEndian.Uint64(b), binary.BigEndian.Uint32(b[8:])
 	if length == 0 {
-		err = ErrChunkShape
+		err = errChunkShape
 	}
 	return offset, length, err
 }
 
-// ParseDataOffset is the offset that the first 8 bytes of an OFFSET_DATA are; b must have them.
+// ParseDataOffset parses the offset in the first 8 bytes of an OFFSET_DATA, which b must have.
 func ParseDataOffset(b []byte) uint64 { return binary.BigEndian.Uint64(b) }
 
-// ParseErrorChunk takes apart all of an error's payload, by the type of its chunk. The text is a
-// part of b, unchecked. at is the offset of the failure, and meaningless but with ChunkErrorOffset.
-// Of a type that is not known, only the error is understood. A value that is not in the spec counts
-// as EINVAL, as does success, which is no error.
+// ParseErrorChunk parses the whole payload of an error, by the type of its chunk. The text is a
+// part of b, unchecked. at is the offset of the failure, meaningful only with ChunkErrorOffset. Of
+// an unknown type only the error value is parsed. A value that is not in the spec counts as EINVAL,
+// as does Success, which is not an error.
 func ParseErrorChunk(kind uint16, b []byte) (e Errno, text []byte, at uint64, err error) {
 	if len(b) < 6 {
 		if kind != ChunkError && kind != ChunkErrorOffset && len(b) < 4 {
 			return EINVAL, nil, 0, nil // an unknown error, which may have any shape
 		}
 		if len(b) < 4 || kind == ChunkError || kind == ChunkErrorOffset {
-			return 0, nil, 0, ErrChunkShape
+			return 0, nil, 0, errChunkShape
 		}
 	}
-	if e = Errno(binary.BigEndian.Uint32(b)); !e.valid() || e == Success {
+	if e = Errno(binary.BigEndian.Uint32(b)); !e.inSpec() || e == Success {
 		e = EINVAL
 	}
 	if kind != ChunkError && kind != ChunkErrorOffset {
@@ -148,7 +149,7 @@ func ParseErrorChunk(kind uint16, b []byte) (e Errno, text []byte, at uint64, er
 	rest := b[6:]
 	switch {
 	case kind == ChunkError && n != len(rest), kind == ChunkErrorOffset && n+8 != len(rest):
-		return 0, nil, 0, ErrChunkShape
+		return 0, nil, 0, errChunkShape
 	case kind == ChunkErrorOffset:
 		at = binary.BigEndian.Uint64(rest[n:])
 	}
@@ -158,22 +159,22 @@ func ParseErrorChunk(kind uint16, b []byte) (e Errno, text []byte, at uint64, er
 // StatusExtent is one descriptor of a block status.
 type StatusExtent struct {
 	Length uint64 // bytes, never 0
-	Flags  uint64 // what they mean depends on the context
+	Flags  uint64 // their meaning depends on the context
 }
 
-// ParseStatusHead takes apart the head of a block status chunk whose header passed the parser: the
-// context, and how many descriptors follow. b must have as many bytes as StatusSizes says.
+// ParseStatusHead parses the head of a block status chunk whose header passed its parser: the
+// context, and how many descriptors follow. b must have the size that StatusSizes returns.
 func ParseStatusHead(c *ReplyChunk, b []byte) (context uint32, count uint64, err error) {
 	head, extent := StatusSizes(c.Type)
 	_ = b[head-1]
 	count = (c.Length - uint64(head)) / uint64(extent)
 	if c.Type == ChunkBlockStatusExt && uint64(binary.BigEndian.Uint32(b[4:])) != count {
-		return 0, 0, ErrChunkShape
+		return 0, 0, errChunkShape
 	}
 	return binary.BigEndian.Uint32(b), count, nil
 }
 
-// ParseStatusExtent takes apart one descriptor. b must have as many bytes as StatusSizes says.
+// ParseStatusExtent parses one descriptor. b must have the size that StatusSizes returns.
 func ParseStatusExtent(kind uint16, b []byte) (e StatusExtent, err error) {
 	if kind == ChunkBlockStatusExt {
 		e = StatusExtent{Length: binary.BigEndian.Uint64(b), Flags: binary.BigEndian.Uint64(b[8:])}
@@ -182,7 +183,7 @@ func ParseStatusExtent(kind uint16, b []byte) (e StatusExtent, err error) {
 			Flags: uint64(binary.BigEndian.Uint32(b[4:]))}
 	}
 	if e.Length == 0 {
-		err = ErrExtent
+		err = errExtent
 	}
 	return e, err
 }

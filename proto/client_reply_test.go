@@ -36,19 +36,19 @@ func TestReplyChunks(t *testing.T) {
 			ReplyChunk{Length: 6, Flags: 1, Type: ChunkError}, nil},
 		{"668e33ef 0001 9999 0000000000000000 00000001",
 			ReplyChunk{Length: 1, Flags: 1, Type: 0x9999}, nil},
-		{"67446698 0001 0000 0000000000000000 00000000", ReplyChunk{}, ErrChunk},
-		{"668e33ef 0000 0000 0000000000000000 00000000", ReplyChunk{}, ErrChunkShape},
-		{"668e33ef 0001 0000 0000000000000000 00000001", ReplyChunk{}, ErrChunkShape},
-		{"668e33ef 0003 0001 0000000000000000 00000009", ReplyChunk{}, ErrChunkShape},
-		{"668e33ef 0001 0001 0000000000000000 00000008", ReplyChunk{}, ErrChunkShape},
-		{"668e33ef 0001 0002 0000000000000000 0000000d", ReplyChunk{}, ErrChunkShape},
-		{"668e33ef 0001 0005 0000000000000000 00000004", ReplyChunk{}, ErrChunkShape},
-		{"668e33ef 0001 0005 0000000000000000 0000000d", ReplyChunk{}, ErrChunkShape},
-		{"668e33ef 0001 0005 0000000000000000 0080000c", ReplyChunk{}, ErrChunkShape},
-		{"668e33ef 0001 0006 0000000000000000 00000018", ReplyChunk{}, ErrChunkShape},
-		{"668e33ef 0001 8001 0000000000000000 00000005", ReplyChunk{}, ErrChunkShape},
-		{"668e33ef 0001 8001 0000000000000000 ffffffff", ReplyChunk{}, ErrChunkShape},
-		{"668e33ef 0001 8002 0000000000000000 0000000d", ReplyChunk{}, ErrChunkShape},
+		{"67446698 0001 0000 0000000000000000 00000000", ReplyChunk{}, errChunk},
+		{"668e33ef 0000 0000 0000000000000000 00000000", ReplyChunk{}, errChunkShape},
+		{"668e33ef 0001 0000 0000000000000000 00000001", ReplyChunk{}, errChunkShape},
+		{"668e33ef 0003 0001 0000000000000000 00000009", ReplyChunk{}, errChunkShape},
+		{"668e33ef 0001 0001 0000000000000000 00000008", ReplyChunk{}, errChunkShape},
+		{"668e33ef 0001 0002 0000000000000000 0000000d", ReplyChunk{}, errChunkShape},
+		{"668e33ef 0001 0005 0000000000000000 00000004", ReplyChunk{}, errChunkShape},
+		{"668e33ef 0001 0005 0000000000000000 0000000d", ReplyChunk{}, errChunkShape},
+		{"668e33ef 0001 0005 0000000000000000 0080000c", ReplyChunk{}, errChunkShape},
+		{"668e33ef 0001 0006 0000000000000000 00000018", ReplyChunk{}, errChunkShape},
+		{"668e33ef 0001 8001 0000000000000000 00000005", ReplyChunk{}, errChunkShape},
+		{"668e33ef 0001 8001 0000000000000000 ffffffff", ReplyChunk{}, errChunkShape},
+		{"668e33ef 0001 8002 0000000000000000 0000000d", ReplyChunk{}, errChunkShape},
 		{"6e8a278c 0001 0001 0000000000000001 0000000000001000 0000000100000008",
 			ReplyChunk{Cookie: 1, Offset: 4096, Length: 1<<32 + 8, Flags: 1, Type: ChunkOffsetData},
 			nil},
@@ -56,11 +56,11 @@ func TestReplyChunks(t *testing.T) {
 			ReplyChunk{Cookie: 1, Offset: 4096, Length: 24, Flags: 1, Type: ChunkBlockStatusExt},
 			nil},
 		{"6e8a278c 0001 0006 0000000000000001 0000000000001000 0000000001000018", ReplyChunk{},
-			ErrChunkShape},
+			errChunkShape},
 		{"6e8a278c 0001 0005 0000000000000001 0000000000001000 000000000000000c", ReplyChunk{},
-			ErrChunkShape},
+			errChunkShape},
 		{"668e33ef 0001 0000 0000000000000000 0000000000000000 0000000000000000", ReplyChunk{},
-			ErrChunk},
+			errChunk},
 	} {
 		b := unhex(t, c.text)
 		parse := ParseReplyChunk
@@ -90,11 +90,11 @@ func TestErrorChunks(t *testing.T) {
 		{0x8123, "00000001", EPERM, "", 0, nil},
 		{0x8123, "00000001 ffffffffff", EPERM, "", 0, nil},
 		{0x8123, "", EINVAL, "", 0, nil},
-		{ChunkError, "0000001c 0005 66756c6c", 0, "", 0, ErrChunkShape},
-		{ChunkError, "0000001c 0003 66756c6c", 0, "", 0, ErrChunkShape},
-		{ChunkError, "0000001c 00", 0, "", 0, ErrChunkShape},
-		{ChunkErrorOffset, "00000005 0003 626164 000000000010", 0, "", 0, ErrChunkShape},
-		{ChunkErrorOffset, "00000005 0000", 0, "", 0, ErrChunkShape},
+		{ChunkError, "0000001c 0005 66756c6c", 0, "", 0, errChunkShape},
+		{ChunkError, "0000001c 0003 66756c6c", 0, "", 0, errChunkShape},
+		{ChunkError, "0000001c 00", 0, "", 0, errChunkShape},
+		{ChunkErrorOffset, "00000005 0003 626164 000000000010", 0, "", 0, errChunkShape},
+		{ChunkErrorOffset, "00000005 0000", 0, "", 0, errChunkShape},
 	} {
 		errno, words, at, err := ParseErrorChunk(c.kind, unhex(t, c.text))
 		if !errors.Is(err, c.err) || errno != c.errno || string(words) != c.words || at != c.at {
@@ -109,7 +109,7 @@ func TestHolesAndExtents(t *testing.T) {
 		length != 4096 || err != nil {
 		t.Error(offset, length, err)
 	}
-	if _, _, err := ParseHoleChunk(make([]byte, HoleSize)); !errors.Is(err, ErrChunkShape) {
+	if _, _, err := ParseHoleChunk(make([]byte, HoleSize)); !errors.Is(err, errChunkShape) {
 		t.Error(err)
 	}
 	compact := ReplyChunk{Type: ChunkBlockStatus, Length: 4 + 3*8}
@@ -123,7 +123,7 @@ func TestHolesAndExtents(t *testing.T) {
 		t.Error(id, n, err)
 	}
 	if _, _, err := ParseStatusHead(&extended, unhex(t, "00000007 00000002")); !errors.Is(err,
-		ErrChunkShape) {
+		errChunkShape) {
 		t.Error(err)
 	}
 	if e, err := ParseStatusExtent(ChunkBlockStatus,
@@ -136,7 +136,7 @@ func TestHolesAndExtents(t *testing.T) {
 		t.Error(e, err)
 	}
 	for kind, size := range map[uint16]int{ChunkBlockStatus: 8, ChunkBlockStatusExt: 16} {
-		if _, err := ParseStatusExtent(kind, make([]byte, size)); !errors.Is(err, ErrExtent) {
+		if _, err := ParseStatusExtent(kind, make([]byte, size)); !errors.Is(err, errExtent) {
 			t.Error(kind, err)
 		}
 	}
@@ -166,7 +166,7 @@ func TestMetaContexts(t *testing.T) {
 	}
 	for _, bad := range []string{"", "000000", "00000007", "00000007 00", "00000007 ff",
 		"00000007" + strings.Repeat("78", MaxString+1)} {
-		if _, _, err := ParseMetaContext(unhex(t, bad)); !errors.Is(err, ErrOptionReply) {
+		if _, _, err := ParseMetaContext(unhex(t, bad)); !errors.Is(err, errOptionReply) {
 			t.Errorf("%.20s: %v", bad, err)
 		}
 	}

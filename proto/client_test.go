@@ -69,7 +69,7 @@ func TestClientBanner(t *testing.T) {
 	oldstyle, _ := parse("NBDMAGIC u64:0x0000420281861253 u64:512")
 	for _, b := range [][]byte{nil, n.Out()[:BannerSize-1], oldstyle,
 		[]byte("HTTP/1.1 400 Bad Request\r\n")} {
-		if _, err := ParseBanner(b); !errors.Is(err, ErrBanner) {
+		if _, err := ParseBanner(b); !errors.Is(err, errBanner) {
 			t.Errorf("%q: %v", b, err)
 		}
 	}
@@ -82,14 +82,14 @@ func TestClientDoesNotBelieveLies(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ParseOptionReply(b, OptList); !errors.Is(err, ErrOptionReply) {
+		if _, err := ParseOptionReply(b, OptList); !errors.Is(err, errOptionReply) {
 			t.Errorf("%q: %v", line, err)
 		}
 	}
 	for _, line := range []string{"", "hex:000000", "u32:1", `u32:5 "disk"`,
 		`u32:0xffffffff "disk"`, `u32:0x80000000 "disk"`} {
 		b, _ := parse(line)
-		if _, _, err := ParseServer(b); !errors.Is(err, ErrOptionReply) {
+		if _, _, err := ParseServer(b); !errors.Is(err, errOptionReply) {
 			t.Errorf("%q: %v", line, err)
 		}
 	}
@@ -97,7 +97,7 @@ func TestClientDoesNotBelieveLies(t *testing.T) {
 		"info:EXPORT u64:0 u16:0 u8:0", "info:BLOCK_SIZE u32:1",
 		"info:BLOCK_SIZE u32:1 u32:1 u32:1 u8:0"} {
 		b, _ := parse(line)
-		if err := ParseInfo(b, &Export{}); !errors.Is(err, ErrOptionReply) {
+		if err := ParseInfo(b, &Export{}); !errors.Is(err, errOptionReply) {
 			t.Errorf("%q: %v", line, err)
 		}
 	}
@@ -105,7 +105,7 @@ func TestClientDoesNotBelieveLies(t *testing.T) {
 		t.Errorf("information of an unknown type: %v", err)
 	}
 	var b [SimpleReplySize]byte
-	if _, _, err := ParseSimpleReply(b[:]); !errors.Is(err, ErrSimpleReply) {
+	if _, _, err := ParseSimpleReply(b[:]); !errors.Is(err, errSimpleReply) {
 		t.Errorf("no magic: %v", err)
 	}
 	PutSimpleReply(b[:], 1, 2)

@@ -1,8 +1,8 @@
-// The text of an error: what was asked, of which export, and what is wrong with it. Clients that
+// The text of an error: which request, of which export, and what is wrong with it. Clients that
 // understand structured replies show it to people.
 //
-// Invariant: a complaint is UTF-8 without NUL and at most MaxComplaint bytes, whatever the export
-// is called; writing one does not allocate.
+// Invariant: a complaint is UTF-8 without NUL and at most maxComplaint bytes, whatever the name of
+// the export; writing a complaint does not allocate.
 
 package proto
 
@@ -11,25 +11,25 @@ import (
 	"unicode/utf8"
 )
 
-// MaxComplaint is the longest text in bytes; the spec allows 4096.
-const MaxComplaint = 320
+// maxComplaint limits the text, in bytes; the spec allows 4096.
+const maxComplaint = 320
 
-// longestName is how much of an export's name a text shows, in bytes.
-const longestName = 64
+// maxNameShown limits how much of an export's name a text shows, in bytes.
+const maxNameShown = 64
 
-// Complaint is an error about to be explained.
+// Complaint is an error and what is known about it.
 type Complaint struct {
 	Request *Request
 	Export  string // its name
 	Facts   *Facts
 	Session Session
 	Errno   Errno
-	System  int32 // what the kernel said, as a positive errno; 0 if it was not asked
+	System  int32 // the kernel's positive errno; 0 if the error is not the kernel's
 	Filter  bool  // the payload of a BLOCK_STATUS was wrong
-	Ended   bool  // the storage behind it has become shorter than the export
+	Ended   bool  // the storage has become shorter than the export
 }
 
-// Append appends the text to b, which should have room for MaxComplaint bytes.
+// Append appends the text to b, which should have room for maxComplaint bytes.
 func (c *Complaint) Append(b []byte) []byte {
 	from := len(b)
 	r := c.Request
@@ -43,7 +43,7 @@ func (c *Complaint) Append(b []byte) []byte {
 		b = append(b, " of the default export"...)
 	} else {
 		b = append(b, ` of export "`...)
-		b = appendPlain(b, clip(c.Export, longestName))
+		b = appendPlain(b, clip(c.Export, maxNameShown))
 		b = append(b, '"')
 	}
 	if r.Command != CmdFlush {
@@ -54,11 +54,11 @@ func (c *Complaint) Append(b []byte) []byte {
 	}
 	b = append(b, ": "...)
 	b = c.reason(b)
-	return b[:min(len(b), from+MaxComplaint)]
+	return b[:min(len(b), from+maxComplaint)]
 }
 
-// appendPlain leaves out what a terminal might obey, and what is no character, which would take
-// three bytes for one.
+// appendPlain appends s with a question mark for each rune that a terminal might obey, and for each
+// byte that is not UTF-8, which would become three bytes.
 func appendPlain(b []byte, s string) []byte {
 	for _, r := range s {
 		if !strconv.IsPrint(r) || r == utf8.RuneError {
@@ -69,10 +69,11 @@ func appendPlain(b []byte, s string) []byte {
 	return b
 }
 
+// reason appends what is wrong.
 func (c *Complaint) reason(b []byte) []byte {
 	switch {
 	case c.System != 0:
-		b = append(b, "the storage behind it failed with errno "...)
+		b = append(b, "the storage of the export failed with errno "...)
 		b = strconv.AppendInt(b, int64(c.System), 10)
 		if name := systemName(c.System); name != "" {
 			b = append(b, " ("...)
@@ -81,13 +82,14 @@ func (c *Complaint) reason(b []byte) []byte {
 		}
 		return b
 	case c.Ended:
-		return append(b, "the storage behind it is shorter than when it was opened"...)
+		return append(b, "the storage of the export is shorter than when it was opened"...)
 	case c.Filter:
-		return append(b, "the payload names no context, one that was not selected, or one twice"...)
+		return append(b, "the payload names no context, a context that was not selected, or a "+
+			"context twice"...)
 	}
 	_, cause := Judge(c.Request, c.Facts, c.Session)
 	switch cause {
-	case CauseNone: // found out while the request was done
+	case CauseNone: // the request was valid, and failed while it was done
 		if c.Errno == ENOTSUP {
 			return append(b, "it cannot be done faster than by writing zeroes"...)
 		}
@@ -103,7 +105,7 @@ func (c *Complaint) reason(b []byte) []byte {
 		b = strconv.AppendUint(b, c.Facts.Size, 10)
 		return append(b, " bytes"...)
 	case CauseSize:
-		b = append(b, "the most at once is "...)
+		b = append(b, "the maximum at once is "...)
 		b = strconv.AppendUint(b, c.Facts.payloadLimit(), 10)
 		return append(b, " bytes"...)
 	case CauseAlignment:
@@ -114,8 +116,9 @@ func (c *Complaint) reason(b []byte) []byte {
 	return append(b, plainCauses[cause]...)
 }
 
+// plainCauses has the texts of the causes that need no figures.
 var plainCauses = [...]string{
-	CauseUnknown:    "no such command",
+	CauseUnknown:    "unknown command",
 	CausePayload:    "the payload is not for this command, or of a wrong length",
 	CauseReadOnly:   "the export is read-only",
 	CauseAbsent:     "the export does not advertise it",

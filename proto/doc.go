@@ -104,7 +104,7 @@ Transmission:
   - FLUSH with an offset or a length is EINVAL. On a read-only export it succeeds, if advertised.
   - CACHE that was not advertised is EINVAL, beyond the end too.
   - A READ longer than the maximum payload is EOVERFLOW, a WRITE that long EINVAL; its data is
-    drained up to DrainLimit. Commands without data may be as long as the export.
+    drained up to MaxDrain. Commands without data may be as long as the export.
   - FUA is accepted with every command if advertised, and EINVAL if not.
   - DISC is obeyed whatever its flags.
   - An unknown command is EINVAL, and its length is not taken for that of a payload.

@@ -1,5 +1,7 @@
-// The one errno table. Invariant: nothing but the eight values of the spec's "Error values" and
-// zero goes over the wire, whatever number the kernel came up with.
+// The only table from errno values of Linux to those of the protocol.
+//
+// Invariant: only zero and the eight values of the spec's "Error values" go over the wire, whatever
+// number the kernel returned.
 
 package proto
 
@@ -36,9 +38,9 @@ const (
 )
 
 // FromSystem maps a positive Linux errno to the value that goes over the wire; zero is Success.
-// What is not listed is EIO, and on purpose: EOVERFLOW, ENOTSUP and ESHUTDOWN each tell a client
-// something about its request or about the server, which a device that happens to fail with that
-// number does not mean; and ENOMEM "SHOULD NOT" be sent.
+// What is not listed is EIO on purpose: EOVERFLOW, ENOTSUP and ESHUTDOWN each tell a client
+// something about its request or about the server, which a device that fails with the same number
+// does not mean; and ENOMEM "SHOULD NOT" be sent.
 func FromSystem(errno int32) Errno {
 	switch errno {
 	case 0:
@@ -53,7 +55,7 @@ func FromSystem(errno int32) Errno {
 	return EIO
 }
 
-// systemName is the name of a Linux errno that storage fails with, or "".
+// systemName returns name and meaning of a Linux errno that storage fails with, or "".
 func systemName(errno int32) string {
 	switch errno {
 	case 5:
@@ -63,7 +65,7 @@ func systemName(errno int32) string {
 	case linuxEDQUOT:
 		return "EDQUOT: the quota is used up"
 	case linuxEFBIG:
-		return "EFBIG: larger than files may be here"
+		return "EFBIG: the file would be too large"
 	case linuxEROFS:
 		return "EROFS: read-only"
 	case linuxEOPNOTSUPP:
@@ -72,8 +74,8 @@ func systemName(errno int32) string {
 	return ""
 }
 
-// valid says whether the spec has this value.
-func (e Errno) valid() bool {
+// inSpec reports whether the spec has this value.
+func (e Errno) inSpec() bool {
 	switch e {
 	case Success, EPERM, EIO, ENOMEM, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP, ESHUTDOWN:
 		return true
@@ -81,7 +83,7 @@ func (e Errno) valid() bool {
 	return false
 }
 
-// String is the name the spec gives the value.
+// String returns the spec's name of the value.
 func (e Errno) String() string {
 	switch e {
 	case Success:

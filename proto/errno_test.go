@@ -29,7 +29,7 @@ func TestFromSystem(t *testing.T) {
 
 func TestOnlyTheValuesOfTheSpec(t *testing.T) {
 	for errno := int32(-4096); errno <= 4096; errno++ {
-		if got := FromSystem(errno); !got.valid() || got == ENOMEM || got == ENOTSUP ||
+		if got := FromSystem(errno); !got.inSpec() || got == ENOMEM || got == ENOTSUP ||
 			(got == Success) != (errno == 0) {
 			t.Errorf("%d: %v", errno, got)
 		}

@@ -59,8 +59,8 @@ func TestUndrainable(t *testing.T) {
 		r    Request
 		want bool
 	}{
-		{Request{Command: CmdWrite, Length: DrainLimit}, false},
-		{Request{Command: CmdWrite, Length: DrainLimit + 1}, true},
+		{Request{Command: CmdWrite, Length: MaxDrain}, false},
+		{Request{Command: CmdWrite, Length: MaxDrain + 1}, true},
 		{Request{Command: CmdRead, Length: math.MaxUint32}, false},
 		{Request{Command: CmdWrite, Length: 1 << 20, Extended: true, Flags: CmdFlagPayloadLen},
 			false},
@@ -305,9 +305,9 @@ func TestComplaints(t *testing.T) {
 		want string
 	}{
 		{Request{Command: 99, Length: 3}, structured, disk,
-			`command 99 of export "größe", 3 bytes at offset 0: no such command`},
+			`command 99 of export "größe", 3 bytes at offset 0: unknown command`},
 		{Request{Command: CmdResize}, structured, disk,
-			`RESIZE of export "größe", 0 bytes at offset 0: no such command`},
+			`RESIZE of export "größe", 0 bytes at offset 0: unknown command`},
 		{Request{Command: CmdRead, Flags: 0x8000}, structured, disk,
 			`READ of export "größe", 0 bytes at offset 0: flags 0x8000 are not for this ` +
 				`command, or were not advertised`},
@@ -333,7 +333,7 @@ func TestComplaints(t *testing.T) {
 			`WRITE of export "größe", 1 bytes at offset 0: offset and length must be multiples ` +
 				`of 512 bytes`},
 		{Request{Command: CmdRead, Length: 64 * mib}, structured, disk,
-			`READ of export "größe", 67108864 bytes at offset 0: the most at once is 33554432 ` +
+			`READ of export "größe", 67108864 bytes at offset 0: the maximum at once is 33554432 ` +
 				`bytes`},
 	} {
 		if got := complaint(&row.r, row.s, row.f); got != row.want {
@@ -351,23 +351,23 @@ func TestComplaintsOfWhatCameLater(t *testing.T) {
 		want string
 	}{
 		{Complaint{Request: write, Errno: EIO, System: 5},
-			"the storage behind it failed with errno 5 (EIO: an input/output error)"},
+			"the storage of the export failed with errno 5 (EIO: an input/output error)"},
 		{Complaint{Request: write, Errno: ENOSPC, System: 28},
-			"the storage behind it failed with errno 28 (ENOSPC: no space left)"},
+			"the storage of the export failed with errno 28 (ENOSPC: no space left)"},
 		{Complaint{Request: write, Errno: ENOSPC, System: 122},
-			"the storage behind it failed with errno 122 (EDQUOT: the quota is used up)"},
+			"the storage of the export failed with errno 122 (EDQUOT: the quota is used up)"},
 		{Complaint{Request: write, Errno: ENOSPC, System: 27},
-			"the storage behind it failed with errno 27 (EFBIG: larger than files may be here)"},
+			"the storage of the export failed with errno 27 (EFBIG: the file would be too large)"},
 		{Complaint{Request: write, Errno: EPERM, System: 30},
-			"the storage behind it failed with errno 30 (EROFS: read-only)"},
+			"the storage of the export failed with errno 30 (EROFS: read-only)"},
 		{Complaint{Request: write, Errno: EINVAL, System: 95},
-			"the storage behind it failed with errno 95 (EOPNOTSUPP: not supported)"},
+			"the storage of the export failed with errno 95 (EOPNOTSUPP: not supported)"},
 		{Complaint{Request: write, Errno: EIO, System: 121},
-			"the storage behind it failed with errno 121"},
+			"the storage of the export failed with errno 121"},
 		{Complaint{Request: write, Errno: EIO, Ended: true},
-			"the storage behind it is shorter than when it was opened"},
+			"the storage of the export is shorter than when it was opened"},
 		{Complaint{Request: filter, Errno: EINVAL, Filter: true},
-			"the payload names no context, one that was not selected, or one twice"},
+			"the payload names no context, a context that was not selected, or a context twice"},
 		{Complaint{Request: write, Errno: ENOTSUP},
 			"it cannot be done faster than by writing zeroes"},
 		{Complaint{Request: write, Errno: EIO},
@@ -403,9 +403,9 @@ func TestComplaintsAreFitForATerminal(t *testing.T) {
 // the collector.
 func checkComplaint(t *testing.T, c *Complaint) {
 	t.Helper()
-	room := make([]byte, 0, MaxComplaint)
+	room := make([]byte, 0, maxComplaint)
 	b := c.Append(room)
-	if len(b) > MaxComplaint || !utf8.Valid(b) || &b[0] != &room[:1][0] {
+	if len(b) > maxComplaint || !utf8.Valid(b) || &b[0] != &room[:1][0] {
 		t.Errorf("%d bytes, valid %v: %q", len(b), utf8.Valid(b), b)
 	}
 	if bytes.ContainsFunc(b, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\u202e' }) {

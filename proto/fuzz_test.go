@@ -39,7 +39,7 @@ func FuzzNegotiator(f *testing.F) {
 					whole.end(len(in)), spell(whole.out))
 			}
 		}
-		if cap(whole.Negotiator.out) > 4*chunk+4*MaxString {
+		if cap(whole.Negotiator.out) > 4*listChunk+4*MaxString {
 			t.Errorf("output buffer of %d bytes", cap(whole.Negotiator.out))
 		}
 		checkEnd(t, in, whole)
@@ -203,7 +203,7 @@ func FuzzRequest(f *testing.F) {
 		facts := Facts{Size: size, MinBlock: 1 << (shift % 17), MaxPayload: payload,
 			Flags: advertised}
 		e := Check(&r, &facts, Session{})
-		if !e.valid() || e == ENOMEM || e == EIO || e == ESHUTDOWN || e == ENOTSUP {
+		if !e.inSpec() || e == ENOMEM || e == EIO || e == ESHUTDOWN || e == ENOTSUP {
 			t.Fatalf("%+v: %v", r, e)
 		}
 		if e != Success || command == CmdDisc {
@@ -250,7 +250,7 @@ func FuzzExtendedRequest(f *testing.F) {
 		facts := Facts{Size: size, MinBlock: 1 << (shift % 17), MaxPayload: payload,
 			Flags: advertised &^ negotiated}
 		e, cause := Judge(&r, &facts, s)
-		if !e.valid() || e == ENOMEM || e == EIO || e == ESHUTDOWN || e == ENOTSUP ||
+		if !e.inSpec() || e == ENOMEM || e == EIO || e == ESHUTDOWN || e == ENOTSUP ||
 			(e == Success) != (cause == CauseNone) {
 			t.Fatalf("%+v: %v, cause %d", r, e, cause)
 		}
@@ -333,7 +333,7 @@ func FuzzReplies(f *testing.F) {
 	f.Fuzz(func(t *testing.T, cookie, offset, length, part, status uint64, context uint32,
 		text []byte, done bool) {
 		r := &Request{Cookie: cookie, Offset: offset, Length: length, Command: CmdRead}
-		text = text[:min(len(text), MaxComplaint)]
+		text = text[:min(len(text), maxComplaint)]
 		errno := []Errno{EPERM, EIO, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP, ESHUTDOWN}[context%7]
 		for _, form := range []Framing{Structured, Extended} {
 			var b [MaxError]byte

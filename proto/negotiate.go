@@ -1,42 +1,42 @@
 // The server's side of the negotiation, without a socket and without a clock: bytes in, bytes and
-// one event out.
+// an event out.
 //
 // Invariant: at any time exactly one of three things is due, and Need, Out and Event say which:
-// bytes to read, bytes to send, or the end. Bytes are taken only up to the end of the option being
-// read, so nothing of the transmission phase is ever swallowed, and an answer is complete before
-// the next option is looked at. Memory is fixed: one string, and one chunk of output.
+// bytes to read, bytes to send, or the end. Bytes are taken only up to the end of the current
+// option, so nothing of the transmission phase is ever consumed, and an answer is complete before
+// the next option is parsed. Memory is fixed: one string, and one chunk of output.
 
 package proto
 
 import "encoding/binary"
 
-// Limits that keep a client from holding a server's memory or time. The spec leaves them to the
+// Limits that keep a client from using up a server's memory or time. The spec leaves them to the
 // server.
 const (
-	// OptionDrainLimit is the longest data of an option, in bytes, that is read and thrown away;
-	// beyond it the connection is closed. No option in use needs more than 132 KiB.
-	OptionDrainLimit = 32 << 20
-	// OptionsBase and OptionsPerExport bound the options of one handshake: a client that lists
-	// exports asks each of them a few things (qemu-nbd -L), any other is done after less than ten
-	// options.
-	OptionsBase      = 64
-	OptionsPerExport = 8
-	// chunk is where a piece of LIST's answer ends; an entry may still pass it by its own length,
-	// at most 8 KiB.
-	chunk = 8 << 10
+	// maxOptionDrain limits the data of an option, in bytes, that is read and discarded; beyond it
+	// the connection is closed. No option in use needs more than 132 KiB.
+	maxOptionDrain = 32 << 20
+	// baseOptions and optionsPerExport limit the options of one handshake: a client that lists
+	// exports asks a few things about each of them (qemu-nbd -L), any other client is done after
+	// less than ten options.
+	baseOptions      = 64
+	optionsPerExport = 8
+	// listChunk is the length in bytes at which a piece of LIST's answer ends; its last entry may
+	// exceed it by at most 8 KiB.
+	listChunk = 8 << 10
 )
 
-// Policy is what the server decides beside the exports. The zero value is open to all.
+// Policy is what the server decides in addition to its exports. The zero value admits every client.
 type Policy struct {
 	HideExports bool // LIST is answered with ERR_POLICY
-	// Admit is asked once per GO or EXPORT_NAME that is otherwise granted, immediately before the
-	// answer, so that a place can be reserved; a refusal other than the zero one is sent instead.
-	// Nil admits everybody.
+	// Admit is called once per GO or EXPORT_NAME that is otherwise granted, immediately before the
+	// answer, so that a place can be reserved; a refusal other than the zero value is sent instead.
+	// Nil admits every client.
 	Admit func(export int) Refusal
 }
 
 // Refusal is an error reply to an option: one of RepErr..., and a message for people, cut at
-// MaxString bytes. The zero value is no refusal.
+// MaxString bytes. The zero value refuses nothing.
 type Refusal struct {
 	Reply   uint32
 	Message string
@@ -47,8 +47,8 @@ type EventKind uint8
 
 // The ends of a negotiation.
 const (
-	EventNone EventKind = iota // not yet
-	// the transmission phase begins with the next byte, in both directions
+	EventNone EventKind = iota // it has not ended
+	// EventTransmit says that the transmission phase begins with the next byte, in both directions.
 	EventTransmit
 	EventClose // close the connection
 )
@@ -61,9 +61,10 @@ type Event struct {
 	Reason CloseReason // with EventClose
 }
 
-// state is what the bytes being collected are.
+// state says what the bytes being collected are.
 type state uint8
 
+// The states, in the order in which a negotiation reaches them.
 const (
 	onClientFlags state = iota
 	onHeader
@@ -75,7 +76,7 @@ const (
 	onQueryCount
 	onQueryLength
 	onQuery
-	onRest // data of an option that nobody reads: counted, not kept
+	onDrain // data of an option that is discarded: counted, not kept
 )
 
 // Negotiator is the server's side of one connection's negotiation. Not safe for concurrent use. The
@@ -91,29 +92,29 @@ type Negotiator struct {
 
 	state state
 	have  int // bytes collected in scratch
-	// bytes that the state needs, at most len(scratch); step is due when have reaches it
+	// bytes that the state needs, at most len(scratch); when have reaches it, step is called
 	want    int
 	scratch [MaxString]byte // what is being collected
 
-	// The option being read.
-	option  uint32
-	left    uint32 // bytes of its data still to come
-	options int    // options so far
-	refusal Refusal
-	export  int        // export of INFO, GO and the two of meta contexts
-	asked   string     // the name that it was asked for by
-	infos   uint16     // information types asked for, as a bit set of the four we know
-	queries uint32     // queries still to come
-	matched ContextSet // contexts that a query matched
+	// The current option.
+	option      uint32
+	left        uint32 // bytes of its data still to come
+	options     int    // options so far
+	refusal     Refusal
+	export      int        // export of INFO, GO and the two of meta contexts
+	exportAsked string     // the name by which the client asked for it
+	infos       uint16     // requested information types, as a bit set of the four that are known
+	queries     uint32     // queries still to come
+	matched     ContextSet // contexts that a query matched
 
-	// What SET_META_CONTEXT selected, and the name of the export it did so for: for another it does
-	// not count.
+	// What SET_META_CONTEXT selected, and the name of the export for which it did; for any other
+	// export the selection does not count.
 	selected ContextSet
 	selector string
 
 	out     []byte // answer
 	sent    int    // bytes of it that were sent
-	listing int    // next export of a LIST being answered, -1 outside of one
+	listing int    // next export of a LIST that is being answered, -1 outside of a LIST
 }
 
 // NewNegotiator begins a negotiation. The server speaks first: Out holds the banner at once.
@@ -126,9 +127,9 @@ func NewNegotiator(c Catalog, p Policy) *Negotiator {
 	return n
 }
 
-// Need is how many bytes may be read from the client next. Reading more could swallow what belongs
-// to the transmission phase. Zero means that there is something to send first, or that the
-// negotiation is over.
+// Need returns how many bytes may be read from the client next. Reading more could consume bytes of
+// the transmission phase. Zero means that there is something to send first, or that the negotiation
+// is over.
 func (n *Negotiator) Need() int {
 	switch {
 	case n.sent < len(n.out) || n.event.Kind != EventNone:
@@ -139,16 +140,16 @@ func (n *Negotiator) Need() int {
 	return n.want - n.have
 }
 
-// Feed takes bytes from the client, in pieces of any size, and says how many of them it used. It
-// stops at the first answer, which has to be sent before it goes on, and at the end of the
-// negotiation.
+// Feed takes bytes from the client, in pieces of any size, and returns how many of them it used. It
+// stops at the first answer, which must be sent before the negotiation goes on, and at the end of
+// the negotiation.
 func (n *Negotiator) Feed(b []byte) (used int) {
 	for used < len(b) {
 		k := min(n.Need(), len(b)-used)
 		if k == 0 {
 			break
 		}
-		if n.state != onRest {
+		if n.state != onDrain {
 			k = copy(n.scratch[n.have:n.want], b[used:used+k])
 			n.have += k
 		}
@@ -161,12 +162,12 @@ func (n *Negotiator) Feed(b []byte) (used int) {
 	return used
 }
 
-// advance does what is due once the bytes for it are complete.
+// advance takes the next step once its bytes are complete.
 func (n *Negotiator) advance() {
 	switch {
-	case n.state == onRest && n.left == 0:
+	case n.state == onDrain && n.left == 0:
 		n.answer()
-	case n.state != onRest && n.have == n.want:
+	case n.state != onDrain && n.have == n.want:
 		n.step()
 	}
 }
@@ -198,7 +199,7 @@ func (n *Negotiator) step() {
 	}
 }
 
-// collect goes to a state that needs so many bytes; at once through it if that is none.
+// collect enters a state that needs want bytes; with zero bytes its step is taken at once.
 func (n *Negotiator) collect(s state, want int) {
 	n.state, n.have, n.want = s, 0, want
 	if want == 0 {
@@ -206,21 +207,21 @@ func (n *Negotiator) collect(s state, want int) {
 	}
 }
 
-// rest throws away what is left of the option's data and answers then. Answering first could have
-// both sides waiting for the other to read.
-func (n *Negotiator) rest() {
-	n.state, n.have, n.want = onRest, 0, 0
+// drain discards the rest of the option's data and then answers. If it answered first, both sides
+// could wait for the other to read.
+func (n *Negotiator) drain() {
+	n.state, n.have, n.want = onDrain, 0, 0
 	n.advance()
 }
 
-// refuse is rest with an error as the answer.
+// refuse drains the option and answers with an error.
 func (n *Negotiator) refuse(reply uint32, message string) {
 	n.refusal = Refusal{reply, message}
-	n.rest()
+	n.drain()
 }
 
-// clientFlags judges the first bytes of the client ("Client flags"): an unknown bit is something we
-// do not understand and the spec wants the connection closed.
+// clientFlags judges the first bytes of the client ("Client flags"): an unknown bit is something
+// that the server does not understand, and the spec demands that the connection be closed.
 func (n *Negotiator) clientFlags(flags uint32) {
 	if flags&^(FlagClientFixedNewstyle|FlagClientNoZeroes) != 0 {
 		n.close(CloseClientFlags)
@@ -231,7 +232,7 @@ func (n *Negotiator) clientFlags(flags uint32) {
 	n.collect(onHeader, OptionSize)
 }
 
-// header begins an option. This switch is the list of options served; all others are answered and
+// header begins an option. Its switch is the list of options served; all others are answered and
 // skipped.
 func (n *Negotiator) header(b []byte) {
 	if binary.BigEndian.Uint64(b) != OptionMagic {
@@ -242,10 +243,10 @@ func (n *Negotiator) header(b []byte) {
 	n.refusal = Refusal{}
 	n.options++
 	switch {
-	case n.left > OptionDrainLimit:
+	case n.left > maxOptionDrain:
 		n.close(CloseOptionLength)
 		return
-	case n.options > OptionsBase+OptionsPerExport*n.catalog.Len():
+	case n.options > baseOptions+optionsPerExport*n.catalog.Len():
 		n.close(CloseOptionCount)
 		return
 	case !n.mode.FixedNewstyle && n.option != OptExportName && n.option != OptAbort:
@@ -257,7 +258,7 @@ func (n *Negotiator) header(b []byte) {
 	case OptExportName:
 		n.beginExportName()
 	case OptAbort:
-		n.rest()
+		n.drain()
 	case OptList:
 		n.beginList()
 	case OptInfo, OptGo:
@@ -272,7 +273,7 @@ func (n *Negotiator) header(b []byte) {
 }
 
 // answer replies to an option whose data has been read to the end, then goes to the next.
-// EXPORT_NAME does not come here: it has no replies.
+// EXPORT_NAME is not answered here: it has no replies.
 func (n *Negotiator) answer() {
 	switch {
 	case n.option == OptAbort:
@@ -296,7 +297,7 @@ func (n *Negotiator) answer() {
 	}
 }
 
-// admit asks the policy for a place on an export; false leaves the reason in refusal.
+// admit reports whether the policy has a place on an export; if not, the reason is in refusal.
 func (n *Negotiator) admit(export int) bool {
 	if n.policy.Admit == nil {
 		return true
@@ -306,19 +307,19 @@ func (n *Negotiator) admit(export int) bool {
 }
 
 // Refuse makes r the answer to every option from now on, except ABORT, which is always
-// acknowledged, and EXPORT_NAME, which has no answer but closing. A server that shuts down sends
-// RepErrShutdown so.
+// acknowledged, and EXPORT_NAME, which can only be answered by closing. A server that shuts down
+// refuses with RepErrShutdown.
 func (n *Negotiator) Refuse(r Refusal) {
 	n.standing = r
 }
 
-// Out is what has to be sent to the client now, empty if nothing. It is valid until Sent is called,
-// and at most some 16 KiB: long answers come in pieces.
+// Out returns what must be sent to the client now, or nothing. It is valid until Sent is called,
+// and at most about 16 KiB: long answers come in pieces.
 func (n *Negotiator) Out() []byte {
 	return n.out[n.sent:]
 }
 
-// Sent says that the first k bytes of Out were sent. More than Out held is a mistake of the caller.
+// Sent records that the first k bytes of Out were sent. It panics if Out has fewer bytes.
 func (n *Negotiator) Sent(k int) {
 	if k < 0 || k > len(n.out)-n.sent {
 		panic("proto: Sent of more than Out")
@@ -333,8 +334,8 @@ func (n *Negotiator) Sent(k int) {
 	}
 }
 
-// Event is how the negotiation ended, of kind EventNone as long as it has not, or as long as Out
-// has bytes to send.
+// Event returns how the negotiation ended. Its kind is EventNone as long as the negotiation has not
+// ended, or Out has bytes to send.
 func (n *Negotiator) Event() Event {
 	if n.sent < len(n.out) {
 		return Event{}
@@ -342,7 +343,7 @@ func (n *Negotiator) Event() Event {
 	return n.event
 }
 
-// settle fixes, for a connection about to transmit, which meta contexts count: those that were
+// settle fixes which meta contexts count when the transmission phase begins: those that were
 // selected for an export of exactly this name.
 func (n *Negotiator) settle(name string) {
 	n.mode.Contexts = 0
@@ -351,19 +352,19 @@ func (n *Negotiator) settle(name string) {
 	}
 }
 
-// transmit ends the negotiation well.
+// transmit ends the negotiation with success.
 func (n *Negotiator) transmit(export int) {
 	n.left = 0
 	n.event = Event{Kind: EventTransmit, Export: export, Mode: n.mode}
 }
 
-// close ends the negotiation.
+// close ends the negotiation; the connection must be closed.
 func (n *Negotiator) close(reason CloseReason) {
 	n.left = 0
 	n.event = Event{Kind: EventClose, Reason: reason}
 }
 
-// head appends the header of a reply to the current option with so many bytes of data to follow.
+// head appends the header of a reply to the current option; length bytes of data follow.
 func (n *Negotiator) head(kind uint32, length int) {
 	n.out = binary.BigEndian.AppendUint64(n.out, OptionReplyMagic)
 	n.out = binary.BigEndian.AppendUint32(n.out, n.option)
@@ -371,7 +372,7 @@ func (n *Negotiator) head(kind uint32, length int) {
 	n.out = binary.BigEndian.AppendUint32(n.out, uint32(length))
 }
 
-// reply appends a reply whose data is a text, or none.
+// reply appends a reply whose data is a text, which may be empty.
 func (n *Negotiator) reply(kind uint32, text string) {
 	n.head(kind, len(text))
 	n.out = append(n.out, text...)

@@ -66,7 +66,7 @@ func TestListOfManyExportsIsBounded(t *testing.T) {
 	if seen != len(list) || r.Need() != OptionSize {
 		t.Errorf("%d exports listed, then need %d", seen, r.Need())
 	}
-	if limit := chunk + OptionReplySize + 4 + 2*MaxString + OptionReplySize; longest > limit ||
+	if limit := listChunk + OptionReplySize + 4 + 2*MaxString + OptionReplySize; longest > limit ||
 		cap(r.Negotiator.out) > 2*limit {
 		t.Errorf("pieces of %d bytes in a buffer of %d", longest, cap(r.Negotiator.out))
 	}
@@ -75,9 +75,9 @@ func TestListOfManyExportsIsBounded(t *testing.T) {
 func TestLongestDataIsDrained(t *testing.T) {
 	for _, option := range []uint32{0x1234, OptList, OptInfo, OptGo, OptAbort} {
 		r := begun(catalogs["one"], Policy{})
-		r.feed(appendOptionHead(nil, option, OptionDrainLimit))
+		r.feed(appendOptionHead(nil, option, maxOptionDrain))
 		block := make([]byte, 1<<20)
-		for left := OptionDrainLimit; left > 0; left -= len(block) {
+		for left := maxOptionDrain; left > 0; left -= len(block) {
 			if r.Need() != left || len(r.out) > 0 {
 				t.Fatalf("option %d: need %d with %d to come, sent %d", option, r.Need(), left,
 					len(r.out))
@@ -98,7 +98,7 @@ func TestLongestDataIsDrained(t *testing.T) {
 
 func TestTooManyOptionsClose(t *testing.T) {
 	r := begun(catalogs["two"], Policy{})
-	limit := OptionsBase + 2*OptionsPerExport
+	limit := baseOptions + 2*optionsPerExport
 	for range limit {
 		r.feed(AppendOption(nil, 0x1234, ""))
 	}
@@ -187,7 +187,7 @@ func TestSentOfMoreThanOutPanics(t *testing.T) {
 
 func TestFedBytesDoNotAllocate(t *testing.T) {
 	r := begun(catalogs["one"], Policy{})
-	r.feed(appendOptionHead(nil, OptInfo, OptionDrainLimit))
+	r.feed(appendOptionHead(nil, OptInfo, maxOptionDrain))
 	r.feed([]byte{0, 0, 16, 0}) // a name of 4096 bytes
 	block := make([]byte, 64)
 	if n := testing.AllocsPerRun(50, func() { r.Feed(block) }); n != 0 {

@@ -1,17 +1,18 @@
-// The notation of the conversations in testdata: text to bytes and back. Invariant: what spell
-// writes, parse reads back to the same bytes.
+// The notation of the conversations in testdata: text to bytes and back.
+//
+// Invariant: what spell writes, parse reads back to the same bytes.
 //
 // A line is a row of words; a word is one of
 //
-//	NBDMAGIC IHAVEOPT REPLYMAGIC    the 64-bit magics
-//	u8:1 u16:0x2 u32:3 u64:4        an integer of that width, big-endian
-//	opt:GO rep:ACK info:NAME        a named integer (32, 32 and 16 bits)
-//	"text"                          bytes, quoted as in Go
-//	str:"text"                      the length of the bytes in 32 bits, then the bytes
-//	hex:00ff                        bytes
-//	"a"*300 hex:00*124              repeated
-//	option(GO) ...                  header of an option, with the length of the rest of the line
-//	reply(GO,ACK) ...               header of a reply, likewise
+// 	NBDMAGIC IHAVEOPT REPLYMAGIC    the 64-bit magics
+// 	u8:1 u16:0x2 u32:3 u64:4        an integer of that width, big-endian
+// 	opt:GO rep:ACK info:NAME        a named integer (32, 32 and 16 bits)
+// 	"text"                          bytes, quoted as in Go
+// 	str:"text"                      the length of the bytes in 32 bits, then the bytes
+// 	hex:00ff                        bytes
+// 	"a"*300 hex:00*124              repeated
+// 	option(GO) ...                  header of an option, with the length of the rest of the line
+// 	reply(GO,ACK) ...               header of a reply, likewise
 
 package proto
 

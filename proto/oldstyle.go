@@ -1,9 +1,9 @@
-// The oldstyle handshake, all there was until 2011 and all that clients of the kernel 2.6 era know:
-// the server says size and flags at once, the client says nothing, and requests follow ("Oldstyle
-// negotiation"). There is no name, no TLS, no option, and no way to refuse but to close.
+// The oldstyle handshake, which was the only handshake until 2011, and is all that clients of the
+// kernel 2.6 era know: the server sends size and flags at once, the client sends nothing, and
+// requests follow ("Oldstyle negotiation"). There is no name, no TLS, no option, and no way to
+// refuse except to close.
 //
-// Invariant: of what was reserved then, everything is sent as zero, and nothing is believed when it
-// is received.
+// Invariant: reserved bytes are sent as zero, and ignored when received.
 
 package proto
 
@@ -12,13 +12,13 @@ import (
 	"errors"
 )
 
-// ErrOldstyleBanner is for a server whose first bytes are no oldstyle banner. ParseBanner may still
-// know them.
-var ErrOldstyleBanner = errors.New("no NBD server of the oldstyle handshake at this address")
+// errOldstyleBanner is the error of a server whose first bytes are not an oldstyle banner.
+// ParseBanner may still understand them.
+var errOldstyleBanner = errors.New("no NBD server of the oldstyle handshake at this address")
 
 // PutOldstyleBanner writes to b, which must have OldstyleBannerSize bytes, what an oldstyle server
-// says of an export: its size, and those of its transmission flags that hold on a connection that
-// agreed on nothing.
+// tells about an export: its size, and those of its transmission flags that hold on a connection
+// that agreed on nothing.
 func PutOldstyleBanner(b []byte, e *Export) {
 	b = b[:OldstyleBannerSize]
 	clear(b)
@@ -29,13 +29,14 @@ func PutOldstyleBanner(b []byte, e *Export) {
 	binary.BigEndian.PutUint32(b[24:], uint32(e.flags(Session{})))
 }
 
-// ParseOldstyleBanner takes apart the first OldstyleBannerSize bytes of a server and puts size and
+// ParseOldstyleBanner parses the first OldstyleBannerSize bytes of a server and puts size and
 // transmission flags into e. Servers older than the flags have zeroes or worse in their place:
-// without HAS_FLAGS there are none. The first 16 bytes are enough to tell that a server is another.
+// without HAS_FLAGS there are no flags. The first 16 bytes are enough to recognize a server of
+// another handshake.
 func ParseOldstyleBanner(b []byte, e *Export) error {
 	if len(b) < OldstyleBannerSize || binary.BigEndian.Uint64(b) != Magic ||
 		binary.BigEndian.Uint64(b[8:]) != OldstyleMagic {
-		return ErrOldstyleBanner
+		return errOldstyleBanner
 	}
 	e.Size, e.Flags = binary.BigEndian.Uint64(b[16:]), uint16(binary.BigEndian.Uint32(b[24:]))
 	if e.Flags&FlagHasFlags == 0 {

@@ -50,7 +50,7 @@ func TestOldstyleBannerThereAndBack(t *testing.T) {
 			t.Errorf("%+v %v, want %+v", got, err, e)
 		}
 		for n := range b {
-			if err := ParseOldstyleBanner(b[:n], &got); !errors.Is(err, ErrOldstyleBanner) {
+			if err := ParseOldstyleBanner(b[:n], &got); !errors.Is(err, errOldstyleBanner) {
 				t.Fatalf("%d bytes are taken for a banner: %v", n, err)
 			}
 		}
@@ -71,7 +71,7 @@ func TestOldstyleBannerOfOtherServers(t *testing.T) {
 		filled("", 'x'),
 	} {
 		var e Export
-		if err := ParseOldstyleBanner(b, &e); !errors.Is(err, ErrOldstyleBanner) ||
+		if err := ParseOldstyleBanner(b, &e); !errors.Is(err, errOldstyleBanner) ||
 			!reflect.DeepEqual(e, Export{}) {
 			t.Errorf("%q: %+v %v", b, e, err)
 		}

@@ -1,9 +1,9 @@
-// NBD_OPT_ABORT: the client gives up, politely. Data it should not have sent is ignored; the
-// acknowledgement comes even while the server shuts down.
+// NBD_OPT_ABORT: the client ends the negotiation in an orderly way. Data that it should not have
+// sent is ignored; the acknowledgement is sent even while the server shuts down.
 
 package proto
 
-// answerAbort acknowledges and closes.
+// answerAbort acknowledges ABORT and closes.
 func (n *Negotiator) answerAbort() {
 	n.reply(RepAck, "")
 	n.close(CloseAbort)

@@ -1,6 +1,5 @@
-// NBD_OPT_EXPORT_NAME: the oldest way into the transmission phase, with no reply for anything that
-// goes wrong: the only answer but success is closing. Every client that is not fixed newstyle comes
-// this way.
+// NBD_OPT_EXPORT_NAME: the oldest way into the transmission phase, with no reply for errors: the
+// only answer other than success is to close. Every client that is not fixed newstyle uses it.
 
 package proto
 
@@ -19,8 +18,8 @@ func (n *Negotiator) beginExportName() {
 	n.collect(onExportName, int(n.left))
 }
 
-// exportName answers: size, flags, and padding that goes back to 2008 and that the client may opt
-// out of.
+// exportName answers with size, flags, and a padding that dates from 2008 and that the client may
+// opt out of.
 func (n *Negotiator) exportName(b []byte) {
 	name := string(b)
 	if !ValidString(name) {

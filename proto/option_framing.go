@@ -1,11 +1,11 @@
 // NBD_OPT_STRUCTURED_REPLY and NBD_OPT_EXTENDED_HEADERS: what form requests and replies will have.
 //
 // Invariant: the form only grows; what was agreed on holds from the end of the negotiation. To ask
-// twice is no mistake.
+// twice is not a mistake.
 
 package proto
 
-// beginFraming refuses data, which the spec has none for.
+// beginFraming refuses data, because the spec defines none.
 func (n *Negotiator) beginFraming() {
 	switch {
 	case n.left != 0:
@@ -14,11 +14,11 @@ func (n *Negotiator) beginFraming() {
 		n.refuse(RepErrExtHeaderReqd,
 			"extended headers were agreed on, and have structured replies in them")
 	default:
-		n.rest()
+		n.drain()
 	}
 }
 
-// answerFraming agrees.
+// answerFraming agrees to the form.
 func (n *Negotiator) answerFraming() {
 	n.mode.Framing = Structured
 	if n.option == OptExtendedHeaders {

@@ -1,10 +1,10 @@
-// NBD_OPT_INFO and NBD_OPT_GO: everything about one export, and with GO the way into the
-// transmission phase. The options of meta contexts begin in the same way, with the name of an
-// export, and share the steps up to it.
+// NBD_OPT_INFO and NBD_OPT_GO: all information about one export, and with GO the way into the
+// transmission phase. The options of meta contexts also begin with the name of an export, and share
+// the steps up to it.
 //
 // Invariant: INFO and GO run the same code on the same immutable export, so they cannot disagree.
-// The data is taken apart as it arrives and its lengths are checked against each other before
-// anything is believed; whatever is wrong, all of it is read before the answer.
+// The data is parsed as it arrives, and its lengths are checked against each other before they are
+// believed; whatever is wrong, all of the data is read before the answer.
 
 package proto
 
@@ -18,11 +18,11 @@ const (
 	noSuchExport = "no export of that name"
 )
 
-// typesAtOnce is how many bytes of information types are collected at a time: any even number does.
-const typesAtOnce = 1024
+// typesChunk is how many bytes of information types are collected at a time; any even number works.
+const typesChunk = 1024
 
-// beginInfo expects the length of the name, the name, the number of information types, and so many
-// types.
+// beginInfo expects the length of the name, the name, the number of information types, and that
+// many types.
 func (n *Negotiator) beginInfo() {
 	n.infos = 0
 	if n.left < 4+2 {
@@ -32,15 +32,15 @@ func (n *Negotiator) beginInfo() {
 	n.collect(onNameLength, 4)
 }
 
-// nameLength compares in a form that cannot overflow: a name may be no longer than the data without
-// what comes behind it.
+// nameLength checks the length of a name, with a comparison that cannot overflow: the name is at
+// most as long as the data without the fields after it.
 func (n *Negotiator) nameLength(length uint32) {
-	behind := uint32(2)
+	rest := uint32(2) // bytes of data that must follow the name
 	if n.option == OptListMetaContext || n.option == OptSetMetaContext {
-		behind = 4
+		rest = 4
 	}
 	switch {
-	case length > n.left-behind:
+	case length > n.left-rest:
 		n.refuse(RepErrInvalid, wrongLength)
 	case length > MaxString:
 		n.refuse(RepErrTooBig, longName)
@@ -49,14 +49,14 @@ func (n *Negotiator) nameLength(length uint32) {
 	}
 }
 
-// name finds the export. That there is none is kept for the end: a malformed option is said to be
-// that.
+// name finds the export. If there is none, the error waits for the end of the option: a malformed
+// option is answered as malformed.
 func (n *Negotiator) name(b []byte) {
-	n.asked = string(b)
+	n.exportAsked = string(b)
 	var found bool
-	if !ValidString(n.asked) {
+	if !ValidString(n.exportAsked) {
 		n.refusal = Refusal{RepErrInvalid, wrongName}
-	} else if n.export, found = n.catalog.Lookup(n.asked); !found {
+	} else if n.export, found = n.catalog.Lookup(n.exportAsked); !found {
 		n.refusal = Refusal{RepErrUnknown, noSuchExport}
 	}
 	if n.option == OptListMetaContext || n.option == OptSetMetaContext {
@@ -75,16 +75,17 @@ func (n *Negotiator) infoCount(count uint16) {
 	n.moreTypes()
 }
 
-// moreTypes collects the next of them, or ends the option.
+// moreTypes collects the next information types, or ends the option.
 func (n *Negotiator) moreTypes() {
 	if n.left == 0 {
-		n.rest()
+		n.drain()
 		return
 	}
-	n.collect(onInfoTypes, int(min(n.left, typesAtOnce)))
+	n.collect(onInfoTypes, int(min(n.left, typesChunk)))
 }
 
-// infoTypes notes which are asked for. Unknown ones are ignored, repeated ones count once.
+// infoTypes notes which information types are requested. Unknown types are ignored, repeated types
+// count once.
 func (n *Negotiator) infoTypes(b []byte) {
 	for ; len(b) > 0; b = b[2:] {
 		if kind := binary.BigEndian.Uint16(b); kind <= InfoBlockSize {
@@ -102,7 +103,7 @@ func (n *Negotiator) answerInfo() {
 		return
 	}
 	e := n.catalog.At(n.export)
-	n.settle(n.asked)
+	n.settle(n.exportAsked)
 	n.info(InfoExport, 8+2)
 	n.out = binary.BigEndian.AppendUint64(n.out, e.Size)
 	n.out = binary.BigEndian.AppendUint16(n.out, e.flags(n.mode.Session))
@@ -114,18 +115,18 @@ func (n *Negotiator) answerInfo() {
 		n.info(InfoDescription, len(e.Description))
 		n.out = append(n.out, e.Description...)
 	}
-	least, preferred, payload := e.blockSizes()
+	minBlock, preferred, maxPayload := e.blockSizes()
 	n.info(InfoBlockSize, 3*4)
-	n.out = binary.BigEndian.AppendUint32(n.out, least)
+	n.out = binary.BigEndian.AppendUint32(n.out, minBlock)
 	n.out = binary.BigEndian.AppendUint32(n.out, preferred)
-	n.out = binary.BigEndian.AppendUint32(n.out, payload)
+	n.out = binary.BigEndian.AppendUint32(n.out, maxPayload)
 	n.reply(RepAck, "")
 	if n.option == OptGo {
 		n.transmit(n.export)
 	}
 }
 
-// info appends the header of a piece of information, with so many bytes after its type.
+// info appends the header of a piece of information, with length bytes after its type.
 func (n *Negotiator) info(kind uint16, length int) {
 	n.head(RepInfo, 2+length)
 	n.out = binary.BigEndian.AppendUint16(n.out, kind)

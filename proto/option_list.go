@@ -1,11 +1,13 @@
-// NBD_OPT_LIST: the names and descriptions of all exports. Invariant: however many exports there
-// are, only one chunk of the answer exists at a time; the next is made when that one has been sent.
+// NBD_OPT_LIST: the names and descriptions of all exports.
+//
+// Invariant: however many exports there are, only one chunk of the answer exists at a time; the
+// next chunk is made when that one has been sent.
 
 package proto
 
 import "encoding/binary"
 
-// beginList refuses a LIST with data, which the spec has none for.
+// beginList refuses a LIST with data, because the spec defines none.
 func (n *Negotiator) beginList() {
 	switch {
 	case n.left != 0:
@@ -13,7 +15,7 @@ func (n *Negotiator) beginList() {
 	case n.policy.HideExports:
 		n.refuse(RepErrPolicy, "this server does not list its exports")
 	default:
-		n.rest()
+		n.drain()
 	}
 }
 
@@ -26,7 +28,7 @@ func (n *Negotiator) answerList() {
 // listMore makes the next chunk of the answer: one reply for each export, then the acknowledgement.
 func (n *Negotiator) listMore() {
 	for ; n.listing < n.catalog.Len(); n.listing++ {
-		if len(n.out) >= chunk {
+		if len(n.out) >= listChunk {
 			return
 		}
 		e := n.catalog.At(n.listing)

@@ -1,9 +1,9 @@
-// NBD_OPT_LIST_META_CONTEXT and NBD_OPT_SET_META_CONTEXT: what can be asked about the blocks of an
-// export, and what this connection will ask ("Metadata querying").
+// NBD_OPT_LIST_META_CONTEXT and NBD_OPT_SET_META_CONTEXT: which meta contexts an export has, and
+// which of them this connection will ask about ("Metadata querying").
 //
 // Invariant: the queries are matched as they arrive and none is kept, so that their number costs
-// time only. A SET, well or badly formed, ends the selection before it; only one that is answered
-// with an acknowledgement makes another.
+// time only. A SET, well-formed or not, clears the selection before it; only a SET that is
+// acknowledged makes a new selection.
 
 package proto
 
@@ -12,9 +12,10 @@ import (
 	"strings"
 )
 
-// MaxQueries bounds the queries of one option.
-const MaxQueries = 4096
+// maxQueries limits the queries of one option.
+const maxQueries = 4096
 
+// wrongQuery is the text of the refusal of a malformed query.
 const wrongQuery = "a query is UTF-8 of at most 4096 bytes: a namespace, a colon, and more"
 
 // beginMeta expects the name of an export as INFO does, then the number of queries, then each with
@@ -34,12 +35,13 @@ func (n *Negotiator) beginMeta() {
 	}
 }
 
-// queryCount checks the number against the bytes that are left: each query has a length at least.
+// queryCount checks the number of queries against the bytes that are left: each query has at least
+// a length.
 func (n *Negotiator) queryCount(count uint32) {
 	switch {
 	case uint64(count)*4 > uint64(n.left):
 		n.refuse(RepErrInvalid, wrongLength)
-	case count > MaxQueries:
+	case count > maxQueries:
 		n.refuse(RepErrTooBig, "more queries than 4096")
 	case count == 0 && n.option == OptListMetaContext:
 		n.matched = ^ContextSet(0)
@@ -50,7 +52,7 @@ func (n *Negotiator) queryCount(count uint32) {
 	}
 }
 
-// nextQuery begins the next, or ends the option.
+// nextQuery begins the next query, or ends the option.
 func (n *Negotiator) nextQuery() {
 	if n.queries == 0 {
 		n.endOfQueries()
@@ -64,15 +66,16 @@ func (n *Negotiator) nextQuery() {
 	n.collect(onQueryLength, 4)
 }
 
-// endOfQueries: the data must end with them.
+// endOfQueries checks that the data ends with the last query.
 func (n *Negotiator) endOfQueries() {
 	if n.left != 0 {
 		n.refuse(RepErrInvalid, wrongLength)
 		return
 	}
-	n.rest()
+	n.drain()
 }
 
+// queryLength checks the length of a query.
 func (n *Negotiator) queryLength(length uint32) {
 	switch {
 	case length > n.left:
@@ -84,8 +87,8 @@ func (n *Negotiator) queryLength(length uint32) {
 	}
 }
 
-// query matches one. That an export is unknown was found out before and is kept for the end; a
-// malformed query is said to be that, whatever its export.
+// query matches one query. If the export is unknown, that error waits for the end of the option; a
+// malformed query is answered as malformed, whatever its export.
 func (n *Negotiator) query(b []byte) {
 	q := string(b)
 	if !ValidString(q) || strings.IndexByte(q, ':') < 0 {
@@ -94,8 +97,8 @@ func (n *Negotiator) query(b []byte) {
 	}
 	if n.refusal.Reply == 0 {
 		for i, c := range n.catalog.At(n.export).Contexts {
-			// A query that ends in a colon asks, with LIST, for all that begins so; with SET it
-			// selects nothing ("base:" is no context).
+			// A query that ends in a colon lists, with LIST, all contexts with that prefix; with
+			// SET it selects nothing ("base:" is not a context).
 			if c.Name == q ||
 				n.option == OptListMetaContext && q[len(q)-1] == ':' &&
 					strings.HasPrefix(c.Name, q) {
@@ -106,8 +109,8 @@ func (n *Negotiator) query(b []byte) {
 	n.nextQuery()
 }
 
-// answerMeta tells the contexts that matched. With SET the number of each is what BLOCK_STATUS will
-// call it by, with LIST it is zero.
+// answerMeta lists the contexts that matched. With SET the number of each is its number in
+// BLOCK_STATUS replies, with LIST it is zero.
 func (n *Negotiator) answerMeta() {
 	for i, c := range n.catalog.At(n.export).Contexts {
 		if n.matched&(1<<i) == 0 || c.Wide && n.mode.Framing != Extended {
@@ -123,10 +126,11 @@ func (n *Negotiator) answerMeta() {
 		n.out = append(n.out, c.Name...)
 	}
 	if n.option == OptSetMetaContext {
-		n.selected, n.selector = n.matched&(1<<len(n.catalog.At(n.export).Contexts)-1), n.asked
+		all := ContextSet(1)<<len(n.catalog.At(n.export).Contexts) - 1
+		n.selected, n.selector = n.matched&all, n.exportAsked
 	}
 	n.reply(RepAck, "")
 }
 
-// ContextID is the number by which BLOCK_STATUS calls the i-th meta context of an export.
+// ContextID returns the number of the i-th meta context of an export in BLOCK_STATUS replies.
 func ContextID(i int) uint32 { return uint32(i) + 1 }

@@ -1,5 +1,6 @@
-// Replies of the transmission phase, written into memory of the caller. Invariant: nothing here
-// allocates or keeps what it was given.
+// Replies of the transmission phase, written into memory of the caller.
+//
+// Invariant: nothing here allocates, or keeps what it was given.
 
 package proto
 
@@ -14,7 +15,7 @@ func PutSimpleReply(b []byte, cookie uint64, e Errno) {
 	binary.BigEndian.PutUint64(b[8:], cookie)
 }
 
-// ChunkHeaderSize is the length in bytes of a chunk's header.
+// ChunkHeaderSize returns the length of a chunk's header, in bytes.
 func (f Framing) ChunkHeaderSize() int {
 	if f == Extended {
 		return ExtReplySize
@@ -22,10 +23,10 @@ func (f Framing) ChunkHeaderSize() int {
 	return ChunkSize
 }
 
-// PutChunk writes the header of one chunk of the reply to r, in the form of the session, and
-// returns its length in bytes ("Structured reply chunk message", "Extended reply chunk message").
-// So many bytes of payload follow it; done marks the last chunk of the reply. The extended form
-// repeats the offset of the request.
+// PutChunk writes the header of one chunk of the reply to r, and returns its length in bytes
+// ("Structured reply chunk message", "Extended reply chunk message"). payload is how many bytes
+// follow the header; done marks the last chunk of the reply. The extended form repeats the offset
+// of the request.
 func (f Framing) PutChunk(b []byte, r *Request, kind uint16, payload uint64, done bool) int {
 	n := f.ChunkHeaderSize()
 	_ = b[n-1]
@@ -47,21 +48,21 @@ func (f Framing) PutChunk(b []byte, r *Request, kind uint16, payload uint64, don
 	return n
 }
 
-// Longest header of each kind of chunk together with the fixed part of its payload, in bytes,
-// whatever the framing.
+// Maximum lengths of whole chunks, in bytes, whatever the framing.
 const (
 	MaxHole  = ExtReplySize + 8 + 4
-	MaxError = ExtReplySize + 4 + 2 + MaxComplaint
+	MaxError = ExtReplySize + 4 + 2 + maxComplaint
 )
 
-// PutData writes the header and the offset of a chunk with n bytes of data from off, which follow.
+// PutData writes the header and the offset of a chunk with n bytes of data from off. The data
+// follows.
 func (f Framing) PutData(b []byte, r *Request, off, n uint64, done bool) int {
 	at := f.PutChunk(b, r, ChunkOffsetData, 8+n, done)
 	binary.BigEndian.PutUint64(b[at:], off)
 	return at + 8
 }
 
-// PutHole writes a whole chunk that stands for n zeroes from off; n is less than 4 GiB.
+// PutHole writes a whole chunk that stands for n zeroes from off. n must be less than 4 GiB.
 func (f Framing) PutHole(b []byte, r *Request, off, n uint64, done bool) int {
 	at := f.PutChunk(b, r, ChunkOffsetHole, 8+4, done)
 	binary.BigEndian.PutUint64(b[at:], off)
@@ -69,12 +70,12 @@ func (f Framing) PutHole(b []byte, r *Request, off, n uint64, done bool) int {
 	return at + 8 + 4
 }
 
-// PutNone writes a chunk that says nothing but that the request has succeeded.
+// PutNone writes a whole chunk that says only that the request has succeeded.
 func (f Framing) PutNone(b []byte, r *Request) int {
 	return f.PutChunk(b, r, ChunkNone, 0, true)
 }
 
-// PutError writes a whole error chunk, the last of its reply, with a text of at most MaxComplaint
+// PutError writes a whole error chunk, the last of its reply, with a text of at most maxComplaint
 // bytes.
 func (f Framing) PutError(b []byte, r *Request, e Errno, text []byte) int {
 	at := f.PutChunk(b, r, ChunkError, uint64(4+2+len(text)), true)
@@ -83,8 +84,8 @@ func (f Framing) PutError(b []byte, r *Request, e Errno, text []byte) int {
 	return at + 6 + copy(b[at+6:], text)
 }
 
-// StatusKind is the type of a chunk of block status in this framing. Its payload is a head, and
-// extents.
+// StatusKind returns the type of a chunk of block status in this framing. Its payload is a head,
+// then extents.
 func (f Framing) StatusKind() uint16 {
 	if f == Extended {
 		return ChunkBlockStatusExt
@@ -92,19 +93,20 @@ func (f Framing) StatusKind() uint16 {
 	return ChunkBlockStatus
 }
 
-// StatusHeadSize is the length in bytes of the head.
+// StatusHeadSize returns the length of the head of a block status, in bytes.
 func (f Framing) StatusHeadSize() int {
 	head, _ := StatusSizes(f.StatusKind())
 	return head
 }
 
-// ExtentSize is the length in bytes of one extent.
+// ExtentSize returns the length of one extent, in bytes.
 func (f Framing) ExtentSize() int {
 	_, extent := StatusSizes(f.StatusKind())
 	return extent
 }
 
-// PutStatusHead writes the head: the context, and with extended headers the number of extents.
+// PutStatusHead writes the head of a block status: the context, and with extended headers the
+// number of extents.
 func (f Framing) PutStatusHead(b []byte, context, extents uint32) {
 	binary.BigEndian.PutUint32(b, context)
 	if f == Extended {
@@ -112,8 +114,7 @@ func (f Framing) PutStatusHead(b []byte, context, extents uint32) {
 	}
 }
 
-// PutExtent writes one extent. Without extended headers length and status must have 32 bits at
-// most.
+// PutExtent writes one extent. Without extended headers length and status must fit in 32 bits.
 func (f Framing) PutExtent(b []byte, length, status uint64) {
 	if f == Extended {
 		binary.BigEndian.PutUint64(b, length)

@@ -1,31 +1,32 @@
-// Requests of the transmission phase: taking the 28 or 32 bytes apart, and every rule about what
-// may be asked, in one place.
-// Invariant: a request that passed Check lies inside the export, is aligned, fits, and is one the
-// export does; nobody after it checks again. Nothing here allocates.
+// Requests of the transmission phase: their headers of 28 or 32 bytes, and every rule about which
+// requests are valid.
+//
+// Invariant: a request that passed Check lies inside the export, is aligned, fits, and is a command
+// that the export serves; nothing after Check tests that again. Nothing here allocates.
 
 package proto
 
 import "encoding/binary"
 
-// DrainLimit is the longest payload, in bytes, of a refused WRITE that is read and thrown away so
-// that the connection stays usable; beyond it the connection is closed. The spec calls 32 MiB the
-// least that is no denial of service; twice that leaves room for clients that know no limit, and
-// costs nobody memory.
-const DrainLimit = 64 << 20
+// MaxDrain limits the payload, in bytes, of a refused WRITE that is read and discarded so that the
+// connection stays usable; beyond it the connection is closed. The spec names 32 MiB as the
+// smallest limit that a server may set; twice that leaves room for clients that know no limit, and
+// costs no memory.
+const MaxDrain = 64 << 20
 
 // Request is one request, in host byte order.
 type Request struct {
 	Cookie  uint64 // opaque; goes back bit for bit
 	Offset  uint64 // bytes
-	Length  uint64 // bytes; 64 bits because extended headers have as many
+	Length  uint64 // bytes; extended headers have all 64 bits
 	Command uint16 // Cmd...
 	Flags   uint16 // CmdFlag...
-	// Extended says that it came with extended headers: PAYLOAD_LEN then says of any command that a
-	// payload follows.
+	// Extended says that the request has an extended header: a payload follows any command that has
+	// PAYLOAD_LEN.
 	Extended bool
 }
 
-// HeaderSize is the length of a request's header in bytes.
+// HeaderSize returns the length of a request's header, in bytes.
 func (f Framing) HeaderSize() uint32 {
 	if f == Extended {
 		return ExtRequestSize
@@ -33,7 +34,7 @@ func (f Framing) HeaderSize() uint32 {
 	return RequestSize
 }
 
-// ParseRequest takes apart the first RequestSize bytes of b ("Request message"). b must be that
+// ParseRequest parses the first RequestSize bytes of b ("Request message"), which must be that
 // long. False means a wrong magic: the stream is out of step and only closing it is safe.
 func ParseRequest(b []byte) (Request, bool) {
 	_ = b[RequestSize-1]
@@ -46,16 +47,16 @@ func ParseRequest(b []byte) (Request, bool) {
 	}, binary.BigEndian.Uint32(b) == RequestMagic
 }
 
-// ParseRequest takes apart the first HeaderSize bytes of b.
+// ParseRequest parses the first HeaderSize bytes of b.
 func (f Framing) ParseRequest(b []byte) (Request, bool) {
 	if f == Extended {
-		return ParseExtRequest(b)
+		return parseExtRequest(b)
 	}
 	return ParseRequest(b)
 }
 
-// ParseExtRequest takes apart the first ExtRequestSize bytes of b ("Extended request message").
-func ParseExtRequest(b []byte) (Request, bool) {
+// parseExtRequest parses the first ExtRequestSize bytes of b ("Extended request message").
+func parseExtRequest(b []byte) (Request, bool) {
 	_ = b[ExtRequestSize-1]
 	return Request{
 		Flags:    binary.BigEndian.Uint16(b[4:]),
@@ -68,7 +69,7 @@ func ParseExtRequest(b []byte) (Request, bool) {
 }
 
 // PutRequest writes the RequestSize bytes of a request to b, which must be that long. Only the
-// lower 32 bits of the length have room in this header. A WRITE's data follows it.
+// lower 32 bits of the length fit into this header. A WRITE's data follows it.
 func PutRequest(b []byte, r *Request) {
 	_ = b[RequestSize-1]
 	binary.BigEndian.PutUint32(b, RequestMagic)
@@ -79,9 +80,9 @@ func PutRequest(b []byte, r *Request) {
 	binary.BigEndian.PutUint32(b[24:], uint32(r.Length))
 }
 
-// PutExtRequest writes the ExtRequestSize bytes of a request with extended headers to b, which must
-// be that long. A WRITE's data follows it; its flags should have CmdFlagPayloadLen, which the spec
-// demands ("Extended request message").
+// PutExtRequest writes the ExtRequestSize bytes of a request with an extended header to b, which
+// must be that long. A WRITE's data follows it; its flags should have CmdFlagPayloadLen, which the
+// spec demands ("Extended request message").
 func PutExtRequest(b []byte, r *Request) {
 	_ = b[ExtRequestSize-1]
 	binary.BigEndian.PutUint32(b, ExtRequestMagic)
@@ -92,11 +93,11 @@ func PutExtRequest(b []byte, r *Request) {
 	binary.BigEndian.PutUint64(b[24:], r.Length)
 }
 
-// Payload is how many bytes follow the header on the stream. Those of a WRITE always do. The spec
-// wants PAYLOAD_LEN on it with extended headers, but QEMU since 8.2 sends its writes without, and
-// whoever takes their data for headers loses step. Of all other commands the length is none of a
-// payload, unless the flag, which extended headers alone have, says so: waiting for the length of a
-// command that is not known would hang the connection.
+// Payload returns how many bytes follow the header on the stream. The data of a WRITE always does.
+// The spec demands PAYLOAD_LEN on it with extended headers, but QEMU since 8.2 sends its writes
+// without, and a server that takes their data for headers is out of step. The length of any other
+// command is not that of a payload, unless the flag, which only extended headers have, says so:
+// waiting for the length of an unknown command would hang the connection.
 func (r *Request) Payload() uint64 {
 	if r.Command == CmdWrite || r.Extended && r.Flags&CmdFlagPayloadLen != 0 {
 		return r.Length
@@ -104,30 +105,30 @@ func (r *Request) Payload() uint64 {
 	return 0
 }
 
-// Filtered says that this is a BLOCK_STATUS with a payload: what it asks about is in there
-// (ParseFilter), and Length is the payload's.
+// Filtered reports whether this is a BLOCK_STATUS with a payload: the payload says what it asks
+// about (ParseFilter), and Length is the length of the payload.
 func (r *Request) Filtered() bool {
 	return r.Command == CmdBlockStatus && r.Extended && r.Flags&CmdFlagPayloadLen != 0
 }
 
-// Undrainable says whether the payload of a refused request is too long to be read and thrown away,
-// so that the connection must end. With extended headers the spec wants that beyond the maximum
-// payload already.
+// Undrainable reports whether the payload of a refused request is too long to be read and
+// discarded, so that the connection must end. With extended headers the spec demands that for every
+// payload beyond the maximum.
 func (r *Request) Undrainable(f *Facts) bool {
 	if r.Extended {
 		return r.Payload() > f.payloadLimit()
 	}
-	return r.Payload() > DrainLimit
+	return r.Payload() > MaxDrain
 }
 
-// FilterSize is how long the payload of a BLOCK_STATUS is that names n contexts, in bytes: the
-// length asked about, and the contexts.
+// FilterSize returns the length of the payload of a BLOCK_STATUS that names n contexts, in bytes:
+// the length asked about, and the contexts.
 func FilterSize(n int) uint64 { return 8 + 4*uint64(n) }
 
-// ParseFilter takes apart the payload of a BLOCK_STATUS ("NBD_CMD_BLOCK_STATUS", extended headers):
-// how many bytes it asks about, and which of the selected contexts, by number. A context that was
-// not selected, or one named twice, is EINVAL; the length is what was asked about all the same. b
-// has been checked by Check to have a possible length.
+// ParseFilter parses the payload of a BLOCK_STATUS ("NBD_CMD_BLOCK_STATUS", extended headers): how
+// many bytes it asks about, and which of the selected contexts, by number. A context that was not
+// selected, or that is named twice, is EINVAL; the length is valid all the same. Check must have
+// accepted the length of b.
 func ParseFilter(b []byte, selected ContextSet) (length uint64, filter ContextSet, e Errno) {
 	length = binary.BigEndian.Uint64(b)
 	for b = b[8:]; len(b) > 0; b = b[4:] {
@@ -143,17 +144,15 @@ func ParseFilter(b []byte, selected ContextSet) (length uint64, filter ContextSe
 // rule is what the spec says about one command.
 type rule struct {
 	needs   uint16 // transmission flag that must be advertised; 0 if the command is baseline
-	flags   uint16 // command flags it may carry beside FUA
-	extra   uint16 // one more of them, if the export advertises unlock
+	flags   uint16 // command flags it may carry, apart from FUA
+	extra   uint16 // another flag, allowed if the export advertises unlock
 	unlock  uint16
-	changes bool // changes data, so that a read-only export refuses it
-	// what a length beyond the maximum payload is called; Success where the length is none of a
-	// payload
-	payload Errno
-	beyond  Errno // what a range beyond the end is called
+	changes bool  // changes data, so that a read-only export refuses it
+	payload Errno // error of a length beyond the maximum payload; Success if there is no payload
+	beyond  Errno // error of a range beyond the end
 }
 
-// rules is the table of "Request types" and "Error values", by command.
+// rules has "Request types" and "Error values" as a table, by command.
 var rules = [...]rule{
 	CmdRead:  {extra: CmdFlagDF, unlock: FlagSendDF, payload: EOVERFLOW, beyond: EINVAL},
 	CmdWrite: {changes: true, payload: EINVAL, beyond: ENOSPC},
@@ -185,13 +184,14 @@ const (
 	CauseEmpty
 )
 
-// Check says whether the request may be done on an export with these facts in this session, and if
-// not, what to answer. DISC passes always, as it has no answer. Of a BLOCK_STATUS with a payload
-// the range is not known yet: CheckRange follows when the payload is there.
+// Check returns Success if the request may be done on an export with these facts in this session,
+// or the error to answer it with. DISC always passes, because it has no answer. The range of a
+// BLOCK_STATUS with a payload is not known yet: the caller calls CheckRange when the payload is
+// there.
 //
 // Rules in order: known, flags, payload, read-only, advertised, contexts, range, alignment, size,
-// nothing to answer. Read-only stands before advertised so that a TRIM of a read-only export, which
-// had better not advertise it, is told the reason (EPERM) and not only the fact (EINVAL).
+// nothing to answer. Read-only comes before advertised so that a TRIM of a read-only export, which
+// should not advertise it, is answered with the reason (EPERM) and not only the fact (EINVAL).
 func Check(r *Request, f *Facts, s Session) Errno {
 	e, _ := Judge(r, f, s)
 	return e
@@ -235,7 +235,7 @@ func Judge(r *Request, f *Facts, s Session) (Errno, Cause) {
 	return CheckRange(r, f)
 }
 
-// CheckRange is the part of Check about offset and length.
+// CheckRange does the part of Check about offset and length.
 func CheckRange(r *Request, f *Facts) (Errno, Cause) {
 	c := &rules[r.Command]
 	switch {
@@ -246,14 +246,14 @@ func CheckRange(r *Request, f *Facts) (Errno, Cause) {
 	case c.payload != Success && r.Length > f.payloadLimit():
 		return c.payload, CauseSize
 	case r.Command == CmdBlockStatus && r.Length == 0:
-		// nothing could be answered: a chunk has one extent at least, and none is empty
+		// there is no possible answer: a chunk has at least one extent, and no extent is empty
 		return EINVAL, CauseEmpty
 	}
 	return Success, CauseNone
 }
 
-// payloadFits says whether a request with extended headers has a payload only where one may be:
-// with WRITE, which has it flag or not, and with BLOCK_STATUS.
+// payloadFits reports whether a request with an extended header has a payload only where it may:
+// with WRITE, which has a payload with the flag or without, and with BLOCK_STATUS.
 func (r *Request) payloadFits(flags uint16) bool {
 	switch {
 	case r.Flags&CmdFlagPayloadLen == 0, r.Command == CmdWrite:
@@ -262,9 +262,9 @@ func (r *Request) payloadFits(flags uint16) bool {
 	return r.Command == CmdBlockStatus && flags&FlagBlockStatusPayload != 0
 }
 
-// permitted is the set of command flags the command may carry on an export with these transmission
-// flags. FUA is for every command once it is advertised ("NBD_CMD_FLAG_FUA"), even where it means
-// nothing.
+// permitted returns the command flags that the command may carry on an export with these
+// transmission flags. FUA is allowed with every command once it is advertised ("NBD_CMD_FLAG_FUA"),
+// even where it has no meaning.
 func (c *rule) permitted(export uint16, extended bool) uint16 {
 	flags := c.flags
 	if export&FlagSendFUA != 0 {

@@ -1,14 +1,14 @@
-// The numbers of the NBD protocol: magics, options, replies, commands, flags and sizes, under the
-// spec's names, and nothing else. Invariant: every number that goes over the wire is named here
-// once; all integers are big-endian.
+// The numbers of the NBD protocol under the spec's names: magics, options, replies, commands, flags
+// and sizes.
+//
+// Invariant: every number that goes over the wire is named here once; all integers are big-endian.
 
 package proto
 
 // Magic numbers ("Protocol phases" and the header layouts of doc/proto.md).
 const (
-	Magic uint64 = 0x4e42444d41474943 // "NBDMAGIC", first word of the server
-	// "IHAVEOPT", second word of the server and head of every option
-	OptionMagic      uint64 = 0x49484156454F5054
+	Magic            uint64 = 0x4e42444d41474943 // "NBDMAGIC", first word of the server
+	OptionMagic      uint64 = 0x49484156454F5054 // "IHAVEOPT", second word, and head of options
 	OptionReplyMagic uint64 = 0x0003e889045565a9
 	RequestMagic     uint32 = 0x25609513
 	SimpleReplyMagic uint32 = 0x67446698
@@ -16,12 +16,16 @@ const (
 	ExtRequestMagic  uint32 = 0x21e41c71
 	ExtReplyMagic    uint32 = 0x6e8a278c
 	OldstyleMagic    uint64 = 0x0000420281861253 // second word of an oldstyle server
-	DefaultPort             = 10809              // IANA, TCP
-	// bytes, for every string of the protocol ("String values")
-	MaxString = 4096
-	// bytes, what a client may assume without block-size info ("Block size constraints")
-	DefaultMaxPayload = 32 << 20
-	DefaultPreferred  = 4096 // bytes, same source
+)
+
+// DefaultPort is the TCP port that IANA has assigned to NBD.
+const DefaultPort = 10809
+
+// Limits and defaults, in bytes.
+const (
+	MaxString         = 4096     // every string of the protocol ("String values")
+	DefaultMaxPayload = 32 << 20 // without block size information ("Block size constraints")
+	DefaultPreferred  = 4096     // same source
 )
 
 // Sizes on the wire, in bytes.
@@ -30,7 +34,8 @@ const (
 	ClientFlagsSize = 4
 	OptionSize      = 16 // header of an option: magic, number, length of the data
 	OptionReplySize = 20 // header of an option reply: magic, option, type, length of the data
-	// size and flags, then ExportNamePadding zeroes unless the client opted out of them
+	// ExportNameReplySize is size and flags; then ExportNamePadding zeroes follow, unless the client
+	// opted out of them.
 	ExportNameReplySize = 10
 	ExportNamePadding   = 124
 	RequestSize         = 28
@@ -122,16 +127,17 @@ const (
 	CmdCache       uint16 = 5
 	CmdWriteZeroes uint16 = 6
 	CmdBlockStatus uint16 = 7
-	CmdResize      uint16 = 8 // of an extension that nobody has
+	CmdResize      uint16 = 8 // of an extension that no server is known to have
 )
 
+// commandNames has the spec's names of the commands, by number.
 var commandNames = [...]string{
 	CmdRead: "READ", CmdWrite: "WRITE", CmdDisc: "DISC", CmdFlush: "FLUSH", CmdTrim: "TRIM",
 	CmdCache: "CACHE", CmdWriteZeroes: "WRITE_ZEROES", CmdBlockStatus: "BLOCK_STATUS",
 	CmdResize: "RESIZE",
 }
 
-// CommandName is the spec's name of a command, or "" if it has none.
+// CommandName returns the spec's name of a command, or "" if it has none.
 func CommandName(command uint16) string {
 	if int(command) < len(commandNames) {
 		return commandNames[command]
@@ -158,35 +164,33 @@ const (
 	ChunkOffsetData  uint16 = 1 // offset of 8 bytes, then data
 	ChunkOffsetHole  uint16 = 2 // offset of 8 bytes, length of 4
 	ChunkBlockStatus uint16 = 5 // context of 4 bytes, then extents of 4 + 4
-	// context and number of extents of 4 bytes each, then extents of 8 + 8; with extended headers
-	// only
+	// ChunkBlockStatusExt has context and number of extents of 4 bytes each, then extents of 8 + 8;
+	// with extended headers only.
 	ChunkBlockStatusExt uint16 = 6
 	ChunkErrorBit       uint16 = 1 << 15
-	// error of 4 bytes, length of the message of 2, message
-	ChunkError       uint16 = ChunkErrorBit | 1
-	ChunkErrorOffset uint16 = ChunkErrorBit | 2 // the same, then an offset of 8
+	ChunkError          uint16 = ChunkErrorBit | 1 // error of 4 bytes, length of text of 2, text
+	ChunkErrorOffset    uint16 = ChunkErrorBit | 2 // the same, then an offset of 8
 )
 
-// ContextAllocation is the one meta context that the spec itself defines, and its status bits
-// ("base:allocation metadata context").
+// The only meta context that the spec itself defines, and its status bits ("base:allocation
+// metadata context").
 const (
 	ContextAllocation        = "base:allocation"
 	StatusHole        uint32 = 1 << 0 // a write may fail for want of space
 	StatusZero        uint32 = 1 << 1 // reads as zeroes
 )
 
-// MaxExtents is how many descriptors a chunk of BLOCK_STATUS may have
-// ("NBD_REPLY_TYPE_BLOCK_STATUS").
+// MaxExtents limits the descriptors of a chunk of BLOCK_STATUS ("NBD_REPLY_TYPE_BLOCK_STATUS").
 const MaxExtents = 1 << 20
 
-// Sizes of what stands in chunks, in bytes.
+// Sizes of the payloads of chunks, in bytes.
 const (
-	HoleSize       = 12                 // all of an OFFSET_HOLE
-	ErrorChunkMost = 4 + 2 + 8 + 64<<10 // of an error: its text's length has 16 bits
+	HoleSize      = 12                 // of an OFFSET_HOLE
+	MaxErrorChunk = 4 + 2 + 8 + 64<<10 // of an error: the length of its text has 16 bits
 )
 
-// StatusSizes is the size of the head of a block status chunk and of each descriptor behind it, in
-// bytes, by the type of the chunk.
+// StatusSizes returns the size of the head of a block status chunk and of each descriptor after it,
+// in bytes, by the type of the chunk.
 func StatusSizes(kind uint16) (head, extent int) {
 	if kind == ChunkBlockStatusExt {
 		return 8, 16

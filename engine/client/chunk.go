@@ -104,12 +104,12 @@ func (c *Conn) hole(r *Request) error {
 // longer than the stage, so it has a place of its own.
 func (c *Conn) failed(r *Request, head *proto.ReplyChunk) error {
 	switch {
-	case head.Length > proto.ErrorChunkMost:
+	case head.Length > proto.MaxErrorChunk:
 		return violated("an error of %d bytes", head.Length)
 	case r.errors >= errorsMost:
 		return violated("more than %d errors in one reply", errorsMost)
 	case uint64(cap(c.reader.text)) < head.Length:
-		c.reader.text = make([]byte, proto.ErrorChunkMost)
+		c.reader.text = make([]byte, proto.MaxErrorChunk)
 	}
 	b := c.reader.text[:head.Length]
 	if err := c.fill(b); err != nil {

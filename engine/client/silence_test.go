@@ -1,4 +1,5 @@
 // Servers that stop answering some requests while others may take as long as their disk does.
+//
 // Invariant: what has nothing to wait for is noticed, and what may wait is waited for.
 
 package client

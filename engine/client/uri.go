@@ -1,7 +1,9 @@
 // Where an export is: an NBD URI; or, for who works on files with the same words, file:PATH.
 //
-// Source: doc/uri.md of the NetworkBlockDevice project. Invariant: a Target that was parsed names
-// exactly one place and one export; what the URI says and we do not do is an error, never ignored.
+// Source: doc/uri.md of the NetworkBlockDevice project.
+//
+// Invariant: a Target that was parsed names exactly one place and one export; what the URI says and
+// we do not do is an error, never ignored.
 
 package client
 

@@ -59,7 +59,7 @@ func (c *client) part() {
 		}
 		c.abandon()
 		q := proto.Request{Command: proto.CmdWrite, Offset: ^uint64(0),
-			Length: proto.DrainLimit + 1 + c.rng.Uint64N(1<<30), Cookie: c.rng.Uint64()}
+			Length: proto.MaxDrain + 1 + c.rng.Uint64N(1<<30), Cookie: c.rng.Uint64()}
 		if q.Extended = c.habit.session.Framing == proto.Extended; q.Extended {
 			q.Flags = []uint16{0, proto.CmdFlagPayloadLen}[c.rng.IntN(2)]
 		}

@@ -98,7 +98,7 @@ func (r *request) rule(f *proto.Facts, s proto.Session, payload []byte) {
 		payload := r.Flags&proto.CmdFlagPayloadLen != 0 || r.Command == proto.CmdWrite
 		r.fatal = refused && payload && r.Length > limit
 	} else {
-		r.fatal = refused && r.Command == proto.CmdWrite && r.Length > proto.DrainLimit
+		r.fatal = refused && r.Command == proto.CmdWrite && r.Length > proto.MaxDrain
 	}
 	r.zero = r.Command != proto.CmdWrite
 	r.punches = r.Command == proto.CmdTrim ||

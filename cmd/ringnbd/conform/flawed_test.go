@@ -231,7 +231,7 @@ func (c *flawedConn) judge(r *proto.Request) bool {
 	var payload []byte
 	n := r.Payload()
 	switch {
-	case n > proto.DrainLimit:
+	case n > proto.MaxDrain:
 		return false
 	case e != 0 && c.is("drains nothing"), cause == proto.CauseFlags && c.is("bad flags undrained"),
 		r.Command != proto.CmdWrite && c.is("payloads undrained"):
