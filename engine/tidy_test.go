@@ -66,6 +66,10 @@ var forbidden = map[string]map[string]string{
 		"ringnbd/engine/backing": "a client knows nothing of how a server is made",
 		"ringnbd/engine/uring":   "ordinary sockets do; loops of their own are for bench/load",
 	},
+	"engine/progress": {
+		"os":      "the caller knows what is a terminal, and how wide it is",
+		"ringnbd": "progress stands at the bottom, so that every program can show how far it is",
+	},
 	"engine/units": {
 		"os":      "words and numbers, nothing else",
 		"ringnbd": "units stands at the bottom, so that everything above can print alike",

@@ -11,10 +11,10 @@ import (
 	"os"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
-	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"ringnbd/bench"
+	"ringnbd/engine/progress"
 )
 
 var errInterrupted = errors.New("interrupted")
@@ -80,7 +80,7 @@ func every[T any](all []T, is func(T) bool) bool {
 // for each round of pairs.
 type countdown struct {
 	w       io.Writer
-	bar     *progressbar.ProgressBar // nil elsewhere
+	line    *progress.Line // nil elsewhere
 	begun   time.Time
 	all     int
 	done    int
@@ -95,13 +95,9 @@ const around = 500 * time.Millisecond
 func newCountdown(w io.Writer, o options) *countdown {
 	c := &countdown{w: w, begun: time.Now(), all: o.pairs * len(o.loads), pairs: o.pairs}
 	c.planned = 2 * (time.Duration((o.seconds+o.warmup)*float64(time.Second)) + around)
-	if f, ok := w.(*os.File); ok {
-		if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err == nil {
-			c.bar = progressbar.NewOptions(c.all, progressbar.OptionSetWriter(w),
-				progressbar.OptionSetWidth(24),
-				progressbar.OptionSetElapsedTime(false), progressbar.OptionSetPredictTime(false),
-				progressbar.OptionClearOnFinish())
-		}
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		width, _, _ := term.GetSize(int(f.Fd())) // 0 if it is not known
+		c.line = progress.New(w, width)
 	}
 	return c
 }
@@ -117,9 +113,8 @@ func (c *countdown) left() time.Duration {
 
 // show announces the next pair.
 func (c *countdown) show(pair int, load string) {
-	if c.bar != nil {
-		c.bar.Describe(fmt.Sprintf("%s, %v left", load, c.left()))
-		_ = c.bar.Set(c.done) // a terminal that is gone is no reason to stop measuring
+	if c.line != nil {
+		c.line.Show(fmt.Sprintf("%s, %v left", load, c.left()), float64(c.done)/float64(c.all))
 	} else if c.done%(c.all/c.pairs) == 0 {
 		fmt.Fprintf(c.w, "pair %d of %d, about %v left\n", pair+1, c.pairs, c.left())
 	}
@@ -132,9 +127,9 @@ func (c *countdown) say(text string) {
 	fmt.Fprintln(c.w, text)
 }
 
-// clear takes the bar away.
+// clear takes the line away.
 func (c *countdown) clear() {
-	if c.bar != nil {
-		_ = c.bar.Clear()
+	if c.line != nil {
+		c.line.Clear()
 	}
 }

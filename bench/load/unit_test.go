@@ -353,10 +353,9 @@ func TestProgressLine(t *testing.T) {
 		"8 s left") || !strings.Contains(text, "20%") {
 		t.Errorf("%q", text)
 	}
-	if at,
-		left := l.parts(Progress{Elapsed: 3 * time.Second, Requests: 750,
-		Count: 1000}); at != 750 || left != time.Second {
-		t.Errorf("by count: at %d, %v left", at, left)
+	by := Progress{Elapsed: 3 * time.Second, Requests: 750, Count: 1000}
+	if share, left := l.parts(by); share != 0.75 || left != time.Second {
+		t.Errorf("by count: at %v, %v left", share, left)
 	}
 	silent := new(Line)
 	silent.Show(Progress{Phase: "measuring"})

@@ -19,6 +19,7 @@ import (
 
 	"ringnbd/cmd/ringnbd/conform"
 	"ringnbd/engine/backing"
+	"ringnbd/engine/progress"
 	"ringnbd/engine/units"
 )
 
@@ -183,6 +184,9 @@ func (o *conformOptions) checkReadOnly() error {
 	return nil
 }
 
+// conformEvery is the time between two reports of progress, at least: most checks take less.
+const conformEvery = 50 * time.Millisecond
+
 // runConform runs and prints. The first signal ends the questions before the first check, or the
 // run after the check in hand, and the servers with it; the second one the program.
 func runConform(o *conformOptions, stdout, stderr io.Writer) error {
@@ -212,14 +216,22 @@ func runConform(o *conformOptions, stdout, stderr io.Writer) error {
 		}
 		defer file.Close()
 	}
-	line := newProgressLine(stderr)
-	defer line.close()
+	screen := newBacklog(stderr, progressBacklog)
+	line := new(progress.Line)
+	if isTerminal(stderr) {
+		line = progress.New(screen, terminalWidth(stderr))
+	}
+	var last time.Time
 	o.Progress = func(done, all int, r conform.Result) {
-		line.show(fmt.Sprintf("%d/%d %s %s", done, all, r.ID, r.Verdict))
+		if time.Since(last) > conformEvery {
+			last = time.Now()
+			line.Show(fmt.Sprintf("%d/%d %s %s", done, all, r.ID, r.Verdict),
+				float64(done)/float64(all))
+		}
 	}
 	report, err := conform.Run(ctx, o.Config)
-	line.clear()
-	line.close()
+	line.Clear()
+	screen.close()
 	if report == nil {
 		return err
 	}
@@ -256,25 +268,3 @@ func (o *conformOptions) print(report *conform.Report, stdout io.Writer,
 	}
 	return nil
 }
-
-// progressLine is one line of a terminal, written over and over; on anything else it is silent.
-type progressLine struct {
-	*backlog
-	last time.Time
-}
-
-func newProgressLine(w io.Writer) *progressLine {
-	if !isTerminal(w) {
-		w = io.Discard
-	}
-	return &progressLine{backlog: newBacklog(w, progressBacklog)}
-}
-
-func (l *progressLine) show(text string) {
-	if time.Since(l.last) > 50*time.Millisecond {
-		fmt.Fprintf(l, "\r\x1b[K%s", text)
-		l.last = time.Now()
-	}
-}
-
-func (l *progressLine) clear() { fmt.Fprint(l, "\r\x1b[K") }

@@ -13,8 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
-
+	"ringnbd/engine/progress"
 	"ringnbd/engine/units"
 )
 
@@ -22,8 +21,7 @@ import (
 type Line struct {
 	w       io.Writer
 	columns int // of the terminal
-	bar     *progressbar.ProgressBar
-	wide    int // columns of a line without a bar
+	line    *progress.Line
 	phase   string
 	began   time.Time
 	from    uint64
@@ -44,16 +42,16 @@ const rateMarks = 15
 // farthest is the longest time that is worth being told, and that its field has room for.
 const farthest = 99 * 24 * time.Hour
 
-// wholeLine is how many columns a line with all fields and a bar takes.
-const wholeLine = 80
+// maxLine is how many columns a line with all fields and a bar takes.
+const maxLine = 80
 
-// NewLine is a line on w, which is for the caller to look at: a terminal of so many columns, or
-// whatever the user wants it on, which has 0.
+// NewLine makes a line on w, a terminal of a number of columns, or any other writer that the user
+// wants progress on, which has 0.
 func NewLine(w io.Writer, columns int) *Line {
-	if columns <= 1 { // some terminals do not know their size
-		columns = wholeLine
+	if columns <= 1 || columns > maxLine { // some terminals do not know their size
+		columns = maxLine
 	}
-	return &Line{w: w, columns: columns}
+	return &Line{w: w, columns: columns, line: progress.New(w, columns)}
 }
 
 // Show brings the line up to date.
@@ -63,33 +61,14 @@ func (l *Line) Show(p Progress) {
 	}
 	now := time.Now()
 	if p.Phase != l.phase {
-		l.clear()
+		l.line.Clear()
 		l.phase, l.began, l.from, l.next, l.filled = p.Phase, now, p.Done, 0, false
-		l.begin(&p)
 	}
-	text := l.text(&p, now)
-	if l.bar == nil { // nobody knows the end of a stream, or there is no room
-		l.wide = len(text)
-		fmt.Fprint(l.w, "\r"+text)
-		return
+	share := float64(progress.NoBar) // the end of a stream is not known
+	if p.Total > 0 && l.columns == maxLine {
+		share = float64(p.Done) / float64(p.Total)
 	}
-	l.bar.Describe(text)
-	_ = l.bar.Set64(int64(min(p.Done, p.Total))) // a terminal that is gone is no reason to stop
-}
-
-// begin makes the bar of a phase.
-func (l *Line) begin(p *Progress) {
-	if p.Total == 0 || l.columns < wholeLine {
-		return
-	}
-	l.bar = progressbar.NewOptions64(int64(p.Total),
-		progressbar.OptionSetWriter(l.w),
-		progressbar.OptionSetWidth(6),
-		progressbar.OptionSetElapsedTime(false),
-		progressbar.OptionSetPredictTime(false),
-		progressbar.OptionClearOnFinish(),
-		progressbar.OptionThrottle(0),
-	)
+	l.line.Show(l.text(&p, now), share)
 }
 
 // text is what stands before the bar.
@@ -128,20 +107,9 @@ func (l *Line) text(p *Progress, now time.Time) string {
 	return text[:min(len(text), l.columns-1)]
 }
 
-func (l *Line) clear() {
-	if l.bar != nil {
-		_ = l.bar.Clear()
-		l.bar = nil
-	}
-	if l.wide > 0 {
-		fmt.Fprintf(l.w, "\r%*s\r", l.wide, "")
-		l.wide = 0
-	}
-}
-
-// Finish takes the bar away, and says what was done.
+// Finish takes the line away, and prints what was done if the copy succeeded.
 func (l *Line) Finish(r Report, ok bool) {
-	l.clear()
+	l.line.Clear()
 	if ok {
 		fmt.Fprintln(l.w, r.String())
 	}
