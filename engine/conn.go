@@ -2,14 +2,7 @@
 //
 // Invariant: a row's socket is closed and the row given back only when the kernel holds no
 // operation on it and no tag belongs to it (join before close). receiving and sending are the whole
-// ownership protocol with the kernel.
-//
-//	free -> open               adopt
-//	open -> leaving            the client said goodbye, or we shut down: what was taken in is
-//	                           answered; what comes in is dropped
-//	open, leaving -> closing   the link failed or was cut: nothing more is sent; wait for the kernel
-//	leaving -> closing         all is answered
-//	closing -> free            all is quiet
+// ownership protocol with the kernel. A state is followed only by those that nextConnStates allows.
 
 package engine
 
@@ -20,62 +13,51 @@ type connState uint8
 const (
 	connFree connState = iota
 	connOpen
+	// the client said goodbye, or we shut down: what was taken in is answered; what comes in is
+	// dropped
 	connLeaving
+	// the link failed or was cut, or all is answered: nothing more is sent, and the row waits until
+	// the kernel and all tags have let go of it
 	connClosing
 )
 
-// receiving says which receive operation of a connection is with the kernel.
-type receiving uint8
+// nextConnStates is the states that may follow each state, a bit each.
+var nextConnStates = [...]uint8{
+	connFree:    1 << connOpen,                   // adopt
+	connOpen:    1<<connLeaving | 1<<connClosing, // leave, fail
+	connLeaving: 1 << connClosing,                // depart, fail
+	connClosing: 1 << connFree,                   // depart
+}
 
-const (
-	receiveNone    receiving = iota
-	receiveOwn               // into the connection's own stage
-	receiveStage             // into its large stage
-	receivePayload           // straight into the lease of the request whose payload is arriving
-)
+// become changes a connection's state.
+func (c *conn) become(s connState) {
+	must(nextConnStates[c.state]>>s&1 != 0, "a connection took a state that cannot follow its own")
+	c.state = s
+}
 
+// conn is a connection's row. Its parts are described in the files of their chapters.
 type conn struct {
-	links      [connLinks]connLink
+	links      [connLinks]connLink // list.go
 	fd         int32
 	export     uint32
 	session    proto.Session
 	header     uint32 // length of a request's header, in bytes
+	next       uint32 // free rows
 	generation uint16
 	state      connState
 	reason     CloseReason
-	receiving  receiving
-	cancelling bool // its receive is being taken back from the kernel
-	bulky      bool // its last receive brought more than its own stage holds
-	served     bool // it had something of the turn that it was postponed in
-	eof        bool // the client has ended its side
-	idle       bool // its receive was taken back: it has been silent for long
-	ended      bool // we shut down, all is answered, and the client is told that nothing follows
-	sending    bool
-	next       uint32 // free rows
+	ended      bool  // we shut down, all is answered, and the client is told that nothing follows
+	endedAt    int64 // when it was told, nanoseconds of the loop's clock
 
-	stage      uint32 // the large one; none: it has its own
-	start, end uint32 // bytes of the stage not parsed yet
-	body       uint32 // tag whose payload is arriving
-	bodyLeft   uint32 // bytes of it still to come
+	inbound  // receive.go
+	outbound // reply.go
+	account  // ledger.go: what it holds, and may hold
 
-	divided divided // the request that is served in parts
+	served bool   // it had something of the turn that it was postponed in
+	stage  uint32 // the large one; none: it has its own
 
-	account         // what it holds, and may
-	ready    list   // tags that are answered, in order of completion
-	sent     list   // tags whose replies are in the send that is in flight
-	iovFrom  uint32 // the send's iovecs [iovFrom, iovTo) are not sent yet
-	iovTo    uint32
-	sendLeft uint64 // bytes
-	sendPart uint64 // bytes that are with the kernel
-	partial  bool   // the last of sent has more to send
-
-	// Times in nanoseconds of the loop's clock.
-	heard     int64 // the last bytes came
-	since     int64 // the megabyte of payload that is arriving began to; 0: none is
-	sendSince int64 // the send that is in flight began
-	endedAt   int64 // it was told that nothing follows
-
-	traffic Traffic
+	divided divided // parts.go: the request that is served in parts
+	traffic Traffic // count.go
 }
 
 // adopt gives a socket a row.
@@ -85,9 +67,11 @@ func (l *loop) adopt(fd int32, export uint32, s proto.Session, client *Client) {
 	c := &l.conns[i]
 	l.freeConn = c.next
 	*c = conn{fd: fd, export: export, session: s, header: s.Framing.HeaderSize(),
-		generation: c.generation + 1, state: connOpen, stage: none, body: none, ready: empty,
-		sent: empty, next: none, heard: l.now,
-		account: account{tagCredit: firstTags, credit: [regions]uint64{small: firstCredit}}}
+		generation: c.generation + 1, next: none, stage: none,
+		inbound:  inbound{heard: l.now, body: none},
+		outbound: outbound{ready: empty, sent: empty},
+		account:  account{tagCredit: firstTags, credit: [regions]uint64{small: firstCredit}}}
+	c.become(connOpen)
 	l.gone[i].Store(false)
 	l.clients[i] = client
 	l.counters.Opened++
@@ -102,13 +86,14 @@ func (l *loop) connAt(t token) (*conn, uint32) {
 	return c, t.slot()
 }
 
-// leave stops taking requests in; what was taken in will be answered, what has come behind it is
-// dropped, and so is a request whose payload is still arriving: nothing of it was done, and its
+// leave stops taking requests in. Requests that were taken in will be answered; bytes after them
+// are dropped, and so is a request whose payload is still arriving: nothing of it was done, and its
 // client will send it again.
 func (l *loop) leave(i uint32, why CloseReason) {
 	c := &l.conns[i]
 	if c.state == connOpen {
-		c.state, c.reason = connLeaving, why
+		c.become(connLeaving)
+		c.reason = why
 		c.start, c.end = 0, 0
 		l.dropBody(i)
 		l.queue.withdraw(i)
@@ -139,7 +124,7 @@ func (l *loop) fail(i uint32, why CloseReason) {
 		if c.state == connOpen {
 			c.reason = why
 		}
-		c.state = connClosing
+		c.become(connClosing)
 		l.abandon(i)
 		l.queue.withdraw(i)
 		l.unpark(i)
@@ -148,8 +133,8 @@ func (l *loop) fail(i uint32, why CloseReason) {
 	}
 }
 
-// abandon tells those who look up what a connection has asked that nobody may be waiting any more.
-// It need not wait behind what others have asked, either.
+// abandon tells the lookup workers that this connection's BLOCK_STATUS requests may have no reader:
+// those that wait are handed back unanswered, ahead of the queue.
 func (l *loop) abandon(i uint32) {
 	c := &l.conns[i]
 	if !l.gone[i].Swap(true) && c.session.Contexts != 0 && c.inflight > 0 {
@@ -157,10 +142,11 @@ func (l *loop) abandon(i uint32) {
 	}
 }
 
-// lingers: closing a socket with unread bytes resets it, and what the client has not got yet of its
-// replies is lost. So while we shut down, a connection is read, and what comes is dropped, until it
-// has been silent for a moment; once all is answered, that is said behind the last reply, and a
-// client that goes on sending all the same has drainLingerNanos to notice.
+// lingers reports whether a connection that we shut down is still to be read. Closing a socket with
+// unread bytes resets it, and replies that the client has not received yet are lost. So while we
+// shut down, a connection is read, and its bytes are dropped, until it has been silent for a moment.
+// Once all is answered, the end of the stream follows the last reply; a client that goes on sending
+// all the same has drainLingerNanos to notice.
 func (l *loop) lingers(c *conn) bool {
 	return c.reason == CloseShutdown && !c.eof && l.now-c.heard <= drainSilenceNanos &&
 		(!c.ended || l.now-c.endedAt <= drainLingerNanos)
@@ -184,7 +170,7 @@ func (l *loop) depart(i uint32) {
 		return
 	}
 	if c.state == connLeaving {
-		c.state = connClosing
+		c.become(connClosing)
 		l.kernel.Shutdown(c.fd)
 	}
 	for t := l.popTag(&c.ready); t != none; t = l.popTag(&c.ready) {
@@ -201,7 +187,7 @@ func (l *loop) depart(i uint32) {
 	l.kernel.CloseFD(c.fd)
 	l.counters.Closed[c.reason]++
 	l.reportEnd(i)
-	c.state = connFree
+	c.become(connFree)
 	c.next = l.freeConn
 	l.freeConn = i
 	l.live.Add(-1)

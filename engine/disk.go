@@ -158,10 +158,10 @@ func (l *loop) issueTo(t uint32, part uint8, s segment, rwflags uint32) {
 		uring.PrepWriteFile(e, data, file, addr, s.len, s.off, rwflags)
 	}
 	if part&viaWorker == 0 {
-		l.flown(q)
+		l.submitted(q)
 		return
 	}
-	l.handed(q)
+	l.workerTaken(q)
 	e.Flags |= uring.Async
 }
 
@@ -184,9 +184,9 @@ func (l *loop) segmentDone(tok token, res int32) {
 	part := tok.part() &^ viaWorker
 	refused := false
 	if part != tok.part() {
-		l.workerBack(q)
+		l.workerFreed(q)
 		defer l.issueParked(row.dev)
-	} else if l.landed(q); l.refuses(q, row, res) {
+	} else if l.completed(q); l.refuses(q, row, res) {
 		if refused = true; !gone {
 			l.park(t, part)
 			return

@@ -1,10 +1,14 @@
-// Receiving: bytes come from the socket into a stage, as many as there are, in one operation for
-// many requests; payloads are copied from there into their leases. Only a payload with 128 KiB or
-// more to come, or one for which no large stage is left, is received straight into its lease: a
-// receive per header would cost more than copying.
+// Receiving: bytes come from the socket into a stage, in one operation for all requests that have
+// arrived; payloads are copied from there into their leases. Only a payload with 128 KiB or more to
+// come, or one for which no large stage is left, is received straight into its lease: a receive per
+// header would cost more than copying.
 //
 // Invariant: stage bytes [start, end) are received and not parsed; a receive into the stage writes
-// behind end. At most one receive is in flight.
+// from end on. At most one receive is in flight. The cursor of a payload (body, bodyPiece, bodyAt)
+// is where its next byte goes.
+//
+// Bytes are received (a completion says so), have landed (they are accounted for in their stage or
+// lease), and are consumed (parsed as a header, or counted as payload that is in its place).
 
 package engine
 
@@ -19,7 +23,36 @@ import (
 // about half of that.
 const directPayload = 128 << 10
 
-// received files what a receive brought.
+// receiving says which receive operation of a connection is with the kernel.
+type receiving uint8
+
+const (
+	receiveNone    receiving = iota
+	receiveOwn               // into the connection's own stage
+	receiveStage             // into its large stage
+	receivePayload           // straight into the lease of the request whose payload is arriving
+)
+
+// inbound is the receiving half of a connection. Times are nanoseconds of the loop's clock.
+type inbound struct {
+	heard      int64  // when the last bytes were received
+	bodySince  int64  // when the current MiB of the payload began to arrive; 0: no payload does
+	start, end uint32 // bytes of the stage that are not parsed yet
+
+	body      uint32 // tag whose payload is arriving, or none; the rest is valid while there is one
+	bodyLeft  uint32 // bytes of the payload that are still to come
+	bodyPiece uint32 // piece of the lease that the next byte goes to
+	bodyAt    uint32 // and its place there
+	bodySink  bool   // the payload is dropped: refused, or for a device that keeps nothing
+
+	receiving  receiving
+	cancelling bool // its receive is being taken back from the kernel
+	bulky      bool // its last receive brought more than its own stage holds
+	idle       bool // its receive was taken back: it has been silent for long
+	eof        bool // the client has ended its side
+}
+
+// received files the completion of a receive.
 func (l *loop) received(t token, res int32) {
 	c, i := l.connAt(t)
 	how := c.receiving
@@ -29,10 +62,10 @@ func (l *loop) received(t token, res int32) {
 	l.touch(i)
 	switch {
 	case res > 0 && how == receivePayload && c.state != connOpen:
-		c.heard = l.now // of a request that was given up
+		c.heard = l.now // payload of a request that was given up
 	case res > 0:
 		c.heard = l.now
-		l.came(c, i, how, uint32(res))
+		l.landed(c, i, how, uint32(res))
 	case res == 0 && c.state == connLeaving:
 		c.eof = true
 	case res == 0 && c.state == connOpen:
@@ -51,24 +84,27 @@ func (l *loop) received(t token, res int32) {
 	}
 }
 
-// came: n bytes are where the receive put them. A connection that sends more than its own stage
-// holds is given a large one from now on, one that does not is not.
-func (l *loop) came(c *conn, i uint32, how receiving, n uint32) {
+// landed accounts for n received bytes, and decides which stage the next receive uses: a large one
+// if this receive brought more than the connection's own stage holds.
+func (l *loop) landed(c *conn, i uint32, how receiving, n uint32) {
 	switch how {
 	case receivePayload:
-		l.filled(c, n)
+		c.bodySince = l.now // the receive brought a whole piece
+		l.advance(c, n)
+		l.consumed(c, n)
 	case receiveStage:
 		c.end += n
 		c.bulky = n > ownSize
 		l.refreshStage(i)
 	default:
 		c.end += n
-		// or the rest of a payload that the header brought the beginning of
+		// or the rest of a payload whose beginning came with its header
 		c.bulky = c.end == ownSize || c.body != none
 	}
 }
 
-// parse takes in whatever requests are complete enough to be taken in.
+// parse takes in all requests whose headers are complete, as far as the turn's budget, tags and
+// memory go.
 func (l *loop) parse(i uint32) {
 	c := &l.conns[i]
 	if c.state == connLeaving {
@@ -82,7 +118,7 @@ func (l *loop) parse(i uint32) {
 		switch {
 		case c.body != none:
 			n := min(c.bodyLeft, have)
-			l.fill(c, stage[c.start:c.start+n])
+			l.copyPayload(c, stage[c.start:c.start+n])
 			c.start += n
 			if c.body != none {
 				return
@@ -113,48 +149,53 @@ func (l *loop) parse(i uint32) {
 			taken++
 			l.work += requestWork
 			c.start += c.header
-			c.since = 0
+			c.bodySince = 0
 		}
 	}
 }
 
-// fill copies payload bytes into the lease of the request that they belong to, or drops them when
-// the request was refused or keeps nothing.
-func (l *loop) fill(c *conn, b []byte) {
-	t := &l.tags[c.body]
-	l.work += uint64(len(b))
-	for at := 0; at < len(b) && !t.sink; {
-		n := min(len(b)-at, int(pieceSize-t.fillAt))
-		copy(l.pool.Bytes(l.leases.offset(t.fill)+uint64(t.fillAt), n), b[at:at+n])
-		at += n
-		l.advance(t, uint32(n))
-	}
-	l.arrived(c, uint32(len(b)))
+// expectPayload makes the next n bytes of a connection the payload of a request: first is the
+// first piece of its lease, at the place of the first byte there.
+func (c *conn) expectPayload(t uint32, n, first, at uint32, sink bool) {
+	c.body, c.bodyLeft = t, n
+	c.bodyPiece, c.bodyAt, c.bodySink = first, at, sink
 }
 
-// filled: the kernel has put n payload bytes where they belong.
-func (l *loop) filled(c *conn, n uint32) {
-	c.since = l.now // it was received as a whole
-	l.advance(&l.tags[c.body], n)
-	l.arrived(c, n)
+// copyPayload copies payload bytes into the lease of the request that they belong to, or drops them
+// when the request was refused or keeps nothing.
+func (l *loop) copyPayload(c *conn, b []byte) {
+	l.work += uint64(len(b))
+	for at := 0; at < len(b) && !c.bodySink; {
+		n := min(len(b)-at, int(pieceSize-c.bodyAt))
+		copy(l.pool.Bytes(l.payloadAt(c), n), b[at:at+n])
+		at += n
+		l.advance(c, uint32(n))
+	}
+	l.consumed(c, uint32(len(b)))
+}
+
+// payloadAt returns the offset in the pool of the next payload byte.
+func (l *loop) payloadAt(c *conn) uint64 {
+	return l.leases.offset(c.bodyPiece) + uint64(c.bodyAt)
 }
 
 // advance moves a payload's cursor, which never rests on the end of a piece that has a successor.
-func (l *loop) advance(t *tag, n uint32) {
-	t.fillAt += n
-	if t.fillAt == pieceSize && l.leases.next[t.fill] != none {
-		t.fill, t.fillAt = l.leases.next[t.fill], 0
+func (l *loop) advance(c *conn, n uint32) {
+	c.bodyAt += n
+	if c.bodyAt == pieceSize && l.leases.next[c.bodyPiece] != none {
+		c.bodyPiece, c.bodyAt = l.leases.next[c.bodyPiece], 0
 	}
 }
 
-func (l *loop) arrived(c *conn, n uint32) {
+// consumed counts n payload bytes that are in their place. The last of them begins the request.
+func (l *loop) consumed(c *conn, n uint32) {
 	if (c.bodyLeft-n)>>pieceShift != c.bodyLeft>>pieceShift {
-		c.since = l.now // another megabyte
+		c.bodySince = l.now // another MiB
 	}
 	c.bodyLeft -= n
 	if c.bodyLeft == 0 {
 		t := c.body
-		c.body, c.since = none, 0
+		c.body, c.bodySince = none, 0
 		l.begin(t)
 	}
 }
@@ -163,22 +204,21 @@ func (l *loop) arrived(c *conn, n uint32) {
 // stage, or the connection's own.
 func (l *loop) listen(i uint32) {
 	c := &l.conns[i]
-	reads := c.state == connOpen && !l.full(c) ||
+	reads := c.state == connOpen && !c.waits() ||
 		c.state == connLeaving && c.reason == CloseShutdown && !c.eof
 	if !reads || c.receiving != receiveNone || l.queue.waits(i) || c.links[linkLater].in {
 		return
 	}
-	if c.body != none && c.since == 0 {
-		c.since = l.now
+	if c.body != none && c.bodySince == 0 {
+		c.bodySince = l.now
 	}
 	l.chooseStage(c, i)
 	data := uint64(tokenOf(onReceive, 0, c.generation, i))
-	if t := c.body; t != none && !l.tags[t].sink &&
+	if c.body != none && !c.bodySink &&
 		(c.bodyLeft >= directPayload || c.stage == none && c.bodyLeft > ownSize) {
 		c.receiving = receivePayload
-		at := l.leases.offset(l.tags[t].fill) + uint64(l.tags[t].fillAt)
-		uring.PrepRecv(l.sqe(), data, c.fd, l.pool.Addr(at),
-			min(c.bodyLeft, pieceSize-l.tags[t].fillAt), unix.MSG_WAITALL)
+		uring.PrepRecv(l.sqe(), data, c.fd, l.pool.Addr(l.payloadAt(c)),
+			min(c.bodyLeft, pieceSize-c.bodyAt), unix.MSG_WAITALL)
 		return
 	}
 	l.compact(i)
@@ -190,11 +230,11 @@ func (l *loop) listen(i uint32) {
 	uring.PrepRecv(l.sqe(), data, c.fd, l.control.Addr(at+uint64(c.end)), size-c.end, 0)
 }
 
-// chooseStage borrows a large stage for a connection that has use for one, and gives back that of
-// one that has not, or that has had its turn.
+// chooseStage borrows a large stage for a connection that has use for it, and gives it back when
+// the connection has no more use for it, or when others wait for a large stage.
 func (l *loop) chooseStage(c *conn, i uint32) {
 	payload := c.body != none && c.bodyLeft > ownSize &&
-		(c.bodyLeft < directPayload || l.tags[c.body].sink)
+		(c.bodyLeft < directPayload || c.bodySink)
 	switch {
 	case c.stage == none && (payload || c.bulky && c.body == none) && !c.idle:
 		l.takeStage(i)
@@ -219,7 +259,8 @@ func (l *loop) compact(i uint32) {
 	c.start, c.end = 0, c.end-c.start
 }
 
-// full: the connection has as much in flight as one may have; its own replies must go out first.
-func (l *loop) full(c *conn) bool {
+// waits reports whether a complete header, or the rest of a request in parts, has not been taken
+// in: the connection waits for its own replies, for memory or for its turn, and is not read.
+func (c *conn) waits() bool {
 	return c.body == none && (c.divided.open || c.end-c.start >= c.header)
 }

@@ -25,6 +25,19 @@ const sendPart = pieceSize + 64<<10
 // without a bound, 18,200 with 1 MiB, 27,100 with 256 KiB.
 const batchBytes = 256 << 10
 
+// outbound is the sending half of a connection.
+type outbound struct {
+	ready     list   // tags that are answered, in order of completion
+	sent      list   // tags whose replies are in the send that is in flight
+	sendLeft  uint64 // bytes of the batch that are not sent yet
+	sendPart  uint64 // bytes that are with the kernel
+	sendSince int64  // when the send in flight began, nanoseconds of the loop's clock
+	iovFrom   uint32 // iovecs [iovFrom, iovTo) of the batch are not sent yet
+	iovTo     uint32
+	sending   bool
+	partial   bool // the last of sent has more to send
+}
+
 // reply sends what is ready, unless a send is in flight.
 func (l *loop) reply(i uint32) {
 	c := &l.conns[i]

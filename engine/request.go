@@ -47,8 +47,6 @@ type tag struct {
 	conn    uint32
 	dev     uint32 // index of the device that the request is about
 	next    uint32
-	fill    uint32 // piece that the payload has come to, and how far
-	fillAt  uint32
 	slice   uint32 // bytes of the slice that is with the kernel
 	ahead   uint32 // bytes with which it went before one that waits for memory, see beside
 	line    uint32 // that its connection was of when it was taken in
@@ -65,7 +63,6 @@ type tag struct {
 	region     region // of its leases
 	part       uint8  // of a wave: the next to be issued,
 	parts      uint8  // and how many there are
-	sink       bool   // the payload is dropped: refused, or for a device that keeps nothing
 	portion    portion
 	claimed    bool
 	mended     bool // WRITE_ZEROES: the blocks at the edges are done
@@ -127,14 +124,12 @@ func (l *loop) takeIn(i uint32, r *proto.Request, errno proto.Errno, p portion) 
 	row := &l.tags[t]
 	row.Request, row.dev, row.errno, row.portion = *r, export.device, errno, p
 	row.lo, row.hi = lo, hi
-	row.sink = memory == 0
-	row.fill, row.fillAt = row.memory, uint32(r.Offset-lo)
 	payload := r.Payload()
 	if payload == 0 {
 		l.begin(t)
 		return true
 	}
-	c.body, c.bodyLeft = t, uint32(payload)
+	c.expectPayload(t, uint32(payload), row.memory, uint32(r.Offset-lo), memory == 0)
 	return true
 }
 

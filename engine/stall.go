@@ -58,8 +58,8 @@ func (l *loop) evictStalled() {
 // stalled: the connection's payload or replies have stood still. One that has only begun a header
 // holds nothing.
 func (l *loop) stalled(c *conn) bool {
-	receives := c.body != none && c.receiving != receiveNone && c.since != 0 &&
-		l.now-c.since > stallQuietNanos
+	receives := c.body != none && c.receiving != receiveNone && c.bodySince != 0 &&
+		l.now-c.bodySince > stallQuietNanos
 	return receives || c.sending && l.now-c.sendSince > stallQuietNanos
 }
 

@@ -123,15 +123,15 @@ func way(reads bool) int {
 // reads: the segments of the step that a request is in are reads.
 func (s step) reads() bool { return s == stepRead || s == stepEdges || s == stepPatch }
 
-// flown and landed count what of a device is with the kernel and not with a worker.
-func (l *loop) flown(q *deviceRow) {
+// submitted and completed count what of a device is with the kernel and not with a worker.
+func (l *loop) submitted(q *deviceRow) {
 	if q.flying == 0 {
 		q.moved = l.now
 	}
 	q.flying++
 }
 
-func (l *loop) landed(q *deviceRow) {
+func (l *loop) completed(q *deviceRow) {
 	q.flying--
 	q.moved = l.now
 }
@@ -181,13 +181,13 @@ func (l *loop) issueParked(dev uint32) {
 	}
 }
 
-// handed and workerBack count what of a device is with workers.
-func (l *loop) handed(q *deviceRow) {
+// workerTaken and workerFreed count what of a device is with workers.
+func (l *loop) workerTaken(q *deviceRow) {
 	q.working++
 	l.working++
 }
 
-func (l *loop) workerBack(q *deviceRow) {
+func (l *loop) workerFreed(q *deviceRow) {
 	q.working--
 	l.working--
 }
