@@ -84,8 +84,28 @@ var forbidden = map[string]map[string]string{
 	"cmd/ringnbd/describe": {"unsafe": "only engine/uring", "net": "engine/client has the sockets"},
 	"bench/load": {"unsafe": "only engine/uring",
 		"github.com/pawelgaczynski/giouring": "only engine/uring"},
-	"bench": {"unsafe": "only engine/uring",
-		"github.com/pawelgaczynski/giouring": "only engine/uring"},
+	"bench/measure": {
+		"unsafe":                "only engine/uring",
+		"ringnbd/bench/judge":   "measuring knows nothing of what figures mean",
+		"ringnbd/bench/profile": "measuring knows nothing of what figures mean",
+		"ringnbd/bench/show":    "measuring knows nothing of what figures mean",
+		"gonum.org":             "the live tests use measure, and draw nothing",
+	},
+	"bench/judge": {
+		"ringnbd/bench/profile": "a verdict needs figures only",
+		"ringnbd/bench/show":    "a verdict does not know how it is shown",
+		"ringnbd/bench/load":    "a verdict needs a report, no server and no load",
+		"os":                    "measure has the files",
+	},
+	"bench/profile": {
+		"ringnbd/bench/judge": "a profile has no verdict",
+		"ringnbd/bench/show":  "a profile does not know how it is shown",
+	},
+	"bench/show": {
+		"ringnbd/bench/load": "what is shown comes out of a report",
+		"os/exec":            "showing runs nothing",
+		"net":                "showing runs nothing",
+	},
 }
 
 func TestTree(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 	"os"
 	"strings"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 	"ringnbd/engine/units"
 )
 
@@ -41,7 +41,7 @@ type options struct {
 // namedLoad is a load under the name it was given by.
 type namedLoad struct {
 	name string
-	load bench.Load
+	load measure.Load
 }
 
 // parseFlags reads the command line; -h prints the flags to w and ends the program.

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 	"ringnbd/engine/units"
 )
 
@@ -30,9 +30,9 @@ var usualLoads = []string{
 
 // What can stand in the fields of a name.
 var (
-	backends   = []string{bench.Null, bench.Memory, bench.File, bench.Loop}
+	backends   = []string{measure.Null, measure.Memory, measure.File, measure.Loop}
 	patterns   = []string{"randread", "randwrite", "randrw", "read", "write"}
-	transports = []string{bench.Unix, bench.TCP}
+	transports = []string{measure.Unix, measure.TCP}
 )
 
 // Bounds of a load: more is a slip of the finger.
@@ -65,16 +65,16 @@ func parseLoads(text string) ([]namedLoad, error) {
 }
 
 // parseLoad reads one name.
-func parseLoad(name string) (bench.Load, error) {
+func parseLoad(name string) (measure.Load, error) {
 	f := strings.Split(name, "/")
 	if len(f) < 5 {
-		return bench.Load{},
+		return measure.Load{},
 			fmt.Errorf("%q: write BACKEND/PATTERN/SIZE/CONNECTIONSxDEPTH/TRANSPORT, such as %s",
 				name, usualLoads[1])
 	}
-	l := bench.Load{Backend: f[0], Transport: f[4]}
-	wrong := func(what string, a ...any) (bench.Load, error) {
-		return bench.Load{}, fmt.Errorf("%q: "+what, append([]any{name}, a...)...)
+	l := measure.Load{Backend: f[0], Transport: f[4]}
+	wrong := func(what string, a ...any) (measure.Load, error) {
+		return measure.Load{}, fmt.Errorf("%q: "+what, append([]any{name}, a...)...)
 	}
 	var percent string
 	l.Pattern, percent, _ = strings.Cut(f[1], ":")
@@ -116,7 +116,7 @@ func parseLoad(name string) (bench.Load, error) {
 }
 
 // parseFurther reads one of the parts that a name may end with.
-func parseFurther(text string, l *bench.Load) bool {
+func parseFurther(text string, l *measure.Load) bool {
 	key, value, _ := strings.Cut(text, "=")
 	switch {
 	case key == "rate" && l.Rate == 0:
@@ -139,7 +139,7 @@ func within(text string, most int, into *int) bool {
 }
 
 // loadName is the name of a load.
-func loadName(l bench.Load) string {
+func loadName(l measure.Load) string {
 	pattern := l.Pattern
 	if pattern == "randrw" {
 		pattern += ":" + strconv.Itoa(l.ReadPercent)

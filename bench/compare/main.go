@@ -44,7 +44,9 @@ import (
 	"runtime"
 	"syscall"
 
-	"ringnbd/bench"
+	"ringnbd/bench/judge"
+	"ringnbd/bench/measure"
+	"ringnbd/bench/show"
 )
 
 func main() {
@@ -65,7 +67,7 @@ func main() {
 // compare builds, measures and prints.
 func compare(o options, stdout, stderr io.Writer) error {
 	if b := inherited(); b != nil {
-		bench.Isolate()
+		measure.Isolate()
 		return measureAndPublish(o, b, stdout, stderr)
 	}
 	ctx, stop := catch()
@@ -125,7 +127,7 @@ func inherited() *built {
 func measureAndPublish(o options, b *built, stdout, stderr io.Writer) error {
 	ctx, stop := catch()
 	defer stop()
-	c, err := measure(ctx, o, b, stderr)
+	c, err := measurePairs(ctx, o, b, stderr)
 	if err != nil {
 		return err
 	}
@@ -135,7 +137,7 @@ func measureAndPublish(o options, b *built, stdout, stderr io.Writer) error {
 
 // publish prints the comparison. What was measured is printed even when a load
 // failed; that is an error afterwards.
-func publish(c *bench.Comparison, o options, w io.Writer) error {
+func publish(c *judge.Comparison, o options, w io.Writer) error {
 	var text string
 	switch {
 	case o.json:
@@ -145,9 +147,9 @@ func publish(c *bench.Comparison, o options, w io.Writer) error {
 		}
 		text = string(b) + "\n"
 	case o.markdown:
-		text = c.Markdown()
+		text = show.ComparisonMarkdown(c)
 	default:
-		text = c.Text()
+		text = show.ComparisonText(c)
 	}
 	if _, err := io.WriteString(w, text); err != nil {
 		return err

@@ -15,7 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/judge"
+	"ringnbd/bench/measure"
 )
 
 func TestBadFlagsAreRefusedBeforeAnythingIsBuilt(t *testing.T) {
@@ -65,19 +66,20 @@ func TestFlagsOfServeAreSplitAndTheCommandCanBeTypedAgain(t *testing.T) {
 }
 
 func TestEachLoadHasItsName(t *testing.T) {
-	for name, want := range map[string]bench.Load{
-		"null/randread/4k/4x32/unix": {Backend: bench.Null, Pattern: "randread", BlockSize: 4096,
-			Connections: 4, Depth: 32, Transport: bench.Unix},
-		"file/read/1m/1x16/tcp": {Backend: bench.File, Pattern: "read", BlockSize: 1 << 20,
-			Connections: 1, Depth: 16, Transport: bench.TCP},
-		"loop/randwrite/512/1x1/unix": {Backend: bench.Loop, Pattern: "randwrite", BlockSize: 512,
-			Connections: 1, Depth: 1, Transport: bench.Unix},
-		"memory/randrw:30/64k/1x1/unix": {Backend: bench.Memory, Pattern: "randrw", ReadPercent: 30,
-			BlockSize: 64 << 10, Connections: 1, Depth: 1,
-			Transport: bench.Unix},
-		"null/randread/4k/1x32/unix/rate=20000/idle=1000/exports=9": {Backend: bench.Null,
+	for name, want := range map[string]measure.Load{
+		"null/randread/4k/4x32/unix": {Backend: measure.Null, Pattern: "randread", BlockSize: 4096,
+			Connections: 4, Depth: 32, Transport: measure.Unix},
+		"file/read/1m/1x16/tcp": {Backend: measure.File, Pattern: "read", BlockSize: 1 << 20,
+			Connections: 1, Depth: 16, Transport: measure.TCP},
+		"loop/randwrite/512/1x1/unix": {Backend: measure.Loop, Pattern: "randwrite", BlockSize: 512,
+			Connections: 1, Depth: 1, Transport: measure.Unix},
+		"memory/randrw:30/64k/1x1/unix": {Backend: measure.Memory, Pattern: "randrw",
+			ReadPercent: 30,
+			BlockSize:   64 << 10, Connections: 1, Depth: 1,
+			Transport: measure.Unix},
+		"null/randread/4k/1x32/unix/rate=20000/idle=1000/exports=9": {Backend: measure.Null,
 			Pattern: "randread", BlockSize: 4096, Connections: 1,
-			Depth: 32, Transport: bench.Unix, Rate: 20000, Idle: 1000, Exports: 9},
+			Depth: 32, Transport: measure.Unix, Rate: 20000, Idle: 1000, Exports: 9},
 	} {
 		l, err := parseLoad(name)
 		if err != nil || l != want {
@@ -204,7 +206,7 @@ func TestSmokeTheTreeAgainstItself(t *testing.T) {
 	if err := compare(o, &stdout, &stderr); err != nil {
 		t.Fatalf("%v\n%s", err, &stderr)
 	}
-	c := new(bench.Comparison)
+	c := new(judge.Comparison)
 	if err := json.Unmarshal(stdout.Bytes(), c); err != nil {
 		t.Fatalf("%v: %s", err, &stdout)
 	}
@@ -221,7 +223,7 @@ func TestSmokeTheTreeAgainstItself(t *testing.T) {
 		}
 		for _, r := range l.Ratios {
 			if r.Pairs != 2 || r.Median <= 0 || r.Base <= 0 || r.New <= 0 ||
-				r.Verdict != bench.TooFew {
+				r.Verdict != judge.TooFew {
 				t.Errorf("%s: %+v", l.Name, r)
 			}
 		}
@@ -239,7 +241,7 @@ func TestSmokeTheTreeAgainstItself(t *testing.T) {
 func TestALoadThatOneSideRefusesDoesNotStopTheOthers(t *testing.T) {
 	b, o := tree(t), tiny(t, "-loads", "null/randread/4k/1x1/unix,file/randread/4k/1x1/unix")
 	o.loads[1].load.Pattern = "nonsense" // the generator refuses it
-	c, err := measure(t.Context(), o, b, io.Discard)
+	c, err := measurePairs(t.Context(), o, b, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +264,7 @@ func TestALoadThatOneSideRefusesDoesNotStopTheOthers(t *testing.T) {
 func TestASideThatDoesNotStartSaysWhy(t *testing.T) {
 	b, o := tree(t), tiny(t)
 	b.New.Side.Flags = []string{"--no-such-flag"}
-	_, err := measure(t.Context(), o, b, io.Discard)
+	_, err := measurePairs(t.Context(), o, b, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "no load could be measured") ||
 		!strings.Contains(err.Error(), "new: ") || !strings.Contains(err.Error(), "no-such-flag") {
 		t.Errorf("%v", err)
@@ -275,7 +277,7 @@ func TestInterruptedRunsLeaveNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	begun := time.Now()
-	if _, err := measure(ctx, o, b, io.Discard); err != errInterrupted {
+	if _, err := measurePairs(ctx, o, b, io.Discard); err != errInterrupted {
 		t.Errorf("%v", err)
 	}
 	if took := time.Since(begun); took > 25*time.Second {

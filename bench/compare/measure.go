@@ -13,29 +13,30 @@ import (
 
 	"golang.org/x/term"
 
-	"ringnbd/bench"
+	"ringnbd/bench/judge"
+	"ringnbd/bench/measure"
 	"ringnbd/engine/progress"
 )
 
 var errInterrupted = errors.New("interrupted")
 
-// measure takes all pairs. A load that fails on either side ends with that error;
+// measurePairs takes all pairs. A load that fails on either side ends with that error;
 // the others go on.
-func measure(ctx context.Context, o options, b *built,
-	stderr io.Writer) (c *bench.Comparison, err error) {
-	s := &bench.Suite{Generator: b.Generator, Dir: o.dir, Size: o.size, Seconds: o.seconds,
+func measurePairs(ctx context.Context, o options, b *built,
+	stderr io.Writer) (c *judge.Comparison, err error) {
+	s := &measure.Suite{Generator: b.Generator, Dir: o.dir, Size: o.size, Seconds: o.seconds,
 		Warmup: o.warmup}
 	defer func() {
 		if e := s.Close(); err == nil && e != nil {
 			c, err = nil, e
 		}
 	}()
-	base, new := bench.Ringnbd(b.Base.Path, b.Base.Side.Flags...), bench.Ringnbd(b.New.Path,
+	base, new := measure.Ringnbd(b.Base.Path, b.Base.Side.Flags...), measure.Ringnbd(b.New.Path,
 		b.New.Side.Flags...)
 	base.Name, new.Name = "base", "new"
-	c = bench.NewComparison(b.Base.Side, b.New.Side, o.dir, o.size, o.seconds)
+	c = judge.NewComparison(b.Base.Side, b.New.Side, o.dir, o.size, o.seconds)
 	for _, l := range o.loads {
-		c.Loads = append(c.Loads, bench.Compared{Name: l.name, Load: l.load})
+		c.Loads = append(c.Loads, judge.Compared{Name: l.name, Load: l.load})
 	}
 	left := newCountdown(stderr, o)
 	defer left.clear()
@@ -59,7 +60,7 @@ func measure(ctx context.Context, o options, b *built,
 			l.Pairs = append(l.Pairs, p)
 		}
 	}
-	if every(c.Loads, func(l bench.Compared) bool { return len(l.Pairs) == 0 }) {
+	if every(c.Loads, func(l judge.Compared) bool { return len(l.Pairs) == 0 }) {
 		return nil, fmt.Errorf("no load could be measured; %s: %s", c.Loads[0].Name,
 			c.Loads[0].Error)
 	}

@@ -21,7 +21,7 @@ import (
 	"syscall"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/judge"
 )
 
 // built is what there is to measure.
@@ -34,7 +34,7 @@ type built struct {
 // program is the binary of one side.
 type program struct {
 	Path string
-	Side bench.Side
+	Side judge.Side
 }
 
 // buildFlags are the Makefile's, which builds without cgo. The version is the same
@@ -100,7 +100,7 @@ func (m builder) side(ctx context.Context, revision string, flags []string) (p p
 			err = errInterrupted // whatever it was that noticed first
 		}
 	}()
-	p.Side = bench.Side{Name: revision, Flags: flags}
+	p.Side = judge.Side{Name: revision, Flags: flags}
 	if revision == workingTree {
 		p.Side.Name = "working tree"
 		p.Side.Commit, _ = m.resolve("HEAD") // without git, or a commit, there is nothing to name

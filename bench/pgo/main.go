@@ -19,7 +19,8 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
+	"ringnbd/bench/profile"
 )
 
 // sizeMost bounds what is put into the repository, in bytes.
@@ -41,39 +42,41 @@ func main() {
 
 // loads is what a server does all day, as far as a profile is concerned: little
 // and large, in and out, with a disk and without one.
-func loads() []bench.Load {
-	load := func(backend, transport, pattern string, size, depth, connections int) bench.Load {
-		l := bench.Load{Pattern: pattern, BlockSize: size, Depth: depth, Connections: connections,
+func loads() []measure.Load {
+	load := func(backend, transport, pattern string, size, depth, connections int) measure.Load {
+		l := measure.Load{Pattern: pattern, BlockSize: size, Depth: depth, Connections: connections,
 			Transport: transport, Backend: backend}
 		if pattern == "randrw" {
 			l.ReadPercent = 70
 		}
 		return l
 	}
-	return []bench.Load{
-		load(bench.Null, bench.Unix, "randread", 4<<10, 32, 4),
-		load(bench.Null, bench.TCP, "randread", 4<<10, 32, 1),
-		load(bench.Null, bench.TCP, "randwrite", 4<<10, 32, 4),
-		load(bench.Null, bench.Unix, "randrw", 16<<10, 8, 16),
-		load(bench.File, bench.Unix, "randread", 4<<10, 32, 4),
-		load(bench.File, bench.TCP, "randread", 4<<10, 32, 1),
-		load(bench.File, bench.Unix, "randwrite", 4<<10, 32, 4),
-		load(bench.File, bench.TCP, "randrw", 64<<10, 16, 4),
-		load(bench.File, bench.Unix, "randwrite", 512, 32, 1),
-		load(bench.File, bench.Unix, "read", 1<<20, 16, 1),
-		load(bench.File, bench.TCP, "write", 1<<20, 16, 1),
-		load(bench.File, bench.Unix, "randread", 4<<10, 1, 1),
+	return []measure.Load{
+		load(measure.Null, measure.Unix, "randread", 4<<10, 32, 4),
+		load(measure.Null, measure.TCP, "randread", 4<<10, 32, 1),
+		load(measure.Null, measure.TCP, "randwrite", 4<<10, 32, 4),
+		load(measure.Null, measure.Unix, "randrw", 16<<10, 8, 16),
+		load(measure.File, measure.Unix, "randread", 4<<10, 32, 4),
+		load(measure.File, measure.TCP, "randread", 4<<10, 32, 1),
+		load(measure.File, measure.Unix, "randwrite", 4<<10, 32, 4),
+		load(measure.File, measure.TCP, "randrw", 64<<10, 16, 4),
+		load(measure.File, measure.Unix, "randwrite", 512, 32, 1),
+		load(measure.File, measure.Unix, "read", 1<<20, 16, 1),
+		load(measure.File, measure.TCP, "write", 1<<20, 16, 1),
+		load(measure.File, measure.Unix, "randread", 4<<10, 1, 1),
 	}
 }
 
-func run(ctx context.Context, ringnbd, dir, out string, seconds float64, loads []bench.Load) error {
+func run(ctx context.Context, ringnbd, dir, out string, seconds float64,
+	loads []measure.Load) error {
 	path, err := filepath.Abs(ringnbd)
 	if err != nil {
 		return err
 	}
-	s := &bench.Suite{Generator: path, Dir: dir, Size: 256 << 20, Seconds: seconds / 5, Warmup: 0.2,
-		Loads: loads, Progress: os.Stderr}
-	p, err := s.MergedProfile(ctx, bench.Ringnbd(path))
+	s := &measure.Suite{Generator: path, Dir: dir, Size: 256 << 20, Seconds: seconds / 5,
+		Warmup: 0.2,
+		Loads:  loads, Progress: os.Stderr}
+	p, err := profile.Merge(ctx, s, measure.Ringnbd(path))
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 	"ringnbd/engine/testbed"
 )
 
@@ -48,9 +48,9 @@ func TestOldProfileStaysWhenTheRunFails(t *testing.T) {
 }
 
 func TestLoadsCanBeServed(t *testing.T) {
-	seen := map[bench.Load]bool{}
+	seen := map[measure.Load]bool{}
 	for _, l := range loads() {
-		if seen[l] || !bench.Ringnbd("").Serves(l) {
+		if seen[l] || !measure.Ringnbd("").Serves(l) {
 			t.Errorf("%s: twice, or nothing that ringnbd serves", l)
 		}
 		seen[l] = true

@@ -13,7 +13,7 @@ import (
 	"slices"
 	"strings"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 	"ringnbd/engine/units"
 )
 
@@ -78,7 +78,7 @@ func parseFlags(arguments []string) options {
 
 // list prints the sections.
 func list(w io.Writer) {
-	for _, s := range bench.Sections() {
+	for _, s := range measure.Sections() {
 		fmt.Fprintf(w, "%-12s %s\n", s.Name, s.Question)
 	}
 }
@@ -97,7 +97,7 @@ func (o *options) hurry() {
 }
 
 // newSuite checks the flags and finds the programs before anything is started.
-func newSuite(o options) (*bench.Suite, error) {
+func newSuite(o options) (*measure.Suite, error) {
 	if o.quick {
 		o.hurry()
 	}
@@ -108,8 +108,8 @@ func newSuite(o options) (*bench.Suite, error) {
 	if o.readme != "" && o.rounds < 2 {
 		return nil, errors.New("-readme needs at least 2 rounds: give -rounds 2 or more")
 	}
-	s := &bench.Suite{Dir: o.dir, Seconds: o.seconds, Warmup: o.warmup, Rounds: o.rounds,
-		Pprof: o.pprof, Progress: os.Stderr}
+	s := &measure.Suite{Dir: o.dir, Seconds: o.seconds, Warmup: o.warmup, Rounds: o.rounds,
+		Progress: os.Stderr}
 	for _, size := range []struct {
 		name, text string
 		into       *int64
@@ -142,18 +142,18 @@ func newSuite(o options) (*bench.Suite, error) {
 }
 
 // loads are those of the chosen sections.
-func loads(o options) ([]bench.Load, error) {
+func loads(o options) ([]measure.Load, error) {
 	if o.full {
 		if o.sections != "" {
 			return nil, errors.New("-full is the whole matrix: give it without -sections")
 		}
-		return bench.FullSection().Loads, nil
+		return measure.FullSection().Loads, nil
 	}
-	sections, err := bench.Select(split(o.sections))
+	sections, err := measure.Select(split(o.sections))
 	if err != nil {
 		return nil, fmt.Errorf("-sections: %w", err)
 	}
-	var all []bench.Load
+	var all []measure.Load
 	for _, s := range sections {
 		all = append(all, s.Loads...)
 	}
@@ -161,15 +161,15 @@ func loads(o options) ([]bench.Load, error) {
 }
 
 // programs are all that can be measured.
-func programs(ringnbd string, flags ...string) []bench.Program {
-	return append([]bench.Program{bench.Ringnbd(ringnbd, flags...),
-		bench.RingnbdCached(ringnbd, flags...), bench.RingnbdPoll(ringnbd, flags...)},
-		bench.Peers()...)
+func programs(ringnbd string, flags ...string) []measure.Program {
+	return append([]measure.Program{measure.Ringnbd(ringnbd, flags...),
+		measure.RingnbdCached(ringnbd, flags...), measure.RingnbdPoll(ringnbd, flags...)},
+		measure.Peers()...)
 }
 
 // names are those of everybody who can take part.
 func names() []string {
-	all := []string{bench.RawName}
+	all := []string{measure.RawName}
 	for _, p := range programs("") {
 		all = append(all, p.Name)
 	}
@@ -177,7 +177,7 @@ func names() []string {
 }
 
 // addServers finds those who take part.
-func (o *options) addServers(s *bench.Suite) error {
+func (o *options) addServers(s *measure.Suite) error {
 	wanted := split(o.servers)
 	for _, name := range wanted {
 		if !slices.Contains(names(), name) {
@@ -185,7 +185,7 @@ func (o *options) addServers(s *bench.Suite) error {
 		}
 	}
 	takesPart := func(name string) bool { return len(wanted) == 0 || slices.Contains(wanted, name) }
-	s.Raw = takesPart(bench.RawName)
+	s.Raw = takesPart(measure.RawName)
 	path, err := filepath.Abs(o.ringnbd)
 	if err != nil {
 		return err

@@ -22,7 +22,10 @@ import (
 	"syscall"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/judge"
+	"ringnbd/bench/measure"
+	"ringnbd/bench/profile"
+	"ringnbd/bench/show"
 )
 
 func main() {
@@ -39,7 +42,7 @@ func main() {
 		return
 	}
 	if (o.from == "" || o.pprof) && o.isolate {
-		bench.Isolate()
+		measure.Isolate()
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -51,9 +54,9 @@ func main() {
 
 // stages prints where a saved profile says the time went.
 func stages(w io.Writer, file string) error {
-	p, err := bench.ReadProfile(file)
+	p, err := profile.Read(file)
 	if err == nil {
-		_, err = io.WriteString(w, p.Text())
+		_, err = io.WriteString(w, profile.Text(p))
 	}
 	return err
 }
@@ -65,16 +68,16 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	if err := report.WriteTables(os.Stdout); err != nil {
+	if err := show.Tables(os.Stdout, report); err != nil {
 		return err
 	}
 	if o.json != "" && (o.json != o.from || o.pprof) {
-		if err := report.Save(o.json); err != nil {
+		if err := judge.Save(report, o.json); err != nil {
 			return err
 		}
 	}
 	if o.html != "" {
-		if err := report.WriteHTML(o.html); err != nil {
+		if err := show.HTML(report, o.html); err != nil {
 			return err
 		}
 	}
@@ -82,23 +85,23 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("%d measurements failed, the first: %s", len(failures), failures[0])
 	}
 	if o.readme != "" {
-		return report.WriteREADME(o.readme)
+		return show.WriteREADME(report, o.readme)
 	}
 	return nil
 }
 
-func obtain(ctx context.Context, o options) (*bench.Report, error) {
+func obtain(ctx context.Context, o options) (*measure.Report, error) {
 	if o.from != "" && !o.pprof {
-		return bench.LoadReport(o.from)
+		return measure.ReadReport(o.from)
 	}
 	suite, err := newSuite(o)
 	if err != nil {
 		return nil, err
 	}
 	if o.from != "" {
-		report, err := bench.LoadReport(o.from)
+		report, err := measure.ReadReport(o.from)
 		if err == nil {
-			report.Profiles, err = suite.Profiles(ctx)
+			report.Profiles, err = profile.Take(ctx, suite)
 		}
 		return report, err
 	}
@@ -117,5 +120,10 @@ func obtain(ctx context.Context, o options) (*bench.Report, error) {
 		return nil, err
 	}
 	report.Command = o.command
+	if o.pprof {
+		if report.Profiles, err = profile.Take(ctx, suite); err != nil {
+			return nil, fmt.Errorf("profiles: %w", err)
+		}
+	}
 	return report, nil
 }

@@ -11,7 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/judge"
+	"ringnbd/bench/measure"
 )
 
 func TestBadFlagsAreRefusedBeforeAnythingRuns(t *testing.T) {
@@ -114,12 +115,12 @@ func TestREADMEAndPageAreMadeFromAnEarlierRun(t *testing.T) {
 	dir := t.TempDir()
 	json, readme, html := filepath.Join(dir, "r.json"), filepath.Join(dir,
 		"README.md"), filepath.Join(dir, "r.html")
-	l := bench.Load{Section: "null", Pattern: "randread", BlockSize: 4096, Depth: 32,
-		Connections: 1, Transport: bench.Unix, Backend: bench.Null}
-	s := []bench.Sample{{Round: 1, RequestsPerSecond: 12345}}
-	r := &bench.Report{Command: "make bench", Date: time.Unix(0, 0).UTC(), Rounds: 2,
-		Results: []bench.Result{{Load: l, Server: "ringnbd", Samples: s, Median: s[0]}}}
-	if err := r.Save(json); err != nil {
+	l := measure.Load{Section: "null", Pattern: "randread", BlockSize: 4096, Depth: 32,
+		Connections: 1, Transport: measure.Unix, Backend: measure.Null}
+	s := []measure.Sample{{Round: 1, RequestsPerSecond: 12345}}
+	r := &measure.Report{Command: "make bench", Date: time.Unix(0, 0).UTC(), Rounds: 2,
+		Results: []measure.Result{{Load: l, Server: "ringnbd", Samples: s, Median: s[0]}}}
+	if err := judge.Save(r, json); err != nil {
 		t.Fatal(err)
 	}
 	text := "<!-- bench: begin (written by bench/suite from its JSON, do not edit) -->\n<!-- " +

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 // loopOf attaches a loop device to a fresh image of 64 MiB.
@@ -51,7 +51,7 @@ func TestBlockSizesOfDevices(t *testing.T) {
 	onlyRingnbd(t)
 	for _, sector := range []string{"512", "4096"} {
 		device := loopOf(t, "--sector-size", sector)
-		s := serve(t, bench.Unix, device)
+		s := serve(t, measure.Unix, device)
 		if got, want := blockSizes(t, s), [2]uint32{1, 4096}; got != want {
 			t.Errorf("sectors of %s: %v, want %v", sector, got, want)
 		}
@@ -73,7 +73,7 @@ func TestBlockSizesOfDevices(t *testing.T) {
 func TestBlockSizesOfFiles(t *testing.T) {
 	need(t, "nbdinfo")
 	onlyRingnbd(t)
-	s := serve(t, bench.Unix, sparseImage(t, 1<<20))
+	s := serve(t, measure.Unix, sparseImage(t, 1<<20))
 	if got := blockSizes(t, s); got[0] != 1 || got[1] < 4096 || got[1]&(got[1]-1) != 0 {
 		t.Errorf("file: %v", got)
 	}
@@ -86,7 +86,7 @@ func TestBlockSizesOfFiles(t *testing.T) {
 	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s = serve(t, bench.Unix, path)
+	s = serve(t, measure.Unix, path)
 	if got, want := blockSizes(t, s), [2]uint32{1, 4096}; got != want {
 		t.Errorf("file on tmpfs: %v, want %v", got, want)
 	}
@@ -120,7 +120,7 @@ func TestRotationalFollowsTheQueue(t *testing.T) {
 			t.Skipf("the queue cannot be changed: %v", err)
 		}
 		for _, path := range []string{file, device} {
-			s := serve(t, bench.Unix, path, "--read-only") // the device is mounted
+			s := serve(t, measure.Unix, path, "--read-only") // the device is mounted
 			if got := answer(t, "--is", "rotational", s.uri("")); got != (value == "1") {
 				t.Errorf("%s: nbdinfo --is rotational answers %t, the queue says %s", path, got,
 					value)
@@ -136,7 +136,7 @@ func TestRotationalFollowsTheQueue(t *testing.T) {
 func TestTrimOfADeviceThatOthersWrite(t *testing.T) {
 	onlyRingnbd(t)
 	device := loopOf(t)
-	s := serve(t, bench.Unix, device, "--direct", "off")
+	s := serve(t, measure.Unix, device, "--direct", "off")
 	file, err := os.OpenFile(device, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)

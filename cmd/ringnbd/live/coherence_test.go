@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 func TestWriteOnOneFlushOnAnotherReadOnAThird(t *testing.T) {
@@ -46,7 +46,7 @@ func TestWriteOnOneFlushOnAnotherReadOnAThird(t *testing.T) {
 // end on a fresh connection, that no byte of anybody was lost.
 func neighbours(t *testing.T, n int, limit time.Duration) {
 	const blocks, block = 4, 4096
-	s := serve(t, bench.Unix, sparseImage(t, 1<<20))
+	s := serve(t, measure.Unix, sparseImage(t, 1<<20))
 	deadline := time.Now().Add(limit)
 	own := make([][]byte, n) // what each connection knows of its bytes
 	piece := blocks * block / n
@@ -114,7 +114,7 @@ func TestEightUnalignedWritersOfOneBlockLoseNoByte(t *testing.T) { neighbours(t,
 // Whole runs that straddle block borders next to aligned writes of the neighbours.
 func TestUnalignedRunsBesideAlignedBlocksLoseNoByte(t *testing.T) {
 	const stripe = 3*4096 + 1000 // unaligned borders everywhere
-	s := serve(t, bench.TCP, sparseImage(t, 4<<20))
+	s := serve(t, measure.TCP, sparseImage(t, 4<<20))
 	want := make([][]byte, 8)
 	var all sync.WaitGroup
 	errs := make(chan error, len(want))
@@ -149,7 +149,7 @@ func TestUnalignedRunsBesideAlignedBlocksLoseNoByte(t *testing.T) {
 // Overlapping writes in flight on one connection are applied as they arrived.
 func TestOverlappingWritesInFlightKeepTheirOrder(t *testing.T) {
 	onlyRingnbd(t)
-	s := serve(t, bench.Unix, sparseImage(t, 4<<20))
+	s := serve(t, measure.Unix, sparseImage(t, 4<<20))
 	p := s.dial(t)
 	random := rand.New(rand.NewPCG(6, 7))
 	for round := range 200 {

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 // imageSize is that of the large copies: 4 GiB, 256 MiB with -short.
@@ -85,7 +85,7 @@ func TestQemuImgMapCompareAndBench(t *testing.T) {
 	need(t, "qemu-img")
 	source := randomImage(t, 64<<20, 4)
 	image := randomImage(t, 64<<20, 4)
-	s := serve(t, bench.TCP, image)
+	s := serve(t, measure.TCP, image)
 	if out := must(t, time.Minute, "qemu-img", "compare", "-f", "raw", "-F", "raw", source,
 		s.uri("")); !strings.Contains(out, "identical") {
 		t.Error(out)
@@ -145,14 +145,14 @@ func TestQemuIOWritesZeroesDiscardsAndFlushes(t *testing.T) {
 func TestQemuIOFastZeroesLeaveNoHole(t *testing.T) {
 	need(t, "qemu-io")
 	onlyRingnbd(t)
-	s := serve(t, bench.Unix, sparseImage(t, 64<<20))
+	s := serve(t, measure.Unix, sparseImage(t, 64<<20))
 	qemuIO(t, s.uri(""), "write -P 0x44 0 8M", "write -z -u -n 0 4M", "read -P 0 0 4M",
 		"read -P 0x44 4M 4M")
 }
 
 func TestQemuIOKeepsManyRequestsInFlight(t *testing.T) {
 	need(t, "qemu-io")
-	s := serve(t, bench.TCP, sparseImage(t, 128<<20))
+	s := serve(t, measure.TCP, sparseImage(t, 128<<20))
 	random := rand.New(rand.NewPCG(1, 2))
 	var commands []string
 	for i := range 64 {
@@ -170,7 +170,7 @@ func TestNbdkitInBetweenSeesACorrectDisk(t *testing.T) {
 	need(t, "nbdkit", "nbdcopy")
 	const size = 128 << 20
 	source := randomImage(t, size, 6)
-	s := serve(t, bench.Unix, sparseImage(t, size))
+	s := serve(t, measure.Unix, sparseImage(t, size))
 	dir := t.TempDir()
 	// checkwrite compares every byte written with the disk; --run ends nbdkit.
 	must(t, time.Minute, "nbdkit", "-U", "-", "nbd", "uri="+s.uri(""), "shared=false", "--run",
@@ -190,7 +190,7 @@ func TestNbdkitInBetweenSeesACorrectDisk(t *testing.T) {
 
 func TestNbdClientListsExports(t *testing.T) {
 	need(t, "nbd-client")
-	s := serveRingnbd(t, bench.Unix, "--export", "alpha="+sparseImage(t, 1<<20), "--export",
+	s := serveRingnbd(t, measure.Unix, "--export", "alpha="+sparseImage(t, 1<<20), "--export",
 		"beta="+sparseImage(t, 1<<20)+",ro")
 	out := must(t, time.Minute, "nbd-client", "-l", "-unix", s.address.Path)
 	for _, name := range []string{"alpha", "beta"} {

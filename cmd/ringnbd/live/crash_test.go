@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 // ledger remembers, per unit, which versions a reader may find.
@@ -123,7 +123,7 @@ func TestKillMinusNineLosesNothingThatWasFlushed(t *testing.T) {
 			image := sparseImage(t, 64<<20)
 			for round := range 3 {
 				l := newLedger(units, unit)
-				s := serve(t, bench.Unix, image)
+				s := serve(t, measure.Unix, image)
 				if err := zeroAll(s.dial(t), units*unit); err != nil {
 					t.Fatal(err)
 				}
@@ -140,7 +140,7 @@ func TestKillMinusNineLosesNothingThatWasFlushed(t *testing.T) {
 				if l.flushes.Load() == 0 {
 					t.Fatal("no FLUSH was answered: nothing was tested")
 				}
-				again := serve(t, bench.Unix, image)
+				again := serve(t, measure.Unix, image)
 				if err := l.check(again.dial(t)); err != nil {
 					t.Errorf("round %d, after %d flushes: %v", round, l.flushes.Load(), err)
 				}

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 // busy reads 4 KiB blocks at depth 32 on one connection for a time and returns
@@ -44,7 +44,7 @@ const overhead = 64 << 20
 func TestThousandIdleConnectionsBesideABusyOne(t *testing.T) {
 	onlyRingnbd(t)
 	const memory, idle = 192 << 20, 1000
-	s := serve(t, bench.Unix, randomImage(t, 64<<20, 1), "--memory", fmt.Sprint(memory),
+	s := serve(t, measure.Unix, randomImage(t, 64<<20, 1), "--memory", fmt.Sprint(memory),
 		"--max-connections", "1100", "--loops", "2")
 	p := s.dial(t)
 	alone, err := busy(p, time.Second)
@@ -76,7 +76,7 @@ func TestThousandIdleConnectionsBesideABusyOne(t *testing.T) {
 func TestLargeRequestsOfManyClientsStayWithinMemory(t *testing.T) {
 	onlyRingnbd(t)
 	const memory = 192 << 20
-	s := serve(t, bench.Unix, randomImage(t, 128<<20, 1), "--memory", fmt.Sprint(memory), "--loops",
+	s := serve(t, measure.Unix, randomImage(t, 128<<20, 1), "--memory", fmt.Sprint(memory), "--loops",
 		"2")
 	var all sync.WaitGroup
 	errs := make(chan error, 64)
@@ -130,7 +130,7 @@ func TestTenThousandConnectionsLeaveNoDescriptor(t *testing.T) {
 }
 
 // abandon connects and leaves, each time at another point of a session.
-func abandon(a bench.Address, export string, i int) error {
+func abandon(a measure.Address, export string, i int) error {
 	if i%4 < 2 {
 		c, err := dialRaw(a)
 		if err != nil {

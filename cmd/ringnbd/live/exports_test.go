@@ -12,11 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 func TestClassicPortAndPath(t *testing.T) {
-	a := newAddress(t, bench.TCP)
+	a := newAddress(t, measure.TCP)
 	s := startRingnbd(t, "serve", fmt.Sprint(a.Port), sparseImage(t, 1<<20))
 	s.address = a
 	p := s.dial(t)
@@ -30,7 +30,7 @@ func TestClassicPortAndPath(t *testing.T) {
 
 func TestCreateMakesASparseImage(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "new.img")
-	s := serveRingnbd(t, bench.Unix, "--create", "10G", path)
+	s := serveRingnbd(t, measure.Unix, "--create", "10G", path)
 	if p := s.dial(t); p.size != 10<<30 {
 		t.Errorf("size %d", p.size)
 	}
@@ -55,7 +55,7 @@ func TestManyExportsAreListedAndServed(t *testing.T) {
 		}
 		arguments = append(arguments, "--export", fmt.Sprintf("disk-%03d=%s", i, path))
 	}
-	s := serveRingnbd(t, bench.Unix, arguments...)
+	s := serveRingnbd(t, measure.Unix, arguments...)
 	if listed := nbdinfo(t, "--list", s.uri("")); len(listed.Exports) != n {
 		t.Errorf("%d exports are listed, want %d", len(listed.Exports), n)
 	}
@@ -80,7 +80,7 @@ func TestManyExportsAreListedAndServed(t *testing.T) {
 
 func TestHundredGiBSparseFile(t *testing.T) {
 	const size = 100 << 30
-	s := serve(t, bench.Unix, sparseImage(t, size))
+	s := serve(t, measure.Unix, sparseImage(t, size))
 	p := s.dial(t)
 	if p.size != size {
 		t.Errorf("size %d", p.size)
@@ -113,7 +113,7 @@ func TestHundredGiBSparseFile(t *testing.T) {
 // A huge TRIM or WRITE_ZEROES of one client delays nobody else much.
 func TestHugeTrimDelaysNobody(t *testing.T) {
 	onlyRingnbd(t)
-	s := serve(t, bench.Unix, sparseImage(t, 1<<40))
+	s := serve(t, measure.Unix, sparseImage(t, 1<<40))
 	p, q := s.dial(t), s.dial(t)
 	if err := q.write(0, pattern(4096, 1)); err != nil {
 		t.Fatal(err)
@@ -160,7 +160,7 @@ func TestHugeTrimDelaysNobody(t *testing.T) {
 }
 
 func TestSyntheticExports(t *testing.T) {
-	s := serveRingnbd(t, bench.Unix, "--export", "null=null:1G", "--export", "memory=memory:64M")
+	s := serveRingnbd(t, measure.Unix, "--export", "null=null:1G", "--export", "memory=memory:64M")
 	null, err := connect(s.address, "null")
 	if err != nil {
 		t.Fatal(err)

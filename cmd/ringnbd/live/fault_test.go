@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 // loopDevice attaches a file to a free loop device with direct I/O. The host may
@@ -53,7 +53,7 @@ func mount(t *testing.T, arguments ...string) string {
 
 func TestTruncatedFileIsAnErrorOfItsRequests(t *testing.T) {
 	image := randomImage(t, 64<<20, 1)
-	s := serve(t, bench.Unix, image)
+	s := serve(t, measure.Unix, image)
 	p := s.dial(t)
 	first, err := p.read(0, 4096)
 	if err != nil {
@@ -94,7 +94,7 @@ func fill(t *testing.T, dir string) {
 	if err := os.Truncate(image, 256<<20); err != nil {
 		t.Fatal(err)
 	}
-	s := serve(t, bench.Unix, image)
+	s := serve(t, measure.Unix, image)
 	t.Cleanup(func() { // before the umount
 		if !s.ended {
 			s.stop()
@@ -147,7 +147,7 @@ func TestDeviceThatFailsIsEIO(t *testing.T) {
 	onlyRingnbd(t)
 	file := randomImage(t, 32<<20, 1)
 	device := loopDevice(t, file)
-	s := serve(t, bench.Unix, device)
+	s := serve(t, measure.Unix, device)
 	defer func() { // before losetup -d
 		if !s.ended {
 			s.stop()
@@ -176,7 +176,7 @@ func TestDeviceThatFailsIsEIO(t *testing.T) {
 func TestBlockDeviceIsServed(t *testing.T) {
 	file := randomImage(t, 64<<20, 9)
 	device := loopDevice(t, file)
-	s := serve(t, bench.TCP, device)
+	s := serve(t, measure.TCP, device)
 	defer func() { // before losetup -d
 		if !s.ended {
 			s.stop()
@@ -229,7 +229,7 @@ func TestBlockDeviceIsServed(t *testing.T) {
 
 func TestReadOnlyFileIsServedReadOnly(t *testing.T) {
 	image := randomImage(t, 1<<20, 1)
-	s := serveRingnbd(t, bench.Unix, "--export", "x="+image+",ro", "--export",
+	s := serveRingnbd(t, measure.Unix, "--export", "x="+image+",ro", "--export",
 		"y="+sparseImage(t, 1<<20))
 	p, err := connect(s.address, "x")
 	if err != nil {

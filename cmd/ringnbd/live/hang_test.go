@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 // sick is storage that can be made to hang.
@@ -118,7 +118,7 @@ func victim(p *peer, limit time.Duration) (took [4][]time.Duration, err error) {
 func p99(took []time.Duration) time.Duration { return took[len(took)*99/100] }
 
 // besiege sends many requests of every kind to an export, on connections that stay.
-func besiege(t *testing.T, a bench.Address, export string,
+func besiege(t *testing.T, a measure.Address, export string,
 	connections, reads, writes, flushes, size int) {
 	t.Helper()
 	block := pattern(size, 1)
@@ -162,7 +162,7 @@ func TestHungStorageIsNobodyElsesTrouble(t *testing.T) {
 
 func hungBesideHealthy(t *testing.T, s sick, direct string) {
 	image, hang, heal := s.image(t)
-	server := serveRingnbd(t, bench.Unix, "--direct", direct,
+	server := serveRingnbd(t, measure.Unix, "--direct", direct,
 		"--export", "good="+randomImage(t, 64<<20, 1), "--export", "sick="+image)
 	healed := false
 	t.Cleanup(func() { // before the server is stopped
@@ -362,7 +362,7 @@ func TestBurdenIsNobodyElsesTrouble(t *testing.T) {
 	for _, b := range burdens {
 		t.Run(b.name, func(t *testing.T) {
 			image, _, _ := fuseFile(t, "--filter=delay", "delay-read=30ms", "delay-write=30ms")
-			server := serveRingnbd(t, bench.Unix,
+			server := serveRingnbd(t, measure.Unix,
 				"--export", "good="+randomImage(t, 64<<20, 1), "--export", "busy="+image)
 			p, err := connect(server.address, "good")
 			if err != nil {

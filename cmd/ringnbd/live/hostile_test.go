@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 // attack does its worst on fresh connections and returns them still open.
@@ -187,7 +187,7 @@ func TestHostileClientsDoNotDisturbAGoodOne(t *testing.T) {
 	for name, do := range attacks {
 		t.Run(name, func(t *testing.T) {
 			const memory = 192 << 20
-			s := serve(t, bench.Unix, sparseImage(t, 64<<20), "--memory", fmt.Sprint(memory),
+			s := serve(t, measure.Unix, sparseImage(t, 64<<20), "--memory", fmt.Sprint(memory),
 				"--loops", "2")
 			p := s.dial(t)
 			open, err := do(s)
@@ -222,7 +222,7 @@ func TestHostileClientsDoNotDisturbAGoodOne(t *testing.T) {
 // MiB.
 func TestWhatHasBeenTakenOfALongReplyIsForOthers(t *testing.T) {
 	onlyRingnbd(t)
-	s := serve(t, bench.Unix, randomImage(t, 64<<20, 2), "--loops", "1")
+	s := serve(t, measure.Unix, randomImage(t, 64<<20, 2), "--loops", "1")
 	slow, p := s.dial(t), s.dial(t)
 	if _, err := slow.conn.Write(header(cmdRead, 0, 1, 0, 64<<20)); err != nil {
 		t.Fatal(err)
@@ -254,7 +254,7 @@ func TestWhatHasBeenTakenOfALongReplyIsForOthers(t *testing.T) {
 // The third one's 2 MiB would take longer than the two are given here.
 func TestThoseWhoWaitForMuchDoNotHoldUpThoseWhoWantLittle(t *testing.T) {
 	onlyRingnbd(t)
-	s := serve(t, bench.Unix, randomImage(t, 64<<20, 3), "--loops", "1")
+	s := serve(t, measure.Unix, randomImage(t, 64<<20, 3), "--loops", "1")
 	slow := []*peer{s.dial(t), s.dial(t)}
 	stop := make(chan struct{})
 	var drips sync.WaitGroup
@@ -303,7 +303,7 @@ func TestThoseWhoWaitForMuchDoNotHoldUpThoseWhoWantLittle(t *testing.T) {
 // for, so that all have to wait, and nobody for ever.
 func TestACrowdOfLongRequestsIsServed(t *testing.T) {
 	onlyRingnbd(t)
-	s := serve(t, bench.Unix, randomImage(t, 64<<20, 4), "--loops", "1")
+	s := serve(t, measure.Unix, randomImage(t, 64<<20, 4), "--loops", "1")
 	errs := make(chan error)
 	for range 64 {
 		p := s.dial(t)
@@ -330,7 +330,7 @@ func TestACrowdOfLongRequestsIsServed(t *testing.T) {
 
 func TestHandshakeThatDoesNotGoOnIsEnded(t *testing.T) {
 	onlyRingnbd(t)
-	s := serve(t, bench.TCP, sparseImage(t, 1<<20), "--handshake-timeout", "1s")
+	s := serve(t, measure.TCP, sparseImage(t, 1<<20), "--handshake-timeout", "1s")
 	open, err := strangers(s, 3, []byte("\x00\x00\x00\x03IHAVEOPT\x00"))
 	if err != nil {
 		t.Fatal(err)

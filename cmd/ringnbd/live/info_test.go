@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 func TestInfoAgreesWithNbdinfo(t *testing.T) {
@@ -21,7 +21,7 @@ func TestInfoAgreesWithNbdinfo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dependOnSources()
-			s := servePeer(t, name, bench.Unix, patchy(t, 32<<20, 21)) // servers take locks
+			s := servePeer(t, name, measure.Unix, patchy(t, 32<<20, 21)) // servers take locks
 			var ours, theirs struct{ Exports []map[string]any }
 			for program, into := range map[string]any{ringnbd + " info": &ours,
 				"nbdinfo": &theirs} {
@@ -76,7 +76,7 @@ func TestMapsAgreeWithNbdinfo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dependOnSources()
-			s := servePeer(t, name, bench.Unix, patchy(t, 256<<20, 22))
+			s := servePeer(t, name, measure.Unix, patchy(t, 256<<20, 22))
 			var ours, theirs []map[string]any
 			if err := json.Unmarshal([]byte(must(t, time.Minute, ringnbd, "info", "--map", "--json",
 				s.uri(""))), &ours); err != nil {
@@ -116,7 +116,7 @@ func TestAMillionExtentsAreMappedQuickly(t *testing.T) {
 }
 
 func TestInfoListsEveryExport(t *testing.T) {
-	s := serveRingnbd(t, bench.TCP, "--export", "alpha=null:1G,description=the first", "--export",
+	s := serveRingnbd(t, measure.TCP, "--export", "alpha=null:1G,description=the first", "--export",
 		"be ta=null:2T,ro")
 	out := must(t, time.Minute, ringnbd, "info", "--list", s.uri(""))
 	for _, words := range []string{`"alpha"`, "1 GiB", `"the first"`, `"be ta"`, "2 TiB", " ro ",

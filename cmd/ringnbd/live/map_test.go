@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 // extent is one line of nbdinfo --map --json.
@@ -69,7 +69,7 @@ func TestMapAgreesWithTheFile(t *testing.T) {
 	if err := unix.Fallocate(int(f.Fd()), 0, prepared, 1<<20); err != nil {
 		t.Fatal(err)
 	}
-	s := serve(t, bench.Unix, image)
+	s := serve(t, measure.Unix, image)
 	var at, data, holes, zeroes uint64
 	for _, e := range mapOf(t, s.uri("")) {
 		if e.Offset != at || e.Length == 0 {
@@ -110,7 +110,7 @@ func TestMapOfManyExtents(t *testing.T) {
 	// the time goes to their end: a file system that discards does so for each of them.
 	const size, dots = 12800 << 20, 1 << 16
 	image, distance := dotted(t, size, dots)
-	s := serve(t, bench.Unix, image)
+	s := serve(t, measure.Unix, image)
 	load, list := make(chan string, 1), []extent(nil)
 	go func() {
 		out, err := try(t, time.Minute, ringnbd, "bench", "--pattern", "randread", "--depth", "1",

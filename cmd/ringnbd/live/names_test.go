@@ -11,7 +11,7 @@ import (
 	"time"
 	"unicode"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 // names are texts that any of the layers between could mistake.
@@ -46,7 +46,7 @@ func serveNames(t *testing.T) *server {
 		arguments = append(arguments, "--export",
 			exportArgument(name, fmt.Sprintf("null:%d", sizeOfName(i)), descriptionOf(i)))
 	}
-	return serveRingnbd(t, bench.Unix, arguments...)
+	return serveRingnbd(t, measure.Unix, arguments...)
 }
 
 func sizeOfName(i int) uint64       { return uint64(i+1) * 4096 }
@@ -71,9 +71,9 @@ func TestNamesInAnyLanguageAreListed(t *testing.T) {
 
 func TestReadyURIsLeadToEveryName(t *testing.T) {
 	need(t, "nbdinfo")
-	tcp := newAddress(t, bench.TCP)
+	tcp := newAddress(t, measure.TCP)
 	arguments := []string{"serve", "--verbose", "--listen", fmt.Sprintf("localhost:%d", tcp.Port),
-		"--listen", "unix:" + newAddress(t, bench.Unix).Path + " ディスク?&#%,="}
+		"--listen", "unix:" + newAddress(t, measure.Unix).Path + " ディスク?&#%,="}
 	for i, name := range names {
 		arguments = append(arguments, "--export",
 			exportArgument(name, fmt.Sprintf("null:%d", sizeOfName(i)), ""))
@@ -151,9 +151,9 @@ func TestNamesAreComparedByteByByte(t *testing.T) {
 func TestNamesCannotTrickATerminal(t *testing.T) {
 	const name = "\x1b]0;owned\x07\u202egpj.exe\u2066\u009b31m\r\nready nbd://elsewhere"
 	for _, format := range []string{"text", "json"} {
-		s := serveRingnbd(t, bench.Unix, "--verbose", "--log-format", format, "--export",
+		s := serveRingnbd(t, measure.Unix, "--verbose", "--log-format", format, "--export",
 			exportArgument(name, "null:1M", name),
-			"--oldstyle", "unix:"+newAddress(t, bench.Unix).Path+"="+name)
+			"--oldstyle", "unix:"+newAddress(t, measure.Unix).Path+"="+name)
 		p, err := connect(s.address, name)
 		if err != nil {
 			t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 // information is the part of nbdinfo --json that is checked.
@@ -70,7 +70,7 @@ func TestNbdinfoDescribesTheExport(t *testing.T) {
 func TestNbdinfoTellsTheSizeInBytes(t *testing.T) {
 	need(t, "nbdinfo")
 	for _, size := range []int64{4096, 1<<20 + 4096, 5 << 40} {
-		s := serve(t, bench.Unix, sparseImage(t, size))
+		s := serve(t, measure.Unix, sparseImage(t, size))
 		if got := strings.TrimSpace(must(t, time.Minute, "nbdinfo", "--size",
 			s.uri(""))); got != fmt.Sprint(size) {
 			t.Errorf("--size printed %q for %d", got, size)
@@ -112,7 +112,7 @@ func TestNbdinfoCanAndIsAnswerEveryFlag(t *testing.T) {
 				"trim": false, "zero": false}},
 		{[]string{"--read-only"}, "--is", map[string]bool{"read-only": true}},
 	} {
-		s := serve(t, bench.Unix, image, c.flags...)
+		s := serve(t, measure.Unix, image, c.flags...)
 		for what, want := range c.want {
 			if got := answer(t, c.question, what, s.uri("")); got != want {
 				t.Errorf("serve %v: nbdinfo %s %s answers %t, want %t", c.flags, c.question, what,
@@ -125,7 +125,7 @@ func TestNbdinfoCanAndIsAnswerEveryFlag(t *testing.T) {
 
 func TestNbdinfoListsEveryExport(t *testing.T) {
 	need(t, "nbdinfo")
-	s := serveRingnbd(t, bench.Unix,
+	s := serveRingnbd(t, measure.Unix,
 		"--export", "one="+sparseImage(t, 1<<20)+",description=the first",
 		"--export", "two="+sparseImage(t, 2<<20)+",ro",
 		"--export", "drei und ümläute="+sparseImage(t, 3<<20))
@@ -147,7 +147,7 @@ func TestNbdinfoListsEveryExport(t *testing.T) {
 
 func TestReadyURIsLeadToTheServer(t *testing.T) {
 	need(t, "nbdinfo")
-	unixAddress, tcpAddress := newAddress(t, bench.Unix), newAddress(t, bench.TCP)
+	unixAddress, tcpAddress := newAddress(t, measure.Unix), newAddress(t, measure.TCP)
 	s := startRingnbd(t, "serve", "--listen", "unix:"+unixAddress.Path, "--listen",
 		fmt.Sprintf("localhost:%d", tcpAddress.Port), sparseImage(t, 1<<20))
 	if len(s.ready) != 2 {

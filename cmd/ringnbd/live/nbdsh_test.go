@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 var python = cmp.Or(os.Getenv("RINGNBD_LIVE_PYTHON"), "/usr/bin/python3")
@@ -31,7 +31,7 @@ func script(t *testing.T, name, uri, image string) {
 func onSparse(t *testing.T, name string, size int64) {
 	t.Helper()
 	image := sparseImage(t, size)
-	s := serve(t, bench.Unix, image)
+	s := serve(t, measure.Unix, image)
 	script(t, name, s.uri(""), image)
 }
 
@@ -57,7 +57,7 @@ func TestNegotiationOfLibnbdAndOldClients(t *testing.T) { onlyOurs(t, "options.p
 func TestReadOnlyExportRefusesEveryChange(t *testing.T) {
 	onlyRingnbd(t)
 	image := randomImage(t, 16<<20, 1)
-	s := serve(t, bench.Unix, image, "--read-only")
+	s := serve(t, measure.Unix, image, "--read-only")
 	script(t, "readonly.py", s.uri(""), image)
 	sameFiles(t, image, randomImage(t, 16<<20, 1))
 }

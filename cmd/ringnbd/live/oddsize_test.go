@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 func TestOddSizesAreServedToTheByte(t *testing.T) {
@@ -18,7 +18,7 @@ func TestOddSizesAreServedToTheByte(t *testing.T) {
 	for _, size := range []int{1, 511, 1000, 4097, 1<<20 + 7} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			image := sparseImage(t, int64(size))
-			s := serve(t, bench.Unix, image)
+			s := serve(t, measure.Unix, image)
 			p := s.dial(t)
 			if p.size != uint64(size) {
 				t.Fatalf("%d bytes are shown", p.size)

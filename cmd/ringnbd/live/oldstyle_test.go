@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 // serveOldstyle starts a server with an oldstyle address that leads to an image,
@@ -27,12 +27,12 @@ func serveOldstyle(t *testing.T, transport, image string, flags ...string) *serv
 	onlyRingnbd(t)
 	a := newAddress(t, transport)
 	where := "unix:" + a.Path
-	if transport == bench.TCP {
+	if transport == measure.TCP {
 		where = fmt.Sprintf("127.0.0.1:%d", a.Port)
 	}
 	flags = append([]string{"--oldstyle", where + "=disk", "--export", "other=null:1G,ro",
 		"--export", "disk=" + image}, flags...)
-	s := serveRingnbd(t, bench.Unix, flags...)
+	s := serveRingnbd(t, measure.Unix, flags...)
 	s.address = a
 	return s
 }
@@ -126,7 +126,7 @@ func TestOldstyleSession(t *testing.T) {
 
 // A client that does not know flags writes to a read-only export, and is told.
 func TestOldstyleReadOnly(t *testing.T) {
-	s := serveOldstyle(t, bench.TCP, sparseImage(t, 16<<20), "--read-only")
+	s := serveOldstyle(t, measure.TCP, sparseImage(t, 16<<20), "--read-only")
 	p := dialOldstyle(t, s)
 	if p.flags&2 == 0 {
 		t.Errorf("flags %#x", p.flags)
@@ -152,7 +152,7 @@ func TestOldstyleWithLibnbd(t *testing.T) {
 func TestOldstyleWithNbdinfoAndNbdcopy(t *testing.T) {
 	need(t, "nbdinfo", "nbdcopy")
 	image := randomImage(t, 16<<20, 4)
-	s := serveOldstyle(t, bench.TCP, image)
+	s := serveOldstyle(t, measure.TCP, image)
 	uri := s.ready[len(s.ready)-1]
 	if want := s.uri(""); strings.TrimSuffix(uri, "/") != strings.TrimSuffix(want, "/") {
 		t.Errorf("ready says %s, want %s", uri, want)
@@ -176,7 +176,7 @@ func TestOldstyleWithNbdinfoAndNbdcopy(t *testing.T) {
 func TestOldstyleWithQemu(t *testing.T) {
 	need(t, "qemu-io", "qemu-img")
 	image := sparseImage(t, 16<<20)
-	s := serveOldstyle(t, bench.TCP, image)
+	s := serveOldstyle(t, measure.TCP, image)
 	uri := s.ready[len(s.ready)-1]
 	must(t, time.Minute, "qemu-io", "-f", "raw", uri, "-c", "write -P 7 4096 1M", "-c", "flush",
 		"-c", "read -P 7 4096 1M", "-c", "discard 4096 64k",
@@ -189,7 +189,7 @@ func TestOldstyleWithQemu(t *testing.T) {
 
 // Oldstyle connections and others share one limit, and the door closes without a word.
 func TestOldstyleFullServer(t *testing.T) {
-	s := serveOldstyle(t, bench.TCP, sparseImage(t, 1<<20), "--max-connections", "2")
+	s := serveOldstyle(t, measure.TCP, sparseImage(t, 1<<20), "--max-connections", "2")
 	p, _ := dialOldstyle(t, s), dialOldstyle(t, s)
 	for range 3 {
 		conn, err := dialRaw(s.address)
@@ -220,7 +220,7 @@ func TestOldstyleFullServer(t *testing.T) {
 
 // Who hangs up at any moment costs nothing; who is silent keeps the place, like an idle disk.
 func TestOldstyleHalfOpenClients(t *testing.T) {
-	s := serveOldstyle(t, bench.TCP, sparseImage(t, 1<<20), "--handshake-timeout", "300ms")
+	s := serveOldstyle(t, measure.TCP, sparseImage(t, 1<<20), "--handshake-timeout", "300ms")
 	silent := dialOldstyle(t, s)
 	before := s.descriptors()
 	for i := range 300 {
@@ -259,7 +259,7 @@ func TestOldstyleHalfOpenClients(t *testing.T) {
 
 func TestOldstyleShutdown(t *testing.T) {
 	image := sparseImage(t, 1<<20)
-	s := serveOldstyle(t, bench.Unix, image)
+	s := serveOldstyle(t, measure.Unix, image)
 	p := dialOldstyle(t, s)
 	if err := p.write(0, []byte("last words")); err != nil {
 		t.Fatal(err)

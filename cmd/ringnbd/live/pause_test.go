@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 // pause is longer than what a loop or a handshake of these tests waits for.
@@ -30,7 +30,7 @@ func (s *server) pauseFor(d time.Duration) {
 func TestPauseWhileClientsWaitForMemory(t *testing.T) {
 	onlyRingnbd(t)
 	const clients, each, length = 24, 6, 16 << 20
-	s := serve(t, bench.Unix, randomImage(t, 64<<20, 1), "--memory", "128M", "--loops", "1",
+	s := serve(t, measure.Unix, randomImage(t, 64<<20, 1), "--memory", "128M", "--loops", "1",
 		"--max-connections", "32")
 	var all sync.WaitGroup
 	begun := make(chan bool, clients*each)
@@ -66,7 +66,7 @@ func TestPauseWhileClientsWaitForMemory(t *testing.T) {
 // closed all the same.
 func TestPauseDuringHandshakes(t *testing.T) {
 	onlyRingnbd(t)
-	s := serve(t, bench.Unix, sparseImage(t, 1<<20), "--handshake-timeout", "3s")
+	s := serve(t, measure.Unix, sparseImage(t, 1<<20), "--handshake-timeout", "3s")
 	var conns [2]net.Conn
 	for i := range conns {
 		c, err := net.Dial("unix", s.address.Path)

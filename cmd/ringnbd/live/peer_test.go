@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 // Commands, flags and errors of the protocol, by their names in its text.
@@ -63,15 +63,15 @@ func (s *server) dial(t testing.TB) *peer {
 }
 
 // dialRaw opens a connection without speaking.
-func dialRaw(a bench.Address) (net.Conn, error) {
-	if a.Transport == bench.Unix {
+func dialRaw(a measure.Address) (net.Conn, error) {
+	if a.Transport == measure.Unix {
 		return net.DialTimeout("unix", a.Path, patience)
 	}
 	return net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", a.Port), patience)
 }
 
 // connect negotiates with NBD_OPT_GO.
-func connect(a bench.Address, export string) (*peer, error) {
+func connect(a measure.Address, export string) (*peer, error) {
 	conn, err := dialRaw(a)
 	if err != nil {
 		return nil, err

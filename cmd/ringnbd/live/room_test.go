@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 	"ringnbd/engine/testbed"
 )
 
@@ -52,7 +52,7 @@ func TestAddressSpaceOfOneGiB(t *testing.T) {
 	onlyRingnbd(t)
 	dependOnSources()
 	image := patchy(t, 64<<20, 31)
-	s := serve(t, bench.Unix, image)
+	s := serve(t, measure.Unix, image)
 	back := filepath.Join(t.TempDir(), "back.img")
 	for _, c := range [][]string{
 		{"copy", "--quiet", "--force", image, back}, {"copy", "--quiet", s.uri(""), back}, {"info",
@@ -67,7 +67,7 @@ func TestAddressSpaceOfOneGiB(t *testing.T) {
 	// A server takes as much memory by default as there is room for.
 	confined := exec.Command("sh", "-c",
 		`ulimit -v 1048576 && exec "$0" serve --listen "$1" null:1M`,
-		ringnbd, "unix:"+newAddress(t, bench.Unix).Path)
+		ringnbd, "unix:"+newAddress(t, measure.Unix).Path)
 	log := new(logBuffer)
 	confined.Stderr = log
 	out, err := confined.StdoutPipe()
@@ -88,7 +88,7 @@ func TestAddressSpaceOfOneGiB(t *testing.T) {
 			{"copy", "--quiet", "--force", image, back}, {"info", "--map", s.uri("")}, {"bench",
 				"--count", "1000", s.uri("")},
 			{"conform", "--only", "XH-01a", s.uri("")},
-			{"serve", "--memory", "300M", "--listen", "unix:" + newAddress(t, bench.Unix).Path,
+			{"serve", "--memory", "300M", "--listen", "unix:" + newAddress(t, measure.Unix).Path,
 				"null:1M"},
 		} {
 			status, out := limited(t, "-v "+kib, c...)
@@ -130,7 +130,7 @@ func TestNoThreadMoreThanAtTheStart(t *testing.T) {
 	dependOnSources()
 	need(t, "prlimit", "bash")
 	uid, program := lonely(t)
-	address := newAddress(t, bench.Unix)
+	address := newAddress(t, measure.Unix)
 	if err := os.Chown(filepath.Dir(address.Path), uid, uid); err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func TestFewThreads(t *testing.T) {
 	dependOnSources()
 	need(t, "bash")
 	uid, program := lonely(t)
-	dir := filepath.Dir(newAddress(t, bench.Unix).Path)
+	dir := filepath.Dir(newAddress(t, measure.Unix).Path)
 	if err := os.Chown(dir, uid, uid); err != nil {
 		t.Fatal(err)
 	}

@@ -19,17 +19,17 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 // transports are what clients are driven over.
-var transports = []string{bench.Unix, bench.TCP}
+var transports = []string{measure.Unix, measure.TCP}
 
 // server is a running server with one or more exports on one address.
 type server struct {
 	t       testing.TB
 	pid     int
-	address bench.Address
+	address measure.Address
 	export  string   // name of the default export, for a peer that has none
 	ready   []string // URIs of ringnbd's ready line
 	ended   bool     // stopped or killed by the test itself
@@ -37,7 +37,7 @@ type server struct {
 	cmd  *exec.Cmd // ringnbd only
 	log  *logBuffer
 	exit chan error
-	peer *bench.Server
+	peer *measure.Server
 }
 
 // startTimeout and stopTimeout bound the life of a server around its test.
@@ -53,14 +53,14 @@ func serve(t testing.TB, transport, image string, flags ...string) *server {
 	if underTest == "ringnbd" {
 		return serveRingnbd(t, transport, append(flags, image)...)
 	}
-	for _, p := range bench.Peers() {
+	for _, p := range measure.Peers() {
 		if p.Name != underTest {
 			continue
 		}
 		s := &server{t: t, address: newAddress(t, transport), export: p.Export}
 		var err error
-		s.peer, err = bench.Start(p,
-			bench.Stand{Dir: t.TempDir(), File: image, Address: s.address, Clients: 2000})
+		s.peer, err = measure.Start(p,
+			measure.Stand{Dir: t.TempDir(), File: image, Address: s.address, Clients: 2000})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +77,7 @@ func serveRingnbd(t testing.TB, transport string, arguments ...string) *server {
 	t.Helper()
 	address := newAddress(t, transport)
 	listen := "unix:" + address.Path
-	if transport == bench.TCP {
+	if transport == measure.TCP {
 		listen = fmt.Sprintf("127.0.0.1:%d", address.Port)
 	}
 	s := startRingnbd(t, append([]string{"serve", "--listen", listen}, arguments...)...)
@@ -233,7 +233,7 @@ func (s *server) descriptors() int {
 // newAddress is an unused address. A Unix socket gets a short path of its own: 108
 // bytes is all a socket address holds. It has a free port as well: nbd-server
 // wants one in any case.
-func newAddress(t testing.TB, transport string) bench.Address {
+func newAddress(t testing.TB, transport string) measure.Address {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "nbd")
 	if err != nil {
@@ -245,7 +245,7 @@ func newAddress(t testing.TB, transport string) bench.Address {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	return bench.Address{Transport: transport, Path: filepath.Join(dir, "s"),
+	return measure.Address{Transport: transport, Path: filepath.Join(dir, "s"),
 		Port: l.Addr().(*net.TCPAddr).Port}
 }
 

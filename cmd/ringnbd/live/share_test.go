@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 // reads asks for 4 KiB again and again, one at a time, for a time and at least 30 times, and says
@@ -111,7 +111,7 @@ func TestCrowdThatTakesNothing(t *testing.T) {
 			if c.memory != "" {
 				flags = append(flags, "--memory", c.memory)
 			}
-			s := serve(t, bench.Unix, randomImage(t, 64<<20, 1), flags...)
+			s := serve(t, measure.Unix, randomImage(t, 64<<20, 1), flags...)
 			p, q := s.dial(t), s.dial(t) // on both loops, if there are two
 			before, err := reads(p, time.Second)
 			if err != nil {

@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 // loadUntilShutdown writes stamped units at a depth until the connection ends, or, if it is modest,
@@ -126,7 +126,7 @@ func checkImage(t *testing.T, image string, book *ledger) {
 
 func TestSIGTERMWithIdleConnectionsEndsAtOnce(t *testing.T) {
 	onlyRingnbd(t)
-	s := serve(t, bench.TCP, sparseImage(t, 1<<20))
+	s := serve(t, measure.TCP, sparseImage(t, 1<<20))
 	p, q := s.dial(t), s.dial(t)
 	if err := p.write(0, []byte("x")); err != nil {
 		t.Fatal(err)
@@ -166,7 +166,7 @@ func readsNothing(t *testing.T, s *server) {
 
 func TestSIGTERMIsBoundedWhenAClientDoesNotReadItsReplies(t *testing.T) {
 	onlyRingnbd(t)
-	s := serve(t, bench.Unix, randomImage(t, 64<<20, 1), "--shutdown-timeout", "2s")
+	s := serve(t, measure.Unix, randomImage(t, 64<<20, 1), "--shutdown-timeout", "2s")
 	readsNothing(t, s)
 	s.signal(syscall.SIGTERM)
 	select {
@@ -180,7 +180,7 @@ func TestSIGTERMIsBoundedWhenAClientDoesNotReadItsReplies(t *testing.T) {
 
 func TestSecondSIGTERMEndsAtOnceWithStatusOne(t *testing.T) {
 	onlyRingnbd(t)
-	s := serve(t, bench.Unix, randomImage(t, 64<<20, 1), "--shutdown-timeout", "30s")
+	s := serve(t, measure.Unix, randomImage(t, 64<<20, 1), "--shutdown-timeout", "30s")
 	readsNothing(t, s)
 	s.signal(syscall.SIGTERM)
 	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(s.log.String(),
@@ -216,7 +216,7 @@ func TestShutdownWhileStorageHangs(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			image, hang, heal := fuseFile(t)
-			s := serveRingnbd(t, bench.Unix, "--shutdown-timeout", row.timeout, "--export",
+			s := serveRingnbd(t, measure.Unix, "--shutdown-timeout", row.timeout, "--export",
 				"hung="+image, "--export", "well="+sparseImage(t, 1<<20))
 			for _, export := range []string{"hung", "well"} {
 				p, err := connect(s.address, export)

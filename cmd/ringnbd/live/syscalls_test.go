@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 )
 
 // schedulerMost is how many calls a second the Go scheduler may make, wakeUpsMost how often sysmon
@@ -35,8 +35,8 @@ var schedulerCalls = map[string]bool{
 func TestUnderLoadIoUringEnterIsPracticallyTheOnlySystemCall(t *testing.T) {
 	need(t, "strace", "fio")
 	onlyRingnbd(t)
-	for _, c := range []struct{ transport, pattern string }{{bench.Unix, "randread"},
-		{bench.TCP, "randwrite"}} {
+	for _, c := range []struct{ transport, pattern string }{{measure.Unix, "randread"},
+		{measure.TCP, "randwrite"}} {
 		t.Run(c.pattern+"-"+c.transport, func(t *testing.T) {
 			s := serve(t, c.transport, randomImage(t, 256<<20, 1))
 			// a busy machine stops the loops for so long that sysmon takes them for hogs

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/bench"
+	"ringnbd/bench/measure"
 	"ringnbd/engine/testbed"
 )
 
@@ -28,7 +28,7 @@ func servePeer(t *testing.T, name, transport, image string) *server {
 	if name == "ringnbd" {
 		return serveRingnbd(t, transport, image)
 	}
-	for _, p := range bench.Peers() {
+	for _, p := range measure.Peers() {
 		if p.Name != name {
 			continue
 		}
@@ -39,8 +39,8 @@ func servePeer(t *testing.T, name, transport, image string) *server {
 		}
 		s := &server{t: t, address: newAddress(t, transport), export: p.Export}
 		var err error
-		if s.peer, err = bench.Start(p,
-			bench.Stand{Dir: t.TempDir(), File: image, Address: s.address,
+		if s.peer, err = measure.Start(p,
+			measure.Stand{Dir: t.TempDir(), File: image, Address: s.address,
 				Clients: 20}); err != nil {
 			t.Fatal(err)
 		}
@@ -100,7 +100,7 @@ func TestCopyOverwritesWhatWasThere(t *testing.T) {
 				t.Parallel()
 				dependOnSources()
 				image, target := patchy(t, size, 12), randomImage(t, size, 13) // servers take locks
-				s, d := servePeer(t, from, bench.Unix, image), servePeer(t, to, bench.TCP, target)
+				s, d := servePeer(t, from, measure.Unix, image), servePeer(t, to, measure.TCP, target)
 				must(t, time.Minute, ringnbd, "copy", "--verify", s.uri(""), d.uri(""))
 				sameFiles(t, image, target)
 				if n := testbed.Taken(t, target); to == "ringnbd" && n > size*3/4 {
@@ -115,7 +115,7 @@ func TestCopyIsAsGoodAsNbdcopy(t *testing.T) {
 	need(t, "nbdcopy")
 	const size = 64 << 20
 	image := patchy(t, size, 14)
-	s := serveRingnbd(t, bench.Unix, image)
+	s := serveRingnbd(t, measure.Unix, image)
 	dir := t.TempDir()
 	must(t, time.Minute, "nbdcopy", s.uri(""), dir+"/theirs.img")
 	must(t, time.Minute, ringnbd, "copy", s.uri(""), dir+"/ours.img")
@@ -161,7 +161,7 @@ func TestCopyUsesTheConnectionsThereAre(t *testing.T) {
 			dependOnSources()
 			uri := ""
 			if socket := filepath.Join(t.TempDir(), "s"); words == nil {
-				uri = serveRingnbd(t, bench.Unix, "--max-connections", "2", image).uri("")
+				uri = serveRingnbd(t, measure.Unix, "--max-connections", "2", image).uri("")
 			} else {
 				need(t, name)
 				words[slices.Index(words, "SOCKET")] = socket

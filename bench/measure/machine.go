@@ -1,0 +1,171 @@
+// Facts about the machine that a reader needs to judge a number. Invariant: a
+// fact that cannot be read is left empty; nothing is guessed.
+
+package measure
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Machine describes where a report was made.
+type Machine struct {
+	CPU        string `json:"cpu"`
+	Cores      int    `json:"cores"`
+	Hypervisor bool   `json:"hypervisor"` // the CPU says that it is virtual
+	Memory     int64  `json:"memory"`     // bytes
+	Kernel     string `json:"kernel"`
+	OS         string `json:"os"`
+	// type and device of the test file's directory
+	Filesystem string `json:"filesystem"`
+	Device     string `json:"device,omitempty"` // that the file system lies on
+	// TCP congestion control of both ends
+	Congestion string `json:"congestion"`
+	Governor   string `json:"governor,omitempty"`   // of the CPU's frequency
+	IdleDriver string `json:"idleDriver,omitempty"` // of the CPU's sleeping states
+	// bytes per second that one stream carries, by transport
+	Loopback map[string]float64 `json:"loopback,omitempty"`
+	// of the load generator and of each server
+	Versions map[string]string `json:"versions"`
+}
+
+// ReadMachine reads them; dir is where the test file lies.
+func ReadMachine(dir string) Machine {
+	m := Machine{Cores: runtime.NumCPU(), Versions: map[string]string{}}
+	cpuinfo := readText("/proc/cpuinfo")
+	m.CPU = colonField(cpuinfo, "model name")
+	m.Hypervisor = strings.Contains(" "+colonField(cpuinfo, "flags")+" ", " hypervisor ")
+	m.Memory = parseStatusField(readText("/proc/meminfo"), "MemTotal")
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		m.Kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	for line := range strings.Lines(readText("/etc/os-release")) {
+		if v, ok := strings.CutPrefix(line, "PRETTY_NAME="); ok {
+			m.OS = strings.Trim(strings.TrimSpace(v), `"`)
+		}
+	}
+	if absolute, err := filepath.Abs(dir); err == nil {
+		m.Filesystem = filesystemOf(readText("/proc/self/mountinfo"), absolute)
+		m.Device = deviceOf(absolute)
+	}
+	m.Congestion = congestion()
+	m.Governor = readLine("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+	if m.IdleDriver = readLine("/sys/devices/system/cpu/cpuidle/current_driver"); m.IdleDriver == "none" {
+		m.IdleDriver = ""
+	}
+	return m
+}
+
+// GeneratorName is the load generator's entry among the versions.
+const GeneratorName = "load generator"
+
+func (m *Machine) addVersions(generator string, programs []Program) {
+	m.Versions[GeneratorName] = Program{Path: generator,
+		Version: []string{"--version"}}.VersionLine()
+	for _, p := range programs {
+		m.Versions[p.Name] = p.VersionLine()
+	}
+}
+
+// String is the machine in one line.
+func (m Machine) String() string {
+	kind := ""
+	if m.Hypervisor {
+		kind = " (virtual machine)"
+	}
+	s := fmt.Sprintf("%s, %d cores%s, %.0f GiB, Linux %s, %s, file on %s", m.CPU, m.Cores, kind,
+		float64(m.Memory)/(1<<30), m.Kernel, m.OS, m.Filesystem)
+	for _, fact := range []struct{ name, value string }{{"TCP ", m.Congestion},
+		{"frequency governor ", m.Governor}, {"idle driver ", m.IdleDriver}} {
+		if fact.value != "" {
+			s += ", " + fact.name + fact.value
+		}
+	}
+	return s
+}
+
+// filesystemOf finds the mount that holds path in the text of mountinfo
+// (proc_pid_mountinfo(5)) and names its type and source. Later mounts cover
+// earlier ones at the same point.
+func filesystemOf(mountinfo, path string) string {
+	var best, point string
+	scan := bufio.NewScanner(strings.NewReader(mountinfo))
+	for scan.Scan() {
+		left, right, ok := strings.Cut(scan.Text(), " - ")
+		f, g := strings.Fields(left), strings.Fields(right)
+		if !ok || len(f) < 5 || len(g) < 2 {
+			continue
+		}
+		p := f[4]
+		inside := p == "/" || path == p || strings.HasPrefix(path, p+"/")
+		if inside && len(p) >= len(point) {
+			best, point = g[0]+" on "+g[1], p
+		}
+	}
+	return best
+}
+
+// deviceOf says what the kernel knows about the block device under a path: model,
+// scheduler, block size, write cache. Empty when there is no such single device.
+func deviceOf(path string) string {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return ""
+	}
+	folder := fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
+	if _, err := os.Stat(folder + "/partition"); err == nil {
+		folder += "/.." // the queue is the whole disk's
+	}
+	real, err := filepath.EvalSymlinks(folder)
+	if err != nil {
+		return ""
+	}
+	facts := []string{filepath.Base(real)}
+	if model := readLine(real + "/device/model"); model != "" {
+		facts = append(facts, model)
+	}
+	for _, fact := range []struct{ name, file string }{{"scheduler ", "scheduler"},
+		{"logical block ", "logical_block_size"},
+		{"cache ", "write_cache"}, {"requests ", "nr_requests"}} {
+		if value := chosen(readLine(real + "/queue/" + fact.file)); value != "" {
+			facts = append(facts, fact.name+value)
+		}
+	}
+	return strings.Join(facts, ", ")
+}
+
+// chosen is the word in brackets of a list such as "none [mq-deadline]", or the
+// whole text if there are none.
+func chosen(list string) string {
+	if _, rest, ok := strings.Cut(list, "["); ok {
+		if word, _, ok := strings.Cut(rest, "]"); ok {
+			return word
+		}
+	}
+	return list
+}
+
+// colonField reads "name : value" from text such as /proc/cpuinfo.
+func colonField(text, name string) string {
+	for line := range strings.Lines(text) {
+		k, v, ok := strings.Cut(line, ":")
+		if ok && strings.TrimSpace(k) == name {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}
+
+func readText(path string) string {
+	b, _ := os.ReadFile(path)
+	return string(b)
+}
+
+func readLine(path string) string { return strings.TrimSpace(readText(path)) }
