@@ -126,29 +126,34 @@ func flagError(c *cobra.Command, err error) error {
 		return fmt.Errorf("--%s needs a value: --%s %s", name, name, what)
 	case errors.As(err, &wrong):
 		return fmt.Errorf("--%s %s: %w", wrong.GetFlag().Name, wrong.GetValue(),
-			plainNumber(wrong.GetFlag(), errors.Unwrap(wrong)))
+			plainNumber(wrong, errors.Unwrap(wrong)))
 	}
 	return err
 }
 
-// plainNumber says what a number must be in words that know nothing of Go.
-func plainNumber(f *pflag.Flag, err error) error {
-	var number *strconv.NumError
-	if !errors.As(err, &number) {
-		return err
-	}
-	kind := f.Value.Type()
-	switch {
-	case errors.Is(number.Err, strconv.ErrRange):
-		return errors.New("is out of range")
+// plainNumber words the error of a flag that takes a number, or true and false; other flags word
+// their own.
+func plainNumber(wrong *pflag.InvalidValueError, err error) error {
+	words := "must be a whole number"
+	var cause error
+	switch kind, text := wrong.GetFlag().Value.Type(), wrong.GetValue(); {
 	case kind == "bool":
 		return errors.New("must be true or false; without a value it is true")
 	case strings.HasPrefix(kind, "float"):
-		return errors.New("must be a number")
+		words = "must be a number"
+		_, cause = strconv.ParseFloat(text, 64)
 	case strings.HasPrefix(kind, "uint"):
-		return errors.New("must be a whole number, 0 or more")
+		words = "must be a whole number, 0 or more"
+		_, cause = strconv.ParseUint(text, 0, 64)
+	case strings.HasPrefix(kind, "int"):
+		_, cause = strconv.ParseInt(text, 0, 64)
+	default:
+		return err
 	}
-	return errors.New("must be a whole number")
+	if errors.Is(cause, strconv.ErrRange) {
+		words = "is out of range"
+	}
+	return errors.New(words)
 }
 
 // oneDash answers a long flag with a single dash, which would be taken for its first letter and a
