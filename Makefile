@@ -31,7 +31,7 @@ $(warning GOFLAGS has -ldflags, which this Makefile replaces: say LDFLAGS='...' 
 endif
 export GOFLAGS := $(strip $(user_goflags) $(own_goflags))
 
-VERSION := $(shell git -c safe.directory='$(CURDIR)' describe --tags --always --dirty 2>/dev/null || echo unversioned)
+REVISION := $(shell git -c safe.directory='$(CURDIR)' describe --tags --always --dirty 2>/dev/null || echo unknown)
 # What the race detector looks at: all but the packages whose memory the kernel writes, which it cannot see.
 RACE := ./proto/... ./engine ./engine/backing/... ./engine/gate/... ./engine/sim/... ./cmd/ringnbd ./cmd/tally
 FUZZTIME ?= 20s
@@ -68,7 +68,7 @@ help:
 # Without cgo it is one static file, which starts on any Linux, and has no threads but Go's own.
 build:
 	@mkdir -p bin
-	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-checklinkname=0 -X main.version=$(VERSION) $(LDFLAGS)' -o bin/ringnbd ./cmd/ringnbd
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-checklinkname=0 -X ringnbd/cmd/ringnbd/version.revision=$(REVISION) $(LDFLAGS)' -o bin/ringnbd ./cmd/ringnbd
 
 # A fresh disk to play with. ARGS are more flags of serve: make run ARGS='--listen unix:/tmp/demo.sock'.
 # The server has a session of its own, so that Ctrl-C reaches it once, through the trap.

@@ -40,7 +40,8 @@ type program struct {
 // buildFlags are the Makefile's, which builds without cgo. The version is the same
 // for all, so that equal sources give equal binaries.
 var buildFlags = []string{"-trimpath", "-buildvcs=false",
-	"-ldflags=-checklinkname=0 -X main.version=compare"}
+	"-ldflags=-checklinkname=0 -X ringnbd/cmd/ringnbd/version.revision=compare " +
+		"-X main.version=compare"} // the name before 0.9.0
 
 // cacheMost is how many binaries the cache keeps, of about ten megabytes each.
 const cacheMost = 20

@@ -16,6 +16,7 @@ import (
 // Report is the result of a run. Times are in microseconds unless they say otherwise; sizes are in
 // bytes.
 type Report struct {
+	Version     string `json:"version,omitempty"` // of the generator's program, set by it
 	Target      string `json:"target"`
 	Transport   string `json:"transport"` // unix, tcp or file
 	Congestion  string `json:"congestionControl,omitempty"`

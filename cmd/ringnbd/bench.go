@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"ringnbd/bench/load"
+	"ringnbd/cmd/ringnbd/version"
 	"ringnbd/engine/units"
 )
 
@@ -230,6 +231,7 @@ func bench(o *benchOptions, stdout, stderr io.Writer) error {
 }
 
 func printReport(r *load.Report, asJSON bool, w io.Writer) error {
+	r.Version = version.Text()
 	if !asJSON {
 		return r.Table(w, terminalWidth(w))
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"ringnbd/cmd/ringnbd/conform"
+	"ringnbd/cmd/ringnbd/version"
 	"ringnbd/engine/backing"
 	"ringnbd/engine/progress"
 	"ringnbd/engine/units"
@@ -229,6 +230,7 @@ func runConform(o *conformOptions, stdout, stderr io.Writer) error {
 				float64(done)/float64(all))
 		}
 	}
+	o.Version = version.Text()
 	report, err := conform.Run(ctx, o.Config)
 	line.Clear()
 	screen.close()

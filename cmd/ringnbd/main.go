@@ -11,17 +11,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
-	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-)
 
-// version is stamped by the linker (see the Makefile); a plain go build leaves it to the build
-// information.
-var version string
+	"ringnbd/cmd/ringnbd/version"
+)
 
 const (
 	exitFailure = 1
@@ -106,7 +102,7 @@ func newRoot() *cobra.Command {
 	refineCompletion(root)
 	for _, c := range append(root.Commands(), root) {
 		addHelp(c)
-		c.Version = versionText()
+		c.Version = version.Text()
 		c.InitDefaultHelpFlag()
 		c.InitDefaultVersionFlag()
 		for name, usage := range map[string]string{"help": "print this help",
@@ -128,7 +124,7 @@ func newVersion() *cobra.Command {
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(c.OutOrStdout(), "ringnbd version %s\n", versionText())
+			_, err := fmt.Fprintf(c.OutOrStdout(), "ringnbd version %s\n", version.Text())
 			return wrapFailure(err)
 		},
 	}
@@ -187,16 +183,4 @@ func plainUsage(root *cobra.Command) {
 	for _, c := range append(root.Commands(), root) {
 		c.Flags().VisitAll(func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "`", "") })
 	}
-}
-
-// versionText is the version, the compiler and the platform: what a bug report needs.
-func versionText() string {
-	v := version
-	if info, ok := debug.ReadBuildInfo(); v == "" && ok {
-		v = info.Main.Version
-	}
-	if v == "" {
-		v = "(devel)"
-	}
-	return fmt.Sprintf("%s (%s, %s/%s)", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

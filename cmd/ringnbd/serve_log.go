@@ -15,6 +15,8 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
+
+	"ringnbd/cmd/ringnbd/version"
 )
 
 // exportsShown is how many exports a start says at the default level; with -v it says all.
@@ -68,7 +70,7 @@ func (l *serverLog) borrowed() {
 // is one line and nothing else.
 func (s *server) report() {
 	o := s.options
-	s.log.Info("ringnbd "+versionText(), "kernel", kernelRelease(), "loops", o.loops, "memory",
+	s.log.Info("ringnbd "+version.Text(), "kernel", kernelRelease(), "loops", o.loops, "memory",
 		o.memory, "max_connections", o.connections,
 		"socket_memory_most", uint64(o.connections)*o.socketMemory())
 	for _, line := range strings.Split(s.engine.Features(), "\n") {

@@ -171,13 +171,20 @@ func List(w io.Writer, checks []Check, verbose bool, on Screen) error {
 }
 
 type junitSuite struct {
-	XMLName  xml.Name    `xml:"testsuite"`
-	Name     string      `xml:"name,attr"`
-	Tests    int         `xml:"tests,attr"`
-	Failures int         `xml:"failures,attr"`
-	Skipped  int         `xml:"skipped,attr"`
-	Time     string      `xml:"time,attr"`
-	Cases    []junitCase `xml:"testcase"`
+	XMLName  xml.Name `xml:"testsuite"`
+	Name     string   `xml:"name,attr"`
+	Tests    int      `xml:"tests,attr"`
+	Failures int      `xml:"failures,attr"`
+	Skipped  int      `xml:"skipped,attr"`
+	Time     string   `xml:"time,attr"`
+	// Properties has the version of the suite's program.
+	Properties []junitProperty `xml:"properties>property"`
+	Cases      []junitCase     `xml:"testcase"`
+}
+
+type junitProperty struct {
+	Name  string `xml:"name,attr"`
+	Value string `xml:"value,attr"`
 }
 
 type junitCase struct {
@@ -197,7 +204,8 @@ type junitText struct {
 // passes, with its text as output.
 func (r *Report) JUnit(w io.Writer) error {
 	s := junitSuite{Name: "ringnbd conform " + r.Server, Tests: len(r.Results),
-		Failures: r.Counts[Fail], Skipped: r.Counts[Skip]}
+		Failures: r.Counts[Fail], Skipped: r.Counts[Skip],
+		Properties: []junitProperty{{"ringnbd", r.Version}}}
 	for _, p := range r.problems() {
 		s.Tests++
 		s.Failures++

@@ -47,11 +47,13 @@ type Config struct {
 	Checks   []Check
 	Timeout  time.Duration // of a check
 	Progress func(done, all int, r Result)
+	Version  string // of the program, for the report
 }
 
 // Report is what came out of a run.
 type Report struct {
-	Server  string          `json:"server"` // URI or command
+	Version string          `json:"version"` // of the suite's program
+	Server  string          `json:"server"`  // URI or command
 	Profile *Profile        `json:"facts"`
 	Counts  map[Verdict]int `json:"counts"`
 	Results []Result        `json:"results"`
@@ -80,7 +82,8 @@ func Run(ctx context.Context, config Config) (report *Report, err error) {
 	if err := s.up(ctx); err != nil {
 		return nil, err
 	}
-	report = &Report{Server: config.Target.Text, Profile: s.facts, Counts: map[Verdict]int{}}
+	report = &Report{Version: config.Version, Server: config.Target.Text, Profile: s.facts,
+		Counts: map[Verdict]int{}}
 	if config.Spawn != "" {
 		report.Server = config.Spawn
 	}
