@@ -142,6 +142,7 @@ func TestTree(t *testing.T) {
 		checkDocForm(t, set, path, file)
 		checkWords(t, set, path, file)
 		checkImports(t, path, file)
+		checkFlags(t, set, path, file)
 		return nil
 	})
 	if err != nil {

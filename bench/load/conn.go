@@ -124,7 +124,7 @@ func (l *loop) lose(i uint32, why error) {
 
 // silent: requests are in flight and nothing comes back.
 func (l *loop) silent() {
-	why := fmt.Errorf("no reply for %v (--timeout)", l.plan.options.Timeout)
+	why := l.plan.options.errorf("no reply for %v ({timeout})", l.plan.options.Timeout)
 	if l.plan.facts.file != nil {
 		l.fail(fmt.Errorf("%d requests: %w", l.inflight, why))
 		return

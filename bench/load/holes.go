@@ -34,10 +34,9 @@ func (r *run) noteHoles() {
 	holes, looked := holesOf(f.Device.FD, from, min(from+r.plan.blocks*r.plan.unit, f.Device.Size))
 	if share := float64(holes) / float64(max(looked, 1)); share >= holesLeast {
 		r.facts.notes = append(r.facts.notes,
-			fmt.Sprintf("%.0f %% of the window, %s, are holes or were never written: reads there "+
-				"never reach the disk, and do not show its limit (--fill writes the window "+
-				"first, and "+
-				"OVERWRITES it)", 100*share, units.Size(holes)))
+			fmt.Sprintf(r.options.spelled("%.0f %% of the window, %s, are holes or were never "+
+				"written: reads there never reach the disk, and do not show its limit ({fill} "+
+				"writes the window first, and OVERWRITES it)"), 100*share, units.Size(holes)))
 	}
 }
 

@@ -150,7 +150,7 @@ func fitDescriptors(o *Options) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("--connections %d and --idle %d need %d open files, more than "+
+	return o.errorf("{connections} %d and {idle} %d need %d open files, more than "+
 		"RLIMIT_NOFILE allows (%d): raise it (ulimit -n %d), or use fewer",
 		o.Connections, o.Idle, need, limit.Max, roundUp(need, 1024))
 }

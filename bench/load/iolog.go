@@ -52,20 +52,22 @@ var actionNames = [kinds]string{Read: "read", Write: "write", Trim: "trim", Flus
 
 // iolog is a trace that is being read.
 type iolog struct {
-	trace  *trace
-	want   string   // the name that counts; "": the only one
-	names  []string // with requests
-	timed  bool     // version 3
-	line   int
-	waited int64 // version 2, nanoseconds: the waits so far
-	words  [fields + 1][]byte
+	options *Options
+	trace   *trace
+	want    string   // the file whose requests count; "": the only file
+	names   []string // of files with requests
+	timed   bool     // version 3
+	line    int
+	waited  int64 // version 2, nanoseconds: the waits so far
+	words   [fields + 1][]byte
 }
 
 // readTrace reads a whole trace, of which the requests to one file count.
-func readTrace(ctx context.Context, path, want string, watch func(Progress)) (*trace, error) {
+func readTrace(ctx context.Context, o *Options, watch func(Progress)) (*trace, error) {
+	path := o.Replay.Path
 	f, err := openTrace(ctx, path)
 	if err != nil {
-		return nil, fmt.Errorf("--replay: %w", err)
+		return nil, o.errorf("{replay}: %w", err)
 	}
 	defer f.Close()
 	size := int64(0)
@@ -74,7 +76,7 @@ func readTrace(ctx context.Context, path, want string, watch func(Progress)) (*t
 	}
 	// a pipe that nobody writes to
 	defer context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })()
-	g := iolog{trace: &trace{path: path}, want: want}
+	g := iolog{options: o, trace: &trace{path: path}, want: o.Replay.File}
 	in := &counted{Reader: f}
 	begun, shown := time.Now(), time.Time{}
 	err = g.read(bufio.NewReaderSize(in, lineMost), func() error {
@@ -136,10 +138,10 @@ func (g *iolog) read(in *bufio.Reader, look func() error) error {
 		text, err := in.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
 			g.line++
-			return g.fail("longer than %d bytes: this is no trace", lineMost)
+			return g.fail("longer than %d bytes: this is not a trace", lineMost)
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("--replay: %w", err)
+			return g.options.errorf("{replay}: %w", err)
 		}
 		last := err != nil
 		if last && len(text) == 0 {
@@ -340,14 +342,14 @@ func (g *iolog) complete() error {
 	}
 	switch {
 	case g.line == 0:
-		return fmt.Errorf("%s: empty: no trace", t.path)
+		return fmt.Errorf("%s: is empty, not a trace", t.path)
 	case len(g.names) == 0:
 		return fmt.Errorf("%s: there is not one request in it", t.path)
 	case g.want == "" && len(g.names) > 1:
-		return fmt.Errorf("%s: requests to several files, but there is one export: pick one by "+
-			"--replay-file: %s", t.path, list)
+		return g.options.errorf("%s: requests to several files, but there is one export: pick a "+
+			"file by {replay-file}: %s", t.path, list)
 	case t.n == 0:
-		return fmt.Errorf("%s: no requests to --replay-file %s; there are some to %s", t.path,
+		return g.options.errorf("%s: no requests to {replay-file} %s; there are some to %s", t.path,
 			g.want, list)
 	}
 	t.name = g.want

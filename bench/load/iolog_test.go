@@ -25,9 +25,14 @@ func traceFile(t *testing.T, text string) string {
 	return path
 }
 
+// traceOf are options that replay a trace.
+func traceOf(path, file string) *Options {
+	return &Options{Prefix: "--", Replay: Replay{Path: path, File: file}}
+}
+
 func read(t *testing.T, text, want string) (*trace, error) {
 	t.Helper()
-	return readTrace(t.Context(), traceFile(t, text), want, func(Progress) {})
+	return readTrace(t.Context(), traceOf(traceFile(t, text), want), func(Progress) {})
 }
 
 // entries is a trace as a list.
@@ -116,11 +121,11 @@ func TestTracesOfNobody(t *testing.T) {
 			t.Errorf("%.60q: %v, %v; want %q", text, tr, err, words)
 		}
 	}
-	if _, err := readTrace(t.Context(), "/nowhere", "", func(Progress) {}); err == nil ||
+	if _, err := readTrace(t.Context(), traceOf("/nowhere", ""), func(Progress) {}); err == nil ||
 		!strings.Contains(err.Error(), "--replay: open /nowhere: no such file") {
 		t.Error(err)
 	}
-	if _, err := readTrace(t.Context(), "/", "", func(Progress) {}); err == nil ||
+	if _, err := readTrace(t.Context(), traceOf("/", ""), func(Progress) {}); err == nil ||
 		!strings.Contains(err.Error(), "is a directory") {
 		t.Error(err)
 	}
@@ -191,7 +196,7 @@ func TestBigTrace(t *testing.T) {
 	shows := 0
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	tr, err := readTrace(t.Context(), path, "", func(p Progress) {
+	tr, err := readTrace(t.Context(), traceOf(path, ""), func(p Progress) {
 		if shows++; p.Share <= 0 || p.Share > 1 ||
 			!strings.HasPrefix(p.Phase, "reading the trace") {
 			t.Errorf("%+v", p)
@@ -224,7 +229,7 @@ func TestReadingIsInterrupted(t *testing.T) {
 		t.Helper()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer time.AfterFunc(50*time.Millisecond, cancel).Stop()
-		if _, err := readTrace(ctx, path, "", func(Progress) {}); err == nil ||
+		if _, err := readTrace(ctx, traceOf(path, ""), func(Progress) {}); err == nil ||
 			!strings.Contains(err.Error(), words) {
 			t.Error(err)
 		}
@@ -253,7 +258,7 @@ func TestFioWritesWhatWeRead(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	tr, err := readTrace(t.Context(), path, "", func(Progress) {})
+	tr, err := readTrace(t.Context(), traceOf(path, ""), func(Progress) {})
 	if err != nil {
 		t.Fatal(err)
 	}

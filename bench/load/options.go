@@ -6,8 +6,8 @@
 package load
 
 import (
-	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -76,6 +76,10 @@ func PatternNames() string {
 
 // Options is one run.
 type Options struct {
+	// Prefix is what the program writes before the name of an option: "--" on a command line.
+	// Errors name the options so.
+	Prefix string
+
 	Target      Target
 	Pattern     Pattern
 	ReadPercent int // of a mixed pattern
@@ -121,42 +125,52 @@ const (
 	blockMost       = 64 << 20 // bytes
 )
 
-// Check applies the rules of a command line.
+// errorf is an error about options. The format names options in braces, as {read-percent}.
+func (o *Options) errorf(format string, values ...any) error {
+	return fmt.Errorf(o.spelled(format), values...)
+}
+
+// spelled names the options of a text, which are in braces, as the program does.
+func (o *Options) spelled(text string) string {
+	return strings.NewReplacer("{", o.Prefix, "}", "").Replace(text)
+}
+
+// Check applies the rules that need no look at the target.
 func (o *Options) Check() error {
 	switch {
 	case o.Connections < 1 || o.Connections > connectionsMost:
-		return fmt.Errorf("--connections %d: must be from 1 to %d", o.Connections, connectionsMost)
+		return o.errorf("{connections} %d: must be from 1 to %d", o.Connections, connectionsMost)
 	case o.Idle < 0 || o.Idle > connectionsMost:
-		return fmt.Errorf("--idle %d: must be from 0 to %d", o.Idle, connectionsMost)
+		return o.errorf("{idle} %d: must be from 0 to %d", o.Idle, connectionsMost)
 	case o.Idle > 0 && o.Target.File():
-		return errors.New("--idle is about connections, which a file has none of")
+		return o.errorf("{idle} is about connections, which a file has none of")
 	case o.Depth < 1 || o.Depth > depthMost:
-		return fmt.Errorf("--depth %d: must be from 1 to %d", o.Depth, depthMost)
+		return o.errorf("{depth} %d: must be from 1 to %d", o.Depth, depthMost)
 	case o.Connections*o.Depth > inflightMost:
-		return fmt.Errorf("--connections %d with --depth %d: more than %d requests in flight",
+		return o.errorf("{connections} %d with {depth} %d: more than %d requests in flight",
 			o.Connections, o.Depth, inflightMost)
 	case o.Threads < 1 || o.Threads > threadsMost:
-		return fmt.Errorf("--threads %d: must be from 1 to %d", o.Threads, threadsMost)
+		return o.errorf("{threads} %d: must be from 1 to %d", o.Threads, threadsMost)
 	case o.Threads > o.Connections:
-		return fmt.Errorf("--threads %d with --connections %d: a thread needs a connection of "+
+		return o.errorf("{threads} %d with {connections} %d: a thread needs a connection of "+
 			"its own", o.Threads, o.Connections)
 	case o.ReadPercent < 0 || o.ReadPercent > 100:
-		return fmt.Errorf("--read-percent %d: must be from 0 to 100", o.ReadPercent)
+		return o.errorf("{read-percent} %d: must be from 0 to 100", o.ReadPercent)
 	case o.ZeroPercent < 0 || o.ZeroPercent > 100:
-		return fmt.Errorf("--zero-percent %d: must be from 0 to 100", o.ZeroPercent)
+		return o.errorf("{zero-percent} %d: must be from 0 to 100", o.ZeroPercent)
 	case o.Rate < 0 || o.Rate > 1e9 || o.Rate != o.Rate:
-		return fmt.Errorf("--rate %v: must be more than 0 requests per second, and at most 1e9",
+		return o.errorf("{rate} %v: must be more than 0 requests per second, and at most 1e9",
 			o.Rate)
 	case o.Poisson && o.Rate == 0:
-		return errors.New("--arrivals poisson needs a --rate")
+		return o.errorf("{arrivals} poisson needs a {rate}")
 	case o.Duration < 0 || o.Warmup < 0:
-		return errors.New("--duration and --warmup cannot be negative")
+		return o.errorf("{duration} and {warmup} cannot be negative")
 	case o.Duration == 0 && o.Count == 0 && o.Replay.Path == "":
-		return errors.New("--duration 0 without --count would never end")
+		return o.errorf("{duration} 0 without {count} would never end")
 	case o.Timeout <= 0:
-		return fmt.Errorf("--timeout %v: must be more than 0", o.Timeout)
+		return o.errorf("{timeout} %v: must be more than 0", o.Timeout)
 	case o.FlushEvery < 0:
-		return fmt.Errorf("--flush-every %d: must be 1 or more", o.FlushEvery)
+		return o.errorf("{flush-every} %d: must be 1 or more", o.FlushEvery)
 	}
 	if o.Replay.Path != "" {
 		return o.checkReplay() // the rest when the trace is known
@@ -169,29 +183,29 @@ func (o *Options) checkTogether() error {
 	name := o.Pattern.Name
 	switch {
 	case o.ZeroPercent > 0 && !o.Pattern.Does[Write]:
-		return fmt.Errorf("--zero-percent is about the writes of a pattern, which %s has none of",
+		return o.errorf("{zero-percent} is about the writes of a pattern, which %s has none of",
 			name)
 	case o.Fill && !o.does(Read) && !o.does(Write) && !o.does(Zero):
-		return fmt.Errorf("--fill with --pattern %s: there is nothing in it that data would "+
+		return o.errorf("{fill} with {pattern} %s: there is nothing in it that data would "+
 			"matter to", name)
 	case (o.FUA || o.FlushEvery > 0) && !o.changes():
-		return fmt.Errorf("--fua and --flush-every are about writing, which --pattern %s does "+
+		return o.errorf("{fua} and {flush-every} are about writing, which {pattern} %s does "+
 			"not do", name)
 	case (o.NoHole || o.FastZero) && !o.does(Zero):
-		return fmt.Errorf("--no-hole and --fast-zero are about WRITE_ZEROES, which --pattern %s "+
-			"does not do; use zeroes, randzeroes or --zero-percent", name)
+		return o.errorf("{no-hole} and {fast-zero} are about WRITE_ZEROES, which {pattern} %s "+
+			"does not do; use zeroes, randzeroes or {zero-percent}", name)
 	case !o.Verify:
 		return nil
 	case !o.does(Read) && !o.does(Write):
-		return fmt.Errorf("--verify with --pattern %s: there is no data to verify", name)
+		return o.errorf("{verify} with {pattern} %s: there is no data to verify", name)
 	case !o.does(Read):
-		return fmt.Errorf("--verify with --pattern %s: nothing would be read back; use randrw "+
+		return o.errorf("{verify} with {pattern} %s: nothing would be read back; use randrw "+
 			"or rw", name)
 	case !o.does(Write) && !o.does(Zero) && !o.Fill:
-		return fmt.Errorf("--verify with --pattern %s: only what this run has written can be "+
-			"judged; add --fill, or use randrw or rw", name)
+		return o.errorf("{verify} with {pattern} %s: only what this run has written can be "+
+			"judged; add {fill}, or use randrw or rw", name)
 	case o.Sizes.unit()%sector != 0:
-		return fmt.Errorf("--verify with --bs %s: sizes must be multiples of %d bytes, for each "+
+		return o.errorf("{verify} with {bs} %s: sizes must be multiples of %d bytes, for each "+
 			"sector is stamped", o.Sizes, sector)
 	}
 	return nil

@@ -76,8 +76,8 @@ func newPlan(o *Options, f *facts, t *trace, run uint64) (*plan, error) {
 		return p, nil
 	}
 	if p.blocks > tableMost/8 {
-		return nil, fmt.Errorf("--verify would have to remember %d blocks of %s, more than the %d "+
-			"that %s hold: choose a smaller --size or a larger --bs, or verify another "+
+		return nil, o.errorf("{verify} would have to remember %d blocks of %s, more than the %d "+
+			"that %s hold: choose a smaller {size} or a larger {bs}, or verify another "+
 			"trace", p.blocks, units.Exact(p.unit), tableMost/8, units.Exact(tableMost))
 	}
 	p.table = newTable(p.base, p.unit, p.blocks, run)
@@ -103,14 +103,15 @@ func commandFlags(o *Options) (flags [kinds]uint16) {
 func fitFlags(o *Options, f *facts) error {
 	needs := func(kind bool, flag uint16, what string) error {
 		if kind && f.Flags&flag == 0 {
-			return fmt.Errorf("the export does not offer %s: choose another pattern or export",
-				what)
+			return o.errorf("the export does not offer " + what +
+				": choose another pattern or export")
 		}
 		return nil
 	}
 	if f.Flags&proto.FlagReadOnly != 0 && o.Writes() {
-		return fmt.Errorf("the export is read-only and the run would write (--pattern %s%s)",
-			o.Pattern.Name, map[bool]string{true: " --fill"}[o.Fill])
+		fill := map[bool]string{true: " {fill}"}[o.Fill]
+		return o.errorf("the export is read-only and the run would write ({pattern} %s"+fill+")",
+			o.Pattern.Name)
 	}
 	if d := f.file; d != nil && o.does(Zero) && !d.Device.Punch && !d.Device.ZeroRange {
 		return errors.New("its file system can neither punch holes nor zero ranges: choose " +
@@ -120,8 +121,8 @@ func fitFlags(o *Options, f *facts) error {
 		needs(o.does(Trim), proto.FlagSendTrim, "TRIM"),
 		needs(o.does(Zero), proto.FlagSendWriteZeroes, "WRITE_ZEROES"),
 		needs(o.does(Flush), proto.FlagSendFlush, "FLUSH"),
-		needs(o.FUA, proto.FlagSendFUA, "FUA (--fua)"),
-		needs(o.FastZero, proto.FlagSendFastZero, "FAST_ZERO (--fast-zero)"),
+		needs(o.FUA, proto.FlagSendFUA, "FUA ({fua})"),
+		needs(o.FastZero, proto.FlagSendFastZero, "FAST_ZERO ({fast-zero})"),
 	)
 }
 
@@ -140,12 +141,12 @@ func (p *plan) fitWindow() error {
 		return errors.New("the export is empty: there is nothing to put load on")
 	}
 	if o.Offset >= size && !(o.Pattern.Does[Flush] && o.Offset == 0) {
-		return fmt.Errorf("--offset %d is not inside the export, which has %d bytes", o.Offset,
+		return o.errorf("{offset} %d is not inside the export, which has %d bytes", o.Offset,
 			size)
 	}
 	window := size - o.Offset
 	if o.Size > window {
-		return fmt.Errorf("--offset %d and --size %d end beyond the export, which has %d bytes",
+		return o.errorf("{offset} %d and {size} %d end beyond the export, which has %d bytes",
 			o.Offset, o.Size, size)
 	}
 	if o.Size > 0 {
@@ -164,22 +165,22 @@ func (p *plan) fitBlocks() error {
 	}
 	if least := uint64(f.MinBlock); least > 1 {
 		if p.unit%least != 0 {
-			return fmt.Errorf("--bs %s: the export takes only multiples of %d bytes", o.Sizes,
+			return o.errorf("{bs} %s: the export takes only multiples of %d bytes", o.Sizes,
 				least)
 		}
 		if o.Offset%least != 0 {
-			return fmt.Errorf("--offset %d: the export takes only multiples of %d bytes", o.Offset,
+			return o.errorf("{offset} %d: the export takes only multiples of %d bytes", o.Offset,
 				least)
 		}
 	}
 	most := f.payloadMost()
 	if payload := o.does(Read) || o.does(Write) || o.Fill; payload && p.largest > most {
-		return fmt.Errorf("--bs %s: the server takes at most %s in one request", o.Sizes,
+		return o.errorf("{bs} %s: the server takes at most %s in one request", o.Sizes,
 			units.Exact(most))
 	}
 	if p.trace == nil && p.window < p.largest {
-		return fmt.Errorf("the window of %d bytes is too small for requests of %s: choose a "+
-			"smaller --bs or a larger export", p.window, units.Exact(p.largest))
+		return o.errorf("the window of %d bytes is too small for requests of %s: choose a "+
+			"smaller {bs} or a larger export", p.window, units.Exact(p.largest))
 	}
 	return nil
 }

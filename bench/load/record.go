@@ -102,7 +102,7 @@ type recorder struct {
 // newRecorder makes the file. One that is there already is written over only if it is a trace.
 func newRecorder(path string, t *Target, s *shared, loops, size int) (*recorder, error) {
 	if err := backing.MayMakeNew(path); err != nil {
-		return nil, fmt.Errorf("--record %w", err)
+		return nil, err
 	}
 	mode := os.O_RDWR | os.O_CREATE
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
@@ -111,11 +111,11 @@ func newRecorder(path string, t *Target, s *shared, loops, size int) (*recorder,
 	}
 	f, err := os.OpenFile(path, mode, 0o666)
 	if err != nil {
-		return nil, fmt.Errorf("--record: %w", err)
+		return nil, err
 	}
 	if err := overwrite(f); err != nil {
 		_ = f.Close()
-		return nil, fmt.Errorf("--record %s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	r := &recorder{file: f, out: bufio.NewWriterSize(f, 1<<20), name: recordedName(t), shared: s,
 		quit: make(chan struct{}), ended: make(chan error, 1)}
@@ -133,14 +133,14 @@ func overwrite(f *os.File) error {
 	case err != nil:
 		return err
 	case info.Mode()&os.ModeDevice != 0 && info.Mode()&os.ModeCharDevice == 0:
-		return errors.New("a block device is no place for a trace")
+		return errors.New("a trace is not written to a block device")
 	case !info.Mode().IsRegular() || info.Size() == 0:
 		return nil
 	}
 	head := make([]byte, len(iologHeader))
 	if _, err := f.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) ||
 		string(head) != iologHeader {
-		return errors.New("is there and is no trace: choose another name, or remove it")
+		return errors.New("exists and is not a trace: choose another name, or remove it")
 	}
 	return f.Truncate(0)
 }
@@ -226,11 +226,11 @@ func (r *recorder) close() error {
 	_ = r.file.SetWriteDeadline(time.Now().Add(patience)) // a pipe that nobody empties
 	close(r.quit)
 	if err := <-r.ended; err != nil {
-		return fmt.Errorf("--record: %w", err)
+		return err
 	}
 	if lost > 0 {
-		return fmt.Errorf("--record: %d requests are missing from the trace, because it could "+
-			"not be written fast enough", lost)
+		return fmt.Errorf("%d requests are missing from the trace, because it could not be "+
+			"written fast enough", lost)
 	}
 	return nil
 }

@@ -32,19 +32,19 @@ func (o *Options) checkReplay() error {
 	r := &o.Replay
 	switch {
 	case o.Threads > 1:
-		return fmt.Errorf("--threads %d with --replay: a trace has one order, which one thread "+
+		return o.errorf("{threads} %d with {replay}: a trace has one order, which one thread "+
 			"keeps", o.Threads)
 	case o.Rate > 0:
-		return errors.New("--rate with --replay: the times are in the trace (--replay-timing " +
-			"recorded, and --replay-speed)")
+		return o.errorf("{rate} with {replay}: the times are in the trace ({replay-timing} " +
+			"recorded, and {replay-speed})")
 	case o.FlushEvery > 0 || o.ZeroPercent > 0:
-		return errors.New("--flush-every and --zero-percent with --replay: the requests are in " +
+		return o.errorf("{flush-every} and {zero-percent} with {replay}: the requests are in " +
 			"the trace")
 	case !(r.Speed >= 1/speedMost && r.Speed <= speedMost):
-		return fmt.Errorf("--replay-speed %v: must be from %v to %v", r.Speed, 1/speedMost,
+		return o.errorf("{replay-speed} %v: must be from %v to %v", r.Speed, 1/speedMost,
 			speedMost)
 	case !r.Timed && r.Speed != 1:
-		return errors.New("--replay-speed is about --replay-timing recorded; without it, " +
+		return o.errorf("{replay-speed} is about {replay-timing} recorded; without it, " +
 			"requests do not wait for their times anyway")
 	}
 	return nil
@@ -57,25 +57,25 @@ func (o *Options) open() bool { return o.Rate > 0 || o.Replay.Timed }
 func (o *Options) adopt(t *trace) error {
 	o.Pattern = Pattern{Name: "replay", Does: t.does}
 	o.Sizes = Mix{Sizes: []uint64{max(uint64(t.largest), t.unit)}, Shares: []uint32{1}, total: 1}
-	refuse := func(text string) error { return fmt.Errorf("%s: %s", t.path, text) }
+	refuse := func(text string) error { return o.errorf("%s: "+text, t.path) }
 	switch {
 	case o.Fill && !o.does(Read) && !o.does(Write) && !o.does(Zero):
-		return refuse("--fill with nothing in the trace that data would matter to")
+		return refuse("{fill} with nothing in the trace that data would matter to")
 	case o.FUA && !o.changes():
-		return refuse("--fua with a trace that writes nothing")
+		return refuse("{fua} with a trace that writes nothing")
 	case (o.NoHole || o.FastZero) && !o.does(Zero):
-		return refuse("--no-hole and --fast-zero with a trace that has no write_zeroes")
+		return refuse("{no-hole} and {fast-zero} with a trace that has no write_zeroes")
 	case !o.Verify:
 		return nil
 	case !o.does(Read):
-		return refuse("--verify with a trace that reads nothing")
+		return refuse("{verify} with a trace that reads nothing")
 	case !o.does(Write) && !o.does(Zero) && !o.Fill:
-		return refuse("--verify with a trace that writes nothing: add --fill, since only what " +
+		return refuse("{verify} with a trace that writes nothing: add {fill}, since only what " +
 			"this run has written can be judged")
 	case t.unit%sector != 0:
 		return t.lineError(t.misaligned(sector),
-			"--verify needs offsets and lengths that are multiples of %d bytes, for each sector "+
-				"is stamped", sector)
+			o.spelled("{verify} needs offsets and lengths that are multiples of %d bytes, for "+
+				"each sector is stamped"), sector)
 	}
 	return nil
 }
@@ -111,8 +111,8 @@ func (p *plan) fitTrace() error {
 			t.largest, units.Exact(most))
 	}
 	if o.Verify && !p.multiConn && o.Connections > 1 {
-		return errors.New("--verify with --replay on several connections: the server does not " +
-			"promise that they see each other's writes (CAN_MULTI_CONN); use --connections 1")
+		return o.errorf("{verify} with {replay} on several connections: the server does not " +
+			"promise that they see each other's writes (CAN_MULTI_CONN); use {connections} 1")
 	}
 	return nil
 }
@@ -122,11 +122,11 @@ func (p *plan) fitTraceWindow() error {
 	o, size, t := p.options, p.facts.Size, p.trace
 	switch {
 	case o.Size > 0 && t.end > o.Size:
-		return t.lineError(t.farthest, "ends at %d, beyond --size %d", t.end, o.Size)
+		return t.lineError(t.farthest, o.spelled("ends at %d, beyond {size} %d"), t.end, o.Size)
 	case t.end > 0 && (o.Offset > size || t.end > size-o.Offset):
 		at := ""
 		if o.Offset > 0 {
-			at = fmt.Sprintf(" behind --offset %d", o.Offset)
+			at = fmt.Sprintf(o.spelled(" after {offset} %d"), o.Offset)
 		}
 		return t.lineError(t.farthest,
 			"ends at %d%s, beyond the end of the export, which has %d bytes: it takes a larger "+

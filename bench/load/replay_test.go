@@ -198,7 +198,7 @@ var misfits = []struct {
 		"line 4: ends at 1049088, beyond the end of the export, which has 1048576 bytes"},
 	{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
 		o.Offset = 1048576 - 511
-	}, "line 3: ends at 512 behind --offset"},
+	}, "line 3: ends at 512 after --offset"},
 	{proto.Export{}, "0 d read 0 512\n", func(o *Options) {
 		o.Size = 511
 	}, "beyond --size 511"},
@@ -411,7 +411,7 @@ func TestRecordToPlacesThatAreNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	uri := serve(t, &peer{})
-	for path, words := range map[string]string{precious: "is there and is no trace",
+	for path, words := range map[string]string{precious: "exists and is not a trace",
 		folder: "is a directory", filepath.Join(folder, "a", "b"): "there is no directory",
 		pipe: "no such device or address"} {
 		o := options(t, uri, "randread", "4k")

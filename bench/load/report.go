@@ -88,7 +88,7 @@ type OpenReport struct {
 	Lag        Latency `json:"lag"`    // from due to started
 }
 
-// Verified is what --verify saw.
+// Verified is what Options.Verify saw.
 type Verified struct {
 	Judged   uint64    `json:"judgedBytes"`
 	Found    uint64    `json:"badBlocks"`

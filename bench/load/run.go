@@ -61,11 +61,11 @@ func Run(ctx context.Context, o Options, watch func(Progress)) (*Report, error) 
 	if o.Replay.Path != "" {
 		if same(o.Replay.Path, o.Record) {
 			return nil,
-				fmt.Errorf("--record %s: is the trace that is to be replayed: choose another name",
+				o.errorf("{record} %s: is the trace that is to be replayed: choose another name",
 					o.Record)
 		}
 		var err error
-		if r.trace, err = readTrace(ctx, o.Replay.Path, o.Replay.File, watch); err != nil {
+		if r.trace, err = readTrace(ctx, &o, watch); err != nil {
 			return nil, err
 		}
 		if err := o.adopt(r.trace); err != nil {
@@ -90,7 +90,7 @@ func Run(ctx context.Context, o Options, watch func(Progress)) (*Report, error) 
 		var err error
 		if r.record, err = newRecorder(o.Record, &o.Target, r.shared, o.Threads,
 			tapeOf(o.Threads)); err != nil {
-			return nil, err
+			return nil, o.errorf("{record}: %w", err)
 		}
 	}
 	if err := r.start(); err != nil {
@@ -355,7 +355,10 @@ func (r *run) closeRecord() error {
 	if r.record == nil {
 		return nil
 	}
-	return r.record.close()
+	if err := r.record.close(); err != nil {
+		return r.options.errorf("{record}: %w", err)
+	}
+	return nil
 }
 
 // close lets go of what no loop took over.

@@ -287,7 +287,7 @@ func options(t *testing.T, uri, pattern, bs string) Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Options{Target: target, Pattern: p, ReadPercent: 50, Sizes: m, Connections: 2, Depth: 8,
+	return Options{Prefix: "--", Target: target, Pattern: p, ReadPercent: 50, Sizes: m, Connections: 2, Depth: 8,
 		Threads: 1, Seed: 1, Count: 2000, Timeout: 10 * time.Second}
 }
 

@@ -1,4 +1,4 @@
-// Stamps: what --verify writes into every sector of 512 bytes, and what can be wrong with one that
+// Stamps: what Options.Verify writes into every sector of 512 bytes, and what can be wrong with one that
 // is read back.
 //
 //	  0  magic

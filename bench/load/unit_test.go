@@ -55,6 +55,20 @@ func TestOptionsThatMakeNoSense(t *testing.T) {
 	}
 }
 
+// Errors name options as the program does that runs the load.
+func TestErrorsSpellOptions(t *testing.T) {
+	for prefix, want := range map[string]string{
+		"":   "fill with pattern flush: there is nothing in it that data would matter to",
+		"--": "--fill with --pattern flush: there is nothing in it that data would matter to",
+	} {
+		o := options(t, "nbd://localhost", "flush", "4k")
+		o.Prefix, o.Fill = prefix, true
+		if err := o.Check(); err == nil || err.Error() != want {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
 func TestTargets(t *testing.T) {
 	for text, want := range map[string]Target{
 		"nbd://host":            {Network: "tcp", Address: "host:10809"},

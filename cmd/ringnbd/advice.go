@@ -15,10 +15,20 @@ import (
 
 	"ringnbd/engine"
 	"ringnbd/engine/backing"
+	"ringnbd/engine/client"
 )
 
 // adviser gives the advice of one command about an error, or nothing.
 type adviser func(error) string
+
+// clientAdvice is what every command that connects to a server can do about an error.
+func clientAdvice(err error) string {
+	var absent *client.AbsentError
+	if errors.As(err, &absent) && absent.More > 0 {
+		return "ringnbd info --list shows them"
+	}
+	return ""
+}
 
 // about adds advice to an error; of errors that are joined, to each.
 func (a adviser) about(err error) error {
@@ -96,7 +106,7 @@ func benchAdvice(err error) string {
 	case errors.As(err, &format):
 		return convert(format) + "; or say --format raw to use its bytes as they are"
 	}
-	return ""
+	return clientAdvice(err)
 }
 
 // copyAdvice is what `ringnbd copy` can do about an error of a file or device.
@@ -120,7 +130,7 @@ func copyAdvice(err error) string {
 		}
 		return text + "; or say --format raw to copy its bytes as they are"
 	}
-	return ""
+	return clientAdvice(err)
 }
 
 // accessAdvice is about a path that cannot be opened: create is how a missing image is made, and

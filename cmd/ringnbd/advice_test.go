@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -14,6 +15,7 @@ import (
 
 	"ringnbd/engine"
 	"ringnbd/engine/backing"
+	"ringnbd/engine/client"
 )
 
 // belowErrors are errors of the floors below, and the advice of serve, bench and copy about each.
@@ -68,6 +70,9 @@ var belowErrors = []struct {
 	{&backing.NameError{Other: "b"}, "give each its own with --export NAME=PATH", "", ""},
 	{&backing.NameError{Wrong: "is wrong"}, "choose another with --export NAME=PATH", "", ""},
 	{&engine.CutError{Connections: 1}, "--shutdown-timeout gives them longer", "", ""},
+	{&client.AbsentError{Err: errors.New("no such export"), More: 3}, "",
+		"ringnbd info --list shows them", "ringnbd info --list shows them"},
+	{&client.AbsentError{Err: errors.New("no such export")}, "", "", ""},
 	{errors.New("anything else"), "", "", ""},
 }
 
@@ -97,6 +102,7 @@ func TestAdviceNamesFlagsOfItsCommand(t *testing.T) {
 	for _, c := range belowErrors {
 		for text, command := range map[string]*cobra.Command{c.serve: newServe(),
 			c.bench: newBench(), c.copy: newCopy()} {
+			text = strings.ReplaceAll(text, "ringnbd info --list", "") // another command
 			for _, found := range flag.FindAllStringSubmatch(text, -1) {
 				if command.Flags().Lookup(found[1]) == nil {
 					t.Errorf("%s has no --%s: %q", command.Name(), found[1], text)

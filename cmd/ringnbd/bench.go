@@ -61,7 +61,7 @@ func newBench() *cobra.Command {
 
 func (o *benchOptions) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
-	o.Duration, o.Timeout = 10*time.Second, 30*time.Second
+	o.Prefix, o.Duration, o.Timeout = "--", 10*time.Second, 30*time.Second
 	s := sections{flags: flags}
 	s.begin("What is asked")
 	flags.StringVarP(&o.pattern, "pattern", "p", "randread", "`PATTERN`: "+load.PatternNames())

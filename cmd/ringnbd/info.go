@@ -37,7 +37,8 @@ func newInfo() *cobra.Command {
 			if err := enter(leastBlocked); err != nil {
 				return wrapFailure(err)
 			}
-			return wrapFailure(infoOf(&o, args[0], c.OutOrStdout()))
+			return wrapFailure(adviser(clientAdvice).about(
+				infoOf(&o, args[0], c.OutOrStdout())))
 		},
 	}
 	flags := c.Flags()

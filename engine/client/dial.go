@@ -77,7 +77,7 @@ func Socket(ctx context.Context, t *Target, o Options) (net.Conn, Session, error
 		return err
 	})
 	if errors.As(err, new(absent)) {
-		err = fmt.Errorf("%w%s", err, alternatives(ctx, t, o))
+		err = alternatives(ctx, t, o, err)
 	}
 	return sock, session, err
 }

@@ -70,26 +70,38 @@ const (
 	namesTimeout = 5 * time.Second
 )
 
-// alternatives are the exports that a server has, to be put behind the error of one that it has
-// not; nothing if it does not tell them, or not soon.
-func alternatives(ctx context.Context, t *Target, o Options) string {
+// AbsentError is about an export that a server does not have, and names exports that it has.
+type AbsentError struct {
+	Err  error
+	More int // exports that the server has and the text does not name
+	text string
+}
+
+func (e *AbsentError) Error() string { return e.Err.Error() + e.text }
+func (e *AbsentError) Unwrap() error { return e.Err }
+
+// alternatives adds to the error about an absent export the exports that the server has; nothing if
+// the server does not tell them, or not soon.
+func alternatives(ctx context.Context, t *Target, o Options, absent error) error {
 	o.Timeout = min(o.Timeout, namesTimeout)
 	all, left, err := list(ctx, t, o, namesMemory)
 	if err != nil {
-		return ""
+		return absent
 	}
+	e := &AbsentError{Err: absent}
 	if len(all)+left == 0 {
-		return "; it lists none"
+		e.text = "; it lists none"
+		return e
 	}
 	var names []string
 	for _, l := range all[:min(len(all), namesMost)] {
 		names = append(names, fmt.Sprintf("%.*q", nameMost, l.Name))
 	}
-	text := "; it has " + strings.Join(names, ", ")
-	if left += len(all) - len(names); left > 0 {
-		text += fmt.Sprintf(" and %d more (ringnbd info --list shows them)", left)
+	e.text = "; it has " + strings.Join(names, ", ")
+	if e.More = left + len(all) - len(names); e.More > 0 {
+		e.text += fmt.Sprintf(" and %d more", e.More)
 	}
-	return text
+	return e
 }
 
 // list keeps exports up to a size in bytes, and counts the others.
