@@ -25,7 +25,8 @@ func Warning(r *measure.Report) string {
 		return ""
 	}
 	return fmt.Sprintf("other programs and the kernel's own threads used %.0f %% of the CPU "+
-		"time (median of all measurements): on a quiet machine the figures are better and steadier.", 100*x)
+		"time (median of all measurements): on a quiet machine the figures are better and "+
+		"steadier.", 100*x)
 }
 
 // Save writes the report to path as JSON, compressed if the name ends so, and with it

@@ -57,8 +57,8 @@ func ReadMachine(dir string) Machine {
 	}
 	m.Congestion = congestion()
 	m.Governor = readLine("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-	if m.IdleDriver = readLine("/sys/devices/system/cpu/cpuidle/current_driver"); m.IdleDriver == "none" {
-		m.IdleDriver = ""
+	if driver := readLine("/sys/devices/system/cpu/cpuidle/current_driver"); driver != "none" {
+		m.IdleDriver = driver
 	}
 	return m
 }

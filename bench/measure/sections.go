@@ -46,7 +46,9 @@ var ladders = map[string][]float64{
 func Sections() []Section {
 	return named([]Section{
 		{Name: "disk",
-			Question: "How near to the disk's own limit is a server, and at what price in CPU time?", Servers: everybody, Loads: diskLoads()},
+			Question: "How near to the disk's own limit is a server, and at what price in CPU " +
+				"time?",
+			Servers: everybody, Loads: diskLoads()},
 		{Name: "depth", Question: "What does a server add to one request alone, and what does " +
 			"it make of many at a time?", Servers: fastest, Loads: depthLoads()},
 		{Name: "large", Question: "How much data goes through in large requests?", Servers: fastest,

@@ -122,7 +122,8 @@ func awaitDaemon(cmd *exec.Cmd, pidFile string) (int, error) {
 	if err := cmd.Wait(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		return 0, err
 	}
-	for deadline := time.Now().Add(readyTimeout); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	deadline := time.Now().Add(readyTimeout)
+	for ; time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if pid, err := strconv.Atoi(strings.TrimSpace(readText(pidFile))); err == nil && pid > 1 {
 			return pid, nil
 		}

@@ -67,7 +67,8 @@ func nothingIsLeft(t *testing.T, dir string) {
 		return devices
 	}
 	// The kernel detaches a device when its last user is gone: udev looks at new ones too.
-	for end := time.Now().Add(5 * time.Second); len(attached()) > 0; time.Sleep(20 * time.Millisecond) {
+	end := time.Now().Add(5 * time.Second)
+	for ; len(attached()) > 0; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Errorf("loop devices are left: %v", attached())
 			return
@@ -117,7 +118,8 @@ func smokeLoads() []Load {
 
 func TestSmokeEveryServerYieldsSamples(t *testing.T) {
 	generator := ringnbdBinary(t)
-	for _, p := range append([]Program{Ringnbd(generator), RingnbdCached(generator), RingnbdPoll(generator)}, Peers()...) {
+	own := []Program{Ringnbd(generator), RingnbdCached(generator), RingnbdPoll(generator)}
+	for _, p := range append(own, Peers()...) {
 		t.Run(p.Name, func(t *testing.T) {
 			if _, err := p.Find(); err != nil {
 				t.Skip(err)
@@ -172,7 +174,8 @@ func TestSmokeInterruptedRunLeavesNothing(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
 	go func() {
 		defer interrupt()
-		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		end := time.Now().Add(20 * time.Second)
+		for ; time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 			if len(tree(os.Getpid())) >= 3 { // us, the server, the generator
 				time.Sleep(300 * time.Millisecond)
 				return

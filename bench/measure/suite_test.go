@@ -160,10 +160,11 @@ func TestGeneratorIsToldTheWholeLoad(t *testing.T) {
 func TestGeneratorsTroubleIsNoNumber(t *testing.T) {
 	for text, want := range map[string]string{
 		"nothing": "JSON",
-		`{"requests":9,"seconds":1,"trouble":["data was wrong"]}`:      "data was wrong",
-		`{"requests":9,"seconds":1,"failures":2,"firstFailure":"EIO"}`: "2 requests failed, the first: EIO",
-		`{"requests":9,"seconds":1,"interrupted":true}`:                "interrupted",
-		`{"requests":0,"seconds":1}`:                                   "no request",
+		`{"requests":9,"seconds":1,"trouble":["data was wrong"]}`: "data was wrong",
+		`{"requests":9,"seconds":1,"failures":2,"firstFailure":"EIO"}`: "2 requests failed, " +
+			"the first: EIO",
+		`{"requests":9,"seconds":1,"interrupted":true}`: "interrupted",
+		`{"requests":0,"seconds":1}`:                    "no request",
 	} {
 		if _, err := parseGenerated([]byte(text)); err == nil ||
 			!strings.Contains(err.Error(), want) {

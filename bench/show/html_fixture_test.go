@@ -188,8 +188,10 @@ func plausibleProfiles(r *measure.Report) []measure.Profile {
 			p.Stages = append(p.Stages, s)
 		}
 		p.Top = []measure.Function{{Name: "internal/runtime/syscall.Syscall6", Share: .87},
-			{Name: "ringnbd/engine.(*loop).settle", Share: .031}, {Name: "ringnbd/engine.(*loop).record", Share: .022},
-			{Name: "ringnbd/proto.ParseRequest", Share: .014}, {Name: "runtime.memmove", Share: .011}}
+			{Name: "ringnbd/engine.(*loop).settle", Share: .031},
+			{Name: "ringnbd/engine.(*loop).record", Share: .022},
+			{Name: "ringnbd/proto.ParseRequest", Share: .014},
+			{Name: "runtime.memmove", Share: .011}}
 		all = append(all, p)
 	}
 	return all

@@ -248,7 +248,8 @@ var aheadHeads = []struct {
 		true},
 	{"× the server CPU per request of the cheapest peer on O_DIRECT (less is better)", "ringnbd",
 		samePath, measure.Sample.ServerCPU, false},
-	{"× the server CPU per request of the cheapest of all peers, page cache or not (less is better)", "ringnbd", everyPath, measure.Sample.ServerCPU, false},
+	{"× the server CPU per request of the cheapest of all peers, page cache or not (less is " +
+		"better)", "ringnbd", everyPath, measure.Sample.ServerCPU, false},
 	{"", "ringnbd-cached", samePath, measure.RequestRate, true},
 	{"", "ringnbd-cached", samePath, measure.Sample.ServerCPU, false},
 }

@@ -482,7 +482,8 @@ func TestPlotsSayWhatFollowsFromThem(t *testing.T) {
 	idle := r.Section("idle")
 	r.Result(idle[len(idle)-1], "nbdkit").Median.Backlog = 1 << 20
 	text := takeApart(t, r).all("main", "")[0].text()
-	for _, want := range []string{`CPU per request with more connections: ringnbd \+\d+ % from 1 to 1000; nbdkit \+\d+ % from 1 to 1000; qemu-nbd \+\d+ % from 1 to 256\.`,
+	for _, want := range []string{`CPU per request with more connections: ringnbd \+\d+ % from 1 ` +
+		`to 1000; nbdkit \+\d+ % from 1 to 1000; qemu-nbd \+\d+ % from 1 to 256\.`,
 		`For each idle connection: ringnbd \d+\.\d+ KiB, nbdkit`, `qemu-nbd failed at 1000\.`,
 		`had not been started at the end: nbdkit at 1,000 idle connections\.`} {
 		if !regexp.MustCompile(want).MatchString(text) {

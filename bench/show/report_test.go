@@ -66,7 +66,8 @@ func TestReportReadBackFromItsFileIsTheSame(t *testing.T) {
 	before := sampleReport()
 	before.Profiles = []measure.Profile{{Load: before.Results[1].Load, Server: "ringnbd",
 		Seconds: 2,
-		Stages:  []measure.Stage{{Name: "disk", Share: 0.5, MicrosPerRequest: 2.5}}, Top: []measure.Function{{Name: "read", Share: 0.25}}}}
+		Stages:  []measure.Stage{{Name: "disk", Share: 0.5, MicrosPerRequest: 2.5}},
+		Top:     []measure.Function{{Name: "read", Share: 0.25}}}}
 	if err := judge.Save(before, path); err != nil {
 		t.Fatal(err)
 	}
@@ -154,8 +155,9 @@ func TestMarkdownPutsBothTransportsIntoOneCell(t *testing.T) {
 		r.Results = append(r.Results, result)
 	}
 	text := report{r}.markdown()
-	if want := "| randread 4 KiB, 4 × 32 | 54000 / 54000 | 8.0 / 8.0 | 0.90 / 0.90 | 2.00 " +
-		"(qemu-nbd) / – | 0.50 (qemu-nbd) / – | 0.50 (qemu-nbd) / – | 2.00 (nbdkit) / – |"; !strings.Contains(text, want) {
+	want := "| randread 4 KiB, 4 × 32 | 54000 / 54000 | 8.0 / 8.0 | 0.90 / 0.90 | 2.00 " +
+		"(qemu-nbd) / – | 0.50 (qemu-nbd) / – | 0.50 (qemu-nbd) / – | 2.00 (nbdkit) / – |"
+	if !strings.Contains(text, want) {
 		t.Errorf("no %s in\n%s", want, text)
 	}
 	if got := strings.Join(sameTail([]string{"1 (x)", "2 (x)"}), " / "); got != "1 / 2 (x)" {
