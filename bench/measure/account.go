@@ -1,81 +1,46 @@
-// Accounting: what a server cost, read from /proc. Invariant: a process that
-// vanishes while it is read counts as nothing, never as an error; its time is in
-// its parent's once it was waited for.
+// Accounting: what a server cost, read from /proc.
+//
+// Invariant: a process that vanishes while it is read counts as nothing, never as an error; its
+// time is in its parent's once it was waited for.
 
 package measure
 
 import (
-	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
+	"math"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
-// clockTick is the unit of utime and stime in /proc/PID/stat: USER_HZ, which is
-// 100 on every Linux architecture that Go runs on.
+// clockTick is the unit of the times in /proc/PID/stat: USER_HZ, which is 100 on every Linux
+// architecture that Go runs on.
 const clockTick = 10 * time.Millisecond
 
-// processTimes are fields of one /proc/PID/stat line (proc_pid_stat(5)).
-type processTimes struct {
-	parent                   int
-	user, system             time.Duration // all threads, exited ones included
-	childrenUser, childrenSy time.Duration // waited-for children and theirs
-}
+// proc is /proc. Where it is not mounted, every process counts as one that vanished.
+var proc, _ = procfs.NewDefaultFS()
 
-// parseStat reads a /proc/PID/stat line. The command name may hold spaces and
-// parentheses: fields are counted from the last one.
-func parseStat(line string) (processTimes, error) {
-	end := strings.LastIndexByte(line, ')')
-	if end < 0 {
-		return processTimes{}, fmt.Errorf("no command name in %q", line)
-	}
-	f := strings.Fields(line[end+1:]) // f[0] is field 3 of the manual page
-	if len(f) < 15 {
-		return processTimes{}, fmt.Errorf("only %d fields in %q", len(f)+2, line)
-	}
-	var n [5]int64
-	for i, field := range []int{4, 14, 15, 16, 17} {
-		v, err := strconv.ParseInt(f[field-3], 10, 64)
-		if err != nil {
-			return processTimes{}, fmt.Errorf("field %d of %q: %w", field, line, err)
-		}
-		n[i] = v
-	}
-	t := func(i int) time.Duration { return time.Duration(n[i]) * clockTick }
-	return processTimes{parent: int(n[0]), user: t(1), system: t(2), childrenUser: t(3),
-		childrenSy: t(4)}, nil
-}
-
-// tree returns root and its live descendants with their times.
-func tree(root int) map[int]processTimes {
-	all := map[int]processTimes{}
-	lines, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, path := range lines {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		if t, err := parseStat(string(b)); err == nil {
-			pid, _ := strconv.Atoi(strings.Split(path, "/")[2])
-			all[pid] = t
+// tree returns root and its live descendants with what /proc says of them.
+func tree(root int) map[int]procfs.ProcStat {
+	all := map[int]procfs.ProcStat{}
+	processes, _ := proc.AllProcs()
+	for _, p := range processes {
+		if s, err := p.Stat(); err == nil {
+			all[p.PID] = s
 		}
 	}
-	members := map[int]processTimes{}
-	if t, ok := all[root]; ok {
-		members[root] = t
+	members := map[int]procfs.ProcStat{}
+	if s, ok := all[root]; ok {
+		members[root] = s
 	}
 	for grown := true; grown; {
 		grown = false
-		for pid, t := range all {
+		for pid, s := range all {
 			_, in := members[pid]
-			if _, child := members[t.parent]; child && !in {
-				members[pid], grown = t, true
+			if _, child := members[s.PPID]; child && !in {
+				members[pid], grown = s, true
 			}
 		}
 	}
@@ -90,14 +55,17 @@ type cpuTime struct{ total, user, system time.Duration }
 // children they have waited for.
 func treeCPU(root int) cpuTime {
 	var c cpuTime
-	for pid, t := range tree(root) {
-		c.user += t.user + t.childrenUser
-		c.system += t.system + t.childrenSy
+	for pid, s := range tree(root) {
+		waited := cpuTime{user: time.Duration(s.CUTime) * clockTick,
+			system: time.Duration(s.CSTime) * clockTick}
+		user, system := time.Duration(s.UTime)*clockTick, time.Duration(s.STime)*clockTick
 		own, ok := processClock(pid)
 		if !ok {
-			own = t.user + t.system
+			own = user + system
 		}
-		c.total += own + t.childrenUser + t.childrenSy
+		c.user += user + waited.user
+		c.system += system + waited.system
+		c.total += own + waited.user + waited.system
 	}
 	return c
 }
@@ -127,38 +95,6 @@ func processClock(pid int) (time.Duration, bool) {
 	return time.Duration(t.Nano()), true
 }
 
-// statusField reads one "Name:  123 [kB]" line of a /proc status file; 0 when the
-// process or the line is not there.
-func statusField(path, name string) int64 {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return 0
-	}
-	return parseStatusField(string(b), name)
-}
-
-func parseStatusField(status, name string) int64 {
-	for line := range strings.Lines(status) {
-		value, ok := strings.CutPrefix(line, name+":")
-		if !ok {
-			continue
-		}
-		f := strings.Fields(value)
-		if len(f) == 0 {
-			return 0
-		}
-		n, err := strconv.ParseInt(f[0], 10, 64)
-		if err != nil {
-			return 0
-		}
-		if len(f) == 2 && f[1] == "kB" {
-			n <<= 10
-		}
-		return n
-	}
-	return 0
-}
-
 // treeRSS is the resident memory of a process tree in bytes, and the largest
 // high-water mark of a single member.
 func treeRSS(root int) (sum, highest int64) {
@@ -168,24 +104,34 @@ func treeRSS(root int) (sum, highest int64) {
 // resident is treeRSS of known members.
 func resident(pids []int) (sum, highest int64) {
 	for _, pid := range pids {
-		path := fmt.Sprintf("/proc/%d/status", pid)
-		sum += statusField(path, "VmRSS")
-		highest = max(highest, statusField(path, "VmHWM"))
+		if s, err := status(pid); err == nil {
+			sum += int64(s.VmRSS)
+			highest = max(highest, int64(s.VmHWM))
+		}
 	}
 	return sum, highest
 }
 
+func status(pid int) (procfs.ProcStatus, error) {
+	p, err := proc.Proc(pid)
+	if err != nil {
+		return procfs.ProcStatus{}, err
+	}
+	return p.NewStatus()
+}
+
 // treeSwitches sums the context switches of all live threads of a tree.
 func treeSwitches(root int) int64 {
-	var n int64
+	var n uint64
 	for pid := range tree(root) {
-		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
-		for _, path := range tasks {
-			n += statusField(path, "voluntary_ctxt_switches") +
-				statusField(path, "nonvoluntary_ctxt_switches")
+		threads, _ := proc.AllThreads(pid)
+		for _, thread := range threads {
+			if s, err := thread.NewStatus(); err == nil {
+				n += s.TotalCtxtSwitches()
+			}
 		}
 	}
-	return n
+	return int64(n)
 }
 
 // cpuUse is CPU time used up to a moment.
@@ -197,41 +143,28 @@ type cpuUse struct {
 }
 
 func readCPUUse() cpuUse {
-	u := parseCPUUse(readText("/proc/stat"))
-	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+	u := cpuUseOf(proc)
+	for _, process := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
 		var usage unix.Rusage
-		if unix.Getrusage(who, &usage) == nil {
+		if unix.Getrusage(process, &usage) == nil {
 			u.ours += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 		}
 	}
 	return u
 }
 
-// parseCPUUse reads the first line of /proc/stat (proc_stat(5)): user, nice,
-// system, idle, iowait, irq, softirq, steal; guest time is part of user time
-// already. Zero when it is not that line.
-func parseCPUUse(stat string) cpuUse {
-	line, _, _ := strings.Cut(stat, "\n")
-	f := strings.Fields(line)
-	if len(f) < 9 || f[0] != "cpu" {
+// cpuUseOf reads the sum over all CPUs of /proc/stat, zero if it cannot. Guest time is part of user
+// time already.
+func cpuUseOf(fs procfs.FS) cpuUse {
+	stat, err := fs.Stat()
+	if err != nil {
 		return cpuUse{}
 	}
-	var u cpuUse
-	for i, text := range f[1:9] {
-		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil {
-			return cpuUse{}
-		}
-		t := time.Duration(n) * clockTick
-		u.all += t
-		switch i {
-		case 3, 4: // idle
-		case 7:
-			u.steal = t
-		default:
-			u.busy += t
-		}
-	}
+	seconds := func(s float64) time.Duration { return time.Duration(math.Round(s*100)) * clockTick }
+	c := stat.CPUTotal
+	u := cpuUse{steal: seconds(c.Steal),
+		busy: seconds(c.User + c.Nice + c.System + c.IRQ + c.SoftIRQ)}
+	u.all = u.busy + u.steal + seconds(c.Idle+c.Iowait)
 	return u
 }
 

@@ -5,40 +5,71 @@ package measure
 import (
 	"math"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/prometheus/procfs"
 )
 
-func TestParseStatFindsFieldsBehindAnyName(t *testing.T) {
-	line := "42 (a) b (c) S 7 42 42 0 -1 4194560 100 0 0 0 11 22 33 44 20 0 3 0 100 1 1"
-	got, err := parseStat(line)
-	want := processTimes{parent: 7, user: 110 * time.Millisecond, system: 220 * time.Millisecond,
-		childrenUser: 330 * time.Millisecond, childrenSy: 440 * time.Millisecond}
-	if err != nil || got != want {
-		t.Errorf("parseStat = %+v, %v, want %+v", got, err, want)
+// fakeProc is a /proc with one file.
+func fakeProc(t *testing.T, name, text string) procfs.FS {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
 	}
-	for _, bad := range []string{"", "42 no name S 7", "42 (x) S 7 1",
-		"42 (x) S 7 1 1 1 1 1 1 1 1 1 a b c d 1 1"} {
-		if _, err := parseStat(bad); err == nil {
-			t.Errorf("parseStat(%q) found numbers", bad)
-		}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
 	}
+	fs, err := procfs.NewFS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fs
 }
 
-func TestParseStatusFieldKnowsKilobytes(t *testing.T) {
-	text := "Name:\tx\nVmHWM:\t    2048 kB\nvoluntary_ctxt_switches:\t17\n"
-	for name, want := range map[string]int64{"VmHWM": 2 << 20, "voluntary_ctxt_switches": 17,
-		"VmRSS": 0, "Name": 0} {
-		if got := parseStatusField(text, name); got != want {
-			t.Errorf("%s = %d, want %d", name, got, want)
-		}
+func TestTreeHasThisProcessAndItsChildOfAnyName(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "a) b (c")
+	sleep, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Skip("no sleep in PATH")
+	}
+	if err := os.Symlink(sleep, name); err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command(name, "60")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		child.Process.Kill()
+		child.Wait()
+	}()
+	members := tree(os.Getpid())
+	if _, own := members[os.Getpid()]; !own {
+		t.Error("the root is not in its tree")
+	}
+	if s, in := members[child.Process.Pid]; !in || s.PPID != os.Getpid() {
+		t.Errorf("the child is not in the tree: %+v", s)
+	}
+	if sum, highest := treeRSS(os.Getpid()); sum < 1<<20 || highest < 1<<20 || highest > 1<<40 {
+		t.Errorf("memory: %d, at most %d", sum, highest)
+	}
+	if n := treeSwitches(os.Getpid()); n <= 0 {
+		t.Errorf("%d context switches", n)
+	}
+	if gone := tree(1 << 22); len(gone) != 0 {
+		t.Errorf("a process that cannot be has the tree %v", gone)
 	}
 }
 
 func TestStealIsAShareOfAllTime(t *testing.T) {
-	a := parseCPUUse("cpu  100 0 50 800 10 0 0 40 5 0\ncpu0 1 1\n")
+	a := cpuUseOf(fakeProc(t, "stat", "cpu  100 0 50 800 10 0 0 40 5 0\ncpu0 1 1\n"))
 	if a != (cpuUse{all: 1000 * clockTick, busy: 150 * clockTick, steal: 40 * clockTick}) {
-		t.Fatalf("parseCPUUse = %+v", a)
+		t.Fatalf("%+v", a)
 	}
 	b := cpuUse{all: 1200 * clockTick, steal: 90 * clockTick}
 	if got := b.stolen(a); got != 0.25 {
@@ -83,7 +114,7 @@ func TestCPUTimeDividesExactlyByItsTicks(t *testing.T) {
 func TestWhatOthersUseIsTheBusyTimeWithoutOurs(t *testing.T) {
 	const before, after = "cpu 100 10 200 5000 40 3 7 50 9 9\ncpu0 1\n",
 		"cpu 160 20 230 5060 50 4 16 70 99 99\ncpu0 2\n"
-	a, b := parseCPUUse(before), parseCPUUse(after)
+	a, b := cpuUseOf(fakeProc(t, "stat", before)), cpuUseOf(fakeProc(t, "stat", after))
 	b.ours = 600 * time.Millisecond // of 110 ticks that were busy, of 200
 	if got := b.others(a); math.Abs(got-0.25) > 1e-9 {
 		t.Errorf("others used %g", got)
@@ -92,8 +123,8 @@ func TestWhatOthersUseIsTheBusyTimeWithoutOurs(t *testing.T) {
 	if got := b.others(a); got != 0 {
 		t.Errorf("others used %g", got)
 	}
-	for _, stat := range []string{"", "cpu 1 2 3", "cpu a b c d e f g h", "intr 1 2 3 4 5 6 7 8"} {
-		if got := parseCPUUse(stat); got != (cpuUse{}) {
+	for _, stat := range []string{"", "cpu a b c d e f g h", "intr 1 2 3 4 5 6 7 8"} {
+		if got := cpuUseOf(fakeProc(t, "stat", stat)); got != (cpuUse{}) {
 			t.Errorf("%q: %+v", stat, got)
 		}
 	}

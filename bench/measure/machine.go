@@ -4,13 +4,14 @@
 package measure
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,10 +39,13 @@ type Machine struct {
 // ReadMachine reads them; dir is where the test file lies.
 func ReadMachine(dir string) Machine {
 	m := Machine{Cores: runtime.NumCPU(), Versions: map[string]string{}}
-	cpuinfo := readText("/proc/cpuinfo")
-	m.CPU = colonField(cpuinfo, "model name")
-	m.Hypervisor = strings.Contains(" "+colonField(cpuinfo, "flags")+" ", " hypervisor ")
-	m.Memory = parseStatusField(readText("/proc/meminfo"), "MemTotal")
+	if cpus, err := proc.CPUInfo(); err == nil && len(cpus) > 0 {
+		m.CPU = cpus[0].ModelName
+		m.Hypervisor = slices.Contains(cpus[0].Flags, "hypervisor")
+	}
+	if memory, err := proc.Meminfo(); err == nil && memory.MemTotalBytes != nil {
+		m.Memory = int64(*memory.MemTotalBytes)
+	}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		m.Kernel = unix.ByteSliceToString(u.Release[:])
@@ -52,7 +56,8 @@ func ReadMachine(dir string) Machine {
 		}
 	}
 	if absolute, err := filepath.Abs(dir); err == nil {
-		m.Filesystem = filesystemOf(readText("/proc/self/mountinfo"), absolute)
+		mounts, _ := proc.GetMounts()
+		m.Filesystem = filesystemOf(mounts, absolute)
 		m.Device = deviceOf(absolute)
 	}
 	m.Congestion = congestion()
@@ -91,22 +96,15 @@ func (m Machine) String() string {
 	return s
 }
 
-// filesystemOf finds the mount that holds path in the text of mountinfo
-// (proc_pid_mountinfo(5)) and names its type and source. Later mounts cover
+// filesystemOf names the type and the source of the mount that holds path. Later mounts cover
 // earlier ones at the same point.
-func filesystemOf(mountinfo, path string) string {
+func filesystemOf(mounts []*procfs.MountInfo, path string) string {
 	var best, point string
-	scan := bufio.NewScanner(strings.NewReader(mountinfo))
-	for scan.Scan() {
-		left, right, ok := strings.Cut(scan.Text(), " - ")
-		f, g := strings.Fields(left), strings.Fields(right)
-		if !ok || len(f) < 5 || len(g) < 2 {
-			continue
-		}
-		p := f[4]
+	for _, m := range mounts {
+		p := m.MountPoint
 		inside := p == "/" || path == p || strings.HasPrefix(path, p+"/")
 		if inside && len(p) >= len(point) {
-			best, point = g[0]+" on "+g[1], p
+			best, point = m.FSType+" on "+m.Source, p
 		}
 	}
 	return best
@@ -150,17 +148,6 @@ func chosen(list string) string {
 		}
 	}
 	return list
-}
-
-// colonField reads "name : value" from text such as /proc/cpuinfo.
-func colonField(text, name string) string {
-	for line := range strings.Lines(text) {
-		k, v, ok := strings.Cut(line, ":")
-		if ok && strings.TrimSpace(k) == name {
-			return strings.TrimSpace(v)
-		}
-	}
-	return ""
 }
 
 func readText(path string) string {

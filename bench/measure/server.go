@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -197,7 +198,7 @@ func (s *Server) explain(err error) error {
 }
 
 // kill ends what is left of a process tree; members are from when it was whole.
-func (s *Server) kill(members map[int]processTimes) {
+func (s *Server) kill(members map[int]procfs.ProcStat) {
 	select {
 	case <-s.gone:
 	default:
