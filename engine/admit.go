@@ -16,13 +16,70 @@ type account struct {
 	taken     bool            // it has taken a reply
 }
 
+// admit takes a request in, or leaves its header where it is: false means that the connection
+// waits, for its own replies or for its turn, or has ended.
+func (l *loop) admit(i uint32, r *proto.Request) bool {
+	c := &l.conns[i]
+	if r.Command == proto.CmdDisc {
+		l.counters.Requests[proto.CmdDisc]++
+		l.leave(i, CloseDisconnect)
+		return false
+	}
+	export := &l.table.exports[c.export]
+	errno := proto.Check(r, &export.Facts, c.session)
+	if errno != proto.Success && r.Undrainable(&export.Facts) {
+		l.fail(i, CloseOversize)
+		return false
+	}
+	if errno == proto.Success && l.outsize(r, export.Device) {
+		return l.divide(i, r)
+	}
+	return l.takeIn(i, r, errno, portionWhole)
+}
+
+// takeIn gives a request, or a part of one, its tag and memory, and begins it or waits for its
+// payload. False means that the connection waits.
+func (l *loop) takeIn(i uint32, r *proto.Request, errno proto.Errno, p portion) bool {
+	c := &l.conns[i]
+	export := &l.table.exports[c.export]
+	var memory, scratch uint64
+	lo, hi := r.Offset, r.Offset+r.Length
+	if errno == proto.Success {
+		if r.Command == proto.CmdBlockStatus {
+			memory = statusMemory(r, c.session)
+			hi = lo // no data of the device is held
+		} else {
+			lo, hi = export.Device.down(lo), export.Device.up(hi)
+			memory, scratch = needs(r, export.Device, lo, hi)
+		}
+	}
+	t, ok := l.takeTag(i, memory, scratch)
+	if !ok {
+		return false
+	}
+	if p == portionWhole {
+		l.counters.Requests[min(r.Command, commandSlots-1)]++
+		c.count(r)
+	}
+	row := &l.tags[t]
+	row.Request, row.dev, row.errno, row.portion = *r, export.device, errno, p
+	row.lo, row.hi = lo, hi
+	payload := r.Payload()
+	if payload == 0 {
+		l.begin(t)
+		return true
+	}
+	c.expectPayload(t, uint32(payload), row.memory, uint32(r.Offset-lo), memory == 0)
+	return true
+}
+
 // needs is how many bytes a request must hold: its rounded payload, and two blocks when its ends
 // must be read first.
 func needs(r *proto.Request, d *Device, lo, hi uint64) (memory, scratch uint64) {
-	if r.Length == 0 || d.Kind == Null {
+	if r.Length == 0 || !d.keeps() {
 		return 0, 0
 	}
-	onDisk := d.Kind != Memory
+	onDisk := d.onDisk()
 	unaligned := onDisk && (lo != r.Offset || hi != r.Offset+r.Length)
 	switch r.Command {
 	case proto.CmdRead:

@@ -84,7 +84,7 @@ func (l *loop) catchUp() {
 	for first := true; l.backlog.n > 0 && (first || !l.spent()); first = false {
 		t := l.backlog.pop()
 		switch row := &l.tags[t]; {
-		case l.conns[row.conn].state == connClosing:
+		case l.deserted(t):
 			l.forsake(t)
 		case row.step == stepStore:
 			l.storePart(t)
@@ -98,11 +98,9 @@ func (l *loop) catchUp() {
 // forsake drops what is left to begin of a request whose client has gone.
 func (l *loop) forsake(t uint32) {
 	row := &l.tags[t]
-	row.left -= uint16(row.parts - row.part)
-	row.part, row.errno = row.parts, proto.EIO
-	if row.left == 0 {
-		l.answer(t)
-	}
+	n := uint16(row.parts - row.part)
+	row.part = row.parts
+	l.segmentsOver(t, n, proto.EIO)
 }
 
 // backlog is a queue of tags, each in it once at most.

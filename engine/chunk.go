@@ -84,7 +84,7 @@ func (b *batch) addStatus(row *tag) bool {
 // next part; each send brings one.
 func (b *batch) addRead(row *tag) bool {
 	from, end := row.Offset+row.cursor, row.Offset+row.Length
-	parts := row.Flags&proto.CmdFlagDF == 0 && b.loop.deviceOf(row).Kind != Null
+	parts := row.Flags&proto.CmdFlagDF == 0 && b.loop.deviceOf(row).keeps()
 	// a rest that is shorter than a hole may be is not a part
 	if parts && end-from > lookPart+2*leastHole {
 		end = min(end, (from+lookPart)&^(holeUnit-1))

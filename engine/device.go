@@ -87,6 +87,12 @@ type deviceRow struct {
 // deviceOf returns the device that a request is about.
 func (l *loop) deviceOf(t *tag) *Device { return l.devices[t.dev].device }
 
+// keeps reports whether what is written can be read again.
+func (d *Device) keeps() bool { return d.Kind != Null }
+
+// onDisk reports whether reads and writes are operations of the ring on a descriptor.
+func (d *Device) onDisk() bool { return d.Kind == File || d.Kind == Block }
+
 // Failed reports whether a flush of this device has failed since it was opened.
 func (d *Device) Failed() bool { return d.failed.Load() != 0 }
 

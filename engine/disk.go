@@ -2,9 +2,10 @@
 // its lease, all issued at once or, when they are many, over some turns (budget.go). The last one
 // to complete ends the step.
 //
-// Invariant: tag.left counts the segments that are with the kernel, or are still to be issued, or
-// wait for one of its workers (workers.go). A segment that comes back short, or with "try again",
-// goes out again for the rest; what is left then must still be whole blocks, else the file has been
+// Invariant: wave.left counts the segments that are with the kernel, or are still to be issued, or
+// wait for one of its workers (workers.go). A slice, a CACHE and a flush are waves of one segment,
+// and all segments end in segmentsOver. A segment that comes back short, or with "try again", goes
+// out again for the rest; what is left then must still be whole blocks, else the file has been
 // truncated under us.
 
 package engine
@@ -19,14 +20,33 @@ import (
 // maxSegments bounds a wave: the pieces of the longest request, rounded out to blocks.
 const maxSegments = MaxRequest/pieceSize + 2
 
-// zeroWave is how many segments of zeroes one WRITE_ZEROES has in flight.
-const zeroWave = 8
+// maxRetries bounds how often segments of one wave, or one slice, are sent out again.
+const maxRetries = 16 * maxSegments
+
+// wave is the progress of a request's wave.
+type wave struct {
+	left    uint16 // segments that are not over
+	retries uint16
+	part    uint8 // the next segment to be issued
+	parts   uint8 // segments in all
+	partial bool  // a segment came back short; loop.progress says how far each has come
+}
+
+// op is what a segment does.
+type op uint8
+
+const (
+	opRead op = iota
+	opWrite
+	opWriteSync // and is on the disk when it completes
+)
 
 // segment is one disk operation: arena offset, place on the device, length.
 type segment struct {
 	at  uint64
 	off uint64
 	len uint32
+	op  op
 }
 
 // issueWave sends every piece of a request's lease to the disk, or fills it from there.
@@ -40,11 +60,9 @@ func (l *loop) issueWave(t uint32) {
 	l.issueAll(t, parts)
 }
 
-// issueAll begins a wave of so many parts.
+// issueAll begins a wave of that many segments.
 func (l *loop) issueAll(t uint32, parts uint8) {
-	row := &l.tags[t]
-	row.retries, row.short = 0, false
-	row.part, row.parts, row.left = 0, parts, uint16(parts)
+	l.tags[t].wave = wave{parts: parts, left: uint16(parts)}
 	l.issueParts(t)
 }
 
@@ -77,11 +95,11 @@ func (l *loop) edges(row *tag, block uint64) (head, tail bool) {
 	return head, tail
 }
 
-// issueEdges reads or writes those blocks, from or to the request's scratch: head first, tail
-// behind it.
+// issueEdges reads or writes those blocks, from or to the request's scratch: first the head, then
+// the tail.
 func (l *loop) issueEdges(t uint32) {
 	row := &l.tags[t]
-	row.retries, row.short = 0, false
+	row.wave = wave{}
 	head, tail := l.edges(row, uint64(l.deviceOf(row).Block))
 	for part, wanted := range [2]bool{head, tail} {
 		if wanted {
@@ -91,7 +109,10 @@ func (l *loop) issueEdges(t uint32) {
 	}
 }
 
-// segmentOf computes a segment of the wave that is in flight.
+// segmentOf computes a segment of the wave that is in flight. With O_DIRECT, FUA is part of the
+// write. Through the page cache it is a flush after it: a write with RWF_DSYNC would also collect
+// the error of an earlier write, maybe another client's, which only a flush may, because a flush
+// remembers.
 func (l *loop) segmentOf(row *tag, part uint8) segment {
 	switch row.step {
 	case stepRead, stepWrite:
@@ -100,31 +121,51 @@ func (l *loop) segmentOf(row *tag, part uint8) segment {
 			piece = l.leases.next[piece]
 		}
 		off := row.lo + uint64(part)<<pieceShift
-		return segment{l.leases.offset(piece), off, uint32(min(row.hi-off, pieceSize))}
+		s := segment{l.leases.offset(piece), off, uint32(min(row.hi-off, pieceSize)), opRead}
+		if row.step == stepWrite {
+			s.op = opWrite
+			if row.Flags&proto.CmdFlagFUA != 0 && l.deviceOf(row).Direct {
+				s.op = opWriteSync
+			}
+		}
+		return s
 	case stepZeroes:
 		off := row.cursor + uint64(part)<<pieceShift
 		_, end := l.innerRange(row)
-		return segment{0, off, uint32(min(end-off, pieceSize))}
+		return segment{0, off, uint32(min(end-off, pieceSize)), opWrite}
 	default: // the edges
-		block := uint64(l.deviceOf(row).Block)
-		at := l.leases.offset(row.scratch) + uint64(part)*block
-		if part == 0 {
-			return segment{at, row.lo, uint32(block)}
+		block := l.deviceOf(row).Block
+		s := segment{l.leases.offset(row.scratch), row.lo, block, opRead}
+		if part > 0 {
+			s.at, s.off = s.at+uint64(block), row.hi-uint64(block)
 		}
-		return segment{at, row.hi - block, uint32(block)}
+		if row.step == stepMend {
+			s.op = opWrite
+		}
+		return s
 	}
 }
 
-// after is what is left of a segment behind done bytes of it.
+// restOf computes what is left of a segment that may have come back short.
+func (l *loop) restOf(t uint32, part uint8) segment {
+	row := &l.tags[t]
+	s := l.segmentOf(row, part)
+	if row.partial {
+		s = s.after(l.progress[t][part])
+	}
+	return s
+}
+
+// after is what is left of a segment after done bytes of it.
 func (s segment) after(done uint32) segment {
-	return segment{s.at + uint64(done), s.off + uint64(done), s.len - done}
+	s.at, s.off, s.len = s.at+uint64(done), s.off+uint64(done), s.len-done
+	return s
 }
 
 // issue sends one segment, or what is left of it, the way that its device allows: to the kernel, or
-// to those that wait for a worker.
+// to the segments that wait for a worker.
 func (l *loop) issue(t uint32, part uint8, s segment) {
-	row := &l.tags[t]
-	rwflags, worker := l.wayOf(&l.devices[row.dev], row.step.reads())
+	rwflags, worker := l.wayOf(&l.devices[l.tags[t].dev], s.op == opRead)
 	if worker {
 		l.park(t, part)
 		return
@@ -137,25 +178,21 @@ func (l *loop) issueTo(t uint32, part uint8, s segment, rwflags uint32) {
 	row := &l.tags[t]
 	q := &l.devices[row.dev]
 	data := uint64(tokenOf(onDisk, part, row.generation, t))
-	file := q.file
 	buffer, fixed := l.bufferOf(s.at)
-	addr, reads := l.pool.Addr(s.at), row.step.reads()
-	// With O_DIRECT, FUA is part of the write. Through the page cache it is a flush behind it: a
-	// write with RWF_DSYNC would also collect the error of somebody's earlier write, which only a
-	// flush may, because a flush remembers.
-	if row.Flags&proto.CmdFlagFUA != 0 && row.step == stepWrite && q.device.Direct {
+	addr, reads := l.pool.Addr(s.at), s.op == opRead
+	if s.op == opWriteSync {
 		rwflags |= unix.RWF_DSYNC
 	}
 	e := l.sqe()
 	switch {
 	case fixed && reads:
-		uring.PrepReadFixed(e, data, file, buffer, addr, s.len, s.off, rwflags)
+		uring.PrepReadFixed(e, data, q.file, buffer, addr, s.len, s.off, rwflags)
 	case fixed:
-		uring.PrepWriteFixed(e, data, file, buffer, addr, s.len, s.off, rwflags)
+		uring.PrepWriteFixed(e, data, q.file, buffer, addr, s.len, s.off, rwflags)
 	case reads:
-		uring.PrepReadFile(e, data, file, addr, s.len, s.off, rwflags)
+		uring.PrepReadFile(e, data, q.file, addr, s.len, s.off, rwflags)
 	default:
-		uring.PrepWriteFile(e, data, file, addr, s.len, s.off, rwflags)
+		uring.PrepWriteFile(e, data, q.file, addr, s.len, s.off, rwflags)
 	}
 	if part&viaWorker == 0 {
 		l.submitted(q)
@@ -165,74 +202,82 @@ func (l *loop) issueTo(t uint32, part uint8, s segment, rwflags uint32) {
 	e.Flags |= uring.Async
 }
 
-// segmentDone files the result of a segment; slices of long operations come here too.
+// segmentDone files the completion of a request's disk operation.
 func (l *loop) segmentDone(tok token, res int32) {
 	t := tok.slot()
 	row := &l.tags[t]
 	must(row.generation == tok.generation() && row.left > 0,
 		"a completion for a request that is gone")
-	switch row.step {
-	case stepSlice:
+	switch q := &l.devices[row.dev]; {
+	case row.step == stepSlice:
 		l.sliceDone(t, res)
-		return
-	case stepCache:
+	case row.step == stepCache:
 		l.cacheDone(t)
-		return
-	}
-	q := &l.devices[row.dev]
-	gone := l.conns[row.conn].state == connClosing
-	part := tok.part() &^ viaWorker
-	refused := false
-	if part != tok.part() {
+	case tok.part()&viaWorker == 0:
+		l.completed(q)
+		l.judge(t, tok.part(), res)
+	default:
+		dev := row.dev // the row may be another request's afterwards
 		l.workerFreed(q)
-		defer l.issueParked(row.dev)
-	} else if l.completed(q); l.refuses(q, row, res) {
-		if refused = true; !gone {
-			l.park(t, part)
-			return
-		}
+		l.judge(t, tok.part(), res)
+		l.issueParked(dev)
 	}
-	s := l.segmentOf(row, part)
-	if row.short {
-		s = s.after(l.progress[t][part])
-	}
-	block := q.device.Block
+}
+
+// judge decides what the result of a segment means: it is over, or goes out again for the rest.
+func (l *loop) judge(t uint32, part uint8, res int32) {
+	row := &l.tags[t]
+	tried := part&viaWorker == 0
+	s := l.restOf(t, part&^viaWorker)
+	refused := tried && l.refuses(&l.devices[row.dev], s.op, res)
+	gone := l.deserted(t)
 	switch {
 	case res == int32(s.len):
-	case gone && (refused || res > 0): // nobody waits for the rest, see unpark
-		row.errno = proto.EIO
-	case res > 0 && uint32(res) < s.len && uint32(res)%block == 0 && l.again(row):
-		l.continueSegment(t, tok.part(), s, uint32(res))
-		return
-	case (res == -int32(unix.EAGAIN) || res == -int32(unix.EINTR)) && l.again(row):
-		l.issue(t, part, s)
-		return
+		l.segmentsOver(t, 1, proto.Success)
+	case refused && !gone:
+		l.park(t, part)
+	case gone && (refused || res > 0): // the rest has no reader, see unpark
+		l.segmentsOver(t, 1, proto.EIO)
+	case res > 0 && uint32(res) < s.len && uint32(res)%l.deviceOf(row).Block == 0 && row.again():
+		l.continueSegment(t, part, s, uint32(res))
+	case (res == -int32(unix.EAGAIN) || res == -int32(unix.EINTR)) && row.again():
+		l.issue(t, part&^viaWorker, s)
 	case res >= 0: // the end of the file is nearer than it was
 		l.incident(DiskEnded, row, 0)
-		row.errno, row.ended = proto.EIO, true
+		row.ended = true
+		l.segmentsOver(t, 1, proto.EIO)
 	default:
-		row.errno = l.diskError(row, res)
+		l.segmentsOver(t, 1, l.diskError(row, s.op, res))
 	}
-	row.left--
+}
+
+// segmentsOver ends n segments of a request's wave. The last of them ends its step.
+func (l *loop) segmentsOver(t uint32, n uint16, errno proto.Errno) {
+	row := &l.tags[t]
+	must(row.left >= n, "a wave has more ends than segments")
+	if errno != proto.Success {
+		row.errno = errno
+	}
+	row.left -= n
 	if row.left == 0 {
 		l.stepDone(t)
 	}
 }
 
-// again bounds how often one wave is sent out anew.
-func (l *loop) again(row *tag) bool {
-	row.retries++
-	return row.retries <= maxRetries
+// again reports whether a segment of the wave may be sent out once more.
+func (w *wave) again() bool {
+	w.retries++
+	return w.retries <= maxRetries
 }
 
-// continueSegment sends out what is left of a segment after done more bytes of it. What was not
-// with a worker goes to one: the kernel stopped where it would have had to wait, and may do so page
-// by page, more often than a wave may be sent out.
+// continueSegment sends out what is left of a segment after done more bytes of it. A segment that
+// was tried without a worker goes to a worker: the kernel stopped where it would have had to wait,
+// and may do so page by page, more often than a wave may be sent out.
 func (l *loop) continueSegment(t uint32, part uint8, s segment, done uint32) {
 	row, tried := &l.tags[t], part&viaWorker == 0
 	part &^= viaWorker
-	if !row.short {
-		row.short = true
+	if !row.partial {
+		row.partial = true
 		l.progress[t] = [maxSegments]uint32{}
 	}
 	l.progress[t][part] += done
@@ -245,26 +290,24 @@ func (l *loop) continueSegment(t uint32, part uint8, s segment, done uint32) {
 
 // diskError is what a failed disk operation means to the client. A write that should have been
 // durable and failed may have used up the kernel's only report of what failed to be written back,
-// of whomever: later flushes must not succeed.
-func (l *loop) diskError(row *tag, res int32) proto.Errno {
-	errno := proto.FromSystem(-res)
+// of this write or of others: later flushes must not succeed.
+func (l *loop) diskError(row *tag, o op, res int32) proto.Errno {
 	row.system = -res
 	kind := DiskFailed
-	if d := l.deviceOf(row); row.step == stepWrite && row.Flags&proto.CmdFlagFUA != 0 && d.Direct &&
-		!refused(-res) {
+	if d := l.deviceOf(row); o == opWriteSync && !refused(-res) {
 		if !d.Failed() {
 			kind = FlushFailed
 		}
 		d.fail()
 	}
 	l.incident(kind, row, -res)
-	return errno
+	return proto.FromSystem(-res)
 }
 
-// refused: the kernel has not begun the operation, for such is not allowed. Every other error of a
-// write with RWF_DSYNC may be that of the sync behind it, which reports what any write-back has
-// left in the file's mapping: the errno of whatever the disk said (EIO, ETIMEDOUT, EREMOTEIO and
-// others), ENOSPC or EDQUOT.
+// refused reports whether an errno says that the kernel has not begun the operation, because it is
+// not allowed. Every other error of a write with RWF_DSYNC may be that of the sync after it, which
+// reports what any write-back has left in the file's mapping: the errno of what the disk said (EIO,
+// ETIMEDOUT, EREMOTEIO and others), ENOSPC or EDQUOT.
 func refused(errno int32) bool {
 	switch unix.Errno(errno) {
 	case unix.EINVAL, unix.EFBIG, unix.EPERM, unix.EACCES, unix.EBADF, unix.EFAULT:

@@ -15,7 +15,7 @@
 //	    When the whole batch has been recorded, every marked connection is settled once (loop.go:
 //	    settle): take requests in, send replies, listen again, depart. Batching of replies follows
 //	    from that order.
-//	 4. Taking in (receive.go: parse; request.go: admit). proto.Check holds all the rules; what it
+//	 4. Taking in (receive.go: parse; admit.go: admit). proto.Check holds all the rules; what it
 //	    refuses is answered without touching the disk. What it accepts takes a tag and all the
 //	    memory it will ever need, or waits in line without holding anything (admit.go: takeTag;
 //	    queue.go; feed.go). Payloads are copied from the stage into the lease; when 128 KiB or more are
@@ -28,7 +28,7 @@
 //	    blocks first reads the two blocks at its edges and completes them (stepEdges, merge). FUA
 //	    is RWF_DSYNC on the write. FLUSH (flush.go) is one fdatasync for all that wait. TRIM and
 //	    WRITE_ZEROES (range.go) go slice by slice.
-//	 7. Completion (disk.go: segmentDone; request.go: stepDone, answer). The last segment of the
+//	 7. Completion (disk.go: segmentDone; tag.go: stepDone, answer). The last segment of the
 //	    last step answers: the claim is given up, which may set others running, and the tag joins
 //	    its connection's ready list. Order of completion is order of reply.
 //	 8. Replying (reply.go; chunk.go and holes.go for structured replies). Headers and payloads of

@@ -154,6 +154,7 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	l.conns, l.tags = make([]conn, y.conns), make([]tag, tagsPerLoop)
 	l.progress = make([][maxSegments]uint32, tagsPerLoop)
 	l.parked = make([]parkedParts, tagsPerLoop)
+	l.ranges = make([]rangeWork, tagsPerLoop)
 	l.backlog.rows = make([]uint32, tagsPerLoop)
 	l.quota = deviceQuota()
 	l.gone = make([]atomic.Bool, y.conns)

@@ -28,11 +28,12 @@ type flusher struct {
 func (l *loop) flush(t uint32) {
 	row := &l.tags[t]
 	d := l.deviceOf(row)
-	if d.Kind == Null || d.Kind == Memory || d.ReadOnly {
+	if !d.onDisk() || d.ReadOnly {
 		l.answer(t)
 		return
 	}
-	row.step = stepFlush
+	row.become(stepFlush)
+	row.left = 1
 	l.appendTag(&l.devices[row.dev].waiting, t)
 	l.issueFlush(row.dev)
 }
@@ -116,12 +117,12 @@ func (l *loop) flushed(tok token, res int32) {
 	}
 	l.disownFlush(d)
 	for t := l.popTag(&q.flushing); t != none; t = l.popTag(&q.flushing) {
+		errno := proto.Success
 		if d.Failed() {
 			l.incident(kind, &l.tags[t], max(-res, 0))
-			l.tags[t].errno = proto.EIO
-			kind = FlushRefused
+			errno, kind = proto.EIO, FlushRefused
 		}
-		l.answer(t)
+		l.segmentsOver(t, 1, errno)
 	}
 	l.issueFlush(dev)
 }

@@ -53,7 +53,7 @@ func (h *holes) find(from, end uint64) {
 		at = max(last-min(last, holeUnit), from)
 	}
 	data := from // where the data begins that is in no run yet
-	if h.loop.deviceOf(h.row).Kind != Null {
+	if h.loop.deviceOf(h.row).keeps() {
 		for ; at <= last && h.n < maxRuns-2 && h.seen < lookMost; at = (at + step) &^ (step - 1) {
 			lo, hi := h.zeroes(at, data, end)
 			whole := lo == from && hi == end

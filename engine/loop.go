@@ -30,8 +30,9 @@ type loop struct {
 
 	conns []conn
 	tags  []tag
-	// progress of each segment of a wave, in bytes; valid while tag.short
+	// progress of each segment of a wave, in bytes; valid while wave.partial
 	progress [][maxSegments]uint32
+	ranges   []rangeWork // by tag, of a TRIM or WRITE_ZEROES
 	// parked are the segments of each request that wait for a worker.
 	parked     []parkedParts
 	working    uint32 // reads and writes that workers have, of all devices

@@ -1,10 +1,23 @@
 // TRIM and WRITE_ZEROES: operations on a range that may be the whole device. They are done slice by
 // slice, each slice as long as takes the device a few milliseconds, a few slices in flight per
-// device, and the claim on what is done is given up at once, so that a 1 TiB TRIM delays nobody.
+// device, and the claim on what is done is given up at once, so that a 1 TiB TRIM delays nothing
+// else. Where the device cannot zero, waves of zeroes are written.
 //
 // Invariant: nothing outside a claim is written. The blocks at the edges (read, zeroed in part,
 // written back) come before anything of the claim is given up; the inner range is whole blocks
 // only; the flush that FUA asks for comes last.
+//
+//	step     in flight               next
+//	claimed  nothing                 patch, where the edges need it and FAST_ZERO does not; or inner
+//	patch    reads of the edges      mend
+//	mend     writes of the edges     inner, while some of it is left; or the end
+//	inner    (a choice, not a step)  slice; zeroes, where the device cannot; done, for a TRIM; or
+//	                                 ENOTSUP, for FAST_ZERO, while nothing has changed
+//	slice    one slice, or none yet  slice, while some is left; inner's other choices, when the
+//	                                 device cannot after all; done
+//	zeroes   up to 8 MiB of zeroes   zeroes, while some is left; done
+//	done     (a choice)              patch, when the edges are still to be mended; or the end
+//	the end  (a choice)              flush, for FUA; or the answer
 
 package engine
 
@@ -16,17 +29,21 @@ import (
 )
 
 const (
-	// per device and loop: each occupies a kernel worker, and most file systems serialise them
-	// anyway
+	// maxSlices is per device and loop: each slice occupies a kernel worker, and most file systems
+	// serialise them anyway.
 	maxSlices = 2
 	// A request begins with firstSlice bytes and doubles from slice to slice while they take less
-	// than sliceShort. Nothing is remembered beyond the request: what a hole allows, the fragmented
-	// part of the same file does not, and a slice holds the file's lock until it is done.
-	firstSlice = 4 << 20
-	leastSlice = 1 << 20
-	mostSlice  = 32 << 20
-	sliceShort = int64(1e6) // nanoseconds
-	sliceLong  = int64(4e6) // a slice that takes more than this is followed by a shorter one
+	// than quickSliceNanos. Nothing is remembered beyond the request: what a hole allows, the
+	// fragmented part of the same file does not, and a slice holds the file's lock until it is
+	// done.
+	firstSlice      = 4 << 20
+	minSlice        = 1 << 20
+	maxSlice        = 32 << 20
+	quickSliceNanos = int64(1e6)
+	// slowSliceNanos is what a slice may take before it is followed by a shorter one.
+	slowSliceNanos = int64(4e6)
+	// maxZeroWave is how many segments of zeroes one WRITE_ZEROES has in flight.
+	maxZeroWave = 8
 )
 
 // slicer is the slices of one device.
@@ -35,8 +52,17 @@ type slicer struct {
 	slices  int  // slices in flight
 }
 
-// innerRange is the part of a request's range that consists of whole blocks (of pages, for memory);
-// lo >= hi when there is none.
+// rangeWork is what a TRIM or WRITE_ZEROES knows beside its tag (loop.ranges, by tag). tag.cursor
+// is where the part of the inner range begins that is not done.
+type rangeWork struct {
+	stride uint64 // bytes of the next slice
+	issued int64  // when the slice was issued, nanoseconds of the loop's clock
+	slice  uint32 // bytes of the slice in flight; 0 when it is back: the device cannot do it
+	mended bool   // the blocks at the edges are done
+}
+
+// innerRange computes the part of a request's range that consists of whole blocks (of pages, for
+// memory); lo >= hi when there is none.
 func (l *loop) innerRange(row *tag) (lo, hi uint64) {
 	block := l.zeroBlock(row)
 	return (row.Offset + block - 1) &^ (block - 1), (row.Offset + row.Length) &^ (block - 1)
@@ -44,10 +70,10 @@ func (l *loop) innerRange(row *tag) (lo, hi uint64) {
 
 func (l *loop) zeroBlock(row *tag) uint64 {
 	d := l.deviceOf(row)
-	if d.Kind == Memory {
-		return pageSize
+	if d.onDisk() {
+		return uint64(d.Block)
 	}
-	return uint64(d.Block)
+	return pageSize
 }
 
 // beginRange starts a TRIM or WRITE_ZEROES that has its range to itself. The edges are zeroed
@@ -56,20 +82,21 @@ func (l *loop) zeroBlock(row *tag) uint64 {
 func (l *loop) beginRange(t uint32) {
 	row := &l.tags[t]
 	row.cursor, _ = l.innerRange(row)
-	row.stride = l.shared.firstSlice
+	l.ranges[t] = rangeWork{stride: l.shared.firstSlice}
 	zeroes := row.Command == proto.CmdWriteZeroes
 	switch {
-	case zeroes && l.deviceOf(row).Kind == Memory:
+	case zeroes && !l.deviceOf(row).onDisk():
 		l.clearEdges(row)
-		row.mended = true
+		l.ranges[t].mended = true
 	case zeroes && row.scratch != none && row.Flags&proto.CmdFlagFastZero == 0:
-		row.step = stepPatch
+		row.become(stepPatch)
 		l.issueEdges(t)
 		return
 	}
 	l.beginInner(t)
 }
 
+// beginInner goes on with the inner range, by slices if the device has an operation for it.
 func (l *loop) beginInner(t uint32) {
 	row := &l.tags[t]
 	if _, hi := l.innerRange(row); row.cursor >= hi {
@@ -81,7 +108,7 @@ func (l *loop) beginInner(t uint32) {
 	}
 }
 
-// sliceMode is how the device does the inner range: a mode of fallocate, or 0 for a discard or
+// sliceMode says how the device does the inner range: a mode of fallocate, or 0 for a discard or
 // madvise. ok is false when it cannot.
 func (l *loop) sliceMode(row *tag) (mode uint32, ok bool) {
 	d := l.deviceOf(row)
@@ -89,7 +116,7 @@ func (l *loop) sliceMode(row *tag) (mode uint32, ok bool) {
 		unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
 	fast := row.Flags&proto.CmdFlagFastZero != 0
 	switch {
-	case d.Kind == Memory:
+	case !d.onDisk():
 		return 0, true
 	case row.Command == proto.CmdTrim && d.Kind == Block && d.Discard && l.shared.discard:
 		return 0, true
@@ -103,8 +130,9 @@ func (l *loop) sliceMode(row *tag) (mode uint32, ok bool) {
 	}
 }
 
-// cannotSlice: TRIM is only a hint; zeroes must be written, unless the client asked for fast or
-// nothing. When something has been zeroed it is too late for nothing.
+// cannotSlice does the inner range, or the rest of it, without the device's own operation. TRIM is
+// only a hint; zeroes must be written, unless the client asked for fast or nothing. When something
+// has been zeroed it is too late for nothing.
 func (l *loop) cannotSlice(t uint32) {
 	row := &l.tags[t]
 	first, _ := l.innerRange(row)
@@ -114,48 +142,20 @@ func (l *loop) cannotSlice(t uint32) {
 	case row.Flags&proto.CmdFlagFastZero != 0 && row.cursor == first:
 		row.errno = proto.ENOTSUP
 		l.answer(t)
-	case l.deviceOf(row).Kind == Memory: // locked in memory: no page of it can be given back
-		row.step = stepStore
+	case !l.deviceOf(row).onDisk(): // locked in memory: no page of it can be given back
+		row.become(stepStore)
 		l.backlog.push(t)
 	default:
-		row.step = stepZeroes
+		row.become(stepZeroes)
 		l.issueZeroes(t)
 	}
-}
-
-// cacheMost is how much of a CACHE is done, in bytes: to read more ahead would throw out of the
-// page cache what was wanted before it.
-const cacheMost = 64 << 20
-
-// beginCache has the kernel read ahead. With O_DIRECT there is nothing to read ahead into, and
-// CACHE is not advertised. It is a hint: while one is taken, the next is not, so that nobody waits
-// for it.
-func (l *loop) beginCache(t uint32) {
-	row := &l.tags[t]
-	q := &l.devices[row.dev]
-	if d := q.device; d.FD < 0 || d.Direct || q.caching {
-		l.answer(t)
-		return
-	}
-	q.caching = true
-	row.step, row.left = stepCache, 1
-	data := uint64(tokenOf(onDisk, 0, row.generation, t))
-	uring.PrepFadvise(l.sqe(), data, q.file, row.Offset,
-		uint32(min(row.Length, cacheMost)), uring.AdviceWillNeed)
-}
-
-// cacheDone: the hint has been taken, or could not be, which is no failure.
-func (l *loop) cacheDone(t uint32) {
-	row := &l.tags[t]
-	row.left = 0
-	l.devices[row.dev].caching = false
-	l.answer(t)
 }
 
 // queueSlice takes a place in the line for the next slice: long operations take turns.
 func (l *loop) queueSlice(t uint32) {
 	row := &l.tags[t]
-	row.step = stepSlice
+	row.become(stepSlice)
+	row.left = 1
 	l.appendTag(&l.devices[row.dev].slicing, t)
 	l.issueSlices(row.dev)
 }
@@ -164,8 +164,9 @@ func (l *loop) issueSlices(dev uint32) {
 	q := &l.devices[dev]
 	for q.slices < maxSlices && q.slicing.head != none {
 		t := l.popTag(&q.slicing)
-		if l.conns[l.tags[t].conn].state == connClosing {
-			l.answer(t) // nobody waits for the rest of it
+		if l.deserted(t) {
+			l.tags[t].left = 0
+			l.answer(t)
 			continue
 		}
 		l.issueSlice(t)
@@ -173,19 +174,18 @@ func (l *loop) issueSlices(dev uint32) {
 }
 
 func (l *loop) issueSlice(t uint32) {
-	row := &l.tags[t]
+	row, work := &l.tags[t], &l.ranges[t]
 	q := &l.devices[row.dev]
 	d := q.device
 	_, hi := l.innerRange(row)
-	n := min(hi-row.cursor, row.stride)
-	row.slice, row.issued = uint32(n), l.now
-	row.left = 1
+	n := min(hi-row.cursor, work.stride)
+	work.slice, work.issued = uint32(n), l.now
 	q.slices++
 	d.busy.Add(1)
 	data := uint64(tokenOf(onDisk, 0, row.generation, t))
 	mode, _ := l.sliceMode(row)
 	switch {
-	case d.Kind == Memory:
+	case !d.onDisk():
 		uring.PrepMadvise(l.sqe(), data, d.Memory.Addr(row.cursor), uint32(n), unix.MADV_DONTNEED)
 	case mode == 0:
 		uring.PrepDiscard(l.sqe(), data, q.file, row.cursor, n)
@@ -194,60 +194,73 @@ func (l *loop) issueSlice(t uint32) {
 	}
 }
 
-// sliceDone moves on to the next slice, or to what follows the last one.
+// sliceDone judges what the result of a slice means.
 func (l *loop) sliceDone(t uint32, res int32) {
-	row := &l.tags[t]
-	row.left = 0
-	l.devices[row.dev].slices--
-	l.deviceOf(row).busy.Add(-1)
-	defer l.issueSlices(row.dev)
-	_, hi := l.innerRange(row)
+	row, work := &l.tags[t], &l.ranges[t]
+	dev, d := row.dev, l.deviceOf(row)
+	l.devices[dev].slices--
+	d.busy.Add(-1)
 	// Busy: the device's page cache holds what another program has just written there. TRIM is a
 	// hint, and the slice is done without it; to zero is an order, which is tried again, and
 	// carried out by writing if that does not help.
 	busy := res == -int32(unix.EBUSY) || res == -int32(unix.ETXTBSY)
 	switch {
 	case res == 0 || busy && row.Command == proto.CmdTrim:
-		l.tuneSlice(row)
+		work.tune(l.now, l.shared.firstSlice)
 		row.retries = 0
-		row.cursor += uint64(row.slice)
-		if row.cursor < hi {
-			l.giveUpFront(t)
-			l.queueSlice(t)
-		} else {
-			l.innerDone(t)
-		}
-	case (res == -int32(unix.EINTR) || res == -int32(unix.EAGAIN) || busy) && l.again(row):
+		l.segmentsOver(t, 1, proto.Success)
+	case (res == -int32(unix.EINTR) || res == -int32(unix.EAGAIN) || busy) && row.again():
 		l.queueSlice(t)
 	case busy || unsupported(res) || row.Command == proto.CmdTrim && res == -int32(unix.EINVAL) ||
-		l.deviceOf(row).Kind == Memory:
-		l.cannotSlice(t)
+		!d.onDisk():
+		work.slice = 0
+		l.segmentsOver(t, 1, proto.Success)
 	default:
 		l.incident(DiskFailed, row, -res)
-		row.errno, row.system = proto.FromSystem(-res), -res
-		l.answer(t)
+		row.system = -res
+		l.segmentsOver(t, 1, proto.FromSystem(-res))
+	}
+	l.issueSlices(dev)
+}
+
+// sliceOver goes on after a slice: with the next, or with what follows the last, or without slices
+// when the device could not do it.
+func (l *loop) sliceOver(t uint32) {
+	row, done := &l.tags[t], uint64(l.ranges[t].slice)
+	row.cursor += done
+	switch _, hi := l.innerRange(row); {
+	case done == 0:
+		l.cannotSlice(t)
+	case row.cursor < hi:
+		l.giveUpFront(t)
+		l.queueSlice(t)
+	default:
+		l.innerDone(t)
 	}
 }
 
-// unsupported: the device has no such operation, whatever was found out when it was opened.
+// unsupported reports whether the device turned out not to have an operation, whatever was found
+// out when it was opened.
 func unsupported(res int32) bool {
 	return res == -int32(unix.EOPNOTSUPP) || res == -int32(unix.ENOSYS) ||
 		res == -int32(unix.ENOTTY)
 }
 
-// tuneSlice keeps a slice's time between sliceShort and sliceLong.
-func (l *loop) tuneSlice(row *tag) {
-	took := l.now - row.issued
-	if took < sliceShort {
-		row.stride = min(row.stride*2, mostSlice)
-	} else if took > sliceLong {
-		row.stride = max(row.stride/2, min(leastSlice, l.shared.firstSlice))
+// tune keeps the time of slices between quickSliceNanos and slowSliceNanos. first is the length of
+// a request's first slice.
+func (w *rangeWork) tune(now int64, first uint64) {
+	took := now - w.issued
+	if took < quickSliceNanos {
+		w.stride = min(w.stride*2, maxSlice)
+	} else if took > slowSliceNanos {
+		w.stride = max(w.stride/2, min(minSlice, first))
 	}
 }
 
-// giveUpFront lets others at what is done, unless the block before it has still to be mended.
+// giveUpFront gives up the claim on what is done, unless the block before it has still to be
+// mended.
 func (l *loop) giveUpFront(t uint32) {
-	if row := &l.tags[t]; row.scratch != none && !row.mended || !row.claimed {
+	if row := &l.tags[t]; row.scratch != none && !l.ranges[t].mended || !row.claimed {
 		return
 	}
 	grants := uint32(none)
@@ -259,17 +272,19 @@ func (l *loop) giveUpFront(t uint32) {
 func (l *loop) issueZeroes(t uint32) {
 	row := &l.tags[t]
 	_, hi := l.innerRange(row)
-	l.issueAll(t, uint8(min(zeroWave, (hi-row.cursor+pieceSize-1)>>pieceShift)))
+	l.issueAll(t, uint8(min(maxZeroWave, (hi-row.cursor+pieceSize-1)>>pieceShift)))
 }
 
-// rangeDone: a wave of a range operation is complete.
+// rangeDone goes on after a wave of a range operation, or a slice.
 func (l *loop) rangeDone(t uint32) {
 	row := &l.tags[t]
 	_, hi := l.innerRange(row)
 	switch row.step {
+	case stepSlice:
+		l.sliceOver(t)
 	case stepZeroes:
-		row.cursor = min(row.cursor+zeroWave<<pieceShift, hi)
-		if row.cursor == hi || l.conns[row.conn].state == connClosing {
+		row.cursor = min(row.cursor+maxZeroWave<<pieceShift, hi)
+		if row.cursor == hi || l.deserted(t) {
 			l.innerDone(t)
 			return
 		}
@@ -277,10 +292,10 @@ func (l *loop) rangeDone(t uint32) {
 		l.issueZeroes(t)
 	case stepPatch:
 		l.zeroEdges(row)
-		row.step = stepMend
+		row.become(stepMend)
 		l.issueEdges(t)
 	default:
-		row.mended = true
+		l.ranges[t].mended = true
 		if row.cursor < hi {
 			l.beginInner(t)
 		} else {
@@ -289,18 +304,18 @@ func (l *loop) rangeDone(t uint32) {
 	}
 }
 
-// innerDone: all whole blocks are done. What may be left is the edges.
+// innerDone goes on when all whole blocks are done. What may be left is the edges.
 func (l *loop) innerDone(t uint32) {
 	row := &l.tags[t]
-	if row.Command == proto.CmdTrim || row.scratch == none || row.mended {
+	if row.Command == proto.CmdTrim || row.scratch == none || l.ranges[t].mended {
 		l.rangeFinished(t)
 		return
 	}
-	row.step = stepPatch
+	row.become(stepPatch)
 	l.issueEdges(t)
 }
 
-// rangeFinished: the range is as asked; FUA wants it to stay so.
+// rangeFinished answers a request whose range is as asked. With FUA it is flushed first.
 func (l *loop) rangeFinished(t uint32) {
 	row := &l.tags[t]
 	if row.Flags&proto.CmdFlagFUA == 0 {
@@ -321,62 +336,5 @@ func (l *loop) zeroEdges(row *tag) {
 	}
 	if tail {
 		clear(old[block : 2*block-(row.hi-end)])
-	}
-}
-
-// clearEdges zeroes the parts of a memory export's range that are not whole pages.
-func (l *loop) clearEdges(row *tag) {
-	d := l.deviceOf(row)
-	end := row.Offset + row.Length
-	lo, hi := l.innerRange(row)
-	if lo >= hi {
-		clear(d.Memory.Bytes(row.Offset, int(row.Length)))
-		return
-	}
-	clear(d.Memory.Bytes(row.Offset, int(lo-row.Offset)))
-	clear(d.Memory.Bytes(hi, int(end-hi)))
-}
-
-// store begins to copy a write's payload into a memory export.
-func (l *loop) store(t uint32) {
-	row := &l.tags[t]
-	row.step, row.cursor = stepStore, row.Offset
-	if l.spent() && row.Length > smallWork {
-		l.backlog.push(t)
-		return
-	}
-	l.storePart(t)
-}
-
-// storePart goes on with it, or with clearing what could not be given back, as long as takes a loop
-// some 0.1 ms.
-func (l *loop) storePart(t uint32) {
-	row := &l.tags[t]
-	memory := l.deviceOf(row).Memory
-	end := row.Offset + row.Length
-	if row.Command != proto.CmdWrite {
-		_, end = l.innerRange(row)
-	}
-	for left := min(end-row.cursor, maxStore); left > 0; {
-		n := left
-		if row.Command != proto.CmdWrite {
-			clear(memory.Bytes(row.cursor, int(n)))
-		} else {
-			at := row.cursor - row.Offset
-			n = min(n, pieceSize-at&(pieceSize-1))
-			copy(memory.Bytes(row.cursor, int(n)),
-				l.pool.Bytes(l.leases.offset(l.leases.piece(row.memory, at))+at&(pieceSize-1),
-					int(n)))
-		}
-		row.cursor, left = row.cursor+n, left-n
-		l.work += n * storeWeight
-	}
-	switch {
-	case row.cursor < end:
-		l.backlog.push(t)
-	case row.Command == proto.CmdWrite:
-		l.answer(t)
-	default:
-		l.innerDone(t)
 	}
 }

@@ -111,8 +111,7 @@ func (b *batch) data(row *tag, off, n uint64) {
 	l := b.loop
 	b.joins = false
 	b.bytes += n
-	d := l.deviceOf(row)
-	switch d.Kind {
+	switch d := l.deviceOf(row); d.Kind {
 	case Memory:
 		for at, end := off, off+n; at < end; at += pieceSize {
 			b.append(d.Memory.Addr(at), min(end-at, pieceSize))

@@ -63,7 +63,7 @@ func (l *loop) beginStatus(t uint32) {
 		l.answer(t)
 		return
 	}
-	row.step = stepStatus
+	row.become(stepStatus)
 	if l.push(&l.asked, t) {
 		l.offload()
 	}

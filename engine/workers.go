@@ -120,9 +120,6 @@ func way(reads bool) int {
 	return 1
 }
 
-// reads: the segments of the step that a request is in are reads.
-func (s step) reads() bool { return s == stepRead || s == stepEdges || s == stepPatch }
-
 // submitted and completed count what of a device is with the kernel and not with a worker.
 func (l *loop) submitted(q *deviceRow) {
 	if q.flying == 0 {
@@ -138,8 +135,8 @@ func (l *loop) completed(q *deviceRow) {
 
 // refuses files the outcome of a trial: true when the kernel could not do a segment without
 // waiting, so that it is for a worker.
-func (l *loop) refuses(q *deviceRow, row *tag, res int32) bool {
-	x := &q.trials[way(row.step.reads())]
+func (l *loop) refuses(q *deviceRow, o op, res int32) bool {
+	x := &q.trials[way(o == opRead)]
 	if res != -int32(unix.EAGAIN) && res != -int32(unix.EOPNOTSUPP) {
 		x.passed()
 		return false
@@ -173,11 +170,7 @@ func (l *loop) issueParked(dev uint32) {
 		if *p == (parkedParts{}) {
 			l.popTag(&q.parked)
 		}
-		s := l.segmentOf(&l.tags[t], part)
-		if l.tags[t].short {
-			s = s.after(l.progress[t][part])
-		}
-		l.issueTo(t, part|viaWorker, s, 0)
+		l.issueTo(t, part|viaWorker, l.restOf(t, part), 0)
 	}
 }
 
@@ -203,11 +196,8 @@ func (l *loop) unpark(i uint32) {
 			l.appendTag(&q.parked, t)
 			continue
 		}
-		row.left -= uint16(bits.OnesCount64(l.parked[t][0]) + bits.OnesCount64(l.parked[t][1]))
+		n := bits.OnesCount64(l.parked[t][0]) + bits.OnesCount64(l.parked[t][1])
 		l.parked[t] = parkedParts{}
-		row.errno = proto.EIO
-		if row.left == 0 {
-			l.stepDone(t)
-		}
+		l.segmentsOver(t, uint16(n), proto.EIO)
 	}
 }

@@ -7,9 +7,9 @@
 // as for a snapshot) sleeps until it is thawed, and nothing tells before; so where one can be, it
 // is made only if that is the file system of every export, so that nobody else sleeps with it.
 //
-// Invariant: the loop is never held up twice in a row. A write that takes longer than cachedSlow
+// Invariant: the loop is never held up twice in a row. A write that takes longer than slowCachedNanos
 // (the kernel throttles writers when too much is dirty) sends those after it to the ring, for
-// cachedPause.
+// cachedPauseNanos.
 
 package engine
 
@@ -18,18 +18,18 @@ import (
 )
 
 const (
-	cachedLongest = 64 << 10     // bytes: copying more takes too long for a loop
-	cachedSlow    = int64(500e3) // nanoseconds
-	cachedPause   = int64(1e9)
+	maxCached        = 64 << 10 // bytes: copying more takes too long for a loop
+	slowCachedNanos  = int64(500e3)
+	cachedPauseNanos = int64(1e9)
 )
 
-// cacheable: may the loop make this write itself? Whole pages only: for a part of one the kernel
-// may have to read the rest from the disk first.
+// cacheable reports whether the loop may make a write itself. Whole pages only: for a part of a
+// page the kernel may have to read the rest from the disk first.
 func (l *loop) cacheable(row *tag) bool {
 	d := l.deviceOf(row)
 	return l.pwrite != nil && d.Cached && (d.Freezes == 0 || l.shared.together) &&
 		d.busy.Load() == 0 && row.Flags&proto.CmdFlagFUA == 0 &&
-		row.Length <= cachedLongest && (row.Offset|row.Length)&(pageSize-1) == 0 &&
+		row.Length <= maxCached && (row.Offset|row.Length)&(pageSize-1) == 0 &&
 		l.now >= l.devices[row.dev].throttled
 }
 
@@ -40,13 +40,13 @@ func (l *loop) writeCached(t uint32) {
 	l.work += row.Length
 	res := l.pwrite(l.deviceOf(row).FD, l.pool.Addr(l.leases.offset(row.memory)),
 		uint32(row.Length), row.Offset)
-	if l.kernel.Now()-start > cachedSlow {
-		l.devices[row.dev].throttled = l.now + cachedPause
+	if l.kernel.Now()-start > slowCachedNanos {
+		l.devices[row.dev].throttled = l.now + cachedPauseNanos
 	}
 	if res == int32(row.Length) {
 		l.answer(t)
 		return
 	}
-	row.step = stepWrite
+	row.become(stepWrite)
 	l.issueWave(t)
 }

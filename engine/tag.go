@@ -2,9 +2,10 @@
 // left.
 //
 // Invariant: a tag belongs to one connection and is in exactly one place: its connection's body
-// (payload arriving), a wave on the disk, the guard or the slice queue (waiting its turn), a
-// device's flush lists, or its connection's ready or sent list. What it holds (lease, claim) goes
-// home in release.
+// (payload arriving), a wave on the disk, the guard, the backlog or the slice queue (waiting its
+// turn), a device's flush lists, with the lookup workers, or its connection's ready or sent list.
+// What it holds (lease, claim) is given back in release. A step is followed only by those that
+// nextSteps allows.
 
 package engine
 
@@ -26,112 +27,76 @@ const (
 	stepZeroes // WRITE_ZEROES: the wave writes zeroes, because the device cannot zero
 	stepPatch  // WRITE_ZEROES: the wave reads the blocks at the edges
 	stepMend   // WRITE_ZEROES: the wave writes them back
-	stepStore  // memory: what is copied into it, or cleared, is long
+	stepStore  // memory: a long copy or clearing goes on over some turns
 	stepFlush  // waits for a shared flush
 	stepCache  // CACHE: the kernel is being told
-	stepStatus // BLOCK_STATUS: with those who look the status up
+	stepStatus // BLOCK_STATUS: with the lookup workers
 	stepReply  // answered
 )
 
-// tag is a row without pointers.
+// nextSteps is the steps that may follow each step, a bit each.
+var nextSteps = [...]uint16{
+	stepPayload: 1<<stepClaimed | 1<<stepRead | 1<<stepFlush | 1<<stepCache | 1<<stepStatus |
+		1<<stepReply,
+	stepClaimed: 1<<stepEdges | 1<<stepWrite | 1<<stepSlice | 1<<stepZeroes | 1<<stepPatch |
+		1<<stepStore | 1<<stepFlush | 1<<stepReply,
+	stepRead:  1 << stepReply,
+	stepEdges: 1<<stepWrite | 1<<stepReply,
+	stepWrite: 1<<stepFlush | 1<<stepReply,
+	stepSlice: 1<<stepSlice | 1<<stepZeroes | 1<<stepPatch | 1<<stepStore | 1<<stepFlush |
+		1<<stepReply,
+	stepZeroes: 1<<stepPatch | 1<<stepFlush | 1<<stepReply,
+	stepPatch:  1<<stepMend | 1<<stepReply,
+	stepMend:   1<<stepSlice | 1<<stepZeroes | 1<<stepFlush | 1<<stepReply,
+	stepStore:  1 << stepReply,
+	stepFlush:  1 << stepReply,
+	stepCache:  1 << stepReply,
+	stepStatus: 1 << stepReply,
+	stepReply:  0, // the row is released
+}
+
+// become changes a request's step.
+func (t *tag) become(s step) {
+	must(nextSteps[t.step]>>s&1 != 0, "a request took a step that cannot follow its own")
+	t.step = s
+}
+
+// tag is a request's row. It holds no pointers.
 type tag struct {
 	proto.Request
 	lo, hi uint64 // the request's range rounded out to the device's blocks
 	// TRIM, WRITE_ZEROES, WRITE to memory: everything of the range before this is done; READ in
-	// chunks: replied to
-	cursor  uint64
-	issued  int64 // when its slice was issued
+	// chunks: bytes of it that are replied to
+	cursor uint64
+
 	memory  lease
-	scratch lease // two blocks, for a range that does not begin and end on blocks
-	cost    uint32
+	scratch lease  // two blocks, for a range that does not begin and end on blocks
+	cost    uint32 // bytes of lease
+	ahead   uint32 // bytes with which it overtook a request that waits for memory, see queue.go
+	line    uint32 // that its connection was of when it was taken in
 	conn    uint32
 	dev     uint32 // index of the device that the request is about
-	next    uint32
-	slice   uint32 // bytes of the slice that is with the kernel
-	ahead   uint32 // bytes with which it went before one that waits for memory, see beside
-	line    uint32 // that its connection was of when it was taken in
-	stride  uint64 // bytes of the next one
+	next    uint32 // in the list that it is in
 	errno   proto.Errno
-	// what the kernel said, as a positive errno, when it said something bad
-	system     int32
+	system  int32 // positive errno of the kernel, when it said something bad
+
 	contexts   proto.ContextSet // BLOCK_STATUS: those that are asked for
-	left       uint16           // segments of the wave that are in flight
 	generation uint16
-	retries    uint16
+	wave       // disk.go
 	step       step
 	spared     uint8  // pages of the ledger's reserve that it has
 	region     region // of its leases
-	part       uint8  // of a wave: the next to be issued,
-	parts      uint8  // and how many there are
 	portion    portion
 	claimed    bool
-	mended     bool // WRITE_ZEROES: the blocks at the edges are done
-	short      bool // a segment of the wave came back short; its progress is in loop.progress
 	ended      bool // the file or device has ended before the request did
 	filter     bool // BLOCK_STATUS: its payload names wrong contexts
 }
 
-const maxRetries = 16 * maxSegments // of all segments of a wave, of a slice
-
 // claimIndex is a tag's row in the guard, which all loops share.
 func (l *loop) claimIndex(t uint32) uint32 { return l.id*tagsPerLoop + t }
 
-// admit takes a request in, or leaves its header where it is: false means that the connection
-// waits, for its own replies or for its turn, or has ended.
-func (l *loop) admit(i uint32, r *proto.Request) bool {
-	c := &l.conns[i]
-	if r.Command == proto.CmdDisc {
-		l.counters.Requests[proto.CmdDisc]++
-		l.leave(i, CloseDisconnect)
-		return false
-	}
-	export := &l.table.exports[c.export]
-	errno := proto.Check(r, &export.Facts, c.session)
-	if errno != proto.Success && r.Undrainable(&export.Facts) {
-		l.fail(i, CloseOversize)
-		return false
-	}
-	if errno == proto.Success && l.outsize(r, export.Device) {
-		return l.divide(i, r)
-	}
-	return l.takeIn(i, r, errno, portionWhole)
-}
-
-// takeIn gives a request, or a part of one, its tag and memory, and begins it or lets its payload
-// come.
-func (l *loop) takeIn(i uint32, r *proto.Request, errno proto.Errno, p portion) bool {
-	c := &l.conns[i]
-	export := &l.table.exports[c.export]
-	var memory, scratch uint64
-	lo, hi := r.Offset, r.Offset+r.Length
-	if errno == proto.Success {
-		if r.Command == proto.CmdBlockStatus {
-			memory = statusMemory(r, c.session)
-			hi = lo // no data of the device is held
-		} else {
-			lo, hi = export.Device.down(lo), export.Device.up(hi)
-			memory, scratch = needs(r, export.Device, lo, hi)
-		}
-	}
-	t, ok := l.takeTag(i, memory, scratch)
-	if !ok {
-		return false
-	}
-	if p == portionWhole {
-		l.counters.Requests[min(r.Command, commandSlots-1)]++
-		c.count(r)
-	}
-	row := &l.tags[t]
-	row.Request, row.dev, row.errno, row.portion = *r, export.device, errno, p
-	row.lo, row.hi = lo, hi
-	payload := r.Payload()
-	if payload == 0 {
-		l.begin(t)
-		return true
-	}
-	c.expectPayload(t, uint32(payload), row.memory, uint32(r.Offset-lo), memory == 0)
-	return true
-}
+// deserted reports whether a request's client is gone, and will never learn what became of it.
+func (l *loop) deserted(t uint32) bool { return l.conns[l.tags[t].conn].state == connClosing }
 
 // begin starts a request whose payload, if it has one, is complete.
 func (l *loop) begin(t uint32) {
@@ -144,11 +109,11 @@ func (l *loop) begin(t uint32) {
 	}
 	switch row.Command {
 	case proto.CmdRead:
-		if d.Kind == Null || d.Kind == Memory {
+		if !d.onDisk() {
 			l.answer(t)
 			return
 		}
-		row.step = stepRead
+		row.become(stepRead)
 		l.issueWave(t)
 	case proto.CmdFlush:
 		l.flush(t)
@@ -157,14 +122,15 @@ func (l *loop) begin(t uint32) {
 	case proto.CmdCache:
 		l.beginCache(t)
 	default:
-		if d.Kind == Null {
+		if !d.keeps() {
 			l.answer(t)
 			return
 		}
 		if !d.written.Load() {
 			d.written.Store(true)
 		}
-		row.step, row.claimed = stepClaimed, true
+		row.become(stepClaimed)
+		row.claimed = true
 		if l.shared.guard.enter(l.claimIndex(t), l.id, row.dev, row.lo, row.hi) {
 			l.run(t)
 		} else {
@@ -176,30 +142,29 @@ func (l *loop) begin(t uint32) {
 // run starts a write of any kind that now has its range to itself.
 func (l *loop) run(t uint32) {
 	row := &l.tags[t]
-	if l.conns[row.conn].state == connClosing {
-		// Its client is gone and will never learn what became of it: better not done than done
-		// late, over data that came by another connection.
+	if l.deserted(t) {
+		// Better not done than done late, over data that came by another connection.
 		l.answer(t)
 		return
 	}
 	switch {
 	case row.Command != proto.CmdWrite:
 		l.beginRange(t)
-	case l.deviceOf(row).Kind == Memory:
+	case !l.deviceOf(row).onDisk():
 		l.store(t)
 	case row.scratch != none:
 		l.counters.Unaligned++
-		row.step = stepEdges
+		row.become(stepEdges)
 		l.issueEdges(t)
 	case l.cacheable(row):
 		l.writeCached(t)
 	default:
-		row.step = stepWrite
+		row.become(stepWrite)
 		l.issueWave(t)
 	}
 }
 
-// stepDone: the wave of a request is complete.
+// stepDone goes on with a request whose wave is complete.
 func (l *loop) stepDone(t uint32) {
 	row := &l.tags[t]
 	if row.errno != proto.Success {
@@ -209,17 +174,17 @@ func (l *loop) stepDone(t uint32) {
 	switch row.step {
 	case stepWrite:
 		if row.Flags&proto.CmdFlagFUA != 0 && !l.deviceOf(row).Direct {
-			l.flush(t) // see issue
+			l.flush(t) // FUA through the page cache: a write, then a flush, see segmentOf
 			return
 		}
 		l.answer(t)
-	case stepRead:
+	case stepRead, stepFlush, stepCache:
 		l.answer(t)
 	case stepEdges:
 		l.merge(row)
-		row.step = stepWrite
+		row.become(stepWrite)
 		l.issueWave(t)
-	case stepZeroes, stepPatch, stepMend:
+	case stepSlice, stepZeroes, stepPatch, stepMend:
 		l.rangeDone(t)
 	default:
 		must(false, "a wave ended in a step that has none")
@@ -229,7 +194,7 @@ func (l *loop) stepDone(t uint32) {
 // answer ends a request's work: its range is free for others, its reply is next in line.
 func (l *loop) answer(t uint32) {
 	row := &l.tags[t]
-	row.step = stepReply
+	row.become(stepReply)
 	l.unclaim(t)
 	if row.portion != portionWhole && l.partDone(t) {
 		return
@@ -242,7 +207,7 @@ func (l *loop) answer(t uint32) {
 	l.touch(row.conn)
 }
 
-// unclaim leaves the guard; those that waited for this request alone may run.
+// unclaim leaves the guard; requests that waited for this one alone may run.
 func (l *loop) unclaim(t uint32) {
 	row := &l.tags[t]
 	if row.claimed {
