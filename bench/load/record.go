@@ -111,7 +111,7 @@ func newRecorder(path string, t *Target, s *shared, loops, size int) (*recorder,
 	}
 	f, err := os.OpenFile(path, mode, 0o666)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", path, errors.Unwrap(err)) // a PathError's
 	}
 	if err := overwrite(f); err != nil {
 		_ = f.Close()

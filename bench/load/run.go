@@ -90,7 +90,7 @@ func Run(ctx context.Context, o Options, watch func(Progress)) (*Report, error) 
 		var err error
 		if r.record, err = newRecorder(o.Record, &o.Target, r.shared, o.Threads,
 			tapeOf(o.Threads)); err != nil {
-			return nil, o.errorf("{record}: %w", err)
+			return nil, o.errorf("{record} %w", err)
 		}
 	}
 	if err := r.start(); err != nil {
