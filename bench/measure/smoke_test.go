@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/engine/testbed"
+	"ringnbd/cmd/ringnbd/testbed"
 )
 
 // ringnbdBinary is the program under test.

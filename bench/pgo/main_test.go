@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"ringnbd/bench/measure"
-	"ringnbd/engine/testbed"
+	"ringnbd/cmd/ringnbd/testbed"
 )
 
 func TestSmokeWritesAProfile(t *testing.T) {

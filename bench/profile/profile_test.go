@@ -20,7 +20,7 @@ import (
 	"github.com/google/pprof/profile"
 
 	"ringnbd/bench/measure"
-	"ringnbd/engine/testbed"
+	"ringnbd/cmd/ringnbd/testbed"
 )
 
 // engineSource are the functions of package engine as a profile names them, and

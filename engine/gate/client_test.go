@@ -4,7 +4,6 @@
 package gate
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"log/slog"
@@ -18,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"ringnbd/engine/testbed"
 	"ringnbd/proto"
 )
 
@@ -69,25 +69,7 @@ type served struct {
 	engine *engine
 	uri    string
 	addr   net.Addr
-	log    *buffer
-}
-
-// buffer is a log that may be read while it is written.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
+	log    *testbed.LogBuffer
 }
 
 // serve starts a gate on spec. At the end of the test it must leave no descriptor and no goroutine
@@ -104,7 +86,7 @@ func serve(t *testing.T, spec string, change func(*Config)) *served {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &served{engine: &engine{came: make(chan int, 10_000)}, log: &buffer{}}
+	s := &served{engine: &engine{came: make(chan int, 10_000)}, log: &testbed.LogBuffer{}}
 	c := Config{Catalog: exports, Adopt: s.engine.adopt, Live: s.engine.live,
 		Log: slog.New(slog.NewTextHandler(s.log, nil))}
 	if change != nil {

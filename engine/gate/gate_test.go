@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ringnbd/engine/testbed"
 	"ringnbd/proto"
 )
 
@@ -559,7 +560,7 @@ func TestReasonsHaveNames(t *testing.T) {
 }
 
 func TestNoticesAreLimited(t *testing.T) {
-	log := &buffer{}
+	log := &testbed.LogBuffer{}
 	s := New(Config{}) // for its table
 	n := &s.notices
 	n.log = newLog(log)

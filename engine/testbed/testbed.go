@@ -1,24 +1,22 @@
-// Package testbed is what the tests of several packages set up: servers in the test's own process,
-// the program under test, and what a file takes of the disk.
+// Package testbed has what the tests of several packages set up.
 //
-// Invariant: only tests import it, and nothing of it outlives the test that asked for it.
+//	testbed.go  serves a Unix socket in the test's own process, keeps a log, measures files
+//	race.go     is a program that locks a file before the program that makes it can
+//
+// Invariant: only tests import this package, and nothing of it outlives the test that asked for it.
 package testbed
 
 import (
-	"fmt"
-	"io/fs"
+	"bytes"
 	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
 )
 
-// Listen is the path of a Unix socket that is listened on until the test ends. Every connection is
-// answered in a goroutine of its own, and closed behind it.
+// Listen listens on a Unix socket until the test ends, and returns its path. Every connection is
+// answered in a goroutine of its own, and closed afterwards.
 func Listen(t testing.TB, answer func(net.Conn)) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
@@ -42,48 +40,29 @@ func Listen(t testing.TB, answer func(net.Conn)) string {
 	return path
 }
 
-// Ringnbd is the program under test: RINGNBD_BIN, or built from the tree into a directory.
-func Ringnbd(dir string) (string, error) {
-	if path := os.Getenv("RINGNBD_BIN"); path != "" {
-		return path, nil
-	}
-	path := filepath.Join(dir, "ringnbd")
-	// As the Makefile does it: giouring links only with this flag on Go 1.23 and newer.
-	build := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-checklinkname=0", "-o", path,
-		"ringnbd/cmd/ringnbd")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := build.CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return path, nil
+// LogBuffer is a log that may be read while it is written. A nil LogBuffer is empty.
+type LogBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
 }
 
-// DependOnSources looks, once, at the program and at every source file of it while a test runs: go
-// test knows then that a cached result is stale when one has changed. The program is no import of
-// the tests that drive it.
-var DependOnSources = sync.OnceFunc(func() {
-	_, _ = os.Stat(os.Getenv("RINGNBD_BIN")) // looked at, not asked
-	root := "."
-	for range 10 {
-		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
-			break
-		}
-		root = filepath.Join("..", root)
-	}
-	for _, dir := range []string{"cmd", "engine", "proto", "go.mod"} {
-		_ = filepath.WalkDir(filepath.Join(root, dir),
-			func(path string, _ fs.DirEntry, err error) error {
-				if err == nil &&
-					(strings.HasSuffix(path, ".go") || strings.HasSuffix(path, ".mod")) {
-					_, _ = os.Stat(path)
-				}
-				return nil
-			})
-	}
-})
+// Write appends to the log.
+func (l *LogBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
 
-// Taken is how many bytes of its disk a file takes.
+func (l *LogBuffer) String() string {
+	if l == nil {
+		return ""
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// Taken returns how many bytes of its disk a file takes.
 func Taken(t testing.TB, path string) int64 {
 	t.Helper()
 	var s syscall.Stat_t

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"ringnbd/engine/testbed"
+	"ringnbd/cmd/ringnbd/testbed"
 )
 
 // ringnbd is the path of the binary under test.

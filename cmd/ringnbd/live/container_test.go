@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ringnbd/engine/testbed"
 )
 
 // TestSmallContainer serves a hundred clients in 64 MiB, with nothing but defaults.
@@ -86,7 +88,7 @@ func TestEmptyRoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := new(logBuffer)
+	log := new(testbed.LogBuffer)
 	server.Stderr = log
 	if err := server.Start(); err != nil {
 		t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 	"os"
 	"testing"
 
-	"ringnbd/engine/testbed"
+	"ringnbd/cmd/ringnbd/testbed"
 )
 
 // ringnbd is the path of the binary under test.

@@ -68,7 +68,7 @@ func TestAddressSpaceOfOneGiB(t *testing.T) {
 	confined := exec.Command("sh", "-c",
 		`ulimit -v 1048576 && exec "$0" serve --listen "$1" null:1M`,
 		ringnbd, "unix:"+newAddress(t, measure.Unix).Path)
-	log := new(logBuffer)
+	log := new(testbed.LogBuffer)
 	confined.Stderr = log
 	out, err := confined.StdoutPipe()
 	if err == nil {
@@ -137,7 +137,7 @@ func TestNoThreadMoreThanAtTheStart(t *testing.T) {
 	image := filepath.Join(filepath.Dir(address.Path), "disk.img")
 	c := asUser(uid, 60, program, "serve", "--create", "64M", "--loops", "2", "--memory", "200M",
 		"--listen", "unix:"+address.Path, image)
-	log := new(logBuffer)
+	log := new(testbed.LogBuffer)
 	c.Stderr = log
 	out, err := c.StdoutPipe()
 	if err != nil {
@@ -207,7 +207,7 @@ func TestFewThreads(t *testing.T) {
 				arguments = []string{"bench", "--count", "1000", "file:" + source}
 			}
 			c := asUser(uid, threads, program, arguments...)
-			log := new(logBuffer)
+			log := new(testbed.LogBuffer)
 			c.Stderr = log
 			if err := c.Start(); err != nil {
 				t.Fatal(err)

@@ -6,7 +6,6 @@ package live_test
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -14,12 +13,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"ringnbd/bench/measure"
+	"ringnbd/engine/testbed"
 )
 
 // transports are what clients are driven over.
@@ -35,7 +34,7 @@ type server struct {
 	ended   bool     // stopped or killed by the test itself
 
 	cmd  *exec.Cmd // ringnbd only
-	log  *logBuffer
+	log  *testbed.LogBuffer
 	exit chan error
 	peer *measure.Server
 }
@@ -92,7 +91,7 @@ func startRingnbd(t testing.TB, arguments ...string) *server {
 		t.Skipf("%s has not ringnbd's command line", underTest)
 	}
 	dependOnSources()
-	s := &server{t: t, cmd: exec.Command(ringnbd, arguments...), log: new(logBuffer),
+	s := &server{t: t, cmd: exec.Command(ringnbd, arguments...), log: new(testbed.LogBuffer),
 		exit: make(chan error, 1)}
 	s.cmd.Stderr = s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -247,25 +246,4 @@ func newAddress(t testing.TB, transport string) measure.Address {
 	defer l.Close()
 	return measure.Address{Transport: transport, Path: filepath.Join(dir, "s"),
 		Port: l.Addr().(*net.TCPAddr).Port}
-}
-
-// logBuffer keeps what the server writes to stderr.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	if l == nil {
-		return ""
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

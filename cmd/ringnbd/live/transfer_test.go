@@ -241,7 +241,7 @@ func TestCopyFromAnOldstyleServer(t *testing.T) {
 func startSocket(t *testing.T, socket, name string, arguments ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(name, arguments...)
-	log := new(logBuffer)
+	log := new(testbed.LogBuffer)
 	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
