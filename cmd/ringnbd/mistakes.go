@@ -294,9 +294,10 @@ func parseServer(text, about string) (client.Target, error) {
 		return t, fmt.Errorf("%q is not an NBD URI: write nbd://HOST/EXPORT or "+
 			"nbd+unix:///EXPORT?socket=PATH%s", text, about)
 	}
-	if err != nil {
-		return t, errors.New(strings.ReplaceAll(err.Error(),
-			", nbd+unix:///EXPORT?socket=PATH or file:PATH", " or nbd+unix:///EXPORT?socket=PATH"))
+	var scheme *client.SchemeError
+	if errors.As(err, &scheme) { // its own text offers file: too
+		return t, fmt.Errorf("%s: is not a scheme of NBD; use nbd://HOST/EXPORT or "+
+			"nbd+unix:///EXPORT?socket=PATH", scheme.Scheme)
 	}
-	return t, nil
+	return t, err
 }

@@ -12,13 +12,13 @@ import (
 	"ringnbd/proto"
 )
 
-// errorsMost bounds the error chunks of one reply: each has a right to exist, but a server that
-// sends them without end keeps its request for ever.
-const errorsMost = 1 << 10
+// maxErrors limits the error chunks of one reply: each of them is valid, but a server that sends
+// them without end would keep its request for ever.
+const maxErrors = 1 << 10
 
-// chunk is what follows a chunk's header.
-func (c *Conn) chunk(head *proto.ReplyChunk) error {
-	r, err := c.find(head.Cookie)
+// readChunk reads what follows a chunk's header.
+func (c *Conn) readChunk(head *proto.ReplyChunk) error {
+	r, err := c.findRequest(head.Cookie)
 	if err != nil {
 		return err
 	}
@@ -28,15 +28,15 @@ func (c *Conn) chunk(head *proto.ReplyChunk) error {
 	r.begun = true
 	switch kind := head.Type; {
 	case head.Failed():
-		err = c.failed(r, head)
+		err = c.readError(r, head)
 	case kind == proto.ChunkNone:
 	case kind == proto.ChunkOffsetData && r.Command == proto.CmdRead:
-		err = c.data(r, head)
+		err = c.readData(r, head)
 	case kind == proto.ChunkOffsetHole && r.Command == proto.CmdRead:
-		err = c.hole(r)
+		err = c.readHole(r)
 	case (kind == proto.ChunkBlockStatus || kind == proto.ChunkBlockStatusExt) &&
 		r.Command == proto.CmdBlockStatus:
-		err = c.status(r, head)
+		err = c.readStatus(r, head)
 	default:
 		err = violated("a chunk of type %d in the answer to %s", kind, CommandName(r.Command))
 	}
@@ -45,10 +45,10 @@ func (c *Conn) chunk(head *proto.ReplyChunk) error {
 	}
 	if r.err == nil {
 		switch {
-		case r.Command == proto.CmdRead && !r.have.whole(r.Offset, r.Offset+r.asked):
-			return violated("the answer to READ of %d bytes at offset %d has gaps", r.asked,
+		case r.Command == proto.CmdRead && !r.received.isWhole(r.Offset, r.Offset+r.requested):
+			return violated("the answer to READ of %d bytes at offset %d has gaps", r.requested,
 				r.Offset)
-		case r.Command == proto.CmdBlockStatus && r.replied != 1<<len(c.Contexts)-1:
+		case r.Command == proto.CmdBlockStatus && r.contextsDone != 1<<len(c.contexts)-1:
 			return violated("the answer to BLOCK_STATUS leaves out a meta context")
 		}
 	}
@@ -56,34 +56,36 @@ func (c *Conn) chunk(head *proto.ReplyChunk) error {
 	return nil
 }
 
-// place checks a part of a READ and finds its memory.
-func (r *Request) place(offset, length uint64) ([]byte, error) {
-	if offset < r.Offset || offset-r.Offset >= r.asked || length > r.asked-(offset-r.Offset) {
-		return nil,
-			violated("%d bytes for offset %d in the answer to READ of %d bytes at offset %d",
-				length, offset, r.asked, r.Offset)
+// destination checks a part of a READ's answer and returns its memory.
+func (r *Request) destination(offset, length uint64) ([]byte, error) {
+	if offset < r.Offset || offset-r.Offset >= r.requested ||
+		length > r.requested-(offset-r.Offset) {
+		return nil, violated("%d bytes for offset %d in the answer to READ of %d bytes at "+
+			"offset %d", length, offset, r.requested, r.Offset)
 	}
-	if err := r.have.add(offset, offset+length); err != nil {
+	if err := r.received.add(offset, offset+length); err != nil {
 		return nil, err
 	}
 	return r.Data[offset-r.Offset:][:length], nil
 }
 
-func (c *Conn) data(r *Request, head *proto.ReplyChunk) error {
-	b, err := c.need(8, peek)
+// readData reads a chunk of data into the request's memory.
+func (c *Conn) readData(r *Request, head *proto.ReplyChunk) error {
+	b, err := c.next(8, peek)
 	if err != nil {
 		return err
 	}
-	memory, err := r.place(proto.ParseDataOffset(b), head.Length-8)
+	memory, err := r.destination(proto.ParseDataOffset(b), head.Length-8)
 	if err != nil {
 		return err
 	}
-	c.use(8)
-	return c.fill(memory)
+	c.consume(8)
+	return c.readFull(memory)
 }
 
-func (c *Conn) hole(r *Request) error {
-	b, err := c.need(proto.HoleSize, peek)
+// readHole clears the part of the request's memory that a hole covers.
+func (c *Conn) readHole(r *Request) error {
+	b, err := c.next(proto.HoleSize, peek)
 	if err != nil {
 		return err
 	}
@@ -91,28 +93,28 @@ func (c *Conn) hole(r *Request) error {
 	if err != nil {
 		return violation{err.Error()}
 	}
-	memory, err := r.place(offset, uint64(length))
+	memory, err := r.destination(offset, uint64(length))
 	if err != nil {
 		return err
 	}
-	c.use(proto.HoleSize)
+	c.consume(proto.HoleSize)
 	clear(memory)
 	return nil
 }
 
-// failed is an error chunk, of a type that is known or not. The longest there may be is a little
-// longer than the stage, so it has a place of its own.
-func (c *Conn) failed(r *Request, head *proto.ReplyChunk) error {
+// readError reads an error chunk, of a known type or not. The longest error is a little longer than
+// the stage, so it has a buffer of its own.
+func (c *Conn) readError(r *Request, head *proto.ReplyChunk) error {
 	switch {
 	case head.Length > proto.MaxErrorChunk:
 		return violated("an error of %d bytes", head.Length)
-	case r.errors >= errorsMost:
-		return violated("more than %d errors in one reply", errorsMost)
+	case r.errors >= maxErrors:
+		return violated("more than %d errors in one reply", maxErrors)
 	case uint64(cap(c.reader.text)) < head.Length:
 		c.reader.text = make([]byte, proto.MaxErrorChunk)
 	}
 	b := c.reader.text[:head.Length]
-	if err := c.fill(b); err != nil {
+	if err := c.readFull(b); err != nil {
 		return err
 	}
 	errno, text, at, err := proto.ParseErrorChunk(head.Type, b)
@@ -123,11 +125,11 @@ func (c *Conn) failed(r *Request, head *proto.ReplyChunk) error {
 		text = bytes.ToValidUTF8(text, []byte("?"))
 	}
 	first := r.err == nil
-	r.refuse(errno, text[:min(len(text), proto.MaxString)])
+	r.noteError(errno, text[:min(len(text), proto.MaxString)])
 	if head.Type == proto.ChunkErrorOffset {
-		if at < r.Offset || at-r.Offset >= max(r.asked, 1) {
+		if at < r.Offset || at-r.Offset >= max(r.requested, 1) {
 			return violated("an error at offset %d in the answer to %s of %d bytes at offset %d",
-				at, CommandName(r.Command), r.asked, r.Offset)
+				at, CommandName(r.Command), r.requested, r.Offset)
 		}
 		if first {
 			r.failure.At, r.failure.Located = at, true
@@ -136,10 +138,10 @@ func (c *Conn) failed(r *Request, head *proto.ReplyChunk) error {
 	return nil
 }
 
-// status is the extents of one context.
-func (c *Conn) status(r *Request, head *proto.ReplyChunk) error {
+// readStatus reads the extents of one context.
+func (c *Conn) readStatus(r *Request, head *proto.ReplyChunk) error {
 	top, size := proto.StatusSizes(head.Type)
-	b, err := c.need(top, peek)
+	b, err := c.next(top, peek)
 	if err != nil {
 		return err
 	}
@@ -147,29 +149,29 @@ func (c *Conn) status(r *Request, head *proto.ReplyChunk) error {
 	if err != nil {
 		return violation{err.Error()}
 	}
-	c.use(top)
-	if err := c.answered(r, id); err != nil {
+	c.consume(top)
+	if err := c.markContext(r, id); err != nil {
 		return err
 	}
-	told := uint64(0)
+	described := uint64(0)
 	for i := range count {
-		if b, err = c.need(size, stageSize); err != nil {
+		if b, err = c.next(size, stageSize); err != nil {
 			return err
 		}
 		e, err := proto.ParseStatusExtent(head.Type, b)
 		if err != nil {
 			return violation{err.Error()}
 		}
-		c.use(size)
-		if told >= r.asked && i > 0 {
-			return violated("extents behind the end of what BLOCK_STATUS asked for")
+		c.consume(size)
+		if described >= r.requested && i > 0 {
+			return violated("extents after the end of what BLOCK_STATUS asked for")
 		}
-		if e.Length > tail(c.Size)-(r.Offset+told) {
+		if e.Length > roundedSize(c.Size)-(r.Offset+described) {
 			return violated("an extent of %d bytes at offset %d, beyond the end of the export "+
-				"of %d bytes", e.Length, r.Offset+told, c.Size)
+				"of %d bytes", e.Length, r.Offset+described, c.Size)
 		}
-		e.Length = min(e.Length, c.Size-(r.Offset+told))
-		told += e.Length
+		e.Length = min(e.Length, c.Size-(r.Offset+described))
+		described += e.Length
 		if id == r.Context {
 			r.Extents = append(r.Extents, e)
 		}
@@ -177,19 +179,20 @@ func (c *Conn) status(r *Request, head *proto.ReplyChunk) error {
 	return nil
 }
 
-// tail is how far an extent may reach: some servers round the end of an export up to a sector.
-func tail(size uint64) uint64 { return (size + 511) &^ 511 }
+// roundedSize returns how far an extent may reach: some servers round the end of an export up to a
+// sector.
+func roundedSize(size uint64) uint64 { return (size + 511) &^ 511 }
 
-// answered notes that a context was answered for.
-func (c *Conn) answered(r *Request, id uint32) error {
-	for i := range c.Contexts {
-		if c.Contexts[i].ID != id {
+// markContext notes that the reply has the extents of a context.
+func (c *Conn) markContext(r *Request, id uint32) error {
+	for i := range c.contexts {
+		if c.contexts[i].id != id {
 			continue
 		}
-		if r.replied&(1<<i) != 0 {
+		if r.contextsDone&(1<<i) != 0 {
 			return violated("two answers for one meta context")
 		}
-		r.replied |= 1 << i
+		r.contextsDone |= 1 << i
 		return nil
 	}
 	return violated("an answer for a meta context that was not selected")

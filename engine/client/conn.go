@@ -1,8 +1,8 @@
 // A connection in transmission: its requests, its two goroutines, and its end.
 //
-// Invariant: a request leaves its slot once, when it was sent entirely and answered entirely, or
-// when both goroutines are done with it because the connection ended; what ended it first is the
-// only reason that anybody is told.
+// Invariant: a request leaves its slot once: when it was sent entirely and answered entirely, or
+// when both goroutines have let go of it because the connection ended. The first reason for the end
+// of a connection is the only one that requests get.
 
 package client
 
@@ -18,47 +18,47 @@ import (
 	"ringnbd/proto"
 )
 
-// closeTimeout bounds the goodbye of a connection on which nothing is owed.
+// closeTimeout limits the time for DISC on a connection without requests.
 const closeTimeout = 2 * time.Second
 
 // Conn is a connection to one export. Its methods may be called from any goroutine.
 type Conn struct {
-	Session
-	text string // the target's, for errors
-	sock net.Conn
-	raw  syscall.RawConn
+	Negotiated
+	target string // the text of the target, for errors
+	sock   net.Conn
+	raw    syscall.RawConn
 
-	room chan struct{} // a token for each request in flight
-	kick chan struct{} // the writer has something to do
-	dead chan struct{} // closed with lost set
-	sent chan struct{} // closed when the writer is gone
-	gone chan struct{} // closed when the reader is gone, and with it every request
+	inFlight   chan struct{} // has a token for each request in flight
+	wakeWriter chan struct{} // has a token if the writer has something to do
+	ended      chan struct{} // is closed when lost is set
+	writerDone chan struct{} // is closed when the writer has ended
+	readerDone chan struct{} // is closed when the reader has ended and every request was given back
 
 	mu      sync.Mutex
 	slots   []*Request
-	free    []uint16 // slots
-	queue   []*Request
-	turns   uint64 // requests started, which the upper part of a cookie is made of
+	free    []uint16   // slots
+	waiting []*Request // to be sent
+	started uint64     // requests started: the upper part of a cookie
 	closing bool
-	// nothing is owed and DISC is on its way: whatever ends the connection now is the end that was
-	// asked for
-	parting bool
-	lost    error
+	// disconnecting says that no request is left and DISC is being sent: whatever ends the
+	// connection now is the requested end.
+	disconnecting bool
+	lost          error
 
-	timeout  time.Duration
-	moved    atomic.Uint64 // bytes of either direction
-	latest   uint64        // the cookie of the latest request that was answered; under mu
-	watchdog *time.Timer
-	seen     uint64        // of moved, when the watchdog looked
-	quiet    time.Duration // since something moved
-	overdue  time.Duration // of quiet: with a request that has nothing to wait for
+	timeout      time.Duration
+	bytesMoved   atomic.Uint64 // bytes of either direction
+	lastAnswered uint64        // the greatest cookie that was answered; under mu
+	watchdog     *time.Timer
+	movedSeen    uint64        // bytesMoved when the watchdog looked last
+	quiet        time.Duration // time since bytes moved
+	overdue      time.Duration // part of quiet in which an answer that need not wait was owed
 
 	reader reader
 	writer writer
 }
 
-// newConn takes a socket whose negotiation is over.
-func newConn(sock net.Conn, s Session, text string, o Options) (*Conn, error) {
+// newConn makes a connection of a socket whose negotiation is over, and starts its goroutines.
+func newConn(sock net.Conn, s Negotiated, text string, o Options) (*Conn, error) {
 	carrier, ok := sock.(syscall.Conn)
 	if !ok {
 		return nil, errors.New("the connection is not a socket")
@@ -71,88 +71,89 @@ func newConn(sock net.Conn, s Session, text string, o Options) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{
-		Session: s, text: text, sock: sock, raw: raw, timeout: o.Timeout,
-		room: make(chan struct{}, o.Depth), kick: make(chan struct{}, 1),
-		dead: make(chan struct{}), sent: make(chan struct{}), gone: make(chan struct{}),
-		slots: make([]*Request, o.Depth), queue: make([]*Request, 0, o.Depth),
+		Negotiated: s, target: text, sock: sock, raw: raw, timeout: o.Timeout,
+		inFlight: make(chan struct{}, o.Depth), wakeWriter: make(chan struct{}, 1),
+		ended: make(chan struct{}), writerDone: make(chan struct{}),
+		readerDone: make(chan struct{}), slots: make([]*Request, o.Depth),
+		waiting: make([]*Request, 0, o.Depth),
 	}
 	for i := range o.Depth {
 		c.free = append(c.free, uint16(o.Depth-1-i))
 	}
 	c.reader.init()
-	c.writer.init(func(n int) { c.moved.Add(uint64(n)) })
+	c.writer.init(func(n int) { c.bytesMoved.Add(uint64(n)) })
 	c.mu.Lock()
 	c.watchdog = time.AfterFunc(c.timeout/4, c.watch)
 	c.mu.Unlock()
-	go c.write()
-	go c.read()
+	go c.writeLoop()
+	go c.readLoop()
 	return c, nil
 }
 
-// fail ends the connection, for the first reason that comes.
+// fail ends the connection. Only the first reason counts.
 func (c *Conn) fail(why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.lost != nil {
 		return
 	}
-	if c.parting {
+	if c.disconnecting {
 		c.lost = ErrClosed
 	} else {
-		c.lost = fmt.Errorf("%s: %w", c.text, why)
+		c.lost = fmt.Errorf("%s: %w", c.target, why)
 	}
-	close(c.dead)
+	close(c.ended)
 	c.watchdog.Stop()
 	_ = c.sock.Close()
 }
 
-// Err is why the connection ended, or nil.
-func (c *Conn) Err() error {
+// lossError returns why the connection ended, or nil.
+func (c *Conn) lossError() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.lost
 }
 
-// slowTimeout is the patience with a server that owes the answer to a command that the protocol
-// lets take as long as its disk does, and with what may wait behind it. Whether the machine is
-// still there is for TCP to find out meanwhile.
+// slowTimeout limits the silence of a server that owes the answer to a slow command, which may take
+// as long as its disk does, or to requests that may wait for a slow command. If the machine is
+// gone, TCP notices earlier.
 const slowTimeout = time.Hour
 
-// slow says whether a command may take that long.
-func slow(command uint16) bool {
+// isSlow reports whether a command may take that long.
+func isSlow(command uint16) bool {
 	return command == proto.CmdFlush || command == proto.CmdWriteZeroes || command == proto.CmdTrim
 }
 
-// waitable says whether all that the server owes is slow, or may have to wait for something slow: a
-// server that does one thing after another answers a WRITE behind a FLUSH when that is done. What
-// was asked before the slow one has no such excuse; and neither has what came after it once the
-// server has answered anything that did.
-func (c *Conn) waitable() bool {
+// mayWait reports whether every request in flight is slow, or may have to wait for a slow request:
+// a server that does one thing after another answers a WRITE that follows a FLUSH when the FLUSH is
+// done. A request that was sent before the slow request need not wait for it; nor need a later
+// request, once the server has answered another request sent after the slow one.
+func (c *Conn) mayWait() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	first := ^uint64(0) // the cookie of the first slow request that nothing has overtaken
+	first := ^uint64(0) // cookie of the first slow request that no answer has overtaken
 	for _, r := range c.slots {
-		if r != nil && !r.answered && slow(r.Command) && r.cookie > c.latest {
+		if r != nil && !r.answered && isSlow(r.Command) && r.cookie > c.lastAnswered {
 			first = min(first, r.cookie)
 		}
 	}
 	for _, r := range c.slots {
-		if r != nil && !r.answered && !slow(r.Command) && r.cookie < first {
+		if r != nil && !r.answered && !isSlow(r.Command) && r.cookie < first {
 			return false
 		}
 	}
 	return true
 }
 
-// watch looks from time to time whether a server that owes answers still moves anything.
+// watch checks from time to time that a server that owes answers still moves bytes.
 func (c *Conn) watch() {
-	moved := c.moved.Load()
-	if moved != c.seen || len(c.room) == 0 {
-		c.seen, c.quiet, c.overdue = moved, 0, 0
+	moved := c.bytesMoved.Load()
+	if moved != c.movedSeen || len(c.inFlight) == 0 {
+		c.movedSeen, c.quiet, c.overdue = moved, 0, 0
 	} else {
 		c.quiet += c.timeout / 4
 		patience := max(c.timeout, slowTimeout)
-		if c.waitable() {
+		if c.mayWait() {
 			c.overdue = 0
 		} else if c.overdue += c.timeout / 4; c.overdue >= c.timeout {
 			patience = c.timeout
@@ -168,44 +169,44 @@ func (c *Conn) watch() {
 	}
 }
 
-// Close says goodbye and ends the connection. Requests in flight are answered first, as long as
-// that takes.
+// Close waits for the answers to the requests in flight, however long that takes, sends DISC and
+// ends the connection.
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	already := c.closing
 	c.closing = true
 	c.mu.Unlock()
 	if already {
-		<-c.gone
+		<-c.readerDone
 		return nil
 	}
-	for range cap(c.room) { // every answer that is owed
+	for range cap(c.inFlight) { // wait for every answer that is owed
 		select {
-		case c.room <- struct{}{}:
+		case c.inFlight <- struct{}{}:
 			continue
-		case <-c.dead:
+		case <-c.ended:
 		}
 		break
 	}
 	c.mu.Lock()
-	c.parting = c.lost == nil
+	c.disconnecting = c.lost == nil
 	c.mu.Unlock()
-	if c.parting {
+	if c.disconnecting {
 		_ = c.sock.SetWriteDeadline(time.Now().Add(closeTimeout))
 		var b [proto.ExtRequestSize]byte
-		// nobody is left to be told if that fails
-		_, _ = c.sock.Write(c.header(b[:], &proto.Request{Command: proto.CmdDisc}))
+		// if that fails, no request is left that could return the error
+		_, _ = c.sock.Write(c.putHeader(b[:], &proto.Request{Command: proto.CmdDisc}))
 	}
 	c.fail(ErrClosed)
-	<-c.gone
-	if err := c.Err(); !errors.Is(err, ErrClosed) {
+	<-c.readerDone
+	if err := c.lossError(); !errors.Is(err, ErrClosed) {
 		return err
 	}
 	return nil
 }
 
-// header writes a request as this connection has it, and gives the bytes.
-func (c *Conn) header(b []byte, r *proto.Request) []byte {
+// putHeader writes the header of a request in the connection's form to b, and returns its bytes.
+func (c *Conn) putHeader(b []byte, r *proto.Request) []byte {
 	if c.Framing == proto.Extended {
 		proto.PutExtRequest(b, r)
 		return b[:proto.ExtRequestSize]
@@ -214,22 +215,23 @@ func (c *Conn) header(b []byte, r *proto.Request) []byte {
 	return b[:proto.RequestSize]
 }
 
-// settle is a request that is done with, for one of its two reasons; at the second it goes back to
-// its owner. To be called with the lock held.
-func (c *Conn) settle(r *Request) {
+// release gives a request back to its owner when it was both sent and answered. The caller holds
+// the lock.
+func (c *Conn) release(r *Request) {
 	if !r.sent || !r.answered {
 		return
 	}
 	i := uint16(r.cookie)
 	c.slots[i] = nil
 	c.free = append(c.free, i)
-	<-c.room
+	<-c.inFlight
 	r.done <- struct{}{}
 }
 
-// bury gives back what was in flight when the connection ended, after both goroutines let go of it.
-func (c *Conn) bury() {
-	<-c.sent
+// returnAll gives back the requests that were in flight when the connection ended, after both
+// goroutines have let go of them.
+func (c *Conn) returnAll() {
+	<-c.writerDone
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range c.slots {
@@ -240,8 +242,8 @@ func (c *Conn) bury() {
 			r.err = c.lost
 		}
 		r.sent, r.answered = true, true
-		c.settle(r)
+		c.release(r)
 	}
-	c.queue = c.queue[:0]
-	close(c.gone)
+	c.waiting = c.waiting[:0]
+	close(c.readerDone)
 }

@@ -55,7 +55,7 @@ const changing = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendTrim |
 
 func TestEveryProtocol(t *testing.T) {
 	for _, most := range []proto.Framing{proto.Simple, proto.Structured, proto.Extended} {
-		t.Run((&Session{Framing: most}).Protocol(), func(t *testing.T) {
+		t.Run((&Negotiated{Framing: most}).Protocol(), func(t *testing.T) {
 			memory := make([]byte, 1<<20)
 			f := &fake{size: 1 << 20, flags: changing | proto.FlagSendCache, most: most,
 				answer: disk(memory, most == proto.Structured)}
@@ -172,8 +172,8 @@ func TestRefusalsLeaveTheConnection(t *testing.T) {
 		if got := fmt.Sprintf("%v; %v", write, read); got != want[most] {
 			t.Errorf("%v: %s", most, got)
 		}
-		if c.Err() != nil {
-			t.Errorf("%v: %v", most, c.Err())
+		if c.lossError() != nil {
+			t.Errorf("%v: %v", most, c.lossError())
 		}
 	}
 }
@@ -193,24 +193,24 @@ func TestWhatMustNotBeAsked(t *testing.T) {
 		"multiples of 512":           {Command: proto.CmdRead, Offset: 1, Data: make([]byte, 512)},
 		"takes at most 65536":        {Command: proto.CmdRead, Data: make([]byte, 128<<10)},
 		"context was not selected":   {Command: proto.CmdBlockStatus, Length: 512},
-		"DISC: cannot be asked for":  {Command: proto.CmdDisc},
-		"command 99: cannot be aske": {Command: 99},
+		"DISC: cannot be requested":  {Command: proto.CmdDisc},
+		"command 99: cannot be requ": {Command: 99},
 	} {
 		if err := c.Do(context.Background(), r); err == nil ||
 			!strings.Contains(err.Error(), words) {
 			t.Errorf("%v; want %q", err, words)
 		}
 	}
-	if c.Err() != nil {
-		t.Error(c.Err())
+	if c.lossError() != nil {
+		t.Error(c.lossError())
 	}
 }
 
 func TestFallbackToExportName(t *testing.T) {
 	f := &fake{size: 12345, flags: 1, noGo: true, most: proto.Structured}
 	c := f.dial(t)
-	if !c.ExportName || c.Size != 12345 || c.Framing != proto.Structured || c.Contexts != nil {
-		t.Errorf("%+v", c.Session)
+	if !c.ExportName || c.Size != 12345 || c.Framing != proto.Structured || c.contexts != nil {
+		t.Errorf("%+v", c.Negotiated)
 	}
 }
 
@@ -223,9 +223,9 @@ func TestOldstyle(t *testing.T) {
 			answer: disk(bytes.Repeat([]byte("oldstyle"), 8<<10), false)}
 		c := f.dial(t)
 		if c.Size != 64<<10 || !c.Oldstyle || c.ExportName || c.Framing != proto.Simple ||
-			c.Name != "" || c.Contexts != nil ||
+			c.Name != "" || c.contexts != nil ||
 			c.Can(proto.FlagSendFlush) != (flags&proto.FlagHasFlags != 0) {
-			t.Errorf("%+v", c.Session)
+			t.Errorf("%+v", c.Negotiated)
 		}
 		data, want := make([]byte, 4096), "written!"+strings.Repeat("oldstyle", 511)
 		if err := c.Do(ctx,
@@ -258,7 +258,7 @@ func TestOldstyleHasNoNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.Name != "" || !c.Oldstyle {
-		t.Errorf("%+v", c.Session)
+		t.Errorf("%+v", c.Negotiated)
 	}
 	_ = c.Close()
 	if _, _, err := List(context.Background(), named, Options{}); err == nil ||
@@ -459,8 +459,8 @@ func TestListsAreBounded(t *testing.T) {
 		{10*(listingSize+21) + 5, 10}, {0, 0}} {
 		ours, theirs := net.Pipe()
 		go f.connection(theirs)
-		talk := &talk{sock: ours}
-		if _, err := talk.greet(); err != nil {
+		talk := &handshake{sock: ours}
+		if _, err := talk.readBanner(); err != nil {
 			t.Fatal(err)
 		}
 		all, left, err := talk.list(c.most)

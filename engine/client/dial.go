@@ -1,6 +1,6 @@
-// A connection begins: socket, negotiation, and one deadline over both.
+// The beginning of a connection: socket, negotiation, and one deadline for both.
 //
-// Invariant: not one byte behind the negotiation is read before the connection is in transmission,
+// Invariant: not one byte after the negotiation is read before the connection is in transmission,
 // and a Dial that fails leaves nothing open.
 
 package client
@@ -17,39 +17,44 @@ import (
 
 // Options of a connection. The zero value is usable.
 type Options struct {
-	// for all of the negotiation, and for the silence of a server that owes answers; an hour if
-	// they are to FLUSH, WRITE_ZEROES or TRIM, or may wait behind those; 0: DefaultTimeout
+	// Timeout limits the whole negotiation, and the silence of a server that owes answers; if they
+	// are answers to FLUSH, WRITE_ZEROES or TRIM, or may wait for such answers, the limit is an
+	// hour. 0 means DefaultTimeout.
 	Timeout time.Duration
-	Depth   int // requests in flight at most, up to MaxDepth; 0: DefaultDepth
-	// meta contexts to select; those that the server does not have are no error
-	Contexts []string
-	Offered  bool // ask which meta contexts there are
-	Simple   bool // agree on nothing beyond simple replies, which every server has
-	// take what a server of the oldstyle handshake has, although the target names an export
+
+	Depth    int      // limits the requests in flight, up to 65536; 0 means 64
+	Contexts []string // meta contexts to select; the server need not have them
+	Offered  bool     // ask which meta contexts there are
+	Simple   bool     // agree only on simple replies, which every server has
+
+	// Nameless accepts the export of an oldstyle server, which has no name, although the target
+	// names an export.
 	Nameless bool
 }
 
-// Defaults and bounds of Options.
+// DefaultTimeout is the Timeout of Options that set none.
+const DefaultTimeout = 60 * time.Second
+
 const (
-	DefaultTimeout = 60 * time.Second
-	DefaultDepth   = 64
-	MaxDepth       = 1 << 16 // a cookie's lower half
+	defaultDepth = 64
+	maxDepth     = 1 << 16 // the lower part of a cookie
 )
 
+// complete returns the options with the defaults set.
 func (o Options) complete() Options {
 	if o.Timeout <= 0 {
 		o.Timeout = DefaultTimeout
 	}
 	if o.Depth <= 0 {
-		o.Depth = DefaultDepth
+		o.Depth = defaultDepth
 	}
-	o.Depth = min(o.Depth, MaxDepth)
+	o.Depth = min(o.Depth, maxDepth)
 	return o
 }
 
 var errInterrupted = errors.New("interrupted while connecting")
 
-// Dial connects to a server and negotiates the target's export. The context counts until Dial
+// Dial connects to a server and negotiates for the target's export. The context is used until Dial
 // returns.
 func Dial(ctx context.Context, t *Target, o Options) (*Conn, error) {
 	o = o.complete()
@@ -66,24 +71,27 @@ func Dial(ctx context.Context, t *Target, o Options) (*Conn, error) {
 	return c, nil
 }
 
-// Socket is Dial for those who do the rest themselves: the socket's next byte, in both directions,
-// is the first of the transmission phase. Of the options, Depth does not count.
-func Socket(ctx context.Context, t *Target, o Options) (net.Conn, Session, error) {
+// Socket connects and negotiates like Dial, for callers with a transmission phase of their own: the
+// socket's next byte, in both directions, is the first of that phase. It ignores the Depth of the
+// options.
+func Socket(ctx context.Context, t *Target, o Options) (net.Conn, Negotiated, error) {
 	o = o.complete()
-	var session Session
-	sock, err := converse(ctx, t, o, func(sock net.Conn) error {
+	var session Negotiated
+	sock, err := dialAndNegotiate(ctx, t, o, func(sock net.Conn) error {
 		var err error
 		session, err = negotiate(sock, t.Export, o)
 		return err
 	})
-	if errors.As(err, new(absent)) {
-		err = alternatives(ctx, t, o, err)
+	var absent *AbsentError
+	if errors.As(err, &absent) {
+		absent.addNames(ctx, t, o)
+		err = fmt.Errorf("%s: %w", t.Text, absent)
 	}
 	return sock, session, err
 }
 
-// Connect opens a socket to the target. What localhost means is not the matter of a file or a
-// server (RFC 6761, 6.3), which may be missing.
+// Connect opens a socket to the target. It resolves localhost itself (RFC 6761, 6.3), without a
+// file or a name server, which may be missing.
 func (t *Target) Connect(ctx context.Context, d *net.Dialer) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(t.Address)
 	if t.Network != "tcp" || err != nil || !strings.EqualFold(host, "localhost") {
@@ -95,13 +103,13 @@ func (t *Target) Connect(ctx context.Context, d *net.Dialer) (net.Conn, error) {
 	}
 	sock, second := d.DialContext(ctx, "tcp", net.JoinHostPort("::1", port))
 	if second != nil {
-		return nil, err // of the address that every machine has
+		return nil, err // the error of the address that every machine has
 	}
 	return sock, nil
 }
 
-// converse opens a socket and has a conversation on it that must end within the timeout.
-func converse(ctx context.Context, t *Target, o Options,
+// dialAndNegotiate opens a socket and negotiates on it; both must be done within the timeout.
+func dialAndNegotiate(ctx context.Context, t *Target, o Options,
 	conversation func(net.Conn) error) (net.Conn, error) {
 	if t.File() {
 		return nil, fmt.Errorf("%s: is a file, not an NBD server", t.Text)
@@ -138,19 +146,20 @@ func converse(ctx context.Context, t *Target, o Options,
 	return nil, fmt.Errorf("%s: %w", t.Text, err)
 }
 
-// unixSendBuffer is how much a Unix socket takes before the writer has to wait, in bytes: several
-// requests, so that the server finds more than one when it wakes up. The kernel's default holds
-// less than one of 256 KiB. TCP finds its own.
+// unixSendBuffer is how many bytes a Unix socket takes before the writer has to wait: several
+// requests, so that the server finds more than one when it wakes up. The kernel's default is less
+// than one request of 256 KiB. TCP sizes its buffer itself.
 const unixSendBuffer = 1 << 20
 
-// enlarge asks for it; with less, all works as well.
+// enlarge asks for that buffer. A smaller buffer costs speed only.
 func enlarge(t *Target, sock net.Conn) {
 	if c, ok := sock.(*net.UnixConn); ok && t.Network == "unix" {
 		_ = c.SetWriteBuffer(unixSendBuffer)
 	}
 }
 
-// dialError says in one line what to do about the usual reasons.
+// dialError says in one line what to do about the usual reasons for which a socket cannot be
+// opened.
 func dialError(t *Target, err error) error {
 	advice := ""
 	switch {

@@ -1,7 +1,6 @@
-// What can go wrong, in words: the server refuses a request, breaks the rules, or is gone.
+// Errors in words: the server refuses a request, violates the protocol, or is gone.
 //
-// Invariant: a text that came from the server is quoted, so that it cannot write on a terminal what
-// it likes.
+// Invariant: a text that came from the server is quoted, so that it cannot control a terminal.
 
 package client
 
@@ -19,7 +18,7 @@ import (
 // ErrClosed is the error of requests on a connection that this side closed.
 var ErrClosed = errors.New("the connection was closed by this side")
 
-// ReplyError is an error that the server answered a request with. The connection goes on.
+// ReplyError is an error with which the server answered a request. The connection goes on.
 type ReplyError struct {
 	Command uint16 // proto.Cmd...
 	Offset  uint64 // bytes, of the request
@@ -27,7 +26,7 @@ type ReplyError struct {
 	Errno   proto.Errno
 	Text    string // of the server, may be ""
 	At      uint64 // offset of the failure, if the server told it
-	Located bool   // it did
+	Located bool   // the server told At
 }
 
 func (e *ReplyError) Error() string {
@@ -38,22 +37,23 @@ func (e *ReplyError) Error() string {
 	if e.Located {
 		text += fmt.Sprintf(" (failed at %d)", e.At)
 	}
-	return text + said(e.Text)
+	return text + quoteReason(e.Text)
 }
 
-// said is a server's reason, to be put behind what it did; nothing if it gave none.
-func said(text string) string {
+// quoteReason returns a server's reason as the end of an error's text, or "" if the server gave
+// none.
+func quoteReason(text string) string {
 	if text == "" {
 		return ""
 	}
-	// which the protocol does not allow: and whoever reads it is a person
+	// longer than the protocol allows, and than a person reads
 	if len(text) > proto.MaxString {
 		text = strings.ToValidUTF8(text[:proto.MaxString], "") + "..."
 	}
 	return fmt.Sprintf(": %q", text)
 }
 
-// CommandName is the protocol's word for a command.
+// CommandName returns the spec's name of a command.
 func CommandName(command uint16) string {
 	if name := proto.CommandName(command); name != "" {
 		return name
@@ -61,22 +61,49 @@ func CommandName(command uint16) string {
 	return fmt.Sprintf("command %d", command)
 }
 
-// absent is the error of an export that the server does not have, or may not have.
-type absent struct{ error }
+// AbsentError is the error of an export that the server does not have, or may not have, with the
+// exports that it does have.
+type AbsentError struct {
+	Export string   // the name that was asked for
+	Listed bool     // the server listed its exports, and did so soon
+	Names  []string // some of those exports
+	More   int      // how many exports there are in addition to Names
+	Err    error    // of the negotiation
+}
 
-func (a absent) Unwrap() error { return a.error }
+func (a *AbsentError) Error() string {
+	switch {
+	case !a.Listed:
+		return a.Err.Error()
+	case len(a.Names)+a.More == 0:
+		return a.Err.Error() + "; it lists none"
+	}
+	names := make([]string, len(a.Names))
+	for i, name := range a.Names {
+		names[i] = fmt.Sprintf("%.*q", maxNameShown, name)
+	}
+	text := a.Err.Error() + "; it has " + strings.Join(names, ", ")
+	if a.More > 0 {
+		text += fmt.Sprintf(" and %d more", a.More)
+	}
+	return text
+}
 
-// violation is what a server said that the protocol does not allow.
+// Unwrap returns the error of the negotiation.
+func (a *AbsentError) Unwrap() error { return a.Err }
+
+// violation is the error of a server that sent what the protocol does not allow.
 type violation struct{ what string }
 
 func (v violation) Error() string { return "the server broke the protocol: " + v.what }
 
+// violated returns a violation.
 func violated(format string, values ...any) error {
 	return violation{fmt.Sprintf(format, values...)}
 }
 
-// hungUp puts the end of a stream into words.
-func hungUp(err error, when string) error {
+// streamEnd puts the end of a stream into words.
+func streamEnd(err error, when string) error {
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
 		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):

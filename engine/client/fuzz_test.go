@@ -38,7 +38,8 @@ func FuzzTransmission(f *testing.F) {
 				continue
 			}
 			ours, theirs := pair(t)
-			s := Session{Framing: framing, Contexts: []Context{{ID: 1, Name: "base:allocation"}}}
+			s := Negotiated{Framing: framing,
+				contexts: []selectedContext{{id: 1, name: "base:allocation"}}}
 			s.Size, s.Flags = 1<<20, proto.FlagHasFlags|proto.FlagSendFlush
 			c, err := newConn(ours, s, "fuzz", Options{Timeout: 10 * time.Second}.complete())
 			if err != nil {
@@ -63,7 +64,7 @@ func FuzzTransmission(f *testing.F) {
 				t.Error("a block status without extents")
 			}
 			c.fail(ErrClosed)
-			<-c.gone
+			<-c.readerDone
 		}
 	})
 }
@@ -107,7 +108,7 @@ func FuzzNegotiation(f *testing.F) {
 			t.Errorf("unquoted: %v", err)
 		case err == nil &&
 			(s.Size > 1<<63-1 || s.MinBlock > 64<<10 || !proto.ValidString(s.Name) ||
-				len(s.Contexts) > contextsMost):
+				len(s.contexts) > maxContexts):
 			t.Errorf("%+v", s)
 		case err == nil && s.Oldstyle &&
 			(s.Framing != proto.Simple || s.Name != "" ||

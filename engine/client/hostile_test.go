@@ -215,7 +215,7 @@ var statusLies = []struct {
 	}, "beyond the end of the export"},
 	{"extents behind the request", proto.Structured, func(q asked) []byte {
 		return chunk(q, done, 5, uint32(1), uint32(1<<20), uint32(0), uint32(64), uint32(1))
-	}, "behind the end of what"},
+	}, "after the end of what"},
 	{"no extents", proto.Structured, func(q asked) []byte {
 		return chunk(q, done, 5, uint32(1))
 	}, "length or flags"},
@@ -280,7 +280,7 @@ func TestAMapThatDoesNotGoOn(t *testing.T) {
 	defer cancel()
 	if err := f.dial(t).Extents(ctx, "base:allocation", 0, 1<<20, func(Extent) error {
 		return nil
-	}); err == nil || !strings.Contains(err.Error(), "tells nothing") {
+	}); err == nil || !strings.Contains(err.Error(), "describes nothing") {
 		t.Errorf("%v", err)
 	}
 }

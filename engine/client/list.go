@@ -9,18 +9,17 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"time"
 
 	"ringnbd/proto"
 )
 
-// Bounds of a list: how many exports a server may name at all, and how much memory those that are
+// Limits of a list: how many exports a server may name, and how much memory the exports that are
 // kept may take, in bytes.
 const (
-	exportsMost = 1 << 20
-	listMost    = 64 << 20
-	listingSize = 64 // of a Listing beside its texts
+	maxExports    = 1 << 20
+	maxListMemory = 64 << 20
+	listingSize   = 64 // of a Listing, without its texts
 )
 
 // Listing is one export of a server.
@@ -30,31 +29,31 @@ type Listing struct {
 }
 
 // List asks a server for its exports; the target's own export does not matter. Servers may refuse.
-// left is how many it named beside those that are given, as there was no memory for them (64 MiB).
+// left is how many further exports it named for which there was no memory (64 MiB).
 func List(ctx context.Context, t *Target, o Options) (all []Listing, left int, err error) {
-	return list(ctx, t, o, listMost)
+	return list(ctx, t, o, maxListMemory)
 }
 
-// list is List with room for so many bytes.
+// list is List with another limit of the memory, in bytes.
 func list(
-	ctx context.Context, t *Target, o Options, most int,
+	ctx context.Context, t *Target, o Options, maxMemory int,
 ) (all []Listing, left int, err error) {
-	sock, err := converse(ctx, t, o.complete(), func(sock net.Conn) error {
-		talk := &talk{sock: sock}
-		flags, err := talk.greet()
+	sock, err := dialAndNegotiate(ctx, t, o.complete(), func(sock net.Conn) error {
+		h := &handshake{sock: sock}
+		flags, err := h.readBanner()
 		if err != nil {
 			return err
 		}
-		if talk.session.Oldstyle {
+		if h.agreed.Oldstyle {
 			return fmt.Errorf("%w: it has one, and no list", errOldstyle)
 		}
 		if flags&proto.FlagClientFixedNewstyle == 0 {
 			return errors.New("the server is too old to list its exports")
 		}
-		if all, left, err = talk.list(most); err != nil {
+		if all, left, err = h.list(maxMemory); err != nil {
 			return err
 		}
-		return talk.send(proto.AppendOption(nil, proto.OptAbort, ""))
+		return h.send(proto.AppendOption(nil, proto.OptAbort, ""))
 	})
 	if err != nil {
 		return nil, 0, err
@@ -62,52 +61,32 @@ func list(
 	return all, left, sock.Close()
 }
 
-// Bounds of alternatives.
+// Limits of AbsentError.
 const (
-	namesMost    = 5 // that are written out
-	nameMost     = 80
-	namesMemory  = 64 << 10 // bytes
-	namesTimeout = 5 * time.Second
+	maxNames       = 5
+	maxNameShown   = 80       // bytes of a name in its text
+	maxNamesMemory = 64 << 10 // bytes
+	maxNamesTime   = 5 * time.Second
 )
 
-// AbsentError is about an export that a server does not have, and names exports that it has.
-type AbsentError struct {
-	Err  error
-	More int // exports that the server has and the text does not name
-	text string
-}
-
-func (e *AbsentError) Error() string { return e.Err.Error() + e.text }
-func (e *AbsentError) Unwrap() error { return e.Err }
-
-// alternatives adds to the error about an absent export the exports that the server has; nothing if
-// the server does not tell them, or not soon.
-func alternatives(ctx context.Context, t *Target, o Options, absent error) error {
-	o.Timeout = min(o.Timeout, namesTimeout)
-	all, left, err := list(ctx, t, o, namesMemory)
+// addNames adds the names of the exports that the server has, if it lists them soon.
+func (a *AbsentError) addNames(ctx context.Context, t *Target, o Options) {
+	o.Timeout = min(o.Timeout, maxNamesTime)
+	all, left, err := list(ctx, t, o, maxNamesMemory)
 	if err != nil {
-		return absent
+		return
 	}
-	e := &AbsentError{Err: absent}
-	if len(all)+left == 0 {
-		e.text = "; it lists none"
-		return e
+	a.Listed = true
+	for _, l := range all[:min(len(all), maxNames)] {
+		a.Names = append(a.Names, l.Name)
 	}
-	var names []string
-	for _, l := range all[:min(len(all), namesMost)] {
-		names = append(names, fmt.Sprintf("%.*q", nameMost, l.Name))
-	}
-	e.text = "; it has " + strings.Join(names, ", ")
-	if e.More = left + len(all) - len(names); e.More > 0 {
-		e.text += fmt.Sprintf(" and %d more", e.More)
-	}
-	return e
+	a.More = left + len(all) - len(a.Names)
 }
 
-// list keeps exports up to a size in bytes, and counts the others.
-func (t *talk) list(most int) (all []Listing, left int, err error) {
+// list keeps exports up to maxMemory bytes, and counts the others.
+func (h *handshake) list(maxMemory int) (all []Listing, left int, err error) {
 	size := 0
-	final, text, err := t.exchange(proto.OptList, proto.AppendOption(nil, proto.OptList, ""),
+	final, text, err := h.exchange(proto.OptList, proto.AppendOption(nil, proto.OptList, ""),
 		func(r proto.OptionReply, data []byte) error {
 			if r.Type != proto.RepServer {
 				return nil
@@ -117,7 +96,7 @@ func (t *talk) list(most int) (all []Listing, left int, err error) {
 				err = violated("the name or description of an export is not text of at most %d "+
 					"bytes", proto.MaxString)
 			}
-			if size += len(name) + len(description) + listingSize; size > most {
+			if size += len(name) + len(description) + listingSize; size > maxMemory {
 				left++
 				return err
 			}
@@ -128,7 +107,7 @@ func (t *talk) list(most int) (all []Listing, left int, err error) {
 	case err != nil:
 		return nil, 0, err
 	case final.Type == proto.RepErrUnsup || final.Type == proto.RepErrPolicy:
-		return nil, 0, fmt.Errorf("the server does not tell which exports it has%s", said(text))
+		return nil, 0, fmt.Errorf("the server does not list its exports%s", quoteReason(text))
 	case final.Failed():
 		return nil, 0, refusal(final.Type, "", text)
 	}

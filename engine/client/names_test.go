@@ -52,7 +52,7 @@ func TestAbsentExports(t *testing.T) {
 		{"many", shop(many, nil), `it has "export0", "export1",`,
 			`"export4" and 2995 more`},
 		{"long", shop([]string{strings.Repeat("n", 4000)}, nil), "it has",
-			strings.Repeat("n", nameMost) + `"`},
+			strings.Repeat("n", maxNameShown) + `"`},
 		{"not told", shop(nil, refused), "no such export", `"never heard of it"`},
 		{"without end", shop(nil, endless), "no such export", `"never heard of it"`},
 	} {

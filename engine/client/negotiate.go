@@ -1,8 +1,8 @@
-// Negotiation, client's side: the newest that both sides know, down to EXPORT_NAME, and to the
-// oldstyle handshake, in which there is nothing to negotiate.
+// The client's side of the negotiation: the newest form that both sides know, down to EXPORT_NAME
+// and to the oldstyle handshake, in which there is nothing to negotiate.
 //
-// Invariant: an option is sent when the one before has its final answer; its answers are bounded in
-// length and number; what a Session holds was checked.
+// Invariant: an option is sent when the option before it has its final answer; its answers are
+// limited in length and number; what is in Negotiated was checked.
 
 package client
 
@@ -19,103 +19,105 @@ import (
 )
 
 const (
-	optionReplyMost = 64 << 10 // bytes of data: far above any name, description and text
-	// to an option other than LIST: one for each context is the most that makes sense
-	repliesMost = 1 << 10
-	magicsSize  = 16 // bytes of a banner that tell which one it is
-	// selected at the same time: a mask tells which have been answered for
-	contextsMost = 64
+	maxOptionReply = 64 << 10 // bytes of data: far above any name, description and text
+	maxReplies     = 1 << 10  // to an option other than LIST: at most one for each context
+	maxContexts    = 64       // selected at the same time: the bits of Request.contextsDone
+	magicsSize     = 16       // bytes of a banner that tell which handshake it is
 )
 
-// Context is a meta context that was selected.
-type Context struct {
-	ID   uint32 // as block status replies call it
-	Name string
+// selectedContext is a meta context that was selected.
+type selectedContext struct {
+	id   uint32 // its number in block status replies
+	name string
 }
 
-// Session is what a negotiation came to.
-type Session struct {
+// Negotiated is the result of a negotiation.
+type Negotiated struct {
 	proto.Export
 	Framing proto.Framing
-	// by the oldstyle handshake: the server's only export here, which has no name; nothing was
-	// learned beside size and flags
+
+	// Oldstyle says that the server has the oldstyle handshake: one export without a name, of which
+	// only size and flags are known.
 	Oldstyle bool
-	// by EXPORT_NAME, as the server knows no GO: nothing was learned beside size and flags
+
+	// ExportName says that the server does not know GO and was asked with EXPORT_NAME: only size
+	// and flags of the export are known.
 	ExportName bool
-	BlockSizes bool      // the server told its block sizes; otherwise the protocol's defaults count
-	Contexts   []Context // selected
-	Offered    []string  // all meta contexts of the export, if asked for
+
+	BlockSizes bool     // the server told its block sizes; otherwise the protocol's defaults count
+	Offered    []string // all meta contexts of the export, if requested
+	contexts   []selectedContext
 }
 
-// Context finds a selected context by its name.
-func (s *Session) Context(name string) (id uint32, ok bool) {
-	i := slices.IndexFunc(s.Contexts, func(c Context) bool { return c.Name == name })
+// Context returns the number of a selected context.
+func (s *Negotiated) Context(name string) (id uint32, ok bool) {
+	i := slices.IndexFunc(s.contexts, func(c selectedContext) bool { return c.name == name })
 	if i < 0 {
 		return 0, false
 	}
-	return s.Contexts[i].ID, true
+	return s.contexts[i].id, true
 }
 
-// Protocol is how requests and replies look, in words.
-func (s *Session) Protocol() string {
+// Protocol returns the form of requests and replies, in words.
+func (s *Negotiated) Protocol() string {
 	return [...]string{proto.Simple: "simple replies", proto.Structured: "structured replies",
 		proto.Extended: "extended headers"}[s.Framing]
 }
 
-// talk is a negotiation.
-type talk struct {
-	sock    net.Conn
-	export  string
-	session Session
-	seen    bool // INFO_EXPORT has come
+// handshake is a negotiation.
+type handshake struct {
+	sock      net.Conn
+	export    string
+	agreed    Negotiated
+	sizeKnown bool // INFO_EXPORT was received
 }
 
-// negotiate asks for an export by name.
-func negotiate(sock net.Conn, export string, o Options) (Session, error) {
-	t := &talk{sock: sock, export: export}
-	t.session.Name = export
-	flags, err := t.greet()
+// negotiate negotiates for an export by name.
+func negotiate(sock net.Conn, export string, o Options) (Negotiated, error) {
+	h := &handshake{sock: sock, export: export}
+	h.agreed.Name = export
+	flags, err := h.readBanner()
 	switch {
 	case err != nil:
-		return Session{}, err
-	case t.session.Oldstyle && export != "" && !o.Nameless:
-		return Session{}, fmt.Errorf("%w, and may have another export than %q here; leave the "+
+		return Negotiated{}, err
+	case h.agreed.Oldstyle && export != "" && !o.Nameless:
+		return Negotiated{}, fmt.Errorf("%w, and may have another export than %q here; leave the "+
 			"name out of the URI to take whatever it is", errOldstyle, export)
-	case t.session.Oldstyle:
-		t.session.Name = ""
-		return t.session, t.check(nil)
+	case h.agreed.Oldstyle:
+		h.agreed.Name = ""
+		return h.agreed, h.checkExport(nil)
 	}
 	if flags&proto.FlagClientFixedNewstyle != 0 {
-		done, err := t.options(o)
+		done, err := h.options(o)
 		if done || err != nil {
-			return t.session, errors.Join(err, t.check(err))
+			return h.agreed, errors.Join(err, h.checkExport(err))
 		}
-		if t.session.Framing == proto.Extended {
-			return t.session, violated("it knows EXTENDED_HEADERS but not GO")
+		if h.agreed.Framing == proto.Extended {
+			return h.agreed, violated("it knows EXTENDED_HEADERS but not GO")
 		}
 	}
-	t.session.Contexts, t.session.ExportName = nil, true
-	err = t.exportName(flags&proto.FlagClientNoZeroes != 0)
-	return t.session, errors.Join(err, t.check(err))
+	h.agreed.contexts, h.agreed.ExportName = nil, true
+	err = h.sendExportName(flags&proto.FlagClientNoZeroes != 0)
+	return h.agreed, errors.Join(err, h.checkExport(err))
 }
 
-// Errors of a banner.
+// Errors about a banner.
 var (
 	errNotNBD   = errors.New("no NBD server at this address")
 	errOldstyle = errors.New("the server speaks the oldstyle handshake, which knows no names of " +
 		"exports")
 )
 
-// greet reads the banner and answers it, unless it is the oldstyle one: that is all there is, and
-// the session is complete.
-func (t *talk) greet() (flags uint32, err error) {
+// readBanner reads the banner and answers it, unless it is the banner of an oldstyle server: that
+// is the whole handshake.
+func (h *handshake) readBanner() (flags uint32, err error) {
 	var b [proto.OldstyleBannerSize]byte
 	read := func(from, to int) error {
-		_, err := io.ReadFull(t.sock, b[from:to])
+		_, err := io.ReadFull(h.sock, b[from:to])
 		return err
 	}
 	if err := read(0, magicsSize); err != nil {
-		return 0, hungUp(err, "before it said what it is")
+		return 0, streamEnd(err, "before it said what it is")
 	}
 	size := proto.BannerSize
 	switch first, second := binary.BigEndian.Uint64(b[:]), binary.BigEndian.Uint64(b[8:]); {
@@ -125,11 +127,11 @@ func (t *talk) greet() (flags uint32, err error) {
 		return 0, errNotNBD
 	}
 	if err := read(magicsSize, size); err != nil {
-		return 0, hungUp(err, "during the negotiation")
+		return 0, streamEnd(err, "during the negotiation")
 	}
 	if size == proto.OldstyleBannerSize {
-		t.session.Oldstyle = true
-		return 0, proto.ParseOldstyleBanner(b[:], &t.session.Export)
+		h.agreed.Oldstyle = true
+		return 0, proto.ParseOldstyleBanner(b[:], &h.agreed.Export)
 	}
 	offered, err := proto.ParseBanner(b[:])
 	if err != nil {
@@ -141,67 +143,69 @@ func (t *talk) greet() (flags uint32, err error) {
 	if offered&proto.FlagNoZeroes != 0 {
 		flags |= proto.FlagClientNoZeroes
 	}
-	return flags, t.send(proto.AppendClientFlags(nil, flags))
+	return flags, h.send(proto.AppendClientFlags(nil, flags))
 }
 
-// options goes from the newest to the oldest; false if the server does not know GO.
-func (t *talk) options(o Options) (done bool, err error) {
+// options sends the options from the newest form to the oldest. It reports whether the server knows
+// GO.
+func (h *handshake) options(o Options) (done bool, err error) {
 	if !o.Simple {
-		if ok, err := t.agree(proto.OptExtendedHeaders); err != nil {
+		if ok, err := h.tryOption(proto.OptExtendedHeaders); err != nil {
 			return false, err
 		} else if ok {
-			t.session.Framing = proto.Extended
+			h.agreed.Framing = proto.Extended
 		}
 	}
-	if !o.Simple && t.session.Framing == proto.Simple {
-		if ok, err := t.agree(proto.OptStructuredReply); err != nil {
+	if !o.Simple && h.agreed.Framing == proto.Simple {
+		if ok, err := h.tryOption(proto.OptStructuredReply); err != nil {
 			return false, err
 		} else if ok {
-			t.session.Framing = proto.Structured
+			h.agreed.Framing = proto.Structured
 		}
 	}
-	if t.session.Framing >= proto.Structured {
+	if h.agreed.Framing >= proto.Structured {
 		if o.Offered {
-			if err := t.offered(); err != nil {
+			if err := h.listContexts(); err != nil {
 				return false, err
 			}
 		}
 		if len(o.Contexts) > 0 {
-			if err := t.selectContexts(o.Contexts); err != nil {
+			if err := h.selectContexts(o.Contexts); err != nil {
 				return false, err
 			}
 		}
 	}
-	return t.enter()
+	return h.sendGo()
 }
 
-// agree asks for something that has no data; a refusal is no error.
-func (t *talk) agree(option uint32) (bool, error) {
-	final, _, err := t.exchange(option, proto.AppendOption(nil, option, ""), nil)
+// tryOption sends an option without data, and reports whether the server agreed. A refusal is not
+// an error.
+func (h *handshake) tryOption(option uint32) (bool, error) {
+	final, _, err := h.exchange(option, proto.AppendOption(nil, option, ""), nil)
 	return final.Type == proto.RepAck, err
 }
 
-// offered asks which meta contexts there are. A refusal leaves the list empty: GO tells what is
-// wrong with the export.
-func (t *talk) offered() error {
-	_, _, err := t.exchange(proto.OptListMetaContext,
-		proto.AppendMetaContext(nil, proto.OptListMetaContext, t.export),
+// listContexts asks which meta contexts there are. A refusal leaves the list empty: GO will tell
+// what is wrong with the export.
+func (h *handshake) listContexts() error {
+	_, _, err := h.exchange(proto.OptListMetaContext,
+		proto.AppendMetaContext(nil, proto.OptListMetaContext, h.export),
 		func(r proto.OptionReply, data []byte) error {
 			if r.Type != proto.RepMetaContext {
 				return nil
 			}
 			_, name, err := proto.ParseMetaContext(data)
-			t.session.Offered = append(t.session.Offered, name)
+			h.agreed.Offered = append(h.agreed.Offered, name)
 			return err
 		})
 	return err
 }
 
-// selectContexts asks for these; what the server does not have is not selected.
-func (t *talk) selectContexts(names []string) error {
-	names = names[:min(len(names), contextsMost)]
-	_, _, err := t.exchange(proto.OptSetMetaContext,
-		proto.AppendMetaContext(nil, proto.OptSetMetaContext, t.export, names...),
+// selectContexts selects contexts by name; those that the server does not have are not selected.
+func (h *handshake) selectContexts(names []string) error {
+	names = names[:min(len(names), maxContexts)]
+	_, _, err := h.exchange(proto.OptSetMetaContext,
+		proto.AppendMetaContext(nil, proto.OptSetMetaContext, h.export, names...),
 		func(r proto.OptionReply, data []byte) error {
 			if r.Type != proto.RepMetaContext {
 				return nil
@@ -215,36 +219,35 @@ func (t *talk) selectContexts(names []string) error {
 					strings.HasSuffix(query, ":") && strings.HasPrefix(name, query)
 			}):
 				return violated("it selects the meta context %.80q, which was not asked for", name)
-			case len(t.session.Contexts) == contextsMost:
-				return violated("it selects more than %d meta contexts", contextsMost)
-			case slices.ContainsFunc(t.session.Contexts, func(c Context) bool {
-				return c.ID == id || c.Name == name
+			case len(h.agreed.contexts) == maxContexts:
+				return violated("it selects more than %d meta contexts", maxContexts)
+			case slices.ContainsFunc(h.agreed.contexts, func(c selectedContext) bool {
+				return c.id == id || c.name == name
 			}):
 				return violated("it selects the meta context %.80q twice, or under a number "+
-					"that is "+
-					"taken", name)
+					"that is taken", name)
 			}
-			t.session.Contexts = append(t.session.Contexts, Context{ID: id, Name: name})
+			h.agreed.contexts = append(h.agreed.contexts, selectedContext{id: id, name: name})
 			return nil
 		})
 	return err
 }
 
-// enter is GO; false if the server does not know it.
-func (t *talk) enter() (known bool, err error) {
-	message := proto.AppendInfo(nil, proto.OptGo, t.export, proto.InfoName, proto.InfoDescription,
+// sendGo sends GO, and reports whether the server knows it.
+func (h *handshake) sendGo() (known bool, err error) {
+	message := proto.AppendInfo(nil, proto.OptGo, h.export, proto.InfoName, proto.InfoDescription,
 		proto.InfoBlockSize)
-	final, text, err := t.exchange(proto.OptGo, message,
+	final, text, err := h.exchange(proto.OptGo, message,
 		func(r proto.OptionReply, data []byte) error {
 			if r.Type != proto.RepInfo {
 				return nil
 			}
-			if err := proto.ParseInfo(data, &t.session.Export); err != nil {
+			if err := proto.ParseInfo(data, &h.agreed.Export); err != nil {
 				return err
 			}
 			kind := binary.BigEndian.Uint16(data)
-			t.seen = t.seen || kind == proto.InfoExport
-			t.session.BlockSizes = t.session.BlockSizes || kind == proto.InfoBlockSize
+			h.sizeKnown = h.sizeKnown || kind == proto.InfoExport
+			h.agreed.BlockSizes = h.agreed.BlockSizes || kind == proto.InfoBlockSize
 			return nil
 		})
 	switch {
@@ -253,41 +256,42 @@ func (t *talk) enter() (known bool, err error) {
 	case final.Type == proto.RepErrUnsup:
 		return false, nil
 	case final.Failed():
-		return true, refusal(final.Type, t.export, text)
-	case !t.seen:
+		return true, refusal(final.Type, h.export, text)
+	case !h.sizeKnown:
 		return true, violated("it did not say how large the export is")
 	}
 	return true, nil
 }
 
-// exportName is the option that every server knows, and that has no way to refuse but closing.
-func (t *talk) exportName(noZeroes bool) error {
-	if err := t.send(proto.AppendOption(nil, proto.OptExportName, t.export)); err != nil {
+// sendExportName sends the option that every server knows, and that a server can refuse only by
+// closing the connection.
+func (h *handshake) sendExportName(noZeroes bool) error {
+	if err := h.send(proto.AppendOption(nil, proto.OptExportName, h.export)); err != nil {
 		return err
 	}
 	b := make([]byte, proto.ExportNameReplySize+proto.ExportNamePadding)
 	if noZeroes {
 		b = b[:proto.ExportNameReplySize]
 	}
-	if _, err := io.ReadFull(t.sock, b); err != nil {
-		return absent{hungUp(err, fmt.Sprintf("when asked for export %q: it may have none of that "+
-			"name", t.export))}
+	if _, err := io.ReadFull(h.sock, b); err != nil {
+		return &AbsentError{Export: h.export, Err: streamEnd(err, fmt.Sprintf("when asked for "+
+			"export %q: it may have none of that name", h.export))}
 	}
-	return proto.ParseExport(b[:proto.ExportNameReplySize], &t.session.Export)
+	return proto.ParseExport(b[:proto.ExportNameReplySize], &h.agreed.Export)
 }
 
-// check judges what the server says about the export.
-func (t *talk) check(before error) error {
-	e := &t.session.Export
+// checkExport checks what the server says about the export, unless there was an error before.
+func (h *handshake) checkExport(before error) error {
+	e := &h.agreed.Export
 	switch {
 	case before != nil:
 		return nil
 	case e.Size > 1<<63-1:
 		return violated("the export has %d bytes, more than 2^63-1", e.Size)
 	case e.MinBlock&(e.MinBlock-1) != 0 || e.MinBlock > 64<<10:
-		return violated("its smallest block has %d bytes, which is no power of two up to 65536",
+		return violated("its smallest block has %d bytes, which is not a power of two up to 65536",
 			e.MinBlock)
-	case t.session.BlockSizes && e.MaxPayload < max(e.MinBlock, 512):
+	case h.agreed.BlockSizes && e.MaxPayload < max(e.MinBlock, 512):
 		return violated("its largest payload has %d bytes, less than a block", e.MaxPayload)
 	case !proto.ValidString(e.Name) || !proto.ValidString(e.Description):
 		return violated("the name or description of the export is not text of at most %d bytes",
@@ -296,32 +300,32 @@ func (t *talk) check(before error) error {
 	return nil
 }
 
-// exchange sends an option and reads its answers up to the final one. each sees those before; text
-// is what a refusal says.
-func (t *talk) exchange(option uint32, message []byte,
+// exchange sends an option and reads its answers up to the final one, which it returns with its
+// text. It calls each for the answers before.
+func (h *handshake) exchange(option uint32, message []byte,
 	each func(proto.OptionReply, []byte) error) (final proto.OptionReply, text string, err error) {
-	if err := t.send(message); err != nil {
+	if err := h.send(message); err != nil {
 		return final, "", err
 	}
-	most := repliesMost
+	limit := maxReplies
 	if option == proto.OptList {
-		most = exportsMost
+		limit = maxExports
 	}
-	for range most {
+	for range limit {
 		var head [proto.OptionReplySize]byte
-		if _, err := io.ReadFull(t.sock, head[:]); err != nil {
-			return final, "", hungUp(err, "during the negotiation")
+		if _, err := io.ReadFull(h.sock, head[:]); err != nil {
+			return final, "", streamEnd(err, "during the negotiation")
 		}
 		r, err := proto.ParseOptionReply(head[:], option)
 		if err != nil {
 			return final, "", err
 		}
-		if r.Length > optionReplyMost {
+		if r.Length > maxOptionReply {
 			return final, "", violated("an option's answer of %d bytes", r.Length)
 		}
 		data := make([]byte, r.Length)
-		if _, err := io.ReadFull(t.sock, data); err != nil {
-			return final, "", hungUp(err, "during the negotiation")
+		if _, err := io.ReadFull(h.sock, data); err != nil {
+			return final, "", streamEnd(err, "during the negotiation")
 		}
 		if r.Final() {
 			return r, string(data), nil
@@ -332,17 +336,17 @@ func (t *talk) exchange(option uint32, message []byte,
 			}
 		}
 	}
-	return final, "", violated("more than %d answers to one option", most)
+	return final, "", violated("more than %d answers to one option", limit)
 }
 
-func (t *talk) send(b []byte) error {
-	if _, err := t.sock.Write(b); err != nil {
-		return hungUp(err, "during the negotiation")
+func (h *handshake) send(b []byte) error {
+	if _, err := h.sock.Write(b); err != nil {
+		return streamEnd(err, "during the negotiation")
 	}
 	return nil
 }
 
-// refusal is an option's answer that says no.
+// refusal returns the error of an option that was refused.
 func refusal(kind uint32, export, text string) error {
 	what := map[uint32]string{
 		proto.RepErrPolicy:   "the server refuses it by policy",
@@ -356,9 +360,9 @@ func refusal(kind uint32, export, text string) error {
 	if what == "" {
 		what = fmt.Sprintf("the server refuses it (error %d)", kind&^proto.RepErrorBit)
 	}
-	err := fmt.Errorf("export %q: %s%s", export, what, said(text))
+	err := fmt.Errorf("export %q: %s%s", export, what, quoteReason(text))
 	if kind == proto.RepErrUnknown {
-		return absent{err}
+		return &AbsentError{Export: export, Err: err}
 	}
 	return err
 }

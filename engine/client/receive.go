@@ -1,8 +1,9 @@
-// The reader: replies in whatever order they come.
+// The reader: replies, in whatever order they arrive.
 //
 // Invariant: a reply is for a request that is in flight and was not answered; its data goes
-// straight into the owner's memory, except for what came along with headers in the stage. A length
-// of the server decides how much is skipped or compared, never how much memory there is.
+// straight into the owner's memory, except for what arrived in the stage together with headers. A
+// length from the server decides how much is skipped or compared, never how much memory is
+// allocated.
 
 package client
 
@@ -18,25 +19,25 @@ import (
 
 const (
 	stageSize = 64 << 10
-	// peek is how much is read when only headers are expected: some replies, and not so much of a
-	// READ's data that copying it out of the stage costs anything.
+	// peek is how many bytes are read when only headers are expected: enough for some replies, and
+	// little of a READ's data, which has to be copied out of the stage.
 	peek = 1 << 10
 )
 
-// reader is what the reading goroutine has for itself.
+// reader is the state of the reading goroutine.
 type reader struct {
 	stage      []byte
-	start, end int // bytes in the stage that are not used yet
+	start, end int // unconsumed bytes of the stage
 	pieces     [2][]byte
 	n          int
 	err        error
-	pull       func(fd uintptr) bool // made once: a closure for each read would be allocated
+	readv      func(fd uintptr) bool // made once: a closure for each read would be allocated
 	text       []byte                // of an error
 }
 
 func (r *reader) init() {
 	r.stage = make([]byte, stageSize)
-	r.pull = func(fd uintptr) bool {
+	r.readv = func(fd uintptr) bool {
 		for {
 			pieces := r.pieces[:]
 			if len(pieces[0]) == 0 {
@@ -54,58 +55,58 @@ func (r *reader) init() {
 	}
 }
 
-// read runs until the connection ends.
-func (c *Conn) read() {
+// readLoop runs until the connection ends.
+func (c *Conn) readLoop() {
 	var err error
 	for err == nil {
-		err = c.reply()
+		err = c.readReply()
 	}
-	c.fail(hungUp(err, "in the middle of the transmission"))
-	c.bury()
+	c.fail(streamEnd(err, "in the middle of the transmission"))
+	c.returnAll()
 }
 
-// reply reads one simple reply or one chunk.
-func (c *Conn) reply() error {
-	b, err := c.need(proto.SimpleReplySize, peek)
+// readReply reads one simple reply or one chunk.
+func (c *Conn) readReply() error {
+	b, err := c.next(proto.SimpleReplySize, peek)
 	if err != nil {
 		return err
 	}
 	switch magic := binary.BigEndian.Uint32(b); {
 	case magic == proto.SimpleReplyMagic && c.Framing != proto.Extended:
-		c.use(proto.SimpleReplySize)
-		return c.simple(b)
+		c.consume(proto.SimpleReplySize)
+		return c.readSimple(b)
 	case magic == proto.ChunkMagic && c.Framing == proto.Structured:
-		if b, err = c.need(proto.ChunkSize, peek); err != nil {
+		if b, err = c.next(proto.ChunkSize, peek); err != nil {
 			return err
 		}
-		c.use(proto.ChunkSize)
+		c.consume(proto.ChunkSize)
 		head, err := proto.ParseReplyChunk(b)
 		if err != nil {
 			return violation{err.Error()}
 		}
-		return c.chunk(&head)
+		return c.readChunk(&head)
 	case magic == proto.ExtReplyMagic && c.Framing == proto.Extended:
-		if b, err = c.need(proto.ExtReplySize, peek); err != nil {
+		if b, err = c.next(proto.ExtReplySize, peek); err != nil {
 			return err
 		}
-		c.use(proto.ExtReplySize)
+		c.consume(proto.ExtReplySize)
 		head, err := proto.ParseExtReplyChunk(b)
 		if err != nil {
 			return violation{err.Error()}
 		}
-		return c.chunk(&head)
+		return c.readChunk(&head)
 	default:
 		return violated("a reply of magic %#x on a connection with %s", magic, c.Protocol())
 	}
 }
 
-// simple is a simple reply, whose header was used.
-func (c *Conn) simple(b []byte) error {
+// readSimple reads a simple reply, whose header b was consumed.
+func (c *Conn) readSimple(b []byte) error {
 	cookie, errno, err := proto.ParseSimpleReply(b)
 	if err != nil {
 		return violation{err.Error()}
 	}
-	r, err := c.find(cookie)
+	r, err := c.findRequest(cookie)
 	if err != nil {
 		return err
 	}
@@ -117,9 +118,9 @@ func (c *Conn) simple(b []byte) error {
 	case errno == proto.Success && r.Command == proto.CmdBlockStatus:
 		return violated("a simple reply to BLOCK_STATUS")
 	case errno != proto.Success:
-		r.refuse(errno, nil)
+		r.noteError(errno, nil)
 	case r.Command == proto.CmdRead:
-		if err := c.fill(r.Data); err != nil {
+		if err := c.readFull(r.Data); err != nil {
 			return err
 		}
 	}
@@ -127,8 +128,8 @@ func (c *Conn) simple(b []byte) error {
 	return nil
 }
 
-// find is the request that a reply is for.
-func (c *Conn) find(cookie uint64) (*Request, error) {
+// findRequest returns the request that a reply is for.
+func (c *Conn) findRequest(cookie uint64) (*Request, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if i := cookie & 0xffff; i < uint64(len(c.slots)) {
@@ -139,36 +140,36 @@ func (c *Conn) find(cookie uint64) (*Request, error) {
 	return nil, violated("an answer to a request that is not in flight")
 }
 
-// finish is a request whose answer is complete.
+// finish marks a request as answered.
 func (c *Conn) finish(r *Request) {
 	c.mu.Lock()
 	r.answered = true
-	c.latest = max(c.latest, r.cookie)
-	c.settle(r)
+	c.lastAnswered = max(c.lastAnswered, r.cookie)
+	c.release(r)
 	c.mu.Unlock()
 }
 
-// refuse notes the first error of an answer.
-func (r *Request) refuse(errno proto.Errno, text []byte) {
+// noteError counts an error of an answer, and keeps the first.
+func (r *Request) noteError(errno proto.Errno, text []byte) {
 	r.errors++
 	if r.err != nil {
 		return
 	}
-	r.failure = ReplyError{Command: r.Command, Offset: r.Offset, Length: r.asked, Errno: errno,
+	r.failure = ReplyError{Command: r.Command, Offset: r.Offset, Length: r.requested, Errno: errno,
 		Text: string(text)}
 	r.err = &r.failure
 }
 
-// need is the next n bytes, which stay valid until the next need or fill; when it has to read, it
-// asks for up to most. n is at most the stage's size.
-func (c *Conn) need(n, most int) ([]byte, error) {
+// next returns the next n bytes without consuming them; they stay valid until the next call of next
+// or readFull. If it has to read, it reads up to maxRead bytes. n is at most the stage's size.
+func (c *Conn) next(n, maxRead int) ([]byte, error) {
 	r := &c.reader
-	if r.end-r.start < n && len(r.stage)-r.start < max(n, most) {
+	if r.end-r.start < n && len(r.stage)-r.start < max(n, maxRead) {
 		r.end = copy(r.stage, r.stage[r.start:r.end])
 		r.start = 0
 	}
 	for r.end-r.start < n {
-		got, err := c.pull(nil, r.stage[r.end:min(len(r.stage), r.start+max(n, most))])
+		got, err := c.readInto(nil, r.stage[r.end:min(len(r.stage), r.start+max(n, maxRead))])
 		if err != nil {
 			return nil, err
 		}
@@ -177,21 +178,21 @@ func (c *Conn) need(n, most int) ([]byte, error) {
 	return r.stage[r.start : r.start+n], nil
 }
 
-// use drops bytes from the stage that were needed.
-func (c *Conn) use(n int) {
+// consume drops n bytes from the stage.
+func (c *Conn) consume(n int) {
 	r := &c.reader
 	if r.start += n; r.start == r.end {
 		r.start, r.end = 0, 0
 	}
 }
 
-// fill reads all of b, and what comes behind it as far as it is there.
-func (c *Conn) fill(b []byte) error {
+// readFull fills b, and reads into the stage what has arrived after it.
+func (c *Conn) readFull(b []byte) error {
 	r := &c.reader
 	n := copy(b, r.stage[r.start:r.end])
-	c.use(n)
+	c.consume(n)
 	for b = b[n:]; len(b) > 0; { // the stage is empty
-		got, err := c.pull(b, r.stage[:peek])
+		got, err := c.readInto(b, r.stage[:peek])
 		if err != nil {
 			return err
 		}
@@ -204,11 +205,11 @@ func (c *Conn) fill(b []byte) error {
 	return nil
 }
 
-// pull is one read into one or two pieces of memory.
-func (c *Conn) pull(first, second []byte) (int, error) {
+// readInto makes one read into one or two pieces of memory.
+func (c *Conn) readInto(first, second []byte) (int, error) {
 	r := &c.reader
 	r.pieces[0], r.pieces[1] = first, second
-	err := c.raw.Read(r.pull)
+	err := c.raw.Read(r.readv)
 	r.pieces[0], r.pieces[1] = nil, nil
 	switch {
 	case r.err != nil:
@@ -220,6 +221,6 @@ func (c *Conn) pull(first, second []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	c.moved.Add(uint64(r.n))
+	c.bytesMoved.Add(uint64(r.n))
 	return r.n, nil
 }

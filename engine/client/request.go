@@ -1,7 +1,7 @@
-// Requests of a client: what may be asked, and how an answer is waited for.
+// Requests of a client: which may be sent, and how a caller waits for an answer.
 //
-// Invariant: a request that was started is waited for before it or its memory is used for anything
-// else; one that a server could not honour is never sent.
+// Invariant: the caller waits for a request that was started before it uses the request or its
+// memory for anything else; a request that the server could not honour is never sent.
 
 package client
 
@@ -12,36 +12,36 @@ import (
 	"ringnbd/proto"
 )
 
-// Request is one request and its answer. Its owner fills in the upper part, and may use it again
-// when it was waited for. A Request must not be copied.
+// Request is one request and its answer. Its owner sets the exported fields, and may use it again
+// after Wait. A Request must not be copied.
 type Request struct {
 	Command uint16 // proto.Cmd...
 	Flags   uint16 // proto.CmdFlag...
 	Offset  uint64 // bytes
 	Length  uint64 // bytes; READ and WRITE take len(Data)
 	Data    []byte // of READ and WRITE
-	Context uint32 // of BLOCK_STATUS: the selected context that is asked about
+	Context uint32 // of BLOCK_STATUS: the number of a selected context
 
 	// Extents is the answer to BLOCK_STATUS, from Offset on without gaps; the last may reach beyond
-	// what was asked, but not beyond the export.
+	// the requested range, but not beyond the export.
 	Extents []proto.StatusExtent
 
-	cookie   uint64
-	sent     bool
-	answered bool
-	begun    bool // a chunk of its reply has come
-	errors   int  // error chunks
-	asked    uint64
-	replied  uint64 // mask of the contexts that were answered for
-	have     spans
-	failure  ReplyError
-	err      error
-	head     [proto.ExtRequestSize]byte
-	done     chan struct{}
+	cookie       uint64
+	sent         bool   // entirely
+	answered     bool   // entirely
+	begun        bool   // a chunk of its reply was received
+	errors       int    // error chunks
+	requested    uint64 // bytes: Length, or len(Data)
+	contextsDone uint64 // bit set of the contexts that were answered, by index
+	received     spans
+	failure      ReplyError
+	err          error
+	head         [proto.ExtRequestSize]byte
+	done         chan struct{}
 }
 
-// Start sends a request as soon as fewer than the connection's depth are in flight. The error is
-// that of a request that cannot be sent; otherwise it must be waited for.
+// Start sends a request as soon as fewer requests than the connection's depth are in flight. An
+// error means that the request cannot be sent; otherwise the caller must Wait for it.
 func (c *Conn) Start(ctx context.Context, r *Request) error {
 	if err := c.check(r); err != nil {
 		return err
@@ -50,19 +50,19 @@ func (c *Conn) Start(ctx context.Context, r *Request) error {
 		r.done = make(chan struct{}, 1)
 	}
 	select {
-	case c.room <- struct{}{}:
-	case <-c.dead:
-		return c.Err()
+	case c.inFlight <- struct{}{}:
+	case <-c.ended:
+		return c.lossError()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	r.sent, r.answered, r.begun, r.errors, r.replied, r.err = false, false, false, 0, 0, nil
-	r.have, r.Extents = r.have[:0], r.Extents[:0]
+	r.sent, r.answered, r.begun, r.errors, r.contextsDone, r.err = false, false, false, 0, 0, nil
+	r.received, r.Extents = r.received[:0], r.Extents[:0]
 	c.mu.Lock()
 	if c.closing || c.lost != nil {
 		err := c.lost
 		c.mu.Unlock()
-		<-c.room
+		<-c.inFlight
 		if err == nil {
 			err = ErrClosed
 		}
@@ -70,20 +70,21 @@ func (c *Conn) Start(ctx context.Context, r *Request) error {
 	}
 	i := c.free[len(c.free)-1]
 	c.free = c.free[:len(c.free)-1]
-	c.turns++
-	r.cookie = c.turns<<16 | uint64(i)
+	c.started++
+	r.cookie = c.started<<16 | uint64(i)
 	c.slots[i] = r
-	c.queue = append(c.queue, r)
+	c.waiting = append(c.waiting, r)
 	c.mu.Unlock()
 	select {
-	case c.kick <- struct{}{}:
+	case c.wakeWriter <- struct{}{}:
 	default:
 	}
 	return nil
 }
 
-// Wait gives the answer of a request that was started: nil, a *ReplyError, or why the connection
-// ended. A request cannot be taken back: when the context ends first, so does the connection.
+// Wait waits for the answer to a request that was started, and returns nil, a *ReplyError, or why
+// the connection ended. A request cannot be cancelled: when the context ends first, the connection
+// ends too.
 func (c *Conn) Wait(ctx context.Context, r *Request) error {
 	if ctx.Done() == nil {
 		<-r.done
@@ -106,45 +107,45 @@ func (c *Conn) Do(ctx context.Context, r *Request) error {
 	return c.Wait(ctx, r)
 }
 
-// MaxPayload is the longest READ or WRITE that may be asked for, in bytes.
+// MaxPayload returns the length of the longest READ or WRITE that may be sent, in bytes.
 func (c *Conn) MaxPayload() uint64 {
 	if !c.BlockSizes {
 		return proto.DefaultMaxPayload
 	}
-	most := uint64(c.Session.MaxPayload)
-	return most - most%uint64(max(c.MinBlock, 1))
+	limit := uint64(c.Negotiated.MaxPayload)
+	return limit - limit%uint64(max(c.MinBlock, 1))
 }
 
-// MaxLength is the longest range that a command without data may be asked for, in bytes: what its
-// header can say, in whole blocks.
-func (c *Conn) MaxLength() uint64 {
+// maxLength returns the length of the longest range of a command without data, in bytes: what its
+// header can express, in whole blocks.
+func (c *Conn) maxLength() uint64 {
 	if c.Framing == proto.Extended {
 		return 1 << 62
 	}
 	return 1<<32 - 64<<10
 }
 
-// Can says whether the export has all of these transmission flags.
-func (c *Conn) Can(flags uint16) bool { return c.Session.Flags&flags == flags }
+// Can reports whether the export has all of these transmission flags.
+func (c *Conn) Can(flags uint16) bool { return c.Negotiated.Flags&flags == flags }
 
-// needs are the transmission flags without which a command must not be sent.
+// needs has, by command, the transmission flags without which it must not be sent.
 var needs = [...]uint16{
 	proto.CmdRead: 0, proto.CmdWrite: 0, proto.CmdFlush: proto.FlagSendFlush,
 	proto.CmdTrim: proto.FlagSendTrim, proto.CmdCache: proto.FlagSendCache,
 	proto.CmdWriteZeroes: proto.FlagSendWriteZeroes, proto.CmdBlockStatus: 0,
 }
 
-// check is what a client has to see to before it sends.
+// check returns why a request must not be sent, or nil, and sets the length that is requested.
 func (c *Conn) check(r *Request) error {
 	name := CommandName(r.Command)
 	if r.Command == proto.CmdDisc || int(r.Command) >= len(needs) {
-		return fmt.Errorf("%s: cannot be asked for", name)
+		return fmt.Errorf("%s: cannot be requested", name)
 	}
-	r.asked = r.Length
+	r.requested = r.Length
 	if r.Command == proto.CmdRead || r.Command == proto.CmdWrite {
-		r.asked = uint64(len(r.Data))
-		if r.asked > c.MaxPayload() {
-			return fmt.Errorf("%s of %d bytes: the server takes at most %d", name, r.asked,
+		r.requested = uint64(len(r.Data))
+		if r.requested > c.MaxPayload() {
+			return fmt.Errorf("%s of %d bytes: the server takes at most %d", name, r.requested,
 				c.MaxPayload())
 		}
 	}
@@ -156,24 +157,24 @@ func (c *Conn) check(r *Request) error {
 	case !c.Can(needs[r.Command]):
 		return fmt.Errorf("%s: the server does not offer it for this export", name)
 	case r.Command == proto.CmdFlush:
-		r.Offset, r.asked = 0, 0
+		r.Offset, r.requested = 0, 0
 		return nil
-	case r.Offset > c.Size || r.asked > c.Size-r.Offset:
+	case r.Offset > c.Size || r.requested > c.Size-r.Offset:
 		return fmt.Errorf("%s of %d bytes at offset %d: beyond the end of the export of %d bytes",
-			name, r.asked, r.Offset, c.Size)
-	case r.asked == 0:
+			name, r.requested, r.Offset, c.Size)
+	case r.requested == 0:
 		return fmt.Errorf("%s of no bytes: the protocol leaves open what that means", name)
-	case r.asked > c.MaxLength():
-		return fmt.Errorf("%s of %d bytes: at most %d can be asked for at a time", name, r.asked,
-			c.MaxLength())
-	case c.MinBlock > 1 && (r.Offset|r.asked)%uint64(c.MinBlock) != 0:
+	case r.requested > c.maxLength():
+		return fmt.Errorf("%s of %d bytes: at most %d can be requested at a time", name,
+			r.requested, c.maxLength())
+	case c.MinBlock > 1 && (r.Offset|r.requested)%uint64(c.MinBlock) != 0:
 		return fmt.Errorf("%s of %d bytes at offset %d: the server wants multiples of %d bytes",
-			name, r.asked, r.Offset, c.MinBlock)
+			name, r.requested, r.Offset, c.MinBlock)
 	case r.Command != proto.CmdBlockStatus:
 		return nil
 	}
-	for _, selected := range c.Contexts {
-		if selected.ID == r.Context {
+	for _, selected := range c.contexts {
+		if selected.id == r.Context {
 			return nil
 		}
 	}

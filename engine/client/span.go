@@ -1,6 +1,7 @@
-// Which parts of a READ have come, so that none comes twice and none is missing.
+// The parts of a READ that were received, so that none comes twice and none is missing.
 //
-// Invariant: spans are in order, apart from each other, and few: chunks in order are one span.
+// Invariant: spans are in order, do not touch each other, and are few: chunks in order are one
+// span.
 
 package client
 
@@ -9,17 +10,17 @@ import (
 	"sort"
 )
 
-// spansMost bounds how scattered an answer may be: servers split at holes, and a request of a MiB
-// has at most 256 of 4 KiB. Without a bound, one-byte chunks in a malicious order would cost their
-// number squared.
-const spansMost = 4096
+// maxSpans limits how scattered an answer may be: servers split at holes, and a request of a MiB
+// has at most 256 holes of 4 KiB. Without a limit, one-byte chunks in a malicious order would cost
+// the square of their number.
+const maxSpans = 4096
 
 // span is a range of bytes: start <= end.
 type span struct{ start, end uint64 }
 
 type spans []span
 
-// add notes a range that is not empty, or says what is wrong with it.
+// add adds a range, which is not empty, or returns what is wrong with it.
 func (s *spans) add(start, end uint64) error {
 	list := *s
 	if n := len(list); n > 0 && list[n-1].end == start {
@@ -40,13 +41,13 @@ func (s *spans) add(start, end uint64) error {
 		list[i-1].end = end
 	case before:
 		list[i].start = start
-	case len(list) == spansMost:
-		return violated("a reply in more than %d scattered pieces", spansMost)
+	case len(list) == maxSpans:
+		return violated("a reply in more than %d scattered pieces", maxSpans)
 	default:
 		*s = slices.Insert(list, i, span{start, end})
 	}
 	return nil
 }
 
-// whole says whether all of a range has come, and nothing else.
-func (s spans) whole(start, end uint64) bool { return len(s) == 1 && s[0] == span{start, end} }
+// isWhole reports whether exactly this range was received.
+func (s spans) isWhole(start, end uint64) bool { return len(s) == 1 && s[0] == span{start, end} }

@@ -30,7 +30,7 @@ func TestSpans(t *testing.T) {
 		for i := range have {
 			all = all && have[i]
 		}
-		if s.whole(0, 64) != all {
+		if s.isWhole(0, 64) != all {
 			t.Fatalf("seed %d: %v", seed, s)
 		}
 		for i := 1; i < len(s); i++ {
@@ -40,7 +40,7 @@ func TestSpans(t *testing.T) {
 		}
 	}
 	var s spans
-	for i := range uint64(spansMost) {
+	for i := range uint64(maxSpans) {
 		if err := s.add(2*i, 2*i+1); err != nil {
 			t.Fatal(err)
 		}

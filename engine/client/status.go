@@ -1,7 +1,8 @@
-// The map of an export: as many BLOCK_STATUS requests as it takes, in order.
+// The map of an export, made of BLOCK_STATUS requests in order.
 //
-// Invariant: every request begins where the answer before ended, or in front of that, and every
-// answer tells at least one byte more, so it ends; memory is that of one answer.
+// Invariant: every request begins where the answer before it ended, or less than a block earlier,
+// and every answer describes at least one further byte, so the map ends; its memory is that of one
+// answer.
 
 package client
 
@@ -19,35 +20,35 @@ type Extent struct {
 	Flags  uint64
 }
 
-// Extents tells a selected context's extents from an offset on, up to end or the end of the export:
-// without gaps, neighbours of equal flags made one. What tell returns as an error ends it. The
-// connection should have nothing else to do: several maps at a time are several connections.
+// Extents calls emit for a selected context's extents from an offset on, up to end or the end of
+// the export: without gaps, neighbours of equal flags merged. An error of emit ends it. The
+// connection should have no other requests: several maps at a time need several connections.
 //
-// An export's end that is no whole block of a server with a smallest one cannot be asked about. If
-// the server does not tell it with what is in front of it, it is data in base:allocation, where
-// that is always right; other contexts are told without it.
+// If the server has a minimum block, an incomplete block at the end of the export cannot be asked
+// about. If the server does not describe it together with the bytes before it, it is data in
+// base:allocation, where that is always right, and missing in other contexts.
 func (c *Conn) Extents(ctx context.Context, name string, offset, end uint64,
-	tell func(Extent) error) error {
+	emit func(Extent) error) error {
 	id, ok := c.Context(name)
 	if !ok {
-		return fmt.Errorf("%s: the server has no meta context %q for this export", c.text, name)
+		return fmt.Errorf("%s: the server has no meta context %q for this export", c.target, name)
 	}
 	end = min(end, c.Size)
 	block := uint64(max(c.MinBlock, 1))
 	whole := min((end+block-1)/block*block, c.Size-c.Size%block)
 	r := &Request{Command: proto.CmdBlockStatus, Context: id}
-	out := joint{tell: tell}
+	out := merger{emit: emit}
 	at := offset
 	for at < min(end, whole) {
 		r.Offset = at - at%block
-		r.Length = min(whole-r.Offset, c.MaxLength())
+		r.Length = min(whole-r.Offset, c.maxLength())
 		if err := c.Do(ctx, r); err != nil {
 			return err
 		}
 		from, before := r.Offset, at
 		for _, e := range r.Extents {
 			to := min(from+e.Length, end)
-			if to <= at { // in front of an offset that is not a multiple of a block
+			if to <= at { // before an offset that is not a multiple of a block
 				from = to
 				continue
 			}
@@ -57,7 +58,7 @@ func (c *Conn) Extents(ctx context.Context, name string, offset, end uint64,
 			at, from = to, to
 		}
 		if at == before {
-			return violated("the answer to BLOCK_STATUS tells nothing")
+			return violated("the answer to BLOCK_STATUS describes nothing")
 		}
 	}
 	if at < end && name == proto.ContextAllocation {
@@ -68,13 +69,13 @@ func (c *Conn) Extents(ctx context.Context, name string, offset, end uint64,
 	return out.end()
 }
 
-// joint makes neighbours of equal flags one.
-type joint struct {
-	tell func(Extent) error
+// merger merges neighbours of equal flags.
+type merger struct {
+	emit func(Extent) error
 	last Extent
 }
 
-func (j *joint) add(e Extent) error {
+func (j *merger) add(e Extent) error {
 	if j.last.Length > 0 && j.last.Flags == e.Flags {
 		j.last.Length += e.Length
 		return nil
@@ -84,9 +85,9 @@ func (j *joint) add(e Extent) error {
 	return err
 }
 
-func (j *joint) end() error {
+func (j *merger) end() error {
 	if j.last.Length == 0 {
 		return nil
 	}
-	return j.tell(j.last)
+	return j.emit(j.last)
 }

@@ -1,9 +1,9 @@
-// Where an export is: an NBD URI; or, for who works on files with the same words, file:PATH.
+// Where an export is: an NBD URI; or file:PATH, for commands that also work on files.
 //
 // Source: doc/uri.md of the NetworkBlockDevice project.
 //
-// Invariant: a Target that was parsed names exactly one place and one export; what the URI says and
-// we do not do is an error, never ignored.
+// Invariant: a Target that was parsed names exactly one place and one export; a part of a URI that
+// is not supported is an error, and never ignored.
 
 package client
 
@@ -22,16 +22,16 @@ import (
 type Target struct {
 	Text    string // as the user wrote it
 	Network string // tcp, unix, or file
-	// HOST:PORT, or a path; a Unix socket of the abstract namespace begins with @, as package net
-	// has it
+	// Address is HOST:PORT, or a path; a Unix socket of the abstract namespace begins with @, as in
+	// package net.
 	Address string
 	Export  string // name; "" is the default export
 }
 
-// File: the target is a file or block device of this machine.
+// File reports whether the target is a file or block device of this machine.
 func (t *Target) File() bool { return t.Network == "file" }
 
-// URI names an export of the server that the target is on.
+// URI returns the URI of an export of the target's server.
 func (t *Target) URI(export string) string {
 	path := (&url.URL{Path: "/" + export}).EscapedPath()
 	if t.Network == "unix" {
@@ -49,13 +49,13 @@ func (t *Target) URI(export string) string {
 	return u.String() + path
 }
 
-// escapedSocket is a socket's path as a parameter of a URI.
+// escapedSocket returns a socket's path as a parameter of a URI.
 func escapedSocket(path string) string {
 	return strings.NewReplacer("%2F", "/", "+", "%20").Replace(url.QueryEscape(path))
 }
 
-// ParseTarget reads nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH or file:PATH. The path
-// of file: is taken literally. QEMU's form from before there were URIs is understood as well:
+// ParseTarget parses nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH or file:PATH. The
+// path of file: is taken literally. QEMU's form from before there were URIs is understood too:
 // nbd:HOST:PORT[:exportname=NAME] and nbd:unix:PATH[:exportname=NAME].
 func ParseTarget(text string) (Target, error) {
 	scheme, rest, ok := strings.Cut(text, ":")
@@ -78,9 +78,7 @@ func ParseTarget(text string) (Target, error) {
 	case scheme != "nbd" && scheme != "nbd+unix" && Meant(text) != "":
 		return t, fmt.Errorf("%s is not an NBD URI; write %s", text, Meant(text))
 	case scheme != "nbd" && scheme != "nbd+unix":
-		return t,
-			fmt.Errorf("%s: is not a scheme of NBD; use nbd://HOST/EXPORT, "+
-				"nbd+unix:///EXPORT?socket=PATH or file:PATH", scheme)
+		return t, &SchemeError{scheme}
 	case scheme == "nbd" && !strings.HasPrefix(rest, "/"):
 		if err := t.parseQEMU(rest); err != nil {
 			return t, fmt.Errorf("%s: %w", text, err)
@@ -103,8 +101,17 @@ func ParseTarget(text string) (Target, error) {
 	return t, nil
 }
 
-// Meant is the URI of an address in another spelling: HOST:PORT, unix:PATH, or a Unix socket's path
-// behind two or three slashes; nothing if the text is none of these.
+// SchemeError is the error of a URI that has a scheme, but none of NBD.
+type SchemeError struct{ Scheme string }
+
+func (e *SchemeError) Error() string {
+	return e.Scheme + ": is not a scheme of NBD; use nbd://HOST/EXPORT, " +
+		"nbd+unix:///EXPORT?socket=PATH or file:PATH"
+}
+
+// Meant returns the URI, quoted for a shell if it needs that, of an address in another spelling:
+// HOST:PORT, unix:PATH, or a Unix socket's path after two or three slashes. It returns "" if the
+// text is none of these.
 func Meant(text string) string {
 	if path, ok := strings.CutPrefix(text, "unix:"); ok && path != "" {
 		if rooted := strings.TrimLeft(path, "/"); strings.HasPrefix(path, "//") {
@@ -127,8 +134,8 @@ func Meant(text string) string {
 	return uri
 }
 
-// parseQEMU reads what QEMU's block/nbd.c takes behind nbd:. Nothing in it is escaped: the name is
-// all that follows the first :exportname=.
+// parseQEMU parses what QEMU's block/nbd.c accepts after nbd:. Nothing in it is escaped: the name
+// is all that follows the first :exportname=.
 func (t *Target) parseQEMU(rest string) error {
 	address, export, _ := strings.Cut(rest, ":exportname=")
 	if !proto.ValidString(export) {
@@ -192,8 +199,9 @@ func (t *Target) parse(u *url.URL) error {
 	return t.parseHost(u)
 }
 
-// unixAddress is how package net calls a socket: a NUL in front, which is the abstract namespace,
-// becomes @, and a path that happens to begin with @ must not be taken for that.
+// unixAddress returns a socket's path as package net has it: a leading NUL, which means the
+// abstract namespace, becomes @, and a path that happens to begin with @ must not be taken for
+// that.
 func unixAddress(socket string) string {
 	switch socket[0] {
 	case 0:
@@ -207,11 +215,11 @@ func unixAddress(socket string) string {
 func (t *Target) parseHost(u *url.URL) error {
 	host, port := u.Hostname(), u.Port()
 	if host == "" {
-		host = "localhost" // as libnbd has it
+		host = "localhost" // as in libnbd
 	}
 	if port == "" {
 		if strings.HasSuffix(u.Host, ":") {
-			return errors.New("the port behind the colon is missing")
+			return errors.New("the port after the colon is missing")
 		}
 		port = strconv.Itoa(proto.DefaultPort)
 	}
@@ -222,7 +230,7 @@ func (t *Target) parseHost(u *url.URL) error {
 	return nil
 }
 
-// parseQuery reads the parameters, of which only socket is known here. A plus is a plus: these are
+// parseQuery parses the parameters, of which only socket is known here. A plus is a plus: these are
 // not web forms.
 func parseQuery(query string) (socket string, err error) {
 	seen := false

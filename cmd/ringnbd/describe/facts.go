@@ -62,7 +62,7 @@ type Server struct {
 }
 
 // newServer is a server as one connection to it sees it.
-func newServer(s *client.Session) Server {
+func newServer(s *client.Negotiated) Server {
 	v := Server{Protocol: "newstyle-fixed", Structured: s.Framing >= proto.Structured,
 		Extended: s.Framing == proto.Extended}
 	switch {
@@ -75,7 +75,7 @@ func newServer(s *client.Session) Server {
 }
 
 // factsOf is the export of a session.
-func factsOf(s *client.Session, uri string) Facts {
+func factsOf(s *client.Negotiated, uri string) Facts {
 	can := func(flag uint16) bool { return s.Flags&flag != 0 }
 	f := Facts{
 		Name: s.Name, Description: s.Description, URI: uri,
@@ -189,7 +189,7 @@ func (f *Facts) text(w io.Writer, protocol string, width int) {
 }
 
 // protocolText is what was negotiated, and how; asked is the name in the URI.
-func protocolText(s *client.Session, asked string) string {
+func protocolText(s *client.Negotiated, asked string) string {
 	switch {
 	case s.Oldstyle:
 		text := s.Protocol() +

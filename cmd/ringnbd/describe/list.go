@@ -67,13 +67,13 @@ func one(ctx context.Context, o *Options, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	f := factsOf(&c.Session, o.Target.Text)
+	f := factsOf(&c.Negotiated, o.Target.Text)
 	if o.JSON {
-		s := newServer(&c.Session)
+		s := newServer(&c.Negotiated)
 		s.Exports = []Facts{f}
 		err = writeJSON(w, s)
 	} else {
-		f.text(w, protocolText(&c.Session, o.Target.Export), o.Width)
+		f.text(w, protocolText(&c.Negotiated, o.Target.Export), o.Width)
 	}
 	return errors.Join(err, c.Close())
 }

@@ -104,7 +104,7 @@ func open(ctx context.Context, o *Options, n client.Listing) found {
 	if err != nil {
 		return found{facts: Facts{Name: n.Name, Description: n.Description}, failed: err.Error()}
 	}
-	f := found{facts: factsOf(&c.Session, t.URI(n.Name)), server: newServer(&c.Session)}
+	f := found{facts: factsOf(&c.Negotiated, t.URI(n.Name)), server: newServer(&c.Negotiated)}
 	f.facts.Name = n.Name
 	if f.facts.Description == "" {
 		f.facts.Description = n.Description
