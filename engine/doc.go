@@ -18,8 +18,8 @@
 //	 4. Taking in (receive.go: parse; admit.go: admit). proto.Check holds all the rules; what it
 //	    refuses is answered without touching the disk. What it accepts takes a tag and all the
 //	    memory it will ever need, or waits in line without holding anything (admit.go: takeTag;
-//	    queue.go; feed.go). Payloads are copied from the stage into the lease; when 128 KiB or more are
-//	    still to come, or no large stage is left, they are received straight into it.
+//	    queue.go; feed.go). Payloads are copied from the stage into the lease; when 128 KiB or more
+//	    are still to come, or no large stage is left, they are received straight into it.
 //	 5. Ordering (guard.go). A write of any kind claims its blocks. It runs when no earlier write,
 //	    on any connection of any loop, overlaps them. Of a request in parts (parts.go) each part
 //	    does.
@@ -70,10 +70,10 @@
 // all newcomers, who have taken no reply yet, a quarter of the whole; a reserve is for small
 // requests of those who hold little. A request that waits in the guard, for FUA or for a worker
 // holds on its export's account. Who must wait stands in its export's line, and lines take turns
-// (queue.go, feed.go), so that nobody stands behind another's disk. In a line the order is that of arrival.
-// But one that waits for many megabytes does not hold up those behind it who want less than what it
-// will leave (beside), and a long READ gives its memory back piece by piece as it is taken
-// (reply.go: giveSent).
+// (queue.go, feed.go), so that nobody stands behind another's disk. In a line the order is that of
+// arrival. But one that waits for many megabytes does not hold up those behind it who want less
+// than what it will leave (beside), and a long READ gives its memory back piece by piece as it is
+// taken (reply.go: giveSent).
 //
 // The kernel's workers (io-wq), which do what cannot be done at once, are shared as well, and
 // handed out by the loop (workers.go): what is tried with RWF_NOWAIT and refused goes to a worker

@@ -1,12 +1,13 @@
 // The ledger decides how much a connection may hold of what all connections of a loop share: tags,
-// and memory of either region. It knows numbers only, no rows: who holds how much, and what is left.
+// and memory of either region. It knows numbers only, no rows: who holds how much, and what is
+// left.
 //
-// A client that holds for long (its storage hangs, or it takes no replies) must not take memory from
-// all others. So what each may hold follows from what is left, as in a switch whose ports share
-// their buffers (dynamic thresholds, Choudhury and Hahne): a connection half as much as is left, all
-// connections of an export together as much. So an export has half at most and the next one half of
-// the rest, whichever came first, and no count or guess of the active ones is needed. An export
-// that is alone has no share.
+// A client that holds for long (its storage hangs, or it takes no replies) must not take memory
+// from all others. So what each may hold follows from what is left, as in a switch whose ports
+// share their buffers (dynamic thresholds, Choudhury and Hahne): a connection half as much as is
+// left, all connections of an export together as much. So an export has half at most and the next
+// one half of the rest, whichever came first, and no count or guess of the active ones is needed.
+// An export that is alone has no share.
 //
 //   - Newcomers, the connections that have taken no reply yet, hold a quarter at most together.
 //   - A reserve is kept for small requests of connections that hold little. The newcomers of an

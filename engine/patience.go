@@ -10,8 +10,8 @@ package engine
 
 import "time"
 
-// minPauseNanos is the wait from which on a loop that wanted to look after tickInterval knows that it
-// did not run.
+// minPauseNanos is the wait from which on a loop that wanted to look after tickInterval knows that
+// it did not run.
 const minPauseNanos = 2 * int64(tickInterval)
 
 // tellTime sets the loop's clock. bounded: the wait that has just ended was to be tickInterval at

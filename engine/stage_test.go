@@ -60,8 +60,8 @@ func TestMoreWritersThanStages(t *testing.T) {
 	}
 }
 
-// TestSilentConnectionGivesItsStageBack: after a burst, and idleStageNanos of silence, all large stages
-// are free, and the connection still works.
+// TestSilentConnectionGivesItsStageBack: after a burst, and idleStageNanos of silence, all large
+// stages are free, and the connection still works.
 func TestSilentConnectionGivesItsStageBack(t *testing.T) {
 	e := startEngine(t, 1, memoryDevice(t, 16<<20))
 	c := connect(t, e, 0)
