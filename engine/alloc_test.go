@@ -28,7 +28,7 @@ func turnsDoNotAllocate(t *testing.T, session proto.Session) {
 	c := Config{Loops: 1, MaxConnections: 4}
 	l := handTurnedWith(t, c, AmpleMemory(c),
 		Export{Facts: factsOf(d), Device: d, Name: "größe", Contexts: contextsOf(1)})
-	l.offload = func() { l.answerAtOnce() }
+	l.ask = func() { l.answerAtOnce() }
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -73,10 +73,10 @@ func (l *loop) answerAtOnce() {
 		memory, _ := l.answers(row)
 		f := l.conns[row.conn].session.Framing
 		binary.NativeEndian.PutUint64(memory, uint64(f.StatusHeadSize()+f.ExtentSize()))
-		f.PutStatusHead(memory[statusUsed:], 1, 1)
-		f.PutExtent(memory[statusUsed+f.StatusHeadSize():], row.Length, 0)
-		row.next = l.told.Load() - 1
-		l.told.Store(t + 1)
+		f.PutStatusHead(memory[answerHead:], 1, 1)
+		f.PutExtent(memory[answerHead+f.StatusHeadSize():], row.Length, 0)
+		row.next = l.answered.Load() - 1
+		l.answered.Store(t + 1)
 		t = next
 	}
 	l.wake()

@@ -60,7 +60,7 @@ func (b *batch) addError(row *tag) bool {
 }
 
 // addStatus appends a chunk for each context; the lookup has written them behind each other into
-// the lease (status.go).
+// the lease (lookup.go).
 func (b *batch) addStatus(row *tag) bool {
 	if !b.room(proto.MaxContexts*proto.ExtReplySize, 2*proto.MaxContexts) {
 		return false
@@ -69,10 +69,10 @@ func (b *batch) addStatus(row *tag) bool {
 	_, each := b.loop.answers(row)
 	at := b.loop.leases.offset(row.memory)
 	for set := row.contexts; set != 0; set &= set - 1 {
-		n := binary.NativeEndian.Uint64(b.loop.pool.Bytes(at, statusUsed))
+		n := binary.NativeEndian.Uint64(b.loop.pool.Bytes(at, answerHead))
 		b.head(framing.PutChunk(b.headers[b.filled:], &row.Request, framing.StatusKind(), n,
 			set&(set-1) == 0))
-		b.append(b.loop.pool.Addr(at+statusUsed), n)
+		b.append(b.loop.pool.Addr(at+answerHead), n)
 		b.joins = false
 		b.bytes += n
 		at += each

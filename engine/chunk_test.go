@@ -73,8 +73,8 @@ func TestRepliesStayInTheirPage(t *testing.T) {
 				row.errno = proto.EINVAL
 			}
 			if r.Command == proto.CmdBlockStatus {
-				l.lookUpOne(tag)
-				l.told.Store(0)
+				l.lookUp(tag)
+				l.answered.Store(0)
 			}
 			for room := 0; room <= ownAt-headersAt; room += 1 + room/40 {
 				checkRoom(t, l, row, filledBatch(l, ownAt-headersAt-room, 0))

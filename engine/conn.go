@@ -138,7 +138,7 @@ func (l *loop) fail(i uint32, why CloseReason) {
 func (l *loop) abandon(i uint32) {
 	c := &l.conns[i]
 	if !l.gone[i].Swap(true) && c.session.Contexts != 0 && c.inflight > 0 {
-		l.offload()
+		l.ask()
 	}
 }
 

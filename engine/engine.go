@@ -68,7 +68,7 @@ type Engine struct {
 	closing bool
 	down    bool  // the loops are about to end: no letters any more
 	wakes   []int // eventfds of the loops: another loop may use one until all have ended
-	offload []*offload
+	lookups []*lookupWorkers
 	reports *reports
 }
 
@@ -103,14 +103,14 @@ func Start(c Config, exports []Export) (*Engine, error) {
 			return nil, err
 		}
 		l.tell = e.reports.rouse()
-		o, err := startOffload(l, c.Lookups)
+		o, err := startLookups(l, c.Lookups)
 		if err != nil {
 			l.unmap()
 			e.stop()
 			return nil, err
 		}
 		e.shared.loops[id] = l
-		e.offload = append(e.offload, o)
+		e.lookups = append(e.lookups, o)
 		started := make(chan error)
 		e.stopped.Add(1)
 		go e.runLoop(l, started)
@@ -361,7 +361,7 @@ func (e *Engine) stop() {
 			l.post(&mail{kind: mailQuit, done: make(chan struct{})})
 		}
 	}
-	for _, o := range e.offload {
+	for _, o := range e.lookups {
 		o.stop()
 	}
 	e.stopped.Wait()

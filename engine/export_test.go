@@ -15,7 +15,7 @@ import (
 // SimLoop is a loop whose kernel is given to it.
 type SimLoop struct {
 	l       *loop
-	told    bool     // the loop said that there is something to look up
+	asked   bool     // the loop said that there is something to look up
 	pending []uint32 // requests that have been taken from it and not been looked up
 	clients int      // adopted
 }
@@ -59,7 +59,7 @@ func NewSimLoops(c Config, exports []Export,
 		l.now = l.kernel.Now()
 		l.listenForMail()
 		sim := &SimLoop{l: l}
-		l.offload = func() { sim.told = true }
+		l.ask = func() { sim.asked = true }
 		loops = append(loops, sim)
 	}
 	return loops
@@ -79,10 +79,10 @@ func (s *SimLoop) Adopt(fd int32, export uint32, session proto.Session) {
 // Asked takes the requests that are to be looked up, if the loop has said that there are any: who
 // forgets to say it waits for ever.
 func (s *SimLoop) Asked() (tags []uint32) {
-	if !s.told {
+	if !s.asked {
 		return nil
 	}
-	s.told = false
+	s.asked = false
 	for t := s.l.takeAsked(); t != none; t = s.l.tags[t].next {
 		tags = append(tags, t)
 	}
@@ -95,7 +95,7 @@ func (s *SimLoop) LookUp(t uint32) (late bool) {
 	i := slices.Index(s.pending, t)
 	s.pending = append(s.pending[:i], s.pending[i+1:]...)
 	late = s.l.gone[s.l.tags[t].conn].Load()
-	s.l.lookUpOne(t)
+	s.l.lookUp(t)
 	return late
 }
 
@@ -166,7 +166,7 @@ func (s *SimLoop) Home() error {
 	check(l.ledger.free == l.ledger.total && l.ledger.newcomers == (holdings{}) &&
 		l.ledger.reserved == 0, "the ledger says that something is out")
 	check(l.working == 0, "workers are out")
-	check(l.asked.Load() == 0 && l.told.Load() == 0 && len(s.pending) == 0, "a lookup is out")
+	check(l.asked.Load() == 0 && l.answered.Load() == 0 && len(s.pending) == 0, "a lookup is out")
 	check(l.grants == none && l.granted.Load() == 0, "granted claims were not taken")
 	ended, traffic := 0, Traffic{}
 	for c := l.ended.Load(); c != nil; c = c.next {

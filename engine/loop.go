@@ -31,12 +31,9 @@ type loop struct {
 	conns []conn
 	tags  []tag
 	// progress of each segment of a wave, in bytes; valid while wave.partial
-	progress [][maxSegments]uint32
-	ranges   []rangeWork // by tag, of a TRIM or WRITE_ZEROES
-	// parked are the segments of each request that wait for a worker.
-	parked     []parkedParts
-	working    uint32 // reads and writes that workers have, of all devices
-	quota      uint32 // and how many of one device they may
+	progress   [][maxSegments]uint32
+	ranges     []rangeWork // by tag, of a TRIM or WRITE_ZEROES
+	workers                // workers.go
 	leases     *leasePool
 	buffers    []bufferState // of the pool, see locked.go
 	bufferBits uint          // a part is 1<<partBits bytes
@@ -79,14 +76,8 @@ type loop struct {
 	roused    atomic.Bool
 	tell      func()
 	granted   atomic.Uint32 // stack of claims granted by other loops: claim+1, 0 = empty
-	// asked and told are stacks of BLOCK_STATUS requests, linked through tag.next, tag+1: those to
-	// be looked up, and those that have been. offload says that asked is no longer empty; gone, by
-	// connection, that nobody may be waiting for the answer.
-	asked   atomic.Uint32
-	told    atomic.Uint32
-	offload func()
-	gone    []atomic.Bool
-	wakeFD  int32
+	lookups                 // lookup.go
+	wakeFD    int32
 	// pwrite is a write that may block; nil where there is none.
 	pwrite   func(fd int, addr uint64, n uint32, off uint64) int32
 	wake     func() // makes the eventfd readable; callable from any thread
@@ -160,7 +151,7 @@ func (l *loop) record(c *uring.CQE) {
 func (l *loop) settleAll() {
 	for {
 		l.takeGrants()
-		l.takeTold()
+		l.takeAnswered()
 		c := l.dirty.head
 		if c == none {
 			return

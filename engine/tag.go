@@ -90,6 +90,8 @@ type tag struct {
 	claimed    bool
 	ended      bool // the file or device has ended before the request did
 	filter     bool // BLOCK_STATUS: its payload names wrong contexts
+
+	_ [8]byte // a row is two cache lines
 }
 
 // claimIndex is a tag's row in the guard, which all loops share.

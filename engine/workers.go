@@ -46,6 +46,13 @@ const (
 // parkedParts are the segments of a wave that wait for a worker, a bit each.
 type parkedParts [2]uint64
 
+// workers is what a loop has given to its ring's workers.
+type workers struct {
+	parked  []parkedParts // by tag: its segments that wait for a worker
+	working uint32        // reads and writes that workers have, of all devices
+	quota   uint32        // how many of one device they may have
+}
+
 // trial is what a loop has learnt about a device: whether its operations can be done at once.
 type trial struct {
 	refused uint8 // trials in a row that were

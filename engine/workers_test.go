@@ -49,7 +49,7 @@ func TestTrialsAreLeftOutWhereTheyAreInVain(t *testing.T) {
 // have, there are some for another; and a device always gets one, if only from the kernel's queue,
 // for nothing else would call those that wait for it.
 func TestQuotasLeaveWorkersForTheNext(t *testing.T) {
-	l := &loop{quota: 8} // on two cores
+	l := &loop{workers: workers{quota: 8}} // on two cores
 	for device := range 500 {
 		var working uint32
 		for working < l.quotaOf() {

@@ -193,7 +193,7 @@ func threads(t *testing.T) int {
 // TestWorkersAreBoundedAndLeave: storage that hangs takes up so many threads and no more, what
 // waits for one of them is looked up as they come back, and then they end.
 func TestWorkersAreBoundedAndLeave(t *testing.T) {
-	const exports = mostWorkers + 40
+	const exports = maxLookupWorkers + 40
 	var running, most atomic.Int32
 	stuck := make(chan struct{})
 	hangs := contextFunc(func(_, length uint64, emit func(length, status uint64) bool) error {
@@ -220,7 +220,7 @@ func TestWorkersAreBoundedAndLeave(t *testing.T) {
 		clients[i].ask(0)
 	}
 	deadline := time.Now().Add(20 * time.Second)
-	for ; running.Load() < mostWorkers; time.Sleep(time.Millisecond) {
+	for ; running.Load() < maxLookupWorkers; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("only %d lookups run", running.Load())
 		}
@@ -233,15 +233,15 @@ func TestWorkersAreBoundedAndLeave(t *testing.T) {
 			t.Fatalf("export %d: %v", i, err)
 		}
 	}
-	if most.Load() != mostWorkers {
-		t.Errorf("%d lookups ran at once; %d may", most.Load(), mostWorkers)
+	if most.Load() != maxLookupWorkers {
+		t.Errorf("%d lookups ran at once; %d may", most.Load(), maxLookupWorkers)
 	}
-	o := e.offload[0]
+	o := e.lookups[0]
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
 		o.mu.Lock()
 		workers, idle := o.workers, o.idle
 		o.mu.Unlock()
-		if workers <= idleWorkers && workers == idle && threads(t) < before+mostWorkers/2 {
+		if workers <= maxIdle && workers == idle && threads(t) < before+maxLookupWorkers/2 {
 			t.Logf("threads: %d before, %d while storage hung, %d after", before, hung, threads(t))
 			break
 		}

@@ -37,8 +37,8 @@ func lookedUp(t *testing.T, l *loop, s proto.Session,
 	tag := admitted(t, l, r)
 	row := &l.tags[tag]
 	row.contexts = s.Contexts
-	l.lookUpOne(tag)
-	if l.told.Swap(0) != tag+1 {
+	l.lookUp(tag)
+	if l.answered.Swap(0) != tag+1 {
 		t.Fatal("the request did not come back")
 	}
 	b := filledBatch(l, 0, 0)
@@ -175,12 +175,12 @@ func TestStatusRoom(t *testing.T) {
 				}
 				at += x.Length
 			}
-			most := min(statusMost, pieceSize/uint64(contexts))
+			most := min(maxStatus, pieceSize/uint64(contexts))
 			if facts.MaxPayload > 0 {
 				most = min(most, uint64(facts.MaxPayload))
 			}
 			room := (most - 24) / uint64(s.Framing.ExtentSize())
-			if at != r.Offset+r.Length && uint64(len(list)) < min(room, r.Length/statusUnit) {
+			if at != r.Offset+r.Length && uint64(len(list)) < min(room, r.Length/minExtent) {
 				t.Fatalf("%+v with %d contexts: %d extents, which end at %d, although there is "+
 					"room for %d", r, contexts, len(list), at, room)
 			}

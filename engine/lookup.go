@@ -1,12 +1,12 @@
-// BLOCK_STATUS: what the meta contexts of an export say about a range. No answer to that comes
-// through the ring (there is no SEEK_HOLE in io_uring), and some take milliseconds; so the request
-// is handed out of the loop (offload.go), with memory for its answer, and comes back like a
-// completion.
+// BLOCK_STATUS: what the metadata contexts of an export say about a range. io_uring has no
+// operation for that (no SEEK_HOLE), and some answers take milliseconds. So the request is handed
+// to workers outside of the loop (lookup_workers.go), with memory for its answer, and comes back
+// like a completion.
 //
-// Invariant: from beginStatus until takeTold finds it, a request's row and lease belong to who
-// looks it up; the loop only says in gone that nobody may be waiting any more. An answer is what
-// was true at some time between the request and the reply: it is looked up after the request came,
-// so that no write answered before is missed.
+// Invariant: from beginStatus until takeAnswered finds it, a request's row and lease belong to the
+// worker that looks it up; the loop only says in gone that the answer may have no reader. An answer
+// is what was true at some time between the request and the reply: it is looked up after the
+// request was received, so that no write answered before it is missed.
 
 package engine
 
@@ -20,7 +20,7 @@ import (
 	"ringnbd/proto"
 )
 
-// Context is the source of one meta context of an export.
+// Context is the source of one metadata context of an export.
 type Context interface {
 	// Status calls emit with one extent after the other (length in bytes, status as the context
 	// defines it), from off on without gaps, until it has covered length bytes, possibly more, or
@@ -30,31 +30,41 @@ type Context interface {
 }
 
 const (
-	// statusMost is what the answer to one context may take, in bytes, and with it how many
-	// extents: some 8,000 in the compact form. The spec allows 2^20, but what may be answered must
-	// be held. A client asks again for the rest.
-	statusMost = 64 << 10
-	statusUnit = 512 // bytes: no extent is expected to be shorter
-	// statusUsed is where each answer begins: how long it is. Eight bytes keep what follows
+	// maxStatus is what the answer to one context may take, in bytes, and with it how many extents:
+	// some 8,000 in the compact form. The spec allows 2^20, but what may be answered must be held.
+	// A client asks again for the rest.
+	maxStatus = 64 << 10
+	minExtent = 512 // bytes: no extent is expected to be shorter
+	// answerHead is the space before each answer, for its length. Eight bytes keep the answer
 	// aligned.
-	statusUsed = 8
+	answerHead = 8
 )
+
+// lookups is what a loop and its lookup workers share.
+type lookups struct {
+	// asked and answered are stacks of BLOCK_STATUS requests, linked through tag.next; each holds
+	// tag+1, or 0 when it is empty: requests to be looked up, and requests that have been.
+	asked    atomic.Uint32
+	answered atomic.Uint32
+	gone     []atomic.Bool // by connection: its answers may have no reader
+	ask      func()        // tells the workers that asked is no longer empty, or about gone
+}
 
 // statusMemory is how many bytes the answer to a BLOCK_STATUS may take.
 func statusMemory(r *proto.Request, s proto.Session) uint64 {
 	contexts := uint64(s.Contexts.Len())
-	extents := r.Length/statusUnit + 2
+	extents := r.Length/minExtent + 2
 	if r.Filtered() {
-		extents = statusMost // not known yet
+		extents = maxStatus // not known yet
 	} else if r.Flags&proto.CmdFlagReqOne != 0 {
 		extents = 1
 	}
-	each := min(statusUsed+uint64(s.Framing.StatusHeadSize())+
-		extents*uint64(s.Framing.ExtentSize()), statusMost, pieceSize/max(contexts, 1)&^7)
+	each := min(answerHead+uint64(s.Framing.StatusHeadSize())+
+		extents*uint64(s.Framing.ExtentSize()), maxStatus, pieceSize/max(contexts, 1)&^7)
 	return (each + 7) &^ 7 * contexts
 }
 
-// beginStatus gives a request to those who look its answer up.
+// beginStatus gives a request to the lookup workers.
 func (l *loop) beginStatus(t uint32) {
 	row := &l.tags[t]
 	c := &l.conns[row.conn]
@@ -65,11 +75,11 @@ func (l *loop) beginStatus(t uint32) {
 	}
 	row.become(stepStatus)
 	if l.push(&l.asked, t) {
-		l.offload()
+		l.ask()
 	}
 }
 
-// push puts a request onto asked or told, and says whether it is the first there.
+// push puts a request onto asked or answered, and reports whether it is the first there.
 func (l *loop) push(stack *atomic.Uint32, t uint32) (first bool) {
 	for {
 		head := stack.Load()
@@ -80,8 +90,8 @@ func (l *loop) push(stack *atomic.Uint32, t uint32) (first bool) {
 	}
 }
 
-// readFilter takes the payload, which says what the request is about, for the request that it would
-// have been without one.
+// readFilter turns a request whose payload says what it is about into the request that it would
+// have been without a payload. False means that the payload is wrong, and errno is set.
 func (l *loop) readFilter(row *tag) bool {
 	payload := l.pool.Bytes(l.leases.offset(row.memory), int(row.Length))
 	length, contexts, errno := proto.ParseFilter(payload, row.contexts)
@@ -96,8 +106,7 @@ func (l *loop) readFilter(row *tag) bool {
 	return errno == proto.Success
 }
 
-// takeAsked takes all requests that wait to be looked up, the one that has waited longest first,
-// linked through next.
+// takeAsked takes all requests that wait to be looked up, the oldest first, linked through next.
 func (l *loop) takeAsked() uint32 {
 	first := uint32(none)
 	for t := l.asked.Swap(0) - 1; t != none; {
@@ -108,22 +117,22 @@ func (l *loop) takeAsked() uint32 {
 	return first
 }
 
-// lookUpOne writes the answers to one request, a part of its lease for each context, and gives it
-// back to the loop. Not on the loop's thread.
-func (l *loop) lookUpOne(t uint32) {
+// lookUp writes the answers to one request, a part of its lease for each context, and gives it back
+// to the loop. A worker calls it, not the loop's thread.
+func (l *loop) lookUp(t uint32) {
 	row := &l.tags[t]
 	c := &l.conns[row.conn]
 	memory, each := l.answers(row)
 	export := &l.table.exports[c.export]
-	most := each // and no chunk has more than the export's maximum payload
+	end := each // no chunk is longer than the export's maximum payload
 	if export.MaxPayload != 0 {
-		most = min(each, statusUsed+uint64(export.MaxPayload))
+		end = min(each, answerHead+uint64(export.MaxPayload))
 	}
 	for i, source := range export.Contexts {
 		if row.contexts&(1<<i) == 0 {
 			continue
 		}
-		x := extents{framing: c.session.Framing, out: memory[statusUsed:most], left: row.Length,
+		x := extents{framing: c.session.Framing, out: memory[answerHead:end], left: row.Length,
 			one: row.Flags&proto.CmdFlagReqOne != 0, gone: &l.gone[row.conn]}
 		x.n = x.framing.StatusHeadSize()
 		var err error
@@ -132,7 +141,7 @@ func (l *loop) lookUpOne(t uint32) {
 			err = source.Status(row.Offset, row.Length, x.add)
 			l.deviceOf(row).busy.Add(-1)
 		}
-		// What was not looked up, because it cannot be or because its client has left (and may
+		// What was not looked up, because that failed or because the client has left (and may
 		// still listen), is "allocated, and not known to be zero", which is always true enough.
 		var errno unix.Errno
 		if errors.As(err, &errno) {
@@ -146,24 +155,24 @@ func (l *loop) lookUpOne(t uint32) {
 		binary.NativeEndian.PutUint64(memory, uint64(x.n))
 		memory = memory[each:]
 	}
-	if l.push(&l.told, t) {
+	if l.push(&l.answered, t) {
 		l.wake()
 	}
 }
 
-// answers is the memory for the answers to a request, and how much of it each context has.
+// answers finds the memory for the answers to a request; each context has each bytes of it.
 func (l *loop) answers(row *tag) (memory []byte, each uint64) {
 	contexts := uint64(l.conns[row.conn].session.Contexts.Len())
 	n := uint64(row.cost)
 	return l.pool.Bytes(l.leases.offset(row.memory), int(n)), n / contexts &^ 7
 }
 
-// takeTold answers the requests that have been looked up.
-func (l *loop) takeTold() {
-	if l.told.Load() == 0 {
+// takeAnswered replies to the requests that have been looked up.
+func (l *loop) takeAnswered() {
+	if l.answered.Load() == 0 {
 		return
 	}
-	for t := l.told.Swap(0) - 1; t != none; {
+	for t := l.answered.Swap(0) - 1; t != none; {
 		next := l.tags[t].next
 		if row := &l.tags[t]; row.system != 0 {
 			l.incident(LookupFailed, row, row.system)
@@ -173,8 +182,8 @@ func (l *loop) takeTold() {
 	}
 }
 
-// extents gathers what a Context emits into the payload of a chunk: neighbours of the same status
-// as one, and not more than there is room for.
+// extents gathers what a Context emits into the payload of a chunk. It joins neighbours of the same
+// status, and ends when there is no more room.
 type extents struct {
 	framing proto.Framing
 	out     []byte
@@ -188,7 +197,7 @@ type extents struct {
 	gone    *atomic.Bool
 }
 
-// add takes one extent, and says whether another is wanted.
+// add takes one extent, and reports whether another is wanted.
 func (x *extents) add(length, status uint64) bool {
 	length = min(length, x.left)
 	if length == 0 {
@@ -207,13 +216,14 @@ func (x *extents) add(length, status uint64) bool {
 	return x.left > 0 && !x.gone.Load()
 }
 
+// put writes the extent that has grown.
 func (x *extents) put() {
 	x.framing.PutExtent(x.out[x.n:], x.length, x.status)
 	x.n += x.framing.ExtentSize()
 	x.count++
 }
 
-// end puts the last one.
+// end writes the last extent.
 func (x *extents) end() {
 	if x.length > 0 {
 		x.put()
