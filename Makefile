@@ -48,7 +48,7 @@ PACKAGES := qemu-utils libnbd-bin python3-libnbd nbdkit nbd-server nbd-client fi
 	util-linux iproute2 chromium gcc libc6-dev qemu-system-x86 busybox-static xfsprogs file \
 	debootstrap
 
-.PHONY: help build run test test-kernel clients race fuzz tidy bench compare conform microbench \
+.PHONY: help build run test test-kernel clients race fuzz tidy bench results compare conform microbench \
 	pgo ci clean packages
 
 define help
@@ -61,6 +61,7 @@ make conform       the conformance suite on ringnbd and the other servers (CONFO
 make race          the tests under the race detector
 make fuzz          every fuzz target for FUZZTIME ($(FUZZTIME))
 make bench         ringnbd and the other servers, as bin/bench.html (BENCH='...')
+make results       bench/RESULTS.md and bin/bench.html from the samples that are kept
 make compare       this tree against a revision of it (BASE=REVISION)
 make microbench    every Go benchmark, once
 make pgo           the profile that guides the compiler, in three minutes
@@ -210,7 +211,7 @@ tidy:
 pgo:
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -pgo=off -o bin/ringnbd-unguided ./cmd/ringnbd
-	go run ./bench/pgo -ringnbd bin/ringnbd-unguided -out cmd/ringnbd/default.pgo $(PGO)
+	go run ./bench/pgo --ringnbd bin/ringnbd-unguided --out cmd/ringnbd/default.pgo $(PGO)
 	@rm -f bin/ringnbd-unguided
 
 # Every Go benchmark of the tree, once.
@@ -218,38 +219,45 @@ microbench:
 	go test -run '^$$' -bench . -benchmem ./...
 
 # ringnbd and the other servers: tables here, bin/bench.html with plots, every sample in
-# bin/bench.json. BENCH are further flags, e.g. -quick or '-sections disk,null' (go run
-# ./bench/suite -h). README=1 writes the tables of README.md, and the samples behind them to
-# bench/measured.json.gz.
+# bin/bench.json. BENCH are further flags, e.g. --quick or '--sections disk,null' (go run
+# ./bench/suite --help). README=1 keeps the samples in bench/measured.json.gz and remakes what comes
+# from them.
+kept := bench/measured.json.gz --results bench/RESULTS.md --readme README.md
 bench: build
 	@$(MAKE) -s packages
-	go run ./bench/suite -command 'make bench$(if $(BENCH), BENCH="$(BENCH)")' \
-		-ringnbd bin/ringnbd -html bin/bench.html \
-		-json $(if $(README),bench/measured.json.gz -readme README.md,bin/bench.json) $(BENCH)
+	go run ./bench/suite --command 'make bench$(if $(BENCH), BENCH="$(BENCH)")' \
+		--ringnbd bin/ringnbd --html bin/bench.html \
+		--json $(if $(README),$(kept),bin/bench.json) $(BENCH)
+
+# bench/RESULTS.md, the summary in README.md and bin/bench.html from bench/measured.json.gz; nothing
+# is measured.
+results:
+	@mkdir -p bin
+	go run ./bench/suite --from $(kept) --html bin/bench.html > /dev/null
 
 # This tree against a revision of it, as ratios that a commit message can quote. COMPARE are further
-# flags (go run ./bench/compare -h).
+# flags (go run ./bench/compare --help).
 define compare_usage
 usage: make compare BASE=REVISION [NEW=REVISION] [BASE_FLAGS=...] [NEW_FLAGS=...] [COMPARE=...]
 
   make compare BASE=HEAD                                  the working tree against the last commit
   make compare BASE=v1 NEW=v2                             two revisions
   make compare BASE=. NEW_FLAGS='--poll 50'               two settings of the working tree
-  make compare BASE=HEAD COMPARE='-loads null/randread/4k/4x32/unix -pairs 20'
+  make compare BASE=HEAD COMPARE='--loads null/randread/4k/4x32/unix --pairs 20'
 endef
 export compare_usage
 compare:
 	@if [ -z '$(BASE)' ]; then echo "$$compare_usage" >&2; exit 2; fi
 	@mkdir -p bin && go build -o bin/compare ./bench/compare
-	@exec bin/compare -base '$(BASE)' -new '$(or $(NEW),.)' \
-		-base-flags '$(BASE_FLAGS)' -new-flags '$(NEW_FLAGS)' $(COMPARE)
+	@exec bin/compare --base '$(BASE)' --new '$(or $(NEW),.)' \
+		--base-flags '$(BASE_FLAGS)' --new-flags '$(NEW_FLAGS)' $(COMPARE)
 
 # The conformance suite on ringnbd, qemu-nbd, nbdkit and nbd-server, and the table of all four.
-# CONFORM are further flags (go run ./cmd/ringnbd/conform/table -h).
+# CONFORM are further flags (go run ./cmd/ringnbd/conform/table --help).
 conform: build
 	@$(MAKE) -s packages
-	go run ./cmd/ringnbd/conform/table -ringnbd bin/ringnbd \
-		-out cmd/ringnbd/conform/TABLE.md $(CONFORM)
+	go run ./cmd/ringnbd/conform/table --ringnbd bin/ringnbd \
+		--out cmd/ringnbd/conform/TABLE.md $(CONFORM)
 
 # What .ci/run runs: all tests, and some of them once more in a Debian that has only the packages of
 # make packages.

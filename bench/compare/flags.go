@@ -5,12 +5,14 @@ package main
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 
+	"github.com/spf13/pflag"
+
+	"ringnbd/bench/flags"
 	"ringnbd/bench/measure"
 	"ringnbd/engine/units"
 )
@@ -44,38 +46,34 @@ type namedLoad struct {
 	load measure.Load
 }
 
-// parseFlags reads the command line; -h prints the flags to w and ends the program.
+// parseFlags reads the command line; --help prints the flags to w.
 func parseFlags(arguments []string, w io.Writer) (options, error) {
 	var o options
 	var baseFlags, newFlags, loads, size string
-	f := flag.NewFlagSet("compare", flag.ContinueOnError)
-	f.SetOutput(w)
+	f := flags.New("go run ./bench/compare", w)
 	f.StringVar(&o.base, "base", "",
 		"the `REVISION` to compare with, as git names it; . is the working tree")
 	f.StringVar(&o.new, "new", workingTree, "the `REVISION` to compare")
 	f.StringVar(&baseFlags, "base-flags", "", "more `FLAGS` of serve for base, separated by spaces")
 	f.StringVar(&newFlags, "new-flags", "", "more `FLAGS` of serve for new")
-	f.StringVar(&loads, "loads", "",
-		"loads, separated by commas, as BACKEND/PATTERN/SIZE/CONNECTIONSxDEPTH/TRANSPORT (default: "+strings.Join(usualLoads, ",")+")")
+	f.StringVar(&loads, "loads", "", "`LOADS`, separated by commas, as "+
+		"BACKEND/PATTERN/SIZE/CONNECTIONSxDEPTH/TRANSPORT (default: "+
+		strings.Join(usualLoads, ", ")+")")
 	f.IntVar(&o.pairs, "pairs", pairsUsual,
-		"`N` measurements of each side and load; even, 6 or more for intervals")
+		"measurements of each side and load; even, 6 or more for intervals")
 	f.Float64Var(&o.seconds, "seconds", 1, "time of one measurement")
 	f.Float64Var(&o.warmup, "warmup", 0.25, "seconds of load before each measurement")
 	f.StringVar(&o.dir, "dir", os.TempDir(),
-		"directory for the test file: decides which storage is measured")
-	f.StringVar(&size, "size", "1GiB", "size of the test file")
+		"`DIRECTORY` for the test file: decides which storage is measured")
+	f.StringVar(&size, "size", "1GiB", "`SIZE` of the test file")
 	f.BoolVar(&o.json, "json", false, "print every sample and every ratio as JSON")
 	f.BoolVar(&o.markdown, "markdown", false, "print a Markdown table")
 	f.BoolVar(&o.isolate, "isolate", true,
 		"as root: use a network namespace with a congestion control that does not pace")
-	f.StringVar(&o.command, "command", "", "the command to name in the output (default: this one)")
-	if err := f.Parse(arguments); errors.Is(err, flag.ErrHelp) {
-		os.Exit(0)
-	} else if err != nil {
+	f.StringVar(&o.command, "command", "",
+		"the `COMMAND` to name in the output (default: this command line)")
+	if err := flags.Parse(f, arguments); err != nil {
 		return o, err
-	}
-	if f.NArg() > 0 {
-		return o, fmt.Errorf("%q is no flag; revisions are given as -base and -new", f.Arg(0))
 	}
 	if o.command == "" {
 		o.command = commandLine(f)
@@ -83,11 +81,11 @@ func parseFlags(arguments []string, w io.Writer) (options, error) {
 	o.baseFlags, o.newFlags = strings.Fields(baseFlags), strings.Fields(newFlags)
 	var err error
 	if o.loads, err = parseLoads(loads); err != nil {
-		return o, fmt.Errorf("-loads: %w", err)
+		return o, fmt.Errorf("--loads: %w", err)
 	}
 	bytes, err := units.ParseSize(size)
 	if err != nil || bytes < 4<<20 || bytes%4096 != 0 {
-		return o, fmt.Errorf("-size %s: give a multiple of 4 KiB of at least 4 MiB, such as 1GiB",
+		return o, fmt.Errorf("--size %s: give a multiple of 4 KiB of at least 4 MiB, such as 1GiB",
 			size)
 	}
 	o.size = int64(bytes)
@@ -98,28 +96,28 @@ func parseFlags(arguments []string, w io.Writer) (options, error) {
 func (o options) check() error {
 	switch {
 	case o.base == "":
-		return errors.New("-base is missing: name the revision to compare with, such as -base HEAD")
+		return errors.New("--base is missing: name the revision to compare with, such as --base HEAD")
 	case strings.HasPrefix(o.base, "-") || strings.HasPrefix(o.new, "-") || o.new == "":
-		return fmt.Errorf("-base %q and -new %q: give revisions, such as HEAD~1, or . for the "+
+		return fmt.Errorf("--base %q and --new %q: give revisions, such as HEAD~1, or . for the "+
 			"working tree", o.base, o.new)
 	case o.pairs < 2 || o.pairs > 500 || o.pairs%2 != 0:
-		return fmt.Errorf("-pairs %d: give an even number from 2 to 500, so that each side is "+
+		return fmt.Errorf("--pairs %d: give an even number from 2 to 500, so that each side is "+
 			"first equally often", o.pairs)
 	case !(o.seconds >= 0.05 && o.seconds <= 3600): // not a number is neither
-		return fmt.Errorf("-seconds %g: give from 0.05 to 3600", o.seconds)
+		return fmt.Errorf("--seconds %g: give from 0.05 to 3600", o.seconds)
 	case !(o.warmup >= 0 && o.warmup <= 3600):
-		return fmt.Errorf("-warmup %g: give from 0 to 3600", o.warmup)
+		return fmt.Errorf("--warmup %g: give from 0 to 3600", o.warmup)
 	case o.json && o.markdown:
-		return errors.New("-json and -markdown: give one of them")
+		return errors.New("--json and --markdown: give one of them")
 	}
 	return nil
 }
 
 // commandLine is a call of this program that compares the same: every flag that
 // was given, but how to print and what says nothing.
-func commandLine(f *flag.FlagSet) string {
+func commandLine(f *pflag.FlagSet) string {
 	line := "go run ./bench/compare"
-	f.Visit(func(f *flag.Flag) {
+	f.Visit(func(f *pflag.Flag) {
 		value := f.Value.String()
 		if f.Name == "json" || f.Name == "markdown" || value == f.DefValue {
 			return
@@ -127,7 +125,7 @@ func commandLine(f *flag.FlagSet) string {
 		if strings.ContainsAny(value, " \t\n'\"$\\`*?[&|;<>()#{}") {
 			value = "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
 		}
-		line += " -" + f.Name + "=" + value
+		line += " --" + f.Name + "=" + value
 	})
 	return line
 }

@@ -7,7 +7,7 @@
 //
 //	make compare BASE=HEAD~1                    the working tree against a revision
 //	make compare BASE=v1 NEW=v2                 two revisions
-//	go run ./bench/compare -base . -base-flags '--poll 0' -new-flags '--poll 50'
+//	go run ./bench/compare --base . --base-flags '--poll 0' --new-flags '--poll 50'
 //
 // The last one compares two settings of the working tree, which is called ".".
 //
@@ -44,6 +44,7 @@ import (
 	"runtime"
 	"syscall"
 
+	"ringnbd/bench/flags"
 	"ringnbd/bench/judge"
 	"ringnbd/bench/measure"
 	"ringnbd/bench/show"
@@ -51,6 +52,9 @@ import (
 
 func main() {
 	o, err := parseFlags(os.Args[1:], os.Stderr)
+	if errors.Is(err, flags.ErrHelp) {
+		return
+	}
 	if err == nil {
 		err = compare(o, os.Stdout, os.Stderr)
 	}

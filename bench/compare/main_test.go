@@ -21,23 +21,23 @@ import (
 
 func TestBadFlagsAreRefusedBeforeAnythingIsBuilt(t *testing.T) {
 	for flags, want := range map[string]string{
-		"":                                 "-base is missing",
-		"-base=":                           "-base is missing",
-		"-base=--help":                     "give revisions",
-		"-base=a -new=":                    "give revisions",
-		"-base=a b":                        `"b" is no flag`,
-		"-base=a -pairs=0":                 "-pairs 0: give an even number",
-		"-base=a -pairs=7":                 "-pairs 7: give an even number",
-		"-base=a -pairs=1000":              "-pairs 1000",
-		"-base=a -seconds=0":               "-seconds 0",
-		"-base=a -seconds=NaN":             "-seconds NaN",
-		"-base=a -warmup=-1":               "-warmup -1",
-		"-base=a -size=12":                 "multiple of 4 KiB",
-		"-base=a -size=lots":               "-size lots",
-		"-base=a -json -markdown":          "give one of them",
-		"-base=a -loads=null":              "BACKEND/PATTERN/SIZE",
-		"-base=a -pears=3":                 "-pears",
-		"-base=a -loads=null/a/4k/1x1/tcp": `there is no pattern "a"`,
+		"":                                   "--base is missing",
+		"--base=":                            "--base is missing",
+		"--base=--help":                      "give revisions",
+		"--base=a --new=":                    "give revisions",
+		"--base=a b":                         `"b" is not a flag`,
+		"--base=a --pairs=0":                 "--pairs 0: give an even number",
+		"--base=a --pairs=7":                 "--pairs 7: give an even number",
+		"--base=a --pairs=1000":              "--pairs 1000",
+		"--base=a --seconds=0":               "--seconds 0",
+		"--base=a --seconds=NaN":             "--seconds NaN",
+		"--base=a --warmup=-1":               "--warmup -1",
+		"--base=a --size=12":                 "multiple of 4 KiB",
+		"--base=a --size=lots":               "--size lots",
+		"--base=a --json --markdown":         "give one of them",
+		"--base=a --loads=null":              "BACKEND/PATTERN/SIZE",
+		"--base=a --pears=3":                 "--pears",
+		"--base=a --loads=null/a/4k/1x1/tcp": `there is no pattern "a"`,
 	} {
 		_, err := parseFlags(strings.Fields(flags), io.Discard)
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -47,8 +47,8 @@ func TestBadFlagsAreRefusedBeforeAnythingIsBuilt(t *testing.T) {
 }
 
 func TestFlagsOfServeAreSplitAndTheCommandCanBeTypedAgain(t *testing.T) {
-	o, err := parseFlags([]string{"-base", "HEAD~1", "-json", "-base-flags", "", "-new-flags",
-		"--poll 50 --direct off", "-isolate=false"}, io.Discard)
+	o, err := parseFlags([]string{"--base", "HEAD~1", "--json", "--base-flags", "", "--new-flags",
+		"--poll 50 --direct off", "--isolate=false"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestFlagsOfServeAreSplitAndTheCommandCanBeTypedAgain(t *testing.T) {
 		o.new != workingTree || o.pairs != pairsUsual {
 		t.Errorf("%+v", o)
 	}
-	if want := "go run ./bench/compare -base=HEAD~1 -isolate=false -new-flags='--poll 50 " +
+	if want := "go run ./bench/compare --base=HEAD~1 --isolate=false --new-flags='--poll 50 " +
 		"--direct off'"; o.command != want {
 		t.Errorf("command %s", o.command)
 	}
@@ -137,9 +137,9 @@ func TestNamesOfNoLoadAreExplained(t *testing.T) {
 func tiny(t *testing.T, more ...string) options {
 	t.Helper()
 	t.Setenv("TMPDIR", t.TempDir())
-	o, err := parseFlags(append([]string{"-base", ".", "-pairs", "2", "-seconds", "0.1", "-warmup",
-		"0.02", "-size", "4MiB", "-dir", t.TempDir(),
-		"-isolate=false", "-loads", "null/randread/4k/2x8/unix"}, more...), io.Discard)
+	o, err := parseFlags(append([]string{"--base", ".", "--pairs", "2", "--seconds", "0.1", "--warmup",
+		"0.02", "--size", "4MiB", "-dir", t.TempDir(),
+		"--isolate=false", "--loads", "null/randread/4k/2x8/unix"}, more...), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +200,7 @@ func nothingLeft(t *testing.T, o options) {
 }
 
 func TestSmokeTheTreeAgainstItself(t *testing.T) {
-	o := tiny(t, "-json", "-new-flags", "--max-connections 50", "-loads",
+	o := tiny(t, "--json", "--new-flags", "--max-connections 50", "--loads",
 		"null/randread/4k/2x8/unix,file/randwrite/512/1x4/tcp")
 	var stdout, stderr bytes.Buffer
 	if err := compare(o, &stdout, &stderr); err != nil {
@@ -239,7 +239,7 @@ func TestSmokeTheTreeAgainstItself(t *testing.T) {
 }
 
 func TestALoadThatOneSideRefusesDoesNotStopTheOthers(t *testing.T) {
-	b, o := tree(t), tiny(t, "-loads", "null/randread/4k/1x1/unix,file/randread/4k/1x1/unix")
+	b, o := tree(t), tiny(t, "--loads", "null/randread/4k/1x1/unix,file/randread/4k/1x1/unix")
 	o.loads[1].load.Pattern = "nonsense" // the generator refuses it
 	c, err := measurePairs(t.Context(), o, b, io.Discard)
 	if err != nil {
@@ -273,7 +273,7 @@ func TestASideThatDoesNotStartSaysWhy(t *testing.T) {
 }
 
 func TestInterruptedRunsLeaveNothing(t *testing.T) {
-	b, o := tree(t), tiny(t, "-seconds", "30", "-loads", "file/randread/4k/1x1/unix")
+	b, o := tree(t), tiny(t, "--seconds", "30", "--loads", "file/randread/4k/1x1/unix")
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	begun := time.Now()

@@ -26,17 +26,25 @@ type Target struct {
 	Close bool `json:"close"`
 }
 
+// The verdicts.
+const (
+	Met       = "met"
+	Close     = "close"
+	Missed    = "missed"
+	NotJudged = "not judged"
+)
+
 // Verdict is the outcome in words.
 func (t Target) Verdict() string {
 	switch {
 	case t.Met == nil:
-		return "not judged"
+		return NotJudged
 	case t.Close:
-		return "close"
+		return Close
 	case *t.Met:
-		return "met"
+		return Met
 	}
-	return "missed"
+	return Missed
 }
 
 // Targets judges the report by the table of targets.

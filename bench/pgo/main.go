@@ -4,7 +4,7 @@
 //
 // Usage, from the top of the repository (make pgo does it):
 //
-//	go run ./bench/pgo -ringnbd bin/ringnbd -out cmd/ringnbd/default.pgo
+//	go run ./bench/pgo --ringnbd bin/ringnbd --out cmd/ringnbd/default.pgo
 package main
 
 // Invariant: the old profile stays until the new one is whole, and no process or
@@ -12,13 +12,14 @@ package main
 
 import (
 	"context"
-	"flag"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"syscall"
 
+	"ringnbd/bench/flags"
 	"ringnbd/bench/measure"
 	"ringnbd/bench/profile"
 )
@@ -27,11 +28,17 @@ import (
 const sizeMost = 100_000
 
 func main() {
-	ringnbd := flag.String("ringnbd", "bin/ringnbd", "the ringnbd to profile")
-	out := flag.String("out", "cmd/ringnbd/default.pgo", "where the profile goes")
-	dir := flag.String("dir", os.TempDir(), "directory for the test file")
-	seconds := flag.Float64("seconds", 10, "time of each load's profile")
-	flag.Parse()
+	f := flags.New("go run ./bench/pgo", os.Stderr)
+	ringnbd := f.String("ringnbd", "bin/ringnbd", "the `PROGRAM` to profile")
+	out := f.String("out", "cmd/ringnbd/default.pgo", "write the profile to this `FILE`")
+	dir := f.String("dir", os.TempDir(), "`DIRECTORY` for the test file")
+	seconds := f.Float64("seconds", 10, "time of each load's profile")
+	if err := flags.Parse(f, os.Args[1:]); errors.Is(err, flags.ErrHelp) {
+		return
+	} else if err != nil {
+		fmt.Fprintln(os.Stderr, "pgo:", err)
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, *ringnbd, *dir, *out, *seconds, loads()); err != nil {

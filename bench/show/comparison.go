@@ -52,21 +52,21 @@ func ComparisonMarkdown(c *judge.Comparison) string {
 	for _, line := range comparisonHead(c) {
 		b.WriteString("- " + line + "\n")
 	}
-	b.WriteString("\n| load | | base | new | new/base | 95 % sure | min..max | sees | verdict " +
-		"|\n|---|---|--:|--:|--:|---|---|--:|---|\n")
+	b.WriteString("\n")
+	t := newMarkdown("llrrrllrl", "load", "", "base", "new", "new/base", "95 % sure", "min..max",
+		"sees", "verdict")
 	for _, l := range c.Loads {
 		name := l.Name
 		for _, r := range l.Ratios {
 			if r.Pairs == 0 {
 				continue
 			}
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n",
-				name, r.Metric, figure(r.Base), figure(r.New), ratioText(r.Median), intervalText(r),
-				extremesText(r), seesText(r), r.Verdict)
+			t.row(name, r.Metric, figure(r.Base), figure(r.New), ratioText(r.Median),
+				intervalText(r), extremesText(r), seesText(r), r.Verdict)
 			name = ""
 		}
 	}
-	b.WriteString("\n")
+	b.WriteString(t.text() + "\n")
 	for _, line := range comparisonFoot(c) {
 		b.WriteString("- " + line + "\n")
 	}

@@ -130,7 +130,7 @@ func TestMarkdownHasTheFigures(t *testing.T) {
 		Median:  r.Results[1].Median}
 	other.Load.Section, other.Load.Backend = "null", measure.Null
 	r.Results = append(r.Results, other)
-	text := report{r}.markdown()
+	text := report{r}.results()
 	for _, want := range []string{
 		"| null: randread 4 KiB, 4 × 32 | 54000 | 10.0 | 99.0 | 8.0 | – | – | – |",
 		"Measured 2026-11-21 with `make bench`: 2 rounds of 5 s, medians; a file of 2 GiB. " +
@@ -139,7 +139,7 @@ func TestMarkdownHasTheFigures(t *testing.T) {
 			"0.50 (qemu-nbd) | 2.00 (nbdkit) | 0.25 (nbdkit) |",
 		"| 4 KiB random read, depth 32, file O_DIRECT, 1 connection: requests/s | ≥ 0.80 of the " +
 			"raw limit, unless CPU is the bound | not measured | not judged |",
-		"load generator: ringnbd 1",
+		"| load generator |  | ringnbd 1 |",
 		"Failed: randread 4 KiB, 4 × 32, tcp, qemu-nbd: round 2: stopped at once",
 	} {
 		if !strings.Contains(text, want) {
@@ -154,7 +154,7 @@ func TestMarkdownPutsBothTransportsIntoOneCell(t *testing.T) {
 		result.Load.Transport = measure.Unix
 		r.Results = append(r.Results, result)
 	}
-	text := report{r}.markdown()
+	text := report{r}.results()
 	want := "| randread 4 KiB, 4 × 32 | 54000 / 54000 | 8.0 / 8.0 | 0.90 / 0.90 | 2.00 " +
 		"(qemu-nbd) / – | 0.50 (qemu-nbd) / – | 0.50 (qemu-nbd) / – | 2.00 (nbdkit) / – |"
 	if !strings.Contains(text, want) {
@@ -189,14 +189,19 @@ func TestREADMEBlockIsReplacedAndNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := sampleReport()
+	r.Results[1].Load.Transport, r.Results[4].Load.Transport = measure.Unix, measure.Unix
 	for range 2 { // the second time changes nothing
 		if err := WriteREADME(r, path); err != nil {
 			t.Fatal(err)
 		}
 		got, _ := os.ReadFile(path)
-		if want := before + beginMarker + "\n" + (report{r}).markdown() + endMarker +
-			after; string(got) != want {
+		want := before + beginMarker + "\n" + (report{r}).summaryBlock() + endMarker + after
+		if string(got) != want {
 			t.Fatalf("README is now:\n%s", got)
+		}
+		if row := "| 4 KiB random read, 4 × 32 | 54,000/s | 0.90 | 2.00 (qemu-nbd) | 8.0 | " +
+			"0.50 (qemu-nbd) |"; !strings.Contains(want, row) {
+			t.Errorf("no %s in\n%s", row, want)
 		}
 	}
 	os.WriteFile(path, []byte("no markers"), 0o644)
@@ -205,7 +210,7 @@ func TestREADMEBlockIsReplacedAndNothingElse(t *testing.T) {
 	}
 }
 
-func TestREADMEIsNotWrittenFromOneRound(t *testing.T) {
+func TestNothingIsWrittenFromOneRound(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "README.md")
 	text := []byte(beginMarker + "\n" + endMarker + "\n")
 	if err := os.WriteFile(path, text, 0o644); err != nil {
@@ -213,9 +218,10 @@ func TestREADMEIsNotWrittenFromOneRound(t *testing.T) {
 	}
 	r := sampleReport()
 	r.Rounds = 1
-	if err := WriteREADME(r, path); err == nil ||
-		!strings.Contains(err.Error(), "measure at least 2") {
-		t.Errorf("from one round: %v", err)
+	for _, write := range []func(*measure.Report, string) error{WriteREADME, WriteResults} {
+		if err := write(r, path); err == nil || !strings.Contains(err.Error(), "measure at least 2") {
+			t.Errorf("from one round: %v", err)
+		}
 	}
 	if after, _ := os.ReadFile(path); !bytes.Equal(after, text) {
 		t.Errorf("README is now %q", after)
@@ -229,7 +235,7 @@ func TestOthersOnTheMachineAreWarnedOf(t *testing.T) {
 		if err := Tables(&b, r); err != nil {
 			t.Fatal(err)
 		}
-		return b.String(), report{r}.markdown(), takeApart(t, r).all("body", "")[0].text()
+		return b.String(), report{r}.results(), takeApart(t, r).all("body", "")[0].text()
 	}
 	const warning = "used 8 % of the CPU time (median of all measurements)"
 	for _, share := range []float64{0.04, 0.08} {
@@ -253,24 +259,31 @@ func TestOthersOnTheMachineAreWarnedOf(t *testing.T) {
 	}
 }
 
-// What the README claims comes from a file that the suite wrote, and from nothing else: the file is
-// kept beside this test, and makes the same block.
-func TestREADMEComesFromItsFile(t *testing.T) {
+// What README.md and RESULTS.md claim comes from a file that the suite wrote, and from nothing
+// else: the file is kept beside them, and makes the same text.
+func TestREADMEAndResultsComeFromTheirFile(t *testing.T) {
 	r, err := measure.ReadReport("../measured.json.gz")
 	if err != nil {
 		t.Fatal(err)
 	}
+	const remake = "is not what bench/measured.json.gz says; make it anew: make results"
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := replaceBlock(readme, report{r}.markdown())
+	want, err := replaceBlock(readme, report{r}.summaryBlock())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(readme, want) {
-		t.Error("the block of README.md is not what its file says; make it anew: go run " +
-			"./bench/suite -from bench/measured.json.gz -readme README.md")
+		t.Error("the block of README.md " + remake)
+	}
+	results, err := os.ReadFile("../RESULTS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(results) != (report{r}).results() {
+		t.Error("RESULTS.md " + remake)
 	}
 	if r.Command == "" || len(r.Results) == 0 {
 		t.Error("the file names no command or has no results")
@@ -298,7 +311,7 @@ func TestAReportKeptCompressedReadsBack(t *testing.T) {
 	}
 }
 
-func TestREADMETellsWhereTheTimeGoes(t *testing.T) {
+func TestResultsTellWhereTheTimeGoes(t *testing.T) {
 	r := &measure.Report{Profiles: []measure.Profile{{Load: measure.Load{Pattern: "randread",
 		BlockSize: 4096, Depth: 32,
 		Connections: 4, Transport: measure.Unix, Backend: measure.Null},
@@ -308,11 +321,10 @@ func TestREADMETellsWhereTheTimeGoes(t *testing.T) {
 		Top: []measure.Function{{Name: profile.KernelPrefix + "send", Share: 0.5},
 			{Name: "ringnbd/engine.(*loop).parse", Share: 0.2},
 			{Name: profile.KernelPrefix + "sleep", Share: 0.1}}}}}
-	var b strings.Builder
-	report{r}.writeProfiles(&b)
-	if want := "| 0.50 | 10 % | 85 % | send 50 %, sleep 10 % | 5 % |"; !strings.Contains(b.String(),
-		want) {
-		t.Errorf("no %q in:\n%s", want, b.String())
+	text := report{r}.profileTable()
+	want := "| 0.50 | 10 % | 85 % | send 50 %, sleep 10 % | 5 % |"
+	if !strings.Contains(text, want) {
+		t.Errorf("no %q in:\n%s", want, text)
 	}
 }
 

@@ -34,7 +34,7 @@ func Tables(w io.Writer, measured *measure.Report) error {
 	if targets := slices.DeleteFunc(judge.Targets(r.Report), func(t judge.Target) bool {
 		return t.Got == judge.Unmeasured
 	}); len(targets) > 0 {
-		out.printf("\n%s\n", targetTable(targets))
+		out.printf("\n%s\n", terminalTargets(targets))
 	}
 	if line := judge.Warning(r.Report); line != "" {
 		out.printf("\nwarning: %s\n", line)
@@ -151,7 +151,7 @@ func (r report) row(l measure.Load, result *measure.Result) table.Row {
 	return row
 }
 
-func targetTable(targets []judge.Target) string {
+func terminalTargets(targets []judge.Target) string {
 	t := table.NewWriter()
 	t.SetStyle(table.StyleLight)
 	t.Style().Format.Header = text.FormatDefault

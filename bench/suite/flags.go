@@ -5,7 +5,6 @@ package main
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +12,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/pflag"
+
+	"ringnbd/bench/flags"
+	"ringnbd/bench/judge"
 	"ringnbd/bench/measure"
 	"ringnbd/engine/units"
 )
@@ -20,60 +23,75 @@ import (
 // options are the flags as given.
 type options struct {
 	dir, size, null, memory           string
-	json, html, readme, from, stages  string
+	json, html, from, stages          string
+	results, readme                   string
 	ringnbd, generator                string
-	ringnbdFlags, servers             string
-	sections, command                 string
+	ringnbdFlags                      string
+	servers, sections                 []string
+	command                           string
 	seconds, warmup                   float64
 	rounds                            int
 	isolate, quick, full, list, pprof bool
-	given                             map[string]bool
+	given                             func(flag string) bool
 }
 
-func parseFlags(arguments []string) options {
-	o := options{given: map[string]bool{}}
-	f := flag.NewFlagSet("suite", flag.ExitOnError)
-	f.StringVar(&o.sections, "sections", "",
-		"only these sections, separated by commas (default: all)")
-	f.BoolVar(&o.list, "list", false, "list the sections and end")
+// parseFlags reads the command line; --help prints the flags to w.
+func parseFlags(arguments []string, w io.Writer) (o options, err error) {
+	f := flags.New("go run ./bench/suite", w)
+	o.given = f.Changed
+	o.addLoads(f)
+	o.addOutputs(f)
+	if err := flags.Parse(f, arguments); err != nil {
+		return o, err
+	}
+	if o.command == "" {
+		o.command = strings.Join(append([]string{"go run ./bench/suite"}, arguments...), " ")
+	}
+	return o, nil
+}
+
+// addLoads adds the flags that say what is measured.
+func (o *options) addLoads(f *pflag.FlagSet) {
 	f.BoolVar(&o.quick, "quick", false, "one short round: about five minutes")
+	f.StringSliceVar(&o.sections, "sections", nil,
+		"only these `SECTIONS`, separated by commas (default: all)")
+	f.BoolVar(&o.list, "list", false, "list the sections and end")
 	f.BoolVar(&o.full, "full", false,
 		"the whole matrix, which takes hours, instead of the sections")
-	f.BoolVar(&o.pprof, "pprof", false,
-		"afterwards (with -from: only) show where ringnbd's CPU time goes in some of the loads")
-	f.StringVar(&o.servers, "servers", "",
-		"only these, separated by commas (default: those installed of "+strings.Join(names(), ",")+
-			")")
+	f.StringSliceVar(&o.servers, "servers", nil, "only these `SERVERS`, separated by commas "+
+		"(default: those installed of "+strings.Join(names(), ", ")+")")
 	f.Float64Var(&o.seconds, "seconds", 1, "time of one measurement")
 	f.Float64Var(&o.warmup, "warmup", 0.25, "seconds of load before each measurement")
 	f.IntVar(&o.rounds, "rounds", 3, "rounds over everything")
 	f.StringVar(&o.dir, "dir", os.TempDir(),
-		"directory for the test file: decides which storage is measured")
-	f.StringVar(&o.size, "size", "2GiB", "size of the test file")
-	f.StringVar(&o.null, "null-size", "1TiB", "size of null exports")
-	f.StringVar(&o.memory, "memory-size", "256MiB", "size of memory exports")
-	f.StringVar(&o.ringnbd, "ringnbd", "bin/ringnbd", "the ringnbd to measure")
+		"`DIRECTORY` for the test file: decides which storage is measured")
+	f.StringVar(&o.size, "size", "2GiB", "`SIZE` of the test file")
+	f.StringVar(&o.null, "null-size", "1TiB", "`SIZE` of null exports")
+	f.StringVar(&o.memory, "memory-size", "256MiB", "`SIZE` of memory exports")
+	f.StringVar(&o.ringnbd, "ringnbd", "bin/ringnbd", "the `PROGRAM` to measure")
 	f.StringVar(&o.ringnbdFlags, "ringnbd-flags", "",
-		"more flags for ringnbd serve, separated by spaces")
+		"more `FLAGS` for ringnbd serve, separated by spaces")
 	f.StringVar(&o.generator, "generator", "",
-		"the ringnbd whose bench drives every server (default: the one to measure)")
+		"the ringnbd whose bench drives every server (default: the `PROGRAM` to measure)")
 	f.BoolVar(&o.isolate, "isolate", true,
 		"as root: use a network namespace with a congestion control that does not pace")
-	f.StringVar(&o.json, "json", "", "write all samples to this file")
-	f.StringVar(&o.html, "html", "", "write a report with plots to this file")
+}
+
+// addOutputs adds the flags that say what becomes of the samples.
+func (o *options) addOutputs(f *pflag.FlagSet) {
+	f.BoolVar(&o.pprof, "pprof", false,
+		"afterwards (with --from: only) show where ringnbd's CPU time goes in some of the loads")
+	f.StringVar(&o.json, "json", "", "write all samples to this `FILE`")
+	f.StringVar(&o.html, "html", "", "write a report with plots to this `FILE`")
+	f.StringVar(&o.results, "results", "", "write the tables as Markdown to this `FILE`")
 	f.StringVar(&o.readme, "readme", "",
-		"replace the block between the markers of this file by the tables")
+		"replace the block between the markers of this `FILE` by a summary")
 	f.StringVar(&o.from, "from", "",
-		"do not run: take the samples from this file of an earlier run")
+		"do not run: take the samples from this `FILE` of an earlier run")
 	f.StringVar(&o.stages, "stages", "",
-		"do not run: show the stages of a CPU profile that was saved, as from serve --debug")
-	f.StringVar(&o.command, "command", "", "the command to name in the report (default: this one)")
-	_ = f.Parse(arguments) // ends the program on errors
-	f.Visit(func(f *flag.Flag) { o.given[f.Name] = true })
-	if o.command == "" {
-		o.command = strings.Join(append([]string{"go run ./bench/suite"}, arguments...), " ")
-	}
-	return o
+		"do not run: show the stages of a CPU profile `FILE`, as from serve --debug")
+	f.StringVar(&o.command, "command", "",
+		"the `COMMAND` to name in the report (default: this command line)")
 }
 
 // list prints the sections.
@@ -83,15 +101,15 @@ func list(w io.Writer) {
 	}
 }
 
-// hurry is what -quick changes unless it was given.
+// hurry makes a run short: what --quick changes unless it was given.
 func (o *options) hurry() {
-	if !o.given["seconds"] {
+	if !o.given("seconds") {
 		o.seconds = 0.4
 	}
-	if !o.given["warmup"] {
+	if !o.given("warmup") {
 		o.warmup = 0.1
 	}
-	if !o.given["rounds"] {
+	if !o.given("rounds") {
 		o.rounds = 1
 	}
 }
@@ -103,10 +121,10 @@ func newSuite(o options) (*measure.Suite, error) {
 	}
 	if o.seconds < 0.2 || o.rounds < 1 || o.warmup < 0 {
 		return nil,
-			errors.New("-seconds must be at least 0.2, -rounds at least 1, -warmup at least 0")
+			errors.New("--seconds must be at least 0.2, --rounds at least 1, --warmup at least 0")
 	}
-	if o.readme != "" && o.rounds < 2 {
-		return nil, errors.New("-readme needs at least 2 rounds: give -rounds 2 or more")
+	if (o.readme != "" || o.results != "") && o.rounds < judge.Enough {
+		return nil, errors.New("--results and --readme need at least 2 rounds: give --rounds 2 or more")
 	}
 	s := &measure.Suite{Dir: o.dir, Seconds: o.seconds, Warmup: o.warmup, Rounds: o.rounds,
 		Progress: os.Stderr}
@@ -118,7 +136,7 @@ func newSuite(o options) (*measure.Suite, error) {
 		n, err := units.ParseSize(size.text)
 		if err != nil || n < 4<<20 || n%4096 != 0 {
 			return nil,
-				fmt.Errorf("-%s %s: give a multiple of 4 KiB of at least 4 MiB, such as 2GiB",
+				fmt.Errorf("--%s %s: give a multiple of 4 KiB of at least 4 MiB, such as 2GiB",
 					size.name, size.text)
 		}
 		*size.into = int64(n)
@@ -136,7 +154,7 @@ func newSuite(o options) (*measure.Suite, error) {
 	if _, err := os.Stat(s.Generator); err != nil {
 		return nil,
 			fmt.Errorf("the load generator: %w: build it first (make), or name another with "+
-				"-ringnbd or -generator", err)
+				"--ringnbd or --generator", err)
 	}
 	return s, o.addServers(s)
 }
@@ -144,14 +162,14 @@ func newSuite(o options) (*measure.Suite, error) {
 // loads are those of the chosen sections.
 func loads(o options) ([]measure.Load, error) {
 	if o.full {
-		if o.sections != "" {
-			return nil, errors.New("-full is the whole matrix: give it without -sections")
+		if len(o.sections) > 0 {
+			return nil, errors.New("--full is the whole matrix: give it without --sections")
 		}
 		return measure.FullSection().Loads, nil
 	}
-	sections, err := measure.Select(split(o.sections))
+	sections, err := measure.Select(o.sections)
 	if err != nil {
-		return nil, fmt.Errorf("-sections: %w", err)
+		return nil, fmt.Errorf("--sections: %w", err)
 	}
 	var all []measure.Load
 	for _, s := range sections {
@@ -178,10 +196,10 @@ func names() []string {
 
 // addServers finds those who take part.
 func (o *options) addServers(s *measure.Suite) error {
-	wanted := split(o.servers)
+	wanted := o.servers
 	for _, name := range wanted {
 		if !slices.Contains(names(), name) {
-			return fmt.Errorf("-servers: %q is none of %s", name, strings.Join(names(), ", "))
+			return fmt.Errorf("--servers: %q is none of %s", name, strings.Join(names(), ", "))
 		}
 	}
 	takesPart := func(name string) bool { return len(wanted) == 0 || slices.Contains(wanted, name) }
@@ -206,11 +224,4 @@ func (o *options) addServers(s *measure.Suite) error {
 		s.Programs = append(s.Programs, p)
 	}
 	return nil
-}
-
-func split(text string) []string {
-	if text == "" {
-		return nil
-	}
-	return strings.Split(text, ",")
 }

@@ -5,7 +5,7 @@
 //
 // Usage, from the top of the repository (make bench does it):
 //
-//	go run ./bench/suite -ringnbd bin/ringnbd -json bin/bench.json -html bin/bench.html
+//	go run ./bench/suite --ringnbd bin/ringnbd --json bin/bench.json --html bin/bench.html
 //	go run ./bench/suite -from bin/bench.json -readme README.md
 package main
 
@@ -22,6 +22,7 @@ import (
 	"syscall"
 	"time"
 
+	"ringnbd/bench/flags"
 	"ringnbd/bench/judge"
 	"ringnbd/bench/measure"
 	"ringnbd/bench/profile"
@@ -29,7 +30,14 @@ import (
 )
 
 func main() {
-	o := parseFlags(os.Args[1:])
+	o, err := parseFlags(os.Args[1:], os.Stderr)
+	if errors.Is(err, flags.ErrHelp) {
+		return
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "suite:", err)
+		os.Exit(2)
+	}
 	if o.list {
 		list(os.Stdout)
 		return
@@ -83,6 +91,11 @@ func run(ctx context.Context, o options) error {
 	}
 	if failures := report.Failures(); len(failures) > 0 {
 		return fmt.Errorf("%d measurements failed, the first: %s", len(failures), failures[0])
+	}
+	if o.results != "" {
+		if err := show.WriteResults(report, o.results); err != nil {
+			return err
+		}
 	}
 	if o.readme != "" {
 		return show.WriteREADME(report, o.readme)

@@ -8,7 +8,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"flag"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"ringnbd/bench/flags"
 	"ringnbd/cmd/ringnbd/conform"
 )
 
@@ -57,13 +58,19 @@ func programs(ringnbd string) []program {
 }
 
 func main() {
-	ringnbd := flag.String("ringnbd", "bin/ringnbd", "the `PROGRAM` to check")
-	out := flag.String("out", "", "write the table to `FILE` (default: standard output)")
-	only := flag.String("only", "", "only the checks that these `PATTERNS` pick, with commas")
-	servers := flag.String("servers", "ringnbd,qemu-nbd,nbdkit,nbd-server",
+	f := flags.New("go run ./cmd/ringnbd/conform/table", os.Stderr)
+	ringnbd := f.String("ringnbd", "bin/ringnbd", "the `PROGRAM` to check")
+	out := f.String("out", "", "write the table to `FILE` (default: standard output)")
+	only := f.String("only", "", "only the checks that these `PATTERNS` pick, with commas")
+	servers := f.String("servers", "ringnbd,qemu-nbd,nbdkit,nbd-server",
 		"these `SERVERS`, with commas")
-	timeout := flag.Duration("timeout", conform.DefaultTimeout, "give a check at most this `TIME`")
-	flag.Parse()
+	timeout := f.Duration("timeout", conform.DefaultTimeout, "give a check at most this `TIME`")
+	if err := flags.Parse(f, os.Args[1:]); errors.Is(err, flags.ErrHelp) {
+		return
+	} else if err != nil {
+		fmt.Fprintln(os.Stderr, "conform:", err)
+		os.Exit(2)
+	}
 	if err := run(*ringnbd, *out, *only, *servers, *timeout); err != nil {
 		fmt.Fprintln(os.Stderr, "conform:", err)
 		os.Exit(1)
@@ -81,7 +88,7 @@ func run(ringnbd, out, only, servers string, timeout time.Duration) error {
 		return r == ','
 	}))
 	if idle != "" {
-		return fmt.Errorf("-only %s picks no check", idle)
+		return fmt.Errorf("--only %s picks no check", idle)
 	}
 	var peers []conform.Peer
 	for _, p := range programs(ringnbd) {
