@@ -114,8 +114,7 @@ func (l *loop) takeTag(i uint32, memory, scratch uint64) (uint32, bool) {
 	cost := leaseCost(memory) + leaseCost(scratch)
 	r, at := regionOf(cost), lineOf(c.export, !c.taken)
 	l.queue.unsqueeze(i)
-	export := &l.holds[c.export]
-	s := l.ledger.admits(&c.account, export, r, cost)
+	s := l.ledger.admits(&c.account, c.export, r, cost)
 	if s == capped {
 		l.queue.stepOut(i) // its own replies will free what it needs
 		return none, false
@@ -144,7 +143,7 @@ func (l *loop) takeTag(i uint32, memory, scratch uint64) (uint32, bool) {
 		spared: uint8(pages)}
 	l.queue.ahead += ahead
 	l.queue.withdraw(i) // its own replies may have freed what it waited for: it is read again
-	l.ledger.take(&c.account, export, r, cost)
+	l.ledger.take(&c.account, c.export, r, cost)
 	if pages > 0 {
 		l.ledger.spare(at, pages)
 	}

@@ -29,6 +29,20 @@ const (
 	storeWeight = 2
 )
 
+// budget is what this turn has done, and what the last ones left to it.
+type budget struct {
+	work    uint64  // of this turn, in bytes
+	later   [2]list // connections to settle in the next turn, see laterOf
+	owed    uint32  // the connection whose turn this is, having had none in the last
+	backlog backlog // requests to go on with
+	unfed   bool    // connections that wait for memory are still to be fed
+}
+
+func newBudget(tags int) budget {
+	return budget{later: [2]list{empty, empty}, owed: none,
+		backlog: backlog{rows: make([]uint32, tags)}}
+}
+
 // spent: what is not short has to wait.
 func (l *loop) spent() bool { return l.work >= maxWork }
 

@@ -144,9 +144,9 @@ func (l *loop) abandon(i uint32) {
 
 // lingers reports whether a connection that we shut down is still to be read. Closing a socket with
 // unread bytes resets it, and replies that the client has not received yet are lost. So while we
-// shut down, a connection is read, and its bytes are dropped, until it has been silent for a moment.
-// Once all is answered, the end of the stream follows the last reply; a client that goes on sending
-// all the same has drainLingerNanos to notice.
+// shut down, a connection is read, and its bytes are dropped, until it has been silent for a
+// moment. Once all is answered, the end of the stream follows the last reply; a client that goes on
+// sending all the same has drainLingerNanos to notice.
 func (l *loop) lingers(c *conn) bool {
 	return c.reason == CloseShutdown && !c.eof && l.now-c.heard <= drainSilenceNanos &&
 		(!c.ended || l.now-c.endedAt <= drainLingerNanos)

@@ -96,7 +96,7 @@ func (l *loop) countOut(to *Counters) {
 	exports := to.Exports
 	*to = l.counters
 	to.Exports = exports
-	to.StagesLent = uint64(l.layout.stages - len(l.stages))
+	to.StagesLent = uint64(l.layout.stages - len(l.freeStages))
 	for i := range exports {
 		exports[i].Traffic, exports[i].DiskErrors = l.tally[i].Traffic, l.tally[i].diskErrors
 	}

@@ -40,9 +40,9 @@
 // others come first.
 //
 // BLOCK_STATUS goes another way (lookup.go): there is no io_uring operation for it, so the request
-// and the memory for its answer are handed to a worker outside of the loop (lookup_workers.go), which
-// writes the chunks and hands it back. What the status is, a Context knows: engine/backing has the
-// one that the spec defines, and a dirty bitmap or an allocation depth would be others.
+// and the memory for its answer are handed to a worker outside of the loop (lookup_workers.go),
+// which writes the chunks and hands it back. What the status is, a Context knows: engine/backing
+// has the one that the spec defines, and a dirty bitmap or an allocation depth would be others.
 //
 // # Whose memory
 //
@@ -90,8 +90,8 @@
 // A loop is one goroutine locked to one thread, which created the ring
 // (IORING_SETUP_SINGLE_ISSUER). Nothing else reads or writes its tables. It never touches a channel
 // or a mutex; io_uring_enter is the only call that blocks. The control plane speaks to it by mail.
-// A loop has workers (64 at most) for what would block it (lookup_workers.go), which touch a request only
-// while it is theirs.
+// A loop has workers (64 at most) for what would block it (lookup_workers.go), which touch a
+// request only while it is theirs.
 //
 // Loops share three things. The exports, which never change. A few words of each Device: whether a
 // flush has failed, and who is flushing. And the guard, a table under one spin word per shard: the
@@ -150,10 +150,10 @@
 //   - Huge pages for the connections' pages: CPU at 1,000 connections 0.98 of that without, within
 //     the error. The pool has them.
 //   - A wait that does not end with the completion of our own sends: no gain.
-//   - Workers (lookup_workers.go) that look for another lookup for 60 microseconds before they sleep:
-//     qemu-img map, which asks for one extent at a time, takes 41 to 105 microseconds for each,
-//     where it takes 80 without, by how the scheduler happens to place the client's thread, the
-//     loop's and the worker's on two cores.
+//   - Workers (lookup_workers.go) that look for another lookup for 60 microseconds before they
+//     sleep: qemu-img map, which asks for one extent at a time, takes 41 to 105 microseconds for
+//     each, where it takes 80 without, by how the scheduler happens to place the client's thread,
+//     the loop's and the worker's on two cores.
 //   - The collector switched off: it does not run while requests are served (GODEBUG=gctrace=1),
 //     for nothing is allocated.
 //

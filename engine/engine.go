@@ -102,7 +102,7 @@ func Start(c Config, exports []Export) (*Engine, error) {
 			e.stop()
 			return nil, err
 		}
-		l.tell = e.reports.rouse()
+		l.ring = e.reports.rouse()
 		o, err := startLookups(l, c.Lookups)
 		if err != nil {
 			l.unmap()
@@ -124,7 +124,8 @@ func Start(c Config, exports []Export) (*Engine, error) {
 
 func newShared(exports []Export, loops int) *shared {
 	t := newTable(exports)
-	s := &shared{table: t, firstSlice: firstSlice, guard: newGuard(loops*tagsPerLoop, len(t.devices)),
+	s := &shared{table: t, firstSlice: firstSlice,
+		guard: newGuard(loops*tagsPerLoop, len(t.devices)),
 		loops: make([]*loop, loops), together: true}
 	for _, d := range t.devices {
 		s.together = s.together && d.Freezes == t.devices[0].Freezes
@@ -134,9 +135,9 @@ func newShared(exports []Export, loops int) *shared {
 
 // newLoop makes a loop's tables and arenas; its kernel is given to it afterwards.
 func newLoop(s *shared, id uint32, y layout) (*loop, error) {
-	l := &loop{shared: s, table: s.table, id: id, layout: y, dirty: empty, lru: empty, grants: none}
-	l.later, l.owed = [2]list{empty, empty}, none
-	l.queue = newQueue(y.conns, len(s.table.exports), y.largeLen)
+	l := &loop{shared: s, table: s.table, id: id, layout: y, dirty: empty,
+		stages: newStages(y.stages), budget: newBudget(tagsPerLoop), mailbox: mailbox{grants: none},
+		queue: newQueue(y.conns, len(s.table.exports), y.largeLen)}
 	l.ledger = newLedger(tagsPerLoop, [regions]uint64{small: y.smallLen, large: y.largeLen},
 		len(s.table.exports))
 	var err error
@@ -149,17 +150,14 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	}
 	l.leases = newLeasePool(zeroRegion, y.smallLen, y.largeLen)
 	l.leases.arena = l.pool
-	l.bufferBits = uring.SparseShift(l.pool.Size())
-	l.buffers = make([]bufferState, (l.pool.Size()+1<<l.bufferBits-1)>>l.bufferBits)
+	l.buffers = newBuffers(l.pool.Size())
 	l.conns, l.tags = make([]conn, y.conns), make([]tag, tagsPerLoop)
 	l.progress = make([][maxSegments]uint32, tagsPerLoop)
 	l.parked = make([]parkedParts, tagsPerLoop)
 	l.ranges = make([]rangeWork, tagsPerLoop)
-	l.backlog.rows = make([]uint32, tagsPerLoop)
 	l.quota = deviceQuota()
 	l.gone = make([]atomic.Bool, y.conns)
 	l.clients, l.tally = make([]*Client, y.conns), make([]exportTally, len(s.table.exports))
-	l.holds = make([]holdings, len(s.table.exports))
 	l.devices, l.blocked = s.table.rows(), make([]uint32, 0, len(s.table.devices))
 	for i := range l.conns {
 		l.conns[i].next = uint32(i) + 1
@@ -169,10 +167,6 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 		l.tags[i].next = uint32(i) + 1
 	}
 	l.tags[len(l.tags)-1].next = none
-	l.stages = make([]uint32, y.stages)
-	for i := range l.stages {
-		l.stages[i] = uint32(y.stages - 1 - i) // the lowest is lent first
-	}
 	return l, nil
 }
 

@@ -148,7 +148,7 @@ func (s *SimLoop) Home() error {
 	check(q.ahead == 0, strconv.FormatUint(q.ahead, 10)+" bytes went ahead and did not come home")
 	check(l.leases.used == [regions]uint64{},
 		strconv.FormatUint(l.leases.used[small]+l.leases.used[large], 10)+" bytes are on lease")
-	check(len(l.stages) == l.layout.stages, "stages are out")
+	check(len(l.freeStages) == l.layout.stages, "stages are out")
 	for i := range l.devices {
 		check(l.devices[i].slices == 0 && l.devices[i].slicing == empty && !l.devices[i].caching,
 			"slices are out")
@@ -156,7 +156,7 @@ func (s *SimLoop) Home() error {
 	check(len(l.blocked) == 0, "a device waits for another loop's flush")
 	left := l.later != [2]list{empty, empty} || l.backlog.n > 0 || l.unfed
 	check(!left, "something is left for a turn that does not come")
-	check(l.dirty == empty && l.lru == empty, "a list of connections is not empty")
+	check(l.dirty == empty && l.stageLRU == empty, "a list of connections is not empty")
 	for i := range q.lines {
 		check(q.lines[i].waiting == [regions]list{empty, empty} && l.ledger.spared[i] == 0,
 			"a line of starved connections is not empty")
@@ -184,8 +184,8 @@ func (s *SimLoop) Home() error {
 		check(!l.shared.guard.claims[l.claimIndex(uint32(t))].held,
 			"claim "+strconv.Itoa(t)+" is in the guard")
 	}
-	for i := range l.holds {
-		check(l.holds[i] == holdings{}, "an export holds something")
+	for i := range l.ledger.exports {
+		check(l.ledger.exports[i] == holdings{}, "an export holds something")
 	}
 	for i := range l.devices {
 		d := &l.devices[i]

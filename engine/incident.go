@@ -100,6 +100,15 @@ type incidents struct {
 	slots [incidentSlots]Incident
 }
 
+// reporter is a loop's side of what it has to tell.
+type reporter struct {
+	incidents incidents
+	ended     atomic.Pointer[Client] // stack of clients that have left
+	clients   []*Client              // by connection; nil: its end is not to be told
+	ring      func()                 // wakes the control plane; nil: there is nothing to tell it
+	rung      atomic.Bool            // it was woken and has not looked yet
+}
+
 // put files an incident, or counts it as lost.
 func (r *incidents) put(i Incident) {
 	head := r.head.Load()
@@ -143,8 +152,8 @@ func (l *loop) incident(kind IncidentKind, row *tag, errno int32) {
 
 // report wakes the control plane, unless it has not come since it was woken last.
 func (l *loop) report() {
-	if l.tell != nil && !l.roused.Swap(true) {
-		l.tell()
+	if l.ring != nil && !l.rung.Swap(true) {
+		l.ring()
 	}
 }
 

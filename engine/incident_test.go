@@ -214,9 +214,10 @@ func (refusing) RegisterBuffer(uint32) bool { return false }
 // TestRefusedMemoryIsToldOnce: however much of it is refused, and that it is.
 func TestRefusedMemoryIsToldOnce(t *testing.T) {
 	told := 0
-	l := &loop{kernel: refusing{}, buffers: make([]bufferState, 3), tell: func() { told++ }}
+	l := &loop{kernel: refusing{}, buffers: buffers{states: make([]bufferState, 3)},
+		reporter: reporter{ring: func() { told++ }}}
 	l.allowRegistering()
-	for i := range l.buffers {
+	for i := range l.buffers.states {
 		if _, ok := l.bufferOf(uint64(i)); ok {
 			t.Error("registered")
 		}

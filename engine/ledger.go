@@ -56,22 +56,22 @@ const (
 type ledger struct {
 	total, free holdings
 	newcomers   holdings
-	reserve     uint64   // bytes of the small region that are kept for small requests
-	reserved    uint32   // pages of the reserve that requests have
-	spared      []uint32 // of them, those of a line's requests, by line (see lineOf)
-	shared      bool     // there is more than one export
+	exports     []holdings // by export
+	reserve     uint64     // bytes of the small region that are kept for small requests
+	reserved    uint32     // pages of the reserve that requests have
+	spared      []uint32   // of them, those of a line's requests, by line (see lineOf)
 }
 
 func newLedger(tags uint32, bytes [regions]uint64, exports int) ledger {
 	all := holdings{tags, bytes}
 	reserve := min(reserveTags*pageSize, bytes[small]/4)
-	return ledger{total: all, free: all, reserve: reserve, spared: make([]uint32, 2*exports),
-		shared: exports > 1}
+	return ledger{total: all, free: all, exports: make([]holdings, exports), reserve: reserve,
+		spared: make([]uint32, 2*exports)}
 }
 
 // admits says whether a connection of an export may have one more request, of cost bytes of a
 // region.
-func (b *ledger) admits(c *account, export *holdings, r region, cost uint64) standing {
+func (b *ledger) admits(c *account, export uint32, r region, cost uint64) standing {
 	if c.inflight >= c.tagCredit || c.leased[r] > 0 && c.leased[r]+cost > c.credit[r] {
 		return capped
 	}
@@ -88,7 +88,7 @@ func (b *ledger) admits(c *account, export *holdings, r region, cost uint64) sta
 			return crowded
 		}
 	}
-	if b.shared && export.outgrows(&b.free, r, cost) {
+	if len(b.exports) > 1 && b.exports[export].outgrows(&b.free, r, cost) {
 		return outshared
 	}
 	kept := uint64(0)
@@ -137,9 +137,9 @@ func (b *ledger) spares(c *account, line uint32, r region, cost uint64) (pages u
 }
 
 // take moves a tag and cost bytes of a region from what is free to a connection and its export.
-func (b *ledger) take(c *account, export *holdings, r region, cost uint64) {
+func (b *ledger) take(c *account, export uint32, r region, cost uint64) {
 	c.holdings.add(r, 1, cost)
-	export.add(r, 1, cost)
+	b.exports[export].add(r, 1, cost)
 	b.free.sub(r, 1, cost)
 	if !c.taken {
 		b.newcomers.add(r, 1, cost)
@@ -147,9 +147,9 @@ func (b *ledger) take(c *account, export *holdings, r region, cost uint64) {
 }
 
 // give moves tags and cost bytes back from a connection and its export.
-func (b *ledger) give(c *account, export *holdings, r region, tags uint32, cost uint64) {
+func (b *ledger) give(c *account, export uint32, r region, tags uint32, cost uint64) {
 	c.holdings.sub(r, tags, cost)
-	export.sub(r, tags, cost)
+	b.exports[export].sub(r, tags, cost)
 	b.free.add(r, tags, cost)
 	if !c.taken {
 		b.newcomers.sub(r, tags, cost)

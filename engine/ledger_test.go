@@ -17,14 +17,12 @@ type hog struct {
 // books is a ledger with those who hold something of it.
 type books struct {
 	ledger
-	exports []holdings
-	hogs    []*hog
+	hogs []*hog
 }
 
 func newBooks(bytes uint64, exports int) *books {
 	return &books{ledger: newLedger(tagsPerLoop, [regions]uint64{small: bytes, large: minLarge},
-		exports),
-		exports: make([]holdings, exports)}
+		exports)}
 }
 
 func (b *books) connect(export int, taken bool) *hog {
@@ -42,12 +40,12 @@ func (b *books) connect(export int, taken bool) *hog {
 func (b *books) ask(h *hog, r region, cost uint64) bool {
 	line := lineOf(uint32(h.export), !h.taken)
 	pages := uint32(0)
-	if b.admits(&h.account, &b.exports[h.export], r, cost) != granted {
+	if b.admits(&h.account, uint32(h.export), r, cost) != granted {
 		if pages = b.spares(&h.account, line, r, cost); pages == 0 {
 			return false
 		}
 	}
-	b.take(&h.account, &b.exports[h.export], r, cost)
+	b.take(&h.account, uint32(h.export), r, cost)
 	b.spare(line, pages)
 	return true
 }
@@ -193,7 +191,7 @@ func TestLedgerAddsUp(t *testing.T) {
 				b.accept(&x.h.account)
 				x.h.tagCredit, x.h.credit = tagsPerConn, b.total.leased
 			}
-			b.give(&x.h.account, &b.exports[x.h.export], x.r, 1, x.cost)
+			b.give(&x.h.account, uint32(x.h.export), x.r, 1, x.cost)
 			b.unspare(x.line, x.pages)
 			out[k] = out[len(out)-1]
 			out = out[:len(out)-1]
@@ -230,7 +228,7 @@ func TestLedgerAddsUp(t *testing.T) {
 		}
 	}
 	for _, x := range out {
-		b.give(&x.h.account, &b.exports[x.h.export], x.r, 1, x.cost)
+		b.give(&x.h.account, uint32(x.h.export), x.r, 1, x.cost)
 		b.unspare(x.line, x.pages)
 	}
 	if b.free != b.total || b.newcomers != (holdings{}) || b.reserved != 0 {

@@ -65,6 +65,18 @@ const (
 	bufferRegistered                    // it is
 )
 
+// buffers are the parts of a loop's pool that are registered one by one.
+type buffers struct {
+	states []bufferState
+	shift  uint // a part is 1<<shift bytes
+}
+
+// newBuffers is the parts of a pool of so many bytes.
+func newBuffers(pool uint64) buffers {
+	shift := uring.SparseShift(pool)
+	return buffers{states: make([]bufferState, (pool+1<<shift-1)>>shift), shift: shift}
+}
+
 // registerPool makes a loop's pool ready to be registered part by part, and registers the first.
 // all is what the engine locks altogether, in bytes.
 //
@@ -86,14 +98,14 @@ func (l *loop) registerPool(ring *uring.Ring, all uint64) error {
 		return err
 	}
 	l.allowRegistering()
-	l.buffers[0] = bufferRegistered
+	l.buffers.states[0] = bufferRegistered
 	return nil
 }
 
 // allowRegistering says that all parts may be registered.
 func (l *loop) allowRegistering() {
-	for i := range l.buffers {
-		l.buffers[i] = bufferUntouched
+	for i := range l.buffers.states {
+		l.buffers.states[i] = bufferUntouched
 	}
 }
 
@@ -101,19 +113,19 @@ func (l *loop) allowRegistering() {
 // because it shall not be, or because others of the same user have used the limit on locked memory
 // up since the start.
 func (l *loop) bufferOf(at uint64) (uint16, bool) {
-	i := at >> l.bufferBits
-	if l.buffers[i] == bufferUntouched {
+	i := at >> l.buffers.shift
+	if l.buffers.states[i] == bufferUntouched {
 		l.registerBuffer(uint32(i))
 	}
-	return uint16(i), l.buffers[i] == bufferRegistered
+	return uint16(i), l.buffers.states[i] == bufferRegistered
 }
 
 func (l *loop) registerBuffer(i uint32) {
 	if l.kernel.RegisterBuffer(i) {
-		l.buffers[i] = bufferRegistered
+		l.buffers.states[i] = bufferRegistered
 		l.counters.Registered++
 	} else {
-		l.buffers[i] = bufferPlain
+		l.buffers.states[i] = bufferPlain
 		l.counters.NotRegistered++
 		if l.counters.NotRegistered == 1 {
 			l.incidents.put(Incident{Kind: MemoryRefused})

@@ -5,9 +5,9 @@
 // for such storage; when its client has gone, it is given back at once.
 //
 // Invariant: at most one lookup of a device runs at a time, for each loop; connections take turns,
-// and lookups of one connection begin in order. As long as fewer than maxLookupWorkers are busy, at least
-// one worker is asleep or on its way to look, and seldom more than maxIdle are. A loop without
-// connections has no lookup here.
+// and lookups of one connection begin in order. As long as fewer than maxLookupWorkers are busy, at
+// least one worker is asleep or on its way to look, and seldom more than maxIdle are. A loop
+// without connections has no lookup here.
 
 package engine
 
@@ -53,8 +53,9 @@ func startLookups(l *loop, threads int) (*lookupWorkers, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &lookupWorkers{loop: l, fd: fd, busy: map[uint32]bool{}, turn: make([]uint64, len(l.conns)),
-		max: maxLookupWorkers}
+	o := &lookupWorkers{loop: l, fd: fd, busy: map[uint32]bool{},
+		turn: make([]uint64, len(l.conns)),
+		max:  maxLookupWorkers}
 	if threads > 0 && threads < maxLookupWorkers {
 		o.max, o.keep = threads, true
 	}

@@ -24,67 +24,41 @@ type loop struct {
 	id      uint32
 	shared  *shared
 	table   *table
+	layout  layout
 	control *uring.Arena // connection pages and stages: not registered, populated as it is touched
 	pool    *uring.Arena // payloads
-	layout  layout
+	buffers buffers      // of the pool, see locked.go
+	leases  *leasePool   // of the pool
 
-	conns []conn
-	tags  []tag
+	conns    []conn
+	freeConn uint32       // stack of free rows, linked through next
+	live     atomic.Int32 // connections, those that are in the mail included
+	dirty    list         // connections that something happened to
+	tags     []tag
+	freeTag  uint32 // as freeConn
 	// progress of each segment of a wave, in bytes; valid while wave.partial
-	progress   [][maxSegments]uint32
-	ranges     []rangeWork // by tag, of a TRIM or WRITE_ZEROES
-	workers                // workers.go
-	leases     *leasePool
-	buffers    []bufferState // of the pool, see locked.go
-	bufferBits uint          // a part is 1<<partBits bytes
+	progress [][maxSegments]uint32
+	ranges   []rangeWork // by tag, of a TRIM or WRITE_ZEROES
+	devices  []deviceRow // by device
+	blocked  []uint32    // devices that wait for another loop's fsync
+	workers
 
-	freeConn uint32 // stacks of free rows, linked through next
-	freeTag  uint32
-	live     atomic.Int32
-
-	dirty  list     // connections that something happened to
-	lru    list     // connections that hold a large stage, the least recently used first
-	stages []uint32 // large stages that nobody holds
-	scarce bool     // somebody found none
-	owed   uint32   // the one whose turn this is, having had none in the last
-	queue  queue    // connections that wait for memory
-	ledger ledger
-
-	devices []deviceRow // by device
-	holds   []holdings  // by export, see table
-	blocked []uint32    // devices that wait for another loop's fsync
-	grants  uint32      // stack of this loop's claims granted by itself in this turn
-
-	now    int64 // the kernel's clock, without
-	missed int64 // what it jumped by while the loop did not run
-	tickAt int64
-	more   bool // the last reap filled its batch
-	// What this turn has done, in bytes, and what it leaves to the next, see budget.go: connections
-	// to settle, requests to go on with, starved ones to feed.
-	work    uint64
-	later   [2]list // see laterOf
-	backlog backlog
-	unfed   bool
-	drain   drainPhase
-	drainAt int64
-	quit    bool
-	inbox   atomic.Pointer[mail]
-	// What the loop has to tell: see incident.go. tell wakes the control plane, and roused says
-	// that it was woken and has not looked yet.
-	incidents incidents
-	ended     atomic.Pointer[Client]
-	roused    atomic.Bool
-	tell      func()
-	granted   atomic.Uint32 // stack of claims granted by other loops: claim+1, 0 = empty
-	lookups                 // lookup.go
-	wakeFD    int32
+	ledger ledger // how much each may hold
+	queue  queue  // the connections that wait for memory or a tag
+	stages
+	budget
+	drain drain
+	mailbox
+	reporter
+	lookups
 	// pwrite is a write that may block; nil where there is none.
-	pwrite   func(fd int, addr uint64, n uint32, off uint64) int32
-	wake     func() // makes the eventfd readable; callable from any thread
-	waiting  []*mail
+	pwrite func(fd int, addr uint64, n uint32, off uint64) int32
+
+	clock
+	tickAt   int64 // when time alone is looked at next
+	more     bool  // the last reap filled its batch
 	counters Counters
 	tally    []exportTally // by export: of connections that have ended
-	clients  []*Client     // by connection; nil: the control plane does not want to know
 	trace    trace
 	cqes     [reapBatch]uring.CQE
 }
@@ -185,8 +159,8 @@ func (l *loop) sqe() *uring.SQE {
 
 // ticking: is anything held or awaited that time must look after?
 func (l *loop) ticking() bool {
-	return l.lru.head != none || l.queue.waiting > 0 || l.queue.squeezed > 0 ||
-		l.drain != drainNot
+	return l.stageLRU.head != none || l.queue.waiting > 0 || l.queue.squeezed > 0 ||
+		l.drain.phase != drainNot
 }
 
 // tick looks after what time alone changes: idle stages, stalled holders of memory, the phases of a
@@ -196,7 +170,7 @@ func (l *loop) tick() {
 	l.evictStalled()
 	l.wakeSqueezed()
 	l.queue.tagFreed() // a stake may have ended
-	if l.drain != drainNot {
+	if l.drain.phase != drainNot {
 		l.drainTick()
 	}
 }

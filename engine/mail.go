@@ -8,6 +8,8 @@
 package engine
 
 import (
+	"sync/atomic"
+
 	"ringnbd/engine/uring"
 	"ringnbd/proto"
 )
@@ -32,6 +34,17 @@ type mail struct {
 	client   *Client
 	counters *Counters
 	done     chan struct{} // closed when the letter has been dealt with
+}
+
+// mailbox is what reaches a loop from other threads, and what it has dealt out in this turn.
+type mailbox struct {
+	inbox   atomic.Pointer[mail] // letters, the last one first
+	granted atomic.Uint32        // stack of claims granted by other loops: claim+1, 0 = empty
+	// stack of claims granted by this loop, and those taken from granted
+	grants uint32
+	wakeFD int32  // the eventfd
+	wake   func() // makes it readable; callable from any thread
+	quit   bool   // the loop is to end
 }
 
 // post puts a letter into the loop's box. It is called by the control plane, and may allocate.
@@ -71,10 +84,10 @@ func (l *loop) open(m *mail) {
 		l.adopt(m.fd, m.export, m.session, m.client)
 		return
 	case mailDrain:
-		if l.drain == drainNot {
-			l.drain, l.drainAt = drainServe, l.now
+		if l.drain.phase == drainNot {
+			l.drain.phase, l.drain.since = drainServe, l.now
 		}
-		l.waiting = append(l.waiting, m)
+		l.drain.letters = append(l.drain.letters, m)
 		return
 	case mailCut:
 		for i := range l.conns {

@@ -32,8 +32,8 @@ func (l *loop) store(t uint32) {
 	l.storePart(t)
 }
 
-// storePart goes on with the copy, or with clearing what could not be given back, for some 0.1 ms of
-// the loop's time.
+// storePart goes on with the copy, or with clearing what could not be given back, for some 0.1 ms
+// of the loop's time.
 func (l *loop) storePart(t uint32) {
 	row := &l.tags[t]
 	memory := l.deviceOf(row).Memory

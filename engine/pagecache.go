@@ -7,9 +7,9 @@
 // as for a snapshot) sleeps until it is thawed, and nothing tells before; so where one can be, it
 // is made only if that is the file system of every export, so that nobody else sleeps with it.
 //
-// Invariant: the loop is never held up twice in a row. A write that takes longer than slowCachedNanos
-// (the kernel throttles writers when too much is dirty) sends those after it to the ring, for
-// cachedPauseNanos.
+// Invariant: the loop is never held up twice in a row. A write that takes longer than
+// slowCachedNanos (the kernel throttles writers when too much is dirty) sends those after it to the
+// ring, for cachedPauseNanos.
 
 package engine
 

@@ -14,6 +14,12 @@ import "time"
 // it did not run.
 const minPauseNanos = 2 * int64(tickInterval)
 
+// clock is a loop's time, in nanoseconds.
+type clock struct {
+	now    int64 // the kernel's clock, without
+	missed int64 // what it jumped by while the loop did not run
+}
+
 // tellTime sets the loop's clock. bounded: the wait that has just ended was to be tickInterval at
 // most. One that has no bound may be as long as it likes: nobody is waited for then.
 func (l *loop) tellTime(bounded bool) {

@@ -20,7 +20,7 @@ func (k *clockKernel) SQE() *uring.SQE { return nil }
 
 func TestAJumpOfTheClockIsForgiven(t *testing.T) {
 	k := &clockKernel{now: 1e9}
-	l := &loop{kernel: k, now: 1e9}
+	l := &loop{kernel: k, clock: clock{now: 1e9}}
 	for _, step := range []struct {
 		passed, told time.Duration
 		bounded      bool

@@ -130,7 +130,7 @@ func (l *loop) parse(i uint32) {
 		case have < c.header:
 			return
 		default:
-			if l.drain == drainCut {
+			if l.drain.phase == drainCut {
 				l.leave(i, CloseShutdown)
 				return
 			}
@@ -238,8 +238,8 @@ func (l *loop) chooseStage(c *conn, i uint32) {
 	switch {
 	case c.stage == none && (payload || c.bulky && c.body == none) && !c.idle:
 		l.takeStage(i)
-	case c.stage != none && (c.idle || l.scarce || !payload && !c.bulky):
-		l.scarce = false
+	case c.stage != none && (c.idle || l.stageShortage || !payload && !c.bulky):
+		l.stageShortage = false
 		l.giveStage(i)
 	}
 }

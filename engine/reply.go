@@ -236,7 +236,7 @@ func (l *loop) giveFront(c *conn, row *tag, first uint32) {
 		l.queue.freed(large)
 		row.memory, row.cost = after, row.cost-uint32(n)
 		row.lo += n
-		l.ledger.give(&c.account, &l.holds[c.export], large, 0, n)
+		l.ledger.give(&c.account, c.export, large, 0, n)
 		l.earn(c, large, n)
 	}
 }

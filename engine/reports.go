@@ -51,7 +51,7 @@ func (r *reports) look() {
 		if l == nil {
 			continue
 		}
-		l.roused.Store(false)
+		l.rung.Store(false)
 		var inOrder *Client
 		for c := l.ended.Swap(nil); c != nil; {
 			next := c.next

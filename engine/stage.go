@@ -18,6 +18,22 @@ import (
 // idleStageNanos is how long a silent connection keeps a large stage.
 const idleStageNanos = int64(1e9)
 
+// stages are the large ones of a loop.
+type stages struct {
+	freeStages    []uint32 // those that no connection holds
+	stageLRU      list     // connections that hold one, the least recently used first
+	stageShortage bool     // a connection found none
+}
+
+// newStages is n stages, all free.
+func newStages(n int) stages {
+	s := stages{freeStages: make([]uint32, n), stageLRU: empty}
+	for i := range s.freeStages {
+		s.freeStages[i] = uint32(n - 1 - i) // the lowest is lent first
+	}
+	return s
+}
+
 // stageOf is the memory that the connection receives into: where it lies in the control arena, and
 // how long it is.
 func (l *loop) stageOf(i uint32) (at uint64, size uint32) {
@@ -30,16 +46,16 @@ func (l *loop) stageOf(i uint32) (at uint64, size uint32) {
 // takeStage gives a connection a large stage, with what is in its own, if there is one left. If
 // not, the next to have an empty one gives it up, so that they go round.
 func (l *loop) takeStage(i uint32) {
-	last := len(l.stages) - 1
+	last := len(l.freeStages) - 1
 	if last < 0 {
-		l.scarce = true
+		l.stageShortage = true
 		l.counters.Stageless++
 		return
 	}
-	stage := l.stages[last]
-	l.stages = l.stages[:last]
+	stage := l.freeStages[last]
+	l.freeStages = l.freeStages[:last]
 	l.moveTo(i, stage)
-	l.enlist(&l.lru, linkStage, i)
+	l.enlist(&l.stageLRU, linkStage, i)
 }
 
 // giveStage takes a connection's large stage back; what is in it, the front part of a header at
@@ -52,10 +68,10 @@ func (l *loop) giveStage(i uint32) {
 	must(c.receiving != receiveStage, "a stage was given back under a receive")
 	must(c.end-c.start <= ownSize, "a stage was given back with requests in it")
 	stage := c.stage
-	l.delist(&l.lru, linkStage, i)
+	l.delist(&l.stageLRU, linkStage, i)
 	l.moveTo(i, none)
 	poisonStage(l, stage)
-	l.stages = append(l.stages, stage) // within its capacity: it came from there
+	l.freeStages = append(l.freeStages, stage) // within its capacity: it came from there
 }
 
 // moveTo changes the connection's stage, and takes along what is not parsed.
@@ -70,8 +86,8 @@ func (l *loop) moveTo(i, stage uint32) {
 
 // refreshStage: the connection has just used its stage.
 func (l *loop) refreshStage(i uint32) {
-	l.delist(&l.lru, linkStage, i)
-	l.enlist(&l.lru, linkStage, i)
+	l.delist(&l.stageLRU, linkStage, i)
+	l.enlist(&l.stageLRU, linkStage, i)
 }
 
 // reclaimIdle takes stages back from connections that have been silent for a while, whatever they
@@ -79,7 +95,7 @@ func (l *loop) refreshStage(i uint32) {
 // not listened to, for it has as much in flight as it may, keeps what it has sent until its replies
 // are taken.
 func (l *loop) reclaimIdle() {
-	for i := l.lru.head; i != none; i = l.conns[i].links[linkStage].next {
+	for i := l.stageLRU.head; i != none; i = l.conns[i].links[linkStage].next {
 		c := &l.conns[i]
 		if c.receiving == receiveStage && l.now-c.heard >= idleStageNanos {
 			l.takeBack(i)

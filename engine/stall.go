@@ -36,6 +36,13 @@ const (
 	drainCut              // what was taken in is answered, nothing else is
 )
 
+// drain is how far a shutdown has come.
+type drain struct {
+	phase   drainPhase
+	since   int64   // it began
+	letters []*mail // to be answered when no connection is left
+}
+
 // evictStalled closes those that others have been waiting for too long. Who waits for the share of
 // an export waits for its connections only.
 func (l *loop) evictStalled() {
@@ -66,8 +73,8 @@ func (l *loop) stalled(c *conn) bool {
 // drainTick closes the connections that have nothing more to say, and after a while those that will
 // not stop.
 func (l *loop) drainTick() {
-	if l.drain == drainServe && l.now-l.drainAt > drainGraceNanos {
-		l.drain = drainCut
+	if l.drain.phase == drainServe && l.now-l.drain.since > drainGraceNanos {
+		l.drain.phase = drainCut
 	}
 	for i := range l.conns {
 		c := &l.conns[i]
@@ -78,15 +85,15 @@ func (l *loop) drainTick() {
 		switch {
 		case c.state == connLeaving:
 			l.touch(uint32(i)) // it may have lingered long enough
-		case c.state == connOpen && (quiet || l.drain == drainCut && !reads):
+		case c.state == connOpen && (quiet || l.drain.phase == drainCut && !reads):
 			l.leave(uint32(i), CloseShutdown)
 		}
 	}
 	l.settleAll()
 	if l.live.Load() == 0 {
-		for _, m := range l.waiting {
+		for _, m := range l.drain.letters {
 			close(m.done)
 		}
-		l.waiting = nil
+		l.drain.letters = nil
 	}
 }

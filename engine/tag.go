@@ -230,7 +230,7 @@ func (l *loop) release(t uint32) {
 	if row.spared > 0 {
 		l.ledger.unspare(row.line, uint32(row.spared))
 	}
-	l.ledger.give(&c.account, &l.holds[c.export], row.region, 1, uint64(row.cost))
+	l.ledger.give(&c.account, c.export, row.region, 1, uint64(row.cost))
 	l.queue.ahead -= uint64(row.ahead)
 	l.queue.tagFreed()
 	row.memory, row.scratch, row.cost, row.ahead, row.spared = none, none, 0, 0, 0

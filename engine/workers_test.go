@@ -68,7 +68,7 @@ func TestQuotasLeaveWorkersForTheNext(t *testing.T) {
 
 // TestWayToTheKernel: what may put the loop to sleep is never tried.
 func TestWayToTheKernel(t *testing.T) {
-	l := &loop{now: 10 * lateAfter}
+	l := &loop{clock: clock{now: 10 * lateAfter}}
 	late := staff{flying: 1, moved: 10*lateAfter - lateAfter - 1}
 	slow := staff{flying: 1, moved: 10*lateAfter - lateAfter}
 	for _, c := range []struct {
