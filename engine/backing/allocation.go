@@ -100,7 +100,7 @@ func (a allocation) byFiemap(off, end uint64,
 	emit func(length, status uint64) bool) (more bool, err error) {
 	var m uring.Fiemap
 	look := lookahead{fd: a.device.FD, rest: a.rest}
-	for most := uint32(fewExtents); off < end; most = uring.FiemapExtents {
+	for most := uint32(fewExtents); off < end; most = uring.MaxFiemap {
 		from := off
 		extents, err := m.Get(a.device.FD, off, end-off, most)
 		if err != nil {

@@ -22,14 +22,14 @@ const (
 	hugeSize = 2 << 20 // x86-64 and arm64 with 4 KiB pages
 )
 
-// wholePages rounds up.
+// wholePages rounds n up to whole pages.
 func wholePages(n uint64) uint64 { return (n + pageSize - 1) &^ (pageSize - 1) }
 
 // The structs below have the 64-bit layout; on a 32-bit machine this does not compile.
 var _ [unsafe.Sizeof(uintptr(0)) - 8]byte
 
-// Arena is mmap'd memory outside the Go heap. Methods may be called from any goroutine; who may
-// touch which bytes when is the caller's agreement.
+// Arena is mmap'd memory outside the Go heap. Methods may be called from any goroutine; which
+// goroutine touches which bytes, and when, is for the caller to arrange.
 type Arena struct {
 	base unsafe.Pointer
 	size uint64
@@ -99,17 +99,17 @@ func NewArena(size int, huge bool) (*Arena, error) {
 	// pages that the kernel has pinned would be copied at once
 	_ = unix.Madvise(a.memory, unix.MADV_DONTFORK)
 	if huge {
-		// EINVAL from a kernel without them: small pages then serve
+		// a kernel without huge pages answers EINVAL, and small pages do
 		_ = unix.Madvise(a.memory, unix.MADV_HUGEPAGE)
 	}
 	return a, nil
 }
 
-// align gives back what lies before the first multiple of 2 MiB and after the arena's end.
+// align unmaps what lies before the first multiple of 2 MiB and after the arena's end.
 func (a *Arena) align(extra uint64) {
 	// SAFETY: the mapping is size+extra bytes long and extra is 2 MiB, so skip+size stays inside;
 	// MunmapPtr gets page multiples that no slice has been made of yet. Neither call can fail on a
-	// mapping just made, and a failure would only leave address space behind.
+	// mapping just made, and a failure would only waste address space.
 	skip := -uint64(uintptr(a.base)) & (hugeSize - 1)
 	if skip > 0 {
 		_ = unix.MunmapPtr(a.base, uintptr(skip))
@@ -120,10 +120,10 @@ func (a *Arena) align(extra uint64) {
 	}
 }
 
-// Size is the arena's length in bytes.
+// Size returns the arena's length in bytes.
 func (a *Arena) Size() uint64 { return a.size }
 
-// Addr is the kernel address of an offset.
+// Addr returns the kernel address of an offset.
 func (a *Arena) Addr(off uint64) uint64 {
 	if off > a.size {
 		a.outside(off, 0)
@@ -131,14 +131,14 @@ func (a *Arena) Addr(off uint64) uint64 {
 	return uint64(uintptr(a.base)) + off
 }
 
-// Bytes is the n bytes at off.
+// Bytes returns the n bytes at off.
 func (a *Arena) Bytes(off uint64, n int) []byte {
-	// a negative n, or a sum that wraps, ends below off or beyond the arena: both panic
+	// a negative n, or a sum that wraps, ends below off or after the arena: both panic
 	end := off + uint64(n)
 	return a.memory[off:end:end]
 }
 
-// Iovecs is n iovecs at off, a multiple of 8.
+// Iovecs returns n iovecs at off, a multiple of 8.
 func (a *Arena) Iovecs(off uint64, n int) []Iovec {
 	if uint64(n) > a.size/iovecSize || off > a.size-uint64(n)*iovecSize || off&7 != 0 {
 		a.outside(off, n)
@@ -148,7 +148,7 @@ func (a *Arena) Iovecs(off uint64, n int) []Iovec {
 	return unsafe.Slice((*Iovec)(unsafe.Add(a.base, off)), n)
 }
 
-// Msghdr is the message header at off, a multiple of 8.
+// Msghdr returns the message header at off, a multiple of 8.
 func (a *Arena) Msghdr(off uint64) *Msghdr {
 	if a.size < msghdrSize || off > a.size-msghdrSize || off&7 != 0 {
 		a.outside(off, 1)
@@ -158,7 +158,8 @@ func (a *Arena) Msghdr(off uint64) *Msghdr {
 	return (*Msghdr)(unsafe.Add(a.base, off))
 }
 
-// Find is the reverse of Addr: the offset of a kernel address, and whether it lies in this arena.
+// Find returns the offset of a kernel address, and whether it lies in this arena: the reverse of
+// Addr.
 func (a *Arena) Find(addr uint64) (off uint64, ok bool) {
 	off = addr - uint64(uintptr(a.base))
 	return off, off < a.size
@@ -175,7 +176,8 @@ func (a *Arena) Close() error {
 	return err
 }
 
-// outside is apart so that the accessors stay small enough to be inlined.
+// outside panics about an access. It is a function of its own so that the accessors stay small
+// enough to be inlined.
 func (a *Arena) outside(off uint64, n int) {
 	panic("engine/uring: arena access at " + strconv.FormatUint(off, 10) + " of " +
 		strconv.Itoa(n) +
@@ -209,15 +211,15 @@ func (a *Arena) waitArgument() *waitArgument {
 	return w
 }
 
-// What register.go passes lies in the ring's page behind the wait argument.
+// Offsets in the ring's page of what register.go passes, after the wait argument.
 const (
 	bufferVectorAt = 128
 	rsrcUpdateAt   = 192
 )
 
-// rsrcUpdate is the argument of a registration in a ring's page.
+// rsrcUpdate returns the argument of a registration in a ring's page.
 func (a *Arena) rsrcUpdate() *giouring.RsrcUpdate2 {
-	// SAFETY: the page has room behind rsrcUpdateAt, which is a multiple of 8, and is open as long
+	// SAFETY: the page has room after rsrcUpdateAt, which is a multiple of 8, and is open as long
 	// as its ring.
 	return (*giouring.RsrcUpdate2)(unsafe.Add(a.base, rsrcUpdateAt))
 }

@@ -1,8 +1,8 @@
 // A Bell wakes a goroutine of the control plane from a loop's thread: an eventfd whose reader
 // sleeps in Go's poller and not on a thread of its own.
 //
-// Invariant: to ring takes one system call, never waits and never allocates; a bell that was rung
-// before anybody waited is heard.
+// Invariant: to ring takes one system call, never waits and never allocates; a Wait that begins
+// after Ring returns at once.
 
 package uring
 
@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bell is rung by anybody and waited for by one.
+// Bell may be rung by any thread and is waited for by one goroutine.
 type Bell struct {
 	fd   int
 	file *os.File
 }
 
-// NewBell makes one.
+// NewBell makes a bell.
 func NewBell() (*Bell, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {

@@ -1,4 +1,4 @@
-// In an ordinary build only the kernel notices a ring on the wrong thread; see Ring.
+// Ordinary builds leave it to the kernel to notice a ring on the wrong thread; see Ring.
 
 //go:build !race && !invariants
 

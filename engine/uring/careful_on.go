@@ -1,4 +1,4 @@
-// With -race or -tags invariants every Enter asks the kernel which thread it is on (180 ns).
+// Builds with -race or -tags invariants ask the kernel in every Enter for the thread (180 ns).
 
 //go:build race || invariants
 

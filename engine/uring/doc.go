@@ -13,7 +13,7 @@
 //	syscalls.go     has eventfds, shutdown, close, pwrite and the clock
 //	fiemap.go       asks a file system for the extents of a file
 //	bell.go         wakes a goroutine from a loop's thread
-//	yield.go        gives the core away
+//	yield.go        gives the core to another thread
 //	touch.go        looks at a path in a child process
 //	careful_on.go   checks the thread on every Enter, in test builds;
 //	careful_off.go  does not, in ordinary builds
@@ -21,13 +21,13 @@
 // # Rules for the caller
 //
 // A ring belongs to one thread: lock the goroutine (runtime.LockOSThread) before Open, stay locked
-// until Close. GOMAXPROCS must exceed the number of such threads, or a loop that wakes up waits for
-// another goroutine to yield. Nothing that the kernel gets to see may lie on a Go stack or heap:
+// until Close. GOMAXPROCS must exceed the number of these threads, or a loop that wakes up waits
+// for another goroutine to yield. No memory that the kernel uses may lie on a Go stack or heap:
 // addresses come from Arena.Addr. Sockets are in blocking mode: io_uring arms its own poll, but
 // answers EAGAIN on an O_NONBLOCK descriptor. Entries are submitted by Enter only. When SQE is nil,
 // Enter(0, 0), and if it is still nil, Reap first. IOSQE_CQE_SKIP_SUCCESS is not used: every entry
-// ends in one completion without CompletionMore, which InFlight counts. Shut down in this order:
-// end the sources (Shutdown), reap until InFlight is 0, Ring.Close, Arena.Close.
+// ends in one completion without CQE_F_MORE. Shut down in this order: end the sources (Shutdown),
+// reap the last completion, Ring.Close, Arena.Close.
 //
 // # What of giouring is used, and what is not
 //
@@ -66,7 +66,7 @@
 //
 // Linux 5.19 is the floor (COOP_TASKRUN with TASKRUN_FLAG, SUBMIT_ALL, cancel any). Newer ones
 // bring SINGLE_ISSUER (6.0), DEFER_TASKRUN (6.1), BLOCK_URING_CMD_DISCARD (6.12) and NO_IOWAIT
-// (6.15). Open tries flags, best first; Features says what was found. The code is for 64-bit
+// (6.15). Open tries flags, best first; Features says which were found. The code is for 64-bit
 // little-endian machines.
 //
 // # Measured

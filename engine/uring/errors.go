@@ -1,5 +1,5 @@
-// This file has the errors of this package. Their texts are shown to users as they are: one line,
-// what is wrong and what to do. Each one wraps its errno for errors.Is.
+// The errors of this package. Their texts are shown to users as they are: one line, what is wrong
+// and what to do. Each error wraps its errno for errors.Is.
 
 package uring
 
@@ -11,9 +11,11 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"ringnbd/engine/units"
 )
 
-// DisabledError: this process may not use io_uring (EPERM).
+// DisabledError says that this process may not use io_uring (EPERM).
 type DisabledError struct {
 	// value of kernel.io_uring_disabled (Linux 6.6): 0, 1 or 2; -1 when it cannot be read
 	Sysctl int
@@ -36,8 +38,8 @@ func (e *DisabledError) Error() string {
 
 func (e *DisabledError) Unwrap() error { return syscall.EPERM }
 
-// UnsupportedError: the kernel has no io_uring (ENOSYS) or one without what this package needs
-// (EINVAL).
+// UnsupportedError says that the kernel has no io_uring (ENOSYS), or that its io_uring lacks what
+// this package needs (EINVAL).
 type UnsupportedError struct {
 	Kernel string // release, as uname -r says it
 	Errno  syscall.Errno
@@ -55,32 +57,31 @@ func (e *UnsupportedError) Error() string {
 
 func (e *UnsupportedError) Unwrap() error { return e.Errno }
 
-// MemlockError: RLIMIT_MEMLOCK forbids pinning the buffers.
+// MemlockError says that RLIMIT_MEMLOCK forbids pinning the buffers.
 type MemlockError struct {
-	// bytes that must be lockable: what is asked for, and what this process has locked already
+	// bytes that must be lockable: those asked for, and those that this process has locked already
 	Need  uint64
 	Limit uint64 // bytes, the soft limit
-	// Shared says that it would suffice, if other programs of this user, for all of whom it counts,
-	// had locked nothing.
+	// Shared says that the limit would suffice if other programs of this user had locked nothing:
+	// it counts for all of them together.
 	Shared bool
 }
 
 func (e *MemlockError) Error() string {
 	need := roundNumber(e.Need)
 	kib := strconv.FormatUint(need>>10, 10)
-	lacks := " (RLIMIT_MEMLOCK) and " + sizeText(need) + " are needed: raise"
+	lacks := " (RLIMIT_MEMLOCK) and " + units.Exact(need) + " are needed: raise"
 	if e.Shared {
 		kib = strconv.FormatUint(roundNumber(e.Need+e.Limit)>>10, 10)
 		lacks = " (RLIMIT_MEMLOCK) for all programs of this user, and they have left less than " +
-			"the " + sizeText(need) + " that are needed: end some, raise"
+			"the " + units.Exact(need) + " that are needed: end some, raise"
 	}
-	return "locked memory is limited to " + sizeText(e.Limit) + lacks + " the limit (`ulimit -l " +
-		kib +
-		"`; in limits.conf `USER - memlock " + kib + "`; in a systemd unit LimitMEMLOCK=" + kib +
-		"K) or give the CAP_IPC_LOCK capability"
+	return "locked memory is limited to " + units.Exact(e.Limit) + lacks +
+		" the limit (`ulimit -l " + kib + "`; in limits.conf `USER - memlock " + kib +
+		"`; in a systemd unit LimitMEMLOCK=" + kib + "K) or give the CAP_IPC_LOCK capability"
 }
 
-// roundNumber rounds up to a number of bytes that people can type as KiB.
+// roundNumber rounds bytes up to a number that people can type as KiB.
 func roundNumber(n uint64) uint64 {
 	if n < 1<<20 {
 		return wholePages(n)
@@ -90,7 +91,7 @@ func roundNumber(n uint64) uint64 {
 
 func (e *MemlockError) Unwrap() error { return syscall.ENOMEM }
 
-// MemoryError: the kernel has not that much memory for us.
+// MemoryError says that the kernel does not have that much memory.
 type MemoryError struct {
 	Bytes uint64
 	Errno syscall.Errno
@@ -98,16 +99,16 @@ type MemoryError struct {
 
 func (e *MemoryError) Error() string {
 	if e.Errno == syscall.EINVAL {
-		return "cannot map " + sizeText(e.Bytes) +
+		return "cannot map " + units.Exact(e.Bytes) +
 			" of memory: the size must be from 1 byte to 128 TiB"
 	}
-	return "not enough memory: " + sizeText(e.Bytes) + " cannot be had (" + e.Errno.Error() +
+	return "not enough memory: " + units.Exact(e.Bytes) + " is not available (" + e.Errno.Error() +
 		"): ask for less, or see `free`, the container's memory limit and vm.overcommit_memory"
 }
 
 func (e *MemoryError) Unwrap() error { return e.Errno }
 
-// FilesError: more registered files than RLIMIT_NOFILE or the kernel's bound allow.
+// FilesError says that more files are to be registered than RLIMIT_NOFILE or the kernel allows.
 type FilesError struct {
 	Files int
 	Errno syscall.Errno
@@ -122,7 +123,7 @@ func (e *FilesError) Error() string {
 
 func (e *FilesError) Unwrap() error { return e.Errno }
 
-// WorkerError: the kernel has no thread for what cannot complete inline.
+// WorkerError says that the kernel starts no thread for operations that cannot complete inline.
 type WorkerError struct{ Errno syscall.Errno }
 
 func (e *WorkerError) Error() string {
@@ -134,7 +135,7 @@ func (e *WorkerError) Error() string {
 
 func (e *WorkerError) Unwrap() error { return e.Errno }
 
-// ThreadError: a ring was used on another thread than its own. It is a mistake in the program.
+// ThreadError says that a ring was used on another thread than its own: a mistake in the program.
 type ThreadError struct{ Owner, Caller int }
 
 func (e *ThreadError) Error() string {
@@ -143,8 +144,8 @@ func (e *ThreadError) Error() string {
 		": call runtime.LockOSThread before uring.Open and use the ring from that goroutine only"
 }
 
-// InFlightError: Close gave up waiting. The kernel may still write into the arena, so it must stay
-// mapped.
+// InFlightError says that Close gave up waiting. The kernel may still write into the arena, which
+// must stay mapped.
 type InFlightError struct{ Requests int }
 
 func (e *InFlightError) Error() string {
@@ -186,9 +187,9 @@ func callError(call string, errno syscall.Errno) error {
 	return &callFailure{call + ": " + errno.Error(), errno}
 }
 
-// callError of a ring: most unexpected errors (EEXIST of SINGLE_ISSUER, EBADF and EINVAL of a slot
-// that this thread does not have) come from the wrong thread, and only here is it worth asking
-// which one we are on.
+// callError is the error of a system call on the ring. Most unexpected errors (EEXIST of
+// SINGLE_ISSUER, EBADF and EINVAL of a slot that this thread does not have) come from the wrong
+// thread, and only here is it worth asking which thread this is.
 func (r *Ring) callError(call string, errno syscall.Errno) error {
 	if err := r.threadError(); err != nil {
 		return err
@@ -196,7 +197,7 @@ func (r *Ring) callError(call string, errno syscall.Errno) error {
 	return callError(call, errno)
 }
 
-// threadError is nil on the ring's own thread. It costs a system call.
+// threadError returns nil on the ring's own thread. It costs a system call.
 func (r *Ring) threadError() error {
 	if tid := unix.Gettid(); tid != r.thread {
 		return &ThreadError{Owner: r.thread, Caller: tid}
@@ -204,8 +205,8 @@ func (r *Ring) threadError() error {
 	return nil
 }
 
-// pinError tells limits apart from a machine that is full. total is what this process has pinned
-// and wants to pin.
+// pinError tells a limit from a machine that is full. total is the bytes that this process has
+// pinned and wants to pin.
 func pinError(bytes, total uint64) error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil ||
@@ -215,7 +216,7 @@ func pinError(bytes, total uint64) error {
 	return &MemlockError{Need: total, Limit: limit.Cur, Shared: limit.Cur >= total}
 }
 
-// CheckMemlock tells before any ring is open whether total bytes may be pinned: nil, or a
+// CheckMemlock returns, before any ring is open, nil if total bytes may be pinned, else a
 // MemlockError. total is the sum over all rings of Config.Memory and the arena to be registered. A
 // process with CAP_IPC_LOCK has no limit. Other processes of the same user count too, so
 // RegisterBuffers can still fail.
@@ -228,16 +229,16 @@ func CheckMemlock(total uint64) error {
 	return &MemlockError{Need: total, Limit: limit.Cur}
 }
 
-// mayLock asks the kernel whether that much may be locked above the limit. CAP_IPC_LOCK counts only
-// where it was given in the first user namespace: root of a rootless container shows it and does
-// not have it. mlock2 judges as io_uring does, and with MLOCK_ONFAULT it takes no memory.
+// mayLock asks the kernel whether total bytes may be locked, above the limit. CAP_IPC_LOCK counts
+// only where it was given in the first user namespace: root of a rootless container shows it and
+// does not have it. mlock2 judges as io_uring does, and with MLOCK_ONFAULT it takes no memory.
 func mayLock(total uint64) bool {
 	const lockOnFault = 1 // MLOCK_ONFAULT, linux/mman.h
 	length := uintptr(wholePages(total))
 	p, err := unix.MmapPtr(-1, 0, nil, length, unix.PROT_NONE,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
-		return true // not the limit's doing; who wants the memory will meet the same error
+		return true // not the limit's doing: the mapping of the memory will meet the same error
 	}
 	_, _, errno := syscall.Syscall(unix.SYS_MLOCK2, uintptr(p), length, lockOnFault)
 	_ = unix.MunmapPtr(p, length)
@@ -263,15 +264,4 @@ func errnoOf(err error) syscall.Errno {
 		return errno
 	}
 	return syscall.EIO
-}
-
-// sizeText writes a size in the largest unit that is exact, else in bytes.
-func sizeText(n uint64) string {
-	units := [...]string{"bytes", "KiB", "MiB", "GiB", "TiB"}
-	i := 0
-	for i < len(units)-1 && n != 0 && n%1024 == 0 {
-		n /= 1024
-		i++
-	}
-	return strconv.FormatUint(n, 10) + " " + units[i]
 }

@@ -1,5 +1,5 @@
-// This file finds out what this kernel's io_uring can do, by the probe of operations and the FEAT
-// bits it reports; the version counts only where the kernel offers nothing better.
+// What this kernel's io_uring can do: found out by the probe of operations and the FEAT bits; the
+// version counts only where the kernel reports nothing better.
 
 package uring
 
@@ -19,8 +19,8 @@ const (
 	enterNoIOWait = 1 << 7
 )
 
-// Features is what a ring found in its kernel. Each field says that it is there; String says which
-// ones are used.
+// Features is what a ring found in its kernel. Each field says that the feature is there; String
+// says which features are used.
 type Features struct {
 	Kernel string // release, as uname -r says it
 
@@ -33,20 +33,20 @@ type Features struct {
 	Discard        bool // 6.12: BLOCK_URING_CMD_DISCARD
 	NoIOWait       bool // 6.15: an idle loop does not count as waiting for I/O
 
-	Missing []string // names of those that are not there, with the version that brings them
+	Missing []string // names of the missing features, with the version that brings each
 }
 
-// Features is what was found when the ring was opened.
+// Features returns what was found when the ring was opened.
 func (r *Ring) Features() Features { return r.found }
 
-// probe asks the kernel; called once, by Open.
+// probe asks the kernel. Open calls it once.
 func (r *Ring) probe() Features {
 	f := Features{
 		Kernel:         release(),
 		RegisteredRing: r.slot != slotNone,
 		SingleIssuer:   r.setup&giouring.SetupSingleIssuer != 0,
 		DeferTaskrun:   r.setup&giouring.SetupDeferTaskrun != 0,
-		CoopTaskrun:    true, // the lowest rung has it
+		CoopTaskrun:    true, // even the last set of flags has it
 		MinWait:        r.features&featMinTimeout != 0,
 		NoIOWait:       r.features&featNoIOWait != 0,
 	}
@@ -54,11 +54,11 @@ func (r *Ring) probe() Features {
 	operations := new(giouring.Probe)
 	_, _ = r.inner.RegisterProbe(operations, len(operations.Ops))
 	f.SendZC = operations.IsSupported(giouring.OpSendMsgZC)
-	// No bit tells of a block device's commands. A vendor kernel may carry a newer io_uring on an
-	// older block layer, so both must be new; whoever uses it falls back to fallocate when it
+	// No bit reports a block device's commands. A vendor kernel may carry a newer io_uring on an
+	// older block layer, so both must be new; a caller falls back to fallocate when a discard
 	// completes with EINVAL or EOPNOTSUPP.
 	major, minor := parseRelease(f.Kernel)
-	f.Discard = operations.IsSupported(OpCommand) && f.MinWait && atLeast(major, minor, 6, 12)
+	f.Discard = operations.IsSupported(opCommand) && f.MinWait && atLeast(major, minor, 6, 12)
 	for _, l := range f.lines() {
 		if !l.there {
 			f.Missing = append(f.Missing, l.name+" (Linux "+l.since+")")
@@ -67,10 +67,10 @@ func (r *Ring) probe() Features {
 	return f
 }
 
-// line is one feature as the user sees it.
+// line is a feature as the user sees it.
 type line struct {
 	name, since string
-	there, used bool // used: by ringnbd when it is there
+	there, used bool // used says that ringnbd uses the feature where it is there
 }
 
 func (f *Features) lines() []line {
@@ -86,8 +86,8 @@ func (f *Features) lines() []line {
 	}
 }
 
-// String has a line for the kernel and one for each feature: used, there but not used, or missing,
-// and the version of Linux that brought it.
+// String returns a line for the kernel and a line for each feature: used, there but not used, or
+// missing, and the version of Linux that brought it.
 func (f Features) String() string {
 	var b strings.Builder
 	b.WriteString("io_uring of Linux " + f.Kernel)
@@ -103,7 +103,7 @@ func (f Features) String() string {
 	return b.String()
 }
 
-// release is uname -r.
+// release returns the kernel's release, as uname -r does.
 func release() string {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
@@ -112,8 +112,8 @@ func release() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-// parseRelease reads the first two numbers of a release such as "6.12.3-amd64" or "5.19-rc1"; 0, 0
-// if there are none.
+// parseRelease reads the first two numbers of a release like "6.12.3-amd64" or "5.19-rc1"; 0, 0 if
+// there are none.
 func parseRelease(s string) (major, minor int) {
 	first, rest, _ := strings.Cut(s, ".")
 	end := strings.IndexFunc(rest, func(c rune) bool { return c < '0' || c > '9' })

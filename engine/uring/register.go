@@ -1,6 +1,6 @@
-// This file registers buffers, files, the ring's own descriptor and the bounds of the kernel's
-// workers. giouring's versions pass 8-byte file numbers, lose errors and cannot give a descriptor
-// back, so only its raw Register is used.
+// Registration of buffers, of files and of the ring's own descriptor, and the kernel's workers.
+// giouring's functions pass 8-byte file numbers, lose errors and cannot give a descriptor back, so
+// only its raw Register is used.
 //
 // Invariant: registration goes to the ring's real descriptor (only Linux 6.3 takes the registered
 // one) on its own thread.
@@ -19,32 +19,31 @@ import (
 	"github.com/pawelgaczynski/giouring"
 )
 
-// BufferSize is the most that one registered buffer covers: the kernel's bound is 1 GiB. An arena
-// is registered in pieces of it, so the buffer of an offset is offset >> BufferShift, and no I/O
-// may cross a multiple of BufferSize.
+// bufferSize is the length of a registered buffer, in bytes: the kernel's bound, 1 GiB. The buffer
+// of an offset in an arena is offset >> BufferShift, and no I/O may cross a multiple of bufferSize.
 const (
 	BufferShift = 30
-	BufferSize  = 1 << BufferShift
-	buffersMax  = 1 << 14 // IORING_MAX_REG_BUFFERS
+	bufferSize  = 1 << BufferShift
+	maxBuffers  = 1 << 14 // IORING_MAX_REG_BUFFERS
 )
 
-// chargedAll counts what the rings of this process have locked, since RLIMIT_MEMLOCK bounds the
-// sum: registered buffers and, on recent kernels, the rings themselves.
+// chargedAll counts the bytes that the rings of this process have locked, since RLIMIT_MEMLOCK
+// bounds the sum: registered buffers and, on recent kernels, the rings themselves.
 var chargedAll atomic.Uint64
 
 // The memory of a closed ring, and of one whose process has died, stays charged until a kernel
 // worker has torn the ring down: 30 ms when measured. A server that is restarted must not fail for
 // it.
 const (
-	chargePatience = int64(time.Second)
-	chargePause    = 10 * time.Millisecond
+	chargeTimeout = time.Second
+	chargePause   = 10 * time.Millisecond
 )
 
-// charge runs what takes that much lockable memory, and again while only others of the same user
-// can be in the way.
+// charge runs try, which locks that many bytes, and again while only other programs of the same
+// user can be in the way.
 func (r *Ring) charge(bytes uint64, try func() error) error {
 	total := chargedAll.Load() + bytes
-	for end := Now() + chargePatience; ; time.Sleep(chargePause) {
+	for end := time.Now().Add(chargeTimeout); ; time.Sleep(chargePause) {
 		err := try()
 		if err == nil {
 			r.charged += bytes
@@ -55,7 +54,8 @@ func (r *Ring) charge(bytes uint64, try func() error) error {
 			return err
 		}
 		var locked *MemlockError
-		if err = pinError(bytes, total); errors.As(err, &locked) && !locked.Shared || Now() > end {
+		if err = pinError(bytes, total); errors.As(err, &locked) && !locked.Shared ||
+			time.Now().After(end) {
 			return err
 		}
 	}
@@ -67,14 +67,14 @@ func uncharge(bytes uint64) { chargedAll.Add(-bytes) }
 // last one shorter. Once per ring. The arena must stay open until the ring is closed. Errors:
 // MemlockError, MemoryError, or the system's.
 func (r *Ring) RegisterBuffers(a *Arena) error {
-	pieces := (a.size + BufferSize - 1) >> BufferShift
-	if pieces == 0 || pieces > buffersMax {
+	pieces := (a.size + bufferSize - 1) >> BufferShift
+	if pieces == 0 || pieces > maxBuffers {
 		return errors.New("io_uring: an arena to register must have 1 byte to 16 TiB")
 	}
 	table := make([]Iovec, pieces)
 	for i := range table {
 		off := uint64(i) << BufferShift
-		table[i] = Iovec{Base: a.Addr(off), Len: min(a.size-off, BufferSize)}
+		table[i] = Iovec{Base: a.Addr(off), Len: min(a.size-off, bufferSize)}
 	}
 	err := r.charge(a.size, func() error {
 		// SAFETY: the kernel reads the table during the call only; it has exactly len(table)
@@ -95,7 +95,7 @@ func (r *Ring) RegisterBuffers(a *Arena) error {
 // takes.
 func SparseShift(size uint64) uint {
 	shift := uint(21)
-	for (size+1<<shift-1)>>shift > buffersMax {
+	for (size+1<<shift-1)>>shift > maxBuffers {
 		shift++
 	}
 	return shift
@@ -119,8 +119,8 @@ func (r *Ring) SparseBuffers(a *Arena) error {
 	return nil
 }
 
-// FirstBuffer registers buffer 0 of SparseBuffers, patiently: memory that a server which has just
-// ended had locked may still be charged. Errors are those of RegisterBuffers.
+// FirstBuffer registers buffer 0 of SparseBuffers, and tries for a second: the memory of a server
+// that has just ended may still be charged. Errors are those of RegisterBuffers.
 func (r *Ring) FirstBuffer() error {
 	return r.charge(r.sparseLen(0), func() error {
 		if errno := r.fillBuffer(0); errno != 0 {
@@ -130,8 +130,9 @@ func (r *Ring) FirstBuffer() error {
 	})
 }
 
-// RegisterBuffer pins and registers one more buffer of SparseBuffers, and says whether it did: the
-// limit may be reached by others of the same user. Pages that were never touched are taken now.
+// RegisterBuffer pins and registers one more buffer of SparseBuffers, and reports whether it did:
+// other programs of the same user may have used up the limit. Pages that were never touched are
+// taken now.
 func (r *Ring) RegisterBuffer(i uint32) bool {
 	n := r.sparseLen(i)
 	if r.fillBuffer(i) != 0 {
@@ -142,7 +143,7 @@ func (r *Ring) RegisterBuffer(i uint32) bool {
 	return true
 }
 
-// sparseLen is how long a buffer is, in bytes; the last one may be shorter.
+// sparseLen returns the length of a buffer in bytes; the last buffer may be shorter.
 func (r *Ring) sparseLen(i uint32) uint64 {
 	return min(r.sparse.size-uint64(i)<<r.sparseShift, 1<<r.sparseShift)
 }
@@ -164,9 +165,9 @@ func (r *Ring) fillBuffer(i uint32) syscall.Errno {
 // registered file. That happens only while Close waits for it.
 const tagReleased = ^uint64(1)
 
-// RegisterFiles registers descriptors; their indexes are the file arguments of the Prep functions.
-// -1 leaves a place empty. Once per ring. The files stay open, whatever happens to the descriptors,
-// until the ring is closed.
+// RegisterFiles registers descriptors, once per ring; their indexes are the file arguments of the
+// Prep functions. -1 leaves a place empty. The files stay open, whatever happens to the
+// descriptors, until the ring is closed.
 func (r *Ring) RegisterFiles(fds []int32) error {
 	if len(fds) == 0 {
 		return nil
@@ -207,9 +208,9 @@ func (r *Ring) RegisterFiles(fds []int32) error {
 	return r.callError("io_uring_register files", errno)
 }
 
-// LimitWorkers bounds the kernel threads that run what cannot complete inline: bounded ones for
-// disks (fsync, fallocate, buffered writes), unbounded ones for sockets. 0 leaves a bound as it is.
-// The bound is the thread's, and so of every ring of it. Linux 5.15.
+// LimitWorkers limits the kernel threads that run what cannot complete inline: bounded ones for
+// disks (fsync, fallocate, buffered writes), unbounded ones for sockets. 0 leaves a limit as it is.
+// The limits are the thread's, and so those of every ring of it. Linux 5.15.
 func (r *Ring) LimitWorkers(bounded, unbounded uint32) error {
 	limits := [2]uint32{bounded, unbounded}
 	// SAFETY: the kernel reads and writes two 32-bit numbers during the call only.
@@ -224,13 +225,13 @@ func (r *Ring) LimitWorkers(bounded, unbounded uint32) error {
 // keepTimeout is how long the kernel may take to start a thread.
 const keepTimeout = 10 * time.Second
 
-// KeepWorkers has the kernel start the first worker of each kind now; it keeps them as long as the
-// ring is open. Later a limit on threads may leave none to start, and whatever needs a worker would
-// be cancelled. The ring must have nothing in flight.
+// KeepWorkers makes the kernel start the first worker of each kind now, which it keeps as long as
+// the ring is open. Later a limit on threads may forbid to start any, and each request that needs a
+// worker would be cancelled. The ring must have nothing in flight.
 func (r *Ring) KeepWorkers() error {
 	for _, prepare := range []func(*SQE){
 		func(s *SQE) { PrepNop(s, 0) },
-		// ENOTSOCK, which a worker finds out
+		// a worker completes it with ENOTSOCK
 		func(s *SQE) { PrepRecv(s, 0, int32(r.inner.RingFd()), 0, 0, 0) },
 	} {
 		s := r.SQE()
@@ -278,10 +279,10 @@ func (r *Ring) unregister() error {
 
 // releaseFiles drops the registered files and waits until the kernel has let go of them. A kernel
 // worker that has run an fsync completes it first and drops its reference to the file a little
-// later, and that reference is freed by an Enter of ours: without this wait, every third close of a
-// ring left its files open, and flock'ed, until the ring's teardown. The places are emptied by an
-// update because only that posts the tags on every kernel; old ones post nothing, but wait, when
-// the table is unregistered.
+// later, and only an Enter of this ring frees that reference: without this wait, every third close
+// of a ring left its files open, and flock'ed, until the ring's teardown. The places are emptied by
+// an update because only an update posts the tags on every kernel; when a table is unregistered,
+// old kernels post nothing, but wait.
 func (r *Ring) releaseFiles() error {
 	table, err := NewArena(r.places*4, false)
 	if err != nil {
@@ -304,7 +305,7 @@ func (r *Ring) releaseFiles() error {
 		return r.callError("io_uring_register (unregister files)", errno)
 	}
 	var out [64]CQE
-	for end := Now() + releasePatience; r.files > 0 && Now() < end; {
+	for end := time.Now().Add(releaseTimeout); r.files > 0 && time.Now().Before(end); {
 		if err := r.Enter(1, 10*time.Millisecond); err != nil {
 			return err
 		}
@@ -317,23 +318,23 @@ func (r *Ring) releaseFiles() error {
 	return nil // what is left after that goes with the ring
 }
 
-// releasePatience is far beyond what was seen (microseconds).
-const releasePatience = int64(time.Second)
+// releaseTimeout is far longer than was seen (microseconds).
+const releaseTimeout = time.Second
 
 const (
-	slotNone = ^uint32(0) // also what asks the kernel for any free slot
-	slots    = 16         // IO_RINGFD_REG_MAX, per thread
+	slotNone = ^uint32(0) // it also asks the kernel for any free slot
+	maxSlots = 16         // IO_RINGFD_REG_MAX, per thread
 )
 
-// slotNext hands every ring of the process its own slot number as long as there are no more than
-// 16. A slot is looked up in the calling thread's table: with equal numbers an Enter on the wrong
-// thread would silently run another ring.
+// slotNext gives every ring of the process a slot number of its own, up to 16 rings. A slot is
+// looked up in the calling thread's table: with equal numbers an Enter on the wrong thread would
+// silently run another ring.
 var slotNext atomic.Uint32
 
-// registerDescriptor makes Enter use a registered descriptor (Linux 5.18), which spares the kernel
-// a reference count. Without success the plain descriptor serves.
+// registerDescriptor makes Enter use a registered descriptor (Linux 5.18), which saves the kernel a
+// reference count. If none is free, Enter uses the plain descriptor.
 func (r *Ring) registerDescriptor() {
-	wanted := (slotNext.Add(1) - 1) % slots
+	wanted := (slotNext.Add(1) - 1) % maxSlots
 	for _, slot := range [...]uint32{wanted, slotNone} {
 		update := giouring.RsrcUpdate{Offset: slot, Data: uint64(r.inner.RingFd())}
 		// SAFETY: the kernel reads one struct io_uring_rsrc_update and writes the slot back, during

@@ -19,7 +19,7 @@ import (
 )
 
 func TestArenaLargerThanOneBuffer(t *testing.T) {
-	const size = BufferSize + 4<<20
+	const size = bufferSize + 4<<20
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil || info.Freeram*uint64(info.Unit) < 3*size {
 		t.Skip("less than 3 GiB of memory are free")
@@ -35,7 +35,7 @@ func TestArenaLargerThanOneBuffer(t *testing.T) {
 	if err := r.RegisterFiles([]int32{fd}); err != nil {
 		t.Fatal(err)
 	}
-	for i, off := range []uint64{0, BufferSize - 4096, BufferSize, size - 4096} {
+	for i, off := range []uint64{0, bufferSize - 4096, bufferSize, size - 4096} {
 		want := bytes.Repeat([]byte{byte(i + 1)}, 4096)
 		copy(a.Bytes(off, 4096), want)
 		buffer := uint16(off >> BufferShift)
@@ -60,7 +60,7 @@ func TestArenaLargerThanOneBuffer(t *testing.T) {
 		}
 	}
 	if res := single(t, r, func(s *SQE) {
-		PrepReadFixed(s, 1, 0, 0, a.Addr(BufferSize-4096), 8192, 0, 0)
+		PrepReadFixed(s, 1, 0, 0, a.Addr(bufferSize-4096), 8192, 0, 0)
 	}); errno(res) != syscall.EFAULT {
 		t.Errorf("read over the line between two buffers: %d, want EFAULT", res)
 	}

@@ -1,4 +1,4 @@
-// This file is the ring itself: set up, queue, enter, reap, close.
+// The ring itself: set up, queue, enter, reap, close.
 //
 // Invariant: a ring belongs to the thread that opened it. Between two calls every entry is in
 // exactly one of three places: queued (tail - kernel's head), in flight (kernel's head - finished),
@@ -18,12 +18,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SQE is one submission: the kernel's struct io_uring_sqe, 64 bytes. Only the Prep functions write
-// one.
+// SQE is a submission: the kernel's struct io_uring_sqe, 64 bytes. Only the Prep functions write
+// its fields.
 type SQE = giouring.SubmissionQueueEntry
 
-// CQE is one completion: the kernel's struct io_uring_cqe, 16 bytes. Res is the result, or a
-// negative errno.
+// CQE is a completion: the kernel's struct io_uring_cqe, 16 bytes. Res is the result, or a negative
+// errno.
 type CQE struct {
 	UserData uint64
 	Res      int32
@@ -32,19 +32,19 @@ type CQE struct {
 
 // Config sizes a ring, in entries. Both are rounded up to a power of two by the kernel.
 type Config struct {
-	Entries     uint32 // submission queue: the most that one Enter submits; 1 to 32768
-	Completions uint32 // completion queue: at least Entries, at most 65536; 0 means twice Entries
+	Entries     uint32 // of the submission queue, which one Enter submits at most; 1 to 32768
+	Completions uint32 // of the completion queue: from Entries to 65536; 0 means twice Entries
 }
 
 // The kernel's own bounds (IORING_MAX_ENTRIES, IORING_MAX_CQ_ENTRIES). Checked here so that EINVAL
 // from io_uring_setup can only mean that a flag is not known.
 const (
-	entriesMax     = 32768
-	completionsMax = 2 * entriesMax
+	maxEntries     = 32768
+	maxCompletions = 2 * maxEntries
 )
 
-// Memory is how many bytes of kernel memory such a ring takes. Recent kernels (seen on 6.18, not on
-// 5.19) count it against RLIMIT_MEMLOCK, as they do registered buffers.
+// Memory returns how many bytes of kernel memory a ring of this size takes. Recent kernels (seen on
+// 6.18, not on 5.19) count it against RLIMIT_MEMLOCK, as they do registered buffers.
 func (c Config) Memory() uint64 {
 	const header = 64 // both heads, both tails, masks and flags
 	entries, completions := powerOfTwo(c.Entries), powerOfTwo(c.Completions)
@@ -54,21 +54,21 @@ func (c Config) Memory() uint64 {
 	return wholePages(entries*64) + wholePages(header+completions*16+entries*4)
 }
 
-// Within is a ring like this one, made smaller until n of them may be locked; what does not fit
-// into a small completion queue the kernel keeps, which costs it an allocation each. The error is a
-// MemlockError: not even the smallest may.
+// Within returns the size of a ring like this one, made smaller until n of them may be locked. The
+// kernel keeps completions that find no place in a small queue, with an allocation for each. The
+// error is a MemlockError: not even the smallest rings may be locked.
 func (c Config) Within(n int) (Config, error) {
-	const least = 32 // entries; more than a turn of a loop often submits
+	const minEntries = 32 // more than a turn of a loop often submits
 	for {
 		err := CheckMemlock(uint64(n) * c.Memory())
-		if err == nil || c.Entries <= least {
+		if err == nil || c.Entries <= minEntries {
 			return c, err
 		}
 		c.Entries, c.Completions = c.Entries/2, max(c.Completions/2, c.Entries)
 	}
 }
 
-// powerOfTwo rounds up; 0 stays.
+// powerOfTwo rounds n up to a power of two; 0 stays 0.
 func powerOfTwo(n uint32) uint64 {
 	if n == 0 {
 		return 0
@@ -76,11 +76,11 @@ func powerOfTwo(n uint32) uint64 {
 	return 1 << bits.Len32(n-1)
 }
 
-// What Close grants to requests that are still in flight. A cancelled receive or poll ends at once;
-// a write that has reached the disk ends when the disk answers.
+// closeTimeout is how long Close waits for requests that are still in flight. A cancelled receive
+// or poll ends at once; a write that has reached the disk ends when the disk answers.
 const closeTimeout = 5 * time.Second
 
-// closeData marks the cancel request that Close itself sends; completions are thrown away there.
+// closeData is the user_data of the cancel request that Close sends; Close drops all completions.
 const closeData = ^uint64(0)
 
 // Ring is an io_uring instance. It is not safe for concurrent use: every method must run on the
@@ -92,9 +92,9 @@ type Ring struct {
 	tail uint32 // next submission slot; published to the kernel by Enter
 	// completions reaped that ended their request; wraps like the kernel's counters
 	finished   uint32
-	descriptor uintptr // what enter is given: the slot, or the ring's file descriptor
+	descriptor uintptr // for enter: the slot, or the ring's file descriptor
 	flags      uintptr // flags of every enter
-	flagsWait  uintptr // and of one that may block
+	flagsWait  uintptr // flags of an enter that may block
 	argument   *waitArgument
 	thread     int
 	// of the registered ring descriptor on its thread; slotNone if not registered
@@ -106,17 +106,17 @@ type Ring struct {
 	features    uint32 // FEAT bits
 	charged     uint64 // bytes that count against RLIMIT_MEMLOCK because of this ring
 	hasBuffers  bool
-	sparse      *Arena // what SparseBuffers has divided, and into what
-	sparseShift uint
-	files       int // registered ones
-	places      int // of the table of registered files, empty ones included
+	sparse      *Arena // the arena of SparseBuffers
+	sparseShift uint   // its buffers have 1<<sparseShift bytes
+	files       int    // registered files
+	places      int    // of the table of registered files, empty places included
 	closed      bool
 	found       Features
 }
 
-// rungs are the sets of setup flags, best first; EINVAL means try the next. Each carries CQSIZE and
-// SUBMIT_ALL: one bad entry must not stop the rest of its batch (5.18), and TASKRUN_FLAG shows
-// deferred work without a call (5.19).
+// rungs are the sets of setup flags, best first; after EINVAL the next set is tried. Each has
+// CQSIZE and SUBMIT_ALL: one bad entry must not stop the rest of its batch (5.18), and TASKRUN_FLAG
+// shows deferred work without a call (5.19).
 var rungs = [...]uint32{
 	giouring.SetupSingleIssuer | giouring.SetupDeferTaskrun | setupAlways,
 	giouring.SetupSingleIssuer | giouring.SetupCoopTaskrun | setupAlways,
@@ -125,11 +125,11 @@ var rungs = [...]uint32{
 
 const setupAlways = giouring.SetupTaskrunFlag | giouring.SetupSubmitAll | giouring.SetupCQSize
 
-// Open makes a ring that belongs to the calling thread: the caller has locked its goroutine to it
-// with runtime.LockOSThread, and stays so until Close. The best flags that this kernel knows are
-// used (Features tells which), and the ring's descriptor is registered with the thread, which saves
-// a lookup on every Enter. Errors: DisabledError, UnsupportedError, MemoryError, or the system's;
-// each says what to do.
+// Open makes a ring that belongs to the calling thread: the caller has locked its goroutine to the
+// thread with runtime.LockOSThread, and keeps it locked until Close. The best flags that this
+// kernel knows are used (see Features), and the ring's descriptor is registered with the thread,
+// which saves a lookup on every Enter. Errors: DisabledError, UnsupportedError, MemoryError, or the
+// system's; each says what to do.
 func Open(c Config) (*Ring, error) { return open(c, rungs[:]) }
 
 // open tries the given sets of setup flags in order.
@@ -137,8 +137,8 @@ func open(c Config, ladder []uint32) (*Ring, error) {
 	if c.Completions == 0 {
 		c.Completions = 2 * c.Entries
 	}
-	if c.Entries == 0 || c.Entries > entriesMax || c.Completions < c.Entries ||
-		c.Completions > completionsMax {
+	if c.Entries == 0 || c.Entries > maxEntries || c.Completions < c.Entries ||
+		c.Completions > maxCompletions {
 		return nil,
 			errors.New("io_uring: entries must be 1 to 32768, and completions from entries " +
 				"to 65536")
@@ -188,7 +188,7 @@ func (r *Ring) init(c Config, flags uint32) error {
 
 // SQE returns the next submission entry, zeroed (giouring leaves half of a reused one as it was),
 // or nil when the queue is full: then Enter(0, 0) empties it. With DEFER_TASKRUN that Enter also
-// runs the work that the kernel has put off, so completions may have come when it returns.
+// runs the work that the kernel has put off, so there may be completions when it returns.
 func (r *Ring) SQE() *SQE {
 	// Acquire: pairs with the kernel's release of sq.head in io_commit_sqring; the slot is ours
 	// once head has passed it.
@@ -201,20 +201,22 @@ func (r *Ring) SQE() *SQE {
 	return s
 }
 
-// Queued is how many entries wait for the next Enter.
-func (r *Ring) Queued() int { return int(r.tail - atomic.LoadUint32(r.sqHead)) }
+// queued returns how many entries wait for the next Enter.
+func (r *Ring) queued() int { return int(r.tail - atomic.LoadUint32(r.sqHead)) }
 
-// InFlight is how many requests the kernel has taken whose last completion has not been reaped.
-func (r *Ring) InFlight() int { return int(atomic.LoadUint32(r.sqHead) - r.finished) }
+// inFlight returns how many requests the kernel has taken whose last completion was not reaped.
+func (r *Ring) inFlight() int { return int(atomic.LoadUint32(r.sqHead) - r.finished) }
 
-// Ready reports without a system call whether Reap or Enter(0, 0) would find something: a
-// completion, or work that the kernel has deferred to us. It is the condition of a busy poll.
+// Ready reports without a system call whether Reap or Enter(0, 0) has something to do: a
+// completion, or work that the kernel has deferred to this thread. It is the condition of a busy
+// poll. Deferred work may end without a completion: a worker drops its reference to a request after
+// the completion.
 func (r *Ring) Ready() bool {
 	return atomic.LoadUint32(r.cqTail) != atomic.LoadUint32(r.cqHead) || r.deferred()
 }
 
-// deferred: task work to run, or completions that found the queue full and wait in the kernel. Both
-// need an enter.
+// deferred reports whether the kernel has task work for this thread, or completions that found the
+// queue full. Both need an Enter.
 func (r *Ring) deferred() bool {
 	return atomic.LoadUint32(r.sqFlags)&(giouring.SQTaskrun|giouring.SQCQOverflow) != 0
 }
@@ -256,7 +258,8 @@ func (r *Ring) Enter(wait uint32, timeout time.Duration) error {
 	return r.entered(n, queued, errno)
 }
 
-// poll submits and runs deferred work without blocking, and so without telling the Go scheduler.
+// poll submits entries and runs deferred work. It does not block, and so does not tell the Go
+// scheduler.
 func (r *Ring) poll(queued uint32) error {
 	n, _, errno := syscall.RawSyscall6(unix.SYS_IO_URING_ENTER, r.descriptor, uintptr(queued), 0,
 		r.flags, 0, 0)
@@ -280,11 +283,11 @@ func (r *Ring) entered(n uintptr, queued uint32, errno syscall.Errno) error {
 	return r.callError("io_uring_enter", errno)
 }
 
-// Reap copies the completions that are there into out, as many as fit, gives their places back to
-// the kernel at once, and returns how many. It makes no system call: deferred work and overflowed
-// completions arrive by Enter.
+// Reap copies completions into out until it is full, gives their places back to the kernel at once,
+// and returns their number. It makes no system call: deferred work and overflowed completions
+// arrive by Enter.
 func (r *Ring) Reap(out []CQE) int {
-	head := *r.cqHead // only we write it
+	head := *r.cqHead // only this function writes it
 	// Acquire: pairs with the kernel's release of cq.tail in io_commit_cqring; the entries are
 	// written before it.
 	n := atomic.LoadUint32(r.cqTail) - head
@@ -297,12 +300,12 @@ func (r *Ring) Reap(out []CQE) int {
 	for i := range out[:n] {
 		c := r.cqes[(head+uint32(i))&r.cqMask]
 		out[i] = c
-		if c.Flags&CompletionMore == 0 {
+		if c.Flags&completionMore == 0 {
 			r.finished++
 		}
 	}
-	// Release: pairs with the kernel's acquire of cq.head in io_cqring_queued; we have copied
-	// before it may overwrite.
+	// Release: pairs with the kernel's acquire of cq.head in io_cqring_queued; the entries are
+	// copied before the kernel may overwrite them.
 	atomic.StoreUint32(r.cqHead, head+n)
 	return int(n)
 }
@@ -338,15 +341,15 @@ func (r *Ring) quiesce() error {
 	atomic.StoreUint32(r.sqTail, r.tail)
 	var out [64]CQE
 	sent := false
-	for end := Now() + int64(closeTimeout); ; {
+	for end := time.Now().Add(closeTimeout); ; {
 		for r.Reap(out[:]) > 0 {
 			continue
 		}
-		left := r.InFlight()
+		left := r.inFlight()
 		if left == 0 {
 			return nil
 		}
-		if Now() > end {
+		if time.Now().After(end) {
 			return &InFlightError{Requests: left}
 		}
 		if !sent {

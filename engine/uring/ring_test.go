@@ -29,8 +29,8 @@ func TestNopsCompleteInOrder(t *testing.T) {
 			next++
 		}
 	}
-	if r.InFlight() != 0 || r.Queued() != 0 || r.Ready() {
-		t.Errorf("in flight %d, queued %d, ready %v at the end", r.InFlight(), r.Queued(),
+	if r.inFlight() != 0 || r.queued() != 0 || r.Ready() {
+		t.Errorf("in flight %d, queued %d, ready %v at the end", r.inFlight(), r.queued(),
 			r.Ready())
 	}
 }
@@ -104,14 +104,14 @@ func TestFullSubmissionQueueIsNilUntilEnter(t *testing.T) {
 				t.Fatalf("round %d: a ninth entry", round)
 			}
 		}
-		if r.Queued() != 8 {
-			t.Fatalf("queued %d, want 8", r.Queued())
+		if r.queued() != 8 {
+			t.Fatalf("queued %d, want 8", r.queued())
 		}
 		if err := r.Enter(0, 0); err != nil {
 			t.Fatal(err)
 		}
-		if r.Queued() != 0 {
-			t.Fatalf("queued %d after Enter", r.Queued())
+		if r.queued() != 0 {
+			t.Fatalf("queued %d after Enter", r.queued())
 		}
 	}
 	for i, c := range collect(t, r, 40) {
@@ -139,8 +139,8 @@ func TestFullQueueOfWaitingRequests(t *testing.T) {
 	if err := r.Enter(0, 0); err != nil {
 		t.Fatal(err)
 	}
-	if r.InFlight() != 16 {
-		t.Fatalf("in flight %d, want 16", r.InFlight())
+	if r.inFlight() != 16 {
+		t.Fatalf("in flight %d, want 16", r.inFlight())
 	}
 	if n := r.Reap(make([]CQE, 16)); n != 0 {
 		t.Fatalf("%d completions before the event", n)
@@ -157,8 +157,8 @@ func TestFullQueueOfWaitingRequests(t *testing.T) {
 		}
 		got += r.Reap(make([]CQE, 16))
 	}
-	if got != 16 || r.InFlight() != 0 {
-		t.Errorf("%d completions of 16 by polling Ready, in flight %d", got, r.InFlight())
+	if got != 16 || r.inFlight() != 0 {
+		t.Errorf("%d completions of 16 by polling Ready, in flight %d", got, r.inFlight())
 	}
 }
 
@@ -182,8 +182,8 @@ func TestOverflowedCompletionsAreNotLost(t *testing.T) {
 			t.Fatalf("completion %d is of %d", i, c.UserData)
 		}
 	}
-	if r.InFlight() != 0 || r.deferred() {
-		t.Errorf("in flight %d, deferred %v", r.InFlight(), r.deferred())
+	if r.inFlight() != 0 || r.deferred() {
+		t.Errorf("in flight %d, deferred %v", r.inFlight(), r.deferred())
 	}
 }
 
@@ -193,7 +193,7 @@ func TestCompletionQueueSizeIsHonoured(t *testing.T) {
 		t.Fatalf("%d entries, %d completions, mask %d", len(r.sqes), len(r.cqes), r.cqMask)
 	}
 	for i := range 4096 {
-		if r.Queued() == 4 {
+		if r.queued() == 4 {
 			if err := r.Enter(0, 0); err != nil {
 				t.Fatal(err)
 			}
@@ -358,7 +358,7 @@ func TestWrongThreadIsAClearError(t *testing.T) {
 		wantThreadError(t, r.Enter(1, time.Second), "Enter(1) beside another ring")
 		wantThreadError(t, idle.Enter(1, 50*time.Millisecond),
 			"Enter(1) with nothing queued beside another ring")
-		if own.InFlight() != 0 {
+		if own.inFlight() != 0 {
 			t.Error("the other thread's own ring was entered")
 		}
 		if err := own.Close(); err != nil {
@@ -377,7 +377,7 @@ func TestEntriesComeZeroed(t *testing.T) {
 		if *s != (SQE{}) {
 			t.Fatalf("a fresh entry is %+v", *s)
 		}
-		*s = SQE{OpCode: OpNop, UserData: 1, OpcodeFlags: 0, Len: 7, Off: 9, Addr: 8, Addr3: 5,
+		*s = SQE{OpCode: opNop, UserData: 1, OpcodeFlags: 0, Len: 7, Off: 9, Addr: 8, Addr3: 5,
 			BufIG: 3, Personality: 0, SpliceFdIn: 0}
 		if err := r.Enter(1, -1); err != nil {
 			t.Fatal(err)
@@ -489,7 +489,7 @@ func TestCloseEndsWhatIsInFlight(t *testing.T) {
 	a, fd := newArena(t, 4096, false), newEventfd(t)
 	left, _ := socketpair(t)
 	for i := range 12 { // three times what the completion queue holds
-		if r.Queued() == 4 {
+		if r.queued() == 4 {
 			if err := r.Enter(0, 0); err != nil {
 				t.Fatal(err)
 			}
@@ -507,8 +507,8 @@ func TestCloseEndsWhatIsInFlight(t *testing.T) {
 		t.Fatal(err)
 	}
 	PrepNop(r.SQE(), 99) // never submitted
-	if r.InFlight() != 12 {
-		t.Fatalf("in flight %d, want 12", r.InFlight())
+	if r.inFlight() != 12 {
+		t.Fatalf("in flight %d, want 12", r.inFlight())
 	}
 	begin := Now()
 	if err := r.Close(); err != nil {

@@ -1,6 +1,6 @@
-// This file writes submissions. Every function takes an entry fresh from Ring.SQE, which is all
-// zero, and sets only the fields that its operation has: a reserved field with a stale bit is
-// EINVAL or, worse, a silent RWF_DSYNC.
+// The writers of submissions. Every function takes an entry fresh from Ring.SQE, which is all zero,
+// and sets only the fields that its operation has: a reserved field with a stale bit is EINVAL or,
+// worse, a silent RWF_DSYNC.
 //
 // Invariant: only addresses inside an Arena go into an entry, never one of a Go object.
 
@@ -11,53 +11,51 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Operations, as they stand in SQE.OpCode. Exported for whoever reads submissions: the simulated
-// kernel.
+// Operations, as they stand in SQE.OpCode. The simulated kernel has its own numbers, on purpose.
 const (
-	OpNop        = giouring.OpNop
-	OpFsync      = giouring.OpFsync
-	OpReadFixed  = giouring.OpReadFixed
-	OpWriteFixed = giouring.OpWriteFixed
-	OpPoll       = giouring.OpPollAdd
-	OpSendMsg    = giouring.OpSendmsg
-	OpCancel     = giouring.OpAsyncCancel
-	OpFallocate  = giouring.OpFallocate
-	OpRead       = giouring.OpRead
-	OpWrite      = giouring.OpWrite
-	OpMadvise    = giouring.OpMadvise
-	OpFadvise    = giouring.OpFadvise
-	OpRecv       = giouring.OpRecv
-	OpCommand    = giouring.OpUringCmd
+	opNop        = giouring.OpNop
+	opFsync      = giouring.OpFsync
+	opReadFixed  = giouring.OpReadFixed
+	opWriteFixed = giouring.OpWriteFixed
+	opPoll       = giouring.OpPollAdd
+	opSendMsg    = giouring.OpSendmsg
+	opCancel     = giouring.OpAsyncCancel
+	opFallocate  = giouring.OpFallocate
+	opRead       = giouring.OpRead
+	opWrite      = giouring.OpWrite
+	opMadvise    = giouring.OpMadvise
+	opFadvise    = giouring.OpFadvise
+	opRecv       = giouring.OpRecv
+	opCommand    = giouring.OpUringCmd
 )
 
-// FixedFile in SQE.Flags: SQE.Fd is an index into the registered files, not a descriptor.
-const FixedFile = giouring.SqeFixedFile
+// fixedFile, in SQE.Flags, makes SQE.Fd an index into the registered files.
+const fixedFile = giouring.SqeFixedFile
 
-// Async in SQE.Flags: one of the kernel's workers does it from the start; it is not tried on the
-// submitting thread first.
+// Async, in SQE.Flags, gives the request to one of the kernel's workers at once, without a trial on
+// the submitting thread.
 const Async = giouring.SqeAsync
 
-// CompletionMore in CQE.Flags: the request goes on and will complete again (multishot).
-const CompletionMore = giouring.CQEFMore
+// completionMore, in CQE.Flags, says that the request goes on and will complete again (multishot).
+const completionMore = giouring.CQEFMore
 
-// CommandDiscard in SQE.Off of an OpCommand: BLOCK_URING_CMD_DISCARD, _IO(0x12, 0), Linux 6.12.
-const CommandDiscard = 0x1200
+// commandDiscard, in SQE.Off of an opCommand, is BLOCK_URING_CMD_DISCARD, _IO(0x12, 0), Linux 6.12.
+const commandDiscard = 0x1200
 
-// Values for the flags arguments below, so that a caller needs no second source of kernel
-// constants.
+// Flags for the arguments below. Flags that only one caller needs are not repeated here: it takes
+// them from x/sys/unix.
 const (
 	MsgWaitAll  = uint32(unix.MSG_WAITALL)
 	MsgNoSignal = uint32(unix.MSG_NOSIGNAL)
 
-	PollIn    = uint32(unix.POLLIN)
-	PollErr   = uint32(unix.POLLERR)
-	PollHup   = uint32(unix.POLLHUP)
+	PollIn = uint32(unix.POLLIN)
+
 	PollRdHup = uint32(unix.POLLRDHUP)
 
 	// the data is on stable storage when the write completes: NBD's FUA
 	WriteDsync = uint32(unix.RWF_DSYNC)
 
-	FsyncDatasync = giouring.FsyncDatasync
+	fsyncDatasync = giouring.FsyncDatasync
 
 	FallocateKeepSize  = uint32(unix.FALLOC_FL_KEEP_SIZE)
 	FallocatePunchHole = uint32(unix.FALLOC_FL_PUNCH_HOLE)
@@ -67,9 +65,9 @@ const (
 	AdviceWillNeed = uint32(unix.MADV_WILLNEED) // posix_fadvise has the same number
 )
 
-// PrepNop completes at once with 0.
+// PrepNop completes at once with 0. KeepWorkers and tests use it.
 func PrepNop(s *SQE, data uint64) {
-	s.OpCode = OpNop
+	s.OpCode = opNop
 	s.UserData = data
 }
 
@@ -77,7 +75,7 @@ func PrepNop(s *SQE, data uint64) {
 // result is short only at the end of the stream or on an error. The descriptor must not be
 // O_NONBLOCK, or an empty socket completes with EAGAIN.
 func PrepRecv(s *SQE, data uint64, fd int32, addr uint64, n uint32, flags uint32) {
-	s.OpCode = OpRecv
+	s.OpCode = opRecv
 	s.Fd = fd
 	s.Addr = addr
 	s.Len = n
@@ -89,7 +87,7 @@ func PrepRecv(s *SQE, data uint64, fd int32, addr uint64, n uint32, flags uint32
 // with MsgWaitAll, and two sends in flight on one stream interleave: one at a time. The msghdr and
 // its iovecs must stay until the completion.
 func PrepSendMsg(s *SQE, data uint64, fd int32, msghdr uint64, flags uint32) {
-	s.OpCode = OpSendMsg
+	s.OpCode = opSendMsg
 	s.Fd = fd
 	s.Addr = msghdr
 	s.Len = 1
@@ -97,18 +95,18 @@ func PrepSendMsg(s *SQE, data uint64, fd int32, msghdr uint64, flags uint32) {
 	s.UserData = data
 }
 
-// PrepPoll waits once for events (POLL*); the result is the events that came. POLLERR and POLLHUP
-// always count.
+// PrepPoll waits once for events (POLL*); the result is the events that occurred. POLLERR and
+// POLLHUP always count. Tests use it.
 func PrepPoll(s *SQE, data uint64, fd int32, events uint32) {
-	s.OpCode = OpPoll
+	s.OpCode = opPoll
 	s.Fd = fd
 	s.OpcodeFlags = events
 	s.UserData = data
 }
 
-// PrepRead reads n bytes at off of a plain descriptor; off does not count for an eventfd or a pipe.
+// PrepRead reads n bytes at off of a descriptor; an eventfd or a pipe ignores off.
 func PrepRead(s *SQE, data uint64, fd int32, addr uint64, n uint32, off uint64) {
-	s.OpCode = OpRead
+	s.OpCode = opRead
 	s.Fd = fd
 	s.Off = off
 	s.Addr = addr
@@ -120,33 +118,33 @@ func PrepRead(s *SQE, data uint64, fd int32, addr uint64, n uint32, off uint64) 
 // must lie inside that buffer. The result is short at the end of the file. rwflags are RWF_*.
 func PrepReadFixed(s *SQE, data uint64, file uint32, buffer uint16, addr uint64, n uint32,
 	off uint64, rwflags uint32) {
-	fixed(s, OpReadFixed, data, file, buffer, addr, n, off, rwflags)
+	fixed(s, opReadFixed, data, file, buffer, addr, n, off, rwflags)
 }
 
 // PrepWriteFixed writes n bytes from a registered buffer; WriteDsync in rwflags makes it durable
 // before it completes.
 func PrepWriteFixed(s *SQE, data uint64, file uint32, buffer uint16, addr uint64, n uint32,
 	off uint64, rwflags uint32) {
-	fixed(s, OpWriteFixed, data, file, buffer, addr, n, off, rwflags)
+	fixed(s, opWriteFixed, data, file, buffer, addr, n, off, rwflags)
 }
 
 // PrepReadFile is PrepReadFixed into memory that is not registered: the kernel looks its pages up
 // and pins them for this one operation.
 func PrepReadFile(s *SQE, data uint64, file uint32, addr uint64, n uint32, off uint64,
 	rwflags uint32) {
-	fixed(s, OpRead, data, file, 0, addr, n, off, rwflags)
+	fixed(s, opRead, data, file, 0, addr, n, off, rwflags)
 }
 
 // PrepWriteFile is PrepWriteFixed from memory that is not registered.
 func PrepWriteFile(s *SQE, data uint64, file uint32, addr uint64, n uint32, off uint64,
 	rwflags uint32) {
-	fixed(s, OpWrite, data, file, 0, addr, n, off, rwflags)
+	fixed(s, opWrite, data, file, 0, addr, n, off, rwflags)
 }
 
 func fixed(s *SQE, op uint8, data uint64, file uint32, buffer uint16, addr uint64, n uint32,
 	off uint64, rwflags uint32) {
 	s.OpCode = op
-	s.Flags = FixedFile
+	s.Flags = fixedFile
 	s.Fd = int32(file)
 	s.Off = off
 	s.Addr = addr
@@ -160,11 +158,11 @@ func fixed(s *SQE, op uint8, data uint64, file uint32, buffer uint16, addr uint6
 // reads do not need. It covers writes that have completed, not those that are in flight. It always
 // runs on a kernel worker (100 % punted).
 func PrepFsync(s *SQE, data uint64, file uint32, datasync bool) {
-	s.OpCode = OpFsync
-	s.Flags = FixedFile
+	s.OpCode = opFsync
+	s.Flags = fixedFile
 	s.Fd = int32(file)
 	if datasync {
-		s.OpcodeFlags = FsyncDatasync
+		s.OpcodeFlags = fsyncDatasync
 	}
 	s.UserData = data
 }
@@ -172,8 +170,8 @@ func PrepFsync(s *SQE, data uint64, file uint32, datasync bool) {
 // PrepFallocate is fallocate(2) on a registered file: mode is FALLOC_FL_*, off and n are in bytes.
 // It always runs on a kernel worker, and a long range keeps that worker busy: slice it.
 func PrepFallocate(s *SQE, data uint64, file uint32, mode uint32, off, n uint64) {
-	s.OpCode = OpFallocate
-	s.Flags = FixedFile
+	s.OpCode = opFallocate
+	s.Flags = fixedFile
 	s.Fd = int32(file)
 	s.Off = off
 	s.Addr = n
@@ -184,10 +182,10 @@ func PrepFallocate(s *SQE, data uint64, file uint32, mode uint32, off, n uint64)
 // PrepDiscard discards n bytes at off of a registered block device, both multiples of its logical
 // block. Linux 6.12; see Features.Discard. A device without discard completes with EOPNOTSUPP.
 func PrepDiscard(s *SQE, data uint64, file uint32, off, n uint64) {
-	s.OpCode = OpCommand
-	s.Flags = FixedFile
+	s.OpCode = opCommand
+	s.Flags = fixedFile
 	s.Fd = int32(file)
-	s.Off = CommandDiscard
+	s.Off = commandDiscard
 	s.Addr = off
 	s.Addr3 = n
 	s.UserData = data
@@ -195,8 +193,8 @@ func PrepDiscard(s *SQE, data uint64, file uint32, off, n uint64) {
 
 // PrepFadvise is posix_fadvise(2) on n bytes at off of a registered file.
 func PrepFadvise(s *SQE, data uint64, file uint32, off uint64, n uint32, advice uint32) {
-	s.OpCode = OpFadvise
-	s.Flags = FixedFile
+	s.OpCode = opFadvise
+	s.Flags = fixedFile
 	s.Fd = int32(file)
 	s.Off = off
 	s.Len = n
@@ -206,7 +204,7 @@ func PrepFadvise(s *SQE, data uint64, file uint32, off uint64, n uint32, advice 
 
 // PrepMadvise is madvise(2) on n bytes of arena memory; it always runs on a kernel worker.
 func PrepMadvise(s *SQE, data uint64, addr uint64, n uint32, advice uint32) {
-	s.OpCode = OpMadvise
+	s.OpCode = opMadvise
 	s.Fd = -1
 	s.Addr = addr
 	s.Len = n
@@ -218,7 +216,7 @@ func PrepMadvise(s *SQE, data uint64, addr uint64, n uint32, advice uint32) {
 // or EALREADY (it runs and will complete by itself); a cancelled request completes with ECANCELED,
 // so there are always two completions.
 func PrepCancel(s *SQE, data uint64, target uint64) {
-	s.OpCode = OpCancel
+	s.OpCode = opCancel
 	s.Fd = -1
 	s.Addr = target
 	s.UserData = data
@@ -226,7 +224,7 @@ func PrepCancel(s *SQE, data uint64, target uint64) {
 
 // prepCancelAll cancels everything on the ring: IORING_ASYNC_CANCEL_ANY, Linux 5.19.
 func prepCancelAll(s *SQE, data uint64) {
-	s.OpCode = OpCancel
+	s.OpCode = opCancel
 	s.Fd = -1
 	s.OpcodeFlags = giouring.AsyncCancelAny | giouring.AsyncCancelAll
 	s.UserData = data

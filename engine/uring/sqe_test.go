@@ -139,13 +139,13 @@ func TestPollAndCancel(t *testing.T) {
 	}
 	Notify(fd)
 	if c := collect(t, r, 1)[0]; c.UserData != 4 || c.Res != int32(PollIn) ||
-		c.Flags&CompletionMore != 0 {
+		c.Flags&completionMore != 0 {
 		t.Errorf("%+v, want POLLIN once", c)
 	}
 	left, right := socketpair(t)
 	PrepPoll(r.SQE(), 5, left, PollRdHup)
 	Shutdown(right)
-	if c := collect(t, r, 1)[0]; uint32(c.Res)&PollRdHup == 0 || uint32(c.Res)&PollHup == 0 {
+	if c := collect(t, r, 1)[0]; uint32(c.Res)&PollRdHup == 0 || uint32(c.Res)&unix.POLLHUP == 0 {
 		t.Errorf("poll of a socket that hangs up: %#x", c.Res)
 	}
 }

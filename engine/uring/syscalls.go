@@ -1,5 +1,5 @@
-// This file has the few system calls that a loop's control side needs beside the ring. None is on
-// the path of a request.
+// The few system calls that a loop needs besides the ring. Apart from Notify, Now and Pwrite none
+// is on the path of a request.
 
 package uring
 
@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Eventfd makes the descriptor that wakes a loop: its ring keeps a read armed, anyone may Notify.
-// It is close-on-exec, and in blocking mode because io_uring answers EAGAIN on an empty
+// Eventfd makes the descriptor that wakes a loop: its ring keeps a read armed, and any thread may
+// Notify. It is close-on-exec, and in blocking mode because io_uring answers EAGAIN on an empty
 // non-blocking one.
 func Eventfd() (int, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
@@ -20,10 +20,10 @@ func Eventfd() (int, error) {
 	return fd, nil
 }
 
-// one is what an eventfd is told: 1 as a little-endian 64-bit number.
+// one is the number that Notify adds to an eventfd: 1 as a little-endian 64-bit number.
 var one = [8]byte{1}
 
-// Notify wakes whoever reads the eventfd. Any goroutine may call it; it blocks only after 2^64-2
+// Notify wakes the reader of the eventfd. Any goroutine may call it; it blocks only after 2^64-2
 // unread notifications.
 func Notify(fd int) {
 	for {
@@ -33,7 +33,7 @@ func Notify(fd int) {
 	}
 }
 
-// Await sleeps until the eventfd has been notified, and takes what it was told.
+// Await sleeps until the eventfd has been notified, and takes all notifications.
 func Await(fd int) error {
 	var word [8]byte
 	for {
@@ -43,14 +43,14 @@ func Await(fd int) error {
 	}
 }
 
-// Shutdown ends both directions of a socket: what is in flight on it completes. Errors do not
-// matter: it may be gone already.
+// Shutdown ends both directions of a socket, so that requests in flight on it complete. Errors do
+// not matter: the connection may have ended already.
 func Shutdown(fd int32) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) }
 
-// CloseFD closes a descriptor. There is no retry: on Linux it is closed even after EINTR.
+// CloseFD closes a descriptor, without a retry: on Linux it is closed even after EINTR.
 func CloseFD(fd int32) { _ = unix.Close(int(fd)) }
 
-// EndSending ends one direction of a socket: the peer finds the end behind what was sent.
+// EndSending ends the sending direction of a socket: the client finds the end after what was sent.
 func (r *Ring) EndSending(fd int32) { _ = unix.Shutdown(int(fd), unix.SHUT_WR) }
 
 // Shutdown is the function Shutdown; as a method it lets a Ring stand for the whole kernel.
@@ -61,13 +61,13 @@ func (r *Ring) CloseFD(fd int32) { CloseFD(fd) }
 
 var start = time.Now()
 
-// Now is the monotonic clock in nanoseconds since the process started. time.Since reads only that
-// clock, which is half the cost of time.Now; still, read it once per turn.
+// Now returns the monotonic clock, in nanoseconds since the process started. time.Since reads only
+// that clock, at half the cost of time.Now; still, a loop reads it once per turn.
 func Now() int64 { return int64(time.Since(start)) }
 
-// Pwrite writes n bytes at addr, an address of an arena, to a file, and answers as a completion
-// would: bytes written, or a negative errno. It is for writes into the page cache, which file
-// systems that cannot promise not to block (ext4) make io_uring hand to a worker thread.
+// Pwrite writes n bytes at addr, an address in an arena, to a file, and returns what a completion
+// would have: bytes written, or a negative errno. It is for writes into the page cache, which
+// io_uring hands to a worker thread on file systems that cannot promise not to block (ext4).
 func Pwrite(fd int, addr uint64, n uint32, off uint64) int32 {
 	written, _, errno := unix.Syscall6(unix.SYS_PWRITE64, uintptr(fd), uintptr(addr), uintptr(n),
 		uintptr(off), 0, 0)

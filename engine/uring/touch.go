@@ -1,8 +1,8 @@
-// Touching a path in a child process: storage that hangs keeps who asks it, deaf to every signal,
-// and a process with such a thread does not end. A child can be left behind.
+// Touching a path in a child process: a thread that waits for storage that hangs hears no signal,
+// and a process with that thread does not end. A child can be left behind.
 //
-// Invariant: the child has no descriptor of ours, and is a copy of one thread alone. So it makes
-// system calls and nothing else: it allocates nothing, takes no lock, and does not return.
+// Invariant: the child has no descriptor of this process, and is a copy of one thread alone. So it
+// makes system calls and nothing else: it allocates nothing, takes no lock, and does not return.
 
 package uring
 
@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// touch is what the child's system calls point to. It is made before the child is.
+// touch has the memory of the child's system calls. It is made before the child is.
 type touch struct {
 	path, directory *byte
 	found           unix.Statx_t
@@ -22,10 +22,10 @@ type touch struct {
 	signals         [8]byte
 }
 
-// Touch starts a child that looks at a path, as it is opened, measured and read: at a file, a
-// directory or a block device, or, where nothing is, at the directory in which it would be. The
-// child ends when the storage has answered, whatever it said. Who waits for it can give it up: it
-// ends with the process, unless the kernel keeps it.
+// Touch starts a child that opens, measures and reads a path: a file, a directory or a block
+// device, or, where nothing is, the directory in which it would be. The child ends when the storage
+// has answered, whatever the answer. The caller need not wait for it: the child ends with the
+// process, unless the kernel keeps it.
 //
 //go:norace
 func Touch(path, directory string) (child int, err error) {
@@ -39,7 +39,7 @@ func Touch(path, directory string) (child int, err error) {
 	for i := range t.signals {
 		t.signals[i] = 0xff
 	}
-	// The child's handlers are Go's, which need what it does not have: it blocks all signals.
+	// The child's signal handlers are Go's, which need a runtime: it blocks all signals.
 	var before [8]byte
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -61,7 +61,7 @@ func mask(to, before *[8]byte) {
 		uintptr(unsafe.Pointer(before)), uintptr(len(to)), 0, 0)
 }
 
-// child is the child's life.
+// child is all that the child does.
 //
 //go:norace
 //go:nosplit
@@ -76,7 +76,7 @@ func (t *touch) child() {
 	if errno == unix.ENOENT {
 		name, kind, errno = t.directory, unix.S_IFDIR, 0
 	}
-	// To open a FIFO lets others on, and to open a tape moves it.
+	// To open a FIFO wakes its other end, and to open a tape moves it.
 	if errno == 0 && (kind == unix.S_IFREG || kind == unix.S_IFBLK || kind == unix.S_IFDIR) {
 		flags := uintptr(unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY)
 		if kind == unix.S_IFDIR {

@@ -1,6 +1,5 @@
-// This file finds the memory that giouring shares with the kernel. giouring maps the rings but
-// hides every pointer in unexported fields; here they are looked up by name once, with their types,
-// and kept.
+// The memory that giouring shares with the kernel. giouring maps the rings but hides every pointer
+// in unexported fields; here they are looked up by name once, with their types, and kept.
 //
 // Invariant: a build against a giouring with another layout does not start. The panic names the
 // field.
@@ -15,7 +14,7 @@ import (
 )
 
 // view is the two queues as Go sees them. The slices and pointers lead into memory that giouring
-// mapped; they are valid until QueueExit.
+// has mapped; they are valid until QueueExit.
 type view struct {
 	sqHead, sqTail, sqFlags *uint32
 	sqMask                  uint32
@@ -114,7 +113,7 @@ func wordAt(base unsafe.Pointer, offset uintptr) *uint32 {
 	return *(**uint32)(unsafe.Add(base, offset))
 }
 
-// params is giouring's Params with the fields that it does not let anyone set.
+// params is giouring's Params, with the fields that giouring lets no caller set.
 type params struct{ raw *giouring.Params }
 
 func newParams(flags, completions uint32) params {
@@ -124,7 +123,7 @@ func newParams(flags, completions uint32) params {
 	return p
 }
 
-// features are the FEAT bits, which the kernel fills in during setup.
+// features returns the FEAT bits, which the kernel fills in during setup.
 func (p params) features() uint32 { return *p.word(found.paramFeatureFlags) }
 
 func (p params) word(offset uintptr) *uint32 {
