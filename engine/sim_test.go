@@ -105,12 +105,14 @@ func run(t testing.TB, w *sim.World) {
 	}
 	for _, l := range loops {
 		c := l.(simLoop).Counters()
-		w.Marks[sim.OverlapWaited] += c.Overlaps
-		w.Marks[sim.Divided] += c.Divided
-		w.Marks[sim.EdgesRead] += c.Unaligned
-		w.Marks[sim.MemoryStarved] += c.Starved
-		w.Marks[sim.StageMissing] += c.Stageless
-		w.Marks[sim.Evicted] += c.Closed[engine.CloseStalled]
+		w.AddEngineCounts(sim.EngineCounts{
+			OverlapWaited: c.Overlaps,
+			Divided:       c.Divided,
+			EdgesRead:     c.Unaligned,
+			MemoryStarved: c.Starved,
+			StageMissing:  c.Stageless,
+			Evicted:       c.Closed[engine.CloseStalled],
+		})
 	}
 }
 

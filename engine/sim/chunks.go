@@ -60,7 +60,7 @@ func (c *client) headLeft() int {
 }
 
 // open takes a chunk's header apart.
-func (c *client) open() {
+func (c *client) openChunk() {
 	w, h := c.world, c.head
 	extended := c.habit.session.Framing == proto.Extended
 	magic := uint32(magicChunk)
@@ -76,7 +76,7 @@ func (c *client) open() {
 	} else {
 		k.length = uint64(binary.BigEndian.Uint32(h[16:]))
 	}
-	k.r = c.find(binary.BigEndian.Uint64(h[8:]), k.kind>>15 == 1)
+	k.r = c.findRequest(binary.BigEndian.Uint64(h[8:]), k.kind>>15 == 1)
 	c.head = c.head[:0]
 	r := k.r
 	if extended && k.offset != r.Offset {
@@ -88,20 +88,20 @@ func (c *client) open() {
 			int64(r.id), int64(k.kind), int64(k.length))
 	}
 	r.reply.chunks++
-	c.fits(k, extended)
+	c.checkChunk(k, extended)
 	c.chunk, c.payload = k, make([]byte, 0, k.length)
 	if extended {
-		w.mark(ChunkedExt)
+		w.mark(markChunkedExt)
 	} else {
-		w.mark(Chunked)
+		w.mark(markChunked)
 	}
 	if k.length == 0 {
-		c.take()
+		c.takeChunk()
 	}
 }
 
 // fits checks a header against the request, before memory is taken for what it announces.
-func (c *client) fits(k *chunk, extended bool) {
+func (c *client) checkChunk(k *chunk, extended bool) {
 	w, r := c.world, k.r
 	done := k.flags&1 != 0
 	limit := uint64(w.Plan.Exports[c.export].MaxPayload)
@@ -137,50 +137,50 @@ func (c *client) fits(k *chunk, extended bool) {
 }
 
 // take takes a chunk in that is all there.
-func (c *client) take() {
+func (c *client) takeChunk() {
 	k, b := c.chunk, c.payload
 	c.chunk, c.payload = nil, nil
 	r := k.r
 	switch k.kind {
 	case chunkData:
-		c.content(r, binary.BigEndian.Uint64(b), b[8:])
+		c.addData(r, binary.BigEndian.Uint64(b), b[8:])
 	case chunkHole:
-		c.hole(r, binary.BigEndian.Uint64(b), uint64(binary.BigEndian.Uint32(b[8:])))
+		c.addHole(r, binary.BigEndian.Uint64(b), uint64(binary.BigEndian.Uint32(b[8:])))
 	case chunkStatus, chunkStatusExt:
-		c.status(r, b, k.kind == chunkStatusExt)
+		c.takeStatus(r, b, k.kind == chunkStatusExt)
 	case chunkError:
-		c.failed(r, b)
+		c.takeError(r, b)
 		return
 	}
 	if k.flags&1 == 0 {
 		return
 	}
-	c.settled(r)
+	c.removeInFlight(r)
 	c.judge(r, proto.Success)
 	switch r.Command {
 	case proto.CmdRead:
 		if len(r.reply.data) != int(r.Length) {
 			c.world.fail("the chunks of %v bring %d bytes", r, len(r.reply.data))
 		}
-		c.read(r, r.reply.data)
+		c.checkRead(r, r.reply.data)
 	case proto.CmdBlockStatus:
 		if r.reply.seen != r.contexts {
 			c.world.fail("%v asked for the contexts %#x and was told about %#x", r, r.contexts,
 				r.reply.seen)
 		}
-		c.lookStatus(r)
+		c.markStatus(r)
 	}
 	r.reply.data = nil
 }
 
 // content is data from off; chunks come in the order of their offsets.
-func (c *client) content(r *request, off uint64, b []byte) {
+func (c *client) addData(r *request, off uint64, b []byte) {
 	w, got := c.world, uint64(len(r.reply.data))
 	if off != r.Offset+got || uint64(len(b)) > r.Length-got {
 		w.fail("%v: %d bytes at %d, behind %d bytes", r, len(b), off, got)
 	}
 	if r.Flags&proto.CmdFlagDF != 0 {
-		w.mark(DataWhole)
+		w.mark(markDataWhole)
 		if uint64(len(b)) != r.Length {
 			w.fail("%v must not be taken apart, and was", r)
 		}
@@ -189,24 +189,24 @@ func (c *client) content(r *request, off uint64, b []byte) {
 }
 
 // hole is n zeroes from off.
-func (c *client) hole(r *request, off, n uint64) {
+func (c *client) addHole(r *request, off, n uint64) {
 	w := c.world
 	if n == 0 || n > r.Length {
 		w.fail("%v: a hole of %d bytes", r, n)
 	}
 	if n == r.Length {
-		w.mark(HoleWhole)
+		w.mark(markHoleWhole)
 	} else {
-		w.mark(HoleRead)
+		w.mark(markHoleRead)
 		if n < min(32<<10, (r.Length+1)/2) && !c.inParts(r) { // a part may be short
 			w.fail("%v: a hole of %d bytes costs more than it saves", r, n)
 		}
 	}
-	c.content(r, off, make([]byte, n))
+	c.addData(r, off, make([]byte, n))
 }
 
 // failed takes an error in, which is a reply of its own.
-func (c *client) failed(r *request, b []byte) {
+func (c *client) takeError(r *request, b []byte) {
 	w := c.world
 	e, text := proto.Errno(binary.BigEndian.Uint32(b)), b[6:]
 	if int(binary.BigEndian.Uint16(b[4:])) != len(text) || !utf8.Valid(text) ||
@@ -217,8 +217,8 @@ func (c *client) failed(r *request, b []byte) {
 	if e == proto.Success || e.String() == "unknown error" {
 		w.fail("%v was answered with error %d", r, e)
 	}
-	w.mark(ErrorText)
-	c.settled(r)
+	w.mark(markErrorText)
+	c.removeInFlight(r)
 	c.judge(r, e)
 }
 
@@ -226,7 +226,7 @@ func (c *client) failed(r *request, b []byte) {
 type extent struct{ length, flags uint64 }
 
 // status takes what one context says.
-func (c *client) status(r *request, b []byte, extended bool) {
+func (c *client) takeStatus(r *request, b []byte, extended bool) {
 	w := c.world
 	id := binary.BigEndian.Uint32(b)
 	if id < 1 || id > proto.MaxContexts || r.contexts>>(id-1)&1 == 0 ||
@@ -249,12 +249,12 @@ func (c *client) status(r *request, b []byte, extended bool) {
 				extent{uint64(binary.BigEndian.Uint32(b)), uint64(binary.BigEndian.Uint32(b[4:]))})
 		}
 	}
-	c.extents(r, list, int(id-1))
+	c.checkExtents(r, list, int(id-1))
 }
 
 // extents checks a list of them: inside the range, none empty, neighbours different, as far as
 // there is room, and true.
-func (c *client) extents(r *request, list []extent, context int) {
+func (c *client) checkExtents(r *request, list []extent, context int) {
 	w, p := c.world, &c.plan().Contexts[context]
 	at, end, one := r.Offset, r.Offset+r.about, r.Flags&proto.CmdFlagReqOne != 0
 	for i, x := range list {
@@ -264,13 +264,13 @@ func (c *client) extents(r *request, list []extent, context int) {
 				i, x.length, at)
 		case i > 0 && x.flags == list[i-1].flags:
 			w.fail("%v: %s: extents %d and %d are the same", r, p.Name, i-1, i)
-		case p.Unit > 0:
-			c.patterned(r, p, at, x)
+		case p.unit > 0:
+			c.checkPattern(r, p, at, x)
 		case x.flags&^(statusHole|statusZero) != 0:
 			w.fail("%v: %s: status %#x", r, p.Name, x.flags)
 		case x.flags&statusZero != 0:
-			w.mark(StatusZero)
-			c.model.zeroes(r, at, at+x.length)
+			w.mark(markStatusZero)
+			c.model.checkZeroes(r, at, at+x.length)
 		}
 		at += x.length
 	}
@@ -282,10 +282,10 @@ func (c *client) extents(r *request, list []extent, context int) {
 	case !one && len(list) < min(room, 500):
 		w.fail("%v: %s: only %d extents, which end at %d", r, p.Name, len(list), at)
 	case !one:
-		w.mark(StatusCut)
+		w.mark(markStatusCut)
 	}
 	if p.Wide {
-		w.mark(StatusWide)
+		w.mark(markStatusWide)
 	}
 }
 
@@ -294,12 +294,12 @@ func (c *client) plan() *ExportPlan { return &c.world.Plan.Exports[c.export] }
 
 // patterned: an extent of a pattern says what the pattern says, all along. For a client that has
 // said its last word, or in a shutdown, a loop need not look: 0 is true of everything.
-func (c *client) patterned(r *request, p *ContextPlan, at uint64, x extent) {
+func (c *client) checkPattern(r *request, p *ContextPlan, at uint64, x extent) {
 	if x.flags == 0 && (c.parted || c.world.draining) {
-		c.world.mark(StatusUnlooked)
+		c.world.mark(markStatusUnlooked)
 		return
 	}
-	for off := at; off < at+x.length; off = (off/p.Unit + 1) * p.Unit {
+	for off := at; off < at+x.length; off = (off/p.unit + 1) * p.unit {
 		if want := p.pattern(off); want != x.flags {
 			c.world.fail("%v: %s: status %#x at %d, want %#x", r, p.Name, x.flags, off, want)
 		}
@@ -307,22 +307,22 @@ func (c *client) patterned(r *request, p *ContextPlan, at uint64, x extent) {
 }
 
 // lookStatus marks what a BLOCK_STATUS shows that the engine can do.
-func (c *client) lookStatus(r *request) {
+func (c *client) markStatus(r *request) {
 	w := c.world
 	if r.Flags&proto.CmdFlagReqOne != 0 {
-		w.mark(StatusOne)
+		w.mark(markStatusOne)
 	}
 	if r.contexts&(r.contexts-1) != 0 {
-		w.mark(StatusMany)
+		w.mark(markStatusMany)
 	}
 	if r.filtered() {
-		w.mark(StatusFiltered)
+		w.mark(markStatusFiltered)
 	}
 }
 
 // zeroes checks a claim that [lo, hi) reads as zeroes: at some moment between request and reply it
 // must have been possible that it does.
-func (m *model) zeroes(r *request, lo, hi uint64) {
+func (m *model) checkZeroes(r *request, lo, hi uint64) {
 	if m.disk.plan.Backing == Null {
 		return
 	}
@@ -335,13 +335,15 @@ func (m *model) zeroes(r *request, lo, hi uint64) {
 	}
 	for lo < hi {
 		s := &m.stretches[m.find(lo)]
-		if slices.ContainsFunc(s.who, func(c candidate) bool { return c.w.zero && allowed(&c) }) {
+		if slices.ContainsFunc(s.candidates, func(c candidate) bool {
+			return c.w.zero && allowed(&c)
+		}) {
 			lo = min(s.hi, hi)
 			continue
 		}
 		n := min(s.hi, hi) - lo
 		if bad, ok := m.check(lo, make([]byte, n), allowed, nil); !ok {
-			m.wrong("zeroes were claimed", r, bad, make([]byte, min(sectorSize, hi-bad)))
+			m.failWrong("zeroes were claimed", r, bad, make([]byte, min(sectorSize, hi-bad)))
 		}
 		lo += n
 	}

@@ -19,19 +19,19 @@ type talk struct {
 	r *request
 }
 
-func newTalk(t *testing.T, framing proto.Framing, a ask) *talk {
-	e := ExportPlan{Block: 512, Sparse: 128 << 10}
+func newTalk(t *testing.T, framing proto.Framing, a draft) *talk {
+	e := ExportPlan{Block: 512, sparse: 128 << 10}
 	e.Size, e.Flags = 256<<10, proto.FlagSendFlush
 	e.Contexts = []ContextPlan{{Context: proto.Context{Name: "sim:disk"}},
-		{Context: proto.Context{Name: "sim:a"}, Unit: 4096}}
+		{Context: proto.Context{Name: "sim:a"}, unit: 4096}}
 	w := plainWorld(t, e)
 	c := &client{world: w, rng: w.rng, model: w.models[0], conn: 1}
 	c.habit.session = proto.Session{Framing: framing, Contexts: 3}
 	c.sock = w.newSocket(c)
 	a.Cookie, a.Extended = 77, framing == proto.Extended
 	r := c.compose(a)
-	r.begun, c.sent, c.line, c.out = w.note("begun", ""), uint64(len(c.out)), nil, nil
-	c.complete(r)
+	r.begun, c.sent, c.unsent, c.out = w.note("begun", ""), uint64(len(c.out)), nil, nil
+	c.requestSent(r)
 	return &talk{w, c, r}
 }
 
@@ -164,19 +164,19 @@ func TestStrictReads(t *testing.T) {
 	for _, f := range []proto.Framing{proto.Structured, proto.Extended} {
 		for _, row := range strictReads(f) {
 			k := newTalk(t, f,
-				ask{Request: proto.Request{Command: proto.CmdRead, Offset: readOff, Length: readLen,
-					Flags: row.flags}})
+				draft{Request: proto.Request{Command: proto.CmdRead, Offset: readOff,
+					Length: readLen, Flags: row.flags}})
 			why := k.hearAll(row.answer)
 			if (row.want == "") != (why == "") || !strings.Contains(why, row.want) {
 				t.Errorf("%s, framing %d: %q, want %q", row.name, f, why, row.want)
 			}
-			if row.want == "" && len(k.c.flight) != 0 {
+			if row.want == "" && len(k.c.inFlight) != 0 {
 				t.Errorf("%s, framing %d: still in flight", row.name, f)
 			}
 		}
 	}
 	k := newTalk(t, proto.Extended,
-		ask{Request: proto.Request{Command: proto.CmdRead, Offset: readOff, Length: readLen}})
+		draft{Request: proto.Request{Command: proto.CmdRead, Offset: readOff, Length: readLen}})
 	if why := k.hearAll([][]byte{chunkOf(proto.Extended, 0, chunkData, 0, uint64(readOff),
 		onDisk(readOff, 4096))}); !strings.Contains(why, "has offset 0") {
 		t.Errorf("a wrong offset in the header: %q", why)
@@ -204,7 +204,7 @@ func statusChunk(f proto.Framing, flags uint16, id uint32, extents ...[2]uint64)
 }
 
 func strictStatus(f proto.Framing) []strictCase {
-	p := &ContextPlan{Context: proto.Context{Name: "sim:a"}, Unit: 4096}
+	p := &ContextPlan{Context: proto.Context{Name: "sim:a"}, unit: 4096}
 	const off = statusOff
 	v := [2]uint64{p.pattern(off), p.pattern(half)}
 	type x = [2]uint64
@@ -249,7 +249,7 @@ func TestStrictStatus(t *testing.T) {
 	for _, f := range []proto.Framing{proto.Structured, proto.Extended} {
 		for _, row := range strictStatus(f) {
 			k := newTalk(t, f,
-				ask{Request: proto.Request{Command: proto.CmdBlockStatus, Offset: statusOff,
+				draft{Request: proto.Request{Command: proto.CmdBlockStatus, Offset: statusOff,
 					Length: statusLen, Flags: row.flags}})
 			why := k.hearAll(row.answer)
 			if (row.want == "") != (why == "") || !strings.Contains(why, row.want) {
@@ -269,7 +269,7 @@ func TestZeroesMayBeOnTheirWay(t *testing.T) {
 	}
 	claim := func(r *request) string {
 		r.answered = b.note("answer", "")
-		return caught(func() { b.m.zeroes(r, 0, 4096) })
+		return caught(func() { b.m.checkZeroes(r, 0, 4096) })
 	}
 	if claim(asked()) == "" {
 		t.Error("data that nobody has touched may be zero")

@@ -25,13 +25,13 @@ type client struct {
 	sock   *socket
 	conn   uint32
 
-	out    []byte // composed and not sent
-	sent   uint64 // bytes sent on this connection
-	line   []*request
-	flight []*request
-	order  uint32
-	asked  int
-	got    uint64 // bytes received on this connection
+	out      []byte // composed and not sent
+	sent     uint64 // bytes sent on this connection
+	unsent   []*request
+	inFlight []*request
+	order    uint32
+	asked    int
+	got      uint64 // bytes received on this connection
 
 	head    []byte   // of the reply or chunk that is arriving
 	reading *request // whose data is arriving, behind a simple reply
@@ -42,7 +42,7 @@ type client struct {
 	readAt, sendAt uint64 // instants before which it does neither
 	owedAt         uint64 // when a shutdown was last seen to owe it something
 	parted         bool   // said its last word
-	deserted       bool   // found that nobody listens
+	unheard        bool   // found that nobody listens
 	partEnd        uint64 // for partings with a message: position in the stream of its end
 	excused        string // why the server may close or stay silent from now on
 }
@@ -50,7 +50,7 @@ type client struct {
 // connect opens a connection to one of the exports, if a loop has room for it.
 func (c *client) connect() bool {
 	w := c.world
-	at := w.emptiest()
+	at := w.pickLoop()
 	if at < 0 {
 		return false
 	}
@@ -65,10 +65,10 @@ func (c *client) connect() bool {
 		conn: w.conns}
 	e := &w.Plan.Exports[c.export]
 	c.habit = drawHabit(c.rng, e, drawSession(c.rng, e), min(w.left, 120))
-	if w.Plan.Jam {
+	if w.Plan.jam {
 		c.habit.jam(c.rng)
 	}
-	if w.Plan.Siege {
+	if w.Plan.siege {
 		c.habit.besiege(c.rng)
 	}
 	switch {
@@ -77,14 +77,14 @@ func (c *client) connect() bool {
 	case w.Plan.Hang:
 		c.habit.hang(c.rng)
 	}
-	if h := &c.habit; w.Plan.Flushes {
+	if h := &c.habit; w.Plan.flushes {
 		h.commands, h.large = [4]int{1, 5, 3, 0}, 0
 	}
-	if h := &c.habit; w.Plan.Deep {
+	if h := &c.habit; w.Plan.deep {
 		h.small, h.depth, h.requests, h.commands, h.large = true, 300, 600, [4]int{9, 2, 0, 0}, 0
 		h.partAt = 0
 	}
-	if w.Plan.Drain {
+	if w.Plan.drain {
 		c.habit.resist(c.rng)
 	}
 	c.sock = w.newSocket(c)
@@ -118,25 +118,25 @@ func (c *client) step() bool {
 		return c.connect()
 	}
 	if c.rng.IntN(2) == 0 {
-		return c.receive() || c.speak()
+		return c.receive() || c.send()
 	}
-	return c.speak() || c.receive()
+	return c.send() || c.receive()
 }
 
 // speak composes, sends, or parts.
-func (c *client) speak() bool {
+func (c *client) send() bool {
 	w := c.world
-	if c.parted || c.deserted || c.sendAt > w.clock {
+	if c.parted || c.unheard || c.sendAt > w.clock {
 		return false
 	}
 	if len(c.out) == 0 {
-		return c.more()
+		return c.sendNext()
 	}
-	return c.push()
+	return c.sendSome()
 }
 
 // more composes the next request, or the client's last words.
-func (c *client) more() bool {
+func (c *client) sendNext() bool {
 	w := c.world
 	if c.habit.restless && w.draining && !w.calm {
 		c.insist()
@@ -146,11 +146,11 @@ func (c *client) more() bool {
 		c.farewell()
 		return true
 	}
-	if len(c.flight) >= c.habit.depth {
+	if len(c.inFlight) >= c.habit.depth {
 		return false
 	}
-	if len(c.flight) == 0 && chance(c.rng, c.habit.lull) {
-		w.mark(Lulled)
+	if len(c.inFlight) == 0 && chance(c.rng, c.habit.lull) {
+		w.mark(markLulled)
 		c.sendAt = w.clock + c.rng.Uint64N(4e9)
 		return true
 	}
@@ -168,23 +168,23 @@ func (c *client) insist() {
 	q := proto.Request{Command: proto.CmdRead, Cookie: c.rng.Uint64(),
 		Length: min(4096, w.Plan.Exports[c.export].Size)}
 	q.Extended = c.habit.session.Framing == proto.Extended
-	c.compose(ask{Request: q})
+	c.compose(draft{Request: q})
 	w.left++ // it is not one of those that the run is for
 	c.sendAt = w.clock + c.rng.Uint64N(20e6)
 }
 
 // compose appends a request to what is to be sent.
-func (c *client) compose(a ask) *request {
+func (c *client) compose(a draft) *request {
 	w, q := c.world, a.Request
 	w.left--
 	c.asked++
 	c.order++
 	w.ids++
 	r := &request{Request: q, id: w.ids, conn: c.conn, order: c.order}
-	r.rule(&w.Plan.Exports[c.export].Facts, c.habit.session, a.payload)
+	r.setExpected(&w.Plan.Exports[c.export].Facts, c.habit.session, a.payload)
 	if r.Command == proto.CmdRead && r.Flags&proto.CmdFlagDF != 0 && c.inParts(r) &&
-		len(r.want) > 0 && r.want[0] == proto.Success {
-		r.want = []proto.Errno{proto.EOVERFLOW}
+		len(r.allowed) > 0 && r.allowed[0] == proto.Success {
+		r.allowed = []proto.Errno{proto.EOVERFLOW}
 	}
 	r.blank = q.Command == proto.CmdDisc
 	c.out = putHeader(c.out, &q)
@@ -201,9 +201,9 @@ func (c *client) compose(a ask) *request {
 		}
 	}
 	r.end = c.sent + uint64(len(c.out))
-	c.line = append(c.line, r)
+	c.unsent = append(c.unsent, r)
 	if !r.blank {
-		c.flight = append(c.flight, r)
+		c.inFlight = append(c.inFlight, r)
 		w.requests = append(w.requests, r)
 	}
 	w.note("compose", "connection id command flags offset length", int64(c.conn), int64(r.id),
@@ -212,11 +212,11 @@ func (c *client) compose(a ask) *request {
 }
 
 // push sends some of what was composed.
-func (c *client) push() bool {
+func (c *client) sendSome() bool {
 	w, s := c.world, c.sock
 	// the client's kernel answers with an error or a reset: nobody listens any more
 	if s.dead || s.shut || s.closed {
-		c.deserted = true
+		c.unheard = true
 		return true
 	}
 	n := min(len(c.out), s.in.room())
@@ -236,9 +236,9 @@ func (c *client) push() bool {
 	if n == 0 {
 		return false
 	}
-	for _, r := range c.line {
+	for _, r := range c.unsent {
 		if r.begun == 0 {
-			r.begun, r.begunAt, r.paused = w.tick, w.clock, w.stopped()
+			r.begun, r.begunAt, r.pausedAtStart = w.tick, w.clock, w.pausedSoFar()
 			// the first part may be done before the last has been sent
 			if r.Command == proto.CmdWrite && r.valid() && c.inParts(r) {
 				r.sent, r.sentAt = w.tick, w.clock
@@ -252,16 +252,16 @@ func (c *client) push() bool {
 	s.in.send(w, c.out[:n])
 	c.out = c.out[n:]
 	c.sent += uint64(n)
-	for len(c.line) > 0 && c.line[0].end <= c.sent {
-		r := c.line[0]
-		c.line = c.line[1:]
-		c.complete(r)
+	for len(c.unsent) > 0 && c.unsent[0].end <= c.sent {
+		r := c.unsent[0]
+		c.unsent = c.unsent[1:]
+		c.requestSent(r)
 	}
 	if len(c.out) == 0 {
 		c.out = nil
 	}
-	if c.habit.sendNap > 0 {
-		c.sendAt = w.clock + c.rng.Uint64N(c.habit.sendNap)
+	if c.habit.sendNapNanos > 0 {
+		c.sendAt = w.clock + c.rng.Uint64N(c.habit.sendNapNanos)
 	}
 	c.milestones()
 	return true
@@ -272,17 +272,17 @@ func (c *client) milestones() {
 	w := c.world
 	if c.habit.stallAt == c.sent && !w.calm {
 		if len(c.out) > 0 {
-			w.mark(Stalled)
+			w.mark(markStalled)
 			c.excuse("stalled for long")
 		}
-		c.sendAt = w.clock + c.habit.stall
+		c.sendAt = w.clock + c.habit.stallNanos
 	}
 	if c.habit.partAt == c.sent && c.partEnd == 0 {
 		// rather inside the next header, which is small and seldom hit by chance
-		if h := &c.habit; h.partHeader && len(c.line) > 0 {
-			h.partHeader, h.partAt = false, c.line[0].end+1+c.rng.Uint64N(proto.RequestSize-1)
+		if h := &c.habit; h.partHeader && len(c.unsent) > 0 {
+			h.partHeader, h.partAt = false, c.unsent[0].end+1+c.rng.Uint64N(proto.RequestSize-1)
 		} else {
-			c.part()
+			c.leave()
 		}
 	}
 	if c.sock != nil && c.partEnd != 0 && len(c.out) == 0 {
@@ -291,7 +291,7 @@ func (c *client) milestones() {
 }
 
 // complete: the last byte of a request is on the wire; from here on the server may have done it.
-func (c *client) complete(r *request) {
+func (c *client) requestSent(r *request) {
 	w := c.world
 	now, early := w.note("sent", "connection id", int64(c.conn), int64(r.id)), r.sent != 0
 	r.sentAt = w.clock
@@ -300,7 +300,7 @@ func (c *client) complete(r *request) {
 	}
 	r.sent = now
 	if r.fatal {
-		w.mark(Oversize)
+		w.mark(markOversize)
 		c.excuse("announced an endless payload")
 		c.parted = true
 		return
@@ -313,9 +313,9 @@ func (c *client) complete(r *request) {
 // change tells the model what the server may do from here on.
 func (c *client) change(r *request) {
 	w := c.world
-	if r.changes() && r.Length > 0 && c.model.disk.plan.Backing != Null {
-		w.crossings(c, r)
-		c.model.submit(r)
+	if r.isChange() && r.Length > 0 && c.model.disk.plan.Backing != Null {
+		w.markOverlaps(c, r)
+		c.model.mayHappen(r)
 	}
 }
 
@@ -331,8 +331,8 @@ func (c *client) receive() bool {
 			!s.closed {
 			return false // it does not care that nothing follows
 		}
-		if s.dead || s.flung || s.out.atEnd() {
-			c.over()
+		if s.dead || s.clientReset || s.out.atEnd() {
+			c.connectionEnded()
 			return true
 		}
 		return false
@@ -340,12 +340,12 @@ func (c *client) receive() bool {
 	if c.habit.sip > 0 && !w.calm {
 		n = min(n, 1+c.rng.IntN(max(c.habit.sip, n/16)))
 	}
-	if c.habit.readNap > 0 && !w.calm {
-		c.readAt = w.clock + c.rng.Uint64N(c.habit.readNap)
+	if c.habit.readNapNanos > 0 && !w.calm {
+		c.readAt = w.clock + c.rng.Uint64N(c.habit.readNapNanos)
 	}
 	if c.got += uint64(n); c.habit.sulkAt > 0 && c.got >= c.habit.sulkAt && !w.calm {
 		c.excuse("did not read for long")
-		c.habit.sulkAt, c.readAt = 0, w.clock+c.habit.stall
+		c.habit.sulkAt, c.readAt = 0, w.clock+c.habit.stallNanos
 	}
 	for b := s.out.take(n); len(b) > 0; {
 		switch {
@@ -370,7 +370,7 @@ func (c *client) digest() {
 	if c.chunk == nil && c.reading == nil && c.headLeft() == 0 {
 		if f := c.habit.session.Framing; f == proto.Extended ||
 			f == proto.Structured && binary.BigEndian.Uint32(c.head) != magicSimple {
-			c.open()
+			c.openChunk()
 			return
 		}
 		cookie, e, err := proto.ParseSimpleReply(c.head)
@@ -378,12 +378,12 @@ func (c *client) digest() {
 			w.fail("connection %d got % x instead of a reply", c.conn, c.head)
 		}
 		c.head = c.head[:0]
-		r := c.find(cookie, e != proto.Success)
+		r := c.findRequest(cookie, e != proto.Success)
 		if c.habit.session.Framing != proto.Simple &&
 			(r.Command == proto.CmdRead || r.Command == proto.CmdBlockStatus || r.reply != nil) {
 			w.fail("%v got a simple reply on a connection with structured ones", r)
 		}
-		c.settled(r)
+		c.removeInFlight(r)
 		r.answered = w.note("answer", "connection id errno", int64(c.conn), int64(r.id), int64(e))
 		c.judge(r, e)
 		if r.Command == proto.CmdRead && e == proto.Success {
@@ -392,43 +392,43 @@ func (c *client) digest() {
 	}
 	if r := c.reading; r != nil && len(c.data) == int(r.Length) {
 		c.reading = nil
-		c.read(r, c.data)
+		c.checkRead(r, c.data)
 		c.data = nil
 	}
 	if k := c.chunk; k != nil && len(c.payload) == int(k.length) {
-		c.take()
+		c.takeChunk()
 	}
 }
 
 // read looks at what a READ brought.
-func (c *client) read(r *request, data []byte) {
+func (c *client) checkRead(r *request, data []byte) {
 	w := c.world
 	for _, o := range w.requests {
-		if o.changes() && o.valid() && o.sent != 0 && (o.answered == 0 || o.answered > r.sent) &&
+		if o.isChange() && o.valid() && o.sent != 0 && (o.answered == 0 || o.answered > r.sent) &&
 			o.overlaps(r) {
-			w.mark(ReadDuringWrite)
+			w.mark(markReadDuringWrite)
 			break
 		}
 	}
 	if r.Length > pieceSize {
-		w.mark(LargeRequest)
+		w.mark(markLargeRequest)
 	}
 	if r.Length > 0 {
-		c.model.read(r, data)
+		c.model.checkRead(r, data)
 	}
 }
 
 // find is the request that a reply is for. Cookies are unique, except those of flushes that twins
 // share: of these a success is taken to be the oldest's, and an error the newest's, which asks
 // least of the server.
-func (c *client) find(cookie uint64, failed bool) *request {
+func (c *client) findRequest(cookie uint64, failed bool) *request {
 	at := -1
-	for i, r := range c.flight {
+	for i, r := range c.inFlight {
 		if r.Cookie == cookie && r.sent != 0 && (at < 0 || failed) {
 			at = i
 		}
 	}
-	for i, r := range c.flight { // a refusal may come before the last byte was sent
+	for i, r := range c.inFlight { // a refusal may come before the last byte was sent
 		if at < 0 && r.Cookie == cookie && r.begun != 0 {
 			at = i
 		}
@@ -437,25 +437,25 @@ func (c *client) find(cookie uint64, failed bool) *request {
 		c.world.fail("connection %d got a reply (an error: %v) with cookie %#x, which belongs "+
 			"to no request in flight", c.conn, failed, cookie)
 	}
-	return c.flight[at]
+	return c.inFlight[at]
 }
 
 // settled: nothing more will come for this request.
-func (c *client) settled(r *request) {
-	for i, f := range c.flight {
+func (c *client) removeInFlight(r *request) {
+	for i, f := range c.inFlight {
 		if f == r {
-			c.flight = append(c.flight[:i], c.flight[i+1:]...)
+			c.inFlight = append(c.inFlight[:i], c.inFlight[i+1:]...)
 			return
 		}
 	}
 }
 
 // over: the server, or the network, has ended the connection.
-func (c *client) over() {
+func (c *client) connectionEnded() {
 	w := c.world
 	if c.excused == "" && w.draining {
 		c.excused = "the server shuts down"
-		c.resisted()
+		c.markResisted()
 	}
 	if c.excused == "" && c.slow() {
 		c.excused = "too slow"
@@ -463,11 +463,11 @@ func (c *client) over() {
 	if c.excused == "" && c.torn() {
 		c.excused = "the disk failed behind the beginning of a reply"
 	}
-	if c.excused == "" && (!c.parted || len(c.flight) > 0) {
+	if c.excused == "" && (!c.parted || len(c.inFlight) > 0) {
 		why := "although the client had not finished"
-		if len(c.flight) > 0 {
-			why = fmt.Sprintf("with %d requests unanswered, the first: %v", len(c.flight),
-				c.flight[0])
+		if len(c.inFlight) > 0 {
+			why = fmt.Sprintf("with %d requests unanswered, the first: %v", len(c.inFlight),
+				c.inFlight[0])
 		}
 		w.fail("the server closed connection %d (parting: %t, DISC or half-close at %d, "+
 			"sent %d) %s", c.conn, c.parted, c.partEnd, c.sent, why)
@@ -479,23 +479,23 @@ func (c *client) over() {
 }
 
 // resisted marks what a shutdown had to end against a client's will.
-func (c *client) resisted() {
+func (c *client) markResisted() {
 	w := c.world
 	if w.calm || w.clock < w.drainedAt+1e9 {
 		return
 	}
 	if c.habit.restless && !c.parted {
-		w.mark(DrainedRestless)
+		w.mark(markDrainedRestless)
 	}
-	if c.habit.drips && len(c.line) > 0 && c.line[0].begun != 0 && c.line[0].Payload() > 0 {
-		w.mark(DrainedDripping)
+	if c.habit.drips && len(c.unsent) > 0 && c.unsent[0].begun != 0 && c.unsent[0].Payload() > 0 {
+		w.mark(markDrainedDripping)
 	}
 }
 
 // slow: one of its requests has been under way so long that the server may have evicted it.
 func (c *client) slow() bool {
-	for _, r := range c.flight {
-		if r.begun != 0 && c.world.ran(r.begunAt, r.paused) > 4e9 {
+	for _, r := range c.inFlight {
+		if r.begun != 0 && c.world.ranSince(r.begunAt, r.pausedAtStart) > 4e9 {
 			return true
 		}
 	}
@@ -507,13 +507,13 @@ func (c *client) inParts(r *request) bool {
 	e := &c.world.Plan.Exports[c.export]
 	return c.world.Plan.Scanty && r.Length > pieceSize &&
 		(r.Command == proto.CmdWrite && e.Backing != Null ||
-			r.Command == proto.CmdRead && e.OnDisk())
+			r.Command == proto.CmdRead && e.onDisk())
 }
 
 // torn: the disk failed under a READ in parts, whose simple reply had promised success.
 func (c *client) torn() bool {
 	d := c.model.disk
-	for _, r := range c.flight {
+	for _, r := range c.inFlight {
 		if r.Command != proto.CmdRead || !c.inParts(r) || c.habit.session.Framing != proto.Simple {
 			continue
 		}
@@ -522,7 +522,7 @@ func (c *client) torn() bool {
 				return true
 			}
 		}
-		if r.hi() > d.stump {
+		if r.hi() > d.minLength {
 			return true
 		}
 	}
@@ -532,9 +532,9 @@ func (c *client) torn() bool {
 // drop forgets the connection; the client may make another.
 func (c *client) drop() {
 	c.sock.clientClose()
-	c.sock.peer = nil
+	c.sock.client = nil
 	c.world.note("gone", "client connection unanswered", int64(c.id), int64(c.conn),
-		int64(len(c.flight)))
-	c.sock, c.out, c.line, c.flight, c.reading, c.head, c.chunk, c.payload = nil, nil, nil, nil,
+		int64(len(c.inFlight)))
+	c.sock, c.out, c.unsent, c.inFlight, c.reading, c.head, c.chunk, c.payload = nil, nil, nil, nil,
 		nil, nil, nil, nil
 }

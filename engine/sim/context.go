@@ -18,13 +18,13 @@ import (
 // ContextPlan describes one meta context of an export.
 type ContextPlan struct {
 	proto.Context
-	Unit uint64 // bytes for which a pattern stays the same; 0: the context looks at the disk
+	unit uint64 // bytes for which a pattern stays the same; 0: the context looks at the disk
 }
 
 // Source answers for one context of an export; the engine calls it when the world lets a lookup
 // happen.
 type Source struct {
-	disk *Disk
+	disk *disk
 	plan *ContextPlan
 }
 
@@ -40,23 +40,23 @@ func drawContexts(r *rand.Rand, e *ExportPlan) {
 	for i := range r.IntN(4) {
 		p := ContextPlan{Context: proto.Context{Name: "sim:" + string(rune('a'+i)),
 			Wide: r.IntN(2) == 0}}
-		p.Unit = []uint64{64, 512, 4096, 1 << 20}[r.IntN(4)]
+		p.unit = []uint64{64, 512, 4096, 1 << 20}[r.IntN(4)]
 		if e.Size > 1<<30 {
-			p.Unit *= 1 << 16
+			p.unit *= 1 << 16
 		}
 		e.Contexts = append(e.Contexts, p)
 	}
 	if r.IntN(16) == 0 { // as many as there can be
 		for i := len(e.Contexts); i < proto.MaxContexts; i++ {
 			e.Contexts = append(e.Contexts,
-				ContextPlan{Context: proto.Context{Name: "sim:" + string(rune('A'+i))}, Unit: 4096})
+				ContextPlan{Context: proto.Context{Name: "sim:" + string(rune('A'+i))}, unit: 4096})
 		}
 	}
 }
 
 // pattern is the status of the bytes at off.
 func (p *ContextPlan) pattern(off uint64) uint64 {
-	x := mixed(uint32(len(p.Name))+uint32(p.Name[len(p.Name)-1]), off/p.Unit) % 3
+	x := mixed(uint32(len(p.Name))+uint32(p.Name[len(p.Name)-1]), off/p.unit) % 3
 	if p.Wide {
 		return x<<40 | x
 	}
@@ -69,14 +69,14 @@ var errLookup = errors.New("the simulated lookup failed")
 // length, neighbours of the same status, and fails.
 func (s *Source) Status(off, length uint64, emit func(length, status uint64) bool) error {
 	w := s.disk.world
-	broken := s.plan.Unit == 0 && chance(w.rng, w.mix.LookupError)
+	broken := s.plan.unit == 0 && chance(w.rng, w.mix.lookupError)
 	end, finds := off+length, w.rng.IntN(2) == 0
 	if w.rng.IntN(3) == 0 {
 		end += w.rng.Uint64N(1 << 20)
 	}
 	for at := off; at < end; {
 		if broken && w.rng.IntN(3) == 0 {
-			w.mark(LookupFailed)
+			w.mark(markLookupFailed)
 			return errLookup
 		}
 		n, status := s.next(at, end, finds)
@@ -100,8 +100,8 @@ func (s *Source) next(off, end uint64, finds bool) (n, status uint64) {
 	switch size := d.plan.Size; {
 	case off >= size:
 		return end - off, 3 // nobody asked
-	case s.plan.Unit > 0:
-		return min(s.plan.Unit-off%s.plan.Unit, end-off), s.plan.pattern(off)
+	case s.plan.unit > 0:
+		return min(s.plan.unit-off%s.plan.unit, end-off), s.plan.pattern(off)
 	case d.plan.Backing == Null:
 		return end - off, statusHole | statusZero
 	default:
@@ -116,8 +116,8 @@ func (s *Source) next(off, end uint64, finds bool) (n, status uint64) {
 }
 
 // status of one sector.
-func (d *Disk) status(s uint64, finds bool) uint64 {
-	if d.plan.OnDisk() && d.hole[s] {
+func (d *disk) status(s uint64, finds bool) uint64 {
+	if d.plan.onDisk() && d.hole[s] {
 		return statusHole | statusZero
 	}
 	b := d.cache[s*sectorSize : min((s+1)*sectorSize, uint64(len(d.cache)))]

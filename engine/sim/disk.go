@@ -19,20 +19,20 @@ import (
 const sectorSize = 512
 
 // Disk is the file or block device behind one export.
-type Disk struct {
-	world   *World
-	plan    *ExportPlan
-	index   int
-	fd      int32
-	length  uint64 // of the file now; less than plan.Size once it was truncated
-	stump   uint64 // the least that length ever was
-	unit    uint64 // what a write changes as a whole: the logical block, at least a sector
-	cache   []byte
-	durable []byte
-	dirty   []uint64 // per sector: epoch of its first change since it was last durable, 0 = clean
-	hole    []bool   // per sector: not allocated
-	epoch   uint64
-	faults  []fault
+type disk struct {
+	world     *World
+	plan      *ExportPlan
+	index     int
+	fd        int32
+	length    uint64 // of the file now; less than plan.Size once it was truncated
+	minLength uint64 // the least that length ever was
+	unit      uint64 // what a write changes as a whole: the logical block, at least a sector
+	cache     []byte
+	durable   []byte
+	dirty     []uint64 // per sector: epoch of its first change since it was last durable, 0 = clean
+	hole      []bool   // per sector: not allocated
+	epoch     uint64
+	faults    []fault
 
 	hungUntil uint64 // instant until which it does nothing
 
@@ -51,8 +51,8 @@ type fault struct {
 	dropped bool
 }
 
-func (w *World) newDisk(index int, p *ExportPlan) *Disk {
-	d := &Disk{world: w, plan: p, index: index, length: p.Size, stump: p.Size,
+func (w *World) newDisk(index int, p *ExportPlan) *disk {
+	d := &disk{world: w, plan: p, index: index, length: p.Size, minLength: p.Size,
 		unit: max(sectorSize, uint64(p.Block))}
 	if p.Backing == Null {
 		return d
@@ -60,7 +60,7 @@ func (w *World) newDisk(index int, p *ExportPlan) *Disk {
 	sectors := (p.Size + sectorSize - 1) / sectorSize
 	d.cache, d.durable, d.dirty, d.hole = make([]byte, p.Size), make([]byte, p.Size), make([]uint64,
 		sectors), make([]bool, sectors)
-	data := p.Size - p.Sparse
+	data := p.Size - p.sparse
 	if p.Backing == Memory {
 		a, err := uring.NewArena(int(p.Size), false)
 		if err != nil {
@@ -109,24 +109,24 @@ func mixed(id uint32, word uint64) uint64 {
 }
 
 // put changes what reads see of [off, off+len(b)).
-func (d *Disk) put(off uint64, b []byte) {
+func (d *disk) put(off uint64, b []byte) {
 	if len(b) == 0 {
 		return
 	}
 	copy(d.cache[off:], b)
 	d.length = max(d.length, off+uint64(len(b)))
-	d.touch(off, off+uint64(len(b)), false)
+	d.markDirty(off, off+uint64(len(b)), false)
 }
 
 // zero makes [lo, hi) read as zeroes; a hole gives its whole sectors back.
-func (d *Disk) zero(lo, hi uint64, hole bool) {
+func (d *disk) zero(lo, hi uint64, hole bool) {
 	if lo < hi {
 		clear(d.cache[lo:hi])
-		d.touch(lo, hi, hole)
+		d.markDirty(lo, hi, hole)
 	}
 }
 
-func (d *Disk) touch(lo, hi uint64, hole bool) {
+func (d *disk) markDirty(lo, hi uint64, hole bool) {
 	d.epoch++
 	for s := lo / sectorSize; s*sectorSize < hi; s++ {
 		if d.dirty[s] == 0 {
@@ -142,13 +142,13 @@ func (d *Disk) touch(lo, hi uint64, hole bool) {
 }
 
 // persist makes the sectors that [lo, hi) touches durable.
-func (d *Disk) persist(lo, hi uint64) {
+func (d *disk) persist(lo, hi uint64) {
 	for s := lo / sectorSize; s*sectorSize < hi; s++ {
-		d.save(s)
+		d.persistSector(s)
 	}
 }
 
-func (d *Disk) save(s uint64) {
+func (d *disk) persistSector(s uint64) {
 	end := min((s+1)*sectorSize, uint64(len(d.cache)))
 	copy(d.durable[s*sectorSize:end], d.cache[s*sectorSize:end])
 	d.dirty[s] = 0
@@ -156,22 +156,22 @@ func (d *Disk) save(s uint64) {
 
 // flush makes durable what was dirty at the given epoch, which is when the fsync was submitted: it
 // owes nothing to later writes.
-func (d *Disk) flush(epoch uint64) {
+func (d *disk) flush(epoch uint64) {
 	for s, first := range d.dirty {
 		if first != 0 && first <= epoch {
-			d.save(uint64(s))
+			d.persistSector(uint64(s))
 		}
 	}
 }
 
 // failFlush writes some of the dirty sectors back and forgets about the others.
-func (d *Disk) failFlush(r *rand.Rand) {
+func (d *disk) failFlush(r *rand.Rand) {
 	for s, first := range d.dirty {
 		if first == 0 {
 			continue
 		}
 		if r.IntN(3) == 0 {
-			d.save(uint64(s))
+			d.persistSector(uint64(s))
 		}
 		d.dirty[s] = 0
 	}
@@ -179,7 +179,7 @@ func (d *Disk) failFlush(r *rand.Rand) {
 
 // CrashImage is what a power cut would leave now: the durable content, and of each block that was
 // not flushed the old or the new version.
-func (d *Disk) CrashImage(r *rand.Rand) []byte {
+func (d *disk) crashImage(r *rand.Rand) []byte {
 	image := append([]byte(nil), d.durable...)
 	keep := []int{0, 500, 500, 900}[r.IntN(4)]
 	for lo := uint64(0); lo < uint64(len(image)); lo += d.unit {
@@ -191,7 +191,7 @@ func (d *Disk) CrashImage(r *rand.Rand) []byte {
 		if dirty && chance(r, keep) {
 			copy(image[lo:hi], d.cache[lo:hi])
 		} else if dirty {
-			d.world.mark(CrashLost)
+			d.world.mark(markCrashLost)
 		}
 	}
 	return image
@@ -199,13 +199,13 @@ func (d *Disk) CrashImage(r *rand.Rand) []byte {
 
 // truncate shortens the file. What was cut off is gone at once; if a write makes the file longer
 // again, zeroes are in between.
-func (d *Disk) truncate(length uint64) {
+func (d *disk) truncate(length uint64) {
 	d.zero(length, d.length, true)
-	d.length, d.stump = length, min(d.stump, length)
+	d.length, d.minLength = length, min(d.minLength, length)
 }
 
 // injected records a fault and passes its result on.
-func (d *Disk) injected(o *op, lo, hi uint64, res int32) int32 {
+func (d *disk) recordFault(o *op, lo, hi uint64, res int32) int32 {
 	tick := d.world.note("fault", "disk op lo hi res", int64(d.index), int64(o.sqe.OpCode),
 		int64(lo), int64(hi), int64(res))
 	d.faults = append(d.faults, fault{tick: tick, lo: lo, hi: hi, res: res, opcode: o.sqe.OpCode,

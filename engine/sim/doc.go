@@ -12,14 +12,14 @@
 //
 // The world and its run:
 //
-//	world.go    the seed, the clock, descriptors
-//	run.go      the phases of a run (storm, calm, farewell), and the order in which loops, kernels,
-//	            wires and clients move
-//	course.go   loops as coroutines, which wait inside Enter as threads do
-//	plan.go     what a seed builds
-//	mix.go      which accidents a seed is prone to
-//	trace.go    what is printed when a run fails
-//	mark.go     what a good set of seeds must have met
+//	world.go      the seed, the clock, descriptors
+//	run.go        the phases of a run (storm, calm, farewell), and the order in which loops,
+//	              kernels, wires and clients move
+//	coroutine.go  loops as coroutines, which wait inside Enter as threads do
+//	plan.go       what a seed builds
+//	mix.go        which accidents a seed is prone to
+//	trace.go      what is printed when a run fails
+//	mark.go       what a good set of seeds must have met
 //
 // The kernel:
 //

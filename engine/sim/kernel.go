@@ -14,25 +14,25 @@ import (
 
 // Kernel belongs to the loop that was given it, and to the world, which completes its operations.
 type Kernel struct {
-	world  *World
-	id     int
-	sq     []uring.SQE
-	head   uint32
-	tail   uint32
-	cq     []uring.CQE
-	room   int // of cq
-	posted []uring.CQE
-	flight []*op
-	spare  []*op
-	arenas []*uring.Arena
-	fixed  *uring.Arena // the one that is registered
-	places []bool       // by buffer: it is registered
-	shift  uint         // a buffer is 1<<shift bytes
-	files  []*node      // registered files
-	alarm  uint64       // instant until which the loop wants to wait; 0 = for ever
-	serial uint64
-	asleep bool   // inside Enter, waiting
-	lag    uint64 // instant until which the loop gets no processor
+	world       *World
+	id          int
+	sq          []uring.SQE
+	head        uint32
+	tail        uint32
+	cq          []uring.CQE
+	completions int // of cq
+	posted      []uring.CQE
+	flight      []*op
+	spare       []*op
+	arenas      []*uring.Arena
+	fixed       *uring.Arena // the one that is registered
+	registered  []bool       // by buffer: it is registered
+	shift       uint         // a buffer is 1<<shift bytes
+	files       []*node      // registered files
+	alarm       uint64       // instant until which the loop wants to wait; 0 = for ever
+	serial      uint64
+	asleep      bool   // inside Enter, waiting
+	lag         uint64 // instant until which the loop gets no processor
 
 	workers int // at most; 0: nobody has said, and nobody counts them
 	running int // operations that have one
@@ -44,7 +44,7 @@ type Kernel struct {
 // NewKernel makes the ring of one more loop.
 func (w *World) NewKernel(entries, completions uint32) *Kernel {
 	k := &Kernel{world: w, id: len(w.kernels), sq: make([]uring.SQE, entries),
-		room: int(completions)}
+		completions: int(completions)}
 	for _, d := range w.disks {
 		if d.memory != nil {
 			k.Attach(d.memory)
@@ -58,10 +58,10 @@ func (w *World) NewKernel(entries, completions uint32) *Kernel {
 func (k *Kernel) Attach(a *uring.Arena) { k.arenas = append(k.arenas, a) }
 
 // RegisterBuffers makes an arena usable by READ_FIXED and WRITE_FIXED; buffer i is its i-th GiB.
-func (k *Kernel) RegisterBuffers(a *uring.Arena) {
+func (k *Kernel) registerBuffers(a *uring.Arena) {
 	k.SparseBuffers(a, fixedShift)
-	for i := range k.places {
-		k.places[i] = true
+	for i := range k.registered {
+		k.registered[i] = true
 	}
 }
 
@@ -69,21 +69,21 @@ func (k *Kernel) RegisterBuffers(a *uring.Arena) {
 // fills.
 func (k *Kernel) SparseBuffers(a *uring.Arena, shift uint) {
 	k.Attach(a)
-	k.fixed, k.shift, k.places = a, shift, make([]bool, (a.Size()+1<<shift-1)>>shift)
+	k.fixed, k.shift, k.registered = a, shift, make([]bool, (a.Size()+1<<shift-1)>>shift)
 }
 
 // RegisterBuffer fills one place of the table, unless the limit on locked memory has been reached.
 func (k *Kernel) RegisterBuffer(i uint32) bool {
 	w := k.world
-	if int(i) >= len(k.places) || k.places[i] {
-		w.bug("registered buffer %d of %d is filled, or filled a second time", i, len(k.places))
+	if int(i) >= len(k.registered) || k.registered[i] {
+		w.bug("registered buffer %d of %d is filled, or filled a second time", i, len(k.registered))
 	}
-	k.places[i] = !chance(w.rng, w.mix.Unpinnable)
-	if !k.places[i] {
-		w.mark(NotRegistered)
+	k.registered[i] = !chance(w.rng, w.mix.unpinnable)
+	if !k.registered[i] {
+		w.mark(markNotRegistered)
 	}
-	w.note("register", "loop buffer there", int64(k.id), int64(i), flag(k.places[i]))
-	return k.places[i]
+	w.note("register", "loop buffer there", int64(k.id), int64(i), flag(k.registered[i]))
+	return k.registered[i]
 }
 
 func flag(b bool) int64 {
@@ -112,7 +112,7 @@ func (k *Kernel) LimitWorkers(n uint32) { k.workers = int(n) }
 // SQE is the next free submission, zeroed, or nil when the queue is full.
 func (k *Kernel) SQE() *uring.SQE {
 	if k.tail-k.head == uint32(len(k.sq)) {
-		k.world.mark(QueueFull)
+		k.world.mark(markQueueFull)
 		return nil
 	}
 	s := &k.sq[k.tail%uint32(len(k.sq))]
@@ -130,10 +130,10 @@ func (k *Kernel) Enter(wait uint32, timeout time.Duration) error {
 	w.clock += uint64(w.rng.IntN(2000))
 	queued := k.tail - k.head
 	n := queued
-	if n > 0 && chance(w.rng, w.mix.Partial) {
+	if n > 0 && chance(w.rng, w.mix.partial) {
 		n = 1 + uint32(w.rng.IntN(int(n)))
 		if n < queued {
-			w.mark(EnterPartial)
+			w.mark(markEnterPartial)
 		}
 	}
 	if queued > 0 {
@@ -143,14 +143,14 @@ func (k *Kernel) Enter(wait uint32, timeout time.Duration) error {
 	for range n {
 		s := &k.sq[k.head%uint32(len(k.sq))]
 		k.head++
-		k.take(s)
+		k.admit(s)
 	}
 	for range w.rng.IntN(len(k.flight) + 1) {
 		if !k.advance() {
 			break
 		}
 	}
-	k.expose()
+	k.showCompletions()
 	// Linux does not wait when it could not take the whole queue
 	if n == queued && wait > 0 && timeout != 0 && len(k.cq) == 0 {
 		k.sleep(timeout)
@@ -170,21 +170,21 @@ func (k *Kernel) sleep(timeout time.Duration) {
 		k.pause()
 	}
 	if k.signalled {
-		w.mark(EnterInterrupted)
+		w.mark(markEnterInterrupted)
 	} else {
-		k.expose()
+		k.showCompletions()
 	}
 	k.asleep, k.signalled, k.alarm = false, false, 0
 }
 
 // expose moves completions to where Reap sees them. What does not fit stays behind, as in the
 // kernel's overflow list, until the next Enter.
-func (k *Kernel) expose() {
-	n := min(len(k.posted), k.room-len(k.cq))
+func (k *Kernel) showCompletions() {
+	n := min(len(k.posted), k.completions-len(k.cq))
 	k.cq = append(k.cq, k.posted[:n]...)
 	k.posted = append(k.posted[:0], k.posted[n:]...)
 	if len(k.posted) > 0 {
-		k.world.mark(QueueOverflow)
+		k.world.mark(markQueueOverflow)
 	}
 }
 
@@ -273,16 +273,16 @@ func (k *Kernel) awake() bool {
 func (k *Kernel) nextDue() uint64 {
 	next := uint64(0)
 	for _, o := range k.flight {
-		next = sooner(next, o.due, k.world.clock)
+		next = earlier(next, o.due, k.world.clock)
 		if o.node != nil && o.node.disk != nil {
-			next = sooner(next, o.node.disk.hungUntil, k.world.clock)
+			next = earlier(next, o.node.disk.hungUntil, k.world.clock)
 		}
 	}
-	return sooner(sooner(next, k.alarm, k.world.clock), k.lag, k.world.clock)
+	return earlier(earlier(next, k.alarm, k.world.clock), k.lag, k.world.clock)
 }
 
 // sooner is the smaller of two instants after now, where 0 is none.
-func sooner(a, b, now uint64) uint64 {
+func earlier(a, b, now uint64) uint64 {
 	if b <= now {
 		return a
 	}

@@ -24,27 +24,27 @@ const (
 
 // habit is how a client behaves on one connection.
 type habit struct {
-	depth     int // requests in flight
-	requests  int // on this connection
-	segment   int // most bytes it sends at once; 0: what fits
-	sip       int // most bytes it reads at once; 0: what is there
-	sendNap   uint64
-	readNap   uint64 // longest pause between two reads
-	unaligned int    // 1/1000
-	wild      int    // 1/1000: requests that are wrong in some way
-	lull      int    // 1/1000: a long silence before a request, when nothing is in flight
-	small     bool   // a sector at most
-	large     int    // 1/1000: as long as is allowed
-	medium    int    // 1/1000: some megabytes
-	window    uint64 // bytes that most requests fall into; 0: the whole disk
-	start     uint64 // of the window
-	commands  [4]int // weights of READ, WRITE, FLUSH, and TRIM or WRITE_ZEROES
-	parting   parting
+	depth        int // requests in flight
+	requests     int // on this connection
+	segment      int // most bytes it sends at once; 0: what fits
+	sip          int // most bytes it reads at once; 0: what is there
+	sendNapNanos uint64
+	readNapNanos uint64 // longest pause between two reads
+	unaligned    int    // 1/1000
+	wild         int    // 1/1000: requests that are wrong in some way
+	lull         int    // 1/1000: a long silence before a request, when nothing is in flight
+	small        bool   // a sector at most
+	large        int    // 1/1000: as long as is allowed
+	medium       int    // 1/1000: some megabytes
+	window       uint64 // bytes that most requests fall into; 0: the whole disk
+	start        uint64 // of the window
+	commands     [4]int // weights of READ, WRITE, FLUSH, and TRIM or WRITE_ZEROES
+	parting      parting
 	// stream position of the parting, if it happens inside; 0: after the last request
 	partAt     uint64
 	partHeader bool   // inside a header
 	stallAt    uint64 // stream position at which it stops for long; 0: never
-	stall      uint64
+	stallNanos uint64
 	sulkAt     uint64 // bytes of replies after which it reads nothing for as long; 0: never
 	twins      bool   // uses one cookie for all flushes
 	// while the server shuts down it sends one READ after the other, and waits for none
@@ -82,7 +82,7 @@ func drawHabit(r *rand.Rand, e *ExportPlan, s proto.Session, requests int) habit
 	}
 	if r.IntN(4) == 0 {
 		h.sip = 1 + r.IntN([]int{20, 5000, 100000}[r.IntN(3)])
-		h.readNap = uint64(r.IntN(1e6))
+		h.readNapNanos = uint64(r.IntN(1e6))
 	}
 	if r.IntN(2) == 0 {
 		h.window = min(e.Size, []uint64{4096, 16384, 100000}[r.IntN(3)])
@@ -96,7 +96,7 @@ func drawHabit(r *rand.Rand, e *ExportPlan, s proto.Session, requests int) habit
 		h.parting = []parting{partDisc, partHalfClose, partClose}[r.IntN(3)]
 	}
 	if r.IntN(10) == 0 {
-		h.stallAt, h.stall = 1+r.Uint64N(uint64(h.requests)*2000), uint64(60e9)
+		h.stallAt, h.stallNanos = 1+r.Uint64N(uint64(h.requests)*2000), uint64(60e9)
 	}
 	return h
 }
@@ -107,7 +107,7 @@ func (h *habit) resist(r *rand.Rand) {
 	switch r.IntN(6) {
 	case 0:
 		h.restless = true
-		h.sip, h.readNap, h.sulkAt = 0, 0, 0 // who does not take its replies is another matter
+		h.sip, h.readNapNanos, h.sulkAt = 0, 0, 0 // who does not take its replies is another matter
 	case 1:
 		h.drips = true
 		h.commands[1] += 5
@@ -120,7 +120,7 @@ func (h *habit) besiege(r *rand.Rand) {
 	if r.IntN(3) == 0 {
 		return
 	}
-	h.large, h.partAt, h.stall = 800, 0, 600e9
+	h.large, h.partAt, h.stallNanos = 800, 0, 600e9
 	if r.IntN(2) == 0 {
 		h.commands, h.stallAt = [4]int{1, 9, 0, 0}, 1+r.Uint64N(3<<20)
 	} else {
@@ -133,7 +133,7 @@ func (h *habit) besiege(r *rand.Rand) {
 func (h *habit) jam(r *rand.Rand) {
 	h.commands, h.window, h.status, h.caches, h.depth = [4]int{9, 1, 0, 0}, 0, 0, 0, 2
 	if r.IntN(2) == 0 {
-		h.large, h.sip, h.readNap = 900, 1+r.IntN(1<<20), uint64(r.IntN(50e6))
+		h.large, h.sip, h.readNapNanos = 900, 1+r.IntN(1<<20), uint64(r.IntN(50e6))
 	} else {
 		h.large, h.medium = 0, 900
 	}
@@ -142,24 +142,24 @@ func (h *habit) jam(r *rand.Rand) {
 // hang makes a client one that holds all that it can of a loop: it asks for much of a disk that
 // hangs, or takes no replies.
 func (h *habit) hang(r *rand.Rand) {
-	h.depth, h.wild, h.lull, h.partAt, h.stallAt, h.readNap, h.sip = []int{4, 64,
+	h.depth, h.wild, h.lull, h.partAt, h.stallAt, h.readNapNanos, h.sip = []int{4, 64,
 		300}[r.IntN(3)], 0, 0, 0, 0, 0, 0
 	h.commands, h.large, h.status, h.caches = [4]int{5, 5, 1, 1}, []int{0, 800}[r.IntN(2)], 0, 0
 	if r.IntN(3) == 0 {
-		h.sulkAt, h.stall = 1+r.Uint64N(1<<20), 60e9
+		h.sulkAt, h.stallNanos = 1+r.Uint64N(1<<20), 60e9
 	}
 }
 
 // modest makes a client one that asks for little and takes it at once.
 func (h *habit) modest(r *rand.Rand) {
-	h.depth, h.wild, h.partAt, h.stallAt, h.sulkAt, h.readNap, h.sip, h.sendNap = 1+
+	h.depth, h.wild, h.partAt, h.stallAt, h.sulkAt, h.readNapNanos, h.sip, h.sendNapNanos = 1+
 		r.IntN(4), 0, 0, 0, 0, 0, 0, 0
 	h.small, h.large, h.medium, h.caches, h.status, h.segment = r.IntN(2) == 0, 0, 0, 0, 0, 0
 	h.commands, h.requests, h.parting = [4]int{5, 5, 1, 0}, 30, partDisc
 }
 
 // draw makes the next request, valid or not.
-func (h *habit) draw(r *rand.Rand, e *ExportPlan) ask {
+func (h *habit) draw(r *rand.Rand, e *ExportPlan) draft {
 	q := proto.Request{Cookie: r.Uint64()}
 	switch n := r.IntN(h.commands[0] + h.commands[1] + h.commands[2] + h.commands[3]); {
 	case chance(r, h.status):
@@ -192,7 +192,7 @@ func (h *habit) draw(r *rand.Rand, e *ExportPlan) ask {
 	} else if h.twins && q.Command == proto.CmdFlush {
 		q.Cookie = 0
 	}
-	a := ask{Request: q}
+	a := draft{Request: q}
 	h.dress(r, e, &a)
 	return a
 }
@@ -204,21 +204,21 @@ func (h *habit) place(r *rand.Rand, e *ExportPlan, q *proto.Request) {
 		lo, hi = h.start, h.start+h.window
 	}
 	q.Offset = lo + r.Uint64N(hi-lo)
-	most := e.Size - q.Offset
+	room := e.Size - q.Offset
 	if q.Command == proto.CmdRead || q.Command == proto.CmdWrite {
 		limit := uint64(e.MaxPayload)
 		if limit == 0 {
 			limit = 32 << 20
 		}
-		most = min(most, limit)
+		room = min(room, limit)
 	}
 	if h.session.Framing != proto.Extended {
-		most = min(most, 1<<32-4096)
+		room = min(room, 1<<32-4096)
 	}
 	switch n := r.IntN(10); {
 	case chance(r, h.large):
-		q.Offset = r.Uint64N(max(1, e.Size-min(e.Size, most))+1) / 4096 * 4096
-		q.Length = min(most, e.Size-q.Offset)
+		q.Offset = r.Uint64N(max(1, e.Size-min(e.Size, room))+1) / 4096 * 4096
+		q.Length = min(room, e.Size-q.Offset)
 	case chance(r, h.medium):
 		q.Length = pieceSize + r.Uint64N(6*pieceSize)
 	case n == 0:
@@ -237,14 +237,14 @@ func (h *habit) place(r *rand.Rand, e *ExportPlan, q *proto.Request) {
 			q.Length = 4 * sectorSize
 		}
 	}
-	q.Length = min(q.Length, most)
+	q.Length = min(q.Length, room)
 	unit := uint64(max(e.MinBlock, 1))
 	if !chance(r, h.unaligned) {
 		unit = max(unit, uint64([]int{512, 4096}[r.IntN(2)]))
 	}
 	if e.Size%unit == 0 || unit == uint64(e.MinBlock) {
 		q.Offset -= q.Offset % unit
-		q.Length = min((q.Length+unit-1)/unit*unit, most/unit*unit)
+		q.Length = min((q.Length+unit-1)/unit*unit, room/unit*unit)
 	}
 }
 

@@ -13,18 +13,18 @@ type lookup struct {
 }
 
 // gather takes what a loop has handed out.
-func (w *World) gather(i int) {
+func (w *World) takeLookups(i int) {
 	for _, t := range w.loops[i].Asked() {
 		w.lookups = append(w.lookups,
-			lookup{loop: i, tag: t, due: w.clock + w.delay(w.mix.SlowDelay)})
+			lookup{loop: i, tag: t, due: w.clock + w.delay(w.mix.slowDelayNanos)})
 		if w.draining {
-			w.mark(LookupDrained)
+			w.mark(markLookupDrained)
 		}
 	}
 }
 
 // lookUp does one of the lookups that are due; false if there is none.
-func (w *World) lookUp() bool {
+func (w *World) doLookup() bool {
 	n := len(w.lookups)
 	for i, at := 0, w.rng.IntN(n+1); i < n; i++ {
 		k := (at + i) % n
@@ -35,7 +35,7 @@ func (w *World) lookUp() bool {
 		w.lookups = append(w.lookups[:k], w.lookups[k+1:]...)
 		w.note("look up", "loop tag", int64(l.loop), int64(l.tag))
 		if w.loops[l.loop].LookUp(l.tag) {
-			w.mark(LookupLate)
+			w.mark(markLookupLate)
 		}
 		return true
 	}

@@ -27,7 +27,7 @@ const (
 )
 
 // memory resolves an address that a submission names.
-func (k *Kernel) memory(o *op, addr, n uint64, what string) []byte {
+func (k *Kernel) resolve(o *op, addr, n uint64, what string) []byte {
 	if n == 0 {
 		return nil
 	}
@@ -46,11 +46,11 @@ func (k *Kernel) memory(o *op, addr, n uint64, what string) []byte {
 }
 
 // lend gives n bytes at addr to an operation.
-func (k *Kernel) lend(o *op, addr, n uint64, what string) {
+func (k *Kernel) addMemory(o *op, addr, n uint64, what string) {
 	if n == 0 {
 		return
 	}
-	o.own = append(o.own, span{addr: addr, b: k.memory(o, addr, n, what)})
+	o.own = append(o.own, span{addr: addr, b: k.resolve(o, addr, n, what)})
 	for _, d := range k.world.disks {
 		if d.memory != nil {
 			_, inside := d.memory.Find(addr)
@@ -66,24 +66,24 @@ func (k *Kernel) lend(o *op, addr, n uint64, what string) {
 }
 
 // hold checks that the memory of a new operation is nobody else's, and remembers what it holds.
-func (k *Kernel) hold(o *op) {
+func (k *Kernel) takeMemory(o *op) {
 	if len(o.own) == 0 {
 		return
 	}
 	for _, other := range k.world.kernels {
 		for _, f := range other.flight {
 			if (o.into || f.into) && !(o.shared && f.shared) && o.lo < f.hi && f.lo < o.hi {
-				k.apart(o, f)
+				k.checkApart(o, f)
 			}
 		}
 	}
-	if o.into && !o.shared && chance(k.world.rng, k.world.mix.Scribble) {
+	if o.into && !o.shared && chance(k.world.rng, k.world.mix.scribble) {
 		k.scribble(o)
 	}
 	o.sum = sum(o.own)
 }
 
-func (k *Kernel) apart(o, f *op) {
+func (k *Kernel) checkApart(o, f *op) {
 	for _, a := range o.own {
 		for _, b := range f.own {
 			if a.addr < b.addr+uint64(len(b.b)) && b.addr < a.addr+uint64(len(a.b)) {
@@ -95,7 +95,7 @@ func (k *Kernel) apart(o, f *op) {
 }
 
 // honest checks that the engine kept its hands off the memory of an operation in flight.
-func (k *Kernel) honest(o *op) {
+func (k *Kernel) checkUntouched(o *op) {
 	if len(o.own) == 0 || o.shared || sum(o.own) == o.sum {
 		return
 	}
@@ -143,7 +143,7 @@ func rubbish(b []byte, x uint64) {
 
 // give writes what was received into the engine's buffer, at the moment of completion and not
 // before.
-func (k *Kernel) give(o *op) {
+func (k *Kernel) copyOut(o *op) {
 	b := o.stash
 	for _, s := range o.own {
 		if len(b) == 0 {
@@ -154,7 +154,7 @@ func (k *Kernel) give(o *op) {
 }
 
 // gather copies n bytes of an operation's memory, from byte at on.
-func (o *op) gather(at, n int) []byte {
+func (o *op) source(at, n int) []byte {
 	b := make([]byte, 0, n)
 	for _, s := range o.own {
 		if at >= len(s.b) {
@@ -172,4 +172,4 @@ func (o *op) gather(at, n int) []byte {
 }
 
 // scatter is the other way round.
-func (o *op) scatter(b []byte) { o.stash = append(o.stash, b...) }
+func (o *op) receive(b []byte) { o.stash = append(o.stash, b...) }

@@ -6,97 +6,98 @@ package sim
 import "math/rand/v2"
 
 // Mix holds chances in 1/1000 per occasion, and durations in nanoseconds of virtual time.
-type Mix struct {
-	Inline      int // an operation that can complete does so while it is submitted
-	Partial     int // Enter takes only some of the queue
-	Interrupt   int // Enter comes back at once, as after a signal
-	ShortRecv   int // a receive brings less than is there
-	ShortSend   int // a send moves less than fits, even with MSG_WAITALL
-	ShortRead   int
-	ShortWrite  int
-	DiskAgain   int // EAGAIN or EINTR from a disk operation
-	Refuse      int // what is tried cannot be done without waiting
-	ReadError   int // EIO
-	WriteError  int // EIO
-	WriteFull   int // ENOSPC or EDQUOT
-	FsyncError  int
-	Unsupported int // EOPNOTSUPP from fallocate or discard that the probe said would work
-	Busy        int // EBUSY from zeroing or discarding a block device
-	RecvError   int // a receive fails although the peer did nothing
-	SendError   int
-	Scribble    int // rubbish is written into a buffer that the kernel owns
-	Early       int // some sectors of a write reach the disk before it completes
-	Cut         int // the network drops a connection, per event
-	Truncate    int // a file shrinks, once per run
-	LookupError int // a lookup of a meta context fails
-	Lag         int // a loop gets no processor for a while, so that completions pile up, per turn
-	Unpinnable  int // a part of the pool cannot be registered, for others have used the limit up
-	Pause       int // the process is stopped for seconds, per thousand accidents
-	DiskDelay   uint64
-	SlowDelay   uint64 // fsync, fallocate, discard
-	WireDelay   uint64
-	Segment     int // most bytes that a wire delivers at once; 0: all
+type mix struct {
+	inline         int // an operation that can complete does so while it is submitted
+	partial        int // Enter takes only some of the queue
+	interrupt      int // Enter comes back at once, as after a signal
+	shortRecv      int // a receive brings less than is there
+	shortSend      int // a send moves less than fits, even with MSG_WAITALL
+	shortRead      int
+	shortWrite     int
+	diskAgain      int // EAGAIN or EINTR from a disk operation
+	refuse         int // what is tried cannot be done without waiting
+	readError      int // EIO
+	writeError     int // EIO
+	writeFull      int // ENOSPC or EDQUOT
+	fsyncError     int
+	unsupported    int // EOPNOTSUPP from fallocate or discard that the probe said would work
+	busy           int // EBUSY from zeroing or discarding a block device
+	recvError      int // a receive fails although the peer did nothing
+	sendError      int
+	scribble       int // rubbish is written into a buffer that the kernel owns
+	early          int // some sectors of a write reach the disk before it completes
+	cut            int // the network drops a connection, per event
+	truncate       int // a file shrinks, once per run
+	lookupError    int // a lookup of a meta context fails
+	lag            int // a loop gets no processor for a while, and completions pile up, per turn
+	unpinnable     int // a part of the pool cannot be registered, for others have used the limit up
+	pause          int // the process is stopped for seconds, per thousand accidents
+	diskDelayNanos uint64
+	slowDelayNanos uint64 // fsync, fallocate, discard
+	wireDelayNanos uint64
+	segment        int // most bytes that a wire delivers at once; 0: all
 }
 
 // chance is true n times in 1000.
 func chance(r *rand.Rand, n int) bool { return n > 0 && r.IntN(1000) < n }
 
 // often draws a chance that is zero in half of the worlds and up to most in the others.
-func often(r *rand.Rand, most int) int {
+func often(r *rand.Rand, limit int) int {
 	if r.IntN(2) == 0 {
 		return 0
 	}
-	return 1 + r.IntN(most)
+	return 1 + r.IntN(limit)
 }
 
 // rarely is as often, but zero in three quarters of the worlds: faults that end what the others
 // could have shown.
-func rarely(r *rand.Rand, most int) int {
+func rarely(r *rand.Rand, limit int) int {
 	if r.IntN(4) != 0 {
 		return 0
 	}
-	return 1 + r.IntN(most)
+	return 1 + r.IntN(limit)
 }
 
-func drawMix(r *rand.Rand) Mix {
-	m := Mix{
-		Inline:    []int{0, 300, 900, 1000}[r.IntN(4)],
-		Partial:   often(r, 500),
-		Interrupt: often(r, 500),
-		ShortRecv: often(r, 500),
-		ShortSend: often(r, 400),
-		ShortRead: often(r, 200), ShortWrite: often(r, 200),
-		DiskAgain: often(r, 100),
-		Refuse:    []int{0, 0, 100, 900, 1000}[r.IntN(5)],
-		ReadError: rarely(r, 50), WriteError: rarely(r, 50), WriteFull: rarely(r, 50),
-		FsyncError:  rarely(r, 200),
-		Unsupported: rarely(r, 500),
-		RecvError:   rarely(r, 5), SendError: rarely(r, 5),
-		Scribble: often(r, 500), Early: often(r, 500),
-		Cut:         rarely(r, 2),
-		Lag:         rarely(r, 30),
-		LookupError: rarely(r, 300),
-		Pause:       rarely(r, 5),
-		Busy:        often(r, 300),
-		DiskDelay:   []uint64{0, 100e3, 2e6}[r.IntN(3)],
-		SlowDelay:   []uint64{0, 1e6, 50e6}[r.IntN(3)],
-		WireDelay:   []uint64{0, 50e3, 1e6}[r.IntN(3)],
-		Segment:     []int{0, 0, 0, 4096, 500, 20}[r.IntN(6)],
+func drawMix(r *rand.Rand) mix {
+	m := mix{
+		inline:    []int{0, 300, 900, 1000}[r.IntN(4)],
+		partial:   often(r, 500),
+		interrupt: often(r, 500),
+		shortRecv: often(r, 500),
+		shortSend: often(r, 400),
+		shortRead: often(r, 200), shortWrite: often(r, 200),
+		diskAgain: often(r, 100),
+		refuse:    []int{0, 0, 100, 900, 1000}[r.IntN(5)],
+		readError: rarely(r, 50), writeError: rarely(r, 50), writeFull: rarely(r, 50),
+		fsyncError:  rarely(r, 200),
+		unsupported: rarely(r, 500),
+		recvError:   rarely(r, 5), sendError: rarely(r, 5),
+		scribble: often(r, 500), early: often(r, 500),
+		cut:            rarely(r, 2),
+		lag:            rarely(r, 30),
+		lookupError:    rarely(r, 300),
+		pause:          rarely(r, 5),
+		busy:           often(r, 300),
+		diskDelayNanos: []uint64{0, 100e3, 2e6}[r.IntN(3)],
+		slowDelayNanos: []uint64{0, 1e6, 50e6}[r.IntN(3)],
+		wireDelayNanos: []uint64{0, 50e3, 1e6}[r.IntN(3)],
+		segment:        []int{0, 0, 0, 4096, 500, 20}[r.IntN(6)],
 	}
 	if r.IntN(12) == 0 {
-		m.Truncate = 500
+		m.truncate = 500
 	}
 	// a world without accidents: whatever goes wrong here is nobody else's fault
 	if r.IntN(8) == 0 {
-		m = Mix{Inline: 500, DiskDelay: m.DiskDelay, SlowDelay: m.SlowDelay, WireDelay: m.WireDelay,
-			Segment: m.Segment}
+		m = mix{inline: 500, diskDelayNanos: m.diskDelayNanos, slowDelayNanos: m.slowDelayNanos,
+			wireDelayNanos: m.wireDelayNanos, segment: m.segment}
 	}
 	return m
 }
 
 // calm is the mix after the storm: nothing fails any more, and whatever was asked must now be
 // answered.
-func (m Mix) calm() Mix {
-	return Mix{Inline: 500, DiskDelay: min(m.DiskDelay, 1000), SlowDelay: min(m.SlowDelay, 1000),
-		WireDelay: min(m.WireDelay, 1000)}
+func (m mix) calm() mix {
+	return mix{inline: 500, diskDelayNanos: min(m.diskDelayNanos, 1000),
+		slowDelayNanos: min(m.slowDelayNanos, 1000),
+		wireDelayNanos: min(m.wireDelayNanos, 1000)}
 }

@@ -26,28 +26,28 @@ type candidate struct {
 }
 
 type stretch struct {
-	lo, hi uint64
-	who    []candidate
+	lo, hi     uint64
+	candidates []candidate
 }
 
 type model struct {
 	world     *World
 	size      uint64
-	disk      *Disk
+	disk      *disk
 	stretches []stretch
 	volatile  []*request // changes that were answered with success and are not known to be durable
 	failed    uint64     // tick of the first flush that a client saw failing
 }
 
-func (w *World) newModel(d *Disk) *model {
+func (w *World) newModel(d *disk) *model {
 	m := &model{world: w, size: d.plan.Size, disk: d}
-	data := d.plan.Size - d.plan.Sparse
+	data := d.plan.Size - d.plan.sparse
 	m.stretches = append(m.stretches,
-		stretch{lo: 0, hi: data, who: []candidate{{w: &request{durable: true}}}})
+		stretch{lo: 0, hi: data, candidates: []candidate{{w: &request{durable: true}}}})
 	if data < m.size {
 		m.stretches = append(m.stretches,
 			stretch{lo: data, hi: m.size,
-				who: []candidate{{w: &request{durable: true, zero: true}}}})
+				candidates: []candidate{{w: &request{durable: true, zero: true}}}})
 	}
 	return m
 }
@@ -66,7 +66,7 @@ func (m *model) find(off uint64) int {
 }
 
 // cut makes a boundary at off.
-func (m *model) cut(off uint64) {
+func (m *model) split(off uint64) {
 	if off == 0 || off >= m.size {
 		return
 	}
@@ -76,7 +76,7 @@ func (m *model) cut(off uint64) {
 		copy(m.stretches[i+1:], m.stretches[i:])
 		m.stretches[i].hi = off
 		m.stretches[i+1].lo = off
-		m.stretches[i+1].who = append([]candidate(nil), s.who...)
+		m.stretches[i+1].candidates = append([]candidate(nil), s.candidates...)
 	}
 }
 
@@ -91,21 +91,23 @@ func (m *model) each(lo, hi uint64, visit func(*stretch)) {
 }
 
 // submit: from now on the disk may hold what r writes.
-func (m *model) submit(r *request) {
-	m.cut(r.Offset)
-	m.cut(r.hi())
-	m.each(r.Offset, r.hi(), func(s *stretch) { s.who = append(s.who, candidate{w: r}) })
+func (m *model) mayHappen(r *request) {
+	m.split(r.Offset)
+	m.split(r.hi())
+	m.each(r.Offset, r.hi(), func(s *stretch) {
+		s.candidates = append(s.candidates, candidate{w: r})
+	})
 }
 
 // commit: r was answered with success, so what came before it on the same bytes can not be read any
 // more. A TRIM leaves that open.
-func (m *model) commit(r *request) {
+func (m *model) succeeded(r *request) {
 	if r.Command != proto.CmdTrim {
-		m.each(r.Offset, r.hi(), func(s *stretch) { m.kill(s, r) })
+		m.each(r.Offset, r.hi(), func(s *stretch) { m.markDead(s, r) })
 	}
 	if r.Flags&proto.CmdFlagFUA != 0 {
-		m.world.mark(FuaCovered)
-		m.harden(r)
+		m.world.mark(markFuaCovered)
+		m.markDurable(r)
 	} else {
 		m.volatile = append(m.volatile, r)
 	}
@@ -113,10 +115,10 @@ func (m *model) commit(r *request) {
 
 // kill ends the candidates that w has certainly overwritten, and forgets those that nobody can ever
 // see again.
-func (m *model) kill(s *stretch, w *request) {
-	keep := s.who[:0]
+func (m *model) markDead(s *stretch, w *request) {
+	keep := s.candidates[:0]
 	oldest := m.world.oldestRead()
-	for _, c := range s.who {
+	for _, c := range s.candidates {
 		if c.w != w && c.dead == 0 && before(c.w, w) {
 			c.dead = m.world.tick
 		}
@@ -124,11 +126,11 @@ func (m *model) kill(s *stretch, w *request) {
 			keep = append(keep, c)
 		}
 	}
-	s.who = keep
+	s.candidates = keep
 }
 
 // harden: r is on stable storage, and nothing that came before it on the same bytes may come back.
-func (m *model) harden(r *request) {
+func (m *model) markDurable(r *request) {
 	if r.durable {
 		return
 	}
@@ -137,8 +139,8 @@ func (m *model) harden(r *request) {
 		return
 	}
 	m.each(r.Offset, r.hi(), func(s *stretch) {
-		for i := range s.who {
-			if c := &s.who[i]; c.w != r && before(c.w, r) {
+		for i := range s.candidates {
+			if c := &s.candidates[i]; c.w != r && before(c.w, r) {
 				c.gone = true
 			}
 		}
@@ -147,12 +149,12 @@ func (m *model) harden(r *request) {
 
 // flushed: a FLUSH sent at the given tick was answered with success, so every change answered
 // before it was sent is durable.
-func (m *model) flushed(sent uint64) {
+func (m *model) flushSucceeded(sent uint64) {
 	keep := m.volatile[:0]
 	for _, r := range m.volatile {
 		if r.answered < sent {
-			m.world.mark(FlushCovered)
-			m.harden(r)
+			m.world.mark(markFlushCovered)
+			m.markDurable(r)
 		} else {
 			keep = append(keep, r)
 		}
@@ -162,11 +164,11 @@ func (m *model) flushed(sent uint64) {
 
 // lose: the file was cut off at length. What lay behind reads as zeroes, once a write has made the
 // file longer again; later writes come after the cut.
-func (m *model) lose(length uint64) {
+func (m *model) truncate(length uint64) {
 	m.world.conns++
 	cut := &request{Request: proto.Request{Offset: length, Length: m.size - length}, zero: true,
 		conn: m.world.conns, sent: m.world.tick, answered: m.world.tick}
-	m.submit(cut)
+	m.mayHappen(cut)
 }
 
 // content is what a request writes to the bytes at off; scratch holds it.
@@ -180,7 +182,7 @@ func (r *request) content(scratch []byte, off uint64) []byte {
 }
 
 // sight is what a check learnt: the bytes of [lo, hi) are those of w and of nobody else.
-type sight struct {
+type observation struct {
 	lo, hi uint64
 	w      *request
 }
@@ -189,24 +191,24 @@ type sight struct {
 // sector: within a sector a disk does not mix. It gives the place of the first sector that nobody
 // can have written, and passes on what it learns from the others.
 func (m *model) check(off uint64, found []byte, allowed func(*candidate) bool,
-	learn func(sight)) (bad uint64, ok bool) {
+	learn func(observation)) (bad uint64, ok bool) {
 	var scratch [sectorSize]byte
 	for i := m.find(off); len(found) > 0; i++ {
 		s := &m.stretches[i]
 		for off < s.hi && len(found) > 0 {
 			n := min(s.hi-off, sectorSize-off%sectorSize, uint64(len(found)))
 			matches, who := 0, 0
-			for j := range s.who {
-				if c := &s.who[j]; allowed(c) &&
+			for j := range s.candidates {
+				if c := &s.candidates[j]; allowed(c) &&
 					bytes.Equal(c.w.content(scratch[:n], off), found[:n]) {
 					matches, who = matches+1, j
 				}
 			}
-			if matches == 0 && !m.torn(s, off, found[:n], allowed) {
+			if matches == 0 && !m.mayMix(s, off, found[:n], allowed) {
 				return off, false
 			}
-			if matches == 1 && learn != nil && !s.trimmed() {
-				learn(sight{off, off + n, s.who[who].w})
+			if matches == 1 && learn != nil && !s.maybeTrimmed() {
+				learn(observation{off, off + n, s.candidates[who].w})
 			}
 			off, found = off+n, found[n:]
 		}
@@ -215,7 +217,7 @@ func (m *model) check(off uint64, found []byte, allowed func(*candidate) bool,
 }
 
 // torn: the bytes are a mixture of a kind that this export may show.
-func (m *model) torn(s *stretch, off uint64, found []byte, allowed func(*candidate) bool) bool {
+func (m *model) mayMix(s *stretch, off uint64, found []byte, allowed func(*candidate) bool) bool {
 	switch p := m.disk.plan; {
 	case p.Backing == Memory: // is sent as it is, while others write to it
 		return s.scattered(off, found, allowed)
@@ -228,8 +230,8 @@ func (m *model) torn(s *stretch, off uint64, found []byte, allowed func(*candida
 // scattered: every byte is from some candidate.
 func (s *stretch) scattered(off uint64, found []byte, allowed func(*candidate) bool) bool {
 	var scratch, known [sectorSize]byte
-	for i := range s.who {
-		if c := &s.who[i]; allowed(c) {
+	for i := range s.candidates {
+		if c := &s.candidates[i]; allowed(c) {
 			for j, b := range c.w.content(scratch[:len(found)], off) {
 				if b == found[j] {
 					known[j] = 1
@@ -245,8 +247,8 @@ func (s *stretch) scattered(off uint64, found []byte, allowed func(*candidate) b
 func (s *stretch) spliced(off uint64, found []byte, allowed func(*candidate) bool) bool {
 	var scratch [sectorSize]byte
 	front, back := 0, 0
-	for i := range s.who {
-		if c := &s.who[i]; allowed(c) {
+	for i := range s.candidates {
+		if c := &s.candidates[i]; allowed(c) {
 			b := c.w.content(scratch[:len(found)], off)
 			n := 0
 			for n < len(b) && b[n] == found[n] {
@@ -265,8 +267,8 @@ func (s *stretch) spliced(off uint64, found []byte, allowed func(*candidate) boo
 // read compares what a READ brought with what it may have seen: the candidates that were alive at
 // some moment between its last byte and its reply. What it saw stays: no later read may go back
 // behind it.
-func (m *model) read(r *request, data []byte) {
-	var seen []sight
+func (m *model) checkRead(r *request, data []byte) {
+	var seen []observation
 	end := r.answered
 	// What is sent as it is, or read while its beginning is on its way, shows what is written
 	// meanwhile.
@@ -275,7 +277,7 @@ func (m *model) read(r *request, data []byte) {
 	}
 	bad, ok := m.check(r.Offset, data,
 		func(c *candidate) bool { return (c.dead == 0 || c.dead > r.sent) && c.w.sent <= end },
-		func(s sight) {
+		func(s observation) {
 			if n := len(seen); n > 0 && seen[n-1].w == s.w && seen[n-1].hi == s.lo {
 				seen[n-1].hi = s.hi
 			} else {
@@ -284,25 +286,25 @@ func (m *model) read(r *request, data []byte) {
 		})
 	if !ok {
 		at := bad - r.Offset
-		m.wrong("a read saw", r, bad, data[at:min(at+sectorSize, uint64(len(data)))])
+		m.failWrong("a read saw", r, bad, data[at:min(at+sectorSize, uint64(len(data)))])
 	}
 	for i, s := range seen {
 		if s.w.answered != 0 || s.w.conn == 0 {
 			continue // what it overwrote is dead already
 		}
 		if i > 0 && seen[i-1].hi == s.lo || i+1 < len(seen) && seen[i+1].lo == s.hi {
-			m.world.mark(ReadMixed)
+			m.world.mark(markReadMixed)
 		}
-		m.cut(s.lo)
-		m.cut(s.hi)
-		m.each(s.lo, s.hi, func(t *stretch) { m.kill(t, s.w) })
+		m.split(s.lo)
+		m.split(s.hi)
+		m.each(s.lo, s.hi, func(t *stretch) { m.markDead(t, s.w) })
 	}
 }
 
 // trimmed: a TRIM may have been here, so that what a read finds need not be found again.
-func (s *stretch) trimmed() bool {
-	for i := range s.who {
-		if s.who[i].w.Command == proto.CmdTrim {
+func (s *stretch) maybeTrimmed() bool {
+	for i := range s.candidates {
+		if s.candidates[i].w.Command == proto.CmdTrim {
 			return true
 		}
 	}
@@ -316,12 +318,12 @@ func (m *model) compare(image []byte, crashed bool) {
 		what, allowed = "after a crash the disk holds", func(c *candidate) bool { return !c.gone }
 	}
 	if bad, ok := m.check(0, image, allowed, nil); !ok {
-		m.wrong(what, nil, bad, image[bad:min(bad+sectorSize, uint64(len(image)))])
+		m.failWrong(what, nil, bad, image[bad:min(bad+sectorSize, uint64(len(image)))])
 	}
 }
 
 // wrong ends the run and says whose bytes were found, and whose were expected.
-func (m *model) wrong(what string, r *request, off uint64, found []byte) {
+func (m *model) failWrong(what string, r *request, off uint64, found []byte) {
 	w := m.world
 	s := &m.stretches[m.find(off)]
 	found = found[:min(uint64(len(found)), s.hi-off)]
@@ -329,9 +331,9 @@ func (m *model) wrong(what string, r *request, off uint64, found []byte) {
 	if r != nil {
 		text += " (" + r.String() + ")"
 	}
-	text += " wrong bytes: " + m.origin(off, found) + "; allowed were:"
-	for i := range s.who {
-		c := &s.who[i]
+	text += " wrong bytes: " + m.describeOrigin(off, found) + "; allowed were:"
+	for i := range s.candidates {
+		c := &s.candidates[i]
 		text += "\n  " + c.w.String() + map[bool]string{true: " [zeroes]"}[c.w.zero]
 		if c.dead != 0 {
 			text += fmt.Sprintf(" [overwritten at %d]", c.dead)

@@ -29,13 +29,13 @@ func (b *bench) write(conn, order uint32, off, n uint64) *request {
 		id: b.ids, conn: conn, order: order}
 	r.sent = b.note("sent", "")
 	b.requests = append(b.requests, r)
-	b.m.submit(r)
+	b.m.mayHappen(r)
 	return r
 }
 
 func (b *bench) ok(r *request) *request {
 	r.answered = b.note("answer", "")
-	b.m.commit(r)
+	b.m.succeeded(r)
 	return r
 }
 
@@ -53,7 +53,7 @@ func (b *bench) read(since uint64) {
 		r.sent = b.note("sent", "")
 	}
 	r.answered = b.note("answer", "")
-	b.m.read(r, b.m.disk.cache)
+	b.m.checkRead(r, b.m.disk.cache)
 }
 
 // cases are lies and honest oddities of a disk.
@@ -93,7 +93,7 @@ var cases = []struct {
 	}},
 	{"an old read may see the old bytes", "", func(b *bench) {
 		since := b.note("sent", "")
-		b.clients = []*client{{flight: []*request{{Request: proto.Request{Command: proto.CmdRead},
+		b.clients = []*client{{inFlight: []*request{{Request: proto.Request{Command: proto.CmdRead},
 			sent: since}}}}
 		b.ok(b.write(1, 1, 1024, 1024))
 		b.read(since)
@@ -151,14 +151,14 @@ var cases = []struct {
 		b.put(w, 0, 1024)
 		b.ok(w)
 		for range 10 {
-			b.crash(b.m)
+			b.checkCrash(b.m)
 		}
 	}},
 	{"what was flushed may not", "after a crash", func(b *bench) {
 		w := b.write(1, 1, 1024, 1024)
 		b.put(w, 0, 1024)
 		b.ok(w)
-		b.m.flushed(b.note("flush sent", ""))
+		b.m.flushSucceeded(b.note("flush sent", ""))
 		b.m.compare(b.m.disk.durable, true)
 	}},
 	{"a write answered after the flush was sent may", "", func(b *bench) {
@@ -166,7 +166,7 @@ var cases = []struct {
 		b.put(w, 0, 1024)
 		sent := b.note("flush sent", "")
 		b.ok(w)
-		b.m.flushed(sent)
+		b.m.flushSucceeded(sent)
 		b.m.compare(b.m.disk.durable, true)
 	}},
 	{"FUA is durable when answered", "after a crash", func(b *bench) {
@@ -193,8 +193,8 @@ var cases = []struct {
 		b.ok(w)
 		b.m.disk.failFlush(b.rng)
 		b.m.disk.flush(b.m.disk.epoch) // succeeds, and writes nothing
-		b.m.flushed(b.note("flush sent", ""))
-		b.crash(b.m)
+		b.m.flushSucceeded(b.note("flush sent", ""))
+		b.checkCrash(b.m)
 	}},
 }
 

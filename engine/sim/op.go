@@ -38,7 +38,7 @@ func (o *op) name() string {
 }
 
 // take admits one submission. A submission that can never be right ends the run.
-func (k *Kernel) take(s *uring.SQE) {
+func (k *Kernel) admit(s *uring.SQE) {
 	w := k.world
 	o := &op{}
 	if n := len(k.spare); n > 0 {
@@ -46,7 +46,7 @@ func (k *Kernel) take(s *uring.SQE) {
 	}
 	k.serial++
 	*o = op{sqe: *s, serial: k.serial, own: o.own[:0], stash: o.stash[:0],
-		due: w.clock + w.delay(w.mix.WireDelay)}
+		due: w.clock + w.delay(w.mix.wireDelayNanos)}
 	// every field that the operation knows is struck out below; what remains must be zero
 	rest := *s
 	rest.OpCode, rest.UserData = 0, 0
@@ -86,9 +86,9 @@ func (k *Kernel) take(s *uring.SQE) {
 		w.bug("%s with fields or flags that it does not know: %+v, of which these are left "+
 			"over: %+v", o.name(), *s, rest)
 	}
-	k.hold(o)
+	k.takeMemory(o)
 	k.flight = append(k.flight, o)
-	if chance(w.rng, w.mix.Inline) {
+	if chance(w.rng, w.mix.inline) {
 		o.due = w.clock
 		k.attempt(o)
 	}
@@ -97,11 +97,11 @@ func (k *Kernel) take(s *uring.SQE) {
 // attempt lets an operation go on; false if it has to wait for something.
 func (k *Kernel) attempt(o *op) bool {
 	w := k.world
-	if k.held(o) {
+	if k.mustWait(o) {
 		return false
 	}
-	if o.into && !o.shared && w.rng.IntN(8) == 0 && chance(w.rng, w.mix.Scribble) {
-		k.honest(o)
+	if o.into && !o.shared && w.rng.IntN(8) == 0 && chance(w.rng, w.mix.scribble) {
+		k.checkUntouched(o)
 		k.scribble(o)
 	}
 	var res int32
@@ -148,8 +148,8 @@ func (k *Kernel) attempt(o *op) bool {
 // post completes an operation: its memory is the engine's again once Reap has shown the completion.
 func (k *Kernel) post(o *op, res int32, flags uint32) {
 	w := k.world
-	k.honest(o)
-	k.give(o)
+	k.checkUntouched(o)
+	k.copyOut(o)
 	if o.running {
 		k.running--
 	}
@@ -163,7 +163,7 @@ func (k *Kernel) post(o *op, res int32, flags uint32) {
 	}
 	for _, f := range k.flight {
 		if f.sqe.OpCode == o.sqe.OpCode && f.node == o.node && f.serial < o.serial {
-			w.mark(Reordered)
+			w.mark(markReordered)
 			break
 		}
 	}
@@ -172,7 +172,7 @@ func (k *Kernel) post(o *op, res int32, flags uint32) {
 }
 
 // fixedFile strikes out the registered file of a disk operation and looks it up.
-func (k *Kernel) fixedFile(o *op, rest *uring.SQE) *Disk {
+func (k *Kernel) fixedFile(o *op, rest *uring.SQE) *disk {
 	s := &o.sqe
 	if s.Flags&sqeFixedFile == 0 {
 		k.world.bug("%s without IOSQE_FIXED_FILE", o.name())

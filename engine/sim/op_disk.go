@@ -18,30 +18,30 @@ func (k *Kernel) admitTransfer(o *op, rest *uring.SQE) {
 	rest.Flags &^= sqeAsync
 	k.admitWay(o, d)
 	rest.Addr, rest.Len, rest.Off, rest.BufIG = 0, 0, 0, 0
-	k.inside(o, s.Off, uint64(s.Len))
+	k.checkRange(o, s.Off, uint64(s.Len))
 	if !o.into {
-		k.writable(o)
+		k.checkWritable(o)
 	}
 	if b := uint64(d.plan.Block); s.Off%b != 0 || uint64(s.Len)%b != 0 || s.Addr%b != 0 {
 		w.bug("%s is not aligned to the disk's %d-byte blocks: offset %d, length %d, address %#x",
 			o.name(), b, s.Off, s.Len, s.Addr)
 	}
-	k.lend(o, s.Addr, uint64(s.Len), "buffer")
+	k.addMemory(o, s.Addr, uint64(s.Len), "buffer")
 	if s.OpCode == opReadFixed || s.OpCode == opWriteFixed {
-		k.registered(o)
+		k.checkRegistered(o)
 	} else if s.BufIG != 0 {
 		w.bug("%s names registered buffer %d", o.name(), s.BufIG)
 	} else {
-		w.mark(PlainBuffer)
+		w.mark(markPlainBuffer)
 	}
-	o.due = w.clock + w.delay(w.mix.DiskDelay)
-	if o.refused = k.refuses(o); o.refused {
+	o.due = w.clock + w.delay(w.mix.diskDelayNanos)
+	if o.refused = k.wouldBlock(o); o.refused {
 		o.due = w.clock
 	}
 }
 
 // registered: a fixed transfer lies inside the buffer that it names, and that is registered.
-func (k *Kernel) registered(o *op) {
+func (k *Kernel) checkRegistered(o *op) {
 	s, w := &o.sqe, k.world
 	if k.fixed == nil {
 		w.bug("%s although no buffers are registered", o.name())
@@ -52,7 +52,7 @@ func (k *Kernel) registered(o *op) {
 		w.bug("%s: registered buffer %d does not cover %d bytes at %#x (arena offset %#x, in "+
 			"the registered arena: %t)", o.name(), s.BufIG, s.Len, s.Addr, off, ok)
 	}
-	if !k.places[s.BufIG] {
+	if !k.registered[s.BufIG] {
 		w.bug("%s: buffer %d is not registered", o.name(), s.BufIG)
 	}
 }
@@ -61,7 +61,7 @@ func (k *Kernel) admitFsync(o *op, rest *uring.SQE) {
 	d := k.fixedFile(o, rest)
 	rest.OpcodeFlags &^= fsyncDatasync
 	o.epoch, o.worker = d.epoch, true
-	o.due = k.world.clock + k.world.delay(k.world.mix.SlowDelay)
+	o.due = k.world.clock + k.world.delay(k.world.mix.slowDelayNanos)
 }
 
 func (k *Kernel) admitFallocate(o *op, rest *uring.SQE) {
@@ -72,13 +72,13 @@ func (k *Kernel) admitFallocate(o *op, rest *uring.SQE) {
 		w.bug("%s with mode %#x", o.name(), s.Len)
 	}
 	o.worker = true
-	k.inside(o, s.Off, s.Addr)
-	k.writable(o)
+	k.checkRange(o, s.Off, s.Addr)
+	k.checkWritable(o)
 	if b := uint64(d.plan.Block); d.plan.Backing == Block && (s.Off%b != 0 || s.Addr%b != 0) {
 		w.bug("%s is not aligned to the device's %d-byte blocks: offset %d, length %d", o.name(), b,
 			s.Off, s.Addr)
 	}
-	o.due = w.clock + w.delay(w.mix.SlowDelay)
+	o.due = w.clock + w.delay(w.mix.slowDelayNanos)
 }
 
 func (k *Kernel) admitDiscard(o *op, rest *uring.SQE) {
@@ -92,13 +92,13 @@ func (k *Kernel) admitDiscard(o *op, rest *uring.SQE) {
 	if d.plan.Backing != Block {
 		w.bug("%s on a regular file", o.name())
 	}
-	k.inside(o, s.Addr, s.Addr3)
-	k.writable(o)
+	k.checkRange(o, s.Addr, s.Addr3)
+	k.checkWritable(o)
 	if b := uint64(d.plan.Block); s.Addr%b != 0 || s.Addr3%b != 0 {
 		w.bug("%s is not aligned to the device's %d-byte blocks: offset %d, length %d", o.name(), b,
 			s.Addr, s.Addr3)
 	}
-	o.due = w.clock + w.delay(w.mix.SlowDelay)
+	o.due = w.clock + w.delay(w.mix.slowDelayNanos)
 }
 
 // admitFadvise: there is nothing to read ahead into behind O_DIRECT, so that it is the engine's
@@ -113,21 +113,21 @@ func (k *Kernel) admitFadvise(o *op, rest *uring.SQE) {
 	if d.plan.Block != 1 {
 		w.bug("%s on a disk that is not read through the page cache", o.name())
 	}
-	k.inside(o, s.Off, uint64(s.Len))
-	w.mark(Advised)
+	k.checkRange(o, s.Off, uint64(s.Len))
+	w.mark(markAdvised)
 	o.worker = true
-	o.due = w.clock + w.delay(w.mix.SlowDelay)
+	o.due = w.clock + w.delay(w.mix.slowDelayNanos)
 }
 
 // inside: the engine has checked every request against the export's size, so nothing beyond it may
 // reach the disk.
-func (k *Kernel) inside(o *op, off, n uint64) {
+func (k *Kernel) checkRange(o *op, off, n uint64) {
 	if size := o.node.disk.plan.Size; n == 0 || off > size || n > size-off {
 		k.world.bug("%s of %d bytes at %d, on a disk of %d bytes", o.name(), n, off, size)
 	}
 }
 
-func (k *Kernel) writable(o *op) {
+func (k *Kernel) checkWritable(o *op) {
 	if o.node.disk.plan.ReadOnly() {
 		k.world.bug("%s on a read-only export", o.name())
 	}
@@ -135,25 +135,25 @@ func (k *Kernel) writable(o *op) {
 
 // whole rounds a shortened transfer down to what the device moves as one; a buffered file may stop
 // anywhere.
-func (d *Disk) whole(n int) int { return n - n%int(d.plan.Block) }
+func (d *disk) wholeBlocks(n int) int { return n - n%int(d.plan.Block) }
 
 func (k *Kernel) tryDiskRead(o *op) int32 {
 	w, d := k.world, o.node.disk
 	lo, hi := o.sqe.Off, o.sqe.Off+uint64(o.total)
 	if o.refused {
-		return k.refusal(d)
+		return k.refusedResult(d)
 	}
-	if chance(w.rng, w.mix.DiskAgain) {
-		w.mark(DiskAgain)
-		return d.injected(o, lo, hi, []int32{eAGAIN, eINTR}[w.rng.IntN(2)])
+	if chance(w.rng, w.mix.diskAgain) {
+		w.mark(markDiskAgain)
+		return d.recordFault(o, lo, hi, []int32{eAGAIN, eINTR}[w.rng.IntN(2)])
 	}
-	if chance(w.rng, w.mix.ReadError) {
-		w.mark(DiskError)
-		return d.injected(o, lo, hi, eIO)
+	if chance(w.rng, w.mix.readError) {
+		w.mark(markDiskError)
+		return d.recordFault(o, lo, hi, eIO)
 	}
 	n := o.total
-	if chance(w.rng, w.mix.ShortRead) {
-		n = max(int(d.plan.Block), d.whole(1+w.rng.IntN(n)))
+	if chance(w.rng, w.mix.shortRead) {
+		n = max(int(d.plan.Block), d.wholeBlocks(1+w.rng.IntN(n)))
 		if end := (lo + uint64(n)) / sectorSize * sectorSize; d.plan.Block == 1 && end > lo {
 			// the engine reads the rest later: a sector read in two halves could have changed in
 			// between
@@ -164,52 +164,52 @@ func (k *Kernel) tryDiskRead(o *op) int32 {
 	}
 	if left := int(max(d.length, lo) - lo); n > left {
 		n = left
-		w.mark(TruncatedFile)
+		w.mark(markTruncatedFile)
 	}
 	if n < o.total {
-		w.mark(ReadShort)
+		w.mark(markReadShort)
 	}
-	o.scatter(d.cache[lo : lo+uint64(n)])
+	o.receive(d.cache[lo : lo+uint64(n)])
 	return int32(n)
 }
 
 func (k *Kernel) tryDiskWrite(o *op) (res int32, done bool) {
 	w, d := k.world, o.node.disk
 	lo, hi := o.sqe.Off, o.sqe.Off+uint64(o.total)
-	k.honest(o)
+	k.checkUntouched(o)
 	if o.refused {
-		return k.refusal(d), true
+		return k.refusedResult(d), true
 	}
-	if chance(w.rng, w.mix.Early) {
-		d.putSome(lo, o.gather(0, o.total), w.rng.IntN)
+	if chance(w.rng, w.mix.early) {
+		d.putSome(lo, o.source(0, o.total), w.rng.IntN)
 		// later than now: else it would look as if it could not go on
-		o.due = w.clock + 1 + w.delay(w.mix.DiskDelay)
+		o.due = w.clock + 1 + w.delay(w.mix.diskDelayNanos)
 		return 0, false
 	}
 	switch {
-	case chance(w.rng, w.mix.DiskAgain):
-		w.mark(DiskAgain)
-		return d.injected(o, lo, hi, []int32{eAGAIN, eINTR}[w.rng.IntN(2)]), true
-	case chance(w.rng, w.mix.WriteError):
-		w.mark(DiskError)
-		d.putSome(lo, o.gather(0, o.total), w.rng.IntN)
-		k.syncFails(o)
-		return d.injected(o, lo, hi, []int32{eIO, eIO, eTIMEDOUT}[w.rng.IntN(3)]), true
-	case chance(w.rng, w.mix.WriteFull):
-		w.mark(NoSpace)
-		k.syncFails(o)
-		return d.injected(o, lo, hi, []int32{eNOSPC, eDQUOT}[w.rng.IntN(2)]), true
+	case chance(w.rng, w.mix.diskAgain):
+		w.mark(markDiskAgain)
+		return d.recordFault(o, lo, hi, []int32{eAGAIN, eINTR}[w.rng.IntN(2)]), true
+	case chance(w.rng, w.mix.writeError):
+		w.mark(markDiskError)
+		d.putSome(lo, o.source(0, o.total), w.rng.IntN)
+		k.failSync(o)
+		return d.recordFault(o, lo, hi, []int32{eIO, eIO, eTIMEDOUT}[w.rng.IntN(3)]), true
+	case chance(w.rng, w.mix.writeFull):
+		w.mark(markNoSpace)
+		k.failSync(o)
+		return d.recordFault(o, lo, hi, []int32{eNOSPC, eDQUOT}[w.rng.IntN(2)]), true
 	}
 	n := o.total
-	if chance(w.rng, w.mix.ShortWrite) {
-		if n = max(int(d.plan.Block), d.whole(1+w.rng.IntN(n))); n < o.total {
-			w.mark(WriteShort)
+	if chance(w.rng, w.mix.shortWrite) {
+		if n = max(int(d.plan.Block), d.wholeBlocks(1+w.rng.IntN(n))); n < o.total {
+			w.mark(markWriteShort)
 		}
 	}
 	// A buffered write may end inside a sector. The rest of that sector changes with it all the
 	// same, as sectors are what the model can tell apart.
 	reach := min(uint64(o.total), (lo+uint64(n)+sectorSize-1)/sectorSize*sectorSize-lo)
-	d.put(lo, o.gather(0, int(reach)))
+	d.put(lo, o.source(0, int(reach)))
 	if o.sqe.OpcodeFlags&rwfDsync != 0 {
 		d.persist(lo, lo+uint64(n))
 	}
@@ -219,9 +219,9 @@ func (k *Kernel) tryDiskWrite(o *op) (res int32, done bool) {
 // syncFails: of a write with RWF_DSYNC it may be the flush behind it that fails. Its one report is
 // the write's result, whatever errno that is (mapping_set_error), and what else was dirty is
 // forgotten too.
-func (k *Kernel) syncFails(o *op) {
+func (k *Kernel) failSync(o *op) {
 	if w := k.world; o.sqe.OpcodeFlags&rwfDsync != 0 && w.rng.IntN(2) == 0 {
-		w.mark(SyncFailed)
+		w.mark(markSyncFailed)
 		o.node.disk.failFlush(w.rng)
 		o.dropped = true
 	}
@@ -237,24 +237,24 @@ func (k *Kernel) Pwrite(fd int, addr uint64, n uint32, off uint64) int32 {
 	if d == nil || d.plan.Backing != File || d.plan.Block != 1 {
 		w.bug("pwrite to descriptor %d, which is no buffered file", fd)
 	}
-	k.inside(o, off, uint64(n))
-	k.writable(o)
-	k.lend(o, addr, uint64(n), "buffer")
-	k.hold(o)
-	if d.plan.Frozen && d.hangs() {
+	k.checkRange(o, off, uint64(n))
+	k.checkWritable(o)
+	k.addMemory(o, addr, uint64(n), "buffer")
+	k.takeMemory(o)
+	if d.plan.Frozen && d.isHung() {
 		w.bug("pwrite to descriptor %d, whose file system is frozen: the loop sleeps", fd)
 	}
 	w.note("pwrite", "loop fd offset length", int64(k.id), int64(fd), int64(off), int64(n))
 	w.clock += w.delay(2e6)
-	early := w.mix.Early
-	w.mix.Early = 0 // nobody can look while it goes on
+	early := w.mix.early
+	w.mix.early = 0 // nobody can look while it goes on
 	res, _ := k.tryDiskWrite(o)
-	w.mix.Early = early
+	w.mix.early = early
 	return res
 }
 
 // putSome writes some of the blocks, never all: a write that is in flight, or has failed.
-func (d *Disk) putSome(off uint64, b []byte, intN func(int) int) {
+func (d *disk) putSome(off uint64, b []byte, intN func(int) int) {
 	blocks := int((off+uint64(len(b))-1)/d.unit - off/d.unit + 1)
 	skip := intN(blocks)
 	for i := range blocks {
@@ -268,14 +268,14 @@ func (d *Disk) putSome(off uint64, b []byte, intN func(int) int) {
 
 func (k *Kernel) tryFsync(o *op) int32 {
 	w, d := k.world, o.node.disk
-	if chance(w.rng, w.mix.DiskAgain) {
-		w.mark(DiskAgain)
-		return d.injected(o, 0, d.plan.Size, []int32{eAGAIN, eINTR}[w.rng.IntN(2)])
+	if chance(w.rng, w.mix.diskAgain) {
+		w.mark(markDiskAgain)
+		return d.recordFault(o, 0, d.plan.Size, []int32{eAGAIN, eINTR}[w.rng.IntN(2)])
 	}
-	if chance(w.rng, w.mix.FsyncError) || w.mix.FsyncError > 0 && k.rivalled(o) {
-		w.mark(FsyncFailed)
+	if chance(w.rng, w.mix.fsyncError) || w.mix.fsyncError > 0 && k.hasRivalFsync(o) {
+		w.mark(markFsyncFailed)
 		d.failFlush(w.rng)
-		return d.injected(o, 0, d.plan.Size, []int32{eIO, eIO, eNOSPC}[w.rng.IntN(3)])
+		return d.recordFault(o, 0, d.plan.Size, []int32{eIO, eIO, eNOSPC}[w.rng.IntN(3)])
 	}
 	d.flush(o.epoch)
 	return 0
@@ -284,7 +284,7 @@ func (k *Kernel) tryFsync(o *op) int32 {
 // rivalled: another ring's fsync of the same disk is in flight, as no engine should let happen: one
 // of the two gets the error, and the other may be seen first and say that all is well. So the one
 // that fails is then made to be seen late.
-func (k *Kernel) rivalled(o *op) bool {
+func (k *Kernel) hasRivalFsync(o *op) bool {
 	for _, other := range k.world.kernels {
 		for _, f := range other.flight {
 			if other != k && f.node == o.node && f.sqe.OpCode == opFsync {
@@ -301,23 +301,23 @@ func (k *Kernel) tryFallocate(o *op) int32 {
 	lo, hi := o.sqe.Off, o.sqe.Off+o.sqe.Addr
 	punch := o.sqe.Len&fallocPunchHole != 0
 	switch {
-	case punch && !d.plan.Punch, !punch && !d.plan.ZeroRange, chance(w.rng, w.mix.Unsupported):
-		w.mark(Unsupported)
-		return d.injected(o, lo, hi, eOPNOTSUPP)
-	case d.plan.Backing == Block && chance(w.rng, w.mix.Busy):
-		w.mark(DiskBusy)
+	case punch && !d.plan.Punch, !punch && !d.plan.ZeroRange, chance(w.rng, w.mix.unsupported):
+		w.mark(markUnsupported)
+		return d.recordFault(o, lo, hi, eOPNOTSUPP)
+	case d.plan.Backing == Block && chance(w.rng, w.mix.busy):
+		w.mark(markDiskBusy)
 		d.zero(lo, (lo+w.rng.Uint64N(hi-lo))/d.unit*d.unit, false)
-		return d.injected(o, lo, hi, eBUSY)
-	case chance(w.rng, w.mix.DiskAgain):
-		w.mark(DiskAgain)
-		return d.injected(o, lo, hi, eINTR)
-	case chance(w.rng, w.mix.WriteError):
-		w.mark(DiskError)
+		return d.recordFault(o, lo, hi, eBUSY)
+	case chance(w.rng, w.mix.diskAgain):
+		w.mark(markDiskAgain)
+		return d.recordFault(o, lo, hi, eINTR)
+	case chance(w.rng, w.mix.writeError):
+		w.mark(markDiskError)
 		d.zero(lo, (lo+w.rng.Uint64N(hi-lo))/d.unit*d.unit, punch && d.plan.Backing == File)
-		return d.injected(o, lo, hi, eIO)
-	case !punch && chance(w.rng, w.mix.WriteFull):
-		w.mark(NoSpace)
-		return d.injected(o, lo, hi, eNOSPC)
+		return d.recordFault(o, lo, hi, eIO)
+	case !punch && chance(w.rng, w.mix.writeFull):
+		w.mark(markNoSpace)
+		return d.recordFault(o, lo, hi, eNOSPC)
 	}
 	d.zero(lo, min(hi, d.length), punch && d.plan.Backing == File)
 	return 0
@@ -326,17 +326,17 @@ func (k *Kernel) tryFallocate(o *op) int32 {
 func (k *Kernel) tryDiscard(o *op) int32 {
 	w, d := k.world, o.node.disk
 	lo, hi := o.sqe.Addr, o.sqe.Addr+o.sqe.Addr3
-	if !d.plan.Discard || chance(w.rng, w.mix.Unsupported) {
-		w.mark(Unsupported)
-		return d.injected(o, lo, hi, eOPNOTSUPP)
+	if !d.plan.Discard || chance(w.rng, w.mix.unsupported) {
+		w.mark(markUnsupported)
+		return d.recordFault(o, lo, hi, eOPNOTSUPP)
 	}
-	if chance(w.rng, w.mix.Busy) { // a page of it was written by another program meanwhile
-		w.mark(DiskBusy)
-		return d.injected(o, lo, hi, eBUSY)
+	if chance(w.rng, w.mix.busy) { // a page of it was written by another program meanwhile
+		w.mark(markDiskBusy)
+		return d.recordFault(o, lo, hi, eBUSY)
 	}
-	if chance(w.rng, w.mix.WriteError) {
-		w.mark(DiskError)
-		return d.injected(o, lo, hi, eIO)
+	if chance(w.rng, w.mix.writeError) {
+		w.mark(markDiskError)
+		return d.recordFault(o, lo, hi, eIO)
 	}
 	for at := lo; at < hi; at += d.unit { // a discard is a hint: each block may become zero or stay
 		if w.rng.IntN(3) != 0 {
@@ -350,9 +350,9 @@ func (k *Kernel) tryDiscard(o *op) int32 {
 func (k *Kernel) tryFadvise() int32 {
 	w := k.world
 	switch {
-	case chance(w.rng, w.mix.DiskAgain):
+	case chance(w.rng, w.mix.diskAgain):
 		return []int32{eAGAIN, eINTR}[w.rng.IntN(2)]
-	case chance(w.rng, w.mix.ReadError):
+	case chance(w.rng, w.mix.readError):
 		return []int32{eIO, eOPNOTSUPP}[w.rng.IntN(2)]
 	}
 	return 0

@@ -22,7 +22,7 @@ func (k *Kernel) admitEventRead(o *op, rest *uring.SQE) {
 	}
 	rest.Fd, rest.Addr, rest.Len, rest.Off = 0, 0, 0, 0
 	o.into = true
-	k.lend(o, s.Addr, uint64(s.Len), "buffer")
+	k.addMemory(o, s.Addr, uint64(s.Len), "buffer")
 	o.total = 8
 }
 
@@ -34,7 +34,7 @@ func (k *Kernel) tryEventRead(o *op) (res int32, done bool) {
 	var b [8]byte
 	binary.LittleEndian.PutUint64(b[:], e.count)
 	e.count = 0
-	o.scatter(b[:])
+	o.receive(b[:])
 	return 8, true
 }
 
@@ -48,9 +48,9 @@ func (k *Kernel) admitMadvise(o *op, rest *uring.SQE) {
 	switch s.OpcodeFlags {
 	case madvDontNeed, madvFree, madvPageout:
 		o.into = s.OpcodeFlags != madvPageout
-		k.lend(o, s.Addr, uint64(s.Len), "advised range")
+		k.addMemory(o, s.Addr, uint64(s.Len), "advised range")
 	case madvWillNeed, madvHugepage, madvCold, madvPopulateRead, madvPopulateWrite:
-		k.memory(o, s.Addr, uint64(s.Len), "advised range")
+		k.resolve(o, s.Addr, uint64(s.Len), "advised range")
 	default:
 		k.world.bug("%s with advice %d", o.name(), s.OpcodeFlags)
 	}
@@ -58,7 +58,7 @@ func (k *Kernel) admitMadvise(o *op, rest *uring.SQE) {
 
 func (k *Kernel) tryMadvise(o *op) int32 {
 	if o.into {
-		k.honest(o)
+		k.checkUntouched(o)
 		for _, s := range o.own {
 			clear(s.b)
 		}

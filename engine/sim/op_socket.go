@@ -14,7 +14,7 @@ import (
 func (k *Kernel) admitRecv(o *op, rest *uring.SQE) {
 	s := &o.sqe
 	k.plainSocket(o, rest).polled = 0
-	k.alone(o)
+	k.checkAlone(o)
 	if s.Len == 0 {
 		k.world.bug("%s of 0 bytes: its result could not be told from the end of the stream",
 			o.name())
@@ -23,14 +23,14 @@ func (k *Kernel) admitRecv(o *op, rest *uring.SQE) {
 	rest.IoPrio &^= recvsendPollFirst
 	rest.Addr, rest.Len = 0, 0
 	o.into = true
-	k.lend(o, s.Addr, uint64(s.Len), "buffer")
+	k.addMemory(o, s.Addr, uint64(s.Len), "buffer")
 }
 
 func (k *Kernel) admitSend(o *op, rest *uring.SQE) {
 	s := &o.sqe
 	w := k.world
 	k.plainSocket(o, rest)
-	k.alone(o)
+	k.checkAlone(o)
 	if sock := o.node.sock; sock.out.ended && !sock.shut {
 		w.bug("%s on descriptor %d behind the end of what is sent", o.name(), s.Fd)
 	}
@@ -42,7 +42,7 @@ func (k *Kernel) admitSend(o *op, rest *uring.SQE) {
 	}
 	// struct msghdr: name, namelen, iov, iovlen, control, controllen, flags. The kernel copies it
 	// and the vector at submission.
-	h := k.memory(o, s.Addr, msghdrSize, "msghdr")
+	h := k.resolve(o, s.Addr, msghdrSize, "msghdr")
 	word := func(at int) uint64 { return binary.LittleEndian.Uint64(h[at:]) }
 	if word(0) != 0 || word(8) != 0 || word(32) != 0 || word(40) != 0 {
 		w.bug("%s: msghdr with a name or control data: % x", o.name(), h)
@@ -51,9 +51,9 @@ func (k *Kernel) admitSend(o *op, rest *uring.SQE) {
 	if n == 0 || n > iovMax {
 		w.bug("%s: a vector of %d pieces; 1 to %d are possible", o.name(), n, iovMax)
 	}
-	v := k.memory(o, iov, n*iovSize, "vector")
+	v := k.resolve(o, iov, n*iovSize, "vector")
 	for i := 0; i < len(v); i += iovSize {
-		k.lend(o, binary.LittleEndian.Uint64(v[i:]), binary.LittleEndian.Uint64(v[i+8:]),
+		k.addMemory(o, binary.LittleEndian.Uint64(v[i:]), binary.LittleEndian.Uint64(v[i+8:]),
 			"piece of a message")
 	}
 	if o.total == 0 {
@@ -63,7 +63,7 @@ func (k *Kernel) admitSend(o *op, rest *uring.SQE) {
 
 func (k *Kernel) admitPoll(o *op, rest *uring.SQE) {
 	k.plainSocket(o, rest)
-	k.alone(o)
+	k.checkAlone(o)
 	if o.sqe.OpcodeFlags&^(pollErr|pollHup) == 0 {
 		k.world.bug("%s waits for nothing", o.name())
 	}
@@ -71,7 +71,7 @@ func (k *Kernel) admitPoll(o *op, rest *uring.SQE) {
 }
 
 // alone: two receives or two sends at once on a stream would interleave.
-func (k *Kernel) alone(o *op) {
+func (k *Kernel) checkAlone(o *op) {
 	for _, other := range k.world.kernels {
 		for _, f := range other.flight {
 			if f.node == o.node && f.sqe.OpCode == o.sqe.OpCode {
@@ -85,22 +85,22 @@ func (k *Kernel) alone(o *op) {
 func (k *Kernel) tryRecv(o *op) (res int32, flags uint32, done bool) {
 	w, s := k.world, o.node.sock
 	all := o.sqe.OpcodeFlags&msgWaitAll != 0
-	if o.moved == 0 && !s.dead && chance(w.rng, w.mix.RecvError) {
-		s.peer.excuse("receive error injected")
+	if o.moved == 0 && !s.dead && chance(w.rng, w.mix.recvError) {
+		s.client.excuse("receive error injected")
 		return []int32{eCONNRESET, eTIMEDOUT, eNOBUFS, eNOMEM}[w.rng.IntN(4)], 0, true
 	}
-	if o.moved == 0 && chance(w.rng, w.mix.RecvError) {
+	if o.moved == 0 && chance(w.rng, w.mix.recvError) {
 		return eINTR, 0, true
 	}
 	n := min(s.in.arrived, o.total-o.moved)
-	if n > 1 && chance(w.rng, w.mix.ShortRecv) {
+	if n > 1 && chance(w.rng, w.mix.shortRecv) {
 		n = 1 + w.rng.IntN(n)
 		if !all {
-			w.mark(RecvShort)
+			w.mark(markRecvShort)
 		}
 	}
 	if n > 0 {
-		o.scatter(s.in.take(n))
+		o.receive(s.in.take(n))
 		o.moved += n
 		if o.moved < o.total && all {
 			return 0, 0, false
@@ -116,7 +116,7 @@ func (k *Kernel) tryRecv(o *op) (res int32, flags uint32, done bool) {
 	err := s.reset
 	s.reset = 0
 	if o.moved > 0 {
-		w.mark(RecvWaitAllPartial)
+		w.mark(markRecvWaitAllPartial)
 		return int32(o.moved), 0, true
 	}
 	return err, 0, true
@@ -124,18 +124,18 @@ func (k *Kernel) tryRecv(o *op) (res int32, flags uint32, done bool) {
 
 func (k *Kernel) trySend(o *op) (res int32, done bool) {
 	w, s := k.world, o.node.sock
-	if o.moved == 0 && !s.dead && chance(w.rng, w.mix.SendError) {
-		s.peer.excuse("send error injected")
+	if o.moved == 0 && !s.dead && chance(w.rng, w.mix.sendError) {
+		s.client.excuse("send error injected")
 		return []int32{eCONNRESET, eTIMEDOUT, eNOBUFS, eHOSTUNREAC}[w.rng.IntN(4)], true
 	}
-	if s.deaf && !s.dead {
+	if s.clientClosed && !s.dead {
 		if s.pending == 0 {
 			s.breakOff(eCONNRESET)
 		}
 		s.pending--
 	}
 	if s.dead || s.shut {
-		w.mark(SendToDead)
+		w.mark(markSendToDead)
 		err := s.reset
 		s.reset = 0
 		if err == 0 {
@@ -147,19 +147,19 @@ func (k *Kernel) trySend(o *op) (res int32, done bool) {
 		return err, true
 	}
 	n := min(o.total-o.moved, s.out.room())
-	if s.deaf {
+	if s.clientClosed {
 		n = o.total - o.moved
 	}
 	if n == 0 {
-		w.mark(SendBlocked)
+		w.mark(markSendBlocked)
 		return 0, false
 	}
-	short := n > 1 && chance(w.rng, w.mix.ShortSend)
+	short := n > 1 && chance(w.rng, w.mix.shortSend)
 	if short {
 		n = 1 + w.rng.IntN(n)
 	}
-	if !s.deaf {
-		s.out.send(w, o.gather(o.moved, n))
+	if !s.clientClosed {
+		s.out.send(w, o.source(o.moved, n))
 	}
 	o.moved += n
 	if o.moved == o.total {
@@ -168,7 +168,7 @@ func (k *Kernel) trySend(o *op) (res int32, done bool) {
 	if o.sqe.OpcodeFlags&msgWaitAll != 0 && (!short || w.rng.IntN(2) == 0) {
 		return 0, false
 	}
-	w.mark(SendShort)
+	w.mark(markSendShort)
 	return int32(o.moved), true
 }
 

@@ -13,37 +13,37 @@ func (c *client) farewell() {
 	if w.calm && c.habit.parting != partDisc {
 		c.habit.parting = partHalfClose // what is in flight must still be answered
 	}
-	if w.calm || len(c.flight) == 0 || c.rng.IntN(2) == 0 {
-		c.part()
+	if w.calm || len(c.inFlight) == 0 || c.rng.IntN(2) == 0 {
+		c.leave()
 		return
 	}
 	// else it would cut off its own replies
 	if c.habit.parting == partClose || c.habit.parting == partReset {
 		c.habit.parting = partDisc
 	}
-	c.part()
+	c.leave()
 }
 
 // part leaves the way that the client's habit has it.
-func (c *client) part() {
+func (c *client) leave() {
 	w := c.world
-	inside := len(c.line) > 0 && c.line[0].begun != 0
+	inside := len(c.unsent) > 0 && c.unsent[0].begun != 0
 	switch c.habit.parting {
 	case partDisc:
 		if inside {
 			return // cannot be said inside a request
 		}
 		c.abandon()
-		c.compose(ask{Request: proto.Request{Command: proto.CmdDisc,
+		c.compose(draft{Request: proto.Request{Command: proto.CmdDisc,
 			Extended: c.habit.session.Framing == proto.Extended}})
-		if len(c.flight) > 0 {
-			w.mark(Disconnected)
+		if len(c.inFlight) > 0 {
+			w.mark(markDisconnected)
 		}
 	case partGarbage:
 		if inside {
 			return
 		}
-		w.mark(BadMagic)
+		w.mark(markBadMagic)
 		c.abandon()
 		c.excuse("sent rubbish")
 		c.blank(func(b []byte) {
@@ -63,9 +63,9 @@ func (c *client) part() {
 		if q.Extended = c.habit.session.Framing == proto.Extended; q.Extended {
 			q.Flags = []uint16{0, proto.CmdFlagPayloadLen}[c.rng.IntN(2)]
 		}
-		c.compose(ask{Request: q})
+		c.compose(draft{Request: q})
 	case partHalfClose:
-		w.mark(HalfClosed)
+		w.mark(markHalfClosed)
 		if inside {
 			c.excuse("ended its side inside a request")
 		}
@@ -83,15 +83,15 @@ func (c *client) part() {
 
 // abandon drops the requests that are not sent completely.
 func (c *client) abandon() {
-	for _, r := range c.line {
-		for i, f := range c.flight {
+	for _, r := range c.unsent {
+		for i, f := range c.inFlight {
 			if f == r {
-				c.flight = append(c.flight[:i], c.flight[i+1:]...)
+				c.inFlight = append(c.inFlight[:i], c.inFlight[i+1:]...)
 				break
 			}
 		}
 	}
-	c.line, c.out = c.line[:0], nil
+	c.unsent, c.out = c.unsent[:0], nil
 }
 
 // blank appends as many bytes as a request has that are none.
@@ -100,7 +100,7 @@ func (c *client) blank(write func([]byte)) {
 	at := len(c.out)
 	c.out = append(c.out, make([]byte, c.habit.session.Framing.HeaderSize())...)
 	write(c.out[at:])
-	c.line = append(c.line,
+	c.unsent = append(c.unsent,
 		&request{blank: true, conn: c.conn, order: c.order, end: c.sent + uint64(len(c.out))})
 }
 
@@ -108,13 +108,13 @@ func (c *client) blank(write func([]byte)) {
 func (c *client) vanish(inside bool) {
 	w := c.world
 	switch {
-	case inside && c.line[0].end-c.sent > c.line[0].Payload():
-		w.mark(HangupHeader)
+	case inside && c.unsent[0].end-c.sent > c.unsent[0].Payload():
+		w.mark(markHangupHeader)
 	case inside:
-		w.mark(HangupPayload)
+		w.mark(markHangupPayload)
 	}
 	if len(c.sock.out.data) > 0 {
-		w.mark(HangupReply)
+		w.mark(markHangupReply)
 	}
 	w.note("vanish", "connection sent how", int64(c.conn), int64(c.sent), int64(c.habit.parting))
 	if c.habit.parting == partReset {

@@ -32,7 +32,7 @@ type ExportPlan struct {
 	FastZero  bool
 	Waits     bool   // reading and writing put the caller to sleep: FUSE, NFS
 	Frozen    bool   // when it hangs it is as a frozen file system is: reads go on
-	Sparse    uint64 // bytes at the end that are a hole to begin with
+	sparse    uint64 // bytes at the end that are a hole to begin with
 	Contexts  []ContextPlan
 }
 
@@ -40,7 +40,7 @@ type ExportPlan struct {
 func (p *ExportPlan) ReadOnly() bool { return p.Flags&flagReadOnly != 0 }
 
 // OnDisk: there is a simulated disk, with everything that can happen to one.
-func (p *ExportPlan) OnDisk() bool { return p.Backing == File || p.Backing == Block }
+func (p *ExportPlan) onDisk() bool { return p.Backing == File || p.Backing == Block }
 
 // Plan is everything about a world that does not change while it runs.
 type Plan struct {
@@ -50,36 +50,36 @@ type Plan struct {
 	Memory      uint64 // bytes per loop beyond the least that the engine runs with
 	Connections int    // most at the same time, on one loop
 	Exports     []ExportPlan
-	Clients     int  // at the same time
-	Requests    int  // over the whole run
-	Siege       bool // many clients hold memory and stall
+	clients     int  // at the same time
+	requests    int  // over the whole run
+	siege       bool // many clients hold memory and stall
 	// some want all the memory there is for long requests, and take their time; others want a
 	// little of it
-	Jam bool
+	jam bool
 	// many small requests in flight on every connection, and loops that lag behind
-	Deep bool
+	deep bool
 	// writes and flushes from all loops to one disk whose fsync fails now and then
-	Flushes      bool
+	flushes      bool
 	Scanty       bool // as little memory as the engine runs with: long requests are served in parts
 	Unregistered bool // the pools are not registered with io_uring
 	// the disks of all exports but the last hang now and then, and their clients hold all that they
 	// can
 	Hang  bool
-	Drain bool
-	Cut   bool // and the shutdown timeout runs out
-	Mix   Mix
+	drain bool
+	cut   bool // and the shutdown timeout runs out
+	mix   mix
 }
 
 func (p *Plan) String() string {
 	s := fmt.Sprintf("loops=%d sq=%d cq=%d memory=%d connections=%d clients=%d requests=%d "+
 		"siege=%t jam=%t deep=%t flushes=%t scanty=%t hang=%t unregistered=%t drain=%t cut=%t",
 		p.Loops, p.Entries, p.Completions,
-		p.Memory, p.Connections, p.Clients, p.Requests, p.Siege, p.Jam, p.Deep, p.Flushes, p.Scanty,
-		p.Hang, p.Unregistered, p.Drain, p.Cut)
+		p.Memory, p.Connections, p.clients, p.requests, p.siege, p.jam, p.deep, p.flushes, p.Scanty,
+		p.Hang, p.Unregistered, p.drain, p.cut)
 	for _, e := range p.Exports {
 		s += fmt.Sprintf("\n  export %+v", e)
 	}
-	return s + fmt.Sprintf("\n  mix %+v", p.Mix)
+	return s + fmt.Sprintf("\n  mix %+v", p.mix)
 }
 
 // Costly: the world takes a second or more to run.
@@ -89,7 +89,7 @@ func (p *Plan) Costly() bool {
 			return true
 		}
 	}
-	return p.Siege || p.Hang || p.Deep || p.Clients > 40
+	return p.siege || p.Hang || p.deep || p.clients > 40
 }
 
 // the longest piece of memory the engine leases; requests beyond it are marked LargeRequest
@@ -106,75 +106,75 @@ func drawPlan(r *rand.Rand) Plan {
 		Entries:     []uint32{2, 8, 32, 256}[r.IntN(4)],
 		Memory:      []uint64{0, 0, 32 << 20}[r.IntN(3)],
 		Connections: 16,
-		Clients:     1 + r.IntN(6),
-		Requests:    50 + r.IntN(400),
-		Drain:       r.IntN(6) == 0,
-		Cut:         r.IntN(2) == 0,
-		Mix:         drawMix(r),
+		clients:     1 + r.IntN(6),
+		requests:    50 + r.IntN(400),
+		drain:       r.IntN(6) == 0,
+		cut:         r.IntN(2) == 0,
+		mix:         drawMix(r),
 	}
 	p.Completions = p.Entries * []uint32{1, 2, 8}[r.IntN(3)]
 	exports := 1 + r.IntN(2)
 	if large {
-		p.Loops, p.Clients, p.Requests, exports = 1+r.IntN(2), 1+r.IntN(3), 12+r.IntN(20), 1
+		p.Loops, p.clients, p.requests, exports = 1+r.IntN(2), 1+r.IntN(3), 12+r.IntN(20), 1
 		p.Memory = []uint64{0, 96 << 20}[r.IntN(2)]
-		p.Mix.Segment = []int{0, 256 << 10}[r.IntN(2)]
+		p.mix.segment = []int{0, 256 << 10}[r.IntN(2)]
 	}
 	if deep && !large && !crowd {
-		p.Deep, p.Loops, p.Entries, p.Completions, p.Requests, p.Mix.Lag = true, 1, 256, 2048, 2000,
+		p.deep, p.Loops, p.Entries, p.Completions, p.requests, p.mix.lag = true, 1, 256, 2048, 2000,
 			20
 	}
 	if crowd && !large {
-		p.Loops, p.Clients, p.Connections, p.Requests = 1+r.IntN(2), 20+r.IntN(60), 100, 200+
+		p.Loops, p.clients, p.Connections, p.requests = 1+r.IntN(2), 20+r.IntN(60), 100, 200+
 			r.IntN(400)
 	}
 	if !large && !crowd && !deep && r.IntN(12) == 0 {
 		exports = 1
-		p.Flushes, p.Loops, p.Clients, p.Mix.Lag, p.Mix.FsyncError = true, 2+r.IntN(2), 3+
+		p.flushes, p.Loops, p.clients, p.mix.lag, p.mix.fsyncError = true, 2+r.IntN(2), 3+
 			r.IntN(4), 20, []int{0, 100, 300}[r.IntN(3)]
 	}
-	hang := !large && !crowd && !deep && !p.Flushes && r.IntN(8) == 0
+	hang := !large && !crowd && !deep && !p.flushes && r.IntN(8) == 0
 	if hang {
 		exports = 2 + r.IntN(3)
-		p.Loops, p.Clients, p.Connections, p.Requests = 1+r.IntN(2), 12+r.IntN(30), 100, 300+
+		p.Loops, p.clients, p.Connections, p.requests = 1+r.IntN(2), 12+r.IntN(30), 100, 300+
 			r.IntN(400)
-		p.Hang, p.Drain, p.Memory, p.Mix.Pause = true, false, 0, 0
+		p.Hang, p.drain, p.Memory, p.mix.pause = true, false, 0, 0
 	}
 	for range exports {
 		p.Exports = append(p.Exports, drawExport(r, large))
 	}
 	if hang {
 		for i := range p.Exports {
-			p.Exports[i].hangs(i == len(p.Exports)-1)
+			p.Exports[i].makeHang(i == len(p.Exports)-1)
 		}
 	}
 	if large && r.IntN(2) == 0 {
-		p.Jam, p.Loops, p.Clients, p.Requests, p.Memory = true, 1, 3+r.IntN(10), 6+r.IntN(12), 0
+		p.jam, p.Loops, p.clients, p.requests, p.Memory = true, 1, 3+r.IntN(10), 6+r.IntN(12), 0
 		e := &p.Exports[0]
 		if e.Size, e.MaxPayload = 70<<20, 64<<20; e.Backing == Null {
-			e.Sparse = e.Size
+			e.sparse = e.Size
 		}
 	}
 	if crowd && !large {
 		e := &p.Exports[0]
-		p.Siege = r.IntN(3) != 0
+		p.siege = r.IntN(3) != 0
 		e.Size, e.MaxPayload = 3<<20, []uint32{0, 1 << 20}[r.IntN(2)]
-		if e.Sparse = min(e.Sparse, e.Size); e.Backing == Null {
-			e.Sparse = e.Size
+		if e.sparse = min(e.sparse, e.Size); e.Backing == Null {
+			e.sparse = e.Size
 		}
 	}
-	p.Scanty = !p.Jam && r.IntN(3) == 0
-	p.Unregistered, p.Mix.Unpinnable = r.IntN(4) == 0, rarely(r, 700)
+	p.Scanty = !p.jam && r.IntN(3) == 0
+	p.Unregistered, p.mix.unpinnable = r.IntN(4) == 0, rarely(r, 700)
 	return p
 }
 
 // hangs makes an export of a world in which disks hang: one that does, or the healthy one.
-func (p *ExportPlan) hangs(healthy bool) {
-	if !p.OnDisk() {
+func (p *ExportPlan) makeHang(healthy bool) {
+	if !p.onDisk() {
 		p.Backing = File
 	}
-	p.Size, p.Sparse, p.MaxPayload = 3<<20, min(p.Sparse, 3<<20), 1<<20
+	p.Size, p.sparse, p.MaxPayload = 3<<20, min(p.sparse, 3<<20), 1<<20
 	if healthy {
-		p.Waits, p.Size, p.Sparse, p.MaxPayload = false, 256<<10, 0, 64<<10
+		p.Waits, p.Size, p.sparse, p.MaxPayload = false, 256<<10, 0, 64<<10
 	}
 }
 
@@ -194,7 +194,7 @@ func drawExport(r *rand.Rand, large bool) ExportPlan {
 	switch {
 	case e.Backing == Block:
 		e.Block = max(e.Block, 512)
-	case !e.OnDisk():
+	case !e.onDisk():
 		e.Block = 1
 	}
 	if r.IntN(3) == 0 {
@@ -207,9 +207,9 @@ func drawExport(r *rand.Rand, large bool) ExportPlan {
 	}
 	e.Punch, e.ZeroRange = r.IntN(3) != 0, r.IntN(3) != 0
 	e.Discard = e.Backing == Block && r.IntN(2) == 0
-	e.FastZero = e.Punch || e.Backing == Block && e.ZeroRange || !e.OnDisk()
+	e.FastZero = e.Punch || e.Backing == Block && e.ZeroRange || !e.onDisk()
 	if r.IntN(3) == 0 {
-		e.Sparse = e.Size / 2 &^ 4095
+		e.sparse = e.Size / 2 &^ 4095
 	}
 	e.Waits = e.Backing == File && r.IntN(4) == 0
 	e.Frozen = !e.Waits && r.IntN(2) == 0
@@ -217,7 +217,7 @@ func drawExport(r *rand.Rand, large bool) ExportPlan {
 		if r.IntN(2) == 0 { // one that only lengths of 64 bits can cover
 			e.Size, e.MaxPayload = 1<<40, 64<<10
 		}
-		e.Sparse = e.Size
+		e.sparse = e.Size
 	}
 	drawContexts(r, &e)
 	e.Flags = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendFUA | proto.FlagCanMultiConn

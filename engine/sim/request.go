@@ -18,21 +18,21 @@ const flagReadOnly = proto.FlagReadOnly
 
 type request struct {
 	proto.Request
-	id       uint32 // of its content; 0 is what the disk was made with
-	conn     uint32 // serial number of the connection; 0 for what the disk was made with
-	order    uint32 // position on the connection
-	zero     bool   // writes zeroes instead of its content
-	blank    bool   // only sits in the line of bytes: garbage or DISC, never answered
-	end      uint64 // position in the stream after its last byte
-	begun    uint64 // tick: its first byte was handed to the wire
-	begunAt  uint64 // virtual time of that
-	paused   uint64 // and how long loops had been stopped by then
-	sent     uint64 // tick: its last byte was; 0: not yet
-	sentAt   uint64 // virtual time of that
-	answered uint64 // tick: its reply was seen; 0: not yet
-	errno    proto.Errno
+	id            uint32 // of its content; 0 is what the disk was made with
+	conn          uint32 // serial number of the connection; 0 for what the disk was made with
+	order         uint32 // position on the connection
+	zero          bool   // writes zeroes instead of its content
+	blank         bool   // only sits in the line of bytes: garbage or DISC, never answered
+	end           uint64 // position in the stream after its last byte
+	begun         uint64 // tick: its first byte was handed to the wire
+	begunAt       uint64 // virtual time of that
+	pausedAtStart uint64 // and how long loops had been stopped by then
+	sent          uint64 // tick: its last byte was; 0: not yet
+	sentAt        uint64 // virtual time of that
+	answered      uint64 // tick: its reply was seen; 0: not yet
+	errno         proto.Errno
 	// answers that the protocol allows, before faults are considered; success first where it is one
-	want     []proto.Errno
+	allowed  []proto.Errno
 	fatal    bool // the server closes instead of answering
 	durable  bool
 	punches  bool             // may leave holes behind
@@ -44,12 +44,12 @@ type request struct {
 func (r *request) hi() uint64 { return r.Offset + r.Length }
 
 // changes: a request that, if it is valid, changes the disk.
-func (r *request) changes() bool {
+func (r *request) isChange() bool {
 	return r.Command == proto.CmdWrite || r.Command == proto.CmdWriteZeroes ||
 		r.Command == proto.CmdTrim
 }
 
-func (r *request) valid() bool { return !r.fatal && !r.blank && r.want[0] == proto.Success }
+func (r *request) valid() bool { return !r.fatal && !r.blank && r.allowed[0] == proto.Success }
 
 func (r *request) overlaps(o *request) bool {
 	return r.Length > 0 && o.Length > 0 && r.Offset < o.hi() && o.Offset < r.hi()
@@ -78,22 +78,22 @@ func before(v, w *request) bool {
 
 // rule fills in what the protocol says about a request ("Transmission phase" in the NBD
 // specification; written independently of proto.Check).
-func (r *request) rule(f *proto.Facts, s proto.Session, payload []byte) {
+func (r *request) setExpected(f *proto.Facts, s proto.Session, payload []byte) {
 	limit := uint64(f.MaxPayload)
 	if limit == 0 {
 		limit = 32 << 20
 	}
 	r.contexts, r.about = s.Contexts, r.Length
-	r.want = []proto.Errno{proto.Success}
-	if refused := r.shape(f, s); refused != proto.Success {
-		r.want = []proto.Errno{refused}
+	r.allowed = []proto.Errno{proto.Success}
+	if refused := r.checkFlags(f, s); refused != proto.Success {
+		r.allowed = []proto.Errno{refused}
 	} else if r.filtered() {
-		r.filter(payload, s.Contexts, limit)
+		r.parseFilter(payload, s.Contexts, limit)
 	}
-	if r.want[0] == proto.Success && r.Command != proto.CmdFlush {
-		r.place(f, limit)
+	if r.allowed[0] == proto.Success && r.Command != proto.CmdFlush {
+		r.checkRange(f, limit)
 	}
-	refused := r.want[0] != proto.Success
+	refused := r.allowed[0] != proto.Success
 	if r.Extended {
 		payload := r.Flags&proto.CmdFlagPayloadLen != 0 || r.Command == proto.CmdWrite
 		r.fatal = refused && payload && r.Length > limit
@@ -111,7 +111,7 @@ func (r *request) filtered() bool {
 }
 
 // shape is the part of the rule about command and flags.
-func (r *request) shape(f *proto.Facts, s proto.Session) proto.Errno {
+func (r *request) checkFlags(f *proto.Facts, s proto.Session) proto.Errno {
 	has := func(flag uint16) bool { return f.Flags&flag != 0 }
 	known, served := uint16(0), true
 	switch r.Command {
@@ -146,7 +146,7 @@ func (r *request) shape(f *proto.Facts, s proto.Session) proto.Errno {
 	case r.Flags&^known != 0,
 		r.Extended && r.Command != proto.CmdWrite && r.Command != proto.CmdBlockStatus && payload:
 		return proto.EINVAL
-	case r.changes() && has(proto.FlagReadOnly):
+	case r.isChange() && has(proto.FlagReadOnly):
 		return proto.EPERM
 	case !served,
 		r.Command == proto.CmdFlush &&
@@ -157,8 +157,8 @@ func (r *request) shape(f *proto.Facts, s proto.Session) proto.Errno {
 }
 
 // filter reads the payload of a BLOCK_STATUS: 8 bytes, then 4 for each context.
-func (r *request) filter(b []byte, selected proto.ContextSet, limit uint64) {
-	r.want, r.contexts = []proto.Errno{proto.EINVAL}, 0
+func (r *request) parseFilter(b []byte, selected proto.ContextSet, limit uint64) {
+	r.allowed, r.contexts = []proto.Errno{proto.EINVAL}, 0
 	if uint64(len(b)) > limit || len(b) <= 8 || len(b)%4 != 0 {
 		return
 	}
@@ -169,11 +169,11 @@ func (r *request) filter(b []byte, selected proto.ContextSet, limit uint64) {
 		}
 		r.contexts |= 1 << (id - 1)
 	}
-	r.want, r.about = []proto.Errno{proto.Success}, binary.BigEndian.Uint64(b)
+	r.allowed, r.about = []proto.Errno{proto.Success}, binary.BigEndian.Uint64(b)
 }
 
 // place is the part of the rule about offset and length.
-func (r *request) place(f *proto.Facts, limit uint64) {
+func (r *request) checkRange(f *proto.Facts, limit uint64) {
 	beyond := proto.EINVAL
 	if r.Command == proto.CmdWrite || r.Command == proto.CmdWriteZeroes {
 		beyond = proto.ENOSPC
@@ -181,13 +181,13 @@ func (r *request) place(f *proto.Facts, limit uint64) {
 	block := uint64(max(f.MinBlock, 1))
 	switch {
 	case r.Offset > f.Size || r.about > f.Size-r.Offset:
-		r.want = []proto.Errno{beyond}
+		r.allowed = []proto.Errno{beyond}
 	case r.Offset%block != 0 || r.about%block != 0:
-		r.want = []proto.Errno{proto.EINVAL}
+		r.allowed = []proto.Errno{proto.EINVAL}
 	case r.Command == proto.CmdRead && r.Length > limit:
-		r.want = []proto.Errno{proto.EOVERFLOW, proto.EINVAL}
+		r.allowed = []proto.Errno{proto.EOVERFLOW, proto.EINVAL}
 	case r.Command == proto.CmdWrite && r.Length > limit,
 		r.Command == proto.CmdBlockStatus && r.about == 0:
-		r.want = []proto.Errno{proto.EINVAL}
+		r.allowed = []proto.Errno{proto.EINVAL}
 	}
 }

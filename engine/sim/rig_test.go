@@ -28,7 +28,7 @@ const (
 )
 
 // peer is the far end of a rig's socket.
-type peer interface {
+type farEnd interface {
 	write(n int)    // n bytes of a pattern
 	read(n int) int // up to n bytes; what came
 	closeWrite()    // half-close
@@ -52,7 +52,7 @@ type rig struct {
 	ring  ring
 	arena *uring.Arena
 	log   []string
-	pair  func() (int32, peer)
+	pair  func() (int32, farEnd)
 	event func() (int32, func())
 	disk  struct {
 		truncate func(n int64)
@@ -125,7 +125,7 @@ func (r *rig) message(off uint64, pieces ...[2]uint64) uint64 {
 }
 
 // realPeer is a socket of the real kernel.
-type realPeer struct {
+type realEnd struct {
 	t    *testing.T
 	conn interface {
 		net.Conn
@@ -135,7 +135,7 @@ type realPeer struct {
 	n      byte
 }
 
-func (p *realPeer) write(n int) {
+func (p *realEnd) write(n int) {
 	b := make([]byte, n)
 	for i := range b {
 		p.n++
@@ -144,7 +144,7 @@ func (p *realPeer) write(n int) {
 	_, _ = p.conn.Write(b)
 }
 
-func (p *realPeer) read(n int) int {
+func (p *realEnd) read(n int) int {
 	b := make([]byte, n)
 	_ = p.conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 	k, err := io.ReadFull(p.conn, b)
@@ -154,24 +154,24 @@ func (p *realPeer) read(n int) int {
 	return k
 }
 
-func (p *realPeer) drain() int {
+func (p *realEnd) drain() int {
 	_ = p.conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	n, _ := io.Copy(io.Discard, p.conn)
 	return int(n)
 }
 
-func (p *realPeer) closeWrite() { _ = p.conn.CloseWrite() }
-func (p *realPeer) close()      { _ = p.conn.Close() }
-func (p *realPeer) settle()     { time.Sleep(3 * time.Millisecond) }
+func (p *realEnd) closeWrite() { _ = p.conn.CloseWrite() }
+func (p *realEnd) close()      { _ = p.conn.Close() }
+func (p *realEnd) settle()     { time.Sleep(3 * time.Millisecond) }
 
-func (p *realPeer) reset() {
+func (p *realEnd) reset() {
 	if c, ok := p.conn.(*net.TCPConn); ok {
 		_ = c.SetLinger(0)
 	}
 	_ = p.conn.Close()
 }
 
-func (p *realPeer) buffers(n int) {
+func (p *realEnd) buffers(n int) {
 	_ = unix.SetsockoptInt(p.server, unix.SOL_SOCKET, unix.SO_SNDBUF, n)
 	_ = p.conn.(interface{ SetReadBuffer(int) error }).SetReadBuffer(n)
 }
@@ -201,7 +201,7 @@ func realRig(t *testing.T, tcp bool) *rig {
 	t.Cleanup(func() { _ = ring.Close(); _ = unix.Close(fd) })
 	r.disk.truncate = func(n int64) { _ = unix.Ftruncate(fd, n) }
 	r.disk.content = func() []byte { b, _ := os.ReadFile(path); return b }
-	r.pair = func() (int32, peer) { return realPair(t, tcp) }
+	r.pair = func() (int32, farEnd) { return realPair(t, tcp) }
 	r.event = func() (int32, func()) {
 		fd, err := uring.Eventfd()
 		if err != nil {
@@ -213,8 +213,8 @@ func realRig(t *testing.T, tcp bool) *rig {
 	return r
 }
 
-func realPair(t *testing.T, tcp bool) (int32, peer) {
-	p := &realPeer{t: t}
+func realPair(t *testing.T, tcp bool) (int32, farEnd) {
+	p := &realEnd{t: t}
 	if tcp {
 		l, err := net.Listen("tcp4", "127.0.0.1:0")
 		if err != nil {
@@ -297,7 +297,7 @@ func (p *simPeer) buffers(n int) { p.s.in.limit, p.s.out.limit = n, n }
 func (p *simPeer) settle()       { settleWires(p.w) }
 
 func settleWires(w *World) {
-	for w.wires() {
+	for w.deliverSome() {
 		continue
 	}
 }
@@ -308,23 +308,23 @@ func plainWorld(t testing.TB, e ExportPlan) *World {
 	w := &World{rng: rand.New(rand.NewPCG(1, 2)), clock: 1, crashAt: 1 << 60, cutAt: -1,
 		drainAt: -1}
 	w.Plan.Exports = []ExportPlan{e}
-	w.mix = Mix{Inline: 1000}
+	w.mix = mix{inline: 1000}
 	d := w.newDisk(0, &w.Plan.Exports[0])
-	d.fd = w.open(&node{disk: d})
+	d.fd = w.openFD(&node{disk: d})
 	w.disks, w.models = append(w.disks, d), append(w.models, w.newModel(d))
 	return w
 }
 
 func simRig(t *testing.T) *rig {
 	t.Helper()
-	e := ExportPlan{Block: 512, Punch: true, ZeroRange: true, Sparse: rigDisk}
+	e := ExportPlan{Block: 512, Punch: true, ZeroRange: true, sparse: rigDisk}
 	e.Size = rigDisk
 	w := plainWorld(t, e)
 	k := w.NewKernel(32, 64)
 	r := &rig{t: t, ring: k, arena: newArena(t)}
-	k.RegisterBuffers(r.arena)
+	k.registerBuffers(r.arena)
 	k.RegisterFiles([]int32{w.disks[0].fd})
-	r.pair = func() (int32, peer) {
+	r.pair = func() (int32, farEnd) {
 		s := w.newSocket(&client{world: w})
 		s.in.limit, s.out.limit, s.pending = 64<<10, 64<<10, 0
 		return s.fd, &simPeer{w: w, s: s}

@@ -15,11 +15,11 @@ import (
 // Bounds of each phase of a run: beyond them the engine turns without getting anywhere. Time is
 // virtual; a storm may see many clients that stall for a minute.
 const (
-	mostSteps = 200e6
-	stormTime = uint64(20000e9)
-	calmTime  = uint64(1000e9)
+	maxSteps      = 200e6
+	maxStormNanos = uint64(20000e9)
+	maxCalmNanos  = uint64(1000e9)
 
-	mostDelay = uint64(51e6) // beyond every delay of a mix, and below the engine's timer
+	maxDelayNanos = uint64(51e6) // beyond every delay of a mix, and below the engine's timer
 )
 
 // Run drives the loops through the whole run. It returns a *Failure if the engine broke a rule.
@@ -29,17 +29,17 @@ func (w *World) Run(loops []Loop) (err error) {
 		if p := recover(); p != nil {
 			err = w.failure(p)
 		}
-		for _, c := range w.courses {
+		for _, c := range w.coroutines {
 			c.stop()
 		}
 	}()
 	for i, l := range loops {
-		w.courses = append(w.courses, newCourse(w.kernels[i], l))
+		w.coroutines = append(w.coroutines, newCoroutine(w.kernels[i], l))
 	}
 	w.drive("asking", func() bool {
 		if w.draining { // to its end: there are clients that would never fall silent
-			w.shutsDown()
-			return w.silent()
+			w.checkShutdown()
+			return w.clientsGone()
 		}
 		return w.left <= 0
 	})
@@ -48,22 +48,22 @@ func (w *World) Run(loops []Loop) (err error) {
 		d.hungUntil = 0
 	}
 	w.note("calm", "")
-	w.drive("answering", w.silent)
-	w.drive("closing", w.empty)
+	w.drive("answering", w.clientsGone)
+	w.drive("closing", w.loopsEmpty)
 	w.inspect()
 	return nil
 }
 
 // drive lets things happen until done.
 func (w *World) drive(what string, done func() bool) {
-	misses, end := 0, w.clock+stormTime
+	misses, end := 0, w.clock+maxStormNanos
 	if w.calm {
-		end = w.clock + calmTime
+		end = w.clock + maxCalmNanos
 	}
 	for steps := 0; !done(); steps++ {
-		if steps > mostSteps || w.clock > end {
+		if steps > maxSteps || w.clock > end {
 			w.fail("%s does not end: %d steps, %d seconds of virtual time; %s", what, steps,
-				w.clock/1e9, w.waiting())
+				w.clock/1e9, w.describeWaiting())
 		}
 		if w.step() {
 			misses = 0
@@ -73,8 +73,9 @@ func (w *World) drive(what string, done func() bool) {
 			continue
 		}
 		misses = 0
-		if !w.sweep() && !w.pass() {
-			w.fail("%s cannot go on: nothing is left that could happen; %s", what, w.waiting())
+		if !w.tryEverything() && !w.advanceClock() {
+			w.fail("%s cannot go on: nothing is left that could happen; %s", what,
+				w.describeWaiting())
 		}
 	}
 }
@@ -90,9 +91,9 @@ func (w *World) step() bool {
 	case n < 2*len(w.loops)+len(w.clients):
 		return w.clients[n-2*len(w.loops)].step()
 	case n == 2*len(w.loops)+len(w.clients):
-		return w.wires()
+		return w.deliverSome()
 	case n == 2*len(w.loops)+len(w.clients)+1:
-		return w.lookUp()
+		return w.doLookup()
 	}
 	w.accident()
 	return false
@@ -102,31 +103,31 @@ func (w *World) step() bool {
 // has not come.
 func (w *World) turn(i int) bool {
 	k := w.kernels[i]
-	if k.asleep && chance(w.rng, w.mix.Interrupt) && w.rng.IntN(8) == 0 {
+	if k.asleep && chance(w.rng, w.mix.interrupt) && w.rng.IntN(8) == 0 {
 		k.signalled = true
 	}
 	if !k.awake() || k.lag > w.clock {
 		return false
 	}
-	if chance(w.rng, w.mix.Lag) {
+	if chance(w.rng, w.mix.lag) {
 		k.lag = w.clock + w.rng.Uint64N(1e6)
 	}
-	w.courses[i].resume()
-	w.gather(i)
+	w.coroutines[i].resume()
+	w.takeLookups(i)
 	if w.rng.IntN(16) == 0 {
-		w.hungry()
+		w.markStarved()
 	}
 	return true
 }
 
 // hungry marks a socket whose data nobody asks for.
-func (w *World) hungry() {
+func (w *World) markStarved() {
 	for _, s := range w.socks {
 		if s.in.arrived == 0 || s.closed || s.shut || w.armed(s) {
 			continue
 		}
 		if s.unarmed++; s.unarmed > 2 {
-			w.mark(ConnectionStarved)
+			w.mark(markConnectionStarved)
 			return
 		}
 	}
@@ -145,7 +146,7 @@ func (w *World) armed(s *socket) bool {
 }
 
 // wires lets some bytes arrive somewhere.
-func (w *World) wires() bool {
+func (w *World) deliverSome() bool {
 	keep := w.socks[:0]
 	for _, s := range w.socks {
 		if !s.gone() {
@@ -168,18 +169,18 @@ func (w *World) accident() {
 	if w.calm {
 		return
 	}
-	if chance(w.rng, w.mix.Cut) && len(w.socks) > 0 {
+	if chance(w.rng, w.mix.cut) && len(w.socks) > 0 {
 		if s := w.socks[w.rng.IntN(len(w.socks))]; !s.closed && !s.dead {
 			w.note("cut", "fd", int64(s.fd))
-			s.peer.excuse("the network dropped the connection")
+			s.client.excuse("the network dropped the connection")
 			s.breakOff([]int32{eCONNRESET, eTIMEDOUT}[w.rng.IntN(2)])
 		}
 	}
-	if w.clock >= w.pausedTo && chance(w.rng, w.mix.Pause) && w.rng.IntN(20) == 0 {
-		w.stop(1e9 + w.rng.Uint64N(9e9))
+	if w.clock >= w.pausedUntil && chance(w.rng, w.mix.pause) && w.rng.IntN(20) == 0 {
+		w.pauseLoops(1e9 + w.rng.Uint64N(9e9))
 	}
 	if len(w.socks) > 50 {
-		w.mark(Crowded)
+		w.mark(markCrowded)
 	}
 	if w.cutAt >= 0 && w.left <= w.cutAt {
 		w.cutAt = -1
@@ -188,22 +189,22 @@ func (w *World) accident() {
 			length := w.rng.Uint64N(d.plan.Size)
 			w.note("truncate", "disk length", int64(d.index), int64(length))
 			d.truncate(length)
-			w.models[d.index].lose(length)
+			w.models[d.index].truncate(length)
 		}
 	}
 	if w.Plan.Hang && w.rng.IntN(40) == 0 {
 		w.hang()
 	}
 	if w.drainAt >= 0 && w.left <= w.drainAt && !w.draining {
-		w.draining, w.drainedAt, w.drainedPaused = true, w.clock, w.stopped()
-		w.mark(Drained)
+		w.draining, w.drainedAt, w.pausedAtDrain = true, w.clock, w.pausedSoFar()
+		w.mark(markDrained)
 		w.note("drain", "")
 		for _, l := range w.loops {
 			l.Drain()
 		}
 	}
-	if w.draining && w.Plan.Cut && w.rng.IntN(2000) == 0 { // the shutdown timeout has run out
-		w.mark(CutOff)
+	if w.draining && w.Plan.cut && w.rng.IntN(2000) == 0 { // the shutdown timeout has run out
+		w.mark(markCutOff)
 		w.note("cut off", "")
 		for _, l := range w.loops {
 			l.Cut()
@@ -213,78 +214,87 @@ func (w *World) accident() {
 		m := w.models[w.rng.IntN(len(w.models))]
 		// large disks take long to compare
 		w.crashAt = w.tick + 100 + w.rng.Uint64N(1000) + uint64(len(m.disk.cache))/4096
-		if m.disk.plan.OnDisk() {
-			w.crash(m)
+		if m.disk.plan.onDisk() {
+			w.checkCrash(m)
 		}
 	}
 }
 
 // stop keeps all loops from running for a while, as a debugger does, or a frozen cgroup. Clients go
 // on: nothing that happens meanwhile is their fault.
-func (w *World) stop(long uint64) {
-	w.mark(Paused)
+func (w *World) pauseLoops(long uint64) {
+	w.mark(markPaused)
 	w.note("stopped", "milliseconds", int64(long/1e6))
-	w.pausedTo = w.clock + long
-	w.pausedFor += long
+	w.pausedUntil = w.clock + long
+	w.pausedNanos += long
 	for _, k := range w.kernels {
-		k.lag = w.pausedTo
+		k.lag = w.pausedUntil
 	}
 }
 
 // stopped is how long no loop ran so far.
-func (w *World) stopped() uint64 { return w.pausedFor - (max(w.pausedTo, w.clock) - w.clock) }
+func (w *World) pausedSoFar() uint64 {
+	return w.pausedNanos - (max(w.pausedUntil, w.clock) - w.clock)
+}
 
 // ran is how long the process has run since then: an instant, and how long it had been stopped by
 // that time.
-func (w *World) ran(since, paused uint64) uint64 {
-	return w.clock - since - min(w.stopped()-paused, w.clock-since)
+func (w *World) ranSince(since, paused uint64) uint64 {
+	return w.clock - since - min(w.pausedSoFar()-paused, w.clock-since)
 }
 
 // shutsDown ends the run if a shutdown does not get rid of a connection whose client takes its
 // replies: a second to serve, half a second to fall silent, and what the loops and wires take to
 // hear of it.
-func (w *World) shutsDown() {
+func (w *World) checkShutdown() {
 	for _, c := range w.clients {
 		s := c.sock
 		if s == nil || s.closed || s.shut || s.dead {
 			continue
 		}
 		owed := len(s.out.data) > 0 || c.readAt > w.clock
-		late := w.ran(w.drainedAt, w.drainedPaused) > drainNotice+w.bound()+hungMost
+		late := w.ranSince(w.drainedAt, w.pausedAtDrain) >
+			drainNoticeNanos+w.maxNanos()+maxHangNanos
 		// what may have been taken in may take as long as any request, on a disk that hangs
-		for _, r := range c.flight {
+		for _, r := range c.inFlight {
 			owed = owed ||
 				!late && r.sent != 0 &&
-					r.sentAt < w.drainedAt+drainNotice+w.stopped()-w.drainedPaused
+					r.sentAt < w.lateAfterDrain()
 		}
-		if owed || w.pausedTo > c.owedAt { // or the process was stopped meanwhile
-			c.owedAt = max(w.clock, w.pausedTo)
-		} else if w.clock > max(c.owedAt, w.drainedAt)+drainMost {
+		if owed || w.pausedUntil > c.owedAt { // or the process was stopped meanwhile
+			c.owedAt = max(w.clock, w.pausedUntil)
+		} else if w.clock > max(c.owedAt, w.drainedAt)+maxDrainNanos {
 			w.fail("connection %d is still open %d seconds after the shutdown began; %s", c.conn,
-				(w.clock-w.drainedAt)/1e9, w.waiting())
+				(w.clock-w.drainedAt)/1e9, w.describeWaiting())
 		}
 	}
 }
 
+// lateAfterDrain returns the instant from which on a shutdown takes in no further requests: it
+// counts only time in which loops run.
+func (w *World) lateAfterDrain() uint64 {
+	return w.drainedAt + drainNoticeNanos + w.pausedSoFar() - w.pausedAtDrain
+}
+
 // drainMost is how long a shutdown may take over a connection to whose client nothing is owed, in
 // nanoseconds of virtual time.
-const drainMost = uint64(3e9)
+const maxDrainNanos = uint64(3e9)
 
 // hungMost is how long a disk hangs at most.
-const hungMost = uint64(65e9)
+const maxHangNanos = uint64(65e9)
 
 // hang lets one of the disks hang that may.
 func (w *World) hang() {
 	d := w.disks[w.rng.IntN(len(w.disks)-1)]
-	if !d.hangs() {
-		d.hungUntil = w.clock + 5e9 + w.rng.Uint64N(hungMost-5e9)
-		w.mark(DiskHung)
+	if !d.isHung() {
+		d.hungUntil = w.clock + 5e9 + w.rng.Uint64N(maxHangNanos-5e9)
+		w.mark(markDiskHung)
 		w.note("hang", "disk until", int64(d.index), int64(d.hungUntil))
 	}
 }
 
 // sweep tries everything once; false when nothing can happen at this instant.
-func (w *World) sweep() bool {
+func (w *World) tryEverything() bool {
 	for i, k := range w.kernels {
 		if k.advance() || k.awake() && w.turn(i) {
 			return true
@@ -297,38 +307,38 @@ func (w *World) sweep() bool {
 			}
 		}
 	}
-	return w.wires() || w.lookUp()
+	return w.deliverSome() || w.doLookup()
 }
 
 // pass moves the clock to the next instant at which something may happen.
-func (w *World) pass() bool {
+func (w *World) advanceClock() bool {
 	next := uint64(0)
 	for _, k := range w.kernels {
 		if due := k.nextDue(); due != 0 {
-			next = sooner(next, due, w.clock)
+			next = earlier(next, due, w.clock)
 		}
 	}
 	for _, s := range w.socks {
 		for _, wire := range [2]*stream{&s.in, &s.out} {
 			if wire.arrived < len(wire.data) || wire.ended && !wire.endSeen {
-				next = sooner(next, wire.due, w.clock)
+				next = earlier(next, wire.due, w.clock)
 			}
 		}
 	}
 	for i := range w.lookups {
-		next = sooner(next, w.lookups[i].due, w.clock)
+		next = earlier(next, w.lookups[i].due, w.clock)
 	}
 	for _, c := range w.clients {
 		if c.sock != nil {
-			next = sooner(next, c.readAt, w.clock)
-			next = sooner(next, c.sendAt, w.clock)
+			next = earlier(next, c.readAt, w.clock)
+			next = earlier(next, c.sendAt, w.clock)
 		}
 	}
 	if next == 0 {
 		return false
 	}
-	if next-w.clock > mostDelay {
-		w.forgotten()
+	if next-w.clock > maxDelayNanos {
+		w.checkForgotten()
 	}
 	w.clock = next
 	return true
@@ -337,11 +347,11 @@ func (w *World) pass() bool {
 // forgotten ends the run if a request waits although nobody keeps the engine from going on: every
 // client is ready, no disk is at work, and so nothing will move it but the loop's own timer. A lost
 // wake-up looks like this.
-func (w *World) forgotten() {
+func (w *World) checkForgotten() {
 	if w.draining {
 		return
 	}
-	if len(w.lookups) > 0 || w.clock < w.pausedTo {
+	if len(w.lookups) > 0 || w.clock < w.pausedUntil {
 		return
 	}
 	for _, k := range w.kernels {
@@ -357,16 +367,16 @@ func (w *World) forgotten() {
 		}
 	}
 	for _, c := range w.clients {
-		for _, r := range c.flight {
+		for _, r := range c.inFlight {
 			if r.sent != 0 && c.excused == "" {
-				w.fail("%v waits for nothing but the loop's timer; %s", r, w.waiting())
+				w.fail("%v waits for nothing but the loop's timer; %s", r, w.describeWaiting())
 			}
 		}
 	}
 }
 
 // silent: no client has a connection.
-func (w *World) silent() bool {
+func (w *World) clientsGone() bool {
 	for _, c := range w.clients {
 		if c.sock != nil {
 			return false
@@ -376,7 +386,7 @@ func (w *World) silent() bool {
 }
 
 // empty: no loop has a connection.
-func (w *World) empty() bool {
+func (w *World) loopsEmpty() bool {
 	for _, l := range w.loops {
 		if l.Connections() > 0 {
 			return false
@@ -386,7 +396,7 @@ func (w *World) empty() bool {
 }
 
 // waiting describes who waits for what.
-func (w *World) waiting() string {
+func (w *World) describeWaiting() string {
 	text := ""
 	for _, c := range w.clients {
 		if c.sock == nil {
@@ -394,8 +404,8 @@ func (w *World) waiting() string {
 		}
 		text += fmt.Sprintf("\n  client %d: connection %d, descriptor %d, %d bytes unsent, %d "+
 			"in the socket, %d on their way back, %d requests in flight", c.id, c.conn,
-			c.sock.fd, len(c.out), len(c.sock.in.data), len(c.sock.out.data), len(c.flight))
-		for _, r := range c.flight[:min(len(c.flight), 3)] {
+			c.sock.fd, len(c.out), len(c.sock.in.data), len(c.sock.out.data), len(c.inFlight))
+		for _, r := range c.inFlight[:min(len(c.inFlight), 3)] {
 			text += "\n    " + r.String()
 		}
 	}
@@ -441,8 +451,8 @@ func (w *World) inspect() {
 	for i, m := range w.models {
 		if p := &w.Plan.Exports[i]; p.Backing != Null {
 			m.compare(w.disks[i].cache, false)
-			if p.OnDisk() {
-				w.crash(m)
+			if p.onDisk() {
+				w.checkCrash(m)
 			}
 		}
 	}

@@ -40,13 +40,13 @@ func drawSession(r *rand.Rand, e *ExportPlan) (s proto.Session) {
 
 // ask is a request with the payload that it has beside a WRITE's data, which is made when it is
 // composed.
-type ask struct {
+type draft struct {
 	proto.Request
 	payload []byte
 }
 
 // dress gives a request the flags of its session, and a BLOCK_STATUS its payload.
-func (h *habit) dress(r *rand.Rand, e *ExportPlan, a *ask) {
+func (h *habit) dress(r *rand.Rand, e *ExportPlan, a *draft) {
 	framing := h.session.Framing
 	wrong := chance(r, h.wild)
 	if a.Command == proto.CmdRead && r.IntN(4) == 0 && (framing != proto.Simple || wrong) {

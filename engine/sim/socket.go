@@ -37,20 +37,20 @@ type socket struct {
 	world   *World
 	fd      int32
 	in, out stream
-	peer    *client
+	client  *client
 
 	reset int32 // error that the next operation of the server reports, once; 0 = none
 	// the connection is gone: after reset was reported, reads end and sends fail with EPIPE
 	dead bool
 	// the client closed its end: what the server sends makes the client's kernel answer with a
 	// reset
-	deaf    bool
-	shut    bool // the server called shutdown
-	closed  bool // the server closed its descriptor
-	flung   bool // the client's end was reset: it will get no more
-	pending int  // sends into a deaf peer that still succeed
-	polled  int  // polls that said there is something to read, since the last receive
-	unarmed int  // turns of the loop with data here and nothing armed
+	clientClosed bool
+	shut         bool // the server called shutdown
+	closed       bool // the server closed its descriptor
+	clientReset  bool // the client's end was reset: it will get no more
+	pending      int  // sends into a deaf peer that still succeed
+	polled       int  // polls that said there is something to read, since the last receive
+	unarmed      int  // turns of the loop with data here and nothing armed
 }
 
 func (w *World) newSocket(c *client) *socket {
@@ -62,9 +62,9 @@ func (w *World) newSocket(c *client) *socket {
 		least = int(min(e.Size, uint64(e.MaxPayload)) / 64)
 	}
 	limit := func() int { return max(least, []int{200, 4096, 64 << 10, 256 << 10}[r.IntN(4)]) }
-	s := &socket{world: w, peer: c, pending: r.IntN(3)}
+	s := &socket{world: w, client: c, pending: r.IntN(3)}
 	s.in.limit, s.out.limit = limit(), limit()
-	s.fd = w.open(&node{sock: s})
+	s.fd = w.openFD(&node{sock: s})
 	w.socks = append(w.socks, s)
 	return s
 }
@@ -80,12 +80,12 @@ func (w *World) deliver(s *stream) bool {
 		return true
 	}
 	n := waiting
-	if w.mix.Segment > 0 {
-		n = min(n, 1+w.rng.IntN(max(w.mix.Segment, waiting/32)))
+	if w.mix.segment > 0 {
+		n = min(n, 1+w.rng.IntN(max(w.mix.segment, waiting/32)))
 	}
 	s.arrived += n
 	if w.rng.IntN(4) == 0 {
-		s.due = w.clock + w.delay(w.mix.WireDelay)
+		s.due = w.clock + w.delay(w.mix.wireDelayNanos)
 	}
 	if s.arrived == len(s.data) && s.ended && w.rng.IntN(2) == 0 {
 		s.endSeen = true
@@ -96,7 +96,7 @@ func (w *World) deliver(s *stream) bool {
 // send puts bytes on the wire; the caller has looked at room.
 func (s *stream) send(w *World, b []byte) {
 	if s.arrived == len(s.data) {
-		s.due = w.clock + w.delay(w.mix.WireDelay)
+		s.due = w.clock + w.delay(w.mix.wireDelayNanos)
 	}
 	s.data = append(s.data, b...)
 }
@@ -119,7 +119,7 @@ func (s *socket) clientClose() {
 		s.breakOff(eCONNRESET)
 		return
 	}
-	s.in.ended, s.deaf = true, true
+	s.in.ended, s.clientClosed = true, true
 }
 
 // serverShutdown is shutdown(SHUT_RDWR) by the engine: what it sent still arrives, what it reads
@@ -138,10 +138,10 @@ func (s *socket) serverClose() {
 	s.out.ended = true
 	if len(s.in.data) > 0 && !s.shut && s.world.rng.IntN(2) == 0 {
 		s.out.lose()
-		s.flung = true
+		s.clientReset = true
 	}
 	s.in.data, s.in.arrived = nil, 0
 }
 
 // gone: neither side can see anything of the other any more.
-func (s *socket) gone() bool { return s.closed && s.peer == nil }
+func (s *socket) gone() bool { return s.closed && s.client == nil }

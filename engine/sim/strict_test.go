@@ -26,7 +26,7 @@ func caught(run func()) (why string) {
 }
 
 // blockRig is a simulated rig over a block device with 4096-byte blocks, with one socket.
-func blockRig(t *testing.T, flags uint16) (r *rig, w *World, fd int32, p peer) {
+func blockRig(t *testing.T, flags uint16) (r *rig, w *World, fd int32, p farEnd) {
 	t.Helper()
 	e := ExportPlan{Block: 4096, Backing: Block, Discard: true, Punch: true}
 	e.Size, e.Flags = rigDisk, flags
@@ -34,7 +34,7 @@ func blockRig(t *testing.T, flags uint16) (r *rig, w *World, fd int32, p peer) {
 	k := w.NewKernel(32, 64)
 	r = &rig{t: t, ring: k, arena: newArena(t)}
 	k.Attach(newArena(t))
-	k.RegisterBuffers(r.arena)
+	k.registerBuffers(r.arena)
 	k.RegisterFiles([]int32{w.disks[0].fd, -1})
 	s := w.newSocket(&client{world: w})
 	s.in.limit, s.out.limit = 4096, 4096
@@ -145,7 +145,7 @@ var mistakes = []struct {
 	}},
 	{"one buffer for two", "in flight with", func(r *rig, k *Kernel, fd int32) {
 		r.recv(1, fd, 4000, 200, 0)
-		k.world.mix.Inline = 0
+		k.world.mix.inline = 0
 		r.put(2, 4096, 4096, 0, 0)
 	}},
 	{"close under a receive", "in flight on it", func(r *rig, k *Kernel, fd int32) {
@@ -190,7 +190,7 @@ func TestStrictKernel(t *testing.T) {
 func TestBuffersInFlightBelongToTheKernel(t *testing.T) {
 	for _, place := range []uint64{0, 700, 4095} {
 		r, w, fd, p := blockRig(t, 0)
-		w.mix.Inline = 0
+		w.mix.inline = 0
 		r.recv(1, fd, 0, 4096, 0)
 		_ = r.ring.Enter(0, 0)
 		r.arena.Bytes(place, 1)[0]++
@@ -202,7 +202,7 @@ func TestBuffersInFlightBelongToTheKernel(t *testing.T) {
 			t.Errorf("a byte written at %d of a receive's buffer: found %q", place, why)
 		}
 		r, w, _, _ = blockRig(t, 0)
-		w.mix.Inline = 0
+		w.mix.inline = 0
 		r.put(1, 0, 4096, 0, 0)
 		_ = r.ring.Enter(0, 0)
 		r.arena.Bytes(place, 1)[0]++
@@ -241,7 +241,7 @@ func TestSmallQueues(t *testing.T) {
 		}
 		_ = k.Enter(0, 0)
 	}
-	if w.Marks[QueueFull] == 0 || w.Marks[QueueOverflow] == 0 {
+	if w.Marks[markQueueFull] == 0 || w.Marks[markQueueOverflow] == 0 {
 		t.Error("the marks of full queues were not set")
 	}
 }

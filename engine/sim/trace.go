@@ -73,19 +73,19 @@ func (t *trace) lines(n int) string {
 
 // Failure is why a run ended badly.
 type Failure struct {
-	Seed  uint64
-	Why   string
-	Stack string // of the engine, if it panicked or was caught inside a call to the kernel
-	Plan  string
-	Trace string
+	seed  uint64
+	why   string
+	stack string // of the engine, if it panicked or was caught inside a call to the kernel
+	plan  string
+	trace string
 }
 
 func (f *Failure) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d: %s\nplan: %s\nlast events (tick, virtual time, what):\n%s", f.Seed,
-		f.Why, f.Plan, f.Trace)
-	if f.Stack != "" {
-		fmt.Fprintf(&b, "stack:\n%s", f.Stack)
+	fmt.Fprintf(&b, "seed %d: %s\nplan: %s\nlast events (tick, virtual time, what):\n%s", f.seed,
+		f.why, f.plan, f.trace)
+	if f.stack != "" {
+		fmt.Fprintf(&b, "stack:\n%s", f.stack)
 	}
 	return b.String()
 }

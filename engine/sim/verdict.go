@@ -19,33 +19,32 @@ func (c *client) judge(r *request, e proto.Errno) {
 	switch {
 	case e == proto.ESHUTDOWN:
 		w.fail("%v was answered with %v: a shutdown fails no request", r, e)
-	case w.draining && r.valid() && r.begunAt > w.drainedAt+drainNotice+w.stopped()-w.drainedPaused:
+	case w.draining && r.valid() && r.begunAt > w.lateAfterDrain():
 		w.fail("%v was answered with %v long after the shutdown began", r, e)
-	case w.draining && r.valid() &&
-		r.sentAt > w.drainedAt+drainNotice+w.stopped()-w.drainedPaused && r.Payload() > 0:
+	case w.draining && r.valid() && r.sentAt > w.lateAfterDrain() && r.Payload() > 0:
 		w.fail("%v was answered with %v, though its payload came to its end long after the "+
 			"shutdown began", r, e)
 	case !r.valid():
-		if !slices.Contains(r.want, e) {
-			w.fail("%v was answered with %v; the protocol allows %v", r, e, r.want)
+		if !slices.Contains(r.allowed, e) {
+			w.fail("%v was answered with %v; the protocol allows %v", r, e, r.allowed)
 		}
-		c.lookRefused(r)
+		c.markRefused(r)
 		return
 	case r.sent == 0:
 		w.fail("%v was answered before its last byte was sent", r)
-	case c.healthy() && w.ran(r.sentAt, r.paused) > healthyTime && c.excused == "":
+	case c.healthy() && w.ranSince(r.sentAt, r.pausedAtStart) > maxHealthyNanos && c.excused == "":
 		w.fail("%v took %d ms of virtual time, although its disk is well, and others' are not", r,
-			w.ran(r.sentAt, r.paused)/1e6)
-	case w.ran(r.sentAt, r.paused) > w.bound() && !w.Plan.Hang && c.habit.readNap == 0 &&
-		c.excused == "":
+			w.ranSince(r.sentAt, r.pausedAtStart)/1e6)
+	case w.ranSince(r.sentAt, r.pausedAtStart) > w.maxNanos() && !w.Plan.Hang &&
+		c.habit.readNapNanos == 0 && c.excused == "":
 		w.fail("%v took %d seconds of virtual time, although its own connection was not slow", r,
 			(w.clock-r.sentAt)/1e9)
 	case e != proto.Success:
-		c.excusable(r, e)
+		c.checkFault(r, e)
 		return
 	}
 	if r.Length >= 1<<32 {
-		w.mark(LongRange)
+		w.mark(markLongRange)
 	}
 	switch {
 	case r.Command == proto.CmdFlush:
@@ -53,79 +52,79 @@ func (c *client) judge(r *request, e proto.Errno) {
 			w.fail("%v succeeded although a flush had failed at %d: the data of that one may be "+
 				"lost", r, m.failed)
 		}
-		m.flushed(r.sent)
+		m.flushSucceeded(r.sent)
 		// the moment at which a power cut tells most; large disks take long to compare
-		if m.disk.plan.OnDisk() && w.rng.Uint64N(1+m.size>>18) == 0 {
-			w.crash(m)
+		if m.disk.plan.onDisk() && w.rng.Uint64N(1+m.size>>18) == 0 {
+			w.checkCrash(m)
 		}
-	case r.changes():
-		if !m.quick(r) {
+	case r.isChange():
+		if !m.fastEnough(r) {
 			w.fail("%v succeeded, but zeroing is not fast on this export, or not in this way", r)
 		}
 		if r.Length > 0 && m.disk.plan.Backing != Null {
-			m.commit(r)
+			m.succeeded(r)
 		}
-		c.look(r)
-		m.provisioned(r)
+		c.markChange(r)
+		m.checkProvisioned(r)
 	}
 }
 
 // lookRefused marks what was wrong with a request.
-func (c *client) lookRefused(r *request) {
+func (c *client) markRefused(r *request) {
 	w := c.world
-	w.mark(Refused)
+	w.mark(markRefused)
 	switch payload := r.Flags&proto.CmdFlagPayloadLen != 0; {
 	case r.filtered():
-		w.mark(FilterRefused)
+		w.mark(markFilterRefused)
 	case r.Extended && payload && r.Command != proto.CmdWrite:
-		w.mark(PayloadMisused)
+		w.mark(markPayloadMisused)
 	}
 }
 
 // bound is how long a request may take.
-func (w *World) bound() uint64 {
-	if w.Plan.Siege {
-		return siegeTime
+func (w *World) maxNanos() uint64 {
+	if w.Plan.siege {
+		return maxSiegeNanos
 	}
-	return patienceTime
+	return maxRequestNanos
 }
 
 // look marks what a successful change shows that the engine can do.
-func (c *client) look(r *request) {
+func (c *client) markChange(r *request) {
 	w := c.world
 	if block := uint64(c.model.disk.plan.Block); (r.Offset|r.Length)%block != 0 {
-		w.mark(UnalignedWrite)
+		w.mark(markUnalignedWrite)
 	}
 	if r.Command == proto.CmdWrite && r.Length > pieceSize {
-		w.mark(LargeRequest)
+		w.mark(markLargeRequest)
 	}
 	if r.Command == proto.CmdWrite && r.Extended && r.Flags&proto.CmdFlagPayloadLen == 0 &&
 		r.Length > 0 {
-		w.mark(WriteUnflagged)
+		w.mark(markWriteUnflagged)
 	}
 }
 
 // drainNotice is how long requests may still be taken in once a shutdown has begun, in nanoseconds
 // of virtual time: the second that they are served for, a tick or two, and how long the loops may
 // take to hear of it.
-const drainNotice = 1500e6
+const drainNoticeNanos = 1500e6
 
 // patience is how many EAGAIN and EINTR of the disk an engine has to bear for one request before it
 // may give up.
-const patience = 8
+const maxRetries = 8
 
 // How long a request may take whose client sends and reads as fast as it can, in nanoseconds of
 // virtual time. Whoever stalls (for a minute, and for ten in a siege) and holds what others need
 // must have been evicted by then; in a siege there are many, and the next takes what the last was
 // made to give up.
 const (
-	patienceTime = 30e9
-	siegeTime    = 200e9
-	healthyTime  = 2e9 // beside disks that hang, of one that is well
+	maxRequestNanos = 30e9
+	maxSiegeNanos   = 200e9
+	maxHealthyNanos = 2e9 // beside disks that hang, of one that is well
 )
 
 // excusable looks for the fault behind an error.
-func (c *client) excusable(r *request, e proto.Errno) {
+func (c *client) checkFault(r *request, e proto.Errno) {
 	w, m := c.world, c.model
 	if r.Command == proto.CmdBlockStatus || r.Command == proto.CmdCache {
 		w.fail("%v was answered with %v; what is not known is said to be data, and a hint has "+
@@ -134,7 +133,7 @@ func (c *client) excusable(r *request, e proto.Errno) {
 	if r.Command == proto.CmdFlush && m.failed == 0 {
 		m.failed = w.tick
 	} else if r.Command == proto.CmdFlush {
-		w.mark(StickyFlush)
+		w.mark(markStickyFlush)
 	}
 	block := max(uint64(m.disk.plan.Block), 1)
 	lo, hi := r.Offset/block*block, (r.hi()+block-1)/block*block
@@ -149,7 +148,7 @@ func (c *client) excusable(r *request, e proto.Errno) {
 				fua && (r.Command != proto.CmdWrite || m.disk.plan.Block <= 1)
 		}
 		if here && (f.res == eAGAIN || f.res == eINTR) { // to be tried again, within reason
-			if again++; again < patience {
+			if again++; again < maxRetries {
 				continue
 			}
 		}
@@ -157,12 +156,12 @@ func (c *client) excusable(r *request, e proto.Errno) {
 			if f.dropped && fua && m.failed == 0 { // the engine knows, as of a flush that failed
 				m.failed = w.tick
 			}
-			w.mark(ErrorAnswered)
+			w.mark(markErrorAnswered)
 			return
 		}
 	}
 	// the file was truncated, even if a write has made it longer again
-	if hi > m.disk.stump && e == proto.EIO {
+	if hi > m.disk.minLength && e == proto.EIO {
 		return
 	}
 	if r.Command == proto.CmdWriteZeroes && e == proto.ENOTSUP &&
@@ -189,10 +188,10 @@ func explains(r *request, f fault, e proto.Errno) bool {
 
 // quick: a request that says FAST_ZERO must be refused when the disk has no way to zero whole
 // blocks but to write them.
-func (m *model) quick(r *request) bool {
+func (m *model) fastEnough(r *request) bool {
 	p := m.disk.plan
 	block := uint64(p.Block)
-	if r.Flags&proto.CmdFlagFastZero == 0 || !p.OnDisk() ||
+	if r.Flags&proto.CmdFlagFastZero == 0 || !p.onDisk() ||
 		(r.Offset+block-1)/block >= r.hi()/block {
 		return true
 	}
@@ -201,7 +200,7 @@ func (m *model) quick(r *request) bool {
 
 // provisioned: after WRITE_ZEROES with NO_HOLE the range is allocated, unless somebody else may
 // have punched it since.
-func (m *model) provisioned(r *request) {
+func (m *model) checkProvisioned(r *request) {
 	d := m.disk
 	if r.Command != proto.CmdWriteZeroes || r.punches || d.plan.Backing != File ||
 		d.length < d.plan.Size {
@@ -220,7 +219,7 @@ func (m *model) provisioned(r *request) {
 }
 
 // origin says whose bytes these are, if anybody's.
-func (m *model) origin(off uint64, b []byte) string {
+func (m *model) describeOrigin(off uint64, b []byte) string {
 	if len(bytes.Trim(b, "\x00")) == 0 {
 		return "zeroes"
 	}

@@ -9,7 +9,7 @@ package sim
 
 // admitWay judges how a transfer is submitted: tried (RWF_NOWAIT), with a worker (IOSQE_ASYNC), or
 // as it comes.
-func (k *Kernel) admitWay(o *op, d *Disk) {
+func (k *Kernel) admitWay(o *op, d *disk) {
 	tried := o.sqe.OpcodeFlags&rwfNowait != 0
 	o.worker = o.sqe.Flags&sqeAsync != 0
 	switch {
@@ -23,18 +23,18 @@ func (k *Kernel) admitWay(o *op, d *Disk) {
 }
 
 // refuses: a transfer that is tried cannot be done without waiting.
-func (k *Kernel) refuses(o *op) bool {
+func (k *Kernel) wouldBlock(o *op) bool {
 	if o.sqe.OpcodeFlags&rwfNowait == 0 {
 		return false
 	}
 	d := o.node.disk
-	frozen := !o.into && d.hangs() && d.plan.Frozen
-	return d.plan.Waits || frozen || chance(k.world.rng, k.world.mix.Refuse)
+	frozen := !o.into && d.isHung() && d.plan.Frozen
+	return d.plan.Waits || frozen || chance(k.world.rng, k.world.mix.refuse)
 }
 
 // refusal is what a transfer that was tried in vain is answered with.
-func (k *Kernel) refusal(d *Disk) int32 {
-	k.world.mark(Refusal)
+func (k *Kernel) refusedResult(d *disk) int32 {
+	k.world.mark(markRefusal)
 	if d.plan.Waits {
 		return eOPNOTSUPP
 	}
@@ -42,13 +42,13 @@ func (k *Kernel) refusal(d *Disk) int32 {
 }
 
 // hangs: nothing that has to wait for the disk is done now.
-func (d *Disk) hangs() bool { return d.world.clock < d.hungUntil }
+func (d *disk) isHung() bool { return d.world.clock < d.hungUntil }
 
 // held: an operation cannot go on, for want of a worker or because its disk hangs. A frozen file
 // system still reads.
-func (k *Kernel) held(o *op) bool {
+func (k *Kernel) mustWait(o *op) bool {
 	if k.workers > 0 && o.worker && !o.running {
-		if k.running == k.workers || !k.next(o) {
+		if k.running == k.workers || !k.isNextForWorker(o) {
 			return true
 		}
 		o.running = true
@@ -58,11 +58,11 @@ func (k *Kernel) held(o *op) bool {
 		return false
 	}
 	d := o.node.disk
-	return d.hangs() && !(d.plan.Frozen && o.into)
+	return d.isHung() && !(d.plan.Frozen && o.into)
 }
 
 // next: no older operation waits for a worker.
-func (k *Kernel) next(o *op) bool {
+func (k *Kernel) isNextForWorker(o *op) bool {
 	for _, f := range k.flight {
 		if f.worker && !f.running && f.serial < o.serial {
 			return false

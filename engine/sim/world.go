@@ -37,15 +37,15 @@ type World struct {
 	Marks Marks
 
 	rng           *rand.Rand
-	mix           Mix
+	mix           mix
 	clock         uint64 // nanoseconds
 	tick          uint64 // events
 	trace         trace
 	nodes         []*node
 	kernels       []*Kernel
 	loops         []Loop
-	courses       []*course
-	disks         []*Disk
+	coroutines    []*coroutine
+	disks         []*disk
 	models        []*model
 	socks         []*socket
 	clients       []*client
@@ -58,9 +58,9 @@ type World struct {
 	calm          bool
 	draining      bool
 	drainedAt     uint64 // virtual time
-	drainedPaused uint64 // and how long loops had been stopped by then
-	pausedFor     uint64 // nanoseconds in which no loop ran, or will not before pausedTo
-	pausedTo      uint64 // the end of the last pause
+	pausedAtDrain uint64 // and how long loops had been stopped by then
+	pausedNanos   uint64 // nanoseconds in which no loop ran, or will not before pausedTo
+	pausedUntil   uint64 // the end of the last pause
 	cutAt         int    // of left: when the file is truncated; -1 = never
 	drainAt       int    // of left: when the engine is told to shut down; -1 = never
 	crashAt       uint64 // tick of the next look at what a power cut would leave
@@ -69,7 +69,7 @@ type World struct {
 // node is what a descriptor stands for.
 type node struct {
 	sock  *socket
-	disk  *Disk
+	disk  *disk
 	event *eventfd
 }
 
@@ -105,25 +105,25 @@ func Scripted(seed uint64, chosen []byte) *World {
 	w := &World{Seed: seed,
 		rng: rand.New(&decisions{chosen, rand.NewPCG(seed, 0x9e3779b97f4a7c15)}), clock: 1e9}
 	w.Plan = drawPlan(w.rng)
-	w.mix = w.Plan.Mix
-	w.left = w.Plan.Requests
+	w.mix = w.Plan.mix
+	w.left = w.Plan.requests
 	for i := range w.Plan.Exports {
 		d := w.newDisk(i, &w.Plan.Exports[i])
-		if d.fd = -1; w.Plan.Exports[i].OnDisk() {
-			d.fd = w.open(&node{disk: d})
+		if d.fd = -1; w.Plan.Exports[i].onDisk() {
+			d.fd = w.openFD(&node{disk: d})
 		}
 		w.disks = append(w.disks, d)
 		w.models = append(w.models, w.newModel(d))
 	}
-	for i := range w.Plan.Clients {
+	for i := range w.Plan.clients {
 		w.clients = append(w.clients,
 			&client{world: w, id: i, rng: rand.New(rand.NewPCG(seed, uint64(i)+1))})
 	}
 	w.cutAt, w.drainAt = -1, -1
-	if chance(w.rng, w.mix.Truncate) {
+	if chance(w.rng, w.mix.truncate) {
 		w.cutAt = w.rng.IntN(w.left)
 	}
-	if w.Plan.Drain {
+	if w.Plan.drain {
 		w.drainAt = w.rng.IntN(w.left)
 	}
 	return w
@@ -148,7 +148,7 @@ func (w *World) Close() {
 // loop.
 func (w *World) Eventfd() (fd int32, notify func()) {
 	e := &eventfd{}
-	return w.open(&node{event: e}), func() { e.count++ }
+	return w.openFD(&node{event: e}), func() { e.count++ }
 }
 
 // Hash stands for everything that happened; two runs of a seed have the same.
@@ -156,7 +156,7 @@ func (w *World) Hash() uint64 { return w.trace.hash }
 
 // open gives a descriptor to something: the lowest that is free, as the kernel does, so that a
 // stale one soon means something else.
-func (w *World) open(n *node) int32 {
+func (w *World) openFD(n *node) int32 {
 	for i, other := range w.nodes {
 		if other == nil {
 			w.nodes[i] = n
@@ -176,15 +176,15 @@ func (w *World) node(fd int32) *node {
 }
 
 // delay draws a duration up to most.
-func (w *World) delay(most uint64) uint64 {
-	if most == 0 || w.rng.IntN(3) == 0 {
+func (w *World) delay(limit uint64) uint64 {
+	if limit == 0 || w.rng.IntN(3) == 0 {
 		return 0
 	}
-	return w.rng.Uint64N(most)
+	return w.rng.Uint64N(limit)
 }
 
 // emptiest picks a loop that has room for a connection, or -1.
-func (w *World) emptiest() int {
+func (w *World) pickLoop() int {
 	at := w.rng.IntN(len(w.loops))
 	for i := range w.loops {
 		if k := (at + i) % len(w.loops); w.loops[k].Connections() < w.Plan.Connections {
@@ -199,7 +199,7 @@ func (w *World) emptiest() int {
 func (w *World) oldestRead() uint64 {
 	oldest := ^uint64(0)
 	for _, c := range w.clients {
-		for _, r := range c.flight {
+		for _, r := range c.inFlight {
 			if (r.Command == proto.CmdRead || r.Command == proto.CmdBlockStatus) && r.sent != 0 {
 				oldest = min(oldest, r.sent)
 			}
@@ -212,44 +212,44 @@ func (w *World) oldestRead() uint64 {
 }
 
 // crossings marks how a change that is now complete meets others in flight.
-func (w *World) crossings(c *client, r *request) {
+func (w *World) markOverlaps(c *client, r *request) {
 	block := uint64(c.model.disk.plan.Block)
 	for _, other := range w.clients {
-		for _, o := range other.flight {
-			if o == r || other.export != c.export || !o.changes() || !o.valid() || o.sent == 0 {
+		for _, o := range other.inFlight {
+			if o == r || other.export != c.export || !o.isChange() || !o.valid() || o.sent == 0 {
 				continue
 			}
 			near := o.Length > 0 && o.Offset/block <= (r.hi()-1)/block &&
 				r.Offset/block <= (o.hi()-1)/block
 			switch {
 			case o.overlaps(r) && other == c:
-				w.mark(OverlapSame)
+				w.mark(markOverlapSame)
 			case o.overlaps(r):
-				w.mark(OverlapCross)
+				w.mark(markOverlapCross)
 			case near:
-				w.mark(NeighbourWrites)
+				w.mark(markNeighbourWrites)
 			}
 		}
 	}
 }
 
 // crash compares what a power cut would leave now with what it may leave.
-func (w *World) crash(m *model) {
-	w.mark(CrashChecked)
-	m.compare(m.disk.CrashImage(w.rng), true)
+func (w *World) checkCrash(m *model) {
+	w.mark(markCrashChecked)
+	m.compare(m.disk.crashImage(w.rng), true)
 }
 
 // failure turns a panic, of the checker or of the engine, into what Run returns.
 func (w *World) failure(p any) *Failure {
-	f := &Failure{Seed: w.Seed, Plan: w.Plan.String(), Trace: w.trace.lines(60)}
+	f := &Failure{seed: w.Seed, plan: w.Plan.String(), trace: w.trace.lines(60)}
 	if v, ok := p.(verdictPanic); ok {
-		f.Why = v.why
+		f.why = v.why
 		if !v.engine {
 			return f
 		}
 	} else {
-		f.Why = fmt.Sprintf("panic: %v", p)
+		f.why = fmt.Sprintf("panic: %v", p)
 	}
-	f.Stack = w.stack
+	f.stack = w.stack
 	return f
 }

@@ -12,27 +12,27 @@ import (
 	"strings"
 )
 
-type course struct {
+type coroutine struct {
 	next func() (struct{}, bool)
 	stop func()
 }
 
 // ended unwinds a loop that is stopped inside Enter.
-type ended struct{}
+type unwinding struct{}
 
-func newCourse(k *Kernel, l Loop) *course {
-	c := &course{}
+func newCoroutine(k *Kernel, l Loop) *coroutine {
+	c := &coroutine{}
 	c.next, c.stop = iter.Pull(func(yield func(struct{}) bool) {
 		defer func() {
 			p := recover()
-			if _, ok := p.(ended); p != nil && !ok {
+			if _, ok := p.(unwinding); p != nil && !ok {
 				k.world.stack = stackOfPanic()
 				panic(p) // iter.Pull hands it on to resume
 			}
 		}()
 		k.pause = func() {
 			if !yield(struct{}{}) {
-				panic(ended{})
+				panic(unwinding{})
 			}
 		}
 		for {
@@ -44,7 +44,7 @@ func newCourse(k *Kernel, l Loop) *course {
 }
 
 // resume lets the loop go on until it gives the turn back.
-func (c *course) resume() { c.next() }
+func (c *coroutine) resume() { c.next() }
 
 // stackOfPanic is the stack of the panic that is being recovered from, innermost call first.
 func stackOfPanic() string {
