@@ -1,9 +1,9 @@
-// Writing to what may never be read: a log whose pipe is full, a terminal that was stopped with
-// Ctrl-S, a supervisor that hangs.
+// Writing to a reader that may never read: a log whose pipe is full, a terminal that was stopped
+// with Ctrl-S, a supervisor that hangs.
 //
-// Invariant: nobody who serves, accepts or shuts down waits for a reader. A backlog holds at most
-// its size in each of two buffers, made at the start; what does not fit is dropped and counted, and
-// the count is said as soon as somebody reads again.
+// Invariant: serving, accepting and shutting down never wait for a reader. A backlog holds at most
+// its size in each of two buffers, made at the start; lines that do not fit are dropped and
+// counted, and the count is written as soon as the reader reads again.
 
 package main
 
@@ -16,30 +16,30 @@ import (
 )
 
 const (
-	// logBacklog is how many bytes of log lines wait for a reader: some 600 lines. There are two
+	// logBacklog is how many bytes of log lines wait for a reader: about 600 lines. There are two
 	// buffers of this size.
 	logBacklog = 128 << 10
 	// progressBacklog is the same for a progress line, of which only the newest matters.
 	progressBacklog = 4 << 10
-	// lastWords is how long the end of a program waits for a reader of what is still to be written.
+	// lastWords is how long the end of a program waits for a reader of the lines that are left.
 	lastWords = 500 * time.Millisecond
 )
 
-// backlog is a writer that does not block: a goroutine writes to w what it has taken in.
+// backlog is a writer that does not block: a goroutine writes to w the lines that Write accepted.
 type backlog struct {
 	w io.Writer
-	// the line that tells how many were dropped; nil: nobody is told
+	// makes the line that reports how many lines were dropped; nil: no report
 	dropped func(lines uint64) []byte
 
 	mu      sync.Mutex
 	waiting []byte
-	lost    uint64 // lines that were dropped behind those, or before them and not told yet
+	lost    uint64 // lines dropped after those, or dropped before them and not reported yet
 	closed  bool
 	wake    chan struct{} // of capacity 1: there is something to write, or closed is set
 	ended   chan struct{} // closed when all is written
 }
 
-// newBacklog begins to write to w. dropped may be set until the first Write.
+// newBacklog starts writing to w. dropped may be set until the first Write.
 func newBacklog(w io.Writer, size int) *backlog {
 	b := &backlog{w: w, waiting: make([]byte, 0, size), wake: make(chan struct{}, 1),
 		ended: make(chan struct{})}
@@ -47,7 +47,7 @@ func newBacklog(w io.Writer, size int) *backlog {
 	return b
 }
 
-// Write takes in whole lines, or drops them. It never fails and never blocks.
+// Write accepts whole lines, or drops them. It never fails and never blocks.
 func (b *backlog) Write(lines []byte) (int, error) {
 	b.mu.Lock()
 	if len(b.waiting)+len(lines) > cap(b.waiting) {
@@ -56,19 +56,19 @@ func (b *backlog) Write(lines []byte) (int, error) {
 		b.waiting = append(b.waiting, lines...)
 	}
 	b.mu.Unlock()
-	b.rouse()
+	b.wakeWriter()
 	return len(lines), nil
 }
 
-// rouse has the writing goroutine look again.
-func (b *backlog) rouse() {
+// wakeWriter makes the writing goroutine look for lines again.
+func (b *backlog) wakeWriter() {
 	select {
 	case b.wake <- struct{}{}:
 	default:
 	}
 }
 
-// run writes what has come, until the backlog is closed and empty. It alternates between two
+// run writes the accepted lines until the backlog is closed and empty. It alternates between two
 // buffers: one fills while the other is written.
 func (b *backlog) run(spare []byte) {
 	defer close(b.ended)
@@ -92,8 +92,8 @@ func (b *backlog) run(spare []byte) {
 	}
 }
 
-// pass writes lines, and then how many were dropped behind them. What could not be written counts
-// as dropped, and is told behind the next lines that can.
+// pass writes lines, and then how many were dropped after them. Lines that could not be written
+// count as dropped, and are reported after the next lines that can be written.
 func (b *backlog) pass(lines []byte, lost uint64) {
 	n, err := b.w.Write(lines)
 	if err == nil && lost > 0 && b.dropped != nil {
@@ -108,20 +108,20 @@ func (b *backlog) pass(lines []byte, lost uint64) {
 
 func countLines(text []byte) uint64 { return uint64(bytes.Count(text, []byte{'\n'})) }
 
-// close writes what is left, for as long as lastWords.
+// close writes the lines that are left, for at most lastWords.
 func (b *backlog) close() {
 	b.mu.Lock()
 	b.closed = true
 	b.mu.Unlock()
-	b.rouse()
+	b.wakeWriter()
 	select {
 	case <-b.ended:
 	case <-time.After(lastWords):
 	}
 }
 
-// sayLast writes the last line of a program, and does not wait for ever for a reader.
-func sayLast(w io.Writer, line string) {
+// writeLastLine writes the last line of a program, and waits at most lastWords for a reader.
+func writeLastLine(w io.Writer, line string) {
 	written := make(chan struct{})
 	go func() {
 		defer close(written)

@@ -99,7 +99,7 @@ func TestCloseDoesNotWaitForAReader(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		b.close()
-		sayLast(r, "the last line")
+		writeLastLine(r, "the last line")
 		close(done)
 	}()
 	select {

@@ -1,7 +1,7 @@
 // ringnbd bench: the command line of the load generator, which is in ringnbd/bench/load.
 //
-// Invariant: results go to standard output, whatever happened; standard error has the progress
-// line, on a terminal only, and one line when the exit status is not 0.
+// Invariant: results go to standard output, even of a run that failed; standard error has the
+// progress line, on a terminal only, and one line when the exit status is not 0.
 
 package main
 
@@ -21,7 +21,7 @@ import (
 	"ringnbd/engine/units"
 )
 
-// benchOptions is what the flags of bench say.
+// benchOptions are the values of bench's flags.
 type benchOptions struct {
 	load.Options
 	pattern  string
@@ -45,7 +45,7 @@ func newBench() *cobra.Command {
 			if err := o.complete(c.Flags(), args[0]); err != nil {
 				return err
 			}
-			return wrapFailure(adviser(benchAdvice).about(
+			return asFailure(adviser(benchAdvice).about(
 				bench(&o, c.OutOrStdout(), c.ErrOrStderr())))
 		},
 	}
@@ -63,40 +63,41 @@ func (o *benchOptions) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
 	o.Prefix, o.Duration, o.Timeout = "--", 10*time.Second, 30*time.Second
 	s := sections{flags: flags}
-	s.begin("What is asked")
+	s.begin("Requests")
 	flags.StringVarP(&o.pattern, "pattern", "p", "randread", "`PATTERN`: "+load.PatternNames())
 	flags.IntVar(&o.ReadPercent, "read-percent", 70,
-		"of rw and randrw, and of zeroes with --verify, this `PERCENTAGE` are reads")
+		"`PERCENTAGE` of reads in rw and randrw, and in zeroes with --verify")
 	flags.IntVar(&o.ZeroPercent, "zero-percent", 0,
-		"of the writes of a pattern, this `PERCENTAGE` are WRITE_ZEROES")
+		"`PERCENTAGE` of WRITE_ZEROES among the writes of a pattern")
 	flags.StringVar(&o.sizes, "bs", "4k", "block `SIZE`, or sizes with their shares: 4k:70,64k:30")
-	flags.BoolVar(&o.FUA, "fua", false, "what changes data is to be on stable storage before it "+
-		"is answered")
+	flags.BoolVar(&o.FUA, "fua", false,
+		"send FUA: changes must be on stable storage before they are answered")
 	flags.BoolVar(&o.NoHole, "no-hole", false,
-		"WRITE_ZEROES is to leave no holes: the space stays allocated")
+		"WRITE_ZEROES must leave no holes: the space stays allocated")
 	flags.BoolVar(&o.FastZero, "fast-zero", false,
-		"WRITE_ZEROES is to fail if it is no faster than writing")
+		"WRITE_ZEROES must fail if it is not faster than writing")
 	flags.IntVar(&o.FlushEvery, "flush-every", 0,
-		"a FLUSH after every `N` writes, trims or zeroes of a connection (default: none)")
+		"send a FLUSH after every `N` writes, trims or zeroes of a connection (default: none)")
 	s.begin("Where")
 	flags.Var((*offsetFlag)(&o.Offset), "offset", "the window begins at this `OFFSET`")
 	flags.Var((*sizeFlag)(&o.Size), "size",
 		"`SIZE` of the window (default: to the end of the export)")
 	flags.BoolVar(&o.Fill, "fill", false, "write the whole window once before the run")
 	flags.Var((*rawFlag)(&o.Raw), "format",
-		"`FORMAT` of file:PATH: raw, the only one, whatever it looks like")
-	flags.BoolVar(&o.Force, "force", false, "with file:PATH, go on although others use it")
-	s.begin("How much at a time")
+		"`FORMAT` of file:PATH: raw is the only one; it is used whatever it looks like")
+	flags.BoolVar(&o.Force, "force", false,
+		"with file:PATH, continue although other programs use it")
+	s.begin("Concurrency")
 	flags.IntVarP(&o.Connections, "connections", "c", 1, "number `N` of connections")
 	flags.IntVarP(&o.Depth, "depth", "d", 32, "requests `N` in flight on each connection")
-	flags.IntVar(&o.Threads, "threads", 1, "number `N` of threads, which share the connections")
+	flags.IntVar(&o.Threads, "threads", 1, "number `N` of threads that share the connections")
 	flags.IntVar(&o.Idle, "idle", 0, "number `N` of further connections that stay silent")
 	flags.Float64Var(&o.Rate, "rate", 0,
 		"open loop: `N` requests per second are due, whatever the server does (default: closed "+
 			"loop)")
 	flags.StringVar(&o.arrivals, "arrivals", "constant",
 		"with --rate, when requests are due: `KIND` constant or poisson")
-	flags.Uint64Var(&o.Seed, "seed", 1, "`N` that offsets, sizes and arrivals follow from")
+	flags.Uint64Var(&o.Seed, "seed", 1, "`N` that determines offsets, sizes and arrivals")
 	s.begin("How long")
 	flags.VarP((*timeFlag)(&o.Duration), "duration", "t",
 		"measure for this `TIME` (with --count, no limit unless given)")
@@ -105,17 +106,17 @@ func (o *benchOptions) register(flags *pflag.FlagSet) {
 	flags.Var((*timeFlag)(&o.Timeout), "timeout", "give up after this `TIME` without an answer")
 	s.begin("Traces")
 	flags.StringVar(&o.Replay.Path, "replay", "",
-		"instead of a pattern, the requests of this trace `FILE` (fio's iolog, version 2 or 3)")
+		"send the requests of this trace `FILE` (fio's iolog, version 2 or 3), not a pattern")
 	flags.StringVar(&o.Replay.File, "replay-file", "",
-		"of the files in the trace, requests to this `NAME` (default: the only one)")
+		"replay the requests to this file `NAME` of the trace (default: the only file)")
 	flags.StringVar(&o.timing, "replay-timing", "fast",
-		"`KIND` fast (in order, as soon as there is room) or recorded (each at its time)")
-	flags.Float64Var(&o.Replay.Speed, "replay-speed", 1, "recorded times pass `N` times as fast")
+		"`KIND` fast (in order, as soon as a slot is free) or recorded (each at its time)")
+	flags.Float64Var(&o.Replay.Speed, "replay-speed", 1, "replay recorded times `N` times as fast")
 	flags.StringVar(&o.Record, "record", "",
 		"write the run's requests to this trace `FILE` (fio's iolog, version 3)")
 	s.begin("Results")
 	flags.BoolVar(&o.Verify, "verify", false,
-		"stamp every sector that is written, and judge every one that is read")
+		"stamp every sector that is written, and check every sector that is read")
 	flags.BoolVar(&o.json, "json", false, "print the results as JSON")
 	s.end()
 }
@@ -131,10 +132,10 @@ func (f *offsetFlag) Set(text string) error {
 	return err
 }
 
-// complete parses what flags alone cannot.
+// complete parses the target and the values that one flag alone cannot check.
 func (o *benchOptions) complete(flags *pflag.FlagSet, target string) error {
 	var err error
-	if err := notURI(target); err != nil {
+	if err := checkURI(target); err != nil {
 		return err
 	}
 	if o.Target, err = load.ParseTarget(target); err != nil {
@@ -172,7 +173,7 @@ func (o *benchOptions) complete(flags *pflag.FlagSet, target string) error {
 	return o.Check()
 }
 
-// completeReplay sees which flags go with --replay, and which without.
+// completeReplay checks which flags go with --replay, and which without it.
 func (o *benchOptions) completeReplay(flags *pflag.FlagSet) error {
 	if o.timing != "fast" && o.timing != "recorded" {
 		return fmt.Errorf("--replay-timing %s: must be fast or recorded", o.timing)
@@ -197,25 +198,26 @@ func (o *benchOptions) completeReplay(flags *pflag.FlagSet) error {
 	return nil
 }
 
-// bench runs and prints. The first signal ends the run early, the second one the program.
+// bench runs the load and prints the report. The first signal ends the run early, the second ends
+// the program.
 func bench(o *benchOptions, stdout, stderr io.Writer) error {
-	tune(o.Threads)
-	if err := enter(o.Threads + 2); err != nil {
+	tuneRuntime(o.Threads)
+	if err := reserveRoom(o.Threads + 2); err != nil {
 		return err
 	}
 	ctx, stop := interruptible()
 	defer stop()
 	line := new(load.Line)
-	// a terminal that was stopped (Ctrl-S) must not stop what is measured
+	// a terminal that was stopped (Ctrl-S) must not stop the measurement
 	screen := newBacklog(stderr, progressBacklog)
 	if isTerminal(stderr) {
 		line = load.NewLine(screen, terminalWidth(stderr))
 	}
 	var report *load.Report
 	var err error
-	if forsaken(ctx, o.Timeout, func() { report, err = load.Run(ctx, o.Options, line.Show) }) {
+	if leftBehind(ctx, o.Timeout, func() { report, err = load.Run(ctx, o.Options, line.Show) }) {
 		screen.close()
-		return fmt.Errorf("interrupted, and nothing has been answered within %v (--timeout)",
+		return fmt.Errorf("interrupted, and no request was answered within %v (--timeout)",
 			o.Timeout)
 	}
 	line.Clear()
@@ -223,7 +225,7 @@ func bench(o *benchOptions, stdout, stderr io.Writer) error {
 	if report == nil {
 		return err
 	}
-	stop() // from here on a signal ends the program: whoever reads the results may not read on
+	stop() // from here on a signal ends the program: the reader of the results may have stopped
 	if printErr := printReport(report, o.json, stdout); err == nil && printErr != nil {
 		err = fmt.Errorf("the results could not be written to standard output: %w", printErr)
 	}

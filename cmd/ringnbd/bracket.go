@@ -1,7 +1,7 @@
-// [ COMMAND... ] in the place of a URI: a server that is started for as long as it is needed.
+// [ COMMAND... ] in place of a URI: a server that is started for as long as it is needed.
 //
-// Invariant: words between brackets are the command's, whatever they look like; to cobra and pflag
-// they are one word, with NULs in between, which no word of a shell has.
+// Invariant: words between brackets belong to the command, whatever they look like. cobra and pflag
+// see them as one word, joined by NULs, which no argument of a process can contain.
 
 package main
 
@@ -16,8 +16,8 @@ import (
 
 const between = "\x00"
 
-// joinCommands makes one word of each command in brackets, in the commands that take such.
-func joinCommands(args []string) ([]string, error) {
+// joinBrackets makes one word of each command in brackets, for copy and info, which accept them.
+func joinBrackets(args []string) ([]string, error) {
 	if len(args) == 0 || args[0] != "copy" && args[0] != "info" {
 		return args, nil
 	}
@@ -35,7 +35,7 @@ func joinCommands(args []string) ([]string, error) {
 		switch {
 		case n < 0:
 			return nil,
-				errors.New("[ begins a command, and there is no ] behind it, as a word of its own")
+				errors.New("[ begins a command, and there is no ] after it, as a word of its own")
 		case n == 1:
 			return nil, errors.New("[ ] has no command in it: write [ COMMAND ARGUMENT... ]")
 		}
@@ -45,8 +45,8 @@ func joinCommands(args []string) ([]string, error) {
 	return list, nil
 }
 
-// commandOf takes a word of joinCommands apart; nil if it is another.
-func commandOf(word string) []string {
+// bracketCommand splits a word that joinBrackets made; nil means any other word.
+func bracketCommand(word string) []string {
 	words := strings.Split(word, between)
 	if words[0] != "[" || len(words) < 3 {
 		return nil
@@ -54,7 +54,7 @@ func commandOf(word string) []string {
 	return words[1 : len(words)-1]
 }
 
-// withServers starts servers, does something, and ends them, whatever came of it.
+// withServers starts servers, calls do, and ends the servers, whether do succeeded or not.
 func withServers(commands [][]string, do func([]*activation.Server) error) (err error) {
 	var lock sync.Mutex
 	var servers []*activation.Server

@@ -1,8 +1,8 @@
 // ringnbd conform: the command line of the conformance suite, which is in
 // ringnbd/cmd/ringnbd/conform.
 //
-// Invariant: results go to standard output or to the file that was named; standard error has the
-// progress line, on a terminal only, and one line when the exit status is not 0.
+// Invariant: results go to standard output or to the named file; standard error has the progress
+// line, on a terminal only, and one line when the exit status is not 0.
 
 package main
 
@@ -24,7 +24,7 @@ import (
 	"ringnbd/engine/units"
 )
 
-// conformOptions is what the flags of conform say.
+// conformOptions are the values of conform's flags.
 type conformOptions struct {
 	conform.Config
 	only    []string
@@ -45,10 +45,10 @@ func newConform() *cobra.Command {
 				return err
 			}
 			if o.list {
-				return wrapFailure(conform.List(c.OutOrStdout(), o.Checks, o.verbose,
+				return asFailure(conform.List(c.OutOrStdout(), o.Checks, o.verbose,
 					conform.Screen{Width: terminalWidth(c.OutOrStdout())}))
 			}
-			return wrapFailure(runConform(&o, c.OutOrStdout(), c.ErrOrStderr()))
+			return asFailure(runConform(&o, c.OutOrStdout(), c.ErrOrStderr()))
 		},
 	}
 	o.register(c.Flags())
@@ -64,9 +64,9 @@ func (o *conformOptions) register(flags *pflag.FlagSet) {
 	s.begin("Which server")
 	flags.StringVar(&o.Spawn, "spawn", "",
 		"start this `COMMAND` of the shell, with {port} or {socket}, {img} and {dir}, and check "+
-			"it; again whenever it dies")
+			"it; start it again whenever it dies")
 	flags.StringVar(&o.SpawnReadOnly, "spawn-read-only", "",
-		"start this `COMMAND`, too, for what is asked of a read-only export")
+		"also start this `COMMAND`, for the checks of a read-only export")
 	flags.StringVar(&o.Export, "export", "",
 		"with --spawn, the export's `NAME` (default: the default export)")
 	flags.Var((*imageFlag)(&o.Size), "size", "`SIZE` of the scratch image, {img}, 32 MiB or more")
@@ -74,15 +74,15 @@ func (o *conformOptions) register(flags *pflag.FlagSet) {
 		"OVERWRITE the export at URI, for the checks that write")
 	s.begin("Which checks")
 	flags.StringSliceVar(&o.only, "only", nil,
-		"only the checks that `PATTERN` picks: H-03, H, 'RQ-*'; repeatable, or with commas")
-	flags.Var((*timeFlag)(&o.Timeout), "timeout", "give a check at most this `TIME`")
+		"run only the checks that `PATTERN` selects: H-03, H, 'RQ-*'; repeatable, or with commas")
+	flags.Var((*timeFlag)(&o.Timeout), "timeout", "limit each check to this `TIME`")
 	s.begin("Results")
-	flags.BoolVar(&o.list, "list", false, "print the checks, and run none")
+	flags.BoolVar(&o.list, "list", false, "print the checks, and run none of them")
 	flags.BoolVar(&o.json, "json", false, "print the results as JSON")
 	flags.StringVar(&o.junit, "junit", "",
-		"write the results as JUnit XML to `FILE`; - is standard output, instead of the table")
+		"write the results as JUnit XML to `FILE`; - is standard output, and replaces the table")
 	flags.BoolVarP(&o.verbose, "verbose", "v", false,
-		"print the reasons of skips and of rules, too")
+		"also print the reasons of skips and of rules")
 	s.end()
 }
 
@@ -103,14 +103,14 @@ func (f *imageFlag) Set(text string) error {
 	return nil
 }
 
-// complete sees what flags and arguments say together.
+// complete checks flags and arguments together.
 func (o *conformOptions) complete(flags *pflag.FlagSet, args []string) error {
 	if err := o.completeOnly(flags); err != nil {
 		return err
 	}
 	var idle string
 	if o.Checks, idle = conform.Only(conform.Checks(), o.only); idle != "" {
-		return fmt.Errorf("--only %s picks no check; ringnbd conform --list shows them", idle)
+		return fmt.Errorf("--only %s selects no check; ringnbd conform --list shows them", idle)
 	}
 	switch {
 	case o.json && o.junit == "-":
@@ -118,8 +118,8 @@ func (o *conformOptions) complete(flags *pflag.FlagSet, args []string) error {
 	case o.Timeout <= 0:
 		return fmt.Errorf("--timeout %v: must be more than 0", o.Timeout)
 	case o.list && (o.json || o.junit != ""):
-		return fmt.Errorf("--list prints the checks, and has no results for %s; leave one of "+
-			"them out", map[bool]string{true: "--json", false: "--junit"}[o.json])
+		return fmt.Errorf("--list prints the checks, and has no results for %s; leave out one of "+
+			"the two", map[bool]string{true: "--json", false: "--junit"}[o.json])
 	case o.list && len(args) == 0:
 		return nil
 	case o.Spawn == "" && len(args) != 1:
@@ -142,7 +142,7 @@ func (o *conformOptions) complete(flags *pflag.FlagSet, args []string) error {
 	return o.checkReadOnly()
 }
 
-// offerChecks offers the checks, each with what it is about.
+// offerChecks offers the checks to the shell, each with its title.
 func offerChecks(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	var all []cobra.Completion
 	for _, check := range conform.Checks() {
@@ -151,15 +151,16 @@ func offerChecks(*cobra.Command, []string, string) ([]cobra.Completion, cobra.Sh
 	return all, cobra.ShellCompDirectiveNoFileComp
 }
 
-// completeOnly trims the patterns. An empty one, as of a variable of the shell that is not set,
-// must not mean all checks, some of which write.
+// completeOnly trims the patterns. An empty pattern, as of an unset variable of the shell, must not
+// mean all checks, some of which write.
 func (o *conformOptions) completeOnly(flags *pflag.FlagSet) error {
 	if flags.Changed("only") && len(o.only) == 0 {
 		return fmt.Errorf("--only has no pattern; leave it out for all checks")
 	}
 	for i, pattern := range o.only {
 		if o.only[i] = strings.TrimSpace(pattern); o.only[i] == "" {
-			return fmt.Errorf("--only has an empty pattern; leave it out, or --only for all checks")
+			return fmt.Errorf("--only has an empty pattern; leave it out, or --only itself for " +
+				"all checks")
 		}
 	}
 	return nil
@@ -188,10 +189,11 @@ func (o *conformOptions) checkReadOnly() error {
 // conformEvery is the time between two reports of progress, at least: most checks take less.
 const conformEvery = 50 * time.Millisecond
 
-// runConform runs and prints. The first signal ends the questions before the first check, or the
-// run after the check in hand, and the servers with it; the second one the program.
+// runConform runs the checks and prints the report. The first signal ends the questions before the
+// first check, or the run after the current check, and the servers with it; the second ends the
+// program.
 func runConform(o *conformOptions, stdout, stderr io.Writer) error {
-	if err := enter(leastBlocked); err != nil {
+	if err := reserveRoom(minBlockedThreads); err != nil {
 		return err
 	}
 	ctx, stop := interruptible()
@@ -237,7 +239,7 @@ func runConform(o *conformOptions, stdout, stderr io.Writer) error {
 	if report == nil {
 		return err
 	}
-	stop() // from here on a signal ends the program: whoever reads the results may not read on
+	stop() // from here on a signal ends the program: the reader of the results may have stopped
 	if printErr := o.print(report, stdout, file); err == nil {
 		err = printErr
 	}
@@ -247,7 +249,7 @@ func runConform(o *conformOptions, stdout, stderr io.Writer) error {
 	return err
 }
 
-// print prints the report, as JUnit XML to file too, unless that is nil.
+// print prints the report, and writes it as JUnit XML to file unless file is nil.
 func (o *conformOptions) print(report *conform.Report, stdout io.Writer,
 	file *os.File) (err error) {
 	switch {

@@ -1,8 +1,8 @@
 // ringnbd copy: the command line of ringnbd/cmd/ringnbd/transfer.
 //
-// Invariant: standard error has the progress, on a terminal or when asked for, a line for what was
-// overridden or cannot be known, and one line when the exit status is not 0; standard output has
-// nothing that is not the copy itself.
+// Invariant: standard error has the progress, on a terminal or when asked for, a line for each
+// refusal that was overridden and each fact that cannot be known, and one line when the exit status
+// is not 0; standard output has only the copy itself.
 
 package main
 
@@ -22,15 +22,15 @@ import (
 	"ringnbd/engine/units"
 )
 
-// What copy does without being told, found by measuring (see README.md): larger requests only take
-// more memory out of the processor's caches. How many are in flight, on all connections together,
-// is transfer.DefaultSlots, which has its own measurement.
+// The defaults of copy, found by measuring (see README.md): larger requests only take more of the
+// processor's caches. The number of requests in flight, on all connections together, is
+// transfer.DefaultSlots, which has its own measurement.
 const (
 	defaultConnections = 4
 	defaultRequestSize = 256 << 10
 )
 
-// copyOptions is what the flags of copy say.
+// copyOptions are the values of copy's flags.
 type copyOptions struct {
 	transfer.Options
 	progress bool
@@ -46,7 +46,7 @@ func newCopy() *cobra.Command {
 			if err := o.complete(args); err != nil {
 				return err
 			}
-			return wrapFailure(adviser(copyAdvice).about(copyAll(&o, c.ErrOrStderr())))
+			return asFailure(adviser(copyAdvice).about(copyAll(&o, c.ErrOrStderr())))
 		},
 	}
 	o.register(c.Flags())
@@ -59,17 +59,17 @@ func (o *copyOptions) register(flags *pflag.FlagSet) {
 	s := sections{flags: flags}
 	s.begin("What is written")
 	flags.BoolVar(&o.DestinationIsZero, "destination-is-zero", false,
-		"the destination reads as zeroes already: do not write any")
+		"the destination reads as zeroes already: write no zeroes")
 	flags.BoolVar(&o.Allocated, "allocated", false,
-		"write zeroes, too, and leave no holes: all space is taken")
+		"write zeroes, too, and leave no holes: allocate all space")
 	flags.BoolVar(&o.Verify, "verify", false,
-		"read both again afterwards, from the disk, and compare")
+		"read both ends again afterwards, from the disk, and compare them")
 	flags.StringVar(&o.Resume, "resume", "",
-		"keep in this `FILE` how far the copy is, and go on from there")
+		"save the progress in this `FILE`, and continue from it")
 	flags.Var((*rawFlag)(&o.Raw), "format",
-		"`FORMAT` of a source file: raw, the only one, whatever it looks like")
+		"`FORMAT` of a source file: raw is the only one; it copies the file whatever it looks like")
 	flags.BoolVar(&o.Force, "force", false,
-		"go on although other programs or mounts use a file or device")
+		"continue although other programs or mounts use a file or device")
 	s.begin("Tuning")
 	flags.IntVarP(&o.Connections, "connections", "c", defaultConnections,
 		"number `N` of connections to a server that allows several")
@@ -77,10 +77,9 @@ func (o *copyOptions) register(flags *pflag.FlagSet) {
 		fmt.Sprintf("requests `N` in flight on each connection (default %d, shared by the "+
 			"connections)", transfer.DefaultSlots))
 	flags.Var((*powerFlag)(&o.RequestSize), "request-size",
-		"`SIZE` of a request; less where a server takes less")
+		"`SIZE` of a request; smaller if a server accepts less")
 	flags.Var((*timeFlag)(&o.Timeout), "timeout",
-		"give up on a server that is silent for this `TIME`; for FLUSH and zeroes it may take an "+
-			"hour")
+		"give up on a server that is silent for this `TIME`; FLUSH and zeroes may take an hour")
 	s.begin("Progress")
 	flags.BoolVarP(&o.progress, "progress", "p", false, "show progress, terminal or not")
 	flags.BoolVarP(&o.quiet, "quiet", "q", false, "show no progress")
@@ -90,24 +89,24 @@ func (o *copyOptions) register(flags *pflag.FlagSet) {
 // powerFlag is a size that is a power of two.
 type powerFlag uint64
 
-// Bounds of --request-size: a block, and the most that every server takes.
+// Bounds of --request-size: a block, and the largest payload that every server accepts.
 const (
-	requestLeast = 4 << 10
-	requestMost  = 32 << 20
+	minRequestSize = 4 << 10
+	maxRequestSize = 32 << 20
 )
 
 func (f *powerFlag) Type() string   { return "SIZE" }
 func (f *powerFlag) String() string { return units.Exact(uint64(*f)) }
 func (f *powerFlag) Set(text string) error {
 	n, err := units.ParseSize(text)
-	if err == nil && (n&(n-1) != 0 || n < requestLeast || n > requestMost) {
+	if err == nil && (n&(n-1) != 0 || n < minRequestSize || n > maxRequestSize) {
 		err = fmt.Errorf("must be a power of two from 4k to 32M")
 	}
 	*f = powerFlag(n)
 	return err
 }
 
-// complete checks what flags say together, and parses the places.
+// complete checks the flags together, and parses the places.
 func (o *copyOptions) complete(args []string) error {
 	var err error
 	switch {
@@ -129,7 +128,7 @@ func (o *copyOptions) complete(args []string) error {
 	if o.Source, err = parsePlace(args[0]); err != nil {
 		return err
 	}
-	if uri := client.Meant(args[0]); uri != "" && o.Source.Target.File() && !there(args[0]) {
+	if uri := client.Meant(args[0]); uri != "" && o.Source.Target.File() && !fileExists(args[0]) {
 		return fmt.Errorf("%s: no such file; a server is named by its URI: %s", args[0], uri)
 	}
 	if o.Destination, err = parsePlace(args[1]); err != nil {
@@ -138,21 +137,21 @@ func (o *copyOptions) complete(args []string) error {
 	return o.CheckPlaces()
 }
 
-// parsePlace is transfer.ParsePlace, and knows commands.
+// parsePlace is transfer.ParsePlace for words that may also be commands in brackets.
 func parsePlace(word string) (transfer.Place, error) {
-	if words := commandOf(word); words != nil {
+	if words := bracketCommand(word); words != nil {
 		return transfer.Place{Text: activation.Text(words), Command: words}, nil
 	}
 	return transfer.ParsePlace(word)
 }
 
-// copyAll runs, with the servers that it needs. The first signal ends the copy in order, the second
-// one the program.
+// copyAll copies, and starts and ends the servers that it needs. The first signal ends the copy in
+// order, the second ends the program.
 func copyAll(o *copyOptions, stderr io.Writer) (err error) {
-	if err := affordSpace(0); err != nil {
+	if err := checkAddressSpace(0); err != nil {
 		return err
 	}
-	if o.Blocked, err = reserveThreads(leastBlocked, transfer.DefaultSlots, 0); err != nil {
+	if o.Blocked, err = reserveThreads(minBlockedThreads, transfer.DefaultSlots, 0); err != nil {
 		return err
 	}
 	ctx, stop := interruptible()
@@ -168,7 +167,7 @@ func copyAll(o *copyOptions, stderr io.Writer) (err error) {
 		for i, s := range servers {
 			started[i].Target = s.Target
 		}
-		o.Opened = func() { // so that nothing is left behind if the program is ended at once
+		o.Opened = func() { // so that no socket is left if the program is ended at once
 			for _, s := range servers {
 				s.Close()
 			}
@@ -179,7 +178,7 @@ func copyAll(o *copyOptions, stderr io.Writer) (err error) {
 
 func runCopy(ctx context.Context, o *copyOptions, stderr io.Writer) error {
 	var line *transfer.Line
-	screen := newBacklog(stderr, progressBacklog) // nobody may be reading it
+	screen := newBacklog(stderr, progressBacklog) // it may have no reader
 	defer screen.close()
 	if o.progress || !o.quiet && isTerminal(stderr) {
 		line = transfer.NewLine(screen, terminalWidth(stderr))
@@ -188,7 +187,7 @@ func runCopy(ctx context.Context, o *copyOptions, stderr io.Writer) error {
 	o.Note = func(text string) { fmt.Fprintln(screen, "ringnbd: "+oneLine(visible(text))) }
 	var report transfer.Report
 	var err error
-	if forsaken(ctx, o.Timeout, func() { report, err = transfer.Run(ctx, o.Options) }) {
+	if leftBehind(ctx, o.Timeout, func() { report, err = transfer.Run(ctx, o.Options) }) {
 		return fmt.Errorf("interrupted, and the storage has not answered within %v (--timeout);"+
 			" the destination is incomplete", o.Timeout)
 	}
@@ -197,23 +196,23 @@ func runCopy(ctx context.Context, o *copyOptions, stderr io.Writer) error {
 	}
 	if errors.Is(err, transfer.ErrUncompared) {
 		return fmt.Errorf("interrupted while comparing: the copy is complete and on the disk, " +
-			"but not compared to its end")
+			"but only partly compared")
 	}
 	if errors.Is(err, transfer.ErrInterrupted) {
 		what := "interrupted"
 		if errors.Is(err, transfer.ErrUnanswered) {
-			what = fmt.Sprintf("interrupted; what was in flight was not answered within %v "+
+			what = fmt.Sprintf("interrupted; requests in flight were not answered within %v "+
 				"(--timeout)", o.Timeout)
 		}
 		if o.Source.Stream() || o.Destination.Stream() {
 			return fmt.Errorf("%s; the destination is incomplete", what)
 		}
 		if o.Resume != "" {
-			return fmt.Errorf("%s; the same command goes on from here (--resume %s)", what,
+			return fmt.Errorf("%s; the same command continues from here (--resume %s)", what,
 				o.Resume)
 		}
 		return fmt.Errorf("%s; the destination is incomplete (with --resume FILE a copy can be "+
-			"gone on with)", what)
+			"continued)", what)
 	}
 	return err
 }

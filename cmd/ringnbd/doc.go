@@ -8,6 +8,7 @@
 //	help.go                 the help texts, which are files in help/
 //	help_print.go           how help is laid out; flags in groups
 //	mistakes.go             answers to mistakes that people make in a command line
+//	advice.go               what a user can do about an error of the packages below
 //	flag_types.go           sizes, times and formats as values of flags
 //	bracket.go              [ COMMAND... ] in place of a URI
 //	signals.go              which signals end a command, and how

@@ -32,14 +32,14 @@ func (f *sizeFlag) Set(text string) error {
 	return err
 }
 
-// timeFlag is a span of time, in seconds if it has no unit.
+// timeFlag is a duration, in seconds if it has no unit.
 type timeFlag time.Duration
 
 func (f *timeFlag) Type() string { return "TIME" }
 func (f *timeFlag) String() string {
 	text := time.Duration(*f).String()
 	if *f == 0 {
-		return "" // which is what a flag without a default has
+		return "" // as for a flag without a default
 	}
 	if shorter, ok := strings.CutSuffix(text, "m0s"); ok {
 		return shorter + "m"
@@ -52,15 +52,15 @@ func (f *timeFlag) Set(text string) error {
 	return err
 }
 
-// rawFlag is the word raw, the only format there is.
+// rawFlag is the word raw, the only format.
 type rawFlag bool
 
 func (f *rawFlag) Type() string   { return "FORMAT" }
 func (f *rawFlag) String() string { return "" }
 func (f *rawFlag) Set(text string) error {
 	if text != "raw" {
-		return fmt.Errorf("there is raw alone: images are used as they are (qemu-img convert " +
-			"makes raw ones)")
+		return fmt.Errorf("raw is the only format: images are used as they are (qemu-img convert " +
+			"makes raw images)")
 	}
 	*f = true
 	return nil

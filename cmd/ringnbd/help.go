@@ -1,8 +1,8 @@
 // The help texts of the commands: text files, one for each command.
 //
 // Invariant: help/NAME.txt is what the command NAME prints at 80 columns, up to its flags: a
-// summary, then examples, then paragraphs, of which the last is about the exit status. Every example
-// works as it stands, given the file, device or server that it names.
+// summary, then examples, then paragraphs, of which the last is about the exit status. Every
+// example works as it stands, given the file, device or server that it names.
 
 package main
 
@@ -28,7 +28,8 @@ func addHelp(c *cobra.Command) {
 	c.Long, c.Example = splitHelp(string(all))
 }
 
-// splitHelp takes a text apart: the summary and the paragraphs after the examples, and the examples.
+// splitHelp takes a text apart: the summary and the paragraphs after the examples, and the
+// examples.
 func splitHelp(all string) (long, examples string) {
 	summary, rest, _ := strings.Cut(all, "\n\n")
 	after, found := strings.CutPrefix(rest, examplesTitle)

@@ -1,8 +1,7 @@
-// How help looks: what the command does, how it is called, examples, what there is to know, and its
-// flags in groups.
+// The layout of help: what the command does, its usage, examples, notes, and its flags in groups.
 //
 // Invariant: no line is wider than 80 columns, or than the terminal if that is narrower; only
-// examples, which are there to be copied, are printed as they stand.
+// examples are printed as they are, because people copy them.
 
 package main
 
@@ -18,17 +17,17 @@ import (
 
 const (
 	helpWidth  = 80
-	helpNarrow = 40 // below, flags and their texts find no room beside each other
+	helpNarrow = 40 // a narrower terminal has no room for flags and their texts side by side
 )
 
-// sections puts flags into groups: each belongs to the title that was begun last before it was
-// registered.
+// sections puts flags into groups: a flag belongs to the title that was begun last before the flag
+// was registered.
 type sections struct {
 	flags *pflag.FlagSet
 	title string
 }
 
-// groupKey is the annotation of a flag that has its group's title.
+// groupKey is the annotation of a flag that holds the title of its group.
 const groupKey = "ringnbd group"
 
 func (s *sections) begin(title string) {
@@ -36,7 +35,7 @@ func (s *sections) begin(title string) {
 	s.title = title
 }
 
-// end puts the flags since begin into its group.
+// end puts the flags that were registered since begin into the group.
 func (s *sections) end() {
 	s.flags.VisitAll(func(f *pflag.Flag) {
 		if f.Annotations[groupKey] == nil && s.title != "" {
@@ -52,7 +51,7 @@ func printHelp(c *cobra.Command, _ []string) {
 	if t := terminalWidth(w); t > 1 {
 		width = max(min(t, helpWidth), helpNarrow)
 	}
-	_, _ = io.WriteString(w, helpText(c, width)) // a reader that goes away has seen enough
+	_, _ = io.WriteString(w, helpText(c, width)) // a reader that has closed the pipe wants no more
 }
 
 func helpText(c *cobra.Command, width int) string {
@@ -75,7 +74,7 @@ func helpText(c *cobra.Command, width int) string {
 	return b.String()
 }
 
-// usageLine is how the command is called.
+// usageLine shows how the command is called.
 func usageLine(c *cobra.Command) string {
 	switch {
 	case c.HasParent():
@@ -100,7 +99,7 @@ func wrapped(all string, width int) string {
 	return strings.Join(paragraphs, "\n\n")
 }
 
-// trimmed takes the spaces off the ends of lines.
+// trimmed removes the spaces at the ends of lines.
 func trimmed(all string) string {
 	lines := strings.Split(all, "\n")
 	for i := range lines {
@@ -123,8 +122,8 @@ func commandList(c *cobra.Command, width int) string {
 	return b.String()
 }
 
-// flagList prints all flags under the titles of their groups, in the order of their registration;
-// what has no group comes last.
+// flagList returns all flags under the titles of their groups, in the order of their registration;
+// flags without a group come last.
 func flagList(flags *pflag.FlagSet, width int) string {
 	chunks := flagChunks(flags.FlagUsagesWrapped(width))
 	var titles []string
@@ -156,8 +155,8 @@ func flagList(flags *pflag.FlagSet, width int) string {
 	return b.String()
 }
 
-// flagChunks takes the usage of flags apart, so that each chunk is one flag; lines that go on are
-// indented further.
+// flagChunks splits the usage of flags, a chunk for each flag; continuation lines are indented
+// further.
 func flagChunks(usages string) []string {
 	var chunks []string
 	for line := range strings.Lines(usages) {

@@ -86,8 +86,8 @@ func TestCompletionsArePlain(t *testing.T) {
 
 var rewrite = flag.Bool("rewrite", false, "fill the paragraphs of the help texts anew")
 
-// TestHelpTexts: there is a text for each command and for nothing else, filled as the command prints
-// it at 80 columns.
+// TestHelpTexts: there is a text for each command and for nothing else, filled as the command
+// prints it at 80 columns.
 func TestHelpTexts(t *testing.T) {
 	texts, err := filepath.Glob("help/*.txt")
 	if err != nil {
@@ -130,7 +130,8 @@ func TestHelpTextsEndWithTheStatus(t *testing.T) {
 		paragraphs := strings.Split(strings.TrimSpace(c.Long), "\n\n")
 		last := paragraphs[len(paragraphs)-1]
 		says := strings.HasPrefix(last, "Exit status: 0 ") && strings.Contains(last, ", 1 ") &&
-			strings.Contains(strings.Join(strings.Fields(last), " "), ", 2 for a wrong command line.")
+			strings.Contains(strings.Join(strings.Fields(last), " "),
+				", 2 for a wrong command line.")
 		if works := c.Example != ""; says != works {
 			t.Errorf("%s: the last paragraph is %q", c.Name(), last)
 		}

@@ -1,7 +1,7 @@
 // ringnbd info: the command line of ringnbd/cmd/ringnbd/describe.
 //
-// Invariant: standard output has what was asked for and nothing else, and the whole of it if the
-// exit status is 0.
+// Invariant: standard output has what was asked for and nothing else, and all of it if the exit
+// status is 0.
 
 package main
 
@@ -34,21 +34,21 @@ func newInfo() *cobra.Command {
 			if err := completeInfo(&o, c.Flags(), args); err != nil {
 				return err
 			}
-			if err := enter(leastBlocked); err != nil {
-				return wrapFailure(err)
+			if err := reserveRoom(minBlockedThreads); err != nil {
+				return asFailure(err)
 			}
-			return wrapFailure(adviser(clientAdvice).about(
+			return asFailure(adviser(clientAdvice).about(
 				infoOf(&o, args[0], c.OutOrStdout())))
 		},
 	}
 	flags := c.Flags()
 	flags.SortFlags = false
-	flags.BoolVarP(&o.List, "list", "L", false, "all exports of the server, as a table")
+	flags.BoolVarP(&o.List, "list", "L", false, "show all exports of the server, as a table")
 	flags.StringVarP(&o.Map, "map", "m", "",
-		"the map of the export, as `KIND` picture, extents or totals")
+		"show the map of the export, as `KIND` picture, extents or totals")
 	flags.Lookup("map").NoOptDefVal = "picture"
 	flags.StringVar(&o.Context, "context", proto.ContextAllocation,
-		"with --map: the meta context `NAME`")
+		"with --map: the metadata context `NAME`")
 	o.Timeout = client.DefaultTimeout
 	flags.Var((*timeFlag)(&o.Timeout), "timeout",
 		"give up on a server that is silent for this `TIME`")
@@ -78,8 +78,8 @@ func completeInfo(o *describe.Options, flags *pflag.FlagSet, args []string) erro
 	if o.List && o.Map != "" {
 		return fmt.Errorf("--list and --map exclude each other: a map is of one export")
 	}
-	if commandOf(args[0]) != nil {
-		return nil // its target is known when it runs
+	if bracketCommand(args[0]) != nil {
+		return nil // the target is known when the command runs
 	}
 	t, err := parseServer(args[0], " (a file is described by qemu-img info or stat)")
 	if err != nil {
@@ -94,11 +94,11 @@ var maps = []string{"picture", "extents", "totals"}
 
 func isMap(kind string) bool { return slices.Contains(maps, kind) }
 
-// infoOf starts the server first, if the word is a command.
+// infoOf runs info on the server that a word names, which it starts first if the word is a command.
 func infoOf(o *describe.Options, word string, stdout io.Writer) error {
 	ctx, stop := interruptible()
 	defer stop()
-	words := commandOf(word)
+	words := bracketCommand(word)
 	if words == nil {
 		return info(ctx, o, stdout)
 	}
@@ -110,12 +110,12 @@ func infoOf(o *describe.Options, word string, stdout io.Writer) error {
 
 func info(ctx context.Context, o *describe.Options, stdout io.Writer) error {
 	if width := terminalWidth(stdout); width > 0 {
-		o.Width, o.Fancy = width, locale()
+		o.Width, o.Fancy = width, localeHasUnicode()
 	}
 	o.Plain = func(w io.Writer) io.Writer { return visibleJSON{w} }
 	err := backing.Await(ctx, func() error { return describe.Show(ctx, o, stdout) })
-	if errors.Is(err, backing.ErrHangs) { // a full pipe, most likely
-		err = errors.New("interrupted; nobody reads the output")
+	if errors.Is(err, backing.ErrHangs) { // most likely a full pipe
+		err = errors.New("interrupted; the output is not read")
 	}
 	return err
 }

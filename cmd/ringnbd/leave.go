@@ -1,11 +1,11 @@
-// Leaving although storage hangs.
+// Ending the process while storage hangs.
 //
-// Invariant: the end of the process does not close the files of storage that may hang. Some file
-// systems (FUSE, NFS) are asked when a descriptor is closed, and whoever closes it sleeps until
-// they answer, deaf to every signal: a process that has ended would stay, and whoever waits for it.
-// So the table of descriptors is given to a child, which outlives the process and closes them. What
-// was asked of storage before and cannot be given up (a FUSE daemon has taken it and does not
-// answer; a disk) does keep the process: that is the kernel's.
+// Invariant: the end of the process does not close the files of storage that may hang. The kernel
+// asks some file systems (FUSE, NFS) when a descriptor is closed, and the thread that closes it
+// sleeps, deaf to every signal, until they answer: an ended process would stay, and its parent
+// would wait for it. So the table of descriptors is given to a child, which outlives the process
+// and closes them. A request to storage that was sent earlier and cannot be cancelled (a FUSE
+// daemon has read it and does not answer; a disk) does keep the process in the kernel.
 
 package main
 
@@ -20,13 +20,13 @@ import (
 )
 
 const (
-	heirLooks = 50  // milliseconds between two looks whether the process has ended
-	heirWaits = 250 // milliseconds for the last of its threads
+	heirPoll = 50 * time.Millisecond  // between two checks whether the process has ended
+	heirWait = 250 * time.Millisecond // for the last of its threads
 )
 
-// forsaken does what a signal ends in order, and says whether it was left behind, because it did
-// not end within a time after that. The program is to end then.
-func forsaken(ctx context.Context, patience time.Duration, do func()) bool {
+// leftBehind calls do, which ends in order after a signal cancels ctx. It reports whether do was
+// left behind because it did not end within patience after the signal; the program must end then.
+func leftBehind(ctx context.Context, patience time.Duration, do func()) bool {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -46,9 +46,9 @@ func forsaken(ctx context.Context, patience time.Duration, do func()) bool {
 	}
 }
 
-// leaveFiles leaves the files to a child, by clone(2) with CLONE_FILES: the same table, but another
-// process. It comes last. The child has a copy of this thread alone, so it makes system calls and
-// nothing else, none of which has an address.
+// leaveFiles leaves the files to a child, made by clone(2) with CLONE_FILES: another process with
+// the same table. It is the last call of the program. The child has a copy of this thread alone, so
+// it makes only system calls, and none that takes an address.
 func leaveFiles() {
 	clock, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -65,9 +65,11 @@ func leaveFiles() {
 		if now != parent {
 			break
 		}
-		unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(clock), 0, 1, heirLooks, 0, 8)
+		unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(clock), 0, 1,
+			uintptr(heirPoll/time.Millisecond), 0, 8)
 	}
-	unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(clock), 0, 1, heirWaits, 0, 8)
+	unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(clock), 0, 1, uintptr(heirWait/time.Millisecond),
+		0, 8)
 	for _, fd := range others {
 		unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
 	}
@@ -76,8 +78,8 @@ func leaveFiles() {
 	}
 }
 
-// notFiles lists the descriptors that can be closed without asking any storage. Somebody may wait
-// for their end: a client, or whoever reads what we say.
+// notFiles lists the descriptors that can be closed without asking any storage: a client, or the
+// reader of a pipe, may wait until they are closed.
 func notFiles() []uintptr {
 	list, err := os.ReadDir("/proc/self/fd")
 	if err != nil {

@@ -1,5 +1,5 @@
-// The entry: this file builds the command tree, runs it, and turns its result into an exit status and
-// at most one line on standard error.
+// The entry: this file builds the command tree, runs it, and turns its result into an exit status
+// and at most one line on standard error.
 //
 // Invariant: status 0 is success, 1 a failure at run time, 2 a mistake in the command line; every
 // error is one line that begins with "ringnbd: ".
@@ -33,16 +33,16 @@ func main() {
 // run executes one command line and returns the exit status.
 func run(args []string, stdout, stderr io.Writer) int {
 	root := newRoot()
-	args, err := joinCommands(args)
+	args, err := joinBrackets(args)
 	if err != nil {
-		return complain(stderr, err, "ringnbd")
+		return printUsageError(stderr, err, "ringnbd")
 	}
 	if len(args) > 0 && strings.HasPrefix(args[0], "__complete") {
 		plainUsage(root)
 	}
 	if c, _, err := root.Find(args); err == nil {
-		if err := oneDash(c, args); err != nil {
-			return complain(stderr, err, c.CommandPath())
+		if err := checkDashes(c, args); err != nil {
+			return printUsageError(stderr, err, c.CommandPath())
 		}
 	}
 	root.SetArgs(args)
@@ -54,33 +54,34 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	var f failure
 	if errors.As(err, &f) {
-		sayLast(stderr, "ringnbd: "+oneLine(visibleText(f)))
+		writeLastLine(stderr, "ringnbd: "+oneLine(visibleText(f)))
 		return exitFailure
 	}
-	return complain(stderr, err, command.CommandPath())
+	return printUsageError(stderr, err, command.CommandPath())
 }
 
-// complain tells of a mistake in the command line of a command.
-func complain(stderr io.Writer, err error, command string) int {
-	sayLast(stderr, fmt.Sprintf("ringnbd: %s (see: %s --help)", oneLine(visibleText(err)), command))
+// printUsageError prints a mistake in the command line of a command, and returns the exit status.
+func printUsageError(stderr io.Writer, err error, command string) int {
+	writeLastLine(stderr,
+		fmt.Sprintf("ringnbd: %s (see: %s --help)", oneLine(visibleText(err)), command))
 	return exitUsage
 }
 
-// failure marks an error of run time; every other error that a command returns is one of usage.
+// failure marks an error of run time; every other error that a command returns is a usage error.
 type failure struct{ error }
 
 func (f failure) Unwrap() error { return f.error }
 
-// wrapFailure is an error of run time, if it is one.
-func wrapFailure(err error) error {
+// asFailure marks an error, if there is one, as an error of run time.
+func asFailure(err error) error {
 	if err == nil {
 		return nil
 	}
 	return failure{err}
 }
 
-// oneLine keeps the promise of one line whatever an error holds; several joined errors become one
-// sentence each.
+// oneLine makes one line of a text, whatever it contains; joined errors are separated by
+// semicolons.
 func oneLine(text string) string {
 	return strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
 }
@@ -89,7 +90,7 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "ringnbd",
 		Short:         "Serve disks over NBD through io_uring",
-		Args:          noCommand,
+		Args:          unknownCommand,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
@@ -111,13 +112,13 @@ func newRoot() *cobra.Command {
 				f.Usage = usage
 			}
 		}
-		// The name that cobra puts before the version, and nowhere else that is seen.
+		// cobra prints this name before the version, and shows it nowhere else.
 		c.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "ringnbd"}
 	}
 	return root
 }
 
-// newVersion is the word that people type first.
+// newVersion makes the command that people try first.
 func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
@@ -125,12 +126,12 @@ func newVersion() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintf(c.OutOrStdout(), "ringnbd version %s\n", version.Text())
-			return wrapFailure(err)
+			return asFailure(err)
 		},
 	}
 }
 
-// refineHelp makes the help of a command that there is not an error.
+// refineHelp makes it an error to ask for the help of a command that does not exist.
 func refineHelp(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
 	help, _, err := root.Find([]string{"help"})
@@ -144,7 +145,7 @@ func refineHelp(root *cobra.Command) {
 			return err
 		}
 		if len(rest) > 0 {
-			return noCommand(c, rest)
+			return unknownCommand(c, rest)
 		}
 		c.InitDefaultHelpFlag()
 		c.InitDefaultVersionFlag()
@@ -152,8 +153,8 @@ func refineHelp(root *cobra.Command) {
 	}
 }
 
-// refineCompletion makes a shell without completion an error of usage, and a script that cannot be
-// written one of run time.
+// refineCompletion makes an unknown shell a usage error, and a script that cannot be written an
+// error of run time.
 func refineCompletion(root *cobra.Command) {
 	root.InitDefaultCompletionCmd()
 	completion, _, err := root.Find([]string{"completion"})
@@ -172,13 +173,13 @@ func refineCompletion(root *cobra.Command) {
 	for _, shell := range completion.Commands() {
 		write := shell.RunE
 		shell.RunE = func(c *cobra.Command, args []string) error {
-			return wrapFailure(write(c, args))
+			return asFailure(write(c, args))
 		}
 	}
 }
 
-// plainUsage takes the marks for the names of values off the texts of flags, which shells show as
-// they are.
+// plainUsage removes the backquotes around the names of values from the texts of flags: shells show
+// these texts as they are.
 func plainUsage(root *cobra.Command) {
 	for _, c := range append(root.Commands(), root) {
 		c.Flags().VisitAll(func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "`", "") })

@@ -1,7 +1,6 @@
-// What people type by mistake, and the answer they need.
+// Mistakes that people make in a command line, and the answers that help.
 //
-// Invariant: an answer that proposes something proposes what works; a word that is right is never
-// called wrong.
+// Invariant: a proposal in an answer works; a word that is right is never called wrong.
 
 package main
 
@@ -23,7 +22,7 @@ import (
 	"ringnbd/engine/client"
 )
 
-// otherWords are what other programs, and people, call our flags and commands.
+// otherWords are the names that other programs, and people, have for our flags and commands.
 var otherWords = map[string][]string{
 	"--listen": {"address", "addr", "bind", "host", "ipaddr", "socket", "unix", "k", "U",
 		"b"},
@@ -54,9 +53,9 @@ var otherWords = map[string][]string{
 	"conform":           {"test", "check", "verify", "validate"},
 }
 
-// suggest finds those of the words that may have been meant, by cobra's rule for commands: a slip
-// or two of the finger, or a beginning, or another name for the same. It is the answer's end, or
-// nothing.
+// suggest finds the words that may have been meant, by cobra's rule for commands: one or two typing
+// errors, the beginning of a word, or another name for the same thing. It returns the end of an
+// answer, or nothing.
 func suggest(typed string, words []string) string {
 	all := &cobra.Command{SuggestionsMinimumDistance: 2}
 	if len(strings.TrimLeft(typed, "-")) < 5 {
@@ -84,7 +83,7 @@ func suggest(typed string, words []string) string {
 	return "; did you mean " + strings.Join(found[:min(len(found), 3)], " or ") + "?"
 }
 
-// subcommands are the commands that can be called.
+// subcommands are the names of the commands that can be called.
 func subcommands(c *cobra.Command) (names []string) {
 	for _, sub := range c.Commands() {
 		if sub.IsAvailableCommand() || sub.Name() == "help" {
@@ -94,19 +93,19 @@ func subcommands(c *cobra.Command) (names []string) {
 	return names
 }
 
-// noCommand answers a word behind the program's name that is not a command.
-func noCommand(c *cobra.Command, args []string) error {
+// unknownCommand answers a word after the program's name that is not a command.
+func unknownCommand(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
 	advice := suggest(args[0], subcommands(c))
-	if advice == "" && there(args[0]) {
+	if advice == "" && fileExists(args[0]) {
 		advice = fmt.Sprintf("; to serve it: ringnbd serve %s", args[0])
 	}
 	return fmt.Errorf("unknown command %q%s", args[0], advice)
 }
 
-// flagError answers flags that do not exist, and values that do not fit.
+// flagError answers flags that do not exist, and values that a flag does not accept.
 func flagError(c *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	var needs *pflag.ValueRequiredError
@@ -156,9 +155,9 @@ func plainNumber(wrong *pflag.InvalidValueError, err error) error {
 	return errors.New(words)
 }
 
-// oneDash answers a long flag with a single dash, which would be taken for its first letter and a
-// value.
-func oneDash(c *cobra.Command, args []string) error {
+// checkDashes answers a long flag with a single dash, which pflag would take for its first letter
+// and a value.
+func checkDashes(c *cobra.Command, args []string) error {
 	for _, arg := range args {
 		if arg == "--" {
 			return nil
@@ -174,12 +173,13 @@ func oneDash(c *cobra.Command, args []string) error {
 	return nil
 }
 
-// reach waits until a path can be looked at. Nothing has begun yet, so a signal ends the program.
-func reach(path string) {
+// awaitPath waits until the storage of a path answers. Nothing has begun yet, so a signal ends the
+// program.
+func awaitPath(path string) {
 	ctx, stop := interruptible()
 	defer stop()
 	quiet := time.AfterFunc(startQuiet, func() {
-		sayLast(os.Stderr, "ringnbd: waiting for the storage of "+oneLine(visible(path)))
+		writeLastLine(os.Stderr, "ringnbd: waiting for the storage of "+oneLine(visible(path)))
 	})
 	defer quiet.Stop()
 	err := backing.Await(ctx, func() error { backing.Reach(path); return nil })
@@ -189,28 +189,27 @@ func reach(path string) {
 	if err == nil {
 		err = errors.New("interrupted")
 	}
-	sayLast(os.Stderr, "ringnbd: "+oneLine(visible(fmt.Sprintf("%s: %v", path, err))))
+	writeLastLine(os.Stderr, "ringnbd: "+oneLine(visible(fmt.Sprintf("%s: %v", path, err))))
 	os.Exit(exitFailure)
 }
 
-// there: a file or something like it is at this path.
-func there(path string) bool {
-	reach(path)
+// fileExists reports whether a path leads to a file of any kind.
+func fileExists(path string) bool {
+	awaitPath(path)
 	_, err := os.Lstat(path)
 	return err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrInvalid)
 }
 
-// isPort: a number that can be a TCP port.
+// isPort reports whether a text is the number of a TCP port.
 func isPort(text string) bool {
 	n, err := strconv.ParseUint(text, 10, 16)
 	return err == nil && n > 0
 }
 
-// notPath answers a word in the place of a PATH that is an address or a port, unless a file has
-// that name.
-func notPath(paths []string) error {
+// checkPaths answers an address or a port in place of a PATH, unless a file has that name.
+func checkPaths(paths []string) error {
 	for i, path := range paths {
-		if backing.Synthetic(path) || there(path) {
+		if backing.Synthetic(path) || fileExists(path) {
 			continue
 		}
 		others := strings.Join(slices.Delete(slices.Clone(paths), i, i+1), " ")
@@ -246,8 +245,8 @@ func notPath(paths []string) error {
 	return nil
 }
 
-// badAddress answers addresses that --listen cannot mean.
-func badAddress(address string) error {
+// checkAddress answers addresses that --listen does not accept.
+func checkAddress(address string) error {
 	scheme, rest, _ := strings.Cut(address, ":")
 	switch {
 	case rest == "" && (strings.Contains(address, "/") || strings.HasSuffix(address, ".sock")) ||
@@ -263,20 +262,20 @@ func badAddress(address string) error {
 	return nil
 }
 
-// notURI answers words in the place of a URI that are the path of a Unix socket, or a host.
-func notURI(text string) error {
-	reach(text)
+// checkURI answers the path of a Unix socket, or a host, in place of a URI.
+func checkURI(text string) error {
+	awaitPath(text)
 	if info, err := os.Stat(text); err == nil && info.Mode()&fs.ModeSocket != 0 {
 		return fmt.Errorf("%s is a Unix socket; write 'nbd+unix:///?socket=%s'", text, text)
 	}
 	host := text == "localhost" || net.ParseIP(text) != nil || !strings.ContainsAny(text, "./:[ ")
-	if !host || text == "" || there(text) {
+	if !host || text == "" || fileExists(text) {
 		return nil
 	}
 	return fmt.Errorf("%s is not an NBD URI; write nbd://%s, if it is a host", text, uriHost(text))
 }
 
-// uriHost is a host as URIs have it.
+// uriHost is a host as URIs write it.
 func uriHost(host string) string {
 	if strings.Contains(host, ":") {
 		return "[" + host + "]"
@@ -284,9 +283,9 @@ func uriHost(host string) string {
 	return host
 }
 
-// parseServer reads the URI of a server; about says what is to be done with a file instead.
+// parseServer reads the URI of a server; about tells what to use for a file instead.
 func parseServer(text, about string) (client.Target, error) {
-	if err := notURI(text); err != nil {
+	if err := checkURI(text); err != nil {
 		return client.Target{}, err
 	}
 	t, err := client.ParseTarget(text)

@@ -1,14 +1,14 @@
 // Room for the process itself: threads (the pids limit of its cgroup, ulimit -u) and address space
 // (ulimit -v).
 //
-// Go ends a process that is refused a thread or memory, with a dump of its stacks, and nothing in
-// the process can catch that. Hence what a command will need is looked at before it begins, and
-// said in one line if it is not there; threads are then started at once, for Go keeps those that
-// have nothing to do. A limit that does not even let Go itself start (some 800 MiB of address
-// space, some 7 threads) is beyond that.
+// If Go's runtime gets no thread or no memory, it ends the process with a dump of the stacks, and
+// nothing in the process can catch that. So a command checks what it will need before it begins,
+// and prints one line if that is not available. It then starts the threads at once, because Go
+// keeps idle threads. A limit that does not even let Go itself start (about 800 MiB of address
+// space, about 7 threads) cannot be handled here.
 //
-// Invariant: what reserveThreads has granted is there: whatever else starts threads in the cgroup
-// later takes none of it.
+// Invariant: the threads that reserveThreads grants exist: other processes that start threads in
+// the same cgroup later cannot take them away.
 
 package main
 
@@ -29,50 +29,50 @@ import (
 )
 
 const (
-	// ownThreads are those that no command asks for: the main one, Go's monitor, signals, the
-	// network, and some that are in a short system call when others have work.
+	// ownThreads are threads that no command asks for: the main thread, Go's monitor, signals, the
+	// network, and some in a short system call while other goroutines have work.
 	ownThreads = 10
-	// plentyThreads beside what may be needed is a limit that is not worth looking at.
-	plentyThreads = 256
-	// spaceMargin is what Go's memory may grow by, in bytes of address space: it takes 64 MiB at a
-	// time.
+	// plentyOfThreads is how far a limit must be above what may be needed to be ignored.
+	plentyOfThreads = 256
+	// spaceMargin is by how much Go's memory may grow, in bytes of address space: Go takes 64 MiB
+	// at a time.
 	spaceMargin = 128 << 20
-	// countedUser is the limit on a user's threads above which it is not worth counting them.
-	countedUser = 16384
+	// maxCountedThreads is the limit on a user's threads above which it is not worth counting them.
+	maxCountedThreads = 16384
 )
 
-// reserveThreads grants a command threads for goroutines that block in the kernel at a time, beside
-// its own that work: most of them, or what there is room for, but not less than least. Where there
-// is plenty of room only the least are started; else all that are granted, and the kernel has what
-// is left for its own threads, of which spare at least.
-func reserveThreads(least, most, spare int) (granted int, err error) {
+// reserveThreads grants a command threads for goroutines that block in the kernel at the same time,
+// in addition to those that work: maxBlocked, or fewer if there is less room, but at least
+// minBlocked. With plenty of room it starts only minBlocked; otherwise it starts all that it
+// grants, and leaves the rest of the room, at least spare, to the kernel for its own threads.
+func reserveThreads(minBlocked, maxBlocked, spare int) (granted int, err error) {
 	room, limit := threadRoom()
-	lacking := func() int {
-		return max(0, runtime.GOMAXPROCS(0)+ownThreads-threadsNow()) + least + spare - room
+	lackingThreads := func() int {
+		return max(0, runtime.GOMAXPROCS(0)+ownThreads-threadsNow()) + minBlocked + spare - room
 	}
-	if n := lacking(); n > 0 { // a processor less is a thread less
+	if n := lackingThreads(); n > 0 { // each processor has a thread: use fewer
 		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)-n))
 	}
-	if n := lacking(); n > 0 {
+	if n := lackingThreads(); n > 0 {
 		return 0, fmt.Errorf("%s leaves room for %d more threads, and %d are needed; raise it "+
 			"(pids.max, TasksMax= of a systemd unit, --pids-limit of a container, ulimit -u)",
 			limit, max(room, 0), max(room, 0)+n)
 	}
 	base := max(0, runtime.GOMAXPROCS(0)+ownThreads-threadsNow())
-	if room > base+most+plentyThreads {
-		startThreads(base + least - strayThreads())
-		return most, nil
+	if room > base+maxBlocked+plentyOfThreads {
+		startThreads(base + minBlocked - strayThreads())
+		return maxBlocked, nil
 	}
-	granted = max(least, min(most, (room-base-spare)/2))
+	granted = max(minBlocked, min(maxBlocked, (room-base-spare)/2))
 	startThreads(base + granted - strayThreads())
 	return granted, nil
 }
 
-// strayThreads is how many threads Go may start beside those that are asked of it: one for each
-// processor that finds work, and what makes threads for goroutines that are bound to theirs.
+// strayThreads is how many threads Go may start in addition to those it was asked for: one for each
+// processor that finds work, and the thread that makes threads for goroutines locked to a thread.
 func strayThreads() int { return runtime.GOMAXPROCS(0) + 2 }
 
-// startThreads makes Go start n threads, which it keeps.
+// startThreads makes Go start n threads, which Go keeps.
 func startThreads(n int) {
 	var started, ended sync.WaitGroup
 	release := make(chan struct{})
@@ -92,19 +92,19 @@ func startThreads(n int) {
 	ended.Wait()
 }
 
-// threadsNow is how many threads this process has.
+// threadsNow is the number of threads of this process.
 func threadsNow() int {
 	entries, _ := os.ReadDir("/proc/self/task")
 	return len(entries)
 }
 
-// threadRoom is how many threads more this process may have, and the limit that says so.
+// threadRoom is how many more threads this process may start, and the name of the limit.
 func threadRoom() (room int, limit string) {
-	room, most := cgroup.Threads()
-	limit = fmt.Sprintf("the limit of its cgroup (pids.max, %d)", most)
+	room, maxThreads := cgroup.Threads()
+	limit = fmt.Sprintf("the limit of its cgroup (pids.max, %d)", maxThreads)
 	var user unix.Rlimit
 	if os.Getuid() == 0 || unix.Getrlimit(unix.RLIMIT_NPROC, &user) != nil ||
-		user.Cur > countedUser {
+		user.Cur > maxCountedThreads {
 		return room, limit
 	}
 	if left := int(user.Cur) - userThreads(os.Getuid()); left < room {
@@ -113,7 +113,7 @@ func threadRoom() (room int, limit string) {
 	return room, limit
 }
 
-// userThreads counts the threads of all processes of a user that can be seen.
+// userThreads counts the threads of all visible processes of a user.
 func userThreads(uid int) (n int) {
 	files, _ := filepath.Glob("/proc/[0-9]*/status")
 	for _, file := range files {
@@ -136,22 +136,22 @@ func userThreads(uid int) (n int) {
 	return n
 }
 
-// leastBlocked is how many threads a client has at least for what blocks: names that are looked up,
+// minBlockedThreads is how many threads a client reserves for calls that block: lookups of names,
 // files.
-const leastBlocked = 4
+const minBlockedThreads = 4
 
-// enter is what a command that needs few threads asks for before it begins.
-func enter(blocked int) error {
-	if err := affordSpace(0); err != nil {
+// reserveRoom reserves what a command with few threads needs, before it begins.
+func reserveRoom(blocked int) error {
+	if err := checkAddressSpace(0); err != nil {
 		return err
 	}
 	_, err := reserveThreads(blocked, blocked, 0)
 	return err
 }
 
-// affordSpace says what is wrong if the limit on address space has no room for so many bytes beside
-// Go's own.
-func affordSpace(more uint64) error {
+// checkAddressSpace returns an error if the limit on address space has no room for more bytes in
+// addition to those of Go itself.
+func checkAddressSpace(more uint64) error {
 	limit, used := addressSpace()
 	if need := used + more + spaceMargin; need > limit {
 		return fmt.Errorf("the address space is limited to %s, and %s are needed; raise the "+
@@ -161,8 +161,8 @@ func affordSpace(more uint64) error {
 	return nil
 }
 
-// spaceLeft is how much address space this process may still take, in bytes; math.MaxUint64: any
-// amount.
+// spaceLeft is how much address space this process may still take, in bytes; math.MaxUint64 means
+// that there is no limit.
 func spaceLeft() uint64 {
 	limit, used := addressSpace()
 	if limit == math.MaxUint64 {
@@ -171,8 +171,8 @@ func spaceLeft() uint64 {
 	return limit - min(limit, used+spaceMargin)
 }
 
-// addressSpace is the limit on this process's address space, and how much of it is taken, in bytes.
-// What is not known (/proc is not there) is not a limit.
+// addressSpace is the limit on the address space of this process, and how much of it is taken, in
+// bytes. A limit that cannot be read (/proc is missing) is not a limit.
 func addressSpace() (limit, used uint64) {
 	var as unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_AS, &as) != nil || as.Cur == unix.RLIM_INFINITY {

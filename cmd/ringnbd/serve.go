@@ -1,8 +1,9 @@
-// ringnbd serve: brings up what the command line asks for, waits, and takes it down in order.
+// ringnbd serve: it brings up a server as the command line describes it, waits, and takes the
+// server down in order.
 //
-// Invariant: everything that can fail without a trace comes before the first thing that leaves one.
-// The order up is look and lock, listen, make missing images, start the engine, accept; whatever
-// fails on the way, all before it is undone. The order down is the reverse.
+// Invariant: every step that can fail without leaving a trace comes before the first step that
+// leaves one. The order up is: open and lock, listen, create missing images, start the engine,
+// accept. If a step fails, all steps before it are undone. The order down is the reverse.
 
 package main
 
@@ -45,41 +46,41 @@ func newServe() *cobra.Command {
 	return c
 }
 
-// unregisteredCost is the median of 16 alternating runs with --register on and off, O_DIRECT on
-// ext4, 4 connections: CPU time per request 1.10 times as much at 4 KiB, 1.07 (reads) and 1.13
-// (writes) at 64 KiB, the same at 1 MiB.
+// unregisteredCost is for log lines: the median of 16 alternating runs with --register on and off,
+// O_DIRECT on ext4, 4 connections: CPU time per request 1.10 times as much at 4 KiB, 1.07 (reads)
+// and 1.13 (writes) at 64 KiB, the same at 1 MiB.
 const unregisteredCost = "disk requests of up to 64 KiB take some 10 % more CPU time"
 
-// server is everything that is up. Its parts are filled in one after another, and taken down by
-// whichever of them are there.
+// server has all parts of a running server. They are filled in one after another; abandon and down
+// take down the parts that exist.
 type server struct {
 	options   *options
 	log       serverLog
 	begun     begun
 	backings  []*backing.Backing
 	doors     []door
-	inherited int // how many of them somebody else has opened
+	inherited int // how many of the doors have sockets that this process inherited
 	engine    *engine.Engine
 	journal   *journal // once the engine is started
 	gate      *gate.Gate
 	debug     *debugServer
-	accepting chan error // what ends one of the accept loops
+	accepting chan error // the error that ended one of the accept loops
 }
 
-// door is a way in: an address that is listened on, under the URI of its default export, or of the
-// one that it leads to.
+// door is an address that the server listens on, with the URI of the default export, or of the one
+// export that an oldstyle door leads to.
 type door struct {
 	*gate.Place
 	export int // index of the only export of an oldstyle door, else allExports
 }
 
-// allExports is what a door leads to whose clients say which one they want.
+// allExports is the export of a door whose clients name the export that they want.
 const allExports = -1
 
 func serve(o *options, specs []backing.Spec, stdout, stderr io.Writer) error {
 	signals := catchSignals()
-	tune(o.loops)
-	if err := o.enter(); err != nil {
+	tuneRuntime(o.loops)
+	if err := o.reserveRoom(); err != nil {
 		return err
 	}
 	s := &server{options: o, log: newLog(o, stderr)}
@@ -89,7 +90,7 @@ func serve(o *options, specs []backing.Spec, stdout, stderr io.Writer) error {
 	}
 	defer s.journal.close()
 	s.report()
-	s.sayReady(stdout)
+	s.printReady(stdout)
 	s.notify(daemon.SdNotifyReady)
 
 	var err error
@@ -106,20 +107,21 @@ func serve(o *options, specs []backing.Spec, stdout, stderr io.Writer) error {
 // tune sets up the process. Two processors more than loops, so that a loop that comes back from its
 // system call finds one free while the control plane or the collector is busy; with none to spare
 // it waits for milliseconds.
-func tune(loops int) {
+func tuneRuntime(loops int) {
 	runtime.GOMAXPROCS(loops + 2)
-	// Lift the soft limit on locked memory to the hard one: the arenas are locked for the disk, and
-	// the user has allowed that much.
+	// Raise the soft limit on locked memory to the hard limit: the arenas are locked for the disk,
+	// and the user has allowed that much.
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit) == nil && limit.Cur < limit.Max {
 		limit.Cur = limit.Max
-		// if not, the engine names the limit that is too small
+		// if this fails, the engine names the limit that is too small
 		_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit)
 	}
 }
 
-// lockable says, before anything is opened, why what all loops lock together cannot be locked.
-func lockable(c engine.Config) error {
+// checkLockable returns an error, before anything is opened, if the memory that all loops lock
+// together cannot be locked.
+func checkLockable(c engine.Config) error {
 	must := c.Register == engine.RegisterOn
 	_, err := c.Settle()
 	switch {
@@ -131,14 +133,14 @@ func lockable(c engine.Config) error {
 	return nil
 }
 
-// up brings up one part after another.
+// up brings up one part of the server after another.
 func (s *server) up(specs []backing.Spec) error {
 	o := s.options
 	config := o.engine()
 	if err := o.allowance.check(config); err != nil {
 		return err
 	}
-	if err := lockable(config); err != nil {
+	if err := checkLockable(config); err != nil {
 		return err
 	}
 	var err error
@@ -157,7 +159,7 @@ func (s *server) up(specs []backing.Spec) error {
 		}
 	}
 	s.begun.opened(s.backings)
-	if !s.begun.with("taking memory and setting up io_uring") {
+	if !s.begun.step("taking memory and setting up io_uring") {
 		return errInterrupted
 	}
 	exports := make([]engine.Export, len(s.backings))
@@ -180,7 +182,7 @@ func (s *server) up(specs []backing.Spec) error {
 	if s.engine, err = engine.Start(config, exports); err != nil {
 		return err
 	}
-	if err := s.affordConnections(); err != nil {
+	if err := s.limitConnections(); err != nil {
 		return err
 	}
 	s.gate = gate.New(gate.Config{
@@ -197,17 +199,17 @@ func (s *server) up(specs []backing.Spec) error {
 	return nil
 }
 
-// adopt gives a client to the engine.
+// adopt hands a client to the engine.
 func (s *server) adopt(fd, export int, session proto.Session, peer string) error {
-	c := s.journal.begins(export, session, peer)
+	c := s.journal.sessionBegins(export, session, peer)
 	err := s.engine.AdoptClient(fd, export, session, c)
 	if err != nil {
-		s.journal.refused(c, err)
+		s.journal.sessionRefused(c, err)
 	}
 	return err
 }
 
-// accept lets clients in.
+// accept starts accepting connections at all doors.
 func (s *server) accept() {
 	loops := 0
 	for _, d := range s.doors {
@@ -237,7 +239,7 @@ func (s *server) listen() error {
 	}
 	if s.inherited = len(inherited); s.inherited > 0 &&
 		len(s.options.listen)+len(s.options.oldstyle) == 0 {
-		s.log.borrowed()
+		s.log.quietOnTerminal()
 	}
 	addresses := s.options.listen
 	if len(addresses)+s.inherited == 0 {
@@ -253,7 +255,7 @@ func (s *server) listen() error {
 			return err
 		}
 	}
-	if !s.begun.with("listening at " + visible(string(s.options.debug))) {
+	if !s.begun.step("listening at " + visible(string(s.options.debug))) {
 		return errInterrupted
 	}
 	if s.debug, err = listenDebug(string(s.options.debug)); s.debug != nil {
@@ -264,7 +266,7 @@ func (s *server) listen() error {
 
 // open listens on an address.
 func (s *server) open(address string, export int) error {
-	if !s.begun.with("looking up and listening at " + visible(address)) {
+	if !s.begun.step("looking up and listening at " + visible(address)) {
 		return errInterrupted
 	}
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
@@ -278,7 +280,7 @@ func (s *server) open(address string, export int) error {
 	return err
 }
 
-// abandon undoes a start that failed. Images that it made are removed.
+// abandon undoes a start that failed. Images that it created are removed.
 func (s *server) abandon() {
 	s.debug.close()
 	for _, d := range s.doors {
@@ -292,9 +294,8 @@ func (s *server) abandon() {
 	}
 }
 
-// exportURIs are the URIs under which clients find each export at each address. Those of oldstyle
-// doors name no export, for there is no name to say; libnbd and qemu find out by themselves how
-// such a server speaks.
+// exportURIs are the URIs of each export at each address. The URIs of oldstyle doors name no
+// export, because that handshake has no names; libnbd and qemu detect the handshake by themselves.
 func (s *server) exportURIs() []string {
 	var list []string
 	for _, d := range s.doors {

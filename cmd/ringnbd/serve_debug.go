@@ -1,11 +1,12 @@
 // The debug endpoint of serve: profiles of the Go runtime and the engine's counters over HTTP, for
-// who runs the server and nobody else.
+// users of this machine.
 //
-// Invariant: it is there only when asked for, at an address that other machines cannot reach; a web
-// page that the user visits cannot reach it through the browser either (the Host header gives it
-// away); its connections are bounded in number, and each ends by itself: within seconds when its
-// client neither asks nor reads, and with the profile that it asked for otherwise, whose length is
-// bounded (serve_debug_profile.go). Profiles do cost CPU time and memory while they run.
+// Invariant: the endpoint exists only if --debug asks for it, at an address that other machines
+// cannot reach; a web page that the user visits cannot reach it through the browser either (the
+// Host header shows it). The number of its connections is bounded, and each ends by itself: within
+// seconds if its client neither asks nor reads, and otherwise with the profile that it asked for,
+// whose length is bounded (serve_debug_profile.go). Profiles cost CPU time and memory while they
+// run.
 
 package main
 
@@ -33,18 +34,18 @@ import (
 )
 
 const (
-	// debugPatience is how long a client may take for a request's header, and how long it may leave
-	// a reply lying; a profile's own time comes on top.
+	// debugPatience is how long a client may take for the header of a request, and how long it may
+	// leave a reply unread; the time of a profile is added.
 	debugPatience = 5 * time.Second
 	debugIdle     = 30 * time.Second
 	// debugConnections bounds the descriptors that clients of the endpoint can hold.
 	debugConnections = 32
-	// debugFarewell is how long the endpoint's own shutdown waits for replies: a profile that is
+	// debugFarewell is how long the shutdown of the endpoint waits for replies: a profile that is
 	// cut short is still written, which takes the runtime 0.2 s.
 	debugFarewell = 500 * time.Millisecond
 )
 
-// debugFlag is an address that is loopback for certain as far as its text tells, or unix:PATH.
+// debugFlag is an address that is loopback by its text, or unix:PATH.
 type debugFlag string
 
 func (f *debugFlag) Type() string   { return "ADDRESS" }
@@ -57,7 +58,7 @@ func (f *debugFlag) Set(text string) error {
 	return nil
 }
 
-// splitDebug takes HOST:PORT apart; of unix:PATH the path is the host. It refuses what other
+// splitDebug splits HOST:PORT; of unix:PATH the path is the host. It refuses addresses that other
 // machines could reach.
 func splitDebug(text string) (host, port string, err error) {
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
@@ -66,7 +67,7 @@ func splitDebug(text string) (host, port string, err error) {
 		}
 		return path, "", nil
 	}
-	if err := badAddress(text); err != nil {
+	if err := checkAddress(text); err != nil {
 		return "", "", err
 	}
 	if host, port, err = net.SplitHostPort(text); err != nil {
@@ -79,42 +80,42 @@ func splitDebug(text string) (host, port string, err error) {
 	if !loopbackName(host) {
 		return "", "",
 			errors.New("profiles show what the server does and cost it time, so they are for " +
-				"this machine alone;" +
-				" write localhost:PORT, 127.0.0.1:PORT, [::1]:PORT or unix:PATH")
+				"this machine alone; write localhost:PORT, 127.0.0.1:PORT, [::1]:PORT or unix:PATH")
 	}
 	return host, port, nil
 }
 
-// loopbackName: localhost, or an address of the loopback. Any other name may be somebody else's by
-// the time that it is looked up.
+// loopbackName reports whether a host is localhost, or an address of the loopback. Any other name
+// may belong to another machine by the time that it is looked up.
 func loopbackName(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
-// debugServer is the endpoint. A nil one is none.
+// debugServer is the endpoint. nil is no endpoint.
 type debugServer struct {
 	place    *gate.Place
 	address  string // for people, and for curl or go tool pprof
-	remote   bool   // reached by TCP, where a Host header tells something
+	remote   bool   // reached by TCP, where the Host header matters
 	http     http.Server
-	cut      context.CancelFunc // ends profiles that are being taken
+	cut      context.CancelFunc // ends running profiles
 	open     atomic.Int32       // connections
 	patience time.Duration
 	profiles profiles
 
-	mu      sync.Mutex  // one question to the loops at a time
-	closing atomic.Bool // the loops may be gone as soon as mu is free: no further question
+	mu      sync.Mutex  // held while the loops are asked, one question at a time
+	closing atomic.Bool // the loops may be gone as soon as mu is free: ask no further question
 	engine  counted
 }
 
-// counted is what the endpoint asks of an engine.
+// counted is the part of an engine that the endpoint asks.
 type counted interface {
 	Counters() (engine.Counters, bool)
 	Connections() int
 }
 
-// listenDebug listens; "" gives nil. It is called before the process has more than one thing to do.
+// listenDebug listens at an address; "" gives nil. It changes the umask of the process for a
+// moment, so it must run before other goroutines create files.
 func listenDebug(address string) (*debugServer, error) {
 	if address == "" {
 		return nil, nil
@@ -125,7 +126,7 @@ func listenDebug(address string) (*debugServer, error) {
 	}
 	d := &debugServer{remote: port != "", patience: debugPatience}
 	d.profiles.bounds = profileBounds{trace: debugTraceSeconds, profile: debugProfileSeconds}
-	// The mode of a socket's file is decided when it is bound: setting it later would leave a gap.
+	// The mode of a socket's file is set when it is bound: setting it later would leave a gap.
 	mask := unix.Umask(0o177)
 	d.place, err = gate.Listen(address)
 	unix.Umask(mask)
@@ -139,7 +140,7 @@ func listenDebug(address string) (*debugServer, error) {
 	return d, nil
 }
 
-// serve begins to answer.
+// serve starts answering.
 func (d *debugServer) serve(e counted, log *slog.Logger) {
 	if d == nil {
 		return
@@ -165,7 +166,7 @@ func (d *debugServer) serve(e counted, log *slog.Logger) {
 	}
 }
 
-// count keeps the number of connections, and closes those above it.
+// count counts the connections, and closes a new one if there are debugConnections already.
 func (d *debugServer) count(c net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
@@ -177,8 +178,8 @@ func (d *debugServer) count(c net.Conn, state http.ConnState) {
 	}
 }
 
-// close takes the endpoint down; profiles that are being taken end early and are still delivered.
-// Afterwards the engine is not asked any more.
+// close takes the endpoint down; running profiles end early and are still delivered. After close
+// the engine is not asked any more.
 func (d *debugServer) close() {
 	if d == nil {
 		return
@@ -188,11 +189,11 @@ func (d *debugServer) close() {
 		return
 	}
 	d.cut()
-	// before the lock: those who wait for it would ask first, and a loop that hangs costs each of
-	// them a second
+	// before the lock: goroutines that wait for the lock would ask first, and each would wait a
+	// second for a loop that hangs
 	d.closing.Store(true)
 	d.mu.Lock()
-	d.mu.Unlock() //lint:ignore SA2001 who asked before has its answer now
+	d.mu.Unlock() //lint:ignore SA2001 questions asked before have their answers now
 	late, cancel := context.WithTimeout(context.Background(), debugFarewell)
 	defer cancel()
 	if d.http.Shutdown(late) != nil {
@@ -200,19 +201,19 @@ func (d *debugServer) close() {
 	}
 }
 
-// vanish removes the socket's file also when the process ends without waiting.
+// vanish removes the socket's file if the process ends without closing the endpoint.
 func (d *debugServer) vanish() {
 	if d != nil {
 		d.place.Close()
 	}
 }
 
-// guard turns away what no honest client of the endpoint sends.
+// guard refuses requests that an honest client of the endpoint does not send.
 func (d *debugServer) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 {
-			// Nothing here takes a body, and waiting for one would hold the connection: reading
-			// what is left of it fails at once.
+			// No request here has a body, and waiting for a body would hold the connection: reading
+			// the rest of it fails at once.
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now())
 		}
 		switch site := r.Header.Get("Sec-Fetch-Site"); {
@@ -234,7 +235,7 @@ func (d *debugServer) guard(next http.Handler) http.Handler {
 	})
 }
 
-// hostOf is a Host header without its port.
+// hostOf returns a Host header without the port.
 func hostOf(host string) string {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		return name
@@ -253,7 +254,7 @@ func (d *debugServer) routes() *http.ServeMux {
 
 const debugIndex = `ringnbd, debug endpoint
 
-/debug/counters                    what was counted since the start, in all and by export
+/debug/counters                    counters since the start, in all and by export
 /debug/pprof/                      profiles of the Go runtime, for go tool pprof
 /debug/pprof/profile?seconds=30    where CPU time goes, 120 seconds at most
 /debug/pprof/goroutine?debug=2     what every goroutine is doing
@@ -274,11 +275,11 @@ func (d *debugServer) counters(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
-	_ = e.Encode(list) // the client is gone
+	_ = e.Encode(list) // fails if the client is gone
 }
 
-// ask gives what the engine has counted, all of it or nothing: a sum that lacks a loop would look
-// like counters that went back.
+// ask returns the counters of the engine, of all loops or none: a sum that lacks a loop would look
+// like counters that went down.
 func (d *debugServer) ask() (map[string]any, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -288,14 +289,14 @@ func (d *debugServer) ask() (map[string]any, error) {
 	c, ok := d.engine.Counters()
 	if !ok {
 		return nil, errors.New("a loop of the engine did not answer in time, so there is no " +
-			"sum; ask again, and see /debug/pprof/goroutine?debug=2 if it stays so")
+			"sum; ask again, and see /debug/pprof/goroutine?debug=2 if this repeats")
 	}
 	list := countersByName(c)
 	list["connections"] = d.engine.Connections()
 	return list, nil
 }
 
-// exportCounters are one export's, under the names of the totals.
+// exportCounters are the counters of one export, under the names of the totals.
 type exportCounters struct {
 	Requests    uint64 `json:"requests"`
 	Reads       uint64 `json:"reads"`
@@ -308,7 +309,7 @@ type exportCounters struct {
 	FlushFailed bool   `json:"flushFailed"`
 }
 
-// commandName is a command's, or "unknown".
+// commandName is the name of a command, or "unknown".
 func commandName(command int) string {
 	if command < len(commandNames) {
 		return commandNames[command]
@@ -316,13 +317,13 @@ func commandName(command int) string {
 	return "unknown"
 }
 
-// commandNames are the commands by number, as the protocol names them; what comes behind them is
+// commandNames are the names of the commands by number, as in the protocol; higher numbers are
 // counted as unknown.
 var commandNames = []string{"read", "write", "disconnect", "flush", "trim", "cache", "writeZeroes",
 	"blockStatus", "resize"}
 
-// countersByName gives every field of Counters a name, so that none can be left out, and every
-// place of its lists.
+// countersByName names every field of Counters, so that none can be left out, and every element of
+// its lists.
 func countersByName(c engine.Counters) map[string]any {
 	list := map[string]any{}
 	fields := reflect.ValueOf(c)

@@ -1,9 +1,9 @@
-// What a client of the debug endpoint may ask of the runtime's profiles: how long, how many at
-// once, and how slowly it may read them.
+// Bounds for the profiles of the debug endpoint: how long a profile may run, how many run at the
+// same time, and how slowly a client may read them.
 //
-// Invariant: a profile that runs has a known end, and one whose client does not read ends within
-// debugPatience of the first write that gets stuck: the runtime keeps in memory what it has traced
-// and cannot write.
+// Invariant: a running profile has a known end, and a profile whose client does not read ends
+// within debugPatience of the first write that blocks: the runtime keeps in memory what it has
+// traced and cannot write.
 
 package main
 
@@ -18,14 +18,14 @@ import (
 )
 
 const (
-	// debugTraceSeconds bounds a trace: the runtime records megabytes in a second, and a client
-	// that reads slowly leaves them in the server's memory.
+	// debugTraceSeconds bounds a trace: the runtime records megabytes in a second, and they stay in
+	// the server's memory while a client reads slowly.
 	debugTraceSeconds = 10
 	// debugProfileSeconds bounds every other profile that takes time.
 	debugProfileSeconds = 120
 )
 
-// profileBounds are what serve keeps to; tests set less.
+// profileBounds are the bounds in seconds; tests set smaller ones.
 type profileBounds struct{ trace, profile int }
 
 // profiles serves net/http/pprof within bounds.
@@ -59,7 +59,7 @@ func (p *profiles) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if !running.CompareAndSwap(false, true) {
 			http.Error(w,
 				"another client is taking a "+kind+
-					", and there is one at a time; ask again when it has ended",
+					", and only one can be taken at a time; ask again when it has ended",
 				http.StatusConflict)
 			return
 		}
@@ -68,15 +68,16 @@ func (p *profiles) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	serve(&hurried{w, p.patience, began.Add(seconds + p.patience)}, r)
 }
 
-// seconds is how long a profile takes; what net/http/pprof would quietly replace by its default is
-// refused too.
+// seconds is how long a profile takes. It also refuses values that net/http/pprof would silently
+// replace by its default.
 func (p *profiles) seconds(kind, text string) (time.Duration, error) {
-	most, what := p.bounds.profile, "a whole number from 1 to"
+	limit, what := p.bounds.profile, "a whole number from 1 to"
 	var seconds float64
 	var err error
 	switch {
 	case kind == "trace":
-		most, what, seconds = p.bounds.trace, "a number above 0 and at most", 1 // of net/http/pprof
+		// of net/http/pprof
+		limit, what, seconds = p.bounds.trace, "a number above 0 and at most", 1
 		if text != "" {
 			seconds, err = strconv.ParseFloat(text, 64)
 		}
@@ -89,14 +90,14 @@ func (p *profiles) seconds(kind, text string) (time.Duration, error) {
 	default:
 		return 0, nil
 	}
-	if err != nil || !(seconds > 0 && seconds <= float64(most)) { // NaN is neither
-		return 0, fmt.Errorf("seconds must be %s %d here", what, most)
+	if err != nil || !(seconds > 0 && seconds <= float64(limit)) { // also refuses NaN
+		return 0, fmt.Errorf("seconds must be %s %d here", what, limit)
 	}
 	return time.Duration(seconds * float64(time.Second)), nil
 }
 
-// hurried gives every write its own deadline, and none beyond end. A write that fails cancels the
-// request's context, which ends the profile.
+// hurried gives every write a deadline of its own, not later than end. A write that fails cancels
+// the context of the request, which ends the profile.
 type hurried struct {
 	http.ResponseWriter
 	patience time.Duration

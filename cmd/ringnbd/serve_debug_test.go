@@ -166,8 +166,8 @@ func TestDebugCountersHaveAllNames(t *testing.T) {
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[engine.Counters]()) {
 		name := []rune(f.Name)
 		name[0] = unicode.ToLower(name[0])
-		value, there := got[string(name)]
-		if !there {
+		value, fileExists := got[string(name)]
+		if !fileExists {
 			t.Errorf("%s is missing", string(name))
 		}
 		if _, list := value.([]any); list {

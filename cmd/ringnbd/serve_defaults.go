@@ -1,9 +1,9 @@
-// What serve takes without being told: loops and memory, from what this process may have of the
-// machine.
+// The defaults of serve: loops, connections and memory, from the resources that this process may
+// use.
 //
 // Invariant: a default fits: together with the rest of the process it stays below the limits of the
-// control groups, of the machine and on address space. What cannot fit is refused before anything
-// is opened; it would be killed without a word later.
+// control groups, of the machine and of the address space. Options that cannot fit are refused
+// before anything is opened; later the kernel would kill the process without a message.
 
 package main
 
@@ -24,29 +24,29 @@ const (
 	// defaultLoopMemory keeps a request of the largest size, some 80 of 1 MiB, or thousands of 4
 	// KiB, in flight per loop.
 	defaultLoopMemory = 160 << 20
-	// loopsDefaultMost and memoryDefaultMost bound the defaults on large machines: more loops than
-	// a fast network card keeps busy, and more memory than they have in flight, are for those who
-	// ask for them.
-	loopsDefaultMost  = 8
-	memoryDefaultMost = 1 << 30
-	// processMemory is what the process takes beside --memory, in bytes: the program, Go's runtime,
-	// the engine's tables, and what the kernel charges for rings and sockets. An idle one is
-	// charged 7 MiB; what is never too little for a start is the second.
-	processMemory = 24 << 20
-	processLeast  = 12 << 20
-	// socketLeast is the least that the kernel may hold of replies for each connection, in bytes.
-	socketLeast = 128 << 10
+	// maxDefaultLoops and maxDefaultMemory bound the defaults on large machines: more loops than a
+	// fast network card keeps busy, and more memory than they have in flight, must be asked for.
+	maxDefaultLoops  = 8
+	maxDefaultMemory = 1 << 30
+	// processMemory is what the process takes in addition to --memory, in bytes: the program, Go's
+	// runtime, the engine's tables, and what the kernel charges for rings and sockets. An idle
+	// process is charged 7 MiB; minProcessMemory is always enough to start.
+	processMemory    = 24 << 20
+	minProcessMemory = 12 << 20
+	// minSocketMemory is the least that the kernel may hold of replies for each connection, in
+	// bytes.
+	minSocketMemory = 128 << 10
 )
 
-// allowance is what this process may have.
+// allowance is how much of the machine this process may use.
 type allowance struct {
 	memory uint64 // bytes
-	group  bool   // by a control group; else it is the machine's
+	group  bool   // memory is the limit of a control group, not the size of the machine's
 	cpus   int
 	space  uint64 // bytes of address space; 0: no limit
 }
 
-func findAllowance() allowance {
+func readAllowance() allowance {
 	a := allowance{memory: math.MaxUint64, cpus: runtime.GOMAXPROCS(0)}
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil {
@@ -64,42 +64,42 @@ func findAllowance() allowance {
 }
 
 // loops is the default of --loops.
-func (a allowance) loops() int { return min(a.cpus, loopsDefaultMost) }
+func (a allowance) loops() int { return min(a.cpus, maxDefaultLoops) }
 
-// connections is the default of --max-connections: with what the kernel may hold for all of them,
-// and their rows, they fit beside the process and the default of --memory.
+// connections is the default of --max-connections: the socket memory of all connections and their
+// rows fit together with the process and the default of --memory.
 func (a allowance) connections() int {
 	if !a.group {
 		return gate.DefaultMaxConnections
 	}
-	return int(min(max(a.half()/(socketLeast+8<<10), 16), gate.DefaultMaxConnections))
+	return int(min(max(a.half()/(minSocketMemory+8<<10), 16), gate.DefaultMaxConnections))
 }
 
-// socketMemory is what the kernel may hold for a client that takes no replies, in bytes. It is
-// charged to the control group.
+// socketMemory is how many bytes the kernel may hold for a client that does not read its replies.
+// They are charged to the control group.
 func (a allowance) socketMemory(c engine.Config) int {
 	if !a.group {
 		return gate.SocketMemory
 	}
 	rest := a.memory - min(a.memory, c.Memory+processMemory)
-	return int(min(max(rest/uint64(c.MaxConnections), socketLeast), gate.SocketMemory))
+	return int(min(max(rest/uint64(c.MaxConnections), minSocketMemory), gate.SocketMemory))
 }
 
-// half of what there is beside the process.
+// half is half of the memory that is left after the process itself.
 func (a allowance) half() uint64 { return (max(a.memory, processMemory) - processMemory) / 2 }
 
-// memoryFor is the default of --memory: half of what is there beside the process, so that the
-// kernel has as much for sockets and the page cache, and half of the address space, so that Go's
-// runtime has room as well; at least what the engine cannot do without.
+// memoryFor is the default of --memory: at most half of the memory that is left after the process,
+// so that the kernel has as much for sockets and the page cache, and at most half of the address
+// space, so that Go's runtime has room as well; at least the engine's minimum.
 func (a allowance) memoryFor(c engine.Config) uint64 {
-	usual := min(uint64(c.Loops)*defaultLoopMemory, memoryDefaultMost)
+	usual := min(uint64(c.Loops)*defaultLoopMemory, maxDefaultMemory)
 	if a.space > 0 {
 		usual = min(usual, a.space/2)
 	}
 	return max(min(usual, a.half()), engine.MinMemory(c))
 }
 
-// check says why an engine of that memory cannot be.
+// check returns an error if an engine with this much memory does not fit.
 func (a allowance) check(c engine.Config) error {
 	if least := engine.MinMemory(c); c.Memory < least {
 		return fmt.Errorf("--memory %s is too small: %s and %s need %s; give that, or fewer "+
@@ -107,7 +107,7 @@ func (a allowance) check(c engine.Config) error {
 			units.Size(c.Memory), units.Plural(c.Loops, "loop"),
 			units.Plural(c.MaxConnections, "connection"), wholeMiB(least))
 	}
-	if c.Memory <= a.memory && a.memory-c.Memory >= processLeast {
+	if c.Memory <= a.memory && a.memory-c.Memory >= minProcessMemory {
 		return nil
 	}
 	whose := "this machine has"
@@ -115,13 +115,12 @@ func (a allowance) check(c engine.Config) error {
 		whose = "the control group of this process allows"
 	}
 	return fmt.Errorf("%s %s of memory, but --memory is %s for %s, and the process itself takes "+
-		"some %s: "+
-		"give less --memory, fewer --loops or --max-connections, or more memory",
+		"some %s: give less --memory, fewer --loops or --max-connections, or more memory",
 		whose, units.Size(a.memory), units.Size(c.Memory), units.Plural(c.Loops, "loop"),
-		units.Size(processLeast))
+		units.Size(minProcessMemory))
 }
 
 func wholeMiB(n uint64) string { return units.Exact((n + 1<<20 - 1) >> 20 << 20) }
 
-// socketMemory is that of the server that the options describe.
+// socketMemory is the socket memory of a client of the server that the options describe.
 func (o *options) socketMemory() uint64 { return uint64(o.allowance.socketMemory(o.engine())) }

@@ -1,7 +1,7 @@
-// From words of the command line to export specifications: the classic form, paths, and --export.
+// The arguments of serve and --export, parsed into specifications of exports.
 //
-// Invariant: a PATH argument is taken literally, whatever it holds; only --export has a syntax of
-// its own.
+// Invariant: a PATH argument is taken literally, whatever characters it contains; only --export has
+// a syntax of its own.
 
 package main
 
@@ -16,8 +16,8 @@ import (
 )
 
 // parseExport reads NAME=PATH[,ro][,format=raw][,description=TEXT]. NAME ends at the first "=" that
-// is not written twice, and may hold anything else as it is; behind it, a comma that belongs to a
-// value is written twice.
+// is not written twice, and may contain any other character as it is; after it, a comma that
+// belongs to a value is written twice.
 func parseExport(text string) (backing.Spec, error) {
 	name, rest, ok := cutName(text)
 	if !ok {
@@ -39,8 +39,8 @@ func parseExport(text string) (backing.Spec, error) {
 			s.Raw = true
 		case key == "format":
 			return backing.Spec{},
-				fmt.Errorf("export %q: format %q: images are served as they are, so there is "+
-					"format=raw alone", name, value)
+				fmt.Errorf("export %q: format %q: images are served as they are, so the only "+
+					"format is format=raw", name, value)
 		case key == "description" && hasValue:
 			s.Description = value
 		default:
@@ -52,8 +52,8 @@ func parseExport(text string) (backing.Spec, error) {
 	return s, nil
 }
 
-// cutName splits at the first single "=" and turns double ones before it into one. A value behind
-// it that begins with "=" cannot be said; a path is written ./= then.
+// cutName splits at the first single "=" and replaces each double "=" before it by one. A value
+// after it that begins with "=" cannot be expressed; write such a path ./=PATH.
 func cutName(text string) (name, rest string, ok bool) {
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {
@@ -68,7 +68,7 @@ func cutName(text string) (name, rest string, ok bool) {
 	return text, "", false
 }
 
-// splitCommas splits at single commas and turns double ones into one, as qemu does.
+// splitCommas splits at single commas and replaces each double comma by one, as qemu does.
 func splitCommas(text string) []string {
 	var fields []string
 	var field strings.Builder
@@ -87,7 +87,7 @@ func splitCommas(text string) []string {
 	return append(fields, field.String())
 }
 
-// splitPort takes the port off the classic form `serve PORT PATH...`. A lone number is a path:
+// splitPort splits the port off `serve PORT PATH...`. A single number is a path: without a path
 // there would be nothing to serve on a port.
 func splitPort(args []string) (port string, paths []string, err error) {
 	if len(args) < 2 || strings.Trim(args[0], "0123456789") != "" || args[0] == "" {
@@ -102,8 +102,7 @@ func splitPort(args []string) (port string, paths []string, err error) {
 	return strconv.Itoa(n), args[1:], nil
 }
 
-// arguments reads the words that are left when the flags are taken out, and sees whether it all
-// goes together.
+// arguments reads the words that are not flags, and checks that flags and words agree.
 func (o *options) arguments(args []string) ([]backing.Spec, error) {
 	port, paths, err := splitPort(args)
 	if err != nil {
@@ -112,7 +111,7 @@ func (o *options) arguments(args []string) ([]backing.Spec, error) {
 	if port != "" {
 		o.listen = append([]string{net.JoinHostPort("localhost", port)}, o.listen...)
 	}
-	if err := notPath(paths); err != nil {
+	if err := checkPaths(paths); err != nil {
 		return nil, err
 	}
 	specs, err := o.specs(paths)
@@ -125,8 +124,8 @@ func (o *options) arguments(args []string) ([]backing.Spec, error) {
 	return specs, o.check()
 }
 
-// specs makes the list of exports: the paths first, then those of --export. One path is the default
-// export ""; several are named after their files.
+// specs makes the list of exports: the paths first, then the exports of --export. A single path is
+// the default export ""; several are named after their files.
 func (o *options) specs(paths []string) ([]backing.Spec, error) {
 	list := make([]backing.Spec, 0, len(paths)+len(o.exports))
 	for _, path := range paths {
@@ -156,12 +155,12 @@ func (o *options) specs(paths []string) ([]backing.Spec, error) {
 	}
 	if o.create > 0 && o.readOnly {
 		return nil,
-			fmt.Errorf("--create and --read-only: a new image that cannot be written is of no " +
-				"use; drop one")
+			fmt.Errorf("--create and --read-only exclude each other: a new image that cannot be " +
+				"written has no use")
 	}
 	if o.create > 0 && images == 0 {
 		return nil,
-			fmt.Errorf("--create has nothing to make: every export carries its size in its name")
+			fmt.Errorf("--create has no image to create: every export has its size in its name")
 	}
 	return list, backing.Check(list)
 }

@@ -1,7 +1,7 @@
 // The command line of serve: every flag with its default, its spelling and its check.
 //
-// Invariant: after parse an options value is complete and consistent as far as text goes; what
-// depends on the machine is found out by serve.
+// Invariant: after check the options are complete and agree with each other, as far as text can
+// show; serve checks what depends on the machine.
 
 package main
 
@@ -23,13 +23,13 @@ import (
 )
 
 const (
-	// loopsMost and connectionsMost catch slips of the finger; beyond them start-up fails in
-	// stranger ways.
-	loopsMost       = 1024
-	connectionsMost = 1 << 20
+	// maxLoops and maxConnections catch typing errors; above them a start would fail with less
+	// clear errors.
+	maxLoops       = 1024
+	maxConnections = 1 << 20
 )
 
-// options is what the flags of serve say.
+// options are the values of serve's flags.
 type options struct {
 	exports     []backing.Spec // of --export, in order
 	create      uint64         // bytes, 0: never
@@ -39,13 +39,13 @@ type options struct {
 	force       bool
 	raw         rawFlag
 	loops       int
-	memory      uint64 // bytes, 0: the default for so many loops
+	memory      uint64 // bytes, 0: the default for the number of loops
 	connections int
 	direct      backing.DirectMode
 	poll        pollFlag
 	registered  engine.Registration
 	allowance   allowance // what this process may have
-	lookups     int       // of block status at a time in each loop, 0: as many as are good
+	lookups     int       // maximum of concurrent block status lookups in each loop, 0: the default
 	handshake   time.Duration
 	shutdown    time.Duration
 	debug       debugFlag
@@ -54,20 +54,20 @@ type options struct {
 }
 
 func (o *options) register(flags *pflag.FlagSet) {
-	o.allowance = findAllowance()
+	o.allowance = readAllowance()
 	flags.SortFlags = false
 	o.handshake, o.shutdown = gate.DefaultHandshakeTimeout, 10*time.Second
 	s := sections{flags: flags}
 	s.begin("What is served")
 	flags.Var((*exportFlag)(&o.exports), "export",
-		"serve PATH under NAME; repeatable; PATH,ro is read-only, PATH,format=raw raw whatever "+
-			"it looks like, "+
-			"and PATH,description=TEXT described")
-	flags.Var((*sizeFlag)(&o.create), "create", "make images that are missing, sparse, of `SIZE`")
+		"serve PATH under NAME; repeatable; PATH,ro is read-only, PATH,format=raw is raw "+
+			"whatever it looks like, PATH,description=TEXT has a description")
+	flags.Var((*sizeFlag)(&o.create), "create", "create missing images, sparse, of `SIZE`")
 	flags.BoolVarP(&o.readOnly, "read-only", "r", false, "serve everything read-only")
 	flags.Var(&o.raw, "format",
-		"`FORMAT` of all images: raw, the only one, whatever they look like")
-	flags.BoolVar(&o.force, "force", false, "serve images and devices that others use: see above")
+		"`FORMAT` of all images: raw is the only one; it serves them whatever they look like")
+	flags.BoolVar(&o.force, "force", false,
+		"serve images and devices that other programs use: see above")
 	s.begin("Where")
 	flags.VarP((*listenFlag)(&o.listen), "listen", "l",
 		"accept connections at `ADDRESS`, HOST:PORT or unix:PATH; repeatable (default "+
@@ -75,8 +75,8 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.VarP((*portFlag)(&o.listen), "port", "p",
 		"short for --listen localhost:`PORT`; repeatable")
 	flags.Var((*oldstyleFlag)(&o.oldstyle), "oldstyle",
-		"serve EXPORT at ADDRESS to clients from before 2011, which cannot negotiate: no TLS, and "+
-			"whoever can connect is in; repeatable")
+		"serve EXPORT at ADDRESS to clients from before 2011, which cannot negotiate: without "+
+			"TLS, and to every client that can connect; repeatable")
 	s.begin("Limits")
 	flags.IntVar(&o.connections, "max-connections", o.allowance.connections(),
 		"serve at most `N` connections at a time")
@@ -84,29 +84,29 @@ func (o *options) register(flags *pflag.FlagSet) {
 		"`SIZE` of the buffer memory of all loops, a hard bound (default 160 MiB for each "+
 			"loop, at most 1 GiB, and half of what the control group leaves)")
 	flags.Var((*timeFlag)(&o.handshake), "handshake-timeout",
-		"close connections that are not negotiated after this `TIME`")
+		"close connections that have not finished the handshake after this `TIME`")
 	flags.Var((*timeFlag)(&o.shutdown), "shutdown-timeout",
-		"after SIGTERM, answer what is in flight for at most this `TIME`")
+		"after SIGTERM, answer the requests in flight for at most this `TIME`")
 	s.begin("Tuning")
 	flags.IntVar(&o.loops, "loops", o.allowance.loops(),
 		"number `N` of event loops, each with its own ring and thread; at most 8 unless given")
 	flags.Var((*directFlag)(&o.direct), "direct",
-		"O_DIRECT: `MODE` auto (where the file system takes it), on (or fail) or off")
+		"O_DIRECT: `MODE` auto (where the file system supports it), on (or fail) or off")
 	flags.Var((*registerFlag)(&o.registered), "register",
 		"register the memory with io_uring, which locks it: `MODE` auto (if the limit on locked "+
 			"memory allows it), on (or fail) or off")
-	flags.Var(&o.poll, "poll", "how long an idle loop looks for work before it sleeps: "+
+	flags.Var(&o.poll, "poll", "how long an idle loop polls for work before it sleeps: "+
 		"`MICROSECONDS`, 0 for never, or auto")
 	s.begin("Logs")
 	flags.BoolVarP(&o.verbose, "verbose", "v", false,
-		"log connections, and what io_uring offers on this kernel")
+		"log connections, and the features of io_uring on this kernel")
 	flags.Var((*logFlag)(&o.logFormat), "log-format", "`FORMAT` text or json, on standard error")
 	flags.Var(&o.debug, "debug", "profiles and counters over HTTP at `ADDRESS` of this machine, "+
 		"localhost:PORT or unix:PATH (default: none)")
 	s.end()
 }
 
-// complete offers the values of the flags that have a short list of them.
+// complete offers the values of flags that accept only a few.
 func complete(c *cobra.Command) {
 	for flag, values := range map[string][]string{"direct": {"auto", "on", "off"},
 		"register": registerNames, "log-format": {"text", "json"}, "poll": {"auto", "0", "50"},
@@ -117,14 +117,14 @@ func complete(c *cobra.Command) {
 	}
 }
 
-// check sees what flags say together.
+// check checks the flags together, and fills in the default of --memory.
 func (o *options) check() error {
 	switch {
-	case o.loops < 1 || o.loops > loopsMost:
-		return fmt.Errorf("--loops %d: must be from 1 to %d", o.loops, loopsMost)
-	case o.connections < 1 || o.connections > connectionsMost:
+	case o.loops < 1 || o.loops > maxLoops:
+		return fmt.Errorf("--loops %d: must be from 1 to %d", o.loops, maxLoops)
+	case o.connections < 1 || o.connections > maxConnections:
 		return fmt.Errorf("--max-connections %d: must be from 1 to %d", o.connections,
-			connectionsMost)
+			maxConnections)
 	case o.handshake <= 0:
 		return fmt.Errorf("--handshake-timeout %v: must be more than 0", o.handshake)
 	case o.shutdown <= 0:
@@ -151,7 +151,7 @@ func (f *listenFlag) Set(text string) error {
 	if isPort(text) {
 		return fmt.Errorf("a port alone is given with --port %s, or as localhost:%s", text, text)
 	}
-	if err := badAddress(text); err != nil {
+	if err := checkAddress(text); err != nil {
 		return err
 	}
 	*f = append(*f, text)
@@ -204,11 +204,11 @@ func (f *registerFlag) Set(text string) error {
 	return nil
 }
 
-// pollFlag is a span of time in whole microseconds, or engine.PollAuto.
+// pollFlag is a duration in whole microseconds, or engine.PollAuto.
 type pollFlag time.Duration
 
-// pollMost bounds --poll: a loop that has been without work for longer has nothing to gain.
-const pollMost = 10 * time.Millisecond
+// maxPoll bounds --poll: a loop that has had no work for longer gains nothing by polling.
+const maxPoll = 10 * time.Millisecond
 
 func (f *pollFlag) Type() string { return "MICROSECONDS" }
 func (f *pollFlag) String() string {
@@ -224,9 +224,9 @@ func (f *pollFlag) Set(text string) error {
 	}
 	n, err := strconv.ParseUint(text, 10, 32)
 	d := time.Duration(n) * time.Microsecond
-	if err != nil || d > pollMost {
+	if err != nil || d > maxPoll {
 		return fmt.Errorf("must be auto, or a number of microseconds from 0 to %d",
-			pollMost.Microseconds())
+			maxPoll.Microseconds())
 	}
 	*f = pollFlag(d)
 	return nil

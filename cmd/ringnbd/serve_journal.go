@@ -1,9 +1,9 @@
-// What of the engine goes into the log: sessions that begin and end, disks that fail, clients that
-// are cut.
+// The engine's reports in the log: sessions that begin and end, disks that fail, clients that are
+// cut.
 //
-// Invariant: nobody can fill the log. Of one kind of trouble with one export there is one line in
-// ten seconds, which says how many were left out; of sessions there are some tens of lines a second
-// at most. What is left out is counted (serve_debug.go).
+// Invariant: neither clients nor disks can fill the log. One kind of trouble with one export takes
+// one line in ten seconds, which says how many were left out; sessions take some tens of lines a
+// second at most. The counters (serve_debug.go) have what was left out.
 
 package main
 
@@ -20,71 +20,71 @@ import (
 )
 
 const (
-	// troubleEvery is how long trouble of a kind that was told is not told again.
+	// troubleEvery is the time between two lines about the same kind of trouble.
 	troubleEvery = 10 * time.Second
-	// troublesMost is how many kinds (export, errno) are kept apart; beyond that only their number
-	// is told.
-	troublesMost = 1024
-	// sessionsAtOnce are told, and sessionEvery another: a client that comes and goes all the time
-	// is not told in full.
-	sessionsAtOnce = 200
-	sessionEvery   = 50 * time.Millisecond
+	// maxTroubles is how many kinds (export, errno) are kept apart; of further kinds only the
+	// number is logged.
+	maxTroubles = 1024
+	// maxSessionsAtOnce sessions are logged at once, and one more each sessionEvery: a client that
+	// connects all the time is not logged every time.
+	maxSessionsAtOnce = 200
+	sessionEvery      = 50 * time.Millisecond
 )
 
-// journal writes the log of what happens while the server runs. It is told by goroutines of the
-// gate and of the engine.
+// journal logs what happens while the server runs. Goroutines of the gate and of the engine call
+// it.
 type journal struct {
 	log     *slog.Logger
 	exports []exportName
 
 	mu       sync.Mutex
-	troubles map[trouble]*telling
+	troubles map[trouble]*reported
 	sessions uint64 // so far
-	untold   int    // sessions that were not told since the last that was
-	credit   int    // sessions that may be told
+	unlogged int    // sessions that were left out since the last that was logged
+	credit   int    // sessions that may be logged now
 	since    time.Time
-	lost     uint64 // incidents of which only the number is known
+	lost     uint64 // incidents of which the engine has only the number
 	closed   bool
 }
 
-// exportName is what people know an export by.
+// exportName is how log lines name an export.
 type exportName struct{ name, path string }
 
-// trouble is one kind of it: what is told once in a while.
+// trouble is a kind of trouble, which is logged every troubleEvery at most.
 type trouble struct {
 	what   string
 	export int
 	errno  unix.Errno
 }
 
-// telling is the state of a trouble that was told not long ago.
-type telling struct {
-	more  int    // since then
-	again func() // tells the last of them
+// reported is the state of a kind of trouble that was logged not long ago.
+type reported struct {
+	more  int    // troubles of the kind since then
+	again func() // logs the last of them
 	timer *time.Timer
 }
 
 func newJournal(log *slog.Logger, exports []exportName) *journal {
-	return &journal{log: log, exports: exports, troubles: map[trouble]*telling{},
-		credit: sessionsAtOnce, since: time.Now()}
+	return &journal{log: log, exports: exports, troubles: map[trouble]*reported{},
+		credit: maxSessionsAtOnce, since: time.Now()}
 }
 
-// begins tells that a client is let in, and gives what the engine is to know it by. One that is not
-// told has no number.
-func (j *journal) begins(export int, session proto.Session, peer string) *engine.Client {
+// sessionBegins logs that a client was accepted, and returns what identifies the client for the
+// engine. A session that is left out of the log has no number.
+func (j *journal) sessionBegins(export int, session proto.Session, peer string) *engine.Client {
 	c := &engine.Client{Peer: peer, Export: export, Began: time.Now()}
 	j.mu.Lock()
 	j.sessions++
 	if earned := int(c.Began.Sub(j.since) / sessionEvery); earned > 0 {
-		j.credit = min(j.credit+earned, sessionsAtOnce)
+		j.credit = min(j.credit+earned, maxSessionsAtOnce)
 		j.since = c.Began
 	}
-	untold := j.untold
+	unlogged := j.unlogged
 	if j.credit > 0 {
 		j.credit--
-		j.untold, c.Number = 0, j.sessions
+		j.unlogged, c.Number = 0, j.sessions
 	} else {
-		j.untold++
+		j.unlogged++
 	}
 	j.mu.Unlock()
 	if c.Number == 0 {
@@ -92,8 +92,8 @@ func (j *journal) begins(export int, session proto.Session, peer string) *engine
 	}
 	about := []any{"session", c.Number, "peer", peer, "export", j.exports[export].name, "replies",
 		framingNames[session.Framing]}
-	if untold > 0 {
-		about = append(about, "left_out", untold)
+	if unlogged > 0 {
+		about = append(about, "left_out", unlogged)
 	}
 	j.log.Info("session begins", about...)
 	return c
@@ -102,15 +102,15 @@ func (j *journal) begins(export int, session proto.Session, peer string) *engine
 var framingNames = map[proto.Framing]string{proto.Simple: "simple", proto.Structured: "structured",
 	proto.Extended: "extended"}
 
-// refused tells that a client which was told to begin did not.
-func (j *journal) refused(c *engine.Client, err error) {
+// sessionRefused logs that the engine did not adopt the client of sessionBegins.
+func (j *journal) sessionRefused(c *engine.Client, err error) {
 	if c.Number != 0 {
 		j.log.Info("session ends", "session", c.Number, "peer", c.Peer, "export",
 			j.exports[c.Export].name, "reason", err.Error())
 	}
 }
 
-// cuts are the ends that the client has not chosen, and why they came.
+// cuts are the ends of sessions that the client has not chosen, as log lines.
 var cuts = map[engine.CloseReason]string{
 	engine.CloseStalled: "a client was cut: it held memory that others waited for, and neither " +
 		"sent nor took anything",
@@ -120,7 +120,7 @@ var cuts = map[engine.CloseReason]string{
 	engine.CloseForced: "a client was cut: the shutdown timeout ended",
 }
 
-// Ended tells that a client has left, or was made to.
+// Ended logs the end of a session, by the client or by the engine.
 func (j *journal) Ended(c *engine.Client) {
 	about := []any{"session", c.Number, "peer", c.Peer, "export", j.exports[c.Export].name,
 		"reason", c.Why.String(),
@@ -134,25 +134,23 @@ func (j *journal) Ended(c *engine.Client) {
 	}
 }
 
-// incidents are their texts. Each is a kind of trouble.
+// incidentTexts are the log lines of incidents. Each is a kind of trouble.
 var incidentTexts = map[engine.IncidentKind]string{
 	engine.DiskFailed: "the disk failed a request",
-	engine.DiskEnded: "the file ends before the export does: somebody has truncated it while " +
-		"it is served",
-	engine.FlushFailed: "a flush failed: data that clients were told is written may be lost; " +
-		"every further flush of this export fails, until the server is" +
-		" started again, because the kernel reports such a loss only once",
+	engine.DiskEnded:  "the file ends before the export does: it was truncated while it is served",
+	engine.FlushFailed: "a flush failed: data of answered writes may be lost; every further " +
+		"flush of this export fails until the server is started again, because the kernel " +
+		"reports a loss only once",
 	engine.FlushRefused: "a flush was refused, because an earlier flush of this export has " +
 		"failed; repair the disk, then start the server again",
 	engine.MemoryRefused: "the kernel registers no more memory with io_uring, and " +
-		unregisteredCost +
-		": other programs of the same user have used up the limit on locked memory" +
-		" (ulimit -l), or memory is short",
-	engine.LookupFailed: "where the export has data could not be found out; the client was told " +
-		"that all of it is data",
+		unregisteredCost + ": other programs of the same user have used up the limit on locked " +
+		"memory (ulimit -l), or memory is short",
+	engine.LookupFailed: "block status could not be looked up; the client was told that all of " +
+		"the range is data",
 }
 
-// Incident tells of something that the client was told as well, as an error, or that costs it time.
+// Incident logs an event that the client also sees, as an error or as a delay.
 func (j *journal) Incident(i engine.Incident) {
 	if i.Kind == engine.MemoryRefused {
 		j.trouble(slog.LevelWarn, trouble{incidentTexts[i.Kind], -1, 0}, nil)
@@ -178,51 +176,52 @@ func (j *journal) Incident(i engine.Incident) {
 	j.trouble(level, trouble{incidentTexts[i.Kind], int(i.Export), unix.Errno(i.Errno)}, about)
 }
 
-// Lost tells that there was more than anybody wants to know.
+// Lost logs that the engine had more incidents than it could report.
 func (j *journal) Lost(incidents uint64) {
 	j.mu.Lock()
 	j.lost += incidents
 	lost := j.lost
 	j.mu.Unlock()
 	j.trouble(slog.LevelWarn,
-		trouble{"requests failed faster than they could be told apart", -1, 0},
+		trouble{"requests failed faster than they could be logged", -1, 0},
 		[]any{"requests_so_far", lost})
 }
 
-// trouble tells the first of a kind at once, and the last of those that follow when troubleEvery is
-// over.
+// trouble logs the first trouble of a kind at once, and the last of those that follow when
+// troubleEvery is over.
 func (j *journal) trouble(level slog.Level, kind trouble, about []any) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	t := j.troubles[kind]
-	if t == nil && len(j.troubles) >= troublesMost && !j.closed {
-		kind = trouble{"more kinds of trouble than are told apart", -1, 0}
+	if t == nil && len(j.troubles) >= maxTroubles && !j.closed {
+		kind = trouble{"more kinds of trouble than are kept apart", -1, 0}
 		t = j.troubles[kind]
 	}
 	if t == nil {
-		j.say(level, kind.what, about, 0)
+		j.write(level, kind.what, about, 0)
 		if j.closed {
 			return
 		}
-		t = &telling{}
-		t.timer = time.AfterFunc(troubleEvery, func() { j.over(kind) })
+		t = &reported{}
+		t.timer = time.AfterFunc(troubleEvery, func() { j.expire(kind) })
 		j.troubles[kind] = t
 		return
 	}
 	t.more++
-	t.again = func() { j.say(level, kind.what, about, t.more-1) }
+	t.again = func() { j.write(level, kind.what, about, t.more-1) }
 }
 
-// say writes a line. It does not wait for anybody.
-func (j *journal) say(level slog.Level, text string, about []any, leftOut int) {
+// write writes a line. It never waits for a reader.
+func (j *journal) write(level slog.Level, text string, about []any, leftOut int) {
 	if leftOut > 0 {
 		about = append(about, "left_out", leftOut)
 	}
 	j.log.Log(context.Background(), level, text, about...)
 }
 
-// over ends the time in which a trouble is not told again.
-func (j *journal) over(kind trouble) {
+// expire ends the time in which a kind of trouble is not logged again, and logs the last of those
+// that came meanwhile.
+func (j *journal) expire(kind trouble) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	t := j.troubles[kind]
@@ -238,7 +237,7 @@ func (j *journal) over(kind trouble) {
 	t.timer.Reset(troubleEvery)
 }
 
-// close tells what was held back. What comes later is told at once.
+// close logs the troubles that were held back. Later troubles are logged at once.
 func (j *journal) close() {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -1,4 +1,4 @@
-// The log of a running server: what is told, and what is left out.
+// The log of a running server: what it has, and what is left out.
 
 package main
 
@@ -18,7 +18,7 @@ import (
 	"ringnbd/proto"
 )
 
-// page is a log that may be read while it is written.
+// page is a log that can be read while it is written.
 type page struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -48,7 +48,7 @@ func newPage() (*journal, *page) {
 		[]exportName{{"a", "/a.img"}, {"b", "/b.img"}}), p
 }
 
-func TestTroubleIsToldOnceForExportAndErrno(t *testing.T) {
+func TestTroubleIsLoggedOnceForExportAndErrno(t *testing.T) {
 	j, p := newPage()
 	for n := range 1000 {
 		j.Incident(engine.Incident{Kind: engine.DiskFailed, Export: uint32(n % 2),
@@ -71,10 +71,10 @@ func TestTroubleIsToldOnceForExportAndErrno(t *testing.T) {
 		waiting = append(waiting, kind)
 	}
 	j.mu.Unlock()
-	// as when the time is over, twice: the second time there was nothing more
+	// as if the time ended twice; the second time there is nothing more to log
 	for _, kind := range waiting {
-		j.over(kind)
-		j.over(kind)
+		j.expire(kind)
+		j.expire(kind)
 	}
 	if got := p.lines("offset=99[89] .*left_out=498"); len(got) != 2 ||
 		len(p.lines("the disk failed")) != 5 {
@@ -87,7 +87,7 @@ func TestTroubleIsToldOnceForExportAndErrno(t *testing.T) {
 	}
 }
 
-func TestCloseTellsWhatWasHeldBack(t *testing.T) {
+func TestCloseLogsWhatWasHeldBack(t *testing.T) {
 	j, p := newPage()
 	for range 10 {
 		j.Incident(engine.Incident{Kind: engine.FlushRefused})
@@ -115,8 +115,8 @@ func TestAFailedFlushIsAnError(t *testing.T) {
 	j.close()
 }
 
-// TestRefusedMemoryIsOfNoExport: one line for all loops, even where there is no export.
-func TestRefusedMemoryIsOfNoExport(t *testing.T) {
+// TestRefusedMemoryBelongsToNoExport: one line for all loops, even where there is no export.
+func TestRefusedMemoryBelongsToNoExport(t *testing.T) {
 	j, p := newPage()
 	for range 2 {
 		j.Incident(engine.Incident{Kind: engine.MemoryRefused})
@@ -130,27 +130,27 @@ func TestRefusedMemoryIsOfNoExport(t *testing.T) {
 
 func TestKindsOfTroubleAreBounded(t *testing.T) {
 	j, p := newPage()
-	for n := range 10 * troublesMost {
+	for n := range 10 * maxTroubles {
 		j.Incident(engine.Incident{Kind: engine.DiskFailed, Errno: int32(n + 1)})
 	}
 	j.mu.Lock()
 	kinds := len(j.troubles)
 	j.mu.Unlock()
-	if kinds > troublesMost+1 || len(p.lines(".")) > troublesMost+1 ||
+	if kinds > maxTroubles+1 || len(p.lines(".")) > maxTroubles+1 ||
 		len(p.lines("more kinds of trouble")) != 1 {
 		t.Errorf("%d kinds, %d lines", kinds, len(p.lines(".")))
 	}
 	j.close()
-	// All but those that have a line of their own, the first of them and the last.
+	// all kinds but those with a line of their own, the first of the others and the last
 	if want := fmt.Sprintf("more kinds of trouble.*left_out=%d\n",
-		9*troublesMost-2); len(p.lines(want)) != 1 {
+		9*maxTroubles-2); len(p.lines(want)) != 1 {
 		t.Errorf("no %q", want)
 	}
 }
 
-func TestSessionsAreToldFromBeginningToEnd(t *testing.T) {
+func TestSessionsAreLoggedFromBeginningToEnd(t *testing.T) {
 	j, p := newPage()
-	c := j.begins(1, proto.Session{Framing: proto.Structured}, "pid 7 uid 8")
+	c := j.sessionBegins(1, proto.Session{Framing: proto.Structured}, "pid 7 uid 8")
 	c.Traffic = engine.Traffic{Reads: 2, Writes: 3, Others: 4, Errors: 1, BytesRead: 8192,
 		BytesWrite: 512}
 	c.Why = engine.CloseHangup
@@ -162,14 +162,14 @@ func TestSessionsAreToldFromBeginningToEnd(t *testing.T) {
 	if len(p.lines(begins)) != 1 || len(p.lines(ends)) != 1 {
 		t.Errorf("%s", &p.text)
 	}
-	c = j.begins(0, proto.Session{}, "x")
+	c = j.sessionBegins(0, proto.Session{}, "x")
 	c.Why = engine.CloseStalled
 	j.Ended(c)
 	cut := `level=WARN.*held memory.*session=2 peer=x export=a reason=stalled requests=0`
 	if len(p.lines(cut)) != 1 {
 		t.Errorf("%s", &p.text)
 	}
-	j.refused(j.begins(0, proto.Session{}, "y"), fmt.Errorf("full"))
+	j.sessionRefused(j.sessionBegins(0, proto.Session{}, "y"), fmt.Errorf("full"))
 	if len(p.lines(`session ends" session=3 .*reason=full`)) != 1 {
 		t.Errorf("%s", &p.text)
 	}
@@ -177,25 +177,25 @@ func TestSessionsAreToldFromBeginningToEnd(t *testing.T) {
 
 func TestSessionsCannotFillTheLog(t *testing.T) {
 	j, p := newPage()
-	const all = 100 * sessionsAtOnce
+	const all = 100 * maxSessionsAtOnce
 	began := time.Now()
 	for range all {
-		c := j.begins(0, proto.Session{}, "x")
+		c := j.sessionBegins(0, proto.Session{}, "x")
 		c.Why = engine.CloseDisconnect
 		j.Ended(c)
 	}
-	told := len(p.lines("session begins"))
-	if most := sessionsAtOnce + int(time.Since(began)/sessionEvery) + 1; told > most ||
-		told < sessionsAtOnce {
-		t.Errorf("%d told, %d are the most", told, most)
+	logged := len(p.lines("session begins"))
+	if limit := maxSessionsAtOnce + int(time.Since(began)/sessionEvery) + 1; logged > limit ||
+		logged < maxSessionsAtOnce {
+		t.Errorf("%d logged, want at most %d", logged, limit)
 	}
-	if ends := len(p.lines("session ends")); ends != told {
-		t.Errorf("%d begin, %d end", told, ends)
+	if ends := len(p.lines("session ends")); ends != logged {
+		t.Errorf("%d begin, %d end", logged, ends)
 	}
 	j.mu.Lock()
-	j.credit, j.untold = 1, 17
+	j.credit, j.unlogged = 1, 17
 	j.mu.Unlock()
-	j.begins(0, proto.Session{}, "y")
+	j.sessionBegins(0, proto.Session{}, "y")
 	if len(p.lines("peer=y.*left_out=17")) != 1 {
 		t.Error("what was left out is not counted")
 	}

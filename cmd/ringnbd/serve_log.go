@@ -1,4 +1,4 @@
-// The log of serve: its levels, its two formats, and what of a start is said in it.
+// The log of serve: its levels, its two formats, and what it reports of a start.
 //
 // Invariant: a line is written by a goroutine of its own (backlog.go), so logging never waits
 // for a reader.
@@ -19,10 +19,10 @@ import (
 	"ringnbd/cmd/ringnbd/version"
 )
 
-// exportsShown is how many exports a start says at the default level; with -v it says all.
+// exportsShown is how many exports a start logs at the default level; with -v it logs all of them.
 const exportsShown = 64
 
-// serverLog is a log and what is behind it.
+// serverLog is a log, its level, and the backlog that it writes to.
 type serverLog struct {
 	*slog.Logger
 	level    *slog.LevelVar
@@ -47,7 +47,7 @@ func newLog(o *options, w io.Writer) serverLog {
 	apart := format(&line)
 	l.backlog.dropped = func(lines uint64) []byte {
 		line.Reset()
-		apart.Warn("lines of the log were dropped, because nobody read them in time", "lines",
+		apart.Warn("lines of the log were dropped, because they were not read in time", "lines",
 			lines)
 		return line.Bytes()
 	}
@@ -55,24 +55,23 @@ func newLog(o *options, w io.Writer) serverLog {
 	return l
 }
 
-// borrowed makes the log of a server that a client started for itself (nbdinfo [ ringnbd serve FILE
-// ], by socket activation) say warnings and errors only, if it is a terminal: the terminal shows
-// what the client was asked for, not a server's diary. Where stderr goes to
-// a file or to the journal (systemd opens sockets, too), the diary is what it is there for; -v asks
-// for everything, wherever it goes.
-func (l *serverLog) borrowed() {
+// quietOnTerminal limits the log of a server that a client started for itself (nbdinfo [ ringnbd
+// serve FILE ], by socket activation) to warnings and errors, if the log goes to a terminal: the
+// terminal is for the client's output. If standard error is a file or the journal (systemd opens
+// sockets, too), everything is logged, as it is with -v wherever the log goes.
+func (l *serverLog) quietOnTerminal() {
 	if l.terminal && l.level.Level() == slog.LevelInfo {
 		l.level.Set(slog.LevelWarn)
 	}
 }
 
-// report logs what was decided at start. It comes after everything that can fail, so that a failure
-// is one line and nothing else.
+// report logs what a start has decided. It comes after everything that can fail, so that a failure
+// is a single line.
 func (s *server) report() {
 	o := s.options
 	s.log.Info("ringnbd "+version.Text(), "kernel", kernelRelease(), "loops", o.loops, "memory",
 		o.memory, "max_connections", o.connections,
-		"socket_memory_most", uint64(o.connections)*o.socketMemory())
+		"max_socket_memory", uint64(o.connections)*o.socketMemory())
 	for _, line := range strings.Split(s.engine.Features(), "\n") {
 		s.log.Debug(line)
 	}
@@ -104,14 +103,15 @@ func (s *server) report() {
 	s.reportDoors()
 }
 
-// kernelRelease is the kernel's, as uname -r says it.
+// kernelRelease is the release of the kernel, as uname -r prints it.
 func kernelRelease() string {
 	var name unix.Utsname
 	_ = unix.Uname(&name) // cannot fail
 	return unix.ByteSliceToString(name.Release[:])
 }
 
-// reportDoors says who can come in that may not be meant to, and who cannot that may be.
+// reportDoors logs the addresses, and warns of those that may admit more clients, or fewer, than
+// the user intended.
 func (s *server) reportDoors() {
 	var everywhere []string
 	for _, d := range s.doors {
@@ -119,34 +119,34 @@ func (s *server) reportDoors() {
 		if d.export == allExports {
 			s.log.Info("listening", "address", d.URI)
 		} else {
-			s.log.Warn("clients of the oldstyle handshake come in here: whoever can connect, "+
-				"without TLS", "address", d.URI,
+			s.log.Warn("clients of the oldstyle handshake are served here: every client that can "+
+				"connect, without TLS", "address", d.URI,
 				"export", s.backings[d.export].Export.Name)
 		}
 		for _, ip := range d.Missing {
-			s.log.Info("not listening on an address of this name, which this machine does not have",
+			s.log.Info("not listening on an address of this name that this machine does not have",
 				"address", d.URI, "missing", ip)
 		}
 	}
 	if len(everywhere) > 0 {
-		s.log.Warn("listening on all interfaces without access control: whoever can reach this "+
-			"machine can use the exports;"+
-			" to serve this machine alone, listen on localhost", "addresses",
+		s.log.Warn("listening on all interfaces without access control: every client that can "+
+			"reach this machine can use the exports; to serve this machine alone, listen on "+
+			"localhost", "addresses",
 			strings.Join(everywhere, " "))
 	}
 }
 
-// sayReady tells where clients find what. Whoever has opened all sockets knows, and standard output
-// may be somebody else's: nbdinfo's, say. It does not wait for a reader: a full pipe holds up the
-// line alone.
-func (s *server) sayReady(stdout io.Writer) {
+// printReady prints the ready line, unless all sockets were inherited: then the parent knows the
+// addresses, and standard output may belong to it (nbdinfo's does). A full pipe delays the line
+// alone, not the server.
+func (s *server) printReady(stdout io.Writer) {
 	if s.inherited == len(s.doors) {
 		return
 	}
 	line := "ready " + strings.Join(s.exportURIs(), " ")
 	go func() {
 		late := time.AfterFunc(time.Second, func() {
-			s.log.Warn("nobody reads standard output: the ready line waits")
+			s.log.Warn("standard output is not read: the ready line waits")
 		})
 		defer late.Stop()
 		if _, err := fmt.Fprintln(stdout, line); err != nil {
@@ -155,19 +155,19 @@ func (s *server) sayReady(stdout io.Writer) {
 	}()
 }
 
-// notifyPatience is how long systemd is waited for. It may be busy or stopped, and its socket full.
+// notifyPatience is how long to wait for systemd, which may be busy or stopped, with a full socket.
 const notifyPatience = 200 * time.Millisecond
 
-// notify tells systemd, if it is there to be told.
+// notify sends a state to systemd, if systemd started the server.
 func (s *server) notify(state string) {
-	told := make(chan error, 1)
+	sent := make(chan error, 1)
 	go func() {
 		_, err := daemon.SdNotify(false, state)
-		told <- err
+		sent <- err
 	}()
 	var err error
 	select {
-	case err = <-told:
+	case err = <-sent:
 	case <-time.After(notifyPatience):
 		err = fmt.Errorf("it did not take the message within %v", notifyPatience)
 	}

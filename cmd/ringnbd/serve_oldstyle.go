@@ -1,8 +1,7 @@
-// --oldstyle: addresses for clients that cannot negotiate, each with the one export that is behind
-// it.
+// --oldstyle: addresses for clients that cannot negotiate, each with the export that it leads to.
 //
-// Invariant: an address is only listened on when its export is known to exist, and never on the
-// port that belongs to newstyle servers.
+// Invariant: the server listens on an address only if its export exists, and never on the port of
+// newstyle servers.
 
 package main
 
@@ -17,21 +16,21 @@ import (
 	"ringnbd/proto"
 )
 
-// oldstyle is one such address.
+// oldstyle is an address for clients that cannot negotiate.
 type oldstyle struct {
 	address string // HOST:PORT or unix:PATH
 	export  string // name, "" for the default export
 	index   int    // of that export, filled in by findOldstyle
 }
 
-// parseOldstyle reads ADDRESS[=EXPORT]. Only a socket's path can have a "=" of its own, which is
+// parseOldstyle reads ADDRESS[=EXPORT]. Only the path of a socket can contain a "=", which is
 // written twice; EXPORT is taken as it is.
 func parseOldstyle(text string) (oldstyle, error) {
 	address, export, ok := cutName(text)
 	if !ok {
 		address = strings.ReplaceAll(text, "==", "=")
 	}
-	if err := badAddress(address); err != nil {
+	if err := checkAddress(address); err != nil {
 		return oldstyle{}, err
 	}
 	if !strings.HasPrefix(address, "unix:") {
@@ -43,7 +42,7 @@ func parseOldstyle(text string) (oldstyle, error) {
 				errors.New("write HOST:PORT=EXPORT or unix:PATH=EXPORT; the port has no default")
 		case number == proto.DefaultPort:
 			return oldstyle{},
-				fmt.Errorf("port %d is for clients that negotiate (--listen); choose another",
+				fmt.Errorf("port %d is for clients that negotiate (--listen); choose another port",
 					proto.DefaultPort)
 		}
 	}
@@ -71,15 +70,15 @@ func (o *options) findOldstyle(specs []backing.Spec) error {
 	return nil
 }
 
-// someNames lists the names of exports, not all if they are many.
+// someNames lists the names of exports, at most maxNames of them.
 func someNames(specs []backing.Spec) string {
-	const most = 5
+	const maxNames = 5
 	var names []string
-	for i := range specs[:min(len(specs), most)] {
+	for i := range specs[:min(len(specs), maxNames)] {
 		names = append(names, strconv.Quote(specs[i].Name))
 	}
-	if len(specs) > most {
-		names = append(names, fmt.Sprintf("%d more", len(specs)-most))
+	if len(specs) > maxNames {
+		names = append(names, fmt.Sprintf("%d more", len(specs)-maxNames))
 	}
 	return strings.Join(names, ", ")
 }

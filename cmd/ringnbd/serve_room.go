@@ -15,17 +15,17 @@ import (
 	"ringnbd/engine/gate"
 )
 
-// descriptorMargin is for files that are opened for a moment while the server runs.
+// descriptorMargin is for files that are open for a moment while the server runs.
 const descriptorMargin = 8
 
-// affordConnections lowers the number of connections to what the limit leaves room for. It comes
-// when all else is open. Go has raised the soft limit to the hard one.
-func (s *server) affordConnections() error {
+// limitConnections lowers the number of connections to what the limit leaves room for. It runs when
+// everything else is open. Go has raised the soft limit to the hard limit.
+func (s *server) limitConnections() error {
 	var limit unix.Rlimit
 	open, err := os.ReadDir("/proc/self/fd")
 	if err != nil || unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil ||
-		limit.Cur > connectionsMost*2 {
-		return nil // not known; accept waits for descriptors
+		limit.Cur > maxConnections*2 {
+		return nil // the limit is not known; accept waits for descriptors
 	}
 	listeners := 0
 	for _, d := range s.doors {
@@ -36,8 +36,8 @@ func (s *server) affordConnections() error {
 		room -= debugConnections
 	}
 	if room < 1 {
-		return fmt.Errorf("the limit on open files (%d) leaves room for no connection; raise it "+
-			"(ulimit -n, LimitNOFILE= of a unit) to %d at least",
+		return fmt.Errorf("the limit on open files (%d) leaves no room for connections; raise it "+
+			"(ulimit -n, LimitNOFILE= of a unit) to at least %d",
 			limit.Cur, int(limit.Cur)-room+1)
 	}
 	if room < s.options.connections {
@@ -49,22 +49,22 @@ func (s *server) affordConnections() error {
 	return nil
 }
 
-// Threads of a server for each loop beside the loop's own: those that look up block status, and
-// those of the kernel that flush and do what cannot wait.
+// Threads of a server for each loop, in addition to the loop's own: threads that look up block
+// status, and threads of the kernel that flush and do other work that blocks.
 const (
-	fewLookups    = 3
-	manyLookups   = 64
+	minLookups    = 3
+	maxLookups    = 64
 	kernelThreads = 4
 )
 
-// enter is what serve asks for before it begins.
-func (o *options) enter() error {
-	if err := affordSpace(o.memory); err != nil {
+// reserveRoom reserves the address space and the threads of a server, before it begins.
+func (o *options) reserveRoom() error {
+	if err := checkAddressSpace(o.memory); err != nil {
 		return err
 	}
-	granted, err := reserveThreads(o.loops*(1+fewLookups), o.loops*(1+manyLookups),
+	granted, err := reserveThreads(o.loops*(1+minLookups), o.loops*(1+maxLookups),
 		o.loops*kernelThreads)
-	if err == nil && granted < o.loops*(1+manyLookups) {
+	if err == nil && granted < o.loops*(1+maxLookups) {
 		o.lookups = granted/o.loops - 1
 	}
 	return err

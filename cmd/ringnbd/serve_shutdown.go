@@ -1,8 +1,8 @@
-// Taking the server down: at leisure on the first signal, at once on the second.
+// Taking the server down: in order after the first signal, at once after the second.
 //
-// Invariant: clients have the shutdown timeout, each export's flush what is left of it, or two
-// seconds, and then the process ends, whatever clients and disks do. Its status is 0 only if every
-// answered write was flushed and no connection was cut.
+// Invariant: clients have the shutdown timeout, the flush of each export has the rest of it or two
+// seconds, and then the process ends, whatever clients and disks do. The exit status is 0 only if
+// every answered write was flushed and no connection was cut.
 
 package main
 
@@ -17,11 +17,11 @@ import (
 	"ringnbd/engine/backing"
 )
 
-// closePatience is how long the engine may take to let go of the kernel, before the process just
-// ends.
+// closePatience is how long the engine may take to release its resources in the kernel, before the
+// process ends without it.
 const closePatience = 3 * time.Second
 
-// down stops accepting, drains the engine and lets go of everything.
+// down stops accepting, drains the engine and releases everything.
 func (s *server) down(signals <-chan os.Signal) error {
 	began := time.Now()
 	s.gate.Close()
@@ -34,10 +34,10 @@ func (s *server) down(signals <-chan os.Signal) error {
 	var late <-chan struct{}
 	for {
 		select {
-		case <-drained: // which has a bound of its own
+		case <-drained: // draining has its own time limit
 			drained = nil
 			late, _ = engine.Patience(closePatience)
-		case <-closed: // what follows has one, too
+		case <-closed: // what follows has its own time limit, too
 			closed, late = nil, nil
 		case err := <-done:
 			if err != nil || s.waits() {
@@ -53,23 +53,24 @@ func (s *server) down(signals <-chan os.Signal) error {
 			}
 		case <-late:
 			leaveFiles()
-			return errors.New("the engine did not let go of the kernel; is a disk hanging?")
+			return errors.New("the engine did not end in time; a disk may hang")
 		}
 	}
 }
 
-// drain does what may take its time. drained is closed when clients and disks have had theirs,
-// closed when the engine has ended.
+// drain does the work that may take long. It closes drained when clients and disks have had their
+// time, and closed when the engine has ended.
 func (s *server) drain(drained, closed chan<- struct{}) error {
 	trouble := s.engine.Drain(s.options.shutdown)
 	close(drained)
-	s.debug.close() // it asks the engine, which is still worth asking while it drains
+	s.debug.close() // not earlier: the engine's counters are of interest while it drains
 	if err := s.engine.Close(); err != nil {
 		return errors.Join(trouble, err)
 	}
 	close(closed)
 	for _, b := range s.backings {
-		// else to close it may take for ever, and nothing is lost: it was flushed, or that was said
+		// Closing others may take for ever, and loses nothing: they were flushed, or the failed
+		// flush was reported.
 		if !b.Device.Waits {
 			trouble = errors.Join(trouble, b.Close())
 		}
@@ -77,7 +78,7 @@ func (s *server) drain(drained, closed chan<- struct{}) error {
 	return trouble
 }
 
-// waits says whether there are images that are left for leaveFiles to close.
+// waits reports whether drain has left images for leaveFiles to close.
 func (s *server) waits() bool {
 	return slices.ContainsFunc(s.backings, func(b *backing.Backing) bool { return b.Device.Waits })
 }

@@ -1,10 +1,10 @@
-// Starting the server so that it can be called off: what a start waits for (a lock that a process
-// of another PID namespace holds, storage that does not answer) it may wait for without end.
+// A start that a signal can end: it may wait for ever, for a lock that a process of another PID
+// namespace holds, or for storage that does not answer.
 //
-// Invariant: a signal ends a start at once. What has begun to exist, sockets and images, is
-// removed, by the start itself if it comes back, else on its behalf. A child asks storage first
-// (backing.Reach), so that what never returns is not a system call of ours; of storage that begins
-// to hang between that and the same question of ours, nothing can be done.
+// Invariant: a signal ends a start at once. Sockets and images that the start has made are removed,
+// by the start itself if it returns, and otherwise by callOff. A child asks storage first
+// (backing.Reach), so that a system call that never returns is not ours; if storage begins to hang
+// between the child's question and ours, nothing can be done.
 
 package main
 
@@ -20,35 +20,35 @@ import (
 )
 
 const (
-	// startGrace is how long a start may take to notice that it was called off, and undo what it
-	// did.
+	// startGrace is how long a start may take to notice that it was called off, and to undo its
+	// work.
 	startGrace = 250 * time.Millisecond
-	// startQuiet is how long a start may wait without saying so.
+	// startQuiet is how long a start may wait before a log line says so.
 	startQuiet = 3 * time.Second
 )
 
 var errInterrupted = errors.New("interrupted while starting")
 
-// begun is what must be known of a start in order to give it up while it hangs.
+// begun is what callOff must know of a start that hangs.
 type begun struct {
 	mu     sync.Mutex
-	busy   string // with what
+	busy   string // what the start does now
 	stop   bool
 	doors  []*gate.Place
-	images []*backing.Backing // once all are complete
+	images []*backing.Backing // nil until all are complete
 }
 
-// with notes what the start is busy with from now on, and says whether it is to go on.
-func (b *begun) with(what string) (on bool) {
+// step records what the start does from now on, and reports whether it may go on.
+func (b *begun) step(what string) (on bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.busy = what
 	return !b.stop
 }
 
-// opening is with, of an image.
+// opening is the step of opening an image.
 func (b *begun) opening(path string) (on bool) {
-	return b.with("opening " + visible(path) + ": its storage, or a lock on it, does not answer")
+	return b.step("opening " + visible(path) + ": its storage, or a lock on it, does not answer")
 }
 
 func (b *begun) listening(p *gate.Place) {
@@ -57,23 +57,23 @@ func (b *begun) listening(p *gate.Place) {
 	b.doors = append(b.doors, p)
 }
 
-// opened notes that all images are there.
+// opened records that all images are open.
 func (b *begun) opened(images []*backing.Backing) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.images = images
 }
 
-// what says what a start is busy with.
-func (b *begun) what() string {
+// busyWith is what the start does now.
+func (b *begun) busyWith() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.busy
 }
 
-// forsake removes what a start that hangs has made. Removing may hang as well, so nothing is locked
+// remove removes what a start that hangs has made. Removing may hang as well, so no lock is held
 // meanwhile.
-func (b *begun) forsake() {
+func (b *begun) remove() {
 	b.mu.Lock()
 	doors, images := b.doors, b.images
 	b.mu.Unlock()
@@ -86,8 +86,8 @@ func (b *begun) forsake() {
 	}
 }
 
-// start brings the server up, unless a signal comes first: then ended is true. A start that was
-// called off in order is not an error; one that had to be left hanging is.
+// start brings the server up, unless a signal arrives first: then ended is true. A start that was
+// called off in order is not an error; a start that had to be left hanging is.
 func (s *server) start(specs []backing.Spec, signals <-chan os.Signal) (ended bool, err error) {
 	up := make(chan error, 1)
 	go func() {
@@ -104,7 +104,7 @@ func (s *server) start(specs []backing.Spec, signals <-chan os.Signal) (ended bo
 		case err := <-up:
 			return false, err
 		case <-quiet.C:
-			s.log.Warn("the start takes long", "busy_with", s.begun.what())
+			s.log.Warn("the start takes long", "busy_with", s.begun.busyWith())
 		case sig := <-signals:
 			return true, s.callOff(sig, up, signals)
 		}
@@ -118,7 +118,7 @@ func (s *server) callOff(sig os.Signal, up <-chan error, signals <-chan os.Signa
 	s.begun.mu.Unlock()
 	select {
 	case err := <-up:
-		if err == nil { // it was up before it could notice, and somebody may have come in
+		if err == nil { // the start was complete before it could notice, and may have clients
 			defer s.journal.close()
 			s.log.Info("shutting down, just started", "signal", sig.String())
 			return s.down(signals)
@@ -129,7 +129,7 @@ func (s *server) callOff(sig os.Signal, up <-chan error, signals <-chan os.Signa
 	}
 	gone := make(chan struct{})
 	go func() {
-		s.begun.forsake()
+		s.begun.remove()
 		close(gone)
 	}()
 	select {
@@ -137,5 +137,5 @@ func (s *server) callOff(sig os.Signal, up <-chan error, signals <-chan os.Signa
 	case <-time.After(startGrace):
 	}
 	leaveFiles()
-	return fmt.Errorf("interrupted (%v) while %s", sig, s.begun.what())
+	return fmt.Errorf("interrupted (%v) while %s", sig, s.begun.busyWith())
 }

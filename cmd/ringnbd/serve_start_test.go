@@ -18,7 +18,7 @@ func TestForsakenStartLeavesNoSocket(t *testing.T) {
 	if err := s.listen(); err != nil {
 		t.Fatal(err)
 	}
-	s.begun.forsake()
+	s.begun.remove()
 	for _, path := range sockets {
 		if _, err := os.Lstat(path); !os.IsNotExist(err) {
 			t.Errorf("%s is left: %v", path, err)

@@ -1,9 +1,10 @@
-// What signals mean, to every command. INT, TERM, HUP and QUIT ask for an end in order, the second
-// of them for an end at once. HUP is not listened to where it was ignored from the beginning
-// (nohup). USR1, USR2, PIPE, ALRM and whatever else would end another program do nothing here: Go's
+// Signals, for every command. INT, TERM, HUP and QUIT ask for an end in order; the second of them
+// asks for an end at once. HUP has no effect if it was ignored when the program started (nohup).
+// USR1, USR2, PIPE, ALRM and other signals that end programs by default do nothing here: Go's
 // runtime catches them all.
 //
-// Invariant: no signal that can be caught leaves a socket, a started server or half a state behind.
+// Invariant: no signal that can be caught leaves behind a socket, a started server or half-written
+// state.
 
 package main
 
@@ -16,9 +17,9 @@ import (
 	"time"
 )
 
-// signalEcho is how long after the first signal another is taken for its echo: timeout(1) signals
-// the process, and then its group; a shell whose terminal goes away signals its jobs, and the
-// kernel does so as well.
+// signalEcho is the time after the first signal in which another counts as its echo: timeout(1)
+// signals the process, and then its group; when a terminal goes away, the shell signals its jobs,
+// and so does the kernel.
 const signalEcho = 100 * time.Millisecond
 
 // endings are the signals that ask for an end.
@@ -30,16 +31,16 @@ func endings() []os.Signal {
 	return list
 }
 
-// catchSignals collects the signals that ask for an orderly end. Two have room, so that the second
-// is seen whatever the first is doing.
+// catchSignals collects the signals that ask for an orderly end. The channel has room for two, so
+// that the second is not lost while the first is handled.
 func catchSignals() <-chan os.Signal {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, endings()...)
 	return signals
 }
 
-// interruptible is a context for what a signal may end early: the first one ends the context, the
-// second one the program. stop lets go of the signals.
+// interruptible makes a context for work that a signal may end early: the first signal cancels the
+// context, the second ends the program. stop restores the default of the signals.
 func interruptible() (ctx context.Context, stop context.CancelFunc) {
 	ctx, stop = signal.NotifyContext(context.Background(), endings()...)
 	context.AfterFunc(ctx, func() {
@@ -49,8 +50,8 @@ func interruptible() (ctx context.Context, stop context.CancelFunc) {
 	return ctx, stop
 }
 
-// onSecondSignal does something before the second signal ends the program. stop lets go of the
-// signals; if the second has come, it is what ends the program.
+// onSecondSignal calls do before the second signal ends the program. stop restores the signals; if
+// the second signal has arrived, stop does not return before it has ended the program.
 func onSecondSignal(do func()) (stop func()) {
 	signals, quit, gone := make(chan os.Signal, 2), make(chan struct{}), make(chan struct{})
 	signal.Notify(signals, endings()...)
@@ -71,7 +72,7 @@ func onSecondSignal(do func()) (stop func()) {
 				do()
 				signal.Reset(s)
 				_ = syscall.Kill(os.Getpid(), s.(syscall.Signal))
-				// until it has come; it was ignored from the beginning if it does not
+				// until it arrives; it does not if it was ignored when the program started
 				time.Sleep(signalEcho)
 			}
 		}
@@ -83,13 +84,13 @@ func onSecondSignal(do func()) (stop func()) {
 	}
 }
 
-// keepPipes: a reader that goes away (`ringnbd serve ... | head -1`) must not take the server with
-// it: the write fails with EPIPE instead. The signal is caught and not ignored, for what is ignored
-// stays so in the programs that we start.
+// keepPipes catches SIGPIPE, so that a write fails with EPIPE when a reader goes away (`ringnbd
+// serve ... | head -1`), and the server continues. The signal is not ignored, because programs that
+// we start would inherit that.
 func keepPipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
-// keepFirstThread keeps all goroutines but main's away from the process's first thread. The kernel
-// gives a signal for the process to that thread if it takes it, and there it stays: were the thread
-// asleep in a system call that no signal ends (a read that a FUSE daemon has taken and does not
-// answer), the signal would not be seen by anybody.
+// keepFirstThread keeps all goroutines but main off the first thread of the process. The kernel
+// delivers a signal for the process to that thread if the thread does not block it. If the thread
+// slept in a system call that no signal ends (a read that a FUSE daemon does not answer), the
+// signal would never be handled.
 func keepFirstThread() { runtime.LockOSThread() }

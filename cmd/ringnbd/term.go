@@ -1,6 +1,7 @@
-// Text of others (names, paths, what a peer says) on its way to a terminal or a log.
+// The terminal: how wide it is, whether it shows more than ASCII, and text of others (names, paths,
+// messages of a server) on its way to a terminal or a log.
 //
-// Invariant: what comes out has no control character, no character that turns the direction of the
+// Invariant: visible text has no control character, no character that changes the direction of the
 // text around it, and no byte that is not UTF-8. Letters, marks and symbols of every script stay as
 // they are.
 
@@ -18,7 +19,8 @@ import (
 	"golang.org/x/term"
 )
 
-// terminalWidth is that of the terminal behind w in columns, 0 if there is none.
+// terminalWidth is the width in columns of the terminal that w writes to; 0 means w is not a
+// terminal.
 func terminalWidth(w io.Writer) int {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -28,14 +30,14 @@ func terminalWidth(w io.Writer) int {
 	if err != nil {
 		return 0
 	}
-	return max(width, 1) // some have no size and are terminals all the same
+	return max(width, 1) // a terminal may not know its size
 }
 
-// isTerminal says whether somebody may be looking.
+// isTerminal reports whether w writes to a terminal.
 func isTerminal(w io.Writer) bool { return terminalWidth(w) > 0 }
 
-// locale says whether a terminal of this locale has more than ASCII.
-func locale() bool {
+// localeHasUnicode reports whether a terminal of this locale shows more than ASCII.
+func localeHasUnicode() bool {
 	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
 		if value := os.Getenv(name); value != "" {
 			value = strings.ToLower(strings.ReplaceAll(value, "-", ""))
@@ -45,8 +47,8 @@ func locale() bool {
 	return false
 }
 
-// visible writes what a terminal would obey instead of show, and what it cannot show, as Go would
-// in a string.
+// visible escapes, as in a string of Go, the characters that a terminal would obey instead of show,
+// and those that it cannot show.
 func visible(text string) string {
 	return escaped(text, func(r rune, raw string) string {
 		if r == utf8.RuneError && len(raw) == 1 {
@@ -56,7 +58,7 @@ func visible(text string) string {
 	})
 }
 
-// escaped replaces every character that is not printable, and every byte that belongs to none.
+// escaped replaces every character that is not printable, and every byte that is not UTF-8.
 func escaped(text string, escape func(r rune, raw string) string) string {
 	var b strings.Builder
 	for i := 0; i < len(text); {
@@ -71,7 +73,7 @@ func escaped(text string, escape func(r rune, raw string) string) string {
 	return b.String()
 }
 
-// visibleError is an error whose text is visible. Joined errors stay apart, each in a line of its
+// visibleError is an error with a visible text. Joined errors stay separate, each in a line of its
 // own.
 type visibleError struct{ error }
 
@@ -79,14 +81,14 @@ func (e visibleError) Unwrap() error { return e.error }
 
 func (e visibleError) Error() string { return visibleText(e.error) }
 
-// visibleText is the text of an error, made visible once, and line by line if it has several for
-// the reason that it is several errors.
+// visibleText is the text of an error, made visible once. It has several lines only if the error is
+// several joined errors.
 func visibleText(err error) string {
 	switch e := err.(type) {
 	case visibleError:
 		return visibleText(e.error)
 	case interface{ Unwrap() error }:
-		// a mark on an error, not words around it
+		// the wrapper marks the error and adds no words
 		if inner := e.Unwrap(); inner != nil && inner.Error() == err.Error() {
 			return visibleText(inner)
 		}
@@ -95,16 +97,16 @@ func visibleText(err error) string {
 		for _, each := range e.Unwrap() {
 			raw, lines = append(raw, each.Error()), append(lines, visibleText(each))
 		}
-		if strings.Join(raw, "\n") == err.Error() { // not several in one sentence
+		if strings.Join(raw, "\n") == err.Error() { // joined, not several in one sentence
 			return strings.Join(lines, "\n")
 		}
 	}
 	return visible(err.Error())
 }
 
-// visibleJSON passes on lines of JSON with all that is not printable as \u escapes, which mean the
-// same to a reader of JSON: encoding/json escapes the control characters below a space, but not
-// those above and not the ones that turn text around.
+// visibleJSON writes lines of JSON with every character that is not printable as a \u escape, which
+// means the same to a reader of JSON. encoding/json escapes the control characters below the space,
+// but not those above, and not the characters that change the direction of text.
 type visibleJSON struct{ io.Writer }
 
 func (w visibleJSON) Write(line []byte) (int, error) {

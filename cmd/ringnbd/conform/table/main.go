@@ -88,7 +88,7 @@ func run(ringnbd, out, only, servers string, timeout time.Duration) error {
 		return r == ','
 	}))
 	if idle != "" {
-		return fmt.Errorf("--only %s picks no check", idle)
+		return fmt.Errorf("--only %s selects no check", idle)
 	}
 	var peers []conform.Peer
 	for _, p := range programs(ringnbd) {
