@@ -48,8 +48,8 @@ PACKAGES := qemu-utils libnbd-bin python3-libnbd nbdkit nbd-server nbd-client fi
 	util-linux iproute2 chromium gcc libc6-dev qemu-system-x86 busybox-static xfsprogs file \
 	debootstrap
 
-.PHONY: help build run test test-kernel clients race fuzz tidy bench results compare conform microbench \
-	pgo ci clean packages
+.PHONY: help build run test test-kernel clients race fuzz tidy bench results compare conform \
+	microbench pgo ci clean packages
 
 define help
 make build         bin/ringnbd

@@ -34,7 +34,8 @@ func Parse(f *pflag.FlagSet, arguments []string) error {
 	for _, a := range arguments {
 		name, _, _ := strings.Cut(strings.TrimPrefix(a, "-"), "=")
 		if len(name) > 1 && a[0] == '-' && name[0] != '-' && f.Lookup(name) != nil {
-			return fmt.Errorf("%s: write --%s: flags of several letters begin with two dashes", a, name)
+			return fmt.Errorf("%s: write --%s: flags of several letters begin with two dashes", a,
+				name)
 		}
 	}
 	if err := f.Parse(arguments); err != nil {

@@ -124,7 +124,8 @@ func newSuite(o options) (*measure.Suite, error) {
 			errors.New("--seconds must be at least 0.2, --rounds at least 1, --warmup at least 0")
 	}
 	if (o.readme != "" || o.results != "") && o.rounds < judge.Enough {
-		return nil, errors.New("--results and --readme need at least 2 rounds: give --rounds 2 or more")
+		return nil,
+			errors.New("--results and --readme need at least 2 rounds: give --rounds 2 or more")
 	}
 	s := &measure.Suite{Dir: o.dir, Seconds: o.seconds, Warmup: o.warmup, Rounds: o.rounds,
 		Progress: os.Stderr}
