@@ -92,7 +92,7 @@ func loopbackName(host string) bool {
 	return err == nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
-// debugServer is the endpoint. nil is no endpoint.
+// debugServer is the endpoint. nil is not an endpoint.
 type debugServer struct {
 	place    *gate.Place
 	address  string // for people, and for curl or go tool pprof
