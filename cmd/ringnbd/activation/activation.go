@@ -1,9 +1,8 @@
-// Package activation starts an NBD server for as long as a command needs it, by systemd's socket
-// activation: the server gets a socket that is bound and listens already, as descriptor 3. So there
-// is nothing to wait for, and no port or path to be chosen.
+// A server that is started by socket activation, and its end.
 //
-// Invariants: a server that was started is ended by End, by the death of the process that started
-// it, or by itself; the socket's folder is open to this user alone, and End removes it.
+// Invariant: a started server is ended by End, by Kill, by the death of the process that started
+// it, or by itself; the folder of the socket is open to this user alone, and End removes it.
+
 package activation
 
 import (
@@ -21,29 +20,29 @@ import (
 	"ringnbd/engine/client"
 )
 
-// Text is how a command is shown: as it was written.
+// Text shows a command as it was written.
 func Text(words []string) string { return "[ " + strings.Join(words, " ") + " ]" }
 
-// Server is a command that serves.
+// Server is a running command that serves Target.
 type Server struct {
 	Target client.Target
 
 	dir     string
 	command *exec.Cmd
-	ended   chan struct{} // closed when the command has ended; state counts then
+	ended   chan struct{} // closed when the command has ended; state is valid then
 	state   string
-	said    Tail
+	output  Tail
 }
 
 const (
-	// grace is how long a server may take to end when it is asked to: it may have to flush.
+	// grace is how long a server may take to end after SIGTERM: it may have to flush.
 	grace = 10 * time.Second
-	// haste is the same when we are to end at once.
+	// haste is the same when this program must end at once.
 	haste = 250 * time.Millisecond
 )
 
-// Start starts a command. It is not there yet when Start returns, but can be connected to: the
-// connection waits in the socket.
+// Start starts a command. A client can connect as soon as Start returns: the connection waits in
+// the socket until the server accepts it.
 func Start(words []string) (*Server, error) {
 	path, err := exec.LookPath(words[0])
 	if err != nil {
@@ -68,29 +67,29 @@ func (s *Server) start(path string, words []string, socket string) error {
 	}
 	l.SetUnlinkOnClose(false)
 	f, err := l.File()
-	_ = l.Close() // else a connection to a server that has died would wait for ever
+	_ = l.Close() // otherwise a connection to a server that has died would wait for ever
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	// LISTEN_PID is the server's own number, which only itself can know before it is there: the
-	// shell has the same one, and becomes the server.
-	become := []string{"-c", `LISTEN_PID=$$; export LISTEN_PID; exec "$@"`, "sh", path}
-	s.command = exec.Command("/bin/sh", append(become, words[1:]...)...)
+	// LISTEN_PID is the process number of the server, which only the server itself knows before it
+	// runs: the shell has the same number, and becomes the server.
+	shell := []string{"-c", `LISTEN_PID=$$; export LISTEN_PID; exec "$@"`, "sh", path}
+	s.command = exec.Command("/bin/sh", append(shell, words[1:]...)...)
 	s.command.Env = append(environment(), "LISTEN_FDS=1", "LISTEN_FDNAMES=nbd")
 	s.command.ExtraFiles = []*os.File{f}
-	s.command.Stdout, s.command.Stderr = &s.said, &s.said // ours may be the copy
-	s.command.WaitDelay = time.Second                     // for children that keep them open
-	// Ctrl-C is for us alone, who have something to finish with the server first. Should we be
-	// killed, the kernel asks it to end.
+	s.command.Stdout, s.command.Stderr = &s.output, &s.output // our own may be the copy
+	s.command.WaitDelay = time.Second                         // for children that keep them open
+	// Ctrl-C is for this program alone, which must finish with the server first. If this program is
+	// killed, the kernel sends SIGTERM to the server.
 	s.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	started := make(chan error, 1)
 	go s.run(started)
 	return <-started
 }
 
-// run starts the command from a thread that lives as long as the command: the kernel takes that
-// thread's end for its parent's.
+// run starts the command from a thread that lives as long as the command: for Pdeathsig the kernel
+// takes the end of that thread for the end of the parent.
 func (s *Server) run(started chan<- error) {
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	err := s.command.Start()
@@ -98,12 +97,12 @@ func (s *Server) run(started chan<- error) {
 	if err != nil {
 		return
 	}
-	_ = s.command.Wait() // the state says it all
+	_ = s.command.Wait() // the state has the reason
 	s.state = s.command.ProcessState.String()
 	close(s.ended)
 }
 
-// environment is ours without what somebody said to us about sockets.
+// environment is the environment of this process without variables about its own inherited sockets.
 func environment() []string {
 	var list []string
 	for _, v := range os.Environ() {
@@ -114,40 +113,42 @@ func environment() []string {
 	return list
 }
 
-// Explain adds to an error what the server said last, if it has ended: that is why.
+// Explain adds the server's last words to an error if the server has ended, which is then the
+// cause.
 func (s *Server) Explain(err error) error {
 	if err == nil {
 		return nil
 	}
 	select {
 	case <-s.ended:
-	case <-time.After(200 * time.Millisecond): // it may be about to
+	case <-time.After(200 * time.Millisecond): // it may be ending
 		return err
 	}
-	return fmt.Errorf("%w; %s has ended: %s%s", err, s.Target.Text, s.state, s.said.Words())
+	return fmt.Errorf("%w; %s has ended: %s%s", err, s.Target.Text, s.state, s.output.Words())
 }
 
-// Close removes the socket, when there is nobody left to connect.
-func (s *Server) Close() { _ = os.RemoveAll(s.dir) } // End tries once more, and tells
+// Close removes the socket once no further client will connect.
+func (s *Server) Close() { _ = os.RemoveAll(s.dir) } // End tries again, and returns the error
 
-// End asks the server to end, and after a time makes it; then it removes the socket.
+// End ends the server by SIGTERM, and by SIGKILL after grace; then it removes the socket.
 func (s *Server) End() error {
 	var err error
 	if !s.end(grace) {
-		err = fmt.Errorf("%s: did not end within %v when it was asked to (SIGTERM), and was killed",
+		err = fmt.Errorf("%s: did not end within %v after SIGTERM, and was killed",
 			s.Target.Text, grace)
 	}
 	<-s.ended
 	return errors.Join(err, os.RemoveAll(s.dir))
 }
 
-// Kill is End for a program that is to end at once, beside an End that waits.
+// Kill is End for a program that must end at once. It may run at the same time as End.
 func (s *Server) Kill() {
 	s.end(haste)
 	_ = os.RemoveAll(s.dir)
 }
 
-// end asks the server to end, and kills it after a time. It says whether that was not needed.
+// end sends SIGTERM to the server, and SIGKILL after patience. It reports whether the server ended
+// in time.
 func (s *Server) end(patience time.Duration) (inTime bool) {
 	_ = syscall.Kill(-s.command.Process.Pid, syscall.SIGTERM) // fails if it has ended
 	select {
@@ -155,6 +156,6 @@ func (s *Server) end(patience time.Duration) (inTime bool) {
 		inTime = true
 	case <-time.After(patience):
 	}
-	_ = syscall.Kill(-s.command.Process.Pid, syscall.SIGKILL) // what it has left behind, too
+	_ = syscall.Kill(-s.command.Process.Pid, syscall.SIGKILL) // also its children
 	return inTime
 }

@@ -1,6 +1,6 @@
-// What a program said last.
+// The end of what a program printed.
 //
-// Invariant: whatever it says, so much is kept and no more.
+// Invariant: at most maxTail bytes are kept, however much the program prints.
 
 package activation
 
@@ -17,21 +17,21 @@ type Tail struct {
 }
 
 const (
-	tailMost  = 16 << 10 // bytes
-	tailLines = 5        // of Words
+	maxTail   = 16 << 10 // bytes
+	wordLines = 5        // lines of Words
 )
 
 func (t *Tail) Write(b []byte) (int, error) {
 	t.lock.Lock()
 	defer t.lock.Unlock()
 	t.text.Write(b)
-	if extra := t.text.Len() - tailMost; extra > 0 {
+	if extra := t.text.Len() - maxTail; extra > 0 {
 		t.text.Next(extra)
 	}
 	return len(b), nil
 }
 
-// Words is the last lines in one, to be put behind what happened; "" if nothing was said.
+// Words is the last lines in one line, to be appended to an error; "" if nothing was printed.
 func (t *Tail) Words() string {
 	t.lock.Lock()
 	defer t.lock.Unlock()
@@ -40,10 +40,10 @@ func (t *Tail) Words() string {
 		return ""
 	}
 	lines := strings.Split(text, "\n")
-	return "; its last words: " + strings.Join(lines[max(0, len(lines)-tailLines):], " | ")
+	return "; its last words: " + strings.Join(lines[max(0, len(lines)-wordLines):], " | ")
 }
 
-// Reset forgets all of it.
+// Reset forgets the text.
 func (t *Tail) Reset() {
 	t.lock.Lock()
 	defer t.lock.Unlock()

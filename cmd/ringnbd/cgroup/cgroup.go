@@ -1,12 +1,12 @@
 // Package cgroup reads how much memory and processor time, and how many threads, the control groups
-// of this process leave it, of either version, its own and all above it that can be seen.
+// of this process allow: its own group and all visible groups above it, of either version.
 //
-// Invariant: what cannot be read limits nothing; a limit is the least of all that hold. Nothing is
-// cached: a start reads once.
+// Invariant: a file that cannot be read limits nothing; a limit is the minimum of all limits that
+// apply. Nothing is cached: a start reads once.
 //
-// The field's libraries know a part each: automemlimit the memory of the own group, Go's runtime
-// (1.25) the processor time, of which it takes two processors for the least. Both with memory.high
-// and the groups above are the hundred lines below.
+// The field's libraries each read a part: automemlimit the memory of the process's own group, Go's
+// runtime (1.25) the processor time, which it rounds up to two processors. Neither reads
+// memory.high and the memory of the groups above.
 package cgroup
 
 import (
@@ -17,7 +17,7 @@ import (
 	"strings"
 )
 
-// Limits is what the control groups leave.
+// Limits are what the control groups allow.
 type Limits struct {
 	Memory uint64  // bytes; math.MaxUint64: no limit
 	CPUs   float64 // processors' worth of time; +Inf: no limit
@@ -26,7 +26,7 @@ type Limits struct {
 // Read reads the limits of this process.
 func Read() Limits { return read("/") }
 
-// read takes root for the root of the file system.
+// read reads the limits from a file system at root.
 func read(root string) Limits {
 	l := Limits{Memory: math.MaxUint64, CPUs: math.Inf(1)}
 	groups := groupsOf(root)
@@ -49,12 +49,12 @@ func read(root string) Limits {
 	return l
 }
 
-// Threads is how many threads more this process may have, and the limit that says so;
-// math.MaxInt32: any number.
-func Threads() (room, most int) { return threads("/") }
+// Threads is how many more threads this process may start, and the limit that applies;
+// math.MaxInt32 means any number.
+func Threads() (room, limit int) { return threads("/") }
 
-func threads(root string) (room, most int) {
-	room, most = math.MaxInt32, math.MaxInt32
+func threads(root string) (room, limit int) {
+	room, limit = math.MaxInt32, math.MaxInt32
 	groups := groupsOf(root)
 	for _, m := range mounts(root) {
 		for _, name := range m.controllers {
@@ -64,19 +64,19 @@ func threads(root string) (room, most int) {
 			}
 			m.each(root, path, func(folder string) {
 				// "max" is no limit
-				limit, err := strconv.Atoi(strings.TrimSpace(text(folder, "pids.max")))
+				pids, err := strconv.Atoi(strings.TrimSpace(text(folder, "pids.max")))
 				now, err2 := strconv.Atoi(strings.TrimSpace(text(folder, "pids.current")))
-				if err == nil && err2 == nil && limit-now < room {
-					room, most = limit-now, limit
+				if err == nil && err2 == nil && pids-now < room {
+					room, limit = pids-now, pids
 				}
 			})
 		}
 	}
-	return room, most
+	return room, limit
 }
 
-// groupsOf is the path of the own group by controller; "" is version 2, which has all of them in
-// one.
+// groupsOf is the path of the process's own group by controller; the controller "" is version 2, in
+// which one group has all controllers.
 func groupsOf(root string) map[string]string {
 	groups := map[string]string{}
 	for line := range strings.Lines(text(root, "proc/self/cgroup")) {
@@ -95,10 +95,11 @@ func groupsOf(root string) map[string]string {
 type mount struct {
 	controllers []string // memory, cpu and pids of version 1, or "" for version 2
 	top         string   // the group that is mounted
-	point       string   // where
+	point       string   // the mount point
 }
 
-// mounts finds them in mountinfo, proc(5): 36 35 98:0 /top /point options - type source options.
+// mounts finds the mounts of control groups in mountinfo (proc(5)), whose lines are 36 35 98:0 /top
+// /point options - type source options.
 func mounts(root string) (list []mount) {
 	for line := range strings.Lines(text(root, "proc/self/mountinfo")) {
 		before, after, _ := strings.Cut(line, " - ")
@@ -124,7 +125,7 @@ func mounts(root string) (list []mount) {
 	return list
 }
 
-// unescape undoes what mountinfo does to blanks and the like: \040.
+// unescape replaces the escapes of mountinfo, as in \040 for a blank.
 func unescape(s string) string {
 	for i := 0; i+3 < len(s); i++ {
 		if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); s[i] == '\\' && err == nil {
@@ -134,9 +135,9 @@ func unescape(s string) string {
 	return s
 }
 
-// each visits the folder of a group and of all above it up to the one that is mounted. A group
-// outside of that one, as seen from a container that was given another's mount, is not there: the
-// mounted one is the best guess.
+// each visits the folder of a group and of all groups above it up to the mounted group. A group
+// outside of the mounted group, as seen from a container that was given another container's mount,
+// is not visible: the mounted group is the best guess.
 func (m *mount) each(root, group string, visit func(folder string)) {
 	below, inside := strings.CutPrefix(group, strings.TrimSuffix(m.top, "/"))
 	if !inside || below != "" && below[0] != '/' || strings.Contains(below, "..") {
@@ -150,12 +151,12 @@ func (m *mount) each(root, group string, visit func(folder string)) {
 	}
 }
 
-// memoryOf is the limit of one group. memory.high slows a group that is above it down until it
-// stands still.
+// memoryOf is the memory limit of a group. memory.high counts as a limit, because the kernel slows
+// down a group that exceeds it until the group stands still.
 func memoryOf(folder string) uint64 {
 	limit := uint64(math.MaxUint64)
 	for _, name := range [...]string{"memory.max", "memory.high", "memory.limit_in_bytes"} {
-		// Version 1 says "no limit" as the largest number of whole pages, 2 as "max".
+		// Version 1 writes "no limit" as the largest number of whole pages, version 2 as "max".
 		if n, err := strconv.ParseUint(strings.TrimSpace(text(folder, name)), 10, 64); err == nil &&
 			n < 1<<62 {
 			limit = min(limit, n)
@@ -164,7 +165,7 @@ func memoryOf(folder string) uint64 {
 	return limit
 }
 
-// cpusOf is how many processors' worth of time one group gets: quota over period.
+// cpusOf is how many processors' worth of time a group gets: quota over period.
 func cpusOf(folder string) float64 {
 	quota, period := text(folder, "cpu.cfs_quota_us"), text(folder, "cpu.cfs_period_us")
 	if fields := strings.Fields(text(folder, "cpu.max")); len(fields) == 2 {
@@ -178,7 +179,7 @@ func cpusOf(folder string) float64 {
 	return q / p
 }
 
-// text is what a file says; nothing, if it cannot be read.
+// text is the content of a file, or nothing if it cannot be read.
 func text(folder, name string) string {
 	b, err := os.ReadFile(filepath.Join(folder, name))
 	if err != nil {

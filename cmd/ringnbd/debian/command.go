@@ -1,5 +1,6 @@
-// Commands of apt and dpkg, and where their results are kept.
-// Invariant: no command outlives its time, nor its caller.
+// Commands of apt and dpkg, and the folder that keeps their results.
+//
+// Invariant: no command runs longer than its limit, nor longer than its caller.
 
 package debian
 
@@ -19,10 +20,10 @@ import (
 // AptLimit bounds each call of apt, which downloads up to 100 MB.
 const AptLimit = 4 * time.Minute
 
-// ErrNoDebian says that this machine has no apt. Its text is for whoever runs the tests.
+// ErrNoDebian means that this machine has no apt. Its text is for people who run the tests.
 var ErrNoDebian = errors.New("this is not Debian")
 
-// Check returns an error, with ErrNoDebian in it, where apt and dpkg are not installed.
+// Check returns an error that wraps ErrNoDebian if apt or dpkg is not installed.
 func Check() error {
 	for _, program := range []string{"apt-get", "apt-cache", "dpkg-deb"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -43,7 +44,7 @@ func CacheDir(name string) (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-// Run runs a program to its end, at most for a time, and returns its standard output. The error has
+// Run runs a program to its end, for at most limit, and returns its standard output. An error has
 // the last line of standard error.
 func Run(limit time.Duration, dir, name string, arguments ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)

@@ -4,9 +4,9 @@
 //
 //	suite.go    programs of another release, with every library that they need
 //	starter.go  the scripts that start them
-//	command.go  apt, its errors, and the folder that keeps what it brought
+//	command.go  apt, its errors, and the folder that keeps its results
 //
 // Only tests use it. It needs no root, and no network once the cache is full.
 //
-// Invariant: a folder of the cache gets its name when everything is in it.
+// Invariant: a folder of the cache gets its name when it is complete.
 package debian

@@ -1,5 +1,7 @@
-// The scripts that start an unpacked program. Invariant: a program's children run as without it:
-// libraries of the other release are not in their environment.
+// The scripts that start an unpacked program.
+//
+// Invariant: the children of a program do not see the libraries of the other release in their
+// environment.
 
 package debian
 
@@ -9,7 +11,7 @@ import (
 	"strings"
 )
 
-// starterVersion is part of what names a folder: another script needs another folder.
+// starterVersion is part of the name of a folder: another script needs another folder.
 const starterVersion = 2
 
 // starter is the script for a program that was unpacked into work and will be found in dir.
@@ -24,8 +26,8 @@ func starter(work, dir, name string) (string, error) {
 		return "", err
 	}
 	var libraries []string
-	// Some keep libraries of their own in a folder that only an absolute path leads to, which is
-	// one of this machine.
+	// Some programs find libraries of their own by an absolute path, which leads to a folder of
+	// this machine's release.
 	for _, pattern := range []string{"usr/lib/*-linux-gnu*", "lib/*-linux-gnu*",
 		"usr/lib/*-linux-gnu*/*"} {
 		found, _ := filepath.Glob(filepath.Join(work, pattern))
@@ -46,8 +48,8 @@ func starter(work, dir, name string) (string, error) {
 	return "#!/bin/sh\n" + start + " \"$@\"\n", nil
 }
 
-// nbdkitStarter gives nbdkit the paths of plugin and filters, which it looks for where they would
-// be installed.
+// nbdkitStarter gives nbdkit the paths of plugin and filters, which nbdkit would look for in the
+// folders of an installation.
 const nbdkitStarter = `#!/bin/sh
 for lib in %s/usr/lib/*/nbdkit; do :; done
 plugin=
@@ -65,7 +67,7 @@ done
 %s "$@"
 `
 
-// pythonStarter tells Python where its library is.
+// pythonStarter gives Python the path of its library.
 const pythonStarter = `#!/bin/sh
 export PYTHONHOME=%[1]s/usr PYTHONPATH=%[1]s/usr/lib/python3/dist-packages
 %[2]s "$@"

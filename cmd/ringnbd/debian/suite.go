@@ -1,10 +1,10 @@
-// Programs of another release of Debian, beside those that are installed: their packages with all
-// that these depend on, libc included, unpacked into a folder of the cache. A small shell script
-// for each program starts it by that release's own loader and libraries, so that it runs on any
+// Programs of another release of Debian, in addition to the installed ones: their packages with all
+// dependencies, libc included, unpacked into a folder of the cache. A small shell script for each
+// program starts it with the loader and the libraries of its release, so that it runs on any
 // machine, for any user.
 //
-// Invariant: apt works in folders of the cache alone; it neither reads nor changes what is
-// installed here.
+// Invariant: apt works only in folders of the cache; it neither reads nor changes the packages that
+// are installed here.
 
 package debian
 
@@ -23,30 +23,29 @@ import (
 	"time"
 )
 
-// listsLast is how long apt's lists are believed. That a mirror has dropped a package since is
-// noticed earlier.
-const listsLast = 12 * time.Hour
+// maxListAge is how long apt's lists are used. A package that a mirror no longer has makes them be
+// fetched earlier.
+const maxListAge = 12 * time.Hour
 
 // Suite is a release of Debian.
 type Suite struct {
 	Name string // of its folder in the archive: trixie, sid, bookworm-backports
-	Base string // the release that it completes, if it is not a whole one
+	Base string // the release that it completes; "" if it is complete itself
 }
 
-// Programs is what was unpacked of a suite.
+// Programs are the unpacked programs of a suite.
 type Programs struct {
 	dir      string
 	versions map[string]string
 }
 
-// Bin is the folder with a script for each program; it can be put into PATH.
+// Bin is the folder with a script for each program, for PATH.
 func (p *Programs) Bin() string { return filepath.Join(p.dir, "start") }
 
-// Version is the version of a package of the suite as its makers count, or "" if it was not
-// unpacked.
+// Version is the upstream version of a package of the suite, or "" if it was not unpacked.
 func (p *Programs) Version(name string) string { return p.versions[name] }
 
-// Upstream cuts what Debian adds to a version: 1:10.0.2+ds-2+deb13u1~bpo12+1 is 10.0.2.
+// Upstream removes what Debian adds to a version: 1:10.0.2+ds-2+deb13u1~bpo12+1 is 10.0.2.
 func Upstream(version string) string {
 	if _, rest, ok := strings.Cut(version, ":"); ok {
 		version = rest
@@ -57,8 +56,9 @@ func Upstream(version string) string {
 	return version
 }
 
-// Fetch returns programs of a suite, from the cache or downloaded: packages have the names of
-// programs by the names of their packages. Without a network it is what was unpacked last.
+// Fetch returns programs of a suite, from the cache or downloaded: packages has the names of
+// programs by the name of their package. Without a network it returns the programs that were
+// unpacked last.
 func Fetch(cache string, s Suite, packages map[string][]string) (*Programs, error) {
 	if err := Check(); err != nil {
 		return nil, err
@@ -77,8 +77,8 @@ func Fetch(cache string, s Suite, packages map[string][]string) (*Programs, erro
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return nil, err
 	}
-	// Of what is installed: nothing. apt's locks are beside this file, so that any user may take
-	// them.
+	// apt sees an empty list of installed packages. Its locks are in the folder of this file, so
+	// that any user may take them.
 	if err := os.WriteFile(filepath.Join(home, "status"), nil, 0o644); err != nil {
 		return nil, err
 	}
@@ -96,7 +96,7 @@ func Fetch(cache string, s Suite, packages map[string][]string) (*Programs, erro
 	return p, err
 }
 
-// fetch is one call of Fetch.
+// fetch is a call of Fetch.
 type fetch struct {
 	Suite
 	home     string
@@ -104,19 +104,19 @@ type fetch struct {
 	programs map[string][]string
 }
 
-// newest asks apt what the packages are today, and unpacks them unless they are there.
+// newest asks apt for the current packages, and unpacks those that are not unpacked yet.
 func (f *fetch) newest() (*Programs, error) {
 	if err := f.sources(); err != nil {
 		return nil, err
 	}
 	stamp := filepath.Join(f.home, "updated")
-	if info, err := os.Stat(stamp); err != nil || time.Since(info.ModTime()) > listsLast {
+	if info, err := os.Stat(stamp); err != nil || time.Since(info.ModTime()) > maxListAge {
 		if err := f.update(stamp); err != nil {
 			return nil, err
 		}
 	}
 	p, err := f.unpacked()
-	if err != nil { // the lists may be older than what the mirrors still have
+	if err != nil { // the lists may name packages that the mirrors no longer have
 		if updated := f.update(stamp); updated != nil {
 			return nil, updated
 		}
@@ -155,8 +155,8 @@ func (f *fetch) sources() error {
 		"(apt-get update does)")
 }
 
-// apt runs apt-get in the suite's own folders. It is told that nothing is installed, so that
-// libraries come along.
+// apt runs apt-get in the suite's own folders. apt sees no installed packages, so that it also
+// fetches the libraries.
 func (f *fetch) apt(arguments ...string) (string, error) {
 	at := func(name string) string { return filepath.Join(f.home, name) }
 	own := []string{"-qq", "-o", "Dir::State=" + f.home, "-o", "Dir::State::lists=" + at("lists"),
@@ -175,7 +175,7 @@ func (f *fetch) install(how string) (string, error) {
 
 var packageFile = regexp.MustCompile(`(?m)^'[^']*' (([^_ ]+)_([^_ ]+)_[^_ ]+\.deb) `)
 
-// unpacked unpacks what apt would install.
+// unpacked unpacks the packages that apt would install.
 func (f *fetch) unpacked() (*Programs, error) {
 	list, err := f.install("--print-uris")
 	if err != nil {
@@ -265,13 +265,13 @@ func (p *Programs) load() error {
 	return nil
 }
 
-// prefix tells folders with these packages from others of the suite.
+// prefix distinguishes the folders with these packages from other folders of the suite.
 func (f *fetch) prefix() string {
 	digest := sha256.Sum256([]byte(strings.Join(f.packages, " ")))
 	return "of-" + hex.EncodeToString(digest[:4]) + "-"
 }
 
-// kept is what was unpacked last, nil if there is none.
+// kept is what was unpacked last, or nil.
 func (f *fetch) kept() *Programs {
 	found, _ := filepath.Glob(filepath.Join(f.home, f.prefix()+"*", "versions"))
 	var last *Programs
@@ -285,7 +285,7 @@ func (f *fetch) kept() *Programs {
 	return last
 }
 
-// clear removes packages that were unpacked, and what they replace.
+// clear removes the archives of unpacked packages, and the folders that they replace.
 func (f *fetch) clear(archives string) {
 	found, _ := filepath.Glob(filepath.Join(archives, "*.deb"))
 	for _, file := range found {
