@@ -1,11 +1,11 @@
-// A Device is what stands behind an export: a descriptor or a mapping, and the few facts about it
-// that the data path needs.
+// A Device holds the bytes of an export: a descriptor or a mapping, and the few facts about it that
+// the data path needs.
 //
 // Invariant: a Device's facts never change after Start. Its failed word only ever goes from 0 to 1:
 // a flush that failed stays failed until the export is opened again, because the kernel reports an
 // error once and then forgets it. For the same reason only one fsync of a device is in flight at a
-// time, of whatever loop: of two, one would get the error and the other, perhaps seen first, would
-// say that all is well.
+// time, of all loops: of two, one would get the error and the other, perhaps seen first, would say
+// that all is well.
 
 package engine
 
@@ -37,9 +37,9 @@ type Device struct {
 	Block uint32
 
 	Direct bool // opened with O_DIRECT
-	// whoever asks the storage may sleep until another process or machine answers: FUSE, NFS
+	// an operation may sleep until another process or machine answers: FUSE, NFS
 	Waits bool
-	// not O_DIRECT, and writing into the page cache waits for nobody but the local disk
+	// not O_DIRECT, and writing into the page cache waits for nothing but the local disk
 	Cached bool
 	// not 0: the file system, which fsfreeze(8) can stop, so that writers sleep; the same number
 	// for all of its files
@@ -54,9 +54,9 @@ type Device struct {
 
 	written atomic.Bool // a client has written to it since it was opened
 	failed  atomic.Uint32
-	syncing atomic.Bool   // an fsync is in flight, of whatever loop
+	syncing atomic.Bool   // an fsync is in flight, of any loop
 	queued  atomic.Int32  // loops that wait for it to end
-	syncer  atomic.Uint32 // the loop that flushed last, plus 1: it lets those that wait go first
+	syncer  atomic.Uint32 // the loop that flushed last, plus 1: it lets the waiting loops go first
 	// operations in flight that may hold the file's lock for long: slices, fsyncs and lookups
 	busy atomic.Int32
 }
@@ -81,7 +81,7 @@ type deviceRow struct {
 	flusher        // flush.go
 
 	caching   bool  // a CACHE is in flight
-	throttled int64 // until when short cached writes go to the ring
+	throttled int64 // until when short writes into the page cache go to the ring
 }
 
 // deviceOf returns the device that a request is about.

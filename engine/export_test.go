@@ -100,7 +100,7 @@ func (s *SimLoop) LookUp(t uint32) (late bool) {
 }
 
 // Unbounded lets every device have as many workers as it likes: a planted mistake.
-func (s *SimLoop) Unbounded() { s.l.quota = workersMost }
+func (s *SimLoop) Unbounded() { s.l.quota = maxWorkers }
 
 // Live is how many connections the loop has.
 func (s *SimLoop) Live() int { return int(s.l.live.Load()) }
@@ -190,7 +190,7 @@ func (s *SimLoop) Home() error {
 	for i := range l.devices {
 		d := &l.devices[i]
 		check(d.flying == 0 && d.working == 0 && d.parked == empty, "segments are out")
-		check(!d.inFlight && d.flushing == empty && d.waiting == empty, "a flush is out")
+		check(!d.fsyncing && d.flushing == empty && d.waiting == empty, "a flush is out")
 	}
 	return errors.Join(errs...)
 }

@@ -1,9 +1,9 @@
-// FLUSH: fdatasync, shared by all that wait for it. A flush that arrives while one is in flight
-// waits for the next, which covers it: every write that was answered before it came is on the
-// device by then, from whatever connection and loop.
+// FLUSH: fdatasync, shared by all flushes that wait for it. A flush that arrives while an fsync is
+// in flight waits for the next fsync, which covers it: every write that was answered before the
+// flush arrived is on the device by then, whatever connection and loop it came from.
 //
-// Invariant: at most one fsync per device is in flight, of all loops; a failed one is remembered in
-// the device, and no later flush succeeds.
+// Invariant: at most one fsync per device is in flight, of all loops; a failed fsync is remembered
+// in the device, and no later flush succeeds.
 
 package engine
 
@@ -19,9 +19,9 @@ import (
 // flusher is the flushes of one device.
 type flusher struct {
 	flushing list // tags that the fsync in flight answers
-	waiting  list // tags for the next one
-	inFlight bool
-	blocked  bool // another loop's fsync of this device must end first
+	waiting  list // tags that the next fsync answers
+	fsyncing bool // an fsync is in flight
+	blocked  bool // an fsync of this device by another loop must end first
 }
 
 // flush queues a request for the next fsync of its device.
@@ -38,19 +38,21 @@ func (l *loop) flush(t uint32) {
 	l.issueFlush(row.dev)
 }
 
+// issueFlush submits an fsync, if a request waits for it and this loop may.
 func (l *loop) issueFlush(dev uint32) {
 	q := &l.devices[dev]
-	if q.inFlight || q.waiting.head == none || !l.ownFlush(dev) {
+	if q.fsyncing || q.waiting.head == none || !l.ownFlush(dev) {
 		return
 	}
-	q.inFlight = true
+	q.fsyncing = true
 	q.flushing, q.waiting = q.waiting, empty
 	q.device.busy.Add(1)
 	uring.PrepFsync(l.sqe(), uint64(tokenOf(onFlush, 0, 0, dev)), q.file, true)
 }
 
-// ownFlush makes this loop the one that may flush the device, or queues it: behind the loop that is
-// flushing, or behind those that have waited while this one did.
+// ownFlush makes this loop the one that may flush the device, and reports whether it did. If not,
+// the loop waits in line: after the loop that is flushing, or after those that have waited while
+// this loop flushed.
 func (l *loop) ownFlush(dev uint32) bool {
 	q := &l.devices[dev]
 	d := q.device
@@ -60,10 +62,10 @@ func (l *loop) ownFlush(dev uint32) bool {
 			return true
 		}
 		q.blocked = true
-		l.blocked = append(l.blocked, dev) // within its capacity: a device is there once
+		l.blocked = append(l.blocked, dev) // within its capacity: each device is there once
 		d.queued.Add(1)
 	}
-	// Again, now that whoever is flushing can see that we wait.
+	// Again, now that the loop which is flushing can see that this one waits.
 	if d.syncer.Load() == l.id+1 && d.queued.Load() > 1 || !d.syncing.CompareAndSwap(false, true) {
 		return false
 	}
@@ -98,12 +100,12 @@ func (l *loop) retryFlushes() {
 	}
 }
 
-// flushed answers those that waited.
+// flushed answers the requests that the fsync was for.
 func (l *loop) flushed(tok token, res int32) {
 	dev := tok.slot()
 	q := &l.devices[dev]
-	must(q.inFlight, "a flush that nobody asked for")
-	q.inFlight = false
+	must(q.fsyncing, "a flush that was not asked for")
+	q.fsyncing = false
 	d := q.device
 	d.busy.Add(-1)
 	kind := FlushRefused
@@ -127,7 +129,7 @@ func (l *loop) flushed(tok token, res int32) {
 	l.issueFlush(dev)
 }
 
-// flushAgain puts those that an interrupted fsync was for back in front of those that came since.
+// flushAgain queues the requests of an interrupted fsync again, before those that arrived since.
 func (l *loop) flushAgain(q *deviceRow) {
 	for t := l.popTag(&q.waiting); t != none; t = l.popTag(&q.waiting) {
 		l.appendTag(&q.flushing, t)

@@ -1,15 +1,16 @@
-// Writes into the page cache, for files that are not opened O_DIRECT. io_uring hands those to a
-// worker thread on ext4 and others, one at a time per file, which costs more than the write itself;
-// so a short one is made by the loop, as long as that is quick.
+// Writes into the page cache, for files that are not opened O_DIRECT. On ext4 and others io_uring
+// hands those to a worker thread, one at a time per file, which costs more than the write itself;
+// so a short write is made by the loop, as long as that is quick.
 //
-// It is made only on file systems that are local (Device.Cached), and not while an operation is in
-// flight that holds the file's lock for long. A writer to a file system that is frozen (fsfreeze,
-// as for a snapshot) sleeps until it is thawed, and nothing tells before; so where one can be, it
-// is made only if that is the file system of every export, so that nobody else sleeps with it.
+// The loop makes it only on file systems that are local (Device.Cached), and not while an operation
+// is in flight that holds the file's lock for long. A writer to a file system that is frozen
+// (fsfreeze, as for a snapshot) sleeps until it is thawed, and nothing tells before. So on a file
+// system that can be frozen the loop makes writes only if all exports are on it, so that no other
+// export sleeps with it.
 //
 // Invariant: the loop is never held up twice in a row. A write that takes longer than
-// slowCachedNanos (the kernel throttles writers when too much is dirty) sends those after it to the
-// ring, for cachedPauseNanos.
+// slowCachedNanos (the kernel throttles writers when too much is dirty) sends the writes after it
+// to the ring, for cachedPauseNanos.
 
 package engine
 
@@ -33,7 +34,8 @@ func (l *loop) cacheable(row *tag) bool {
 		l.now >= l.devices[row.dev].throttled
 }
 
-// writeCached copies a payload into the page cache; what does not go smoothly goes to the ring.
+// writeCached copies a payload into the page cache. A write that fails or is short goes to the
+// ring.
 func (l *loop) writeCached(t uint32) {
 	row := &l.tags[t]
 	start := l.kernel.Now()

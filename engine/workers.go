@@ -1,18 +1,17 @@
-// Workers: what an operation on a file does that cannot be done at once, the kernel does on threads
-// of the ring (io-wq). They are few, and storage that hangs keeps those that it has. So it is the
-// loop, not the kernel, that decides what goes to them, and how much of one device at a time.
+// Workers: an operation on a file that cannot be done at once is done by a thread of the ring, a
+// worker (io-wq). Workers are few, and storage that hangs keeps the workers that it has. So the
+// loop, not the kernel, decides what goes to them, and how much of one device at a time.
 //
 // With RWF_NOWAIT the kernel answers EAGAIN where it would have handed an operation to a worker. On
 // storage that takes that flag, operations are tried with it, and sent to a worker (IOSQE_ASYNC)
-// when they were refused, or the rest of them when they stopped early. What is known to put its
-// caller to sleep (Device.Waits: FUSE, NFS), and what goes to a device that has answered nothing
+// when they were refused; of an operation that stopped early, the rest is. An operation that is
+// known to put its caller to sleep (Device.Waits: FUSE, NFS), or whose device has answered nothing
 // for a while, goes to a worker without a trial: tried, it might hold up the loop, and every other
 // export with it.
 //
-// Invariant: deviceRow.working is how many reads and writes of a device workers have, at most
-// quotaOf; the rest of a wave is parked: its bits are set in loop.parked, and its tag is in
-// deviceRow.parked. A FLUSH, slices and a CACHE go to workers too, but their own rules keep them
-// few (ownWorkers).
+// Invariant: staff.working is how many reads and writes of a device workers have, at most quotaOf;
+// the rest of a wave is parked: its bits are set in workers.parked, and its tag is in staff.parked.
+// A FLUSH, slices and a CACHE go to workers too, but their own rules keep them few (ownWorkers).
 
 package engine
 
@@ -26,21 +25,20 @@ import (
 )
 
 const (
-	// viaWorker in a token's part: the segment is with a worker.
+	// viaWorker in a token's part says that the segment is with a worker.
 	viaWorker = uint8(0x80)
-	// ownWorkers is how many a device may have beside those for reads and writes: a flush, slices,
-	// a CACHE.
+	// ownWorkers is how many workers a device may have for other operations than reads and writes:
+	// a flush, slices, a CACHE.
 	ownWorkers = 1 + maxSlices + 1
-	// workersMost bounds the workers of one loop, whatever hangs: a thread of the kernel's each.
-	workersMost = 1024
-	// lateAfter is how long, in nanoseconds, a device with operations in flight may complete none
-	// of them before it is taken for one that hangs. A disk that is only slow completes something
-	// all the time.
-	lateAfter = int64(100e6)
-	// A trial that is refused costs a turn of the ring. After refusedMost in a row the next are
-	// left out: twice as many each time, up to restMost.
-	refusedMost = 4
-	restMost    = 64
+	// maxWorkers bounds the workers of one loop, whatever hangs: each is a thread of the kernel.
+	maxWorkers = 1024
+	// hangsNanos is how long a device with operations in flight may complete none of them before it
+	// is taken for one that hangs. A disk that is only slow completes something all the time.
+	hangsNanos = int64(100e6)
+	// A trial that is refused costs a turn of the ring. After maxRefused refusals in a row the next
+	// trials are left out: twice as many each time, up to maxRest.
+	maxRefused = 4
+	maxRest    = 64
 )
 
 // parkedParts are the segments of a wave that wait for a worker, a bit each.
@@ -60,16 +58,16 @@ type trial struct {
 	rest    uint8 // operations to come without a trial
 }
 
-// staff is what of one device is with the kernel, and with its workers.
+// staff is what the kernel and its workers have of one device.
 type staff struct {
 	trials  [2]trial // of reads and of writes
-	flying  uint32   // reads and writes that are with the kernel
-	working uint32   // and of them, with workers
+	flying  uint32   // reads and writes that are with the kernel, and not with a worker
+	working uint32   // reads and writes that are with workers
 	parked  list     // tags with segments that wait for a worker
-	moved   int64    // when the last of them came back, or the first of them went
+	moved   int64    // when the last of those flying came back, or the first of them was submitted
 }
 
-// due: the next operation is tried.
+// due reports whether the next operation is tried, and counts it.
 func (x *trial) due() bool {
 	if x.rest > 0 {
 		x.rest--
@@ -78,38 +76,39 @@ func (x *trial) due() bool {
 	return true
 }
 
-// failed: a trial was refused.
+// failed counts a trial that was refused.
 func (x *trial) failed() {
-	if x.refused++; x.refused >= refusedMost {
-		x.refused = refusedMost
-		x.pause = min(max(2*x.pause, 1), restMost)
+	if x.refused++; x.refused >= maxRefused {
+		x.refused = maxRefused
+		x.pause = min(max(2*x.pause, 1), maxRest)
 		x.rest = x.pause
 	}
 }
 
-// passed: a trial was not.
+// passed counts a trial that was not refused.
 func (x *trial) passed() { x.refused, x.pause = 0, 0 }
 
-// deviceQuota is how many workers the reads and writes of one device may have: as many as the
+// deviceQuota is how many workers the reads and writes of one device may have: the number that the
 // kernel gives a ring by itself.
 func deviceQuota() uint32 { return uint32(min(max(4*runtime.NumCPU(), 8), 32)) }
 
-// workersOf is how many workers a ring may have for so many devices.
+// workersOf is how many workers a ring may have for that many devices.
 func workersOf(devices int) uint32 {
-	return uint32(min(devices*(int(deviceQuota())+ownWorkers), workersMost))
+	return uint32(min(devices*(int(deviceQuota())+ownWorkers), maxWorkers))
 }
 
-// quotaOf is how many a device may have now. When many hang, what is left is divided so that the
-// next still finds some. One in any case, though it may have to wait for it in the kernel: what is
-// parked is called by those that come back only.
+// quotaOf is how many workers a device may have now. When many devices hang, what is left is
+// divided so that the next device still finds some. It may have one in any case, though that
+// operation may have to wait for a worker in the kernel: a parked segment is issued only when a
+// worker of its device comes back.
 func (l *loop) quotaOf() uint32 {
-	return min(l.quota, max(1, (workersMost-min(l.working, workersMost))/8))
+	return min(l.quota, max(1, (maxWorkers-min(l.working, maxWorkers))/8))
 }
 
 // wayOf says how a segment goes to the kernel: the flags of the operation, and whether to a worker.
 func (l *loop) wayOf(q *deviceRow, reads bool) (rwflags uint32, worker bool) {
 	switch d := q.device; {
-	case d.Waits || q.flying > 0 && l.now-q.moved > lateAfter:
+	case d.Waits || q.flying > 0 && l.now-q.moved > hangsNanos:
 		return 0, true
 	case !d.Direct && reads: // the kernel waits for pages without a worker
 		return 0, false
@@ -119,7 +118,7 @@ func (l *loop) wayOf(q *deviceRow, reads bool) (rwflags uint32, worker bool) {
 	return 0, true
 }
 
-// way is the index of a deviceRow's trials.
+// way is the index in staff.trials.
 func way(reads bool) int {
 	if reads {
 		return 0
@@ -127,7 +126,8 @@ func way(reads bool) int {
 	return 1
 }
 
-// submitted and completed count what of a device is with the kernel and not with a worker.
+// submitted and completed count the segments of a device that are with the kernel and not with a
+// worker.
 func (l *loop) submitted(q *deviceRow) {
 	if q.flying == 0 {
 		q.moved = l.now
@@ -140,8 +140,8 @@ func (l *loop) completed(q *deviceRow) {
 	q.moved = l.now
 }
 
-// refuses files the outcome of a trial: true when the kernel could not do a segment without
-// waiting, so that it is for a worker.
+// refuses files the outcome of a trial, and reports whether the kernel could not do a segment
+// without waiting, so that it is for a worker.
 func (l *loop) refuses(q *deviceRow, o op, res int32) bool {
 	x := &q.trials[way(o == opRead)]
 	if res != -int32(unix.EAGAIN) && res != -int32(unix.EOPNOTSUPP) {
@@ -152,7 +152,7 @@ func (l *loop) refuses(q *deviceRow, o op, res int32) bool {
 	return true
 }
 
-// park has a segment wait for a worker, of which there may be one.
+// park has a segment wait for a worker, which may be free already.
 func (l *loop) park(t uint32, part uint8) {
 	row := &l.tags[t]
 	if l.parked[t] == (parkedParts{}) {
@@ -162,7 +162,7 @@ func (l *loop) park(t uint32, part uint8) {
 	l.issueParked(row.dev)
 }
 
-// issueParked hands to workers what waits for them, in order.
+// issueParked hands the parked segments of a device to workers, in order, as far as its quota goes.
 func (l *loop) issueParked(dev uint32) {
 	q := &l.devices[dev]
 	for q.parked.head != none && q.working < l.quotaOf() {
@@ -181,7 +181,7 @@ func (l *loop) issueParked(dev uint32) {
 	}
 }
 
-// workerTaken and workerFreed count what of a device is with workers.
+// workerTaken and workerFreed count the segments of a device that are with workers.
 func (l *loop) workerTaken(q *deviceRow) {
 	q.working++
 	l.working++
@@ -192,7 +192,7 @@ func (l *loop) workerFreed(q *deviceRow) {
 	l.working--
 }
 
-// unpark drops what a connection that was cut has waiting for workers: nobody waits for it.
+// unpark drops the parked segments of a connection that was cut: their results have no reader.
 func (l *loop) unpark(i uint32) {
 	q := &l.devices[l.table.exports[l.conns[i].export].device]
 	waiting := q.parked

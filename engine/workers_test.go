@@ -25,7 +25,7 @@ func TestTrialsAreLeftOutWhereTheyAreInVain(t *testing.T) {
 			x.failed()
 		}
 	}
-	if tried > 10_000/restMost+20 {
+	if tried > 10_000/maxRest+20 {
 		t.Errorf("%d of 10000 operations were tried, and refused", tried)
 	}
 	for x.due(); !x.due(); {
@@ -56,21 +56,21 @@ func TestQuotasLeaveWorkersForTheNext(t *testing.T) {
 			working++
 			l.working++
 		}
-		if working == 0 || device < 141 && l.working > workersMost {
+		if working == 0 || device < 141 && l.working > maxWorkers {
 			t.Fatalf("device %d gets %d workers, with %d of %d taken", device, working, l.working,
-				workersMost)
+				maxWorkers)
 		}
 	}
-	if most := workersOf(1); most < deviceQuota()+ownWorkers || workersOf(100_000) != workersMost {
+	if most := workersOf(1); most < deviceQuota()+ownWorkers || workersOf(100_000) != maxWorkers {
 		t.Errorf("a ring with one device may have %d workers", most)
 	}
 }
 
 // TestWayToTheKernel: what may put the loop to sleep is never tried.
 func TestWayToTheKernel(t *testing.T) {
-	l := &loop{clock: clock{now: 10 * lateAfter}}
-	late := staff{flying: 1, moved: 10*lateAfter - lateAfter - 1}
-	slow := staff{flying: 1, moved: 10*lateAfter - lateAfter}
+	l := &loop{clock: clock{now: 10 * hangsNanos}}
+	late := staff{flying: 1, moved: 10*hangsNanos - hangsNanos - 1}
+	slow := staff{flying: 1, moved: 10*hangsNanos - hangsNanos}
 	for _, c := range []struct {
 		name   string
 		staff  staff
