@@ -2,9 +2,9 @@
 // zero, an error comes with a text, BLOCK_STATUS is possible at all.
 //
 // Invariant: a reply is one chunk, or data and holes in the order of their offsets that cover the
-// request exactly; the last chunk, and no other, is marked as such. The disk's work has been done
-// when the first is written, so that nothing can go wrong behind it; what is long is looked at, and
-// leaves, part by part.
+// request exactly; the last chunk, and no other, is marked as the last. The disk's work has been
+// done when the first chunk is written, so that nothing can go wrong after it; a long reply is
+// searched for zeroes, and sent, part by part.
 
 package engine
 
@@ -37,13 +37,13 @@ func (b *batch) addChunks(row *tag) bool {
 	return true
 }
 
-// room: are so many bytes of headers and so many iovecs left?
+// room reports whether that many bytes of headers and that many iovecs are left.
 func (b *batch) room(headers, iovecs int) bool {
 	return len(b.headers)-b.filled >= headers && len(b.iovecs)-b.n >= iovecs
 }
 
-// addError appends an error and what is to be said about it. The text is written where its chunk
-// will have it, behind the header.
+// addError appends an error chunk. The text is written in place, after the space for the chunk's
+// header.
 func (b *batch) addError(row *tag) bool {
 	if !b.room(proto.MaxError, 1) {
 		return false
@@ -59,8 +59,8 @@ func (b *batch) addError(row *tag) bool {
 	return true
 }
 
-// addStatus appends a chunk for each context; the lookup has written them behind each other into
-// the lease (lookup.go).
+// addStatus appends a chunk for each context; the lookup has written their payloads one after the
+// other into the lease (lookup.go).
 func (b *batch) addStatus(row *tag) bool {
 	if !b.room(proto.MaxContexts*proto.ExtReplySize, 2*proto.MaxContexts) {
 		return false
@@ -80,31 +80,31 @@ func (b *batch) addStatus(row *tag) bool {
 	return true
 }
 
-// addRead appends what was read: as data, or without what is zero. Of a long reply it appends the
-// next part; each send brings one.
+// addRead appends what was read: as data, with holes where it is zero. Of a long reply it appends
+// the next part; each send carries one part.
 func (b *batch) addRead(row *tag) bool {
 	from, end := row.Offset+row.cursor, row.Offset+row.Length
 	parts := row.Flags&proto.CmdFlagDF == 0 && b.loop.deviceOf(row).keeps()
 	// a rest that is shorter than a hole may be is not a part
-	if parts && end-from > lookPart+2*leastHole {
-		end = min(end, (from+lookPart)&^(holeUnit-1))
+	if parts && end-from > searchPart+2*minHole {
+		end = min(end, (from+searchPart)&^(holeUnit-1))
 	}
 	if b.loop.spent() && (b.filled > 0 || end-from > smallWork && b.loop.owed != row.conn) {
 		return false
 	}
 	h := holes{row: row, loop: b.loop}
 	pieces := int((end-from)>>pieceShift) + 3 + 2*maxRuns
-	if !b.room(min(maxRuns, 2*int(max((end-from)/leastHole, 1))+1)*proto.MaxHole, pieces) {
+	if !b.room(min(maxRuns, 2*int(max((end-from)/minHole, 1))+1)*proto.MaxHole, pieces) {
 		return false
 	}
 	h.find(from, end)
 	b.loop.work += h.seen
 	b.looked += h.seen
 	row.cursor = end - row.Offset
-	b.partial = row.cursor < row.Length
+	b.unended = row.cursor < row.Length
 	framing := b.conn.session.Framing
 	for i, r := range h.runs[:h.n] {
-		last := i == h.n-1 && !b.partial && row.portion&portionMore == 0
+		last := i == h.n-1 && !b.unended && row.portion&portionMore == 0
 		if r.zero {
 			b.head(framing.PutHole(b.headers[b.filled:], b.asked(row), r.off, r.len, last))
 			continue

@@ -114,7 +114,7 @@ func checkRoom(t *testing.T, l *loop, row *tag, b *batch) {
 	}
 	if before.filled == 0 && before.n == 0 {
 		stream := gatherIovecs(l, b.iovecs[:b.n])
-		for b.partial {
+		for b.unended {
 			b, l.work = filledBatch(l, 0, 0), 0
 			if !b.add(row) {
 				t.Fatalf("%+v: a part does not fit into an empty batch", row.Request)

@@ -1,6 +1,6 @@
-// The guard orders overlapping writes of one device, whatever connection and whatever loop they
-// come from: a write waits for every earlier write that touches the same blocks, and for nothing
-// else. That is what makes read-modify-write of unaligned requests safe, and what keeps the last of
+// The guard orders overlapping writes of one device, whatever connection, export and loop they come
+// from: a write waits for every earlier write that touches the same blocks, and for nothing else.
+// That is what makes read-modify-write of unaligned requests safe, and what keeps the last of
 // several overlapping writes in flight the one that stays on the disk.
 //
 // Invariant: a claim's blockers is the number of claims that are in the table, overlap it and came
@@ -11,10 +11,11 @@
 // not messages or lock-free tables. Claims are rows of one array, indexed by loop*tags+tag, so that
 // nothing is allocated.
 //
-// So that a claim meets those near it and no others, claims hang in chains by the stripe of the
-// device that they lie in: narrow ones (up to 64 KiB) in those of the one or two stripes of 64 KiB
-// that they touch, middle ones (up to 2 MiB) in those of 2 MiB. The few that are wider are in a
-// list that everybody of their device looks through, and look through all of their device.
+// A claim is compared with the claims near it and with no others, because claims are in chains by
+// the stripe of the device that they lie in: narrow claims (up to 64 KiB) in the chains of the one
+// or two stripes of 64 KiB that they touch, middle claims (up to 2 MiB) in those of stripes of 2
+// MiB. The few wider claims are in a list of their own, which every claim of their device is
+// compared with; a wide claim is compared with all claims of its device.
 
 package engine
 
@@ -25,22 +26,23 @@ import (
 )
 
 const (
-	guardShards = 64 // devices are spread over these; a power of two
-	// the stripes of a shard's devices are hashed into these, for each width; a power of two
+	guardShards = 64 // devices are spread over them; a power of two
+	// chains of a shard for each width, into which the stripes of its devices are hashed; a power
+	// of two
 	guardHeads = 1024
 )
 
-// width of a claim: which chains it hangs in.
+// width of a claim says which chains it is in.
 type width uint8
 
 const (
-	narrow width = iota // up to a stripe of stripeShift[narrow]
-	middle              // up to one of stripeShift[middle]
-	wide
+	narrow width = iota // up to a stripe of 64 KiB
+	middle              // up to a stripe of 2 MiB
+	wide                // more: in no chain
 )
 
-// stripeShift is the size of stripes, as a power of two, by the width of the claims that hang in
-// their chains.
+// stripeShift is the size of stripes, as a power of two, by the width of the claims in their
+// chains.
 var stripeShift = [wide]uint{narrow: 16, middle: 21}
 
 func widthOf(n uint64) width {
@@ -51,8 +53,8 @@ func widthOf(n uint64) width {
 	return w
 }
 
-// links of a claim: the chain of its first stripe and of its second, or in inFirst the list of the
-// wide ones; and the list of all of its device.
+// Links of a claim: in the chain of its first stripe (or, of a wide claim, in the list of those),
+// in the chain of its second stripe, and in the list of all claims of its device.
 const (
 	inFirst = iota
 	inSecond
@@ -82,13 +84,13 @@ type guardShard struct {
 	_       [64]byte // keeps the next shard's word off this cache line
 }
 
-// guardDevice are the lists of one device, under the word of its shard.
+// guardDevice is the lists of one device, under the word of its shard.
 type guardDevice struct {
 	all  uint32
 	wide uint32
-	// of the claims that are not wide: where there are none, no stripe is looked at
+	// how many claims there are of each width but wide: where there are none, no chain is read
 	count [wide]uint32
-	_     [48]byte // keeps the next device, which is of another shard, off this cache line
+	_     [48]byte // keeps the next device, which is in another shard, off this cache line
 }
 
 type guard struct {
@@ -124,16 +126,16 @@ func (s *guardShard) unlock() { s.word.Store(0) }
 
 func (g *guard) shardOf(device uint32) *guardShard { return &g.shards[device&(guardShards-1)] }
 
-// headOf hashes a stripe. Two that are neighbours never share a head, for one of them is odd, which
-// the counting in meetNear relies on; whatever the distance of others, it is not one at which all
-// meet.
+// headOf hashes a stripe to the head of its chain. Neighbouring stripes never share a head, because
+// one of them is odd, which the counting in overlapsNear relies on. There is no distance at which
+// all stripes share a head.
 func headOf(device uint32, stripe uint64) uint64 {
 	x := (stripe>>1 ^ uint64(device)<<44) * 0x9e3779b97f4a7c15
 	return (x>>32<<1 | stripe&1) & (guardHeads - 1)
 }
 
-// enter puts claim i, the bytes [lo, hi) of a device, into the table and reports whether it may
-// run now. If not, its owner will be granted it.
+// enter puts claim i, the bytes [lo, hi) of a device, into the table and reports whether it may run
+// now. If not, it will be granted to its owner.
 func (g *guard) enter(i, owner, device uint32, lo, hi uint64) bool {
 	c := &g.claims[i]
 	must(!c.held && lo < hi, "a request claimed its range twice, or nothing")
@@ -142,10 +144,10 @@ func (g *guard) enter(i, owner, device uint32, lo, hi uint64) bool {
 	s.tickets++
 	c.lo, c.hi, c.device, c.owner, c.ticket = lo, hi, device, owner, s.tickets
 	c.width = widthOf(hi - lo)
-	c.blockers = g.meet(s, c, nil)
+	c.blockers = g.overlaps(s, c, nil)
 	c.held = true
 	g.link(&g.devices[device].all, i, i, inAll, 0)
-	g.hang(s, i)
+	g.chain(s, i)
 	run := c.blockers == 0
 	s.unlock()
 	return run
@@ -158,10 +160,10 @@ func (g *guard) leave(i uint32, grants *uint32) {
 	must(c.held && c.blockers == 0, "a request left a range that it did not hold")
 	s := g.shardOf(c.device)
 	s.lock()
-	g.unhang(s, i)
+	g.unchain(s, i)
 	g.unlink(&g.devices[c.device].all, i, inAll, false)
 	c.held = false
-	g.meet(s, c, grants)
+	g.overlaps(s, c, grants)
 	s.unlock()
 }
 
@@ -181,50 +183,51 @@ func (g *guard) shrink(i uint32, to uint64, grants *uint32) {
 			g.unblock(j, grants) // it overlapped only the part given up
 		}
 	}
-	g.unhang(s, i)
+	g.unchain(s, i)
 	c.lo = to
-	g.hang(s, i)
+	g.chain(s, i)
 	s.unlock()
 }
 
-// meet finds every claim of the table that overlaps c, which is not in it. Without grants it counts
-// them: all came before c. With grants, c has just left, and those that came after it wait for one
-// claim less.
-func (g *guard) meet(s *guardShard, c *claim, grants *uint32) (met int32) {
+// overlaps finds the claims of the table that overlap c, which is not in it. Without grants it
+// counts them: all came before c. With grants, c has just left, and the claims that came after it
+// wait for one claim less.
+func (g *guard) overlaps(s *guardShard, c *claim, grants *uint32) (found int32) {
 	e := &g.devices[c.device]
 	if c.width == wide {
 		for j := e.all; j != none; j = g.claims[j].next[inAll] {
-			met += g.touch(j, c, grants)
+			found += g.compare(j, c, grants)
 		}
-		return met
+		return found
 	}
 	for of := narrow; of < wide; of++ {
 		if e.count[of] > 0 {
-			met += g.meetNear(of, s, c, grants)
+			found += g.overlapsNear(of, s, c, grants)
 		}
 	}
 	for j := e.wide; j != none; j = g.claims[j].next[inFirst] {
-		met += g.touch(j, c, grants)
+		found += g.compare(j, c, grants)
 	}
-	return met
+	return found
 }
 
-// meetNear is meet for the claims of one width, in the chains of the stripes that c touches.
-func (g *guard) meetNear(of width, s *guardShard, c *claim, grants *uint32) (met int32) {
+// overlapsNear is overlaps for the claims of one width, in the chains of the stripes that c
+// touches.
+func (g *guard) overlapsNear(of width, s *guardShard, c *claim, grants *uint32) (found int32) {
 	shift := stripeShift[of]
 	for stripe, last := c.lo>>shift, (c.hi-1)>>shift; stripe <= last; stripe++ {
 		for e := s.heads[of][headOf(c.device, stripe)]; e != none; e = g.claims[e>>1].next[e&1] {
-			// A pair that shares both stripes meets twice; it counts where its overlap begins.
+			// A pair that shares both stripes is found twice; it counts where its overlap begins.
 			if max(c.lo, g.claims[e>>1].lo)>>shift == stripe {
-				met += g.touch(e>>1, c, grants)
+				found += g.compare(e>>1, c, grants)
 			}
 		}
 	}
-	return met
+	return found
 }
 
-// touch is one pair of meet: 1 when claim j overlaps c.
-func (g *guard) touch(j uint32, c *claim, grants *uint32) int32 {
+// compare is one pair of overlaps: 1 when claim j overlaps c.
+func (g *guard) compare(j uint32, c *claim, grants *uint32) int32 {
 	w := &g.claims[j]
 	if w.device != c.device || w.lo >= c.hi || w.hi <= c.lo {
 		return 0
@@ -235,6 +238,7 @@ func (g *guard) touch(j uint32, c *claim, grants *uint32) int32 {
 	return 1
 }
 
+// unblock takes one blocker from claim j. Without any, it is granted.
 func (g *guard) unblock(j uint32, grants *uint32) {
 	w := &g.claims[j]
 	w.blockers--
@@ -248,9 +252,8 @@ func (g *guard) unblock(j uint32, grants *uint32) {
 // entryOf names one of a claim's two links in the chains of its stripes.
 func entryOf(i, which uint32) uint32 { return i<<1 | which }
 
-// hang links claim i into the chains of its stripes, or the list of the wide ones; unhang takes it
-// out of them.
-func (g *guard) hang(s *guardShard, i uint32) {
+// chain links claim i into the chains of its stripes, or into the list of wide claims.
+func (g *guard) chain(s *guardShard, i uint32) {
 	c := &g.claims[i]
 	if c.width == wide {
 		g.link(&g.devices[c.device].wide, i, i, inFirst, 0)
@@ -265,7 +268,8 @@ func (g *guard) hang(s *guardShard, i uint32) {
 	}
 }
 
-func (g *guard) unhang(s *guardShard, i uint32) {
+// unchain takes claim i out of the chains, or the list, that chain has linked it into.
+func (g *guard) unchain(s *guardShard, i uint32) {
 	c := &g.claims[i]
 	if c.width == wide {
 		g.unlink(&g.devices[c.device].wide, i, inFirst, false)
@@ -281,7 +285,7 @@ func (g *guard) unhang(s *guardShard, i uint32) {
 }
 
 // link pushes claim i, known in this list as entry, to the front. In a stripe's chain (shift 1) an
-// entry says which of a claim's two links is meant.
+// entry says which of the claim's two links is meant.
 func (g *guard) link(head *uint32, i, entry uint32, in int, shift uint32) {
 	c := &g.claims[i]
 	c.prev[in] = none
@@ -296,11 +300,12 @@ func (g *guard) link(head *uint32, i, entry uint32, in int, shift uint32) {
 	*head = entry
 }
 
-func (g *guard) unlink(head *uint32, i uint32, in int, chain bool) {
+// unlink takes claim i out of a list, or out of a stripe's chain.
+func (g *guard) unlink(head *uint32, i uint32, in int, chained bool) {
 	c := &g.claims[i]
 	next, prev := c.next[in], c.prev[in]
 	nextAt, prevAt, shift := in, in, uint32(0)
-	if chain {
+	if chained {
 		nextAt, prevAt, shift = int(next&1), int(prev&1), 1
 	}
 	if prev == none {

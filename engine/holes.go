@@ -1,11 +1,11 @@
-// Holes: what a READ has read that is zero need not be sent. They are found by looking at the data,
-// not by asking the file where its holes are: that costs nothing but a look at one word in 32 KiB,
-// is true whatever else is written meanwhile, and finds zeroes that a file, a block device or a RAM
-// disk stores as such.
+// Holes: zeroes that a READ has read need not be sent. They are found by looking at the data, not
+// by asking the file where its holes are: that costs nothing but a look at one word in 32 KiB, is
+// true whatever else is written meanwhile, and finds zeroes that a file, a block device or a RAM
+// disk stores as data.
 //
-// Invariant: the runs cover the request exactly and alternate. A hole is leastHole bytes long at
-// least, or half of the request: less is not worth a chunk. So data without long zeroes is one
-// chunk, and a short request is three at most.
+// Invariant: the runs cover the request exactly and alternate. A hole is at least minHole bytes
+// long, or half of the request: less is not worth a chunk. So data without long zeroes is one
+// chunk, and a short request is at most three.
 
 package engine
 
@@ -16,14 +16,15 @@ import (
 )
 
 const (
-	leastHole = 32 << 10 // bytes: a hole saves copying them, and costs a chunk
-	// holes begin and end on multiples of this, where the request does not itself
+	minHole = 32 << 10 // bytes: a hole saves copying them, and costs a chunk
+	// holeUnit divides the ends of holes, but where the request itself begins or ends between
+	// units.
 	holeUnit = 512
-	maxRuns  = 9 // of one reply; what comes behind them is data, zero or not
-	// bytes of a reply that are looked at, and sent, at a time, and a little
-	lookPart = 1 << 20
-	// bytes that are compared for that; what comes behind them is data
-	lookMost = lookPart + 4*leastHole
+	maxRuns  = 9 // of one reply; what comes after them is data, zero or not
+	// searchPart is how many bytes of a reply are searched, and sent, at a time, and a little more.
+	searchPart = 1 << 20
+	// maxSearch is how many bytes are compared for that; what comes after them is data.
+	maxSearch = searchPart + 4*minHole
 )
 
 type run struct {
@@ -42,22 +43,22 @@ type holes struct {
 
 var zeroUnit [holeUnit]byte
 
-// find fills runs with what lies in [from, end). Zeroes are looked for only where a hole that is
-// long enough cannot but be: at the multiples of leastHole, and at the beginning; in a short
+// find fills runs with what lies in [from, end). Zeroes are looked for only where every hole that
+// is long enough must have some: at the multiples of minHole, and at the beginning; in a short
 // request, on both sides of its middle.
 func (h *holes) find(from, end uint64) {
-	at, last, step, least := from, end-1, uint64(leastHole), uint64(leastHole)
-	if n := end - from; n < 2*leastHole {
-		step, least = holeUnit, (n+1)/2
+	at, last, step, shortest := from, end-1, uint64(minHole), uint64(minHole)
+	if n := end - from; n < 2*minHole {
+		step, shortest = holeUnit, (n+1)/2
 		last = max((from+n/2)&^(holeUnit-1), from)
 		at = max(last-min(last, holeUnit), from)
 	}
-	data := from // where the data begins that is in no run yet
+	data := from // where the data begins that is not in a run yet
 	if h.loop.deviceOf(h.row).keeps() {
-		for ; at <= last && h.n < maxRuns-2 && h.seen < lookMost; at = (at + step) &^ (step - 1) {
+		for ; at <= last && h.n < maxRuns-2 && h.seen < maxSearch; at = (at + step) &^ (step - 1) {
 			lo, hi := h.zeroes(at, data, end)
 			whole := lo == from && hi == end
-			if hi > at && (whole || hi-lo >= least && h.row.Flags&proto.CmdFlagDF == 0) {
+			if hi > at && (whole || hi-lo >= shortest && h.row.Flags&proto.CmdFlagDF == 0) {
 				h.put(data, lo, false)
 				h.put(lo, hi, true)
 				data = hi
@@ -68,6 +69,7 @@ func (h *holes) find(from, end uint64) {
 	h.put(data, end, false)
 }
 
+// put appends a run, unless it is empty.
 func (h *holes) put(from, to uint64, zero bool) {
 	if from < to {
 		h.runs[h.n] = run{from, to - from, zero}
@@ -75,22 +77,22 @@ func (h *holes) put(from, to uint64, zero bool) {
 	}
 }
 
-// zeroes is the longest range of zeroes around at, in whole units, inside [least, most); empty if
+// zeroes is the longest range of zeroes around at, in whole units, inside [first, end); empty if
 // there is none at at.
-func (h *holes) zeroes(at, least, most uint64) (lo, hi uint64) {
+func (h *holes) zeroes(at, first, end uint64) (lo, hi uint64) {
 	lo, hi = at, at
-	if !h.zero(at, min(at+8, most)) {
+	if !h.zero(at, min(at+8, end)) {
 		return lo, hi
 	}
-	for hi < most && h.seen < lookMost {
-		next := min((hi+holeUnit)&^(holeUnit-1), most)
+	for hi < end && h.seen < maxSearch {
+		next := min((hi+holeUnit)&^(holeUnit-1), end)
 		if !h.zero(hi, next) {
 			break
 		}
 		hi = next
 	}
-	for lo > least && hi > at {
-		before := max((lo-1)&^(holeUnit-1), least)
+	for lo > first && hi > at {
+		before := max((lo-1)&^(holeUnit-1), first)
 		if !h.zero(before, lo) {
 			break
 		}
@@ -99,7 +101,7 @@ func (h *holes) zeroes(at, least, most uint64) (lo, hi uint64) {
 	return lo, hi
 }
 
-// zero says whether the bytes [from, to), which lie in one unit, are zero.
+// zero reports whether the bytes [from, to), which lie in one unit, are zero.
 func (h *holes) zero(from, to uint64) bool {
 	n := to - from
 	h.seen += n

@@ -114,15 +114,15 @@ func checkRuns(t *testing.T, h *holes, disk []byte) {
 			t.Fatalf("%+v: run %d of %+v is not zero", r, i, h.runs[:h.n])
 		}
 		if x.len < r.Length &&
-			(x.len < min(leastHole, (r.Length+1)/2) || r.Flags&proto.CmdFlagDF != 0) {
+			(x.len < min(minHole, (r.Length+1)/2) || r.Flags&proto.CmdFlagDF != 0) {
 			t.Fatalf("%+v: run %d of %+v is not worth it", r, i, h.runs[:h.n])
 		}
 	}
 	longest, all := naive(disk, r.Offset, r.Offset+r.Length)
 	// Two pieces that do not meet on a unit hide zeroes across them; a hole that has twice the
 	// length needed has enough on one side.
-	enough := longest >= 2*leastHole ||
-		r.Length < pieceSize && r.Length >= 2*leastHole && longest >= leastHole+2*holeUnit
+	enough := longest >= 2*minHole ||
+		r.Length < pieceSize && r.Length >= 2*minHole && longest >= minHole+2*holeUnit
 	switch {
 	case at != r.Offset+r.Length:
 		t.Fatalf("%+v: %+v end at %d", r, h.runs[:h.n], at)
@@ -151,7 +151,7 @@ func TestHolesAgreeWithEveryByte(t *testing.T) {
 				if random.IntN(2) == 0 {
 					r.Offset, r.Length = r.Offset&^4095, (r.Length+4095)&^4095
 				}
-				r.Length = min(r.Length, size-r.Offset, lookPart)
+				r.Length = min(r.Length, size-r.Offset, searchPart)
 				for _, l := range []*loop{onFile, inMemory} {
 					tag := admitted(t, l, r)
 					layOut(l, &l.tags[tag], disk)
@@ -177,7 +177,7 @@ func TestHolesOfKnownLayouts(t *testing.T) {
 		flags        uint16
 		runs, zeroes int
 	}{
-		{"all zero", nil, 0, lookPart, 0, 1, 1},
+		{"all zero", nil, 0, searchPart, 0, 1, 1},
 		{"one zero byte", nil, 5, 1, 0, 1, 1},
 		{"one byte of data", [][2]int{{5, 6}}, 5, 1, 0, 1, 0},
 		{"all zero, DF", nil, 777, 100_001, proto.CmdFlagDF, 1, 1},
@@ -255,7 +255,7 @@ func TestALongReplyIsLookedAtInParts(t *testing.T) {
 				t.Fatal("a turn that has done its share composed a long reply")
 			}
 			l.work = 0
-			if !b.add(row) || b.bytes > 2*proto.MaxHole || b.looked > lookMost ||
+			if !b.add(row) || b.bytes > 2*proto.MaxHole || b.looked > maxSearch ||
 				b.looked != l.work {
 				t.Fatalf("part %d sends %d bytes and looked at %d, of which %d were counted", parts,
 					b.bytes, b.looked, l.work)
@@ -269,8 +269,8 @@ func TestALongReplyIsLookedAtInParts(t *testing.T) {
 				from += uint64(binary.BigEndian.Uint32(b.headers[at+header+8:]))
 				done = c.Done()
 			}
-			if done == b.partial {
-				t.Fatalf("part %d: done %v, partial %v", parts, done, b.partial)
+			if done == b.unended {
+				t.Fatalf("part %d: done %v, partial %v", parts, done, b.unended)
 			}
 		}
 		if from != off+r.Length || parts > 22 {

@@ -2,9 +2,9 @@
 // completion. Replies that become ready while a send is in flight wait for the next one, so the
 // slower the socket, the larger the batches.
 //
-// Invariant: at most one send per socket is in flight (two would interleave); the memory it names,
-// the connection's page and the leases of the tags in conn.sent, is not touched until its
-// completion.
+// Invariant: at most one send per socket is in flight (two would interleave); the memory that it
+// names, the connection's page and the leases of the tags in outbound.sent, is not touched until
+// its completion.
 
 package engine
 
@@ -15,14 +15,14 @@ import (
 	"ringnbd/proto"
 )
 
-// sendPart is the most that one SENDMSG carries, in bytes: the quantum by which progress is judged.
-// A piece and the headers around it fit.
-const sendPart = pieceSize + 64<<10
+// maxSendPart is how many bytes one SENDMSG carries: the quantum by which progress is judged. A
+// piece and the headers around it fit.
+const maxSendPart = pieceSize + 64<<10
 
-// batchBytes, reached, ends a batch. Its memory comes home when all of it has gone (but for a long
-// READ's, see giveSent), so that one of many megabytes would keep the client's next requests
-// waiting, and the disk with them. Measured, 64 KiB random reads, depth 32: 20,600 requests/s
-// without a bound, 18,200 with 1 MiB, 27,100 with 256 KiB.
+// batchBytes closes a batch. Leases are returned when the whole batch has been sent (a long READ
+// returns its own earlier, see giveSent); without a bound, a batch of many megabytes would keep the
+// client's next requests, and the disk, idle. Measured, 64 KiB random reads, depth 32: 20,600
+// requests/s without a bound, 18,200 with 1 MiB, 27,100 with 256 KiB.
 const batchBytes = 256 << 10
 
 // outbound is the sending half of a connection.
@@ -35,7 +35,7 @@ type outbound struct {
 	iovFrom   uint32 // iovecs [iovFrom, iovTo) of the batch are not sent yet
 	iovTo     uint32
 	sending   bool
-	partial   bool // the last of sent has more to send
+	unended   bool // the last of sent has more to send
 }
 
 // reply sends what is ready, unless a send is in flight.
@@ -47,7 +47,8 @@ func (l *loop) reply(i uint32) {
 	page := l.layout.pageAt(i)
 	b := batch{loop: l, conn: c, page: page, iovecs: l.control.Iovecs(page+iovecsAt, maxIovecs),
 		headers: l.control.Bytes(page+headersAt, ownAt-headersAt)}
-	for t := c.ready.head; t != none && !b.partial && b.bytes < batchBytes && b.looked < lookPart &&
+	for t := c.ready.head; t != none && !b.unended && b.bytes < batchBytes &&
+		b.looked < searchPart &&
 		b.add(&l.tags[t]); t = c.ready.head {
 		l.appendTag(&c.sent, l.popTag(&c.ready))
 	}
@@ -55,7 +56,7 @@ func (l *loop) reply(i uint32) {
 		l.postpone(i, false)
 		return
 	}
-	c.iovFrom, c.iovTo, c.sendLeft, c.partial = 0, uint32(b.n), b.bytes, b.partial
+	c.iovFrom, c.iovTo, c.sendLeft, c.unended = 0, uint32(b.n), b.bytes, b.unended
 	l.send(i)
 }
 
@@ -70,8 +71,8 @@ type batch struct {
 	filled  int  // bytes of headers in use
 	joins   bool // the last iovec is a run of headers, which the next can lengthen
 	bytes   uint64
-	looked  uint64 // bytes that were compared: a reply of few may cost many
-	partial bool   // it ends with a part of a reply
+	looked  uint64 // bytes that were compared: a reply of few bytes may cost many
+	unended bool   // it ends with a part of a reply
 }
 
 // add appends one reply, or reports that the batch is full.
@@ -94,9 +95,9 @@ func (b *batch) add(row *tag) bool {
 	return true
 }
 
-// head appends n bytes that have just been written behind the headers.
+// head appends n bytes that have just been written after the other headers.
 func (b *batch) head(n int) {
-	if b.joins { // headers without payload lie one behind the other
+	if b.joins { // headers without payload lie one after the other
 		b.iovecs[b.n-1].Len += uint64(n)
 	} else {
 		b.append(b.loop.control.Addr(b.page+headersAt+uint64(b.filled)), uint64(n))
@@ -141,14 +142,14 @@ func (b *batch) append(addr, n uint64) {
 	b.n++
 }
 
-// send hands the next part of a batch to the kernel: up to sendPart bytes, so that a connection
-// which takes its replies is seen to.
+// send hands the next part of a batch to the kernel: up to maxSendPart bytes, so that a connection
+// which takes its replies is seen to take them.
 func (l *loop) send(i uint32) {
 	c := &l.conns[i]
 	page := l.layout.pageAt(i)
 	iovecs := l.control.Iovecs(page+iovecsAt, maxIovecs)
 	to, bytes := c.iovFrom, uint64(0)
-	for to < c.iovTo && (bytes == 0 || bytes+iovecs[to].Len <= sendPart) {
+	for to < c.iovTo && (bytes == 0 || bytes+iovecs[to].Len <= maxSendPart) {
 		bytes += iovecs[to].Len
 		to++
 	}
@@ -162,14 +163,15 @@ func (l *loop) send(i uint32) {
 	uring.PrepSendMsg(l.sqe(), data, c.fd, l.control.Addr(page), unix.MSG_NOSIGNAL|unix.MSG_WAITALL)
 }
 
-// sent files what became of a send: all, a part, or the end of the connection.
+// sent files the completion of a send. What is left of the batch is sent next; when nothing is, the
+// tags of the batch are released.
 func (l *loop) sent(tok token, res int32) {
 	c, i := l.connAt(tok)
 	c.sending = false
 	l.touch(i)
 	again := res == -int32(unix.EAGAIN) || res == -int32(unix.EINTR)
 	if res > 0 {
-		must(uint64(res) <= c.sendPart, "more was sent than there was")
+		must(uint64(res) <= c.sendPart, "more was sent than was asked for")
 		l.skipSent(c, i, uint64(res))
 		again = c.sendLeft > 0
 	} else if !again {
@@ -181,7 +183,7 @@ func (l *loop) sent(tok token, res int32) {
 		return
 	}
 	for t := l.popTag(&c.sent); t != none; t = l.popTag(&c.sent) {
-		if c.partial && c.sent.head == none && c.state != connClosing {
+		if c.unended && c.sent.head == none && c.state != connClosing {
 			l.goOn(c, t)
 			break
 		}
@@ -191,8 +193,8 @@ func (l *loop) sent(tok token, res int32) {
 	}
 }
 
-// goOn: a part of a long reply has gone, and the rest of it comes next. Its memory goes home with
-// each part.
+// goOn puts a reply of which a part was sent before the others that are ready. The memory of that
+// part is returned.
 func (l *loop) goOn(c *conn, t uint32) {
 	row := &l.tags[t]
 	if row.region == large {
@@ -201,7 +203,7 @@ func (l *loop) goOn(c *conn, t uint32) {
 	l.prependTag(&c.ready, t)
 }
 
-// skipSent moves a batch's beginning behind n bytes.
+// skipSent moves the beginning of a batch past n bytes that were sent.
 func (l *loop) skipSent(c *conn, i uint32, n uint64) {
 	c.sendLeft -= n
 	iovecs := l.control.Iovecs(l.layout.pageAt(i)+iovecsAt, maxIovecs)
@@ -217,10 +219,10 @@ func (l *loop) skipSent(c *conn, i uint32, n uint64) {
 	}
 }
 
-// giveSent gives back the pieces of a long READ that have gone, while the others go: a client that
-// takes its time for 64 MiB keeps from others only what it has not taken yet. A READ of more than a
-// batch ends it, so what has not gone belongs to the last request, or to one before it whose data
-// the last has none of.
+// giveSent returns the pieces of a long READ that were sent, while the others are being sent: a
+// client that takes its time for 64 MiB keeps from other clients only what it has not taken yet. A
+// READ of more than batchBytes closes its batch, so unsent data belongs to the last request, or to
+// a request before it, and then all of the last one's data is unsent.
 func (l *loop) giveSent(i uint32) {
 	c := &l.conns[i]
 	if row := &l.tags[c.sent.tail]; row.region == large && row.Command == proto.CmdRead {
@@ -228,7 +230,7 @@ func (l *loop) giveSent(i uint32) {
 	}
 }
 
-// giveFront gives back the pieces of a long READ that lie before one of them.
+// giveFront returns the pieces of a long READ that lie before the piece first.
 func (l *loop) giveFront(c *conn, row *tag, first uint32) {
 	for row.region == large && first != none && row.memory != first {
 		after, n := l.leases.next[row.memory], l.leases.size(row.memory)
@@ -241,8 +243,7 @@ func (l *loop) giveFront(c *conn, row *tag, first uint32) {
 	}
 }
 
-// firstUnsent is where in the pool the first data lies that has not gone; what is no offset there,
-// if there is none.
+// firstUnsent is the pool offset of the first unsent payload byte, or pool.Size() if none is left.
 func (l *loop) firstUnsent(i uint32) uint64 {
 	c := &l.conns[i]
 	for _, v := range l.control.Iovecs(l.layout.pageAt(i)+iovecsAt, maxIovecs)[c.iovFrom:c.iovTo] {
