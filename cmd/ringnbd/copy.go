@@ -22,9 +22,9 @@ import (
 	"ringnbd/engine/units"
 )
 
-// The defaults of copy, found by measuring (see README.md): larger requests only take more of the
-// processor's caches. The number of requests in flight, on all connections together, is
-// transfer.DefaultSlots, which has its own measurement.
+// The defaults of copy, found by measuring: larger requests only take more of the processor's
+// caches. The number of requests in flight, on all connections together, is transfer.DefaultSlots,
+// which has its own measurement.
 const (
 	defaultConnections = 4
 	defaultRequestSize = 256 << 10
