@@ -195,6 +195,9 @@ func (s *server) up(specs []backing.Spec) error {
 		Log:              s.log.Logger,
 	})
 	s.accept()
+	if s.debug != nil {
+		s.debug.gate = s.gate.Counters
+	}
 	s.debug.serve(s.engine, s.log.Logger)
 	return nil
 }

@@ -106,6 +106,7 @@ type debugServer struct {
 	mu      sync.Mutex  // held while the loops are asked, one question at a time
 	closing atomic.Bool // the loops may be gone as soon as mu is free: ask no further question
 	engine  counted
+	gate    func() gate.Counters // nil in tests without a gate
 }
 
 // counted is the part of an engine that the endpoint asks.
@@ -293,6 +294,10 @@ func (d *debugServer) ask() (map[string]any, error) {
 	}
 	list := countersByName(c)
 	list["connections"] = d.engine.Connections()
+	if d.gate != nil {
+		g := d.gate()
+		list["accepted"], list["handshakes"] = g.Accepted, g.Ended
+	}
 	return list, nil
 }
 

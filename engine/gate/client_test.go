@@ -146,14 +146,14 @@ func checkLeaks(t *testing.T) {
 }
 
 // wait waits for a counter.
-func (s *served) wait(t *testing.T, r Reason, n uint64) {
+func (s *served) wait(t *testing.T, r reason, n uint64) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); s.Count(r) < n; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); s.count(r) < n; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%s: counted %d, want %d", r, s.Count(r), n)
+			t.Fatalf("%s: counted %d, want %d", r, s.count(r), n)
 		}
 	}
-	if got := s.Count(r); got != n {
+	if got := s.count(r); got != n {
 		t.Errorf("%s: counted %d, want %d", r, got, n)
 	}
 }
@@ -170,14 +170,14 @@ func (s *served) adopted(t *testing.T) int {
 	}
 }
 
-// client is the other end.
-type client struct {
+// caller is the other end.
+type caller struct {
 	net.Conn
 	t *testing.T
 }
 
 // dial connects and reads the banner.
-func (s *served) dial(t *testing.T) *client {
+func (s *served) dial(t *testing.T) *caller {
 	t.Helper()
 	c, err := net.Dial(s.addr.Network(), s.addr.String())
 	if err != nil {
@@ -185,7 +185,7 @@ func (s *served) dial(t *testing.T) *client {
 	}
 	t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(20 * time.Second))
-	k := &client{c, t}
+	k := &caller{c, t}
 	if _, err := proto.ParseBanner(k.read(proto.BannerSize)); err != nil {
 		t.Fatal(err)
 	}
@@ -193,21 +193,21 @@ func (s *served) dial(t *testing.T) *client {
 }
 
 // hello is dial and the client flags.
-func (s *served) hello(t *testing.T) *client {
+func (s *served) hello(t *testing.T) *caller {
 	t.Helper()
 	c := s.dial(t)
 	c.send(proto.AppendClientFlags(nil, 3))
 	return c
 }
 
-func (c *client) send(b []byte) {
+func (c *caller) send(b []byte) {
 	c.t.Helper()
 	if _, err := c.Write(b); err != nil {
 		c.t.Fatal(err)
 	}
 }
 
-func (c *client) read(n int) []byte {
+func (c *caller) read(n int) []byte {
 	c.t.Helper()
 	b := make([]byte, n)
 	if _, err := io.ReadFull(c, b); err != nil {
@@ -217,7 +217,7 @@ func (c *client) read(n int) []byte {
 }
 
 // ask sends an option and gives type and data of its final reply.
-func (c *client) ask(option uint32, message []byte) (uint32, string) {
+func (c *caller) ask(option uint32, message []byte) (uint32, string) {
 	c.t.Helper()
 	c.send(message)
 	for {
@@ -231,25 +231,25 @@ func (c *client) ask(option uint32, message []byte) (uint32, string) {
 	}
 }
 
-func (c *client) go_(name string) (uint32, string) {
+func (c *caller) go_(name string) (uint32, string) {
 	c.t.Helper()
 	return c.ask(proto.OptGo, proto.AppendInfo(nil, proto.OptGo, name))
 }
 
-func (c *client) list() uint32 {
+func (c *caller) list() uint32 {
 	c.t.Helper()
 	kind, _ := c.ask(proto.OptList, proto.AppendOption(nil, proto.OptList, ""))
 	return kind
 }
 
-func (c *client) abort() uint32 {
+func (c *caller) abort() uint32 {
 	c.t.Helper()
 	kind, _ := c.ask(proto.OptAbort, proto.AppendOption(nil, proto.OptAbort, ""))
 	return kind
 }
 
 // closed expects that the server closes the connection without another byte.
-func (c *client) closed() {
+func (c *caller) closed() {
 	c.t.Helper()
 	n, err := c.Read(make([]byte, 1))
 	if n != 0 || !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {

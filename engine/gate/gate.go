@@ -1,10 +1,10 @@
 // The gate: accepting, deciding who may come in, closing.
 //
 // Invariant: a connection is at any time at the gate (in handshakes), or on its way in (reserved),
-// or the engine's; together with those the engine serves they are at most MaxConnections plus
-// slack, and those reserved or served at most MaxConnections. Everything that a connection needs to
-// be served is set aside before it is told that it will be: its place in the engine, and before it
-// is accepted the descriptor that it will have there.
+// or the engine's. All of them are at most MaxConnections plus slack, and those reserved or served
+// at most MaxConnections. What a connection needs to be served is set aside before its client is
+// told that it will be served: its place in the engine, and, before it is accepted, the descriptor
+// that it will have there.
 
 package gate
 
@@ -23,23 +23,23 @@ import (
 )
 
 const (
-	// DefaultHandshakeTimeout is qemu's, since CVE-2024-7409 showed what comes of having none.
+	// DefaultHandshakeTimeout is qemu's, which has one since CVE-2024-7409.
 	DefaultHandshakeTimeout = 10 * time.Second
-	// DefaultMaxConnections is above what a host full of guests opens.
+	// DefaultMaxConnections is more than a host full of guests opens.
 	DefaultMaxConnections = 1024
-	// slack is how many may be at the gate of a server that is full, to look around or to be told
-	// so.
+	// slack is how many connections may be at the gate of a full server, to list its exports or to
+	// be told that it is full.
 	slack = 16
-	// crowdedTimeout is how long a handshake may take when others have no place at the gate: many
-	// times what one takes.
+	// crowdedTimeout is how long a handshake may take when other connections find no place at the
+	// gate: many times what a handshake takes.
 	crowdedTimeout = time.Second
 	// shutdownGrace is how long handshakes may go on once the gate closes: time to tell a client
-	// that is just asking.
+	// whose request is on its way.
 	shutdownGrace = 250 * time.Millisecond
-	// Waits after an accept that failed for want of descriptors or memory: doubled from the first
-	// to the last.
-	backoffFirst = 5 * time.Millisecond
-	backoffLast  = time.Second
+	// The wait after an accept that failed for want of descriptors or memory: it is doubled from
+	// the minimum to the maximum.
+	minBackoff = 5 * time.Millisecond
+	maxBackoff = time.Second
 )
 
 // Config is what a gate needs.
@@ -47,18 +47,18 @@ type Config struct {
 	Catalog proto.Catalog
 	// Adopt is given the descriptor of a blocking-mode stream socket whose next byte, in both
 	// directions, is the first of the transmission phase. It owns the descriptor if it returns nil;
-	// else the gate closes it. Like Live it is called under a lock: it must not block. peer says
-	// who the client is, for a log.
+	// else the gate closes it. Like Live it is called under a lock: it must not block. peer names
+	// the client for a log.
 	Adopt func(fd, export int, session proto.Session, peer string) error
-	// Live is how many connections are being served. It is called often and under a lock: it must
-	// not block. Nil means that the gate does not limit them.
+	// Live returns how many connections are being served. It is called often and under a lock: it
+	// must not block. Nil means that the gate does not limit them.
 	Live           func() int
 	MaxConnections int // 0 means DefaultMaxConnections
-	// bytes that the kernel may hold of a client's replies, less than the constant of that name; 0
-	// means that
+	// SocketMemory is how many bytes of a client's replies the kernel may hold: less than the
+	// constant SocketMemory, or 0, which means the constant.
 	SocketMemory     int
-	HandshakeTimeout time.Duration // for the whole of a handshake; 0 means DefaultHandshakeTimeout
-	Log              *slog.Logger  // nil means none
+	HandshakeTimeout time.Duration // for a whole handshake; 0 means DefaultHandshakeTimeout
+	Log              *slog.Logger  // nil means no log
 }
 
 // Gate serves any number of listeners.
@@ -66,15 +66,15 @@ type Gate struct {
 	config   Config
 	notices  notices
 	accepted atomic.Uint64
-	ends     [Reasons]atomic.Uint64
+	ends     [reasons]atomic.Uint64
 
 	mu         sync.Mutex
 	listeners  map[net.Listener]struct{}
-	handshakes map[net.Conn]time.Time // and when each began
-	reserved   int                    // let in by admit, not adopted yet
+	handshakes map[net.Conn]time.Time // when each began
+	reserved   int                    // connections that admit has let in and Adopt not yet taken
 	closing    chan struct{}          // closed when Close begins
-	beat       time.Time              // when watch last looked,
-	watching   bool                   // if it runs: as long as there are handshakes
+	beat       time.Time              // when watch last looked at the clock
+	watching   bool                   // watch runs: as long as there are handshakes
 	running    sync.WaitGroup         // accept loops and handshakes
 }
 
@@ -101,8 +101,9 @@ func New(c Config) *Gate {
 	}
 }
 
-// Serve accepts connections until Close, or until the listener is closed, and returns nil then; any
-// other end is an error. It owns the listener and closes it. Several may run at a time.
+// Serve accepts connections until Close, or until the listener is closed, and then returns nil; any
+// other end is an error. It owns the listener and closes it. Several listeners may be served at a
+// time.
 func (g *Gate) Serve(l net.Listener) error {
 	return g.serve(l, (*handshake).negotiate)
 }
@@ -115,16 +116,16 @@ func (g *Gate) serve(l net.Listener, speak speech) error {
 	}
 	defer g.running.Done()
 	defer g.forget(l)
-	backoff := backoffFirst
+	backoff := minBackoff
 	for !g.isClosing() {
 		c, spare, err := accept(l)
 		switch {
 		case err == nil:
-			backoff = backoffFirst
+			backoff = minBackoff
 			g.receive(c, spare, speak)
 		case errors.Is(err, net.ErrClosed):
 			return nil
-		case !passing(err):
+		case !isTemporary(err):
 			return err
 		default:
 			g.notices.warn(time.Now(), "cannot accept connections for now", "error", advice(err),
@@ -133,14 +134,14 @@ func (g *Gate) serve(l net.Listener, speak speech) error {
 			case <-g.closing:
 			case <-time.After(backoff):
 			}
-			backoff = min(2*backoff, backoffLast)
+			backoff = min(2*backoff, maxBackoff)
 		}
 	}
 	return nil
 }
 
-// accept takes the next connection, and a descriptor to hand it over under: a client waits outside
-// rather than learn inside that there is none.
+// accept takes the next connection, and before it a descriptor under which it will be handed over:
+// without one, a client had better wait in the listener's queue.
 func accept(l net.Listener) (c net.Conn, spare int, err error) {
 	if spare, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
 		return nil, -1, err
@@ -152,7 +153,7 @@ func accept(l net.Listener) (c net.Conn, spare int, err error) {
 	return c, spare, nil
 }
 
-// advice adds to an error of accept what an administrator can do.
+// advice returns an error of accept with what an administrator can do.
 func advice(err error) string {
 	if errors.Is(err, syscall.EMFILE) {
 		return err.Error() + "; raise the limit on open files (ulimit -n, LimitNOFILE= of a unit)"
@@ -160,12 +161,13 @@ func advice(err error) string {
 	return err.Error()
 }
 
-// Descriptors is how many a gate may need at a time for so many listeners and served connections.
+// Descriptors returns how many descriptors a gate may need at a time, for that many listeners and
+// served connections.
 func Descriptors(listeners, connections int) int {
 	return connections + 2*slack + 2*listeners
 }
 
-// open registers a listener; false if the gate is closed.
+// open registers a listener, and reports whether the gate is open.
 func (g *Gate) open(l net.Listener) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -185,9 +187,9 @@ func (g *Gate) forget(l net.Listener) {
 	l.Close()
 }
 
-// passing says whether accept may work the next time: a lack of descriptors or memory, a firewall's
-// word, and what accept(2) calls errors "already pending on the new socket" and wants treated so.
-func passing(err error) bool {
+// isTemporary reports whether accept may work the next time: after a lack of descriptors or memory,
+// a refusal by a firewall, and what accept(2) calls errors "already pending on the new socket".
+func isTemporary(err error) bool {
 	for _, e := range []syscall.Errno{
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EPERM,
 		syscall.EINTR, syscall.EAGAIN,
@@ -207,7 +209,7 @@ func passing(err error) bool {
 func (g *Gate) receive(c net.Conn, spare int, speak speech) {
 	g.accepted.Add(1)
 	peer := peerOf(c)
-	if why := g.enter(c); why != Transmit {
+	if why := g.enter(c); why != reasonServed {
 		unix.Close(spare)
 		c.Close()
 		g.ended(peer, why, nil)
@@ -220,21 +222,21 @@ func (g *Gate) receive(c net.Conn, spare int, speak speech) {
 	}()
 }
 
-// enter puts a connection among the handshakes and starts its clock. Anything but Transmit is why
-// it may not stay.
-func (g *Gate) enter(c net.Conn) Reason {
+// enter puts a connection among the handshakes and starts its clock. Any result but reasonServed is
+// the reason why the connection may not stay.
+func (g *Gate) enter(c net.Conn) reason {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.watching {
-		g.forgive(time.Now()) // before the oldest is taken for one that had its time
+		g.forgive(time.Now()) // before displace judges by the clock
 	}
 	switch {
 	case g.isClosing():
-		return Shutdown
+		return reasonShutdown
 	case len(g.handshakes)+g.config.Live() >= g.config.MaxConnections+slack && !g.displace():
-		return Crowded
+		return reasonCrowded
 	case c.SetDeadline(time.Now().Add(g.config.HandshakeTimeout)) != nil:
-		return Broken
+		return reasonBroken
 	}
 	g.handshakes[c] = time.Now()
 	g.running.Add(1)
@@ -243,10 +245,10 @@ func (g *Gate) enter(c net.Conn) Reason {
 		g.running.Add(1)
 		go g.watch()
 	}
-	return Transmit
+	return reasonServed
 }
 
-// displace ends the oldest handshake if it has had more than its time in a crowd, so that silent
+// displace ends the oldest handshake if it has lasted longer than crowdedTimeout, so that silent
 // connections cannot keep others out for the whole of the handshake timeout.
 func (g *Gate) displace() bool {
 	var oldest net.Conn
@@ -263,14 +265,14 @@ func (g *Gate) displace() bool {
 	return true
 }
 
-// leave takes a connection from the handshakes.
+// leave removes a connection from the handshakes.
 func (g *Gate) leave(c net.Conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.handshakes, c)
 }
 
-// reserve takes one of the places in the engine; false if there is none left.
+// reserve takes a place in the engine, and reports whether there was one.
 func (g *Gate) reserve() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -281,15 +283,14 @@ func (g *Gate) reserve() bool {
 	return true
 }
 
-// release gives a reservation back: the connection is the engine's by now, and counted by Live, or
-// gone.
+// release gives a reservation back: the connection was adopted, and is counted by Live, or closed.
 func (g *Gate) release() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.reserved--
 }
 
-// isClosing says whether Close has begun.
+// isClosing reports whether Close has begun.
 func (g *Gate) isClosing() bool {
 	select {
 	case <-g.closing:
@@ -300,8 +301,9 @@ func (g *Gate) isClosing() bool {
 }
 
 // Close stops accepting, which removes the files of Unix sockets, and ends the handshakes: options
-// are answered with ERR_SHUTDOWN for a moment, then what is left is closed. When it returns nothing
-// of the gate runs any more, and Adopt will not be called. Connections handed over are not touched.
+// are answered with ERR_SHUTDOWN for a moment, then the connections are closed. When it returns, no
+// goroutine of the gate runs any more, and Adopt will not be called. Connections handed over are
+// not touched.
 func (g *Gate) Close() {
 	g.mu.Lock()
 	if !g.isClosing() {
@@ -317,14 +319,9 @@ func (g *Gate) Close() {
 	g.running.Wait()
 }
 
-// Accepted is how many connections came so far.
-func (g *Gate) Accepted() uint64 {
-	return g.accepted.Load()
-}
-
 // ended logs and counts the end of a connection at the gate, in this order: what is counted has
-// been said.
-func (g *Gate) ended(peer string, why Reason, err error, attributes ...any) {
+// been logged.
+func (g *Gate) ended(peer string, why reason, err error, attributes ...any) {
 	defer g.ends[why].Add(1)
 	attributes = append(attributes, "peer", peer, "reason", why.String())
 	if err != nil {

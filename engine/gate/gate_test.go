@@ -57,7 +57,7 @@ func TestNothingBehindGoIsSwallowed(t *testing.T) {
 		if s.engine.export[0] != 1 || s.engine.export[1] != 1 {
 			t.Errorf("exports %v", s.engine.export)
 		}
-		s.wait(t, Transmit, 2)
+		s.wait(t, reasonServed, 2)
 	})
 }
 
@@ -133,7 +133,7 @@ func TestHandshakeTimeout(t *testing.T) {
 	if took := time.Since(began); took < limit || took > limit+20*time.Second {
 		t.Errorf("closed after %v", took)
 	}
-	s.wait(t, Timeout, 3)
+	s.wait(t, reasonTimeout, 3)
 }
 
 func TestServedConnectionOutlivesTheTimeout(t *testing.T) {
@@ -172,10 +172,10 @@ func TestThousandCyclesLeaveNothing(t *testing.T) {
 		for end := time.Now().Add(10 * time.Second); s.sum() < 1000 && time.Now().Before(end); {
 			time.Sleep(ms)
 		}
-		if s.sum() != 1000 || s.Accepted() != 1000 || s.Count(Transmit) != 0 ||
-			s.Count(Timeout) != 0 || s.Count(Broken) != 0 {
-			t.Errorf("accepted %d, ended %d, of them %d broken", s.Accepted(), s.sum(),
-				s.Count(Broken))
+		if s.sum() != 1000 || s.accepted.Load() != 1000 || s.count(reasonServed) != 0 ||
+			s.count(reasonTimeout) != 0 || s.count(reasonBroken) != 0 {
+			t.Errorf("accepted %d, ended %d, of them %d broken", s.accepted.Load(), s.sum(),
+				s.count(reasonBroken))
 		}
 		if log := s.log.String(); log != "" {
 			t.Errorf("who just leaves is no news: %s", log)
@@ -185,8 +185,8 @@ func TestThousandCyclesLeaveNothing(t *testing.T) {
 
 // sum is how many connections ended.
 func (s *served) sum() (n uint64) {
-	for r := range Reason(Reasons) {
-		n += s.Count(r)
+	for r := range reason(reasons) {
+		n += s.count(r)
 	}
 	return n
 }
@@ -208,13 +208,13 @@ func TestFullServer(t *testing.T) {
 	old := s.hello(t)
 	old.send(proto.AppendOption(nil, proto.OptExportName, "disk"))
 	old.closed()
-	s.wait(t, Full, 1)
+	s.wait(t, reasonFull, 1)
 	s.engine.drop()
 	if kind, text := c.go_("disk"); kind != ack {
 		t.Errorf("after others left: %s", text)
 	}
 	s.adopted(t)
-	s.wait(t, Transmit, 3)
+	s.wait(t, reasonServed, 3)
 	if !strings.Contains(s.log.String(), "server full") {
 		t.Errorf("log: %s", s.log)
 	}
@@ -249,7 +249,7 @@ func TestNeverMoreThanMaxConnections(t *testing.T) {
 
 func TestCrowdedGate(t *testing.T) {
 	s := serve(t, "localhost:0", func(c *Config) { c.MaxConnections = 1 })
-	var inside []*client
+	var inside []*caller
 	for range 1 + slack {
 		inside = append(inside, s.dial(t))
 	}
@@ -258,12 +258,12 @@ func TestCrowdedGate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		(&client{c, t}).closed()
+		(&caller{c, t}).closed()
 		c.Close()
 	}
-	s.wait(t, Crowded, 3)
+	s.wait(t, reasonCrowded, 3)
 	inside[0].Close()
-	s.wait(t, Silent, 1)
+	s.wait(t, reasonSilent, 1)
 	if s.hello(t).list() != ack {
 		t.Error("a place that was left is not given away")
 	}
@@ -277,7 +277,7 @@ func TestCloseTellsClients(t *testing.T) {
 	kinds(t, func(t *testing.T, spec string) {
 		s := serve(t, spec, nil)
 		asking, leaving, idle, half := s.hello(t), s.hello(t), s.hello(t), s.hello(t)
-		for _, c := range []*client{asking, leaving, idle, half} {
+		for _, c := range []*caller{asking, leaving, idle, half} {
 			c.list()
 		}
 		half.send(proto.AppendInfo(nil, proto.OptGo, "disk")[:21])
@@ -303,8 +303,8 @@ func TestCloseTellsClients(t *testing.T) {
 		if took := time.Since(began); took > shutdownGrace+2*time.Second {
 			t.Errorf("took %v", took)
 		}
-		if s.Count(Shutdown) != 4 || s.Count(Transmit) != 1 {
-			t.Errorf("%d shut down, %d served", s.Count(Shutdown), s.Count(Transmit))
+		if s.count(reasonShutdown) != 4 || s.count(reasonServed) != 1 {
+			t.Errorf("%d shut down, %d served", s.count(reasonShutdown), s.count(reasonServed))
 		}
 		served.send([]byte("x"))
 		if n, err := syscall.Read(fd, make([]byte, 2)); n != 1 || err != nil {
@@ -336,7 +336,7 @@ func TestRefusedByEngine(t *testing.T) {
 	c := s.hello(t)
 	c.go_("disk")
 	c.closed()
-	s.wait(t, Rejected, 1)
+	s.wait(t, reasonRejected, 1)
 	if !strings.Contains(s.log.String(), "no loop takes it") {
 		t.Errorf("log: %s", s.log)
 	}
@@ -348,12 +348,12 @@ func TestProtocolViolationsAreCounted(t *testing.T) {
 		c := s.dial(t)
 		c.send([]byte("GET / HTTP/1.1\r\n\r\n"))
 		c.closed()
-		s.wait(t, Reason(proto.CloseClientFlags), uint64(i+1))
+		s.wait(t, reason(proto.CloseClientFlags), uint64(i+1))
 	}
 	c := s.hello(t)
 	c.send(make([]byte, proto.OptionSize))
 	c.closed()
-	s.wait(t, Reason(proto.CloseOptionMagic), 1)
+	s.wait(t, reason(proto.CloseOptionMagic), 1)
 	if n := strings.Count(s.log.String(), "\n"); n != 2 {
 		t.Errorf("51 violations of two kinds wrote %d lines: %s", n, s.log)
 	}
@@ -489,7 +489,7 @@ func TestOutOfDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Close()
-	s.wait(t, Silent, 1)
+	s.wait(t, reasonSilent, 1)
 	free := starve(t, 1) // for our own socket; the gate finds none
 	defer free()
 	c, err = net.Dial("tcp", s.addr.String())
@@ -526,8 +526,8 @@ func TestAcknowledgedWithoutDescriptorsLeft(t *testing.T) {
 			t.Fatalf("%s: %s", spec, text)
 		}
 		s.adopted(t)
-		s.wait(t, Transmit, 1)
-		if s.Count(Broken)+s.Count(Rejected) != 0 {
+		s.wait(t, reasonServed, 1)
+		if s.count(reasonBroken)+s.count(reasonRejected) != 0 {
 			t.Errorf("%s: told that it is in, and closed", spec)
 		}
 	}
@@ -550,8 +550,8 @@ func TestConnectionWithoutDescriptor(t *testing.T) {
 }
 
 func TestReasonsHaveNames(t *testing.T) {
-	seen := map[string]Reason{}
-	for r := range Reason(Reasons) {
+	seen := map[string]reason{}
+	for r := range reason(reasons) {
 		if other, twice := seen[r.String()]; twice || r.String() == "unknown" {
 			t.Errorf("reasons %d and %d: %s", r, other, r)
 		}
@@ -569,7 +569,7 @@ func TestNoticesAreLimited(t *testing.T) {
 		n.warn(now.Add(time.Duration(i)*ms), "one")
 	}
 	n.warn(now, "two")
-	n.warn(now.Add(noticeEvery), "one")
+	n.warn(now.Add(noticeInterval), "one")
 	text := log.String()
 	if strings.Count(text, "\n") != 3 || !strings.Contains(text, "left_out=999") {
 		t.Error(text)

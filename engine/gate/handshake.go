@@ -1,4 +1,5 @@
-// One connection at the gate: a socket around a proto.Negotiator (or, in oldstyle.go, none).
+// One connection at the gate: a socket around a proto.Negotiator (in oldstyle.go, without one).
+//
 // Invariant: never more is read than the negotiator asks for, so that the first byte of the
 // transmission phase is still in the socket when it is handed over.
 
@@ -18,7 +19,7 @@ import (
 	"ringnbd/proto"
 )
 
-// speech is one kind of handshake, from the first word to the event that ends it.
+// speech is a kind of handshake, from the first byte to the event that ends it.
 type speech func(*handshake) (proto.Event, error)
 
 // handshake is one connection at the gate.
@@ -29,18 +30,18 @@ type handshake struct {
 	spare    int // the descriptor that it will have in the engine
 	began    time.Time
 	speak    speech
-	oldstyle bool // it cannot negotiate
-	spoke    bool // the client sent something
-	refused  bool // the client asked to come in and was told that the server is full
-	reserved bool // a place in the engine is kept for it
+	oldstyle bool // the client cannot negotiate
+	spoke    bool // the client has sent something
+	refused  bool // the client wanted to come in and was told that the server is full
+	reserved bool // a place in the engine is reserved for the connection
 }
 
-// run negotiates and hands over or closes. It has returned before Close does.
+// run negotiates and hands the socket over or closes it. Close waits for it.
 func (h *handshake) run() {
 	g := h.gate
 	event, err := h.speak(h)
 	why := h.reason(event, err)
-	if why == Transmit {
+	if why == reasonServed {
 		why, err = h.handOver(event)
 	} else {
 		unix.Close(h.spare)
@@ -60,12 +61,12 @@ func (h *handshake) run() {
 	g.ended(h.peer, why, err, attributes...)
 }
 
-// negotiate is the newstyle handshake.
+// negotiate conducts the newstyle handshake.
 func (h *handshake) negotiate() (proto.Event, error) {
 	return h.converse(proto.NewNegotiator(h.gate.config.Catalog, proto.Policy{Admit: h.admit}))
 }
 
-// admit is asked when the client would come in.
+// admit decides whether the client may come in, once it wants to.
 func (h *handshake) admit(int) proto.Refusal {
 	switch g := h.gate; {
 	case g.isClosing():
@@ -112,42 +113,42 @@ func (h *handshake) converse(n *proto.Negotiator) (proto.Event, error) {
 	}
 }
 
-// reason says how the conversation ended.
-func (h *handshake) reason(e proto.Event, err error) Reason {
+// reason returns how the conversation ended.
+func (h *handshake) reason(e proto.Event, err error) reason {
 	switch {
 	case e.Kind == proto.EventTransmit:
-		return Transmit
+		return reasonServed
 	case h.refused:
-		return Full // whatever the client did next
+		return reasonFull // whatever the client did next
 	case h.gate.isClosing():
-		return Shutdown
+		return reasonShutdown
 	case e.Kind == proto.EventClose:
-		return Reason(e.Reason)
+		return reason(e.Reason)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return Timeout
+		return reasonTimeout
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		if h.spoke {
-			return Hangup
+			return reasonHangup
 		}
-		return Silent
+		return reasonSilent
 	}
-	return Broken
+	return reasonBroken
 }
 
 // handOver gives the socket to the engine.
-func (h *handshake) handOver(event proto.Event) (Reason, error) {
+func (h *handshake) handOver(event proto.Event) (reason, error) {
 	if err := detach(h.conn, h.spare, h.gate.config.SocketMemory); err != nil {
-		return Broken, err
+		return reasonBroken, err
 	}
 	if err := h.adopt(h.spare, event); err != nil {
 		unix.Close(h.spare)
-		return Rejected, err
+		return reasonRejected, err
 	}
-	return Transmit, nil
+	return reasonServed, nil
 }
 
-// adopt gives the socket to the engine, and the place that was kept for it back at the same moment:
-// if both counted for a while, somebody else would be told that the server is full when it is not.
+// adopt gives the socket to the engine, and at the same moment its reservation back: if both
+// counted for a while, another client would be told that the server is full when it is not.
 func (h *handshake) adopt(fd int, event proto.Event) error {
 	g := h.gate
 	g.mu.Lock()

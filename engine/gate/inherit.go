@@ -1,9 +1,9 @@
-// Sockets that somebody else has opened: systemd (socket activation, sd_listen_fds(3)), or a client
-// that starts its own server, as nbdinfo [ ringnbd serve FILE ] does.
+// Sockets that the parent process has opened: systemd (socket activation, sd_listen_fds(3)), or a
+// client that starts its own server, as nbdinfo [ ringnbd serve FILE ] does.
 //
-// Invariant: all of them are taken or none is. A descriptor is looked at before anything is made of
-// it, for the number of them is only what a variable of the environment says, and beyond the true
-// ones lie those of Go's runtime.
+// Invariant: all of them are taken or none is. A descriptor is checked before it is used: their
+// number is only what a variable of the environment says, and after the true ones come those of
+// Go's runtime.
 
 package gate
 
@@ -19,25 +19,28 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
+
+	"ringnbd/engine/client"
 )
 
 const (
-	inheritedFirst = 3    // SD_LISTEN_FDS_START
-	inheritedMost  = 1024 // more than any unit has
+	firstInherited = 3    // SD_LISTEN_FDS_START
+	maxInherited   = 1024 // more than any unit has
 )
 
-// Inherited gives the listening sockets that were handed to this process; none is no error.
+// Inherited returns the listening sockets that were handed to this process; to have none is not an
+// error.
 func Inherited() ([]*Place, error) {
 	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
 		return nil, nil
 	}
 	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
-	if err != nil || n < 0 || n > inheritedMost {
+	if err != nil || n < 0 || n > maxInherited {
 		return nil, fmt.Errorf("LISTEN_FDS is %q: must be a number of sockets, up to %d",
-			os.Getenv("LISTEN_FDS"), inheritedMost)
+			os.Getenv("LISTEN_FDS"), maxInherited)
 	}
 	for i := range n {
-		if !listens(inheritedFirst + i) {
+		if !listens(firstInherited + i) {
 			return nil,
 				fmt.Errorf("socket %d of LISTEN_FDS is not a listening stream socket "+
 					"(ListenStream= makes one)", i+1)
@@ -62,7 +65,7 @@ func Inherited() ([]*Place, error) {
 	return places, nil
 }
 
-// listens says whether a descriptor is a stream socket, of TCP or Unix, that listens.
+// listens reports whether a descriptor is a stream socket, of TCP or Unix, that listens.
 func listens(fd int) bool {
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil || kind != unix.SOCK_STREAM {
@@ -76,7 +79,7 @@ func listens(fd int) bool {
 	return err == nil && accepts == 1
 }
 
-// uriOf is where clients on this machine find a socket.
+// uriOf returns the URI under which clients on this machine find a socket.
 func uriOf(a net.Addr) string {
 	switch a := a.(type) {
 	case *net.UnixAddr:
@@ -95,15 +98,13 @@ func uriOf(a net.Addr) string {
 	return a.String()
 }
 
-// unixURI is of a socket as package net names it: with @ in front, where it has no path but a name
-// in the abstract namespace (unix(7)), which is a NUL in the URI. A path that was not absolute was
-// one in our directory, and clients are in theirs.
+// unixURI returns the URI of a socket as package net names it: with @ in front if it has a name in
+// the abstract namespace (unix(7)) and no path. A relative path is made absolute: clients may run
+// in another directory.
 func unixURI(name string) string {
-	if abstract, ok := strings.CutPrefix(name, "@"); ok {
-		return "nbd+unix:///?socket=%00" + escape(abstract)
-	}
-	if whole, err := filepath.Abs(name); err == nil {
+	if whole, err := filepath.Abs(name); err == nil && !strings.HasPrefix(name, "@") {
 		name = whole
 	}
-	return "nbd+unix:///?socket=" + escape(name)
+	t := client.Target{Network: "unix", Address: name}
+	return t.URI("")
 }

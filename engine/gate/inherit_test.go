@@ -3,9 +3,11 @@
 package gate
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -31,4 +33,20 @@ func TestURIOfAnInheritedSocket(t *testing.T) {
 			t.Errorf("%v: %s, want %s", row.address, got, row.want)
 		}
 	}
+}
+
+// escape percent-encodes a path for the query of a URI. Everything but the unreserved characters
+// and the slash: a space must not become the plus that web forms use.
+func escape(path string) string {
+	var b strings.Builder
+	for _, c := range []byte(path) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9',
+			strings.IndexByte("-._~/", c) >= 0:
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
 }

@@ -1,9 +1,8 @@
-// Where the server can be reached: a textual address to listeners and to the URI that clients use
-// for it. Unix sockets are in unix.go.
+// Where the server can be reached: a textual address becomes listeners and the URI that clients
+// use. Unix sockets are in unix.go.
 //
-// Invariant: nobody listens on all interfaces who did not write so, nor in another family of
-// addresses than the one written; and whichever address of a name a client takes, it comes to this
-// server.
+// Invariant: a server listens on all interfaces, and in a family of addresses, only if the address
+// says so; and whichever address of a name a client takes, it comes to this server.
 
 package gate
 
@@ -22,15 +21,16 @@ import (
 	"ringnbd/proto"
 )
 
-// DefaultListen is where a server listens that was told nothing.
+// DefaultListen is the address of a server without another.
 const DefaultListen = "localhost:10809"
 
-// portTries is how many free ports are tried for one that is free on every address of a name.
-const portTries = 50
+// maxPortTries is how many free ports are tried, to find a port that is free on every address of a
+// name.
+const maxPortTries = 50
 
 // Place is where the server can be reached by one textual address.
 type Place struct {
-	Listeners []net.Listener // one; of a name as many as it has addresses here
+	Listeners []net.Listener // one, or for a name one for each of its addresses here
 	URI       string         // under which clients on this machine find it
 	Missing   []netip.Addr   // addresses of the name that this machine does not have
 }
@@ -42,7 +42,7 @@ func (p *Place) Close() {
 	}
 }
 
-// Everywhere gives those addresses of the place that stand for all interfaces.
+// Everywhere returns the addresses of the place that stand for all interfaces.
 func (p *Place) Everywhere() []string {
 	var list []string
 	for _, l := range p.Listeners {
@@ -53,12 +53,13 @@ func (p *Place) Everywhere() []string {
 	return list
 }
 
-// Listen listens on "HOST:PORT" (HOST alone means the default port, port 0 any that is free) or
-// "unix:PATH", and gives the URI under which clients on this machine find it (doc/uri.md of the NBD
-// project). An IPv4 address is IPv4 alone and an IPv6 address IPv6 alone; a name is all its
-// addresses. All interfaces have to be asked for by address: 0.0.0.0, [::] or both. A socket file
-// that nobody listens on any more is replaced. The file is removed when the listener is closed,
-// unless it is another's by then. Errors say in one line what is wrong and what to do.
+// Listen listens on "HOST:PORT" (HOST alone means the default port, port 0 any free port) or
+// "unix:PATH", and returns the URI under which clients on this machine find it (doc/uri.md of the
+// NBD project). An IPv4 address is IPv4 alone and an IPv6 address IPv6 alone; a name is all its
+// addresses. All interfaces have to be asked for by address: 0.0.0.0, [::] or both. The file of a
+// socket is replaced if no process listens on it any more. It is removed when the listener is
+// closed, unless another process has replaced it. Errors say in one line what is wrong and what to
+// do.
 func Listen(spec string) (*Place, error) {
 	if path, ok := strings.CutPrefix(spec, "unix:"); ok {
 		return listenUnix(path)
@@ -84,14 +85,14 @@ func Listen(spec string) (*Place, error) {
 	return p, nil
 }
 
-// addressesOf gives the addresses of a host, each once.
+// addressesOf returns the addresses of a host, each once.
 func addressesOf(host string) ([]netip.Addr, error) {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{ip.Unmap()}, nil
 	}
 	if strings.EqualFold(host, "localhost") {
-		// What this name means is not the matter of a file or a server (RFC 6761, 6.3), which may
-		// be missing.
+		// The meaning of this name does not depend on a file or a name server (RFC 6761, 6.3),
+		// which may be missing.
 		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, nil
 	}
 	found, err := net.DefaultResolver.LookupNetIP(context.Background(), "ip", host)
@@ -108,23 +109,24 @@ func addressesOf(host string) ([]netip.Addr, error) {
 }
 
 // listenTCP listens on all the addresses that this machine has, on one port. A port that is taken
-// on one of them is an error: clients who find that one first would come to somebody else's disk.
+// on one of them is an error: clients that try that address first would find another server's disk.
 func listenTCP(addresses []netip.Addr, port string) (*Place, error) {
 	for tries := 1; ; tries++ {
 		p, err := listenOnce(addresses, port)
-		if err == nil || port != "0" || tries == portTries || !errors.Is(err, syscall.EADDRINUSE) {
+		if err == nil || port != "0" || tries == maxPortTries ||
+			!errors.Is(err, syscall.EADDRINUSE) {
 			return p, err
 		}
 	}
 }
 
-// listenOnce is listenTCP with the first port that is found if any will do.
+// listenOnce is listenTCP without a second try: for port 0 it takes the first free port.
 func listenOnce(addresses []netip.Addr, port string) (*Place, error) {
 	p := &Place{}
 	var last error
 	for _, ip := range addresses {
 		l, err := listenIP(ip, port)
-		if len(addresses) > 1 && absent(err) {
+		if len(addresses) > 1 && isAbsent(err) {
 			p.Missing, last = append(p.Missing, ip), err
 			continue
 		}
@@ -155,9 +157,9 @@ func listenIP(ip netip.Addr, port string) (net.Listener, error) {
 	return config.Listen(context.Background(), network, net.JoinHostPort(ip.String(), port))
 }
 
-// absent says of an error that the machine does not have the address: most often, that it has no
-// IPv6.
-func absent(err error) bool {
+// isAbsent reports whether an error says that the machine does not have the address: most often,
+// that it has no IPv6.
+func isAbsent(err error) bool {
 	return errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
 }
 
@@ -170,7 +172,7 @@ type placeError struct {
 func (e placeError) Error() string { return e.text }
 func (e placeError) Unwrap() error { return e.error }
 
-// adviceAt says what is wrong, and where if a name has several addresses.
+// adviceAt says what is wrong, and at which address if a name has several.
 func adviceAt(addresses []netip.Addr, ip netip.Addr, err error) error {
 	text := adviceTCP(err)
 	if len(addresses) > 1 {
@@ -179,7 +181,7 @@ func adviceAt(addresses []netip.Addr, ip netip.Addr, err error) error {
 	return placeError{text, err}
 }
 
-// splitHostPort takes HOST:PORT apart and is strict about both.
+// splitHostPort splits HOST:PORT and is strict about both.
 func splitHostPort(spec string) (host, port string, err error) {
 	host, port, err = net.SplitHostPort(spec)
 	var wrong *net.AddrError
@@ -191,17 +193,17 @@ func splitHostPort(spec string) (host, port string, err error) {
 		host, port = strings.Trim(spec, "[]"), strconv.Itoa(proto.DefaultPort)
 	case err != nil:
 		return "", "",
-			fmt.Errorf("listen on %q: no address; write HOST:PORT, [IPV6]:PORT or unix:PATH", spec)
+			fmt.Errorf("listen on %q: not an address; write HOST:PORT, [IPV6]:PORT or unix:PATH",
+				spec)
 	}
 	if host == "" {
 		return "", "",
 			fmt.Errorf("listen on %q: no host; write localhost:%s for this machine alone, or "+
-				"0.0.0.0:%s or [::]:%s"+
-				" for all interfaces", spec, port, port, port)
+				"0.0.0.0:%s or [::]:%s for all interfaces", spec, port, port, port)
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil { // which takes no sign
 		return "", "",
-			fmt.Errorf("listen on %q: %q is not a port; write a number from 0 (any free one) to "+
+			fmt.Errorf("listen on %q: %q is not a port; write a number from 0 (any free port) to "+
 				"65535", spec, port)
 	}
 	return host, port, nil
@@ -213,7 +215,7 @@ func adviceTCP(err error) string {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return "the port is in use; stop the other server or choose another port"
-	case absent(err):
+	case isAbsent(err):
 		return "this machine does not have that address; choose one that `ip address` shows"
 	case errors.Is(err, syscall.EACCES):
 		return "no permission for this port; choose one above 1023"

@@ -197,7 +197,7 @@ func TestListenSaysWhatToDo(t *testing.T) {
 		"unix:" + dir:              "is not a socket",
 		"unix:" + dir + "/live":    "another server is listening there; stop it",
 		"unix:" + dir + "/no/such": "no such folder",
-		"unix:/" + strings.Repeat("x", unixPathMax): "the kernel takes 107",
+		"unix:/" + strings.Repeat("x", maxUnixPath): "the kernel takes 107",
 	} {
 		p, err := Listen(spec)
 		if err == nil {

@@ -1,5 +1,7 @@
-// Warnings that cannot flood the log. Invariant: of each kind at most one line in a noticeEvery,
-// and each line says how many were left out since the one before.
+// Warnings that cannot flood the log.
+//
+// Invariant: of each kind at most one line is written in noticeInterval, and each line says how
+// many were left out since the line before.
 
 package gate
 
@@ -9,25 +11,25 @@ import (
 	"time"
 )
 
-// noticeEvery is long enough that a port scan writes a handful of lines, and short enough to see
-// that it goes on.
-const noticeEvery = 10 * time.Second
+// noticeInterval is long enough that a port scan writes a handful of lines, and short enough to see
+// that the scan goes on.
+const noticeInterval = 10 * time.Second
 
-// notices is the log with its memory of what was said when.
+// notices is a log that remembers when each kind of warning was written.
 type notices struct {
 	log  *slog.Logger
 	mu   sync.Mutex
 	said map[string]*said
 }
 
-// said is the state of one kind of warning.
+// said is the state of a kind of warning.
 type said struct {
 	at      time.Time
 	leftOut int
 }
 
-// warn writes a warning unless one of the same text was written shortly before. The text is the
-// kind: it must come from a fixed set.
+// warn writes a warning unless a warning of the same text was written shortly before. The text is
+// the kind: it must come from a fixed set.
 func (n *notices) warn(now time.Time, text string, attributes ...any) {
 	n.mu.Lock()
 	s := n.said[text]
@@ -35,7 +37,7 @@ func (n *notices) warn(now time.Time, text string, attributes ...any) {
 		s = &said{}
 		n.said[text] = s
 	}
-	if !s.at.IsZero() && now.Sub(s.at) < noticeEvery {
+	if !s.at.IsZero() && now.Sub(s.at) < noticeInterval {
 		s.leftOut++
 		n.mu.Unlock()
 		return

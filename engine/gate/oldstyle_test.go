@@ -34,7 +34,7 @@ func (s *served) old(t *testing.T, spec string, export int) net.Addr {
 }
 
 // call connects and says nothing.
-func call(t *testing.T, a net.Addr) *client {
+func call(t *testing.T, a net.Addr) *caller {
 	t.Helper()
 	c, err := net.Dial(a.Network(), a.String())
 	if err != nil {
@@ -42,11 +42,11 @@ func call(t *testing.T, a net.Addr) *client {
 	}
 	t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(20 * time.Second))
-	return &client{c, t}
+	return &caller{c, t}
 }
 
 // told reads an oldstyle banner.
-func (c *client) told() proto.Export {
+func (c *caller) told() proto.Export {
 	c.t.Helper()
 	var e proto.Export
 	if err := proto.ParseOldstyleBanner(c.read(proto.OldstyleBannerSize), &e); err != nil {
@@ -77,7 +77,7 @@ func TestOldstyleIsToldAndIn(t *testing.T) {
 				t.Errorf("the engine reads %x, %v", b[:n], err)
 			}
 		}
-		s.wait(t, Transmit, 2)
+		s.wait(t, reasonServed, 2)
 		if s.engine.export[0] != 1 || s.engine.export[1] != 1 {
 			t.Errorf("exports %v", s.engine.export)
 		}
@@ -102,14 +102,14 @@ func TestOldstyleOfAFullServer(t *testing.T) {
 	for range 5 {
 		call(t, a).closed()
 	}
-	s.wait(t, Full, 5)
+	s.wait(t, reasonFull, 5)
 	if kind, _ := s.hello(t).go_("disk"); kind != proto.RepErrPolicy {
 		t.Errorf("newstyle: %#x", kind) // both doors count together
 	}
 	s.engine.drop()
 	call(t, a).told()
 	s.adopted(t)
-	s.wait(t, Transmit, 3)
+	s.wait(t, reasonServed, 3)
 	if !strings.Contains(s.log.String(), "server full") ||
 		!strings.Contains(s.log.String(), "oldstyle=true") {
 		t.Errorf("log: %s", s.log)
@@ -161,7 +161,7 @@ func TestOldstyleAtACrowdedGate(t *testing.T) {
 		s.dial(t)
 	}
 	call(t, a).closed()
-	s.wait(t, Crowded, 1)
+	s.wait(t, reasonCrowded, 1)
 }
 
 // pipes is a listener of connections without buffers: what is written waits until it is read.
@@ -196,7 +196,7 @@ func TestOldstyleClientThatDoesNotReadItsBanner(t *testing.T) {
 		defer theirs.Close()
 		p.came <- ours
 		theirs.Read(make([]byte, 100))
-		s.wait(t, Timeout, s.Count(Timeout)+1)
+		s.wait(t, reasonTimeout, s.count(reasonTimeout)+1)
 	}
 	if took := time.Since(began); took < 2*limit || took > 2*limit+20*time.Second {
 		t.Errorf("closed after %v", took)
@@ -237,9 +237,9 @@ func TestOldstyleHalfOpenClients(t *testing.T) {
 		for end := time.Now().Add(10 * time.Second); s.sum() < 1+many && time.Now().Before(end); {
 			time.Sleep(ms)
 		}
-		if s.sum() != 1+many || s.Accepted() != 1+many || s.Count(Timeout) != 0 {
-			t.Errorf("accepted %d, ended %d, %d of them late", s.Accepted(), s.sum(),
-				s.Count(Timeout))
+		if s.sum() != 1+many || s.accepted.Load() != 1+many || s.count(reasonTimeout) != 0 {
+			t.Errorf("accepted %d, ended %d, %d of them late", s.accepted.Load(), s.sum(),
+				s.count(reasonTimeout))
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -271,7 +271,7 @@ func TestOldstyleAndClose(t *testing.T) {
 	defer theirs.Close()
 	ours.SetDeadline(time.Now().Add(5 * time.Second))
 	h := handshake{gate: s.Gate, conn: ours}
-	if event, err := h.greet(0); h.reason(event, err) != Shutdown || h.reserved {
+	if event, err := h.greet(0); h.reason(event, err) != reasonShutdown || h.reserved {
 		t.Errorf("one that comes while closing: %+v %v, reserved %t", event, err, h.reserved)
 	}
 	ours.Close()
@@ -285,6 +285,6 @@ func TestOldstyleRefusedByEngine(t *testing.T) {
 		c := call(t, a)
 		c.told()
 		c.closed()
-		s.wait(t, Rejected, uint64(i+1))
+		s.wait(t, reasonRejected, uint64(i+1))
 	}
 }

@@ -1,8 +1,8 @@
-// Pauses: while the process is stopped, or its machine is, deadlines go by that clients would have
-// kept: what they have said lies in the socket, and nobody read it.
+// Pauses: while the process or its machine is stopped, deadlines go by that clients have kept: what
+// they sent lies in the socket, unread.
 //
-// Invariant: as long as there are handshakes, watch looks at the clock every beat. When it finds
-// that it did not for much longer, all handshakes began so much later.
+// Invariant: as long as there are handshakes, watch looks at the clock every beat. When a beat took
+// much longer, the beginning of all handshakes is moved by the difference.
 
 package gate
 
@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	beat       = 250 * time.Millisecond
-	pauseLeast = 4 * beat // less is a busy machine
+	beat     = 250 * time.Millisecond
+	minPause = 4 * beat // less is a busy machine
 )
 
 // watch runs while there are handshakes.
@@ -38,11 +38,11 @@ func (g *Gate) watch() {
 	}
 }
 
-// forgive moves the beginning of all handshakes by what the clock has jumped.
+// forgive moves the beginning of all handshakes by the jump of the clock.
 func (g *Gate) forgive(now time.Time) {
 	gap := now.Sub(g.beat)
 	g.beat = now
-	if gap < pauseLeast || g.isClosing() {
+	if gap < minPause || g.isClosing() {
 		return
 	}
 	for c, began := range g.handshakes {
@@ -52,8 +52,7 @@ func (g *Gate) forgive(now time.Time) {
 	}
 }
 
-// forgiven says whether an error is a deadline that a pause has made too early, and that has been
-// moved.
+// forgiven reports whether an error is a deadline that passed during a pause and has been moved.
 func (g *Gate) forgiven(c net.Conn, err error) bool {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false

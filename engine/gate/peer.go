@@ -1,5 +1,6 @@
-// Who is at the other end, for people who read the log. Invariant: the text is found out while the
-// socket is open and does not change afterwards.
+// The name of the remote end, for people who read the log.
+//
+// Invariant: the text is made while the socket is open and does not change afterwards.
 
 package gate
 
@@ -11,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peerOf is an address, or of a client on a Unix socket, which has none, its process and user when
-// it connected. Those of another PID namespace have no number here.
+// peerOf returns the client's address, or, on a Unix socket, its process and user at the time when
+// it connected. A process of another PID namespace has no number here.
 func peerOf(c net.Conn) string {
 	address := ""
 	if a := c.RemoteAddr(); a != nil {

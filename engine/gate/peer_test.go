@@ -31,7 +31,7 @@ func TestPeersAreNamed(t *testing.T) {
 		}
 		// of one that is not served, too, though it has gone
 		s.dial(t).send([]byte("no client flags"))
-		s.wait(t, Reason(proto.CloseClientFlags), 1)
+		s.wait(t, reason(proto.CloseClientFlags), 1)
 		if line := s.log.String(); !strings.Contains(line, want) {
 			t.Errorf("the log does not say who: %s", line)
 		}

@@ -1,5 +1,7 @@
-// How a connection at the gate ends. Invariant: every accepted connection ends in exactly one
-// reason and is counted once, so that the counters add up to the number of connections accepted.
+// How a connection at the gate ends.
+//
+// Invariant: every accepted connection ends for exactly one reason and is counted once, so that the
+// counters add up to the number of connections accepted.
 
 package gate
 
@@ -7,63 +9,76 @@ import (
 	"ringnbd/proto"
 )
 
-// Reason is how a connection at the gate ended. The numbers below Transmit are those of
+// reason is how a connection at the gate ended. The numbers below reasonServed are those of
 // proto.CloseReason.
-type Reason uint8
+type reason uint8
 
-// The reasons beside those of the protocol. Reasons is the number of all, to walk the counters.
+// The reasons besides those of the protocol; reasons is the number of all.
 const (
-	Transmit Reason = Reason(proto.CloseReasons) + iota // handed over
-	// the client hung up without a word: a port scan, a health check
-	Silent
-	Hangup  // the client hung up while negotiating
-	Timeout // the handshake took too long
-	// no more connections can be served: refused, and then gone
-	Full
-	// too many at the gate: closed without a word
-	Crowded
-	Shutdown // the server is shutting down
-	Rejected // Adopt refused it
-	Broken   // the socket failed in another way
-	Reasons  = int(proto.CloseReasons) + iota
+	reasonServed   reason = reason(proto.CloseReasons) + iota // handed over
+	reasonSilent                                              // the client hung up without a word: a port scan, a health check
+	reasonHangup                                              // the client hung up while negotiating
+	reasonTimeout                                             // the handshake took too long
+	reasonFull                                                // no more connections can be served: the client was told, and left
+	reasonCrowded                                             // too many connections at the gate: closed without a word
+	reasonShutdown                                            // the server is shutting down
+	reasonRejected                                            // Adopt refused the connection
+	reasonBroken                                              // the socket failed in another way
+	reasons        = int(proto.CloseReasons) + iota
 )
 
-// String is a short text for logs and counters.
-func (r Reason) String() string {
+// String returns a short text for logs and counters.
+func (r reason) String() string {
 	switch r {
-	case Transmit:
+	case reasonServed:
 		return "served"
-	case Silent:
+	case reasonSilent:
 		return "hung up without a word"
-	case Hangup:
+	case reasonHangup:
 		return "hung up"
-	case Timeout:
+	case reasonTimeout:
 		return "handshake timeout"
-	case Full:
+	case reasonFull:
 		return "server full"
-	case Crowded:
+	case reasonCrowded:
 		return "too many handshakes"
-	case Shutdown:
+	case reasonShutdown:
 		return "shutting down"
-	case Rejected:
+	case reasonRejected:
 		return "not adopted"
-	case Broken:
+	case reasonBroken:
 		return "socket error"
 	}
 	return proto.CloseReason(r).String()
 }
 
-// unusual says whether an operator should hear of it. Who looks at the list and leaves, or scans
-// ports, is no news.
-func (r Reason) unusual() bool {
+// unusual reports whether an operator should hear of it. A client that reads the list of exports
+// and leaves, or scans ports, is not unusual.
+func (r reason) unusual() bool {
 	switch r {
-	case Transmit, Silent, Hangup, Shutdown, Reason(proto.CloseAbort):
+	case reasonServed, reasonSilent, reasonHangup, reasonShutdown, reason(proto.CloseAbort):
 		return false
 	}
 	return true
 }
 
-// Count is how many connections ended for this reason so far.
-func (g *Gate) Count(r Reason) uint64 {
-	return g.ends[r].Load()
+// count returns how many connections have ended for a reason.
+func (g *Gate) count(r reason) uint64 { return g.ends[r].Load() }
+
+// Counters are those of a gate since its start.
+type Counters struct {
+	Accepted uint64            // connections
+	Ended    map[string]uint64 // connections that have ended at the gate, by the text of the reason
+}
+
+// Counters returns what was counted so far. Reasons that did not occur are left out.
+func (g *Gate) Counters() Counters {
+	c := Counters{Ended: map[string]uint64{}}
+	for r := range reason(reasons) {
+		if n := g.count(r); n > 0 {
+			c.Ended[r.String()] += n
+		}
+	}
+	c.Accepted = g.accepted.Load() // last: each connection that has ended was accepted before
+	return c
 }

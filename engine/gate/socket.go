@@ -1,5 +1,7 @@
-// The socket on its way from net to the engine. Invariant: afterwards exactly one descriptor is
-// open, it is in blocking mode, and the Go runtime has no part in it.
+// The socket on its way from net to the engine.
+//
+// Invariant: afterwards exactly one descriptor is open, it is in blocking mode, and the Go runtime
+// does not know it.
 
 package gate
 
@@ -14,7 +16,7 @@ import (
 )
 
 const (
-	// A peer whose machine is gone is found out by probes: the first after a minute without
+	// A client whose machine has vanished is noticed by probes: the first after a minute without
 	// traffic, then every 15 s.
 	keepaliveIdle     = time.Minute
 	keepaliveInterval = 15 * time.Second
@@ -23,13 +25,13 @@ const (
 	// because it counts also while a client reads nothing, and below the quarter of an hour that
 	// Linux takes otherwise.
 	userTimeout = 5 * time.Minute
-	// SocketMemory is about the most that the kernel holds of replies for a client that takes none,
-	// in bytes. It comes on top of what the server itself sets aside.
+	// SocketMemory is about how many bytes of replies the kernel holds at most for a client that
+	// takes none, on top of what the server itself sets aside.
 	SocketMemory = 1 << 20
-	// tcpUnsent is how many bytes of replies the kernel takes in for a TCP client beyond what is on
-	// its way to it, so that a batch of replies fits. Without it the send buffer of a client that
-	// takes nothing grows to 4 MiB and more, and a smaller send buffer would limit what may be on
-	// its way over a long line.
+	// tcpUnsent is how many bytes of replies the kernel accepts for a TCP client besides those in
+	// flight, so that a batch of replies fits. Without it the send buffer of a client that takes
+	// nothing grows to 4 MiB and more, and a smaller send buffer would limit the bytes in flight on
+	// a long line.
 	tcpUnsent = 512 << 10
 	// unixSendBuffer is asked for on Unix sockets, in bytes. They have no autotuning, and a reply
 	// of a megabyte should not need five rounds; the kernel clamps it to net.core.wmem_max and
@@ -37,10 +39,10 @@ const (
 	unixSendBuffer = SocketMemory / 2
 )
 
-// detach takes the socket out of a connection, which is closed by it, and puts it in the place of
-// the descriptor fd: close-on-exec, blocking, with the options a block device wants. It takes no
-// descriptor that was not there before. On an error fd is closed. memory bounds what the kernel may
-// hold of replies, in bytes; 0: as usual.
+// detach takes the socket out of a connection, which it closes, and puts it in the place of the
+// descriptor fd: close-on-exec, blocking, with the options a block device wants. It needs no new
+// descriptor. On an error fd is closed. memory limits the bytes of replies that the kernel may
+// hold; 0 leaves the usual limit.
 func detach(c net.Conn, fd, memory int) error {
 	err := replace(c, fd)
 	if err == nil {

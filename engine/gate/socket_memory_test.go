@@ -30,7 +30,7 @@ func TestSocketMemoryOfAClientThatTakesNothing(t *testing.T) {
 		}
 		defer conn.Close()
 		conn.SetDeadline(time.Now().Add(20 * time.Second))
-		c := &client{conn, t}
+		c := &caller{conn, t}
 		c.read(18)
 		c.send([]byte{0, 0, 0, 3})
 		c.go_("disk")

@@ -1,7 +1,7 @@
-// Unix sockets: the file that clients find a server by.
+// Unix sockets: the file by which clients find a server.
 //
-// Invariant: a socket that a living server listens on is never taken away from it, neither when
-// another starts nor when another ends.
+// Invariant: the file of a socket that a living server listens on is never removed by another
+// server, neither when it starts nor when it ends.
 
 package gate
 
@@ -21,12 +21,12 @@ import (
 )
 
 const (
-	// unixPathMax is the room for a path in a sockaddr_un, without its closing NUL, in bytes.
-	unixPathMax = 107
+	// maxUnixPath is the room for a path in a sockaddr_un, without its closing NUL, in bytes.
+	maxUnixPath = 107
 	// staleLockWait is how long to wait for another server that is replacing the same stale socket.
 	staleLockWait = 2 * time.Second
-	// lockSuffix makes a socket's path the path of its lock. No other program locks a file of that
-	// name, and nobody else can: it is made for its owner alone.
+	// lockSuffix is appended to a socket's path for the path of its lock. No other program locks a
+	// file of that name, and no other user can: only the owner may open it.
 	lockSuffix = ".ringnbd-lock"
 )
 
@@ -35,14 +35,13 @@ func listenUnix(path string) (*Place, error) {
 	if path == "" {
 		return nil, errors.New(`listen on "unix:": no path; write unix:PATH`)
 	}
-	if len(path) > unixPathMax {
+	if len(path) > maxUnixPath {
 		return nil,
 			fmt.Errorf("listen on unix:%s: the path has %d bytes, the kernel takes %d; choose a "+
-				"shorter one",
-				path, len(path), unixPathMax)
+				"shorter path", path, len(path), maxUnixPath)
 	}
 	if strings.HasPrefix(path, "@") {
-		// a file: net would make it a socket without one, which the URI cannot name
+		// package net would make it a socket in the abstract namespace, without a file
 		path = "./" + path
 	}
 	whole, err := filepath.Abs(path)
@@ -64,12 +63,12 @@ var (
 	errLocked = errors.New("another server is starting there; try again or choose another path")
 )
 
-// takePath listens on a path, in place of a socket there that nobody listens on. The path is locked
-// meanwhile: between bind and listen a new socket looks like a stale one, and two servers that
-// start at the same time would take each other's away. The file's mode follows the umask.
+// takePath listens on a path, and replaces a socket there that no process listens on. The path is
+// locked meanwhile: between bind and listen a new socket looks like a stale one, and two servers
+// that start at the same time would remove each other's. The file's mode follows the umask.
 func takePath(path string) (net.Listener, error) {
 	if _, err := findStale(path); err != nil {
-		return nil, err // said before the lock, for which this may be no place
+		return nil, err // before the lock, which perhaps cannot be made there
 	}
 	unlock, err := lockPath(path + lockSuffix)
 	if err != nil {
@@ -85,11 +84,11 @@ func takePath(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.SetUnlinkOnClose(false) // it would remove whatever has the name by then
+	l.SetUnlinkOnClose(false) // it would remove any file that has the name by then
 	return &unixListener{UnixListener: l, path: path, file: fileAt(path)}, nil
 }
 
-// unixListener removes its socket's file when it is closed, if that is still its own.
+// unixListener removes its socket's file when it is closed, unless the file was replaced.
 type unixListener struct {
 	*net.UnixListener
 	path string
@@ -103,10 +102,10 @@ func (l *unixListener) Close() error {
 	return l.UnixListener.Close()
 }
 
-// file is what tells one file from another; zero is none.
+// file identifies a file; the zero value stands for no file.
 type file struct{ dev, inode uint64 }
 
-// fileAt is the file that has the path now.
+// fileAt returns the file that has the path now.
 func fileAt(path string) file {
 	var st unix.Stat_t
 	if unix.Lstat(path, &st) != nil {
@@ -115,15 +114,15 @@ func fileAt(path string) file {
 	return file{uint64(st.Dev), st.Ino}
 }
 
-// remove removes the file from the path, unless another has it.
+// remove removes the file from the path, unless another file has the path.
 func (f file) remove(path string) {
 	if f != (file{}) && fileAt(path) == f {
-		_ = os.Remove(path) // who needs the path finds out
+		_ = os.Remove(path) // bind reports what stays
 	}
 }
 
-// findStale finds the socket of a server that is gone, or nothing; an error means that the path is
-// somebody else's.
+// findStale returns the socket of a server that has ended, or nothing; an error means that the path
+// is in use.
 func findStale(path string) (file, error) {
 	there := fileAt(path)
 	info, err := os.Lstat(path)
@@ -147,12 +146,12 @@ func findStale(path string) (file, error) {
 	case errors.Is(err, fs.ErrPermission):
 		return file{}, err
 	}
-	// a full backlog (EAGAIN), a socket of another type (EPROTOTYPE): somebody is there
+	// a full backlog (EAGAIN), a socket of another type (EPROTOTYPE): a process listens
 	return file{}, errLive
 }
 
-// lockPath takes a lock that is a file, which goes when the lock is let go of. A file that a killed
-// server has left is no obstacle.
+// lockPath takes a lock that is a file, which unlock removes. A file that a killed server has left
+// is not an obstacle.
 func lockPath(path string) (unlock func(), err error) {
 	for end := time.Now().Add(staleLockWait); ; time.Sleep(10 * time.Millisecond) {
 		fd, err := unix.Open(path,
@@ -168,7 +167,7 @@ func lockPath(path string) (unlock func(), err error) {
 		var st unix.Stat_t
 		if err == nil && unix.Fstat(fd, &st) == nil {
 			ours := file{uint64(st.Dev), st.Ino}
-			// else its last holder has removed it, and others lock the next
+			// else its last holder has removed it, and other servers lock the next file
 			if fileAt(path) == ours {
 				return func() {
 					if st.Size == 0 { // as we make it
@@ -199,20 +198,4 @@ func adviceUnix(err error) string {
 		return errLocked.Error()
 	}
 	return err.Error()
-}
-
-// escape percent-encodes a path for the query of a URI. Everything but the unreserved characters
-// and the slash: a space must not become the plus that web forms use.
-func escape(path string) string {
-	var b strings.Builder
-	for _, c := range []byte(path) {
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9',
-			strings.IndexByte("-._~/", c) >= 0:
-			b.WriteByte(c)
-		default:
-			fmt.Fprintf(&b, "%%%02X", c)
-		}
-	}
-	return b.String()
 }
