@@ -1,5 +1,7 @@
-// Counters are plain words that one loop writes; a copy leaves the loop by mail. Nothing on the
-// path of a request is atomic for their sake.
+// Counters are plain words that one loop writes; a copy leaves the loop by mail.
+//
+// Invariant: nothing on the path of a request is atomic for their sake. What a connection has done
+// is in its row until it ends, and in its export's tally afterwards.
 
 package engine
 
@@ -20,7 +22,7 @@ const (
 	CloseStalled  // held memory without moving while others waited for it
 	CloseShutdown // we are shutting down
 	CloseForced   // the shutdown timeout ran out
-	// the disk failed behind the beginning of a READ's simple reply, see parts.go
+	// the disk failed after the beginning of a READ's simple reply was sent, see parts.go
 	CloseTorn
 	closeReasons
 )
@@ -30,7 +32,7 @@ var closeNames = [closeReasons]string{"disconnect", "hangup", "truncated", "rece
 
 func (r CloseReason) String() string { return closeNames[r] }
 
-// commandSlots covers the commands of the protocol, 0 to 8; unknown ones are counted in slot 9.
+// commandSlots covers the commands of the protocol, 0 to 8; unknown commands are counted in slot 9.
 const commandSlots = 10
 
 // Counters of one loop, or of all. Bytes are payload bytes. Errors, bytes and Exports are added up
@@ -41,7 +43,7 @@ type Counters struct {
 	BytesRead  uint64
 	BytesWrite uint64
 	Turns      uint64
-	Paused     uint64 // times that a loop did not run although it was its time, see patience.go
+	Paused     uint64 // times that a loop did not run although it was due, see patience.go
 	Sends      uint64 // SENDMSG operations; replies per send is the batching
 	Receives   uint64
 	Unaligned  uint64 // writes that had to read their first or last block first
@@ -91,7 +93,7 @@ func (c *conn) count(r *proto.Request) {
 	}
 }
 
-// countOut copies a loop's counters. The list of exports is there, with a place for each.
+// countOut copies a loop's counters to a Counters whose Exports has a place for each export.
 func (l *loop) countOut(to *Counters) {
 	exports := to.Exports
 	*to = l.counters

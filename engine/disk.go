@@ -66,7 +66,7 @@ func (l *loop) issueAll(t uint32, parts uint8) {
 	l.issueParts(t)
 }
 
-// issueParts sends what is left to be sent of a wave, as far as the turn's budget goes.
+// issueParts sends the segments of a wave that were not sent yet, as far as the turn's budget goes.
 func (l *loop) issueParts(t uint32) {
 	for row := &l.tags[t]; row.part < row.parts; {
 		if l.spent() && (row.parts > 1 || row.hi-row.lo > smallWork) {
@@ -77,7 +77,7 @@ func (l *loop) issueParts(t uint32) {
 	}
 }
 
-// issuePart sends the next part of a wave.
+// issuePart sends the next segment of a wave.
 func (l *loop) issuePart(t uint32) {
 	row := &l.tags[t]
 	part := row.part
@@ -88,7 +88,7 @@ func (l *loop) issuePart(t uint32) {
 }
 
 // edges says which blocks at the ends of a range are covered in part. When both ends lie in one
-// block it is the head, if that is partial.
+// block, it is the head if its front is not covered, else the tail.
 func (l *loop) edges(row *tag, block uint64) (head, tail bool) {
 	head = row.Offset > row.lo
 	tail = row.Offset+row.Length < row.hi && !(head && row.hi-row.lo == block)

@@ -1,7 +1,7 @@
 // Engine: the loops, what they share, and the few calls that the control plane has for them.
 //
-// Invariant: everything in shared is fixed before the first loop turns, except the guard, which has
-// its own rules, and Device.failed.
+// Invariant: what shared holds is set while Start opens the loops, one after the other, and is
+// fixed when it returns. Only the guard changes afterwards, by its own rules.
 
 package engine
 
@@ -21,28 +21,28 @@ import (
 
 // Config bounds an engine.
 type Config struct {
-	Loops int // threads with a ring each
-	// bytes that all loops together may use for connections and payloads
-	Memory         uint64
-	MaxConnections int // at a time, all loops together
-	// a loop with nothing to do looks for work this long before it sleeps; 0: it sleeps at once;
-	// PollAuto
+	Loops          int    // threads with a ring each
+	Memory         uint64 // bytes that all loops together may use for connections and payloads
+	MaxConnections int    // at a time, all loops together
+	// Poll is how long a loop with nothing to do looks for work before it sleeps; 0: it sleeps at
+	// once. See also PollAuto.
 	Poll     time.Duration
 	Register Registration // whether Memory is registered with io_uring
-	// told of incidents, and of connections that have ended; nil: nobody is
+	// Reports hears of incidents, and of connections that have ended; nil: they are not reported.
 	Reports Reports
-	// of block status at a time, each loop; each has a thread. 0: as many as are good
+	// Lookups is how many of block status run at a time in each loop, a thread for each; 0: the
+	// engine's own bound.
 	Lookups int
 
 	ring uring.Config // see Settle
 }
 
-// yieldInterval is how often, in nanoseconds, a busy loop passes through Go's scheduler, for no
-// reason but sysmon. A goroutine that is not rescheduled within 10 ms counts as hogging its
-// processor; sysmon then takes the processor away in every system call it finds it in, and wakes
-// every 20 µs to do so. Measured at 4 KiB random reads, 4 connections of depth 32: 5,000 wake-ups
-// of sysmon a second without this, 130 with it, and 8 % less CPU per request.
-const yieldInterval = int64(8e6)
+// yieldNanos is how often a busy loop passes through Go's scheduler, for no reason but sysmon. A
+// goroutine that is not rescheduled within 10 ms counts as hogging its processor; sysmon then takes
+// the processor away in every system call it finds it in, and wakes every 20 µs to do so. Measured
+// at 4 KiB random reads, 4 connections of depth 32: 5,000 wake-ups of sysmon a second without this,
+// 130 with it, and 8 % less CPU per request.
+const yieldNanos = int64(8e6)
 
 // shared is what all loops see.
 type shared struct {
@@ -52,7 +52,7 @@ type shared struct {
 	firstSlice uint64        // bytes
 	discard    bool          // BLOCK_URING_CMD_DISCARD is there (Linux 6.12)
 	poll       time.Duration // Config.Poll
-	together   bool          // whatever is frozen, all exports are
+	together   bool          // all devices are on one file system that can be frozen, or none is
 }
 
 // Engine serves exports to adopted sockets.
@@ -67,7 +67,7 @@ type Engine struct {
 	mu      sync.Mutex
 	closing bool
 	down    bool  // the loops are about to end: no letters any more
-	wakes   []int // eventfds of the loops: another loop may use one until all have ended
+	wakes   []int // eventfds of the loops: other loops may use them until all have ended
 	lookups []*lookupWorkers
 	reports *reports
 }
@@ -196,7 +196,7 @@ func (e *Engine) runLoop(l *loop, started chan<- error) {
 	l.listenForMail()
 	for yielded := l.now; !l.quit; {
 		l.turn()
-		if l.now-yielded > yieldInterval {
+		if l.now-yielded > yieldNanos {
 			yielded = l.now
 			runtime.Gosched()
 		}
@@ -207,7 +207,7 @@ func (e *Engine) runLoop(l *loop, started chan<- error) {
 	}
 }
 
-// unmap gives the arenas of a loop back whose ring is closed.
+// unmap gives back the arenas of a loop whose ring is closed.
 func (l *loop) unmap() {
 	_ = l.pool.Close()
 	_ = l.control.Close()
@@ -254,7 +254,8 @@ func (e *Engine) openRing(l *loop) (*uring.Ring, int, error) {
 	return ring, wakeFD, nil
 }
 
-// Unregistered says why memory that should be registered is not; nil if it is, or shall not be.
+// Unregistered says why memory that should be registered is not; nil if it is, or if it should not
+// be.
 func (e *Engine) Unregistered() error { return e.unregistered }
 
 // Features is the report of what the kernel offers and what of it is used, for people.
@@ -276,30 +277,30 @@ func (e *Engine) Adopt(fd, export int, s proto.Session) error {
 	return e.AdoptClient(fd, export, s, nil)
 }
 
-// AdoptClient is Adopt of a client that Reports.Ended is to give back when it has left.
+// AdoptClient is Adopt of a client that Reports.Ended gives back when it has left.
 func (e *Engine) AdoptClient(fd, export int, s proto.Session, client *Client) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closing {
 		return errClosing
 	}
-	least := e.shared.loops[0]
+	to := e.shared.loops[0]
 	for _, l := range e.shared.loops {
-		if l.live.Load() < least.live.Load() {
-			least = l
+		if l.live.Load() < to.live.Load() {
+			to = l
 		}
 	}
-	if int(least.live.Load()) >= least.layout.conns {
+	if int(to.live.Load()) >= to.layout.conns {
 		return errFull
 	}
-	least.live.Add(1)
-	least.post(&mail{kind: mailAdopt, fd: int32(fd), export: uint32(export), session: s,
+	to.live.Add(1)
+	to.post(&mail{kind: mailAdopt, fd: int32(fd), export: uint32(export), session: s,
 		client: client})
 	return nil
 }
 
-// send posts a copy of a letter to every loop; none is posted once the loops are about to end, for
-// what wakes them is given back then, and its number may be another's.
+// send posts a copy of a letter to every loop. Once the loops are about to end it posts none: their
+// eventfds are closed then, and the numbers may be used for other descriptors.
 func (e *Engine) send(letter mail) (sent []*mail) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -336,8 +337,8 @@ func (e *Engine) ask(letter mail, timeout time.Duration) bool {
 	return sent != nil
 }
 
-// Counters sums up what all loops have counted; false: a loop did not answer within a second, and
-// is not in the sum, or the engine is closed.
+// Counters sums up what all loops have counted. False means that a loop did not answer within a
+// second, and is not in the sum, or that the engine is closed.
 func (e *Engine) Counters() (Counters, bool) {
 	sum := Counters{Exports: make([]ExportCounters, len(e.shared.table.exports))}
 	for i := range sum.Exports {
@@ -348,7 +349,7 @@ func (e *Engine) Counters() (Counters, bool) {
 	return sum, ok
 }
 
-// stop ends the loops that run; none has a connection left.
+// stop ends the loops that run. They have no connections left.
 func (e *Engine) stop() {
 	for _, l := range e.shared.loops {
 		if l != nil && l.wake != nil {

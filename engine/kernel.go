@@ -1,6 +1,7 @@
-// Kernel is the seam between the loop and everything outside it: all bytes and all time enter here,
-// from io_uring or from the simulated kernel of engine/sim. Eight verbs, called by the loop's own
-// thread only.
+// The kernel is the seam between the loop and everything outside it: all bytes and all time enter
+// here, from io_uring or from the simulated kernel of engine/sim.
+//
+// Invariant: its methods are called by the loop's own thread only.
 
 package engine
 
@@ -12,7 +13,7 @@ import (
 
 // Kernel is a table of submissions and completions.
 type Kernel interface {
-	// SQE is the next free submission, zeroed, or nil when the queue is full and Enter must make
+	// SQE gives the next free submission, zeroed, or nil when the queue is full and Enter must make
 	// room.
 	SQE() *uring.SQE
 	// Enter submits what is queued and waits for at least wait completions, or for the timeout
@@ -22,13 +23,14 @@ type Kernel interface {
 	Reap(out []uring.CQE) int
 	// Now is a monotonic clock in nanoseconds.
 	Now() int64
-	// RegisterBuffer registers the i-th part of the pool, see loop.bufferOf; false: it cannot be.
+	// RegisterBuffer registers the i-th buffer of the pool, see locked.go, and reports whether it
+	// could.
 	RegisterBuffer(i uint32) bool
-	// EndSending ends one direction of a socket: behind all that was sent the client finds the end.
+	// EndSending ends one direction of a socket: after all that was sent the client finds the end.
 	EndSending(fd int32)
-	// Shutdown ends both directions of a socket: whatever operation waits on it completes.
+	// Shutdown ends both directions of a socket: every operation that waits on it completes.
 	Shutdown(fd int32)
-	// CloseFD gives a socket back.
+	// CloseFD closes a socket.
 	CloseFD(fd int32)
 }
 
@@ -40,11 +42,11 @@ type systemKernel struct {
 
 func (*systemKernel) Now() int64 { return uring.Now() }
 
-// Enter waits awake at first, if that is likely to pay: a thread that sleeps in the kernel is woken
-// some microseconds late, tens of them on a virtual machine, and to sleep and be woken costs two to
-// four microseconds of CPU. What is queued goes to the kernel before, so that there is something to
-// wait for. The kernel's work for completions is deferred to this thread and shows in memory, so
-// looking costs no system call.
+// Enter waits awake at first, if that is likely to pay off: a thread that sleeps in the kernel is
+// woken some microseconds late, tens of them on a virtual machine, and to sleep and be woken costs
+// two to four microseconds of CPU. What is queued goes to the kernel before, so that there is
+// something to wait for. The kernel's work for completions is deferred to this thread and shows in
+// memory, so looking costs no system call.
 func (k *systemKernel) Enter(wait uint32, timeout time.Duration) error {
 	if wait == 0 || timeout == 0 || !k.poll.due() {
 		return k.Ring.Enter(wait, timeout)

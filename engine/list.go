@@ -1,5 +1,7 @@
-// Lists of rows, linked by index: connections through conn.links, tags through tag.next. A row is
-// in a list at most once, which its in-list bit or its owner's state says.
+// Lists of rows, linked by index: connections through conn.links, tags through tag.next.
+//
+// Invariant: a row is in a list at most once. For a connection its link says whether it is; for a
+// tag, its step.
 
 package engine
 
@@ -7,7 +9,7 @@ type list struct{ head, tail uint32 }
 
 var empty = list{none, none}
 
-// Lists that a connection can be in at the same time; each has its own pair of links.
+// The lists that a connection can be in at the same time. Each has its own pair of links.
 const (
 	linkDirty = iota
 	linkLater

@@ -14,7 +14,7 @@ import (
 	"ringnbd/proto"
 )
 
-// looks counts how many of n waits begin with a look that ends as told.
+// looks counts how many of n waits begin with a look; found says whether those find something.
 func looks(p *poll, n int, found bool) int {
 	seen := 0
 	for range n {
@@ -52,11 +52,11 @@ func TestPollAuto(t *testing.T) {
 	if n := looks(&p, 100, true); n != 100 {
 		t.Errorf("%d of 100 waits looked while that paid", n)
 	}
-	if n := looks(&p, 1_000_000, false); n > 1_000_000/pollRest+20 {
-		t.Errorf("%d of a million waits looked in vain; at most one in %d may", n, pollRest)
+	if n := looks(&p, 1_000_000, false); n > 1_000_000/maxPollRest+20 {
+		t.Errorf("%d of a million waits looked in vain; at most one in %d may", n, maxPollRest)
 	}
-	if n := looks(&p, 2*pollRest, true); n < pollRest-1 {
-		t.Errorf("only %d of %d waits looked after it had begun to pay again", n, 2*pollRest)
+	if n := looks(&p, 2*maxPollRest, true); n < maxPollRest-1 {
+		t.Errorf("only %d of %d waits looked after it had begun to pay again", n, 2*maxPollRest)
 	}
 }
 

@@ -77,8 +77,9 @@ func (l *loop) zeroBlock(row *tag) uint64 {
 }
 
 // beginRange starts a TRIM or WRITE_ZEROES that has its range to itself. The edges are zeroed
-// first, because what is done of the inner range is given up bit by bit, and with it the head.
-// FAST_ZERO alone begins inside: it may be refused only while nothing has changed.
+// first, because the claim on what is done of the inner range is given up slice by slice, and with
+// it the claim on the head. A FAST_ZERO begins with the inner range: it may be refused only while
+// nothing has changed.
 func (l *loop) beginRange(t uint32) {
 	row := &l.tags[t]
 	row.cursor, _ = l.innerRange(row)

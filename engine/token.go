@@ -1,21 +1,21 @@
-// A token is the 64-bit user_data of a submission: which row the completion belongs to and what
-// kind of news it brings.
+// A token is the 64-bit user_data of a submission: which row its completion belongs to, and what
+// kind of operation has completed.
 //
 // Invariant: a row is never given back while an operation that names it is in flight, so a
 // completion whose generation does not match its row is our bug.
 
 package engine
 
-// kind of completion: the loop's table of contents, see loop.record.
+// kind says what has completed, see loop.record.
 type kind uint8
 
 const (
 	onReceive kind = iota + 1 // bytes from a socket; slot = connection
-	onSend                    // a batch of replies went out; slot = connection
+	onSend                    // a batch of replies was sent; slot = connection
 	onDisk                    // a segment of a request's wave; slot = tag, part = segment
-	onFlush                   // an fsync shared by the flushes that wait for it; slot = device
+	onFlush                   // an fsync for all flushes that waited for it; slot = device
 	onWake                    // the eventfd: mail, or claims granted by another loop
-	// the answer to a cancellation; the cancelled operation reports for itself
+	// the answer to a cancellation; the cancelled operation has a completion of its own
 	onCancel
 )
 
@@ -31,5 +31,5 @@ func (t token) part() uint8        { return uint8(t >> 48) }
 func (t token) generation() uint16 { return uint16(t >> 32) }
 func (t token) slot() uint32       { return uint32(t) }
 
-// none is the index that points nowhere, in every table of this package.
+// none is the index of no row, in every table of this package.
 const none = ^uint32(0)

@@ -1,5 +1,6 @@
-// The trace remembers the last completions of a loop, so that a broken invariant can be explained:
-// it is printed with the panic.
+// The trace keeps the last completions of a loop, so that a broken invariant can be explained.
+//
+// Invariant: it holds the last traceLength completions; it is printed with the panic.
 
 package engine
 
