@@ -1,5 +1,7 @@
-// The advice of each command names only what that command has. Invariant: every kind of error that
-// the floors below can give is asked about once for each command.
+// The advice of each command names only what that command has.
+//
+// Invariant: every kind of error that the floors below can give is asked about once for each
+// command.
 
 package main
 

@@ -1,5 +1,6 @@
-// What others have of a store is seen, named, and no reason to stop with Force. Invariant: loop
-// devices, mounts and swap of the tests are taken away again.
+// What others have of a store is seen, named, and no reason to stop with Force.
+//
+// Invariant: loop devices, mounts and swap of the tests are taken away again.
 
 package backing
 

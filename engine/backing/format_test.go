@@ -1,5 +1,6 @@
-// What is not raw is told by its bytes, and refused with what to do. Invariant: no byte of an image
-// changes by being looked at.
+// What is not raw is told by its bytes, and refused with what to do.
+//
+// Invariant: no byte of an image changes by being looked at.
 
 package backing
 

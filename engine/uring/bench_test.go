@@ -1,4 +1,4 @@
-// Benchmarks of the ring alone: go test -run '^$' -bench . -count 5 ./engine/uring
+// Benchmarks of the ring alone, without the engine: go test -bench . -count 5 ./engine/uring.
 
 package uring
 

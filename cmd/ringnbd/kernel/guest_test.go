@@ -1,5 +1,6 @@
-// Programs for the guest: what busybox and Debian's nbd-client do not have. Invariant: the exit
-// status is 0 only if all is well.
+// Programs for the guest: what busybox and Debian's nbd-client do not have.
+//
+// Invariant: the exit status is 0 only if all is well.
 
 package kernel
 

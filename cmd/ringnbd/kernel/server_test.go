@@ -1,5 +1,7 @@
-// The host's ringnbd. Invariant: a server that was started is gone when its test ends; one that
-// ended otherwise than asked, or printed a stack trace, fails the test.
+// The host's ringnbd.
+//
+// Invariant: a server that was started is gone when its test ends; one that ended otherwise than
+// asked, or printed a stack trace, fails the test.
 
 package kernel
 

@@ -1,5 +1,6 @@
-// [ COMMAND... ] with the servers that people write there. Invariant: none of them is there
-// afterwards.
+// [ COMMAND... ] with the servers that people write there.
+//
+// Invariant: none of them is there afterwards.
 
 package live_test
 

@@ -1,5 +1,6 @@
-// Storage that hangs beside storage that does not. Invariant: what hangs is let go
-// of again before its test ends, whatever the test finds.
+// Storage that hangs beside storage that does not.
+//
+// Invariant: what hangs is let go of again before its test ends, whatever the test finds.
 
 package live_test
 

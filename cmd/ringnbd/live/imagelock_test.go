@@ -1,4 +1,5 @@
 // Who has an image: ringnbd, qemu-nbd and qemu-img see each other, whoever came first.
+//
 // Invariant: an image that somebody may write has no second writer and no copy.
 
 package live_test

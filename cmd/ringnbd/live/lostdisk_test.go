@@ -1,5 +1,7 @@
-// A disk that takes data and loses it. Invariant: the loss is made by the kernel,
-// below the page cache, so that only the flush can tell it.
+// A disk that takes data and loses it.
+//
+// Invariant: the loss is made by the kernel, below the page cache, so that only the flush can tell
+// it.
 
 package live_test
 

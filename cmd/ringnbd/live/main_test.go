@@ -1,6 +1,7 @@
-// Package live_test drives the built ringnbd with real clients: one named test
-// for each behaviour, each with a server of its own. Invariant: a test that
-// cannot run on this machine is skipped by name with the reason; a test that
+// Package live_test drives the built ringnbd with real clients: one named test for each behaviour,
+// each with a server of its own.
+//
+// Invariant: a test that cannot run on this machine is skipped by name with the reason; a test that
 // ends leaves no process, mount, loop device or file.
 //
 // RINGNBD_BIN names a binary to test instead of building one.

@@ -1,6 +1,7 @@
-// A small NBD client on a bare socket, for what no client program will do. It
-// shares no code with the server on purpose: a wrong constant there must not be
-// right here. Invariant: one goroutine may send while another receives.
+// A small NBD client on a bare socket, for what no client program will do. It shares no code with
+// the server on purpose: a wrong constant there must not be right here.
+//
+// Invariant: one goroutine may send while another receives.
 
 package live_test
 

@@ -1,6 +1,7 @@
 // Limits on the process itself: threads (ulimit -u, pids.max) and address space (ulimit -v). Go
-// ends a program that runs into one with a dump of its stacks. Invariant: a command works within a
-// limit, or says in one line what is too little.
+// ends a program that runs into one with a dump of its stacks.
+//
+// Invariant: a command works within a limit, or says in one line what is too little.
 
 package live_test
 

@@ -1,6 +1,7 @@
-// Servers under test: start, addresses, stop. Invariant: every server started
-// here is gone when its test ends, and a server that ended otherwise than asked,
-// or printed a stack trace, fails the test.
+// Servers under test: start, addresses, stop.
+//
+// Invariant: every server started here is gone when its test ends, and a server that ended
+// otherwise than asked, or printed a stack trace, fails the test.
 
 package live_test
 

@@ -1,5 +1,6 @@
-// Clients that hold what all share: memory, requests in flight. Invariant: what they
-// do is bounded in time and size, and none of them outlives its test.
+// Clients that hold what all share: memory, requests in flight.
+//
+// Invariant: what they do is bounded in time and size, and none of them outlives its test.
 
 package live_test
 

@@ -1,4 +1,5 @@
 // Client programs, images and other things a test needs from the machine.
+//
 // Invariant: what is missing skips the test by name; what was made is removed.
 
 package live_test

@@ -1,5 +1,6 @@
-// ringnbd copy with real servers at both ends: ours and others. Invariant: what
-// is compared is read by programs that are not ringnbd.
+// ringnbd copy with real servers at both ends: ours and others.
+//
+// Invariant: what is compared is read by programs that are not ringnbd.
 
 package live_test
 

@@ -1,5 +1,6 @@
-// What a copy refuses to believe: ends that are one, or are not any more what they were. Invariant:
-// each of these copies was accepted once.
+// What a copy refuses to believe: ends that are one, or are not any more what they were.
+//
+// Invariant: each of these copies was accepted once.
 
 package transfer
 

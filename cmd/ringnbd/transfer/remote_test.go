@@ -1,6 +1,7 @@
 // Copies to servers that are not as one would like them: of few connections, with odd ends, that
-// refuse or never answer. Invariant: a fake server's memory is what it was sent, whatever it
-// answered.
+// refuse or never answer.
+//
+// Invariant: a fake server's memory is what it was sent, whatever it answered.
 
 package transfer
 
