@@ -1,6 +1,7 @@
-// The numbers of the kernel's interface. They are written down here a second time, from
-// include/uapi/linux and not from the engine's ring package: what both got from the same place
-// could be wrong in both.
+// The numbers of the kernel's interface, from include/uapi/linux and not from the engine's ring
+// package: a number that both took from the same place could be wrong in both.
+//
+// Invariant: no number here is computed from, or imported with, the engine's own.
 
 package sim
 

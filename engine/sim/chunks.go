@@ -1,9 +1,9 @@
 // Replies in chunks, as a strict client reads them: magics, cookies and offsets right, DONE once
-// and last, a READ covered exactly and in order, one chunk of BLOCK_STATUS for each context that
-// was asked for, errors alone and with a text.
+// and last, a READ covered exactly and in order, one chunk of BLOCK_STATUS for each requested
+// context, errors alone and with a text.
 //
 // Invariant: a request stays in flight until its chunk with DONE has been taken; chunk is set while
-// the payload of one is arriving.
+// the payload of a chunk is arriving.
 
 package sim
 
@@ -16,8 +16,8 @@ import (
 	"ringnbd/proto"
 )
 
-// chunk is a header of either form ("Structured reply chunk message", "Extended reply chunk
-// message").
+// chunk is the header of a chunk, of either form ("Structured reply chunk message", "Extended reply
+// chunk message").
 type chunk struct {
 	flags, kind uint16
 	offset      uint64
@@ -25,7 +25,7 @@ type chunk struct {
 	r           *request
 }
 
-// reply is what the chunks of one request have brought.
+// reply is what the chunks of one request have brought so far.
 type reply struct {
 	data   []byte
 	chunks int
@@ -42,7 +42,7 @@ const (
 	chunkError     = 1<<15 | 1
 )
 
-// headLeft is how many bytes the header that is arriving still needs.
+// headLeft returns how many bytes the header that is arriving still needs.
 func (c *client) headLeft() int {
 	switch c.habit.session.Framing {
 	case proto.Simple:
@@ -59,7 +59,7 @@ func (c *client) headLeft() int {
 	return 20 - len(c.head)
 }
 
-// open takes a chunk's header apart.
+// openChunk parses a chunk's header.
 func (c *client) openChunk() {
 	w, h := c.world, c.head
 	extended := c.habit.session.Framing == proto.Extended
@@ -100,7 +100,8 @@ func (c *client) openChunk() {
 	}
 }
 
-// fits checks a header against the request, before memory is taken for what it announces.
+// checkChunk checks a header against the request, before memory is allocated for the payload that
+// it announces.
 func (c *client) checkChunk(k *chunk, extended bool) {
 	w, r := c.world, k.r
 	done := k.flags&1 != 0
@@ -127,7 +128,7 @@ func (c *client) checkChunk(k *chunk, extended bool) {
 	case chunkError:
 		ok = ok && done && k.length > 6 && k.length <= 6+4096 &&
 			(r.reply.chunks == 1 || c.inParts(r))
-	default: // ringnbd has no use for the offset of an error
+	default: // ringnbd does not send the offset of an error
 		ok = false
 	}
 	if !ok {
@@ -136,7 +137,7 @@ func (c *client) checkChunk(k *chunk, extended bool) {
 	}
 }
 
-// take takes a chunk in that is all there.
+// takeChunk takes a chunk whose payload is complete.
 func (c *client) takeChunk() {
 	k, b := c.chunk, c.payload
 	c.chunk, c.payload = nil, nil
@@ -173,22 +174,22 @@ func (c *client) takeChunk() {
 	r.reply.data = nil
 }
 
-// content is data from off; chunks come in the order of their offsets.
+// addData takes data from off; chunks must come in the order of their offsets.
 func (c *client) addData(r *request, off uint64, b []byte) {
 	w, got := c.world, uint64(len(r.reply.data))
 	if off != r.Offset+got || uint64(len(b)) > r.Length-got {
-		w.fail("%v: %d bytes at %d, behind %d bytes", r, len(b), off, got)
+		w.fail("%v: %d bytes at %d, after %d bytes", r, len(b), off, got)
 	}
 	if r.Flags&proto.CmdFlagDF != 0 {
 		w.mark(markDataWhole)
 		if uint64(len(b)) != r.Length {
-			w.fail("%v must not be taken apart, and was", r)
+			w.fail("%v must not be split, and was", r)
 		}
 	}
 	r.reply.data = append(r.reply.data, b...)
 }
 
-// hole is n zeroes from off.
+// addHole takes a hole: n zeroes from off.
 func (c *client) addHole(r *request, off, n uint64) {
 	w := c.world
 	if n == 0 || n > r.Length {
@@ -205,7 +206,7 @@ func (c *client) addHole(r *request, off, n uint64) {
 	c.addData(r, off, make([]byte, n))
 }
 
-// failed takes an error in, which is a reply of its own.
+// takeError takes an error, which is a reply of its own.
 func (c *client) takeError(r *request, b []byte) {
 	w := c.world
 	e, text := proto.Errno(binary.BigEndian.Uint32(b)), b[6:]
@@ -225,7 +226,7 @@ func (c *client) takeError(r *request, b []byte) {
 // extent is one descriptor of a BLOCK_STATUS.
 type extent struct{ length, flags uint64 }
 
-// status takes what one context says.
+// takeStatus takes the extents of one context.
 func (c *client) takeStatus(r *request, b []byte, extended bool) {
 	w := c.world
 	id := binary.BigEndian.Uint32(b)
@@ -252,8 +253,8 @@ func (c *client) takeStatus(r *request, b []byte, extended bool) {
 	c.checkExtents(r, list, int(id-1))
 }
 
-// extents checks a list of them: inside the range, none empty, neighbours different, as far as
-// there is room, and true.
+// checkExtents checks the extents of a context: inside the range, none empty, neighbours different,
+// true, and as many as the reply has room for.
 func (c *client) checkExtents(r *request, list []extent, context int) {
 	w, p := c.world, &c.plan().Contexts[context]
 	at, end, one := r.Offset, r.Offset+r.about, r.Flags&proto.CmdFlagReqOne != 0
@@ -277,7 +278,7 @@ func (c *client) checkExtents(r *request, list []extent, context int) {
 	limit := uint64(max(c.plan().MaxPayload, 64<<10))
 	switch room := min(int(r.about/sectorSize)+2, int(limit/16)/2); {
 	case one && len(list) != 1:
-		w.fail("%v: %s: %d extents, where one was asked for", r, p.Name, len(list))
+		w.fail("%v: %s: %d extents, where one was requested", r, p.Name, len(list))
 	case at == end:
 	case !one && len(list) < min(room, 500):
 		w.fail("%v: %s: only %d extents, which end at %d", r, p.Name, len(list), at)
@@ -289,11 +290,11 @@ func (c *client) checkExtents(r *request, list []extent, context int) {
 	}
 }
 
-// plan is that of a client's export.
+// plan returns the plan of the client's export.
 func (c *client) plan() *ExportPlan { return &c.world.Plan.Exports[c.export] }
 
-// patterned: an extent of a pattern says what the pattern says, all along. For a client that has
-// said its last word, or in a shutdown, a loop need not look: 0 is true of everything.
+// checkPattern checks that an extent agrees with its pattern everywhere. If the client has parted,
+// or the engine shuts down, the loop need not look anything up: a status of 0 is always true.
 func (c *client) checkPattern(r *request, p *ContextPlan, at uint64, x extent) {
 	if x.flags == 0 && (c.parted || c.world.draining) {
 		c.world.mark(markStatusUnlooked)
@@ -306,7 +307,7 @@ func (c *client) checkPattern(r *request, p *ContextPlan, at uint64, x extent) {
 	}
 }
 
-// lookStatus marks what a BLOCK_STATUS shows that the engine can do.
+// markStatus marks what the engine has done for a BLOCK_STATUS.
 func (c *client) markStatus(r *request) {
 	w := c.world
 	if r.Flags&proto.CmdFlagReqOne != 0 {
@@ -320,8 +321,8 @@ func (c *client) markStatus(r *request) {
 	}
 }
 
-// zeroes checks a claim that [lo, hi) reads as zeroes: at some moment between request and reply it
-// must have been possible that it does.
+// checkZeroes checks the claim that [lo, hi) reads as zeroes: that must have been possible at some
+// moment between request and reply.
 func (m *model) checkZeroes(r *request, lo, hi uint64) {
 	if m.disk.plan.Backing == Null {
 		return

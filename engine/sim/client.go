@@ -1,9 +1,8 @@
-// A client is the peer on the other end of a socket: it composes requests, pushes them through the
-// wire in pieces, takes replies apart as they come, and leaves in one of several ways, some of them
-// rude.
+// A client is the peer on the other end of a socket: it composes requests, sends them in pieces,
+// parses replies as they arrive, and leaves in one of several ways, some of them abrupt.
 //
-// Invariant: flight holds every request of the connection whose first byte was composed and whose
-// reply has not been seen; line holds those of them that are not sent completely, in order.
+// Invariant: inFlight has every request of the connection that was composed and whose reply has not
+// been seen; unsent has those of them that are not sent completely, in order.
 
 package sim
 
@@ -34,20 +33,20 @@ type client struct {
 	got      uint64 // bytes received on this connection
 
 	head    []byte   // of the reply or chunk that is arriving
-	reading *request // whose data is arriving, behind a simple reply
+	reading *request // whose data is arriving, after a simple reply
 	data    []byte
 	chunk   *chunk // whose payload is arriving
 	payload []byte
 
-	readAt, sendAt uint64 // instants before which it does neither
-	owedAt         uint64 // when a shutdown was last seen to owe it something
-	parted         bool   // said its last word
-	unheard        bool   // found that nobody listens
-	partEnd        uint64 // for partings with a message: position in the stream of its end
-	excused        string // why the server may close or stay silent from now on
+	readAt, sendAt uint64 // instants before which it does not read, or send
+	owedAt         uint64 // last instant in a shutdown at which an answer was owed to it
+	parted         bool   // has sent its last byte
+	unheard        bool   // found that its data is not received any more
+	partEnd        uint64 // position in the stream of the end of its farewell; 0: none
+	excused        string // why the server may close or not answer from now on; "": it may not
 }
 
-// connect opens a connection to one of the exports, if a loop has room for it.
+// connect opens a connection to one of the exports, and reports whether a loop had room for it.
 func (c *client) connect() bool {
 	w := c.world
 	at := w.pickLoop()
@@ -95,20 +94,20 @@ func (c *client) connect() bool {
 	return true
 }
 
-// healthy: its disk never hangs, beside disks that do.
+// healthy reports whether its disk never hangs in a world in which other disks do.
 func (c *client) healthy() bool {
 	w := c.world
 	return w.Plan.Hang && c.export == len(w.Plan.Exports)-1
 }
 
-// excuse: something happened to the connection for which the server is not to blame.
+// excuse records that something happened to the connection for which the server is not to blame.
 func (c *client) excuse(why string) {
 	if c != nil && c.excused == "" {
 		c.excused = why
 	}
 }
 
-// step lets the client do one thing; false if there is nothing that it can do now.
+// step lets the client do one thing, and reports whether there was anything that it could do.
 func (c *client) step() bool {
 	w := c.world
 	if c.sock == nil {
@@ -123,7 +122,7 @@ func (c *client) step() bool {
 	return c.send() || c.receive()
 }
 
-// speak composes, sends, or parts.
+// send composes or sends something, or parts.
 func (c *client) send() bool {
 	w := c.world
 	if c.parted || c.unheard || c.sendAt > w.clock {
@@ -135,7 +134,7 @@ func (c *client) send() bool {
 	return c.sendSome()
 }
 
-// more composes the next request, or the client's last words.
+// sendNext composes the next requests, or the client's farewell.
 func (c *client) sendNext() bool {
 	w := c.world
 	if c.habit.restless && w.draining && !w.calm {
@@ -154,7 +153,7 @@ func (c *client) sendNext() bool {
 		c.sendAt = w.clock + c.rng.Uint64N(4e9)
 		return true
 	}
-	// several in one piece, as a busy client sends them
+	// several requests in one piece, as a busy client sends them
 	batch := 1 + c.rng.IntN(min(8, c.habit.depth))
 	for range batch {
 		c.compose(c.habit.draw(c.rng, &w.Plan.Exports[c.export]))
@@ -162,14 +161,14 @@ func (c *client) sendNext() bool {
 	return true
 }
 
-// insist asks for something again, whether anything was answered or not.
+// insist composes another READ, whether requests were answered or not.
 func (c *client) insist() {
 	w := c.world
 	q := proto.Request{Command: proto.CmdRead, Cookie: c.rng.Uint64(),
 		Length: min(4096, w.Plan.Exports[c.export].Size)}
 	q.Extended = c.habit.session.Framing == proto.Extended
 	c.compose(draft{Request: q})
-	w.left++ // it is not one of those that the run is for
+	w.left++ // it does not count
 	c.sendAt = w.clock + c.rng.Uint64N(20e6)
 }
 
@@ -211,10 +210,10 @@ func (c *client) compose(a draft) *request {
 	return r
 }
 
-// push sends some of what was composed.
+// sendSome sends some of the composed bytes.
 func (c *client) sendSome() bool {
 	w, s := c.world, c.sock
-	// the client's kernel answers with an error or a reset: nobody listens any more
+	// the client's kernel returns an error: the server does not receive any more
 	if s.dead || s.shut || s.closed {
 		c.unheard = true
 		return true
@@ -267,7 +266,7 @@ func (c *client) sendSome() bool {
 	return true
 }
 
-// milestones are the places in the stream where something is to happen.
+// milestones does what is to happen at this place in the stream.
 func (c *client) milestones() {
 	w := c.world
 	if c.habit.stallAt == c.sent && !w.calm {
@@ -278,7 +277,7 @@ func (c *client) milestones() {
 		c.sendAt = w.clock + c.habit.stallNanos
 	}
 	if c.habit.partAt == c.sent && c.partEnd == 0 {
-		// rather inside the next header, which is small and seldom hit by chance
+		// better inside the next header, which is small and seldom hit by chance
 		if h := &c.habit; h.partHeader && len(c.unsent) > 0 {
 			h.partHeader, h.partAt = false, c.unsent[0].end+1+c.rng.Uint64N(proto.RequestSize-1)
 		} else {
@@ -290,7 +289,8 @@ func (c *client) milestones() {
 	}
 }
 
-// complete: the last byte of a request is on the wire; from here on the server may have done it.
+// requestSent records that the last byte of a request was sent: from now on the server may have
+// done it.
 func (c *client) requestSent(r *request) {
 	w := c.world
 	now, early := w.note("sent", "connection id", int64(c.conn), int64(r.id)), r.sent != 0
@@ -310,7 +310,7 @@ func (c *client) requestSent(r *request) {
 	}
 }
 
-// change tells the model what the server may do from here on.
+// change tells the model what the server may do from now on.
 func (c *client) change(r *request) {
 	w := c.world
 	if r.isChange() && r.Length > 0 && c.model.disk.plan.Backing != Null {
@@ -319,7 +319,7 @@ func (c *client) change(r *request) {
 	}
 }
 
-// receive takes what has arrived.
+// receive takes bytes that have arrived.
 func (c *client) receive() bool {
 	w, s := c.world, c.sock
 	if c.readAt > w.clock {
@@ -329,7 +329,7 @@ func (c *client) receive() bool {
 	if n == 0 {
 		if c.habit.restless && w.draining && !w.calm && s.out.atEnd() && !s.dead && !s.shut &&
 			!s.closed {
-			return false // it does not care that nothing follows
+			return false // it ignores the end of the stream
 		}
 		if s.dead || s.clientReset || s.out.atEnd() {
 			c.connectionEnded()
@@ -364,7 +364,7 @@ func (c *client) receive() bool {
 	return true
 }
 
-// digest looks at a reply when its header, and again when its data is complete.
+// digest checks a reply when its header is complete, and again when its data is complete.
 func (c *client) digest() {
 	w := c.world
 	if c.chunk == nil && c.reading == nil && c.headLeft() == 0 {
@@ -400,7 +400,7 @@ func (c *client) digest() {
 	}
 }
 
-// read looks at what a READ brought.
+// checkRead checks the data of a READ.
 func (c *client) checkRead(r *request, data []byte) {
 	w := c.world
 	for _, o := range w.requests {
@@ -418,9 +418,9 @@ func (c *client) checkRead(r *request, data []byte) {
 	}
 }
 
-// find is the request that a reply is for. Cookies are unique, except those of flushes that twins
-// share: of these a success is taken to be the oldest's, and an error the newest's, which asks
-// least of the server.
+// findRequest returns the request that a reply is for. Cookies are unique, except where a client
+// uses one for all flushes: then a success is taken for the oldest flush, and an error for the
+// newest, which demands least of the server.
 func (c *client) findRequest(cookie uint64, failed bool) *request {
 	at := -1
 	for i, r := range c.inFlight {
@@ -440,7 +440,7 @@ func (c *client) findRequest(cookie uint64, failed bool) *request {
 	return c.inFlight[at]
 }
 
-// settled: nothing more will come for this request.
+// removeInFlight removes a request whose reply is complete.
 func (c *client) removeInFlight(r *request) {
 	for i, f := range c.inFlight {
 		if f == r {
@@ -450,7 +450,7 @@ func (c *client) removeInFlight(r *request) {
 	}
 }
 
-// over: the server, or the network, has ended the connection.
+// connectionEnded checks that the server, or the network, may have ended the connection.
 func (c *client) connectionEnded() {
 	w := c.world
 	if c.excused == "" && w.draining {
@@ -461,7 +461,7 @@ func (c *client) connectionEnded() {
 		c.excused = "too slow"
 	}
 	if c.excused == "" && c.torn() {
-		c.excused = "the disk failed behind the beginning of a reply"
+		c.excused = "the disk failed after the beginning of a reply"
 	}
 	if c.excused == "" && (!c.parted || len(c.inFlight) > 0) {
 		why := "although the client had not finished"
@@ -478,7 +478,7 @@ func (c *client) connectionEnded() {
 	c.drop()
 }
 
-// resisted marks what a shutdown had to end against a client's will.
+// markResisted marks that a shutdown had to end the connection of a client that resisted.
 func (c *client) markResisted() {
 	w := c.world
 	if w.calm || w.clock < w.drainedAt+1e9 {
@@ -492,7 +492,8 @@ func (c *client) markResisted() {
 	}
 }
 
-// slow: one of its requests has been under way so long that the server may have evicted it.
+// slow reports whether one of its requests has been under way so long that the server may have
+// evicted it.
 func (c *client) slow() bool {
 	for _, r := range c.inFlight {
 		if r.begun != 0 && c.world.ranSince(r.begunAt, r.pausedAtStart) > 4e9 {
@@ -502,7 +503,7 @@ func (c *client) slow() bool {
 	return false
 }
 
-// inParts says whether the engine has too little memory to serve a request at once.
+// inParts reports whether the engine has too little memory to serve a request at once.
 func (c *client) inParts(r *request) bool {
 	e := &c.world.Plan.Exports[c.export]
 	return c.world.Plan.Scanty && r.Length > pieceSize &&
@@ -510,7 +511,8 @@ func (c *client) inParts(r *request) bool {
 			r.Command == proto.CmdRead && e.onDisk())
 }
 
-// torn: the disk failed under a READ in parts, whose simple reply had promised success.
+// torn reports whether the disk failed during a READ in parts, whose simple reply had promised
+// success.
 func (c *client) torn() bool {
 	d := c.model.disk
 	for _, r := range c.inFlight {
@@ -529,7 +531,7 @@ func (c *client) torn() bool {
 	return false
 }
 
-// drop forgets the connection; the client may make another.
+// drop forgets the connection; the client may open another.
 func (c *client) drop() {
 	c.sock.clientClose()
 	c.sock.client = nil

@@ -1,9 +1,8 @@
-// Meta contexts of simulated exports: one that looks at the disk, as base:allocation does, and
-// others that are a function of the offset, so that every extent of an answer can be checked to the
-// byte.
+// Meta contexts of simulated exports: a context of the disk, like base:allocation, and patterns,
+// which are functions of the offset, so that every extent of an answer can be checked to the byte.
 //
-// Invariant: what a Source of the disk calls zero is zero at that moment; what one of a pattern
-// says depends on nothing but the offset.
+// Invariant: what the Source of the disk calls zero is zero at that moment; what the Source of a
+// pattern says depends only on the offset.
 
 package sim
 
@@ -18,22 +17,22 @@ import (
 // ContextPlan describes one meta context of an export.
 type ContextPlan struct {
 	proto.Context
-	unit uint64 // bytes for which a pattern stays the same; 0: the context looks at the disk
+	unit uint64 // bytes for which a pattern stays the same; 0: the context of the disk
 }
 
-// Source answers for one context of an export; the engine calls it when the world lets a lookup
-// happen.
+// Source has the status of one context of an export; the engine calls it when the world lets a
+// lookup happen.
 type Source struct {
 	disk *disk
 	plan *ContextPlan
 }
 
-// Source is the i-th meta context of an export.
+// Source returns the source of the i-th meta context of an export.
 func (w *World) Source(export, i int) *Source {
 	return &Source{disk: w.disks[export], plan: &w.Plan.Exports[export].Contexts[i]}
 }
 
-// drawContexts gives an export what looks at the disk, and up to three patterns, of which some are
+// drawContexts gives an export the context of the disk, and up to three patterns, some of them
 // wide.
 func drawContexts(r *rand.Rand, e *ExportPlan) {
 	e.Contexts = []ContextPlan{{Context: proto.Context{Name: "sim:disk"}}}
@@ -46,7 +45,7 @@ func drawContexts(r *rand.Rand, e *ExportPlan) {
 		}
 		e.Contexts = append(e.Contexts, p)
 	}
-	if r.IntN(16) == 0 { // as many as there can be
+	if r.IntN(16) == 0 { // the maximum
 		for i := len(e.Contexts); i < proto.MaxContexts; i++ {
 			e.Contexts = append(e.Contexts,
 				ContextPlan{Context: proto.Context{Name: "sim:" + string(rune('A'+i))}, unit: 4096})
@@ -54,7 +53,7 @@ func drawContexts(r *rand.Rand, e *ExportPlan) {
 	}
 }
 
-// pattern is the status of the bytes at off.
+// pattern returns the status of the bytes at off.
 func (p *ContextPlan) pattern(off uint64) uint64 {
 	x := mixed(uint32(len(p.Name))+uint32(p.Name[len(p.Name)-1]), off/p.unit) % 3
 	if p.Wide {
@@ -65,8 +64,8 @@ func (p *ContextPlan) pattern(off uint64) uint64 {
 
 var errLookup = errors.New("the simulated lookup failed")
 
-// Status implements the engine's Context. It gives more than it was asked for, extents without
-// length, neighbours of the same status, and fails.
+// Status implements the engine's Context. It also emits extents beyond the requested range, empty
+// extents and neighbours of the same status, and it fails sometimes.
 func (s *Source) Status(off, length uint64, emit func(length, status uint64) bool) error {
 	w := s.disk.world
 	broken := s.plan.unit == 0 && chance(w.rng, w.mix.lookupError)
@@ -94,12 +93,12 @@ func (s *Source) Status(off, length uint64, emit func(length, status uint64) boo
 	return nil
 }
 
-// next is the extent at off. finds: zeroes that are stored as such are told from data.
+// next returns the extent at off. finds says that stored zeroes are told from data.
 func (s *Source) next(off, end uint64, finds bool) (n, status uint64) {
 	d := s.disk
 	switch size := d.plan.Size; {
 	case off >= size:
-		return end - off, 3 // nobody asked
+		return end - off, 3 // beyond the export: the engine must ignore it
 	case s.plan.unit > 0:
 		return min(s.plan.unit-off%s.plan.unit, end-off), s.plan.pattern(off)
 	case d.plan.Backing == Null:
@@ -115,7 +114,7 @@ func (s *Source) next(off, end uint64, finds bool) (n, status uint64) {
 	return min(at, end) - off, status
 }
 
-// status of one sector.
+// status returns the status of a sector.
 func (d *disk) status(s uint64, finds bool) uint64 {
 	if d.plan.onDisk() && d.hole[s] {
 		return statusHole | statusZero
@@ -129,7 +128,7 @@ func (d *disk) status(s uint64, finds bool) uint64 {
 
 var zeroSector [sectorSize]byte
 
-// Status bits of base:allocation ("base:allocation metadata context"), by which sim:disk speaks.
+// Status bits of base:allocation ("base:allocation metadata context"), which sim:disk uses too.
 const (
 	statusHole = 1 << 0
 	statusZero = 1 << 1

@@ -1,7 +1,8 @@
-// A course is one loop's thread: a coroutine that turns the loop for ever. It gives the world the
-// turn when the loop waits inside Enter, and between two turns. So the loop waits where the real
-// one waits, while there is still only one goroutine at work at any time and nothing depends on a
-// scheduler.
+// A coroutine stands for one loop's thread: it turns the loop for ever. It returns control to the
+// world when the loop waits inside Enter, and between two turns. So the loop waits where a real
+// loop waits.
+//
+// Invariant: only one goroutine runs at any time, and nothing depends on a scheduler.
 
 package sim
 
@@ -17,7 +18,7 @@ type coroutine struct {
 	stop func()
 }
 
-// ended unwinds a loop that is stopped inside Enter.
+// unwinding is the panic that unwinds a loop which is stopped inside Enter.
 type unwinding struct{}
 
 func newCoroutine(k *Kernel, l Loop) *coroutine {
@@ -43,10 +44,10 @@ func newCoroutine(k *Kernel, l Loop) *coroutine {
 	return c
 }
 
-// resume lets the loop go on until it gives the turn back.
+// resume lets the loop go on until it returns control.
 func (c *coroutine) resume() { c.next() }
 
-// stackOfPanic is the stack of the panic that is being recovered from, innermost call first.
+// stackOfPanic returns the stack of the panic that is being recovered from, innermost call first.
 func stackOfPanic() string {
 	lines := strings.Split(string(debug.Stack()), "\n")
 	if i := slices.IndexFunc(lines, func(s string) bool {

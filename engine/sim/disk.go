@@ -1,8 +1,8 @@
-// A Disk remembers two contents: what a read sees, and what would be left after a power cut. A
-// write changes the first; fsync, or a write with RWF_DSYNC, makes the second agree. A failed fsync
-// does what Linux does (and what PostgreSQL found out in 2018): it reports the error once and
-// forgets that those sectors were ever dirty, so that a second fsync succeeds although they were
-// never written.
+// A disk has two contents: what a read sees, and what would be left after a power cut. A write
+// changes the first; fsync, or a write with RWF_DSYNC, makes the second agree. A failed fsync does
+// what Linux does (and what PostgreSQL found out in 2018): it reports the error once and forgets
+// that those sectors were ever dirty, so that a second fsync succeeds although they were never
+// written.
 //
 // Invariant: durable and cache differ only in sectors that are dirty or were lost by a failed
 // fsync.
@@ -18,15 +18,15 @@ import (
 
 const sectorSize = 512
 
-// Disk is the file or block device behind one export.
+// disk is the file or block device of one export.
 type disk struct {
 	world     *World
 	plan      *ExportPlan
 	index     int
 	fd        int32
-	length    uint64 // of the file now; less than plan.Size once it was truncated
-	minLength uint64 // the least that length ever was
-	unit      uint64 // what a write changes as a whole: the logical block, at least a sector
+	length    uint64 // of the file now; less than plan.Size after it was truncated
+	minLength uint64 // the smallest value of length so far
+	unit      uint64 // what a write changes atomically: the logical block, at least a sector
 	cache     []byte
 	durable   []byte
 	dirty     []uint64 // per sector: epoch of its first change since it was last durable, 0 = clean
@@ -34,20 +34,20 @@ type disk struct {
 	epoch     uint64
 	faults    []fault
 
-	hungUntil uint64 // instant until which it does nothing
+	hungUntil uint64 // instant until which the disk does nothing
 
-	// of an export in memory; cache is then its content, and nothing else is used
+	// memory is that of an export in memory; cache is then its content, and no other field is used
 	memory *uring.Arena
 }
 
-// fault is an injected error, kept so that the errors clients see can be traced back to one.
+// fault is an injected error, kept so that every error that a client sees can be traced to a fault.
 type fault struct {
 	tick   uint64
 	lo, hi uint64
 	res    int32
 	opcode uint8
-	dsync  bool // a write with RWF_DSYNC: the error may be that of the flush behind it,
-	// and it was: what was dirty has been dropped.
+	dsync  bool // a write with RWF_DSYNC: the error may be that of its flush
+	// dropped says that it was the error of its flush, and that what was dirty was dropped.
 	dropped bool
 }
 
@@ -77,7 +77,7 @@ func (w *World) newDisk(index int, p *ExportPlan) *disk {
 }
 
 // fill writes the bytes that request id puts at offset. Every byte depends on the request and on
-// its place, so that whatever is found tells where it is from.
+// its place, so that the origin of bytes on the disk can be told.
 func fill(b []byte, id uint32, offset uint64) {
 	if skip := offset & 7; skip != 0 {
 		w := wordOf(id, offset>>3)
@@ -108,7 +108,7 @@ func mixed(id uint32, word uint64) uint64 {
 	return x ^ x>>31
 }
 
-// put changes what reads see of [off, off+len(b)).
+// put changes what a read of [off, off+len(b)) sees.
 func (d *disk) put(off uint64, b []byte) {
 	if len(b) == 0 {
 		return
@@ -118,7 +118,7 @@ func (d *disk) put(off uint64, b []byte) {
 	d.markDirty(off, off+uint64(len(b)), false)
 }
 
-// zero makes [lo, hi) read as zeroes; a hole gives its whole sectors back.
+// zero makes [lo, hi) read as zeroes; as a hole, it frees the whole sectors in it.
 func (d *disk) zero(lo, hi uint64, hole bool) {
 	if lo < hi {
 		clear(d.cache[lo:hi])
@@ -154,8 +154,8 @@ func (d *disk) persistSector(s uint64) {
 	d.dirty[s] = 0
 }
 
-// flush makes durable what was dirty at the given epoch, which is when the fsync was submitted: it
-// owes nothing to later writes.
+// flush makes durable what was dirty at the given epoch, at which the fsync was submitted: it need
+// not make later writes durable.
 func (d *disk) flush(epoch uint64) {
 	for s, first := range d.dirty {
 		if first != 0 && first <= epoch {
@@ -164,7 +164,7 @@ func (d *disk) flush(epoch uint64) {
 	}
 }
 
-// failFlush writes some of the dirty sectors back and forgets about the others.
+// failFlush writes back some of the dirty sectors and marks all as clean.
 func (d *disk) failFlush(r *rand.Rand) {
 	for s, first := range d.dirty {
 		if first == 0 {
@@ -177,8 +177,8 @@ func (d *disk) failFlush(r *rand.Rand) {
 	}
 }
 
-// CrashImage is what a power cut would leave now: the durable content, and of each block that was
-// not flushed the old or the new version.
+// crashImage returns what a power cut would leave now: the durable content, and of each block that
+// was not flushed the old or the new version.
 func (d *disk) crashImage(r *rand.Rand) []byte {
 	image := append([]byte(nil), d.durable...)
 	keep := []int{0, 500, 500, 900}[r.IntN(4)]
@@ -197,14 +197,14 @@ func (d *disk) crashImage(r *rand.Rand) []byte {
 	return image
 }
 
-// truncate shortens the file. What was cut off is gone at once; if a write makes the file longer
-// again, zeroes are in between.
+// truncate shortens the file. What was cut off is lost at once; if a write makes the file longer
+// again, the gap is zeroes.
 func (d *disk) truncate(length uint64) {
 	d.zero(length, d.length, true)
 	d.length, d.minLength = length, min(d.minLength, length)
 }
 
-// injected records a fault and passes its result on.
+// recordFault records a fault and returns its result.
 func (d *disk) recordFault(o *op, lo, hi uint64, res int32) int32 {
 	tick := d.world.note("fault", "disk op lo hi res", int64(d.index), int64(o.sqe.OpCode),
 		int64(lo), int64(hi), int64(res))

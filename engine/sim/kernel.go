@@ -1,5 +1,5 @@
 // A Kernel is one simulated ring: a small submission queue, operations in flight, a small
-// completion queue. It satisfies the engine's Kernel interface; a world has one per loop.
+// completion queue. It implements the engine's Kernel interface; a world has one per loop.
 //
 // Invariant: an operation is in exactly one of these places: sq[head:tail], flight, posted
 // (completed, but its task work has not run), cq.
@@ -12,7 +12,7 @@ import (
 	"ringnbd/engine/uring"
 )
 
-// Kernel belongs to the loop that was given it, and to the world, which completes its operations.
+// Kernel is the ring of a loop; the world completes its operations.
 type Kernel struct {
 	world       *World
 	id          int
@@ -20,28 +20,28 @@ type Kernel struct {
 	head        uint32
 	tail        uint32
 	cq          []uring.CQE
-	completions int // of cq
+	completions int // capacity of cq
 	posted      []uring.CQE
 	flight      []*op
 	spare       []*op
 	arenas      []*uring.Arena
-	fixed       *uring.Arena // the one that is registered
-	registered  []bool       // by buffer: it is registered
-	shift       uint         // a buffer is 1<<shift bytes
+	fixed       *uring.Arena // the arena that is registered
+	registered  []bool       // by buffer
+	shift       uint         // a registered buffer is 1<<shift bytes
 	files       []*node      // registered files
-	alarm       uint64       // instant until which the loop wants to wait; 0 = for ever
+	alarm       uint64       // instant until which the loop waits at most; 0: for ever
 	serial      uint64
 	asleep      bool   // inside Enter, waiting
-	lag         uint64 // instant until which the loop gets no processor
+	lag         uint64 // instant until which the loop does not run
 
-	workers int // at most; 0: nobody has said, and nobody counts them
-	running int // operations that have one
+	workers int // limit of LimitWorkers; 0: no limit was set, and workers are not counted
+	running int // operations that have a worker
 
 	signalled bool   // a signal will end the wait
-	pause     func() // gives the world the turn
+	pause     func() // returns control to the world
 }
 
-// NewKernel makes the ring of one more loop.
+// NewKernel makes the ring of the next loop.
 func (w *World) NewKernel(entries, completions uint32) *Kernel {
 	k := &Kernel{world: w, id: len(w.kernels), sq: make([]uring.SQE, entries),
 		completions: int(completions)}
@@ -54,10 +54,10 @@ func (w *World) NewKernel(entries, completions uint32) *Kernel {
 	return k
 }
 
-// Attach lets the kernel see an arena: addresses outside the attached ones are faults.
+// Attach lets the kernel see an arena: an address outside the attached arenas is a fault.
 func (k *Kernel) Attach(a *uring.Arena) { k.arenas = append(k.arenas, a) }
 
-// RegisterBuffers makes an arena usable by READ_FIXED and WRITE_FIXED; buffer i is its i-th GiB.
+// registerBuffers makes an arena usable by READ_FIXED and WRITE_FIXED; buffer i is its i-th GiB.
 func (k *Kernel) registerBuffers(a *uring.Arena) {
 	k.SparseBuffers(a, fixedShift)
 	for i := range k.registered {
@@ -72,11 +72,12 @@ func (k *Kernel) SparseBuffers(a *uring.Arena, shift uint) {
 	k.fixed, k.shift, k.registered = a, shift, make([]bool, (a.Size()+1<<shift-1)>>shift)
 }
 
-// RegisterBuffer fills one place of the table, unless the limit on locked memory has been reached.
+// RegisterBuffer fills an entry of the table of buffers and reports whether it could: the limit on
+// locked memory may have been reached.
 func (k *Kernel) RegisterBuffer(i uint32) bool {
 	w := k.world
 	if int(i) >= len(k.registered) || k.registered[i] {
-		w.bug("registered buffer %d of %d is filled, or filled a second time", i, len(k.registered))
+		w.bug("registered buffer %d of %d does not exist, or is filled twice", i, len(k.registered))
 	}
 	k.registered[i] = !chance(w.rng, w.mix.unpinnable)
 	if !k.registered[i] {
@@ -105,11 +106,11 @@ func (k *Kernel) RegisterFiles(fds []int32) {
 	}
 }
 
-// LimitWorkers says how many workers there are, as IORING_REGISTER_IOWQ_MAX_WORKERS does. From then
-// on whoever submits is held to count them.
+// LimitWorkers sets the number of workers, as IORING_REGISTER_IOWQ_MAX_WORKERS does. From then on
+// the engine must account for every worker that its submissions take.
 func (k *Kernel) LimitWorkers(n uint32) { k.workers = int(n) }
 
-// SQE is the next free submission, zeroed, or nil when the queue is full.
+// SQE returns the next free submission, zeroed, or nil if the queue is full.
 func (k *Kernel) SQE() *uring.SQE {
 	if k.tail-k.head == uint32(len(k.sq)) {
 		k.world.mark(markQueueFull)
@@ -121,9 +122,9 @@ func (k *Kernel) SQE() *uring.SQE {
 	return s
 }
 
-// Enter submits, lets some operations go on, shows what has completed, and waits if it is told to.
-// While it waits the world goes on; it comes back when there is a completion, when the timeout has
-// passed, or as after a signal if the mix has it, but not for nothing: what the engine left undone
+// Enter submits, lets some operations go on, shows completions, and waits if wait says so. While it
+// waits, the world goes on. It returns when there is a completion, when the timeout has passed, or
+// as after a signal if the mix has signals, but never without a reason: work that the engine forgot
 // stays undone.
 func (k *Kernel) Enter(wait uint32, timeout time.Duration) error {
 	w := k.world
@@ -158,8 +159,8 @@ func (k *Kernel) Enter(wait uint32, timeout time.Duration) error {
 	return nil
 }
 
-// sleep waits for a completion. (It does not matter for how many: an engine that asks for more than
-// one must live with fewer, as after a signal.)
+// sleep waits for a completion. (The number of completions does not matter: an engine that waits
+// for several must accept fewer, as after a signal.)
 func (k *Kernel) sleep(timeout time.Duration) {
 	w := k.world
 	if timeout > 0 {
@@ -177,8 +178,8 @@ func (k *Kernel) sleep(timeout time.Duration) {
 	k.asleep, k.signalled, k.alarm = false, false, 0
 }
 
-// expose moves completions to where Reap sees them. What does not fit stays behind, as in the
-// kernel's overflow list, until the next Enter.
+// showCompletions moves completions to where Reap sees them. Completions that do not fit wait for
+// the next Enter, as in the kernel's overflow list.
 func (k *Kernel) showCompletions() {
 	n := min(len(k.posted), k.completions-len(k.cq))
 	k.cq = append(k.cq, k.posted[:n]...)
@@ -188,17 +189,17 @@ func (k *Kernel) showCompletions() {
 	}
 }
 
-// Reap copies completions out and gives their places back.
+// Reap copies completions out and frees their entries.
 func (k *Kernel) Reap(out []uring.CQE) int {
 	n := copy(out, k.cq)
 	k.cq = append(k.cq[:0], k.cq[n:]...)
 	return n
 }
 
-// Now is the world's clock.
+// Now returns the world's clock.
 func (k *Kernel) Now() int64 { return int64(k.world.clock) }
 
-// EndSending ends what the engine sends on a socket.
+// EndSending ends the engine's direction of a socket.
 func (k *Kernel) EndSending(fd int32) {
 	n := k.world.node(fd)
 	if n.sock == nil {
@@ -218,7 +219,7 @@ func (k *Kernel) Shutdown(fd int32) {
 	n.sock.serverShutdown()
 }
 
-// CloseFD gives a descriptor back; the number is free for the next socket at once.
+// CloseFD closes a descriptor; its number is free for the next socket at once.
 func (k *Kernel) CloseFD(fd int32) {
 	w := k.world
 	n := w.node(fd)
@@ -244,7 +245,7 @@ func (k *Kernel) CloseFD(fd int32) {
 	w.nodes[fd-firstFD] = nil
 }
 
-// advance lets one operation in flight make progress; false if none can now.
+// advance lets one operation in flight make progress, and reports whether any could.
 func (k *Kernel) advance() bool {
 	w := k.world
 	n := len(k.flight)
@@ -263,13 +264,13 @@ func (k *Kernel) advance() bool {
 	return false
 }
 
-// awake: the loop can run: it is not waiting, or what it waits for has come.
+// awake reports whether the loop can run: it does not wait, or what it waits for has happened.
 func (k *Kernel) awake() bool {
 	return !k.asleep || len(k.posted) > 0 || k.signalled || k.alarm != 0 && k.alarm <= k.world.clock
 }
 
-// nextDue is the earliest instant after now at which an operation may complete or the loop wants to
-// be woken; 0 if there is none.
+// nextDue returns the earliest instant after now at which an operation may complete or the loop
+// must be woken; 0 if there is none.
 func (k *Kernel) nextDue() uint64 {
 	next := uint64(0)
 	for _, o := range k.flight {
@@ -281,7 +282,7 @@ func (k *Kernel) nextDue() uint64 {
 	return earlier(earlier(next, k.alarm, k.world.clock), k.lag, k.world.clock)
 }
 
-// sooner is the smaller of two instants after now, where 0 is none.
+// earlier returns the earlier of two instants after now, where 0 is none.
 func earlier(a, b, now uint64) uint64 {
 	if b <= now {
 		return a

@@ -1,5 +1,6 @@
-// What a client asks for, and how it behaves while it asks. A habit is drawn per client; requests
-// are drawn from it.
+// The load: a habit is drawn for each client, and its requests are drawn from the habit.
+//
+// Invariant: what a client does follows from its own generator, so that a seed replays it.
 
 package sim
 
@@ -17,8 +18,8 @@ const (
 	partHalfClose                // ends its sending side and reads on
 	partClose                    // closes, at whatever byte
 	partReset                    // resets, at whatever byte
-	partGarbage                  // sends something that is no request
-	partOversize                 // announces a payload that is longer than anybody would drain
+	partGarbage                  // sends something that is not a request
+	partOversize                 // announces a payload that is longer than any server drains
 	partings
 )
 
@@ -26,15 +27,15 @@ const (
 type habit struct {
 	depth        int // requests in flight
 	requests     int // on this connection
-	segment      int // most bytes it sends at once; 0: what fits
-	sip          int // most bytes it reads at once; 0: what is there
+	segment      int // limit of the bytes it sends at once; 0: none
+	sip          int // limit of the bytes it reads at once; 0: none
 	sendNapNanos uint64
 	readNapNanos uint64 // longest pause between two reads
 	unaligned    int    // 1/1000
-	wild         int    // 1/1000: requests that are wrong in some way
+	wild         int    // 1/1000: invalid requests
 	lull         int    // 1/1000: a long silence before a request, when nothing is in flight
 	small        bool   // a sector at most
-	large        int    // 1/1000: as long as is allowed
+	large        int    // 1/1000: of the maximum length
 	medium       int    // 1/1000: some megabytes
 	window       uint64 // bytes that most requests fall into; 0: the whole disk
 	start        uint64 // of the window
@@ -43,13 +44,14 @@ type habit struct {
 	// stream position of the parting, if it happens inside; 0: after the last request
 	partAt     uint64
 	partHeader bool   // inside a header
-	stallAt    uint64 // stream position at which it stops for long; 0: never
+	stallAt    uint64 // stream position at which it stops for stallNanos; 0: never
 	stallNanos uint64
-	sulkAt     uint64 // bytes of replies after which it reads nothing for as long; 0: never
+	sulkAt     uint64 // bytes of replies after which it reads nothing for stallNanos; 0: never
 	twins      bool   // uses one cookie for all flushes
-	// while the server shuts down it sends one READ after the other, and waits for none
+	// restless says that it sends READs without waiting for answers while the server shuts down.
 	restless bool
-	// while the server shuts down it sends byte by byte, so that a payload takes for ever
+	// drips says that it sends byte by byte while the server shuts down, so that a payload takes
+	// for ever.
 	drips   bool
 	status  int // 1/1000: BLOCK_STATUS
 	caches  int // 1/1000: CACHE
@@ -101,21 +103,21 @@ func drawHabit(r *rand.Rand, e *ExportPlan, s proto.Session, requests int) habit
 	return h
 }
 
-// resist makes some clients such that a shutdown which waits for silence, or for a payload, never
-// ends.
+// resist gives some clients a habit with which a shutdown that waits for silence, or for a payload,
+// would never end.
 func (h *habit) resist(r *rand.Rand) {
 	switch r.IntN(6) {
 	case 0:
 		h.restless = true
-		h.sip, h.readNapNanos, h.sulkAt = 0, 0, 0 // who does not take its replies is another matter
+		h.sip, h.readNapNanos, h.sulkAt = 0, 0, 0 // taking no replies is another case
 	case 1:
 		h.drips = true
 		h.commands[1] += 5
 	}
 }
 
-// besiege makes a client one of those that take memory and keep it: most of a long payload is sent,
-// or long replies are asked for and not read.
+// besiege makes most clients take memory and keep it: they send most of a long payload, or do not
+// read long replies.
 func (h *habit) besiege(r *rand.Rand) {
 	if r.IntN(3) == 0 {
 		return
@@ -128,8 +130,7 @@ func (h *habit) besiege(r *rand.Rand) {
 	}
 }
 
-// jam makes a client one that reads as much as it may at once and takes it slowly, or one that
-// reads some megabytes.
+// jam makes a client read as much as it may at once and slowly, or read some megabytes.
 func (h *habit) jam(r *rand.Rand) {
 	h.commands, h.window, h.status, h.caches, h.depth = [4]int{9, 1, 0, 0}, 0, 0, 0, 2
 	if r.IntN(2) == 0 {
@@ -139,8 +140,8 @@ func (h *habit) jam(r *rand.Rand) {
 	}
 }
 
-// hang makes a client one that holds all that it can of a loop: it asks for much of a disk that
-// hangs, or takes no replies.
+// hang makes a client hold as much of a loop as it can: it has many requests on a disk that hangs,
+// or takes no replies.
 func (h *habit) hang(r *rand.Rand) {
 	h.depth, h.wild, h.lull, h.partAt, h.stallAt, h.readNapNanos, h.sip = []int{4, 64,
 		300}[r.IntN(3)], 0, 0, 0, 0, 0, 0
@@ -150,7 +151,7 @@ func (h *habit) hang(r *rand.Rand) {
 	}
 }
 
-// modest makes a client one that asks for little and takes it at once.
+// modest makes a client send few small requests and take the replies at once.
 func (h *habit) modest(r *rand.Rand) {
 	h.depth, h.wild, h.partAt, h.stallAt, h.sulkAt, h.readNapNanos, h.sip, h.sendNapNanos = 1+
 		r.IntN(4), 0, 0, 0, 0, 0, 0, 0
@@ -248,7 +249,7 @@ func (h *habit) place(r *rand.Rand, e *ExportPlan, q *proto.Request) {
 	}
 }
 
-// spoil makes a request wrong, or strange.
+// spoil makes a request invalid, or unusual.
 func spoil(r *rand.Rand, e *ExportPlan, q *proto.Request) {
 	switch r.IntN(9) {
 	case 0:

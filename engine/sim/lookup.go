@@ -1,7 +1,8 @@
-// Lookups: what a loop hands out instead of doing it itself. The world does each at a later moment
-// of its choice, in any order, also when nobody waits for it any more.
+// Lookups, which a loop hands out instead of doing them itself. The world does each at a later
+// moment of its choice, in any order, also if no client waits for it any more.
 //
-// Invariant: a lookup is with the loop (asked, and the world told so), in lookups, or done.
+// Invariant: a lookup is in the loop's list (and the world was told that there is one), in lookups,
+// or done.
 
 package sim
 
@@ -12,7 +13,7 @@ type lookup struct {
 	due  uint64 // not before this instant
 }
 
-// gather takes what a loop has handed out.
+// takeLookups takes the lookups that a loop has handed out.
 func (w *World) takeLookups(i int) {
 	for _, t := range w.loops[i].Asked() {
 		w.lookups = append(w.lookups,
@@ -23,7 +24,7 @@ func (w *World) takeLookups(i int) {
 	}
 }
 
-// lookUp does one of the lookups that are due; false if there is none.
+// doLookup does one of the lookups that are due, and reports whether there was any.
 func (w *World) doLookup() bool {
 	n := len(w.lookups)
 	for i, at := 0, w.rng.IntN(n+1); i < n; i++ {

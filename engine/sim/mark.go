@@ -1,6 +1,8 @@
-// Marks count the situations that a set of seeds is supposed to reach. A simulation that never met
-// an overlapping write proves nothing about overlapping writes, so the test that runs the seeds
-// fails when a mark stays at zero.
+// Marks count the situations that a set of seeds must reach. A simulation that never met an
+// overlapping write proves nothing about overlapping writes, so the test that runs the seeds fails
+// when a mark stays at zero.
+//
+// Invariant: a mark counts what happened in a run, and changes nothing of it.
 
 package sim
 
@@ -9,37 +11,37 @@ import (
 	"strings"
 )
 
-// Mark is one situation worth meeting.
+// Mark is a situation that a set of seeds must meet.
 type Mark int
 
 // The situations.
 const (
-	markRecvShort          Mark = iota // a receive brought less than was there
+	markRecvShort          Mark = iota // a receive brought less than had arrived
 	markRecvWaitAllPartial             // a MSG_WAITALL receive ended early with the connection
 	markSendShort                      // a send moved less than all
-	markSendBlocked                    // a send met a full socket buffer
-	markSendToDead                     // a send met a connection that was gone
+	markSendBlocked                    // a send found a full socket buffer
+	markSendToDead                     // a send on a connection that was gone
 	markReadShort                      // a disk read was short
 	markWriteShort                     // a disk write was short
 	markDiskAgain                      // a disk operation said EAGAIN or EINTR
 	markDiskBusy                       // zeroing or discarding said EBUSY
 	markDiskError                      // a disk operation failed
-	markNoSpace                        // a write met a full disk
+	markNoSpace                        // a write found a full disk
 	markFsyncFailed                    // fsync reported an error
-	markSyncFailed                     // the flush behind a write with RWF_DSYNC did
+	markSyncFailed                     // the flush of a write with RWF_DSYNC did
 	markStickyFlush                    // a flush failed because an earlier one had
 	markTruncatedFile                  // the file shrank under its export
 	markUnsupported                    // fallocate or discard said EOPNOTSUPP
 	markQueueFull                      // the submission queue was full
 	markQueueOverflow                  // completions did not fit into their queue
-	markEnterPartial                   // Enter took only a part of the queue
-	markEnterInterrupted               // Enter came back empty-handed
+	markEnterPartial                   // Enter took only part of the queue
+	markEnterInterrupted               // Enter returned without a completion
 	markReordered                      // a completion overtook an older one of its kind
 	markHangupHeader                   // a client vanished inside a header
 	markHangupPayload                  // a client vanished inside a payload
-	markHangupReply                    // a client vanished with replies under way
+	markHangupReply                    // a client vanished while replies were being sent
 	markHalfClosed                     // a client ended its sending side and kept reading
-	markDisconnected                   // a client said DISC with requests in flight
+	markDisconnected                   // a client sent DISC with requests in flight
 	markBadMagic                       // a client sent rubbish
 	markOversize                       // a client announced a payload beyond the drain limit
 	markStalled                        // a client stopped for long in the middle of a payload
@@ -59,44 +61,44 @@ const (
 	markErrorAnswered                  // an injected disk error became that request's error
 	markConnectionStarved              // data waited at a socket on which nothing was armed
 	markDrained                        // the engine shut down under load
-	markDrainedRestless                // and ended a connection whose client went on sending
-	markDrainedDripping                // and gave up a request whose payload came byte by byte
-	markCutOff                         // and lost patience
-	markDivided                        // by the engine's own count: a request was served in parts
+	markDrainedRestless                // a shutdown ended a connection whose client went on sending
+	markDrainedDripping                // a shutdown gave up a payload that came byte by byte
+	markCutOff                         // a shutdown ran out of time
+	markDivided                        // a request was served in parts
 	markNotRegistered                  // a part of the pool could not be registered
 	markPlainBuffer                    // a disk operation went without a registered buffer
 	markCrowded                        // more connections than a loop has receive buffers
-	// by the engine's own count: a write waited for an earlier one on the same blocks
+	// a write waited for an earlier write on the same blocks
 	markOverlapWaited
-	markEdgesRead      // an unaligned write read its first or last block first
+	markEdgesRead      // an unaligned write had to read its first or last block
 	markMemoryStarved  // a connection waited for memory or a tag
 	markEvicted        // a connection that stalled was closed because others waited
-	markStageMissing   // a connection that sent much found no large stage left
+	markStageMissing   // a connection that sent much found no large stage
 	markChunked        // a reply in chunks of the structured form
-	markChunkedExt     // and of the extended one
-	markHoleRead       // a READ that left something out
-	markHoleWhole      // a READ that was nothing but zeroes
+	markChunkedExt     // a reply in chunks of the extended form
+	markHoleRead       // a READ that was answered with a hole and data
+	markHoleWhole      // a READ that was answered with a hole only
 	markDataWhole      // a READ with DF
 	markErrorText      // an error with a text
 	markStatusOne      // BLOCK_STATUS with REQ_ONE
-	markStatusMany     // of several contexts
+	markStatusMany     // BLOCK_STATUS of several contexts
 	markStatusWide     // a status of 64 bits
-	markStatusZero     // something was called zero
+	markStatusZero     // an extent of zeroes
 	markStatusCut      // there was no room for all extents
-	markStatusFiltered // the payload chose contexts
-	markFilterRefused  // and was malformed
+	markStatusFiltered // BLOCK_STATUS with a payload that chose contexts
+	markFilterRefused  // BLOCK_STATUS with a malformed payload
 	markPayloadMisused // a payload where none belongs
 	// a WRITE with extended headers came without PAYLOAD_LEN, as QEMU sends it, and was done
 	markWriteUnflagged
 	markLongRange      // a request of 4 GiB or more succeeded
-	markLookupLate     // a lookup after its connection had died
-	markStatusUnlooked // nothing was looked up for a client that had said its last word
-	markLookupFailed   // a context did not know
+	markLookupLate     // a lookup after its connection had gone
+	markStatusUnlooked // nothing was looked up for a client that had parted
+	markLookupFailed   // a context failed to tell a status
 	markLookupDrained  // a lookup while the engine shut down
 	markAdvised        // CACHE reached the disk
-	markDiskHung       // a disk did nothing for some seconds
-	markPaused         // the process was stopped for seconds
-	markRefusal        // a transfer that was tried could not be done without waiting
+	markDiskHung       // a disk hung for some seconds
+	markPaused         // the loops were paused for seconds
+	markRefusal        // a transfer with RWF_NOWAIT would have blocked
 	numMarks
 )
 
@@ -121,17 +123,17 @@ var markNames = [numMarks]string{
 
 func (m Mark) String() string { return markNames[m] }
 
-// Marks holds how often each situation was met.
+// Marks has how often each situation was met.
 type Marks [numMarks]uint64
 
-// Add sums the marks of another run.
+// Add adds the marks of another run.
 func (m *Marks) Add(o *Marks) {
 	for i := range m {
 		m[i] += o[i]
 	}
 }
 
-// Missing lists the situations that were never met.
+// Missing returns the situations that were never met.
 func (m *Marks) Missing() (missing []Mark) {
 	for i, n := range m {
 		if n == 0 {

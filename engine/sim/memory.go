@@ -1,5 +1,5 @@
-// Who owns which bytes. From submission to completion an operation's memory belongs to the kernel;
-// this file finds out when the engine forgets.
+// The ownership of memory. From submission to completion an operation's memory belongs to the
+// kernel; this file finds out if the engine uses it all the same.
 //
 // Invariant: no two operations in flight own the same byte, unless both only read it.
 
@@ -16,17 +16,17 @@ type span struct {
 	b    []byte
 }
 
-var sumSeed = maphash.MakeSeed() // sums are only compared within a process
+var sumSeed = maphash.MakeSeed() // sums are compared only within a process
 
 const (
-	// own memory longer than this is summed by samples: what a sample misses, the data comparison
-	// finds
+	// memory longer than sumWhole is summed by samples: what a sample misses, the comparison of
+	// data finds
 	sumWhole  = 16 << 10
 	sumStride = 4096
 	sumSample = 64
 )
 
-// memory resolves an address that a submission names.
+// resolve returns the memory at an address that a submission names.
 func (k *Kernel) resolve(o *op, addr, n uint64, what string) []byte {
 	if n == 0 {
 		return nil
@@ -45,7 +45,7 @@ func (k *Kernel) resolve(o *op, addr, n uint64, what string) []byte {
 	return nil
 }
 
-// lend gives n bytes at addr to an operation.
+// addMemory makes n bytes at addr an operation's own.
 func (k *Kernel) addMemory(o *op, addr, n uint64, what string) {
 	if n == 0 {
 		return
@@ -65,7 +65,8 @@ func (k *Kernel) addMemory(o *op, addr, n uint64, what string) {
 	}
 }
 
-// hold checks that the memory of a new operation is nobody else's, and remembers what it holds.
+// takeMemory checks that no other operation owns the memory of a new operation, and remembers its
+// content.
 func (k *Kernel) takeMemory(o *op) {
 	if len(o.own) == 0 {
 		return
@@ -94,7 +95,7 @@ func (k *Kernel) checkApart(o, f *op) {
 	}
 }
 
-// honest checks that the engine kept its hands off the memory of an operation in flight.
+// checkUntouched checks that the engine did not write into the memory of an operation in flight.
 func (k *Kernel) checkUntouched(o *op) {
 	if len(o.own) == 0 || o.shared || sum(o.own) == o.sum {
 		return
@@ -120,7 +121,7 @@ func sum(own []span) (total uint64) {
 	return total
 }
 
-// scribble writes rubbish into a buffer that the kernel owns: the front of it, and a random
+// scribble writes rubbish into a buffer that the kernel owns: at its beginning, and over a random
 // stretch.
 func (k *Kernel) scribble(o *op) {
 	r := k.world.rng
@@ -141,7 +142,7 @@ func rubbish(b []byte, x uint64) {
 	}
 }
 
-// give writes what was received into the engine's buffer, at the moment of completion and not
+// copyOut writes what was received into the engine's buffer, at the moment of completion and not
 // before.
 func (k *Kernel) copyOut(o *op) {
 	b := o.stash
@@ -153,7 +154,7 @@ func (k *Kernel) copyOut(o *op) {
 	}
 }
 
-// gather copies n bytes of an operation's memory, from byte at on.
+// source returns a copy of n bytes of an operation's memory, from byte at on.
 func (o *op) source(at, n int) []byte {
 	b := make([]byte, 0, n)
 	for _, s := range o.own {
@@ -171,5 +172,5 @@ func (o *op) source(at, n int) []byte {
 	return b
 }
 
-// scatter is the other way round.
+// receive keeps bytes for the operation's memory until copyOut.
 func (o *op) receive(b []byte) { o.stash = append(o.stash, b...) }

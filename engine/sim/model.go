@@ -1,11 +1,11 @@
 // The model knows, for every byte of a disk, which requests may have written what is there. It
 // never says what a byte is, only what it may be: requests in flight may or may not have happened,
-// failed ones may have happened in part, and of two that overlap the protocol's promises say which
-// is the last.
+// failed requests may have happened in part, and of two requests that overlap the protocol's
+// promises say which is the last.
 //
 // The disk is cut into stretches with the same candidates. A candidate is dead once a later write
-// to the same bytes was answered: no read sent after that may see it. It is gone once such a write
-// is durable: not even a power cut may bring it back.
+// to the same bytes was answered: no read sent after that may see it. A candidate is gone once such
+// a write is durable: not even a power cut may bring it back.
 //
 // Invariant: the stretches cover the disk without gap or overlap, in order; no stretch is without a
 // candidate that is not gone.
@@ -52,7 +52,7 @@ func (w *World) newModel(d *disk) *model {
 	return m
 }
 
-// find is the index of the stretch that holds the byte at off.
+// find returns the index of the stretch that has the byte at off.
 func (m *model) find(off uint64) int {
 	lo, hi := 0, len(m.stretches)
 	for hi-lo > 1 {
@@ -65,7 +65,7 @@ func (m *model) find(off uint64) int {
 	return lo
 }
 
-// cut makes a boundary at off.
+// split makes off a boundary between stretches.
 func (m *model) split(off uint64) {
 	if off == 0 || off >= m.size {
 		return
@@ -80,7 +80,7 @@ func (m *model) split(off uint64) {
 	}
 }
 
-// each calls visit for the stretches of [lo, hi), whose boundaries are cut.
+// each calls visit for the stretches of [lo, hi), at whose ends there are boundaries.
 func (m *model) each(lo, hi uint64, visit func(*stretch)) {
 	if lo >= hi {
 		return
@@ -90,7 +90,7 @@ func (m *model) each(lo, hi uint64, visit func(*stretch)) {
 	}
 }
 
-// submit: from now on the disk may hold what r writes.
+// mayHappen records that from now on the disk may hold what r writes.
 func (m *model) mayHappen(r *request) {
 	m.split(r.Offset)
 	m.split(r.hi())
@@ -99,8 +99,8 @@ func (m *model) mayHappen(r *request) {
 	})
 }
 
-// commit: r was answered with success, so what came before it on the same bytes can not be read any
-// more. A TRIM leaves that open.
+// succeeded records that r was answered with success: what came before r on the same bytes cannot
+// be read any more, unless r is a TRIM.
 func (m *model) succeeded(r *request) {
 	if r.Command != proto.CmdTrim {
 		m.each(r.Offset, r.hi(), func(s *stretch) { m.markDead(s, r) })
@@ -113,8 +113,8 @@ func (m *model) succeeded(r *request) {
 	}
 }
 
-// kill ends the candidates that w has certainly overwritten, and forgets those that nobody can ever
-// see again.
+// markDead marks the candidates that w has certainly overwritten, and removes those that no request
+// can see any more.
 func (m *model) markDead(s *stretch, w *request) {
 	keep := s.candidates[:0]
 	oldest := m.world.oldestRead()
@@ -129,7 +129,8 @@ func (m *model) markDead(s *stretch, w *request) {
 	s.candidates = keep
 }
 
-// harden: r is on stable storage, and nothing that came before it on the same bytes may come back.
+// markDurable records that r is on stable storage: nothing that came before r on the same bytes may
+// come back.
 func (m *model) markDurable(r *request) {
 	if r.durable {
 		return
@@ -147,8 +148,8 @@ func (m *model) markDurable(r *request) {
 	})
 }
 
-// flushed: a FLUSH sent at the given tick was answered with success, so every change answered
-// before it was sent is durable.
+// flushSucceeded records that a FLUSH sent at the given tick succeeded: every change answered
+// before that tick is durable.
 func (m *model) flushSucceeded(sent uint64) {
 	keep := m.volatile[:0]
 	for _, r := range m.volatile {
@@ -162,8 +163,8 @@ func (m *model) flushSucceeded(sent uint64) {
 	m.volatile = keep
 }
 
-// lose: the file was cut off at length. What lay behind reads as zeroes, once a write has made the
-// file longer again; later writes come after the cut.
+// truncate records that the file was cut off at length. The rest reads as zeroes once a write has
+// made the file longer again; later writes come after the cut.
 func (m *model) truncate(length uint64) {
 	m.world.conns++
 	cut := &request{Request: proto.Request{Offset: length, Length: m.size - length}, zero: true,
@@ -171,7 +172,7 @@ func (m *model) truncate(length uint64) {
 	m.mayHappen(cut)
 }
 
-// content is what a request writes to the bytes at off; scratch holds it.
+// content returns what a request writes to the bytes at off, in scratch.
 func (r *request) content(scratch []byte, off uint64) []byte {
 	if r.zero {
 		clear(scratch)
@@ -181,15 +182,15 @@ func (r *request) content(scratch []byte, off uint64) []byte {
 	return scratch
 }
 
-// sight is what a check learnt: the bytes of [lo, hi) are those of w and of nobody else.
+// observation is what a check learnt: the bytes of [lo, hi) are those of w and of no other request.
 type observation struct {
 	lo, hi uint64
 	w      *request
 }
 
-// check compares bytes found at off with the candidates that allowed lets through, sector by
-// sector: within a sector a disk does not mix. It gives the place of the first sector that nobody
-// can have written, and passes on what it learns from the others.
+// check compares bytes found at off with the allowed candidates, sector by sector: a disk does not
+// mix within a sector. It returns the place of the first sector that no candidate can have written,
+// and calls learn with what it learns from the others.
 func (m *model) check(off uint64, found []byte, allowed func(*candidate) bool,
 	learn func(observation)) (bad uint64, ok bool) {
 	var scratch [sectorSize]byte
@@ -216,10 +217,10 @@ func (m *model) check(off uint64, found []byte, allowed func(*candidate) bool,
 	return 0, true
 }
 
-// torn: the bytes are a mixture of a kind that this export may show.
+// mayMix reports whether the bytes are a mixture that this export may show.
 func (m *model) mayMix(s *stretch, off uint64, found []byte, allowed func(*candidate) bool) bool {
 	switch p := m.disk.plan; {
-	case p.Backing == Memory: // is sent as it is, while others write to it
+	case p.Backing == Memory: // is sent as it is, while other requests write to it
 		return s.scattered(off, found, allowed)
 	case p.Block == 1:
 		return s.spliced(off, found, allowed)
@@ -227,7 +228,7 @@ func (m *model) mayMix(s *stretch, off uint64, found []byte, allowed func(*candi
 	return false
 }
 
-// scattered: every byte is from some candidate.
+// scattered reports whether every byte is from some candidate.
 func (s *stretch) scattered(off uint64, found []byte, allowed func(*candidate) bool) bool {
 	var scratch, known [sectorSize]byte
 	for i := range s.candidates {
@@ -242,8 +243,8 @@ func (s *stretch) scattered(off uint64, found []byte, allowed func(*candidate) b
 	return bytes.IndexByte(known[:len(found)], 0) < 0
 }
 
-// spliced: the front of the bytes is from one candidate and the rest from another. On a buffered
-// file that may be: the engine cuts long requests into pieces at whatever byte they come to.
+// spliced reports whether the first bytes are from one candidate and the rest from another. A
+// buffered file may show that: the engine cuts long requests into pieces at any byte.
 func (s *stretch) spliced(off uint64, found []byte, allowed func(*candidate) bool) bool {
 	var scratch [sectorSize]byte
 	front, back := 0, 0
@@ -264,14 +265,14 @@ func (s *stretch) spliced(off uint64, found []byte, allowed func(*candidate) boo
 	return front+back >= len(found)
 }
 
-// read compares what a READ brought with what it may have seen: the candidates that were alive at
-// some moment between its last byte and its reply. What it saw stays: no later read may go back
-// behind it.
+// checkRead compares the data of a READ with what it may have seen: the candidates that were alive
+// at some moment between its last byte and its reply. No later read may see older data than this
+// one.
 func (m *model) checkRead(r *request, data []byte) {
 	var seen []observation
 	end := r.answered
-	// What is sent as it is, or read while its beginning is on its way, shows what is written
-	// meanwhile.
+	// Data that is sent from where it is, or read while its beginning is being sent, shows what is
+	// written meanwhile.
 	if m.disk.plan.Backing == Memory || m.world.Plan.Scanty && r.Length > pieceSize {
 		end = m.world.tick
 	}
@@ -290,7 +291,7 @@ func (m *model) checkRead(r *request, data []byte) {
 	}
 	for i, s := range seen {
 		if s.w.answered != 0 || s.w.conn == 0 {
-			continue // what it overwrote is dead already
+			continue // what this request overwrote is dead already
 		}
 		if i > 0 && seen[i-1].hi == s.lo || i+1 < len(seen) && seen[i+1].lo == s.hi {
 			m.world.mark(markReadMixed)
@@ -301,7 +302,7 @@ func (m *model) checkRead(r *request, data []byte) {
 	}
 }
 
-// trimmed: a TRIM may have been here, so that what a read finds need not be found again.
+// maybeTrimmed reports whether a TRIM may have been here, so that two reads may differ.
 func (s *stretch) maybeTrimmed() bool {
 	for i := range s.candidates {
 		if s.candidates[i].w.Command == proto.CmdTrim {
@@ -311,7 +312,7 @@ func (s *stretch) maybeTrimmed() bool {
 	return false
 }
 
-// compare checks the whole disk as it is now (crashed: as a power cut left it).
+// compare checks the whole disk as it is now, or, if crashed, as a power cut left it.
 func (m *model) compare(image []byte, crashed bool) {
 	what, allowed := "the disk holds", func(c *candidate) bool { return c.dead == 0 }
 	if crashed {
@@ -322,7 +323,7 @@ func (m *model) compare(image []byte, crashed bool) {
 	}
 }
 
-// wrong ends the run and says whose bytes were found, and whose were expected.
+// failWrong ends the run and tells whose bytes were found, and whose were allowed.
 func (m *model) failWrong(what string, r *request, off uint64, found []byte) {
 	w := m.world
 	s := &m.stretches[m.find(off)]

@@ -1,7 +1,8 @@
-// An op is one operation in flight, from the submission that Enter took to the completion it posts.
+// An op is one operation in flight, from the submission that Enter took to the completion that it
+// posts.
 //
-// Invariant: while an op is in flight the kernel owns the memory in own, and nobody else writes
-// there (into) or changes it (not into).
+// Invariant: while an op is in flight the kernel owns the memory in own: only the kernel writes to
+// it if into is set, and nothing changes it if not.
 
 package sim
 
@@ -14,30 +15,30 @@ import (
 type op struct {
 	sqe    uring.SQE
 	serial uint64
-	node   *node  // what it works on; nil for NOP, ASYNC_CANCEL and MADVISE
+	node   *node  // of its descriptor; nil for NOP, ASYNC_CANCEL and MADVISE
 	due    uint64 // no completion before this instant
 	own    []span
 	lo, hi uint64 // addresses that own lies between
 	into   bool   // the kernel writes to own
-	shared bool   // own is memory that others may write too (a device in memory)
+	shared bool   // own is memory that other operations may write too (a device in memory)
 	sum    uint64 // of own, at submission or after the last scribble
 	total  int
 	moved  int    // bytes moved so far
 	stash  []byte // bytes received and not yet given to the engine
 	epoch  uint64 // of the disk at submission
-	// dropped: a write whose sync failed, and took what was dirty with it.
+	// dropped says that the sync of this write failed, and that what was dirty was dropped.
 	dropped bool
 
-	worker  bool // one of the kernel's workers does it
-	running bool // and has it
-	refused bool // it was tried, and cannot be done without waiting
+	worker  bool // needs one of the kernel's workers
+	running bool // has its worker
+	refused bool // with RWF_NOWAIT: it cannot be done without waiting
 }
 
 func (o *op) name() string {
 	return fmt.Sprintf("%s(user_data %#x)", opNames[o.sqe.OpCode], o.sqe.UserData)
 }
 
-// take admits one submission. A submission that can never be right ends the run.
+// admit takes one submission. A submission that can never be right ends the run.
 func (k *Kernel) admit(s *uring.SQE) {
 	w := k.world
 	o := &op{}
@@ -47,7 +48,7 @@ func (k *Kernel) admit(s *uring.SQE) {
 	k.serial++
 	*o = op{sqe: *s, serial: k.serial, own: o.own[:0], stash: o.stash[:0],
 		due: w.clock + w.delay(w.mix.wireDelayNanos)}
-	// every field that the operation knows is struck out below; what remains must be zero
+	// every field that the operation knows is cleared in rest; what remains must be zero
 	rest := *s
 	rest.OpCode, rest.UserData = 0, 0
 	switch s.OpCode {
@@ -94,7 +95,7 @@ func (k *Kernel) admit(s *uring.SQE) {
 	}
 }
 
-// attempt lets an operation go on; false if it has to wait for something.
+// attempt lets an operation go on, and reports whether it did.
 func (k *Kernel) attempt(o *op) bool {
 	w := k.world
 	if k.mustWait(o) {
@@ -145,7 +146,8 @@ func (k *Kernel) attempt(o *op) bool {
 	return done || o.moved != moved
 }
 
-// post completes an operation: its memory is the engine's again once Reap has shown the completion.
+// post completes an operation: its memory is the engine's again once Reap has returned the
+// completion.
 func (k *Kernel) post(o *op, res int32, flags uint32) {
 	w := k.world
 	k.checkUntouched(o)
@@ -171,7 +173,7 @@ func (k *Kernel) post(o *op, res int32, flags uint32) {
 	k.spare = append(k.spare, o)
 }
 
-// fixedFile strikes out the registered file of a disk operation and looks it up.
+// fixedFile clears the registered file of a disk operation in rest, and returns its disk.
 func (k *Kernel) fixedFile(o *op, rest *uring.SQE) *disk {
 	s := &o.sqe
 	if s.Flags&sqeFixedFile == 0 {
@@ -182,14 +184,14 @@ func (k *Kernel) fixedFile(o *op, rest *uring.SQE) *disk {
 	}
 	o.node = k.files[s.Fd]
 	if o.node.disk == nil {
-		k.world.bug("%s on a registered file that is no disk", o.name())
+		k.world.bug("%s on a registered file that is not a disk", o.name())
 	}
 	rest.Flags &^= sqeFixedFile
 	rest.Fd = 0
 	return o.node.disk
 }
 
-// plainSocket strikes out the descriptor of a socket operation and looks it up.
+// plainSocket clears the descriptor of a socket operation in rest, and returns its socket.
 func (k *Kernel) plainSocket(o *op, rest *uring.SQE) *socket {
 	o.node = k.world.node(o.sqe.Fd)
 	if o.node.sock == nil {

@@ -1,7 +1,10 @@
 // READ_FIXED, WRITE_FIXED, READ and WRITE of registered files, FSYNC, FALLOCATE, FADVISE and the
-// discard command of block devices, on a Disk. What they check at submission is what O_DIRECT and
-// the block layer check; a misaligned transfer works on some file systems and fails on others, so
-// here it ends the run.
+// discard command of block devices, on a Disk. The checks at submission are those of O_DIRECT and
+// of the block layer; a misaligned transfer works on some file systems and fails on others, so it
+// ends the run here.
+//
+// Invariant: an operation that was admitted is aligned and lies inside its export, so that it fails
+// only by accidents of the mix.
 
 package sim
 
@@ -40,7 +43,8 @@ func (k *Kernel) admitTransfer(o *op, rest *uring.SQE) {
 	}
 }
 
-// registered: a fixed transfer lies inside the buffer that it names, and that is registered.
+// checkRegistered checks that a fixed transfer lies inside the buffer that it names, and that this
+// buffer is registered.
 func (k *Kernel) checkRegistered(o *op) {
 	s, w := &o.sqe, k.world
 	if k.fixed == nil {
@@ -101,8 +105,8 @@ func (k *Kernel) admitDiscard(o *op, rest *uring.SQE) {
 	o.due = w.clock + w.delay(w.mix.slowDelayNanos)
 }
 
-// admitFadvise: there is nothing to read ahead into behind O_DIRECT, so that it is the engine's
-// mistake to ask.
+// admitFadvise takes a request to read ahead. With O_DIRECT there is no page cache to read into:
+// the engine must not ask for it.
 func (k *Kernel) admitFadvise(o *op, rest *uring.SQE) {
 	s, w := &o.sqe, k.world
 	d := k.fixedFile(o, rest)
@@ -119,8 +123,8 @@ func (k *Kernel) admitFadvise(o *op, rest *uring.SQE) {
 	o.due = w.clock + w.delay(w.mix.slowDelayNanos)
 }
 
-// inside: the engine has checked every request against the export's size, so nothing beyond it may
-// reach the disk.
+// checkRange checks that a range lies inside the export: the engine has checked every request
+// against its size.
 func (k *Kernel) checkRange(o *op, off, n uint64) {
 	if size := o.node.disk.plan.Size; n == 0 || off > size || n > size-off {
 		k.world.bug("%s of %d bytes at %d, on a disk of %d bytes", o.name(), n, off, size)
@@ -133,8 +137,8 @@ func (k *Kernel) checkWritable(o *op) {
 	}
 }
 
-// whole rounds a shortened transfer down to what the device moves as one; a buffered file may stop
-// anywhere.
+// wholeBlocks rounds a shortened transfer down to whole blocks of the device; a buffered file may
+// stop anywhere.
 func (d *disk) wholeBlocks(n int) int { return n - n%int(d.plan.Block) }
 
 func (k *Kernel) tryDiskRead(o *op) int32 {
@@ -182,7 +186,7 @@ func (k *Kernel) tryDiskWrite(o *op) (res int32, done bool) {
 	}
 	if chance(w.rng, w.mix.early) {
 		d.putSome(lo, o.source(0, o.total), w.rng.IntN)
-		// later than now: else it would look as if it could not go on
+		// later than now, or it would look as if it could not go on
 		o.due = w.clock + 1 + w.delay(w.mix.diskDelayNanos)
 		return 0, false
 	}
@@ -207,7 +211,7 @@ func (k *Kernel) tryDiskWrite(o *op) (res int32, done bool) {
 		}
 	}
 	// A buffered write may end inside a sector. The rest of that sector changes with it all the
-	// same, as sectors are what the model can tell apart.
+	// same, because the model does not look inside sectors.
 	reach := min(uint64(o.total), (lo+uint64(n)+sectorSize-1)/sectorSize*sectorSize-lo)
 	d.put(lo, o.source(0, int(reach)))
 	if o.sqe.OpcodeFlags&rwfDsync != 0 {
@@ -216,9 +220,9 @@ func (k *Kernel) tryDiskWrite(o *op) (res int32, done bool) {
 	return int32(n), true
 }
 
-// syncFails: of a write with RWF_DSYNC it may be the flush behind it that fails. Its one report is
-// the write's result, whatever errno that is (mapping_set_error), and what else was dirty is
-// forgotten too.
+// failSync lets the flush of a write with RWF_DSYNC be what fails, sometimes. Its only report is
+// the result of the write, whatever errno that is (mapping_set_error), and all that was dirty is
+// dropped.
 func (k *Kernel) failSync(o *op) {
 	if w := k.world; o.sqe.OpcodeFlags&rwfDsync != 0 && w.rng.IntN(2) == 0 {
 		w.mark(markSyncFailed)
@@ -227,15 +231,15 @@ func (k *Kernel) failSync(o *op) {
 	}
 }
 
-// Pwrite is pwrite(2) into the page cache of a buffered file, made by the loop's own thread: it
-// happens at once, and may fail as any write may.
+// Pwrite is pwrite(2) into the page cache of a buffered file, called by the loop's own thread: it
+// happens at once, and may fail like any write.
 func (k *Kernel) Pwrite(fd int, addr uint64, n uint32, off uint64) int32 {
 	w := k.world
 	o := &op{node: w.node(int32(fd))}
 	o.sqe.OpCode, o.sqe.Fd, o.sqe.Off, o.sqe.Addr, o.sqe.Len = opWriteFixed, int32(fd), off, addr, n
 	d := o.node.disk
 	if d == nil || d.plan.Backing != File || d.plan.Block != 1 {
-		w.bug("pwrite to descriptor %d, which is no buffered file", fd)
+		w.bug("pwrite to descriptor %d, which is not a buffered file", fd)
 	}
 	k.checkRange(o, off, uint64(n))
 	k.checkWritable(o)
@@ -247,13 +251,13 @@ func (k *Kernel) Pwrite(fd int, addr uint64, n uint32, off uint64) int32 {
 	w.note("pwrite", "loop fd offset length", int64(k.id), int64(fd), int64(off), int64(n))
 	w.clock += w.delay(2e6)
 	early := w.mix.early
-	w.mix.early = 0 // nobody can look while it goes on
+	w.mix.early = 0 // nothing else happens meanwhile
 	res, _ := k.tryDiskWrite(o)
 	w.mix.early = early
 	return res
 }
 
-// putSome writes some of the blocks, never all: a write that is in flight, or has failed.
+// putSome writes some of the blocks, never all, as a write that is in flight or has failed.
 func (d *disk) putSome(off uint64, b []byte, intN func(int) int) {
 	blocks := int((off+uint64(len(b))-1)/d.unit - off/d.unit + 1)
 	skip := intN(blocks)
@@ -281,9 +285,9 @@ func (k *Kernel) tryFsync(o *op) int32 {
 	return 0
 }
 
-// rivalled: another ring's fsync of the same disk is in flight, as no engine should let happen: one
-// of the two gets the error, and the other may be seen first and say that all is well. So the one
-// that fails is then made to be seen late.
+// hasRivalFsync reports whether another ring's fsync of the same disk is in flight. An engine must
+// not let that happen: only one of the two gets the error, and if the other is seen first, it says
+// that all is well. So this loop is made to see its own, which fails, late.
 func (k *Kernel) hasRivalFsync(o *op) bool {
 	for _, other := range k.world.kernels {
 		for _, f := range other.flight {
@@ -330,7 +334,7 @@ func (k *Kernel) tryDiscard(o *op) int32 {
 		w.mark(markUnsupported)
 		return d.recordFault(o, lo, hi, eOPNOTSUPP)
 	}
-	if chance(w.rng, w.mix.busy) { // a page of it was written by another program meanwhile
+	if chance(w.rng, w.mix.busy) { // another program has written to a page of it meanwhile
 		w.mark(markDiskBusy)
 		return d.recordFault(o, lo, hi, eBUSY)
 	}
@@ -346,7 +350,7 @@ func (k *Kernel) tryDiscard(o *op) int32 {
 	return 0
 }
 
-// tryFadvise: a hint may fail, and nobody may learn of it.
+// tryFadvise completes a hint, which may fail; no client may notice that.
 func (k *Kernel) tryFadvise() int32 {
 	w := k.world
 	switch {

@@ -1,5 +1,7 @@
-// The operations that touch neither a stream nor a disk: eventfd reads, MADVISE, ASYNC_CANCEL. (NOP
+// The operations that use neither a stream nor a disk: eventfd reads, MADVISE, ASYNC_CANCEL. (NOP
 // needs no code.)
+//
+// Invariant: these operations never fail by an accident of the mix.
 
 package sim
 
@@ -15,7 +17,7 @@ func (k *Kernel) admitEventRead(o *op, rest *uring.SQE) {
 	s := &o.sqe
 	o.node = k.world.node(s.Fd)
 	if o.node.event == nil {
-		k.world.bug("%s on descriptor %d, which is no eventfd", o.name(), s.Fd)
+		k.world.bug("%s on descriptor %d, which is not an eventfd", o.name(), s.Fd)
 	}
 	if s.Len < 8 {
 		k.world.bug("%s of an eventfd into %d bytes; it takes 8", o.name(), s.Len)
@@ -67,9 +69,9 @@ func (k *Kernel) tryMadvise(o *op) int32 {
 	return 0
 }
 
-// tryCancel looks for the oldest operation with the given user_data. What waits for a peer is
-// cancelled, with a partial result if it has one; what the disk is doing goes on
-// (io_uring/cancel.c: found but running is EALREADY, not found is ENOENT).
+// tryCancel looks for the oldest operation with the given user_data. An operation that waits for a
+// client is cancelled, with a partial result if it has one; an operation that the disk is doing
+// goes on (io_uring/cancel.c: found but running is EALREADY, not found is ENOENT).
 func (k *Kernel) tryCancel(o *op) int32 {
 	var target *op
 	for _, f := range k.flight {

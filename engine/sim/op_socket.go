@@ -1,7 +1,9 @@
 // RECV, SENDMSG and POLL_ADD, with the semantics of io_uring/net.c in Linux 6.18, which
-// differential_test.go holds against the real thing: MSG_WAITALL collects until all is there or the
-// peer is gone; a partial result hides the error, which is then lost; a reset is reported once,
-// afterwards reads end and sends meet EPIPE.
+// differential_test.go compares with the real kernel: MSG_WAITALL collects until all bytes have
+// arrived or the connection ends; a partial result hides the error, which is then lost; a reset is
+// reported once, afterwards reads end and sends fail with EPIPE.
+//
+// Invariant: a stream has at most one receive and one send in flight.
 
 package sim
 
@@ -32,12 +34,12 @@ func (k *Kernel) admitSend(o *op, rest *uring.SQE) {
 	k.plainSocket(o, rest)
 	k.checkAlone(o)
 	if sock := o.node.sock; sock.out.ended && !sock.shut {
-		w.bug("%s on descriptor %d behind the end of what is sent", o.name(), s.Fd)
+		w.bug("%s on descriptor %d after the end of sending", o.name(), s.Fd)
 	}
 	rest.OpcodeFlags &^= msgWaitAll | msgNoSignal | msgMore
 	rest.IoPrio &^= recvsendPollFirst
 	rest.Addr = 0
-	if rest.Len == 1 { // liburing sets it, the kernel does not look
+	if rest.Len == 1 { // liburing sets it, the kernel ignores it
 		rest.Len = 0
 	}
 	// struct msghdr: name, namelen, iov, iovlen, control, controllen, flags. The kernel copies it
@@ -70,7 +72,8 @@ func (k *Kernel) admitPoll(o *op, rest *uring.SQE) {
 	rest.OpcodeFlags &^= pollIn | pollOut | pollErr | pollHup | pollRdHup
 }
 
-// alone: two receives or two sends at once on a stream would interleave.
+// checkAlone checks that a stream has only one receive and one send in flight: two would
+// interleave.
 func (k *Kernel) checkAlone(o *op) {
 	for _, other := range k.world.kernels {
 		for _, f := range other.flight {

@@ -1,5 +1,7 @@
-// Ways to leave: said in the stream (DISC, rubbish, an endless payload), or by ending it
-// (half-close, close, reset), after the last request or at any byte.
+// How a client leaves: by what it sends (DISC, rubbish, an endless payload), or by ending its
+// stream (half-close, close, reset), after the last request or at any byte.
+//
+// Invariant: a client that has parted sends nothing more.
 
 package sim
 
@@ -7,7 +9,7 @@ import (
 	"ringnbd/proto"
 )
 
-// farewell is said after the last request.
+// farewell leaves after the last request.
 func (c *client) farewell() {
 	w := c.world
 	if w.calm && c.habit.parting != partDisc {
@@ -17,21 +19,21 @@ func (c *client) farewell() {
 		c.leave()
 		return
 	}
-	// else it would cut off its own replies
+	// closing would cut off its own replies
 	if c.habit.parting == partClose || c.habit.parting == partReset {
 		c.habit.parting = partDisc
 	}
 	c.leave()
 }
 
-// part leaves the way that the client's habit has it.
+// leave leaves in the way of the client's habit.
 func (c *client) leave() {
 	w := c.world
 	inside := len(c.unsent) > 0 && c.unsent[0].begun != 0
 	switch c.habit.parting {
 	case partDisc:
 		if inside {
-			return // cannot be said inside a request
+			return // DISC cannot be sent inside a request
 		}
 		c.abandon()
 		c.compose(draft{Request: proto.Request{Command: proto.CmdDisc,
@@ -48,7 +50,7 @@ func (c *client) leave() {
 		c.excuse("sent rubbish")
 		c.blank(func(b []byte) {
 			rubbish(b, c.rng.Uint64())
-			if c.rng.IntN(3) == 0 { // a good request of the other kind
+			if c.rng.IntN(3) == 0 { // a good request of the other form
 				other := proto.Request{Extended: c.habit.session.Framing != proto.Extended}
 				copy(b, putHeader(nil, &other))
 			}
@@ -94,7 +96,7 @@ func (c *client) abandon() {
 	c.unsent, c.out = c.unsent[:0], nil
 }
 
-// blank appends as many bytes as a request has that are none.
+// blank appends bytes of the length of a request that are not a request.
 func (c *client) blank(write func([]byte)) {
 	c.order++
 	at := len(c.out)
@@ -104,7 +106,7 @@ func (c *client) blank(write func([]byte)) {
 		&request{blank: true, conn: c.conn, order: c.order, end: c.sent + uint64(len(c.out))})
 }
 
-// vanish closes or resets the connection in the middle of whatever is going on.
+// vanish closes or resets the connection, whatever is going on.
 func (c *client) vanish(inside bool) {
 	w := c.world
 	switch {

@@ -1,5 +1,7 @@
 // A Plan is what a seed builds: how many loops, which disks, how many clients, how much memory. The
-// test that joins the simulation to the engine reads it and opens an engine of that shape.
+// test that runs the engine in the simulation reads the plan and opens an engine of that shape.
+//
+// Invariant: a plan is drawn before its world runs, and does not change while it runs.
 
 package sim
 
@@ -10,18 +12,18 @@ import (
 	"ringnbd/proto"
 )
 
-// Backing is what stands behind an export.
+// Backing is what holds the bytes of an export.
 type Backing uint8
 
 const (
 	File  Backing = iota // a regular file on a simulated disk
 	Block                // a block device on a simulated disk
-	// memory of the engine's process, reached without the kernel except for MADVISE
+	// Memory is memory of the engine's process, used without the kernel except for MADVISE.
 	Memory
 	Null // nothing: reads zeroes, drops writes
 )
 
-// ExportPlan describes a disk and what is told about it.
+// ExportPlan describes an export and its disk.
 type ExportPlan struct {
 	proto.Facts
 	Backing   Backing
@@ -30,16 +32,17 @@ type ExportPlan struct {
 	ZeroRange bool   // fallocate(ZERO_RANGE) works
 	Discard   bool   // URING_CMD discard works
 	FastZero  bool
-	Waits     bool   // reading and writing put the caller to sleep: FUSE, NFS
-	Frozen    bool   // when it hangs it is as a frozen file system is: reads go on
-	sparse    uint64 // bytes at the end that are a hole to begin with
+	Waits     bool   // reads and writes put the caller to sleep: FUSE, NFS
+	Frozen    bool   // when it hangs, it is like a frozen file system: reads go on
+	sparse    uint64 // bytes at the end that are a hole initially
 	Contexts  []ContextPlan
 }
 
-// ReadOnly: the export is served read-only.
+// ReadOnly reports whether the export is served read-only.
 func (p *ExportPlan) ReadOnly() bool { return p.Flags&flagReadOnly != 0 }
 
-// OnDisk: there is a simulated disk, with everything that can happen to one.
+// onDisk reports whether the export has a simulated disk, with everything that can happen to a
+// disk.
 func (p *ExportPlan) onDisk() bool { return p.Backing == File || p.Backing == Block }
 
 // Plan is everything about a world that does not change while it runs.
@@ -47,26 +50,25 @@ type Plan struct {
 	Loops       int
 	Entries     uint32 // submission queue
 	Completions uint32 // completion queue
-	Memory      uint64 // bytes per loop beyond the least that the engine runs with
-	Connections int    // most at the same time, on one loop
+	Memory      uint64 // bytes per loop beyond the minimum of the engine
+	Connections int    // limit of one loop
 	Exports     []ExportPlan
 	clients     int  // at the same time
 	requests    int  // over the whole run
 	siege       bool // many clients hold memory and stall
-	// some want all the memory there is for long requests, and take their time; others want a
-	// little of it
+	// some clients need all memory for long requests, and are slow; others need a little of it
 	jam bool
-	// many small requests in flight on every connection, and loops that lag behind
+	// many small requests in flight on every connection, and slow loops
 	deep bool
-	// writes and flushes from all loops to one disk whose fsync fails now and then
+	// writes and flushes from all loops to one disk whose fsync fails sometimes
 	flushes      bool
-	Scanty       bool // as little memory as the engine runs with: long requests are served in parts
+	Scanty       bool // the minimum of memory: long requests are served in parts
 	Unregistered bool // the pools are not registered with io_uring
-	// the disks of all exports but the last hang now and then, and their clients hold all that they
+	// the disks of all exports except the last hang sometimes, and their clients hold all that they
 	// can
 	Hang  bool
 	drain bool
-	cut   bool // and the shutdown timeout runs out
+	cut   bool // the shutdown timeout runs out
 	mix   mix
 }
 
@@ -82,7 +84,7 @@ func (p *Plan) String() string {
 	return s + fmt.Sprintf("\n  mix %+v", p.mix)
 }
 
-// Costly: the world takes a second or more to run.
+// Costly reports whether the world takes a second or more to run.
 func (p *Plan) Costly() bool {
 	for _, e := range p.Exports {
 		if e.Backing != Null && e.Size > 16<<20 {
@@ -92,7 +94,8 @@ func (p *Plan) Costly() bool {
 	return p.siege || p.Hang || p.deep || p.clients > 40
 }
 
-// the longest piece of memory the engine leases; requests beyond it are marked LargeRequest
+// pieceSize is the longest piece of memory that the engine leases; longer requests are marked as
+// large.
 const pieceSize = 1 << 20
 
 // drawPlan decides the shape of a world. One in 32 is large: real 32 MiB requests, few of them. One
@@ -167,7 +170,7 @@ func drawPlan(r *rand.Rand) Plan {
 	return p
 }
 
-// hangs makes an export of a world in which disks hang: one that does, or the healthy one.
+// makeHang fits an export to a world in which disks hang: its disk hangs, or it is the healthy one.
 func (p *ExportPlan) makeHang(healthy bool) {
 	if !p.onDisk() {
 		p.Backing = File
@@ -198,7 +201,7 @@ func drawExport(r *rand.Rand, large bool) ExportPlan {
 		e.Block = 1
 	}
 	if r.IntN(3) == 0 {
-		// a size that is not a multiple of anything larger
+		// a size that is not a multiple of larger units
 		e.Size += uint64(e.Block) * uint64(1+r.IntN(7))
 	}
 	if r.IntN(4) == 0 {
@@ -214,7 +217,7 @@ func drawExport(r *rand.Rand, large bool) ExportPlan {
 	e.Waits = e.Backing == File && r.IntN(4) == 0
 	e.Frozen = !e.Waits && r.IntN(2) == 0
 	if e.Backing == Null {
-		if r.IntN(2) == 0 { // one that only lengths of 64 bits can cover
+		if r.IntN(2) == 0 { // a size that only lengths of 64 bits can cover
 			e.Size, e.MaxPayload = 1<<40, 64<<10
 		}
 		e.sparse = e.Size

@@ -1,9 +1,9 @@
-// A request as its client sees it, from the moment it is composed to the reply, and the moments in
-// between that the checker needs: when its last byte was sent, which is when the engine can first
-// know it, and when its reply was seen.
+// A request as its client sees it, from its composition to the reply, and the moments that the
+// checker needs: when its last byte was sent, which is when the engine can first know it, and when
+// its reply was seen.
 //
-// Invariant: ticks are unique and grow, so that before can say of any two requests which came
-// first, or that nobody can know.
+// Invariant: ticks are unique and grow, so that for any two requests before can tell which came
+// first, or that their order is open.
 
 package sim
 
@@ -18,32 +18,32 @@ const flagReadOnly = proto.FlagReadOnly
 
 type request struct {
 	proto.Request
-	id            uint32 // of its content; 0 is what the disk was made with
-	conn          uint32 // serial number of the connection; 0 for what the disk was made with
+	id            uint32 // of its content; 0: the initial content of the disk
+	conn          uint32 // serial number of the connection; 0: the initial content of the disk
 	order         uint32 // position on the connection
 	zero          bool   // writes zeroes instead of its content
-	blank         bool   // only sits in the line of bytes: garbage or DISC, never answered
+	blank         bool   // garbage or DISC: bytes in the stream that are never answered
 	end           uint64 // position in the stream after its last byte
-	begun         uint64 // tick: its first byte was handed to the wire
-	begunAt       uint64 // virtual time of that
-	pausedAtStart uint64 // and how long loops had been stopped by then
-	sent          uint64 // tick: its last byte was; 0: not yet
-	sentAt        uint64 // virtual time of that
-	answered      uint64 // tick: its reply was seen; 0: not yet
+	begun         uint64 // tick at which its first byte was sent
+	begunAt       uint64 // virtual time of begun
+	pausedAtStart uint64 // how long loops had been paused by then
+	sent          uint64 // tick at which its last byte was sent; 0: not yet
+	sentAt        uint64 // virtual time of sent
+	answered      uint64 // tick at which its reply was seen; 0: not yet
 	errno         proto.Errno
-	// answers that the protocol allows, before faults are considered; success first where it is one
+	// answers that the protocol allows if there are no faults; Success first, if it is allowed
 	allowed  []proto.Errno
 	fatal    bool // the server closes instead of answering
 	durable  bool
 	punches  bool             // may leave holes behind
-	contexts proto.ContextSet // BLOCK_STATUS: those that must be answered
-	about    uint64           // how many bytes it is about; Length, unless a payload says it
-	reply    *reply           // the chunks that have come; nil: none has
+	contexts proto.ContextSet // of BLOCK_STATUS: which must be answered
+	about    uint64           // how many bytes it is about: Length, unless its payload says it
+	reply    *reply           // from the chunks that were received; nil: none
 }
 
 func (r *request) hi() uint64 { return r.Offset + r.Length }
 
-// changes: a request that, if it is valid, changes the disk.
+// isChange reports whether the request, if it is valid, changes the disk.
 func (r *request) isChange() bool {
 	return r.Command == proto.CmdWrite || r.Command == proto.CmdWriteZeroes ||
 		r.Command == proto.CmdTrim
@@ -66,9 +66,9 @@ func (r *request) String() string {
 		r.Length, r.conn, r.order, r.sent, r.answered, r.errno)
 }
 
-// before: v's effect on a byte that both write comes before w's, whatever else happens. On one
-// connection the order of arrival decides, across connections only an answer seen before the other
-// request was complete.
+// before reports whether v's effect on a byte that both write certainly comes before w's. On one
+// connection the order of arrival decides; across connections, v must have been answered before w
+// was sent completely.
 func before(v, w *request) bool {
 	if v.conn == w.conn {
 		return v.order < w.order
@@ -76,7 +76,7 @@ func before(v, w *request) bool {
 	return v.answered != 0 && v.answered < w.sent || v.conn == 0
 }
 
-// rule fills in what the protocol says about a request ("Transmission phase" in the NBD
+// setExpected sets what the protocol says about a request ("Transmission phase" in the NBD
 // specification; written independently of proto.Check).
 func (r *request) setExpected(f *proto.Facts, s proto.Session, payload []byte) {
 	limit := uint64(f.MaxPayload)
@@ -105,12 +105,12 @@ func (r *request) setExpected(f *proto.Facts, s proto.Session, payload []byte) {
 		r.Command == proto.CmdWriteZeroes && r.Flags&proto.CmdFlagNoHole == 0
 }
 
-// filtered: the payload says what is asked about.
+// filtered reports whether the payload says what the request is about.
 func (r *request) filtered() bool {
 	return r.Command == proto.CmdBlockStatus && r.Extended && r.Flags&proto.CmdFlagPayloadLen != 0
 }
 
-// shape is the part of the rule about command and flags.
+// checkFlags returns what the protocol says about command and flags.
 func (r *request) checkFlags(f *proto.Facts, s proto.Session) proto.Errno {
 	has := func(flag uint16) bool { return f.Flags&flag != 0 }
 	known, served := uint16(0), true
@@ -156,7 +156,7 @@ func (r *request) checkFlags(f *proto.Facts, s proto.Session) proto.Errno {
 	return proto.Success
 }
 
-// filter reads the payload of a BLOCK_STATUS: 8 bytes, then 4 for each context.
+// parseFilter parses the payload of a BLOCK_STATUS: 8 bytes, then 4 for each context.
 func (r *request) parseFilter(b []byte, selected proto.ContextSet, limit uint64) {
 	r.allowed, r.contexts = []proto.Errno{proto.EINVAL}, 0
 	if uint64(len(b)) > limit || len(b) <= 8 || len(b)%4 != 0 {
@@ -172,7 +172,7 @@ func (r *request) parseFilter(b []byte, selected proto.ContextSet, limit uint64)
 	r.allowed, r.about = []proto.Errno{proto.Success}, binary.BigEndian.Uint64(b)
 }
 
-// place is the part of the rule about offset and length.
+// checkRange sets what the protocol says about offset and length.
 func (r *request) checkRange(f *proto.Facts, limit uint64) {
 	beyond := proto.EINVAL
 	if r.Command == proto.CmdWrite || r.Command == proto.CmdWriteZeroes {

@@ -1,10 +1,10 @@
-// The run: a storm, in which whatever the mix holds happens; a calm, in which nothing fails any
-// more and everything that was asked must be answered; a farewell, after which the engine must be
-// empty; and a look at the disks.
+// The run: a storm, in which all accidents of the mix happen; a calm, in which nothing fails any
+// more and every request must be answered; a farewell, after which the engine must be empty; and a
+// check of the disks.
 //
-// Invariant: one thing happens at a time, and which one is drawn. When nothing can happen the clock
-// moves to the next instant at which something can; when there is no such instant and somebody
-// still waits, the engine has lost a request.
+// Invariant: one thing happens at a time, and the generator draws which. When nothing can happen,
+// the clock moves to the next instant at which something can; if there is no next instant and a
+// client still waits, the engine has lost a request.
 
 package sim
 
@@ -12,17 +12,17 @@ import (
 	"fmt"
 )
 
-// Bounds of each phase of a run: beyond them the engine turns without getting anywhere. Time is
-// virtual; a storm may see many clients that stall for a minute.
+// Limits of each phase of a run: beyond them the engine turns without progress. Time is virtual; in
+// a storm many clients may stall for a minute.
 const (
 	maxSteps      = 200e6
 	maxStormNanos = uint64(20000e9)
 	maxCalmNanos  = uint64(1000e9)
 
-	maxDelayNanos = uint64(51e6) // beyond every delay of a mix, and below the engine's timer
+	maxDelayNanos = uint64(51e6) // more than every delay of a mix, and less than the engine's timer
 )
 
-// Run drives the loops through the whole run. It returns a *Failure if the engine broke a rule.
+// Run drives the loops through the whole run. It returns a *Failure if the engine made a mistake.
 func (w *World) Run(loops []Loop) (err error) {
 	w.loops = loops
 	defer func() {
@@ -37,7 +37,7 @@ func (w *World) Run(loops []Loop) (err error) {
 		w.coroutines = append(w.coroutines, newCoroutine(w.kernels[i], l))
 	}
 	w.drive("asking", func() bool {
-		if w.draining { // to its end: there are clients that would never fall silent
+		if w.draining { // until all clients are gone: some would never end by themselves
 			w.checkShutdown()
 			return w.clientsGone()
 		}
@@ -54,7 +54,7 @@ func (w *World) Run(loops []Loop) (err error) {
 	return nil
 }
 
-// drive lets things happen until done.
+// drive lets things happen until done reports true.
 func (w *World) drive(what string, done func() bool) {
 	misses, end := 0, w.clock+maxStormNanos
 	if w.calm {
@@ -80,7 +80,7 @@ func (w *World) drive(what string, done func() bool) {
 	}
 }
 
-// step lets one thing happen, or not.
+// step draws what happens next, and reports whether it could happen.
 func (w *World) step() bool {
 	n := w.rng.IntN(2*len(w.loops) + len(w.clients) + 3)
 	switch {
@@ -99,8 +99,8 @@ func (w *World) step() bool {
 	return false
 }
 
-// turn lets a loop run until it waits or has finished a turn; false if it waits for something that
-// has not come.
+// turn lets a loop run until it waits or has finished a turn. It reports false if the loop waits
+// for something that has not happened.
 func (w *World) turn(i int) bool {
 	k := w.kernels[i]
 	if k.asleep && chance(w.rng, w.mix.interrupt) && w.rng.IntN(8) == 0 {
@@ -120,7 +120,7 @@ func (w *World) turn(i int) bool {
 	return true
 }
 
-// hungry marks a socket whose data nobody asks for.
+// markStarved marks a socket with data for which no operation is armed.
 func (w *World) markStarved() {
 	for _, s := range w.socks {
 		if s.in.arrived == 0 || s.closed || s.shut || w.armed(s) {
@@ -145,7 +145,7 @@ func (w *World) armed(s *socket) bool {
 	return false
 }
 
-// wires lets some bytes arrive somewhere.
+// deliverSome lets some bytes arrive at the end of a wire.
 func (w *World) deliverSome() bool {
 	keep := w.socks[:0]
 	for _, s := range w.socks {
@@ -164,7 +164,7 @@ func (w *World) deliverSome() bool {
 	return false
 }
 
-// accident is what happens to the machine as a whole.
+// accident lets accidents happen to the machine as a whole.
 func (w *World) accident() {
 	if w.calm {
 		return
@@ -203,7 +203,7 @@ func (w *World) accident() {
 			l.Drain()
 		}
 	}
-	if w.draining && w.Plan.cut && w.rng.IntN(2000) == 0 { // the shutdown timeout has run out
+	if w.draining && w.Plan.cut && w.rng.IntN(2000) == 0 { // the shutdown timeout runs out
 		w.mark(markCutOff)
 		w.note("cut off", "")
 		for _, l := range w.loops {
@@ -220,8 +220,8 @@ func (w *World) accident() {
 	}
 }
 
-// stop keeps all loops from running for a while, as a debugger does, or a frozen cgroup. Clients go
-// on: nothing that happens meanwhile is their fault.
+// pauseLoops keeps all loops from running for a while, as a debugger or a frozen cgroup does.
+// Clients go on, and must not suffer from it.
 func (w *World) pauseLoops(long uint64) {
 	w.mark(markPaused)
 	w.note("stopped", "milliseconds", int64(long/1e6))
@@ -232,19 +232,19 @@ func (w *World) pauseLoops(long uint64) {
 	}
 }
 
-// stopped is how long no loop ran so far.
+// pausedSoFar returns how long loops have been paused so far.
 func (w *World) pausedSoFar() uint64 {
 	return w.pausedNanos - (max(w.pausedUntil, w.clock) - w.clock)
 }
 
-// ran is how long the process has run since then: an instant, and how long it had been stopped by
-// that time.
+// ranSince returns how long loops have run since an instant by which they had been paused for a
+// time.
 func (w *World) ranSince(since, paused uint64) uint64 {
 	return w.clock - since - min(w.pausedSoFar()-paused, w.clock-since)
 }
 
-// shutsDown ends the run if a shutdown does not get rid of a connection whose client takes its
-// replies: a second to serve, half a second to fall silent, and what the loops and wires take to
+// checkShutdown ends the run if a shutdown does not end a connection whose client takes its
+// replies, within a second to serve, half a second to drain, and the time until loops and wires
 // hear of it.
 func (w *World) checkShutdown() {
 	for _, c := range w.clients {
@@ -255,13 +255,13 @@ func (w *World) checkShutdown() {
 		owed := len(s.out.data) > 0 || c.readAt > w.clock
 		late := w.ranSince(w.drainedAt, w.pausedAtDrain) >
 			drainNoticeNanos+w.maxNanos()+maxHangNanos
-		// what may have been taken in may take as long as any request, on a disk that hangs
+		// a request that was taken in may take as long as any request, on a disk that hangs
 		for _, r := range c.inFlight {
 			owed = owed ||
 				!late && r.sent != 0 &&
 					r.sentAt < w.lateAfterDrain()
 		}
-		if owed || w.pausedUntil > c.owedAt { // or the process was stopped meanwhile
+		if owed || w.pausedUntil > c.owedAt { // or the loops were paused meanwhile
 			c.owedAt = max(w.clock, w.pausedUntil)
 		} else if w.clock > max(c.owedAt, w.drainedAt)+maxDrainNanos {
 			w.fail("connection %d is still open %d seconds after the shutdown began; %s", c.conn,
@@ -276,14 +276,14 @@ func (w *World) lateAfterDrain() uint64 {
 	return w.drainedAt + drainNoticeNanos + w.pausedSoFar() - w.pausedAtDrain
 }
 
-// drainMost is how long a shutdown may take over a connection to whose client nothing is owed, in
-// nanoseconds of virtual time.
+// maxDrainNanos limits the time until a shutdown closes a connection to whose client nothing is
+// owed.
 const maxDrainNanos = uint64(3e9)
 
-// hungMost is how long a disk hangs at most.
+// maxHangNanos limits the time for which a disk hangs.
 const maxHangNanos = uint64(65e9)
 
-// hang lets one of the disks hang that may.
+// hang lets one of the disks hang, except the last, which stays healthy.
 func (w *World) hang() {
 	d := w.disks[w.rng.IntN(len(w.disks)-1)]
 	if !d.isHung() {
@@ -293,7 +293,7 @@ func (w *World) hang() {
 	}
 }
 
-// sweep tries everything once; false when nothing can happen at this instant.
+// tryEverything tries everything once, and reports whether anything could happen at this instant.
 func (w *World) tryEverything() bool {
 	for i, k := range w.kernels {
 		if k.advance() || k.awake() && w.turn(i) {
@@ -301,7 +301,7 @@ func (w *World) tryEverything() bool {
 		}
 	}
 	for _, c := range w.clients {
-		for range 2 { // it looks at one side first, and at the other next time
+		for range 2 { // it tries one direction first, and the other next time
 			if c.step() {
 				return true
 			}
@@ -310,7 +310,8 @@ func (w *World) tryEverything() bool {
 	return w.deliverSome() || w.doLookup()
 }
 
-// pass moves the clock to the next instant at which something may happen.
+// advanceClock moves the clock to the next instant at which something may happen, and reports
+// whether there is one.
 func (w *World) advanceClock() bool {
 	next := uint64(0)
 	for _, k := range w.kernels {
@@ -344,9 +345,9 @@ func (w *World) advanceClock() bool {
 	return true
 }
 
-// forgotten ends the run if a request waits although nobody keeps the engine from going on: every
-// client is ready, no disk is at work, and so nothing will move it but the loop's own timer. A lost
-// wake-up looks like this.
+// checkForgotten ends the run if a request waits although nothing keeps the engine from going on:
+// every client is ready and no disk is at work, so that only the loop's own timer will move it. A
+// lost wake-up looks like this.
 func (w *World) checkForgotten() {
 	if w.draining {
 		return
@@ -375,7 +376,7 @@ func (w *World) checkForgotten() {
 	}
 }
 
-// silent: no client has a connection.
+// clientsGone reports whether no client has a connection.
 func (w *World) clientsGone() bool {
 	for _, c := range w.clients {
 		if c.sock != nil {
@@ -385,7 +386,7 @@ func (w *World) clientsGone() bool {
 	return true
 }
 
-// empty: no loop has a connection.
+// loopsEmpty reports whether no loop has a connection.
 func (w *World) loopsEmpty() bool {
 	for _, l := range w.loops {
 		if l.Connections() > 0 {
@@ -395,7 +396,7 @@ func (w *World) loopsEmpty() bool {
 	return true
 }
 
-// waiting describes who waits for what.
+// describeWaiting tells what clients, kernels and loops wait for.
 func (w *World) describeWaiting() string {
 	text := ""
 	for _, c := range w.clients {
@@ -425,7 +426,7 @@ func (w *World) describeWaiting() string {
 	return text
 }
 
-// inspect looks at what is left when everybody has gone.
+// inspect checks what is left when all clients have gone.
 func (w *World) inspect() {
 	if n := len(w.lookups); n > 0 {
 		w.fail("no connection is left, but %d requests are still to be looked up", n)
@@ -437,7 +438,7 @@ func (w *World) inspect() {
 	}
 	for _, k := range w.kernels {
 		for _, o := range k.flight {
-			// the eventfd's; and a cancellation whose target spoke first
+			// a read of the eventfd may stay, and a cancellation whose target completed first
 			if waits := o.node != nil && o.node.event != nil; !waits && o.sqe.OpCode != opCancel {
 				w.fail("no connection is left, but %s is in flight", o.name())
 			}

@@ -1,8 +1,9 @@
-// What a connection agreed on, and what it can therefore ask beyond reads and writes: BLOCK_STATUS
-// with and without a payload, DF, REQ_ONE, lengths of 64 bits, payloads where none belongs.
+// What a connection agreed on, and which requests that allows in addition to reads and writes:
+// BLOCK_STATUS with and without a payload, DF, REQ_ONE, lengths of 64 bits, payloads where none
+// belongs.
 //
-// Invariant: what a request should be answered is not decided here (request.go: rule): a habit may
-// spoil whatever it likes.
+// Invariant: how a request must be answered is not decided here but in request.go (setExpected), so
+// a habit may spoil any request.
 
 package sim
 
@@ -22,7 +23,7 @@ const (
 	magicChunkExt   = 0x6e8a278c
 )
 
-// drawSession chooses how a connection talks.
+// drawSession draws what a connection agrees on.
 func drawSession(r *rand.Rand, e *ExportPlan) (s proto.Session) {
 	s.Framing = []proto.Framing{proto.Simple, proto.Structured, proto.Structured, proto.Extended,
 		proto.Extended, proto.Extended}[r.IntN(6)]
@@ -38,14 +39,13 @@ func drawSession(r *rand.Rand, e *ExportPlan) (s proto.Session) {
 	return s
 }
 
-// ask is a request with the payload that it has beside a WRITE's data, which is made when it is
-// composed.
+// draft is a request that is not sent yet, with its payload; the data of a WRITE is made later.
 type draft struct {
 	proto.Request
 	payload []byte
 }
 
-// dress gives a request the flags of its session, and a BLOCK_STATUS its payload.
+// dress adds flags of the session to a request, and the payload to a BLOCK_STATUS.
 func (h *habit) dress(r *rand.Rand, e *ExportPlan, a *draft) {
 	framing := h.session.Framing
 	wrong := chance(r, h.wild)
@@ -61,7 +61,7 @@ func (h *habit) dress(r *rand.Rand, e *ExportPlan, a *draft) {
 	}
 	switch {
 	case a.Command == proto.CmdWrite:
-		if r.IntN(3) != 0 { // some send it without, as QEMU does
+		if r.IntN(3) != 0 { // the others are sent without the flag, as QEMU does
 			a.Flags |= proto.CmdFlagPayloadLen
 		}
 	case a.Command == proto.CmdBlockStatus && r.IntN(3) == 0:
@@ -72,7 +72,7 @@ func (h *habit) dress(r *rand.Rand, e *ExportPlan, a *draft) {
 	if wrong && r.IntN(8) == 0 && (a.Length <= 1<<20 || r.IntN(8) == 0) && a.payload == nil &&
 		a.Command != proto.CmdWrite {
 		a.Flags ^= proto.CmdFlagPayloadLen
-		a.Cookie = r.Uint64() // twins are all good
+		a.Cookie = r.Uint64() // requests that share a cookie must be valid
 	}
 	if wrong && r.IntN(6) == 0 && a.Flags&proto.CmdFlagPayloadLen == 0 &&
 		a.Command != proto.CmdWrite {
@@ -82,8 +82,7 @@ func (h *habit) dress(r *rand.Rand, e *ExportPlan, a *draft) {
 	}
 }
 
-// filter makes the payload of a BLOCK_STATUS: the length that it asks about, and some of the
-// selected contexts.
+// filter makes the payload of a BLOCK_STATUS: the length, and some of the selected contexts.
 func (h *habit) filter(r *rand.Rand, e *ExportPlan, length uint64, wrong bool) []byte {
 	b := binary.BigEndian.AppendUint64(nil, length)
 	for i := range uint32(proto.MaxContexts) {
@@ -113,7 +112,7 @@ func (h *habit) filter(r *rand.Rand, e *ExportPlan, length uint64, wrong bool) [
 	return b
 }
 
-// putHeader appends a request's header as its session has it.
+// putHeader appends a request's header in the form of its session.
 func putHeader(b []byte, q *proto.Request) []byte {
 	magic := uint32(magicRequest)
 	if q.Extended {

@@ -9,10 +9,10 @@ package sim
 // stream is one direction of a connection.
 type stream struct {
 	data    []byte // sent and not yet taken
-	arrived int    // a prefix of data that the receiver can take
-	limit   int    // most bytes of data
-	ended   bool   // the sender will send no more
-	endSeen bool   // and the receiver could know it
+	arrived int    // bytes at the beginning of data that the receiver can take
+	limit   int    // of the bytes in data
+	ended   bool   // the sender has ended the stream
+	endSeen bool   // the end has arrived at the receiver
 	due     uint64 // nothing arrives before this instant
 }
 
@@ -26,10 +26,10 @@ func (s *stream) take(n int) []byte {
 	return b
 }
 
-// atEnd: the receiver has everything and knows that nothing follows.
+// atEnd reports whether the receiver has taken everything and the end has arrived.
 func (s *stream) atEnd() bool { return s.endSeen && len(s.data) == 0 }
 
-// lose drops what has not arrived yet.
+// lose drops the bytes that have not arrived yet.
 func (s *stream) lose() { s.data = s.data[:s.arrived] }
 
 // socket is a connection; in and out are named from the server's side.
@@ -39,29 +39,30 @@ type socket struct {
 	in, out stream
 	client  *client
 
-	reset int32 // error that the next operation of the server reports, once; 0 = none
-	// the connection is gone: after reset was reported, reads end and sends fail with EPIPE
+	reset int32 // error that the next operation of the server reports, once; 0: none
+	// dead says that the connection is gone: after reset was reported, reads end and sends fail
+	// with EPIPE.
 	dead bool
-	// the client closed its end: what the server sends makes the client's kernel answer with a
-	// reset
+	// clientClosed says that the client closed its end: its kernel answers further data with a
+	// reset.
 	clientClosed bool
 	shut         bool // the server called shutdown
 	closed       bool // the server closed its descriptor
-	clientReset  bool // the client's end was reset: it will get no more
-	pending      int  // sends into a deaf peer that still succeed
-	polled       int  // polls that said there is something to read, since the last receive
-	unarmed      int  // turns of the loop with data here and nothing armed
+	clientReset  bool // the client's end was reset: it receives nothing more
+	pending      int  // sends to a closed client that still succeed
+	polled       int  // polls that reported data to read, since the last receive
+	unarmed      int  // turns of the loop with data here and no operation to take it
 }
 
 func (w *World) newSocket(c *client) *socket {
 	r := w.rng
-	least := 0 // buffers are small, but not so small that the longest request takes for ever
+	minLimit := 0 // buffers are small, but must not make the longest request take for ever
 	if e := w.Plan.Exports[c.export]; e.MaxPayload == 0 {
-		least = int(min(e.Size, 32<<20) / 64)
+		minLimit = int(min(e.Size, 32<<20) / 64)
 	} else {
-		least = int(min(e.Size, uint64(e.MaxPayload)) / 64)
+		minLimit = int(min(e.Size, uint64(e.MaxPayload)) / 64)
 	}
-	limit := func() int { return max(least, []int{200, 4096, 64 << 10, 256 << 10}[r.IntN(4)]) }
+	limit := func() int { return max(minLimit, []int{200, 4096, 64 << 10, 256 << 10}[r.IntN(4)]) }
 	s := &socket{world: w, client: c, pending: r.IntN(3)}
 	s.in.limit, s.out.limit = limit(), limit()
 	s.fd = w.openFD(&node{sock: s})
@@ -69,7 +70,8 @@ func (w *World) newSocket(c *client) *socket {
 	return s
 }
 
-// deliver lets some bytes arrive at the end of a wire; false if there is nothing to deliver now.
+// deliver lets some bytes arrive at the end of a wire, and reports whether there was anything to
+// deliver.
 func (w *World) deliver(s *stream) bool {
 	waiting := len(s.data) - s.arrived
 	if waiting == 0 && (!s.ended || s.endSeen) || s.due > w.clock {
@@ -93,7 +95,7 @@ func (w *World) deliver(s *stream) bool {
 	return true
 }
 
-// send puts bytes on the wire; the caller has looked at room.
+// send puts bytes on the wire; the caller has checked the room.
 func (s *stream) send(w *World, b []byte) {
 	if s.arrived == len(s.data) {
 		s.due = w.clock + w.delay(w.mix.wireDelayNanos)
@@ -101,8 +103,8 @@ func (s *stream) send(w *World, b []byte) {
 	s.data = append(s.data, b...)
 }
 
-// breakOff ends the connection as a reset from the client or from the network does: what had not
-// arrived is lost.
+// breakOff ends the connection as a reset from the client or from the network does: bytes that have
+// not arrived are lost.
 func (s *socket) breakOff(err int32) {
 	if s.dead {
 		return
@@ -122,8 +124,8 @@ func (s *socket) clientClose() {
 	s.in.ended, s.clientClosed = true, true
 }
 
-// serverShutdown is shutdown(SHUT_RDWR) by the engine: what it sent still arrives, what it reads
-// ends after what has arrived.
+// serverShutdown is shutdown(SHUT_RDWR) by the engine: the bytes that it sent still arrive, and its
+// receives end after the bytes that have arrived.
 func (s *socket) serverShutdown() {
 	s.shut = true
 	s.in.lose()
@@ -143,5 +145,5 @@ func (s *socket) serverClose() {
 	s.in.data, s.in.arrived = nil, 0
 }
 
-// gone: neither side can see anything of the other any more.
+// gone reports whether neither side can see anything of the other any more.
 func (s *socket) gone() bool { return s.closed && s.client == nil }

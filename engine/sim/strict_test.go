@@ -90,7 +90,7 @@ var mistakes = []struct {
 		k.SparseBuffers(r.arena, fixedShift)
 		uring.PrepReadFixed(sqe(r), 1, 0, 0, r.arena.Addr(0), 4096, 0, 0)
 	}},
-	{"buffer registered twice", "a second time", func(_ *rig, k *Kernel, _ int32) {
+	{"buffer registered twice", "is filled twice", func(_ *rig, k *Kernel, _ int32) {
 		k.RegisterBuffer(0)
 	}},
 	{"plain read with a buffer", "names registered buffer", func(r *rig, _ *Kernel, _ int32) {

@@ -1,8 +1,8 @@
-// The trace is what a failed run prints: the last things that happened, newest last. Its hash
-// stands for the whole run: two runs of one seed must agree.
+// The trace is what a failed run prints: its last events, newest last. Its hash stands for the
+// whole run: two runs of one seed must have the same.
 //
-// Invariant: an entry holds numbers only, so that noting one costs a copy and formatting is paid
-// for by failures alone.
+// Invariant: an entry holds numbers and constant strings only, so that noting an event costs a
+// copy, and only failures pay for formatting.
 
 package sim
 
@@ -30,8 +30,8 @@ type trace struct {
 	hash  uint64
 }
 
-// note records one event and advances the world's tick, so that every event has a tick of its own.
-// names are those of the arguments.
+// note records an event and advances the world's tick, so that every event has a tick of its own.
+// names are the names of the arguments; only verb and arguments are part of the hash.
 func (w *World) note(verb, names string, args ...int64) uint64 {
 	w.tick++
 	e := &w.trace.ring[w.trace.count%traceLines]
@@ -71,11 +71,11 @@ func (t *trace) lines(n int) string {
 	return b.String()
 }
 
-// Failure is why a run ended badly.
+// Failure is the error of a run.
 type Failure struct {
 	seed  uint64
 	why   string
-	stack string // of the engine, if it panicked or was caught inside a call to the kernel
+	stack string // of the engine, if it panicked or failed inside a call to the kernel
 	plan  string
 	trace string
 }
@@ -90,19 +90,18 @@ func (f *Failure) Error() string {
 	return b.String()
 }
 
-// verdictPanic carries a failure up through whatever code is running, the engine's included, to
-// Run.
+// verdictPanic carries a failure up to Run through all running code, the engine's included.
 type verdictPanic struct {
 	why    string
-	engine bool // found inside a call from the engine: its stack is of interest
+	engine bool // found inside a call from the engine, so that its stack is of interest
 }
 
-// fail ends the run: the engine did something that a client or the disk can tell is wrong.
+// fail ends the run: a client or the disk has seen a mistake of the engine.
 func (w *World) fail(format string, args ...any) {
 	panic(verdictPanic{why: fmt.Sprintf(format, args...)})
 }
 
-// bug ends the run: the engine asked the kernel for something that can never be right.
+// bug ends the run: the engine made a submission or a call that can never be right.
 func (w *World) bug(format string, args ...any) {
 	panic(verdictPanic{why: "engine bug: " + fmt.Sprintf(format, args...), engine: true})
 }

@@ -1,6 +1,7 @@
-// The verdict on a reply: may this request be answered so, now? Errors of a valid request must come
-// from a fault that was injected into its own blocks while it was under way; a disk error is that
-// request's error and nobody else's.
+// The verdict on a reply: whether this request may be answered with this result now.
+//
+// Invariant: an error of a valid request must come from a fault that was injected into its own
+// blocks while it was under way; a disk error is the error of that request and of no other.
 
 package sim
 
@@ -12,7 +13,7 @@ import (
 	"ringnbd/proto"
 )
 
-// judge looks at the error value of a reply. What a READ brings is checked when it is all there.
+// judge checks the error value of a reply. The data of a READ is checked when it is complete.
 func (c *client) judge(r *request, e proto.Errno) {
 	w, m := c.world, c.model
 	r.errno = e
@@ -22,7 +23,7 @@ func (c *client) judge(r *request, e proto.Errno) {
 	case w.draining && r.valid() && r.begunAt > w.lateAfterDrain():
 		w.fail("%v was answered with %v long after the shutdown began", r, e)
 	case w.draining && r.valid() && r.sentAt > w.lateAfterDrain() && r.Payload() > 0:
-		w.fail("%v was answered with %v, though its payload came to its end long after the "+
+		w.fail("%v was answered with %v, though its payload ended long after the "+
 			"shutdown began", r, e)
 	case !r.valid():
 		if !slices.Contains(r.allowed, e) {
@@ -33,8 +34,8 @@ func (c *client) judge(r *request, e proto.Errno) {
 	case r.sent == 0:
 		w.fail("%v was answered before its last byte was sent", r)
 	case c.healthy() && w.ranSince(r.sentAt, r.pausedAtStart) > maxHealthyNanos && c.excused == "":
-		w.fail("%v took %d ms of virtual time, although its disk is well, and others' are not", r,
-			w.ranSince(r.sentAt, r.pausedAtStart)/1e6)
+		w.fail("%v took %d ms of virtual time, although its disk is well, and other disks are "+
+			"not", r, w.ranSince(r.sentAt, r.pausedAtStart)/1e6)
 	case w.ranSince(r.sentAt, r.pausedAtStart) > w.maxNanos() && !w.Plan.Hang &&
 		c.habit.readNapNanos == 0 && c.excused == "":
 		w.fail("%v took %d seconds of virtual time, although its own connection was not slow", r,
@@ -53,7 +54,7 @@ func (c *client) judge(r *request, e proto.Errno) {
 				"lost", r, m.failed)
 		}
 		m.flushSucceeded(r.sent)
-		// the moment at which a power cut tells most; large disks take long to compare
+		// after a flush a power cut shows most; large disks take long to compare
 		if m.disk.plan.onDisk() && w.rng.Uint64N(1+m.size>>18) == 0 {
 			w.checkCrash(m)
 		}
@@ -69,7 +70,7 @@ func (c *client) judge(r *request, e proto.Errno) {
 	}
 }
 
-// lookRefused marks what was wrong with a request.
+// markRefused marks what was wrong with a request.
 func (c *client) markRefused(r *request) {
 	w := c.world
 	w.mark(markRefused)
@@ -81,7 +82,7 @@ func (c *client) markRefused(r *request) {
 	}
 }
 
-// bound is how long a request may take.
+// maxNanos returns how long a request may take.
 func (w *World) maxNanos() uint64 {
 	if w.Plan.siege {
 		return maxSiegeNanos
@@ -89,7 +90,7 @@ func (w *World) maxNanos() uint64 {
 	return maxRequestNanos
 }
 
-// look marks what a successful change shows that the engine can do.
+// markChange marks what the engine has done for a successful change.
 func (c *client) markChange(r *request) {
 	w := c.world
 	if block := uint64(c.model.disk.plan.Block); (r.Offset|r.Length)%block != 0 {
@@ -104,30 +105,29 @@ func (c *client) markChange(r *request) {
 	}
 }
 
-// drainNotice is how long requests may still be taken in once a shutdown has begun, in nanoseconds
-// of virtual time: the second that they are served for, a tick or two, and how long the loops may
-// take to hear of it.
+// drainNoticeNanos is how long a shutdown may still take in requests: the second during which they
+// are served, a tick or two, and the time until the loops hear of it.
 const drainNoticeNanos = 1500e6
 
-// patience is how many EAGAIN and EINTR of the disk an engine has to bear for one request before it
-// may give up.
+// maxRetries is how many EAGAIN and EINTR of the disk an engine must tolerate for one request
+// before it may fail it.
 const maxRetries = 8
 
-// How long a request may take whose client sends and reads as fast as it can, in nanoseconds of
-// virtual time. Whoever stalls (for a minute, and for ten in a siege) and holds what others need
-// must have been evicted by then; in a siege there are many, and the next takes what the last was
-// made to give up.
+// How long a request may take whose client sends and reads as fast as it can, in virtual time. A
+// client that stalls (for a minute, or for ten in a siege) and holds memory that others need must
+// have been evicted by then; in a siege many clients stall, and each takes the memory of the client
+// evicted before it.
 const (
 	maxRequestNanos = 30e9
 	maxSiegeNanos   = 200e9
-	maxHealthyNanos = 2e9 // beside disks that hang, of one that is well
+	maxHealthyNanos = 2e9 // with a healthy disk, while other disks hang
 )
 
-// excusable looks for the fault behind an error.
+// checkFault checks that an error was caused by a fault that was injected.
 func (c *client) checkFault(r *request, e proto.Errno) {
 	w, m := c.world, c.model
 	if r.Command == proto.CmdBlockStatus || r.Command == proto.CmdCache {
-		w.fail("%v was answered with %v; what is not known is said to be data, and a hint has "+
+		w.fail("%v was answered with %v; an unknown status is that of data, and a hint has "+
 			"no errors", r, e)
 	}
 	if r.Command == proto.CmdFlush && m.failed == 0 {
@@ -147,13 +147,13 @@ func (c *client) checkFault(r *request, e proto.Errno) {
 			here = here || r.Command == proto.CmdFlush ||
 				fua && (r.Command != proto.CmdWrite || m.disk.plan.Block <= 1)
 		}
-		if here && (f.res == eAGAIN || f.res == eINTR) { // to be tried again, within reason
+		if here && (f.res == eAGAIN || f.res == eINTR) { // must be retried, up to a limit
 			if again++; again < maxRetries {
 				continue
 			}
 		}
 		if here && explains(r, f, e) {
-			if f.dropped && fua && m.failed == 0 { // the engine knows, as of a flush that failed
+			if f.dropped && fua && m.failed == 0 { // to the engine this is a flush that failed
 				m.failed = w.tick
 			}
 			w.mark(markErrorAnswered)
@@ -171,13 +171,13 @@ func (c *client) checkFault(r *request, e proto.Errno) {
 	w.fail("%v was answered with %v although no fault was injected that would explain it", r, e)
 }
 
-// explains: what each error of the disk may become on the wire ("Error values" in the NBD
-// specification).
+// explains reports whether a fault of the disk may become this error on the wire ("Error values" in
+// the NBD specification).
 func explains(r *request, f fault, e proto.Errno) bool {
 	switch f.res {
 	case eNOSPC, eDQUOT:
 		return e == proto.ENOSPC || (f.opcode == opFsync || f.dsync) && e == proto.EIO
-	case eBUSY: // passes
+	case eBUSY: // is temporary
 		return false
 	case eOPNOTSUPP:
 		return e == proto.ENOTSUP && r.Command == proto.CmdWriteZeroes &&
@@ -186,8 +186,8 @@ func explains(r *request, f fault, e proto.Errno) bool {
 	return e == proto.EIO
 }
 
-// quick: a request that says FAST_ZERO must be refused when the disk has no way to zero whole
-// blocks but to write them.
+// fastEnough reports whether a request may succeed as far as FAST_ZERO is concerned: it must be
+// refused if the disk can zero whole blocks only by writing them.
 func (m *model) fastEnough(r *request) bool {
 	p := m.disk.plan
 	block := uint64(p.Block)
@@ -198,8 +198,8 @@ func (m *model) fastEnough(r *request) bool {
 	return p.Punch && r.punches || p.ZeroRange
 }
 
-// provisioned: after WRITE_ZEROES with NO_HOLE the range is allocated, unless somebody else may
-// have punched it since.
+// checkProvisioned checks that after WRITE_ZEROES with NO_HOLE the range is allocated, unless
+// another request may have punched it since.
 func (m *model) checkProvisioned(r *request) {
 	d := m.disk
 	if r.Command != proto.CmdWriteZeroes || r.punches || d.plan.Backing != File ||
@@ -218,7 +218,7 @@ func (m *model) checkProvisioned(r *request) {
 	}
 }
 
-// origin says whose bytes these are, if anybody's.
+// describeOrigin tells which request wrote these bytes, if any.
 func (m *model) describeOrigin(off uint64, b []byte) string {
 	if len(bytes.Trim(b, "\x00")) == 0 {
 		return "zeroes"
@@ -237,10 +237,10 @@ func (m *model) describeOrigin(off uint64, b []byte) string {
 		}
 	}
 	if fill(scratch, 0, off); bytes.Equal(scratch, b) {
-		return "those that the disk was made with"
+		return "the initial bytes of the disk"
 	}
 	n := sameBytes(scratch, b)
-	return fmt.Sprintf("% x..., from nobody (%d of %d bytes are those that the disk was made with)",
+	return fmt.Sprintf("% x..., from no request (%d of %d bytes are the initial bytes of the disk)",
 		b[:min(len(b), 32)], n, len(b))
 }
 

@@ -1,14 +1,14 @@
-// The kernel's workers (io-wq): threads that do what cannot be done at once. There are only so
-// many, they take what waits in order, and each keeps what it has until that is done. A disk that
-// hangs keeps those that work on it.
+// The kernel's workers (io-wq): threads that do what cannot be done at once. Their number is
+// limited, they take operations in order, and each keeps its operation until it is done. A disk
+// that hangs keeps the workers of its operations.
 //
 // Invariant: running counts the operations in flight that have a worker, and is at most workers,
-// unless that is 0.
+// unless workers is 0.
 
 package sim
 
-// admitWay judges how a transfer is submitted: tried (RWF_NOWAIT), with a worker (IOSQE_ASYNC), or
-// as it comes.
+// admitWay checks how a transfer is submitted: with RWF_NOWAIT ("tried"), with IOSQE_ASYNC (for a
+// worker), or with neither.
 func (k *Kernel) admitWay(o *op, d *disk) {
 	tried := o.sqe.OpcodeFlags&rwfNowait != 0
 	o.worker = o.sqe.Flags&sqeAsync != 0
@@ -18,11 +18,11 @@ func (k *Kernel) admitWay(o *op, d *disk) {
 	case d.plan.Waits && !tried && !o.worker:
 		k.world.bug("%s without a worker, on storage that puts the loop to sleep", o.name())
 	case k.workers > 0 && !tried && !o.worker && !(o.into && d.plan.Block == 1):
-		k.world.bug("%s may be handed to a worker that nobody counts", o.name())
+		k.world.bug("%s may be handed to a worker that the engine does not count", o.name())
 	}
 }
 
-// refuses: a transfer that is tried cannot be done without waiting.
+// wouldBlock reports whether a transfer with RWF_NOWAIT cannot be done without waiting.
 func (k *Kernel) wouldBlock(o *op) bool {
 	if o.sqe.OpcodeFlags&rwfNowait == 0 {
 		return false
@@ -32,7 +32,7 @@ func (k *Kernel) wouldBlock(o *op) bool {
 	return d.plan.Waits || frozen || chance(k.world.rng, k.world.mix.refuse)
 }
 
-// refusal is what a transfer that was tried in vain is answered with.
+// refusedResult returns the result of a transfer with RWF_NOWAIT that would block.
 func (k *Kernel) refusedResult(d *disk) int32 {
 	k.world.mark(markRefusal)
 	if d.plan.Waits {
@@ -41,11 +41,11 @@ func (k *Kernel) refusedResult(d *disk) int32 {
 	return eAGAIN
 }
 
-// hangs: nothing that has to wait for the disk is done now.
+// isHung reports whether operations that have to wait for the disk are not done now.
 func (d *disk) isHung() bool { return d.world.clock < d.hungUntil }
 
-// held: an operation cannot go on, for want of a worker or because its disk hangs. A frozen file
-// system still reads.
+// mustWait reports whether an operation cannot go on, because it has no worker or because its disk
+// hangs. A frozen file system still reads.
 func (k *Kernel) mustWait(o *op) bool {
 	if k.workers > 0 && o.worker && !o.running {
 		if k.running == k.workers || !k.isNextForWorker(o) {
@@ -61,7 +61,7 @@ func (k *Kernel) mustWait(o *op) bool {
 	return d.isHung() && !(d.plan.Frozen && o.into)
 }
 
-// next: no older operation waits for a worker.
+// isNextForWorker reports whether no older operation waits for a worker.
 func (k *Kernel) isNextForWorker(o *op) bool {
 	for _, f := range k.flight {
 		if f.worker && !f.running && f.serial < o.serial {

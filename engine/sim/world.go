@@ -1,8 +1,8 @@
 // A World is one simulated machine with its clients, made from a seed: descriptors, disks, sockets,
 // rings, and one virtual clock.
 //
-// Invariant: every decision comes from the world's generator or from a client's, which is seeded by
-// it; nothing depends on time, addresses or the order of a map.
+// Invariant: every decision comes from the generator of the world or of a client, all seeded by the
+// seed; nothing depends on time, addresses or the order of a map.
 
 package sim
 
@@ -14,20 +14,20 @@ import (
 	"ringnbd/proto"
 )
 
-// Loop is what the world drives: one event loop of the engine, on one of the world's kernels (the
-// i-th loop on the i-th kernel).
+// Loop is an event loop of the engine, driven by the world, on one of the world's kernels (the i-th
+// loop on the i-th kernel).
 type Loop interface {
 	Turn()                                       // one turn: enter, record, settle
 	Adopt(fd int32, export int, s proto.Session) // a negotiated socket
 	Connections() int                            // adopted and not closed yet
 	Drain()                                      // begin an orderly shutdown
 	Cut()                                        // close every connection now
-	// nil when no connection is left and every tag, lease, stage and claim is home
+	// Idle returns nil if no connection is left and every tag, lease, stage and claim was returned.
 	Idle() error
-	// requests that it has handed out to be looked up, each once, and only if it said that there
-	// are some
+	// Asked returns the requests that it hands out to be looked up, each once, and only if the loop
+	// said that there are any.
 	Asked() []uint32
-	LookUp(tag uint32) (late bool) // looks one up; late: its client is gone
+	LookUp(tag uint32) (late bool) // looks up a request; late: its client is gone
 }
 
 // World is everything outside the engine.
@@ -54,11 +54,11 @@ type World struct {
 	requests      []*request
 	conns         uint32
 	ids           uint32
-	left          int // requests still to be asked
+	left          int // requests still to be sent
 	calm          bool
 	draining      bool
 	drainedAt     uint64 // virtual time
-	pausedAtDrain uint64 // and how long loops had been stopped by then
+	pausedAtDrain uint64 // how long loops had been paused by then
 	pausedNanos   uint64 // nanoseconds in which no loop ran, or will not before pausedTo
 	pausedUntil   uint64 // the end of the last pause
 	cutAt         int    // of left: when the file is truncated; -1 = never
@@ -66,7 +66,7 @@ type World struct {
 	crashAt       uint64 // tick of the next look at what a power cut would leave
 }
 
-// node is what a descriptor stands for.
+// node is what a descriptor refers to.
 type node struct {
 	sock  *socket
 	disk  *disk
@@ -82,8 +82,8 @@ const firstFD = 1000
 // NewKernel, and calls Run.
 func New(seed uint64) *World { return Scripted(seed, nil) }
 
-// decisions is a source of random numbers whose first ones somebody else has chosen, as far as
-// eight bits go.
+// decisions is a source of random numbers of which a fuzzer has chosen the upper eight bits of the
+// first.
 type decisions struct {
 	chosen []byte
 	rest   *rand.PCG
@@ -99,8 +99,8 @@ func (s *decisions) Uint64() uint64 {
 	return x
 }
 
-// Scripted makes the world of a seed, but with the first of its decisions (the plan, the mix, and
-// what comes then) made by a fuzzer: a byte for each.
+// Scripted makes the world of a seed, but with its first decisions (the plan, the mix, and what
+// follows) made by a fuzzer: a byte for each.
 func Scripted(seed uint64, chosen []byte) *World {
 	w := &World{Seed: seed,
 		rng: rand.New(&decisions{chosen, rand.NewPCG(seed, 0x9e3779b97f4a7c15)}), clock: 1e9}
@@ -129,13 +129,13 @@ func Scripted(seed uint64, chosen []byte) *World {
 	return w
 }
 
-// DiskFD is the descriptor of the disk behind an export; -1 if there is none.
+// DiskFD returns the descriptor of an export's disk; -1 if it has none.
 func (w *World) DiskFD(export int) int { return int(w.disks[export].fd) }
 
-// Memory is the content of an export in memory.
+// Memory returns the content of an export in memory.
 func (w *World) Memory(export int) *uring.Arena { return w.disks[export].memory }
 
-// Close gives back the memory that is not Go's.
+// Close frees the memory that is not Go's.
 func (w *World) Close() {
 	for _, d := range w.disks {
 		if d.memory != nil {
@@ -144,18 +144,17 @@ func (w *World) Close() {
 	}
 }
 
-// Eventfd makes a descriptor to wake a loop with. notify may be called from inside a turn of any
-// loop.
+// Eventfd makes a descriptor that wakes a loop. notify may be called inside a turn of any loop.
 func (w *World) Eventfd() (fd int32, notify func()) {
 	e := &eventfd{}
 	return w.openFD(&node{event: e}), func() { e.count++ }
 }
 
-// Hash stands for everything that happened; two runs of a seed have the same.
+// Hash stands for everything that happened; two runs of a seed have the same hash.
 func (w *World) Hash() uint64 { return w.trace.hash }
 
-// open gives a descriptor to something: the lowest that is free, as the kernel does, so that a
-// stale one soon means something else.
+// openFD returns a descriptor for a node: the lowest that is free, as in the kernel, so that a
+// stale descriptor soon refers to another node.
 func (w *World) openFD(n *node) int32 {
 	for i, other := range w.nodes {
 		if other == nil {
@@ -175,7 +174,7 @@ func (w *World) node(fd int32) *node {
 	return nil
 }
 
-// delay draws a duration up to most.
+// delay draws a duration up to limit.
 func (w *World) delay(limit uint64) uint64 {
 	if limit == 0 || w.rng.IntN(3) == 0 {
 		return 0
@@ -183,7 +182,7 @@ func (w *World) delay(limit uint64) uint64 {
 	return w.rng.Uint64N(limit)
 }
 
-// emptiest picks a loop that has room for a connection, or -1.
+// pickLoop returns a loop that has room for a connection, or -1.
 func (w *World) pickLoop() int {
 	at := w.rng.IntN(len(w.loops))
 	for i := range w.loops {
@@ -194,8 +193,8 @@ func (w *World) pickLoop() int {
 	return -1
 }
 
-// oldestRead is the tick at which the oldest READ or BLOCK_STATUS in flight was sent; the greatest
-// number if there is none.
+// oldestRead returns the tick at which the oldest READ or BLOCK_STATUS in flight was sent; the
+// greatest number if there is none.
 func (w *World) oldestRead() uint64 {
 	oldest := ^uint64(0)
 	for _, c := range w.clients {
@@ -211,7 +210,7 @@ func (w *World) oldestRead() uint64 {
 	return oldest
 }
 
-// crossings marks how a change that is now complete meets others in flight.
+// markOverlaps marks how a change that was just sent meets other changes in flight.
 func (w *World) markOverlaps(c *client, r *request) {
 	block := uint64(c.model.disk.plan.Block)
 	for _, other := range w.clients {
@@ -233,13 +232,13 @@ func (w *World) markOverlaps(c *client, r *request) {
 	}
 }
 
-// crash compares what a power cut would leave now with what it may leave.
+// checkCrash compares what a power cut would leave now with what it may leave.
 func (w *World) checkCrash(m *model) {
 	w.mark(markCrashChecked)
 	m.compare(m.disk.crashImage(w.rng), true)
 }
 
-// failure turns a panic, of the checker or of the engine, into what Run returns.
+// failure turns a panic of the checker or of the engine into the error of Run.
 func (w *World) failure(p any) *Failure {
 	f := &Failure{seed: w.Seed, plan: w.Plan.String(), trace: w.trace.lines(60)}
 	if v, ok := p.(verdictPanic); ok {
