@@ -26,7 +26,6 @@ var late = map[string][]string{
 	"width": {
 		"bench/compare", "bench/load", "bench/show", "cmd/ringnbd/live",
 		"cmd/ringnbd/version", "engine/backing", "engine/gate", "engine/progress",
-		"proto",
 	},
 	"header": {
 		"bench/compare", "bench/judge", "bench/measure", "bench/profile", "bench/show",
@@ -37,10 +36,10 @@ var late = map[string][]string{
 	},
 	"words": {
 		"bench/compare", "bench/judge", "bench/load", "bench/measure",
-		"cmd/ringnbd/conform", "cmd/ringnbd/transfer", "engine/backing", "engine/sim",
+		"cmd/ringnbd/conform", "cmd/ringnbd/transfer", "engine/backing",
 	},
 	"form": {
-		"bench/load", "bench/profile", "cmd/ringnbd/conform", "engine", "engine/sim",
+		"bench/load", "bench/profile", "cmd/ringnbd/conform", "engine",
 	},
 	"map": {
 		"bench/compare", "bench/load", "bench/show", "bench/suite",

@@ -34,8 +34,8 @@ const (
 	ClientFlagsSize = 4
 	OptionSize      = 16 // header of an option: magic, number, length of the data
 	OptionReplySize = 20 // header of an option reply: magic, option, type, length of the data
-	// ExportNameReplySize is size and flags; then ExportNamePadding zeroes follow, unless the client
-	// opted out of them.
+	// ExportNameReplySize is size and flags; then ExportNamePadding zeroes follow, unless the
+	// client opted out of them.
 	ExportNameReplySize = 10
 	ExportNamePadding   = 124
 	RequestSize         = 28
