@@ -1,5 +1,4 @@
-// ringnbd conform: the command line of the conformance suite, which is in
-// ringnbd/cmd/ringnbd/conform.
+// ringnbd conform: the command line of the conformance suite, which is in cmd/ringnbd/conform.
 //
 // Invariant: results go to standard output or to the named file; standard error has the progress
 // line, on a terminal only, and one line when the exit status is not 0.
@@ -86,7 +85,7 @@ func (o *conformOptions) register(flags *pflag.FlagSet) {
 	s.end()
 }
 
-// imageFlag is a size that has room for the suite's data.
+// imageFlag is a size with room for the suite's data.
 type imageFlag int64
 
 func (f *imageFlag) Type() string   { return "SIZE" }
@@ -126,7 +125,7 @@ func (o *conformOptions) complete(flags *pflag.FlagSet, args []string) error {
 		return fmt.Errorf("name one server: nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, " +
 			"or --spawn 'COMMAND'")
 	case o.Spawn != "" && len(args) > 0:
-		return fmt.Errorf("--spawn starts the server itself; leave %s out", args[0])
+		return fmt.Errorf("--spawn starts the server itself; leave out %s", args[0])
 	case o.Spawn != "":
 		return o.completeSpawn()
 	case flags.Changed("export"):
@@ -155,7 +154,7 @@ func offerChecks(*cobra.Command, []string, string) ([]cobra.Completion, cobra.Sh
 // mean all checks, some of which write.
 func (o *conformOptions) completeOnly(flags *pflag.FlagSet) error {
 	if flags.Changed("only") && len(o.only) == 0 {
-		return fmt.Errorf("--only has no pattern; leave it out for all checks")
+		return fmt.Errorf("--only has no pattern; leave out --only for all checks")
 	}
 	for i, pattern := range o.only {
 		if o.only[i] = strings.TrimSpace(pattern); o.only[i] == "" {
@@ -186,7 +185,7 @@ func (o *conformOptions) checkReadOnly() error {
 	return nil
 }
 
-// conformEvery is the time between two reports of progress, at least: most checks take less.
+// conformEvery is the shortest time between two updates of the progress line.
 const conformEvery = 50 * time.Millisecond
 
 // runConform runs the checks and prints the report. The first signal ends the questions before the
@@ -199,7 +198,7 @@ func runConform(o *conformOptions, stdout, stderr io.Writer) error {
 	ctx, stop := interruptible()
 	defer stop()
 	var file *os.File
-	if o.junit != "" && o.junit != "-" { // before minutes of work for nothing
+	if o.junit != "" && o.junit != "-" { // fail now rather than after minutes of work
 		create := func() (err error) {
 			backing.Reach(o.junit)
 			if err := backing.MayMakeNew(o.junit); err != nil {
@@ -256,7 +255,7 @@ func (o *conformOptions) print(report *conform.Report, stdout io.Writer,
 	case o.junit == "-":
 		err = report.JUnit(stdout)
 	case o.json:
-		err = report.JSON(visibleJSON{stdout}) // texts of the server are in it
+		err = report.JSON(visibleJSON{stdout}) // it contains texts of the server
 	default:
 		err = report.Table(stdout, o.verbose, conform.Screen{Colour: isTerminal(stdout),
 			Width: terminalWidth(stdout)})

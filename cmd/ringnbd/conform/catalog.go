@@ -1,7 +1,6 @@
-// All checks there are, in the order of the rules.
+// All checks, in the order of the rules.
 //
-// Invariant: IDs are unique, and every rule of rules_test.go has a check here or a reason in
-// unchecked.
+// Invariant: IDs are unique, and every rule of rules_test.go has a check or a reason in unchecked.
 
 package conform
 
@@ -20,8 +19,8 @@ func transmissionChecks() []Check {
 		statusChecks, endChecks, sizeChecks, longHeaderChecks, multiChecks)
 }
 
-// Only gives the checks that one of the patterns picks, in their order; all of them without
-// patterns. The second result is the first pattern that picks none.
+// Only returns the checks that at least one of the patterns picks, in their order; without
+// patterns, all. The second result is the first pattern that picks no check, "" if each picks some.
 func Only(all []Check, patterns []string) (picked []Check, idle string) {
 	if len(patterns) == 0 {
 		return all, ""

@@ -1,7 +1,7 @@
 // What a check is and what can come out of it.
 //
-// Invariant: a Check is data; nothing but the suite runs one, and its verdict comes from the T it
-// was given and from nowhere else.
+// Invariant: a Check is data; nothing but the suite runs one, and its verdict comes from the trial
+// that it was given and from nowhere else.
 
 package conform
 
@@ -14,7 +14,7 @@ import (
 // Level is how much the spec asks for a rule.
 type Level string
 
-// The spec's own words, and one more: QUALITY is what it leaves open and a user notices.
+// The words of the protocol, and QUALITY: what the protocol leaves open and a user notices.
 const (
 	must    Level = "MUST"
 	should  Level = "SHOULD"
@@ -22,10 +22,10 @@ const (
 	quality Level = "QUALITY"
 )
 
-// Verdict is what came out of a check.
+// Verdict is the outcome of a check.
 type Verdict string
 
-// The verdicts. Differs is a deviation that the spec allows, told with what was seen.
+// The verdicts. Differs is a deviation that the protocol allows, reported with what was seen.
 const (
 	Pass    Verdict = "pass"
 	Fail    Verdict = "fail"
@@ -33,21 +33,21 @@ const (
 	Differs Verdict = "differs"
 )
 
-// Check is one rule of the protocol, or a part of one, as something that can be seen on the wire.
+// Check is a rule of the protocol, or a part of it, as something that can be seen on the wire.
 type Check struct {
-	ID    string // the rule's, such as "H-03", and a letter if the rule takes several checks
+	ID    string // the rule's ID, such as "H-03", and a letter if the rule takes several checks
 	Level Level
 	Needs []need // what the server must offer for the check to mean something
-	Title string // what, in one line
-	Why   string // what goes wrong otherwise, in one line
+	Title string // what is checked, in one line
+	Why   string // what goes wrong in a server that fails, in one line
 	Run   func(*trial)
 }
 
-// rule is the rule that a check is about: its ID without the letter.
+// rule returns the rule that the check is about: its ID without the letter.
 func (c *Check) rule() string { return strings.TrimRight(c.ID, "abcdefghijklmnopqrstuvwxyz") }
 
-// matches says whether a pattern of --only picks the check: an ID, a rule, the word before the
-// dash, or any of them with * and ?.
+// matches reports whether a pattern of --only picks the check: an ID, a rule, a group (the letters
+// before the dash), or any of them with * and ?.
 func (c *Check) matches(pattern string) bool {
 	for _, name := range []string{c.ID, c.rule(), c.ID[:strings.IndexByte(c.ID, '-')]} {
 		if strings.EqualFold(name, pattern) {
@@ -58,7 +58,7 @@ func (c *Check) matches(pattern string) bool {
 	return ok && err == nil
 }
 
-// Result is what came out of one check.
+// Result is the outcome of one check.
 type Result struct {
 	ID      string        `json:"id"`
 	Level   Level         `json:"level"`
@@ -69,13 +69,13 @@ type Result struct {
 	Took    time.Duration `json:"took_ns"`
 }
 
-// need is something that a check takes for granted; a server without it makes the check a skip.
+// need is something that a check takes for granted; on a server without it the check is skipped.
 type need struct {
 	name string // finishes the sentence "needs ..."
 	met  func(*Profile) bool
 }
 
-// without turns a need round: the check is about servers that do not have it.
+// without returns the opposite need: the check is about servers that do not have it.
 func without(n need) need {
 	return need{"a server without " + n.name, func(p *Profile) bool { return !n.met(p) }}
 }

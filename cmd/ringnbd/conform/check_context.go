@@ -1,4 +1,4 @@
-// STRUCTURED_REPLY, LIST_META_CONTEXT, SET_META_CONTEXT, EXTENDED_HEADERS (rules SR, MC, X).
+// Checks of STRUCTURED_REPLY, LIST_META_CONTEXT, SET_META_CONTEXT and EXTENDED_HEADERS (SR, MC, X).
 //
 // Invariant: what an option changed is proven in transmission, not by its ACK.
 
@@ -21,12 +21,11 @@ var structuredChecks = []Check{
 		func(t *trial) {
 			c := t.open(modeStructured)
 			reply := c.succeeds(newRead(0, t.block()))
-			t.want(!reply.simple && len(reply.chunks) > 0, "the reply is a simple one")
+			t.want(!reply.simple && len(reply.chunks) > 0, "the reply is a simple reply")
 			c.stillUp("a structured READ")
 		}},
 	{"SR-02", should, []need{needStructured, needGo},
-		"STRUCTURED_REPLY with data is ERR_INVALID, the data is skipped, and nothing is switched " +
-			"on",
+		"STRUCTURED_REPLY with data is ERR_INVALID, the data is skipped, and nothing changes",
 		"the two sides would speak different formats",
 		func(t *trial) {
 			c := t.haggle()
@@ -40,7 +39,7 @@ var structuredChecks = []Check{
 			c.stillUp("STRUCTURED_REPLY with data")
 		}},
 	{"SR-03", must, []need{needGo},
-		"without STRUCTURED_REPLY every reply is a simple one, also to errors",
+		"without STRUCTURED_REPLY every reply is a simple reply, also an error",
 		"the kernel's client understands nothing else",
 		func(t *trial) {
 			c := t.open(modeGo)
@@ -67,8 +66,8 @@ var needSetMeta = need{"LIST_META_CONTEXT or SET_META_CONTEXT", func(p *Profile)
 	return p.Meta || p.setMeta
 }}
 
-// both are the two options with queries.
-var both = []uint32{proto.OptListMetaContext, proto.OptSetMetaContext}
+// metaOptions has the two options with queries.
+var metaOptions = []uint32{proto.OptListMetaContext, proto.OptSetMetaContext}
 
 var contextChecks = []Check{
 	{"MC-01", should, []need{needSetMeta},
@@ -83,20 +82,20 @@ var contextChecks = []Check{
 				proto.RepErrInvalid, proto.RepErrExtHeaderReqd, proto.RepAck)
 		}},
 	{"MC-02a", must, []need{needMeta, needStructured},
-		"LIST_META_CONTEXT and SET_META_CONTEXT that would end beyond their data are " +
-			"ERR_INVALID, and the negotiation goes on",
-		"such lengths have overflowed buffers",
+		"LIST_META_CONTEXT and SET_META_CONTEXT with lengths beyond their data are ERR_INVALID, " +
+			"and the negotiation goes on",
+		"such lengths have overflowed buffers of servers",
 		checkShortContext},
 	{"MC-02b", must, []need{needMeta, needStructured},
-		"LIST_META_CONTEXT and SET_META_CONTEXT with bytes behind the last query are " +
-			"ERR_INVALID, the bytes are skipped, and the negotiation goes on",
-		"what is left over would be taken for the next option",
+		"LIST_META_CONTEXT and SET_META_CONTEXT with bytes after the last query are ERR_INVALID, " +
+			"the bytes are skipped, and the negotiation goes on",
+		"the rest of the data would be taken for the next option",
 		checkTrailingContext},
 	{"MC-03", must, []need{needMeta, needStructured},
 		"a query without a colon is ERR_INVALID or ignored",
-		"it names no context",
+		"it does not name a context",
 		func(t *trial) {
-			for _, option := range both {
+			for _, option := range metaOptions {
 				c := t.structured()
 				list := c.option(option, contextData(t.export(), "nocolon"))
 				c.wantReply(list[len(list)-1], "a query without a colon", proto.RepAck,
@@ -107,16 +106,16 @@ var contextChecks = []Check{
 		}},
 	{"MC-04", must, []need{needMeta, needStructured},
 		"queries in unknown namespaces are ignored",
-		"clients ask for what only some servers have",
+		"clients ask for contexts that only some servers have",
 		func(t *trial) {
-			t.contexts(proto.OptSetMetaContext,
+			t.wantContexts(proto.OptSetMetaContext,
 				[]string{"x-conform:nothing", "nosuch:", "x-conform:"})
-			t.contexts(proto.OptSetMetaContext,
+			t.wantContexts(proto.OptSetMetaContext,
 				[]string{"x-conform:nothing", "qemu:dirty-bitmap:conform-no-such-bitmap"})
 		}},
 	{"MC-05", must, []need{needContexts},
 		"LIST_META_CONTEXT without queries lists every context",
-		"it is how a client finds them",
+		"it is how a client finds contexts",
 		func(t *trial) {
 			c := t.structured()
 			list := c.option(proto.OptListMetaContext, contextData(t.export()))
@@ -128,9 +127,9 @@ var contextChecks = []Check{
 				return
 			}
 			c.wantReply(list[len(list)-1], "LIST_META_CONTEXT", proto.RepAck)
-			names := contextNames(list) // "base:" stands for all that there is in it
-			t.want(slices.Contains(names, proto.ContextAllocation) ||
-				slices.Contains(names, "base:"), "base:allocation can be set, and the list is %q",
+			names := contextNames(list) // "base:" stands for all contexts in it
+			t.want(slices.Contains(names, proto.ContextAllocation) || slices.Contains(names,
+				"base:"), "base:allocation can be set, and the list is %q",
 				names)
 			c.stillHaggling("LIST_META_CONTEXT")
 		}},
@@ -138,17 +137,17 @@ var contextChecks = []Check{
 		"LIST_META_CONTEXT of base: lists base:allocation",
 		"an empty leaf asks for all of a namespace",
 		func(t *trial) {
-			t.contexts(proto.OptListMetaContext, []string{"base:"}, proto.ContextAllocation)
+			t.wantContexts(proto.OptListMetaContext, []string{"base:"}, proto.ContextAllocation)
 		}},
 	{"MC-07", must, []need{needMeta, needStructured},
-		"LIST_META_CONTEXT of what does not exist is a single ACK",
-		"nothing found is an answer, no error",
+		"LIST_META_CONTEXT of contexts that do not exist is a single ACK",
+		"that nothing was found is an answer, not an error",
 		func(t *trial) {
-			t.contexts(proto.OptListMetaContext, []string{"x-conform:nothing", "base:nosuch"})
+			t.wantContexts(proto.OptListMetaContext, []string{"x-conform:nothing", "base:nosuch"})
 		}},
 	{"MC-08", should, []need{needMeta, needStructured},
 		"contexts that are listed have the id 0",
-		"ids mean something after SET_META_CONTEXT only",
+		"ids have a meaning only after SET_META_CONTEXT",
 		func(t *trial) {
 			list := t.structured().option(proto.OptListMetaContext, contextData(t.export()))
 			for _, r := range list[:len(list)-1] {
@@ -158,91 +157,91 @@ var contextChecks = []Check{
 		}},
 	{"MC-09", must, []need{needMeta, needStructured},
 		"SET_META_CONTEXT without queries selects nothing",
-		"that is how a client unselects",
+		"it is how a client clears its selection",
 		func(t *trial) {
-			t.contexts(proto.OptSetMetaContext, nil)
+			t.wantContexts(proto.OptSetMetaContext, nil)
 		}},
 	{"MC-10", must, []need{needMeta, needStructured},
 		"SET_META_CONTEXT of base: and of base:nosuch selects nothing",
-		"a context that nobody named would be a surprise in every reply",
+		"the client would get a context that it did not select in every reply",
 		func(t *trial) {
-			t.contexts(proto.OptSetMetaContext, []string{"base:"})
-			t.contexts(proto.OptSetMetaContext, []string{"base:nosuch"})
-			t.contexts(proto.OptSetMetaContext, []string{"base:allocationx", "base:allocatio"})
+			t.wantContexts(proto.OptSetMetaContext, []string{"base:"})
+			t.wantContexts(proto.OptSetMetaContext, []string{"base:nosuch"})
+			t.wantContexts(proto.OptSetMetaContext, []string{"base:allocationx", "base:allocatio"})
 		}},
 	{"MC-11", must, []need{needContexts},
 		"SET_META_CONTEXT of base:allocation selects it",
 		"it is the map of holes that copying tools use",
 		func(t *trial) {
-			t.contexts(proto.OptSetMetaContext, []string{proto.ContextAllocation},
+			t.wantContexts(proto.OptSetMetaContext, []string{proto.ContextAllocation},
 				proto.ContextAllocation)
 			c := t.open(modeContexts)
 			c.succeeds(newCommand(proto.CmdBlockStatus, 0, c.t.block()))
 			c.stillUp("BLOCK_STATUS")
 		}},
 	{"MC-12", must, []need{needContexts},
-		"the ids of one SET_META_CONTEXT differ, and a query twice selects once",
-		"chunks are told apart by them",
+		"the ids of one SET_META_CONTEXT differ, and a query that comes twice selects once",
+		"clients tell chunks apart by ids",
 		checkUniqueIDs},
 	{"MC-13a", must, []need{needContexts},
-		"a SET_META_CONTEXT that fails unselects what was selected before",
-		"the server would send what the client no longer expects",
+		"a SET_META_CONTEXT that fails clears the selection before it",
+		"the server would send contexts that the client no longer expects",
 		checkFailedSet},
 	{"MC-13b", must, []need{needContexts},
-		"a SET_META_CONTEXT without queries unselects what was selected before",
-		"the server would send what the client no longer expects",
+		"a SET_META_CONTEXT without queries clears the selection before it",
+		"the server would send contexts that the client no longer expects",
 		func(t *trial) {
 			c := t.structured()
 			c.setContexts(t.export(), proto.ContextAllocation)
 			c.wantReply(c.setContexts(t.export()), "SET_META_CONTEXT without queries", proto.RepAck)
-			c.enterWithout("SET_META_CONTEXT without queries", t.export())
+			c.wantNoContext("SET_META_CONTEXT without queries", t.export())
 		}},
 	{"MC-14", must, []need{needMeta, needStructured, needNames},
 		"LIST_META_CONTEXT and SET_META_CONTEXT with an unknown name are ERR_UNKNOWN, or refused " +
 			"by policy",
 		"a client may have another name to try",
 		func(t *trial) {
-			for _, option := range both {
+			for _, option := range metaOptions {
 				t.structured().refusedOption(option,
 					contextData(unknownName, proto.ContextAllocation),
 					"an unknown name", proto.RepErrUnknown, proto.RepErrPolicy, proto.RepErrTLSReqd)
 			}
 		}},
 	{"MC-15", must, []need{needContexts},
-		"contexts that were set for one export mean nothing for another",
+		"contexts that were set for one export do not count for another",
 		"the client asked about other data",
 		checkOtherExport},
 	{"MC-17", may, []need{needMeta, needStructured},
 		"five thousand queries are served, or ERR_TOO_BIG or ERR_INVALID",
-		"a server has to bound what it keeps",
+		"a server has to limit what it keeps",
 		func(t *trial) {
 			queries := make([]string, 5000)
 			for i := range queries {
 				queries[i] = fmt.Sprintf("x-conform:%d", i)
 			}
-			for _, option := range both {
+			for _, option := range metaOptions {
 				t.structured().preferReply(option, contextData(t.export(), queries...),
 					"5000 queries",
 					proto.RepAck, proto.RepErrTooBig, proto.RepErrInvalid)
 			}
 		}},
 	{"MC-18", must, []need{needMeta, needStructured},
-		"names of contexts are a namespace, a colon and a leaf, which may be empty",
-		"clients find the namespaces that they know by it",
+		"the name of a context is a namespace, a colon and a leaf, which may be empty",
+		"clients look for the namespaces that they know",
 		func(t *trial) {
 			list := t.structured().option(proto.OptListMetaContext, contextData(t.export()))
 			for _, name := range contextNames(list) {
 				space, _, ok := strings.Cut(name, ":")
-				t.want(ok && space != "", "%q is no name of a context", name)
+				t.want(ok && space != "", "%q is not the name of a context", name)
 				t.prefer(space == "base" || space == "qemu" || space == "nbd-server" ||
-					strings.HasPrefix(space, "x-"), "the namespace of %q is none that is known",
+					strings.HasPrefix(space, "x-"), "the namespace of %q is not a known one",
 					name)
 			}
 		}},
 	{"MC-19", quality, []need{needContexts},
-		"SET_META_CONTEXT by the canonical name and GO by the empty one, or the other way round: " +
-			"GO works all the same",
-		"whether the contexts count then is open; that the export opens is not",
+		"after SET_META_CONTEXT by the canonical name GO works by the empty name, and the other " +
+			"way round",
+		"whether the contexts count then is left open, but the export must open",
 		checkTwoNames},
 }
 
@@ -250,17 +249,17 @@ var extendedChecks = []Check{
 	{"X-01", must, []need{needExtended},
 		"after EXTENDED_HEADERS everything has extended headers; a compact request closes the " +
 			"connection",
-		"sizes of headers are part of the stream: it cannot be in step otherwise",
+		"headers have another size: the stream would be out of step",
 		func(t *trial) {
 			c := t.open(modeExtended)
 			c.stillUp("EXTENDED_HEADERS")
 			c.mode = modeGo
 			r := c.encode(c.number(newRead(0, t.block())))
-			_ = c.tryWrite(append(r, r...)) // one alone is shorter than an extended header
+			_ = c.tryWrite(append(r, r...)) // a single one is shorter than an extended header
 			c.wantClosed("after compact requests")
 		}},
 	{"X-02", should, []need{needGo},
-		"EXTENDED_HEADERS with data is refused, the data is skipped, and nothing is switched on",
+		"EXTENDED_HEADERS with data is refused, the data is skipped, and nothing changes",
 		"the two sides would speak different formats",
 		func(t *trial) {
 			c := t.haggle()
@@ -276,7 +275,7 @@ var extendedChecks = []Check{
 		}},
 	{"X-03", should, []need{needExtended},
 		"EXTENDED_HEADERS works without STRUCTURED_REPLY before it, and after it",
-		"it brings chunks of its own",
+		"EXTENDED_HEADERS has chunks of its own",
 		func(t *trial) {
 			for _, before := range []bool{false, true} {
 				c := t.haggle()
@@ -296,7 +295,7 @@ var extendedChecks = []Check{
 		}},
 	{"X-04", must, []need{needExtended},
 		"a server with EXTENDED_HEADERS has GO",
-		"EXPORT_NAME may not be used then",
+		"EXPORT_NAME may not be used with extended headers",
 		func(t *trial) {
 			c := t.haggle()
 			c.option(proto.OptExtendedHeaders, nil)
@@ -305,14 +304,14 @@ var extendedChecks = []Check{
 		}},
 	{"X-05", should, []need{needGo},
 		"GO works without extended headers",
-		"most clients do not have them",
+		"most clients do not have extended headers",
 		func(t *trial) {
 			r := t.haggle().finalReply(proto.OptGo, infoData(t.export()))
 			t.prefer(r.kind != proto.RepErrExtHeaderReqd, "GO is answered by %s", r)
 		}},
 	{"X-06", must, []need{needContexts},
 		"base:allocation needs no extended headers",
-		"it has always had 32 bits",
+		"base:allocation has always had 32 bits",
 		func(t *trial) {
 			r := t.structured().finalReply(proto.OptListMetaContext,
 				contextData(t.export(), proto.ContextAllocation))
@@ -325,11 +324,11 @@ var extendedChecks = []Check{
 		"a server without EXTENDED_HEADERS answers it by ERR_UNSUP",
 		"clients fall back to compact headers",
 		func(t *trial) {
-			t.unsupported(proto.OptExtendedHeaders, 0)
+			t.wantUnsupported(proto.OptExtendedHeaders, 0)
 		}},
 }
 
-// structured is a negotiation with structured replies.
+// structured returns a connection in the option phase with structured replies.
 func (t *trial) structured() *conn {
 	c := t.haggle()
 	c.negotiate(modeStructured)
@@ -344,8 +343,8 @@ func contextNames(list []optionReply) []string {
 	return names
 }
 
-// contexts sends queries that must find exactly these contexts.
-func (t *trial) contexts(option uint32, queries []string, want ...string) {
+// wantContexts sends queries that must find exactly the contexts in want.
+func (t *trial) wantContexts(option uint32, queries []string, want ...string) {
 	c := t.structured()
 	list := c.option(option, contextData(t.export(), queries...))
 	what := fmt.Sprintf("option %d with the queries %q", option, queries)
@@ -374,11 +373,11 @@ func checkShortContext(t *trial) {
 		binary.BigEndian.PutUint32(b[x.where:], x.what)
 		bad = append(bad, b)
 	}
-	for _, option := range both {
+	for _, option := range metaOptions {
 		c := t.structured()
 		for i, b := range bad {
 			if i%8 == 7 {
-				c = t.structured() // servers bound the options of a connection
+				c = t.structured() // servers limit the options of a connection
 			}
 			c.refusedOption(option, b, fmt.Sprintf("option %d with the data%s", option, shown(b)),
 				proto.RepErrInvalid)
@@ -386,10 +385,10 @@ func checkShortContext(t *trial) {
 	}
 }
 
-// checkTrailingContext takes an ACK for a deviation only, if what was left over was skipped.
+// checkTrailingContext counts an ACK as a deviation if the bytes that are left over were skipped.
 func checkTrailingContext(t *trial) {
 	good := contextData(t.export(), proto.ContextAllocation, "base:")
-	for _, option := range both {
+	for _, option := range metaOptions {
 		for _, n := range []int{1, 8, 20} {
 			t.structured().preferReply(option,
 				append(bytes.Clone(good), bytes.Repeat([]byte{1}, n)...),
@@ -402,14 +401,14 @@ func checkUniqueIDs(t *trial) {
 	c := t.structured()
 	queries := append([]string{proto.ContextAllocation, proto.ContextAllocation},
 		t.profile.Contexts...)
-	c.wantReply(c.setContexts(t.export(), queries...), "all contexts there are", proto.RepAck)
+	c.wantReply(c.setContexts(t.export(), queries...), "all contexts that are listed", proto.RepAck)
 	for i, x := range c.contexts {
 		for _, y := range c.contexts[:i] {
 			t.want(x.id != y.id && x.name != y.name, "%q has the id %d, and %q the id %d", x.name,
 				x.id, y.name, y.id)
 		}
 	}
-	c.stillHaggling("all contexts there are")
+	c.stillHaggling("all contexts that are listed")
 }
 
 func checkFailedSet(t *trial) {
@@ -421,14 +420,14 @@ func checkFailedSet(t *trial) {
 		c.wantReply(c.setContexts(t.export(), proto.ContextAllocation), "SET_META_CONTEXT",
 			proto.RepAck)
 		if r := c.finalReply(proto.OptSetMetaContext, data); !r.failed() {
-			continue // any name is good: nothing failed
+			continue // the server accepts any name: nothing failed
 		}
-		c.enterWithout(what, t.export())
+		c.wantNoContext(what, t.export())
 	}
 }
 
-// enterWithout goes to transmission, where no context is to be selected any more.
-func (c *conn) enterWithout(after, export string) {
+// wantNoContext enters transmission, where no context must be selected any more.
+func (c *conn) wantNoContext(after, export string) {
 	c.contexts = nil
 	c.enterGo(export)
 	c.mode = modeStructured
@@ -438,7 +437,7 @@ func (c *conn) enterWithout(after, export string) {
 	c.stillUp("BLOCK_STATUS without a context")
 }
 
-// checkOtherExport needs two names; a server that takes any has them.
+// checkOtherExport needs two exports; a server that takes any name has them.
 func checkOtherExport(t *trial) {
 	other := unknownName
 	if !t.profile.AnyName {
@@ -453,7 +452,7 @@ func checkOtherExport(t *trial) {
 	c := t.structured()
 	c.wantReply(c.setContexts(t.export(), proto.ContextAllocation), "SET_META_CONTEXT",
 		proto.RepAck)
-	c.enterWithout("SET_META_CONTEXT for another export", other)
+	c.wantNoContext("SET_META_CONTEXT for another export", other)
 }
 
 func checkTwoNames(t *trial) {

@@ -1,6 +1,7 @@
-// Checks of how connections end, and of clients that do not take part as they should (CD, SD, DS).
-// Invariant: whatever one connection does, a new one is served at the end, and others were served
-// meanwhile.
+// Checks of how connections end, and of clients that hang, leave or flood (CD, SD, DS).
+//
+// Invariant: whatever a connection does, a new connection is served at the end, and others were
+// served meanwhile.
 
 package conform
 
@@ -16,51 +17,54 @@ import (
 var endChecks = []Check{
 	{"CD-01a", must, nil,
 		"DISC ends the connection without a reply",
-		"clients close at once; one that waits for an answer would wait for ever",
+		"clients do not expect a reply",
 		disconnects},
 	{"CD-01b", must, []need{needWrite},
-		"what was sent before DISC is done, even if its replies are not awaited",
-		"a client that sends its last writes and DISC in one piece counts on it",
+		"requests before DISC are done, even if the client does not wait for their replies",
+		"a client that sends its last WRITEs and DISC in one piece counts on it",
 		writesThenDisconnect},
 	{"CD-01c", quality, nil,
-		"DISC with an offset, a length or FUA ends the connection as any other",
-		"a client that leaves is gone, whatever it said last",
+		"DISC with an offset, a length or FUA ends the connection like any DISC",
+		"the client leaves, whatever the fields are",
 		oddDisconnects},
 	{"CD-02", quality, []need{needWrite},
-		"what comes behind DISC is ignored",
-		"a WRITE behind it was never meant to be done",
+		"requests after DISC are ignored",
+		"they were not meant to be done",
 		afterDisconnect},
 	{"SD-02", must, nil,
 		"an idle connection stays open",
-		"a disk that nobody uses for a while is no reason to lose it",
+		"a disk must not be lost because it is not used for a while",
 		idle},
 	{"SD-04", quality, nil,
-		"hundreds of connections that are dropped in every state leave nothing behind that hurts",
-		"descriptors and memory that leak end the server some night",
+		"after hundreds of connections dropped in every state the server has lost no descriptors " +
+			"and no memory",
+		"a server that leaks descriptors or memory ends some night",
 		droppedInEveryState},
 	{"DS-06", quality, []need{needPattern},
-		"thousands of requests before the first reply is read: held back, then all answered",
-		"memory for all of them is a denial of service, hanging up a lost client",
+		"thousands of requests before the first reply is read: the server holds them back, then " +
+			"answers all",
+		"a server that keeps them all runs out of memory, and a server that hangs up loses the " +
+			"client",
 		thousandsUnread},
 	{"DS-07", quality, []need{needPattern},
-		"a client that does not read its replies slows nobody else",
-		"one hung client must not be everybody's",
+		"a client that does not read its replies slows no other client",
+		"one client that hangs must not hang the others",
 		slowReader},
 	{"DS-08", quality, []need{needPattern, needWrite},
-		"a client that stops in the middle of a WRITE slows nobody else",
-		"one hung client must not be everybody's",
+		"a client that stops in the middle of a WRITE slows no other client",
+		"one client that hangs must not hang the others",
 		slowWriter},
 	{"DS-10", quality, nil,
-		"a client that is gone while replies are written costs its connection only",
-		"SIGPIPE has ended servers",
+		"a client that is gone while replies are written costs only its connection",
+		"servers have died of SIGPIPE",
 		goneWhileWriting},
 	{"DS-16", quality, nil,
-		"a session that breaks off at any byte costs its connection only",
-		"each byte is a state of the parser that the server must get out of",
+		"a session that breaks off at any byte costs only its connection",
+		"after each byte the server's parser is in a state that it must be able to leave",
 		brokenOffAnywhere},
 	{"DS-18", quality, []need{needContexts},
-		"a block status is no longer than what was asked about",
-		"a small request for a large reply is how others are flooded",
+		"a block status is not longer than the range of the request",
+		"small requests with large replies are used to flood others",
 		statusAmplification},
 }
 
@@ -100,30 +104,30 @@ func writesThenDisconnect(t *trial) {
 			b = append(b, c.encode(r)...)
 		}
 		c.write(append(b, c.encode(c.number(newCommand(proto.CmdDisc, 0, 0)))...))
-		told := c.untilClosed()
+		failed := c.untilClosed()
 		other, missing, refused := t.open(c.mode), 0, 0
 		for i := range uint64(n) {
 			if bytes.Equal(other.succeeds(newRead(at+i*size, size)).data,
 				fill(i+uint64(c.mode)*1000, int(size))) {
 				continue
 			}
-			if told[at+i*size] != 0 {
+			if failed[at+i*size] != 0 {
 				refused++
 			} else {
 				missing++
 			}
 		}
 		t.want(missing == 0,
-			"of %d WRITEs before DISC %d were not done, and not told to have failed", n, missing)
+			"of %d WRITEs before DISC %d were not done, without an error", n, missing)
 		if refused > 0 {
-			t.differ("with %s %d of %d WRITEs before DISC were not done, and told to have failed",
+			t.differ("with %s %d of %d WRITEs before DISC were not done, with an error",
 				c.mode, refused, n)
 		}
 	})
 }
 
-// untilClosed reads the replies that come until the server closes, and gives the errors by the
-// requests' offsets.
+// untilClosed reads replies until the server closes, and returns the errors by the requests'
+// offsets.
 func (c *conn) untilClosed() map[uint64]uint32 {
 	errors := map[uint64]uint32{}
 	for {
@@ -148,10 +152,10 @@ func afterDisconnect(t *trial) {
 		b := c.encode(c.number(newCommand(proto.CmdDisc, 0, 0)))
 		b = append(b, c.encode(c.number(newWrite(at, fill(99, len(before)))))...)
 		_ = c.tryWrite(append(b, make([]byte, 64<<10)...)) // the connection may be gone
-		c.drain("DISC with a WRITE behind it")
+		c.drain("DISC with a WRITE after it")
 		other := t.open(c.mode)
 		t.prefer(bytes.Equal(other.succeeds(newRead(at, uint64(len(before)))).data, before),
-			"a WRITE behind DISC was done")
+			"a WRITE after DISC was done")
 		other.stillUp("a WRITE behind DISC")
 	})
 }
@@ -163,17 +167,17 @@ func idle(t *trial) {
 	c.stillUp("a pause")
 }
 
-// reset drops a connection so that the other side learns it by an error, where the transport can.
+// reset drops a connection so that the server gets an error, if the transport has resets.
 func (c *conn) reset() {
 	if tcp, ok := c.raw.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // fails on a connection that is gone already
+		_ = tcp.SetLinger(0) // fails only on a connection that is gone
 	}
 	c.close()
 }
 
-// settled closes what the check opened, gives the server time to notice, and proves that it lives:
-// so that what it dies of is this check's, not the next one's.
-func (t *trial) settled(after string) {
+// closeAndProveAlive closes what the check opened, gives the server time to notice, and proves that
+// it lives, so that a server that dies fails this check and not the next.
+func (t *trial) closeAndProveAlive(after string) {
 	t.closeAll()
 	t.sleep(10 * pause)
 	t.alive(after)
@@ -191,7 +195,7 @@ func droppedInEveryState(t *trial) {
 		},
 		func(c *conn) { c.banner(); c.write([]byte{0, 0, 0, 1}); c.sendOption(proto.OptList, nil) },
 	}
-	before, dropped := t.spent(), 0
+	before, dropped := t.holdings(), 0
 	for i := 0; i < 40 && t.left() > t.patience/3; i++ {
 		dropped += len(states) + len(t.profile.richModes())
 		for _, state := range states {
@@ -212,7 +216,7 @@ func droppedInEveryState(t *trial) {
 		}
 		t.closeAll()
 	}
-	t.settled("hundreds of dropped connections")
+	t.closeAndProveAlive("hundreds of dropped connections")
 	t.released(before, dropped)
 }
 
@@ -236,18 +240,18 @@ func thousandsUnread(t *trial) {
 				"%s, one of %d in flight: %s, or wrong data (RQ-10, a MUST)", reply.request, n,
 				reply.errorText())
 		}
-		t.want(<-sent == nil, "not all of %d requests were taken", n)
+		t.want(<-sent == nil, "the server did not read all of %d requests", n)
 		c.stillUp("3000 requests at once")
 	})
 }
 
-// others proves that READs on a new connection are quick.
-func (t *trial) others(while string) {
+// wantQuickReads notes a deviation unless READs on a new connection are quick.
+func (t *trial) wantQuickReads(while string) {
 	c := t.open(t.profile.bestMode())
 	worst := time.Duration(0)
 	for i := range uint64(64) {
 		at := i * 31 * t.page() % holeStart
-		worst = max(worst, took(func() {
+		worst = max(worst, timed(func() {
 			c.wantRead(newRead(at, t.page()), expected(at, t.page()), "while "+while)
 		}))
 	}
@@ -265,8 +269,8 @@ func slowReader(t *trial) {
 		c.writeAside(b)
 	}
 	t.sleep(pause)
-	t.others("three clients leave 256 MiB of replies unread")
-	t.settled("clients that left without reading their replies")
+	t.wantQuickReads("three clients leave 256 MiB of replies unread")
+	t.closeAndProveAlive("clients that left without reading their replies")
 }
 
 func slowWriter(t *trial) {
@@ -277,8 +281,8 @@ func slowWriter(t *trial) {
 		c.write(c.encode(r)[:proto.RequestSize+1000*i])
 	}
 	t.sleep(pause)
-	t.others("three clients stop in the middle of a WRITE")
-	t.settled("clients that left in the middle of a WRITE")
+	t.wantQuickReads("three clients stop in the middle of a WRITE")
+	t.closeAndProveAlive("clients that left in the middle of a WRITE")
 }
 
 func goneWhileWriting(t *trial) {
@@ -298,10 +302,10 @@ func goneWhileWriting(t *trial) {
 			c.reset()
 		}
 	}
-	t.settled("clients that left while their replies were written")
+	t.closeAndProveAlive("clients that left while their replies were written")
 }
 
-// wholeConversation is all that a client sends in a short session, handshake included.
+// wholeConversation returns all bytes that a client sends in a short session, with the handshake.
 func (t *trial) wholeConversation() []byte {
 	c := &conn{t: t, mode: modeGo, mayChange: t.profile.Writable}
 	b := []byte{0, 0, 0, byte(t.profile.Handshake)}
@@ -326,10 +330,10 @@ func brokenOffAnywhere(t *trial) {
 			continue // the middle of a WRITE's data
 		}
 		if t.left() < t.patience/3 {
-			t.skip("only %d of %d places were tried in the time there is", n, len(all))
+			t.skip("only %d of %d places could be tried in the time of a check", n, len(all))
 		}
 		c := t.dial()
-		_ = c.tryWrite(all[:n]) // all of it at once, without waiting for the banner
+		_ = c.tryWrite(all[:n]) // all at once, without a wait for the banner
 		if n%2 == 0 {
 			c.reset()
 		} else {
@@ -338,15 +342,15 @@ func brokenOffAnywhere(t *trial) {
 			c.close()
 		}
 	}
-	t.settled("sessions that broke off anywhere")
+	t.closeAndProveAlive("sessions that broke off anywhere")
 }
 
 func statusAmplification(t *trial) {
 	t.eachContextMode(func(c *conn) {
 		for _, s := range t.statusRanges() {
-			for _, chunk := range c.status(newCommand(proto.CmdBlockStatus, s.from, s.to)) {
-				t.prefer(chunk.length <= max(64, s.to),
-					"BLOCK_STATUS of %d bytes is answered by %d", s.to, chunk.length)
+			for _, chunk := range c.status(newCommand(proto.CmdBlockStatus, s.offset, s.length)) {
+				t.prefer(chunk.length <= max(64, s.length),
+					"BLOCK_STATUS of %d bytes is answered by %d bytes", s.length, chunk.length)
 			}
 		}
 	})

@@ -1,5 +1,5 @@
-// EXPORT_NAME, ABORT, LIST, PEEK_EXPORT, and what a server without TLS says to STARTTLS (rules E,
-// A, LI, P, TL).
+// Checks of EXPORT_NAME, ABORT, LIST, PEEK_EXPORT, and of STARTTLS on a server without TLS (E, A,
+// LI, P, TL).
 //
 // Invariant: EXPORT_NAME has no error reply, so every refusal of it must be a closed connection
 // without a byte.
@@ -16,27 +16,28 @@ import (
 var exportNameChecks = []Check{
 	{"E-01a", must, []need{needNoZeroes},
 		"EXPORT_NAME is answered by size and flags in 10 bytes, and transmission begins",
-		"the next byte is taken for the first reply",
+		"the next byte would be taken for the first reply",
 		func(t *trial) {
 			t.exportName(proto.FlagClientFixedNewstyle | proto.FlagClientNoZeroes)
 		}},
 	{"E-01b", must, nil,
 		"EXPORT_NAME is answered by size, flags and 124 zeroes unless the client opts out",
-		"the next byte is taken for the first reply",
+		"the next byte would be taken for the first reply",
 		func(t *trial) {
 			t.exportName(proto.FlagClientFixedNewstyle)
 		}},
 	{"E-02", must, []need{needNames},
 		"EXPORT_NAME with an unknown name closes the connection without a byte",
-		"there is no error reply to it: whatever came would be taken for a size",
+		"EXPORT_NAME has no error reply: a client would take any bytes for a size",
 		func(t *trial) {
 			c := t.haggle()
 			c.sendOption(proto.OptExportName, []byte(unknownName))
 			c.wantClosed("after EXPORT_NAME with an unknown name")
 		}},
 	{"E-04", must, nil,
-		"the empty name is the default export, or closes the connection, as INFO has it",
-		"EXPORT_NAME and INFO should not speak of different exports",
+		"the empty name opens the default export if INFO knows one, and closes the connection " +
+			"otherwise",
+		"EXPORT_NAME and INFO must mean the same export",
 		checkDefaultName},
 	{"E-05a", must, nil,
 		"EXPORT_NAME with 4097 bytes closes the connection",
@@ -47,8 +48,8 @@ var exportNameChecks = []Check{
 			c.wantClosed("after EXPORT_NAME with 4097 bytes")
 		}},
 	{"E-05b", quality, nil,
-		"EXPORT_NAME that announces 4 GiB closes the connection before they have come",
-		"memory and time are the server's, and anybody can ask",
+		"EXPORT_NAME that announces 4 GiB closes the connection before the 4 GiB have come",
+		"any client could use up the server's memory and time",
 		func(t *trial) {
 			c := t.haggle()
 			b := optionBytes(proto.OptExportName, bytes.Repeat([]byte("n"), 64<<10))
@@ -59,8 +60,8 @@ var exportNameChecks = []Check{
 			t.prefer(!open, "the server waits for the rest of the name")
 		}},
 	{"E-06", must, []need{needFixed},
-		"EXPORT_NAME works after other options, failed ones too",
-		"clients fall back to it",
+		"EXPORT_NAME works after other options, even after options that failed",
+		"clients fall back to EXPORT_NAME",
 		func(t *trial) {
 			c := t.haggle()
 			c.option(proto.OptList, nil)
@@ -70,8 +71,8 @@ var exportNameChecks = []Check{
 			c.stillUp("EXPORT_NAME after other options")
 		}},
 	{"E-07", may, []need{needBlocks},
-		"EXPORT_NAME works on an export with a minimum block size, too",
-		"the clients that use it cannot learn of block sizes",
+		"EXPORT_NAME works on an export with a minimum block size",
+		"clients that use EXPORT_NAME cannot learn of block sizes",
 		func(t *trial) {
 			if problem := t.try(func() { t.open(modeExportName) }); problem != "" {
 				t.differ("%s", problem)
@@ -90,7 +91,7 @@ var exportNameChecks = []Check{
 		}},
 	{"E-09", quality, []need{needExtended},
 		"EXPORT_NAME after EXTENDED_HEADERS closes the connection",
-		"the client may not use it then",
+		"the client may not use EXPORT_NAME then",
 		func(t *trial) {
 			c := t.haggle()
 			c.negotiate(modeExtended)
@@ -100,7 +101,7 @@ var exportNameChecks = []Check{
 		}},
 	{"E-10", should, nil,
 		"EXPORT_NAME works",
-		"it is all that old clients know",
+		"old clients know nothing else",
 		func(t *trial) {
 			if problem := t.try(func() {
 				t.open(modeExportName).stillUp("EXPORT_NAME")
@@ -121,7 +122,7 @@ var listChecks = []Check{
 		}},
 	{"A-02", should, nil,
 		"ABORT with data is acknowledged all the same",
-		"there is nothing to be gained from an error to somebody who leaves",
+		"an error is of no use to a client that leaves",
 		func(t *trial) {
 			c := t.haggle()
 			if problem := t.try(func() {
@@ -132,8 +133,8 @@ var listChecks = []Check{
 			}
 		}},
 	{"A-03", should, nil,
-		"clients that send ABORT and are gone do no harm",
-		"the answer finds nobody, and SIGPIPE kills servers",
+		"clients that send ABORT and close at once do no harm",
+		"the reply meets a closed connection, and SIGPIPE kills servers",
 		func(t *trial) {
 			for range 20 {
 				c := t.haggle()
@@ -144,33 +145,33 @@ var listChecks = []Check{
 		}},
 	{"LI-01a", must, []need{needList},
 		"LIST is answered by one SERVER for each export, and an ACK",
-		"it is how people find exports",
+		"people find exports by LIST",
 		func(t *trial) {
 			c := t.haggle()
 			list := c.option(proto.OptList, nil)
 			seen := map[string]bool{}
 			for _, r := range list[:len(list)-1] {
-				name, _, _ := proto.ParseServer(r.data) // judged while it was read
+				name, _, _ := proto.ParseServer(r.data) // its form was judged while it was read
 				t.want(!seen[name], "the export %q is listed twice", name)
 				seen[name] = true
 			}
 			c.stillHaggling("LIST")
 		}},
 	{"LI-01b", quality, []need{needList},
-		"LIST can be asked again",
-		"what failed once can be asked again; and options do not wear out",
+		"LIST can be sent again",
+		"a client may repeat an option, above all one that failed",
 		func(t *trial) {
 			c := t.haggle()
 			first, second := len(c.option(proto.OptList, nil)), c.option(proto.OptList, nil)
 			last := second[len(second)-1]
 			t.prefer(last.kind == proto.RepAck && len(second) == first,
-				"the second time it is answered by %s after %d replies, the first time there "+
-					"were %d", last, len(second), first)
+				"the second LIST is answered by %s after %d replies; the first had %d",
+				last, len(second), first)
 		}},
 	{"LI-02", must, []need{needList, needGo},
 		"each SERVER has a name inside its data, and a description that is a string; GO takes " +
 			"the name",
-		"a name that is listed and cannot be opened helps nobody",
+		"a name that is listed and cannot be opened is of no use",
 		func(t *trial) {
 			c := t.haggle()
 			for _, name := range t.profile.Names[:min(len(t.profile.Names), 10)] {
@@ -187,35 +188,35 @@ var listChecks = []Check{
 				proto.RepErrInvalid)
 		}},
 	{"LI-04", may, []need{without(needList)},
-		"a server that does not list says ERR_POLICY",
-		"LIST is known to every server: ERR_UNSUP would be a lie",
+		"a server that does not list its exports answers LIST by ERR_POLICY",
+		"every server knows LIST, so ERR_UNSUP would be wrong",
 		func(t *trial) {
 			t.haggle().preferReply(proto.OptList, nil, "LIST", proto.RepErrPolicy)
 		}},
 	{"LI-08", must, nil,
 		"LIST is known",
-		"it belongs to the baseline of the protocol",
+		"the protocol requires it of every server",
 		func(t *trial) {
 			r := t.haggle().finalReply(proto.OptList, nil)
 			t.want(r.kind != proto.RepErrUnsup, "LIST is answered by %s", r)
 		}},
 	{"P-01", must, nil,
 		"PEEK_EXPORT, which was withdrawn, is ERR_UNSUP, with data and without",
-		"nobody knows what it would mean",
+		"its meaning is not defined",
 		func(t *trial) {
-			t.unsupported(proto.OptPeekExport, 0)
-			t.unsupported(proto.OptPeekExport, 7)
+			t.wantUnsupported(proto.OptPeekExport, 0)
+			t.wantUnsupported(proto.OptPeekExport, 7)
 		}},
 	{"TL-01", must, nil,
 		"an export is served without TLS",
-		"it belongs to the baseline of the protocol",
+		"the protocol requires it of every server",
 		func(t *trial) {
 			t.open(t.profile.bestMode()).stillUp("a handshake without TLS")
 		}},
 	{"TL-02", must, nil,
 		"a server without TLS answers STARTTLS by ERR_UNSUP or ERR_POLICY, and the negotiation " +
 			"goes on",
-		"clients that can do without fall back",
+		"clients that can do without TLS go on without it",
 		func(t *trial) {
 			c := t.haggle()
 			r := c.finalReply(proto.OptStartTLS, nil)
@@ -238,7 +239,7 @@ func (t *trial) exportName(flags uint32) {
 	c := t.greet(flags)
 	c.sendOption(proto.OptExportName, []byte(t.export()))
 	c.readExportName(flags&proto.FlagClientNoZeroes != 0)
-	t.want(c.size == t.profile.Size, "the size is %d, and by INFO %d", c.size, t.profile.Size)
+	t.want(c.size == t.profile.Size, "the size is %d, and %d by INFO", c.size, t.profile.Size)
 	c.wantSilence(quiet, "after the reply to EXPORT_NAME")
 	c.stillUp("EXPORT_NAME")
 }

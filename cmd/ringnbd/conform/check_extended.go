@@ -1,5 +1,7 @@
-// Checks of extended headers in transmission (XH). Invariant: they run on servers that acknowledged
-// NBD_OPT_EXTENDED_HEADERS, and are skips elsewhere.
+// Checks of extended headers in transmission (XH).
+//
+// Invariant: these checks run on servers that acknowledged NBD_OPT_EXTENDED_HEADERS, and are
+// skipped on others.
 
 package conform
 
@@ -12,82 +14,79 @@ import (
 
 var longHeaderChecks = []Check{
 	{"XH-01a", must, []need{needExtended},
-		"each header of a reply has the request's own offset, in errors and in data from the " +
-			"middle, too",
+		"each header of a reply has the offset of the request, also in errors and in chunks from " +
+			"the middle",
 		"clients find their request by cookie and offset",
 		extendedOffsets},
 	{"XH-01b", must, []need{needExtended},
 		"a compact request after EXTENDED_HEADERS ends the connection",
-		"its magic is wrong, and so is everything after it",
+		"its magic is wrong, and what follows cannot be parsed",
 		compactAfterExtended},
 	{"XH-02", must, []need{needExtended},
-		"no reply is simple or structured, whatever the request",
+		"no request gets a simple or structured reply",
 		"clients read 32 bytes at a time",
 		extendedOnly},
 	{"XH-03a", must, []need{needExtended, needWrite},
-		"WRITE with PAYLOAD_LEN writes, and is read back",
-		"the flag says that there is data on the wire",
+		"the data of a WRITE with PAYLOAD_LEN is read back",
+		"the flag says that data follows the header",
 		extendedWrite},
 	{"XH-03b", quality, []need{needExtended, needWrite},
-		"WRITE without PAYLOAD_LEN is done, or refused with its data drained",
-		"QEMU since 8.2 sends every WRITE so: data that is taken for headers costs it the " +
-			"connection",
+		"a WRITE without PAYLOAD_LEN is done, or refused with its data drained",
+		"QEMU since 8.2 sends all WRITEs so, and loses the connection if data is taken for " +
+			"headers",
 		extendedWriteBare},
 	{"XH-04", must, []need{needExtended},
-		"PAYLOAD_LEN on a command that has no payload: the payload is drained, and the answer " +
-			"EINVAL",
-		"it is how later commands can be refused without losing the stream",
+		"PAYLOAD_LEN on a command that has no payload is EINVAL, and the payload is drained",
+		"so servers can refuse later commands and stay in step",
 		extendedPayloads},
 	{"XH-05", should, []need{needExtended},
 		"PAYLOAD_LEN with more than the maximum payload ends the connection, or is drained",
-		"nobody should read 2^63 bytes, and nobody allocate them",
+		"a server should neither read nor allocate 2^63 bytes",
 		extendedEnormous},
 	{"XH-06", must, nil,
-		"PAYLOAD_LEN with compact headers is a flag that nobody knows: EINVAL, and only WRITE " +
-			"has data",
-		"a server that takes it for data waits for ever",
+		"PAYLOAD_LEN with compact headers is an unknown flag: EINVAL, and only a WRITE has data",
+		"a server that expects data waits for ever",
 		payloadFlagCompact},
 	{"XH-07", must, []need{needExtended, needContexts},
-		"block status comes as type 6 with 64-bit extents, however small the request",
-		"clients have one parser for it",
+		"block status comes as chunks of type 6, with 64-bit extents, even for small requests",
+		"clients have a single parser for it",
 		extendedStatus},
 	{"XH-08", must, []need{needContexts},
-		"block status never comes as type 6 without extended headers",
-		"compact clients do not know it",
+		"block status never comes as chunks of type 6 without extended headers",
+		"clients with compact headers do not know type 6",
 		compactStatus},
 	{"XH-09a", must, []need{needExtended, needContexts, needPayload},
-		"BLOCK_STATUS with a list of contexts answers those only",
-		"it is what the list is for",
+		"BLOCK_STATUS with a list of contexts is answered for those contexts only",
+		"the list exists for this",
 		statusFilter},
 	{"XH-09b", must, []need{needExtended, needContexts},
-		"BLOCK_STATUS with a list that is no list, or with ids that nobody has: drained, then " +
-			"EINVAL",
-		"the payload comes from outside and is as hostile as the rest",
+		"BLOCK_STATUS with a malformed list, or with unknown ids, is drained and EINVAL",
+		"the payload comes from outside and may be hostile",
 		statusFilterWrong},
 	{"XH-10a", should, []need{needExtended, needWrite},
-		"TRIM, WRITE_ZEROES, CACHE and BLOCK_STATUS of the whole export in one request",
-		"64-bit lengths are what extended headers are for",
+		"TRIM, WRITE_ZEROES, CACHE and BLOCK_STATUS of the whole export work in one request",
+		"extended headers exist for 64-bit lengths",
 		extendedWhole},
 	{"XH-10b", must, []need{needExtended},
-		"lengths of 5 GiB to 2^64-1 that are not there are out of range, not truncated to 32 bits",
-		"5 GiB cut to 32 bits is 1 GiB, which may be inside",
+		"lengths of 5 GiB to 2^64-1 beyond the end are refused, not cut to 32 bits",
+		"5 GiB cut to 32 bits is 1 GiB, which may be inside the export",
 		extendedLengths},
 	{"XH-11", quality, []need{needExtended},
-		"READ of more than 32 bits is refused at once",
-		"nobody has memory for it",
+		"a READ of more than 4 GiB is refused at once",
+		"a server has no memory for it",
 		extendedLongRead},
 	{"XH-12", should, []need{needExtended, needContexts},
 		"no more than 2^20 extents in a chunk of type 6",
-		"a reply of any length is more than a client will buffer",
+		"a client limits what it buffers",
 		extendedMostExtents},
 }
 
-// extendedModes runs a check with extended headers, with a context if there is one.
+// extendedModes runs a check with extended headers, with base:allocation if the server has it.
 func (t *trial) extendedModes(f func(c *conn)) {
 	f(t.open(pick(t.profile.Allocation, modeExtendedContexts, modeExtended)))
 }
 
-// extendedOffsets needs no judgement of its own: Conn compares the offset of each header.
+// extendedOffsets does not judge: conn compares the offset of each header.
 func extendedOffsets(t *trial) {
 	t.extendedModes(func(c *conn) {
 		if t.profile.Pattern {
@@ -117,7 +116,7 @@ func extendedOnly(t *trial) {
 	t.extendedModes(func(c *conn) {
 		c.wrongReplies()
 		for _, command := range c.ranged() {
-			c.succeeds(newRequest(command, t.probeSafe(command), t.block()))
+			c.succeeds(newRequest(command, t.safeOffset(command), t.block()))
 		}
 		if c.offers(proto.CmdFlush) {
 			c.succeeds(newCommand(proto.CmdFlush, 0, 0))
@@ -138,9 +137,9 @@ func extendedWrite(t *trial) {
 	})
 }
 
-// extendedWriteBare takes success and every error alike, as the spec has only the client's duty.
-// What it does not take is another stream afterwards: the data is made of READs, which a server
-// that does not take it would answer.
+// extendedWriteBare takes success and every error alike, because the protocol only has a duty of
+// the client here. It fails if the stream is out of step afterwards: the data is made of READs,
+// which a server that does not drain it would answer.
 func extendedWriteBare(t *trial) {
 	t.extendedModes(func(c *conn) {
 		at := t.scratch(1 << 20)
@@ -149,7 +148,7 @@ func extendedWriteBare(t *trial) {
 			c.writeData(at, before)
 			r := newWrite(at, before)
 			r.bare = true
-			c.bait(r)
+			c.fillWithReads(r)
 			reply, complete := c.attempt(r)
 			if reply == nil {
 				c.differOnce(r, "the server hangs up on a WRITE without PAYLOAD_LEN")
@@ -169,7 +168,7 @@ func extendedWriteBare(t *trial) {
 	})
 }
 
-// payload is a command with data and PAYLOAD_LEN.
+// payload returns a command with data and PAYLOAD_LEN.
 func payload(command uint16, offset uint64, data []byte) *request {
 	return &request{command: command, flags: proto.CmdFlagPayloadLen, offset: offset,
 		length: uint64(len(data)), payload: data}
@@ -183,10 +182,10 @@ func extendedPayloads(t *trial) {
 				if (&request{command: command}).changes() && !t.profile.Writable {
 					continue
 				}
-				reply := c.refused(payload(command, t.probeSafe(command),
+				reply := c.refused(payload(command, t.safeOffset(command),
 					bytes.Repeat([]byte{0x21, 0xe4, 0x1c, 0x71}, (n+3)/4)[:n]), einval)
-				t.want(reply == nil ||
-					reply.errno != 0, "command %d with a payload of %d bytes: success", command, n)
+				t.want(reply == nil || reply.errno != 0,
+					"command %d with a payload of %d bytes: success", command, n)
 			}
 		}
 	})
@@ -200,10 +199,10 @@ func extendedEnormous(t *trial) {
 					continue
 				}
 				other := t.open(c.mode)
-				r := payload(command, t.probeSafe(command), make([]byte, 64<<10))
+				r := payload(command, t.safeOffset(command), make([]byte, 64<<10))
 				r.length = length
 				other.number(r)
-				_ = other.tryWrite(other.encode(r)) // it may have hung up in the middle
+				_ = other.tryWrite(other.encode(r)) // the server may hang up in the middle
 				if open, got := other.openAfter(4 * quiet); open && len(got) > 0 {
 					other.expect(r)
 					t.want(other.nextReply().errno != 0, "%s: success after 64 KiB of its payload",
@@ -224,7 +223,7 @@ func payloadFlagCompact(t *trial) {
 		t.within(mode.String(), func() {
 			c := t.open(mode)
 			for _, command := range append(c.ranged(), proto.CmdFlush) {
-				r := newRequest(command, t.probeSafe(command),
+				r := newRequest(command, t.safeOffset(command),
 					t.block()).with(proto.CmdFlagPayloadLen)
 				if command == proto.CmdFlush {
 					r.offset, r.length = 0, 0
@@ -239,10 +238,10 @@ func extendedStatus(t *trial) {
 	c := t.open(modeExtendedContexts)
 	for _, s := range t.statusRanges() {
 		for _, flags := range []uint16{0, proto.CmdFlagReqOne} {
-			r := newCommand(proto.CmdBlockStatus, s.from, s.to).with(flags)
+			r := newCommand(proto.CmdBlockStatus, s.offset, s.length).with(flags)
 			for _, chunk := range c.status(r) {
-				t.want(chunk.kind == proto.ChunkBlockStatusExt ||
-					chunk.kind == proto.ChunkNone, "a chunk of type %d", chunk.kind)
+				t.want(chunk.kind == proto.ChunkBlockStatusExt || chunk.kind == proto.ChunkNone,
+					"a chunk of type %d", chunk.kind)
 			}
 		}
 	}
@@ -252,15 +251,15 @@ func extendedStatus(t *trial) {
 func compactStatus(t *trial) {
 	c := t.open(modeContexts)
 	for _, s := range t.statusRanges() {
-		for _, chunk := range c.status(newCommand(proto.CmdBlockStatus, s.from, s.to)) {
-			t.want(chunk.kind == proto.ChunkBlockStatus ||
-				chunk.kind == proto.ChunkNone, "a chunk of type %d", chunk.kind)
+		for _, chunk := range c.status(newCommand(proto.CmdBlockStatus, s.offset, s.length)) {
+			t.want(chunk.kind == proto.ChunkBlockStatus || chunk.kind == proto.ChunkNone,
+				"a chunk of type %d", chunk.kind)
 		}
 	}
 	c.stillUp("BLOCK_STATUS")
 }
 
-// filter is the payload of BLOCK_STATUS that names contexts.
+// filter returns the payload of a BLOCK_STATUS that names contexts.
 func filter(length uint64, ids ...uint32) []byte {
 	b := binary.BigEndian.AppendUint64(nil, length)
 	for _, id := range ids {
@@ -307,7 +306,7 @@ func statusFilterWrong(t *trial) {
 		"half an id":                 append(filter(t.block(), known), 0, 0),
 		"a length beyond the end":    filter(c.size+t.block(), known),
 		"a length of 2^64-1":         filter(1<<64-1, known),
-		"a thousand times one":       filter(t.block(), bytesOf(known, 1000)...),
+		"a context a thousand times": filter(t.block(), bytesOf(known, 1000)...),
 	}
 	for name, list := range lists {
 		t.within(name, func() {
@@ -330,9 +329,9 @@ func extendedWhole(t *trial) {
 		for _, command := range []uint16{proto.CmdTrim, proto.CmdWriteZeroes, proto.CmdCache,
 			proto.CmdBlockStatus} {
 			if c.offers(command) {
-				// a cache has to be read
-				n := c.rest(pick[uint64](command == proto.CmdCache, longCost, c.size))
-				c.sampled(newCommand(command, scratchStart, n), eoverflow, einval)
+				// a server has to read what it caches
+				n := c.longestAtScratch(pick[uint64](command == proto.CmdCache, longCost, c.size))
+				c.sampleCommand(newCommand(command, scratchStart, n), eoverflow, einval)
 			}
 		}
 		if c.offers(proto.CmdBlockStatus) {
@@ -351,10 +350,10 @@ func extendedLengths(t *trial) {
 				if command == proto.CmdWrite {
 					continue
 				}
-				reply := c.refused(newCommand(command, t.probeSafe(command), length),
+				reply := c.refused(newCommand(command, t.safeOffset(command), length),
 					beyondError[command], eoverflow)
-				t.want(reply == nil ||
-					reply.errno != 0, "%d bytes of command %d: success on an export of %d", length,
+				t.want(reply == nil || reply.errno != 0,
+					"%d bytes of command %d: success on an export of %d", length,
 					command, c.size)
 			}
 		}

@@ -1,6 +1,6 @@
-// Newstyle handshake: the banner, the client's flags, the shape of options (rules H-01 to H-16).
+// Checks of the newstyle handshake (H): the banner, the client's flags, the shape of options.
 //
-// Invariant: a check that expects an answer also shows that nothing comes behind it.
+// Invariant: a check that expects an answer also shows that nothing follows it.
 
 package conform
 
@@ -18,15 +18,15 @@ var greetingChecks = []Check{
 	{"H-01", must, nil,
 		"the server speaks first: 18 bytes, NBDMAGIC, IHAVEOPT and the handshake flags, and no " +
 			"more",
-		"a client that waits for the banner would wait for ever, or take a stray byte for a reply",
+		"a client would wait for the banner for ever, or take a stray byte for a reply",
 		func(t *trial) {
 			c := t.dial()
 			c.banner()
 			c.wantSilence(4*quiet, "after the banner")
 		}},
 	{"H-02", must, nil,
-		"FIXED_NEWSTYLE is set, and no handshake bit that does not exist",
-		"without it a client cannot ask for anything but one export",
+		"FIXED_NEWSTYLE is set, and handshake flags that do not exist are not set",
+		"without FIXED_NEWSTYLE a client can do nothing but open one export",
 		func(t *trial) {
 			c := t.dial()
 			c.banner()
@@ -40,27 +40,28 @@ var greetingChecks = []Check{
 		"a client flag that does not exist (bit 2) closes the connection",
 		"the flag would change what comes next, and the two sides would disagree",
 		func(t *trial) {
-			t.flagsRefused(1 << 2)
+			t.wantFlagsRefused(1 << 2)
 		}},
 	{"H-03b", must, nil,
 		"a client flag that does not exist (bit 31) closes the connection",
 		"the flag would change what comes next, and the two sides would disagree",
 		func(t *trial) {
-			t.flagsRefused(1 << 31)
+			t.wantFlagsRefused(1 << 31)
 		}},
 	{"H-04", must, []need{without(needNoZeroes)},
 		"the client flag NO_ZEROES closes the connection if the server did not offer it",
 		"the server would send zeroes that the client does not read",
 		func(t *trial) {
-			t.flagsRefused(proto.FlagClientNoZeroes)
+			t.wantFlagsRefused(proto.FlagClientNoZeroes)
 		}},
 	{"H-05", must, []need{needNoZeroes},
-		"the 124 zeroes are left out only for a client that set NO_ZEROES, whatever others did",
-		"a client that reads them takes the replies behind for zeroes",
+		"the 124 zeroes are left out only for a client that set NO_ZEROES, whatever other " +
+			"clients set",
+		"a client that expects the zeroes takes the replies after them for zeroes",
 		checkZeroes},
 	{"H-06", may, nil,
 		"a client that does not know fixed newstyle opens an export by EXPORT_NAME",
-		"clients older than 2012 do that",
+		"clients older than 2012 do so",
 		func(t *trial) {
 			c := t.greet(0)
 			if problem := t.try(func() {
@@ -74,7 +75,7 @@ var greetingChecks = []Check{
 		}},
 	{"H-07", may, nil,
 		"another option from a client that does not know fixed newstyle is answered",
-		"a client that gets an answer can go on, one that is cut off cannot",
+		"a client that gets an answer can go on; a client that is cut off cannot",
 		func(t *trial) {
 			c := t.greet(0)
 			c.sendOption(proto.OptList, nil)
@@ -82,7 +83,7 @@ var greetingChecks = []Check{
 				t.differ("the server closes the connection")
 				return
 			}
-			for range 2 { // the second time proves that the first left nothing behind
+			for range 2 { // the second LIST proves that the first left nothing unread
 				list := c.readOptionReplies(proto.OptList)
 				c.wantReply(list[len(list)-1], "LIST", proto.RepAck, proto.RepErrInvalid,
 					proto.RepErrUnsup, proto.RepErrPolicy)
@@ -91,8 +92,8 @@ var greetingChecks = []Check{
 			}
 		}},
 	{"H-08", must, nil,
-		"no TLS for a client that does not know fixed newstyle",
-		"such a client cannot have asked for it: its bytes are something else",
+		"STARTTLS from a client that does not know fixed newstyle does not succeed",
+		"such a client cannot mean STARTTLS: its bytes are something else",
 		func(t *trial) {
 			c := t.greet(0)
 			c.sendOption(proto.OptStartTLS, nil)
@@ -103,7 +104,7 @@ var greetingChecks = []Check{
 		}},
 	{"H-09", must, nil,
 		"an option with a wrong magic closes the connection, without an answer",
-		"nobody can know where the next option begins",
+		"the server cannot know where the next option begins",
 		func(t *trial) {
 			c := t.haggle()
 			b := optionBytes(proto.OptList, nil)
@@ -115,37 +116,37 @@ var greetingChecks = []Check{
 		"an unknown option without data is ERR_UNSUP, and the negotiation goes on",
 		"clients find out what a server can do by asking",
 		func(t *trial) {
-			t.unsupported(unknownOption, 0)
+			t.wantUnsupported(unknownOption, 0)
 		}},
 	{"H-10b", must, nil,
 		"an unknown option with a byte of data is ERR_UNSUP, the byte is skipped, and the " +
 			"negotiation goes on",
 		"clients find out what a server can do by asking",
 		func(t *trial) {
-			t.unsupported(unknownOption, 1)
+			t.wantUnsupported(unknownOption, 1)
 		}},
 	{"H-10c", must, nil,
 		"an unknown option with 64 KiB of data is ERR_UNSUP, all is skipped, and the negotiation " +
 			"goes on",
 		"clients find out what a server can do by asking",
 		func(t *trial) {
-			t.unsupported(unknownOption, 64<<10)
+			t.wantUnsupported(unknownOption, 64<<10)
 		}},
 	{"H-11", must, nil,
-		"a reply names the option exactly as it was sent, 0 and 0xffffffff too",
-		"a client that asks several things tells the answers apart by it",
+		"a reply names the option exactly as it was sent, even 0 and 0xffffffff",
+		"a client that sends several options tells the replies apart by it",
 		func(t *trial) {
 			for _, option := range []uint32{0, 0x7fffffff, 0x80000001, 0xffffffff, 0x00010003} {
-				t.unsupported(option, 3)
+				t.wantUnsupported(option, 3)
 			}
 		}},
 	{"H-12", must, nil,
-		"every option gets one final reply, an ACK or an error, and nothing behind it",
-		"a client knows by it that its turn has come",
+		"every option gets one final reply, an ACK or an error, and nothing after it",
+		"the final reply tells a client that it is its turn",
 		checkFinalReplies},
 	{"H-13", quality, nil,
 		"the texts of errors are strings of the right length",
-		"they are shown to people, and what is behind is the next reply",
+		"the texts are shown to people, and the next reply begins where they end",
 		func(t *trial) {
 			c := t.haggle()
 			for _, r := range []optionReply{c.finalReply(unknownOption, nil),
@@ -157,28 +158,29 @@ var greetingChecks = []Check{
 		}},
 	{"H-14a", may, []need{needStructured},
 		"STRUCTURED_REPLY twice is ACK or ERR_INVALID",
-		"what has been agreed on can be agreed on again, and is no reason to hang up",
+		"to agree again on what was agreed on is not a reason to hang up",
 		func(t *trial) {
-			t.twice(proto.OptStructuredReply)
+			t.wantTwice(proto.OptStructuredReply)
 		}},
 	{"H-14b", may, []need{needExtended},
 		"EXTENDED_HEADERS twice is ACK or ERR_INVALID",
-		"what has been agreed on can be agreed on again, and is no reason to hang up",
+		"to agree again on what was agreed on is not a reason to hang up",
 		func(t *trial) {
-			t.twice(proto.OptExtendedHeaders)
+			t.wantTwice(proto.OptExtendedHeaders)
 		}},
 	{"H-15", must, nil,
 		"a dozen mistakes in a row are all answered, and the negotiation goes on",
-		"the only reason to hang up while haggling is a client that breaks the protocol",
+		"the server may hang up on a client that breaks the protocol, not on one that makes " +
+			"mistakes",
 		checkMistakes},
 	{"H-16", quality, nil,
-		"options that are sent without waiting are answered in their order",
+		"options that are sent without a wait for replies are answered in order",
 		"a server that reads ahead must not lose what it read",
 		checkPipelinedOptions},
 }
 
-// flagsRefused answers the banner with a flag that may not be there.
-func (t *trial) flagsRefused(bit uint32) {
+// wantFlagsRefused answers the banner with a flag for which the server must close the connection.
+func (t *trial) wantFlagsRefused(bit uint32) {
 	c := t.dial()
 	c.banner()
 	c.write(binary.BigEndian.AppendUint32(nil, proto.FlagClientFixedNewstyle|bit))
@@ -196,8 +198,8 @@ func checkZeroes(t *trial) {
 	}
 }
 
-// unsupported sends an option that does not exist.
-func (t *trial) unsupported(option uint32, n int) {
+// wantUnsupported sends an option that does not exist, with n bytes of data.
+func (t *trial) wantUnsupported(option uint32, n int) {
 	c := t.haggle()
 	c.refusedOption(option, bytes.Repeat([]byte("IHAVEOPT"), n/8+1)[:n],
 		fmt.Sprintf("option %#x with %d bytes", option, n), proto.RepErrUnsup)
@@ -209,10 +211,13 @@ func checkFinalReplies(t *trial) {
 		option uint32
 		data   []byte
 	}{
-		{proto.OptList, nil}, {proto.OptInfo, infoData(t.export())}, {proto.OptInfo,
-			infoData(unknownName)}, {proto.OptStructuredReply, nil},
+		{proto.OptList, nil},
+		{proto.OptInfo, infoData(t.export())},
+		{proto.OptInfo, infoData(unknownName)},
+		{proto.OptStructuredReply, nil},
 		{proto.OptListMetaContext, contextData(t.export())},
-		{proto.OptSetMetaContext, contextData(t.export())}, {proto.OptPeekExport, nil},
+		{proto.OptSetMetaContext, contextData(t.export())},
+		{proto.OptPeekExport, nil},
 		{unknownOption, nil},
 	} {
 		c.option(o.option, o.data)
@@ -220,7 +225,7 @@ func checkFinalReplies(t *trial) {
 	}
 }
 
-func (t *trial) twice(option uint32) {
+func (t *trial) wantTwice(option uint32) {
 	c := t.haggle()
 	c.wantReply(c.finalReply(option, nil), "the first time", proto.RepAck)
 	r := c.finalReply(option, nil)
@@ -251,6 +256,6 @@ func checkPipelinedOptions(t *trial) {
 		proto.OptInfo} {
 		c.readOptionReplies(o)
 	}
-	c.wantReply(c.readOptionReply(proto.OptAbort), "ABORT behind them", proto.RepAck)
+	c.wantReply(c.readOptionReply(proto.OptAbort), "ABORT after them", proto.RepAck)
 	c.wantClosed("after ABORT")
 }

@@ -1,7 +1,7 @@
-// INFO and GO (rules G-01 to G-20).
+// Checks of INFO and GO (G).
 //
-// Invariant: INFO is used where both would do, for after it the negotiation can be proven to be in
-// step.
+// Invariant: INFO is used where both would do, because after INFO the negotiation can be proven to
+// be in step.
 
 package conform
 
@@ -19,17 +19,17 @@ import (
 var infoChecks = []Check{
 	{"G-01a", must, []need{needGo},
 		"INFO and GO with fewer than 6 bytes of data are ERR_INVALID, and the negotiation goes on",
-		"a server that reads a length that is not there reads the next option",
+		"a server that reads a length which is not there reads the next option",
 		checkInfoShort},
 	{"G-01b", must, []need{needGo},
 		"INFO and GO whose name is longer than their data are ERR_INVALID, all of the data is " +
 			"skipped, and the negotiation goes on",
-		"such lengths have overflowed buffers",
+		"such lengths have overflowed buffers of servers",
 		checkInfoLongName},
 	{"G-01c", must, []need{needGo},
-		"INFO and GO with more or fewer requests than they count are ERR_INVALID, all of the " +
-			"data is skipped, and the negotiation goes on",
-		"what is left over would be taken for the next option",
+		"INFO and GO with more or fewer information requests than their count are ERR_INVALID, " +
+			"all of the data is skipped, and the negotiation goes on",
+		"the rest of the data would be taken for the next option",
 		checkInfoCount},
 	{"G-02", must, []need{needGo, needNames},
 		"INFO and GO with an unknown name are ERR_UNKNOWN, and the negotiation goes on",
@@ -45,7 +45,7 @@ var infoChecks = []Check{
 		}},
 	{"G-04", must, []need{needGo},
 		"after GO's ACK transmission begins at once, without padding",
-		"the next byte is taken for the first reply",
+		"the next byte would be taken for the first reply",
 		checkGoAtOnce},
 	{"G-05", must, []need{needGo},
 		"after INFO the negotiation goes on",
@@ -61,12 +61,12 @@ var infoChecks = []Check{
 			c.stillUp("INFO, then GO")
 		}},
 	{"G-06", must, []need{needGo},
-		"INFO, then GO with the same data tell the same",
+		"INFO and then GO with the same data give the same information",
 		"a client that relies on INFO would use a wrong size",
 		checkSameInfo},
 	{"G-07", must, []need{needGo},
 		"unknown information requests are ignored",
-		"clients ask for what is yet to be invented",
+		"later clients ask for information that is not defined yet",
 		func(t *trial) {
 			c := t.haggle()
 			list := c.option(proto.OptInfo, infoData(t.export(), 0x7777, 0xffff, proto.InfoExport))
@@ -76,20 +76,21 @@ var infoChecks = []Check{
 		}},
 	{"G-08", may, []need{needGo},
 		"a repeated information request is served or ERR_INVALID",
-		"it is the client's mistake, and no reason to hang up",
+		"it is the client's mistake, but not a reason to hang up",
 		func(t *trial) {
 			c := t.haggle()
 			b := proto.InfoBlockSize
 			list := c.option(proto.OptInfo,
 				infoData(t.export(), b, b, b, proto.InfoName, proto.InfoName))
 			c.wantReply(list[len(list)-1], "repeated requests", proto.RepAck, proto.RepErrInvalid)
-			t.prefer(len(c.parseInfos(list).kinds) <= 4, "they are answered by %d INFO replies",
+			t.prefer(len(c.parseInfos(list).kinds) <= 4, "repeated requests are answered by %d "+
+				"INFO replies",
 				len(list)-1)
 			c.stillHaggling("repeated information requests")
 		}},
 	{"G-09", may, []need{needGo},
 		"INFO without requests works",
-		"nbd-client asks for nothing",
+		"nbd-client sends no information requests",
 		func(t *trial) {
 			c := t.haggle()
 			list := c.option(proto.OptInfo, infoData(t.export()))
@@ -98,16 +99,16 @@ var infoChecks = []Check{
 			c.stillHaggling("INFO without requests")
 		}},
 	{"G-10", must, []need{needGo},
-		"INFO_NAME is the export's canonical name, as LIST has it",
-		"a client keeps it to come back",
+		"INFO_NAME is the export's canonical name, which LIST has",
+		"a client keeps the name to reconnect",
 		checkCanonicalName},
 	{"G-11", must, []need{needGo, needList},
-		"INFO_DESCRIPTION is the text that LIST has",
-		"people choose by it",
+		"INFO_DESCRIPTION is the description that LIST has",
+		"people choose an export by its description",
 		checkDescription},
 	{"G-12", should, []need{needGo},
 		"INFO_BLOCK_SIZE is sent to a client that asks, with 14 bytes",
-		"without it a client has to guess what is fast, and how long a request may be",
+		"without block sizes a client has to guess what is fast, and how long a request may be",
 		func(t *trial) {
 			c := t.haggle()
 			list := c.option(proto.OptInfo, infoData(t.export(), proto.InfoBlockSize))
@@ -116,12 +117,12 @@ var infoChecks = []Check{
 		}},
 	{"G-13", must, []need{needGo},
 		"ERR_BLOCK_SIZE_REQD never comes to a client that asked for block sizes, and should not " +
-			"to others",
-		"many clients cannot ask",
+			"come to others",
+		"many clients cannot ask for block sizes",
 		checkBlockSizeRequired},
 	{"G-14", must, []need{needGo},
-		"GO with the empty name opens the default export, as INFO has it",
-		"it is what most clients send",
+		"GO with the empty name opens the default export if INFO knows one",
+		"most clients send the empty name",
 		func(t *trial) {
 			c := t.haggle()
 			asked, opened := c.info(proto.OptInfo, ""), c.info(proto.OptGo, "")
@@ -131,8 +132,8 @@ var infoChecks = []Check{
 			}
 		}},
 	{"G-15a", quality, []need{needGo, needNames},
-		"a name of 4096 bytes, the longest there is, is ERR_UNKNOWN",
-		"it is a name as any other",
+		"an unknown name of 4096 bytes, the longest name, is ERR_UNKNOWN",
+		"it is a name like any other",
 		func(t *trial) {
 			t.haggle().preferReply(proto.OptInfo, infoData(string(bytes.Repeat([]byte("n"), 4096))),
 				"a name of 4096 bytes", proto.RepErrUnknown)
@@ -146,14 +147,14 @@ var infoChecks = []Check{
 		}},
 	{"G-15c", quality, []need{needGo},
 		"65535 information requests are served, or ERR_INVALID or ERR_TOO_BIG",
-		"it is the most that can be asked",
+		"it is the largest count that a client can send",
 		func(t *trial) {
 			t.haggle().preferReply(proto.OptInfo, infoData(t.export(), make([]uint16, 65535)...),
 				"65535 information requests", proto.RepAck, proto.RepErrInvalid, proto.RepErrTooBig)
 		}},
 	{"G-18a", must, nil,
 		"INFO and GO are known",
-		"they belong to the baseline of the protocol",
+		"the protocol requires it of every server",
 		func(t *trial) {
 			c := t.haggle()
 			for _, option := range []uint32{proto.OptInfo, proto.OptGo} {
@@ -167,7 +168,7 @@ var infoChecks = []Check{
 		"DF means nothing in a simple reply",
 		checkEarlyDF},
 	{"G-19", must, []need{needGo},
-		"the size in INFO_EXPORT is the export's, in bytes, and that of EXPORT_NAME",
+		"the size in INFO_EXPORT is that of the export in bytes, and the same as in EXPORT_NAME",
 		"a disk that is too short or too long loses data",
 		checkTrueSize},
 	{"G-20", quality,
@@ -176,7 +177,7 @@ var infoChecks = []Check{
 				return p.Size%512 != 0
 			}}},
 		"the last bytes of an export whose size is not a multiple of 512 can be read",
-		"they are somebody's data",
+		"they are data of the user",
 		func(t *trial) {
 			c := t.open(t.profile.bestMode())
 			n := c.size % 512
@@ -186,7 +187,7 @@ var infoChecks = []Check{
 		}},
 }
 
-// info sends INFO or GO, judges the replies and gives the type of the final one.
+// info sends INFO or GO, judges the replies and returns the type of the final reply.
 func (c *conn) info(option uint32, name string) uint32 {
 	list := c.option(option,
 		infoData(name, proto.InfoBlockSize, proto.InfoName, proto.InfoDescription))
@@ -226,11 +227,11 @@ func checkInfoCount(t *trial) {
 	c := t.haggle()
 	b := infoData(t.export(), proto.InfoBlockSize)
 	c.bothInvalid(append(b[:len(b):len(b)], 0), "a byte too many")
-	c.bothInvalid(append(b[:len(b):len(b)], 0, 1), "a request that is not counted")
+	c.bothInvalid(append(b[:len(b):len(b)], 0, 1), "a request more than counted")
 	c.bothInvalid(b[:len(b)-1], "half a request")
 	c.bothInvalid(b[:len(b)-2], "a request fewer than counted")
 	binary.BigEndian.PutUint16(b[len(b)-4:], 0xffff)
-	c.bothInvalid(b, "65535 requests counted and one there")
+	c.bothInvalid(b, "65535 requests counted and one present")
 }
 
 func checkUnknownExport(t *trial) {
@@ -248,7 +249,7 @@ func checkUnknownExport(t *trial) {
 }
 
 func checkGoAtOnce(t *trial) {
-	// zeroes are not declined, and must not come all the same
+	// the client does not decline zeroes, and still they must not come
 	c := t.greet(proto.FlagClientFixedNewstyle)
 	n := uint64(len(t.profile.probe))
 	r := c.number(newRead(0, n))
@@ -260,7 +261,7 @@ func checkGoAtOnce(t *trial) {
 	c.size, c.flags, c.block, c.mode = info.size, info.flags, info.block, modeGo
 	c.expect(r)
 	reply := c.nextReply()
-	t.want(reply.errno == 0, "a READ behind GO: %s", reply.errorText())
+	t.want(reply.errno == 0, "a READ after GO: %s", reply.errorText())
 	c.stillUp("GO and a READ in one piece")
 }
 
@@ -287,16 +288,18 @@ func checkCanonicalName(t *trial) {
 	list := c.option(proto.OptInfo, infoData(t.export(), proto.InfoName))
 	name := c.parseInfos(list).name
 	if name == nil {
-		return // it may be left out if it is the one that was asked for
+		return // it may be left out if it is the name that the client sent
 	}
 	t.want(!t.profile.List || len(t.profile.Names) == 0 || t.profile.AnyName ||
-		slices.Contains(t.profile.Names, *name), "INFO_NAME is %q, and LIST has %q", *name,
-		t.profile.Names)
+		slices.Contains(t.profile.Names, *name),
+		"INFO_NAME is %q, and LIST has %q", *name, t.profile.Names)
 	again := c.parseInfos(c.option(proto.OptInfo, infoData(*name, proto.InfoName)))
-	t.want(again.name == nil ||
-		*again.name == *name, "the canonical name %q has another one, %q", *name, *again.name)
+	if again.name != nil {
+		t.want(*again.name == *name, "the canonical name %q has the canonical name %q", *name,
+			*again.name)
+	}
 	t.want(again.size == t.profile.Size,
-		"the export has %d bytes, and by its canonical name %q, %d",
+		"the export has %d bytes, and %[3]d by its canonical name %[2]q",
 		t.profile.Size, *name, again.size)
 }
 
@@ -304,14 +307,14 @@ func checkDescription(t *trial) {
 	c := t.haggle()
 	list := c.option(proto.OptList, nil)
 	for _, r := range list[:min(len(list)-1, 10)] {
-		name, text, _ := proto.ParseServer(r.data) // judged while it was read
+		name, text, _ := proto.ParseServer(r.data) // its form was judged while it was read
 		replies := c.option(proto.OptInfo, infoData(name, proto.InfoDescription))
 		if replies[len(replies)-1].failed() {
 			continue
 		}
 		info := c.parseInfos(replies)
 		if info.description == nil {
-			t.prefer(text == "", "LIST describes %q as %q, INFO does not", name, text)
+			t.prefer(text == "", "LIST describes %q as %q, and INFO has no description", name, text)
 			continue
 		}
 		t.want(*info.description == text, "%q is described as %q by LIST and as %q by INFO", name,

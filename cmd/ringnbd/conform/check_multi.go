@@ -1,5 +1,6 @@
-// Checks of several connections, and of the ways of real clients (MO, TF-08, K). Invariant: what
-// one connection was told to be done is there for the others.
+// Checks of several connections, and of what real clients do (MO, TF-08, K).
+//
+// Invariant: the effect of a request that was answered is visible to the other connections.
 
 package conform
 
@@ -11,66 +12,67 @@ import (
 
 var multiChecks = []Check{
 	{"MO-01", must, []need{needWrite},
-		"overlapping requests in flight are all answered, and each block is of one of them",
-		"there is no promise of order, but one of wholeness",
+		"overlapping requests in flight are all answered, and each block is from one of them",
+		"the order is not promised, but that no block is torn",
 		overlapsInFlight},
 	{"MO-04", must, []need{needWrite, needMultiConn, needFlush},
 		"what was written on one connection, and flushed on a second, is read on a third",
-		"it is what CAN_MULTI_CONN says; copies over several connections count on it",
+		"CAN_MULTI_CONN says so, and copies over several connections count on it",
 		threeConnections},
 	{"MO-05", must, []need{needWrite, needMultiConn},
-		"an answered WRITE is seen on every connection at once",
-		"a cache of each connection would serve old data",
+		"a WRITE that was answered is seen on every connection at once",
+		"a cache for each connection would serve old data",
 		seenAtOnce},
 	{"MO-07", quality, []need{needWrite},
 		"a connection that dies with WRITEs in flight leaves each block old or new",
-		"a buffer that is used again while the kernel still reads it writes somebody else's data",
+		"a buffer that is used again while the kernel still writes it puts other data on the disk",
 		deathInFlight},
 	{"MO-08", must, []need{needWrite},
-		"TRIM and WRITE_ZEROES next to WRITEs on another connection harm nothing",
-		"rounding outward, or a read-modify-write of a shared block, loses the WRITE",
+		"TRIM and WRITE_ZEROES next to WRITEs on another connection do no harm",
+		"a server that rounds outward, or reads, modifies and writes a shared block, loses the " +
+			"WRITE",
 		changesNextDoor},
 	{"TF-08", must, []need{needWrite, needMultiConn, needFUA},
-		"CAN_MULTI_CONN is honest: a WRITE with FUA on one connection is read on another",
-		"it is the spec's own definition",
+		"CAN_MULTI_CONN is true: a WRITE with FUA on one connection is read on another",
+		"the protocol defines the flag so",
 		honestMultiConn},
 	{"K-01", must, nil,
-		"a client that knows simple replies only is served, and never answered twice",
+		"a client that knows only simple replies is served, and never answered twice",
 		"nbd.ko hangs up on a cookie or a magic that it does not expect",
 		kernelReplies},
 	{"K-02", should, []need{needWrite},
-		"what nbd.ko sends: FLUSH, FUA on WRITEs, TRIM of up to 4 GiB, long WRITE_ZEROES with " +
-			"NO_HOLE",
-		"it is the client that most disks hang on",
+		"the requests of nbd.ko work: FLUSH, FUA on WRITEs, TRIM of up to 4 GiB, long " +
+			"WRITE_ZEROES with NO_HOLE",
+		"the kernel's client is the most used",
 		kernelRequests},
 	{"K-03", must, []need{needWrite, needMultiConn},
-		"the same WRITE again on another connection, with a newer one between: the last one sent " +
-			"stays",
-		"nbd.ko sends again what it heard nothing of",
+		"a WRITE that is sent again on another connection, after a newer WRITE, stays",
+		"nbd.ko sends requests again that were not answered",
 		sentAgain},
 	{"K-05", must, []need{needGo, needList},
-		"qemu's way in: LIST, structured replies, its own contexts, GO with block sizes, CACHE",
-		"unknown contexts are ignored, not an error",
+		"the session of qemu works: LIST, structured replies, its own contexts, GO with block " +
+			"sizes, CACHE",
+		"qemu asks for contexts that only qemu has",
 		qemuWay},
 	{"K-06", must, []need{needGo, needPattern},
-		"libnbd's way in: structured replies, base:allocation, GO for all that there is, 64 " +
-			"requests in flight",
-		"nbdcopy and nbdinfo go this way",
+		"the session of libnbd works: structured replies, base:allocation, GO with all " +
+			"information requests, 64 requests in flight",
+		"nbdcopy and nbdinfo do so",
 		libnbdWay},
 	{"K-07", must, []need{needGo},
-		"nbd-client's way in: GO that asks for nothing, simple replies",
-		"it never asks for block sizes",
+		"the session of nbd-client works: GO without information requests, simple replies",
+		"nbd-client does not ask for block sizes",
 		func(t *trial) {
-			t.openPlain().stillUp("GO that asked for nothing")
+			t.openPlain().stillUp("GO without information requests")
 		}},
 	{"K-08", should, nil,
-		"clients that do not look: FUA where it means nothing, CACHE that is not advertised, " +
-			"long TRIMs",
-		"they exist; an error is fine, a lost connection is not",
+		"odd requests do not cost the connection: FUA where it has no meaning, CACHE that is not " +
+			"advertised, long TRIMs",
+		"some clients do not look at the flags; an error is fine, a lost connection is not",
 		carelessClient},
 	{"K-09", must, []need{needWrite},
-		"plain clients: simple replies and requests of several MiB",
-		"the drivers of other systems know no more",
+		"the session of a plain client works: simple replies and requests of several MiB",
+		"the drivers of other systems do not know more",
 		plainClient},
 }
 
@@ -86,7 +88,7 @@ func overlapsInFlight(t *trial) {
 				b = append(b, c.encode(r)...)
 			}
 		}
-		c.writeAside(b) // a server may write replies before it reads on
+		c.writeAside(b) // a server may have to send replies before it reads on
 		for _, reply := range c.allReplies() {
 			t.want(reply.errno == 0, "%s: %s", reply.request, reply.errorText())
 		}
@@ -98,13 +100,13 @@ func overlapsInFlight(t *trial) {
 					bytes.Equal(got[piece:piece+4096],
 						fill(i+uint64(c.mode)*100, size)[piece:piece+4096])
 			}
-			t.want(known, "the block at %d is of none of eight WRITEs", at+uint64(piece))
+			t.want(known, "the block at %d is from none of eight WRITEs", at+uint64(piece))
 		}
 		c.stillUp("overlapping requests")
 	})
 }
 
-// trio opens three connections, in different modes if there are.
+// trio opens three connections, in different modes if the server has several.
 func (t *trial) trio() (a, b, c *conn) {
 	modes := t.profile.richModes()
 	return t.open(modes[0]), t.open(modes[len(modes)/2]), t.open(modes[len(modes)-1])
@@ -115,7 +117,7 @@ func threeConnections(t *trial) {
 	at := t.scratch(8 << 20)
 	for round := range uint64(16) {
 		place, data := at+round*256<<10, fill(round, 64<<10)
-		c.succeeds(newRead(place, 64<<10)) // so that a cache would have it
+		c.succeeds(newRead(place, 64<<10)) // so that a cache would have the block
 		a.writeData(place, data)
 		b.succeeds(newCommand(proto.CmdFlush, 0, 0))
 		c.wantRead(newRead(place, 64<<10), data, "written on one connection, flushed on another")
@@ -163,7 +165,7 @@ func deathInFlight(t *trial) {
 		}
 		_ = c.tryWrite(b)
 		c.reset()
-		t.sleep(5 * pause) // what the server has in flight still ends
+		t.sleep(5 * pause) // the requests that the server has in flight still end
 		other := t.open(t.profile.bestMode())
 		for i := uint64(0); i < n*size; i += 512 << 10 {
 			got := other.succeeds(newRead(at+i, 512<<10)).data
@@ -175,7 +177,7 @@ func deathInFlight(t *trial) {
 			}
 		}
 	}
-	t.settled("connections that died with WRITEs in flight")
+	t.closeAndProveAlive("connections that died with WRITEs in flight")
 }
 
 func changesNextDoor(t *trial) {
@@ -244,7 +246,7 @@ func kernelRequests(t *trial) {
 		c.mayWork(newCommand(proto.CmdTrim, at, min(c.size-scratchStart, 1<<32-page)/page*page),
 			eoverflow, einval)
 	}
-	n := min(c.size-scratchStart, longCost) / page * page // NO_HOLE takes the blocks
+	n := min(c.size-scratchStart, longCost) / page * page // NO_HOLE allocates the blocks
 	if c.offers(proto.CmdWriteZeroes) {
 		c.writeData(at+n-page, fill(5, int(page)))
 		if reply := c.mayWork(newCommand(proto.CmdWriteZeroes, at, n).with(proto.CmdFlagNoHole),
@@ -269,7 +271,7 @@ func sentAgain(t *trial) {
 	a.writeData(at, newer)
 	c.wantRead(newRead(at, t.page()), newer, "after a newer WRITE")
 	b.writeData(at, first)
-	c.wantRead(newRead(at, t.page()), first, "after the old WRITE came again")
+	c.wantRead(newRead(at, t.page()), first, "after the old WRITE was sent again")
 }
 
 func qemuWay(t *trial) {
@@ -303,7 +305,7 @@ func libnbdWay(t *trial) {
 	}
 	list := c.option(proto.OptGo,
 		infoData(t.export(), proto.InfoName, proto.InfoDescription, proto.InfoBlockSize))
-	c.wantReply(list[len(list)-1], "GO for all that there is", proto.RepAck)
+	c.wantReply(list[len(list)-1], "GO with all information requests", proto.RepAck)
 	info := c.parseInfos(list)
 	c.size, c.flags, c.block = info.size, info.flags, info.block
 	var b []byte
@@ -323,8 +325,9 @@ func libnbdWay(t *trial) {
 func carelessClient(t *trial) {
 	t.eachMode(func(c *conn) {
 		for _, r := range []*request{
-			newRead(0, t.block()).with(proto.CmdFlagFUA), newCommand(proto.CmdFlush, 0,
-				0).with(proto.CmdFlagFUA), newCommand(proto.CmdCache, 0, t.block()),
+			newRead(0, t.block()).with(proto.CmdFlagFUA),
+			newCommand(proto.CmdFlush, 0, 0).with(proto.CmdFlagFUA),
+			newCommand(proto.CmdCache, 0, t.block()),
 			newCommand(proto.CmdCache, 0, min(c.size, longCost)/t.block()*t.block()),
 		} {
 			c.survives(r)

@@ -1,5 +1,6 @@
-// Checks of READ (CR). Invariant: data is compared with what the suite knows to be there, never
-// only with its length.
+// Checks of READ (CR).
+//
+// Invariant: data is compared with what the suite knows the export to hold, not just its length.
 
 package conform
 
@@ -12,51 +13,52 @@ import (
 var readChecks = []Check{
 	{"CR-01", should, nil,
 		"a READ beyond the end is EINVAL and brings no data",
-		"bytes from behind the export are somebody else's",
+		"bytes from beyond the export belong to other users",
 		readBeyondEnd},
 	{"CR-02", must, []need{needStructured, needDF, needPattern},
-		"with DF a READ of data and holes comes in one chunk, the zeroes written out",
-		"the client that asks for it cannot put pieces together",
+		"with DF a READ of data and holes comes in one chunk, with the zeroes sent as data",
+		"a client that sets DF cannot put pieces together",
 		unfragmented},
 	{"CR-03", must, []need{needStructured, needDF, needPattern},
-		"DF works up to 64 KiB; beyond, it works or is EOVERFLOW without data",
-		"64 KiB is what every client may count on",
+		"DF works up to 64 KiB; longer READs work or are EOVERFLOW without data",
+		"every client may count on 64 KiB",
 		unfragmentedSizes},
 	{"CR-04", may, nil,
-		"a READ of more than the maximum payload is refused, or split, or done; the connection " +
+		"a READ of more than the maximum payload is refused, split or done, and the connection " +
 			"lives",
-		"clients find out how much they may ask for by asking",
+		"clients find out by trying how long a READ may be",
 		readAboveMaximum},
 	{"CR-05", should, []need{needBlocks},
 		"a READ that is not aligned to the minimum block size is EINVAL",
-		"what is promised to be refused must not half work",
+		"a request that must be refused must not half work",
 		readMisaligned},
 	{"CR-06a", must, []need{needPattern},
-		"READ brings what is there: first and last block, holes as zeroes, across every border",
-		"it is what the whole thing is for",
+		"READ returns the data of the export: the first and the last block, holes as zeroes, " +
+			"across every border",
+		"an export exists for this",
 		readEverything},
 	{"CR-06b", must, nil,
 		"a READ of the maximum payload works",
-		"it is what the server promised, or 32 MiB for those that promise nothing",
+		"the server promised it; 32 MiB if it promised nothing",
 		readMaximum},
 	{"CR-06c", must, []need{needByteUnit, needPattern},
 		"single bytes at odd offsets",
-		"a minimum block of 1 means it; old clients assume it",
+		"a minimum block of 1 promises it, and old clients assume it",
 		readBytes},
 }
 
 func readBeyondEnd(t *trial) {
 	t.eachMode(func(c *conn) {
 		block := t.block()
-		// of which the last block ends where the export does
+		// the last block of which ends where the export ends
 		whole := min(c.size, 1<<30) / block * block
-		for _, s := range []span{{t.tail(block), 2 * block}, {c.size, block},
+		for _, s := range []area{{t.tail(block), 2 * block}, {c.size, block},
 			{c.size + 16*block, block}, {c.size/block*block - whole, whole + block}} {
 			want := []uint32{einval}
-			if s.to > t.profile.maxPayload() {
+			if s.length > t.profile.maxPayload() {
 				want = append(want, eoverflow)
 			}
-			c.refused(newRead(s.from, s.to), want...)
+			c.refused(newRead(s.offset, s.length), want...)
 		}
 	})
 }
@@ -68,15 +70,15 @@ func unfragmented(t *trial) {
 				continue
 			}
 			reply := c.wantRead(r.with(proto.CmdFlagDF), expected(r.offset, r.length), "with DF")
-			c.oneContent(reply)
+			c.wantOneContentChunk(reply)
 		}
 		c.stillUp("READs with DF")
 	})
 }
 
-// oneContent judges a reply to a READ with DF. Conn has seen to it that its chunks hold all of the
-// data; if there is only one, there is no hole left out.
-func (c *conn) oneContent(r *reply) {
+// wantOneContentChunk judges a reply to a READ with DF. conn has made sure that its chunks hold all
+// data; if there is only one chunk, the holes are in it.
+func (c *conn) wantOneContentChunk(r *reply) {
 	n := r.count(proto.ChunkOffsetData) + r.count(proto.ChunkOffsetHole)
 	c.t.want(n <= 1, "%s: %d chunks with content in spite of DF", r.request, n)
 }
@@ -84,12 +86,12 @@ func (c *conn) oneContent(r *reply) {
 func unfragmentedSizes(t *trial) {
 	t.eachChunkMode(func(c *conn) {
 		at := (stripeStart + stripe/2) / t.block() * t.block()
-		c.oneContent(c.wantRead(newRead(at, 64<<10).with(proto.CmdFlagDF), expected(at, 64<<10),
-			"64 KiB with DF"))
+		r := newRead(at, 64<<10).with(proto.CmdFlagDF)
+		c.wantOneContentChunk(c.wantRead(r, expected(at, 64<<10), "64 KiB with DF"))
 		for _, n := range []uint64{128 << 10, 1 << 20} {
 			r := newRead(stripeStart, n).with(proto.CmdFlagDF)
 			reply := c.do(r)
-			c.oneContent(reply)
+			c.wantOneContentChunk(reply)
 			if reply.errno != 0 {
 				t.want(reply.errno == eoverflow, "%s: %s; EOVERFLOW is the only error for it", r,
 					reply.errorText())
@@ -106,10 +108,10 @@ func readAboveMaximum(t *trial) {
 	t.eachMode(func(c *conn) {
 		n := t.profile.maxPayload() + t.block()
 		if n > 1<<32-1 {
-			t.skip("the server knows no maximum payload")
+			t.skip("the server has no maximum payload")
 		}
 		if n > longCost {
-			t.skip("the maximum payload of %d bytes is more than a READ is worth",
+			t.skip("a READ of more than the maximum payload of %d bytes would take too long",
 				t.profile.maxPayload())
 		}
 		if n > c.size {
@@ -126,10 +128,13 @@ func readAboveMaximum(t *trial) {
 
 func readMisaligned(t *trial) {
 	t.eachMode(func(c *conn) {
-		least := t.profile.minBlock()
-		for _, r := range []*request{newRead(1, least), newRead(0, least-1),
-			newRead(least/2, least),
-			newRead(0, least+least/2)} {
+		minBlock := t.profile.minBlock()
+		for _, r := range []*request{
+			newRead(1, minBlock),
+			newRead(0, minBlock-1),
+			newRead(minBlock/2, minBlock),
+			newRead(0, minBlock+minBlock/2),
+		} {
 			c.refused(r, einval)
 		}
 	})

@@ -1,6 +1,7 @@
-// Checks of the form of replies (RP): simple ones, chunks, errors. Conn judges every chunk of every
-// check as it comes; these checks see to it that there is something to judge. Invariant: a check
-// that saw none of what it is about is a skip, not a pass.
+// Checks of the form of replies (RP): simple replies, chunks, errors. conn judges every chunk of
+// every check as it is read; these checks make sure that there is something to judge.
+//
+// Invariant: a check that saw nothing of its subject is a skip, not a pass.
 
 package conform
 
@@ -12,46 +13,47 @@ import (
 
 var replyChecks = []Check{
 	{"RP-01", must, nil,
-		"without structured replies every reply is simple, and an error has no data behind it",
-		"the oldest clients, the kernel's among them, know nothing else; data behind an error is " +
-			"taken for the next reply",
+		"without structured replies every reply is simple, and no data follows an error",
+		"the oldest clients and the kernel's know nothing else; data after an error is taken for " +
+			"the next reply",
 		simpleReplies},
 	{"RP-02", must, []need{needStructured},
-		"with structured replies a READ never has a simple one, not even for an error",
+		"with structured replies a READ never gets a simple reply, not even for an error",
 		"a client cannot tell whether data follows a simple reply",
 		structuredReadErrors},
 	{"RP-03", should, []need{needStructured},
 		"errors are structured, and say in words what is wrong",
-		"a number of seven values is all that the user learns otherwise",
+		"otherwise the user learns no more than one of seven error numbers",
 		errorsWithText},
 	{"RP-04", must, []need{needStructured},
-		"each reply has DONE on its last chunk and on no other, and no flag that does not exist",
-		"a client that waits for DONE waits for ever; one that saw it frees the request",
+		"each reply has DONE on its last chunk and on no other chunk, and no flag that does not " +
+			"exist",
+		"a client waits for DONE, and frees the request when it has seen DONE",
 		doneFlags},
 	{"RP-05", must, []need{needStructured},
-		"NONE has no payload and is the end of a reply",
-		"it is how a reply without content succeeds",
+		"a NONE chunk has no payload and ends a reply",
+		"a reply without content succeeds by it",
 		noneChunks},
 	{"RP-06", must, []need{needStructured, needPattern},
-		"OFFSET_DATA lies inside of the request, has at least a byte and overlaps nothing",
-		"clients copy by these numbers into the user's memory",
+		"OFFSET_DATA is inside the request, has at least one byte and overlaps nothing",
+		"clients copy into the user's memory by these numbers",
 		dataChunks},
 	{"RP-07", must, []need{needStructured, needPattern},
-		"OFFSET_HOLE has 12 bytes, lies inside of the request, is not empty and overlaps nothing",
+		"OFFSET_HOLE has 12 bytes, is inside the request, is not empty and overlaps nothing",
 		"clients clear memory by these numbers",
 		holeChunks},
 	{"RP-08", must, []need{needStructured, needPattern},
 		"the chunks of a READ that succeeds hold each byte once",
-		"what no chunk told stays whatever was in the client's memory",
+		"the client's memory is left as it was where no chunk covers it",
 		exactCover},
 	{"RP-09", must, []need{needStructured},
-		"an error chunk has an error that is not 0 and a message of at most its own length; one " +
-			"is enough",
-		"a client that trusts the length of a message reads behind it",
+		"an error chunk has an error that is not 0 and a message no longer than the chunk; one " +
+			"error chunk is enough",
+		"a client that trusts the length of the message reads beyond the chunk",
 		errorChunks},
 	{"RP-10", must, []need{needStructured},
-		"an error with an offset names one inside of the request",
-		"the client counts as valid what lies before it",
+		"an error with an offset has an offset inside the request",
+		"the client counts the data before the offset as valid",
 		errorOffsets},
 	{"RP-15", should, []need{needStructured, needPattern},
 		"a READ of data comes in one chunk, and chunks are cut at multiples of 512",
@@ -62,19 +64,22 @@ var replyChecks = []Check{
 		"clients have buffers of that size",
 		chunkOfMaximum},
 	{"RP-17", must, []need{needStructured},
-		"no chunk type or flag that was not agreed on, whatever the command",
+		"no command is answered by a chunk type or a flag that was not agreed on",
 		"a client must hang up on a chunk that it does not know",
 		agreedChunks},
 }
 
-// wrongRequests is one request of each kind of mistake, none of which has data behind it. Commands
-// that change data are among them only where data may be changed: a server that wraps or cuts what
-// is beyond the end would do it somewhere.
+// wrongRequests returns one request for each kind of mistake, all without data. Commands that
+// change data are among them only where data may be changed: a server that wraps or cuts a range
+// beyond the end would change something.
 func (c *conn) wrongRequests() []*request {
 	t, block := c.t, c.t.block()
 	list := []*request{
-		newRead(0, block).with(1 << 14), newCommand(0x7ff0, 0, block), newRead(t.profile.Size,
-			block), newRead(1<<63, block), newCommand(proto.CmdFlush, 0, 0).with(proto.CmdFlagDF),
+		newRead(0, block).with(1 << 14),
+		newCommand(0x7ff0, 0, block),
+		newRead(t.profile.Size, block),
+		newRead(1<<63, block),
+		newCommand(proto.CmdFlush, 0, 0).with(proto.CmdFlagDF),
 		newCommand(proto.CmdCache, t.profile.Size+block, block),
 		newCommand(proto.CmdBlockStatus, t.profile.Size+block, block),
 	}
@@ -85,7 +90,7 @@ func (c *conn) wrongRequests() []*request {
 	return list
 }
 
-// wrongReplies sends them all and gives the replies that are errors.
+// wrongReplies sends wrongRequests and returns the replies that are errors.
 func (c *conn) wrongReplies() []*reply {
 	var list []*reply
 	for _, r := range c.wrongRequests() {
@@ -117,7 +122,7 @@ func simpleReplies(t *trial) {
 	}
 }
 
-// structuredReadErrors needs no judgement of its own: Conn fails on a simple reply to a READ.
+// structuredReadErrors does not judge: conn fails on a simple reply to a READ.
 func structuredReadErrors(t *trial) {
 	c := t.open(modeStructured)
 	seen := 0
@@ -128,7 +133,7 @@ func structuredReadErrors(t *trial) {
 			seen++
 		}
 	}
-	t.want(seen > 0, "no READ was refused, whatever was wrong with it")
+	t.want(seen > 0, "no wrong READ was refused")
 }
 
 func errorsWithText(t *trial) {
@@ -143,28 +148,37 @@ func errorsWithText(t *trial) {
 		}
 	}
 	t.prefer(simple == 0, "%d of %d errors come as simple replies", simple, len(all))
-	t.prefer(silent == 0, "%d of %d errors come without a word of text", silent, len(all))
+	t.prefer(silent == 0, "%d of %d errors come without text", silent, len(all))
 }
 
-// patternReads are READs of all that the suite's data has: data, holes, both, each odd boundary of
-// them.
+// patternReads returns READs of everything in the suite's data: data, holes, both, across each kind
+// of border.
 func (t *trial) patternReads() []*request {
 	block := t.block()
 	list := []*request{
-		newRead(0, block), newRead(0, 1<<20), newRead(holeStart-block, 2*block), newRead(holeStart,
-			1<<20), newRead(stripeStart-block, 2*block), newRead(stripeStart, 16*stripe),
-		newRead(stripeStart+stripe-block, 2*block), newRead(stripeStart+stripe, stripe),
+		newRead(0, block),
+		newRead(0, 1<<20),
+		newRead(holeStart-block, 2*block),
+		newRead(holeStart, 1<<20),
+		newRead(stripeStart-block, 2*block),
+		newRead(stripeStart, 16*stripe),
+		newRead(stripeStart+stripe-block, 2*block),
+		newRead(stripeStart+stripe, stripe),
 		newRead(scratchStart-2*stripe-block, 2*stripe+block),
 	}
 	if t.profile.minBlock() == 1 {
-		list = append(list, newRead(1, 1), newRead(511, 2), newRead(holeStart-1, 2),
+		list = append(list,
+			newRead(1, 1),
+			newRead(511, 2),
+			newRead(holeStart-1, 2),
 			newRead(holeStart-3, 4099),
-			newRead(stripeStart+stripe-1, stripe+2), newRead(stripeStart+7, 3*stripe+5))
+			newRead(stripeStart+stripe-1, stripe+2),
+			newRead(stripeStart+7, 3*stripe+5))
 	}
 	return list
 }
 
-// readPattern does them one by one, then all in one piece, and judges the data.
+// readPattern sends patternReads one by one, then in one piece, and judges the data.
 func (c *conn) readPattern() []*reply {
 	var list []*reply
 	for _, r := range c.t.patternReads() {
@@ -260,7 +274,8 @@ func holeChunks(t *trial) {
 func exactCover(t *trial) {
 	t.eachChunkMode(func(c *conn) {
 		c.readPattern()
-		c.wantData(holeStart-1<<20, expected(holeStart-1<<20, 2<<20), "across the border of a hole")
+		c.wantData(holeStart-1<<20, expected(holeStart-1<<20, 2<<20), "across the border of a "+
+			"hole")
 	})
 }
 
@@ -308,7 +323,7 @@ func fewChunks(t *trial) {
 	t.eachChunkMode(func(c *conn) {
 		n := min(1<<20, t.profile.maxPayload())
 		if reply := c.wantRead(newRead(0, n), expected(0, n), "data"); len(reply.chunks) > 1 {
-			t.differ("%s, all of it data, comes in %d chunks", reply.request, len(reply.chunks))
+			t.differ("%s, which is all data, comes in %d chunks", reply.request, len(reply.chunks))
 		}
 		odd := 0
 		for _, reply := range c.readPattern() {
@@ -321,7 +336,7 @@ func fewChunks(t *trial) {
 				}
 			}
 		}
-		t.prefer(odd == 0, "%d chunks are cut at places that are no multiples of 512", odd)
+		t.prefer(odd == 0, "%d chunks are cut at offsets that are not multiples of 512", odd)
 	})
 }
 
@@ -337,7 +352,7 @@ func agreedChunks(t *trial) {
 	t.eachChunkMode(func(c *conn) {
 		c.wrongReplies()
 		for _, command := range c.ranged() {
-			c.succeeds(newRequest(command, t.probeSafe(command), t.block()))
+			c.succeeds(newRequest(command, t.safeOffset(command), t.block()))
 		}
 		if c.offers(proto.CmdFlush) {
 			c.succeeds(newCommand(proto.CmdFlush, 0, 0))

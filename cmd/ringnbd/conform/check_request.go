@@ -1,6 +1,7 @@
 // Checks of how requests are parsed (RQ): magics, cookies, commands and flags that do not exist or
-// do not belong there, ranges that overflow, lengths that are nothing or too much. Invariant: each
-// ends with the proof that the stream is in step, or that the server lives on.
+// do not belong together, ranges that overflow, lengths that are 0 or too large.
+//
+// Invariant: each check ends with the proof that the stream is in step, or that the server lives.
 
 package conform
 
@@ -15,23 +16,23 @@ import (
 var requestChecks = []Check{
 	{"RQ-01", must, nil,
 		"a request with a wrong magic ends the connection",
-		"after a wrong magic nobody knows where the next request begins; an answer to garbage " +
-			"may be a write in the wrong place",
+		"after a wrong magic the server cannot know where the next request begins; it may carry " +
+			"out garbage as a WRITE",
 		wrongMagics},
 	{"RQ-02", must, nil,
 		"the cookie comes back bit for bit, whatever it is",
-		"clients find their request by it; one that is swapped, cut or taken for a number gives " +
-			"one request's data to another",
+		"clients find their request by the cookie; if it is swapped or cut, a request gets the " +
+			"data of another",
 		oddCookies},
 	{"RQ-03", quality, nil,
 		"two requests in flight with the same cookie are both answered",
-		"a client should not do this, but a server that keys its state by the cookie loses a " +
-			"request or crashes",
+		"a client should not do this, but a server that finds requests by cookie loses one or " +
+			"crashes",
 		sameCookies},
 	{"RQ-04", should, nil,
-		"an unknown command is EINVAL, and its length is no payload",
-		"a server that waits for bytes that never come hangs the connection; one that hangs up " +
-			"takes all requests in flight with it",
+		"an unknown command is EINVAL, and its length does not announce a payload",
+		"a server that waits for a payload hangs the connection; a server that hangs up loses " +
+			"all requests in flight",
 		unknownCommands},
 	{"RQ-05", should, nil,
 		"an unknown command flag is EINVAL, and a WRITE's data is drained",
@@ -40,49 +41,49 @@ var requestChecks = []Check{
 		unknownFlags},
 	{"RQ-06", should, nil,
 		"a known flag on the wrong command is EINVAL, and a WRITE's data is drained",
-		"the same as with unknown flags: silently ignored, a later extension could not use it",
+		"as with unknown flags: a later extension could not use a flag that servers ignore",
 		misplacedFlags},
 	{"RQ-07", must, []need{needFUA},
-		"FUA is accepted with every command, once it is advertised",
-		"clients are allowed to set it anywhere; some do it on all they send",
+		"FUA is accepted with every command if it is advertised",
+		"clients may set it anywhere, and some set it on every request",
 		flagFUAEverywhere},
 	{"RQ-08", should, []need{without(needFUA), needWrite},
 		"FUA that is not advertised is EINVAL",
-		"accepted and ignored, it would promise that data is on stable storage",
+		"if it is accepted and ignored, the client believes that data is on stable storage",
 		flagFUAUnadvertised},
 	{"RQ-09", should, nil,
 		"a command that is not advertised is EINVAL, or works",
-		"clients exist that do not look at the flags first",
+		"some clients do not look at the flags first",
 		unadvertised},
 	{"RQ-10", must, []need{needPattern},
-		"many requests in flight: each is answered once and with its own data, in whatever order",
-		"a swapped or interleaved reply is corruption that no checksum sees",
+		"many requests in flight: each is answered once and with its own data, in any order",
+		"a swapped or interleaved reply is a corruption that checksums of the disk do not see",
 		manyInFlight},
 	{"RQ-11", must, nil,
-		"offset and length that overflow 64 bits are beyond the end, and nothing else",
-		"a sum that wraps round passes the range check: this is how servers write and read " +
-			"outside of the export",
+		"an offset and a length that overflow 64 bits are beyond the end",
+		"a sum that wraps round passes the range check, and the server reads and writes outside " +
+			"the export",
 		overflows},
 	{"RQ-12", must, []need{needWrite},
-		"a WRITE of the maximum payload that is refused is drained whole",
-		"32 MiB parsed as requests are a million chances to do harm",
+		"a WRITE of the maximum payload that is refused is drained completely",
+		"32 MiB of data parsed as requests are a million chances to do harm",
 		drainedWrite},
 	{"RQ-13a", quality, []need{needWrite},
-		"a WRITE of 4 GiB less one byte neither hurts nor is taken for granted",
-		"a buffer allocated by a number from the wire is a denial of service",
+		"the server survives a WRITE of 4 GiB less one byte of which the data does not come",
+		"a server that allocates a buffer by a number from the wire can be put out of service",
 		enormousWrite},
 	{"RQ-13b", should, []need{needWrite, needSmallPayload},
 		"a WRITE of 32 MiB is answered even if the server's maximum payload is less",
-		"the spec calls 2^25 bytes the least that may be taken for an attack",
+		"by the protocol a client that sends up to 2^25 bytes is not an attacker",
 		payloadAboveMaximum},
 	{"RQ-14", should, nil,
 		"a request of length zero does not cost the connection",
-		"the outcome is unspecified, but hanging up is not wanted, and a data chunk without data " +
-			"is malformed",
+		"the outcome is unspecified, but the client loses the connection, and a data chunk " +
+			"without data is malformed",
 		zeroLengths},
 	{"RQ-15", quality, nil,
-		"length zero at the very end is as anywhere else; behind the end it is an error",
-		"off-by-one errors of range checks live here",
+		"length zero at the very end is as anywhere else; beyond the end it is an error",
+		"range checks are off by one here",
 		zeroLengthsAtEnd},
 }
 
@@ -124,7 +125,7 @@ func oddCookies(t *trial) {
 			for _, r := range []*request{{cookie: cookie, length: t.block()},
 				{cookie: cookie, command: 0x7ff0},
 				{cookie: cookie, length: t.block(), flags: 1 << 14}} {
-				c.expect(r) // not Send, which would make up a cookie for 0
+				c.expect(r) // not by send, which would make up a cookie for 0
 				c.write(c.encode(r))
 				if reply := c.nextReply(); r.command == proto.CmdRead && r.flags == 0 {
 					t.want(bytes.Equal(reply.data, want),
@@ -144,8 +145,8 @@ func sameCookies(t *trial) {
 		for range 8 {
 			list = append(list, &request{cookie: 7, length: t.block()})
 		}
-		// It is the client that breaks a rule here: whatever comes back is no failure of the
-		// server's, unless it dies of it.
+		// The client breaks a rule here: nothing that comes back is a failure of the server, unless
+		// it dies.
 		if problem := t.try(func() {
 			c.sendAll(list...)
 			for _, reply := range c.allReplies() {
@@ -180,7 +181,7 @@ func unknownFlags(t *trial) {
 					bit > 6 && bit < 15 && command != proto.CmdRead && command != proto.CmdWrite {
 					continue
 				}
-				r := newRequest(command, t.probeSafe(command), t.block()).with(1 << bit)
+				r := newRequest(command, t.safeOffset(command), t.block()).with(1 << bit)
 				if command == proto.CmdFlush {
 					r.offset, r.length = 0, 0
 				}
@@ -190,8 +191,9 @@ func unknownFlags(t *trial) {
 	})
 }
 
-// probeSafe is where a check may use a command: the scratch for those that change data.
-func (t *trial) probeSafe(command uint16) uint64 {
+// safeOffset returns an offset where a check may use a command: in the scratch for commands that
+// change data.
+func (t *trial) safeOffset(command uint16) uint64 {
 	switch command {
 	case proto.CmdWrite, proto.CmdTrim, proto.CmdWriteZeroes:
 		return t.scratch(1 << 20)
@@ -199,8 +201,8 @@ func (t *trial) probeSafe(command uint16) uint64 {
 	return 0
 }
 
-// ownFlags are the flags that each command may carry beside FUA.
-var ownFlags = map[uint16]uint16{
+// commandFlags has the flags that each command may have in addition to FUA.
+var commandFlags = map[uint16]uint16{
 	proto.CmdRead:        proto.CmdFlagDF,
 	proto.CmdWriteZeroes: proto.CmdFlagNoHole | proto.CmdFlagFastZero,
 	proto.CmdBlockStatus: proto.CmdFlagReqOne,
@@ -211,10 +213,10 @@ func misplacedFlags(t *trial) {
 		for _, flag := range []uint16{proto.CmdFlagNoHole, proto.CmdFlagDF, proto.CmdFlagReqOne,
 			proto.CmdFlagFastZero} {
 			for _, command := range append(c.ranged(), proto.CmdFlush) {
-				if !c.offers(command) || ownFlags[command]&flag != 0 {
+				if !c.offers(command) || commandFlags[command]&flag != 0 {
 					continue
 				}
-				r := newRequest(command, t.probeSafe(command), t.block()).with(flag)
+				r := newRequest(command, t.safeOffset(command), t.block()).with(flag)
 				if command == proto.CmdFlush {
 					r.offset, r.length = 0, 0
 				}
@@ -227,7 +229,7 @@ func misplacedFlags(t *trial) {
 func flagFUAEverywhere(t *trial) {
 	t.eachMode(func(c *conn) {
 		for _, command := range c.ranged() {
-			c.succeeds(newRequest(command, t.probeSafe(command), t.block()).with(proto.CmdFlagFUA))
+			c.succeeds(newRequest(command, t.safeOffset(command), t.block()).with(proto.CmdFlagFUA))
 		}
 		if c.offers(proto.CmdFlush) {
 			c.succeeds(newCommand(proto.CmdFlush, 0, 0).with(proto.CmdFlagFUA))
@@ -254,7 +256,7 @@ func unadvertised(t *trial) {
 				continue
 			}
 			sent++
-			r := newCommand(command, t.probeSafe(command), t.block())
+			r := newCommand(command, t.safeOffset(command), t.block())
 			if command == proto.CmdFlush {
 				r.offset, r.length = 0, 0
 			}
@@ -283,14 +285,14 @@ func manyInFlight(t *trial) {
 				list = append(list, newRead(stripeStart+i*stripe/2/t.block()*t.block(), 2*stripe))
 			}
 		}
-		// a dozen at a time, as a server may read no more requests until replies are taken
+		// a dozen at a time, because a server may stop reading requests until its replies are read
 		for at := 0; at < len(list); at += 12 {
 			c.sendAll(list[at:min(at+12, len(list))]...)
 			for _, reply := range c.allReplies() {
 				t.want(reply.errno == 0, "%s: %s", reply.request, reply.errorText())
 				t.want(bytes.Equal(reply.data,
 					expected(reply.request.offset, reply.request.length)),
-					"%s: data of another place", reply.request)
+					"%s: data from another offset", reply.request)
 			}
 		}
 		c.stillUp("many requests at a time")
@@ -300,25 +302,25 @@ func manyInFlight(t *trial) {
 func overflows(t *trial) {
 	block := t.block()
 	t.eachMode(func(c *conn) {
-		ranges := []span{{1<<64 - 1, 1}, {-block, block}, {-block, 8 * block}, {1 << 63, block},
+		ranges := []area{{1<<64 - 1, 1}, {-block, block}, {-block, 8 * block}, {1 << 63, block},
 			{1<<63 - block, 2 * block}, {-(8 * block), 1<<32 - block}}
 		if c.mode.extended() {
-			ranges = append(ranges, span{block, -block}, span{2 * block, -block},
-				span{0, 1<<64 - 1}, span{0, 1 << 63}, span{1 << 63, 1 << 63})
+			ranges = append(ranges, area{block, -block}, area{2 * block, -block},
+				area{0, 1<<64 - 1}, area{0, 1 << 63}, area{1 << 63, 1 << 63})
 		}
 		for _, s := range ranges {
 			for _, command := range c.ranged() {
-				if command == proto.CmdWrite && s.to > 1<<20 {
+				if command == proto.CmdWrite && s.length > 1<<20 {
 					continue // its data would have to be sent
 				}
 				want := []uint32{beyondError[command]}
-				if s.to%block != 0 || s.to > t.profile.maxPayload() {
-					want = append(want, einval, eoverflow) // also misaligned, or also too long
+				if s.length%block != 0 || s.length > t.profile.maxPayload() {
+					// the range is also misaligned, or also too long
+					want = append(want, einval, eoverflow)
 				}
-				if reply := c.refused(newRequest(command, s.from, s.to), want...); reply != nil &&
-					reply.errno == 0 {
-					t.failf("%s: success; the end of that range is not where the sum of 64 bits "+
-						"says", reply.request)
+				reply := c.refused(newRequest(command, s.offset, s.length), want...)
+				if reply != nil && reply.errno == 0 {
+					t.failf("%s: success, although the range ends beyond 64 bits", reply.request)
 				}
 			}
 		}
@@ -328,7 +330,7 @@ func overflows(t *trial) {
 func drainedWrite(t *trial) {
 	t.eachMode(func(c *conn) {
 		n := min(t.profile.maxPayload(), 1<<25) / t.block() * t.block()
-		start := t.tail(t.block()) // one block of it is inside
+		start := t.tail(t.block()) // one block of the WRITE is inside the export
 		before := c.succeeds(newRead(start, t.block())).data
 		c.refused(newRequest(proto.CmdWrite, start, n), enospc)
 		c.wantRead(newRead(start, t.block()), before,
@@ -341,11 +343,11 @@ func enormousWrite(t *trial) {
 		r := newRequest(proto.CmdWrite, 0, 0)
 		r.offset, r.length, r.payload = t.profile.Size, 1<<32-1, make([]byte, 64<<10)
 		c.number(r)
-		_ = c.tryWrite(c.encode(r)) // it may have hung up in the middle
+		_ = c.tryWrite(c.encode(r)) // the server may hang up in the middle
 		open, got := c.openAfter(t.patience / 10)
 		if open && len(got) > 0 {
-			// It answers before the data: then it must go on to drain, and neither hang up nor take
-			// the data for requests.
+			// The server answers before the data. Then it must drain the data, and neither hang up
+			// nor parse the data as requests.
 			c.expect(r)
 			reply := c.nextReply()
 			t.want(reply.errno != 0, "%s: success after 64 KiB of its data", r)
@@ -364,7 +366,7 @@ func payloadAboveMaximum(t *trial) {
 func zeroLengths(t *trial) {
 	t.eachMode(func(c *conn) {
 		for _, command := range c.ranged() {
-			reply := c.survives(newRequest(command, t.probeSafe(command), 0))
+			reply := c.survives(newRequest(command, t.safeOffset(command), 0))
 			if reply != nil && reply.errno == 0 && command == proto.CmdRead {
 				t.want(len(reply.data) == 0, "%s: %d bytes", reply.request, len(reply.data))
 			}

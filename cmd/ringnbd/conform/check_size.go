@@ -1,5 +1,6 @@
-// Checks of sizes, transmission flags and error values (S, TF, ER). Invariant: what the server said
-// of itself is held against what it does.
+// Checks of sizes, transmission flags and error values (S, TF, ER), and of RESIZE (CX).
+//
+// Invariant: what the server said of itself is compared with what it does.
 
 package conform
 
@@ -12,97 +13,96 @@ import (
 var sizeChecks = []Check{
 	{"S-01", must, []need{needBlockSize},
 		"the minimum block size is a power of two up to 64 KiB",
-		"clients align by masks",
+		"clients align with masks",
 		minimumBlock},
 	{"S-02", must, []need{needBlockSize},
-		"the preferred block size is a power of two, 512 or more, and no less than the minimum",
+		"the preferred block size is a power of two, 512 or more, and not less than the minimum",
 		"clients size their buffers by it",
 		preferredBlock},
 	{"S-03", must, []need{needBlockSize},
-		"the maximum payload is no less than the preferred block, and 1 MiB if the export is " +
-			"that large",
+		"the maximum payload is not less than the preferred block, nor than 1 MiB if the export " +
+			"is that large",
 		"clients cut their requests by it",
 		maximumPayload},
 	{"S-04", should, nil,
-		"a client that asked for no block sizes may use single bytes, or is told EINVAL",
-		"old clients do, and ask nothing",
+		"a client that did not ask for block sizes may use single bytes, or gets EINVAL",
+		"old clients use single bytes and do not ask",
 		defaultSizes},
 	{"S-05", should, nil,
 		"the size of the export is a multiple of the minimum block",
-		"the rest could never be read",
+		"the rest of the export could not be read",
 		sizeOfBlocks},
 	{"S-06", must, []need{without(needBlocks)},
-		"a server that enforces a minimum block tells it to those who ask",
-		"a client cannot keep to what it was not told",
+		"a server that enforces a minimum block tells it to clients that ask",
+		"a client cannot keep to a minimum that it was not told",
 		enforcedUntold},
 	{"S-07", should, []need{needBlocks},
-		"what violates the advertised sizes is EINVAL, and changes nothing",
-		"a server may count on its clients' word, not on its disk's sake",
+		"a request that violates the advertised sizes is EINVAL, and changes nothing",
+		"a server must not damage the disk because a client is wrong",
 		violatedSizes},
 	{"S-08", should, []need{needBlocks},
 		"misaligned TRIM, WRITE_ZEROES, CACHE and BLOCK_STATUS are EINVAL, as READ and WRITE are",
-		"rounding outward destroys a neighbour",
+		"a server that rounds outward destroys data next to the range",
 		misalignedCommands},
 	{"S-09", must, []need{needWrite},
-		"a client that was told no block sizes does no harm with odd WRITEs: they are done " +
-			"right, or refused",
-		"a server of whole blocks must read, change and write, or say no",
+		"odd WRITEs from a client that was not told block sizes are done right, or refused",
+		"a server that works in blocks must read, modify and write them, or refuse",
 		oddWritesUntold},
 	{"S-10", should, []need{needWrite},
-		"payloads up to 32 MiB are no attack, whatever maximum is advertised",
-		"a client that did not ask sends them in good faith",
+		"payloads up to 32 MiB do not cost the connection, whatever maximum is advertised",
+		"a client that did not ask for block sizes sends them in good faith",
 		payloadsOfDefault},
 	{"S-11", should, []need{needWrite, needRoom},
 		"commands without payload may be longer than the maximum payload",
-		"nothing of that length is on the wire",
+		"the data is not on the wire",
 		longCommands},
 	{"S-12", should, []need{needGo},
-		"GO works without asking for block sizes",
+		"GO works without a request for block sizes",
 		"most clients never ask",
 		goWithoutSizes},
 	{"ER-01", must, nil,
-		"only the errors of the spec are on the wire",
-		"other numbers mean something else on another system",
+		"only the errors of the protocol are on the wire",
+		"other numbers have another meaning on another system",
 		allErrors},
 	{"ER-02", should, nil,
-		"EOVERFLOW is only for what is too long",
-		"clients answer it by asking for less, again and again",
+		"EOVERFLOW is only for requests that are too long",
+		"clients react by shorter and shorter requests",
 		noStrayOverflow},
 	{"ER-03", should, nil,
-		"ENOTSUP is only for FAST_ZERO, ENOMEM for nothing",
-		"clients take ENOTSUP for a hint about speed",
+		"ENOTSUP is only for FAST_ZERO, and ENOMEM for no request",
+		"clients take ENOTSUP as a hint about speed",
 		noStrayUnsupported},
 	{"TF-01", must, nil,
 		"HAS_FLAGS is set in every mode",
-		"without it the other flags mean nothing",
+		"without it the other flags have no meaning",
 		hasFlags},
 	{"TF-02a", must, nil,
-		"what is advertised works",
+		"everything that is advertised works",
 		"a flag is a promise",
 		advertisedWorks},
 	{"TF-02b", quality, []need{needReadOnly},
 		"a read-only export does not advertise TRIM, WRITE_ZEROES or FAST_ZERO",
-		"they cannot work",
+		"they cannot work there",
 		readOnlyFlags},
 	{"TF-03", must, nil,
 		"FAST_ZERO is not advertised without WRITE_ZEROES",
-		"it is a flag of that command",
+		"FAST_ZERO is a flag of that command",
 		fastZeroAlone},
 	{"TF-04", must, nil,
 		"SEND_DF is set if, and only if, structured replies or extended headers were agreed on",
-		"without them nothing is fragmented",
+		"without them no reply is fragmented",
 		sendDF},
 	{"TF-05", must, nil,
 		"BLOCK_STATUS_PAYLOAD is not set without extended headers",
-		"compact requests have no payload but WRITE's",
+		"with compact headers only WRITE has a payload",
 		payloadFlag},
 	{"TF-06", must, nil,
-		"no flag that does not exist, and not SEND_RESIZE",
-		"a client that knows a later meaning would use it",
+		"flags that do not exist, and SEND_RESIZE, are not set",
+		"a client that knows a later meaning would rely on it",
 		unknownTransmissionFlags},
 	{"CX-02", must, nil,
 		"RESIZE is EINVAL, and not advertised",
-		"nobody has agreed on what it does",
+		"its meaning has not been agreed on",
 		resizeUnknown},
 }
 
@@ -127,7 +127,7 @@ func maximumPayload(t *trial) {
 		"the maximum payload is %d, less than 1 MiB", b.Max)
 }
 
-// openPlain goes to transmission without asking for block sizes.
+// openPlain enters transmission without a request for block sizes.
 func (t *trial) openPlain() *conn {
 	c := t.haggle()
 	if !t.profile.Go {
@@ -137,17 +137,17 @@ func (t *trial) openPlain() *conn {
 	list := c.option(proto.OptGo, infoData(t.export()))
 	last := list[len(list)-1]
 	if last.kind == proto.RepErrBlockSizeReqd {
-		t.differ("GO without asking for block sizes: %s", last)
+		t.differ("GO without a request for block sizes: %s", last)
 		c.enterGo(t.export())
 		return c
 	}
-	c.wantReply(last, "GO that asks for nothing", proto.RepAck)
+	c.wantReply(last, "GO without information requests", proto.RepAck)
 	info := c.parseInfos(list)
 	c.mode, c.size, c.flags = modeGo, info.size, info.flags
 	return c
 }
 
-func goWithoutSizes(t *trial) { t.openPlain().stillUp("GO that asked for nothing") }
+func goWithoutSizes(t *trial) { t.openPlain().stillUp("GO without information requests") }
 
 func defaultSizes(t *trial) {
 	c := t.openPlain()
@@ -173,7 +173,7 @@ func sizeOfBlocks(t *trial) {
 
 func enforcedUntold(t *trial) {
 	if t.profile.Block == nil && !t.profile.Pattern {
-		t.skip("nothing is known of the data, and no block sizes are advertised")
+		t.skip("the data is not known, and block sizes are not advertised")
 	}
 	t.eachMode(func(c *conn) {
 		for _, r := range []*request{newRead(1, 1), newRead(511, 1023), newRead(4095, 2)} {
@@ -181,7 +181,8 @@ func enforcedUntold(t *trial) {
 				continue
 			}
 			reply := c.do(r)
-			t.want(reply.errno == 0, "%s: %s, although no minimum block was told when asked for", r,
+			t.want(reply.errno == 0, "%s: %s, although the server did not tell a minimum block "+
+				"when asked", r,
 				reply.errorText())
 		}
 		c.stillUp("odd READs")
@@ -193,10 +194,11 @@ func oddWritesUntold(t *trial) {
 	at := t.scratch(1 << 20)
 	want := fill(12, 64<<10)
 	c.writeData(at, want)
-	for i, s := range []span{{1, 1}, {511, 2}, {4095, 4098}, {7, 9000}, {8191, 1}} {
-		data := fill(uint64(i)+60, int(s.to))
-		if reply := c.mayWork(newWrite(at+s.from, data), einval); reply != nil && reply.errno == 0 {
-			copy(want[s.from:], data)
+	for i, s := range []area{{1, 1}, {511, 2}, {4095, 4098}, {7, 9000}, {8191, 1}} {
+		data := fill(uint64(i)+60, int(s.length))
+		reply := c.mayWork(newWrite(at+s.offset, data), einval)
+		if reply != nil && reply.errno == 0 {
+			copy(want[s.offset:], data)
 		}
 		c.wantRead(newRead(at, uint64(len(want))), want, "after an odd WRITE")
 	}
@@ -211,11 +213,12 @@ func violatedSizes(t *trial) {
 
 func misalignedCommands(t *trial) {
 	t.eachMode(func(c *conn) {
-		least := t.profile.minBlock()
+		minBlock := t.profile.minBlock()
 		for _, command := range c.ranged() {
-			at := t.probeSafe(command) + least*8
-			for _, s := range []span{{at + 1, least}, {at, least - 1}, {at + least/2, least}} {
-				c.refused(newRequest(command, s.from, s.to), einval)
+			at := t.safeOffset(command) + minBlock*8
+			for _, s := range []area{{at + 1, minBlock}, {at, minBlock - 1},
+				{at + minBlock/2, minBlock}} {
+				c.refused(newRequest(command, s.offset, s.length), einval)
 			}
 		}
 	})
@@ -235,21 +238,22 @@ func longCommands(t *trial) {
 		for _, command := range []uint16{proto.CmdTrim, proto.CmdWriteZeroes, proto.CmdCache,
 			proto.CmdBlockStatus} {
 			if c.offers(command) {
-				c.sampled(newCommand(command, scratchStart, n), eoverflow, einval)
+				c.sampleCommand(newCommand(command, scratchStart, n), eoverflow, einval)
 			}
 		}
 	})
 }
 
-// everyError makes all the errors that a client can make, and gives the replies. Conn fails on
-// numbers that the spec does not have.
+// everyError makes every error that a client can make, and returns the replies. conn fails on
+// numbers that the protocol does not have.
 func (c *conn) everyError() []*reply {
 	list := c.wrongReplies()
 	for _, command := range c.ranged() {
+		block := c.t.block()
 		for _, r := range []*request{
-			newRequest(command, c.t.probeSafe(command),
-				c.t.block()).with(1 << 13), newRequest(command,
-				c.size, c.t.block()), newRequest(command, -c.t.block(), c.t.block()),
+			newRequest(command, c.t.safeOffset(command), block).with(1 << 13),
+			newRequest(command, c.size, block),
+			newRequest(command, -block, block),
 		} {
 			reply, _ := c.attempt(r)
 			if reply == nil {
@@ -270,7 +274,7 @@ func allErrors(t *trial) {
 			seen += len(reply.errors)
 		}
 	})
-	t.want(seen > 0, "nothing was refused, whatever was wrong with it")
+	t.want(seen > 0, "no wrong request was refused")
 }
 
 func noStrayOverflow(t *trial) {
@@ -281,9 +285,9 @@ func noStrayOverflow(t *trial) {
 	})
 }
 
-// longRead sends a READ that is longer than it need be served, and gives the reply if it is an
-// error. Whoever serves it all the same, or takes long over it, does no wrong, and nobody needs the
-// data: the connection is given up at the first header, as if the server had hung up.
+// longRead sends a READ that is longer than a server has to serve, and returns the reply if it is
+// an error. A server that serves it, or takes long over it, is right, and the data is not needed:
+// the connection is given up at the first header, as if the server had hung up.
 func (c *conn) longRead(r *request) *reply {
 	c.send(r)
 	if _, got := c.openAfter(c.t.patience / 4); len(got) > 0 {
@@ -336,9 +340,9 @@ func advertisedWorks(t *trial) {
 	t.eachMode(func(c *conn) {
 		for _, command := range c.ranged() {
 			if command == proto.CmdCache {
-				continue // may always fail, even if advertised
+				continue // CACHE may always fail, even if it is advertised
 			}
-			c.succeeds(newRequest(command, t.probeSafe(command), t.block()))
+			c.succeeds(newRequest(command, t.safeOffset(command), t.block()))
 		}
 		if c.offers(proto.CmdFlush) {
 			c.succeeds(newCommand(proto.CmdFlush, 0, 0))
@@ -364,8 +368,8 @@ func readOnlyFlags(t *trial) {
 
 func fastZeroAlone(t *trial) {
 	t.eachMode(func(c *conn) {
-		t.want(c.flags&proto.FlagSendFastZero == 0 ||
-			c.flags&proto.FlagSendWriteZeroes != 0, "the transmission flags are %#x", c.flags)
+		t.want(c.flags&proto.FlagSendFastZero == 0 || c.flags&proto.FlagSendWriteZeroes != 0,
+			"the transmission flags are %#x", c.flags)
 	})
 }
 
@@ -398,7 +402,7 @@ func payloadFlag(t *trial) {
 func unknownTransmissionFlags(t *trial) {
 	t.eachMode(func(c *conn) {
 		t.want(c.flags&proto.FlagSendResize == 0,
-			"SEND_RESIZE is set, which is of an extension nobody agreed on")
+			"SEND_RESIZE is set, which is part of an extension that was not agreed on")
 		t.want(c.flags>>13 == 0, "the transmission flags %#x have bits that do not exist", c.flags)
 	})
 }
@@ -407,7 +411,7 @@ func resizeUnknown(t *trial) {
 	t.eachMode(func(c *conn) {
 		t.want(c.flags&proto.FlagSendResize == 0, "SEND_RESIZE is set")
 		if !t.profile.Writable {
-			t.skip("it is not advertised; RESIZE itself needs %s", needWrite.name)
+			t.skip("RESIZE is not advertised; to send it needs %s", needWrite.name)
 		}
 		c.refused(newCommand(proto.CmdResize, c.size, 0), einval)
 	})

@@ -1,5 +1,6 @@
-// Checks of BLOCK_STATUS (CB). Invariant: what a server says of its blocks is held against what is
-// read there.
+// Checks of BLOCK_STATUS (CB).
+//
+// Invariant: what a server reports of its blocks is compared with what is read there.
 
 package conform
 
@@ -13,64 +14,65 @@ import (
 var statusChecks = []Check{
 	{"CB-01a", should, []need{needStructured},
 		"BLOCK_STATUS without a context is EINVAL",
-		"there is nothing to answer with",
+		"there is no context to report",
 		statusWithoutContext},
 	{"CB-01b", should, nil,
 		"BLOCK_STATUS without structured replies is EINVAL",
-		"there is no form to answer in",
+		"simple replies cannot hold a status",
 		statusWithoutStructure},
 	{"CB-02", must, []need{needContexts},
-		"success is one chunk for each context that was selected, DONE on the last",
-		"clients wait for each of them",
+		"success is one chunk for each context that was selected, with DONE on the last",
+		"clients wait for each chunk",
 		statusOfAllContexts},
 	{"CB-03", must, []need{needContexts},
 		"extents are not empty, and follow one another from the offset of the request",
-		"clients walk by adding lengths; an empty one walks on the spot for ever",
+		"clients add up lengths; with an empty extent they never get on",
 		statusExtents},
 	{"CB-04", must, []need{needContexts},
 		"with REQ_ONE each context has one extent, no longer than the request",
-		"clients that set it have room for one",
+		"clients that set REQ_ONE have room for one extent",
 		statusOne},
 	{"CB-05", must, []need{needContexts},
-		"without REQ_ONE only the last extent reaches beyond the request, and none beyond the " +
-			"export's last block",
-		"clients count on progress, and copy what they were told",
+		"without REQ_ONE only the last extent reaches beyond the request, and no extent beyond " +
+			"the export's last block",
+		"clients copy by the extents, and would copy twice or beyond the end",
 		statusSums},
 	{"CB-06", should, []need{needContexts},
 		"no more than 2^20 extents in a chunk",
-		"a reply of any length is more than a client will buffer",
+		"a client limits what it buffers",
 		statusMost},
 	{"CB-07", should, []need{needContexts, needPattern},
-		"neighbours with equal status are one extent, and extents end at multiples of 512",
-		"each costs eight bytes, and copying by them a request",
+		"neighbouring blocks with equal status are one extent, and extents end at multiples of " +
+			"512",
+		"each extent costs eight bytes, and a request of a client that copies",
 		statusMerged},
 	{"CB-08a", must, []need{needContexts, needPattern},
-		"what is called ZERO reads as zeroes, and data is not called ZERO",
-		"whoever copies by the map leaves it out: data is lost",
+		"extents that are ZERO read as zeroes, and data is not called ZERO",
+		"a client that copies leaves out what is ZERO, and data would be lost",
 		statusTruth},
 	{"CB-08b", must, []need{needContexts, needWrite},
-		"after WRITE, WRITE_ZEROES and TRIM the status is true at once, on other connections too",
-		"a cached map of before the write loses the write in every copy",
+		"after WRITE, WRITE_ZEROES and TRIM the status is true at once, also on other connections",
+		"copies made by an old status lose the WRITE",
 		statusAfterChange},
 	{"CB-08c", must, []need{needContexts, needWrite},
-		"a status that is asked for while WRITEs go on never calls a finished one ZERO",
-		"live migration does just this",
+		"a status that is asked for during WRITEs never calls a finished WRITE ZERO",
+		"live migration does so",
 		statusRace},
 	{"CB-08d", quality, []need{needContexts, needWrite, needZeroes},
 		"after NO_HOLE the area is not called a HOLE",
-		"HOLE says that a write may fail for want of space, which NO_HOLE rules out",
+		"HOLE says that a WRITE may fail for lack of space, which NO_HOLE rules out",
 		statusAfterNoHole},
 	{"CB-08e", quality, []need{needContexts, needImage, needPattern},
-		"holes of the image are told",
-		"it is what saves copying them",
+		"holes of the image are reported",
+		"a client that copies can skip them",
 		statusTellsHoles},
 	{"CB-09a", should, []need{needContexts},
 		"BLOCK_STATUS beyond the end is EINVAL",
-		"there are no blocks to tell about",
+		"there are no blocks to report",
 		statusBeyondEnd},
 	{"CB-09b", must, []need{needContexts},
 		"a request for all of the export, up to 4 GiB less a block, is answered within the rules",
-		"sums of 32 bits overflow just there",
+		"sums of 32 bits overflow there",
 		statusLongest},
 	{"CB-11", should, []need{needContexts},
 		"errors of BLOCK_STATUS are structured",
@@ -85,23 +87,23 @@ func (t *trial) eachContextMode(f func(c *conn)) {
 	}), f)
 }
 
-// statusRanges are ranges of every size: a block, stripes, the whole, the tail, odd ones where
-// bytes are allowed.
-func (t *trial) statusRanges() []span {
+// statusRanges returns ranges of every kind: a block, stripes, the whole, the tail, odd ranges if
+// the minimum block is 1.
+func (t *trial) statusRanges() []area {
 	block, size := t.block(), t.profile.Size
-	list := []span{{0, block}, {0, min(size, 1<<20)}, {0, min(size, 1<<32-1) / block * block},
+	list := []area{{0, block}, {0, min(size, 1<<20)}, {0, min(size, 1<<32-1) / block * block},
 		{t.tail(block), size - t.tail(block)}}
 	for _, at := range []uint64{holeStart - block, holeStart, stripeStart - block, stripeStart,
 		stripeStart + stripe, scratchStart} {
 		for _, n := range []uint64{block, 2 * block, stripe, 4 * stripe, 1 << 20} {
 			if at+n <= size {
-				list = append(list, span{at, n})
+				list = append(list, area{at, n})
 			}
 		}
 	}
 	if t.profile.minBlock() == 1 && size > stripeStart+4*stripe {
-		list = append(list, span{1, 1}, span{511, 2}, span{holeStart - 1, 2},
-			span{stripeStart + 1, stripe}, span{stripeStart + stripe - 1, 3*stripe + 7})
+		list = append(list, area{1, 1}, area{511, 2}, area{holeStart - 1, 2},
+			area{stripeStart + 1, stripe}, area{stripeStart + stripe - 1, 3*stripe + 7})
 	}
 	return list
 }
@@ -120,7 +122,7 @@ func statusWithoutStructure(t *trial) {
 	t.open(t.profile.richModes()[0]).refused(newCommand(proto.CmdBlockStatus, 0, t.block()), einval)
 }
 
-// openContexts goes to transmission with every context that the server listed.
+// openContexts enters transmission with every context that the server lists.
 func (t *trial) openContexts(mode mode) *conn {
 	c := t.haggle()
 	c.negotiate(pick(mode.extended(), modeExtended, modeStructured))
@@ -139,9 +141,9 @@ func statusOfAllContexts(t *trial) {
 		all := t.openContexts(c.mode)
 		for _, conn := range []*conn{c, all} {
 			for _, s := range t.statusRanges() {
-				conn.status(newCommand(proto.CmdBlockStatus, s.from, s.to))
-				conn.status(newCommand(proto.CmdBlockStatus, s.from,
-					s.to).with(proto.CmdFlagReqOne))
+				conn.status(newCommand(proto.CmdBlockStatus, s.offset, s.length))
+				conn.status(newCommand(proto.CmdBlockStatus, s.offset,
+					s.length).with(proto.CmdFlagReqOne))
 			}
 			conn.stillUp("BLOCK_STATUS")
 		}
@@ -151,11 +153,11 @@ func statusOfAllContexts(t *trial) {
 func statusExtents(t *trial) {
 	t.eachContextMode(func(c *conn) {
 		for _, s := range t.statusRanges() {
-			c.status(newCommand(proto.CmdBlockStatus, s.from, s.to))
+			c.status(newCommand(proto.CmdBlockStatus, s.offset, s.length))
 		}
 		var list []*request
 		for _, s := range t.statusRanges() {
-			list = append(list, newCommand(proto.CmdBlockStatus, s.from, s.to))
+			list = append(list, newCommand(proto.CmdBlockStatus, s.offset, s.length))
 		}
 		c.sendAll(list...)
 		for _, reply := range c.allReplies() {
@@ -171,7 +173,7 @@ func statusExtents(t *trial) {
 func statusOne(t *trial) {
 	t.eachContextMode(func(c *conn) {
 		for _, s := range t.statusRanges() {
-			c.status(newCommand(proto.CmdBlockStatus, s.from, s.to).with(proto.CmdFlagReqOne))
+			c.status(newCommand(proto.CmdBlockStatus, s.offset, s.length).with(proto.CmdFlagReqOne))
 		}
 		c.stillUp("BLOCK_STATUS with REQ_ONE")
 	})
@@ -180,44 +182,44 @@ func statusOne(t *trial) {
 func statusSums(t *trial) {
 	t.eachContextMode(func(c *conn) {
 		for _, s := range t.statusRanges() {
-			c.status(newCommand(proto.CmdBlockStatus, s.from, s.to), "CB-05")
+			c.status(newCommand(proto.CmdBlockStatus, s.offset, s.length), "CB-05")
 		}
 	})
 }
 
 func statusMost(t *trial) {
 	t.eachContextMode(func(c *conn) {
-		most := 0
+		longest := 0
 		for at := uint64(0); at < c.size; {
 			extents := c.allocation(c.status(newCommand(proto.CmdBlockStatus, at,
 				min(c.size-at, 1<<32-t.block())), "CB-06"))
-			most = max(most, len(extents))
+			longest = max(longest, len(extents))
 			for _, x := range extents {
 				at += x.length
 			}
 		}
-		t.want(most > 0, "no extents at all")
+		t.want(longest > 0, "no extents")
 	})
 }
 
 func statusMerged(t *trial) {
 	t.eachContextMode(func(c *conn) {
 		for _, s := range t.statusRanges() {
-			c.status(newCommand(proto.CmdBlockStatus, s.from, s.to), "CB-07")
+			c.status(newCommand(proto.CmdBlockStatus, s.offset, s.length), "CB-07")
 		}
 	})
 }
 
 func statusTruth(t *trial) {
 	t.eachContextMode(func(c *conn) {
-		for _, s := range c.zeroBits(0, scratchStart) {
+		for _, s := range c.zeroSpans(0, scratchStart) {
 			want := expected(s.from, s.to-s.from)
 			if i := firstDifference(want, make([]byte, len(want))); i >= 0 {
 				t.failf("[%d, %d) is called ZERO, and there is data at %d", s.from, s.to,
 					s.from+uint64(i))
 			}
 		}
-		for _, s := range c.zeroBits(scratchStart, c.size-scratchStart) {
+		for _, s := range c.zeroSpans(scratchStart, c.size-scratchStart) {
 			n := min(s.to-s.from, 1<<20)
 			c.wantRead(newRead(s.from, n), make([]byte, n), "called ZERO")
 			c.wantRead(newRead(s.to-n, n), make([]byte, n), "called ZERO")
@@ -225,9 +227,9 @@ func statusTruth(t *trial) {
 	})
 }
 
-// notZero fails if a place that was written is called ZERO.
+// notZero fails if a block that was written is called ZERO.
 func (c *conn) notZero(at, n uint64, when string) {
-	for _, s := range c.zeroBits(at, n) {
+	for _, s := range c.zeroSpans(at, n) {
 		c.t.failf("%s: [%d, %d) is called ZERO", when, s.from, s.to)
 	}
 }
@@ -263,15 +265,15 @@ func statusAfterChange(t *trial) {
 	})
 }
 
-// statusMatches reads what is called ZERO.
+// statusMatches reads everything that is called ZERO.
 func (c *conn) statusMatches(at, n uint64) {
-	for _, s := range c.zeroBits(at, n) {
+	for _, s := range c.zeroSpans(at, n) {
 		c.wantRead(newRead(s.from, s.to-s.from), make([]byte, s.to-s.from), "called ZERO")
 	}
 }
 
-// statusRace lets one connection write forwards through a hole while another asks for the status of
-// all of it: what was answered before the question was sent must not be called ZERO.
+// statusRace writes forwards through a hole on one connection, while another asks for the status of
+// the whole hole: WRITEs that were answered before the question was sent must not be called ZERO.
 func statusRace(t *trial) {
 	t.eachContextMode(func(c *conn) {
 		if c.flags&proto.FlagCanMultiConn == 0 {
@@ -288,7 +290,7 @@ func statusRace(t *trial) {
 		}
 		writer, data := t.open(t.profile.bestMode()), fill(77, int(piece))
 		for i := range uint64(pieces) {
-			writer.send(newWrite(at+i*piece, data)) // in flight while the question is asked
+			writer.send(newWrite(at+i*piece, data)) // in flight while the status is asked for
 			c.notAnsweredZero(at, pieces*piece, i*piece)
 			reply := writer.nextReply()
 			t.want(reply.errno == 0, "%s: %s", reply.request, reply.errorText())
@@ -298,14 +300,14 @@ func statusRace(t *trial) {
 	})
 }
 
-// notAnsweredZero asks for all n bytes of the area, of which the first done have been written and
-// answered.
+// notAnsweredZero asks for the status of n bytes, of which the first done bytes have been written
+// and answered.
 func (c *conn) notAnsweredZero(at, n, done uint64) {
 	end := at
 	for _, x := range c.allocation(c.status(newCommand(proto.CmdBlockStatus, at, n))) {
 		if x.flags&uint64(proto.StatusZero) != 0 && end < at+done {
 			c.t.failf("[%d, %d) is called ZERO; up to %d it was written, and answered, before "+
-				"the question was asked", end, end+x.length, at+done)
+				"the question", end, end+x.length, at+done)
 		}
 		end += x.length
 	}
@@ -327,26 +329,26 @@ func statusAfterNoHole(t *trial) {
 
 func statusTellsHoles(t *trial) {
 	t.eachContextMode(func(c *conn) {
-		var told uint64
-		for _, s := range c.zeroBits(holeStart, stripeStart-holeStart) {
-			told += s.to - s.from
+		var zero uint64
+		for _, s := range c.zeroSpans(holeStart, stripeStart-holeStart) {
+			zero += s.to - s.from
 		}
-		t.prefer(told == stripeStart-holeStart,
-			"of a hole of %d bytes in the image %d are called ZERO", stripeStart-holeStart, told)
+		t.prefer(zero == stripeStart-holeStart,
+			"of a hole of %d bytes in the image %d are called ZERO", stripeStart-holeStart, zero)
 		wanted := make([]byte, stripe)
 		t.want(bytes.Equal(expected(stripeStart+stripe, stripe), wanted),
 			"the suite's own data is not what it should be")
-		t.prefer(len(c.zeroBits(stripeStart, 8*stripe)) == 4,
-			"of four holes among data %d are told", len(c.zeroBits(stripeStart, 8*stripe)))
+		t.prefer(len(c.zeroSpans(stripeStart, 8*stripe)) == 4,
+			"of four holes between data %d are reported", len(c.zeroSpans(stripeStart, 8*stripe)))
 	})
 }
 
 func statusBeyondEnd(t *trial) {
 	t.eachContextMode(func(c *conn) {
 		block := t.block()
-		for _, s := range []span{{t.tail(block), 2 * block}, {c.size, block},
+		for _, s := range []area{{t.tail(block), 2 * block}, {c.size, block},
 			{c.size + 64*block, block}} {
-			c.refused(newCommand(proto.CmdBlockStatus, s.from, s.to), einval)
+			c.refused(newCommand(proto.CmdBlockStatus, s.offset, s.length), einval)
 		}
 	})
 }

@@ -1,7 +1,6 @@
-// Transport and strings (rules T-01 to T-06), and what oldstyle leaves to see (O-01).
+// Checks of transport and strings (T), and that the server does not greet by oldstyle (O-01).
 //
-// Invariant: how bytes are cut into segments changes nothing that is checked here, only when it
-// arrives.
+// Invariant: how the suite cuts bytes into segments changes when they arrive, and nothing else.
 
 package conform
 
@@ -20,11 +19,11 @@ var transportChecks = []Check{
 		checkNoDelay},
 	{"T-02", must, nil,
 		"strings are UTF-8, without NUL, of at most 4096 bytes",
-		"clients keep them in buffers of that size, and as C strings",
+		"clients keep strings in buffers of that size, and as C strings",
 		checkStrings},
 	{"T-03", should, []need{needList},
-		"names of exports have at most 256 bytes",
-		"not every client takes more",
+		"the names of exports have at most 256 bytes",
+		"not every client takes longer names",
 		func(t *trial) {
 			for _, name := range t.profile.Names {
 				t.prefer(len(name) <= 256, "an export's name has %d bytes: %.40q...", len(name),
@@ -32,40 +31,42 @@ var transportChecks = []Check{
 			}
 		}},
 	{"T-04a", quality, []need{needGo, needNames},
-		"a name with a NUL in it names no export",
-		"a name that is cut at the NUL opens another export than the one that was checked",
+		"a name with a NUL in it does not open an export",
+		"a name that is cut at the NUL opens another export than the name that was checked",
 		func(t *trial) {
-			t.namesNothing(t.export()+"\x00x", "a name with a NUL")
+			t.wantUnknownName(t.export()+"\x00x", "a name with a NUL")
 		}},
 	{"T-04b", quality, []need{needGo, needNames},
-		"a name that is not UTF-8 names no export",
-		"it cannot be logged or listed as it is",
+		"a name that is not UTF-8 does not open an export",
+		"such a name cannot be logged or listed as it is",
 		func(t *trial) {
-			t.namesNothing("x\xff\xfe", "a name that is not UTF-8")
+			t.wantUnknownName("x\xff\xfe", "a name that is not UTF-8")
 		}},
 	{"T-05a", quality, nil,
-		"the handshake works however its bytes are cut: one by one",
-		"TCP keeps no boundaries; slow and tunnelled links show it",
+		"the handshake works when its bytes come one by one",
+		"TCP does not keep boundaries, which shows on slow and tunnelled links",
 		checkSlowHandshake},
 	{"T-05b", quality, nil,
-		"requests work however their bytes are cut: one by one, and in the middle of a header",
-		"TCP keeps no boundaries; slow and tunnelled links show it",
+		"requests work when their bytes come one by one, or cut in the middle of a header",
+		"TCP does not keep boundaries, which shows on slow and tunnelled links",
 		checkSlowRequests},
 	{"T-05c", quality, []need{needPattern},
 		"a thousand requests in one piece are all answered",
-		"clients with many requests send them together",
+		"clients that have many requests send them together",
 		checkThousand},
 	{"T-05d", quality, []need{needWrite},
-		"a WRITE, its data and the next request in one piece are told apart",
+		"a WRITE, its data and the next request are told apart when they come in one piece",
 		"a server that reads ahead must not lose what it read",
 		checkJoined},
 	{"T-06", quality, nil,
-		"a client that ends its direction after its requests gets answers or the end, soon",
-		"a connection that stays open for ever is a leak, and one that is read for ever is a spin",
+		"a client that ends its direction after its requests soon gets replies or a closed " +
+			"connection",
+		"a connection that stays open for ever is a leak, and a server that goes on reading it " +
+			"spins",
 		checkHalfClose},
 	{"O-01", should, nil,
 		"the server does not greet with the oldstyle handshake",
-		"oldstyle has no errors, no TLS and one export",
+		"oldstyle has one export, no errors and no TLS",
 		func(t *trial) {
 			b := t.dial().read(16, "the start of the banner")
 			t.want(binary.BigEndian.Uint64(b) == proto.Magic,
@@ -76,37 +77,37 @@ var transportChecks = []Check{
 }
 
 // checkNoDelay sends pairs of requests: with Nagle's algorithm, the second reply waits until the
-// first is acknowledged. What the disk takes for each is in the single requests as well, and a
-// server may do one after the other.
+// first is acknowledged. The time that the disk takes is in single requests as well, and a server
+// may do one request after the other.
 func checkNoDelay(t *trial) {
 	c := t.open(t.profile.bestMode())
 	n := uint64(len(t.profile.probe))
 	var singles, pairs []time.Duration
 	for range 20 {
-		singles = append(singles, took(func() { c.succeeds(newRead(0, n)) }))
-		pairs = append(pairs, took(func() {
+		singles = append(singles, timed(func() { c.succeeds(newRead(0, n)) }))
+		pairs = append(pairs, timed(func() {
 			c.sendAll(newRead(0, n), newRead(0, n))
 			c.allReplies()
 		}))
 		if t.left() < t.patience/2 {
-			break // a disk that takes its time
+			break // the disk is slow
 		}
 	}
 	single, pair := median(singles), median(pairs)
-	// A machine that is busy delays single requests as well; the algorithm does so seldom.
-	most := max(30*time.Millisecond, singles[len(singles)*3/4])
-	t.prefer(pair-2*single < most,
-		"two short READs at once take %v, and one %v, which looks like Nagle's algorithm",
+	// A busy machine delays single requests as well; the algorithm seldom does.
+	limit := max(30*time.Millisecond, singles[len(singles)*3/4])
+	t.prefer(pair-2*single < limit,
+		"two short READs at once take %v and a single READ %v, which looks like Nagle's algorithm",
 		pair.Round(time.Millisecond), single.Round(time.Millisecond))
 }
 
-// median sorts the list.
+// median sorts the list and returns its middle.
 func median(list []time.Duration) time.Duration {
 	slices.Sort(list)
 	return list[len(list)/2]
 }
 
-// checkStrings makes the server say what it can; the strings are judged while they are read.
+// checkStrings makes the server send every string that it can; option.go judges each as it is read.
 func checkStrings(t *trial) {
 	c := t.haggle()
 	c.option(proto.OptList, nil)
@@ -117,11 +118,11 @@ func checkStrings(t *trial) {
 	}
 	c.option(proto.OptStructuredReply, nil)
 	c.option(proto.OptListMetaContext, contextData(t.export()))
-	c.stillHaggling("all that has strings")
+	c.stillHaggling("every option with strings")
 }
 
-// namesNothing asks for an export by a name that should not exist.
-func (t *trial) namesNothing(name, what string) {
+// wantUnknownName asks for an export by a name that should not exist.
+func (t *trial) wantUnknownName(name, what string) {
 	c := t.haggle()
 	r := c.finalReply(proto.OptInfo, infoData(name))
 	t.prefer(r.kind != proto.RepAck, "%s is accepted although a plain unknown name is not", what)
@@ -189,7 +190,7 @@ func checkThousand(t *trial) {
 	for _, reply := range c.allReplies() {
 		t.want(reply.errno == 0, "%s: %s", reply.request, reply.errorText())
 		at := firstDifference(reply.data, expected(reply.request.offset, reply.request.length))
-		t.want(at < 0, "%s: byte %d is not what is there", reply.request, at)
+		t.want(at < 0, "%s: byte %d is not that of the export", reply.request, at)
 	}
 	if err := <-sent; err != nil {
 		t.failf("sending a thousand requests: %s", wireError(err))

@@ -1,5 +1,7 @@
-// Checks of WRITE and FLUSH (CW, CF). Invariant: they write in the scratch only, and look at the
-// blocks on both sides of what they wrote.
+// Checks of WRITE and FLUSH (CW, CF).
+//
+// Invariant: these checks write in the scratch only, and read the blocks on both sides of what
+// they wrote.
 
 package conform
 
@@ -13,74 +15,74 @@ import (
 
 var writeChecks = []Check{
 	{"CW-01a", must, []need{needWrite},
-		"what was written is read back, of every size, and its neighbours are untouched",
-		"it is what the whole thing is for",
+		"data of every size that was written is read back, and its neighbours are untouched",
+		"an export exists for this",
 		writeSizes},
 	{"CW-01b", must, []need{needWrite},
 		"a WRITE of the maximum payload works",
-		"it is what the server promised, or 32 MiB for those that promise nothing",
+		"the server promised it; 32 MiB if it promised nothing",
 		writeMaximum},
 	{"CW-01c", must, []need{needWrite},
 		"the last block can be written",
-		"an off-by-one in the range check makes file systems fail at their backup super block",
+		"with a range check that is off by one, file systems fail at their backup superblock",
 		writeLastBlock},
 	{"CW-01d", must, []need{needWrite, needHigh},
-		"what is 4 GiB apart is not the same place: WRITE, READ, WRITE_ZEROES, TRIM and the " +
-			"image itself",
-		"a server that cuts offsets to 32 bits keeps the end of a disk at its beginning",
+		"blocks that are 4 GiB apart are different blocks: for WRITE, READ, WRITE_ZEROES, TRIM " +
+			"and in the image",
+		"a server that cuts offsets to 32 bits stores the end of a disk at its beginning",
 		writeHigh},
 	{"CW-02", should, []need{needWrite},
 		"a WRITE beyond the end is ENOSPC, is drained and writes nothing",
-		"a half of it that was written is a torn request",
+		"if half of it is written, the request is torn",
 		writeBeyondEnd},
 	{"CW-03", should, []need{needReadOnlyChange},
 		"a WRITE to a read-only export is EPERM, and is drained",
-		"ENOSPC or EIO would send the user looking in the wrong place",
+		"ENOSPC or EIO would mislead the user",
 		writeReadOnly},
 	{"CW-04", must, []need{needReadOnlyChange},
-		"READ_ONLY means it: WRITE, TRIM and WRITE_ZEROES all fail",
-		"two machines with one disk count on it",
+		"on an export that is READ_ONLY, WRITE, TRIM and WRITE_ZEROES all fail",
+		"machines that share a disk count on it",
 		changeReadOnly},
 	{"CW-05", must, []need{needWrite, needFUA},
 		"a WRITE with FUA succeeds, and is read back",
-		"whether it is on stable storage cannot be seen from here",
+		"a client sets FUA to have data on stable storage, which cannot be seen on the wire",
 		writeFUA},
 	{"CW-07", should, []need{needWrite, needBlocks},
 		"a WRITE that is not aligned to the minimum block size is EINVAL, is drained, and harms " +
 			"no neighbour",
-		"a server that rounds writes what nobody sent",
+		"a server that rounds the range writes bytes that the client did not send",
 		writeMisaligned},
 	{"CW-09", quality, []need{needWrite},
 		"a WRITE whose data breaks off in the middle writes nothing",
-		"half of a request that nobody finished sending is a torn write",
+		"half of a request that was not sent completely is a torn write",
 		writeBrokenOff},
 	{"CW-10a", must, []need{needWrite, needByteUnit},
-		"WRITEs of neighbouring bytes on two connections at once: none is lost",
-		"a server that reads, modifies and writes a block must not do so twice at a time",
+		"of WRITEs of neighbouring bytes on two connections at once none is lost",
+		"a server must not read, modify and write the same block for two requests at a time",
 		neighboursAtOnce},
 	{"CW-10b", quality, []need{needWrite},
-		"overlapping WRITEs at once: each block is from one of them",
-		"blocks with a bit of both are in neither writer's plan",
+		"after overlapping WRITEs at once each block is from one of them",
+		"neither writer expects blocks with data of both",
 		overlapsAtOnce},
 	{"CF-01", must, []need{needWrite, needFlush},
 		"FLUSH after WRITEs succeeds",
-		"whether all is on stable storage then cannot be seen from here",
+		"a client flushes to have data on stable storage, which cannot be seen on the wire",
 		flushAfterWrites},
 	{"CF-02", quality, []need{needFlush},
 		"FLUSH with an offset or a length is EINVAL or ignored",
-		"the fields must be zero; a server may not hang or hang up over them",
+		"the fields must be zero, but a server must not hang or hang up if they are not",
 		flushWithRange},
 	{"CF-03a", quality, []need{needReadOnly},
 		"FLUSH on a read-only export succeeds, if it is advertised there",
-		"clients flush before they leave, whatever they opened",
+		"clients flush before they leave, also after reading",
 		flushReadOnly},
 	{"CF-03b", must, []need{needWrite, needFlush},
-		"FLUSHes among WRITEs in flight are all answered",
-		"a FLUSH that waits for the requests behind it waits for ever",
+		"FLUSHes between WRITEs in flight are all answered",
+		"a FLUSH that waits for later requests waits for ever",
 		flushAmongWrites},
 }
 
-// frame writes a frame of known data around [at, at+n), and gives a function that proves it
+// frame writes known data before and after [at, at+n), and returns a function that proves it
 // unharmed.
 func (c *conn) frame(at, n uint64, seed uint64) func(when string) {
 	block := c.t.block()
@@ -89,7 +91,7 @@ func (c *conn) frame(at, n uint64, seed uint64) func(when string) {
 	c.writeData(at+n, last)
 	return func(when string) {
 		c.wantRead(newRead(at-block, block), first, when+": the block before it")
-		c.wantRead(newRead(at+n, block), last, when+": the block behind it")
+		c.wantRead(newRead(at+n, block), last, when+": the block after it")
 	}
 }
 
@@ -138,11 +140,11 @@ func writeLastBlock(t *trial) {
 	})
 }
 
-// high is the distance of two places that a server of 32 bits takes for one, in bytes.
-const high = 1 << 32
+// farApart is the distance, in bytes, of two offsets that are the same for a server with 32 bits.
+const farApart = 1 << 32
 
 var needHigh = need{"an export of 17 MiB more than 4 GiB", func(p *Profile) bool {
-	return p.Size >= high+scratchStart+1<<20
+	return p.Size >= farApart+scratchStart+1<<20
 }}
 
 func writeHigh(t *trial) {
@@ -151,24 +153,24 @@ func writeHigh(t *trial) {
 		at := t.scratch(1 << 20)
 		low, up, zeroes := fill(uint64(c.mode)+300, n), fill(uint64(c.mode)+400, n), make([]byte, n)
 		c.writeData(at, low)
-		c.writeData(at+high, up)
+		c.writeData(at+farApart, up)
 		c.wantData(at, low, "after a WRITE 4 GiB further on")
-		c.wantData(at+high, up, "after a WRITE 4 GiB before it, and one there")
+		c.wantData(at+farApart, up, "after a WRITE 4 GiB before it, and one there")
 		c.inImage(at, low, up)
 		for _, command := range []uint16{proto.CmdTrim, proto.CmdWriteZeroes} {
 			if !c.offers(command) {
 				continue
 			}
-			c.succeeds(newCommand(command, at+high, n))
+			c.succeeds(newCommand(command, at+farApart, n))
 			c.wantData(at, low, "after "+commandName(command)+" 4 GiB further on")
 			if command == proto.CmdWriteZeroes {
-				c.wantData(at+high, zeroes, "after WRITE_ZEROES")
+				c.wantData(at+farApart, zeroes, "after WRITE_ZEROES")
 			}
-			c.writeData(at+high, up)
+			c.writeData(at+farApart, up)
 			c.succeeds(newCommand(command, at, n))
-			c.wantData(at+high, up, "after "+commandName(command)+" 4 GiB before it")
+			c.wantData(at+farApart, up, "after "+commandName(command)+" 4 GiB before it")
 			if len(c.contexts) > 0 {
-				c.notZero(at+high, n, "after "+commandName(command)+" 4 GiB before it")
+				c.notZero(at+farApart, n, "after "+commandName(command)+" 4 GiB before it")
 			}
 			c.writeData(at, low)
 		}
@@ -176,8 +178,8 @@ func writeHigh(t *trial) {
 	})
 }
 
-// inImage looks for data at its own place in the image, and for what is 4 GiB behind it. A server
-// that keeps what is written somewhere else says nothing.
+// inImage looks in the image for the data of two WRITEs, 4 GiB apart. A server that keeps written
+// data elsewhere than in the image shows nothing.
 func (c *conn) inImage(at uint64, low, up []byte) {
 	t := c.t
 	if t.profile.Image == "" {
@@ -192,9 +194,9 @@ func (c *conn) inImage(at uint64, low, up []byte) {
 	if _, err := f.ReadAt(got, int64(at)); err != nil || !bytes.Equal(got, low) {
 		return
 	}
-	_, err := f.ReadAt(got, int64(at+high))
+	_, err := f.ReadAt(got, int64(at+farApart))
 	t.want(err == nil && bytes.Equal(got, up),
-		"a WRITE at %d stands in the image, and one at %d does not (%v)", at, at+high, err)
+		"a WRITE at %d is in the image, and a WRITE at %d is not (%v)", at, at+farApart, err)
 }
 
 func writeBeyondEnd(t *trial) {
@@ -203,9 +205,9 @@ func writeBeyondEnd(t *trial) {
 		at := t.tail(2 * block)
 		before := fill(uint64(c.mode)+7, int(c.size-at))
 		c.writeData(at, before)
-		for _, s := range []span{{at + block, 2 * block}, {c.size, block},
+		for _, s := range []area{{at + block, 2 * block}, {c.size, block},
 			{c.size + 64*block, block}, {at, 1 << 20}} {
-			c.refused(newRequest(proto.CmdWrite, s.from, s.to), enospc)
+			c.refused(newRequest(proto.CmdWrite, s.offset, s.length), enospc)
 			c.wantRead(newRead(at, c.size-at), before, "after a WRITE beyond the end")
 		}
 	})
@@ -236,7 +238,8 @@ func writeReadOnly(t *trial) {
 	})
 }
 
-// wantReadOnly sends what would change a read-only export and wants EPERM; the server may hang up.
+// wantReadOnly sends a request that would change a read-only export and wants EPERM; the server may
+// hang up.
 func (c *conn) wantReadOnly(r *request) {
 	reply, _ := c.attempt(r)
 	switch {
@@ -260,8 +263,8 @@ func changeReadOnly(t *trial) {
 		before := c.succeeds(newRead(0, c.upTo(1<<20))).data
 		for _, command := range []uint16{proto.CmdWrite, proto.CmdTrim, proto.CmdWriteZeroes} {
 			reply, _ := c.attempt(newRequest(command, 0, c.upTo(64<<10)))
-			t.want(reply == nil ||
-				reply.errno != 0, "command %d succeeds on a read-only export", command)
+			t.want(reply == nil || reply.errno != 0,
+				"command %d succeeds on a read-only export", command)
 			if reply == nil {
 				c.close()
 				c = t.openReadOnly(c.mode)
@@ -284,18 +287,19 @@ func writeFUA(t *trial) {
 
 func writeMisaligned(t *trial) {
 	t.eachMode(func(c *conn) {
-		least := t.profile.minBlock()
-		at := t.scratch(8*least) + least
-		before := fill(uint64(c.mode), int(4*least))
-		c.writeData(at-least, before)
-		for _, s := range []span{{at + 1, least}, {at, least - 1}, {at + least/2, least},
-			{at, least + 1}} {
-			reply := c.refused(newRequest(proto.CmdWrite, s.from, s.to), einval)
+		minBlock := t.profile.minBlock()
+		at := t.scratch(8*minBlock) + minBlock
+		before := fill(uint64(c.mode), int(4*minBlock))
+		c.writeData(at-minBlock, before)
+		for _, s := range []area{{at + 1, minBlock}, {at, minBlock - 1},
+			{at + minBlock/2, minBlock},
+			{at, minBlock + 1}} {
+			reply := c.refused(newRequest(proto.CmdWrite, s.offset, s.length), einval)
 			if reply != nil && reply.errno == 0 {
-				// it took it: then it must have written just that
-				copy(before[s.from+least-at:], reply.request.payload)
+				// success means that it was written exactly
+				copy(before[s.offset+minBlock-at:], reply.request.payload)
 			}
-			c.wantRead(newRead(at-least, 4*least), before, "after a misaligned WRITE")
+			c.wantRead(newRead(at-minBlock, 4*minBlock), before, "after a misaligned WRITE")
 		}
 	})
 }
@@ -320,15 +324,15 @@ func writeBrokenOff(t *trial) {
 		switch i := firstDifference(got, before); {
 		case i < 0:
 		case bytes.Equal(got[:n/2], r.payload[:n/2]) || i < n/2:
-			t.differ("half of the data came, and was written")
+			t.differ("half of the data was sent, and was written")
 		default:
-			t.failf("half of the data came, and bytes changed that it did not reach")
+			t.failf("half of the data was sent, and bytes beyond it have changed")
 		}
 		other.stillUp("a WRITE that broke off")
 	})
 }
 
-// overwrite writes in pieces, and gives the data.
+// overwrite writes in pieces that every server takes, and returns the data.
 func (c *conn) overwrite(at uint64, data []byte) []byte {
 	for done := 0; done < len(data); done += 256 << 10 {
 		c.writeData(at+uint64(done), data[done:min(done+256<<10, len(data))])
@@ -400,9 +404,9 @@ func flushAfterWrites(t *trial) {
 
 func flushWithRange(t *trial) {
 	t.eachMode(func(c *conn) {
-		for _, s := range []span{{0, t.block()}, {t.block(), 0}, {1 << 63, 1<<32 - 1},
+		for _, s := range []area{{0, t.block()}, {t.block(), 0}, {1 << 63, 1<<32 - 1},
 			{1<<64 - 1, 0}} {
-			c.mayWork(newCommand(proto.CmdFlush, s.from, s.to), einval)
+			c.mayWork(newCommand(proto.CmdFlush, s.offset, s.length), einval)
 		}
 	})
 }
@@ -434,9 +438,9 @@ func flushAmongWrites(t *trial) {
 			}
 			for i := range uint64(12) {
 				c.wantRead(newRead(at+i*page, page), fill(round*100+i, int(page)),
-					"after FLUSHes among WRITEs")
+					"after FLUSHes between WRITEs")
 			}
 		}
-		t.want(t.left() > time.Millisecond, "no time left")
+		t.want(t.left() > time.Millisecond, "the time is over")
 	})
 }

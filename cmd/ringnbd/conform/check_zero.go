@@ -1,5 +1,6 @@
-// Checks of TRIM, WRITE_ZEROES and CACHE (CT, CZ, CC). Invariant: what is told to be zero is read,
-// and what is not told to change is read, too.
+// Checks of TRIM, WRITE_ZEROES and CACHE (CT, CZ, CC).
+//
+// Invariant: what must be zero is read, and so is what must not change.
 
 package conform
 
@@ -16,19 +17,19 @@ import (
 var zeroChecks = []Check{
 	{"CT-01", must, []need{needWrite, needTrim},
 		"TRIM touches nothing outside of its range",
-		"rounding outward discards a neighbour's data",
+		"a server that rounds outward discards data next to the range",
 		trimNeighbours},
 	{"CT-02a", should, []need{needWrite, needTrim},
 		"TRIM beyond the end is EINVAL",
-		"half of it may have been done before anyone looked",
+		"otherwise a part of it may have been done",
 		func(t *trial) {
-			t.beyond(proto.CmdTrim)
+			t.refusesBeyondEnd(proto.CmdTrim)
 		}},
 	{"CT-02b", should, []need{needReadOnlyChange},
 		"TRIM of a read-only export is EPERM",
 		"the user learns why",
 		func(t *trial) {
-			t.onReadOnly(proto.CmdTrim)
+			t.refusesOnReadOnly(proto.CmdTrim)
 		}},
 	{"CT-03", should, []need{needWrite, needTrim, needRoom},
 		"TRIM of more than the maximum payload does not cost the connection",
@@ -41,28 +42,28 @@ var zeroChecks = []Check{
 		"FUA is allowed with every command once it is advertised",
 		trimFUA},
 	{"CT-05", should, []need{needWrite, needTrim},
-		"TRIM never fails with ENOTSUP, and not at all for want of support",
-		"it is a hint: what cannot be trimmed is left as it is",
+		"TRIM never fails with ENOTSUP, and does not fail for lack of support",
+		"TRIM is a hint: a server leaves what it cannot trim",
 		trimSucceeds},
 	{"CT-06", quality, []need{needWrite, needTrim, needPattern},
-		"a TRIM of all the scratch does not hold up READs on another connection",
-		"mkfs trims the whole disk, and everything else times out meanwhile",
-		trimHoldsNobody},
+		"a TRIM of the rest of the export does not hold up READs on another connection",
+		"mkfs trims the whole disk, and other requests would time out meanwhile",
+		trimDoesNotBlock},
 	{"CZ-01", must, []need{needWrite, needZeroes},
 		"WRITE_ZEROES reads back as zeroes, and its neighbours are untouched",
-		"old data where zeroes were asked for is a leak and a corrupt file system",
+		"old data in place of zeroes is a leak, and corrupts file systems",
 		zeroesRead},
 	{"CZ-02a", must, []need{needWrite, needZeroes},
 		"NO_HOLE is supported with WRITE_ZEROES",
-		"it comes with WRITE_ZEROES; clients do not ask twice",
+		"NO_HOLE comes with WRITE_ZEROES, and has no flag of its own",
 		zeroesNoHole},
 	{"CZ-02b", must, []need{needWrite, needZeroes, needImage},
 		"after NO_HOLE the area is provisioned: the image has blocks for it",
-		"writes there must not fail for want of space",
+		"WRITEs there must not fail for lack of space",
 		zeroesProvisioned},
 	{"CZ-03", must, []need{needWrite, needZeroes, needFastZero},
 		"FAST_ZERO works, or is ENOTSUP with nothing changed",
-		"the client then writes zeroes itself, and wants to have lost no time",
+		"the client then writes zeroes itself, and does not want to have lost time",
 		zeroesFast},
 	{"CZ-04", must, []need{needWrite, needZeroes},
 		"without FAST_ZERO there is no ENOTSUP",
@@ -70,23 +71,23 @@ var zeroChecks = []Check{
 		zeroesNeverUnsupported},
 	{"CZ-05", should, []need{needWrite, needZeroes, without(needFastZero)},
 		"FAST_ZERO that is not advertised is EINVAL",
-		"accepted and slow, it would break its promise",
+		"a slow success would break the promise of the flag",
 		zeroesFastUnadvertised},
 	{"CZ-06a", should, []need{needWrite, needZeroes},
 		"WRITE_ZEROES beyond the end is ENOSPC",
 		"as with WRITE",
 		func(t *trial) {
-			t.beyond(proto.CmdWriteZeroes)
+			t.refusesBeyondEnd(proto.CmdWriteZeroes)
 		}},
 	{"CZ-06b", should, []need{needReadOnlyChange},
 		"WRITE_ZEROES of a read-only export is EPERM",
 		"as with WRITE",
 		func(t *trial) {
-			t.onReadOnly(proto.CmdWriteZeroes)
+			t.refusesOnReadOnly(proto.CmdWriteZeroes)
 		}},
 	{"CZ-07", should, []need{needWrite, needZeroes, needRoom},
 		"WRITE_ZEROES of more than the maximum payload is done whole, or refused",
-		"a server that cuts it short leaves old data behind and says it did not",
+		"a server that cuts the range short reports success and leaves old data",
 		zeroesLong},
 	{"CZ-08", must, []need{needWrite, needZeroes, needFUA},
 		"WRITE_ZEROES with FUA succeeds and reads back as zeroes",
@@ -102,15 +103,15 @@ var zeroChecks = []Check{
 		cacheHint},
 	{"CC-02", must, []need{needCache},
 		"CACHE with a flag that it does not have fails",
-		"later flags ask for behaviour that clients must be able to count on",
+		"a client must not believe that a later flag took effect",
 		cacheFlags},
 	{"CC-03a", quality, []need{without(needCache)},
 		"CACHE that is not advertised is EINVAL, or works; the connection lives",
-		"clients exist that send it all the same",
+		"some clients send it all the same",
 		cacheUnadvertised},
 	{"CC-03b", quality, []need{needCache},
-		"CACHE beyond the end is EINVAL; longer than the maximum payload is fine",
-		"it has no payload",
+		"CACHE beyond the end is EINVAL; CACHE of more than the maximum payload works",
+		"CACHE has no payload",
 		cacheRanges},
 }
 
@@ -119,33 +120,33 @@ var needRoom = need{"an export that is larger than the maximum payload by 17 MiB
 		return p.Size > p.maxPayload()+scratchStart+1<<20
 	}}
 
-// beyond is a command on ranges beyond the end, with the last block as witness that nothing was
-// done by half.
-func (t *trial) beyond(command uint16) {
+// refusesBeyondEnd sends a command on ranges beyond the end, and proves by the last blocks that no
+// part of it was done.
+func (t *trial) refusesBeyondEnd(command uint16) {
 	t.eachMode(func(c *conn) {
 		block := t.block()
 		at := t.tail(2 * block)
 		before := fill(uint64(c.mode)+uint64(command), int(c.size-at))
 		c.writeData(at, before)
-		for _, s := range []span{{at + block, 4 * block}, {c.size, block}, {c.size + block, block},
+		for _, s := range []area{{at + block, 4 * block}, {c.size, block}, {c.size + block, block},
 			{at, 1<<32 - block}} {
-			c.refused(newCommand(command, s.from, s.to), beyondError[command])
+			c.refused(newCommand(command, s.offset, s.length), beyondError[command])
 			c.wantRead(newRead(at, c.size-at), before,
 				fmt.Sprintf("after command %d beyond the end", command))
 		}
 	})
 }
 
-func (t *trial) onReadOnly(command uint16) {
+func (t *trial) refusesOnReadOnly(command uint16) {
 	t.readOnlyModes(func(c *conn) {
 		c.wantReadOnly(newCommand(command, 0, t.block()))
 	})
 }
 
-// sampled sends a command on a long range that may fail with one of these errors, and looks at
-// samples of the data afterwards: the block before the range, the first, one in the middle, the
+// sampleCommand sends a command on a long range that may fail with one of these errors, and reads
+// samples of the data after it: the block before the range, the first block, one in the middle, the
 // last.
-func (c *conn) sampled(r *request, errors ...uint32) {
+func (c *conn) sampleCommand(r *request, errors ...uint32) {
 	block := c.t.block()
 	places := []uint64{r.offset, r.offset + r.length/2/block*block, r.offset + r.length - block}
 	before := c.succeeds(newRead(r.offset-block, block)).data
@@ -154,7 +155,7 @@ func (c *conn) sampled(r *request, errors ...uint32) {
 	}
 	reply := c.mayWork(r, errors...)
 	if reply == nil {
-		return // it hung up, which is told
+		return // the server hung up, which is noted
 	}
 	when := "after " + r.String()
 	c.wantRead(newRead(r.offset-block, block), before, when+": the block before it")
@@ -168,33 +169,33 @@ func (c *conn) sampled(r *request, errors ...uint32) {
 		case r.command == proto.CmdWriteZeroes:
 			c.t.want(bytes.Equal(got, make([]byte, block)),
 				"%s, which succeeded: the block at %d is not zero", when, at)
-		case r.command != proto.CmdTrim: // what is trimmed may be anything
+		case r.command != proto.CmdTrim: // trimmed blocks may read as anything
 			c.t.want(kept, "%s: the block at %d has changed", when, at)
 		}
 	}
 }
 
-// longCommand is a command without data on more than the maximum payload, all of it scratch.
+// longCommand sends a command without data on more than the maximum payload, all of it scratch.
 func (t *trial) longCommand(command uint16) {
 	t.eachMode(func(c *conn) {
-		n := c.rest(1<<32 - t.block())
-		c.sampled(newCommand(command, scratchStart, n), eoverflow, einval)
+		n := c.longestAtScratch(1<<32 - t.block())
+		c.sampleCommand(newCommand(command, scratchStart, n), eoverflow, einval)
 	})
 }
 
 func trimNeighbours(t *trial) {
 	t.eachMode(func(c *conn) {
 		base := t.scratch(4<<20) + 1<<20
-		ranges := []span{{base, t.block()}, {base, 64 << 10}, {base + t.block(), 1 << 20}}
+		ranges := []area{{base, t.block()}, {base, 64 << 10}, {base + t.block(), 1 << 20}}
 		if t.profile.minBlock() == 1 {
-			ranges = append(ranges, span{base + 1, 1}, span{base + 511, 4098},
-				span{base + 3, 65536})
+			ranges = append(ranges, area{base + 1, 1}, area{base + 511, 4098},
+				area{base + 3, 65536})
 		}
 		for i, s := range ranges {
-			c.writeData(s.from, fill(uint64(i), int(s.to)))
-			unharmed := c.frame(s.from, s.to, uint64(i)+40)
-			c.succeeds(newCommand(proto.CmdTrim, s.from, s.to))
-			unharmed(fmt.Sprintf("after TRIM of %d bytes at %d", s.to, s.from))
+			c.writeData(s.offset, fill(uint64(i), int(s.length)))
+			unharmed := c.frame(s.offset, s.length, uint64(i)+40)
+			c.succeeds(newCommand(proto.CmdTrim, s.offset, s.length))
+			unharmed(fmt.Sprintf("after TRIM of %d bytes at %d", s.length, s.offset))
 		}
 		c.stillUp("TRIMs")
 	})
@@ -219,16 +220,16 @@ func trimSucceeds(t *trial) {
 	})
 }
 
-func trimHoldsNobody(t *trial) {
+func trimDoesNotBlock(t *trial) {
 	a, b := t.open(t.profile.bestMode()), t.open(t.profile.bestMode())
-	n := a.rest(1<<32 - t.block())
+	n := a.longestAtScratch(1<<32 - t.block())
 	for range 8 {
 		a.send(newCommand(proto.CmdTrim, scratchStart, n))
 	}
 	worst := time.Duration(0)
 	for i := range uint64(32) {
 		at := i * 4 * stripe % holeStart
-		worst = max(worst, took(func() {
+		worst = max(worst, timed(func() {
 			b.wantRead(newRead(at, b.t.page()), expected(at, b.t.page()),
 				"while another connection trims")
 		}))
@@ -238,7 +239,7 @@ func trimHoldsNobody(t *trial) {
 		worst.Round(time.Millisecond))
 }
 
-// zero writes data, zeroes it, and judges the result and the neighbours. It gives the reply.
+// zero writes data, zeroes it, judges the result and the neighbours, and returns the reply.
 func (c *conn) zero(at, n uint64, flags uint16) *reply {
 	data := fill(at+n, int(n))
 	c.overwrite(at, data)
@@ -248,7 +249,7 @@ func (c *conn) zero(at, n uint64, flags uint16) *reply {
 	if reply.errno == 0 {
 		c.wantData(at, make([]byte, n), "after "+r.String())
 	} else {
-		// That a request which fails changes nothing is a SHOULD.
+		// A request that fails SHOULD change nothing.
 		if problem := c.t.try(func() {
 			c.wantData(at, data, "after "+r.String()+" which failed with "+reply.errorText())
 		}); problem != "" {
@@ -259,7 +260,7 @@ func (c *conn) zero(at, n uint64, flags uint16) *reply {
 	return reply
 }
 
-func (c *conn) zeroes(at, n uint64, flags uint16) {
+func (c *conn) mustZero(at, n uint64, flags uint16) {
 	if reply := c.zero(at, n, flags); reply.errno != 0 {
 		c.t.failf("%s: %s", reply.request, reply.errorText())
 	}
@@ -268,9 +269,9 @@ func (c *conn) zeroes(at, n uint64, flags uint16) {
 func zeroesRead(t *trial) {
 	t.eachMode(func(c *conn) {
 		base := t.scratch(4<<20) + 1<<20
-		for _, s := range []span{{base, t.block()}, {base, 64 << 10}, {base + t.block(), 1 << 20},
+		for _, s := range []area{{base, t.block()}, {base, 64 << 10}, {base + t.block(), 1 << 20},
 			{base + 3*t.block(), 7 * t.block()}} {
-			c.zeroes(s.from, s.to, 0)
+			c.mustZero(s.offset, s.length, 0)
 		}
 		c.stillUp("WRITE_ZEROES")
 	})
@@ -279,14 +280,14 @@ func zeroesRead(t *trial) {
 func zeroesNoHole(t *trial) {
 	t.eachMode(func(c *conn) {
 		base := t.scratch(4<<20) + 1<<20
-		c.zeroes(base, t.block(), proto.CmdFlagNoHole)
-		c.zeroes(base, 1<<20, proto.CmdFlagNoHole)
+		c.mustZero(base, t.block(), proto.CmdFlagNoHole)
+		c.mustZero(base, 1<<20, proto.CmdFlagNoHole)
 		c.stillUp("WRITE_ZEROES with NO_HOLE")
 	})
 }
 
-// zeroesProvisioned makes a hole of the scratch, zeroes a part of it with NO_HOLE and looks for the
-// blocks in the image.
+// zeroesProvisioned trims a part of the scratch, zeroes it with NO_HOLE and looks for the blocks in
+// the image.
 func zeroesProvisioned(t *trial) {
 	f := t.image()
 	defer f.Close()
@@ -306,13 +307,13 @@ func zeroesProvisioned(t *trial) {
 		c.succeeds(newCommand(proto.CmdFlush, 0, 0))
 	}
 	if after := allocated(t, f); after >= before+n/2 {
-		t.failf("after NO_HOLE the image had %d bytes of blocks, and %d once the area was "+
+		t.failf("after NO_HOLE the image had %d bytes of blocks, and %d after the area was "+
 			"written: it was a hole", before, after)
 	}
 	c.wantData(at, fill(1, n), "after WRITE")
 }
 
-// allocated is how many bytes of blocks the image has.
+// allocated returns the bytes of the blocks that the image has.
 func allocated(t *trial, f *os.File) int64 {
 	info, err := f.Stat()
 	if err != nil {
@@ -320,7 +321,7 @@ func allocated(t *trial, f *os.File) int64 {
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		t.skip("this system does not tell how many blocks a file has")
+		t.skip("this system does not say how many blocks a file has")
 	}
 	return stat.Blocks * 512
 }
@@ -331,12 +332,12 @@ func zeroesFast(t *trial) {
 		for _, flags := range []uint16{proto.CmdFlagFastZero,
 			proto.CmdFlagFastZero | proto.CmdFlagNoHole} {
 			reply := c.zero(base, 1<<20, flags)
-			t.want(reply.errno == 0 ||
-				reply.errno == enotsup, "%s: %s", reply.request, reply.errorText())
+			t.want(reply.errno == 0 || reply.errno == enotsup,
+				"%s: %s", reply.request, reply.errorText())
 		}
 		r := newCommand(proto.CmdWriteZeroes, scratchStart,
-			c.rest(c.size)).with(proto.CmdFlagFastZero)
-		c.sampled(r, enotsup)
+			c.longestAtScratch(c.size)).with(proto.CmdFlagFastZero)
+		c.sampleCommand(r, enotsup)
 		c.stillUp("FAST_ZERO")
 	})
 }
@@ -345,13 +346,13 @@ func zeroesNeverUnsupported(t *trial) {
 	t.eachMode(func(c *conn) {
 		base := t.scratch(4<<20) + 1<<20
 		for _, flags := range []uint16{0, proto.CmdFlagNoHole} {
-			for _, s := range []span{{base, t.block()}, {base, 1 << 20},
+			for _, s := range []area{{base, t.block()}, {base, 1 << 20},
 				{base + t.block(), 3 * t.block()}} {
-				reply := c.do(newCommand(proto.CmdWriteZeroes, s.from, s.to).with(flags))
+				reply := c.do(newCommand(proto.CmdWriteZeroes, s.offset, s.length).with(flags))
 				if c.flags&proto.FlagSendFastZero != 0 {
 					t.want(reply.errno != enotsup, "%s: ENOTSUP", reply.request)
 				} else if reply.errno == enotsup {
-					// the spec says SHOULD NOT to a server that does not advertise FAST_ZERO
+					// the protocol says SHOULD NOT for a server that does not advertise FAST_ZERO
 					c.differOnce(reply.request, "ENOTSUP")
 				}
 			}
@@ -369,7 +370,7 @@ func zeroesFastUnadvertised(t *trial) {
 
 func zeroesLong(t *trial) {
 	t.eachMode(func(c *conn) {
-		n := min(c.rest(c.size)-t.block(), t.profile.maxPayload()+80<<20)
+		n := min(c.longestAtScratch(c.size)-t.block(), t.profile.maxPayload()+80<<20)
 		for at := uint64(scratchStart); at < scratchStart+n; at += n / 16 / t.block() * t.block() {
 			c.writeData(at, fill(at, int(t.block())))
 		}
@@ -382,20 +383,20 @@ func zeroesLong(t *trial) {
 		}
 		for at := uint64(scratchStart); at < scratchStart+n; at += n / 16 / t.block() * t.block() {
 			c.wantRead(newRead(at, t.block()), make([]byte, t.block()),
-				"inside of a long WRITE_ZEROES")
+				"inside a long WRITE_ZEROES")
 		}
 		c.wantRead(newRead(last, t.block()), make([]byte, t.block()),
 			"the last block of a long WRITE_ZEROES")
 		c.wantRead(newRead(last+t.block(), t.block()), fill(2, int(t.block())),
-			"the block behind a long WRITE_ZEROES")
+			"the block after a long WRITE_ZEROES")
 	})
 }
 
 func zeroesFUA(t *trial) {
 	t.eachMode(func(c *conn) {
 		base := t.scratch(4<<20) + 1<<20
-		c.zeroes(base, 64<<10, proto.CmdFlagFUA)
-		c.zeroes(base, t.block(), proto.CmdFlagFUA|proto.CmdFlagNoHole)
+		c.mustZero(base, 64<<10, proto.CmdFlagFUA)
+		c.mustZero(base, t.block(), proto.CmdFlagFUA|proto.CmdFlagNoHole)
 		c.stillUp("WRITE_ZEROES with FUA")
 	})
 }
@@ -403,9 +404,9 @@ func zeroesFUA(t *trial) {
 func zeroesBytes(t *trial) {
 	t.eachMode(func(c *conn) {
 		base := t.scratch(4<<20) + 1<<20
-		for _, s := range []span{{base + 1, 1}, {base + 511, 2}, {base + 5, 4099},
+		for _, s := range []area{{base + 1, 1}, {base + 511, 2}, {base + 5, 4099},
 			{base + 4095, 65538}, {base, 513}} {
-			c.zeroes(s.from, s.to, 0)
+			c.mustZero(s.offset, s.length, 0)
 		}
 		c.stillUp("WRITE_ZEROES of odd ranges")
 	})
@@ -425,8 +426,8 @@ func cacheFlags(t *trial) {
 		for _, flag := range []uint16{proto.CmdFlagNoHole, proto.CmdFlagDF, proto.CmdFlagReqOne,
 			proto.CmdFlagFastZero, 1 << 6, 1 << 15} {
 			reply := c.refused(newCommand(proto.CmdCache, 0, t.block()).with(flag), einval)
-			t.want(reply == nil ||
-				reply.errno != 0, "CACHE with the flag %s succeeds", hexFlag(flag))
+			t.want(reply == nil || reply.errno != 0,
+				"CACHE with the flag %s succeeds", hexFlag(flag))
 		}
 	})
 }
@@ -445,7 +446,7 @@ func cacheRanges(t *trial) {
 		if n := min(c.size,
 			t.profile.maxPayload()+longCost) / t.block() * t.block(); n > t.profile.maxPayload() &&
 			n < 1<<32 {
-			c.mayWork(newCommand(proto.CmdCache, 0, n)) // any error is told
+			c.mayWork(newCommand(proto.CmdCache, 0, n)) // any error is a deviation
 		}
 	})
 }

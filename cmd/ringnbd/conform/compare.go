@@ -1,7 +1,7 @@
-// Several servers side by side, rule by rule, as Markdown; and the reasons why the others fail.
+// Several servers side by side, rule by rule, as Markdown, with the reasons of their failures.
 //
-// Invariant: every fail and every deviation of a server that has reports here is either explained
-// or marked as unexplained; none is left out.
+// Invariant: every failure and every deviation of each server is in the output, explained or marked
+// as unexplained.
 
 package conform
 
@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// Peer is a server and what came out of its run.
+// Peer is a server and the report of its run.
 type Peer struct {
 	Name    string // as in the keys of the explanations
 	Version string
@@ -20,11 +20,11 @@ type Peer struct {
 	Report  *Report
 }
 
-// explanation is why a server does what a check saw, from its source or documents; "" if nobody
-// knows.
+// explanation returns why a server does what a check saw, from its source or documents; "" if the
+// reason is not known.
 func explanation(server, id string) string { return explained[server+" "+id] }
 
-// Unexplained gives "server ID" of every fail and deviation without an explanation.
+// Unexplained returns "SERVER ID" for every failure and deviation without an explanation.
 func Unexplained(peers []Peer) []string {
 	var list []string
 	for _, p := range peers {
@@ -37,7 +37,7 @@ func Unexplained(peers []Peer) []string {
 	return list
 }
 
-// Idle gives the explanations of things that these runs did not see.
+// Idle returns the keys of explanations that these runs did not need.
 func Idle(peers []Peer) []string {
 	seen := map[string]bool{}
 	for _, p := range peers {
@@ -55,15 +55,21 @@ func Idle(peers []Peer) []string {
 	return list
 }
 
-// Markdown writes the table, and behind it each server's fails and deviations with what was seen
-// and why. All reports are of the same checks.
+// tableHead opens TABLE.md.
+const tableHead = `# Conformance of NBD servers, rule by rule
+
+Written by ` + "`make conform`" + `; do not edit. README.md beside this file explains the suite.
+✓ pass, **✗** fail (a MUST is violated), ≠ differs (allowed, but noted),
+· skip (the server does not have it, or there is nothing to see).
+What an explanation calls a matter of timing may differ from run to run.
+
+`
+
+// Markdown writes the table, and after it the failures and deviations of each server with what was
+// seen and why. All reports are of the same checks.
 func Markdown(w io.Writer, peers []Peer) error {
 	var b strings.Builder
-	b.WriteString("# Conformance of NBD servers, rule by rule\n\n" +
-		"Written by `make conform`, do not edit. " +
-		"✓ pass, **✗** fail (a MUST is violated), ≠ differs (allowed, but noticed), " +
-		"· not asked (the server does not have it, or there is nothing to see). " +
-		"What an explanation calls a matter of timing may differ from run to run.\n\n")
+	b.WriteString(tableHead)
 	for _, p := range peers {
 		fmt.Fprintf(&b, "- **%s**: %s. %s. `%s`\n", p.Name, p.Version, p.Report.Summary(),
 			cell(p.Command))
@@ -107,16 +113,16 @@ func (p *Peer) explain(b *strings.Builder) {
 	}
 }
 
-// clip keeps the start of a long observation.
+// clip returns the start of a long observation.
 func clip(text string) string {
-	const most = 200
-	if runes := []rune(text); len(runes) > most {
-		return string(runes[:most]) + " ..."
+	const maxClip = 200
+	if runes := []rune(text); len(runes) > maxClip {
+		return string(runes[:maxClip]) + " ..."
 	}
 	return text
 }
 
-// cell makes text fit for a cell: one line, no bar.
+// cell makes text fit for a table cell: one line, without a bar.
 func cell(text string) string {
 	return strings.NewReplacer("|", `\|`, "\n", " ", "<", "&lt;").Replace(text)
 }

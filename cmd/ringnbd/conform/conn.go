@@ -1,7 +1,7 @@
 // A raw connection: it sends any bytes, and reads exactly what is expected and not one byte more.
 //
 // Invariant: every read names what it is for, so that a failure says where the server left the
-// protocol; nothing is read ahead of time that a check could miss (Silent and Closed look at the
+// protocol; no byte that was read ahead is lost to a check (wantSilence and wantClosed look at the
 // buffer, too).
 
 package conform
@@ -19,7 +19,7 @@ import (
 	"ringnbd/proto"
 )
 
-// conn is a connection to the server. After Open it also knows what was negotiated.
+// conn is a connection to the server. After trial.open it also knows what was negotiated.
 type conn struct {
 	t   *trial
 	raw net.Conn
@@ -29,16 +29,16 @@ type conn struct {
 	size      uint64 // of the export, in bytes
 	flags     uint16 // transmission flags
 	handshake uint16 // handshake flags
-	block     *BlockSize
+	block     *blockSize
 	contexts  []metaContext
 
-	mayChange bool       // the export may be sent what changes data, see Request.changes
-	foreign   bool       // another export than the suite's: its data is not known
-	pending   []*pending // requests without a whole reply, in the order of sending
-	cookie    uint64     // last one that was made up
+	mayChange bool       // requests that change data may be sent, see request.changes
+	foreign   bool       // another export than the suite's, whose data is not known
+	pending   []*pending // requests without a complete reply, in the order of sending
+	cookie    uint64     // the last cookie that number made up
 }
 
-// metaContext is a meta context that SET_META_CONTEXT selected.
+// metaContext is a meta context that was selected by SET_META_CONTEXT.
 type metaContext struct {
 	id   uint32
 	name string
@@ -51,14 +51,14 @@ func newConn(t *trial, raw net.Conn) *conn {
 // close closes the connection.
 func (c *conn) close() { _ = c.raw.Close() }
 
-// closeWrite ends our direction only.
+// closeWrite ends the client's direction only.
 func (c *conn) closeWrite() {
 	half, ok := c.raw.(interface{ CloseWrite() error })
 	if !ok {
-		c.t.skip("this kind of connection cannot be closed by half")
+		c.t.skip("this kind of connection cannot be closed in one direction")
 	}
 	if err := half.CloseWrite(); err != nil {
-		c.t.failf("closing our direction: %v", err)
+		c.t.failf("closing the client's direction: %v", err)
 	}
 }
 
@@ -76,7 +76,7 @@ func (c *conn) tryWrite(b []byte) error {
 }
 
 // writeAside sends bytes from another goroutine, so that replies can be read meanwhile. The channel
-// brings the error, or nil.
+// delivers the error, or nil.
 func (c *conn) writeAside(b []byte) <-chan error {
 	done := make(chan error, 1)
 	go func() {
@@ -93,7 +93,7 @@ func (c *conn) writeBytewise(b []byte) {
 	}
 }
 
-// read reads n bytes; what says what they should be.
+// read reads n bytes; what names them in the text of a failure.
 func (c *conn) read(n int, what string) []byte {
 	b := make([]byte, n)
 	c.readInto(b, what)
@@ -124,27 +124,27 @@ func (c *conn) wantClosed(when string) {
 	got, err := c.peek(c.t.left() - c.t.patience/10)
 	switch {
 	case len(got) > 0:
-		c.t.failf("%s: the server should close the connection and say nothing, but sent%s", when,
+		c.t.failf("%s: the server should close the connection and send nothing, but sent%s", when,
 			shown(got))
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.t.failf("%s: the server should close the connection, but it is still open", when)
 	}
 }
 
-// openAfter says whether the connection is still open and silent after d; got is what the server
-// sent instead.
+// openAfter reports whether the connection is still open after d, or when the server sends
+// something, which is got.
 func (c *conn) openAfter(d time.Duration) (open bool, got []byte) {
 	got, err := c.peek(d)
 	return len(got) > 0 || errors.Is(err, os.ErrDeadlineExceeded), got
 }
 
-// peek waits for a byte for at most d and gives what is there, without taking it.
+// peek waits for a byte for at most d and returns what is there, without consuming it.
 func (c *conn) peek(d time.Duration) ([]byte, error) {
 	until := time.Now().Add(max(d, time.Millisecond))
 	if until.After(c.t.deadline) {
 		until = c.t.deadline
 	}
-	_ = c.raw.SetReadDeadline(until) // fails on a closed connection only, which Peek tells
+	_ = c.raw.SetReadDeadline(until) // fails only on a closed connection, and then Peek fails
 	_, err := c.r.Peek(1)
 	_ = c.raw.SetReadDeadline(c.t.deadline)
 	if err != nil {
@@ -154,16 +154,16 @@ func (c *conn) peek(d time.Duration) ([]byte, error) {
 	return got, nil
 }
 
-// drain reads and drops what the server sends until it closes; it gives the number of bytes.
+// drain reads and drops what the server sends until it closes, and returns the number of bytes.
 func (c *conn) drain(when string) int64 {
 	n, err := io.Copy(io.Discard, c.r)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		c.t.failf("%s: the server did not close the connection (%d bytes came)", when, n)
+		c.t.failf("%s: the server did not close the connection (it sent %d bytes)", when, n)
 	}
 	return n
 }
 
-// greet connects, takes the banner apart strictly and answers with these client flags.
+// greet connects, reads the banner strictly and answers with these client flags.
 func (t *trial) greet(flags uint32) *conn {
 	c := t.dial()
 	c.banner()
@@ -171,7 +171,8 @@ func (t *trial) greet(flags uint32) *conn {
 	return c
 }
 
-// haggle connects and answers the banner as a polite client does: what comes next is options.
+// haggle connects and answers the banner as a polite client does. Options can follow: the protocol
+// calls this phase option haggling.
 func (t *trial) haggle() *conn { return t.haggleAt(t.target) }
 
 func (t *trial) haggleAt(target Target) *conn {
@@ -190,7 +191,7 @@ func (c *conn) banner() {
 	c.handshake = flags
 }
 
-// wireError says what became of a connection in words of this field.
+// wireError returns what happened to a connection, in words of the protocol.
 func wireError(err error) string {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -205,14 +206,15 @@ func wireError(err error) string {
 	return err.Error()
 }
 
-// shown is some bytes for a person, with a blank before them.
+// shown returns the first of some bytes for a person to read, with a blank before them; "" for
+// none.
 func shown(b []byte) string {
-	const most = 32
+	const maxShown = 32
 	switch {
 	case len(b) == 0:
 		return ""
-	case len(b) > most:
-		return fmt.Sprintf(" [% x ...]", b[:most])
+	case len(b) > maxShown:
+		return fmt.Sprintf(" [% x ...]", b[:maxShown])
 	}
 	return fmt.Sprintf(" [% x]", b)
 }

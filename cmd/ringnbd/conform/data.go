@@ -1,6 +1,6 @@
-// The suite's own data in an export: what stands where, so that every read can be judged.
+// The suite's own data in an export: what is where, so that every READ can be judged.
 //
-// Invariant: nobody writes below scratchStart after the data was laid out, so that Expected holds
+// Invariant: no check writes below scratchStart after the data was laid out, so that expected holds
 // until the suite ends.
 
 package conform
@@ -13,19 +13,18 @@ import (
 	"ringnbd/proto"
 )
 
-// How an export is divided, in bytes. The pattern needs an export of scratchStart and as much
-// again.
+// How an export is divided, in bytes. The data needs an export of twice scratchStart.
 const (
-	holeStart   = 8 << 20  // [0, holeStart) is data, no block of it zero
+	holeStart   = 8 << 20  // [0, holeStart) is data without a block of zeroes
 	stripeStart = 12 << 20 // [holeStart, stripeStart) is a hole
-	// [stripeStart, scratchStart) is data and holes in turn, Stripe bytes each, data first
+	// [stripeStart, scratchStart) alternates data and holes, stripe bytes each, data first
 	scratchStart = 16 << 20
 	stripe       = 64 << 10
 	minSize      = 2 * scratchStart
 )
 
-// expected is what the export holds in [offset, offset+length), which must end at scratchStart or
-// before.
+// expected returns what the export holds in [offset, offset+length), which must end at scratchStart
+// or before.
 func expected(offset, length uint64) []byte {
 	if offset+length > scratchStart {
 		panic(fmt.Sprintf("conform: nothing is expected of %d bytes at %d", length, offset))
@@ -55,7 +54,7 @@ func scramble(n uint64) uint64 {
 	return n ^ n>>29 | 1
 }
 
-// fill is n bytes that differ from Expected and by seed.
+// fill returns n bytes that differ from expected, and from each other by seed.
 func fill(seed uint64, n int) []byte {
 	b := make([]byte, (n+7)&^7)
 	for i := 0; i < len(b); i += 8 {
@@ -64,8 +63,8 @@ func fill(seed uint64, n int) []byte {
 	return b[:n]
 }
 
-// scratch is the place where a check may write n bytes: an offset that is a multiple of 1 MiB.
-// Whatever earlier checks left is still there.
+// scratch returns where a check may write n bytes: an offset that is a multiple of 1 MiB. What
+// earlier checks wrote is still there.
 func (t *trial) scratch(n uint64) uint64 {
 	if t.profile.Size < scratchStart+n {
 		t.skip("the export is too small: %d bytes at %d are needed", n, scratchStart)
@@ -73,7 +72,7 @@ func (t *trial) scratch(n uint64) uint64 {
 	return scratchStart
 }
 
-// wantData fails unless READs bring exactly this; it reads in pieces that every server takes.
+// wantData fails unless READs bring exactly want; it reads in pieces that every server takes.
 func (c *conn) wantData(offset uint64, want []byte, when string) {
 	for at := uint64(0); at < uint64(len(want)); {
 		n := min(uint64(len(want))-at, 1<<20)
@@ -107,7 +106,7 @@ func layImage(path string, size int64) error {
 	return f.Sync()
 }
 
-// layExport writes the suite's data over whatever an export holds.
+// layExport overwrites the start of the export with the suite's data.
 func (t *trial) layExport() {
 	c := t.open(t.profile.simplestMode())
 	for at := uint64(0); at < scratchStart; at += 1 << 20 {

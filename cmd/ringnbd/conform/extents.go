@@ -1,8 +1,8 @@
 // The rules of a block status that need the request, judged apart from any connection so that each
 // can be shown to catch a reply that breaks it.
 //
-// Invariant: the judge sees only what Conn has taken apart: extents that are not empty, in chunks
-// that belong to the request.
+// Invariant: the judge sees only what conn has parsed: extents that are not empty, in chunks that
+// belong to the request.
 
 package conform
 
@@ -14,7 +14,7 @@ import (
 	"ringnbd/proto"
 )
 
-// breach is a rule that a reply broke. Soft ones are of a SHOULD.
+// breach is a rule that a reply broke; soft means that the rule is a SHOULD.
 type breach struct {
 	rule string
 	soft bool
@@ -24,19 +24,19 @@ type breach struct {
 // statusQuestion is what a block status is judged against.
 type statusQuestion struct {
 	offset, length uint64
-	one            bool // REQ_ONE
+	reqOne         bool // REQ_ONE
 	extended       bool
 	size           uint64   // of the export
-	least          uint64   // minimum block size
-	contexts       []uint32 // that must be answered, and no others
+	minBlock       uint64   // minimum block size
+	contexts       []uint32 // for exactly these there must be a chunk
 	base           uint32   // the id of base:allocation
 }
 
-// asked is the question of a request on a connection.
+// asked returns the question that a request on the connection asks.
 func (c *conn) asked(r *request) statusQuestion {
 	q := statusQuestion{
-		offset: r.offset, length: r.length, one: r.flags&proto.CmdFlagReqOne != 0,
-		extended: c.mode.extended(), size: c.size, least: c.t.profile.minBlock(),
+		offset: r.offset, length: r.length, reqOne: r.flags&proto.CmdFlagReqOne != 0,
+		extended: c.mode.extended(), size: c.size, minBlock: c.t.profile.minBlock(),
 	}
 	for _, context := range c.contexts {
 		q.contexts = append(q.contexts, context.id)
@@ -47,7 +47,7 @@ func (c *conn) asked(r *request) statusQuestion {
 	return q
 }
 
-// judgeStatus holds a successful reply to the rules.
+// judgeStatus returns the rules that a successful reply broke.
 func judgeStatus(q statusQuestion, chunks []chunk) (list []breach) {
 	add := func(soft bool, rule, format string, args ...any) {
 		if !soft || len(list) < 64 { // a million extents may break a rule a million times
@@ -74,14 +74,14 @@ func judgeStatus(q statusQuestion, chunks []chunk) (list []breach) {
 	return list
 }
 
-// judgeExtents holds the extents of one chunk to the rules.
+// judgeExtents adds the rules that the extents of one chunk broke.
 func judgeExtents(q statusQuestion, extents []extent, base bool,
 	add func(soft bool, rule, format string, args ...any)) {
 	if len(extents) == 0 {
 		add(false, "CB-03", "no extent")
 		return
 	}
-	if q.one && (len(extents) != 1 || extents[0].length > q.length) {
+	if q.reqOne && (len(extents) != 1 || extents[0].length > q.length) {
 		add(false, "CB-04", "%d extents, the first of %d bytes, for REQ_ONE of %d bytes",
 			len(extents), extents[0].length, q.length)
 	}
@@ -95,7 +95,7 @@ func judgeExtents(q statusQuestion, extents []extent, base bool,
 			add(false, "CB-03", "extent %d is empty", i)
 		case i > 0 && end-q.offset >= q.length:
 			add(false, "CB-05",
-				"extent %d begins %d bytes behind the offset of a request of %d bytes", i,
+				"extent %d begins %d bytes after the offset of a request of %d bytes", i,
 				end-q.offset, q.length)
 			return
 		case i > 0 && x.flags == extents[i-1].flags:
@@ -115,20 +115,21 @@ func judgeExtents(q statusQuestion, extents []extent, base bool,
 			return
 		}
 		end = sum
-		if least := max(q.least, 512); end%least != 0 && end != q.size && end != q.offset+q.length {
-			add(true, "CB-07", "extent %d ends at %d, which is not a multiple of %d", i, end, least)
+		block := max(q.minBlock, 512)
+		if end%block != 0 && end != q.size && end != q.offset+q.length {
+			add(true, "CB-07", "extent %d ends at %d, which is not a multiple of %d", i, end, block)
 		}
 	}
 	if end > q.size {
-		// a server that rounds the end up to a block tells of nothing else
-		least := max(q.least, 512)
-		add(end-q.size < least && end%least == 0, "CB-05",
+		// an end that was rounded up to a block says nothing wrong
+		block := max(q.minBlock, 512)
+		add(end-q.size < block && end%block == 0, "CB-05",
 			"the extents end at %d, and the export at %d", end, q.size)
 	}
 }
 
-// status sends a BLOCK_STATUS that must succeed, and fails on every broken MUST. Deviations are
-// told only to the check of the rule that they are of, by ID.
+// status sends a BLOCK_STATUS that must succeed, and fails on every broken MUST. A broken SHOULD is
+// noted only if its rule is one of rules.
 func (c *conn) status(r *request, rules ...string) []chunk {
 	reply := c.succeeds(r)
 	for _, b := range judgeStatus(c.asked(r), reply.chunks) {
@@ -142,7 +143,7 @@ func (c *conn) status(r *request, rules ...string) []chunk {
 	return reply.chunks
 }
 
-// allocation is the extents of base:allocation in a reply.
+// allocation returns the extents of base:allocation in a reply.
 func (c *conn) allocation(chunks []chunk) []extent {
 	base := c.asked(&request{}).base
 	for _, chunk := range chunks {
@@ -153,9 +154,9 @@ func (c *conn) allocation(chunks []chunk) []extent {
 	return nil
 }
 
-// zeroBits says of each byte range of [offset, offset+length) that the server calls ZERO; it asks
-// until all is told.
-func (c *conn) zeroBits(offset, length uint64) []span {
+// zeroSpans returns the parts of [offset, offset+length) that the server calls ZERO; it asks until
+// it knows the status of all.
+func (c *conn) zeroSpans(offset, length uint64) []span {
 	var list []span
 	for at := offset; at < offset+length; {
 		extents := c.allocation(c.status(newCommand(proto.CmdBlockStatus, at,

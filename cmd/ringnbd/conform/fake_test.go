@@ -1,4 +1,4 @@
-// A small NBD server in memory, right in everything the suite asks, and wrong in one thing on
+// A small NBD server in memory, right in everything that the suite asks, and wrong in one thing on
 // demand: it shows that the checks can fail.
 //
 // Invariant: without a flaw it breaks no rule; each flaw breaks one.
@@ -40,37 +40,37 @@ type fakeConn struct {
 	*fake
 	net.Conn
 	fixed, noZeroes, structured bool
-	contextsOf                  string // the export that contexts were set for
+	contextsOf                  string // the export for which contexts were set
 	context                     bool
 	export                      string
 	options                     int
 }
 
-// fakeTarget starts a server for the test's time.
+// fakeTarget starts a server with a flaw; it ends with the test.
 func fakeTarget(t *testing.T, flaw string) Target {
 	t.Helper()
 	f := &fake{flaw: flaw,
 		disk: make([]byte, minSize+map[bool]int{true: 1 << 20}[flaw == "any length"])}
 	path := testbed.Listen(t, func(c net.Conn) {
-		defer func() { _ = recover() }() // gone is how a connection ends
+		defer func() { _ = recover() }() // a panic of gone ends a connection
 		(&fakeConn{fake: f, Conn: c}).serve()
 	})
 	return Target{Text: "a server in memory", Network: "unix", Address: path, Export: fakeName}
 }
 
-// silentTarget is a server that sends its banner and reads, for the test's time.
+// silentTarget starts a server that sends its banner and then only reads; it ends with the test.
 func silentTarget(t *testing.T) Target {
 	t.Helper()
 	path := testbed.Listen(t, func(c net.Conn) {
 		b := be.AppendUint64(be.AppendUint64(nil, proto.Magic), proto.OptionMagic)
 		if _, err := c.Write(be.AppendUint16(b, 3)); err == nil {
-			_, _ = io.Copy(io.Discard, c) // until the suite is gone
+			_, _ = io.Copy(io.Discard, c) // until the suite has closed
 		}
 	})
 	return Target{Text: "a silent server", Network: "unix", Address: path}
 }
 
-// gone ends a connection.
+// gone is the value of a panic that ends a connection.
 type gone struct{}
 
 func (c *fakeConn) is(flaw string) bool { return c.flaw == flaw }
@@ -117,7 +117,7 @@ func (c *fakeConn) serve() {
 	}
 }
 
-// haggle serves one option; true means transmission.
+// haggle serves one option, and reports whether transmission follows.
 func (c *fakeConn) haggle() bool {
 	h := c.read(16)
 	if be.Uint64(h) != proto.OptionMagic && !c.is("option magic") {
@@ -271,7 +271,7 @@ func (c *fakeConn) list(data []byte) {
 	c.reply(proto.OptList, proto.RepAck, nil)
 }
 
-// parseInfo takes INFO and GO apart.
+// parseInfo parses the data of INFO and GO.
 func parseInfo(data []byte) (name string, kinds []uint16, ok bool) {
 	if len(data) < 6 || uint64(be.Uint32(data)) > uint64(len(data)-6) {
 		return "", nil, false
@@ -369,7 +369,7 @@ func (c *fakeConn) infoOf(option uint32, kind uint16, name string) {
 	}
 }
 
-// parseQueries takes LIST_META_CONTEXT and SET_META_CONTEXT apart.
+// parseQueries parses the data of LIST_META_CONTEXT and SET_META_CONTEXT.
 func parseQueries(data []byte) (name string, queries []string, ok bool) {
 	text := func() string {
 		if len(data) < 4 || uint64(be.Uint32(data)) > uint64(len(data)-4) {
@@ -400,7 +400,7 @@ func (c *fakeConn) meta(option uint32, data []byte) {
 	if !set && c.is("listed nonsense") {
 		c.reply(option, proto.RepServer, make([]byte, 4))
 	}
-	if !set && (c.is("unlisted") || c.is("unlisted, and zero")) { // the first is right
+	if !set && (c.is("unlisted") || c.is("unlisted, and zero")) { // the first kind is right
 		c.reply(option, proto.RepErrUnsup, nil)
 		return
 	}
@@ -415,7 +415,7 @@ func (c *fakeConn) meta(option uint32, data []byte) {
 	case !ok, set && !c.structured:
 		c.reply(option, proto.RepErrInvalid, nil)
 		return
-	case !c.knows(name) && c.is("contexts by policy"): // which is right
+	case !c.knows(name) && c.is("contexts by policy"): // this is right
 		c.reply(option, proto.RepErrPolicy, nil)
 		return
 	case !c.knows(name) && !c.is("contexts of nobody"):
@@ -443,7 +443,7 @@ func (c *fakeConn) meta(option uint32, data []byte) {
 	if c.is("context without colon") {
 		text = "base"
 	}
-	if c.is("listed by namespace") && !set { // which is right
+	if c.is("listed by namespace") && !set { // this is right
 		text = "base:"
 	}
 	for range times {
@@ -456,10 +456,10 @@ func (c *fakeConn) meta(option uint32, data []byte) {
 	c.reply(option, proto.RepAck, nil)
 }
 
-// zeroes is what zero compares with.
+// zeroes is for zero to compare with.
 var zeroes = make([]byte, 64<<10)
 
-// zero says whether bytes hold nothing.
+// zero reports whether all bytes are 0.
 func zero(b []byte) bool {
 	for ; len(b) > len(zeroes); b = b[len(zeroes):] {
 		if !bytes.Equal(b[:len(zeroes)], zeroes) {

@@ -1,7 +1,7 @@
 // The transmission half of the server in memory.
 //
-// Invariant: as in fake_test.go: right but for one flaw; chunk flaws are about how a right answer
-// is packed.
+// Invariant: as in fake_test.go, it is right but for one flaw; the flaws of chunks are in how a
+// right answer is packed.
 
 package conform
 
@@ -12,7 +12,7 @@ import (
 	"ringnbd/proto"
 )
 
-// fakeRequest is a request as it came.
+// fakeRequest is a request as it was received.
 type fakeRequest struct {
 	flags, kind    uint16
 	cookie, offset uint64
@@ -20,7 +20,7 @@ type fakeRequest struct {
 	payload        []byte
 }
 
-// request serves one request; false ends the connection.
+// request serves one request, and reports whether the connection goes on.
 func (c *fakeConn) request() bool {
 	h := c.read(proto.RequestSize)
 	if be.Uint32(h) != proto.RequestMagic && !c.is("request magic") {
@@ -45,15 +45,17 @@ func (c *fakeConn) request() bool {
 	return true
 }
 
-// fakeCommandFlags are the flags that each command may have.
+// fakeCommandFlags has the flags that each command may have.
 var fakeCommandFlags = map[uint16]uint16{
-	proto.CmdRead: proto.CmdFlagFUA | proto.CmdFlagDF, proto.CmdWrite: proto.CmdFlagFUA,
-	proto.CmdFlush: proto.CmdFlagFUA, proto.CmdTrim: proto.CmdFlagFUA,
+	proto.CmdRead:        proto.CmdFlagFUA | proto.CmdFlagDF,
+	proto.CmdWrite:       proto.CmdFlagFUA,
+	proto.CmdFlush:       proto.CmdFlagFUA,
+	proto.CmdTrim:        proto.CmdFlagFUA,
 	proto.CmdWriteZeroes: proto.CmdFlagFUA | proto.CmdFlagNoHole,
 	proto.CmdBlockStatus: proto.CmdFlagFUA | proto.CmdFlagReqOne,
 }
 
-// refusal is the error that a request earns, 0 for none.
+// refusal returns the error for a request that must be refused, 0 for others.
 func (c *fakeConn) refusal(r *fakeRequest) uint32 {
 	flags, known := fakeCommandFlags[r.kind]
 	if r.kind == proto.CmdRead && !c.structured {
@@ -66,7 +68,7 @@ func (c *fakeConn) refusal(r *fakeRequest) uint32 {
 	case r.kind == proto.CmdFlush:
 		return 0
 	case r.kind == proto.CmdRead && r.length == fakeMax+512 && c.is("any length"):
-		// right, and the export is longer by as much
+		// this is right; the export is longer by that length
 		c.endless(r)
 	case (r.offset > size || uint64(r.length) > size-r.offset) &&
 		(r.kind == proto.CmdWrite || r.kind == proto.CmdWriteZeroes):
@@ -225,7 +227,7 @@ func (c *fakeConn) performRead(r *fakeRequest, data []byte) {
 	}
 }
 
-// performStatus answers in runs of blocks of 4 KiB, all zeroes being a hole.
+// performStatus answers in runs of blocks of 4 KiB; a block of zeroes is a hole.
 func (c *fakeConn) performStatus(r *fakeRequest) {
 	const block = 4096
 	id := uint32(7)

@@ -1,7 +1,7 @@
 // The flawed server's answers: what it does with a request that it did not refuse, and how it packs
 // the reply.
 //
-// Invariant: as in trans_flawed_test.go.
+// Invariant: as in flawed_test.go.
 
 package conform
 
@@ -189,7 +189,7 @@ func (c *flawedConn) performRead(r *proto.Request, data []byte) {
 	}
 }
 
-// oddRead packs a READ as some flaw wants it; false means that none does.
+// oddRead packs the reply to a READ as a flaw wants it, and reports whether there was such a flaw.
 func (c *flawedConn) oddRead(r *proto.Request, head, data []byte) bool {
 	second := be.AppendUint64(nil, r.Offset+1)
 	n := uint32(len(data))
@@ -234,7 +234,7 @@ func (c *flawedConn) oddRead(r *proto.Request, head, data []byte) bool {
 
 var emptySector [512]byte
 
-// statusOf is the extents of a range, in runs of 512 bytes.
+// statusOf returns the extents of a range, in runs of 512 bytes.
 func (c *flawedConn) statusOf(r *proto.Request, offset, length uint64) (list []extent) {
 	c.lock.Lock()
 	defer c.lock.Unlock()
@@ -268,7 +268,7 @@ func (c *flawedConn) statusOf(r *proto.Request, offset, length uint64) (list []e
 	return c.oddExtents(r, offset, length, list)
 }
 
-// oddExtents are the extents as some flaw wants them.
+// oddExtents returns the extents as a flaw wants them.
 func (c *flawedConn) oddExtents(r *proto.Request, offset, length uint64, list []extent) []extent {
 	switch {
 	case c.is("empty extent"):

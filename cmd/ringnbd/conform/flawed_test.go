@@ -1,5 +1,5 @@
-// A second server in memory, for the rules of the transmission phase: it speaks all that package
-// proto can negotiate, and has one flaw on demand.
+// A second server in memory, for the rules of the transmission phase: it speaks everything that
+// package proto can negotiate, and has one flaw on demand.
 //
 // Invariant: without a flaw it breaks no rule and skips no feature; a flaw changes one thing, named
 // where it strikes.
@@ -28,16 +28,17 @@ const (
 		proto.FlagSendCache | proto.FlagSendFastZero
 )
 
-// flawed is the server. It is a catalog of its one export, as proto's own would refuse some flaws.
+// flawed is the server. It is its own catalog of one export, because proto's catalog would refuse
+// some flaws.
 type flawed struct {
 	flaw     string
 	export   proto.Export
-	path     string // of its socket
+	path     string // path of its socket
 	lock     sync.Mutex
 	disk     []byte
-	snapshot []byte   // what the status is told from, with "stale status"
-	noHole   bool     // NO_HOLE was asked for
-	changes  []string // the requests that came and would change data
+	snapshot []byte   // what the status is computed from, with "stale status"
+	noHole   bool     // NO_HOLE was requested
+	changes  []string // the received requests that would change data
 }
 
 func (f *flawed) Len() int                       { return 1 }
@@ -51,11 +52,11 @@ type flawedConn struct {
 	proto.Session
 	facts   proto.Facts
 	private []byte  // the disk of "own disk"
-	late    *func() // a write that is done with the next request, of "DISC loses"
-	last    []byte  // data of the READ before, of "swapped"
+	late    *func() // the WRITE that "DISC loses" carries out with the next request
+	last    []byte  // the data of the READ before, for "swapped"
 }
 
-// flawedTarget starts a server for the test's time.
+// flawedTarget starts a server with a flaw; it ends with the test.
 func flawedTarget(t *testing.T, flaw string) Target {
 	t.Helper()
 	_, target := newFlawed(t, flaw)
@@ -74,17 +75,17 @@ func newFlawed(t *testing.T, flaw string) (*flawed, Target) {
 		var err error
 		if f.disk, err = unix.Mmap(-1, 0, int(n), unix.PROT_READ|unix.PROT_WRITE,
 			unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE); err != nil {
-			t.Skipf("no room for a disk of %d bytes, most of which nobody touches: %v", n, err)
+			t.Skipf("no room for a disk of %d bytes, most of which stays untouched: %v", n, err)
 		}
 	}
 	f.path = testbed.Listen(t, func(c net.Conn) {
-		defer func() { _ = recover() }() // gone is how a connection ends
+		defer func() { _ = recover() }() // a panic of gone ends a connection
 		(&flawedConn{flawed: f, Conn: c}).serve()
 	})
 	return f, Target{Text: "a flawed server", Network: "unix", Address: f.path, Export: "disk"}
 }
 
-// shape is the flaws, and the kinds of right servers, that stand in what is told of the export.
+// shape changes what the server says of its export: for some flaws, and for kinds of right servers.
 func (f *flawed) shape() {
 	e := &f.export
 	switch f.flaw {
@@ -96,23 +97,24 @@ func (f *flawed) shape() {
 		e.MaxPayload = 512
 	case "zeroes unsupported, FAST_ZERO too":
 		e.Flags &^= proto.FlagSendFastZero
-	case "large", "offsets of 32 bits": // the first is right
-		e.Size = high + minSize
+	case "large", "offsets of 32 bits": // the first kind is right
+		e.Size = farApart + minSize
 	case "odd size":
 		e.Size, e.MinBlock = minSize-100, 512
 	case "blocks", "rounds down", "EIO for misaligned":
 		e.MinBlock = 512
 	case "read-only", "read-only hangs up", "writes all the same", "EIO for read-only":
 		e.Flags |= proto.FlagReadOnly
-	case "read-only without": // a right one
+	case "read-only without": // this kind is right
 		e.Flags = proto.FlagHasFlags | proto.FlagReadOnly | proto.FlagSendFlush
-	case "small": // a right one, as the next
+	case "small": // this kind is right, as the next
 		e.Size = 64 << 10
 	case "tiny":
 		e.Size = 100
 	case "empty":
 		e.Size = 0
-	case "poor", "FUA unadvertised", "hangs up on what is not advertised": // the first is right
+	case "poor", "FUA unadvertised", "hangs up on what is not advertised":
+		// the first kind is right
 		e.Flags = proto.FlagHasFlags
 	}
 }
@@ -127,7 +129,7 @@ func (c *flawedConn) read(n uint64) []byte {
 	}
 	if got, err := io.ReadFull(c, b); err != nil {
 		if c.is("dies of a broken header") && got > 0 {
-			_ = os.Remove(c.path) // nobody finds it any longer
+			_ = os.Remove(c.path) // new connections do not find it any more
 		}
 		panic(gone{})
 	}
@@ -163,7 +165,7 @@ func (c *flawedConn) serve() {
 	}
 }
 
-// request serves one request; false ends the connection.
+// request serves one request, and reports whether the connection goes on.
 func (c *flawedConn) request() bool {
 	framing := c.Framing
 	h := c.read(uint64(proto.RequestSize))
@@ -199,8 +201,8 @@ func (c *flawedConn) request() bool {
 	return c.judge(&r)
 }
 
-// record keeps what would change data, whatever else is wrong with it. The numbers of commands are
-// cut to 8 bits, as a server might.
+// record keeps a request that would change data, whatever else is wrong with it. The number of the
+// command is cut to 8 bits, as a faulty server might do.
 func (c *flawedConn) record(r *proto.Request) {
 	switch uint16(r.Command) & 0xff {
 	case proto.CmdWrite, proto.CmdTrim, proto.CmdWriteZeroes, proto.CmdResize:
@@ -225,7 +227,7 @@ func (c *flawedConn) disconnect(r *proto.Request) bool {
 	return false
 }
 
-// judge refuses or performs a request, its payload read or not.
+// judge refuses or performs a request, whose payload has been read or not.
 func (c *flawedConn) judge(r *proto.Request) bool {
 	e, cause := proto.Judge(r, &c.facts, c.Session)
 	var payload []byte
@@ -270,12 +272,12 @@ func (c *flawedConn) judge(r *proto.Request) bool {
 	return true
 }
 
-// bare says that this is a WRITE as QEMU sends it.
+// bare reports whether this is a WRITE without PAYLOAD_LEN, as QEMU sends it.
 func bare(r *proto.Request) bool {
 	return r.Command == proto.CmdWrite && r.Extended && r.Flags&proto.CmdFlagPayloadLen == 0
 }
 
-// torn writes what comes as it comes.
+// torn writes data as it is received.
 func (c *flawedConn) torn(r *proto.Request) bool {
 	for at := r.Offset; at < r.Offset+r.Length; {
 		n := min(4096, r.Offset+r.Length-at)
@@ -289,27 +291,28 @@ func (c *flawedConn) torn(r *proto.Request) bool {
 	return true
 }
 
-// forgiven are the causes of refusal that a flaw does not see.
+// forgiven has the causes of refusal that each flaw overlooks.
 var forgiven = map[string]proto.Cause{
 	"any flag": proto.CauseFlags, "any command": proto.CauseUnknown, "any range": proto.CauseBeyond,
 	"writes all the same": proto.CauseReadOnly, "rounds down": proto.CauseAlignment,
 	"status of nothing": proto.CauseContext, "FUA unadvertised": proto.CauseFlags,
 }
 
-// mistaken are the causes of refusal that a flaw calls something else.
+// mistaken has the causes of refusal for which each flaw answers another error.
 var mistaken = map[string]struct {
 	cause proto.Cause
 	e     proto.Errno
 }{
-	"EIO beyond": {proto.CauseBeyond, proto.EIO}, "EIO for read-only": {proto.CauseReadOnly,
-		proto.EIO}, "EIO for misaligned": {proto.CauseAlignment, proto.EIO},
+	"EIO beyond":          {proto.CauseBeyond, proto.EIO},
+	"EIO for read-only":   {proto.CauseReadOnly, proto.EIO},
+	"EIO for misaligned":  {proto.CauseAlignment, proto.EIO},
 	"EOVERFLOW for flags": {proto.CauseFlags, proto.EOVERFLOW},
 	"ENOMEM for size":     {proto.CauseSize, proto.ENOMEM},
 	"EIO for no context":  {proto.CauseContext, proto.EIO},
 	"EIO for unknown":     {proto.CauseUnknown, proto.EIO},
 }
 
-// verdict is what the request is told, which a flaw may turn round.
+// verdict returns the answer to the request, which a flaw may change.
 func (c *flawedConn) verdict(r *proto.Request, e proto.Errno, cause proto.Cause) proto.Errno {
 	if blind, ok := forgiven[c.flaw]; ok && blind == cause && cause != proto.CauseNone {
 		return proto.Success
@@ -347,7 +350,7 @@ func (c *flawedConn) verdict(r *proto.Request, e proto.Errno, cause proto.Cause)
 	return e
 }
 
-// change fills a range of the disk, which is cut at its ends.
+// change fills the part of a range that is on the disk.
 func (c *flawedConn) change(from, to uint64, with byte) {
 	c.lock.Lock()
 	defer c.lock.Unlock()
@@ -356,7 +359,7 @@ func (c *flawedConn) change(from, to uint64, with byte) {
 	}
 }
 
-// place is where the disk keeps what is at an offset.
+// place returns where the disk keeps the data of an offset.
 func (c *flawedConn) place(at uint64) uint64 {
 	if c.is("offsets of 32 bits") {
 		return at & (1<<32 - 1)
@@ -364,7 +367,7 @@ func (c *flawedConn) place(at uint64) uint64 {
 	return at
 }
 
-// bytes is the disk of the connection; the lock must be held.
+// bytes returns the disk of the connection; the lock must be held.
 func (c *flawedConn) bytes() []byte {
 	if c.private != nil {
 		return c.private

@@ -1,8 +1,8 @@
-// The keeper of a process group: a shell that does nothing but wait for our end.
+// The keeper of a process group: a shell that does nothing but wait until we end.
 //
-// Invariant: as long as the keeper lives its process group has members that we may kill, so its
-// number is nobody else's; and whatever ends us, if it is SIGKILL, ends all of the group, children
-// of the command's shell included, and removes what they were given.
+// Invariant: while the keeper lives, its process group is not empty, so its number cannot come to
+// name another group, and we may kill it. When we end, even by SIGKILL, the whole group ends,
+// including children of the command's shell, and the files that they were given are removed.
 
 package conform
 
@@ -15,11 +15,11 @@ import (
 // keeper leads a process group.
 type keeper struct {
 	command *exec.Cmd
-	alive   *os.File // the end of a pipe that closes with us
+	alive   *os.File // our end of the pipe, which closes when we end
 }
 
-// start makes an empty group. The shell reads from a pipe that nobody writes to: the read ends when
-// we do. dir is removed then.
+// start makes a group with the keeper alone. The keeper reads from a pipe that is never written to:
+// the read ends when we end. Then dir is removed.
 func (k *keeper) start(dir string) error {
 	theirs, ours, err := os.Pipe()
 	if err != nil {
@@ -38,15 +38,15 @@ func (k *keeper) start(dir string) error {
 	return nil
 }
 
-// group is the number of the process group.
+// group returns the number of the process group.
 func (k *keeper) group() int { return k.command.Process.Pid }
 
-// kill ends all of the group.
+// kill ends the whole group.
 func (k *keeper) kill() {
 	if k.command == nil {
 		return
 	}
-	// ours to kill: the keeper is in it, and has not been waited for
+	// the number still names our group: the keeper is in it, and has not been waited for
 	_ = syscall.Kill(-k.group(), syscall.SIGKILL)
 	_ = k.command.Wait()
 	_ = k.alive.Close()

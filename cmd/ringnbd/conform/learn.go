@@ -1,7 +1,7 @@
-// What the suite asks a server before the first check.
+// The questions that the suite asks a server before the first check.
 //
 // Invariant: a server that answers one question wrongly is still asked the others; what went wrong
-// is kept in Profile.Problems, and is the checks' to judge.
+// is kept in Profile.Problems, and the checks judge it.
 
 package conform
 
@@ -16,10 +16,10 @@ import (
 
 var errEarly = errors.New("interrupted before the first check")
 
-// learn fills in the facts. It fails only if there is no NBD server at all, or if ctx ends; what a
-// server answers wrongly is for the checks to show.
+// learn fills in the profile. It fails only if there is no NBD server, if the export cannot be
+// opened, or if ctx ends; wrong answers are for the checks to show.
 func (t *trial) learn(ctx context.Context) error {
-	defer context.AfterFunc(ctx, t.stop)() // a server may keep silent at every question
+	defer context.AfterFunc(ctx, t.stop)() // a server may leave every question unanswered
 	p := t.profile
 	problem := t.try(func() { p.Handshake = t.haggle().handshake })
 	switch {
@@ -28,7 +28,7 @@ func (t *trial) learn(ctx context.Context) error {
 	case problem != "":
 		return fmt.Errorf("no conversation with the server at %s: %s", t.target.Address, problem)
 	}
-	p.Go, p.List = true, true // baseline, unless it is denied
+	p.Go, p.List = true, true // assumed until the server denies it
 	for _, question := range []func(){t.learnList, t.learnPlain, t.learnNames, t.learnRich,
 		t.learnMeta, t.learnSet, t.learnExtended, t.learnProbe} {
 		t.deadline = time.Now().Add(t.patience)
@@ -56,7 +56,7 @@ func (t *trial) learnList() {
 	}
 }
 
-// learnPlain asks INFO and GO, or settles for EXPORT_NAME.
+// learnPlain opens the export by INFO and GO, or else by EXPORT_NAME.
 func (t *trial) learnPlain() {
 	p := t.profile
 	var c *conn
@@ -81,7 +81,7 @@ func (t *trial) learnPlain() {
 	t.want(len(problems) == 0, "%s", join(problems))
 }
 
-// noteDenial keeps that the server does not have the export, or not for us.
+// noteDenial keeps a reply which says that the server does not have the export, or not for us.
 func (t *trial) noteDenial(r optionReply) {
 	if r.kind == proto.RepErrUnknown || r.kind == proto.RepErrPolicy {
 		t.profile.denial = r.String()
@@ -89,7 +89,7 @@ func (t *trial) noteDenial(r optionReply) {
 }
 
 // cannotOpen notes that there is nothing to check: the export was denied, and EXPORT_NAME, which
-// cannot say why, had the problem as well.
+// cannot say why, failed with the problem.
 func (t *trial) cannotOpen(problem string) {
 	p := t.profile
 	if p.denial == "" {
@@ -101,11 +101,11 @@ func (t *trial) cannotOpen(problem string) {
 	}
 	p.closed = fmt.Sprintf("%s cannot be opened: the server says %s, and to EXPORT_NAME: %s", name,
 		p.denial, problem)
-	const most = 20
-	switch names := p.Names[:min(len(p.Names), most)]; {
-	case len(p.Names) > most:
+	const maxNames = 20
+	switch names := p.Names[:min(len(p.Names), maxNames)]; {
+	case len(p.Names) > maxNames:
 		p.closed += fmt.Sprintf("; it lists %q and %d more: name one of them", names,
-			len(p.Names)-most)
+			len(p.Names)-maxNames)
 	case len(names) > 0:
 		p.closed += fmt.Sprintf("; it lists %q: name one of them", names)
 	}
@@ -129,8 +129,8 @@ func (t *trial) learnInfo() {
 	}
 }
 
-// learnGo takes a GO that is refused, or not answered to the end, for none: most checks would be
-// about that instead of what they are about.
+// learnGo counts a GO that is refused, or not answered to the end, as missing: otherwise maxNames
+// checks would fail by it instead of showing their own rule.
 func (t *trial) learnGo() *conn {
 	c := t.haggle()
 	var list []optionReply
@@ -152,7 +152,7 @@ func (t *trial) learnGo() *conn {
 	return c
 }
 
-// unknownName is no export's name.
+// unknownName is a name that no export has.
 const unknownName = "ringnbd-conform-no-such-export"
 
 func (t *trial) learnNames() {
@@ -182,7 +182,7 @@ func (t *trial) learnMeta() {
 	}
 }
 
-// learnSet asks by itself: however LIST_META_CONTEXT was answered says nothing of what can be set.
+// learnSet is a question of its own: the answer to LIST_META_CONTEXT does not say what can be set.
 func (t *trial) learnSet() {
 	if !t.profile.Structured {
 		return
@@ -211,7 +211,7 @@ func (t *trial) learnExtended() {
 func (t *trial) learnProbe() {
 	p := t.profile
 	if p.Size == 0 {
-		return // see up
+		return // an empty export: see up
 	}
 	p.probe = make([]byte, t.block())
 	reply := t.open(p.simplestMode()).succeeds(newRead(0, uint64(len(p.probe))))

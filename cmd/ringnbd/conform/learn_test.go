@@ -1,7 +1,7 @@
-// What the suite does with a server that does not let it in, or answers the first questions
+// Servers that do not let the suite in, or that answer the questions before the first check
 // wrongly.
 //
-// Invariant: nobody is accused of an export that the server does not have.
+// Invariant: no server is accused of failures in an export that it does not have.
 
 package conform
 
@@ -21,8 +21,8 @@ import (
 	"time"
 )
 
-// TestClosed: a name that no way leads to stops the run before the first check, with what the
-// server says and what it has.
+// TestClosed: an export that cannot be opened stops the run before the first check, with the
+// server's error and its list of exports.
 func TestClosed(t *testing.T) {
 	t.Parallel()
 	target := fakeTarget(t, "")
@@ -40,7 +40,8 @@ func TestClosed(t *testing.T) {
 	}
 }
 
-// TestDenied: where EXPORT_NAME leads in, GO that is refused is the checks' to judge, and told.
+// TestDenied: if GO is refused and EXPORT_NAME works, the refusal is reported and the checks judge
+// it.
 func TestDenied(t *testing.T) {
 	t.Parallel()
 	checks, _ := Only(Checks(), []string{"E-01a", "G-02"})
@@ -51,8 +52,8 @@ func TestDenied(t *testing.T) {
 	}
 }
 
-// TestProblems: what went wrong before the first check is told in every form, and in the exit
-// status.
+// TestProblems: what went wrong before the first check is in every form of the report, and in the
+// exit status.
 func TestProblems(t *testing.T) {
 	r := &Report{Server: "s", Profile: &Profile{}, Counts: map[Verdict]int{Pass: 1},
 		Results: []Result{{ID: "A-01", Level: must, Title: "one", Verdict: Pass}}}
@@ -78,7 +79,8 @@ func TestProblems(t *testing.T) {
 	}
 }
 
-// TestNagle: a slow disk is not taken for Nagle's algorithm, and that is found on a quick one.
+// TestNagle: a slow disk is not taken for Nagle's algorithm, and the algorithm is found on a quick
+// disk.
 func TestNagle(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -97,11 +99,11 @@ func TestNagle(t *testing.T) {
 				if err != nil {
 					return
 				}
-				// a refusal shows as the wrong verdict
+				// a refused connection shows as the wrong verdict
 				_ = c.(*net.TCPConn).SetNoDelay(test.flaw != "Nagle")
 				go func() {
 					defer c.Close()
-					defer func() { _ = recover() }() // gone is how a connection ends
+					defer func() { _ = recover() }() // a panic of gone ends a connection
 					(&fakeConn{fake: f, Conn: c}).serve()
 				}()
 			}
@@ -117,7 +119,8 @@ func TestNagle(t *testing.T) {
 	}
 }
 
-// TestBackground: a command that leaves its server behind is the command line's fault.
+// TestBackground: a command that puts its server into the background is an error of the command
+// line.
 func TestBackground(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("nbdkit"); err != nil {
@@ -145,8 +148,7 @@ func TestLeak(t *testing.T) {
 	if _, err := exec.LookPath("python3"); err != nil {
 		t.Skip("python3 is not installed (Debian package python3)")
 	}
-	// It keeps every connection, and opens nothing that a check could ask for: only the counting is
-	// looked at.
+	// This server keeps every connection, and answers nothing: only the count is tested.
 	spawn := `exec python3 -c 'import socket, sys
 l = socket.socket(socket.AF_UNIX); l.bind(sys.argv[1]); l.listen(100); kept = []
 while True: kept.append(l.accept()[0])' {socket}`
@@ -161,7 +163,7 @@ while True: kept.append(l.accept()[0])' {socket}`
 	}
 	c := &trial{profile: &Profile{group: s.keeper.group()}, target: target, patience: time.Second,
 		deadline: time.Now().Add(time.Minute)}
-	before := c.spent()
+	before := c.holdings()
 	c.released(before, 0)
 	if len(c.differs) > 0 || before.descriptors < 4 || before.memory < 1<<20 {
 		t.Errorf("at first %+v, %q", before, c.differs)
@@ -169,8 +171,8 @@ while True: kept.append(l.accept()[0])' {socket}`
 	for range 100 {
 		c.dial().close()
 	}
-	for until := time.Now().Add(30 * time.Second); c.spent().descriptors < before.descriptors+100 &&
-		time.Now().Before(until); {
+	until := time.Now().Add(30 * time.Second)
+	for c.holdings().descriptors < before.descriptors+100 && time.Now().Before(until) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	c.deadline = time.Now().Add(time.Second)

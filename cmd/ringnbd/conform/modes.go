@@ -1,16 +1,16 @@
 // A check in every mode of a connection, and the sizes and commands that a server takes.
 //
-// Invariant: what these give keeps to the server's block sizes, to its maximum payload and to what
-// it advertises.
+// Invariant: these sizes and commands keep to the server's block sizes, to its maximum payload and
+// to what it advertises.
 
 package conform
 
 import "ringnbd/proto"
 
-// eachMode runs a check on a new connection in every mode; a failure says in which.
+// eachMode runs a check on a new connection in every mode of richModes; a failure names the mode.
 func (t *trial) eachMode(f func(c *conn)) { t.inModes(t.profile.richModes(), f) }
 
-// eachChunkMode is eachMode without that of simple replies.
+// eachChunkMode is eachMode without the mode of simple replies.
 func (t *trial) eachChunkMode(f func(c *conn)) { t.inModes(t.profile.richModes()[1:], f) }
 
 func (t *trial) inModes(modes []mode, f func(c *conn)) {
@@ -26,7 +26,7 @@ func (t *trial) inModes(modes []mode, f func(c *conn)) {
 	}
 }
 
-// within puts the circumstances before whatever fails or skips.
+// within runs f and begins the text of its failure or skip with "with " and where.
 func (t *trial) within(where string, f func()) {
 	defer func() {
 		if e := recover(); e != nil {
@@ -40,28 +40,28 @@ func (t *trial) within(where string, f func()) {
 	f()
 }
 
-// block is a size in bytes that every offset and length of a polite request can be a multiple of;
-// an export of less is one block.
+// block returns a size in bytes of which every offset and length of a polite request can be a
+// multiple; an export that is smaller is one block.
 func (t *trial) block() uint64 { return max(min(512, t.profile.Size), t.profile.minBlock()) }
 
-// upTo is n bytes, or as many whole blocks as a READ at 0 may have.
+// upTo returns n, or the whole blocks of the longest READ at 0 if that is less, in bytes.
 func (c *conn) upTo(n uint64) uint64 {
 	return min(n, c.size, c.t.profile.maxPayload()) / c.t.block() * c.t.block()
 }
 
-// rest is how many bytes from scratchStart one request can be about, whole blocks of the scratch:
-// at most most, and what its header has room for.
-func (c *conn) rest(most uint64) uint64 {
+// longestAtScratch returns the length of the longest request at scratchStart, in bytes: whole
+// blocks, at most limit, and no more than the header has room for.
+func (c *conn) longestAtScratch(limit uint64) uint64 {
 	if !c.mode.extended() {
-		most = min(most, 1<<32-c.t.block())
+		limit = min(limit, 1<<32-c.t.block())
 	}
-	return min(c.size-scratchStart, most) / c.t.block() * c.t.block()
+	return min(c.size-scratchStart, limit) / c.t.block() * c.t.block()
 }
 
-// page is a size in bytes that is usual for small requests, and whole blocks.
+// page returns a usual size of small requests in bytes, in whole blocks.
 func (t *trial) page() uint64 { return max(4096, t.block()) }
 
-// tail is the offset of the last n bytes of the export, rounded down to whole blocks.
+// tail returns the offset of the last n bytes of the export, rounded down to whole blocks.
 func (t *trial) tail(n uint64) uint64 {
 	if t.profile.Size < n {
 		t.skip("the export has less than %d bytes", n)
@@ -69,7 +69,7 @@ func (t *trial) tail(n uint64) uint64 {
 	return (t.profile.Size - n) / t.block() * t.block()
 }
 
-// offers says whether the connection's export has the command.
+// offers reports whether the export of the connection has the command, and the suite may use it.
 func (c *conn) offers(command uint16) bool {
 	needed := map[uint16]uint16{proto.CmdFlush: proto.FlagSendFlush,
 		proto.CmdTrim: proto.FlagSendTrim, proto.CmdCache: proto.FlagSendCache,
@@ -89,7 +89,7 @@ func (c *conn) offers(command uint16) bool {
 	return false
 }
 
-// ranged are the commands that work on a range, of those the connection's export has.
+// ranged returns the commands on a range that the connection offers.
 func (c *conn) ranged() []uint16 {
 	var list []uint16
 	for _, command := range []uint16{proto.CmdRead, proto.CmdWrite, proto.CmdTrim,
@@ -101,5 +101,8 @@ func (c *conn) ranged() []uint16 {
 	return list
 }
 
-// Servers really do some commands of long ranges, block by block; those ranges end here, in bytes.
+// area is a range of the export that a request names.
+type area struct{ offset, length uint64 }
+
+// longCost limits ranges, in bytes, for commands that servers carry out block by block.
 const longCost = 160 << 20

@@ -1,7 +1,7 @@
 // Every flaw of the server in memory is found by the check that is there for it.
 //
-// Invariant: a check that no flaw makes fail proves nothing; what this list and the transmission's
-// do not name is exercised by the peers' own faults.
+// Invariant: a check that no flaw makes fail proves nothing. The faults of real servers exercise
+// the checks that neither this list nor that of the transmission names.
 
 package conform
 
@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// patience is the time of a check against the server in memory; a flaw that shows as a stall costs
-// it.
+// patience is the time of a check against the server in memory; a flaw that shows as a stall takes
+// that long.
 const patience = 4 * time.Second
 
-// runFake holds the server in memory, with a flaw, to some checks.
+// runFake runs checks against the server in memory, with a flaw.
 func runFake(t *testing.T, flaw string, checks []Check, patience time.Duration) *Report {
 	t.Helper()
 	report, err := Run(context.Background(),
@@ -30,7 +30,7 @@ func runFake(t *testing.T, flaw string, checks []Check, patience time.Duration) 
 }
 
 func TestRightServer(t *testing.T) {
-	t.Parallel() // with those that wait as well
+	t.Parallel() // together with other tests that wait
 	report := runFake(t, "", Checks(), 10*patience)
 	for _, r := range report.Results {
 		if r.Verdict == Fail {
@@ -41,12 +41,12 @@ func TestRightServer(t *testing.T) {
 		t.Errorf("only %d checks pass: %s", report.Counts[Pass], report.Summary())
 	}
 	if len(report.Profile.Problems) > 0 {
-		t.Errorf("the facts were not found: %q", report.Profile.Problems)
+		t.Errorf("the profile could not be taken: %q", report.Profile.Problems)
 	}
 }
 
-// flaws say which checks must fail for each flaw, or what else they come to, behind an equals sign;
-// a word behind a colon is what the failure must say.
+// flaws says which checks must fail for each flaw. A verdict after an equals sign is expected
+// instead of fail, and a word after a colon must be in the detail.
 var flaws = map[string]string{
 	"banner bit":              "H-02:bits",
 	"banner byte":             "H-01",
@@ -61,7 +61,7 @@ var flaws = map[string]string{
 	"text with NUL":           "T-02:NUL H-13:NUL",
 	"hangs up":                "H-15 H-12",
 	"name to the NUL":         "T-04a=differs",
-	"unknown EXPORT_NAME":     "E-02:say",
+	"unknown EXPORT_NAME":     "E-02:nothing",
 	"long name":               "E-05a",
 	"DF":                      "E-08:DF G-18b:DF",
 	"silent ABORT":            "A-01",
@@ -154,7 +154,7 @@ func TestFlaws(t *testing.T) {
 						return r.ID == id
 					})
 					if at < 0 {
-						t.Fatalf("%s is no check's whole ID", id)
+						t.Fatalf("%s is not the ID of a check", id)
 					}
 					if r := report.Results[at]; string(r.Verdict) != verdicts[i] ||
 						!strings.Contains(r.Detail, words[i]) {
@@ -165,7 +165,7 @@ func TestFlaws(t *testing.T) {
 				}
 				return missed
 			}
-			// On a busy machine the time may be over before the flaw has shown; it has more then.
+			// On a busy machine the time may be over before the flaw has shown; try with more time.
 			if missed(runFake(t, flaw, checks, patience)) != nil {
 				for _, m := range missed(runFake(t, flaw, checks, 15*patience)) {
 					t.Error(m)

@@ -1,7 +1,7 @@
-// Every flaw of the flawed server is found by the check that is there for it, and without a flaw
-// none is found.
+// Every flaw of the flawed server is found by the checks for it, and nothing is found without a
+// flaw.
 //
-// Invariant: a check that no flaw makes fail, or differ, proves nothing.
+// Invariant: a check that no flaw makes fail or differ proves nothing.
 
 package conform
 
@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// runFlawed holds the flawed server to some checks.
+// runFlawed runs checks against the flawed server.
 func runFlawed(t *testing.T, flaw string, checks []Check, timeout time.Duration) *Report {
 	t.Helper()
 	report, err := Run(context.Background(),
@@ -24,20 +24,20 @@ func runFlawed(t *testing.T, flaw string, checks []Check, timeout time.Duration)
 	return report
 }
 
-// TestFlawlessServers: right servers, each without something, are accused of nothing. A READ that
-// is slow would differ, so limits are long.
+// TestFlawlessServers: right servers, each without some feature, are accused of nothing. A slow
+// READ would differ, so the time of a check is long.
 func TestFlawlessServers(t *testing.T) {
-	for kind, least := range map[string]int{"": 135, "blocks": 130, "read-only without": 60,
+	for kind, minPass := range map[string]int{"": 135, "blocks": 130, "read-only without": 60,
 		"poor": 50, "small": 75, "tiny": 75} {
 		t.Run(kind, func(t *testing.T) {
-			t.Parallel() // with the other kinds only, as the test itself is not
+			t.Parallel() // with the other kinds only: the test itself is not parallel
 			report := runFlawed(t, kind, Checks(), time.Minute)
 			for _, r := range report.Results {
 				if r.Verdict == Fail || r.Verdict == Differs {
 					t.Errorf("%s %s: %s: %s", r.Verdict, r.ID, r.Title, r.Detail)
 				}
 			}
-			if report.Counts[Pass] < least {
+			if report.Counts[Pass] < minPass {
 				t.Errorf("only %s", report.Summary())
 				for _, r := range report.Results {
 					if r.Verdict == Skip {
@@ -46,14 +46,14 @@ func TestFlawlessServers(t *testing.T) {
 				}
 			}
 			if len(report.Profile.Problems) > 0 {
-				t.Errorf("the facts were not found: %q", report.Profile.Problems)
+				t.Errorf("the profile could not be taken: %q", report.Profile.Problems)
 			}
 		})
 	}
 }
 
-// transmissionFlaws say which checks must not pass for each flaw: ID=verdict, fail if none is
-// named; a word behind a colon is what the detail must say.
+// transmissionFlaws says which checks must not pass for each flaw: ID=verdict, where fail is the
+// default; a word after a colon must be in the detail.
 var transmissionFlaws = map[string]string{
 	// requests
 	"any magic":                          "RQ-01",
@@ -96,7 +96,7 @@ var transmissionFlaws = map[string]string{
 	"odd pieces":          "RP-15=differs:512 RP-15=differs:chunks",
 	"large chunks":        "CR-04:maximum",
 	"half the payload":    "RP-16 CR-06b CW-01b",
-	"status in a READ":    "RP-17:nobody",
+	"status in a READ":    "RP-17:asked",
 	"unknown chunk":       "RP-17:exist",
 	"another magic":       "RP-06:magic",
 	// READ and WRITE
@@ -203,8 +203,8 @@ func TestTransmissionFlaws(t *testing.T) {
 				if at < 0 {
 					t.Fatalf("there is no check %s", id)
 				}
-				// One run for each check: a flaw may end the server. On a busy machine the time may
-				// be over before the flaw has shown; it has more then.
+				// One run for each check, because a flaw may end the server. On a busy machine the
+				// time may be over before the flaw has shown; try with more time.
 				found := func(r Result) bool {
 					return string(r.Verdict) == verdict && strings.Contains(r.Detail, word)
 				}

@@ -1,13 +1,13 @@
-// What checks can need of a server, by name.
+// The needs of checks, by name.
 //
-// Invariant: needs are about what the server said of itself when the suite began (Facts), or about
-// how the suite was started.
+// Invariant: needs are about the server's profile, or about how the suite was started; no need asks
+// the server anything.
 
 package conform
 
 import "ringnbd/proto"
 
-// What a server may offer, and what a check may need of the way the suite was started.
+// What a server may offer, and what depends on how the suite was started.
 var (
 	needFixed = need{"fixed newstyle (FIXED_NEWSTYLE)", func(p *Profile) bool {
 		return p.Handshake&proto.FlagFixedNewstyle != 0
@@ -16,7 +16,7 @@ var (
 		return p.Handshake&proto.FlagNoZeroes != 0
 	}}
 	needGo    = need{"NBD_OPT_GO", func(p *Profile) bool { return p.Go }}
-	needNames = need{"a server that refuses names it does not know", func(p *Profile) bool {
+	needNames = need{"a server that refuses names that it does not know", func(p *Profile) bool {
 		return !p.AnyName
 	}}
 	needList       = need{"NBD_OPT_LIST", func(p *Profile) bool { return p.List }}
@@ -39,15 +39,15 @@ var (
 		return p.FlagsExtended&proto.FlagBlockStatusPayload != 0
 	}}
 
-	needWrite = need{"permission to write (--writable, or --spawn) on an export that can be " +
-		"written and is 32 MiB or more", func(p *Profile) bool {
+	needWrite = need{"permission to write (--writable, or --spawn) to an export that can be " +
+		"written and has 32 MiB or more", func(p *Profile) bool {
 		return p.Writable
 	}}
 	needPattern = need{"the suite's own data in the export (--writable, or --spawn)",
 		func(p *Profile) bool {
 			return p.Pattern
 		}}
-	needReadOnly = need{"a read-only export (--spawn-read-only, or one that is)",
+	needReadOnly = need{"a read-only export (--spawn-read-only, or an export that is read-only)",
 		func(p *Profile) bool {
 			return p.ReadOnly
 		}}
@@ -55,7 +55,7 @@ var (
 		"or {img} in the command that starts it)", func(p *Profile) bool {
 		return p.ReadOnly && p.ReadOnlyChange
 	}}
-	needImage = need{"the image under the server at hand (--spawn with {img})",
+	needImage = need{"access to the image that the server serves (--spawn with {img})",
 		func(p *Profile) bool {
 			return p.Image != ""
 		}}

@@ -21,10 +21,10 @@ type optionReply struct {
 	data []byte
 }
 
-// failed says whether the reply is an error.
+// failed reports whether the reply is an error.
 func (r optionReply) failed() bool { return r.kind&proto.RepErrorBit != 0 }
 
-// String is the reply's name and, of an error, its text.
+// String returns the reply's name, and the text of an error.
 func (r optionReply) String() string {
 	if r.failed() && len(r.data) > 0 {
 		return fmt.Sprintf("%s (%q)", replyName(r.kind), r.data)
@@ -33,16 +33,23 @@ func (r optionReply) String() string {
 }
 
 var replyNames = map[uint32]string{
-	proto.RepAck: "ACK", proto.RepServer: "SERVER", proto.RepInfo: "INFO",
-	proto.RepMetaContext: "META_CONTEXT", proto.RepErrUnsup: "ERR_UNSUP",
-	proto.RepErrPolicy: "ERR_POLICY", proto.RepErrInvalid: "ERR_INVALID",
-	proto.RepErrPlatform: "ERR_PLATFORM", proto.RepErrTLSReqd: "ERR_TLS_REQD",
-	proto.RepErrUnknown: "ERR_UNKNOWN", proto.RepErrShutdown: "ERR_SHUTDOWN",
+	proto.RepAck:              "ACK",
+	proto.RepServer:           "SERVER",
+	proto.RepInfo:             "INFO",
+	proto.RepMetaContext:      "META_CONTEXT",
+	proto.RepErrUnsup:         "ERR_UNSUP",
+	proto.RepErrPolicy:        "ERR_POLICY",
+	proto.RepErrInvalid:       "ERR_INVALID",
+	proto.RepErrPlatform:      "ERR_PLATFORM",
+	proto.RepErrTLSReqd:       "ERR_TLS_REQD",
+	proto.RepErrUnknown:       "ERR_UNKNOWN",
+	proto.RepErrShutdown:      "ERR_SHUTDOWN",
 	proto.RepErrBlockSizeReqd: "ERR_BLOCK_SIZE_REQD",
-	proto.RepErrTooBig:        "ERR_TOO_BIG", proto.RepErrExtHeaderReqd: "ERR_EXT_HEADER_REQD",
+	proto.RepErrTooBig:        "ERR_TOO_BIG",
+	proto.RepErrExtHeaderReqd: "ERR_EXT_HEADER_REQD",
 }
 
-// replyName is the spec's name of an option reply, without NBD_REP_.
+// replyName returns the protocol's name of an option reply, without NBD_REP_.
 func replyName(kind uint32) string {
 	if name, ok := replyNames[kind]; ok {
 		return name
@@ -50,14 +57,14 @@ func replyName(kind uint32) string {
 	return fmt.Sprintf("reply type %#x", kind)
 }
 
-// maxReply bounds the data of an option reply: a name and a description, and the numbers before
-// them.
+// maxReply limits the data of an option reply, in bytes: a name, a description and the numbers
+// before them.
 const maxReply = 2*proto.MaxString + 8
 
-// maxReplies bounds all replies to one option, in bytes: a million exports with short names.
+// maxReplies limits all replies to one option, in bytes: a million exports with short names.
 const maxReplies = 32 << 20
 
-// optionBytes is an option with its data.
+// optionBytes returns an option with its data.
 func optionBytes(option uint32, data []byte) []byte {
 	return proto.AppendOption(nil, option, string(data))
 }
@@ -85,10 +92,10 @@ func (c *conn) readOptionReply(option uint32) optionReply {
 	return r
 }
 
-// checkReply judges a reply by itself: its type, its lengths, its strings.
+// checkReply judges what can be judged of a single reply: its type, its lengths, its strings.
 func (c *conn) checkReply(r optionReply, what string) {
 	if _, known := replyNames[r.kind]; !known {
-		c.t.failf("%s: %s is not one of the protocol", what, replyName(r.kind))
+		c.t.failf("%s: the protocol does not have %s", what, replyName(r.kind))
 	}
 	switch {
 	case r.failed():
@@ -97,24 +104,24 @@ func (c *conn) checkReply(r optionReply, what string) {
 		c.t.failf("%s: an ACK with data%s", what, shown(r.data))
 	case r.kind == proto.RepServer:
 		if len(r.data) < 4 || uint64(binary.BigEndian.Uint32(r.data)) > uint64(len(r.data)-4) {
-			c.t.failf("%s: SERVER whose name is longer than its data%s", what, shown(r.data))
+			c.t.failf("%s: a SERVER whose name is longer than its data%s", what, shown(r.data))
 		}
 		end := 4 + binary.BigEndian.Uint32(r.data)
 		c.checkString(r.data[4:end], what+": an export's name")
 		c.checkString(r.data[end:], what+": an export's description")
 	case r.kind == proto.RepInfo:
 		if len(r.data) < 2 {
-			c.t.failf("%s: INFO of %d bytes, which has no type", what, len(r.data))
+			c.t.failf("%s: an INFO of %d bytes, which has no type", what, len(r.data))
 		}
 	case r.kind == proto.RepMetaContext:
 		if len(r.data) < 5 {
-			c.t.failf("%s: META_CONTEXT of %d bytes, which has no name", what, len(r.data))
+			c.t.failf("%s: a META_CONTEXT of %d bytes, which has no name", what, len(r.data))
 		}
 		c.checkString(r.data[4:], what+": a context's name")
 	}
 }
 
-// checkString judges a string of the server (spec, "String values"; rule T-02).
+// checkString judges a string from the server ("String values" in the protocol; rule T-02).
 func (c *conn) checkString(b []byte, what string) {
 	switch {
 	case len(b) > proto.MaxString:
@@ -127,14 +134,14 @@ func (c *conn) checkString(b []byte, what string) {
 	}
 }
 
-// repliesTo are the options that a reply of each type, neither ACK nor error, belongs to.
+// repliesTo has the options that each type of reply, other than ACK and errors, belongs to.
 var repliesTo = map[uint32][]uint32{
-	proto.RepServer: {proto.OptList}, proto.RepInfo: {proto.OptInfo,
-		proto.OptGo}, proto.RepMetaContext: {proto.OptListMetaContext, proto.OptSetMetaContext},
+	proto.RepServer:      {proto.OptList},
+	proto.RepInfo:        {proto.OptInfo, proto.OptGo},
+	proto.RepMetaContext: {proto.OptListMetaContext, proto.OptSetMetaContext},
 }
 
-// readOptionReplies reads the replies to an option up to its final one, which is the last of the
-// list.
+// readOptionReplies reads the replies to an option; the final reply is the last of the list.
 func (c *conn) readOptionReplies(option uint32) []optionReply {
 	var list []optionReply
 	bytes := 0
@@ -155,13 +162,13 @@ func (c *conn) readOptionReplies(option uint32) []optionReply {
 	}
 }
 
-// option sends an option and reads its replies; the final one is the last.
+// option sends an option and reads its replies; the final reply is the last of the list.
 func (c *conn) option(option uint32, data []byte) []optionReply {
 	c.sendOption(option, data)
 	return c.readOptionReplies(option)
 }
 
-// finalReply sends an option and gives the final reply.
+// finalReply sends an option and returns the final reply.
 func (c *conn) finalReply(option uint32, data []byte) optionReply {
 	list := c.option(option, data)
 	return list[len(list)-1]
@@ -182,9 +189,9 @@ func (c *conn) wantReply(r optionReply, when string, kinds ...uint32) {
 	c.t.failf("%s: answered by %s, not by %s", when, r, names)
 }
 
-// stillHaggling proves that the negotiation is in step: an unknown option on the same connection,
-// with data, gets its own error, and nothing else comes. (Not LIST: a server may answer that once
-// only.)
+// stillHaggling proves that the negotiation is in step: an unknown option with data, on the same
+// connection, gets its own error, and nothing else comes. (LIST would not do: a server may answer
+// it once only.)
 func (c *conn) stillHaggling(after string) {
 	const option = 0x5a5a5a5a
 	if problem := c.t.try(func() {
@@ -196,7 +203,7 @@ func (c *conn) stillHaggling(after string) {
 	}
 }
 
-// refusedOption sends an option that must be refused, with one of these errors, and proves that the
+// refusedOption sends an option that must be refused with one of these errors, and proves that the
 // negotiation goes on.
 func (c *conn) refusedOption(option uint32, data []byte, what string, kinds ...uint32) optionReply {
 	r := c.finalReply(option, data)
@@ -205,7 +212,7 @@ func (c *conn) refusedOption(option uint32, data []byte, what string, kinds ...u
 	return r
 }
 
-// preferReply sends an option that should get one of these final replies; another one is a
+// preferReply sends an option that should get one of these final replies; another final reply is a
 // deviation. Either way the negotiation must go on.
 func (c *conn) preferReply(option uint32, data []byte, what string, kinds ...uint32) optionReply {
 	r := c.finalReply(option, data)

@@ -1,7 +1,8 @@
-// Whoever did not say --writable keeps his data, whatever the server makes of what it is sent.
+// Without --writable the data is safe, whatever the server does with the requests. Interrupted
+// runs, and two real servers of an odd kind.
 //
-// Invariant: the list of requests is the server's own, so that no part of the suite can be wrong
-// about what it sends.
+// Invariant: the server keeps the list of requests, so that no part of the suite can be wrong about
+// what it sends.
 
 package conform
 
@@ -19,8 +20,8 @@ import (
 	"ringnbd/proto"
 )
 
-// TestUnpermitted runs everything without permission, against right servers and those that believe
-// what they are told.
+// TestUnpermitted runs all checks without permission, against right servers and servers that
+// believe their clients.
 func TestUnpermitted(t *testing.T) {
 	for _, flaw := range []string{"", "blocks", "poor", "read-only", "read-only without",
 		"writes all the same", "any range", "wraps", "any command", "any flag",
@@ -55,7 +56,7 @@ func TestUnpermitted(t *testing.T) {
 	}
 }
 
-// TestPermitted: with permission the same list is not empty, on a read-only export either.
+// TestPermitted: with permission the same list is not empty, on a read-only export as well.
 func TestPermitted(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"", "read-only"} {
@@ -74,7 +75,7 @@ func TestPermitted(t *testing.T) {
 	}
 }
 
-// TestChanges: what the guard of Encode takes for a change.
+// TestChanges: the requests that conn.encode holds back without permission.
 func TestChanges(t *testing.T) {
 	t.Parallel()
 	for command, want := range map[uint16]bool{proto.CmdRead: false, proto.CmdWrite: true,
@@ -97,8 +98,7 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// TestInterrupted: a server that says nothing but its banner does not hold up whoever wants to
-// leave.
+// TestInterrupted: a server that sends nothing but its banner does not hold up an interrupted run.
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
@@ -111,14 +111,14 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// TestInterruptedAtOnce: whoever leaves before the server has said a word is not told that there is
-// none.
+// TestInterruptedAtOnce: a run that is interrupted before the server has sent a byte does not
+// report that there is no server.
 func TestInterruptedAtOnce(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(context.Background())
 	path := testbed.Listen(t, func(c net.Conn) {
 		cancel()
-		_, _ = io.Copy(io.Discard, c) // until the suite is gone
+		_, _ = io.Copy(io.Discard, c) // until the suite has closed
 	})
 	_, err := Run(ctx,
 		Config{Target: Target{Network: "unix", Address: path}, Checks: Checks(),
@@ -128,8 +128,8 @@ func TestInterruptedAtOnce(t *testing.T) {
 	}
 }
 
-// TestInterruptedWhileTheServerStarts: of a server that was not waited for any more it is not said
-// that it did not listen in time.
+// TestInterruptedWhileTheServerStarts: a run that is interrupted while its server starts does not
+// report that the server did not listen in time.
 func TestInterruptedWhileTheServerStarts(t *testing.T) {
 	t.Parallel()
 	s, err := newServer("sleep 60 # {socket}", "", 0, 0)
@@ -144,7 +144,7 @@ func TestInterruptedWhileTheServerStarts(t *testing.T) {
 	}
 }
 
-// TestLargeBlocks: a server that refuses all but multiples of 64 KiB fails in nothing.
+// TestLargeBlocks: a server that refuses everything but multiples of 64 KiB fails no check.
 func TestLargeBlocks(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -177,11 +177,11 @@ func TestLargeBlocks(t *testing.T) {
 	}
 }
 
-// TestGoFails: a server whose GO is refused is asked by EXPORT_NAME, as one without.
+// TestGoFails: on a server that refuses GO the suite uses EXPORT_NAME, as on a server without GO.
 func TestGoFails(t *testing.T) {
 	t.Parallel()
 	report := runFake(t, "GO fails", nil, patience)
 	if f := report.Profile; f.Go || f.Size != minSize || !f.Writable || len(f.Problems) == 0 {
-		t.Errorf("the facts are %+v", f)
+		t.Errorf("the profile is %+v", f)
 	}
 }

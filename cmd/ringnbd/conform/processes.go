@@ -1,6 +1,6 @@
-// What a server of the suite's own has open, and how much memory, as the kernel tells it.
+// The descriptors and the memory that the processes of a spawned server have, as the kernel tells.
 //
-// Invariant: processes are only looked at; what cannot be read counts for nothing, so that nobody
+// Invariant: processes are only looked at; what cannot be read counts as nothing, so that no server
 // is accused of it.
 
 package conform
@@ -12,33 +12,34 @@ import (
 	"strings"
 )
 
-// spending is what the processes of a server have taken.
-type spending struct {
+// holdings is what the processes of a server hold.
+type holdings struct {
 	descriptors int
 	memory      int64 // resident, bytes
 }
 
-// What a server may keep of many connections that are gone: descriptors that are opened when they
-// are first needed, memory for the next ones.
+// What a server may keep after many connections are gone: descriptors that it opens when it first
+// needs them, memory for later connections.
 const (
 	keptDescriptors = 32
 	keptMemory      = 512 << 20
 )
 
-// spent adds up the processes of the server's group, but for the keeper, which leads it and is not
-// the server's. A server that leaves the group, or is not our own, has none.
-func (t *trial) spent() (sum spending) {
+// holdings adds up the processes of the server's group without the keeper, which leads the group
+// and is not part of the server. The sum is zero for a server that left the group, and for a server
+// that the suite did not start.
+func (t *trial) holdings() (sum holdings) {
 	if t.profile.group == 0 {
 		return sum
 	}
 	group := strconv.Itoa(t.profile.group)
-	list, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is right
+	list, _ := filepath.Glob("/proc/[0-9]*/stat") // only a wrong pattern fails
 	for _, path := range list {
 		stat, err := os.ReadFile(path)
 		if err != nil {
-			continue // it ended meanwhile
+			continue // the process has ended
 		}
-		// from the state on; the name before may hold anything
+		// the fields from the state on; the name before them may hold any byte
 		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 		if len(fields) < 22 || fields[2] != group || filepath.Base(filepath.Dir(path)) == group {
 			continue
@@ -51,13 +52,13 @@ func (t *trial) spent() (sum spending) {
 	return sum
 }
 
-// released compares with what was spent before some connections, all of which are closed; the
-// server has a while to notice.
-func (t *trial) released(before spending, connections int) {
-	after := t.spent()
+// released notes a deviation if the server holds much more than before the connections, all of
+// which are closed; the server has some time to notice.
+func (t *trial) released(before holdings, connections int) {
+	after := t.holdings()
 	for after.descriptors > before.descriptors+keptDescriptors && t.left() > t.patience/10 {
 		t.sleep(pause)
-		after = t.spent()
+		after = t.holdings()
 	}
 	t.prefer(after.descriptors <= before.descriptors+keptDescriptors,
 		"after %d connections that were dropped the server has %d descriptors open, and had %d",

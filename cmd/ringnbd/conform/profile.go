@@ -6,12 +6,13 @@ package conform
 
 import "ringnbd/proto"
 
-// Profile is what the suite found out about a server before the first check.
+// Profile is what the suite found out about a server before the first check. The JSON report has it
+// as "facts".
 type Profile struct {
 	Handshake  uint16   `json:"handshake_flags"`
 	Go         bool     `json:"go"`
 	List       bool     `json:"list"`
-	Names      []string `json:"names,omitempty"` // of LIST, at most 1000
+	Names      []string `json:"names,omitempty"` // from LIST, at most 1000
 	AnyName    bool     `json:"any_name"`        // every name is accepted
 	Structured bool     `json:"structured_replies"`
 	Extended   bool     `json:"extended_headers"`
@@ -24,34 +25,35 @@ type Profile struct {
 	Flags uint16 `json:"flags"`
 	// with extended headers and a context, 0 without
 	FlagsExtended uint16     `json:"flags_extended"`
-	Block         *BlockSize `json:"block_size,omitempty"`
+	Block         *blockSize `json:"block_size,omitempty"`
 	Description   string     `json:"description,omitempty"`
 	Writable      bool       `json:"writable"`
 	Pattern       bool       `json:"pattern"`
 	ReadOnly      bool       `json:"read_only_export"`
-	// the read-only export may be sent what would change it, if it is not what it says
+	// the suite may send requests to the read-only export that would change a writable export
 	ReadOnlyChange bool   `json:"read_only_changes"`
 	Spawned        bool   `json:"spawned"`
 	Image          string `json:"-"`
-	group          int    // of the processes of a server of our own, 0 if there is none
+	group          int    // process group of a server that the suite started, 0 without
 	TCP            bool   `json:"tcp"`
-	// what went wrong while the facts were found
+	// what went wrong while the profile was taken
 	Problems   []string `json:"problems,omitempty"`
 	setMeta    bool     // SET_META_CONTEXT is known, whatever LIST_META_CONTEXT says
-	denial     string   // the server's word that it does not have the export, or not for us
-	closed     string   // why there is nothing to check: no way leads into the export
+	denial     string   // the server's reply that it does not have the export, or not for us
+	closed     string   // why there is nothing to check: the export cannot be opened
 	probe      []byte   // the export's first bytes, which no check may write
-	probeKnown bool     // they could be read
+	probeKnown bool     // probe could be read
 }
 
-// BlockSize is what NBD_INFO_BLOCK_SIZE says, in bytes.
-type BlockSize struct {
+// blockSize is the content of NBD_INFO_BLOCK_SIZE, in bytes.
+type blockSize struct {
 	Min       uint32 `json:"minimum"`
 	Preferred uint32 `json:"preferred"`
 	Max       uint32 `json:"maximum_payload"`
 }
 
-// minBlock is what offsets and lengths must be multiples of: 1 unless the server said otherwise.
+// minBlock returns the minimum block size, of which offsets and lengths must be multiples: 1 unless
+// the server said otherwise.
 func (p *Profile) minBlock() uint64 {
 	if p.Block == nil || p.Block.Min == 0 {
 		return 1
@@ -59,7 +61,8 @@ func (p *Profile) minBlock() uint64 {
 	return uint64(p.Block.Min)
 }
 
-// maxPayload is the longest READ or WRITE that must work: 32 MiB unless the server said otherwise.
+// maxPayload returns the length of the longest READ or WRITE that must work: 32 MiB unless the
+// server said otherwise.
 func (p *Profile) maxPayload() uint64 {
 	if p.Block == nil || p.Block.Max == 0 {
 		return proto.DefaultMaxPayload
@@ -67,7 +70,7 @@ func (p *Profile) maxPayload() uint64 {
 	return uint64(p.Block.Max)
 }
 
-// simplestMode is the mode in which the least can be wrong.
+// simplestMode returns the mode in which the least can go wrong.
 func (p *Profile) simplestMode() mode {
 	if p.Go {
 		return modeGo
@@ -75,7 +78,7 @@ func (p *Profile) simplestMode() mode {
 	return modeExportName
 }
 
-// modes are those that the server can do, modeExportName to modeExtendedContexts.
+// modes returns all modes that the server offers, from modeExportName to modeExtendedContexts.
 func (p *Profile) modes() []mode {
 	list := []mode{modeExportName}
 	if p.Go {
@@ -96,7 +99,7 @@ func (p *Profile) modes() []mode {
 	return list
 }
 
-// bestMode is the richest mode with compact headers that the server can do.
+// bestMode returns the richest mode with compact headers that the server offers.
 func (p *Profile) bestMode() mode {
 	switch {
 	case p.Structured && p.Go:
@@ -107,7 +110,8 @@ func (p *Profile) bestMode() mode {
 	return modeExportName
 }
 
-// richModes are the formats that the server speaks, each with a context if it has one.
+// richModes returns a mode for each format that the server speaks, with base:allocation if it has
+// that.
 func (p *Profile) richModes() []mode {
 	list := []mode{modeGo}
 	if !p.Go {

@@ -1,8 +1,7 @@
-// What the checks of the transmission phase share: a connection in every mode, requests that should
-// be refused, and the errors that the spec wants.
+// Requests that a server should refuse, or may refuse, and the errors that the protocol wants.
 //
-// Invariant: an answer that the spec allows is never a failure here, and one that it forbids never
-// a mere deviation.
+// Invariant: an answer that the protocol allows is never a failure here, and an answer that it
+// forbids is never a mere deviation.
 
 package conform
 
@@ -16,8 +15,8 @@ import (
 	"ringnbd/proto"
 )
 
-// beyondError is the error of each command for a range beyond the end of the export ("Error
-// values").
+// beyondError has the error of each command for a range beyond the end of the export ("Error
+// values" in the protocol).
 var beyondError = map[uint16]uint32{
 	proto.CmdRead: einval, proto.CmdWrite: enospc, proto.CmdTrim: einval, proto.CmdCache: einval,
 	proto.CmdWriteZeroes: enospc, proto.CmdBlockStatus: einval,
@@ -30,8 +29,8 @@ func pick[V any](first bool, a, b V) V {
 	return b
 }
 
-// inStep is stillUp without listening for stray bytes, for checks that ask it often: those would be
-// found in the way of the next reply, and at the end.
+// inStep is stillUp without the wait for stray bytes, for checks that ask often: stray bytes would
+// show in the next reply, and at the end.
 func (c *conn) inStep(after string) {
 	if problem := c.t.try(func() {
 		reply := c.succeeds(newRead(0, uint64(len(c.t.profile.probe))))
@@ -44,7 +43,7 @@ func (c *conn) inStep(after string) {
 	}
 }
 
-// newRequest is any command on a range, with data if it is a WRITE.
+// newRequest returns a command on a range, with data if it is a WRITE.
 func newRequest(command uint16, offset, length uint64) *request {
 	r := newCommand(command, offset, length)
 	if command == proto.CmdWrite {
@@ -53,9 +52,9 @@ func newRequest(command uint16, offset, length uint64) *request {
 	return r
 }
 
-// attempt sends a request that a server may take as a reason to hang up, and gives its reply; nil
-// means that it hung up. The request's data is sent while the reply is awaited, so that neither
-// side waits for the other; complete says that all of it was taken.
+// attempt sends a request for which a server may hang up, and returns its reply, or nil if the
+// server hung up. The request's data is sent while the reply is awaited, so that neither side waits
+// for the other; complete says that the server took all of it.
 func (c *conn) attempt(r *request) (reply *reply, complete bool) {
 	c.number(r)
 	c.expect(r)
@@ -68,12 +67,13 @@ func (c *conn) attempt(r *request) (reply *reply, complete bool) {
 	return reply, <-sent == nil
 }
 
-// refused sends a request that is wrong. The spec asks for one of these errors and lets a server
-// hang up instead, as the client broke a rule; another error is a deviation, success too unless the
-// request would have changed data that is not there. Whoever does not hang up must stay in step.
+// refused sends a request that is wrong. The protocol asks for one of these errors, and lets a
+// server hang up because the client broke a rule; that is a deviation, and so are another error and
+// success, unless the request would have changed data beyond the end. A server that does not hang
+// up must stay in step.
 func (c *conn) refused(r *request, errors ...uint32) *reply {
 	if !slices.Contains(errors, 0) {
-		c.bait(r)
+		c.fillWithReads(r)
 	}
 	reply, complete := c.attempt(r)
 	if reply == nil {
@@ -87,17 +87,17 @@ func (c *conn) refused(r *request, errors ...uint32) *reply {
 		return reply
 	}
 	if open, _ := c.openAfter(c.t.patience / 10); open {
-		c.t.failf("%s", pick(problem != "", problem, "the data behind "+r.String()+" was not read"))
+		c.t.failf("%s", pick(problem != "", problem, "the data of "+r.String()+" was not read"))
 	}
 	c.differOnce(r, "the server hangs up after answering "+errnoName(reply.errno))
 	c.reopen(r.String())
 	return reply
 }
 
-// bait makes the data of a WRITE that should be refused out of READs: a server that does not drain
-// it answers those, with a cookie that nobody sent, instead of tripping over noise, which would
-// look like a server that hangs up on purpose.
-func (c *conn) bait(r *request) {
+// fillWithReads fills the data of a WRITE that should be refused with READs. A server that does not
+// drain the data answers those READs, with a cookie that was not sent; on other data it would hang
+// up, which would look intended.
+func (c *conn) fillWithReads(r *request) {
 	if len(r.payload) == 0 || r.command != proto.CmdWrite {
 		return
 	}
@@ -120,12 +120,12 @@ func (c *conn) judgeRefusal(reply *reply, errors []uint32) {
 	c.differOnce(r, errnoName(reply.errno)+" instead of "+errnoList(errors))
 }
 
-// differOnce notes a deviation once for each command, with the first request that showed it; the
-// same in other modes and ranges is no news.
+// differOnce notes a deviation once for each command, with the first request that showed it, and
+// not again for other modes and ranges.
 func (c *conn) differOnce(r *request, what string) {
 	what = commandName(r.command) + ": " + what
-	for _, told := range c.t.differs {
-		if strings.HasPrefix(told, what+" (") {
+	for _, noted := range c.t.differs {
+		if strings.HasPrefix(noted, what+" (") {
 			return
 		}
 	}
@@ -150,23 +150,23 @@ func errnoList(errors []uint32) string {
 	return text
 }
 
-// reopen replaces a connection that the server closed by one in the same mode, and proves that this
-// one works.
+// reopen replaces a connection that the server closed by a new connection in the same mode, and
+// proves that this works.
 func (c *conn) reopen(after string) {
 	c.close()
 	*c = *c.t.open(c.mode)
 	c.stillUp(after)
 }
 
-// alive proves that a server still serves, by a new connection.
+// alive proves by a new connection that the server still serves.
 func (t *trial) alive(after string) {
 	c := t.open(t.profile.bestMode())
 	defer c.close()
 	c.stillUp(after)
 }
 
-// survives sends a request of which the outcome is unspecified, and wants no more than that the
-// connection lives.
+// survives sends a request whose outcome is unspecified, after which only the connection must live.
+// It returns nil if the server hung up.
 func (c *conn) survives(r *request) *reply {
 	reply, complete := c.attempt(r)
 	if reply == nil || !complete {
@@ -178,7 +178,7 @@ func (c *conn) survives(r *request) *reply {
 	return reply
 }
 
-// wantRead reads and compares, in one READ.
+// wantRead sends a READ and fails unless it brings exactly want.
 func (c *conn) wantRead(r *request, want []byte, when string) *reply {
 	reply := c.succeeds(r)
 	if i := firstDifference(reply.data, want); i >= 0 {
@@ -187,17 +187,17 @@ func (c *conn) wantRead(r *request, want []byte, when string) *reply {
 	return reply
 }
 
-// writeData writes data that must be taken.
+// writeData sends a WRITE, which must succeed.
 func (c *conn) writeData(offset uint64, data []byte) { c.succeeds(newWrite(offset, data)) }
 
-// took runs f and says how long it took.
-func took(f func()) time.Duration {
+// timed runs f and returns how long it took.
+func timed(f func()) time.Duration {
 	start := time.Now()
 	f()
 	return time.Since(start)
 }
 
-// hexFlag names a command flag for a person.
+// hexFlag returns the name of a command flag, or its number.
 func hexFlag(flag uint16) string {
 	names := map[uint16]string{
 		proto.CmdFlagFUA: "FUA", proto.CmdFlagNoHole: "NO_HOLE", proto.CmdFlagDF: "DF",

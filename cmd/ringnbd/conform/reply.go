@@ -1,8 +1,8 @@
-// Replies of the transmission phase, judged chunk by chunk while they come.
+// Replies of the transmission phase, judged chunk by chunk as they are read.
 //
-// Invariant: nothing of a reply is believed before it was checked against the request it names and
-// against what was negotiated; rules RP-01 to RP-17 and XH-01 hold of every Reply that Next
-// returns, as far as one reply can show them.
+// Invariant: nothing in a reply is believed before it was checked against the request that it names
+// and against what was negotiated. Every reply that nextReply returns keeps to the rules RP-01 to
+// RP-17 and XH-01, as far as one reply can show them.
 
 package conform
 
@@ -14,7 +14,7 @@ import (
 	"ringnbd/proto"
 )
 
-// reply is a whole reply.
+// reply is a complete reply.
 type reply struct {
 	request *request
 	simple  bool
@@ -30,7 +30,7 @@ type replyError struct {
 	errno   uint32
 	message string
 	offset  uint64
-	located bool // Offset counts: the chunk was ERROR_OFFSET
+	located bool // offset is valid: the chunk was ERROR_OFFSET
 }
 
 // chunk is one chunk of a structured or extended reply.
@@ -50,24 +50,25 @@ type extent struct {
 	flags  uint64
 }
 
-// pending is a request whose reply is not whole yet.
+// pending is a request whose reply is not complete yet.
 type pending struct {
 	reply   *reply
 	covered []span // content so far, for overlaps and for completeness
 	status  uint64 // bytes of block status so far
 }
 
-// What a reply may have, in bytes and in chunks, before it is one without end: far more than the
-// spec's 2^20 extents of each context, or a READ in pieces of 512 bytes.
+// Limits of a reply, in bytes and in chunks, beyond which it counts as endless: far more than the
+// protocol's 2^20 extents for each context, or a READ in pieces of 512 bytes.
 const (
 	maxStatus = 64 << 20
 	maxChunks = 1 << 19
 	maxErrors = 1000
 )
 
+// span is the range [from, to) of the export.
 type span struct{ from, to uint64 }
 
-// Errors that checks ask for, as they are on the wire (spec, "Error values").
+// Errors that checks ask for, as they are on the wire ("Error values" in the protocol).
 const (
 	eperm     = uint32(proto.EPERM)
 	enomem    = uint32(proto.ENOMEM)
@@ -77,21 +78,21 @@ const (
 	enotsup   = uint32(proto.ENOTSUP)
 )
 
-// wireErrors are all that may be on the wire.
+// wireErrors has all errors that may be on the wire.
 var wireErrors = []proto.Errno{proto.EPERM, proto.EIO, proto.ENOMEM, proto.EINVAL, proto.ENOSPC,
 	proto.EOVERFLOW, proto.ENOTSUP, proto.ESHUTDOWN}
 
-// errnoName is the name of an error value.
+// errnoName returns the name of an error value.
 func errnoName(e uint32) string {
 	if e == 0 || isWireError(e) {
 		return proto.Errno(e).String()
 	}
-	return fmt.Sprintf("error %d, which is none of NBD's", e)
+	return fmt.Sprintf("error %d, which NBD does not have", e)
 }
 
 func isWireError(e uint32) bool { return slices.Contains(wireErrors, proto.Errno(e)) }
 
-// errorText is the reply's result for a person.
+// errorText returns the reply's result for a person to read.
 func (r *reply) errorText() string {
 	if r.message != "" {
 		return fmt.Sprintf("%s (%q)", errnoName(r.errno), r.message)
@@ -106,13 +107,13 @@ func (r *reply) hasStatus(context uint32) bool {
 	})
 }
 
-// unanswered is the number of requests without a whole reply.
+// unanswered returns the number of requests without a complete reply.
 func (c *conn) unanswered() int { return len(c.pending) }
 
-// nextReply reads until the reply to some request is whole, and gives it.
+// nextReply reads until the reply to any request is complete, and returns that reply.
 func (c *conn) nextReply() *reply {
 	if len(c.pending) == 0 {
-		panic("conform: Next without a request in flight")
+		panic("conform: nextReply without a request in flight")
 	}
 	for {
 		var p *pending
@@ -131,7 +132,7 @@ func (c *conn) nextReply() *reply {
 	}
 }
 
-// allReplies reads the replies to everything in flight, in the order they come.
+// allReplies reads the replies to all requests in flight, in the order of arrival.
 func (c *conn) allReplies() []*reply {
 	var list []*reply
 	for len(c.pending) > 0 {
@@ -140,7 +141,7 @@ func (c *conn) allReplies() []*reply {
 	return list
 }
 
-// findPending is the first request in flight with this cookie.
+// findPending returns the first request in flight with this cookie.
 func (c *conn) findPending(cookie uint64) *pending {
 	for _, p := range c.pending {
 		if p.reply.request.cookie == cookie {
@@ -159,7 +160,7 @@ func (c *conn) inFlight() string {
 	return fmt.Sprintf("%d are", len(c.pending))
 }
 
-// waiting says what the next reply is for.
+// waiting says what the next reply should be about.
 func (c *conn) waiting() string {
 	if len(c.pending) == 1 {
 		return "the reply to " + c.pending[0].reply.request.String()
@@ -167,8 +168,8 @@ func (c *conn) waiting() string {
 	return fmt.Sprintf("a reply to one of %d requests", len(c.pending))
 }
 
-// readCompact reads a simple reply or a chunk; it gives the request that is answered by it
-// entirely, if one is.
+// readCompact reads a simple reply or a chunk. It returns the request whose reply this completes,
+// or nil.
 func (c *conn) readCompact() *pending {
 	h := c.read(proto.SimpleReplySize, c.waiting())
 	switch magic := binary.BigEndian.Uint32(h); {
@@ -221,7 +222,7 @@ func (c *conn) readExtended() *pending {
 		binary.BigEndian.Uint64(h[24:]))
 }
 
-// readChunk reads a chunk's payload; it gives p back if the reply is whole.
+// readChunk reads a chunk's payload. It returns p if this completes the reply, or nil.
 func (c *conn) readChunk(p *pending, flags, kind uint16, length uint64) *pending {
 	r := p.reply
 	if flags&^proto.ReplyFlagDone != 0 {
@@ -264,7 +265,7 @@ func (c *conn) chunkContent(p *pending, chunk *chunk) {
 	hole := chunk.kind == proto.ChunkOffsetHole
 	switch {
 	case r.request.command != proto.CmdRead:
-		c.t.failf("%s: a chunk with content; only READ has any", r.request)
+		c.t.failf("%s: a chunk with content, which only a READ may have", r.request)
 	case hole && chunk.length != 12:
 		c.t.failf("%s: OFFSET_HOLE of %d bytes, not 12 (RP-07)", r.request, chunk.length)
 	case !hole && chunk.length < 9:
@@ -283,8 +284,8 @@ func (c *conn) chunkContent(p *pending, chunk *chunk) {
 	from, to := chunk.offset, chunk.offset+chunk.span
 	if chunk.span == 0 || from < r.request.offset || to < from ||
 		to > r.request.offset+r.request.length {
-		c.t.failf("%s: a chunk for %d bytes at %d, which is not inside (RP-06, RP-07)", r.request,
-			chunk.span, chunk.offset)
+		c.t.failf("%s: a chunk for %d bytes at %d, which is not inside the request (RP-06, RP-07)",
+			r.request, chunk.span, chunk.offset)
 	}
 	for _, s := range p.covered {
 		if from < s.to && s.from < to {
@@ -300,7 +301,7 @@ func (c *conn) chunkContent(p *pending, chunk *chunk) {
 	}
 	p.covered = append(p.covered, span{from, to})
 	if r.data == nil {
-		r.data = make([]byte, r.request.length) // our own number, not the server's
+		r.data = make([]byte, r.request.length) // the length that the client asked for
 	}
 	if !hole {
 		c.readInto(r.data[from-r.request.offset:to-r.request.offset],
@@ -308,7 +309,7 @@ func (c *conn) chunkContent(p *pending, chunk *chunk) {
 	}
 }
 
-// chunkStatus reads BLOCK_STATUS, of which the form is judged here and the sense by the checks.
+// chunkStatus reads a chunk of block status. Its form is judged here, its meaning by the checks.
 func (c *conn) chunkStatus(p *pending, chunk *chunk) {
 	r := p.reply
 	extended := chunk.kind == proto.ChunkBlockStatusExt
@@ -318,13 +319,13 @@ func (c *conn) chunkStatus(p *pending, chunk *chunk) {
 	}
 	switch {
 	case r.request.command != proto.CmdBlockStatus:
-		c.t.failf("%s: a chunk with a block status, which nobody asked for", r.request)
+		c.t.failf("%s: a chunk with a block status, which was not asked for", r.request)
 	case extended != c.mode.extended():
 		c.t.failf("%s: a block status of type %d with %s (XH-07, XH-08)", r.request, chunk.kind,
 			c.mode)
 	case chunk.length < head+size || (chunk.length-head)%size != 0 || chunk.length > maxStatus:
-		c.t.failf("%s: a block status of %d bytes, which are no extents (CB-03)", r.request,
-			chunk.length)
+		c.t.failf("%s: a block status of %d bytes, which is not a number of whole extents (CB-03)",
+			r.request, chunk.length)
 	}
 	if p.status += chunk.length; p.status > maxStatus {
 		c.t.failf("%s: %d bytes of block status for %d contexts, and no end", r.request, p.status,
@@ -340,7 +341,7 @@ func (c *conn) chunkStatus(p *pending, chunk *chunk) {
 		c.t.failf("%s: a second block status for the context %d (CB-02)", r.request, chunk.context)
 	}
 	if n := (chunk.length - head) / size; extended && uint64(binary.BigEndian.Uint32(b[4:])) != n {
-		c.t.failf("%s: a block status says that it has %d extents, and has %d (XH-07)", r.request,
+		c.t.failf("%s: a block status that claims %d extents and has %d (XH-07)", r.request,
 			binary.BigEndian.Uint32(b[4:]), n)
 	}
 	for b = b[head:]; len(b) > 0; b = b[size:] {
@@ -377,7 +378,8 @@ func (c *conn) chunkError(p *pending, chunk *chunk) {
 	if e.located {
 		e.offset = binary.BigEndian.Uint64(b[6+n:])
 		if e.offset < r.request.offset || e.offset-r.request.offset >= r.request.length {
-			c.t.failf("%s: an error at %d, which is not inside (RP-10)", r.request, e.offset)
+			c.t.failf("%s: an error at %d, which is not inside the request (RP-10)",
+				r.request, e.offset)
 		}
 	}
 	if e.errno == 0 {
@@ -397,7 +399,7 @@ func (c *conn) note(p *pending, e replyError) {
 	r.errors = append(r.errors, e)
 }
 
-// finish judges a reply as a whole.
+// finish judges a complete reply.
 func (c *conn) finish(p *pending) {
 	r := p.reply
 	if r.errno != 0 {

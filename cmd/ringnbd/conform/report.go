@@ -1,6 +1,6 @@
-// What a run prints: a table for people, JSON, JUnit.
+// What a run prints: a table for people, JSON, JUnit XML; and the list of checks.
 //
-// Invariant: all three tell the same results; nothing is decided here.
+// Invariant: all formats have the same results; nothing is decided here.
 
 package conform
 
@@ -17,10 +17,10 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 )
 
-// order is how verdicts are counted in the summary.
+// order is the order of the verdicts in the summary.
 var order = []Verdict{Pass, Fail, Differs, Skip}
 
-// Summary is the line of counts.
+// Summary returns the line of counts.
 func (r *Report) Summary() string {
 	var words []string
 	for _, v := range order {
@@ -39,19 +39,19 @@ func (r *Report) Summary() string {
 	return text
 }
 
-// Screen is what a report is shown on.
+// Screen is where a report is shown.
 type Screen struct {
 	Colour bool
-	Width  int // in columns; 0: it has none, and lines are as long as they are
+	Width  int // in columns; 0 means that lines are not broken
 }
 
-// Columns that stand before the text of a result, at most, and of a check in a list.
+// The longest text before that of a result, which is as long as before that of a check in a list.
 const (
 	resultIndent = len("differs XH-10a  ")
 	listIndent   = 17
 )
 
-// room is how wide a text can be behind an indent; never so narrow that nothing can be read.
+// room returns how wide a text can be after an indent; never so narrow that it cannot be read.
 func (s Screen) room(indent int) int {
 	if s.Width <= 0 {
 		return 1 << 16
@@ -68,8 +68,8 @@ func lines(all string, room int) []string {
 	return list
 }
 
-// Table prints the results, those that need an explanation with it; with verbose, the reasons of
-// skips and the times as well.
+// Table prints the results, with what was seen if a check did not pass; with verbose, the reasons
+// of skips and the times as well.
 func (r *Report) Table(w io.Writer, verbose bool, on Screen) error {
 	t := table.NewWriter()
 	style := table.StyleLight
@@ -112,16 +112,16 @@ func (r *Report) problems() []string {
 	return r.Profile.Problems
 }
 
-// Err is what the exit status should tell: that checks failed, or that the suite could not find out
-// what there is to check.
+// Err returns what the exit status should tell: that checks failed, or that the suite could not
+// find out what there is to check.
 func (r *Report) Err() error {
 	failed, problems := r.Counts[Fail], r.problems()
 	switch {
 	case failed > 0:
 		return fmt.Errorf("%d of %d checks failed", failed, len(r.Results))
 	case len(problems) > 0:
-		return fmt.Errorf("no check failed, and yet the server did not answer what it was asked "+
-			"before the first: %s", clip(join(problems)))
+		return fmt.Errorf("no check failed, but the server did not answer the questions before "+
+			"the first check: %s", clip(join(problems)))
 	}
 	return nil
 }
@@ -143,8 +143,8 @@ func (r *Report) JSON(w io.Writer) error {
 	return e.Encode(r)
 }
 
-// List prints the checks themselves; with verbose why they are there, and behind a list of all
-// checks the rules that have none.
+// List prints the checks; with verbose also why they matter and what they need, and after a list of
+// all checks the rules without a check.
 func List(w io.Writer, checks []Check, verbose bool, on Screen) error {
 	var b strings.Builder
 	indent := strings.Repeat(" ", listIndent)
@@ -200,8 +200,8 @@ type junitText struct {
 	Message string `xml:"message,attr"`
 }
 
-// JUnit prints the results as continuous integration servers read them; a check that differs
-// passes, with its text as output.
+// JUnit prints the results as JUnit XML, which continuous integration servers read; a check that
+// differs passes, with its text as output.
 func (r *Report) JUnit(w io.Writer) error {
 	s := junitSuite{Name: "ringnbd conform " + r.Server, Tests: len(r.Results),
 		Failures: r.Counts[Fail], Skipped: r.Counts[Skip],

@@ -1,7 +1,7 @@
 // Requests, in compact and extended form.
 //
-// Invariant: every request that will be answered stands in conn.pending from before it is sent
-// until its reply is whole.
+// Invariant: every request that will be answered is in conn.pending from before it is sent until
+// its reply is complete.
 
 package conform
 
@@ -12,24 +12,23 @@ import (
 	"ringnbd/proto"
 )
 
-// request is one request. Any nonsense can be sent; Payload is sent as it is, whatever Length says.
+// request is one request. It may be wrong in any way; payload is sent as it is, whatever length
+// says.
 type request struct {
 	flags   uint16
 	command uint16
 	cookie  uint64
 	offset  uint64
-	length  uint64 // the header has 32 bits of it with compact headers
+	length  uint64 // compact headers have 32 bits of it
 	payload []byte
-	// bare keeps PAYLOAD_LEN away from a WRITE with extended headers, which otherwise is set when
-	// there is a Payload.
+	// bare leaves out PAYLOAD_LEN, which a WRITE with extended headers and a payload has otherwise.
 	bare bool
 }
 
-// unpermitted begins the reason of a skip that only a check has that should have asked for
-// needWrite.
+// unpermitted begins the reason of a skip by a check that ought to have needWrite.
 const unpermitted = "no permission for "
 
-// String is the request for a person.
+// String returns the request for a person to read.
 func (r *request) String() string {
 	name := client.CommandName(r.command)
 	if r.flags != 0 {
@@ -38,35 +37,34 @@ func (r *request) String() string {
 	return fmt.Sprintf("%s of %d bytes at %d", name, r.length, r.offset)
 }
 
-// Read, Write and so on make requests without a cookie: Send makes one up for those that have 0 (a
-// check that wants 0 itself sends it by Write).
+// The functions below make requests without a cookie: send makes up a cookie for a request that has
+// 0 (a check that wants the cookie 0 sends the request by conn.write).
 
-// newRead is a READ.
+// newRead returns a READ.
 func newRead(offset, length uint64) *request {
 	return &request{command: proto.CmdRead, offset: offset, length: length}
 }
 
-// newWrite is a WRITE of all of data.
+// newWrite returns a WRITE of all of data.
 func newWrite(offset uint64, data []byte) *request {
 	return &request{command: proto.CmdWrite, offset: offset, length: uint64(len(data)),
 		payload: data}
 }
 
-// newCommand is any command without data.
+// newCommand returns any command without data.
 func newCommand(kind uint16, offset, length uint64) *request {
 	return &request{command: kind, offset: offset, length: length}
 }
 
-// with gives the request these flags, too.
+// with adds flags to the request and returns it.
 func (r *request) with(flags uint16) *request {
 	r.flags |= flags
 	return r
 }
 
-// changes says whether the request would change data on a server that does as it is told, or on one
-// that cuts the number of the command to 8 bits. Numbers that the protocol does not have are taken
-// for harmless beyond that: nobody agreed on what they do, and how they are refused is what the
-// suite is about.
+// changes reports whether the request would change data on a server that carries it out, or on a
+// server that cuts the number of the command to 8 bits. Other numbers that the protocol does not
+// have count as harmless: they have no meaning, and how they are refused is a subject of the suite.
 func (r *request) changes() bool {
 	switch r.command & 0xff {
 	case proto.CmdWrite, proto.CmdTrim, proto.CmdWriteZeroes, proto.CmdResize:
@@ -75,9 +73,9 @@ func (r *request) changes() bool {
 	return false
 }
 
-// encode is the request as bytes, in the connection's form. No check gets past it with what would
-// change an export that nobody gave to the suite, whatever is wrong with the request: that the
-// server should refuse it is no reason to risk the data.
+// encode returns the request as bytes, in the connection's form. It stops every request that would
+// change an export which the user did not give to the suite, whatever is wrong with the request:
+// that the server should refuse it is not a reason to risk the data.
 func (c *conn) encode(r *request) []byte {
 	if r.changes() && !c.mayChange {
 		c.t.skip("%s%s: it may not be sent without --writable", unpermitted, r)
@@ -97,14 +95,15 @@ func (c *conn) encode(r *request) []byte {
 	return append(b, r.payload...)
 }
 
-// expect notes that a request will be answered; for those that a check sends by Write and the like.
+// expect notes that a request will be answered; for requests that a check sends by conn.write and
+// the like.
 func (c *conn) expect(r *request) {
 	if r.command != proto.CmdDisc {
 		c.pending = append(c.pending, &pending{reply: &reply{request: r}})
 	}
 }
 
-// number gives a request without a cookie one that no other has, and returns it.
+// number gives a request without a cookie one that no other request has, and returns the request.
 func (c *conn) number(r *request) *request {
 	if r.cookie == 0 {
 		c.cookie++
@@ -113,7 +112,7 @@ func (c *conn) number(r *request) *request {
 	return r
 }
 
-// send sends a request, with a cookie of its own if it has none, and expects its reply.
+// send numbers a request, sends it and expects its reply.
 func (c *conn) send(r *request) {
 	c.number(r)
 	c.expect(r)
@@ -131,13 +130,13 @@ func (c *conn) sendAll(list ...*request) {
 	c.write(b)
 }
 
-// do sends a request and reads its reply. No other request may be in flight.
+// do sends a request and returns its reply. No other request may be in flight.
 func (c *conn) do(r *request) *reply {
 	c.send(r)
 	return c.nextReply()
 }
 
-// succeeds sends a request that must succeed.
+// succeeds sends a request that must succeed, and returns its reply.
 func (c *conn) succeeds(r *request) *reply {
 	reply := c.do(r)
 	if reply.errno != 0 {
@@ -146,8 +145,8 @@ func (c *conn) succeeds(r *request) *reply {
 	return reply
 }
 
-// stillUp proves that the stream is in step: a short READ brings its own cookie and the right data,
-// and nothing else comes.
+// stillUp proves that the stream is in step: a short READ is answered with its own cookie and the
+// right data, and nothing else comes.
 func (c *conn) stillUp(after string) {
 	if problem := c.t.try(func() {
 		if len(c.pending) > 0 {
@@ -155,7 +154,7 @@ func (c *conn) stillUp(after string) {
 		}
 		probe := c.t.profile.probe
 		reply := c.succeeds(newRead(0, uint64(len(probe))))
-		// A read-only export has data of its own; there the cookie must do.
+		// A read-only export has other data; there the cookie is the whole proof.
 		ours := c.t.profile.probeKnown && !c.foreign &&
 			c.flags&proto.FlagReadOnly == c.t.profile.FlagsPlain&proto.FlagReadOnly
 		if at := firstDifference(reply.data, probe); at >= 0 && ours {
@@ -175,7 +174,7 @@ func (c *conn) disconnect() {
 	c.wantClosed("after DISC")
 }
 
-// firstDifference is the index of the first byte that differs, or -1.
+// firstDifference returns the index of the first byte that differs, or -1.
 func firstDifference(a, b []byte) int {
 	for i := range min(len(a), len(b)) {
 		if a[i] != b[i] {

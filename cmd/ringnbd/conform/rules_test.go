@@ -1,12 +1,12 @@
-// The rules of the protocol by ID, as the checks and the reasons in unchecked name them. How much
-// the spec asks for stands with each check: many rules have parts of several levels.
+// The rules of the protocol by ID, which the checks and the reasons in unchecked name. The level is
+// that of each check: many rules have parts of several levels.
 //
 // Invariant: the list is complete: a rule that is not here does not exist, and TestCatalog holds
 // the checks to it.
 
 package conform
 
-// sections are the parts of the protocol, and the IDs of their rules.
+// sections has the parts of the protocol, and the IDs of their rules.
 var sections = []struct{ name, rules string }{
 	{"Transport and strings", "T-01 T-02 T-03 T-04 T-05 T-06"},
 	{"Newstyle handshake",

@@ -1,8 +1,8 @@
 // A server of the suite's own: a command for the shell, a scratch image, a port or a socket.
 //
 // Invariant: the command runs in a process group of its own, which is killed before start returns
-// again and before remove returns; if we are killed ourselves, by whatever signal, its keeper kills
-// it.
+// again and before remove returns; if the suite itself is killed, by any signal, the keeper kills
+// the group.
 
 package conform
 
@@ -23,30 +23,29 @@ import (
 	"ringnbd/cmd/ringnbd/activation"
 )
 
-// startup is how long a server may take to listen, or three times the time of a check if that is
-// longer.
+// startup is how long a server may take to listen; three times a check's time if that is longer.
 const startup = 15 * time.Second
 
 // server is a command and what it serves.
 type server struct {
 	template string
 	export   string
-	dir      string // all that is ours on disk
+	dir      string // everything that the suite has on disk
 	startup  time.Duration
 	image    string // "" if the command has no {img}
 
 	keeper  keeper
 	command *exec.Cmd
 	ended   chan struct{} // closed when the command has ended
-	state   string        // how; read after ended
+	state   string        // how it ended; read after ended is closed
 	stderr  activation.Tail
 }
 
-// CheckSpawn says what is wrong with a command for --spawn.
+// CheckSpawn returns what is wrong with a command for --spawn.
 func CheckSpawn(template string) error {
 	if !strings.Contains(template, "{port}") && !strings.Contains(template, "{socket}") {
-		return errors.New("the command must say where it listens: by {port}, a free TCP port of " +
-			"localhost, or {socket}, the path of a Unix socket")
+		return errors.New("the command must say where it listens: {port} is a free TCP port of " +
+			"localhost, {socket} the path of a Unix socket")
 	}
 	return nil
 }
@@ -66,7 +65,7 @@ func newServer(template, export string, size int64, timeout time.Duration) (*ser
 	return s, nil
 }
 
-// start starts the command, again if need be, and waits until it listens.
+// start starts the command, for the first time or again, and waits until it listens.
 func (s *server) start(ctx context.Context) (Target, error) {
 	s.kill()
 	port, err := freePort()
@@ -95,20 +94,20 @@ func (s *server) start(ctx context.Context) (Target, error) {
 		case err == nil:
 			return t, c.Close()
 		case died != "" && s.succeeded() && time.Since(begin) < time.Second:
-			// it may have left a child that will listen
+			// it may have left behind a child that will listen
 		case died != "":
 			return t, fmt.Errorf("%s: the server ended before it listened: %s", text, died)
 		}
 	}
 	if ctx.Err() != nil {
-		return t, fmt.Errorf("interrupted while the server was waited for: %s", text)
+		return t, fmt.Errorf("interrupted while the suite waited for the server: %s", text)
 	}
-	return t, fmt.Errorf("%s: does not listen at %s after %v%s", text, t.Address, s.startup,
+	return t, fmt.Errorf("%s: it does not listen at %s after %v%s", text, t.Address, s.startup,
 		s.stderr.Words())
 }
 
-// run starts the command from a thread that lives as long as the command: the kernel takes that
-// thread's end for its parent's.
+// run starts the command from a thread that lives as long as the command, because the kernel takes
+// the end of that thread for the end of the parent.
 func (s *server) run(text string) error {
 	if err := s.keeper.start(s.dir); err != nil {
 		return err
@@ -129,24 +128,24 @@ func (s *server) run(text string) error {
 			s.state = err.Error()
 			return
 		}
-		command.WaitDelay = time.Second // for children that keep stderr open
-		_ = command.Wait()              // the state says it all
+		command.WaitDelay = time.Second // do not wait longer for children that keep stderr open
+		_ = command.Wait()              // the state says how the command ended
 		s.state = command.ProcessState.String()
 	}(s.command, s.ended)
 	return <-started
 }
 
-// errBackground is about a command that ends while its server goes on: whether that dies, and when,
-// the suite cannot see, nor can it end it.
+// errBackground is about a command that ends while its server goes on: the suite cannot see when
+// such a server dies, nor end it.
 var errBackground = errors.New("the command must stay in the foreground: it ended with status " +
 	"0, and its server runs on without it (look for its option, such as nbdkit -f)")
 
-// succeeded says of a command that ended whether its status is 0.
+// succeeded reports whether the command, which has ended, has the status 0.
 func (s *server) succeeded() bool {
 	return s.command.ProcessState != nil && s.command.ProcessState.Success()
 }
 
-// died says how the command ended, and its last words; "" while it runs.
+// died returns how the command ended, and the last line that it printed; "" while it runs.
 func (s *server) died() string {
 	select {
 	case <-s.ended:
@@ -164,14 +163,14 @@ func (s *server) kill() {
 	}
 }
 
-// remove kills and cleans up.
+// remove kills the group and removes what the suite has on disk.
 func (s *server) remove() error {
 	s.kill()
 	return os.RemoveAll(s.dir)
 }
 
 func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") // localhost, without looking it up
+	l, err := net.Listen("tcp", "127.0.0.1:0") // localhost without a lookup
 	if err != nil {
 		return "", err
 	}
@@ -179,8 +178,8 @@ func freePort() (string, error) {
 	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port), nil
 }
 
-// quote makes one word for the shell. A path of ordinary characters stays as it is, so that the
-// user may put it between quotes.
+// quote makes one word for the shell. A path of ordinary characters stays as it is, so that users
+// may have it between quotes of their own.
 func quote(text string) string {
 	ordinary := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||

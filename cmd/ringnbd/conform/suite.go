@@ -1,8 +1,8 @@
-// A run of the suite: the server brought up, the facts found, each check run by itself, the server
-// proven alive after each.
+// A run of the suite: the server is started, its profile taken, each check run by itself, and the
+// server proven alive after each.
 //
-// Invariant: whatever a check does - end, panic, hang - it has exactly one result, and the next
-// check begins with no connection of it left open.
+// Invariant: whatever a check does - end, panic, hang - it has exactly one result, and none of its
+// connections is open when the next check begins.
 
 package conform
 
@@ -19,29 +19,29 @@ import (
 )
 
 // quiet is how long the suite listens for bytes that should not come. A server that is slower with
-// them goes unnoticed; none is accused wrongly.
+// such bytes goes unnoticed; no server is accused wrongly.
 const quiet = 15 * time.Millisecond
 
 const (
 	// DefaultTimeout is how long a check may take.
 	DefaultTimeout = 10 * time.Second
-	// DefaultSize is that of the scratch image, in bytes: sparse, with more than twice any server's
-	// maximum payload that was seen behind 4 GiB, so that offsets need more than 32 bits.
+	// DefaultSize is the size of the scratch image, in bytes. It is sparse. Offsets beyond 4 GiB
+	// need more than 32 bits, and there is room for two of the largest maximum payloads seen.
 	DefaultSize = 4<<30 + 192<<20
 )
 
-// Target is where a server is. The suite shares the URIs with the rest of ringnbd, and nothing that
+// Target is where a server is. The suite shares the URIs with the rest of ringnbd, but nothing that
 // judges a server.
 type Target = client.Target
 
-// Config is what a run of the suite takes. Either Target is given, or Spawn.
+// Config is the input of a run. Either Target is given, or Spawn.
 type Config struct {
 	Target   Target
-	Writable bool // Target's data may be overwritten
+	Writable bool // the data of Target may be overwritten
 
 	Spawn         string // a command for the shell, with {port} or {socket}, {img} and {dir}
 	SpawnReadOnly string // the same for a server with a read-only export
-	Export        string // of the servers that are spawned
+	Export        string // the export's name on the servers that are spawned
 	Size          int64  // of the scratch image, bytes
 
 	Checks   []Check
@@ -50,7 +50,7 @@ type Config struct {
 	Version  string // of the program, for the report
 }
 
-// Report is what came out of a run.
+// Report is the outcome of a run.
 type Report struct {
 	Version string          `json:"version"` // of the suite's program
 	Server  string          `json:"server"`  // URI or command
@@ -61,28 +61,28 @@ type Report struct {
 
 // suite is a run in progress.
 type suite struct {
-	config   *Config
-	facts    *Profile
-	main     *server // nil with a Target
-	readOnly *server
-	target   Target
-	spare    Target // with a read-only export
-	wrong    error  // why the run means nothing: it is not the server's fault
-	gone     string // why nothing more can be asked of a server that we did not start
+	config         *Config
+	profile        *Profile
+	mainServer     *server // nil with a Target
+	readOnlyServer *server
+	target         Target
+	readOnlyTarget Target // with a read-only export
+	wrong          error  // why the run says nothing about the server
+	gone           string // since when, or why, the server cannot be asked anything more
 }
 
-// goneReason begins the reason of the skips behind a check that a server did not survive.
+// goneReason begins the reason of the skips that follow a check that the server did not survive.
 const goneReason = "the server is gone since "
 
-// Run runs the checks. The error is about the suite's own work: no server, no image. A run that ctx
-// ends early gives a report of what was done, and an error.
+// Run runs the checks. An error is about the suite's own work: no server, no image. A run that ctx
+// ends early returns a report of what was done, and an error.
 func Run(ctx context.Context, config Config) (report *Report, err error) {
-	s := &suite{config: &config, facts: &Profile{}}
+	s := &suite{config: &config, profile: &Profile{}}
 	defer func() { err = errors.Join(err, s.down()) }()
 	if err := s.up(ctx); err != nil {
 		return nil, err
 	}
-	report = &Report{Version: config.Version, Server: config.Target.Text, Profile: s.facts,
+	report = &Report{Version: config.Version, Server: config.Target.Text, Profile: s.profile,
 		Counts: map[Verdict]int{}}
 	if config.Spawn != "" {
 		report.Server = config.Spawn
@@ -104,70 +104,75 @@ func Run(ctx context.Context, config Config) (report *Report, err error) {
 	return report, nil
 }
 
-// up brings the servers up and finds the facts.
+// up starts the servers and takes the profile.
 func (s *suite) up(ctx context.Context) (err error) {
 	c := s.config
 	s.target = c.Target
 	if c.Spawn != "" {
-		if s.main, err = newServer(c.Spawn, c.Export, c.Size, c.Timeout); err != nil {
+		if s.mainServer, err = newServer(c.Spawn, c.Export, c.Size, c.Timeout); err != nil {
 			return err
 		}
-		if s.target, err = s.main.start(ctx); err != nil {
+		if s.target, err = s.mainServer.start(ctx); err != nil {
 			return err
 		}
-		s.facts.Spawned, s.facts.Image, s.facts.group = true, s.main.image, s.main.keeper.group()
+		s.profile.Spawned, s.profile.Image = true, s.mainServer.image
+		s.profile.group = s.mainServer.keeper.group()
 	}
 	if c.SpawnReadOnly != "" {
-		if s.readOnly, err = newServer(c.SpawnReadOnly, c.Export, c.Size, c.Timeout); err != nil {
+		s.readOnlyServer, err = newServer(c.SpawnReadOnly, c.Export, c.Size, c.Timeout)
+		if err != nil {
 			return err
 		}
-		if s.spare, err = s.readOnly.start(ctx); err != nil {
+		if s.readOnlyTarget, err = s.readOnlyServer.start(ctx); err != nil {
 			return err
 		}
 	}
-	s.facts.TCP = s.target.Network == "tcp"
-	t := s.newT()
+	s.profile.TCP = s.target.Network == "tcp"
+	t := s.newTrial()
 	defer t.closeAll()
 	if err := t.learn(ctx); err != nil {
 		return errors.Join(err, s.lastWords())
 	}
-	if s.facts.Size == 0 && len(s.facts.Problems) == 0 {
-		return errors.New("the export is empty: nearly every check reads of it; name one with " +
-			"some bytes")
+	if s.profile.Size == 0 && len(s.profile.Problems) == 0 {
+		return errors.New("the export is empty, and nearly every check reads from it; name an " +
+			"export with data")
 	}
 	s.decide(ctx)
 	return nil
 }
 
-// decide says what may be written, and where a read-only export is.
+// decide finds what may be written, and where a read-only export is.
 func (s *suite) decide(ctx context.Context) {
-	f := s.facts
-	isReadOnly := f.FlagsPlain&proto.FlagReadOnly != 0
-	f.Writable = (s.config.Writable || f.Image != "") && !isReadOnly && f.Size >= minSize
-	f.Pattern = f.Image != "" && f.Size == uint64(s.config.Size)
-	if isReadOnly && s.spare.Network == "" {
-		s.spare = s.target
+	p := s.profile
+	isReadOnly := p.FlagsPlain&proto.FlagReadOnly != 0
+	p.Writable = (s.config.Writable || p.Image != "") && !isReadOnly && p.Size >= minSize
+	p.Pattern = p.Image != "" && p.Size == uint64(s.config.Size)
+	if isReadOnly && s.readOnlyTarget.Network == "" {
+		s.readOnlyTarget = s.target
 	}
-	f.ReadOnly = s.spare.Network != ""
-	f.ReadOnlyChange = s.readOnly != nil && s.readOnly.image != "" ||
-		s.readOnly == nil && isReadOnly && (s.config.Writable || f.Image != "")
-	if !f.Writable || f.Pattern {
+	p.ReadOnly = s.readOnlyTarget.Network != ""
+	p.ReadOnlyChange = s.readOnlyServer != nil && s.readOnlyServer.image != "" ||
+		s.readOnlyServer == nil && isReadOnly && (s.config.Writable || p.Image != "")
+	if !p.Writable || p.Pattern {
 		return
 	}
-	t := s.newT()
+	t := s.newTrial()
 	t.deadline = time.Now().Add(6 * t.patience)
 	defer context.AfterFunc(ctx, t.stop)()
 	defer t.closeAll()
 	problem := t.try(t.layExport)
-	if f.Pattern = problem == ""; !f.Pattern {
-		f.Problems = append(f.Problems,
+	if p.Pattern = problem == ""; !p.Pattern {
+		p.Problems = append(p.Problems,
 			"the suite's data could not be written to the export: "+problem)
 	}
 }
 
-func (s *suite) newT() *trial {
-	return &trial{profile: s.facts, target: s.target, readOnly: s.spare, patience: s.config.Timeout,
-		deadline: time.Now().Add(s.config.Timeout)}
+// newTrial returns a trial with the time of a check.
+func (s *suite) newTrial() *trial {
+	return &trial{
+		profile: s.profile, target: s.target, readOnly: s.readOnlyTarget,
+		patience: s.config.Timeout, deadline: time.Now().Add(s.config.Timeout),
+	}
 }
 
 // check runs one check to its result.
@@ -184,11 +189,11 @@ func (s *suite) verdict(ctx context.Context, c *Check) (Verdict, string) {
 		return Skip, goneReason + s.gone
 	}
 	for _, n := range c.Needs {
-		if !n.met(s.facts) {
+		if !n.met(s.profile) {
 			return Skip, "needs " + n.name
 		}
 	}
-	t := s.newT()
+	t := s.newTrial()
 	verdict, detail := t.run(c)
 	t.closeAll()
 	problem := s.alive(ctx, c.ID)
@@ -201,7 +206,7 @@ func (s *suite) verdict(ctx context.Context, c *Check) (Verdict, string) {
 	return Fail, problem
 }
 
-// run runs a check in a goroutine of its own, for at most its time and a little more.
+// run runs a check in a goroutine of its own, for the check's time and a little more at most.
 func (t *trial) run(c *Check) (Verdict, string) {
 	done := make(chan ended, 1)
 	go func() {
@@ -212,7 +217,8 @@ func (t *trial) run(c *Check) (Verdict, string) {
 				done <- e
 			default:
 				where := strings.Join(strings.Fields(string(debug.Stack())), " ")
-				done <- ended{Fail, fmt.Sprintf("the check itself broke: %v [%.600s]", e, where)}
+				done <- ended{Fail,
+					fmt.Sprintf("the check itself is broken: %v [%.600s]", e, where)}
 			}
 		}()
 		c.Run(t)
@@ -232,8 +238,8 @@ func (t *trial) run(c *Check) (Verdict, string) {
 	}
 }
 
-// judge brings a check's end and the deviations that it noted together. What was seen before a skip
-// was seen all the same.
+// judge makes one result of how a check ended and of the deviations that it noted, which count even
+// if a skip followed.
 func (e ended) judge(differs []string) (Verdict, string) {
 	switch {
 	case e.verdict == Fail || len(differs) == 0:
@@ -244,31 +250,30 @@ func (e ended) judge(differs []string) (Verdict, string) {
 	return Differs, join(differs) + "; " + e.detail
 }
 
-// alive proves that both servers still talk to new connections, after the check id.
+// alive proves, after the check id, that both servers still take new connections.
 func (s *suite) alive(ctx context.Context, id string) string {
-	same := s.spare == s.target
-	problem := s.aliveAt(ctx, s.main, &s.target, "the server")
+	same := s.readOnlyTarget == s.target
+	problem := s.aliveAt(ctx, s.mainServer, &s.target, "the server")
 	switch {
-	case problem != "" && s.main == nil:
+	case problem != "" && s.mainServer == nil:
 		s.gone = id
 	case same:
-		s.spare = s.target
+		s.readOnlyTarget = s.target
 	}
-	if s.readOnly == nil || s.gone != "" {
+	if s.readOnlyServer == nil || s.gone != "" {
 		return problem
 	}
-	if second := s.aliveAt(ctx, s.readOnly, &s.spare, "the read-only server"); problem == "" {
-		return second
-	} else if second != "" {
-		problem += "; " + second
+	second := s.aliveAt(ctx, s.readOnlyServer, &s.readOnlyTarget, "the read-only server")
+	if problem != "" && second != "" {
+		return problem + "; " + second
 	}
-	return problem
+	return problem + second
 }
 
-// aliveAt proves it of one server; if it is ours (not nil), and does not, it is started again,
-// which may change its target.
+// aliveAt proves that the server at target still takes new connections. If it does not and is one
+// of ours (not nil), it is started again, which may change the target.
 func (s *suite) aliveAt(ctx context.Context, ours *server, target *Target, name string) string {
-	t := s.newT()
+	t := s.newTrial()
 	problem := t.try(func() { t.dialAt(*target).banner() })
 	t.closeAll()
 	if ours == nil {
@@ -277,7 +282,7 @@ func (s *suite) aliveAt(ctx context.Context, ours *server, target *Target, name 
 		}
 		return problem
 	}
-	if problem != "" { // its sockets are gone before its end is told
+	if problem != "" { // a process's sockets close before its end is reported
 		select {
 		case <-ours.ended:
 		case <-time.After(time.Second):
@@ -303,23 +308,24 @@ func (s *suite) aliveAt(ctx context.Context, ours *server, target *Target, name 
 		return problem + "; " + s.gone
 	}
 	*target = again
-	if ours == s.main {
-		s.facts.group = ours.keeper.group()
+	if ours == s.mainServer {
+		s.profile.group = ours.keeper.group()
 	}
 	return problem
 }
 
+// lastWords returns what the server printed last, nil if it printed nothing or is not ours.
 func (s *suite) lastWords() error {
-	if s.main == nil || s.main.stderr.Words() == "" {
+	if s.mainServer == nil || s.mainServer.stderr.Words() == "" {
 		return nil
 	}
-	return errors.New(strings.TrimPrefix(s.main.stderr.Words(), "; "))
+	return errors.New(strings.TrimPrefix(s.mainServer.stderr.Words(), "; "))
 }
 
 // down ends the servers that the suite started.
 func (s *suite) down() error {
 	var list []error
-	for _, server := range []*server{s.main, s.readOnly} {
+	for _, server := range []*server{s.mainServer, s.readOnlyServer} {
 		if server != nil {
 			list = append(list, server.remove())
 		}

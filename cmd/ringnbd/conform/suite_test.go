@@ -33,16 +33,16 @@ import (
 // that shows as a stall.
 func TestMain(m *testing.M) {
 	commandLine.Parse()
-	// nobody said otherwise
+	// not set by -parallel
 	f := commandLine.Lookup("test.parallel")
 	if f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
-		_ = f.Value.Set("16") // a number is always taken
+		_ = f.Value.Set("16") // a number is always accepted
 	}
 	os.Exit(m.Run())
 }
 
-// TestCatalog: IDs are unique and well formed, checks say what and why in one line, and every rule
-// has a check or a reason.
+// TestCatalog: IDs are unique and well formed, each check has its title and its reason in one line,
+// and every rule has a check or a reason for none.
 func TestCatalog(t *testing.T) {
 	shape := regexp.MustCompile(`^[A-Z]{1,2}-\d\d[a-z]?$`)
 	known, checked, seen := map[string]bool{}, map[string]bool{}, map[string]bool{}
@@ -60,7 +60,7 @@ func TestCatalog(t *testing.T) {
 	for _, c := range Checks() {
 		switch {
 		case !shape.MatchString(c.ID):
-			t.Errorf("%q is no ID", c.ID)
+			t.Errorf("%q is not an ID", c.ID)
 		case seen[c.ID]:
 			t.Errorf("%s: twice", c.ID)
 		case !known[c.rule()]:
@@ -123,8 +123,7 @@ func TestOnly(t *testing.T) {
 	}
 }
 
-// TestVerdicts: each way in which a check can end has its result, also those that it should not
-// take.
+// TestVerdicts: each way in which a check can end has its result, also the ways of a broken check.
 func TestVerdicts(t *testing.T) {
 	t.Parallel()
 	run := func(id string, f func(*trial)) Check {
@@ -155,8 +154,8 @@ func TestVerdicts(t *testing.T) {
 	want := map[string]string{"pass": "pass ", "fail": "fail seen 1", "skip": "skip a reason",
 		"differs": "differs this; that", "differs, then fail": "fail that",
 		"differs, then skip": "differs this; that",
-		"panic":              "fail the check itself broke: a mistake",
-		"index":              "fail the check itself broke: runtime error",
+		"panic":              "fail the check itself is broken: a mistake",
+		"index":              "fail the check itself is broken: runtime error",
 		"stall":              "fail what never comes: nothing more came before the deadline",
 		"hang":               "fail the check did not end within 2s", "need": "skip needs the moon",
 		"after": "pass "}
@@ -171,7 +170,7 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// TestReports: the three forms tell the same.
+// TestReports: the three forms have the same results.
 func TestReports(t *testing.T) {
 	r := &Report{Server: "s", Profile: &Profile{},
 		Counts: map[Verdict]int{Pass: 1, Fail: 1, Differs: 1, Skip: 1}, Results: []Result{
@@ -196,11 +195,11 @@ func TestReports(t *testing.T) {
 	}{{Checks(), true, true}, {Checks(), false, false}, {Checks()[:3], true, false}} {
 		var list bytes.Buffer
 		err := List(&list, test.checks, test.verbose, Screen{})
-		if told := strings.Contains(list.String(),
+		if listed := strings.Contains(list.String(),
 			"H-18    none     takes as long as the server's own timeout"); err != nil ||
-			told != test.want {
+			listed != test.want {
 			t.Errorf("of %d checks, verbose %v: the list tells which rules have none: %v, %v",
-				len(test.checks), test.verbose, told, err)
+				len(test.checks), test.verbose, listed, err)
 		}
 	}
 	if err := r.Err(); err == nil || err.Error() != "1 of 4 checks failed" {
@@ -227,7 +226,7 @@ func TestReports(t *testing.T) {
 	}
 }
 
-// TestScreens: on a terminal no line is wider than it is, and no word is missing.
+// TestScreens: no line is wider than the terminal, and no word is missing.
 func TestScreens(t *testing.T) {
 	problem := strings.Repeat("this went wrong ", 30)
 	r := &Report{Server: "s", Profile: &Profile{Problems: []string{problem}},
@@ -261,7 +260,7 @@ func TestScreens(t *testing.T) {
 	}
 }
 
-// TestMarkdown: what a peer fails in stands there with its reason, or as unexplained.
+// TestMarkdown: each failure of a peer is there with its reason, or as unexplained.
 func TestMarkdown(t *testing.T) {
 	result := func(id string, v Verdict) Result {
 		return Result{ID: id, Level: must, Title: "a|b", Verdict: v, Detail: "seen"}
@@ -294,8 +293,8 @@ func TestMarkdown(t *testing.T) {
 	}
 }
 
-// TestSpawnDies: a server that dies fails the check in hand, its last words are told, and the next
-// check has a new one.
+// TestSpawnDies: when a server dies the current check fails, with the server's last words, and the
+// next check has a new server.
 func TestSpawnDies(t *testing.T) {
 	if _, err := exec.LookPath("nbdkit"); err != nil {
 		t.Skip("nbdkit is not installed (Debian package nbdkit)")
@@ -308,7 +307,7 @@ func TestSpawnDies(t *testing.T) {
 	}
 	first := 0
 	var counted []int // descriptors of the server, as SD-04 counts them
-	count := func(t *trial) { counted = append(counted, t.spent().descriptors) }
+	count := func(t *trial) { counted = append(counted, t.holdings().descriptors) }
 	checks := []Check{
 		{ID: "X-01", Run: func(t *trial) {
 			count(t)
@@ -376,7 +375,7 @@ func TestReadOnlyDies(t *testing.T) {
 	}
 }
 
-// TestEmpty: nothing can be said of a server by an export of no bytes.
+// TestEmpty: an export without bytes is not checked.
 func TestEmpty(t *testing.T) {
 	t.Parallel()
 	_, err := Run(context.Background(),
@@ -386,7 +385,8 @@ func TestEmpty(t *testing.T) {
 	}
 }
 
-// TestSpawnFails: a command that does not serve is told with its words, and leaves nothing behind.
+// TestSpawnFails: a command that does not serve is reported with its last words, and leaves no
+// files behind.
 func TestSpawnFails(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	_, err := Run(context.Background(),
@@ -413,8 +413,8 @@ func TestQuote(t *testing.T) {
 	}
 }
 
-// TestPeers: the suite runs to its end on real servers, and all that the handshake's checks find in
-// them is explained.
+// TestPeers: the suite runs to its end on real servers, and everything that the handshake's checks
+// find in them is explained.
 func TestPeers(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -442,5 +442,39 @@ func TestPeers(t *testing.T) {
 				t.Errorf("%s is unexplained", id)
 			}
 		})
+	}
+}
+
+// TestReadme: the number of checks and the totals of README.md are those of the package and of
+// TABLE.md, and TABLE.md has the checks by their present titles.
+func TestReadme(t *testing.T) {
+	read := func(name string) string {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	readme, table := read("README.md"), read("TABLE.md")
+	if want := fmt.Sprintf("It has %d checks", len(Checks())); !strings.Contains(readme, want) {
+		t.Errorf("README.md does not say %q", want)
+	}
+	totals := regexp.MustCompile(`(?m)^- \*\*([\w-]+)\*\*: .* checks: ` +
+		`(\d+) pass, (\d+) fail, (\d+) differs, (\d+) skip\.`)
+	found := totals.FindAllStringSubmatch(table, -1)
+	if len(found) != 4 {
+		t.Errorf("TABLE.md has the totals of %d servers", len(found))
+	}
+	for _, m := range found {
+		row := "| " + strings.Join(m[1:], " | ") + " |"
+		if !strings.Contains(readme, row) {
+			t.Errorf("README.md does not have the totals of TABLE.md: %s", row)
+		}
+	}
+	for _, c := range Checks() {
+		row := fmt.Sprintf("| %s | %s | %s |", c.ID, c.Level, cell(c.Title))
+		if !strings.Contains(table, row) {
+			t.Errorf("TABLE.md does not have %q: make conform", row)
+		}
 	}
 }

@@ -1,7 +1,7 @@
-// From a connection to transmission, in each way that there is.
+// From a connection to transmission, in each mode.
 //
-// Invariant: what Open gives back is in transmission, with nothing unread; what the server does not
-// do is a skip, what it does wrong is a failure.
+// Invariant: a connection that open returns is in transmission, with nothing unread; what the
+// server does not offer is a skip, what it does wrong is a failure.
 
 package conform
 
@@ -12,7 +12,8 @@ import (
 	"ringnbd/proto"
 )
 
-// mode is how a connection came to transmission, and so which formats are spoken on it.
+// mode is how a connection entered transmission, which determines the formats of requests and
+// replies.
 type mode int
 
 // The modes.
@@ -31,15 +32,15 @@ var modeNames = []string{"EXPORT_NAME", "GO", "structured replies",
 
 func (m mode) String() string { return modeNames[m] }
 
-// structured: replies come in structured chunks with compact headers.
+// structured reports whether replies come in chunks with compact headers.
 func (m mode) structured() bool { return m == modeStructured || m == modeContexts }
 
-// extended: all headers are extended ones.
+// extended reports whether all headers are extended headers.
 func (m mode) extended() bool { return m == modeExtended || m == modeExtendedContexts }
 
 func (m mode) contexts() bool { return m == modeContexts || m == modeExtendedContexts }
 
-// open connects to the export of the suite and negotiates.
+// open connects to the export of the suite and negotiates the mode.
 func (t *trial) open(mode mode) *conn { return t.openAt(t.target, mode) }
 
 // openReadOnly connects to the read-only export; see needReadOnly.
@@ -61,7 +62,7 @@ func (t *trial) openAt(target Target, mode mode) *conn {
 	return c
 }
 
-// negotiate does what a mode takes before GO or EXPORT_NAME.
+// negotiate sends the options that a mode needs before GO or EXPORT_NAME.
 func (c *conn) negotiate(mode mode) {
 	option := map[bool]uint32{true: proto.OptExtendedHeaders,
 		false: proto.OptStructuredReply}[mode.extended()]
@@ -80,7 +81,7 @@ func (c *conn) negotiate(mode mode) {
 	c.mode = mode
 }
 
-// setContexts sends SET_META_CONTEXT and notes what was selected; it gives the final reply.
+// setContexts sends SET_META_CONTEXT, notes what was selected, and returns the final reply.
 func (c *conn) setContexts(export string, queries ...string) optionReply {
 	list := c.option(proto.OptSetMetaContext, contextData(export, queries...))
 	c.contexts = nil
@@ -95,8 +96,8 @@ func (c *conn) setContexts(export string, queries ...string) optionReply {
 	return last
 }
 
-// enterExportName sends EXPORT_NAME and reads its answer, with the zeroes if we did not ask to be
-// spared.
+// enterExportName sends EXPORT_NAME and reads the reply, with the zeroes if the client did not ask
+// for NO_ZEROES.
 func (c *conn) enterExportName(name string) {
 	c.sendOption(proto.OptExportName, []byte(name))
 	c.readExportName(c.handshake&proto.FlagNoZeroes != 0)
@@ -108,15 +109,15 @@ func (c *conn) readExportName(noZeroes bool) {
 	c.size, c.flags = binary.BigEndian.Uint64(b), binary.BigEndian.Uint16(b[8:])
 	if !noZeroes {
 		for i, x := range c.read(proto.ExportNamePadding,
-			"the 124 zeroes behind the reply to EXPORT_NAME") {
+			"the 124 zeroes after the reply to EXPORT_NAME") {
 			if x != 0 {
-				c.t.failf("byte %d of the 124 zeroes behind the reply to EXPORT_NAME is %#x", i, x)
+				c.t.failf("byte %d of the 124 zeroes after the reply to EXPORT_NAME is %#x", i, x)
 			}
 		}
 	}
 }
 
-// enterGo sends GO, asking for block sizes, and takes its answer apart.
+// enterGo sends GO, asks for block sizes, and reads the replies.
 func (c *conn) enterGo(name string) {
 	list := c.option(proto.OptGo, infoData(name, proto.InfoBlockSize))
 	last := list[len(list)-1]
@@ -129,18 +130,18 @@ func (c *conn) enterGo(name string) {
 	c.foreign = name != c.t.target.Export
 }
 
-// exportInfo is what the INFO replies to INFO or GO say.
+// exportInfo is the content of the INFO replies to INFO or GO.
 type exportInfo struct {
 	size        uint64
 	flags       uint16
 	exports     int // number of INFO_EXPORT
-	block       *BlockSize
+	block       *blockSize
 	name        *string
 	description *string
-	kinds       []uint16 // in the order they came
+	kinds       []uint16 // in the order of arrival
 }
 
-// parseInfos takes the replies to INFO or GO apart; lengths that are not the spec's fail.
+// parseInfos parses the replies to INFO or GO; a length other than the protocol's fails.
 func (c *conn) parseInfos(list []optionReply) exportInfo {
 	var info exportInfo
 	for _, r := range list {
@@ -157,7 +158,7 @@ func (c *conn) parseInfos(list []optionReply) exportInfo {
 			info.exports++
 		case proto.InfoBlockSize:
 			c.t.want(len(data) == 12, "INFO_BLOCK_SIZE has %d bytes, not 14", len(r.data))
-			info.block = &BlockSize{binary.BigEndian.Uint32(data),
+			info.block = &blockSize{binary.BigEndian.Uint32(data),
 				binary.BigEndian.Uint32(data[4:]), binary.BigEndian.Uint32(data[8:])}
 		case proto.InfoName:
 			c.checkString(data, "INFO_NAME")
@@ -166,21 +167,23 @@ func (c *conn) parseInfos(list []optionReply) exportInfo {
 			c.checkString(data, "INFO_DESCRIPTION")
 			info.description = &text
 		default:
-			c.t.failf("information type %d is not one of the protocol, and was not asked for", kind)
+			c.t.failf("information of the type %d, which the protocol does not have and the "+
+				"client did not ask for", kind)
 		}
 	}
 	if last := list[len(list)-1]; last.kind == proto.RepAck {
-		c.t.want(info.exports == 1, "%d times INFO_EXPORT before the ACK, not once", info.exports)
+		c.t.want(info.exports == 1, "INFO_EXPORT came %d times before the ACK, not once",
+			info.exports)
 	}
 	return info
 }
 
-// infoData is the data of INFO and GO.
+// infoData returns the data of INFO and GO.
 func infoData(name string, kinds ...uint16) []byte {
 	return proto.AppendInfo(nil, proto.OptInfo, name, kinds...)[proto.OptionSize:]
 }
 
-// contextData is the data of LIST_META_CONTEXT and SET_META_CONTEXT.
+// contextData returns the data of LIST_META_CONTEXT and SET_META_CONTEXT.
 func contextData(export string, queries ...string) []byte {
 	return proto.AppendMetaContext(nil, proto.OptListMetaContext, export,
 		queries...)[proto.OptionSize:]

@@ -1,9 +1,8 @@
-// What a check has in its hands: its verdict, its connections, its deadline, and the data it may
-// expect.
+// One run of one check: its verdict, its connections and its deadline.
 //
-// Invariant: a check ends within its deadline, whatever the server does: every connection that T
-// opens carries it, and what T ends, it ends by a panic of its own type that only the suite
-// catches.
+// Invariant: a check ends within its deadline, whatever the server does: every connection of the
+// trial carries it. A verdict ends the check by a panic of a type of its own (ended), which only
+// the suite catches.
 
 package conform
 
@@ -19,7 +18,7 @@ import (
 	"ringnbd/proto"
 )
 
-// trial is one run of one check. Its methods are for the goroutine that runs the check.
+// trial is a run of a check. Its methods are for the goroutine that runs the check.
 type trial struct {
 	profile  *Profile
 	target   Target
@@ -27,12 +26,12 @@ type trial struct {
 	deadline time.Time
 	patience time.Duration
 	differs  []string
-	lock     sync.Mutex // guards conns, which a hung check's suite closes
+	lock     sync.Mutex // guards conns, which the suite closes when a check hangs
 	conns    []net.Conn
-	stopped  bool // no connection may live any longer
+	stopped  bool // no connection may be open any more
 }
 
-// ended is what a check panics with when it has its verdict.
+// ended is the value of the panic by which a check ends with its verdict.
 type ended struct {
 	verdict Verdict
 	detail  string
@@ -44,7 +43,7 @@ func (t *trial) failf(format string, args ...any) {
 	panic(ended{Fail, fmt.Sprintf(format, args...)})
 }
 
-// skip ends the check, with the reason why it cannot be made here.
+// skip ends the check, with the reason why it does not apply to this server.
 func (t *trial) skip(format string, args ...any) {
 	panic(ended{Skip, fmt.Sprintf(format, args...)})
 }
@@ -54,7 +53,7 @@ func (t *trial) differ(format string, args ...any) {
 	t.differs = append(t.differs, fmt.Sprintf(format, args...))
 }
 
-// want fails unless ok; Prefer differs unless ok. They read well in a row of observations.
+// want fails unless ok.
 func (t *trial) want(ok bool, format string, args ...any) {
 	if !ok {
 		t.failf(format, args...)
@@ -68,13 +67,13 @@ func (t *trial) prefer(ok bool, format string, args ...any) {
 	}
 }
 
-// export is the name that the suite was given.
+// export returns the name of the export.
 func (t *trial) export() string { return t.target.Export }
 
-// left is the time until the check's deadline.
+// left returns the time until the check's deadline.
 func (t *trial) left() time.Duration { return time.Until(t.deadline) }
 
-// sleep waits, at most until the deadline.
+// sleep waits for d, but not beyond the deadline.
 func (t *trial) sleep(d time.Duration) { time.Sleep(min(d, t.left())) }
 
 // image opens the image under the server for reading; see needImage.
@@ -86,7 +85,7 @@ func (t *trial) image() *os.File {
 	return f
 }
 
-// dial connects and reads nothing.
+// dial connects, and reads nothing.
 func (t *trial) dial() *conn { return t.dialAt(t.target) }
 
 func (t *trial) dialAt(target Target) *conn {
@@ -111,8 +110,8 @@ func (t *trial) dialAt(target Target) *conn {
 	return c
 }
 
-// stop closes what is open, and what will be opened: whoever reads from it fails at once. It may be
-// called from any goroutine.
+// stop closes all connections, and those that will be opened, so that every read from them fails at
+// once. It may be called from any goroutine.
 func (t *trial) stop() {
 	t.lock.Lock()
 	t.stopped = true
@@ -120,17 +119,17 @@ func (t *trial) stop() {
 	t.closeAll()
 }
 
-// closeAll closes what the check opened.
+// closeAll closes the connections that the check opened.
 func (t *trial) closeAll() {
 	t.lock.Lock()
 	defer t.lock.Unlock()
 	for _, c := range t.conns {
-		_ = c.Close() // closed twice is no harm
+		_ = c.Close() // the check may have closed it already
 	}
 	t.conns = nil
 }
 
-// try runs part of a check and gives the failure that it ends with, or "".
+// try runs a part of a check and returns the failure that it ends with, or "".
 func (t *trial) try(f func()) (problem string) {
 	defer func() {
 		switch e := recover().(type) {
@@ -145,11 +144,10 @@ func (t *trial) try(f func()) (problem string) {
 	return ""
 }
 
-// clientFlags are the flags that a polite client answers with: those that the server offers and
-// that exist.
+// clientFlags returns the client flags of a polite client: those of the server's that exist.
 func (t *trial) clientFlags(handshake uint16) uint32 {
 	return uint32(handshake & (proto.FlagFixedNewstyle | proto.FlagNoZeroes))
 }
 
-// join is the text of several deviations.
+// join makes one text of several deviations.
 func join(list []string) string { return strings.Join(list, "; ") }

@@ -1,8 +1,8 @@
 // Command table runs the conformance suite on ringnbd, qemu-nbd, nbdkit and nbd-server and writes
 // the table of all four: make conform.
 //
-// Invariant: the exit status is 1 if ringnbd fails a check or differs from what it should do, or if
-// a fail or deviation of another server is not explained.
+// Invariant: the exit status is 1 if ringnbd fails a check, or if a failure or deviation of any
+// server is not explained.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 	"ringnbd/cmd/ringnbd/conform"
 )
 
-// program is a server and how it is started, to be written to and read-only.
+// program is a server and how it is started, writable and read-only.
 type program struct {
 	name, path, debian string
 	version            []string
@@ -30,8 +30,8 @@ type program struct {
 	export             string
 }
 
-// nbdServer runs nbd-server, which puts itself into the background, in a process namespace that
-// ends with its first process.
+// nbdServer is a command for nbd-server, which goes into the background: it runs in a process
+// namespace that ends with its first process.
 const nbdServer = `printf '[generic]\nallowlist = true\nlistenaddr = 127.0.0.1\n` +
 	`port = {port}\n[default]\nexportname = %%s\nflush = true\nfua = true\n` +
 	`trim = true\n%s' {img} > {dir}/conf; ` +
@@ -112,7 +112,7 @@ func run(ringnbd, out, only, servers string, timeout time.Duration) error {
 	return judge(peers)
 }
 
-// run runs the suite; a server that is not installed gives no report, and a word about it.
+// run runs the suite. For a server that is not installed it prints so and returns no report.
 func (p *program) run(ctx context.Context, checks []conform.Check,
 	timeout time.Duration) (conform.Peer, error) {
 	peer := conform.Peer{Name: p.name,
@@ -125,7 +125,7 @@ func (p *program) run(ctx context.Context, checks []conform.Check,
 			p.debian)
 		return peer, nil
 	}
-	// a server that cannot tell is shown without
+	// without a version if the server does not say it
 	version, _ := exec.CommandContext(ctx, p.path, p.version...).CombinedOutput()
 	first, _, _ := strings.Cut(strings.TrimSpace(string(version)), "\n")
 	peer.Version = strings.TrimSpace(first)
@@ -153,7 +153,7 @@ func write(out string, peers []conform.Peer) error {
 	return os.WriteFile(out, b.Bytes(), 0o644)
 }
 
-// judge says what is not as it should be.
+// judge returns an error for failures of ringnbd and for what is not explained.
 func judge(peers []conform.Peer) error {
 	var wrong []string
 	for _, p := range peers {

@@ -1,6 +1,6 @@
-// The table's own work: a server is run, written down and judged.
+// The program's own work: a server is run, its results are written and judged.
 //
-// Invariant: skipped by name without the server that it takes.
+// Invariant: a test is skipped by name without the server that it needs.
 
 package main
 
@@ -28,7 +28,7 @@ func TestTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"| rule | level | what | nbdkit |", "| H-01 | MUST | ",
-		"- G-12 differs: Block sizes are the plugin's to tell", "- **nbdkit**: nbdkit "} {
+		"- G-12 differs: Block sizes come from the plugin", "- **nbdkit**: nbdkit "} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the table does not have %q:\n%s", want, text)
 		}
@@ -48,7 +48,7 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// TestJudge: ringnbd may not fail, and nobody may fail without a reason.
+// TestJudge: ringnbd must not fail, and no server may fail without a reason.
 func TestJudge(t *testing.T) {
 	peer := func(name, id string, v conform.Verdict) conform.Peer {
 		return conform.Peer{Name: name,
