@@ -79,8 +79,8 @@ func (c *Claim) flock(fd int, block bool) (note string, err error) {
 			// beside readers: further writers are kept out
 			_ = unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB)
 		}
-		return "", c.held(HeldByServer, "in use by another ringnbd (or another program that locks it"+
-			holder(fd, "FLOCK")+")")
+		return "", c.held(HeldByServer,
+			"in use by another ringnbd (or another program that locks it"+holder(fd, "FLOCK")+")")
 	default:
 		return "it cannot be locked here (" + err.Error() +
 			"), so nothing keeps others from writing to it", nil

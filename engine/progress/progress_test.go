@@ -47,8 +47,8 @@ func TestLineShowsTextAndShare(t *testing.T) {
 	}
 }
 
-// TestClearLeavesNothing replays what was written: after Clear every column is blank, and the cursor
-// is at the first.
+// TestClearLeavesNothing replays what was written: after Clear every column is blank, and the
+// cursor is at the first.
 func TestClearLeavesNothing(t *testing.T) {
 	var screen bytes.Buffer
 	l := New(&screen, 80)

@@ -76,8 +76,8 @@ func TestThousandIdleConnectionsBesideABusyOne(t *testing.T) {
 func TestLargeRequestsOfManyClientsStayWithinMemory(t *testing.T) {
 	onlyRingnbd(t)
 	const memory = 192 << 20
-	s := serve(t, measure.Unix, randomImage(t, 128<<20, 1), "--memory", fmt.Sprint(memory), "--loops",
-		"2")
+	s := serve(t, measure.Unix, randomImage(t, 128<<20, 1), "--memory", fmt.Sprint(memory),
+		"--loops", "2")
 	var all sync.WaitGroup
 	errs := make(chan error, 64)
 	for k := range 16 {

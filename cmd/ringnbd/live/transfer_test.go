@@ -101,7 +101,8 @@ func TestCopyOverwritesWhatWasThere(t *testing.T) {
 				t.Parallel()
 				dependOnSources()
 				image, target := patchy(t, size, 12), randomImage(t, size, 13) // servers take locks
-				s, d := servePeer(t, from, measure.Unix, image), servePeer(t, to, measure.TCP, target)
+				s := servePeer(t, from, measure.Unix, image)
+				d := servePeer(t, to, measure.TCP, target)
 				must(t, time.Minute, ringnbd, "copy", "--verify", s.uri(""), d.uri(""))
 				sameFiles(t, image, target)
 				if n := testbed.Taken(t, target); to == "ringnbd" && n > size*3/4 {

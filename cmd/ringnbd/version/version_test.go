@@ -28,8 +28,9 @@ func TestChangelog(t *testing.T) {
 	if len(heads) == 0 || !strings.HasPrefix(heads[0], "## ["+Number+"] - ") {
 		t.Errorf("the newest of %q is not %s", heads, Number)
 	}
+	form := regexp.MustCompile(`^## \[[0-9.]+\] - 20[0-9]{2}-[0-9]{2}-[0-9]{2}$`)
 	for _, head := range heads {
-		if !regexp.MustCompile(`^## \[[0-9.]+\] - 20[0-9]{2}-[0-9]{2}-[0-9]{2}$`).MatchString(head) {
+		if !form.MatchString(head) {
 			t.Errorf("%q is not ## [VERSION] - YYYY-MM-DD", head)
 		}
 	}
