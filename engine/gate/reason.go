@@ -15,15 +15,17 @@ type reason uint8
 
 // The reasons besides those of the protocol; reasons is the number of all.
 const (
-	reasonServed reason = reason(proto.CloseReasons) + iota // handed over
-	reasonSilent                                            // hung up at once: a health check, say
-	reasonHangup                                            // hung up while negotiating
-	reasonTimeout                                           // the handshake took too long
-	reasonFull                                              // the server is full; the client knows
-	reasonCrowded                                           // too many at the gate: closed at once
-	reasonShutdown                                          // the server is shutting down
-	reasonRejected                                          // Adopt refused the connection
-	reasonBroken                                            // the socket failed in another way
+	// reasonServed is the end of a connection that was handed over.
+	reasonServed = reason(proto.CloseReasons) + iota
+
+	reasonSilent   // hung up at once: a health check, say
+	reasonHangup   // hung up while negotiating
+	reasonTimeout  // the handshake took too long
+	reasonFull     // the server is full; the client knows
+	reasonCrowded  // too many at the gate: closed at once
+	reasonShutdown // the server is shutting down
+	reasonRejected // Adopt refused the connection
+	reasonBroken   // the socket failed in another way
 
 	reasons = int(proto.CloseReasons) + iota
 )
