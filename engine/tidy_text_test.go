@@ -28,17 +28,14 @@ var late = map[string][]string{
 	},
 	"header": {
 		"bench/compare", "bench/judge", "bench/measure", "bench/profile", "bench/show",
-		"bench/suite", "cmd/ringnbd/conform",
-	},
-	"length": {
-		"cmd/ringnbd/conform",
+		"bench/suite",
 	},
 	"words": {
 		"bench/compare", "bench/judge", "bench/load", "bench/measure",
-		"cmd/ringnbd/conform", "cmd/ringnbd/transfer", "engine/backing",
+		"cmd/ringnbd/transfer", "engine/backing",
 	},
 	"form": {
-		"bench/load", "bench/profile", "cmd/ringnbd/conform", "engine",
+		"bench/load", "bench/profile", "engine",
 	},
 	"map": {
 		"bench/compare", "bench/load", "bench/show", "bench/suite",
