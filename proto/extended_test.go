@@ -333,8 +333,8 @@ func TestComplaints(t *testing.T) {
 			`WRITE of export "größe", 1 bytes at offset 0: offset and length must be multiples ` +
 				`of 512 bytes`},
 		{Request{Command: CmdRead, Length: 64 * mib}, structured, disk,
-			`READ of export "größe", 67108864 bytes at offset 0: the maximum at once is 33554432 ` +
-				`bytes`},
+			`READ of export "größe", 67108864 bytes at offset 0: the maximum at once is ` +
+				`33554432 bytes`},
 	} {
 		if got := complaint(&row.r, row.s, row.f); got != row.want {
 			t.Errorf("%+v:\n%s\nwant\n%s", row.r, got, row.want)

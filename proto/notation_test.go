@@ -25,29 +25,45 @@ import (
 	"testing"
 )
 
-var magicNames = map[string]uint64{"NBDMAGIC": Magic, "IHAVEOPT": OptionMagic,
-	"REPLYMAGIC": OptionReplyMagic}
+var magicNames = map[string]uint64{
+	"NBDMAGIC": Magic, "IHAVEOPT": OptionMagic, "REPLYMAGIC": OptionReplyMagic,
+}
 
 var optionNames = map[string]uint32{
-	"EXPORT_NAME": OptExportName, "ABORT": OptAbort, "LIST": OptList, "PEEK_EXPORT": OptPeekExport,
-	"STARTTLS": OptStartTLS,
-	"INFO":     OptInfo, "GO": OptGo, "STRUCTURED_REPLY": OptStructuredReply,
+	"EXPORT_NAME":       OptExportName,
+	"ABORT":             OptAbort,
+	"LIST":              OptList,
+	"PEEK_EXPORT":       OptPeekExport,
+	"STARTTLS":          OptStartTLS,
+	"INFO":              OptInfo,
+	"GO":                OptGo,
+	"STRUCTURED_REPLY":  OptStructuredReply,
 	"LIST_META_CONTEXT": OptListMetaContext,
-	"SET_META_CONTEXT":  OptSetMetaContext, "EXTENDED_HEADERS": OptExtendedHeaders,
+	"SET_META_CONTEXT":  OptSetMetaContext,
+	"EXTENDED_HEADERS":  OptExtendedHeaders,
 }
 
 var replyNames = map[string]uint32{
-	"ACK": RepAck, "SERVER": RepServer, "INFO": RepInfo, "META_CONTEXT": RepMetaContext,
-	"ERR_UNSUP":  RepErrUnsup,
-	"ERR_POLICY": RepErrPolicy, "ERR_INVALID": RepErrInvalid, "ERR_PLATFORM": RepErrPlatform,
-	"ERR_TLS_REQD": RepErrTLSReqd,
-	"ERR_UNKNOWN":  RepErrUnknown, "ERR_SHUTDOWN": RepErrShutdown,
+	"ACK":                 RepAck,
+	"SERVER":              RepServer,
+	"INFO":                RepInfo,
+	"META_CONTEXT":        RepMetaContext,
+	"ERR_UNSUP":           RepErrUnsup,
+	"ERR_POLICY":          RepErrPolicy,
+	"ERR_INVALID":         RepErrInvalid,
+	"ERR_PLATFORM":        RepErrPlatform,
+	"ERR_TLS_REQD":        RepErrTLSReqd,
+	"ERR_UNKNOWN":         RepErrUnknown,
+	"ERR_SHUTDOWN":        RepErrShutdown,
 	"ERR_BLOCK_SIZE_REQD": RepErrBlockSizeReqd,
-	"ERR_TOO_BIG":         RepErrTooBig, "ERR_EXT_HEADER_REQD": RepErrExtHeaderReqd,
+	"ERR_TOO_BIG":         RepErrTooBig,
+	"ERR_EXT_HEADER_REQD": RepErrExtHeaderReqd,
 }
 
-var infoNames = map[string]uint16{"EXPORT": InfoExport, "NAME": InfoName,
-	"DESCRIPTION": InfoDescription, "BLOCK_SIZE": InfoBlockSize}
+var infoNames = map[string]uint16{
+	"EXPORT": InfoExport, "NAME": InfoName,
+	"DESCRIPTION": InfoDescription, "BLOCK_SIZE": InfoBlockSize,
+}
 
 // parse makes bytes out of a line.
 func parse(line string) ([]byte, error) {

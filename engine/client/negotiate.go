@@ -339,6 +339,7 @@ func (h *handshake) exchange(option uint32, message []byte,
 	return final, "", violated("more than %d answers to one option", limit)
 }
 
+// send sends bytes to the server.
 func (h *handshake) send(b []byte) error {
 	if _, err := h.sock.Write(b); err != nil {
 		return streamEnd(err, "during the negotiation")

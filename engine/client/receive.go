@@ -35,6 +35,7 @@ type reader struct {
 	text       []byte                // of an error
 }
 
+// init allocates the stage and makes the closure that reads.
 func (r *reader) init() {
 	r.stage = make([]byte, stageSize)
 	r.readv = func(fd uintptr) bool {

@@ -95,6 +95,7 @@ type writer struct {
 	written func(n int)
 }
 
+// init makes the closure that writes; written is called with the number of bytes of each write.
 func (w *writer) init(pushed func(n int)) {
 	w.all, w.written = make([][]byte, 0, 2*batchRequests), pushed
 	w.writev = func(fd uintptr) bool {

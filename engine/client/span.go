@@ -18,6 +18,7 @@ const maxSpans = 4096
 // span is a range of bytes: start <= end.
 type span struct{ start, end uint64 }
 
+// spans is a list of spans.
 type spans []span
 
 // add adds a range, which is not empty, or returns what is wrong with it.

@@ -75,6 +75,7 @@ type merger struct {
 	last Extent
 }
 
+// add merges an extent with the last one, or emits the last one.
 func (j *merger) add(e Extent) error {
 	if j.last.Length > 0 && j.last.Flags == e.Flags {
 		j.last.Length += e.Length
@@ -85,6 +86,7 @@ func (j *merger) add(e Extent) error {
 	return err
 }
 
+// end emits the last extent.
 func (j *merger) end() error {
 	if j.last.Length == 0 {
 		return nil

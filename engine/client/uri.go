@@ -165,6 +165,7 @@ func (t *Target) parseQEMU(rest string) error {
 	return nil
 }
 
+// parse sets the target to that of a URI.
 func (t *Target) parse(u *url.URL) error {
 	t.Export = strings.TrimPrefix(u.Path, "/")
 	if !proto.ValidString(t.Export) {
@@ -212,6 +213,7 @@ func unixAddress(socket string) string {
 	return socket
 }
 
+// parseHost sets the target to the host and port of a URI.
 func (t *Target) parseHost(u *url.URL) error {
 	host, port := u.Hostname(), u.Port()
 	if host == "" {

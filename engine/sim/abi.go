@@ -25,6 +25,7 @@ const (
 	opUringCmd   = 46
 )
 
+// opNames has the names of the opcodes.
 var opNames = map[uint8]string{
 	opNop: "NOP", opFsync: "FSYNC", opReadFixed: "READ_FIXED", opWriteFixed: "WRITE_FIXED",
 	opPollAdd: "POLL_ADD", opSendMsg: "SENDMSG",

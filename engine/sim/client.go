@@ -1,4 +1,4 @@
-// A client is the peer on the other end of a socket: it composes requests, sends them in pieces,
+// A client is the other end of a socket: it composes requests, sends them in pieces,
 // parses replies as they arrive, and leaves in one of several ways, some of them abrupt.
 //
 // Invariant: inFlight has every request of the connection that was composed and whose reply has not
@@ -14,6 +14,7 @@ import (
 	"ringnbd/proto"
 )
 
+// client is a client, on one connection after the other.
 type client struct {
 	world  *World
 	id     int
@@ -28,8 +29,8 @@ type client struct {
 	sent     uint64 // bytes sent on this connection
 	unsent   []*request
 	inFlight []*request
-	order    uint32
-	asked    int
+	order    uint32 // requests composed on this connection, the farewell too
+	asked    int    // requests composed on this connection
 	got      uint64 // bytes received on this connection
 
 	head    []byte   // of the reply or chunk that is arriving
@@ -537,6 +538,6 @@ func (c *client) drop() {
 	c.sock.client = nil
 	c.world.note("gone", "client connection unanswered", int64(c.id), int64(c.conn),
 		int64(len(c.inFlight)))
-	c.sock, c.out, c.unsent, c.inFlight, c.reading, c.head, c.chunk, c.payload = nil, nil, nil, nil,
-		nil, nil, nil, nil
+	c.sock, c.out, c.unsent, c.inFlight = nil, nil, nil, nil
+	c.head, c.reading, c.chunk, c.payload = nil, nil, nil, nil
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 )
 
+// coroutine runs a loop: next lets it go on, stop ends it.
 type coroutine struct {
 	next func() (struct{}, bool)
 	stop func()
@@ -21,6 +22,7 @@ type coroutine struct {
 // unwinding is the panic that unwinds a loop which is stopped inside Enter.
 type unwinding struct{}
 
+// newCoroutine makes the coroutine of a loop; it does not run yet.
 func newCoroutine(k *Kernel, l Loop) *coroutine {
 	c := &coroutine{}
 	c.next, c.stop = iter.Pull(func(yield func(struct{}) bool) {

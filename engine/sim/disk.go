@@ -51,6 +51,7 @@ type fault struct {
 	dropped bool
 }
 
+// newDisk makes the disk of an export, with its initial content.
 func (w *World) newDisk(index int, p *ExportPlan) *disk {
 	d := &disk{world: w, plan: p, index: index, length: p.Size, minLength: p.Size,
 		unit: max(sectorSize, uint64(p.Block))}
@@ -58,8 +59,8 @@ func (w *World) newDisk(index int, p *ExportPlan) *disk {
 		return d
 	}
 	sectors := (p.Size + sectorSize - 1) / sectorSize
-	d.cache, d.durable, d.dirty, d.hole = make([]byte, p.Size), make([]byte, p.Size), make([]uint64,
-		sectors), make([]bool, sectors)
+	d.cache, d.durable = make([]byte, p.Size), make([]byte, p.Size)
+	d.dirty, d.hole = make([]uint64, sectors), make([]bool, sectors)
 	data := p.Size - p.sparse
 	if p.Backing == Memory {
 		a, err := uring.NewArena(int(p.Size), false)
@@ -95,6 +96,7 @@ func fill(b []byte, id uint32, offset uint64) {
 	}
 }
 
+// wordOf returns the eight bytes that a request writes at a word.
 func wordOf(id uint32, word uint64) (b [8]byte) {
 	binary.LittleEndian.PutUint64(b[:], mixed(id, word))
 	return b
@@ -126,6 +128,7 @@ func (d *disk) zero(lo, hi uint64, hole bool) {
 	}
 }
 
+// markDirty marks the sectors of [lo, hi) as changed, and as a hole or not.
 func (d *disk) markDirty(lo, hi uint64, hole bool) {
 	d.epoch++
 	for s := lo / sectorSize; s*sectorSize < hi; s++ {
@@ -148,6 +151,7 @@ func (d *disk) persist(lo, hi uint64) {
 	}
 }
 
+// persistSector makes a sector durable.
 func (d *disk) persistSector(s uint64) {
 	end := min((s+1)*sectorSize, uint64(len(d.cache)))
 	copy(d.durable[s*sectorSize:end], d.cache[s*sectorSize:end])

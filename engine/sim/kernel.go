@@ -87,6 +87,7 @@ func (k *Kernel) RegisterBuffer(i uint32) bool {
 	return k.registered[i]
 }
 
+// flag returns a bool as an argument of note.
 func flag(b bool) int64 {
 	if b {
 		return 1

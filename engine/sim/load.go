@@ -58,6 +58,7 @@ type habit struct {
 	session proto.Session
 }
 
+// drawHabit draws the habit of a client for a connection with up to that many requests.
 func drawHabit(r *rand.Rand, e *ExportPlan, s proto.Session, requests int) habit {
 	h := habit{
 		depth:     []int{1, 2, 4, 8, 16, 64, 300}[r.IntN(7)],
@@ -143,8 +144,8 @@ func (h *habit) jam(r *rand.Rand) {
 // hang makes a client hold as much of a loop as it can: it has many requests on a disk that hangs,
 // or takes no replies.
 func (h *habit) hang(r *rand.Rand) {
-	h.depth, h.wild, h.lull, h.partAt, h.stallAt, h.readNapNanos, h.sip = []int{4, 64,
-		300}[r.IntN(3)], 0, 0, 0, 0, 0, 0
+	h.depth, h.wild, h.lull = []int{4, 64, 300}[r.IntN(3)], 0, 0
+	h.partAt, h.stallAt, h.readNapNanos, h.sip = 0, 0, 0, 0
 	h.commands, h.large, h.status, h.caches = [4]int{5, 5, 1, 1}, []int{0, 800}[r.IntN(2)], 0, 0
 	if r.IntN(3) == 0 {
 		h.sulkAt, h.stallNanos = 1+r.Uint64N(1<<20), 60e9
@@ -153,8 +154,8 @@ func (h *habit) hang(r *rand.Rand) {
 
 // modest makes a client send few small requests and take the replies at once.
 func (h *habit) modest(r *rand.Rand) {
-	h.depth, h.wild, h.partAt, h.stallAt, h.sulkAt, h.readNapNanos, h.sip, h.sendNapNanos = 1+
-		r.IntN(4), 0, 0, 0, 0, 0, 0, 0
+	h.depth, h.wild, h.partAt, h.stallAt, h.sulkAt = 1+r.IntN(4), 0, 0, 0, 0
+	h.readNapNanos, h.sendNapNanos, h.sip = 0, 0, 0
 	h.small, h.large, h.medium, h.caches, h.status, h.segment = r.IntN(2) == 0, 0, 0, 0, 0, 0
 	h.commands, h.requests, h.parting = [4]int{5, 5, 1, 0}, 30, partDisc
 }

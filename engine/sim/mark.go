@@ -102,23 +102,21 @@ const (
 	numMarks
 )
 
+// markNames has the names of the marks.
 var markNames = [numMarks]string{
 	"RecvShort", "RecvWaitAllPartial", "SendShort", "SendBlocked", "SendToDead", "ReadShort",
-	"WriteShort", "DiskAgain", "DiskBusy", "DiskError", "NoSpace",
-	"FsyncFailed", "SyncFailed", "StickyFlush", "TruncatedFile", "Unsupported", "QueueFull",
-	"QueueOverflow", "EnterPartial", "EnterInterrupted", "Reordered",
-	"HangupHeader", "HangupPayload", "HangupReply", "HalfClosed", "Disconnected", "BadMagic",
-	"Oversize", "Stalled", "Lulled", "OverlapSame", "OverlapCross",
+	"WriteShort", "DiskAgain", "DiskBusy", "DiskError", "NoSpace", "FsyncFailed", "SyncFailed",
+	"StickyFlush", "TruncatedFile", "Unsupported", "QueueFull", "QueueOverflow", "EnterPartial",
+	"EnterInterrupted", "Reordered", "HangupHeader", "HangupPayload", "HangupReply", "HalfClosed",
+	"Disconnected", "BadMagic", "Oversize", "Stalled", "Lulled", "OverlapSame", "OverlapCross",
 	"NeighbourWrites", "ReadDuringWrite", "ReadMixed", "UnalignedWrite", "LargeRequest", "Refused",
-	"CrashChecked", "CrashLost", "FlushCovered",
-	"FuaCovered", "ErrorAnswered", "ConnectionStarved", "Drained", "DrainedRestless",
-	"DrainedDripping", "CutOff", "Divided", "NotRegistered", "PlainBuffer", "Crowded",
-	"OverlapWaited", "EdgesRead", "MemoryStarved",
-	"Evicted", "StageMissing", "Chunked", "ChunkedExt", "HoleRead", "HoleWhole", "DataWhole",
-	"ErrorText", "StatusOne", "StatusMany", "StatusWide", "StatusZero",
-	"StatusCut", "StatusFiltered", "FilterRefused", "PayloadMisused", "WriteUnflagged", "LongRange",
-	"LookupLate", "StatusUnlooked", "LookupFailed", "LookupDrained", "Advised", "DiskHung",
-	"Paused", "Refusal",
+	"CrashChecked", "CrashLost", "FlushCovered", "FuaCovered", "ErrorAnswered", "ConnectionStarved",
+	"Drained", "DrainedRestless", "DrainedDripping", "CutOff", "Divided", "NotRegistered",
+	"PlainBuffer", "Crowded", "OverlapWaited", "EdgesRead", "MemoryStarved", "Evicted",
+	"StageMissing", "Chunked", "ChunkedExt", "HoleRead", "HoleWhole", "DataWhole", "ErrorText",
+	"StatusOne", "StatusMany", "StatusWide", "StatusZero", "StatusCut", "StatusFiltered",
+	"FilterRefused", "PayloadMisused", "WriteUnflagged", "LongRange", "LookupLate",
+	"StatusUnlooked", "LookupFailed", "LookupDrained", "Advised", "DiskHung", "Paused", "Refusal",
 }
 
 func (m Mark) String() string { return markNames[m] }
@@ -151,6 +149,7 @@ func (m *Marks) String() string {
 	return strings.TrimSpace(b.String())
 }
 
+// mark counts a situation.
 func (w *World) mark(m Mark) { w.Marks[m]++ }
 
 // EngineCounts is how often a loop met situations that only the engine sees, by its own counters.

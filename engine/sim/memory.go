@@ -84,6 +84,7 @@ func (k *Kernel) takeMemory(o *op) {
 	o.sum = sum(o.own)
 }
 
+// checkApart checks that two operations share no byte.
 func (k *Kernel) checkApart(o, f *op) {
 	for _, a := range o.own {
 		for _, b := range f.own {
@@ -106,6 +107,7 @@ func (k *Kernel) checkUntouched(o *op) {
 	k.world.bug("the engine changed the source of %s, which is in flight", o.name())
 }
 
+// sum returns a checksum of memory, of samples if it is long.
 func sum(own []span) (total uint64) {
 	mix := func(b []byte) { total = total*31 + maphash.Bytes(sumSeed, b) }
 	for _, s := range own {
@@ -133,6 +135,7 @@ func (k *Kernel) scribble(o *op) {
 	o.sum = sum(o.own)
 }
 
+// rubbish fills b with bytes that follow from x.
 func rubbish(b []byte, x uint64) {
 	var word [8]byte
 	for len(b) > 0 {

@@ -58,6 +58,7 @@ func rarely(r *rand.Rand, limit int) int {
 	return 1 + r.IntN(limit)
 }
 
+// drawMix draws the accidents of a world.
 func drawMix(r *rand.Rand) mix {
 	m := mix{
 		inline:    []int{0, 300, 900, 1000}[r.IntN(4)],

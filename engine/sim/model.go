@@ -19,17 +19,20 @@ import (
 	"ringnbd/proto"
 )
 
+// candidate is a request whose bytes may be on the disk.
 type candidate struct {
 	w    *request
 	dead uint64 // tick; 0 = may be seen
 	gone bool
 }
 
+// stretch is a range of the disk with the same candidates.
 type stretch struct {
 	lo, hi     uint64
 	candidates []candidate
 }
 
+// model is what one disk may hold.
 type model struct {
 	world     *World
 	size      uint64
@@ -39,6 +42,7 @@ type model struct {
 	failed    uint64     // tick of the first flush that a client saw failing
 }
 
+// newModel makes the model of a disk with its initial content.
 func (w *World) newModel(d *disk) *model {
 	m := &model{world: w, size: d.plan.Size, disk: d}
 	data := d.plan.Size - d.plan.sparse

@@ -12,6 +12,7 @@ import (
 	"ringnbd/engine/uring"
 )
 
+// op is an operation in flight.
 type op struct {
 	sqe    uring.SQE
 	serial uint64
@@ -34,6 +35,7 @@ type op struct {
 	refused bool // with RWF_NOWAIT: it cannot be done without waiting
 }
 
+// name returns the operation and its user_data, for messages.
 func (o *op) name() string {
 	return fmt.Sprintf("%s(user_data %#x)", opNames[o.sqe.OpCode], o.sqe.UserData)
 }

@@ -10,6 +10,7 @@ package sim
 
 import "ringnbd/engine/uring"
 
+// admitTransfer takes a READ, READ_FIXED, WRITE or WRITE_FIXED.
 func (k *Kernel) admitTransfer(o *op, rest *uring.SQE) {
 	s, w := &o.sqe, k.world
 	d := k.fixedFile(o, rest)
@@ -61,6 +62,7 @@ func (k *Kernel) checkRegistered(o *op) {
 	}
 }
 
+// admitFsync takes an FSYNC.
 func (k *Kernel) admitFsync(o *op, rest *uring.SQE) {
 	d := k.fixedFile(o, rest)
 	rest.OpcodeFlags &^= fsyncDatasync
@@ -68,6 +70,7 @@ func (k *Kernel) admitFsync(o *op, rest *uring.SQE) {
 	o.due = k.world.clock + k.world.delay(k.world.mix.slowDelayNanos)
 }
 
+// admitFallocate takes a FALLOCATE.
 func (k *Kernel) admitFallocate(o *op, rest *uring.SQE) {
 	s, w := &o.sqe, k.world
 	d := k.fixedFile(o, rest)
@@ -85,6 +88,7 @@ func (k *Kernel) admitFallocate(o *op, rest *uring.SQE) {
 	o.due = w.clock + w.delay(w.mix.slowDelayNanos)
 }
 
+// admitDiscard takes a URING_CMD.
 func (k *Kernel) admitDiscard(o *op, rest *uring.SQE) {
 	s, w := &o.sqe, k.world
 	d := k.fixedFile(o, rest)
@@ -131,6 +135,7 @@ func (k *Kernel) checkRange(o *op, off, n uint64) {
 	}
 }
 
+// checkWritable checks that the export may be changed.
 func (k *Kernel) checkWritable(o *op) {
 	if o.node.disk.plan.ReadOnly() {
 		k.world.bug("%s on a read-only export", o.name())
@@ -141,6 +146,7 @@ func (k *Kernel) checkWritable(o *op) {
 // stop anywhere.
 func (d *disk) wholeBlocks(n int) int { return n - n%int(d.plan.Block) }
 
+// tryDiskRead completes a read.
 func (k *Kernel) tryDiskRead(o *op) int32 {
 	w, d := k.world, o.node.disk
 	lo, hi := o.sqe.Off, o.sqe.Off+uint64(o.total)
@@ -177,6 +183,7 @@ func (k *Kernel) tryDiskRead(o *op) int32 {
 	return int32(n)
 }
 
+// tryDiskWrite completes a write, or changes some of its blocks before.
 func (k *Kernel) tryDiskWrite(o *op) (res int32, done bool) {
 	w, d := k.world, o.node.disk
 	lo, hi := o.sqe.Off, o.sqe.Off+uint64(o.total)
@@ -270,6 +277,7 @@ func (d *disk) putSome(off uint64, b []byte, intN func(int) int) {
 	}
 }
 
+// tryFsync completes an FSYNC.
 func (k *Kernel) tryFsync(o *op) int32 {
 	w, d := k.world, o.node.disk
 	if chance(w.rng, w.mix.diskAgain) {
@@ -300,6 +308,7 @@ func (k *Kernel) hasRivalFsync(o *op) bool {
 	return false
 }
 
+// tryFallocate completes a FALLOCATE.
 func (k *Kernel) tryFallocate(o *op) int32 {
 	w, d := k.world, o.node.disk
 	lo, hi := o.sqe.Off, o.sqe.Off+o.sqe.Addr
@@ -327,6 +336,7 @@ func (k *Kernel) tryFallocate(o *op) int32 {
 	return 0
 }
 
+// tryDiscard completes a discard.
 func (k *Kernel) tryDiscard(o *op) int32 {
 	w, d := k.world, o.node.disk
 	lo, hi := o.sqe.Addr, o.sqe.Addr+o.sqe.Addr3

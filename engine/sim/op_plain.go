@@ -11,8 +11,10 @@ import (
 	"ringnbd/engine/uring"
 )
 
+// kernelPage is the size of a page in bytes.
 const kernelPage = 4096
 
+// admitEventRead takes a READ of an eventfd.
 func (k *Kernel) admitEventRead(o *op, rest *uring.SQE) {
 	s := &o.sqe
 	o.node = k.world.node(s.Fd)
@@ -28,6 +30,7 @@ func (k *Kernel) admitEventRead(o *op, rest *uring.SQE) {
 	o.total = 8
 }
 
+// tryEventRead completes a READ of an eventfd whose count is not zero.
 func (k *Kernel) tryEventRead(o *op) (res int32, done bool) {
 	e := o.node.event
 	if e.count == 0 {
@@ -40,6 +43,7 @@ func (k *Kernel) tryEventRead(o *op) (res int32, done bool) {
 	return 8, true
 }
 
+// admitMadvise takes a MADVISE.
 func (k *Kernel) admitMadvise(o *op, rest *uring.SQE) {
 	s := &o.sqe
 	// the kernel does not look at the descriptor
@@ -58,6 +62,7 @@ func (k *Kernel) admitMadvise(o *op, rest *uring.SQE) {
 	}
 }
 
+// tryMadvise completes a MADVISE; freed memory reads as zeroes.
 func (k *Kernel) tryMadvise(o *op) int32 {
 	if o.into {
 		k.checkUntouched(o)

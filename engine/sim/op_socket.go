@@ -13,6 +13,7 @@ import (
 	"ringnbd/engine/uring"
 )
 
+// admitRecv takes a RECV.
 func (k *Kernel) admitRecv(o *op, rest *uring.SQE) {
 	s := &o.sqe
 	k.plainSocket(o, rest).polled = 0
@@ -28,6 +29,7 @@ func (k *Kernel) admitRecv(o *op, rest *uring.SQE) {
 	k.addMemory(o, s.Addr, uint64(s.Len), "buffer")
 }
 
+// admitSend takes a SENDMSG.
 func (k *Kernel) admitSend(o *op, rest *uring.SQE) {
 	s := &o.sqe
 	w := k.world
@@ -63,6 +65,7 @@ func (k *Kernel) admitSend(o *op, rest *uring.SQE) {
 	}
 }
 
+// admitPoll takes a POLL_ADD.
 func (k *Kernel) admitPoll(o *op, rest *uring.SQE) {
 	k.plainSocket(o, rest)
 	k.checkAlone(o)
@@ -85,6 +88,7 @@ func (k *Kernel) checkAlone(o *op) {
 	}
 }
 
+// tryRecv moves bytes that have arrived, and reports whether the receive is complete.
 func (k *Kernel) tryRecv(o *op) (res int32, flags uint32, done bool) {
 	w, s := k.world, o.node.sock
 	all := o.sqe.OpcodeFlags&msgWaitAll != 0
@@ -125,6 +129,7 @@ func (k *Kernel) tryRecv(o *op) (res int32, flags uint32, done bool) {
 	return err, 0, true
 }
 
+// trySend moves bytes for which there is room, and reports whether the send is complete.
 func (k *Kernel) trySend(o *op) (res int32, done bool) {
 	w, s := k.world, o.node.sock
 	if o.moved == 0 && !s.dead && chance(w.rng, w.mix.sendError) {
@@ -175,6 +180,7 @@ func (k *Kernel) trySend(o *op) (res int32, done bool) {
 	return int32(o.moved), true
 }
 
+// tryPoll reports which of the requested events have happened.
 func (k *Kernel) tryPoll(o *op) (res int32, done bool) {
 	s := o.node.sock
 	mask := uint32(0)

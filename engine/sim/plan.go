@@ -75,9 +75,8 @@ type Plan struct {
 func (p *Plan) String() string {
 	s := fmt.Sprintf("loops=%d sq=%d cq=%d memory=%d connections=%d clients=%d requests=%d "+
 		"siege=%t jam=%t deep=%t flushes=%t scanty=%t hang=%t unregistered=%t drain=%t cut=%t",
-		p.Loops, p.Entries, p.Completions,
-		p.Memory, p.Connections, p.clients, p.requests, p.siege, p.jam, p.deep, p.flushes, p.Scanty,
-		p.Hang, p.Unregistered, p.drain, p.cut)
+		p.Loops, p.Entries, p.Completions, p.Memory, p.Connections, p.clients, p.requests,
+		p.siege, p.jam, p.deep, p.flushes, p.Scanty, p.Hang, p.Unregistered, p.drain, p.cut)
 	for _, e := range p.Exports {
 		s += fmt.Sprintf("\n  export %+v", e)
 	}
@@ -99,9 +98,8 @@ func (p *Plan) Costly() bool {
 const pieceSize = 1 << 20
 
 // drawPlan decides the shape of a world. One in 32 is large: real 32 MiB requests, few of them. One
-// in 16 is crowded: more clients than there are receive buffers, with requests that together need
-// more memory than there is. One in 24 is deep: so many small requests that queues and batches fill
-// up.
+// in 12 is crowded: more clients than there are receive buffers, with requests that together need
+// more memory than there is. One in 24 is deep: small requests fill queues and batches.
 func drawPlan(r *rand.Rand) Plan {
 	large, crowd, deep := r.IntN(32) == 0, r.IntN(12) == 0, r.IntN(24) == 0
 	p := Plan{
@@ -123,23 +121,23 @@ func drawPlan(r *rand.Rand) Plan {
 		p.mix.segment = []int{0, 256 << 10}[r.IntN(2)]
 	}
 	if deep && !large && !crowd {
-		p.deep, p.Loops, p.Entries, p.Completions, p.requests, p.mix.lag = true, 1, 256, 2048, 2000,
-			20
+		p.deep, p.Loops, p.requests = true, 1, 2000
+		p.Entries, p.Completions, p.mix.lag = 256, 2048, 20
 	}
 	if crowd && !large {
-		p.Loops, p.clients, p.Connections, p.requests = 1+r.IntN(2), 20+r.IntN(60), 100, 200+
-			r.IntN(400)
+		p.Loops, p.clients = 1+r.IntN(2), 20+r.IntN(60)
+		p.Connections, p.requests = 100, 200+r.IntN(400)
 	}
 	if !large && !crowd && !deep && r.IntN(12) == 0 {
-		exports = 1
-		p.flushes, p.Loops, p.clients, p.mix.lag, p.mix.fsyncError = true, 2+r.IntN(2), 3+
-			r.IntN(4), 20, []int{0, 100, 300}[r.IntN(3)]
+		exports, p.flushes = 1, true
+		p.Loops, p.clients = 2+r.IntN(2), 3+r.IntN(4)
+		p.mix.lag, p.mix.fsyncError = 20, []int{0, 100, 300}[r.IntN(3)]
 	}
 	hang := !large && !crowd && !deep && !p.flushes && r.IntN(8) == 0
 	if hang {
 		exports = 2 + r.IntN(3)
-		p.Loops, p.clients, p.Connections, p.requests = 1+r.IntN(2), 12+r.IntN(30), 100, 300+
-			r.IntN(400)
+		p.Loops, p.clients = 1+r.IntN(2), 12+r.IntN(30)
+		p.Connections, p.requests = 100, 300+r.IntN(400)
 		p.Hang, p.drain, p.Memory, p.mix.pause = true, false, 0, 0
 	}
 	for range exports {
@@ -181,6 +179,7 @@ func (p *ExportPlan) makeHang(healthy bool) {
 	}
 }
 
+// drawExport draws an export; large exports have requests of 32 MiB.
 func drawExport(r *rand.Rand, large bool) ExportPlan {
 	e := ExportPlan{Block: []uint32{1, 512, 512, 4096}[r.IntN(4)]}
 	e.Backing = []Backing{File, File, File, File, File, File, File, Block, Block, Block, Memory,

@@ -16,6 +16,7 @@ import (
 
 const flagReadOnly = proto.FlagReadOnly
 
+// request is a request, and what became of it.
 type request struct {
 	proto.Request
 	id            uint32 // of its content; 0: the initial content of the disk
@@ -41,6 +42,7 @@ type request struct {
 	reply    *reply           // from the chunks that were received; nil: none
 }
 
+// hi returns the end of its range.
 func (r *request) hi() uint64 { return r.Offset + r.Length }
 
 // isChange reports whether the request, if it is valid, changes the disk.
@@ -49,8 +51,10 @@ func (r *request) isChange() bool {
 		r.Command == proto.CmdTrim
 }
 
+// valid reports whether the request must succeed if there are no faults.
 func (r *request) valid() bool { return !r.fatal && !r.blank && r.allowed[0] == proto.Success }
 
+// overlaps reports whether two requests share a byte.
 func (r *request) overlaps(o *request) bool {
 	return r.Length > 0 && o.Length > 0 && r.Offset < o.hi() && o.Offset < r.hi()
 }

@@ -133,6 +133,7 @@ func (w *World) markStarved() {
 	}
 }
 
+// armed reports whether an operation waits for data of a socket.
 func (w *World) armed(s *socket) bool {
 	for _, k := range w.kernels {
 		for _, o := range k.flight {

@@ -16,6 +16,7 @@ type stream struct {
 	due     uint64 // nothing arrives before this instant
 }
 
+// room returns how many bytes can be sent now.
 func (s *stream) room() int { return max(0, s.limit-len(s.data)) }
 
 // take moves n arrived bytes out.
@@ -54,6 +55,7 @@ type socket struct {
 	unarmed      int  // turns of the loop with data here and no operation to take it
 }
 
+// newSocket makes a connection for a client.
 func (w *World) newSocket(c *client) *socket {
 	r := w.rng
 	minLimit := 0 // buffers are small, but must not make the longest request take for ever

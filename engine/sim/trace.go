@@ -16,6 +16,7 @@ const (
 	traceArgs  = 6
 )
 
+// entry is one event.
 type entry struct {
 	tick, clock uint64
 	verb        string
@@ -24,6 +25,7 @@ type entry struct {
 	n           int
 }
 
+// trace has the last events, and the hash of all.
 type trace struct {
 	ring  [traceLines]entry
 	count uint64

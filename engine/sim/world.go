@@ -73,6 +73,7 @@ type node struct {
 	event *eventfd
 }
 
+// eventfd is the counter of an eventfd.
 type eventfd struct{ count uint64 }
 
 // firstFD keeps the world's descriptors apart from the process's own.
@@ -166,6 +167,7 @@ func (w *World) openFD(n *node) int32 {
 	return int32(len(w.nodes) - 1 + firstFD)
 }
 
+// node returns what a descriptor of the engine refers to.
 func (w *World) node(fd int32) *node {
 	if i := int(fd) - firstFD; i >= 0 && i < len(w.nodes) && w.nodes[i] != nil {
 		return w.nodes[i]
