@@ -1,6 +1,6 @@
 // What a copy needs of its two ends.
 //
-// Invariant: offsets and lengths that an end is given are multiples of its block, or end with it.
+// Invariant: offsets and lengths passed to an end are multiples of its block, or end with the end.
 
 package transfer
 
@@ -19,27 +19,27 @@ type extent struct {
 	zero           bool   // reads as zeroes
 }
 
-// end is a file, a block device or an export. Several slots use it at the same time; lane says over
-// which connection.
+// end is a file, a block device or an export. Several slots use it at the same time; a lane selects
+// the connection.
 type end interface {
 	size() uint64
 	block() uint64   // bytes, power of two: what offsets and lengths must be multiples of
-	payload() uint64 // bytes at most of one read or write
-	stretch() uint64 // bytes at most of one zero
-	grain() uint64   // bytes: zeroes shorter than this are better written
+	payload() uint64 // maximum of one read or write, in bytes
+	stretch() uint64 // maximum of one zero, in bytes
+	grain() uint64   // bytes: shorter zeroes are better written as data
 	lanes() int
-	mapped() bool // its map says more than "data"
-	// extents tells the map in order, without gaps, up to an offset or the end. What an end refuses
-	// to tell is data, and no error.
-	extents(ctx context.Context, end uint64, tell func(extent) error) error
+	mapped() bool // its map distinguishes data and zeroes
+	// extents visits the map in order, without gaps, up to an offset or the end. A range that the
+	// end cannot or will not describe counts as data, and is not an error.
+	extents(ctx context.Context, end uint64, visit func(extent) error) error
 	read(ctx context.Context, lane int, r *client.Request, b []byte, offset uint64) error
 	write(ctx context.Context, lane int, r *client.Request, b []byte, offset uint64) error
-	// zero makes a range read as zeroes, with holes if it may; false means that it has no way but
-	// writing them.
+	// zero makes a range read as zeroes, with holes if hole is set; false means that the only way
+	// is to write them.
 	zero(ctx context.Context, lane int, r *client.Request, offset, length uint64, hole bool) (bool,
 		error)
 	flush(ctx context.Context) error
-	forget() // what memory holds of it, so that reading shows what the disk has
+	dropCache() // of this end, so that reading shows what is on the disk
 	identity() Identity
 	name() string
 	close() error
@@ -49,23 +49,23 @@ type end interface {
 type Place struct {
 	Text   string
 	Target client.Target // of a server; Network is "file" for a path, which is Address
-	// starts the server, which the caller does before Run, and fills in the Target
+	// the command that starts the server; the caller starts it before Run and fills in Target
 	Command []string
 }
 
-// What is neither a server nor a file, as users write it.
+// Places that are neither a server nor a file, as users write them.
 const (
 	streamText = "-"     // standard input or output
-	nullText   = "null:" // a destination that keeps nothing
+	nullText   = "null:" // a destination that discards
 )
 
-// Stream says whether the place is standard input or output.
+// Stream reports whether the place is standard input or output.
 func (p *Place) Stream() bool { return p.Text == streamText }
 
-// Null says whether the place is null:.
+// Null reports whether the place is null:.
 func (p *Place) Null() bool { return p.Text == nullText }
 
-// ParsePlace takes an NBD URI, the path of a file or block device (file:PATH is the same), - or
+// ParsePlace parses an NBD URI, the path of a file or block device (file:PATH is the same), - or
 // null:.
 func ParsePlace(text string) (Place, error) {
 	if text == streamText || text == nullText {
@@ -83,29 +83,29 @@ func ParsePlace(text string) (Place, error) {
 	return Place{Text: text, Target: client.Target{Text: text, Network: "file", Address: text}}, nil
 }
 
-// CheckPlaces refuses what two places, and what is wanted of them, cannot be together.
+// CheckPlaces refuses places and options that exclude each other.
 func (o *Options) CheckPlaces() error {
 	s, d := &o.Source, &o.Destination
 	seekless := s.Stream() || d.Stream()
 	switch {
 	case s.Null():
-		return errors.New("null: is a destination alone: it keeps nothing, and there is nothing " +
-			"to read")
+		return errors.New("null: is only a destination: it discards everything, and there is " +
+			"nothing to read")
 	case s.Stream() && d.Stream():
-		return errors.New("- is the source and the destination: cat does that")
+		return errors.New("- is both the source and the destination: use cat")
 	case o.Verify && seekless:
-		return errors.New("--verify reads both again, and standard input and output pass by " +
-			"once (-)")
+		return errors.New("--verify reads both ends again, which standard input and output (-) " +
+			"do not allow")
 	case o.Verify && d.Null():
-		return errors.New("--verify has nothing to compare with: null: keeps nothing")
+		return errors.New("--verify has nothing to compare with: null: discards everything")
 	case o.Resume != "" && seekless:
-		return errors.New("--resume goes on in the middle, and standard input and output begin " +
-			"anew (-)")
+		return errors.New("--resume continues in the middle, which standard input and output (-) " +
+			"do not allow")
 	case o.Resume != "" && d.Null():
-		return errors.New("--resume has nothing to go on with: null: keeps nothing")
+		return errors.New("--resume has nothing to continue: null: discards everything")
 	case o.DestinationIsZero && d.Stream():
-		return errors.New("--destination-is-zero leaves zeroes out, and of a stream nothing can " +
-			"be left out (-)")
+		return errors.New("--destination-is-zero leaves zeroes out, which standard output (-) does " +
+			"not allow")
 	}
 	return nil
 }

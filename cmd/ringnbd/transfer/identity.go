@@ -1,8 +1,8 @@
-// What an end is, so that a later run, or the end of this one, can tell whether it still is.
+// The identity of an end, by which a later run, or the end of this run, can tell whether it is the
+// same.
 //
-// Invariant: an identity is taken anew from the file at every call; it has nothing in it that
-// changes by itself, like the times of a device's node, or its number, which are new after every
-// boot.
+// Invariant: an identity is read from the file at every call; it contains nothing that changes by
+// itself, like the times or the number of a device's node, which are new after every boot.
 
 package transfer
 
@@ -17,26 +17,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Identity is what must be the same when a copy goes on.
+// Identity is what must be the same when a copy continues.
 type Identity struct {
 	Place string `json:"place"`
 	Size  uint64 `json:"size"` // bytes
 	Inode uint64 `json:"inode,omitempty"`
-	// nanoseconds since 1970, where the file system knows: inodes are used again
+	// nanoseconds since 1970, if the file system has it: inode numbers are used again
 	Born int64 `json:"born,omitempty"`
-	// nanoseconds since 1970; counts for the source alone
+	// nanoseconds since 1970; compared only for the source
 	Modified int64  `json:"modified,omitempty"`
-	Serial   string `json:"serial,omitempty"` // of a device, where the kernel knows one
+	Serial   string `json:"serial,omitempty"` // of a device, if the kernel knows it
 }
 
-// place is the same for two places that are certainly one.
+// place is a text that is equal for two places only if they are certainly the same.
 func (p *Place) place() string {
 	t := &p.Target
 	switch {
 	case p.Stream() || p.Null():
 		return p.Text
 	case len(p.Command) > 0:
-		return "command:" + strings.Join(p.Command, " ") // whose socket is another each time
+		return "command:" + strings.Join(p.Command, " ") // its socket differs each time
 	}
 	if t.File() {
 		path, err := filepath.Abs(t.Address)
@@ -79,8 +79,9 @@ func (l *local) identity() Identity {
 	return id
 }
 
-// serial is what a device, given its directory in sysfs, is called by its maker or by who made it,
-// or "": then its path and size must do. A partition has its disk's and its number.
+// serial is the identifier of a device, given its directory in sysfs, from its maker or from the
+// program that made it, or "": then path and size must do. A partition has its disk's and its own
+// number.
 func serial(dir string) string {
 	read := func(path string) string {
 		b, err := os.ReadFile(path)
@@ -109,24 +110,24 @@ func serial(dir string) string {
 	return ""
 }
 
-// unchanged says whether the source is still what it was when the copy began: a copy of a file that
-// changes is of no moment that there ever was, and may have zeroes where it was cut off and grown
-// again.
-func (j *job) unchanged() error {
+// checkUnchanged refuses a source that has changed since the copy began: a copy of a file that
+// changes is not a copy of any one moment, and may have zeroes where the file was truncated and
+// grew again.
+func (j *job) checkUnchanged() error {
 	now := j.source.identity()
 	if now.Size != j.from.Size {
 		return fmt.Errorf("%s: was changed while it was copied: it has %d bytes, and had %d; "+
-			"the copy is no good", j.source.name(), now.Size, j.from.Size)
+			"the copy is not usable", j.source.name(), now.Size, j.from.Size)
 	}
 	if now.Modified != j.from.Modified {
-		return fmt.Errorf("%s: was changed while it was copied; the copy is no good",
+		return fmt.Errorf("%s: was changed while it was copied; the copy is not usable",
 			j.source.name())
 	}
 	return nil
 }
 
-// theSame says whether two paths are one file, or would be if they existed.
-func theSame(a, b string) bool {
+// samePath reports whether two paths lead to the same file, or would if they existed.
+func samePath(a, b string) bool {
 	x, errX := os.Stat(a)
 	y, errY := os.Stat(b)
 	if errX == nil && errY == nil {
@@ -155,10 +156,10 @@ func resolved(path string) string {
 	return path
 }
 
-// apart refuses ends that are one, and a state that is kept in one of them, or written by way of
-// it.
-func (o *Options) apart() error {
-	server := !o.Source.Target.File() && len(o.Source.Command) == 0 // of a command two are started
+// checkApart refuses ends that are the same, and a state file that is one of them, or whose part
+// file is.
+func (o *Options) checkApart() error {
+	server := !o.Source.Target.File() && len(o.Source.Command) == 0 // a command is started twice
 	if server && o.Source.place() == o.Destination.place() {
 		return fmt.Errorf("%s: is the source and the destination", o.Source.Text)
 	}
@@ -167,7 +168,7 @@ func (o *Options) apart() error {
 			continue
 		}
 		for _, path := range []string{o.Resume, o.Resume + partSuffix} {
-			if theSame(path, p.Target.Address) {
+			if samePath(path, p.Target.Address) {
 				return fmt.Errorf("--resume %s: %s is what is copied from or to; name another file",
 					o.Resume, path)
 			}

@@ -103,7 +103,7 @@ func TestADestinationThatIsGoneIsNotGoneOnWith(t *testing.T) {
 	} else if s.Destination.Born == 0 {
 		t.Skip("the file system of the temporary directory does not tell when a file was made")
 	}
-	refused(t, o, "the destination is another file than the one that the copy began")
+	refused(t, o, "the destination is another file than when the copy began")
 }
 
 // What is born at another time is another file, also with the inode, the size and the time of
@@ -113,7 +113,7 @@ func TestEndsAreKnownByTheirBirth(t *testing.T) {
 		"the source is another file than when the copy began": func(s *State) {
 			s.Source.Born++
 		},
-		"the destination is another file than the one that the copy began": func(s *State) {
+		"the destination is another file than when the copy began": func(s *State) {
 			s.Destination.Born++
 		},
 	} {
@@ -187,7 +187,7 @@ func TestAFlushThatFailedStaysFailed(t *testing.T) {
 	if err := j.flush(context.Background()); err == nil {
 		t.Fatal("the first flush succeeded")
 	}
-	if _, err := j.all(context.Background()); err == nil || err.Error() != "first flush" {
+	if _, err := j.run(context.Background()); err == nil || err.Error() != "first flush" {
 		t.Errorf("%v", err)
 	}
 	if s, err := loadState(o.Resume); err != nil || len(s.Done) != 0 {
@@ -234,8 +234,8 @@ func TestAnErrorOfTheLastSaveIsTold(t *testing.T) {
 	}
 	l := &late{end: j.destination, job: j}
 	j.destination = l
-	if _, err := j.all(context.Background()); err == nil ||
-		!strings.Contains(err.Error(), "is in the way") {
+	if _, err := j.run(context.Background()); err == nil ||
+		!strings.Contains(err.Error(), "exists and is not the state") {
 		t.Errorf("%v", err)
 	}
 	if n := l.flushes.Load(); n < 2 {
@@ -280,7 +280,7 @@ func TestADestinationThatIsReplacedIsNeitherWrittenNorRemoved(t *testing.T) {
 	}
 	defer f.Close()
 	l := &local{f: f, made: true, ours: true}
-	if err := l.settled(); err != nil {
+	if err := l.checkNotReplaced(); err != nil {
 		t.Error(err)
 	}
 	if err := os.WriteFile(path+".new", []byte("another's"), 0o666); err != nil {
@@ -289,7 +289,8 @@ func TestADestinationThatIsReplacedIsNeitherWrittenNorRemoved(t *testing.T) {
 	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.settled(); err == nil || !strings.Contains(err.Error(), "replaced or removed") {
+	if err := l.checkNotReplaced(); err == nil ||
+		!strings.Contains(err.Error(), "replaced or removed") {
 		t.Errorf("%v", err)
 	}
 	if err := l.discard(); err != nil {
@@ -363,7 +364,7 @@ func TestWhatIsInTheWayOfAState(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.RequestSize = 64 << 10
-	refused(t, o, "is in the way of the state")
+	refused(t, o, "exists and is not the state")
 	if b, err := os.ReadFile(part); err != nil || string(b) != "the user's" {
 		t.Errorf("%q, %v", b, err)
 	}
@@ -417,7 +418,7 @@ func TestInterruptedWhileComparing(t *testing.T) {
 		t.Fatal(err)
 	}
 	j.destination = &cancelling{j.destination, cancel}
-	if _, err := j.all(ctx); !errors.Is(err, ErrUncompared) || !errors.Is(err, ErrInterrupted) {
+	if _, err := j.run(ctx); !errors.Is(err, ErrUncompared) || !errors.Is(err, ErrInterrupted) {
 		t.Errorf("%v", err)
 	}
 	same(t, o.Source.Text, o.Destination.Text)

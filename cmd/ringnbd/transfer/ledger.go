@@ -1,7 +1,7 @@
-// Which ranges are done.
+// The ledger: which ranges are done.
 //
-// Invariant: ranges are in order, apart from each other, and never empty; as pieces are given out
-// in order, there are about as many as slots.
+// Invariant: ranges are in order, do not touch, and are never empty. Because pieces are handed out
+// in order, there are about as many ranges as slots.
 
 package transfer
 
@@ -17,13 +17,13 @@ type Range struct {
 	End   uint64 `json:"end"`
 }
 
-// ledger is kept by all slots together.
+// ledger is shared by all slots.
 type ledger struct {
 	mu   sync.Mutex
 	list []Range
 }
 
-// add notes a range, which may touch or overlap others.
+// add records a range, which may touch or overlap others.
 func (l *ledger) add(start, end uint64) {
 	if start >= end {
 		return
@@ -43,27 +43,26 @@ func (l *ledger) add(start, end uint64) {
 	l.list = slices.Delete(l.list, i+1, j)
 }
 
-// copy is the ranges at this moment.
+// copy returns the ranges at this moment.
 func (l *ledger) copy() []Range {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.list)
 }
 
-// missing tells the parts of [start, end) that are in no range of a list that does not change any
-// more.
-func missing(done []Range, start, end uint64, tell func(start, end uint64) error) error {
+// missing visits the parts of [start, end) that are in no range of a list.
+func missing(done []Range, start, end uint64, visit func(start, end uint64) error) error {
 	i := sort.Search(len(done), func(i int) bool { return done[i].End > start })
 	for ; i < len(done) && done[i].Start < end; i++ {
 		if done[i].Start > start {
-			if err := tell(start, done[i].Start); err != nil {
+			if err := visit(start, done[i].Start); err != nil {
 				return err
 			}
 		}
 		start = done[i].End
 	}
 	if start < end {
-		return tell(start, end)
+		return visit(start, end)
 	}
 	return nil
 }

@@ -1,9 +1,9 @@
-// The progress line: what a person sees while a copy runs.
+// The progress line of a copy, and its report.
 //
-// Invariant: it writes to what it was given and to nothing else, and leaves a terminal clean, with
-// one line of what was done. Every field has its place, whatever it says, so nothing jumps.
-// Progress is one line: it fits 80 columns, and on a narrower terminal it says less. A rate is of
-// data alone: zeroes are not moved.
+// Invariant: the line writes to the writer that it was given and to nothing else, and leaves a
+// terminal clean, with one line about what was done. Every field has a fixed place, so nothing
+// jumps. The line fits 80 columns; on a narrower terminal it has fewer fields. A rate counts data
+// alone: zeroes are not moved.
 
 package transfer
 
@@ -30,17 +30,17 @@ type Line struct {
 	filled  bool
 }
 
-// mark is how much data was moved by a time.
+// mark is how much data was moved at a time.
 type mark struct {
 	at   time.Time
 	data uint64
 }
 
-// rateMarks is over how many reports the rate is taken: with one every 200 ms, three seconds.
+// rateMarks is over how many reports a rate is taken: with a report every 200 ms, three seconds.
 const rateMarks = 15
 
-// farthest is the longest time that is worth being told, and that its field has room for.
-const farthest = 99 * 24 * time.Hour
+// maxEstimate is the longest estimate that is shown; the field has room for it.
+const maxEstimate = 99 * 24 * time.Hour
 
 // maxLine is how many columns a line with all fields and a bar takes.
 const maxLine = 80
@@ -71,7 +71,7 @@ func (l *Line) Show(p Progress) {
 	l.line.Show(l.text(&p, now), share)
 }
 
-// text is what stands before the bar.
+// text is the text before the bar.
 func (l *Line) text(p *Progress, now time.Time) string {
 	first := mark{at: l.began}
 	if l.filled || l.next > 0 {
@@ -91,10 +91,10 @@ func (l *Line) text(p *Progress, now time.Time) string {
 	if p.Data > first.data && now.After(first.at) {
 		rate = units.Rate(p.Data-first.data, now.Sub(first.at))
 	}
-	// The estimate is by the whole run: holes pass in leaps.
+	// The estimate is over the whole run, because holes pass in leaps.
 	if all := now.Sub(l.began); p.Done < p.Total && p.Done > l.from && all >= time.Second {
 		if rest := all.Seconds() * float64(p.Total-p.Done) / float64(p.Done-
-			l.from); rest < farthest.Seconds() {
+			l.from); rest < maxEstimate.Seconds() {
 			left = units.Seconds(time.Duration(rest*float64(time.Second))) + " left"
 		}
 	}
@@ -115,7 +115,7 @@ func (l *Line) Finish(r Report, ok bool) {
 	}
 }
 
-// String is what was done, in one line.
+// String is the report in one line.
 func (r Report) String() string {
 	var done []string
 	if r.Copied > 0 {
@@ -133,7 +133,7 @@ func (r Report) String() string {
 		text = "copied nothing"
 	}
 	if r.Skipped > 0 {
-		text += ", beside " + units.Size(r.Skipped) + " done before,"
+		text += ", after " + units.Size(r.Skipped) + " done before,"
 	}
 	text += " in " + units.Duration(r.Time)
 	if r.Verified {

@@ -83,7 +83,7 @@ func TestNoRateOverZeroes(t *testing.T) {
 			Time: 35 * time.Millisecond},
 		"copied 64 MiB of data (64 MiB/s) and 1 GiB of zeroes in 1.00 s": {Copied: 64 << 20,
 			Zeroed: 1 << 30, Time: time.Second},
-		"copied nothing, beside 256 MiB done before, in 2.00 ms; verified: both are the same, " +
+		"copied nothing, after 256 MiB done before, in 2.00 ms; verified: both are the same, " +
 			"256 MiB compared": {Skipped: 256 << 20, Time: 2 * time.Millisecond, Verified: true},
 	} {
 		if got := r.String(); got != text {

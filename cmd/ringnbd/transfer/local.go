@@ -28,21 +28,21 @@ type local struct {
 	f      *os.File
 	length uint64
 	device bool
-	fresh  bool // made or grown by us: all of it reads as zeroes
+	fresh  bool // created or grown by us: all of it reads as zeroes
 	made   bool
-	ours   bool // and locked since: nobody else has it, so it may be removed again
-	grows  bool // as long as what comes, which nobody knows
+	ours   bool // made here and locked since: no other program has it, so it may be removed
+	grows  bool // with a stream, whose length is not known
 
-	calls chan struct{} // has room for the system calls that may run at a time; nil: any number
-	// file systems let one write a file at a time, and waiting for that in the kernel is spinning
-	writing sync.Mutex
-	wake    wake
+	calls chan struct{} // its capacity limits the concurrent system calls; nil: no limit
+	// file systems serialize writes to a file, and waiting for that in the kernel spins
+	writing   sync.Mutex
+	writeback writeback
 
 	settling sync.RWMutex          // held for a flush
 	lost     atomic.Pointer[error] // the first error of the disk
 }
 
-// calls is what counts the system calls on a file.
+// calls makes the channel that limits the system calls on a file.
 func (o *Options) calls() chan struct{} {
 	if o.Blocked < 1 {
 		return nil
@@ -50,33 +50,33 @@ func (o *Options) calls() chan struct{} {
 	return make(chan struct{}, o.Blocked)
 }
 
-// enter waits until another system call may run; leave ends it.
-func (l *local) enter() {
+// acquireCall waits until another system call may run; releaseCall ends the call.
+func (l *local) acquireCall() {
 	if l.calls != nil {
 		l.calls <- struct{}{}
 	}
 }
 
-func (l *local) leave() {
+func (l *local) releaseCall() {
 	if l.calls != nil {
 		<-l.calls
 	}
 }
 
-// openSource opens what is read.
+// openSource opens a file or device to read.
 func openSource(o *Options, path string) (*local, error) {
-	if info, err := os.Stat(path); err == nil && blockless(info.Mode()) {
-		return nil, notBlocks(path, info)
+	if info, err := os.Stat(path); err == nil && hasNoBlocks(info.Mode()) {
+		return nil, noBlocksError(path, info)
 	}
-	// Whatever it has become since then: a FIFO would wait for a writer.
+	// O_NONBLOCK because the path may lead to a FIFO by now, which would wait for a writer.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, plain(path, err)
+		return nil, pathError(path, err)
 	}
 	l := &local{f: f, calls: o.calls()}
 	err = l.measure()
 	if err == nil {
-		err = o.claim(f, backing.Claim{Path: path, Still: true})
+		err = o.claimFile(f, backing.Claim{Path: path, Still: true})
 	}
 	if err == nil && !o.Raw {
 		_, err = backing.Look(path, l.length, f.ReadAt)
@@ -85,13 +85,13 @@ func openSource(o *Options, path string) (*local, error) {
 		_ = f.Close()
 		return nil, err
 	}
-	// A hint: several slots read, which looks like no order at all.
+	// A hint for the kernel: the reads of several slots do not look sequential.
 	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_SEQUENTIAL)
 	return l, nil
 }
 
-// claim sees that nobody else uses a file in a way that does not go together with a copy.
-func (o *Options) claim(f *os.File, c backing.Claim) error {
+// claimFile refuses a file that another program uses in a way that a copy would disturb.
+func (o *Options) claimFile(f *os.File, c backing.Claim) error {
 	c.Force = o.Force
 	notes, err := c.Take(int(f.Fd()))
 	for _, note := range notes {
@@ -102,11 +102,12 @@ func (o *Options) claim(f *os.File, c backing.Claim) error {
 	return err
 }
 
-// errGone is a destination that should have what an earlier run wrote, and has nothing.
-var errGone = errors.New("the destination is gone or empty, and should have what was copied before")
+// errDestinationGone is a destination that should have the data of an earlier run, and has none.
+var errDestinationGone = errors.New("the destination is gone or empty, and should have what was " +
+	"copied before")
 
-// openDestination opens what is written, and makes it if it is missing or empty; unless there must
-// be something in it already.
+// openDestination opens a file or device to write, and creates a file that is missing. If an
+// earlier run has begun, a missing or empty file is an error.
 func openDestination(o *Options, path string, source end, begun bool) (*local, error) {
 	flags, err := destinationFlags(o, path, source.size(), begun)
 	if err != nil {
@@ -115,9 +116,9 @@ func openDestination(o *Options, path string, source end, begun bool) (*local, e
 	c := backing.Claim{Path: path, Write: true, Resize: true}
 	f, err := os.OpenFile(path, flags, 0o666)
 	if errors.Is(err, syscall.EBUSY) {
-		f, err = openOccupied(c, path, flags)
+		f, err = openBusy(c, path, flags)
 	} else if err != nil {
-		err = plain(path, err)
+		err = pathError(path, err)
 	}
 	if err != nil {
 		return nil, err
@@ -125,13 +126,13 @@ func openDestination(o *Options, path string, source end, begun bool) (*local, e
 	l := &local{f: f, calls: o.calls(), made: flags&os.O_CREATE != 0}
 	err = l.measure()
 	if err == nil {
-		err = errors.Join(distinct(source, f, path), l.writable())
+		err = errors.Join(checkDistinct(source, f, path), l.writable())
 	}
 	if err == nil {
-		err = o.claim(f, c)
+		err = o.claimFile(f, c)
 	}
 	if err == nil {
-		err = l.settled()
+		err = l.checkNotReplaced()
 		l.ours = l.made && err == nil
 	}
 	switch _, stream := source.(*inflow); {
@@ -147,24 +148,24 @@ func openDestination(o *Options, path string, source end, begun bool) (*local, e
 	return l, nil
 }
 
-// settled sees that the path still leads to what was opened: until it was locked, another program
-// could put a new file there, and a copy to the old one would be lost with it.
-func (l *local) settled() error {
+// checkNotReplaced refuses a file that the path no longer leads to: until the file was locked,
+// another program could put a new file there, and a copy to the old file would be lost with it.
+func (l *local) checkNotReplaced() error {
 	if !l.device && !l.there() {
 		return fmt.Errorf("%s: was replaced or removed while it was opened; start again", l.name())
 	}
 	return nil
 }
 
-// there says whether the path leads to the file.
+// there reports whether the path still leads to the file.
 func (l *local) there() bool {
 	opened, errOpened := l.f.Stat()
 	named, errNamed := os.Stat(l.name())
 	return errOpened == nil && errNamed == nil && os.SameFile(opened, named)
 }
 
-// discard removes a file that was made here, while its lock keeps others out of it: what another
-// program has locked first, or has put in its place, is not ours to remove.
+// discard removes a file that was created here, while its lock keeps other programs out: a file
+// that another program has locked first, or has put in its place, is not removed.
 func (l *local) discard() error {
 	if !l.ours || !l.there() {
 		return nil
@@ -172,7 +173,7 @@ func (l *local) discard() error {
 	return discard(l.name())
 }
 
-// destinationFlags is how a destination is to be opened, given what is there.
+// destinationFlags are the flags to open a destination with, given what exists there.
 func destinationFlags(o *Options, path string, size uint64, begun bool) (flags int, err error) {
 	flags = os.O_RDWR | syscall.O_NONBLOCK
 	info, err := os.Stat(path)
@@ -184,37 +185,37 @@ func destinationFlags(o *Options, path string, size uint64, begun bool) (flags i
 					"remove the link", path, to)
 		}
 		if begun {
-			return 0, errGone
+			return 0, errDestinationGone
 		}
 		return flags | os.O_CREATE | os.O_EXCL, backing.MayMake(path)
 	case err != nil:
-		return flags, nil // to open it gives the reason
-	case blockless(info.Mode()):
-		return 0, notBlocks(path, info)
+		return flags, nil // opening it will give the reason
+	case hasNoBlocks(info.Mode()):
+		return 0, noBlocksError(path, info)
 	case backing.BelowDev(path) && isPlain(path):
 		return 0,
-			fmt.Errorf("%s: is a regular file, where a device is to be: somebody has made it by "+
-				"mistake; remove it first", path)
+			fmt.Errorf("%s: is a regular file in a folder of devices, probably made by mistake; "+
+				"remove it first", path)
 	case info.Mode()&fs.ModeDevice != 0 && !o.Force:
 		flags |= os.O_EXCL // a device that is mounted, or otherwise in use, refuses
 	case begun && info.Mode().IsRegular() && info.Size() == 0 && size > 0:
-		return 0, errGone
+		return 0, errDestinationGone
 	}
 	return flags, nil
 }
 
-// isPlain says whether a path is a regular file itself, and no link to one: /dev/stdout may be a
+// isPlain reports whether a path is itself a regular file, and not a link: /dev/stdout may be a
 // link.
 func isPlain(path string) bool {
 	info, err := os.Lstat(path)
 	return err == nil && info.Mode().IsRegular()
 }
 
-// openOccupied says who has a device, or opens it after all if that was a moment's matter.
-func openOccupied(c backing.Claim, path string, flags int) (*os.File, error) {
+// openBusy opens a device that was busy a moment ago, or returns an error that names its user.
+func openBusy(c backing.Claim, path string, flags int) (*os.File, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, plain(path, err)
+		return nil, pathError(path, err)
 	}
 	err = c.Occupied(int(f.Fd()))
 	_ = f.Close()
@@ -226,13 +227,13 @@ func openOccupied(c backing.Claim, path string, flags int) (*os.File, error) {
 	case errors.Is(err, syscall.EBUSY):
 		return nil, c.Occupied(-1)
 	case err != nil:
-		return nil, plain(path, err)
+		return nil, pathError(path, err)
 	}
 	return f, nil
 }
 
-// notBlocks is about what is neither a file nor a block device.
-func notBlocks(path string, info fs.FileInfo) error {
+// noBlocksError is the error for a path that is neither a file nor a block device.
+func noBlocksError(path string, info fs.FileInfo) error {
 	if info.IsDir() {
 		return fmt.Errorf("%s: is a directory; name a file in it", path)
 	}
@@ -243,46 +244,46 @@ func notBlocks(path string, info fs.FileInfo) error {
 	return fmt.Errorf("%s: neither a file nor a block device", path)
 }
 
-// fit gives an empty file the source's size, and refuses others that have another.
+// fit gives an empty file the size of the source, and refuses a file of another size.
 func (l *local) fit(size uint64) error {
 	switch {
 	case l.length == size:
 		l.fresh = l.made
 	case l.length == 0 && !l.device:
 		if err := l.f.Truncate(int64(size)); err != nil {
-			return plain(l.name(), err)
+			return pathError(l.name(), err)
 		}
 		l.length, l.fresh = size, true
 	case l.length < size:
-		return fmt.Errorf("%s: has %d bytes, too few for the source's %d", l.name(), l.length, size)
+		return fmt.Errorf("%s: has %d bytes, fewer than the source's %d", l.name(), l.length, size)
 	case !l.device:
-		return fmt.Errorf("%s: has %d bytes, more than the source's %d, and is not cut off; "+
+		return fmt.Errorf("%s: has %d bytes, more than the source's %d, and is not truncated; "+
 			"remove it first", l.name(), l.length, size)
 	}
 	return nil
 }
 
-// measure finds out the size, and refuses what has no blocks.
+// measure reads the size, and refuses a path that is neither a file nor a block device.
 func (l *local) measure() error {
 	info, err := l.f.Stat()
 	if err != nil {
 		return err
 	}
-	if blockless(info.Mode()) {
-		return notBlocks(l.name(), info)
+	if hasNoBlocks(info.Mode()) {
+		return noBlocksError(l.name(), info)
 	}
 	l.length = uint64(info.Size())
 	if info.Mode()&fs.ModeDevice != 0 {
 		n, err := l.f.Seek(0, io.SeekEnd)
 		if err != nil {
-			return plain(l.name(), err)
+			return pathError(l.name(), err)
 		}
 		l.length, l.device = uint64(n), true
 	}
 	return nil
 }
 
-// writable refuses a device that is read-only: some can be opened for writing all the same.
+// writable refuses a read-only device, which some kernels let open for writing.
 func (l *local) writable() error {
 	if !l.device {
 		return nil
@@ -295,16 +296,16 @@ func (l *local) writable() error {
 	return nil
 }
 
-// blockless is what is neither a file nor a block device.
-func blockless(mode fs.FileMode) bool {
+// hasNoBlocks reports whether a mode is neither that of a file nor of a block device.
+func hasNoBlocks(mode fs.FileMode) bool {
 	return !mode.IsRegular() && (mode&fs.ModeDevice == 0 || mode&fs.ModeCharDevice != 0)
 }
 
-// plain is an error without the name of the system call.
-func plain(path string, err error) error { return fmt.Errorf("%s: %w", path, bare(err)) }
+// pathError is an error with the path and without the name of the system call.
+func pathError(path string, err error) error { return fmt.Errorf("%s: %w", path, bareError(err)) }
 
-// bare is an error without the name of the system call and of the file.
-func bare(err error) error {
+// bareError is an error without the names of the system call and the file.
+func bareError(err error) error {
 	var inner *fs.PathError
 	if errors.As(err, &inner) {
 		err = inner.Err
@@ -328,31 +329,30 @@ func (l *local) size() uint64 {
 	return l.length
 }
 
-// await makes a destination ready for a source of a size that is not known yet.
+// await prepares a destination for a source whose size is not known.
 func (l *local) await() error {
 	switch {
 	case l.device:
 		return nil
 	case l.length > 0:
-		return fmt.Errorf("%s: has %d bytes, and how many standard input has is not known "+
+		return fmt.Errorf("%s: has %d bytes, and the length of standard input is not known "+
 			"before its end; remove it first", l.name(), l.length)
 	}
 	l.fresh, l.grows = true, true
 	return nil
 }
 
-// finish gives a file that grew the length that it turned out to have: zeroes at its end were left
-// out.
+// finish gives a file that grew its final length: zeroes at the end were not written.
 func (l *local) finish(length uint64) error {
 	if err := l.f.Truncate(int64(length)); err != nil {
-		return plain(l.name(), err)
+		return pathError(l.name(), err)
 	}
 	l.length, l.grows = length, false
 	return nil
 }
 
-// extents asks the file system for holes. What it cannot tell is data.
-func (l *local) extents(ctx context.Context, end uint64, tell func(extent) error) error {
+// extents asks the file system for holes. A range that it does not describe counts as data.
+func (l *local) extents(ctx context.Context, end uint64, visit func(extent) error) error {
 	end = min(end, l.length)
 	for at := uint64(0); at < end; {
 		if ctx.Err() != nil {
@@ -361,11 +361,11 @@ func (l *local) extents(ctx context.Context, end uint64, tell func(extent) error
 		data, err := unix.Seek(int(l.f.Fd()), int64(at), unix.SEEK_DATA)
 		switch {
 		case errors.Is(err, syscall.ENXIO):
-			return tell(extent{at, end - at, true})
+			return visit(extent{at, end - at, true})
 		case err != nil || l.device:
-			return tell(extent{at, end - at, false})
+			return visit(extent{at, end - at, false})
 		case uint64(data) > at:
-			if err := tell(extent{at, min(uint64(data), end) - at, true}); err != nil {
+			if err := visit(extent{at, min(uint64(data), end) - at, true}); err != nil {
 				return err
 			}
 		}
@@ -377,7 +377,7 @@ func (l *local) extents(ctx context.Context, end uint64, tell func(extent) error
 			hole = int64(end)
 		}
 		to := min(uint64(hole), end)
-		if err := tell(extent{at, to - at, false}); err != nil {
+		if err := visit(extent{at, to - at, false}); err != nil {
 			return err
 		}
 		at = to
@@ -386,28 +386,28 @@ func (l *local) extents(ctx context.Context, end uint64, tell func(extent) error
 }
 
 func (l *local) read(_ context.Context, _ int, _ *client.Request, b []byte, offset uint64) error {
-	l.enter()
+	l.acquireCall()
 	n, err := l.f.ReadAt(b, int64(offset))
-	l.leave()
+	l.releaseCall()
 	if n == len(b) {
 		return nil
 	}
 	if errors.Is(err, io.EOF) {
 		return fmt.Errorf("%s: ends before offset %d, and had %d bytes when the copy began: it "+
-			"must not change meanwhile", l.name(), offset+uint64(len(b)), l.length)
+			"must not change during the copy", l.name(), offset+uint64(len(b)), l.length)
 	}
-	return fmt.Errorf("%w at offset %d", plain(l.name(), err), offset+uint64(n))
+	return fmt.Errorf("%w at offset %d", pathError(l.name(), err), offset+uint64(n))
 }
 
 func (l *local) write(_ context.Context, _ int, _ *client.Request, b []byte, offset uint64) error {
 	l.writing.Lock()
 	n, err := l.f.WriteAt(b, int64(offset))
-	begin, settle := l.wake.soil(offset, uint64(n))
+	begin, settle := l.writeback.noteWritten(offset, uint64(n))
 	l.writing.Unlock()
 	if err != nil {
-		return fmt.Errorf("%w at offset %d", plain(l.name(), err), offset+uint64(n))
+		return fmt.Errorf("%w at offset %d", pathError(l.name(), err), offset+uint64(n))
 	}
-	return l.trail(begin, settle)
+	return l.startWriteback(begin, settle)
 }
 
 func (l *local) zero(_ context.Context, _ int, _ *client.Request, offset, length uint64,
@@ -417,9 +417,9 @@ func (l *local) zero(_ context.Context, _ int, _ *client.Request, offset, length
 		mode = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
 	}
 	for {
-		l.enter()
+		l.acquireCall()
 		err := unix.Fallocate(int(l.f.Fd()), mode, int64(offset), int64(length))
-		l.leave()
+		l.releaseCall()
 		switch {
 		case err == nil:
 			return true, nil
@@ -434,13 +434,34 @@ func (l *local) zero(_ context.Context, _ int, _ *client.Request, offset, length
 	}
 }
 
-func (l *local) forget() {
-	// Only clean pages go, and a file system without a disk ignores it: no reason to fail.
+// unwritten is the error of a disk that has lost data of the page cache.
+func (l *local) unwritten(err error) error {
+	return fmt.Errorf("%w while flushing: not all of the copy is on the disk",
+		pathError(l.name(), err))
+}
+
+// flush brings all data to the disk. Once a flush has failed, every later flush fails: the kernel
+// reports an error once, and the data stays lost.
+func (l *local) flush(context.Context) error {
+	l.settling.Lock()
+	defer l.settling.Unlock()
+	if err := l.f.Sync(); err != nil {
+		err = l.unwritten(err)
+		l.lost.CompareAndSwap(nil, &err)
+	}
+	if lost := l.lost.Load(); lost != nil {
+		return *lost
+	}
+	return nil
+}
+
+func (l *local) dropCache() {
+	// Only clean pages are dropped, and a file system without a disk ignores the call.
 	_ = unix.Fadvise(int(l.f.Fd()), 0, 0, unix.FADV_DONTNEED)
 }
 
-// distinct sees that a destination is not what is read, by whatever names or redirections.
-func distinct(source end, to *os.File, name string) error {
+// checkDistinct refuses a destination that is the source, by whatever names or redirections.
+func checkDistinct(source end, to *os.File, name string) error {
 	var from *os.File
 	switch s := source.(type) {
 	case *local:
@@ -452,7 +473,7 @@ func distinct(source end, to *os.File, name string) error {
 	}
 	a, errA := from.Stat()
 	b, errB := to.Stat()
-	if errA != nil || errB != nil || blockless(a.Mode()) || blockless(b.Mode()) {
+	if errA != nil || errB != nil || hasNoBlocks(a.Mode()) || hasNoBlocks(b.Mode()) {
 		return nil
 	}
 	x, okX := a.Sys().(*syscall.Stat_t)

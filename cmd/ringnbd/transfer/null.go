@@ -1,6 +1,6 @@
-// null: takes everything and keeps nothing: what a source takes to be read.
+// null: as a destination discards everything, which shows how fast a source is.
 //
-// Invariant: it has room for every source, and no way of it can fail.
+// Invariant: it has room for every source, and none of its methods fails.
 
 package transfer
 
@@ -11,7 +11,7 @@ import (
 	"ringnbd/engine/client"
 )
 
-// null is a destination alone.
+// null is only a destination.
 type null struct{}
 
 func (null) size() uint64    { return math.MaxInt64 }
@@ -21,12 +21,12 @@ func (null) stretch() uint64 { return 1 << 30 }
 func (null) grain() uint64   { return 4 << 10 }
 func (null) lanes() int      { return 1 }
 func (null) mapped() bool    { return false }
-func (null) forget()         {}
+func (null) dropCache()      {}
 func (null) name() string    { return nullText }
 func (null) close() error    { return nil }
 
-func (null) extents(_ context.Context, end uint64, tell func(extent) error) error {
-	return tell(extent{0, end, true})
+func (null) extents(_ context.Context, end uint64, visit func(extent) error) error {
+	return visit(extent{0, end, true})
 }
 
 func (null) read(_ context.Context, _ int, _ *client.Request, b []byte, _ uint64) error {

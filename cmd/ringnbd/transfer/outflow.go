@@ -1,8 +1,8 @@
-// Standard output as a destination: bytes in order. Pieces are read ahead, as many as there are
-// slots, and written one after the other.
+// Standard output as a destination: bytes in order. As many pieces as there are slots are read
+// ahead, and written one after the other.
 //
-// Invariant: a piece is written after all before it; what was told as copied was taken by the
-// kernel, and, of a file or device, is on the disk.
+// Invariant: a piece is written after all pieces before it. Bytes that were reported as copied were
+// accepted by the kernel and, of a file or device, are on the disk.
 
 package transfer
 
@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"ringnbd/engine/backing"
 	"ringnbd/engine/client"
@@ -26,31 +27,31 @@ import (
 // outflow is standard output.
 type outflow struct {
 	f       *os.File
-	from    int64 // where a file's part of ours begins
-	sparse  bool  // zeroes at the end of a file are left out: it is made long enough at the end
+	from    int64 // offset in a file where the copy begins
+	sparse  bool  // zeroes at the end of a file are skipped, and flush makes it long enough
 	durable bool  // a file or block device
 	written atomic.Uint64
 }
 
-// openOutflow looks at what standard output is.
+// openOutflow checks what standard output is, and locks a redirected file or device.
 func openOutflow(o *Options, f *os.File, source end) (*outflow, error) {
 	info, err := f.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("standard output: %w", bare(err))
+		return nil, fmt.Errorf("standard output: %w", bareError(err))
 	}
 	out := &outflow{f: f}
 	switch mode := info.Mode(); {
 	case mode&os.ModeCharDevice != 0 && isTerminal(f):
-		return nil, errors.New("standard output is a terminal, and a disk is no text; " +
+		return nil, errors.New("standard output is a terminal, and a disk is not text; " +
 			"redirect it to a file, or into a command")
 	case closedStream(f, info):
-		return nil, errors.New("standard output is closed; null: is what keeps nothing")
-	case !blockless(mode):
-		if err := distinct(source, f, "standard output"); err != nil {
+		return nil, errors.New("standard output is closed; use null: to discard the copy")
+	case !hasNoBlocks(mode):
+		if err := checkDistinct(source, f, "standard output"); err != nil {
 			return nil, err
 		}
 		c := backing.Claim{Path: "standard output", Write: true, Resize: true}
-		if err := o.claim(f, c); err != nil {
+		if err := o.claimFile(f, c); err != nil {
 			return nil, err
 		}
 		out.durable = true
@@ -72,9 +73,9 @@ func (out *outflow) stretch() uint64 { return 1 << 30 }
 func (out *outflow) grain() uint64   { return 4 << 10 }
 func (out *outflow) lanes() int      { return 1 }
 func (out *outflow) mapped() bool    { return false }
-func (out *outflow) forget()         {}
+func (out *outflow) dropCache()      {}
 
-// close lets go of the lock: whoever started us has the same open file, and keeps it.
+// close releases the lock: the parent process has the same open file, and may keep it open.
 func (out *outflow) close() error {
 	if out.durable {
 		backing.Release(int(out.f.Fd()))
@@ -82,8 +83,8 @@ func (out *outflow) close() error {
 	return nil
 }
 
-// The rest of an end belongs to destinations that can be written anywhere.
-var errOutOfOrder = errors.New("standard output is written in order alone")
+// errOutOfOrder is the error of the methods that need a destination that can be written anywhere.
+var errOutOfOrder = errors.New("standard output can only be written in order")
 
 func (out *outflow) extents(context.Context, uint64, func(extent) error) error {
 	return errOutOfOrder
@@ -100,7 +101,7 @@ func (out *outflow) zero(context.Context, int, *client.Request, uint64, uint64,
 }
 func (out *outflow) identity() Identity { return Identity{Place: streamText} }
 
-// flush gives a file its length, and brings it to the disk.
+// flush gives a file its length, and brings its data to the disk.
 func (out *outflow) flush(context.Context) error {
 	if !out.durable {
 		return nil
@@ -109,39 +110,40 @@ func (out *outflow) flush(context.Context) error {
 	if out.sparse {
 		if info, err := out.f.Stat(); err == nil && info.Size() < end {
 			if err := out.f.Truncate(end); err != nil {
-				return fmt.Errorf("standard output: %w", bare(err))
+				return fmt.Errorf("standard output: %w", bareError(err))
 			}
 		}
 	}
 	if err := out.f.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) &&
 		!errors.Is(err, syscall.EROFS) {
 		return fmt.Errorf("standard output: %w while flushing: not all of the copy is on the disk",
-			bare(err))
+			bareError(err))
 	}
 	return nil
 }
 
-// ahead is a piece that is read before its turn.
-type ahead struct {
+// readAhead is a piece that is read before its turn to be written.
+type readAhead struct {
 	piece
 	lane   int
 	buffer []byte
 	from   client.Request
 	err    error
-	ready  chan struct{} // a message, when it was read
+	ready  chan struct{} // receives a value when the piece was read
 }
 
-// unanswered is how long the end of a copy waits for a write that nobody takes.
-const unanswered = time.Second
+// writePatience is how long the end of a copy waits for a write whose reader does not read.
+const writePatience = time.Second
 
-// pour copies the source to standard output.
-func (j *job) pour(ctx, hard context.Context) error {
+// copyToStream copies the source to standard output.
+func (j *job) copyToStream(ctx, hard context.Context) error {
 	n := j.slots()
-	queue := make(chan *ahead, n)
-	places := make([]ahead, n+2) // one is being written, and one waits to be queued
+	queue := make(chan *readAhead, n)
+	// two more than slots: a piece is being written, and a piece waits to be queued
+	places := make([]readAhead, n+2)
 	written := make(chan error, 1)
 	go func() {
-		err := j.drain(queue)
+		err := j.writeInOrder(queue)
 		j.failed.set(err)
 		written <- err
 	}()
@@ -149,7 +151,8 @@ func (j *job) pour(ctx, hard context.Context) error {
 	err := j.pieces(hard, func(p piece) error {
 		a := &places[next%len(places)]
 		if a.ready == nil {
-			*a = ahead{lane: next, buffer: make([]byte, j.request), ready: make(chan struct{}, 1)}
+			*a = readAhead{lane: next, buffer: make([]byte, j.request),
+				ready: make(chan struct{}, 1)}
 		}
 		a.piece, a.err = p, nil
 		next++
@@ -181,15 +184,15 @@ func (j *job) pour(ctx, hard context.Context) error {
 			}
 			return err
 		case <-interrupted:
-			interrupted, patience = nil, time.After(unanswered)
+			interrupted, patience = nil, time.After(writePatience)
 		case <-patience: // the reader of the pipe does not read
 			return ErrInterrupted
 		}
 	}
 }
 
-// drain writes the pieces in their order; after an error it lets the rest pass.
-func (j *job) drain(queue <-chan *ahead) error {
+// writeInOrder writes the pieces in order; after an error it drops the rest.
+func (j *job) writeInOrder(queue <-chan *readAhead) error {
 	out := j.destination.(*outflow)
 	var failed error
 	for a := range queue {
@@ -209,8 +212,8 @@ func (j *job) drain(queue <-chan *ahead) error {
 	return failed
 }
 
-// put writes a piece, and leaves out its zeroes where that can be had.
-func (out *outflow) put(j *job, a *ahead) error {
+// put writes a piece, without its zeroes if standard output can have holes.
+func (out *outflow) put(j *job, a *readAhead) error {
 	if a.zero {
 		j.zeroed.Add(a.length)
 		return out.zeroes(j, a.length)
@@ -221,7 +224,7 @@ func (out *outflow) put(j *job, a *ahead) error {
 		return out.bytes(b)
 	}
 	for offset := a.offset; len(b) > 0; {
-		n, zero := alike(b, int(out.grain()), int(offset%out.grain()))
+		n, zero := leadingRun(b, int(out.grain()), int(offset%out.grain()))
 		var err error
 		if zero {
 			j.zeroed.Add(uint64(n))
@@ -238,11 +241,11 @@ func (out *outflow) put(j *job, a *ahead) error {
 	return nil
 }
 
-// zeroes writes so many, or goes on behind them.
+// zeroes writes n zeroes, or moves on past them in a file that can have holes.
 func (out *outflow) zeroes(j *job, n uint64) error {
 	if out.sparse && !j.options.Allocated {
 		if _, err := out.f.Seek(int64(n), io.SeekCurrent); err != nil {
-			return fmt.Errorf("standard output: %w", bare(err))
+			return fmt.Errorf("standard output: %w", bareError(err))
 		}
 		out.written.Add(n)
 		return nil
@@ -261,17 +264,18 @@ func (out *outflow) bytes(b []byte) error {
 	n, err := out.f.Write(b)
 	total := out.written.Add(uint64(n))
 	if errors.Is(err, syscall.EPIPE) {
-		return fmt.Errorf("standard output: whoever read it has gone after %d bytes or less; "+
+		return fmt.Errorf("standard output: the reader of the pipe has gone after at most %d "+
+			"bytes; "+
 			"the copy is incomplete", total)
 	}
 	if err != nil {
-		return fmt.Errorf("standard output: %w after %d bytes", bare(err), total)
+		return fmt.Errorf("standard output: %w after %d bytes", bareError(err), total)
 	}
 	return nil
 }
 
-// closedStream says whether a standard stream was closed when the program began: Go puts /dev/null
-// in its place then, opened for both directions, which a redirection of the shell is not.
+// closedStream reports whether a standard stream was closed when the program began: Go then opens
+// /dev/null in its place for both directions, which a redirection of the shell does not.
 func closedStream(f *os.File, info os.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
@@ -279,8 +283,5 @@ func closedStream(f *os.File, info os.FileInfo) bool {
 		flags&unix.O_ACCMODE == unix.O_RDWR
 }
 
-// isTerminal says whether a person may be looking, or typing.
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
-}
+// isTerminal reports whether a stream is a terminal.
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

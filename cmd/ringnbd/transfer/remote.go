@@ -1,7 +1,7 @@
 // Exports of NBD servers.
 //
-// Invariant: all connections see the same export; several only if the server says that what one
-// wrote, another reads, and a FLUSH of one is for all.
+// Invariant: all connections see the same export. There are several only if the server promises
+// that one connection reads what another wrote, and that a FLUSH on one covers all.
 
 package transfer
 
@@ -18,14 +18,14 @@ import (
 )
 
 const (
-	// window is how much of an export is asked about at a time, so that copying begins before all
-	// of a large map is known.
+	// window is for how much of an export the map is asked at a time, so that copying begins before
+	// all of a large map is known.
 	window = 1 << 30
-	// zeroMost is the longest WRITE_ZEROES: a server without a quick way needs time for it, and
-	// progress should be seen.
-	zeroMost = 64 << 20
-	// furtherTimeout is the patience with the connections after the first: some servers leave those
-	// that are too many unanswered, and the copy waits to begin.
+	// maxZero is the longest WRITE_ZEROES: a server that has no fast way needs time for it, and
+	// progress should be visible.
+	maxZero = 64 << 20
+	// furtherTimeout is how long to wait for the connections after the first: some servers leave
+	// connections above their limit unanswered, and the copy waits to begin.
 	furtherTimeout = 3 * time.Second
 )
 
@@ -37,8 +37,8 @@ type remote struct {
 	context bool     // base:allocation was selected
 }
 
-// dialAll opens as many connections as wanted, or as there are to be had: one, if the server does
-// not promise that several see the same.
+// dialAll opens the wanted number of connections, or as many as the server accepts: one, if the
+// server does not promise that several see the same data.
 func dialAll(ctx context.Context, t *client.Target, connections, depth int,
 	timeout time.Duration) (*remote, error) {
 	o := client.Options{Contexts: []string{proto.ContextAllocation}, Depth: depth, Timeout: timeout}
@@ -66,8 +66,8 @@ func dialAll(ctx context.Context, t *client.Target, connections, depth int,
 	return r, nil
 }
 
-// dialFurther opens connections all at once. A server may take fewer than one would like: it hangs
-// up, or does not answer, and what there is has to do.
+// dialFurther opens connections at the same time. A server may accept fewer than wanted: it hangs
+// up, or does not answer, and the copy uses the accepted ones.
 func dialFurther(ctx context.Context, t *client.Target, o client.Options,
 	wanted int) []*client.Conn {
 	ctx, cancel := context.WithTimeout(ctx, min(o.Timeout, furtherTimeout))
@@ -85,11 +85,11 @@ func (r *remote) name() string    { return r.target.Text }
 func (r *remote) size() uint64    { return r.conns[0].Size }
 func (r *remote) block() uint64   { return uint64(max(r.conns[0].MinBlock, 1)) }
 func (r *remote) payload() uint64 { return r.conns[0].MaxPayload() }
-func (r *remote) stretch() uint64 { return zeroMost }
+func (r *remote) stretch() uint64 { return maxZero }
 func (r *remote) grain() uint64   { return max(32<<10, r.block()) }
 func (r *remote) lanes() int      { return len(r.conns) }
 func (r *remote) mapped() bool    { return r.context }
-func (r *remote) forget()         {}
+func (r *remote) dropCache()      {}
 
 func (r *remote) close() error {
 	var errs []error
@@ -99,27 +99,27 @@ func (r *remote) close() error {
 	return errors.Join(errs...)
 }
 
-// extents asks in windows, which grow as long as there is nothing but zeroes. A server that fails
-// to tell is believed to have data.
-func (r *remote) extents(ctx context.Context, end uint64, tell func(extent) error) error {
+// extents asks in windows, which grow while they have only zeroes. A range that the server does not
+// describe counts as data.
+func (r *remote) extents(ctx context.Context, end uint64, visit func(extent) error) error {
 	size, width := min(end, r.size()), uint64(window)
 	for at := uint64(0); at < size; {
 		end := at + min(width, size-at)
-		told, zeroes := at, true
+		covered, zeroes := at, true
 		if r.context {
 			err := r.conns[0].Extents(ctx, proto.ContextAllocation, at, end,
 				func(e client.Extent) error {
 					zero := e.Flags&uint64(proto.StatusZero) != 0
-					told, zeroes = e.Offset+e.Length, zeroes && zero
-					return tell(extent{e.Offset, e.Length, zero})
+					covered, zeroes = e.Offset+e.Length, zeroes && zero
+					return visit(extent{e.Offset, e.Length, zero})
 				})
 			var refused *client.ReplyError
 			if err != nil && !errors.As(err, &refused) {
 				return err
 			}
 		}
-		if told < end {
-			if err := tell(extent{told, end - told, false}); err != nil {
+		if covered < end {
+			if err := visit(extent{covered, end - covered, false}); err != nil {
 				return err
 			}
 			zeroes = false
@@ -166,20 +166,20 @@ func (r *remote) zero(ctx context.Context, lane int, q *client.Request, offset, 
 	var refused *client.ReplyError
 	if errors.As(err, &refused) &&
 		(refused.Errno == proto.ENOTSUP || refused.Errno == proto.EINVAL) {
-		return false, nil // the server offers it, and its disk has it not
+		return false, nil // the server offers WRITE_ZEROES, and its disk does not support it
 	}
 	return true, err
 }
 
-// flush is one FLUSH: with several connections the server has promised that it is for all of them.
+// flush sends one FLUSH: with several connections the server has promised that it covers all.
 func (r *remote) flush(ctx context.Context) error {
 	if !r.conns[0].Can(proto.FlagSendFlush) {
-		return nil // a server without FLUSH says that writes are on the disk when they are answered
+		return nil // without FLUSH, answered writes are on the disk
 	}
 	return r.do(ctx, 0, &client.Request{Command: proto.CmdFlush})
 }
 
-// writable says why the export cannot be a destination.
+// writable refuses a read-only export.
 func (r *remote) writable() error {
 	if r.conns[0].Can(proto.FlagReadOnly) {
 		return fmt.Errorf("%s: the export is read-only", r.target.Text)

@@ -1,7 +1,7 @@
 // A copy from beginning to end: open both, plan, copy, flush, verify.
 //
-// Invariant: whatever ends a copy, every slot has returned before the ends are closed, and the
-// destination was flushed if it could be.
+// Invariant: however a copy ends, every slot has returned before the ends are closed, and the
+// destination was flushed if that was possible.
 
 package transfer
 
@@ -23,24 +23,24 @@ import (
 type Options struct {
 	Source, Destination Place
 	Connections         int // to each server, if it allows several
-	// in flight on each connection; 0: DefaultSlots, shared by the connections
+	// requests in flight on each connection; 0: DefaultSlots, shared by the connections
 	Requests int
-	// system calls on files at a time, each of which has a thread; 0: as many as requests
+	// concurrent system calls on files, each of which has a thread; 0: the number of requests
 	Blocked           int
-	RequestSize       uint64 // bytes, power of two; less where a server takes less
+	RequestSize       uint64 // bytes, power of two; less if a server accepts less
 	DestinationIsZero bool   // zeroes need not be written
-	Allocated         bool   // nothing is left out, and no holes are made
+	Allocated         bool   // write all zeroes, and make no holes
 	Verify            bool
-	Resume            string // path of the state, "" for none
-	// silence of a server that owes answers, other than to FLUSH and the like; and, after the
-	// context's end, for all of them; 0: client.DefaultTimeout
+	Resume            string // path of the state; "": none
+	// maximum silence of a server that owes answers, except to FLUSH and the like; after the end of
+	// the context, the maximum for all answers; 0: client.DefaultTimeout
 	Timeout time.Duration
 	Raw     bool // a source file is a raw disk, whatever it looks like
-	Force   bool // go on although others have a file or device
-	// called when both ends are, and nobody connects to a server any more
+	Force   bool // continue although other programs use a file or device
+	// called when both ends are open, and no further connection to a server will be made
 	Opened func()
 	Show   func(Progress)
-	Note   func(string) // what the user should know; nil: nobody to tell
+	Note   func(string) // receives notes for the user; nil: they are dropped
 }
 
 // Progress is how far a copy is.
@@ -49,35 +49,34 @@ type Progress struct {
 	Done  uint64 // bytes of the source, zeroes included
 	Total uint64 // bytes; 0 of a stream
 
-	Data   uint64 // bytes of data that were moved, or compared: what a rate is of
-	Stream bool   // nobody knows how much there is
+	Data   uint64 // bytes of data that were moved, or compared; rates count these
+	Stream bool   // the total is not known
 }
 
 // Report is what a copy did, in bytes.
 type Report struct {
 	Copied  uint64        // data
 	Zeroed  uint64        // zeroes that were written, or left out
-	Skipped uint64        // done before
+	Skipped uint64        // done by an earlier run
 	Time    time.Duration // without verifying
 
-	Verified bool // both were compared afterwards, and are the same
+	Verified bool // both ends were compared afterwards, and are the same
 }
 
-// ErrInterrupted ends a copy that its context ended.
+// ErrInterrupted is the error of a copy whose context ended.
 var ErrInterrupted = errors.New("interrupted")
 
-// ErrUnanswered is ErrInterrupted when what was in flight then was not answered within
-// Options.Timeout.
+// ErrUnanswered is ErrInterrupted if requests in flight were not answered within Options.Timeout.
 var ErrUnanswered = fmt.Errorf("%w, and the answers that were owed did not come in time",
 	ErrInterrupted)
 
-// ErrUncompared is ErrInterrupted after all was copied and flushed, and before all was compared.
+// ErrUncompared is ErrInterrupted after everything was copied and flushed, but not all compared.
 var ErrUncompared = fmt.Errorf("%w while comparing", ErrInterrupted)
 
-// memoryMost bounds what is in flight, in bytes; --verify takes as much again.
-const memoryMost = 1 << 30
+// maxMemory bounds the buffers of requests in flight, in bytes; --verify needs as much again.
+const maxMemory = 1 << 30
 
-// The phases of a copy, as they are shown.
+// The phases of a copy, as the progress line names them.
 const (
 	copying   = "copying"
 	verifying = "verifying"
@@ -88,26 +87,26 @@ const (
 	saveTime  = 5 * time.Second
 )
 
-// job is a copy while it runs.
+// job is a running copy.
 type job struct {
 	options     *Options
 	source      end
 	destination end
-	grain       uint64 // bytes of zeroes that are worth being told apart
+	grain       uint64 // bytes: shorter zeroes are treated as data
 	request     uint64
-	blank       bool // the destination reads as zeroes wherever we have not written
+	blank       bool // the destination reads as zeroes wherever this copy has not written
 	done        ledger
 	before      []Range               // done by an earlier run
-	from, to    Identity              // of the ends, when they were opened
+	from, to    Identity              // of the ends when they were opened
 	unflushed   atomic.Pointer[error] // the first flush that failed
 
 	copied, zeroed atomic.Uint64
-	compared       atomic.Uint64 // data, not zeroes by both maps
+	compared       atomic.Uint64 // data; not the zeroes of both maps
 	progress       atomic.Uint64
-	writeZeroes    atomic.Bool // the destination has no way to make zeroes but writing them
+	writeZeroes    atomic.Bool // the destination can make zeroes only by writing them
 	failed         failure
 	saveEvery      time.Duration
-	buffers        sync.Pool // of *[]byte, of the request's size: what was read of a stream
+	buffers        sync.Pool // of *[]byte, of the request's size, for data of a stream
 }
 
 // failure is the first error of any slot.
@@ -139,7 +138,7 @@ func newJob(o *Options) *job {
 	return &job{options: o, failed: failure{stop: make(chan struct{})}, saveEvery: saveTime}
 }
 
-// Run copies. When the context ends, what is in flight is finished, as far as that comes within
+// Run copies. When the context ends, requests in flight are finished if their answers arrive within
 // Options.Timeout, and the error is ErrInterrupted.
 func Run(ctx context.Context, o Options) (Report, error) {
 	j := newJob(&o)
@@ -153,26 +152,26 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	if o.Opened != nil {
 		o.Opened()
 	}
-	return j.all(ctx)
+	return j.run(ctx)
 }
 
-// afterwards is a context for what is in flight when another ends: it outlives that one by a time,
-// for requests are answered before anything ends, but not by a server that has stopped answering.
-// stop is to be called when nothing is in flight any more.
-func afterwards(ctx context.Context, d time.Duration) (hard context.Context, stop func()) {
+// graceContext makes a context for requests in flight: it outlives ctx by d, because requests are
+// answered before a copy ends, but not if a server has stopped answering. stop must be called when
+// no request is in flight any more.
+func graceContext(ctx context.Context, d time.Duration) (hard context.Context, stop func()) {
 	hard, end := context.WithCancelCause(context.WithoutCancel(ctx))
-	forget := context.AfterFunc(ctx, func() {
+	cancel := context.AfterFunc(ctx, func() {
 		late := time.AfterFunc(d, func() { end(ErrUnanswered) })
 		context.AfterFunc(hard, func() { late.Stop() })
 	})
-	return hard, func() { forget(); end(nil) }
+	return hard, func() { cancel(); end(nil) }
 }
 
-// all is everything after both ends were opened.
-func (j *job) all(ctx context.Context) (Report, error) {
+// run does everything after both ends are open.
+func (j *job) run(ctx context.Context) (Report, error) {
 	o := j.options
 	began := time.Now()
-	hard, stop := afterwards(ctx, o.Timeout)
+	hard, stop := graceContext(ctx, o.Timeout)
 	defer stop()
 	stopShowing := j.show(copying)
 	err := j.copy(ctx, hard)
@@ -193,7 +192,7 @@ func (j *job) all(ctx context.Context) (Report, error) {
 	return report, errors.Join(err, j.close(err))
 }
 
-// open opens both ends and finds out how they fit.
+// open opens both ends and checks that they fit.
 func (j *job) open(ctx context.Context) (err error) {
 	o := j.options
 	for _, p := range []*Place{&o.Source, &o.Destination} {
@@ -202,7 +201,7 @@ func (j *job) open(ctx context.Context) (err error) {
 		}
 	}
 	backing.Reach(o.Resume)
-	if err := o.apart(); err != nil {
+	if err := o.checkApart(); err != nil {
 		return err
 	}
 	var state *State
@@ -222,7 +221,7 @@ func (j *job) open(ctx context.Context) (err error) {
 	}
 	j.from = j.source.identity()
 	if j.destination, err = openEnd(ctx, o, &o.Destination, j.source, state != nil); err != nil {
-		if errors.Is(err, errGone) {
+		if errors.Is(err, errDestinationGone) {
 			err = fmt.Errorf("%s: %w; to copy from the beginning, remove %s", o.Destination.Text,
 				err, o.Resume)
 		}
@@ -233,7 +232,7 @@ func (j *job) open(ctx context.Context) (err error) {
 		err = state.check(o.Resume, j.from, j.to)
 	}
 	if err == nil && o.Resume != "" && state == nil {
-		// so that a place that cannot be written is known now, and not after an hour
+		// so that a file that cannot be written fails now, and not after an hour
 		err = j.save(nil)
 	}
 	if err != nil {
@@ -243,7 +242,8 @@ func (j *job) open(ctx context.Context) (err error) {
 		return errors.Join(err, j.source.close(), j.destination.close())
 	}
 	if state != nil {
-		j.before, j.blank = state.Done, false // the earlier run has written more than it could note
+		// the earlier run has written more than it could record
+		j.before, j.blank = state.Done, false
 		for _, r := range state.Done {
 			j.done.add(r.Start, r.End)
 			j.progress.Add(r.End - r.Start)
@@ -252,7 +252,8 @@ func (j *job) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// openEnd opens the source, or with it the destination, in which something may have to be already.
+// openEnd opens the source or, if source is given, the destination; begun says that an earlier run
+// has written to it.
 func openEnd(ctx context.Context, o *Options, p *Place, source end, begun bool) (end, error) {
 	var e end
 	var err error
@@ -271,7 +272,7 @@ func openEnd(ctx context.Context, o *Options, p *Place, source end, begun bool) 
 		e, err = openDestination(o, p.Target.Address, source, begun)
 	}
 	if err != nil {
-		return nil, err // a nil of a type is no nil
+		return nil, err // e may hold a nil pointer, which is not a nil interface
 	}
 	return e, nil
 }
@@ -289,20 +290,20 @@ func dialEnd(ctx context.Context, o *Options, p *Place, source end) (end, error)
 	return r, err
 }
 
-// match sees whether one can be copied to the other.
+// match checks that the source can be copied to the destination, and chooses sizes for both.
 func (j *job) match() error {
 	o, s, d := j.options, j.source, j.destination
 	block := max(s.block(), d.block())
 	switch {
 	case d.size() < s.size():
-		return fmt.Errorf("%s: has %d bytes, too few for the source's %d", d.name(), d.size(),
+		return fmt.Errorf("%s: has %d bytes, fewer than the source's %d", d.name(), d.size(),
 			s.size())
 	case s.size()%s.block() != 0:
-		return fmt.Errorf("%s: has %d bytes, which is not a multiple of the %d that the server "+
-			"wants of a request: it lets nobody read the last %d bytes", s.name(), s.size(),
+		return fmt.Errorf("%s: has %d bytes, which is not a multiple of its minimum block of "+
+			"%d bytes: the last %d bytes cannot be read", s.name(), s.size(),
 			s.block(), s.size()%s.block())
 	case s.size()%d.block() != 0:
-		return fmt.Errorf("%s: takes multiples of %d bytes only, and the source has %d bytes",
+		return fmt.Errorf("%s: accepts only multiples of %d bytes, and the source has %d bytes",
 			d.name(), d.block(), s.size())
 	}
 	if r, ok := d.(*remote); ok {
@@ -311,15 +312,15 @@ func (j *job) match() error {
 		}
 	}
 	to, isLocal := d.(*local)
-	most := min(o.RequestSize, s.payload(), d.payload())
-	for j.request = block; j.request*2 <= most; {
+	largest := min(o.RequestSize, s.payload(), d.payload())
+	for j.request = block; j.request*2 <= largest; {
 		j.request *= 2
 	}
 	j.buffers.New = func() any { b := make([]byte, j.request); return &b }
-	if memory := uint64(j.slots()) * j.request; memory > memoryMost {
-		return fmt.Errorf("%d requests of %d KiB in flight need %d MiB of memory, and %d are "+
-			"the most; take fewer --requests or --connections, or a smaller --request-size",
-			j.slots(), j.request>>10, memory>>20, memoryMost>>20)
+	if memory := uint64(j.slots()) * j.request; memory > maxMemory {
+		return fmt.Errorf("%d requests of %d KiB in flight need %d MiB of memory, more than the "+
+			"maximum of %d; use fewer --requests or --connections, or a smaller --request-size",
+			j.slots(), j.request>>10, memory>>20, maxMemory>>20)
 	}
 	j.blank = o.DestinationIsZero || isLocal && to.fresh
 	if j.grain = max(4<<10, block); !j.blank {
@@ -328,10 +329,10 @@ func (j *job) match() error {
 	return nil
 }
 
-// copy brings over what is missing, and flushes. With --resume it notes what is done, from time to
-// time and at the end.
+// copy copies the missing ranges, and flushes. With --resume it saves the ledger from time to time
+// and at the end.
 func (j *job) copy(ctx, hard context.Context) error {
-	stopSaving := j.keep(hard)
+	stopSaving := j.keepState(hard)
 	var err error
 	switch in, stream := j.source.(*inflow); {
 	case stream:
@@ -343,11 +344,12 @@ func (j *job) copy(ctx, hard context.Context) error {
 		if l, grew := j.destination.(*local); grew && l.grows {
 			err = errors.Join(err, l.finish(in.total))
 			if err != nil && in.total == 0 {
-				err = errors.Join(err, l.discard()) // of what was no disk nothing was taken
+				// nothing was written of a stream that is not a raw disk
+				err = errors.Join(err, l.discard())
 			}
 		}
 	case j.isOutflow():
-		err = j.pour(ctx, hard)
+		err = j.copyToStream(ctx, hard)
 	default:
 		err = j.work(ctx, func(give func(piece) error) error {
 			return j.pieces(hard, give)
@@ -361,18 +363,18 @@ func (j *job) copy(ctx, hard context.Context) error {
 	}
 	stopSaving()
 	if err == nil {
-		err = j.failed.get() // of the last save, which may have ended after the last piece
+		err = j.failed.get() // the last save may have failed after the last piece
 	}
 	done := j.done.copy()
 	if flushed := j.flush(hard); flushed != nil {
-		// the latter says more
+		// the error of the flush says more
 		if err == nil || errors.Is(err, ErrInterrupted) && errors.Is(flushed, ErrUnanswered) {
 			err = flushed
 		}
-		return err // and what is in the state is what was flushed before
+		return err // the saved state has only what was flushed before
 	}
 	if err == nil {
-		err = j.unchanged()
+		err = j.checkUnchanged()
 	}
 	if j.options.Resume != "" {
 		return errors.Join(err, j.save(done))
@@ -380,15 +382,15 @@ func (j *job) copy(ctx, hard context.Context) error {
 	return err
 }
 
-// pieces gives what is missing, by the source's map.
+// pieces hands out the missing pieces, by the source's map.
 func (j *job) pieces(ctx context.Context, give func(piece) error) error {
 	p := &plan{size: j.source.size(), block: max(j.source.block(), j.destination.block()),
 		request: j.request, done: j.before, give: give,
 		stretch: max(j.request, j.destination.stretch())}
 	if j.options.Allocated && !j.source.mapped() {
-		return errors.Join(p.tell(extent{0, p.size, false}), p.finish())
+		return errors.Join(p.addExtent(extent{0, p.size, false}), p.finish())
 	}
-	if err := j.source.extents(ctx, p.size, p.tell); err != nil {
+	if err := j.source.extents(ctx, p.size, p.addExtent); err != nil {
 		return err
 	}
 	return p.finish()
@@ -399,8 +401,8 @@ func (j *job) isOutflow() bool {
 	return ok
 }
 
-// flush is the destination's, and fails for good when it failed once: what was lost then is not in
-// a later one.
+// flush flushes the destination. Once it has failed, it fails for good: a later flush would not
+// cover the lost data.
 func (j *job) flush(ctx context.Context) error {
 	if before := j.unflushed.Load(); before != nil {
 		return *before
@@ -412,8 +414,8 @@ func (j *job) flush(ctx context.Context) error {
 	return err
 }
 
-// work gives the pieces of a plan to slots, and returns when all of them are done, or have stopped
-// at the first error or at the context's end.
+// work hands the pieces of a plan to slots. It returns when all pieces are done, or when the slots
+// have stopped after the first error or the end of the context.
 func (j *job) work(ctx context.Context, plan func(give func(piece) error) error,
 	do func(*slot, piece) error) error {
 	pieces := make(chan piece)
@@ -452,15 +454,16 @@ func (j *job) work(ctx context.Context, plan func(give func(piece) error) error,
 	return err
 }
 
-// DefaultSlots is how many pieces are worked on at a time. Of 256 KiB each, measured with four
-// connections on a quiet machine against 16, which a busy one had preferred: export to file 1.9 and
-// 2.6 s, file to export 0.8 and 1.2 s, server to server 2.1 and 2.4 s, for 2 GiB; more won nothing.
+// DefaultSlots is how many pieces are in work at a time. Of 256 KiB each, measured with four
+// connections on a quiet machine against 16, which a busy machine had preferred: export to file 1.9
+// and 2.6 s, file to export 0.8 and 1.2 s, server to server 2.1 and 2.4 s, for 2 GiB; more slots
+// gained nothing.
 const DefaultSlots = 128
 
-// Long pieces are fewer, as long as some are in flight.
+// With long pieces there are fewer slots, but at least minSlots.
 const (
 	defaultMemory = 64 << 20 // bytes
-	fewestSlots   = 16
+	minSlots      = 16
 )
 
 func (j *job) slots() int {
@@ -468,22 +471,22 @@ func (j *job) slots() int {
 	if j.options.Requests > 0 {
 		return j.options.Requests * lanes
 	}
-	return max(min(DefaultSlots, int(defaultMemory/j.request)), fewestSlots, lanes)
+	return max(min(DefaultSlots, int(defaultMemory/j.request)), minSlots, lanes)
 }
 
-// errStopped is a plan's end when a slot has failed: the slot's error is what is told.
+// errStopped ends a plan when a slot has failed; the slot's error is the one that is returned.
 var errStopped = errors.New("stopped")
 
-// keep saves the state from time to time, until it is stopped.
-func (j *job) keep(ctx context.Context) (stop func()) {
+// keepState saves the state from time to time, until stop is called.
+func (j *job) keepState(ctx context.Context) (stop func()) {
 	if j.options.Resume == "" {
 		return func() {}
 	}
 	return every(j.saveEvery, func() {
-		done := j.done.copy() // before the flush, which is only about what was written before
+		done := j.done.copy() // taken before the flush, which covers only earlier writes
 		err := j.flush(ctx)
 		if err == nil {
-			err = j.unchanged()
+			err = j.checkUnchanged()
 		}
 		if err == nil {
 			err = j.save(done)
@@ -497,7 +500,7 @@ func (j *job) save(done []Range) error {
 	return s.save(j.options.Resume)
 }
 
-// show reports the progress of a phase until it is stopped.
+// show reports the progress of a phase until stop is called.
 func (j *job) show(phase string) (stop func()) {
 	if j.options.Show == nil {
 		return func() {}
@@ -507,16 +510,16 @@ func (j *job) show(phase string) (stop func()) {
 		data = &j.compared
 	}
 	_, stream := j.source.(*inflow)
-	tell := func() {
+	report := func() {
 		j.options.Show(Progress{Phase: phase, Done: j.progress.Load(), Total: j.source.size(),
 			Data: data.Load(), Stream: stream})
 	}
-	tell()
-	stopTelling := every(showEvery, tell)
-	return func() { stopTelling(); tell() }
+	report()
+	stopReports := every(showEvery, report)
+	return func() { stopReports(); report() }
 }
 
-// every does something again and again in a goroutine of its own, until it is stopped.
+// every calls do every d in a goroutine of its own, until stop is called.
 func every(d time.Duration, do func()) (stop func()) {
 	quit, gone := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -535,7 +538,7 @@ func every(d time.Duration, do func()) (stop func()) {
 	return func() { close(quit); <-gone }
 }
 
-// close closes both ends; a server that is gone was told already.
+// close closes both ends. After another error its own errors are dropped: they say the same.
 func (j *job) close(already error) error {
 	err := errors.Join(j.source.close(), j.destination.close())
 	if already != nil {
@@ -544,7 +547,7 @@ func (j *job) close(already error) error {
 	return err
 }
 
-// absolute is a Unix socket's path wherever it is looked at from.
+// absolute is the address of a target, with the absolute path of a Unix socket.
 func absolute(t *client.Target) string {
 	if t.Network == "unix" && t.Address[0] != '@' {
 		if path, err := filepath.Abs(t.Address); err == nil {

@@ -1,7 +1,7 @@
-// Slots: a buffer and a request each, and a piece at a time.
+// Slots: each has a buffer and requests, and copies a piece at a time.
 //
-// Invariant: a piece is done when all of it was written; what was read is compared with zeroes
-// before it is written, unless everything is to be allocated.
+// Invariant: a piece is done when all of it is written; data is compared with zeroes before it is
+// written, unless --allocated asks for all space.
 
 package transfer
 
@@ -12,10 +12,10 @@ import (
 	"ringnbd/engine/client"
 )
 
-// zeroes is what blocks are compared with, and what is written where there is no other way.
+// zeroes are compared with data, and written if the destination has no other way to make zeroes.
 var zeroes [64 << 10]byte
 
-// slot is one worker.
+// slot is a worker.
 type slot struct {
 	job    *job
 	lane   int
@@ -24,7 +24,7 @@ type slot struct {
 	to     client.Request
 }
 
-// copy does one piece.
+// copy copies a piece.
 func (s *slot) copy(ctx context.Context, p piece) error {
 	j := s.job
 	if p.zero {
@@ -43,7 +43,7 @@ func (s *slot) copy(ctx context.Context, p piece) error {
 	return s.put(ctx, b, p.offset)
 }
 
-// put writes what was read, zeroes in the way that was asked for.
+// put writes data, with or without its zeroes, as the options say.
 func (s *slot) put(ctx context.Context, b []byte, offset uint64) error {
 	j := s.job
 	if j.options.Allocated {
@@ -53,12 +53,12 @@ func (s *slot) put(ctx context.Context, b []byte, offset uint64) error {
 	return s.sparse(ctx, b, offset)
 }
 
-// sparse writes data, and leaves out what is zero in whole grains.
+// sparse writes data, and makes whole grains of zeroes without writing them as data.
 func (s *slot) sparse(ctx context.Context, b []byte, offset uint64) error {
 	j := s.job
 	grain := int(j.grain)
 	for len(b) > 0 {
-		n, zero := alike(b, grain, int(offset%j.grain))
+		n, zero := leadingRun(b, grain, int(offset%j.grain))
 		var err error
 		if zero {
 			j.zeroed.Add(uint64(n))
@@ -75,9 +75,10 @@ func (s *slot) sparse(ctx context.Context, b []byte, offset uint64) error {
 	return nil
 }
 
-// alike is how many bytes at the front are alike: zeroes, in whole grains, or not. The first grain
-// has lost skew bytes to the piece before, and the last may be short.
-func alike(b []byte, grain, skew int) (n int, zero bool) {
+// leadingRun is the length of the run at the front of b that is all zeroes, in whole grains, or has
+// no zero grain. The first grain lacks skew bytes, which belong to the piece before, and the last
+// may be short.
+func leadingRun(b []byte, grain, skew int) (n int, zero bool) {
 	for n < len(b) {
 		step := min(grain-skew, len(b)-n)
 		skew = 0
@@ -91,7 +92,7 @@ func alike(b []byte, grain, skew int) (n int, zero bool) {
 	return n, zero
 }
 
-// zero makes a range zero by the best means there are.
+// zero makes a range read as zeroes by the fastest available means.
 func (s *slot) zero(ctx context.Context, offset, length uint64) error {
 	j := s.job
 	if j.blank && !j.options.Allocated {

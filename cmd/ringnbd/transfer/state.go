@@ -1,7 +1,7 @@
-// --resume: what is done, on disk, for the run that goes on after this one was ended.
+// --resume: the ledger on disk, for a run that continues after this one was ended.
 //
-// Invariant: a range is in the file only if the destination was flushed after it was written; the
-// file is replaced as a whole or not at all, and is not used for another copy than its own.
+// Invariant: a range is in the file only if the destination was flushed after the range was
+// written. The file is replaced as a whole or not at all, and is not used for another copy.
 
 package transfer
 
@@ -17,14 +17,14 @@ import (
 	"path/filepath"
 )
 
-// stateFormat tells our files from others, and their versions from each other.
+// stateFormat marks the files of copies, and their version.
 const stateFormat = "ringnbd copy 2"
 
-// partSuffix is behind the name of a state that is being written.
+// partSuffix is appended to the name of a state while it is being written.
 const partSuffix = ".part"
 
-// stateMost bounds what is read of a state file, in bytes.
-const stateMost = 64 << 20
+// maxState is the largest state file that is read, in bytes.
+const maxState = 64 << 20
 
 // State is the content of the file.
 type State struct {
@@ -32,30 +32,30 @@ type State struct {
 	Source      Identity `json:"source"`
 	Destination Identity `json:"destination"`
 	Done        []Range  `json:"done"`
-	Sum         string   `json:"sum"` // of all of it, with this empty: SHA-256, hexadecimal
+	Sum         string   `json:"sum"` // SHA-256, hexadecimal, of the state with an empty sum
 }
 
-// sum is what Sum must be.
+// sum computes the value of Sum.
 func (s *State) sum() (string, error) {
-	bare := *s
-	bare.Sum = ""
-	b, err := json.Marshal(&bare)
+	unsummed := *s
+	unsummed.Sum = ""
+	b, err := json.Marshal(&unsummed)
 	return fmt.Sprintf("%x", sha256.Sum256(b)), err
 }
 
-// loadState reads the file; nil if there is none.
+// loadState reads the file. It returns nil if there is no file.
 func loadState(path string) (*State, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err == nil && (!info.Mode().IsRegular() || info.Size() > stateMost) {
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxState) {
 		return nil, fmt.Errorf("%s: is not the state of a copy; name another file for --resume",
 			path)
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return nil, plain(path, err)
+		return nil, pathError(path, err)
 	}
 	s := new(State)
 	if err := json.Unmarshal(b, s); err != nil || s.Format != stateFormat {
@@ -75,7 +75,7 @@ func loadState(path string) (*State, error) {
 	return s, nil
 }
 
-// checkPlaces refuses a state that is of other places.
+// checkPlaces refuses the state of a copy between other places.
 func (s *State) checkPlaces(path string, source, destination *Place) error {
 	again := fmt.Sprintf("; to copy from the beginning, remove %s", path)
 	switch from, to := source.place(), destination.place(); {
@@ -89,7 +89,7 @@ func (s *State) checkPlaces(path string, source, destination *Place) error {
 	return nil
 }
 
-// check refuses a state of places in which something else is now.
+// check refuses a state whose source or destination has been replaced since.
 func (s *State) check(path string, source, destination Identity) error {
 	again := fmt.Sprintf("; to copy from the beginning, remove %s", path)
 	switch {
@@ -108,7 +108,7 @@ func (s *State) check(path string, source, destination Identity) error {
 	case s.Destination.Serial != destination.Serial:
 		return fmt.Errorf("the destination is another device than when the copy began%s", again)
 	case s.Destination.Inode != destination.Inode || s.Destination.Born != destination.Born:
-		return fmt.Errorf("the destination is another file than the one that the copy began%s",
+		return fmt.Errorf("the destination is another file than when the copy began%s",
 			again)
 	}
 	return nil
@@ -130,7 +130,7 @@ func (s *State) save(path string) error {
 	}
 	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return plain(part, err)
+		return pathError(part, err)
 	}
 	_, err = f.Write(append(b, '\n'))
 	err = errors.Join(err, f.Sync(), f.Close())
@@ -139,38 +139,38 @@ func (s *State) save(path string) error {
 	}
 	if err != nil {
 		_ = os.Remove(part)
-		return plain(path, err)
+		return pathError(path, err)
 	}
 	dir := filepath.Dir(path)
 	if d, err := os.Open(dir); err == nil {
-		_ = d.Sync() // without it a crash leaves the older state, which is right as well
+		_ = d.Sync() // otherwise a crash may leave the older state, which is correct as well
 		_ = d.Close()
 	}
 	return nil
 }
 
-// discard removes a file that has done its work, if it is there.
+// discard removes a file that is no longer needed, if it exists.
 func discard(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return plain(path, err)
+		return pathError(path, err)
 	}
 	return nil
 }
 
-// removePart removes what a run left that was killed while it wrote its state, and nothing else.
+// removePart removes the file of a run that was killed while it wrote its state, and no other file.
 func removePart(part string) error {
 	info, err := os.Lstat(part)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return plain(part, err)
+		return pathError(part, err)
 	}
 	ours := info.Mode().IsRegular()
 	if ours && info.Size() > 0 {
 		f, err := os.Open(part)
 		if err != nil {
-			return plain(part, err)
+			return pathError(part, err)
 		}
 		mark := []byte(`{"format":"ringnbd copy `)
 		b := make([]byte, len(mark))
@@ -179,7 +179,7 @@ func removePart(part string) error {
 		_ = f.Close() // only read
 	}
 	if !ours {
-		return fmt.Errorf("%s: is in the way of the state of this copy, which is written there "+
+		return fmt.Errorf("%s: exists and is not the state of a copy, which is written there "+
 			"first; name another file for --resume", part)
 	}
 	return discard(part)

@@ -147,8 +147,8 @@ func TestRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ from, to, words string }{
-		{source, small, "has 4096 bytes, too few for the source's 8192"},
-		{source, large, "more than the source's 8192, and is not cut off"},
+		{source, small, "has 4096 bytes, fewer than the source's 8192"},
+		{source, large, "more than the source's 8192, and is not truncated"},
 		{source, source, "the same file"},
 		{source, filepath.Join(dir, "link"), "the same file"},
 		{source, dir, "is a directory"},
@@ -224,7 +224,7 @@ func run(ctx context.Context, o Options, each func(done uint64)) (Report, error)
 		return Report{}, err
 	}
 	j.source = hooked{j.source, func() { each(j.progress.Load()) }}
-	return j.all(ctx)
+	return j.run(ctx)
 }
 
 // hooked is a source that tells when it is read.
@@ -373,7 +373,7 @@ func TestPlansCoverTheSourceOnce(t *testing.T) {
 		}
 		for at < p.size {
 			n := min(1+r.Uint64N(1<<uint(r.IntN(22))), p.size-at)
-			if err := p.tell(extent{at, n, zero}); err != nil {
+			if err := p.addExtent(extent{at, n, zero}); err != nil {
 				t.Fatal(err)
 			}
 			at, zero = at+n, !zero
@@ -441,17 +441,17 @@ func TestRunsOfZeroes(t *testing.T) {
 		zero                 bool
 	}{{0, 4, 0, 4, true}, {4, 4, 0, 8, false}, {12, 4, 0, 8, true}, {1, 4, 1, 3, true}, {0, 8, 5, 3,
 		true}, {3, 8, 0, 8, false}, {0, 32, 0, 20, false}, {9, 4, 2, 11, true}} {
-		if n, zero := alike(b[c.from:], c.grain, c.skew); n != c.n || zero != c.zero {
+		if n, zero := leadingRun(b[c.from:], c.grain, c.skew); n != c.n || zero != c.zero {
 			t.Errorf("%+v: %d %v", c, n, zero)
 		}
 	}
 }
 
 func TestTheWakeOfACopyIsBounded(t *testing.T) {
-	var w wake
-	begun, settled := uint64(0), uint64(0)
+	var w writeback
+	begun, checkNotReplaced := uint64(0), uint64(0)
 	for at := uint64(0); at < 1<<30; at += 1 << 20 {
-		begin, settle := w.soil(at, 1<<20)
+		begin, settle := w.noteWritten(at, 1<<20)
 		if begin.End > 0 {
 			if begin.Start != begun {
 				t.Fatalf("%+v after %d", begin, begun)
@@ -459,16 +459,16 @@ func TestTheWakeOfACopyIsBounded(t *testing.T) {
 			begun = begin.End
 		}
 		if settle.End > 0 {
-			if settle.Start != settled {
-				t.Fatalf("%+v after %d", settle, settled)
+			if settle.Start != checkNotReplaced {
+				t.Fatalf("%+v after %d", settle, checkNotReplaced)
 			}
-			settled = settle.End
+			checkNotReplaced = settle.End
 		}
-		if at+1<<20-settled > (trailMost+1)*writeBack {
-			t.Fatalf("at %d, %d are settled", at, settled)
+		if at+1<<20-checkNotReplaced > (maxWritebacks+1)*writebackSize {
+			t.Fatalf("at %d, %d are settled", at, checkNotReplaced)
 		}
 	}
-	if begun != 1<<30 || settled != 1<<30-trailMost*writeBack {
-		t.Errorf("%d begun, %d settled", begun, settled)
+	if begun != 1<<30 || checkNotReplaced != 1<<30-maxWritebacks*writebackSize {
+		t.Errorf("%d begun, %d settled", begun, checkNotReplaced)
 	}
 }

@@ -1,8 +1,8 @@
-// --verify: both ends are read again and compared, after the flush and from the disk as far as that
-// can be had.
+// --verify: both ends are read again and compared, after the flush, and from the disk as far as
+// that is possible.
 //
-// Invariant: pieces are given out in order and finished once given, so the least offset that
-// differed is the first difference.
+// Invariant: pieces are handed out in order, and each is finished, so the smallest offset that
+// differs is the first difference.
 
 package transfer
 
@@ -30,13 +30,13 @@ func (m *mismatch) note(at uint64) {
 	}
 }
 
-// errDiffers stops the slots; what is told is the mismatch.
+// errDiffers stops the slots; verify returns the mismatch instead.
 var errDiffers = errors.New("differs")
 
-// verify compares all of the source with the destination. What both maps call zeroes is not read.
+// verify compares the source with the destination. Zeroes by both maps are not read.
 func (j *job) verify(ctx, hard context.Context) error {
-	j.source.forget()
-	j.destination.forget()
+	j.source.dropCache()
+	j.destination.dropCache()
 	j.progress.Store(0)
 	defer j.show(verifying)()
 	var differs mismatch
@@ -58,7 +58,7 @@ func (j *job) verify(ctx, hard context.Context) error {
 	return err
 }
 
-// compare reads both at the same time.
+// compare reads a piece of both ends, and compares them.
 func (s *slot) compare(ctx context.Context, p piece, ours, theirs []byte, differs *mismatch) error {
 	j := s.job
 	if err := j.source.read(ctx, s.lane, &s.from, ours, p.offset); err != nil {
@@ -80,8 +80,8 @@ func (s *slot) compare(ctx context.Context, p piece, ours, theirs []byte, differ
 	return errDiffers
 }
 
-// both plans by the source's map, and reads zeroes as well where the destination's map does not say
-// zeroes.
+// both plans by the source's map. Its zeroes are read and compared unless the destination's map
+// also has zeroes there.
 func (j *job) both(ctx context.Context, give func(piece) error) error {
 	var failed error
 	next, stop := iter.Pull(func(yield func(extent) bool) {
@@ -95,7 +95,7 @@ func (j *job) both(ctx context.Context, give func(piece) error) error {
 	defer stop()
 	theirs := follower{next: next}
 	p := &plan{size: j.source.size(), block: max(j.source.block(), j.destination.block()),
-		request: j.request, stretch: max(j.request, zeroMost)}
+		request: j.request, stretch: max(j.request, maxZero)}
 	p.give = func(q piece) error {
 		if q.zero && !theirs.zero(q.offset, q.offset+q.length) {
 			again := plan{request: j.request, give: give}
@@ -103,7 +103,7 @@ func (j *job) both(ctx context.Context, give func(piece) error) error {
 		}
 		return give(q)
 	}
-	if err := j.source.extents(ctx, p.size, p.tell); err != nil {
+	if err := j.source.extents(ctx, p.size, p.addExtent); err != nil {
 		return err
 	}
 	if err := p.finish(); err != nil {
@@ -115,14 +115,14 @@ func (j *job) both(ctx context.Context, give func(piece) error) error {
 	return failed
 }
 
-// follower asks a map about ranges in order.
+// follower answers questions about ranges of a map, asked in order.
 type follower struct {
 	next  func() (extent, bool)
 	now   extent
 	ended bool
 }
 
-// zero says whether all of a range is zeroes; what the map does not say is not.
+// zero reports whether the map has only zeroes in a range.
 func (f *follower) zero(start, end uint64) bool {
 	for start < end {
 		for !f.ended && f.now.offset+f.now.length <= start {
