@@ -64,8 +64,7 @@ func turnsDoNotAllocate(t *testing.T, session proto.Session) {
 	}
 }
 
-// answerAtOnce answers BLOCK_STATUS without asking anybody: who looks up is not a loop, and may
-// allocate.
+// answerAtOnce answers BLOCK_STATUS on the loop: lookup workers may allocate, a turn may not.
 func (l *loop) answerAtOnce() {
 	for t := l.takeAsked(); t != none; {
 		row := &l.tags[t]

@@ -1,5 +1,5 @@
 // Chunks as they lie in a connection's page: whatever is in it already, a reply fits or is left for
-// the next batch, and what was promised is what is there.
+// the next batch, and its chunks say what was promised.
 
 package engine
 
@@ -14,7 +14,7 @@ import (
 	"ringnbd/proto"
 )
 
-// filledBatch is a batch in which so many bytes of headers and so many iovecs are used.
+// filledBatch makes a batch in which that many bytes of headers and that many iovecs are used.
 func filledBatch(l *loop, headers, iovecs int) *batch {
 	page := l.layout.pageAt(0)
 	return &batch{loop: l, conn: &l.conns[0], page: page,
@@ -22,7 +22,7 @@ func filledBatch(l *loop, headers, iovecs int) *batch {
 		headers: l.control.Bytes(page+headersAt, ownAt-headersAt), n: iovecs, filled: headers}
 }
 
-// contextsOf are so many contexts that know nothing.
+// contextsOf makes n contexts that know nothing.
 func contextsOf(n int) (list []Context) {
 	for range n {
 		list = append(list,
@@ -125,7 +125,7 @@ func checkRoom(t *testing.T, l *loop, row *tag, b *batch) {
 	}
 }
 
-// gatherIovecs is what the kernel would send.
+// gatherIovecs returns what the kernel would send.
 func gatherIovecs(l *loop, iovecs []uring.Iovec) (out []byte) {
 	for _, v := range iovecs {
 		for _, a := range []*uring.Arena{l.control, l.pool, l.table.exports[0].Device.Memory} {

@@ -13,9 +13,9 @@ import (
 	"ringnbd/proto"
 )
 
-// TestUnalignedWritersShareABlock: eight connections on two loops write their own bytes of the same
-// blocks, over and over; no byte is ever lost, although every write reads and writes the whole
-// block.
+// TestUnalignedWritersShareABlock checks that no byte is lost where eight connections on two loops
+// write their own bytes of the same blocks, over and over, although every write reads and writes
+// the whole block.
 func TestUnalignedWritersShareABlock(t *testing.T) {
 	const writers, rounds, span = 8, 150, 1000
 	e := startEngine(t, 2, fileDevice(t, 1<<20, unix.O_DIRECT))
@@ -56,8 +56,8 @@ func TestUnalignedWritersShareABlock(t *testing.T) {
 	}
 }
 
-// TestOverlappingWritesStayInOrder: of many writes to the same bytes that one connection has in
-// flight, the last is what stays.
+// TestOverlappingWritesStayInOrder checks that of many writes to the same bytes that one connection
+// has in flight, the last is what stays.
 func TestOverlappingWritesStayInOrder(t *testing.T) {
 	const depth, rounds = 64, 40
 	e := startEngine(t, 2, fileDevice(t, 1<<20, unix.O_DIRECT))
@@ -85,8 +85,9 @@ func TestOverlappingWritesStayInOrder(t *testing.T) {
 	}
 }
 
-// TestZeroesDoNotOvertakeTheirFollowers: a long WRITE_ZEROES that does not begin on a block gives
-// up its range slice by slice; a write to its first bytes that arrived behind it must stay.
+// TestZeroesDoNotOvertakeTheirFollowers checks that a long WRITE_ZEROES that does not begin on a
+// block, and gives up its range slice by slice, does not zero a write to its first bytes that
+// arrived after it.
 func TestZeroesDoNotOvertakeTheirFollowers(t *testing.T) {
 	const length = 100 << 20
 	for name, d := range map[string]*Device{"file": fileDevice(t, 128<<20, unix.O_DIRECT),
@@ -116,9 +117,9 @@ func TestZeroesDoNotOvertakeTheirFollowers(t *testing.T) {
 	}
 }
 
-// TestFlushesOfTwoLoopsTakeTurns: only one fsync of a device is in flight, so that of several loops
-// none can be told success by a kernel that has told the error to another. Here the rule itself:
-// many flushes on two loops, all answered, and never two at once.
+// TestFlushesOfTwoLoopsTakeTurns checks that only one fsync of a device is in flight: otherwise the
+// kernel could report an error to one loop and success to another. Many flushes on two loops are
+// all answered, and never two at once.
 func TestFlushesOfTwoLoopsTakeTurns(t *testing.T) {
 	d := fileDevice(t, 1<<20, unix.O_DIRECT)
 	e := startEngine(t, 2, d)
@@ -140,20 +141,20 @@ func TestFlushesOfTwoLoopsTakeTurns(t *testing.T) {
 	overlap := make(chan int32)
 	stop := make(chan struct{})
 	go func() {
-		var most int32
+		var highest int32
 		for {
 			select {
 			case <-stop:
-				overlap <- most
+				overlap <- highest
 				return
 			default:
-				most = max(most, d.busy.Load())
+				highest = max(highest, d.busy.Load())
 			}
 		}
 	}()
 	done.Wait()
 	close(stop)
-	if most := <-overlap; most != 1 {
-		t.Errorf("%d fsyncs were in flight at once, want 1", most)
+	if highest := <-overlap; highest != 1 {
+		t.Errorf("%d fsyncs were in flight at once, want 1", highest)
 	}
 }

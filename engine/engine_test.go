@@ -67,7 +67,7 @@ func startEngine(t testing.TB, loops int, devices ...*Device) *Engine {
 	return start(t, c, devices...)
 }
 
-// start is an engine of any shape, closed with the test.
+// start makes an engine of any shape, closed with the test.
 func start(t testing.TB, c Config, devices ...*Device) *Engine {
 	t.Helper()
 	var exports []Export
@@ -86,7 +86,7 @@ func start(t testing.TB, c Config, devices ...*Device) *Engine {
 	return e
 }
 
-// counted are the engine's counters.
+// counted returns the engine's counters.
 func counted(t testing.TB, e *Engine) Counters {
 	t.Helper()
 	c, ok := e.Counters()
@@ -246,7 +246,8 @@ func readsWhatWasWritten(t *testing.T, e *Engine, size int) {
 	}
 }
 
-// TestNullExport: reads are zeroes of any length, writes are taken in full and dropped.
+// TestNullExport checks that reads are zeroes of any length, and that writes are taken in full and
+// dropped.
 func TestNullExport(t *testing.T) {
 	e := startEngine(t, 1, nullDevice(1<<40))
 	c := connect(t, e, 0)
@@ -273,7 +274,7 @@ func TestNullExport(t *testing.T) {
 	}
 }
 
-// TestDrain: a shutdown answers, refuses, closes and flushes.
+// TestDrain checks that a shutdown answers, refuses, closes and flushes.
 func TestDrain(t *testing.T) {
 	e := startEngine(t, 2, fileDevice(t, 1<<20, unix.O_DIRECT))
 	c := connect(t, e, 0)
@@ -293,8 +294,9 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// TestDrainEndsWhatNeverEnds: a payload that drips in, and a client that asks on and on, have their
-// grace and no more, and that is an orderly end. What was taken in before is answered.
+// TestDrainEndsWhatNeverEnds checks that a payload that drips in, and a client that asks on and on,
+// have their grace and no more, and that this is an orderly end. Requests that were taken in before
+// are answered.
 func TestDrainEndsWhatNeverEnds(t *testing.T) {
 	for name, insist := range map[string]func(*client) error{
 		"a payload into its lease": func(c *client) error { return c.drip(8 << 20) },
@@ -345,7 +347,7 @@ func (c *client) drip(n int) error {
 
 // insist sends one request after the other, whatever is answered, until that fails.
 func (c *client) insist() error {
-	go func() { _, _ = io.Copy(io.Discard, c.fd) }() // who takes no replies is another matter
+	go func() { _, _ = io.Copy(io.Discard, c.fd) }() // to take no replies is another matter
 	q := make([]byte, proto.RequestSize)
 	proto.PutRequest(q, &proto.Request{Cookie: 6, Command: proto.CmdFlush})
 	for {

@@ -76,8 +76,8 @@ func (s *SimLoop) Adopt(fd int32, export uint32, session proto.Session) {
 		client: &Client{Export: int(export)}})
 }
 
-// Asked takes the requests that are to be looked up, if the loop has said that there are any: who
-// forgets to say it waits for ever.
+// Asked takes the requests that are to be looked up, if the loop has said that there are any: a
+// loop that forgets to say it waits for ever.
 func (s *SimLoop) Asked() (tags []uint32) {
 	if !s.asked {
 		return nil
@@ -90,7 +90,7 @@ func (s *SimLoop) Asked() (tags []uint32) {
 	return tags
 }
 
-// LookUp looks one of them up. late: its connection has been cut meanwhile.
+// LookUp looks up a request that Asked returned. late says that its connection was cut meanwhile.
 func (s *SimLoop) LookUp(t uint32) (late bool) {
 	i := slices.Index(s.pending, t)
 	s.pending = append(s.pending[:i], s.pending[i+1:]...)
@@ -99,7 +99,7 @@ func (s *SimLoop) LookUp(t uint32) (late bool) {
 	return late
 }
 
-// Unbounded lets every device have as many workers as it likes: a planted mistake.
+// Unbounded lets every device have any number of workers: a planted mistake.
 func (s *SimLoop) Unbounded() { s.l.quota = maxWorkers }
 
 // Live is how many connections the loop has.
@@ -124,8 +124,8 @@ func (s *SimLoop) Close() {
 	_ = s.l.control.Close()
 }
 
-// Home reports what a loop without connections still has out: every tag, lease, stage, claim and
-// list must be home.
+// Home reports what a loop without connections still has out: every tag, lease, stage and claim
+// must have been given back, and every list be empty.
 func (s *SimLoop) Home() error {
 	l := s.l
 	var errs []error

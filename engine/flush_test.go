@@ -1,5 +1,5 @@
-// A flush that waits for another loop's is looked at in every turn: that must cost the same with
-// one export and with ten thousand.
+// A flush that waits for another loop's flush is looked at in every turn: that must cost the same
+// with one export and with ten thousand.
 
 package engine
 
@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// blockedLoop is a loop with so many exports, of which one waits for a flush of another loop.
+// blockedLoop makes a loop with that many exports, of which one waits for a flush of another loop.
 func blockedLoop(t testing.TB, exports int) *loop {
 	t.Helper()
 	all := make([]Export, exports)

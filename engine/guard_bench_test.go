@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// crowdedGuard is a guard in which so many claims of one width are in flight on device 0, one
-// behind the other, so far apart.
+// crowdedGuard makes a guard in which that many claims of one width are in flight on device 0, one
+// after the other, apart bytes from each other.
 func crowdedGuard(claims int, width, apart uint64) *guard {
 	g := newGuard(claims+1, 1)
 	for i := range uint64(claims) {
@@ -18,7 +18,7 @@ func crowdedGuard(claims int, width, apart uint64) *guard {
 }
 
 func BenchmarkClaim(b *testing.B) {
-	const far = 1 << 40 // where nobody is
+	const far = 1 << 40 // where no claim is
 	for _, c := range []struct {
 		name         string
 		own          uint64

@@ -54,8 +54,8 @@ func checkGuard(t *testing.T, seed uint64) {
 			}
 		}
 	}
-	// A world is as small as its claims are narrow, so that they meet; at its end, or in the middle
-	// of it, lies a border of stripes of every size.
+	// A world is as small as its claims are narrow, so that they overlap; a border of stripes of
+	// every size lies at its end or in the middle of it.
 	scale := []uint64{4 << 10, 256 << 10, 4 << 20, 64 << 20}[random.IntN(4)]
 	base := []uint64{0, 64<<20 - scale/2, 1<<40 - scale/2}[random.IntN(3)]
 	for range 400 {
@@ -80,7 +80,7 @@ func checkGuard(t *testing.T, seed uint64) {
 		}
 		verify(grants)
 	}
-	for len(model) > 0 { // everybody gets a turn, and leaves nothing behind
+	for len(model) > 0 { // every claim gets a turn, and nothing is left
 		for i := range uint32(rows) {
 			if m := model[i]; m != nil && m.granted {
 				grants := uint32(none)
@@ -93,7 +93,7 @@ func checkGuard(t *testing.T, seed uint64) {
 	checkEmpty(t, g)
 }
 
-// drawWidth draws from all widths that there are, and rather from their borders.
+// drawWidth draws from all widths that there are, and more often from their borders.
 func drawWidth(random *rand.Rand, scale uint64) uint64 {
 	edges := []uint64{1, 512, 4 << 10, 1 << 16, 1<<16 + 1, 128 << 10, 1 << 20, 1 << 21, 1<<21 + 1,
 		32 << 20}
@@ -122,8 +122,8 @@ func checkEmpty(t *testing.T, g *guard) {
 	}
 }
 
-// TestNeighboursShareNoHead: what the counting of claims in two stripes relies on; and that claims
-// at one distance, whatever it is, are spread over many heads.
+// TestNeighboursShareNoHead checks what the counting of claims in two stripes relies on, and that
+// claims at one distance, whatever it is, are spread over many heads.
 func TestNeighboursShareNoHead(t *testing.T) {
 	for device := range uint32(100) {
 		for stripe := range uint64(5000) {
@@ -148,9 +148,9 @@ func TestNeighboursShareNoHead(t *testing.T) {
 	}
 }
 
-// TestClaimsMeetOnlyThoseNearThem counts what a claim looks at beside 512 others that it does not
-// touch.
-func TestClaimsMeetOnlyThoseNearThem(t *testing.T) {
+// TestClaimsAreComparedOnlyWithThoseNearThem counts what a claim is compared with beside 512 claims
+// that it does not touch.
+func TestClaimsAreComparedOnlyWithThoseNearThem(t *testing.T) {
 	for _, c := range []struct {
 		name              string
 		own, width, apart uint64
@@ -277,7 +277,7 @@ func TestGuardKeepsTheOrderOfArrival(t *testing.T) {
 	checkEmpty(t, g)
 }
 
-// TestGuardExcludes lets threads hammer few blocks: two that overlap must never run at once.
+// TestGuardExcludes lets threads hammer few blocks: two overlapping claims must never run at once.
 func TestGuardExcludes(t *testing.T) {
 	const threads, rounds, blocks = 4, 3000, 8
 	g := newGuard(threads, 1)

@@ -12,7 +12,7 @@ import (
 	"ringnbd/proto"
 )
 
-// still is a loop that nothing turns: tables and memory without a ring.
+// still makes a loop that is never turned: tables and memory without a ring.
 func still(t testing.TB, exports ...Export) *loop {
 	t.Helper()
 	c := Config{Loops: 1, MaxConnections: 4}
@@ -29,7 +29,7 @@ func still(t testing.TB, exports ...Export) *loop {
 	return l
 }
 
-// admitted is a tag that holds a request's memory, as takeTag leaves it.
+// admitted makes a tag that holds a request's memory, as takeTag leaves it.
 func admitted(t testing.TB, l *loop, r proto.Request) uint32 {
 	t.Helper()
 	l.conns[0].credit, l.conns[0].tagCredit = l.layout.share, tagsPerConn
@@ -78,8 +78,8 @@ func drawDisk(r *rand.Rand, size int) []byte {
 	return b
 }
 
-// naive is the longest run of zeroes in whole units inside the request, in bytes, as somebody finds
-// who looks at every unit; and whether all of it is zero.
+// naive is the longest run of zeroes in whole units inside the request, in bytes, found by looking
+// at every unit; and whether all of it is zero.
 func naive(disk []byte, from, to uint64) (longest uint64, all bool) {
 	run := uint64(0)
 	all = true
@@ -96,7 +96,7 @@ func naive(disk []byte, from, to uint64) (longest uint64, all bool) {
 	return longest, all
 }
 
-// checkRuns holds what find found against the disk.
+// checkRuns compares what find found with the disk.
 func checkRuns(t *testing.T, h *holes, disk []byte) {
 	t.Helper()
 	r := &h.row.Request
@@ -165,7 +165,7 @@ func TestHolesAgreeWithEveryByte(t *testing.T) {
 	}
 }
 
-// TestHolesOfKnownLayouts: short requests, long ones, and what is between.
+// TestHolesOfKnownLayouts searches short requests, long ones, and what is between.
 func TestHolesOfKnownLayouts(t *testing.T) {
 	const k, size = 1 << 10, 4 << 20
 	d := memoryDevice(t, size)
@@ -219,8 +219,8 @@ func TestHolesOfKnownLayouts(t *testing.T) {
 	}
 }
 
-// TestNullIsDataThatCostsNothing: zeroes of a null export are sent, because that is what it
-// measures.
+// TestNullIsDataThatCostsNothing checks that zeroes of a null export are sent, because that is what
+// it measures.
 func TestNullIsDataThatCostsNothing(t *testing.T) {
 	d := nullDevice(1 << 30)
 	l := still(t, Export{Facts: factsOf(d), Device: d})
@@ -232,10 +232,10 @@ func TestNullIsDataThatCostsNothing(t *testing.T) {
 	}
 }
 
-// TestALongReplyIsLookedAtInParts: a loop has others to serve. A part is compared, and composed, at
-// a time, and a turn that has done its share does none; together they cover the request, and the
-// last alone is marked as such.
-func TestALongReplyIsLookedAtInParts(t *testing.T) {
+// TestALongReplyIsSearchedInParts checks that a part of a long reply is compared and composed at a
+// time, and none by a turn that has spent its budget; together the parts cover the request, and
+// only the last is marked as the last.
+func TestALongReplyIsSearchedInParts(t *testing.T) {
 	for _, off := range []uint64{0, 5, 1<<20 - 1} {
 		d := nullDevice(1 << 30)
 		d.Kind, d.FD, d.Block = File, 3, 512

@@ -16,7 +16,7 @@ import (
 // piece is one extent that a source says.
 type piece struct{ length, status uint64 }
 
-// says is a context that says these pieces whatever it is asked, then err.
+// says makes a context that says these pieces whatever it is asked, then err.
 func says(err error, pieces ...piece) Context {
 	return contextFunc(func(_, _ uint64, emit func(length, status uint64) bool) error {
 		for _, p := range pieces {
@@ -28,7 +28,7 @@ func says(err error, pieces ...piece) Context {
 	})
 }
 
-// lookedUp is what one BLOCK_STATUS is answered, by context.
+// lookedUp returns what one BLOCK_STATUS is answered, by context.
 func lookedUp(t *testing.T, l *loop, s proto.Session,
 	r proto.Request) map[uint32][]proto.StatusExtent {
 	t.Helper()
@@ -139,8 +139,8 @@ func alternating(unit uint64) Context {
 	})
 }
 
-// TestStatusRoom: with any number of contexts the answers fit into what was leased for them; what
-// is cut ends between two extents and begins where it was asked to.
+// TestStatusRoom checks that with any number of contexts the answers fit into what was leased for
+// them; an answer that is cut ends between two extents and begins where it was asked to.
 func TestStatusRoom(t *testing.T) {
 	const size = 1 << 40
 	random := rand.New(rand.NewPCG(5, 6))
@@ -175,11 +175,11 @@ func TestStatusRoom(t *testing.T) {
 				}
 				at += x.Length
 			}
-			most := min(maxStatus, pieceSize/uint64(contexts))
+			limit := min(maxStatus, pieceSize/uint64(contexts))
 			if facts.MaxPayload > 0 {
-				most = min(most, uint64(facts.MaxPayload))
+				limit = min(limit, uint64(facts.MaxPayload))
 			}
-			room := (most - 24) / uint64(s.Framing.ExtentSize())
+			room := (limit - 24) / uint64(s.Framing.ExtentSize())
 			if at != r.Offset+r.Length && uint64(len(list)) < min(room, r.Length/minExtent) {
 				t.Fatalf("%+v with %d contexts: %d extents, which end at %d, although there is "+
 					"room for %d", r, contexts, len(list), at, room)
@@ -191,8 +191,8 @@ func TestStatusRoom(t *testing.T) {
 	}
 }
 
-// TestStatusOfAGoneClient: the source learns that nobody waits, and the request comes home all the
-// same.
+// TestStatusOfAGoneClient checks that the source learns that its answer has no reader, and that the
+// request is given back all the same.
 func TestStatusOfAGoneClient(t *testing.T) {
 	d := &Device{Kind: Null, FD: -1, Size: 1 << 40, Block: 1}
 	emitted := 0

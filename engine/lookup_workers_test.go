@@ -1,5 +1,5 @@
-// Lookups beside the loops: one at a time and in order for each export, a stuck one holds up nobody
-// else's, and nothing is left behind.
+// Lookups beside the loops: one at a time and in order for each device, a stuck one holds up no
+// other device's, and nothing is left afterwards.
 
 package engine
 
@@ -18,13 +18,13 @@ import (
 	"ringnbd/proto"
 )
 
-// startWith is an engine of null exports with a context each.
+// startWith makes an engine of null exports with a context each.
 func startWith(t *testing.T, loops int, contexts ...Context) *Engine {
 	t.Helper()
 	return startOn(t, Config{Loops: loops, MaxConnections: 64 * loops}, contexts...)
 }
 
-// startOn is one of any shape.
+// startOn is startWith for an engine of any shape.
 func startOn(t *testing.T, c Config, contexts ...Context) *Engine {
 	t.Helper()
 	var exports []Export
@@ -41,7 +41,7 @@ func startOn(t *testing.T, c Config, contexts ...Context) *Engine {
 	return e
 }
 
-// connectAs is a connection with extended headers and the export's first context.
+// connectAs makes a connection with extended headers and the export's first context.
 func connectAs(t *testing.T, e *Engine, export int) *client {
 	t.Helper()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -60,7 +60,7 @@ func connectAs(t *testing.T, e *Engine, export int) *client {
 	return c
 }
 
-// ask sends a BLOCK_STATUS of so many bytes at off, by which its source knows it.
+// ask sends a BLOCK_STATUS of 4 KiB at off, by which its source knows it.
 func (c *client) ask(off uint64) {
 	c.t.Helper()
 	b := make([]byte, proto.ExtRequestSize)
@@ -71,8 +71,8 @@ func (c *client) ask(off uint64) {
 	}
 }
 
-// told waits for the answer to one of them, and says to which.
-func (c *client) told(within time.Duration) (uint64, error) {
+// answered waits for the answer to one of them, and returns its offset.
+func (c *client) answered(within time.Duration) (uint64, error) {
 	c.t.Helper()
 	if err := c.fd.SetReadDeadline(time.Now().Add(within)); err != nil {
 		c.t.Fatal(err)
@@ -95,12 +95,12 @@ func (c *client) told(within time.Duration) (uint64, error) {
 
 func TestLookupsOfAnExportAreOneAtATimeAndInOrder(t *testing.T) {
 	const asks = 200
-	var running, most atomic.Int32
+	var running, highest atomic.Int32
 	var mu sync.Mutex
 	var order []uint64
 	e := startWith(t, 1,
 		contextFunc(func(off, length uint64, emit func(length, status uint64) bool) error {
-			most.Store(max(most.Load(), running.Add(1)))
+			highest.Store(max(highest.Load(), running.Add(1)))
 			mu.Lock()
 			order = append(order, off)
 			mu.Unlock()
@@ -115,14 +115,14 @@ func TestLookupsOfAnExportAreOneAtATimeAndInOrder(t *testing.T) {
 	}
 	seen := map[uint64]bool{}
 	for range asks {
-		off, err := c.told(10 * time.Second)
+		off, err := c.answered(10 * time.Second)
 		if err != nil || seen[off] {
 			t.Fatalf("after %d answers: %d again: %v; %v", len(seen), off, seen[off], err)
 		}
 		seen[off] = true
 	}
-	if most.Load() != 1 {
-		t.Errorf("%d lookups ran at once", most.Load())
+	if highest.Load() != 1 {
+		t.Errorf("%d lookups ran at once", highest.Load())
 	}
 	mu.Lock() // the socket orders the two, which the race detector cannot know
 	defer mu.Unlock()
@@ -133,7 +133,7 @@ func TestLookupsOfAnExportAreOneAtATimeAndInOrder(t *testing.T) {
 	}
 }
 
-func TestAStuckExportHoldsUpNobodyElse(t *testing.T) {
+func TestAStuckExportHoldsUpNoOther(t *testing.T) {
 	stuck := make(chan struct{})
 	hangs := contextFunc(func(_, length uint64, emit func(length, status uint64) bool) error {
 		<-stuck
@@ -159,7 +159,7 @@ func TestAStuckExportHoldsUpNobodyElse(t *testing.T) {
 		all.Go(func() {
 			for i := range uint64(500) {
 				c.ask(i * 4096)
-				if off, err := c.told(10 * time.Second); err != nil || off != i*4096 {
+				if off, err := c.answered(10 * time.Second); err != nil || off != i*4096 {
 					t.Errorf("answer %d: %d %v", i, off, err)
 					return
 				}
@@ -167,20 +167,21 @@ func TestAStuckExportHoldsUpNobodyElse(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if _, err := clients[0].told(20 * time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+	_, err := clients[0].answered(20 * time.Millisecond)
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a lookup that hangs was answered: %v", err)
 	}
 	close(stuck)
 	for _, c := range clients[:2] {
 		for range 3 {
-			if _, err := c.told(10 * time.Second); err != nil {
+			if _, err := c.answered(10 * time.Second); err != nil {
 				t.Error(err)
 			}
 		}
 	}
 }
 
-// threads is how many the process has.
+// threads returns how many threads the process has.
 func threads(t *testing.T) int {
 	t.Helper()
 	all, err := os.ReadDir("/proc/self/task")
@@ -190,16 +191,17 @@ func threads(t *testing.T) int {
 	return len(all)
 }
 
-// TestWorkersAreBoundedAndLeave: storage that hangs takes up so many threads and no more, what
-// waits for one of them is looked up as they come back, and then they end.
+// TestWorkersAreBoundedAndLeave checks that storage that hangs takes up maxLookupWorkers threads
+// and no more, that requests which wait for a worker are looked up when workers come back, and that
+// the workers leave afterwards.
 func TestWorkersAreBoundedAndLeave(t *testing.T) {
 	const exports = maxLookupWorkers + 40
-	var running, most atomic.Int32
+	var running, highest atomic.Int32
 	stuck := make(chan struct{})
 	hangs := contextFunc(func(_, length uint64, emit func(length, status uint64) bool) error {
-		most.Store(max(most.Load(), running.Add(1)))
+		highest.Store(max(highest.Load(), running.Add(1)))
 		defer running.Add(-1)
-		// a read of it occupies a thread, as one of a disk does
+		// a read of it occupies a thread, as a read of a disk does
 		if fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC); err == nil {
 			go func() { <-stuck; _, _ = unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }()
 			_, _ = unix.Read(fd, make([]byte, 8))
@@ -229,12 +231,12 @@ func TestWorkersAreBoundedAndLeave(t *testing.T) {
 	hung := threads(t)
 	close(stuck)
 	for i, c := range clients {
-		if _, err := c.told(20 * time.Second); err != nil {
+		if _, err := c.answered(20 * time.Second); err != nil {
 			t.Fatalf("export %d: %v", i, err)
 		}
 	}
-	if most.Load() != maxLookupWorkers {
-		t.Errorf("%d lookups ran at once; %d may", most.Load(), maxLookupWorkers)
+	if highest.Load() != maxLookupWorkers {
+		t.Errorf("%d lookups ran at once; %d may", highest.Load(), maxLookupWorkers)
 	}
 	o := e.lookups[0]
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
@@ -251,25 +253,25 @@ func TestWorkersAreBoundedAndLeave(t *testing.T) {
 		}
 	}
 	clients[0].ask(4096)
-	if _, err := clients[0].told(20 * time.Second); err != nil {
+	if _, err := clients[0].answered(20 * time.Second); err != nil {
 		t.Errorf("those that are left: %v", err)
 	}
 }
 
-// TestLookupOfAClientThatLeft: the connection is counted until its lookup is back, which is told
-// that nobody waits.
+// TestLookupOfAClientThatLeft checks that the connection is counted until its lookup is back, which
+// learns that its answer has no reader.
 func TestLookupOfAClientThatLeft(t *testing.T) {
-	began, told := make(chan struct{}), make(chan bool, 1)
+	began, noticed := make(chan struct{}), make(chan bool, 1)
 	e := startWith(t, 2,
 		contextFunc(func(_, _ uint64, emit func(length, status uint64) bool) error {
 			close(began)
 			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 				if !emit(0, 0) {
-					told <- true
+					noticed <- true
 					return nil
 				}
 				if time.Now().After(deadline) {
-					told <- false
+					noticed <- false
 					return nil
 				}
 			}
@@ -286,13 +288,13 @@ func TestLookupOfAClientThatLeft(t *testing.T) {
 	if err := e.Drain(50 * time.Millisecond); err == nil {
 		t.Log("the connection had gone before the shutdown lost patience")
 	}
-	if !<-told {
-		t.Error("the lookup was not told that nobody waits any more")
+	if !<-noticed {
+		t.Error("the lookup did not learn that its answer has no reader")
 	}
 }
 
-// TestLookupsOfOthersNeedNotWaitForAFlood: connections of an export take turns, however many
-// requests one of them has put before the other.
+// TestLookupsOfOthersNeedNotWaitForAFlood checks that connections of an export take turns, however
+// many requests a connection has sent before another one asks.
 func TestLookupsOfOthersNeedNotWaitForAFlood(t *testing.T) {
 	const flood = 60
 	gate, order := make(chan struct{}), make(chan uint64, flood+2)
@@ -327,8 +329,8 @@ func TestLookupsOfOthersNeedNotWaitForAFlood(t *testing.T) {
 	}
 }
 
-// TestLookupOfAClientThatHasFinished: who has ended his side, in good order, does not make others
-// wait for what he had asked, and still gets an answer that is true.
+// TestLookupOfAClientThatHasFinished checks that a client that has ended its side, in good order,
+// does not make others wait for what it had asked, and still gets an answer that is true.
 func TestLookupOfAClientThatHasFinished(t *testing.T) {
 	const asked = 20
 	var looked atomic.Int32
@@ -351,14 +353,14 @@ func TestLookupOfAClientThatHasFinished(t *testing.T) {
 	}
 	seen := map[uint64]bool{}
 	for range asked - 1 { // all but the one that is being looked up
-		off, err := c.told(10 * time.Second)
+		off, err := c.answered(10 * time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
 		seen[off] = true
 	}
 	close(gate)
-	if off, err := c.told(10 * time.Second); err != nil || seen[off] {
+	if off, err := c.answered(10 * time.Second); err != nil || seen[off] {
 		t.Errorf("the last answer: %d %v", off, err)
 	}
 	if n := looked.Load(); n != 1 {
@@ -366,8 +368,8 @@ func TestLookupOfAClientThatHasFinished(t *testing.T) {
 	}
 }
 
-// TestLookupsLeaveNoGoroutines: workers end with the engine, however many exports were busy at
-// once.
+// TestLookupsLeaveNoGoroutines checks that workers end with the engine, however many exports were
+// busy at once.
 func TestLookupsLeaveNoGoroutines(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for range 2 {
@@ -391,7 +393,7 @@ func TestLookupsLeaveNoGoroutines(t *testing.T) {
 				continue
 			}
 			for range 4 {
-				if _, err := c.told(10 * time.Second); err != nil {
+				if _, err := c.answered(10 * time.Second); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -45,8 +45,8 @@ func TestPollFixed(t *testing.T) {
 	}
 }
 
-// TestPollAuto: looks that find nothing become rare, and one that pays brings them back within as
-// many again.
+// TestPollAuto checks that looks which find nothing become rare, and that a look that pays off
+// brings them back within the same number of waits.
 func TestPollAuto(t *testing.T) {
 	p := newPoll(PollAuto)
 	if n := looks(&p, 100, true); n != 100 {
@@ -60,8 +60,8 @@ func TestPollAuto(t *testing.T) {
 	}
 }
 
-// TestPollingLoopSleeps: a loop that polls answers, and uses no processor once its span of silence
-// is over.
+// TestPollingLoopSleeps checks that a loop that polls answers, and uses no processor once its span
+// of silence is over.
 func TestPollingLoopSleeps(t *testing.T) {
 	d := nullDevice(1 << 20)
 	c := Config{Loops: 1, MaxConnections: 4, Poll: 200 * time.Microsecond}
@@ -89,7 +89,7 @@ func TestPollingLoopSleeps(t *testing.T) {
 	}
 }
 
-// TestLookingIsNotSleeping: a completion that comes within the span is found by a thread that has
+// TestLookingIsNotSleeping checks that a completion within the span is found by a thread that has
 // not slept; without a span it has to sleep.
 func TestLookingIsNotSleeping(t *testing.T) {
 	for _, span := range []time.Duration{0, 100 * time.Millisecond} {

@@ -87,7 +87,7 @@ func open(w *sim.World) ([]sim.Loop, func()) {
 	}
 }
 
-// runSeed runs one world and gives back what it met.
+// runSeed runs one world and returns it, with what it met.
 func runSeed(t testing.TB, seed uint64) *sim.World {
 	t.Helper()
 	w := sim.New(seed)
@@ -138,7 +138,8 @@ func TestSim(t *testing.T) {
 	}
 }
 
-// TestSimReplays: the same seed does the same again, without which a seed is worth nothing.
+// TestSimReplays checks that the same seed does the same again, without which a seed is worth
+// nothing.
 func TestSimReplays(t *testing.T) {
 	for seed := uint64(1000); seed < 1010; seed++ {
 		a, b := runSeed(t, seed), runSeed(t, seed)
@@ -165,8 +166,8 @@ func FuzzSim(f *testing.F) {
 	})
 }
 
-// TestSimNoticesWhoTakesAllWorkers: with the bound of each device's workers switched off, disks
-// that hang hold up those that do not, and the simulation must see it.
+// TestSimNoticesWhoTakesAllWorkers checks that with the bound of each device's workers switched
+// off, the simulation sees disks that hang hold up disks that do not.
 func TestSimNoticesWhoTakesAllWorkers(t *testing.T) {
 	worlds := 0
 	for seed := uint64(0); worlds < 60; seed++ {
@@ -189,5 +190,5 @@ func TestSimNoticesWhoTakesAllWorkers(t *testing.T) {
 			return
 		}
 	}
-	t.Errorf("%d worlds with disks that hang, and nobody noticed", worlds)
+	t.Errorf("%d worlds with disks that hang, and the simulation did not notice", worlds)
 }

@@ -1,5 +1,5 @@
-// What decides how operations reach the kernel: trials that learn, and quotas that leave something
-// for the next.
+// How operations reach the kernel: trials that learn, and quotas that leave workers for the next
+// device.
 
 package engine
 
@@ -14,8 +14,8 @@ import (
 	"ringnbd/proto"
 )
 
-// TestTrialsAreLeftOutWhereTheyAreInVain: storage that refuses each is tried rarely, and always
-// again once it has not.
+// TestTrialsAreLeftOutWhereTheyAreInVain checks that storage which refuses each trial is tried
+// rarely, and always again after a trial that it did not refuse.
 func TestTrialsAreLeftOutWhereTheyAreInVain(t *testing.T) {
 	var x trial
 	tried := 0
@@ -45,9 +45,10 @@ func TestTrialsAreLeftOutWhereTheyAreInVain(t *testing.T) {
 	}
 }
 
-// TestQuotasLeaveWorkersForTheNext: beside 140 devices that hang with all the workers that they may
-// have, there are some for another; and a device always gets one, if only from the kernel's queue,
-// for nothing else would call those that wait for it.
+// TestQuotasLeaveWorkersForTheNext checks that beside 140 devices that hang with all the workers
+// that they may have, there are some for another device; and that a device always gets one, if only
+// from the kernel's queue, because a parked segment is issued only when a worker of its device
+// comes back.
 func TestQuotasLeaveWorkersForTheNext(t *testing.T) {
 	l := &loop{workers: workers{quota: 8}} // on two cores
 	for device := range 500 {
@@ -66,7 +67,7 @@ func TestQuotasLeaveWorkersForTheNext(t *testing.T) {
 	}
 }
 
-// TestWayToTheKernel: what may put the loop to sleep is never tried.
+// TestWayToTheKernel checks that an operation that may put the loop to sleep is never tried.
 func TestWayToTheKernel(t *testing.T) {
 	l := &loop{clock: clock{now: 10 * hangsNanos}}
 	late := staff{flying: 1, moved: 10*hangsNanos - hangsNanos - 1}
@@ -94,8 +95,8 @@ func TestWayToTheKernel(t *testing.T) {
 	}
 }
 
-// stopsEarly is a kernel that does a page of each operation, unless a worker has it, as where it
-// would have to wait for dirty pages behind each.
+// stopsEarly is a kernel that does a page of each operation, unless a worker has it, as if it had
+// to wait for dirty pages after each.
 type stopsEarly struct{ Kernel }
 
 func (k stopsEarly) Reap(into []uring.CQE) int {
@@ -109,7 +110,8 @@ func (k stopsEarly) Reap(into []uring.CQE) int {
 	return n
 }
 
-// TestWhatStopsEarlyGoesToAWorker: a request is not given up because each page of it is a try.
+// TestWhatStopsEarlyGoesToAWorker checks that a request is not given up because each page of it is
+// a try.
 func TestWhatStopsEarlyGoesToAWorker(t *testing.T) {
 	const length = 16 << 20
 	l := handTurned(t, fileDevice(t, length, 0))
@@ -157,8 +159,8 @@ func (k refusesAll) Reap(into []uring.CQE) int {
 	return n
 }
 
-// TestWhatIsRefusedAfterTheCutIsDropped: it does not wait for a worker of storage that hangs, and
-// the connection with it.
+// TestWhatIsRefusedAfterTheCutIsDropped checks that an operation that was refused after its
+// connection was cut does not wait for a worker of storage that hangs, and the connection with it.
 func TestWhatIsRefusedAfterTheCutIsDropped(t *testing.T) {
 	l := handTurned(t, fileDevice(t, 1<<20, unix.O_DIRECT))
 	l.kernel = refusesAll{l.kernel, unix.EAGAIN}
@@ -180,8 +182,8 @@ func TestWhatIsRefusedAfterTheCutIsDropped(t *testing.T) {
 	l.issueParked(0)
 }
 
-// TestWhatIsRefusedGoesToAWorker: whether the kernel would have to wait, or the file system does
-// not know the flag of a trial, which is not an error of the request.
+// TestWhatIsRefusedGoesToAWorker checks both refusals: the kernel would have to wait, or the file
+// system does not know the flag of a trial, which is not an error of the request.
 func TestWhatIsRefusedGoesToAWorker(t *testing.T) {
 	for name, refusal := range map[string]unix.Errno{
 		"it would wait":         unix.EAGAIN,
@@ -207,9 +209,9 @@ func TestWhatIsRefusedGoesToAWorker(t *testing.T) {
 	}
 }
 
-// TestWhatIsParkedLeavesWithItsConnection: where storage that hangs has all its workers, a
-// connection that is cut gives its row, tags and memory back at once. What others wait for stays
-// where it was.
+// TestWhatIsParkedLeavesWithItsConnection checks that where storage that hangs has all its workers,
+// a connection that is cut gives its row, tags and memory back at once. Segments of other
+// connections stay where they were.
 func TestWhatIsParkedLeavesWithItsConnection(t *testing.T) {
 	d := fileDevice(t, 16<<20, unix.O_DIRECT)
 	d.Waits = true // nothing is tried
