@@ -135,8 +135,8 @@ func TestATailThatCannotBeReadIsTold(t *testing.T) {
 		"10000", "blocksize-minimum=4096", "blocksize-preferred=4096", "blocksize-maximum=1M")
 	out, err := exec.Command(ringnbd, "copy", "nbd+unix:///?socket="+socket,
 		filepath.Join(t.TempDir(), "new")).CombinedOutput()
-	if words := "not a multiple of its minimum block of 4096 bytes: the last 1808 bytes cannot be " +
-		"read"; err == nil || !strings.Contains(string(out), words) {
+	if words := "not a multiple of its minimum block of 4096 bytes: the last 1808 bytes " +
+		"cannot be read"; err == nil || !strings.Contains(string(out), words) {
 		t.Errorf("%v: %s", err, out)
 	}
 }

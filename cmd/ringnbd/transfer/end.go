@@ -104,8 +104,8 @@ func (o *Options) CheckPlaces() error {
 	case o.Resume != "" && d.Null():
 		return errors.New("--resume has nothing to continue: null: discards everything")
 	case o.DestinationIsZero && d.Stream():
-		return errors.New("--destination-is-zero leaves zeroes out, which standard output (-) does " +
-			"not allow")
+		return errors.New("--destination-is-zero leaves zeroes out, which standard output (-) " +
+			"does not allow")
 	}
 	return nil
 }
