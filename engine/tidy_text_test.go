@@ -32,14 +32,14 @@ var late = map[string][]string{
 	},
 	"words": {
 		"bench/compare", "bench/judge", "bench/load", "bench/measure",
-		"cmd/ringnbd/transfer", "engine/backing",
+		"engine/backing",
 	},
 	"form": {
 		"bench/load", "bench/profile", "engine",
 	},
 	"map": {
 		"bench/compare", "bench/load", "bench/show", "bench/suite",
-		"cmd/ringnbd/transfer", "engine", "engine/backing",
+		"engine", "engine/backing",
 	},
 }
 
