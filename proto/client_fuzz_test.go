@@ -1,5 +1,5 @@
-// Fuzz targets of the client's parsers: whatever a server sends, no panic, and what is believed
-// keeps to the protocol's limits.
+// Fuzz targets of the client's parsers: whatever a server sends, they do not panic, and what they
+// return keeps to the protocol's limits.
 
 package proto
 
@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// FuzzReplyChunk reads chunk headers of both layouts, and what stands behind them.
+// FuzzReplyChunk reads chunk headers of both layouts, and the payloads after them.
 func FuzzReplyChunk(f *testing.F) {
 	for _, seed := range []string{
 		"668e33ef 0001 0000 0102030405060708 00000000",
@@ -36,7 +36,7 @@ func FuzzReplyChunk(f *testing.F) {
 	})
 }
 
-// checkChunk reads what a header promises, as far as it is there.
+// checkChunk parses the payload that a header announces, as far as rest has it.
 func checkChunk(t *testing.T, c *ReplyChunk, rest []byte) {
 	whole := uint64(len(rest)) >= c.Length
 	switch {
@@ -69,7 +69,7 @@ func checkChunk(t *testing.T, c *ReplyChunk, rest []byte) {
 	}
 }
 
-// FuzzOptionData reads the data of option replies, as each kind there is.
+// FuzzOptionData parses data as that of each kind of option reply.
 func FuzzOptionData(f *testing.F) {
 	for _, seed := range []string{"00000007 626173653a616c6c6f636174696f6e",
 		"00000004 6469736b 74657874", "0000 0000000000001000 0001",
@@ -92,8 +92,8 @@ func FuzzOptionData(f *testing.F) {
 	})
 }
 
-// FuzzPeerHeaders reads the fixed headers of the client's side.
-func FuzzPeerHeaders(f *testing.F) {
+// FuzzClientHeaders parses the fixed headers of the client's side.
+func FuzzClientHeaders(f *testing.F) {
 	f.Add(unhex(f, "0003e889045565a9 00000007 00000003 0000000c 0000 0000"), uint32(OptGo))
 	f.Add(unhex(f, "4e42444d41474943 49484156454f5054 0003 0000"), uint32(0))
 	f.Add(unhex(f, "67446698 00000005 0102030405060708"), uint32(0))

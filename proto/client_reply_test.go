@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// unhex is bytes written with blanks between the fields.
+// unhex returns bytes that are written in hex with blanks between the fields.
 func unhex(t testing.TB, text string) []byte {
 	t.Helper()
 	b, err := hex.DecodeString(strings.ReplaceAll(text, " ", ""))

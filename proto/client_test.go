@@ -1,4 +1,4 @@
-// The client's side: against the server's side, and against a server that lies.
+// The client's side against the server's side, and against a server that lies.
 
 package proto
 
@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// ask sends an option and gives the data of its replies, by type, in order.
+// ask sends an option and returns types and data of its replies, in order.
 func ask(t *testing.T, r *run, option uint32, message []byte) (kinds []uint32, data [][]byte) {
 	t.Helper()
 	r.out = nil

@@ -1,6 +1,5 @@
-// The negotiation, by the conversations in testdata. Each is replayed whole, byte by byte, cut in
-// two at every point, and by a driver that reads exactly what Need says; all must give the same
-// bytes and the same end.
+// The conversations in testdata. Each is replayed whole, byte by byte, cut in two at every point,
+// and by a driver that reads exactly what Need says; all must give the same bytes and the same end.
 //
 // A file is a dialogue of lines, with # for comments:
 //
@@ -10,8 +9,8 @@
 //	! shutdown          something happens to the server: shutdown, full, hide
 //	E: ...              how it stands at the end
 //
-// go test ./proto -run Conversation -rewrite writes the S and E lines anew; what changed is to be
-// understood before it is committed.
+// go test ./proto -run Conversation -rewrite writes the S and E lines anew; commit a change only if
+// you understand it.
 
 package proto
 
@@ -26,7 +25,7 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write the server's lines of testdata anew")
 
-// allFlags is what a writable export of a good device has.
+// allFlags are the flags of a writable export of a device that can do everything.
 const allFlags = FlagHasFlags | FlagSendFlush | FlagSendFUA | FlagSendTrim |
 	FlagSendWriteZeroes | FlagSendFastZero | FlagCanMultiConn
 
@@ -132,7 +131,7 @@ func (s *script) begin() *run {
 	return r
 }
 
-// happen changes the server's mind.
+// happen changes the state of the server.
 func (r *run) happen(event string) {
 	switch event {
 	case "full":
@@ -144,7 +143,7 @@ func (r *run) happen(event string) {
 	}
 }
 
-// drain sends what is to be sent, in unequal pieces.
+// drain sends Out, in unequal pieces.
 func (r *run) drain() {
 	for piece := 1; len(r.Out()) > 0; piece += 777 {
 		k := min(piece, len(r.Out()))
@@ -153,7 +152,7 @@ func (r *run) drain() {
 	}
 }
 
-// feed sends bytes of the client until all are used or the negotiation is over.
+// feed takes bytes of the client until all are used or the negotiation is over.
 func (r *run) feed(b []byte) {
 	for len(b) > 0 {
 		k := r.Feed(b)
@@ -165,7 +164,7 @@ func (r *run) feed(b []byte) {
 	}
 }
 
-// end is what a run came to, after the client sent so many bytes.
+// end returns how a run ended, in words, after the client sent that many bytes.
 func (r *run) end(sent int) string {
 	unread := fmt.Sprintf("unread=%d", sent-r.used)
 	switch e := r.Event(); e.Kind {
@@ -178,8 +177,7 @@ func (r *run) end(sent int) string {
 	return "E: open " + unread
 }
 
-// spellSession names the framing, and the contexts that were selected as bits; nothing for what
-// everybody understands.
+// spellSession returns the framing, and the selected contexts as bits; nothing for the zero value.
 func spellSession(s Session) string {
 	if s == (Session{}) {
 		return ""
@@ -188,8 +186,7 @@ func spellSession(s Session) string {
 		[...]string{"simple", "structured", "extended"}[s.Framing], uint32(s.Contexts))
 }
 
-// pieces replays with the client's bytes cut every size bytes, or at the one point cut if size is
-// 0.
+// pieces replays the client's bytes cut every size bytes, or only at cut if size is 0.
 func (s *script) pieces(size, cut int) *run {
 	r := s.begin()
 	for from := 0; from < len(s.client); {
@@ -207,8 +204,7 @@ func (s *script) pieces(size, cut int) *run {
 	return r
 }
 
-// nextEvent is how much the client has sent when the next thing happens after it sent from bytes,
-// or all of it.
+// nextEvent returns how many bytes the client has sent at the next event after from, or all.
 func (s *script) nextEvent(from int) int {
 	next := len(s.client)
 	for at := range s.events {
@@ -219,7 +215,7 @@ func (s *script) nextEvent(from int) int {
 	return next
 }
 
-// exact replays giving never more than Need, which must be used to the last byte.
+// exact replays the client's bytes and never feeds more than Need, all of which must be used.
 func (s *script) exact(t *testing.T) *run {
 	r := s.begin()
 	at := 0
@@ -236,7 +232,7 @@ func (s *script) exact(t *testing.T) *run {
 	return r
 }
 
-// transcript is the file as it would be written today.
+// transcript returns the file as -rewrite would write it.
 func (s *script) transcript() string {
 	r := s.begin()
 	var text strings.Builder
@@ -308,7 +304,7 @@ func checkServerLines(t *testing.T, s *script, text string) {
 	}
 }
 
-// checkSplits replays in all ways.
+// checkSplits replays a conversation in all ways, with the same result.
 func checkSplits(t *testing.T, s *script) {
 	whole := s.pieces(0, 0)
 	same := func(how string, r *run) {

@@ -1,4 +1,4 @@
-// The errno table, and that nothing but the spec's values comes out of it.
+// The errno table, which has only the spec's values as results.
 
 package proto
 

@@ -1,4 +1,4 @@
-// Exports: what is refused when the configuration is read, and what of it is told.
+// Exports: what is refused when the configuration is read, and what clients are told.
 
 package proto
 
@@ -73,7 +73,7 @@ func TestNewExports(t *testing.T) {
 		t.Errorf("an export of the empty name is the default: %d %v", i, ok)
 	}
 	if _, ok := mustCatalog(-1, a, b).Lookup(""); ok {
-		t.Error("a default that nobody named")
+		t.Error("a default export that was not chosen")
 	}
 }
 

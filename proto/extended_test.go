@@ -1,5 +1,5 @@
-// Extended headers, structured replies and BLOCK_STATUS: what may be asked in which session, byte
-// by byte what is answered, and the texts of errors.
+// Extended headers, structured replies and BLOCK_STATUS: which requests each session allows,
+// replies byte by byte, and the texts of errors.
 
 package proto
 
@@ -78,7 +78,7 @@ func TestUndrainable(t *testing.T) {
 	}
 }
 
-// sessions by what can be said in them.
+// Sessions by what was agreed on.
 var (
 	structured = Session{Framing: Structured}
 	mapped     = Session{Framing: Structured, Contexts: 0b101}
@@ -289,7 +289,7 @@ func TestChunks(t *testing.T) {
 	}
 }
 
-// complaint is the text of an error of this request.
+// complaint returns the text of the error of a request.
 func complaint(r *Request, s Session, f Facts) string {
 	e := Check(r, &f, s)
 	c := Complaint{Request: r, Export: "größe", Facts: &f, Session: s, Errno: e}
@@ -399,8 +399,8 @@ func TestComplaintsAreFitForATerminal(t *testing.T) {
 	}
 }
 
-// checkComplaint: short, text, nothing that a terminal obeys, whole to the end, and no garbage for
-// the collector.
+// checkComplaint checks that the text is short, UTF-8, without anything that a terminal obeys, and
+// that it allocates nothing.
 func checkComplaint(t *testing.T, c *Complaint) {
 	t.Helper()
 	room := make([]byte, 0, maxComplaint)

@@ -1,5 +1,5 @@
-// Fuzz targets. Their seeds are the conversations and the tables of the other tests; go test runs
-// the seeds alone.
+// Fuzz targets. Their seeds are the conversations and the tables of the other tests; go test
+// without -fuzz runs only the seeds.
 
 package proto
 
@@ -12,22 +12,22 @@ import (
 	"testing"
 )
 
-// fuzzLongest keeps inputs short, in bytes: what is long is only more of the same, and slow.
-const fuzzLongest = 6 << 10
+// maxFuzzInput limits inputs, in bytes: long inputs are slow and find nothing new.
+const maxFuzzInput = 6 << 10
 
-// FuzzNegotiator feeds anything, cut anywhere: no panic, the same answer as uncut, bounded output,
-// well-formed replies, no byte taken behind the end of the option that ended it, and nothing asked
-// for that is not used.
+// FuzzNegotiator feeds any input, cut anywhere: no panic, the same answer as uncut, limited output,
+// well-formed replies, no byte used after the end of the last option, and no byte of Need left
+// unused.
 func FuzzNegotiator(f *testing.F) {
 	files, _ := filepath.Glob("testdata/*.txt")
 	for _, file := range files {
-		if s := readScript(&testing.T{}, file); len(s.client) <= fuzzLongest {
+		if s := readScript(&testing.T{}, file); len(s.client) <= maxFuzzInput {
 			f.Add(s.client, uint16(3))
 			f.Add(s.client, uint16(6))
 		}
 	}
 	f.Fuzz(func(t *testing.T, in []byte, size uint16) {
-		if len(in) > fuzzLongest {
+		if len(in) > maxFuzzInput {
 			return
 		}
 		s := &script{catalog: catalogs[[]string{"two", "contexts"}[size%2]], client: in}
@@ -48,8 +48,8 @@ func FuzzNegotiator(f *testing.F) {
 	})
 }
 
-// checkSession: only what the export has was selected, what is wide with extended headers alone,
-// and nothing without a form that can carry it.
+// checkSession checks that only contexts of the export were selected, wide ones only with extended
+// headers, and none without structured replies.
 func checkSession(t *testing.T, catalog *Exports, e Event) {
 	if e.Kind != EventTransmit {
 		if e.Mode != (Mode{}) {
@@ -71,7 +71,7 @@ func checkSession(t *testing.T, catalog *Exports, e Event) {
 	}
 }
 
-// checkEnd walks the options by their headers alone, and compares where the negotiation stopped
+// checkEnd walks the options by their headers only, and compares where the negotiation stopped
 // reading.
 func checkEnd(t *testing.T, in []byte, r *run) {
 	event := r.Event()
@@ -131,8 +131,8 @@ func checkReplies(t *testing.T, in []byte, r *run) {
 	}
 }
 
-// FuzzInfoRoundTrip has the client's side ask the server's side about an export of any name: what
-// is told is what is.
+// FuzzInfoRoundTrip lets the client's side ask the server's side about an export of any name: the
+// answers must be true.
 func FuzzInfoRoundTrip(f *testing.F) {
 	f.Add("", "", uint64(0), uint16(0), uint32(0), []byte{})
 	f.Add("disk", "the first", uint64(1)<<40, uint16(allFlags), uint32(512),
@@ -180,8 +180,8 @@ func FuzzInfoRoundTrip(f *testing.F) {
 	})
 }
 
-// FuzzRequest takes any header and any export: writing what was read gives the same bytes, and what
-// Check lets through is inside the export, aligned, short enough and allowed.
+// FuzzRequest takes any header and any export: writing what was parsed gives the same bytes, and
+// what passes Check is inside the export, aligned, short enough and allowed.
 func FuzzRequest(f *testing.F) {
 	for command := range CmdBlockStatus + 2 {
 		f.Add(uint32(RequestMagic), uint16(0), command, uint64(1), uint64(4096), uint32(512),
@@ -223,9 +223,9 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// FuzzExtendedRequest takes any header of a session with extended headers: what Check lets through
-// is inside the export, aligned, short enough and has a payload only where one belongs; and
-// whatever it is called, an error has a text.
+// FuzzExtendedRequest takes any header of a session with extended headers: what passes Check is
+// inside the export, aligned, short enough and has a payload only where it may; and every error has
+// a text.
 func FuzzExtendedRequest(f *testing.F) {
 	for command := range CmdBlockStatus + 2 {
 		for _, flags := range []uint16{0, CmdFlagPayloadLen, CmdFlagReqOne | CmdFlagFUA} {
@@ -263,7 +263,7 @@ func FuzzExtendedRequest(f *testing.F) {
 	})
 }
 
-// checkAccepted holds a request that was let through against the rules, one by one.
+// checkAccepted compares a request that passed with the rules, one by one.
 func checkAccepted(t *testing.T, r *Request, f *Facts, s Session) {
 	has := r.Flags&CmdFlagPayloadLen != 0
 	if has && r.Command != CmdWrite && !(r.Command == CmdBlockStatus && s.Contexts != 0) {
@@ -290,8 +290,8 @@ func checkAccepted(t *testing.T, r *Request, f *Facts, s Session) {
 	}
 }
 
-// FuzzFilter takes any payload of a BLOCK_STATUS of a length that can be: what comes out was in
-// there, and was selected.
+// FuzzFilter takes any payload of a BLOCK_STATUS of a valid length: what is parsed from it was in
+// it, and was selected.
 func FuzzFilter(f *testing.F) {
 	for _, words := range []string{"u64:4096", "u64:4096 u32:1 u32:3", "u64:0 u32:0",
 		"u64:0xffffffffffffffff u32:33", "u64:1 u32:3 u32:3", "u64:1 u32:32"} {
@@ -325,7 +325,7 @@ func FuzzFilter(f *testing.F) {
 	})
 }
 
-// FuzzReplies has the client's side read what the server's side writes, in both forms.
+// FuzzReplies lets the client's side parse what the server's side writes, in both forms.
 func FuzzReplies(f *testing.F) {
 	f.Add(uint64(1), uint64(4096), uint64(4096), uint64(512), uint64(3), uint32(28),
 		[]byte("no space left"), true)
@@ -396,7 +396,7 @@ func checkStatusRoundTrip(t *testing.T, form Framing, r *Request, context uint32
 	}
 }
 
-// FuzzComplaint: whatever went wrong with whatever export, the text is one that can be sent.
+// FuzzComplaint checks that the text of any error of any export can be sent.
 func FuzzComplaint(f *testing.F) {
 	f.Add(uint16(1), uint16(0), uint64(512), uint64(0), "größe", uint64(1)<<30, uint32(22),
 		int32(0), false, uint8(0))
@@ -414,9 +414,9 @@ func FuzzComplaint(f *testing.F) {
 	})
 }
 
-// FuzzPeer gives the client's parsers anything: they must not panic, and names must come out of
-// what was there.
-func FuzzPeer(f *testing.F) {
+// FuzzClientParsers gives the client's parsers any input: they must not panic, and names must come
+// from the input.
+func FuzzClientParsers(f *testing.F) {
 	for _, line := range []string{"NBDMAGIC IHAVEOPT u16:3", "reply(LIST,ACK)", `str:"disk" "text"`,
 		"info:EXPORT u64:1 u16:1", "info:BLOCK_SIZE u32:1 u32:1 u32:1",
 		"u32:0x67446698 u32:0 u64:1"} {

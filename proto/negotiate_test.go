@@ -1,5 +1,5 @@
 // The negotiation at its limits, where a conversation would be too long to read: ten thousand
-// exports, data of 32 MiB, more options than anyone needs; and that none of it costs memory.
+// exports, data of 32 MiB, more options than any client needs; none of it costs memory.
 
 package proto
 
@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// begun is a negotiation with a fixed newstyle client after the flags.
+// begun returns a negotiation with a fixed newstyle client after the flags.
 func begun(c Catalog, p Policy) *run {
 	r := &run{Negotiator: NewNegotiator(c, p)}
 	r.drain()

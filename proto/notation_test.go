@@ -65,7 +65,7 @@ var infoNames = map[string]uint16{
 	"DESCRIPTION": InfoDescription, "BLOCK_SIZE": InfoBlockSize,
 }
 
-// parse makes bytes out of a line.
+// parse returns the bytes of a line.
 func parse(line string) ([]byte, error) {
 	words, err := words(line)
 	if err != nil || len(words) == 0 {
@@ -107,7 +107,7 @@ func words(line string) (list []string, err error) {
 	return list, nil
 }
 
-// composite takes apart a word like option(GO).
+// composite parses a word like option(GO).
 func composite(w string) (head string, arguments []string) {
 	for _, head := range []string{"option", "reply"} {
 		if inner, ok := strings.CutPrefix(w, head+"("); ok && strings.HasSuffix(inner, ")") {
@@ -143,7 +143,7 @@ func frame(head string, arguments []string, body []byte) (b []byte, err error) {
 	return append(b, body...), nil
 }
 
-// named is the number of a name, or the number itself.
+// named returns the number of a name, or the number itself.
 func named[N uint16 | uint32](names map[string]N, s string) (uint64, error) {
 	if n, ok := names[s]; ok {
 		return uint64(n), nil
@@ -208,7 +208,7 @@ func integer(b []byte, kind, value string) ([]byte, error) {
 	return b, err
 }
 
-// spell makes lines out of what a server sent.
+// spell returns the lines of what a server sent.
 func spell(b []byte) (lines []string) {
 	for len(b) > 0 {
 		line, n := spellFrame(b)
@@ -217,7 +217,7 @@ func spell(b []byte) (lines []string) {
 	return lines
 }
 
-// spellFrame makes a line of the frame at the head of b and says how long that is.
+// spellFrame returns the line of the frame at the beginning of b, and the frame's length.
 func spellFrame(b []byte) (line string, n int) {
 	if len(b) >= BannerSize && binary.BigEndian.Uint64(b) == Magic {
 		return fmt.Sprintf("NBDMAGIC IHAVEOPT u16:%d", binary.BigEndian.Uint16(b[16:])), BannerSize
@@ -245,7 +245,7 @@ func spellFrame(b []byte) (line string, n int) {
 	return "hex:" + hex.EncodeToString(b), len(b)
 }
 
-// spellReply makes words of a reply's data.
+// spellReply returns the words of a reply's data.
 func spellReply(kind uint32, data []byte) string {
 	switch {
 	case len(data) == 0:
@@ -267,7 +267,7 @@ func spellReply(kind uint32, data []byte) string {
 	return "hex:" + hex.EncodeToString(data)
 }
 
-// spellInfo makes words of a piece of information.
+// spellInfo returns the words of a piece of information.
 func spellInfo(kind uint16, data []byte) string {
 	line := "info:" + nameOf(infoNames, kind)
 	switch {
@@ -283,7 +283,7 @@ func spellInfo(kind uint16, data []byte) string {
 	return line + " hex:" + hex.EncodeToString(data)
 }
 
-// text makes a word of bytes that are mostly text.
+// text returns the word of bytes that are mostly text.
 func text(b []byte) string {
 	if len(b) > 64 && strings.Count(string(b), string(b[:1])) == len(b) {
 		return fmt.Sprintf("%s*%d", strconv.Quote(string(b[:1])), len(b))
@@ -291,7 +291,7 @@ func text(b []byte) string {
 	return strconv.Quote(string(b))
 }
 
-// spellString makes words of a string with its length before it.
+// spellString returns the words of a string with its length before it.
 func spellString(b []byte) string {
 	if w := text(b); !strings.HasSuffix(w, `"`) {
 		return fmt.Sprintf("u32:%d %s", len(b), w)
@@ -299,7 +299,7 @@ func spellString(b []byte) string {
 	return "str:" + text(b)
 }
 
-// nameOf is the name of a number, or the number.
+// nameOf returns the name of a number, or the number.
 func nameOf[N uint16 | uint32](names map[string]N, n N) string {
 	for name, m := range names {
 		if m == n {

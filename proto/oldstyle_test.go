@@ -1,4 +1,4 @@
-// The oldstyle banner byte by byte, and what a client makes of banners that are none.
+// The oldstyle banner byte by byte, and how a client parses other banners.
 
 package proto
 

@@ -17,11 +17,11 @@ const (
 // disk is an export with everything advertised.
 var disk = Facts{Size: 1 << 30, MinBlock: 512, MaxPayload: 32 * mib, Flags: full}
 
-// ranged are the commands with an offset and a length, with what they call a range error.
+// ranged has the commands with an offset and a length, and the error of a range beyond the end.
 var ranged = map[uint16]Errno{CmdRead: EINVAL, CmdWrite: ENOSPC, CmdTrim: EINVAL,
 	CmdWriteZeroes: ENOSPC, CmdCache: EINVAL}
 
-// onDisk is disk with other flags.
+// onDisk returns disk with other flags.
 func onDisk(flags uint16) Facts {
 	f := disk
 	f.Flags = flags
@@ -49,7 +49,7 @@ func TestCheckFollowsErrorTable(t *testing.T) {
 			[6]Errno{ok, ok, ok, ok, ok, EINVAL}},
 		{"beyond end", disk, Request{Offset: 1<<30 - 512, Length: 1024},
 			[6]Errno{EINVAL, ENOSPC, EINVAL, ENOSPC, EINVAL, EINVAL}},
-		{"behind end", disk, Request{Offset: 1<<30 + 512, Length: 512},
+		{"after end", disk, Request{Offset: 1<<30 + 512, Length: 512},
 			[6]Errno{EINVAL, ENOSPC, EINVAL, ENOSPC, EINVAL, EINVAL}},
 		{"read-only", readOnly, Request{Offset: 0, Length: 512},
 			[6]Errno{ok, EPERM, EPERM, EPERM, ok, EINVAL}},
@@ -72,7 +72,7 @@ func TestCheckFollowsErrorTable(t *testing.T) {
 			[6]Errno{ok, ok, EINVAL, EINVAL, EINVAL, EINVAL}},
 		{"empty", disk, Request{Offset: 512}, [6]Errno{ok, ok, ok, ok, ok, EINVAL}},
 		{"empty at end", disk, Request{Offset: 1 << 30}, [6]Errno{ok, ok, ok, ok, ok, EINVAL}},
-		{"empty behind end", disk, Request{Offset: 1<<30 + 512},
+		{"empty after end", disk, Request{Offset: 1<<30 + 512},
 			[6]Errno{EINVAL, ENOSPC, EINVAL, ENOSPC, EINVAL, EINVAL}},
 	}
 	for _, row := range rows {

@@ -20,8 +20,7 @@ import (
 	"ringnbd/proto"
 )
 
-// disk answers as a disk would, in whatever form the request came; READ in several chunks, the last
-// first.
+// disk answers like a disk, in the form of the request; READ in several chunks, the last first.
 func disk(memory []byte, structured bool) func(q asked) []byte {
 	var mu sync.Mutex
 	return func(q asked) []byte {
@@ -216,7 +215,7 @@ func TestFallbackToExportName(t *testing.T) {
 
 func TestOldstyle(t *testing.T) {
 	ctx := context.Background()
-	// the last are no flags: HAS_FLAGS is missing
+	// the last flags do not count: HAS_FLAGS is missing
 	for _, flags := range []uint16{0, proto.FlagHasFlags | proto.FlagSendFlush,
 		proto.FlagSendFlush} {
 		f := &fake{oldstyle: true, size: 64 << 10, flags: flags,
@@ -242,8 +241,7 @@ func TestOldstyle(t *testing.T) {
 	}
 }
 
-// What a URI says and a server cannot know is an error, unless the caller tells that it did not
-// count.
+// The name in a URI is an error if the server has no names, unless the caller allows that.
 func TestOldstyleHasNoNames(t *testing.T) {
 	f := &fake{oldstyle: true, size: 64 << 10, flags: 1}
 	named := f.serve(t)
@@ -333,14 +331,14 @@ func TestExtents(t *testing.T) {
 	}
 }
 
-// The end of an export that is no whole block cannot be asked about: it is data, if the server does
-// not tell it with what is in front of it.
+// An incomplete block at the end of an export cannot be asked about: it is data, if the server does
+// not describe it together with the bytes before it.
 func TestExtentsOfATail(t *testing.T) {
 	const size, whole = 10_000, 9728
 	for _, c := range []struct {
-		told, from, end uint64 // told: how far the server's answer reaches
-		contexts        string
-		want            []Extent
+		described, from, end uint64 // described: how far the server's answer reaches
+		contexts             string
+		want                 []Extent
 	}{
 		{whole, 0, size, "base:allocation", []Extent{{0, whole, 3}, {whole, size - whole, 0}}},
 		{size, 0, size, "base:allocation", []Extent{{0, size, 3}}},
@@ -355,7 +353,7 @@ func TestExtentsOfATail(t *testing.T) {
 				if q.offset%512 != 0 || q.length%512 != 0 || q.length == 0 {
 					return nil
 				}
-				return chunk(q, done, 5, uint32(7), uint32(c.told-q.offset), uint32(3))
+				return chunk(q, done, 5, uint32(7), uint32(c.described-q.offset), uint32(3))
 			}}
 		var got []Extent
 		err := f.dial(t).Extents(context.Background(), c.contexts, c.from, c.end,
@@ -391,7 +389,7 @@ func TestRequestsAllocateNothing(t *testing.T) {
 	}
 }
 
-// sameAnswer is a server in the same process that allocates nothing either: it has one answer, to
+// sameAnswer is a server in the same process that does not allocate either: it has one answer, to
 // READ at offset 0.
 func sameAnswer(c net.Conn, most proto.Framing, size int) {
 	q := asked{extended: most == proto.Extended}

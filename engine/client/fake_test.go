@@ -1,7 +1,7 @@
-// A server for tests: it negotiates honestly, unless told otherwise, and answers requests as each
-// test says.
+// A server for tests: it negotiates honestly, unless a test says otherwise, and answers requests as
+// each test says.
 //
-// Invariant: what it sends is made here byte by byte and not by the code under test.
+// Invariant: what it sends is made here byte by byte, and not by the code under test.
 
 package client
 
@@ -27,15 +27,15 @@ type fake struct {
 	noGo     bool // it knows EXPORT_NAME only
 	oldstyle bool // it says what it has, and that is all
 	blocks   []uint32
-	// options may answer an option instead of the fake: bytes to send, and whether it did.
+	// options may answer an option: it returns bytes to send, and whether it did.
 	options func(option uint32, data []byte) ([]byte, bool)
-	// answer is what is sent for a request; nil: close.
+	// answer returns what is sent for a request; nil: close.
 	answer func(q asked) []byte
 	// transmit may take over the connection when negotiation is over.
 	transmit func(c net.Conn)
 }
 
-// asked is a request as it arrived.
+// asked is a request as it was received.
 type asked struct {
 	extended       bool
 	flags, command uint16
@@ -59,13 +59,13 @@ func be(values ...any) []byte {
 	return b
 }
 
-// rep is an option reply.
+// rep returns an option reply.
 func rep(option, kind uint32, data ...any) []byte {
 	d := be(data...)
 	return be(uint64(0x3e889045565a9), option, kind, uint32(len(d)), d)
 }
 
-// simple is a simple reply, chunk a structured one, ext an extended one.
+// simple returns a simple reply.
 func simple(q asked, errno uint32, data ...any) []byte {
 	return be(uint32(0x67446698), errno, q.cookie, be(data...))
 }
@@ -78,13 +78,13 @@ func chunk(q asked, flags, kind uint16, data ...any) []byte {
 	return be(uint32(0x668e33ef), flags, kind, q.cookie, uint32(len(d)), d)
 }
 
-// serve listens until the test ends, and gives the target.
+// serve listens until the test ends, and returns the target.
 func (f *fake) serve(t *testing.T) *Target {
 	t.Helper()
 	return target(testbed.Listen(t, f.connection))
 }
 
-// target is the default export behind a Unix socket.
+// target returns the default export of the server at a Unix socket.
 func target(path string) *Target {
 	return &Target{Text: "nbd+unix:///?socket=" + path, Network: "unix", Address: path}
 }
@@ -149,7 +149,7 @@ func (f *fake) negotiate(c net.Conn, r io.Reader) (extended, ok bool) {
 	}
 }
 
-// option is an honest answer; enter if transmission begins after it.
+// option returns an honest answer; enter if transmission begins after it.
 func (f *fake) option(option uint32, extended *bool) (b []byte, enter bool) {
 	const ack, info, context, unsup = 1, 3, 4, 1<<31 + 1
 	switch {
@@ -201,7 +201,7 @@ func receive(r io.Reader, extended bool) (asked, error) {
 	return q, nil
 }
 
-// dial connects to the fake with short patience.
+// dial connects to the fake with a short timeout.
 func (f *fake) dial(t *testing.T) *Conn {
 	t.Helper()
 	c, err := Dial(context.Background(), f.serve(t),

@@ -1,4 +1,4 @@
-// A server that sends anything: the client says what is wrong, or believes it, but never hangs,
+// A server that sends any bytes: the client returns an error, or believes them, but never hangs,
 // crashes or keeps a request.
 
 package client
@@ -14,8 +14,8 @@ import (
 	"ringnbd/proto"
 )
 
-// FuzzTransmission sends bytes after an honest negotiation, then closes. Cookies are made right in
-// those that are chunks of what is asked, so that more than the first comparison is reached.
+// FuzzTransmission sends bytes after an honest negotiation, then closes. Cookies of chunks are
+// corrected, so that more than the first comparison is reached.
 func FuzzTransmission(f *testing.F) {
 	q := asked{cookie: 1 << 16, offset: 8192, length: 4096}
 	x := q
@@ -69,8 +69,8 @@ func FuzzTransmission(f *testing.F) {
 	})
 }
 
-// FuzzNegotiation sends bytes from the first one on, then closes: an export within the protocol's
-// limits, or words about what is wrong.
+// FuzzNegotiation sends bytes from the beginning, then closes: the result is an export within the
+// protocol's limits, or an error.
 func FuzzNegotiation(f *testing.F) {
 	banner := be("NBDMAGICIHAVEOPT", uint16(3))
 	f.Add(oldBanner(1<<20, 1))
@@ -118,7 +118,7 @@ func FuzzNegotiation(f *testing.F) {
 	})
 }
 
-// pair is the two ends of a connection.
+// pair returns the two ends of a connection.
 func pair(t *testing.T) (ours, theirs net.Conn) {
 	t.Helper()
 	// the kernel chooses a name

@@ -1,5 +1,5 @@
-// Servers that break the rules: each is told of in words, at once, and never hangs, crashes or
-// fills the memory of a client.
+// Servers that break the rules: the client returns an error that says how, at once, and never
+// hangs, crashes or fills its memory.
 
 package client
 
@@ -19,10 +19,10 @@ import (
 
 const done = 1 // the flag of the last chunk
 
-// silence is what is said about an answer that never comes to its end.
+// silence is the error of an answer that never ends.
 const silence = "did not answer"
 
-// lies are answers to a READ of 4096 bytes at 8192, and what must be said about them.
+// lies are answers to a READ of 4096 bytes at 8192, and the errors that they must cause.
 var lies = []struct {
 	name   string
 	most   proto.Framing
@@ -83,10 +83,10 @@ var lies = []struct {
 		return append(chunk(q, 0, 2, uint64(8192+2048), uint32(2048)),
 			chunk(q, done, 2, uint64(8192), uint32(2049))...)
 	}, "same offset 10240"},
-	{"in front of the request", proto.Structured, func(q asked) []byte {
+	{"before the request", proto.Structured, func(q asked) []byte {
 		return chunk(q, done, 1, uint64(8191), make([]byte, 4096))
 	}, "4096 bytes for offset 8191"},
-	{"behind the request", proto.Structured, func(q asked) []byte {
+	{"after the request", proto.Structured, func(q asked) []byte {
 		return chunk(q, done, 2, uint64(8193), uint32(4096))
 	}, "4096 bytes for offset 8193"},
 	{"offset near 2^64", proto.Extended, func(q asked) []byte {
@@ -178,12 +178,12 @@ func TestLies(t *testing.T) {
 				t.Fatalf("%v; want %q", first, lie.words)
 			}
 			if n := after.TotalAlloc - before.TotalAlloc; n > 32<<20 {
-				t.Errorf("%d bytes allocated, by all tests that run beside", n)
+				t.Errorf("%d bytes allocated, by all tests that run together with this", n)
 			}
 			if d := time.Since(began); d >= 5*time.Second {
 				t.Errorf("took %v", d)
 			}
-			// What ended the connection is what everybody is told, also at the end.
+			// Every request gets the reason for which the connection ended, and Close too.
 			if again := c.Do(context.Background(), r); again == nil ||
 				again.Error() != first.Error() {
 				t.Errorf("later: %v; first: %v", again, first)
@@ -213,7 +213,7 @@ var statusLies = []struct {
 		return chunk(q, done, 6, uint32(1), uint32(2), uint64(4096), uint64(0), ^uint64(0)-4095,
 			uint64(0))
 	}, "beyond the end of the export"},
-	{"extents behind the request", proto.Structured, func(q asked) []byte {
+	{"extents after the request", proto.Structured, func(q asked) []byte {
 		return chunk(q, done, 5, uint32(1), uint32(1<<20), uint32(0), uint32(64), uint32(1))
 	}, "after the end of what"},
 	{"no extents", proto.Structured, func(q asked) []byte {
@@ -270,8 +270,8 @@ func TestStatusLies(t *testing.T) {
 	}
 }
 
-// An answer that ends within a block is asked about again; one that tells the same again tells
-// nothing.
+// An answer that ends within a block is asked about again; an answer that describes the same again
+// describes nothing.
 func TestAMapThatDoesNotGoOn(t *testing.T) {
 	f := &fake{size: 1 << 20, flags: 1, most: proto.Structured,
 		blocks: []uint32{512, 4096, 64 << 10}, contexts: map[string]uint32{"base:allocation": 7}}
@@ -285,7 +285,7 @@ func TestAMapThatDoesNotGoOn(t *testing.T) {
 	}
 }
 
-// Texts of refusals are cut, and there may be none.
+// Texts of refusals are cut, and may be missing.
 func TestTextsOfRefusals(t *testing.T) {
 	long := strings.Repeat("é", 30_000)
 	for _, text := range []string{"", "go away", long} {
@@ -347,7 +347,7 @@ var negotiationLies = []struct {
 		}
 		return b, option == 7
 	}, "more than 1024 answers"},
-	{"a context that nobody wants", func(option uint32, _ []byte) ([]byte, bool) {
+	{"a context that was not asked for", func(option uint32, _ []byte) ([]byte, bool) {
 		return append(rep(option, 4, uint32(1), "x-other:thing"), rep(option, 1)...), option == 10
 	}, `"x-other:thing", which was not asked for`},
 	{"a context number twice", func(option uint32, _ []byte) ([]byte, bool) {
@@ -369,13 +369,13 @@ var negotiationLies = []struct {
 	}, `no such export: "\x1b[2J"`},
 }
 
-// oldBanner is all that a server of the oldstyle handshake says.
+// oldBanner returns the whole handshake of an oldstyle server.
 func oldBanner(size uint64, flags uint32) []byte {
 	return be("NBDMAGIC", uint64(0x420281861253), size, flags, make([]byte, 124))
 }
 
-// banners are the first words of servers, after which each closes, and what must be said about
-// them.
+// banners are the first bytes of servers, after which each closes, and the errors that they must
+// cause.
 var banners = []struct {
 	name  string
 	says  []byte
@@ -402,7 +402,7 @@ func TestBanners(t *testing.T) {
 	for _, c := range banners {
 		says := target(testbed.Listen(t, func(conn net.Conn) {
 			_, _ = conn.Write(c.says)
-			// not Close, which would take away from the client what it has to say
+			// not Close, which would discard what the client has not received
 			_ = conn.(*net.UnixConn).CloseWrite()
 			_, _ = io.Copy(io.Discard, conn)
 		}))

@@ -1,5 +1,5 @@
-// An export that is not there: the error names the exports that are, within bounds, and however the
-// server says no.
+// An export that the server does not have: the error names the exports that it has, within limits,
+// however the server refuses.
 
 package client
 
@@ -14,7 +14,7 @@ import (
 	"ringnbd/engine/testbed"
 )
 
-// shop has these exports, and lets nobody in.
+// shop returns a server that lists these exports and refuses every client.
 func shop(names []string, list func() []byte) *fake {
 	return &fake{size: 1 << 20, flags: 1, options: func(option uint32, _ []byte) ([]byte, bool) {
 		switch {
@@ -67,7 +67,8 @@ func TestAbsentExports(t *testing.T) {
 	}
 }
 
-// TestAbsentExportsOfOldServers: a server that knows EXPORT_NAME alone says no by hanging up.
+// TestAbsentExportsOfOldServers checks a server that knows only EXPORT_NAME, and refuses by hanging
+// up.
 func TestAbsentExportsOfOldServers(t *testing.T) {
 	server := target(testbed.Listen(t, func(c net.Conn) {
 		f := shop([]string{"boot"}, nil)

@@ -1,6 +1,8 @@
-// Servers that stop answering some requests while others may take as long as their disk does.
+// Servers that stop answering some requests while other requests may take as long as their disk
+// does.
 //
-// Invariant: what has nothing to wait for is noticed, and what may wait is waited for.
+// Invariant: the silence about a request that need not wait is an error, and the silence about a
+// request that may wait is not.
 
 package client
 
@@ -15,7 +17,7 @@ import (
 	"ringnbd/proto"
 )
 
-// step is a request and how long after it came it is answered.
+// step is a request, and how long after its arrival it is answered.
 type step struct {
 	command uint16
 	late    time.Duration
@@ -28,15 +30,15 @@ func TestWhatWaitsBehindASlowRequest(t *testing.T) {
 		steps   []step
 		noticed bool
 	}{
-		"a WRITE in front of WRITE_ZEROES": {[]step{{proto.CmdWrite, never},
+		"a WRITE before WRITE_ZEROES": {[]step{{proto.CmdWrite, never},
 			{proto.CmdWriteZeroes, never}}, true},
-		"a READ in front of FLUSH": {[]step{{proto.CmdRead, never},
+		"a READ before FLUSH": {[]step{{proto.CmdRead, never},
 			{proto.CmdFlush, never}}, true},
-		"a WRITE behind TRIM": {[]step{{proto.CmdTrim, late},
+		"a WRITE after TRIM": {[]step{{proto.CmdTrim, late},
 			{proto.CmdWrite, late}}, false},
-		"a READ behind FLUSH, which another has passed": {[]step{{proto.CmdFlush, never},
+		"a READ after FLUSH, overtaken by another": {[]step{{proto.CmdFlush, never},
 			{proto.CmdRead, 0}, {proto.CmdRead, never}}, true},
-		"a READ behind FLUSH, which nothing has passed": {[]step{{proto.CmdFlush, late},
+		"a READ after FLUSH, not overtaken": {[]step{{proto.CmdFlush, late},
 			{proto.CmdRead, 0}, {proto.CmdFlush, late}, {proto.CmdRead, late}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -91,7 +93,7 @@ func TestWhatWaitsBehindASlowRequest(t *testing.T) {
 	}
 }
 
-// The cause of a context is told by those that wait for room, too.
+// A request that waits for room returns the cause of its context, too.
 func TestWhyARequestWasGivenUp(t *testing.T) {
 	f := &fake{size: 1 << 20, flags: 1, answer: func(asked) []byte { return []byte{} }}
 	c, err := Dial(context.Background(), f.serve(t), Options{Depth: 1})

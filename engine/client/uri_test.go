@@ -1,4 +1,4 @@
-// URIs: what they mean, what is refused, and that no text is a surprise.
+// URIs: their meaning, refusals, and fuzzing.
 
 package client
 
@@ -77,8 +77,8 @@ func FuzzTarget(f *testing.F) {
 	})
 }
 
-// TestOtherSpellings: addresses as other programs write them are answered with the URI that is
-// meant, which is one.
+// TestOtherSpellings checks that addresses as other programs write them are answered with the URI
+// that is meant, and that this is a URI.
 func TestOtherSpellings(t *testing.T) {
 	for text, want := range map[string]string{
 		"localhost:10809":     "nbd://localhost:10809",
@@ -110,8 +110,8 @@ func TestOtherSpellings(t *testing.T) {
 	}
 }
 
-// TestURIsAreReadBack: the URI of an export leads to it again, whatever it and its server are
-// called.
+// TestURIsAreReadBack checks that the URI of an export leads to it again, whatever its name and its
+// server's.
 func TestURIsAreReadBack(t *testing.T) {
 	for _, text := range []string{"nbd://localhost", "nbd://10.0.0.1:1234/x", "nbd://[::1]:10809",
 		"nbd://[fe80::1%25eth0]", "nbd+unix:///?socket=s",

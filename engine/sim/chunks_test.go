@@ -35,7 +35,7 @@ func newTalk(t *testing.T, framing proto.Framing, a draft) *talk {
 	return &talk{w, c, r}
 }
 
-// hear gives the client bytes, a few at a time.
+// hear lets the client receive bytes, a few at a time.
 func (k *talk) hear(b []byte) {
 	for len(b) > 0 {
 		n := min(len(b), 7)
@@ -45,7 +45,7 @@ func (k *talk) hear(b []byte) {
 	}
 }
 
-// hearAll gives the client pieces of an answer, and returns what it said of them; "" for nothing.
+// hearAll lets the client receive pieces of an answer, and returns why it ended the run, or "".
 func (k *talk) hearAll(pieces [][]byte) string {
 	return caught(func() {
 		for _, b := range pieces {
@@ -54,8 +54,7 @@ func (k *talk) hearAll(pieces [][]byte) string {
 	})
 }
 
-// chunkOf is a chunk for the request with cookie 77; its header repeats offset where the form has
-// room for it.
+// chunkOf returns a chunk for the request with cookie 77; an extended header repeats offset.
 func chunkOf(framing proto.Framing, flags, kind uint16, offset uint64, payload ...any) []byte {
 	var body []byte
 	for _, p := range payload {
@@ -85,7 +84,7 @@ func chunkOf(framing proto.Framing, flags, kind uint16, offset uint64, payload .
 	return append(binary.BigEndian.AppendUint32(b, uint32(len(body))), body...)
 }
 
-// onDisk is what the disk was made with.
+// onDisk returns the initial content of the disk.
 func onDisk(off, n uint64) []byte {
 	b := make([]byte, n)
 	fill(b, 0, off)
@@ -259,8 +258,8 @@ func TestStrictStatus(t *testing.T) {
 	}
 }
 
-// TestZeroesMayBeOnTheirWay: a claim is true if a write that was under way may have made it so, and
-// false once that is impossible.
+// TestZeroesMayBeOnTheirWay checks that a claim is true if a write that was under way may have made
+// it true, and false once that is impossible.
 func TestZeroesMayBeOnTheirWay(t *testing.T) {
 	b := newBench(t)
 	asked := func() *request {
@@ -272,7 +271,7 @@ func TestZeroesMayBeOnTheirWay(t *testing.T) {
 		return caught(func() { b.m.checkZeroes(r, 0, 4096) })
 	}
 	if claim(asked()) == "" {
-		t.Error("data that nobody has touched may be zero")
+		t.Error("untouched data may be zero")
 	}
 	early := asked()
 	z := b.write(1, 1, 0, 8192)

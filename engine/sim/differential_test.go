@@ -1,4 +1,4 @@
-// Scripts of operations that run on the simulated kernel and on Linux, and must come to the same
+// Scripts of operations that run on the simulated kernel and on Linux, and must have the same
 // results.
 
 package sim
@@ -50,7 +50,7 @@ func (r *rig) send(data uint64, fd int32, flags uint32, pieces ...[2]uint64) {
 }
 
 var socketScripts = []script{
-	{"a receive takes what is there", true, func(r *rig) {
+	{"a receive takes what has arrived", true, func(r *rig) {
 		fd, p := r.pair()
 		p.write(10)
 		p.settle()
@@ -90,7 +90,7 @@ var socketScripts = []script{
 		r.recv(2, fd, 0, 28, uring.MsgWaitAll)
 		r.submit(1)
 	}},
-	{"MSG_WAITALL swallows a reset behind data", false, func(r *rig) {
+	{"MSG_WAITALL swallows a reset after data", false, func(r *rig) {
 		fd, p := r.pair()
 		r.recv(1, fd, 0, 28, uring.MsgWaitAll)
 		p.write(10)
@@ -116,7 +116,7 @@ var socketScripts = []script{
 		r.send(3, fd, 0, [2]uint64{0, 10})
 		r.submit(1)
 	}},
-	{"data comes before the reset behind it", false, func(r *rig) {
+	{"data comes before the reset after it", false, func(r *rig) {
 		fd, p := r.pair()
 		p.write(10)
 		p.settle()
@@ -153,7 +153,7 @@ var socketScripts = []script{
 		r.submit(1)
 		r.send(3, fd, uring.MsgWaitAll, [2]uint64{0, 5}, [2]uint64{100, 10})
 		r.submit(1)
-		r.note("the peer got %d", p.read(15))
+		r.note("the client got %d", p.read(15))
 	}},
 	{"shutdown ends a waiting receive and a later send", true, func(r *rig) {
 		fd, _ := r.pair()
@@ -184,7 +184,7 @@ var socketScripts = []script{
 		r.submit(1)
 		r.recv(2, fd, 0, 28, 0)
 		r.submit(1)
-		r.note("the peer got %d", p.read(1))
+		r.note("the client got %d", p.read(1))
 	}},
 	{"shutdown ends a poll", true, func(r *rig) {
 		fd, _ := r.pair()
@@ -193,7 +193,7 @@ var socketScripts = []script{
 		r.ring.Shutdown(fd)
 		r.submit(1)
 	}},
-	{"poll tells data", true, func(r *rig) {
+	{"poll reports data", true, func(r *rig) {
 		fd, p := r.pair()
 		uring.PrepPoll(r.ring.SQE(), 1, fd, uring.PollIn|uring.PollRdHup)
 		r.quiet()
@@ -201,7 +201,7 @@ var socketScripts = []script{
 		p.settle()
 		r.submit(1)
 	}},
-	{"poll tells a half-close", true, func(r *rig) {
+	{"poll reports a half-close", true, func(r *rig) {
 		fd, p := r.pair()
 		uring.PrepPoll(r.ring.SQE(), 1, fd, uring.PollIn|uring.PollRdHup)
 		r.quiet()
@@ -209,7 +209,7 @@ var socketScripts = []script{
 		p.settle()
 		r.submit(1)
 	}},
-	{"poll tells a reset", false, func(r *rig) {
+	{"poll reports a reset", false, func(r *rig) {
 		fd, p := r.pair()
 		uring.PrepPoll(r.ring.SQE(), 1, fd, uring.PollIn|uring.PollRdHup)
 		r.quiet()
@@ -262,7 +262,7 @@ var socketScripts = []script{
 			got += max(0, p.read(64<<10))
 		}
 		r.submit(1)
-		r.note("the peer got %d", got)
+		r.note("the client got %d", got)
 	}},
 	{"a send into a shut socket that had moved something", true, func(r *rig) {
 		fd, p := r.pair()
@@ -279,7 +279,7 @@ var socketScripts = []script{
 			n = r.ring.Reap(out[:])
 		}
 		r.note("short: %t", out[0].Res > 0 && out[0].Res < 900<<10)
-		r.note("the peer got all of it: %t", p.drain() == int(out[0].Res))
+		r.note("the client got all of it: %t", p.drain() == int(out[0].Res))
 	}},
 	{"an eventfd read waits, and takes all notifications", true, func(r *rig) {
 		fd, notify := r.event()

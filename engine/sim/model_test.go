@@ -1,4 +1,4 @@
-// The checker must notice a disk that lies, and must not complain about one that only does what the
+// The checker must notice a disk that lies, and must not complain about a disk that does what the
 // protocol leaves open.
 
 package sim
@@ -56,7 +56,7 @@ func (b *bench) read(since uint64) {
 	b.m.checkRead(r, b.m.disk.cache)
 }
 
-// cases are lies and honest oddities of a disk.
+// cases are lies of a disk, and oddities that are allowed.
 var cases = []struct {
 	name string
 	want string // part of the complaint; "" = none

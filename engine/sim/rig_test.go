@@ -1,6 +1,6 @@
-// A rig is a ring with an arena, sockets and a disk on which a script of operations can run: once
-// the real kernel's, once the simulated one. What both log must be the same, for a simulation that
-// answers differently from Linux teaches the engine the wrong habits.
+// A rig is a ring with an arena, sockets and a disk on which a script of operations can run, of the
+// real kernel or of the simulated kernel. Both must log the same: a simulation that answers
+// differently from Linux teaches the engine the wrong habits.
 
 package sim
 
@@ -27,7 +27,7 @@ const (
 	rigDisk  = 256 << 10
 )
 
-// peer is the far end of a rig's socket.
+// farEnd is the far end of a rig's socket.
 type farEnd interface {
 	write(n int)    // n bytes of a pattern
 	read(n int) int // up to n bytes; what came
@@ -65,7 +65,7 @@ func (r *rig) note(format string, args ...any) {
 	r.log = append(r.log, fmt.Sprintf(format, args...))
 }
 
-// bytes of the arena at off, as a pattern's name or a sum.
+// show returns bytes of the arena at off as a sum.
 func (r *rig) show(off uint64, n int) string {
 	b := r.arena.Bytes(off, n)
 	sum := uint32(0)
@@ -124,7 +124,7 @@ func (r *rig) message(off uint64, pieces ...[2]uint64) uint64 {
 	return r.arena.Addr(off)
 }
 
-// realPeer is a socket of the real kernel.
+// realEnd is a socket of the real kernel.
 type realEnd struct {
 	t    *testing.T
 	conn interface {
@@ -254,14 +254,14 @@ func realPair(t *testing.T, tcp bool) (int32, farEnd) {
 	return int32(p.server), p
 }
 
-// simPeer is a client of the simulation reduced to its socket.
-type simPeer struct {
+// simEnd is a client of the simulation reduced to its socket.
+type simEnd struct {
 	w *World
 	s *socket
 	n byte
 }
 
-func (p *simPeer) write(n int) {
+func (p *simEnd) write(n int) {
 	b := make([]byte, n)
 	for i := range b {
 		p.n++
@@ -270,7 +270,7 @@ func (p *simPeer) write(n int) {
 	p.s.in.send(p.w, b)
 }
 
-func (p *simPeer) read(n int) int {
+func (p *simEnd) read(n int) int {
 	got := 0
 	for range 100 {
 		p.settle()
@@ -289,12 +289,12 @@ func (p *simPeer) read(n int) int {
 	return got
 }
 
-func (p *simPeer) drain() int    { return p.read(1 << 30) }
-func (p *simPeer) closeWrite()   { p.s.in.ended = true }
-func (p *simPeer) close()        { p.s.clientClose() }
-func (p *simPeer) reset()        { p.s.breakOff(eCONNRESET) }
-func (p *simPeer) buffers(n int) { p.s.in.limit, p.s.out.limit = n, n }
-func (p *simPeer) settle()       { settleWires(p.w) }
+func (p *simEnd) drain() int    { return p.read(1 << 30) }
+func (p *simEnd) closeWrite()   { p.s.in.ended = true }
+func (p *simEnd) close()        { p.s.clientClose() }
+func (p *simEnd) reset()        { p.s.breakOff(eCONNRESET) }
+func (p *simEnd) buffers(n int) { p.s.in.limit, p.s.out.limit = n, n }
+func (p *simEnd) settle()       { settleWires(p.w) }
 
 func settleWires(w *World) {
 	for w.deliverSome() {
@@ -327,7 +327,7 @@ func simRig(t *testing.T) *rig {
 	r.pair = func() (int32, farEnd) {
 		s := w.newSocket(&client{world: w})
 		s.in.limit, s.out.limit, s.pending = 64<<10, 64<<10, 0
-		return s.fd, &simPeer{w: w, s: s}
+		return s.fd, &simEnd{w: w, s: s}
 	}
 	r.event = w.Eventfd
 	r.disk.truncate = func(n int64) { w.disks[0].truncate(uint64(n)) }

@@ -39,7 +39,7 @@ func blockRig(t *testing.T, flags uint16) (r *rig, w *World, fd int32, p farEnd)
 	s := w.newSocket(&client{world: w})
 	s.in.limit, s.out.limit = 4096, 4096
 	k.pause = func() { w.clock += 1000 }
-	return r, w, s.fd, &simPeer{w: w, s: s}
+	return r, w, s.fd, &simEnd{w: w, s: s}
 }
 
 const punch, zero = uring.FallocatePunchHole | uring.FallocateKeepSize,
@@ -185,8 +185,8 @@ func TestStrictKernel(t *testing.T) {
 	})
 }
 
-// TestBuffersInFlightBelongToTheKernel: whoever touches them is found out, wherever in the buffer
-// it is.
+// TestBuffersInFlightBelongToTheKernel checks that a write into a buffer in flight is noticed,
+// wherever in the buffer it is.
 func TestBuffersInFlightBelongToTheKernel(t *testing.T) {
 	for _, place := range []uint64{0, 700, 4095} {
 		r, w, fd, p := blockRig(t, 0)
@@ -214,8 +214,8 @@ func TestBuffersInFlightBelongToTheKernel(t *testing.T) {
 	}
 }
 
-// TestSmallQueues: a full submission queue gives nil, and completions that do not fit wait for the
-// next Enter, in order.
+// TestSmallQueues checks that a full submission queue returns nil, and that completions that do not
+// fit wait for the next Enter, in order.
 func TestSmallQueues(t *testing.T) {
 	w := plainWorld(t, ExportPlan{Block: 1})
 	k := w.NewKernel(4, 2)
