@@ -92,7 +92,6 @@ var forbidden = map[string]map[string]string{
 		"ringnbd/bench/judge":   "measuring knows nothing of what figures mean",
 		"ringnbd/bench/profile": "measuring knows nothing of what figures mean",
 		"ringnbd/bench/show":    "measuring knows nothing of what figures mean",
-		"gonum.org":             "the live tests use measure, and draw nothing",
 	},
 	"bench/judge": {
 		"ringnbd/bench/profile": "a verdict needs figures only",

@@ -68,13 +68,14 @@ type KindReport struct {
 
 // Latency is in microseconds.
 type Latency struct {
-	Min  float64 `json:"min"`
-	Mean float64 `json:"mean"`
-	P50  float64 `json:"p50"`
-	P90  float64 `json:"p90"`
-	P99  float64 `json:"p99"`
-	P999 float64 `json:"p999"`
-	Max  float64 `json:"max"`
+	Min   float64 `json:"min"`
+	Mean  float64 `json:"mean"`
+	P50   float64 `json:"p50"`
+	P90   float64 `json:"p90"`
+	P99   float64 `json:"p99"`
+	P999  float64 `json:"p999"`
+	P9999 float64 `json:"p9999"`
+	Max   float64 `json:"max"`
 }
 
 // OpenReport is about the schedule of an open loop.
@@ -230,7 +231,7 @@ func latencyOf(h histogram) Latency {
 	us := func(ns int64) float64 { return float64(ns) / 1e3 }
 	at := func(p float64) float64 { return us(h.h.ValueAtPercentile(p)) }
 	return Latency{Min: us(h.h.Min()), Mean: h.h.Mean() / 1e3, P50: at(50), P90: at(90),
-		P99: at(99), P999: at(99.9), Max: us(h.h.Max())}
+		P99: at(99), P999: at(99.9), P9999: at(99.99), Max: us(h.h.Max())}
 }
 
 // text names a failed request.

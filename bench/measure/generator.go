@@ -106,8 +106,9 @@ func generated(r *load.Report) Sample {
 		RequestsPerSecond: r.RequestsPerSecond, BytesPerSecond: r.BytesPerSecond,
 		ClientCPU: r.Generator.CPUPerRequest}
 	for _, k := range r.Kinds {
-		s.P50, s.P99, s.P999 = max(s.P50, k.Latency.P50), max(s.P99, k.Latency.P99), max(s.P999,
-			k.Latency.P999)
+		s.P50, s.P90 = max(s.P50, k.Latency.P50), max(s.P90, k.Latency.P90)
+		s.P99, s.P999 = max(s.P99, k.Latency.P99), max(s.P999, k.Latency.P999)
+		s.P9999 = max(s.P9999, k.Latency.P9999)
 	}
 	if r.Open != nil {
 		s.Backlog = r.Open.BacklogEnd

@@ -98,10 +98,12 @@ type Sample struct {
 	RequestsPerSecond float64 `json:"requestsPerSecond"`
 	BytesPerSecond    float64 `json:"bytesPerSecond"`
 	P50               float64 `json:"p50"`
+	P90               float64 `json:"p90,omitempty"` // not in old reports
 	P99               float64 `json:"p99"`
 	P999              float64 `json:"p999"`
-	ServerUser        float64 `json:"serverUser"`   // CPU µs per request
-	ServerSystem      float64 `json:"serverSystem"` // CPU µs per request
+	P9999             float64 `json:"p9999,omitempty"` // not in old reports
+	ServerUser        float64 `json:"serverUser"`      // CPU µs per request
+	ServerSystem      float64 `json:"serverSystem"`    // CPU µs per request
 	// CPU µs per request of the generator, user and system
 	ClientCPU float64 `json:"clientCPU"`
 	Switches  float64 `json:"switches"` // context switches of the server per request

@@ -35,6 +35,8 @@ func MedianSample(samples []Sample) Sample {
 		RequestsPerSecond: pick(RequestRate),
 		BytesPerSecond:    pick(func(s Sample) float64 { return s.BytesPerSecond }),
 		P50:               pick(func(s Sample) float64 { return s.P50 }),
+		P90:               pick(func(s Sample) float64 { return s.P90 }),
+		P9999:             pick(func(s Sample) float64 { return s.P9999 }),
 		P99:               pick(func(s Sample) float64 { return s.P99 }),
 		P999:              pick(func(s Sample) float64 { return s.P999 }),
 		ServerUser:        pick(func(s Sample) float64 { return s.ServerUser }),

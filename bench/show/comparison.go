@@ -34,7 +34,7 @@ func ComparisonText(c *judge.Comparison) string {
 		b.WriteString(l.Name + "\n")
 		for _, r := range l.Ratios {
 			if r.Pairs > 0 {
-				fmt.Fprintf(&b, columns, r.Metric, figure(r.Base), ratioText(r.Median),
+				fmt.Fprintf(&b, columns, r.Metric, shortNumber(r.Base), ratioText(r.Median),
 					intervalText(r), extremesText(r), seesText(r), r.Verdict)
 			}
 		}
@@ -61,7 +61,7 @@ func ComparisonMarkdown(c *judge.Comparison) string {
 			if r.Pairs == 0 {
 				continue
 			}
-			t.row(name, r.Metric, figure(r.Base), figure(r.New), ratioText(r.Median),
+			t.row(name, r.Metric, shortNumber(r.Base), shortNumber(r.New), ratioText(r.Median),
 				intervalText(r), extremesText(r), seesText(r), r.Verdict)
 			name = ""
 		}
@@ -172,8 +172,8 @@ func disturbedNote(l judge.Compared) string {
 		l.Name, strings.Join(pairs, ", "), 100*judge.UsuallyTaken(l.Pairs))
 }
 
-// noisy is the share of CPU time taken by others from which on a reader is told.
-const noisy = 0.1
+// maxTaken is the share of CPU time taken by others from which on a reader is told.
+const maxTaken = 0.1
 
 // noise warns of a machine that had more to do.
 func noiseNote(c *judge.Comparison) string {
@@ -181,7 +181,7 @@ func noiseNote(c *judge.Comparison) string {
 	for _, l := range c.Loads {
 		pairs = append(pairs, l.Pairs...)
 	}
-	if taken := judge.UsuallyTaken(pairs); taken > noisy {
+	if taken := judge.UsuallyTaken(pairs); taken > maxTaken {
 		return fmt.Sprintf("Steal and other programs took %.0f %% of the CPU time (median of "+
 			"all pairs): on a quiet machine the intervals are narrower.", 100*taken)
 	}
@@ -216,21 +216,6 @@ func ratioText(r float64) string {
 		return fmt.Sprintf("%.2f", r)
 	}
 	return fmt.Sprintf("%.0f", r)
-}
-
-// figure prints three significant digits or more, in at most six columns.
-func figure(v float64) string {
-	switch {
-	case v >= 999.5e3:
-		return figure(v/1e6) + "M"
-	case v >= 9999.5:
-		return figure(v/1e3) + "k"
-	case v >= 99.95:
-		return fmt.Sprintf("%.0f", v)
-	case v >= 9.995:
-		return fmt.Sprintf("%.1f", v)
-	}
-	return fmt.Sprintf("%.2f", v)
 }
 
 // wrap breaks a line between words; what follows the break is indented.

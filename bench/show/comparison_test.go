@@ -125,7 +125,7 @@ func TestFiguresAreShort(t *testing.T) {
 	for v, want := range map[float64]string{0.394: "0.39", 5.094: "5.09", 9.996: "10.0",
 		79.52: "79.5", 99.96: "100", 2305.4: "2305", 9999.6: "10.0k",
 		83812: "83.8k", 183e3: "183k", 999.6e3: "1.00M", 1.304e6: "1.30M"} {
-		if got := figure(v); got != want {
+		if got := shortNumber(v); got != want {
 			t.Errorf("%g: %s, want %s", v, got, want)
 		}
 	}

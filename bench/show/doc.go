@@ -1,17 +1,20 @@
 // Package show prints reports: for a terminal, as Markdown, and as one HTML page with plots.
 //
 //	report.go        a report as this package sees it
+//	numbers.go       numbers as text
 //	table.go         tables for a terminal
-//	markdown.go      the tables of the README
+//	markdown.go      Markdown tables, and a block between markers
+//	results.go       bench/RESULTS.md
+//	summary.go       the summary in the README of the project
 //	against.go       ratios to peers in words
 //	comparison.go    a comparison as text and as Markdown
-//	html.go          the page: what is on it
-//	html_table.go    the page's tables and its headline
-//	plot.go          how a plot looks, and its SVG
-//	plot_bar.go      plots with bars
-//	plot_line.go     plots with lines
-//	plot_figures.go  what is plotted, by section
-//	plot_ink.go      the colours
+//	page.go          the page: what is on it (page.html.tmpl, page.css, colours.css)
+//	page_tables.go   its tables and its headline
+//	figures.go       what is plotted, by section
+//	figure_notes.go  what is written below plots
+//	bars.go          plots with bars, which are HTML
+//	lines.go         plots with lines, which are SVG
+//	looks.go         the colour, mark and dash of each server
 //
 // Everything printed is computed from the report.
 package show

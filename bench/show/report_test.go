@@ -339,9 +339,8 @@ func TestVerdictsHaveTheirColours(t *testing.T) {
 		{judge.Target{Met: &yes, Close: true}, "close", "quiet"},
 		{judge.Target{}, "not judged", "quiet"},
 	} {
-		if row := targetRows([]judge.Target{c.target})[0]; row.Verdict != c.verdict ||
-			row.Class != c.class {
-			t.Errorf("%+v: on the page %+v", c.target, row)
+		if got := verdictClass(c.target); c.target.Verdict() != c.verdict || got != c.class {
+			t.Errorf("%+v: %s, as %s", c.target, c.target.Verdict(), got)
 		}
 	}
 }

@@ -232,8 +232,8 @@ func (r report) notes() string {
 		"the kernel's threads spend on bringing them there is not in its CPU time. A target is " +
 		"close when some rounds meet it and others do not: [lowest..highest].\n\n")
 	t := newMarkdown("lll", "program", "how it reaches the file", "version")
-	for _, s := range r.serverFacts() {
-		t.row(s.Name, s.Storage, s.Version)
+	for _, p := range r.programs() {
+		t.row(p.name, p.storage, p.version)
 	}
 	t.row(measure.RawName, "the load generator itself: O_DIRECT, io_uring, registered buffers", "")
 	b.WriteString(t.text())

@@ -5,7 +5,7 @@ const r = {
 	Outside: [], Escaped: [], Overlaps: [], Pale: [], Checked: 0, Texts: 0, SmallestText: 1e9,
 };
 const count = s => document.querySelectorAll(s).length;
-r.Plots = count('svg.plot');
+r.Plots = count('.plot');
 r.Figures = count('figure');
 r.Results = count('table.results tr.result');
 r.Failed = count('table.results tr.result td.failed');
@@ -14,13 +14,13 @@ r.Targets = count('table.targets tbody tr');
 r.Ahead = count('table.ahead tbody tr');
 r.Programs = count('table.programs tbody tr');
 
-for (const svg of document.querySelectorAll('svg.plot')) {
-	const box = svg.getBoundingClientRect();
-	const name = svg.id + ' ' + svg.querySelector('title').textContent;
+for (const plot of document.querySelectorAll('.plot')) {
+	const box = plot.getBoundingClientRect();
+	const name = plot.closest('figure').querySelector('figcaption').textContent;
 	if (box.width < 100 || box.height < 40 || box.left < 0 || box.right > innerWidth + 0.5)
 		r.Outside.push(name + ' ' + JSON.stringify(box));
-	const scale = box.width / svg.viewBox.baseVal.width;
-	const texts = [...svg.querySelectorAll('text')].map(t => ({t, b: t.getBoundingClientRect()}));
+	const scale = plot.viewBox ? box.width / plot.viewBox.baseVal.width : 1;
+	const texts = [...plot.querySelectorAll('text, span:not(.track)')].map(t => ({t, b: t.getBoundingClientRect()}));
 	texts.forEach(({t, b}, i) => {
 		r.Texts++;
 		const size = parseFloat(getComputedStyle(t).fontSize) * scale;

@@ -200,18 +200,24 @@ func TestPageLeadsWithTheRatios(t *testing.T) {
 
 func TestPlotsTellTheirFiguresAndTheirGaps(t *testing.T) {
 	page := takeApart(t, smallReport())
-	plots := page.all("svg", "plot")
-	if len(plots) != 4 {
-		t.Fatalf("%d plots, want rate and CPU of disk, p50 and p99 of curve", len(plots))
+	bars, plots := page.all("div", "bars"), page.all("svg", "plot")
+	if len(bars) != 2 || len(plots) != 2 {
+		t.Fatalf("%d plots with bars and %d with lines, want rate and CPU of disk, p50 and p99 of "+
+			"curve", len(bars), len(plots))
 	}
-	words := func(i int) string { return plots[i].all("desc", "")[0].text() }
-	for i, want := range map[int]string{0: "ringnbd 126k, nbdkit 76.0k, qemu-nbd failed, raw " +
-		"limit 134k", 1: "ringnbd 3.99, nbdkit 14.0, qemu-nbd failed",
-		2: "ringnbd: 158 µs at 20k, 158 µs at 90k. nbdkit: 420 µs at 20k, 420 µs at 90k (rate " +
-			"not reached)"} {
-		if !strings.Contains(words(i), want) {
-			t.Errorf("plot %d: no %q in %q", i, want, words(i))
+	for i, want := range [][]string{{"ringnbd126k", "nbdkit76.0k", "qemu-nbdfailed",
+		"raw limit 134k", "O_DIRECT", "page cache"},
+		{"ringnbd3.99", "nbdkit14.0", "qemu-nbdfailed"}} {
+		for _, words := range want {
+			if text := bars[i].text(); !strings.Contains(strings.ReplaceAll(text, "\n", ""), words) {
+				t.Errorf("bars %d: no %q in %q", i, words, text)
+			}
 		}
+	}
+	want := "ringnbd: 158 µs at 20k, 158 µs at 90k. nbdkit (page cache): 420 µs at 20k, 420 µs at " +
+		"90k (rate not reached)"
+	if words := plots[0].all("desc", "")[0].text(); !strings.Contains(words, want) {
+		t.Errorf("no %q in %q", want, words)
 	}
 	for i, p := range plots {
 		title := p.all("title", "")
@@ -223,14 +229,67 @@ func TestPlotsTellTheirFiguresAndTheirGaps(t *testing.T) {
 			t.Errorf("plot %d is labelled by %q", i, got)
 		}
 	}
-	if drawn := plots[0].all("text", ""); !slices.ContainsFunc(drawn, func(e *element) bool {
-		return e.text() == "failed"
-	}) {
-		t.Error("the bar that could not be measured is not marked")
-	}
 	notes := page.all("figure", "")[2].all("p", "")
 	if len(notes) != 1 || !strings.HasPrefix(notes[0].text(), "Hollow") {
 		t.Errorf("the points that were not reached are not explained: %d notes", len(notes))
+	}
+}
+
+func TestServersOnThePageCacheStandApart(t *testing.T) {
+	r := smallReport()
+	r.Direct = append(r.Direct, "nbdkit")
+	for want, direct := range map[int][]string{0: r.Direct, 2: r.Direct[:2]} {
+		r.Direct = direct
+		bars := takeApart(t, r).all("div", "bars")[0]
+		if got := len(bars.all("p", "set")); got != want {
+			t.Errorf("%d groups with %v on O_DIRECT, want %d", got, direct, want)
+		}
+		if got := len(bars.all("div", "cached")); got != want/2 {
+			t.Errorf("%d servers are hatched with %v on O_DIRECT", got, direct)
+		}
+	}
+}
+
+func TestNoisyFiguresAreMarked(t *testing.T) {
+	r := smallReport()
+	for _, i := range []int{1, 4} { // of ringnbd, in disk and in curve
+		s := &r.Results[i]
+		s.Samples[0].RequestsPerSecond, s.Samples[0].P50 = 1e3, 1e3
+		s.Samples[1].RequestsPerSecond, s.Samples[1].P50 = 3e3, 3e3
+		s.Median = measure.MedianSample(s.Samples)
+	}
+	r.Results[4].Load.Rate = 1
+	page := takeApart(t, r)
+	if text := page.all("div", "bars")[0].text(); !strings.Contains(text, "~2000") {
+		t.Errorf("a noisy bar is not marked: %s", text)
+	}
+	if n := len(page.all("svg", "plot")[0].all("path", "noisy")); n != 1 {
+		t.Errorf("%d points are crossed out", n)
+	}
+	if text := page.text(); !strings.Contains(text, "Crossed out: noisy") ||
+		!strings.Contains(text, "~ noisy") {
+		t.Error("the marks are not explained")
+	}
+}
+
+func TestLatencyIsPlottedByPercentile(t *testing.T) {
+	r := smallReport()
+	disk := r.Results[:4]
+	for i := range disk {
+		if disk[i].Server != measure.RawName {
+			disk[i].Load.Transport = measure.Unix
+		}
+	}
+	for i := range r.Results[1].Samples {
+		r.Results[1].Samples[i].P9999 = 9000
+	}
+	r.Results[1].Median.P9999 = 9000
+	words := takeApart(t, r).all("svg", "plot")[0].all("desc", "")[0].text()
+	for _, want := range []string{"raw: 1.16 ms at p50, 2.31 ms at p99, 3.46 ms at p99.9.",
+		"ringnbd: 1.26 ms at p50, 2.52 ms at p99, 3.78 ms at p99.9, 9.00 ms at p99.99."} {
+		if !strings.Contains(words, want) {
+			t.Errorf("no %q in %q", want, words)
+		}
 	}
 }
 
@@ -423,9 +482,11 @@ func TestPlotsSurviveOddFigures(t *testing.T) {
 		if rows := page.all("tr", "result"); len(rows) != len(r.Results) {
 			t.Errorf("%g: %d rows for %d results", v, len(rows), len(r.Results))
 		}
-		for _, p := range page.all("path", "") {
-			if d := p.attributes["d"]; strings.Contains(d, "NaN") || strings.Contains(d, "Inf") {
-				t.Fatalf("%g: a path of %s", v, d)
+		for _, e := range everything(page.all("main", "")[0]) {
+			drawn := e.attributes["d"] + e.attributes["style"] + e.attributes["transform"]
+			if strings.Contains(drawn, "NaN") || strings.Contains(drawn, "Inf") ||
+				strings.Contains(drawn, "ZgotmplZ") {
+				t.Fatalf("%g: drawn as %s", v, drawn)
 			}
 		}
 	}

@@ -201,7 +201,7 @@ func (f looked) judge(t *testing.T, r *measure.Report) {
 		}
 	}
 	plots := 1 // of the profiles
-	for _, c := range p.Plots {
+	for _, c := range p.Chapters {
 		plots += len(c.Figures)
 	}
 	for _, n := range []struct {

@@ -1,0 +1,190 @@
+// The report as one HTML page.
+//
+// Invariant: everything on it comes out of the Report; it needs nothing but itself (no script, no
+// font, no picture from elsewhere, which its own content security policy forbids), it holds the
+// report's JSON, and it is well-formed XML too, so that a test can take it apart.
+
+package show
+
+import (
+	"bytes"
+	"compress/gzip"
+	_ "embed"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"ringnbd/bench/judge"
+	"ringnbd/bench/measure"
+	"ringnbd/engine/units"
+)
+
+var (
+	//go:embed page.html.tmpl
+	pageText string
+	//go:embed page.css
+	pageStyle string
+	//go:embed colours.css
+	colours string
+
+	pageTemplate = template.Must(template.New("page").Parse(pageText))
+)
+
+// page is what the template shows.
+type page struct {
+	*measure.Report
+	Title    string
+	Style    template.CSS
+	Summary  []fact
+	Verdicts string // counted
+	Warning  string
+	Attempts int // measurements, those that failed included
+	Tiles    []tile
+	Ratios   *htmlTable
+	Targets  htmlTable
+	Chapters []chapter
+	Profile  *figure
+	Profiles []profileTables
+	Machine  []fact
+	Programs htmlTable
+	JSON     template.JS
+	Download template.URL
+	FileName string
+}
+
+// fact is a name and what it is.
+type fact struct{ Name, Value string }
+
+// chapter is one section of the run.
+type chapter struct {
+	Anchor, Name, Question string
+	Figures                []figure
+	Table                  htmlTable
+}
+
+// HTML writes the report to path as one page that needs nothing else.
+func HTML(r *measure.Report, path string) error {
+	p, err := report{r}.page()
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	if err := pageTemplate.Execute(&b, p); err != nil {
+		return fmt.Errorf("the HTML report: %w", err)
+	}
+	return os.WriteFile(path, b.Bytes(), 0o644)
+}
+
+// page gathers everything.
+func (r report) page() (*page, error) {
+	p := &page{Report: r.Report,
+		Title:    "NBD servers side by side, " + r.Date.Format("2 January 2006"),
+		Style:    template.CSS(colours + pageStyle),
+		Summary:  r.summary(),
+		Verdicts: r.verdicts(),
+		Targets:  r.targetCells(),
+		Warning:  judge.Warning(r.Report),
+		Machine:  machineFacts(r.Machine),
+		Programs: r.programCells(),
+		FileName: "ringnbd-bench-" + r.Date.Format("2006-01-02") + ".json.gz",
+	}
+	p.Tiles, p.Ratios = r.ahead()
+	draw := plots{report: r}
+	for _, result := range r.Results {
+		p.Attempts += len(result.Samples) + len(result.Errors)
+		name := result.Load.Section
+		if slices.ContainsFunc(p.Chapters, func(c chapter) bool { return c.Name == name }) {
+			continue
+		}
+		c := chapter{Anchor: fmt.Sprintf("section-%d", len(p.Chapters)+1), Name: name,
+			Figures: draw.section(name)}
+		section, _ := measure.SectionNamed(name)
+		c.Question = section.Question
+		c.Table = r.sectionCells(name, c.Anchor+"-table")
+		p.Chapters = append(p.Chapters, c)
+	}
+	if len(r.Profiles) > 0 {
+		profile := draw.profile(r.Profiles)
+		p.Profile, p.Profiles = &profile, profileCells(r.Profiles)
+	}
+	return p, p.embed(r.Report)
+}
+
+// embed puts the report itself into the page: as text for programs that read the page, and packed
+// for people who want the file. Browsers refuse to save a link of more than about 2 MB, which the
+// plain text of a long run exceeds.
+func (p *page) embed(r *measure.Report) error {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	p.JSON = template.JS(text) // Marshal escapes <, > and &
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	if _, err := z.Write(append(text, '\n')); err != nil {
+		return err
+	}
+	if err := z.Close(); err != nil {
+		return err
+	}
+	p.Download = template.URL("data:application/gzip;base64," +
+		base64.StdEncoding.EncodeToString(packed.Bytes()))
+	return nil
+}
+
+// summary says what was run.
+func (r report) summary() []fact {
+	return []fact{
+		{"Made by", r.Command},
+		{"Date", r.Date.UTC().Format(time.RFC1123)},
+		{"Rounds",
+			fmt.Sprintf("%d of %g s each, the servers in a new order in each", r.Rounds,
+				r.Seconds)},
+		{"Test file", units.Exact(uint64(r.Size))},
+		{"Machine", r.Machine.String()},
+	}
+}
+
+// machineFacts are those that could be read.
+func machineFacts(m measure.Machine) []fact {
+	virtual := "no"
+	if m.Hypervisor {
+		virtual = "yes"
+	}
+	all := []fact{
+		{"Processor", m.CPU},
+		{"Cores", fmt.Sprint(m.Cores)},
+		{"Virtual machine", virtual},
+		{"Memory", fmt.Sprintf("%.1f GiB", float64(m.Memory)/(1<<30))},
+		{"Kernel", m.Kernel},
+		{"System", m.OS},
+		{"Test file on", m.Filesystem},
+		{"Disk", m.Device},
+		{"TCP congestion control", m.Congestion},
+		{"Frequency governor", m.Governor},
+		{"Idle driver", m.IdleDriver},
+	}
+	for _, transport := range slices.Sorted(maps.Keys(m.Loopback)) {
+		all = append(all,
+			fact{"One stream over " + transport, digits(m.Loopback[transport]/(1<<20)) + " MiB/s"})
+	}
+	return slices.DeleteFunc(all, func(f fact) bool { return f.Value == "" })
+}
+
+// programFact is what is known about one server.
+type programFact struct{ name, storage, version string }
+
+// programs joins what the report knows about each program.
+func (r report) programs() (all []programFact) {
+	names := slices.AppendSeq(slices.Collect(maps.Keys(r.Storage)), maps.Keys(r.Machine.Versions))
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		all = append(all, programFact{name, r.Storage[name], r.Machine.Versions[name]})
+	}
+	return all
+}
