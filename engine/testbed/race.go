@@ -1,7 +1,7 @@
-// A program that is faster: it locks a file before the one that makes it can.
+// A program that wins a race: it locks a new file before the program that creates the file can.
 //
-// Invariant: a race is run until it is won, or so often that it is said to be one that cannot be
-// won here; the file of a race that was won stays locked until the test ends.
+// Invariant: a race is run until it is won, or maxRaces times, and then the test is skipped; the
+// file of a race that was won stays locked until the test ends.
 
 package testbed
 
@@ -14,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// racesMost is how often a race is run: on two busy cores one in some ten is won.
-const racesMost = 400
+// maxRaces bounds the races: on two busy cores about one in ten is won.
+const maxRaces = 400
 
-// LockFirst runs races for a path at which there is no file. attempt makes the file, and is refused
-// it when it loses: that error is given. Between two races the file is removed.
+// LockFirst runs races for a path at which there is no file. attempt creates the file, and fails
+// when it loses the race: LockFirst returns that error. Between two races the file is removed.
 func LockFirst(t *testing.T, path string, attempt func() error) error {
 	t.Helper()
-	for range racesMost {
+	for range maxRaces {
 		var ended atomic.Bool
 		won := make(chan *os.File)
 		go func() { won <- lockFirst(path, &ended) }()
@@ -31,18 +31,19 @@ func LockFirst(t *testing.T, path string, attempt func() error) error {
 		case f != nil && err != nil:
 			t.Cleanup(func() { _ = f.Close() })
 			return err
-		case f != nil: // it came when the attempt was over
+		case f != nil: // the lock came after the attempt had ended
 			_ = f.Close()
 		}
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)
 		}
 	}
-	t.Skipf("of %d races none was won: whoever makes a file here always locks it first", racesMost)
+	t.Skipf("of %d races none was won: the program that creates a file here always locks it first",
+		maxRaces)
 	return nil
 }
 
-// lockFirst locks the file, or gives nil if somebody else has, or if the race has ended.
+// lockFirst locks the file, or returns nil if another program has locked it or the race has ended.
 func lockFirst(path string, ended *atomic.Bool) *os.File {
 	for !ended.Load() {
 		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)

@@ -1,5 +1,5 @@
-// Package units is the one spelling of sizes, rates, counts and times that ringnbd's programs
-// print, and the one reading of sizes and times that people type.
+// Package units prints sizes, rates, counts and times in one spelling for all of ringnbd's programs,
+// and reads the sizes and times that people type.
 //
 //	1 GiB   82.5 MiB   512 bytes   1.775 GiB/s   1,234,567   181 ms   2 min 5 s
 //
@@ -7,8 +7,8 @@
 // same), because a disk whose size depends on an "i" is a trap. A bare time is seconds, as for curl
 // and fio.
 //
-// Invariant: what Exact and Size print, ParseSize reads; a size that was read is exactly what was
-// written, and no larger than SizeMost.
+// Invariant: ParseSize reads what Exact and Size print; a size that was read is exactly what was
+// written, and no larger than maxSize.
 package units
 
 import (
@@ -22,8 +22,8 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// SizeMost is the largest size: the last multiple of 512 bytes that is an offset in Linux.
-const SizeMost = 1<<63 - 512
+// maxSize is the largest size: the last multiple of 512 bytes that is an offset in Linux.
+const maxSize = 1<<63 - 512
 
 // letters are the units in order, each 1024 times the one before; a number without a letter is
 // bytes.
@@ -44,7 +44,8 @@ func Size(n uint64) string {
 	return number + " " + unit
 }
 
-// Exact prints bytes in the largest unit that divides them: where a rounded size would be wrong.
+// Exact prints bytes in the largest unit that divides them, for messages in which a rounded size
+// would be wrong.
 func Exact(n uint64) string {
 	i := 0
 	for i < len(letters) && n != 0 && n%1024 == 0 {
@@ -68,7 +69,7 @@ func Rate(n uint64, d time.Duration) string {
 	return Size(uint64(math.Round(float64(n)/d.Seconds()))) + "/s"
 }
 
-// number is what can be counted, or measured.
+// number is a type of counts and measurements.
 type number interface {
 	~int | ~int64 | ~uint32 | ~uint64 | ~float64
 }
@@ -76,7 +77,7 @@ type number interface {
 // Count rounds a number to a whole one and groups its digits.
 func Count[N number](n N) string { return humanize.Comma(int64(math.Round(float64(n)))) }
 
-// Plural is a number of things.
+// Plural prints a number of things.
 func Plural[N number](n N, noun string) string {
 	if n == 1 {
 		return "1 " + noun
@@ -84,7 +85,7 @@ func Plural[N number](n N, noun string) string {
 	return Count(n) + " " + noun + "s"
 }
 
-// Duration rounds a time to three digits, or to its two largest units; nothing is "-".
+// Duration rounds a time to three digits, or to its two largest units. A time of 0 or less is "-".
 func Duration(d time.Duration) string {
 	if d <= 0 {
 		return "-"
@@ -108,7 +109,7 @@ func Duration(d time.Duration) string {
 	return fmt.Sprintf("%.*f %s", digits, f, [...]string{"µs", "ms", "s"}[unit])
 }
 
-// Seconds rounds a time to whole seconds: what is left of something, say.
+// Seconds rounds a time to whole seconds, for the remaining time of a copy or measurement.
 func Seconds(d time.Duration) string {
 	if d = d.Round(time.Second); d < time.Minute {
 		return fmt.Sprintf("%d s", max(d, 0)/time.Second)
@@ -116,7 +117,7 @@ func Seconds(d time.Duration) string {
 	return long(d)
 }
 
-// long prints whole seconds in the two largest units, the smaller left out if there are none of it.
+// long prints whole seconds in the two largest units, without the smaller unit if it is 0.
 func long(d time.Duration) string {
 	const day = 24 * time.Hour
 	for _, u := range []struct {
@@ -163,20 +164,21 @@ func ParseSize(text string) (uint64, error) {
 	}
 	n.Mul(n, new(big.Rat).SetInt(new(big.Int).Lsh(big.NewInt(1), uint(10*power))))
 	whole := new(big.Int).Quo(n.Num(), n.Denom())
-	if !whole.IsUint64() || whole.Uint64() > SizeMost {
-		return 0, fmt.Errorf("size %q is too large; the most is %d, which is 8 EiB less 512 bytes",
-			text, uint64(SizeMost))
+	if !whole.IsUint64() || whole.Uint64() > maxSize {
+		return 0, fmt.Errorf("size %q is too large; the maximum is %d, which is 8 EiB less "+
+			"512 bytes", text, uint64(maxSize))
 	}
 	return whole.Uint64(), nil
 }
 
+// notSize is the error for a text that ParseSize cannot read.
 func notSize(text string) error {
 	return fmt.Errorf("size %q is not understood; write bytes or a number with a unit, like 10G "+
 		"or 512MiB (K, M, G, T, P, E)", text)
 }
 
-// ParseDuration reads a time: seconds if it is a bare number, else a number with a unit, as Go has
-// it (10s, 1.5m, 2h30m, 20ms).
+// ParseDuration reads a time: seconds if it is a bare number, else a number with a unit, as in Go
+// (10s, 1.5m, 2h30m, 20ms).
 func ParseDuration(text string) (time.Duration, error) {
 	seconds := text
 	if last := strings.TrimRight(text, "0123456789."); last == "" || last == "-" {

@@ -16,7 +16,7 @@ func TestSize(t *testing.T) {
 		1<<20 - 1: "1 MiB", 1<<30 - 1: "1 GiB", 1<<60 - 1: "1 EiB", 1023 << 10: "1023 KiB",
 		1 << 20: "1 MiB", 82854982: "79.02 MiB", 1 << 30: "1 GiB", 10 << 40: "10 TiB",
 		1000 << 30: "1000 GiB", 1 << 50: "1 PiB",
-		1 << 60: "1 EiB", SizeMost: "8 EiB", 100 << 20: "100 MiB", 1 << 62: "4 EiB",
+		1 << 60: "1 EiB", maxSize: "8 EiB", 100 << 20: "100 MiB", 1 << 62: "4 EiB",
 	} {
 		if got := Size(n); got != want {
 			t.Errorf("%d: %q, want %q", n, got, want)
@@ -87,7 +87,7 @@ func TestParseSize(t *testing.T) {
 		"0": 0, "1": 1, "4k": 4096, "4K": 4096, "4KB": 4096, "4KiB": 4096, "4 KiB": 4096,
 		"4Ki": 4096, "512 bytes": 512, "512B": 512, "1.5T": 3 << 39,
 		"10G": 10 << 30, "1P": 1 << 50, "7E": 7 << 60, "7.5EiB": 15 << 59,
-		"9223372036854775296": SizeMost, ".5k": 512,
+		"9223372036854775296": maxSize, ".5k": 512,
 		"9007199254740993": 1<<53 + 1, "1.0001k": 1024, "1e": 1 << 60, "10g": 10 << 30,
 	} {
 		if got, err := ParseSize(text); err != nil || got != want {
@@ -112,7 +112,7 @@ func TestParseSize(t *testing.T) {
 			t.Errorf("ParseSize(%q) = %d, %v; want an error with %q", text, got, err, words)
 		}
 	}
-	for _, n := range []uint64{0, 1, 1023, 1024, 1 << 20, 3 << 30, 1<<40 + 1, 7 << 60, SizeMost} {
+	for _, n := range []uint64{0, 1, 1023, 1024, 1 << 20, 3 << 30, 1<<40 + 1, 7 << 60, maxSize} {
 		if got, err := ParseSize(Exact(n)); err != nil || got != n {
 			t.Errorf("%s is read as %d, %v", Exact(n), got, err)
 		}
