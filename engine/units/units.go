@@ -1,5 +1,5 @@
-// Package units prints sizes, rates, counts and times in one spelling for all of ringnbd's programs,
-// and reads the sizes and times that people type.
+// Package units prints sizes, rates, counts and times in one spelling for all of ringnbd's
+// programs, and reads the sizes and times that people type.
 //
 //	1 GiB   82.5 MiB   512 bytes   1.775 GiB/s   1,234,567   181 ms   2 min 5 s
 //
