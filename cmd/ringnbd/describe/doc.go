@@ -1,12 +1,12 @@
-// Package describe tells what a server says about its exports: what ringnbd info does.
+// Package describe shows what a server says about its exports, for ringnbd info.
 //
-//	facts.go    one export: size, flags, block sizes, contexts, as text and as JSON
-//	list.go     what is asked for, and one export
+//	export.go   one export: size, flags, block sizes, contexts, as text and as JSON
+//	list.go     the options, and the choice of what is shown
 //	rows.go     all exports of a server
-//	table.go    how they look: columns that fit the terminal
-//	map.go      the extents of an export, as they come
-//	picture.go  the same as a bar of one line, with totals
+//	table.go    the rows as a table whose columns fit the terminal
+//	map.go      the extents of an export, as they arrive
+//	picture.go  the map as a bar of one line
 //
-// Invariants: texts of the server are quoted before they go to a terminal; a map is never kept,
-// only counted or printed, so a million extents cost no more memory than one answer has.
+// Invariant: texts of the server are quoted before they go to a terminal; a map is never kept, only
+// counted or printed, so a million extents need no more memory than one reply.
 package describe

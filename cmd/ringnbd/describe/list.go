@@ -1,7 +1,6 @@
-// Exports: one, or all that a server has.
+// The options of a description, and a single export.
 //
-// Invariant: an export that cannot be opened does not hide the others, and nothing is said of it
-// but its name, its description, and why.
+// Invariant: an error of writing is returned once, and hides all other errors.
 
 package describe
 
@@ -22,14 +21,14 @@ type Options struct {
 	Target  client.Target
 	List    bool
 	Map     string // "", picture, extents or totals
-	Context string // whose map
+	Context string // of the map
 	JSON    bool
-	// of each connection: for its negotiation, and for silence; 0: client.DefaultTimeout
+	// of each connection: for the negotiation, and for silence; 0: client.DefaultTimeout
 	Timeout time.Duration
 	Width   int  // of the terminal, in columns; 0: none
-	Fancy   bool // the output is a terminal that has more than ASCII
-	// Plain makes JSON harmless for a terminal without changing what it means; it is given whole
-	// characters. nil: as it is.
+	Fancy   bool // the output is a terminal that shows more than ASCII
+	// Plain makes JSON harmless for a terminal without changing its meaning; its input is whole
+	// characters. nil: JSON stays as it is.
 	Plain func(io.Writer) io.Writer
 }
 
@@ -49,17 +48,16 @@ func Show(ctx context.Context, o *Options, w io.Writer) error {
 	default:
 		err = one(ctx, o, out)
 	}
-	// An error of writing comes again from Flush, and is told once; and after it nothing else
-	// matters.
+	// An error of writing is returned again by Flush, and nothing else matters after it.
 	if failed := b.Flush(); errors.Is(failed, syscall.EPIPE) {
-		return errors.New("whoever read the output has gone away")
+		return errors.New("the reader of the output has gone away")
 	} else if failed != nil {
 		return failed
 	}
 	return err
 }
 
-// one is the export of the URI.
+// one shows the export of the URI.
 func one(ctx context.Context, o *Options, w io.Writer) error {
 	c, err := client.Dial(ctx, &o.Target,
 		client.Options{Timeout: o.Timeout, Offered: true, Nameless: true,
@@ -67,10 +65,10 @@ func one(ctx context.Context, o *Options, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	f := factsOf(&c.Negotiated, o.Target.Text)
+	f := exportOf(&c.Negotiated, o.Target.Text)
 	if o.JSON {
 		s := newServer(&c.Negotiated)
-		s.Exports = []Facts{f}
+		s.Exports = []Export{f}
 		err = writeJSON(w, s)
 	} else {
 		f.text(w, protocolText(&c.Negotiated, o.Target.Export), o.Width)

@@ -1,6 +1,6 @@
-// The map of an export: extents as they come, totals, or a picture.
+// The map of an export: extents as they arrive, totals, or a picture.
 //
-// Invariant: an extent is printed or counted when it comes, and then forgotten.
+// Invariant: an extent is printed or counted when it arrives, and not kept.
 
 package describe
 
@@ -19,7 +19,7 @@ import (
 	"ringnbd/proto"
 )
 
-// describeFlags puts the flags of an extent into words, those of nbdinfo.
+// describeFlags describes the flags of an extent in nbdinfo's words.
 func describeFlags(name string, flags uint64) string {
 	switch {
 	case name == proto.ContextAllocation:
@@ -73,7 +73,7 @@ func showMap(ctx context.Context, o *Options, w io.Writer) error {
 		return nil
 	})
 	if err != nil {
-		_ = c.Close() // if it is lost, that was the error
+		_ = c.Close() // if the connection is lost, err says so
 		return err
 	}
 	switch {
@@ -94,8 +94,8 @@ type extentWriter struct {
 	context string
 	json    bool
 	b       []byte
-	some    bool
-	text    map[uint64]string // of flags that have been put into words
+	some    bool              // an extent was printed
+	text    map[uint64]string // descriptions of flags
 }
 
 func (x *extentWriter) extent(e client.Extent) error {
@@ -133,7 +133,7 @@ func (x *extentWriter) extent(e client.Extent) error {
 	return err
 }
 
-// pad appends a number, to the right of a column.
+// pad appends a number, right-aligned in a column.
 func pad(b []byte, n uint64, width int) []byte {
 	var digits [20]byte
 	d := strconv.AppendUint(digits[:0], n, 10)
@@ -155,7 +155,7 @@ func (x *extentWriter) end() error {
 	return err
 }
 
-// totals are the bytes of each kind.
+// totals are the number of extents, and the bytes of each kind.
 type totals struct {
 	kinds   []kind
 	extents uint64
@@ -168,14 +168,14 @@ type kind struct {
 	Description string  `json:"description"`
 }
 
-// kindsMost bounds how many are told apart: contexts have a few, and a server may make up others.
-const kindsMost = 256
+// maxKinds bounds how many kinds are kept apart: contexts have a few, but a server may invent more.
+const maxKinds = 256
 
 func (t *totals) add(flags, length uint64) {
 	t.extents++
 	i := slices.IndexFunc(t.kinds, func(k kind) bool { return k.Flags == flags })
 	if i < 0 {
-		if i = len(t.kinds); i == kindsMost {
+		if i = len(t.kinds); i == maxKinds {
 			i--
 		} else {
 			t.kinds = append(t.kinds, kind{Flags: flags})
@@ -202,10 +202,6 @@ func (t *totals) write(w io.Writer, o *Options) error {
 		fmt.Fprintf(w, "%15d  %9s  %5.1f %%  %s\n", k.Size, units.Size(k.Size), k.Percent,
 			k.Description)
 	}
-	plural := "s"
-	if t.extents == 1 {
-		plural = ""
-	}
-	_, err := fmt.Fprintf(w, "%d extent%s\n", t.extents, plural)
+	_, err := fmt.Fprintln(w, units.Plural(t.extents, "extent"))
 	return err
 }

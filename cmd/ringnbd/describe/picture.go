@@ -1,7 +1,7 @@
 // The picture: an export as one bar, as wide as the terminal.
 //
-// Invariant: memory is that of the columns; a column tells the truth about what it covers: "data"
-// only where most of it is, something between where there is some.
+// Invariant: memory is proportional to the columns. A column is shown as data only if most of it is
+// data, and as some data if there is less.
 
 package describe
 
@@ -16,21 +16,21 @@ import (
 	"ringnbd/proto"
 )
 
-// plainWidth is that of a bar that no terminal shows, in columns.
+// plainWidth is the width in columns of a bar that does not go to a terminal.
 const plainWidth = 72
 
-// picture is the bar.
+// picture is an export as a bar.
 type picture struct {
 	size   uint64
-	base   bool // base:allocation: holes are told from other zeroes
+	base   bool // base:allocation, which distinguishes holes from other zeroes
 	glyphs []string
 	cells  []cell
 }
 
-// cell is how many bytes of a column are what.
+// cell counts the bytes of each kind in a column.
 type cell struct{ data, zero, hole uint64 }
 
-// Glyphs by how much there is: mostly data, some data, zeroes, hole.
+// Glyphs for mostly data, some data, zeroes, holes.
 var (
 	fancyGlyphs = []string{"█", "▒", "░", "·"}
 	plainGlyphs = []string{"#", "+", "0", "."}
@@ -49,7 +49,8 @@ func newPicture(size uint64, o *Options) *picture {
 	return p
 }
 
-// border is where a column begins: the size times i over the number of columns, in 128 bits.
+// border is the offset where a column begins: the size times i over the number of columns, in 128
+// bits.
 func (p *picture) border(i int) uint64 {
 	high, low := bits.Mul64(p.size, uint64(i))
 	q, _ := bits.Div64(high, low, uint64(len(p.cells)))
@@ -107,8 +108,8 @@ func (p *picture) write(w io.Writer) {
 	fmt.Fprintf(w, legend, p.glyphs[0], p.glyphs[1], p.glyphs[2], p.glyphs[3])
 }
 
-// ruler is the line below the bar: where it begins and ends, and, if there is room, its quarters,
-// each offset in the middle below its column.
+// ruler is the line below the bar: the offsets of its beginning and end and, if there is room, of
+// its quarters, each centred below its column.
 func (p *picture) ruler() string {
 	width := len(p.cells)
 	line := []byte("0" + strings.Repeat(" ", max(width-1, 0)))

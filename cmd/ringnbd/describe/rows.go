@@ -1,7 +1,8 @@
-// All exports of a server: opened a few at a time, printed as they are known.
+// All exports of a server: opened a few at a time, and printed as soon as they are known.
 //
-// Invariant: rows come in the server's order; memory is that of the names and of one table's page;
-// what ends the listing early leaves what was printed whole, and says how much is missing.
+// Invariant: rows are in the server's order; memory is that of the names and of one page of the
+// table; a listing that ends early leaves whole lines or valid JSON, and says how many exports are
+// missing.
 
 package describe
 
@@ -19,19 +20,19 @@ import (
 )
 
 const (
-	dialsMost = 8  // exports that are opened at the same time
-	page      = 64 // rows whose columns are as wide as they need; later ones keep to these widths
+	maxDials = 8  // exports that are opened at the same time
+	page     = 64 // rows that determine the widths of columns; later rows keep them
 )
 
 // found is an export that was opened, or could not be.
 type found struct {
-	facts  Facts // of one that could not: its name and its description
+	export Export // if it could not be opened: its name and its description
 	server Server
 	failed string // why it could not be opened, or ""
 }
 
-// list asks for the names, and then for each export by itself: some servers only tell the truth
-// about one that is opened.
+// list asks for the names, and then opens each export: some servers tell the truth about an export
+// only when it is opened.
 func list(ctx context.Context, o *Options, w io.Writer, flush func() error) error {
 	names, left, err := client.List(ctx, &o.Target, client.Options{Timeout: o.Timeout})
 	if err != nil {
@@ -41,7 +42,7 @@ func list(ctx context.Context, o *Options, w io.Writer, flush func() error) erro
 	if o.Fancy {
 		rows.table.mark = "…"
 	}
-	queue := make(chan chan found, dialsMost) // in the server's order
+	queue := make(chan chan found, maxDials) // in the server's order
 	quit := make(chan struct{})
 	defer close(quit)
 	go func() {
@@ -69,8 +70,8 @@ func list(ctx context.Context, o *Options, w io.Writer, flush func() error) erro
 		if shown++; f.failed != "" {
 			failed++
 		}
-		if time.Since(last) > time.Second { // who waits sees something
-			if err := errors.Join(rows.settle(), flush()); err != nil {
+		if time.Since(last) > time.Second { // show what there is
+			if err := errors.Join(rows.flushWaiting(), flush()); err != nil {
 				return err
 			}
 			last = time.Now()
@@ -94,7 +95,7 @@ func list(ctx context.Context, o *Options, w io.Writer, flush func() error) erro
 	return nil
 }
 
-// open opens one export, and closes it.
+// open opens an export to describe it, and closes it.
 func open(ctx context.Context, o *Options, n client.Listing) found {
 	t := o.Target
 	t.Export = n.Name
@@ -102,14 +103,14 @@ func open(ctx context.Context, o *Options, n client.Listing) found {
 		client.Options{Timeout: o.Timeout, Offered: true,
 			Contexts: []string{proto.ContextAllocation}})
 	if err != nil {
-		return found{facts: Facts{Name: n.Name, Description: n.Description}, failed: err.Error()}
+		return found{export: Export{Name: n.Name, Description: n.Description}, failed: err.Error()}
 	}
-	f := found{facts: factsOf(&c.Negotiated, t.URI(n.Name)), server: newServer(&c.Negotiated)}
-	f.facts.Name = n.Name
-	if f.facts.Description == "" {
-		f.facts.Description = n.Description
+	f := found{export: exportOf(&c.Negotiated, t.URI(n.Name)), server: newServer(&c.Negotiated)}
+	f.export.Name = n.Name
+	if f.export.Description == "" {
+		f.export.Description = n.Description
 	}
-	_ = c.Close() // all was said
+	_ = c.Close() // the description is complete
 	return f
 }
 
@@ -117,10 +118,10 @@ func open(ctx context.Context, o *Options, n client.Listing) found {
 type rows struct {
 	w     io.Writer
 	json  bool
-	wait  []found // until it is known how wide the columns are, or what the server speaks
+	wait  []found // until the widths of columns, or the protocol of the server, are known
 	begun bool
 	some  bool
-	whole bool // there are no rows but those that wait
+	whole bool // the waiting rows are all rows
 	table table
 }
 
@@ -130,13 +131,13 @@ func (r *rows) add(f *found) error {
 	}
 	r.wait = append(r.wait, *f)
 	if len(r.wait) == page || r.json && f.failed == "" {
-		return r.settle()
+		return r.flushWaiting()
 	}
 	return nil
 }
 
-// settle prints the head, and what has waited for it.
-func (r *rows) settle() error {
+// flushWaiting prints the head, and the rows that waited for it.
+func (r *rows) flushWaiting() error {
 	if r.begun {
 		return nil
 	}
@@ -155,7 +156,7 @@ func (r *rows) settle() error {
 
 func (r *rows) head() error {
 	if r.json {
-		begin := "{\n" // what the server speaks is not known if no export was opened
+		begin := "{\n" // without the protocol, which is not known if no export was opened
 		for i := range r.wait {
 			if f := &r.wait[i]; f.failed == "" {
 				s := &f.server
@@ -183,21 +184,21 @@ func (r *rows) row(f *found) error {
 	e := json.NewEncoder(&b)
 	e.SetIndent("    ", "  ")
 	e.SetEscapeHTML(false)
-	known := any(&f.facts)
+	description := any(&f.export)
 	if f.failed != "" {
-		known = &unopened{f.facts.Name, f.facts.Description, f.failed}
+		description = &unopened{f.export.Name, f.export.Description, f.failed}
 	}
-	if err := e.Encode(known); err != nil {
+	if err := e.Encode(description); err != nil {
 		return err
 	}
 	_, err := r.w.Write(bytes.TrimRight(b.Bytes(), "\n"))
 	return err
 }
 
-// end closes what was opened; left is how many exports are missing.
+// end prints the end of the table or of the JSON; left is how many exports are missing.
 func (r *rows) end(left int) error {
 	r.whole = true
-	if err := r.settle(); err != nil || !r.json {
+	if err := r.flushWaiting(); err != nil || !r.json {
 		return err
 	}
 	last := "\n  ]"

@@ -181,11 +181,12 @@ func TestJSONOfNoExports(t *testing.T) {
 func TestTablesFit(t *testing.T) {
 	target := client.Target{Network: "tcp", Address: "localhost:10809"}
 	row := func(name, description string) found {
-		return found{facts: Facts{Name: name, Description: description, Size: 1 << 30, Flush: true,
-			FUA: true, Trim: true, Zero: true, DF: true, MultiConn: true,
+		return found{export: Export{Name: name, Description: description, Size: 1 << 30,
+			Flush: true,
+			FUA:   true, Trim: true, Zero: true, DF: true, MultiConn: true,
 			URI: target.URI(name)}}
 	}
-	broken := found{facts: Facts{Name: "broken", URI: target.URI("broken")},
+	broken := found{export: Export{Name: "broken", URI: target.URI("broken")},
 		failed: "nbd://localhost: " + strings.Repeat("this went wrong, and ", 20)}
 	rows := []found{row("disk", "the first"), broken, row("ディスク", ""),
 		row(strings.Repeat("long ", 60), strings.Repeat("much to tell ", 60))}
@@ -201,8 +202,8 @@ func TestTablesFit(t *testing.T) {
 			}
 		}
 		for i := range rows {
-			if f := &rows[i]; f.failed == "" && !strings.Contains(out.String(), f.facts.URI+"\n") {
-				t.Errorf("%d columns: no line ends with %s", width, f.facts.URI)
+			if f := &rows[i]; f.failed == "" && !strings.Contains(out.String(), f.export.URI+"\n") {
+				t.Errorf("%d columns: no line ends with %s", width, f.export.URI)
 			}
 		}
 		for line := range strings.Lines(out.String()) {
@@ -211,7 +212,7 @@ func TestTablesFit(t *testing.T) {
 				t.Errorf("%d columns: %d: %s", width, n, line)
 			}
 		}
-		whole := strings.Contains(out.String(), rows[3].facts.Description)
+		whole := strings.Contains(out.String(), rows[3].export.Description)
 		if whole != (width == 0) {
 			t.Errorf("%d columns: the description is whole: %t\n%s", width, whole, out.String())
 		}
@@ -220,7 +221,7 @@ func TestTablesFit(t *testing.T) {
 
 // TestFactsFit: what is known of one export goes on below itself.
 func TestFactsFit(t *testing.T) {
-	f := Facts{Name: "disk", Description: strings.Repeat("much to tell ", 20), Size: 1 << 30,
+	f := Export{Name: "disk", Description: strings.Repeat("much to tell ", 20), Size: 1 << 30,
 		Flush: true, FUA: true, Trim: true, Zero: true, FastZero: true,
 		Cache: true, DF: true, MultiConn: true, Filter: true, Rotational: true,
 		Contexts: []string{"base:allocation", "qemu:allocation-depth", "qemu:dirty-bitmap:x"}}
@@ -251,9 +252,9 @@ func TestDescriptionsOfLaterPages(t *testing.T) {
 	var out bytes.Buffer
 	r := rows{w: &out, table: table{w: &out}}
 	for i := range page + 1 {
-		f := found{facts: Facts{Name: "x"}}
+		f := found{export: Export{Name: "x"}}
 		if i == page {
-			f.facts.Description = "late"
+			f.export.Description = "late"
 		}
 		if err := r.add(&f); err != nil {
 			t.Fatal(err)

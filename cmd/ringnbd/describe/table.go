@@ -1,8 +1,10 @@
-// The list of exports as text: a line each, or two where the terminal has no room for the URI
-// beside the rest.
+// The list of exports as text: a line for each, or two if the terminal has no room for the URI in
+// the first.
 //
 // Invariant: no line but those of URIs is wider than the terminal; into a pipe nothing is
 // shortened. A URI is never broken, so that it can be copied.
+//
+// go-pretty's table prints when it has all rows; this table prints a row as soon as it is known.
 
 package describe
 
@@ -29,30 +31,30 @@ const (
 
 var titles = [columns]string{"EXPORT", "SIZE", "MODE", "FLAGS", "DESCRIPTION", "URI"}
 
-// table knows the width of its columns, which is that of the first page's cells.
+// table is a table whose columns have the widths of the first page.
 type table struct {
 	w      io.Writer
 	width  int    // of the terminal, in columns; 0: none
-	mark   string // of what was cut off
+	mark   string // at the end of a text that was cut off
 	widths [columns]int
 	below  bool // the URI is on a line of its own
 }
 
-// gap is between columns, indent before what stands below a row.
+// gap is the number of spaces between columns, indent before lines below a row.
 const (
 	gap    = 2
 	indent = 4
 )
 
-// begin finds out how wide the columns are, and prints the head. Only if these rows are the whole
-// list is a column left out that they have nothing for.
+// begin computes the widths of the columns, and prints the head. Only if these rows are the whole
+// list is a column without content left out.
 func (t *table) begin(rows []found, whole bool) error {
 	for i, title := range titles {
 		t.widths[i] = len(title)
 	}
 	described := !whole
 	for i := range rows {
-		described = described || rows[i].facts.Description != ""
+		described = described || rows[i].export.Description != ""
 		for k, cell := range cells(&rows[i]) {
 			t.widths[k] = max(t.widths[k], text.StringWidth(cell))
 		}
@@ -68,23 +70,23 @@ func (t *table) begin(rows []found, whole bool) error {
 	return t.line(head)
 }
 
-// fit takes columns and their width away until the rest has room.
+// fit narrows and removes columns until the rest has room.
 func (t *table) fit() {
 	if t.width <= 0 || t.over() <= 0 {
 		return
 	}
 	t.below, t.widths[uriColumn] = true, 0
-	for _, c := range []struct{ column, least int }{
+	for _, c := range []struct{ column, minWidth int }{
 		{descriptionColumn, 12}, {nameColumn, 16}, {flagsColumn, 5},
 		{descriptionColumn, 0}, {nameColumn, 3}, {flagsColumn, 0},
 	} {
-		if over := t.over(); over > 0 && t.widths[c.column] > c.least {
-			t.widths[c.column] = max(t.widths[c.column]-over, c.least)
+		if over := t.over(); over > 0 && t.widths[c.column] > c.minWidth {
+			t.widths[c.column] = max(t.widths[c.column]-over, c.minWidth)
 		}
 	}
 }
 
-// over is by how much the columns are too wide for the terminal.
+// over is by how many columns the table is too wide for the terminal.
 func (t *table) over() int {
 	all := -gap
 	for _, width := range t.widths {
@@ -108,7 +110,7 @@ func (t *table) row(f *found) error {
 		}
 		below = strings.Split(reason, "\n")
 	} else if t.below {
-		below = []string{f.facts.URI}
+		below = []string{f.export.URI}
 	}
 	for _, line := range below {
 		line = strings.Repeat(" ", indent) + strings.TrimRight(line, " ") + "\n"
@@ -119,21 +121,21 @@ func (t *table) row(f *found) error {
 	return nil
 }
 
-// cells are the columns of a row.
+// cells are the texts of a row.
 func cells(f *found) [columns]string {
-	c := [columns]string{nameColumn: quoted(f.facts.Name)}
+	c := [columns]string{nameColumn: quoted(f.export.Name)}
 	if f.failed != "" {
 		return c
 	}
-	c[sizeColumn], c[modeColumn], c[flagsColumn], c[uriColumn] = units.Size(f.facts.Size),
-		f.facts.mode(), f.facts.short(), f.facts.URI
-	if f.facts.Description != "" {
-		c[descriptionColumn] = quoted(f.facts.Description)
+	c[sizeColumn], c[modeColumn], c[flagsColumn], c[uriColumn] = units.Size(f.export.Size),
+		f.export.mode(), f.export.short(), f.export.URI
+	if f.export.Description != "" {
+		c[descriptionColumn] = quoted(f.export.Description)
 	}
 	return c
 }
 
-// quoted is a text of the server, harmless for a terminal.
+// quoted makes a text of the server harmless for a terminal.
 func quoted(s string) string { return strconv.QuoteToGraphic(s) }
 
 func (t *table) line(c [columns]string) error {

@@ -18,8 +18,8 @@ import (
 	"ringnbd/proto"
 )
 
-// Facts is one export.
-type Facts struct {
+// Export is what a server says about an export.
+type Export struct {
 	Name        string   `json:"export-name"`
 	Description string   `json:"description,omitempty"`
 	URI         string   `json:"uri,omitempty"`
@@ -39,29 +39,29 @@ type Facts struct {
 	MultiConn  bool `json:"can_multi_conn"`
 	Filter     bool `json:"can_block_status_payload"`
 
-	MinBlock   uint32 `json:"block_size_minimum,omitempty"` // bytes; 0: not told
+	MinBlock   uint32 `json:"block_size_minimum,omitempty"` // bytes; 0: not advertised
 	Preferred  uint32 `json:"block_size_preferred,omitempty"`
 	MaxPayload uint32 `json:"block_size_maximum,omitempty"`
 }
 
-// unopened is all that is known of an export that could not be opened.
+// unopened is what is known of an export that could not be opened.
 type unopened struct {
 	Name        string `json:"export-name"`
 	Description string `json:"description,omitempty"`
 	Error       string `json:"error"`
 }
 
-// Server is what the connection came to, and its exports.
+// Server is what was negotiated with a server, and its exports.
 type Server struct {
 	// newstyle-fixed, newstyle when GO was not known, or oldstyle
-	Protocol   string  `json:"protocol"`
-	TLS        bool    `json:"TLS"`
-	Structured bool    `json:"structured"`
-	Extended   bool    `json:"extended"`
-	Exports    []Facts `json:"exports"`
+	Protocol   string   `json:"protocol"`
+	TLS        bool     `json:"TLS"`
+	Structured bool     `json:"structured"`
+	Extended   bool     `json:"extended"`
+	Exports    []Export `json:"exports"`
 }
 
-// newServer is a server as one connection to it sees it.
+// newServer describes a server as one connection sees it.
 func newServer(s *client.Negotiated) Server {
 	v := Server{Protocol: "newstyle-fixed", Structured: s.Framing >= proto.Structured,
 		Extended: s.Framing == proto.Extended}
@@ -74,10 +74,10 @@ func newServer(s *client.Negotiated) Server {
 	return v
 }
 
-// factsOf is the export of a session.
-func factsOf(s *client.Negotiated, uri string) Facts {
+// exportOf describes the export of a session.
+func exportOf(s *client.Negotiated, uri string) Export {
 	can := func(flag uint16) bool { return s.Flags&flag != 0 }
-	f := Facts{
+	f := Export{
 		Name: s.Name, Description: s.Description, URI: uri,
 		Contexts: append([]string{}, s.Offered...), Size: s.Size, SizeText: sizeText(s.Size),
 		ReadOnly: can(proto.FlagReadOnly), Rotational: can(proto.FlagRotational),
@@ -92,7 +92,7 @@ func factsOf(s *client.Negotiated, uri string) Facts {
 	return f
 }
 
-// sizeText is a size as nbdinfo has it in JSON: 1.5G, and a bare number if it is bytes.
+// sizeText is a size as nbdinfo writes it in JSON: 1.5G, or a bare number of bytes.
 func sizeText(n uint64) string {
 	number, unit, _ := strings.Cut(units.Size(n), " ")
 	if n < 1024 {
@@ -101,8 +101,8 @@ func sizeText(n uint64) string {
 	return number + unit[:1]
 }
 
-// words are the flags as people say them.
-func (f *Facts) words() string {
+// words are the flags in words.
+func (f *Export) words() string {
 	var all []string
 	for _, w := range []struct {
 		is   bool
@@ -120,15 +120,16 @@ func (f *Facts) words() string {
 	return strings.Join(all, ", ")
 }
 
-// mode and short are the flags in a few letters.
-func (f *Facts) mode() string {
+// mode is the access to the export in two letters.
+func (f *Export) mode() string {
 	if f.ReadOnly {
 		return "ro"
 	}
 	return "rw"
 }
 
-func (f *Facts) short() string {
+// short are the other flags in a few letters.
+func (f *Export) short() string {
 	var all []string
 	for _, w := range []struct {
 		is   bool
@@ -145,8 +146,8 @@ func (f *Facts) short() string {
 	return strings.Join(all, " ")
 }
 
-// text prints the export for people; width is that of their terminal in columns, or 0.
-func (f *Facts) text(w io.Writer, protocol string, width int) {
+// text prints the export as text; width is the width of the terminal in columns, or 0.
+func (f *Export) text(w io.Writer, protocol string, width int) {
 	const indent = 15
 	line := func(label, format string, values ...any) {
 		value := fmt.Sprintf(format, values...)
@@ -168,13 +169,13 @@ func (f *Facts) text(w io.Writer, protocol string, width int) {
 	line("size", "%d bytes (%s)", f.Size, units.Size(f.Size))
 	line("flags", "%s", f.words())
 	if f.MinBlock == 0 && f.MaxPayload == 0 {
-		line("block sizes", "not told: any block, requests of up to 32 MiB")
+		line("block sizes", "not advertised: any block, requests of up to 32 MiB")
 	} else {
-		most := "no limit"
+		limit := "no limit"
 		if f.MaxPayload != 1<<32-1 {
-			most = fmt.Sprintf("at most %d", f.MaxPayload)
+			limit = fmt.Sprintf("at most %d", f.MaxPayload)
 		}
-		line("block sizes", "at least %d, best %d, %s", f.MinBlock, f.Preferred, most)
+		line("block sizes", "at least %d, best %d, %s", f.MinBlock, f.Preferred, limit)
 	}
 	contexts := "none"
 	if len(f.Contexts) > 0 {
@@ -188,18 +189,18 @@ func (f *Facts) text(w io.Writer, protocol string, width int) {
 	line("protocol", "%s", protocol)
 }
 
-// protocolText is what was negotiated, and how; asked is the name in the URI.
+// protocolText tells what was negotiated, and how; asked is the name in the URI.
 func protocolText(s *client.Negotiated, asked string) string {
 	switch {
 	case s.Oldstyle:
 		text := s.Protocol() +
-			", by the oldstyle handshake: the server knows no names, and has this export only"
+			", by the oldstyle handshake: the server has no names, and only this export"
 		if asked != "" {
-			text += "; it was not told that the URI names " + strconv.QuoteToGraphic(asked)
+			text += "; the name in the URI was not sent: " + strconv.QuoteToGraphic(asked)
 		}
 		return text
 	case s.ExportName:
-		return s.Protocol() + ", negotiated by EXPORT_NAME: the server knows nothing newer"
+		return s.Protocol() + ", negotiated by EXPORT_NAME: the server supports nothing newer"
 	}
 	return s.Protocol()
 }
