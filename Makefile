@@ -146,6 +146,10 @@ check() { \
 	esac; \
 }; \
 unformatted() { local list; list=$$(gofmt -l .) && echo "$$list" && [ -z "$$list" ]; }; \
+invariants() { \
+	go test -tags invariants -timeout 20m -json ./engine -run '^Test(Sim|Check)' \
+		| sed 's/"Package":"/"Package":"invariants of /'; \
+}; \
 raced() { \
 	go test -race -tags invariants -timeout 20m -json $(RACE) \
 		| sed 's/"Package":"/"Package":"race of /'; \
@@ -160,8 +164,10 @@ test: packages build
 	@$(events); { \
 		check gofmt unformatted; \
 		check vet go vet ./...; \
+		check vet-invariants go vet -tags invariants ./engine/...; \
 		check staticcheck go tool staticcheck ./...; \
 		RINGNBD_BIN="$$PWD/bin/ringnbd" go test -timeout 30m -json ./... || broken=1; \
+		invariants || broken=1; \
 		if command -v "$$(go env CC)" > /dev/null; then raced || broken=1; \
 		else \
 			printf '{"Action":"%s","Package":"race","Test":"detector","Output":"%s"}\n' \

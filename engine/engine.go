@@ -136,8 +136,9 @@ func newShared(exports []Export, loops int) *shared {
 // newLoop makes a loop's tables and arenas; its kernel is given to it afterwards.
 func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	l := &loop{shared: s, table: s.table, id: id, layout: y, dirty: empty,
-		stages: newStages(y.stages), budget: newBudget(tagsPerLoop), mailbox: mailbox{grants: none},
-		queue: newQueue(y.conns, len(s.table.exports), y.largeLen)}
+		stages: newStages(y.stages), budget: newBudget(tagsPerLoop), check: newChecker(y),
+		mailbox: mailbox{grants: none},
+		queue:   newQueue(y.conns, len(s.table.exports), y.largeLen)}
 	l.ledger = newLedger(tagsPerLoop, [regions]uint64{small: y.smallLen, large: y.largeLen},
 		len(s.table.exports))
 	var err error

@@ -61,6 +61,7 @@ type loop struct {
 	tally    []exportTally // by export: of connections that have ended
 	trace    trace
 	cqes     [reapBatch]uring.CQE
+	check    checker // check_on.go
 }
 
 // turn is one round: enter the kernel, record facts, decide.
@@ -97,6 +98,7 @@ func (l *loop) turn() {
 		l.tickAt = l.now + int64(tickInterval)
 		l.tick()
 	}
+	l.checkTurn()
 }
 
 // record files one completion under its row. It decides nothing.

@@ -169,6 +169,7 @@ func TestWhatIsRefusedAfterTheCutIsDropped(t *testing.T) {
 		l.turn()
 	}
 	hang := l.quotaOf()
+	l.tolerate() // workers are taken, and by no request
 	l.devices[0].working, l.working = hang, hang
 	l.fail(0, CloseForced)
 	for range 10 {
@@ -217,6 +218,7 @@ func TestWhatIsParkedLeavesWithItsConnection(t *testing.T) {
 	d.Waits = true // nothing is tried
 	l := handTurned(t, d)
 	q, hang := &l.devices[0], l.quotaOf()
+	l.tolerate() // workers are taken, and by no request
 	q.working, l.working = hang, hang
 	settled := func(requests uint64) {
 		for l.counters.Requests[proto.CmdRead] < requests || l.backlog.n > 0 {

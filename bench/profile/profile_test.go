@@ -132,17 +132,17 @@ func TestStacksFindTheirStage(t *testing.T) {
 		{Receive,
 			stack("runtime.memmove", "receive.go:(*loop).fill", "receive.go:(*loop).parse", turn)},
 		{Parse,
-			stack("ringnbd/proto.Check", "request.go:(*loop).admit", "receive.go:(*loop).parse",
+			stack("ringnbd/proto.Check", "admit.go:(*loop).admit", "receive.go:(*loop).parse",
 				turn)},
 		{Parse,
-			stack("lease.go:(*leasePool).take", "request.go:(*loop).takeTag",
-				"request.go:(*loop).admit", turn)},
+			stack("lease.go:(*leasePool).take", "admit.go:(*loop).takeTag",
+				"admit.go:(*loop).admit", turn)},
 		{Reply,
-			stack("lease.go:(*leasePool).give", "request.go:(*loop).release",
+			stack("lease.go:(*leasePool).give", "tag.go:(*loop).release",
 				"reply.go:(*loop).sent", turn)},
 		{Reply, stack("reply.go:(*batch).add", "reply.go:(*loop).reply", turn)},
 		{Disk, stack("sync/atomic.(*Uint32).CompareAndSwap", "guard.go:(*guardShard).lock",
-			"guard.go:(*guard).enter", "request.go:(*loop).begin", turn)},
+			"guard.go:(*guard).enter", "tag.go:(*loop).begin", turn)},
 		{Disk, stack("ringnbd/engine/uring.PrepReadFixed", "disk.go:(*loop).issue", turn)},
 		{Loop, stack("ringnbd/engine/uring.(*Ring).Reap", turn)},
 		{Loop,
@@ -229,8 +229,8 @@ func TestProfileInAFileIsDivided(t *testing.T) {
 		"internal/runtime/syscall/linux.Syscall6 syscall.Syscall6 " +
 			"ringnbd/engine/uring.(*Ring).Enter kernel.go:(*systemKernel).Enter": 600,
 		"runtime.memmove receive.go:(*loop).fill receive.go:(*loop).parse":      100,
-		"ringnbd/proto.Check request.go:(*loop).admit":                          200,
-		"ringnbd/proto.Check request.go:(*loop).admit receive.go:(*loop).parse": 50,
+		"ringnbd/proto.Check admit.go:(*loop).admit":                          200,
+		"ringnbd/proto.Check admit.go:(*loop).admit receive.go:(*loop).parse": 50,
 		"net/http.(*conn).serve":                                                50,
 	})
 	path := filepath.Join(t.TempDir(), "cpu.pb.gz")
@@ -308,7 +308,7 @@ func TestPerfIsRead(t *testing.T) {
 func TestKernelIsDividedInProportion(t *testing.T) {
 	p := sampled(map[string]int64{
 		"internal/runtime/syscall/linux.Syscall6 ringnbd/engine/uring.(*Ring).Enter": 600,
-		"request.go:(*loop).admit": 400,
+		"admit.go:(*loop).admit": 400,
 	})
 	got := measure.Profile{Seconds: 1, Stages: Stages(p), Top: Functions(p)}
 	perRequest(&got, 1000)
@@ -339,8 +339,8 @@ func TestKernelIsDividedInProportion(t *testing.T) {
 }
 
 func TestMergedProfileIsForTheCompilerOnly(t *testing.T) {
-	const admit, check = "request.go:(*loop).admit receive.go:(*loop).parse",
-		"ringnbd/proto.Check request.go:(*loop).admit"
+	const admit, check = "admit.go:(*loop).admit receive.go:(*loop).parse",
+		"ringnbd/proto.Check admit.go:(*loop).admit"
 	var all []*profile.Profile
 	for i, times := range []map[string]int64{{admit: 30, check: 10}, {admit: 700}} {
 		p := sampled(times)
@@ -368,7 +368,7 @@ func TestMergedProfileIsForTheCompilerOnly(t *testing.T) {
 		}
 	}
 	if text := p.String(); strings.Contains(text, "somebody") || strings.Contains(text, "secret") ||
-		strings.Contains(text, "request.go") {
+		strings.Contains(text, "admit.go") {
 		t.Errorf("traces of the machine: %s", text)
 	}
 	dir := t.TempDir()

@@ -45,20 +45,19 @@ const callers = ""
 // engineFiles is the stage of each source file of package engine.
 var engineFiles = map[string]string{
 	"receive.go": Receive, "stage.go": Receive,
-	"request.go": Parse, "admit.go": Parse, "feed.go": Parse, "queue.go": Parse,
+	"tag.go": Parse, "admit.go": Parse, "feed.go": Parse, "queue.go": Parse,
 	"disk.go": Disk, "guard.go": Disk, "flush.go": Disk, "range.go": Disk,
-	"cached.go": Disk, "device.go": Disk,
-	"workers.go": Disk, "parts.go": Disk,
-	"reply.go": Reply, "chunk.go": Reply, "holes.go": Reply, "status.go": Disk,
-	"offload.go": Disk,
-	"loop.go":    Loop, "conn.go": Loop, "mail.go": Loop, "stall.go": Loop,
+	"pagecache.go": Disk, "readahead.go": Disk, "memory.go": Disk, "device.go": Disk,
+	"workers.go": Disk, "parts.go": Disk, "lookup.go": Disk, "lookup_workers.go": Disk,
+	"reply.go": Reply, "chunk.go": Reply, "holes.go": Reply,
+	"loop.go": Loop, "conn.go": Loop, "mail.go": Loop, "stall.go": Loop,
 	"engine.go": Loop, "trace.go": Loop, "count.go": Loop,
 	"budget.go": Loop, "patience.go": Loop, "shutdown.go": Loop,
 	"incident.go": Loop, "reports.go": Loop, "crew.go": Loop, "locked.go": Loop,
+	"check_on.go": Loop, "check_tags_on.go": Loop, "check_off.go": Loop,
 	"kernel.go": Polling, "poll.go": Polling,
 	"list.go": callers, "lease.go": callers, "ledger.go": callers, "token.go": callers,
-	"layout.go": callers, "must.go": callers, "table.go": callers, "poison_off.go": callers,
-	"poison_on.go": callers,
+	"layout.go": callers, "must.go": callers, "table.go": callers,
 }
 
 // engineFunctions are the exceptions: functions that stand in the file of another
