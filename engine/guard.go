@@ -62,11 +62,11 @@ const (
 	linkKinds
 )
 
+// claim is a row of the table: one cache line.
 type claim struct {
 	lo, hi   uint64 // bytes [lo, hi), rounded to the device's blocks
 	ticket   uint64 // order of arrival within the shard
 	device   uint32
-	owner    uint32 // the loop whose request this is
 	wake     uint32 // next in a stack of granted claims
 	blockers int32
 	held     bool // in the table
@@ -135,14 +135,14 @@ func headOf(device uint32, stripe uint64) uint64 {
 }
 
 // enter puts claim i, the bytes [lo, hi) of a device, into the table and reports whether it may run
-// now. If not, it will be granted to its owner.
-func (g *guard) enter(i, owner, device uint32, lo, hi uint64) bool {
+// now. If not, it will be granted to its loop.
+func (g *guard) enter(i, device uint32, lo, hi uint64) bool {
 	c := &g.claims[i]
 	must(!c.held && lo < hi, "a request claimed its range twice, or nothing")
 	s := g.shardOf(device)
 	s.lock()
 	s.tickets++
-	c.lo, c.hi, c.device, c.owner, c.ticket = lo, hi, device, owner, s.tickets
+	c.lo, c.hi, c.device, c.ticket = lo, hi, device, s.tickets
 	c.width = widthOf(hi - lo)
 	c.blockers = g.overlaps(s, c, nil)
 	c.held = true

@@ -12,7 +12,7 @@ import (
 func crowdedGuard(claims int, width, apart uint64) *guard {
 	g := newGuard(claims+1, 1)
 	for i := range uint64(claims) {
-		g.enter(uint32(i)+1, 0, 0, i*apart, i*apart+width)
+		g.enter(uint32(i)+1, 0, i*apart, i*apart+width)
 	}
 	return g
 }
@@ -41,7 +41,7 @@ func BenchmarkClaim(b *testing.B) {
 			g := crowdedGuard(c.others, c.width, c.apart)
 			grants := uint32(none)
 			for b.Loop() {
-				g.enter(0, 0, 0, far, far+c.own)
+				g.enter(0, 0, far, far+c.own)
 				g.leave(0, &grants)
 			}
 		})
@@ -51,11 +51,11 @@ func BenchmarkClaim(b *testing.B) {
 			g := newGuard(devices*4+1, devices)
 			for i := range devices * 4 {
 				at := uint64(i/devices) * (4 << 20)
-				g.enter(uint32(i)+1, 0, uint32(i%devices), at, at+4<<20)
+				g.enter(uint32(i)+1, uint32(i%devices), at, at+4<<20)
 			}
 			grants := uint32(none)
 			for b.Loop() {
-				g.enter(0, 0, 0, far, far+4096)
+				g.enter(0, 0, far, far+4096)
 				g.leave(0, &grants)
 			}
 		})

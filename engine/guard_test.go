@@ -69,7 +69,7 @@ func checkGuard(t *testing.T, seed uint64) {
 				device: uint32(random.IntN(2)) * guardShards, order: order}
 			order++
 			model[i] = m
-			m.granted = g.enter(i, 0, m.device, m.lo, m.hi)
+			m.granted = g.enter(i, m.device, m.lo, m.hi)
 		case m.granted && widthOf(m.hi-m.lo) != narrow && random.IntN(2) == 0:
 			to := m.lo + random.Uint64N(m.hi-m.lo)
 			g.shrink(i, to, &grants)
@@ -165,7 +165,7 @@ func TestClaimsAreComparedOnlyWithThoseNearThem(t *testing.T) {
 	} {
 		g := newGuard(513, 1)
 		for i := range uint64(512) {
-			g.enter(uint32(i)+1, 0, 0, i*c.apart, i*c.apart+c.width)
+			g.enter(uint32(i)+1, 0, i*c.apart, i*c.apart+c.width)
 		}
 		looked, own := 0, claim{lo: 200 * c.apart, hi: 200*c.apart + c.own}
 		for of := narrow; of < wide; of++ {
@@ -251,7 +251,7 @@ func TestGuardKeepsTheOrderOfArrival(t *testing.T) {
 						units)
 					out++
 					state[k] = 1
-					if g.enter(i, id, uint32(random.IntN(2))*64, lo*unit, hi*unit) {
+					if g.enter(i, uint32(random.IntN(2))*64, lo*unit, hi*unit) {
 						granted[i].Store(true)
 					}
 				case state[k] == 1 && granted[i].Swap(false):
@@ -292,7 +292,7 @@ func TestGuardExcludes(t *testing.T) {
 			for range rounds {
 				lo := random.Uint64N(blocks)
 				hi := lo + 1 + random.Uint64N(blocks-lo)
-				if !g.enter(id, id, 0, lo, hi) {
+				if !g.enter(id, 0, lo, hi) {
 					for !granted[id].CompareAndSwap(true, false) {
 						runtime.Gosched()
 					}

@@ -108,7 +108,7 @@ func (l *loop) deal(grants uint32) {
 	for grants != none {
 		i := grants
 		grants = claims[i].wake
-		owner := claims[i].owner
+		owner := i / tagsPerLoop
 		if owner == l.id {
 			claims[i].wake = l.grants
 			l.grants = i

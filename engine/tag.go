@@ -94,7 +94,7 @@ type tag struct {
 	_ [8]byte // a row is two cache lines
 }
 
-// claimIndex is a tag's row in the guard, which all loops share.
+// claimIndex is a tag's row in the guard, which all loops share; deal finds the loop by it.
 func (l *loop) claimIndex(t uint32) uint32 { return l.id*tagsPerLoop + t }
 
 // deserted reports whether a request's client is gone, and will never learn what became of it.
@@ -133,7 +133,7 @@ func (l *loop) begin(t uint32) {
 		}
 		row.become(stepClaimed)
 		row.claimed = true
-		if l.shared.guard.enter(l.claimIndex(t), l.id, row.dev, row.lo, row.hi) {
+		if l.shared.guard.enter(l.claimIndex(t), row.dev, row.lo, row.hi) {
 			l.run(t)
 		} else {
 			l.counters.Overlaps++
