@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Level is how much the spec asks for a rule.
+// Level is how much the protocol insists on a rule.
 type Level string
 
 // The words of the protocol, and QUALITY: what the protocol leaves open and a user notices.

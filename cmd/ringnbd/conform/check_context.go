@@ -84,7 +84,7 @@ var contextChecks = []Check{
 	{"MC-02a", must, []need{needMeta, needStructured},
 		"LIST_META_CONTEXT and SET_META_CONTEXT with lengths beyond their data are ERR_INVALID, " +
 			"and the negotiation goes on",
-		"such lengths have overflowed buffers of servers",
+		"such lengths have overflowed buffers",
 		checkShortContext},
 	{"MC-02b", must, []need{needMeta, needStructured},
 		"LIST_META_CONTEXT and SET_META_CONTEXT with bytes after the last query are ERR_INVALID, " +

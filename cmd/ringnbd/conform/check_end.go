@@ -36,8 +36,8 @@ var endChecks = []Check{
 		"a disk must not be lost because it is not used for a while",
 		idle},
 	{"SD-04", quality, nil,
-		"after hundreds of connections dropped in every state the server has lost no descriptors " +
-			"and no memory",
+		"hundreds of connections that are dropped in every state leak neither descriptors nor " +
+			"memory",
 		"a server that leaks descriptors or memory ends some night",
 		droppedInEveryState},
 	{"DS-06", quality, []need{needPattern},
@@ -156,7 +156,7 @@ func afterDisconnect(t *trial) {
 		other := t.open(c.mode)
 		t.prefer(bytes.Equal(other.succeeds(newRead(at, uint64(len(before)))).data, before),
 			"a WRITE after DISC was done")
-		other.stillUp("a WRITE behind DISC")
+		other.stillUp("a WRITE after DISC")
 	})
 }
 

@@ -93,7 +93,7 @@ var greetingChecks = []Check{
 		}},
 	{"H-08", must, nil,
 		"STARTTLS from a client that does not know fixed newstyle does not succeed",
-		"such a client cannot mean STARTTLS: its bytes are something else",
+		"the client cannot know TLS: its bytes mean something else",
 		func(t *trial) {
 			c := t.greet(0)
 			c.sendOption(proto.OptStartTLS, nil)

@@ -24,7 +24,7 @@ var infoChecks = []Check{
 	{"G-01b", must, []need{needGo},
 		"INFO and GO whose name is longer than their data are ERR_INVALID, all of the data is " +
 			"skipped, and the negotiation goes on",
-		"such lengths have overflowed buffers of servers",
+		"such lengths have overflowed buffers",
 		checkInfoLongName},
 	{"G-01c", must, []need{needGo},
 		"INFO and GO with more or fewer information requests than their count are ERR_INVALID, " +

@@ -69,7 +69,7 @@ var requestChecks = []Check{
 		"32 MiB of data parsed as requests are a million chances to do harm",
 		drainedWrite},
 	{"RQ-13a", quality, []need{needWrite},
-		"the server survives a WRITE of 4 GiB less one byte of which the data does not come",
+		"a WRITE of 4 GiB less one byte, of which only 64 KiB are sent, does not harm the server",
 		"a server that allocates a buffer by a number from the wire can be put out of service",
 		enormousWrite},
 	{"RQ-13b", should, []need{needWrite, needSmallPayload},

@@ -38,7 +38,7 @@ var transportChecks = []Check{
 		}},
 	{"T-04b", quality, []need{needGo, needNames},
 		"a name that is not UTF-8 does not open an export",
-		"such a name cannot be logged or listed as it is",
+		"the name cannot be logged or listed as it is",
 		func(t *trial) {
 			t.wantUnknownName("x\xff\xfe", "a name that is not UTF-8")
 		}},

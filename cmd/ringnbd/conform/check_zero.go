@@ -33,7 +33,7 @@ var zeroChecks = []Check{
 		}},
 	{"CT-03", should, []need{needWrite, needTrim, needRoom},
 		"TRIM of more than the maximum payload does not cost the connection",
-		"there is no payload; the kernel sends up to 4 GiB at once",
+		"TRIM has no payload; the kernel trims up to 4 GiB at once",
 		func(t *trial) {
 			t.longCommand(proto.CmdTrim)
 		}},
@@ -66,7 +66,7 @@ var zeroChecks = []Check{
 		"the client then writes zeroes itself, and does not want to have lost time",
 		zeroesFast},
 	{"CZ-04", must, []need{needWrite, needZeroes},
-		"without FAST_ZERO there is no ENOTSUP",
+		"WRITE_ZEROES without FAST_ZERO is never ENOTSUP",
 		"the client did not ask for speed but for zeroes",
 		zeroesNeverUnsupported},
 	{"CZ-05", should, []need{needWrite, needZeroes, without(needFastZero)},

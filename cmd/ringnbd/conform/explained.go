@@ -1,9 +1,9 @@
 // Why other servers fail or differ, from their sources and documents: qemu-nbd 7.2, nbdkit 1.32,
 // nbd-server 3.24.
 //
-// Invariant: one entry for each server and check, which says where in the server's source the
-// behaviour comes from, so that it can be looked up; it is about the versions that TABLE.md names.
-// If the check itself is at fault, the check is mended and there is no entry.
+// Invariant: one entry for each server and check, which names the place in the server's source, for
+// the versions that TABLE.md names. If the check itself is at fault, the check is mended and there
+// is no entry.
 
 package conform
 

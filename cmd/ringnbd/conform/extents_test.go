@@ -48,7 +48,7 @@ func statusCases() []statusCase {
 		{"none", plain, nil, "CB-02", false},
 		{"twice", plain, again, "CB-02", false},
 		{"one of two", two, oneChunk(data(512)), "CB-02", false},
-		{"one that was filtered out", filtered, unwanted, "CB-02", false},
+		{"a context that was filtered out", filtered, unwanted, "CB-02", false},
 		{"empty", plain, oneChunk(data(0)), "CB-03", false},
 		{"no extents", plain, oneChunk(), "CB-03", false},
 		{"REQ_ONE with two", one, oneChunk(data(512), hole(512)), "CB-04", false},

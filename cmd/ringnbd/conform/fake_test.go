@@ -418,7 +418,7 @@ func (c *fakeConn) meta(option uint32, data []byte) {
 	case !c.knows(name) && c.is("contexts by policy"): // this is right
 		c.reply(option, proto.RepErrPolicy, nil)
 		return
-	case !c.knows(name) && !c.is("contexts of nobody"):
+	case !c.knows(name) && !c.is("contexts of unknown exports"):
 		c.reply(option, proto.RepErrUnknown, nil)
 		return
 	}

@@ -273,7 +273,7 @@ func (c *flawedConn) oddExtents(r *proto.Request, offset, length uint64, list []
 	switch {
 	case c.is("empty extent"):
 		return append(list, extent{0, 0})
-	case c.is("extents behind") && r.Flags&proto.CmdFlagReqOne == 0:
+	case c.is("extents after the request") && r.Flags&proto.CmdFlagReqOne == 0:
 		return append(list, extent{512, list[len(list)-1].flags ^ 1})
 	case c.is("REQ_ONE is long") && r.Flags&proto.CmdFlagReqOne != 0 &&
 		offset+length < c.facts.Size:

@@ -17,7 +17,7 @@ import (
 var errEarly = errors.New("interrupted before the first check")
 
 // learn fills in the profile. It fails only if there is no NBD server, if the export cannot be
-// opened, or if ctx ends; wrong answers are for the checks to show.
+// opened, or if ctx ends; the checks show wrong answers.
 func (t *trial) learn(ctx context.Context) error {
 	defer context.AfterFunc(ctx, t.stop)() // a server may leave every question unanswered
 	p := t.profile

@@ -84,7 +84,7 @@ func (c *conn) readOptionReply(option uint32) optionReply {
 	case echoed != option:
 		c.t.failf("%s: it names option %#x", what, echoed)
 	case length > maxReply:
-		c.t.failf("%s: %s with %d bytes of data, more than any such reply has", what,
+		c.t.failf("%s: %s with %d bytes of data, more than an option reply can have", what,
 			replyName(kind), length)
 	}
 	r := optionReply{kind, c.read(int(length), what+": its data")}
@@ -156,7 +156,7 @@ func (c *conn) readOptionReplies(option uint32) []optionReply {
 		case !slices.Contains(repliesTo[r.kind], option):
 			c.t.failf("option %#x is answered by %s, which does not belong to it", option, r)
 		case bytes > maxReplies:
-			c.t.failf("option %#x: after %d replies of %d bytes there is no end of them", option,
+			c.t.failf("option %#x: the replies do not end, after %d replies of %d bytes", option,
 				len(list), bytes)
 		}
 	}

@@ -1,4 +1,4 @@
-// The descriptors and the memory that the processes of a spawned server have, as the kernel tells.
+// The descriptors and the memory that the processes of a spawned server hold, from /proc.
 //
 // Invariant: processes are only looked at; what cannot be read counts as nothing, so that no server
 // is accused of it.

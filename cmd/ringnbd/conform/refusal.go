@@ -1,4 +1,4 @@
-// Requests that a server should refuse, or may refuse, and the errors that the protocol wants.
+// Requests that a server should refuse, or may refuse, and the errors that the protocol asks for.
 //
 // Invariant: an answer that the protocol allows is never a failure here, and an answer that it
 // forbids is never a mere deviation.

@@ -241,10 +241,10 @@ func (c *conn) readChunk(p *pending, flags, kind uint16, length uint64) *pending
 	default:
 		c.t.failf("%s: a chunk of type %#x, which does not exist (RP-17)", r.request, kind)
 	}
-	if r.chunks = append(r.chunks, chunk); len(r.chunks) > maxChunks ||
-		len(r.errors) > maxErrors {
-		c.t.failf("%s: %d chunks, %d of them errors, and no end", r.request, len(r.chunks),
-			len(r.errors))
+	r.chunks = append(r.chunks, chunk)
+	if len(r.chunks) > maxChunks || len(r.errors) > maxErrors {
+		c.t.failf("%s: %d chunks, %d of them errors, do not end the reply", r.request,
+			len(r.chunks), len(r.errors))
 	}
 	if flags&proto.ReplyFlagDone != 0 {
 		return p
@@ -328,8 +328,8 @@ func (c *conn) chunkStatus(p *pending, chunk *chunk) {
 			r.request, chunk.length)
 	}
 	if p.status += chunk.length; p.status > maxStatus {
-		c.t.failf("%s: %d bytes of block status for %d contexts, and no end", r.request, p.status,
-			len(c.contexts))
+		c.t.failf("%s: %d bytes of block status for %d contexts do not end the reply", r.request,
+			p.status, len(c.contexts))
 	}
 	b := c.read(int(chunk.length), "a block status")
 	chunk.context = binary.BigEndian.Uint32(b)

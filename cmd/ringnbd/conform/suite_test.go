@@ -198,7 +198,7 @@ func TestReports(t *testing.T) {
 		if listed := strings.Contains(list.String(),
 			"H-18    none     takes as long as the server's own timeout"); err != nil ||
 			listed != test.want {
-			t.Errorf("of %d checks, verbose %v: the list tells which rules have none: %v, %v",
+			t.Errorf("of %d checks, verbose %v: the list has the rules without a check: %v, %v",
 				len(test.checks), test.verbose, listed, err)
 		}
 	}
@@ -206,7 +206,7 @@ func TestReports(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 	if strings.Contains(text.String(), "needs it") {
-		t.Errorf("the table tells the reason of a skip unasked")
+		t.Errorf("the table has the reason of a skip without verbose")
 	}
 	if r.Results[3].Detail = goneReason +
 		"A-02"; !strings.HasSuffix(r.Summary(), "1 skip (1 because the server was gone)") {
@@ -332,7 +332,7 @@ func TestSpawnDies(t *testing.T) {
 		t.Errorf("the next one: %+v", r)
 	}
 	if len(counted) != 2 || min(counted[0], counted[1]) < 4 {
-		t.Errorf("descriptors of the server, and of the one that was started again: %d", counted)
+		t.Errorf("descriptors of the server, and of the server that was started again: %d", counted)
 	}
 	if second := pid(); second == first || syscall.Kill(second, 0) == nil {
 		t.Errorf("process %d after %d: not started again, or left behind", second, first)

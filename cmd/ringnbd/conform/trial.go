@@ -48,7 +48,7 @@ func (t *trial) skip(format string, args ...any) {
 	panic(ended{Skip, fmt.Sprintf(format, args...)})
 }
 
-// differ notes a deviation that the spec allows, and goes on. What is seen later can still fail.
+// differ notes a deviation that the protocol allows, and the check goes on. It can still fail.
 func (t *trial) differ(format string, args ...any) {
 	t.differs = append(t.differs, fmt.Sprintf(format, args...))
 }

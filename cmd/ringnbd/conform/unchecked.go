@@ -43,8 +43,8 @@ var unchecked = map[string]string{
 	"CW-06": "needs a disk that is full",
 	"CW-08": needsFault,
 	"CF-04": needsPower,
-	"CB-10": needsFault +
-		", or a file system that cannot tell its holes; such a status is judged as any other",
+	"CB-10": "needs a disk that fails on demand, or a file system that does not report holes; a " +
+		"status from it is judged like any other",
 	"CB-12": "is about the cost inside the server",
 	"CX-01": "is about servers with the resize extension, which no server has; CX-02 is for all " +
 		"others",

@@ -104,7 +104,7 @@ func run(ringnbd, out, only, servers string, timeout time.Duration) error {
 		}
 	}
 	if len(peers) == 0 {
-		return fmt.Errorf("none of %s is here", servers)
+		return fmt.Errorf("none of %s is installed", servers)
 	}
 	if err := write(out, peers); err != nil {
 		return err

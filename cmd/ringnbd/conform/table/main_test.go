@@ -38,7 +38,7 @@ func TestTable(t *testing.T) {
 func TestMistakes(t *testing.T) {
 	for _, test := range []struct{ only, servers, want string }{
 		{"H-99", "nbdkit", "--only H-99 selects no check"},
-		{"H-01", "nobody", "none of nobody is here"},
+		{"H-01", "another", "none of another is installed"},
 		{"H-01", "ringnbd", "no such file"},
 	} {
 		if err := run(filepath.Join(t.TempDir(), "none"), "", test.only, test.servers,
