@@ -2,7 +2,7 @@
 // (Documentation/driver-api/early-userspace/buffer-format.rst), and programs put into it with the
 // shared libraries that they need. Archives may be written one after another into one file.
 //
-// Invariant: folders come before what is in them, and no path is in an archive twice.
+// Invariant: a folder comes before its content, and no path is in an archive twice.
 
 package kernel
 
@@ -21,10 +21,10 @@ import (
 	"ringnbd/cmd/ringnbd/debian"
 )
 
-// archive writes one archive.
+// archive writes an archive.
 type archive struct {
 	out  *bufio.Writer
-	at   int // bytes that were written
+	at   int // bytes written
 	node int
 	has  map[string]bool
 }
@@ -53,7 +53,7 @@ func (a *archive) entry(name string, mode, device int, body []byte) {
 	a.put(body)
 }
 
-// put writes bytes and fills up to a multiple of four.
+// put writes bytes, padded to a multiple of four.
 func (a *archive) put(b []byte) {
 	a.out.Write(b) // errors stay with the writer; close returns them
 	a.at += len(b)
@@ -62,7 +62,7 @@ func (a *archive) put(b []byte) {
 	}
 }
 
-// folder adds a folder and those above it.
+// folder adds a folder and the folders above it.
 func (a *archive) folder(name string) {
 	name = path.Clean("/" + name)
 	if name == "/" || a.has[name] {
@@ -96,8 +96,8 @@ func (a *archive) copy(name, from string) error {
 	return nil
 }
 
-// program adds a program of this machine under the name, with its shared libraries where they are
-// here.
+// program adds a program of this machine under a name, with its shared libraries at the paths that
+// they have on this machine.
 func (a *archive) program(name, from string) error {
 	if err := a.copy(name, from); err != nil {
 		return err
@@ -114,7 +114,7 @@ func (a *archive) program(name, from string) error {
 	return nil
 }
 
-// close ends the archive. Another may follow in the same file.
+// close ends the archive. Another archive may follow in the same file.
 func (a *archive) close() error {
 	a.entry("TRAILER!!!", 0, 0, nil)
 	for ; a.at%512 != 0; a.at++ {
@@ -123,8 +123,8 @@ func (a *archive) close() error {
 	return a.out.Flush()
 }
 
-// librariesOf is the paths of the shared libraries and the loader of a program, as ldd finds them;
-// none if it is linked statically.
+// librariesOf lists the paths of the shared libraries and the loader of a program, as ldd finds
+// them; none if the program is linked statically.
 func librariesOf(program string) ([]string, error) {
 	out, err := debian.Run(time.Minute, "/", "ldd", program)
 	if err != nil {
@@ -148,7 +148,7 @@ func librariesOf(program string) ([]string, error) {
 	return paths, nil
 }
 
-// lookProgram finds a program in PATH and where only root has its programs.
+// lookProgram finds a program in PATH, and in the folders for programs of root.
 func lookProgram(name string) (string, error) {
 	if found, err := exec.LookPath(name); err == nil {
 		return filepath.EvalSymlinks(found)

@@ -112,7 +112,7 @@ func trims(t *testing.T, g *guest, port, connections, path string) {
 		case "trimmed":
 			trimmed = testbed.Taken(t, path)
 		}
-		if err := g.machine.Say("go"); err != nil {
+		if err := g.machine.Send("go"); err != nil {
 			t.Error(err)
 		}
 	}, "trim", port, connections, "ext4")

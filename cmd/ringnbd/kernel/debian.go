@@ -1,8 +1,8 @@
-// The kernel package of the Debian that this machine runs, downloaded by apt and unpacked beside
-// its kind, never installed.
+// The kernel package of the Debian that this machine runs, downloaded by apt and unpacked into the
+// cache, never installed.
 //
-// Invariant: a folder of the cache is complete: it gets its name when everything is in it. Two
-// tests that fill it at once do no harm.
+// Invariant: a folder of the cache gets its name when it is complete, so two tests may fill the
+// cache at the same time.
 
 package kernel
 
@@ -18,30 +18,32 @@ import (
 	"ringnbd/cmd/ringnbd/debian"
 )
 
-// ErrNoKernel says that no kernel package can be had. Its text is for who runs the tests.
-var ErrNoKernel = errors.New("no kernel package of Debian")
+// errNoKernel means that no kernel package is available. Its text is for people who run the tests.
+var errNoKernel = errors.New("no kernel package of Debian")
 
-// Kernel is an unpacked kernel package.
-type Kernel struct {
-	Release string // as uname -r says it in the guest
+// kernelPackage is an unpacked kernel package.
+type kernelPackage struct {
+	Release string // as uname -r prints it in the guest
 	Version string // of the package
 	dir     string
 }
 
 // Image is the path of the kernel itself.
-func (k *Kernel) Image() string { return filepath.Join(k.dir, "boot", "vmlinuz-"+k.Release) }
+func (k *kernelPackage) Image() string { return filepath.Join(k.dir, "boot", "vmlinuz-"+k.Release) }
 
-func (k *Kernel) modules() string { return filepath.Join(k.dir, "lib", "modules", k.Release) }
+func (k *kernelPackage) modules() string {
+	return filepath.Join(k.dir, "lib", "modules", k.Release)
+}
 
-// CacheDir is where kernels and archives are kept from one run to the next.
-func CacheDir() (string, error) { return debian.CacheDir("kernel") }
+// cacheDir is the folder that keeps kernels and archives between runs.
+func cacheDir() (string, error) { return debian.CacheDir("kernel") }
 
-// FindKernel returns the kernel that the package linux-image-amd64 stands for now, from the cache
-// or downloaded. Without a network it is the newest that the cache has. The error wraps
+// findKernel returns the kernel that the package linux-image-amd64 depends on now, from the cache
+// or downloaded. Without a network it is the newest kernel of the cache. The error wraps
 // ErrNoKernel.
-func FindKernel(cache string) (*Kernel, error) {
+func findKernel(cache string) (*kernelPackage, error) {
 	if err := debian.Check(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoKernel, err)
+		return nil, fmt.Errorf("%w: %w", errNoKernel, err)
 	}
 	k, err := nameKernel(cache)
 	if err == nil && k.complete() {
@@ -51,7 +53,7 @@ func FindKernel(cache string) (*Kernel, error) {
 		err = k.download(cache)
 	}
 	if err != nil {
-		// The lists may be missing, or older than what the mirrors still have.
+		// The lists may be missing, or name packages that the mirrors no longer have.
 		if _, updated := debian.Run(debian.AptLimit, cache, "apt-get", "update",
 			"-qq"); updated == nil {
 			if k, err = nameKernel(cache); err == nil && !k.complete() {
@@ -65,10 +67,10 @@ func FindKernel(cache string) (*Kernel, error) {
 	if kept := newest(cache); kept != nil {
 		return kept, nil
 	}
-	return nil, fmt.Errorf("%w: %v", ErrNoKernel, err)
+	return nil, fmt.Errorf("%w: %v", errNoKernel, err)
 }
 
-func (k *Kernel) complete() bool {
+func (k *kernelPackage) complete() bool {
 	_, err := os.Stat(k.Image())
 	return err == nil
 }
@@ -79,7 +81,7 @@ var (
 )
 
 // nameKernel asks apt's lists which package linux-image-amd64 depends on.
-func nameKernel(cache string) (*Kernel, error) {
+func nameKernel(cache string) (*kernelPackage, error) {
 	about, err := debian.Run(debian.AptLimit, cache, "apt-cache", "show", "--no-all-versions",
 		"linux-image-amd64")
 	if err != nil {
@@ -88,8 +90,8 @@ func nameKernel(cache string) (*Kernel, error) {
 	release := dependsOnImage.FindStringSubmatch(about)
 	if release == nil {
 		return nil,
-			errors.New("apt's lists do not tell which kernel linux-image-amd64 is; apt-get " +
-				"update fetches them")
+			errors.New("apt's lists do not have the kernel of linux-image-amd64; apt-get " +
+				"update fetches the lists")
 	}
 	if about, err = debian.Run(debian.AptLimit, cache, "apt-cache", "show", "--no-all-versions",
 		"linux-image-"+release[1]); err != nil {
@@ -99,13 +101,13 @@ func nameKernel(cache string) (*Kernel, error) {
 	if version == nil {
 		return nil, fmt.Errorf("apt's lists have no linux-image-%s", release[1])
 	}
-	k := &Kernel{Release: release[1], Version: version[1]}
+	k := &kernelPackage{Release: release[1], Version: version[1]}
 	k.dir = filepath.Join(cache, "linux-"+k.Release+"_"+fileName(k.Version))
 	return k, nil
 }
 
-// download fills k.dir.
-func (k *Kernel) download(cache string) error {
+// download downloads and unpacks the package into k.dir.
+func (k *kernelPackage) download(cache string) error {
 	work, err := os.MkdirTemp(cache, "download-")
 	if err != nil {
 		return err
@@ -130,10 +132,10 @@ func (k *Kernel) download(cache string) error {
 	return nil
 }
 
-// newest is the kernel of the cache that came last, nil if there is none.
-func newest(cache string) *Kernel {
+// newest is the kernel that was added to the cache last, or nil.
+func newest(cache string) *kernelPackage {
 	found, _ := filepath.Glob(filepath.Join(cache, "linux-*_*", "boot", "vmlinuz-*"))
-	var last *Kernel
+	var last *kernelPackage
 	var when time.Time
 	for _, image := range found {
 		info, err := os.Stat(image)
@@ -142,13 +144,13 @@ func newest(cache string) *Kernel {
 		}
 		dir := filepath.Dir(filepath.Dir(image))
 		_, version, _ := strings.Cut(filepath.Base(dir), "_")
-		last, when = &Kernel{Release: strings.TrimPrefix(filepath.Base(image), "vmlinuz-"),
+		last, when = &kernelPackage{Release: strings.TrimPrefix(filepath.Base(image), "vmlinuz-"),
 			Version: version, dir: dir}, info.ModTime()
 	}
 	return last
 }
 
-// fileName makes a version fit to be part of a file's name.
+// fileName makes a version a valid part of a file name.
 func fileName(version string) string {
 	return strings.NewReplacer(":", "%3a", "/", "_").Replace(version)
 }

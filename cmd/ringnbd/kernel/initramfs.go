@@ -1,8 +1,8 @@
-// What a guest starts with: busybox, the kernel's modules, the programs that a check needs, and the
-// scripts of testdata/ that are the checks.
+// The files that a guest starts with: busybox, the kernel's modules, the programs that a check
+// needs, and the scripts of testdata/, which are the checks.
 //
-// Invariant: an archive of the cache was made of exactly the files that its name stands for: it is
-// a digest of their paths, sizes and times.
+// Invariant: the name of an archive in the cache is a digest of the paths, sizes and times of the
+// files that it was made of.
 
 package kernel
 
@@ -22,12 +22,13 @@ import (
 //go:embed testdata/*.sh
 var scripts embed.FS
 
-// Modules of every guest. The last are the faces of libcrc32c, which asks for "crc32c" by name and
-// not by symbol.
+// guestModules are loaded in every guest. The first two implement crc32c for libcrc32c, which asks
+// for "crc32c" by name and not by symbol, so that no module depends on them.
 var guestModules = []string{"crc32c_generic", "crc32c_intel", "virtio_pci", "virtio_net",
 	"virtio_blk", "nbd", "ext4", "xfs"}
 
-// basePrograms are in every guest, by their path there. The value is the program's name here.
+// basePrograms are in every guest: the path in the guest, and the name of the program on this
+// machine.
 var basePrograms = map[string]string{
 	"/bin/busybox": "busybox", "/sbin/nbd-client": "nbd-client",
 	"/sbin/mkfs.ext4": "mke2fs", "/sbin/e2fsck": "e2fsck", "/sbin/mkfs.xfs": "mkfs.xfs",
@@ -36,10 +37,10 @@ var basePrograms = map[string]string{
 	"/sbin/mkswap": "mkswap",
 }
 
-// fioProgram is for guests that run fio, which needs more libraries than all else together.
+// fioProgram is for guests that run fio, which needs more libraries than all other programs.
 var fioProgram = map[string]string{"/usr/bin/fio": "fio"}
 
-// packageOf tells which Debian package brings a program.
+// packageOf has the Debian package of each program.
 var packageOf = map[string]string{
 	"busybox": "busybox-static", "nbd-client": "nbd-client", "mke2fs": "e2fsprogs",
 	"e2fsck": "e2fsprogs", "mkfs.xfs": "xfsprogs",
@@ -48,23 +49,23 @@ var packageOf = map[string]string{
 	"qemu-system-x86_64": "qemu-system-x86", "ldd": "libc-bin",
 }
 
-// ErrNoProgram says that a program is not installed. The error's text tells which Debian package
-// has it.
-var ErrNoProgram = errors.New("not installed")
+// errNoProgram means that a program is not installed. The error names the Debian package that has
+// it.
+var errNoProgram = errors.New("not installed")
 
-// find looks for a program of packageOf.
+// find finds a program of packageOf on this machine.
 func find(name string) (string, error) {
 	path, err := lookProgram(name)
 	if err != nil {
-		return "", fmt.Errorf("%s is %w (Debian package %s)", name, ErrNoProgram, packageOf[name])
+		return "", fmt.Errorf("%s is %w (Debian package %s)", name, errNoProgram, packageOf[name])
 	}
 	return path, nil
 }
 
-// Initramfs writes the initramfs of a guest to a file: what all guests have, fio if it is asked
-// for, files of this machine with their libraries (path in the guest to path here), and the
+// Initramfs writes the initramfs of a guest to a file: the files of all guests, fio if asked for,
+// files of this machine with their libraries (path in the guest to path on this machine), and the
 // scripts. The large parts come from the cache.
-func (k *Kernel) Initramfs(cache, file string, fio bool, files map[string]string) error {
+func (k *kernelPackage) Initramfs(cache, file string, fio bool, files map[string]string) error {
 	out, err := os.Create(file)
 	if err != nil {
 		return err
@@ -85,6 +86,21 @@ func (k *Kernel) Initramfs(cache, file string, fio bool, files map[string]string
 			return err
 		}
 	}
+	err = eachScript(func(path string, body []byte) error {
+		a.file(path, body)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := a.close(); err != nil {
+		return err
+	}
+	return out.Close()
+}
+
+// eachScript calls do with the path in a guest and the content of each script of testdata.
+func eachScript(do func(path string, body []byte) error) error {
 	list, err := scripts.ReadDir("testdata")
 	if err != nil {
 		return err
@@ -94,15 +110,14 @@ func (k *Kernel) Initramfs(cache, file string, fio bool, files map[string]string
 		if err != nil {
 			return err
 		}
-		a.file(scriptPath(entry.Name()), body)
+		if err := do(scriptPath(entry.Name()), body); err != nil {
+			return err
+		}
 	}
-	if err := a.close(); err != nil {
-		return err
-	}
-	return out.Close()
+	return nil
 }
 
-// scriptPath is where a guest has a file of testdata.
+// scriptPath is the path in a guest of a file of testdata.
 func scriptPath(name string) string {
 	if name == "init.sh" {
 		return "/init"
@@ -110,9 +125,9 @@ func scriptPath(name string) string {
 	return "/t/" + name
 }
 
-// RootTree writes a root file system to a folder that is there: busybox and the scripts, no more. A
-// guest that boots from a disk has it there.
-func RootTree(dir string) error {
+// writeRootTree writes a root file system to an existing folder, for guests that boot from a disk:
+// busybox and the scripts, nothing else.
+func writeRootTree(dir string) error {
 	busybox, err := find("busybox")
 	if err != nil {
 		return err
@@ -132,24 +147,12 @@ func RootTree(dir string) error {
 	if err := os.Symlink("busybox", filepath.Join(dir, "bin", "sh")); err != nil {
 		return err
 	}
-	list, err := scripts.ReadDir("testdata")
-	if err != nil {
-		return err
-	}
-	for _, entry := range list {
-		body, err := scripts.ReadFile("testdata/" + entry.Name())
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(dir, scriptPath(entry.Name())), body,
-			0o755); err != nil {
-			return err
-		}
-	}
-	return nil
+	return eachScript(func(path string, body []byte) error {
+		return os.WriteFile(filepath.Join(dir, path), body, 0o755)
+	})
 }
 
-func (k *Kernel) appendPart(out io.Writer, cache string, programs map[string]string,
+func (k *kernelPackage) appendPart(out io.Writer, cache string, programs map[string]string,
 	base bool) error {
 	part, err := k.part(cache, programs, base)
 	if err != nil {
@@ -164,8 +167,8 @@ func (k *Kernel) appendPart(out io.Writer, cache string, programs map[string]str
 	return err
 }
 
-// part returns an archive of the cache, which is made if it is not there.
-func (k *Kernel) part(cache string, programs map[string]string, base bool) (string, error) {
+// part returns an archive of the cache, and makes it first if it is missing.
+func (k *kernelPackage) part(cache string, programs map[string]string, base bool) (string, error) {
 	if _, err := find("ldd"); err != nil {
 		return "", err
 	}
@@ -200,7 +203,7 @@ func (k *Kernel) part(cache string, programs map[string]string, base bool) (stri
 	if err != nil {
 		return "", err
 	}
-	defer os.Remove(out.Name()) // fails once it has its name
+	defer os.Remove(out.Name()) // fails after the rename
 	defer out.Close()
 	a := newArchive(out)
 	for _, inside := range slices.Sorted(maps.Keys(found)) {
@@ -219,8 +222,8 @@ func (k *Kernel) part(cache string, programs map[string]string, base bool) (stri
 	return part, os.Rename(out.Name(), part)
 }
 
-// base adds what only the first archive of a guest has: folders, the console, links, modules.
-func (k *Kernel) base(a *archive) error {
+// base adds what every guest has once: folders, the console, links, modules.
+func (k *kernelPackage) base(a *archive) error {
 	for _, folder := range []string{"/dev", "/proc", "/sys", "/tmp", "/run", "/mnt", "/root"} {
 		a.folder(folder)
 	}

@@ -22,7 +22,7 @@ func TestInside(t *testing.T) {
 		all := strings.Join(said, "\n")
 		// What this kernel has and has not must be told: its release, and by name what is missing
 		// with the version that brings it.
-		for _, want := range []string{g.config.Kernel.Release, "deferred task work", "minimum wait",
+		for _, want := range []string{g.config.kernel.Release, "deferred task work", "minimum wait",
 			"6.12"} {
 			if !strings.Contains(all, want) {
 				t.Errorf("ringnbd serve --verbose does not say %q on this kernel:\n%s", want, all)

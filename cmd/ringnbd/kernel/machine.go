@@ -1,8 +1,8 @@
-// A running guest. The test gives it one command at a time, over a serial line of its own; it
-// answers with one line. The other serial line is the console.
+// A running guest. The test sends it a command at a time, over a serial line of its own, and the
+// guest answers with a line. The other serial line is the console.
 //
-// Invariant: every wait has a limit; a guest that did not answer in time is killed, for nobody
-// knows what it would answer to; whoever kills a guest waits for its process.
+// Invariant: every wait has a limit. A guest that does not answer in time is killed, because a
+// later answer could belong to any command; the goroutine that kills a guest waits for its process.
 
 package kernel
 
@@ -22,9 +22,9 @@ import (
 	"time"
 )
 
-// Config is what a guest is made of.
-type Config struct {
-	Kernel    *Kernel
+// config describes a guest.
+type config struct {
+	kernel    *kernelPackage
 	Initramfs string // path
 	Dir       string // for console.log and a socket
 	Memory    int    // MiB
@@ -34,37 +34,37 @@ type Config struct {
 	Append string // more words for the kernel's command line
 }
 
-// Machine is a guest that was booted.
-type Machine struct {
-	Boot time.Duration // from starting it until it took commands
+// machine is a booted guest.
+type machine struct {
+	Boot time.Duration // from the start until it accepted commands
 
-	config Config
+	config config
 	cmd    *exec.Cmd
 	stdin  io.Writer
-	lines  chan string // what the guest says; closed when qemu has ended
+	lines  chan string // lines from the guest; closed when qemu has ended
 	gone   chan struct{}
 	kill   sync.Once
 }
 
-// mark opens every line that is meant for the test; see testdata/init.sh.
+// mark begins every line that is meant for the test; see testdata/init.sh.
 const mark = "ringnbd-test: "
 
-// Start boots a guest and waits until it takes commands.
-func Start(c Config, limit time.Duration) (*Machine, error) {
+// startMachine boots a guest and waits until it accepts commands.
+func startMachine(c config, limit time.Duration) (*machine, error) {
 	qemu, err := find("qemu-system-x86_64")
 	if err != nil {
 		return nil, err
 	}
-	m := &Machine{config: c, lines: make(chan string, 64), gone: make(chan struct{})}
+	m := &machine{config: c, lines: make(chan string, 64), gone: make(chan struct{})}
 	m.cmd = exec.Command(qemu, m.arguments()...)
-	// The group is for killing it; the death signal is for when the test itself is killed.
+	// The process group is for Kill; the death signal is for a test that is killed itself.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	said, err := os.Create(filepath.Join(c.Dir, "qemu.log"))
+	log, err := os.Create(filepath.Join(c.Dir, "qemu.log"))
 	if err != nil {
 		return nil, err
 	}
-	defer said.Close()
-	m.cmd.Stderr = said
+	defer log.Close()
+	m.cmd.Stderr = log
 	if m.stdin, err = m.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
@@ -85,9 +85,9 @@ func Start(c Config, limit time.Duration) (*Machine, error) {
 	return m, nil
 }
 
-func (m *Machine) arguments() []string {
+func (m *machine) arguments() []string {
 	c := m.config
-	// Neither watchdogs nor stall warnings: an emulated processor on a busy machine may stand still
+	// No watchdogs and no stall warnings: an emulated processor on a busy machine may stand still
 	// for seconds.
 	words := "console=ttyS0 quiet loglevel=4 panic=0 oops=panic nowatchdog " +
 		"rcupdate.rcu_cpu_stall_suppress=1 mitigations=off nokaslr random.trust_cpu=on " + c.Append
@@ -95,7 +95,7 @@ func (m *Machine) arguments() []string {
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m",
 		strconv.Itoa(c.Memory) + "M",
-		"-kernel", c.Kernel.Image(), "-initrd", c.Initramfs, "-append", words,
+		"-kernel", c.kernel.Image(), "-initrd", c.Initramfs, "-append", words,
 		"-chardev", "file,id=console,append=on,path=" + m.console(), "-serial", "chardev:console",
 		"-chardev", "stdio,id=test,signal=off", "-serial", "chardev:test",
 		"-qmp", "unix:" + m.qmp() + ",server=on,wait=off",
@@ -109,11 +109,11 @@ func (m *Machine) arguments() []string {
 	return arguments
 }
 
-func (m *Machine) console() string { return filepath.Join(m.config.Dir, "console.log") }
-func (m *Machine) qmp() string     { return filepath.Join(m.config.Dir, "qmp.sock") }
+func (m *machine) console() string { return filepath.Join(m.config.Dir, "console.log") }
+func (m *machine) qmp() string     { return filepath.Join(m.config.Dir, "qmp.sock") }
 
-// listen passes on what the guest says until qemu ends.
-func (m *Machine) listen(stdout io.Reader) {
+// listen passes on lines from the guest until qemu ends.
+func (m *machine) listen(stdout io.Reader) {
 	r := bufio.NewReader(stdout)
 	for {
 		line, err := r.ReadString('\n')
@@ -124,33 +124,33 @@ func (m *Machine) listen(stdout io.Reader) {
 			break
 		}
 	}
-	_ = m.cmd.Wait() // how it ended is told by qemu.log and by the console
+	_ = m.cmd.Wait() // qemu.log and the console tell how it ended
 	close(m.gone)
 	close(m.lines)
 }
 
-// AwaitReady waits until a guest that boots takes commands. What it said before is dropped.
-func (m *Machine) AwaitReady(limit time.Duration) error {
+// AwaitReady waits until a booting guest accepts commands. It drops the lines before that.
+func (m *machine) AwaitReady(limit time.Duration) error {
 	deadline := time.Now().Add(limit)
 	for {
-		line, err := m.Hear(time.Until(deadline))
+		line, err := m.Receive(time.Until(deadline))
 		if err != nil || line == "READY" {
 			return err
 		}
 	}
 }
 
-// Check runs a script of testdata/ in the guest and returns what it found worth telling. If note is
-// not nil it is called with what the script says before it ends. A limit that passes kills the
-// guest.
-func (m *Machine) Check(limit time.Duration, note func(string), script string,
+// Check runs a script of testdata/ in the guest and returns the text of its result. If note is not
+// nil it is called with the notes that the script prints before it ends. When the limit passes, the
+// guest is killed.
+func (m *machine) Check(limit time.Duration, note func(string), script string,
 	arguments ...string) (string, error) {
 	deadline := time.Now().Add(limit)
-	if err := m.Say(script, arguments...); err != nil {
+	if err := m.Send(script, arguments...); err != nil {
 		return "", err
 	}
 	for {
-		line, err := m.Hear(time.Until(deadline))
+		line, err := m.Receive(time.Until(deadline))
 		if err != nil {
 			return "", fmt.Errorf("%s %s: %w", script, strings.Join(arguments, " "), err)
 		}
@@ -171,17 +171,17 @@ func (m *Machine) Check(limit time.Duration, note func(string), script string,
 	}
 }
 
-// Say starts a script of testdata/ in the guest. What it answers is to be heard.
-func (m *Machine) Say(script string, arguments ...string) error {
+// Send starts a script of testdata/ in the guest. Receive returns its answers.
+func (m *machine) Send(script string, arguments ...string) error {
 	if _, err := fmt.Fprintf(m.stdin, "%s %s\n", script, strings.Join(arguments, " ")); err != nil {
 		return m.ended()
 	}
 	return nil
 }
 
-// Hear returns the next line that the guest says. If there is none in time, or its kernel has
-// panicked, the guest is killed.
-func (m *Machine) Hear(limit time.Duration) (string, error) {
+// Receive returns the next line from the guest. If none arrives in time, or the kernel of the guest
+// has panicked, the guest is killed.
+func (m *machine) Receive(limit time.Duration) (string, error) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	look := time.NewTicker(time.Second)
@@ -208,10 +208,11 @@ func (m *Machine) Hear(limit time.Duration) (string, error) {
 	}
 }
 
-func (m *Machine) ended() error { return fmt.Errorf("the guest has ended\n%s", m.Tail()) }
+func (m *machine) ended() error { return fmt.Errorf("the guest has ended\n%s", m.Tail()) }
 
-// Reset presses the guest's reset button. It boots again; nothing that it had in memory is written.
-func (m *Machine) Reset() error {
+// Reset presses the reset button of the guest. It boots again, and the content of its memory is
+// lost.
+func (m *machine) Reset() error {
 	conn, err := net.DialTimeout("unix", m.qmp(), 5*time.Second)
 	if err != nil {
 		return err
@@ -235,7 +236,7 @@ func (m *Machine) Reset() error {
 			if answer["error"] != nil {
 				return fmt.Errorf("qemu: %s: %s", command, answer["error"])
 			}
-			if answer["QMP"] != nil || answer["return"] != nil { // anything else is an event
+			if answer["QMP"] != nil || answer["return"] != nil { // other messages are events
 				break
 			}
 		}
@@ -243,15 +244,15 @@ func (m *Machine) Reset() error {
 	return nil
 }
 
-// Off waits for a guest that was told to power off.
-func (m *Machine) Off(limit time.Duration) error {
+// AwaitOff waits until a guest has powered off.
+func (m *machine) AwaitOff(limit time.Duration) error {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	for {
 		select {
 		case <-m.gone:
 			return nil
-		case <-m.lines: // nobody asks any more
+		case <-m.lines: // answers are not needed any more
 		case <-timer.C:
 			m.Kill()
 			return fmt.Errorf("the guest did not power off within %s\n%s", limit, m.Tail())
@@ -259,8 +260,8 @@ func (m *Machine) Off(limit time.Duration) error {
 	}
 }
 
-// Kill ends qemu at once, as if the power was cut, and waits for it. It may be called again.
-func (m *Machine) Kill() {
+// Kill ends qemu at once, like a loss of power, and waits for it. It may be called again.
+func (m *machine) Kill() {
 	m.kill.Do(func() {
 		_ = syscall.Kill(-m.cmd.Process.Pid, syscall.SIGKILL) // it may have ended
 		for range m.lines {                                   // until listen has waited for it
@@ -268,8 +269,8 @@ func (m *Machine) Kill() {
 	})
 }
 
-// Tail is the end of the console, and of what qemu itself said.
-func (m *Machine) Tail() string {
+// Tail is the end of the console, and of qemu's own messages.
+func (m *machine) Tail() string {
 	text := "the end of the guest's console:\n" + tail(m.console(), 60)
 	if said := tail(filepath.Join(m.config.Dir, "qemu.log"), 10); said != "" {
 		text += "\nqemu said:\n" + said
@@ -277,8 +278,8 @@ func (m *Machine) Tail() string {
 	return text
 }
 
-// Console is all that the guest printed.
-func (m *Machine) Console() string {
+// Console is all output of the guest.
+func (m *machine) Console() string {
 	body, err := os.ReadFile(m.console())
 	if err != nil {
 		return err.Error()
@@ -286,7 +287,7 @@ func (m *Machine) Console() string {
 	return string(body)
 }
 
-// tail is the last lines of a file.
+// tail returns the last lines of a file.
 func tail(path string, lines int) string {
 	body, err := os.ReadFile(path)
 	if err != nil {

@@ -1,8 +1,9 @@
 // Tests with a guest's kernel: what they need, and the two lives of this program. Copied into a
 // guest it is one of the programs of guest_test.go there.
 //
-// RINGNBD_BIN names a binary to test instead of building one. Invariant: a test that cannot run on
-// this machine is skipped by name with the reason.
+// RINGNBD_BIN names a binary to test instead of building one.
+//
+// Invariant: a test that cannot run on this machine is skipped by name with the reason.
 
 package kernel
 
@@ -53,7 +54,7 @@ const (
 )
 
 // prepared is what all guests share: found or downloaded once.
-var prepared = sync.OnceValues(func() (k *Kernel, err error) {
+var prepared = sync.OnceValues(func() (k *kernelPackage, err error) {
 	for _, program := range []string{"qemu-system-x86_64", "ldd"} {
 		if _, err := find(program); err != nil {
 			return nil, err
@@ -67,21 +68,21 @@ var prepared = sync.OnceValues(func() (k *Kernel, err error) {
 	if _, err := find("fio"); err != nil {
 		return nil, err
 	}
-	cache, err := CacheDir()
+	cache, err := cacheDir()
 	if err != nil {
 		return nil, err
 	}
-	return FindKernel(cache)
+	return findKernel(cache)
 })
 
 // need skips the test unless guests can be booted.
-func need(t *testing.T) *Kernel {
+func need(t *testing.T) *kernelPackage {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("-short: booting an emulated machine takes its time")
 	}
 	k, err := prepared()
-	if errors.Is(err, ErrNoProgram) || errors.Is(err, ErrNoKernel) {
+	if errors.Is(err, errNoProgram) || errors.Is(err, errNoKernel) {
 		t.Skip(err)
 	}
 	if err != nil {
@@ -94,8 +95,8 @@ func need(t *testing.T) *Kernel {
 // guest is a machine for a row of checks. After a check that failed the next one gets a machine
 // that was booted again, since nobody knows what state the last one is in.
 type guest struct {
-	config  Config
-	machine *Machine
+	config  config
+	machine *machine
 	said    []string // what the step under way is told to log
 }
 
@@ -127,7 +128,7 @@ func (g *guest) say(format string, arguments ...any) {
 func newGuest(t *testing.T, memory int, fio bool, files map[string]string) *guest {
 	t.Helper()
 	k := need(t)
-	cache, err := CacheDir()
+	cache, err := cacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +136,7 @@ func newGuest(t *testing.T, memory int, fio bool, files map[string]string) *gues
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &guest{config: Config{Kernel: k, Initramfs: filepath.Join(t.TempDir(), "initramfs"),
+	g := &guest{config: config{kernel: k, Initramfs: filepath.Join(t.TempDir(), "initramfs"),
 		Dir: t.TempDir(), Memory: memory}}
 	all := map[string]string{"/bin/guest": self}
 	for inside, path := range files {
@@ -161,12 +162,12 @@ func (g *guest) boot(t *testing.T) {
 	if g.machine != nil {
 		return
 	}
-	m, err := Start(g.config, bootLimit)
+	m, err := startMachine(g.config, bootLimit)
 	if err != nil {
 		t.Fatal(err)
 	}
 	g.machine = m
-	g.say("Linux %s booted in %.1f s", g.config.Kernel.Release, m.Boot.Seconds())
+	g.say("Linux %s booted in %.1f s", g.config.kernel.Release, m.Boot.Seconds())
 }
 
 // check runs a script and logs what it says.

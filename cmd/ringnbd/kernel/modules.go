@@ -1,8 +1,8 @@
-// Which kernel modules a guest needs, and in which order they are to be loaded. A package that was
-// not installed has no modules.dep yet, which depmod would make of the same "depends" that each
-// module carries; so they are read from there.
+// The kernel modules that a guest needs, in the order to load them. A package that is not installed
+// has no modules.dep, which depmod would make of the "depends" field of each module; so the fields
+// are read from the modules.
 //
-// Invariant: in the order that is returned, a module comes after all that it depends on.
+// Invariant: in the returned order, a module comes after all modules that it depends on.
 
 package kernel
 
@@ -17,15 +17,15 @@ import (
 	"strings"
 )
 
-// module is a kernel module's file.
+// module is the file of a kernel module.
 type module struct {
-	name string // with _ for -, as the kernel has it
+	name string // with _ for -, as the kernel writes it
 	path string
 }
 
-// loadOrder is what is loaded for the named modules and all they depend on. What is built into the
-// kernel is left out.
-func (k *Kernel) loadOrder(names []string) ([]module, error) {
+// loadOrder is the order to load modules and all modules that they depend on. Modules that are
+// built into the kernel are left out.
+func (k *kernelPackage) loadOrder(names []string) ([]module, error) {
 	files := map[string]string{}
 	err := filepath.WalkDir(filepath.Join(k.modules(), "kernel"),
 		func(path string, entry fs.DirEntry, err error) error {
@@ -81,8 +81,7 @@ func moduleName(path string) string {
 	return strings.ReplaceAll(strings.TrimSuffix(filepath.Base(path), ".ko"), "-", "_")
 }
 
-// dependencies reads the modules that a module says it depends on (include/linux/module.h:
-// MODULE_INFO).
+// dependencies reads the modules that a module depends on (include/linux/module.h: MODULE_INFO).
 func dependencies(path string) ([]string, error) {
 	file, err := elf.Open(path)
 	if err != nil {
@@ -91,7 +90,7 @@ func dependencies(path string) ([]string, error) {
 	defer file.Close()
 	section := file.Section(".modinfo")
 	if section == nil {
-		return nil, fmt.Errorf("%s is no kernel module: it has no .modinfo", path)
+		return nil, fmt.Errorf("%s is not a kernel module: it has no .modinfo", path)
 	}
 	info, err := section.Data()
 	if err != nil {

@@ -46,7 +46,7 @@ func sum(b []byte) string {
 func rootImage(t *testing.T) string {
 	t.Helper()
 	tree := t.TempDir()
-	if err := RootTree(tree); err != nil {
+	if err := writeRootTree(tree); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(tree, "data", "slots"), make([]byte, slots*slotSize),
@@ -71,14 +71,14 @@ type writer struct {
 }
 
 // write lets the guest write until some records are on the disk.
-func (w *writer) write(t *testing.T, m *Machine, records int) {
+func (w *writer) write(t *testing.T, m *machine, records int) {
 	t.Helper()
 	// what was under way at the reset is left as it is
-	if err := m.Say("write", strconv.Itoa(w.last+2)); err != nil {
+	if err := m.Send("write", strconv.Itoa(w.last+2)); err != nil {
 		t.Fatal(err)
 	}
 	for until := w.last + 1 + records; w.last < until; {
-		line, err := m.Hear(time.Minute)
+		line, err := m.Receive(time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +87,7 @@ func (w *writer) write(t *testing.T, m *Machine, records int) {
 }
 
 // hear takes a line of write.sh.
-func (w *writer) hear(t *testing.T, m *Machine, line string) {
+func (w *writer) hear(t *testing.T, m *machine, line string) {
 	t.Helper()
 	number, ok := strings.CutPrefix(line, "NOTE on disk ")
 	if !ok {
@@ -101,10 +101,10 @@ func (w *writer) hear(t *testing.T, m *Machine, line string) {
 }
 
 // hearReset takes what the guest said before the reset, until it has booted again.
-func (w *writer) hearReset(t *testing.T, m *Machine) {
+func (w *writer) hearReset(t *testing.T, m *machine) {
 	t.Helper()
 	for {
-		line, err := m.Hear(bootLimit)
+		line, err := m.Receive(bootLimit)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,10 +190,10 @@ func TestRootDisk(t *testing.T) {
 		}
 	}
 	g.step(t, "e2fsck after power off", func(t *testing.T) {
-		if err := g.machine.Say("off"); err != nil {
+		if err := g.machine.Send("off"); err != nil {
 			t.Fatal(err)
 		}
-		if err := g.machine.Off(time.Minute); err != nil {
+		if err := g.machine.AwaitOff(time.Minute); err != nil {
 			t.Fatal(err)
 		}
 		if n := strings.Count(g.machine.Console(), "recovery complete"); n != 4 {
