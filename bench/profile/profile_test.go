@@ -228,10 +228,10 @@ func TestProfileInAFileIsDivided(t *testing.T) {
 	p := sampled(map[string]int64{
 		"internal/runtime/syscall/linux.Syscall6 syscall.Syscall6 " +
 			"ringnbd/engine/uring.(*Ring).Enter kernel.go:(*systemKernel).Enter": 600,
-		"runtime.memmove receive.go:(*loop).fill receive.go:(*loop).parse":      100,
+		"runtime.memmove receive.go:(*loop).fill receive.go:(*loop).parse":    100,
 		"ringnbd/proto.Check admit.go:(*loop).admit":                          200,
 		"ringnbd/proto.Check admit.go:(*loop).admit receive.go:(*loop).parse": 50,
-		"net/http.(*conn).serve":                                                50,
+		"net/http.(*conn).serve":                                              50,
 	})
 	path := filepath.Join(t.TempDir(), "cpu.pb.gz")
 	file, err := os.Create(path)
