@@ -1,10 +1,10 @@
 // base:allocation: what is a hole, what is known to be zero, and what is data ("base:allocation
 // metadata context").
 //
-// Invariant: ZERO is never said of a byte that a write answered before the lookup made something
-// else of, nor of one that a READ would fail for. So FIEMAP is believed only on ext4, which knows
-// about data that is still in the page cache (XFS does not, beside blocks that are shared by
-// reflink), and of an extent that is allocated but not written, only what SEEK_DATA says too.
+// Invariant: ZERO is never reported for a byte that is not zero by a write answered before the
+// lookup, nor for a byte that a READ would fail for. So FIEMAP is believed only on ext4, which
+// knows data that is still in the page cache (XFS does not, next to blocks that are shared by
+// reflink), and an extent that is allocated but not written is ZERO only where SEEK_DATA agrees.
 
 package backing
 
@@ -25,28 +25,28 @@ const (
 	data   = uint64(0)
 )
 
-// fewExtents are fetched first: many ask for no more than the next one (REQ_ONE).
+// fewExtents are fetched first: many clients want no more than the next extent (REQ_ONE).
 const fewExtents = 4
 
-// SEEK_DATA looks at every extent up to the next data, and SEEK_HOLE at every one up to the next
-// hole, which a client that zeroes block by block can make a million. One that takes longer than
-// slowSeek is followed by a pause of restAfter times as long, in which allocated extents that were
-// not written are not told from data.
+// SEEK_DATA looks at every extent up to the next data, and SEEK_HOLE at every extent up to the next
+// hole: a million of them, if a client has zeroed block by block. A seek that takes longer than
+// slowSeek is followed by a pause restFactor times as long, in which allocated extents that were
+// not written are reported as data.
 const (
-	slowSeek  = 2 * time.Millisecond
-	restAfter = 20
+	slowSeek   = 2 * time.Millisecond
+	restFactor = 20
 )
 
 // allocation is the engine.Context for a Device.
 type allocation struct {
 	device *engine.Device
 	fiemap bool          // FIEMAP is believed
-	rest   *atomic.Int64 // until when no allocated extent is looked into, in nanoseconds since born
+	rest   *atomic.Int64 // nanoseconds since born: no seek in an allocated extent before then
 }
 
 var born = time.Now()
 
-// allocationOf is the context of a Device that is complete.
+// allocationOf returns the context of a Device that is complete.
 func allocationOf(d *engine.Device) allocation {
 	var fs unix.Statfs_t
 	ext4 := d.Kind == engine.File && unix.Fstatfs(d.FD, &fs) == nil &&
@@ -62,11 +62,10 @@ func (a allocation) Status(off, length uint64, emit func(length, status uint64) 
 		return nil
 	}
 	if d.Kind != engine.File {
-		emit(length, data) // nobody can say cheaply
+		emit(length, data) // a block device cannot tell cheaply
 		return nil
 	}
-	// A file that has become shorter has no zeroes where it ended before: to read there is an
-	// error.
+	// A file that has become shorter has no zeroes after its new end: to read there is an error.
 	var st unix.Stat_t
 	if err := unix.Fstat(d.FD, &st); err != nil {
 		return err
@@ -85,7 +84,7 @@ func (a allocation) Status(off, length uint64, emit func(length, status uint64) 
 	return nil
 }
 
-// inside looks up a range that the file has. more says whether emit wanted more.
+// inside looks up a range that lies in the file. more reports whether emit wants more.
 func (a allocation) inside(off, end uint64,
 	emit func(length, status uint64) bool) (more bool, err error) {
 	if a.fiemap {
@@ -94,15 +93,15 @@ func (a allocation) inside(off, end uint64,
 	return bySeek(a.device.FD, off, end, emit)
 }
 
-// byFiemap walks the file's extents: some hundred a system call, where SEEK_DATA and SEEK_HOLE need
-// two for each.
+// byFiemap walks the file's extents: some hundred with one system call, where SEEK_DATA and
+// SEEK_HOLE need two calls for each.
 func (a allocation) byFiemap(off, end uint64,
 	emit func(length, status uint64) bool) (more bool, err error) {
 	var m uring.Fiemap
 	look := lookahead{fd: a.device.FD, rest: a.rest}
-	for most := uint32(fewExtents); off < end; most = uring.MaxFiemap {
+	for limit := uint32(fewExtents); off < end; limit = uring.MaxFiemap {
 		from := off
-		extents, err := m.Get(a.device.FD, off, end-off, most)
+		extents, err := m.Get(a.device.FD, off, end-off, limit)
 		if err != nil {
 			return bySeek(a.device.FD, off, end, emit)
 		}
@@ -120,19 +119,19 @@ func (a allocation) byFiemap(off, end uint64,
 			}
 			off = hi
 		}
-		if len(extents) < int(most) {
+		if len(extents) < int(limit) {
 			return off == end || emit(end-off, hole), nil
 		}
-		if off == from { // a full answer about nothing
+		if off == from { // a full answer without an extent in the range
 			return emit(end-off, data), nil
 		}
 	}
 	return true, nil
 }
 
-// lookahead remembers, during one lookup, what SEEK_DATA and SEEK_HOLE have said: there is no data
+// lookahead remembers, during a lookup, what SEEK_DATA and SEEK_HOLE have found: there is no data
 // in [from, to), and no hole before filled. Without it each unwritten extent costs a walk over all
-// that are alike behind it.
+// unwritten extents after it.
 type lookahead struct {
 	fd       int
 	rest     *atomic.Int64
@@ -140,8 +139,8 @@ type lookahead struct {
 	filled   uint64
 }
 
-// extent emits one extent. What is allocated but not written may have data in the page cache; where
-// that cannot be found out, it is data.
+// extent emits an extent. Blocks that are allocated but not written may have data in the page
+// cache; where that cannot be found out, they are reported as data.
 func (l *lookahead) extent(lo, hi uint64, flags uint32,
 	emit func(length, status uint64) bool) (more bool) {
 	if flags&uring.FiemapUnwritten == 0 {
@@ -161,14 +160,14 @@ func (l *lookahead) extent(lo, hi uint64, flags uint32,
 	return true
 }
 
-// at says what is at an offset, none of which is before the last, and up to where; false if that is
-// not known, or not to be asked now.
+// at returns the status at an offset and where it ends; false if that is not known, or costs too
+// much now. Offsets do not decrease from call to call.
 func (l *lookahead) at(off uint64) (end, status uint64, ok bool) {
 	switch {
 	case off < l.filled:
 		return l.filled, data, true
 	case off >= l.to || off < l.from:
-		next, err := l.ask(off, unix.SEEK_DATA)
+		next, err := l.seek(off, unix.SEEK_DATA)
 		if err == unix.ENXIO { // no data up to the end of the file
 			next, err = 1<<63, nil
 		}
@@ -180,7 +179,7 @@ func (l *lookahead) at(off uint64) (end, status uint64, ok bool) {
 	if off < l.to {
 		return l.to, zeroes, true
 	}
-	next, err := l.ask(off, unix.SEEK_HOLE)
+	next, err := l.seek(off, unix.SEEK_HOLE)
 	if err != nil || next <= off {
 		return 0, 0, false
 	}
@@ -188,20 +187,20 @@ func (l *lookahead) at(off uint64) (end, status uint64, ok bool) {
 	return next, data, true
 }
 
-// ask is seek, unless it is the time of rest after one that took long.
-func (l *lookahead) ask(at uint64, whence int) (uint64, error) {
+// seek is the function seek, and EBUSY during the pause after a slow seek.
+func (l *lookahead) seek(at uint64, whence int) (uint64, error) {
 	began := time.Since(born)
 	if int64(began) < l.rest.Load() {
 		return 0, unix.EBUSY
 	}
 	next, err := seek(l.fd, at, whence)
 	if took := time.Since(born) - began; took > slowSeek {
-		l.rest.Store(int64(began + restAfter*took))
+		l.rest.Store(int64(began + restFactor*took))
 	}
 	return next, err
 }
 
-// bySeek emits what lies between the data as holes. more says whether emit wanted more.
+// bySeek emits the ranges between data as holes. more reports whether emit wants more.
 func bySeek(fd int, off, end uint64, emit func(length, status uint64) bool) (more bool, err error) {
 	more = true
 	for more && off < end {
@@ -218,7 +217,7 @@ func bySeek(fd int, off, end uint64, emit func(length, status uint64) bool) (mor
 			continue
 		}
 		next, err = seek(fd, off, unix.SEEK_HOLE)
-		if err != nil || next <= off { // ENXIO: the file ends before its time
+		if err != nil || next <= off { // ENXIO: the file has become shorter
 			return false, err
 		}
 		next = min(next, end)
@@ -228,7 +227,7 @@ func bySeek(fd int, off, end uint64, emit func(length, status uint64) bool) (mor
 	return more, nil
 }
 
-// seek does not disturb anybody: all other I/O on the descriptor says where.
+// seek moves the descriptor's offset, which no other I/O on it uses.
 func seek(fd int, off uint64, whence int) (uint64, error) {
 	for {
 		at, err := unix.Seek(fd, int64(off), whence)

@@ -1,9 +1,8 @@
-// Waiting for what may never come back: opening a file on storage that hangs ends when the storage
-// answers, and a system call cannot be called off.
+// Waiting for a call that may never return: opening a file on storage that hangs ends when the
+// storage answers, and a system call cannot be cancelled.
 //
-// Invariant: who waits here is let go soon after its context ends, whatever the kernel does. What
-// was being waited for is then left to itself: it may still happen, so the process is to end
-// without doing anything else.
+// Invariant: Await returns soon after its context ends, whatever the kernel does. The call may
+// still complete later, so the process is to end without doing anything else.
 
 package backing
 
@@ -13,15 +12,15 @@ import (
 	"time"
 )
 
-// awaitGrace is how long something may still come back after the context has ended. Most does, and
-// cleans up behind itself.
+// awaitGrace is how long a call may still return after the context has ended. Most calls do, and
+// clean up after themselves.
 const awaitGrace = 250 * time.Millisecond
 
-// ErrHangs is what Await gives for something that did not come back.
+// ErrHangs is what Await returns for a call that did not return.
 var ErrHangs = errors.New("interrupted; the storage does not answer")
 
-// Await does something that may hang in the kernel, and gives its error; or ErrHangs, if the
-// context ends and it does not come back.
+// Await calls do, which may hang in the kernel, and returns its error; or ErrHangs, if the context
+// ends and do does not return.
 func Await(ctx context.Context, do func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- do() }()

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// optimalMost bounds the preferred block that is passed on to clients: some RAID levels report
+// maxPreferred limits the preferred block that clients are told, in bytes: some RAID levels report
 // stripes of many MiB, which no client should pad to.
-const optimalMost = 1 << 20
+const maxPreferred = 1 << 20
 
 func (b *Backing) measureBlock(st *unix.Statx_t) error {
 	s, d := &b.spec, &b.Device
@@ -40,9 +40,9 @@ func (b *Backing) measureBlock(st *unix.Statx_t) error {
 		b.note(why + ": reads and writes go through the page cache")
 	}
 	d.Direct = align > 0
-	// buffered too: discard and write-zeroes want whole logical blocks
+	// also for buffered I/O: discard and write-zeroes want whole logical blocks
 	d.Block = max(align, logical)
-	if d.Block > blockMost {
+	if d.Block > maxBlock {
 		d.Block = 1
 	}
 	if !d.ReadOnly && d.Block >= logical {
@@ -55,16 +55,16 @@ func (b *Backing) measureBlock(st *unix.Statx_t) error {
 	}
 	// minimum_io_size is what NBD means by a preferred block: the least that a RAID or a disk
 	// writes without reading first. The optimal size counts as well: where it is a stripe, parity
-	// makes anything less cost more.
-	b.facts.preferred = max(preferredLeast, d.Block, queue.block("logical_block_size"),
-		queue.block("physical_block_size"),
-		queue.block("minimum_io_size"), queue.block("optimal_io_size"))
-	b.facts.rotational = queue.rotational()
+	// makes smaller writes cost more.
+	b.traits.preferred = max(minPreferred, d.Block, queue.block("logical_block_size"),
+		queue.block("physical_block_size"), queue.block("minimum_io_size"),
+		queue.block("optimal_io_size"))
+	b.traits.rotational = queue.rotational()
 	return nil
 }
 
-// blockReadOnly asks before opening for writing, because some drivers let such an open succeed and
-// fail each write.
+// blockReadOnly reports whether a block device is read-only. Some drivers let it be opened for
+// writing all the same, and fail each write.
 func blockReadOnly(path string) bool {
 	fd, err := openRetry(path, unix.O_CLOEXEC|unix.O_RDONLY, 0)
 	if err != nil {
@@ -75,10 +75,10 @@ func blockReadOnly(path string) bool {
 	return err == nil && flag != 0
 }
 
-// queue is the sysfs directory of a device's request queue; partitions share that of their disk.
+// queue is the sysfs directory of a device's request queue; partitions share their disk's.
 type queue string
 
-// queueOf finds the queue of a block device by its number. Device numbers of major 0 belong to no
+// queueOf returns the queue of a block device by its number. Numbers with major 0 belong to no
 // device: file systems on several disks (btrfs) or on none (tmpfs, NFS, overlayfs) have them, and
 // nothing is found there.
 func queueOf(major, minor uint32) queue {
@@ -90,8 +90,7 @@ func queueOf(major, minor uint32) queue {
 	return queue(device + "/queue")
 }
 
-// number reads one attribute; 0 when the device has none, as with file systems that have no single
-// device.
+// number reads an attribute; 0 if there is none, as for file systems without a single device.
 func (q queue) number(attribute string) uint64 {
 	text, err := os.ReadFile(string(q) + "/" + attribute)
 	if err != nil {
@@ -104,16 +103,15 @@ func (q queue) number(attribute string) uint64 {
 	return n
 }
 
-// block reads an attribute that is a number of bytes and may be a preferred block; 0 when it cannot
-// be one.
+// block reads an attribute that may be a preferred block, in bytes; 0 if its value cannot be one.
 func (q queue) block(attribute string) uint32 {
 	n := q.number(attribute)
-	if n > optimalMost || bits.OnesCount64(n) != 1 {
+	if n > maxPreferred || bits.OnesCount64(n) != 1 {
 		return 0
 	}
 	return uint32(n)
 }
 
-// rotational says whether seeking costs time on the device. Those that stand on others (device
-// mapper, RAID, loop) tell it of what they stand on.
+// rotational reports whether seeking costs time on the device. Stacked devices (device mapper,
+// RAID, loop) report it for the devices below.
 func (q queue) rotational() bool { return q.number("rotational") == 1 }

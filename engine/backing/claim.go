@@ -1,11 +1,12 @@
-// Whose a store is: what is done before it is read or written, and who is found to have it already.
+// Claims: the locks that are taken before a store is read or written, and the users that it may
+// have already.
 //
-// Three kinds of user are looked for: programs that take a flock, as every ringnbd does; those that
-// take QEMU's locks (imagelock.go); and the kernel itself, by way of a loop device, a mount or swap
+// Three kinds of user are looked for: programs that take a flock, as every ringnbd does; programs
+// that take QEMU's locks (imagelock.go); and the kernel itself, with a loop device, a mount or swap
 // (occupant.go).
 //
-// Invariant: what could be locked stays locked as long as the descriptor is open, or until Release,
-// with Force as well: it overrides what others have, and takes nothing less for that.
+// Invariant: what could be locked stays locked as long as the descriptor is open, or until Release;
+// with Force as well, which overrides the locks of others and takes all the same locks.
 
 package backing
 
@@ -26,8 +27,9 @@ type Claim struct {
 	Force  bool // go on although others use it
 }
 
-// Take locks what an open descriptor leads to, and sees that nobody else uses it in a way that does
-// not go together with the claim. Notes are what the user should know although it goes on.
+// Take locks the store of an open descriptor, and checks that it has no user that the claim
+// excludes. The error is a HeldError then. Notes are what the user should know although the store
+// is used.
 func (c Claim) Take(fd int) (notes []string, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -54,13 +56,14 @@ func (c Claim) Take(fd int) (notes []string, err error) {
 	return notes, nil
 }
 
-// Release lets go of what Take has locked on a descriptor that is not closed afterwards: a standard
-// stream is open in the process that started us, too, and the locks would last as long as that.
+// Release releases what Take has locked, on a descriptor that is not closed afterwards: a standard
+// stream is open in the parent process, too, and the locks would last as long as that.
 func Release(fd int) {
 	releaseImageLock(fd)
 	_ = unix.Flock(fd, unix.LOCK_UN)
 }
 
+// held is the error about a use of the store.
 func (c *Claim) held(by Holder, use string) error {
 	return &HeldError{Path: c.Path, Use: use, By: by, Write: c.Write}
 }
@@ -76,7 +79,7 @@ func (c *Claim) flock(fd int, block bool) (note string, err error) {
 		return "", nil
 	case unix.EWOULDBLOCK:
 		if c.Force {
-			// beside readers: further writers are kept out
+			// together with readers: further writers are kept out
 			_ = unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB)
 		}
 		return "", c.held(HeldByServer,
@@ -87,9 +90,9 @@ func (c *Claim) flock(fd int, block bool) (note string, err error) {
 	}
 }
 
-// Occupied says who has a block device that cannot be opened exclusively, given a descriptor that
-// was opened for reading, or -1 if there is none who can be named; nil if a ringnbd has just let go
-// of it.
+// Occupied returns the error about a block device that cannot be opened exclusively. fd was opened
+// for reading and shows who has the device; -1 if that is not known. The result is nil if a ringnbd
+// has just released the device.
 func (c Claim) Occupied(fd int) error {
 	var st unix.Stat_t
 	if fd < 0 || unix.Fstat(fd, &st) != nil {
@@ -104,8 +107,8 @@ func (c Claim) Occupied(fd int) error {
 	return err
 }
 
-// unoccupied looks for what the kernel does with the store. Reading beside a writer there gives
-// what was never on the disk at one time: no reason not to serve it, but no copy.
+// unoccupied looks for what the kernel does with the store. To read while the kernel writes gives
+// data that was never on the disk at one time: not a reason not to serve it, but not a copy.
 func (c *Claim) unoccupied(st *unix.Stat_t) (note string, err error) {
 	var texts []string
 	for _, o := range occupants(st) {

@@ -1,18 +1,35 @@
-// Package backing opens what stands behind an export and says the truth about it: a regular file, a
+// Package backing opens the store of an export and finds out what it can do: a regular file, a
 // block device, or one of the two synthetic devices (null:SIZE reads zeroes and drops writes,
 // memory:SIZE is an anonymous mapping) that measure the engine without a disk.
+//
+//	spec.go        says what is asked for, and checks its text
+//	open.go        opens in two steps: what exists, then what is to be made
+//	path.go        opens, locks and measures regular files and block devices
+//	file.go        measures a regular file: O_DIRECT, fallocate
+//	block.go       measures a block device by its request queue
+//	flags.go       decides what clients are told: flags and block sizes
+//	allocation.go  answers BLOCK_STATUS: holes, zeroes, data
+//	claim.go       locks a store, and checks who has it already
+//	lock.go        keeps servers apart by a flock
+//	imagelock.go   takes QEMU's locks, and sees them
+//	occupant.go    finds what the kernel does with a store: mounts, swap, loop devices
+//	format.go      recognises images that are not raw disks
+//	making.go      refuses names for which no file is made
+//	reach.go       waits for storage in a child process
+//	await.go       waits for a call that may never return
+//	errors.go      has the errors, as facts
 //
 // It is control plane: it runs before the first connection and never on the path of a request. It
 // answers four questions once, so that the engine never asks them again: how the store is reached
 // (descriptor, O_DIRECT, granularity), what it can do (punch, zero, discard), what clients may be
-// told (transmission flags and block sizes, see flags.go), and whether it is ours alone (a flock
-// and QEMU's locks on the very descriptor that does the I/O, and no mount, loop device or swap).
+// told (transmission flags and block sizes), and whether it has another user (a flock and QEMU's
+// locks on the very descriptor that does the I/O, and no mount, loop device or swap).
 //
 // Invariants:
 //   - Looking changes nothing. Check is pure, Prepare only opens and locks, and what Create made is
 //     removed by Abandon.
 //   - A writable export is held exclusively: no other ringnbd, no other export of this one, no tool
-//     of QEMU and no mount has the same file or device, unless the user said that it may.
+//     of QEMU and no mount has the same file or device, unless the user allows it.
 //   - A capability is advertised only when it was seen to work, or when its file system is known to
 //     have it.
 //

@@ -16,16 +16,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// blockMost is the coarsest granularity that the engine's read-modify-write handles: one page of a
-// lease.
-const blockMost = 4096
+// maxBlock is the coarsest granularity that the engine's read-modify-write handles, in bytes: a
+// page of a lease.
+const maxBlock = 4096
 
-// fileBlockMost bounds what is believed to be a file system's block, in bytes: no page is larger.
-// More than that is a wish about the length of transfers (NFS, XFS on stripes), not a length below
+// maxFileBlock limits what is believed to be a file system's block, in bytes: no page is larger. A
+// larger number is a wish about the length of transfers (NFS, XFS on stripes), not a length below
 // which writes cost a read.
-const fileBlockMost = 64 << 10
+const maxFileBlock = 64 << 10
 
-// fileSystemKind is what is known of a kind of file system.
+// fileSystemKind is what is known about a kind of file system.
 type fileSystemKind struct {
 	name             string
 	punch, zeroRange bool // in Linux 5.19 and newer
@@ -35,7 +35,7 @@ type fileSystemKind struct {
 	waits            bool // reading and writing wait for a network or another process
 }
 
-// fileSystems are those that are known, by statfs(2) magic.
+// fileSystems are the known file systems, by statfs(2) magic.
 var fileSystems = map[int64]fileSystemKind{
 	unix.EXT4_SUPER_MAGIC: {name: "ext4", punch: true, zeroRange: true, local: true,
 		freezes: true},
@@ -88,8 +88,7 @@ func (b *Backing) measureFile(st *unix.Statx_t) error {
 	d.Block = max(align, 1)
 	if odd := d.Size % sector; odd > 0 {
 		b.note(fmt.Sprintf("its size, %d bytes, is not a multiple of %d: clients that count in "+
-			"sectors do not see the last %d bytes, or see more",
-			d.Size, sector, odd))
+			"sectors do not see the last %d bytes, or see more", d.Size, sector, odd))
 	}
 	if !d.Direct && s.Direct == DirectAuto {
 		b.note(why + ": reads and writes go through the page cache")
@@ -98,15 +97,15 @@ func (b *Backing) measureFile(st *unix.Statx_t) error {
 		d.Punch, d.ZeroRange = b.probeFallocate()
 		d.FastZero = d.Punch || d.ZeroRange
 	}
-	// Of the disk below, only its sectors count: where its stripes begin in the file is the file
-	// system's secret. A file system that shows one disk and has data on another as well (XFS with
-	// a realtime device, f2fs on several) is taken for the one that it shows.
+	// Of the disk below, only its sectors count: the file system does not tell where stripes begin
+	// in the file. A file system that reports one disk and has data on others as well (XFS with a
+	// realtime device, f2fs on several) is judged by the disk that it reports.
 	disk := queueOf(st.Dev_major, st.Dev_minor)
-	b.facts.preferred = max(preferredLeast, align, disk.block("physical_block_size"))
-	if bits.OnesCount32(st.Blksize) == 1 && st.Blksize <= fileBlockMost {
-		b.facts.preferred = max(b.facts.preferred, st.Blksize)
+	b.traits.preferred = max(minPreferred, align, disk.block("physical_block_size"))
+	if bits.OnesCount32(st.Blksize) == 1 && st.Blksize <= maxFileBlock {
+		b.traits.preferred = max(b.traits.preferred, st.Blksize)
 	}
-	b.facts.rotational = disk.rotational()
+	b.traits.rotational = disk.rotational()
 	return nil
 }
 
@@ -129,8 +128,8 @@ func (b *Backing) goDirect(st *unix.Statx_t) (align uint32, why string) {
 	return align, why
 }
 
-// directAlign finds the granularity of O_DIRECT: statx says it since Linux 6.1 for the file systems
-// that take part; the rest are tried out.
+// directAlign returns the granularity of O_DIRECT: statx knows it since Linux 6.1 for the file
+// systems that take part; with the others it is tried out.
 func directAlign(fd int, st *unix.Statx_t) (align uint32, why string) {
 	name := "the device"
 	if st.Mode&unix.S_IFMT == unix.S_IFREG {
@@ -148,9 +147,9 @@ func directAlign(fd int, st *unix.Statx_t) (align uint32, why string) {
 	switch {
 	case align == 0:
 		return 0, name + " takes no O_DIRECT here"
-	case align > blockMost || bits.OnesCount32(align) != 1:
+	case align > maxBlock || bits.OnesCount32(align) != 1:
 		return 0, fmt.Sprintf("%s takes O_DIRECT only in units of %d bytes, more than %d", name,
-			align, blockMost)
+			align, maxBlock)
 	}
 	return align, ""
 }
@@ -161,13 +160,13 @@ func tryDirect(fd int) uint32 {
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_DIRECT); err != nil {
 		return 0
 	}
-	page, err := unix.Mmap(-1, 0, blockMost, unix.PROT_READ|unix.PROT_WRITE,
+	page, err := unix.Mmap(-1, 0, maxBlock, unix.PROT_READ|unix.PROT_WRITE,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return 0
 	}
 	defer unix.Munmap(page)
-	for unit := sector; unit <= blockMost; unit *= 2 {
+	for unit := sector; unit <= maxBlock; unit *= 2 {
 		if _, err := unix.Pread(fd, page[:unit], 0); err == nil {
 			return uint32(unit)
 		}
@@ -175,10 +174,10 @@ func tryDirect(fd int) uint32 {
 	return 0
 }
 
-// probeFallocate finds out whether holes can be punched and ranges zeroed. Trying that on the image
-// itself changes it (a new modification time at least, blocks past the end with ZERO_RANGE), so it
-// is tried on an unnamed file in the same directory, and where none can be made the kind of file
-// system decides. The engine copes with a wrong guess: it writes zeroes instead.
+// probeFallocate finds out whether holes can be punched and ranges zeroed. A trial on the image
+// itself would change it (its modification time at least, blocks after the end with ZERO_RANGE), so
+// the trial is on an unnamed file in the same directory, and where none can be made the kind of
+// file system decides. The engine copes with a wrong guess: it writes zeroes instead.
 func (b *Backing) probeFallocate() (punch, zeroRange bool) {
 	fd := b.Device.FD
 	var fs unix.Statfs_t
@@ -204,8 +203,8 @@ func (b *Backing) probeFallocate() (punch, zeroRange bool) {
 	return punch, zeroRange
 }
 
-// unnamedTwin opens a file without a name beside the image, on the same file system. It vanishes
-// when it is closed.
+// unnamedTwin opens a file without a name in the image's directory, on the same file system. It
+// vanishes when it is closed.
 func (b *Backing) unnamedTwin() (fd int, ok bool) {
 	path, err := filepath.EvalSymlinks(b.spec.Path)
 	if err != nil {
@@ -226,7 +225,7 @@ func (b *Backing) unnamedTwin() (fd int, ok bool) {
 
 func tryFallocate(fd int, mode uint32) bool {
 	for {
-		err := unix.Fallocate(fd, mode, 0, blockMost)
+		err := unix.Fallocate(fd, mode, 0, maxBlock)
 		if err != unix.EINTR {
 			// a full file system has the operation all the same
 			return err == nil || err == unix.ENOSPC || err == unix.EDQUOT
@@ -234,8 +233,8 @@ func tryFallocate(fd int, mode uint32) bool {
 	}
 }
 
-// fileSystemOf is what is known of the file system of a descriptor. Of an unknown one the worst is
-// assumed: that it waits for somebody.
+// fileSystemOf returns what is known about the file system of a descriptor. An unknown file system
+// is assumed to wait for a network.
 func fileSystemOf(fd int) fileSystemKind {
 	var fs unix.Statfs_t
 	if unix.Fstatfs(fd, &fs) == nil {

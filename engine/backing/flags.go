@@ -10,11 +10,9 @@ import (
 	"ringnbd/proto"
 )
 
-const (
-	// preferredLeast is what a client does best with when the store says nothing: a page, and the
-	// block of most file systems.
-	preferredLeast = 4096
-)
+// minPreferred is the preferred block when the store reports none, in bytes: a page, and the block
+// of most file systems.
+const minPreferred = 4096
 
 // describe fills in the Export from the finished Device.
 func (b *Backing) describe() {
@@ -25,22 +23,22 @@ func (b *Backing) describe() {
 			// store is coarser
 			MinBlock:   1,
 			MaxPayload: engine.MaxRequest,
-			Flags:      transmissionFlags(&b.Device, b.facts.rotational),
+			Flags:      transmissionFlags(&b.Device, b.traits.rotational),
 		},
 		Name:           b.spec.Name,
 		Description:    b.spec.Description,
-		PreferredBlock: b.facts.preferred,
+		PreferredBlock: b.traits.preferred,
 		Contexts:       []proto.Context{{Name: proto.ContextAllocation}},
 	}
 }
 
-// Engine is what the engine needs to serve this.
+// Engine returns what the engine needs to serve the export.
 func (b *Backing) Engine() engine.Export {
 	return engine.Export{Facts: b.Export.Facts, Device: &b.Device, Name: b.Export.Name,
 		Contexts: []engine.Context{allocationOf(&b.Device)}}
 }
 
-// transmissionFlags says what the engine does on this device (NBD spec, "Transmission flags").
+// transmissionFlags returns what the engine can do with a device (NBD spec, "Transmission flags").
 func transmissionFlags(d *engine.Device, rotational bool) uint16 {
 	// Every connection reaches the store through the same descriptor and nothing is cached per
 	// connection, so a FLUSH on one covers writes answered on all: CAN_MULTI_CONN. FLUSH and FUA
@@ -49,14 +47,14 @@ func transmissionFlags(d *engine.Device, rotational bool) uint16 {
 	if rotational {
 		flags |= proto.FlagRotational
 	}
-	// There is a page cache to read ahead into.
+	// CACHE reads ahead into the page cache.
 	if (d.Kind == engine.File || d.Kind == engine.Block) && !d.Direct {
 		flags |= proto.FlagSendCache
 	}
 	if d.ReadOnly {
 		return flags | proto.FlagReadOnly
 	}
-	// Zeroes can always be written; they are FAST_ZERO only where that costs less than sending
+	// Zeroes can always be written; FAST_ZERO is offered only where that costs less than sending
 	// them.
 	flags |= proto.FlagSendWriteZeroes
 	if d.FastZero {

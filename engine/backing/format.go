@@ -1,11 +1,10 @@
-// Images that are not raw: told by their first bytes, or their last. Served as they are, clients
-// see the container and not the disk in it, and whoever writes there destroys it.
+// Images that are not raw, recognised by their first bytes or their last. Served as they are,
+// clients would see the container and not the disk in it, and their writes would destroy it.
 //
-// The first bytes of a raw disk belong to whoever writes to it: a guest with a blank disk can put
-// the header of any format there, and its next start is refused. So the look decides one thing
-// only, to stop; nothing is ever opened in the format that was found, which is how QEMU's guess
-// gave guests other files of the host. Raw said by the user (format=raw) is the way past it, and
-// the one to be written in a unit file.
+// The first bytes of a raw disk are for its clients to write: a guest with a blank disk can put the
+// header of any format there, and its next start is refused. So the format decides only to stop; no
+// store is ever opened in the format that was found, which is how QEMU's guess gave guests other
+// files of the host. Spec.Raw overrides it, and belongs in a unit file.
 //
 // Invariant: looking reads through the page cache, and never writes.
 
@@ -18,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// formatHead is how much of the beginning is looked at, in bytes.
-const formatHead = 4096
+// headSize is how much of the beginning is read, in bytes.
+const headSize = 4096
 
 // format is a kind of file that is not a raw disk.
 type format struct {
@@ -28,8 +27,9 @@ type format struct {
 	unpack string // the program that unpacks a compressed file
 }
 
-// magics are beginnings. QED and the rest of QEMU's formats are as in its block/*.c; zstd, xz, lz4
-// and bzip2 as in their specifications. VHD is found at the end as well, and VDI behind a text.
+// magics are the first bytes of formats. QED and the rest of QEMU's formats are as in its
+// block/*.c; zstd, xz, lz4 and bzip2 as in their specifications. VHD is found at the end as well,
+// and VDI after a text.
 var magics = []struct {
 	magic string
 	format
@@ -57,7 +57,7 @@ var (
 	bzip2 = format{name: "a bzip2 file", unpack: "bzip2"}
 )
 
-// formatOf tells a format by the first bytes of something, and, if it has any, the last 512.
+// formatOf recognises a format by the first bytes of a store and, if it is that long, the last 512.
 func formatOf(head, tail []byte) (f format, found bool) {
 	for _, m := range magics {
 		if bytes.HasPrefix(head, []byte(m.magic)) {
@@ -75,7 +75,7 @@ func formatOf(head, tail []byte) (f format, found bool) {
 		// a block, or the end
 		(string(head[4:10]) == "1AY&SY" || string(head[4:10]) == "\x17rE8P\x90"):
 		return bzip2, true
-	case bytes.HasPrefix(tail, []byte("conectix")): // a fixed VHD is a raw disk with this behind it
+	case bytes.HasPrefix(tail, []byte("conectix")): // a fixed VHD is a raw disk and this footer
 		return vhd, true
 	case bytes.HasPrefix(tail, []byte("koly\x00\x00\x00\x04")):
 		return dmg, true
@@ -83,18 +83,18 @@ func formatOf(head, tail []byte) (f format, found bool) {
 	return format{}, false
 }
 
-// encrypted says of first bytes that they are LUKS's: a disk that is raw, and only its owner can
-// read.
+// encrypted reports whether a store begins as a LUKS volume does, which is a raw disk that only its
+// owner can read.
 func encrypted(head []byte) bool { return bytes.HasPrefix(head, []byte("LUKS\xba\xbe")) }
 
-// ReadAt reads what there is at an offset, as io.ReaderAt does.
+// ReadAt reads at an offset, as io.ReaderAt does.
 type ReadAt func(b []byte, offset int64) (int, error)
 
 // Look reads, by at, the beginning and the end of a store of a size. The error is a FormatError
 // about what is not a raw disk; luks reports a LUKS volume, which is one. Of a stream, or of what
 // cannot be read, there is less to see.
 func Look(path string, size uint64, at ReadAt) (luks bool, err error) {
-	head, tail := make([]byte, min(formatHead, size)), make([]byte, 512)
+	head, tail := make([]byte, min(headSize, size)), make([]byte, 512)
 	n, _ := at(head, 0) // the first request that needs it tells what cannot be read
 	head = head[:max(n, 0)]
 	if size >= uint64(len(tail)) {
@@ -109,19 +109,19 @@ func Look(path string, size uint64, at ReadAt) (luks bool, err error) {
 	return encrypted(head), nil
 }
 
-// look sees what the export's store holds, unless the user knows. What was read leaves the page
-// cache again: blocks that are allocated and not written would be data to SEEK_DATA as long as it
-// is there.
+// look checks what the export's store holds, unless the user says that it is raw. The pages that
+// were read leave the page cache again: while they are there, SEEK_DATA takes blocks that are
+// allocated and not written for data.
 func (b *Backing) look() error {
 	s, fd := &b.spec, b.Device.FD
 	if s.Raw || b.made {
 		return nil
 	}
-	_ = unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM) // no reading ahead; hints, all of them
+	_ = unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM) // no reading ahead; all three calls are hints
 	defer func() { _ = unix.Fadvise(fd, 0, 0, unix.FADV_NORMAL) }()
 	luks, err := Look(s.Path, b.Device.Size, func(p []byte, at int64) (int, error) {
 		n, err := preadRetry(fd, p, at)
-		from, to := at&^(blockMost-1), (at+int64(len(p))+blockMost-1)&^(blockMost-1)
+		from, to := at&^(maxBlock-1), (at+int64(len(p))+maxBlock-1)&^(maxBlock-1)
 		_ = unix.Fadvise(fd, from, to-from, unix.FADV_DONTNEED)
 		return n, err
 	})

@@ -1,13 +1,13 @@
 // QEMU's locks on images: single bytes, by OFD locks (fcntl), as in its block/file-posix.c.
 //
-// A program that has a permission holds a read lock on the byte permBase + its number; one that
-// does not want others to have it, on sharedBase + its number. Read locks never collide: that
-// somebody else has one is found by asking whether a write lock could be had. As the lock belongs
-// to the open file, not to the process, it lives as long as the descriptor that does the I/O,
-// io_uring's reference to it included, and our own locks are not in our own way.
+// A program that has a permission holds a read lock on the byte permBase + its number; a program
+// that does not want others to have the permission, on sharedBase + its number. Read locks never
+// collide: a lock of another program is found by asking whether a write lock would be granted. As a
+// lock belongs to the open file, not to the process, it lives as long as the descriptor that does
+// the I/O, io_uring's reference to it included, and does not conflict with itself.
 //
-// Invariant: the bytes are locked before others' are looked at, so of two that start at the same
-// time at least one sees the other.
+// Invariant: the bytes are locked before the locks of others are looked at, so of two programs that
+// start at the same time at least one sees the other.
 
 package backing
 
@@ -38,8 +38,8 @@ const (
 	permEnd
 )
 
-// imageLock takes QEMU's locks: a reader lets others read, a writer does, too, as a VM's disk does,
-// and both want nobody else to write or to change the size.
+// imageLock takes QEMU's locks. Readers and writers let others read, as a VM's disk does, and let
+// no other program write or change the size.
 func (c *Claim) imageLock(fd int) (note string, err error) {
 	if mandatoryLocks(fd) {
 		return "locks are mandatory on its file system, so QEMU's are not taken, nor looked at", nil
@@ -58,7 +58,7 @@ func (c *Claim) imageLock(fd int) (note string, err error) {
 			return "it cannot be locked here for QEMU to see (" + err.Error() + ")", nil
 		case err == nil:
 			return "", nil
-		case time.Since(start) < livingPatience: // somebody who just ends, or who tries as we do
+		case time.Since(start) < livingTimeout: // a program that is ending, or that tries as we do
 			if !c.Force {
 				releaseImageLock(fd)
 			}
@@ -73,7 +73,7 @@ func (c *Claim) imageLock(fd int) (note string, err error) {
 
 var errImageLocked = errors.New("locked")
 
-// tryImageLock locks and looks. It says in words what was found to be in the way.
+// tryImageLock takes the locks and looks for others'. found says in words which lock is in the way.
 func tryImageLock(fd int, want, unshared permission) (found string, err error) {
 	for bit, n := permission(1), int64(0); bit < permEnd; bit, n = bit<<1, n+1 {
 		for base, bits := range map[int64]permission{permBase: want, sharedBase: unshared} {
@@ -82,7 +82,7 @@ func tryImageLock(fd int, want, unshared permission) (found string, err error) {
 			}
 			err := ofd(fd, unix.F_OFD_SETLK,
 				&unix.Flock_t{Type: unix.F_RDLCK, Start: base + n, Len: 1})
-			if err == unix.EBADF { // open for writing alone: a write lock is seen by others as well
+			if err == unix.EBADF { // open for writing alone: others see a write lock as well
 				err = ofd(fd, unix.F_OFD_SETLK,
 					&unix.Flock_t{Type: unix.F_WRLCK, Start: base + n, Len: 1})
 			}
@@ -119,7 +119,7 @@ func tryImageLock(fd int, want, unshared permission) (found string, err error) {
 	return "", nil
 }
 
-// releaseImageLock lets go of all of QEMU's bytes.
+// releaseImageLock releases all of QEMU's bytes.
 func releaseImageLock(fd int) {
 	_ = ofd(fd, unix.F_OFD_SETLK,
 		&unix.Flock_t{Type: unix.F_UNLCK, Start: permBase, Len: 2 * permBase})
@@ -133,7 +133,7 @@ func ofd(fd, command int, lock *unix.Flock_t) error {
 	}
 }
 
-// mandatoryLocks says whether a locked byte cannot be written: then block 0 would be read-only.
+// mandatoryLocks reports whether a locked byte cannot be written: block 0 would be read-only then.
 func mandatoryLocks(fd int) bool {
 	var fs unix.Statfs_t
 	if unix.Fstatfs(fd, &fs) != nil {
@@ -143,8 +143,8 @@ func mandatoryLocks(fd int) bool {
 		fs.Type == unix.SMB_SUPER_MAGIC
 }
 
-// holder names a process that has a lock of a kind (as /proc calls it) on what a descriptor leads
-// to; "" if none is to be seen. Others' locks are seen by root alone.
+// holder names a process that has a lock of a kind (as /proc calls it) on the file of a descriptor;
+// "" if none is visible. Only root sees the locks of other users.
 func holder(fd int, kind string) string {
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) != nil {

@@ -1,10 +1,10 @@
 // Exclusion between servers: a flock on the descriptor that does the I/O, exclusive for a writable
 // export and shared for a read-only one.
 //
-// Invariant: whoever writes holds the lock, so two servers never write to one store. A lock
+// Invariant: a server that writes holds the lock, so two servers never write to one store. A lock
 // outlives the process that took it: after kill -9 the kernel ends the operations in flight before
-// it lets go of the descriptor, which takes as long as the disk does. So a lock whose holder is
-// gone is waited for, and one whose holder lives is reported.
+// it closes the descriptor, which takes as long as the disk does. So a lock whose holder has ended
+// is waited for, and a lock whose holder lives is reported.
 
 package backing
 
@@ -18,19 +18,19 @@ import (
 )
 
 const (
-	// livingPatience is how long a holder must be seen alive to be believed: a process that was
-	// just killed is still there for a moment.
-	livingPatience = 300 * time.Millisecond
-	// udevPatience is the same for block devices: systemd-udevd takes a shared lock for some
-	// milliseconds whenever a device changes, and closing a writable descriptor (our own last run,
-	// say) is such a change.
-	udevPatience = time.Second
-	// departedPatience is for holders that are not to be seen: they have ended, or live in another
-	// PID namespace.
-	departedPatience = 10 * time.Second
+	// livingTimeout is how long a holder must be seen alive to be believed: a process that was just
+	// killed is still there for a moment.
+	livingTimeout = 300 * time.Millisecond
+	// udevTimeout is the same for block devices: systemd-udevd takes a shared lock for some
+	// milliseconds whenever a device changes, and it counts as a change when a writable descriptor
+	// is closed, by the server's last run for instance.
+	udevTimeout = time.Second
+	// departedTimeout is for holders that cannot be seen: they have ended, or live in another PID
+	// namespace.
+	departedTimeout = 10 * time.Second
 )
 
-// claim takes what the export needs, and keeps what the user should know.
+// claim takes the locks that the export needs, and keeps the notes for the user.
 func (b *Backing) claim() error {
 	s := &b.spec
 	c := Claim{Path: s.Path, Write: !b.Device.ReadOnly, Force: s.Force}
@@ -39,12 +39,12 @@ func (b *Backing) claim() error {
 	return err
 }
 
-// waitLock takes a lock, waiting for holders that are about to let go. EWOULDBLOCK means that
-// somebody really has it.
+// waitLock takes a lock, and waits for holders that are about to release it. EWOULDBLOCK means that
+// another program keeps it.
 func waitLock(fd, how int, block bool) error {
-	patience := livingPatience
+	timeout := livingTimeout
 	if block {
-		patience = udevPatience
+		timeout = udevTimeout
 	}
 	start := time.Now()
 	alive := start // since when the holder has been seen alive
@@ -57,16 +57,16 @@ func waitLock(fd, how int, block bool) error {
 		if !heldByLiving(fd) {
 			alive = now
 		}
-		if now.Sub(alive) > patience || now.Sub(start) > departedPatience {
+		if now.Sub(alive) > timeout || now.Sub(start) > departedTimeout {
 			return unix.EWOULDBLOCK
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-// heldByLiving looks for a process that holds a flock on the file and has not ended. /proc/locks
-// leaves out processes that cannot be seen. It gives the device of the superblock, which is not the
-// one of stat on every file system, so the inode's number has to do.
+// heldByLiving reports whether a process that has not ended holds a flock on the file. /proc/locks
+// leaves out processes that cannot be seen. It shows the superblock's device, which is not that of
+// stat on every file system, so only the inode's number is compared.
 func heldByLiving(fd int) bool {
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) != nil {
@@ -87,7 +87,7 @@ func heldByLiving(fd int) bool {
 	return false
 }
 
-// living reports whether a process is there and not a zombie.
+// living reports whether a process exists and is not a zombie.
 func living(pid string) bool {
 	stat, err := os.ReadFile("/proc/" + pid + "/stat")
 	if err != nil {

@@ -1,8 +1,8 @@
-// Names for which no file is made: a slip in an address or in the name of a device must not end as
-// a file in whose place the user believes a server or a disk.
+// Names for which no file is made: a slip in an address or in the name of a device must not make a
+// file that the user takes for a server or a disk.
 //
-// Invariant: what exists is not judged here, and every name can be had by writing ./ in front of
-// it, except below /dev.
+// Invariant: names of files that exist are not judged here, and every name is allowed with ./ in
+// front of it, except below /dev.
 
 package backing
 
@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// address is what looks like one: a scheme of URIs or of the tools of this field, or a port behind
-// the first colon. Names with a colon elsewhere, or with other words before it, are names.
+// address matches what looks like an address: a scheme of URIs or of the tools of this field, or a
+// port after the first colon. Names with a colon elsewhere, or other words before it, are names.
 var address = regexp.MustCompile(`(?i)^([a-z][a-z0-9+.-]*://|` +
 	`(nbds?|nbds?\+[a-z]+|unix|vsock|tcp|tls|fd|file|null|memory|ssh|scp|rbd|iscsi|http|https|` +
 	`ftp|json|host_device|blkdebug|socket|localhost):|` +
@@ -25,7 +25,7 @@ var address = regexp.MustCompile(`(?i)^([a-z][a-z0-9+.-]*://|` +
 // shared is where shared memory lives: the only place below /dev whose files are files.
 const shared = "/dev/shm"
 
-// MayMake says why no file is to be made at a path where none is.
+// MayMake returns why no file is to be made at a path where there is none, or nil.
 func MayMake(path string) error {
 	switch {
 	case path == "" || strings.IndexByte(path, 0) >= 0:
@@ -49,8 +49,7 @@ func MayMake(path string) error {
 	return nil
 }
 
-// BelowDev says whether a path is where devices are: a regular file there is a mistake, made or
-// about to be.
+// BelowDev reports whether a path is where devices are: a regular file there is a mistake.
 func BelowDev(path string) bool {
 	directory := filepath.Dir(path)
 	if full, err := filepath.Abs(directory); err == nil {
@@ -65,7 +64,7 @@ func BelowDev(path string) bool {
 	return within("/dev") && !within(shared)
 }
 
-// MayMakeNew is MayMake, if there is nothing at the path yet.
+// MayMakeNew is MayMake if there is nothing at the path yet, else nil.
 func MayMakeNew(path string) error {
 	var st unix.Stat_t
 	if unix.Lstat(path, &st) != unix.ENOENT {

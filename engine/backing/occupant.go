@@ -1,7 +1,7 @@
 // What the kernel does with a file or device: mounts, swap, device mapper and RAID, loop devices.
 //
-// Invariant: looking opens no device and no file of others, so nothing is woken or changed: all of
-// it is read from /proc and /sys, and by stat.
+// Invariant: no device and no file of another program is opened, so nothing is woken or changed:
+// everything is read from /proc and /sys, and by stat.
 
 package backing
 
@@ -14,26 +14,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// occupant is one use that the kernel makes of a store.
+// occupant is a use that the kernel makes of a store.
 type occupant struct {
-	text   string // "mounted at /mnt", to stand behind "is"
+	text   string // "mounted at /mnt", to stand after "is"
 	writes bool   // it may write
 	swap   bool
 }
 
-// deepest bounds the walk from a device to those that stand on it: nobody stacks as many.
-const deepest = 8
+// maxDepth limits the walk from a device to the devices stacked on it.
+const maxDepth = 8
 
 // occupants finds all uses of a file or block device.
 func occupants(st *unix.Stat_t) []occupant {
-	list := append(swaps(st), loops(st, deepest)...)
+	list := append(swaps(st), loops(st, maxDepth)...)
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		list = append(list, stacked(unix.Major(st.Rdev), unix.Minor(st.Rdev), deepest)...)
+		list = append(list, stacked(unix.Major(st.Rdev), unix.Minor(st.Rdev), maxDepth)...)
 	}
 	return list
 }
 
-// sameStore says whether two stats are of one file, or of one block device.
+// sameStore reports whether two stats are of one file, or of one block device.
 func sameStore(a, b *unix.Stat_t) bool {
 	if a.Mode&unix.S_IFMT == unix.S_IFBLK || b.Mode&unix.S_IFMT == unix.S_IFBLK {
 		return a.Mode&unix.S_IFMT == b.Mode&unix.S_IFMT && a.Rdev == b.Rdev
@@ -60,7 +60,7 @@ func swaps(st *unix.Stat_t) []occupant {
 	return nil
 }
 
-// loops looks for loop devices over the file or device, and for what is done with those.
+// loops looks for loop devices over the file or device, and for what is done with them.
 func loops(st *unix.Stat_t, depth int) []occupant {
 	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil || depth == 0 {
@@ -86,14 +86,14 @@ func loops(st *unix.Stat_t, depth int) []occupant {
 	return list
 }
 
-// stacked is what is done with a block device, and with those that stand on it.
+// stacked returns what is done with a block device, and with the devices stacked on it.
 func stacked(major, minor uint32, depth int) []occupant {
 	if depth == 0 {
 		return nil
 	}
 	list := mounts(major, minor)
 	st := unix.Stat_t{Mode: unix.S_IFBLK, Rdev: unix.Mkdev(major, minor)}
-	if depth < deepest { // those of the device that was asked about are told already
+	if depth < maxDepth { // occupants has those of the first device already
 		list = append(list, swaps(&st)...)
 		list = append(list, loops(&st, depth-1)...)
 	}
@@ -179,13 +179,13 @@ func anyWrites(list []occupant) bool {
 	return false
 }
 
-// number is the number of a block device, given its folder in sysfs.
+// number returns the number of a block device, given its folder in sysfs.
 func number(dir string) (major, minor uint32, ok bool) {
 	n, err := fmt.Sscanf(attribute(dir+"/dev"), "%d:%d", &major, &minor)
 	return major, minor, err == nil && n == 2
 }
 
-// attribute reads a file of sysfs; "" if it is not there.
+// attribute reads a file of sysfs; "" if there is none.
 func attribute(path string) string {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -194,7 +194,7 @@ func attribute(path string) string {
 	return strings.TrimSuffix(string(text), "\n")
 }
 
-// unescape undoes what /proc does to blanks in names: \040 for a space.
+// unescape undoes the escapes of blanks in names of /proc: \040 for a space.
 func unescape(text string) string {
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {

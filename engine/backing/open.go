@@ -1,6 +1,6 @@
-// Opening in two steps: Prepare looks, opens and locks everything that exists; Create makes what is
-// missing. Between them the caller does all else that can fail without leaving a trace (bind its
-// addresses, for one), so that a start that fails has changed nothing.
+// Opening in two steps: Prepare opens and locks everything that exists; Create makes what is
+// missing. Between them the caller does everything else that can fail without leaving a trace
+// (binding its addresses, for instance), so that a start that fails has changed nothing.
 //
 // Invariant: a Backing is pending (its image is still to be made) or open, and after Close or
 // Abandon neither; Device and Export are filled in exactly when it is open.
@@ -20,29 +20,29 @@ import (
 	"ringnbd/proto"
 )
 
-// Backing is one opened export: the engine's view of it, the clients' view, and what the operator
-// should know.
+// Backing is an opened export: the engine's view of it, the clients' view, and notes for the
+// operator.
 type Backing struct {
 	Device engine.Device
 	Export proto.Export
-	// one line each: what was decided for the user and why, such as buffered I/O on tmpfs
+	// one line each: what was decided for the user and why, like buffered I/O on tmpfs
 	Notes     []string
 	Encrypted bool // it holds a LUKS volume: clients see it encrypted
 
 	spec    Spec
 	pending bool // the image does not exist yet
 	made    bool // this process made the file, so Abandon removes it
-	facts   facts
+	traits  traits
 }
 
-// facts are what flags.go needs to know about a store besides the Device itself.
-type facts struct {
+// traits are what flags.go needs to know about a store besides the Device itself.
+type traits struct {
 	preferred  uint32 // bytes: the block size that the store does best with, a power of two
 	rotational bool
 }
 
-// Open opens one export, making its image if the Spec says so. Several exports go through Prepare,
-// which also sees how they stand to each other.
+// Open opens an export, and makes its image if the Spec says so. Several exports go through
+// Prepare, which also checks that no two have the same store.
 func Open(s Spec) (*Backing, error) {
 	all, err := Prepare([]Spec{s})
 	if err != nil {
@@ -54,12 +54,12 @@ func Open(s Spec) (*Backing, error) {
 	return all[0], nil
 }
 
-// ErrStopped is what Prepare gives when it was told to go no further.
+// ErrStopped is what Prepare returns when it was told to stop.
 var ErrStopped = errors.New("stopped before all was opened")
 
 // Prepare checks all specs, then opens and locks everything that exists. It changes nothing, and on
-// an error it leaves nothing open. Each path that it is about to open, which may take long, it
-// tells; what is told says whether to go on.
+// an error it leaves nothing open. Before it opens a path, which may take long, it calls tell,
+// which returns whether to go on.
 func Prepare(specs []Spec, tell ...func(path string) (on bool)) ([]*Backing, error) {
 	if err := Check(specs); err != nil {
 		return nil, err
@@ -99,11 +99,11 @@ func Prepare(specs []Spec, tell ...func(path string) (on bool)) ([]*Backing, err
 	return all, nil
 }
 
-// Path is what was opened, as the user has named it.
+// Path returns the path of the store, as the user wrote it.
 func (b *Backing) Path() string { return b.spec.Path }
 
-// Create makes the image if it is missing, sparse and of the size that was asked for. On an error
-// it has removed it again.
+// Create makes the image if it is missing: sparse, with Spec.Create bytes. On an error the image is
+// removed again.
 func (b *Backing) Create() error {
 	if !b.pending {
 		return nil
@@ -117,7 +117,7 @@ func (b *Backing) Create() error {
 	return err
 }
 
-// Close lets go of the descriptor, its lock and the mapping. The engine must have let go before.
+// Close closes the descriptor, with its locks, and unmaps the memory. The engine must have ended.
 func (b *Backing) Close() error {
 	b.pending = false
 	var err error
@@ -149,7 +149,7 @@ func (b *Backing) Abandon() {
 	_ = b.Close()
 }
 
-// prepare finds out what stands at the path without opening it.
+// prepare finds out what is at the path without opening it.
 func (b *Backing) prepare() (identity, error) {
 	s := &b.spec
 	if kind, _, _ := s.synthetic(); kind != "" {
@@ -215,7 +215,7 @@ func (b *Backing) prepareMissing() (identity, error) {
 	return identity{kind: idMissing, dev: uint64(st.Dev), number: st.Ino, base: base}, nil
 }
 
-// open fills in the Device and the Export of something that exists.
+// open fills in the Device and the Export of a store that exists.
 func (b *Backing) open() error {
 	kind, size, err := b.spec.synthetic()
 	switch {
@@ -235,13 +235,13 @@ func (b *Backing) open() error {
 
 func (b *Backing) openSynthetic(kind string, size uint64) error {
 	s := &b.spec
-	b.facts = facts{preferred: preferredLeast}
+	b.traits = traits{preferred: minPreferred}
 	b.Device = engine.Device{Kind: engine.Null, FD: -1, Size: size, Block: 1, ReadOnly: s.ReadOnly,
 		FastZero: true}
 	if kind == "null" {
 		return nil
 	}
-	memory, err := uring.NewArena(int(max(size, 1)), false) // there is no mapping of nothing
+	memory, err := uring.NewArena(int(max(size, 1)), false) // a mapping has a byte at least
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.Path, err)
 	}
@@ -249,8 +249,8 @@ func (b *Backing) openSynthetic(kind string, size uint64) error {
 	return nil
 }
 
-// identity tells whether two paths lead to the same store. Block devices are the same by device
-// number, whatever node names them.
+// identity is equal for two paths that lead to the same store. Block devices are compared by device
+// number, whatever their nodes are called.
 type identity struct {
 	kind        idKind
 	dev, number uint64

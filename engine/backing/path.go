@@ -1,7 +1,7 @@
 // Regular files and block devices: one descriptor, opened, locked, and then measured.
 //
-// Invariant: the order is open, lock, measure. What is measured (size, alignment, abilities) was
-// true while nobody else could change it, and the lock sits on the descriptor that does the I/O, so
+// Invariant: the order is open, lock, measure. What is measured (size, alignment, abilities) is
+// read when no other program can change it, and the lock is on the descriptor that does the I/O, so
 // it lives exactly as long as the export.
 
 package backing
@@ -17,7 +17,7 @@ import (
 	"ringnbd/engine"
 )
 
-// statMask asks for everything that opening looks at.
+// statMask is everything that opening needs of statx.
 const statMask = unix.STATX_BASIC_STATS | unix.STATX_DIOALIGN
 
 func (b *Backing) openPath() error {
@@ -58,7 +58,7 @@ func (b *Backing) openPath() error {
 	return b.measure(block)
 }
 
-// create makes the image, locks it before anyone else can, and goes on as with one that was there.
+// create makes the image and locks it, and then continues as with an image that exists.
 func (b *Backing) create() error {
 	s := &b.spec
 	fd, err := openRetry(s.Path,
@@ -144,15 +144,15 @@ func (b *Backing) measure(block bool) error {
 	return b.measureFile(&st)
 }
 
-// there says whether the path leads to the file that was opened: while its lock was waited for,
-// another program could put a new file there, and what clients write would go with the old one.
+// there reports whether the path leads to the file that was opened: while its lock was waited for,
+// another program could put a new file there, and what clients write would be lost with the old.
 func (b *Backing) there(opened *unix.Statx_t) bool {
 	var named unix.Stat_t
 	return unix.Stat(b.spec.Path, &named) == nil && named.Ino == opened.Ino &&
 		named.Dev == unix.Mkdev(opened.Dev_major, opened.Dev_minor)
 }
 
-// preadRetry reads whatever there is at an offset.
+// preadRetry reads at an offset; signals may interrupt that on network file systems.
 func preadRetry(fd int, p []byte, at int64) (int, error) {
 	for {
 		n, err := unix.Pread(fd, p, at)
@@ -174,9 +174,9 @@ func openRetry(path string, flags int, mode uint32) (int, error) {
 	}
 }
 
-// openExclusive opens a block device that says EBUSY: someone holds it exclusively, and its locks
-// and what the kernel does with it tell whether that is a ringnbd, which may be about to let go, or
-// a mount or another program.
+// openExclusive opens a block device that answered EBUSY: it is held exclusively. Its locks and its
+// uses by the kernel show whether the holder is a ringnbd, which may be about to close it, or a
+// mount or another program.
 func (b *Backing) openExclusive(flags int) (int, error) {
 	s := &b.spec
 	fd, err := openRetry(s.Path, unix.O_CLOEXEC|unix.O_RDONLY, 0)

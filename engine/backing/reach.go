@@ -1,8 +1,8 @@
-// Reaching storage before anything is asked of it: a thread that hangs in a system call may keep
-// the process, whatever signal comes, so the first to ask is a child (uring.Touch).
+// Reaching storage before it is used: a thread that hangs in a system call may keep the process
+// alive, whatever signal arrives, so a child is the first to touch the storage (uring.Touch).
 //
 // Invariant: a goroutine in Reach can be left waiting. The process ends all the same, and a child
-// that the kernel keeps has nothing of it.
+// that the kernel keeps holds nothing of the process.
 
 package backing
 
@@ -14,9 +14,8 @@ import (
 	"ringnbd/engine/uring"
 )
 
-// Reach returns when the storage of a path has answered. What it answered is for those to find out
-// who open it. Where there can be no child (a limit on processes), it returns at once, and they are
-// the first.
+// Reach returns when the storage of a path has answered, whatever the answer. Where no child can be
+// started (a limit on processes), it returns at once, and the open that follows is the first touch.
 func Reach(path string) {
 	if path == "" || Synthetic(path) {
 		return

@@ -1,4 +1,4 @@
-// What the user asked for, and the rules that need no look at the system.
+// What the user asked for, and the rules that depend on its text alone.
 //
 // Invariant: Check reads its argument and nothing else; a Spec that passes it can still fail to
 // open, but never for its spelling.
@@ -14,29 +14,28 @@ import (
 	"ringnbd/proto"
 )
 
-// sector is the unit that disks are measured in; no size below it makes sense to any client.
+// sector is the unit in which disks are measured, in bytes.
 const sector = 512
 
-// DirectMode says whether reads and writes go past the page cache.
+// DirectMode decides whether reads and writes bypass the page cache.
 type DirectMode uint8
 
 const (
-	// O_DIRECT where the file system takes it, else buffered with a note
-	DirectAuto DirectMode = iota
-	DirectOn              // O_DIRECT or an error
-	DirectOff             // always through the page cache
+	DirectAuto DirectMode = iota // O_DIRECT where the file system takes it, else a note
+	DirectOn                     // O_DIRECT or an error
+	DirectOff                    // always through the page cache
 )
 
-// Spec asks for one export.
+// Spec asks for an export.
 type Spec struct {
-	Name        string // as clients ask for it; "" is the default export
+	Name        string // "" is the default export
 	Path        string // regular file, block device, null:SIZE or memory:SIZE
 	Description string // shown by INFO and LIST
 	ReadOnly    bool
 	Create      uint64 // bytes; a missing image is made with this size, 0 makes none
 	Direct      DirectMode
-	Force       bool // others that use it are no reason to stop
-	Raw         bool // the user knows that it is a raw disk, whatever it looks like
+	Force       bool // go on although others use it
+	Raw         bool // it is a raw disk, whatever it looks like
 }
 
 // Check applies every rule that can be decided from the text alone: names, descriptions, sizes of
@@ -73,7 +72,7 @@ func (s *Spec) check() error {
 	return err
 }
 
-// wrongString says why text cannot be a string of the protocol, or nothing.
+// wrongString returns why text cannot be a string of the protocol, or "".
 func wrongString(text string) string {
 	switch {
 	case proto.ValidString(text):
@@ -93,8 +92,8 @@ func wrongString(text string) string {
 	return fmt.Sprintf("%q must not hold a NUL", text)
 }
 
-// Synthetic reports whether path names a device that exists only in this process. A file that is
-// really called null:1G is written ./null:1G.
+// Synthetic reports whether path names a device that exists only in this process. A file called
+// null:1G is written ./null:1G.
 func Synthetic(path string) bool {
 	return strings.HasPrefix(path, "null:") || strings.HasPrefix(path, "memory:")
 }

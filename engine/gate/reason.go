@@ -15,20 +15,19 @@ type reason uint8
 
 // The reasons besides those of the protocol; reasons is the number of all.
 const (
-	// reasonServed is the end of a connection that was handed over.
-	reasonServed = reason(proto.CloseReasons) + iota
-
-	reasonSilent   // hung up at once: a health check, say
-	reasonHangup   // hung up while negotiating
-	reasonTimeout  // the handshake took too long
-	reasonFull     // the server is full; the client knows
-	reasonCrowded  // too many at the gate: closed at once
-	reasonShutdown // the server is shutting down
-	reasonRejected // Adopt refused the connection
-	reasonBroken   // the socket failed in another way
-
-	reasons = int(proto.CloseReasons) + iota
+	reasonServed   = firstReason + iota // handed over
+	reasonSilent                        // the client hung up without a word, as port scans do
+	reasonHangup                        // the client hung up while negotiating
+	reasonTimeout                       // the handshake took too long
+	reasonFull                          // no place to serve it: the client was told, and left
+	reasonCrowded                       // too many connections at the gate: closed at once
+	reasonShutdown                      // the server is shutting down
+	reasonRejected                      // Adopt refused the connection
+	reasonBroken                        // the socket failed in another way
+	reasons        = int(proto.CloseReasons) + iota
 )
+
+const firstReason = reason(proto.CloseReasons)
 
 // String returns a short text for logs and counters.
 func (r reason) String() string {
