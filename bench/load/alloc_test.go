@@ -80,9 +80,9 @@ func drawnTrace(n int) *trace {
 	for i := range n {
 		e := entry{at: int64(i) * 10 * us, offset: r.below(200) * 4096,
 			length: uint32(1+r.below(16)) * 512,
-			kind:   [...]Kind{Read, Write, Zero, Read}[r.below(4)]}
+			kind:   [...]requestKind{kindRead, kindWrite, kindZero, kindRead}[r.below(4)]}
 		if r.below(50) == 0 {
-			e = entry{at: e.at, kind: Flush}
+			e = entry{at: e.at, kind: kindFlush}
 		}
 		tr.add(e, i+2)
 	}
@@ -90,7 +90,7 @@ func drawnTrace(n int) *trace {
 }
 
 func turnsDoNotAllocate(t *testing.T, o *Options) {
-	f := &facts{Export: proto.Export{Facts: proto.Facts{Size: 1 << 20, Flags: everyFlag}}}
+	f := &subject{Export: proto.Export{Facts: proto.Facts{Size: 1 << 20, Flags: everyFlag}}}
 	var tr *trace
 	if o.Replay.Path != "" {
 		tr = drawnTrace(200000)
@@ -139,7 +139,7 @@ func turnsDoNotAllocate(t *testing.T, o *Options) {
 	}
 	l.now = uring.Now()
 	l.touchAll()
-	for l.tally.kinds[Flush].requests < 50 { // through all the phases, and all the kinds
+	for l.tally.kinds[kindFlush].requests < 50 { // through all the phases, and all the kinds
 		l.turn()
 	}
 	before := l.tally.done

@@ -25,7 +25,7 @@ func TestBehind(t *testing.T) {
 		{1000, 999, 3600, false}, {1000, 1001, 3600, true}, // a second
 		{1, 1, 10, true}, {0, 5, 10, false},
 	} {
-		if got := (&OpenReport{Rate: c.rate, BacklogEnd: c.left}).behind(c.seconds); got != c.want {
+		if got := (&openReport{Rate: c.rate, BacklogEnd: c.left}).behind(c.seconds); got != c.want {
 			t.Errorf("%+v: %t", c, got)
 		}
 	}
@@ -115,12 +115,12 @@ func TestHolesOfManyPieces(t *testing.T) {
 	}
 	defer f.Close()
 	const step = 16 << 10
-	for i := range int64(extentsMost + 100) {
+	for i := range int64(maxExtents + 100) {
 		if _, err := f.WriteAt(make([]byte, 4096), i*step); err != nil {
 			t.Fatal(err)
 		}
 	}
-	end := uint64(extentsMost+100) * step
+	end := uint64(maxExtents+100) * step
 	holes, looked := holesOf(int(f.Fd()), 0, end)
 	if holes == 0 {
 		t.Skip("this file system does not tell holes of this size")

@@ -1,6 +1,6 @@
-// Negotiation, client's side: engine/client's, then the descriptor is taken out of Go's hands.
+// Negotiation: by engine/client, and then the descriptor is taken from Go's runtime.
 //
-// Invariant: not one byte behind the negotiation is read, so the descriptor can go to a loop.
+// Invariant: no byte after the negotiation is read, so the descriptor can go to a loop.
 
 package load
 
@@ -9,15 +9,16 @@ import (
 	"fmt"
 	"time"
 
-	nbd "ringnbd/engine/client"
+	"ringnbd/engine/client"
 	"ringnbd/proto"
 )
 
-// connect opens one connection to the target and negotiates its export, with simple replies, which
-// every server has. The descriptor is in blocking mode and in nobody's poller.
-func connect(ctx context.Context, t *Target,
+// connect opens a connection to the target and negotiates its export, with simple replies, which
+// every server has. The descriptor is in blocking mode, and no poller has it. note is the
+// congestion control of a TCP connection.
+func connect(ctx context.Context, t *client.Target,
 	timeout time.Duration) (fd int, e proto.Export, note string, err error) {
-	c, session, err := nbd.Socket(ctx, t, nbd.Options{Timeout: timeout, Simple: true})
+	c, session, err := client.Socket(ctx, t, client.Options{Timeout: timeout, Simple: true})
 	if err != nil {
 		return -1, e, "", err
 	}

@@ -19,8 +19,8 @@ type connState uint8
 
 const (
 	connOpen    connState = iota
-	connLeaving           // all is answered; a DISC is on its way
-	connClosing           // shut down; the kernel lets go of it
+	connLeaving           // everything was answered; a DISC is on its way
+	connClosing           // shut down; the kernel still has operations on it
 	connGone
 )
 
@@ -31,22 +31,22 @@ type conn struct {
 	sending   bool
 	dirty     bool
 	goodbye   bool   // the DISC is in the batch, or sent
-	blocked   bool   // others are on the blocks that it wants
+	blocked   bool   // all blocks that it tried are in use by other connections
 	number    int    // among all connections, from 1
 	free      uint32 // stack of free slots
 	inflight  uint32
 	random    random
 	part      part
-	fill      part   // what it still has to fill
+	fill      part   // the units that it still has to fill
 	cursor    uint64 // in order: the next unit of its part
 	unflushed int    // writes and trims since the last FLUSH
 
 	start, end uint32 // bytes of the stage that are not parsed yet
 	body       uint32 // slot whose payload is arriving
-	bodyLeft   uint32 // bytes of it still to come
+	bodyLeft   uint32 // bytes of the payload still to come
 	judge      judge
 
-	batch    batch  // what the next send has, or the one in flight
+	batch    batch  // of the next send, or of the send in flight
 	iovFrom  uint32 // iovecs before this one have been sent
 	sendLeft uint64 // bytes
 }
@@ -80,7 +80,7 @@ func (l *loop) settle(i uint32) {
 	}
 }
 
-// leave begins the goodbye: the protocol wants a DISC, which has no reply.
+// leave begins the end of a connection: the protocol wants a DISC, which has no reply.
 func (l *loop) leave(i uint32) {
 	c := &l.conns[i]
 	if c.fd < 0 {
@@ -97,8 +97,8 @@ func (l *loop) close(i uint32) {
 	l.ring.Shutdown(c.fd)
 }
 
-// lose is a connection that died. The run ends: what the others would still do could not be
-// compared with anything.
+// lose records that a connection was lost. The run ends: what the other connections would still do
+// could not be compared with anything.
 func (l *loop) lose(i uint32, why error) {
 	c := &l.conns[i]
 	if c.state >= connLeaving {
@@ -108,7 +108,7 @@ func (l *loop) lose(i uint32, why error) {
 		return
 	}
 	if errors.Is(why, syscall.EPIPE) || errors.Is(why, syscall.ECONNRESET) {
-		why = errHungUp // which of the three it is depends on who came first
+		why = errHungUp // which of the three errors it is depends on timing
 	}
 	if l.trouble == nil {
 		l.trouble = fmt.Errorf("connection %d of %d: %w (%s in flight)", c.number,
@@ -122,10 +122,10 @@ func (l *loop) lose(i uint32, why error) {
 	l.shared.stop.Store(true)
 }
 
-// silent: requests are in flight and nothing comes back.
+// silent ends the connections with requests in flight, because no reply has arrived in time.
 func (l *loop) silent() {
 	why := l.plan.options.errorf("no reply for %v ({timeout})", l.plan.options.Timeout)
-	if l.plan.facts.file != nil {
+	if l.plan.subject.file != nil {
 		l.fail(fmt.Errorf("%d requests: %w", l.inflight, why))
 		return
 	}
@@ -141,7 +141,7 @@ var (
 	errCookie = errors.New("the server answered a request that is not in flight")
 )
 
-// received files what a RECV brought.
+// received accounts for the completion of a RECV.
 func (l *loop) received(i uint32, res int32) {
 	c := &l.conns[i]
 	c.receiving = false
@@ -158,7 +158,7 @@ func (l *loop) received(i uint32, res int32) {
 	}
 }
 
-// listen asks for the next bytes, behind what could not be parsed yet.
+// listen submits the next RECV, after the bytes that could not be parsed yet.
 func (l *loop) listen(i uint32) {
 	c := &l.conns[i]
 	stage := l.layout.stageAt(i)
@@ -174,7 +174,7 @@ func (l *loop) listen(i uint32) {
 		l.layout.stage-c.end, 0)
 }
 
-// sqe is a free submission; when the queue is full, what is in it goes to the kernel first.
+// sqe returns a free submission; when the queue is full, its entries go to the kernel first.
 func (l *loop) sqe() *uring.SQE {
 	for range 1000 {
 		if s := l.ring.SQE(); s != nil {

@@ -1,8 +1,8 @@
 // The same requests on a file or block device itself, through registered file 0 and, where the
 // limit on locked memory allows it, registered buffers.
 //
-// Invariant: a slot has one operation with the kernel at a time; what a short read or write leaves
-// is asked for again before the slot is done.
+// Invariant: a slot has one operation with the kernel at a time; the rest of a short read or write
+// is submitted again before the slot is done.
 
 package load
 
@@ -13,22 +13,21 @@ import (
 	"ringnbd/engine/uring"
 )
 
-// launchDisk submits a request from the beginning; its progress is kept in the slot's length of the
-// layout's table.
+// launchDisk submits a request from the beginning; layout.progress has how far it is.
 func (l *loop) launchDisk(row uint32, payload uint64) {
 	s := &l.slots[row]
 	l.layout.progress[row] = 0
 	data := tokenOf(onDisk, s.generation, row)
-	d := &l.plan.facts.file.Device
+	d := &l.plan.subject.file.Device
 	switch {
-	case s.kind == Flush:
+	case s.kind == kindFlush:
 		uring.PrepFsync(l.sqe(), data, 0, true)
-	case s.kind == Trim && d.Kind == engine.Block && l.ring.Features().Discard:
+	case s.kind == kindTrim && d.Kind == engine.Block && l.ring.Features().Discard:
 		uring.PrepDiscard(l.sqe(), data, 0, s.offset, uint64(s.length))
-	case s.kind == Trim || s.kind == Zero && d.Punch && !l.plan.options.NoHole:
+	case s.kind == kindTrim || s.kind == kindZero && d.Punch && !l.plan.options.NoHole:
 		uring.PrepFallocate(l.sqe(), data, 0, uring.FallocateKeepSize|uring.FallocatePunchHole,
 			s.offset, uint64(s.length))
-	case s.kind == Zero:
+	case s.kind == kindZero:
 		uring.PrepFallocate(l.sqe(), data, 0, uring.FallocateKeepSize|uring.FallocateZeroRange,
 			s.offset, uint64(s.length))
 	default:
@@ -36,12 +35,12 @@ func (l *loop) launchDisk(row uint32, payload uint64) {
 	}
 }
 
-// transfer submits what is left of a read or write.
+// transfer submits the rest of a read or write.
 func (l *loop) transfer(row uint32, payload uint64) {
 	s := &l.slots[row]
 	done := l.layout.progress[row]
 	data := tokenOf(onDisk, s.generation, row)
-	if s.kind == Read {
+	if s.kind == kindRead {
 		at := l.layout.bufferAt(row) + uint64(done)
 		addr, n, off := l.arena.Addr(at), s.length-done, s.offset+uint64(done)
 		if l.unregistered != nil {
@@ -64,19 +63,19 @@ func (l *loop) transfer(row uint32, payload uint64) {
 	}
 }
 
-// diskDone files one completion.
+// diskDone accounts for a completion.
 func (l *loop) diskDone(row uint32, res int32) {
 	s := &l.slots[row]
 	l.touch(s.conn)
-	moves := s.kind == Read || s.kind == Write
-	lasting := l.plan.options.FUA && (s.kind == Trim || s.kind == Zero)
+	moves := s.kind == kindRead || s.kind == kindWrite
+	lasting := l.plan.options.FUA && (s.kind == kindTrim || s.kind == kindZero)
 	switch {
 	case res == -int32(syscall.EINTR) || res == -int32(syscall.EAGAIN):
 		l.again(row)
 	case res < 0:
 		l.done(row, uint32(-res))
 	case lasting && l.layout.progress[row] == 0:
-		l.layout.progress[row] = 1 // the range is done, the fsync that makes it last comes second
+		l.layout.progress[row] = 1 // the range is done; the fsync that makes it durable is second
 		uring.PrepFsync(l.sqe(), tokenOf(onDisk, s.generation, row), 0, true)
 	case moves && res == 0:
 		l.done(row, uint32(syscall.EIO)) // the end of a file that was truncated meanwhile
@@ -84,7 +83,7 @@ func (l *loop) diskDone(row uint32, res int32) {
 		l.layout.progress[row] += uint32(res)
 		l.again(row)
 	default:
-		if s.kind == Read && l.plan.table != nil {
+		if s.kind == kindRead && l.plan.table != nil {
 			c := &l.conns[s.conn]
 			c.judge.begin(s.offset, uint64(s.length))
 			l.judge(c, l.arena.Bytes(l.layout.bufferAt(row), int(s.length)))
@@ -100,7 +99,7 @@ func (l *loop) again(row uint32) {
 	if l.plan.table != nil {
 		payload = l.layout.bufferAt(row)
 	}
-	if s.kind == Read || s.kind == Write {
+	if s.kind == kindRead || s.kind == kindWrite {
 		l.transfer(row, payload)
 		return
 	}

@@ -16,34 +16,34 @@ import (
 )
 
 const (
-	// extentsMost bounds how many pieces of data are looked at; of a file with more, the share of
+	// maxExtents bounds how many pieces of data are looked at; of a file with more, the share of
 	// those counts.
-	extentsMost = 4096
-	// holesLeast is the share of the window from which on a reader should know.
-	holesLeast = 0.01
+	maxExtents = 4096
+	// minHoles is the share of the window from which on a reader should know.
+	minHoles = 0.01
 )
 
 // noteHoles notes how much of the window has never been written, if this run is to read what it did
 // not write.
 func (r *run) noteHoles() {
-	f := r.facts.file
-	if f == nil || f.Device.Kind != engine.File || !r.options.does(Read) || r.options.Fill {
+	f := r.subject.file
+	if f == nil || f.Device.Kind != engine.File || !r.options.does(kindRead) || r.options.Fill {
 		return
 	}
 	from := r.plan.base
 	holes, looked := holesOf(f.Device.FD, from, min(from+r.plan.blocks*r.plan.unit, f.Device.Size))
-	if share := float64(holes) / float64(max(looked, 1)); share >= holesLeast {
-		r.facts.notes = append(r.facts.notes,
+	if share := float64(holes) / float64(max(looked, 1)); share >= minHoles {
+		r.subject.notes = append(r.subject.notes,
 			fmt.Sprintf(r.options.spelled("%.0f %% of the window, %s, are holes or were never "+
 				"written: reads there never reach the disk, and do not show its limit ({fill} "+
 				"writes the window first, and OVERWRITES it)"), 100*share, units.Size(holes)))
 	}
 }
 
-// holesOf counts the bytes without data from an offset to an end, and how many it looked at.
+// holesOf returns the bytes without data from an offset to an end, and how many bytes it checked.
 func holesOf(fd int, from, end uint64) (holes, looked uint64) {
 	at := from
-	for range extentsMost {
+	for range maxExtents {
 		if at >= end {
 			break
 		}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"ringnbd/engine/client"
 	"ringnbd/engine/testbed"
 	"ringnbd/proto"
 )
@@ -24,7 +25,7 @@ import (
 // connection.
 func between(t *testing.T, uri string, distort func(at int, b []byte) ([]byte, bool)) string {
 	t.Helper()
-	target, err := ParseTarget(uri)
+	target, err := client.ParseTarget(uri)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,8 @@
 // Idle connections: negotiated like any other, then silent until the run is over. They show what
 // connections cost a server that does nothing for them.
 //
-// Invariant: between open and close nothing of ours looks at them: the kernel keeps note, in an
-// epoll instance that is read once, at the end.
+// Invariant: between open and close this program does not touch them: the kernel notes events in an
+// epoll instance, which is read once, at the end.
 
 package load
 
@@ -20,18 +20,17 @@ import (
 	"ringnbd/proto"
 )
 
-// idle is the connections that only exist.
+// idle has the connections without requests.
 type idle struct {
 	poll    int // epoll instance; there is one if and only if there are sockets
 	sockets []int
-	dropped int   // by the server, or spoken to without having asked
-	first   error // what happened to the first of these
+	dropped int   // connections that the server closed, or sent something on
+	first   error // what happened to the first of them
 }
 
 var errUnasked = errors.New("the server sent something that nobody had asked for")
 
-// open connects the further connections one after the other, so that no server's queue of them
-// overflows.
+// open opens the connections one after another, so that no server's queue of connections overflows.
 func (d *idle) open(ctx context.Context, r *run) error {
 	o := r.options
 	if o.Idle == 0 {
@@ -54,10 +53,10 @@ func (d *idle) open(ctx context.Context, r *run) error {
 			return fmt.Errorf("idle connection %d of %d: %w", n+1, o.Idle, err)
 		}
 		d.sockets = append(d.sockets, fd)
-		if e.Facts != r.facts.Facts {
+		if e.Facts != r.subject.Facts {
 			return fmt.Errorf("%s: idle connection %d sees another export than the first "+
 				"connection: %d bytes, not %d, or other flags", o.Target.Text, n+1, e.Size,
-				r.facts.Size)
+				r.subject.Size)
 		}
 		event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT,
 			Fd: int32(fd)}
@@ -68,7 +67,7 @@ func (d *idle) open(ctx context.Context, r *run) error {
 	return nil
 }
 
-// check counts the connections that something happened to; each tells once.
+// check counts the connections with an event; each has one event at most.
 func (d *idle) check() {
 	if d.sockets == nil {
 		return
@@ -91,7 +90,7 @@ func (d *idle) check() {
 	}
 }
 
-// fate is what happened to a socket that has something to tell.
+// fate returns what happened to a socket with an event.
 func fate(fd int) error {
 	var b [1]byte
 	n, _, err := unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
@@ -104,7 +103,7 @@ func fate(fd int) error {
 	return errHungUp
 }
 
-// trouble is what there is to say about the connections after the run.
+// trouble returns the error about dropped connections, or nil.
 func (d *idle) trouble() error {
 	if d.dropped == 0 {
 		return nil
@@ -113,7 +112,7 @@ func (d *idle) trouble() error {
 		units.Plural(len(d.sockets), "idle connection"), d.first)
 }
 
-// close takes leave as the protocol wants it, of whoever is there.
+// close sends a DISC on every connection, as the protocol wants it, and closes the sockets.
 func (d *idle) close() {
 	var goodbye [proto.RequestSize]byte
 	proto.PutRequest(goodbye[:], &proto.Request{Command: proto.CmdDisc})
@@ -127,8 +126,8 @@ func (d *idle) close() {
 	d.sockets = nil
 }
 
-// spareDescriptors is for what connections do not account for: the target's file, a ring for each
-// thread, the runtime's poller, a name server asked.
+// spareDescriptors are those besides connections: the target's file, a ring for each thread, the
+// runtime's poller, a query to a name server.
 const spareDescriptors = 32
 
 // fitDescriptors makes room for the run's descriptors, raising the soft limit up to the hard one.
@@ -155,7 +154,7 @@ func fitDescriptors(o *Options) error {
 		o.Connections, o.Idle, need, limit.Max, roundUp(need, 1024))
 }
 
-// idleText is the table's line.
+// idleText returns the line of the table about idle connections.
 func (r *Report) idleText() string {
 	text := "idle: " + units.Count(r.Idle) + " further connections, silent"
 	if r.Idle == 1 {

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ringnbd/engine/client"
 	"ringnbd/proto"
 )
 
@@ -76,7 +77,7 @@ func TestIdleConnectionsThatCannotBe(t *testing.T) {
 		}
 		return everyFlag &^ proto.FlagCanMultiConn, true
 	}}
-	o.Target, _ = ParseTarget(serve(t, changes))
+	o.Target, _ = client.ParseTarget(serve(t, changes))
 	fails(t, o, "idle connection 3 sees another export than the first connection")
 	o = options(t, "file:x", "randread", "4k")
 	o.Idle = 1

@@ -10,8 +10,7 @@
 // is nothing. The four actions that make data durable are all FLUSH here, which is the only one
 // that NBD has. write_zeroes is ours: fio has no such action, and passes over it.
 //
-// Invariant: a line is looked at in the reader's buffer and leaves nothing behind but its row in
-// the table.
+// Invariant: a line is parsed in the reader's buffer, and only its row in the table is kept.
 
 package load
 
@@ -31,24 +30,25 @@ import (
 
 const (
 	iologHeader = "fio version "
-	// lineMost is far above what fio itself reads: 4096 bytes.
-	lineMost  = 64 << 10
-	namesMost = 8
-	fields    = 5
-	// lookEvery is after how many lines the reader looks up: for a Ctrl-C, and at the clock.
-	lookEvery = 1 << 14
-	// emptyUnit bounds the block of a trace that carries no data, where ranges may be of any size.
-	// No export has larger ones.
+	// maxLine is far above what fio itself reads: 4096 bytes.
+	maxLine  = 64 << 10
+	maxNames = 8
+	fields   = 5
+	// lookInterval is after how many lines the reader checks for a Ctrl-C, and looks at the clock.
+	lookInterval = 1 << 14
+	// emptyUnit limits the block of a trace without data, where ranges may be of any size. No
+	// export has larger blocks.
 	emptyUnit = 64 << 10
 )
 
 // actions are the kinds of request by their names in a trace.
-var actions = map[string]Kind{"read": Read, "write": Write, "trim": Trim, "sync": Flush,
-	"datasync": Flush, "syncfs": Flush, "sync_file_range": Flush, "write_zeroes": Zero}
+var actions = map[string]requestKind{"read": kindRead, "write": kindWrite, "trim": kindTrim,
+	"sync": kindFlush, "datasync": kindFlush, "syncfs": kindFlush, "sync_file_range": kindFlush,
+	"write_zeroes": kindZero}
 
-// actionNames are the names by which we record.
-var actionNames = [kinds]string{Read: "read", Write: "write", Trim: "trim", Flush: "sync",
-	Zero: "write_zeroes"}
+// actionNames are the names in traces that this package writes.
+var actionNames = [kinds]string{kindRead: "read", kindWrite: "write", kindTrim: "trim",
+	kindFlush: "sync", kindZero: "write_zeroes"}
 
 // iolog is a trace that is being read.
 type iolog struct {
@@ -79,7 +79,7 @@ func readTrace(ctx context.Context, o *Options, watch func(Progress)) (*trace, e
 	g := iolog{options: o, trace: &trace{path: path}, want: o.Replay.File}
 	in := &counted{Reader: f}
 	begun, shown := time.Now(), time.Time{}
-	err = g.read(bufio.NewReaderSize(in, lineMost), func() error {
+	err = g.read(bufio.NewReaderSize(in, maxLine), func() error {
 		p := Progress{Phase: "reading the trace, " + units.Count(g.trace.n) + " requests",
 			Elapsed: time.Since(begun)}
 		if size > 0 {
@@ -100,8 +100,8 @@ func readTrace(ctx context.Context, o *Options, watch func(Progress)) (*trace, e
 	return g.trace, g.complete()
 }
 
-// openTrace opens a file for reading. Opening a pipe that nobody has opened for writing takes until
-// somebody does, or for ever.
+// openTrace opens a file for reading. Opening a pipe blocks until a writer opens it, perhaps for
+// ever.
 func openTrace(ctx context.Context, path string) (*os.File, error) {
 	type result struct {
 		f   *os.File
@@ -132,13 +132,13 @@ func (c *counted) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// read goes through the lines. look is called now and then.
+// read parses all lines, and calls look at intervals.
 func (g *iolog) read(in *bufio.Reader, look func() error) error {
 	for {
 		text, err := in.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
 			g.line++
-			return g.fail("longer than %d bytes: this is not a trace", lineMost)
+			return g.fail("longer than %d bytes: this is not a trace", maxLine)
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
 			return g.options.errorf("{replay}: %w", err)
@@ -151,7 +151,7 @@ func (g *iolog) read(in *bufio.Reader, look func() error) error {
 		if err := g.parse(text); err != nil {
 			return err
 		}
-		if g.line%lookEvery == 0 {
+		if g.line%lookInterval == 0 {
 			if err := look(); err != nil {
 				return err
 			}
@@ -162,7 +162,7 @@ func (g *iolog) read(in *bufio.Reader, look func() error) error {
 	}
 }
 
-// parse takes one line.
+// parse parses a line.
 func (g *iolog) parse(text []byte) error {
 	if g.line == 1 {
 		return g.parseHeader(strings.TrimSpace(string(text)))
@@ -210,7 +210,7 @@ func (g *iolog) parseHeader(text string) error {
 		"fio --write_iolog makes it", g.trace.path, iologHeader+"3 iolog", iologHeader+"2 iolog")
 }
 
-// parseFile takes an action on a file, which means nothing here: the export is open.
+// parseFile parses an action on a file, which has no effect: the export is open.
 func (g *iolog) parseFile(action string) error {
 	switch action {
 	case "add", "open", "close", "unlink":
@@ -222,7 +222,7 @@ func (g *iolog) parseFile(action string) error {
 	return g.fail("there is no action %q", action)
 }
 
-// parseRequest takes NAME ACTION OFFSET LENGTH.
+// parseRequest parses NAME ACTION OFFSET LENGTH.
 func (g *iolog) parseRequest(at int64, words [][]byte) error {
 	kind, known := actions[string(words[1])] // the compiler does not make a string of it
 	offset, ok := number(words[2])
@@ -246,7 +246,7 @@ func (g *iolog) parseRequest(at int64, words [][]byte) error {
 		at = g.waited
 	}
 	e := entry{at: at, offset: offset, length: uint32(length), kind: kind}
-	if kind == Flush {
+	if kind == kindFlush {
 		e.offset, e.length = 0, 0
 	} else if err := g.checkRange(words[1], offset, length); err != nil {
 		return err
@@ -256,15 +256,15 @@ func (g *iolog) parseRequest(at int64, words [][]byte) error {
 }
 
 func (g *iolog) checkRange(action []byte, offset, length uint64) error {
-	most := uint64(math.MaxUint32) // what the protocol can say
+	limit := uint64(math.MaxUint32) // of a length in the protocol
 	if a := string(action); a == "read" || a == "write" {
-		most = blockMost
+		limit = maxBlock
 	}
 	switch {
 	case length == 0:
 		return g.fail("a %s of 0 bytes", action)
-	case length > most:
-		return g.fail("a %s of %d bytes: at most %d are done in one request", action, length, most)
+	case length > limit:
+		return g.fail("a %s of %d bytes: at most %d are done in one request", action, length, limit)
 	case offset > math.MaxInt64-length:
 		return g.fail("a %s of %d bytes at offset %d: no export is that large", action, length,
 			offset)
@@ -272,32 +272,32 @@ func (g *iolog) checkRange(action []byte, offset, length uint64) error {
 	return nil
 }
 
-// wait puts what follows later.
+// wait delays the requests that follow.
 func (g *iolog) wait(us uint64) error {
-	const least = 100 // microseconds: "Everything below 100 is discarded"
+	const minWait = 100 // microseconds: "Everything below 100 is discarded"
 	if us > math.MaxInt64/2000 || g.waited > math.MaxInt64/2 {
 		return g.fail("a wait of %d microseconds", us)
 	}
-	if us >= least {
+	if us >= minWait {
 		g.waited += int64(us) * 1000
 	}
 	return nil
 }
 
-// skips: the request is to another file than the one that counts. Without one that counts, names
-// are kept to be told.
+// skips reports whether a request is to another file than the one that counts. The names are kept
+// for the error about several files.
 func (g *iolog) skips(name []byte) bool {
 	known := false
 	for _, n := range g.names {
 		known = known || n == string(name)
 	}
-	if !known && len(g.names) <= namesMost {
+	if !known && len(g.names) <= maxNames {
 		g.names = append(g.names, string(name))
 	}
 	return g.want != "" && g.want != string(name) || g.want == "" && len(g.names) > 1
 }
 
-// split divides a line at its blanks, into one word more than any line should have at most.
+// split divides a line at its blanks, into at most one word more than any line should have.
 func (g *iolog) split(text []byte) [][]byte {
 	n := 0
 	for i := 0; i < len(text) && n < len(g.words); {
@@ -333,11 +333,11 @@ func (g *iolog) fail(format string, values ...any) error {
 	return g.trace.lineError(g.line, format, values...)
 }
 
-// complete: did the file have what was wanted of it?
+// complete checks that the trace has the requests that were wanted, and finishes its figures.
 func (g *iolog) complete() error {
 	t := g.trace
-	list := strings.Join(g.names[:min(len(g.names), namesMost)], ", ")
-	if len(g.names) > namesMost {
+	list := strings.Join(g.names[:min(len(g.names), maxNames)], ", ")
+	if len(g.names) > maxNames {
 		list += ", and more"
 	}
 	switch {

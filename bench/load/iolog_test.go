@@ -46,8 +46,9 @@ func (t *trace) entries() (list []entry) {
 const us = 1000
 
 func TestTraceVersions(t *testing.T) {
-	want := []entry{{0, 4096, 512, Read}, {0, 0, 8192, Write}, {150 * us, 0, 0, Flush},
-		{150 * us, 0, 0, Flush}, {350 * us, 1 << 40, 1 << 31, Trim}, {350 * us, 0, 4096, Zero}}
+	want := []entry{{0, 4096, 512, kindRead}, {0, 0, 8192, kindWrite}, {150 * us, 0, 0, kindFlush},
+		{150 * us, 0, 0, kindFlush}, {350 * us, 1 << 40, 1 << 31, kindTrim},
+		{350 * us, 0, 4096, kindZero}}
 	for name, text := range map[string]string{
 		"2": "fio version 2 iolog\n/d add\n/d open\n/d wait 700 0\n/d read 4096 512\n/d write 0 " +
 			"8192\n/d wait 99 0\n/d wait 150 0\n/d sync 0 0\n" +
@@ -136,8 +137,8 @@ func TestOneOfSeveralFiles(t *testing.T) {
 		"1024 512\n9 a sync 0 0\n11 b read 0 1024\n"
 	tr, err := read(t, text, "b")
 	if err != nil ||
-		fmt.Sprint(tr.entries()) != fmt.Sprint([]entry{{0, 1024, 512, Write},
-			{4 * us, 0, 1024, Read}}) || tr.first[Read] != 8 {
+		fmt.Sprint(tr.entries()) != fmt.Sprint([]entry{{0, 1024, 512, kindWrite},
+			{4 * us, 0, 1024, kindRead}}) || tr.first[kindRead] != 8 {
 		t.Errorf("%+v, %v", tr, err)
 	}
 	if _, err = read(t, text, "c"); err == nil ||
@@ -169,7 +170,7 @@ func TestTraceNamesTheLine(t *testing.T) {
 				line)
 		}
 	}
-	if tr.widest != 4 || tr.farthest != 5 || tr.first[Read] != 3 || tr.unit != 1 {
+	if tr.widest != 4 || tr.farthest != 5 || tr.first[kindRead] != 3 || tr.unit != 1 {
 		t.Errorf("%+v", tr)
 	}
 }
@@ -204,7 +205,7 @@ func TestBigTrace(t *testing.T) {
 	})
 	runtime.ReadMemStats(&after)
 	if err != nil || tr.n != lines ||
-		tr.at(lines-1) != (entry{(lines - 1) * 10 * us, (lines - 1) * 4096, 4096, Read}) {
+		tr.at(lines-1) != (entry{(lines - 1) * 10 * us, (lines - 1) * 4096, 4096, kindRead}) {
 		t.Fatalf("%v", err)
 	}
 	if shows == 0 {
@@ -262,7 +263,8 @@ func TestFioWritesWhatWeRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if tr.n < 100 || tr.first[Read] == 0 || tr.first[Write] == 0 || tr.first[Flush] == 0 ||
+	if tr.n < 100 || tr.first[kindRead] == 0 || tr.first[kindWrite] == 0 ||
+		tr.first[kindFlush] == 0 ||
 		tr.end > 1<<20 || tr.largest > 16384 || tr.unit != 4096 {
 		t.Errorf("%+v", tr)
 	}

@@ -20,14 +20,14 @@ const (
 	msghdrSize = 64 // 56, rounded up
 	iovecsAt   = msghdrSize
 	iovecSize  = 16
-	iovecsMost = 1024 // UIO_MAXIOV
+	maxIovecs  = 1024 // UIO_MAXIOV
 
 	// A stage takes the replies of a whole connection in, if they are not more than that: larger
 	// ones do not stay in a core's cache.
-	stageLeast = 16 << 10
-	stageMost  = 256 << 10
-	// memoryMost bounds the arenas of all loops, in bytes.
-	memoryMost = 8 << 30
+	minStage = 16 << 10
+	maxStage = 256 << 10
+	// maxMemory bounds the arenas of all loops, in bytes.
+	maxMemory = 8 << 30
 )
 
 type layout struct {
@@ -44,7 +44,7 @@ type layout struct {
 	progress  []uint32 // by slot: bytes that a transfer on a file has done
 }
 
-// layoutOf measures a loop's arena.
+// layoutOf lays out a loop's arena.
 func layoutOf(p *plan, conns int) layout {
 	o := p.options
 	var y layout
@@ -53,8 +53,8 @@ func layoutOf(p *plan, conns int) layout {
 	if largest > pageSize {
 		stride = 1 << bits.Len64(largest-1)
 	}
-	file := p.facts.file != nil
-	if file && o.does(Read) || p.table != nil {
+	file := p.subject.file != nil
+	if file && o.does(kindRead) || p.table != nil {
 		y.stride = stride
 		y.size += uint64(conns*o.Depth) * stride
 	}
@@ -68,16 +68,16 @@ func layoutOf(p *plan, conns int) layout {
 		return y
 	}
 	requests := uint64(o.Depth) + 1 // and the DISC
-	y.iovecs = uint32(min(2*requests, iovecsMost))
+	y.iovecs = uint32(min(2*requests, maxIovecs))
 	y.headersAt = iovecsAt + uint64(y.iovecs)*iovecSize
 	y.page = roundUp(y.headersAt+requests*proto.RequestSize, pageSize)
 	y.pages = y.size
 	y.size += uint64(conns) * y.page
 	reply := uint64(proto.SimpleReplySize)
-	if o.does(Read) {
+	if o.does(kindRead) {
 		reply += largest
 	}
-	y.stage = uint32(min(max(roundUp(reply*uint64(o.Depth), pageSize), stageLeast), stageMost))
+	y.stage = uint32(min(max(roundUp(reply*uint64(o.Depth), pageSize), minStage), maxStage))
 	y.stages = y.size
 	y.size += uint64(conns) * uint64(y.stage)
 	return y
@@ -89,7 +89,8 @@ func (y *layout) bufferAt(row uint32) uint64 { return y.buffers + uint64(row)*y.
 func (y *layout) pageAt(c uint32) uint64     { return y.pages + uint64(c)*y.page }
 func (y *layout) stageAt(c uint32) uint64    { return y.stages + uint64(c)*uint64(y.stage) }
 
-// checkMemory: is what all loops need within reason? It decides what of it is locked.
+// checkMemory checks that the loops together do not need too much memory, and decides what of it is
+// locked.
 func checkMemory(p *plan) (err error) {
 	var total uint64
 	for id := range p.options.Threads {
@@ -98,16 +99,16 @@ func checkMemory(p *plan) (err error) {
 		total += y.size
 	}
 	o := p.options
-	if total > memoryMost {
+	if total > maxMemory {
 		return fmt.Errorf("%d connections at depth %d with requests of %s need %d MiB of "+
 			"buffers, more than the bound of %s: use fewer or smaller ones",
-			o.Connections, o.Depth, units.Exact(p.largest), total>>20, units.Exact(memoryMost))
+			o.Connections, o.Depth, units.Exact(p.largest), total>>20, units.Exact(maxMemory))
 	}
 	share := (o.Connections + o.Threads - 1) / o.Threads
 	if p.ring, err = ringConfig(o, share).Within(o.Threads); err != nil {
 		return fmt.Errorf("io_uring: %w", err)
 	}
-	if p.facts.file != nil {
+	if p.subject.file != nil {
 		p.unregistered = uring.CheckMemlock(total + uint64(o.Threads)*p.ring.Memory())
 	}
 	return nil

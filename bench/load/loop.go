@@ -16,9 +16,8 @@ import (
 
 const (
 	reapBatch = 256 // completions looked at in one turn
-	// glance is how long a loop may sleep: how late it can notice that the run is over or has been
-	// ended.
-	glance = 50 * time.Millisecond
+	// maxSleep is how long a loop may sleep: how late it can notice that the run is over.
+	maxSleep = 50 * time.Millisecond
 )
 
 // phase is where a loop is in its run. It only goes forward.
@@ -33,14 +32,14 @@ const (
 	phaseDone
 )
 
-// shared is what the loops of a run have in common.
+// shared has what the loops of a run have in common.
 type shared struct {
 	filling atomic.Int32 // loops that are not ready
 	startAt atomic.Int64 // of phaseRun, for all loops; 0: not yet
 	stop    atomic.Bool  // the run is to end now
 }
 
-// kind of completion; the token is kind:8, generation:24, row:32.
+// The kinds of completion. A token is kind:8, generation:24, row:32.
 const (
 	onReceive = iota + 1
 	onSend
@@ -68,57 +67,56 @@ type loop struct {
 
 	conns []conn
 	slots []slot
-	dirty []uint32 // connections that something happened to; its capacity is that of conns
+	dirty []uint32 // connections with an event in this turn; its capacity is that of conns
 
+	// Times are those of uring.Now, in nanoseconds.
 	phase    phase
-	now      int64 // the clock when the kernel returned
-	issued   int64 // the clock before requests are started
-	warmAt   int64 // the warm-up ends
-	endAt    int64 // nothing is started any more
-	heardAt  int64 // the last reply
+	now      int64 // when the kernel returned
+	issued   int64 // before requests are started
+	warmAt   int64 // when the warm-up ends
+	endAt    int64 // from then on nothing is started
+	heardAt  int64 // when the last reply arrived
 	inflight int
 	quota    uint64 // requests that may still be started and measured
-	// there is something to do without waiting: the last reap filled its batch, or this is the
-	// first turn
+	// more says not to wait: the last reap filled its batch, or this is the first turn.
 	more  bool
-	open  bool // loop, in the queueing sense
+	open  bool // an open loop, in the queueing sense
 	start schedule
 	due   schedule
-	// the connection that the next request is offered to first, where it does not matter which one
-	// takes it
+	// rotor is the connection that is tried first, when any connection may take the next request.
 	rotor  uint32
 	traced int // requests of the trace that have been started
 	left   int // connections that are not gone
 
-	tape  *tape // of what is started; nil: it is not recorded
+	tape  *tape // of the requests that are started; nil: they are not recorded
 	tally tally
 	seen  struct {
-		_     [64]byte // a line of its own: others read it while the loop runs
+		_     [64]byte // a cache line of its own: another thread reads it while the loop runs
 		done  atomic.Uint64
 		bytes atomic.Uint64
 		_     [64]byte
 	}
-	trouble error // what ended the loop before its time
+	trouble error // why the loop ended early
 	cqes    [reapBatch]uring.CQE
 }
 
-// slot is one request that may be in flight.
+// slot is a request that may be in flight.
 type slot struct {
-	start      int64 // when it was issued, or due
+	start      int64 // nanoseconds: when it was issued, or due
 	offset     uint64
 	length     uint32
 	next       uint32 // free slots of a connection
 	conn       uint32
-	generation uint32 // counts its uses, so that a reply to an earlier one is noticed
-	kind       Kind
+	generation uint32 // counts the slot's uses, so that a reply to an earlier use is noticed
+	kind       requestKind
 	live       bool
 	filling    bool
 	counts     bool // towards Options.Count
 }
 
-// turn is one round: enter the kernel, record, settle.
+// turn enters the kernel, records completions, starts requests, and settles connections.
 func (l *loop) turn() {
-	if err := l.ring.Enter(l.patience()); err != nil {
+	if err := l.ring.Enter(l.wait()); err != nil {
 		l.fail(err)
 		return
 	}
@@ -145,9 +143,9 @@ func (l *loop) turn() {
 	l.seen.bytes.Store(l.tally.bytes)
 }
 
-// settleAll settles every connection that something happened to. One that could start nothing,
-// because others are on all the blocks that it tried, and has nothing in flight that would wake it,
-// stays marked for the next turn.
+// settleAll settles every connection with an event. A connection that could start nothing, because
+// all the blocks that it tried are in use, and that has nothing in flight to wake it, stays marked
+// for the next turn.
 func (l *loop) settleAll() {
 	kept := 0
 	for _, c := range l.dirty {
@@ -162,12 +160,12 @@ func (l *loop) settleAll() {
 	l.dirty = l.dirty[:kept]
 }
 
-// patience is what the next Enter waits for, and how long.
-func (l *loop) patience() (uint32, time.Duration) {
+// wait returns for how many completions the next Enter waits, and how long.
+func (l *loop) wait() (uint32, time.Duration) {
 	if l.more || l.phase == phaseLeave && l.left == 0 {
 		return 0, 0
 	}
-	limit := glance
+	limit := maxSleep
 	switch {
 	case l.phase == phaseReady:
 		limit = time.Millisecond // startAt is near
@@ -182,7 +180,7 @@ func (l *loop) patience() (uint32, time.Duration) {
 	return 1, limit
 }
 
-// record files one completion under its row.
+// record passes a completion to its row.
 func (l *loop) record(c *uring.CQE) {
 	row := uint32(c.UserData)
 	switch c.UserData >> 56 {
@@ -271,7 +269,7 @@ func (l *loop) passRun() {
 		backlog := l.due.n - l.start.n
 		l.tally.backlog = backlog
 		if l.now >= l.warmAt {
-			l.tally.backlogMost = max(l.tally.backlogMost, backlog)
+			l.tally.maxBacklog = max(l.tally.maxBacklog, backlog)
 		}
 	}
 	if l.now >= l.endAt || l.quota == 0 || l.replayed() {
@@ -279,8 +277,8 @@ func (l *loop) passRun() {
 	}
 }
 
-// startAll starts what may be started: on every connection that something happened to, or what the
-// schedule says is due.
+// startAll starts the requests that may be started: on every connection with an event, or those
+// that the schedule says are due.
 func (l *loop) startAll() {
 	switch {
 	case l.phase == phaseFill:
@@ -305,7 +303,8 @@ func (l *loop) startAll() {
 	}
 }
 
-// startDue gives the requests that are due to connections in turn. What finds no slot stays due.
+// startDue gives the requests that are due to connections in turn. A request without a free slot
+// stays due.
 func (l *loop) startDue() {
 	for l.quota > 0 {
 		at := l.start.next()
@@ -327,7 +326,7 @@ func (l *loop) startOne(at int64) bool {
 		case c == none:
 			return false
 		case l.plan.trace != nil && !l.startRecorded(c, at):
-			return false // nor would any other connection start it
+			return false // no other connection would start it either
 		case l.plan.trace == nil && !l.startNext(c, at):
 			continue
 		}
@@ -337,7 +336,7 @@ func (l *loop) startOne(at int64) bool {
 	return false
 }
 
-// fail ends the run: something of ours, or of the machine, does not work.
+// fail ends the run: this program or the machine does not work.
 func (l *loop) fail(err error) {
 	if l.trouble == nil {
 		l.trouble = err

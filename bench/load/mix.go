@@ -1,7 +1,7 @@
 // Block sizes: one, or several with their shares.
 //
-// Invariant: a Mix that was parsed has at least one size, none of them 0, and shares that sum up to
-// more than 0.
+// Invariant: a Mix that was parsed has at least one size, no size is 0, and the sum of its shares
+// is more than 0.
 
 package load
 
@@ -30,9 +30,9 @@ func ParseMix(text string) (Mix, error) {
 		if err != nil {
 			return Mix{}, err
 		}
-		if n == 0 || n > blockMost {
+		if n == 0 || n > maxBlock {
 			return Mix{}, fmt.Errorf("block size %q: must be from 1 byte to %d MiB", size,
-				blockMost>>20)
+				maxBlock>>20)
 		}
 		weight := uint64(1)
 		if hasShare {
@@ -50,29 +50,19 @@ func ParseMix(text string) (Mix, error) {
 	return m, nil
 }
 
-// String is the text that ParseMix would read.
+// String returns the text that ParseMix reads.
 func (m Mix) String() string {
 	var b strings.Builder
 	for i, size := range m.Sizes {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		b.WriteString(shortSize(size))
+		b.WriteString(units.Short(size))
 		if len(m.Sizes) > 1 {
 			b.WriteString(":" + strconv.FormatUint(uint64(m.Shares[i]), 10))
 		}
 	}
 	return b.String()
-}
-
-func shortSize(n uint64) string {
-	units := [...]string{"", "k", "M", "G", "T", "P"}
-	i := 0
-	for i < len(units)-1 && n != 0 && n%1024 == 0 {
-		n /= 1024
-		i++
-	}
-	return strconv.FormatUint(n, 10) + units[i]
 }
 
 // draw picks a size.
@@ -90,16 +80,16 @@ func (m *Mix) draw(r *random) uint64 {
 	return m.Sizes[len(m.Sizes)-1]
 }
 
-// largest is the largest size.
+// largest returns the largest size.
 func (m *Mix) largest() uint64 {
-	var most uint64
+	var largest uint64
 	for _, size := range m.Sizes {
-		most = max(most, size)
+		largest = max(largest, size)
 	}
-	return most
+	return largest
 }
 
-// unit is the greatest common divisor of the sizes: the block in which offsets, and generations,
+// unit returns the greatest common divisor of the sizes: the block in which offsets and generations
 // are counted.
 func (m *Mix) unit() uint64 {
 	var unit uint64
@@ -130,11 +120,12 @@ func scramble(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// below is a number from 0 to n-1; n is not 0. The bias of at most n/2^64 does not matter here.
+// below returns a number from 0 to n-1; n is not 0. The bias of at most n/2^64 does not matter
+// here.
 func (r *random) below(n uint64) uint64 {
 	high, _ := bits.Mul64(r.next(), n)
 	return high
 }
 
-// unit is a number in (0, 1].
+// unit returns a number in (0, 1].
 func (r *random) unit() float64 { return float64(r.next()>>11+1) / (1 << 53) }

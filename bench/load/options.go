@@ -1,7 +1,7 @@
-// What a run is asked to do, and the rules that need no look at the target.
+// What a run is asked to do, and the rules that do not depend on the target.
 //
-// Invariant: Options that pass Check can still not fit a target (plan.go), but never for their
-// text.
+// Invariant: Options that pass Check may not fit a target (plan.go), but contradict nothing in
+// themselves.
 
 package load
 
@@ -9,52 +9,55 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"ringnbd/engine/client"
 )
 
-// Kind is what a request asks for.
-type Kind uint8
+// requestKind is what a request asks for.
+type requestKind uint8
 
 // The kinds of request.
 const (
-	Read Kind = iota
-	Write
-	Trim
-	Flush
-	Zero  // WRITE_ZEROES
-	kinds = iota
+	kindRead requestKind = iota
+	kindWrite
+	kindTrim
+	kindFlush
+	kindZero // WRITE_ZEROES
+	kinds    = iota
 )
 
 var kindNames = [kinds]string{"read", "write", "trim", "flush", "zeroes"}
 
-func (k Kind) String() string { return kindNames[k] }
+func (k requestKind) String() string { return kindNames[k] }
 
-// Pattern is the order and the kinds of the requests.
+// Pattern is the order and the kinds of requests.
 type Pattern struct {
 	Name   string
-	Random bool // offsets are drawn, else each connection goes through its part in order
+	Random bool // offsets are drawn; else each connection goes through its part in order
 	Does   [kinds]bool
 	Help   string
 }
 
 // Patterns lists them all.
-var Patterns = []Pattern{
-	{"randread", true, [kinds]bool{Read: true}, "read at random offsets"},
-	{"randwrite", true, [kinds]bool{Write: true}, "write at random offsets"},
-	{"randrw", true, [kinds]bool{Read: true, Write: true}, "read and write at random offsets"},
-	{"read", false, [kinds]bool{Read: true}, "read in order"},
-	{"write", false, [kinds]bool{Write: true}, "write in order"},
-	{"rw", false, [kinds]bool{Read: true, Write: true}, "read and write in order"},
-	{"randtrim", true, [kinds]bool{Trim: true}, "trim at random offsets"},
-	{"trim", false, [kinds]bool{Trim: true}, "trim in order"},
-	{"randzeroes", true, [kinds]bool{Zero: true},
+var patterns = []Pattern{
+	{"randread", true, [kinds]bool{kindRead: true}, "read at random offsets"},
+	{"randwrite", true, [kinds]bool{kindWrite: true}, "write at random offsets"},
+	{"randrw", true, [kinds]bool{kindRead: true, kindWrite: true},
+		"read and write at random offsets"},
+	{"read", false, [kinds]bool{kindRead: true}, "read in order"},
+	{"write", false, [kinds]bool{kindWrite: true}, "write in order"},
+	{"rw", false, [kinds]bool{kindRead: true, kindWrite: true}, "read and write in order"},
+	{"randtrim", true, [kinds]bool{kindTrim: true}, "trim at random offsets"},
+	{"trim", false, [kinds]bool{kindTrim: true}, "trim in order"},
+	{"randzeroes", true, [kinds]bool{kindZero: true},
 		"write zeroes without sending them, at random offsets"},
-	{"zeroes", false, [kinds]bool{Zero: true}, "write zeroes without sending them, in order"},
-	{"flush", false, [kinds]bool{Flush: true}, "nothing but flushes"},
+	{"zeroes", false, [kinds]bool{kindZero: true}, "write zeroes without sending them, in order"},
+	{"flush", false, [kinds]bool{kindFlush: true}, "nothing but flushes"},
 }
 
 // ParsePattern finds a pattern by its name.
 func ParsePattern(name string) (Pattern, error) {
-	for _, p := range Patterns {
+	for _, p := range patterns {
 		if p.Name == name {
 			return p, nil
 		}
@@ -62,10 +65,10 @@ func ParsePattern(name string) (Pattern, error) {
 	return Pattern{}, fmt.Errorf("there is no pattern %q; there are %s", name, PatternNames())
 }
 
-// PatternNames is all of them, for people.
+// PatternNames lists the names of all patterns, for people.
 func PatternNames() string {
 	text := ""
-	for i, p := range Patterns {
+	for i, p := range patterns {
 		if i > 0 {
 			text += ", "
 		}
@@ -80,14 +83,14 @@ type Options struct {
 	// Errors name the options so.
 	Prefix string
 
-	Target      Target
+	Target      client.Target
 	Pattern     Pattern
 	ReadPercent int // of a mixed pattern
 	ZeroPercent int // of its writes, these are WRITE_ZEROES
 	Replay      Replay
 	Raw         bool   // the file is a raw disk, whatever it looks like
 	Force       bool   // go on although other programs or mounts use the file
-	Record      string // path of a trace to be written of what is done; "": none
+	Record      string // path of a trace in which the run's requests are written; "": none
 	Sizes       Mix
 	Connections int
 	Depth       int // requests in flight on each connection
@@ -99,7 +102,7 @@ type Options struct {
 	Seed   uint64
 
 	Rate    float64 // requests per second, all connections together; 0: closed loop
-	Poisson bool    // arrivals; else evenly spaced
+	Poisson bool    // arrivals are a Poisson process; else evenly spaced
 
 	Duration time.Duration // 0: until Count
 	Count    uint64        // requests; 0: until Duration
@@ -107,22 +110,23 @@ type Options struct {
 
 	Verify     bool
 	Fill       bool // write the whole window before the run
-	FUA        bool // on whatever changes data
+	FUA        bool // on every request that changes data
 	NoHole     bool // on WRITE_ZEROES: the range is to stay allocated
 	FastZero   bool // on WRITE_ZEROES: fail rather than be as slow as writing
-	FlushEvery int  // a FLUSH after so many changes by a connection; 0: never
+	FlushEvery int  // a FLUSH after this number of changes by a connection; 0: never
 
-	// to connect and negotiate, and without any reply while requests are in flight
+	// Timeout is how long connecting and negotiating may take, and how long a target may be silent
+	// while requests are in flight.
 	Timeout time.Duration
 }
 
 // Bounds that catch slips of the finger; beyond them a run fails in stranger ways.
 const (
-	connectionsMost = 1 << 16
-	depthMost       = 1 << 14
-	threadsMost     = 1024
-	inflightMost    = 1 << 20
-	blockMost       = 64 << 20 // bytes
+	maxConnections = 1 << 16
+	maxDepth       = 1 << 14
+	maxThreads     = 1024
+	maxInflight    = 1 << 20
+	maxBlock       = 64 << 20 // bytes
 )
 
 // errorf is an error about options. The format names options in braces, as {read-percent}.
@@ -138,19 +142,19 @@ func (o *Options) spelled(text string) string {
 // Check applies the rules that need no look at the target.
 func (o *Options) Check() error {
 	switch {
-	case o.Connections < 1 || o.Connections > connectionsMost:
-		return o.errorf("{connections} %d: must be from 1 to %d", o.Connections, connectionsMost)
-	case o.Idle < 0 || o.Idle > connectionsMost:
-		return o.errorf("{idle} %d: must be from 0 to %d", o.Idle, connectionsMost)
+	case o.Connections < 1 || o.Connections > maxConnections:
+		return o.errorf("{connections} %d: must be from 1 to %d", o.Connections, maxConnections)
+	case o.Idle < 0 || o.Idle > maxConnections:
+		return o.errorf("{idle} %d: must be from 0 to %d", o.Idle, maxConnections)
 	case o.Idle > 0 && o.Target.File():
 		return o.errorf("{idle} is about connections, which a file has none of")
-	case o.Depth < 1 || o.Depth > depthMost:
-		return o.errorf("{depth} %d: must be from 1 to %d", o.Depth, depthMost)
-	case o.Connections*o.Depth > inflightMost:
+	case o.Depth < 1 || o.Depth > maxDepth:
+		return o.errorf("{depth} %d: must be from 1 to %d", o.Depth, maxDepth)
+	case o.Connections*o.Depth > maxInflight:
 		return o.errorf("{connections} %d with {depth} %d: more than %d requests in flight",
-			o.Connections, o.Depth, inflightMost)
-	case o.Threads < 1 || o.Threads > threadsMost:
-		return o.errorf("{threads} %d: must be from 1 to %d", o.Threads, threadsMost)
+			o.Connections, o.Depth, maxInflight)
+	case o.Threads < 1 || o.Threads > maxThreads:
+		return o.errorf("{threads} %d: must be from 1 to %d", o.Threads, maxThreads)
 	case o.Threads > o.Connections:
 		return o.errorf("{threads} %d with {connections} %d: a thread needs a connection of "+
 			"its own", o.Threads, o.Connections)
@@ -178,30 +182,30 @@ func (o *Options) Check() error {
 	return o.checkTogether()
 }
 
-// checkTogether sees what the pattern says to the rest.
+// checkTogether checks the pattern together with the other options.
 func (o *Options) checkTogether() error {
 	name := o.Pattern.Name
 	switch {
-	case o.ZeroPercent > 0 && !o.Pattern.Does[Write]:
+	case o.ZeroPercent > 0 && !o.Pattern.Does[kindWrite]:
 		return o.errorf("{zero-percent} is about the writes of a pattern, which %s has none of",
 			name)
-	case o.Fill && !o.does(Read) && !o.does(Write) && !o.does(Zero):
+	case o.Fill && !o.does(kindRead) && !o.does(kindWrite) && !o.does(kindZero):
 		return o.errorf("{fill} with {pattern} %s: there is nothing in it that data would "+
 			"matter to", name)
 	case (o.FUA || o.FlushEvery > 0) && !o.changes():
 		return o.errorf("{fua} and {flush-every} are about writing, which {pattern} %s does "+
 			"not do", name)
-	case (o.NoHole || o.FastZero) && !o.does(Zero):
+	case (o.NoHole || o.FastZero) && !o.does(kindZero):
 		return o.errorf("{no-hole} and {fast-zero} are about WRITE_ZEROES, which {pattern} %s "+
 			"does not do; use zeroes, randzeroes or {zero-percent}", name)
 	case !o.Verify:
 		return nil
-	case !o.does(Read) && !o.does(Write):
+	case !o.does(kindRead) && !o.does(kindWrite):
 		return o.errorf("{verify} with {pattern} %s: there is no data to verify", name)
-	case !o.does(Read):
+	case !o.does(kindRead):
 		return o.errorf("{verify} with {pattern} %s: nothing would be read back; use randrw "+
 			"or rw", name)
-	case !o.does(Write) && !o.does(Zero) && !o.Fill:
+	case !o.does(kindWrite) && !o.does(kindZero) && !o.Fill:
 		return o.errorf("{verify} with {pattern} %s: only what this run has written can be "+
 			"judged; add {fill}, or use randrw or rw", name)
 	case o.Sizes.unit()%sector != 0:
@@ -211,27 +215,30 @@ func (o *Options) checkTogether() error {
 	return nil
 }
 
-// does: are there requests of this kind in the run? Zeroes that are to be verified are read back,
-// among the other requests.
-func (o *Options) does(k Kind) bool {
+// does reports whether the run has requests of a kind. With Verify, zeroes are read back among the
+// other requests.
+func (o *Options) does(k requestKind) bool {
 	switch {
 	case o.Pattern.Does[k]:
 		return true
-	case k == Read:
-		return o.Verify && o.Pattern.Does[Zero]
-	case k == Zero:
+	case k == kindRead:
+		return o.Verify && o.Pattern.Does[kindZero]
+	case k == kindZero:
 		return o.ZeroPercent > 0
 	}
-	return k == Flush && o.FlushEvery > 0
+	return k == kindFlush && o.FlushEvery > 0
 }
 
-// Mixed: it is drawn whether a request reads or writes.
+// Mixed reports whether it is drawn if a request reads or writes.
 func (o *Options) Mixed() bool {
-	return o.Replay.Path == "" && o.does(Read) && (o.Pattern.Does[Write] || o.Pattern.Does[Zero])
+	return o.Replay.Path == "" && o.does(kindRead) &&
+		(o.Pattern.Does[kindWrite] || o.Pattern.Does[kindZero])
 }
 
-// changes: data does not stay as it is.
-func (o *Options) changes() bool { return o.does(Write) || o.does(Trim) || o.does(Zero) }
+// changes reports whether the run's requests change data.
+func (o *Options) changes() bool {
+	return o.does(kindWrite) || o.does(kindTrim) || o.does(kindZero)
+}
 
-// Writes: the target will be written to.
+// Writes reports whether the target will be written to.
 func (o *Options) Writes() bool { return o.Fill || o.changes() }

@@ -17,6 +17,7 @@ import (
 
 	"ringnbd/engine"
 	"ringnbd/engine/backing"
+	"ringnbd/engine/client"
 	"ringnbd/engine/gate"
 	"ringnbd/proto"
 )
@@ -91,7 +92,7 @@ func started(t *testing.T, uri, name string, arguments ...string) {
 	if err != nil {
 		t.Skipf("%s is not installed", name)
 	}
-	target, err := ParseTarget(uri)
+	target, err := client.ParseTarget(uri)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,6 @@
 // The progress line: what a person at a terminal sees while a run lasts.
 //
-// Invariant: it writes to the terminal it was given and to nothing else, and leaves it clean.
+// Invariant: it writes to its terminal and nowhere else, and clears the line at the end.
 
 package load
 
@@ -46,8 +46,8 @@ func (l *Line) Show(p Progress) {
 	l.line.Show(text, share)
 }
 
-// parts is the share of the run that is done, by time or by requests, whichever is further; left is
-// the estimated time to the end, 0 when nothing can be said.
+// parts returns the share of the run that is done, by time or by requests, whichever is further;
+// left is the estimated time to the end, 0 if it is not known.
 func (l *Line) parts(p Progress) (share float64, left time.Duration) {
 	share = p.Share
 	if share > 0 {
@@ -66,7 +66,7 @@ func (l *Line) parts(p Progress) (share float64, left time.Duration) {
 	return min(share, 1), left
 }
 
-// Clear takes the line away.
+// Clear erases the line.
 func (l *Line) Clear() {
 	if l.line != nil {
 		l.line.Clear()

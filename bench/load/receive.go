@@ -1,14 +1,14 @@
-// Replies: out of the stage, in whatever order and pieces they come. Payload is dropped where it
-// lies, or judged there, sector by sector.
+// Replies: parsed in the stage, in whatever order and pieces they arrive. Payload is dropped where
+// it lies, or judged there, sector by sector.
 //
-// Invariant: stage bytes [start, end) are received and not parsed. What is left there when a RECV
-// is due is the front of a header or, when verifying, of a sector.
+// Invariant: stage bytes [start, end) are received and not parsed. The bytes left there when a RECV
+// is due are the beginning of a header or, when verifying, of a sector.
 
 package load
 
 import "ringnbd/proto"
 
-// parse takes in whatever is complete enough.
+// parse consumes what is complete: headers, and payload, in whole sectors if it is verified.
 func (l *loop) parse(i uint32) {
 	c := &l.conns[i]
 	if c.fd < 0 || c.start == c.end {
@@ -42,7 +42,7 @@ func (l *loop) parse(i uint32) {
 	}
 }
 
-// replied takes one header.
+// replied consumes a header.
 func (l *loop) replied(i uint32, b []byte) {
 	cookie, errno, err := proto.ParseSimpleReply(b)
 	if err != nil {
@@ -59,7 +59,7 @@ func (l *loop) replied(i uint32, b []byte) {
 		l.lose(i, errCookie)
 		return
 	}
-	if s.kind != Read || errno != proto.Success {
+	if s.kind != kindRead || errno != proto.Success {
 		l.done(row, uint32(errno))
 		return
 	}
@@ -70,7 +70,7 @@ func (l *loop) replied(i uint32, b []byte) {
 	}
 }
 
-// judge looks at whole sectors of a read.
+// judge checks whole sectors of a read.
 func (l *loop) judge(c *conn, b []byte) {
 	l.tally.judged += uint64(len(b))
 	for ; len(b) > 0; b = b[sector:] {

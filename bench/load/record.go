@@ -1,12 +1,12 @@
-// Recording: what a run asks for, written as a trace that can be replayed, by us or by fio.
+// Recording: the requests of a run, written as a trace that this program or fio can replay.
 //
 // A loop puts each request that it starts onto a tape of its own, a ring that has its full size
-// from the beginning, and publishes what is on it once a turn. A goroutine empties the tapes,
-// merges them by time, and writes. When it does not keep up, requests are missing from the trace,
-// and counted.
+// from the beginning, and publishes the tape once a turn. A goroutine empties the tapes, merges
+// them by time, and writes. When it does not keep up, requests are missing from the trace, and
+// counted.
 //
 // Invariant: a loop never waits for the goroutine. Requests of a tape are in the order in which
-// they were started, and up is not behind the newest of them.
+// they were started, and up is not before the newest of them.
 
 package load
 
@@ -26,38 +26,40 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ringnbd/engine/backing"
+	"ringnbd/engine/client"
 )
 
 const (
 	// tapeSize holds half a second of a million requests per second.
 	tapeSize = 1 << 19
-	// tapesMost bounds all tapes of many loops together.
-	tapesMost = 1 << 21
-	// emptyEvery is how long the goroutine lets tapes fill.
-	emptyEvery = 5 * time.Millisecond
-	// patience is how long the end of a run waits for whoever reads the trace out of a pipe.
-	patience = 10 * time.Second
+	// maxTapes bounds all tapes of many loops together.
+	maxTapes = 1 << 21
+	// emptyInterval is how long the goroutine lets tapes fill.
+	emptyInterval = 5 * time.Millisecond
+	// pipeTimeout is how long the end of a run waits for the reader of a trace in a pipe.
+	pipeTimeout = 10 * time.Second
 )
 
-// tape is the requests of a loop that are not written yet.
+// tape has the requests of a loop that are not written yet. Each field belongs to the loop or to
+// the goroutine.
 type tape struct {
 	ring    []entry
-	filled  uint64 // of the loop: requests put onto it
-	bound   uint64 // of the loop: filled goes up to here before it asks how many were taken
-	lost    uint64 // of the loop: those that found no room
+	filled  uint64 // of the loop: requests put onto the tape
+	bound   uint64 // of the loop: the tape is full here, as far as the loop knows
+	lost    uint64 // of the loop: requests that found no room
 	_       [64]byte
-	visible atomic.Uint64 // filled, as the goroutine may see it
+	visible atomic.Uint64 // filled, for the goroutine
 	up      atomic.Int64  // everything started until then is visible; MaxInt64: the loop has ended
 	_       [64]byte
-	taken   atomic.Uint64 // of the goroutine: requests that were written
-	next    uint64        // of the goroutine: the same
-	seen    uint64        // of the goroutine: those that are visible
+	taken   atomic.Uint64 // requests that were written, for the loop
+	next    uint64        // of the goroutine: taken
+	seen    uint64        // of the goroutine: visible, as read last
 }
 
-// tapeOf is the size for each of so many loops, a power of two.
+// tapeOf returns the size of each loop's tape, a power of two.
 func tapeOf(loops int) int {
 	size := tapeSize
-	for size*loops > tapesMost && size > 1<<10 {
+	for size*loops > maxTapes && size > 1<<10 {
 		size /= 2
 	}
 	return size
@@ -67,7 +69,7 @@ func newTape(size int) *tape { return &tape{ring: make([]entry, size), bound: ui
 
 func (t *tape) row(n uint64) *entry { return &t.ring[n&uint64(len(t.ring)-1)] }
 
-// put is the loop's side.
+// put appends a request; the loop calls it.
 func (t *tape) put(e entry) {
 	if t.filled == t.bound {
 		t.bound = t.taken.Load() + uint64(len(t.ring))
@@ -80,7 +82,7 @@ func (t *tape) put(e entry) {
 	t.filled++
 }
 
-// publish makes what was put visible.
+// publish shows the goroutine what was put, up to a time.
 func (t *tape) publish(now int64) {
 	t.visible.Store(t.filled)
 	t.up.Store(now)
@@ -99,14 +101,14 @@ type recorder struct {
 	ended  chan error
 }
 
-// newRecorder makes the file. One that is there already is written over only if it is a trace.
-func newRecorder(path string, t *Target, s *shared, loops, size int) (*recorder, error) {
+// newRecorder makes the file. A file that exists is overwritten only if it is a trace.
+func newRecorder(path string, t *client.Target, s *shared, loops, size int) (*recorder, error) {
 	if err := backing.MayMakeNew(path); err != nil {
 		return nil, err
 	}
 	mode := os.O_RDWR | os.O_CREATE
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		// a pipe without a reader is an error, and no reason to wait
+		// a pipe without a reader is an error; do not wait for one
 		mode = os.O_WRONLY | unix.O_NONBLOCK
 	}
 	f, err := os.OpenFile(path, mode, 0o666)
@@ -126,7 +128,7 @@ func newRecorder(path string, t *Target, s *shared, loops, size int) (*recorder,
 	return r, nil
 }
 
-// overwrite empties a file that is empty or a trace.
+// overwrite truncates a file if it is a trace or empty.
 func overwrite(f *os.File) error {
 	info, err := f.Stat()
 	switch {
@@ -145,11 +147,11 @@ func overwrite(f *os.File) error {
 	return f.Truncate(0)
 }
 
-// recordedName is what the trace calls its file: a path, so that fio can replay on the file itself,
-// or a word where fio needs none (ioengine=nbd). It has no blanks.
-func recordedName(t *Target) string {
-	const longest = 255 // fio reads no more
-	if path, err := filepath.Abs(t.Address); t.File() && err == nil && len(path) <= longest &&
+// recordedName returns the name of the file in the trace: a path, so that fio can replay on the
+// file itself, or a word where fio needs no path (ioengine=nbd). It has no blanks.
+func recordedName(t *client.Target) string {
+	const maxLength = 255 // fio reads no more
+	if path, err := filepath.Abs(t.Address); t.File() && err == nil && len(path) <= maxLength &&
 		!strings.ContainsFunc(path, func(r rune) bool {
 			return r <= ' '
 		}) {
@@ -161,7 +163,7 @@ func recordedName(t *Target) string {
 // write is the goroutine: it empties the tapes until all loops have ended.
 func (r *recorder) write() error {
 	fmt.Fprintf(r.out, "%s3 iolog\n0 %s add\n0 %s open\n", iologHeader, r.name, r.name)
-	tick := time.NewTicker(emptyEvery)
+	tick := time.NewTicker(emptyInterval)
 	defer tick.Stop()
 	for more := true; more; {
 		select {
@@ -175,7 +177,7 @@ func (r *recorder) write() error {
 	return errors.Join(r.out.Flush(), r.file.Close())
 }
 
-// empty writes what can be put into order by now: nothing that is older can still come.
+// empty writes the requests whose order is certain: nothing older can be published any more.
 func (r *recorder) empty() {
 	until := int64(math.MaxInt64)
 	for _, t := range r.tapes {
@@ -203,7 +205,7 @@ func (r *recorder) empty() {
 	}
 }
 
-// put writes one line. A write that fails is remembered by the writer, and told at the end.
+// put writes a line. The writer remembers an error, and returns it at the end.
 func (r *recorder) put(e *entry) {
 	r.last = max(e.at-r.shared.startAt.Load(), 0) / 1000
 	b := strconv.AppendInt(r.line[:0], r.last, 10)
@@ -215,7 +217,7 @@ func (r *recorder) put(e *entry) {
 	_, _ = r.out.Write(r.line)
 }
 
-// close waits until everything is written, and tells what is missing. The loops have ended, or
+// close waits until everything is written, and returns what is missing. The loops have ended, or
 // never began.
 func (r *recorder) close() error {
 	var lost uint64
@@ -223,7 +225,7 @@ func (r *recorder) close() error {
 		t.up.Store(math.MaxInt64)
 		lost += t.lost
 	}
-	_ = r.file.SetWriteDeadline(time.Now().Add(patience)) // a pipe that nobody empties
+	_ = r.file.SetWriteDeadline(time.Now().Add(pipeTimeout)) // a pipe whose reader stopped
 	close(r.quit)
 	if err := <-r.ended; err != nil {
 		return err

@@ -1,7 +1,7 @@
 // Replay: a trace's requests instead of drawn ones.
 //
-// Invariant: requests start in the order of the trace, whatever connection they go to: one that has
-// to wait holds back all behind it. So there is one loop.
+// Invariant: requests start in the order of the trace, whatever connection they go to: a request
+// that has to wait holds back all requests after it. So there is one loop.
 
 package load
 
@@ -15,19 +15,19 @@ import (
 	"ringnbd/proto"
 )
 
-// Replay is what is to be done instead of a pattern.
+// Replay is the trace that is replayed instead of a pattern.
 type Replay struct {
 	Path string // of the trace; "": there is none
-	File string // of several files in the trace, the one that counts; "": the only one
-	// requests are due when they were started in the recording, else when a slot is free
+	File string // the file in the trace whose requests count; "": the only file
+	// Timed requests are due when they were started in the recording, else when a slot is free.
 	Timed bool
 	Speed float64 // with Timed: how much faster than the recording
 }
 
-// speedMost bounds Replay.Speed in both directions.
-const speedMost = 1e6
+// maxSpeed limits Replay.Speed in both directions.
+const maxSpeed = 1e6
 
-// checkReplay sees what the rest of the options says to a replay.
+// checkReplay checks the other options together with a replay.
 func (o *Options) checkReplay() error {
 	r := &o.Replay
 	switch {
@@ -40,9 +40,9 @@ func (o *Options) checkReplay() error {
 	case o.FlushEvery > 0 || o.ZeroPercent > 0:
 		return o.errorf("{flush-every} and {zero-percent} with {replay}: the requests are in " +
 			"the trace")
-	case !(r.Speed >= 1/speedMost && r.Speed <= speedMost):
-		return o.errorf("{replay-speed} %v: must be from %v to %v", r.Speed, 1/speedMost,
-			speedMost)
+	case !(r.Speed >= 1/maxSpeed && r.Speed <= maxSpeed):
+		return o.errorf("{replay-speed} %v: must be from %v to %v", r.Speed, 1/maxSpeed,
+			maxSpeed)
 	case !r.Timed && r.Speed != 1:
 		return o.errorf("{replay-speed} is about {replay-timing} recorded; without it, " +
 			"requests do not wait for their times anyway")
@@ -50,7 +50,7 @@ func (o *Options) checkReplay() error {
 	return nil
 }
 
-// open: requests are due at certain times, in the queueing sense of an open loop.
+// open reports whether requests are due at certain times, in the queueing sense of an open loop.
 func (o *Options) open() bool { return o.Rate > 0 || o.Replay.Timed }
 
 // adopt makes the options those of a trace.
@@ -59,17 +59,17 @@ func (o *Options) adopt(t *trace) error {
 	o.Sizes = Mix{Sizes: []uint64{max(uint64(t.largest), t.unit)}, Shares: []uint32{1}, total: 1}
 	refuse := func(text string) error { return o.errorf("%s: "+text, t.path) }
 	switch {
-	case o.Fill && !o.does(Read) && !o.does(Write) && !o.does(Zero):
+	case o.Fill && !o.does(kindRead) && !o.does(kindWrite) && !o.does(kindZero):
 		return refuse("{fill} with nothing in the trace that data would matter to")
 	case o.FUA && !o.changes():
 		return refuse("{fua} with a trace that writes nothing")
-	case (o.NoHole || o.FastZero) && !o.does(Zero):
+	case (o.NoHole || o.FastZero) && !o.does(kindZero):
 		return refuse("{no-hole} and {fast-zero} with a trace that has no write_zeroes")
 	case !o.Verify:
 		return nil
-	case !o.does(Read):
+	case !o.does(kindRead):
 		return refuse("{verify} with a trace that reads nothing")
-	case !o.does(Write) && !o.does(Zero) && !o.Fill:
+	case !o.does(kindWrite) && !o.does(kindZero) && !o.Fill:
 		return refuse("{verify} with a trace that writes nothing: add {fill}, since only what " +
 			"this run has written can be judged")
 	case t.unit%sector != 0:
@@ -80,35 +80,35 @@ func (o *Options) adopt(t *trace) error {
 	return nil
 }
 
-// fitTrace checks what only the target can tell, and names the line that does not fit.
+// fitTrace checks the trace against the target, and names the line that does not fit.
 func (p *plan) fitTrace() error {
-	o, f, t := p.options, p.facts, p.trace
-	needs := func(kind Kind, flag uint16, what string) error {
+	o, f, t := p.options, p.subject, p.trace
+	needs := func(kind requestKind, flag uint16, what string) error {
 		if t.does[kind] && f.Flags&flag == 0 {
 			return t.lineError(t.first[kind], "the export does not offer %s", what)
 		}
 		return nil
 	}
-	for _, kind := range []Kind{Write, Trim, Zero} {
+	for _, kind := range []requestKind{kindWrite, kindTrim, kindZero} {
 		if t.does[kind] && f.Flags&proto.FlagReadOnly != 0 {
 			return t.lineError(t.first[kind], "the export is read-only")
 		}
 	}
-	if err := errors.Join(needs(Trim, proto.FlagSendTrim, "TRIM"),
-		needs(Flush, proto.FlagSendFlush, "FLUSH"),
-		needs(Zero, proto.FlagSendWriteZeroes, "WRITE_ZEROES")); err != nil {
+	if err := errors.Join(needs(kindTrim, proto.FlagSendTrim, "TRIM"),
+		needs(kindFlush, proto.FlagSendFlush, "FLUSH"),
+		needs(kindZero, proto.FlagSendWriteZeroes, "WRITE_ZEROES")); err != nil {
 		return err
 	}
 	if err := p.fitTraceWindow(); err != nil {
 		return err
 	}
-	if least := uint64(f.MinBlock); least > 1 && p.unit%least != 0 && t.end > 0 {
-		return t.lineError(t.misaligned(least), "the export takes only multiples of %d bytes",
-			least)
+	if block := uint64(f.MinBlock); block > 1 && p.unit%block != 0 && t.end > 0 {
+		return t.lineError(t.misaligned(block), "the export takes only multiples of %d bytes",
+			block)
 	}
-	if most := f.payloadMost(); uint64(t.largest) > most {
+	if limit := f.maxPayload(); uint64(t.largest) > limit {
 		return t.lineError(t.widest, "%d bytes: the server takes at most %s in one request",
-			t.largest, units.Exact(most))
+			t.largest, units.Exact(limit))
 	}
 	if o.Verify && !p.multiConn && o.Connections > 1 {
 		return o.errorf("{verify} with {replay} on several connections: the server does not " +
@@ -117,9 +117,9 @@ func (p *plan) fitTrace() error {
 	return nil
 }
 
-// fitTraceWindow: do the requests stay inside the export?
+// fitTraceWindow checks that the requests stay inside the export.
 func (p *plan) fitTraceWindow() error {
-	o, size, t := p.options, p.facts.Size, p.trace
+	o, size, t := p.options, p.subject.Size, p.trace
 	switch {
 	case o.Size > 0 && t.end > o.Size:
 		return t.lineError(t.farthest, o.spelled("ends at %d, beyond {size} %d"), t.end, o.Size)
@@ -136,7 +136,7 @@ func (p *plan) fitTraceWindow() error {
 	return nil
 }
 
-// startTraced starts the requests that may be, each on the next connection that has a slot.
+// startTraced starts the requests that may start, each on the next connection that has a slot.
 func (l *loop) startTraced() {
 	for l.quota > 0 && l.traced < l.plan.trace.n {
 		c := l.offer()
@@ -147,14 +147,14 @@ func (l *loop) startTraced() {
 	}
 }
 
-// startRecorded starts the trace's next request on a connection that is ready. False: it has to
-// wait. Where recorded times do not say when a FLUSH is due, it waits for all that went before it,
-// because it covers only what has been answered.
+// startRecorded starts the trace's next request on a connection that is ready, and reports whether
+// it did: the request may have to wait. Where recorded times do not say when a FLUSH is due, it
+// waits for all requests before it, because it covers only what has been answered.
 func (l *loop) startRecorded(c uint32, at int64) bool {
 	t := l.plan.trace
 	e := t.at(l.traced)
 	offset := l.plan.base + e.offset
-	if e.kind == Flush {
+	if e.kind == kindFlush {
 		if !l.open && l.inflight > 0 {
 			return false
 		}
@@ -167,7 +167,7 @@ func (l *loop) startRecorded(c uint32, at int64) bool {
 	return true
 }
 
-// offer is the next connection in turn that is ready, or none.
+// offer returns the next connection in turn that is ready, or none.
 func (l *loop) offer() uint32 {
 	for range l.conns {
 		c := l.rotor
@@ -182,15 +182,15 @@ func (l *loop) offer() uint32 {
 	return none
 }
 
-// replayed: nothing of the trace is left to be started.
+// replayed reports whether all requests of the trace were started.
 func (l *loop) replayed() bool { return l.plan.trace != nil && l.traced == l.plan.trace.n }
 
-// newReplaySchedule has the times of a trace, from origin on.
+// newReplaySchedule returns a schedule with the times of a trace, from origin on.
 func newReplaySchedule(origin int64, t *trace, speed float64) schedule {
 	return schedule{origin: origin, trace: t, speed: speed}
 }
 
-// recorded is when a request is due; behind the last one, never.
+// recorded returns when the next request is due: after the last request, never.
 func (s *schedule) recorded() int64 {
 	if s.n >= uint64(s.trace.n) {
 		return math.MaxInt64
@@ -202,7 +202,7 @@ func (s *schedule) recorded() int64 {
 	return s.origin + int64(min(float64(at)/s.speed, math.MaxInt64/4))
 }
 
-// lasts is how long the trace takes as it is to be replayed; 0 when that is up to the target.
+// lasts returns how long the trace takes to be replayed; 0 if that depends on the target.
 func (r *Replay) lasts(t *trace) time.Duration {
 	if t == nil || !r.Timed {
 		return 0
@@ -210,8 +210,8 @@ func (r *Replay) lasts(t *trace) time.Duration {
 	return time.Duration(min(float64(t.lasts())/r.Speed, math.MaxInt64/4))
 }
 
-// ReplayReport is about the trace of a replay.
-type ReplayReport struct {
+// replayReport is about the trace of a replay.
+type replayReport struct {
 	Path     string  `json:"path"`
 	File     string  `json:"file"` // in the trace
 	Requests int     `json:"requests"`
@@ -221,8 +221,8 @@ type ReplayReport struct {
 	Seconds  float64 `json:"seconds"` // that the recording lasted
 }
 
-func (o *Options) replayReport(t *trace, started int) *ReplayReport {
-	r := &ReplayReport{Path: t.path, File: t.name, Requests: t.n, Started: started, Timing: "fast",
+func (o *Options) replayReport(t *trace, started int) *replayReport {
+	r := &replayReport{Path: t.path, File: t.name, Requests: t.n, Started: started, Timing: "fast",
 		Seconds: t.lasts().Seconds()}
 	if o.Replay.Timed {
 		r.Timing, r.Speed = "recorded", o.Replay.Speed
@@ -230,8 +230,8 @@ func (o *Options) replayReport(t *trace, started int) *ReplayReport {
 	return r
 }
 
-// text is the table's line.
-func (r *ReplayReport) text() string {
+// text returns the line of the table about the replay.
+func (r *replayReport) text() string {
 	text := fmt.Sprintf("replay: %s of %s requests, recorded on %s", units.Count(r.Started),
 		units.Count(r.Requests), r.File)
 	if r.Seconds > 0 {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"ringnbd/engine/client"
 	"ringnbd/proto"
 )
 
@@ -110,7 +111,7 @@ func TestReplayInItsOwnTime(t *testing.T) {
 		t.Errorf("100 requests, one in 2 ms, came within %v", d)
 	}
 	// Those that were due in the stall's 100 ms waited, half of them for 50 ms and more.
-	if l := r.Kinds[0].Latency; l.Max < 100e3 || l.P90 < 40e3 || r.Open.BacklogMost < 30 ||
+	if l := r.Kinds[0].Latency; l.Max < 100e3 || l.P90 < 40e3 || r.Open.MaxBacklog < 30 ||
 		r.Open.BacklogEnd != 0 || r.Open.Arrivals != "recorded" {
 		t.Errorf("%+v %+v", l, r.Open)
 	}
@@ -169,7 +170,7 @@ func TestReplayVerifies(t *testing.T) {
 		if r := runs(t, o); r.Verify.Judged == 0 || r.Requests != 5000 {
 			t.Errorf("%+v", r)
 		}
-		o.Target, _ = ParseTarget(serve(t, &peer{zero: func(_ *peer, r *proto.Request) bool {
+		o.Target, _ = client.ParseTarget(serve(t, &peer{zero: func(_ *peer, r *proto.Request) bool {
 			return r.Offset != 4096
 		}}))
 		fails(t, o, "not as written")
@@ -368,8 +369,8 @@ func TestRecordOfSeveralThreads(t *testing.T) {
 }
 
 func TestTapesOfManyLoops(t *testing.T) {
-	for loops := 1; loops <= threadsMost; loops++ {
-		if n := tapeOf(loops); n&(n-1) != 0 || n*loops > tapesMost || n < 1<<10 {
+	for loops := 1; loops <= maxThreads; loops++ {
+		if n := tapeOf(loops); n&(n-1) != 0 || n*loops > maxTapes || n < 1<<10 {
 			t.Errorf("%d loops have tapes of %d", loops, n)
 		}
 	}
@@ -379,14 +380,14 @@ func TestTapesOfManyLoops(t *testing.T) {
 func TestTapeThatIsFull(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "trace")
 	s := new(shared)
-	r, err := newRecorder(path, &Target{Network: "file", Address: "/a b"}, s, 2, 4)
+	r, err := newRecorder(path, &client.Target{Network: "file", Address: "/a b"}, s, 2, 4)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range 6 {
-		r.tapes[0].put(entry{at: int64(i) * us, offset: uint64(i), length: 1, kind: Read})
+		r.tapes[0].put(entry{at: int64(i) * us, offset: uint64(i), length: 1, kind: kindRead})
 	}
-	r.tapes[1].put(entry{at: 1500, length: 1, kind: Zero})
+	r.tapes[1].put(entry{at: 1500, length: 1, kind: kindZero})
 	r.tapes[0].publish(10 * us)
 	r.tapes[1].publish(1500) // what is younger has to wait for this tape
 	if err := r.close(); err == nil ||

@@ -1,4 +1,4 @@
-// What came of a run: as a table for people, and as JSON for programs.
+// The result of a run: as a table for people, and as JSON for programs.
 //
 // Invariant: the table shows nothing that the JSON does not have.
 
@@ -30,7 +30,7 @@ type Report struct {
 	Depth       int    `json:"depth"`
 	Threads     int    `json:"threads"`
 	Idle        int    `json:"idle"` // further connections that stayed silent
-	// those of them that the server closed, or spoke to
+	// idle connections that the server closed, or sent something on
 	IdleDropped int     `json:"idleDropped,omitempty"`
 	Offset      uint64  `json:"offset"`
 	Size        uint64  `json:"size"`
@@ -39,14 +39,14 @@ type Report struct {
 	Interrupted bool    `json:"interrupted"`
 
 	Requests uint64 `json:"requests"` // replies without an error after the warm-up
-	// all replies: those while filling and warming up, and errors, too
+	// all replies, including those while filling and warming up, and errors
 	RequestsTotal     uint64  `json:"requestsTotal"`
 	RequestsPerSecond float64 `json:"requestsPerSecond"`
 	BytesPerSecond    float64 `json:"bytesPerSecond"`
 
-	Kinds     []KindReport  `json:"kinds"`
-	Replay    *ReplayReport `json:"replay,omitempty"`
-	Open      *OpenReport   `json:"openLoop,omitempty"`
+	Kinds     []kindReport  `json:"kinds"`
+	Replay    *replayReport `json:"replay,omitempty"`
+	Open      *openReport   `json:"openLoop,omitempty"`
 	Verify    *Verified     `json:"verify,omitempty"`
 	Generator Generator     `json:"generator"`
 
@@ -56,8 +56,8 @@ type Report struct {
 	Notes        []string `json:"notes,omitempty"`
 }
 
-// KindReport is one kind of request.
-type KindReport struct {
+// kindReport is about a kind of request.
+type kindReport struct {
 	Kind              string            `json:"kind"`
 	Requests          uint64            `json:"requests"` // replies after the warm-up
 	RequestsPerSecond float64           `json:"requestsPerSecond"`
@@ -78,25 +78,25 @@ type Latency struct {
 	Max   float64 `json:"max"`
 }
 
-// OpenReport is about the schedule of an open loop.
-type OpenReport struct {
-	Rate        float64 `json:"rate"` // requests per second that were asked for
-	Arrivals    string  `json:"arrivals"`
-	BacklogMost uint64  `json:"backlogMost"` // requests that were due and not started
-	// those that never were; the latencies are without them
+// openReport is about the schedule of an open loop.
+type openReport struct {
+	Rate       float64 `json:"rate"` // requests per second that were asked for
+	Arrivals   string  `json:"arrivals"`
+	MaxBacklog uint64  `json:"backlogMost"` // requests that were due and not started
+	// requests that were due and never started; the latencies are without them
 	BacklogEnd uint64  `json:"backlogEnd"`
 	Behind     bool    `json:"behind"` // the target did not keep up: see behind
 	Lag        Latency `json:"lag"`    // from due to started
 }
 
-// Verified is what Options.Verify saw.
+// Verified is the result of Options.Verify.
 type Verified struct {
 	Judged   uint64    `json:"judgedBytes"`
 	Found    uint64    `json:"badBlocks"`
-	Findings []Finding `json:"findings,omitempty"` // the first of them
+	Findings []finding `json:"findings,omitempty"` // about the first bad blocks
 }
 
-// Generator is what this program itself needed, the kernel's work for it included.
+// Generator is what this program itself used, the kernel's work for it included.
 type Generator struct {
 	CPUSeconds      float64 `json:"cpuSeconds"`
 	CPUPerRequest   float64 `json:"cpuPerRequest"` // microseconds
@@ -107,7 +107,7 @@ type Generator struct {
 }
 
 func newReport(r *run, t *tally, interrupted bool) *Report {
-	o, f := r.options, &r.facts
+	o, f := r.options, &r.subject
 	report := &Report{
 		Target: o.Target.Text, Transport: o.Target.Network, Congestion: f.congestion,
 		ExportSize: f.Size, MultiConn: r.plan.multiConn,
@@ -130,7 +130,8 @@ func newReport(r *run, t *tally, interrupted bool) *Report {
 		if kt.latency.h == nil && !anyError(kt) {
 			continue
 		}
-		report.Kinds = append(report.Kinds, kindReport(Kind(k), kt, report.Seconds, f.file != nil))
+		report.Kinds = append(report.Kinds,
+			newKindReport(requestKind(k), kt, report.Seconds, f.file != nil))
 		measured += kt.requests
 		inWindow += kt.inWindow
 		report.BytesPerSecond += report.Kinds[len(report.Kinds)-1].BytesPerSecond
@@ -168,10 +169,10 @@ func newReport(r *run, t *tally, interrupted bool) *Report {
 	return report
 }
 
-// openReport is the part of a report that only loads with a schedule have, or nil.
-func (r *run) openReport(t *tally) *OpenReport {
+// openReport returns the part of a report that only loads with a schedule have, or nil.
+func (r *run) openReport(t *tally) *openReport {
 	o := r.options
-	open := &OpenReport{Rate: o.Rate, Arrivals: "constant", BacklogMost: t.backlogMost,
+	open := &openReport{Rate: o.Rate, Arrivals: "constant", MaxBacklog: t.maxBacklog,
 		BacklogEnd: t.backlog, Lag: latencyOf(t.lag)}
 	switch {
 	case o.Replay.Timed:
@@ -185,11 +186,11 @@ func (r *run) openReport(t *tally) *OpenReport {
 	return open
 }
 
-// behind says whether so much was due at the end of a run and not started that the target cannot
-// have kept up: a hundredth of the run's schedule, but no less than a tenth of a second, which any
-// stall near the end leaves, and no more than a second. A run that was ended early, or by a count,
-// ends at no time of its schedule and is not judged.
-func (o *OpenReport) behind(seconds float64) bool {
+// behind reports whether the backlog at the end of a run shows that the target did not keep up: it
+// is more than a hundredth of the run's schedule, limited to at least a tenth of a second, which
+// any stall near the end leaves, and at most a second. A run that was ended early, or by a count,
+// does not end with its schedule and is not judged.
+func (o *openReport) behind(seconds float64) bool {
 	return o.Rate > 0 && float64(o.BacklogEnd)/o.Rate > min(max(seconds/100, 0.1), 1)
 }
 
@@ -202,8 +203,8 @@ func anyError(k *kindTally) bool {
 	return false
 }
 
-func kindReport(kind Kind, t *kindTally, seconds float64, file bool) KindReport {
-	k := KindReport{Kind: kind.String(), Requests: t.requests,
+func newKindReport(kind requestKind, t *kindTally, seconds float64, file bool) kindReport {
+	k := kindReport{Kind: kind.String(), Requests: t.requests,
 		RequestsPerSecond: per(t.inWindow, seconds), BytesPerSecond: per(t.bytes, seconds),
 		Latency: latencyOf(t.latency)}
 	for e, n := range t.errors {
@@ -237,18 +238,18 @@ func latencyOf(h histogram) Latency {
 // text names a failed request.
 func (f *failure) text(file bool) string {
 	name := f.kind.String()
-	if f.kind == Zero {
+	if f.kind == kindZero {
 		name = "WRITE_ZEROES"
 	}
 	text := errnoName(f.errno, file) + " for a " + name
-	if f.kind != Flush {
+	if f.kind != kindFlush {
 		text += " of " + strconv.FormatUint(uint64(f.length), 10) + " bytes at offset " +
 			strconv.FormatUint(f.offset, 10)
 	}
 	return text + " on connection " + strconv.Itoa(f.connection)
 }
 
-// errnoName is the protocol's name of an error, or Linux's.
+// errnoName returns the protocol's name of an error, or Linux's.
 func errnoName(e uint32, file bool) string {
 	if name := proto.Errno(e).String(); !file && name != "unknown error" {
 		return name

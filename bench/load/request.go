@@ -1,4 +1,4 @@
-// Requests: which comes next, how it begins, how it ends.
+// Requests: which is next, how it begins, how it ends.
 //
 // Invariant: a live slot is counted in its connection's and its loop's inflight, and holds its
 // blocks in the table, if there is one.
@@ -9,25 +9,25 @@ import (
 	"ringnbd/proto"
 )
 
-// tries is how many offsets are tried before a connection waits for others to get off the blocks.
-const tries = 64
+// maxTries is how many offsets are tried before a connection waits until blocks are free.
+const maxTries = 64
 
-// startNext starts the pattern's next request on a connection that is ready. False: every block
-// that it tried is taken.
+// startNext starts the pattern's next request on a connection that is ready, and reports whether it
+// did: all the blocks that it tried may be in use.
 func (l *loop) startNext(i uint32, at int64) bool {
 	c := &l.conns[i]
 	o := l.plan.options
 	kind := l.draw(c)
-	if kind == Flush {
+	if kind == kindFlush {
 		c.unflushed = 0
 		l.launch(i, kind, 0, 0, at, false)
 		return true
 	}
 	size := o.Sizes.draw(&c.random)
-	for range tries {
+	for range maxTries {
 		offset := l.plan.base + l.place(c, size/l.plan.unit)*l.plan.unit
 		if l.take(kind, offset, size) {
-			if kind != Read {
+			if kind != kindRead {
 				c.unflushed++
 			}
 			l.launch(i, kind, offset, size, at, false)
@@ -38,29 +38,29 @@ func (l *loop) startNext(i uint32, at int64) bool {
 }
 
 // draw picks the kind of the next request.
-func (l *loop) draw(c *conn) Kind {
+func (l *loop) draw(c *conn) requestKind {
 	o := l.plan.options
 	p := &o.Pattern
 	switch {
-	case o.FlushEvery > 0 && c.unflushed >= o.FlushEvery, p.Does[Flush]:
-		return Flush
+	case o.FlushEvery > 0 && c.unflushed >= o.FlushEvery, p.Does[kindFlush]:
+		return kindFlush
 	case o.Mixed():
 		if c.random.below(100) < uint64(o.ReadPercent) {
-			return Read
+			return kindRead
 		}
-	case p.Does[Read]:
-		return Read
+	case p.Does[kindRead]:
+		return kindRead
 	}
 	switch {
-	case p.Does[Zero] || o.ZeroPercent > 0 && c.random.below(100) < uint64(o.ZeroPercent):
-		return Zero
-	case p.Does[Write]:
-		return Write
+	case p.Does[kindZero] || o.ZeroPercent > 0 && c.random.below(100) < uint64(o.ZeroPercent):
+		return kindZero
+	case p.Does[kindWrite]:
+		return kindWrite
 	}
-	return Trim
+	return kindTrim
 }
 
-// place picks where n units go, in units from the window's beginning.
+// place picks where the next n units are, in units from the window's beginning.
 func (l *loop) place(c *conn, n uint64) uint64 {
 	if l.plan.options.Pattern.Random {
 		return c.part.first + c.random.below(c.part.blocks/n)*n
@@ -73,7 +73,8 @@ func (l *loop) place(c *conn, n uint64) uint64 {
 	return at
 }
 
-// startFill starts the next piece of the connection's share of the window; false: there is no more.
+// startFill starts the next write of the connection's share of the window, and reports whether
+// there was one.
 func (l *loop) startFill(i uint32) bool {
 	c := &l.conns[i]
 	if c.fill.blocks == 0 {
@@ -83,12 +84,12 @@ func (l *loop) startFill(i uint32) bool {
 	n := min(c.fill.blocks, l.plan.largest/unit)
 	offset := l.plan.base + c.fill.first*unit
 	c.fill = part{c.fill.first + n, c.fill.blocks - n}
-	must(l.take(Write, offset, n*unit), "two fills of one block")
-	l.launch(i, Write, offset, n*unit, l.issued, true)
+	must(l.take(kindWrite, offset, n*unit), "two fills of one block")
+	l.launch(i, kindWrite, offset, n*unit, l.issued, true)
 	return true
 }
 
-// filled: nothing is left to fill.
+// filled reports whether the whole window was written.
 func (l *loop) filled() bool {
 	for i := range l.conns {
 		if l.conns[i].fill.blocks > 0 {
@@ -98,20 +99,20 @@ func (l *loop) filled() bool {
 	return true
 }
 
-// take keeps others off the blocks.
-func (l *loop) take(kind Kind, offset, length uint64) bool {
+// take keeps other requests off the blocks, and reports whether it could.
+func (l *loop) take(kind requestKind, offset, length uint64) bool {
 	t := l.plan.table
 	switch {
 	case t == nil:
 		return true
-	case kind == Read:
+	case kind == kindRead:
 		return t.takeRead(offset, length)
 	}
 	return t.takeWrite(offset, length)
 }
 
-// launch gives a request a slot and puts it on its way.
-func (l *loop) launch(i uint32, kind Kind, offset, length uint64, at int64, filling bool) {
+// launch gives a request a slot and submits it.
+func (l *loop) launch(i uint32, kind requestKind, offset, length uint64, at int64, filling bool) {
 	c := &l.conns[i]
 	row := c.free
 	s := &l.slots[row]
@@ -132,7 +133,7 @@ func (l *loop) launch(i uint32, kind Kind, offset, length uint64, at int64, fill
 		l.tape.put(entry{l.issued, offset, uint32(length), kind})
 	}
 	payload := l.layout.shared
-	if kind == Write && l.plan.table != nil {
+	if kind == kindWrite && l.plan.table != nil {
 		payload = l.layout.bufferAt(row)
 		l.plan.table.stamp(l.arena.Bytes(payload, int(length)), offset)
 	}
@@ -149,10 +150,10 @@ func (l *loop) launch(i uint32, kind Kind, offset, length uint64, at int64, fill
 // unlimited is the quota of a run without a count.
 const unlimited = ^uint64(0)
 
-var commands = [kinds]uint16{Read: proto.CmdRead, Write: proto.CmdWrite, Trim: proto.CmdTrim,
-	Flush: proto.CmdFlush, Zero: proto.CmdWriteZeroes}
+var commands = [kinds]uint16{kindRead: proto.CmdRead, kindWrite: proto.CmdWrite,
+	kindTrim: proto.CmdTrim, kindFlush: proto.CmdFlush, kindZero: proto.CmdWriteZeroes}
 
-// done ends a request: errno is 0 or what the target said.
+// done ends a request: errno is 0 or the target's error.
 func (l *loop) done(row, errno uint32) {
 	s := &l.slots[row]
 	c := &l.conns[s.conn]
@@ -160,13 +161,13 @@ func (l *loop) done(row, errno uint32) {
 	s.live = false
 	if t := l.plan.table; t != nil {
 		switch s.kind {
-		case Read:
+		case kindRead:
 			t.doneRead(s.offset, uint64(s.length))
-		case Write:
+		case kindWrite:
 			t.doneWrite(s.offset, uint64(s.length), outcome(errno, stamped))
-		case Zero:
+		case kindZero:
 			t.doneWrite(s.offset, uint64(s.length), outcome(errno, zeroed))
-		case Trim:
+		case kindTrim:
 			t.doneWrite(s.offset, uint64(s.length), unknown)
 		}
 	}
@@ -184,7 +185,7 @@ func (l *loop) done(row, errno uint32) {
 	}
 }
 
-// outcome is what blocks hold after a write: nobody knows if it failed.
+// outcome returns what blocks hold after a write: unknown if it failed.
 func outcome(errno uint32, content content) content {
 	if errno != 0 {
 		return unknown

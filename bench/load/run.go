@@ -29,19 +29,19 @@ type Progress struct {
 	Phase   string // connecting, filling, warming up, measuring, finishing
 	Elapsed time.Duration
 	Total   time.Duration // of warm-up and measuring; 0: until Count
-	// of a phase that neither time nor requests measure: how far it is, from 0 to 1
+	// Share is how far a phase is that neither time nor requests measure, from 0 to 1.
 	Share    float64
 	Requests uint64 // measured so far
 	Count    uint64 // Options.Count
 	Bytes    uint64
 }
 
-// watchInterval is how often the watcher is told.
+// watchInterval is how often the watcher is called.
 const watchInterval = 100 * time.Millisecond
 
-// Run does what the options say. It ends early when ctx does, which is no error: the report says
-// so. The report is nil if nothing was started. The error is one line: what could not be done, or
-// what was wrong with the target's answers.
+// Run does what the options say. It ends early when ctx does, which is not an error: the report
+// says so. The report is nil if nothing was started. The error is one line: what could not be done,
+// or what was wrong with the target's answers.
 func Run(ctx context.Context, o Options, watch func(Progress)) (*Report, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
@@ -78,7 +78,7 @@ func Run(ctx context.Context, o Options, watch func(Progress)) (*Report, error) 
 	var seed [8]byte
 	_, _ = rand.Read(seed[:]) // never fails on Linux
 	var err error
-	if r.plan, err = newPlan(&o, &r.facts, r.trace,
+	if r.plan, err = newPlan(&o, &r.subject, r.trace,
 		binary.LittleEndian.Uint64(seed[:])); err != nil {
 		return nil, fmt.Errorf("%s: %w", o.Target.Text, err)
 	}
@@ -111,7 +111,7 @@ func (o *Options) reachTraces(ctx context.Context) error {
 	return nil
 }
 
-// same: the two paths name one file.
+// same reports whether two paths lead to one file.
 func same(a, b string) bool {
 	one, err := os.Stat(a)
 	if err != nil {
@@ -124,8 +124,8 @@ func same(a, b string) bool {
 type run struct {
 	options *Options
 	watch   func(Progress)
-	facts   facts
-	sockets []int // not given to a loop yet
+	subject subject
+	sockets []int // that no loop has yet
 	idle    idle
 	trace   *trace // to be replayed
 	record  *recorder
@@ -157,10 +157,10 @@ func (r *run) open(ctx context.Context) error {
 		}
 		r.sockets = append(r.sockets, fd)
 		if n == 0 {
-			r.facts.Export, r.facts.congestion = e, congestion
-		} else if e.Facts != r.facts.Facts {
+			r.subject.Export, r.subject.congestion = e, congestion
+		} else if e.Facts != r.subject.Facts {
 			return fmt.Errorf("%s: connection %d sees another export than the first: %d bytes, "+
-				"not %d, or other flags", o.Target.Text, n+1, e.Size, r.facts.Size)
+				"not %d, or other flags", o.Target.Text, n+1, e.Size, r.subject.Size)
 		}
 	}
 	return r.idle.open(ctx, r)
@@ -177,11 +177,11 @@ func (r *run) openFile() error {
 	if err != nil {
 		return err
 	}
-	r.facts.file = b
-	r.facts.Export = b.Export
-	// what the server would put right for its clients is ours to keep
-	r.facts.MinBlock, r.facts.MaxPayload = b.Device.Block, blockMost
-	r.facts.notes = b.Notes
+	r.subject.file = b
+	r.subject.Export = b.Export
+	// the server aligns requests for its clients; this program has to align its own
+	r.subject.MinBlock, r.subject.MaxPayload = b.Device.Block, maxBlock
+	r.subject.notes = b.Notes
 	return nil
 }
 
@@ -190,7 +190,7 @@ func (r *run) start() error {
 	o := r.options
 	r.ended = make(chan struct{})
 	r.shared.filling.Store(int32(o.Threads))
-	gate := make(chan bool) // nobody turns before all are there
+	gate := make(chan bool) // no loop turns before all have started
 	var trouble error
 	for id := range o.Threads {
 		from, to := loopSpan(id, o.Connections, o.Threads)
@@ -309,7 +309,7 @@ func (r *run) progress() Progress {
 	return p
 }
 
-// finish merges what the loops counted and judges it.
+// finish merges the loops' tallies and returns the report, and an error about what went wrong.
 func (r *run) finish(interrupted bool) (*Report, error) {
 	var trouble []error
 	r.idle.check()
@@ -361,25 +361,25 @@ func (r *run) closeRecord() error {
 	return nil
 }
 
-// close lets go of what no loop took over.
+// close closes what no loop has taken over.
 func (r *run) close() {
 	for _, fd := range r.sockets {
 		_ = unix.Close(fd)
 	}
 	r.idle.close()
-	if r.facts.file != nil {
-		_ = r.facts.file.Close()
+	if r.subject.file != nil {
+		_ = r.subject.file.Close()
 	}
 }
 
-// newLoop makes a loop's tables and its arena for connections from to to-1.
+// newLoop makes a loop's tables and its arena, for connections from to to-1.
 func newLoop(p *plan, s *shared, id int, sockets []int, from, to int) (*loop, error) {
 	o := p.options
 	n := to - from
 	l := &loop{plan: p, shared: s, id: id, layout: layoutOf(p, n), left: n, quota: unlimited,
 		tally: newTally(o)}
 	var err error
-	if l.arena, err = uring.NewArena(int(l.layout.size), p.facts.file != nil); err != nil {
+	if l.arena, err = uring.NewArena(int(l.layout.size), p.subject.file != nil); err != nil {
 		return nil, err
 	}
 	if o.Count > 0 {
@@ -424,8 +424,8 @@ func (l *loop) scatter(seed uint64) {
 	}
 }
 
-// thread is the loop's own: the ring works only on the thread that made it, and the thread ends
-// with the loop.
+// thread runs the loop on a thread of its own: the ring works only on the thread that made it, and
+// the thread ends with the loop.
 func (l *loop) thread(started chan<- error, gate <-chan bool) {
 	runtime.LockOSThread()
 	// The kernel may end a sleep 50 µs late by default, which an open loop would see in every
@@ -460,12 +460,12 @@ func (l *loop) openRing() error {
 	if err != nil {
 		return err
 	}
-	if b := l.plan.facts.file; b != nil {
+	if b := l.plan.subject.file; b != nil {
 		if l.unregistered = l.plan.unregistered; l.unregistered == nil {
 			err = ring.RegisterBuffers(l.arena)
 		}
 		var locked *uring.MemlockError
-		if errors.As(err, &locked) { // others of the same user have come between
+		if errors.As(err, &locked) { // other programs of the same user have taken the rest
 			l.unregistered, err = err, nil
 		}
 		if err == nil {
@@ -479,7 +479,7 @@ func (l *loop) openRing() error {
 	return nil
 }
 
-// closeRing ends what is in flight and closes what is open.
+// closeRing ends the requests in flight and closes the sockets and the arena.
 func (l *loop) closeRing() {
 	err := l.ring.Close()
 	for i := range l.conns {

@@ -16,7 +16,7 @@ import (
 )
 
 func TestEveryPatternRuns(t *testing.T) {
-	for _, pattern := range Patterns {
+	for _, pattern := range patterns {
 		t.Run(pattern.Name, func(t *testing.T) {
 			p := &peer{}
 			o := options(t, serve(t, p), pattern.Name, "4k:3,512:1,64k:1")
@@ -33,9 +33,9 @@ func TestEveryPatternRuns(t *testing.T) {
 			total := 0
 			for k, n := range p.seen {
 				total += n
-				if flushes := Kind(k) == Flush &&
+				if flushes := requestKind(k) == kindFlush &&
 					o.FlushEvery > 0; (n > 0) != (pattern.Does[k] || flushes) {
-					t.Errorf("%d requests of kind %v", n, Kind(k))
+					t.Errorf("%d requests of kind %v", n, requestKind(k))
 				}
 			}
 			if total != int(o.Count) {
@@ -193,7 +193,7 @@ func TestVerifyCatchesLies(t *testing.T) {
 			o.Verify, o.Fill, o.Count = true, true, 20000
 			r := fails(t, o, "offset 6", "expected generation", "found", c.words)
 			if r == nil || r.Verify.Found == 0 || len(r.Verify.Findings) == 0 ||
-				len(r.Verify.Findings) > findingsKept {
+				len(r.Verify.Findings) > maxFindings {
 				t.Fatalf("the report has %+v", r.Verify)
 			}
 			if at := r.Verify.Findings[0].Offset; at < unlucky || at >= unlucky+4096 {
@@ -413,8 +413,8 @@ func TestStallIsSeenByAllThatWereDue(t *testing.T) {
 	if l := open.Kinds[0].Latency; l.P90 < 150e3 || l.P99 < 300e3 {
 		t.Errorf("open loop: p90 %v µs, p99 %v µs: the stall should be in both", l.P90, l.P99)
 	}
-	if open.Open.BacklogMost < 300 {
-		t.Errorf("open loop: a backlog of %d, expected about 400", open.Open.BacklogMost)
+	if open.Open.MaxBacklog < 300 {
+		t.Errorf("open loop: a backlog of %d, expected about 400", open.Open.MaxBacklog)
 	}
 	if n := open.Requests + open.Open.BacklogEnd; n < 1990 || n > 2001 {
 		t.Errorf("open loop: %d requests and %d never started; 2000 were due", open.Requests,

@@ -1,8 +1,8 @@
 // The open loop's schedule: when requests are due, whatever the server does.
 //
-// Invariant: the times depend on the rate, the kind of arrivals and the seed only, or on a trace.
-// Two schedules made alike step through the same times; the loop keeps one for what it starts and
-// one for what is due, and their distance is the backlog.
+// Invariant: the times depend only on the rate, the kind of arrivals and the seed, or on a trace.
+// Two schedules made alike step through the same times; the loop keeps a schedule for what it
+// starts and a schedule for what is due, and their distance is the backlog.
 
 package load
 
@@ -18,7 +18,7 @@ type schedule struct {
 	poisson bool
 	n       uint64 // arrivals stepped over
 
-	trace *trace // where the times come from, if they are recorded ones
+	trace *trace // the source of the times, if they are recorded
 	speed float64
 }
 
@@ -41,7 +41,7 @@ func (s *schedule) gap() float64 {
 	return s.interval
 }
 
-// next is when the next request is due.
+// next returns when the next request is due.
 func (s *schedule) next() int64 {
 	if s.trace != nil {
 		return s.recorded()
@@ -49,7 +49,7 @@ func (s *schedule) next() int64 {
 	return s.origin + int64(s.at)
 }
 
-// step goes on to the one after it.
+// step goes on to the arrival after it.
 func (s *schedule) step() {
 	s.n++
 	if s.trace == nil {

@@ -1,4 +1,4 @@
-// Requests on their way out: everything that a turn starts on a connection leaves in one SENDMSG.
+// Sending requests: everything that a turn starts on a connection leaves in one SENDMSG.
 //
 // Invariant: at most one send per socket is in flight (two would interleave); the memory it names
 // is not touched until its completion, so nothing is started on a connection while it sends.
@@ -12,15 +12,15 @@ import (
 	"ringnbd/proto"
 )
 
-// batch is the message that is being made, or sent.
+// batch is the message that is being written, or sent.
 type batch struct {
 	n      uint32 // iovecs
 	filled uint32 // bytes of headers
-	joins  bool   // the last iovec is a run of headers, which the next can lengthen
+	joins  bool   // the last iovec is a run of headers, which the next header lengthens
 	bytes  uint64
 }
 
-// ready: may a request be started on the connection now?
+// ready reports whether a request may be started on the connection now.
 func (l *loop) ready(i uint32) bool {
 	c := &l.conns[i]
 	return c.free != none && c.state == connOpen && !c.sending &&
@@ -36,7 +36,7 @@ func (l *loop) addRequest(i uint32, r *proto.Request, payload uint64) {
 	iovecs := l.arena.Iovecs(page+iovecsAt, int(l.layout.iovecs))
 	at := page + l.layout.headersAt + uint64(b.filled)
 	proto.PutRequest(l.arena.Bytes(at, proto.RequestSize), r)
-	if b.joins { // headers without payload lie one behind the other
+	if b.joins { // headers without payload lie one after another
 		iovecs[b.n-1].Len += proto.RequestSize
 	} else {
 		iovecs[b.n] = uring.Iovec{Base: l.arena.Addr(at), Len: proto.RequestSize}
@@ -70,7 +70,7 @@ func (l *loop) send(i uint32) {
 		uring.MsgNoSignal|uring.MsgWaitAll)
 }
 
-// sent files what became of a send: all, a part, or the end of the connection.
+// sent accounts for the completion of a send: all, a part, or the end of the connection.
 func (l *loop) sent(i uint32, res int32) {
 	c := &l.conns[i]
 	l.touch(i)
@@ -90,7 +90,7 @@ func (l *loop) sent(i uint32, res int32) {
 	}
 }
 
-// skip moves a batch's beginning behind n bytes.
+// skip removes n sent bytes from the beginning of a batch.
 func (l *loop) skip(i uint32, n uint64) {
 	c := &l.conns[i]
 	c.sendLeft -= n

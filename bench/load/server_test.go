@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"ringnbd/engine/client"
 	"ringnbd/proto"
 )
 
@@ -152,12 +153,12 @@ func (p *peer) negotiate(in *bufio.Reader, out *bufio.Writer) bool {
 				uint32(len(data))), data...))
 		}
 		flags, known := p.offers(option)
-		facts := order.AppendUint16(order.AppendUint64(nil, p.export.Size), flags)
+		subject := order.AppendUint16(order.AppendUint64(nil, p.export.Size), flags)
 		switch {
 		case option == proto.OptExportName && !p.has(string(data)):
 			return false
 		case option == proto.OptExportName:
-			_, _ = out.Write(facts)
+			_, _ = out.Write(subject)
 			if p.plain {
 				_, _ = out.Write(make([]byte, proto.ExportNamePadding))
 			}
@@ -167,7 +168,7 @@ func (p *peer) negotiate(in *bufio.Reader, out *bufio.Writer) bool {
 		case !known || !p.has(string(data[4:4+order.Uint32(data)])):
 			reply(proto.RepErrUnknown, []byte("never heard of it"))
 		default:
-			reply(proto.RepInfo, append([]byte{0, byte(proto.InfoExport)}, facts...))
+			reply(proto.RepInfo, append([]byte{0, byte(proto.InfoExport)}, subject...))
 			if p.export.MinBlock > 0 {
 				sizes := order.AppendUint32(order.AppendUint32(order.AppendUint32([]byte{0,
 					byte(proto.InfoBlockSize)}, p.export.MinBlock), 4096),
@@ -238,29 +239,29 @@ func (p *peer) request(in *bufio.Reader, out *bufio.Writer, r *proto.Request) bo
 	if errno == proto.Success {
 		switch r.Command {
 		case proto.CmdRead:
-			p.seen[Read]++
+			p.seen[kindRead]++
 			answer = append(answer, p.data[r.Offset:r.Offset+r.Length]...)
 			if p.read != nil {
 				p.read(p, r, answer)
 			}
 		case proto.CmdWrite:
-			p.seen[Write]++
+			p.seen[kindWrite]++
 			copy(p.previous[r.Offset:], p.data[r.Offset:r.Offset+r.Length])
 			if p.write != nil {
 				p.write(p, r, payload)
 			}
 			copy(p.data[r.Offset:], payload)
 		case proto.CmdTrim:
-			p.seen[Trim]++
+			p.seen[kindTrim]++
 			clear(p.data[r.Offset : r.Offset+r.Length])
 		case proto.CmdWriteZeroes:
-			p.seen[Zero]++
+			p.seen[kindZero]++
 			copy(p.previous[r.Offset:], p.data[r.Offset:r.Offset+r.Length])
 			if p.zero == nil || p.zero(p, r) {
 				clear(p.data[r.Offset : r.Offset+r.Length])
 			}
 		case proto.CmdFlush:
-			p.seen[Flush]++
+			p.seen[kindFlush]++
 		case proto.CmdDisc:
 			p.goodbyes++
 			return false
@@ -275,7 +276,7 @@ func (p *peer) request(in *bufio.Reader, out *bufio.Writer, r *proto.Request) bo
 // options is a run of a moment on a URI: change what the test is about.
 func options(t *testing.T, uri, pattern, bs string) Options {
 	t.Helper()
-	target, err := ParseTarget(uri)
+	target, err := client.ParseTarget(uri)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,8 +288,8 @@ func options(t *testing.T, uri, pattern, bs string) Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Options{Prefix: "--", Target: target, Pattern: p, ReadPercent: 50, Sizes: m, Connections: 2, Depth: 8,
-		Threads: 1, Seed: 1, Count: 2000, Timeout: 10 * time.Second}
+	return Options{Prefix: "--", Target: target, Pattern: p, ReadPercent: 50, Sizes: m,
+		Connections: 2, Depth: 8, Threads: 1, Seed: 1, Count: 2000, Timeout: 10 * time.Second}
 }
 
 // runs does what must succeed.

@@ -1,7 +1,7 @@
 // The socket on its way from net to a loop.
 //
 // Invariant: afterwards exactly one descriptor is open, it is in blocking mode, and the Go runtime
-// has no part in it.
+// does not know it.
 
 package load
 
@@ -17,8 +17,8 @@ import (
 // unixSendBuffer is asked for on Unix sockets, in bytes: they have no autotuning.
 const unixSendBuffer = 1 << 20
 
-// detach takes the socket out of a connection, which is closed by it. note tells what congestion
-// control a TCP socket ended up with.
+// detach takes the socket out of a connection, which it closes. note is the congestion control of a
+// TCP socket.
 func detach(c net.Conn) (fd int, note string, err error) {
 	defer c.Close()
 	s, ok := c.(syscall.Conn)
@@ -58,7 +58,7 @@ func prepare(c net.Conn, fd int, local bool) (note string, err error) {
 		return "", fmt.Errorf("set blocking mode: %w", err)
 	}
 	if local {
-		// without it, it is only slower
+		// an error only makes it slower
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, unixSendBuffer)
 		return "", nil
 	}

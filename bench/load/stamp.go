@@ -1,5 +1,5 @@
-// Stamps: what Options.Verify writes into every sector of 512 bytes, and what can be wrong with one that
-// is read back.
+// Stamps: what Options.Verify writes into every sector of 512 bytes, and what can be wrong with a
+// sector that is read back.
 //
 //	  0  magic
 //	  8  offset in the export
@@ -9,7 +9,7 @@
 //	508  CRC-32C of the 508 bytes before it
 //
 // Invariant: two sectors with the same offset, generation and run are the same bytes, and any two
-// others differ all over, so that a mixture of them fails the checksum.
+// other sectors differ all over, so that a mixture of them fails the checksum.
 
 package load
 
@@ -43,64 +43,63 @@ func putStamp(b []byte, offset, generation, run uint64) {
 	order.PutUint32(b[checksumAt:], crc32.Update(0, castagnoli, b[:checksumAt]))
 }
 
-// Fault is what is wrong with data that was read.
-type Fault uint8
+// faultKind is what is wrong with data that was read.
+type faultKind uint8
 
-// The faults.
+// The kinds of fault.
 const (
-	faultNone   Fault = iota
-	Wrong             // no stamp at all
-	Corrupt           // a stamp whose checksum does not fit: pieces of several, or flipped bits
-	Misdirected       // the stamp of another offset
-	Foreign           // the stamp of another run: older than anything written now
-	Stale             // an older generation
-	Ahead             // a generation that has not been written yet
-	Torn              // some sectors of a block as they should be, others older
-	Unzeroed          // something where zeroes were written
+	faultNone        faultKind = iota
+	faultWrong                 // no stamp at all
+	faultCorrupt               // a stamp with a wrong checksum: a mixture, or flipped bits
+	faultMisdirected           // the stamp of another offset
+	faultForeign               // the stamp of another run: older than anything written now
+	faultStale                 // an older generation
+	faultAhead                 // a generation that has not been written yet
+	faultTorn                  // some sectors of a block as they should be, others older
+	faultUnzeroed              // something where zeroes were written
 )
 
 var faultNames = [...]string{"", "wrong", "corrupt", "misdirected", "foreign", "stale", "ahead",
 	"torn", "unzeroed"}
 
 var faultTexts = [...]string{
-	Wrong:       "wrong data: no stamp of ours where one was written",
-	Corrupt:     "corrupt data: the sector's checksum does not fit",
-	Misdirected: "misdirected: this is the data of offset ",
-	Foreign:     "stale: data of an earlier run, written over in this one",
-	Stale:       "stale: an older generation",
-	Ahead:       "wrong data: a generation that was not acknowledged",
-	Torn:        "torn: the sectors of one block are of different generations",
-	Unzeroed:    "wrong data: zeroes were written here",
+	faultWrong:       "wrong data: no stamp of ours where one was written",
+	faultCorrupt:     "corrupt data: the sector's checksum does not fit",
+	faultMisdirected: "misdirected: this is the data of offset ",
+	faultForeign:     "stale: data of an earlier run, written over in this one",
+	faultStale:       "stale: an older generation",
+	faultAhead:       "wrong data: a generation that was not acknowledged",
+	faultTorn:        "torn: the sectors of one block are of different generations",
+	faultUnzeroed:    "wrong data: zeroes were written here",
 }
 
-func (f Fault) String() string { return faultNames[f] }
+func (f faultKind) String() string { return faultNames[f] }
 
-// checkStamp judges one sector. found is its generation if it carries one, and from the offset it
-// carries.
-func checkStamp(b []byte, offset, generation, run uint64) (fault Fault, found, from uint64) {
+// checkStamp judges a sector. found is the generation that its stamp has, and from the offset.
+func checkStamp(b []byte, offset, generation, run uint64) (fault faultKind, found, from uint64) {
 	b = b[:sector]
 	order := binary.LittleEndian
 	if order.Uint64(b) != stampMagic {
-		return Wrong, 0, 0
+		return faultWrong, 0, 0
 	}
 	from, found = order.Uint64(b[8:]), order.Uint64(b[16:])
 	switch {
 	case crc32.Update(0, castagnoli, b[:checksumAt]) != order.Uint32(b[checksumAt:]):
-		return Corrupt, found, from
+		return faultCorrupt, found, from
 	case from != offset:
-		return Misdirected, found, from
+		return faultMisdirected, found, from
 	case order.Uint64(b[24:]) != run:
-		return Foreign, found, from
+		return faultForeign, found, from
 	case found < generation:
-		return Stale, found, from
+		return faultStale, found, from
 	case found > generation:
-		return Ahead, found, from
+		return faultAhead, found, from
 	}
 	return faultNone, found, from
 }
 
-// checkZeroes judges one sector that must be zeroes. What else it may hold is judged like a stamp.
-func checkZeroes(b []byte, offset, generation, run uint64) (fault Fault, found, from uint64) {
+// checkZeroes judges a sector that must be zeroes. Other content is judged like a stamp.
+func checkZeroes(b []byte, offset, generation, run uint64) (fault faultKind, found, from uint64) {
 	b = b[:sector]
 	var any uint64
 	for i := 0; i < sector; i += 8 {
@@ -110,35 +109,35 @@ func checkZeroes(b []byte, offset, generation, run uint64) (fault Fault, found, 
 		return faultNone, 0, 0
 	}
 	fault, found, from = checkStamp(b, offset, generation, run)
-	if fault == faultNone || fault == Wrong {
-		fault = Unzeroed
+	if fault == faultNone || fault == faultWrong {
+		fault = faultUnzeroed
 	}
 	return fault, found, from
 }
 
-// Finding is one block that was not what it should be.
-type Finding struct {
-	Offset   uint64 `json:"offset"` // bytes in the export, of the first sector that is wrong
-	Fault    Fault  `json:"-"`
-	Name     string `json:"fault"`
-	Expected uint64 `json:"expectedGeneration"`
+// finding is a block that was not what it should be.
+type finding struct {
+	Offset   uint64    `json:"offset"` // bytes in the export, of the first sector that is wrong
+	Fault    faultKind `json:"-"`
+	Name     string    `json:"fault"`
+	Expected uint64    `json:"expectedGeneration"`
 	// this generation is zeroes, which carry no stamp
 	Zeroes bool   `json:"expectedZeroes,omitempty"`
 	Found  uint64 `json:"foundGeneration"` // 0: none
-	// bytes: where the data belongs, if it carries a stamp
+	// bytes: where the data belongs, if it has a stamp
 	From       uint64 `json:"foundOffset"`
 	Connection int    `json:"connection"` // counted from 1
 }
 
-// String is one line.
-func (f Finding) String() string {
+// String returns one line.
+func (f finding) String() string {
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
 	text := "offset " + number(f.Offset) + ": " + faultTexts[f.Fault]
-	if f.Fault == Misdirected {
+	if f.Fault == faultMisdirected {
 		text += number(f.From)
 	}
 	found := number(f.Found)
-	if f.Fault == Wrong || f.Found == 0 {
+	if f.Fault == faultWrong || f.Found == 0 {
 		found = "none"
 	}
 	expected := number(f.Expected)
@@ -149,25 +148,24 @@ func (f Finding) String() string {
 		strconv.Itoa(f.Connection) + ")"
 }
 
-// judge looks at the sectors of one read in order, however they arrive, and comes to one finding
-// per block at most.
+// judge checks the sectors of a read in order, however they arrive, and makes one finding per block
+// at most.
 type judge struct {
 	table      *table
 	at, end    uint64 // bytes in the export: the next sector, and where the read ends
 	good       uint32 // sectors of the block so far
 	older      uint32
-	first      Finding
+	first      finding
 	connection int
 }
 
 // begin is the start of a read's payload.
 func (j *judge) begin(offset, length uint64) {
-	j.at, j.end, j.good, j.older, j.first = offset, offset+length, 0, 0, Finding{}
+	j.at, j.end, j.good, j.older, j.first = offset, offset+length, 0, 0, finding{}
 }
 
-// look judges one sector. The finding is valid when it is the block's last one and something was
-// wrong.
-func (j *judge) look(b []byte) (f Finding, bad bool) {
+// look judges a sector. The finding is valid at the block's last sector, if something was wrong.
+func (j *judge) look(b []byte) (f finding, bad bool) {
 	expected, holds := j.table.expect(j.at)
 	if holds != unknown {
 		check := checkStamp
@@ -178,23 +176,23 @@ func (j *judge) look(b []byte) (f Finding, bad bool) {
 		switch fault {
 		case faultNone:
 			j.good++
-		case Stale, Foreign:
+		case faultStale, faultForeign:
 			j.older++
 		}
 		if fault != faultNone && j.first.Fault == faultNone {
-			j.first = Finding{Offset: j.at, Fault: fault, Expected: expected,
+			j.first = finding{Offset: j.at, Fault: fault, Expected: expected,
 				Zeroes: holds == zeroed, Found: found, From: from, Connection: j.connection}
 		}
 	}
 	j.at += sector
 	if !j.table.boundary(j.at) && j.at < j.end {
-		return Finding{}, false
+		return finding{}, false
 	}
 	f = j.first
 	if j.good > 0 && j.older > 0 {
-		f.Fault = Torn
+		f.Fault = faultTorn
 	}
-	j.good, j.older, j.first = 0, 0, Finding{}
+	j.good, j.older, j.first = 0, 0, finding{}
 	f.Name = f.Fault.String()
 	return f, f.Fault != faultNone
 }

@@ -1,4 +1,4 @@
-// The generation table: what every block of the window must hold, and who is on it.
+// The generation table: what every block of the window must hold, and which requests are on it.
 //
 // Invariant: a block is being written by one request, or read by any number, or neither. Each block
 // belongs to one loop (plan.go: parts), so entries need no lock.
@@ -12,11 +12,11 @@ const (
 	entryStamped = 1 << 0
 	entryWriting = 1 << 1
 	entryZeroed  = 1 << 2 // likewise, but zeroes
-	entryReader  = 1 << 4 // one of them
-	// all; inflightMost is one more, and that one is turned away like a writer
+	entryReader  = 1 << 4 // one reader
+	// all readers. maxInflight is larger by one: that reader is refused like a writer
 	entryReaders    = (1<<20 - 1) << 4
 	entryGeneration = 1 << 24
-	generationMost  = 1<<40 - 1
+	maxGeneration   = 1<<40 - 1
 )
 
 type table struct {
@@ -27,8 +27,8 @@ type table struct {
 	entries []uint64
 }
 
-// tableMost bounds the table, in bytes.
-const tableMost = 2 << 30
+// maxTable limits the table, in bytes.
+const maxTable = 2 << 30
 
 func newTable(base, unit, blocks, run uint64) *table {
 	return &table{base: base, unit: unit, run: run, entries: make([]uint64, blocks)}
@@ -39,10 +39,10 @@ func (t *table) blocks(offset, length uint64) []uint64 {
 	return t.entries[first : first+length/t.unit]
 }
 
-// boundary: does a block begin at this offset?
+// boundary reports whether a block begins at an offset.
 func (t *table) boundary(offset uint64) bool { return (offset-t.base)%t.unit == 0 }
 
-// content is what is known of a block.
+// content is what is known about a block.
 type content uint64
 
 const (
@@ -51,17 +51,18 @@ const (
 	zeroed  content = entryZeroed  // nothing but zeroes
 )
 
-// expect is the generation that a sector must have, and what it must hold.
+// expect returns the generation that a sector must have, and what it must hold.
 func (t *table) expect(offset uint64) (generation uint64, holds content) {
 	e := t.entries[(offset-t.base)/t.unit]
 	return e / entryGeneration, content(e & (entryStamped | entryZeroed))
 }
 
-// takeWrite claims the blocks for whatever changes them, or fails when somebody is on one of them.
+// takeWrite claims the blocks for a request that changes them, and reports whether no other request
+// was on one of them.
 func (t *table) takeWrite(offset, length uint64) bool {
 	list := t.blocks(offset, length)
 	for _, e := range list {
-		if e&(entryReaders|entryWriting) != 0 || e/entryGeneration == generationMost {
+		if e&(entryReaders|entryWriting) != 0 || e/entryGeneration == maxGeneration {
 			return false
 		}
 	}
@@ -81,7 +82,7 @@ func (t *table) stamp(b []byte, offset uint64) {
 	}
 }
 
-// doneWrite: the blocks are at the next generation and hold this.
+// doneWrite moves the blocks to the next generation, and notes what they hold.
 func (t *table) doneWrite(offset, length uint64, holds content) {
 	list := t.blocks(offset, length)
 	for i, e := range list {
@@ -89,7 +90,7 @@ func (t *table) doneWrite(offset, length uint64, holds content) {
 	}
 }
 
-// takeRead keeps writers off the blocks, or fails when one is there.
+// takeRead keeps writers off the blocks, and reports whether there was none.
 func (t *table) takeRead(offset, length uint64) bool {
 	list := t.blocks(offset, length)
 	for _, e := range list {

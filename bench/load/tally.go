@@ -1,4 +1,4 @@
-// What a loop counts. Every loop has its own; they are merged when all have ended.
+// What a loop counts. Every loop has a tally of its own; they are merged when all have ended.
 //
 // Invariant: counting does not allocate: the histograms and the lists have their full size from the
 // beginning.
@@ -12,27 +12,26 @@ import (
 )
 
 const (
-	latencyMost   = int64(1000e9) // nanoseconds; anything slower is recorded as this
+	maxLatency    = int64(1000e9) // nanoseconds; anything slower is recorded as this
 	latencyDigits = 3
-	findingsKept  = 16
+	maxFindings   = 16
 	errnos        = 256
 )
 
-// histogram is nil-safe to the outside and never fails: a latency beyond its range counts as the
-// range's end.
+// histogram counts latencies. A latency above its range counts as the range's end.
 type histogram struct{ h *hdrhistogram.Histogram }
 
-func newHistogram() histogram { return histogram{hdrhistogram.New(1, latencyMost, latencyDigits)} }
+func newHistogram() histogram { return histogram{hdrhistogram.New(1, maxLatency, latencyDigits)} }
 
 func (h histogram) record(ns int64) {
-	_ = h.h.RecordValue(min(max(ns, 0), latencyMost)) // in range by the clamp
+	_ = h.h.RecordValue(min(max(ns, 0), maxLatency)) // in range by the clamp
 }
 
-// kindTally is one kind of request.
+// kindTally is about a kind of request.
 type kindTally struct {
 	requests uint64 // replies that were measured
-	inWindow uint64 // those before the measuring time was over: what the rate is made of
-	bytes    uint64 // of these
+	inWindow uint64 // replies before the measuring time was over, from which the rate follows
+	bytes    uint64 // of the replies in the window
 	errors   [errnos]uint64
 	latency  histogram
 }
@@ -40,7 +39,7 @@ type kindTally struct {
 // failure is the first request that failed.
 type failure struct {
 	there      bool
-	kind       Kind
+	kind       requestKind
 	errno      uint32
 	offset     uint64
 	length     uint32
@@ -48,7 +47,7 @@ type failure struct {
 }
 
 type tally struct {
-	// the measuring time; startAt 0: it never came, endAt MaxInt64: it ends with the last reply
+	// the measuring time; startAt 0: it never began, endAt MaxInt64: it ends with the last reply
 	startAt, endAt int64
 	lastAt         int64 // the last reply that was measured
 	kinds          [kinds]kindTally
@@ -58,20 +57,20 @@ type tally struct {
 	lost           uint64 // in flight on connections that died
 	answered       uint64 // replies to anything at all
 
-	backlog, backlogMost uint64
-	lag                  histogram // open loop: how long requests waited to be started
+	backlog, maxBacklog uint64
+	lag                 histogram // open loop: how long requests waited to be started
 
 	judged   uint64 // bytes
 	found    uint64
-	findings []Finding
+	findings []finding
 
 	turns, sends, receives uint64
 }
 
 func newTally(o *Options) tally {
-	t := tally{endAt: math.MaxInt64, findings: make([]Finding, 0, findingsKept)}
+	t := tally{endAt: math.MaxInt64, findings: make([]finding, 0, maxFindings)}
 	for k := range t.kinds {
-		if o.does(Kind(k)) {
+		if o.does(requestKind(k)) {
 			t.kinds[k].latency = newHistogram()
 		}
 	}
@@ -81,7 +80,7 @@ func newTally(o *Options) tally {
 	return t
 }
 
-// count measures one reply.
+// count measures a reply.
 func (t *tally) count(s *slot, now int64) {
 	k := &t.kinds[s.kind]
 	k.requests++
@@ -95,7 +94,7 @@ func (t *tally) count(s *slot, now int64) {
 	}
 }
 
-// failed counts one error reply. It has no latency: how fast a server says no is another question.
+// failed counts an error reply. It has no latency: how fast a server refuses is another question.
 func (t *tally) failed(s *slot, errno uint32, connection int) {
 	t.kinds[s.kind].errors[min(errno, errnos-1)]++
 	t.failures++
@@ -104,14 +103,14 @@ func (t *tally) failed(s *slot, errno uint32, connection int) {
 	}
 }
 
-func (t *tally) find(f Finding) {
+func (t *tally) find(f finding) {
 	t.found++
 	if len(t.findings) < cap(t.findings) {
 		t.findings = append(t.findings, f)
 	}
 }
 
-// add merges what another loop counted.
+// add merges the tally of another loop.
 func (t *tally) add(o *tally) {
 	for k := range t.kinds {
 		a, b := &t.kinds[k], &o.kinds[k]
@@ -136,7 +135,7 @@ func (t *tally) add(o *tally) {
 	t.lost += o.lost
 	t.answered += o.answered
 	t.backlog += o.backlog
-	t.backlogMost += o.backlogMost
+	t.maxBacklog += o.maxBacklog
 	t.judged += o.judged
 	t.found += o.found
 	for _, f := range o.findings {
@@ -159,7 +158,7 @@ func (t *tally) mergeTimes(o *tally) {
 	}
 }
 
-// seconds is the measuring time.
+// seconds returns the measuring time.
 func (t *tally) seconds() float64 {
 	end := t.endAt
 	if end == math.MaxInt64 {

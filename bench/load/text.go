@@ -1,4 +1,4 @@
-// The report as text.
+// The report as text, for people at a terminal of any width.
 
 package load
 
@@ -30,7 +30,7 @@ func (r *Report) Table(w io.Writer, width int) error {
 	return err
 }
 
-// cells are the head and a row for each kind of request.
+// cells returns the head of the table and a row for each kind of request.
 func (r *Report) cells() [][]string {
 	rows := [][]string{{"", "requests", "requests/s", "MiB/s", "mean", "p50", "p90", "p99", "p99.9",
 		"max", "errors"}}
@@ -55,7 +55,7 @@ func (r *Report) cells() [][]string {
 	return rows
 }
 
-// transposed makes a column of every row, for terminals that are narrower than the table.
+// transposed turns rows into columns, for terminals that are narrower than the table.
 func transposed(rows [][]string) [][]string {
 	columns := make([][]string, len(rows[0]))
 	for _, row := range rows {
@@ -77,16 +77,17 @@ func aligned(rows [][]string) string {
 	return b.String()
 }
 
-// widest is the width of the longest line.
+// widest returns the width of the longest line.
 func widest(all string) int {
-	most := 0
+	width := 0
 	for line := range strings.SplitSeq(all, "\n") {
-		most = max(most, ansi.StringWidth(line))
+		width = max(width, ansi.StringWidth(line))
 	}
-	return most
+	return width
 }
 
-// folded breaks a line at spaces; what goes on is indented. Without a width it is left whole.
+// folded breaks a line at spaces and indents the lines after the first. Without a width the line is
+// left whole.
 func folded(line string, width int) string {
 	const indent = "  "
 	if width < 20 || ansi.StringWidth(line) <= width {
@@ -99,7 +100,7 @@ func folded(line string, width int) string {
 	return strings.Join(lines, "\n"+indent)
 }
 
-// Title is the load in one line.
+// Title describes the load in one line.
 func (r *Report) Title() string {
 	text := r.Pattern
 	if r.ReadPercent != nil {
@@ -126,7 +127,7 @@ func (r *Report) Title() string {
 	return text
 }
 
-// lines is everything below the table.
+// lines returns everything below the table.
 func (r *Report) lines() []string {
 	var lines []string
 	if r.Replay != nil {
@@ -139,7 +140,7 @@ func (r *Report) lines() []string {
 				units.Count(o.Rate), o.Arrivals, microseconds(o.Lag.P50), microseconds(o.Lag.P99),
 				microseconds(o.Lag.Max)))
 		line := fmt.Sprintf("backlog: at most %s requests due and not started",
-			units.Count(o.BacklogMost))
+			units.Count(o.MaxBacklog))
 		if o.Behind {
 			line += fmt.Sprintf("; %s of them never were, and are not in the table: the target "+
 				"does not keep up", units.Count(o.BacklogEnd))

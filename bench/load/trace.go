@@ -1,5 +1,5 @@
 // Traces: the requests of a recording in a compact table, in the order in which they were started,
-// and what must be known of them before a target is asked.
+// and what must be known about them before a target is.
 //
 // Invariant: a trace that was read does not change; times begin at 0 and never go back. A request
 // takes 21 bytes and no pointer, so that ten million of them are 200 MiB and nothing to the garbage
@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"math/bits"
 	"time"
+
+	"ringnbd/engine/units"
 )
 
 const (
@@ -18,20 +20,20 @@ const (
 	pieceSize = 1 << pieceBits // requests of a piece
 )
 
-// piece is a part of a trace; tables grow by pieces, so that nothing is ever copied.
+// piece is a part of a trace; tables grow by pieces, so that nothing is copied.
 type piece struct {
 	at     [pieceSize]int64 // nanoseconds after the first request
 	offset [pieceSize]uint64
 	length [pieceSize]uint32
-	kind   [pieceSize]Kind
+	kind   [pieceSize]requestKind
 }
 
-// entry is one request of a trace.
+// entry is a request of a trace.
 type entry struct {
 	at     int64
 	offset uint64
 	length uint32
-	kind   Kind
+	kind   requestKind
 }
 
 type trace struct {
@@ -52,13 +54,13 @@ type trace struct {
 	powers   [64]int
 }
 
-// at is the i-th request.
+// at returns the i-th request.
 func (t *trace) at(i int) entry {
 	p, k := t.pieces[i>>pieceBits], i&(pieceSize-1)
 	return entry{p.at[k], p.offset[k], p.length[k], p.kind[k]}
 }
 
-// add appends a request that stands in this line.
+// add appends the request of a line.
 func (t *trace) add(e entry, line int) {
 	if t.n == 0 {
 		t.began = e.at
@@ -76,12 +78,12 @@ func (t *trace) add(e entry, line int) {
 	if !t.does[e.kind] {
 		t.does[e.kind], t.first[e.kind] = true, line
 	}
-	if e.kind != Flush {
+	if e.kind != kindFlush {
 		t.measure(&e, line)
 	}
 }
 
-// measure keeps what a target's limits will be held against.
+// measure keeps what is compared with the target's limits.
 func (t *trace) measure(e *entry, line int) {
 	if end := e.offset + uint64(e.length); end > t.end {
 		t.end, t.farthest = end, line
@@ -91,7 +93,7 @@ func (t *trace) measure(e *entry, line int) {
 		*at = line
 	}
 	t.unit = divisor(divisor(t.unit, e.offset), uint64(e.length))
-	if e.kind != Read && e.kind != Write {
+	if e.kind != kindRead && e.kind != kindWrite {
 		return
 	}
 	if t.largest == 0 || e.length < t.smallest {
@@ -102,7 +104,8 @@ func (t *trace) measure(e *entry, line int) {
 	}
 }
 
-// misaligned is the first line whose offset or length is not a multiple of a power of two, or 0.
+// misaligned returns the first line whose offset or length is not a multiple of a power of two, or
+// 0.
 func (t *trace) misaligned(power uint64) int {
 	line := 0
 	for _, first := range t.powers[:bits.TrailingZeros64(power)] {
@@ -113,26 +116,26 @@ func (t *trace) misaligned(power uint64) int {
 	return line
 }
 
-// lasts is the time from the first request to the last one.
+// lasts returns the time from the first request to the last.
 func (t *trace) lasts() time.Duration { return time.Duration(t.at(t.n - 1).at) }
 
-// sizes is the payload of the requests, for people.
+// sizes returns the payload of the requests, for people.
 func (t *trace) sizes() string {
 	switch {
 	case t.largest == 0:
 		return ""
 	case t.smallest == t.largest:
-		return shortSize(uint64(t.largest))
+		return units.Short(uint64(t.largest))
 	}
-	return shortSize(uint64(t.smallest)) + "-" + shortSize(uint64(t.largest))
+	return units.Short(uint64(t.smallest)) + "-" + units.Short(uint64(t.largest))
 }
 
-// lineError is what is wrong with one line, which counts from 1.
+// lineError returns the error about a line, which counts from 1.
 func (t *trace) lineError(line int, format string, values ...any) error {
 	return fmt.Errorf("%s: line %d: %s", t.path, line, fmt.Sprintf(format, values...))
 }
 
-// divisor is the greatest common one.
+// divisor returns the greatest common divisor.
 func divisor(a, b uint64) uint64 {
 	for b != 0 {
 		a, b = b, a%b

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	ansi "github.com/jedib0t/go-pretty/v6/text"
+
+	"ringnbd/engine/client"
 )
 
 func TestOptionsThatMakeNoSense(t *testing.T) {
@@ -70,7 +72,7 @@ func TestErrorsSpellOptions(t *testing.T) {
 }
 
 func TestTargets(t *testing.T) {
-	for text, want := range map[string]Target{
+	for text, want := range map[string]client.Target{
 		"nbd://host":            {Network: "tcp", Address: "host:10809"},
 		"NBD://host/":           {Network: "tcp", Address: "host:10809"},
 		"nbd://":                {Network: "tcp", Address: "localhost:10809"},
@@ -87,7 +89,7 @@ func TestTargets(t *testing.T) {
 		"file:/a%20b":                  {Network: "file", Address: "/a%20b"},
 		"file:null:1G":                 {Network: "file", Address: "null:1G"},
 	} {
-		got, err := ParseTarget(text)
+		got, err := client.ParseTarget(text)
 		want.Text = text
 		if err != nil || got != want {
 			t.Errorf("%s: %+v, %v", text, got, err)
@@ -103,7 +105,7 @@ func TestTargets(t *testing.T) {
 		"http://host":                    "not a scheme of NBD",
 		"nbd+unix:host:1":                "two slashes",
 		"nbd://host:0":                   "port 0",
-		"nbd://host:":                    "port behind the colon",
+		"nbd://host:":                    "port after the colon",
 		"nbd://host:x":                   "not a URI",
 		"nbd://host:70000":               "port 70000",
 		"nbd://me@host":                  "user name",
@@ -120,7 +122,8 @@ func TestTargets(t *testing.T) {
 		"nbd+unix:///?socket=%zz":        "invalid URL escape",
 		"nbd://host/" + strings.Repeat("x", 5000): "at most 4096",
 	} {
-		if got, err := ParseTarget(text); err == nil || !strings.Contains(err.Error(), words) {
+		got, err := client.ParseTarget(text)
+		if err == nil || !strings.Contains(err.Error(), words) {
 			t.Errorf("%.40s: %+v, %v; want %q", text, got, err, words)
 		}
 	}
@@ -207,31 +210,31 @@ func TestStampFaults(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		spoil func(tab *table, b []byte)
-		fault Fault
+		fault faultKind
 		found uint64
 	}{
 		"nothing":       {func(*table, []byte) {}, faultNone, 0},
-		"no stamp":      {func(_ *table, b []byte) { clear(b[at(0):at(4)]) }, Wrong, 0},
-		"a flipped bit": {func(_ *table, b []byte) { b[at(0)+505] ^= 1 }, Corrupt, 3},
+		"no stamp":      {func(_ *table, b []byte) { clear(b[at(0):at(4)]) }, faultWrong, 0},
+		"a flipped bit": {func(_ *table, b []byte) { b[at(0)+505] ^= 1 }, faultCorrupt, 3},
 		"inside a sector": {func(_ *table, b []byte) {
 			half := bytes.Clone(b[at(0)+256 : at(1)])
 			old(b, 0, 2)
 			copy(b[at(0)+256:], half)
-		}, Corrupt, 2},
+		}, faultCorrupt, 2},
 		"stale block": {func(_ *table, b []byte) {
 			for i := range 4 {
 				old(b, i, 2)
 			}
-		}, Stale, 2},
-		"torn, old end":   {func(_ *table, b []byte) { old(b, 0, 3); old(b, 3, 2) }, Torn, 2},
-		"torn, old start": {func(_ *table, b []byte) { old(b, 0, 1) }, Torn, 1},
+		}, faultStale, 2},
+		"torn, old end":   {func(_ *table, b []byte) { old(b, 0, 3); old(b, 3, 2) }, faultTorn, 2},
+		"torn, old start": {func(_ *table, b []byte) { old(b, 0, 1) }, faultTorn, 1},
 		"another offset": {func(_ *table, b []byte) {
 			copy(b[at(0):at(4)], b[at(4):])
-		}, Misdirected, 3},
+		}, faultMisdirected, 3},
 		"another run": {func(_ *table, b []byte) {
 			putStamp(b[at(0):], base+uint64(at(0)), 3, 78)
-		}, Torn, 3},
-		"from the future": {func(_ *table, b []byte) { old(b, 0, 4) }, Ahead, 4},
+		}, faultTorn, 3},
+		"from the future": {func(_ *table, b []byte) { old(b, 0, 4) }, faultAhead, 4},
 		"not judged": {func(tab *table, b []byte) {
 			tab.entries[1] &^= entryStamped
 			clear(b[at(0):at(4)])
@@ -241,7 +244,7 @@ func TestStampFaults(t *testing.T) {
 		c.spoil(tab, b)
 		j := judge{table: tab, connection: 5}
 		j.begin(base, uint64(len(b)))
-		var all []Finding
+		var all []finding
 		for i := 0; i < len(b); i += sector {
 			if f, bad := j.look(b[i:]); bad {
 				all = append(all, f)

@@ -18,6 +18,7 @@ import (
 
 	"ringnbd/bench/load"
 	"ringnbd/cmd/ringnbd/version"
+	"ringnbd/engine/client"
 	"ringnbd/engine/units"
 )
 
@@ -138,7 +139,7 @@ func (o *benchOptions) complete(flags *pflag.FlagSet, target string) error {
 	if err := checkURI(target); err != nil {
 		return err
 	}
-	if o.Target, err = load.ParseTarget(target); err != nil {
+	if o.Target, err = client.ParseTarget(target); err != nil {
 		return err
 	}
 	if o.Pattern, err = load.ParsePattern(o.pattern); err != nil {

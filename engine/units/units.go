@@ -7,8 +7,8 @@
 // same), because a disk whose size depends on an "i" is a trap. A bare time is seconds, as for curl
 // and fio.
 //
-// Invariant: ParseSize reads what Exact and Size print; a size that was read is exactly what was
-// written, and no larger than maxSize.
+// Invariant: ParseSize reads what Exact, Size and Short print; a size that was read is exactly what
+// was written, and at most maxSize.
 package units
 
 import (
@@ -25,11 +25,11 @@ import (
 // maxSize is the largest size: the last multiple of 512 bytes that is an offset in Linux.
 const maxSize = 1<<63 - 512
 
-// letters are the units in order, each 1024 times the one before; a number without a letter is
+// letters are the units in order, each 1024 times the unit before; a number without a letter is
 // bytes.
 const letters = "kmgtpe"
 
-// Size rounds bytes to four digits.
+// Size prints bytes, rounded to four digits.
 func Size(n uint64) string {
 	if n < 1024 {
 		return Exact(n)
@@ -47,11 +47,7 @@ func Size(n uint64) string {
 // Exact prints bytes in the largest unit that divides them, for messages in which a rounded size
 // would be wrong.
 func Exact(n uint64) string {
-	i := 0
-	for i < len(letters) && n != 0 && n%1024 == 0 {
-		n /= 1024
-		i++
-	}
+	n, i := scaled(n)
 	switch {
 	case i > 0:
 		return strconv.FormatUint(n, 10) + " " + strings.ToUpper(letters[i-1:i]) + "iB"
@@ -59,6 +55,22 @@ func Exact(n uint64) string {
 		return "1 byte"
 	}
 	return strconv.FormatUint(n, 10) + " bytes"
+}
+
+// Short prints bytes exactly, as people type them: 512, 4k, 1M.
+func Short(n uint64) string {
+	n, i := scaled(n)
+	return strconv.FormatUint(n, 10) + [...]string{"", "k", "M", "G", "T", "P", "E"}[i]
+}
+
+// scaled divides bytes by 1024 as often as that is exact, and returns how often.
+func scaled(n uint64) (uint64, int) {
+	i := 0
+	for i < len(letters) && n != 0 && n%1024 == 0 {
+		n /= 1024
+		i++
+	}
+	return n, i
 }
 
 // Rate prints bytes per second.
@@ -74,7 +86,7 @@ type number interface {
 	~int | ~int64 | ~uint32 | ~uint64 | ~float64
 }
 
-// Count rounds a number to a whole one and groups its digits.
+// Count prints a number without a fraction, its digits in groups.
 func Count[N number](n N) string { return humanize.Comma(int64(math.Round(float64(n)))) }
 
 // Plural prints a number of things.

@@ -41,6 +41,20 @@ func TestExact(t *testing.T) {
 	}
 }
 
+func TestShort(t *testing.T) {
+	for n, want := range map[uint64]string{
+		0: "0", 512: "512", 4096: "4k", 1536: "1536", 1 << 20: "1M", 5 << 40: "5T", 1 << 60: "1E",
+	} {
+		got := Short(n)
+		if got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+		if back, err := ParseSize(got); err != nil || back != n {
+			t.Errorf("%q is read as %d, %v", got, back, err)
+		}
+	}
+}
+
 func TestRateAndCount(t *testing.T) {
 	for _, v := range [][2]string{
 		{Rate(1<<30, time.Second), "1 GiB/s"}, {Rate(1<<20, 2*time.Second), "512 KiB/s"},
