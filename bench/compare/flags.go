@@ -1,5 +1,6 @@
-// The command line. Invariant: what is wrong with it is said before anything is
-// built or started.
+// The command line.
+//
+// Invariant: what is wrong with it is said before anything is built or started.
 
 package main
 
@@ -17,11 +18,11 @@ import (
 	"ringnbd/engine/units"
 )
 
-// pairsUsual is one more for each order than the ten that an interval with an
-// outlier on either side needs. A single ratio among the 36 of a usual run stands
-// by itself only from 12 pairs on: all of 12 on one side happen by chance 1 time
-// in 2048, all of 10 1 time in 512, which among 36 is no surprise.
-const pairsUsual = 12
+// usualPairs is one more for each order than the ten that an interval with an outlier on either
+// side needs. A single ratio among the 36 of a usual run stands by itself only from 12 pairs on:
+// chance alone puts all of 12 on the same side 1 time in 2048, but all of 10 1 time in 512, which
+// among 36 ratios is not rare.
+const usualPairs = 12
 
 // workingTree is what the tree as it is on disk is called, as a revision.
 const workingTree = "."
@@ -59,7 +60,7 @@ func parseFlags(arguments []string, w io.Writer) (options, error) {
 	f.StringVar(&loads, "loads", "", "`LOADS`, separated by commas, as "+
 		"BACKEND/PATTERN/SIZE/CONNECTIONSxDEPTH/TRANSPORT (default: "+
 		strings.Join(usualLoads, ", ")+")")
-	f.IntVar(&o.pairs, "pairs", pairsUsual,
+	f.IntVar(&o.pairs, "pairs", usualPairs,
 		"measurements of each side and load; even, 6 or more for intervals")
 	f.Float64Var(&o.seconds, "seconds", 1, "time of one measurement")
 	f.Float64Var(&o.warmup, "warmup", 0.25, "seconds of load before each measurement")
@@ -96,7 +97,8 @@ func parseFlags(arguments []string, w io.Writer) (options, error) {
 func (o options) check() error {
 	switch {
 	case o.base == "":
-		return errors.New("--base is missing: name the revision to compare with, such as --base HEAD")
+		return errors.New("--base is missing: name the revision to compare with, such as " +
+			"--base HEAD")
 	case strings.HasPrefix(o.base, "-") || strings.HasPrefix(o.new, "-") || o.new == "":
 		return fmt.Errorf("--base %q and --new %q: give revisions, such as HEAD~1, or . for the "+
 			"working tree", o.base, o.new)
@@ -113,8 +115,8 @@ func (o options) check() error {
 	return nil
 }
 
-// commandLine is a call of this program that compares the same: every flag that
-// was given, but how to print and what says nothing.
+// commandLine is a call of this program that compares the same: every flag that was given, but how
+// to print and what says nothing.
 func commandLine(f *pflag.FlagSet) string {
 	line := "go run ./bench/compare"
 	f.Visit(func(f *pflag.Flag) {

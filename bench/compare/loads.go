@@ -1,5 +1,7 @@
-// Names of loads: null/randread/4k/4x32/unix. Invariant: a name that parses is the
-// name of exactly one load, and the load has that name again.
+// Names of loads: null/randread/4k/4x32/unix.
+//
+// Invariant: a name that parses is the name of exactly one load, and the load has that name
+// again.
 
 package main
 
@@ -13,9 +15,9 @@ import (
 	"ringnbd/engine/units"
 )
 
-// usualLoads are few, so that a comparison takes minutes: the server alone, over
-// both transports and with one request at a time, and the disk read, written,
-// in large requests and in ones that do not fill its blocks.
+// usualLoads are few, so that a comparison takes minutes: the server alone, over both transports
+// and with one request at a time, and the disk read, written, in large requests and in ones that do
+// not fill its blocks.
 var usualLoads = []string{
 	"null/randread/4k/1x32/unix",
 	"null/randread/4k/4x32/unix",
@@ -35,12 +37,12 @@ var (
 	transports = []string{measure.Unix, measure.TCP}
 )
 
-// Bounds of a load: more is a slip of the finger.
+// Bounds of a load, against slips of the finger.
 const (
-	blockMost      = 32 << 20
-	connectionMost = 10000
-	depthMost      = 1024
-	percentUsual   = 70 // reads of randrw, when its name does not say
+	maxBlock       = 32 << 20
+	maxConnections = 10000
+	maxDepth       = 1024
+	usualPercent   = 70 // reads of randrw, when its name does not say
 )
 
 // parseLoads reads names separated by commas; without any, the usual ones.
@@ -87,20 +89,20 @@ func parseLoad(name string) (measure.Load, error) {
 	case !slices.Contains(patterns, l.Pattern):
 		return wrong("there is no pattern %q; there are %s", l.Pattern,
 			strings.Join(patterns, ", "))
-	case err != nil || size < 512 || size > blockMost || size%512 != 0:
-		return wrong("%q is no size of a request: give a multiple of 512 up to 32m, such as 4k",
-			f[2])
-	case !shaped || !within(connections, connectionMost, &l.Connections) ||
-		!within(depth, depthMost, &l.Depth):
-		return wrong("%q: write CONNECTIONSxDEPTH, up to %dx%d, such as 4x32", f[3], connectionMost,
-			depthMost)
+	case err != nil || size < 512 || size > maxBlock || size%512 != 0:
+		return wrong("%q is not the size of a request: give a multiple of 512 up to 32m, such "+
+			"as 4k", f[2])
+	case !shaped || !within(connections, maxConnections, &l.Connections) ||
+		!within(depth, maxDepth, &l.Depth):
+		return wrong("%q: write CONNECTIONSxDEPTH, up to %dx%d, such as 4x32", f[3], maxConnections,
+			maxDepth)
 	case !slices.Contains(transports, l.Transport):
 		return wrong("there is no transport %q; there are %s", l.Transport,
 			strings.Join(transports, ", "))
 	}
 	l.BlockSize = int(size)
 	if l.Pattern == "randrw" {
-		l.ReadPercent = percentUsual
+		l.ReadPercent = usualPercent
 	}
 	if percent != "" && (l.Pattern != "randrw" || !within(percent, 99, &l.ReadPercent)) {
 		return wrong("%q: only randrw has a percentage of reads, from 1 to 99, such as randrw:70",
@@ -124,18 +126,18 @@ func parseFurther(text string, l *measure.Load) bool {
 		l.Rate = rate
 		return err == nil && rate >= 1 && rate <= 1e8
 	case key == "idle" && l.Idle == 0:
-		return within(value, connectionMost, &l.Idle)
+		return within(value, maxConnections, &l.Idle)
 	case key == "exports" && l.Exports == 0:
-		return within(value, connectionMost, &l.Exports)
+		return within(value, maxConnections, &l.Exports)
 	}
 	return false
 }
 
-// within reads a number from 1 to most.
-func within(text string, most int, into *int) bool {
+// within reads a number from 1 to limit.
+func within(text string, limit int, into *int) bool {
 	n, err := strconv.Atoi(text)
 	*into = n
-	return err == nil && n >= 1 && n <= most
+	return err == nil && n >= 1 && n <= limit
 }
 
 // loadName is the name of a load.

@@ -1,7 +1,6 @@
-// Compare measures two revisions of ringnbd against each other and prints, for
-// each load, the ratio new/base of requests per second, server CPU time per
-// request, median latency and 99th percentile, each with its interval and a
-// verdict.
+// Compare measures two revisions of ringnbd against each other and prints, for each load, the
+// ratio new/base of requests per second, server CPU time per request, median latency and 99th
+// percentile, each with its interval and a verdict.
 //
 // Usage, from the top of the repository:
 //
@@ -13,24 +12,28 @@
 //
 // # What is measured
 //
-// Both sides are built the same way and driven by the same load generator, that
-// of the working tree. A pair is one measurement of each side, one right after the
-// other; which of them is first alternates from pair to pair (ABBA), so that what
-// being first or second does cancels out, and there is an even number of pairs.
-// The pairs of a load are spread over the whole run: every load has its first
-// pair before any has its second.
+// Both sides are built the same way and driven by the same load generator, that of the working
+// tree. A pair is one measurement of each side, one right after the other; which of them is
+// first alternates from pair to pair (ABBA), so that what being first or second does cancels
+// out, and there is an even number of pairs. The pairs of a load are spread over the whole run:
+// every load has its first pair before any has its second.
 //
-// A server is started anew for every measurement. Which pages its memory gets and
-// where its threads land differs from start to start, and that difference is part
-// of what separates two measurements. Servers kept running for the whole
-// comparison would have a smaller spread around a ratio that holds for these two
-// processes only: an interval that leaves out what it should cover.
+// A server is started anew for every measurement. Which pages its memory gets and where its
+// threads land differs from start to start, and that difference is part of what separates two
+// measurements. Servers kept running for the whole comparison would have a smaller spread around
+// a ratio that holds for these two processes only: an interval that leaves out what it should
+// cover.
 //
-// How ratios become verdicts is in package bench (ratio.go).
+// How ratios become verdicts is in package judge (comparison.go).
+//
+//	flags.go     the command line
+//	loads.go     names of loads
+//	revision.go  building revisions
+//	measure.go   taking the pairs
+//
+// Invariant: nothing is left but the binaries in the cache, whether the run ends by
+// itself or by SIGINT or SIGTERM: no process, no worktree, no file.
 package main
-
-// Invariant: nothing is left behind but what is in the cache on purpose, whether
-// the run ends by itself or by SIGINT or SIGTERM: no process, no worktree, no file.
 
 import (
 	"context"
@@ -95,10 +98,9 @@ func catch() (context.Context, context.CancelFunc) {
 // builtVariable hands what was built to the process that measures.
 const builtVariable = "RINGNBD_COMPARE_BUILT"
 
-// again runs this program once more, to measure what was built, and waits. Of the
-// two processes this one has the machine's network, which building may need, and
-// removes what was built however the other one ends; that one is to leave the
-// network for one of its own.
+// again runs this program once more, to measure what was built, and waits. Of the two processes
+// this one has the machine's network, which building may need, and removes what was built however
+// the other one ends; that one is to leave the network for one of its own.
 func again(ctx context.Context, b *built, stdout, stderr io.Writer) error {
 	text, err := json.Marshal(b)
 	if err != nil {
@@ -139,8 +141,8 @@ func measureAndPublish(o options, b *built, stdout, stderr io.Writer) error {
 	return publish(c, o, stdout)
 }
 
-// publish prints the comparison. What was measured is printed even when a load
-// failed; that is an error afterwards.
+// publish prints the comparison. What was measured is printed even when a load failed; that is an
+// error afterwards.
 func publish(c *judge.Comparison, o options, w io.Writer) error {
 	var text string
 	switch {

@@ -1,5 +1,5 @@
-// Tests of the command: what it refuses, the names of loads, and a tiny run of it
-// from building to the verdicts.
+// Tests of the command: what it refuses, the names of loads, and a tiny run of it from building
+// to the verdicts.
 
 package main
 
@@ -53,11 +53,11 @@ func TestFlagsOfServeAreSplitAndTheCommandCanBeTypedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	if strings.Join(o.newFlags, "|") != "--poll|50|--direct|off" || len(o.baseFlags) != 0 ||
-		o.new != workingTree || o.pairs != pairsUsual {
+		o.new != workingTree || o.pairs != usualPairs {
 		t.Errorf("%+v", o)
 	}
-	if want := "go run ./bench/compare --base=HEAD~1 --isolate=false --new-flags='--poll 50 " +
-		"--direct off'"; o.command != want {
+	if want := "go run ./bench/compare --base=HEAD~1 --new-flags='--poll 50 --direct off' " +
+		"--isolate=false"; o.command != want {
 		t.Errorf("command %s", o.command)
 	}
 	if len(o.loads) != len(usualLoads) {
@@ -104,14 +104,15 @@ func TestEachLoadHasItsName(t *testing.T) {
 func TestNamesOfNoLoadAreExplained(t *testing.T) {
 	for name, want := range map[string]string{
 		// all of the usual ones, and then one of them
-		"":                                            "is there twice",
-		"null/randread/4k/4x32":                       "BACKEND/PATTERN/SIZE/CONNECTIONSxDEPTH/TRANSPORT",
-		"disk/randread/4k/4x32/unix":                  `no back end "disk"; there are null, memory, file, loop`,
+		"":                           "is there twice",
+		"null/randread/4k/4x32":      "BACKEND/PATTERN/SIZE/CONNECTIONSxDEPTH/TRANSPORT",
+		"disk/randread/4k/4x32/unix": `no back end "disk"; there are null, memory, file, loop`,
+
 		"null/trim/4k/4x32/unix":                      `no pattern "trim"`,
 		"null/read:70/4k/4x32/unix":                   "only randrw",
 		"null/randrw:100/4k/4x32/unix":                "from 1 to 99",
-		"null/read/100/4x32/unix":                     `"100" is no size`,
-		"null/read/1g/4x32/unix":                      `"1g" is no size`,
+		"null/read/100/4x32/unix":                     `"100" is not the size`,
+		"null/read/1g/4x32/unix":                      `"1g" is not the size`,
 		"null/read/4k/32/unix":                        "CONNECTIONSxDEPTH",
 		"null/read/4k/0x32/unix":                      "CONNECTIONSxDEPTH",
 		"null/read/4k/4x9999/unix":                    "CONNECTIONSxDEPTH",
@@ -137,9 +138,9 @@ func TestNamesOfNoLoadAreExplained(t *testing.T) {
 func tiny(t *testing.T, more ...string) options {
 	t.Helper()
 	t.Setenv("TMPDIR", t.TempDir())
-	o, err := parseFlags(append([]string{"--base", ".", "--pairs", "2", "--seconds", "0.1", "--warmup",
-		"0.02", "--size", "4MiB", "-dir", t.TempDir(),
-		"--isolate=false", "--loads", "null/randread/4k/2x8/unix"}, more...), io.Discard)
+	o, err := parseFlags(append([]string{"--base", ".", "--pairs", "2", "--seconds", "0.1",
+		"--warmup", "0.02", "--size", "4MiB", "--dir", t.TempDir(), "--isolate=false",
+		"--loads", "null/randread/4k/2x8/unix"}, more...), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,8 +177,8 @@ func tree(t *testing.T) *built {
 	return &c
 }
 
-// nothingLeft asserts that the run's folders are empty, and that no process of
-// ours runs anything from them.
+// nothingLeft asserts that the run's folders are empty, and that no process of ours runs anything
+// from them.
 func nothingLeft(t *testing.T, o options) {
 	t.Helper()
 	for _, dir := range []string{o.dir, os.TempDir()} {

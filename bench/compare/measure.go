@@ -1,5 +1,6 @@
-// The measuring: pair by pair, load by load. Invariant: both sides of a pair get
-// the same requests, from the same seed, on the same file.
+// The measuring: pair by pair, load by load.
+//
+// Invariant: both sides of a pair get the same requests, from the same seed, on the same file.
 
 package main
 
@@ -20,8 +21,8 @@ import (
 
 var errInterrupted = errors.New("interrupted")
 
-// measurePairs takes all pairs. A load that fails on either side ends with that error;
-// the others go on.
+// measurePairs takes all pairs. A load that fails on either side ends with that error; the others
+// go on.
 func measurePairs(ctx context.Context, o options, b *built,
 	stderr io.Writer) (c *judge.Comparison, err error) {
 	s := &measure.Suite{Generator: b.Generator, Dir: o.dir, Size: o.size, Seconds: o.seconds,
@@ -77,8 +78,8 @@ func every[T any](all []T, is func(T) bool) bool {
 	return true
 }
 
-// countdown shows how far the run has come: a bar on a terminal, elsewhere a line
-// for each round of pairs.
+// countdown shows how far the run has come: a bar on a terminal, elsewhere a line for each round of
+// pairs.
 type countdown struct {
 	w       io.Writer
 	line    *progress.Line // nil elsewhere
@@ -89,8 +90,8 @@ type countdown struct {
 	planned time.Duration // of one pair
 }
 
-// around is what a measurement takes besides its own time and the warm-up, at a
-// guess; the pace of the run soon replaces it.
+// around is what a measurement takes besides its own time and the warm-up, at a guess; the pace of
+// the run soon replaces it.
 const around = 500 * time.Millisecond
 
 func newCountdown(w io.Writer, o options) *countdown {

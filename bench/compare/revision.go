@@ -1,6 +1,7 @@
-// Building revisions. Invariant: a worktree made here is gone when build returns,
-// and the cache holds finished binaries only, each under the name of what went
-// into it.
+// Building revisions.
+//
+// Invariant: a worktree made here is gone when build returns, and the cache holds finished
+// binaries only, each under the name of what went into it.
 
 package main
 
@@ -37,14 +38,14 @@ type program struct {
 	Side judge.Side
 }
 
-// buildFlags are the Makefile's, which builds without cgo. The version is the same
-// for all, so that equal sources give equal binaries.
+// buildFlags are the Makefile's, which builds without cgo. The version is the same for all, so that
+// equal sources give equal binaries.
 var buildFlags = []string{"-trimpath", "-buildvcs=false",
 	"-ldflags=-checklinkname=0 -X ringnbd/cmd/ringnbd/version.revision=compare " +
 		"-X main.version=compare"} // the name before 0.9.0
 
-// cacheMost is how many binaries the cache keeps, of about ten megabytes each.
-const cacheMost = 20
+// maxCached is how many binaries the cache keeps, of about ten megabytes each.
+const maxCached = 20
 
 // builder builds revisions of the repository that holds the module in root.
 type builder struct {
@@ -133,8 +134,8 @@ func (m builder) side(ctx context.Context, revision string, flags []string) (p p
 	return p, err
 }
 
-// git runs git in the repository. It is not for Ctrl-C to end halfway: what it
-// does here takes moments, and a worktree half made is hard to remove.
+// git runs git in the repository. It is not for Ctrl-C to end halfway: what it does here takes
+// moments, and a worktree half made is hard to remove.
 func (m builder) git(arguments ...string) (string, error) {
 	// Hooks are for those who work on the repository.
 	cmd := exec.Command("git",
@@ -204,8 +205,7 @@ func (m builder) build(ctx context.Context, commit string) (path string, err err
 	return path, nil
 }
 
-// removeWorktree takes a worktree away, with what git knows of it, whether or not
-// it was finished.
+// removeWorktree takes a worktree away, with what git knows of it, whether or not it was finished.
 func (m builder) removeWorktree(tree string) error {
 	// Twice --force: also one that is locked because it was left half made.
 	_, first := m.git("worktree", "remove", "--force", "--force", tree)
@@ -218,8 +218,8 @@ func (m builder) removeWorktree(tree string) error {
 	return nil
 }
 
-// compile builds the server of a source tree. What the compiler writes on its way
-// is in the private folder, so that it can be removed when it was interrupted.
+// compile builds the server of a source tree. What the compiler writes on its way is in the private
+// folder, so that it can be removed when it was interrupted.
 func (m builder) compile(ctx context.Context, source, path string) error {
 	if _, err := os.Stat(filepath.Join(source, "cmd", "ringnbd")); err != nil {
 		return errors.New("has no cmd/ringnbd to build")
@@ -246,8 +246,8 @@ func (m builder) compile(ctx context.Context, source, path string) error {
 	return nil
 }
 
-// cacheName is where the binary of a commit is kept: what else goes into it, the
-// compiler and its settings, is in the name too.
+// cacheName is where the binary of a commit is kept: what else goes into it, the compiler and its
+// settings, is in the name too.
 func (m builder) cacheName(commit string) (string, error) {
 	if m.cache == "" {
 		return "", nil
@@ -263,8 +263,8 @@ func (m builder) cacheName(commit string) (string, error) {
 	return filepath.Join(m.cache, commit+"-"+hex.EncodeToString(sum[:6])), nil
 }
 
-// keep puts a binary into the cache, and throws out those unused for longest. A
-// cache that cannot be written costs time, nothing else.
+// keep puts a binary into the cache, and throws out those unused for longest. A cache that cannot
+// be written costs time, nothing else.
 func (m builder) keep(path, cached string) {
 	if err := os.MkdirAll(m.cache, 0o755); err != nil {
 		return
@@ -286,7 +286,7 @@ func (m builder) keep(path, cached string) {
 	slices.SortStableFunc(entries, func(a, b os.DirEntry) int {
 		return int(age(a).Seconds() - age(b).Seconds())
 	})
-	for _, e := range entries[min(len(entries), cacheMost):] {
+	for _, e := range entries[min(len(entries), maxCached):] {
 		_ = os.Remove(filepath.Join(m.cache, e.Name()))
 	}
 }

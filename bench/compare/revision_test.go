@@ -25,7 +25,7 @@ func newRepository(t *testing.T, folder string) *repository {
 	if _, err := exec.LookPath("git"); err != nil {
 		t.Skip("git is not installed (Debian package git)")
 	}
-	// Whoever runs the test may have settings and be inside a hook of their own.
+	// The user who runs the test may have settings of their own, or be inside a hook.
 	for _, e := range os.Environ() {
 		if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "GIT_") {
 			t.Setenv(name, "")
@@ -83,8 +83,7 @@ func (r *repository) says(path string) string {
 	return string(out)
 }
 
-// clean asserts that git knows of one worktree and the private folder holds
-// binaries only.
+// clean asserts that git knows of one worktree and the private folder holds binaries only.
 func (r *repository) clean() {
 	r.t.Helper()
 	list, err := r.git("worktree", "list", "--porcelain")
@@ -189,7 +188,7 @@ func TestTheCacheKeepsTheNewest(t *testing.T) {
 	if err := os.MkdirAll(r.cache, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for i := range cacheMost + 3 {
+	for i := range maxCached + 3 {
 		path := filepath.Join(r.cache, string(rune('a'+i)))
 		if err := os.WriteFile(path, nil, 0o755); err != nil {
 			t.Fatal(err)
@@ -205,9 +204,9 @@ func TestTheCacheKeepsTheNewest(t *testing.T) {
 	entries, _ := os.ReadDir(r.cache)
 	var oldest bool
 	for _, e := range entries {
-		oldest = oldest || e.Name() == string(rune('a'+cacheMost-1))
+		oldest = oldest || e.Name() == string(rune('a'+maxCached-1))
 	}
-	if len(entries) != cacheMost || oldest {
+	if len(entries) != maxCached || oldest {
 		t.Errorf("%d are left: %v", len(entries), entries)
 	}
 }

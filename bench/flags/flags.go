@@ -1,5 +1,5 @@
-// Package flags reads the command lines of the programs beside ringnbd, in the style of ringnbd's
-// own: flags of several letters begin with two dashes.
+// Package flags reads the command lines of the programs beside ringnbd, in the style of
+// ringnbd's own: flags of several letters begin with two dashes.
 package flags
 
 import (

@@ -1,19 +1,19 @@
-// Ratios of two servers measured in pairs: what a comparison of two revisions
-// says, and how surely. Invariant: swapping the two sides turns every ratio and
-// every bound into its reciprocal and every verdict into its opposite.
+// Ratios of two servers measured in pairs: what a comparison of two revisions says, and how
+// surely.
 //
-// The statistic is the median of the ratios new/base of the pairs. The two
-// measurements of a pair follow each other, so what the machine does to one, it
-// likely does to the other, and a stolen second spoils one pair of many. The
-// interval is made of two order statistics of the ratios (the interval of the
-// sign test): it assumes nothing about their distribution but independence,
-// knows no seed, and its confidence is exact and at least 95 %. A bootstrap of
-// the median of a dozen values is a poorer way to the same order statistics.
+// Invariant: swapping the two sides turns every ratio and every bound into its reciprocal and
+// every verdict into its opposite.
 //
-// golang.org/x/perf/benchmath, on which benchstat rests, does not fit: its tests
-// treat the samples as unpaired, and its interval for a median is lopsided at
-// some numbers of values (8, 14, 16), so that a verdict could depend on which
-// side is called new.
+// The statistic is the median of the ratios new/base of the pairs. The two measurements of a
+// pair follow each other, so what the machine does to one, it likely does to the other, and a
+// stolen second spoils one pair of many. The interval is made of two order statistics of the
+// ratios (the interval of the sign test): it assumes nothing about their distribution but
+// independence, knows no seed, and its confidence is exact and at least 95 %. A bootstrap of the
+// median of a dozen values is a poorer way to the same order statistics.
+//
+// golang.org/x/perf/benchmath, on which benchstat rests, does not fit: its tests treat the
+// samples as unpaired, and its interval for a median is lopsided at some numbers of values (8,
+// 14, 16), so that a verdict could depend on which side is called new.
 
 package judge
 
@@ -26,8 +26,8 @@ import (
 	"ringnbd/bench/measure"
 )
 
-// Confidence is the least confidence of an interval, and 1 - confidence the share
-// of false verdicts that a comparison allows itself.
+// Confidence is the least confidence of an interval, and 1 - confidence the share of false verdicts
+// that a comparison allows itself.
 const Confidence = 0.95
 
 // Metric is a figure of a sample that is compared.
@@ -69,8 +69,8 @@ type Comparison struct {
 	Loads   []Compared      `json:"loads"`
 }
 
-// Same tells whether both sides are the same program with the same flags: then
-// every difference is chance.
+// Same reports whether both sides are the same program with the same flags: then every difference
+// is chance.
 func (c *Comparison) Same() bool {
 	return c.Base.SHA256 == c.New.SHA256 && slices.Equal(c.Base.Flags, c.New.Flags)
 }
@@ -101,18 +101,18 @@ type Ratio struct {
 	Low    float64 `json:"low"`    // ends of the interval, and how surely the true median is in it;
 	High   float64 `json:"high"`   // all three 0 with fewer pairs than any such interval needs
 	Sure   float64 `json:"confidence"`
-	Least  float64 `json:"min"`
-	Most   float64 `json:"max"`
-	// of pairs so one-sided, or more, where there is no difference (sign test, two-sided)
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+	// probability of pairs at least as one-sided without a difference (sign test, two-sided)
 	Chance float64 `json:"p"`
 	// half the interval's width, as a share of 1: about the least difference that it would show
 	Sees float64 `json:"sees"`
-	// Verdict is one of the metric's two words, with "?" when a chance result is
-	// to be expected among so many ratios, or Undecided, or TooFew.
+	// Verdict is one of the metric's two words, with "?" when chance alone makes a result like it
+	// likely among that many ratios, or Undecided, or TooFew.
 	Verdict string `json:"verdict"`
 }
 
-// Verdicts that are no difference.
+// Verdicts without a difference.
 const (
 	Undecided = "no difference"
 	TooFew    = "too few pairs"
@@ -136,7 +136,7 @@ func measureRatio(m Metric, pairs []measure.Pair) Ratio {
 	// The geometric mean of the middle two is their median on the scale of ratios.
 	r.Median = math.Sqrt(all[(n-1)/2] * all[n/2])
 	r.Base, r.New = measure.Median(base), measure.Median(new)
-	r.Least, r.Most = all[0], all[n-1]
+	r.Min, r.Max = all[0], all[n-1]
 	rank, sure := signInterval(n)
 	if rank == 0 {
 		return r
@@ -147,7 +147,7 @@ func measureRatio(m Metric, pairs []measure.Pair) Ratio {
 	return r
 }
 
-// tail is the chance that of n coins at most k show heads.
+// tail is the probability that of n coins at most k show heads.
 func tail(n, k int) float64 {
 	sum, term := 0.0, math.Pow(0.5, float64(n))
 	for i := 0; i <= k; i++ {
@@ -157,9 +157,9 @@ func tail(n, k int) float64 {
 	return min(sum, 1)
 }
 
-// signInterval is the exact interval for a median of n values: from the rank-th
-// smallest to the rank-th largest of them, the narrowest that holds the true
-// median with at least the wanted confidence. rank is 0 when n is too small.
+// signInterval is the exact interval for a median of n values: from the rank-th smallest to the
+// rank-th largest of them, the narrowest that holds the true median with at least the wanted
+// confidence. rank is 0 when n is too small.
 func signInterval(n int) (rank int, sure float64) {
 	for 2*tail(n, rank) <= 1-Confidence {
 		rank++
@@ -170,9 +170,9 @@ func signInterval(n int) (rank int, sure float64) {
 	return rank, 1 - 2*tail(n, rank-1)
 }
 
-// signTest is the two-sided chance of ratios lying so unevenly about 1. A ratio
-// of exactly 1, which coarse latencies give, counts for neither side, so that the
-// chance is at most 1 - confidence just when the interval excludes 1.
+// signTest is the two-sided chance of ratios lying so unevenly about 1. A ratio of exactly 1, which
+// coarse latencies give, counts for neither side, so that the chance is at most 1 - confidence just
+// when the interval excludes 1.
 func signTest(ratios []float64) float64 {
 	above, below := 0, 0
 	for _, r := range ratios {
@@ -187,12 +187,11 @@ func signTest(ratios []float64) float64 {
 
 // Judge computes the ratios of all loads and gives the verdicts.
 //
-// A table of 36 intervals of 95 % has one or two that exclude 1 by chance, so all
-// are judged together, by the procedure of Benjamini and Hochberg (1995): of the
-// verdicts that stand, 5 % are false in the mean, and where there is no difference
-// at all, one run in twenty says otherwise at most. An interval that excludes 1
-// without standing among the others gets its word with a question mark. The
-// figures of a load are not independent; they move together, with which the
+// A table of 36 intervals of 95 % has one or two that exclude 1 by chance, so all are judged
+// together, by the procedure of Benjamini and Hochberg (1995): of the verdicts that stand, 5 % are
+// false in the mean, and where there is no difference at all, at most one run in twenty says
+// otherwise. An interval that excludes 1 without standing among the others gets its word with a
+// question mark. The figures of a load are not independent; they move together, with which the
 // procedure copes (Benjamini and Yekutieli 2001).
 func (c *Comparison) Judge() {
 	metrics := Metrics()
@@ -221,8 +220,8 @@ func (c *Comparison) Judge() {
 	}
 }
 
-// chanceLimit is the largest chance that still counts as a difference among all
-// the ratios: the largest k-th smallest that is at most k/m of 5 %.
+// chanceLimit is the largest chance that still counts as a difference among all the ratios: the
+// largest k-th smallest that is at most k/m of 5 %.
 func chanceLimit(all []*Ratio) float64 {
 	var chances []float64
 	for _, r := range all {
@@ -239,8 +238,8 @@ func chanceLimit(all []*Ratio) float64 {
 	return 0
 }
 
-// flagDisturbed marks the pairs of which twice the usual share was taken and five
-// points on top: less is what a shared machine always does.
+// flagDisturbed marks the pairs of which twice the usual share was taken and five points on top: a
+// shared machine always does less than that.
 func flagDisturbed(pairs []measure.Pair) {
 	usual := UsuallyTaken(pairs)
 	for i := range pairs {

@@ -1,5 +1,5 @@
-// Tests of the statistics of a comparison: known figures, symmetry, and simulated
-// machines of which the truth is known.
+// Tests of the statistics of a comparison: known figures, symmetry, and simulated machines of
+// which the truth is known.
 
 package judge
 
@@ -15,8 +15,7 @@ import (
 	"ringnbd/bench/measure"
 )
 
-// pairsOf makes pairs of which requests/s have these ratios, and the other
-// metrics none.
+// pairsOf makes pairs of which requests/s have these ratios, and the other metrics none.
 func pairsOf(ratios ...float64) []measure.Pair {
 	var pairs []measure.Pair
 	for _, r := range ratios {
@@ -35,7 +34,7 @@ func TestRatioOfKnownPairs(t *testing.T) {
 	r := rate(pairsOf(1.05, 0.97, 1.02, 1.03, 1.04, 1.01, 1.08, 1.06, 1.21, 1.07, 1.00, 1.09))
 	want := Ratio{Metric: "requests/s", Base: 1000, New: 1045, Pairs: 12,
 		Median: math.Sqrt(1.04 * 1.05), Low: 1.01, High: 1.08,
-		Sure: 0.96142578125, Least: 0.97, Most: 1.21, Chance: 2 * (1 + 12 + 66) / 4096.0,
+		Sure: 0.96142578125, Min: 0.97, Max: 1.21, Chance: 2 * (1 + 12 + 66) / 4096.0,
 		Sees: math.Sqrt(1.08/1.01) - 1, Verdict: Undecided}
 	got, expected := reflect.ValueOf(r), reflect.ValueOf(want)
 	for i := range got.NumField() {
@@ -47,8 +46,8 @@ func TestRatioOfKnownPairs(t *testing.T) {
 	}
 }
 
-// The ranks are those of the usual tables of the sign test (such as Conover's,
-// A3), both tails together.
+// The ranks are those of the usual tables of the sign test (such as Conover's, A3), both tails
+// together.
 func TestIntervalsHaveTheConfidenceOfTheTables(t *testing.T) {
 	for n, want := range map[int]struct {
 		rank int
@@ -90,7 +89,7 @@ func TestPairsWithoutTheMetricAreLeftOut(t *testing.T) {
 	}
 	if r := measureRatio(Metrics()[1], pairs); r.Pairs != 0 || r.Median != 0 ||
 		r.Verdict != TooFew {
-		t.Errorf("a metric that nobody measured: %+v", r)
+		t.Errorf("a metric that was not measured: %+v", r)
 	}
 }
 
@@ -115,9 +114,9 @@ func TestEqualFiguresSpeakForNeitherSide(t *testing.T) {
 	}
 }
 
-// simulate makes a comparison of loads of which new/base is truth in all metrics,
-// on a machine with noise: lognormal, with a stolen second now and then, and
-// latency that is the reciprocal of the rate with a little of its own.
+// simulate makes a comparison of loads of which new/base is truth in all metrics, on a machine with
+// noise: lognormal, with a stolen second now and then, and latency that is the reciprocal of the
+// rate with a little of its own.
 func simulate(random *rand.Rand, loads, pairs int, noise float64,
 	truth func(load int) float64) *Comparison {
 	draw := func(factor float64) measure.Sample {
@@ -315,7 +314,7 @@ func TestDisturbedPairsAreFlaggedAndCounted(t *testing.T) {
 	if want := []bool{false, false, false, false, true, true}; !slices.Equal(flags, want) {
 		t.Errorf("flags %v, want %v", flags, want)
 	}
-	if r := c.Loads[0].Ratios[0]; r.Pairs != 6 || r.Least != 0.2 {
+	if r := c.Loads[0].Ratios[0]; r.Pairs != 6 || r.Min != 0.2 {
 		t.Errorf("a flagged pair was dropped: %+v", r)
 	}
 }

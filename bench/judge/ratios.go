@@ -1,6 +1,7 @@
-// Ratios out of a report: to the raw limit, to the best peer. Invariant: a ratio
-// compares samples of the same round, and, unless it is said to be of all peers,
-// peers that reach the storage the same way.
+// Ratios out of a report: to the raw limit, to the best peer.
+//
+// Invariant: a ratio compares samples of the same round, and, unless it is said to be of all
+// peers, peers that reach the storage the same way.
 
 package judge
 
@@ -11,7 +12,7 @@ import (
 	"ringnbd/bench/measure"
 )
 
-// Ours tells whether a server is this project's.
+// Ours reports whether a server is one of this project.
 func Ours(server string) bool { return strings.HasPrefix(server, "ringnbd") }
 
 // OfRaw is a server's figure as a multiple of the raw limit's.
@@ -24,9 +25,9 @@ func OfRaw(r *measure.Report, l measure.Load, server string,
 	return ratio(result.Samples, raw.Samples, figure)
 }
 
-// peers are the others that met a load and reach the storage as one of ours does:
-// by O_DIRECT, where a write is answered when the disk has it, or through the page
-// cache. Without storage, all others are.
+// peers are the others that met a load and reach the storage as one of ours does: by O_DIRECT,
+// where a write is answered when the disk has it, or through the page cache. Without storage, all
+// others are.
 func peers(r *measure.Report, l measure.Load, our string) []string {
 	return slices.DeleteFunc(r.Servers(l), func(name string) bool {
 		return Ours(name) ||
@@ -39,17 +40,16 @@ func Rivals(r *measure.Report, l measure.Load) []string {
 	return slices.DeleteFunc(r.Servers(l), Ours)
 }
 
-// Best finds the peer that is hardest to beat in one figure, and one of ours as a
-// multiple of it. With more, larger figures are better. ok is false when nobody
-// else was measured.
+// Best finds the peer that is hardest to beat in one figure, and one of ours as a multiple of it.
+// With more, larger figures are better. ok is false when no peer was measured.
 func Best(r *measure.Report, l measure.Load, our string, figure func(measure.Sample) float64,
 	more bool) (x float64, peer string, ok bool) {
 	v, peer := Hardest(r, l, our, peers(r, l, our), figure, more)
 	return measure.Median(v), peer, len(v) > 0
 }
 
-// Hardest finds whom of some peers it is hardest to beat, and one of ours as a
-// multiple of it, round by round; nothing when none of them was measured.
+// Hardest finds which of some peers is hardest to beat, and one of ours as a multiple of it, round
+// by round; nothing when none of them was measured.
 func Hardest(r *measure.Report, l measure.Load, our string, peers []string,
 	figure func(measure.Sample) float64,
 	more bool) (v []float64, peer string) {
@@ -73,8 +73,8 @@ func ratio(a, b []measure.Sample, f func(measure.Sample) float64) (r float64, ok
 	return measure.Median(v), len(v) > 0
 }
 
-// ratios are f(a)/f(b) of each round that has both: what the machine did to a round,
-// it did to both.
+// ratios are f(a)/f(b) of each round that has both: what the machine did in a round, it did to
+// both.
 func ratios(a, b []measure.Sample, f func(measure.Sample) float64) (v []float64) {
 	for _, x := range a {
 		for _, y := range b {

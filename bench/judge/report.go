@@ -1,5 +1,7 @@
-// What a report says as a whole, and the file that it is kept in. Invariant: the verdicts in the
-// file are those of the samples beside them; reading a file judges anew.
+// What a report says as a whole, and the file that it is kept in.
+//
+// Invariant: the verdicts in the file follow from the samples in it; reading a file
+// judges anew.
 
 package judge
 
@@ -9,10 +11,10 @@ import (
 	"ringnbd/bench/measure"
 )
 
-// maxOthers is the share of CPU time beyond which what others use is worth a word.
+// maxOthers is the share of CPU time used by other programs above which the reader is warned.
 const maxOthers = 0.05
 
-// Warning tells that the machine was not left to the measurements; empty when it was.
+// Warning says that other programs used the machine; it is empty when they did not.
 func Warning(r *measure.Report) string {
 	var v []float64
 	for _, result := range r.Results {
@@ -29,8 +31,8 @@ func Warning(r *measure.Report) string {
 		"steadier.", 100*x)
 }
 
-// Save writes the report to path as JSON, compressed if the name ends so, and with it
-// the targets as they were judged; reading it back judges anew.
+// Save writes the report to path as JSON, compressed if the name ends so, and with it the targets
+// as they were judged; reading it back judges anew.
 func Save(r *measure.Report, path string) error {
 	return measure.WriteJSON(path, struct {
 		*measure.Report

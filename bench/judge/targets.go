@@ -1,6 +1,7 @@
-// Targets: where ringnbd must get to, judged by a report. Invariant: a target is
-// met only if every load that it is about was measured in two rounds at least and
-// meets it in all of them; the figures are in targets_figures.go.
+// Targets: the bounds that ringnbd must reach, judged by a report.
+//
+// Invariant: a target is met only if every load that it is about was measured in two rounds at
+// least and meets it in all of them; the figures are in targets_figures.go.
 
 package judge
 
@@ -13,7 +14,7 @@ import (
 	"ringnbd/bench/measure"
 )
 
-// Target is one thing that ringnbd must reach, and what was measured.
+// Target is a bound that ringnbd must reach, and what was measured.
 type Target struct {
 	Name  string `json:"name"`  // the load and the figure
 	Wants string `json:"wants"` // the bound
@@ -58,11 +59,12 @@ func Targets(r *measure.Report) []Target {
 
 // goal is one row of the table: a figure of certain loads, and its bound.
 type goal struct {
-	name, wants string
-	about       func(measure.Load) bool
-	figure      func(*measure.Report, measure.Load) (figured, bool)
-	least, most float64 // the bound; 0: none on that side
-	measured    int     // loads that must have a figure; fewer are no verdict, unless one is missed
+	name, wants     string
+	about           func(measure.Load) bool
+	figure          func(*measure.Report, measure.Load) (figured, bool)
+	atLeast, atMost float64 // the bound; 0: none on that side
+	// loads that must have a figure; with fewer there is no verdict, unless a bound is missed
+	measured int
 }
 
 // figured is a load's figure.
@@ -73,20 +75,19 @@ type figured struct {
 	excused bool      // missing the bound says nothing about the server
 }
 
-// Enough is how many rounds a verdict needs: one alone does not show how far the
-// next would be from it.
+// Enough is how many rounds a verdict needs: a single round does not show how figures vary.
 const Enough = 2
 
 // onlyOnce is said of figures of fewer rounds than enough.
 const onlyOnce = ", one round only"
 
-// Unmeasured is what a target got when no load that it is about was measured.
+// Unmeasured is what Got says when no load that it is about was measured.
 const Unmeasured = "not measured"
 
-func (g goal) meets(x float64) bool { return x >= g.least && (g.most == 0 || x <= g.most) }
+func (g goal) meets(x float64) bool { return x >= g.atLeast && (g.atMost == 0 || x <= g.atMost) }
 
-// undecided tells whether some rounds meet the bound and others do not. Where
-// missing it is excused, those that miss it say nothing.
+// undecided reports whether some rounds meet the bound and others do not. Where missing the bound
+// is excused, a round that misses it does not count.
 func (g goal) undecided(f figured) bool {
 	return len(f.rounds) >= Enough &&
 		g.meets(slices.Min(f.rounds)) != g.meets(slices.Max(f.rounds)) && !f.excused
@@ -155,8 +156,7 @@ func (g goal) judge(r *measure.Report) Target {
 	return t
 }
 
-// labelled prints the figures, each with what tells its load from the others:
-// "0.94 (unix), 0.86 (tcp)".
+// labelled prints the figures, each with what distinguishes its load: "0.94 (unix), 0.86 (tcp)".
 func labelled(loads []measure.Load, figures []string) string {
 	aspects := []func(measure.Load) string{
 		func(l measure.Load) string { return l.Pattern },
@@ -206,14 +206,14 @@ func diskGoals(pattern string) []goal {
 	return []goal{
 		{name: name + ", 4 connections: requests/s",
 			wants: "≥ 0.90 of the raw limit, unless CPU is the bound", about: about(4),
-			figure: ofLimit, least: 0.90, measured: 2},
+			figure: ofLimit, atLeast: 0.90, measured: 2},
 		{name: name + ", 1 connection: requests/s",
 			wants: "≥ 0.80 of the raw limit, unless CPU is the bound", about: about(1),
-			figure: ofLimit, least: 0.80, measured: 2},
+			figure: ofLimit, atLeast: 0.80, measured: 2},
 		{name: name + ": requests/s", wants: "≥ 1.5 × the best O_DIRECT peer", about: about(0),
-			figure: ofFastest, least: 1.5, measured: 4},
+			figure: ofFastest, atLeast: 1.5, measured: 4},
 		{name: name + ": server CPU per request", wants: "≤ 0.5 × the cheapest of all peers",
-			about: about(0), figure: ofCheapest, most: 0.5, measured: 4},
+			about: about(0), figure: ofCheapest, atMost: 0.5, measured: 4},
 	}
 }
 
@@ -227,34 +227,35 @@ func costGoals() []goal {
 	}
 	return []goal{
 		{name: "null export, 4 KiB read, depth 32: requests per CPU second", wants: "≥ 6 × nbdkit",
-			about: null, figure: ofNbdkit, least: 6, measured: 4},
+			about: null, figure: ofNbdkit, atLeast: 6, measured: 4},
 		{name: "null export, 4 KiB read, 4 × 32: server CPU per request", wants: "≤ 2 µs",
-			figure: plain(measure.Sample.ServerCPU, " µs"), most: 2, measured: 2,
+			figure: plain(measure.Sample.ServerCPU, " µs"), atMost: 2, measured: 2,
 			about: func(l measure.Load) bool { return null(l) && l.Connections == 4 }},
 		{name: "1 MiB sequential read and write, depth 16: bandwidth",
 			wants: "≥ 0.95 of the raw limit or of the loopback, the lower", about: sequential,
-			figure: ofCarried, least: 0.95, measured: 4},
+			figure: ofCarried, atLeast: 0.95, measured: 4},
 		{name: "1 MiB sequential read and write, depth 16: server CPU per GiB",
 			wants: "≤ 0.5 × the cheapest of all peers", about: sequential, figure: ofCheapest,
-			most: 0.5, measured: 4},
+			atMost: 0.5, measured: 4},
 		{name: "4 KiB random read, depth 1: p50 added to the raw limit's",
-			wants: "≤ 0.5 × what the best peer adds", figure: addedLatency, most: 0.5, measured: 1,
+			wants:  "≤ 0.5 × what the best peer adds",
+			figure: addedLatency, atMost: 0.5, measured: 1,
 			about: func(l measure.Load) bool {
 				return l.Section == "depth" && l.Depth == 1 && l.Pattern == "randread"
 			}},
 		{name: "4 KiB random read, depth 1, --poll 50: p50", wants: "< that without",
-			figure: polled, most: 0.999, measured: 2,
+			figure: polled, atMost: 0.999, measured: 2,
 			about: func(l measure.Load) bool { return l.Section == "poll" }},
 		{name: "512 B random write: requests/s", wants: "≥ 1 × the best O_DIRECT peer",
-			figure: ofBest("ringnbd", measure.RequestRate, true), least: 1, measured: 2,
+			figure: ofBest("ringnbd", measure.RequestRate, true), atLeast: 1, measured: 2,
 			about: func(l measure.Load) bool { return l.Section == "unaligned" }},
 		{name: "512 B random write by O_DIRECT: requests/s",
-			wants: "≥ 1 × the best of all peers, page cache or not", figure: ofAll, least: 1,
-			measured: 2,
-			about:    func(l measure.Load) bool { return l.Section == "unaligned" }},
+			wants:  "≥ 1 × the best of all peers, page cache or not",
+			figure: ofAll, atLeast: 1, measured: 2,
+			about: func(l measure.Load) bool { return l.Section == "unaligned" }},
 		{name: "512 B random write on the page cache: requests/s",
 			wants:  "≥ 1 × the best page cache peer",
-			figure: ofBest("ringnbd-cached", measure.RequestRate, true), least: 1, measured: 2,
+			figure: ofBest("ringnbd-cached", measure.RequestRate, true), atLeast: 1, measured: 2,
 			about: func(l measure.Load) bool { return l.Section == "unaligned" }},
 	}
 }
@@ -263,21 +264,20 @@ func costGoals() []goal {
 func crowdGoals() []goal {
 	return []goal{
 		{name: "1 to 1,000 connections at a fixed load: server CPU per request",
-			wants: "≤ 1.20 × that of 1", most: 1.20, measured: 2,
+			wants: "≤ 1.20 × that of 1", atMost: 1.20, measured: 2,
 			about: func(l measure.Load) bool {
 				return l.Section == "connections" && l.Connections == measure.Crowd
 			},
 			figure: grown(measure.Sample.ServerCPU, func(l *measure.Load) { l.Connections = 1 })},
 		{name: "1,000 idle connections: memory of each", wants: "≤ 16 KiB", figure: idleMemory,
-			most: 16, measured: 1,
+			atMost: 16, measured: 1,
 			about: func(l measure.Load) bool { return l.Section == "idle" && l.Idle > 0 }},
 		{name: "1,000 exports: start-up", wants: "≤ 1 s",
-			figure: plain(func(s measure.Sample) float64 {
-				return s.StartSeconds
-			}, " s"), most: 1, measured: 2,
+			figure: plain(func(s measure.Sample) float64 { return s.StartSeconds }, " s"),
+			atMost: 1, measured: 2,
 			about: func(l measure.Load) bool { return l.Section == "exports" && l.Exports > 0 }},
 		{name: "1 to 1,000 exports: server CPU per request", wants: "no more than with 1 (≤ 1.05)",
-			most: 1.05, measured: 2,
+			atMost: 1.05, measured: 2,
 			about:  func(l measure.Load) bool { return l.Section == "exports" && l.Exports > 0 },
 			figure: grown(measure.Sample.ServerCPU, func(l *measure.Load) { l.Exports = 0 })},
 	}

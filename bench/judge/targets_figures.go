@@ -1,5 +1,6 @@
-// The figures that targets are judged by. Invariant: each is computed round by
-// round, from samples of the same round.
+// The figures that targets are judged by.
+//
+// Invariant: each is computed round by round, from samples of the same round.
 
 package judge
 
@@ -11,13 +12,13 @@ import (
 	"ringnbd/bench/measure"
 )
 
-// busyEnough is the share of all cores beyond which CPU time is the bound: the
-// kernel's own work for the disk and the network is not in the figures.
+// busyEnough is the share of all cores beyond which CPU time is the bound: the kernel's own work
+// for the disk and the network is not in the figures.
 const busyEnough = 0.9
 
-// ofLimit is ringnbd's requests per second as a share of the raw limit's. Where
-// server and generator together use up the machine's cores, the raw limit, which
-// needs neither a server nor a network, cannot be asked for.
+// ofLimit is ringnbd's requests per second as a share of the raw limit's. Where server and
+// generator together use up the machine's cores, the raw limit, which needs neither a server nor a
+// network, cannot be reached.
 func ofLimit(r *measure.Report, l measure.Load) (figured, bool) {
 	ours, raw := r.Result(l, "ringnbd"), r.Raw(l)
 	if ours == nil || raw == nil {
@@ -33,8 +34,7 @@ func ofLimit(r *measure.Report, l measure.Load) (figured, bool) {
 	return f, true
 }
 
-// ofBest is a figure of one of ours as a multiple of the best peer's on the same
-// storage path.
+// ofBest is a figure of one of ours as a multiple of the best peer's on the same storage path.
 func ofBest(our string, figure func(measure.Sample) float64, more bool) func(*measure.Report,
 	measure.Load) (figured, bool) {
 	return func(r *measure.Report, l measure.Load) (figured, bool) {
@@ -43,8 +43,8 @@ func ofBest(our string, figure func(measure.Sample) float64, more bool) func(*me
 	}
 }
 
-// ofFastest is ringnbd's requests per second as a multiple of the fastest O_DIRECT
-// peer's, and tells what the raw limit's own would be: nobody gets beyond that.
+// ofFastest is ringnbd's requests per second as a multiple of the fastest O_DIRECT peer's, and
+// tells what the raw limit's own would be: no server gets beyond it.
 func ofFastest(r *measure.Report, l measure.Load) (figured, bool) {
 	f, ok := ofBest("ringnbd", measure.RequestRate, true)(r, l)
 	if !ok {
@@ -59,15 +59,14 @@ func ofFastest(r *measure.Report, l measure.Load) (figured, bool) {
 	return f, true
 }
 
-// ofAll is ringnbd's requests per second as a multiple of those of the fastest of
-// all peers.
+// ofAll is ringnbd's requests per second as a multiple of those of the fastest of all peers.
 func ofAll(r *measure.Report, l measure.Load) (figured, bool) {
 	v, peer := Hardest(r, l, "ringnbd", Rivals(r, l), measure.RequestRate, true)
 	return figured{rounds: v, format: "%.2f", rest: " × " + peer}, len(v) > 0
 }
 
-// ofCheapest is ringnbd's server CPU per request as a multiple of that of the
-// cheapest of all peers, and tells the one to the cheapest on the same storage path.
+// ofCheapest is ringnbd's server CPU per request as a multiple of that of the cheapest of all
+// peers, and adds that to the cheapest peer on the same storage path.
 func ofCheapest(r *measure.Report, l measure.Load) (figured, bool) {
 	v, peer := Hardest(r, l, "ringnbd", Rivals(r, l), measure.Sample.ServerCPU, false)
 	f := figured{rounds: v, format: "%.2f", rest: " × " + peer}
@@ -79,7 +78,7 @@ func ofCheapest(r *measure.Report, l measure.Load) (figured, bool) {
 	return f, len(v) > 0
 }
 
-// ofNbdkit compares what is done for a second of CPU time.
+// ofNbdkit compares the requests per second of CPU time with those of nbdkit.
 func ofNbdkit(r *measure.Report, l measure.Load) (figured, bool) {
 	ours, peer := r.Result(l, "ringnbd"), r.Result(l, "nbdkit")
 	if ours == nil || peer == nil {
@@ -89,7 +88,7 @@ func ofNbdkit(r *measure.Report, l measure.Load) (figured, bool) {
 		format: "%.1f"}, true
 }
 
-// plain is a figure of ringnbd's as it is.
+// plain is a figure of ringnbd without a comparison.
 func plain(figure func(measure.Sample) float64, unit string) func(*measure.Report,
 	measure.Load) (figured, bool) {
 	return func(r *measure.Report, l measure.Load) (figured, bool) {
@@ -105,9 +104,9 @@ func plain(figure func(measure.Sample) float64, unit string) func(*measure.Repor
 	}
 }
 
-// ofCarried is ringnbd's bandwidth as a share of the raw limit's; or, when the
-// machine's loopback carries less than that in one stream, of the loopback's. That was
-// measured once, so those shares are not of the same round.
+// ofCarried is ringnbd's bandwidth as a share of the raw limit's; or, when the machine's loopback
+// carries less than that in one stream, of the loopback's. That was measured once, so those shares
+// are not of the same round.
 func ofCarried(r *measure.Report, l measure.Load) (figured, bool) {
 	bandwidth := func(s measure.Sample) float64 { return s.BytesPerSecond }
 	ours, raw := r.Result(l, "ringnbd"), r.Raw(l)
@@ -127,8 +126,8 @@ func ofCarried(r *measure.Report, l measure.Load) (figured, bool) {
 	return f, true
 }
 
-// addedLatency is what ringnbd adds to the raw limit's median latency, as a
-// multiple of what the best peer adds.
+// addedLatency is what ringnbd adds to the raw limit's median latency, as a multiple of what the
+// best peer adds.
 func addedLatency(r *measure.Report, l measure.Load) (figured, bool) {
 	raw, mine := r.Raw(l), r.Result(l, "ringnbd")
 	if raw == nil || mine == nil {
@@ -147,8 +146,8 @@ func addedLatency(r *measure.Report, l measure.Load) (figured, bool) {
 	return best, len(best.rounds) > 0
 }
 
-// addedRatios are, of each round, what a adds to the median latency of raw, divided
-// by what b adds: nothing where a adds nothing, else infinite where b does not.
+// addedRatios are, of each round, what a adds to the median latency of raw, divided by what b adds:
+// nothing where a adds nothing, else infinite where b does not.
 func addedRatios(a, b, raw []measure.Sample) (v []float64) {
 	for _, limit := range raw {
 		for _, s := range a {
@@ -171,8 +170,8 @@ func addedRatios(a, b, raw []measure.Sample) (v []float64) {
 	return v
 }
 
-// polled compares ringnbd's median latency with and without busy polling, and tells
-// what becomes of the slowest requests, and the price.
+// polled compares ringnbd's median latency with and without busy polling, and adds what becomes of
+// the slowest requests, and the price.
 func polled(r *measure.Report, l measure.Load) (figured, bool) {
 	poll, plain := r.Result(l, "ringnbd-poll"), r.Result(l, "ringnbd")
 	if poll == nil || plain == nil {

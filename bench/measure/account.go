@@ -47,12 +47,12 @@ func tree(root int) map[int]procfs.ProcStat {
 	return members
 }
 
-// cpuTime is what a process tree has used. The total is exact; user and system
-// are in clock ticks and only say how the total divides.
+// cpuTime is what a process tree has used. The total is exact; user and system are in clock ticks
+// and only say how the total divides.
 type cpuTime struct{ total, user, system time.Duration }
 
-// treeCPU sums over a process tree: its live members by their clocks, and the
-// children they have waited for.
+// treeCPU sums over a process tree: its live members by their clocks, and the children they have
+// waited for.
 func treeCPU(root int) cpuTime {
 	var c cpuTime
 	for pid, s := range tree(root) {
@@ -74,8 +74,8 @@ func (c cpuTime) since(earlier cpuTime) cpuTime {
 	return cpuTime{c.total - earlier.total, c.user - earlier.user, c.system - earlier.system}
 }
 
-// divide splits the total in the proportion of the ticks; without a tick it was
-// too little to tell, and counts as system time, where a server spends most.
+// divide splits the total in the proportion of the ticks; without a tick it is too small to divide,
+// and counts as system time, where a server spends most.
 func (c cpuTime) divide() (user, system time.Duration) {
 	if ticks := c.user + c.system; ticks > 0 {
 		user = time.Duration(float64(c.total) * float64(c.user) / float64(ticks))
@@ -83,9 +83,9 @@ func (c cpuTime) divide() (user, system time.Duration) {
 	return user, c.total - user
 }
 
-// processClock reads the CPU clock of a process: user and system time of all its
-// threads, exited ones included, to the nanosecond. The clock's number is made of
-// the process's as in clock_getcpuclockid(3).
+// processClock reads the CPU clock of a process: user and system time of all its threads, exited
+// ones included, to the nanosecond. The number of the clock follows from that of the process as in
+// clock_getcpuclockid(3).
 func processClock(pid int) (time.Duration, bool) {
 	const scheduled = 2 // CPUCLOCK_SCHED
 	var t unix.Timespec
@@ -95,8 +95,8 @@ func processClock(pid int) (time.Duration, bool) {
 	return time.Duration(t.Nano()), true
 }
 
-// treeRSS is the resident memory of a process tree in bytes, and the largest
-// high-water mark of a single member.
+// treeRSS is the resident memory of a process tree in bytes, and the largest high-water mark of a
+// single member.
 func treeRSS(root int) (sum, highest int64) {
 	return resident(slices.Collect(maps.Keys(tree(root))))
 }
@@ -137,8 +137,8 @@ func treeSwitches(root int) int64 {
 // cpuUse is CPU time used up to a moment.
 type cpuUse struct {
 	all   time.Duration // that there was, idle time included
-	busy  time.Duration // of whatever kind, but steal
-	steal time.Duration // that the hypervisor gave to somebody else
+	busy  time.Duration // of any kind but steal
+	steal time.Duration // that the hypervisor gave to other guests
 	ours  time.Duration // of this process and the children that it waited for
 }
 
@@ -168,7 +168,8 @@ func cpuUseOf(fs procfs.FS) cpuUse {
 	return u
 }
 
-// others is the share of all CPU time that went to others since an earlier moment.
+// others is the share of all CPU time that other programs and the kernel's threads used since an
+// earlier moment.
 func (u cpuUse) others(earlier cpuUse) float64 {
 	all := u.all - earlier.all
 	if all <= 0 {

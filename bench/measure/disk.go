@@ -1,6 +1,7 @@
-// The file that all servers share. Invariant: it is fully allocated and holds
-// random data before the first load (a hole or an unwritten extent would be
-// measured instead of the disk), and it is removed at the end.
+// The file that all servers share.
+//
+// Invariant: it is fully allocated and holds random data before the first load (a hole or an
+// unwritten extent would be measured instead of the disk), and it is removed at the end.
 
 package measure
 
@@ -18,8 +19,8 @@ import (
 // fillChunk is how much random data is made and written at a time.
 const fillChunk = 4 << 20
 
-// createDisk makes a file of random data in dir and returns its path. The data is
-// seeded: two runs see the same bytes.
+// createDisk makes a file of random data in dir and returns its path. The data is seeded: two runs
+// see the same bytes.
 func createDisk(dir string, size int64) (path string, err error) {
 	f, err := os.CreateTemp(dir, "ringnbd-bench-*.img")
 	if err != nil {

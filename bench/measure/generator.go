@@ -1,6 +1,7 @@
-// The load generator: `ringnbd bench --json` as a child process, the same binary
-// for every server and for the raw limit. Invariant: a run of which the generator
-// reports any trouble yields an error, never a number.
+// The load generator: `ringnbd bench --json` as a child process, the same binary for every
+// server and for the raw limit.
+//
+// Invariant: a run of which the generator reports any trouble yields an error, never a number.
 
 package measure
 
@@ -60,8 +61,7 @@ func (d drive) arguments() []string {
 	return append(a, d.target)
 }
 
-// grace is what a run may take on top of its time: start, connect a thousand
-// times, fill, end.
+// grace is what a run may take on top of its time: start, connect a thousand times, fill, end.
 const grace = 60 * time.Second
 
 // generate runs the generator to its end; it is killed when ctx ends.
@@ -99,8 +99,8 @@ func parseGenerated(out []byte) (*load.Report, error) {
 	return r, nil
 }
 
-// generated is a sample with what the generator saw. Of several kinds of
-// requests, the slowest at each percentile counts.
+// generated is a sample with what the generator saw. Of several kinds of requests, the slowest at
+// each percentile counts.
 func generated(r *load.Report) Sample {
 	s := Sample{Requests: int64(r.Requests), Seconds: r.Seconds,
 		RequestsPerSecond: r.RequestsPerSecond, BytesPerSecond: r.BytesPerSecond,

@@ -1,6 +1,7 @@
 // The load and the measurement: what is asked of a server, and what came of it.
-// Invariant: a Sample is one meeting of one load with one server in one round; it
-// is never corrected afterwards.
+//
+// Invariant: a Sample is one meeting of one load with one server in one round; it is never
+// corrected afterwards.
 
 package measure
 
@@ -11,9 +12,9 @@ import (
 	"ringnbd/engine/units"
 )
 
-// Load is one column of work that every server meets. Loads are compared by ==.
+// Load is what is asked of every server. Loads are compared by ==.
 type Load struct {
-	// whose question it helps to answer, see Sections
+	// name of the section that it belongs to
 	Section string `json:"section"`
 	// of ringnbd bench: randread, randwrite, randrw, read, write
 	Pattern     string  `json:"pattern"`
@@ -25,7 +26,7 @@ type Load struct {
 	Backend     string  `json:"backend"`           // File, Loop, Null, Memory
 	Rate        float64 `json:"rate,omitempty"`    // requests per second, open loop; 0: closed loop
 	Idle        int     `json:"idle,omitempty"`    // further connections that stay silent
-	Exports     int     `json:"exports,omitempty"` // further exports that nobody uses
+	Exports     int     `json:"exports,omitempty"` // further exports, unused
 }
 
 // The two transports. TCP is loopback only.
@@ -34,7 +35,7 @@ const (
 	TCP  = "tcp"
 )
 
-// The back ends: what stands behind the export.
+// The back ends: what holds the bytes of the export.
 const (
 	File   = "file"   // a file on Suite.Dir's file system
 	Loop   = "loop"   // a loop device on that file, with direct I/O
@@ -42,7 +43,7 @@ const (
 	Memory = "memory" // kept in the server's memory
 )
 
-// String names a load the way the tables do: "randread 4 KiB, 4 × 32, unix".
+// String names a load as the tables do: "randread 4 KiB, 4 × 32, unix".
 func (l Load) String() string {
 	s := l.Shape()
 	if l.Backend != "" && l.Backend != File {
@@ -74,23 +75,23 @@ func (l Load) Shape() string {
 	return s
 }
 
-// Writes tells whether the load changes the file.
+// Writes reports whether the load changes the file.
 func (l Load) Writes() bool {
 	return l.Pattern != "randread" && l.Pattern != "read"
 }
 
-// OnDisk tells whether the load reaches the machine's storage.
+// OnDisk reports whether the load reaches the machine's storage.
 func (l Load) OnDisk() bool { return l.Backend == File || l.Backend == Loop }
 
-// Limit is the load that the raw limit meets in a load's stead: it knows no
-// transport, nobody idle and no other exports.
+// Limit is the load that the raw limit meets instead: without a transport, idle connections and
+// further exports.
 func (l Load) Limit() Load {
 	l.Transport, l.Idle, l.Exports = "", 0, 0
 	return l
 }
 
-// Sample is what one meeting measured. Latencies are in microseconds, of all kinds
-// of requests together: the slower kind's where a load has two.
+// Sample is what one meeting measured. Latencies are in microseconds, of all kinds of requests
+// together: those of the slower kind where a load has two.
 type Sample struct {
 	Round             int     `json:"round"`
 	Requests          int64   `json:"requests"`
@@ -122,8 +123,8 @@ type Sample struct {
 // ServerCPU is the server's user and system time per request in microseconds.
 func (s Sample) ServerCPU() float64 { return s.ServerUser + s.ServerSystem }
 
-// RequestsPerCPUSecond is what the server does for a second of its CPU time; 0
-// when its CPU time was not measured.
+// RequestsPerCPUSecond is what the server does for a second of its CPU time; 0 when its CPU time
+// was not measured.
 func (s Sample) RequestsPerCPUSecond() float64 {
 	if s.ServerCPU() == 0 {
 		return 0

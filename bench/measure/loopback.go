@@ -1,6 +1,7 @@
-// What the loopback itself carries: one stream of large writes between two
-// threads, with no protocol and no storage. Invariant: the figure is of this run
-// and this network namespace.
+// What the loopback itself carries: one stream of large writes between two threads, with no
+// protocol and no storage.
+//
+// Invariant: the figure is of this run and this network namespace.
 
 package measure
 
@@ -16,8 +17,8 @@ import (
 // carryTime is how long each transport is filled.
 const carryTime = 200 * time.Millisecond
 
-// loopbackCarries measures both transports, in bytes per second. Interference only
-// ever makes it less, so the best of several tries counts.
+// loopbackCarries measures both transports, in bytes per second. Interference only ever makes it
+// less, so the best of several tries counts.
 func loopbackCarries(ctx context.Context) (map[string]float64, error) {
 	all := map[string]float64{}
 	for _, transport := range []string{Unix, TCP} {

@@ -1,6 +1,7 @@
-// The loop device on the test file. Invariant: it exists as long as we hold it
-// open: the kernel detaches it on the last close (autoclear), also when this
-// program is killed.
+// The loop device on the test file.
+//
+// Invariant: it exists as long as this program holds it open: the kernel detaches it on the last
+// close (autoclear), also when this program is killed.
 
 package measure
 
@@ -17,8 +18,8 @@ import (
 // loopDevice is an attached loop device.
 type loopDevice struct{ file *os.File }
 
-// attachLoop makes a loop device of a file, with direct I/O: what is written to
-// the device goes to the disk, not into the file's page cache. Needs root.
+// attachLoop makes a loop device of a file, with direct I/O: what is written to the device goes to
+// the disk, not into the file's page cache. Needs root.
 func attachLoop(path string) (*loopDevice, error) {
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
@@ -30,7 +31,7 @@ func attachLoop(path string) (*loopDevice, error) {
 		return nil, err
 	}
 	defer backing.Close()
-	for range 16 { // somebody else may take the free one first
+	for range 16 { // another program may take the free device first
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
 			return nil, fmt.Errorf("a free loop device: %w", err)
@@ -51,23 +52,23 @@ func attachLoop(path string) (*loopDevice, error) {
 			return nil, fmt.Errorf("attach %s to /dev/loop%d: %w", path, n, err)
 		}
 	}
-	return nil, errors.New("every free loop device was taken by somebody else")
+	return nil, errors.New("every free loop device was taken by another program")
 }
 
-// checkedLoop refuses a device that silently fell back to the page cache, which
-// the kernel does on file systems without direct I/O.
+// checkedLoop refuses a device that silently fell back to the page cache, which the kernel does on
+// file systems without direct I/O.
 func checkedLoop(d *loopDevice) (*loopDevice, error) {
 	name := strings.TrimPrefix(d.path(), "/dev/")
 	if direct := strings.TrimSpace(readText("/sys/block/" + name + "/loop/dio")); direct != "1" {
 		d.detach()
 		return nil,
 			errors.New("the loop device cannot use direct I/O on this file system: choose " +
-				"another -dir")
+				"another --dir")
 	}
 	return d, nil
 }
 
 func (d *loopDevice) path() string { return d.file.Name() }
 
-// detach lets the device go; the kernel clears it once nobody has it open.
+// detach lets the device go; the kernel clears it once no process has it open.
 func (d *loopDevice) detach() error { return d.file.Close() }

@@ -1,5 +1,6 @@
-// Facts about the machine that a reader needs to judge a number. Invariant: a
-// fact that cannot be read is left empty; nothing is guessed.
+// Facts about the machine that a reader needs to judge a number.
+//
+// Invariant: a fact that cannot be read is left empty; nothing is guessed.
 
 package measure
 
@@ -36,7 +37,7 @@ type Machine struct {
 	Versions map[string]string `json:"versions"`
 }
 
-// ReadMachine reads them; dir is where the test file lies.
+// ReadMachine reads the facts; the test file lies in dir.
 func ReadMachine(dir string) Machine {
 	m := Machine{Cores: runtime.NumCPU(), Versions: map[string]string{}}
 	if cpus, err := proc.CPUInfo(); err == nil && len(cpus) > 0 {
@@ -79,7 +80,7 @@ func (m *Machine) addVersions(generator string, programs []Program) {
 	}
 }
 
-// String is the machine in one line.
+// String describes the machine in one line.
 func (m Machine) String() string {
 	kind := ""
 	if m.Hypervisor {
@@ -110,8 +111,8 @@ func filesystemOf(mounts []*procfs.MountInfo, path string) string {
 	return best
 }
 
-// deviceOf says what the kernel knows about the block device under a path: model,
-// scheduler, block size, write cache. Empty when there is no such single device.
+// deviceOf says what the kernel knows about the block device under a path: model, scheduler, block
+// size, write cache. Empty when the path is not on a single device.
 func deviceOf(path string) string {
 	var st unix.Stat_t
 	if unix.Stat(path, &st) != nil {
@@ -139,8 +140,8 @@ func deviceOf(path string) string {
 	return strings.Join(facts, ", ")
 }
 
-// chosen is the word in brackets of a list such as "none [mq-deadline]", or the
-// whole text if there are none.
+// chosen is the word in brackets of a list such as "none [mq-deadline]", or the whole text if there
+// are none.
 func chosen(list string) string {
 	if _, rest, ok := strings.Cut(list, "["); ok {
 		if word, _, ok := strings.Cut(rest, "]"); ok {

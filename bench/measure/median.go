@@ -1,5 +1,7 @@
-// Statistics over a handful of rounds. Invariant: medians only; a mean would let
-// one stolen second of a shared machine speak for all rounds.
+// Statistics over a handful of rounds.
+//
+// Invariant: medians only; a mean would let one stolen second of a shared machine speak for all
+// rounds.
 
 package measure
 

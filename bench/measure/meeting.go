@@ -1,6 +1,7 @@
-// One meeting: evict, start the server, warm up, drive, stop. Invariant: when
-// Measure returns, its server is gone and its private folder is removed; what the
-// next meeting needs too, the file and the loop device, stays until Suite.Close.
+// One meeting: evict, start the server, warm up, drive, stop.
+//
+// Invariant: when Measure returns, its server is gone and its private folder is removed; the
+// file and the loop device, which the next meeting needs too, stay until Suite.Close.
 
 package measure
 
@@ -13,26 +14,26 @@ import (
 	"time"
 )
 
-// Sizes of the exports that are no files, unless the suite says otherwise.
+// Sizes of the exports without a file, unless the suite says otherwise.
 const (
 	nullSize   = 1 << 40
 	memorySize = 256 << 20
 )
 
-// openSeconds is the least time of an open loop with many connections: a window
-// inside it is what counts (see window).
-const openSeconds = 1.5
+// minOpenSeconds is the shortest time of an open loop with many connections: only a window inside
+// it counts (see window).
+const minOpenSeconds = 1.5
 
 // duration is how long a load is measured, in seconds.
 func (s *Suite) duration(l Load) float64 {
 	if l.Connections+l.Idle > 64 {
-		return max(s.Seconds, min(openSeconds, 2*s.Seconds))
+		return max(s.Seconds, min(minOpenSeconds, 2*s.Seconds))
 	}
 	return s.Seconds
 }
 
-// Measure is one meeting of a load with a program, or with the raw limit when the
-// program is nil. The round (from 0) seeds the load and is kept in the sample.
+// Measure is one meeting of a load with a program, or with the raw limit when the program is nil.
+// The round (from 0) seeds the load and is kept in the sample.
 func (s *Suite) Measure(ctx context.Context, l Load, p *Program, round int) (sample Sample,
 	err error) {
 	raiseDescriptors()
@@ -50,7 +51,7 @@ func (s *Suite) Measure(ctx context.Context, l Load, p *Program, round int) (sam
 	return sample, err
 }
 
-// stand makes the private folder of one meeting and prepares what is behind the export.
+// stand makes the private folder of one meeting and prepares what the export is made of.
 func (s *Suite) stand(l Load) (Stand, error) {
 	dir, err := os.MkdirTemp("", "ringnbd-bench-") // the default: a socket path must stay short
 	if err != nil {
@@ -106,7 +107,7 @@ func (s *Suite) Serve(ctx context.Context, l Load, p Program, use func(Driven) e
 	return nil
 }
 
-// furnish prepares what stands behind the export.
+// furnish prepares the file or device of the export, or chooses its size.
 func (s *Suite) furnish(stand *Stand, l Load) (err error) {
 	switch l.Backend {
 	case File:
@@ -136,7 +137,7 @@ func orElse(n, otherwise int64) int64 {
 	return otherwise
 }
 
-// drive is what the generator is asked to do to a target.
+// drive prepares a run of the generator on a target.
 func (s *Suite) drive(l Load, target string, round int) drive {
 	d := drive{load: l, target: target, seed: round + 1, seconds: s.duration(l)}
 	if l.OnDisk() {
@@ -145,10 +146,9 @@ func (s *Suite) drive(l Load, target string, round int) drive {
 	return d
 }
 
-// warm drives the target for the warm-up time and forgets what came of it. It is
-// a run of its own, so that the CPU time of the measured one is that of the
-// requests it reports, no others. Open loops warm up within the run instead: of
-// them, the CPU time of a window is read (see window).
+// warm drives the target for the warm-up time and drops what it measured. The warm-up is a run of
+// its own, so that the CPU time of the measured run is that of the requests which it reports. Open
+// loops warm up within the run instead: their CPU time is read over a window (see window).
 func (s *Suite) warm(ctx context.Context, d drive) error {
 	d.seconds, d.seed, d.fill = s.Warmup, d.seed+1000, d.load.Backend == Memory
 	if d.load.Rate > 0 || (s.Warmup <= 0 && !d.fill) {
@@ -196,8 +196,8 @@ func (s *Suite) measureServer(ctx context.Context, l Load, p Program, stand Stan
 	return sample, err
 }
 
-// observe drives a running server, stops it, and puts together what the generator
-// and the kernel saw.
+// observe drives a running server, stops it, and joins the figures of the generator and of the
+// kernel.
 func (s *Suite) observe(ctx context.Context, d drive, server *Server) (Sample, error) {
 	if err := s.warm(ctx, d); err != nil {
 		return Sample{}, err

@@ -1,6 +1,7 @@
-// A network of our own: the loopback of a fresh namespace with a congestion
-// control that does not pace. Invariant: the machine's own network settings are
-// never changed.
+// A network of its own: the loopback of a fresh namespace with a congestion control that does
+// not pace.
+//
+// Invariant: the machine's own network settings are never changed.
 
 package measure
 
@@ -16,13 +17,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isolatedMark tells the program, executed anew, that it is in its own network.
+// isolatedMark in the environment says that the program is in its own network already.
 const isolatedMark = "RINGNBD_BENCH_NETWORK=own"
 
-// Isolate executes the running program again, as the same process, inside a new
-// network namespace. It returns only if the process is inside already or may not
-// make one (it needs root); then the report shows the machine's own congestion
-// control. To be called first thing in main.
+// Isolate executes the running program again, as the same process, inside a new network namespace.
+// It returns only if the process is inside already or may not make one (it needs root); then the
+// report shows the machine's own congestion control. Call it first in main.
 func Isolate() {
 	if slices.Contains(os.Environ(), isolatedMark) {
 		return
@@ -45,10 +45,10 @@ func Isolate() {
 	os.Exit(1)
 }
 
-// chooseCongestion makes both ends of every loopback connection use cubic, by an
-// attribute of the loopback's routes: the kernel takes it from anybody who may
-// change routes. A machine can reserve the sysctl's choice of cubic for root of
-// the first namespace; reno, which does not pace either, is never refused.
+// chooseCongestion makes both ends of every loopback connection use cubic, by an attribute of the
+// loopback's routes: any process that may change routes may set it. A machine can reserve the
+// sysctl's choice of cubic for root of the first namespace; reno, which does not pace either, is
+// never refused.
 func chooseCongestion() {
 	for _, control := range []string{"cubic", "reno"} {
 		if os.WriteFile("/proc/sys/net/ipv4/tcp_congestion_control", []byte(control), 0) == nil {
@@ -58,13 +58,13 @@ func chooseCongestion() {
 	for _, prefix := range []string{"127.0.0.0/8", "127.0.0.1"} {
 		arguments := "route replace table local local " + prefix +
 			" dev lo proto kernel scope host src 127.0.0.1 congctl cubic"
-		// Without iproute2, what the sysctl says stays; the report tells.
+		// Without iproute2, the congestion control of the sysctl stays; the report shows it.
 		_ = exec.Command("ip", strings.Fields(arguments)...).Run()
 	}
 }
 
-// congestion is what the two ends of a TCP connection over the loopback really
-// use here, "" if there can be none.
+// congestion is what the two ends of a TCP connection over the loopback really use here, "" if
+// there can be none.
 func congestion() string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -117,12 +117,13 @@ func raiseLoopback() error {
 	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request)
 }
 
-// raiseDescriptors lets this program's children have as many descriptors as it
-// may itself: a server with a thousand clients needs more than the usual 1024.
+// raiseDescriptors lets this program's children have as many descriptors as it may itself: a server
+// with a thousand clients needs more than the usual 1024.
 func raiseDescriptors() {
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil {
 		limit.Cur = limit.Max
-		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) // who needs more will say so
+		// a server that needs more fails with a message
+		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
 	}
 }

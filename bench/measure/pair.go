@@ -1,5 +1,6 @@
-// Pairs of measurements, and what disturbed them. Invariant: a pair is either
-// whole or an error; a disturbed one is marked, never dropped.
+// Pairs of measurements, and what disturbed them.
+//
+// Invariant: a pair is either whole or an error; a disturbed one is marked, never dropped.
 
 package measure
 
@@ -19,12 +20,11 @@ type Pair struct {
 	Disturbed bool `json:"disturbed"`
 }
 
-// Taken is the share of the machine's CPU time that was stolen, on the worse of
-// the two sides, or used by others, 0..1.
+// Taken is the share of the machine's CPU time that was stolen, on the worse of the two sides, or
+// used by others, 0..1.
 func (p Pair) Taken() float64 { return max(p.Base.Steal, p.New.Steal) + p.Others }
 
-// MeasurePair measures a load once on each side; the pair's number (from 0) seeds
-// the load on both.
+// MeasurePair measures a load once on each side; the pair's number (from 0) seeds the load on both.
 func (s *Suite) MeasurePair(ctx context.Context, l Load, base, new *Program, pair int,
 	newFirst bool) (p Pair, err error) {
 	raiseDescriptors()

@@ -1,5 +1,6 @@
-// Server programs: what each can serve and how it is told to. Invariant: a
-// program is only ever asked for a back end that it lists.
+// Server programs: what each can serve and how it is told to.
+//
+// Invariant: a program is only ever asked for a back end that it lists.
 
 package measure
 
@@ -23,8 +24,8 @@ type Program struct {
 	Backends []string // that it can serve
 	Direct   bool     // reaches a file by O_DIRECT
 	Many     bool     // can serve further exports
-	// Arguments serve the stand on its address until the process is told to stop,
-	// in the foreground. They may rest on files that are written into stand.Dir.
+	// Arguments serve the stand on its address until the process is told to stop, in the
+	// foreground. They may rest on files that are written into stand.Dir.
 	Arguments func(stand Stand) ([]string, error)
 	Version   []string // arguments that make it print its version first
 	Export    string   // name of the export, when it cannot be the default one
@@ -42,7 +43,7 @@ type Stand struct {
 	Clients int // connections to expect at most
 }
 
-// Serves tells whether the program can meet a load.
+// Serves reports whether the program can meet a load.
 func (p Program) Serves(l Load) bool {
 	return slices.Contains(p.Backends, l.Backend) && (l.Exports == 0 || p.Many)
 }
@@ -64,8 +65,8 @@ func RingnbdCached(path string, extra ...string) Program {
 	return p
 }
 
-// RingnbdPoll is the server of this project when it looks for completions without
-// sleeping for up to 50 µs: lower latency at the price of CPU time.
+// RingnbdPoll is the server of this project when it looks for completions without sleeping for up
+// to 50 µs: lower latency at the price of CPU time.
 func RingnbdPoll(path string, extra ...string) Program {
 	p := Ringnbd(path, append([]string{"--poll", "50"}, extra...)...)
 	p.Name, p.Storage = "ringnbd-poll", "O_DIRECT, io_uring, busy polling (--poll 50)"
@@ -141,8 +142,8 @@ func qemuArguments(storage ...string) func(Stand) ([]string, error) {
 	}
 }
 
-// nbdServerArguments writes the configuration that nbd-server needs. It has no
-// foreground mode that serves more than one client, and no default export.
+// nbdServerArguments writes the configuration that nbd-server needs. It has no foreground mode that
+// serves more than one client, and no default export.
 func nbdServerArguments(s Stand) ([]string, error) {
 	var text strings.Builder
 	fmt.Fprintf(&text, "[generic]\nlistenaddr = 127.0.0.1\nport = %d\nallowlist = true\n",

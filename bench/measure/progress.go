@@ -1,5 +1,6 @@
-// Progress lines: one for each measurement, with the time that is left. Invariant:
-// they go to the progress writer only, never into a report.
+// Progress lines: one for each measurement, with the time that is left.
+//
+// Invariant: they go to the progress writer only, never into a report.
 
 package measure
 
@@ -10,9 +11,9 @@ import (
 	"time"
 )
 
-// overhead is what a meeting takes besides warming up and measuring, in seconds:
-// starting, writing back, stopping. It is a guess for the beginning; what is left
-// is then estimated from the meetings that were.
+// overhead is what a meeting takes besides warming up and measuring, in seconds: starting, writing
+// back, stopping. It is a guess for the beginning; what is left is then estimated from the meetings
+// that were.
 const overhead = 0.4
 
 // progress is how far a run has come.

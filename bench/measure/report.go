@@ -1,5 +1,7 @@
-// The report: everything a run measured, as JSON. Invariant: tables are made from
-// a report that was, or could have been, read back from its file.
+// The report: everything a run measured, as JSON.
+//
+// Invariant: tables are made from a report that was, or could have been, read back from its
+// file.
 
 package measure
 
@@ -144,7 +146,7 @@ func ReadReport(path string) (*Report, error) {
 	}
 	r := new(Report)
 	if err := json.Unmarshal(b, r); err != nil {
-		return nil, fmt.Errorf("%s is no report of this program: %w", path, err)
+		return nil, fmt.Errorf("%s is not a report of this program: %w", path, err)
 	}
 	return r, nil
 }

@@ -1,6 +1,6 @@
-// The sections: which loads there are, what question each answers, and who takes
-// part. Invariant: a load carries its section's name, and no load is in a section
-// twice.
+// The sections: which loads there are, what question each answers, and who takes part.
+//
+// Invariant: a load carries its section's name, and no load is in a section twice.
 
 package measure
 
@@ -20,7 +20,7 @@ type Section struct {
 
 // Who takes part. A program that cannot serve a back end is left out there.
 var (
-	everybody = []string{RawName, "ringnbd", "ringnbd-cached", "nbdkit", "qemu-nbd",
+	everyServer = []string{RawName, "ringnbd", "ringnbd-cached", "nbdkit", "qemu-nbd",
 		"qemu-nbd-cached", "nbd-server"}
 	fastest = []string{RawName, "ringnbd", "nbdkit", "qemu-nbd"}
 	servers = []string{"ringnbd", "nbdkit", "qemu-nbd"} // no raw limit
@@ -48,7 +48,7 @@ func Sections() []Section {
 		{Name: "disk",
 			Question: "How near to the disk's own limit is a server, and at what price in CPU " +
 				"time?",
-			Servers: everybody, Loads: diskLoads()},
+			Servers: everyServer, Loads: diskLoads()},
 		{Name: "depth", Question: "What does a server add to one request alone, and what does " +
 			"it make of many at a time?", Servers: fastest, Loads: depthLoads()},
 		{Name: "large", Question: "How much data goes through in large requests?", Servers: fastest,
@@ -69,16 +69,16 @@ func Sections() []Section {
 			Loads: combine(Load{Pattern: "randread", BlockSize: SmallBlock, Depth: 8,
 				Transport: Unix,
 				Rate:      CrowdRate}, backends(Null, File), connections(1, 4, 16, 256, Crowd))},
-		{Name: "idle", Question: "What do connections cost that nobody uses?", Servers: servers,
+		{Name: "idle", Question: "What do idle connections cost?", Servers: servers,
 			Loads: combine(Load{Pattern: "randread", BlockSize: SmallBlock, Depth: UsualDepth,
 				Connections: 1, Transport: Unix, Backend: Null, Rate: CrowdRate}, idle(0, Crowd))},
-		{Name: "exports", Question: "What do exports cost that nobody uses?",
+		{Name: "exports", Question: "What do unused exports cost?",
 			Servers: []string{"ringnbd", "nbd-server"},
 			Loads: combine(Load{Pattern: "randread", BlockSize: SmallBlock, Depth: UsualDepth,
 				Connections: 1, Transport: Unix, Rate: CrowdRate}, backends(Null, File),
 				exports(0, Crowd-1))},
 		{Name: "unaligned", Question: "What becomes of writes that do not fill the disk's blocks?",
-			Servers: everybody[1:],
+			Servers: everyServer[1:],
 			Loads: combine(Load{Pattern: "randwrite", BlockSize: 512, Depth: UsualDepth,
 				Transport: Unix, Backend: File}, connections(1, 4))},
 		{Name: "curve", Question: "How does latency grow with the load?", Servers: fastest,
@@ -109,7 +109,7 @@ func FullSection() Section {
 	all = slices.DeleteFunc(all, func(l Load) bool {
 		return l.BlockSize*l.Depth*l.Connections > 512<<20
 	})
-	return Section{Name: "full", Question: "The whole matrix.", Servers: everybody, Loads: all}
+	return Section{Name: "full", Question: "The whole matrix.", Servers: everyServer, Loads: all}
 }
 
 var (
@@ -151,8 +151,8 @@ func curveLoads() []Load {
 		combine(base, backends(Null), rates(ladders[Null]...))...)
 }
 
-// An axis is what varies from load to load; combine makes every combination, the
-// last axis varying fastest.
+// An axis is what varies from load to load; combine makes every combination, the last axis varying
+// fastest.
 type axis []func(*Load)
 
 func combine(base Load, axes ...axis) []Load {
@@ -249,8 +249,7 @@ func Select(names []string) ([]Section, error) {
 	return picked, nil
 }
 
-// SectionNamed finds a section of a usual or the full run; ok is false for a name
-// that is neither.
+// SectionNamed finds a section of a usual or the full run; ok is false for a name that is neither.
 func SectionNamed(name string) (s Section, ok bool) {
 	all := append(Sections(), FullSection())
 	i := slices.IndexFunc(all, func(s Section) bool { return s.Name == name })
@@ -269,8 +268,8 @@ var rosters = func() map[string][]string {
 	return m
 }()
 
-// Invited tells whether a server takes part in a load's section. Loads of no known
-// section meet everybody.
+// Invited reports whether a server takes part in the section of a load. Loads without a known
+// section meet every server.
 func Invited(l Load, server string) bool {
 	roster, known := rosters[l.Section]
 	return !known || slices.Contains(roster, server)

@@ -1,6 +1,7 @@
-// Servers under measurement: how a program is started and how it is stopped. Invariant: only
-// processes that were started here, and their descendants, are ever signalled, and Stop returns
-// after they are gone.
+// Servers under measurement: how a program is started and how it is stopped.
+//
+// Invariant: only processes that were started here, and their descendants, are ever signalled,
+// and Stop returns after they are gone.
 
 package measure
 
@@ -55,16 +56,15 @@ type Server struct {
 	usage   syscall.Rusage // of it and the children it waited for; valid once gone is closed
 }
 
-// readyTimeout bounds the start: the slowest program here needs 0.2 s; ringnbd
-// pins its arena.
+// readyTimeout bounds the start: the slowest program here needs 0.2 s; ringnbd pins its arena.
 const readyTimeout = 15 * time.Second
 
 // stopTimeout is how long a server gets after SIGTERM before it is killed.
 const stopTimeout = 10 * time.Second
 
-// childAttributes are those of every process started here: a Ctrl-C is for the
-// bench, which then stops it; and if the bench is killed, it goes too. (That is
-// tied to the thread that started it, which Go keeps.)
+// childAttributes are those of every process started here: a Ctrl-C is for the bench, which then
+// stops it; and if the bench is killed, it goes too. (That is tied to the thread that started it,
+// which Go keeps.)
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
@@ -79,8 +79,8 @@ func Start(p Program, stand Stand) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A daemon that leaves its parent becomes our child then: it can be waited
-	// for, and its process number cannot be anybody else's.
+	// A daemon that leaves its parent becomes our child then: it can be waited for, and its process
+	// number cannot be that of another process.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, err
 	}
@@ -117,8 +117,8 @@ func Start(p Program, stand Stand) (*Server, error) {
 	return s, nil
 }
 
-// awaitDaemon waits until the program has put itself into the background and
-// says, in a file, under which number.
+// awaitDaemon waits until the program has put itself into the background and says, in a file, under
+// which number.
 func awaitDaemon(cmd *exec.Cmd, pidFile string) (int, error) {
 	if err := cmd.Wait(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		return 0, err
@@ -164,8 +164,8 @@ func (s *Server) awaitGreeting() error {
 	return errors.New("not ready in time")
 }
 
-// awaitClients waits (bounded) until a forking server has no child left, so that
-// the time of its children is accounted for.
+// awaitClients waits (bounded) until a forking server has no child left, so that the time of its
+// children is accounted for.
 func (s *Server) awaitClients() {
 	for range 100 {
 		if len(tree(s.PID)) <= 1 {
@@ -175,9 +175,8 @@ func (s *Server) awaitClients() {
 	}
 }
 
-// Stop ends the server with SIGTERM, after stopTimeout with SIGKILL, waits, and
-// kills what it leaves behind. It returns the resource usage of the process and
-// of the children it waited for.
+// Stop ends the server with SIGTERM, after stopTimeout with SIGKILL, waits, and kills what it
+// leaves behind. It returns the resource usage of the process and of the children it waited for.
 func (s *Server) Stop() syscall.Rusage {
 	members := tree(s.PID)
 	syscall.Kill(s.PID, syscall.SIGTERM) // ours and not yet waited for, or gone: see Start

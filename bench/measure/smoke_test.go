@@ -1,6 +1,6 @@
-// Smoke test: the whole suite, tiny, for each server that is installed and each
-// back end that it serves, so that it cannot rot. It asserts that sane numbers come
-// out, not which, and that nothing is left behind.
+// Smoke test: the whole suite, tiny, for each server that is installed and each back end that it
+// serves, so that it cannot rot. It asserts that sane numbers come out, not which, and that
+// nothing is left behind.
 
 package measure
 
@@ -31,8 +31,8 @@ func ringnbdBinary(t *testing.T) string {
 	return path
 }
 
-// tiny is a suite in a place of its own, which must be empty at the end. Its path
-// is short, for sockets are made in it.
+// tiny is a suite in a place of its own, which must be empty at the end. Its path is short, for
+// sockets are made in it.
 func tiny(t *testing.T, generator string, loads ...Load) (s *Suite, progress *bytes.Buffer) {
 	dir, err := os.MkdirTemp("", "smoke-")
 	if err != nil {
@@ -90,7 +90,7 @@ func sane(t *testing.T, r *Report) {
 			m.Steal < 0 || m.Steal > 1 || m.ClientCPU <= 0 {
 			t.Errorf("%s, %s: %+v", result.Load, result.Server, m)
 		}
-		// A millisecond of CPU time for one request would be somebody else's.
+		// A millisecond of CPU time for one request would be that of another process.
 		if cpu := m.ServerCPU(); result.Server != RawName &&
 			(cpu <= 0 || cpu > 1000 || m.PeakRSS <= 0 || m.StartSeconds <= 0 || m.Switches < 0) {
 			t.Errorf("%s, %s: no CPU time, memory or start: %+v", result.Load, result.Server, m)

@@ -1,5 +1,6 @@
-// What all servers share: the file, the loop device on it, further files to be
-// exported. Invariant: each is made when it is first needed and gone after close.
+// What all servers share: the file, the loop device on it, further files to be exported.
+//
+// Invariant: each is made when it is first needed and gone after close.
 
 package measure
 
@@ -67,8 +68,8 @@ func (s *storage) further(dir string, n int) (paths []string, err error) {
 	return s.others[:n], nil
 }
 
-// evict writes back and drops what the page cache holds of the file, through
-// either of its faces, and says how long the writing back took.
+// evict writes back and drops what the page cache holds of the file, through either of its faces,
+// and says how long the writing back took.
 func (s *storage) evict() (took time.Duration, err error) {
 	var faces []string
 	if s.device != nil {

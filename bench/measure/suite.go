@@ -1,5 +1,7 @@
-// A run: loads times servers times rounds, interleaved. Invariant: at any moment
-// at most one server and one load generator run, and none outlives Run.
+// A run: loads times servers times rounds, interleaved.
+//
+// Invariant: at any moment at most one server and one load generator run, and both have ended when
+// Run returns.
 
 package measure
 
@@ -35,13 +37,13 @@ type Suite struct {
 	storage storage // what Measure has made so far
 }
 
-// Close removes what the measurements needed: the file, the loop device. The
-// suite can be used again afterwards.
+// Close removes what the measurements needed: the file, the loop device. The suite can be used
+// again afterwards.
 func (s *Suite) Close() error { return s.storage.close() }
 
-// Run measures everything and returns the report. A server that fails in a
-// measurement gets an error in its result; only failures of the bench itself end
-// the run. When ctx ends, the run stops, cleans up and returns ctx's error.
+// Run measures everything and returns the report. A server that fails in a measurement gets an
+// error in its result; only failures of the bench itself end the run. When ctx ends, the run stops,
+// cleans up and returns ctx's error.
 func (s *Suite) Run(ctx context.Context) (report *Report, err error) {
 	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
 		return nil, err
@@ -98,8 +100,8 @@ func (m meeting) name() string {
 	return m.program.Name
 }
 
-// meetings lists what one round holds: the same load on all servers side by side.
-// The raw limit knows no transport, so it takes part once per load but transport.
+// meetings lists what one round holds: the same load on all servers side by side. The raw limit has
+// no transport, so it takes part once for the loads that differ in theirs.
 func (s *Suite) meetings() []meeting {
 	var all []meeting
 	var seen []Load
@@ -118,10 +120,10 @@ func (s *Suite) meetings() []meeting {
 	return all
 }
 
-// order is that of a round's meetings, by their indices: the loads stay in their
-// order, but those that share a raw limit are one group, in which the transports
-// and the servers within each are shuffled and the raw limit takes any place. The
-// shuffle follows from round and load alone, so a run can be repeated.
+// order is that of a round's meetings, by their indices: the loads stay in their order, but those
+// that share a raw limit are one group, in which the transports and the servers within each are
+// shuffled and the raw limit takes any place. The shuffle follows from round and load alone, so a
+// run can be repeated.
 func order(round int, all []meeting) []int {
 	var turns []int
 	for first := 0; first < len(all); {
@@ -160,7 +162,7 @@ func shuffled(round, first int, group []meeting) []int {
 	return slices.Insert(turns, random.IntN(len(turns)+1), raw...)
 }
 
-// meet measures once and files the sample or the error.
+// meet measures once and keeps the sample or the error.
 func (s *Suite) meet(ctx context.Context, m meeting, round int, into *Result, progress *progress) {
 	sample, err := s.Measure(ctx, m.load, m.program, round)
 	if err != nil {

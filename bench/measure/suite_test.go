@@ -1,5 +1,4 @@
-// Tests of what a run consists of: loads, sections, turns, command lines. No server
-// runs here.
+// Tests of what a run consists of: loads, sections, turns, command lines. No server runs here.
 
 package measure
 
@@ -10,7 +9,7 @@ import (
 	"time"
 )
 
-func TestRoundsShuffleEverybodyWithinALoad(t *testing.T) {
+func TestRoundsShuffleTheServersWithinALoad(t *testing.T) {
 	base := Load{Section: "disk", BlockSize: SmallBlock, Depth: UsualDepth, Connections: 1,
 		Backend: File}
 	s := &Suite{Raw: true,
@@ -30,7 +29,7 @@ func TestRoundsShuffleEverybodyWithinALoad(t *testing.T) {
 		}
 		if sorted := slices.Sorted(slices.Values(turns)); len(turns) != len(all) ||
 			sorted[0] != 0 || len(slices.Compact(sorted)) != len(all) {
-			t.Fatalf("round %d does not have everybody once: %v", round, turns)
+			t.Fatalf("round %d does not have every meeting once: %v", round, turns)
 		}
 		var served []string
 		for i, k := range turns {
@@ -61,7 +60,7 @@ func TestRoundsShuffleEverybodyWithinALoad(t *testing.T) {
 	}
 }
 
-func TestMeetingsAreOfThoseWhoAreInvitedAndAble(t *testing.T) {
+func TestMeetingsAreOfServersThatAreInvitedAndAble(t *testing.T) {
 	s := &Suite{Raw: true,
 		Programs: append([]Program{Ringnbd("r"), RingnbdCached("r"), RingnbdPoll("r")}, Peers()...)}
 	who := func(l Load) string {

@@ -1,6 +1,6 @@
-// Watching a server while it is driven: its memory and its CPU time, read every
-// now and then. Invariant: the watcher has ended when the function that stops it
-// returns.
+// Watching a server while it is driven: its memory and its CPU time, read every now and then.
+//
+// Invariant: the watcher has ended when the function that stops it returns.
 
 package measure
 
@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// How often a server is looked at. Looking through all processes for a tree and its
-// memory costs milliseconds, reading the clocks of known ones next to nothing.
+// How often a server is looked at. Looking through all processes for a tree and its memory costs
+// milliseconds, reading the clocks of known ones next to nothing.
 const (
 	markInterval = 10 * time.Millisecond
 	treeInterval = 200 * time.Millisecond
@@ -30,8 +30,8 @@ type mark struct {
 	cpu time.Duration
 }
 
-// watchTree looks at a process tree until the returned function is called. With
-// marks, its CPU time is noted too.
+// watchTree looks at a process tree until the returned function is called. With marks, its CPU time
+// is noted too.
 func watchTree(pid int, marks bool) func() watched {
 	stop, seen := make(chan struct{}), make(chan watched)
 	interval := treeInterval
@@ -81,11 +81,10 @@ func clocks(pids []int) (sum time.Duration) {
 	return sum
 }
 
-// window is the CPU time used in the inner part of an open loop's measuring time,
-// of so many seconds, and the inner part's length. There all connections are up
-// and requests come at a fixed rate, so connecting a thousand clients, which
-// happens before, is not charged to the requests. ok is false when the run was
-// too short to hold two marks there.
+// window is the CPU time used in the inner part of an open loop's measuring time, and the length of
+// that part; measured is the whole time in seconds. In the inner part all connections are up and
+// requests come at a fixed rate, so connecting a thousand clients is not charged to the requests.
+// ok is false when the run was too short to hold two marks there.
 func (w watched) window(measured float64) (used time.Duration, seconds float64, ok bool) {
 	span := func(share float64) time.Duration {
 		return time.Duration(share * measured * float64(time.Second))

@@ -1,14 +1,12 @@
-// Pgo takes the CPU profile of ringnbd under a bounded set of loads and writes it
-// where go build looks for it: cmd/ringnbd/default.pgo. The compiler then inlines
-// and lays out what is hot.
+// Pgo takes the CPU profile of ringnbd under a bounded set of loads and writes it where go build
+// looks for it: cmd/ringnbd/default.pgo. The compiler then inlines and lays out what is hot.
 //
 // Usage, from the top of the repository (make pgo does it):
 //
 //	go run ./bench/pgo --ringnbd bin/ringnbd --out cmd/ringnbd/default.pgo
+//
+// Invariant: the old profile stays until the new one is whole, and no process or file is left.
 package main
-
-// Invariant: the old profile stays until the new one is whole, and no process or
-// file is left behind.
 
 import (
 	"context"
@@ -24,8 +22,8 @@ import (
 	"ringnbd/bench/profile"
 )
 
-// sizeMost bounds what is put into the repository, in bytes.
-const sizeMost = 100_000
+// maxSize bounds what is put into the repository, in bytes.
+const maxSize = 100_000
 
 func main() {
 	f := flags.New("go run ./bench/pgo", os.Stderr)
@@ -47,8 +45,8 @@ func main() {
 	}
 }
 
-// loads is what a server does all day, as far as a profile is concerned: little
-// and large, in and out, with a disk and without one.
+// loads is what a server does all day, as far as a profile is concerned: little and large, in and
+// out, with a disk and without one.
 func loads() []measure.Load {
 	load := func(backend, transport, pattern string, size, depth, connections int) measure.Load {
 		l := measure.Load{Pattern: pattern, BlockSize: size, Depth: depth, Connections: connections,
@@ -102,9 +100,9 @@ func run(ctx context.Context, ringnbd, dir, out string, seconds float64,
 	if err := file.Close(); err != nil {
 		return err
 	}
-	if info.Size() > sizeMost {
+	if info.Size() > maxSize {
 		return fmt.Errorf("the profile has %d bytes, more than %d: give a shorter -seconds",
-			info.Size(), sizeMost)
+			info.Size(), maxSize)
 	}
 	if err := os.Chmod(file.Name(), 0o644); err != nil {
 		return err

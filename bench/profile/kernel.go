@@ -1,6 +1,8 @@
-// What the kernel did while a server's threads were in it, by sampling with perf
-// (Debian package linux-perf, root only). Invariant: without perf, or when it
-// fails, the profile stays as Go's own, which knows only the system calls.
+// What the kernel did while a server's threads were in it, by sampling with perf (Debian package
+// linux-perf, root only).
+//
+// Invariant: without perf, or when it fails, the profile stays as Go's own, which knows only the
+// system calls.
 
 package profile
 
@@ -21,8 +23,7 @@ import (
 	"ringnbd/bench/measure"
 )
 
-// perfRate is samples per second of CPU time; a prime, so that it keeps no step
-// with timers.
+// perfRate is samples per second of CPU time; a prime, so that it keeps no step with timers.
 const perfRate = "499"
 
 // perfGrace is what recording and printing may take on top of the recorded time.
@@ -37,16 +38,16 @@ func findPerf() string {
 	return path
 }
 
-// kernelSplit counts samples by what the kernel did; its own threads that work for
-// the server are workers.
+// kernelSplit counts samples by what the kernel did; its own threads that work for the server are
+// workers.
 type kernelSplit struct {
 	all     int // of the server's own threads, in the kernel or not
 	kernel  map[string]int
 	workers int
 }
 
-// recordKernel samples a process for some seconds. The machines that this runs on
-// have no hardware counters, so the sampling is by the CPU clock.
+// recordKernel samples a process for some seconds. The machines that this runs on have no hardware
+// counters, so the sampling is by the CPU clock.
 func recordKernel(ctx context.Context, perf string, pid, seconds int) (kernelSplit, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds)*time.Second+perfGrace)
 	defer cancel()
@@ -87,8 +88,8 @@ func runPerf(ctx context.Context, perf string, arguments ...string) ([]byte, err
 	return out, nil
 }
 
-// parsePerf reads what perf script printed: of every sample a line with the
-// thread's name, and then its stack, the leaf first, a line "address symbol" each.
+// parsePerf reads what perf script printed: of every sample a line with the thread's name, and then
+// its stack, the leaf first, a line "address symbol" each.
 func parsePerf(text []byte) kernelSplit {
 	split := kernelSplit{kernel: map[string]int{}}
 	var comm string
@@ -129,11 +130,10 @@ func parsePerf(text []byte) kernelSplit {
 	return split
 }
 
-// kernelWorks says what functions of Linux are at work on, looked for from the
-// leaf of a stack outwards; a name that ends in * is a prefix. What is further in
-// (waking the receiver of a message, submitting a bio) is told apart from what it
-// is done for. Names are of Linux 6.1 to 6.18; one that a kernel does not have
-// finds nothing, and its time goes to what is further out.
+// kernelWorks says what functions of Linux are at work on, looked for from the leaf of a stack
+// outwards; a name that ends in * is a prefix. What is further in (waking the receiver of a
+// message, submitting a bio) is told apart from what it is done for. Names are of Linux 6.1 to
+// 6.18; one that a kernel does not have finds nothing, and its time goes to what is further out.
 var kernelWorks = []struct{ name, functions string }{
 	{"interrupts", "asm_sysvec_* asm_common_interrupt common_interrupt sysvec_* irq_exit_rcu"},
 	{"page faults", "asm_exc_page_fault exc_page_fault handle_mm_fault"},
@@ -160,8 +160,8 @@ var kernelWorks = []struct{ name, functions string }{
 			"__arm64_sys_io_uring_enter io_run_task_work tctx_task_work"},
 }
 
-// kernelRest is what no function of a stack tells: above all the way into the
-// kernel and out of it.
+// kernelRest is time that no function of a stack explains: above all the way into the kernel and
+// out of it.
 const kernelRest = "system call"
 
 // kernelWork gives a kernel stack, the leaf first, to a work.
@@ -180,9 +180,9 @@ func kernelWork(stack []string) string {
 	return kernelRest
 }
 
-// splitKernel lists, in place of who made system calls, what the kernel did in
-// them, in the proportions that perf saw, and adds the time of its workers, which
-// Go's profile has no samples of.
+// splitKernel lists, in place of who made system calls, what the kernel did in them, in the
+// proportions that perf saw, and adds the time of its workers, which Go's profile has no samples
+// of.
 func splitKernel(p *measure.Profile, split kernelSplit) {
 	samples := 0
 	for _, n := range split.kernel {
@@ -210,7 +210,7 @@ func splitKernel(p *measure.Profile, split kernelSplit) {
 			measure.Function{Name: KernelPrefix + "workers", Share: each / (1 + each)})
 	}
 	slices.SortFunc(list, byShare)
-	p.Top = list[:min(len(list), topMost)]
+	p.Top = list[:min(len(list), maxTop)]
 }
 
 // addKernel adds time to the kernel's stage, so much for each second of the whole.

@@ -1,4 +1,6 @@
-// Which loads are worth a profile. Invariant: only ringnbd is profiled, and after the measurements.
+// Which loads are worth a profile.
+//
+// Invariant: only ringnbd is profiled, and after the measurements.
 
 package profile
 
@@ -10,8 +12,8 @@ import (
 	"ringnbd/bench/measure"
 )
 
-// worthProfiling tells which loads are busy in one way only: closed loops of small
-// requests over several connections, and large transfers.
+// worthProfiling reports whether a load is busy in one way only: closed loops of small requests
+// over several connections, and large transfers.
 func worthProfiling(l measure.Load) bool {
 	return l.Rate == 0 && l.Transport == measure.Unix && l.Depth > 1 &&
 		(l.Connections == 4 || l.BlockSize == measure.LargeBlock)

@@ -1,5 +1,6 @@
-// Profiles as food for the compiler: one that stands for many loads. Invariant:
-// it holds names and lines only, nothing of the machine that it was taken on.
+// Profiles as food for the compiler: one that stands for many loads.
+//
+// Invariant: it holds names and lines only, nothing of the machine that it was taken on.
 
 package profile
 
@@ -13,13 +14,12 @@ import (
 	"ringnbd/bench/measure"
 )
 
-// mergeWeight is the CPU seconds that every load is blown up to: enough that no
-// sample is rounded away.
+// mergeWeight is the CPU seconds that every load is blown up to: enough that no sample is rounded
+// away.
 const mergeWeight = 100
 
-// Merge takes the program's profile under each of the suite's loads and
-// puts them together for the compiler (go build -pgo). Each load has the same
-// weight, however much CPU time it takes.
+// Merge takes the program's profile under each of the suite's loads and puts them together for the
+// compiler (go build -pgo). Each load has the same weight, however much CPU time it takes.
 func Merge(ctx context.Context, s *measure.Suite,
 	p measure.Program) (merged *profile.Profile, err error) {
 	defer func() {
@@ -43,8 +43,8 @@ func Merge(ctx context.Context, s *measure.Suite,
 	return distill(all)
 }
 
-// distill merges profiles and drops what the compiler has no use for: labels,
-// addresses, mappings, the time and the command line.
+// distill merges profiles and drops what the compiler has no use for: labels, addresses, mappings,
+// the time and the command line.
 func distill(all []*profile.Profile) (*profile.Profile, error) {
 	for _, p := range all {
 		for _, s := range p.Sample {

@@ -1,5 +1,5 @@
-// Tests of the profiles: no function of the engine is without a stage, and time is
-// neither lost nor counted twice on its way into a report.
+// Tests of the profiles: no function of the engine is without a stage, and time is neither lost
+// nor counted twice on its way into a report.
 
 package profile
 
@@ -23,8 +23,8 @@ import (
 	"ringnbd/cmd/ringnbd/testbed"
 )
 
-// engineSource are the functions of package engine as a profile names them, and
-// the files that they stand in.
+// engineSource are the functions of package engine as a profile names them, and the files that they
+// stand in.
 func engineSource(t *testing.T) map[string]string {
 	files, err := filepath.Glob("../../engine/*.go")
 	if err != nil {
@@ -71,7 +71,7 @@ func TestEveryFunctionOfTheEngineHasAStage(t *testing.T) {
 		if _, there := engineFiles[base]; !there {
 			t.Errorf("engine/%s has no stage: give it one in engineFiles", base)
 		}
-		// Called by nobody who has a stage, it must have one itself, unless it is marked.
+		// Without a caller that has a stage, it must have a stage itself, unless it is marked.
 		s := stageOf([]frame{{name, "/anywhere/" + path}})
 		_, function := frame{name: name}.split()
 		exceptions[function] = true
@@ -173,7 +173,7 @@ func TestStacksFindTheirStage(t *testing.T) {
 	}
 }
 
-// sampled is a CPU profile of stacks with so many milliseconds each.
+// sampled is a CPU profile of stacks with these milliseconds each.
 func sampled(times map[string]int64) *profile.Profile {
 	p := &profile.Profile{SampleType: []*profile.ValueType{{Type: "samples", Unit: "count"},
 		{Type: "cpu", Unit: "nanoseconds"}},
@@ -270,7 +270,7 @@ func TestProfileThatIsNoneIsRefused(t *testing.T) {
 	if err := os.WriteFile(path, []byte("nothing"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Read(path); err == nil || !strings.Contains(err.Error(), "is no profile") {
+	if _, err := Read(path); err == nil || !strings.Contains(err.Error(), "is not a profile") {
 		t.Errorf("not a profile: %v", err)
 	}
 	file, err := os.Create(path)

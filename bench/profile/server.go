@@ -1,6 +1,7 @@
-// One meeting whose point is the profile: the server is started with its debug
-// endpoint, asked during the load, and stopped. Invariant: nothing that was
-// measured while a profile was taken becomes a sample.
+// One meeting for the sake of a profile: the server is started with its debug endpoint, asked
+// during the load, and stopped.
+//
+// Invariant: nothing that was measured while a profile was taken becomes a sample.
 
 package profile
 
@@ -21,9 +22,9 @@ import (
 	"ringnbd/bench/measure"
 )
 
-// profileSeconds is how long a load is profiled: five times as long as it is
-// measured. At the runtime's 100 samples per second of CPU time, five seconds make
-// a share of 10 % good to a percent or two.
+// profileSeconds is how long a load is profiled: five times as long as it is measured. At the
+// runtime's 100 samples per second of CPU time, five seconds make a share of 10 % good to a percent
+// or two.
 func profileSeconds(s *measure.Suite) int { return min(max(1, int(math.Ceil(5*s.Seconds))), 30) }
 
 // taken is what was found out about one load.
@@ -33,7 +34,7 @@ type taken struct {
 	kernel   kernelSplit
 }
 
-// ofLoad is one meeting of a load with ringnbd that tells where its CPU time went.
+// ofLoad profiles ringnbd under a load.
 func ofLoad(ctx context.Context, s *measure.Suite, l measure.Load,
 	p measure.Program) (measure.Profile, error) {
 	t, err := take(ctx, s, l, p, findPerf())
@@ -47,8 +48,8 @@ func ofLoad(ctx context.Context, s *measure.Suite, l measure.Load,
 	return result, nil
 }
 
-// take is the meeting: start, warm up, drive, profile, stop. Without the path of
-// perf, what the kernel does is not looked at.
+// take is the meeting: start, warm up, drive, profile, stop. Without the path of perf, what the
+// kernel does is not looked at.
 func take(ctx context.Context, s *measure.Suite, l measure.Load, p measure.Program,
 	perf string) (t taken, err error) {
 	err = s.Serve(ctx, l, withDebug(p), func(d measure.Driven) error {
@@ -76,12 +77,12 @@ func withDebug(p measure.Program) measure.Program {
 	return p
 }
 
-// profileLead is what a driven profile needs beside its own time: to begin, to
-// count, to be written, and, in seconds of load, to be on the safe side.
+// profileLead is what a driven profile needs besides its own time: to begin, to count, to be
+// written, and, in seconds of load, to be on the safe side.
 const profileLead = 1.5
 
-// takeDriven takes the profile while the generator runs, and then, with perf, what
-// the kernel does; if perf fails, the profile is still good.
+// takeDriven takes the profile while the generator runs, and then, with perf, what the kernel does;
+// if perf fails, the profile is still good.
 func takeDriven(ctx context.Context, d measure.Driven, seconds int, perf string) (taken, error) {
 	e := newEndpoint(filepath.Join(d.Dir, debugSocket))
 	before, err := e.requests(ctx)
@@ -152,8 +153,8 @@ func (e *endpoint) requests(ctx context.Context) (uint64, error) {
 	return n, nil
 }
 
-// busyTimeout bounds the wait for the generator's first requests; it may have to
-// open a thousand connections.
+// busyTimeout bounds the wait for the generator's first requests; it may have to open a thousand
+// connections.
 const busyTimeout = 30 * time.Second
 
 // takeBusy waits until requests come, and takes a profile.

@@ -1,6 +1,8 @@
-// Profiles: where a server's CPU time went during a load, by stage of a request's
-// way through it. Invariant: the shares of all stages sum to 1; every function of
-// the engine has a stage, by the file that it stands in.
+// Profiles: where a server's CPU time went during a load, by stage of a request's way through
+// it.
+//
+// Invariant: the shares of all stages sum to 1; every function of the engine has a stage, by the
+// file that it stands in.
 
 package profile
 
@@ -34,12 +36,11 @@ const (
 var StageOrder = []string{Receive, Parse, Disk, Reply, Loop, Polling,
 	Kernel, Runtime, Other}
 
-// KernelPrefix begins the names of the parts of the kernel's time among the
-// functions: by who made the system call, as the Go profile tells, or by what was
-// done there, when perf could be asked.
+// KernelPrefix begins the names of the parts of the kernel's time among the functions: by who made
+// the system call, as the Go profile tells, or by what was done there, when perf could be asked.
 const KernelPrefix = "kernel: "
 
-// callers marks a function whose time belongs to who called it.
+// callers marks a function whose time belongs to its caller.
 const callers = ""
 
 // engineFiles is the stage of each source file of package engine.
@@ -60,8 +61,8 @@ var engineFiles = map[string]string{
 	"layout.go": callers, "must.go": callers, "table.go": callers,
 }
 
-// engineFunctions are the exceptions: functions that stand in the file of another
-// stage, because what they work on does.
+// engineFunctions are the exceptions: functions that stand in the file of another stage, because
+// what they work on does.
 var engineFunctions = map[string]string{
 	"loop.parse": Parse,
 	"loop.begin": Disk, "loop.run": Disk, "loop.stepDone": Disk,
@@ -77,16 +78,16 @@ const (
 	ringPackage   = "ringnbd/engine/uring"
 )
 
-// runtimeCallers are functions of the runtime that compiled code calls instead of
-// doing the work in place: copying, clearing, comparing, the clock.
+// runtimeCallers are functions of the runtime that compiled code calls instead of doing the work in
+// place: copying, clearing, comparing, the clock.
 var runtimeCallers = []string{"runtime.mem", "runtime.duff", "runtime.nanotime", "runtime.walltime",
 	"runtime.vdso", "runtime.panicCheck"}
 
 // frame is one function of a stack.
 type frame struct{ name, file string }
 
-// split takes a function's name apart: its package, and receiver and name without
-// decoration, of closures those of the function that they stand in.
+// split takes a function's name apart: its package, and receiver and name without decoration, of
+// closures those of the function that they stand in.
 func (f frame) split() (pkg, name string) {
 	slash := strings.LastIndexByte(f.name, '/') + 1
 	dot := strings.IndexByte(f.name[slash:], '.')
@@ -121,12 +122,12 @@ func (f frame) stage() (name string, ok bool) {
 				return "", false
 			}
 		}
-		return Runtime, pkg == "runtime" // atomics are everybody's
+		return Runtime, pkg == "runtime" // atomics belong to their callers
 	}
 	return "", false
 }
 
-// inKernel: the stack ends in the function that makes system calls.
+// inKernel reports whether the stack ends in the function that makes system calls.
 func inKernel(stack []frame) bool {
 	return len(stack) > 0 && strings.HasSuffix(stack[0].name, ".Syscall6")
 }
@@ -157,8 +158,7 @@ func frames(s *profile.Sample) []frame {
 	return stack
 }
 
-// cpuIndex is the place of CPU nanoseconds in a profile's values; -1: it is not a
-// CPU profile.
+// cpuIndex is the place of CPU nanoseconds in a profile's values; -1: it is not a CPU profile.
 func cpuIndex(p *profile.Profile) int {
 	return slices.IndexFunc(p.SampleType, func(t *profile.ValueType) bool {
 		return t.Type == "cpu" && t.Unit == "nanoseconds"
@@ -176,8 +176,7 @@ func cpuSeconds(p *profile.Profile) float64 {
 	return float64(sum) / 1e9
 }
 
-// shares adds up a CPU profile's time by what of names each stack, the largest
-// share first.
+// shares adds up a CPU profile's time by what of names each stack, the largest share first.
 func shares(p *profile.Profile, of func([]frame) string) []measure.Function {
 	index, total := cpuIndex(p), cpuSeconds(p)*1e9
 	if index < 0 || total == 0 {
@@ -200,8 +199,8 @@ func byShare(a, b measure.Function) int {
 	return cmp.Or(cmp.Compare(b.Share, a.Share), cmp.Compare(a.Name, b.Name))
 }
 
-// Stages divides a CPU profile of ringnbd. All stages are listed, also those
-// without a sample. MicrosPerRequest is not known here and stays 0.
+// Stages divides a CPU profile of ringnbd. All stages are listed, also those without a sample.
+// MicrosPerRequest is not known here and stays 0.
 func Stages(p *profile.Profile) []measure.Stage {
 	seen := map[string]float64{}
 	for _, f := range shares(p, stageOf) {
@@ -214,14 +213,14 @@ func Stages(p *profile.Profile) []measure.Stage {
 	return list
 }
 
-// topMost is how many functions a report lists.
-const topMost = 25
+// maxTop is how many functions a report lists.
+const maxTop = 25
 
-// Functions are those with the largest shares of their own. The kernel goes by the
-// name of who called it: Ring.Enter waits, Ring.poll only submits and takes.
+// Functions are those with the largest shares of their own. The kernel goes by the name of who
+// called it: Ring.Enter waits, Ring.poll only submits and takes.
 func Functions(p *profile.Profile) []measure.Function {
 	list := shares(p, functionOf)
-	return list[:min(len(list), topMost)]
+	return list[:min(len(list), maxTop)]
 }
 
 // functionOf names the leaf of a stack.
@@ -240,8 +239,8 @@ func functionOf(stack []frame) string {
 	return stack[0].name
 }
 
-// Read reads a CPU profile from a file that go tool pprof or the debug
-// endpoint wrote, and divides it.
+// Read reads a CPU profile from a file that go tool pprof or the debug endpoint wrote, and divides
+// it.
 func Read(file string) (measure.Profile, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -250,7 +249,7 @@ func Read(file string) (measure.Profile, error) {
 	defer f.Close()
 	p, err := profile.Parse(f)
 	if err != nil {
-		return measure.Profile{}, fmt.Errorf("%s is no profile: %w", file, err)
+		return measure.Profile{}, fmt.Errorf("%s is not a profile: %w", file, err)
 	}
 	if cpuIndex(p) < 0 || len(p.Sample) == 0 {
 		return measure.Profile{},

@@ -1,4 +1,6 @@
-// Ratios to peers in words. Invariant: a ratio is never without the name of its peer.
+// Ratios to peers in words.
+//
+// Invariant: a ratio is never without the name of its peer.
 
 package show
 
@@ -16,8 +18,8 @@ func (r report) against(l measure.Load, our string, figure func(measure.Sample) 
 	return toPeer(x, peer, ok)
 }
 
-// againstAll prints the server CPU of one of ours as a multiple of that of the
-// cheapest of all peers, as against does.
+// againstAll prints the server CPU of one of ours as a multiple of that of the cheapest of all
+// peers, as against does.
 func (r report) againstAll(l measure.Load, our string) string {
 	v, peer := judge.Hardest(r.Report, l, our, judge.Rivals(r.Report, l), measure.Sample.ServerCPU,
 		false)

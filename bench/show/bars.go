@@ -1,7 +1,9 @@
-// Plots with bars, which are HTML: loads below each other, in each a bar per server with its name at
-// the left and its number at the right. Widths are shares of the longest bar of the plot.
+// Plots with bars, which are HTML: loads below each other, in each a bar per server with its
+// name at the left and its number at the right. Widths are shares of the longest bar of the
+// plot.
 //
-// Invariant: every server that took part in a load has its row, also when nothing could be measured.
+// Invariant: every server that took part in a load has its row, also when nothing could be
+// measured.
 
 package show
 
@@ -123,7 +125,8 @@ func (b bars) legend(q quantity) []legendEntry {
 	}
 	all := []legendEntry{}
 	for _, e := range []struct{ class, name string }{{"bar", "user"}, {"bar faded", "system"},
-		{"bar cached", "page cache: answered from memory"}, {"limit", "raw limit"}, {"spread", "lowest to highest round"},
+		{"bar cached", "page cache: answered from memory"}, {"limit", "raw limit"},
+		{"spread", "lowest to highest round"},
 		{"noisy", noisySign + " noisy: rounds differ by more than half"}} {
 		if there[e.class] {
 			all = append(all, legendEntry{Name: e.name, Swatch: sample(e.class, "quiet")})
@@ -156,7 +159,8 @@ func (p *plots) profile(profiles []measure.Profile) figure {
 		sum := 0.0
 		for _, s := range profiled.Stages {
 			sum += s.MicrosPerRequest
-			row.Parts = append(row.Parts, barPart{Width: 100 * s.Share, Colour: stageColour(s.Name)})
+			row.Parts = append(row.Parts,
+				barPart{Width: 100 * s.Share, Colour: stageColour(s.Name)})
 			entry := legendEntry{Name: s.Name, Swatch: sample("bar", stageColour(s.Name))}
 			if !slices.Contains(f.Legend, entry) {
 				f.Legend = append(f.Legend, entry)

@@ -1,6 +1,6 @@
-// Tests of the colours of colours.css, by the formulas of WCAG 2 (contrast), CIELAB (distance) and
-// Machado, Oliveira and Fernandes 2009 (how they look to those who lack the cones for
-// red or for green).
+// Tests of the colours of colours.css, by the formulas of WCAG 2 (contrast), CIELAB (distance)
+// and Machado, Oliveira and Fernandes 2009 (how they look to those who lack the cones for red or
+// for green).
 
 package show
 
@@ -20,7 +20,7 @@ func linear(t *testing.T, tone string) [3]float64 {
 	t.Helper()
 	v, err := strconv.ParseUint(tone[1:], 16, 32)
 	if err != nil || len(tone) != 7 {
-		t.Fatalf("%s is no colour", tone)
+		t.Fatalf("%s is not a colour", tone)
 	}
 	var c [3]float64
 	for i := range c {
@@ -123,8 +123,10 @@ func TestColoursCanBeToldApart(t *testing.T) {
 						"dark": {a.dark, b.dark}} {
 						x, y := lab(times(matrix, linear(t, pair[0]))),
 							lab(times(matrix, linear(t, pair[1])))
-						if d := math.Hypot(math.Hypot(x[0]-y[0], x[1]-y[1]), x[2]-y[2]); d < minApart {
-							t.Errorf("%s scheme, %s: %s and %s are %.1f apart", scheme, sight, a.name,
+						if d := math.Hypot(math.Hypot(x[0]-y[0], x[1]-y[1]),
+							x[2]-y[2]); d < minApart {
+							t.Errorf("%s scheme, %s: %s and %s are %.1f apart", scheme, sight,
+								a.name,
 								b.name, d)
 						}
 					}
@@ -171,7 +173,7 @@ func TestColoursStandOutFromThePage(t *testing.T) {
 			case "text", "quiet", "good", "bad", "link":
 				least = 4.5 // of text
 			case "page", "card", "rule", "faint":
-				continue // they are the page, or lines that nobody needs
+				continue // they are the page, or lines that carry no meaning
 			}
 			for scheme, c := range map[string]float64{"light": contrast(t, k.light, card.light),
 				"dark": contrast(t, k.dark, card.dark)} {

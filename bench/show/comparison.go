@@ -1,6 +1,7 @@
-// A comparison as text: plain, for a terminal and a commit message, and as a
-// Markdown table. Invariant: a plain line has at most textWidth columns, but for
-// a word that is longer; both say the same.
+// A comparison as text: plain, for a terminal and a commit message, and as a Markdown table.
+//
+// Invariant: a plain line has at most textWidth columns, but for a word that is longer; both say
+// the same.
 
 package show
 
@@ -123,8 +124,8 @@ func comparisonFoot(c *judge.Comparison) []string {
 	if all > 0 {
 		lines = append(lines,
 			fmt.Sprintf("%d of %d intervals exclude 1, where chance alone makes about %.1f. "+
-				"A verdict stands when it does among all of them (Benjamini-Hochberg, 5 %% false); "+
-				"%d with a ? do not.", apart, all, expected, unsure))
+				"A verdict stands when it does among all of them (Benjamini-Hochberg, 5 %% "+
+				"false); %d with a ? do not.", apart, all, expected, unsure))
 	}
 	if noise := noiseNote(c); noise != "" {
 		lines = append(lines, noise)
@@ -195,7 +196,7 @@ func intervalText(r judge.Ratio) string {
 	return ratioText(r.Low) + ".." + ratioText(r.High)
 }
 
-func extremesText(r judge.Ratio) string { return ratioText(r.Least) + ".." + ratioText(r.Most) }
+func extremesText(r judge.Ratio) string { return ratioText(r.Min) + ".." + ratioText(r.Max) }
 
 func seesText(r judge.Ratio) string {
 	if r.Sure == 0 {

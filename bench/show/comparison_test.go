@@ -58,8 +58,8 @@ func TestTextTellsOfDisturbedPairs(t *testing.T) {
 	c.Judge()
 	text := flowing(c)
 	if !strings.Contains(text,
-		"simulated: of the CPU time, steal and other programs took 50 % in pair 5, 30 % in pair 6; "+
-			"usual 6 %.") || strings.Contains(text, "quiet machine") {
+		"simulated: of the CPU time, steal and other programs took 50 % in pair 5, 30 % in "+
+			"pair 6; usual 6 %.") || strings.Contains(text, "quiet machine") {
 		t.Errorf("not in the text:\n%s", text)
 	}
 	for i := range pairs {

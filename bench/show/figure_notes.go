@@ -18,11 +18,12 @@ func markNotes(all []series) (notes []string) {
 		})
 	}
 	if some(func(p point) bool { return p.strained }) {
-		notes = append(notes, "Hollow: the offered rate was not reached, or requests that were due "+
-			"had not been started at the end.")
+		notes = append(notes, "Hollow: the offered rate was not reached, or requests that were "+
+			"due had not been started at the end.")
 	}
 	if some(func(p point) bool { return p.noisy() && !p.strained }) {
-		notes = append(notes, "Crossed out: noisy, the rounds differ by more than half of the median.")
+		notes = append(notes, "Crossed out: noisy, the rounds differ by more than half of the "+
+			"median.")
 	}
 	return notes
 }

@@ -212,8 +212,9 @@ func (p *plots) bars(loads []measure.Load, key func(measure.Load) any,
 	for _, part := range facets(loads, key, maxGroups) {
 		common, own := distinguish(part)
 		for _, q := range quantities {
-			f := figure{ID: p.id(), Title: q.name + ": " + common, Notes: p.strainedNotes(part, own),
-				Bars: &bars{Unit: q.unit}}
+			f := figure{ID: p.id(), Title: q.name + ": " + common,
+				Notes: p.strainedNotes(part, own),
+				Bars:  &bars{Unit: q.unit}}
 			widest := p.widest(part, q)
 			for i, l := range part {
 				f.Bars.Groups = append(f.Bars.Groups, p.barGroup(l, own[i], q, widest))

@@ -1,5 +1,5 @@
-// Plots with lines: one figure over something that grows, a line per server, as SVG whose colours
-// are those of the style sheet.
+// Plots with lines: one figure over something that grows, a line per server, as SVG whose
+// colours are those of the style sheet.
 //
 // Invariant: a point that could not be measured is not drawn, and is named in the notes.
 

@@ -1,8 +1,8 @@
 // How servers look in plots; the colours are in colours.css.
 //
-// Invariant: one server has one colour, one mark and one dash in every plot of a report; the colours
-// keep a distance from each other also for readers who do not tell red from green, and 3 to 1 from
-// the page in either scheme (TestColours).
+// Invariant: one server has one colour, one mark and one dash in every plot of a report; the
+// colours keep a distance from each other also for readers who do not tell red from green, and 3
+// to 1 from the page in either scheme (TestColours).
 
 package show
 

@@ -1,8 +1,8 @@
 // The report as one HTML page.
 //
-// Invariant: everything on it comes out of the Report; it needs nothing but itself (no script, no
-// font, no picture from elsewhere, which its own content security policy forbids), it holds the
-// report's JSON, and it is well-formed XML too, so that a test can take it apart.
+// Invariant: everything on it comes out of the Report; it needs nothing but itself (no script,
+// no font, no picture from elsewhere, which its own content security policy forbids), it holds
+// the report's JSON, and it is well-formed XML too, so that a test can take it apart.
 
 package show
 

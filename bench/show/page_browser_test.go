@@ -1,6 +1,6 @@
-// The page in a real browser: headless Chromium opens it as a reader would, at the
-// width of a desk and of a telephone, in both colour schemes, and on paper, and
-// measures what it drew. With `go test -artifacts`, pictures are kept.
+// The page in a real browser: headless Chromium opens it as a reader would, at the width of a
+// desk and of a telephone, in both colour schemes, and on paper, and measures what it drew. With
+// `go test -artifacts`, pictures are kept.
 
 package show
 

@@ -1,7 +1,8 @@
-// A report like one of a real run, for the tests of the page: every section, every
-// server that is invited, failures, a profile. Invariant: the same bytes every time,
-// and figures that hang together (latency follows from load and rate, CPU time bounds
-// the rate).
+// A report like one of a real run, for the tests of the page: every section, every server that
+// is invited, failures, a profile.
+//
+// Invariant: the same bytes every time, and figures that hang together (latency follows from
+// load and rate, CPU time bounds the rate).
 
 package show
 

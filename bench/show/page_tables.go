@@ -1,7 +1,7 @@
 // The page's tables and its headline.
 //
-// Invariant: every result of the report is a row of exactly one section's table, those that failed
-// with what went wrong.
+// Invariant: every result of the report is a row of exactly one section's table, those that
+// failed with what went wrong.
 
 package show
 
@@ -112,10 +112,10 @@ func profileCells(profiles []measure.Profile) (all []profileTables) {
 				Swatch: sample("bar", stageColour(s.Name))}},
 				figures(percent(s.Share), digits(s.MicrosPerRequest))...)...)
 		}
-		functions := newTable("functions", "Functions", append([]cell{{Text: "function, its own time"}},
-			figures("share")...)...)
+		functions := newTable("functions", "Functions", cell{Text: "function, its own time"},
+			figures("share")[0])
 		for _, f := range p.Top {
-			functions.add(append([]cell{{Text: f.Name, Head: true}}, figures(percent(f.Share))...)...)
+			functions.add(cell{Text: f.Name, Head: true}, figures(percent(f.Share))[0])
 		}
 		all = append(all, profileTables{p.Server + ", " + p.Load.String(), digits(p.Seconds),
 			[]htmlTable{stages, functions}})
@@ -151,14 +151,15 @@ var columns = []column{
 	{"user", "µs per request", func(s measure.Sample) float64 { return s.ServerUser }, 0, true},
 	{"system", "µs per request", func(s measure.Sample) float64 { return s.ServerSystem }, 0, true},
 	{"per CPU", "requests per CPU second", measure.Sample.RequestsPerCPUSecond, withoutDisk, true},
-	{"generator", "CPU µs per request", func(s measure.Sample) float64 { return s.ClientCPU }, 0,
-		false},
+	{"generator", "CPU µs per request",
+		func(s measure.Sample) float64 { return s.ClientCPU }, 0, false},
 	{"switches", "per request", func(s measure.Sample) float64 { return s.Switches }, 0, true},
-	{"memory", "peak MiB", func(s measure.Sample) float64 { return float64(s.PeakRSS) / (1 << 20) },
-		0, true},
+	{"memory", "peak MiB",
+		func(s measure.Sample) float64 { return float64(s.PeakRSS) / (1 << 20) }, 0, true},
 	{"start", "ms", func(s measure.Sample) float64 { return 1e3 * s.StartSeconds }, 0, true},
 	{"write-back", "s", func(s measure.Sample) float64 { return s.WriteBack }, 0, true},
-	{"unstarted", "requests", func(s measure.Sample) float64 { return float64(s.Backlog) }, 0, false},
+	{"unstarted", "requests",
+		func(s measure.Sample) float64 { return float64(s.Backlog) }, 0, false},
 	{"steal", "% of CPU", func(s measure.Sample) float64 { return s.Steal }, alwaysShown, false},
 	{"others", "% of CPU", func(s measure.Sample) float64 { return s.Others }, alwaysShown, false},
 }
@@ -254,9 +255,10 @@ func (r report) resultRows(result measure.Result, used []column) []tableRow {
 	if len(result.Errors) == 0 {
 		return []tableRow{row}
 	}
-	return []tableRow{row, {Class: "errors", Failed: append([]string{fmt.Sprintf("of %s, %d rounds "+
-		"were measured, and these failed:", result.Server, len(result.Samples))},
-		result.Errors...)}}
+	return []tableRow{row,
+		{Class: "errors", Failed: append([]string{fmt.Sprintf("of %s, %d rounds "+
+			"were measured, and these failed:", result.Server, len(result.Samples))},
+			result.Errors...)}}
 }
 
 // tile is one headline number with what it is over all loads.
@@ -316,7 +318,8 @@ func (r report) ahead() (tiles []tile, table *htmlTable) {
 	for i, h := range aheadHeads {
 		if v := values[i]; h.tile != "" && len(v) > 0 {
 			tiles = append(tiles, tile{fmt.Sprintf("%.2f", measure.Median(v)), h.tile,
-				fmt.Sprintf("median of %d loads; %.2f – %.2f", len(v), slices.Min(v), slices.Max(v))})
+				fmt.Sprintf("median of %d loads; %.2f – %.2f", len(v), slices.Min(v),
+					slices.Max(v))})
 		}
 	}
 	if len(t.Bodies[0].Rows) == 0 {

@@ -1,6 +1,5 @@
-// Tests of the page as text: that it is well-formed, needs nothing else, holds every
-// figure, and takes hostile names for what they are. What it looks like is judged by
-// html_browser_test.go.
+// Tests of the page as text: that it is well-formed, needs nothing else, holds every figure, and
+// takes hostile names for what they are. What it looks like is judged by html_browser_test.go.
 
 package show
 
@@ -97,8 +96,8 @@ func takeApart(t *testing.T, r *measure.Report) *element {
 	}
 }
 
-// smallReport has two sections, four servers, a load that failed for one of them and
-// a round that failed for another.
+// smallReport has two sections, four servers, a load that failed for one of them and a round that
+// failed for another.
 func smallReport() *measure.Report {
 	r := &measure.Report{Command: "make bench ONLY=disk,curve",
 		Date: time.Date(2026, 11, 21, 6, 30, 0, 0, time.UTC), Size: 2 << 30, Seconds: 3, Rounds: 2,
@@ -209,13 +208,14 @@ func TestPlotsTellTheirFiguresAndTheirGaps(t *testing.T) {
 		"raw limit 134k", "O_DIRECT", "page cache"},
 		{"ringnbd3.99", "nbdkit14.0", "qemu-nbdfailed"}} {
 		for _, words := range want {
-			if text := bars[i].text(); !strings.Contains(strings.ReplaceAll(text, "\n", ""), words) {
+			if text := bars[i].text(); !strings.Contains(strings.ReplaceAll(text, "\n", ""),
+				words) {
 				t.Errorf("bars %d: no %q in %q", i, words, text)
 			}
 		}
 	}
-	want := "ringnbd: 158 µs at 20k, 158 µs at 90k. nbdkit (page cache): 420 µs at 20k, 420 µs at " +
-		"90k (rate not reached)"
+	want := "ringnbd: 158 µs at 20k, 158 µs at 90k. nbdkit (page cache): 420 µs at 20k, 420 µs " +
+		"at 90k (rate not reached)"
 	if words := plots[0].all("desc", "")[0].text(); !strings.Contains(words, want) {
 		t.Errorf("no %q in %q", want, words)
 	}

@@ -1,5 +1,4 @@
-// Tests of what is computed from a report: ratios, targets, tables. No server runs
-// here.
+// Tests of what is computed from a report: ratios, targets, tables. No server runs here.
 
 package show
 
@@ -19,8 +18,8 @@ import (
 	"ringnbd/bench/profile"
 )
 
-// sampleReport has the disk section's random reads with 4 connections over TCP,
-// two rounds and one failure.
+// sampleReport has the disk section's random reads with 4 connections over TCP, two rounds and one
+// failure.
 func sampleReport() *measure.Report {
 	l := measure.Load{Section: "disk", Pattern: "randread", BlockSize: 4096, Depth: 32,
 		Connections: 4,
@@ -86,7 +85,7 @@ func TestReportReadBackFromItsFileIsTheSame(t *testing.T) {
 	}
 	os.WriteFile(path, []byte("no JSON"), 0o644)
 	if _, err := measure.ReadReport(path); err == nil ||
-		!strings.Contains(err.Error(), path+" is no report") {
+		!strings.Contains(err.Error(), path+" is not a report") {
 		t.Errorf("of no JSON: %v", err)
 	}
 }
@@ -219,7 +218,8 @@ func TestNothingIsWrittenFromOneRound(t *testing.T) {
 	r := sampleReport()
 	r.Rounds = 1
 	for _, write := range []func(*measure.Report, string) error{WriteREADME, WriteResults} {
-		if err := write(r, path); err == nil || !strings.Contains(err.Error(), "measure at least 2") {
+		if err := write(r, path); err == nil ||
+			!strings.Contains(err.Error(), "measure at least 2") {
 			t.Errorf("from one round: %v", err)
 		}
 	}

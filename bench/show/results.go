@@ -1,5 +1,5 @@
-// bench/RESULTS.md: the tables of a report, short enough to be read. A row has the same load over
-// both transports: its figures are "unix / tcp".
+// bench/RESULTS.md: the tables of a report, short enough to be read. A row has the same load
+// over both transports: its figures are "unix / tcp".
 
 package show
 
@@ -157,7 +157,7 @@ func (r report) ratioTable() string {
 	return t.text()
 }
 
-// brief are the sections that are shown beside that of the disk; the rest is in the report and
+// brief are the sections that are shown besides that of the disk; the rest is in the report and
 // among the targets.
 var brief = []string{"depth", "large", "null", "memory", "loop", "unaligned"}
 
@@ -228,9 +228,9 @@ func (r report) profileTable() string {
 // notes says how to read the tables, and what was measured.
 func (r report) notes() string {
 	var b strings.Builder
-	b.WriteString("A server on the page cache answers writes before they reach the disk, and what " +
-		"the kernel's threads spend on bringing them there is not in its CPU time. A target is " +
-		"close when some rounds meet it and others do not: [lowest..highest].\n\n")
+	b.WriteString("A server on the page cache answers writes before they reach the disk, and " +
+		"what the kernel's threads spend on bringing them there is not in its CPU time. A target " +
+		"is close when some rounds meet it and others do not: [lowest..highest].\n\n")
 	t := newMarkdown("lll", "program", "how it reaches the file", "version")
 	for _, p := range r.programs() {
 		t.row(p.name, p.storage, p.version)

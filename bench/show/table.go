@@ -1,5 +1,6 @@
-// Tables for a terminal, one for each section. Invariant: every number printed is
-// computed from the report.
+// Tables for a terminal, one for each section.
+//
+// Invariant: every number printed is computed from the report.
 
 package show
 
@@ -16,8 +17,7 @@ import (
 	"ringnbd/engine/units"
 )
 
-// Tables prints the whole report: each section with its question, then the
-// targets and what failed.
+// Tables prints the whole report: each section with its question, then the targets and what failed.
 func Tables(w io.Writer, measured *measure.Report) error {
 	r := report{measured}
 	var out printer
@@ -109,8 +109,7 @@ func (r report) sectionTable(name string) string {
 	return t.Render()
 }
 
-// row is one result among the loads of servers; the raw limit is repeated for
-// each transport.
+// row is one result among the loads of servers; the raw limit is repeated for each transport.
 func (r report) row(l measure.Load, result *measure.Result) table.Row {
 	if len(result.Samples) == 0 {
 		return table.Row{l, result.Server, "failed"}

@@ -1,5 +1,6 @@
-// The command line. Invariant: what is wrong with it is said before anything is
-// started.
+// The command line.
+//
+// Invariant: what is wrong with it is said before anything is started.
 
 package main
 
@@ -186,7 +187,7 @@ func programs(ringnbd string, flags ...string) []measure.Program {
 		measure.Peers()...)
 }
 
-// names are those of everybody who can take part.
+// names are those of all servers, with the raw limit.
 func names() []string {
 	all := []string{measure.RawName}
 	for _, p := range programs("") {
@@ -195,7 +196,7 @@ func names() []string {
 	return all
 }
 
-// addServers finds those who take part.
+// addServers finds the servers that take part.
 func (o *options) addServers(s *measure.Suite) error {
 	wanted := o.servers
 	for _, name := range wanted {

@@ -1,16 +1,18 @@
-// Suite measures ringnbd and the NBD servers of Debian with the same load
-// generator in one run, prints tables, and writes every sample as JSON and as an
-// HTML report. The README's tables are made from such a JSON. What is counted, and
-// how rounds are interleaved, is in the documentation of package bench.
+// Suite measures ringnbd and the NBD servers of Debian with the same load generator in one run,
+// prints tables, and writes every sample as JSON and as an HTML report. bench/RESULTS.md is
+// made from such a JSON. What is counted, and how rounds are interleaved, is in the
+// documentation of package measure.
 //
 // Usage, from the top of the repository (make bench does it):
 //
 //	go run ./bench/suite --ringnbd bin/ringnbd --json bin/bench.json --html bin/bench.html
-//	go run ./bench/suite -from bin/bench.json -readme README.md
+//	go run ./bench/suite --from bin/bench.json --html bin/bench.html
+//
+//	flags.go  the command line
+//
+// Invariant: nothing is left, whether the run ends by itself or by SIGINT or SIGTERM: no
+// process, no socket, no file, no loop device.
 package main
-
-// Invariant: nothing is left behind, whether the run ends by itself or by
-// SIGINT or SIGTERM: no process, no socket, no file, no loop device.
 
 import (
 	"context"
@@ -69,8 +71,8 @@ func stages(w io.Writer, file string) error {
 	return err
 }
 
-// run makes or loads a report and publishes it. What was measured is published
-// even when some measurements failed; that is an error afterwards.
+// run makes or loads a report and publishes it. What was measured is published even when some
+// measurements failed; that is an error afterwards.
 func run(ctx context.Context, o options) error {
 	report, err := obtain(ctx, o)
 	if err != nil {
@@ -121,7 +123,7 @@ func obtain(ctx context.Context, o options) (*measure.Report, error) {
 	meetings, estimate := suite.Estimate()
 	if meetings == 0 {
 		return nil,
-			errors.New("nobody who takes part serves any of these loads: nothing to measure")
+			errors.New("no server that takes part serves any of these loads: nothing to measure")
 	}
 	fmt.Fprintf(os.Stderr, "%d measurements, about %s: until %s\n", meetings, estimate,
 		time.Now().Add(estimate).Format("15:04"))

@@ -1,5 +1,5 @@
-// Tests of the command: what it refuses before it starts anything, what it
-// chooses, and that a saved report makes a README.
+// Tests of the command: what it refuses before it starts anything, what it chooses, and that a
+// saved report makes a README.
 
 package main
 
@@ -88,8 +88,8 @@ func TestChoicesReachTheSuite(t *testing.T) {
 	}
 }
 
-// A usual run is promised to take about 25 minutes, a quick one about five. These
-// are estimates; the promise is kept by keeping the sections short.
+// A usual run is promised to take about 25 minutes, a quick one about five. These are estimates;
+// the promise is kept by keeping the sections short.
 func TestUsualRunsAreShort(t *testing.T) {
 	minutes := func(arguments ...string) float64 {
 		o := parsed(t, append(arguments, "--ringnbd", os.Args[0])...)
