@@ -1,8 +1,8 @@
 // A crew does jobs that may hang in the kernel, one system call each, on several threads.
 //
-// Invariant: a job has a time of its own, from when it begins; one that hangs longer is given up,
-// and so is its thread, in whose stead another goes on, so what hangs does not hold up what does
-// not. A crew that has lost as many threads as it may begins nothing more.
+// Invariant: a job has a time of its own, from when it begins. A job that takes longer is given up,
+// and so is its thread; another thread goes on in its place, so that jobs that hang do not hold up
+// the others. A crew that has lost as many threads as it may begins no more jobs.
 
 package engine
 
@@ -12,14 +12,14 @@ import (
 	"time"
 )
 
-// Crew bounds what works at a time.
+// Crew bounds the threads that work on a list of jobs.
 type Crew struct {
-	Threads int           // at work
-	Lost    int           // given up, at most
+	Threads int           // at work at a time
+	Lost    int           // threads given up, at most
 	Each    time.Duration // for one job
 }
 
-// ErrLate is the result of a job that did not come to its end in its time, or was not begun.
+// ErrLate is the result of a job that did not end in its time, or was not begun.
 var ErrLate = errors.New("its storage did not answer in time")
 
 // crewWork is the state of one run.
@@ -28,11 +28,11 @@ type crewWork struct {
 	job     func(i int) error
 	results []error
 	settled []bool
-	began   map[int]time.Time // jobs that threads are at
+	began   map[int]time.Time // jobs in progress
 	next    int
 	left    int
-	threads int           // at work, without those that were given up
-	done    chan struct{} // closed when all are settled
+	threads int           // at work, not counting those given up
+	done    chan struct{} // closed when all jobs are settled
 }
 
 // Do does the jobs 0 to n-1 and gives their results.
@@ -58,7 +58,7 @@ func (c Crew) Do(n int, job func(i int) error) []error {
 			return w.results
 		case now := <-tick.C:
 			if gap := now.Sub(last); gap > 4*every {
-				missed += gap // the process did not run: nobody's fault, see patience.go
+				missed += gap // the process did not run, see patience.go
 			}
 			last = now
 			lost = w.giveUp(now.Add(-c.Each-missed), lost, c.Lost)
@@ -66,7 +66,7 @@ func (c Crew) Do(n int, job func(i int) error) []error {
 	}
 }
 
-// work does one job after the other, until there is none or its own was given up.
+// work does one job after the other, until none is left or the worker's own job was given up.
 func (w *crewWork) work() {
 	for i := w.begin(); i >= 0; i = w.begin() {
 		err := w.job(i)
@@ -76,7 +76,7 @@ func (w *crewWork) work() {
 	}
 }
 
-// begin takes a job; -1: there is none.
+// begin takes a job; -1 means that none is left.
 func (w *crewWork) begin() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -89,7 +89,7 @@ func (w *crewWork) begin() int {
 	return w.next - 1
 }
 
-// end files a result; false: nobody waits for it any more, and another thread goes on.
+// end files a result. False means that the job was given up, and another thread goes on.
 func (w *crewWork) end(i int, err error) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -108,9 +108,9 @@ func (w *crewWork) settle(i int, err error) {
 	}
 }
 
-// giveUp gives up what began before then, and what nobody is left to begin. It counts the lost
-// threads.
-func (w *crewWork) giveUp(then time.Time, lost, most int) int {
+// giveUp gives up the jobs that began before then, and, when no thread is left, those that have not
+// begun. It returns the number of lost threads.
+func (w *crewWork) giveUp(then time.Time, lost, maxLost int) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i, began := range w.began {
@@ -118,7 +118,7 @@ func (w *crewWork) giveUp(then time.Time, lost, most int) int {
 			continue
 		}
 		w.settle(i, ErrLate)
-		if lost++; lost <= most && w.next < len(w.results) {
+		if lost++; lost <= maxLost && w.next < len(w.results) {
 			go w.work()
 		} else {
 			w.threads--

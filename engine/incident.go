@@ -1,11 +1,11 @@
-// What a loop has to tell beside its counters: a disk that failed, and connections that have ended.
-// A loop does not log, and does not wait for the log: it fills a slot of a ring that was there
-// before, or hands back the row that came with the connection, and a goroutine of the control plane
-// looks.
+// Incidents: what a loop reports beside its counters, a disk that failed, and connections that have
+// ended. A loop neither logs nor waits for the log: it fills a slot of a ring that was made before,
+// or hands back the row that came with the connection, and a goroutine of the control plane reads
+// them.
 //
-// Invariant: no end of a connection is lost, for the row that says so was made when it was adopted;
-// incidents that find no slot are counted. The loop writes head and the slots from it on, the
-// control plane writes tail; neither touches what is the other's.
+// Invariant: no end of a connection is lost, because the row that says so was made when the
+// connection was adopted; incidents that find no free slot are counted. The loop writes head and
+// the slots from it on, the control plane writes tail; neither writes the other's words.
 
 package engine
 
@@ -16,7 +16,7 @@ import (
 	"ringnbd/proto"
 )
 
-// IncidentKind is what went wrong.
+// IncidentKind says what went wrong.
 type IncidentKind uint8
 
 const (
@@ -27,13 +27,13 @@ const (
 	FlushFailed
 	// a request that wanted a flush was refused, because an earlier flush has failed
 	FlushRefused
-	// where the data is could not be found; the client was told: all is data
+	// a lookup failed; the client was told that all is data
 	LookupFailed
-	// a loop's memory could not all be registered; of no export and no request
+	// a loop's memory could not all be registered; Export and Command mean nothing
 	MemoryRefused
 )
 
-// Incident is one of them.
+// Incident is one event that an administrator should hear of.
 type Incident struct {
 	Kind    IncidentKind
 	Command uint16 // of the client
@@ -41,7 +41,7 @@ type Incident struct {
 	Errno   int32  // what the kernel said, positive; 0: nothing
 	Offset  uint64 // bytes, of the client's request
 	Length  uint64
-	Client  *Client // nil: of nobody in particular
+	Client  *Client // nil: it concerns no client, or the caller of Adopt has given none
 }
 
 // Traffic counts what went over one connection, or to one export. Bytes are payload bytes.
@@ -63,33 +63,33 @@ func (t *Traffic) add(o *Traffic) {
 	t.BytesWrite += o.BytesWrite
 }
 
-// Requests is how many there were.
+// Requests adds up the requests of all kinds.
 func (t *Traffic) Requests() uint64 { return t.Reads + t.Writes + t.Others }
 
 // Client is one connection as the control plane knows it. It belongs to the loop from Adopt until
-// Reports.Ended has it.
+// Reports.Ended returns it.
 type Client struct {
 	Number uint64 // of the session, to find its lines in a log
 	Peer   string
 	Export int // index
 	Began  time.Time
 
-	Traffic Traffic // of all its time, once it has ended
+	Traffic Traffic // of the whole connection, once it has ended
 	Why     CloseReason
 
-	next *Client // in the stack of those that have ended
+	next *Client // in the stack of clients that have left
 }
 
-// Reports is told of them. The methods are called one at a time, by a goroutine of the engine,
-// and may take their time; only what an incident or a client says is theirs to keep.
+// Reports receives incidents and ends of connections. The methods are called one at a time, by a
+// goroutine of the engine, and may block. They own the Client that they are given.
 type Reports interface {
 	Incident(i Incident)
-	Lost(incidents uint64) // there were so many more
+	Lost(incidents uint64) // that many more found no slot
 	Ended(c *Client)
 }
 
 // incidentSlots is how many incidents wait for the control plane: a power of two. A disk that fails
-// makes more than anybody wants to read.
+// makes more than an administrator wants to read.
 const incidentSlots = 64
 
 // incidents is the ring of one loop.
@@ -100,16 +100,16 @@ type incidents struct {
 	slots [incidentSlots]Incident
 }
 
-// reporter is a loop's side of what it has to tell.
+// reporter is a loop's side of its reports.
 type reporter struct {
 	incidents incidents
 	ended     atomic.Pointer[Client] // stack of clients that have left
-	clients   []*Client              // by connection; nil: its end is not to be told
-	ring      func()                 // wakes the control plane; nil: there is nothing to tell it
-	rung      atomic.Bool            // it was woken and has not looked yet
+	clients   []*Client              // by connection; nil: its end is not reported
+	ring      func()                 // wakes the control plane; nil: it wants no reports
+	rung      atomic.Bool            // the control plane was woken and has not read yet
 }
 
-// put files an incident, or counts it as lost.
+// put fills a slot, or counts the incident as lost.
 func (r *incidents) put(i Incident) {
 	head := r.head.Load()
 	if head-r.tail.Load() == incidentSlots {
@@ -120,7 +120,7 @@ func (r *incidents) put(i Incident) {
 	r.head.Store(head + 1)
 }
 
-// take empties the ring.
+// take passes on what is in the ring.
 func (r *incidents) take(to Reports) {
 	for tail := r.tail.Load(); tail != r.head.Load(); tail++ {
 		i := r.slots[tail&(incidentSlots-1)]
@@ -132,8 +132,8 @@ func (r *incidents) take(to Reports) {
 	}
 }
 
-// incident tells what became of a request, once: it may have many segments, and errno is set by the
-// first that fails.
+// incident reports what became of a request, once: it may have many segments, and the first that
+// fails sets errno.
 func (l *loop) incident(kind IncidentKind, row *tag, errno int32) {
 	if row.errno != proto.Success && kind != FlushFailed {
 		return
@@ -150,7 +150,7 @@ func (l *loop) incident(kind IncidentKind, row *tag, errno int32) {
 	l.report()
 }
 
-// report wakes the control plane, unless it has not come since it was woken last.
+// report wakes the control plane, unless it was woken and has not read yet.
 func (l *loop) report() {
 	if l.ring != nil && !l.rung.Swap(true) {
 		l.ring()

@@ -3,7 +3,7 @@
 // Claims granted by another loop travel the same way, as rows of the guard instead of letters.
 //
 // Invariant: after a push the eventfd is readable, and the loop re-arms its read of it before it
-// looks: nothing is left lying.
+// takes the list: no letter is overlooked.
 
 package engine
 
@@ -33,21 +33,21 @@ type mail struct {
 	session  proto.Session
 	client   *Client
 	counters *Counters
-	done     chan struct{} // closed when the letter has been dealt with
+	done     chan struct{} // closed when the letter has been carried out
 }
 
-// mailbox is what reaches a loop from other threads, and what it has dealt out in this turn.
+// mailbox is what other threads have sent to a loop, and the claims that it has granted itself.
 type mailbox struct {
 	inbox   atomic.Pointer[mail] // letters, the last one first
 	granted atomic.Uint32        // stack of claims granted by other loops: claim+1, 0 = empty
-	// stack of claims granted by this loop, and those taken from granted
+	// stack of claims to run in this turn
 	grants uint32
 	wakeFD int32  // the eventfd
 	wake   func() // makes it readable; callable from any thread
 	quit   bool   // the loop is to end
 }
 
-// post puts a letter into the loop's box. It is called by the control plane, and may allocate.
+// post puts a letter into the loop's mailbox. It is called by the control plane, and may allocate.
 func (l *loop) post(m *mail) {
 	for {
 		m.next = l.inbox.Load()
@@ -63,7 +63,8 @@ func (l *loop) listenForMail() {
 	uring.PrepRead(l.sqe(), uint64(tokenOf(onWake, 0, 0, 0)), l.wakeFD, l.control.Addr(0), 8, 0)
 }
 
-// woken: there may be letters. Granted claims are looked for in every turn.
+// woken takes the letters, in the order in which they were posted. Granted claims are looked for in
+// every turn.
 func (l *loop) woken() {
 	l.listenForMail()
 	var inOrder *mail
@@ -77,7 +78,7 @@ func (l *loop) woken() {
 	}
 }
 
-// open deals with one letter.
+// open carries out one letter.
 func (l *loop) open(m *mail) {
 	switch m.kind {
 	case mailAdopt:
@@ -101,8 +102,8 @@ func (l *loop) open(m *mail) {
 	close(m.done)
 }
 
-// deal hands out claims that a request of ours has set free, a stack linked through claim.wake: our
-// own into the loop's stack, others by mail.
+// deal hands out the claims that a request of this loop has set free, a stack linked through
+// claim.wake: the loop's own into its stack, those of other loops by mail.
 func (l *loop) deal(grants uint32) {
 	claims := l.shared.guard.claims
 	for grants != none {
@@ -128,7 +129,7 @@ func (l *loop) deal(grants uint32) {
 	}
 }
 
-// takeGrants runs the requests whose turn has come.
+// takeGrants runs the requests whose claims were granted.
 func (l *loop) takeGrants() {
 	claims := l.shared.guard.claims
 	if l.granted.Load() != 0 {

@@ -1,6 +1,6 @@
-// must is the check that stays on in production: a state that only our own mistake can bring about
+// Must: the check that stays on in production. A state that only a mistake of ours can bring about
 // stops the process, because going on could write a wrong block. The panic carries the last
-// completions of the loop (loop.trace), which is what one needs to see how it came to be.
+// completions of the loop (trace.go), which show how the state came about.
 
 package engine
 

@@ -1,43 +1,42 @@
-// Parts: where a loop has not the memory for the longest requests at once, they are served part by
-// part.
+// Parts: a loop without the memory for the longest requests at once serves them part by part.
 //
 // Invariant: a request in parts has its connection to itself. It begins when nothing else of the
-// connection is in flight, one part at a time is, and nothing behind it is taken in before the
-// last. So its parts reach the disk, and their data the client, in order, and no reply comes
-// between.
+// connection is in flight; one part at a time is in flight; and nothing after it is taken in before
+// its last part. So its parts reach the disk, and their data the client, in order, and no other
+// reply comes between.
 //
-// A part ends at a multiple of layout.longest, which blocks divide: only the first and the last
-// read the blocks at their edges. Each claims its own blocks, so that of two long WRITEs that
-// overlap, on two connections and with neither answered, one may win in one part and the other in
-// the next; the protocol promises no more. To claim the whole would mean to hold it while the
-// payload comes, for there is no memory for it before: a client that sends the first part of a
-// WRITE and then nothing would keep everybody else from writing there. A WRITE has one reply,
-// with the first error of its parts; what comes behind an error is dropped. A READ has one header,
-// or chunk by chunk what each part has brought; when a later part fails, chunks can say so, but a
-// simple reply has promised all the data, and the connection is closed.
+// A part ends at a multiple of layout.maxWhole, which is a multiple of every block size: only the
+// first and the last part read the blocks at their edges. Each part claims its own blocks, so that
+// of two long WRITEs that overlap, on two connections and with neither answered, one may win in one
+// part and the other in the next; the protocol promises no more. A claim on the whole would have to
+// be held while the payload arrives, because there is no memory for the payload before: a client
+// that sends the first part of a WRITE and then nothing would keep all others from writing there.
+// A WRITE has one reply, with the first error of its parts; the payload after an error is dropped.
+// A READ has one header, or a chunk for what each part has read; when a later part fails, chunks
+// can say so, but a simple reply has promised all the data, and the connection is closed.
 
 package engine
 
 import "ringnbd/proto"
 
-// portion says what of a request a tag is.
+// portion says which part of a request a tag is.
 type portion uint8
 
 const (
 	portionWhole portion = 0
-	portionMore  portion = 1 << 0 // more of the request comes behind it
-	portionLater portion = 1 << 1 // some of it came before
+	portionMore  portion = 1 << 0 // another part comes after it
+	portionLater portion = 1 << 1 // another part came before it
 )
 
 // divided is the request in parts of a connection.
 type divided struct {
 	proto.Request
-	open  bool        // there is one; until its last part is answered nothing behind it is taken in
-	rest  uint64      // bytes of it that no part has been made of
-	errno proto.Errno // of the parts of a WRITE, the first
+	open  bool        // until its last part is answered, nothing after it is taken in
+	rest  uint64      // bytes at its end of which no part has been made
+	errno proto.Errno // the first of the parts of a WRITE
 }
 
-// outsize says whether a request needs more memory than its loop can give to one.
+// outsize reports whether a request needs more memory than its loop can give to one request.
 func (l *loop) outsize(r *proto.Request, d *Device) bool {
 	if r.Length <= l.layout.maxWhole || r.Command != proto.CmdRead && r.Command != proto.CmdWrite {
 		return false
@@ -54,7 +53,7 @@ func (l *loop) divide(i uint32, r *proto.Request) bool {
 		return l.takeIn(i, r, proto.EOVERFLOW, portionWhole)
 	}
 	if c.inflight > 0 {
-		return false // its own replies will call again
+		return false // the connection is settled again when its replies have been sent
 	}
 	l.counters.Requests[r.Command]++
 	c.count(r)
@@ -63,8 +62,8 @@ func (l *loop) divide(i uint32, r *proto.Request) bool {
 	return true
 }
 
-// nextPart takes the next part in; false: the one before it is still in flight, or the connection
-// waits for memory.
+// nextPart takes the next part in. False means that the part before it is still in flight, or that
+// the connection waits for memory.
 func (l *loop) nextPart(i uint32) bool {
 	c := &l.conns[i]
 	d := &c.divided
@@ -78,7 +77,7 @@ func (l *loop) nextPart(i uint32) bool {
 	if r.Offset > d.Offset {
 		p |= portionLater
 	}
-	d.rest -= r.Length // a part may be answered, and end the whole, before takeIn returns
+	d.rest -= r.Length // a part may be answered, and end the request, before takeIn returns
 	if d.rest > 0 {
 		p |= portionMore
 	}
@@ -89,7 +88,7 @@ func (l *loop) nextPart(i uint32) bool {
 	return true
 }
 
-// partDone sees what an answered part means to the whole; true: it has no reply of its own.
+// partDone accounts for an answered part, and reports whether it has no reply of its own.
 func (l *loop) partDone(t uint32) bool {
 	row := &l.tags[t]
 	c := &l.conns[row.conn]
@@ -116,7 +115,7 @@ func (l *loop) partDone(t uint32) bool {
 	return true
 }
 
-// asked is the request that a reply answers.
+// asked returns the request that a reply answers.
 func (b *batch) asked(row *tag) *proto.Request {
 	if row.portion == portionWhole {
 		return &row.Request

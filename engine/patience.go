@@ -1,10 +1,10 @@
-// Patience: whoever is late may be so because we did not look. The process is stopped (a debugger,
-// a frozen cgroup), its machine is paused, or so busy that nothing gets its turn: when it goes on,
-// every clock has jumped, and clients that did all they could seem to have stood still.
+// Patience: a client may seem late because this process did not run. The process is stopped (a
+// debugger, a frozen cgroup), its machine is paused, or too busy to run it: when it goes on, every
+// clock has jumped, and clients that did all they could seem to have stood still.
 //
-// Invariant: time in which we did not run counts against nobody: a loop that wanted to look every
-// tickInterval counts no more than that for each look, and a deadline of the control plane is made
-// of short sleeps, each of which counts for what was asked for.
+// Invariant: time in which the process did not run counts against no client: a loop that wanted to
+// look every tickInterval counts no more than that for each look, and a deadline of the control
+// plane is made of short sleeps, each of which counts for its nominal length.
 
 package engine
 
@@ -20,8 +20,8 @@ type clock struct {
 	missed int64 // what it jumped by while the loop did not run
 }
 
-// tellTime sets the loop's clock. bounded: the wait that has just ended was to be tickInterval at
-// most. One that has no bound may be as long as it likes: nobody is waited for then.
+// tellTime sets the loop's clock. bounded says that the wait that has just ended was to be
+// tickInterval at most. A wait without a bound counts in full: nothing was being timed then.
 func (l *loop) tellTime(bounded bool) {
 	now := l.kernel.Now() - l.missed
 	if gap := now - l.now; bounded && gap > minPauseNanos {

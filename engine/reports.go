@@ -1,8 +1,8 @@
-// The control plane's side of incident.go: a goroutine that sleeps until a loop has something to
-// tell, and passes it on.
+// Reports: the control plane's side of incident.go, a goroutine that sleeps until a loop has
+// something to report, and passes it on.
 //
-// Invariant: a loop wakes it once, however much it has to tell before it was looked at; whatever a
-// loop had to tell when it ended has been passed on when end returns.
+// Invariant: a loop wakes the goroutine once, however much it reports before the goroutine has read
+// it. All that a loop had to report when it ended has been passed on when end returns.
 
 package engine
 
@@ -25,7 +25,7 @@ func startReports(loops []*loop, to Reports) (*reports, error) {
 	return r, nil
 }
 
-// rouse is what a loop calls.
+// rouse returns the function by which a loop wakes the goroutine; nil when there is none.
 func (r *reports) rouse() func() {
 	if r == nil {
 		return nil
@@ -44,8 +44,8 @@ func (r *reports) run() {
 	}
 }
 
-// look passes on what the loops have to tell. The connections that have ended are taken first and
-// told last: what happened to them was told before they ended.
+// look passes on what the loops report. The connections that have ended are taken first and passed
+// on last: their incidents happened before they ended.
 func (r *reports) look() {
 	for _, l := range r.loops {
 		if l == nil {
@@ -68,7 +68,7 @@ func (r *reports) look() {
 	}
 }
 
-// end passes on the rest. No loop is left that could call rouse.
+// end passes on the rest. No loop runs any more that could ring the bell.
 func (r *reports) end() {
 	if r != nil {
 		r.bell.Close()

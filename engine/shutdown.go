@@ -1,8 +1,8 @@
-// Shutting down: from the last connection to the last loop.
+// Shutting down: what the control plane does from the last connection to the last loop.
 //
 // Invariant: whatever clients and storage do, Drain ends: connections have the timeout, and each
-// flush has what is left of it, or flushLeast. Storage that hangs keeps nobody else's data from the
-// disk.
+// flush has what is left of it, or minFlushTime. Storage that hangs keeps no other export's data
+// from its disk.
 
 package engine
 
@@ -17,9 +17,9 @@ import (
 const (
 	// minFlushTime is the time of one flush when connections have taken the whole timeout.
 	minFlushTime = 2 * time.Second
-	// maxFlushThreads are as many as file systems profit from: they write one journal for all.
+	// maxFlushThreads is as many as file systems profit from: they write one journal for all.
 	maxFlushThreads = 32
-	// maxFlushLost bounds the threads that hang.
+	// maxFlushLost bounds the threads that hang storage may keep.
 	maxFlushLost = 96
 	// cutGrace is how long the loops may take to cut their connections.
 	cutGrace = 250 * time.Millisecond

@@ -1,12 +1,12 @@
-// Stages are the buffers that sockets are received into. Every connection has a small one of its
-// own, in its page, which holds a few dozen requests without payload. There are large ones too,
-// fewer than connections: whoever sends more than its own holds borrows one when there is one, and
-// keeps it while that goes on, so that a busy writer pays for one receive a turn. Nobody ever waits
-// for one: without it a payload is received straight into its lease, and one that is refused, or
-// that nobody keeps, through the small stage.
+// Stages are the buffers that sockets are received into. Every connection has a small stage of its
+// own, in its page, which holds a few dozen requests without payload. There are large stages too,
+// fewer than connections: a connection that receives more than its own stage holds borrows a large
+// one, if one is free, and keeps it while that goes on, so that a busy writer pays for one receive
+// a turn. No connection ever waits for a large stage: without it a payload is received straight
+// into its lease, and a payload that is dropped, through the small stage.
 //
 // Invariant: a large stage is in the stack of free ones or belongs to exactly one connection, which
-// is then in the loop's lru list. What a connection has received and not parsed, [start, end), is
+// is then in the list stageLRU. What a connection has received and not parsed, [start, end), is
 // in its large stage if it has one, else in its own.
 
 package engine
@@ -18,14 +18,14 @@ import (
 // idleStageNanos is how long a silent connection keeps a large stage.
 const idleStageNanos = int64(1e9)
 
-// stages are the large ones of a loop.
+// stages is the large stages of a loop.
 type stages struct {
-	freeStages    []uint32 // those that no connection holds
-	stageLRU      list     // connections that hold one, the least recently used first
-	stageShortage bool     // a connection found none
+	freeStages    []uint32 // stages that no connection holds
+	stageLRU      list     // connections that hold a large stage, the least recently used first
+	stageShortage bool     // a connection found none free
 }
 
-// newStages is n stages, all free.
+// newStages makes n large stages, all free.
 func newStages(n int) stages {
 	s := stages{freeStages: make([]uint32, n), stageLRU: empty}
 	for i := range s.freeStages {
@@ -34,8 +34,8 @@ func newStages(n int) stages {
 	return s
 }
 
-// stageOf is the memory that the connection receives into: where it lies in the control arena, and
-// how long it is.
+// stageOf finds the memory that a connection receives into: its place in the control arena, and its
+// length.
 func (l *loop) stageOf(i uint32) (at uint64, size uint32) {
 	if s := l.conns[i].stage; s != none {
 		return l.layout.stageAt(s), stageSize
@@ -43,8 +43,8 @@ func (l *loop) stageOf(i uint32) (at uint64, size uint32) {
 	return l.layout.pageAt(i) + ownAt, ownSize
 }
 
-// takeStage gives a connection a large stage, with what is in its own, if there is one left. If
-// not, the next to have an empty one gives it up, so that they go round.
+// takeStage gives a connection a large stage, with what is in its own stage, if one is free. If
+// not, the next connection with an empty large stage gives it up, so that they go round.
 func (l *loop) takeStage(i uint32) {
 	last := len(l.freeStages) - 1
 	if last < 0 {
@@ -71,10 +71,10 @@ func (l *loop) giveStage(i uint32) {
 	l.delist(&l.stageLRU, linkStage, i)
 	l.moveTo(i, none)
 	poisonStage(l, stage)
-	l.freeStages = append(l.freeStages, stage) // within its capacity: it came from there
+	l.freeStages = append(l.freeStages, stage) // within its capacity: the stage came from there
 }
 
-// moveTo changes the connection's stage, and takes along what is not parsed.
+// moveTo changes a connection's stage, and takes along what is not parsed.
 func (l *loop) moveTo(i, stage uint32) {
 	c := &l.conns[i]
 	from, _ := l.stageOf(i)
@@ -84,16 +84,16 @@ func (l *loop) moveTo(i, stage uint32) {
 	c.start, c.end = 0, uint32(copy(l.control.Bytes(to, int(size)), left))
 }
 
-// refreshStage: the connection has just used its stage.
+// refreshStage notes that a connection has just used its large stage.
 func (l *loop) refreshStage(i uint32) {
 	l.delist(&l.stageLRU, linkStage, i)
 	l.enlist(&l.stageLRU, linkStage, i)
 }
 
-// reclaimIdle takes stages back from connections that have been silent for a while, whatever they
-// wait for: their receive is cancelled, and listen, finding them idle, does the rest. One that is
-// not listened to, for it has as much in flight as it may, keeps what it has sent until its replies
-// are taken.
+// reclaimIdle takes large stages back from connections that have been silent for a while: their
+// receive is cancelled, and listen, finding them idle, does the rest. A connection that is not
+// listened to, because it has as much in flight as it may, keeps its stage until its replies are
+// taken.
 func (l *loop) reclaimIdle() {
 	for i := l.stageLRU.head; i != none; i = l.conns[i].links[linkStage].next {
 		c := &l.conns[i]

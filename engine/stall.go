@@ -1,26 +1,27 @@
-// What time changes: connections that hold memory without moving while others wait for it are
-// closed, and a shutdown goes through its phases.
+// Stalls and the phases of a shutdown: what time alone changes. Connections that hold memory
+// without progress while others wait for it are closed.
 //
-// Invariant: as long as nobody waits, nobody is closed for being slow or silent: an idle client
-// stays for ever.
+// Invariant: as long as no connection waits for memory, none is closed for being slow or silent: an
+// idle client stays for ever.
 
 package engine
 
 import "ringnbd/proto"
 
 const (
-	// stallGraceNanos is how long a connection must have starved before others are looked at;
-	// stallQuietNanos how long those may then have been without progress. Progress is a megabyte:
+	// stallGraceNanos is how long a connection must have waited for memory before others are
+	// judged; stallQuietNanos is how long those may then have made no progress. Progress is a MiB:
 	// the piece of a payload that one receive brings, the part of a batch that one send carries. So
-	// a client that does move, if only 512 KiB a second, is never closed, and nobody is while there
-	// is memory for all.
+	// a client that moves, if only 512 KiB a second, is never closed, and none is closed while
+	// there is memory for all.
 	stallGraceNanos = int64(3e9)
 	stallQuietNanos = int64(2e9)
 
-	drainSilenceNanos = int64(100e6) // while draining, a connection silent for so long is closed
-	// and after this no request is taken in, nor a payload waited for that is still arriving
+	// drainSilenceNanos is how long a connection must have been silent to be closed while draining.
+	drainSilenceNanos = int64(100e6)
+	// After drainGraceNanos no request is taken in, and a payload that is arriving is given up.
 	drainGraceNanos = int64(1e9)
-	// and this is what a client has to fall silent once it was told that nothing follows
+	// drainLingerNanos is what a client has to fall silent once it was told that nothing follows.
 	drainLingerNanos = int64(500e6)
 
 	// No request is answered with ESHUTDOWN, which the spec offers to make the end quicker: the
@@ -32,19 +33,19 @@ type drainPhase uint8
 
 const (
 	drainNot   drainPhase = iota
-	drainServe            // requests are served as ever; a connection that is silent is closed
-	drainCut              // what was taken in is answered, nothing else is
+	drainServe            // requests are served as before; a silent connection is closed
+	drainCut              // requests that were taken in are answered, no more are taken in
 )
 
 // drain is how far a shutdown has come.
 type drain struct {
 	phase   drainPhase
-	since   int64   // it began
+	since   int64   // when it began
 	letters []*mail // to be answered when no connection is left
 }
 
-// evictStalled closes those that others have been waiting for too long. Who waits for the share of
-// an export waits for its connections only.
+// evictStalled closes connections without progress that others have been waiting for too long. A
+// connection that waits for its export's share waits for connections of that export only.
 func (l *loop) evictStalled() {
 	q, before := &l.queue, l.now-stallGraceNanos
 	if q.waiting == 0 {
@@ -62,23 +63,22 @@ func (l *loop) evictStalled() {
 	l.settleAll()
 }
 
-// stalled: the connection's payload or replies have stood still. One that has only begun a header
-// holds nothing.
+// stalled reports whether a connection's payload or replies have made no progress for too long. A
+// connection that has sent a part of a header only holds nothing.
 func (l *loop) stalled(c *conn) bool {
 	receives := c.body != none && c.receiving != receiveNone && c.bodySince != 0 &&
 		l.now-c.bodySince > stallQuietNanos
 	return receives || c.sending && l.now-c.sendSince > stallQuietNanos
 }
 
-// drainTick closes the connections that have nothing more to say, and after a while those that will
-// not stop.
+// drainTick closes the connections that have fallen silent, and after a while those that have not.
 func (l *loop) drainTick() {
 	if l.drain.phase == drainServe && l.now-l.drain.since > drainGraceNanos {
 		l.drain.phase = drainCut
 	}
 	for i := range l.conns {
 		c := &l.conns[i]
-		// all of it was promised with its first part
+		// a READ in parts has promised all of its data with the first part
 		reads := c.divided.open && c.divided.Command == proto.CmdRead
 		between := c.body == none && !c.divided.open && c.start == c.end
 		quiet := between && c.inflight == 0 && l.now-c.heard > drainSilenceNanos
