@@ -54,7 +54,7 @@ type conn struct {
 	account  // ledger.go: what it holds, and may hold
 
 	served bool   // it had something of the turn that it was postponed in
-	stage  uint32 // the large one; none: it has its own
+	stage  uint32 // its large stage; none: it uses its own
 
 	divided divided // parts.go: the request that is served in parts
 	traffic Traffic // count.go
@@ -134,7 +134,7 @@ func (l *loop) fail(i uint32, why CloseReason) {
 }
 
 // abandon tells the lookup workers that this connection's BLOCK_STATUS requests may have no reader:
-// those that wait are handed back unanswered, ahead of the queue.
+// requests that wait are handed back unanswered, ahead of the queue.
 func (l *loop) abandon(i uint32) {
 	c := &l.conns[i]
 	if !l.gone[i].Swap(true) && c.session.Contexts != 0 && c.inflight > 0 {

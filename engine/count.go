@@ -35,8 +35,8 @@ func (r CloseReason) String() string { return closeNames[r] }
 // commandSlots covers the commands of the protocol, 0 to 8; unknown commands are counted in slot 9.
 const commandSlots = 10
 
-// Counters of one loop, or of all. Bytes are payload bytes. Errors, bytes and Exports are added up
-// from connections when they are asked for.
+// Counters is what one loop has counted, or all of them. Bytes are payload bytes. Errors, bytes and
+// Exports are added up from connections when they are asked for.
 type Counters struct {
 	Requests   [commandSlots]uint64 // by command
 	Errors     uint64               // replies with an error
@@ -61,7 +61,7 @@ type Counters struct {
 	Exports       []ExportCounters // by index
 }
 
-// ExportCounters are of one export.
+// ExportCounters is what was counted for one export.
 type ExportCounters struct {
 	Name string
 	Traffic

@@ -4,8 +4,8 @@
 // Invariant: a Device's facts never change after Start. Its failed word only ever goes from 0 to 1:
 // a flush that failed stays failed until the export is opened again, because the kernel reports an
 // error once and then forgets it. For the same reason only one fsync of a device is in flight at a
-// time, of all loops: of two, one would get the error and the other, perhaps seen first, would say
-// that all is well.
+// time, of all loops: of two, the kernel would tell an error to one, and success to the other,
+// which may be seen first.
 
 package engine
 

@@ -1,6 +1,6 @@
 // Segments: a wave is the disk operations of one step of a request, at most one per 1 MiB piece of
-// its lease, all issued at once or, when they are many, over some turns (budget.go). The last one
-// to complete ends the step.
+// its lease, all issued at once or, when they are many, over some turns (budget.go). The last
+// segment to complete ends the step.
 //
 // Invariant: wave.left counts the segments that are with the kernel, or are still to be issued, or
 // wait for one of its workers (workers.go). A slice, a CACHE and a flush are waves of one segment,

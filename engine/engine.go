@@ -75,14 +75,14 @@ type Engine struct {
 var errFull = errors.New("the server has as many connections as it may have")
 var errClosing = errors.New("the server is shutting down")
 
-// ErrMemory says that Config.Memory is below MinMemory.
-var ErrMemory = errors.New("too little memory for the engine")
+// errMemory says that Config.Memory is below MinMemory.
+var errMemory = errors.New("too little memory for the engine")
 
 // Start opens a ring and an arena for every loop and sets the loops turning.
 func Start(c Config, exports []Export) (*Engine, error) {
 	y, ok := layoutOf(c.Memory/uint64(c.Loops), connsPerLoop(c))
 	if !ok {
-		return nil, ErrMemory
+		return nil, errMemory
 	}
 	unregistered, err := c.Settle()
 	if err != nil {

@@ -7,18 +7,19 @@
 // ordered and flushed as one.
 //
 // Shares of memory (ledger.go) and lines (queue.go) are by export on purpose: they divide what a
-// loop has between groups of clients, and a client knows the export that it asked for. Where two
-// exports have one device that hangs, each can hold a share; that is no more than two devices that
-// hang can hold.
+// loop has between groups of clients, and a client knows the export that it asked for. If two
+// exports have the same device, and it hangs, each can hold a share; two devices that hang could
+// hold the same.
 
 package engine
 
+// table is what is served.
 type table struct {
 	exports []Export
 	devices []*Device // each once
 }
 
-// newTable is the table of some exports, which it copies.
+// newTable makes the table of some exports, which it copies.
 func newTable(exports []Export) *table {
 	t := &table{exports: append([]Export(nil), exports...)}
 	places := make(map[*Device]uint32, len(exports))

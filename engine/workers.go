@@ -33,7 +33,7 @@ const (
 	// maxWorkers bounds the workers of one loop, whatever hangs: each is a thread of the kernel.
 	maxWorkers = 1024
 	// hangsNanos is how long a device with operations in flight may complete none of them before it
-	// is taken for one that hangs. A disk that is only slow completes something all the time.
+	// is taken to hang. A disk that is only slow completes something all the time.
 	hangsNanos = int64(100e6)
 	// A trial that is refused costs a turn of the ring. After maxRefused refusals in a row the next
 	// trials are left out: twice as many each time, up to maxRest.
