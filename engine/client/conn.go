@@ -35,15 +35,15 @@ type Conn struct {
 	readerDone chan struct{} // is closed when the reader has ended and every request was given back
 
 	mu      sync.Mutex
-	slots   []*Request
-	free    []uint16   // slots
-	waiting []*Request // to be sent
+	slots   []*Request // by the lower part of the cookie; nil: free
+	free    []uint16   // indices of free slots
+	waiting []*Request // to be sent, in order
 	started uint64     // requests started: the upper part of a cookie
-	closing bool
+	closing bool       // no further request is accepted
 	// disconnecting says that no request is left and DISC is being sent: whatever ends the
 	// connection now is the requested end.
 	disconnecting bool
-	lost          error
+	lost          error // why the connection ended; nil: it has not
 
 	timeout      time.Duration
 	bytesMoved   atomic.Uint64 // bytes of either direction

@@ -1,5 +1,5 @@
-// A client is the other end of a socket: it composes requests, sends them in pieces,
-// parses replies as they arrive, and leaves in one of several ways, some of them abrupt.
+// A client is the other end of a socket: it composes requests, sends them in pieces, parses replies
+// as they arrive, and leaves in one of several ways, some of them abrupt.
 //
 // Invariant: inFlight has every request of the connection that was composed and whose reply has not
 // been seen; unsent has those of them that are not sent completely, in order.
@@ -29,7 +29,7 @@ type client struct {
 	sent     uint64 // bytes sent on this connection
 	unsent   []*request
 	inFlight []*request
-	order    uint32 // requests composed on this connection, the farewell too
+	order    uint32 // requests composed on this connection, and garbage
 	asked    int    // requests composed on this connection
 	got      uint64 // bytes received on this connection
 

@@ -1,10 +1,10 @@
 // READ_FIXED, WRITE_FIXED, READ and WRITE of registered files, FSYNC, FALLOCATE, FADVISE and the
-// discard command of block devices, on a Disk. The checks at submission are those of O_DIRECT and
+// discard command of block devices, on a disk. The checks at submission are those of O_DIRECT and
 // of the block layer; a misaligned transfer works on some file systems and fails on others, so it
 // ends the run here.
 //
-// Invariant: an operation that was admitted is aligned and lies inside its export, so that it fails
-// only by accidents of the mix.
+// Invariant: an operation that was admitted is aligned and lies inside its export; it fails only by
+// an accident, or because the plan says that its disk cannot do it.
 
 package sim
 
@@ -284,7 +284,7 @@ func (k *Kernel) tryFsync(o *op) int32 {
 		w.mark(markDiskAgain)
 		return d.recordFault(o, 0, d.plan.Size, []int32{eAGAIN, eINTR}[w.rng.IntN(2)])
 	}
-	if chance(w.rng, w.mix.fsyncError) || w.mix.fsyncError > 0 && k.hasRivalFsync(o) {
+	if chance(w.rng, w.mix.fsyncError) || w.mix.fsyncError > 0 && k.raceRivalFsync(o) {
 		w.mark(markFsyncFailed)
 		d.failFlush(w.rng)
 		return d.recordFault(o, 0, d.plan.Size, []int32{eIO, eIO, eNOSPC}[w.rng.IntN(3)])
@@ -293,10 +293,11 @@ func (k *Kernel) tryFsync(o *op) int32 {
 	return 0
 }
 
-// hasRivalFsync reports whether another ring's fsync of the same disk is in flight. An engine must
+// raceRivalFsync reports whether another ring's fsync of the same disk is in flight. An engine must
 // not let that happen: only one of the two gets the error, and if the other is seen first, it says
-// that all is well. So this loop is made to see its own, which fails, late.
-func (k *Kernel) hasRivalFsync(o *op) bool {
+// that all is well. So, if there is a rival, this loop is made to see its own fsync, which fails,
+// late.
+func (k *Kernel) raceRivalFsync(o *op) bool {
 	for _, other := range k.world.kernels {
 		for _, f := range other.flight {
 			if other != k && f.node == o.node && f.sqe.OpCode == opFsync {

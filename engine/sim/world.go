@@ -58,8 +58,8 @@ type World struct {
 	calm          bool
 	draining      bool
 	drainedAt     uint64 // virtual time
-	pausedAtDrain uint64 // how long loops had been paused by then
-	pausedNanos   uint64 // nanoseconds in which no loop ran, or will not before pausedTo
+	pausedAtDrain uint64 // how long loops had been paused by drainedAt
+	pausedNanos   uint64 // time in which no loop ran, or will not run until pausedUntil
 	pausedUntil   uint64 // the end of the last pause
 	cutAt         int    // of left: when the file is truncated; -1 = never
 	drainAt       int    // of left: when the engine is told to shut down; -1 = never
