@@ -23,20 +23,8 @@ const (
 
 // late has, by rule, the folders that do not keep it yet.
 var late = map[string][]string{
-	"width": {
-		"bench/load",
-	},
-	"header": {},
-	"words": {
-		"bench/load",
-		"engine/backing",
-	},
-	"form": {
-		"bench/load", "engine",
-	},
-	"map": {
-		"bench/load", "engine", "engine/backing",
-	},
+	"form": {"engine"},
+	"map":  {"engine"},
 }
 
 // isLate reports whether the folder of a path does not keep a rule yet.

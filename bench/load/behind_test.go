@@ -31,7 +31,7 @@ func TestBehind(t *testing.T) {
 	}
 }
 
-// TestRunsThatCannotBeJudged: one that reaches its count, and one that is ended early, say nothing
+// One that reaches its count, and one that is ended early, say nothing
 // about keeping up.
 func TestRunsThatCannotBeJudged(t *testing.T) {
 	slow := func() Options {
@@ -107,7 +107,7 @@ func TestHolesAreTold(t *testing.T) {
 	}
 }
 
-// TestHolesOfManyPieces: looking ends after so many pieces, and their share counts.
+// Looking ends after so many pieces, and their share counts.
 func TestHolesOfManyPieces(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "d.img"))
 	if err != nil {

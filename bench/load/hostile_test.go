@@ -1,4 +1,4 @@
-// Servers that nobody should have to meet: what they send is cut, distorted, doubled or held back
+// Hostile servers: what they send is cut, distorted, doubled or held back
 // at every point of a conversation.
 
 package load
@@ -21,7 +21,7 @@ import (
 )
 
 // between stands between a client and the server at a URI, and hands what the server says through
-// distort, piece by piece: at is how many bytes of the connection came before. False closes the
+// distort, piece by piece: at is how many bytes of the connection were before. False closes the
 // connection.
 func between(t *testing.T, uri string, distort func(at int, b []byte) ([]byte, bool)) string {
 	t.Helper()
@@ -83,7 +83,7 @@ func short(t *testing.T, uri string) Options {
 	return o
 }
 
-// TestCutAtEveryByte: the server closes after any number of bytes.
+// The server closes after any number of bytes.
 func TestCutAtEveryByte(t *testing.T) {
 	uri := serve(t, &peer{})
 	var cut, said atomic.Int64
@@ -114,7 +114,7 @@ func TestCutAtEveryByte(t *testing.T) {
 	}
 }
 
-// TestFlippedAtEveryByte: each byte of the server's in turn is another one. What it says about
+// Each byte of the server's in turn is another one. What it says about
 // itself may still make sense.
 func TestFlippedAtEveryByte(t *testing.T) {
 	var flip atomic.Int64
@@ -138,7 +138,7 @@ func TestFlippedAtEveryByte(t *testing.T) {
 	}
 }
 
-// TestNonsense: instead of replies, from some point on, come drawn bytes, the same thing twice,
+// Instead of replies, from some point on, come drawn bytes, the same thing twice,
 // nothing, or things that were not asked for.
 func TestNonsense(t *testing.T) {
 	uri := serve(t, &peer{})
@@ -170,7 +170,7 @@ func TestNonsense(t *testing.T) {
 			t.Run(name+" "+pattern, func(t *testing.T) {
 				t.Parallel()
 				bad := between(t, uri, func(at int, b []byte) ([]byte, bool) {
-					if at < 2000 { // behind the negotiation
+					if at < 2000 { // after the negotiation
 						return b, true
 					}
 					return distort(b)
@@ -189,7 +189,7 @@ func TestNonsense(t *testing.T) {
 	}
 }
 
-// TestWrongAnswers: a reply to what is not in flight, and one of each error.
+// A reply to what is not in flight, and one of each error.
 func TestWrongAnswers(t *testing.T) {
 	for _, cookie := range []uint64{1 << 63, 3, 1<<32 | 15, 2<<32 | 1<<31, 1<<64 - 1} {
 		replied := atomic.Bool{}
@@ -221,7 +221,7 @@ func TestWrongAnswers(t *testing.T) {
 	}
 }
 
-// TestStrangeExports: sizes that are no use, and facts that cannot be.
+// Sizes that are no use, and facts that cannot be.
 func TestStrangeExports(t *testing.T) {
 	for size, words := range map[uint64]string{
 		1:     "too small for requests of 4 KiB",
@@ -266,7 +266,7 @@ func TestStrangeExports(t *testing.T) {
 	fails(t, o, "--verify would have to remember")
 }
 
-// TestManyConnections: a thousand of them, and each does its part.
+// A thousand of them, and each does its part.
 func TestManyConnections(t *testing.T) {
 	p := &peer{export: proto.Export{Facts: proto.Facts{Size: 8 << 20}}}
 	o := options(t, serve(t, p), "randrw", "4k")
@@ -278,7 +278,7 @@ func TestManyConnections(t *testing.T) {
 	}
 }
 
-// TestInterruptedInEveryPhase: whatever it is doing, a run that is cancelled ends at once.
+// Whatever it is doing, a run that is cancelled ends at once.
 func TestInterruptedInEveryPhase(t *testing.T) {
 	silent := testbed.Listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	slow := func(int) time.Duration { return 20 * time.Millisecond }

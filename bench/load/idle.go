@@ -28,7 +28,7 @@ type idle struct {
 	first   error // what happened to the first of them
 }
 
-var errUnasked = errors.New("the server sent something that nobody had asked for")
+var errUnasked = errors.New("the server sent something without a request")
 
 // open opens the connections one after another, so that no server's queue of connections overflows.
 func (d *idle) open(ctx context.Context, r *run) error {

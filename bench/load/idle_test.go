@@ -38,8 +38,8 @@ func TestIdleConnectionsThatDoNotLast(t *testing.T) {
 			_ *bufio.Writer) bool {
 			return n < 4 || n > 6
 		},
-		"1 of 5 idle connections did not last; the first: the server sent something that nobody " +
-			"had asked for": func(n int, out *bufio.Writer) bool {
+		"1 of 5 idle connections did not last; the first: the server sent something " +
+			"without a request": func(n int, out *bufio.Writer) bool {
 			if n == 5 {
 				_, _ = out.WriteString("hello?")
 			}
@@ -86,7 +86,7 @@ func TestIdleConnectionsThatCannotBe(t *testing.T) {
 	fails(t, o, "--idle -1")
 }
 
-// TestDescriptorsAreMadeRoomFor: the soft limit is raised as far as it goes, and no run starts that
+// The soft limit is raised as far as it goes, and no run starts that
 // would hit the hard one.
 func TestDescriptorsAreMadeRoomFor(t *testing.T) {
 	var old unix.Rlimit

@@ -8,7 +8,7 @@
 // microseconds, which the HOWTO does not say: log_io_u prints utime_since_now. The times of version
 // 2 come from its wait actions, "OFFSET microseconds, relative to the previous wait"; less than 100
 // is nothing. The four actions that make data durable are all FLUSH here, which is the only one
-// that NBD has. write_zeroes is ours: fio has no such action, and passes over it.
+// that NBD has. write_zeroes is an addition: fio does not know the action, and skips it.
 //
 // Invariant: a line is parsed in the reader's buffer, and only its row in the table is kept.
 
@@ -74,7 +74,7 @@ func readTrace(ctx context.Context, o *Options, watch func(Progress)) (*trace, e
 	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
 		size = info.Size()
 	}
-	// a pipe that nobody writes to
+	// a pipe without a writer
 	defer context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })()
 	g := iolog{options: o, trace: &trace{path: path}, want: o.Replay.File}
 	in := &counted{Reader: f}

@@ -1,4 +1,4 @@
-// Reading traces: what fio writes, and what nobody should.
+// Reading traces: those that fio writes, and broken ones.
 
 package load
 
@@ -175,7 +175,7 @@ func TestTraceNamesTheLine(t *testing.T) {
 	}
 }
 
-// TestBigTrace: reading takes memory for the table, and nothing per line.
+// Reading takes memory for the table, and nothing per line.
 func TestBigTrace(t *testing.T) {
 	const lines = 300000
 	path := filepath.Join(t.TempDir(), "trace")
@@ -219,8 +219,7 @@ func TestBigTrace(t *testing.T) {
 	}
 }
 
-// TestReadingIsInterrupted: also when the trace is a pipe that nobody writes to, or has opened at
-// all.
+// Also when the trace is a pipe without a writer, or has opened at all.
 func TestReadingIsInterrupted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
@@ -236,7 +235,7 @@ func TestReadingIsInterrupted(t *testing.T) {
 		}
 	}
 	interrupted("interrupted while opening the trace")
-	w, err := os.OpenFile(path, os.O_RDWR, 0) // wakes up whoever waits in open
+	w, err := os.OpenFile(path, os.O_RDWR, 0) // wakes the reader that waits in open
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +243,7 @@ func TestReadingIsInterrupted(t *testing.T) {
 	interrupted("interrupted while reading the trace")
 }
 
-// TestFioWritesWhatWeRead: a trace of the fio that is installed.
+// A trace of the fio that is installed.
 func TestFioWritesWhatWeRead(t *testing.T) {
 	fio, err := exec.LookPath("fio")
 	if err != nil {

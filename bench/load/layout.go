@@ -100,9 +100,9 @@ func checkMemory(p *plan) (err error) {
 	}
 	o := p.options
 	if total > maxMemory {
-		return fmt.Errorf("%d connections at depth %d with requests of %s need %d MiB of "+
-			"buffers, more than the bound of %s: use fewer or smaller ones",
-			o.Connections, o.Depth, units.Exact(p.largest), total>>20, units.Exact(maxMemory))
+		return fmt.Errorf("%d connections at depth %d with requests of %s need %s of buffers, "+
+			"more than the bound of %s: use fewer or smaller ones", o.Connections, o.Depth,
+			units.Exact(p.largest), units.Size(total), units.Exact(maxMemory))
 	}
 	share := (o.Connections + o.Threads - 1) / o.Threads
 	if p.ring, err = ringConfig(o, share).Within(o.Threads); err != nil {

@@ -1,4 +1,4 @@
-// TestMain fails the run when a test leaves a descriptor or a thread's ring behind.
+// TestMain fails the run when a test leaves a descriptor or a thread's ring open.
 
 package load
 

@@ -31,8 +31,8 @@ func ParseMix(text string) (Mix, error) {
 			return Mix{}, err
 		}
 		if n == 0 || n > maxBlock {
-			return Mix{}, fmt.Errorf("block size %q: must be from 1 byte to %d MiB", size,
-				maxBlock>>20)
+			return Mix{}, fmt.Errorf("block size %q: must be from 1 byte to %s", size,
+				units.Exact(maxBlock))
 		}
 		weight := uint64(1)
 		if hasShare {

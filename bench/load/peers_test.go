@@ -157,7 +157,7 @@ func TestQemuNbd(t *testing.T) {
 		`export "other"`)
 }
 
-// TestMounted: what a mounted device holds is not overwritten.
+// What a mounted device holds is not overwritten.
 func TestMounted(t *testing.T) {
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {

@@ -85,7 +85,7 @@ func TestReplayAsksForWhatWasRecorded(t *testing.T) {
 	}
 }
 
-// TestReplayInItsOwnTime: late answers make later requests late only if nothing is free, and their
+// Late answers make later requests late only if nothing is free, and their
 // latency then counts from when they were due.
 func TestReplayInItsOwnTime(t *testing.T) {
 	var text strings.Builder
@@ -120,7 +120,7 @@ func TestReplayInItsOwnTime(t *testing.T) {
 	}
 }
 
-// TestFlushWaitsForWhatWentBefore: without times, a FLUSH comes when all that it is to cover has
+// Without times, a FLUSH comes when all that it is to cover has
 // been answered.
 func TestFlushWaitsForWhatWentBefore(t *testing.T) {
 	var text strings.Builder
@@ -153,7 +153,7 @@ func TestFlushWaitsForWhatWentBefore(t *testing.T) {
 	}
 }
 
-// TestReplayVerifies: requests that overlap keep their order, so that all but trims has one answer.
+// Requests that overlap keep their order, so that all but trims has one answer.
 func TestReplayVerifies(t *testing.T) {
 	var text strings.Builder
 	text.WriteString("fio version 3 iolog\n")
@@ -306,7 +306,7 @@ func lines(t *testing.T, path string) []string {
 	return list
 }
 
-// TestRecordAndReplay: a run that was recorded and is replayed asks for the same in the same order,
+// A run that was recorded and is replayed asks for the same in the same order,
 // and so does the recording of that.
 func TestRecordAndReplay(t *testing.T) {
 	folder := t.TempDir()
@@ -342,7 +342,7 @@ func TestRecordAndReplay(t *testing.T) {
 	}
 }
 
-// TestRecordOfSeveralThreads: everything is there, in the order of time.
+// Everything is there, in the order of time.
 func TestRecordOfSeveralThreads(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "trace")
 	o := options(t, serve(t, &peer{}), "randrw", "4k")
@@ -376,7 +376,7 @@ func TestTapesOfManyLoops(t *testing.T) {
 	}
 }
 
-// TestTapeThatIsFull: what finds no room is counted, and told.
+// What finds no room is counted, and reported.
 func TestTapeThatIsFull(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "trace")
 	s := new(shared)
@@ -443,7 +443,7 @@ func TestRecordToPlacesThatAreNone(t *testing.T) {
 	}
 }
 
-// TestFioReplaysWhatWeWrite: on an NBD export, if its engine is there, and on the file itself.
+// On an NBD export, if its engine is there, and on the file itself.
 func TestFioReplaysWhatWeWrite(t *testing.T) {
 	fio, err := exec.LookPath("fio")
 	if err != nil {

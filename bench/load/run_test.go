@@ -51,7 +51,7 @@ func TestEveryPatternRuns(t *testing.T) {
 	}
 }
 
-// TestFillAndOrderCoverTheWindow: --fill writes each block once, whoever of the connections does
+// --fill writes each block once, whichever connection does
 // it; a single connection that reads in order reads each once.
 func TestFillAndOrderCoverTheWindow(t *testing.T) {
 	p := &peer{}
@@ -203,7 +203,7 @@ func TestVerifyCatchesLies(t *testing.T) {
 	}
 }
 
-// TestZeroesAreKnown: what was zeroed must be read as zeroes, until it is written again.
+// What was zeroed must be read as zeroes, until it is written again.
 func TestZeroesAreKnown(t *testing.T) {
 	for _, pattern := range []string{"zeroes", "randzeroes"} {
 		o := options(t, serve(t, &peer{}), pattern, "4k")
@@ -360,7 +360,7 @@ func TestEndedEarly(t *testing.T) {
 	}
 }
 
-// TestWarmupIsNotMeasured: the server is fast at first, and slow from before the end of the warm-up
+// The server is fast at first, and slow from before the end of the warm-up
 // on. Nothing fast is in the results.
 func TestWarmupIsNotMeasured(t *testing.T) {
 	begin := time.Now()
@@ -387,7 +387,7 @@ func TestWarmupIsNotMeasured(t *testing.T) {
 	}
 }
 
-// TestStallIsSeenByAllThatWereDue: one stall of 400 ms in two seconds. In a closed loop it is a
+// One stall of 400 ms in two seconds. In a closed loop it is a
 // handful of slow requests; at a fixed rate, a fifth of all that were due, half of which waited for
 // 200 ms and more. A busy machine makes everything later, never earlier, so the bounds are on that
 // side.

@@ -35,7 +35,7 @@ type peer struct {
 	stall  func(n int) time.Duration            // before the n-th request of all is answered
 	// after the n-th negotiation: it may say something, or close (false)
 	greet func(n int, out *bufio.Writer) bool
-	offer func(n int) (flags uint16, known bool) // what the n-th GO is told
+	offer func(n int) (flags uint16, known bool) // the answer to the n-th GO
 
 	mu       sync.Mutex
 	data     []byte
@@ -184,7 +184,7 @@ func (p *peer) negotiate(in *bufio.Reader, out *bufio.Writer) bool {
 	}
 }
 
-// offers is the export's flags as they are told by this GO, and whether the export is there at all.
+// offers is the export's flags in the answer to this GO, and whether the export is there at all.
 func (p *peer) offers(option uint32) (flags uint16, known bool) {
 	if option != proto.OptGo || p.offer == nil {
 		return p.export.Flags, true

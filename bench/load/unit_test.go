@@ -315,7 +315,7 @@ func TestReportSaysEverything(t *testing.T) {
 	}
 }
 
-// TestNarrowTerminals: no line is wider than the terminal, and nothing is left out for that.
+// No line is wider than the terminal, and nothing is left out for that.
 func TestNarrowTerminals(t *testing.T) {
 	o := options(t, serve(t, &peer{}), "randrw", "4k:1,8k:1")
 	o.Rate, o.Count = 1e5, 3000

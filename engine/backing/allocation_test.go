@@ -135,7 +135,7 @@ func TestAllocationOfASparseFile(t *testing.T) {
 	})
 }
 
-// TestAllocationOfPreallocatedBlocks: blocks without data are zeroes; data that only the page cache
+// Blocks without data are zeroes; data that only the page cache
 // has is not.
 func TestAllocationOfPreallocatedBlocks(t *testing.T) {
 	const size = 16 << 20
@@ -143,7 +143,7 @@ func TestAllocationOfPreallocatedBlocks(t *testing.T) {
 		f, c := opened(t, directory, size)
 		allocate(t, f, 0, 0, 8<<20)
 		list := status(t, c, 0, size)
-		// elsewhere nobody can tell them from a hole
+		// elsewhere they look like a hole
 		if got := at(list, 0); fileSystem(int(f.Fd())) == "ext4" && got != zeroes {
 			t.Errorf("blocks that are there, and without data: %+v", list)
 		}
@@ -167,8 +167,8 @@ func TestAllocationOfPreallocatedBlocks(t *testing.T) {
 	})
 }
 
-// TestAllocationBesideAClone: where blocks are shared with another file, XFS keeps new data for the
-// blocks beside them where FIEMAP does not look.
+// Where blocks are shared with another file, XFS keeps new data for the
+// blocks next to them where FIEMAP does not look.
 func TestAllocationBesideAClone(t *testing.T) {
 	const size = 4 << 20
 	directory := mounted(t, loopDevice(t, 512<<20), "xfs", "-q", "-m", "reflink=1")
@@ -200,7 +200,7 @@ func TestAllocationBesideAClone(t *testing.T) {
 	truth(t, f, list)
 }
 
-// TestAllocationOfAFileThatShrank: what it has lost is not zero, for to read it is an error.
+// What it has lost is not zero, for to read it is an error.
 func TestAllocationOfAFileThatShrank(t *testing.T) {
 	const size = 8 << 20
 	places(t, func(t *testing.T, directory string) {
@@ -218,7 +218,7 @@ func TestAllocationOfAFileThatShrank(t *testing.T) {
 	})
 }
 
-// TestLookaheadAsksOnce: extents that were not written are not looked into one by one, nor at all
+// Extents that were not written are not looked into one by one, nor at all
 // for a while after that took long.
 func TestLookaheadAsksOnce(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
@@ -233,7 +233,7 @@ func TestLookaheadAsksOnce(t *testing.T) {
 	emit := func(_, status uint64) bool { statuses = append(statuses, status); return true }
 	look := lookahead{fd: int(f.Fd()), rest: new(atomic.Int64)}
 	look.extent(0, 4096, uring.FiemapUnwritten, emit)
-	look.fd = -1 // who asks again fails, and says data
+	look.fd = -1 // a second seek fails, and means data
 	look.extent(8192, 12288, uring.FiemapUnwritten, emit)
 	look.extent(65536, 1<<20, uring.FiemapUnwritten, emit)
 	if !slices.Equal(statuses, []uint64{zeroes, zeroes, zeroes}) {
@@ -248,7 +248,7 @@ func TestLookaheadAsksOnce(t *testing.T) {
 	}
 }
 
-// TestLookaheadRemembersBothAnswers: extents that were not written and are in the page cache cost
+// Extents that were not written and are in the page cache cost
 // as little as those that are not. Each of many used to be a walk over all that follow it.
 func TestLookaheadRemembersBothAnswers(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
@@ -266,7 +266,7 @@ func TestLookaheadRemembersBothAnswers(t *testing.T) {
 	}
 	look := lookahead{fd: int(f.Fd()), rest: new(atomic.Int64)}
 	look.extent(0, 4096, uring.FiemapUnwritten, emit)
-	look.fd = -1 // who asks again says data all the same; what counts is that nothing is forgotten
+	look.fd = -1 // a second seek would mean data; what counts is that nothing is forgotten
 	for off := uint64(8192); off < 1<<20; off += 8192 {
 		if _, status, ok := look.at(off); !ok || status != data {
 			t.Fatalf("at %d: status %d, known %t", off, status, ok)
@@ -327,7 +327,7 @@ func TestAllocationIsTrue(t *testing.T) {
 	})
 }
 
-// TestAllocationWhileOthersWrite: a write that was answered is seen by every lookup that begins
+// A write that was answered is seen by every lookup that begins
 // then.
 func TestAllocationWhileOthersWrite(t *testing.T) {
 	const size, block, rounds = 16 << 20, 4096, 500
@@ -364,7 +364,7 @@ func TestAllocationWhileOthersWrite(t *testing.T) {
 	})
 }
 
-// TestAllocationBeyond4GiB: offsets and lengths have 64 bits.
+// Offsets and lengths have 64 bits.
 func TestAllocationBeyond4GiB(t *testing.T) {
 	const size = 1 << 40
 	f, c := opened(t, t.TempDir(), size)
@@ -380,7 +380,7 @@ func TestAllocationBeyond4GiB(t *testing.T) {
 	}
 }
 
-// TestAllocationOfManyExtents: a file in so many pieces is walked in a moment, from the beginning
+// A file in so many pieces is walked in a moment, from the beginning
 // and from the middle.
 func TestAllocationOfManyExtents(t *testing.T) {
 	const pieces, block = 20000, 4096
@@ -431,7 +431,7 @@ func TestAllocationOfReadOnlyExports(t *testing.T) {
 	}
 }
 
-// TestAllocationOfOthers: a null export is a hole; of a block device and of memory nothing is
+// A null export is a hole; of a block device and of memory nothing is
 // known.
 func TestAllocationOfOthers(t *testing.T) {
 	for path, want := range map[string]uint64{"null:1G": hole, "memory:1M": data} {

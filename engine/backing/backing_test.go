@@ -463,7 +463,7 @@ func TestShellQuote(t *testing.T) {
 	}
 }
 
-// TestFileSystemsThatWait: what waits for a network or another process is never written to by the
+// What waits for a network or another process is never written to by the
 // loop itself, and what is not known is taken to wait.
 func TestFileSystemsThatWait(t *testing.T) {
 	for magic, known := range fileSystems {

@@ -1,4 +1,4 @@
-// Block devices: what the kernel's block layer says about the queue behind a device, read from
+// Block devices: what the kernel's block layer says about a device's request queue, read from
 // sysfs.
 //
 // Invariant: an unreadable attribute counts as an ability that is missing.

@@ -45,16 +45,16 @@ func noted(t *testing.T, words string, s Spec) {
 func TestLoopDeviceOverAFileIsNamed(t *testing.T) {
 	path := image(t, t.TempDir(), 8<<20)
 	device := loopOver(t, path)
-	refused(t, "is behind "+device, Spec{Path: path})
-	noted(t, "is behind "+device, Spec{Path: path, ReadOnly: true})
-	noted(t, "is behind "+device+"; it goes on all the same", Spec{Path: path, Force: true})
+	refused(t, "is attached to "+device, Spec{Path: path})
+	noted(t, "is attached to "+device, Spec{Path: path, ReadOnly: true})
+	noted(t, "is attached to "+device+"; it goes on all the same", Spec{Path: path, Force: true})
 }
 
 func TestMountOfALoopDeviceOverAFileIsNamed(t *testing.T) {
 	path := image(t, t.TempDir(), 8<<20)
 	device := loopOver(t, path)
 	point := mounted(t, device, "ext4", "-q")
-	refused(t, "is behind "+device+", which is mounted at "+point, Spec{Path: path})
+	refused(t, "is attached to "+device+", which is mounted at "+point, Spec{Path: path})
 	refused(t, "is mounted at "+point, Spec{Path: device})
 	noted(t, "is mounted at "+point, Spec{Path: device, Force: true})
 
@@ -72,7 +72,7 @@ func TestMountOfALoopDeviceOverAFileIsNamed(t *testing.T) {
 func TestReadOnlyLoopDeviceDisturbsNoReader(t *testing.T) {
 	path := image(t, t.TempDir(), 8<<20)
 	device := loopOver(t, path, "--read-only")
-	refused(t, "is behind "+device, Spec{Path: path})
+	refused(t, "is attached to "+device, Spec{Path: path})
 	b := mustOpen(t, Spec{Path: path, ReadOnly: true})
 	defer b.Close()
 	for _, n := range b.Notes {
@@ -170,7 +170,7 @@ func locked(t *testing.T, f *os.File) (list []int64) {
 	return list
 }
 
-// A redirection of the shell opens for writing alone, where a read lock is not to be had.
+// A redirection of the shell opens for writing alone, where a read lock is refused.
 func TestLocksOfQEMUAreTakenOnARedirection(t *testing.T) {
 	path := image(t, t.TempDir(), 1<<20)
 	f := elsewhere(t, path)

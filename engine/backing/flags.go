@@ -1,5 +1,5 @@
 // What clients are told about an export: transmission flags and block sizes. This is the one place
-// where they are decided, so that a flag and the ability behind it cannot drift apart.
+// where they are decided, so that a flag and the ability that it promises cannot drift apart.
 //
 // Invariant: no flag without the ability; describe is called once, when the Device is complete.
 

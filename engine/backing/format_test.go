@@ -1,4 +1,4 @@
-// What is not raw is told by its bytes, and refused with what to do.
+// Images that are not raw are recognised by their bytes, and refused.
 //
 // Invariant: no byte of an image changes by being looked at.
 

@@ -74,7 +74,7 @@ func loops(st *unix.Stat_t, depth int) []occupant {
 			continue
 		}
 		dir := filepath.Dir(filepath.Dir(file))
-		o := occupant{text: "behind /dev/" + filepath.Base(dir),
+		o := occupant{text: "attached to /dev/" + filepath.Base(dir),
 			writes: attribute(dir+"/ro") != "1"}
 		major, minor, ok := number(dir)
 		if above := stacked(major, minor, depth-1); ok && len(above) > 0 {

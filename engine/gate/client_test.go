@@ -263,7 +263,7 @@ func kinds(t *testing.T, test func(t *testing.T, spec string)) {
 	t.Run("unix", func(t *testing.T) { test(t, "unix:"+shortDir(t)+"/s") })
 }
 
-// target is what a URI of ours points to.
+// target returns the address that a URI of the gate points to.
 func target(t *testing.T, uri string) (network, address string) {
 	t.Helper()
 	u, err := url.Parse(uri)

@@ -1,5 +1,5 @@
-// The gate with real sockets: what is handed over, who is turned away, and that nothing stays
-// behind.
+// The gate with real sockets: which connections are handed over, which are refused, and that no
+// descriptor or goroutine is left.
 
 package gate
 
@@ -512,8 +512,8 @@ func TestOutOfDescriptors(t *testing.T) {
 	}
 }
 
-// Whoever is told that it is in is in, however many descriptors others have taken meanwhile: that
-// of the engine was set aside before.
+// A client that is told that it is served is served, however few descriptors are left meanwhile:
+// that of the engine was set aside before.
 func TestAcknowledgedWithoutDescriptorsLeft(t *testing.T) {
 	for _, spec := range []string{"localhost:0", "unix:" + shortDir(t) + "/s"} {
 		s := serve(t, spec, nil)

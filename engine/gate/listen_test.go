@@ -321,7 +321,7 @@ func TestCloseRemovesItsOwnSocketOnly(t *testing.T) {
 	}
 }
 
-// Anybody who can read a folder can lock it, and a file of another program may have any name.
+// Every user who can read a folder can lock it, and a file of another program may have any name.
 func TestListenUnixAndTheLocksOfOthers(t *testing.T) {
 	dir := shortDir(t)
 	path := filepath.Join(dir, "s")

@@ -18,7 +18,7 @@ import (
 	"ringnbd/proto"
 )
 
-// old opens an oldstyle door to an export beside the gate's own, and gives its address.
+// old opens an oldstyle door to an export, besides the gate's own, and returns its address.
 func (s *served) old(t *testing.T, spec string, export int) net.Addr {
 	t.Helper()
 	l, _ := listen(t, spec)
@@ -45,8 +45,8 @@ func call(t *testing.T, a net.Addr) *caller {
 	return &caller{c, t}
 }
 
-// told reads an oldstyle banner.
-func (c *caller) told() proto.Export {
+// banner reads an oldstyle banner.
+func (c *caller) banner() proto.Export {
 	c.t.Helper()
 	var e proto.Export
 	if err := proto.ParseOldstyleBanner(c.read(proto.OldstyleBannerSize), &e); err != nil {
@@ -65,8 +65,9 @@ func TestOldstyleIsToldAndIn(t *testing.T) {
 			if ahead {
 				c.send(read28())
 			}
-			if e := c.told(); e.Size != 1<<20 || e.Flags != proto.FlagHasFlags|proto.FlagReadOnly {
-				t.Errorf("told %+v", e)
+			const flags = proto.FlagHasFlags | proto.FlagReadOnly
+			if e := c.banner(); e.Size != 1<<20 || e.Flags != flags {
+				t.Errorf("the banner is %+v", e)
 			}
 			fd := s.adopted(t)
 			if !ahead {
@@ -97,7 +98,7 @@ func TestOldstyleOfAFullServer(t *testing.T) {
 	a := s.old(t, "localhost:0", 0)
 	s.hello(t).go_("disk")
 	s.adopted(t)
-	call(t, a).told()
+	call(t, a).banner()
 	s.adopted(t)
 	for range 5 {
 		call(t, a).closed()
@@ -107,7 +108,7 @@ func TestOldstyleOfAFullServer(t *testing.T) {
 		t.Errorf("newstyle: %#x", kind) // both doors count together
 	}
 	s.engine.drop()
-	call(t, a).told()
+	call(t, a).banner()
 	s.adopted(t)
 	s.wait(t, reasonServed, 3)
 	if !strings.Contains(s.log.String(), "server full") ||
@@ -220,7 +221,7 @@ func TestOldstyleHalfOpenClients(t *testing.T) {
 		if err := c.Conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
-		c.told() // it may still be told; that nothing more comes from it is for the engine to see
+		c.banner() // it may still get a banner; the engine notices that nothing more arrives
 		if n, err := syscall.Read(s.adopted(t), make([]byte, 1)); n != 0 || err != nil {
 			t.Errorf("%d %v", n, err)
 		}
@@ -254,7 +255,7 @@ func TestOldstyleAndClose(t *testing.T) {
 	path := shortDir(t) + "/old"
 	a := s.old(t, "unix:"+path, 0)
 	served := call(t, a)
-	served.told()
+	served.banner()
 	fd := s.adopted(t)
 	s.Close()
 	if _, err := net.Dial(a.Network(), a.String()); err == nil {
@@ -283,7 +284,7 @@ func TestOldstyleRefusedByEngine(t *testing.T) {
 	a := s.old(t, "localhost:0", 0)
 	for i := range 3 {
 		c := call(t, a)
-		c.told()
+		c.banner()
 		c.closed()
 		s.wait(t, reasonRejected, uint64(i+1))
 	}

@@ -91,8 +91,8 @@ func (r *Ring) RegisterBuffers(a *Arena) error {
 }
 
 // SparseShift is the least shift of the size of a buffer that SparseBuffers divides an arena of
-// that many bytes into: 2 MiB, one huge page, so that an arena of 32 GiB has as many as the kernel
-// takes.
+// that many bytes into: 2 MiB, one huge page, so that an arena of 32 GiB has the most that the
+// kernel takes.
 func SparseShift(size uint64) uint {
 	shift := uint(21)
 	for (size+1<<shift-1)>>shift > maxBuffers {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestTouchEnds: for whatever is at a path, the child ends with status 0, and a FIFO, which would
+// For whatever is at a path, the child ends with status 0, and a FIFO, which would
 // let others on if it were opened, is not.
 func TestTouchEnds(t *testing.T) {
 	directory := t.TempDir()
