@@ -79,7 +79,3 @@ type need struct {
 func without(n need) need {
 	return need{"a server without " + n.name, func(p *Profile) bool { return !n.met(p) }}
 }
-
-func needFlag(name string, bit uint16) need {
-	return need{name, func(p *Profile) bool { return p.Flags&bit != 0 }}
-}

@@ -98,8 +98,8 @@ var contextChecks = []Check{
 			for _, option := range metaOptions {
 				c := t.structured()
 				list := c.option(option, contextData(t.export(), "nocolon"))
-				c.wantReply(list[len(list)-1], "a query without a colon", proto.RepAck,
-					proto.RepErrInvalid)
+				c.wantReply(list[len(list)-1], "a query without a colon",
+					proto.RepAck, proto.RepErrInvalid)
 				t.want(len(list) == 1, "a query without a colon finds %d contexts", len(list)-1)
 				c.stillHaggling("a query without a colon")
 			}
@@ -284,8 +284,8 @@ var extendedChecks = []Check{
 				}
 				r := c.finalReply(proto.OptExtendedHeaders, nil)
 				if r.failed() {
-					t.differ("EXTENDED_HEADERS is answered by %s (STRUCTURED_REPLY before: %v)", r,
-						before)
+					t.differ("EXTENDED_HEADERS is answered by %s (STRUCTURED_REPLY before: %v)",
+						r, before)
 					continue
 				}
 				c.enterGo(t.export())
@@ -349,8 +349,8 @@ func (t *trial) wantContexts(option uint32, queries []string, want ...string) {
 	list := c.option(option, contextData(t.export(), queries...))
 	what := fmt.Sprintf("option %d with the queries %q", option, queries)
 	c.wantReply(list[len(list)-1], what, proto.RepAck)
-	t.want(slices.Equal(contextNames(list), want), "%s finds %q, not %q", what, contextNames(list),
-		want)
+	t.want(slices.Equal(contextNames(list), want),
+		"%s finds %q, not %q", what, contextNames(list), want)
 	c.stillHaggling(what)
 }
 
@@ -367,8 +367,11 @@ func checkShortContext(t *trial) {
 	for _, x := range []struct {
 		where int
 		what  uint32
-	}{{0, 0xffffffff}, {0, uint32(len(good))}, {at, 3}, {at, 0xffffffff}, {at + 4,
-		0xffffffff}, {at + 4, 0xfffffff0}, {at + 4, 4096}} {
+	}{
+		{0, 0xffffffff}, {0, uint32(len(good))},
+		{at, 3}, {at, 0xffffffff},
+		{at + 4, 0xffffffff}, {at + 4, 0xfffffff0}, {at + 4, 4096},
+	} {
 		b := bytes.Clone(good)
 		binary.BigEndian.PutUint32(b[x.where:], x.what)
 		bad = append(bad, b)
@@ -379,8 +382,8 @@ func checkShortContext(t *trial) {
 			if i%8 == 7 {
 				c = t.structured() // servers limit the options of a connection
 			}
-			c.refusedOption(option, b, fmt.Sprintf("option %d with the data%s", option, shown(b)),
-				proto.RepErrInvalid)
+			c.refusedOption(option, b, fmt.Sprintf("option %d with the data%s",
+				option, shown(b)), proto.RepErrInvalid)
 		}
 	}
 }
@@ -404,8 +407,8 @@ func checkUniqueIDs(t *trial) {
 	c.wantReply(c.setContexts(t.export(), queries...), "all contexts that are listed", proto.RepAck)
 	for i, x := range c.contexts {
 		for _, y := range c.contexts[:i] {
-			t.want(x.id != y.id && x.name != y.name, "%q has the id %d, and %q the id %d", x.name,
-				x.id, y.name, y.id)
+			t.want(x.id != y.id && x.name != y.name,
+				"%q has the id %d, and %q the id %d", x.name, x.id, y.name, y.id)
 		}
 	}
 	c.stillHaggling("all contexts that are listed")
@@ -413,9 +416,11 @@ func checkUniqueIDs(t *trial) {
 
 func checkFailedSet(t *trial) {
 	good := contextData(t.export(), proto.ContextAllocation)
-	for what, data := range map[string][]byte{"a malformed SET_META_CONTEXT": good[:len(good)-1],
-		"a SET_META_CONTEXT for an unknown export": contextData(unknownName,
-			proto.ContextAllocation)} {
+	unknown := contextData(unknownName, proto.ContextAllocation)
+	for what, data := range map[string][]byte{
+		"a malformed SET_META_CONTEXT":             good[:len(good)-1],
+		"a SET_META_CONTEXT for an unknown export": unknown,
+	} {
 		c := t.structured()
 		c.wantReply(c.setContexts(t.export(), proto.ContextAllocation), "SET_META_CONTEXT",
 			proto.RepAck)
@@ -432,8 +437,8 @@ func (c *conn) wantNoContext(after, export string) {
 	c.enterGo(export)
 	c.mode = modeStructured
 	reply := c.do(newCommand(proto.CmdBlockStatus, 0, c.t.block()))
-	c.t.want(reply.errno == einval, "BLOCK_STATUS after %s: %s, not EINVAL", after,
-		reply.errorText())
+	c.t.want(reply.errno == einval,
+		"BLOCK_STATUS after %s: %s, not EINVAL", after, reply.errorText())
 	c.stillUp("BLOCK_STATUS without a context")
 }
 

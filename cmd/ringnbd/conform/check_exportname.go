@@ -83,8 +83,8 @@ var exportNameChecks = []Check{
 		"DF means nothing in a simple reply",
 		func(t *trial) {
 			c := t.open(modeExportName)
-			t.want(c.flags&proto.FlagHasFlags != 0, "the flags are %#x: HAS_FLAGS is missing",
-				c.flags)
+			t.want(c.flags&proto.FlagHasFlags != 0,
+				"the flags are %#x: HAS_FLAGS is missing", c.flags)
 			t.want(c.flags&proto.FlagSendDF == 0,
 				"the flags are %#x: SEND_DF although structured replies were not negotiated",
 				c.flags)
@@ -176,8 +176,8 @@ var listChecks = []Check{
 			c := t.haggle()
 			for _, name := range t.profile.Names[:min(len(t.profile.Names), 10)] {
 				r := c.finalReply(proto.OptInfo, infoData(name))
-				t.want(r.kind != proto.RepErrUnknown, "the export %q is listed, and INFO says %s",
-					name, r)
+				t.want(r.kind != proto.RepErrUnknown,
+					"the export %q is listed, and INFO says %s", name, r)
 			}
 		}},
 	{"LI-03", should, nil,

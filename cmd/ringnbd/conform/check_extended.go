@@ -158,8 +158,8 @@ func extendedWriteBare(t *trial) {
 			t.want(complete, "%s without PAYLOAD_LEN: its data was not taken", r)
 			want := r.payload
 			if reply.errno != 0 {
-				t.prefer(reply.errno == einval, "%s without PAYLOAD_LEN: %s instead of EINVAL", r,
-					reply.errorText())
+				t.prefer(reply.errno == einval,
+					"%s without PAYLOAD_LEN: %s instead of EINVAL", r, reply.errorText())
 				want = before
 			}
 			c.stillUp(r.String() + " without PAYLOAD_LEN")
@@ -205,8 +205,8 @@ func extendedEnormous(t *trial) {
 				_ = other.tryWrite(other.encode(r)) // the server may hang up in the middle
 				if open, got := other.openAfter(4 * quiet); open && len(got) > 0 {
 					other.expect(r)
-					t.want(other.nextReply().errno != 0, "%s: success after 64 KiB of its payload",
-						r)
+					t.want(other.nextReply().errno != 0,
+						"%s: success after 64 KiB of its payload", r)
 				}
 				other.close()
 			}

@@ -272,10 +272,10 @@ func checkSameInfo(t *trial) {
 	list := c.option(proto.OptGo, data)
 	c.wantReply(list[len(list)-1], "GO", proto.RepAck)
 	opened := c.parseInfos(list)
-	t.want(asked.size == opened.size, "the size is %d by INFO and %d by GO", asked.size,
-		opened.size)
-	t.want(asked.flags == opened.flags, "the flags are %#x by INFO and %#x by GO", asked.flags,
-		opened.flags)
+	t.want(asked.size == opened.size,
+		"the size is %d by INFO and %d by GO", asked.size, opened.size)
+	t.want(asked.flags == opened.flags,
+		"the flags are %#x by INFO and %#x by GO", asked.flags, opened.flags)
 	t.want(reflect.DeepEqual(asked.block, opened.block),
 		"the block sizes are %v by INFO and %v by GO", asked.block, opened.block)
 	t.want(reflect.DeepEqual(asked.name, opened.name) &&
@@ -295,8 +295,8 @@ func checkCanonicalName(t *trial) {
 		"INFO_NAME is %q, and LIST has %q", *name, t.profile.Names)
 	again := c.parseInfos(c.option(proto.OptInfo, infoData(*name, proto.InfoName)))
 	if again.name != nil {
-		t.want(*again.name == *name, "the canonical name %q has the canonical name %q", *name,
-			*again.name)
+		t.want(*again.name == *name,
+			"the canonical name %q has the canonical name %q", *name, *again.name)
 	}
 	t.want(again.size == t.profile.Size,
 		"the export has %d bytes, and %[3]d by its canonical name %[2]q",
@@ -317,8 +317,8 @@ func checkDescription(t *trial) {
 			t.prefer(text == "", "LIST describes %q as %q, and INFO has no description", name, text)
 			continue
 		}
-		t.want(*info.description == text, "%q is described as %q by LIST and as %q by INFO", name,
-			text, *info.description)
+		t.want(*info.description == text,
+			"%q is described as %q by LIST and as %q by INFO", name, text, *info.description)
 	}
 }
 
@@ -357,6 +357,6 @@ func checkTrueSize(t *trial) {
 	}
 	info, err := os.Stat(t.profile.Image)
 	t.want(err == nil, "the image: %v", err)
-	t.want(uint64(info.Size()) == a.size, "the size is %d, and the image has %d bytes", a.size,
-		info.Size())
+	t.want(uint64(info.Size()) == a.size,
+		"the size is %d, and the image has %d bytes", a.size, info.Size())
 }

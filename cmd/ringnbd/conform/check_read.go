@@ -93,8 +93,8 @@ func unfragmentedSizes(t *trial) {
 			reply := c.do(r)
 			c.wantOneContentChunk(reply)
 			if reply.errno != 0 {
-				t.want(reply.errno == eoverflow, "%s: %s; EOVERFLOW is the only error for it", r,
-					reply.errorText())
+				t.want(reply.errno == eoverflow,
+					"%s: %s; EOVERFLOW is the only error for it", r, reply.errorText())
 				t.want(reply.count(proto.ChunkOffsetData) == 0, "%s: data and EOVERFLOW", r)
 				continue
 			}

@@ -121,8 +121,8 @@ func preferredBlock(t *trial) {
 
 func maximumPayload(t *trial) {
 	b := t.profile.Block
-	t.want(b.Max >= b.Preferred, "the maximum payload is %d, the preferred block %d", b.Max,
-		b.Preferred)
+	t.want(b.Max >= b.Preferred,
+		"the maximum payload is %d, the preferred block %d", b.Max, b.Preferred)
 	t.prefer(uint64(b.Max) >= min(1<<20, t.profile.Size),
 		"the maximum payload is %d, less than 1 MiB", b.Max)
 }

@@ -26,8 +26,8 @@ var transportChecks = []Check{
 		"not every client takes longer names",
 		func(t *trial) {
 			for _, name := range t.profile.Names {
-				t.prefer(len(name) <= 256, "an export's name has %d bytes: %.40q...", len(name),
-					name)
+				t.prefer(len(name) <= 256,
+					"an export's name has %d bytes: %.40q...", len(name), name)
 			}
 		}},
 	{"T-04a", quality, []need{needGo, needNames},
@@ -229,6 +229,6 @@ func checkHalfClose(t *trial) {
 	})
 	open, got := c.openAfter(t.left() / 2)
 	t.want(len(got) == 0, "after %d replies: stray bytes%s", answered, shown(got))
-	t.prefer(!open, "the server keeps the connection open (%d of 16 requests were answered)",
-		answered)
+	t.prefer(!open,
+		"the server keeps the connection open (%d of 16 requests were answered)", answered)
 }

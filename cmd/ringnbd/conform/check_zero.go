@@ -164,8 +164,8 @@ func (c *conn) sampleCommand(r *request, errors ...uint32) {
 		kept := bytes.Equal(got, fill(uint64(i)+70, int(block)))
 		switch {
 		case reply.errno != 0 && (r.command == proto.CmdTrim || r.command == proto.CmdWriteZeroes):
-			c.t.prefer(kept, "%s, which failed with %s: the block at %d has changed", when,
-				reply.errorText(), at)
+			c.t.prefer(kept, "%s, which failed with %s: the block at %d has changed",
+				when, reply.errorText(), at)
 		case r.command == proto.CmdWriteZeroes:
 			c.t.want(bytes.Equal(got, make([]byte, block)),
 				"%s, which succeeded: the block at %d is not zero", when, at)

@@ -71,8 +71,8 @@ func Markdown(w io.Writer, peers []Peer) error {
 	var b strings.Builder
 	b.WriteString(tableHead)
 	for _, p := range peers {
-		fmt.Fprintf(&b, "- **%s**: %s. %s. `%s`\n", p.Name, p.Version, p.Report.Summary(),
-			cell(p.Command))
+		fmt.Fprintf(&b, "- **%s**: %s. %s. `%s`\n",
+			p.Name, p.Version, p.Report.Summary(), cell(p.Command))
 	}
 	b.WriteString("\n| rule | level | what |")
 	for _, p := range peers {

@@ -102,8 +102,8 @@ func (c *conn) read(n int, what string) []byte {
 
 func (c *conn) readInto(b []byte, what string) {
 	if got, err := io.ReadFull(c.r, b); err != nil {
-		c.t.failf("%s: %s after %d of %d bytes%s", what, wireError(err), got, len(b),
-			shown(b[:got]))
+		c.t.failf("%s: %s after %d of %d bytes%s",
+			what, wireError(err), got, len(b), shown(b[:got]))
 	}
 }
 
@@ -124,8 +124,8 @@ func (c *conn) wantClosed(when string) {
 	got, err := c.peek(c.t.left() - c.t.patience/10)
 	switch {
 	case len(got) > 0:
-		c.t.failf("%s: the server should close the connection and send nothing, but sent%s", when,
-			shown(got))
+		c.t.failf("%s: the server should close the connection and send nothing, but sent%s",
+			when, shown(got))
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.t.failf("%s: the server should close the connection, but it is still open", when)
 	}

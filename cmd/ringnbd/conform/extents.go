@@ -106,8 +106,8 @@ func judgeExtents(q statusQuestion, extents []extent, base bool,
 				"extent %d has %#x in the upper half of a status of base:allocation", i, x.flags)
 		}
 		if base && uint32(x.flags)&^(proto.StatusHole|proto.StatusZero) != 0 {
-			add(true, "CB-08", "extent %d has the status %#x; base:allocation has two bits", i,
-				x.flags)
+			add(true, "CB-08", "extent %d has the status %#x; base:allocation has two bits",
+				i, x.flags)
 		}
 		sum, carry := bits.Add64(end, x.length, 0)
 		if carry != 0 {

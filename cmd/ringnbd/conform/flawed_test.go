@@ -33,7 +33,7 @@ const (
 type flawed struct {
 	flaw     string
 	export   proto.Export
-	path     string // path of its socket
+	path     string // of its socket
 	lock     sync.Mutex
 	disk     []byte
 	snapshot []byte   // what the status is computed from, with "stale status"
@@ -337,8 +337,8 @@ func (c *flawedConn) verdict(r *proto.Request, e proto.Errno, cause proto.Cause)
 		c.is("FAST_ZERO fails") && r.Flags&proto.CmdFlagFastZero != 0,
 		c.is("DF of 4 KiB") && r.Flags&proto.CmdFlagDF != 0 && r.Length > 4096,
 		c.is("odd READ fails") && r.Command == proto.CmdRead && r.Length%512 != 0,
-		c.is("odd lengths fail") && r.Length%512 != 0, c.is("REQ_ONE fails") &&
-			r.Flags&proto.CmdFlagReqOne != 0:
+		c.is("odd lengths fail") && r.Length%512 != 0,
+		c.is("REQ_ONE fails") && r.Flags&proto.CmdFlagReqOne != 0:
 		return proto.EINVAL
 	case c.is("TRIM unsupported") && r.Command == proto.CmdTrim,
 		(c.is("zeroes unsupported") || c.is("zeroes unsupported, FAST_ZERO too")) && zeroes:

@@ -99,13 +99,13 @@ func (t *trial) cannotOpen(problem string) {
 	if t.target.Export == "" {
 		name = "the default export, which has the empty name,"
 	}
-	p.closed = fmt.Sprintf("%s cannot be opened: the server says %s, and to EXPORT_NAME: %s", name,
-		p.denial, problem)
+	p.closed = fmt.Sprintf("%s cannot be opened: the server says %s, and to EXPORT_NAME: %s",
+		name, p.denial, problem)
 	const maxNames = 20
 	switch names := p.Names[:min(len(p.Names), maxNames)]; {
 	case len(p.Names) > maxNames:
-		p.closed += fmt.Sprintf("; it lists %q and %d more: name one of them", names,
-			len(p.Names)-maxNames)
+		p.closed += fmt.Sprintf("; it lists %q and %d more: name one of them",
+			names, len(p.Names)-maxNames)
 	case len(names) > 0:
 		p.closed += fmt.Sprintf("; it lists %q: name one of them", names)
 	}

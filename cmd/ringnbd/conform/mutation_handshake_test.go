@@ -159,8 +159,8 @@ func TestFlaws(t *testing.T) {
 					if r := report.Results[at]; string(r.Verdict) != verdicts[i] ||
 						!strings.Contains(r.Detail, words[i]) {
 						missed = append(missed,
-							fmt.Sprintf("%s: %s (%s), not %s that says %q", id, r.Verdict, r.Detail,
-								verdicts[i], words[i]))
+							fmt.Sprintf("%s: %s (%s), not %s that says %q",
+								id, r.Verdict, r.Detail, verdicts[i], words[i]))
 					}
 				}
 				return missed

@@ -213,8 +213,8 @@ func TestTransmissionFlaws(t *testing.T) {
 					r = runFlawed(t, flaw, all[at:at+1], 30*time.Second).Results[0]
 				}
 				if !found(r) {
-					t.Errorf("%s: %s (%s), not %s that says %q", id, r.Verdict, r.Detail, verdict,
-						word)
+					t.Errorf("%s: %s (%s), not %s that says %q",
+						id, r.Verdict, r.Detail, verdict, word)
 				}
 			}
 		})

@@ -84,8 +84,8 @@ func (c *conn) readOptionReply(option uint32) optionReply {
 	case echoed != option:
 		c.t.failf("%s: it names option %#x", what, echoed)
 	case length > maxReply:
-		c.t.failf("%s: %s with %d bytes of data, more than an option reply can have", what,
-			replyName(kind), length)
+		c.t.failf("%s: %s with %d bytes of data, more than an option reply can have",
+			what, replyName(kind), length)
 	}
 	r := optionReply{kind, c.read(int(length), what+": its data")}
 	c.checkReply(r, what)
@@ -125,8 +125,8 @@ func (c *conn) checkReply(r optionReply, what string) {
 func (c *conn) checkString(b []byte, what string) {
 	switch {
 	case len(b) > proto.MaxString:
-		c.t.failf("%s has %d bytes; strings have at most %d (T-02, a MUST)", what, len(b),
-			proto.MaxString)
+		c.t.failf("%s has %d bytes; strings have at most %d (T-02, a MUST)",
+			what, len(b), proto.MaxString)
 	case bytes.IndexByte(b, 0) >= 0:
 		c.t.failf("%s has a NUL, which no string may have (T-02, a MUST): %q", what, b)
 	case !utf8.Valid(b):
@@ -156,8 +156,8 @@ func (c *conn) readOptionReplies(option uint32) []optionReply {
 		case !slices.Contains(repliesTo[r.kind], option):
 			c.t.failf("option %#x is answered by %s, which does not belong to it", option, r)
 		case bytes > maxReplies:
-			c.t.failf("option %#x: the replies do not end, after %d replies of %d bytes", option,
-				len(list), bytes)
+			c.t.failf("option %#x: the replies do not end, after %d replies of %d bytes",
+				option, len(list), bytes)
 		}
 	}
 }

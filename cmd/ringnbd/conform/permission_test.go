@@ -45,8 +45,8 @@ func TestUnpermitted(t *testing.T) {
 			}
 			for _, r := range report.Results {
 				if strings.Contains(r.Detail, unpermitted) {
-					t.Errorf("%s takes a permission for granted that it did not ask for: %s", r.ID,
-						r.Detail)
+					t.Errorf("%s takes a permission for granted that it did not ask for: %s",
+						r.ID, r.Detail)
 				}
 			}
 			if n := report.Counts[Pass]; n < 60 && (flaw == "" || flaw == "read-only") {

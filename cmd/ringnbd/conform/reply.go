@@ -148,8 +148,8 @@ func (c *conn) findPending(cookie uint64) *pending {
 			return p
 		}
 	}
-	c.t.failf("a reply with the cookie %#x, which no request in flight has (%s)", cookie,
-		c.inFlight())
+	c.t.failf("a reply with the cookie %#x, which no request in flight has (%s)",
+		cookie, c.inFlight())
 	return nil
 }
 
@@ -243,8 +243,8 @@ func (c *conn) readChunk(p *pending, flags, kind uint16, length uint64) *pending
 	}
 	r.chunks = append(r.chunks, chunk)
 	if len(r.chunks) > maxChunks || len(r.errors) > maxErrors {
-		c.t.failf("%s: %d chunks, %d of them errors, do not end the reply", r.request,
-			len(r.chunks), len(r.errors))
+		c.t.failf("%s: %d chunks, %d of them errors, do not end the reply",
+			r.request, len(r.chunks), len(r.errors))
 	}
 	if flags&proto.ReplyFlagDone != 0 {
 		return p
@@ -271,11 +271,11 @@ func (c *conn) chunkContent(p *pending, chunk *chunk) {
 	case !hole && chunk.length < 9:
 		c.t.failf("%s: OFFSET_DATA of %d bytes; it has 9 or more (RP-06)", r.request, chunk.length)
 	case !hole && chunk.length-8 > r.request.length:
-		c.t.failf("%s: OFFSET_DATA of %d bytes, more than was asked for (RP-06)", r.request,
-			chunk.length)
+		c.t.failf("%s: OFFSET_DATA of %d bytes, more than was asked for (RP-06)",
+			r.request, chunk.length)
 	case !hole && c.block != nil && chunk.length-8 > uint64(c.block.Max):
-		c.t.failf("%s: a chunk of %d bytes, more than the maximum payload of %d (RP-16)", r.request,
-			chunk.length, c.block.Max)
+		c.t.failf("%s: a chunk of %d bytes, more than the maximum payload of %d (RP-16)",
+			r.request, chunk.length, c.block.Max)
 	}
 	chunk.offset = binary.BigEndian.Uint64(c.read(8, "the offset of a chunk"))
 	if chunk.span = chunk.length - 8; hole {
@@ -321,15 +321,15 @@ func (c *conn) chunkStatus(p *pending, chunk *chunk) {
 	case r.request.command != proto.CmdBlockStatus:
 		c.t.failf("%s: a chunk with a block status, which was not asked for", r.request)
 	case extended != c.mode.extended():
-		c.t.failf("%s: a block status of type %d with %s (XH-07, XH-08)", r.request, chunk.kind,
-			c.mode)
+		c.t.failf("%s: a block status of type %d with %s (XH-07, XH-08)",
+			r.request, chunk.kind, c.mode)
 	case chunk.length < head+size || (chunk.length-head)%size != 0 || chunk.length > maxStatus:
 		c.t.failf("%s: a block status of %d bytes, which is not a number of whole extents (CB-03)",
 			r.request, chunk.length)
 	}
 	if p.status += chunk.length; p.status > maxStatus {
-		c.t.failf("%s: %d bytes of block status for %d contexts do not end the reply", r.request,
-			p.status, len(c.contexts))
+		c.t.failf("%s: %d bytes of block status for %d contexts do not end the reply",
+			r.request, p.status, len(c.contexts))
 	}
 	b := c.read(int(chunk.length), "a block status")
 	chunk.context = binary.BigEndian.Uint32(b)
@@ -369,8 +369,8 @@ func (c *conn) chunkError(p *pending, chunk *chunk) {
 	e := replyError{errno: binary.BigEndian.Uint32(b), located: head == 14}
 	n := uint64(binary.BigEndian.Uint16(b[4:]))
 	if n != chunk.length-head {
-		c.t.failf("%s: a chunk %s of %d bytes with a message of %d", r.request, what, chunk.length,
-			n)
+		c.t.failf("%s: a chunk %s of %d bytes with a message of %d",
+			r.request, what, chunk.length, n)
 	}
 	message := b[6 : 6+n]
 	c.checkString(message, "the message of a chunk "+what)

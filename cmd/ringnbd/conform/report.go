@@ -86,8 +86,8 @@ func (r *Report) Table(w io.Writer, verbose bool, on Screen) error {
 			}
 		}
 		if x.Verdict == Fail || verbose {
-			for _, line := range lines(fmt.Sprintf("why %s: %s", x.Level, x.Why),
-				on.room(resultIndent+2)) {
+			for _, line := range lines(fmt.Sprintf("why %s: %s",
+				x.Level, x.Why), on.room(resultIndent+2)) {
 				t.AppendRow(table.Row{"", "", "  " + line})
 			}
 		}

@@ -158,13 +158,13 @@ func (c *conn) stillUp(after string) {
 		ours := c.t.profile.probeKnown && !c.foreign &&
 			c.flags&proto.FlagReadOnly == c.t.profile.FlagsPlain&proto.FlagReadOnly
 		if at := firstDifference(reply.data, probe); at >= 0 && ours {
-			c.t.failf("byte %d of the export is %#x, and was %#x when the suite began", at,
-				reply.data[at], probe[at])
+			c.t.failf("byte %d of the export is %#x, and was %#x when the suite began",
+				at, reply.data[at], probe[at])
 		}
 		c.wantSilence(quiet, "after the reply")
 	}); problem != "" {
-		c.t.failf("the stream is out of step after %s: a READ of the first bytes: %s", after,
-			problem)
+		c.t.failf("the stream is out of step after %s: a READ of the first bytes: %s",
+			after, problem)
 	}
 }
 

@@ -102,8 +102,8 @@ func (s *server) start(ctx context.Context) (Target, error) {
 	if ctx.Err() != nil {
 		return t, fmt.Errorf("interrupted while the suite waited for the server: %s", text)
 	}
-	return t, fmt.Errorf("%s: it does not listen at %s after %v%s", text, t.Address, s.startup,
-		s.stderr.Words())
+	return t, fmt.Errorf("%s: it does not listen at %s after %v%s",
+		text, t.Address, s.startup, s.stderr.Words())
 }
 
 // run starts the command from a thread that lives as long as the command, because the kernel takes

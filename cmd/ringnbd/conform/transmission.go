@@ -172,8 +172,8 @@ func (c *conn) parseInfos(list []optionReply) exportInfo {
 		}
 	}
 	if last := list[len(list)-1]; last.kind == proto.RepAck {
-		c.t.want(info.exports == 1, "INFO_EXPORT came %d times before the ACK, not once",
-			info.exports)
+		c.t.want(info.exports == 1,
+			"INFO_EXPORT came %d times before the ACK, not once", info.exports)
 	}
 	return info
 }

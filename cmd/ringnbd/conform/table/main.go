@@ -121,8 +121,8 @@ func (p *program) run(ctx context.Context, checks []conform.Check,
 		if p.debian == "" {
 			return peer, err
 		}
-		fmt.Fprintf(os.Stderr, "%s is not installed (Debian package %s): left out\n", p.name,
-			p.debian)
+		fmt.Fprintf(os.Stderr, "%s is not installed (Debian package %s): left out\n",
+			p.name, p.debian)
 		return peer, nil
 	}
 	// without a version if the server does not say it
