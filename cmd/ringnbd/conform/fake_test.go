@@ -43,6 +43,7 @@ type fakeConn struct {
 	contextsOf                  string // the export for which contexts were set
 	context                     bool
 	export                      string
+	named                       bool // INFO_NAME was sent
 	options                     int
 }
 
@@ -341,6 +342,10 @@ func (c *fakeConn) infoOf(option uint32, kind uint16, name string) {
 	switch kind {
 	case proto.InfoExport:
 	case proto.InfoName:
+		if c.is("name once") && c.named { // this is right
+			return
+		}
+		c.named = true
 		if name == "" {
 			name = fakeName
 		}

@@ -80,6 +80,7 @@ var flaws = map[string]string{
 	"size of GO":                  "G-19:size",
 	"unknown information":         "G-07",
 	"another name":                "G-10:nobody",
+	"name once":                   "G-10=pass",
 	"another description":         "G-11",
 	"long BLOCK_SIZE":             "G-12:14",
 	"BLOCK_SIZE_REQD":             "G-13",
