@@ -103,7 +103,7 @@ func TestDebugTakesOneProfileOfAKindAtATime(t *testing.T) {
 	}
 }
 
-func TestDebugEndsATraceThatNobodyReads(t *testing.T) {
+func TestDebugEndsATraceWithoutAReader(t *testing.T) {
 	d := newDebug(t, "unix:"+filepath.Join(t.TempDir(), "s"), 300*time.Millisecond)
 	begin(t, d, "/debug/pprof/trace?seconds=10", &d.profiles.tracing)
 	began, ended := time.Now(), make(chan struct{})
@@ -136,7 +136,7 @@ type stuck struct{ fixed }
 
 func (s stuck) Counters() (engine.Counters, bool) { return engine.Counters(s.fixed), false }
 
-func TestDebugCountersWithoutALoopAreNone(t *testing.T) {
+func TestDebugCountersNeedEveryLoop(t *testing.T) {
 	d, err := listenDebug("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -182,7 +182,7 @@ func TestDebugCountersHaveAllNames(t *testing.T) {
 	}
 }
 
-func TestDebugUnixSocketIsTheOwnersAndGoesAway(t *testing.T) {
+func TestDebugUnixSocketIsTheOwnersAndIsRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -233,7 +233,7 @@ func slow(t *testing.T, d *debugServer, text string) time.Duration {
 	return time.Since(began)
 }
 
-func TestDebugClosesWhoDawdles(t *testing.T) {
+func TestDebugClosesSlowClients(t *testing.T) {
 	d := newDebug(t, "127.0.0.1:0", 300*time.Millisecond)
 	for _, text := range []string{
 		"",
@@ -296,7 +296,7 @@ func TestDebugProfileMayTakeLongerThanAReply(t *testing.T) {
 	}
 }
 
-func TestDebugEndsWithTheServerAndDeliversWhatItHas(t *testing.T) {
+func TestDebugEndsWithTheServerAndDeliversProfiles(t *testing.T) {
 	d := newDebug(t, "127.0.0.1:0", debugPatience)
 	c, err := net.Dial("tcp", d.place.Listeners[0].Addr().String())
 	if err != nil {

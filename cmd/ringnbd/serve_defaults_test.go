@@ -50,8 +50,8 @@ func TestDefaultsFit(t *testing.T) {
 	}
 }
 
-// TestWhatCannotFitIsRefused is about what users ask for.
-func TestWhatCannotFitIsRefused(t *testing.T) {
+// TestMemoryThatCannotFitIsRefused is about what users ask for.
+func TestMemoryThatCannotFitIsRefused(t *testing.T) {
 	a := allowance{memory: 8 << 30, cpus: 4}
 	c := engine.Config{Loops: 4, MaxConnections: 16, Memory: 8 << 30}
 	if err := a.check(c); err == nil ||

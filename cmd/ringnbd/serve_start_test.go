@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// TestForsakenStartLeavesNoSocket is about a start that hangs after it has listened: whatever it
+// TestAbandonedStartLeavesNoSocket is about a start that hangs after it has listened: whatever it
 // listens at is removed on its behalf.
-func TestForsakenStartLeavesNoSocket(t *testing.T) {
+func TestAbandonedStartLeavesNoSocket(t *testing.T) {
 	dir := t.TempDir()
 	sockets := []string{filepath.Join(dir, "nbd"), filepath.Join(dir, "debug")}
 	o := &options{listen: []string{"unix:" + sockets[0]}, debug: debugFlag("unix:" + sockets[1])}

@@ -91,7 +91,7 @@ func TestStarters(t *testing.T) {
 	}
 }
 
-func TestWhatWasUnpackedLastIsKept(t *testing.T) {
+func TestLastUnpackedProgramsAreKept(t *testing.T) {
 	f := &fetch{home: t.TempDir(), packages: []string{"fio"}}
 	if f.kept() != nil {
 		t.Error("an empty cache has something")

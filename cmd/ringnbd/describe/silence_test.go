@@ -24,7 +24,7 @@ func unix(path string) client.Target {
 	return client.Target{Text: "nbd+unix:///?socket=" + path, Network: "unix", Address: path}
 }
 
-func TestSilentServersAreGivenUp(t *testing.T) {
+func TestSilentServersTimeOut(t *testing.T) {
 	target := unix(testbed.Listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }))
 	for name, o := range map[string]Options{"one": {}, "list": {List: true},
 		"map": {Map: "totals", Context: proto.ContextAllocation}} {
@@ -75,7 +75,7 @@ func TestExportsThatCannotBeOpened(t *testing.T) {
 	}
 }
 
-func TestALossIsToldOnce(t *testing.T) {
+func TestALostConnectionIsReportedOnce(t *testing.T) {
 	target := unix(testbed.Listen(t, func(c net.Conn) {
 		_, _ = c.Write([]byte("NBDMAGICIHAVEOPT\x00\x03"))
 		_, _ = io.CopyN(io.Discard, c, 4)

@@ -130,9 +130,9 @@ func TestRotationalFollowsTheQueue(t *testing.T) {
 	}
 }
 
-// TestTrimOfADeviceThatOthersWrite: through the page cache, the kernel says EBUSY
-// when a page was written a moment ago. TRIM is a hint, which cannot fail for
-// that; and what is to be zero can still be written.
+// TestTrimOfADeviceThatOthersWrite: through the page cache, the kernel returns EBUSY if a page was
+// written a moment ago. TRIM is a hint, so it must not fail for that; and zeroes are written
+// instead of discarded.
 func TestTrimOfADeviceThatOthersWrite(t *testing.T) {
 	onlyRingnbd(t)
 	device := loopOf(t)

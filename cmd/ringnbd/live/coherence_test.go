@@ -1,4 +1,4 @@
-// Several connections on one disk: what one has written and another has flushed,
+// Several connections on one disk: what one connection has written and another has flushed,
 // a third reads; neighbours in the same block never overwrite each other.
 
 package live_test
@@ -112,7 +112,7 @@ func TestTwoUnalignedWritersOfOneBlockLoseNoByte(t *testing.T)   { neighbours(t,
 func TestEightUnalignedWritersOfOneBlockLoseNoByte(t *testing.T) { neighbours(t, 8, 4*time.Second) }
 
 // Whole runs that straddle block borders next to aligned writes of the neighbours.
-func TestUnalignedRunsBesideAlignedBlocksLoseNoByte(t *testing.T) {
+func TestUnalignedRunsNextToAlignedBlocksLoseNoByte(t *testing.T) {
 	const stripe = 3*4096 + 1000 // unaligned borders everywhere
 	s := serve(t, measure.TCP, sparseImage(t, 4<<20))
 	want := make([][]byte, 8)

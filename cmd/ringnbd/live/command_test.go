@@ -1,6 +1,6 @@
 // [ COMMAND... ] with the servers that people write there.
 //
-// Invariant: none of them is there afterwards.
+// Invariant: no started server is left afterwards.
 
 package live_test
 
@@ -43,14 +43,14 @@ func TestServersInBracketsServeAndEnd(t *testing.T) {
 			}
 		})
 	}
-	// The format is written as well, and the image is nobody's afterwards.
+	// The format is also written, and the image is not in use afterwards.
 	must(t, time.Minute, ringnbd, "copy", source, "[", "qemu-nbd", "-f", "qcow2", qcow2, "]")
 	must(t, time.Minute, "qemu-img", "compare", "-f", "raw", "-F", "qcow2", source, qcow2)
 }
 
 // What nbdcopy and ringnbd copy write to a pipe is the same. (From one into a file nbdcopy 1.14
 // copies nothing: "truncate: Invalid argument".)
-func TestStreamsAreThoseOfNbdcopy(t *testing.T) {
+func TestStreamsAreLikeThoseOfNbdcopy(t *testing.T) {
 	need(t, "nbdcopy", "nbdkit")
 	source, dir := randomImage(t, 5<<20+12345, 4), t.TempDir()
 	writeAt(t, source, 1<<20, make([]byte, 2<<20))

@@ -1,4 +1,4 @@
-// Many connections: idle ones cost little, gone ones cost nothing.
+// Many connections: idle connections cost little, closed connections cost nothing.
 
 package live_test
 
@@ -41,7 +41,7 @@ func busy(p *peer, limit time.Duration) (float64, error) {
 // runtime, the binary's pages, tables of connections.
 const overhead = 64 << 20
 
-func TestThousandIdleConnectionsBesideABusyOne(t *testing.T) {
+func TestThousandIdleConnectionsAndABusyOne(t *testing.T) {
 	onlyRingnbd(t)
 	const memory, idle = 192 << 20, 1000
 	s := serve(t, measure.Unix, randomImage(t, 64<<20, 1), "--memory", fmt.Sprint(memory),

@@ -1,5 +1,5 @@
-// What is served, and how it is asked for: the classic command line, many
-// exports, very large and synthetic ones.
+// Exports and the command lines that serve them: the classic form, many exports, very large and
+// synthetic exports.
 
 package live_test
 
@@ -110,8 +110,8 @@ func TestHundredGiBSparseFile(t *testing.T) {
 	}
 }
 
-// A huge TRIM or WRITE_ZEROES of one client delays nobody else much.
-func TestHugeTrimDelaysNobody(t *testing.T) {
+// A huge TRIM or WRITE_ZEROES of one client delays other clients little.
+func TestHugeTrimDoesNotDelayOthers(t *testing.T) {
 	onlyRingnbd(t)
 	s := serve(t, measure.Unix, sparseImage(t, 1<<40))
 	p, q := s.dial(t), s.dial(t)

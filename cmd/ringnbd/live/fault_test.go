@@ -1,4 +1,4 @@
-// Disks that fail: the error is the request's, the connection stays up. Mounts
+// Disks that fail: the request fails, the connection stays up. Mounts
 // and loop devices are made here and removed, so these tests need root.
 
 package live_test

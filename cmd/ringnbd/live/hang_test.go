@@ -1,6 +1,6 @@
-// Storage that hangs beside storage that does not.
+// Storage that hangs, served together with storage that does not.
 //
-// Invariant: what hangs is let go of again before its test ends, whatever the test finds.
+// Invariant: hanging storage is released before its test ends, whatever the test finds.
 
 package live_test
 
@@ -149,10 +149,10 @@ func besiege(t *testing.T, a measure.Address, export string,
 	}
 }
 
-// TestHungStorageIsNobodyElsesTrouble: while one export's storage does nothing, with its
-// clients waiting in every way that there is, reads, writes and flushes of another take as
-// long as before.
-func TestHungStorageIsNobodyElsesTrouble(t *testing.T) {
+// TestHungStorageDoesNotDelayOtherExports checks that reads, writes and flushes of an export take
+// as long as before while the storage of another export does nothing, and all clients of that
+// export wait.
+func TestHungStorageDoesNotDelayOtherExports(t *testing.T) {
 	onlyRingnbd(t)
 	for _, s := range sicknesses {
 		for _, direct := range []string{"auto", "off"} {
@@ -215,9 +215,9 @@ func hungBesideHealthy(t *testing.T, s sick, direct string) {
 	}
 }
 
-// TestHungStorageKeepsNoProcess: a file system that does not answer keeps whoever asks it, deaf to
-// every signal once it has taken the question. What was started on a file of it ends at the first
-// signal all the same, for whoever waits for it as well as for whoever reads what it says.
+// TestHungStorageKeepsNoProcess: once a file system that does not answer has taken a question, the
+// process that asked is deaf to every signal. A command that was started on a file of it ends at
+// the first signal all the same, both for its parent and for the reader of its output.
 func TestHungStorageKeepsNoProcess(t *testing.T) {
 	onlyRingnbd(t)
 	image, hang, heal := fuseFile(t)
@@ -261,9 +261,9 @@ func TestHungStorageKeepsNoProcess(t *testing.T) {
 	}
 }
 
-// TestStorageThatBeginsToHangIsLeft: a client of a file that hangs in the middle of the work ends
-// when --timeout after the first signal is over, with one line.
-func TestStorageThatBeginsToHangIsLeft(t *testing.T) {
+// TestClientsLeaveStorageThatBeginsToHang checks that a client of a file that hangs during the work
+// ends, with one line, when --timeout after the first signal is over.
+func TestClientsLeaveStorageThatBeginsToHang(t *testing.T) {
 	onlyRingnbd(t)
 	image, hang, heal := fuseFile(t, "--filter=delay", "delay-read=50ms")
 	for _, words := range [][]string{
@@ -341,7 +341,7 @@ func writes(flags uint16, n int, apart uint64) (b []byte) {
 	return b
 }
 
-// warm takes so many replies that the server trusts the connection with much.
+// warm reads enough replies that the server trusts the connection with much memory.
 func warm(p *peer) error {
 	for i := range 40 {
 		if _, err := p.send(cmdRead, 0, uint64(i)<<19, 512<<10, nil); err != nil {
@@ -356,9 +356,9 @@ func warm(p *peer) error {
 	return nil
 }
 
-// TestBurdenIsNobodyElsesTrouble: what one export's clients may do, and what takes long, does not
-// keep another's waiting.
-func TestBurdenIsNobodyElsesTrouble(t *testing.T) {
+// TestBurdenDoesNotDelayOtherExports checks that what the clients of an export may do, and what
+// takes long, does not delay the clients of another.
+func TestBurdenDoesNotDelayOtherExports(t *testing.T) {
 	onlyRingnbd(t)
 	for _, b := range burdens {
 		t.Run(b.name, func(t *testing.T) {

@@ -1,4 +1,4 @@
-// Hostile clients beside a good one: whatever they do, the good one is served
+// Hostile clients together with a good client: whatever they do, the good client is served
 // correctly and the server stays within its memory.
 
 package live_test
@@ -216,11 +216,10 @@ func TestHostileClientsDoNotDisturbAGoodOne(t *testing.T) {
 	}
 }
 
-// What a slow client has taken of a long READ is memory for others at once, not only when it has
-// the last byte: with a single loop that has memory for one request of the longest kind, a client
-// that has taken 16 of 64 MiB, and takes nothing more for a while, is no hindrance to requests of 8
-// MiB.
-func TestWhatHasBeenTakenOfALongReplyIsForOthers(t *testing.T) {
+// The part of a long READ that a slow client has read is memory for others at once, not only after
+// the last byte. A single loop has memory for one request of the largest size; a client that has
+// read 16 of 64 MiB, and then stops for a while, does not delay requests of 8 MiB.
+func TestReadPartOfALongReplyFreesItsMemory(t *testing.T) {
 	onlyRingnbd(t)
 	s := serve(t, measure.Unix, randomImage(t, 64<<20, 2), "--loops", "1")
 	slow, p := s.dial(t), s.dial(t)
@@ -236,23 +235,23 @@ func TestWhatHasBeenTakenOfALongReplyIsForOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, taken[16+8<<20:]) {
-		t.Error("the two read different bytes at the same place")
+		t.Error("the clients read different bytes at the same offset")
 	}
-	// The server hangs up on those who stand still while others have waited for three seconds: the
-	// slow one is there, so nobody has.
+	// The server cuts a client that stands still while others have waited for three seconds: the
+	// slow client was not cut, so no client has waited that long.
 	rest := make([]byte, 48<<20)
 	if _, err := io.ReadFull(slow.conn, rest); err != nil {
 		t.Fatalf("the slow client lost its reply: %v", err)
 	}
 	if want, err := p.read(56<<20, 8<<20); err != nil || !bytes.Equal(rest[40<<20:], want) {
-		t.Errorf("the slow client's end is not what is there (%v)", err)
+		t.Errorf("the end of the slow client's data is wrong (%v)", err)
 	}
 }
 
-// Two clients that take their time for 64 MiB each: the second one must wait for the first, for a
-// loop has not so much memory; but nobody else must, who wants less than what is left beside it.
-// The third one's 2 MiB would take longer than the two are given here.
-func TestThoseWhoWaitForMuchDoNotHoldUpThoseWhoWantLittle(t *testing.T) {
+// Two clients read 64 MiB each, slowly. The second must wait for the first, because a loop has not
+// that much memory; a client with a request that fits in the rest must not wait. At this pace the 2
+// MiB of the third client would take longer than the test gives the first two.
+func TestWaitingLargeRequestsDoNotDelaySmallOnes(t *testing.T) {
 	onlyRingnbd(t)
 	s := serve(t, measure.Unix, randomImage(t, 64<<20, 3), "--loops", "1")
 	slow := []*peer{s.dial(t), s.dial(t)}
@@ -299,8 +298,8 @@ func TestThoseWhoWaitForMuchDoNotHoldUpThoseWhoWantLittle(t *testing.T) {
 	drips.Wait()
 }
 
-// A crowd that wants 2 MiB each, again and again, and takes what it gets: more than there is memory
-// for, so that all have to wait, and nobody for ever.
+// A crowd of clients read 2 MiB each, again and again: more than there is memory for, so that all
+// have to wait, and none of them for ever.
 func TestACrowdOfLongRequestsIsServed(t *testing.T) {
 	onlyRingnbd(t)
 	s := serve(t, measure.Unix, randomImage(t, 64<<20, 4), "--loops", "1")
@@ -328,7 +327,7 @@ func TestACrowdOfLongRequestsIsServed(t *testing.T) {
 	}
 }
 
-func TestHandshakeThatDoesNotGoOnIsEnded(t *testing.T) {
+func TestHandshakeThatStopsIsEnded(t *testing.T) {
 	onlyRingnbd(t)
 	s := serve(t, measure.TCP, sparseImage(t, 1<<20), "--handshake-timeout", "1s")
 	open, err := strangers(s, 3, []byte("\x00\x00\x00\x03IHAVEOPT\x00"))

@@ -1,6 +1,6 @@
-// Who has an image: ringnbd, qemu-nbd and qemu-img see each other, whoever came first.
+// Locks on images: ringnbd, qemu-nbd and qemu-img see each other, in either order.
 //
-// Invariant: an image that somebody may write has no second writer and no copy.
+// Invariant: an image that has a writer has no second writer and is not copied.
 
 package live_test
 
@@ -39,7 +39,7 @@ func refusedBy(t *testing.T, words, name string, arguments ...string) {
 	}
 }
 
-func TestRingnbdKeepsOffWhatQEMUHas(t *testing.T) {
+func TestRingnbdRefusesImagesOfQEMU(t *testing.T) {
 	need(t, "qemu-nbd", "nbdinfo")
 	image, other := sparseImage(t, 8<<20), sparseImage(t, 8<<20)
 	listen := "unix:" + filepath.Join(t.TempDir(), "s")
@@ -55,7 +55,7 @@ func TestRingnbdKeepsOffWhatQEMUHas(t *testing.T) {
 	must(t, 20*time.Second, ringnbd, "copy", other, image)
 }
 
-func TestRingnbdReadsBesideReadersOfQEMU(t *testing.T) {
+func TestRingnbdReadsTogetherWithQEMU(t *testing.T) {
 	need(t, "qemu-nbd", "nbdinfo")
 	image := sparseImage(t, 8<<20)
 	qemuNBD(t, image, "-r")
@@ -65,7 +65,7 @@ func TestRingnbdReadsBesideReadersOfQEMU(t *testing.T) {
 	qemuNBD(t, image, "-r")
 }
 
-func TestQEMUKeepsOffWhatRingnbdHas(t *testing.T) {
+func TestQEMURefusesImagesOfRingnbd(t *testing.T) {
 	need(t, "qemu-nbd", "qemu-img", "qemu-io")
 	image, other := sparseImage(t, 8<<20), sparseImage(t, 8<<20)
 	s := startRingnbd(t, "serve", "--listen", "unix:"+filepath.Join(t.TempDir(), "s"), image)
@@ -86,7 +86,7 @@ func TestQEMUKeepsOffWhatRingnbdHas(t *testing.T) {
 	}
 }
 
-func TestQEMUReadsBesideARingnbdThatReads(t *testing.T) {
+func TestQEMUReadsTogetherWithRingnbd(t *testing.T) {
 	need(t, "qemu-nbd", "nbdinfo", "qemu-img", "qemu-io")
 	image := sparseImage(t, 8<<20)
 	startRingnbd(t, "serve", "--listen", "unix:"+filepath.Join(t.TempDir(), "s"), "--read-only",

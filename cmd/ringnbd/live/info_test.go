@@ -58,7 +58,7 @@ func TestInfoAgreesWithNbdinfo(t *testing.T) {
 					case "contexts":
 						continue
 					case "can_df", "can_block_status_payload":
-						// what ringnbd offers depends on who asks: nbdinfo selects no contexts,
+						// what ringnbd offers depends on the client: nbdinfo selects no contexts,
 						if name == "ringnbd" { // and its older versions speak no extended headers
 							continue
 						}
@@ -127,7 +127,7 @@ func TestInfoListsEveryExport(t *testing.T) {
 	}
 }
 
-func TestATailThatCannotBeReadIsTold(t *testing.T) {
+func TestCopyReportsATailThatCannotBeRead(t *testing.T) {
 	need(t, "nbdkit")
 	dependOnSources()
 	socket := filepath.Join(t.TempDir(), "s")

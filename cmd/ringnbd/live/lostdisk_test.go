@@ -49,7 +49,7 @@ func lossyDisk(t *testing.T) string {
 	return device
 }
 
-func TestCopyTellsThatTheDiskLostData(t *testing.T) {
+func TestCopyReportsDataThatTheDiskLost(t *testing.T) {
 	device := lossyDisk(t)
 	dependOnSources()
 	source := randomImage(t, 220<<20, 5)

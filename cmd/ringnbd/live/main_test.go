@@ -48,7 +48,7 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// onlyRingnbd skips a test of what peers do not promise.
+// onlyRingnbd skips a test of behaviour that peers do not promise.
 func onlyRingnbd(t *testing.T) {
 	t.Helper()
 	if underTest != "ringnbd" {
@@ -56,8 +56,7 @@ func onlyRingnbd(t *testing.T) {
 	}
 }
 
-// dependOnSources: which server is tested and what it was made of count as what a cached result
-// depends on.
+// dependOnSources makes cached results of tests depend on the server under test and its sources.
 func dependOnSources() {
 	os.Getenv("RINGNBD_LIVE_SERVER")
 	testbed.DependOnSources()

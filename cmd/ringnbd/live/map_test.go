@@ -1,5 +1,5 @@
 // Block status as clients use it: the map of an image agrees with what the file system says of the
-// file, also while it is written to, and to draw one of many extents holds up nobody.
+// file, also while it is written to, and a map of many extents does not delay other clients.
 
 package live_test
 
@@ -97,9 +97,9 @@ func TestMapAgreesWithTheFile(t *testing.T) {
 	}
 }
 
-// Many extents: the map is drawn in reasonable time, whole and right, and another connection's
-// reads go on meanwhile: the map is drawn again and again until there were 5,000 of them, which
-// would never be if they waited for it to end. How long they take is for a benchmark to say.
+// Many extents: the map is drawn in reasonable time, complete and correct, and the reads of another
+// connection go on meanwhile: the map is drawn again and again until there were 5,000 reads, which
+// would never be reached if reads waited for the map. Their latency is for a benchmark.
 func TestMapOfManyExtents(t *testing.T) {
 	need(t, "nbdinfo")
 	onlyRingnbd(t)

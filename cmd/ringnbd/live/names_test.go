@@ -147,7 +147,7 @@ func TestNamesAreComparedByteByByte(t *testing.T) {
 	}
 }
 
-// A name is text for people, and what it could do to their terminals stays in it.
+// A name is text for people; it cannot control their terminals.
 func TestNamesCannotTrickATerminal(t *testing.T) {
 	const name = "\x1b]0;owned\x07\u202egpj.exe\u2066\u009b31m\r\nready nbd://elsewhere"
 	for _, format := range []string{"text", "json"} {

@@ -67,7 +67,7 @@ func TestNbdinfoDescribesTheExport(t *testing.T) {
 	}
 }
 
-func TestNbdinfoTellsTheSizeInBytes(t *testing.T) {
+func TestNbdinfoShowsTheSizeInBytes(t *testing.T) {
 	need(t, "nbdinfo")
 	for _, size := range []int64{4096, 1<<20 + 4096, 5 << 40} {
 		s := serve(t, measure.Unix, sparseImage(t, size))

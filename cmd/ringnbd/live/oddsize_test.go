@@ -1,6 +1,6 @@
 // Sizes that are not a multiple of a sector, or of anything.
 //
-// Invariant: the image keeps its size, and has what was written, up to its last byte.
+// Invariant: the image keeps its size, and has the written data, up to its last byte.
 
 package live_test
 

@@ -218,7 +218,8 @@ func TestOldstyleFullServer(t *testing.T) {
 	}
 }
 
-// Who hangs up at any moment costs nothing; who is silent keeps the place, like an idle disk.
+// A client that hangs up at any moment costs nothing; a silent client keeps its place, like an idle
+// disk.
 func TestOldstyleHalfOpenClients(t *testing.T) {
 	s := serveOldstyle(t, measure.TCP, sparseImage(t, 1<<20), "--handshake-timeout", "300ms")
 	silent := dialOldstyle(t, s)

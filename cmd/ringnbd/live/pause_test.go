@@ -25,8 +25,8 @@ func (s *server) pauseFor(d time.Duration) {
 	s.signal(syscall.SIGCONT)
 }
 
-// TestPauseWhileClientsWaitForMemory: clients that together ask for more than
-// there is, and take all that they are given, are served after the pause.
+// TestPauseWhileClientsWaitForMemory checks that clients that together ask for more memory than
+// there is, and read all replies, are served after the pause.
 func TestPauseWhileClientsWaitForMemory(t *testing.T) {
 	onlyRingnbd(t)
 	const clients, each, length = 24, 6, 16 << 20
@@ -61,9 +61,8 @@ func TestPauseWhileClientsWaitForMemory(t *testing.T) {
 	}
 }
 
-// TestPauseDuringHandshakes: what a client has said before its time was over is
-// heard, although nobody listened until then; and one that says nothing is
-// closed all the same.
+// TestPauseDuringHandshakes checks that the server reads what a client sent in time, although the
+// server was paused then, and that it still closes a client that sends nothing.
 func TestPauseDuringHandshakes(t *testing.T) {
 	onlyRingnbd(t)
 	s := serve(t, measure.Unix, sparseImage(t, 1<<20), "--handshake-timeout", "3s")

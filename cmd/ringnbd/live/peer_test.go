@@ -1,5 +1,5 @@
 // A small NBD client on a bare socket, for what no client program will do. It shares no code with
-// the server on purpose: a wrong constant there must not be right here.
+// the server on purpose: a wrong constant in the server must fail here.
 //
 // Invariant: one goroutine may send while another receives.
 

@@ -1,7 +1,7 @@
 // Limits on the process itself: threads (ulimit -u, pids.max) and address space (ulimit -v). Go
 // ends a program that runs into one with a dump of its stacks.
 //
-// Invariant: a command works within a limit, or says in one line what is too little.
+// Invariant: a command works within a limit, or names in one line the limit that is too low.
 
 package live_test
 
@@ -98,7 +98,7 @@ func TestAddressSpaceOfOneGiB(t *testing.T) {
 	}
 }
 
-// lonely is a user who has no other process, and a program that this user can run.
+// lonely is a user without another process, and a program that this user can run.
 func lonely(t *testing.T) (uid int, program string) {
 	t.Helper()
 	needRoot(t, "starts the server as another user")
@@ -114,7 +114,7 @@ func lonely(t *testing.T) (uid int, program string) {
 	return 1<<20 + os.Getpid(), program
 }
 
-// asUser is a command of that user, who may have so many threads.
+// asUser is a command of that user, with a limit on threads.
 func asUser(uid, threads int, program string, arguments ...string) *exec.Cmd {
 	script := fmt.Sprintf(`ulimit -u %d && exec "$0" "$@"`, threads)
 	c := exec.Command("bash", append([]string{"-c", script, program}, arguments...)...)
@@ -124,9 +124,8 @@ func asUser(uid, threads int, program string, arguments ...string) *exec.Cmd {
 	return c
 }
 
-// What a server has started when it is ready is all that it needs: not one thread more is allowed
-// from then on.
-func TestNoThreadMoreThanAtTheStart(t *testing.T) {
+// A server has all threads that it needs when it is ready: from then on the limit allows no more.
+func TestServerNeedsNoThreadsAfterTheStart(t *testing.T) {
 	onlyRingnbd(t)
 	dependOnSources()
 	need(t, "prlimit", "bash")

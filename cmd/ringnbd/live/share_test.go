@@ -1,4 +1,4 @@
-// Clients that hold what all share: memory, requests in flight.
+// Clients that hold shared resources: memory, requests in flight.
 //
 // Invariant: what they do is bounded in time and size, and none of them outlives its test.
 
@@ -96,10 +96,10 @@ func hog(p *peer) {
 	p.conn.Write(b)
 }
 
-// TestCrowdThatTakesNothing: 200 connections that ask for much and take nothing, and come back when
-// they are cut, do not keep an honest client from its 4 KiB: neither when they are new, nor when
-// they have taken replies before.
-func TestCrowdThatTakesNothing(t *testing.T) {
+// TestCrowdThatReadsNoReplies checks that 200 connections that ask for much, read nothing, and
+// return when they are cut, do not keep an honest client from its 4 KiB, neither new connections
+// nor connections that have read replies before.
+func TestCrowdThatReadsNoReplies(t *testing.T) {
 	onlyRingnbd(t)
 	for _, c := range []struct {
 		name        string

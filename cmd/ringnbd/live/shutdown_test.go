@@ -1,4 +1,4 @@
-// SIGTERM: requests are served for another moment, none is failed because of it, connections end
+// SIGTERM: requests are served for another moment, no request fails because of it, connections end
 // between two requests as soon as they can, everything acknowledged is on the disk, and the exit
 // status is 0. A client that comes back (the kernel's, or qemu's with reconnect-delay) sends again
 // what was not answered.
@@ -201,8 +201,8 @@ func TestSecondSIGTERMEndsAtOnceWithStatusOne(t *testing.T) {
 	}
 }
 
-// Storage that hangs: it is named, the others are flushed, and the process ends, which it does not
-// do by itself with a file of FUSE that hangs.
+// Storage that hangs: it is named, the other exports are flushed, and the process ends, which it
+// does not do by itself with a file of FUSE that hangs.
 func TestShutdownWhileStorageHangs(t *testing.T) {
 	onlyRingnbd(t)
 	for _, row := range []struct {

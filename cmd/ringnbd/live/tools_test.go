@@ -1,6 +1,6 @@
 // Client programs, images and other things a test needs from the machine.
 //
-// Invariant: what is missing skips the test by name; what was made is removed.
+// Invariant: a missing program skips the test by name; files that a test makes are removed.
 
 package live_test
 

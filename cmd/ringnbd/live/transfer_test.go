@@ -1,6 +1,6 @@
-// ringnbd copy with real servers at both ends: ours and others.
+// ringnbd copy with real servers at both ends, ringnbd and others.
 //
-// Invariant: what is compared is read by programs that are not ringnbd.
+// Invariant: copies are compared by programs that are not ringnbd.
 
 package live_test
 
@@ -150,7 +150,7 @@ func TestCopyOfServersWithBlocksAndLimits(t *testing.T) {
 
 // Servers that promise that several connections see the same, and take fewer than copy likes to
 // have: one hangs up, one never answers.
-func TestCopyUsesTheConnectionsThereAre(t *testing.T) {
+func TestCopyUsesTheConnectionsThatAreAccepted(t *testing.T) {
 	const size = 16 << 20
 	image := patchy(t, size, 20)
 	for name, words := range map[string][]string{
@@ -201,7 +201,7 @@ func TestCopyToAServerWithAnOddEnd(t *testing.T) {
 	}
 }
 
-func TestCopyTellsTheServersErrors(t *testing.T) {
+func TestCopyReportsErrorsOfTheServer(t *testing.T) {
 	need(t, "nbdkit")
 	image := randomImage(t, 16<<20, 16)
 	for what, c := range map[string]struct {
@@ -266,7 +266,7 @@ func startSocket(t *testing.T, socket, name string, arguments ...string) *exec.C
 	}
 }
 
-func TestACopyThatWasKilledGoesOn(t *testing.T) {
+func TestAKilledCopyContinues(t *testing.T) {
 	need(t, "nbdkit")
 	const size = 256 << 20
 	image := patchy(t, size, 17)

@@ -1,8 +1,10 @@
-// Clients and servers of other releases of Debian, beside those of this one: the tests of this
-// package that drive them run once more with each. The table of what was done with which version
-// goes to the test's output, a row in each attribute `table`; make test and make clients print it.
+// Clients and servers of other releases of Debian, in addition to those of this one: the tests of
+// this package that drive them run once more with each. The table of what was done with which
+// version goes to the test's output, a row in each attribute `table`; make test and make clients
+// print it.
 //
-// Invariant: a version that cannot be had is a skip that says why; a row without a result says so.
+// Invariant: a version that is not available is a skip with its reason; a row without a result says
+// so.
 
 package live_test
 

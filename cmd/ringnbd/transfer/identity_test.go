@@ -73,7 +73,7 @@ func begun(t *testing.T) Options {
 	return o
 }
 
-func TestADestinationThatIsGoneIsNotGoneOnWith(t *testing.T) {
+func TestAMissingDestinationIsNotContinued(t *testing.T) {
 	for name, spoil := range map[string]func(path string) error{
 		"removed": os.Remove,
 		"emptied": func(path string) error { return os.Truncate(path, 0) },
@@ -224,7 +224,7 @@ func (l *late) write(ctx context.Context, lane int, r *client.Request, b []byte,
 	return l.end.write(ctx, lane, r, b, offset)
 }
 
-func TestAnErrorOfTheLastSaveIsTold(t *testing.T) {
+func TestAnErrorOfTheLastSaveIsReturned(t *testing.T) {
 	o := options(t, image(t, 16<<20), filepath.Join(t.TempDir(), "new.img"))
 	o.Resume = filepath.Join(t.TempDir(), "state")
 	j := newJob(&o)
@@ -257,7 +257,7 @@ func TestAnErrorOfTheDiskIsKept(t *testing.T) {
 	}
 }
 
-func TestADestinationThatAnotherHasLockedFirstIsNotRemoved(t *testing.T) {
+func TestADestinationLockedByAnotherIsNotRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "new.img")
 	o := options(t, image(t, 4<<20), path)
 	err := testbed.LockFirst(t, path, func() error {
@@ -301,7 +301,7 @@ func TestADestinationThatIsReplacedIsNeitherWrittenNorRemoved(t *testing.T) {
 	}
 }
 
-func TestAReadOnlyDeviceIsToldBeforeAnythingIsRead(t *testing.T) {
+func TestAReadOnlyDeviceIsRefusedBeforeReading(t *testing.T) {
 	source := image(t, 1<<20)
 	attach := exec.Command("losetup", "--read-only", "--find", "--show", image(t, 1<<20))
 	out, err := attach.CombinedOutput()
@@ -357,7 +357,7 @@ func TestStrangeEnds(t *testing.T) {
 	}
 }
 
-func TestWhatIsInTheWayOfAState(t *testing.T) {
+func TestAFileInPlaceOfAStateIsKept(t *testing.T) {
 	o := begun(t)
 	part := o.Resume + partSuffix
 	if err := os.WriteFile(part, []byte("the user's"), 0o666); err != nil {

@@ -194,7 +194,7 @@ func junk(size int) []byte { return bytes.Repeat([]byte{'j'}, size) }
 
 const writable = proto.FlagHasFlags | proto.FlagSendFlush | proto.FlagSendWriteZeroes
 
-func TestFewerConnectionsThanOneWouldLike(t *testing.T) {
+func TestFewerConnectionsThanWanted(t *testing.T) {
 	source := sparse(t)
 	for _, patient := range []bool{false, true} {
 		f := &fake{flags: writable | proto.FlagCanMultiConn, memory: junk(1 << 20), most: 2,
@@ -285,7 +285,7 @@ func TestZeroesThatAreRefusedAreWritten(t *testing.T) {
 	}
 }
 
-func TestAnInterruptedCopyWaitsForAnswersOnlySoLong(t *testing.T) {
+func TestAnInterruptedCopyWaitsAtMostTimeout(t *testing.T) {
 	source := sparse(t)
 	for _, silent := range []uint16{proto.CmdWriteZeroes, proto.CmdFlush} {
 		ctx, cancel := context.WithCancel(context.Background())

@@ -176,7 +176,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-func TestAnInterruptedCopyGoesOn(t *testing.T) {
+func TestAnInterruptedCopyContinues(t *testing.T) {
 	source := image(t, 64<<20)
 	dir := t.TempDir()
 	o := options(t, source, filepath.Join(dir, "new.img"))
@@ -302,7 +302,7 @@ func replace(path string, size int64) error {
 		os.Rename(path+".new", path))
 }
 
-func TestVerifyTellsTheFirstDifference(t *testing.T) {
+func TestVerifyReportsTheFirstDifference(t *testing.T) {
 	source := image(t, 16<<20)
 	o := options(t, source, filepath.Join(t.TempDir(), "new.img"))
 	if _, err := Run(context.Background(), o); err != nil {
@@ -447,7 +447,7 @@ func TestRunsOfZeroes(t *testing.T) {
 	}
 }
 
-func TestTheWakeOfACopyIsBounded(t *testing.T) {
+func TestWritebackIsBounded(t *testing.T) {
 	var w writeback
 	begun, checkNotReplaced := uint64(0), uint64(0)
 	for at := uint64(0); at < 1<<30; at += 1 << 20 {
