@@ -12,15 +12,15 @@ import (
 	"time"
 )
 
-// Crew bounds the threads that work on a list of jobs.
-type Crew struct {
-	Threads int           // at work at a time
-	Lost    int           // threads given up, at most
-	Each    time.Duration // for one job
+// crew bounds the threads that work on a list of jobs.
+type crew struct {
+	threads int           // at work at a time
+	lost    int           // threads given up, at most
+	each    time.Duration // for one job
 }
 
-// ErrLate is the result of a job that did not end in its time, or was not begun.
-var ErrLate = errors.New("its storage did not answer in time")
+// errLate is the result of a job that did not end in its time, or was not begun.
+var errLate = errors.New("its storage did not answer in time")
 
 // crewWork is the state of one run.
 type crewWork struct {
@@ -35,18 +35,18 @@ type crewWork struct {
 	done    chan struct{} // closed when all jobs are settled
 }
 
-// Do does the jobs 0 to n-1 and gives their results.
-func (c Crew) Do(n int, job func(i int) error) []error {
+// do does the jobs 0 to n-1 and gives their results.
+func (c crew) do(n int, job func(i int) error) []error {
 	w := &crewWork{job: job, results: make([]error, n), settled: make([]bool, n),
 		began: map[int]time.Time{}, left: n, done: make(chan struct{})}
 	if n == 0 {
 		return nil
 	}
-	w.threads = min(c.Threads, n)
+	w.threads = min(c.threads, n)
 	for range w.threads {
 		go w.work()
 	}
-	every := max(c.Each/20, time.Millisecond)
+	every := max(c.each/20, time.Millisecond)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	missed, last := time.Duration(0), time.Now()
@@ -61,7 +61,7 @@ func (c Crew) Do(n int, job func(i int) error) []error {
 				missed += gap // the process did not run, see patience.go
 			}
 			last = now
-			lost = w.giveUp(now.Add(-c.Each-missed), lost, c.Lost)
+			lost = w.giveUp(now.Add(-c.each-missed), lost, c.lost)
 		}
 	}
 }
@@ -117,7 +117,7 @@ func (w *crewWork) giveUp(then time.Time, lost, maxLost int) int {
 		if began.After(then) {
 			continue
 		}
-		w.settle(i, ErrLate)
+		w.settle(i, errLate)
 		if lost++; lost <= maxLost && w.next < len(w.results) {
 			go w.work()
 		} else {
@@ -126,7 +126,7 @@ func (w *crewWork) giveUp(then time.Time, lost, maxLost int) int {
 	}
 	if w.threads == 0 {
 		for ; w.next < len(w.results); w.next++ {
-			w.settle(w.next, ErrLate)
+			w.settle(w.next, errLate)
 		}
 	}
 	return lost

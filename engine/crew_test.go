@@ -16,7 +16,7 @@ func TestCrewGoesOnWithoutWhatHangs(t *testing.T) {
 	hangs := func(i int) bool { return i < 3 || i == 50 }
 	trouble := errors.New("trouble")
 	var begun atomic.Int32
-	results := Crew{Threads: 2, Lost: 8, Each: 50 * time.Millisecond}.Do(100, func(i int) error {
+	results := crew{threads: 2, lost: 8, each: 50 * time.Millisecond}.do(100, func(i int) error {
 		begun.Add(1)
 		if hangs(i) {
 			<-forever
@@ -29,7 +29,7 @@ func TestCrewGoesOnWithoutWhatHangs(t *testing.T) {
 	for i, err := range results {
 		want := error(nil)
 		if hangs(i) {
-			want = ErrLate
+			want = errLate
 		} else if i == 99 {
 			want = trouble
 		}
@@ -46,20 +46,20 @@ func TestCrewLosesNoMoreThreadsThanItMay(t *testing.T) {
 	forever := make(chan struct{})
 	defer close(forever)
 	var begun atomic.Int32
-	results := Crew{Threads: 4, Lost: 2, Each: 20 * time.Millisecond}.Do(100, func(int) error {
+	results := crew{threads: 4, lost: 2, each: 20 * time.Millisecond}.do(100, func(int) error {
 		begun.Add(1)
 		<-forever
 		return nil
 	})
 	for i, err := range results {
-		if err != ErrLate {
+		if err != errLate {
 			t.Errorf("job %d: %v", i, err)
 		}
 	}
 	if n := begun.Load(); n != 6 {
 		t.Errorf("%d threads hang, want 4 at work and 2 in their stead", n)
 	}
-	if got := (Crew{Threads: 4, Lost: 2, Each: time.Second}).Do(0, nil); len(got) != 0 {
+	if got := (crew{threads: 4, lost: 2, each: time.Second}).do(0, nil); len(got) != 0 {
 		t.Errorf("%v of nothing", got)
 	}
 }

@@ -223,7 +223,7 @@ func (e *Engine) openRing(l *loop) (*uring.Ring, int, error) {
 		return nil, -1, err
 	}
 	if c.Register != RegisterOff {
-		if err := l.registerPool(ring, c.Locked()); err != nil && c.Register == RegisterOn {
+		if err := l.registerPool(ring, c.lockedMemory()); err != nil && c.Register == RegisterOn {
 			_ = ring.Close()
 			return nil, -1, err
 		} else if err != nil {

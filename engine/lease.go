@@ -3,8 +3,8 @@
 //
 // It is a buddy allocator over 1 MiB blocks with 4 KiB pages. A request longer than 1 MiB gets a
 // chain of 1 MiB pieces, so a 64 MiB request never needs 64 MiB in one place. Short and long
-// requests have a region each: neither the fragments of short ones nor the patience of long ones
-// can starve the other kind.
+// requests have a region each, small and large: neither the fragments of short requests nor the
+// long waits of long ones can starve the other kind.
 //
 // Invariant: every page belongs to exactly one free block or one leased piece; freeing a piece
 // merges it with its free buddy at once. The pool is owned by one loop; nothing here is atomic. A
@@ -25,7 +25,7 @@ const (
 	inner  = int8(-128)
 )
 
-// region of the pool that a request's memory comes from, by its length.
+// region is the part of the pool that a request's memory comes from, by its length.
 type region uint8
 
 const (
@@ -34,8 +34,8 @@ const (
 	regions
 )
 
-// maxSmallCost is the most, in bytes of lease, that comes from the small region. A
-// 1 MiB request that is not aligned is still short.
+// maxSmallCost is the most, in bytes of lease, that a request takes from the small region. A 1 MiB
+// request that is not aligned still does.
 const maxSmallCost = pieceSize + 128<<10
 
 func regionOf(cost uint64) region {
@@ -50,19 +50,19 @@ type lease = uint32
 
 type leasePool struct {
 	base  uint64 // arena offset of page 0
-	split uint32 // the first page of the region of long requests
+	split uint32 // the first page of the large region
 	// per page: order of the free block it begins, leased-order of the piece it begins, or inner
 	state []int8
 	next  []uint32
 	prev  []uint32
 	heads [regions][topOrder + 1]uint32 // of the lists of free blocks
-	used  [regions]uint64               // bytes out on lease
-	total [regions]uint64               // and altogether
+	used  [regions]uint64               // bytes on lease
+	total [regions]uint64               // bytes on lease and free
 	arena *uring.Arena                  // where the pages are
 }
 
-// newLeasePool lays out shortLen bytes for short requests and longLen for long ones behind base,
-// all multiples of 1 MiB.
+// newLeasePool lays out smallLen bytes for the small region and largeLen for the large one from
+// base on, all multiples of 1 MiB.
 func newLeasePool(base, smallLen, largeLen uint64) *leasePool {
 	pages := (smallLen + largeLen) >> pageShift
 	p := &leasePool{base: base, total: [regions]uint64{small: smallLen, large: largeLen},
@@ -92,7 +92,7 @@ func (p *leasePool) regionOf(page uint32) region {
 // offset is where a piece begins in the arena.
 func (p *leasePool) offset(piece uint32) uint64 { return p.base + uint64(piece)<<pageShift }
 
-// free is how many bytes of a region are not on lease, in whatever pieces.
+// free is how many bytes of a region are not on lease, in pieces of any size.
 func (p *leasePool) free(r region) uint64 { return p.total[r] - p.used[r] }
 
 // size is how many bytes of the arena a leased piece takes.
@@ -100,7 +100,7 @@ func (p *leasePool) size(piece uint32) uint64 {
 	return pageSize << (leased - p.state[piece])
 }
 
-// find is the piece of a chain that holds an offset of the arena, or none.
+// find returns the piece of a chain that holds an offset of the arena, or none.
 func (p *leasePool) find(l lease, offset uint64) uint32 {
 	for ; l != none; l = p.next[l] {
 		if from := p.offset(l); offset >= from && offset-from < p.size(l) {
@@ -110,7 +110,7 @@ func (p *leasePool) find(l lease, offset uint64) uint32 {
 	return l
 }
 
-// piece is the one of a chain that holds byte at of what it was leased for.
+// piece returns the piece of a chain that holds byte at of the leased bytes.
 func (p *leasePool) piece(l lease, at uint64) uint32 {
 	for ; at >= pieceSize; at -= pieceSize {
 		l = p.next[l]

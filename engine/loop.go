@@ -1,6 +1,6 @@
 // The loop: one thread, one ring, and the tables of its connections and requests. A turn enters the
-// kernel once, records what completed, and then settles every connection that something happened
-// to.
+// kernel once, records what completed, and then settles every connection that a completion or a
+// letter concerned.
 //
 // Invariant: only the loop's own thread touches its tables; the kernel holds addresses of arenas,
 // never of Go memory; a turn does not allocate, lock, log or start a goroutine.
@@ -16,9 +16,11 @@ import (
 
 const (
 	reapBatch    = 256                    // completions looked at in one turn
-	tickInterval = 100 * time.Millisecond // while anything is held that must not be held for ever
+	tickInterval = 100 * time.Millisecond // of the tick, see loop.ticking
 )
 
+// loop is a thread's kernel, clock and tables. The embedded structs are described in the files of
+// their chapters.
 type loop struct {
 	kernel  Kernel
 	id      uint32
@@ -27,13 +29,13 @@ type loop struct {
 	layout  layout
 	control *uring.Arena // connection pages and stages: not registered, populated as it is touched
 	pool    *uring.Arena // payloads
-	buffers buffers      // of the pool, see locked.go
-	leases  *leasePool   // of the pool
+	buffers buffers      // of the pool: locked.go
+	leases  *leasePool   // of the pool: lease.go
 
 	conns    []conn
 	freeConn uint32       // stack of free rows, linked through next
 	live     atomic.Int32 // connections, those that are in the mail included
-	dirty    list         // connections that something happened to
+	dirty    list         // connections to be settled in this turn
 	tags     []tag
 	freeTag  uint32 // as freeConn
 	// progress of each segment of a wave, in bytes; valid while wave.partial
@@ -43,19 +45,19 @@ type loop struct {
 	blocked  []uint32    // devices that wait for another loop's fsync
 	workers
 
-	ledger ledger // how much each may hold
-	queue  queue  // the connections that wait for memory or a tag
-	stages
-	budget
-	drain drain
-	mailbox
-	reporter
-	lookups
+	ledger   ledger // ledger.go: how much each may hold
+	queue    queue  // queue.go: the connections that wait for memory or a tag
+	stages          // stage.go
+	budget          // budget.go
+	drain    drain  // stall.go
+	mailbox         // mail.go
+	reporter        // incident.go
+	lookups         // lookup.go
 	// pwrite is a write that may block; nil where there is none.
 	pwrite func(fd int, addr uint64, n uint32, off uint64) int32
 
 	clock
-	tickAt   int64 // when time alone is looked at next
+	tickAt   int64 // time of the next tick
 	more     bool  // the last reap filled its batch
 	counters Counters
 	tally    []exportTally // by export: of connections that have ended
@@ -101,7 +103,8 @@ func (l *loop) turn() {
 	l.checkTurn()
 }
 
-// record files one completion under its row. It decides nothing.
+// record accounts for one completion in its row. What it means for a connection is decided when the
+// connection is settled; a disk operation's next wave is issued at once.
 func (l *loop) record(c *uring.CQE) {
 	t := token(c.UserData)
 	l.trace.add(c)
@@ -146,7 +149,7 @@ func (l *loop) settle(c uint32) {
 	l.depart(c)
 }
 
-// sqe is a free submission; when the queue is full, what is in it goes to the kernel first.
+// sqe returns a free submission. When the queue is full, what is in it goes to the kernel first.
 func (l *loop) sqe() *uring.SQE {
 	for range 1000 {
 		if s := l.kernel.SQE(); s != nil {
@@ -159,14 +162,15 @@ func (l *loop) sqe() *uring.SQE {
 	panic("ringnbd: the submission queue stays full")
 }
 
-// ticking: is anything held or awaited that time must look after?
+// ticking reports whether something is held or awaited that must not be for ever: then the loop
+// wakes every tickInterval.
 func (l *loop) ticking() bool {
 	return l.stageLRU.head != none || l.queue.waiting > 0 || l.queue.squeezed > 0 ||
 		l.drain.phase != drainNot
 }
 
-// tick looks after what time alone changes: idle stages, stalled holders of memory, the phases of a
-// shutdown.
+// tick does what time alone calls for: it reclaims idle stages, closes stalled holders of memory,
+// and advances a shutdown.
 func (l *loop) tick() {
 	l.reclaimIdle()
 	l.evictStalled()

@@ -66,7 +66,7 @@ func (e *Engine) flushAll(each time.Duration) error {
 			dirty = append(dirty, x)
 		}
 	}
-	results := Crew{maxFlushThreads, maxFlushLost, each}.Do(len(dirty), func(i int) error {
+	results := crew{maxFlushThreads, maxFlushLost, each}.do(len(dirty), func(i int) error {
 		d := dirty[i].Device
 		if err := fdatasync(d.FD); err != nil || !d.Failed() {
 			return err
