@@ -1,6 +1,6 @@
 // The command line.
 //
-// Invariant: what is wrong with it is said before anything is built or started.
+// Invariant: mistakes in it are reported before anything is built or started.
 
 package main
 
@@ -41,7 +41,7 @@ type options struct {
 	command             string
 }
 
-// namedLoad is a load under the name it was given by.
+// namedLoad is a load and the name that the user gave it.
 type namedLoad struct {
 	name string
 	load measure.Load
@@ -105,7 +105,7 @@ func (o options) check() error {
 	case o.pairs < 2 || o.pairs > 500 || o.pairs%2 != 0:
 		return fmt.Errorf("--pairs %d: give an even number from 2 to 500, so that each side is "+
 			"first equally often", o.pairs)
-	case !(o.seconds >= 0.05 && o.seconds <= 3600): // not a number is neither
+	case !(o.seconds >= 0.05 && o.seconds <= 3600): // false for NaN, too
 		return fmt.Errorf("--seconds %g: give from 0.05 to 3600", o.seconds)
 	case !(o.warmup >= 0 && o.warmup <= 3600):
 		return fmt.Errorf("--warmup %g: give from 0 to 3600", o.warmup)
@@ -115,8 +115,8 @@ func (o options) check() error {
 	return nil
 }
 
-// commandLine is a call of this program that compares the same: every flag that was given, but how
-// to print and what says nothing.
+// commandLine is a call of this program that compares the same: every flag that was given, without
+// those about printing and those at their defaults.
 func commandLine(f *pflag.FlagSet) string {
 	line := "go run ./bench/compare"
 	f.Visit(func(f *pflag.Flag) {

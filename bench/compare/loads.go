@@ -16,8 +16,8 @@ import (
 )
 
 // usualLoads are few, so that a comparison takes minutes: the server alone, over both transports
-// and with one request at a time, and the disk read, written, in large requests and in ones that do
-// not fill its blocks.
+// and with one request at a time, and the disk read, written, in large requests and in requests
+// that do not fill its blocks.
 var usualLoads = []string{
 	"null/randread/4k/1x32/unix",
 	"null/randread/4k/4x32/unix",

@@ -63,7 +63,7 @@ func main() {
 	}
 	var child *exec.ExitError
 	if errors.As(err, &child) {
-		os.Exit(max(child.ExitCode(), 1)) // it has said why
+		os.Exit(max(child.ExitCode(), 1)) // it has printed the reason
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "compare:", err)
@@ -100,7 +100,7 @@ const builtVariable = "RINGNBD_COMPARE_BUILT"
 
 // again runs this program once more, to measure what was built, and waits. Of the two processes
 // this one has the machine's network, which building may need, and removes what was built however
-// the other one ends; that one is to leave the network for one of its own.
+// the other one ends; the other one moves into a network of its own.
 func again(ctx context.Context, b *built, stdout, stderr io.Writer) error {
 	text, err := json.Marshal(b)
 	if err != nil {

@@ -90,8 +90,8 @@ type countdown struct {
 	planned time.Duration // of one pair
 }
 
-// around is what a measurement takes besides its own time and the warm-up, at a guess; the pace of
-// the run soon replaces it.
+// around is what a measurement takes besides its own time and the warm-up, as a first guess; the
+// pace of the run replaces it.
 const around = 500 * time.Millisecond
 
 func newCountdown(w io.Writer, o options) *countdown {

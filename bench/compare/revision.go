@@ -99,7 +99,7 @@ func buildSides(ctx context.Context, o options, log io.Writer) (b *built, err er
 func (m builder) side(ctx context.Context, revision string, flags []string) (p program, err error) {
 	defer func() {
 		if err != nil && ctx.Err() != nil && !errors.Is(err, errInterrupted) {
-			err = errInterrupted // whatever it was that noticed first
+			err = errInterrupted // whichever call noticed it first
 		}
 	}()
 	p.Side = judge.Side{Name: revision, Flags: flags}
@@ -134,10 +134,10 @@ func (m builder) side(ctx context.Context, revision string, flags []string) (p p
 	return p, err
 }
 
-// git runs git in the repository. It is not for Ctrl-C to end halfway: what it does here takes
-// moments, and a worktree half made is hard to remove.
+// git runs git in the repository. Ctrl-C does not reach it: what it does here takes moments, and a
+// worktree half made is hard to remove.
 func (m builder) git(arguments ...string) (string, error) {
-	// Hooks are for those who work on the repository.
+	// Hooks are meant for commits, not for builds.
 	cmd := exec.Command("git",
 		append([]string{"-C", m.root, "-c", "core.hooksPath=/dev/null"}, arguments...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -218,7 +218,7 @@ func (m builder) removeWorktree(tree string) error {
 	return nil
 }
 
-// compile builds the server of a source tree. What the compiler writes on its way is in the private
+// compile builds the server of a source tree. What the compiler writes meanwhile is in the private
 // folder, so that it can be removed when it was interrupted.
 func (m builder) compile(ctx context.Context, source, path string) error {
 	if _, err := os.Stat(filepath.Join(source, "cmd", "ringnbd")); err != nil {
@@ -263,8 +263,8 @@ func (m builder) cacheName(commit string) (string, error) {
 	return filepath.Join(m.cache, commit+"-"+hex.EncodeToString(sum[:6])), nil
 }
 
-// keep puts a binary into the cache, and throws out those unused for longest. A cache that cannot
-// be written costs time, nothing else.
+// keep puts a binary into the cache, and removes the binaries unused for longest. A cache that
+// cannot be written costs time, nothing else.
 func (m builder) keep(path, cached string) {
 	if err := os.MkdirAll(m.cache, 0o755); err != nil {
 		return

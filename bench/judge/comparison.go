@@ -108,13 +108,13 @@ type Ratio struct {
 	// half the interval's width, as a share of 1: about the least difference that it would show
 	Sees float64 `json:"sees"`
 	// Verdict is one of the metric's two words, with "?" when chance alone makes a result like it
-	// likely among that many ratios, or Undecided, or TooFew.
+	// likely among that many ratios, or undecided, or TooFew.
 	Verdict string `json:"verdict"`
 }
 
 // Verdicts without a difference.
 const (
-	Undecided = "no difference"
+	undecided = "no difference"
 	TooFew    = "too few pairs"
 )
 
@@ -143,7 +143,7 @@ func measureRatio(m Metric, pairs []measure.Pair) Ratio {
 	}
 	r.Low, r.High, r.Sure = all[rank-1], all[n-rank], sure
 	r.Sees = math.Sqrt(r.High/r.Low) - 1
-	r.Chance, r.Verdict = signTest(all), Undecided
+	r.Chance, r.Verdict = signTest(all), undecided
 	return r
 }
 

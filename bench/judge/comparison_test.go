@@ -35,7 +35,7 @@ func TestRatioOfKnownPairs(t *testing.T) {
 	want := Ratio{Metric: "requests/s", Base: 1000, New: 1045, Pairs: 12,
 		Median: math.Sqrt(1.04 * 1.05), Low: 1.01, High: 1.08,
 		Sure: 0.96142578125, Min: 0.97, Max: 1.21, Chance: 2 * (1 + 12 + 66) / 4096.0,
-		Sees: math.Sqrt(1.08/1.01) - 1, Verdict: Undecided}
+		Sees: math.Sqrt(1.08/1.01) - 1, Verdict: undecided}
 	got, expected := reflect.ValueOf(r), reflect.ValueOf(want)
 	for i := range got.NumField() {
 		name, a, b := got.Type().Field(i).Name, got.Field(i), expected.Field(i)
@@ -176,7 +176,7 @@ func TestOneRunInTwentyAtMostSeesADifferenceThatIsNone(t *testing.T) {
 			for _, r := range l.Ratios {
 				if strings.HasSuffix(r.Verdict, "?") {
 					apart++
-				} else if r.Verdict != Undecided {
+				} else if r.Verdict != undecided {
 					apart, wrongly = apart+1, wrongly+1
 				}
 			}
@@ -215,7 +215,7 @@ func TestALoneDifferenceIsFound(t *testing.T) {
 					if named++; !doubt {
 						right++
 					}
-				case word != Undecided && !doubt:
+				case word != undecided && !doubt:
 					wrong++
 				}
 			}
@@ -238,7 +238,7 @@ func TestALoneDifferenceIsFound(t *testing.T) {
 func TestSwappingTheSidesTurnsEverythingRound(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 8))
 	opposite := map[string]string{"faster": "slower", "slower": "faster", "cheaper": "dearer",
-		"dearer": "cheaper", Undecided: Undecided}
+		"dearer": "cheaper", undecided: undecided}
 	seen := map[string]bool{}
 	for _, pairs := range []int{6, 8, 11, 12, 14} {
 		c := simulate(random, 40, pairs, 0.03, func(load int) float64 {

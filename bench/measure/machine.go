@@ -74,9 +74,9 @@ const GeneratorName = "load generator"
 
 func (m *Machine) addVersions(generator string, programs []Program) {
 	m.Versions[GeneratorName] = Program{Path: generator,
-		Version: []string{"--version"}}.VersionLine()
+		Version: []string{"--version"}}.versionLine()
 	for _, p := range programs {
-		m.Versions[p.Name] = p.VersionLine()
+		m.Versions[p.Name] = p.versionLine()
 	}
 }
 

@@ -1,6 +1,6 @@
 // One meeting: evict, start the server, warm up, drive, stop.
 //
-// Invariant: when Measure returns, its server is gone and its private folder is removed; the
+// Invariant: when measure returns, its server is gone and its private folder is removed; the
 // file and the loop device, which the next meeting needs too, stay until Suite.Close.
 
 package measure
@@ -32,9 +32,9 @@ func (s *Suite) duration(l Load) float64 {
 	return s.Seconds
 }
 
-// Measure is one meeting of a load with a program, or with the raw limit when the program is nil.
+// measure is one meeting of a load with a program, or with the raw limit when the program is nil.
 // The round (from 0) seeds the load and is kept in the sample.
-func (s *Suite) Measure(ctx context.Context, l Load, p *Program, round int) (sample Sample,
+func (s *Suite) measure(ctx context.Context, l Load, p *Program, round int) (sample Sample,
 	err error) {
 	raiseDescriptors()
 	stand, err := s.stand(l)

@@ -32,7 +32,7 @@ func (s *Suite) MeasurePair(ctx context.Context, l Load, base, new *Program, pai
 		if err != nil {
 			return
 		}
-		if *into, err = s.Measure(ctx, l, program, pair); err != nil {
+		if *into, err = s.measure(ctx, l, program, pair); err != nil {
 			err = fmt.Errorf("%s: %w", program.Name, err)
 		}
 	}

@@ -1,4 +1,4 @@
-// Server programs: what each can serve and how it is told to.
+// Server programs: what each can serve, and its arguments for that.
 //
 // Invariant: a program is only ever asked for a back end that it lists.
 
@@ -19,20 +19,20 @@ import (
 type Program struct {
 	Name     string
 	Path     string   // of the executable, absolute or to be looked up in PATH
-	Package  string   // Debian package that brings it
+	Package  string   // Debian package that it is in
 	Storage  string   // how it reaches a file
 	Backends []string // that it can serve
 	Direct   bool     // reaches a file by O_DIRECT
 	Many     bool     // can serve further exports
 	// Arguments serve the stand on its address until the process is told to stop, in the
-	// foreground. They may rest on files that are written into stand.Dir.
+	// foreground. They may write files into stand.Dir for that.
 	Arguments func(stand Stand) ([]string, error)
 	Version   []string // arguments that make it print its version first
 	Export    string   // name of the export, when it cannot be the default one
 	Daemon    bool     // cannot stay in the foreground: leaves its number in stand.Dir/pid
 }
 
-// Stand is where a server stands for one measurement.
+// Stand is what a server serves, and where, for one measurement.
 type Stand struct {
 	Dir     string // private, removed afterwards
 	Backend string // File, Loop, Null, Memory
@@ -125,7 +125,7 @@ func nbdkitArguments(s Stand) ([]string, error) {
 	return append(a, "file", s.File), nil
 }
 
-// qemuArguments is for qemu-nbd with flags that say how it reaches a file.
+// qemuArguments makes the arguments of qemu-nbd with flags for the way to a file.
 func qemuArguments(storage ...string) func(Stand) ([]string, error) {
 	return func(s Stand) ([]string, error) {
 		a := []string{"-t", "-e", fmt.Sprint(s.Clients + 8)}
@@ -165,7 +165,7 @@ func nbdServerArguments(s Stand) ([]string, error) {
 	return []string{"-C", config, "-p", filepath.Join(s.Dir, "pid")}, nil
 }
 
-// Find says where the program is, or that it is missing and what would bring it.
+// Find says where the program is, or which package would install it.
 func (p Program) Find() (string, error) {
 	path, err := exec.LookPath(p.Path)
 	if err == nil {
@@ -177,8 +177,8 @@ func (p Program) Find() (string, error) {
 	return "", fmt.Errorf("%s: %w", p.Path, err)
 }
 
-// VersionLine is the first line of what the program prints about its version.
-func (p Program) VersionLine() string {
+// versionLine is the first line of what the program prints about its version.
+func (p Program) versionLine() string {
 	out, _ := exec.Command(p.Path, p.Version...).CombinedOutput()
 	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 	return line

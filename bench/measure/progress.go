@@ -12,8 +12,7 @@ import (
 )
 
 // overhead is what a meeting takes besides warming up and measuring, in seconds: starting, writing
-// back, stopping. It is a guess for the beginning; what is left is then estimated from the meetings
-// that were.
+// back, stopping. It is a guess for the beginning; later the pace of the finished meetings counts.
 const overhead = 0.4
 
 // progress is how far a run has come.

@@ -19,7 +19,7 @@ import (
 
 // Report is the outcome of a run.
 type Report struct {
-	Command string            `json:"command"` // that makes such a report
+	Command string            `json:"command"` // that made it
 	Date    time.Time         `json:"date"`
 	Machine Machine           `json:"machine"`
 	Size    int64             `json:"size"`    // bytes of the file
@@ -94,7 +94,7 @@ func (r *Report) Section(name string) []Load {
 	return slices.DeleteFunc(r.Loads(), func(l Load) bool { return l.Section != name })
 }
 
-// Servers lists who met a load, in the order of the run.
+// Servers lists the servers that met a load, in the order of the run.
 func (r *Report) Servers(l Load) []string {
 	var names []string
 	for _, result := range r.Results {
@@ -129,7 +129,7 @@ func WriteJSON(path string, value any) error {
 	return os.WriteFile(path, b, 0o644)
 }
 
-// ReadReport reads a report that Save wrote.
+// ReadReport reads a report from a file.
 func ReadReport(path string) (*Report, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {

@@ -1,4 +1,4 @@
-// The sections: which loads there are, what question each answers, and who takes part.
+// The sections: which loads there are, what question each answers, and which servers take part.
 //
 // Invariant: a load carries its section's name, and no load is in a section twice.
 
@@ -14,11 +14,11 @@ import (
 type Section struct {
 	Name     string
 	Question string   // that the section answers, in one line
-	Servers  []string // who takes part, RawName included
+	Servers  []string // that take part, RawName included
 	Loads    []Load
 }
 
-// Who takes part. A program that cannot serve a back end is left out there.
+// The servers that take part. A program that cannot serve a back end is left out there.
 var (
 	everyServer = []string{RawName, "ringnbd", "ringnbd-cached", "nbdkit", "qemu-nbd",
 		"qemu-nbd-cached", "nbd-server"}
@@ -32,7 +32,7 @@ const (
 	MediumBlock = 64 << 10 // bytes
 	LargeBlock  = 1 << 20  // bytes
 	UsualDepth  = 32
-	Crowd       = 1000  // connections or exports, or so
+	Crowd       = 1000  // connections or exports
 	CrowdRate   = 20000 // requests per second that all connections of a crowd make together
 )
 
@@ -259,7 +259,7 @@ func SectionNamed(name string) (s Section, ok bool) {
 	return all[i], true
 }
 
-// rosters are the sections' lists of who takes part, by name.
+// rosters are the servers that take part, by section.
 var rosters = func() map[string][]string {
 	m := map[string][]string{}
 	for _, s := range append(Sections(), FullSection()) {

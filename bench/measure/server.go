@@ -63,8 +63,8 @@ const readyTimeout = 15 * time.Second
 const stopTimeout = 10 * time.Second
 
 // childAttributes are those of every process started here: a Ctrl-C is for the bench, which then
-// stops it; and if the bench is killed, it goes too. (That is tied to the thread that started it,
-// which Go keeps.)
+// stops it; and if the bench is killed, they are killed too. (The kernel ties that to the thread
+// that started them, which Go keeps.)
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
@@ -117,8 +117,8 @@ func Start(p Program, stand Stand) (*Server, error) {
 	return s, nil
 }
 
-// awaitDaemon waits until the program has put itself into the background and says, in a file, under
-// which number.
+// awaitDaemon waits until the program has put itself into the background and has written its
+// process number to a file.
 func awaitDaemon(cmd *exec.Cmd, pidFile string) (int, error) {
 	if err := cmd.Wait(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		return 0, err
@@ -132,7 +132,7 @@ func awaitDaemon(cmd *exec.Cmd, pidFile string) (int, error) {
 	return 0, errors.New("no process number in its pid file")
 }
 
-// reap waits for a daemon, whose parent we became.
+// reap waits for a daemon, whose parent this process became.
 func (s *Server) reap() {
 	defer close(s.gone)
 	for {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// storage holds what has been made.
+// storage is the files and devices that exist.
 type storage struct {
 	file   string
 	device *loopDevice
@@ -68,8 +68,8 @@ func (s *storage) further(dir string, n int) (paths []string, err error) {
 	return s.others[:n], nil
 }
 
-// evict writes back and drops what the page cache holds of the file, through either of its faces,
-// and says how long the writing back took.
+// evict writes back and drops what the page cache holds of the file, through the file and through
+// the loop device, and returns how long the write-back took.
 func (s *storage) evict() (took time.Duration, err error) {
 	var faces []string
 	if s.device != nil {

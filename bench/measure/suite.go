@@ -34,7 +34,7 @@ type Suite struct {
 	Raw       bool      // measure the raw limit as well
 	Progress  io.Writer // one line per measurement; nil: none
 
-	storage storage // what Measure has made so far
+	storage storage // what meetings have made so far
 }
 
 // Close removes what the measurements needed: the file, the loop device. The suite can be used
@@ -164,7 +164,7 @@ func shuffled(round, first int, group []meeting) []int {
 
 // meet measures once and keeps the sample or the error.
 func (s *Suite) meet(ctx context.Context, m meeting, round int, into *Result, progress *progress) {
-	sample, err := s.Measure(ctx, m.load, m.program, round)
+	sample, err := s.measure(ctx, m.load, m.program, round)
 	if err != nil {
 		into.Errors = append(into.Errors, fmt.Sprintf("round %d: %v", round+1, err))
 	} else {

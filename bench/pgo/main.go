@@ -45,8 +45,8 @@ func main() {
 	}
 }
 
-// loads is what a server does all day, as far as a profile is concerned: little and large, in and
-// out, with a disk and without one.
+// loads are the usual work of a server, for a profile: small and large requests, reads and writes,
+// with a disk and without.
 func loads() []measure.Load {
 	load := func(backend, transport, pattern string, size, depth, connections int) measure.Load {
 		l := measure.Load{Pattern: pattern, BlockSize: size, Depth: depth, Connections: connections,

@@ -23,7 +23,8 @@ import (
 	"ringnbd/bench/measure"
 )
 
-// perfRate is samples per second of CPU time; a prime, so that it keeps no step with timers.
+// perfRate is samples per second of CPU time; a prime, so that it does not fall into step with
+// timers.
 const perfRate = "499"
 
 // perfGrace is what recording and printing may take on top of the recorded time.
@@ -132,8 +133,8 @@ func parsePerf(text []byte) kernelSplit {
 
 // kernelWorks says what functions of Linux are at work on, looked for from the leaf of a stack
 // outwards; a name that ends in * is a prefix. What is further in (waking the receiver of a
-// message, submitting a bio) is told apart from what it is done for. Names are of Linux 6.1 to
-// 6.18; one that a kernel does not have finds nothing, and its time goes to what is further out.
+// message, submitting a bio) is counted apart from its purpose. Names are of Linux 6.1 to 6.18; a
+// name that a kernel does not have finds nothing, and its time goes to what is further out.
 var kernelWorks = []struct{ name, functions string }{
 	{"interrupts", "asm_sysvec_* asm_common_interrupt common_interrupt sysvec_* irq_exit_rcu"},
 	{"page faults", "asm_exc_page_fault exc_page_fault handle_mm_fault"},
@@ -180,7 +181,7 @@ func kernelWork(stack []string) string {
 	return kernelRest
 }
 
-// splitKernel lists, in place of who made system calls, what the kernel did in them, in the
+// splitKernel lists, in place of the callers of system calls, what the kernel did in them, in the
 // proportions that perf saw, and adds the time of its workers, which Go's profile has no samples
 // of.
 func splitKernel(p *measure.Profile, split kernelSplit) {
@@ -213,7 +214,7 @@ func splitKernel(p *measure.Profile, split kernelSplit) {
 	p.Top = list[:min(len(list), maxTop)]
 }
 
-// addKernel adds time to the kernel's stage, so much for each second of the whole.
+// addKernel adds time to the kernel's stage, each seconds for each second of the whole.
 func addKernel(p *measure.Profile, k int, each float64) {
 	var micros float64
 	for i := range p.Stages {

@@ -1,4 +1,4 @@
-// Profiles as food for the compiler: one that stands for many loads.
+// The profile for the compiler: it stands for many loads.
 //
 // Invariant: it holds names and lines only, nothing of the machine that it was taken on.
 
@@ -14,7 +14,7 @@ import (
 	"ringnbd/bench/measure"
 )
 
-// mergeWeight is the CPU seconds that every load is blown up to: enough that no sample is rounded
+// mergeWeight is the CPU seconds to which every load is scaled: enough that no sample is rounded
 // away.
 const mergeWeight = 100
 
@@ -43,7 +43,7 @@ func Merge(ctx context.Context, s *measure.Suite,
 	return distill(all)
 }
 
-// distill merges profiles and drops what the compiler has no use for: labels, addresses, mappings,
+// distill merges profiles and drops what the compiler does not use: labels, addresses, mappings,
 // the time and the command line.
 func distill(all []*profile.Profile) (*profile.Profile, error) {
 	for _, p := range all {

@@ -27,7 +27,7 @@ import (
 // or two.
 func profileSeconds(s *measure.Suite) int { return min(max(1, int(math.Ceil(5*s.Seconds))), 30) }
 
-// taken is what was found out about one load.
+// taken is the profile of one load.
 type taken struct {
 	profile  *profile.Profile
 	requests float64 // that were answered while the profile was taken
@@ -48,8 +48,8 @@ func ofLoad(ctx context.Context, s *measure.Suite, l measure.Load,
 	return result, nil
 }
 
-// take is the meeting: start, warm up, drive, profile, stop. Without the path of perf, what the
-// kernel does is not looked at.
+// take is the meeting: start, warm up, drive, profile, stop. Without the path of perf, the work of
+// the kernel is not sampled.
 func take(ctx context.Context, s *measure.Suite, l measure.Load, p measure.Program,
 	perf string) (t taken, err error) {
 	err = s.Serve(ctx, l, withDebug(p), func(d measure.Driven) error {

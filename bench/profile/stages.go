@@ -24,8 +24,8 @@ const (
 	Receive = "receive" // bytes from sockets: where they go, copying payloads
 	Parse   = "parse"   // headers: the rules, a tag, memory
 	Disk    = "disk"    // waves of segments, ordering of writes, flushes, ranges
-	Reply   = "reply"   // replies into batches, tags and memory come home
-	Loop    = "loop"    // the turn itself: submission, completions, who is next
+	Reply   = "reply"   // replies into batches, tags and memory released
+	Loop    = "loop"    // the turn itself: submission, completions, whose turn is next
 	Polling = "polling" // looking for work before sleeping (--poll)
 	Kernel  = "kernel"  // inside a system call; what it does there is among the functions
 	Runtime = "runtime" // of Go: its scheduler, collector, timers, signals
@@ -36,8 +36,8 @@ const (
 var StageOrder = []string{Receive, Parse, Disk, Reply, Loop, Polling,
 	Kernel, Runtime, Other}
 
-// KernelPrefix begins the names of the parts of the kernel's time among the functions: by who made
-// the system call, as the Go profile tells, or by what was done there, when perf could be asked.
+// KernelPrefix begins the names of the parts of the kernel's time among the functions: by the
+// caller of the system call, as the Go profile has it, or by the work done there, if perf is here.
 const KernelPrefix = "kernel: "
 
 // callers marks a function whose time belongs to its caller.
@@ -72,7 +72,7 @@ var engineFunctions = map[string]string{
 	"systemKernel.Now": callers,
 }
 
-// Packages of the module, and what of Go's runtime works for its caller.
+// Packages of the module, and functions of Go's runtime that work for their callers.
 const (
 	enginePackage = "ringnbd/engine"
 	ringPackage   = "ringnbd/engine/uring"
@@ -176,7 +176,8 @@ func cpuSeconds(p *profile.Profile) float64 {
 	return float64(sum) / 1e9
 }
 
-// shares adds up a CPU profile's time by what of names each stack, the largest share first.
+// shares adds up the time of a CPU profile by the name that of gives each stack, the largest share
+// first.
 func shares(p *profile.Profile, of func([]frame) string) []measure.Function {
 	index, total := cpuIndex(p), cpuSeconds(p)*1e9
 	if index < 0 || total == 0 {
@@ -216,8 +217,8 @@ func Stages(p *profile.Profile) []measure.Stage {
 // maxTop is how many functions a report lists.
 const maxTop = 25
 
-// Functions are those with the largest shares of their own. The kernel goes by the name of who
-// called it: Ring.Enter waits, Ring.poll only submits and takes.
+// Functions are those with the largest shares of their own. The kernel has the name of its caller:
+// Ring.Enter waits, Ring.poll only submits and takes.
 func Functions(p *profile.Profile) []measure.Function {
 	list := shares(p, functionOf)
 	return list[:min(len(list), maxTop)]

@@ -150,30 +150,17 @@ func (r report) summary() []fact {
 	}
 }
 
-// machineFacts are those that could be read.
+// machineFacts are those that the line of the summary does not have.
 func machineFacts(m measure.Machine) []fact {
-	virtual := "no"
-	if m.Hypervisor {
-		virtual = "yes"
-	}
-	all := []fact{
-		{"Processor", m.CPU},
-		{"Cores", fmt.Sprint(m.Cores)},
-		{"Virtual machine", virtual},
-		{"Memory", fmt.Sprintf("%.1f GiB", float64(m.Memory)/(1<<30))},
-		{"Kernel", m.Kernel},
-		{"System", m.OS},
-		{"Test file on", m.Filesystem},
-		{"Disk", m.Device},
-		{"TCP congestion control", m.Congestion},
-		{"Frequency governor", m.Governor},
-		{"Idle driver", m.IdleDriver},
+	var all []fact
+	if m.Device != "" {
+		all = append(all, fact{"Disk", m.Device})
 	}
 	for _, transport := range slices.Sorted(maps.Keys(m.Loopback)) {
 		all = append(all,
 			fact{"One stream over " + transport, digits(m.Loopback[transport]/(1<<20)) + " MiB/s"})
 	}
-	return slices.DeleteFunc(all, func(f fact) bool { return f.Value == "" })
+	return all
 }
 
 // programFact is what is known about one server.

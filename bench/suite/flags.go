@@ -1,6 +1,6 @@
 // The command line.
 //
-// Invariant: what is wrong with it is said before anything is started.
+// Invariant: mistakes in it are reported before anything is started.
 
 package main
 

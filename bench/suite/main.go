@@ -91,6 +91,7 @@ func run(ctx context.Context, o options) error {
 			return err
 		}
 	}
+	sayWritten(o)
 	if failures := report.Failures(); len(failures) > 0 {
 		return fmt.Errorf("%d measurements failed, the first: %s", len(failures), failures[0])
 	}
@@ -141,4 +142,14 @@ func obtain(ctx context.Context, o options) (*measure.Report, error) {
 		}
 	}
 	return report, nil
+}
+
+// sayWritten names the files with samples and plots.
+func sayWritten(o options) {
+	for _, file := range []struct{ what, path string }{{"every sample", o.json},
+		{"the report with plots", o.html}} {
+		if file.path != "" {
+			fmt.Fprintf(os.Stderr, "%s: %s\n", file.what, file.path)
+		}
+	}
 }
