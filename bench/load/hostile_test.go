@@ -253,8 +253,8 @@ func TestStrangeExports(t *testing.T) {
 			})
 	}
 	fails(t, options(t, told(0, 1), "randread", "4k"), "the export is empty")
-	fails(t, options(t, told(1<<20, 3), "randread", "4k"), "smallest block has 3 bytes")
-	fails(t, options(t, told(1<<20, 1<<17), "randread", "4k"), "smallest block has 131072 bytes")
+	fails(t, options(t, told(1<<20, 3), "randread", "4k"), "minimum block has 3 bytes")
+	fails(t, options(t, told(1<<20, 1<<17), "randread", "4k"), "minimum block has 131072 bytes")
 	if r := runs(t, options(t, told(0, 1), "flush", "4k")); r.Requests == 0 {
 		t.Error("an empty export cannot be flushed")
 	}

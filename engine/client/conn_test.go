@@ -260,7 +260,7 @@ func TestOldstyleHasNoNames(t *testing.T) {
 	}
 	_ = c.Close()
 	if _, _, err := List(context.Background(), named, Options{}); err == nil ||
-		!strings.Contains(err.Error(), "it has one, and no list") {
+		!strings.Contains(err.Error(), "it has one export, and no list") {
 		t.Errorf("%v", err)
 	}
 }

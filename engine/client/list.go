@@ -45,7 +45,7 @@ func list(
 			return err
 		}
 		if h.agreed.Oldstyle {
-			return fmt.Errorf("%w: it has one, and no list", errOldstyle)
+			return fmt.Errorf("%w: it has one export, and no list", errOldstyle)
 		}
 		if flags&proto.FlagClientFixedNewstyle == 0 {
 			return errors.New("the server is too old to list its exports")

@@ -82,7 +82,7 @@ func negotiate(sock net.Conn, export string, o Options) (Negotiated, error) {
 		return Negotiated{}, err
 	case h.agreed.Oldstyle && export != "" && !o.Nameless:
 		return Negotiated{}, fmt.Errorf("%w, and may have another export than %q here; leave the "+
-			"name out of the URI to take whatever it is", errOldstyle, export)
+			"name out of the URI to use that export", errOldstyle, export)
 	case h.agreed.Oldstyle:
 		h.agreed.Name = ""
 		return h.agreed, h.checkExport(nil)
@@ -289,10 +289,10 @@ func (h *handshake) checkExport(before error) error {
 	case e.Size > 1<<63-1:
 		return violated("the export has %d bytes, more than 2^63-1", e.Size)
 	case e.MinBlock&(e.MinBlock-1) != 0 || e.MinBlock > 64<<10:
-		return violated("its smallest block has %d bytes, which is not a power of two up to 65536",
+		return violated("its minimum block has %d bytes, which is not a power of two up to 65536",
 			e.MinBlock)
 	case h.agreed.BlockSizes && e.MaxPayload < max(e.MinBlock, 512):
-		return violated("its largest payload has %d bytes, less than a block", e.MaxPayload)
+		return violated("its maximum payload has %d bytes, less than a block", e.MaxPayload)
 	case !proto.ValidString(e.Name) || !proto.ValidString(e.Description):
 		return violated("the name or description of the export is not text of at most %d bytes",
 			proto.MaxString)

@@ -109,7 +109,7 @@ func (e *SchemeError) Error() string {
 		"nbd+unix:///EXPORT?socket=PATH or file:PATH"
 }
 
-// Meant returns the URI, quoted for a shell if it needs that, of an address in another spelling:
+// Meant returns the URI of an address in another spelling, in quotes if a shell needs them:
 // HOST:PORT, unix:PATH, or a Unix socket's path after two or three slashes. It returns "" if the
 // text is none of these.
 func Meant(text string) string {
@@ -200,7 +200,7 @@ func (t *Target) parse(u *url.URL) error {
 	return t.parseHost(u)
 }
 
-// unixAddress returns a socket's path as package net has it: a leading NUL, which means the
+// unixAddress returns a socket's path in the form of package net: a leading NUL, which means the
 // abstract namespace, becomes @, and a path that happens to begin with @ must not be taken for
 // that.
 func unixAddress(socket string) string {

@@ -36,7 +36,7 @@ type request struct {
 	allowed  []proto.Errno
 	fatal    bool // the server closes instead of answering
 	durable  bool
-	punches  bool             // may leave holes behind
+	punches  bool             // may leave holes
 	contexts proto.ContextSet // of BLOCK_STATUS: which must be answered
 	about    uint64           // how many bytes it is about: Length, unless its payload says it
 	reply    *reply           // from the chunks that were received; nil: none
