@@ -18,8 +18,8 @@ import (
 	"ringnbd/proto"
 )
 
-// Export is what a server says about an export.
-type Export struct {
+// exportInfo is what a server says about an export.
+type exportInfo struct {
 	Name        string   `json:"export-name"`
 	Description string   `json:"description,omitempty"`
 	URI         string   `json:"uri,omitempty"`
@@ -51,19 +51,19 @@ type unopened struct {
 	Error       string `json:"error"`
 }
 
-// Server is what was negotiated with a server, and its exports.
-type Server struct {
+// serverInfo is what was negotiated with a server, and its exports.
+type serverInfo struct {
 	// newstyle-fixed, newstyle when GO was not known, or oldstyle
-	Protocol   string   `json:"protocol"`
-	TLS        bool     `json:"TLS"`
-	Structured bool     `json:"structured"`
-	Extended   bool     `json:"extended"`
-	Exports    []Export `json:"exports"`
+	Protocol   string       `json:"protocol"`
+	TLS        bool         `json:"TLS"`
+	Structured bool         `json:"structured"`
+	Extended   bool         `json:"extended"`
+	Exports    []exportInfo `json:"exports"`
 }
 
 // newServer describes a server as one connection sees it.
-func newServer(s *client.Negotiated) Server {
-	v := Server{Protocol: "newstyle-fixed", Structured: s.Framing >= proto.Structured,
+func newServer(s *client.Negotiated) serverInfo {
+	v := serverInfo{Protocol: "newstyle-fixed", Structured: s.Framing >= proto.Structured,
 		Extended: s.Framing == proto.Extended}
 	switch {
 	case s.Oldstyle:
@@ -75,9 +75,9 @@ func newServer(s *client.Negotiated) Server {
 }
 
 // exportOf describes the export of a session.
-func exportOf(s *client.Negotiated, uri string) Export {
+func exportOf(s *client.Negotiated, uri string) exportInfo {
 	can := func(flag uint16) bool { return s.Flags&flag != 0 }
-	f := Export{
+	f := exportInfo{
 		Name: s.Name, Description: s.Description, URI: uri,
 		Contexts: append([]string{}, s.Offered...), Size: s.Size, SizeText: sizeText(s.Size),
 		ReadOnly: can(proto.FlagReadOnly), Rotational: can(proto.FlagRotational),
@@ -102,7 +102,7 @@ func sizeText(n uint64) string {
 }
 
 // words are the flags in words.
-func (f *Export) words() string {
+func (f *exportInfo) words() string {
 	var all []string
 	for _, w := range []struct {
 		is   bool
@@ -121,7 +121,7 @@ func (f *Export) words() string {
 }
 
 // mode is the access to the export in two letters.
-func (f *Export) mode() string {
+func (f *exportInfo) mode() string {
 	if f.ReadOnly {
 		return "ro"
 	}
@@ -129,7 +129,7 @@ func (f *Export) mode() string {
 }
 
 // short are the other flags in a few letters.
-func (f *Export) short() string {
+func (f *exportInfo) short() string {
 	var all []string
 	for _, w := range []struct {
 		is   bool
@@ -147,7 +147,7 @@ func (f *Export) short() string {
 }
 
 // text prints the export as text; width is the width of the terminal in columns, or 0.
-func (f *Export) text(w io.Writer, protocol string, width int) {
+func (f *exportInfo) text(w io.Writer, protocol string, width int) {
 	const indent = 15
 	line := func(label, format string, values ...any) {
 		value := fmt.Sprintf(format, values...)

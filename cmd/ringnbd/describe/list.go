@@ -68,7 +68,7 @@ func one(ctx context.Context, o *Options, w io.Writer) error {
 	f := exportOf(&c.Negotiated, o.Target.Text)
 	if o.JSON {
 		s := newServer(&c.Negotiated)
-		s.Exports = []Export{f}
+		s.Exports = []exportInfo{f}
 		err = writeJSON(w, s)
 	} else {
 		f.text(w, protocolText(&c.Negotiated, o.Target.Export), o.Width)

@@ -26,8 +26,8 @@ const (
 
 // found is an export that was opened, or could not be.
 type found struct {
-	export Export // if it could not be opened: its name and its description
-	server Server
+	export exportInfo // if it could not be opened: its name and its description
+	server serverInfo
 	failed string // why it could not be opened, or ""
 }
 
@@ -103,7 +103,8 @@ func open(ctx context.Context, o *Options, n client.Listing) found {
 		client.Options{Timeout: o.Timeout, Offered: true,
 			Contexts: []string{proto.ContextAllocation}})
 	if err != nil {
-		return found{export: Export{Name: n.Name, Description: n.Description}, failed: err.Error()}
+		return found{export: exportInfo{Name: n.Name, Description: n.Description},
+			failed: err.Error()}
 	}
 	f := found{export: exportOf(&c.Negotiated, t.URI(n.Name)), server: newServer(&c.Negotiated)}
 	f.export.Name = n.Name

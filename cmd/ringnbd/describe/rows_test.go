@@ -115,7 +115,7 @@ func TestAListIsWhole(t *testing.T) {
 			t.Fatal(err)
 		}
 		if asJSON {
-			var s Server
+			var s serverInfo
 			if err := json.Unmarshal(out.Bytes(), &s); err != nil || len(s.Exports) != names ||
 				s.Protocol != "newstyle-fixed" {
 				t.Fatalf("%v, %d: %s", err, len(s.Exports), out.Bytes())
@@ -147,7 +147,7 @@ func TestAListThatIsInterrupted(t *testing.T) {
 		rows := strings.Count(out.String(), "4 KiB")
 		if asJSON {
 			var s struct {
-				Server
+				serverInfo
 				Left int `json:"exports-not-shown"`
 			}
 			if err := json.Unmarshal(out.Bytes(), &s); err != nil ||
@@ -181,12 +181,12 @@ func TestJSONOfNoExports(t *testing.T) {
 func TestTablesFit(t *testing.T) {
 	target := client.Target{Network: "tcp", Address: "localhost:10809"}
 	row := func(name, description string) found {
-		return found{export: Export{Name: name, Description: description, Size: 1 << 30,
+		return found{export: exportInfo{Name: name, Description: description, Size: 1 << 30,
 			Flush: true,
 			FUA:   true, Trim: true, Zero: true, DF: true, MultiConn: true,
 			URI: target.URI(name)}}
 	}
-	broken := found{export: Export{Name: "broken", URI: target.URI("broken")},
+	broken := found{export: exportInfo{Name: "broken", URI: target.URI("broken")},
 		failed: "nbd://localhost: " + strings.Repeat("this went wrong, and ", 20)}
 	rows := []found{row("disk", "the first"), broken, row("ディスク", ""),
 		row(strings.Repeat("long ", 60), strings.Repeat("much to tell ", 60))}
@@ -221,7 +221,7 @@ func TestTablesFit(t *testing.T) {
 
 // TestFactsFit: what is known of one export goes on below itself.
 func TestFactsFit(t *testing.T) {
-	f := Export{Name: "disk", Description: strings.Repeat("much to tell ", 20), Size: 1 << 30,
+	f := exportInfo{Name: "disk", Description: strings.Repeat("much to tell ", 20), Size: 1 << 30,
 		Flush: true, FUA: true, Trim: true, Zero: true, FastZero: true,
 		Cache: true, DF: true, MultiConn: true, Filter: true, Rotational: true,
 		Contexts: []string{"base:allocation", "qemu:allocation-depth", "qemu:dirty-bitmap:x"}}
@@ -252,7 +252,7 @@ func TestDescriptionsOfLaterPages(t *testing.T) {
 	var out bytes.Buffer
 	r := rows{w: &out, table: table{w: &out}}
 	for i := range page + 1 {
-		f := found{export: Export{Name: "x"}}
+		f := found{export: exportInfo{Name: "x"}}
 		if i == page {
 			f.export.Description = "late"
 		}

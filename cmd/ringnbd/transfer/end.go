@@ -40,7 +40,7 @@ type end interface {
 		error)
 	flush(ctx context.Context) error
 	dropCache() // of this end, so that reading shows what is on the disk
-	identity() Identity
+	identity() identity
 	name() string
 	close() error
 }

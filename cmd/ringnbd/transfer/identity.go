@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Identity is what must be the same when a copy continues.
-type Identity struct {
+// identity is what must be the same when a copy continues.
+type identity struct {
 	Place string `json:"place"`
 	Size  uint64 `json:"size"` // bytes
 	Inode uint64 `json:"inode,omitempty"`
@@ -48,10 +48,10 @@ func (p *Place) place() string {
 	return t.Network + ":" + absolute(t) + "/" + t.Export
 }
 
-func (l *local) identity() Identity {
+func (l *local) identity() identity {
 	p := Place{}
 	p.Target.Network, p.Target.Address = "file", l.name()
-	id := Identity{Place: p.place(), Size: l.length}
+	id := identity{Place: p.place(), Size: l.length}
 	info, err := l.f.Stat()
 	if err != nil {
 		return id

@@ -109,11 +109,11 @@ func TestAMissingDestinationIsNotContinued(t *testing.T) {
 // What is born at another time is another file, also with the inode, the size and the time of
 // modification of the one before.
 func TestEndsAreKnownByTheirBirth(t *testing.T) {
-	for words, spoil := range map[string]func(*State){
-		"the source is another file than when the copy began": func(s *State) {
+	for words, spoil := range map[string]func(*resumeState){
+		"the source is another file than when the copy began": func(s *resumeState) {
 			s.Source.Born++
 		},
-		"the destination is another file than when the copy began": func(s *State) {
+		"the destination is another file than when the copy began": func(s *resumeState) {
 			s.Destination.Born++
 		},
 	} {

@@ -83,7 +83,7 @@ func (in *inflow) zero(context.Context, int, *client.Request, uint64, uint64, bo
 	return false, errInOrder
 }
 func (in *inflow) flush(context.Context) error { return nil }
-func (in *inflow) identity() Identity          { return Identity{Place: streamText} }
+func (in *inflow) identity() identity          { return identity{Place: streamText} }
 
 // streamPart is the result of reading a piece from a stream.
 type streamPart struct {

@@ -11,8 +11,8 @@ import (
 	"sync"
 )
 
-// Range is a part of the source, [Start, End), in bytes.
-type Range struct {
+// byteRange is a part of the source, [Start, End), in bytes.
+type byteRange struct {
 	Start uint64 `json:"start"`
 	End   uint64 `json:"end"`
 }
@@ -20,7 +20,7 @@ type Range struct {
 // ledger is shared by all slots.
 type ledger struct {
 	mu   sync.Mutex
-	list []Range
+	list []byteRange
 }
 
 // add records a range, which may touch or overlap others.
@@ -36,22 +36,22 @@ func (l *ledger) add(start, end uint64) {
 		start, end = min(start, l.list[j].Start), max(end, l.list[j].End)
 	}
 	if i == j {
-		l.list = slices.Insert(l.list, i, Range{start, end})
+		l.list = slices.Insert(l.list, i, byteRange{start, end})
 		return
 	}
-	l.list[i] = Range{start, end}
+	l.list[i] = byteRange{start, end}
 	l.list = slices.Delete(l.list, i+1, j)
 }
 
 // copy returns the ranges at this moment.
-func (l *ledger) copy() []Range {
+func (l *ledger) copy() []byteRange {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.list)
 }
 
 // missing visits the parts of [start, end) that are in no range of a list.
-func missing(done []Range, start, end uint64, visit func(start, end uint64) error) error {
+func missing(done []byteRange, start, end uint64, visit func(start, end uint64) error) error {
 	i := sort.Search(len(done), func(i int) bool { return done[i].End > start })
 	for ; i < len(done) && done[i].Start < end; i++ {
 		if done[i].Start > start {

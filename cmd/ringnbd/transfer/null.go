@@ -38,4 +38,4 @@ func (null) zero(context.Context, int, *client.Request, uint64, uint64, bool) (b
 	return true, nil
 }
 func (null) flush(context.Context) error { return nil }
-func (null) identity() Identity          { return Identity{Place: nullText} }
+func (null) identity() identity          { return identity{Place: nullText} }

@@ -99,7 +99,7 @@ func (out *outflow) zero(context.Context, int, *client.Request, uint64, uint64,
 	bool) (bool, error) {
 	return false, errOutOfOrder
 }
-func (out *outflow) identity() Identity { return Identity{Place: streamText} }
+func (out *outflow) identity() identity { return identity{Place: streamText} }
 
 // flush gives a file its length, and brings its data to the disk.
 func (out *outflow) flush(context.Context) error {

@@ -24,7 +24,7 @@ type plan struct {
 	block   uint64 // of both ends
 	request uint64 // longest piece of data
 	stretch uint64 // longest piece of zeroes
-	done    []Range
+	done    []byteRange
 	give    func(piece) error
 
 	at uint64 // everything before it was handed out

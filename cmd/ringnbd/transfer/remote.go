@@ -187,7 +187,7 @@ func (r *remote) writable() error {
 	return nil
 }
 
-func (r *remote) identity() Identity {
+func (r *remote) identity() identity {
 	p := Place{Target: r.target, Command: r.command}
-	return Identity{Place: p.place(), Size: r.size()}
+	return identity{Place: p.place(), Size: r.size()}
 }

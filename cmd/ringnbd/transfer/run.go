@@ -96,8 +96,8 @@ type job struct {
 	request     uint64
 	blank       bool // the destination reads as zeroes wherever this copy has not written
 	done        ledger
-	before      []Range               // done by an earlier run
-	from, to    Identity              // of the ends when they were opened
+	before      []byteRange           // done by an earlier run
+	from, to    identity              // of the ends when they were opened
 	unflushed   atomic.Pointer[error] // the first flush that failed
 
 	copied, zeroed atomic.Uint64
@@ -204,7 +204,7 @@ func (j *job) open(ctx context.Context) (err error) {
 	if err := o.checkApart(); err != nil {
 		return err
 	}
-	var state *State
+	var state *resumeState
 	if o.Resume != "" {
 		if err := backing.MayMakeNew(o.Resume); err != nil {
 			return fmt.Errorf("--resume %w", err)
@@ -495,8 +495,8 @@ func (j *job) keepState(ctx context.Context) (stop func()) {
 	})
 }
 
-func (j *job) save(done []Range) error {
-	s := State{Format: stateFormat, Source: j.from, Destination: j.to, Done: done}
+func (j *job) save(done []byteRange) error {
+	s := resumeState{Format: stateFormat, Source: j.from, Destination: j.to, Done: done}
 	return s.save(j.options.Resume)
 }
 

@@ -26,17 +26,17 @@ const partSuffix = ".part"
 // maxState is the largest state file that is read, in bytes.
 const maxState = 64 << 20
 
-// State is the content of the file.
-type State struct {
-	Format      string   `json:"format"`
-	Source      Identity `json:"source"`
-	Destination Identity `json:"destination"`
-	Done        []Range  `json:"done"`
-	Sum         string   `json:"sum"` // SHA-256, hexadecimal, of the state with an empty sum
+// resumeState is the content of the file.
+type resumeState struct {
+	Format      string      `json:"format"`
+	Source      identity    `json:"source"`
+	Destination identity    `json:"destination"`
+	Done        []byteRange `json:"done"`
+	Sum         string      `json:"sum"` // SHA-256, hexadecimal, of the state with an empty sum
 }
 
 // sum computes the value of Sum.
-func (s *State) sum() (string, error) {
+func (s *resumeState) sum() (string, error) {
 	unsummed := *s
 	unsummed.Sum = ""
 	b, err := json.Marshal(&unsummed)
@@ -44,7 +44,7 @@ func (s *State) sum() (string, error) {
 }
 
 // loadState reads the file. It returns nil if there is no file.
-func loadState(path string) (*State, error) {
+func loadState(path string) (*resumeState, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -57,7 +57,7 @@ func loadState(path string) (*State, error) {
 	if err != nil {
 		return nil, pathError(path, err)
 	}
-	s := new(State)
+	s := new(resumeState)
 	if err := json.Unmarshal(b, s); err != nil || s.Format != stateFormat {
 		return nil, fmt.Errorf("%s: is not the state of a copy; name another file for --resume",
 			path)
@@ -76,7 +76,7 @@ func loadState(path string) (*State, error) {
 }
 
 // checkPlaces refuses the state of a copy between other places.
-func (s *State) checkPlaces(path string, source, destination *Place) error {
+func (s *resumeState) checkPlaces(path string, source, destination *Place) error {
 	again := fmt.Sprintf("; to copy from the beginning, remove %s", path)
 	switch from, to := source.place(), destination.place(); {
 	case s.Source.Place != from:
@@ -90,7 +90,7 @@ func (s *State) checkPlaces(path string, source, destination *Place) error {
 }
 
 // check refuses a state whose source or destination has been replaced since.
-func (s *State) check(path string, source, destination Identity) error {
+func (s *resumeState) check(path string, source, destination identity) error {
 	again := fmt.Sprintf("; to copy from the beginning, remove %s", path)
 	switch {
 	case s.Source.Size != source.Size:
@@ -115,7 +115,7 @@ func (s *State) check(path string, source, destination Identity) error {
 }
 
 // save replaces the file.
-func (s *State) save(path string) error {
+func (s *resumeState) save(path string) error {
 	var err error
 	if s.Sum, err = s.sum(); err != nil {
 		return err

@@ -273,7 +273,7 @@ func TestAStateIsOfOneCopy(t *testing.T) {
 		},
 		"is damaged": func(o *Options) error {
 			s, err := loadState(o.Resume)
-			s.Done = []Range{{0, 1 << 40}}
+			s.Done = []byteRange{{0, 1 << 40}}
 			return errors.Join(err, s.save(o.Resume))
 		},
 	} {
@@ -354,7 +354,7 @@ func TestPlansCoverTheSourceOnce(t *testing.T) {
 			start := at + r.Uint64N(1<<20)*p.block%(1<<20)
 			at = start + p.block + r.Uint64N(1<<20)/p.block*p.block
 			if r.IntN(3) == 0 && at <= p.size {
-				p.done = append(p.done, Range{start, at})
+				p.done = append(p.done, byteRange{start, at})
 				at += p.block
 			}
 		}
@@ -368,7 +368,7 @@ func TestPlansCoverTheSourceOnce(t *testing.T) {
 				t.Fatalf("seed %d: %+v after %d", seed, q, next)
 			}
 			next = q.offset + q.length
-			covered = append(covered, Range{q.offset, next})
+			covered = append(covered, byteRange{q.offset, next})
 			return nil
 		}
 		for at < p.size {
@@ -381,7 +381,7 @@ func TestPlansCoverTheSourceOnce(t *testing.T) {
 		if err := p.finish(); err != nil {
 			t.Fatal(err)
 		}
-		slices.SortFunc(covered, func(a, b Range) int {
+		slices.SortFunc(covered, func(a, b byteRange) int {
 			return int(int64(a.Start) - int64(b.Start))
 		})
 		at = 0

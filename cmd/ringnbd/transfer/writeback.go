@@ -17,19 +17,19 @@ const (
 
 // writeback has the written ranges of a file that are not on the disk yet.
 type writeback struct {
-	dirty    Range   // written, and write-back not started
-	written  uint64  // bytes in it
-	underWay []Range // in write-back, oldest first
+	dirty    byteRange   // written, and write-back not started
+	written  uint64      // bytes in it
+	underWay []byteRange // in write-back, oldest first
 }
 
 // noteWritten records a written range. Every writebackSize bytes it returns a range whose
 // write-back should start, and, past maxWritebacks, the oldest range to wait for, whose pages
 // memory can then drop. An empty range means nothing to do.
-func (w *writeback) noteWritten(offset, length uint64) (begin, settle Range) {
+func (w *writeback) noteWritten(offset, length uint64) (begin, settle byteRange) {
 	if w.written == 0 {
-		w.dirty = Range{offset, offset}
+		w.dirty = byteRange{offset, offset}
 	}
-	w.dirty = Range{min(w.dirty.Start, offset), max(w.dirty.End, offset+length)}
+	w.dirty = byteRange{min(w.dirty.Start, offset), max(w.dirty.End, offset+length)}
 	if w.written += length; w.written < writebackSize {
 		return begin, settle
 	}
@@ -44,7 +44,7 @@ func (w *writeback) noteWritten(offset, length uint64) (begin, settle Range) {
 
 // startWriteback acts on the ranges of noteWritten. Waiting for a range takes an error of the disk
 // away from the next flush, which would then succeed: so the error is kept, and flush returns it.
-func (l *local) startWriteback(begin, settle Range) error {
+func (l *local) startWriteback(begin, settle byteRange) error {
 	l.settling.RLock() // a flush meanwhile would find the error taken, and not kept yet
 	defer l.settling.RUnlock()
 	fd := int(l.f.Fd())
@@ -68,7 +68,7 @@ func (l *local) startWriteback(begin, settle Range) error {
 
 // syncRange calls sync_file_range, and ignores the errors of file systems without a disk or without
 // the call.
-func (l *local) syncRange(r Range, flags int) error {
+func (l *local) syncRange(r byteRange, flags int) error {
 	err := unix.SyncFileRange(int(l.f.Fd()), int64(r.Start), int64(r.End-r.Start), flags)
 	switch err {
 	case nil, unix.EINVAL, unix.ENOSYS, unix.ESPIPE, unix.EOPNOTSUPP, unix.EINTR:
