@@ -180,10 +180,6 @@ func checkLength(t *testing.T, set *token.FileSet, path string, file *ast.File) 
 			continue
 		}
 		if n := set.Position(f.End()).Line - set.Position(f.Pos()).Line + 1; n > maxFunction {
-			// until all folders keep to the screen
-			if n <= 100 && strings.HasSuffix(path, "_test.go") && isLate("length", path) {
-				continue
-			}
 			t.Errorf("%s: %s has %d lines: more than a screen", path, f.Name.Name, n)
 		}
 	}
