@@ -22,6 +22,8 @@ import (
 
 	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
+
+	"ringnbd/engine/client"
 )
 
 // Address is a Unix socket or a loopback TCP port.
@@ -34,7 +36,8 @@ type Address struct {
 // URI is the address as an NBD URI of an export; "" is the default export.
 func (a Address) URI(export string) string {
 	if a.Transport == Unix {
-		return fmt.Sprintf("nbd+unix:///%s?socket=%s", export, a.Path)
+		t := client.Target{Network: "unix", Address: a.Path}
+		return t.URI(export)
 	}
 	return fmt.Sprintf("nbd://127.0.0.1:%d/%s", a.Port, export)
 }

@@ -54,8 +54,8 @@ func Open(s Spec) (*Backing, error) {
 	return all[0], nil
 }
 
-// ErrStopped is what Prepare returns when it was told to stop.
-var ErrStopped = errors.New("stopped before all was opened")
+// errStopped is what Prepare returns when it was told to stop.
+var errStopped = errors.New("stopped before all was opened")
 
 // Prepare checks all specs, then opens and locks everything that exists. It changes nothing, and on
 // an error it leaves nothing open. Before it opens a path, which may take long, it calls tell,
@@ -75,7 +75,7 @@ func Prepare(specs []Spec, tell ...func(path string) (on bool)) ([]*Backing, err
 	for i := range specs {
 		for _, t := range tell {
 			if !t(specs[i].Path) {
-				return fail(ErrStopped)
+				return fail(errStopped)
 			}
 		}
 		Reach(specs[i].Path)

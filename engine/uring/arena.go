@@ -66,7 +66,7 @@ const (
 // NewArena maps size bytes of zeroes, rounded up to whole pages. With huge it begins at a multiple
 // of 2 MiB and asks for transparent huge pages, which make large disk I/O cheaper (fewer segments);
 // the kernel may decline without an error. Pages are taken when first touched or pinned. The error
-// is a MemoryError.
+// is a memoryError.
 func NewArena(size int, huge bool) (*Arena, error) {
 	unit := uint64(pageSize)
 	if huge {
@@ -76,7 +76,7 @@ func NewArena(size int, huge bool) (*Arena, error) {
 		unit = page
 	}
 	if size <= 0 || uint64(size) > 1<<47 {
-		return nil, &MemoryError{Bytes: uint64(max(size, 0)), Errno: syscall.EINVAL}
+		return nil, &memoryError{Bytes: uint64(max(size, 0)), Errno: syscall.EINVAL}
 	}
 	length := (uint64(size) + unit - 1) &^ (unit - 1)
 	a := &Arena{size: length}
@@ -87,7 +87,7 @@ func NewArena(size int, huge bool) (*Arena, error) {
 	base, err := unix.MmapPtr(-1, 0, nil, uintptr(length+extra), unix.PROT_READ|unix.PROT_WRITE,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
-		return nil, &MemoryError{Bytes: length, Errno: errnoOf(err)}
+		return nil, &memoryError{Bytes: length, Errno: errnoOf(err)}
 	}
 	a.base = base
 	if huge {

@@ -39,7 +39,7 @@ func TestArenaIsAlignedAndZero(t *testing.T) {
 func TestArenaSizesThatCannotBe(t *testing.T) {
 	for _, size := range []int{0, -1, math.MinInt, 1<<47 + 1} {
 		_, err := NewArena(size, false)
-		var memory *MemoryError
+		var memory *memoryError
 		if !errors.As(err, &memory) {
 			t.Errorf("size %d: %v", size, err)
 		}

@@ -15,13 +15,13 @@ import (
 	"ringnbd/engine/units"
 )
 
-// DisabledError says that this process may not use io_uring (EPERM).
-type DisabledError struct {
+// disabledError says that this process may not use io_uring (EPERM).
+type disabledError struct {
 	// value of kernel.io_uring_disabled (Linux 6.6): 0, 1 or 2; -1 when it cannot be read
 	Sysctl int
 }
 
-func (e *DisabledError) Error() string {
+func (e *disabledError) Error() string {
 	switch e.Sysctl {
 	case 1:
 		return "io_uring is reserved for privileged processes here " +
@@ -36,16 +36,16 @@ func (e *DisabledError) Error() string {
 		"--security-opt seccomp=PROFILE or seccomp=unconfined)"
 }
 
-func (e *DisabledError) Unwrap() error { return syscall.EPERM }
+func (e *disabledError) Unwrap() error { return syscall.EPERM }
 
-// UnsupportedError says that the kernel has no io_uring (ENOSYS), or that its io_uring lacks what
+// unsupportedError says that the kernel has no io_uring (ENOSYS), or that its io_uring lacks what
 // this package needs (EINVAL).
-type UnsupportedError struct {
+type unsupportedError struct {
 	Kernel string // release, as uname -r says it
 	Errno  syscall.Errno
 }
 
-func (e *UnsupportedError) Error() string {
+func (e *unsupportedError) Error() string {
 	if major, minor := parseRelease(e.Kernel); e.Errno == syscall.ENOSYS &&
 		atLeast(major, minor, 5, 19) {
 		return "Linux " + e.Kernel +
@@ -55,7 +55,7 @@ func (e *UnsupportedError) Error() string {
 	return "Linux " + e.Kernel + " is too old: ringnbd needs io_uring of Linux 5.19 or newer"
 }
 
-func (e *UnsupportedError) Unwrap() error { return e.Errno }
+func (e *unsupportedError) Unwrap() error { return e.Errno }
 
 // MemlockError says that RLIMIT_MEMLOCK forbids pinning the buffers.
 type MemlockError struct {
@@ -91,13 +91,13 @@ func roundNumber(n uint64) uint64 {
 
 func (e *MemlockError) Unwrap() error { return syscall.ENOMEM }
 
-// MemoryError says that the kernel does not have that much memory.
-type MemoryError struct {
+// memoryError says that the kernel does not have that much memory.
+type memoryError struct {
 	Bytes uint64
 	Errno syscall.Errno
 }
 
-func (e *MemoryError) Error() string {
+func (e *memoryError) Error() string {
 	if e.Errno == syscall.EINVAL {
 		return "cannot map " + units.Exact(e.Bytes) +
 			" of memory: the size must be from 1 byte to 128 TiB"
@@ -106,39 +106,39 @@ func (e *MemoryError) Error() string {
 		"): ask for less, or see `free`, the container's memory limit and vm.overcommit_memory"
 }
 
-func (e *MemoryError) Unwrap() error { return e.Errno }
+func (e *memoryError) Unwrap() error { return e.Errno }
 
-// FilesError says that more files are to be registered than RLIMIT_NOFILE or the kernel allows.
-type FilesError struct {
+// filesError says that more files are to be registered than RLIMIT_NOFILE or the kernel allows.
+type filesError struct {
 	Files int
 	Errno syscall.Errno
 }
 
-func (e *FilesError) Error() string {
+func (e *filesError) Error() string {
 	n := strconv.Itoa(e.Files)
 	return "too many files: " + n +
 		" are to be registered with io_uring, which RLIMIT_NOFILE forbids: raise it (`ulimit " +
 		"-n`, systemd LimitNOFILE=) above " + n
 }
 
-func (e *FilesError) Unwrap() error { return e.Errno }
+func (e *filesError) Unwrap() error { return e.Errno }
 
-// WorkerError says that the kernel starts no thread for operations that cannot complete inline.
-type WorkerError struct{ Errno syscall.Errno }
+// workerError says that the kernel starts no thread for operations that cannot complete inline.
+type workerError struct{ Errno syscall.Errno }
 
-func (e *WorkerError) Error() string {
+func (e *workerError) Error() string {
 	return "the kernel starts no thread for io_uring (" + e.Errno.Error() +
 		"): a limit on threads leaves no room; raise it " +
 		"(pids.max of its cgroup, TasksMax= of a systemd unit, --pids-limit of a container, " +
 		"ulimit -u)"
 }
 
-func (e *WorkerError) Unwrap() error { return e.Errno }
+func (e *workerError) Unwrap() error { return e.Errno }
 
-// ThreadError says that a ring was used on another thread than its own: a mistake in the program.
-type ThreadError struct{ Owner, Caller int }
+// threadError says that a ring was used on another thread than its own: a mistake in the program.
+type threadError struct{ Owner, Caller int }
 
-func (e *ThreadError) Error() string {
+func (e *threadError) Error() string {
 	return "io_uring: a ring of thread " + strconv.Itoa(e.Owner) + " was used on thread " +
 		strconv.Itoa(e.Caller) +
 		": call runtime.LockOSThread before uring.Open and use the ring from that goroutine only"
@@ -157,15 +157,15 @@ func (e *InFlightError) Error() string {
 // setupError turns what io_uring_setup said into what to do about it.
 func setupError(err error) error {
 	var locked *MemlockError
-	var memory *MemoryError
+	var memory *memoryError
 	if errors.As(err, &locked) || errors.As(err, &memory) {
 		return err
 	}
 	switch errno := errnoOf(err); errno {
 	case syscall.EPERM, syscall.EACCES:
-		return &DisabledError{Sysctl: sysctlDisabled()}
+		return &disabledError{Sysctl: sysctlDisabled()}
 	case syscall.ENOSYS, syscall.EINVAL:
-		return &UnsupportedError{Kernel: release(), Errno: errno}
+		return &unsupportedError{Kernel: release(), Errno: errno}
 	case syscall.EMFILE, syscall.ENFILE:
 		return &callFailure{"too many open files for io_uring: raise RLIMIT_NOFILE (`ulimit " +
 			"-n`, systemd LimitNOFILE=)", errno}
@@ -200,7 +200,7 @@ func (r *Ring) callError(call string, errno syscall.Errno) error {
 // threadError returns nil on the ring's own thread. It costs a system call.
 func (r *Ring) threadError() error {
 	if tid := unix.Gettid(); tid != r.thread {
-		return &ThreadError{Owner: r.thread, Caller: tid}
+		return &threadError{Owner: r.thread, Caller: tid}
 	}
 	return nil
 }
@@ -211,7 +211,7 @@ func pinError(bytes, total uint64) error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil ||
 		limit.Cur == unix.RLIM_INFINITY || mayLock(max(limit.Cur, total)+pageSize) {
-		return &MemoryError{Bytes: bytes, Errno: syscall.ENOMEM}
+		return &memoryError{Bytes: bytes, Errno: syscall.ENOMEM}
 	}
 	return &MemlockError{Need: total, Limit: limit.Cur, Shared: limit.Cur >= total}
 }

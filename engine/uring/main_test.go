@@ -161,10 +161,10 @@ func single(t testing.TB, r *Ring, prepare func(s *SQE)) int32 {
 
 func wantThreadError(t *testing.T, err error, what string) {
 	t.Helper()
-	var wrong *ThreadError
+	var wrong *threadError
 	if !errors.As(err, &wrong) || wrong.Owner == wrong.Caller ||
 		!strings.Contains(err.Error(), "LockOSThread") {
-		t.Errorf("%s on another thread: %v, want a ThreadError", what, err)
+		t.Errorf("%s on another thread: %v, want a threadError", what, err)
 	}
 }
 

@@ -65,7 +65,7 @@ func uncharge(bytes uint64) { chargedAll.Add(-bytes) }
 
 // RegisterBuffers pins the arena and registers it as fixed buffers 0, 1, ... of 1 GiB each, the
 // last one shorter. Once per ring. The arena must stay open until the ring is closed. Errors:
-// MemlockError, MemoryError, or the system's.
+// MemlockError, memoryError, or the system's.
 func (r *Ring) RegisterBuffers(a *Arena) error {
 	pieces := (a.size + bufferSize - 1) >> BufferShift
 	if pieces == 0 || pieces > maxBuffers {
@@ -203,7 +203,7 @@ func (r *Ring) RegisterFiles(fds []int32) error {
 		r.files, r.places = files, n
 		return nil
 	case syscall.EMFILE:
-		return &FilesError{Files: n, Errno: errno}
+		return &filesError{Files: n, Errno: errno}
 	}
 	return r.callError("io_uring_register files", errno)
 }
@@ -240,14 +240,14 @@ func (r *Ring) KeepWorkers() error {
 		var out [1]CQE
 		for until := time.Now().Add(keepTimeout); r.Reap(out[:]) == 0; {
 			if time.Now().After(until) {
-				return &WorkerError{Errno: syscall.ETIME}
+				return &workerError{Errno: syscall.ETIME}
 			}
 			if err := r.Enter(1, time.Second); err != nil {
 				return err
 			}
 		}
 		if out[0].Res == -int32(syscall.ECANCELED) || out[0].Res == -int32(syscall.EAGAIN) {
-			return &WorkerError{Errno: syscall.Errno(-out[0].Res)}
+			return &workerError{Errno: syscall.Errno(-out[0].Res)}
 		}
 	}
 	return nil

@@ -277,7 +277,7 @@ func TestPinErrorOfAFullMachine(t *testing.T) {
 	if !mayLock(1 << 40) {
 		t.Skip("RLIMIT_MEMLOCK holds for this user: it is the likelier cause")
 	}
-	var memory *MemoryError
+	var memory *memoryError
 	if err := pinError(4096, 1<<40); !errors.As(err, &memory) || memory.Bytes != 4096 {
 		t.Error(err)
 	}

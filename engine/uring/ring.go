@@ -84,7 +84,7 @@ const closeTimeout = 5 * time.Second
 const closeData = ^uint64(0)
 
 // Ring is an io_uring instance. It is not safe for concurrent use: every method must run on the
-// thread that called Open. A call from another thread is answered with a ThreadError wherever it
+// thread that called Open. A call from another thread is answered with a threadError wherever it
 // can be noticed for free: by the kernel (SINGLE_ISSUER, or a registered descriptor that only its
 // thread knows) and, under -race or -tags invariants, always.
 type Ring struct {
@@ -128,7 +128,7 @@ const setupAlways = giouring.SetupTaskrunFlag | giouring.SetupSubmitAll | giouri
 // Open makes a ring that belongs to the calling thread: the caller has locked its goroutine to the
 // thread with runtime.LockOSThread, and keeps it locked until Close. The best flags that this
 // kernel knows are used (see Features), and the ring's descriptor is registered with the thread,
-// which saves a lookup on every Enter. Errors: DisabledError, UnsupportedError, MemoryError, or the
+// which saves a lookup on every Enter. Errors: disabledError, unsupportedError, memoryError, or the
 // system's; each says what to do.
 func Open(c Config) (*Ring, error) { return open(c, rungs[:]) }
 

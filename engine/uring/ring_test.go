@@ -73,9 +73,9 @@ func TestUnknownSetupFlagsFallToTheNextRung(t *testing.T) {
 		t.Error(err)
 	}
 	_, err = open(Config{Entries: 8}, []uint32{1 << 31})
-	var old *UnsupportedError
+	var old *unsupportedError
 	if !errors.As(err, &old) || !errors.Is(err, syscall.EINVAL) {
-		t.Errorf("no rung left: %v, want an UnsupportedError", err)
+		t.Errorf("no rung left: %v, want an unsupportedError", err)
 	}
 }
 
