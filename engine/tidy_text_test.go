@@ -21,21 +21,6 @@ const (
 	tabColumns = 4
 )
 
-// late has, by rule, the folders that do not keep it yet.
-var late = map[string][]string{
-	"form": {"engine"},
-	"map":  {"engine"},
-}
-
-// isLate reports whether the folder of a path does not keep a rule yet.
-func isLate(rule, path string) bool {
-	if strings.HasSuffix(path, ".go") {
-		path = filepath.Dir(path)
-	}
-	folder := strings.TrimPrefix(filepath.ToSlash(filepath.Clean(path)), "../")
-	return slices.Contains(late[rule], folder)
-}
-
 // columns is the width of a line.
 func columns(line string) int {
 	if !strings.Contains(line, "\t") {
@@ -54,9 +39,6 @@ func columns(line string) int {
 // checkWidth checks the width of lines. Raw strings of tests are exempt: they quote output.
 func checkWidth(t *testing.T, set *token.FileSet, path string, source []byte, file *ast.File) {
 	t.Helper()
-	if isLate("width", path) {
-		return
-	}
 	quoted := map[int]bool{} // lines of which the end is in a raw string
 	if strings.HasSuffix(path, "_test.go") {
 		ast.Inspect(file, func(n ast.Node) bool {
@@ -100,9 +82,6 @@ func TestTreeBuildFiles(t *testing.T) {
 // sentences, and that an invariant has a paragraph of its own.
 func checkHeader(t *testing.T, path string, file *ast.File) {
 	t.Helper()
-	if isLate("header", path) {
-		return
-	}
 	var header *ast.CommentGroup
 	for _, c := range file.Comments {
 		if c.Pos() < file.Package && !constraint.IsGoBuild(c.List[0].Text) {
@@ -139,7 +118,7 @@ var allowed = regexp.MustCompile(`^([Tt]here .*|.* no (more|less|worse|\w+er))$`
 // checkWords checks the words of comments outside of tests.
 func checkWords(t *testing.T, set *token.FileSet, path string, file *ast.File) {
 	t.Helper()
-	if strings.HasSuffix(path, "_test.go") || isLate("words", path) {
+	if strings.HasSuffix(path, "_test.go") {
 		return
 	}
 	for _, group := range file.Comments {
@@ -158,7 +137,7 @@ func checkWords(t *testing.T, set *token.FileSet, path string, file *ast.File) {
 // checkDocForm checks that a doc comment outside of tests is a sentence that begins with the name.
 func checkDocForm(t *testing.T, set *token.FileSet, path string, file *ast.File) {
 	t.Helper()
-	if strings.HasSuffix(path, "_test.go") || isLate("form", path) {
+	if strings.HasSuffix(path, "_test.go") {
 		return
 	}
 	check := func(doc *ast.CommentGroup, names ...*ast.Ident) {
@@ -192,9 +171,6 @@ func checkDocForm(t *testing.T, set *token.FileSet, path string, file *ast.File)
 // is small, in main.go or in the file that has the package's name.
 func checkMap(t *testing.T, folder string) {
 	t.Helper()
-	if isLate("map", folder) {
-		return
-	}
 	files, err := filepath.Glob(filepath.Join(folder, "*.go"))
 	if err != nil {
 		t.Fatal(err)
