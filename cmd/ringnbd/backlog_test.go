@@ -1,4 +1,4 @@
-// Logs that nobody reads: what is written does not wait, and what is lost is counted.
+// Logs without a reader: writing does not wait, and lost lines are counted.
 
 package main
 
@@ -46,7 +46,7 @@ func TestBacklogLosesNothingUncounted(t *testing.T) {
 	b := told(r, 1000)
 	const all = 5000
 	for i := range all {
-		fmt.Fprintf(b, "line %d\n", i) // never waits: nobody reads
+		fmt.Fprintf(b, "line %d\n", i) // never waits, although there is no reader
 	}
 	close(r.here)
 	b.close()

@@ -48,8 +48,8 @@ func TestHelpFits(t *testing.T) {
 	}
 }
 
-// TestFlagsStandInGroups: of the commands with many flags, each flag is in a group, and only help
-// and version are left over.
+// TestFlagsStandInGroups checks the commands with many flags: each flag is in a group, and only
+// help and version are left over.
 func TestFlagsStandInGroups(t *testing.T) {
 	for _, name := range []string{"serve", "bench", "copy", "conform"} {
 		c, _, err := newRoot().Find([]string{name})
@@ -71,7 +71,7 @@ func TestFlagsStandInGroups(t *testing.T) {
 	}
 }
 
-// TestCompletionsArePlain: shells show the text of a flag as it is, without the marks of its value.
+// TestCompletionsArePlain checks that shells see the text of a flag without the marks of its value.
 func TestCompletionsArePlain(t *testing.T) {
 	for _, name := range []string{"serve", "bench", "copy", "conform", "info"} {
 		var out, errs bytes.Buffer
@@ -86,8 +86,8 @@ func TestCompletionsArePlain(t *testing.T) {
 
 var rewrite = flag.Bool("rewrite", false, "fill the paragraphs of the help texts anew")
 
-// TestHelpTexts: there is a text for each command and for nothing else, filled as the command
-// prints it at 80 columns.
+// TestHelpTexts checks that there is a text for each command and for nothing else, filled as the
+// command prints it at 80 columns.
 func TestHelpTexts(t *testing.T) {
 	texts, err := filepath.Glob("help/*.txt")
 	if err != nil {
@@ -124,7 +124,7 @@ func TestHelpTexts(t *testing.T) {
 	}
 }
 
-// TestHelpTextsEndWithTheStatus: of a command that does something.
+// TestHelpTextsEndWithTheStatus checks the texts of commands that do work.
 func TestHelpTextsEndWithTheStatus(t *testing.T) {
 	for _, c := range newRoot().Commands() {
 		paragraphs := strings.Split(strings.TrimSpace(c.Long), "\n\n")
@@ -142,7 +142,7 @@ func TestHelpTextsEndWithTheStatus(t *testing.T) {
 var othersFlags = map[string]bool{"bench --name": true, "bench --filename": true,
 	"bench --rw": true, "bench --write_iolog": true, "conform --socket": true}
 
-// TestFlagsInHelpTextsExist: what a text tells to type is a flag of its command.
+// TestFlagsInHelpTextsExist checks that the flags in a text are flags of its command.
 func TestFlagsInHelpTextsExist(t *testing.T) {
 	long := regexp.MustCompile(`--[a-z][a-z0-9_-]*`)
 	short := regexp.MustCompile(`[ (]-([a-z])[ ,.;)]`)

@@ -1,8 +1,8 @@
 // The command line as a user meets it: each script in testdata/script is one behaviour, run against
 // the real program.
 //
-// Invariant: scripts use Unix sockets or free ports, so that they run beside each other and beside
-// a server of the machine.
+// Invariant: scripts use Unix sockets or free ports, so that they run at the same time as
+// each other and as a server of the machine.
 
 package main
 
@@ -143,7 +143,7 @@ func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(all[len(all)-1].Process.Signal(number))
 }
 
-// cmdFreePort sets a variable to a TCP port that nobody uses: freeport NAME.
+// cmdFreePort sets a variable to an unused TCP port: freeport NAME.
 func cmdFreePort(ts *testscript.TestScript, _ bool, args []string) {
 	l, err := net.Listen("tcp", "localhost:0")
 	ts.Check(err)

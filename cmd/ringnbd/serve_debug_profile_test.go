@@ -1,4 +1,4 @@
-// What the debug endpoint refuses of profiles, and how soon it gives up on who does not read one.
+// The bounds of profiles: requests that are refused, and clients that do not read.
 //
 // Invariant: each bound is seen to hold while the endpoint serves what is within it.
 
@@ -122,7 +122,7 @@ func TestDebugEndsATraceWithoutAReader(t *testing.T) {
 	}()
 	await(t, "it goes on", &d.profiles.tracing, false)
 	if took := time.Since(began); took > 9*time.Second {
-		t.Errorf("a trace of 10 s that nobody reads ran for %v", took)
+		t.Errorf("a trace of 10 s without a reader ran for %v", took)
 	}
 	began = time.Now()
 	if status, body := askPage(t, d, "/debug/pprof/trace?seconds=1"); status != 200 ||

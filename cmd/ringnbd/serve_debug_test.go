@@ -1,4 +1,4 @@
-// The debug endpoint: who is let in, who is not, and what it costs.
+// The debug endpoint: which clients it serves, which it refuses, and its cost.
 //
 // Invariant: each refusal is tried against an endpoint that answers an honest client at the same
 // moment.

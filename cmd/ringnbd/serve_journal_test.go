@@ -115,7 +115,8 @@ func TestAFailedFlushIsAnError(t *testing.T) {
 	j.close()
 }
 
-// TestRefusedMemoryBelongsToNoExport: one line for all loops, even where there is no export.
+// TestRefusedMemoryBelongsToNoExport checks that there is one line for all loops, without an
+// export.
 func TestRefusedMemoryBelongsToNoExport(t *testing.T) {
 	j, p := newPage()
 	for range 2 {

@@ -176,7 +176,7 @@ func TestJSONOfNoExports(t *testing.T) {
 	}
 }
 
-// TestTablesFit: on a terminal no line is wider than it is, but for URIs, which are whole; into a
+// TestTablesFit checks that no line is wider than a terminal, but for URIs, which are whole; into a
 // pipe nothing is cut off.
 func TestTablesFit(t *testing.T) {
 	target := client.Target{Network: "tcp", Address: "localhost:10809"}
@@ -219,7 +219,7 @@ func TestTablesFit(t *testing.T) {
 	}
 }
 
-// TestFactsFit: what is known of one export goes on below itself.
+// TestFactsFit checks that long descriptions of an export continue on the next line.
 func TestFactsFit(t *testing.T) {
 	f := exportInfo{Name: "disk", Description: strings.Repeat("much to tell ", 20), Size: 1 << 30,
 		Flush: true, FUA: true, Trim: true, Zero: true, FastZero: true,
@@ -246,8 +246,8 @@ func TestFactsFit(t *testing.T) {
 	}
 }
 
-// TestDescriptionsOfLaterPages: a column that the first page has nothing for is there for those
-// that come.
+// TestDescriptionsOfLaterPages checks that a column without content on the first page exists for
+// those that come.
 func TestDescriptionsOfLaterPages(t *testing.T) {
 	var out bytes.Buffer
 	r := rows{w: &out, table: table{w: &out}}

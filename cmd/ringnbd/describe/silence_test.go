@@ -19,7 +19,7 @@ import (
 	"ringnbd/proto"
 )
 
-// unix is the default export of whoever listens at a path.
+// unix is the default export of the server that listens at a path.
 func unix(path string) client.Target {
 	return client.Target{Text: "nbd+unix:///?socket=" + path, Network: "unix", Address: path}
 }

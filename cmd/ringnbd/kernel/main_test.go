@@ -93,7 +93,7 @@ func need(t *testing.T) *kernelPackage {
 }
 
 // guest is a machine for a row of checks. After a check that failed the next one gets a machine
-// that was booted again, since nobody knows what state the last one is in.
+// that was booted again, because the state of the last machine is not known.
 type guest struct {
 	config  config
 	machine *machine

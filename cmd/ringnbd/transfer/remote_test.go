@@ -246,7 +246,7 @@ func TestConnectingCanBeInterrupted(t *testing.T) {
 	}
 }
 
-// A destination may be larger than the source, and have an end that nobody can ask for.
+// A destination may be larger than the source, and have an end that no request can reach.
 func TestADestinationWithAnOddEnd(t *testing.T) {
 	source := sparse(t)
 	f := &fake{flags: writable, memory: junk(2_000_003), block: 512}
