@@ -38,9 +38,8 @@ func ParseMix(text string) (Mix, error) {
 		if hasShare {
 			if weight, err = strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(share), "%"),
 				10, 31); err != nil || weight == 0 {
-				return Mix{},
-					fmt.Errorf("share %q of block size %s: must be a whole number above 0, as "+
-						"in 4k:70,64k:30", share, size)
+				return Mix{}, fmt.Errorf("share %q of block size %s: must be a whole number above "+
+					"0, as in 4k:70,64k:30", share, size)
 			}
 		}
 		m.Sizes = append(m.Sizes, n)

@@ -60,9 +60,8 @@ func Run(ctx context.Context, o Options, watch func(Progress)) (*Report, error) 
 	}
 	if o.Replay.Path != "" {
 		if same(o.Replay.Path, o.Record) {
-			return nil,
-				o.errorf("{record} %s: is the trace that is to be replayed: choose another name",
-					o.Record)
+			return nil, o.errorf("{record} %s: is the trace that is to be replayed: choose "+
+				"another name", o.Record)
 		}
 		var err error
 		if r.trace, err = readTrace(ctx, &o, watch); err != nil {

@@ -154,9 +154,8 @@ func (b *Backing) prepare() (identity, error) {
 	s := &b.spec
 	if kind, _, _ := s.synthetic(); kind != "" {
 		if s.Create > 0 {
-			return identity{},
-				fmt.Errorf("%s: only image files can be made; this export carries its size in "+
-					"its name", s.Path)
+			return identity{}, fmt.Errorf("%s: only image files can be made; this export carries "+
+				"its size in its name", s.Path)
 		}
 		return identity{}, nil
 	}
@@ -189,17 +188,16 @@ func (b *Backing) prepareMissing() (identity, error) {
 	var st unix.Stat_t
 	switch {
 	case unix.Lstat(s.Path, &st) == nil:
-		return identity{},
-			fmt.Errorf("%s: is a symbolic link to a file that does not exist; repair the link "+
-				"or name the file itself", s.Path)
+		return identity{}, fmt.Errorf("%s: is a symbolic link to a file that does not exist; "+
+			"repair the link or name the file itself", s.Path)
 	case unix.Stat(directory, &st) != nil:
 		return identity{}, fmt.Errorf("%s: there is no directory %s; make it first", s.Path,
 			directory)
 	case s.Create == 0:
 		return identity{}, explain(s, unix.ENOENT)
 	case s.ReadOnly:
-		return identity{},
-			fmt.Errorf("%s: no such file, and an image that is read-only is not made", s.Path)
+		return identity{}, fmt.Errorf("%s: no such file, and an image that is read-only is not "+
+			"made", s.Path)
 	case s.Create%sector != 0:
 		return identity{}, sizeError(s.Path, s.Create, sector, true)
 	}

@@ -82,8 +82,11 @@ func wrongString(text string) string {
 			proto.MaxString)
 	case !utf8.ValidString(text):
 		at := 0
-		for r, n := utf8.DecodeRuneInString(text); r != utf8.RuneError ||
-			n > 1; r, n = utf8.DecodeRuneInString(text[at:]) {
+		for {
+			r, n := utf8.DecodeRuneInString(text[at:])
+			if r == utf8.RuneError && n <= 1 {
+				break
+			}
 			at += n
 		}
 		return fmt.Sprintf("%q must be UTF-8: its byte %d, %#x, is not (what locale is that "+

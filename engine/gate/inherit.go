@@ -41,9 +41,8 @@ func Inherited() ([]*Place, error) {
 	}
 	for i := range n {
 		if !listens(firstInherited + i) {
-			return nil,
-				fmt.Errorf("socket %d of LISTEN_FDS is not a listening stream socket "+
-					"(ListenStream= makes one)", i+1)
+			return nil, fmt.Errorf("socket %d of LISTEN_FDS is not a listening stream socket "+
+				"(ListenStream= makes one)", i+1)
 		}
 	}
 	var places []*Place

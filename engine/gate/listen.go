@@ -192,19 +192,16 @@ func splitHostPort(spec string) (host, port string, err error) {
 	case errors.As(err, &wrong) && wrong.Err == "missing port in address":
 		host, port = strings.Trim(spec, "[]"), strconv.Itoa(proto.DefaultPort)
 	case err != nil:
-		return "", "",
-			fmt.Errorf("listen on %q: not an address; write HOST:PORT, [IPV6]:PORT or unix:PATH",
-				spec)
+		return "", "", fmt.Errorf("listen on %q: not an address; write HOST:PORT, [IPV6]:PORT or "+
+			"unix:PATH", spec)
 	}
 	if host == "" {
-		return "", "",
-			fmt.Errorf("listen on %q: no host; write localhost:%s for this machine alone, or "+
-				"0.0.0.0:%s or [::]:%s for all interfaces", spec, port, port, port)
+		return "", "", fmt.Errorf("listen on %q: no host; write localhost:%s for this machine "+
+			"alone, or 0.0.0.0:%s or [::]:%s for all interfaces", spec, port, port, port)
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil { // which takes no sign
-		return "", "",
-			fmt.Errorf("listen on %q: %q is not a port; write a number from 0 (any free port) to "+
-				"65535", spec, port)
+		return "", "", fmt.Errorf("listen on %q: %q is not a port; write a number from 0 (any "+
+			"free port) to 65535", spec, port)
 	}
 	return host, port, nil
 }

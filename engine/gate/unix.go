@@ -36,9 +36,8 @@ func listenUnix(path string) (*Place, error) {
 		return nil, errors.New(`listen on "unix:": no path; write unix:PATH`)
 	}
 	if len(path) > maxUnixPath {
-		return nil,
-			fmt.Errorf("listen on unix:%s: the path has %d bytes, the kernel takes %d; choose a "+
-				"shorter path", path, len(path), maxUnixPath)
+		return nil, fmt.Errorf("listen on unix:%s: the path has %d bytes, the kernel takes %d; "+
+			"choose a shorter path", path, len(path), maxUnixPath)
 	}
 	if strings.HasPrefix(path, "@") {
 		// package net would make it a socket in the abstract namespace, without a file

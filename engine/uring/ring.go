@@ -139,9 +139,8 @@ func open(c Config, ladder []uint32) (*Ring, error) {
 	}
 	if c.Entries == 0 || c.Entries > maxEntries || c.Completions < c.Entries ||
 		c.Completions > maxCompletions {
-		return nil,
-			errors.New("io_uring: entries must be 1 to 32768, and completions from entries " +
-				"to 65536")
+		return nil, errors.New("io_uring: entries must be 1 to 32768, and completions from " +
+			"entries to 65536")
 	}
 	page, err := NewArena(pageSize, false)
 	if err != nil {
