@@ -6,7 +6,11 @@
 
 package engine
 
-import "ringnbd/proto"
+import (
+	"sync/atomic"
+
+	"ringnbd/proto"
+)
 
 type connState uint8
 
@@ -58,6 +62,23 @@ type conn struct {
 
 	divided divided // parts.go: the request that is served in parts
 	traffic Traffic // count.go
+}
+
+// connTable is the connections of a loop.
+type connTable struct {
+	conns    []conn
+	freeConn uint32       // stack of free rows, linked through next
+	live     atomic.Int32 // connections, those that are in the mail included
+	dirty    list         // connections to be settled in this turn
+}
+
+// makeRows makes n rows, all free.
+func (c *connTable) makeRows(n int) {
+	c.conns, c.dirty = make([]conn, n), empty
+	for i := range c.conns {
+		c.conns[i].next = uint32(i) + 1
+	}
+	c.conns[n-1].next = none
 }
 
 // adopt gives a socket a row.

@@ -71,6 +71,12 @@ type ExportCounters struct {
 	FlushFailed bool // a flush has failed, and so do all others until the server is started again
 }
 
+// counts is what one loop has counted.
+type counts struct {
+	counters Counters
+	tally    []exportTally // by export: of connections that have ended
+}
+
 // exportTally is what a loop has counted of an export, without the connections that are there.
 type exportTally struct {
 	Traffic

@@ -84,6 +84,12 @@ type deviceRow struct {
 	throttled int64 // until when short writes into the page cache go to the ring
 }
 
+// deviceTable is the devices of a loop.
+type deviceTable struct {
+	devices []deviceRow // as in table.devices
+	blocked []uint32    // devices that wait for another loop's fsync, see flush.go
+}
+
 // deviceOf returns the device that a request is about.
 func (l *loop) deviceOf(t *tag) *Device { return l.devices[t.dev].device }
 

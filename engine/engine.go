@@ -135,12 +135,18 @@ func newShared(exports []Export, loops int) *shared {
 
 // newLoop makes a loop's tables and arenas; its kernel is given to it afterwards.
 func newLoop(s *shared, id uint32, y layout) (*loop, error) {
-	l := &loop{shared: s, table: s.table, id: id, layout: y, dirty: empty,
-		stages: newStages(y.stages), budget: newBudget(tagsPerLoop), check: newChecker(y),
-		mailbox: mailbox{grants: none},
-		queue:   newQueue(y.conns, len(s.table.exports), y.largeLen)}
-	l.ledger = newLedger(tagsPerLoop, [regions]uint64{small: y.smallLen, large: y.largeLen},
-		len(s.table.exports))
+	exports := len(s.table.exports)
+	l := &loop{shared: s, table: s.table, id: id, layout: y,
+		tagTable: newTagTable(), deviceTable: s.table.newDeviceTable(),
+		workers: workers{parked: make([]parkedParts, tagsPerLoop), quota: deviceQuota()},
+		ledger: newLedger(tagsPerLoop, [regions]uint64{small: y.smallLen, large: y.largeLen},
+			exports),
+		queue: newQueue(y.conns, exports, y.largeLen), stages: newStages(y.stages),
+		budget: newBudget(tagsPerLoop), mailbox: mailbox{grants: none},
+		reporter: reporter{clients: make([]*Client, y.conns)},
+		lookups:  lookups{gone: make([]atomic.Bool, y.conns)},
+		counts:   counts{tally: make([]exportTally, exports)}, check: newChecker(y)}
+	l.makeRows(y.conns)
 	var err error
 	if l.control, err = uring.NewArena(int(y.controlLen()), false); err != nil {
 		return nil, err
@@ -152,22 +158,6 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	l.leases = newLeasePool(zeroRegion, y.smallLen, y.largeLen)
 	l.leases.arena = l.pool
 	l.buffers = newBuffers(l.pool.Size())
-	l.conns, l.tags = make([]conn, y.conns), make([]tag, tagsPerLoop)
-	l.progress = make([][maxSegments]uint32, tagsPerLoop)
-	l.parked = make([]parkedParts, tagsPerLoop)
-	l.ranges = make([]rangeWork, tagsPerLoop)
-	l.quota = deviceQuota()
-	l.gone = make([]atomic.Bool, y.conns)
-	l.clients, l.tally = make([]*Client, y.conns), make([]exportTally, len(s.table.exports))
-	l.devices, l.blocked = s.table.rows(), make([]uint32, 0, len(s.table.devices))
-	for i := range l.conns {
-		l.conns[i].next = uint32(i) + 1
-	}
-	l.conns[len(l.conns)-1].next = none
-	for i := range l.tags {
-		l.tags[i].next = uint32(i) + 1
-	}
-	l.tags[len(l.tags)-1].next = none
 	return l, nil
 }
 

@@ -8,7 +8,6 @@
 package engine
 
 import (
-	"sync/atomic"
 	"time"
 
 	"ringnbd/engine/uring"
@@ -32,18 +31,10 @@ type loop struct {
 	buffers buffers      // of the pool: locked.go
 	leases  *leasePool   // of the pool: lease.go
 
-	conns    []conn
-	freeConn uint32       // stack of free rows, linked through next
-	live     atomic.Int32 // connections, those that are in the mail included
-	dirty    list         // connections to be settled in this turn
-	tags     []tag
-	freeTag  uint32 // as freeConn
-	// progress of each segment of a wave, in bytes; valid while wave.partial
-	progress [][maxSegments]uint32
-	ranges   []rangeWork // by tag, of a TRIM or WRITE_ZEROES
-	devices  []deviceRow // by device
-	blocked  []uint32    // devices that wait for another loop's fsync
-	workers
+	connTable   // conn.go
+	tagTable    // tag.go
+	deviceTable // device.go
+	workers     // workers.go
 
 	ledger   ledger // ledger.go: how much each may hold
 	queue    queue  // queue.go: the connections that wait for memory or a tag
@@ -56,14 +47,12 @@ type loop struct {
 	// pwrite is a write that may block; nil where there is none.
 	pwrite func(fd int, addr uint64, n uint32, off uint64) int32
 
-	clock
-	tickAt   int64 // time of the next tick
-	more     bool  // the last reap filled its batch
-	counters Counters
-	tally    []exportTally // by export: of connections that have ended
-	trace    trace
-	cqes     [reapBatch]uring.CQE
-	check    checker // check_on.go
+	clock        // patience.go
+	counts       // count.go
+	more   bool  // the last reap filled its batch
+	trace  trace // trace.go
+	cqes   [reapBatch]uring.CQE
+	check  checker // check_on.go
 }
 
 // turn is one round: enter the kernel, record facts, decide.

@@ -18,6 +18,7 @@ const minPauseNanos = 2 * int64(tickInterval)
 type clock struct {
 	now    int64 // the kernel's clock, without
 	missed int64 // what it jumped by while the loop did not run
+	tickAt int64 // the next tick
 }
 
 // tellTime sets the loop's clock. bounded says that the wait that has just ended was to be

@@ -47,8 +47,8 @@ func (t *table) descriptors() []int32 {
 	return fds
 }
 
-// rows returns what one loop keeps about each device, with nothing in flight.
-func (t *table) rows() []deviceRow {
+// newDeviceTable makes what one loop keeps about the devices, with nothing in flight.
+func (t *table) newDeviceTable() deviceTable {
 	rows := make([]deviceRow, len(t.devices))
 	file := uint32(0)
 	for i, d := range t.devices {
@@ -60,5 +60,5 @@ func (t *table) rows() []deviceRow {
 			file++
 		}
 	}
-	return rows
+	return deviceTable{devices: rows, blocked: make([]uint32, 0, len(rows))}
 }

@@ -23,7 +23,8 @@ func TestTableListsEachDeviceOnce(t *testing.T) {
 	if fds := x.descriptors(); len(fds) != 2 || fds[1] != int32(third.FD) {
 		t.Errorf("descriptors %v", fds)
 	}
-	if rows := x.rows(); rows[0].file != 0 || rows[1].file != none || rows[2].file != 1 {
+	if rows := x.newDeviceTable().devices; rows[0].file != 0 || rows[1].file != none ||
+		rows[2].file != 1 {
 		t.Errorf("files %d, %d, %d", rows[0].file, rows[1].file, rows[2].file)
 	}
 }

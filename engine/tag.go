@@ -94,6 +94,26 @@ type tag struct {
 	_ [8]byte // a row is two cache lines
 }
 
+// tagTable is the requests of a loop.
+type tagTable struct {
+	tags    []tag
+	freeTag uint32 // stack of free rows, linked through next
+	// progress is how far each segment of a wave has come, in bytes; valid while wave.partial.
+	progress [][maxSegments]uint32
+	ranges   []rangeWork // of a TRIM or WRITE_ZEROES, see range.go
+}
+
+// newTagTable makes the rows of a loop, all free.
+func newTagTable() tagTable {
+	t := tagTable{tags: make([]tag, tagsPerLoop), ranges: make([]rangeWork, tagsPerLoop),
+		progress: make([][maxSegments]uint32, tagsPerLoop)}
+	for i := range t.tags {
+		t.tags[i].next = uint32(i) + 1
+	}
+	t.tags[len(t.tags)-1].next = none
+	return t
+}
+
 // claimIndex is a tag's row in the guard, which all loops share; deal finds the loop by it.
 func (l *loop) claimIndex(t uint32) uint32 { return l.id*tagsPerLoop + t }
 
