@@ -30,7 +30,7 @@ type Report struct {
 	Depth       int    `json:"depth"`
 	Threads     int    `json:"threads"`
 	Idle        int    `json:"idle"` // further connections that stayed silent
-	// idle connections that the server closed, or sent something on
+	// IdleDropped counts idle connections that the server closed, or sent something on.
 	IdleDropped int     `json:"idleDropped,omitempty"`
 	Offset      uint64  `json:"offset"`
 	Size        uint64  `json:"size"`
@@ -39,7 +39,7 @@ type Report struct {
 	Interrupted bool    `json:"interrupted"`
 
 	Requests uint64 `json:"requests"` // replies without an error after the warm-up
-	// all replies, including those while filling and warming up, and errors
+	// RequestsTotal counts all replies, also those while filling and warming up, and errors.
 	RequestsTotal     uint64  `json:"requestsTotal"`
 	RequestsPerSecond float64 `json:"requestsPerSecond"`
 	BytesPerSecond    float64 `json:"bytesPerSecond"`
@@ -83,7 +83,7 @@ type openReport struct {
 	Rate       float64 `json:"rate"` // requests per second that were asked for
 	Arrivals   string  `json:"arrivals"`
 	MaxBacklog uint64  `json:"backlogMost"` // requests that were due and not started
-	// requests that were due and never started; the latencies are without them
+	// BacklogEnd counts requests that were due and never started, which have no latency.
 	BacklogEnd uint64  `json:"backlogEnd"`
 	Behind     bool    `json:"behind"` // the target did not keep up: see behind
 	Lag        Latency `json:"lag"`    // from due to started

@@ -12,7 +12,7 @@ import "math"
 type schedule struct {
 	origin   int64
 	interval float64 // nanoseconds, mean
-	// nanoseconds after origin: the next arrival. A float64 is exact to 1 ns for 104 days
+	// at is the next arrival, in nanoseconds after origin: exact to 1 ns for 104 days.
 	at      float64
 	random  random
 	poisson bool

@@ -121,10 +121,10 @@ type finding struct {
 	Fault    faultKind `json:"-"`
 	Name     string    `json:"fault"`
 	Expected uint64    `json:"expectedGeneration"`
-	// this generation is zeroes, which carry no stamp
+	// Zeroes says that the expected generation is zeroes, which carry no stamp.
 	Zeroes bool   `json:"expectedZeroes,omitempty"`
 	Found  uint64 `json:"foundGeneration"` // 0: none
-	// bytes: where the data belongs, if it has a stamp
+	// From is the offset at which the data belongs, if it has a stamp.
 	From       uint64 `json:"foundOffset"`
 	Connection int    `json:"connection"` // counted from 1
 }

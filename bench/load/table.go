@@ -23,7 +23,7 @@ type table struct {
 	base uint64 // bytes: where the window begins
 	unit uint64 // bytes of a block
 	run  uint64
-	// without pointers and zero at first, so pages that are not touched cost nothing
+	// entries have no pointers and begin as zeroes: pages that are not touched cost nothing.
 	entries []uint64
 }
 

@@ -47,7 +47,8 @@ type failure struct {
 }
 
 type tally struct {
-	// the measuring time; startAt 0: it never began, endAt MaxInt64: it ends with the last reply
+	// The measuring time. With startAt 0 it never began; with endAt MaxInt64 it ends with the last
+	// reply.
 	startAt, endAt int64
 	lastAt         int64 // the last reply that was measured
 	kinds          [kinds]kindTally

@@ -25,7 +25,7 @@ import (
 type Backing struct {
 	Device engine.Device
 	Export proto.Export
-	// one line each: what was decided for the user and why, like buffered I/O on tmpfs
+	// Notes are lines about what was decided for the user, and why: buffered I/O on tmpfs, say.
 	Notes     []string
 	Encrypted bool // it holds a LUKS volume: clients see it encrypted
 

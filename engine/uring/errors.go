@@ -17,7 +17,7 @@ import (
 
 // disabledError says that this process may not use io_uring (EPERM).
 type disabledError struct {
-	// value of kernel.io_uring_disabled (Linux 6.6): 0, 1 or 2; -1 when it cannot be read
+	// Sysctl is kernel.io_uring_disabled (Linux 6.6): 0, 1 or 2; -1 if it cannot be read.
 	Sysctl int
 }
 
@@ -59,7 +59,8 @@ func (e *unsupportedError) Unwrap() error { return e.Errno }
 
 // MemlockError says that RLIMIT_MEMLOCK forbids pinning the buffers.
 type MemlockError struct {
-	// bytes that must be lockable: those asked for, and those that this process has locked already
+	// Need is how many bytes must be lockable: those asked for, and those that this process has
+	// locked already.
 	Need  uint64
 	Limit uint64 // bytes, the soft limit
 	// Shared says that the limit would suffice if other programs of this user had locked nothing:

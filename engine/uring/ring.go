@@ -88,19 +88,17 @@ const closeData = ^uint64(0)
 // can be noticed for free: by the kernel (SINGLE_ISSUER, or a registered descriptor that only its
 // thread knows) and, under -race or -tags invariants, always.
 type Ring struct {
-	view        // pointers into the memory shared with the kernel
-	tail uint32 // next submission slot; published to the kernel by Enter
-	// completions reaped that ended their request; wraps like the kernel's counters
-	finished   uint32
+	view               // pointers into the memory shared with the kernel
+	tail       uint32  // next submission slot; Enter publishes it to the kernel
+	finished   uint32  // completions reaped that ended a request; wraps as the kernel's do
 	descriptor uintptr // for enter: the slot, or the ring's file descriptor
 	flags      uintptr // flags of every enter
 	flagsWait  uintptr // flags of an enter that may block
 	argument   *waitArgument
 	thread     int
-	// of the registered ring descriptor on its thread; slotNone if not registered
-	slot uint32
-	// holds the wait argument with its timespec, where no stack or heap move can reach them
-	page        *Arena
+
+	slot        uint32 // of the registered descriptor on its thread; or slotNone
+	page        *Arena // has the wait argument with its timespec, where nothing moves them
 	inner       *giouring.Ring
 	setup       uint32 // SETUP flags that the kernel took
 	features    uint32 // FEAT bits
