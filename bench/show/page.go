@@ -17,7 +17,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"time"
 
 	"ringnbd/bench/judge"
 	"ringnbd/bench/measure"
@@ -40,7 +39,7 @@ type page struct {
 	*measure.Report
 	Title    string
 	Style    template.CSS
-	Summary  []fact
+	Measured string // how much
 	Verdicts string // counted
 	Warning  string
 	Attempts int // measurements, those that failed included
@@ -49,8 +48,9 @@ type page struct {
 	Targets  htmlTable
 	Chapters []chapter
 	Profile  *figure
-	Profiles []profileTables
-	Machine  []fact
+	Stages   *htmlTable  // of the profiles
+	Tops     []htmlTable // and their functions
+	Facts    []fact      // of the machine
 	Programs htmlTable
 	JSON     template.JS
 	Download template.URL
@@ -83,13 +83,14 @@ func HTML(r *measure.Report, path string) error {
 // page gathers everything.
 func (r report) page() (*page, error) {
 	p := &page{Report: r.Report,
-		Title:    "NBD servers side by side, " + r.Date.Format("2 January 2006"),
-		Style:    template.CSS(colours + pageStyle),
-		Summary:  r.summary(),
+		Title: "NBD servers side by side, " + r.Date.Format("2 January 2006"),
+		Style: template.CSS(colours + pageStyle),
+		Measured: fmt.Sprintf("%s, the servers in a new order in each round; a file of %s",
+			r.rounds(), units.Exact(uint64(r.Size))),
 		Verdicts: r.verdicts(),
 		Targets:  r.targetCells(),
 		Warning:  judge.Warning(r.Report),
-		Machine:  machineFacts(r.Machine),
+		Facts:    machineFacts(r.Machine),
 		Programs: r.programCells(),
 		FileName: "ringnbd-bench-" + r.Date.Format("2006-01-02") + ".json.gz",
 	}
@@ -110,7 +111,8 @@ func (r report) page() (*page, error) {
 	}
 	if len(r.Profiles) > 0 {
 		profile := draw.profile(r.Profiles)
-		p.Profile, p.Profiles = &profile, profileCells(r.Profiles)
+		tables := profileCells(r.Profiles)
+		p.Profile, p.Stages, p.Tops = &profile, &tables[0], tables[1:]
 	}
 	return p, p.embed(r.Report)
 }
@@ -137,25 +139,9 @@ func (p *page) embed(r *measure.Report) error {
 	return nil
 }
 
-// summary says what was run.
-func (r report) summary() []fact {
-	return []fact{
-		{"Made by", r.Command},
-		{"Date", r.Date.UTC().Format(time.RFC1123)},
-		{"Rounds",
-			fmt.Sprintf("%d of %g s each, the servers in a new order in each", r.Rounds,
-				r.Seconds)},
-		{"Test file", units.Exact(uint64(r.Size))},
-		{"Machine", r.Machine.String()},
-	}
-}
-
-// machineFacts are those that the line of the summary does not have.
+// machineFacts are those that the line about the machine does not have.
 func machineFacts(m measure.Machine) []fact {
-	var all []fact
-	if m.Device != "" {
-		all = append(all, fact{"Disk", m.Device})
-	}
+	all := []fact{{"Disk", orNone(m.Device)}}
 	for _, transport := range slices.Sorted(maps.Keys(m.Loopback)) {
 		all = append(all,
 			fact{"One stream over " + transport, digits(m.Loopback[transport]/(1<<20)) + " MiB/s"})

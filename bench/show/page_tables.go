@@ -46,13 +46,8 @@ type cell struct {
 // Rest is how many cells of a row are empty.
 func (t htmlTable) Rest(row tableRow) int { return len(t.Heads) - len(row.Cells) }
 
-// figures are cells with numbers.
-func figures(texts ...string) (cells []cell) {
-	for _, text := range texts {
-		cells = append(cells, cell{Text: text, Class: "figure"})
-	}
-	return cells
-}
+// number is a cell with a number.
+func number(text string) cell { return cell{Text: text, Class: "figure"} }
 
 // newTable begins a table of one body.
 func newTable(class, label string, heads ...cell) htmlTable {
@@ -96,29 +91,29 @@ func (r report) programCells() htmlTable {
 	return t
 }
 
-// profileTables is one profile in numbers.
-type profileTables struct {
-	Title, Seconds string
-	Tables         []htmlTable
-}
-
-func profileCells(profiles []measure.Profile) (all []profileTables) {
+// profileCells are the stages of all profiles, a row each, and the functions of every profile.
+func profileCells(profiles []measure.Profile) (all []htmlTable) {
 	percent := func(share float64) string { return fmt.Sprintf("%.1f %%", 100*share) }
+	stages := newTable("stages table-wide", "Stages", cell{Text: "load"},
+		cell{Text: "sampled", Under: "s of CPU time", Class: "figure"})
+	for _, s := range profiles[0].Stages {
+		stages.Heads = append(stages.Heads, cell{Text: s.Name, Under: "µs per request",
+			Class: "figure", Swatch: sample("bar", stageColour(s.Name))})
+	}
+	all = append(all, stages)
 	for _, p := range profiles {
-		stages := newTable("stages", "Stages", append([]cell{{Text: "stage"}},
-			figures("share", "µs per request")...)...)
+		row := []cell{{Text: p.Load.String(), Head: true}, number(digits(p.Seconds))}
+		functions := newTable("functions", "Functions",
+			cell{Text: p.Server + ", " + p.Load.String()}, cell{Text: "share", Class: "figure"})
 		for _, s := range p.Stages {
-			stages.add(append([]cell{{Text: s.Name, Head: true,
-				Swatch: sample("bar", stageColour(s.Name))}},
-				figures(percent(s.Share), digits(s.MicrosPerRequest))...)...)
+			row = append(row, cell{Text: percent(s.Share), Under: digits(s.MicrosPerRequest),
+				Class: "figure"})
 		}
-		functions := newTable("functions", "Functions", cell{Text: "function, its own time"},
-			figures("share")[0])
 		for _, f := range p.Top {
-			functions.add(cell{Text: f.Name, Head: true}, figures(percent(f.Share))[0])
+			functions.add(cell{Text: f.Name, Head: true}, number(percent(f.Share)))
 		}
-		all = append(all, profileTables{p.Server + ", " + p.Load.String(), digits(p.Seconds),
-			[]htmlTable{stages, functions}})
+		all[0].add(row...)
+		all = append(all, functions)
 	}
 	return all
 }
