@@ -24,6 +24,11 @@ const (
 	cachedPauseNanos = int64(1e9)
 )
 
+// throttle is what a loop knows of a device's page cache.
+type throttle struct {
+	throttled int64 // until when short writes go to the ring, nanoseconds of the loop's clock
+}
+
 // cacheable reports whether the loop may make a write itself. Whole pages only: for a part of a
 // page the kernel may have to read the rest from the disk first.
 func (l *loop) cacheable(row *tag) bool {

@@ -13,6 +13,11 @@ import (
 // page cache what was wanted before it.
 const maxReadahead = 64 << 20
 
+// readahead is the CACHE of one device.
+type readahead struct {
+	caching bool // a CACHE is in flight
+}
+
 // beginCache has the kernel read ahead. With O_DIRECT there is nothing to read ahead into, and
 // CACHE is not advertised. It is a hint: while one is taken, the next is not, so that no other
 // request waits for it.
