@@ -38,9 +38,9 @@ type program struct {
 	Side judge.Side
 }
 
-// buildFlags are the Makefile's, which builds without cgo. The version is the same for all, so that
-// equal sources give equal binaries.
-var buildFlags = []string{"-trimpath", "-buildvcs=false",
+// buildFlags are the Makefile's, which builds without cgo and without HTTP/2. The version is the
+// same for all, so that equal sources give equal binaries.
+var buildFlags = []string{"-trimpath", "-buildvcs=false", "-tags=nethttpomithttp2",
 	"-ldflags=-checklinkname=0 -X ringnbd/cmd/ringnbd/version.revision=compare " +
 		"-X main.version=compare"} // the name before 0.9.0
 

@@ -4,23 +4,24 @@
 // Invariant: a line writes to the writer that it was given and to nothing else, never more columns
 // than the terminal has, and Clear leaves the terminal as it was. An error of the writer is not an
 // error of the work that is shown.
+//
+// The bar is drawn here: the field's library for bars (progressbar) brings two more modules and
+// some 100 KB of program for these ten lines.
 package progress
 
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/text"
-	"github.com/schollz/progressbar/v3"
 )
 
 const (
-	// steps is how finely a bar divides the work.
-	steps = 1000
 	// maxBar is the largest width of a bar, in columns.
 	maxBar = 24
-	// barFrame is how many columns progressbar puts around a bar.
-	barFrame = len("  100% |") + len("|  ")
+	// barFrame is how many columns the percentage and the ends of a bar take.
+	barFrame = len("  100% ||")
 )
 
 // NoBar is the share of work whose end is not known.
@@ -30,8 +31,7 @@ const NoBar = -1
 type Line struct {
 	w       io.Writer
 	columns int // of the terminal; 0: not known
-	bar     *progressbar.ProgressBar
-	written int // columns of a text without a bar
+	written int // columns of the line that is on the terminal
 }
 
 // New makes a line on a terminal of a number of columns; 0 means that the width is not known.
@@ -43,44 +43,25 @@ func New(w io.Writer, columns int) *Line {
 }
 
 // Show replaces the line by a text, and a bar after it for the share of the work that is done, from
-// 0 to 1, or NoBar. What has no room is cut off; the bar becomes narrower before the text does.
+// 0 to 1, or NoBar. What has no room is cut off; the bar becomes narrower before the text does. The
+// last column stays free, because a terminal may wrap there.
 func (l *Line) Show(line string, share float64) {
 	if l.w == nil {
 		return
 	}
-	if share < 0 || l.columns > 0 && l.columns <= barFrame {
-		l.plain(line)
-		return
-	}
-	if l.written > 0 {
-		l.Clear()
-	}
-	if l.bar == nil {
-		l.bar = progressbar.NewOptions64(steps,
-			progressbar.OptionSetWriter(l.w),
-			progressbar.OptionSetWidth(maxBar),
-			progressbar.OptionSetElapsedTime(false),
-			progressbar.OptionSetPredictTime(false),
-			progressbar.OptionClearOnFinish(),
-			progressbar.OptionThrottle(0),
-		)
-	}
-	if l.columns > 0 { // a line that is too long begins a new one each time
-		room := l.columns - barFrame
-		line = text.Snip(line, room, "")
-		progressbar.OptionSetWidth(max(min(room-text.StringWidth(line), maxBar), 0))(l.bar)
-	}
-	l.bar.Describe(line)
-	_ = l.bar.Set64(int64(min(share, 1) * steps))
-}
-
-// plain shows a text without a bar. The last column stays free: a terminal may wrap there.
-func (l *Line) plain(line string) {
-	if l.bar != nil {
-		l.Clear()
-	}
+	room := maxBar + barFrame + text.StringWidth(line)
 	if l.columns > 0 {
-		line = text.Snip(line, max(l.columns-1, 1), "")
+		room = l.columns - 1
+	}
+	if share >= 0 && room > barFrame {
+		line = text.Snip(line, room-barFrame, "")
+		width := min(room-barFrame-text.StringWidth(line), maxBar)
+		share = min(share, 1)
+		full := int(share * float64(width))
+		line += fmt.Sprintf("  %3.0f%% |%s%s|", 100*share, strings.Repeat("█", full),
+			strings.Repeat(" ", width-full))
+	} else {
+		line = text.Snip(line, max(room, 1), "")
 	}
 	width := text.StringWidth(line)
 	fmt.Fprintf(l.w, "\r%s%*s", line, max(l.written-width, 0), "")
@@ -89,10 +70,6 @@ func (l *Line) plain(line string) {
 
 // Clear takes the line away.
 func (l *Line) Clear() {
-	if l.bar != nil {
-		_ = l.bar.Clear()
-		l.bar = nil
-	}
 	if l.written > 0 {
 		fmt.Fprintf(l.w, "\r%*s\r", l.written, "")
 		l.written = 0
