@@ -296,11 +296,7 @@ func withoutTables(text string) string {
 }
 
 func TestFrontPageIsShort(t *testing.T) {
-	b, err := os.ReadFile(filepath.Join(top, "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := string(b)
+	text := readPage(t, "README.md")
 	if len(text) > maxFrontPage {
 		t.Errorf("README.md has %d bytes: more than %d", len(text), maxFrontPage)
 	}
@@ -308,6 +304,43 @@ func TestFrontPageIsShort(t *testing.T) {
 	if n := strings.Count(before, "\n") + 1; !ok || n > maxFirstServe {
 		t.Errorf("the first `ringnbd serve` is in line %d", n)
 	}
+}
+
+// TestPagesHaveTheTotalsOfTheTable compares what the front page and conform's say of the four
+// servers with the table.
+func TestPagesHaveTheTotalsOfTheTable(t *testing.T) {
+	table := readPage(t, "cmd/ringnbd/conform/TABLE.md")
+	front := strings.Join(strings.Fields(readPage(t, "README.md")), " ")
+	conform := readPage(t, "cmd/ringnbd/conform/README.md")
+	totals := regexp.MustCompile(`(?m)^- \*\*([\w-]+)\*\*.*?(\d+) checks: ` +
+		`(\d+) pass, (\d+) fail, (\d+) differs, (\d+) skip`)
+	found := totals.FindAllStringSubmatch(table, -1)
+	if len(found) != 4 {
+		t.Fatalf("%d servers in the table", len(found))
+	}
+	for _, m := range found {
+		name, fails := m[1], m[4]
+		if fails == "0" {
+			name, fails = name+" fails", "none"
+		}
+		if !strings.Contains(front, m[2]+" checks") || !strings.Contains(front, name+" "+fails) {
+			t.Errorf("the front page does not say: %s checks, %s %s", m[2], name, fails)
+		}
+		row := "| " + m[1] + " | " + strings.Join(m[3:], " | ") + " |"
+		if !strings.Contains(conform, row) {
+			t.Errorf("the page of conform has no row %s", row)
+		}
+	}
+}
+
+// readPage reads a page of the checkout.
+func readPage(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(top, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 func TestPagesAreNarrow(t *testing.T) {
