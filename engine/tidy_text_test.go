@@ -110,6 +110,7 @@ var avoided = []struct {
 }{
 	{regexp.MustCompile(`(\w+) (is|are|was|were) no (\w+)`), "is not a"},
 	{regexp.MustCompile(`\bto be had\b`), "available"},
+	{regexp.MustCompile(`\b(?i:nobody|somebody)\b`), "who is meant: the client, the caller, ..."},
 }
 
 // allowed matches those of the first avoided words that are meant literally.

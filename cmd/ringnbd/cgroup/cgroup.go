@@ -63,7 +63,7 @@ func threads(root string) (room, limit int) {
 				continue
 			}
 			m.each(root, path, func(folder string) {
-				// "max" is no limit
+				// "max" means that there is no limit
 				pids, err := strconv.Atoi(strings.TrimSpace(text(folder, "pids.max")))
 				now, err2 := strconv.Atoi(strings.TrimSpace(text(folder, "pids.current")))
 				if err == nil && err2 == nil && pids-now < room {
