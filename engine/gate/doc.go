@@ -15,9 +15,9 @@
 //	reason.go     has the reasons for which a connection at the gate ends
 //	notice.go     limits warnings to one of a kind every ten seconds
 //
-// A connection is accepted, is given one deadline for its whole handshake, and ends in exactly one
-// counted Reason. With Transmit its descriptor goes to Config.Adopt, and no byte after the
-// negotiation has been read: what a client sent ahead waits in the socket.
+// A connection is accepted, is given one deadline for its whole handshake, and ends for exactly one
+// counted reason (Counters). If it is served, its descriptor goes to Config.Adopt, and no byte
+// after the negotiation has been read: what a client sent ahead waits in the socket.
 //
 // Bounds: connections served and connections at the gate are together at most MaxConnections and a
 // few more, which are there so that a full server can still say that it is full. When the gate
