@@ -6,6 +6,7 @@
 //	judge     ratios, targets and comparisons of two revisions, out of a Report
 //	profile   CPU profiles of ringnbd, by stage of a request, and the profile for the compiler
 //	show      tables for a terminal, Markdown, and the HTML page with its plots
+//	flags     the command lines of the programs
 //	suite     the program of `make bench`
 //	compare   the program of `make compare`
 //	pgo       the program of `make pgo`
