@@ -79,9 +79,8 @@ type deviceRow struct {
 	staff          // workers.go
 	slicer         // range.go
 	flusher        // flush.go
-
-	caching   bool  // a CACHE is in flight
-	throttled int64 // until when short writes into the page cache go to the ring
+	throttle      // pagecache.go
+	readahead     // readahead.go
 }
 
 // deviceTable is the devices of a loop.
