@@ -74,13 +74,13 @@ type Export struct {
 // deviceRow is what one loop keeps about one device; each part of it is described in the file of
 // its chapter.
 type deviceRow struct {
-	device  *Device
-	file    uint32 // index of its descriptor in every ring; none: it has no descriptor
-	staff          // workers.go
-	slicer         // range.go
-	flusher        // flush.go
-	throttle      // pagecache.go
-	readahead     // readahead.go
+	device    *Device
+	file      uint32 // index of its descriptor in every ring; none: it has no descriptor
+	staff            // workers.go
+	slicer           // range.go
+	flusher          // flush.go
+	throttle         // pagecache.go
+	readahead        // readahead.go
 }
 
 // deviceTable is the devices of a loop.
