@@ -42,7 +42,7 @@ var readChecks = []Check{
 		"the server promised it; 32 MiB if it promised nothing",
 		readMaximum},
 	{"CR-06c", must, []need{needByteUnit, needPattern},
-		"single bytes at odd offsets",
+		"READs of single bytes at odd offsets work",
 		"a minimum block of 1 promises it, and old clients assume it",
 		readBytes},
 }

@@ -78,8 +78,8 @@ var requestChecks = []Check{
 		payloadAboveMaximum},
 	{"RQ-14", should, nil,
 		"a request of length zero does not cost the connection",
-		"the outcome is unspecified, but the client loses the connection, and a data chunk " +
-			"without data is malformed",
+		"the result is unspecified, but the connection should live, and a data chunk without " +
+			"data is malformed",
 		zeroLengths},
 	{"RQ-15", quality, nil,
 		"length zero at the very end is as anywhere else; beyond the end it is an error",

@@ -15,7 +15,7 @@ import (
 
 var writeChecks = []Check{
 	{"CW-01a", must, []need{needWrite},
-		"data of every size that was written is read back, and its neighbours are untouched",
+		"WRITEs of every size are read back, and the blocks next to them are untouched",
 		"an export exists for this",
 		writeSizes},
 	{"CW-01b", must, []need{needWrite},

@@ -9,6 +9,7 @@ import "ringnbd/proto"
 // Profile is what the suite found out about a server before the first check. The JSON report has it
 // as "facts".
 type Profile struct {
+	// What the server offers.
 	Handshake  uint16   `json:"handshake_flags"`
 	Go         bool     `json:"go"`
 	List       bool     `json:"list"`
@@ -19,30 +20,34 @@ type Profile struct {
 	Meta       bool     `json:"meta_contexts"`
 	Allocation bool     `json:"base_allocation"`
 	Contexts   []string `json:"contexts,omitempty"`
-	Size       uint64   `json:"size"`
-	FlagsPlain uint16   `json:"flags_plain"` // transmission flags with simple replies
-	// with structured replies, if the server has them
-	Flags uint16 `json:"flags"`
-	// with extended headers and a context, 0 without
+
+	// The export. It has transmission flags with simple replies, with structured replies if the
+	// server has them, and with extended headers and a context (0 without).
+	Size          uint64     `json:"size"`
+	FlagsPlain    uint16     `json:"flags_plain"`
+	Flags         uint16     `json:"flags"`
 	FlagsExtended uint16     `json:"flags_extended"`
 	Block         *blockSize `json:"block_size,omitempty"`
 	Description   string     `json:"description,omitempty"`
-	Writable      bool       `json:"writable"`
-	Pattern       bool       `json:"pattern"`
-	ReadOnly      bool       `json:"read_only_export"`
-	// the suite may send requests to the read-only export that would change a writable export
+
+	// What the suite may do. On the read-only export it may send requests that would change a
+	// writable export only with ReadOnlyChange.
+	Writable       bool   `json:"writable"`
+	Pattern        bool   `json:"pattern"` // the export has the suite's own data
+	ReadOnly       bool   `json:"read_only_export"`
 	ReadOnlyChange bool   `json:"read_only_changes"`
 	Spawned        bool   `json:"spawned"`
-	Image          string `json:"-"`
-	group          int    // process group of a server that the suite started, 0 without
+	Image          string `json:"-"` // path of the image under the server, "" if not known
 	TCP            bool   `json:"tcp"`
-	// what went wrong while the profile was taken
-	Problems   []string `json:"problems,omitempty"`
-	setMeta    bool     // SET_META_CONTEXT is known, whatever LIST_META_CONTEXT says
-	denial     string   // the server's reply that it does not have the export, or not for us
-	closed     string   // why there is nothing to check: the export cannot be opened
-	probe      []byte   // the export's first bytes, which no check may write
-	probeKnown bool     // probe could be read
+
+	Problems []string `json:"problems,omitempty"` // what went wrong while the profile was taken
+
+	group      int    // process group of a server that the suite started, 0 without
+	setMeta    bool   // SET_META_CONTEXT is known, whatever LIST_META_CONTEXT says
+	denial     string // the server's reply that it does not have the export, or not for us
+	closed     string // why there is nothing to check: the export cannot be opened
+	probe      []byte // the export's first bytes, which no check may write
+	probeKnown bool   // probe could be read
 }
 
 // blockSize is the content of NBD_INFO_BLOCK_SIZE, in bytes.

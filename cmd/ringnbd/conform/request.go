@@ -21,8 +21,7 @@ type request struct {
 	offset  uint64
 	length  uint64 // compact headers have 32 bits of it
 	payload []byte
-	// bare leaves out PAYLOAD_LEN, which a WRITE with extended headers and a payload has otherwise.
-	bare bool
+	bare    bool // without PAYLOAD_LEN, which a WRITE has with extended headers and a payload
 }
 
 // unpermitted begins the reason of a skip by a check that ought to have needWrite.

@@ -22,13 +22,14 @@ import (
 type trial struct {
 	profile  *Profile
 	target   Target
-	readOnly Target // with a read-only export; Network is empty without one
+	readOnly Target // with a read-only export; Network is "" without
 	deadline time.Time
-	patience time.Duration
-	differs  []string
-	lock     sync.Mutex // guards conns, which the suite closes when a check hangs
-	conns    []net.Conn
-	stopped  bool // no connection may be open any more
+	patience time.Duration // the time of a check
+	differs  []string      // the deviations that the check noted
+
+	lock    sync.Mutex // guards the fields below: the suite closes what a check that hangs opened
+	conns   []net.Conn
+	stopped bool // no connection may be open any more
 }
 
 // ended is the value of the panic by which a check ends with its verdict.
