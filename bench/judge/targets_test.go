@@ -181,8 +181,7 @@ func TestTargetOfAddedLatencyTakesTheBestPeer(t *testing.T) {
 
 func TestTargetOfBandwidthTakesTheLowerBound(t *testing.T) {
 	l := measure.Load{Section: "large", Pattern: "read", BlockSize: measure.LargeBlock, Depth: 16,
-		Connections: 1,
-		Transport:   measure.TCP, Backend: measure.File}
+		Connections: 1, Transport: measure.TCP, Backend: measure.File}
 	s := func(b float64) []measure.Sample { return twice(measure.Sample{BytesPerSecond: b}) }
 	r := &measure.Report{Machine: measure.Machine{Loopback: map[string]float64{measure.TCP: 2e9}},
 		Results: []measure.Result{{Load: l.Limit(), Server: measure.RawName, Samples: s(4e9)},
@@ -222,8 +221,7 @@ func alone(l measure.Load, set func(*measure.Sample, float64), servers []string,
 
 func TestTargetIsCloseWhenRoundsDisagree(t *testing.T) {
 	l := measure.Load{Section: "null", Pattern: "randread", BlockSize: measure.SmallBlock,
-		Depth:       measure.UsualDepth,
-		Connections: 4, Transport: measure.Unix, Backend: measure.Null}
+		Depth: measure.UsualDepth, Connections: 4, Transport: measure.Unix, Backend: measure.Null}
 	const name = "null export, 4 KiB read, 4 × 32: server CPU"
 	for _, c := range []struct {
 		rounds       []float64
@@ -251,8 +249,7 @@ func TestTargetIsCloseWhenRoundsDisagree(t *testing.T) {
 
 func TestTargetTellsWhichLoadWasMeasuredOnce(t *testing.T) {
 	l := measure.Load{Section: "null", Pattern: "randread", BlockSize: measure.SmallBlock,
-		Depth:       measure.UsualDepth,
-		Connections: 4, Transport: measure.Unix, Backend: measure.Null}
+		Depth: measure.UsualDepth, Connections: 4, Transport: measure.Unix, Backend: measure.Null}
 	r := alone(l, func(s *measure.Sample, x float64) {
 		s.ServerSystem = x
 	}, []string{"ringnbd"}, map[string][]float64{"ringnbd": {1.5, 1.5}})
@@ -267,8 +264,7 @@ func TestTargetTellsWhichLoadWasMeasuredOnce(t *testing.T) {
 
 func TestTargetMissedByOneLoadIsNotClose(t *testing.T) {
 	l := measure.Load{Section: "null", Pattern: "randread", BlockSize: measure.SmallBlock,
-		Depth:       measure.UsualDepth,
-		Connections: 4, Transport: measure.Unix, Backend: measure.Null}
+		Depth: measure.UsualDepth, Connections: 4, Transport: measure.Unix, Backend: measure.Null}
 	r := alone(l, func(s *measure.Sample, x float64) {
 		s.ServerSystem = x
 	}, []string{"ringnbd"}, map[string][]float64{"ringnbd": {1.9, 2.1}})
@@ -282,8 +278,7 @@ func TestTargetMissedByOneLoadIsNotClose(t *testing.T) {
 
 func TestTargetOfCPUTakesTheCheapestOfAllPeers(t *testing.T) {
 	l := measure.Load{Section: "large", Pattern: "read", BlockSize: measure.LargeBlock, Depth: 16,
-		Connections: 1,
-		Transport:   measure.Unix, Backend: measure.File}
+		Connections: 1, Transport: measure.Unix, Backend: measure.File}
 	set := func(s *measure.Sample, x float64) { s.ServerSystem = x }
 	const name = "1 MiB sequential read and write, depth 16: server CPU per GiB"
 	servers := []string{"ringnbd", "nbdkit", "qemu-nbd"}
@@ -302,8 +297,7 @@ func TestTargetOfCPUTakesTheCheapestOfAllPeers(t *testing.T) {
 
 func TestTargetOfUnalignedWritesKnowsAllPeers(t *testing.T) {
 	l := measure.Load{Section: "unaligned", Pattern: "randwrite", BlockSize: 512,
-		Depth:       measure.UsualDepth,
-		Connections: 1, Transport: measure.Unix, Backend: measure.File}
+		Depth: measure.UsualDepth, Connections: 1, Transport: measure.Unix, Backend: measure.File}
 	r := alone(l, func(s *measure.Sample, x float64) {
 		s.RequestsPerSecond = x
 	}, []string{"ringnbd", "nbdkit", "qemu-nbd"},
@@ -347,8 +341,7 @@ func TestTargetOfAddedLatencyCountsRoundsInWhichAPeerAddsNothing(t *testing.T) {
 
 func TestTargetOfPollingTellsThePrice(t *testing.T) {
 	l := measure.Load{Section: "poll", Pattern: "randread", BlockSize: measure.SmallBlock, Depth: 1,
-		Connections: 1,
-		Transport:   measure.Unix, Backend: measure.Null}
+		Connections: 1, Transport: measure.Unix, Backend: measure.Null}
 	r := &measure.Report{Results: []measure.Result{{Load: l, Server: "ringnbd",
 		Samples: twice(measure.Sample{P50: 10.3, P99: 24, ServerSystem: 4})},
 		{Load: l, Server: "ringnbd-poll",

@@ -86,8 +86,7 @@ func Sections() []Section {
 		{Name: "poll", Question: "How low does the latency of one request go, and what does " +
 			"busy polling add?", Servers: append(slices.Clone(fastest), "ringnbd-poll"),
 			Loads: combine(Load{Pattern: "randread", BlockSize: SmallBlock, Depth: 1,
-				Connections: 1,
-				Transport:   Unix}, backends(Null, File))},
+				Connections: 1, Transport: Unix}, backends(Null, File))},
 	})
 }
 

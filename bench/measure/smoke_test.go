@@ -163,8 +163,7 @@ func throughJSON(t *testing.T, before *Report) {
 func TestSmokeInterruptedRunLeavesNothing(t *testing.T) {
 	generator := ringnbdBinary(t)
 	load := Load{Pattern: "randread", BlockSize: SmallBlock, Depth: 1, Connections: 1,
-		Transport: Unix,
-		Backend:   File}
+		Transport: Unix, Backend: File}
 	if os.Geteuid() == 0 {
 		load.Backend = Loop
 	}
@@ -193,8 +192,7 @@ func TestSmokeInterruptedRunLeavesNothing(t *testing.T) {
 
 func TestSmokeFailureOfAServerIsInTheReport(t *testing.T) {
 	load := Load{Pattern: "randread", BlockSize: SmallBlock, Depth: 1, Connections: 1,
-		Transport: Unix,
-		Backend:   Null}
+		Transport: Unix, Backend: Null}
 	s, progress := tiny(t, ringnbdBinary(t), load)
 	s.Programs = []Program{{Name: "false", Path: "false", Backends: []string{Null},
 		Arguments: func(Stand) ([]string, error) {

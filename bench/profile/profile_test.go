@@ -418,8 +418,7 @@ func tiny(t *testing.T) (s *measure.Suite, ringnbd string) {
 
 func TestSmokeProfile(t *testing.T) {
 	l := measure.Load{Pattern: "randrw", ReadPercent: 50, BlockSize: 4096, Depth: 32,
-		Connections: 2,
-		Transport:   measure.Unix, Backend: measure.Null}
+		Connections: 2, Transport: measure.Unix, Backend: measure.Null}
 	s, binary := tiny(t)
 	p, err := ofLoad(t.Context(), s, l, measure.Ringnbd(binary))
 	if err != nil {

@@ -78,8 +78,7 @@ func TestTextFitsACommitMessage(t *testing.T) {
 		return math.Pow(2, float64(load-4))
 	})
 	c.Base, c.New = judge.Side{Name: "HEAD~1", Commit: "0123456789abcdef",
-		Flags: []string{"--poll", "0"},
-		Go:    "go1.25"},
+		Flags: []string{"--poll", "0"}, Go: "go1.25"},
 		judge.Side{Name: "working tree", Commit: "0123456789", Dirty: true, Go: "go1.26"}
 	c.Command, c.Loads[3].Error = "make compare BASE=HEAD~1", "the server\nsaid: no "+
 		strings.Repeat("and no ", 40)

@@ -106,8 +106,7 @@ func smallReport() *measure.Report {
 		Storage: map[string]string{"ringnbd": "O_DIRECT, io_uring", "nbdkit": "page cache, threads",
 			"qemu-nbd": "O_DIRECT, io_uring"}, Direct: []string{"ringnbd", "qemu-nbd"}}
 	disk := measure.Load{Section: "disk", Pattern: "randread", BlockSize: 4096, Depth: 32,
-		Connections: 4,
-		Transport:   measure.TCP, Backend: measure.File}
+		Connections: 4, Transport: measure.TCP, Backend: measure.File}
 	add := func(l measure.Load, server string, rate, p50, user, system float64, errors ...string) {
 		result := measure.Result{Load: l, Server: server, Errors: errors}
 		for round := 1; round <= r.Rounds && rate > 0 && len(errors) < r.Rounds; round++ {
@@ -522,8 +521,7 @@ func TestNumbersInPlotsAreShort(t *testing.T) {
 
 func TestDistinguishNamesOnlyWhatVaries(t *testing.T) {
 	l := measure.Load{Section: "disk", Pattern: "randread", BlockSize: 4096, Depth: 32,
-		Connections: 1,
-		Transport:   measure.Unix, Backend: measure.File}
+		Connections: 1, Transport: measure.Unix, Backend: measure.File}
 	m := l
 	m.Connections, m.Transport = 4, measure.TCP
 	common, own := distinguish([]measure.Load{l, m})

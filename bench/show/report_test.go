@@ -22,8 +22,7 @@ import (
 // failure.
 func sampleReport() *measure.Report {
 	l := measure.Load{Section: "disk", Pattern: "randread", BlockSize: 4096, Depth: 32,
-		Connections: 4,
-		Transport:   measure.TCP, Backend: measure.File}
+		Connections: 4, Transport: measure.TCP, Backend: measure.File}
 	s := func(round int, rps, cpu float64) measure.Sample {
 		return measure.Sample{Round: round, Requests: 1000, RequestsPerSecond: rps,
 			BytesPerSecond: 4096 * rps, P50: 10, P99: 99, ServerUser: cpu / 4,
