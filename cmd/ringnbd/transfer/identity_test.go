@@ -351,7 +351,7 @@ func TestStrangeEnds(t *testing.T) {
 	refused(t, options(t, "nbd://h/x", "nbd://h:10809/x"), "is the source and the destination")
 	o := options(t, source, dir+"/new")
 	o.Requests, o.RequestSize = 1024, 2<<20
-	refused(t, o, "1024 requests of 2048 KiB in flight need 2048 MiB of memory")
+	refused(t, o, "1,024 requests of 2 MiB in flight need 2 GiB of memory")
 	if _, err := os.Stat(dir + "/new"); err == nil {
 		t.Error("a destination was left by a copy that was refused")
 	}

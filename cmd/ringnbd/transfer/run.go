@@ -17,6 +17,7 @@ import (
 
 	"ringnbd/engine/backing"
 	"ringnbd/engine/client"
+	"ringnbd/engine/units"
 )
 
 // Options of a copy.
@@ -318,9 +319,10 @@ func (j *job) match() error {
 	}
 	j.buffers.New = func() any { b := make([]byte, j.request); return &b }
 	if memory := uint64(j.slots()) * j.request; memory > maxMemory {
-		return fmt.Errorf("%d requests of %d KiB in flight need %d MiB of memory, more than the "+
-			"maximum of %d; use fewer --requests or --connections, or a smaller --request-size",
-			j.slots(), j.request>>10, memory>>20, maxMemory>>20)
+		return fmt.Errorf("%s of %s in flight need %s of memory, more than the maximum of %s; "+
+			"use fewer --requests or --connections, or a smaller --request-size",
+			units.Plural(j.slots(), "request"), units.Exact(j.request), units.Size(memory),
+			units.Exact(maxMemory))
 	}
 	j.blank = o.DestinationIsZero || isLocal && to.fresh
 	if j.grain = max(4<<10, block); !j.blank {
