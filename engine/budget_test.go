@@ -24,7 +24,7 @@ func handTurned(t *testing.T, d *Device) *loop {
 	return handTurnedWith(t, c, MinMemory(c)+512<<20, Export{Facts: factsOf(d), Device: d})
 }
 
-// handTurnedWith is such a loop with so many bytes of memory.
+// handTurnedWith makes a loop that the test turns, with memory bytes.
 func handTurnedWith(t *testing.T, c Config, memory uint64, exports ...Export) *loop {
 	t.Helper()
 	runtime.LockOSThread()
@@ -129,7 +129,7 @@ func TestATurnStaysInItsBudget(t *testing.T) {
 	}
 }
 
-// askFor sends so many requests, one behind the other.
+// askFor sends that many requests, one after the other.
 func askFor(t *testing.T, f *os.File, command uint16, length uint64, requests int) {
 	var wire []byte
 	for i := range uint64(requests) {

@@ -163,9 +163,11 @@ func queueFaults(l *loop) map[string]func() func() {
 		"a connection in another line": func() func() {
 			return spoil(&q.waiters[1].line, lineOf(0, false))
 		},
-		"a stake of one that has left": func() func() { return spoil(&q.stakes[large].conn, 2) },
-		"a turn that did not end":      func() func() { return spoil(&q.turn, 1) },
-		"bytes ahead of no request":    func() func() { return spoil(&q.ahead, 4096) },
+		"a stake of a connection that has left": func() func() {
+			return spoil(&q.stakes[large].conn, 2)
+		},
+		"a turn that did not end":   func() func() { return spoil(&q.turn, 1) },
+		"bytes ahead of no request": func() func() { return spoil(&q.ahead, 4096) },
 	}
 }
 

@@ -28,7 +28,7 @@
 //	 2. Listening (receive.go: listen). A single RECV takes in as many requests as have arrived,
 //	    into a stage: 2 KiB that every connection has of its own, or, while it sends more than that
 //	    holds, 256 KiB that it borrows (stage.go).
-//	 3. Recording (loop.go: record). A completion only updates its row and marks the connection.
+//	 3. Recording (loop.go: record). A completion updates its row and marks the connection.
 //	    When the whole batch has been recorded, every marked connection is settled once (loop.go:
 //	    settle): take requests in, send replies, listen again, depart. Batching of replies follows
 //	    from that order.
@@ -68,10 +68,10 @@
 // The kernel sees addresses of two arenas only. The control arena has a pair of pages for each
 // connection (message header, iovecs, reply headers, its own stage) and the large stages. The pool
 // has two regions: small, for requests up to a piece and some more, and large, for longer requests,
-// so that neither kind starves the other. It is registered with the ring part by part, as it is
-// first used (locked.go). A loop with too little memory for a long request serves it part by part
-// (parts.go). layout.go divides Config.Memory between them before anything runs; nothing grows.
-// Rows point at each other by index, and hold no pointers.
+// so that neither kind starves the other. It is registered with the ring by buffers of 2 MiB, each
+// when it is first used (locked.go). A loop with too little memory for a long request serves it
+// part by part (parts.go). layout.go divides Config.Memory between them before anything runs;
+// nothing grows. Rows point at each other by index, and hold no pointers.
 //
 // Backpressure has no code of its own: without a tag or a lease a connection is not read, and its
 // socket fills up. What a connection may hold begins small and grows with the replies that it takes
@@ -102,7 +102,8 @@
 // # Words
 //
 //	tag         a request in flight, and its row in the table of the loop
-//	lease       a piece of the pool, held by one tag
+//	lease       memory of the pool, a chain of pieces, held by one tag
+//	region      a class of memory of the pool: small, or large
 //	claim       the blocks of a write in the guard, from begin to answer
 //	guard       the table of claims that orders overlapping writes
 //	stripe      the part of a device, 64 KiB or more, by which the guard finds claims

@@ -145,7 +145,7 @@ func (s *SimLoop) Home() error {
 	check(free == len(l.tags), strconv.Itoa(len(l.tags)-free)+" tags are out")
 	check(rows == len(l.conns), strconv.Itoa(len(l.conns)-rows)+" connections are out")
 	q := &l.queue
-	check(q.ahead == 0, strconv.FormatUint(q.ahead, 10)+" bytes went ahead and did not come home")
+	check(q.ahead == 0, strconv.FormatUint(q.ahead, 10)+" bytes went ahead and were not given back")
 	check(l.leases.used == [regions]uint64{},
 		strconv.FormatUint(l.leases.used[small]+l.leases.used[large], 10)+" bytes are on lease")
 	check(len(l.freeStages) == l.layout.stages, "stages are out")
@@ -178,7 +178,7 @@ func (s *SimLoop) Home() error {
 		tally.add(&l.tally[i].Traffic)
 	}
 	check(ended == s.clients,
-		strconv.Itoa(s.clients-ended)+" clients have left and nobody was told")
+		strconv.Itoa(s.clients-ended)+" clients have left and it was not reported")
 	check(traffic == tally, "what clients did is not what was done to exports")
 	for t := range l.tags {
 		check(!l.shared.guard.claims[l.claimIndex(uint32(t))].held,

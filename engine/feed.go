@@ -19,9 +19,9 @@ func (l *loop) feedAll() {
 	l.settleAll()
 }
 
-// feed lets connections that wait try again, line by line, one of each, as long as it helps. One
-// that got something and wants more goes to the end of its line; one that got nothing stays first,
-// and none after it is served before it but those that may overtake.
+// feed lets connections that wait try again, line by line, one of each, as long as it helps. A
+// connection that got something and wants more goes to the end of its line. A connection that got
+// nothing stays first, and of those after it only the ones that may overtake are served.
 func (l *loop) feed(r region) {
 	q := &l.queue
 	for tries := 0; q.offers(r); tries++ {

@@ -93,7 +93,7 @@ func TestEndsAreToldWithWhatWas(t *testing.T) {
 		c.call(proto.CmdRead, 0, 1<<21, 512, nil) // beyond the end
 		if i == 7 {
 			if got := counted(t, e); got.Exports[1].Connections < 1 || got.Exports[1].Writes < 1 {
-				t.Errorf("of one that is there: %+v", got.Exports)
+				t.Errorf("of a connection that is there: %+v", got.Exports)
 			}
 		}
 		_ = c.fd.Close()

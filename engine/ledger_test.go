@@ -1,5 +1,5 @@
-// The ledger against holders who take all they may and give nothing back: what is left must be
-// enough for the next.
+// The ledger against connections that take all they may and give nothing back: what is left must be
+// enough for the next connection.
 
 package engine
 
@@ -14,7 +14,7 @@ type hog struct {
 	export int
 }
 
-// books is a ledger with those who hold something of it.
+// books is a ledger and the connections that hold something of it.
 type books struct {
 	ledger
 	hogs []*hog
@@ -116,7 +116,7 @@ func TestLedgerKeepsAShareForTheNextExport(t *testing.T) {
 }
 
 // TestLedgerKeepsAPlaceBesideACrowd: a client of the same export, which holds little, beside 200
-// who ask for 64 KiB and never take a reply.
+// that ask for 64 KiB and never take a reply.
 func TestLedgerKeepsAPlaceBesideACrowd(t *testing.T) {
 	for _, pool := range pools {
 		for _, taken := range []bool{false, true} {
@@ -149,7 +149,7 @@ func TestLedgerKeepsMoreThanTheReserve(t *testing.T) {
 }
 
 // TestLedgerGivesOneEnough: an export or a connection that is alone is not held back much for
-// others who are not there.
+// others that are not there.
 func TestLedgerGivesOneEnough(t *testing.T) {
 	b := newBooks(64<<20, 10)
 	for range 16 {
@@ -164,7 +164,7 @@ func TestLedgerGivesOneEnough(t *testing.T) {
 	}
 	b = newBooks(8<<20, 4)
 	if !b.ask(b.connect(0, false), large, MaxRequest) {
-		t.Error("the longest request does not fit although nobody holds anything")
+		t.Error("the longest request does not fit although nothing is held")
 	}
 }
 

@@ -110,7 +110,7 @@ func (l *loop) record(c *uring.CQE) {
 		l.woken()
 	case onCancel: // the operation that was cancelled speaks for itself
 	default:
-		must(false, "a completion that nobody asked for")
+		must(false, "a completion of an unknown kind")
 	}
 }
 

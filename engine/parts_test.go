@@ -67,7 +67,7 @@ func TestFailureWithinParts(t *testing.T) {
 	data := make([]byte, proto.SimpleReplySize+2<<20)
 	c.read(data)
 	if n, err := c.fd.Read(data[:1]); n != 0 || err == nil {
-		t.Errorf("behind what could be read: %d bytes, %v", n, err)
+		t.Errorf("after what could be read: %d bytes, %v", n, err)
 	}
 	if n := counted(t, e).Closed[CloseTorn]; n != 1 {
 		t.Errorf("%d connections were torn", n)
@@ -91,7 +91,7 @@ func TestFailureWithinParts(t *testing.T) {
 		t.Error("a WRITE whose later parts fail succeeded")
 	}
 	if errno := w.call(proto.CmdRead, 0, 0, 4096, make([]byte, 4096)); errno != proto.Success {
-		t.Errorf("the connection is not in step behind a WRITE that failed: %v", errno)
+		t.Errorf("the connection is not in step after a WRITE that failed: %v", errno)
 	}
 }
 
@@ -115,7 +115,7 @@ func (k *failsNth) Reap(into []uring.CQE) int {
 }
 
 // TestFailureOfAnyPartIsTold: the reply of a WRITE in parts has the error of the part that failed,
-// whichever that was, and nothing behind it is written.
+// whichever that was, and nothing after it is written.
 func TestFailureOfAnyPartIsTold(t *testing.T) {
 	const parts = 4
 	d := fileDevice(t, parts*pieceSize, unix.O_DIRECT)
@@ -124,7 +124,7 @@ func TestFailureOfAnyPartIsTold(t *testing.T) {
 	l.layout.maxWhole = pieceSize
 	k := &failsNth{Kernel: l.kernel}
 	l.kernel = k
-	f := asked(t, l, 0, 0, 0)
+	f := asking(t, l, 0, 0, 0)
 	for nth := 1; nth <= parts+1; nth++ {
 		k.done, k.n = 0, nth
 		want, writes := proto.ENOSPC, nth

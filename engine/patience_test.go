@@ -1,4 +1,4 @@
-// Time in which nobody looked counts against nobody.
+// Time in which the process did not run counts against no client.
 
 package engine
 

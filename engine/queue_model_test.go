@@ -1,4 +1,4 @@
-// The memory queue against a model: lines are slices, who is first is looked for, and nothing is
+// The memory queue against a model: lines are slices, the first one is searched for, and nothing is
 // remembered that can be computed.
 
 package engine
@@ -17,7 +17,7 @@ type queueWorld struct {
 	now    int64
 	free   [regions]uint64
 	held   []queueHeld
-	// The model: who waits, by line and region, and since when, with what.
+	// The model: the connections that wait, by line and region, since when, and for what.
 	lines [][regions][]uint32
 	since []int64
 	needs []uint64

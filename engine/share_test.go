@@ -1,5 +1,5 @@
 // Who waits for a turn gets it, though others spend the budget of each: that is a bound on what
-// one turn does, not a wall before those who come second.
+// one turn does, not a wall before the clients that come second.
 
 package engine
 
@@ -13,8 +13,8 @@ import (
 	"ringnbd/proto"
 )
 
-// asked is a connection that has sent so many READs; what it may hold is no bound.
-func asked(t *testing.T, l *loop, i uint32, length uint64, n int) *os.File {
+// asking adopts a connection that has sent n READs, and may hold as much as it likes.
+func asking(t *testing.T, l *loop, i uint32, length uint64, n int) *os.File {
 	t.Helper()
 	f := adopted(t, l, proto.Session{})
 	t.Cleanup(func() {
@@ -49,11 +49,11 @@ func halfTurn(t *testing.T, l *loop) {
 	l.settleAll()
 }
 
-// TestWhoHadNothingOfATurnComesFirst: one that has 40 MiB to ask for does not keep another from 1.
-func TestWhoHadNothingOfATurnComesFirst(t *testing.T) {
+// TestPassedOverConnectionComesFirst: a client that asks for 40 MiB does not keep another from 1.
+func TestPassedOverConnectionComesFirst(t *testing.T) {
 	l := handTurned(t, fileDevice(t, 64<<20, unix.O_DIRECT))
-	asked(t, l, 0, 1<<20, 40)
-	asked(t, l, 1, 1<<20, 1)
+	asking(t, l, 0, 1<<20, 40)
+	asking(t, l, 1, 1<<20, 1)
 	for begun := time.Now(); l.conns[1].traffic.Reads == 0; l.turn() {
 		if time.Since(begun) > 20*time.Second {
 			t.Fatal("not taken in")
@@ -64,10 +64,10 @@ func TestWhoHadNothingOfATurnComesFirst(t *testing.T) {
 	}
 }
 
-// TestTheTurnAfterBelongsToWhoWaits: it does though each turn begins with what spends it.
-func TestTheTurnAfterBelongsToWhoWaits(t *testing.T) {
+// TestNextTurnBelongsToThePostponed: it does though each turn begins with what spends it.
+func TestNextTurnBelongsToThePostponed(t *testing.T) {
 	l := handTurned(t, memoryDevice(t, 8<<20))
-	asked(t, l, 0, 1<<20, 1)
+	asking(t, l, 0, 1<<20, 1)
 	for range 10 {
 		halfTurn(t, l)
 	}
@@ -76,14 +76,14 @@ func TestTheTurnAfterBelongsToWhoWaits(t *testing.T) {
 	}
 }
 
-// TestWhoStarvesIsFedInABusyTurn: what has come home is offered, to one at least.
-func TestWhoStarvesIsFedInABusyTurn(t *testing.T) {
+// TestStarvingConnectionIsFedInABusyTurn: freed memory is offered to one connection at least.
+func TestStarvingConnectionIsFedInABusyTurn(t *testing.T) {
 	l := handTurned(t, fileDevice(t, 64<<20, unix.O_DIRECT))
 	l.tolerate() // no tag is left, and none is held
 	free := l.ledger.free.inflight
 	l.ledger.free.inflight = 0
 	for i := range uint32(2) {
-		asked(t, l, i, 4096, 1)
+		asking(t, l, i, 4096, 1)
 	}
 	for l.queue.waiting < 2 {
 		l.turn()
@@ -100,14 +100,14 @@ func TestWhoStarvesIsFedInABusyTurn(t *testing.T) {
 	}
 }
 
-// TestWhoIsFedIsFedOnce: that it has waited excuses what it is fed with, and not what comes
+// TestFedConnectionIsFedOnce: that it has waited excuses what it is fed with, and not what comes
 // behind it.
-func TestWhoIsFedIsFedOnce(t *testing.T) {
+func TestFedConnectionIsFedOnce(t *testing.T) {
 	l := handTurned(t, fileDevice(t, 64<<20, unix.O_DIRECT))
 	l.tolerate() // no tag is left, and none is held
 	free := l.ledger.free.inflight
 	l.ledger.free.inflight = 0
-	asked(t, l, 0, 1<<20, 2)
+	asking(t, l, 0, 1<<20, 2)
 	w := &l.queue.waiters[0]
 	for !w.waits {
 		l.turn()
@@ -119,13 +119,14 @@ func TestWhoIsFedIsFedOnce(t *testing.T) {
 	l.feed(w.region)
 	l.settleAll()
 	if n := l.counters.Requests[proto.CmdRead]; n != 1 {
-		t.Errorf("%d long READs of one that starved were taken in, in a turn that was spent", n)
+		t.Errorf("%d long READs of a connection that starved were taken in, in a turn that was "+
+			"spent", n)
 	}
 }
 
-// TestWhoGoesBesideKeepsItsPlace: in a line for much memory, those that would fit when the turn is
+// TestOvertakersKeepTheirPlaces: in a line for much memory, those that would fit when the turn is
 // over stand where they stood, and one goes all the same.
-func TestWhoGoesBesideKeepsItsPlace(t *testing.T) {
+func TestOvertakersKeepTheirPlaces(t *testing.T) {
 	l := handTurned(t, fileDevice(t, 128<<20, unix.O_DIRECT))
 	l.tolerate() // memory is on lease to no request, and no tag is left
 	whole := l.leases.free(large) - 16*pieceSize
@@ -133,11 +134,11 @@ func TestWhoGoesBesideKeepsItsPlace(t *testing.T) {
 	if !ok {
 		t.Fatal("no memory")
 	}
-	asked(t, l, 0, MaxRequest, 1)
+	asking(t, l, 0, MaxRequest, 1)
 	free := l.ledger.free.inflight
 	l.ledger.free.inflight = 0
 	for i := range uint32(3) {
-		asked(t, l, i+1, 2<<20, 1)
+		asking(t, l, i+1, 2<<20, 1)
 	}
 	for i := range uint32(4) {
 		for !l.queue.waits(i) {
@@ -177,7 +178,7 @@ func TestWaitingDoesNotAllocate(t *testing.T) {
 			const each, length = 4, 4 << 20
 			l := handTurned(t, fileDevice(t, 32<<20, unix.O_DIRECT))
 			arrange(l)
-			f := asked(t, l, 0, 0, 0)
+			f := asking(t, l, 0, 0, 0)
 			fd := int(f.Fd())
 			if err := unix.SetNonblock(fd, true); err != nil {
 				t.Fatal(err)
@@ -241,8 +242,8 @@ func starving(t *testing.T) *loop {
 	return l
 }
 
-// TestWhoChangesLinesHasWaitedAsLong: what it waits for may be taken from those who stand still.
-func TestWhoChangesLinesHasWaitedAsLong(t *testing.T) {
+// TestConnectionThatChangesLinesHasWaitedAsLong: connections that stand still may be closed for it.
+func TestConnectionThatChangesLinesHasWaitedAsLong(t *testing.T) {
 	l := starving(t)
 	c, q := &l.conns[0], &l.queue
 	w := &q.waiters[0]
@@ -252,34 +253,35 @@ func TestWhoChangesLinesHasWaitedAsLong(t *testing.T) {
 	l.parse(0)
 	if w.line != 0 || q.lines[0].waiting[small].head != 0 ||
 		q.lines[1].waiting[small].head != none {
-		t.Error("one that has taken a reply is in the line of those who have not")
+		t.Error("a connection that has taken a reply is in the line of newcomers")
 	}
 	if w.since != since || !q.starving(l.now-stallGraceNanos) {
-		t.Error("one that came over from another line begins to wait anew")
+		t.Error("a connection from another line begins to wait anew")
 	}
 }
 
-// TestWhoLeavesALineLeavesItsStake: nothing is kept for it.
-func TestWhoLeavesALineLeavesItsStake(t *testing.T) {
+// TestConnectionThatLeavesALineLosesItsStake: nothing is kept for it.
+func TestConnectionThatLeavesALineLosesItsStake(t *testing.T) {
 	l := starving(t)
 	if l.queue.stakes[small].conn != 0 {
-		t.Fatal("what comes home is not kept for the first who found nothing")
+		t.Fatal("freed memory is not kept for the first connection that found none")
 	}
 	l.fail(0, CloseForced)
 	if l.queue.stakes[small].conn != none {
-		t.Error("what comes home is kept for one that has left")
+		t.Error("freed memory is kept for a connection that has left")
 	}
 }
 
-// TestWhoIsSqueezedTriesAgain: not only when replies of its own have gone, which may take long.
-func TestWhoIsSqueezedTriesAgain(t *testing.T) {
+// TestSqueezedConnectionTriesAgain: not only when replies of its own have gone, which may take
+// long.
+func TestSqueezedConnectionTriesAgain(t *testing.T) {
 	l := starving(t)
 	l.queue.withdraw(0)
 	l.queue.squeeze(0)
 	l.ledger.free.inflight = tagsPerLoop
 	l.tick()
 	if l.queue.waiters[0].squeezed || l.counters.Requests[proto.CmdRead] != 1 {
-		t.Error("there is room, and one that was squeezed did not try again")
+		t.Error("there is room, and a squeezed connection did not try again")
 	}
 	for l.conns[0].inflight > 0 {
 		l.turn()

@@ -47,7 +47,7 @@ func TestCloseWaitsForWhoWakesALoop(t *testing.T) {
 	go func() { closed <- e.Close() }()
 	select {
 	case <-closed:
-		t.Error("closed under somebody who wakes a loop")
+		t.Error("closed while a caller wakes a loop")
 	case <-time.After(100 * time.Millisecond):
 	}
 	close(release)

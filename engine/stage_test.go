@@ -1,4 +1,4 @@
-// Stages under more talkers than there are: everybody gets through, with the right bytes, and a
+// Stages under more busy connections than there are: each gets through, with the right bytes, and a
 // connection that has fallen silent gives its large stage back.
 
 package engine
@@ -122,7 +122,7 @@ func TestStageComesBackFromWhoTakesNoReply(t *testing.T) {
 	}
 }
 
-// TestSilenceInsideAHeaderHoldsNothing: while others starve, and those who make them are closed, a
+// TestSilenceInsideAHeaderHoldsNothing: while others starve, and the cause of that is closed, a
 // client that has sent five bytes of a header stays.
 func TestSilenceInsideAHeaderHoldsNothing(t *testing.T) {
 	d := memoryDevice(t, 64<<20)
@@ -140,7 +140,7 @@ func TestSilenceInsideAHeaderHoldsNothing(t *testing.T) {
 	for deadline := time.Now().Add(20 * time.Second); counted(t,
 		e).Closed[CloseStalled] == 0; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("nobody was closed, so this tested nothing")
+			t.Fatal("no connection was closed, so this tested nothing")
 		}
 	}
 	time.Sleep(300 * time.Millisecond) // the tick that closes them looks at all connections

@@ -164,7 +164,7 @@ func (k refusesAll) Reap(into []uring.CQE) int {
 func TestWhatIsRefusedAfterTheCutIsDropped(t *testing.T) {
 	l := handTurned(t, fileDevice(t, 1<<20, unix.O_DIRECT))
 	l.kernel = refusesAll{l.kernel, unix.EAGAIN}
-	asked(t, l, 0, 4096, 1)
+	asking(t, l, 0, 4096, 1)
 	for l.devices[0].flying == 0 {
 		l.turn()
 	}
@@ -193,7 +193,7 @@ func TestWhatIsRefusedGoesToAWorker(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := handTurned(t, fileDevice(t, 1<<20, unix.O_DIRECT))
 			l.kernel = refusesAll{l.kernel, refusal}
-			f := asked(t, l, 0, 0, 0)
+			f := asking(t, l, 0, 0, 0)
 			for _, command := range []uint16{proto.CmdWrite, proto.CmdRead} {
 				askFor(t, f, command, 4096, 1)
 				for n := l.counters.Sends; l.counters.Sends == n || l.conns[0].sending; {
@@ -226,10 +226,10 @@ func TestWhatIsParkedLeavesWithItsConnection(t *testing.T) {
 			l.turn()
 		}
 	}
-	f := asked(t, l, 0, 4096, 1)
+	f := asking(t, l, 0, 4096, 1)
 	settled(1)
 	first := q.parked.head
-	asked(t, l, 1, 4*pieceSize, 2)
+	asking(t, l, 1, 4*pieceSize, 2)
 	settled(3)
 	askFor(t, f, proto.CmdRead, 4096, 1)
 	settled(4)
