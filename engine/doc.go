@@ -1,162 +1,185 @@
-// Package engine serves block requests from sockets that have been negotiated already: one event
-// loop per core, each with its own ring, its own memory and its own connections.
+// Package engine serves the requests of NBD clients whose handshake engine/gate has done: one event
+// loop per core, each with its own io_uring, its own memory and its own connections.
 //
 // # Where to look
 //
-//   - Where is a request admitted? admit.go: needs says how much memory it takes, takeTag takes the
-//     tag and the memory at once, or lets the connection wait. ledger.go says how much a connection
-//     may hold, queue.go which connection is next, feed.go tries those that wait again.
-//   - Where is its order decided? guard.go: a write waits for every earlier write to the same
-//     blocks of its device. Requests that do not overlap have no order.
-//   - Who owns its memory? The tag (tag.go): it has a lease of the pool (lease.go) from takeTag to
-//     release, whatever happens to the connection. layout.go divides the memory of a loop.
-//   - What happens when its client goes? conn.go: fail shuts the socket down and withdraws what
-//     waits, requests on the disk run to their end without a reply, and depart gives the row back
-//     when neither the kernel nor a tag needs it.
-//   - Where is a new device added? device.go: a Kind, and the facts that the data path needs; its
-//     way through begin and run in tag.go (memory.go is the smallest example), its reads and writes
-//     in disk.go, its ranges in range.go, its replies in reply.go. engine/backing opens it.
-//     table.go has the devices of a server, and which export has which.
+//   - Where is a request admitted? admit.go: receive.go's parse calls admit, which checks it and
+//     calls takeTag for its tag and all its memory. takeTag takes both or neither; without them the
+//     connection waits. ledger.go says how much a connection may hold, queue.go which connection
+//     is next, and feed.go lets waiting connections try again.
+//   - Where is its order decided? guard.go: begin in tag.go enters the guard, and a write runs when
+//     no earlier write to the same blocks of its device is left. Reads do not enter it: the
+//     protocol orders no read after a write that is not answered yet.
+//   - Who owns its memory? The request's tag (tag.go) holds a lease of the pool (lease.go), from
+//     takeTag to release, whatever happens to the connection. Before that its bytes are in the
+//     stage of the connection (stage.go). layout.go divides the memory of a loop.
+//   - What happens when its client goes? conn.go: fail shuts the socket down and takes the
+//     connection out of its line; its requests in the guard, and its parked segments, are not
+//     begun, a payload that has not arrived in full is dropped, and what is on the disk runs to
+//     its end without a reply. depart frees the connection's row when neither the kernel nor a tag
+//     needs the row.
+//   - Where is a new kind of device added? (1) device.go: its Kind, the facts that the data path
+//     needs, and whether it keeps data and is on disk. (2) tag.go: its case in begin and run.
+//     (3) disk.go for reads and writes, range.go for TRIM and WRITE_ZEROES, flush.go for FLUSH,
+//     reply.go and holes.go for where the data of a reply lies. (4) engine/backing opens it.
+//     memory.go is the smallest example. table.go has the devices of a server, and which export
+//     has which.
+//   - What about a client that is too slow? stall.go. A block that a write covers in part? disk.go
+//     (issueEdges, merge). Memory registered with io_uring? locked.go. The end of the server?
+//     shutdown.go.
+//
+// # Words
+//
+//	row         an entry in a table of the loop; rows name each other by index
+//	tag         a request in flight, and its row
+//	lease       memory of the pool, a chain of pieces, held by one tag
+//	region      a class of memory of the pool: small, or large
+//	claim       the blocks of a write in the guard, from begin to answer
+//	guard       the table of claims, which orders overlapping writes
+//	stripe      the part of a device, 64 KiB or more, by which the guard finds claims
+//	stage       the memory that a socket is received into: a connection's own, or a large stage
+//	step        one part of the work of a request: reading edges, writing, flushing
+//	wave        the disk operations of one step; each is a segment
+//	piece       1 MiB of a lease
+//	slice       the bytes that TRIM and WRITE_ZEROES work on at a time
+//	part        the bytes of a long request that a loop with little memory serves at a time
+//	turn        one io_uring_enter, and all work that follows from what completed
+//	settle      what a turn does once for each connection that a completion concerned
+//	line        the connections of one export that wait for memory or a tag
+//	stake       the right of the first connection of a line to memory that is freed (queue.go)
+//	newcomer    a connection that has taken no reply yet
+//	squeezed    said of a connection that has the most it may have while little is left (ledger.go)
+//	parked      said of a segment that waits until its device may have one more io-wq worker
+//	door        an address where engine/gate listens and negotiates, newstyle or oldstyle
 //
 // # The life of a request
 //
-//		socket bytes -> stage -> proto.Request -> tag + lease -> guard -> wave of segments
-//		   -> ready list -> one SENDMSG -> tag and lease are given back
+//	socket bytes -> stage -> proto.Request -> tag + lease -> guard (writes) -> wave of segments
+//	   -> ready list -> one SENDMSG -> tag and lease are given back
 //
-//	 1. Adoption. engine/gate has negotiated; Engine.Adopt picks the loop with the fewest
-//	    connections and posts the descriptor (mail.go). The loop gives it a row (conn.go: adopt).
-//	 2. Listening (receive.go: listen). A single RECV takes in as many requests as have arrived,
-//	    into a stage: 2 KiB that every connection has of its own, or, while it sends more than that
-//	    holds, 256 KiB that it borrows (stage.go).
-//	 3. Recording (loop.go: record). A completion updates its row and marks the connection.
-//	    When the whole batch has been recorded, every marked connection is settled once (loop.go:
-//	    settle): take requests in, send replies, listen again, depart. Batching of replies follows
-//	    from that order.
-//	 4. Admission (receive.go: parse; admit.go: admit). proto.Check holds all the rules; a request
-//	    that it refuses is answered without touching the disk. A request that it accepts takes a
-//	    tag and all the memory it will ever need, or waits in line without holding anything
-//	    (admit.go: takeTag; queue.go; feed.go). Payloads are copied from the stage into the lease;
-//	    when 128 KiB or more are still to come, or no large stage is left, they are received
-//	    straight into the lease.
-//	 5. Ordering (guard.go). A write of any kind claims its blocks. It runs when no earlier write,
-//	    on any connection of any loop, overlaps them. Of a request in parts (parts.go) each part
-//	    claims its own.
-//	 6. The disk (disk.go). A wave is one READ_FIXED or WRITE_FIXED per 1 MiB piece (READ or
-//	    WRITE, where memory is not registered: locked.go). A write that does not begin and end on
-//	    blocks first reads the two blocks at its edges and completes them (stepEdges, merge). FUA
-//	    is RWF_DSYNC on the write. FLUSH (flush.go) is one fdatasync for all flushes that wait.
-//	    TRIM and WRITE_ZEROES (range.go) go slice by slice. CACHE (readahead.go), memory devices
-//	    (memory.go) and short writes into the page cache (pagecache.go) have ways of their own.
-//	 7. Completion (disk.go: segmentDone; tag.go: stepDone, answer). The last segment of the last
-//	    step answers: the claim is given up, which may let other requests run, and the tag joins
-//	    the ready list of its connection. Order of completion is order of reply.
-//	 8. Replying (reply.go; chunk.go and holes.go for structured replies). Headers and payloads of
-//	    all ready replies become one SENDMSG. Its completion gives tags and leases back (release),
-//	    and feeds the connections that wait for them.
+// In order:
 //
-// A turn has a budget (budget.go), in bytes that are read, written, copied or looked at, because
-// the cost of a request is not the size of its reply. Work beyond the budget is left to the next
-// turn, and short requests of other connections come first.
+//  1. Adoption. engine/gate has negotiated; Engine.Adopt picks the loop with the fewest
+//     connections and posts the descriptor (mail.go). The loop gives the connection a row
+//     (conn.go: adopt).
+//  2. Listening (receive.go: listen). A single RECV takes in as many requests as have arrived, into
+//     a stage: 2 KiB of the connection's own; a connection that sends more at a time borrows a
+//     large stage of 256 KiB until it sends less (stage.go).
+//  3. Recording (loop.go: record). A completion updates its row and marks the connection.
+//     When all completions of the turn are recorded, every marked connection is settled once
+//     (loop.go: settle): take requests in, send replies, listen again, depart. So the replies that
+//     become ready in a turn leave together.
+//  4. Admission (receive.go: parse; admit.go: admit). proto.Check holds all the rules; a request
+//     that it refuses is answered without touching the disk. A request that it accepts takes a
+//     tag and all the memory it will ever need, or stays in the stage, and the connection waits in
+//     line without holding anything (admit.go: takeTag; queue.go; feed.go). Payloads are copied
+//     from the stage into the lease; when 128 KiB or more are still to come, or no large stage is
+//     left, they are received straight into the lease.
+//  5. Ordering (guard.go). A write of any kind claims its blocks. It runs when no earlier write,
+//     on any connection of any loop, overlaps them. A long request that is served in parts
+//     (parts.go) claims the blocks of one part at a time.
+//  6. The disk (disk.go). A wave is one READ_FIXED or WRITE_FIXED per piece (READ or WRITE where
+//     the limit on locked memory leaves the pool unregistered: locked.go). A write that does not
+//     begin and end on blocks first reads the blocks at its edges and fills in what surrounds its
+//     data (issueEdges, merge). FUA is RWF_DSYNC on the write. FLUSH (flush.go) is one fdatasync
+//     for all flushes that wait. TRIM and WRITE_ZEROES (range.go) go slice by slice. CACHE
+//     (readahead.go), memory devices (memory.go) and short writes into the page cache
+//     (pagecache.go) have ways of their own.
+//  7. Completion (disk.go: segmentDone; tag.go: stepDone, answer). When the last segment of the
+//     last step completes, the request is answered: a write gives up its claim, which may let other
+//     writes run, and the tag joins the ready list of its connection. A connection's replies leave
+//     in the order in which its requests completed.
+//  8. Replying (reply.go; chunk.go and holes.go for structured replies). Headers and payloads of
+//     all ready replies become one SENDMSG. Its completion gives tags and leases back (release),
+//     and connections that wait for a tag or memory are tried again.
+//
+// A turn of the loop has a budget (budget.go) in bytes that it reads, writes, copies or looks at,
+// because the cost of a request is not the size of its reply. Work beyond the budget is left to the
+// next turn, and short requests of other connections come first.
 //
 // BLOCK_STATUS goes another way (lookup.go). io_uring has no operation for it, so the request and
 // the memory for its answer are handed to a worker outside of the loop (lookup_workers.go), which
-// writes the chunks and hands the request back. A Context knows the status: engine/backing has the
-// one that the spec defines; a dirty bitmap or an allocation depth would be others.
+// writes the chunks and hands the request back. A Context answers for one metadata context:
+// engine/backing has the one for base:allocation; a dirty bitmap or an allocation depth would be
+// others.
 //
 // # Whose memory
 //
 // The kernel sees addresses of two arenas only. The control arena has a pair of pages for each
 // connection (message header, iovecs, reply headers, its own stage) and the large stages. The pool
-// has two regions: small, for requests up to a piece and some more, and large, for longer requests,
-// so that neither kind starves the other. It is registered with the ring by buffers of 2 MiB, each
-// when it is first used (locked.go). A loop with too little memory for a long request serves it
-// part by part (parts.go). layout.go divides Config.Memory between them before anything runs;
-// nothing grows. Rows point at each other by index, and hold no pointers.
+// has two regions: small, for requests of up to a piece and some more, and large, for longer
+// requests, so that neither kind starves the other. The pool is registered with the ring by buffers
+// of 2 MiB, each when it is first used (locked.go). A loop with too little memory for a long
+// request serves it in parts (parts.go). layout.go divides Config.Memory among the loops, and a
+// loop's memory among the arenas and regions, before anything runs; no arena grows later.
 //
-// Backpressure has no code of its own: without a tag or a lease a connection is not read, and its
-// socket fills up. What a connection may hold begins small and grows with the replies that it takes
-// (admit.go: earn), to a third of the small region and half of the large region, so that clients
-// that take nothing hold little. A connection that holds memory and does not move, while others
-// starve for it, is closed (stall.go). While no connection starves, none is closed for being slow,
-// except for a TCP client that acknowledges nothing, or takes nothing of what is ready for it, in
-// five minutes (engine/gate, userTimeout).
+// A client is held back by not reading its socket: a connection without a tag or a lease is not
+// read, and the socket fills up. What a connection may hold begins small and grows with the replies
+// that it takes (admit.go: earn), to a third of the small region and half of the large region at
+// most, so that clients that take nothing hold little. A connection that holds memory and makes no
+// progress while other connections wait for that memory is closed (stall.go). Otherwise no
+// connection is closed for being slow, but a TCP client that acknowledges nothing for five minutes,
+// or takes nothing of what is ready for it in that time (engine/gate, userTimeout).
 //
 // # Whose share
 //
-// Storage that hangs, and clients that take nothing, keep for long what they have, so they may
-// never have all of it. The ledger (ledger.go) bounds tags and memory by what is left: a connection
-// may have half of that, all connections of an export together as much (where there are several
-// exports), and all newcomers together a quarter of the whole; a reserve is for small requests of
-// connections that hold little. A request that waits in the guard, for FUA or for a worker holds on
-// the account of its export. A connection that has to wait stands in the line of its export, and
-// lines take turns (queue.go, feed.go), so that no connection waits for the disk of another export.
-// In a line the order is that of arrival. But a request for many megabytes at its head does not
-// hold up requests after it that want less than the head will leave (queue.go: mayOvertake), and a
-// long READ gives its memory back piece by piece as it is taken (reply.go: giveSent).
+// Storage that hangs, and clients that take no replies, keep for long what they have, so they may
+// never have all tags or all memory. Beside the limit above, the ledger (ledger.go) bounds what may
+// be held by what is left:
 //
-// The kernel's workers (io-wq), which run operations that cannot be done at once, are shared as
-// well, and handed out by the loop (workers.go): an operation that was tried with RWF_NOWAIT and
-// refused goes to a worker of the device's quota, or is parked. FUSE, network file systems and
-// devices that answer nothing are never tried, because a trial could put the loop to sleep.
+//	a connection                 half of what is left
+//	all of an export together    half of what is left, where there are several exports
+//	all newcomers together       a quarter of the whole
+//	small requests               a reserve, for connections that hold little
 //
-// # Words
+// What a request holds while it waits (in the guard, for FUA, for a worker) is charged to its
+// export. A connection that has to wait stands in the line of its export, and lines take turns
+// (queue.go, feed.go), so that no connection waits for the disk of another export. In a line the
+// order is that of arrival, but smaller requests may overtake a large request at the head of the
+// line, as long as the head can still be served without waiting for them (queue.go: mayOvertake).
+// A long READ gives its memory back piece by piece as the client takes it (reply.go: giveSent).
 //
-//	tag         a request in flight, and its row in the table of the loop
-//	lease       memory of the pool, a chain of pieces, held by one tag
-//	region      a class of memory of the pool: small, or large
-//	claim       the blocks of a write in the guard, from begin to answer
-//	guard       the table of claims that orders overlapping writes
-//	stripe      the part of a device, 64 KiB or more, by which the guard finds claims
-//	stage       the memory that a socket is received into
-//	wave        the disk operations of one step of a request; each is a segment
-//	piece       1 MiB of a lease; a part is what a small loop serves at once of a long request;
-//	            a slice is what TRIM and WRITE_ZEROES do at once
-//	turn        one io_uring_enter, and all work that follows from what completed
-//	settle      what a turn does once for each connection that a completion concerned
-//	line        the connections of one export that wait for memory or a tag
-//	stake       the right of the first connection of a line to memory that is freed
-//	newcomer    a connection that has taken no reply yet
-//	squeezed    a connection that holds all it may, because little is left
-//	parked      a segment that waits until the quota of its device has a worker
-//	door        an address where engine/gate listens and negotiates, newstyle or oldstyle
+// The kernel's own workers (io-wq), which run operations that would block, are shared as well, and
+// handed out by the loop (workers.go): an operation is tried with RWF_NOWAIT; if the kernel refuses
+// it, it goes to a worker, of which each device has a quota, or is parked until the quota has
+// room. Operations on FUSE, on network file systems and on devices that do not answer go to a
+// worker without a trial, because a trial could put the loop to sleep.
 //
 // # Threads
 //
 // A loop is one goroutine locked to one thread, which created the ring
-// (IORING_SETUP_SINGLE_ISSUER). No other thread reads or writes its tables. It never touches a
-// channel or a mutex; io_uring_enter is the only call that blocks. The control plane speaks to it
-// by mail. A loop has workers (64 at most) for lookups, which would block it (lookup_workers.go); a
-// worker touches a request only while it has it.
+// (IORING_SETUP_SINGLE_ISSUER). No other thread reads or writes the loop's tables. The loop never
+// touches a channel or a mutex; io_uring_enter is the only call in which it blocks. The control
+// plane (the gate, shutdown, counters) speaks to it by letters (mail.go). Lookups of block status
+// would block the loop, so they run on workers, 64 at most, and a request belongs to its worker
+// until the lookup is over.
 //
 // Loops share three things. The table of exports, which never changes. A few words of each Device:
-// whether a flush has failed, and which loop is flushing. And the guard, a table under one spin
-// word per shard: the exception to "no locks on the path of a request". The word is held for some
-// tens of nanoseconds (longer for claims of more than 2 MiB), never across a system call, and a
-// waiter gives up the core when its holder was preempted. What else was considered: owning ranges
-// by loop and passing messages costs a wake-up (1 µs and more) for half of all writes on two loops,
-// where the word costs an uncontended compare-and-swap; lock-free tables of claims need a scan of
-// every other loop's claims, or lose the exact order of arrival, which failover needs (a write that
-// is sent again must not be overtaken by its first copy).
+// whether a flush has failed, and which loop is flushing. And the guard, whose shards have a spin
+// lock each: the only locks on the path of a request. A spin lock is held for some tens of
+// nanoseconds (longer for claims of more than 2 MiB), never across a system call, and a waiting
+// loop gives up the core when the holder was preempted.
 //
 // # Errors
 //
 // An error of ours: must panics, with the loop's last completions (trace.go). An error of the
 // device: an errno in the reply; the connection stays. An error of the link: the connection is
 // closed, and the reason counted (count.go). A connection is closed in three moves: it is marked;
-// its socket is shut down, so that the kernel lets go of it; and when neither the kernel nor a tag
-// needs its row, the row is given back (conn.go: depart).
+// its socket is shut down, so that the kernel lets go of the socket; and when neither the kernel
+// nor a tag needs its row, the row is given back (conn.go: depart).
 //
-// What people should know of (a disk that failed, a session that ended) the loop does not log: it
-// fills a slot of a ring, or hands back the row that came with the connection, and rings a bell
-// (incident.go). A goroutine of the control plane passes it on to Config.Reports (reports.go).
+// What people should know of (a disk that failed, a session that ended) the loop does not log. It
+// writes a disk's failure into a queue of reports that is there from the start, and what a session
+// did into the Client that came with the connection, and wakes a goroutine of the control plane
+// (incident.go), which passes both on to Config.Reports (reports.go).
 //
 // # The end
 //
 // Drain (shutdown.go, stall.go) serves for a second more, and closes silent connections. Then
-// nothing is taken in, not even a payload that has begun; requests that were taken in are answered,
-// and the client finds the end of the stream after the last reply. A client that goes on sending
-// has half a second until its socket is closed. Devices that were written to are flushed by a crew
-// of threads (crew.go), which gives up those whose storage hangs.
+// nothing more is taken in: a WRITE whose payload has not arrived in full is dropped, complete
+// requests are answered, and the client finds the end of the stream after the last reply. A client
+// that goes on sending has half a second until its socket is closed. Devices that were written to
+// are flushed by a crew of threads (crew.go), which gives up devices whose storage hangs.
 //
 // # The files
 //
@@ -165,7 +188,7 @@
 //	device.go          a device: a descriptor or a mapping, and its facts
 //	kernel.go          the seam to io_uring, and to the simulated kernel
 //	layout.go          the memory of a loop, divided before anything runs
-//	locked.go          memory registered with io_uring
+//	locked.go          the pool registered with io_uring, as it is first used
 //
 //	loop.go            a loop and its turn: record, settle
 //	token.go           which row a completion belongs to
@@ -180,7 +203,7 @@
 //	reply.go           replies become one SENDMSG
 //	chunk.go           structured replies
 //	holes.go           zeroes that are not sent
-//	stall.go           what time alone changes: eviction, the phases of a shutdown
+//	stall.go           the tick: slow clients that others wait for, the phases of a shutdown
 //	patience.go        time in which the process did not run
 //
 //	admit.go           admission: a tag and memory, or a place in line
@@ -189,10 +212,10 @@
 //	feed.go            what is freed is offered to those that wait
 //	lease.go           the pool of memory
 //
-//	tag.go             a request: its steps, from begin to release
+//	tag.go             a request: its row and steps, from begin to release
 //	parts.go           long requests, part by part
 //	guard.go           the order of overlapping writes
-//	disk.go            waves: reads and writes
+//	disk.go            waves: reads and writes, partial blocks at the edges, FUA
 //	pagecache.go       short writes into the page cache
 //	memory.go          devices that are memory
 //	range.go           TRIM and WRITE_ZEROES
@@ -203,14 +226,14 @@
 //	lookup_workers.go  goroutines that look block status up
 //
 //	count.go           counters
-//	incident.go        what a loop reports beside its counters
-//	reports.go         and the goroutine that passes it on
+//	incident.go        what a loop reports beside its counters: failed disks, ended sessions
+//	reports.go         the goroutine that passes reports on to Config.Reports
 //	shutdown.go        Drain, the last flushes, Close
 //	crew.go            jobs that may hang, each on a thread
 //	must.go            broken invariants stop the process
 //	trace.go           the last completions, for the panic
 //	check_on.go, check_tags_on.go, check_off.go
-//	                   under the tag invariants: lists, counts and leases agree after every turn
+//	                   with -tags invariants: lists, counts and leases agree after every turn
 //
 // # Departures from the first drawing
 //
@@ -218,11 +241,12 @@
 // data instead, see holes.go: the result of a lookup before the read could be false by the time of
 // the reply, and a lookup costs a system call and a lock of the file.
 //
-// Device and Plan as interfaces are not here yet: the four kinds of device differ in one switch
-// each for reads, writes and ranges, and a tree of planned devices will bring its seam with it
-// (tag.step is where a plan's next wave would be asked for). Sockets are not registered files:
-// measured gain within noise. An idle connection was to be armed with a poll and to hold nothing; a
-// receive into 2 KiB of its own saves the poll, and the queue for buffers.
+// Device and Plan as interfaces are not here yet: the four kinds of device (file, block device,
+// null, memory) differ in one switch each for reads, writes and ranges, and devices that are made
+// of other devices will bring their seam with them (stepDone in tag.go is where such a device would
+// be asked for its next wave). Sockets are not registered files: measured gain within noise. An
+// idle connection was to be armed with a poll and to hold nothing; a receive into 2 KiB of its own
+// saves the poll, and the queue for buffers.
 //
 // # Tried and not kept
 //
@@ -241,16 +265,25 @@
 //   - A wait that does not end with the completion of our own sends: no gain.
 //   - Workers (lookup_workers.go) that look for another lookup for 60 microseconds before they
 //     sleep: qemu-img map, which asks for one extent at a time, takes 41 to 105 microseconds for
-//     each, where it takes 80 without, by how the scheduler happens to place the client's thread,
-//     the loop's and the worker's on two cores.
+//     each, and 80 without. The result depends on how the scheduler places the threads of the
+//     client, the loop and the worker on two cores.
 //   - The collector switched off: it does not run while requests are served (GODEBUG=gctrace=1),
 //     because nothing is allocated.
 //
-// Considered and not built: shares by address or user (all machines of a host have one address, and
-// a client that wants many addresses can have many); four times what is left as an export's share
-// (the second of two disks that hang leaves a twenty-fifth, where half and half leave a quarter); a
-// higher bound of workers without trials (64 writes to a frozen file system would need 64 workers,
-// or keep those of all other devices).
+// Considered and not built:
+//
+//   - Shares by address or user: all machines of a host have one address, and a client that wants
+//     many addresses can have many.
+//   - Four times what is left as the share of an export, instead of as much as is left: two disks
+//     that hang would leave a twenty-fifth to all others, where they leave a quarter now.
+//   - A higher bound of io-wq workers without trials: 64 writes to a frozen file system would need
+//     64 workers, or keep those of all other devices.
+//   - A range of a device owned by one loop, and messages to it instead of the guard: a wake-up (1
+//     µs and more) for half of all writes on two loops. The guard's lock costs an uncontended
+//     compare-and-swap.
+//   - Lock-free tables of claims: they need a scan of every other loop's claims, or lose the exact
+//     order of arrival. Failover needs that order: a write that is sent again must not be overtaken
+//     by its first copy.
 //
 // Not tried, for want of a network card or of more cores: SENDMSG_ZC (the loopback copies all the
 // same), NAPI busy polling, placement by NUMA node.
