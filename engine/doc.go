@@ -14,10 +14,10 @@
 //     takeTag to release, whatever happens to the connection. Before that its bytes are in the
 //     stage of the connection (stage.go). layout.go divides the memory of a loop.
 //   - What happens when its client goes? conn.go: fail shuts the socket down and takes the
-//     connection out of its line; its requests in the guard, and its parked segments, are not
-//     begun, a payload that has not arrived in full is dropped, and what is on the disk runs to
-//     its end without a reply. depart frees the connection's row when neither the kernel nor a tag
-//     needs the row.
+//     connection out of its line. Its writes that wait in the guard never run, its parked segments
+//     are never issued, and a payload that has not arrived in full is dropped. Operations that were
+//     issued run to their end; then the request gives up its claim, and no reply is sent. depart
+//     frees the connection's row when neither the kernel nor a tag needs the row.
 //   - Where is a new kind of device added? (1) device.go: its Kind, the facts that the data path
 //     needs, and whether it keeps data and is on disk. (2) tag.go: its case in begin and run.
 //     (3) disk.go for reads and writes, range.go for TRIM and WRITE_ZEROES, flush.go for FLUSH,
@@ -46,7 +46,7 @@
 //	turn        one io_uring_enter, and all work that follows from what completed
 //	settle      what a turn does once for each connection that a completion concerned
 //	line        the connections of one export that wait for memory or a tag
-//	stake       the right of the first connection of a line to memory that is freed (queue.go)
+//	stake       the right of a line's first connection to memory that is freed (queue.go)
 //	newcomer    a connection that has taken no reply yet
 //	squeezed    said of a connection that has the most it may have while little is left (ledger.go)
 //	parked      said of a segment that waits until its device may have one more io-wq worker
@@ -93,9 +93,9 @@
 //     all ready replies become one SENDMSG. Its completion gives tags and leases back (release),
 //     and connections that wait for a tag or memory are tried again.
 //
-// A turn of the loop has a budget (budget.go) in bytes that it reads, writes, copies or looks at,
-// because the cost of a request is not the size of its reply. Work beyond the budget is left to the
-// next turn, and short requests of other connections come first.
+// Each turn has a budget of bytes to read, write, copy or look at (budget.go). It counts these
+// because the size of a reply does not tell what the request cost. Work beyond the budget is left
+// to the next turn, and short requests of other connections come first.
 //
 // BLOCK_STATUS goes another way (lookup.go). io_uring has no operation for it, so the request and
 // the memory for its answer are handed to a worker outside of the loop (lookup_workers.go), which
@@ -108,42 +108,42 @@
 // The kernel sees addresses of two arenas only. The control arena has a pair of pages for each
 // connection (message header, iovecs, reply headers, its own stage) and the large stages. The pool
 // has two regions: small, for requests of up to a piece and some more, and large, for longer
-// requests, so that neither kind starves the other. The pool is registered with the ring by buffers
+// requests, so that neither kind starves the other. The pool is registered with the ring as buffers
 // of 2 MiB, each when it is first used (locked.go). A loop with too little memory for a long
 // request serves it in parts (parts.go). layout.go divides Config.Memory among the loops, and a
 // loop's memory among the arenas and regions, before anything runs; no arena grows later.
 //
-// A client is held back by not reading its socket: a connection without a tag or a lease is not
-// read, and the socket fills up. What a connection may hold begins small and grows with the replies
-// that it takes (admit.go: earn), to a third of the small region and half of the large region at
-// most, so that clients that take nothing hold little. A connection that holds memory and makes no
-// progress while other connections wait for that memory is closed (stall.go). Otherwise no
-// connection is closed for being slow, but a TCP client that acknowledges nothing for five minutes,
-// or takes nothing of what is ready for it in that time (engine/gate, userTimeout).
+// To hold a client back, the loop stops reading its socket, which fills up: while a connection
+// waits for a tag or a lease, it is not read. What a connection may hold begins small and grows
+// with the replies that it takes (admit.go: earn), to a third of the small region and half of the
+// large region at most, so that clients that take nothing hold little. A connection that holds
+// memory and makes no progress while other connections wait for that memory is closed (stall.go).
+// Slowness closes a connection in only one other case: a TCP client that for five minutes
+// acknowledges nothing, or takes none of what is ready for it (engine/gate, userTimeout).
 //
 // # Whose share
 //
-// Storage that hangs, and clients that take no replies, keep for long what they have, so they may
-// never have all tags or all memory. Beside the limit above, the ledger (ledger.go) bounds what may
-// be held by what is left:
+// Storage that hangs, and clients that take no replies, keep tags and memory for long, so they must
+// never get all of either. Beside the limit above, the ledger (ledger.go) sets limits by what is
+// free, after the request:
 //
-//	a connection                 half of what is left
-//	all of an export together    half of what is left, where there are several exports
-//	all newcomers together       a quarter of the whole
-//	small requests               a reserve, for connections that hold little
+//	a connection                 holds half as much as is free
+//	an export's connections      hold as much as is free, where there are several exports
+//	all newcomers                hold a quarter of the whole
+//	small requests               have a reserve, if their connection holds little
 //
 // What a request holds while it waits (in the guard, for FUA, for a worker) is charged to its
 // export. A connection that has to wait stands in the line of its export, and lines take turns
-// (queue.go, feed.go), so that no connection waits for the disk of another export. In a line the
-// order is that of arrival, but smaller requests may overtake a large request at the head of the
-// line, as long as the head can still be served without waiting for them (queue.go: mayOvertake).
-// A long READ gives its memory back piece by piece as the client takes it (reply.go: giveSent).
+// (queue.go, feed.go), so that no connection waits for the disk of another export. A line is served
+// in order of arrival, with one exception: smaller requests may overtake a large request at its
+// head, if the head never has to wait for what they hold (queue.go: mayOvertake). A long READ gives
+// its memory back piece by piece as the client takes it (reply.go: giveSent).
 //
-// The kernel's own workers (io-wq), which run operations that would block, are shared as well, and
-// handed out by the loop (workers.go): an operation is tried with RWF_NOWAIT; if the kernel refuses
-// it, it goes to a worker, of which each device has a quota, or is parked until the quota has
-// room. Operations on FUSE, on network file systems and on devices that do not answer go to a
-// worker without a trial, because a trial could put the loop to sleep.
+// The loop also shares out the kernel's own workers (io-wq), which run operations that would block
+// (workers.go). It tries each operation with RWF_NOWAIT. If the kernel refuses, the operation goes
+// to a worker within its device's quota; while the quota is used up, it is parked. Operations on
+// FUSE, on network file systems and on devices that do not answer go to a worker without a trial,
+// because a trial could put the loop to sleep.
 //
 // # Threads
 //
@@ -241,12 +241,12 @@
 // data instead, see holes.go: the result of a lookup before the read could be false by the time of
 // the reply, and a lookup costs a system call and a lock of the file.
 //
-// Device and Plan as interfaces are not here yet: the four kinds of device (file, block device,
-// null, memory) differ in one switch each for reads, writes and ranges, and devices that are made
-// of other devices will bring their seam with them (stepDone in tag.go is where such a device would
-// be asked for its next wave). Sockets are not registered files: measured gain within noise. An
-// idle connection was to be armed with a poll and to hold nothing; a receive into 2 KiB of its own
-// saves the poll, and the queue for buffers.
+// There are no interfaces Device and Plan yet. The four kinds of device (file, block device, null,
+// memory) need one switch each for reads, writes and ranges. A device that is made of other devices
+// will bring the interface that it needs; stepDone in tag.go is where it would be asked for its
+// next wave. Sockets are not registered files: measured gain within noise. An idle connection was
+// to be armed with a poll and to hold nothing; a receive into 2 KiB of its own saves the poll, and
+// the queue for buffers.
 //
 // # Tried and not kept
 //
@@ -274,16 +274,16 @@
 //
 //   - Shares by address or user: all machines of a host have one address, and a client that wants
 //     many addresses can have many.
-//   - Four times what is left as the share of an export, instead of as much as is left: two disks
-//     that hang would leave a twenty-fifth to all others, where they leave a quarter now.
+//   - An export that may hold four times what stays free, instead of as much as stays free: two
+//     disks that hang would leave 1/25 to all others, where they leave a quarter now.
 //   - A higher bound of io-wq workers without trials: 64 writes to a frozen file system would need
 //     64 workers, or keep those of all other devices.
 //   - A range of a device owned by one loop, and messages to it instead of the guard: a wake-up (1
 //     µs and more) for half of all writes on two loops. The guard's lock costs an uncontended
 //     compare-and-swap.
 //   - Lock-free tables of claims: they need a scan of every other loop's claims, or lose the exact
-//     order of arrival. Failover needs that order: a write that is sent again must not be overtaken
-//     by its first copy.
+//     order of arrival. Failover needs that order: when a client sends a write again, the first
+//     copy, which may still be on its way, must not land after the second.
 //
 // Not tried, for want of a network card or of more cores: SENDMSG_ZC (the loopback copies all the
 // same), NAPI busy polling, placement by NUMA node.
