@@ -61,9 +61,9 @@ func parseFlags(arguments []string, w io.Writer) (options, error) {
 		"BACKEND/PATTERN/SIZE/CONNECTIONSxDEPTH/TRANSPORT (default: "+
 		strings.Join(usualLoads, ", ")+")")
 	f.IntVar(&o.pairs, "pairs", usualPairs,
-		"measurements of each side and load; even, 6 or more for intervals")
-	f.Float64Var(&o.seconds, "seconds", 1, "time of one measurement")
-	f.Float64Var(&o.warmup, "warmup", 0.25, "seconds of load before each measurement")
+		"measure each side and load `N` times; even, 6 or more for intervals")
+	f.Float64Var(&o.seconds, "seconds", 1, "`SECONDS` of one measurement")
+	f.Float64Var(&o.warmup, "warmup", 0.25, "`SECONDS` of load before each measurement")
 	f.StringVar(&o.dir, "dir", os.TempDir(),
 		"`DIRECTORY` for the test file: decides which storage is measured")
 	f.StringVar(&size, "size", "1GiB", "`SIZE` of the test file")

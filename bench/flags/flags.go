@@ -1,5 +1,6 @@
 // Package flags reads the command lines of the programs beside ringnbd, in the style of
-// ringnbd's own: flags of several letters begin with two dashes.
+// ringnbd's own: flags of several letters begin with two dashes. It also prints the flags of
+// ringnbd, so that they look alike everywhere.
 package flags
 
 import (
@@ -23,10 +24,30 @@ func New(usage string, w io.Writer) *pflag.FlagSet {
 	f.SetOutput(w)
 	f.SortFlags = false
 	f.Usage = func() {
-		fmt.Fprintf(w, "usage: %s [flags]\n\n%s", usage, f.FlagUsagesWrapped(usageColumns))
+		fmt.Fprintf(w, "usage: %s [flags]\n\n%s", usage, Usages(f, usageColumns))
 	}
 	return f
 }
+
+// Usages returns the flags and their texts, as pflag prints them, but without "[=true|false]" at
+// each flag that needs no value.
+func Usages(f *pflag.FlagSet, columns int) string {
+	plain := pflag.NewFlagSet("", pflag.ContinueOnError)
+	plain.SortFlags = false
+	f.VisitAll(func(flag *pflag.Flag) {
+		shown := *flag
+		if shown.Value.Type() == "bool" {
+			shown.Value = switchValue{shown.Value}
+		}
+		plain.AddFlag(&shown)
+	})
+	return plain.FlagUsagesWrapped(columns)
+}
+
+// switchValue is a value of true or false that is printed without a name.
+type switchValue struct{ pflag.Value }
+
+func (switchValue) Type() string { return "boolfunc" } // one that pflag knows
 
 // Parse reads the arguments, which are flags only. A known flag with one dash is refused with its
 // right spelling.

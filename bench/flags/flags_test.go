@@ -33,7 +33,7 @@ func TestFlagsAreThoseOfTheProduct(t *testing.T) {
 		t.Errorf("-h: %v", err)
 	}
 	if text := help.String(); !strings.HasPrefix(text, "usage: make x [flags]\n") ||
-		!strings.Contains(text, "--sections SECTIONS") {
+		!strings.Contains(text, "--sections SECTIONS") || !strings.Contains(text, "--quick  ") {
 		t.Errorf("help: %s", text)
 	}
 }

@@ -81,7 +81,7 @@ func TestIdleConnectionsThatCannotBe(t *testing.T) {
 	fails(t, o, "idle connection 3 sees another export than the first connection")
 	o = options(t, "file:x", "randread", "4k")
 	o.Idle = 1
-	fails(t, o, "--idle is about connections")
+	fails(t, o, "--idle is only for servers")
 	o.Idle = -1
 	fails(t, o, "--idle -1")
 }

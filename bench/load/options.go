@@ -147,7 +147,7 @@ func (o *Options) Check() error {
 	case o.Idle < 0 || o.Idle > maxConnections:
 		return o.errorf("{idle} %d: must be from 0 to %d", o.Idle, maxConnections)
 	case o.Idle > 0 && o.Target.File():
-		return o.errorf("{idle} is about connections, which a file has none of")
+		return o.errorf("{idle} is only for servers: a file has no connections")
 	case o.Depth < 1 || o.Depth > maxDepth:
 		return o.errorf("{depth} %d: must be from 1 to %d", o.Depth, maxDepth)
 	case o.Connections*o.Depth > maxInflight:
@@ -187,8 +187,7 @@ func (o *Options) checkTogether() error {
 	name := o.Pattern.Name
 	switch {
 	case o.ZeroPercent > 0 && !o.Pattern.Does[kindWrite]:
-		return o.errorf("{zero-percent} is about the writes of a pattern, which %s has none of",
-			name)
+		return o.errorf("{zero-percent} needs a pattern that writes; %s does not", name)
 	case o.Fill && !o.does(kindRead) && !o.does(kindWrite) && !o.does(kindZero):
 		return o.errorf("{fill} with {pattern} %s: there is nothing in it that data would "+
 			"matter to", name)

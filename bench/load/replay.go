@@ -44,7 +44,7 @@ func (o *Options) checkReplay() error {
 		return o.errorf("{replay-speed} %v: must be from %v to %v", r.Speed, 1/maxSpeed,
 			maxSpeed)
 	case !r.Timed && r.Speed != 1:
-		return o.errorf("{replay-speed} is about {replay-timing} recorded; without it, " +
+		return o.errorf("{replay-speed} needs {replay-timing} recorded; without it, " +
 			"requests do not wait for their times anyway")
 	}
 	return nil

@@ -257,12 +257,12 @@ func TestReplayThatDoesNotFit(t *testing.T) {
 	}
 	o := replay(t, uri(withFlags(0)), traceFile(t, head+"0 d read 0 512\n"))
 	for words, change := range map[string]func(o *Options){
-		"one thread keeps":            func(o *Options) { o.Threads = 2 },
-		"--rate with --replay":        func(o *Options) { o.Rate = 1 },
-		"--flush-every":               func(o *Options) { o.FlushEvery = 1 },
-		"--replay-speed NaN":          func(o *Options) { o.Replay.Speed = math.NaN() },
-		"--replay-speed 0":            func(o *Options) { o.Replay.Speed = 0 },
-		"is about --replay-timing re": func(o *Options) { o.Replay.Speed = 2 },
+		"one thread keeps":         func(o *Options) { o.Threads = 2 },
+		"--rate with --replay":     func(o *Options) { o.Rate = 1 },
+		"--flush-every":            func(o *Options) { o.FlushEvery = 1 },
+		"--replay-speed NaN":       func(o *Options) { o.Replay.Speed = math.NaN() },
+		"--replay-speed 0":         func(o *Options) { o.Replay.Speed = 0 },
+		"needs --replay-timing re": func(o *Options) { o.Replay.Speed = 2 },
 	} {
 		o := o
 		change(&o)

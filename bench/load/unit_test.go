@@ -38,7 +38,7 @@ func TestOptionsThatMakeNoSense(t *testing.T) {
 		{"randrw", "4k", func(o *Options) { o.ZeroPercent = 101 }, "--zero-percent 101"},
 		{"trim", "4k", func(o *Options) {
 			o.ZeroPercent = 1
-		}, "--zero-percent is about the writes"},
+		}, "--zero-percent needs a pattern that writes"},
 		{"randrw", "4k", func(o *Options) { o.NoHole = true }, "--no-hole and --fast-zero"},
 		{"read", "4k", func(o *Options) { o.FastZero = true }, "--no-hole and --fast-zero"},
 		{"flush", "4k", func(o *Options) { o.Verify = true }, "no data to verify"},

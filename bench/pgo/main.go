@@ -30,7 +30,7 @@ func main() {
 	ringnbd := f.String("ringnbd", "bin/ringnbd", "the `PROGRAM` to profile")
 	out := f.String("out", "cmd/ringnbd/default.pgo", "write the profile to this `FILE`")
 	dir := f.String("dir", os.TempDir(), "`DIRECTORY` for the test file")
-	seconds := f.Float64("seconds", 10, "time of each load's profile")
+	seconds := f.Float64("seconds", 10, "`SECONDS` of each load's profile")
 	if err := flags.Parse(f, os.Args[1:]); errors.Is(err, flags.ErrHelp) {
 		return
 	} else if err != nil {

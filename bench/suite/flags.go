@@ -61,9 +61,9 @@ func (o *options) addLoads(f *pflag.FlagSet) {
 		"the whole matrix, which takes hours, instead of the sections")
 	f.StringSliceVar(&o.servers, "servers", nil, "only these `SERVERS`, separated by commas "+
 		"(default: those installed of "+strings.Join(names(), ", ")+")")
-	f.Float64Var(&o.seconds, "seconds", 1, "time of one measurement")
-	f.Float64Var(&o.warmup, "warmup", 0.25, "seconds of load before each measurement")
-	f.IntVar(&o.rounds, "rounds", 3, "rounds over everything")
+	f.Float64Var(&o.seconds, "seconds", 1, "`SECONDS` of one measurement")
+	f.Float64Var(&o.warmup, "warmup", 0.25, "`SECONDS` of load before each measurement")
+	f.IntVar(&o.rounds, "rounds", 3, "`N` rounds over everything")
 	f.StringVar(&o.dir, "dir", os.TempDir(),
 		"`DIRECTORY` for the test file: decides which storage is measured")
 	f.StringVar(&o.size, "size", "2GiB", "`SIZE` of the test file")

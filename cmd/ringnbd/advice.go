@@ -81,9 +81,9 @@ func serveAdvice(err error) string {
 	case errors.As(err, &exists):
 		return "drop --create to serve it as it is"
 	case errors.As(err, &name) && name.Other != "":
-		return "give each its own with --export NAME=PATH"
+		return "give each a name of its own with --export NAME=PATH"
 	case errors.As(err, &name):
-		return "choose another with --export NAME=PATH"
+		return "choose another name with --export NAME=PATH"
 	case errors.As(err, &cut):
 		return "--shutdown-timeout gives them longer"
 	}
@@ -156,9 +156,9 @@ func heldAdvice(e *backing.HeldError, server, qemu, kernel string) string {
 		return ""
 	}
 	return [...]string{
-		backing.HeldByServer: "stop that one" + server,
-		backing.HeldByQEMU:   "stop that one" + qemu,
-		backing.HeldByKernel: "stop that first" + kernel,
+		backing.HeldByServer: "stop that program" + server,
+		backing.HeldByQEMU:   "stop that program" + qemu,
+		backing.HeldByKernel: "end that use first" + kernel,
 	}[e.By] + ", or say --force"
 }
 

@@ -156,7 +156,7 @@ func (o *benchOptions) complete(flags *pflag.FlagSet, target string) error {
 		return err
 	}
 	if flags.Changed("read-percent") && !o.Mixed() {
-		return fmt.Errorf("--read-percent is about rw and randrw (and zeroes with --verify), "+
+		return fmt.Errorf("--read-percent is only for rw and randrw (and zeroes with --verify), "+
 			"not --pattern %s", o.pattern)
 	}
 	if flags.Changed("rate") && o.Rate <= 0 {
@@ -183,7 +183,7 @@ func (o *benchOptions) completeReplay(flags *pflag.FlagSet) error {
 	if !flags.Changed("replay") {
 		for _, name := range []string{"replay-file", "replay-timing", "replay-speed"} {
 			if flags.Changed(name) {
-				return fmt.Errorf("--%s is about --replay", name)
+				return fmt.Errorf("--%s needs --replay", name)
 			}
 		}
 		return nil

@@ -129,9 +129,9 @@ func (o *conformOptions) complete(flags *pflag.FlagSet, args []string) error {
 	case o.Spawn != "":
 		return o.completeSpawn()
 	case flags.Changed("export"):
-		return fmt.Errorf("--export is about --spawn; write the name into the URI")
+		return fmt.Errorf("--export is only for --spawn; write the name into the URI")
 	case flags.Changed("size"):
-		return fmt.Errorf("--size is about the image of --spawn")
+		return fmt.Errorf("--size is only for the image of --spawn")
 	}
 	target, err := parseServer(args[0], "")
 	if err != nil {
@@ -170,7 +170,7 @@ func (o *conformOptions) completeSpawn() error {
 		return fmt.Errorf("--spawn: %w", err)
 	}
 	if o.Writable {
-		return fmt.Errorf("--writable is about a URI; with --spawn the image is the suite's own")
+		return fmt.Errorf("--writable is only for a URI; with --spawn the image is the suite's own")
 	}
 	return o.checkReadOnly()
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"ringnbd/bench/flags"
 )
 
 const (
@@ -124,11 +126,11 @@ func commandList(c *cobra.Command, width int) string {
 
 // flagList returns all flags under the titles of their groups, in the order of their registration;
 // flags without a group come last.
-func flagList(flags *pflag.FlagSet, width int) string {
-	chunks := flagChunks(flags.FlagUsagesWrapped(width))
+func flagList(f *pflag.FlagSet, width int) string {
+	chunks := flagChunks(flags.Usages(f, width))
 	var titles []string
 	groups := map[string][]string{}
-	flags.VisitAll(func(f *pflag.Flag) {
+	f.VisitAll(func(f *pflag.Flag) {
 		if f.Hidden || len(chunks) == 0 {
 			return
 		}

@@ -73,7 +73,7 @@ func completeInfo(o *describe.Options, flags *pflag.FlagSet, args []string) erro
 		return fmt.Errorf("--timeout %v: must be at least 1s", o.Timeout)
 	}
 	if flags.Changed("context") && o.Map == "" {
-		return fmt.Errorf("--context is about --map")
+		return fmt.Errorf("--context needs --map")
 	}
 	if o.List && o.Map != "" {
 		return fmt.Errorf("--list and --map exclude each other: a map is of one export")

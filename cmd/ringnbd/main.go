@@ -33,10 +33,11 @@ func main() {
 // run executes one command line and returns the exit status.
 func run(args []string, stdout, stderr io.Writer) int {
 	root := newRoot()
-	args, err := joinBrackets(args)
+	joined, err := joinBrackets(args)
 	if err != nil {
-		return printUsageError(stderr, err, "ringnbd")
+		return printUsageError(stderr, err, "ringnbd "+args[0])
 	}
+	args = joined
 	if len(args) > 0 && strings.HasPrefix(args[0], "__complete") {
 		plainUsage(root)
 	}

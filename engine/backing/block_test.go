@@ -232,14 +232,14 @@ func TestFileOfSmallSectorsOnLargeOnes(t *testing.T) {
 	if err := os.Truncate(file, 1<<20+512); err != nil {
 		t.Fatal(err)
 	}
-	noted(t, "O_DIRECT is in units of 4096 bytes here", Spec{Path: file})
+	noted(t, "are not whole units of O_DIRECT, 4096 bytes here", Spec{Path: file})
 	b := mustOpen(t, Spec{Path: file, ReadOnly: true})
 	defer b.Close()
 	if b.Device.Direct || b.Device.Block != 1 || b.Device.Size != 1<<20+512 {
 		t.Errorf("%+v", &b.Device)
 	}
 	refused(t,
-		"O_DIRECT is in units of 4096 bytes here, and it has 1049088",
+		"its 1049088 bytes are not whole units of O_DIRECT, 4096 bytes here",
 		Spec{Path: file, ReadOnly: true, Direct: DirectOn, Force: true})
 }
 

@@ -97,8 +97,8 @@ func TestSwapIsNamed(t *testing.T) {
 			t.Errorf("swapoff: %s", out)
 		}
 	}()
-	refused(t, "in use as swap space; stop that first (swapoff)", Spec{Path: path})
-	refused(t, "in use as swap space; stop that first (swapoff)", Spec{Path: path, Force: true})
+	refused(t, "in use as swap space; end that use first (swapoff)", Spec{Path: path})
+	refused(t, "in use as swap space; end that use first (swapoff)", Spec{Path: path, Force: true})
 	noted(t, "in use as swap space", Spec{Path: path, ReadOnly: true})
 }
 

@@ -31,10 +31,10 @@ func (e *AccessError) Error() string {
 	case errors.Is(e.Err, unix.EROFS):
 		text = "is on a read-only file system"
 	case errors.Is(e.Err, unix.ETXTBSY):
-		text = "is in use as swap space or as a running program; stop that first"
+		text = "is in use as swap space or as a running program; end that use first"
 	case errors.Is(e.Err, unix.ENXIO), errors.Is(e.Err, unix.ENODEV),
 		errors.Is(e.Err, unix.ENOMEDIUM):
-		text = "there is no device behind it (" + e.Err.Error() + "); attach one first"
+		text = "no device is attached to it (" + e.Err.Error() + "); attach a device first"
 	case errors.Is(e.Err, unix.ENOTDIR):
 		text = "a part of the path is a file, not a directory; check the path"
 	default:
@@ -72,7 +72,7 @@ type HeldError struct {
 func (e *HeldError) Error() string {
 	text := e.Path + ": " + e.Use
 	if e.Final {
-		text += "; stop that first (swapoff): the kernel lets no program write to it"
+		text += "; end that use first (swapoff): the kernel lets no program write to it"
 	}
 	return text
 }

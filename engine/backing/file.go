@@ -70,8 +70,8 @@ func (b *Backing) measureFile(st *unix.Statx_t) error {
 	s, d := &b.spec, &b.Device
 	align, why := b.goDirect(st)
 	if align > 0 && d.Size%uint64(align) != 0 {
-		align, why = 0, fmt.Sprintf("O_DIRECT is in units of %d bytes here, and it has %d", align,
-			d.Size)
+		align, why = 0, fmt.Sprintf("its %d bytes are not whole units of O_DIRECT, %d bytes here",
+			d.Size, align)
 		if _, err := unix.FcntlInt(uintptr(d.FD), unix.F_SETFL, 0); err != nil {
 			return fmt.Errorf("%s: O_DIRECT cannot be switched off: %w", s.Path, err)
 		}
