@@ -44,6 +44,7 @@ const (
 	placeSlicing        // waits for the next slice
 	placeFlushing       // the fsync in flight is for it
 	placeFlush          // waits for the next
+	placeParked         // has segments that wait for a worker, and maybe others
 )
 
 // deviceCount is what requests have in flight on one device.
@@ -218,6 +219,9 @@ func (l *loop) checkQueue() {
 			in := l.checkLine(uint32(at), region(r))
 			l.agree(in == 0 || x.ringed[r], uint32(at), "a line with a connection has no turn")
 			waits -= in
+			if i := x.waiting[r].head; i != none && !q.returned[r] {
+				l.agree(!l.overlooked(i), i, "a connection waits for what is there")
+			}
 		}
 		if i := q.stakes[r].conn; i != none {
 			l.agree(q.waiters[i].waits && q.waiters[i].region == region(r), i,
@@ -225,6 +229,18 @@ func (l *loop) checkQueue() {
 		}
 	}
 	l.agree(waits == 0, none, "a connection waits in no line")
+}
+
+// overlooked reports whether the request of the first connection of a line could be taken in,
+// although nothing is to be offered to it.
+func (l *loop) overlooked(i uint32) bool {
+	c, w := &l.conns[i], &l.queue.waiters[i]
+	if l.ledger.admits(&c.account, c.export, w.region, w.needs) != granted {
+		return false
+	}
+	// What it lacked before may be what others have a stake in, or be in pieces.
+	return w.lacks != scarce ||
+		l.queue.stakes[w.region].conn == none && l.leases.used[w.region] == 0
 }
 
 // checkLine checks the links of a line, and counts its connections.

@@ -25,7 +25,10 @@ func spoil[T any](p *T, v T) (mend func()) {
 // next turn.
 func busyLoop(t *testing.T) *loop {
 	t.Helper()
-	l := handTurned(t, fileDevice(t, 64<<20, unix.O_DIRECT))
+	d, other := fileDevice(t, 64<<20, unix.O_DIRECT), nullDevice(1<<20)
+	config := Config{Loops: 1, MaxConnections: 64}
+	l := handTurnedWith(t, config, MinMemory(config)+512<<20,
+		Export{Facts: factsOf(d), Device: d}, Export{Facts: factsOf(other), Device: other})
 	f := adopted(t, l, proto.Session{})
 	for range 3 {
 		other := adopted(t, l, proto.Session{})
@@ -97,6 +100,7 @@ func TestCheckFindsWhatIsSpoilt(t *testing.T) {
 	}
 	for _, faults := range []map[string]func() func(){
 		connFaults(l), queueFaults(l), tagFaults(t, l), ledgerFaults(l), deviceFaults(t, l),
+		placeFaults(t, l),
 	} {
 		for name, fault := range faults {
 			mend := fault()
@@ -165,6 +169,9 @@ func queueFaults(l *loop) map[string]func() func() {
 		},
 		"a stake of a connection that has left": func() func() {
 			return spoil(&q.stakes[large].conn, 2)
+		},
+		"a connection that nothing is offered to": func() func() {
+			return spoil(&q.waiters[1].lacks, crowded)
 		},
 		"a turn that did not end":   func() func() { return spoil(&q.turn, 1) },
 		"bytes ahead of no request": func() func() { return spoil(&q.ahead, 4096) },
@@ -237,6 +244,43 @@ func deviceFaults(t *testing.T, l *loop) map[string]func() func() {
 		"blocked and not known": func() func() { return spoil(&q.blocked, true) },
 		"a slice in no list": func() func() {
 			return spoil(&l.tags[inStep(t, l, stepFlush)].step, stepSlice)
+		},
+	}
+}
+
+// placeFaults are those of requests whose counts agree: only their place is wrong.
+func placeFaults(t *testing.T, l *loop) map[string]func() func() {
+	reading, flushing := inStep(t, l, stepRead), inStep(t, l, stepFlush)
+	q, row := &l.devices[0], &l.tags[reading]
+	both := func(a, b func()) func() {
+		return func() { a(); b() }
+	}
+	parked := func() (mend func()) { // the segment is not with the kernel
+		return both(spoil(&q.flying, q.flying-1), spoil(&l.parked[reading][0], 1))
+	}
+	return map[string]func() func(){
+		"a parked request in no list": parked,
+		"parked, and no worker is busy": func() func() {
+			return both(parked(), spoil(&q.parked, list{reading, reading}))
+		},
+		"a slice that is not issued": func() func() {
+			mend := both(spoil(&q.flying, q.flying-1), spoil(&row.step, stepSlice))
+			return both(mend, spoil(&q.slicing, list{reading, reading}))
+		},
+		"a request about another device": func() func() {
+			return spoil(&l.tags[flushing].dev, 1)
+		},
+		"a claim on another device": func() func() {
+			grants := uint32(none)
+			l.shared.guard.enter(l.claimIndex(reading), 1, row.lo, row.hi)
+			mend := spoil(&row.claimed, true)
+			return both(mend, func() { l.shared.guard.leave(l.claimIndex(reading), &grants) })
+		},
+		"a claim on other bytes": func() func() {
+			grants := uint32(none)
+			l.shared.guard.enter(l.claimIndex(reading), 0, row.lo, row.hi+4096)
+			mend := spoil(&row.claimed, true)
+			return both(mend, func() { l.shared.guard.leave(l.claimIndex(reading), &grants) })
 		},
 	}
 }

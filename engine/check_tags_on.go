@@ -43,14 +43,19 @@ func (l *loop) checkDeviceLists() {
 		if q.blocked {
 			blocked++
 		}
+		l.agree(q.slicing.head == none || q.slices == maxSlices, uint32(dev),
+			"slices wait, and fewer than may be are in flight")
 		last := uint32(none)
 		for t := q.parked.head; t != none; t = l.tags[t].next {
+			l.agree(l.check.tags[t] == placeUnknown, t, "a parked request is in two places")
 			l.agree(l.parked[t] != parkedParts{} && l.tags[t].dev == uint32(dev), t,
 				"a request is parked without a segment that is, or with another device")
-			last = t
+			l.check.tags[t], last = placeParked, t
 		}
 		l.agree(q.parked.head == none || q.parked.tail == last, last,
 			"a list of parked requests does not end with its tail")
+		l.agree(q.parked.head == none || q.staff.working > 0, uint32(dev),
+			"segments are parked, and no worker of their device will come back")
 	}
 	for _, dev := range l.blocked {
 		l.agree(l.devices[dev].blocked, dev, "a device is blocked and does not know it")
@@ -85,7 +90,8 @@ func (l *loop) checkTags() {
 	for n := range b.n {
 		t := b.rows[(b.head+n)%len(b.rows)]
 		row := &l.tags[t]
-		l.agree(k.tags[t] == placeUnknown && (row.step == stepStore || row.part < row.parts), t,
+		l.agree((k.tags[t] == placeUnknown || k.tags[t] == placeParked) &&
+			(row.step == stepStore || row.part < row.parts), t,
 			"a request is in the backlog and has nothing to issue")
 	}
 }
@@ -95,8 +101,11 @@ func (l *loop) checkTag(t uint32) {
 	k, row := &l.check, &l.tags[t]
 	c := &l.conns[row.conn]
 	l.agree(c.state != connFree, t, "a request has a connection that is free")
+	l.agree(row.dev == l.table.exports[c.export].device, t, "a request is about another device")
 	d := &k.devices[row.dev]
 	parked := bits.OnesCount64(l.parked[t][0]) + bits.OnesCount64(l.parked[t][1])
+	l.agree((parked > 0) == (k.tags[t] == placeParked), t,
+		"a segment is parked, and its device does not know it")
 	switch row.step {
 	case stepPayload:
 		l.agree(k.tags[t] == placeBody, t, "a request waits for a payload that does not arrive")
@@ -120,8 +129,10 @@ func (l *loop) checkTag(t uint32) {
 	l.agree(parked == 0, t, "a segment is parked, and its request has no wave")
 	claim := &l.shared.guard.claims[l.claimIndex(t)]
 	l.agree(row.claimed == claim.held, t, "the guard and a request disagree about a claim")
-	l.agree(row.step != stepClaimed ||
-		row.claimed, t, "a request waits for a claim that it has not")
+	l.agree(row.step != stepClaimed || row.claimed, t,
+		"a request waits for a claim that it has not")
+	l.agree(!row.claimed || claim.device == row.dev && claim.hi == row.hi &&
+		claim.lo >= row.lo && claim.lo < claim.hi, t, "a claim is on other bytes than its request")
 	cost := uint64(0)
 	for _, x := range [2]lease{row.memory, row.scratch} {
 		for ; x != none; x = l.leases.next[x] {
