@@ -48,6 +48,13 @@ func Best(r *measure.Report, l measure.Load, our string, figure func(measure.Sam
 	return measure.Median(v), peer, len(v) > 0
 }
 
+// BestOfAll is Best among all peers, however they reach the storage.
+func BestOfAll(r *measure.Report, l measure.Load, our string,
+	figure func(measure.Sample) float64, more bool) (x float64, peer string, ok bool) {
+	v, peer := Hardest(r, l, our, Rivals(r, l), figure, more)
+	return measure.Median(v), peer, len(v) > 0
+}
+
 // Hardest finds which of some peers is hardest to beat, and one of ours as a multiple of it, round
 // by round; nothing when none of them was measured.
 func Hardest(r *measure.Report, l measure.Load, our string, peers []string,

@@ -1,6 +1,6 @@
 // Plots with bars, which are HTML: loads below each other, in each a bar per server with its
-// name at the left and its number at the right. Widths are shares of the longest bar of the
-// plot.
+// name at the left and its number at the right. The style sheet makes the widths, shares of the
+// longest bar of the plot.
 //
 // Invariant: every server that took part in a load has its row, also when nothing could be
 // measured.
@@ -8,167 +8,116 @@
 package show
 
 import (
-	"html/template"
 	"slices"
-	"strings"
 
 	"ringnbd/bench/measure"
 )
 
 // bars is what to draw.
 type bars struct {
-	Unit   string
+	Widest float64
 	Groups []barGroup
 }
 
-// barGroup is one load.
+// barGroup is one load; servers that reach the file in another way stand apart.
 type barGroup struct {
-	Label string
-	Limit string // what the raw limit reached; empty when there is none
-	Sets  []barSet
+	Label          string
+	Limit          string // what the raw limit reached; empty when there is none
+	Direct, Cached []barRow
 }
 
-// barSet is the servers that reach the file the same way, or all of them without a file.
-type barSet struct {
-	Name string
-	Rows []barRow
-}
-
-// barRow is one server. Positions and widths are in percent.
+// barRow is one server.
 type barRow struct {
+	measured
 	Name, Number   string
-	Strong, Cached bool
-	Failed         bool // there is no bar
+	Cached, Failed bool
 	Parts          []barPart
-	Low, Spread    float64 // of the lowest round, and from there to the highest
-	LimitAt        float64 // of the raw limit, 0 without one
+	LimitAt        float64 // the raw limit, 0 without one
 }
 
 // barPart is a piece of a bar.
 type barPart struct {
-	Width  float64
+	Value  float64
 	Colour string
 	Faded  bool
 }
 
-// barGroup makes the rows of one load.
-func (p *plots) barGroup(l measure.Load, label string, q quantity, widest float64) barGroup {
-	g := barGroup{Label: label}
-	limit := 0.0
-	if raw := p.report.Raw(l); raw != nil && q.limit && len(raw.Samples) > 0 {
-		limit = q.value(raw.Load, raw.Median)
-		g.Limit = q.format(limit)
-	}
-	direct, cached := barSet{}, barSet{}
-	for _, server := range p.report.Servers(l) {
-		row := p.barRow(p.report.Result(l, server), q, widest)
-		row.LimitAt = 100 * limit / widest
-		if row.Cached {
-			cached.Rows = append(cached.Rows, row)
-		} else {
-			direct.Rows = append(direct.Rows, row)
+// barFigure is the plot of a metric of some loads.
+func (r report) barFigure(loads []measure.Load, m metric) figure {
+	common, own := distinguish(loads)
+	b := &bars{}
+	for i, l := range loads {
+		g := barGroup{Label: own[i]}
+		limit := 0.0
+		if raw := r.Raw(l); raw != nil && !m.server && len(raw.Samples) > 0 {
+			limit = m.of(raw.Median)
+			g.Limit = m.Short(limit)
 		}
-	}
-	for _, set := range []barSet{direct, cached} {
-		if len(set.Rows) > 0 {
-			g.Sets = append(g.Sets, set)
+		b.Widest = max(b.Widest, limit)
+		for _, server := range r.Servers(l) {
+			row := r.barRow(r.Result(l, server), m)
+			row.LimitAt = limit
+			b.Widest = max(b.Widest, row.Median, row.High)
+			if row.Cached {
+				g.Cached = append(g.Cached, row)
+			} else {
+				g.Direct = append(g.Direct, row)
+			}
 		}
+		b.Groups = append(b.Groups, g)
 	}
-	if len(g.Sets) == 2 {
-		g.Sets[0].Name, g.Sets[1].Name = "O_DIRECT", "page cache"
-	}
-	return g
+	return figure{Title: m.title + ": " + common, Bars: b}
 }
 
-func (p *plots) barRow(r *measure.Result, q quantity, widest float64) barRow {
-	row := barRow{Name: r.Server, Strong: r.Server == "ringnbd", Failed: len(r.Samples) == 0,
-		Cached: p.report.cached(r.Load, r.Server)}
+// barRow is the row of one result; CPU time has a part of user and a part of system time.
+func (r report) barRow(result *measure.Result, m metric) barRow {
+	row := barRow{Name: result.Server, Number: "failed", Failed: len(result.Samples) == 0,
+		Cached: r.cached(result.Load, result.Server)}
 	if row.Failed {
-		row.Number = "failed"
 		return row
 	}
-	sum := 0.0
-	for i, v := range q.parts(r.Load, r.Median) {
-		if finite(v) && v > 0 {
-			row.Parts = append(row.Parts, barPart{100 * v / widest, p.report.look(r.Server).colour,
-				i > 0})
-			sum += v
-		}
+	row.measured = m.measured(result)
+	row.Number = m.Short(row.Median)
+	if row.Noisy {
+		row.Number = "~" + row.Number
 	}
-	row.Number = q.format(sum)
-	if low, high := q.spread(r); high > low && finite(high) {
-		row.Low, row.Spread = 100*max(low, 0)/widest, 100*(high-max(low, 0))/widest
-		if noisy(sum, low, high) {
-			row.Number = noisySign + row.Number
-		}
+	colour := lookOf(result.Server).Colour
+	row.Low = max(row.Low, 0)
+	switch {
+	case !finite(row.High) || row.Median <= 0:
+		row.measured = measured{}
+	case m.Head == cpu.Head:
+		row.Parts = []barPart{{result.Median.ServerUser, colour, false},
+			{result.Median.ServerSystem, colour, true}}
+	default:
+		row.Parts = []barPart{{row.Median, colour, false}}
 	}
 	return row
 }
 
-// cached reports whether a server answers a load on the page cache.
-func (r report) cached(l measure.Load, server string) bool {
-	return l.OnDisk() && server != measure.RawName && !slices.Contains(r.Direct, server)
-}
-
-// legend explains what in a plot is not explained by its own words.
-func (b bars) legend(q quantity) []legendEntry {
-	there := map[string]bool{"bar": q.split, "bar faded": q.split}
-	for _, g := range b.Groups {
-		there["limit"] = there["limit"] || g.Limit != ""
-		for _, set := range g.Sets {
-			for _, row := range set.Rows {
-				there["spread"] = there["spread"] || row.Spread > 0
-				there["bar cached"] = there["bar cached"] || row.Cached
-				there["noisy"] = there["noisy"] || strings.HasPrefix(row.Number, noisySign)
-			}
-		}
-	}
-	all := []legendEntry{}
-	for _, e := range []struct{ class, name string }{{"bar", "user"}, {"bar faded", "system"},
-		{"bar cached", "page cache: answered from memory"}, {"limit", "raw limit"},
-		{"spread", "lowest to highest round"},
-		{"noisy", noisySign + " noisy: rounds differ by more than half"}} {
-		if there[e.class] {
-			all = append(all, legendEntry{Name: e.name, Swatch: sample(e.class, "quiet")})
-		}
-	}
-	return all
-}
-
-// noisySign stands before a number that is noisy.
-const noisySign = "~"
-
-// sample is a piece of a bar for a legend.
-func sample(class, colour string) template.HTML {
-	return template.HTML(`<i class="sample ` + class + `" style="--ink:var(--` + colour +
-		`)"></i>`)
-}
-
-// profile shows where the CPU time of each profiled load went, as shares: a request without storage
-// costs a hundredth of a large one.
-func (p *plots) profile(profiles []measure.Profile) figure {
-	loads := make([]measure.Load, len(profiles))
-	for i, f := range profiles {
-		loads[i] = f.Load
+// profileFigure shows where the CPU time of each profiled load went, as shares: a request without
+// storage costs a hundredth of a large one.
+func profileFigure(profiles []measure.Profile) *figure {
+	var loads []measure.Load
+	for _, p := range profiles {
+		loads = append(loads, p.Load)
 	}
 	common, own := distinguish(loads)
-	f := figure{ID: p.id(), Title: "Server CPU per request, shares by stage: " + common,
-		Bars: &bars{Unit: "share of CPU time, and µs per request"}}
-	for i, profiled := range profiles {
-		row := barRow{Name: profiled.Server, Strong: profiled.Server == "ringnbd"}
+	f := &figure{ID: "stages", Bars: &bars{Widest: 1},
+		Title: "Server CPU by stage, shares and µs per request: " + common}
+	for i, p := range profiles {
+		row := barRow{Name: p.Server}
 		sum := 0.0
-		for _, s := range profiled.Stages {
+		for _, s := range p.Stages {
 			sum += s.MicrosPerRequest
-			row.Parts = append(row.Parts,
-				barPart{Width: 100 * s.Share, Colour: stageColour(s.Name)})
-			entry := legendEntry{Name: s.Name, Swatch: sample("bar", stageColour(s.Name))}
-			if !slices.Contains(f.Legend, entry) {
+			colour := stageColour(s.Name)
+			row.Parts = append(row.Parts, barPart{s.Share, colour, false})
+			if entry := (key{s.Name, look{Colour: colour}}); !slices.Contains(f.Legend, entry) {
 				f.Legend = append(f.Legend, entry)
 			}
 		}
 		row.Number = digits(sum) + " µs"
-		f.Bars.Groups = append(f.Bars.Groups,
-			barGroup{Label: own[i], Sets: []barSet{{Rows: []barRow{row}}}})
+		f.Bars.Groups = append(f.Bars.Groups, barGroup{Label: own[i], Direct: []barRow{row}})
 	}
 	return f
 }

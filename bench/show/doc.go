@@ -9,9 +9,9 @@
 //	against.go       ratios to peers in words
 //	comparison.go    a comparison as text and as Markdown
 //	page.go          the page: what is on it (page.html.tmpl, page.css, colours.css)
-//	page_tables.go   its tables and its headline
+//	page_tables.go   its headline, and the tables of its sections
+//	metrics.go       the figures of a sample, for columns and plots
 //	figures.go       what is plotted, by section
-//	figure_notes.go  what is written below plots
 //	bars.go          plots with bars, which are HTML
 //	lines.go         plots with lines, which are SVG
 //	looks.go         the colour, mark and dash of each server

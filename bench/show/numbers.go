@@ -4,8 +4,8 @@ package show
 
 import (
 	"math"
+	"regexp"
 	"strconv"
-	"strings"
 
 	"ringnbd/engine/units"
 )
@@ -18,66 +18,46 @@ func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 func digits(v float64) string {
 	switch a := math.Abs(v); {
 	case !finite(v):
-		return "–"
+		return none
 	case v == 0:
 		return "0"
 	case a >= 99.95:
 		return units.Count(v)
 	case a >= 0.0995:
 		return threeDigits(v)
-	default:
-		return strconv.FormatFloat(v, 'f', 4, 64)
 	}
+	return strconv.FormatFloat(v, 'f', 4, 64)
 }
 
+// threeDigits prints three significant digits, with two decimals at most.
 func threeDigits(v float64) string {
-	switch a := math.Abs(v); {
-	case a >= 99.95:
-		return strconv.FormatFloat(v, 'f', 0, 64)
-	case a >= 9.995:
-		return strconv.FormatFloat(v, 'f', 1, 64)
-	default:
-		return strconv.FormatFloat(v, 'f', 2, 64)
+	decimals := 2
+	for _, limit := range []float64{9.995, 99.95} {
+		if math.Abs(v) >= limit {
+			decimals--
+		}
 	}
+	return strconv.FormatFloat(v, 'f', decimals, 64)
 }
 
-// shortNumber prints three significant digits: 0.52, 4.7, 36, 118k, 1.42M.
-func shortNumber(v float64) string {
-	switch a := math.Abs(v); {
-	case a >= 999.5e3:
-		return threeDigits(v/1e6) + "M"
-	case a >= 9999.5:
-		return threeDigits(v/1e3) + "k"
-	default:
-		return threeDigits(v)
-	}
-}
+// shortNumber prints three significant digits: 0.52, 4.70, 36.0, 118k, 1.42M.
+func shortNumber(v float64) string { return scaled(v, 9999.5, "", "k", "M") }
 
 // shortTime prints microseconds in the unit that suits them.
-func shortTime(micros float64) string {
+func shortTime(micros float64) string { return scaled(micros, 999.5, " µs", " ms", " s") }
+
+// scaled prints a number in its own unit, in thousands from some value on, or in millions.
+func scaled(v, thousands float64, one, thousand, million string) string {
 	switch {
-	case micros >= 999.5e3:
-		return threeDigits(micros/1e6) + " s"
-	case micros >= 999.5:
-		return threeDigits(micros/1e3) + " ms"
-	default:
-		return threeDigits(micros) + " µs"
+	case v >= 999.5e3:
+		return threeDigits(v/1e6) + million
+	case v >= thousands:
+		return threeDigits(v/1e3) + thousand
 	}
+	return threeDigits(v) + one
 }
 
-// plainNumber is a value that was chosen, not measured: 1, 256, 20k.
-func plainNumber(v float64) string { return trimZeros(shortNumber(v)) }
+var zeros = regexp.MustCompile(`\.0+(\D|$)|(\.\d*?)0+(\D|$)`)
 
 // trimZeros shortens a label: "2.00 ms" to "2 ms".
-func trimZeros(s string) string {
-	number, unit, spaced := strings.Cut(s, " ")
-	suffix := strings.TrimLeft(number, "-0123456789.")
-	number = strings.TrimSuffix(number, suffix)
-	if strings.Contains(number, ".") {
-		number = strings.TrimRight(strings.TrimRight(number, "0"), ".")
-	}
-	if spaced {
-		return number + suffix + " " + unit
-	}
-	return number + suffix
-}
+func trimZeros(s string) string { return zeros.ReplaceAllString(s, "$2$1$3") }

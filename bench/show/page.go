@@ -12,6 +12,7 @@ import (
 	_ "embed"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html/template"
 	"maps"
@@ -31,40 +32,38 @@ var (
 	//go:embed colours.css
 	colours string
 
-	pageTemplate = template.Must(template.New("page").Parse(pageText))
+	pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
+		"digits": digits, "look": lookOf, "orNone": orNone,
+		"trim":    trimZeros,
+		"percent": func(share float64) string { return fmt.Sprintf("%.1f %%", 100*share) },
+		"mib":     func(v float64) float64 { return v / (1 << 20) },
+		"stage":   func(name string) look { return look{Colour: stageColour(name)} },
+	}).Parse(pageText))
 )
 
 // page is what the template shows.
 type page struct {
 	*measure.Report
-	Title    string
 	Style    template.CSS
 	Measured string // how much
 	Verdicts string // counted
 	Warning  string
 	Attempts int // measurements, those that failed included
-	Tiles    []tile
-	Ratios   *htmlTable
-	Targets  htmlTable
+	Ahead    *ahead
+	Targets  []judge.Target
 	Chapters []chapter
-	Profile  *figure
-	Stages   *htmlTable  // of the profiles
-	Tops     []htmlTable // and their functions
-	Facts    []fact      // of the machine
-	Programs htmlTable
-	JSON     template.JS
+	Stages   *figure
+	Programs []programFact
 	Download template.URL
-	FileName string
 }
 
-// fact is a name and what it is.
-type fact struct{ Name, Value string }
-
-// chapter is one section of the run.
+// chapter is one section of the run: its plots, and a table with a body per load.
 type chapter struct {
 	Anchor, Name, Question string
 	Figures                []figure
-	Table                  htmlTable
+	Columns                []metric
+	Span                   int // of all columns
+	Loads                  []loadRows
 }
 
 // HTML writes the report to path as one page that needs nothing else.
@@ -82,75 +81,52 @@ func HTML(r *measure.Report, path string) error {
 
 // page gathers everything.
 func (r report) page() (*page, error) {
-	p := &page{Report: r.Report,
-		Title: "NBD servers side by side, " + r.Date.Format("2 January 2006"),
-		Style: template.CSS(colours + pageStyle),
+	p := &page{Report: r.Report, Style: template.CSS(colours + pageStyle),
 		Measured: fmt.Sprintf("%s, the servers in a new order in each round; a file of %s",
 			r.rounds(), units.Exact(uint64(r.Size))),
-		Verdicts: r.verdicts(),
-		Targets:  r.targetCells(),
-		Warning:  judge.Warning(r.Report),
-		Facts:    machineFacts(r.Machine),
-		Programs: r.programCells(),
-		FileName: "ringnbd-bench-" + r.Date.Format("2006-01-02") + ".json.gz",
-	}
-	p.Tiles, p.Ratios = r.ahead()
-	draw := plots{report: r}
+		Verdicts: r.verdicts(), Warning: judge.Warning(r.Report), Ahead: r.ahead(),
+		Targets: judge.Targets(r.Report), Programs: r.programs()}
+	var sections []string
 	for _, result := range r.Results {
 		p.Attempts += len(result.Samples) + len(result.Errors)
-		name := result.Load.Section
-		if slices.ContainsFunc(p.Chapters, func(c chapter) bool { return c.Name == name }) {
-			continue
+		if !slices.Contains(sections, result.Load.Section) {
+			sections = append(sections, result.Load.Section)
+			p.Chapters = append(p.Chapters, r.chapter(result.Load.Section, len(sections)))
 		}
-		c := chapter{Anchor: fmt.Sprintf("section-%d", len(p.Chapters)+1), Name: name,
-			Figures: draw.section(name)}
-		section, _ := measure.SectionNamed(name)
-		c.Question = section.Question
-		c.Table = r.sectionCells(name, c.Anchor+"-table")
-		p.Chapters = append(p.Chapters, c)
 	}
 	if len(r.Profiles) > 0 {
-		profile := draw.profile(r.Profiles)
-		tables := profileCells(r.Profiles)
-		p.Profile, p.Stages, p.Tops = &profile, &tables[0], tables[1:]
+		p.Stages = profileFigure(r.Profiles)
 	}
-	return p, p.embed(r.Report)
+	var err error
+	p.Download, err = r.link()
+	return p, err
 }
 
-// embed puts the report itself into the page: as text for programs that read the page, and packed
-// for people who want the file. Browsers refuse to save a link of more than about 2 MB, which the
-// plain text of a long run exceeds.
-func (p *page) embed(r *measure.Report) error {
-	text, err := json.Marshal(r)
-	if err != nil {
-		return err
+// chapter gathers the n-th section.
+func (r report) chapter(name string, n int) chapter {
+	section, _ := measure.SectionNamed(name)
+	c := chapter{Anchor: fmt.Sprintf("section-%d", n), Name: name, Question: section.Question,
+		Figures: r.figures(name)}
+	for i := range c.Figures {
+		c.Figures[i].ID = fmt.Sprintf("figure-%d-%d", n, i+1)
 	}
-	p.JSON = template.JS(text) // Marshal escapes <, > and &
+	c.Columns, c.Loads = r.rowsOf(name)
+	c.Span = len(c.Columns) + 1
+	return c
+}
+
+// link is the report itself as a link to save it. It is packed: browsers refuse links of more than
+// about 2 MB, which the plain text of a long run exceeds.
+func (r report) link() (template.URL, error) {
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)
-	if _, err := z.Write(append(text, '\n')); err != nil {
-		return err
-	}
-	if err := z.Close(); err != nil {
-		return err
-	}
-	p.Download = template.URL("data:application/gzip;base64," +
-		base64.StdEncoding.EncodeToString(packed.Bytes()))
-	return nil
-}
-
-// machineFacts are those that the line about the machine does not have.
-func machineFacts(m measure.Machine) []fact {
-	all := []fact{{"Disk", orNone(m.Device)}}
-	for _, transport := range slices.Sorted(maps.Keys(m.Loopback)) {
-		all = append(all,
-			fact{"One stream over " + transport, digits(m.Loopback[transport]/(1<<20)) + " MiB/s"})
-	}
-	return all
+	err := errors.Join(json.NewEncoder(z).Encode(r.Report), z.Close())
+	return template.URL("data:application/gzip;base64," +
+		base64.StdEncoding.EncodeToString(packed.Bytes())), err
 }
 
 // programFact is what is known about one server.
-type programFact struct{ name, storage, version string }
+type programFact struct{ Name, Storage, Version string }
 
 // programs joins what the report knows about each program.
 func (r report) programs() (all []programFact) {

@@ -330,16 +330,23 @@ func TestResultsTellWhereTheTimeGoes(t *testing.T) {
 func TestVerdictsHaveTheirColours(t *testing.T) {
 	yes, no := true, false
 	for _, c := range []struct {
-		target         judge.Target
-		verdict, class string
+		target  judge.Target
+		verdict string
+		colour  string // quiet without a rule of its own
 	}{
-		{judge.Target{Met: &yes}, "met", "good"},
-		{judge.Target{Met: &no}, "missed", "bad"},
-		{judge.Target{Met: &yes, Close: true}, "close", "quiet"},
-		{judge.Target{}, "not judged", "quiet"},
+		{judge.Target{Met: &yes}, "met", ".verdict.met { color: var(--good); }"},
+		{judge.Target{Met: &no}, "missed", ".verdict.missed { color: var(--bad); }"},
+		{judge.Target{Met: &yes, Close: true}, "close", ".verdict { color: var(--quiet);"},
+		{judge.Target{}, "not judged", ".verdict { color: var(--quiet);"},
 	} {
-		if got := verdictClass(c.target); c.target.Verdict() != c.verdict || got != c.class {
-			t.Errorf("%+v: %s, as %s", c.target, c.target.Verdict(), got)
+		if got := c.target.Verdict(); got != c.verdict || !strings.Contains(pageStyle, c.colour) {
+			t.Errorf("%+v: %s, and no %s", c.target, got, c.colour)
+		}
+	}
+	for _, row := range takeApart(t, sampleReport()).all("table", "targets")[0].all("tr", "")[1:] {
+		verdict := row.all("td", "verdict")[0]
+		if got := verdict.attributes["class"]; got != "verdict "+verdict.text() {
+			t.Errorf("the verdict %s has the class %s", verdict.text(), got)
 		}
 	}
 }

@@ -233,7 +233,7 @@ func (r report) notes() string {
 		"is close when some rounds meet it and others do not: [lowest..highest].\n\n")
 	t := newMarkdown("lll", "program", "how it reaches the file", "version")
 	for _, p := range r.programs() {
-		t.row(p.name, p.storage, p.version)
+		t.row(p.Name, p.Storage, p.Version)
 	}
 	t.row(measure.RawName, "the load generator itself: O_DIRECT, io_uring, registered buffers", "")
 	b.WriteString(t.text())
