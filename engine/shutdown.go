@@ -57,26 +57,28 @@ func (e *CutError) Error() string {
 // Cut closes every connection at once, or almost: it does not wait for a loop that hangs.
 func (e *Engine) Cut() { e.ask(mail{kind: mailCut}, cutGrace) }
 
-// flushAll flushes every device that a client has written to.
+// flushAll flushes every device that a client has written to, each once: of two fsyncs of a device
+// only one would hear of an error. Every export of a device that was not flushed is named.
 func (e *Engine) flushAll(each time.Duration) error {
-	var dirty []*Export
-	for i := range e.shared.table.exports {
-		x := &e.shared.table.exports[i]
-		if d := x.Device; d.FD >= 0 && !d.ReadOnly && (d.written.Load() || d.Failed()) {
-			dirty = append(dirty, x)
-		}
-	}
+	dirty := e.shared.table.dirty()
 	results := crew{maxFlushThreads, maxFlushLost, each}.do(len(dirty), func(i int) error {
-		d := dirty[i].Device
+		d := dirty[i]
 		if err := fdatasync(d.FD); err != nil || !d.Failed() {
 			return err
 		}
 		return errFlushFailed
 	})
-	var trouble []error
+	failed := make(map[*Device]error)
 	for i, err := range results {
 		if err != nil {
-			text := dirty[i].title() + " was not flushed (" + err.Error() +
+			failed[dirty[i]] = err
+		}
+	}
+	var trouble []error
+	for i := range e.shared.table.exports {
+		x := &e.shared.table.exports[i]
+		if err := failed[x.Device]; err != nil {
+			text := x.title() + " was not flushed (" + err.Error() +
 				"): data that clients wrote may be lost"
 			trouble = append(trouble, errors.New(text))
 		}
@@ -86,6 +88,16 @@ func (e *Engine) flushAll(each time.Duration) error {
 			errors.New("nor were "+strconv.Itoa(more)+" more exports"))
 	}
 	return errors.Join(trouble...)
+}
+
+// dirty lists the devices that are to be flushed at the end.
+func (t *table) dirty() (devices []*Device) {
+	for _, d := range t.devices {
+		if d.FD >= 0 && !d.ReadOnly && (d.written.Load() || d.Failed()) {
+			devices = append(devices, d)
+		}
+	}
+	return devices
 }
 
 var errFlushFailed = errors.New("an earlier flush failed")

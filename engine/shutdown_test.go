@@ -95,11 +95,34 @@ func TestDrainNamesWhatWasNotFlushed(t *testing.T) {
 	if text != want {
 		t.Errorf("%s\nwant\n%s", text, want)
 	}
+	many := e.shared.table.exports
 	for range 2 * maxNames {
-		e.shared.table.exports = append(e.shared.table.exports, export("more", pipe[0], true))
+		many = append(many, export("more", pipe[0], true))
 	}
+	e.shared.table = newTable(many)
 	if err := e.flushAll(time.Minute); strings.Count(err.Error(), "\n") != maxNames ||
 		!strings.HasSuffix(err.Error(), "nor were 12 more exports") {
 		t.Errorf("many: %v", err)
+	}
+}
+
+// TestDrainFlushesADeviceOnce: two exports have the device, and both are named.
+func TestDrainFlushesADeviceOnce(t *testing.T) {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pipe[0])
+	defer unix.Close(pipe[1])
+	d := &Device{Kind: File, FD: pipe[0], Size: 1 << 20, Block: 1}
+	d.written.Store(true)
+	e := &Engine{shared: &shared{table: newTable([]Export{{Name: "a", Device: d}, nullExport(),
+		{Name: "b", Device: d}})}}
+	if dirty := e.shared.table.dirty(); len(dirty) != 1 || dirty[0] != d {
+		t.Errorf("%d devices are flushed", len(dirty))
+	}
+	err := e.flushAll(time.Minute)
+	if err == nil || strings.Count(err.Error(), "was not flushed") != 2 {
+		t.Errorf("of two exports whose device was not flushed: %v", err)
 	}
 }
