@@ -516,7 +516,11 @@ func (c *client) inParts(r *request) bool {
 // success.
 func (c *client) torn() bool {
 	d := c.model.disk
-	for _, r := range c.inFlight {
+	candidates := c.inFlight
+	if c.reading != nil { // its header is here already
+		candidates = append(candidates[:len(candidates):len(candidates)], c.reading)
+	}
+	for _, r := range candidates {
 		if r.Command != proto.CmdRead || !c.inParts(r) || c.habit.session.Framing != proto.Simple {
 			continue
 		}
