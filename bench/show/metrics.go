@@ -5,6 +5,7 @@
 package show
 
 import (
+	"math"
 	"slices"
 
 	"ringnbd/bench/measure"
@@ -49,7 +50,8 @@ var columns = slices.Concat([]metric{requests, data}, percentiles, []metric{cpu,
 		func(s measure.Sample) float64 { return s.ClientCPU }, false},
 	{"switches", "per request", "", func(s measure.Sample) float64 { return s.Switches }, true},
 	memory, start,
-	{"write-back", "s", "", func(s measure.Sample) float64 { return s.WriteBack }, true},
+	{"write-back", "s", "", // less than 10 ms is nothing
+		func(s measure.Sample) float64 { return math.Round(100*s.WriteBack) / 100 }, true},
 	{"unstarted", "requests", "",
 		func(s measure.Sample) float64 { return float64(s.Backlog) }, false},
 	{"steal", "% of CPU", "", func(s measure.Sample) float64 { return 100 * s.Steal }, false},

@@ -86,13 +86,11 @@ func (r report) page() (*page, error) {
 			r.rounds(), units.Exact(uint64(r.Size))),
 		Verdicts: r.verdicts(), Warning: judge.Warning(r.Report), Ahead: r.ahead(),
 		Targets: judge.Targets(r.Report), Programs: r.programs()}
-	var sections []string
 	for _, result := range r.Results {
 		p.Attempts += len(result.Samples) + len(result.Errors)
-		if !slices.Contains(sections, result.Load.Section) {
-			sections = append(sections, result.Load.Section)
-			p.Chapters = append(p.Chapters, r.chapter(result.Load.Section, len(sections)))
-		}
+	}
+	for i, name := range r.sections() {
+		p.Chapters = append(p.Chapters, r.chapter(name, i+1))
 	}
 	if len(r.Profiles) > 0 {
 		p.Stages = profileFigure(r.Profiles)

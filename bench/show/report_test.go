@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"ringnbd/bench/judge"
 	"ringnbd/bench/measure"
@@ -168,7 +169,7 @@ func TestTablesHaveEverySectionAndServer(t *testing.T) {
 	if err := Tables(&b, sampleReport()); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"disk: How near", "│ raw ", "│ ringnbd-cached ", " 54000 │",
+	for _, want := range []string{"disk: How near", "│ raw ", "│ ringnbd-cached ", " 54,000 │",
 		"2.00 (qemu-nbd)", "not judged", "failed: randread 4 KiB, 4 × 32, tcp, qemu-nbd"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
@@ -176,6 +177,31 @@ func TestTablesHaveEverySectionAndServer(t *testing.T) {
 	}
 	if strings.Contains(b.String(), "write-back") {
 		t.Errorf("a column without a figure:\n%s", b.String())
+	}
+}
+
+func TestTablesFitInto100Columns(t *testing.T) {
+	var b bytes.Buffer
+	if err := Tables(&b, plausibleReport()); err != nil {
+		t.Fatal(err)
+	}
+	rows := 0
+	for line := range strings.Lines(b.String()) {
+		if !strings.HasPrefix(line, "│") {
+			continue
+		}
+		rows++
+		if n := utf8.RuneCountInString(line) - 1; n > 100 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+	for _, want := range []string{"write-back", "unstarted", "data", "memory", "start"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no column %s", want)
+		}
+	}
+	if rows < 300 {
+		t.Errorf("only %d rows", rows)
 	}
 }
 

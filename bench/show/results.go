@@ -127,9 +127,12 @@ func (r report) median(w row, text func(measure.Sample) string) string {
 func rateCell(s measure.Sample) string { return fmt.Sprintf("%.0f", s.RequestsPerSecond) }
 func cpuCell(s measure.Sample) string  { return fmt.Sprintf("%.1f", s.ServerCPU()) }
 
-// limitText is the share of the raw limit's requests per second.
-func (r report) limitText(l measure.Load) string {
-	if x, ok := judge.OfRaw(r.Report, l, "ringnbd", measure.RequestRate); ok {
+// limitText is ringnbd's share of the raw limit's requests per second.
+func (r report) limitText(l measure.Load) string { return r.ofLimit(l, "ringnbd") }
+
+// ofLimit is a server's share of the raw limit's requests per second.
+func (r report) ofLimit(l measure.Load, server string) string {
+	if x, ok := judge.OfRaw(r.Report, l, server, measure.RequestRate); ok {
 		return fmt.Sprintf("%.2f", x)
 	}
 	return ""

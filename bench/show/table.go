@@ -1,6 +1,6 @@
 // Tables for a terminal, one for each section.
 //
-// Invariant: every number printed is computed from the report.
+// Invariant: every number printed is computed from the report; a table fits into 100 columns.
 
 package show
 
@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
@@ -28,7 +29,7 @@ func Tables(w io.Writer, measured *measure.Report) error {
 		if s, ok := measure.SectionNamed(name); ok {
 			out.printf(": %s", s.Question)
 		}
-		out.printf("\n%s\n", r.sectionTable(name))
+		out.printf("\n%s\n%s", r.sectionTable(name), r.terminalRatios(name))
 	}
 	// Of sections that were not run, nothing is said here; JSON and README have them all.
 	if targets := slices.DeleteFunc(judge.Targets(r.Report), func(t judge.Target) bool {
@@ -62,9 +63,9 @@ func (r report) rounds() string {
 // sections lists the names of the sections in the order of the run.
 func (r report) sections() []string {
 	var names []string
-	for _, l := range r.Loads() {
-		if !slices.Contains(names, l.Section) {
-			names = append(names, l.Section)
+	for _, result := range r.Results {
+		if name := result.Load.Section; !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
 	return names
@@ -82,84 +83,109 @@ func (p *printer) printf(format string, a ...any) {
 	}
 }
 
-// sectionTable has one row per load and server.
-func (r report) sectionTable(name string) string {
+// newTerminal begins a table.
+func newTerminal(heads table.Row) table.Writer {
 	t := table.NewWriter()
 	t.SetStyle(table.StyleLight)
 	t.Style().Format.Header = text.FormatDefault
-	t.SuppressEmptyColumns()
-	t.AppendHeader(table.Row{"load", "server", "requests/s", "MiB/s", "p50 µs", "p99 µs",
-		"p99.9 µs", "CPU µs/request", "user", "switches", "RSS MiB",
-		"start s", "write-back s", "unstarted", "steal %", "others %", "of raw", "rate × best peer",
-		"CPU × best peer"})
-	right := []table.ColumnConfig{{Number: 1, AutoMerge: true}}
-	for n := 3; n <= 19; n++ {
-		right = append(right, table.ColumnConfig{Number: n, Align: text.AlignRight})
+	t.AppendHeader(heads)
+	return t
+}
+
+// newNumbers begins a table of which all columns but the first hold numbers.
+func newNumbers(heads table.Row) table.Writer {
+	t := newTerminal(heads)
+	var right []table.ColumnConfig
+	for n := 2; n <= len(heads); n++ {
+		right = append(right, table.ColumnConfig{Number: n, Align: text.AlignRight,
+			AlignHeader: text.AlignRight})
 	}
 	t.SetColumnConfigs(right)
-	for _, l := range r.Section(name) {
-		if raw := r.Raw(l); raw != nil {
-			t.AppendRow(r.row(l, raw))
+	return t
+}
+
+// appendLoad begins the rows of a load with its name over all columns.
+func appendLoad(t table.Writer, name string, columns int) {
+	t.AppendSeparator()
+	t.AppendRow(slices.Repeat(table.Row{name}, columns),
+		table.RowConfig{AutoMerge: true, AutoMergeAlign: text.AlignLeft})
+}
+
+// terminalHeads are the columns of a terminal's tables, beside those that the section plots; the
+// page has all columns.
+var terminalHeads = []string{"requests", "p50", "p99", "server CPU", "write-back", "unstarted",
+	"steal", "others"}
+
+// sectionTable has one row per load and server.
+func (r report) sectionTable(section string) string {
+	used, loads := r.rowsOf(section)
+	heads := table.Row{"server"}
+	var shown []int
+	for i, m := range used {
+		if slices.Contains(terminalHeads, m.Head) ||
+			slices.ContainsFunc(plans[section].metrics, func(p metric) bool {
+				return p.Head == m.Head
+			}) {
+			shown = append(shown, i)
+			unit := strings.NewReplacer(" per ", "\nper ", " of ", "\nof ").Replace(m.Unit)
+			heads = append(heads, m.Head+"\n"+unit)
 		}
-		for _, server := range r.Servers(l) {
-			t.AppendRow(r.row(l, r.Result(l, server)))
+	}
+	t := newNumbers(heads)
+	for _, l := range loads {
+		appendLoad(t, l.Title, len(heads))
+		for _, result := range l.Rows {
+			row := table.Row{result.Server}
+			for _, i := range shown {
+				if len(result.Cells) == 0 {
+					row = append(row, "failed")
+					break
+				}
+				row = append(row, result.Cells[i].Text)
+			}
+			t.AppendRow(row)
 		}
-		t.AppendSeparator()
 	}
 	return t.Render()
 }
 
-// row is one result among the loads of servers; the raw limit is repeated for each transport.
-func (r report) row(l measure.Load, result *measure.Result) table.Row {
-	if len(result.Samples) == 0 {
-		return table.Row{l, result.Server, "failed"}
-	}
-	m := result.Median
-	row := table.Row{l, result.Server, fmt.Sprintf("%.0f", m.RequestsPerSecond),
-		fmt.Sprintf("%.0f", m.BytesPerSecond/(1<<20)),
-		measure.Micros(m.P50), measure.Micros(m.P99), measure.Micros(m.P999)}
-	raw := result.Server == measure.RawName
-	unless := func(empty bool, format string, value float64) string {
-		if empty {
-			return ""
+// terminalRatios has one row per load and server of ours: how it stands to the raw limit and to the
+// best peer. At a fixed rate every server does what is asked for.
+func (r report) terminalRatios(section string) string {
+	heads := table.Row{"server", "of raw", "requests/s × best peer", "CPU × best peer"}
+	t := newNumbers(heads)
+	for _, l := range r.Section(section) {
+		ours := slices.DeleteFunc(r.Servers(l), func(s string) bool { return !judge.Ours(s) })
+		if len(ours) > 0 {
+			appendLoad(t, l.String(), len(heads))
 		}
-		return fmt.Sprintf(format, value)
-	}
-	row = append(row, unless(raw, "%.1f", m.ServerCPU()), unless(raw, "%.1f", m.ServerUser),
-		unless(raw, "%.2f", m.Switches),
-		unless(raw, "%.0f", float64(m.PeakRSS)/(1<<20)),
-		unless(l.Section != "exports", "%.2f", m.StartSeconds),
-		unless(raw || !l.Writes() || !l.OnDisk(), "%.1f", m.WriteBack),
-		unless(l.Rate == 0, "%.0f", float64(m.Backlog)), fmt.Sprintf("%.1f", 100*m.Steal),
-		fmt.Sprintf("%.1f", 100*m.Others))
-	if raw {
-		return row
-	}
-	limit := ""
-	if x, ok := judge.OfRaw(r.Report, l, result.Server, measure.RequestRate); ok && l.Rate == 0 {
-		limit = fmt.Sprintf("%.2f", x)
-	}
-	row = append(row, limit)
-	if judge.Ours(result.Server) {
-		rate := r.against(l, result.Server, measure.RequestRate, true)
-		if l.Rate > 0 {
-			rate = ""
+		for _, server := range ours {
+			limit, rate := "", ""
+			if l.Rate == 0 {
+				limit = r.ofLimit(l, server)
+				rate = r.against(l, server, measure.RequestRate, true)
+			}
+			t.AppendRow(table.Row{server, limit, rate,
+				r.against(l, server, measure.Sample.ServerCPU, false)})
 		}
-		row = append(row, rate, r.against(l, result.Server, measure.Sample.ServerCPU, false))
 	}
-	return row
+	if t.Length() == 0 {
+		return ""
+	}
+	return t.Render() + "\n"
 }
 
 func terminalTargets(targets []judge.Target) string {
-	t := table.NewWriter()
-	t.SetStyle(table.StyleLight)
-	t.Style().Format.Header = text.FormatDefault
-	t.AppendHeader(table.Row{"target", "wanted", "measured", ""})
-	t.SetColumnConfigs([]table.ColumnConfig{{Number: 1, WidthMax: 60,
-		WidthMaxEnforcer: text.WrapSoft},
-		{Number: 3, WidthMax: 70, WidthMaxEnforcer: text.WrapSoft}})
+	var wrapped []table.ColumnConfig
+	for i, width := range []int{30, 18, 29} {
+		wrapped = append(wrapped, table.ColumnConfig{Number: i + 1, WidthMax: width,
+			WidthMaxEnforcer: text.WrapSoft})
+	}
+	t := newTerminal(table.Row{"target", "wanted", "measured", ""})
+	t.SetColumnConfigs(wrapped)
 	for _, x := range targets {
 		t.AppendRow(table.Row{x.Name, x.Wants, x.Got, x.Verdict()})
+		t.AppendSeparator()
 	}
 	return t.Render()
 }
