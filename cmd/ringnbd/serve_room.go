@@ -7,6 +7,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -23,15 +24,20 @@ const descriptorMargin = 8
 func (s *server) limitConnections() error {
 	var limit unix.Rlimit
 	open, err := os.ReadDir("/proc/self/fd")
-	if err != nil || unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil ||
+	full := errors.Is(err, unix.EMFILE)
+	if err != nil && !full || unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil ||
 		limit.Cur > maxConnections*2 {
 		return nil // the limit is not known; accept waits for descriptors
+	}
+	used := len(open)
+	if full {
+		used = int(limit.Cur)
 	}
 	listeners := 0
 	for _, d := range s.doors {
 		listeners += len(d.Listeners)
 	}
-	room := int(limit.Cur) - len(open) - gate.Descriptors(listeners, 0) - descriptorMargin
+	room := int(limit.Cur) - used - gate.Descriptors(listeners, 0) - descriptorMargin
 	if s.debug != nil {
 		room -= debugConnections
 	}
