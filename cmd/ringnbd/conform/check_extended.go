@@ -113,16 +113,7 @@ func compactAfterExtended(t *trial) {
 }
 
 func extendedOnly(t *trial) {
-	t.extendedModes(func(c *conn) {
-		c.wrongReplies()
-		for _, command := range c.ranged() {
-			c.succeeds(newRequest(command, t.safeOffset(command), t.block()))
-		}
-		if c.offers(proto.CmdFlush) {
-			c.succeeds(newCommand(proto.CmdFlush, 0, 0))
-		}
-		c.stillUp("every command")
-	})
+	t.extendedModes((*conn).everyCommand)
 }
 
 func extendedWrite(t *trial) {
