@@ -3,38 +3,26 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"ringnbd/engine"
+	"ringnbd/engine/testbed"
 	"ringnbd/proto"
 )
 
 // page is a log that can be read while it is written.
-type page struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (p *page) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.text.Write(b)
-}
+type page struct{ testbed.LogBuffer }
 
 // lines are those that match.
 func (p *page) lines(pattern string) (found []string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for line := range strings.Lines(p.text.String()) {
+	for line := range strings.Lines(p.String()) {
 		if regexp.MustCompile(pattern).MatchString(line) {
 			found = append(found, line)
 		}
@@ -63,7 +51,7 @@ func TestTroubleIsLoggedOnceForExportAndErrno(t *testing.T) {
 	want := `level=WARN.*export=a path=/a.img command=read offset=0 length=4096 errno=EIO ` +
 		`error="input/output error" peer=1.2.3.4:5 session=3\n`
 	if len(p.lines(want)) != 1 {
-		t.Errorf("%s", &p.text)
+		t.Errorf("%s", p)
 	}
 	j.mu.Lock()
 	var waiting []trouble
@@ -78,7 +66,7 @@ func TestTroubleIsLoggedOnceForExportAndErrno(t *testing.T) {
 	}
 	if got := p.lines("offset=99[89] .*left_out=498"); len(got) != 2 ||
 		len(p.lines("the disk failed")) != 5 {
-		t.Errorf("%q of %s", got, &p.text)
+		t.Errorf("%q of %s", got, p)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -96,11 +84,11 @@ func TestCloseLogsWhatWasHeldBack(t *testing.T) {
 	j.Lost(6)
 	j.close()
 	if len(p.lines("refused.*left_out=8")) != 1 || len(p.lines("requests_so_far=11")) != 1 {
-		t.Errorf("%s", &p.text)
+		t.Errorf("%s", p)
 	}
 	j.Incident(engine.Incident{Kind: engine.FlushRefused}) // of the last disk operation
 	if len(p.lines("refused")) != 3 {
-		t.Errorf("%s", &p.text)
+		t.Errorf("%s", p)
 	}
 }
 
@@ -110,7 +98,7 @@ func TestAFailedFlushIsAnError(t *testing.T) {
 		Command: proto.CmdFlush})
 	want := "level=ERROR.*every further flush of this export fails.*command=flush.*errno=EIO"
 	if len(p.lines(want)) != 1 {
-		t.Errorf("%s", &p.text)
+		t.Errorf("%s", p)
 	}
 	j.close()
 }
@@ -124,7 +112,7 @@ func TestRefusedMemoryBelongsToNoExport(t *testing.T) {
 	}
 	if len(p.lines("level=WARN.*registers no more memory.*ulimit -l")) != 1 ||
 		len(p.lines("export=")) != 0 {
-		t.Errorf("%s", &p.text)
+		t.Errorf("%s", p)
 	}
 	j.close()
 }
@@ -161,18 +149,18 @@ func TestSessionsAreLoggedFromBeginningToEnd(t *testing.T) {
 	ends := `level=INFO msg="session ends" session=1 peer="pid 7 uid 8" export=b ` +
 		`reason=hangup requests=9 bytes_read=8192 bytes_written=512 errors=1 duration=`
 	if len(p.lines(begins)) != 1 || len(p.lines(ends)) != 1 {
-		t.Errorf("%s", &p.text)
+		t.Errorf("%s", p)
 	}
 	c = j.sessionBegins(0, proto.Session{}, "x")
 	c.Why = engine.CloseStalled
 	j.Ended(c)
 	cut := `level=WARN.*held memory.*session=2 peer=x export=a reason=stalled requests=0`
 	if len(p.lines(cut)) != 1 {
-		t.Errorf("%s", &p.text)
+		t.Errorf("%s", p)
 	}
 	j.sessionRefused(j.sessionBegins(0, proto.Session{}, "y"), fmt.Errorf("full"))
 	if len(p.lines(`session ends" session=3 .*reason=full`)) != 1 {
-		t.Errorf("%s", &p.text)
+		t.Errorf("%s", p)
 	}
 }
 

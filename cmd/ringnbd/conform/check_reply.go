@@ -108,8 +108,8 @@ func (c *conn) wrongReplies() []*reply {
 	return list
 }
 
-// everyCommand sends wrong requests, then one right request of each command. It does not judge: conn
-// fails on a reply whose form was not agreed on.
+// everyCommand sends wrong requests, then one right request of each command. It does not judge:
+// conn fails on a reply whose form was not agreed on.
 func (c *conn) everyCommand() {
 	c.wrongReplies()
 	for _, command := range c.ranged() {

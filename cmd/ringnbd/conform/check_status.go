@@ -179,13 +179,16 @@ func statusOne(t *trial) {
 	})
 }
 
-func statusSums(t *trial) {
+// statusOfRanges asks for the status of many ranges; status judges the replies, by one rule.
+func (t *trial) statusOfRanges(rule string) {
 	t.eachContextMode(func(c *conn) {
 		for _, s := range t.statusRanges() {
-			c.status(newCommand(proto.CmdBlockStatus, s.offset, s.length), "CB-05")
+			c.status(newCommand(proto.CmdBlockStatus, s.offset, s.length), rule)
 		}
 	})
 }
+
+func statusSums(t *trial) { t.statusOfRanges("CB-05") }
 
 func statusMost(t *trial) {
 	t.eachContextMode(func(c *conn) {
@@ -202,13 +205,7 @@ func statusMost(t *trial) {
 	})
 }
 
-func statusMerged(t *trial) {
-	t.eachContextMode(func(c *conn) {
-		for _, s := range t.statusRanges() {
-			c.status(newCommand(proto.CmdBlockStatus, s.offset, s.length), "CB-07")
-		}
-	})
-}
+func statusMerged(t *trial) { t.statusOfRanges("CB-07") }
 
 func statusTruth(t *trial) {
 	t.eachContextMode(func(c *conn) {
