@@ -35,8 +35,8 @@ func peers(r *measure.Report, l measure.Load, our string) []string {
 	})
 }
 
-// Rivals are all others that met a load, however they reach the storage.
-func Rivals(r *measure.Report, l measure.Load) []string {
+// rivals are all others that met a load, however they reach the storage.
+func rivals(r *measure.Report, l measure.Load) []string {
 	return slices.DeleteFunc(r.Servers(l), Ours)
 }
 
@@ -44,20 +44,20 @@ func Rivals(r *measure.Report, l measure.Load) []string {
 // With more, larger figures are better. ok is false when no peer was measured.
 func Best(r *measure.Report, l measure.Load, our string, figure func(measure.Sample) float64,
 	more bool) (x float64, peer string, ok bool) {
-	v, peer := Hardest(r, l, our, peers(r, l, our), figure, more)
+	v, peer := hardest(r, l, our, peers(r, l, our), figure, more)
 	return measure.Median(v), peer, len(v) > 0
 }
 
 // BestOfAll is Best among all peers, however they reach the storage.
 func BestOfAll(r *measure.Report, l measure.Load, our string,
 	figure func(measure.Sample) float64, more bool) (x float64, peer string, ok bool) {
-	v, peer := Hardest(r, l, our, Rivals(r, l), figure, more)
+	v, peer := hardest(r, l, our, rivals(r, l), figure, more)
 	return measure.Median(v), peer, len(v) > 0
 }
 
-// Hardest finds which of some peers is hardest to beat, and one of ours as a multiple of it, round
+// hardest finds which of some peers is hardest to beat, and one of ours as a multiple of it, round
 // by round; nothing when none of them was measured.
-func Hardest(r *measure.Report, l measure.Load, our string, peers []string,
+func hardest(r *measure.Report, l measure.Load, our string, peers []string,
 	figure func(measure.Sample) float64,
 	more bool) (v []float64, peer string) {
 	mine := r.Result(l, our)

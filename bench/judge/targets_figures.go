@@ -38,7 +38,7 @@ func ofLimit(r *measure.Report, l measure.Load) (figured, bool) {
 func ofBest(our string, figure func(measure.Sample) float64, more bool) func(*measure.Report,
 	measure.Load) (figured, bool) {
 	return func(r *measure.Report, l measure.Load) (figured, bool) {
-		v, peer := Hardest(r, l, our, peers(r, l, our), figure, more)
+		v, peer := hardest(r, l, our, peers(r, l, our), figure, more)
 		return figured{rounds: v, format: "%.2f", rest: " × " + peer}, len(v) > 0
 	}
 }
@@ -61,14 +61,14 @@ func ofFastest(r *measure.Report, l measure.Load) (figured, bool) {
 
 // ofAll is ringnbd's requests per second as a multiple of those of the fastest of all peers.
 func ofAll(r *measure.Report, l measure.Load) (figured, bool) {
-	v, peer := Hardest(r, l, "ringnbd", Rivals(r, l), measure.RequestRate, true)
+	v, peer := hardest(r, l, "ringnbd", rivals(r, l), measure.RequestRate, true)
 	return figured{rounds: v, format: "%.2f", rest: " × " + peer}, len(v) > 0
 }
 
 // ofCheapest is ringnbd's server CPU per request as a multiple of that of the cheapest of all
 // peers, and adds that to the cheapest peer on the same storage path.
 func ofCheapest(r *measure.Report, l measure.Load) (figured, bool) {
-	v, peer := Hardest(r, l, "ringnbd", Rivals(r, l), measure.Sample.ServerCPU, false)
+	v, peer := hardest(r, l, "ringnbd", rivals(r, l), measure.Sample.ServerCPU, false)
 	f := figured{rounds: v, format: "%.2f", rest: " × " + peer}
 	if slices.Contains(r.Direct, peer) {
 		f.rest += " on O_DIRECT"
@@ -134,7 +134,7 @@ func addedLatency(r *measure.Report, l measure.Load) (figured, bool) {
 		return figured{}, false
 	}
 	best := figured{format: "%.2f"}
-	for _, name := range Rivals(r, l) {
+	for _, name := range rivals(r, l) {
 		v := addedRatios(mine.Samples, r.Result(l, name).Samples, raw.Samples)
 		if len(v) > 0 &&
 			(len(best.rounds) == 0 || measure.Median(v) > measure.Median(best.rounds)) {

@@ -33,11 +33,9 @@ var (
 	colours string
 
 	pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-		"digits": digits, "look": lookOf, "orNone": orNone,
-		"trim":    trimZeros,
+		"digits": digits, "look": lookOf, "orNone": orNone, "trim": trimZeros,
 		"percent": func(share float64) string { return fmt.Sprintf("%.1f %%", 100*share) },
 		"mib":     func(v float64) float64 { return v / (1 << 20) },
-		"stage":   func(name string) look { return look{Colour: stageColour(name)} },
 	}).Parse(pageText))
 )
 

@@ -143,7 +143,7 @@ func (r report) ahead() *ahead {
 	for i, c := range contests {
 		if v := ratios[i]; c.words != "" && len(v) > 0 {
 			a.Tiles = append(a.Tiles, tile{fmt.Sprintf("%.2f", measure.Median(v)), c.words,
-				fmt.Sprintf("median of %d loads; %.2f – %.2f", len(v), slices.Min(v),
+				fmt.Sprintf("median of %d loads; %.2f–%.2f", len(v), slices.Min(v),
 					slices.Max(v))})
 		}
 	}
