@@ -31,7 +31,8 @@ func (c *Conn) Extents(ctx context.Context, name string, offset, end uint64,
 	emit func(Extent) error) error {
 	id, ok := c.Context(name)
 	if !ok {
-		return fmt.Errorf("%s: the server has no meta context %q for this export", c.target, name)
+		return fmt.Errorf("%s: the server has no metadata context %q for this export", c.target,
+			name)
 	}
 	end = min(end, c.Size)
 	block := uint64(max(c.MinBlock, 1))

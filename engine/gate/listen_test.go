@@ -196,7 +196,7 @@ func TestListenSaysWhatToDo(t *testing.T) {
 		"unix:" + file:             "is not a socket",
 		"unix:" + dir:              "is not a socket",
 		"unix:" + dir + "/live":    "another server is listening there; stop it",
-		"unix:" + dir + "/no/such": "no such folder",
+		"unix:" + dir + "/no/such": "no such directory",
 		"unix:/" + strings.Repeat("x", maxUnixPath): "the kernel takes 107",
 	} {
 		p, err := Listen(spec)

@@ -190,7 +190,7 @@ func lockPath(path string) (unlock func(), err error) {
 func adviceUnix(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "no such folder; create it or choose another path"
+		return "no such directory; create it or choose another path"
 	case errors.Is(err, fs.ErrPermission):
 		return "no permission; choose a path in a folder you may write"
 	case errors.Is(err, syscall.EADDRINUSE):
