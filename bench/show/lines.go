@@ -35,7 +35,7 @@ type lines struct {
 // dot is what each line of a plot has a point for: a metric of a load.
 type dot struct {
 	Label  string
-	X      pixel
+	X      string // its position
 	load   measure.Load
 	metric metric
 }
@@ -52,10 +52,8 @@ type point struct {
 	dot
 }
 
-// pixel is a position that prints with one decimal.
-type pixel float64
-
-func (p pixel) String() string { return strconv.FormatFloat(float64(p), 'f', 1, 64) }
+// pixel prints a position.
+func pixel(v float64) string { return strconv.FormatFloat(v, 'f', 1, 64) }
 
 // lineFigure draws a line for each server that met some of the loads, the raw limit first.
 func (r report) lineFigure(title, grows string, dots []dot) []figure {
@@ -136,7 +134,7 @@ func newAxis(values []float64, log bool) axis {
 }
 
 // At is where a value is drawn; values outside are drawn at the ends.
-func (a axis) At(v float64) pixel {
+func (a axis) At(v float64) string {
 	v = min(max(v, a.low), a.high)
 	share := v / a.high
 	if a.log {

@@ -52,7 +52,6 @@ type page struct {
 	Chapters []chapter
 	Stages   *figure
 	Programs []programFact
-	Download template.URL
 }
 
 // chapter is one section of the run: its plots, and a table with a body per load.
@@ -66,19 +65,15 @@ type chapter struct {
 
 // HTML writes the report to path as one page that needs nothing else.
 func HTML(r *measure.Report, path string) error {
-	p, err := report{r}.page()
-	if err != nil {
-		return err
-	}
 	var b bytes.Buffer
-	if err := pageTemplate.Execute(&b, p); err != nil {
+	if err := pageTemplate.Execute(&b, report{r}.page()); err != nil {
 		return fmt.Errorf("the HTML report: %w", err)
 	}
 	return os.WriteFile(path, b.Bytes(), 0o644)
 }
 
 // page gathers everything.
-func (r report) page() (*page, error) {
+func (r report) page() *page {
 	p := &page{Report: r.Report, Style: template.CSS(colours + pageStyle),
 		Measured: fmt.Sprintf("%s, the servers in a new order in each round; a file of %s",
 			r.rounds(), units.Exact(uint64(r.Size))),
@@ -93,9 +88,7 @@ func (r report) page() (*page, error) {
 	if len(r.Profiles) > 0 {
 		p.Stages = profileFigure(r.Profiles)
 	}
-	var err error
-	p.Download, err = r.link()
-	return p, err
+	return p
 }
 
 // chapter gathers the n-th section.
@@ -111,12 +104,12 @@ func (r report) chapter(name string, n int) chapter {
 	return c
 }
 
-// link is the report itself as a link to save it. It is packed: browsers refuse links of more than
-// about 2 MB, which the plain text of a long run exceeds.
-func (r report) link() (template.URL, error) {
+// Download is the report itself as a link to save it. It is packed: browsers refuse links of more
+// than about 2 MB, which the plain text of a long run exceeds.
+func (p *page) Download() (template.URL, error) {
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)
-	err := errors.Join(json.NewEncoder(z).Encode(r.Report), z.Close())
+	err := errors.Join(json.NewEncoder(z).Encode(p.Report), z.Close())
 	return template.URL("data:application/gzip;base64," +
 		base64.StdEncoding.EncodeToString(packed.Bytes())), err
 }
