@@ -38,7 +38,6 @@ type budget struct {
 	// the connection that was passed over in the last turn, and is served in this one
 	owed    uint32
 	backlog backlog // requests to go on with
-	unfed   bool    // connections that wait for memory are still to be fed
 }
 
 func newBudget(tags int) budget {
@@ -76,14 +75,15 @@ func (l *loop) tooMuch(i uint32, r *proto.Request, taken int) bool {
 
 // leftOver reports whether a turn has left something to do: then the next does not sleep.
 func (l *loop) leftOver() bool {
-	return l.later[0].head != none || l.later[1].head != none || l.backlog.n > 0 || l.unfed
+	return l.later[0].head != none || l.later[1].head != none || l.backlog.n > 0 ||
+		l.queue.offering()
 }
 
 // beginTurn gives the loop a new budget, and marks the connections that the last turn left out. The
 // first of them is owed this turn, though what was received since may have spent the budget:
 // payloads that are complete, say.
 func (l *loop) beginTurn() {
-	l.work, l.unfed, l.owed = 0, false, l.later[0].head
+	l.work, l.owed = 0, l.later[0].head
 	if l.owed == none {
 		l.owed = l.later[1].head
 	}

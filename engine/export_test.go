@@ -154,7 +154,7 @@ func (s *SimLoop) Home() error {
 			"slices are out")
 	}
 	check(len(l.blocked) == 0, "a device waits for another loop's flush")
-	left := l.later != [2]list{empty, empty} || l.backlog.n > 0 || l.unfed
+	left := l.later != [2]list{empty, empty} || l.backlog.n > 0
 	check(!left, "something is left for a turn that does not come")
 	check(l.dirty == empty && l.stageLRU == empty, "a list of connections is not empty")
 	for i := range q.lines {

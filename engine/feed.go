@@ -26,8 +26,7 @@ func (l *loop) feed(r region) {
 	q := &l.queue
 	for tries := 0; q.offers(r); tries++ {
 		if tries == maxFeed || tries > 0 && l.spent() {
-			l.unfed = true // the other lines in the next turn, at once
-			return
+			return // the other lines in the next turn, at once: see leftOver
 		}
 		at, i := q.next(r)
 		if i == none {

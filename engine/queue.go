@@ -212,6 +212,10 @@ func (q *queue) tagFreed() {
 	q.freed(large)
 }
 
+// offering reports whether what was freed is still to be offered to a connection that waits: what
+// the last settling of a turn frees is left to the next turn, which must not sleep then.
+func (q *queue) offering() bool { return q.waiting > 0 && q.returned != [regions]bool{} }
+
 // offers reports whether something is to be offered to the lines of a region; when the last of them
 // had no use for it, it is not any more.
 func (q *queue) offers(r region) bool {

@@ -277,3 +277,23 @@ func TestQueueSqueezedStandOutside(t *testing.T) {
 	}
 	expectOrder(t, servedInOrder(&q, small), 1)
 }
+
+// TestALoopDoesNotSleepOverFreedMemory frees memory after the feeding of a turn, as a part of a
+// long write to a memory device does: the next turn offers it at once, not with the next tick.
+func TestALoopDoesNotSleepOverFreedMemory(t *testing.T) {
+	d := memoryDevice(t, 1<<20)
+	l := still(t, Export{Facts: factsOf(d), Device: d})
+	l.tolerate()
+	l.queue.wait(0, 0, small, pageSize, scarce, l.now)
+	if l.leftOver() {
+		t.Error("nothing was freed, and the next turn would not sleep")
+	}
+	l.queue.tagFreed()
+	if !l.leftOver() {
+		t.Error("a tag was freed, a connection waits, and the loop would sleep until the tick")
+	}
+	l.queue.withdraw(0)
+	if l.leftOver() {
+		t.Error("no connection waits, and the next turn would not sleep")
+	}
+}
