@@ -169,7 +169,7 @@ func (l *loop) hold(i, at uint32, r region, cost uint64, s standing) {
 // was given to begin with, so that it needs a crowd to be a burden.
 func (l *loop) earn(c *conn, r region, cost uint64) {
 	if !c.taken {
-		l.ledger.accept(&c.account)
+		l.ledger.accept(&c.account, c.export)
 		l.queue.tagFreed() // the newcomers' part
 	}
 	c.credit[r] = min(c.credit[r]+cost, l.layout.share[r])

@@ -20,11 +20,11 @@ type checker struct {
 	tags     []place // by tag
 	used     uint32  // rows of tags that were ever in use: the first ones
 	stages   []bool  // by large stage: a connection has it, or it is free
-	// held is what requests hold, by connection, by export and of the newcomers; spared, by line,
+	// held is what requests hold, by connection, by export and of its newcomers; spared, by line,
 	// the pages of the reserve.
 	conns     []holdings
 	exports   []holdings
-	newcomers holdings
+	newcomers []holdings
 	spared    []uint32
 	ahead     uint64
 	devices   []deviceCount
@@ -79,6 +79,7 @@ func (l *loop) checkTurn() {
 	if k.devices == nil {
 		k.devices = make([]deviceCount, len(l.devices))
 		k.exports = make([]holdings, len(l.table.exports))
+		k.newcomers = make([]holdings, len(l.table.exports))
 		k.spared, k.lines = make([]uint32, len(l.queue.lines)), make([]uint32, len(l.queue.lines))
 	}
 	clear(k.tags)
@@ -86,7 +87,8 @@ func (l *loop) checkTurn() {
 	clear(k.exports)
 	clear(k.devices)
 	clear(k.spared)
-	k.newcomers, k.ahead, k.pieces = holdings{}, 0, 0
+	clear(k.newcomers)
+	k.ahead, k.pieces = 0, 0
 	l.checkConnLists()
 	for i := range l.conns {
 		l.checkConn(uint32(i))

@@ -225,6 +225,7 @@ func ledgerFaults(l *loop) map[string]func() func() {
 		"an export's tags":     func() func() { return spoil(&b.exports[0].inflight, 0) },
 		"a connection's tags":  func() func() { return spoil(&l.conns[0].inflight, 100) },
 		"newcomers' memory":    func() func() { return spoil(&b.newcomers.leased[small], 4096) },
+		"its newcomers' tags":  func() func() { return spoil(&b.newcomersOf[0].inflight, 99) },
 		"a line's reserve":     func() func() { return spoil(&b.spared[0], 1) },
 		"the reserve":          func() func() { return spoil(&b.reserved, 1) },
 		"a newcomer that took": func() func() { return spoil(&l.conns[0].taken, false) },

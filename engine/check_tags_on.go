@@ -146,7 +146,7 @@ func (l *loop) checkTag(t uint32) {
 	k.conns[row.conn].add(row.region, 1, cost)
 	k.exports[c.export].add(row.region, 1, cost)
 	if !c.taken {
-		k.newcomers.add(row.region, 1, cost)
+		k.newcomers[c.export].add(row.region, 1, cost)
 	}
 	k.spared[row.line] += uint32(row.spared)
 	k.ahead += uint64(row.ahead)
@@ -155,7 +155,7 @@ func (l *loop) checkTag(t uint32) {
 // checkLedger compares what requests hold with the ledger's books.
 func (l *loop) checkLedger() {
 	k, b := &l.check, &l.ledger
-	all := b.free
+	all, newcomers := b.free, holdings{}
 	for i := range l.conns {
 		if c := &l.conns[i]; c.state != connFree {
 			l.agree(c.holdings == k.conns[i], uint32(i), "the ledger and a connection disagree")
@@ -164,12 +164,16 @@ func (l *loop) checkLedger() {
 	for i := range b.exports {
 		l.agree(b.exports[i] == k.exports[i], uint32(i), "the ledger and an export disagree")
 		all.inflight += b.exports[i].inflight
+		l.agree(b.newcomersOf[i] == k.newcomers[i], uint32(i),
+			"the ledger and an export's newcomers disagree")
+		newcomers.inflight += k.newcomers[i].inflight
 		for r := range all.leased {
 			all.leased[r] += b.exports[i].leased[r]
+			newcomers.leased[r] += k.newcomers[i].leased[r]
 		}
 	}
 	l.agree(all == b.total, none, "what is free and what is held are not the total")
-	l.agree(b.newcomers == k.newcomers, none, "the ledger and the newcomers disagree")
+	l.agree(b.newcomers == newcomers, none, "the ledger and the newcomers disagree")
 	reserved := uint32(0)
 	for i, n := range b.spared {
 		l.agree(n == k.spared[i], uint32(i), "the ledger and a line disagree about the reserve")

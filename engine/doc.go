@@ -130,6 +130,7 @@
 //	a connection                 holds half as much as is free
 //	an export's connections      hold as much as is free, where there are several exports
 //	all newcomers                hold a quarter of the whole
+//	an export's newcomers        hold as much as is free of that, where there are several exports
 //	small requests               have a reserve, if their connection holds little
 //
 // What a request holds while it waits (in the guard, for FUA, for a worker) is charged to its

@@ -9,7 +9,9 @@
 // one half of the rest, whichever came first, and no count or guess of the active ones is needed.
 // An export that is alone has no share.
 //
-//   - Newcomers, the connections that have taken no reply yet, hold a quarter at most together.
+//   - Newcomers, the connections that have taken no reply yet, hold a quarter at most together, and
+//     those of an export as much as is left of that quarter: the newcomers of a device that hangs
+//     hold what they have for as long as it hangs, and must leave room to those of other exports.
 //   - A reserve is kept for small requests of connections that hold little. The newcomers of an
 //     export, and its other connections, may each have an eighth of what is left of it, and one
 //     request in any case.
@@ -19,7 +21,8 @@
 // that wants many connections can have many.
 //
 // Invariant: free and what the connections hold add up to total; an export holds what its
-// connections hold; newcomers is what the newcomers hold; reserved is the sum of spared.
+// connections hold; newcomers is what the newcomers hold, and the sum of newcomersOf; reserved is
+// the sum of spared.
 
 package engine
 
@@ -38,7 +41,7 @@ const (
 	capped
 	squeezed  // the connection holds as much as it may while so little is left
 	crowded   // the newcomers hold as much as newcomers may
-	outshared // the export holds as much as it may
+	outshared // the export, or its newcomers, hold as much as they may
 	scarce    // there is not enough left
 )
 
@@ -57,6 +60,7 @@ type ledger struct {
 	total, free holdings
 	newcomers   holdings
 	exports     []holdings // by export
+	newcomersOf []holdings // by export: what its newcomers hold of that
 	reserve     uint64     // bytes of the small region that are kept for small requests
 	reserved    uint32     // pages of the reserve that requests have
 	spared      []uint32   // of them, those of a line's requests, by line (see lineOf)
@@ -65,8 +69,8 @@ type ledger struct {
 func newLedger(tags uint32, bytes [regions]uint64, exports int) ledger {
 	all := holdings{tags, bytes}
 	reserve := min(reserveTags*pageSize, bytes[small]/4)
-	return ledger{total: all, free: all, exports: make([]holdings, exports), reserve: reserve,
-		spared: make([]uint32, 2*exports)}
+	return ledger{total: all, free: all, exports: make([]holdings, exports),
+		newcomersOf: make([]holdings, exports), reserve: reserve, spared: make([]uint32, 2*exports)}
 }
 
 // admits says whether a connection of an export may have one more request, of cost bytes of a
@@ -86,6 +90,9 @@ func (b *ledger) admits(c *account, export uint32, r region, cost uint64) standi
 		}
 		if left.inflight == 0 || b.newcomers.leased[r] > 0 && cost > left.leased[r] {
 			return crowded
+		}
+		if len(b.exports) > 1 && b.newcomersOf[export].outgrows(&left, r, cost) {
+			return outshared
 		}
 	}
 	if len(b.exports) > 1 && b.exports[export].outgrows(&b.free, r, cost) {
@@ -108,7 +115,8 @@ func (c *account) presses(left *holdings, r region, cost uint64) bool {
 		r == small && c.leased[r] > 0 && 2*(c.leased[r]+cost) > left.leased[r]
 }
 
-// outgrows reports whether an export with one more request holds more than is then left.
+// outgrows reports whether an export, or its newcomers, with one more request hold more than is
+// then left.
 func (h *holdings) outgrows(left *holdings, r region, cost uint64) bool {
 	return h.inflight >= left.inflight || h.leased[r] > 0 && h.leased[r]+2*cost > left.leased[r]
 }
@@ -143,6 +151,7 @@ func (b *ledger) take(c *account, export uint32, r region, cost uint64) {
 	b.free.sub(r, 1, cost)
 	if !c.taken {
 		b.newcomers.add(r, 1, cost)
+		b.newcomersOf[export].add(r, 1, cost)
 	}
 }
 
@@ -153,6 +162,7 @@ func (b *ledger) give(c *account, export uint32, r region, tags uint32, cost uin
 	b.free.add(r, tags, cost)
 	if !c.taken {
 		b.newcomers.sub(r, tags, cost)
+		b.newcomersOf[export].sub(r, tags, cost)
 	}
 }
 
@@ -168,15 +178,17 @@ func (b *ledger) unspare(line, pages uint32) {
 	b.spared[line] -= pages
 }
 
-// accept makes a newcomer one of the connections that have taken a reply.
-func (b *ledger) accept(c *account) {
+// accept makes a newcomer of an export one of its connections that have taken a reply.
+func (b *ledger) accept(c *account, export uint32) {
 	if c.taken {
 		return
 	}
 	c.taken = true
-	b.newcomers.inflight -= c.inflight
-	for r := range c.leased {
-		b.newcomers.leased[r] -= c.leased[r]
+	for _, h := range [2]*holdings{&b.newcomers, &b.newcomersOf[export]} {
+		h.inflight -= c.inflight
+		for r := range c.leased {
+			h.leased[r] -= c.leased[r]
+		}
 	}
 }
 

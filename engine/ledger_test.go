@@ -115,6 +115,26 @@ func TestLedgerKeepsAShareForTheNextExport(t *testing.T) {
 	}
 }
 
+// TestLedgerKeepsAPlaceForNewcomersOfTheNextExport: beside newcomers of exports that hold all that
+// they can for ever, a newcomer of another export gets a request that is too long for the reserve.
+func TestLedgerKeepsAPlaceForNewcomersOfTheNextExport(t *testing.T) {
+	for _, pool := range pools[1:] {
+		for _, hung := range []int{1, 3} {
+			b := newBooks(pool, hung+1)
+			for range 100 {
+				for export := range hung {
+					b.fill(b.connect(export, false), small, 64<<10)
+					b.fill(b.connect(export, false), small, 4<<10)
+				}
+			}
+			if !b.ask(b.connect(hung, false), small, 64<<10) {
+				t.Errorf("pool of %d MiB, %d exports hung: a newcomer of another gets no request "+
+					"of 64 KiB", pool>>20, hung)
+			}
+		}
+	}
+}
+
 // TestLedgerKeepsAPlaceBesideACrowd: a client of the same export, which holds little, beside 200
 // that ask for 64 KiB and never take a reply.
 func TestLedgerKeepsAPlaceBesideACrowd(t *testing.T) {
@@ -188,7 +208,7 @@ func TestLedgerAddsUp(t *testing.T) {
 			k := random.IntN(len(out))
 			x := out[k]
 			if random.IntN(2) == 0 {
-				b.accept(&x.h.account)
+				b.accept(&x.h.account, uint32(x.h.export))
 				x.h.tagCredit, x.h.credit = tagsPerConn, b.total.leased
 			}
 			b.give(&x.h.account, uint32(x.h.export), x.r, 1, x.cost)
@@ -206,15 +226,16 @@ func TestLedgerAddsUp(t *testing.T) {
 			out = append(out, x)
 		}
 		var all, newcomers holdings
+		var newcomersOf [3]holdings
 		for _, h := range b.hogs {
 			all.inflight += h.inflight
 			for r := range all.leased {
 				all.leased[r] += h.leased[r]
 			}
 			if !h.taken {
-				newcomers.inflight += h.inflight
-				for r := range newcomers.leased {
-					newcomers.leased[r] += h.leased[r]
+				for _, sum := range [2]*holdings{&newcomers, &newcomersOf[h.export]} {
+					sum.add(small, h.inflight, h.leased[small])
+					sum.add(large, 0, h.leased[large])
 				}
 			}
 		}
@@ -222,7 +243,8 @@ func TestLedgerAddsUp(t *testing.T) {
 		for r := range all.leased {
 			all.leased[r] += b.free.leased[r]
 		}
-		if all != b.total || newcomers != b.newcomers {
+		if all != b.total || newcomers != b.newcomers ||
+			newcomersOf != [3]holdings(b.newcomersOf) {
 			t.Fatalf("with what is free %+v (newcomers %+v), the ledger: %+v", all, newcomers,
 				b.ledger)
 		}

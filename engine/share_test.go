@@ -27,7 +27,7 @@ func asking(t *testing.T, l *loop, i uint32, length uint64, n int) *os.File {
 		l.turn()
 	}
 	c := &l.conns[i]
-	l.ledger.accept(&c.account)
+	l.ledger.accept(&c.account, c.export)
 	c.tagCredit, c.credit = tagsPerConn, [regions]uint64{1 << 40, 1 << 40}
 	askFor(t, f, proto.CmdRead, length, n)
 	return f
@@ -248,7 +248,7 @@ func TestConnectionThatChangesLinesHasWaitedAsLong(t *testing.T) {
 	c, q := &l.conns[0], &l.queue
 	w := &q.waiters[0]
 	since := w.since
-	l.ledger.accept(&c.account)
+	l.ledger.accept(&c.account, c.export)
 	l.now += stallGraceNanos + 1
 	l.parse(0)
 	if w.line != 0 || q.lines[0].waiting[small].head != 0 ||
