@@ -9,10 +9,12 @@
 package live_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -36,11 +38,9 @@ var families = []family{
 			"OldstyleWithQemu"}},
 	{"nbdinfo, nbdcopy", "libnbd-bin",
 		[]string{"NbdcopyThereAndBackOverSeveralConnections", "NbdinfoDescribesTheExport",
-			"NbdinfoTellsTheSizeInBytes", "NbdinfoCanAndIsAnswerEveryFlag",
-			"NbdinfoListsEveryExport",
-			"MapAgreesWithTheFile",
-			"ServerOnAnInheritedSocket", "NamesInAnyLanguageAreListed",
-			"OldstyleWithNbdinfoAndNbdcopy"}},
+			"NbdinfoShowsTheSizeInBytes", "NbdinfoCanAndIsAnswerEveryFlag",
+			"NbdinfoListsEveryExport", "MapAgreesWithTheFile", "ServerOnAnInheritedSocket",
+			"NamesInAnyLanguageAreListed", "OldstyleWithNbdinfoAndNbdcopy"}},
 	{"libnbd from Python", "python3-libnbd",
 		[]string{"RequestsBeyondTheEndAreRefused", "AnyOffsetAndLengthIsServed",
 			"FUAAndFlushReachTheImage", "WriteZeroesWithEveryFlag", "TrimStaysInItsRange",
@@ -53,7 +53,30 @@ var families = []family{
 	{"qemu-nbd, nbdkit, nbd-server", "nbd-server",
 		[]string{"InfoAgreesWithNbdinfo", "MapsAgreeWithNbdinfo", "CopyFromAndToEveryServer",
 			"CopyOfServersWithBlocksAndLimits", "CopyToAServerWithAnOddEnd",
-			"CopyTellsTheServersErrors"}},
+			"CopyReportsErrorsOfTheServer"}},
+}
+
+// TestFamiliesNameTests finds a test that was renamed at once, not when all releases have run.
+func TestFamiliesNameTests(t *testing.T) {
+	files, err := filepath.Glob("*_test.go")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	var source []byte
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source = append(source, b...)
+	}
+	for _, f := range families {
+		for _, name := range f.tests {
+			if !bytes.Contains(source, []byte("\nfunc Test"+name+"(t *testing.T)")) {
+				t.Errorf("%s: there is no Test%s", f.name, name)
+			}
+		}
+	}
 }
 
 // programs are what is taken of a whole release, by package.
