@@ -46,6 +46,15 @@ var forbidden = map[string]map[string]string{
 		"math/rand": "what a loop does follows from what happened to it, so that a " +
 			"seed replays it",
 	},
+	"engine/layer": {
+		"net":            "a plan has no socket: that is why a seed replays it",
+		"os":             "a plan has no descriptor: that is why a seed replays it",
+		"time":           "a plan has no clock: that is why a seed replays it",
+		"sync":           "a plan belongs to one loop",
+		"fmt":            "formatting allocates",
+		"math/rand":      "what a plan does follows from what it was asked",
+		"ringnbd/engine": "plans know the seam, not the engine",
+	},
 	"engine/uring": {
 		"ringnbd": "the wall around the kernel knows nothing of blocks",
 		"net":     "sockets come in as descriptors",
