@@ -55,6 +55,11 @@ var forbidden = map[string]map[string]string{
 		"math/rand":      "what a plan does follows from what it was asked",
 		"ringnbd/engine": "plans know the seam, not the engine",
 	},
+	"engine/tree": {
+		"os":      "reading the text of a tree opens nothing",
+		"net":     "reading the text of a tree opens nothing",
+		"ringnbd": "trees are text: what reads configurations needs them without the engine",
+	},
 	"engine/uring": {
 		"ringnbd": "the wall around the kernel knows nothing of blocks",
 		"net":     "sockets come in as descriptors",
