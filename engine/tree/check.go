@@ -57,8 +57,8 @@ func check(n *Node, text string) error {
 		}
 		before, found := seen[path]
 		if found && (before || written) && err == nil {
-			err = &Error{text, leaf.At, leaf.Path + " stands in this tree twice, and is written to; " +
-				"use another file for each"}
+			err = &Error{text, leaf.At, leaf.Path + " stands in this tree twice, and is written " +
+				"to; use another file for each"}
 		}
 		seen[path] = before || written
 	}, false)
@@ -113,11 +113,11 @@ func checkOverlay(n *Node, text string) error {
 	case len(n.Parts) == 0:
 		return &Error{text, n.At, "an overlay needs an origin; write overlay(ORIGIN, FILE)"}
 	case len(n.Parts) > 2:
-		return &Error{text, n.Parts[2].At, "an overlay has an origin and one file; remove this, or " +
-			"put a path that holds a comma into quotes"}
+		return &Error{text, n.Parts[2].At, "an overlay has an origin and one file; remove this, " +
+			"or put a path that holds a comma into quotes"}
 	case len(n.Parts) == 2 && n.Parts[1].Layer != "":
-		return &Error{text, n.Parts[1].At, "what is written goes to a file, not to a layer; name a " +
-			"file here"}
+		return &Error{text, n.Parts[1].At, "what is written goes to a file, not to a layer; name " +
+			"a file here"}
 	case len(n.Parts) == 2 && discard:
 		return &Error{text, n.Parts[1].At, "FILE keeps what is written and discard=on-disconnect " +
 			"throws it away; to throw away what is written above both: overlay(overlay(ORIGIN, " +
@@ -134,7 +134,8 @@ func checkOverlayPairs(n *Node, discard bool, text string) error {
 	for _, o := range n.Options {
 		switch {
 		case o.Key == OptionDir && !discard:
-			return &Error{text, o.At, "dir is for discard=on-disconnect; FILE has its place already"}
+			return &Error{text, o.At, "dir is for discard=on-disconnect; FILE has its place " +
+				"already"}
 		case o.Key == OptionCreate && discard:
 			return &Error{text, o.At, "create is for an overlay with a FILE; remove it"}
 		}
@@ -161,8 +162,8 @@ func checkOverlayOption(o *Option, text string) error {
 		return nil
 	case !ok:
 		return &Error{text, o.At, fmt.Sprintf("an overlay has no option %q; there are "+
-			"create=if-missing, dir=DIRECTORY and discard=on-disconnect, and a path that looks like "+
-			"an option is written ./%s=...", o.Key, o.Key)}
+			"create=if-missing, dir=DIRECTORY and discard=on-disconnect, and a path that looks "+
+			"like an option is written ./%s=...", o.Key, o.Key)}
 	case o.Value != want:
 		return &Error{text, o.ValueAt, fmt.Sprintf("must be %s=%s", o.Key, want)}
 	}

@@ -15,9 +15,9 @@
 //
 // Blanks around arguments mean nothing. Bare text ends at a comma or a parenthesis, and may hold
 // blanks inside. In double quotes \" and \\ are a quote and a backslash; in single quotes all is
-// literal. Text that does not begin with the name of a layer and a parenthesis is a path as a whole,
-// whatever it holds, so every path that was good before there were layers still is; a file called
-// overlay(x) is written ./overlay(x).
+// literal. Text that does not begin with the name of a layer and a parenthesis is a path as a
+// whole, whatever it holds, so every path that was good before there were layers still is; a file
+// called overlay(x) is written ./overlay(x).
 //
 // Invariants:
 //   - What Parse accepts, String writes so that Parse reads the same tree.
