@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -60,6 +61,10 @@ func manyContexts(n int) (list []Context) {
 }
 
 func mustCatalog(primary int, list ...Export) *Exports {
+	list = slices.Clone(list)
+	for i := range list {
+		list[i].ID = uint64(i) // so that a transcript says which
+	}
 	c, err := NewExports(list, primary)
 	if err != nil {
 		panic(err)
@@ -120,7 +125,7 @@ type run struct {
 
 func (s *script) begin() *run {
 	r := &run{}
-	r.Negotiator = NewNegotiator(s.catalog, Policy{Admit: func(int) Refusal {
+	r.Negotiator = NewNegotiator(s.catalog, Policy{Admit: func(*Export) Refusal {
 		if r.full {
 			return Refusal{RepErrPolicy, "the server is full"}
 		}
@@ -169,7 +174,7 @@ func (r *run) end(sent int) string {
 	unread := fmt.Sprintf("unread=%d", sent-r.used)
 	switch e := r.Event(); e.Kind {
 	case EventTransmit:
-		return fmt.Sprintf("E: transmit export=%d fixed=%v nozeroes=%v%s %s", e.Export,
+		return fmt.Sprintf("E: transmit export=%d fixed=%v nozeroes=%v%s %s", e.Export.ID,
 			e.Mode.FixedNewstyle, e.Mode.NoZeroes, spellSession(e.Mode.Session), unread)
 	case EventClose:
 		return fmt.Sprintf("E: close (%s) %s", e.Reason, unread)

@@ -1,8 +1,10 @@
 // What is known about an export.
 //
-// Invariant: an export does not change while it is served, so that INFO and GO, and any two
-// connections, are told the same. Facts holds no pointer, so that the data path may keep copies of
-// it.
+// Invariant: a Catalog and the exports in it never change: a server whose exports change makes
+// another Catalog, and each conversation keeps the Catalog with which it began, so that its LIST,
+// INFO and GO agree. An index means something in its own Catalog only, so none leaves a
+// conversation: what does is the Export, with its ID. Facts holds no pointer, so that the data path
+// may keep copies of it.
 
 package proto
 
@@ -33,6 +35,9 @@ func (f *Facts) payloadLimit() uint64 {
 // Export is what the negotiation tells clients about an export.
 type Export struct {
 	Facts
+	// ID is the server's own number of the export, 0 if it has none. It is never on the wire.
+	// Unlike an index and a name, it must not be given to another export later.
+	ID          uint64
 	Name        string // UTF-8, no NUL, at most MaxString bytes; "" is the default export
 	Description string // the same limits
 	// PreferredBlock is in bytes, a power of two; 0 means DefaultPreferred, or MinBlock if that is
@@ -146,8 +151,8 @@ func clip(s string, limit int) string {
 	return s[:limit]
 }
 
-// Catalog is the exports as the negotiation sees them. It must not change while a Negotiator uses
-// it; several Negotiators may use it at the same time.
+// Catalog is the exports as the negotiation sees them, at one moment. It must never change; several
+// Negotiators may use it at the same time.
 type Catalog interface {
 	Len() int
 	At(i int) Export                     // 0 <= i < Len

@@ -62,11 +62,11 @@ func checkSession(t *testing.T, catalog *Exports, e Event) {
 		!e.Mode.FixedNewstyle && s != (Session{}) {
 		t.Errorf("%+v", s)
 	}
-	contexts := catalog.At(e.Export).Contexts
+	contexts := e.Export.Contexts
 	for i := range MaxContexts {
 		if s.Contexts&(1<<i) != 0 &&
 			(i >= len(contexts) || contexts[i].Wide && s.Framing != Extended) {
-			t.Errorf("%+v on export %d", s, e.Export)
+			t.Errorf("%+v on export %q", s, e.Export.Name)
 		}
 	}
 }

@@ -31,8 +31,9 @@ type Policy struct {
 	HideExports bool // LIST is answered with ERR_POLICY
 	// Admit is called once per GO or EXPORT_NAME that is otherwise granted, immediately before the
 	// answer, so that a place can be reserved; a refusal other than the zero value is sent instead.
-	// Nil admits every client.
-	Admit func(export int) Refusal
+	// The catalog may be older than the server's exports, so that Admit is also where an export is
+	// refused that has gone meanwhile. It may block. Nil admits every client.
+	Admit func(export *Export) Refusal
 }
 
 // Refusal is an error reply to an option: one of RepErr..., and a message for people, cut at
@@ -56,7 +57,7 @@ const (
 // Event is the end of a negotiation.
 type Event struct {
 	Kind   EventKind
-	Export int         // index in the catalog, with EventTransmit
+	Export Export      // as in the catalog, with EventTransmit
 	Mode   Mode        // what was agreed on, with EventTransmit
 	Reason CloseReason // with EventClose
 }
@@ -302,7 +303,8 @@ func (n *Negotiator) admit(export int) bool {
 	if n.policy.Admit == nil {
 		return true
 	}
-	n.refusal = n.policy.Admit(export)
+	e := n.catalog.At(export)
+	n.refusal = n.policy.Admit(&e)
 	return n.refusal.Reply == 0
 }
 
@@ -355,7 +357,7 @@ func (n *Negotiator) settle(name string) {
 // transmit ends the negotiation with success.
 func (n *Negotiator) transmit(export int) {
 	n.left = 0
-	n.event = Event{Kind: EventTransmit, Export: export, Mode: n.mode}
+	n.event = Event{Kind: EventTransmit, Export: n.catalog.At(export), Mode: n.mode}
 }
 
 // close ends the negotiation; the connection must be closed.

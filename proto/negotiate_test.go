@@ -112,8 +112,8 @@ func TestTooManyOptionsClose(t *testing.T) {
 }
 
 func TestAdmitIsAskedOnceAndOnlyForTheWayIn(t *testing.T) {
-	var asked []int
-	p := Policy{Admit: func(i int) Refusal { asked = append(asked, i); return Refusal{} }}
+	var asked []uint64
+	p := Policy{Admit: func(e *Export) Refusal { asked = append(asked, e.ID); return Refusal{} }}
 	r := begun(catalogs["two"], p)
 	r.feed(AppendInfo(nil, OptInfo, "disk"))
 	r.feed(AppendInfo(nil, OptGo, "nosuch"))
@@ -124,7 +124,7 @@ func TestAdmitIsAskedOnceAndOnlyForTheWayIn(t *testing.T) {
 	}
 	r.feed(AppendInfo(nil, OptGo, "größe"))
 	if e := r.Event(); len(asked) != 1 || asked[0] != 1 || e.Kind != EventTransmit ||
-		e.Export != 1 {
+		e.Export.ID != 1 {
 		t.Errorf("asked %v, then %+v", asked, e)
 	}
 	r = begun(catalogs["two"], p)
@@ -136,7 +136,7 @@ func TestAdmitIsAskedOnceAndOnlyForTheWayIn(t *testing.T) {
 
 func TestLongMessagesAreCut(t *testing.T) {
 	long := strings.Repeat("é", MaxString)
-	r := begun(catalogs["one"], Policy{Admit: func(int) Refusal {
+	r := begun(catalogs["one"], Policy{Admit: func(*Export) Refusal {
 		return Refusal{RepErrPolicy, "x" + long}
 	}})
 	r.feed(AppendInfo(nil, OptGo, ""))

@@ -57,11 +57,11 @@ func TestOurEngine(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			adopt := func(fd, export int, s proto.Session, _ string) error {
-				return e.Adopt(fd,
-					export, s)
+			adopt := func(fd int, _ proto.Export, s proto.Session, _ string) error {
+				return e.Adopt(fd, 0, s)
 			}
-			g := gate.New(gate.Config{Catalog: catalog, Adopt: adopt, Live: e.Connections,
+			snapshot := func() proto.Catalog { return catalog }
+			g := gate.New(gate.Config{Catalog: snapshot, Adopt: adopt, Live: e.Connections,
 				MaxConnections: 64, HandshakeTimeout: 10 * time.Second})
 			address := "127.0.0.1:0"
 			if network == "unix" {

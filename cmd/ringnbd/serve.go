@@ -167,6 +167,7 @@ func (s *server) up(specs []backing.Spec) error {
 	for i, b := range s.backings {
 		exports[i] = b.Engine()
 		shown[i] = b.Export
+		shown[i].ID = uint64(i) + 1 // by which adopt finds it
 	}
 	// the default export is the one named "", if there is one
 	catalog, err := proto.NewExports(shown, -1)
@@ -186,7 +187,7 @@ func (s *server) up(specs []backing.Spec) error {
 		return err
 	}
 	s.gate = gate.New(gate.Config{
-		Catalog:          catalog,
+		Catalog:          func() proto.Catalog { return catalog },
 		Adopt:            s.adopt,
 		Live:             s.engine.Connections,
 		MaxConnections:   o.connections,
@@ -203,9 +204,10 @@ func (s *server) up(specs []backing.Spec) error {
 }
 
 // adopt hands a client to the engine.
-func (s *server) adopt(fd, export int, session proto.Session, peer string) error {
-	c := s.journal.sessionBegins(export, session, peer)
-	err := s.engine.AdoptClient(fd, export, session, c)
+func (s *server) adopt(fd int, export proto.Export, session proto.Session, peer string) error {
+	index := int(export.ID) - 1
+	c := s.journal.sessionBegins(index, session, peer)
+	err := s.engine.AdoptClient(fd, index, session, c)
 	if err != nil {
 		s.journal.sessionRefused(c, err)
 	}
@@ -225,7 +227,7 @@ func (s *server) accept() {
 				if d.export == allExports {
 					s.accepting <- s.gate.Serve(l)
 				} else {
-					s.accepting <- s.gate.ServeOldstyle(l, d.export)
+					s.accepting <- s.gate.ServeOldstyle(l, s.backings[d.export].Export.Name)
 				}
 			}()
 		}

@@ -25,7 +25,7 @@ import (
 type engine struct {
 	mu     sync.Mutex
 	fds    []int
-	export []int
+	export []uint64 // IDs
 	agreed []proto.Session
 	refuse error
 	peers  []string
@@ -33,14 +33,14 @@ type engine struct {
 	came   chan int
 }
 
-func (e *engine) adopt(fd, export int, session proto.Session, peer string) error {
+func (e *engine) adopt(fd int, export proto.Export, session proto.Session, peer string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.refuse != nil {
 		return e.refuse
 	}
 	e.peers = append(e.peers, peer)
-	e.fds, e.export, e.agreed = append(e.fds, fd), append(e.export, export), append(e.agreed,
+	e.fds, e.export, e.agreed = append(e.fds, fd), append(e.export, export.ID), append(e.agreed,
 		session)
 	e.most = max(e.most, len(e.fds))
 	e.came <- fd
@@ -78,16 +78,16 @@ func serve(t *testing.T, spec string, change func(*Config)) *served {
 	t.Helper()
 	checkLeaks(t)
 	exports, err := proto.NewExports([]proto.Export{
-		{Name: "disk", Description: "the disk",
+		{Name: "disk", ID: 1, Description: "the disk",
 			Facts: proto.Facts{Size: 1 << 30, Flags: proto.FlagHasFlags}},
-		{Name: "other",
+		{Name: "other", ID: 2,
 			Facts: proto.Facts{Size: 1 << 20, Flags: proto.FlagHasFlags | proto.FlagReadOnly}},
 	}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &served{engine: &engine{came: make(chan int, 10_000)}, log: &testbed.LogBuffer{}}
-	c := Config{Catalog: exports, Adopt: s.engine.adopt, Live: s.engine.live,
+	c := Config{Catalog: always(exports), Adopt: s.engine.adopt, Live: s.engine.live,
 		Log: slog.New(slog.NewTextHandler(s.log, nil))}
 	if change != nil {
 		change(&c)
@@ -106,6 +106,9 @@ func serve(t *testing.T, spec string, change func(*Config)) *served {
 	})
 	return s
 }
+
+// always is a table of exports that does not change.
+func always(c proto.Catalog) func() proto.Catalog { return func() proto.Catalog { return c } }
 
 // listen listens on a place with one listener. Of localhost it takes 127.0.0.1.
 func listen(t *testing.T, spec string) (net.Listener, string) {
@@ -277,3 +280,13 @@ func target(t *testing.T, uri string) (network, address string) {
 }
 
 func newLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
+
+// echoes checks that bytes of a client reach the descriptor that the engine has.
+func echoes(t *testing.T, c *caller, fd int) {
+	t.Helper()
+	c.send(read28())
+	b := make([]byte, proto.RequestSize+1)
+	if n, err := syscall.Read(fd, b); err != nil || n != proto.RequestSize {
+		t.Errorf("%d bytes of a connection that is served, %v", n, err)
+	}
+}

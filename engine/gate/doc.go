@@ -7,6 +7,7 @@
 //	unix.go       is the file of a Unix socket: replaces a stale one, removes its own
 //	inherit.go    takes the listening sockets that the parent process has opened
 //	gate.go       accepts, decides who may come in, and closes
+//	admit.go      decides, immediately before a client is told that it is served, whether it is
 //	handshake.go  is one connection: a socket around a proto.Negotiator
 //	oldstyle.go   is one connection of a client that cannot negotiate
 //	pause.go      prolongs handshakes by the time in which the process was stopped
@@ -18,6 +19,13 @@
 // A connection is accepted, is given one deadline for its whole handshake, and ends for exactly one
 // counted reason (Counters). If it is served, its descriptor goes to Config.Adopt, and no byte
 // after the negotiation has been read: what a client sent ahead waits in the socket.
+//
+// Exports may come, go and change at any time. A handshake goes by the catalog of its beginning;
+// what has been removed since is refused when the client chooses it (ERR_UNKNOWN; EXPORT_NAME and
+// oldstyle can only close), or, in the moment between that answer and Config.Adopt, closed. IDs of
+// exports, which are not used again, are all that leaves a handshake.
+//
+// Listeners too may come and go: each Serve is on its own, and closing a listener ends it alone.
 //
 // Bounds: connections served and connections at the gate are together at most MaxConnections and a
 // few more, which are there so that a full server can still say that it is full. When the gate

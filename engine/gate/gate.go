@@ -9,6 +9,7 @@
 package gate
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net"
@@ -44,12 +45,25 @@ const (
 
 // Config is what a gate needs.
 type Config struct {
-	Catalog proto.Catalog
+	// Catalog returns the exports as they are now. It is called as each handshake begins, and that
+	// handshake goes by what it returned, whatever is added, removed or changed meanwhile.
+	Catalog func() proto.Catalog
+	// Gone reports whether the export of an ID, which some earlier catalog had, is not served any
+	// more. Its clients are refused. Nil means that exports are served for ever.
+	Gone func(id uint64) bool
+	// Prepare makes what a client needs to be served, once it has chosen an export and before it is
+	// told: it returns the ID under which the client is adopted. It may block, and must return soon
+	// after ctx has ended: the handshake's time is over then, or the gate closes. undo, which may
+	// be nil and may block, is called once if the client is not adopted. What an error says is
+	// logged; the client is told that the export cannot be opened. Nil prepares nothing.
+	Prepare func(ctx context.Context, export proto.Export, peer string) (id uint64, undo func(),
+		err error)
 	// Adopt is given the descriptor of a blocking-mode stream socket whose next byte, in both
 	// directions, is the first of the transmission phase. It owns the descriptor if it returns nil;
-	// else the gate closes it. Like Live it is called under a lock: it must not block. peer names
-	// the client for a log.
-	Adopt func(fd, export int, session proto.Session, peer string) error
+	// else the gate closes it. Like Live it is called under a lock: it must not block. export is as
+	// the client was told, but its ID is that of Prepare, if there is one. That export may have
+	// gone since: Adopt is where this is known for certain. peer names the client for a log.
+	Adopt func(fd int, export proto.Export, session proto.Session, peer string) error
 	// Live returns how many connections are being served. It is called often and under a lock: it
 	// must not block. Nil means that the gate does not limit them.
 	Live           func() int
@@ -70,18 +84,21 @@ type Gate struct {
 
 	mu         sync.Mutex
 	listeners  map[net.Listener]struct{}
-	handshakes map[net.Conn]time.Time // when each began
-	reserved   int                    // connections that admit has let in and Adopt not yet taken
-	closing    chan struct{}          // closed when Close begins
-	beat       time.Time              // when watch last looked at the clock
-	watching   bool                   // watch runs: as long as there are handshakes
-	running    sync.WaitGroup         // accept loops and handshakes
+	handshakes map[net.Conn]*stay
+	reserved   int            // connections that admit has let in and Adopt not yet taken
+	closing    chan struct{}  // closed when Close begins
+	beat       time.Time      // when watch last looked at the clock
+	watching   bool           // watch runs: as long as there are handshakes
+	running    sync.WaitGroup // accept loops and handshakes
 }
 
 // New makes a gate, which does nothing until Serve.
 func New(c Config) *Gate {
 	if c.Live == nil {
 		c.Live = func() int { return 0 }
+	}
+	if c.Gone == nil {
+		c.Gone = func(uint64) bool { return false }
 	}
 	if c.MaxConnections == 0 {
 		c.MaxConnections = DefaultMaxConnections
@@ -96,14 +113,16 @@ func New(c Config) *Gate {
 		config:     c,
 		notices:    notices{log: c.Log, said: map[string]*said{}},
 		listeners:  map[net.Listener]struct{}{},
-		handshakes: map[net.Conn]time.Time{},
+		handshakes: map[net.Conn]*stay{},
 		closing:    make(chan struct{}),
 	}
 }
 
 // Serve accepts connections until Close, or until the listener is closed, and then returns nil; any
-// other end is an error. It owns the listener and closes it. Several listeners may be served at a
-// time.
+// other end is an error. It owns the listener and closes it. Any number of listeners may be served
+// at a time, and at any time: a listener is added by calling Serve, and removed by closing it,
+// which its owner may do from any goroutine. Connections that a listener has brought stay when it
+// is closed, those that are still negotiating too.
 func (g *Gate) Serve(l net.Listener) error {
 	return g.serve(l, (*handshake).negotiate)
 }
@@ -238,7 +257,7 @@ func (g *Gate) enter(c net.Conn) reason {
 	case c.SetDeadline(time.Now().Add(g.config.HandshakeTimeout)) != nil:
 		return reasonBroken
 	}
-	g.handshakes[c] = time.Now()
+	g.handshakes[c] = &stay{began: time.Now()}
 	g.running.Add(1)
 	if !g.watching {
 		g.watching, g.beat = true, time.Now()
@@ -252,15 +271,16 @@ func (g *Gate) enter(c net.Conn) reason {
 // connections cannot keep others out for the whole of the handshake timeout.
 func (g *Gate) displace() bool {
 	var oldest net.Conn
-	for c, began := range g.handshakes {
-		if oldest == nil || began.Before(g.handshakes[oldest]) {
+	for c, s := range g.handshakes {
+		if oldest == nil || s.began.Before(g.handshakes[oldest].began) {
 			oldest = c
 		}
 	}
-	if oldest == nil || time.Since(g.handshakes[oldest]) < crowdedTimeout {
+	if oldest == nil || time.Since(g.handshakes[oldest].began) < crowdedTimeout {
 		return false
 	}
 	oldest.SetDeadline(time.Now())
+	g.handshakes[oldest].end()
 	delete(g.handshakes, oldest)
 	return true
 }
@@ -312,8 +332,9 @@ func (g *Gate) Close() {
 	for l := range g.listeners {
 		l.Close()
 	}
-	for c := range g.handshakes {
+	for c, s := range g.handshakes {
 		c.SetDeadline(time.Now().Add(shutdownGrace))
+		s.end()
 	}
 	g.mu.Unlock()
 	g.running.Wait()

@@ -54,7 +54,7 @@ func TestNothingBehindGoIsSwallowed(t *testing.T) {
 				t.Errorf("the engine reads %x, %v", b[:n], err)
 			}
 		}
-		if s.engine.export[0] != 1 || s.engine.export[1] != 1 {
+		if s.engine.export[0] != 2 || s.engine.export[1] != 2 {
 			t.Errorf("exports %v", s.engine.export)
 		}
 		s.wait(t, reasonServed, 2)
@@ -368,7 +368,7 @@ func TestSlowReaderOfAListDelaysNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := serve(t, "localhost:0", func(c *Config) { c.Catalog = many })
+	s := serve(t, "localhost:0", func(c *Config) { c.Catalog = always(many) })
 	slow := s.hello(t)
 	slow.send(proto.AppendOption(nil, proto.OptList, ""))
 	quick := s.hello(t)
@@ -403,7 +403,7 @@ func (f *faulty) Accept() (net.Conn, error) {
 func TestAcceptSurvives(t *testing.T) {
 	checkLeaks(t)
 	l, _ := listen(t, "localhost:0")
-	g := New(Config{Catalog: &proto.Exports{}})
+	g := New(Config{Catalog: always(&proto.Exports{})})
 	ended := make(chan error, 1)
 	go func() {
 		ended <- g.Serve(&faulty{l,
@@ -424,7 +424,7 @@ func TestAcceptSurvives(t *testing.T) {
 		t.Error(err)
 	}
 	l, _ = listen(t, "localhost:0")
-	g = New(Config{Catalog: &proto.Exports{}})
+	g = New(Config{Catalog: always(&proto.Exports{})})
 	if err := g.Serve(&faulty{l, []error{syscall.EINVAL}}); !errors.Is(err, syscall.EINVAL) {
 		t.Errorf("a broken listener: %v", err)
 	}
@@ -437,7 +437,7 @@ func TestCloseDoesNotWaitForBackoff(t *testing.T) {
 	for range 12 {
 		broken.errors = append(broken.errors, syscall.EMFILE)
 	}
-	g := New(Config{Catalog: &proto.Exports{}})
+	g := New(Config{Catalog: always(&proto.Exports{})})
 	ended := make(chan error, 1)
 	go func() { ended <- g.Serve(broken) }()
 	time.Sleep(200 * ms)

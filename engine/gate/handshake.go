@@ -7,7 +7,6 @@ package gate
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -34,6 +33,8 @@ type handshake struct {
 	spoke    bool // the client has sent something
 	refused  bool // the client wanted to come in and was told that the server is full
 	reserved bool // a place in the engine is reserved for the connection
+	id       uint64
+	undo     func() // of what was prepared for the client, nil if there is nothing to undo
 }
 
 // run negotiates and hands the socket over or closes it. Close waits for it.
@@ -47,13 +48,14 @@ func (h *handshake) run() {
 		unix.Close(h.spare)
 		h.conn.Close()
 	}
+	h.giveBack()
 	if h.reserved {
 		g.release()
 	}
 	g.leave(h.conn)
 	attributes := []any{"took", time.Since(h.began)}
 	if event.Kind == proto.EventTransmit {
-		attributes = append(attributes, "export", g.config.Catalog.At(event.Export).Name)
+		attributes = append(attributes, "export", event.Export.Name)
 	}
 	if h.oldstyle {
 		attributes = append(attributes, "oldstyle", true)
@@ -63,28 +65,8 @@ func (h *handshake) run() {
 
 // negotiate conducts the newstyle handshake.
 func (h *handshake) negotiate() (proto.Event, error) {
-	return h.converse(proto.NewNegotiator(h.gate.config.Catalog, proto.Policy{Admit: h.admit}))
+	return h.converse(proto.NewNegotiator(h.gate.config.Catalog(), proto.Policy{Admit: h.admit}))
 }
-
-// admit decides whether the client may come in, once it wants to.
-func (h *handshake) admit(int) proto.Refusal {
-	switch g := h.gate; {
-	case g.isClosing():
-		return shuttingDown
-	case !g.reserve():
-		h.refused = true
-		return proto.Refusal{
-			Reply: proto.RepErrPolicy,
-			Message: fmt.Sprintf("the server is full: it serves at most %d connections; try "+
-				"again when another client has left", g.config.MaxConnections),
-		}
-	}
-	h.reserved, h.refused = true, false
-	return proto.Refusal{}
-}
-
-var shuttingDown = proto.Refusal{Reply: proto.RepErrShutdown,
-	Message: "the server is shutting down"}
 
 // converse carries bytes between the socket and the negotiator until one of them ends it.
 func (h *handshake) converse(n *proto.Negotiator) (proto.Event, error) {
@@ -142,18 +124,23 @@ func (h *handshake) handOver(event proto.Event) (reason, error) {
 	}
 	if err := h.adopt(h.spare, event); err != nil {
 		unix.Close(h.spare)
+		if h.gate.config.Gone(h.id) {
+			return reasonGone, nil
+		}
 		return reasonRejected, err
 	}
+	h.undo = nil
 	return reasonServed, nil
 }
 
 // adopt gives the socket to the engine, and at the same moment its reservation back: if both
 // counted for a while, another client would be told that the server is full when it is not.
 func (h *handshake) adopt(fd int, event proto.Event) error {
-	g := h.gate
+	g, export := h.gate, event.Export
+	export.ID = h.id
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	err := g.config.Adopt(fd, event.Export, event.Mode.Session, h.peer)
+	err := g.config.Adopt(fd, export, event.Mode.Session, h.peer)
 	if h.reserved {
 		h.reserved = false
 		g.reserved--

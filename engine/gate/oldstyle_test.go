@@ -19,7 +19,7 @@ import (
 )
 
 // old opens an oldstyle door to an export, besides the gate's own, and returns its address.
-func (s *served) old(t *testing.T, spec string, export int) net.Addr {
+func (s *served) old(t *testing.T, spec, export string) net.Addr {
 	t.Helper()
 	l, _ := listen(t, spec)
 	ended := make(chan error, 1)
@@ -58,7 +58,7 @@ func (c *caller) banner() proto.Export {
 func TestOldstyleIsToldAndIn(t *testing.T) {
 	kinds(t, func(t *testing.T, spec string) {
 		s := serve(t, "localhost:0", nil)
-		a := s.old(t, spec, 1)
+		a := s.old(t, spec, "other")
 		// a request sent without waiting for the banner is the engine's too
 		for _, ahead := range []bool{false, true} {
 			c := call(t, a)
@@ -79,7 +79,7 @@ func TestOldstyleIsToldAndIn(t *testing.T) {
 			}
 		}
 		s.wait(t, reasonServed, 2)
-		if s.engine.export[0] != 1 || s.engine.export[1] != 1 {
+		if s.engine.export[0] != 2 || s.engine.export[1] != 2 {
 			t.Errorf("exports %v", s.engine.export)
 		}
 		if s.engine.agreed[0] != (proto.Session{}) {
@@ -95,7 +95,7 @@ func TestOldstyleIsToldAndIn(t *testing.T) {
 
 func TestOldstyleOfAFullServer(t *testing.T) {
 	s := serve(t, "localhost:0", func(c *Config) { c.MaxConnections = 2 })
-	a := s.old(t, "localhost:0", 0)
+	a := s.old(t, "localhost:0", "")
 	s.hello(t).go_("disk")
 	s.adopted(t)
 	call(t, a).banner()
@@ -120,7 +120,7 @@ func TestOldstyleOfAFullServer(t *testing.T) {
 func TestOldstyleNeverMoreThanMaxConnections(t *testing.T) {
 	const limit, clients = 5, 40
 	s := serve(t, "localhost:0", func(c *Config) { c.MaxConnections = limit })
-	a := s.old(t, "localhost:0", 0)
+	a := s.old(t, "localhost:0", "")
 	var group sync.WaitGroup
 	var mu sync.Mutex
 	in := 0
@@ -157,7 +157,7 @@ func TestOldstyleNeverMoreThanMaxConnections(t *testing.T) {
 
 func TestOldstyleAtACrowdedGate(t *testing.T) {
 	s := serve(t, "localhost:0", func(c *Config) { c.MaxConnections = 1 })
-	a := s.old(t, "localhost:0", 0)
+	a := s.old(t, "localhost:0", "")
 	for range 1 + slack {
 		s.dial(t)
 	}
@@ -188,7 +188,7 @@ func TestOldstyleClientThatDoesNotReadItsBanner(t *testing.T) {
 	done := sync.OnceFunc(func() { close(p.came) })
 	defer done() // the gate cannot close while Accept waits here
 	ended := make(chan error, 1)
-	go func() { ended <- s.ServeOldstyle(p, 0) }()
+	go func() { ended <- s.ServeOldstyle(p, "") }()
 	began := time.Now()
 	// one that reads nothing, one that stops in the middle; each has the only place, and gives it
 	// back
@@ -216,7 +216,7 @@ func TestOldstyleClientThatDoesNotReadItsBanner(t *testing.T) {
 func TestOldstyleHalfOpenClients(t *testing.T) {
 	kinds(t, func(t *testing.T, spec string) {
 		s := serve(t, "localhost:0", nil)
-		a := s.old(t, spec, 0)
+		a := s.old(t, spec, "disk")
 		c := call(t, a)
 		if err := c.Conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
 			t.Fatal(err)
@@ -253,7 +253,7 @@ func TestOldstyleHalfOpenClients(t *testing.T) {
 func TestOldstyleAndClose(t *testing.T) {
 	s := serve(t, "localhost:0", nil)
 	path := shortDir(t) + "/old"
-	a := s.old(t, "unix:"+path, 0)
+	a := s.old(t, "unix:"+path, "disk")
 	served := call(t, a)
 	served.banner()
 	fd := s.adopted(t)
@@ -272,7 +272,7 @@ func TestOldstyleAndClose(t *testing.T) {
 	defer theirs.Close()
 	ours.SetDeadline(time.Now().Add(5 * time.Second))
 	h := handshake{gate: s.Gate, conn: ours}
-	if event, err := h.greet(0); h.reason(event, err) != reasonShutdown || h.reserved {
+	if event, err := h.greet(""); h.reason(event, err) != reasonShutdown || h.reserved {
 		t.Errorf("one that comes while closing: %+v %v, reserved %t", event, err, h.reserved)
 	}
 	ours.Close()
@@ -281,7 +281,7 @@ func TestOldstyleAndClose(t *testing.T) {
 func TestOldstyleRefusedByEngine(t *testing.T) {
 	s := serve(t, "localhost:0", func(c *Config) { c.MaxConnections = 1 })
 	s.engine.refuse = errors.New("no loop takes it")
-	a := s.old(t, "localhost:0", 0)
+	a := s.old(t, "localhost:0", "")
 	for i := range 3 {
 		c := call(t, a)
 		c.banner()

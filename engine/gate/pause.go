@@ -29,6 +29,7 @@ func (g *Gate) watch() {
 		}
 		g.mu.Lock()
 		g.forgive(time.Now())
+		g.hurry()
 		g.watching = len(g.handshakes) > 0
 		watching := g.watching
 		g.mu.Unlock()
@@ -45,10 +46,18 @@ func (g *Gate) forgive(now time.Time) {
 	if gap < minPause || g.isClosing() {
 		return
 	}
-	for c, began := range g.handshakes {
-		began = began.Add(gap - beat)
-		g.handshakes[c] = began
-		c.SetDeadline(began.Add(g.config.HandshakeTimeout))
+	for c, s := range g.handshakes {
+		s.began = s.began.Add(gap - beat)
+		c.SetDeadline(s.began.Add(g.config.HandshakeTimeout))
+	}
+}
+
+// hurry ends the waiting of handshakes in Prepare whose time is over. It is late by a beat at most.
+func (g *Gate) hurry() {
+	for _, s := range g.handshakes {
+		if time.Since(s.began) >= g.config.HandshakeTimeout {
+			s.end()
+		}
 	}
 }
 
@@ -60,6 +69,6 @@ func (g *Gate) forgiven(c net.Conn, err error) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.forgive(time.Now())
-	began, here := g.handshakes[c]
-	return here && !g.isClosing() && time.Since(began) < g.config.HandshakeTimeout
+	s, here := g.handshakes[c]
+	return here && !g.isClosing() && time.Since(s.began) < g.config.HandshakeTimeout
 }

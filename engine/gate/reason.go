@@ -23,6 +23,7 @@ const (
 	reasonCrowded                       // too many connections at the gate: closed at once
 	reasonShutdown                      // the server is shutting down
 	reasonRejected                      // Adopt refused the connection
+	reasonGone                          // its export was removed while it was let in
 	reasonBroken                        // the socket failed in another way
 	reasons        = int(proto.CloseReasons) + iota
 )
@@ -48,6 +49,8 @@ func (r reason) String() string {
 		return "shutting down"
 	case reasonRejected:
 		return "not adopted"
+	case reasonGone:
+		return "export removed"
 	case reasonBroken:
 		return "socket error"
 	}
@@ -58,7 +61,8 @@ func (r reason) String() string {
 // and leaves, or scans ports, is not unusual.
 func (r reason) unusual() bool {
 	switch r {
-	case reasonServed, reasonSilent, reasonHangup, reasonShutdown, reason(proto.CloseAbort):
+	case reasonServed, reasonSilent, reasonHangup, reasonShutdown, reasonGone,
+		reason(proto.CloseAbort):
 		return false
 	}
 	return true
