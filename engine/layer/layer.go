@@ -95,12 +95,22 @@ type Plan interface {
 type Needs struct {
 	Block uint32 // granularity of what it is asked for: bytes, a power of two from 512 to 4096
 	// Own is the bytes of memory of each of its own rows, at most Most each. The engine has a Row
-	// for each, with ID, Own, At and Len filled in, and calls Step for it when Next names it.
+	// for each, with ID, Own, At and Len filled in, and calls Step for it when Next names it. An
+	// own row that is Done may be named again.
 	Own []uint32
 }
 
-// Owner is implemented by a plan with own rows.
+// Own is an own row as its plan knows it: under which ID Next is to name it, and its memory, which
+// is the part of the loop's pool that begins at the row's At. The plan may write there while no
+// segment that names a part of it is out.
+type Own struct {
+	ID     uint32
+	Memory []byte
+}
+
+// Owner is implemented by a plan that has rows wait, or has own rows.
 type Owner interface {
-	// Owns tells, once, before any Step, under which IDs Next is to name the own rows.
-	Owns(ids []uint32)
+	// Owns tells, once, before any Step, that the ID of every row is below rows, and the own rows,
+	// in the order of Needs.Own. A plan may make its tables here.
+	Owns(rows uint32, own []Own)
 }
