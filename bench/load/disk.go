@@ -18,7 +18,7 @@ func (l *loop) launchDisk(row uint32, payload uint64) {
 	s := &l.slots[row]
 	l.layout.progress[row] = 0
 	data := tokenOf(onDisk, s.generation, row)
-	d := &l.plan.subject.file.Device
+	d := l.plan.subject.file.Device
 	switch {
 	case s.kind == kindFlush:
 		uring.PrepFsync(l.sqe(), data, 0, true)

@@ -57,6 +57,7 @@ type server struct {
 	options   *options
 	log       serverLog
 	begun     begun
+	stores    backing.Stores
 	backings  []*backing.Backing
 	doors     []door
 	inherited int // how many of the doors have sockets that this process inherited
@@ -144,7 +145,7 @@ func (s *server) up(specs []backing.Spec) error {
 		return err
 	}
 	var err error
-	if s.backings, err = backing.Prepare(specs, s.begun.opening); err != nil {
+	if s.backings, err = s.stores.Prepare(specs, s.begun.opening); err != nil {
 		return err
 	}
 	if err := s.listen(); err != nil {

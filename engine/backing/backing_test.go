@@ -141,7 +141,7 @@ func TestSizeOfImage(t *testing.T) {
 			b := mustOpen(t, Spec{Path: path, ReadOnly: readOnly})
 			if b.Device.Size != uint64(size) || b.Export.Size != uint64(size) ||
 				b.Device.Direct && size > 0 || b.Device.ReadOnly != readOnly {
-				t.Errorf("size %d: %+v", size, &b.Device)
+				t.Errorf("size %d: %+v", size, b.Device)
 			}
 			if err := b.Export.Validate(); err != nil {
 				t.Error(err)
@@ -298,9 +298,9 @@ func TestAFileThatIsReplacedWhileItIsOpenedIsNotServed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &Backing{spec: Spec{Path: path}}
-	b.Device.FD = fd
-	defer b.Close()
+	o := &store{spec: Spec{Path: path}}
+	o.device.FD = fd
+	defer o.close()
 	if err := os.WriteFile(path+".new", make([]byte, 4096), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +311,7 @@ func TestAFileThatIsReplacedWhileItIsOpenedIsNotServed(t *testing.T) {
 		if err := change(); err != nil {
 			t.Fatal(err)
 		}
-		if err := b.measure(false); err == nil ||
+		if err := o.measure(false); err == nil ||
 			!strings.Contains(err.Error(), "replaced or removed") {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -365,7 +365,7 @@ func TestDirectModes(t *testing.T) {
 	b := mustOpen(t, Spec{Path: path})
 	if b.Device.Direct || b.Device.Block != 1 || len(b.Notes) != 1 ||
 		!strings.Contains(b.Notes[0], "tmpfs takes no O_DIRECT") {
-		t.Errorf("on tmpfs: %+v %q", &b.Device, b.Notes)
+		t.Errorf("on tmpfs: %+v %q", b.Device, b.Notes)
 	}
 	if !b.Device.Punch || b.Device.ZeroRange {
 		t.Errorf("tmpfs punches holes and has no ZERO_RANGE, found %v %v", b.Device.Punch,
@@ -375,7 +375,7 @@ func TestDirectModes(t *testing.T) {
 	path = image(t, t.TempDir(), 1<<20)
 	b = mustOpen(t, Spec{Path: path, Direct: DirectOff})
 	if b.Device.Direct || b.Device.Block != 1 || len(b.Notes) != 0 {
-		t.Errorf("--direct off: %+v %q", &b.Device, b.Notes)
+		t.Errorf("--direct off: %+v %q", b.Device, b.Notes)
 	}
 	b.Close()
 	b = mustOpen(t, Spec{Path: path})
@@ -419,7 +419,7 @@ func TestFlagsAreHonest(t *testing.T) {
 		"memory and null trim": {&engine.Device{Kind: engine.Memory, FastZero: true}, false,
 			always | zeroes | proto.FlagSendTrim | proto.FlagSendFastZero},
 	} {
-		if got := transmissionFlags(c.device, c.rotational); got != c.want {
+		if got := transmissionFlags(c.device, c.device.ReadOnly, c.rotational); got != c.want {
 			t.Errorf("%s: flags %#x, want %#x", name, got, c.want)
 		}
 	}
@@ -429,14 +429,14 @@ func TestSynthetic(t *testing.T) {
 	b := mustOpen(t, Spec{Path: "null:4096P", Name: "n", Description: "d", ReadOnly: true})
 	if b.Device.Kind != engine.Null || b.Device.FD != -1 || b.Device.Size != 4<<60 ||
 		!b.Device.ReadOnly {
-		t.Errorf("null: %+v", &b.Device)
+		t.Errorf("null: %+v", b.Device)
 	}
 	if b.Export.Name != "n" || b.Export.Description != "d" {
 		t.Errorf("null: %+v", b.Export)
 	}
 	b = mustOpen(t, Spec{Path: "memory:1G"})
 	if b.Device.Kind != engine.Memory || b.Device.Size != 1<<30 || b.Device.Memory == nil {
-		t.Errorf("memory: %+v", &b.Device)
+		t.Errorf("memory: %+v", b.Device)
 	}
 	if err := b.Export.Validate(); err != nil {
 		t.Error(err)
@@ -450,7 +450,7 @@ func TestSynthetic(t *testing.T) {
 	}
 	if b := mustOpen(t, Spec{Path: "./null:1G"}); b.Device.Kind != engine.File ||
 		b.Device.Size != 4096 {
-		t.Errorf("./null:1G is not the file: %+v", &b.Device)
+		t.Errorf("./null:1G is not the file: %+v", b.Device)
 	}
 }
 

@@ -19,8 +19,8 @@ import (
 // stripes of many MiB, which no client should pad to.
 const maxPreferred = 1 << 20
 
-func (b *Backing) measureBlock(st *unix.Statx_t) error {
-	s, d := &b.spec, &b.Device
+func (o *store) measureBlock(st *unix.Statx_t) error {
+	s, d := &o.spec, &o.device
 	queue := queueOf(st.Rdev_major, st.Rdev_minor)
 	logical := uint32(queue.number("logical_block_size"))
 	if size, err := unix.IoctlGetUint32(d.FD, unix.BLKSSZGET); err == nil {
@@ -32,12 +32,12 @@ func (b *Backing) measureBlock(st *unix.Statx_t) error {
 	if d.Size%uint64(logical) != 0 {
 		return sizeError(s.Path, d.Size, logical, false)
 	}
-	align, why := b.goDirect(st)
+	align, why := o.goDirect(st)
 	if align == 0 && s.Direct == DirectOn {
 		return &DirectError{Path: s.Path, Why: why}
 	}
 	if align == 0 && s.Direct == DirectAuto {
-		b.note(why + ": reads and writes go through the page cache")
+		o.note(why + ": reads and writes go through the page cache")
 	}
 	d.Direct = align > 0
 	// also for buffered I/O: discard and write-zeroes want whole logical blocks
@@ -56,10 +56,10 @@ func (b *Backing) measureBlock(st *unix.Statx_t) error {
 	// minimum_io_size is what NBD means by a preferred block: the least that a RAID or a disk
 	// writes without reading first. The optimal size counts as well: where it is a stripe, parity
 	// makes smaller writes cost more.
-	b.traits.preferred = max(minPreferred, d.Block, queue.block("logical_block_size"),
+	o.traits.preferred = max(minPreferred, d.Block, queue.block("logical_block_size"),
 		queue.block("physical_block_size"), queue.block("minimum_io_size"),
 		queue.block("optimal_io_size"))
-	b.traits.rotational = queue.rotational()
+	o.traits.rotational = queue.rotational()
 	return nil
 }
 

@@ -44,7 +44,7 @@ func TestBlockDevice(t *testing.T) {
 	device := loopDevice(t, 8<<20)
 	b := mustOpen(t, Spec{Path: device})
 	defer b.Close()
-	d := &b.Device
+	d := b.Device
 	if d.Kind != engine.Block || d.Size != 8<<20 || d.ReadOnly || d.Block < 512 || d.Block > 4096 ||
 		!d.ZeroRange {
 		t.Errorf("device %+v, notes %q", d, b.Notes)
@@ -75,7 +75,7 @@ func TestReadOnlyBlockDevice(t *testing.T) {
 	defer b.Close()
 	if !b.Device.ReadOnly || b.Export.Flags&proto.FlagReadOnly == 0 ||
 		b.Export.Flags&(proto.FlagSendTrim|proto.FlagSendWriteZeroes) != 0 {
-		t.Errorf("%+v %#x", &b.Device, b.Export.Flags)
+		t.Errorf("%+v %#x", b.Device, b.Export.Flags)
 	}
 	if len(b.Notes) == 0 || !strings.Contains(b.Notes[0], "read-only") {
 		t.Errorf("notes %q", b.Notes)
@@ -236,7 +236,7 @@ func TestFileOfSmallSectorsOnLargeOnes(t *testing.T) {
 	b := mustOpen(t, Spec{Path: file, ReadOnly: true})
 	defer b.Close()
 	if b.Device.Direct || b.Device.Block != 1 || b.Device.Size != 1<<20+512 {
-		t.Errorf("%+v", &b.Device)
+		t.Errorf("%+v", b.Device)
 	}
 	refused(t,
 		"its 1049088 bytes are not whole units of O_DIRECT, 4096 bytes here",

@@ -4,6 +4,7 @@
 //
 //	spec.go        says what is asked for, and checks its text
 //	open.go        opens in two steps: what exists, then what is to be made
+//	stores.go      keeps the stores that are open, each once, for all exports that show them
 //	path.go        opens, locks and measures regular files and block devices
 //	file.go        measures a regular file: O_DIRECT, fallocate
 //	block.go       measures a block device by its request queue
@@ -28,8 +29,9 @@
 // Invariants:
 //   - Looking changes nothing. Check is pure, Prepare only opens and locks, and what Create made is
 //     removed by Abandon.
-//   - A writable export is held exclusively: no other ringnbd, no other export of this one, no tool
-//     of QEMU and no mount has the same file or device, unless the user allows it.
+//   - A writable export is held exclusively: no other ringnbd, no tool of QEMU and no mount has the
+//     same file or device, unless the user allows it; and no other export of this one shows the
+//     same bytes, but for a disk and its partitions, which share one descriptor.
 //   - A capability is advertised only when it was seen to work, or when its file system is known to
 //     have it.
 //

@@ -140,3 +140,19 @@ func (e *NameError) Error() string {
 	}
 	return e.Path + ": the export's name " + e.Wrong
 }
+
+// SharedError is about an export that cannot have its store together with another export of the
+// same server.
+type SharedError struct {
+	Path, Name string // of the new export
+	Other      string // the name of the export that has the store
+	Mode       string // how the store is open, as it stands after the path; "": they collide
+}
+
+func (e *SharedError) Error() string {
+	if e.Mode != "" {
+		return fmt.Sprintf("%s: %s, by the export %q", e.Path, e.Mode, e.Other)
+	}
+	return fmt.Sprintf("%s: exported twice (as %q and %q); that works only if both are read-only",
+		e.Path, e.Other, e.Name)
+}

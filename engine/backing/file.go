@@ -66,9 +66,9 @@ var fileSystems = map[int64]fileSystemKind{
 	0x47504653:                 {name: "gpfs", waits: true},
 }
 
-func (b *Backing) measureFile(st *unix.Statx_t) error {
-	s, d := &b.spec, &b.Device
-	align, why := b.goDirect(st)
+func (o *store) measureFile(st *unix.Statx_t) error {
+	s, d := &o.spec, &o.device
+	align, why := o.goDirect(st)
 	if align > 0 && d.Size%uint64(align) != 0 {
 		align, why = 0, fmt.Sprintf("its %d bytes are not whole units of O_DIRECT, %d bytes here",
 			d.Size, align)
@@ -87,34 +87,34 @@ func (b *Backing) measureFile(st *unix.Statx_t) error {
 	}
 	d.Block = max(align, 1)
 	if odd := d.Size % sector; odd > 0 {
-		b.note(fmt.Sprintf("its size, %d bytes, is not a multiple of %d: clients that count in "+
+		o.note(fmt.Sprintf("its size, %d bytes, is not a multiple of %d: clients that count in "+
 			"sectors do not see the last %d bytes, or see more", d.Size, sector, odd))
 	}
 	if !d.Direct && s.Direct == DirectAuto {
-		b.note(why + ": reads and writes go through the page cache")
+		o.note(why + ": reads and writes go through the page cache")
 	}
 	if !d.ReadOnly {
-		d.Punch, d.ZeroRange = b.probeFallocate()
+		d.Punch, d.ZeroRange = o.probeFallocate()
 		d.FastZero = d.Punch || d.ZeroRange
 	}
 	// Of the disk below, only its sectors count: the file system does not tell where stripes begin
 	// in the file. A file system that reports one disk and has data on others as well (XFS with a
 	// realtime device, f2fs on several) is judged by the disk that it reports.
 	disk := queueOf(st.Dev_major, st.Dev_minor)
-	b.traits.preferred = max(minPreferred, align, disk.block("physical_block_size"))
+	o.traits.preferred = max(minPreferred, align, disk.block("physical_block_size"))
 	if bits.OnesCount32(st.Blksize) == 1 && st.Blksize <= maxFileBlock {
-		b.traits.preferred = max(b.traits.preferred, st.Blksize)
+		o.traits.preferred = max(o.traits.preferred, st.Blksize)
 	}
-	b.traits.rotational = disk.rotational()
+	o.traits.rotational = disk.rotational()
 	return nil
 }
 
 // goDirect puts the descriptor into its final mode and returns the granularity of O_DIRECT, or 0
 // and the reason why I/O is buffered. Either way O_NONBLOCK is gone afterwards: io_uring would
 // answer EAGAIN instead of waiting for the disk.
-func (b *Backing) goDirect(st *unix.Statx_t) (align uint32, why string) {
-	fd := b.Device.FD
-	if b.spec.Direct != DirectOff {
+func (o *store) goDirect(st *unix.Statx_t) (align uint32, why string) {
+	fd := o.device.FD
+	if o.spec.Direct != DirectOff {
 		align, why = directAlign(fd, st)
 	}
 	flags := 0
@@ -178,14 +178,14 @@ func tryDirect(fd int) uint32 {
 // itself would change it (its modification time at least, blocks after the end with ZERO_RANGE), so
 // the trial is on an unnamed file in the same directory, and where none can be made the kind of
 // file system decides. The engine copes with a wrong guess: it writes zeroes instead.
-func (b *Backing) probeFallocate() (punch, zeroRange bool) {
-	fd := b.Device.FD
+func (o *store) probeFallocate() (punch, zeroRange bool) {
+	fd := o.device.FD
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(fd, &fs); err == nil {
 		known := fileSystems[int64(fs.Type)]
 		punch, zeroRange = known.punch, known.zeroRange
 	}
-	if trial, ok := b.unnamedTwin(); ok {
+	if trial, ok := o.unnamedTwin(); ok {
 		defer unix.Close(trial)
 		if unix.Ftruncate(trial, 1<<20) == nil {
 			punch = tryFallocate(trial, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE)
@@ -205,8 +205,8 @@ func (b *Backing) probeFallocate() (punch, zeroRange bool) {
 
 // unnamedTwin opens a file without a name in the image's directory, on the same file system. It
 // vanishes when it is closed.
-func (b *Backing) unnamedTwin() (fd int, ok bool) {
-	path, err := filepath.EvalSymlinks(b.spec.Path)
+func (o *store) unnamedTwin() (fd int, ok bool) {
+	path, err := filepath.EvalSymlinks(o.spec.Path)
 	if err != nil {
 		return 0, false
 	}
@@ -215,7 +215,7 @@ func (b *Backing) unnamedTwin() (fd int, ok bool) {
 		return 0, false
 	}
 	var image, twin unix.Stat_t
-	if unix.Fstat(b.Device.FD, &image) != nil || unix.Fstat(fd, &twin) != nil ||
+	if unix.Fstat(o.device.FD, &image) != nil || unix.Fstat(fd, &twin) != nil ||
 		image.Dev != twin.Dev {
 		unix.Close(fd) // the image is a mount of its own
 		return 0, false

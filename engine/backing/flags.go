@@ -14,32 +14,35 @@ import (
 // of most file systems.
 const minPreferred = 4096
 
-// describe fills in the Export from the finished Device.
+// describe fills in the Export from the finished store.
 func (b *Backing) describe() {
+	o := b.store
 	b.Export = proto.Export{
 		Facts: proto.Facts{
-			Size: b.Device.Size,
+			Size: b.window.size,
 			// any offset and length is served: the engine reads, modifies and writes where the
 			// store is coarser
 			MinBlock:   1,
 			MaxPayload: engine.MaxRequest,
-			Flags:      transmissionFlags(&b.Device, b.traits.rotational),
+			Flags: transmissionFlags(&o.device, o.device.ReadOnly || b.spec.ReadOnly,
+				o.traits.rotational),
 		},
 		Name:           b.spec.Name,
 		Description:    b.spec.Description,
-		PreferredBlock: b.traits.preferred,
+		PreferredBlock: o.traits.preferred,
 		Contexts:       []proto.Context{{Name: proto.ContextAllocation}},
 	}
 }
 
 // Engine returns what the engine needs to serve the export.
 func (b *Backing) Engine() engine.Export {
-	return engine.Export{Facts: b.Export.Facts, Device: &b.Device, Name: b.Export.Name,
-		Contexts: []engine.Context{allocationOf(&b.Device)}}
+	return engine.Export{Facts: b.Export.Facts, Device: b.Device, Name: b.Export.Name,
+		Contexts: []engine.Context{allocationOf(b.Device)}}
 }
 
-// transmissionFlags returns what the engine can do with a device (NBD spec, "Transmission flags").
-func transmissionFlags(d *engine.Device, rotational bool) uint16 {
+// transmissionFlags returns what the engine can do with a device, for an export that may be
+// read-only although its device is not (NBD spec, "Transmission flags").
+func transmissionFlags(d *engine.Device, readOnly, rotational bool) uint16 {
 	// Every connection reaches the store through the same descriptor and nothing is cached per
 	// connection, so a FLUSH on one covers writes answered on all: CAN_MULTI_CONN. FLUSH and FUA
 	// are promised on read-only exports too, where they have nothing to do and succeed.
@@ -51,7 +54,7 @@ func transmissionFlags(d *engine.Device, rotational bool) uint16 {
 	if (d.Kind == engine.File || d.Kind == engine.Block) && !d.Direct {
 		flags |= proto.FlagSendCache
 	}
-	if d.ReadOnly {
+	if readOnly {
 		return flags | proto.FlagReadOnly
 	}
 	// Zeroes can always be written; FAST_ZERO is offered only where that costs less than sending

@@ -109,22 +109,22 @@ func Look(path string, size uint64, at ReadAt) (luks bool, err error) {
 	return encrypted(head), nil
 }
 
-// look checks what the export's store holds, unless the user says that it is raw. The pages that
-// were read leave the page cache again: while they are there, SEEK_DATA takes blocks that are
-// allocated and not written for data.
-func (b *Backing) look() error {
-	s, fd := &b.spec, b.Device.FD
-	if s.Raw || b.made {
+// look finds out what the store holds. What is not a raw disk is an error, unless the user says
+// that it is. The pages that were read leave the page cache again: while they are there, SEEK_DATA takes
+// blocks that are allocated and not written for data.
+func (o *store) look() error {
+	s, fd := &o.spec, o.device.FD
+	if o.made {
 		return nil
 	}
 	_ = unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM) // no reading ahead; all three calls are hints
 	defer func() { _ = unix.Fadvise(fd, 0, 0, unix.FADV_NORMAL) }()
-	luks, err := Look(s.Path, b.Device.Size, func(p []byte, at int64) (int, error) {
+	luks, err := Look(s.Path, o.device.Size, func(p []byte, at int64) (int, error) {
 		n, err := preadRetry(fd, p, at)
 		from, to := at&^(maxBlock-1), (at+int64(len(p))+maxBlock-1)&^(maxBlock-1)
 		_ = unix.Fadvise(fd, from, to-from, unix.FADV_DONTNEED)
 		return n, err
 	})
-	b.Encrypted = luks
-	return err
+	o.encrypted, o.foreign = luks, err
+	return o.raw(s)
 }

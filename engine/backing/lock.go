@@ -31,11 +31,11 @@ const (
 )
 
 // claim takes the locks that the export needs, and keeps the notes for the user.
-func (b *Backing) claim() error {
-	s := &b.spec
-	c := Claim{Path: s.Path, Write: !b.Device.ReadOnly, Force: s.Force}
-	notes, err := c.Take(b.Device.FD)
-	b.Notes = append(b.Notes, notes...)
+func (o *store) claim() error {
+	s := &o.spec
+	c := Claim{Path: s.Path, Write: !o.device.ReadOnly, Force: s.Force}
+	notes, err := c.Take(o.device.FD)
+	o.notes = append(o.notes, notes...)
 	return err
 }
 

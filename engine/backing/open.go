@@ -3,46 +3,42 @@
 // (binding its addresses, for instance), so that a start that fails has changed nothing.
 //
 // Invariant: a Backing is pending (its image is still to be made) or open, and after Close or
-// Abandon neither; Device and Export are filled in exactly when it is open.
+// Abandon neither; Export is filled in exactly when it is open, Device as well.
 
 package backing
 
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
 	"ringnbd/engine"
-	"ringnbd/engine/uring"
 	"ringnbd/proto"
 )
 
 // Backing is an opened export: the engine's view of it, the clients' view, and notes for the
 // operator.
 type Backing struct {
-	Device engine.Device
+	Device *engine.Device // shared by all exports of the store
 	Export proto.Export
 	// Notes are lines about what was decided for the user, and why: buffered I/O on tmpfs, say.
 	Notes     []string
 	Encrypted bool // it holds a LUKS volume: clients see it encrypted
 
 	spec    Spec
-	pending bool // the image does not exist yet
-	made    bool // this process made the file, so Abandon removes it
-	traits  traits
+	stores  *Stores
+	store   *store // nil: closed
+	pending bool   // the image does not exist yet
+	window  window
 }
 
-// traits are what flags.go needs to know about a store besides the Device itself.
-type traits struct {
-	preferred  uint32 // bytes: the block size that the store does best with, a power of two
-	rotational bool
-}
+// window is the range of a store that an export shows.
+type window struct{ base, size uint64 } // bytes
 
-// Open opens an export, and makes its image if the Spec says so. Several exports go through
-// Prepare, which also checks that no two have the same store.
+// Open opens an export by itself, and makes its image if the Spec says so. Several exports go
+// through one Stores, which also checks that no two are in each other's way.
 func Open(s Spec) (*Backing, error) {
 	all, err := Prepare([]Spec{s})
 	if err != nil {
@@ -54,50 +50,13 @@ func Open(s Spec) (*Backing, error) {
 	return all[0], nil
 }
 
+// Prepare is Stores.Prepare with Stores of its own.
+func Prepare(specs []Spec, tell ...func(path string) (on bool)) ([]*Backing, error) {
+	return new(Stores).Prepare(specs, tell...)
+}
+
 // errStopped is what Prepare returns when it was told to stop.
 var errStopped = errors.New("stopped before all was opened")
-
-// Prepare checks all specs, then opens and locks everything that exists. It changes nothing, and on
-// an error it leaves nothing open. Before it opens a path, which may take long, it calls tell,
-// which returns whether to go on.
-func Prepare(specs []Spec, tell ...func(path string) (on bool)) ([]*Backing, error) {
-	if err := Check(specs); err != nil {
-		return nil, err
-	}
-	all := make([]*Backing, 0, len(specs))
-	seen := make(map[identity]int, len(specs))
-	fail := func(err error) ([]*Backing, error) {
-		for _, b := range all {
-			err = errors.Join(err, b.Close())
-		}
-		return nil, err
-	}
-	for i := range specs {
-		for _, t := range tell {
-			if !t(specs[i].Path) {
-				return fail(errStopped)
-			}
-		}
-		Reach(specs[i].Path)
-		b := &Backing{spec: specs[i], Device: engine.Device{FD: -1}}
-		id, err := b.prepare()
-		if err == nil && id.kind != idNone {
-			if first, ok := seen[id]; ok && !(specs[first].ReadOnly && specs[i].ReadOnly) {
-				err = fmt.Errorf("%s: exported twice (as %q and %q); that works only if both "+
-					"are read-only", specs[i].Path, specs[first].Name, specs[i].Name)
-			}
-			seen[id] = i
-		}
-		if err == nil && !b.pending {
-			err = b.open()
-		}
-		if err != nil {
-			return fail(err)
-		}
-		all = append(all, b)
-	}
-	return all, nil
-}
 
 // Path returns the path of the store, as the user wrote it.
 func (b *Backing) Path() string { return b.spec.Path }
@@ -110,26 +69,29 @@ func (b *Backing) Create() error {
 	}
 	b.pending = false
 	Reach(b.spec.Path)
-	err := b.create()
+	err := b.store.create()
+	if err == nil {
+		err = b.stores.made(b.store)
+	}
+	if err == nil {
+		err = b.show()
+	}
 	if err != nil {
 		b.Abandon()
 	}
 	return err
 }
 
-// Close closes the descriptor, with its locks, and unmaps the memory. The engine must have ended.
+// Close lets go of the store. The last export of a store closes its descriptor, with its locks, and
+// unmaps its memory: the engine must have let go of the export before.
 func (b *Backing) Close() error {
 	b.pending = false
-	var err error
-	if b.Device.FD >= 0 {
-		err = unix.Close(b.Device.FD)
-		b.Device.FD = -1
+	if b.store == nil {
+		return nil
 	}
-	if b.Device.Memory != nil {
-		err = errors.Join(err, b.Device.Memory.Close())
-		b.Device.Memory = nil
-	}
-	if err != nil {
+	o := b.store
+	b.store = nil
+	if err := b.stores.release(o, b); err != nil {
 		return fmt.Errorf("%s: close: %w", b.spec.Path, err)
 	}
 	return nil
@@ -138,20 +100,14 @@ func (b *Backing) Close() error {
 // Abandon is Close for a start that failed: the image that this process made is removed, unless
 // another file has taken its place meanwhile.
 func (b *Backing) Abandon() {
-	if b.made && b.Device.FD >= 0 {
-		var ours, there unix.Stat_t
-		if unix.Fstat(b.Device.FD, &ours) == nil && unix.Lstat(b.spec.Path, &there) == nil &&
-			ours.Dev == there.Dev && ours.Ino == there.Ino {
-			_ = os.Remove(b.spec.Path)
-		}
-		b.made = false
+	if b.store != nil {
+		b.store.unmake()
 	}
 	_ = b.Close()
 }
 
-// prepare finds out what is at the path without opening it.
-func (b *Backing) prepare() (identity, error) {
-	s := &b.spec
+// identify finds out what is at the path of a spec without opening it.
+func identify(s *Spec) (identity, error) {
 	if kind, _, _ := s.synthetic(); kind != "" {
 		if s.Create > 0 {
 			return identity{}, fmt.Errorf("%s: only image files can be made; this export carries "+
@@ -163,24 +119,20 @@ func (b *Backing) prepare() (identity, error) {
 	err := unix.Stat(s.Path, &st)
 	switch {
 	case err == unix.ENOENT:
-		return b.prepareMissing()
+		return identifyMissing(s)
 	case err != nil:
 		return identity{}, explain(s, err)
 	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		return identity{kind: idFile, dev: uint64(st.Dev), number: st.Ino}, nil
-	case unix.S_IFBLK:
-		return identity{kind: idBlock, number: uint64(st.Rdev)}, nil
+	if id := identityOf(&st); id.kind != idNone {
+		return id, nil
 	}
 	return identity{}, fmt.Errorf("%s: is %s, not a disk image or a block device", s.Path,
 		typeName(st.Mode))
 }
 
-// prepareMissing decides whether an image that does not exist may be made, as far as that can be
+// identifyMissing decides whether an image that does not exist may be made, as far as that can be
 // known without making it.
-func (b *Backing) prepareMissing() (identity, error) {
-	s := &b.spec
+func identifyMissing(s *Spec) (identity, error) {
 	directory, base := filepath.Split(s.Path)
 	if directory == "" {
 		directory = "."
@@ -209,42 +161,7 @@ func (b *Backing) prepareMissing() (identity, error) {
 		return identity{}, fmt.Errorf("%s: cannot be made: no permission to write to %s", s.Path,
 			directory)
 	}
-	b.pending = true
 	return identity{kind: idMissing, dev: uint64(st.Dev), number: st.Ino, base: base}, nil
-}
-
-// open fills in the Device and the Export of a store that exists.
-func (b *Backing) open() error {
-	kind, size, err := b.spec.synthetic()
-	switch {
-	case err != nil:
-	case kind != "":
-		err = b.openSynthetic(kind, size)
-	default:
-		err = b.openPath()
-	}
-	if err != nil {
-		_ = b.Close()
-		return err
-	}
-	b.describe()
-	return nil
-}
-
-func (b *Backing) openSynthetic(kind string, size uint64) error {
-	s := &b.spec
-	b.traits = traits{preferred: minPreferred}
-	b.Device = engine.Device{Kind: engine.Null, FD: -1, Size: size, Block: 1, ReadOnly: s.ReadOnly,
-		FastZero: true}
-	if kind == "null" {
-		return nil
-	}
-	memory, err := uring.NewArena(int(max(size, 1)), false) // a mapping has a byte at least
-	if err != nil {
-		return fmt.Errorf("%s: %w", s.Path, err)
-	}
-	b.Device.Kind, b.Device.Memory = engine.Memory, memory
-	return nil
 }
 
 // identity is equal for two paths that lead to the same store. Block devices are compared by device
@@ -263,3 +180,15 @@ const (
 	idBlock
 	idMissing
 )
+
+// identityOf returns the identity of what a stat describes; its kind is idNone if that can be
+// neither an image nor a block device.
+func identityOf(st *unix.Stat_t) identity {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return identity{kind: idFile, dev: uint64(st.Dev), number: st.Ino}
+	case unix.S_IFBLK:
+		return identity{kind: idBlock, number: uint64(st.Rdev)}
+	}
+	return identity{}
+}

@@ -20,16 +20,16 @@ import (
 // statMask is everything that opening needs of statx.
 const statMask = unix.STATX_BASIC_STATS | unix.STATX_DIOALIGN
 
-func (b *Backing) openPath() error {
+func (o *store) openPath() error {
 	var st unix.Stat_t
-	if err := unix.Stat(b.spec.Path, &st); err != nil {
-		return explain(&b.spec, err)
+	if err := unix.Stat(o.spec.Path, &st); err != nil {
+		return explain(&o.spec, err)
 	}
 	block := st.Mode&unix.S_IFMT == unix.S_IFBLK
-	readOnly := b.spec.ReadOnly
-	if block && !readOnly && blockReadOnly(b.spec.Path) {
+	readOnly := o.spec.ReadOnly
+	if block && !readOnly && blockReadOnly(o.spec.Path) {
 		readOnly = true
-		b.note("the device itself is read-only, so the export is")
+		o.note("the device itself is read-only, so the export is")
 	}
 	flags := unix.O_CLOEXEC | unix.O_RDWR
 	if readOnly {
@@ -38,49 +38,48 @@ func (b *Backing) openPath() error {
 	switch {
 	case !block:
 		flags |= unix.O_NONBLOCK // in case a FIFO has taken the file's place since
-	case !readOnly && !b.spec.Force:
+	case !readOnly && !o.spec.Force:
 		// on a block device: refuse one that is mounted, or part of a volume that is in use
 		flags |= unix.O_EXCL
 	}
-	fd, err := openRetry(b.spec.Path, flags, 0)
+	fd, err := openRetry(o.spec.Path, flags, 0)
 	if err == unix.EBUSY && block {
-		if fd, err = b.openExclusive(flags); err != nil {
+		if fd, err = o.openExclusive(flags); err != nil {
 			return err
 		}
 	}
 	if err != nil {
-		return explain(&b.spec, err)
+		return explain(&o.spec, err)
 	}
-	b.Device = engine.Device{FD: fd, ReadOnly: readOnly}
-	if err := b.claim(); err != nil {
+	o.device = engine.Device{FD: fd, ReadOnly: readOnly}
+	if err := o.claim(); err != nil {
 		return err
 	}
-	return b.measure(block)
+	return o.measure(block)
 }
 
 // create makes the image and locks it, and then continues as with an image that exists.
-func (b *Backing) create() error {
-	s := &b.spec
+func (o *store) create() error {
+	s := &o.spec
 	fd, err := openRetry(s.Path,
 		unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o644)
 	if err != nil {
 		return fmt.Errorf("%s: cannot be made: %w", s.Path, err)
 	}
-	b.Device = engine.Device{FD: fd}
-	if err := b.claim(); err != nil {
+	o.device = engine.Device{FD: fd}
+	if err := o.claim(); err != nil {
 		return err
 	}
-	b.made = true // not before: what another program has locked first is not removed
+	o.made = true // not before: what another program has locked first is not removed
 	if err := unix.Ftruncate(fd, int64(s.Create)); err != nil {
 		return fmt.Errorf("%s: cannot be made with %d bytes: %w", s.Path, s.Create, err)
 	}
-	if err := b.measure(false); err != nil {
+	if err := o.measure(false); err != nil {
 		return err
 	}
 	if err := syncEntry(fd, filepath.Dir(s.Path)); err != nil {
 		return fmt.Errorf("%s: cannot be made durable: %w", s.Path, err)
 	}
-	b.describe()
 	return nil
 }
 
@@ -103,8 +102,8 @@ func syncEntry(fd int, directory string) error {
 }
 
 // measure reads the facts of the locked descriptor and fills in the Device.
-func (b *Backing) measure(block bool) error {
-	s, d := &b.spec, &b.Device
+func (o *store) measure(block bool) error {
+	s, d := &o.spec, &o.device
 	var st unix.Statx_t
 	if err := unix.Statx(d.FD, "", unix.AT_EMPTY_PATH, statMask, &st); err != nil {
 		return explain(s, err)
@@ -113,7 +112,7 @@ func (b *Backing) measure(block bool) error {
 	if block != (kind == unix.S_IFBLK) || !block && kind != unix.S_IFREG {
 		return fmt.Errorf("%s: was replaced while it was being opened; start again", s.Path)
 	}
-	if !block && !b.there(&st) {
+	if !block && !o.there(&st) {
 		return fmt.Errorf("%s: was replaced or removed while it was being opened; start again",
 			s.Path)
 	}
@@ -129,26 +128,26 @@ func (b *Backing) measure(block bool) error {
 	case d.Size == 0 && block:
 		return fmt.Errorf("%s: the device has no medium, its size is 0; attach one first", s.Path)
 	case d.Size == 0:
-		b.note("is empty, and a disk of 0 bytes to clients; it gets a size with: truncate -s 1G " +
+		o.note("is empty, and a disk of 0 bytes to clients; it gets a size with: truncate -s 1G " +
 			ShellQuote(s.Path))
 	}
-	if s.Create > 0 && !b.made && d.Size != s.Create {
-		return &ExistsError{Path: s.Path, Size: d.Size, Wanted: s.Create}
+	if err := o.sized(s); err != nil {
+		return err
 	}
-	if err := b.look(); err != nil {
+	if err := o.look(); err != nil {
 		return err
 	}
 	if block {
-		return b.measureBlock(&st)
+		return o.measureBlock(&st)
 	}
-	return b.measureFile(&st)
+	return o.measureFile(&st)
 }
 
 // there reports whether the path leads to the file that was opened: while its lock was waited for,
 // another program could put a new file there, and what clients write would be lost with the old.
-func (b *Backing) there(opened *unix.Statx_t) bool {
+func (o *store) there(opened *unix.Statx_t) bool {
 	var named unix.Stat_t
-	return unix.Stat(b.spec.Path, &named) == nil && named.Ino == opened.Ino &&
+	return unix.Stat(o.spec.Path, &named) == nil && named.Ino == opened.Ino &&
 		named.Dev == unix.Mkdev(opened.Dev_major, opened.Dev_minor)
 }
 
@@ -162,7 +161,7 @@ func preadRetry(fd int, p []byte, at int64) (int, error) {
 	}
 }
 
-func (b *Backing) note(text string) { b.Notes = append(b.Notes, b.spec.Path+": "+text) }
+func (o *store) note(text string) { o.notes = append(o.notes, o.spec.Path+": "+text) }
 
 // openRetry opens a path; signals may interrupt that on network file systems.
 func openRetry(path string, flags int, mode uint32) (int, error) {
@@ -177,8 +176,8 @@ func openRetry(path string, flags int, mode uint32) (int, error) {
 // openExclusive opens a block device that answered EBUSY: it is held exclusively. Its locks and its
 // uses by the kernel show whether the holder is a ringnbd, which may be about to close it, or a
 // mount or another program.
-func (b *Backing) openExclusive(flags int) (int, error) {
-	s := &b.spec
+func (o *store) openExclusive(flags int) (int, error) {
+	s := &o.spec
 	fd, err := openRetry(s.Path, unix.O_CLOEXEC|unix.O_RDONLY, 0)
 	if err != nil {
 		return -1, explain(s, err)
