@@ -5,6 +5,7 @@ package uring
 
 import (
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -75,4 +76,27 @@ func Pwrite(fd int, addr uint64, n uint32, off uint64) int32 {
 		return -int32(errno)
 	}
 	return int32(written)
+}
+
+// soPeerGroups is SO_PEERGROUPS of the kernel's asm-generic/socket.h.
+const soPeerGroups = 59
+
+// PeerGroups returns the supplementary groups that the process at the other end of a Unix socket
+// had when it connected.
+func PeerGroups(fd int) ([]uint32, error) {
+	groups := make([]uint32, 32)
+	for {
+		size := uint32(len(groups) * 4)
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET,
+			soPeerGroups, uintptr(unsafe.Pointer(unsafe.SliceData(groups))),
+			uintptr(unsafe.Pointer(&size)), 0)
+		switch {
+		case errno == unix.ERANGE && int(size)/4 > len(groups):
+			groups = make([]uint32, size/4)
+		case errno != 0:
+			return nil, callError("getsockopt", errnoOf(errno))
+		default:
+			return groups[:size/4], nil
+		}
+	}
 }
