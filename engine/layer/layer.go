@@ -86,8 +86,8 @@ type Plan interface {
 	Step(r *Row, w *Wave) Then
 	// Next names a row that waited and may go on. It is asked until there is none.
 	Next() (id uint32, ok bool)
-	// Cancel tells that nobody waits any more for a row that waits. True: the plan has forgotten
-	// it, and will not name it. False: Next will name it as ever.
+	// Cancel tells that the client of a row that waits has gone. True: the plan has forgotten the
+	// row, and will not name it. False: Next will name it as ever.
 	Cancel(id uint32) bool
 }
 
