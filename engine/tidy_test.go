@@ -115,6 +115,12 @@ var forbidden = map[string]map[string]string{
 		"ringnbd/engine/gate":    "control asks a Running, and does not know how a server is made",
 		"ringnbd/engine/backing": "control asks a Running, and does not know how a server is made"},
 	"cmd/ringnbd/describe": {"unsafe": "only engine/uring", "net": "engine/client has the sockets"},
+	"cmd/ringnbd/config": {
+		"unsafe":               "only engine/uring",
+		"net":                  "an address is text here; the gate has the sockets",
+		"os/exec":              "reading a configuration runs nothing",
+		"ringnbd/engine/uring": "reading a configuration needs no ring",
+	},
 	"bench/load": {"unsafe": "only engine/uring",
 		"github.com/pawelgaczynski/giouring": "only engine/uring"},
 	"bench/measure": {

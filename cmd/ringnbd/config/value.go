@@ -1,0 +1,79 @@
+// Places in files, mistakes at places, and values that know their place.
+//
+// Invariant: the zero place is nowhere: the value is a default.
+
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+)
+
+// Pos is a place in a file. Lines and columns begin at 1, and columns are characters.
+type Pos struct {
+	File         string
+	Line, Column int
+}
+
+// IsSet reports whether the place is in a file.
+func (p Pos) IsSet() bool { return p.Line > 0 }
+
+// String is FILE:LINE:COLUMN, FILE alone for a file that could not be read, or "default".
+func (p Pos) String() string {
+	switch {
+	case p.IsSet():
+		return p.Where() + ":" + strconv.Itoa(p.Column)
+	case p.File != "":
+		return p.File
+	}
+	return "default"
+}
+
+// Where is FILE:LINE, or "default".
+func (p Pos) Where() string {
+	if !p.IsSet() {
+		return "default"
+	}
+	return p.File + ":" + strconv.Itoa(p.Line)
+}
+
+// Mistake is what is wrong at a place: "what; what to do".
+type Mistake struct {
+	At    Pos
+	Field string // the key, with all tables that it is in: export.vm1.path; "" for none
+	Text  string
+}
+
+// Error is FILE:LINE:COLUMN: what; what to do.
+func (m Mistake) Error() string { return m.At.String() + ": " + m.Text }
+
+// sortMistakes puts mistakes into the order of the files, and in each file of its lines.
+func sortMistakes(list []Mistake, files []string) {
+	slices.SortStableFunc(list, func(a, b Mistake) int {
+		return cmp.Or(cmp.Compare(slices.Index(files, a.At.File), slices.Index(files, b.At.File)),
+			cmp.Compare(a.At.Line, b.At.Line), cmp.Compare(a.At.Column, b.At.Column))
+	})
+}
+
+// Value is a value of a file. Without a place it is the default, which is the zero value where the
+// default depends on the machine.
+type Value[T any] struct {
+	V  T
+	At Pos
+}
+
+// IsSet reports whether a file has the value.
+func (v *Value[T]) IsSet() bool { return v.At.IsSet() }
+
+// Or is the value of the file, or without one the given value.
+func (v *Value[T]) Or(other T) T {
+	if v.IsSet() {
+		return v.V
+	}
+	return other
+}
+
+// Text is the value as text.
+func (v *Value[T]) Text() string { return fmt.Sprint(v.V) }
