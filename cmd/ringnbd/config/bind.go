@@ -97,6 +97,7 @@ func (b *binder) field(n *node, f reflect.StructField, into reflect.Value, path,
 		}
 		for _, one := range n.list {
 			l := new(Listen)
+			defaults(reflect.ValueOf(l).Elem())
 			b.table(one, reflect.ValueOf(l).Elem(), path, context)
 			*v = append(*v, l)
 		}
@@ -104,6 +105,7 @@ func (b *binder) field(n *node, f reflect.StructField, into reflect.Value, path,
 		switch {
 		case into.Kind() == reflect.Pointer:
 			into.Set(reflect.New(into.Type().Elem()))
+			defaults(into.Elem())
 			b.table(n, into.Elem(), path, context)
 		case into.FieldByName("V").IsValid():
 			b.value(n, into, strings.Fields(f.Tag.Get("of")), path)
@@ -128,6 +130,7 @@ func (b *binder) exports(n *node, into *Exports, path string) {
 			continue
 		}
 		e := &Export{Name: name}
+		defaults(reflect.ValueOf(e).Elem())
 		b.table(sub, reflect.ValueOf(e).Elem(), where, path)
 		*into = append(*into, e)
 	}
@@ -137,7 +140,7 @@ func (b *binder) exports(n *node, into *Exports, path string) {
 func (b *binder) node(n *node, into *Node, path, context string) {
 	switch n.kind {
 	case kindText:
-		into.At, into.Text = n.at, n.text
+		into.At, into.Text = n.at, Value[string]{V: n.text, At: n.at, inner: n.inner}
 	case kindTable:
 		b.table(n, reflect.ValueOf(into).Elem(), path, context)
 	default:
@@ -173,8 +176,35 @@ func (b *binder) value(n *node, into reflect.Value, of []string, path string) {
 	}
 	if err != nil {
 		b.wrong(at, path, path+": "+err.Error())
-		into.SetZero()
 		return
 	}
 	into.FieldByName("At").Set(reflect.ValueOf(n.at))
+	if text, ok := into.Addr().Interface().(*Value[string]); ok {
+		text.inner = n.inner
+	}
+}
+
+// defaults fills in the defaults that the tags of a struct have.
+func defaults(into reflect.Value) {
+	var b binder
+	for i := range into.NumField() {
+		f := into.Type().Field(i)
+		of := strings.Fields(f.Tag.Get("of"))
+		text, found := f.Tag.Lookup("default")
+		if len(of) > 0 {
+			text, found = of[0], true
+		}
+		switch {
+		case found && f.Type == reflect.TypeFor[Value[Strings]]():
+			into.Field(i).Addr().Interface().(*Value[Strings]).V = Strings{{V: text}}
+		case found:
+			b.value(&node{kind: kindText, text: text}, into.Field(i), of, f.Name)
+		case f.Type.Kind() == reflect.Struct && f.Type.NumField() > 0 && f.Tag.Get("key") != "" &&
+			!into.Field(i).FieldByName("V").IsValid():
+			defaults(into.Field(i))
+		}
+	}
+	if len(b.mistakes) > 0 {
+		panic(b.mistakes[0]) // a tag of ours, which every start reads
+	}
 }

@@ -11,6 +11,10 @@
 //	nearest.go   finds the word that may have been meant
 //	load.go      reads a file and all that it includes
 //	check.go     checks what values mean, alone and together
+//	spec.go      makes of an export what engine/backing opens
+//	diff.go      compares two configurations
+//	text.go      writes a configuration as a file
+//	dropin.go    adds an export to the files, and removes it
 //
 // The types are the one description of the file: what is read, the schema, the example, the
 // comparison of two files and the listing of what is in force all walk over them.

@@ -23,11 +23,13 @@ const maxFile = 256 << 20
 func Load(path string) (*Config, []Mistake) {
 	l := loader{config: &Config{Path: path}, root: &node{kind: kindTable, from: headed,
 		at: Pos{path, 1, 1}}}
+	defaults(reflect.ValueOf(l.config).Elem())
 	l.file(path, Pos{}, nil)
 	var b binder
 	b.table(l.root, reflect.ValueOf(l.config).Elem(), "", "")
 	l.config.Include = l.include
 	l.mistakes = append(l.mistakes, b.mistakes...)
+	l.config.settle()
 	l.mistakes = append(l.mistakes, l.config.check()...)
 	sortMistakes(l.mistakes, l.config.Files)
 	return l.config, l.mistakes

@@ -162,7 +162,7 @@ func (s *Strings) read(n *node, _ []string) error {
 		if one.kind != kindText {
 			return placed{one.at, fmt.Errorf("must be a string in quotes; it is %s", one.what())}
 		}
-		*s = append(*s, Value[string]{one.text, one.at})
+		*s = append(*s, Value[string]{V: one.text, At: one.at, inner: one.inner})
 	}
 	return nil
 }

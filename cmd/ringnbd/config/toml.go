@@ -47,6 +47,7 @@ type node struct {
 	at    Pos    // of the value, or of the header of a table
 	key   Pos    // of its key
 	text  string // of a value
+	inner int    // of a text: characters from its place to its first character; 0: not as written
 	names []string
 	named map[string]*node // of a table
 	list  []*node          // of an array, or of an array of tables
@@ -55,8 +56,9 @@ type node struct {
 // what names the kind of a node for an error.
 func (n *node) what() string {
 	return [...]string{kindTable: "a table", kindTables: "an array of tables",
-		kindArray: "an array", kindText: "a string", kindInteger: "a number", kindFloat: "a number with a fraction",
-		kindBool: "true or false without quotes", kindDate: "a date or time of day"}[n.kind]
+		kindArray: "an array", kindText: "a string", kindInteger: "a number",
+		kindFloat: "a number with a fraction",
+		kindBool:  "true or false without quotes", kindDate: "a date or time of day"}[n.kind]
 }
 
 // add puts a node into a table.
@@ -272,6 +274,9 @@ func (s *source) value(v *unstable.Node, path string, key, at Pos) *node {
 		n.close()
 	case unstable.String:
 		n.kind = kindText
+		if int(v.Raw.Length) == len(v.Data)+2 { // quotes around the text as it is
+			n.inner = 1
+		}
 	case unstable.Bool:
 		n.kind = kindBool
 	case unstable.Integer:
@@ -318,7 +323,7 @@ func (s *source) confirm() {
 // join is the path of a key in a table.
 func join(path, name string) string {
 	if !isBare(name) {
-		name = strconv.Quote(name)
+		name = new(writer).quote(name)
 	}
 	if path == "" {
 		return name

@@ -17,26 +17,35 @@ type Pos struct {
 	Line, Column int
 }
 
-// IsSet reports whether the place is in a file.
-func (p Pos) IsSet() bool { return p.Line > 0 }
+// elsewhere is the line of values that come from no file.
+const elsewhere = -1
 
-// String is FILE:LINE:COLUMN, FILE alone for a file that could not be read, or "default".
+// Given is a value that does not come from a file, with the name of where it comes from.
+func Given[T any](from string, v T) Value[T] {
+	return Value[T]{V: v, At: Pos{File: from, Line: elsewhere}}
+}
+
+// IsSet reports whether there is a place: the value is not a default.
+func (p Pos) IsSet() bool { return p.Line != 0 }
+
+// String is FILE:LINE:COLUMN, FILE alone for a file that could not be read and for what comes from
+// elsewhere, or "default".
 func (p Pos) String() string {
-	switch {
-	case p.IsSet():
+	if p.Line > 0 {
 		return p.Where() + ":" + strconv.Itoa(p.Column)
+	}
+	return p.Where()
+}
+
+// Where is the place without its column.
+func (p Pos) Where() string {
+	switch {
+	case p.Line > 0:
+		return p.File + ":" + strconv.Itoa(p.Line)
 	case p.File != "":
 		return p.File
 	}
 	return "default"
-}
-
-// Where is FILE:LINE, or "default".
-func (p Pos) Where() string {
-	if !p.IsSet() {
-		return "default"
-	}
-	return p.File + ":" + strconv.Itoa(p.Line)
 }
 
 // Mistake is what is wrong at a place: "what; what to do".
@@ -60,8 +69,9 @@ func sortMistakes(list []Mistake, files []string) {
 // Value is a value of a file. Without a place it is the default, which is the zero value where the
 // default depends on the machine.
 type Value[T any] struct {
-	V  T
-	At Pos
+	V     T
+	At    Pos
+	inner int // characters from the place to the text, if the text is written as it is; else 0
 }
 
 // IsSet reports whether a file has the value.
