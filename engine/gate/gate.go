@@ -141,7 +141,7 @@ func (g *Gate) serve(l net.Listener, speak speech) error {
 		switch {
 		case err == nil:
 			backoff = minBackoff
-			g.receive(c, spare, speak)
+			g.receive(c, spare, keepaliveOf(l), speak)
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		case !isTemporary(err):
@@ -225,7 +225,7 @@ func isTemporary(err error) bool {
 }
 
 // receive starts the handshake of a new connection, or closes it at once.
-func (g *Gate) receive(c net.Conn, spare int, speak speech) {
+func (g *Gate) receive(c net.Conn, spare int, kept Keepalive, speak speech) {
 	g.accepted.Add(1)
 	peer := peerOf(c)
 	if why := g.enter(c); why != reasonServed {
@@ -236,7 +236,8 @@ func (g *Gate) receive(c net.Conn, spare int, speak speech) {
 	}
 	go func() {
 		defer g.running.Done()
-		h := handshake{gate: g, conn: c, peer: peer, spare: spare, began: time.Now(), speak: speak}
+		h := handshake{gate: g, conn: c, peer: peer, kept: kept, spare: spare, began: time.Now(),
+			speak: speak}
 		h.run()
 	}()
 }

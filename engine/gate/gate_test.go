@@ -541,7 +541,7 @@ func TestConnectionWithoutDescriptor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := detach(a, fd, 0); err == nil {
+	if err := detach(a, fd, 0, Keepalive{}.whole()); err == nil {
 		t.Errorf("descriptor %d out of nothing", fd)
 	}
 	if _, err := b.Write([]byte("x")); err == nil {

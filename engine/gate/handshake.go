@@ -26,6 +26,7 @@ type handshake struct {
 	gate     *Gate
 	conn     net.Conn
 	peer     string
+	kept     Keepalive
 	spare    int // the descriptor that it will have in the engine
 	began    time.Time
 	speak    speech
@@ -119,7 +120,7 @@ func (h *handshake) reason(e proto.Event, err error) reason {
 
 // handOver gives the socket to the engine.
 func (h *handshake) handOver(event proto.Event) (reason, error) {
-	if err := detach(h.conn, h.spare, h.gate.config.SocketMemory); err != nil {
+	if err := detach(h.conn, h.spare, h.gate.config.SocketMemory, h.kept); err != nil {
 		return reasonBroken, err
 	}
 	if err := h.adopt(h.spare, event); err != nil {

@@ -60,10 +60,10 @@ func (p *Place) Everywhere() []string {
 // socket is replaced if no process listens on it any more. It is removed when the listener is
 // closed, unless another process has replaced it. Errors say in one line what is wrong and what to
 // do.
-func Listen(spec string) (*Place, error) {
-	if path, ok := strings.CutPrefix(spec, "unix:"); ok {
-		return listenUnix(path)
-	}
+func Listen(spec string) (*Place, error) { return ListenWith(spec, Options{}) }
+
+// listenHost listens on HOST:PORT.
+func listenHost(spec string, o *Options) (*Place, error) {
 	host, port, err := splitHostPort(spec)
 	if err != nil {
 		return nil, err
@@ -72,10 +72,11 @@ func Listen(spec string) (*Place, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %s", spec, adviceTCP(err))
 	}
-	p, err := listenTCP(addresses, port)
+	p, err := listenTCP(addresses, port, o)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", spec, err)
 	}
+	p.keep(o.Keepalive)
 	if _, err := netip.ParseAddr(host); err == nil {
 		p.URI = uriOf(p.Listeners[0].Addr())
 		return p, nil
@@ -110,9 +111,9 @@ func addressesOf(host string) ([]netip.Addr, error) {
 
 // listenTCP listens on all the addresses that this machine has, on one port. A port that is taken
 // on one of them is an error: clients that try that address first would find another server's disk.
-func listenTCP(addresses []netip.Addr, port string) (*Place, error) {
+func listenTCP(addresses []netip.Addr, port string, o *Options) (*Place, error) {
 	for tries := 1; ; tries++ {
-		p, err := listenOnce(addresses, port)
+		p, err := listenOnce(addresses, port, o)
 		if err == nil || port != "0" || tries == maxPortTries ||
 			!errors.Is(err, syscall.EADDRINUSE) {
 			return p, err
@@ -121,11 +122,11 @@ func listenTCP(addresses []netip.Addr, port string) (*Place, error) {
 }
 
 // listenOnce is listenTCP without a second try: for port 0 it takes the first free port.
-func listenOnce(addresses []netip.Addr, port string) (*Place, error) {
+func listenOnce(addresses []netip.Addr, port string, o *Options) (*Place, error) {
 	p := &Place{}
 	var last error
 	for _, ip := range addresses {
-		l, err := listenIP(ip, port)
+		l, err := listenIP(ip, port, o)
 		if len(addresses) > 1 && isAbsent(err) {
 			p.Missing, last = append(p.Missing, ip), err
 			continue
@@ -144,17 +145,30 @@ func listenOnce(addresses []netip.Addr, port string) (*Place, error) {
 }
 
 // listenIP listens on one address, in its own family alone.
-func listenIP(ip netip.Addr, port string) (net.Listener, error) {
+func listenIP(ip netip.Addr, port string, o *Options) (net.Listener, error) {
 	var config net.ListenConfig
 	// Multipath sockets, the default of Go, are not TCP sockets to the kernel: slower, and without
 	// some TCP options.
 	config.SetMultipathTCP(false)
 	config.KeepAlive = -1 // set when a socket is handed over
-	network := "tcp6"     // with IPV6_V6ONLY
+	if o.Freebind {
+		config.Control = func(_, _ string, raw syscall.RawConn) error {
+			return control(raw, func(fd int) error { return freebind(fd, !ip.Is4()) })
+		}
+	}
+	network := "tcp6" // with IPV6_V6ONLY
 	if ip.Is4() {
 		network = "tcp4"
 	}
 	return config.Listen(context.Background(), network, net.JoinHostPort(ip.String(), port))
+}
+
+// control calls do with the descriptor of a socket.
+func control(raw syscall.RawConn, do func(fd int) error) (err error) {
+	if e := raw.Control(func(fd uintptr) { err = do(int(fd)) }); e != nil {
+		return e
+	}
+	return err
 }
 
 // isAbsent reports whether an error says that the machine does not have the address: most often,

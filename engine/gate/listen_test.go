@@ -153,7 +153,7 @@ func TestListenOnANameThatIsTakenInPart(t *testing.T) {
 
 func TestListenLeavesOutWhatIsNotHere(t *testing.T) {
 	here, there := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("203.0.113.6")
-	p, err := listenTCP([]netip.Addr{there, here}, "0")
+	p, err := listenTCP([]netip.Addr{there, here}, "0", &Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestListenLeavesOutWhatIsNotHere(t *testing.T) {
 		t.Errorf("listens on %v, without %v", got, p.Missing)
 	}
 	if _, err := listenTCP([]netip.Addr{there, netip.MustParseAddr("203.0.113.7")},
-		"0"); err == nil ||
+		"0", &Options{}); err == nil ||
 		!strings.Contains(err.Error(), "does not have that address") {
 		t.Errorf("a name of another machine: %v", err)
 	}

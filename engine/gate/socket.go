@@ -43,10 +43,10 @@ const (
 // descriptor fd: close-on-exec, blocking, with the options a block device wants. It needs no new
 // descriptor. On an error fd is closed. memory limits the bytes of replies that the kernel may
 // hold; 0 leaves the usual limit.
-func detach(c net.Conn, fd, memory int) error {
+func detach(c net.Conn, fd, memory int, k Keepalive) error {
 	err := replace(c, fd)
 	if err == nil {
-		err = prepare(c, fd, memory)
+		err = prepare(c, fd, memory, k)
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -76,7 +76,7 @@ func replace(c net.Conn, fd int) error {
 
 // prepare closes the connection and sets up its duplicate. The order matters: the two share one
 // O_NONBLOCK, and the Go runtime relies on it until the connection is closed.
-func prepare(c net.Conn, fd, memory int) error {
+func prepare(c net.Conn, fd, memory int, k Keepalive) error {
 	if err := c.Close(); err != nil {
 		return err
 	}
@@ -88,9 +88,9 @@ func prepare(c net.Conn, fd, memory int) error {
 	options := []option{
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepaliveIdle / time.Second)},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepaliveInterval / time.Second)},
-		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout / time.Millisecond)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(k.Idle / time.Second)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(k.Interval / time.Second)},
+		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(k.UserTimeout / time.Millisecond)},
 		{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, tcpUnsent},
 	}
 	if _, ok := c.(*net.UnixConn); ok {

@@ -6,6 +6,7 @@
 package gate
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -31,13 +32,9 @@ const (
 )
 
 // listenUnix listens on a path.
-func listenUnix(path string) (*Place, error) {
-	if path == "" {
-		return nil, errors.New(`listen on "unix:": no path; write unix:PATH`)
-	}
-	if len(path) > maxUnixPath {
-		return nil, fmt.Errorf("listen on unix:%s: the path has %d bytes, the kernel takes %d; "+
-			"choose a shorter path", path, len(path), maxUnixPath)
+func listenUnix(path string, o *Options) (*Place, error) {
+	if err := checkUnixPath(path); err != nil {
+		return nil, err
 	}
 	if strings.HasPrefix(path, "@") {
 		// package net would make it a socket in the abstract namespace, without a file
@@ -47,11 +44,25 @@ func listenUnix(path string) (*Place, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on unix:%s: %w", path, err)
 	}
-	l, err := takePath(path)
+	l, err := takePath(path, o)
 	if err != nil {
 		return nil, fmt.Errorf("listen on unix:%s: %s", path, adviceUnix(err))
 	}
 	return &Place{Listeners: []net.Listener{l}, URI: unixURI(whole)}, nil
+}
+
+// checkUnixPath says why a path cannot be a socket's.
+func checkUnixPath(path string) error {
+	switch {
+	case path == "":
+		return errors.New(`listen on "unix:": no path; write unix:PATH`)
+	case len(path) > maxUnixPath:
+		return fmt.Errorf("listen on unix:%s: the path has %d bytes, the kernel takes %d; "+
+			"choose a shorter path", path, len(path), maxUnixPath)
+	case strings.IndexByte(path, 0) >= 0:
+		return fmt.Errorf("listen on %q: a path has no NUL byte; choose another", "unix:"+path)
+	}
+	return nil
 }
 
 // Errors of takePath. Each is the end of a line about the path.
@@ -64,8 +75,9 @@ var (
 
 // takePath listens on a path, and replaces a socket there that no process listens on. The path is
 // locked meanwhile: between bind and listen a new socket looks like a stale one, and two servers
-// that start at the same time would remove each other's. The file's mode follows the umask.
-func takePath(path string) (net.Listener, error) {
+// that start at the same time would remove each other's. The file's mode follows the umask, unless
+// the options have one.
+func takePath(path string, o *Options) (net.Listener, error) {
 	if _, err := findStale(path); err != nil {
 		return nil, err // before the lock, which perhaps cannot be made there
 	}
@@ -79,12 +91,21 @@ func takePath(path string) (net.Listener, error) {
 		return nil, err
 	}
 	stale.remove(path)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		return control(raw, o.restrict)
+	}}
+	made, err := config.Listen(context.Background(), "unix", path)
 	if err != nil {
 		return nil, err
 	}
+	l := made.(*net.UnixListener)
 	l.SetUnlinkOnClose(false) // it would remove any file that has the name by then
-	return &unixListener{UnixListener: l, path: path, file: fileAt(path)}, nil
+	ours := &unixListener{UnixListener: l, path: path, file: fileAt(path)}
+	if err := o.permit(path); err != nil {
+		ours.Close()
+		return nil, err
+	}
+	return ours, nil
 }
 
 // unixListener removes its socket's file when it is closed, unless the file was replaced.
