@@ -31,32 +31,46 @@ func (s simLoop) Connections() int { return s.Live() }
 func (s simLoop) Drain()           { s.SimLoop.Drain() }
 func (s simLoop) Idle() error      { return s.Home() }
 
+// device makes the device of a disk of a world.
+func device(w *sim.World, disk int) *engine.Device {
+	e := &w.Plan.Exports[disk]
+	d := &engine.Device{Kind: engine.File, FD: w.DiskFD(disk), Size: e.Size, Block: e.Block,
+		Direct: e.Block > 1, Cached: e.Backing == sim.File && e.Block == 1 && !e.Waits,
+		Waits: e.Waits, ReadOnly: e.ReadOnly(),
+		Punch: e.Punch, ZeroRange: e.ZeroRange, FastZero: e.FastZero, Discard: e.Discard}
+	switch e.Backing {
+	case sim.File:
+		if e.Frozen {
+			d.Freezes = uint64(disk + 1)
+		}
+	case sim.Block:
+		d.Kind = engine.Block
+	case sim.Memory:
+		d.Kind, d.Memory = engine.Memory, w.Memory(disk)
+	case sim.Null:
+		d.Kind = engine.Null
+	}
+	return d
+}
+
 // open makes an engine of the shape that a world plans, on that world's kernels.
 func open(w *sim.World) ([]sim.Loop, func()) {
 	p := &w.Plan
-	exports := make([]engine.Export, len(p.Exports))
-	for i := range p.Exports {
-		e := &p.Exports[i]
-		d := &engine.Device{Kind: engine.File, FD: w.DiskFD(i), Size: e.Size, Block: e.Block,
-			Direct: e.Block > 1, Cached: e.Backing == sim.File && e.Block == 1 && !e.Waits,
-			Waits: e.Waits, ReadOnly: e.ReadOnly(),
-			Punch: e.Punch, ZeroRange: e.ZeroRange, FastZero: e.FastZero, Discard: e.Discard}
-		switch e.Backing {
-		case sim.File:
-			if e.Frozen {
-				d.Freezes = uint64(i + 1)
-			}
-		case sim.Block:
-			d.Kind = engine.Block
-		case sim.Memory:
-			d.Kind, d.Memory = engine.Memory, w.Memory(i)
-		case sim.Null:
-			d.Kind = engine.Null
-		}
-		exports[i] = engine.Export{Facts: e.Facts, Device: d, Name: "disk"}
+	devices := make([]*engine.Device, len(p.Exports))
+	var exports []engine.Export
+	add := func(e *sim.ExportPlan, disk int) {
+		x := engine.Export{Facts: e.Facts, Device: devices[disk], Name: "disk"}
 		for k := range e.Contexts {
-			exports[i].Contexts = append(exports[i].Contexts, w.Source(i, k))
+			x.Contexts = append(x.Contexts, w.Source(len(exports), k))
 		}
+		exports = append(exports, x)
+	}
+	for i := range p.Exports {
+		devices[i] = device(w, i)
+		add(&p.Exports[i], i)
+	}
+	for i := range p.Views {
+		add(&p.Views[i].ExportPlan, p.Views[i].Disk)
 	}
 	c := engine.Config{Loops: p.Loops, MaxConnections: p.Loops * p.Connections}
 	if p.Unregistered {

@@ -13,10 +13,10 @@ import (
 	"ringnbd/proto"
 )
 
-// ServeOldstyle is Serve for clients of the oldstyle handshake, all of which get the export that has
-// this name as they come; while there is none, their connections are closed. There is no TLS, and
-// every client that can connect is served: nothing else is known about it. A client that then stays
-// silent keeps its place, as an idle disk would, so clients can fill the server up.
+// ServeOldstyle is Serve for clients of the oldstyle handshake, all of which get the export that
+// has this name as they come; while there is none, their connections are closed. There is no TLS,
+// and every client that can connect is served: nothing else is known about it. A client that then
+// stays silent keeps its place, as an idle disk would, so clients can fill the server up.
 func (g *Gate) ServeOldstyle(l net.Listener, export string) error {
 	return g.serve(l, func(h *handshake) (proto.Event, error) { return h.greet(export) })
 }

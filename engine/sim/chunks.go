@@ -105,7 +105,7 @@ func (c *client) openChunk() {
 func (c *client) checkChunk(k *chunk, extended bool) {
 	w, r := c.world, k.r
 	done := k.flags&1 != 0
-	limit := uint64(w.Plan.Exports[c.export].MaxPayload)
+	limit := uint64(c.plan().MaxPayload)
 	if limit == 0 {
 		limit = 32 << 20
 	}
@@ -271,7 +271,7 @@ func (c *client) checkExtents(r *request, list []extent, context int) {
 			w.fail("%v: %s: status %#x", r, p.Name, x.flags)
 		case x.flags&statusZero != 0:
 			w.mark(markStatusZero)
-			c.model.checkZeroes(r, at, at+x.length)
+			c.model.checkZeroes(r, c.x.base+at, c.x.base+at+x.length)
 		}
 		at += x.length
 	}
@@ -291,7 +291,7 @@ func (c *client) checkExtents(r *request, list []extent, context int) {
 }
 
 // plan returns the plan of the client's export.
-func (c *client) plan() *ExportPlan { return &c.world.Plan.Exports[c.export] }
+func (c *client) plan() *ExportPlan { return &c.x.plan }
 
 // checkPattern checks that an extent agrees with its pattern everywhere. If the client has parted,
 // or the engine shuts down, the loop need not look anything up: a status of 0 is always true.

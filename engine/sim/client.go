@@ -16,14 +16,14 @@ import (
 
 // client is a client, on one connection after the other.
 type client struct {
-	world  *World
-	id     int
-	rng    *rand.Rand
-	habit  habit
-	export int
-	model  *model
-	sock   *socket
-	conn   uint32
+	world *World
+	id    int
+	rng   *rand.Rand
+	habit habit
+	x     *served // the export that it uses
+	model *model
+	sock  *socket
+	conn  uint32
 
 	out      []byte // composed and not sent
 	sent     uint64 // bytes sent on this connection
@@ -54,16 +54,10 @@ func (c *client) connect() bool {
 	if at < 0 {
 		return false
 	}
-	c.export = c.rng.IntN(len(w.Plan.Exports))
-	if w.Plan.Hang && c.id%4 == 0 {
-		c.export = len(w.Plan.Exports) - 1
-	} else if w.Plan.Hang {
-		c.export = c.rng.IntN(len(w.Plan.Exports) - 1)
-	}
+	x := w.pickExport(c)
 	w.conns++
-	*c = client{world: w, id: c.id, rng: c.rng, export: c.export, model: w.models[c.export],
-		conn: w.conns}
-	e := &w.Plan.Exports[c.export]
+	*c = client{world: w, id: c.id, rng: c.rng, x: x, model: x.model, conn: w.conns}
+	e := c.plan()
 	c.habit = drawHabit(c.rng, e, drawSession(c.rng, e), min(w.left, 120))
 	if w.Plan.jam {
 		c.habit.jam(c.rng)
@@ -90,15 +84,15 @@ func (c *client) connect() bool {
 	c.sock = w.newSocket(c)
 	s := c.habit.session
 	w.note("adopt", "client connection fd loop export framing", int64(c.id), int64(c.conn),
-		int64(c.sock.fd), int64(at), int64(c.export), int64(s.Framing))
-	w.loops[at].Adopt(c.sock.fd, c.export, s)
+		int64(c.sock.fd), int64(at), int64(x.index), int64(s.Framing))
+	w.loops[at].Adopt(c.sock.fd, x.index, s)
 	return true
 }
 
 // healthy reports whether its disk never hangs in a world in which other disks do.
 func (c *client) healthy() bool {
 	w := c.world
-	return w.Plan.Hang && c.export == len(w.Plan.Exports)-1
+	return w.Plan.Hang && c.x.index == len(w.Plan.Exports)-1
 }
 
 // excuse records that something happened to the connection for which the server is not to blame.
@@ -157,7 +151,7 @@ func (c *client) sendNext() bool {
 	// several requests in one piece, as a busy client sends them
 	batch := 1 + c.rng.IntN(min(8, c.habit.depth))
 	for range batch {
-		c.compose(c.habit.draw(c.rng, &w.Plan.Exports[c.export]))
+		c.compose(c.habit.draw(c.rng, c.plan()))
 	}
 	return true
 }
@@ -166,7 +160,7 @@ func (c *client) sendNext() bool {
 func (c *client) insist() {
 	w := c.world
 	q := proto.Request{Command: proto.CmdRead, Cookie: c.rng.Uint64(),
-		Length: min(4096, w.Plan.Exports[c.export].Size)}
+		Length: min(4096, c.plan().Size)}
 	q.Extended = c.habit.session.Framing == proto.Extended
 	c.compose(draft{Request: q})
 	w.left++ // it does not count
@@ -180,8 +174,8 @@ func (c *client) compose(a draft) *request {
 	c.asked++
 	c.order++
 	w.ids++
-	r := &request{Request: q, id: w.ids, conn: c.conn, order: c.order}
-	r.setExpected(&w.Plan.Exports[c.export].Facts, c.habit.session, a.payload)
+	r := &request{Request: q, base: c.x.base, id: w.ids, conn: c.conn, order: c.order}
+	r.setExpected(&c.plan().Facts, c.habit.session, a.payload)
 	if r.Command == proto.CmdRead && r.Flags&proto.CmdFlagDF != 0 && c.inParts(r) &&
 		len(r.allowed) > 0 && r.allowed[0] == proto.Success {
 		r.allowed = []proto.Errno{proto.EOVERFLOW}
@@ -193,7 +187,7 @@ func (c *client) compose(a draft) *request {
 		c.out = append(c.out, make([]byte, n)...)
 		switch {
 		case q.Command == proto.CmdWrite:
-			fill(c.out[at:], r.id, q.Offset)
+			fill(c.out[at:], r.id, r.lo())
 		case a.payload != nil:
 			copy(c.out[at:], a.payload)
 		default:
@@ -506,7 +500,7 @@ func (c *client) slow() bool {
 
 // inParts reports whether the engine has too little memory to serve a request at once.
 func (c *client) inParts(r *request) bool {
-	e := &c.world.Plan.Exports[c.export]
+	e := c.plan()
 	return c.world.Plan.Scanty && r.Length > pieceSize &&
 		(r.Command == proto.CmdWrite && e.Backing != Null ||
 			r.Command == proto.CmdRead && e.onDisk())
@@ -525,7 +519,7 @@ func (c *client) torn() bool {
 			continue
 		}
 		for _, f := range d.faults {
-			if f.tick > r.begun && f.lo < r.hi() && r.Offset < f.hi {
+			if f.tick > r.begun && f.lo < r.hi() && r.lo() < f.hi {
 				return true
 			}
 		}

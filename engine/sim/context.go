@@ -29,7 +29,8 @@ type Source struct {
 
 // Source returns the source of the i-th meta context of an export.
 func (w *World) Source(export, i int) *Source {
-	return &Source{disk: w.disks[export], plan: &w.Plan.Exports[export].Contexts[i]}
+	x := w.exports[export]
+	return &Source{disk: x.disk, plan: &x.plan.Contexts[i]}
 }
 
 // drawContexts gives an export the context of the disk, and up to three patterns, some of them

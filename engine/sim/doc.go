@@ -17,6 +17,8 @@
 //	              kernels, wires and clients move
 //	coroutine.go  loops as coroutines, which wait inside Enter as threads do
 //	plan.go       what a seed builds
+//	view.go       exports that share a disk
+//	served.go     exports as the world knows them
 //	mix.go        which accidents a seed is prone to
 //	trace.go      what is printed when a run fails
 //	mark.go       what a good set of seeds must have met

@@ -99,6 +99,7 @@ const (
 	markDiskHung       // a disk hung for some seconds
 	markPaused         // the loops were paused for seconds
 	markRefusal        // a transfer with RWF_NOWAIT would have blocked
+	markOverlapViews   // overlapping writes in flight through two exports of one disk
 	numMarks
 )
 
@@ -117,6 +118,7 @@ var markNames = [numMarks]string{
 	"StatusOne", "StatusMany", "StatusWide", "StatusZero", "StatusCut", "StatusFiltered",
 	"FilterRefused", "PayloadMisused", "WriteUnflagged", "LongRange", "LookupLate",
 	"StatusUnlooked", "LookupFailed", "LookupDrained", "Advised", "DiskHung", "Paused", "Refusal",
+	"OverlapViews",
 }
 
 func (m Mark) String() string { return markNames[m] }

@@ -96,9 +96,9 @@ func (m *model) each(lo, hi uint64, visit func(*stretch)) {
 
 // mayHappen records that from now on the disk may hold what r writes.
 func (m *model) mayHappen(r *request) {
-	m.split(r.Offset)
+	m.split(r.lo())
 	m.split(r.hi())
-	m.each(r.Offset, r.hi(), func(s *stretch) {
+	m.each(r.lo(), r.hi(), func(s *stretch) {
 		s.candidates = append(s.candidates, candidate{w: r})
 	})
 }
@@ -107,7 +107,7 @@ func (m *model) mayHappen(r *request) {
 // be read any more, unless r is a TRIM.
 func (m *model) succeeded(r *request) {
 	if r.Command != proto.CmdTrim {
-		m.each(r.Offset, r.hi(), func(s *stretch) { m.markDead(s, r) })
+		m.each(r.lo(), r.hi(), func(s *stretch) { m.markDead(s, r) })
 	}
 	if r.Flags&proto.CmdFlagFUA != 0 {
 		m.world.mark(markFuaCovered)
@@ -143,7 +143,7 @@ func (m *model) markDurable(r *request) {
 	if r.Command == proto.CmdTrim {
 		return
 	}
-	m.each(r.Offset, r.hi(), func(s *stretch) {
+	m.each(r.lo(), r.hi(), func(s *stretch) {
 		for i := range s.candidates {
 			if c := &s.candidates[i]; c.w != r && before(c.w, r) {
 				c.gone = true
@@ -280,7 +280,7 @@ func (m *model) checkRead(r *request, data []byte) {
 	if m.disk.plan.Backing == Memory || m.world.Plan.Scanty && r.Length > pieceSize {
 		end = m.world.tick
 	}
-	bad, ok := m.check(r.Offset, data,
+	bad, ok := m.check(r.lo(), data,
 		func(c *candidate) bool { return (c.dead == 0 || c.dead > r.sent) && c.w.sent <= end },
 		func(s observation) {
 			if n := len(seen); n > 0 && seen[n-1].w == s.w && seen[n-1].hi == s.lo {
@@ -290,7 +290,7 @@ func (m *model) checkRead(r *request, data []byte) {
 			}
 		})
 	if !ok {
-		at := bad - r.Offset
+		at := bad - r.lo()
 		m.failWrong("a read saw", r, bad, data[at:min(at+sectorSize, uint64(len(data)))])
 	}
 	for i, s := range seen {

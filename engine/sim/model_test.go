@@ -42,8 +42,8 @@ func (b *bench) ok(r *request) *request {
 // put writes what a request writes, or its first n bytes, to the disk.
 func (b *bench) put(r *request, from, to uint64) {
 	data := make([]byte, r.Length)
-	fill(data, r.id, r.Offset)
-	b.m.disk.put(r.Offset+from, data[from:to])
+	fill(data, r.id, r.lo())
+	b.m.disk.put(r.lo()+from, data[from:to])
 }
 
 // read reads what the disk holds, in a request sent at tick since (0: now).

@@ -48,14 +48,15 @@ func (p *ExportPlan) onDisk() bool { return p.Backing == File || p.Backing == Bl
 // Plan is everything about a world that does not change while it runs.
 type Plan struct {
 	Loops       int
-	Entries     uint32 // submission queue
-	Completions uint32 // completion queue
-	Memory      uint64 // bytes per loop beyond the minimum of the engine
-	Connections int    // limit of one loop
-	Exports     []ExportPlan
-	clients     int  // at the same time
-	requests    int  // over the whole run
-	siege       bool // many clients hold memory and stall
+	Entries     uint32       // submission queue
+	Completions uint32       // completion queue
+	Memory      uint64       // bytes per loop beyond the minimum of the engine
+	Connections int          // limit of one loop
+	Exports     []ExportPlan // one for each disk: the whole of it
+	Views       []ViewPlan   // further exports of the same disks
+	clients     int          // at the same time
+	requests    int          // over the whole run
+	siege       bool         // many clients hold memory and stall
 	// some clients need all memory for long requests, and are slow; others need a little of it
 	jam bool
 	// many small requests in flight on every connection, and slow loops
@@ -79,6 +80,9 @@ func (p *Plan) String() string {
 		p.siege, p.jam, p.deep, p.flushes, p.Scanty, p.Hang, p.Unregistered, p.drain, p.cut)
 	for _, e := range p.Exports {
 		s += fmt.Sprintf("\n  export %+v", e)
+	}
+	for _, v := range p.Views {
+		s += fmt.Sprintf("\n  view %+v", v)
 	}
 	return s + fmt.Sprintf("\n  mix %+v", p.mix)
 }
@@ -162,6 +166,9 @@ func drawPlan(r *rand.Rand) Plan {
 		if e.sparse = min(e.sparse, e.Size); e.Backing == Null {
 			e.sparse = e.Size
 		}
+	}
+	if !large && !hang && r.IntN(4) == 0 {
+		p.drawViews(r)
 	}
 	p.Scanty = !p.jam && r.IntN(3) == 0
 	p.Unregistered, p.mix.unpinnable = r.IntN(4) == 0, rarely(r, 700)

@@ -14,11 +14,16 @@ import (
 	"ringnbd/proto"
 )
 
-const flagReadOnly = proto.FlagReadOnly
+const (
+	flagReadOnly = proto.FlagReadOnly
+	// changing are the flags that a read-only export does not have
+	changing = proto.FlagSendTrim | proto.FlagSendWriteZeroes | proto.FlagSendFastZero
+)
 
 // request is a request, and what became of it.
 type request struct {
 	proto.Request
+	base          uint64 // of its export: the first byte of it on the disk
 	id            uint32 // of its content; 0: the initial content of the disk
 	conn          uint32 // serial number of the connection; 0: the initial content of the disk
 	order         uint32 // position on the connection
@@ -42,8 +47,9 @@ type request struct {
 	reply    *reply           // from the chunks that were received; nil: none
 }
 
-// hi returns the end of its range.
-func (r *request) hi() uint64 { return r.Offset + r.Length }
+// lo and hi return the ends of its range on the disk.
+func (r *request) lo() uint64 { return r.base + r.Offset }
+func (r *request) hi() uint64 { return r.base + r.Offset + r.Length }
 
 // isChange reports whether the request, if it is valid, changes the disk.
 func (r *request) isChange() bool {
@@ -56,7 +62,7 @@ func (r *request) valid() bool { return !r.fatal && !r.blank && r.allowed[0] == 
 
 // overlaps reports whether two requests share a byte.
 func (r *request) overlaps(o *request) bool {
-	return r.Length > 0 && o.Length > 0 && r.Offset < o.hi() && o.Offset < r.hi()
+	return r.Length > 0 && o.Length > 0 && r.lo() < o.hi() && o.lo() < r.hi()
 }
 
 func (r *request) String() string {

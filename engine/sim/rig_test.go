@@ -312,6 +312,7 @@ func plainWorld(t testing.TB, e ExportPlan) *World {
 	d := w.newDisk(0, &w.Plan.Exports[0])
 	d.fd = w.openFD(&node{disk: d})
 	w.disks, w.models = append(w.disks, d), append(w.models, w.newModel(d))
+	w.serve(0, e, 0)
 	return w
 }
 
@@ -325,7 +326,7 @@ func simRig(t *testing.T) *rig {
 	k.registerBuffers(r.arena)
 	k.RegisterFiles([]int32{w.disks[0].fd})
 	r.pair = func() (int32, farEnd) {
-		s := w.newSocket(&client{world: w})
+		s := w.newSocket(&client{world: w, x: w.exports[0]})
 		s.in.limit, s.out.limit, s.pending = 64<<10, 64<<10, 0
 		return s.fd, &simEnd{w: w, s: s}
 	}

@@ -451,7 +451,7 @@ func (w *World) inspect() {
 		}
 	}
 	for i, m := range w.models {
-		if p := &w.Plan.Exports[i]; p.Backing != Null {
+		if p := w.disks[i].plan; p.Backing != Null {
 			m.compare(w.disks[i].cache, false)
 			if p.onDisk() {
 				w.checkCrash(m)

@@ -59,7 +59,7 @@ type socket struct {
 func (w *World) newSocket(c *client) *socket {
 	r := w.rng
 	minLimit := 0 // buffers are small, but must not make the longest request take for ever
-	if e := w.Plan.Exports[c.export]; e.MaxPayload == 0 {
+	if e := c.plan(); e.MaxPayload == 0 {
 		minLimit = int(min(e.Size, 32<<20) / 64)
 	} else {
 		minLimit = int(min(e.Size, uint64(e.MaxPayload)) / 64)

@@ -36,7 +36,7 @@ func blockRig(t *testing.T, flags uint16) (r *rig, w *World, fd int32, p farEnd)
 	k.Attach(newArena(t))
 	k.registerBuffers(r.arena)
 	k.RegisterFiles([]int32{w.disks[0].fd, -1})
-	s := w.newSocket(&client{world: w})
+	s := w.newSocket(&client{world: w, x: w.exports[0]})
 	s.in.limit, s.out.limit = 4096, 4096
 	k.pause = func() { w.clock += 1000 }
 	return r, w, s.fd, &simEnd{w: w, s: s}

@@ -93,7 +93,7 @@ func (w *World) maxNanos() uint64 {
 // markChange marks what the engine has done for a successful change.
 func (c *client) markChange(r *request) {
 	w := c.world
-	if block := uint64(c.model.disk.plan.Block); (r.Offset|r.Length)%block != 0 {
+	if block := uint64(c.model.disk.plan.Block); (r.lo()|r.Length)%block != 0 {
 		w.mark(markUnalignedWrite)
 	}
 	if r.Command == proto.CmdWrite && r.Length > pieceSize {
@@ -136,7 +136,7 @@ func (c *client) checkFault(r *request, e proto.Errno) {
 		w.mark(markStickyFlush)
 	}
 	block := max(uint64(m.disk.plan.Block), 1)
-	lo, hi := r.Offset/block*block, (r.hi()+block-1)/block*block
+	lo, hi := r.lo()/block*block, (r.hi()+block-1)/block*block
 	fua := r.Flags&proto.CmdFlagFUA != 0
 	again := 0
 	for _, f := range m.disk.faults {
@@ -192,7 +192,7 @@ func (m *model) fastEnough(r *request) bool {
 	p := m.disk.plan
 	block := uint64(p.Block)
 	if r.Flags&proto.CmdFlagFastZero == 0 || !p.onDisk() ||
-		(r.Offset+block-1)/block >= r.hi()/block {
+		(r.lo()+block-1)/block >= r.hi()/block {
 		return true
 	}
 	return p.Punch && r.punches || p.ZeroRange
@@ -211,7 +211,7 @@ func (m *model) checkProvisioned(r *request) {
 			return
 		}
 	}
-	for s := (r.Offset + sectorSize - 1) / sectorSize; (s+1)*sectorSize <= r.hi(); s++ {
+	for s := (r.lo() + sectorSize - 1) / sectorSize; (s+1)*sectorSize <= r.hi(); s++ {
 		if d.hole[s] {
 			m.world.fail("%v succeeded, but sector %d is a hole", r, s)
 		}

@@ -47,6 +47,7 @@ type World struct {
 	coroutines    []*coroutine
 	disks         []*disk
 	models        []*model
+	exports       []*served
 	socks         []*socket
 	clients       []*client
 	lookups       []lookup
@@ -115,6 +116,10 @@ func Scripted(seed uint64, chosen []byte) *World {
 		}
 		w.disks = append(w.disks, d)
 		w.models = append(w.models, w.newModel(d))
+		w.serve(i, w.Plan.Exports[i], 0)
+	}
+	for _, v := range w.Plan.Views {
+		w.serve(v.Disk, v.ExportPlan, v.Base)
 	}
 	for i := range w.Plan.clients {
 		w.clients = append(w.clients,
@@ -130,11 +135,11 @@ func Scripted(seed uint64, chosen []byte) *World {
 	return w
 }
 
-// DiskFD returns the descriptor of an export's disk; -1 if it has none.
-func (w *World) DiskFD(export int) int { return int(w.disks[export].fd) }
+// DiskFD returns the descriptor of a disk; -1 if it has none.
+func (w *World) DiskFD(disk int) int { return int(w.disks[disk].fd) }
 
-// Memory returns the content of an export in memory.
-func (w *World) Memory(export int) *uring.Arena { return w.disks[export].memory }
+// Memory returns the content of a disk in memory.
+func (w *World) Memory(disk int) *uring.Arena { return w.disks[disk].memory }
 
 // Close frees the memory that is not Go's.
 func (w *World) Close() {
@@ -217,14 +222,16 @@ func (w *World) markOverlaps(c *client, r *request) {
 	block := uint64(c.model.disk.plan.Block)
 	for _, other := range w.clients {
 		for _, o := range other.inFlight {
-			if o == r || other.export != c.export || !o.isChange() || !o.valid() || o.sent == 0 {
+			if o == r || other.model != c.model || !o.isChange() || !o.valid() || o.sent == 0 {
 				continue
 			}
-			near := o.Length > 0 && o.Offset/block <= (r.hi()-1)/block &&
-				r.Offset/block <= (o.hi()-1)/block
+			near := o.Length > 0 && o.lo()/block <= (r.hi()-1)/block &&
+				r.lo()/block <= (o.hi()-1)/block
 			switch {
 			case o.overlaps(r) && other == c:
 				w.mark(markOverlapSame)
+			case o.overlaps(r) && other.x != c.x:
+				w.mark(markOverlapViews)
 			case o.overlaps(r):
 				w.mark(markOverlapCross)
 			case near:
