@@ -12,6 +12,7 @@ package engine
 import (
 	"sync/atomic"
 
+	"ringnbd/engine/layer"
 	"ringnbd/engine/uring"
 	"ringnbd/proto"
 )
@@ -24,6 +25,8 @@ const (
 	Block              // a block device: as File, with discard
 	Null               // reads zeroes, drops writes; measures the engine without a disk
 	Memory             // an anonymous mapping
+	// a Plan over other devices, see plan.go
+	Planned
 )
 
 // Device describes one opened backing store. Offsets and lengths are bytes.
@@ -51,6 +54,12 @@ type Device struct {
 	Discard   bool // a Block device that takes discards
 
 	Memory *uring.Arena // the mapping of Kind Memory
+
+	// Of Kind Planned: what it does, over which devices, in the order of Segment.Dev, and what the
+	// plan said of itself. Block is Needs.Block. A plan belongs to one Device.
+	Plan  layer.Plan
+	Below []*Device
+	Needs layer.Needs
 
 	written atomic.Bool // a client has written to it since it was opened
 	failed  atomic.Uint32
