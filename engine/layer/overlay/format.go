@@ -13,6 +13,8 @@ import (
 )
 
 const (
+	// Magic begins a top.
+	Magic = "RINGOVL\n"
 	// HeadLen is the bytes at the beginning of a top that Format makes and Parse reads.
 	HeadLen = 2 * superLen
 	// MaxSize is the largest origin, in bytes.
@@ -46,7 +48,7 @@ const (
 )
 
 var (
-	magic = []byte("RINGOVL\n")
+	magic = []byte(Magic)
 	sums  = crc32.MakeTable(crc32.Castagnoli)
 )
 

@@ -44,6 +44,7 @@ type Overlay struct {
 	kind  Kind
 	block uint64
 	data  uint64 // where block 0 is in the top
+	below uint64 // where block 0 is on the device of the origin
 	ready rowSet // Next will name them
 	save  saver
 }
@@ -56,6 +57,10 @@ func New(m *Map, kind Kind) *Overlay {
 	}
 	return o
 }
+
+// Shift says where on its device the origin begins, in bytes: a partition's start. It is called
+// before any Step.
+func (o *Overlay) Shift(below uint64) { o.below = below }
 
 // Needs says what the plan needs: granularity, and memory for the pages of the map that it saves.
 func (o *Overlay) Needs() layer.Needs {

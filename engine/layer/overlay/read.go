@@ -19,8 +19,8 @@ func (o *Overlay) read(r *layer.Row, w *layer.Wave) layer.Then {
 	for length := uint64(r.Len); done < length && w.N < layer.WaveMost; {
 		off := r.Off + done
 		s, n := o.m.run(off/o.block, (r.Off+length)/o.block)
-		seg := layer.Segment{Dev: Below, Op: layer.Read, Len: uint32(n * o.block), Off: off,
-			At: r.At + done}
+		seg := layer.Segment{Dev: Below, Op: layer.Read, Len: uint32(n * o.block),
+			Off: o.below + off, At: r.At + done}
 		switch s {
 		case Data:
 			seg.Dev, seg.Off = Top, o.data+off
