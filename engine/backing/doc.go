@@ -8,6 +8,12 @@
 //	path.go        opens, locks and measures regular files and block devices
 //	file.go        measures a regular file: O_DIRECT, fallocate
 //	block.go       measures a block device by its request queue
+//	layered.go     opens the parts of a tree, such as an overlay over its origin
+//	top.go         is the file of an overlay: made, checked, its map loaded
+//	fingerprint.go tells an origin from others
+//	thrown.go      makes throw-away overlays, one for each client
+//	commit.go      empties an overlay, into its origin or for good
+//	depth.go       answers BLOCK_STATUS for an overlay
 //	flags.go       decides what clients are told: flags and block sizes
 //	allocation.go  answers BLOCK_STATUS: holes, zeroes, data
 //	claim.go       locks a store, and checks who has it already

@@ -10,12 +10,15 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"ringnbd/engine/layer/overlay"
 )
 
 // AccessError is what the system answered when a path was looked at or opened.
 type AccessError struct {
 	Path     string
 	ReadOnly bool // it was to be opened for reading only
+	Part     bool // it is a part of a tree
 	Err      error
 }
 
@@ -126,6 +129,55 @@ func (e *ExistsError) Error() string {
 		e.Path, e.Size, e.Wanted)
 }
 
+// TopError is about the file of an overlay, or about what a file cannot be the top of.
+type TopError struct {
+	Path    string
+	Missing bool  // it does not exist, and was not to be made
+	NotFile bool  // it is not a regular file
+	Dir     bool  // Path is the directory in which files without a name cannot be made
+	Err     error // else: of package overlay, or of the system
+}
+
+func (e *TopError) Error() string {
+	text := e.Path + ": "
+	switch {
+	case e.Missing:
+		return text + "no such file; correct the path, or make a new overlay with " +
+			"create=if-missing in the tree"
+	case e.NotFile:
+		return text + "what is written to an overlay goes to a regular file; name a file"
+	case e.Dir:
+		return text + "cannot hold what clients write: " + e.Err.Error() +
+			"; name another directory with dir=DIRECTORY in the tree"
+	}
+	text += e.Err.Error()
+	var (
+		not   *overlay.NotOverlayError
+		later *overlay.VersionError
+		other *overlay.OriginError
+		size  *overlay.SizeError
+	)
+	switch {
+	case errors.As(e.Err, &not) && not.Blank:
+		text += "; remove it if it is not needed, and make a new overlay with create=if-missing " +
+			"in the tree"
+	case errors.As(e.Err, &not):
+		text += ", and is not overwritten; name another file"
+	case errors.As(e.Err, &later):
+		text += "; a newer ringnbd can open it"
+	case errors.As(e.Err, &other) && other.Was.Size != other.Is.Size:
+		text += "; name the origin that it was made over"
+	case errors.As(e.Err, &other):
+		text += "; name the origin that it was made over, as it was then: its blocks that are " +
+			"not in the overlay would not fit those that are"
+	case errors.As(e.Err, &size) && size.Size%sector != 0:
+		text += "; make it a whole number of sectors"
+	}
+	return text
+}
+
+func (e *TopError) Unwrap() error { return e.Err }
+
 // NameError is about the name of the export of a path.
 type NameError struct {
 	Path  string
@@ -147,11 +199,20 @@ type SharedError struct {
 	Path, Name string // of the new export
 	Other      string // the name of the export that has the store
 	Mode       string // how the store is open, as it stands after the path; "": they collide
+	Within     bool   // both are parts of one tree
+	Origin     bool   // one of them is an origin, which must not change
 }
 
 func (e *SharedError) Error() string {
 	if e.Mode != "" {
 		return fmt.Sprintf("%s: %s, by the export %q", e.Path, e.Mode, e.Other)
+	}
+	switch {
+	case e.Within:
+		return e.Path + ": stands in its tree twice, and is written to; use another file for each"
+	case e.Origin:
+		return fmt.Sprintf("%s: is an origin of one of the exports %q and %q, and writable in the "+
+			"other; an origin must not change", e.Path, e.Other, e.Name)
 	}
 	return fmt.Sprintf("%s: exported twice (as %q and %q); that works only if both are read-only",
 		e.Path, e.Other, e.Name)

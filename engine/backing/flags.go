@@ -36,6 +36,10 @@ func (b *Backing) describe() {
 
 // Engine returns what the engine needs to serve the export.
 func (b *Backing) Engine() engine.Export {
+	if b.tree != nil {
+		return engine.Export{Facts: b.Export.Facts, Device: b.Device, Name: b.Export.Name,
+			Contexts: b.layerContexts()}
+	}
 	return engine.Export{Facts: b.Export.Facts, Device: b.Device, Name: b.Export.Name,
 		Contexts: []engine.Context{allocationOf(b.Device)}}
 }

@@ -15,6 +15,8 @@ import (
 	"encoding/binary"
 
 	"golang.org/x/sys/unix"
+
+	"ringnbd/engine/layer/overlay"
 )
 
 // headSize is how much of the beginning is read, in bytes.
@@ -34,6 +36,7 @@ var magics = []struct {
 	magic string
 	format
 }{
+	{overlay.Magic, format{name: "an overlay's file"}},
 	{"QFI\xfb\x00\x00\x00\x01", format{name: "a qcow image", qemu: "qcow"}},
 	{"QFI\xfb", format{name: "a qcow2 image", qemu: "qcow2"}},
 	{"QED\x00", format{name: "a QED image", qemu: "qed"}},
@@ -110,8 +113,8 @@ func Look(path string, size uint64, at ReadAt) (luks bool, err error) {
 }
 
 // look finds out what the store holds. What is not a raw disk is an error, unless the user says
-// that it is. The pages that were read leave the page cache again: while they are there, SEEK_DATA takes
-// blocks that are allocated and not written for data.
+// that it is. The pages that were read leave the page cache again: while they are there, SEEK_DATA
+// takes blocks that are allocated and not written for data.
 func (o *store) look() error {
 	s, fd := &o.spec, o.device.FD
 	if o.made {

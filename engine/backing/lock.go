@@ -33,7 +33,7 @@ const (
 // claim takes the locks that the export needs, and keeps the notes for the user.
 func (o *store) claim() error {
 	s := &o.spec
-	c := Claim{Path: s.Path, Write: !o.device.ReadOnly, Force: s.Force}
+	c := Claim{Path: s.Path, Write: !o.device.ReadOnly, Still: s.still, Force: s.Force}
 	notes, err := c.Take(o.device.FD)
 	o.notes = append(o.notes, notes...)
 	return err

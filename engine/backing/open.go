@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ringnbd/engine"
+	"ringnbd/engine/tree"
 	"ringnbd/proto"
 )
 
@@ -29,9 +30,24 @@ type Backing struct {
 
 	spec    Spec
 	stores  *Stores
-	store   *store // nil: closed
+	store   *store // nil: closed, or a layer
 	pending bool   // the image does not exist yet
 	window  window
+	asked   asked // what is to be opened
+
+	// Of a layer (layered.go): its tree, what it is made of, in the order of the tree, and what was
+	// made of that.
+	tree    *tree.Node
+	parts   []*Backing
+	laid    *laid
+	whole   *Backing // the export that this is a part of
+	unnamed bool     // its top has no name, and its origin belongs to another (thrown.go)
+}
+
+// asked is the store of a Backing, before it is opened.
+type asked struct {
+	id identity
+	as Spec // as which it is opened for all that share it
 }
 
 // window is the range of a store that an export shows.
@@ -68,6 +84,19 @@ func (b *Backing) Create() error {
 		return nil
 	}
 	b.pending = false
+	var err error
+	if b.tree != nil {
+		err = b.createParts()
+	} else {
+		err = b.createStore()
+	}
+	if err != nil {
+		b.Abandon()
+	}
+	return err
+}
+
+func (b *Backing) createStore() error {
 	Reach(b.spec.Path)
 	err := b.store.create()
 	if err == nil {
@@ -76,9 +105,6 @@ func (b *Backing) Create() error {
 	if err == nil {
 		err = b.show()
 	}
-	if err != nil {
-		b.Abandon()
-	}
 	return err
 }
 
@@ -86,12 +112,19 @@ func (b *Backing) Create() error {
 // unmaps its memory: the engine must have let go of the export before.
 func (b *Backing) Close() error {
 	b.pending = false
-	if b.store == nil {
-		return nil
-	}
 	o := b.store
 	b.store = nil
-	if err := b.stores.release(o, b); err != nil {
+	var err error
+	switch {
+	case b.tree != nil && !b.unnamed:
+		err = b.closeParts()
+	case o == nil:
+	case b.unnamed:
+		err = o.close()
+	default:
+		err = b.stores.release(o, b)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: close: %w", b.spec.Path, err)
 	}
 	return nil
@@ -100,6 +133,11 @@ func (b *Backing) Close() error {
 // Abandon is Close for a start that failed: the image that this process made is removed, unless
 // another file has taken its place meanwhile.
 func (b *Backing) Abandon() {
+	for _, part := range b.parts {
+		if !b.unnamed {
+			part.Abandon()
+		}
+	}
 	if b.store != nil {
 		b.store.unmake()
 	}
@@ -118,6 +156,8 @@ func identify(s *Spec) (identity, error) {
 	var st unix.Stat_t
 	err := unix.Stat(s.Path, &st)
 	switch {
+	case err == unix.ENOENT && s.top && s.Create == 0:
+		return identity{}, &TopError{Path: s.Path, Missing: true}
 	case err == unix.ENOENT:
 		return identifyMissing(s)
 	case err != nil:

@@ -200,7 +200,7 @@ func (o *store) openExclusive(flags int) (int, error) {
 
 // explain is the error of a failed open or stat.
 func explain(s *Spec, err error) error {
-	return &AccessError{Path: s.Path, ReadOnly: s.ReadOnly, Err: err}
+	return &AccessError{Path: s.Path, ReadOnly: s.ReadOnly, Part: s.still || s.top, Err: err}
 }
 
 func typeName(mode uint32) string {

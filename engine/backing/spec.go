@@ -10,6 +10,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"ringnbd/engine/tree"
 	"ringnbd/engine/units"
 	"ringnbd/proto"
 )
@@ -36,6 +37,12 @@ type Spec struct {
 	Direct      DirectMode
 	Force       bool // go on although others use it
 	Raw         bool // it is a raw disk, whatever it looks like
+	// Tree is what the export is made of, if that was not read from Path. A Path that is the text
+	// of a tree needs no Tree.
+	Tree *tree.Node
+
+	still bool // an origin: it must not change while it is open
+	top   bool // it holds what is written over an origin
 }
 
 // Check applies every rule that can be decided from the text alone: names, descriptions, sizes of
@@ -68,7 +75,13 @@ func (s *Spec) check() error {
 	if wrong := wrongString(s.Description); wrong != "" {
 		return fmt.Errorf("%s: the description %s; choose another", s.Path, wrong)
 	}
-	_, _, err := s.synthetic()
+	n, err := s.layers()
+	if err == nil && n != nil {
+		return s.checkLayers(n)
+	}
+	if err == nil {
+		_, _, err = s.synthetic()
+	}
 	return err
 }
 

@@ -71,23 +71,42 @@ func (r *Stores) PrepareInstead(leaving []*Backing, specs []Spec,
 	if err := Check(specs); err != nil {
 		return nil, err
 	}
-	ids, err := identifyAll(specs, tell)
+	all, err := r.plantAll(specs, tell)
 	if err != nil {
 		return nil, err
 	}
-	all := make([]*Backing, 0, len(specs))
-	for i := range specs {
-		b := &Backing{spec: specs[i], stores: r, pending: ids[i].kind == idMissing}
-		if err = on(specs[i].Path, tell); err == nil {
-			err = b.join(ids[i], mode(i, specs, ids), leaving)
-		}
-		if err != nil {
-			for _, b := range all {
+	for i, b := range all {
+		if err = b.raise(leaving, tell); err != nil {
+			for _, b := range all[:i+1] {
 				err = errors.Join(err, b.Close())
 			}
 			return nil, err
 		}
-		all = append(all, b)
+	}
+	return all, nil
+}
+
+// plantAll makes the Backings of specs, and finds out what there is to open, without opening it.
+func (r *Stores) plantAll(specs []Spec, tell []func(path string) (on bool)) ([]*Backing, error) {
+	all := make([]*Backing, len(specs))
+	var leaves []*Backing
+	for i := range specs {
+		n, err := specs[i].layers()
+		if err != nil {
+			return nil, err
+		}
+		all[i] = r.plant(specs[i], n, &leaves)
+	}
+	stores := make([]Spec, len(leaves))
+	for i, b := range leaves {
+		stores[i] = b.spec
+	}
+	ids, err := identifyAll(stores, tell)
+	if err != nil {
+		return nil, err
+	}
+	for i, b := range leaves {
+		b.asked = asked{ids[i], mode(i, stores, ids)}
 	}
 	return all, nil
 }
@@ -125,6 +144,7 @@ func mode(i int, specs []Spec, ids []identity) Spec {
 		if ids[k] == ids[i] && ids[i].kind != idNone {
 			s.ReadOnly = s.ReadOnly && specs[k].ReadOnly
 			s.Force = s.Force || specs[k].Force
+			s.still = s.still || specs[k].still
 		}
 	}
 	return s
@@ -245,11 +265,14 @@ func (r *Stores) admit(b *Backing, leaving []*Backing) error {
 	defer r.mu.Unlock()
 	o := b.store
 	for _, u := range o.users {
-		if u == b || slices.Contains(leaving, u) || u.spec.ReadOnly && b.spec.ReadOnly {
+		if u == b || slices.Contains(leaving, u.export()) ||
+			u.spec.ReadOnly && b.spec.ReadOnly {
 			continue
 		}
-		if u.pending || b.pending || u.window.collides(b.window) {
-			return &SharedError{Path: b.spec.Path, Name: b.spec.Name, Other: u.spec.Name}
+		still := (u.spec.still || b.spec.still) && u.window.overlaps(b.window)
+		if u.pending || b.pending || still || u.window.collides(b.window) {
+			return &SharedError{Path: b.spec.Path, Name: b.spec.Name, Other: u.spec.Name,
+				Within: u.export() == b.export(), Origin: still}
 		}
 	}
 	mode := ""
@@ -268,8 +291,12 @@ func (r *Stores) admit(b *Backing, leaving []*Backing) error {
 // collides reports whether two ranges share bytes without that one lies within the other, or are
 // the same range.
 func (w window) collides(v window) bool {
-	return w == v || w.base < v.base+v.size && v.base < w.base+w.size &&
-		!w.within(v) && !v.within(w)
+	return w == v || w.overlaps(v) && !w.within(v) && !v.within(w)
+}
+
+// overlaps reports whether two ranges share bytes.
+func (w window) overlaps(v window) bool {
+	return w.base < v.base+v.size && v.base < w.base+w.size
 }
 
 // within reports whether w lies in v.
