@@ -25,13 +25,13 @@ func (l *loop) admit(i uint32, r *proto.Request) bool {
 		l.leave(i, CloseDisconnect)
 		return false
 	}
-	export := &l.table.exports[c.export]
-	errno := proto.Check(r, &export.Facts, c.session)
+	export := &l.exports[c.export]
+	errno := export.refusal(r, c.session)
 	if errno != proto.Success && r.Undrainable(&export.Facts) {
 		l.fail(i, CloseOversize)
 		return false
 	}
-	if errno == proto.Success && l.outsize(r, export.Device) {
+	if errno == proto.Success && l.outsize(r, export) {
 		return l.divide(i, r)
 	}
 	return l.takeIn(i, r, errno, portionWhole)
@@ -41,16 +41,17 @@ func (l *loop) admit(i uint32, r *proto.Request) bool {
 // payload. False means that the connection waits.
 func (l *loop) takeIn(i uint32, r *proto.Request, errno proto.Errno, p portion) bool {
 	c := &l.conns[i]
-	export := &l.table.exports[c.export]
+	export := &l.exports[c.export]
 	var memory, scratch uint64
-	lo, hi := r.Offset, r.Offset+r.Length
+	at := r.Offset + export.base
+	lo, hi := at, at+r.Length
 	if errno == proto.Success {
 		if r.Command == proto.CmdBlockStatus {
 			memory = statusMemory(r, c.session)
 			hi = lo // no data of the device is held
 		} else {
-			lo, hi = export.Device.down(lo), export.Device.up(hi)
-			memory, scratch = needs(r, export.Device, lo, hi)
+			lo, hi = export.device.down(lo), export.device.up(hi)
+			memory, scratch = needs(r, export.device, at, lo, hi)
 		}
 	}
 	t, ok := l.takeTag(i, memory, scratch)
@@ -62,25 +63,25 @@ func (l *loop) takeIn(i uint32, r *proto.Request, errno proto.Errno, p portion) 
 		c.count(r)
 	}
 	row := &l.tags[t]
-	row.Request, row.dev, row.errno, row.portion = *r, export.device, errno, p
-	row.lo, row.hi = lo, hi
+	row.Request, row.dev, row.errno, row.portion = *r, export.dev, errno, p
+	row.at, row.lo, row.hi = at, lo, hi
 	payload := r.Payload()
 	if payload == 0 {
 		l.begin(t)
 		return true
 	}
-	c.expectPayload(t, uint32(payload), row.memory, uint32(r.Offset-lo), memory == 0)
+	c.expectPayload(t, uint32(payload), row.memory, uint32(at-lo), memory == 0)
 	return true
 }
 
 // needs is how many bytes a request must hold: its rounded payload, and two blocks when its ends
 // must be read first.
-func needs(r *proto.Request, d *Device, lo, hi uint64) (memory, scratch uint64) {
+func needs(r *proto.Request, d *Device, at, lo, hi uint64) (memory, scratch uint64) {
 	if r.Length == 0 || !d.keeps() {
 		return 0, 0
 	}
 	onDisk := d.onDisk()
-	unaligned := onDisk && (lo != r.Offset || hi != r.Offset+r.Length)
+	unaligned := onDisk && (lo != at || hi != at+r.Length)
 	switch r.Command {
 	case proto.CmdRead:
 		if onDisk {

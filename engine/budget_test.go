@@ -29,7 +29,7 @@ func handTurnedWith(t *testing.T, c Config, memory uint64, exports ...Export) *l
 	t.Helper()
 	runtime.LockOSThread()
 	t.Cleanup(runtime.UnlockOSThread)
-	s := newShared(exports, 1)
+	s := newShared(exports, 1, fewSpare)
 	y, _ := layoutOf(memory, connsPerLoop(c))
 	l, err := newLoop(s, 0, y)
 	if err != nil {

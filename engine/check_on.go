@@ -76,10 +76,10 @@ func (l *loop) checkTurn() {
 	if k.tolerant || k.tags == nil {
 		return
 	}
-	if k.devices == nil {
+	if len(k.devices) != len(l.devices) || len(k.exports) != len(l.exports) {
 		k.devices = make([]deviceCount, len(l.devices))
-		k.exports = make([]holdings, len(l.table.exports))
-		k.newcomers = make([]holdings, len(l.table.exports))
+		k.exports = make([]holdings, len(l.exports))
+		k.newcomers = make([]holdings, len(l.exports))
 		k.spared, k.lines = make([]uint32, len(l.queue.lines)), make([]uint32, len(l.queue.lines))
 	}
 	clear(k.tags)

@@ -37,8 +37,9 @@ func (l *loop) checkDeviceLists() {
 		l.checkTagList(&q.slicing, placeSlicing, stepSlice, none)
 		flushing := l.checkTagList(&q.flushing, placeFlushing, stepFlush, none)
 		waiting := l.checkTagList(&q.waiting, placeFlush, stepFlush, none)
-		l.agree(q.fsyncing == (flushing > 0), uint32(dev), "an fsync is in flight for no request")
-		l.agree(waiting == 0 || q.fsyncing || q.blocked, uint32(dev),
+		l.agree(q.fsyncing == (flushing+len(q.asked) > 0), uint32(dev),
+			"an fsync is in flight for no request")
+		l.agree(waiting+len(q.asking) == 0 || q.fsyncing || q.blocked, uint32(dev),
 			"flushes wait, and no fsync is in flight")
 		if q.blocked {
 			blocked++
@@ -101,7 +102,7 @@ func (l *loop) checkTag(t uint32) {
 	k, row := &l.check, &l.tags[t]
 	c := &l.conns[row.conn]
 	l.agree(c.state != connFree, t, "a request has a connection that is free")
-	l.agree(row.dev == l.table.exports[c.export].device, t, "a request is about another device")
+	l.agree(row.dev == l.exports[c.export].dev, t, "a request is about another device")
 	d := &k.devices[row.dev]
 	parked := bits.OnesCount64(l.parked[t][0]) + bits.OnesCount64(l.parked[t][1])
 	l.agree((parked > 0) == (k.tags[t] == placeParked), t,

@@ -48,7 +48,7 @@ func (b *batch) addError(row *tag) bool {
 	if !b.room(proto.MaxError, 1) {
 		return false
 	}
-	export := &b.loop.table.exports[b.conn.export]
+	export := b.loop.table.Load().exports[b.conn.export]
 	why := proto.Complaint{
 		Request: b.asked(row), Export: export.Name, Facts: &export.Facts, Session: b.conn.session,
 		Errno: row.errno, System: row.system, Filter: row.filter, Ended: row.ended,
@@ -83,7 +83,7 @@ func (b *batch) addStatus(row *tag) bool {
 // addRead appends what was read: as data, with holes where it is zero. Of a long reply it appends
 // the next part; each send carries one part.
 func (b *batch) addRead(row *tag) bool {
-	from, end := row.Offset+row.cursor, row.Offset+row.Length
+	from, end := row.at+row.cursor, row.at+row.Length
 	parts := row.Flags&proto.CmdFlagDF == 0 && b.loop.deviceOf(row).keeps()
 	// a rest that is shorter than a hole may be is not a part
 	if parts && end-from > searchPart+2*minHole {
@@ -100,16 +100,16 @@ func (b *batch) addRead(row *tag) bool {
 	h.find(from, end)
 	b.loop.work += h.seen
 	b.looked += h.seen
-	row.cursor = end - row.Offset
+	row.cursor = end - row.at
 	b.unended = row.cursor < row.Length
-	framing := b.conn.session.Framing
+	framing, base := b.conn.session.Framing, row.at-row.Offset
 	for i, r := range h.runs[:h.n] {
 		last := i == h.n-1 && !b.unended && row.portion&portionMore == 0
 		if r.zero {
-			b.head(framing.PutHole(b.headers[b.filled:], b.asked(row), r.off, r.len, last))
+			b.head(framing.PutHole(b.headers[b.filled:], b.asked(row), r.off-base, r.len, last))
 			continue
 		}
-		b.head(framing.PutData(b.headers[b.filled:], b.asked(row), r.off, r.len, last))
+		b.head(framing.PutData(b.headers[b.filled:], b.asked(row), r.off-base, r.len, last))
 		b.data(row, r.off, r.len)
 	}
 	return true

@@ -128,7 +128,7 @@ func checkRoom(t *testing.T, l *loop, row *tag, b *batch) {
 // gatherIovecs returns what the kernel would send.
 func gatherIovecs(l *loop, iovecs []uring.Iovec) (out []byte) {
 	for _, v := range iovecs {
-		for _, a := range []*uring.Arena{l.control, l.pool, l.table.exports[0].Device.Memory} {
+		for _, a := range []*uring.Arena{l.control, l.pool, l.exports[0].device.Memory} {
 			if a == nil {
 				continue
 			}
@@ -167,7 +167,7 @@ func checkStream(t *testing.T, l *loop, row *tag, b []byte) {
 		switch k.Type {
 		case proto.ChunkOffsetData:
 			if proto.ParseDataOffset(body) != at ||
-				!bytes.Equal(body[8:], l.table.exports[0].Device.Memory.Bytes(at, len(body)-8)) {
+				!bytes.Equal(body[8:], l.exports[0].device.Memory.Bytes(at, len(body)-8)) {
 				t.Fatalf("%+v: data at %d", row.Request, at)
 			}
 			at += k.Length - 8

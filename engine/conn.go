@@ -93,6 +93,7 @@ func (l *loop) adopt(fd int32, export uint32, s proto.Session, client *Client) {
 		outbound: outbound{ready: empty, sent: empty},
 		account:  account{tagCredit: firstTags, credit: [regions]uint64{small: firstCredit}}}
 	c.become(connOpen)
+	l.exports[export].conns++
 	l.gone[i].Store(false)
 	l.clients[i] = client
 	l.counters.Opened++
@@ -132,6 +133,7 @@ func (l *loop) dropBody(i uint32) {
 	case c.receiving != receivePayload:
 		body := c.body
 		c.body, c.bodyLeft = none, 0
+		l.tags[body].become(stepReply)
 		l.release(body)
 	case c.state == connLeaving: // a socket that was shut down ends it by itself
 		l.takeBack(i)
@@ -163,13 +165,13 @@ func (l *loop) abandon(i uint32) {
 	}
 }
 
-// lingers reports whether a connection that we shut down is still to be read. Closing a socket with
+// lingers reports whether a connection that we end is still to be read. Closing a socket with
 // unread bytes resets it, and replies that the client has not received yet are lost. So while we
 // shut down, a connection is read, and its bytes are dropped, until it has been silent for a
 // moment. Once all is answered, the end of the stream follows the last reply; a client that goes on
 // sending all the same has drainLingerNanos to notice.
 func (l *loop) lingers(c *conn) bool {
-	return c.reason == CloseShutdown && !c.eof && l.now-c.heard <= drainSilenceNanos &&
+	return c.reason.ours() && !c.eof && l.now-c.heard <= drainSilenceNanos &&
 		(!c.ended || l.now-c.endedAt <= drainLingerNanos)
 }
 
@@ -211,5 +213,10 @@ func (l *loop) depart(i uint32) {
 	c.become(connFree)
 	c.next = l.freeConn
 	l.freeConn = i
+	x := &l.exports[c.export]
+	x.conns--
+	if x.leaving {
+		l.left(c.export)
+	}
 	l.live.Add(-1)
 }

@@ -22,15 +22,23 @@ const (
 	CloseStalled  // held memory without moving while others waited for it
 	CloseShutdown // we are shutting down
 	CloseForced   // the shutdown timeout ran out
+	CloseRemoved  // the export was removed
+	CloseRetired  // an administrator wanted it to end
 	// the disk failed after the beginning of a READ's simple reply was sent, see parts.go
 	CloseTorn
 	closeReasons
 )
 
 var closeNames = [closeReasons]string{"disconnect", "hangup", "truncated", "receive", "send",
-	"magic", "oversize", "stalled", "shutdown", "forced", "torn"}
+	"magic", "oversize", "stalled", "shutdown", "forced", "removed", "retired", "torn"}
 
 func (r CloseReason) String() string { return closeNames[r] }
+
+// ours reports whether a connection is ended in order and by our will, so that its client is to get
+// all replies.
+func (r CloseReason) ours() bool {
+	return r == CloseShutdown || r == CloseRemoved || r == CloseRetired
+}
 
 // commandSlots covers the commands of the protocol, 0 to 8; unknown commands are counted in slot 9.
 const commandSlots = 10
@@ -58,11 +66,17 @@ type Counters struct {
 	NotRegistered uint64
 	Opened        uint64
 	Closed        [closeReasons]uint64
-	Exports       []ExportCounters // by index
+	Exports       []ExportCounters // of those that are served, in order of place
+}
+
+// newCounters makes counters with a row for each place of a table.
+func newCounters(t *table) *Counters {
+	return &Counters{Exports: make([]ExportCounters, len(t.exports))}
 }
 
 // ExportCounters is what was counted for one export.
 type ExportCounters struct {
+	ID   ID
 	Name string
 	Traffic
 	Connections uint64 // now
@@ -99,7 +113,7 @@ func (c *conn) count(r *proto.Request) {
 	}
 }
 
-// countOut copies a loop's counters to a Counters whose Exports has a place for each export.
+// countOut copies a loop's counters to a Counters whose Exports has a row for each place.
 func (l *loop) countOut(to *Counters) {
 	exports := to.Exports
 	*to = l.counters

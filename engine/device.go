@@ -74,27 +74,44 @@ type Device struct {
 type Export struct {
 	proto.Facts
 	Device   *Device
+	Base     uint64    // where it begins on its device, in bytes: a partition's start, else 0
 	Name     string    // for the texts of errors
 	Contexts []Context // as the catalog's: proto.Export.Contexts
 
-	device uint32 // index of Device in the table
+	id      ID
+	dev     uint32 // place of Device in the table
+	leaving bool   // it is being removed
 }
 
 // deviceRow is what one loop keeps about one device; each part of it is described in the file of
 // its chapter.
 type deviceRow struct {
-	device    *Device
-	file      uint32 // index of its descriptor in every ring; none: it has no descriptor
-	staff            // workers.go
-	slicer           // range.go
-	flusher          // flush.go
-	throttle         // pagecache.go
-	readahead        // readahead.go
+	device     *Device // nil: the place is free
+	file       uint32  // place of its descriptor in every ring; none: it has no descriptor
+	generation uint16  // of the place
+	staff              // workers.go
+	slicer             // range.go
+	flusher            // flush.go
+	throttle           // pagecache.go
+	readahead          // readahead.go
+}
+
+// freeDeviceRow is a row with nothing in flight.
+func freeDeviceRow() deviceRow {
+	return deviceRow{file: none, staff: staff{parked: empty}, slicer: slicer{slicing: empty},
+		flusher: flusher{flushing: empty, waiting: empty}}
+}
+
+// home reports whether nothing of a device is in flight or waits, in this loop.
+func (q *deviceRow) home() bool {
+	return q.flying == 0 && q.working == 0 && q.parked == empty && q.slices == 0 &&
+		q.slicing == empty && !q.fsyncing && !q.blocked && q.flushing == empty &&
+		q.waiting == empty && len(q.asked)+len(q.asking) == 0 && !q.caching
 }
 
 // deviceTable is the devices of a loop.
 type deviceTable struct {
-	devices []deviceRow // as in table.devices
+	devices []deviceRow // as in table.devices, by place
 	blocked []uint32    // devices that wait for another loop's fsync, see flush.go
 }
 
@@ -109,6 +126,11 @@ func (d *Device) onDisk() bool { return d.Kind == File || d.Kind == Block }
 
 // Failed reports whether a flush of this device has failed since it was opened.
 func (d *Device) Failed() bool { return d.failed.Load() != 0 }
+
+// dirty reports whether a device is to be flushed before it is closed.
+func (d *Device) dirty() bool {
+	return d.FD >= 0 && !d.ReadOnly && (d.written.Load() || d.Failed())
+}
 
 // fail makes the failure of a flush sticky.
 func (d *Device) fail() { d.failed.Store(1) }

@@ -90,8 +90,8 @@ func (l *loop) issuePart(t uint32) {
 // edges says which blocks at the ends of a range are covered in part. When both ends lie in one
 // block, it is the head if its front is not covered, else the tail.
 func (l *loop) edges(row *tag, block uint64) (head, tail bool) {
-	head = row.Offset > row.lo
-	tail = row.Offset+row.Length < row.hi && !(head && row.hi-row.lo == block)
+	head = row.at > row.lo
+	tail = row.at+row.Length < row.hi && !(head && row.hi-row.lo == block)
 	return head, tail
 }
 
@@ -322,10 +322,10 @@ func (l *loop) merge(row *tag) {
 	block := uint64(l.deviceOf(row).Block)
 	head, tail := l.edges(row, block)
 	old := l.pool.Bytes(l.leases.offset(row.scratch), int(2*block))
-	end := row.Offset + row.Length
+	end := row.at + row.Length
 	if head {
 		first := l.pool.Bytes(l.leases.offset(row.memory), int(block))
-		copy(first[:row.Offset-row.lo], old)
+		copy(first[:row.at-row.lo], old)
 		if row.hi-row.lo == block {
 			copy(first[end-row.lo:], old[end-row.lo:block])
 		}

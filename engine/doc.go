@@ -186,6 +186,10 @@
 //
 //	engine.go          Engine, and what the control plane calls
 //	table.go           exports, and the devices that hold their bytes
+//	places.go          which places of the table are taken
+//	change.go          exports are added, altered and removed: what the control plane does
+//	departure.go       and how it sees off what was removed
+//	changeover.go      how a loop takes on a new table
 //	device.go          a device: a descriptor or a mapping, and its facts
 //	kernel.go          the seam to io_uring, and to the simulated kernel
 //	layout.go          the memory of a loop, divided before anything runs

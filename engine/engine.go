@@ -1,7 +1,8 @@
 // Engine: the loops, what they share, and the few calls that the control plane has for them.
 //
 // Invariant: what shared holds is set while Start opens the loops, one after the other, and is
-// fixed when it returns. Only the guard changes afterwards, by its own rules.
+// fixed when it returns. Only the guard changes afterwards, by its own rules, and the table with
+// its register, which are read and written under the engine's lock (change.go).
 
 package engine
 
@@ -46,13 +47,13 @@ const yieldNanos = int64(8e6)
 
 // shared is what all loops see.
 type shared struct {
-	table      *table
+	table      *table   // the newest
+	register   register // places.go
 	guard      *guard
 	loops      []*loop
 	firstSlice uint64        // bytes
 	discard    bool          // BLOCK_URING_CMD_DISCARD is there (Linux 6.12)
 	poll       time.Duration // Config.Poll
-	together   bool          // all devices are on one file system that can be frozen, or none is
 }
 
 // Engine serves exports to adopted sockets.
@@ -66,8 +67,9 @@ type Engine struct {
 
 	mu      sync.Mutex
 	closing bool
-	down    bool  // the loops are about to end: no letters any more
-	wakes   []int // eventfds of the loops: other loops may use them until all have ended
+	down    bool          // the loops are about to end: no letters any more
+	ended   chan struct{} // closed when down is set
+	wakes   []int         // eventfds of the loops: other loops may use them until all have ended
 	lookups []*lookupWorkers
 	reports *reports
 }
@@ -88,7 +90,8 @@ func Start(c Config, exports []Export) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{config: c, unregistered: unregistered, shared: newShared(exports, c.Loops)}
+	e := &Engine{config: c, unregistered: unregistered, ended: make(chan struct{}),
+		shared: newShared(exports, c.Loops, spareFiles())}
 	e.shared.poll = c.Poll
 	if c.Reports != nil {
 		var err error
@@ -122,22 +125,19 @@ func Start(c Config, exports []Export) (*Engine, error) {
 	return e, nil
 }
 
-func newShared(exports []Export, loops int) *shared {
-	t := newTable(exports)
-	s := &shared{table: t, firstSlice: firstSlice,
-		guard: newGuard(loops*tagsPerLoop, len(t.devices)),
-		loops: make([]*loop, loops), together: true}
-	for _, d := range t.devices {
-		s.together = s.together && d.Freezes == t.devices[0].Freezes
-	}
+// newShared makes what the loops share, with room for so many more exports.
+func newShared(exports []Export, loops, spare int) *shared {
+	room := len(exports) + spare
+	s := &shared{firstSlice: firstSlice, register: newRegister(room),
+		guard: roomyGuard(loops*tagsPerLoop, room), loops: make([]*loop, loops)}
+	s.table = s.register.newTable(s.guard, exports)
 	return s
 }
 
 // newLoop makes a loop's tables and arenas; its kernel is given to it afterwards.
 func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	exports := len(s.table.exports)
-	l := &loop{shared: s, table: s.table, id: id, layout: y,
-		tagTable: newTagTable(), deviceTable: s.table.newDeviceTable(),
+	l := &loop{shared: s, id: id, layout: y, tagTable: newTagTable(),
 		workers: workers{parked: make([]parkedParts, tagsPerLoop), quota: deviceQuota()},
 		ledger: newLedger(tagsPerLoop, [regions]uint64{small: y.smallLen, large: y.largeLen},
 			exports),
@@ -145,8 +145,9 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 		budget: newBudget(tagsPerLoop), mailbox: mailbox{grants: none},
 		reporter: reporter{clients: make([]*Client, y.conns)},
 		lookups:  lookups{gone: make([]atomic.Bool, y.conns)},
-		counts:   counts{tally: make([]exportTally, exports)}, check: newChecker(y)}
+		check:    newChecker(y)}
 	l.makeRows(y.conns)
+	l.showAll(s.table)
 	var err error
 	if l.control, err = uring.NewArena(int(y.controlLen()), false); err != nil {
 		return nil, err
@@ -220,19 +221,18 @@ func (e *Engine) openRing(l *loop) (*uring.Ring, int, error) {
 			e.unregistered = err
 		}
 	}
-	if fds := l.table.descriptors(); len(fds) > 0 {
-		if err := ring.RegisterFiles(fds); err != nil {
-			_ = ring.Close()
-			return nil, -1, err
-		}
-		err := ring.LimitWorkers(workersOf(len(fds)), 0)
-		if err == nil {
-			err = ring.KeepWorkers()
-		}
-		if err != nil {
-			_ = ring.Close()
-			return nil, -1, err
-		}
+	t := l.table.Load()
+	l.limited = workersOf(t.withFiles(), l.quota)
+	err = ring.RegisterFiles(t.files(l.shared.register.files.room))
+	if err == nil {
+		err = ring.LimitWorkers(l.limited, 0)
+	}
+	if err == nil {
+		err = ring.KeepWorkers()
+	}
+	if err != nil {
+		_ = ring.Close()
+		return nil, -1, err
 	}
 	wakeFD, err := uring.Eventfd()
 	if err != nil {
@@ -261,19 +261,36 @@ func (e *Engine) Connections() int {
 	return n
 }
 
+// IDs returns the exports that are served, in order of place: when the engine has started, in the
+// order in which they were given to Start.
+func (e *Engine) IDs() (ids []ID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, x := range e.shared.table.exports {
+		if x != nil && !x.leaving {
+			ids = append(ids, x.id)
+		}
+	}
+	return ids
+}
+
 // Adopt takes over a stream socket (in blocking mode, for io_uring would answer EAGAIN to a
 // non-blocking one) whose next byte is a request for the export, in the form that the session says.
-// The loop with the fewest connections gets it. On an error the socket is still the caller's.
-func (e *Engine) Adopt(fd, export int, s proto.Session) error {
-	return e.AdoptClient(fd, export, s, nil)
+// The loop with the fewest connections gets it. On an error the socket is still the caller's;
+// IsGone(err) says that the export is not served any more.
+func (e *Engine) Adopt(fd int, id ID, s proto.Session) error {
+	return e.AdoptClient(fd, id, s, nil)
 }
 
 // AdoptClient is Adopt of a client that Reports.Ended gives back when it has left.
-func (e *Engine) AdoptClient(fd, export int, s proto.Session, client *Client) error {
+func (e *Engine) AdoptClient(fd int, id ID, s proto.Session, client *Client) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closing {
 		return errClosing
+	}
+	if x := e.shared.table.find(id); x == nil || x.leaving {
+		return ErrGone
 	}
 	to := e.shared.loops[0]
 	for _, l := range e.shared.loops {
@@ -285,44 +302,65 @@ func (e *Engine) AdoptClient(fd, export int, s proto.Session, client *Client) er
 		return errFull
 	}
 	to.live.Add(1)
-	to.post(&mail{kind: mailAdopt, fd: int32(fd), export: uint32(export), session: s,
-		client: client})
+	if client != nil {
+		client.Export, client.loop = id, to
+	}
+	to.post(&mail{kind: mailAdopt, fd: int32(fd), export: id.place(), session: s, client: client})
 	return nil
 }
 
-// send posts a copy of a letter to every loop. Once the loops are about to end it posts none: their
-// eventfds are closed then, and the numbers may be used for other descriptors.
-func (e *Engine) send(letter mail) (sent []*mail) {
+// Retire ends the connection of a client that was adopted: what it was taken in of is answered, and
+// what it does not take in a few seconds is not waited for. The channel is closed when the
+// connection has ended.
+func (e *Engine) Retire(client *Client) <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	m := &mail{kind: mailRetire, client: client, done: make(chan struct{})}
+	if e.down || client.loop == nil {
+		close(m.done)
+	} else {
+		client.loop.post(m)
+	}
+	return m.done
+}
+
+// send posts a copy of a letter to every loop, and returns the table that the loops have when they
+// open it. Once the loops are about to end it posts none: their eventfds are closed then, and the
+// numbers may be used for other descriptors.
+func (e *Engine) send(letter mail) (sent []*mail, t *table) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.down {
-		return nil
+		return nil, e.shared.table
 	}
 	for _, l := range e.shared.loops {
 		m := letter
 		m.done = make(chan struct{})
 		if letter.kind == mailCount {
-			m.counters = &Counters{Exports: make([]ExportCounters, len(e.shared.table.exports))}
+			m.counters = newCounters(e.shared.table)
 		}
 		sent = append(sent, &m)
 		l.post(&m)
 	}
-	return sent
+	return sent, e.shared.table
 }
 
 // ask posts one letter to every loop and waits, up to the timeout, until all have dealt with it.
 func (e *Engine) ask(letter mail, timeout time.Duration) bool {
+	sent, _ := e.send(letter)
+	return allDone(sent, timeout, func(*mail) {})
+}
+
+// allDone waits, up to the timeout, until all loops have dealt with their letters.
+func allDone(sent []*mail, timeout time.Duration, each func(*mail)) bool {
 	late, stop := Patience(timeout)
 	defer stop()
-	sent := e.send(letter)
 	for _, m := range sent {
 		select {
 		case <-m.done:
+			each(m)
 		case <-late:
 			return false
-		}
-		if letter.kind == mailCount {
-			letter.counters.add(m.counters)
 		}
 	}
 	return sent != nil
@@ -331,13 +369,19 @@ func (e *Engine) ask(letter mail, timeout time.Duration) bool {
 // Counters sums up what all loops have counted. False means that a loop did not answer within a
 // second, and is not in the sum, or that the engine is closed.
 func (e *Engine) Counters() (Counters, bool) {
-	sum := Counters{Exports: make([]ExportCounters, len(e.shared.table.exports))}
-	for i := range sum.Exports {
-		x := &e.shared.table.exports[i]
-		sum.Exports[i].Name, sum.Exports[i].FlushFailed = x.Name, x.Device.Failed()
+	sent, t := e.send(mail{kind: mailCount})
+	sum := newCounters(t)
+	ok := allDone(sent, time.Second, func(m *mail) { sum.add(m.counters) })
+	served := sum.Exports[:0]
+	for place, x := range t.exports {
+		if x != nil {
+			c := sum.Exports[place]
+			c.ID, c.Name, c.FlushFailed = x.id, x.Name, x.Device.Failed()
+			served = append(served, c)
+		}
 	}
-	ok := e.ask(mail{kind: mailCount, counters: &sum}, time.Second)
-	return sum, ok
+	sum.Exports = served
+	return *sum, ok
 }
 
 // stop ends the loops that run. They have no connections left.

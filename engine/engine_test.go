@@ -108,7 +108,7 @@ func connect(t testing.TB, e *Engine, export int) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Adopt(pair[0], export, proto.Session{}); err != nil {
+	if err := e.Adopt(pair[0], e.IDs()[export], proto.Session{}); err != nil {
 		t.Fatal(err)
 	}
 	c := &client{t, os.NewFile(uintptr(pair[1]), "client")}
@@ -289,7 +289,7 @@ func TestDrain(t *testing.T) {
 	if n := e.Connections(); n != 0 {
 		t.Fatalf("%d connections are left after a drain", n)
 	}
-	if err := e.Adopt(0, 0, proto.Session{}); err == nil {
+	if err := e.Adopt(0, e.IDs()[0], proto.Session{}); err == nil {
 		t.Fatal("a draining engine took another connection")
 	}
 }

@@ -29,7 +29,7 @@ const simQuota = 3
 func NewSimLoops(c Config, exports []Export,
 	kernel func(id int, control, pool *uring.Arena, files []int32) (k Kernel, wakeFD int32,
 		wake func())) []*SimLoop {
-	s := newShared(exports, c.Loops)
+	s := newShared(exports, c.Loops, fewSpare)
 	s.discard = true
 	s.firstSlice = 64 << 10 // so that the small ranges of a simulation have many slices
 	y, ok := layoutOf(c.Memory/uint64(c.Loops), connsPerLoop(c))
@@ -43,16 +43,15 @@ func NewSimLoops(c Config, exports []Export,
 			panic(err)
 		}
 		s.loops[id] = l
-		l.kernel, l.wakeFD, l.wake = kernel(id, l.control, l.pool, s.table.descriptors())
+		l.kernel, l.wakeFD, l.wake = kernel(id, l.control, l.pool,
+			s.table.files(s.register.files.room))
 		if p, ok := l.kernel.(interface {
 			Pwrite(fd int, addr uint64, n uint32, off uint64) int32
 		}); ok {
 			l.pwrite = p.Pwrite
 		}
 		l.quota = simQuota
-		if w, ok := l.kernel.(interface{ LimitWorkers(uint32) }); ok {
-			w.LimitWorkers(uint32(len(s.table.descriptors()) * (simQuota + ownWorkers)))
-		}
+		l.limitWorkers()
 		if c.Register != RegisterOff {
 			l.allowRegistering()
 		}
@@ -73,7 +72,7 @@ func (s *SimLoop) Adopt(fd int32, export uint32, session proto.Session) {
 	s.l.live.Add(1)
 	s.clients++
 	s.l.post(&mail{kind: mailAdopt, fd: fd, export: export, session: session,
-		client: &Client{Export: int(export)}})
+		client: &Client{Export: idOf(export, 1)}})
 }
 
 // Asked takes the requests that are to be looked up, if the loop has said that there are any: a

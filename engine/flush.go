@@ -22,6 +22,8 @@ type flusher struct {
 	waiting  list // tags that the next fsync answers
 	fsyncing bool // an fsync is in flight
 	blocked  bool // an fsync of this device by another loop must end first
+	// letters of the control plane: what the fsync in flight, and the next one, answers
+	asked, asking []*mail
 }
 
 // flush queues a request for the next fsync of its device.
@@ -41,13 +43,14 @@ func (l *loop) flush(t uint32) {
 // issueFlush submits an fsync, if a request waits for it and this loop may.
 func (l *loop) issueFlush(dev uint32) {
 	q := &l.devices[dev]
-	if q.fsyncing || q.waiting.head == none || !l.ownFlush(dev) {
+	if q.fsyncing || q.waiting.head == none && len(q.asking) == 0 || !l.ownFlush(dev) {
 		return
 	}
 	q.fsyncing = true
 	q.flushing, q.waiting = q.waiting, empty
+	q.asked, q.asking = q.asking, nil
 	q.device.busy.Add(1)
-	uring.PrepFsync(l.sqe(), uint64(tokenOf(onFlush, 0, 0, dev)), q.file, true)
+	uring.PrepFsync(l.sqe(), uint64(tokenOf(onFlush, 0, q.generation, dev)), q.file, true)
 }
 
 // ownFlush makes this loop the one that may flush the device, and reports whether it did. If not,
@@ -104,7 +107,7 @@ func (l *loop) retryFlushes() {
 func (l *loop) flushed(tok token, res int32) {
 	dev := tok.slot()
 	q := &l.devices[dev]
-	must(q.fsyncing, "a flush that was not asked for")
+	must(q.fsyncing && q.generation == tok.generation(), "a flush that was not asked for")
 	q.fsyncing = false
 	d := q.device
 	d.busy.Add(-1)
@@ -118,6 +121,7 @@ func (l *loop) flushed(tok token, res int32) {
 		d.fail()
 	}
 	l.disownFlush(d)
+	q.flushedFor(d, res)
 	for t := l.popTag(&q.flushing); t != none; t = l.popTag(&q.flushing) {
 		errno := proto.Success
 		if d.Failed() {
@@ -135,4 +139,5 @@ func (l *loop) flushAgain(q *deviceRow) {
 		l.appendTag(&q.flushing, t)
 	}
 	q.waiting, q.flushing = q.flushing, empty
+	q.asking, q.asked = append(q.asked, q.asking...), nil
 }

@@ -19,7 +19,7 @@ func blockedLoop(t testing.TB, exports int) *loop {
 	}
 	c := Config{Loops: 1, MaxConnections: 1}
 	y, _ := layoutOf(AmpleMemory(c), 1)
-	l, err := newLoop(newShared(all, 1), 0, y)
+	l, err := newLoop(newShared(all, 1, fewSpare), 0, y)
 	if err != nil {
 		t.Fatal(err)
 	}

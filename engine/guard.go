@@ -100,10 +100,22 @@ type guard struct {
 }
 
 func newGuard(claims, devices int) *guard {
-	g := &guard{claims: make([]claim, claims), devices: make([]guardDevice, devices)}
+	g := roomyGuard(claims, devices)
 	for i := range g.devices {
-		g.devices[i] = guardDevice{all: none, wide: none}
+		g.open(uint32(i))
 	}
+	return g
+}
+
+// open makes the lists of a device that was not in the table. No claim is on it yet.
+func (g *guard) open(device uint32) {
+	g.devices[device] = guardDevice{all: none, wide: none}
+}
+
+// roomyGuard makes a guard with room for so many devices, which open adds: the table of devices
+// never moves while loops read it, and what is not used of it takes no memory.
+func roomyGuard(claims, devices int) *guard {
+	g := &guard{claims: make([]claim, claims), devices: make([]guardDevice, devices)}
 	for i := range g.shards {
 		for w := range g.shards[i].heads {
 			for h := range g.shards[i].heads[w] {

@@ -17,7 +17,7 @@ func still(t testing.TB, exports ...Export) *loop {
 	t.Helper()
 	c := Config{Loops: 1, MaxConnections: 4}
 	y, _ := layoutOf(AmpleMemory(c)+64<<20, connsPerLoop(c))
-	l, err := newLoop(newShared(exports, 1), 0, y)
+	l, err := newLoop(newShared(exports, 1, fewSpare), 0, y)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,9 +33,9 @@ func still(t testing.TB, exports ...Export) *loop {
 func admitted(t testing.TB, l *loop, r proto.Request) uint32 {
 	t.Helper()
 	l.conns[0].credit, l.conns[0].tagCredit = l.layout.share, tagsPerConn
-	d := l.table.exports[0].Device
+	d := l.exports[0].device
 	lo, hi := d.down(r.Offset), d.up(r.Offset+r.Length)
-	memory, scratch := needs(&r, d, lo, hi)
+	memory, scratch := needs(&r, d, r.Offset, lo, hi)
 	if r.Command == proto.CmdBlockStatus {
 		memory = statusMemory(&r, l.conns[0].session)
 	}
@@ -44,7 +44,7 @@ func admitted(t testing.TB, l *loop, r proto.Request) uint32 {
 		t.Fatalf("no memory for %+v", r)
 	}
 	row := &l.tags[tag]
-	row.Request, row.lo, row.hi = r, lo, hi
+	row.Request, row.at, row.lo, row.hi = r, r.Offset, lo, hi
 	return tag
 }
 

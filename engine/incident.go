@@ -37,7 +37,7 @@ const (
 type Incident struct {
 	Kind    IncidentKind
 	Command uint16 // of the client
-	Export  uint32 // index
+	Export  ID
 	Errno   int32  // what the kernel said, positive; 0: nothing
 	Offset  uint64 // bytes, of the client's request
 	Length  uint64
@@ -71,13 +71,15 @@ func (t *Traffic) Requests() uint64 { return t.Reads + t.Writes + t.Others }
 type Client struct {
 	Number uint64 // of the session, to find its lines in a log
 	Peer   string
-	Export int // index
+	Export ID
 	Began  time.Time
 
 	Traffic Traffic // of the whole connection, once it has ended
 	Why     CloseReason
 
-	next *Client // in the stack of clients that have left
+	next    *Client // in the stack of clients that have left
+	loop    *loop   // that has adopted it
+	retired *mail   // letters that want it to end, linked through also
 }
 
 // Reports receives incidents and ends of connections. The methods are called one at a time, by a
@@ -144,11 +146,14 @@ func (l *loop) incident(kind IncidentKind, row *tag, errno int32) {
 		r = &c.divided.Request
 	}
 	l.tally[c.export].diskErrors++
-	l.incidents.put(Incident{Kind: kind, Command: r.Command, Export: c.export, Errno: errno,
+	l.incidents.put(Incident{Kind: kind, Command: r.Command, Export: l.idOf(c), Errno: errno,
 		Offset: r.Offset, Length: r.Length,
 		Client: l.clients[row.conn]})
 	l.report()
 }
+
+// idOf is the ID of a connection's export.
+func (l *loop) idOf(c *conn) ID { return idOf(c.export, l.exports[c.export].generation) }
 
 // report wakes the control plane, unless it was woken and has not read yet.
 func (l *loop) report() {
@@ -165,6 +170,7 @@ func (l *loop) reportEnd(i uint32) {
 		return
 	}
 	l.clients[i] = nil
+	l.retired(client)
 	client.Traffic, client.Why = c.traffic, c.reason
 	for {
 		client.next = l.ended.Load()

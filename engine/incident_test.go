@@ -64,8 +64,8 @@ func visit(t *testing.T, e *Engine, export int, number uint64) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.AdoptClient(pair[0], export, proto.Session{},
-		&Client{Number: number, Export: export}); err != nil {
+	if err := e.AdoptClient(pair[0], e.IDs()[export], proto.Session{},
+		&Client{Number: number}); err != nil {
 		t.Fatal(err)
 	}
 	c := &client{t, os.NewFile(uintptr(pair[1]), "client")}
@@ -104,7 +104,7 @@ func TestEndsAreToldWithWhatWas(t *testing.T) {
 		n := c.Number
 		want := Traffic{Reads: n + 1, Writes: 1, Errors: 1, BytesRead: n*512 + 512,
 			BytesWrite: 1024}
-		if c.Traffic != want || c.Why != CloseHangup || c.Export != int(n%2) {
+		if c.Traffic != want || c.Why != CloseHangup || c.Export.Place() != int(n%2) {
 			t.Errorf("client %d: %+v, %v", n, c.Traffic, c.Why)
 		}
 		sum.add(&c.Traffic)
@@ -148,7 +148,7 @@ func TestATruncatedFileIsToldOnceARequest(t *testing.T) {
 	_ = c.fd.Close()
 	h.until(t, func() bool { return len(h.ended) == 1 })
 	i := h.incidents[0]
-	if len(h.incidents) != 1 || i.Kind != DiskEnded || i.Export != 1 || i.Offset != 2<<20 ||
+	if len(h.incidents) != 1 || i.Kind != DiskEnded || i.Export.Place() != 1 || i.Offset != 2<<20 ||
 		i.Length != 4<<20 || i.Client.Number != 7 ||
 		i.Command != proto.CmdRead {
 		t.Errorf("%+v", h.incidents)

@@ -26,6 +26,13 @@ type Kernel interface {
 	// RegisterBuffer registers the i-th buffer of the pool, see locked.go, and reports whether it
 	// could.
 	RegisterBuffer(i uint32) bool
+	// SetFile puts a descriptor into an empty place of the registered files, or empties the place
+	// (-1). When the kernel has let go of a file whose place was emptied, it posts a completion
+	// whose token is of the kind onReleased, for the place; FileReleased accounts for it.
+	SetFile(place uint32, fd int32) error
+	FileReleased()
+	// LimitWorkers limits the kernel's workers for operations on files.
+	LimitWorkers(n uint32)
 	// EndSending ends one direction of a socket: after all that was sent the client finds the end.
 	EndSending(fd int32)
 	// Shutdown ends both directions of a socket: every operation that waits on it completes.
@@ -39,6 +46,9 @@ type systemKernel struct {
 	*uring.Ring
 	poll poll
 }
+
+// LimitWorkers cannot fail where it has been called before, at the start.
+func (k *systemKernel) LimitWorkers(n uint32) { _ = k.Ring.LimitWorkers(n, 0) }
 
 func (*systemKernel) Now() int64 { return uring.Now() }
 

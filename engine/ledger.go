@@ -57,6 +57,7 @@ const (
 )
 
 type ledger struct {
+	several     bool // there are several exports, and so shares
 	total, free holdings
 	newcomers   holdings
 	exports     []holdings // by export
@@ -69,8 +70,18 @@ type ledger struct {
 func newLedger(tags uint32, bytes [regions]uint64, exports int) ledger {
 	all := holdings{tags, bytes}
 	reserve := min(reserveTags*pageSize, bytes[small]/4)
-	return ledger{total: all, free: all, exports: make([]holdings, exports),
-		newcomersOf: make([]holdings, exports), reserve: reserve, spared: make([]uint32, 2*exports)}
+	b := ledger{total: all, free: all, reserve: reserve, several: exports > 1}
+	b.grow(exports)
+	return b
+}
+
+// grow makes room for so many exports. Those that were there keep what they hold.
+func (b *ledger) grow(exports int) {
+	for len(b.exports) < exports {
+		b.exports = append(b.exports, holdings{})
+		b.newcomersOf = append(b.newcomersOf, holdings{})
+		b.spared = append(b.spared, 0, 0)
+	}
 }
 
 // admits says whether a connection of an export may have one more request, of cost bytes of a
@@ -91,11 +102,11 @@ func (b *ledger) admits(c *account, export uint32, r region, cost uint64) standi
 		if left.inflight == 0 || b.newcomers.leased[r] > 0 && cost > left.leased[r] {
 			return crowded
 		}
-		if len(b.exports) > 1 && b.newcomersOf[export].outgrows(&left, r, cost) {
+		if b.several && b.newcomersOf[export].outgrows(&left, r, cost) {
 			return outshared
 		}
 	}
-	if len(b.exports) > 1 && b.exports[export].outgrows(&b.free, r, cost) {
+	if b.several && b.exports[export].outgrows(&b.free, r, cost) {
 		return outshared
 	}
 	kept := uint64(0)

@@ -25,7 +25,8 @@ type Context interface {
 	// Status calls emit with one extent after the other (length in bytes, status as the context
 	// defines it), from off on without gaps, until it has covered length bytes, possibly more, or
 	// emit returns false. On an error what has been emitted stands. It is called outside of the
-	// loops, several times at once.
+	// loops, several times at once. off is on the device: where the export's base is not 0, the
+	// client asked for less.
 	Status(off, length uint64, emit func(length, status uint64) bool) error
 }
 
@@ -99,7 +100,7 @@ func (l *loop) readFilter(row *tag) bool {
 	row.Length, row.contexts = length, contexts
 	row.Flags &^= proto.CmdFlagPayloadLen
 	if errno, _ = proto.CheckRange(&row.Request,
-		&l.table.exports[l.conns[row.conn].export].Facts); row.filter {
+		&l.exports[l.conns[row.conn].export].Facts); row.filter {
 		errno = proto.EINVAL
 	}
 	row.errno = errno
@@ -123,7 +124,7 @@ func (l *loop) lookUp(t uint32) {
 	row := &l.tags[t]
 	c := &l.conns[row.conn]
 	memory, each := l.answers(row)
-	export := &l.table.exports[c.export]
+	export := l.table.Load().exports[c.export]
 	end := each // no chunk is longer than the export's maximum payload
 	if export.MaxPayload != 0 {
 		end = min(each, answerHead+uint64(export.MaxPayload))
@@ -137,9 +138,9 @@ func (l *loop) lookUp(t uint32) {
 		x.n = x.framing.StatusHeadSize()
 		var err error
 		if !l.gone[row.conn].Load() {
-			l.deviceOf(row).busy.Add(1) // what asks a file for its holes may hold its lock for long
-			err = source.Status(row.Offset, row.Length, x.add)
-			l.deviceOf(row).busy.Add(-1)
+			export.Device.busy.Add(1) // what asks a file for its holes may hold its lock for long
+			err = source.Status(row.at, row.Length, x.add)
+			export.Device.busy.Add(-1)
 		}
 		// What was not looked up, because that failed or because the client has left (and may
 		// still listen), is "allocated, and not known to be zero", which is always true enough.

@@ -48,7 +48,7 @@ func connectAs(t *testing.T, e *Engine, export int) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Adopt(pair[0], export,
+	if err := e.Adopt(pair[0], e.IDs()[export],
 		proto.Session{Framing: proto.Extended, Contexts: 1}); err != nil {
 		t.Fatal(err)
 	}

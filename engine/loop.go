@@ -8,6 +8,7 @@
 package engine
 
 import (
+	"sync/atomic"
 	"time"
 
 	"ringnbd/engine/uring"
@@ -24,13 +25,14 @@ type loop struct {
 	kernel  Kernel
 	id      uint32
 	shared  *shared
-	table   *table
+	table   atomic.Pointer[table] // the newest that it has seen; written by the loop alone
 	layout  layout
 	control *uring.Arena // connection pages and stages: not registered, populated as it is touched
 	pool    *uring.Arena // payloads
 	buffers buffers      // of the pool: locked.go
 	leases  *leasePool   // of the pool: lease.go
 
+	exportTable // table.go
 	connTable   // conn.go
 	tagTable    // tag.go
 	deviceTable // device.go
@@ -47,12 +49,13 @@ type loop struct {
 	// pwrite is a write that may block; nil where there is none.
 	pwrite func(fd int, addr uint64, n uint32, off uint64) int32
 
-	clock        // patience.go
-	counts       // count.go
-	more   bool  // the last reap filled its batch
-	trace  trace // trace.go
-	cqes   [reapBatch]uring.CQE
-	check  checker // check_on.go
+	changeover       // changeover.go
+	clock            // patience.go
+	counts           // count.go
+	more       bool  // the last reap filled its batch
+	trace      trace // trace.go
+	cqes       [reapBatch]uring.CQE
+	check      checker // check_on.go
 }
 
 // turn is one round: enter the kernel, record facts, decide.
@@ -85,6 +88,9 @@ func (l *loop) turn() {
 		l.catchUp()
 		l.settleAll()
 	}
+	if l.changing() {
+		l.goOnChanging()
+	}
 	if l.ticking() && l.now >= l.tickAt {
 		l.tickAt = l.now + int64(tickInterval)
 		l.tick()
@@ -108,6 +114,8 @@ func (l *loop) record(c *uring.CQE) {
 		l.flushed(t, c.Res)
 	case onWake:
 		l.woken()
+	case onReleased:
+		l.fileReleased(t.slot())
 	case onCancel: // the operation that was cancelled speaks for itself
 	default:
 		must(false, "a completion of an unknown kind")
@@ -155,7 +163,7 @@ func (l *loop) sqe() *uring.SQE {
 // wakes every tickInterval.
 func (l *loop) ticking() bool {
 	return l.stageLRU.head != none || l.queue.waiting > 0 || l.queue.squeezed > 0 ||
-		l.drain.phase != drainNot
+		l.drain.phase != drainNot || len(l.leavers) > 0 || l.retiring > 0 || l.changing()
 }
 
 // tick does what time alone calls for: it reclaims idle stages, closes stalled holders of memory,
@@ -167,5 +175,8 @@ func (l *loop) tick() {
 	l.queue.tagFreed() // a stake may have ended
 	if l.drain.phase != drainNot {
 		l.drainTick()
+	}
+	if len(l.leavers) > 0 || l.retiring > 0 {
+		l.partTick()
 	}
 }

@@ -20,20 +20,32 @@ const (
 	mailAdopt mailKind = iota // serve this socket
 	// close connections as they fall silent, and all after a while; answered when none is left
 	mailDrain
-	mailCut   // close every connection now
-	mailCount // copy the counters out
-	mailQuit  // leave the loop; only when no connection is left
+	mailCut    // close every connection now
+	mailTable  // take on a table; answered as changeover.go says
+	mailFlush  // flush a device; answered when it is
+	mailRetire // end a client's connection; answered when it has ended
+	mailCount  // copy the counters out
+	mailQuit   // leave the loop; only when no connection is left
 )
 
 type mail struct {
-	next     *mail
-	kind     mailKind
-	fd       int32
-	export   uint32
-	session  proto.Session
-	client   *Client
-	counters *Counters
-	done     chan struct{} // closed when the letter has been carried out
+	next       *mail
+	kind       mailKind
+	fd         int32
+	export     uint32
+	session    proto.Session
+	client     *Client
+	counters   *Counters
+	update     *update
+	dev        uint32 // place of a device
+	generation uint16 // of that place
+	err        error  // what became of it, once done is closed
+
+	waits int   // things that the loop has not ended yet
+	also  *mail // another that waits for the same client
+	since int64 // when the loop opened it
+
+	done chan struct{} // closed when the letter has been carried out
 }
 
 // mailbox is what other threads have sent to a loop, and the claims that it has granted itself.
@@ -94,6 +106,15 @@ func (l *loop) open(m *mail) {
 		for i := range l.conns {
 			l.fail(uint32(i), CloseForced)
 		}
+	case mailTable:
+		l.changeOver(m)
+		return
+	case mailFlush:
+		l.flushFor(m)
+		return
+	case mailRetire:
+		l.retire(m)
+		return
 	case mailCount:
 		l.countOut(m.counters)
 	case mailQuit:

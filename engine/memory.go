@@ -10,13 +10,13 @@ import "ringnbd/proto"
 // clearEdges zeroes the parts of a memory device's range that are not whole pages.
 func (l *loop) clearEdges(row *tag) {
 	d := l.deviceOf(row)
-	end := row.Offset + row.Length
+	end := row.at + row.Length
 	lo, hi := l.innerRange(row)
 	if lo >= hi {
-		clear(d.Memory.Bytes(row.Offset, int(row.Length)))
+		clear(d.Memory.Bytes(row.at, int(row.Length)))
 		return
 	}
-	clear(d.Memory.Bytes(row.Offset, int(lo-row.Offset)))
+	clear(d.Memory.Bytes(row.at, int(lo-row.at)))
 	clear(d.Memory.Bytes(hi, int(end-hi)))
 }
 
@@ -24,7 +24,7 @@ func (l *loop) clearEdges(row *tag) {
 func (l *loop) store(t uint32) {
 	row := &l.tags[t]
 	row.become(stepStore)
-	row.cursor = row.Offset
+	row.cursor = row.at
 	if l.spent() && row.Length > smallWork {
 		l.backlog.push(t)
 		return
@@ -37,7 +37,7 @@ func (l *loop) store(t uint32) {
 func (l *loop) storePart(t uint32) {
 	row := &l.tags[t]
 	memory := l.deviceOf(row).Memory
-	end := row.Offset + row.Length
+	end := row.at + row.Length
 	if row.Command != proto.CmdWrite {
 		_, end = l.innerRange(row)
 	}
@@ -46,7 +46,7 @@ func (l *loop) storePart(t uint32) {
 		if row.Command != proto.CmdWrite {
 			clear(memory.Bytes(row.cursor, int(n)))
 		} else {
-			at := row.cursor - row.Offset
+			at := row.cursor - row.at
 			n = min(n, pieceSize-at&(pieceSize-1))
 			copy(memory.Bytes(row.cursor, int(n)),
 				l.pool.Bytes(l.leases.offset(l.leases.piece(row.memory, at))+at&(pieceSize-1),

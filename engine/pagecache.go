@@ -33,9 +33,9 @@ type throttle struct {
 // page the kernel may have to read the rest from the disk first.
 func (l *loop) cacheable(row *tag) bool {
 	d := l.deviceOf(row)
-	return l.pwrite != nil && d.Cached && (d.Freezes == 0 || l.shared.together) &&
+	return l.pwrite != nil && d.Cached && (d.Freezes == 0 || l.together) &&
 		d.busy.Load() == 0 && row.Flags&proto.CmdFlagFUA == 0 &&
-		row.Length <= maxCached && (row.Offset|row.Length)&(pageSize-1) == 0 &&
+		row.Length <= maxCached && (row.at|row.Length)&(pageSize-1) == 0 &&
 		l.now >= l.devices[row.dev].throttled
 }
 
@@ -46,7 +46,7 @@ func (l *loop) writeCached(t uint32) {
 	start := l.kernel.Now()
 	l.work += row.Length
 	res := l.pwrite(l.deviceOf(row).FD, l.pool.Addr(l.leases.offset(row.memory)),
-		uint32(row.Length), row.Offset)
+		uint32(row.Length), row.at)
 	if l.kernel.Now()-start > slowCachedNanos {
 		l.devices[row.dev].throttled = l.now + cachedPauseNanos
 	}

@@ -5,10 +5,11 @@
 // its last part. So its parts reach the disk, and their data the client, in order, and no other
 // reply comes between.
 //
-// A part ends at a multiple of layout.maxWhole, which is a multiple of every block size: only the
-// first and the last part read the blocks at their edges. Each part claims its own blocks, so that
-// of two long WRITEs that overlap, on two connections and with neither answered, one may win in one
-// part and the other in the next; the protocol promises no more. A claim on the whole would have to
+// A part ends at a multiple of layout.maxWhole on the device, which is a multiple of every block
+// size: only the first and the last part read the blocks at their edges. Each part claims its own
+// blocks, so that of two long WRITEs that overlap, on two connections and with neither answered,
+// one may win in one part and the other in the next; the protocol promises no more. A claim on the
+// whole would have to
 // be held while the payload arrives, because there is no memory for the payload before: a client
 // that sends the first part of a WRITE and then nothing would keep all others from writing there.
 // A WRITE has one reply, with the first error of its parts; the payload after an error is dropped.
@@ -37,11 +38,12 @@ type divided struct {
 }
 
 // outsize reports whether a request needs more memory than its loop can give to one request.
-func (l *loop) outsize(r *proto.Request, d *Device) bool {
+func (l *loop) outsize(r *proto.Request, x *exportRow) bool {
 	if r.Length <= l.layout.maxWhole || r.Command != proto.CmdRead && r.Command != proto.CmdWrite {
 		return false
 	}
-	memory, _ := needs(r, d, d.down(r.Offset), d.up(r.Offset+r.Length))
+	d, at := x.device, r.Offset+x.base
+	memory, _ := needs(r, d, at, d.down(at), d.up(at+r.Length))
 	return memory > 0
 }
 
@@ -72,7 +74,7 @@ func (l *loop) nextPart(i uint32) bool {
 	}
 	r, before := d.Request, *d
 	r.Offset += r.Length - d.rest
-	r.Length = min(d.rest, l.layout.maxWhole-r.Offset%l.layout.maxWhole)
+	r.Length = min(d.rest, l.layout.maxWhole-(r.Offset+l.exports[c.export].base)%l.layout.maxWhole)
 	p := portionWhole
 	if r.Offset > d.Offset {
 		p |= portionLater

@@ -77,15 +77,19 @@ type queue struct {
 
 // newQueue makes an empty queue.
 func newQueue(conns, exports int, largeLen uint64) queue {
-	q := queue{waiters: make([]waiter, conns), lines: make([]line, 2*exports), largeLen: largeLen,
-		turn: none, trying: none}
-	for i := range q.lines {
-		q.lines[i].waiting = [regions]list{empty, empty}
-	}
+	q := queue{waiters: make([]waiter, conns), largeLen: largeLen, turn: none, trying: none}
+	q.grow(exports)
 	for r := range q.rings {
 		q.rings[r].list, q.stakes[r].conn = empty, none
 	}
 	return q
+}
+
+// grow makes room for the lines of so many exports.
+func (q *queue) grow(exports int) {
+	for len(q.lines) < 2*exports {
+		q.lines = append(q.lines, line{waiting: [regions]list{empty, empty}})
+	}
 }
 
 // lineOf is the line of an export's newcomers, or of its other connections.

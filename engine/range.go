@@ -65,7 +65,7 @@ type rangeWork struct {
 // memory); lo >= hi when there is none.
 func (l *loop) innerRange(row *tag) (lo, hi uint64) {
 	block := l.zeroBlock(row)
-	return (row.Offset + block - 1) &^ (block - 1), (row.Offset + row.Length) &^ (block - 1)
+	return (row.at + block - 1) &^ (block - 1), (row.at + row.Length) &^ (block - 1)
 }
 
 func (l *loop) zeroBlock(row *tag) uint64 {
@@ -331,9 +331,9 @@ func (l *loop) zeroEdges(row *tag) {
 	block := uint64(l.deviceOf(row).Block)
 	head, tail := l.edges(row, block)
 	old := l.pool.Bytes(l.leases.offset(row.scratch), int(2*block))
-	end := row.Offset + row.Length
+	end := row.at + row.Length
 	if head {
-		clear(old[row.Offset-row.lo : min(end-row.lo, block)])
+		clear(old[row.at-row.lo : min(end-row.lo, block)])
 	}
 	if tail {
 		clear(old[block : 2*block-(row.hi-end)])

@@ -32,7 +32,7 @@ func (l *loop) beginCache(t uint32) {
 	row.become(stepCache)
 	row.left = 1
 	data := uint64(tokenOf(onDisk, 0, row.generation, t))
-	uring.PrepFadvise(l.sqe(), data, q.file, row.Offset,
+	uring.PrepFadvise(l.sqe(), data, q.file, row.at,
 		uint32(min(row.Length, maxReadahead)), uring.AdviceWillNeed)
 }
 

@@ -90,7 +90,7 @@ func (b *batch) add(row *tag) bool {
 		b.head(proto.SimpleReplySize)
 	}
 	if data {
-		b.data(row, row.Offset, row.Length)
+		b.data(row, row.at, row.Length)
 	}
 	return true
 }
@@ -198,7 +198,7 @@ func (l *loop) sent(tok token, res int32) {
 func (l *loop) goOn(c *conn, t uint32) {
 	row := &l.tags[t]
 	if row.region == large {
-		l.giveFront(c, row, l.leases.piece(row.memory, row.Offset+row.cursor-row.lo))
+		l.giveFront(c, row, l.leases.piece(row.memory, row.at+row.cursor-row.lo))
 	}
 	l.prependTag(&c.ready, t)
 }

@@ -60,7 +60,10 @@ func (e *Engine) Cut() { e.ask(mail{kind: mailCut}, cutGrace) }
 // flushAll flushes every device that a client has written to, each once: of two fsyncs of a device
 // only one would hear of an error. Every export of a device that was not flushed is named.
 func (e *Engine) flushAll(each time.Duration) error {
-	dirty := e.shared.table.dirty()
+	e.mu.Lock()
+	served := e.shared.table
+	e.mu.Unlock()
+	dirty := served.dirty()
 	results := crew{maxFlushThreads, maxFlushLost, each}.do(len(dirty), func(i int) error {
 		d := dirty[i]
 		if err := fdatasync(d.FD); err != nil || !d.Failed() {
@@ -75,8 +78,10 @@ func (e *Engine) flushAll(each time.Duration) error {
 		}
 	}
 	var trouble []error
-	for i := range e.shared.table.exports {
-		x := &e.shared.table.exports[i]
+	for _, x := range served.exports {
+		if x == nil {
+			continue
+		}
 		if err := failed[x.Device]; err != nil {
 			text := x.title() + " was not flushed (" + err.Error() +
 				"): data that clients wrote may be lost"
@@ -92,8 +97,8 @@ func (e *Engine) flushAll(each time.Duration) error {
 
 // dirty lists the devices that are to be flushed at the end.
 func (t *table) dirty() (devices []*Device) {
-	for _, d := range t.devices {
-		if d.FD >= 0 && !d.ReadOnly && (d.written.Load() || d.Failed()) {
+	for _, p := range t.devices {
+		if d := p.device; d != nil && d.dirty() {
 			devices = append(devices, d)
 		}
 	}
@@ -130,6 +135,9 @@ func (e *Engine) Close() error {
 		time.Sleep(time.Millisecond)
 	}
 	e.mu.Lock()
+	if !e.down {
+		close(e.ended)
+	}
 	e.down = true
 	e.mu.Unlock()
 	if left := e.Connections(); left > 0 {

@@ -82,9 +82,9 @@ func TestDrainNamesWhatWasNotFlushed(t *testing.T) {
 		x.Device.written.Store(written)
 		return x
 	}
-	e := &Engine{shared: &shared{table: newTable([]Export{
-		export("good", int(file.Fd()), true), export("bad", pipe[0], true),
-		export("untouched", pipe[0], false), export("", pipe[1], true)})}}
+	served := []Export{export("good", int(file.Fd()), true), export("bad", pipe[0], true),
+		export("untouched", pipe[0], false), export("", pipe[1], true)}
+	e := &Engine{shared: newShared(served, 1, 0)}
 	text := ""
 	if err := e.flushAll(time.Minute); err != nil {
 		text = err.Error()
@@ -95,11 +95,10 @@ func TestDrainNamesWhatWasNotFlushed(t *testing.T) {
 	if text != want {
 		t.Errorf("%s\nwant\n%s", text, want)
 	}
-	many := e.shared.table.exports
 	for range 2 * maxNames {
-		many = append(many, export("more", pipe[0], true))
+		served = append(served, export("more", pipe[0], true))
 	}
-	e.shared.table = newTable(many)
+	e.shared = newShared(served, 1, 0)
 	if err := e.flushAll(time.Minute); strings.Count(err.Error(), "\n") != maxNames ||
 		!strings.HasSuffix(err.Error(), "nor were 12 more exports") {
 		t.Errorf("many: %v", err)
@@ -116,8 +115,8 @@ func TestDrainFlushesADeviceOnce(t *testing.T) {
 	defer unix.Close(pipe[1])
 	d := &Device{Kind: File, FD: pipe[0], Size: 1 << 20, Block: 1}
 	d.written.Store(true)
-	e := &Engine{shared: &shared{table: newTable([]Export{{Name: "a", Device: d}, nullExport(),
-		{Name: "b", Device: d}})}}
+	e := &Engine{shared: newShared([]Export{{Name: "a", Device: d}, nullExport(),
+		{Name: "b", Device: d}}, 1, 0)}
 	if dirty := e.shared.table.dirty(); len(dirty) != 1 || dirty[0] != d {
 		t.Errorf("%d devices are flushed", len(dirty))
 	}

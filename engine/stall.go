@@ -24,9 +24,10 @@ const (
 	// drainLingerNanos is what a client has to fall silent once it was told that nothing follows.
 	drainLingerNanos = int64(500e6)
 
-	// No request is answered with ESHUTDOWN, which the spec offers to make the end quicker: the
-	// kernel's client passes it on as an I/O error, where it would send the request again to the
-	// next server if the connection had just been closed; so do virtual machines (reconnect-delay).
+	// At the end of the server no request is answered with ESHUTDOWN, which the spec offers to make
+	// the end quicker: the kernel's client passes it on as an I/O error, where it would send the
+	// request again to the next server if the connection had just been closed; so do virtual
+	// machines (reconnect-delay). A removed export is another matter: nothing else will serve it.
 )
 
 type drainPhase uint8
@@ -71,6 +72,12 @@ func (l *loop) stalled(c *conn) bool {
 	return receives || c.sending && l.now-c.sendSince > stallQuietNanos
 }
 
+// quiet reports whether a connection has nothing in flight and has been silent for a moment.
+func (l *loop) quiet(c *conn) bool {
+	between := c.body == none && !c.divided.open && c.start == c.end
+	return between && c.inflight == 0 && l.now-c.heard > drainSilenceNanos
+}
+
 // drainTick closes the connections that have fallen silent, and after a while those that have not.
 func (l *loop) drainTick() {
 	if l.drain.phase == drainServe && l.now-l.drain.since > drainGraceNanos {
@@ -80,12 +87,10 @@ func (l *loop) drainTick() {
 		c := &l.conns[i]
 		// a READ in parts has promised all of its data with the first part
 		reads := c.divided.open && c.divided.Command == proto.CmdRead
-		between := c.body == none && !c.divided.open && c.start == c.end
-		quiet := between && c.inflight == 0 && l.now-c.heard > drainSilenceNanos
 		switch {
 		case c.state == connLeaving:
 			l.touch(uint32(i)) // it may have lingered long enough
-		case c.state == connOpen && (quiet || l.drain.phase == drainCut && !reads):
+		case c.state == connOpen && (l.quiet(c) || l.drain.phase == drainCut && !reads):
 			l.leave(uint32(i), CloseShutdown)
 		}
 	}

@@ -4,6 +4,7 @@ package engine
 
 import (
 	"bytes"
+	"slices"
 	"sync"
 	"testing"
 
@@ -15,17 +16,19 @@ import (
 func TestTableListsEachDeviceOnce(t *testing.T) {
 	shared, other := fileDevice(t, 1<<20, 0), nullDevice(1<<20)
 	third := fileDevice(t, 1<<20, 0)
-	x := newTable([]Export{{Device: shared}, {Device: other}, {Device: shared}, {Device: third}})
-	if len(x.devices) != 3 || x.exports[0].device != 0 || x.exports[1].device != 1 ||
-		x.exports[2].device != 0 || x.exports[3].device != 2 {
+	s := newShared([]Export{{Device: shared}, {Device: other}, {Device: shared}, {Device: third}},
+		1, 2)
+	x := s.table
+	if len(x.devices) != 3 || x.exports[0].dev != 0 || x.exports[1].dev != 1 ||
+		x.exports[2].dev != 0 || x.exports[3].dev != 2 {
 		t.Errorf("devices %v of exports %v", x.devices, x.exports)
 	}
-	if fds := x.descriptors(); len(fds) != 2 || fds[1] != int32(third.FD) {
+	if fds := x.files(6); !slices.Equal(fds, []int32{int32(shared.FD), int32(third.FD), -1, -1, -1,
+		-1}) {
 		t.Errorf("descriptors %v", fds)
 	}
-	if rows := x.newDeviceTable().devices; rows[0].file != 0 || rows[1].file != none ||
-		rows[2].file != 1 {
-		t.Errorf("files %d, %d, %d", rows[0].file, rows[1].file, rows[2].file)
+	if d := x.devices; d[0].file != 0 || d[1].file != none || d[2].file != 1 {
+		t.Errorf("files %d, %d, %d", d[0].file, d[1].file, d[2].file)
 	}
 }
 

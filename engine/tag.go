@@ -61,10 +61,12 @@ func (t *tag) become(s step) {
 	t.step = s
 }
 
-// tag is a request's row. It holds no pointers.
+// tag is a request's row: two cache lines. It holds no pointers.
 type tag struct {
 	proto.Request
-	lo, hi uint64 // the request's range rounded out to the device's blocks
+	// at is where the request's range begins on the device: its offset, and the export's base.
+	at     uint64
+	lo, hi uint64 // the range rounded out to the device's blocks
 	// TRIM, WRITE_ZEROES, WRITE to memory: everything of the range before this is done; READ in
 	// chunks: bytes of it that are replied to
 	cursor uint64
@@ -90,8 +92,6 @@ type tag struct {
 	claimed    bool
 	ended      bool // the file or device has ended before the request did
 	filter     bool // BLOCK_STATUS: its payload names wrong contexts
-
-	_ [8]byte // a row is two cache lines
 }
 
 // tagTable is the requests of a loop.

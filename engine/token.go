@@ -6,6 +6,8 @@
 
 package engine
 
+import "ringnbd/engine/uring"
+
 // kind says what has completed, see loop.record.
 type kind uint8
 
@@ -17,6 +19,8 @@ const (
 	onWake                    // the eventfd: mail, or claims granted by another loop
 	// the answer to a cancellation; the cancelled operation has a completion of its own
 	onCancel
+	// the kernel has let go of a registered file; slot = its place. The kind is the ring's choice.
+	onReleased kind = uring.ReleasedKind
 )
 
 // token packs kind:8, part:8, generation:16, slot:32.

@@ -93,8 +93,8 @@ func (x *trial) passed() { x.refused, x.pause = 0, 0 }
 func deviceQuota() uint32 { return uint32(min(max(4*runtime.NumCPU(), 8), 32)) }
 
 // workersOf is how many workers a ring may have for that many devices.
-func workersOf(devices int) uint32 {
-	return uint32(min(devices*(int(deviceQuota())+ownWorkers), maxWorkers))
+func workersOf(devices int, quota uint32) uint32 {
+	return uint32(min(max(devices, 1)*(int(quota)+ownWorkers), maxWorkers))
 }
 
 // quotaOf is how many workers a device may have now. When many devices hang, what is left is
@@ -194,7 +194,7 @@ func (l *loop) workerFreed(q *deviceRow) {
 
 // unpark drops the parked segments of a connection that was cut: their results have no reader.
 func (l *loop) unpark(i uint32) {
-	q := &l.devices[l.table.exports[l.conns[i].export].device]
+	q := &l.devices[l.exports[l.conns[i].export].dev]
 	waiting := q.parked
 	q.parked = empty
 	for t := l.popTag(&waiting); t != none; t = l.popTag(&waiting) {

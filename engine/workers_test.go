@@ -62,7 +62,9 @@ func TestQuotasLeaveWorkersForTheNext(t *testing.T) {
 				maxWorkers)
 		}
 	}
-	if most := workersOf(1); most < deviceQuota()+ownWorkers || workersOf(100_000) != maxWorkers {
+	quota := deviceQuota()
+	if most := workersOf(1, quota); most < quota+ownWorkers ||
+		workersOf(100_000, quota) != maxWorkers {
 		t.Errorf("a ring with one device may have %d workers", most)
 	}
 }

@@ -58,7 +58,7 @@ func TestOurEngine(t *testing.T) {
 				t.Fatal(err)
 			}
 			adopt := func(fd int, _ proto.Export, s proto.Session, _ string) error {
-				return e.Adopt(fd, 0, s)
+				return e.Adopt(fd, e.IDs()[0], s)
 			}
 			snapshot := func() proto.Catalog { return catalog }
 			g := gate.New(gate.Config{Catalog: snapshot, Adopt: adopt, Live: e.Connections,

@@ -163,25 +163,8 @@ func (s *server) up(specs []backing.Spec) error {
 	if !s.begun.step("taking memory and setting up io_uring") {
 		return errInterrupted
 	}
-	exports := make([]engine.Export, len(s.backings))
-	shown := make([]proto.Export, len(s.backings))
-	for i, b := range s.backings {
-		exports[i] = b.Engine()
-		shown[i] = b.Export
-		shown[i].ID = uint64(i) + 1 // by which adopt finds it
-	}
-	// the default export is the one named "", if there is one
-	catalog, err := proto.NewExports(shown, -1)
+	catalog, err := s.startEngine(config)
 	if err != nil {
-		return err
-	}
-	names := make([]exportName, len(s.backings))
-	for i, b := range s.backings {
-		names[i] = exportName{b.Export.Name, b.Path()}
-	}
-	s.journal = newJournal(s.log.Logger, names)
-	config.Reports = s.journal
-	if s.engine, err = engine.Start(config, exports); err != nil {
 		return err
 	}
 	if err := s.limitConnections(); err != nil {
@@ -204,11 +187,39 @@ func (s *server) up(specs []backing.Spec) error {
 	return nil
 }
 
+// startEngine starts the engine with what was opened, and returns what clients are shown of it.
+func (s *server) startEngine(config engine.Config) (*proto.Exports, error) {
+	exports := make([]engine.Export, len(s.backings))
+	shown := make([]proto.Export, len(s.backings))
+	for i, b := range s.backings {
+		exports[i] = b.Engine()
+		shown[i] = b.Export
+	}
+	// the default export is the one named "", if there is one
+	if _, err := proto.NewExports(shown, -1); err != nil {
+		return nil, err
+	}
+	names := make([]exportName, len(s.backings))
+	for i, b := range s.backings {
+		names[i] = exportName{b.Export.Name, b.Path()}
+	}
+	s.journal = newJournal(s.log.Logger, names)
+	config.Reports = s.journal
+	var err error
+	if s.engine, err = engine.Start(config, exports); err != nil {
+		return nil, err
+	}
+	for i, id := range s.engine.IDs() {
+		shown[i].ID = uint64(id)
+	}
+	return proto.NewExports(shown, -1)
+}
+
 // adopt hands a client to the engine.
 func (s *server) adopt(fd int, export proto.Export, session proto.Session, peer string) error {
-	index := int(export.ID) - 1
-	c := s.journal.sessionBegins(index, session, peer)
-	err := s.engine.AdoptClient(fd, index, session, c)
+	id := engine.ID(export.ID)
+	c := s.journal.sessionBegins(id, session, peer)
+	err := s.engine.AdoptClient(fd, id, session, c)
 	if err != nil {
 		s.journal.sessionRefused(c, err)
 	}

@@ -71,7 +71,8 @@ func newJournal(log *slog.Logger, exports []exportName) *journal {
 
 // sessionBegins logs that a client was accepted, and returns what identifies the client for the
 // engine. A session that is left out of the log has no number.
-func (j *journal) sessionBegins(export int, session proto.Session, peer string) *engine.Client {
+func (j *journal) sessionBegins(export engine.ID, session proto.Session,
+	peer string) *engine.Client {
 	c := &engine.Client{Peer: peer, Export: export, Began: time.Now()}
 	j.mu.Lock()
 	j.sessions++
@@ -90,7 +91,8 @@ func (j *journal) sessionBegins(export int, session proto.Session, peer string) 
 	if c.Number == 0 {
 		return c
 	}
-	about := []any{"session", c.Number, "peer", peer, "export", j.exports[export].name, "replies",
+	about := []any{"session", c.Number, "peer", peer, "export", j.exports[export.Place()].name,
+		"replies",
 		framingNames[session.Framing]}
 	if unlogged > 0 {
 		about = append(about, "left_out", unlogged)
@@ -106,7 +108,7 @@ var framingNames = map[proto.Framing]string{proto.Simple: "simple", proto.Struct
 func (j *journal) sessionRefused(c *engine.Client, err error) {
 	if c.Number != 0 {
 		j.log.Info("session ends", "session", c.Number, "peer", c.Peer, "export",
-			j.exports[c.Export].name, "reason", err.Error())
+			j.exports[c.Export.Place()].name, "reason", err.Error())
 	}
 }
 
@@ -122,13 +124,13 @@ var cuts = map[engine.CloseReason]string{
 
 // Ended logs the end of a session, by the client or by the engine.
 func (j *journal) Ended(c *engine.Client) {
-	about := []any{"session", c.Number, "peer", c.Peer, "export", j.exports[c.Export].name,
+	about := []any{"session", c.Number, "peer", c.Peer, "export", j.exports[c.Export.Place()].name,
 		"reason", c.Why.String(),
 		"requests", c.Traffic.Requests(), "bytes_read", c.Traffic.BytesRead, "bytes_written",
 		c.Traffic.BytesWrite, "errors", c.Traffic.Errors,
 		"duration", time.Since(c.Began).Round(time.Millisecond)}
 	if text, cut := cuts[c.Why]; cut {
-		j.trouble(slog.LevelWarn, trouble{text, c.Export, 0}, about)
+		j.trouble(slog.LevelWarn, trouble{text, c.Export.Place(), 0}, about)
 	} else if c.Number != 0 {
 		j.log.Info("session ends", about...)
 	}
@@ -156,7 +158,7 @@ func (j *journal) Incident(i engine.Incident) {
 		j.trouble(slog.LevelWarn, trouble{incidentTexts[i.Kind], -1, 0}, nil)
 		return
 	}
-	e := j.exports[i.Export]
+	e := j.exports[i.Export.Place()]
 	about := []any{"export", e.name, "path", e.path, "command", commandName(int(i.Command)),
 		"offset", i.Offset, "length", i.Length}
 	if i.Errno != 0 {
@@ -173,7 +175,7 @@ func (j *journal) Incident(i engine.Incident) {
 	if i.Kind == engine.FlushFailed {
 		level = slog.LevelError
 	}
-	j.trouble(level, trouble{incidentTexts[i.Kind], int(i.Export), unix.Errno(i.Errno)}, about)
+	j.trouble(level, trouble{incidentTexts[i.Kind], i.Export.Place(), unix.Errno(i.Errno)}, about)
 }
 
 // Lost logs that the engine had more incidents than it could report.

@@ -39,7 +39,7 @@ func newPage() (*journal, *page) {
 func TestTroubleIsLoggedOnceForExportAndErrno(t *testing.T) {
 	j, p := newPage()
 	for n := range 1000 {
-		j.Incident(engine.Incident{Kind: engine.DiskFailed, Export: uint32(n % 2),
+		j.Incident(engine.Incident{Kind: engine.DiskFailed, Export: engine.ID(n % 2),
 			Errno: int32(unix.EIO), Offset: uint64(n), Length: 4096, Command: proto.CmdRead,
 			Client: &engine.Client{Number: 3, Peer: "1.2.3.4:5"}})
 	}

@@ -107,6 +107,40 @@ func (k *Kernel) RegisterFiles(fds []int32) {
 	}
 }
 
+// SetFile fills an empty place of the table of registered files, or empties it (-1). Nothing may be
+// in flight on a file whose place is emptied, or queued. The completion that says that the file was
+// let go of comes at once.
+func (k *Kernel) SetFile(place uint32, fd int32) error {
+	w := k.world
+	if int(place) >= len(k.files) || (fd < 0) == (k.files[place] == nil) {
+		w.bug("registered file %d of %d is set to %d", place, len(k.files), fd)
+		return nil
+	}
+	w.note("set file", "loop place fd", int64(k.id), int64(place), int64(fd))
+	if fd >= 0 {
+		k.files[place] = w.node(fd)
+		return nil
+	}
+	for _, o := range k.flight {
+		if o.sqe.Flags&sqeFixedFile != 0 && o.node == k.files[place] {
+			w.bug("registered file %d is let go of while %s is in flight on it", place, o.name())
+		}
+	}
+	for i := k.head; i != k.tail; i++ {
+		s := &k.sq[i%uint32(len(k.sq))]
+		if s.Flags&sqeFixedFile != 0 && s.Fd == int32(place) {
+			w.bug("registered file %d is let go of while %s for it is queued", place,
+				opNames[s.OpCode])
+		}
+	}
+	k.files[place] = nil
+	k.posted = append(k.posted, uring.CQE{UserData: uring.ReleasedKind<<56 | uint64(place)})
+	return nil
+}
+
+// FileReleased accounts for a completion of SetFile.
+func (k *Kernel) FileReleased() {}
+
 // LimitWorkers sets the number of workers, as IORING_REGISTER_IOWQ_MAX_WORKERS does. From then on
 // the engine must account for every worker that its submissions take.
 func (k *Kernel) LimitWorkers(n uint32) { k.workers = int(n) }

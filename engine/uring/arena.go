@@ -215,6 +215,7 @@ func (a *Arena) waitArgument() *waitArgument {
 const (
 	bufferVectorAt = 128
 	rsrcUpdateAt   = 192
+	fileUpdateAt   = 256 // a tag, and a descriptor
 )
 
 // rsrcUpdate returns the argument of a registration in a ring's page.

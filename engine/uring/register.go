@@ -161,13 +161,20 @@ func (r *Ring) fillBuffer(i uint32) syscall.Errno {
 		uint32(unsafe.Sizeof(*update)))
 }
 
-// tagReleased is the user_data of the completion that the kernel posts when it has let go of a
-// registered file. That happens only while Close waits for it.
-const tagReleased = ^uint64(1)
+// ReleasedKind is the highest byte of the user_data of the completion that the kernel posts when it
+// has let go of a registered file: of its last operation on it, and of its lock. The lower half of
+// the user_data is the file's place.
+const ReleasedKind = 0xfe
+
+// releasedAt is the user_data for a place.
+func releasedAt(place uint32) uint64 { return ReleasedKind<<56 | uint64(place) }
+
+// released reports whether a completion says that a file was let go of.
+func (c *CQE) released() bool { return c.UserData>>32 == ReleasedKind<<24 }
 
 // RegisterFiles registers descriptors, once per ring; their indexes are the file arguments of the
 // Prep functions. -1 leaves a place empty. The files stay open, whatever happens to the
-// descriptors, until the ring is closed.
+// descriptors, until SetFile empties their places or the ring is closed.
 func (r *Ring) RegisterFiles(fds []int32) error {
 	if len(fds) == 0 {
 		return nil
@@ -186,7 +193,7 @@ func (r *Ring) RegisterFiles(fds []int32) error {
 	for i, fd := range fds {
 		binary.NativeEndian.PutUint32(numbers[i*4:], uint32(fd))
 		if fd >= 0 { // an empty place has no tag
-			binary.NativeEndian.PutUint64(tags[i*8:], tagReleased)
+			binary.NativeEndian.PutUint64(tags[i*8:], releasedAt(uint32(i)))
 			files++
 		}
 	}
@@ -206,6 +213,38 @@ func (r *Ring) RegisterFiles(fds []int32) error {
 		return &filesError{Files: n, Errno: errno}
 	}
 	return r.callError("io_uring_register files", errno)
+}
+
+// SetFile registers a descriptor at an empty place of RegisterFiles, or empties the place (-1).
+// When the kernel has let go of a file whose place was emptied, it posts a completion
+// (ReleasedKind), for which FileReleased must be called. It allocates nothing.
+func (r *Ring) SetFile(place uint32, fd int32) error {
+	at := r.page.Addr(fileUpdateAt)
+	b, tag := r.page.Bytes(fileUpdateAt, 16), uint64(0)
+	if fd >= 0 {
+		tag = releasedAt(place)
+	}
+	binary.NativeEndian.PutUint64(b, tag)
+	binary.NativeEndian.PutUint32(b[8:], uint32(fd))
+	update := r.page.rsrcUpdate()
+	*update = giouring.RsrcUpdate2{Offset: place, Data: at + 8, Tags: at, Nr: 1}
+	// SAFETY: the kernel reads one struct io_uring_rsrc_update2, one tag and one 32-bit number, all
+	// in the ring's page, during the call only.
+	errno := r.register(giouring.RegisterFilesUpdate2, unsafe.Pointer(update),
+		uint32(unsafe.Sizeof(*update)))
+	if errno != 0 {
+		return r.callError("io_uring_register (file)", errno)
+	}
+	if fd >= 0 {
+		r.files++
+	}
+	return nil
+}
+
+// FileReleased accounts for a completion of ReleasedKind that was reaped: it ended no request.
+func (r *Ring) FileReleased() {
+	r.files--
+	r.finished--
 }
 
 // LimitWorkers limits the kernel threads that run what cannot complete inline: bounded ones for
@@ -310,7 +349,7 @@ func (r *Ring) releaseFiles() error {
 			return err
 		}
 		for _, c := range out[:r.Reap(out[:])] {
-			if c.UserData == tagReleased {
+			if c.released() {
 				r.files--
 			}
 		}

@@ -339,8 +339,12 @@ func (r *Ring) quiesce() error {
 	var out [64]CQE
 	sent := false
 	for end := time.Now().Add(closeTimeout); ; {
-		for r.Reap(out[:]) > 0 {
-			continue
+		for n := r.Reap(out[:]); n > 0; n = r.Reap(out[:]) {
+			for i := range out[:n] {
+				if out[i].released() {
+					r.FileReleased()
+				}
+			}
 		}
 		left := r.inFlight()
 		if left == 0 {

@@ -1,0 +1,187 @@
+// Places: which places of the table are taken, and by which generation.
+//
+// Invariant: the register is read and written under the engine's lock. A device has as many refs as
+// exports of it are in the table, and as many users as those of them that clients can still reach,
+// or that still have connections.
+
+package engine
+
+import "golang.org/x/sys/unix"
+
+const (
+	// fewSpare is how many exports may be added to an engine that a test has made.
+	fewSpare = 64
+	// maxSpare is how many exports may be added to an engine: a registered place, empty, takes 8
+	// bytes of the kernel's in every ring.
+	maxSpare = 16384
+)
+
+// spareFiles is how many exports may be added to those that an engine starts with: half of the
+// descriptors that the process may have, for the rest are its clients'.
+func spareFiles() int {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return fewSpare
+	}
+	return int(min(limit.Cur/2, maxSpare))
+}
+
+// places hands out indexes.
+type places struct {
+	generations []uint32 // by place, from 1
+	free        []uint32 // places that were given back, the last one last
+	room        int      // places at most
+}
+
+func (p *places) left() int { return len(p.free) + p.room - len(p.generations) }
+
+// take gives a place away; there must be one left.
+func (p *places) take() (place, generation uint32) {
+	if n := len(p.free); n > 0 {
+		place = p.free[n-1]
+		p.free = p.free[:n-1]
+	} else {
+		must(len(p.generations) < p.room, "a place was taken where there was none")
+		place = uint32(len(p.generations))
+		p.generations = append(p.generations, 1)
+	}
+	return place, p.generations[place]
+}
+
+// give takes a place back. The next to have it is of another generation.
+func (p *places) give(place uint32) {
+	p.generations[place]++
+	p.free = append(p.free, place)
+}
+
+// register is what the control plane knows of the newest table.
+type register struct {
+	exports, devices, files places
+	placeOf                 map[*Device]uint32
+	users                   []int // by place of a device
+	refs                    []int
+	leaving                 map[ID]*departure // exports that have not gone yet
+}
+
+// newRegister makes an empty register with room for so many exports, each with a device and a file.
+func newRegister(room int) register {
+	return register{exports: places{room: room}, devices: places{room: room},
+		files: places{room: room}, placeOf: map[*Device]uint32{}, leaving: map[ID]*departure{}}
+}
+
+// newTable makes the table that an engine starts with.
+func (r *register) newTable(g *guard, exports []Export) *table {
+	t := &table{}
+	for i := range exports {
+		r.add(t, g, &exports[i])
+	}
+	t.settle()
+	return t
+}
+
+// add puts an export, and its device if it is not there, into a table. There must be room.
+func (r *register) add(t *table, g *guard, x *Export) (place, dev uint32) {
+	dev, known := r.placeOf[x.Device]
+	if !known {
+		dev = r.addDevice(t, x.Device)
+		g.open(dev)
+	}
+	r.users[dev]++
+	r.refs[dev]++
+	place, generation := r.exports.take()
+	entry := *x
+	entry.id, entry.dev, entry.leaving = idOf(place, generation), dev, false
+	if int(place) == len(t.exports) {
+		t.exports = append(t.exports, nil)
+	}
+	t.exports[place] = &entry
+	return place, dev
+}
+
+func (r *register) addDevice(t *table, d *Device) uint32 {
+	dev, generation := r.devices.take()
+	p := devicePlace{device: d, file: none, generation: uint16(generation)}
+	if d.FD >= 0 {
+		p.file, _ = r.files.take()
+	}
+	if int(dev) == len(t.devices) {
+		t.devices = append(t.devices, devicePlace{})
+		r.users, r.refs = append(r.users, 0), append(r.refs, 0)
+	}
+	t.devices[dev], r.placeOf[d] = p, dev
+	return dev
+}
+
+// drop takes an export out of a table, and its device if no other export has it. The places are
+// given back later, when the loops have let go of them (giveBack).
+func (r *register) drop(t *table, d *departure) {
+	t.exports[d.id.place()] = nil
+	r.refs[d.dev]--
+	if r.refs[d.dev] > 0 {
+		return
+	}
+	d.last, d.file = true, t.devices[d.dev].file
+	delete(r.placeOf, t.devices[d.dev].device)
+	t.devices[d.dev] = devicePlace{}
+}
+
+// giveBack gives the places of an export that has gone back.
+func (r *register) giveBack(d *departure) {
+	r.exports.give(d.id.place())
+	if d.last {
+		r.devices.give(d.dev)
+		if d.file != none {
+			r.files.give(d.file)
+		}
+	}
+	delete(r.leaving, d.id)
+}
+
+// check reports why a change cannot be made.
+func (r *register) check(t *table, c *Change) error {
+	for _, id := range c.Remove {
+		if t.find(id) == nil {
+			return ErrGone
+		}
+	}
+	for i := range c.Alter {
+		a := &c.Alter[i]
+		x := t.find(a.ID)
+		if x == nil || x.leaving {
+			return ErrGone
+		}
+		size := x.Device.Size
+		if a.DeviceSize > 0 {
+			size = a.DeviceSize
+		}
+		if err := x.within(a.Facts.Size, size); err != nil {
+			return err
+		}
+	}
+	if len(c.Add) > r.exports.left() {
+		return &RoomError{Room: r.exports.room}
+	}
+	files, known := 0, map[*Device]bool{}
+	for i := range c.Add {
+		x := &c.Add[i]
+		if err := x.within(x.Size, x.Device.Size); err != nil {
+			return err
+		}
+		if _, there := r.placeOf[x.Device]; !there && !known[x.Device] && x.Device.FD >= 0 {
+			files++
+		}
+		known[x.Device] = true
+	}
+	if files > r.files.left() || len(known) > r.devices.left() {
+		return &RoomError{Devices: true, Room: r.files.room}
+	}
+	return nil
+}
+
+// within reports whether an export of so many bytes fits on a device of so many.
+func (x *Export) within(size, device uint64) error {
+	if x.Base > device || size > device-x.Base {
+		return &BoundsError{Name: x.Name, Base: x.Base, Size: size, Device: device}
+	}
+	return nil
+}
