@@ -20,6 +20,7 @@
 //	serve.go                ringnbd serve: its parts, brought up in order
 //	serve_flags.go          its flags
 //	serve_exports.go        its arguments and --export
+//	serve_config.go         --config, and the file that says what a command line says
 //	serve_oldstyle.go       --oldstyle
 //	serve_defaults.go       defaults of loops, connections and memory from the limits of the process
 //	serve_room.go           open files and threads for the connections and loops

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"ringnbd/cmd/ringnbd/nearest"
 	"ringnbd/engine/backing"
 	"ringnbd/engine/client"
 )
@@ -53,34 +54,9 @@ var otherWords = map[string][]string{
 	"conform":           {"test", "check", "verify", "validate"},
 }
 
-// suggest finds the words that may have been meant, by cobra's rule for commands: one or two typing
-// errors, the beginning of a word, or another name for the same thing. It returns the end of an
-// answer, or nothing.
+// suggest finds the words that may have been meant. It returns the end of an answer, or nothing.
 func suggest(typed string, words []string) string {
-	all := &cobra.Command{SuggestionsMinimumDistance: 2}
-	if len(strings.TrimLeft(typed, "-")) < 5 {
-		all.SuggestionsMinimumDistance = 1
-	}
-	if len(strings.TrimLeft(typed, "-")) < 3 {
-		all.SuggestionsMinimumDistance = 0
-	}
-	for _, word := range words {
-		all.AddCommand(&cobra.Command{Use: word, Run: func(*cobra.Command, []string) {}})
-	}
-	var found []string
-	if len(strings.TrimLeft(typed, "-")) > 1 {
-		found = all.SuggestionsFor(typed)
-	}
-	for _, word := range words {
-		if slices.Contains(otherWords[word], strings.TrimLeft(typed, "-")) &&
-			!slices.Contains(found, word) {
-			found = append(found, word)
-		}
-	}
-	if len(found) == 0 {
-		return ""
-	}
-	return "; did you mean " + strings.Join(found[:min(len(found), 3)], " or ") + "?"
+	return nearest.Words(typed, words, otherWords)
 }
 
 // subcommands are the names of the commands that can be called.
@@ -241,23 +217,6 @@ func checkPaths(paths []string) error {
 			return fmt.Errorf("%s is an address of clients, which serve makes from --listen; name "+
 				"what to serve: a disk image or a block device", path)
 		}
-	}
-	return nil
-}
-
-// checkAddress answers addresses that --listen does not accept.
-func checkAddress(address string) error {
-	scheme, rest, _ := strings.Cut(address, ":")
-	switch {
-	case rest == "" && (strings.Contains(address, "/") || strings.HasSuffix(address, ".sock")) ||
-		strings.HasPrefix(address, "/"):
-		return fmt.Errorf("a Unix socket is written unix:%s", address)
-	case scheme == "vsock":
-		return errors.New("vsock is not supported; listen on HOST:PORT or unix:PATH")
-	case strings.HasPrefix(rest, "//"):
-		return errors.New("is a URI; write HOST:PORT or unix:PATH")
-	case scheme == "tcp" && rest != "":
-		return fmt.Errorf("write %s", rest)
 	}
 	return nil
 }

@@ -28,10 +28,10 @@ import (
 func newServe() *cobra.Command {
 	var o options
 	c := &cobra.Command{
-		Use:   "serve [flags] [PORT] PATH...",
+		Use:   "serve [flags] [PORT] PATH... | --config FILE",
 		Short: "Serve disk images and block devices",
 		RunE: func(c *cobra.Command, args []string) error {
-			specs, err := o.arguments(args)
+			specs, err := o.read(c.Flags(), args)
 			if err != nil {
 				return visibleError{adviser(serveAdvice).about(err)}
 			}
@@ -289,7 +289,7 @@ func (s *server) open(address string, export int) error {
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		backing.Reach(path)
 	}
-	p, err := gate.Listen(address)
+	p, err := gate.ListenWith(address, s.options.manner[address])
 	if err == nil {
 		s.doors = append(s.doors, door{p, export})
 		s.begun.listening(p)

@@ -18,9 +18,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"reflect"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,6 +27,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ringnbd/cmd/ringnbd/config"
 	"ringnbd/engine"
 	"ringnbd/engine/gate"
 )
@@ -51,45 +50,11 @@ type debugFlag string
 func (f *debugFlag) Type() string   { return "ADDRESS" }
 func (f *debugFlag) String() string { return string(*f) }
 func (f *debugFlag) Set(text string) error {
-	if _, _, err := splitDebug(text); err != nil {
+	if _, _, err := config.SplitDebug(text); err != nil {
 		return err
 	}
 	*f = debugFlag(text)
 	return nil
-}
-
-// splitDebug splits HOST:PORT; of unix:PATH the path is the host. It refuses addresses that other
-// machines could reach.
-func splitDebug(text string) (host, port string, err error) {
-	if path, ok := strings.CutPrefix(text, "unix:"); ok {
-		if path == "" {
-			return "", "", errors.New("no path; write unix:PATH")
-		}
-		return path, "", nil
-	}
-	if err := checkAddress(text); err != nil {
-		return "", "", err
-	}
-	if host, port, err = net.SplitHostPort(text); err != nil {
-		return "", "", errors.New("no address; write localhost:PORT or unix:PATH")
-	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil { // which takes no sign
-		return "", "", fmt.Errorf("%q is not a port; write a number from 0 (any free one) to 65535",
-			port)
-	}
-	if !loopbackName(host) {
-		return "", "",
-			errors.New("profiles show what the server does and cost it time, so they are for " +
-				"this machine alone; write localhost:PORT, 127.0.0.1:PORT, [::1]:PORT or unix:PATH")
-	}
-	return host, port, nil
-}
-
-// loopbackName reports whether a host is localhost, or an address of the loopback. Any other name
-// may belong to another machine by the time that it is looked up.
-func loopbackName(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
 // debugServer is the endpoint. nil is not an endpoint.
@@ -121,7 +86,7 @@ func listenDebug(address string) (*debugServer, error) {
 	if address == "" {
 		return nil, nil
 	}
-	_, port, err := splitDebug(address)
+	_, port, err := config.SplitDebug(address)
 	if err != nil {
 		return nil, fmt.Errorf("--debug %s: %w", address, err)
 	}
@@ -222,7 +187,7 @@ func (d *debugServer) guard(next http.Handler) http.Handler {
 			w.Header().Set("Allow", "GET, HEAD")
 			w.Header().Set("Connection", "close")
 			http.Error(w, "only GET and HEAD, without a body", http.StatusMethodNotAllowed)
-		case d.remote && !loopbackName(hostOf(r.Host)):
+		case d.remote && !config.LoopbackName(hostOf(r.Host)):
 			http.Error(w,
 				"the Host header names another machine; use localhost, 127.0.0.1 or [::1]",
 				http.StatusForbidden)

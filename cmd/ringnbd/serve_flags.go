@@ -17,16 +17,15 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"ringnbd/cmd/ringnbd/config"
 	"ringnbd/engine"
 	"ringnbd/engine/backing"
 	"ringnbd/engine/gate"
 )
 
 const (
-	// maxLoops and maxConnections catch typing errors; above them a start would fail with less
-	// clear errors.
-	maxLoops       = 1024
-	maxConnections = 1 << 20
+	maxLoops       = config.MaxLoops
+	maxConnections = config.MaxConnections
 )
 
 // options are the values of serve's flags.
@@ -51,6 +50,9 @@ type options struct {
 	debug       debugFlag
 	logFormat   string
 	verbose     bool
+	config      string                  // path of a configuration file, "" without one
+	file        *config.Config          // what it says
+	manner      map[string]gate.Options // of the addresses that have some
 }
 
 func (o *options) register(flags *pflag.FlagSet) {
@@ -68,6 +70,9 @@ func (o *options) register(flags *pflag.FlagSet) {
 		"`FORMAT` of all images: raw is the only one; it serves them whatever they look like")
 	flags.BoolVar(&o.force, "force", false,
 		"serve images and devices that other programs use: see above")
+	flags.StringVarP(&o.config, "config", "c", "",
+		"serve what `FILE` says, in place of PATHs and all other flags but --verbose; see: "+
+			"ringnbd config")
 	s.begin("Where")
 	flags.VarP((*listenFlag)(&o.listen), "listen", "l",
 		"accept connections at `ADDRESS`, HOST:PORT or unix:PATH; repeatable (default "+
@@ -151,7 +156,7 @@ func (f *listenFlag) Set(text string) error {
 	if isPort(text) {
 		return fmt.Errorf("a port alone is given with --port %s, or as localhost:%s", text, text)
 	}
-	if err := checkAddress(text); err != nil {
+	if err := config.CheckAddress(text); err != nil {
 		return err
 	}
 	*f = append(*f, text)

@@ -6,14 +6,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"strconv"
 	"strings"
 
+	"ringnbd/cmd/ringnbd/config"
 	"ringnbd/engine/backing"
-	"ringnbd/proto"
 )
 
 // oldstyle is an address for clients that cannot negotiate.
@@ -30,21 +28,8 @@ func parseOldstyle(text string) (oldstyle, error) {
 	if !ok {
 		address = strings.ReplaceAll(text, "==", "=")
 	}
-	if err := checkAddress(address); err != nil {
+	if err := config.CheckOldstyle(address); err != nil {
 		return oldstyle{}, err
-	}
-	if !strings.HasPrefix(address, "unix:") {
-		_, port, err := net.SplitHostPort(address)
-		number, _ := strconv.Atoi(port)
-		switch {
-		case err != nil || port == "":
-			return oldstyle{},
-				errors.New("write HOST:PORT=EXPORT or unix:PATH=EXPORT; the port has no default")
-		case number == proto.DefaultPort:
-			return oldstyle{},
-				fmt.Errorf("port %d is for clients that negotiate (--listen); choose another port",
-					proto.DefaultPort)
-		}
 	}
 	return oldstyle{address: address, export: export}, nil
 }

@@ -15,7 +15,10 @@ import (
 )
 
 // binder fills types, and collects what is wrong.
-type binder struct{ mistakes []Mistake }
+type binder struct {
+	mistakes []Mistake
+	bad      map[Pos]bool // tables with mistakes
+}
 
 // reader is a kind of value that reads itself. of are the words of a choice.
 type reader interface {
@@ -53,6 +56,12 @@ func (b *binder) table(n *node, into reflect.Value, path, context string) {
 	if at := into.FieldByName("At"); at.IsValid() {
 		at.Set(reflect.ValueOf(n.at))
 	}
+	before := len(b.mistakes)
+	defer func() {
+		if n.bad || len(b.mistakes) > before {
+			b.bad[n.at] = true
+		}
+	}()
 	names, index := fields(into.Type())
 	for _, name := range n.names {
 		sub, where := n.named[name], join(path, name)

@@ -8,9 +8,11 @@
 //	syntax.go    words errors of syntax, and finds where to go on after one
 //	merge.go     makes one tree of all files
 //	bind.go      fills the types from the tree
-//	nearest.go   finds the word that may have been meant
+//	words.go     has other names of keys, for the answer to a key that does not exist
 //	load.go      reads a file and all that it includes
 //	check.go     checks what values mean, alone and together
+//	check_export.go  does so for exports
+//	address.go   checks the text of addresses
 //	spec.go      makes of an export what engine/backing opens
 //	diff.go      compares two configurations
 //	text.go      writes a configuration as a file

@@ -101,7 +101,7 @@ func Unsave(path, name string) (saved bool, err error) {
 func (c *Config) with(file, text string) []Mistake {
 	tree, mistakes := parse(file, []byte(text))
 	more := Config{Path: c.Path}
-	var b binder
+	b := binder{bad: map[Pos]bool{}}
 	b.table(tree, reflect.ValueOf(&more).Elem(), "", "")
 	if mistakes = append(mistakes, b.mistakes...); len(mistakes) > 0 {
 		return mistakes

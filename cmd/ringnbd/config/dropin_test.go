@@ -90,7 +90,7 @@ func TestSaveRefuses(t *testing.T) {
 		"d/vm.toml":  "[export.vm1]\npath = \"/dev/vm1\"\n",
 		"none.toml":  "[export.vm1]\npath = \"/dev/vm1\"\n",
 		"wrong.toml": "include = [\"d/*.toml\"]\nlops = 3\n",
-		"gone.toml":  "include = [\"e/*.toml\"]\n"})
+		"gone.toml":  "include = [\"e/*.toml\"]\n[export.a]\npath = \"/a\"\n"})
 	var place *PlaceError
 	e := &Export{Name: "vm1", Path: Given("ctl", "/dev/other")}
 	if _, err := Save(filepath.Join(dir, "main.toml"), e); !errors.As(err, &place) ||

@@ -25,9 +25,12 @@ func Load(path string) (*Config, []Mistake) {
 		at: Pos{path, 1, 1}}}
 	defaults(reflect.ValueOf(l.config).Elem())
 	l.file(path, Pos{}, nil)
-	var b binder
+	b := binder{bad: map[Pos]bool{}}
 	b.table(l.root, reflect.ValueOf(l.config).Elem(), "", "")
-	l.config.Include = l.include
+	l.config.Include, l.config.bad = l.include, b.bad
+	if len(l.mistakes) > 0 {
+		b.bad[Pos{path, 1, 1}] = true
+	}
 	l.mistakes = append(l.mistakes, b.mistakes...)
 	l.config.settle()
 	l.mistakes = append(l.mistakes, l.config.check()...)

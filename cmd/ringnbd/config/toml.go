@@ -47,6 +47,7 @@ type node struct {
 	at    Pos    // of the value, or of the header of a table
 	key   Pos    // of its key
 	text  string // of a value
+	bad   bool   // a table with a mistake in it, which may be what it lacks
 	inner int    // of a text: characters from its place to its first character; 0: not as written
 	names []string
 	named map[string]*node // of a table
@@ -140,6 +141,9 @@ func (s *source) place(offset int) Pos {
 
 func (s *source) wrong(at Pos, field, text string) {
 	s.mistakes = append(s.mistakes, Mistake{at, field, text})
+	if s.here != nil {
+		s.here.bad = true
+	}
 }
 
 // keys are the parts of a key, and their places.

@@ -7,9 +7,10 @@ package config
 
 // Config is a configuration, of all its files together.
 type Config struct {
-	Path  string    // of the first file
-	Files []string  // that were read, the first file first
-	Notes []Mistake // what is not wrong, and may surprise
+	Path  string       // of the first file
+	Files []string     // that were read, the first file first
+	Notes []Mistake    // what is not wrong, and may surprise
+	bad   map[Pos]bool // tables with mistakes, by their headers: what they lack may be among these
 
 	Include          Value[Strings] `key:"include"`
 	Memory           Value[Size]    `key:"memory" when:"restart"`
