@@ -126,6 +126,9 @@ func (e *Engine) Apply(ctx context.Context, c Change) (added []ID, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if w.leaving > 0 {
+		go e.seeOff(w.home, w.leaving)
+	}
 	var trouble []error
 	late := false
 	for _, m := range w.letters {
@@ -238,7 +241,9 @@ type update struct {
 type work struct {
 	letters    []*mail
 	added      []ID
-	departures []*departure
+	departures []*departure // of all that it removes
+	leaving    int          // how many of them leave because of it
+	home       chan *departure
 	names      map[ID]string
 }
 
@@ -253,20 +258,19 @@ func (e *Engine) publish(c *Change) (*work, error) {
 	if err := r.check(old, c); err != nil {
 		return nil, err
 	}
-	t, w := old.copy(), &work{names: map[ID]string{}}
+	t, w := old.copy(), &work{names: map[ID]string{}, home: make(chan *departure, len(c.Remove))}
 	u := &update{table: t}
 	for i := range c.Alter {
 		w.names[c.Alter[i].ID] = old.find(c.Alter[i].ID).Name
 		u.alter(&c.Alter[i])
 	}
-	fresh := make([]*departure, 0, len(c.Remove))
 	for _, id := range c.Remove {
 		d := r.leaving[id]
 		if d == nil {
-			d = newDeparture(t.find(id), len(e.shared.loops))
+			d = newDeparture(t.find(id), len(e.shared.loops), w.home)
 			r.leaving[id] = d
 			u.leave(d)
-			fresh = append(fresh, d)
+			w.leaving++
 		}
 		if c.Force {
 			u.cut = append(u.cut, id.place())
@@ -277,13 +281,6 @@ func (e *Engine) publish(c *Change) (*work, error) {
 		place, dev := r.add(t, e.shared.guard, &c.Add[i])
 		u.exports, u.devices = append(u.exports, place), append(u.devices, dev)
 		w.added = append(w.added, t.exports[place].id)
-	}
-	if len(fresh) > 0 {
-		home := make(chan *departure, len(fresh))
-		for _, d := range fresh {
-			d.home = home
-		}
-		go e.seeOff(home, len(fresh))
 	}
 	w.letters = e.postTable(u)
 	return w, nil

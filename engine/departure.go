@@ -33,9 +33,9 @@ type departure struct {
 	file     uint32 // its place among the registered files, if so
 }
 
-func newDeparture(x *Export, loops int) *departure {
+func newDeparture(x *Export, loops int, home chan<- *departure) *departure {
 	d := &departure{id: x.id, name: x.Name, device: x.Device, dev: x.dev, file: none,
-		gone: make(chan struct{})}
+		home: home, gone: make(chan struct{})}
 	d.loops.Store(int32(loops))
 	return d
 }
@@ -126,22 +126,10 @@ func (e *Engine) flushLast(d *departure, turns chan struct{}, flushed chan<- *de
 // takeOut takes exports that are home and flushed out of the table, and ends their departures when
 // nothing of them is left in any loop. False means that the engine has ended.
 func (e *Engine) takeOut(batch []*departure) bool {
-	e.mu.Lock()
-	if e.down {
-		e.mu.Unlock()
+	letters := e.drop(batch)
+	if letters == nil {
 		return false
 	}
-	t, r := e.shared.table.copy(), &e.shared.register
-	u := &update{table: t}
-	for _, d := range batch {
-		r.drop(t, d)
-		u.exports = append(u.exports, d.id.place())
-		if d.last {
-			u.devices = append(u.devices, d.dev)
-		}
-	}
-	letters := e.postTable(u)
-	e.mu.Unlock()
 	for _, m := range letters {
 		if !e.answered(context.Background(), m.done) {
 			return false
@@ -150,8 +138,27 @@ func (e *Engine) takeOut(batch []*departure) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, d := range batch {
-		r.giveBack(d)
+		e.shared.register.giveBack(d)
 		close(d.gone)
 	}
 	return true
+}
+
+// drop takes exports, and the devices that no other export has, out of the table, and tells the
+// loops.
+func (e *Engine) drop(batch []*departure) []*mail {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.down {
+		return nil
+	}
+	u := &update{table: e.shared.table.copy()}
+	for _, d := range batch {
+		e.shared.register.drop(u.table, d)
+		u.exports = append(u.exports, d.id.place())
+		if d.last {
+			u.devices = append(u.devices, d.dev)
+		}
+	}
+	return e.postTable(u)
 }
