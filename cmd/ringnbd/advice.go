@@ -65,6 +65,8 @@ func serveAdvice(err error) string {
 		cut    *engine.CutError
 	)
 	switch {
+	case errors.As(err, &access) && access.Part:
+		return accessAdvice(access, "", "serve the export with --read-only")
 	case errors.As(err, &access):
 		return accessAdvice(access, ", or let --create SIZE make a new image",
 			"serve it with --read-only")

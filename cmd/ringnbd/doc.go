@@ -31,6 +31,7 @@
 //	serve_debug.go          --debug: counters and profiles over HTTP
 //	serve_debug_profile.go  bounds for profiles
 //
+//	plan.go                 ringnbd plan: what a tree is made of
 //	info.go                 ringnbd info, whose work is in package describe
 //	copy.go                 ringnbd copy, whose work is in package transfer
 //	bench.go                ringnbd bench, whose work is in ringnbd/bench/load

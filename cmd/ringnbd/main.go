@@ -98,7 +98,8 @@ func newRoot() *cobra.Command {
 	}
 	root.SetHelpFunc(printHelp)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newServe(), newInfo(), newCopy(), newBench(), newConform(), newVersion())
+	root.AddCommand(newServe(), newPlan(), newInfo(), newCopy(), newBench(), newConform(),
+		newVersion())
 	cobra.EnableCommandSorting = false
 	refineHelp(root)
 	refineCompletion(root)

@@ -21,6 +21,7 @@ import (
 	"ringnbd/cmd/ringnbd/nearest"
 	"ringnbd/engine/backing"
 	"ringnbd/engine/client"
+	"ringnbd/engine/tree"
 )
 
 // otherWords are the names that other programs, and people, have for our flags and commands.
@@ -185,7 +186,7 @@ func isPort(text string) bool {
 // checkPaths answers an address or a port in place of a PATH, unless a file has that name.
 func checkPaths(paths []string) error {
 	for i, path := range paths {
-		if backing.Synthetic(path) || fileExists(path) {
+		if backing.Synthetic(path) || tree.Is(path) || fileExists(path) {
 			continue
 		}
 		others := strings.Join(slices.Delete(slices.Clone(paths), i, i+1), " ")

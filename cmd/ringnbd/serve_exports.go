@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"ringnbd/engine/backing"
+	"ringnbd/engine/tree"
 )
 
 // parseExport reads NAME=PATH[,ro][,format=raw][,description=TEXT]. NAME ends at the first "=" that
@@ -25,7 +26,10 @@ func parseExport(text string) (backing.Spec, error) {
 			fmt.Errorf("%q has no =; write NAME=PATH[,ro][,format=raw][,description=TEXT], and "+
 				"== for a = in NAME", text)
 	}
-	fields := splitCommas(rest)
+	fields, err := splitFields(rest)
+	if err != nil {
+		return backing.Spec{}, fmt.Errorf("export %q: %w", name, err)
+	}
 	s := backing.Spec{Name: name, Path: fields[0]}
 	if s.Path == "" {
 		return backing.Spec{}, fmt.Errorf("export %q has an empty path", name)
@@ -66,6 +70,37 @@ func cutName(text string) (name, rest string, ok bool) {
 		b.WriteByte(text[i])
 	}
 	return text, "", false
+}
+
+// splitFields splits a path and its options. The commas of a tree belong to it as they are.
+func splitFields(text string) ([]string, error) {
+	if !tree.Is(text) {
+		return splitCommas(text), nil
+	}
+	_, end, err := tree.Prefix(text)
+	if err != nil {
+		return nil, err
+	}
+	fields := splitCommas(text[end:])
+	if fields[0] = strings.TrimSpace(fields[0]); fields[0] != "" {
+		return nil, &tree.Error{Text: text, At: end, What: "the tree ends before this; options " +
+			"follow after a comma"}
+	}
+	fields[0] = text[:end]
+	return fields, nil
+}
+
+// nameOf is the name of the export of a path, when several paths are served: that of the file that
+// clients write to, or of the origin if what they write is thrown away.
+func nameOf(path string) string {
+	n, err := tree.Parse(path)
+	if err != nil { // reported when all specs are checked
+		return filepath.Base(path)
+	}
+	for n.Layer != "" {
+		n = &n.Parts[len(n.Parts)-1]
+	}
+	return filepath.Base(n.Path)
 }
 
 // splitCommas splits at single commas and replaces each double comma by one, as qemu does.
@@ -131,7 +166,7 @@ func (o *options) specs(paths []string) ([]backing.Spec, error) {
 	for _, path := range paths {
 		name := ""
 		if len(paths) > 1 {
-			name = filepath.Base(path)
+			name = nameOf(path)
 		}
 		list = append(list, backing.Spec{Name: name, Path: path})
 	}
@@ -146,7 +181,7 @@ func (o *options) specs(paths []string) ([]backing.Spec, error) {
 		s := &list[i]
 		s.ReadOnly = s.ReadOnly || o.readOnly
 		s.Direct, s.Force, s.Raw = o.direct, o.force, s.Raw || bool(o.raw)
-		if !backing.Synthetic(s.Path) {
+		if !backing.Synthetic(s.Path) && !tree.Is(s.Path) {
 			images++
 			if !s.ReadOnly {
 				s.Create = o.create
@@ -160,7 +195,7 @@ func (o *options) specs(paths []string) ([]backing.Spec, error) {
 	}
 	if o.create > 0 && images == 0 {
 		return nil,
-			fmt.Errorf("--create has no image to create: every export has its size in its name")
+			fmt.Errorf("--create has no image to create: every export has its size already")
 	}
 	return list, backing.Check(list)
 }

@@ -11,6 +11,7 @@
 //	layered.go     opens the parts of a tree, such as an overlay over its origin
 //	top.go         is the file of an overlay: made, checked, its map loaded
 //	fingerprint.go tells an origin from others
+//	outline.go     tells what a tree promises and needs, without opening it for use
 //	thrown.go      makes throw-away overlays, one for each client
 //	commit.go      empties an overlay, into its origin or for good
 //	depth.go       answers BLOCK_STATUS for an overlay
