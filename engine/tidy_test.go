@@ -103,6 +103,12 @@ var forbidden = map[string]map[string]string{
 		"ringnbd/engine/backing": "a client knows nothing of how a server is made",
 		"ringnbd/engine/uring":   "ordinary sockets do; loops of their own are for bench/load",
 	},
+	"engine/partition": {
+		"os":      "tables are read from what is handed in, by the fuzzer as well",
+		"net":     "tables are read from what is handed in",
+		"time":    "a table says the same whenever it is read",
+		"ringnbd": "partition tables have nothing to do with NBD",
+	},
 	"engine/progress": {
 		"os":      "the caller knows what is a terminal, and how wide it is",
 		"ringnbd": "progress stands at the bottom, so that every program can show how far it is",

@@ -56,6 +56,7 @@ func (o *store) measureBlock(st *unix.Statx_t) error {
 	// minimum_io_size is what NBD means by a preferred block: the least that a RAID or a disk
 	// writes without reading first. The optimal size counts as well: where it is a stripe, parity
 	// makes smaller writes cost more.
+	o.traits.logical = logical
 	o.traits.preferred = max(minPreferred, d.Block, queue.block("logical_block_size"),
 		queue.block("physical_block_size"), queue.block("minimum_io_size"),
 		queue.block("optimal_io_size"))

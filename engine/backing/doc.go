@@ -5,6 +5,7 @@
 //	spec.go        says what is asked for, and checks its text
 //	open.go        opens in two steps: what exists, then what is to be made
 //	stores.go      keeps the stores that are open, each once, for all exports that show them
+//	partition.go   reads partitions: how they are written, and the range that each shows
 //	path.go        opens, locks and measures regular files and block devices
 //	file.go        measures a regular file: O_DIRECT, fallocate
 //	block.go       measures a block device by its request queue

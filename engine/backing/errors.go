@@ -70,6 +70,7 @@ type HeldError struct {
 	By    Holder
 	Write bool // the store was to be written
 	Final bool // Claim.Force cannot help either
+	Part  bool // a partition of a block device was asked for, which the kernel has as a device
 }
 
 func (e *HeldError) Error() string {
@@ -86,6 +87,7 @@ type FormatError struct {
 	Name   string // of the format, with its article: "a qcow2 image"
 	QEMU   string // what qemu-img calls the format; "" if it is none of QEMU's
 	Unpack string // the program that unpacks a compressed file, or ""
+	Part   bool   // it is in a partition, so Path is not a file's
 }
 
 func (e *FormatError) Error() string { return e.Path + ": is " + e.Name + ", not a raw disk" }

@@ -29,7 +29,7 @@ func (b *Backing) describe() {
 		},
 		Name:           b.spec.Name,
 		Description:    b.spec.Description,
-		PreferredBlock: o.traits.preferred,
+		PreferredBlock: b.preferred(),
 		Contexts:       []proto.Context{{Name: proto.ContextAllocation}},
 	}
 }
@@ -40,8 +40,8 @@ func (b *Backing) Engine() engine.Export {
 		return engine.Export{Facts: b.Export.Facts, Device: b.Device, Name: b.Export.Name,
 			Contexts: b.layerContexts()}
 	}
-	return engine.Export{Facts: b.Export.Facts, Device: b.Device, Name: b.Export.Name,
-		Contexts: []engine.Context{allocationOf(b.Device)}}
+	return engine.Export{Facts: b.Export.Facts, Device: b.Device, Base: b.window.base,
+		Name: b.Export.Name, Contexts: []engine.Context{allocationOf(b.Device)}}
 }
 
 // transmissionFlags returns what the engine can do with a device, for an export that may be

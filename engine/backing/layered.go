@@ -42,13 +42,17 @@ func (s *Spec) checkLayers(n *tree.Node) error {
 		return fmt.Errorf("%s: an overlay has the size of its origin, so it is not made with a "+
 			"size; its FILE is made by %s=%s in the tree", s.Path, tree.OptionCreate,
 			tree.IfMissing)
+	case s.Partitions || s.Partition != "":
+		return fmt.Errorf("%s: the partitions of an overlay are not exported; an overlay over a "+
+			"partition is: overlay(%s, FILE)", s.Path, WritePath("PATH", "N"))
 	case s.ReadOnly && n.Option(tree.OptionDiscard) != "":
 		return fmt.Errorf("%s: clients that only read have nothing to throw away; serve %s itself "+
 			"read-only", s.Path, n.Parts[0].String())
 	}
 	var err error
 	n.Paths(func(leaf *tree.Node) {
-		part := Spec{Name: s.Name, Path: leaf.String()}
+		part := Spec{Name: s.Name}
+		part.SetPath(leaf.String())
 		if err == nil {
 			err = part.check()
 		}
@@ -61,7 +65,8 @@ func (s *Spec) checkLayers(n *tree.Node) error {
 func (r *Stores) plant(s Spec, n *tree.Node, leaves *[]*Backing) *Backing {
 	if n == nil || n.Layer == "" {
 		if n != nil {
-			s.Path, s.Tree = n.String(), nil
+			s.Tree = nil
+			s.SetPath(n.String())
 		}
 		b := &Backing{spec: s, stores: r}
 		*leaves = append(*leaves, b)
@@ -147,7 +152,7 @@ func (b *Backing) fit(top *Backing) error {
 			s.Direct = DirectOff // O_DIRECT may need larger units
 		}
 	}
-	if k := top.asked.id.kind; k != idFile && k != idMissing {
+	if k := top.asked.id.kind; k != idFile && k != idMissing || top.spec.Partition != "" {
 		return &TopError{Path: top.spec.Path, NotFile: true}
 	}
 	return nil

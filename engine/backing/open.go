@@ -24,6 +24,8 @@ import (
 type Backing struct {
 	Device *engine.Device // shared by all exports of the store
 	Export proto.Export
+	// Disk is set for an export that Spec.Partitions added: the export of the whole disk.
+	Disk *Backing
 	// Notes are lines about what was decided for the user, and why: buffered I/O on tmpfs, say.
 	Notes     []string
 	Encrypted bool // it holds a LUKS volume: clients see it encrypted
@@ -156,6 +158,8 @@ func identify(s *Spec) (identity, error) {
 	var st unix.Stat_t
 	err := unix.Stat(s.Path, &st)
 	switch {
+	case err == unix.ENOENT && s.Partition != "":
+		return identity{}, missingPartition(s)
 	case err == unix.ENOENT && s.top && s.Create == 0:
 		return identity{}, &TopError{Path: s.Path, Missing: true}
 	case err == unix.ENOENT:

@@ -45,17 +45,28 @@ func (o *store) openPath() error {
 	fd, err := openRetry(o.spec.Path, flags, 0)
 	if err == unix.EBUSY && block {
 		if fd, err = o.openExclusive(flags); err != nil {
-			return err
+			return o.partHeld(err)
 		}
 	}
 	if err != nil {
 		return explain(&o.spec, err)
 	}
 	o.device = engine.Device{FD: fd, ReadOnly: readOnly}
-	if err := o.claim(); err != nil {
+	if err := o.claim(); err != nil && block {
+		return o.partHeld(err)
+	} else if err != nil {
 		return err
 	}
 	return o.measure(block)
+}
+
+// partHeld completes the error about a block device that is held, if a partition of it is wanted.
+func (o *store) partHeld(err error) error {
+	var held *HeldError
+	if errors.As(err, &held) {
+		held.Part = o.spec.Partition != ""
+	}
+	return err
 }
 
 // create makes the image and locks it, and then continues as with an image that exists.

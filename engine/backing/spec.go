@@ -31,6 +31,8 @@ const (
 type Spec struct {
 	Name        string // "" is the default export
 	Path        string // regular file, block device, null:SIZE or memory:SIZE
+	Partition   string // "N", "label:NAME" or "uuid:UUID"; "" is the whole
+	Partitions  bool   // each partition is to be an export as well, see PartitionName
 	Description string // shown by INFO and LIST
 	ReadOnly    bool
 	Create      uint64 // bytes; a missing image is made with this size, 0 makes none
@@ -82,7 +84,10 @@ func (s *Spec) check() error {
 	if err == nil {
 		_, _, err = s.synthetic()
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return s.checkPartition()
 }
 
 // wrongString returns why text cannot be a string of the protocol, or "".

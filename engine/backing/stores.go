@@ -52,6 +52,7 @@ type store struct {
 // traits are what flags.go needs to know about a store besides the Device itself.
 type traits struct {
 	preferred  uint32 // bytes: the block size that the store does best with, a power of two
+	logical    uint32 // bytes: the logical block size of a block device
 	rotational bool
 }
 
@@ -59,7 +60,8 @@ type traits struct {
 // changes nothing, and on an error it leaves nothing open that was not before. Before it opens a
 // path, which may take long, it calls tell, which returns whether to go on.
 //
-// The result has a Backing for each spec, in order.
+// The result has a Backing for each spec, in order, and behind them the partitions of the specs
+// with Spec.Partitions.
 func (r *Stores) Prepare(specs []Spec, tell ...func(path string) (on bool)) ([]*Backing, error) {
 	return r.PrepareInstead(nil, specs, tell...)
 }
@@ -77,10 +79,47 @@ func (r *Stores) PrepareInstead(leaving []*Backing, specs []Spec,
 	}
 	for i, b := range all {
 		if err = b.raise(leaving, tell); err != nil {
-			for _, b := range all[:i+1] {
-				err = errors.Join(err, b.Close())
+			return nil, closeAll(all[:i+1], err)
+		}
+	}
+	if all, err = withPartitions(all, leaving); err != nil {
+		return nil, closeAll(all, err)
+	}
+	return all, nil
+}
+
+// closeAll closes what was opened before an error.
+func closeAll(all []*Backing, err error) error {
+	for _, b := range all {
+		err = errors.Join(err, b.Close())
+	}
+	return err
+}
+
+// withPartitions appends the exports of the partitions of those disks whose specs ask for them.
+func withPartitions(all []*Backing, leaving []*Backing) ([]*Backing, error) {
+	var specs []Spec
+	for _, b := range all {
+		specs = append(specs, b.spec)
+	}
+	for _, disk := range all {
+		if !disk.spec.Partitions || disk.pending || disk.tree != nil {
+			continue
+		}
+		added, err := disk.partitions()
+		if err != nil {
+			return all, err
+		}
+		if err := Check(append(specs, added...)); err != nil {
+			return all, err
+		}
+		specs = append(specs, added...)
+		for _, s := range added {
+			b := &Backing{spec: s, stores: disk.stores, Disk: disk}
+			if err := b.join(disk.store.id, s, leaving); err != nil {
+				return all, err
 			}
-			return nil, err
+			all = append(all, b)
 		}
 	}
 	return all, nil
@@ -176,8 +215,13 @@ func (b *Backing) show() error {
 		return err
 	}
 	b.Encrypted = o.encrypted
-	b.window = window{0, o.device.Size}
-	b.Notes = append(b.Notes, o.notes...)
+	if err := b.choose(); err != nil {
+		return err
+	}
+	b.stores.mu.Lock()
+	b.Notes = append(o.notes, b.Notes...)
+	o.notes = nil // told once
+	b.stores.mu.Unlock()
 	b.describe()
 	return nil
 }
