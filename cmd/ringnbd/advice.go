@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ringnbd/cmd/ringnbd/control"
 	"ringnbd/engine"
 	"ringnbd/engine/backing"
 	"ringnbd/engine/client"
@@ -88,6 +89,53 @@ func serveAdvice(err error) string {
 		return "choose another name with --export NAME=PATH"
 	case errors.As(err, &cut):
 		return "--shutdown-timeout gives them longer"
+	}
+	return ""
+}
+
+// ctlAdvice is what `ringnbd ctl` can do about an error.
+func ctlAdvice(err error) string {
+	var socket *control.SocketError
+	var refused *control.Error
+	switch {
+	case errors.As(err, &socket) && errors.Is(err, unix.EACCES):
+		return "run as root, or let the server's configuration name this user among its admins " +
+			"or viewers"
+	case errors.As(err, &socket) && (errors.Is(err, unix.ENOENT) ||
+		errors.Is(err, unix.ECONNREFUSED)):
+		return "start a server with --control unix:PATH, and say its PATH here in the same way"
+	case errors.As(err, &refused) && refused.Field == "replace":
+		return "--replace does that"
+	case errors.As(err, &refused) && refused.Field == "force":
+		return "--force does that"
+	}
+	return ""
+}
+
+// controlAdvice is what a client of the control socket can do about an error.
+func controlAdvice(err error) string {
+	var (
+		access *backing.AccessError
+		held   *backing.HeldError
+		format *backing.FormatError
+		direct *backing.DirectError
+		size   *backing.SizeError
+		exists *backing.ExistsError
+	)
+	switch {
+	case errors.As(err, &access):
+		return accessAdvice(access, ", or let create make a new image", "serve it read-only")
+	case errors.As(err, &held):
+		return strings.Replace(heldAdvice(held, ", or serve it read-only in both", "",
+			", or serve it read-only"), "say --force", "say force", 1)
+	case errors.As(err, &format):
+		return convert(format) + "; or say that its format is raw to serve its bytes as they are"
+	case errors.As(err, &direct):
+		return "let direct be auto or off"
+	case errors.As(err, &size) && size.Image:
+		return fmt.Sprintf("create it with %d", size.Next)
+	case errors.As(err, &exists):
+		return "leave out create to serve it as it is"
 	}
 	return ""
 }

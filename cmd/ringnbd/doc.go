@@ -26,10 +26,20 @@
 //	serve_room.go           open files and threads for the connections and loops
 //	serve_start.go          a start that a signal can end
 //	serve_shutdown.go       the end, in order or at once
+//	serve_inforce.go        the configuration that is in force
+//	serve_live.go           the exports of a running server, and who is changing which
+//	serve_change.go         changes to them: add, alter, replace, remove, flush
+//	serve_resize.go         another size
+//	serve_doors.go          addresses that are opened and closed at run time
+//	serve_reload.go         SIGHUP: the configuration is read again
+//	serve_control.go        --control: the server as its control socket sees it
 //	serve_log.go            the log: levels, formats, what a start reports
 //	serve_journal.go        the log of sessions and of disk errors, limited in rate
 //	serve_debug.go          --debug: counters and profiles over HTTP
 //	serve_debug_profile.go  bounds for profiles
+//
+//	ctl.go                  ringnbd ctl: a running server looked at and changed
+//	ctl_show.go             what it prints
 //
 //	plan.go                 ringnbd plan: what a tree is made of
 //	info.go                 ringnbd info, whose work is in package describe

@@ -140,7 +140,8 @@ func TestHelpTextsEndWithTheStatus(t *testing.T) {
 
 // othersFlags are in the help texts and belong to other programs.
 var othersFlags = map[string]bool{"bench --name": true, "bench --filename": true,
-	"bench --rw": true, "bench --write_iolog": true, "conform --socket": true}
+	"bench --rw": true, "ctl --unix-socket": true, "ctl --export": true,
+	"bench --write_iolog": true, "conform --socket": true}
 
 // TestFlagsInHelpTextsExist checks that the flags in a text are flags of its command.
 func TestFlagsInHelpTextsExist(t *testing.T) {

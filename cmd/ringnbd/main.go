@@ -98,8 +98,8 @@ func newRoot() *cobra.Command {
 	}
 	root.SetHelpFunc(printHelp)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newServe(), newPlan(), newInfo(), newCopy(), newBench(), newConform(),
-		newVersion())
+	root.AddCommand(newServe(), newCtl(), newPlan(), newInfo(), newCopy(), newBench(),
+		newConform(), newVersion())
 	cobra.EnableCommandSorting = false
 	refineHelp(root)
 	refineCompletion(root)

@@ -12,13 +12,17 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"os"
 	"runtime"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"ringnbd/cmd/ringnbd/control"
 	"ringnbd/engine"
 	"ringnbd/engine/backing"
 	"ringnbd/engine/gate"
@@ -34,6 +38,9 @@ func newServe() *cobra.Command {
 			specs, err := o.read(c.Flags(), args)
 			if err != nil {
 				return visibleError{adviser(serveAdvice).about(err)}
+			}
+			if o.flagged, err = o.configuration(c.Flags(), nil); err != nil {
+				return visibleError{err}
 			}
 			if err := serve(&o, specs, c.OutOrStdout(), c.ErrOrStderr()); err != nil {
 				return failure{visibleError{adviser(serveAdvice).about(err)}}
@@ -57,34 +64,39 @@ type server struct {
 	options   *options
 	log       serverLog
 	begun     begun
+	started   time.Time
 	stores    backing.Stores
-	backings  []*backing.Backing
-	doors     []door
+	opened    []*served // at the start
+	live      *live
 	inherited int // how many of the doors have sockets that this process inherited
 	engine    *engine.Engine
 	journal   *journal // once the engine is started
 	gate      *gate.Gate
 	debug     *debugServer
 	accepting chan error // the error that ended one of the accept loops
-}
 
-// door is an address that the server listens on, with the URI of the default export, or of the one
-// export that an oldstyle door leads to.
-type door struct {
-	*gate.Place
-	export int // index of the only export of an oldstyle door, else allExports
-}
+	events       *control.Events
+	control      *control.Server // nil: none was asked for
+	controlPlace *gate.Place
 
-// allExports is the export of a door whose clients name the export that they want.
-const allExports = -1
+	reloading     sync.Mutex // held by a reload
+	mu            sync.Mutex // guards what follows, and of the options what a reload changes
+	doors         []door
+	reloadedAt    time.Time
+	reloadTrouble string
+}
 
 func serve(o *options, specs []backing.Spec, stdout, stderr io.Writer) error {
-	signals := catchSignals()
+	signals, hangups := catchSignals(), (<-chan os.Signal)(nil)
+	if o.config != "" {
+		signals, hangups = catchReloads()
+	}
 	tuneRuntime(o.loops)
 	if err := o.reserveRoom(); err != nil {
 		return err
 	}
-	s := &server{options: o, log: newLog(o, stderr)}
+	s := &server{options: o, log: newLog(o, stderr), started: time.Now(),
+		events: control.NewEvents(), accepting: make(chan error, 1)}
 	defer s.log.backlog.close()
 	if ended, err := s.start(specs, signals); ended || err != nil {
 		return err
@@ -93,16 +105,26 @@ func serve(o *options, specs []backing.Spec, stdout, stderr io.Writer) error {
 	s.report()
 	s.printReady(stdout)
 	s.notify(daemon.SdNotifyReady)
-
-	var err error
-	select {
-	case sig := <-signals:
-		s.log.Info("shutting down", "signal", sig.String(), "connections", s.engine.Connections())
-	case err = <-s.accepting:
-		s.log.Error("shutting down: an address accepts no more connections", "error", err)
-	}
+	err := s.wait(signals, hangups)
 	s.notify(daemon.SdNotifyStopping)
 	return errors.Join(err, s.down(signals))
+}
+
+// wait serves until a signal asks for an end, or an address accepts no more connections.
+func (s *server) wait(signals, hangups <-chan os.Signal) error {
+	for {
+		select {
+		case sig := <-signals:
+			s.log.Info("shutting down", "signal", sig.String(), "connections",
+				s.engine.Connections())
+			return nil
+		case err := <-s.accepting:
+			s.log.Error("shutting down: an address accepts no more connections", "error", err)
+			return err
+		case <-hangups:
+			go s.hangUp()
+		}
+	}
 }
 
 // tune sets up the process. Two processors more than loops, so that a loop that comes back from its
@@ -144,34 +166,29 @@ func (s *server) up(specs []backing.Spec) error {
 	if err := checkLockable(config); err != nil {
 		return err
 	}
+	if err := s.openExports(specs); err != nil {
+		return err
+	}
+	exports := make([]engine.Export, len(s.opened))
+	for i, x := range s.opened {
+		exports[i] = x.backing.Engine()
+	}
+	s.journal = newJournal(s.log.Logger, s.events)
+	config.Reports = s.journal
 	var err error
-	if s.backings, err = s.stores.Prepare(specs, s.begun.opening); err != nil {
+	if s.engine, err = engine.Start(config, exports); err != nil {
 		return err
 	}
-	if err := s.listen(); err != nil {
-		return err
-	}
-	for _, b := range s.backings {
-		if !s.begun.opening(b.Path()) {
-			return errInterrupted
-		}
-		if err := b.Create(); err != nil {
-			return err
-		}
-	}
-	s.begun.opened(s.backings)
-	if !s.begun.step("taking memory and setting up io_uring") {
-		return errInterrupted
-	}
-	catalog, err := s.startEngine(config)
-	if err != nil {
+	s.live = newLive(s.log.Logger, &s.stores, s.events)
+	if err := s.live.begin(s.engine, s.journal, s.opened); err != nil {
 		return err
 	}
 	if err := s.limitConnections(); err != nil {
 		return err
 	}
 	s.gate = gate.New(gate.Config{
-		Catalog:          func() proto.Catalog { return catalog },
+		Catalog:          func() proto.Catalog { return s.live.catalog.Load() },
+		Gone:             func(id uint64) bool { return s.engine.Gone(engine.ID(id)) != nil },
 		Adopt:            s.adopt,
 		Live:             s.engine.Connections,
 		MaxConnections:   o.connections,
@@ -179,40 +196,15 @@ func (s *server) up(specs []backing.Spec) error {
 		HandshakeTimeout: o.handshake,
 		Log:              s.log.Logger,
 	})
-	s.accept()
+	for _, d := range s.doors {
+		s.accept(d)
+	}
+	s.serveControl()
 	if s.debug != nil {
 		s.debug.gate = s.gate.Counters
 	}
 	s.debug.serve(s.engine, s.log.Logger)
 	return nil
-}
-
-// startEngine starts the engine with what was opened, and returns what clients are shown of it.
-func (s *server) startEngine(config engine.Config) (*proto.Exports, error) {
-	exports := make([]engine.Export, len(s.backings))
-	shown := make([]proto.Export, len(s.backings))
-	for i, b := range s.backings {
-		exports[i] = b.Engine()
-		shown[i] = b.Export
-	}
-	// the default export is the one named "", if there is one
-	if _, err := proto.NewExports(shown, -1); err != nil {
-		return nil, err
-	}
-	names := make([]exportName, len(s.backings))
-	for i, b := range s.backings {
-		names[i] = exportName{b.Export.Name, b.Path()}
-	}
-	s.journal = newJournal(s.log.Logger, names)
-	config.Reports = s.journal
-	var err error
-	if s.engine, err = engine.Start(config, exports); err != nil {
-		return nil, err
-	}
-	for i, id := range s.engine.IDs() {
-		shown[i].ID = uint64(id)
-	}
-	return proto.NewExports(shown, -1)
 }
 
 // adopt hands a client to the engine.
@@ -226,24 +218,33 @@ func (s *server) adopt(fd int, export proto.Export, session proto.Session, peer 
 	return err
 }
 
-// accept starts accepting connections at all doors.
-func (s *server) accept() {
-	loops := 0
-	for _, d := range s.doors {
-		loops += len(d.Listeners)
+// openExports opens the exports of the start, makes missing images, and listens between the two.
+func (s *server) openExports(specs []backing.Spec) error {
+	backings, err := s.stores.Prepare(specs, s.begun.opening)
+	if err != nil {
+		return err
 	}
-	s.accepting = make(chan error, loops)
-	for _, d := range s.doors {
-		for _, l := range d.Listeners {
-			go func() {
-				if d.export == allExports {
-					s.accepting <- s.gate.Serve(l)
-				} else {
-					s.accepting <- s.gate.ServeOldstyle(l, s.backings[d.export].Export.Name)
-				}
-			}()
+	for i, b := range backings {
+		x := &served{spec: specs[i], backing: b}
+		x.from, x.asked = s.options.origin(specs[i].Name)
+		s.opened = append(s.opened, x)
+	}
+	if err := s.listen(); err != nil {
+		return err
+	}
+	for _, b := range backings {
+		if !s.begun.opening(b.Path()) {
+			return errInterrupted
+		}
+		if err := b.Create(); err != nil {
+			return err
 		}
 	}
+	s.begun.opened(backings)
+	if !s.begun.step("taking memory and setting up io_uring") {
+		return errInterrupted
+	}
+	return nil
 }
 
 func (s *server) listen() error {
@@ -252,7 +253,7 @@ func (s *server) listen() error {
 		return err
 	}
 	for _, p := range inherited {
-		s.doors = append(s.doors, door{p, allExports})
+		s.doors = append(s.doors, door{Place: p})
 	}
 	if s.inherited = len(inherited); s.inherited > 0 &&
 		len(s.options.listen)+len(s.options.oldstyle) == 0 {
@@ -263,14 +264,18 @@ func (s *server) listen() error {
 		addresses = []string{gate.DefaultListen}
 	}
 	for _, address := range addresses {
-		if err := s.open(address, allExports); err != nil {
+		if err := s.open(door{text: address}); err != nil {
 			return err
 		}
 	}
 	for _, old := range s.options.oldstyle {
-		if err := s.open(old.address, old.index); err != nil {
+		err := s.open(door{text: old.address, oldstyle: true, export: old.export})
+		if err != nil {
 			return err
 		}
+	}
+	if err := s.listenControl(); err != nil {
+		return err
 	}
 	if !s.begun.step("listening at " + visible(string(s.options.debug))) {
 		return errInterrupted
@@ -281,18 +286,17 @@ func (s *server) listen() error {
 	return err
 }
 
-// open listens on an address.
-func (s *server) open(address string, export int) error {
-	if !s.begun.step("looking up and listening at " + visible(address)) {
+// open listens on the address of a door.
+func (s *server) open(d door) (err error) {
+	if !s.begun.step("looking up and listening at " + visible(d.text)) {
 		return errInterrupted
 	}
-	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+	if path, ok := strings.CutPrefix(d.text, "unix:"); ok {
 		backing.Reach(path)
 	}
-	p, err := gate.ListenWith(address, s.options.manner[address])
-	if err == nil {
-		s.doors = append(s.doors, door{p, export})
-		s.begun.listening(p)
+	if d.Place, err = gate.ListenWith(d.text, s.options.manner[d.text]); err == nil {
+		s.doors = append(s.doors, d)
+		s.begun.listening(d.Place)
 	}
 	return err
 }
@@ -300,14 +304,15 @@ func (s *server) open(address string, export int) error {
 // abandon undoes a start that failed. Images that it created are removed.
 func (s *server) abandon() {
 	s.debug.close()
+	s.closeControl()
 	for _, d := range s.doors {
 		d.Close()
 	}
 	if s.engine != nil {
 		_ = s.engine.Close()
 	}
-	for _, b := range s.backings {
-		b.Abandon()
+	for _, x := range s.opened {
+		x.backing.Abandon()
 	}
 }
 
@@ -316,12 +321,12 @@ func (s *server) abandon() {
 func (s *server) exportURIs() []string {
 	var list []string
 	for _, d := range s.doors {
-		if d.export != allExports {
+		if d.oldstyle {
 			list = append(list, d.URI)
 			continue
 		}
-		for _, b := range s.backings {
-			list = append(list, exportURI(d.URI, b.Export.Name))
+		for _, x := range s.opened {
+			list = append(list, exportURI(d.URI, x.name()))
 		}
 	}
 	return list

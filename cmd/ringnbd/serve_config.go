@@ -31,6 +31,7 @@ var flagKeys = map[string]string{
 	"handshake-timeout": "handshake-timeout", "shutdown-timeout": "shutdown-timeout",
 	"loops": "loops", "direct": "direct", "register": "register", "poll": "poll",
 	"verbose": "log.level", "log-format": "log.format", "debug": "debug",
+	"control": "control.socket",
 }
 
 // besideConfig are the flags that go together with --config.
@@ -103,6 +104,10 @@ func (o *options) configure(c *config.Config) ([]backing.Spec, error) {
 		}
 		o.manner[l.Address.V] = l.Options()
 	}
+	if c.Control != nil {
+		o.control = controlFlag("unix:" + c.Control.Socket.V)
+		o.admins, o.viewers = c.Control.Admins.V.Texts(), c.Control.Viewers.V.Texts()
+	}
 	specs := c.Specs()
 	if err := o.findOldstyle(specs); err != nil {
 		return nil, err
@@ -136,7 +141,11 @@ func (o *options) configuration(flags *pflag.FlagSet, specs []backing.Spec) (*co
 				c.Poll.V = config.PollAuto
 			}
 		},
-		"debug":      func() { c.Debug = given(wholeAddress(string(o.debug))) },
+		"debug": func() { c.Debug = given(wholeAddress(string(o.debug))) },
+		"control": func() {
+			path, _ := strings.CutPrefix(string(o.control), "unix:")
+			c.Control = &config.Control{Socket: given(wholePath(path))}
+		},
 		"log-format": func() { c.Log.Format = given(config.Choice(o.logFormat)) },
 		"verbose":    func() { c.Log.Level = given(config.Choice("debug")) },
 	} {

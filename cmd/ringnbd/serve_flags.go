@@ -48,10 +48,14 @@ type options struct {
 	handshake   time.Duration
 	shutdown    time.Duration
 	debug       debugFlag
+	control     controlFlag
+	admins      []string // who may use the control socket, besides root and the server's own user
+	viewers     []string
 	logFormat   string
 	verbose     bool
 	config      string                  // path of a configuration file, "" without one
 	file        *config.Config          // what it says
+	flagged     *config.Config          // what the flags say, without exports
 	manner      map[string]gate.Options // of the addresses that have some
 }
 
@@ -82,6 +86,9 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.Var((*oldstyleFlag)(&o.oldstyle), "oldstyle",
 		"serve EXPORT at ADDRESS to clients from before 2011, which cannot negotiate: without "+
 			"TLS, and to every client that can connect; repeatable")
+	flags.Var(&o.control, "control",
+		"look at the server and change it through the socket `unix:PATH`, see ringnbd ctl "+
+			"(default: none)")
 	s.begin("Limits")
 	flags.IntVar(&o.connections, "max-connections", o.allowance.connections(),
 		"serve at most `N` connections at a time")

@@ -8,13 +8,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"ringnbd/cmd/ringnbd/control"
 	"ringnbd/engine"
 	"ringnbd/proto"
 )
@@ -34,12 +37,14 @@ const (
 // journal logs what happens while the server runs. Goroutines of the gate and of the engine call
 // it.
 type journal struct {
-	log     *slog.Logger
-	exports []exportName
+	log    *slog.Logger
+	events *control.Events
 
 	mu       sync.Mutex
+	exports  map[engine.ID]exportName
+	clients  map[*engine.Client]session // of the connections that are served
 	troubles map[trouble]*reported
-	sessions uint64 // so far
+	begun    uint64 // sessions so far
 	unlogged int    // sessions that were left out since the last that was logged
 	credit   int    // sessions that may be logged now
 	since    time.Time
@@ -50,10 +55,16 @@ type journal struct {
 // exportName is how log lines name an export.
 type exportName struct{ name, path string }
 
+// session is a connection that is served.
+type session struct {
+	number uint64
+	export string
+}
+
 // trouble is a kind of trouble, which is logged every troubleEvery at most.
 type trouble struct {
 	what   string
-	export int
+	export engine.ID // 0: it concerns no export
 	errno  unix.Errno
 }
 
@@ -64,18 +75,79 @@ type reported struct {
 	timer *time.Timer
 }
 
-func newJournal(log *slog.Logger, exports []exportName) *journal {
-	return &journal{log: log, exports: exports, troubles: map[trouble]*reported{},
+func newJournal(log *slog.Logger, events *control.Events) *journal {
+	return &journal{log: log, events: events, exports: map[engine.ID]exportName{},
+		clients: map[*engine.Client]session{}, troubles: map[trouble]*reported{},
 		credit: maxSessionsAtOnce, since: time.Now()}
+}
+
+// know records how log lines name an export.
+func (j *journal) know(id engine.ID, name exportName) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.exports[id] = name
+}
+
+// forget removes the name of an export that is not served any more.
+func (j *journal) forget(id engine.ID) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	delete(j.exports, id)
+}
+
+// nameOf returns the name of an export, which may have been removed meanwhile.
+func (j *journal) nameOf(id engine.ID) exportName {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.exports[id]
+}
+
+// connections returns how many clients an export has.
+func (j *journal) connections(id engine.ID) (n int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for c := range j.clients {
+		if c.Export == id {
+			n++
+		}
+	}
+	return n
+}
+
+// find returns the client of a session.
+func (j *journal) find(number uint64) (*engine.Client, session) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for c, s := range j.clients {
+		if s.number == number {
+			return c, s
+		}
+	}
+	return nil, session{}
+}
+
+// sessions returns the connections that are served, in the order in which they began.
+func (j *journal) sessions() (list []control.Connection) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	list = make([]control.Connection, 0, len(j.clients))
+	for c, s := range j.clients {
+		list = append(list, control.Connection{ID: s.number, Peer: c.Peer, Export: s.export,
+			Since: c.Began})
+	}
+	slices.SortFunc(list, func(a, b control.Connection) int { return cmp.Compare(a.ID, b.ID) })
+	return list
 }
 
 // sessionBegins logs that a client was accepted, and returns what identifies the client for the
 // engine. A session that is left out of the log has no number.
-func (j *journal) sessionBegins(export engine.ID, session proto.Session,
+func (j *journal) sessionBegins(export engine.ID, agreed proto.Session,
 	peer string) *engine.Client {
 	c := &engine.Client{Peer: peer, Export: export, Began: time.Now()}
 	j.mu.Lock()
-	j.sessions++
+	j.begun++
+	s := session{j.begun, j.exports[export].name}
+	j.clients[c] = s
 	if earned := int(c.Began.Sub(j.since) / sessionEvery); earned > 0 {
 		j.credit = min(j.credit+earned, maxSessionsAtOnce)
 		j.since = c.Began
@@ -83,17 +155,18 @@ func (j *journal) sessionBegins(export engine.ID, session proto.Session,
 	unlogged := j.unlogged
 	if j.credit > 0 {
 		j.credit--
-		j.unlogged, c.Number = 0, j.sessions
+		j.unlogged, c.Number = 0, j.begun
 	} else {
 		j.unlogged++
 	}
 	j.mu.Unlock()
+	j.events.Tell(control.Event{Event: "connection-began", Export: s.export, Connection: s.number,
+		Peer: peer})
 	if c.Number == 0 {
 		return c
 	}
-	about := []any{"session", c.Number, "peer", peer, "export", j.exports[export.Place()].name,
-		"replies",
-		framingNames[session.Framing]}
+	about := []any{"session", c.Number, "peer", peer, "export", s.export, "replies",
+		framingNames[agreed.Framing]}
 	if unlogged > 0 {
 		about = append(about, "left_out", unlogged)
 	}
@@ -106,10 +179,22 @@ var framingNames = map[proto.Framing]string{proto.Simple: "simple", proto.Struct
 
 // sessionRefused logs that the engine did not adopt the client of sessionBegins.
 func (j *journal) sessionRefused(c *engine.Client, err error) {
+	s := j.leave(c, err.Error())
 	if c.Number != 0 {
-		j.log.Info("session ends", "session", c.Number, "peer", c.Peer, "export",
-			j.exports[c.Export.Place()].name, "reason", err.Error())
+		j.log.Info("session ends", "session", c.Number, "peer", c.Peer, "export", s.export,
+			"reason", err.Error())
 	}
+}
+
+// leave takes a client from those that are served.
+func (j *journal) leave(c *engine.Client, why string) session {
+	j.mu.Lock()
+	s := j.clients[c]
+	delete(j.clients, c)
+	j.mu.Unlock()
+	j.events.Tell(control.Event{Event: "connection-ended", Export: s.export, Connection: s.number,
+		Peer: c.Peer, Text: why})
+	return s
 }
 
 // cuts are the ends of sessions that the client has not chosen, as log lines.
@@ -124,13 +209,14 @@ var cuts = map[engine.CloseReason]string{
 
 // Ended logs the end of a session, by the client or by the engine.
 func (j *journal) Ended(c *engine.Client) {
-	about := []any{"session", c.Number, "peer", c.Peer, "export", j.exports[c.Export.Place()].name,
+	s := j.leave(c, c.Why.String())
+	about := []any{"session", c.Number, "peer", c.Peer, "export", s.export,
 		"reason", c.Why.String(),
 		"requests", c.Traffic.Requests(), "bytes_read", c.Traffic.BytesRead, "bytes_written",
 		c.Traffic.BytesWrite, "errors", c.Traffic.Errors,
 		"duration", time.Since(c.Began).Round(time.Millisecond)}
 	if text, cut := cuts[c.Why]; cut {
-		j.trouble(slog.LevelWarn, trouble{text, c.Export.Place(), 0}, about)
+		j.trouble(slog.LevelWarn, trouble{text, c.Export, 0}, about)
 	} else if c.Number != 0 {
 		j.log.Info("session ends", about...)
 	}
@@ -155,10 +241,10 @@ var incidentTexts = map[engine.IncidentKind]string{
 // Incident logs an event that the client also sees, as an error or as a delay.
 func (j *journal) Incident(i engine.Incident) {
 	if i.Kind == engine.MemoryRefused {
-		j.trouble(slog.LevelWarn, trouble{incidentTexts[i.Kind], -1, 0}, nil)
+		j.trouble(slog.LevelWarn, trouble{incidentTexts[i.Kind], 0, 0}, nil)
 		return
 	}
-	e := j.exports[i.Export.Place()]
+	e := j.nameOf(i.Export)
 	about := []any{"export", e.name, "path", e.path, "command", commandName(int(i.Command)),
 		"offset", i.Offset, "length", i.Length}
 	if i.Errno != 0 {
@@ -175,7 +261,7 @@ func (j *journal) Incident(i engine.Incident) {
 	if i.Kind == engine.FlushFailed {
 		level = slog.LevelError
 	}
-	j.trouble(level, trouble{incidentTexts[i.Kind], i.Export.Place(), unix.Errno(i.Errno)}, about)
+	j.trouble(level, trouble{incidentTexts[i.Kind], i.Export, unix.Errno(i.Errno)}, about)
 }
 
 // Lost logs that the engine had more incidents than it could report.
@@ -185,7 +271,7 @@ func (j *journal) Lost(incidents uint64) {
 	lost := j.lost
 	j.mu.Unlock()
 	j.trouble(slog.LevelWarn,
-		trouble{"requests failed faster than they could be logged", -1, 0},
+		trouble{"requests failed faster than they could be logged", 0, 0},
 		[]any{"requests_so_far", lost})
 }
 
@@ -196,7 +282,7 @@ func (j *journal) trouble(level slog.Level, kind trouble, about []any) {
 	defer j.mu.Unlock()
 	t := j.troubles[kind]
 	if t == nil && len(j.troubles) >= maxTroubles && !j.closed {
-		kind = trouble{"more kinds of trouble than are kept apart", -1, 0}
+		kind = trouble{"more kinds of trouble than are kept apart", 0, 0}
 		t = j.troubles[kind]
 	}
 	if t == nil {

@@ -32,8 +32,10 @@ func (p *page) lines(pattern string) (found []string) {
 
 func newPage() (*journal, *page) {
 	p := &page{}
-	return newJournal(slog.New(slog.NewTextHandler(p, nil)),
-		[]exportName{{"a", "/a.img"}, {"b", "/b.img"}}), p
+	j := newJournal(slog.New(slog.NewTextHandler(p, nil)), nil)
+	j.know(0, exportName{"a", "/a.img"})
+	j.know(1, exportName{"b", "/b.img"})
+	return j, p
 }
 
 func TestTroubleIsLoggedOnceForExportAndErrno(t *testing.T) {

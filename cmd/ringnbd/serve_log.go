@@ -55,6 +55,16 @@ func newLog(o *options, w io.Writer) serverLog {
 	return l
 }
 
+// setVerbose makes the log show debug lines, or not.
+func (l *serverLog) setVerbose(on bool) {
+	switch level := l.level.Level(); {
+	case on:
+		l.level.Set(slog.LevelDebug)
+	case level == slog.LevelDebug:
+		l.level.Set(slog.LevelInfo)
+	}
+}
+
 // quietOnTerminal limits the log of a server that a client started for itself (nbdinfo [ ringnbd
 // serve FILE ], by socket activation) to warnings and errors, if the log goes to a terminal: the
 // terminal is for the client's output. If standard error is a file or the journal (systemd opens
@@ -78,10 +88,14 @@ func (s *server) report() {
 	if s.debug != nil {
 		s.log.Info("debug endpoint", "address", s.debug.address)
 	}
+	if s.control != nil {
+		s.log.Info("control socket", "address", string(o.control))
+	}
 	if err := s.engine.Unregistered(); err != nil {
 		s.log.Warn("memory is not registered with io_uring: "+unregisteredCost, "reason", err)
 	}
-	for i, b := range s.backings {
+	for i, x := range s.opened {
+		b := x.backing
 		for _, note := range b.Notes {
 			s.log.Warn(note)
 		}
@@ -95,9 +109,9 @@ func (s *server) report() {
 		}
 		say("export", "name", b.Export.Name, "path", b.Path(), "size", b.Export.Size, "direct",
 			b.Device.Direct, "granularity", b.Device.Block,
-			"read_only", b.Device.ReadOnly, "flags", fmt.Sprintf("%#x", b.Export.Flags))
+			"read_only", x.readOnly(), "flags", fmt.Sprintf("%#x", b.Export.Flags))
 	}
-	if more := len(s.backings) - exportsShown; more > 0 {
+	if more := len(s.opened) - exportsShown; more > 0 {
 		s.log.Info("and more exports, which -v shows", "more", more)
 	}
 	s.reportDoors()
@@ -116,12 +130,12 @@ func (s *server) reportDoors() {
 	var everywhere []string
 	for _, d := range s.doors {
 		everywhere = append(everywhere, d.Everywhere()...)
-		if d.export == allExports {
+		if !d.oldstyle {
 			s.log.Info("listening", "address", d.URI)
 		} else {
 			s.log.Warn("clients of the oldstyle handshake are served here: every client that can "+
 				"connect, without TLS", "address", d.URI,
-				"export", s.backings[d.export].Export.Name)
+				"export", d.export)
 		}
 		for _, ip := range d.Missing {
 			s.log.Info("not listening on an address of this name that this machine does not have",

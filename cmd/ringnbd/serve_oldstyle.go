@@ -18,7 +18,6 @@ import (
 type oldstyle struct {
 	address string // HOST:PORT or unix:PATH
 	export  string // name, "" for the default export
-	index   int    // of that export, filled in by findOldstyle
 }
 
 // parseOldstyle reads ADDRESS[=EXPORT]. Only the path of a socket can contain a "=", which is
@@ -34,15 +33,15 @@ func parseOldstyle(text string) (oldstyle, error) {
 	return oldstyle{address: address, export: export}, nil
 }
 
-// findOldstyle finds the export of each oldstyle address.
+// findOldstyle checks that the export of each oldstyle address is there.
 func (o *options) findOldstyle(specs []backing.Spec) error {
-	index := make(map[string]int, len(specs))
+	names := make(map[string]bool, len(specs))
 	for i := range specs {
-		index[specs[i].Name] = i
+		names[specs[i].Name] = true
 	}
 	for i := range o.oldstyle {
-		a, found := &o.oldstyle[i], false
-		if a.index, found = index[a.export]; found {
+		a := &o.oldstyle[i]
+		if names[a.export] {
 			continue
 		}
 		if a.export == "" {

@@ -9,10 +9,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 
 	"golang.org/x/sys/unix"
 
+	"ringnbd/cmd/ringnbd/control"
 	"ringnbd/engine/gate"
 )
 
@@ -27,6 +29,7 @@ func (s *server) limitConnections() error {
 	full := errors.Is(err, unix.EMFILE)
 	if err != nil && !full || unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil ||
 		limit.Cur > maxConnections*2 {
+		s.live.room.Store(math.MaxInt32)
 		return nil // the limit is not known; accept waits for descriptors
 	}
 	used := len(open)
@@ -41,11 +44,15 @@ func (s *server) limitConnections() error {
 	if s.debug != nil {
 		room -= debugConnections
 	}
+	if s.control != nil {
+		room -= control.Descriptors
+	}
 	if room < 1 {
 		return fmt.Errorf("the limit on open files (%d) leaves no room for connections; raise it "+
 			"(ulimit -n, LimitNOFILE= of a unit) to at least %d",
 			limit.Cur, int(limit.Cur)-room+1)
 	}
+	s.live.room.Store(int64(max(room-s.options.connections, 0)))
 	if room < s.options.connections {
 		s.log.Warn("the limit on open files leaves room for fewer connections than "+
 			"--max-connections; raise it (ulimit -n, LimitNOFILE= of a unit)",

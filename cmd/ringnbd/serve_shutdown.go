@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"ringnbd/engine"
-	"ringnbd/engine/backing"
 )
 
 // closePatience is how long the engine may take to release its resources in the kernel, before the
@@ -24,11 +23,15 @@ const closePatience = 3 * time.Second
 // down stops accepting, drains the engine and releases everything.
 func (s *server) down(signals <-chan os.Signal) error {
 	began := time.Now()
+	s.live.close()
 	s.gate.Close()
 	defer s.debug.vanish()
+	defer s.vanishControl()
+	s.mu.Lock()
 	for _, d := range s.doors {
 		d.Close()
 	}
+	s.mu.Unlock()
 	drained, closed, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() { done <- s.drain(drained, closed) }()
 	var late <-chan struct{}
@@ -61,14 +64,19 @@ func (s *server) down(signals <-chan os.Signal) error {
 // drain does the work that may take long. It closes drained when clients and disks have had their
 // time, and closed when the engine has ended.
 func (s *server) drain(drained, closed chan<- struct{}) error {
-	trouble := s.engine.Drain(s.options.shutdown)
+	s.mu.Lock()
+	timeout := s.options.shutdown
+	s.mu.Unlock()
+	trouble := s.engine.Drain(timeout)
 	close(drained)
 	s.debug.close() // not earlier: the engine's counters are of interest while it drains
+	s.closeControl()
 	if err := s.engine.Close(); err != nil {
 		return errors.Join(trouble, err)
 	}
 	close(closed)
-	for _, b := range s.backings {
+	for _, x := range s.live.all() {
+		b := x.backing
 		// Closing others may take for ever, and loses nothing: they were flushed, or the failed
 		// flush was reported.
 		if !b.Device.Waits {
@@ -80,5 +88,6 @@ func (s *server) drain(drained, closed chan<- struct{}) error {
 
 // waits reports whether drain has left images for leaveFiles to close.
 func (s *server) waits() bool {
-	return slices.ContainsFunc(s.backings, func(b *backing.Backing) bool { return b.Device.Waits })
+	return slices.ContainsFunc(s.live.all(),
+		func(x *served) bool { return x.backing.Device.Waits })
 }

@@ -39,6 +39,15 @@ func catchSignals() <-chan os.Signal {
 	return signals
 }
 
+// catchReloads collects the signals that ask for an end, and apart from them SIGHUP, which asks a
+// server with a configuration to read it again.
+func catchReloads() (signals, hangups <-chan os.Signal) {
+	ends, reloads := make(chan os.Signal, 2), make(chan os.Signal, 1)
+	signal.Notify(ends, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
+	signal.Notify(reloads, syscall.SIGHUP)
+	return ends, reloads
+}
+
 // interruptible makes a context for work that a signal may end early: the first signal cancels the
 // context, the second ends the program. stop restores the default of the signals.
 func interruptible() (ctx context.Context, stop context.CancelFunc) {

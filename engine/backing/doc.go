@@ -17,6 +17,7 @@
 //	commit.go      empties an overlay, into its origin or for good
 //	depth.go       answers BLOCK_STATUS for an overlay
 //	flags.go       decides what clients are told: flags and block sizes
+//	alter.go       changes an export that stays open: size, read-only, description
 //	allocation.go  answers BLOCK_STATUS: holes, zeroes, data
 //	claim.go       locks a store, and checks who has it already
 //	lock.go        keeps servers apart by a flock

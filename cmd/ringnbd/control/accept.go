@@ -20,6 +20,9 @@ import (
 const (
 	maxConnections = 64
 	maxStrangers   = 8
+	// Descriptors is how many descriptors the clients of a control socket may hold, and one that is
+	// turned away.
+	Descriptors = maxConnections + maxStrangers + 1
 	// farewellTime is how long a client that is turned away may take to read why.
 	farewellTime = time.Second
 )

@@ -58,6 +58,7 @@ type Export struct {
 	Direct      bool   `json:"direct"`
 	Block       uint32 `json:"block"`
 	From        string `json:"from"` // where it was asked for
+	Asked       Wanted `json:"asked"`
 	Connections uint64 `json:"connections"`
 	Requests    uint64 `json:"requests"`
 	Reads       uint64 `json:"reads"`
@@ -126,7 +127,7 @@ type Differences struct {
 // *Error say which status answers them; all others are answered with 400.
 type Running interface {
 	Status() Status
-	Exports() []Export
+	Exports() ([]Export, error)
 	Export(name string) (Export, error)
 	Put(ctx context.Context, by Caller, name string, want Wanted, replace bool) (Changed, error)
 	Remove(ctx context.Context, by Caller, name string, force bool) (Changed, error)

@@ -43,13 +43,13 @@ func (f *fake) taken() []string {
 }
 
 func (f *fake) Status() Status { return Status{PID: 42, Exports: f.exports} }
-func (f *fake) Exports() []Export {
+func (f *fake) Exports() ([]Export, error) {
 	list := make([]Export, f.exports)
 	for i := range list {
 		list[i] = Export{Name: fmt.Sprintf("export-%05d", i), Path: "/srv/disk.img",
 			State: StateServed}
 	}
-	return list
+	return list, nil
 }
 func (f *fake) Export(name string) (Export, error) {
 	if name == "gone" {
@@ -318,7 +318,8 @@ func TestSilentClientsCostThemselvesOnly(t *testing.T) {
 	})
 	s.fake.exports = 20_000
 	var silent []net.Conn
-	for _, text := range []string{"", "GET /v1/sta", "GET /v1/exports HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+	for _, text := range []string{"", "GET /v1/sta",
+		"GET /v1/exports HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
 		"PUT /v1/export?name=a HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
 		"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n"} {
 		c, err := net.Dial("unix", s.path)

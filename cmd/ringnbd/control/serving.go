@@ -12,7 +12,10 @@ func (q *call) name() string { return q.params.Get("name") }
 
 func (q *call) status() (any, error) { return q.server.running.Status(), nil }
 
-func (q *call) exports() (any, error) { return Exports{q.server.running.Exports()}, nil }
+func (q *call) exports() (any, error) {
+	list, err := q.server.running.Exports()
+	return Exports{list}, err
+}
 
 func (q *call) export() (any, error) { return q.server.running.Export(q.name()) }
 

@@ -1,0 +1,317 @@
+// Reload: the file of the configuration is read again, and what it says is done, on SIGHUP and for
+// `ringnbd ctl reload`.
+//
+// Invariant: everything that the new configuration needs is read, checked, and opened before
+// anything is changed. A configuration with a mistake, or that needs what is not there, changes
+// nothing, and the log has a line for each mistake.
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"ringnbd/cmd/ringnbd/config"
+	"ringnbd/cmd/ringnbd/control"
+	"ringnbd/engine/backing"
+)
+
+// comparison is a configuration that was read, and how it differs from what is in force.
+type comparison struct {
+	next        *config.Config
+	differences []config.Difference
+}
+
+// lines are the differences as people read them.
+func (c *comparison) lines() []string {
+	list := make([]string, len(c.differences))
+	for i := range c.differences {
+		list[i] = c.differences[i].String()
+	}
+	return list
+}
+
+// errNoFile says that there is nothing to read again.
+var errNoFile = control.Conflict("", "the server was started without a configuration file, so "+
+	"there is nothing to read again; start it with --config FILE")
+
+// compare reads the file of the configuration, and compares it with what is in force.
+func (s *server) compare() (*comparison, error) {
+	if s.configPath() == "" {
+		return nil, errNoFile
+	}
+	next, mistakes := config.Load(s.options.config)
+	if len(mistakes) > 0 {
+		return nil, config.MistakesError(mistakes)
+	}
+	if err := backing.Check(next.Specs()); err != nil {
+		return nil, err
+	}
+	connections := func(name string) int {
+		if x := s.live.find(name); x != nil {
+			return s.journal.connections(x.id)
+		}
+		return 0
+	}
+	return &comparison{next, config.Diff(s.inForce(), next, connections)}, nil
+}
+
+// reloaded says when the configuration was read last, and what is wrong with it.
+func (s *server) reloaded() (at *time.Time, trouble string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reloadedAt.IsZero() {
+		return nil, ""
+	}
+	return &s.reloadedAt, s.reloadTrouble
+}
+
+// hangUp reloads because of a signal. systemd (Type=notify-reload) is told when it begins and ends.
+func (s *server) hangUp() {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // cannot fail
+	s.notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
+	_, _, _ = s.reload(context.Background(), control.Caller{Signal: "SIGHUP"}, false)
+	s.notify(daemon.SdNotifyReady)
+}
+
+// reload reads the configuration again and does what it says, or tells what that would be.
+func (s *server) reload(ctx context.Context, by control.Caller, dry bool) (lines []string,
+	changed bool, err error) {
+	if !s.reloading.TryLock() {
+		return nil, false, control.Conflict("", "another reload is under way; try again when it "+
+			"is done")
+	}
+	defer s.reloading.Unlock()
+	c, err := s.compare()
+	if err == nil && !dry {
+		changed, err = s.adoptConfig(ctx, by, c)
+	}
+	if c != nil {
+		lines = c.lines()
+	}
+	if !dry {
+		s.tellReload(by, c, changed, err)
+	}
+	return lines, changed, err
+}
+
+// tellReload logs how a reload ended, with a line for each mistake.
+func (s *server) tellReload(by control.Caller, c *comparison, changed bool, err error) {
+	s.mu.Lock()
+	s.reloadedAt, s.reloadTrouble = time.Now(), ""
+	if err != nil {
+		s.reloadTrouble = oneLine(visibleText(err))
+	}
+	s.mu.Unlock()
+	event := control.Event{Event: "reloaded", By: by.String()}
+	var mistakes config.MistakesError
+	switch {
+	case errors.As(err, &mistakes):
+		for _, m := range mistakes {
+			s.log.Error("the configuration has a mistake; nothing was changed", "at",
+				m.At.String(), "error", m.Text)
+		}
+	case err != nil:
+		s.log.Error("the configuration could not be loaded again", "file", s.configPath(), "by",
+			by.String(), "error", oneLine(visibleText(err)))
+	default:
+		s.log.Info("configuration loaded again", "file", s.configPath(), "differences",
+			len(c.differences), "by", by.String())
+		for i := range c.differences {
+			if d := &c.differences[i]; d.Sign() == "!" {
+				s.log.Warn("a change of the configuration needs a restart", "change",
+					strings.TrimPrefix(d.String(), "! "))
+			}
+		}
+	}
+	if err != nil {
+		event.Event, event.Text = "reload-failed", oneLine(visibleText(err))
+	}
+	s.events.Tell(event)
+}
+
+// turn is what a reload will do.
+type turn struct {
+	by      control.Caller
+	next    *config.Config
+	access  control.Access
+	options options
+	names   []string
+	add     []backing.Spec // with the new stores of exports that change
+	leave   []*served      // removed or replaced
+	alter   []alteration
+	again   []backing.Spec // exports whose store is opened again, in another way
+	doors   []door         // opened
+	shut    []string       // addresses
+}
+
+// adoptConfig does what a configuration says.
+func (s *server) adoptConfig(ctx context.Context, by control.Caller,
+	c *comparison) (changed bool, err error) {
+	t := &turn{by: by, next: c.next}
+	t.options.allowance, t.options.loops = s.options.allowance, s.options.loops
+	t.options.connections = s.options.connections
+	if _, err = t.options.configure(c.next); err != nil {
+		return false, err
+	}
+	if t.access, err = t.options.access(); err != nil {
+		return false, err
+	}
+	for i := range c.differences {
+		if d := &c.differences[i]; d.Subject == config.OfExport {
+			t.names = append(t.names, d.Name)
+		}
+	}
+	answer, err := s.live.do(ctx, "being changed by a reload", t.names,
+		func(k *task) (control.Changed, error) {
+			err := s.carryOut(k, t, c)
+			return control.Changed{Changed: err == nil && len(c.differences) > 0}, err
+		})
+	return answer.Changed, err
+}
+
+// carryOut carries out a reload whose names are taken.
+func (s *server) carryOut(k *task, t *turn, c *comparison) (err error) {
+	defer func() {
+		if err != nil {
+			for _, d := range t.doors {
+				d.Close()
+			}
+		}
+	}()
+	for i := range c.differences {
+		d := &c.differences[i]
+		switch d.Subject {
+		case config.OfExport:
+			err = s.planExport(t, d)
+		case config.OfListen:
+			err = s.planDoor(t, d)
+		}
+		if err != nil {
+			s.unplan(t)
+			return err
+		}
+	}
+	added, err := s.live.open(t.add, "", t.leave...)
+	if err != nil {
+		s.unplan(t)
+		return err
+	}
+	for _, x := range added {
+		x.from, x.asked = originIn(t.next, x.name())
+	}
+	if err = k.commit(); err == nil {
+		err = s.live.swap(&step{add: added, alter: t.alter, remove: t.leave})
+	}
+	if err != nil {
+		s.unplan(t)
+		s.live.abandon(added)
+		return err
+	}
+	s.settle(t, added)
+	return s.openAgain(k, t)
+}
+
+// planExport plans a difference of an export.
+func (s *server) planExport(t *turn, d *config.Difference) error {
+	x := s.live.find(d.Name)
+	if d.NewExport == nil {
+		if x != nil {
+			t.leave = append(t.leave, x)
+		}
+		return nil
+	}
+	want := d.NewExport.Spec()
+	if x == nil {
+		t.add = append(t.add, want)
+		return nil
+	}
+	shown, ok, err := x.backing.Altered(want)
+	switch {
+	case err != nil:
+		return err
+	case ok:
+		t.alter = append(t.alter, alteration{of: x, shown: shown, spec: want, before: x.spec,
+			takes: want.ReadOnly})
+	case want.Path == x.spec.Path:
+		t.again = append(t.again, want)
+	default:
+		t.add, t.leave = append(t.add, want), append(t.leave, x)
+	}
+	return nil
+}
+
+// unplan takes back what planExport has recorded.
+func (s *server) unplan(t *turn) {
+	for _, a := range t.alter {
+		_, _, _ = a.of.backing.Altered(a.of.spec)
+	}
+}
+
+// planDoor opens an address that is new, and notes one that is to be closed.
+func (s *server) planDoor(t *turn, d *config.Difference) error {
+	if d.OldListen != nil && (d.NewListen == nil || reopens(d)) {
+		t.shut = append(t.shut, d.Name)
+	}
+	if d.NewListen == nil || d.OldListen != nil {
+		return nil
+	}
+	opened, err := s.openDoor(&t.options, d.NewListen)
+	if err == nil {
+		t.doors = append(t.doors, opened)
+	}
+	return err
+}
+
+// reopens reports whether an address is to be closed and opened again.
+func reopens(d *config.Difference) bool {
+	for _, c := range d.Changes {
+		if c.Effect == config.Again {
+			return true
+		}
+	}
+	return false
+}
+
+// settle finishes a reload whose exports are in force: addresses and settings.
+func (s *server) settle(t *turn, added []*served) {
+	for _, x := range t.leave {
+		s.live.removed(t.by, x, false)
+	}
+	for _, x := range added {
+		s.live.added(t.by, x)
+	}
+	for _, a := range t.alter {
+		_, a.of.asked = originIn(t.next, a.of.name())
+		s.live.altered(t.by, a.of, difference(a.before, a.spec))
+	}
+	s.changeDoors(t)
+	s.mu.Lock()
+	s.options.file, s.options.shutdown = t.next, t.options.shutdown
+	s.mu.Unlock()
+	s.log.setVerbose(t.options.verbose)
+	s.setAccess(t.access)
+}
+
+// openAgain opens stores again that could not be open in two ways at a time. An export for which
+// that fails is served as before.
+func (s *server) openAgain(k *task, t *turn) error {
+	var trouble []error
+	for _, want := range t.again {
+		from, asked := originIn(t.next, want.Name)
+		_, err := s.live.reopen(k, t.by, s.live.find(want.Name), want, from)
+		trouble = append(trouble, err)
+		if x := s.live.find(want.Name); err == nil && x != nil {
+			x.asked = asked
+		}
+	}
+	return errors.Join(trouble...)
+}
