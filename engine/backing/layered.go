@@ -158,6 +158,19 @@ func (b *Backing) fit(top *Backing) error {
 	return nil
 }
 
+// closeLayer closes a layer: what it is made of now, or when the last throw-away overlay that uses
+// it is closed.
+func (b *Backing) closeLayer() error {
+	b.stores.mu.Lock()
+	b.closed = true
+	lent := b.lent
+	b.stores.mu.Unlock()
+	if lent > 0 {
+		return nil
+	}
+	return b.closeParts()
+}
+
 // closeParts closes what a layer is made of.
 func (b *Backing) closeParts() error {
 	var err error

@@ -442,7 +442,15 @@ func TestThrownAwayOverlaysLeaveNothing(t *testing.T) {
 	if _, err := b.ThrowAway(ctx); err == nil {
 		t.Error("a client that has gone has an overlay")
 	}
+	last, err := b.ThrowAway(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	b.Close()
+	if _, err := b.ThrowAway(t.Context()); err == nil || descriptors(t) != before+1 {
+		t.Errorf("a closed export makes overlays, or has closed what one of them uses: %v", err)
+	}
+	last.Close()
 	os.WriteFile(filepath.Join(directory, "file"), nil, 0o600)
 	for _, dir := range []string{"/nowhere", filepath.Join(directory, "file")} {
 		refused(t, "dir=DIRECTORY", Spec{Path: fmt.Sprintf(

@@ -43,7 +43,9 @@ type Backing struct {
 	parts   []*Backing
 	laid    *laid
 	whole   *Backing // the export that this is a part of
-	unnamed bool     // its top has no name, and its origin belongs to another (thrown.go)
+	lender  *Backing // of a throw-away overlay: to which its origin belongs (thrown.go)
+	lent    int      // throw-away overlays that use the parts; guarded by Stores.mu, as closed is
+	closed  bool
 }
 
 // asked is the store of a Backing, before it is opened.
@@ -118,11 +120,11 @@ func (b *Backing) Close() error {
 	b.store = nil
 	var err error
 	switch {
-	case b.tree != nil && !b.unnamed:
-		err = b.closeParts()
+	case b.tree != nil && b.lender == nil:
+		err = b.closeLayer()
 	case o == nil:
-	case b.unnamed:
-		err = o.close()
+	case b.lender != nil:
+		err = errors.Join(o.close(), b.lender.giveBack())
 	default:
 		err = b.stores.release(o, b)
 	}
@@ -136,7 +138,7 @@ func (b *Backing) Close() error {
 // another file has taken its place meanwhile.
 func (b *Backing) Abandon() {
 	for _, part := range b.parts {
-		if !b.unnamed {
+		if b.lender == nil {
 			part.Abandon()
 		}
 	}

@@ -1,8 +1,8 @@
 // Throw-away overlays: each client has one of its own, over an origin that all share. Its top has
 // no name, so it is gone with its descriptor, whatever becomes of the process.
 //
-// Invariant: a throw-away overlay belongs to the export that made it, which stays open until the
-// last of them is closed. What fails in one, a full disk for instance, fails for its client alone.
+// Invariant: the origin stays open until the export and the last overlay that it made are closed.
+// What fails in one, a full disk for instance, fails for its client alone.
 
 package backing
 
@@ -46,7 +46,8 @@ func (b *Backing) tryThrowAway() error {
 }
 
 // ThrowAway makes an overlay for one client of an export that Discards. The caller closes it when
-// the engine has let go of it, and before it closes b. It may block on the disk.
+// the engine has let go of it; until then the parts of b stay open, b closed or not. It may block on
+// the disk.
 func (b *Backing) ThrowAway(ctx context.Context) (*Backing, error) {
 	made := make(chan *store, 1)
 	err := Await(ctx, func() error {
@@ -63,11 +64,37 @@ func (b *Backing) ThrowAway(ctx context.Context) (*Backing, error) {
 		return nil, err
 	}
 	top := <-made
+	if !b.lend() {
+		return nil, errors.Join(fmt.Errorf("%s: has been closed", b.spec.Path), top.close())
+	}
 	one := &Backing{spec: b.spec, stores: b.stores, tree: b.tree, parts: b.parts[:1:1],
-		store: top, window: b.window, laid: &laid{layout: b.laid.layout}, unnamed: true,
+		store: top, window: b.window, laid: &laid{layout: b.laid.layout}, lender: b,
 		Export: b.Export}
 	one.lay(overlay.NewMap(b.laid.layout, nil), overlay.ThrowAway, &top.device)
 	return one, nil
+}
+
+// lend counts one more overlay that uses the parts of b, unless b is closed.
+func (b *Backing) lend() bool {
+	b.stores.mu.Lock()
+	defer b.stores.mu.Unlock()
+	if b.closed {
+		return false
+	}
+	b.lent++
+	return true
+}
+
+// giveBack ends that, and closes the parts of b if b was closed and this was the last.
+func (b *Backing) giveBack() error {
+	b.stores.mu.Lock()
+	b.lent--
+	last := b.closed && b.lent == 0
+	b.stores.mu.Unlock()
+	if last {
+		return b.closeParts()
+	}
+	return nil
 }
 
 // unnamedTop makes a file without a name, as long as a top, and measures it as any store.
