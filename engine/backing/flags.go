@@ -37,8 +37,12 @@ func (b *Backing) describe() {
 // Engine returns what the engine needs to serve the export.
 func (b *Backing) Engine() engine.Export {
 	if b.tree != nil {
-		return engine.Export{Facts: b.Export.Facts, Device: b.Device, Name: b.Export.Name,
+		x := engine.Export{Facts: b.Export.Facts, Device: b.Device, Name: b.Export.Name,
 			Contexts: b.layerContexts()}
+		if b.Discards() && b.lender == nil {
+			x.Base = b.parts[0].window.base // it is never served itself
+		}
+		return x
 	}
 	return engine.Export{Facts: b.Export.Facts, Device: b.Device, Base: b.window.base,
 		Name: b.Export.Name, Contexts: []engine.Context{allocationOf(b.Device)}}

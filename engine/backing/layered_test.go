@@ -21,6 +21,7 @@ import (
 
 	"ringnbd/engine"
 	"ringnbd/engine/layer/overlay"
+	"ringnbd/engine/tree"
 	"ringnbd/proto"
 )
 
@@ -500,6 +501,46 @@ func TestFingerprintSeesOtherContentAndNoOtherName(t *testing.T) {
 		f.WriteAt([]byte{'#'}, off)
 		if sum() == was {
 			t.Errorf("a change at %d is not seen", off)
+		}
+	}
+}
+
+func TestAPartitionCanBeAnOrigin(t *testing.T) {
+	directory := t.TempDir()
+	disk := partitioned(t, directory)
+	f, err := os.OpenFile(disk, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for number, begin := range map[int]int64{1: 63 * 512, 3: 1 << 20} {
+		want := []byte(fmt.Sprintf("partition %d", number))
+		if _, err := f.WriteAt(want, begin); err != nil {
+			t.Fatal(err)
+		}
+		text := fmt.Sprintf("overlay(%s?partition=%d, %s/top%d, create=if-missing)", disk, number,
+			directory, number)
+		b := mustOpen(t, Spec{Path: text})
+		if got := content(t, b); !bytes.HasPrefix(got, want) {
+			t.Errorf("partition %d begins with %q", number, got[:16])
+		}
+		list := status(t, b.Engine().Contexts[0], 0, b.Export.Size)
+		if at(list, 0) != data || at(list, b.Export.Size-1) != hole {
+			t.Errorf("partition %d: %v", number, list)
+		}
+		n, err := tree.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := Outline(n); p.Parts[0].Size != b.Export.Size || len(p.Errors()) > 0 ||
+			p.Parts[0].Kind != "partition of a file" {
+			t.Errorf("outline %+v: %v", p, p.Errors())
+		}
+		b.Close()
+		thrown := mustOpen(t, Spec{Path: fmt.Sprintf(
+			"overlay(%s?partition=%d, discard=on-disconnect)", disk, number)})
+		if base := thrown.Engine().Base; base != uint64(begin) {
+			t.Errorf("partition %d begins at %d", number, base)
 		}
 	}
 }

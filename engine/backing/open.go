@@ -39,13 +39,13 @@ type Backing struct {
 
 	// Of a layer (layered.go): its tree, what it is made of, in the order of the tree, and what was
 	// made of that.
-	tree    *tree.Node
-	parts   []*Backing
-	laid    *laid
-	whole   *Backing // the export that this is a part of
-	lender  *Backing // of a throw-away overlay: to which its origin belongs (thrown.go)
-	lent    int      // throw-away overlays that use the parts; guarded by Stores.mu, as closed is
-	closed  bool
+	tree   *tree.Node
+	parts  []*Backing
+	laid   *laid
+	whole  *Backing // the export that this is a part of
+	lender *Backing // of a throw-away overlay: to which its origin belongs (thrown.go)
+	lent   int      // throw-away overlays that use the parts; guarded by Stores.mu, as closed is
+	closed bool
 }
 
 // asked is the store of a Backing, before it is opened.

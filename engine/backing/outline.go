@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ringnbd/engine"
 	"ringnbd/engine/layer/overlay"
 	"ringnbd/engine/tree"
 	"ringnbd/engine/units"
@@ -222,7 +223,8 @@ const (
 // outlineStore looks at a store. It opens it for reading for a moment, without a lock.
 func outlineStore(n *tree.Node, role string) Part {
 	p := Part{Text: n.String(), Role: role}
-	s := Spec{Path: p.Text, ReadOnly: true}
+	s := Spec{ReadOnly: true}
+	s.SetPath(p.Text)
 	if kind, size, err := s.synthetic(); kind != "" || err != nil {
 		if p.Kind, p.Size = kind, size; err != nil {
 			p.wrong(err)
@@ -250,7 +252,26 @@ func outlineStore(n *tree.Node, role string) Part {
 	if id.kind == idFile {
 		p.Kind, p.Used = kindFile, uint64(st.Blocks)*512
 	}
+	if s.Partition != "" {
+		p.outlinePartition(&s, fd, &st)
+	}
 	return p
+}
+
+// outlinePartition finds the partition that a spec names in the open disk.
+func (p *Part) outlinePartition(s *Spec, fd int, st *unix.Stat_t) {
+	o := &store{spec: *s, device: engine.Device{Kind: engine.File, FD: fd, Size: p.Size}}
+	if p.Kind == kindBlock {
+		o.device.Kind = engine.Block
+		o.traits.logical = queueOf(unix.Major(st.Rdev), unix.Minor(st.Rdev)).
+			block("logical_block_size")
+	}
+	b := &Backing{spec: *s, store: o}
+	if err := b.choose(); err != nil {
+		p.wrong(err)
+		return
+	}
+	p.Kind, p.Size, p.Used = "partition of a "+p.Kind, b.window.size, 0
 }
 
 // freeIn is how much space is left on the file system of a path.

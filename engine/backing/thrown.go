@@ -46,8 +46,8 @@ func (b *Backing) tryThrowAway() error {
 }
 
 // ThrowAway makes an overlay for one client of an export that Discards. The caller closes it when
-// the engine has let go of it; until then the parts of b stay open, b closed or not. It may block on
-// the disk.
+// the engine has let go of it; until then the parts of b stay open, b closed or not. It may block
+// on the disk.
 func (b *Backing) ThrowAway(ctx context.Context) (*Backing, error) {
 	made := make(chan *store, 1)
 	err := Await(ctx, func() error {
