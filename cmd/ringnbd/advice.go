@@ -69,8 +69,11 @@ func serveAdvice(err error) string {
 	case errors.As(err, &access) && access.Part:
 		return accessAdvice(access, "", "serve the export with --read-only")
 	case errors.As(err, &access):
-		return accessAdvice(access, ", or let --create SIZE make a new image",
-			"serve it with --read-only")
+		create := ", or let --create SIZE make a new image"
+		if strings.Contains(access.Path, "?") {
+			create += "; a partition is written PATH?partition=N"
+		}
+		return accessAdvice(access, create, "serve it with --read-only")
 	case errors.As(err, &held):
 		return heldAdvice(held, ", or serve it read-only in both", "",
 			", or serve it with --read-only")
@@ -205,6 +208,9 @@ func heldAdvice(e *backing.HeldError, server, qemu, kernel string) string {
 	if e.Final {
 		return ""
 	}
+	if e.Part {
+		kernel = ", or serve the kernel's own device of the partition (lsblk shows it)" + kernel
+	}
 	return [...]string{
 		backing.HeldByServer: "stop that program" + server,
 		backing.HeldByQEMU:   "stop that program" + qemu,
@@ -228,6 +234,9 @@ func unpack(e *backing.FormatError) string {
 
 // convert is the advice about a file that is not a raw disk, and is to be used where it is.
 func convert(e *backing.FormatError) string {
+	if e.Part {
+		return "name another partition"
+	}
 	if text := unpack(e); text != "" {
 		return text
 	}

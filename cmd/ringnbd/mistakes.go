@@ -185,8 +185,9 @@ func isPort(text string) bool {
 
 // checkPaths answers an address or a port in place of a PATH, unless a file has that name.
 func checkPaths(paths []string) error {
-	for i, path := range paths {
-		if backing.Synthetic(path) || tree.Is(path) || fileExists(path) {
+	for i, text := range paths {
+		path, _ := backing.ParsePath(text)
+		if backing.Synthetic(path) || tree.Is(text) || fileExists(path) {
 			continue
 		}
 		others := strings.Join(slices.Delete(slices.Clone(paths), i, i+1), " ")

@@ -26,7 +26,8 @@ import (
 // flagKeys are the keys that say in a file what the flags of serve say.
 var flagKeys = map[string]string{
 	"export": "export.NAME", "create": "create", "read-only": "read-only", "format": "format",
-	"force": "force", "listen": "listen", "port": "listen", "oldstyle": "listen.oldstyle",
+	"partitions": "export.NAME.partitions",
+	"force":      "force", "listen": "listen", "port": "listen", "oldstyle": "listen.oldstyle",
 	"max-connections": "max-connections", "memory": "memory",
 	"handshake-timeout": "handshake-timeout", "shutdown-timeout": "shutdown-timeout",
 	"loops": "loops", "direct": "direct", "register": "register", "poll": "poll",
@@ -171,12 +172,15 @@ func (o *options) configuration(flags *pflag.FlagSet, specs []backing.Spec) (*co
 
 // exportOf is an export of a file that says what a spec says.
 func exportOf(s *backing.Spec) *config.Export {
-	e := &config.Export{Name: s.Name, Path: given(wholeStore(s.Path))}
+	e := &config.Export{Name: s.Name, Path: given(wholeStore(s.Text()))}
 	if s.Description != "" {
 		e.Description = given(s.Description)
 	}
 	if s.ReadOnly {
 		e.ReadOnly = given(true)
+	}
+	if s.Partitions {
+		e.Partitions = given(true)
 	}
 	if s.Create > 0 {
 		e.Create = given(config.Size(s.Create))

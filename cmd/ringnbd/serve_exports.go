@@ -1,7 +1,7 @@
 // The arguments of serve and --export, parsed into specifications of exports.
 //
-// Invariant: a PATH argument is taken literally, whatever characters it contains; only --export has
-// a syntax of its own.
+// Invariant: a PATH is taken literally, whatever characters it contains, but for ?partition= (see
+// backing.ParsePath); only --export has a syntax of its own.
 
 package main
 
@@ -16,21 +16,22 @@ import (
 	"ringnbd/engine/tree"
 )
 
-// parseExport reads NAME=PATH[,ro][,format=raw][,description=TEXT]. NAME ends at the first "=" that
-// is not written twice, and may contain any other character as it is; after it, a comma that
-// belongs to a value is written twice.
+// parseExport reads NAME=PATH[,ro][,partitions][,format=raw][,description=TEXT]. NAME ends at the
+// first "=" that is not written twice, and may contain any other character as it is; after it, a
+// comma that belongs to a value is written twice.
 func parseExport(text string) (backing.Spec, error) {
 	name, rest, ok := cutName(text)
 	if !ok {
 		return backing.Spec{},
-			fmt.Errorf("%q has no =; write NAME=PATH[,ro][,format=raw][,description=TEXT], and "+
-				"== for a = in NAME", text)
+			fmt.Errorf("%q has no =; write NAME=PATH[,ro][,partitions][,format=raw]"+
+				"[,description=TEXT], and == for a = in NAME", text)
 	}
 	fields, err := splitFields(rest)
 	if err != nil {
 		return backing.Spec{}, fmt.Errorf("export %q: %w", name, err)
 	}
-	s := backing.Spec{Name: name, Path: fields[0]}
+	s := backing.Spec{Name: name}
+	s.SetPath(fields[0])
 	if s.Path == "" {
 		return backing.Spec{}, fmt.Errorf("export %q has an empty path", name)
 	}
@@ -39,6 +40,8 @@ func parseExport(text string) (backing.Spec, error) {
 		switch {
 		case key == "ro" && !hasValue:
 			s.ReadOnly = true
+		case key == "partitions" && !hasValue:
+			s.Partitions = true
 		case key == "format" && value == "raw":
 			s.Raw = true
 		case key == "format":
@@ -49,8 +52,9 @@ func parseExport(text string) (backing.Spec, error) {
 			s.Description = value
 		default:
 			return backing.Spec{},
-				fmt.Errorf("export %q: unknown option %q; there are ro, format=raw and "+
-					"description=TEXT, and a comma in a path or text is written twice", name, field)
+				fmt.Errorf("export %q: unknown option %q; there are ro, partitions, "+
+					"format=raw and description=TEXT, and a comma in a path or text is written "+
+					"twice", name, field)
 		}
 	}
 	return s, nil
@@ -91,7 +95,8 @@ func splitFields(text string) ([]string, error) {
 }
 
 // nameOf is the name of the export of a path, when several paths are served: that of the file that
-// clients write to, or of the origin if what they write is thrown away.
+// clients write to, or of the origin if what they write is thrown away. A partition's follows that
+// of its disk.
 func nameOf(path string) string {
 	n, err := tree.Parse(path)
 	if err != nil { // reported when all specs are checked
@@ -100,7 +105,15 @@ func nameOf(path string) string {
 	for n.Layer != "" {
 		n = &n.Parts[len(n.Parts)-1]
 	}
-	return filepath.Base(n.Path)
+	var s backing.Spec
+	s.SetPath(n.Path)
+	name := filepath.Base(s.Path)
+	if _, which, hasKind := strings.Cut(s.Partition, ":"); hasKind {
+		return name + "/" + which
+	} else if s.Partition != "" {
+		return name + "/" + s.Partition
+	}
+	return name
 }
 
 // splitCommas splits at single commas and replaces each double comma by one, as qemu does.
@@ -164,11 +177,12 @@ func (o *options) arguments(args []string) ([]backing.Spec, error) {
 func (o *options) specs(paths []string) ([]backing.Spec, error) {
 	list := make([]backing.Spec, 0, len(paths)+len(o.exports))
 	for _, path := range paths {
-		name := ""
+		var s backing.Spec
+		s.SetPath(path)
 		if len(paths) > 1 {
-			name = nameOf(path)
+			s.Name = nameOf(path)
 		}
-		list = append(list, backing.Spec{Name: name, Path: path})
+		list = append(list, s)
 	}
 	list = append(list, o.exports...)
 	if len(list) == 0 {
@@ -176,13 +190,17 @@ func (o *options) specs(paths []string) ([]backing.Spec, error) {
 			fmt.Errorf("nothing to serve; name a disk image, a block device, null:SIZE or " +
 				"memory:SIZE")
 	}
-	images := 0
+	images, disks := 0, 0
 	for i := range list {
 		s := &list[i]
 		s.ReadOnly = s.ReadOnly || o.readOnly
 		s.Direct, s.Force, s.Raw = o.direct, o.force, s.Raw || bool(o.raw)
 		if !backing.Synthetic(s.Path) && !tree.Is(s.Path) {
 			images++
+			if s.Partition == "" {
+				disks++
+				s.Partitions = s.Partitions || o.partitions
+			}
 			if !s.ReadOnly {
 				s.Create = o.create
 			}
@@ -196,6 +214,10 @@ func (o *options) specs(paths []string) ([]backing.Spec, error) {
 	if o.create > 0 && images == 0 {
 		return nil,
 			fmt.Errorf("--create has no image to create: every export has its size already")
+	}
+	if o.partitions && disks == 0 {
+		return nil,
+			fmt.Errorf("--partitions has no disk to look into: name a disk image or a block device")
 	}
 	return list, backing.Check(list)
 }

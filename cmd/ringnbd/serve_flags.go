@@ -35,6 +35,7 @@ type options struct {
 	listen      []string
 	oldstyle    []oldstyle
 	readOnly    bool
+	partitions  bool // of every disk
 	force       bool
 	raw         rawFlag
 	loops       int
@@ -66,10 +67,13 @@ func (o *options) register(flags *pflag.FlagSet) {
 	s := sections{flags: flags}
 	s.begin("What is served")
 	flags.Var((*exportFlag)(&o.exports), "export",
-		"serve PATH under NAME; repeatable; PATH,ro is read-only, PATH,format=raw is raw "+
-			"whatever it looks like, PATH,description=TEXT has a description")
+		"serve PATH under NAME; repeatable; PATH,ro is read-only, PATH,partitions serves its "+
+			"partitions as well, PATH,format=raw is raw whatever it looks like, "+
+			"PATH,description=TEXT has a description")
 	flags.Var((*sizeFlag)(&o.create), "create", "create missing images, sparse, of `SIZE`")
 	flags.BoolVarP(&o.readOnly, "read-only", "r", false, "serve everything read-only")
+	flags.BoolVar(&o.partitions, "partitions", false,
+		"serve each partition of every disk as well, as NAME/N")
 	flags.Var(&o.raw, "format",
 		"`FORMAT` of all images: raw is the only one; it serves them whatever they look like")
 	flags.BoolVar(&o.force, "force", false,

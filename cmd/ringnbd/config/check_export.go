@@ -56,7 +56,9 @@ func (k *checker) export(e *Export) bool {
 	}
 	good := true
 	n.Paths(func(leaf *tree.Node) {
-		if text := specError(backing.Spec{Path: leaf.Path}); text != "" || leaf.Path == "" {
+		part := backing.Spec{Partitions: e.Partitions.V && n.Layer == ""}
+		part.SetPath(leaf.Path)
+		if text := specError(part); text != "" || leaf.Path == "" {
 			if leaf.Path == "" {
 				text = "the path is empty; name a file, a device, null:SIZE or memory:SIZE"
 			}
@@ -64,6 +66,10 @@ func (k *checker) export(e *Export) bool {
 			good = false
 		}
 	})
+	if n.Layer != "" && e.Partitions.V {
+		k.wrong(e.Partitions.At, where+".partitions", "the partitions of an overlay are not "+
+			"exported; lay the overlay over a partition, or remove partitions")
+	}
 	if at := e.Create.At; at.IsSet() && n.Layer != "" {
 		k.wrong(at, where+".create", "create is for images; an overlay makes its file with "+
 			"create = \"if-missing\" (create=if-missing in a path)")

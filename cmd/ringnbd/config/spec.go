@@ -14,8 +14,9 @@ import (
 
 // Spec is an export as engine/backing opens it.
 func (e *Export) Spec() backing.Spec {
-	s := backing.Spec{Name: e.Name, Path: e.Store(), Description: e.Description.V,
-		ReadOnly: e.ReadOnly.V, Force: e.Force.V, Raw: e.Format.V == "raw"}
+	s := backing.Spec{Name: e.Name, Description: e.Description.V, ReadOnly: e.ReadOnly.V,
+		Partitions: e.Partitions.V, Force: e.Force.V, Raw: e.Format.V == "raw"}
+	s.SetPath(e.Store())
 	if !s.ReadOnly {
 		s.Create = uint64(e.Create.V)
 	}
