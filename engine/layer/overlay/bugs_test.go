@@ -107,7 +107,7 @@ var writeBugs = map[string]step{
 	"a write goes to the origin": func(o *Overlay, r *layer.Row, w *layer.Wave) layer.Then {
 		then := o.Step(r, w)
 		if then == layer.Go && r.Op == layer.Write && r.Own == 0 {
-			w.Seg[0].Dev, w.Seg[0].Off = Below, r.Off
+			w.Seg[0].Dev, w.Seg[0].Off = Below, o.below+r.Off
 		}
 		return then
 	},
@@ -140,7 +140,7 @@ var readBugs = map[string]step{
 		w *layer.Wave) layer.Then {
 		then := o.Step(r, w)
 		if then == layer.Go && r.Op == layer.Read && w.N == 2 && w.Seg[1].Dev == Top {
-			w.Seg[1].Dev, w.Seg[1].Off = Below, w.Seg[1].Off-o.data
+			w.Seg[1].Dev, w.Seg[1].Off = Below, w.Seg[1].Off-o.data+o.below
 		}
 		return then
 	},

@@ -55,6 +55,7 @@ func drawSize(rng *rand.Rand) uint64 {
 type stack struct {
 	shape
 	size   uint64
+	shift  uint64 // where on its disk the origin begins
 	origin Origin
 	disks  []*trial.Disk
 	maps   []*Map
@@ -71,7 +72,10 @@ func (s shape) rig(rng *rand.Rand) trial.Rig {
 	if err != nil {
 		panic(err)
 	}
-	k.disks = []*trial.Disk{{Size: k.size, Align: l.Block, ReadOnly: true,
+	if rng.IntN(4) == 0 {
+		k.shift = uint64(l.Block) * rng.Uint64N(5000)
+	}
+	k.disks = []*trial.Disk{{Size: k.shift + k.size, Align: l.Block, ReadOnly: true,
 		Initial: func(sector uint64) uint64 {
 			if trial.Stamp(holes, sector/64)%4 == 1 {
 				return 0
@@ -93,7 +97,7 @@ func (s shape) rig(rng *rand.Rand) trial.Rig {
 	for at := uint64(pageBlocks * int(l.Block)); at < k.size; at += pageBlocks * uint64(l.Block) {
 		edges = append(edges, at)
 	}
-	initial := k.disks[0].Initial
+	initial := k.below
 	if s.nested {
 		initial = k.write(rng, k.disks[1], l, edges)
 		k.disks[1].ReadOnly = true
@@ -139,7 +143,6 @@ func (k *stack) write(rng *rand.Rand, d *trial.Disk, l Layout,
 		}
 		return true
 	})
-	below := k.disks[0].Initial
 	return func(sector uint64) uint64 {
 		switch s, _ := m.run(sector*trial.Sector/block, sector*trial.Sector/block+1); s {
 		case Data:
@@ -147,8 +150,13 @@ func (k *stack) write(rng *rand.Rand, d *trial.Disk, l Layout,
 		case Zeroes:
 			return 0
 		}
-		return below(sector)
+		return k.below(sector)
 	}
+}
+
+// below is what the origin holds.
+func (k *stack) below(sector uint64) uint64 {
+	return k.disks[0].Initial(k.shift/trial.Sector + sector)
 }
 
 // load reads a top as an opener does.
@@ -196,6 +204,7 @@ func (k *stack) boot() ([]trial.Part, error) {
 			Below: []trial.Ref{trial.SubRef(len(parts) + 1), trial.DiskRef(i)}}
 		if i == 1 {
 			part.Below[0] = trial.DiskRef(0)
+			o.Shift(k.shift)
 		}
 		if last {
 			k.top = o

@@ -8,6 +8,7 @@
 //	rows.go    rows and waves, and whether a plan keeps its side of the contract
 //	client.go  random requests, of which overlapping writes never run together
 //	model.go   what each sector may hold
+//	enumerate.go  every order and every crash of a short history
 //
 // # Disks
 //

@@ -6,6 +6,7 @@
 package trial
 
 import (
+	"bytes"
 	"slices"
 
 	"ringnbd/engine/layer"
@@ -257,7 +258,7 @@ func (w *World) issue(r *row, i int) {
 // complete ends an operation of a disk.
 func (w *World) complete(o *op) {
 	w.now++
-	if o.source != nil && !slices.Equal(o.source, o.memory) {
+	if o.source != nil && !bytes.Equal(o.source, o.memory) {
 		w.failf("memory of row %d changed while it was written to a disk", o.row.ID)
 	}
 	if o.disk == nil {

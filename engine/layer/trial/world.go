@@ -229,18 +229,11 @@ func (w *World) drawSpots() {
 		}
 		off = min(off, size-length)
 		if !w.taken(off, length) {
-			s := spot{off: off, values: make([][]value, length/Sector),
-				whole: make([]bool, length/block)}
-			for i := range s.values {
-				s.values[i] = []value{{v: w.rig.Initial(off/Sector + uint64(i)), fixed: true,
-					initial: true}}
-			}
-			w.spots = append(w.spots, s)
+			w.watch(off, length)
 		} else if n--; n == 0 {
 			break
 		}
 	}
-	w.whole()
 }
 
 func (w *World) taken(off, length uint64) bool {
