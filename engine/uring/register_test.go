@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -371,5 +373,66 @@ func playMemlockCycles() int {
 func TestCloseUnpinsAtOnce(t *testing.T) {
 	if out := runRole(t, "memlock cycles"); out != "charged 0" {
 		t.Error(out)
+	}
+}
+
+// TestSetFile checks that a place is filled and emptied while the ring works: an operation finds
+// the file that is there, the file stays locked until the kernel has let go of it, which a
+// completion says, and the ring does not take that for the end of a request.
+func TestSetFile(t *testing.T) {
+	r := newRing(t, 8, 16)
+	if err := r.RegisterFiles([]int32{-1, -1}); err != nil {
+		t.Fatal(err)
+	}
+	for round := range 100 {
+		path := filepath.Join(t.TempDir(), "f")
+		fd, err := syscall.Open(path, syscall.O_RDWR|syscall.O_CREAT|syscall.O_CLOEXEC, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.SetFile(1, int32(fd)); err != nil {
+			t.Fatal(err)
+		}
+		_ = syscall.Close(fd)
+		PrepFsync(r.SQE(), uint64(round), 1, true)
+		var out [1]CQE
+		next := func() CQE {
+			for r.Reap(out[:]) == 0 {
+				if err := r.Enter(1, time.Second); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return out[0]
+		}
+		if c := next(); c.Res != 0 || c.UserData != uint64(round) {
+			t.Fatalf("round %d: %+v", round, c)
+		}
+		if err := r.SetFile(1, -1); err != nil {
+			t.Fatal(err)
+		}
+		if c := next(); c.UserData != ReleasedKind<<56|1 {
+			t.Fatalf("round %d: %+v", round, c)
+		}
+		r.FileReleased()
+		if n := r.inFlight(); n != 0 || r.files != 0 {
+			t.Fatalf("%d requests are in flight, %d files are there", n, r.files)
+		}
+		again, err := syscall.Open(path, syscall.O_RDWR|syscall.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Flock(again, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+			t.Fatalf("round %d: the file is still locked: %v", round, err)
+		}
+		_ = syscall.Close(again)
+	}
+	if err := r.SetFile(1, 1<<20); errnoOf(err) != syscall.EBADF {
+		t.Errorf("a descriptor that is not open: %v", err)
+	}
+	if err := r.SetFile(2, 0); errnoOf(err) != syscall.EINVAL {
+		t.Errorf("a place that is not there: %v", err)
 	}
 }
