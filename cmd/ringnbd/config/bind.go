@@ -106,7 +106,7 @@ func (b *binder) field(n *node, f reflect.StructField, into reflect.Value, path,
 		}
 		for _, one := range n.list {
 			l := new(Listen)
-			defaults(reflect.ValueOf(l).Elem())
+			setDefaults(l)
 			b.table(one, reflect.ValueOf(l).Elem(), path, context)
 			*v = append(*v, l)
 		}
@@ -139,7 +139,7 @@ func (b *binder) exports(n *node, into *Exports, path string) {
 			continue
 		}
 		e := &Export{Name: name}
-		defaults(reflect.ValueOf(e).Elem())
+		setDefaults(e)
 		b.table(sub, reflect.ValueOf(e).Elem(), where, path)
 		*into = append(*into, e)
 	}
@@ -192,6 +192,9 @@ func (b *binder) value(n *node, into reflect.Value, of []string, path string) {
 		text.inner = n.inner
 	}
 }
+
+// setDefaults fills in the defaults of a table.
+func setDefaults[T any](into *T) { defaults(reflect.ValueOf(into).Elem()) }
 
 // defaults fills in the defaults that the tags of a struct have.
 func defaults(into reflect.Value) {

@@ -16,6 +16,10 @@
 //	spec.go      makes of an export what engine/backing opens
 //	diff.go      compares two configurations
 //	text.go      writes a configuration as a file
+//	about.go     has a text for every key
+//	schema.go    makes the JSON schema
+//	example.go   makes a file with every key
+//	show.go      shows what is in force
 //	dropin.go    adds an export to the files, and removes it
 //
 // The types are the one description of the file: what is read, the schema, the example, the

@@ -23,7 +23,7 @@ const maxFile = 256 << 20
 func Load(path string) (*Config, []Mistake) {
 	l := loader{config: &Config{Path: path}, root: &node{kind: kindTable, from: headed,
 		at: Pos{path, 1, 1}}}
-	defaults(reflect.ValueOf(l.config).Elem())
+	setDefaults(l.config)
 	l.file(path, Pos{}, nil)
 	b := binder{bad: map[Pos]bool{}}
 	b.table(l.root, reflect.ValueOf(l.config).Elem(), "", "")

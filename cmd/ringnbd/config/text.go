@@ -13,9 +13,10 @@ import (
 )
 
 // Text is the configuration as a file. What cannot be written is an error: TOML is UTF-8.
-func (c *Config) Text() (string, error) {
-	var w writer
-	w.keys(reflect.ValueOf(c).Elem(), "")
+func (c *Config) Text() (string, error) { return c.write(new(writer)) }
+
+func (c *Config) write(w *writer) (string, error) {
+	w.keys(reflect.ValueOf(c).Elem(), "", "")
 	w.tables(reflect.ValueOf(c).Elem(), "")
 	return w.finish()
 }
@@ -27,10 +28,14 @@ func (e *Export) Text() (string, error) {
 	return w.finish()
 }
 
-// writer writes a file.
+// writer writes a file. With all it writes defaults as well, and where each value comes from, and
+// notes each in rows.
 type writer struct {
 	strings.Builder
-	err error
+	err  error
+	all  bool
+	unix bool // an address that is a Unix socket is being written
+	rows []Row
 }
 
 func (w *writer) finish() (string, error) {
@@ -41,13 +46,48 @@ func (w *writer) export(e *Export) { w.table(reflect.ValueOf(e).Elem(), join("ex
 
 // table writes a table with its header, and the tables in it.
 func (w *writer) table(v reflect.Value, path string) {
-	fmt.Fprintf(w, "\n[%s]\n", path)
-	w.keys(v, "")
+	w.header("["+path+"]", v)
+	w.keys(v, "", path)
 	w.tables(v, path)
 }
 
-// keys writes the values of a struct, and of the structs in it.
-func (w *writer) keys(v reflect.Value, path string) {
+// header begins a table.
+func (w *writer) header(line string, v reflect.Value) {
+	if at := v.FieldByName("At"); w.all && at.IsValid() {
+		line = remark(line, at.Interface().(Pos))
+	}
+	fmt.Fprintf(w, "\n%s\n", line)
+}
+
+// remark adds to a line where it comes from.
+func remark(line string, at Pos) string {
+	const column = 40
+	return fmt.Sprintf("%-*s # %s", column, line, visibleComment(at.Where()))
+}
+
+// visibleComment is the path of a file in a comment, which is one line.
+func visibleComment(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, text)
+}
+
+// key writes a key with its value.
+func (w *writer) key(where, table string, value any, at Pos) {
+	line := where + " = " + w.value(value)
+	if w.all {
+		line = remark(line, at)
+		w.rows = append(w.rows, Row{Key: strings.TrimPrefix(table+"."+where, "."), Value: value,
+			At: at})
+	}
+	w.WriteString(line + "\n")
+}
+
+// keys writes the values of a struct, and of the structs in it. path is in the table.
+func (w *writer) keys(v reflect.Value, path, table string) {
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
 		key := f.Tag.Get("key")
@@ -59,13 +99,17 @@ func (w *writer) keys(v reflect.Value, path string) {
 		switch x := sub.Addr().Interface().(type) {
 		case *Node:
 			if x.Text.IsSet() {
-				fmt.Fprintf(w, "%s = %s\n", where, w.quote(x.Text.V))
+				w.key(where, table, x.Text.V, x.Text.At)
 			}
 		default:
-			if !sub.FieldByName("V").IsValid() {
-				w.keys(sub, where)
-			} else if sub.FieldByName("At").Interface().(Pos).IsSet() {
-				fmt.Fprintf(w, "%s = %s\n", where, w.value(sub.FieldByName("V").Interface()))
+			value := sub.FieldByName("V")
+			if !value.IsValid() {
+				w.keys(sub, where, table)
+				continue
+			}
+			at := sub.FieldByName("At").Interface().(Pos)
+			if at.IsSet() || w.all && w.inForce(where, value) {
+				w.key(where, table, value.Interface(), at)
 			}
 		}
 	}
@@ -81,10 +125,12 @@ func (w *writer) tables(v reflect.Value, path string) {
 		where := join(path, key)
 		switch x := v.Field(i).Addr().Interface().(type) {
 		case *[]*Listen:
-			for _, l := range *x {
-				fmt.Fprintf(w, "\n[[%s]]\n", where)
-				w.keys(reflect.ValueOf(l).Elem(), "")
+			for i, l := range *x {
+				w.header("[["+where+"]]", reflect.ValueOf(l).Elem())
+				w.unix = strings.HasPrefix(l.Address.V, "unix:")
+				w.keys(reflect.ValueOf(l).Elem(), "", fmt.Sprintf("%s[%d]", where, i))
 			}
+			w.unix = false
 		case *Exports:
 			for _, e := range *x {
 				w.export(e)
@@ -99,6 +145,15 @@ func (w *writer) tables(v reflect.Value, path string) {
 			}
 		}
 	}
+}
+
+// inForce reports whether a value that no file has is worth a line: a default that does something.
+func (w *writer) inForce(key string, value reflect.Value) bool {
+	switch value.Interface().(type) {
+	case string, Size, Mode, Strings:
+		return !value.IsZero()
+	}
+	return !w.unix || key != "freebind" && !strings.HasPrefix(key, "keepalive.")
 }
 
 // value writes a value.

@@ -61,7 +61,6 @@ type Export struct {
 	At   Pos // of its header
 
 	Path        Value[string] `key:"path" when:"ends"`
-	Overlay     *Overlay      `key:"overlay"`
 	Description Value[string] `key:"description" when:"now"`
 	ReadOnly    Value[bool]   `key:"read-only" when:"now"`
 	Format      Value[Choice] `key:"format" of:"auto raw" when:"ends"`
@@ -69,6 +68,7 @@ type Export struct {
 	Direct      Value[Choice] `key:"direct" of:"auto on off" when:"ends"`
 	Force       Value[bool]   `key:"force" when:"ends"`
 	Partitions  Value[bool]   `key:"partitions" when:"now"`
+	Overlay     *Overlay      `key:"overlay"`
 }
 
 // Overlay keeps writes away from its origin.
