@@ -42,6 +42,9 @@
 //	ctl_show.go             what it prints
 //
 //	plan.go                 ringnbd plan: what a tree is made of
+//	config.go               ringnbd config, whose work is in package config
+//	config_system.go        what a machine lacks for a configuration
+//
 //	info.go                 ringnbd info, whose work is in package describe
 //	copy.go                 ringnbd copy, whose work is in package transfer
 //	bench.go                ringnbd bench, whose work is in ringnbd/bench/load

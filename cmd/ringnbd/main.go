@@ -98,7 +98,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetHelpFunc(printHelp)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newServe(), newCtl(), newPlan(), newInfo(), newCopy(), newBench(),
+	root.AddCommand(newServe(), newConfig(), newCtl(), newPlan(), newInfo(), newCopy(), newBench(),
 		newConform(), newVersion())
 	cobra.EnableCommandSorting = false
 	refineHelp(root)

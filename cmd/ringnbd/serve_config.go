@@ -191,6 +191,9 @@ func exportOf(s *backing.Spec) *config.Export {
 	if s.Force {
 		e.Force = given(true)
 	}
+	if s.Partitions {
+		e.Partitions = given(true)
+	}
 	if s.Raw {
 		e.Format = given(config.Choice("raw"))
 	}

@@ -25,6 +25,7 @@
 //	occupant.go    finds what the kernel does with a store: mounts, swap, loop devices
 //	format.go      recognises images that are not raw disks
 //	making.go      refuses names for which no file is made
+//	glance.go      looks at stores without a lock
 //	reach.go       waits for storage in a child process
 //	await.go       waits for a call that may never return
 //	errors.go      has the errors, as facts

@@ -45,6 +45,8 @@ type Spec struct {
 
 	still bool // an origin: it must not change while it is open
 	top   bool // it holds what is written over an origin
+
+	glance bool // it is only looked at (glance.go): no lock is taken
 }
 
 // Check applies every rule that can be decided from the text alone: names, descriptions, sizes of

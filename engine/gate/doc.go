@@ -6,6 +6,7 @@
 //	listen.go     turns "HOST:PORT" and "unix:PATH" into listeners and the URI for clients
 //	unix.go       is the file of a Unix socket: replaces a stale one, removes its own
 //	options.go    says how an address is listened on: keepalive, freebind, mode and group
+//	lacks.go      says what a machine lacks for an address
 //	inherit.go    takes the listening sockets that the parent process has opened
 //	gate.go       accepts, decides who may come in, and closes
 //	admit.go      decides, immediately before a client is told that it is served, whether it is

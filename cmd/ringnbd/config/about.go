@@ -54,8 +54,9 @@ var texts = map[string]text{
 	"listen.keepalive": {"TCP: how soon a client whose machine has vanished is noticed", "", false},
 	"listen.keepalive.idle": {"time without traffic before the first probe, in whole seconds",
 		`"1m"`, true},
-	"listen.keepalive.interval":     {"time between probes, in whole seconds", `"15s"`, true},
-	"listen.keepalive.user-timeout": {"time that data or probes may be without an answer", `"5m"`, true},
+	"listen.keepalive.interval": {"time between probes, in whole seconds", `"15s"`, true},
+	"listen.keepalive.user-timeout": {"time that data or probes may be without an answer", `"5m"`,
+		true},
 	"listen.mode": {"Unix: permissions of the socket; who may write to it may connect (default: " +
 		"what the umask leaves)", `"0660"`, false},
 	"listen.group": {"Unix: group of the socket", `"root"`, true},
@@ -80,9 +81,9 @@ var texts = map[string]text{
 		"an overlay of its own", `"/srv/golden.img"`, false},
 	"export.overlay.top":    {"the file that has what was written", `"/srv/vm2.cow"`, false},
 	"export.overlay.create": {"if-missing makes the file", `"if-missing"`, false},
-	"export.overlay.discard": {"on-disconnect: each client has its own, which is thrown away with " +
-		"its connection; then there is no top", `"on-disconnect"`, true},
-	"export.overlay.dir": {"directory of the files that hold what will be thrown away", `"/var/tmp"`,
-		true},
+	"export.overlay.discard": {"on-disconnect: each client has its own, which is thrown away " +
+		"with its connection; then there is no top", `"on-disconnect"`, true},
+	"export.overlay.dir": {"directory of the files that hold what will be thrown away",
+		`"/var/tmp"`, true},
 	"export.overlay.origin.overlay": {"an overlay that is the origin of another", "", false},
 }

@@ -26,6 +26,7 @@ func (k *checker) exports(c *Config) {
 
 // export checks an export, and reports whether it has a store.
 func (k *checker) export(e *Export) bool {
+	before := len(k.mistakes)
 	where := join("export", e.Name)
 	if wrong := specError(backing.Spec{Name: e.Name}); wrong != "" {
 		k.wrong(e.At, where, "%s", wrong)
@@ -58,11 +59,12 @@ func (k *checker) export(e *Export) bool {
 	n.Paths(func(leaf *tree.Node) {
 		part := backing.Spec{Partitions: e.Partitions.V && n.Layer == ""}
 		part.SetPath(leaf.Path)
-		if text := specError(part); text != "" || leaf.Path == "" {
-			if leaf.Path == "" {
-				text = "the path is empty; name a file, a device, null:SIZE or memory:SIZE"
-			}
-			k.wrong(e.storeAt(), where+".path", "%s", text)
+		text := specError(part)
+		if leaf.Path == "" {
+			text = "the path is empty; name a file, a device, null:SIZE or memory:SIZE"
+		}
+		if text != "" {
+			k.wrong(e.StoreAt(), where+".path", "%s", text)
 			good = false
 		}
 	})
@@ -76,11 +78,14 @@ func (k *checker) export(e *Export) bool {
 	} else if at.IsSet() && backing.Synthetic(n.Path) {
 		k.wrong(at, where+".create", "%s has its size in its name; remove create", n.Path)
 	}
+	if wrong := specError(e.Spec()); wrong != "" && good && len(k.mistakes) == before {
+		k.wrong(e.StoreAt(), where, "%s", wrong) // what does not go together
+	}
 	return good
 }
 
-// storeAt is the place of the store of an export.
-func (e *Export) storeAt() Pos {
+// StoreAt is the place of the store of an export.
+func (e *Export) StoreAt() Pos {
 	if e.Path.IsSet() {
 		return e.Path.At
 	}
@@ -132,9 +137,9 @@ func (k *checker) disk(e *Export, disks map[string]user) {
 		key := filepath.Clean(path)
 		before, found := disks[key]
 		if found && before.export != e && (before.writes || writes) {
-			k.wrong(e.storeAt(), join("export", e.Name)+".path", "%s is used by export %q "+
+			k.wrong(e.StoreAt(), join("export", e.Name)+".path", "%s is used by export %q "+
 				"already, at %s, and written to; serve it read-only in both, or remove one of "+
-				"the two", path, before.export.Name, before.export.storeAt().Where())
+				"the two", path, before.export.Name, before.export.StoreAt().Where())
 			return
 		}
 		if !found || writes {

@@ -34,7 +34,7 @@ func Load(path string) (*Config, []Mistake) {
 	l.mistakes = append(l.mistakes, b.mistakes...)
 	l.config.settle()
 	l.mistakes = append(l.mistakes, l.config.check()...)
-	sortMistakes(l.mistakes, l.config.Files)
+	SortMistakes(l.mistakes, l.config.Files)
 	return l.config, l.mistakes
 }
 

@@ -100,7 +100,8 @@ func whole(example string) string {
 
 func TestSchemaHasWhatIsRead(t *testing.T) {
 	r := resolved(t)
-	for _, text := range []string{issueFile, "[export.x.overlay]\norigin.overlay.origin = \"/a\"\n" +
+	for _, text := range []string{issueFile, "[export.x.overlay]\n" +
+		"origin.overlay.origin = \"/a\"\n" +
 		"origin.overlay.top = \"/b\"\ndiscard = \"on-disconnect\"\n[export.\"\"]\npath = \"/c\"\n",
 		"memory = 1000000\nshutdown-timeout = 1.5\npoll = 50\n"} {
 		if err := r.Validate(values(t, text)); err != nil {

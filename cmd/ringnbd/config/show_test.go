@@ -63,6 +63,15 @@ partitions = false                       # default
 			t.Error(d.String())
 		}
 	}
+	checkRows(t, rows, dir)
+	if len(rows) != strings.Count(want, " = ") {
+		t.Errorf("%d rows", len(rows))
+	}
+}
+
+// checkRows checks some rows of TestShow.
+func checkRows(t *testing.T, rows []Row, dir string) {
+	t.Helper()
 	for key, want := range map[string]string{
 		"listen[0].keepalive.idle": `{"key":"listen[0].keepalive.idle","value":7,"file":"main.toml","line":5,"column":18}`,
 		"export.a.create":          `{"key":"export.a.create","value":1073741824,"file":"b.toml","line":3,"column":12}`,
@@ -83,8 +92,5 @@ partitions = false                       # default
 		if !found {
 			t.Errorf("%s is not shown", key)
 		}
-	}
-	if len(rows) != strings.Count(want, " = ") {
-		t.Errorf("%d rows", len(rows))
 	}
 }

@@ -58,8 +58,8 @@ type Mistake struct {
 // Error is FILE:LINE:COLUMN: what; what to do.
 func (m Mistake) Error() string { return m.At.String() + ": " + m.Text }
 
-// sortMistakes puts mistakes into the order of the files, and in each file of its lines.
-func sortMistakes(list []Mistake, files []string) {
+// SortMistakes puts mistakes into the order of the files, and in each file of its lines.
+func SortMistakes(list []Mistake, files []string) {
 	slices.SortStableFunc(list, func(a, b Mistake) int {
 		return cmp.Or(cmp.Compare(slices.Index(files, a.At.File), slices.Index(files, b.At.File)),
 			cmp.Compare(a.At.Line, b.At.Line), cmp.Compare(a.At.Column, b.At.Column))
