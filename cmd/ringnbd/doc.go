@@ -28,6 +28,8 @@
 //	serve_shutdown.go       the end, in order or at once
 //	serve_inforce.go        the configuration that is in force
 //	serve_live.go           the exports of a running server, and who is changing which
+//	serve_discard.go        overlays of single clients, which are thrown away
+//	serve_overlay.go        overlays that are committed or dropped while the server runs
 //	serve_change.go         changes to them: add, alter, replace, remove, flush
 //	serve_resize.go         another size
 //	serve_doors.go          addresses that are opened and closed at run time

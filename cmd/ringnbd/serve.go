@@ -189,6 +189,7 @@ func (s *server) up(specs []backing.Spec) error {
 	s.gate = gate.New(gate.Config{
 		Catalog:          func() proto.Catalog { return s.live.catalog.Load() },
 		Gone:             func(id uint64) bool { return s.engine.Gone(engine.ID(id)) != nil },
+		Prepare:          s.live.discards.prepare,
 		Adopt:            s.adopt,
 		Live:             s.engine.Connections,
 		MaxConnections:   o.connections,

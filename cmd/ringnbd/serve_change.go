@@ -115,10 +115,13 @@ func (l *live) swap(s *step) error {
 		}
 		for i, x := range s.add {
 			x.id = ids[i]
-			l.journal.know(x.id, exportName{x.name(), x.backing.Path()})
+			l.journal.know(x.id, exportName{name: x.name(), path: x.backing.Path()})
 		}
 	}
 	l.show(s)
+	for _, x := range s.remove { // not before: no client gets another overlay now
+		shrink.Remove = append(shrink.Remove, l.discards.of(x.id)...)
+	}
 	if len(shrink.Remove)+len(shrink.Alter) == 0 {
 		return nil
 	}
@@ -194,6 +197,7 @@ func (l *live) finish(list []*served) error {
 	for _, x := range list {
 		trouble = append(trouble, x.backing.Close())
 		l.journal.forget(x.id)
+		l.discards.forget(x.id)
 		gone[x] = true
 	}
 	l.room.Add(int64(len(list)))

@@ -178,6 +178,7 @@ func (s steering) counted() (map[engine.ID]engine.ExportCounters, error) {
 	for _, e := range c.Exports {
 		counted[e.ID] = e
 	}
+	s.live.discards.count(counted)
 	return counted, nil
 }
 
@@ -340,9 +341,13 @@ func (s steering) Kick(ctx context.Context, by control.Caller,
 }
 
 // Overlay writes what an overlay holds to its origin, or drops it.
-func (s steering) Overlay(context.Context, control.Caller, string,
-	string) (control.Changed, error) {
-	return control.Changed{}, control.Wrong("name", "the export is not an overlay")
+func (s steering) Overlay(ctx context.Context, by control.Caller, name,
+	verb string) (control.Changed, error) {
+	answer, err := s.live.overlay(ctx, by, name, verb)
+	if err != nil {
+		return control.Changed{}, emptyStatus(err)
+	}
+	return s.with(name, answer, nil)
 }
 
 // Config returns what is in force.

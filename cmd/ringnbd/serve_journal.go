@@ -42,6 +42,7 @@ type journal struct {
 
 	mu       sync.Mutex
 	exports  map[engine.ID]exportName
+	after    func(c *engine.Client)     // is told of every client that has left; must not block
 	clients  map[*engine.Client]session // of the connections that are served
 	troubles map[trouble]*reported
 	begun    uint64 // sessions so far
@@ -53,7 +54,10 @@ type journal struct {
 }
 
 // exportName is how log lines name an export.
-type exportName struct{ name, path string }
+type exportName struct {
+	name, path string
+	asked      engine.ID // for which it was made, if it is the overlay of one client; else 0
+}
 
 // session is a connection that is served.
 type session struct {
@@ -107,7 +111,7 @@ func (j *journal) connections(id engine.ID) (n int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for c := range j.clients {
-		if c.Export == id {
+		if c.Export == id || j.exports[c.Export].asked == id {
 			n++
 		}
 	}
@@ -191,7 +195,11 @@ func (j *journal) leave(c *engine.Client, why string) session {
 	j.mu.Lock()
 	s := j.clients[c]
 	delete(j.clients, c)
+	after := j.after
 	j.mu.Unlock()
+	if after != nil {
+		after(c)
+	}
 	j.events.Tell(control.Event{Event: "connection-ended", Export: s.export, Connection: s.number,
 		Peer: c.Peer, Text: why})
 	return s

@@ -33,8 +33,8 @@ func (p *page) lines(pattern string) (found []string) {
 func newPage() (*journal, *page) {
 	p := &page{}
 	j := newJournal(slog.New(slog.NewTextHandler(p, nil)), nil)
-	j.know(0, exportName{"a", "/a.img"})
-	j.know(1, exportName{"b", "/b.img"})
+	j.know(0, exportName{name: "a", path: "/a.img"})
+	j.know(1, exportName{name: "b", path: "/b.img"})
 	return j, p
 }
 

@@ -56,6 +56,8 @@ type live struct {
 	journal *journal
 	room    atomic.Int64 // how many more descriptors exports may take
 	catalog atomic.Pointer[proto.Exports]
+	// overlays of clients that throw away what they write
+	discards *discards
 
 	mu      sync.Mutex
 	list    []*served // in the order in which clients see them
@@ -76,10 +78,14 @@ func (l *live) begin(e *engine.Engine, j *journal, list []*served) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.engine, l.journal = e, j
+	l.discards = newDiscards(l.log, e, j, l.backingOf)
+	j.mu.Lock()
+	j.after = l.discards.ended
+	j.mu.Unlock()
 	for i, id := range e.IDs() {
 		list[i].id = id
 		l.byName[list[i].name()] = list[i]
-		j.know(id, exportName{list[i].name(), list[i].backing.Path()})
+		j.know(id, exportName{name: list[i].name(), path: list[i].backing.Path()})
 	}
 	l.list = list
 	return l.publish()
@@ -115,6 +121,18 @@ func (l *live) find(name string) *served {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.byName[name]
+}
+
+// backingOf returns what is behind an export that clients can choose, or nil.
+func (l *live) backingOf(id engine.ID) *backing.Backing {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, x := range l.list {
+		if x.id == id && !x.leaving {
+			return x.backing
+		}
+	}
+	return nil
 }
 
 // changes lists what is being done.

@@ -75,6 +75,7 @@ func (s *server) drain(drained, closed chan<- struct{}) error {
 		return errors.Join(trouble, err)
 	}
 	close(closed)
+	trouble = errors.Join(trouble, s.live.discards.close())
 	for _, x := range s.live.all() {
 		b := x.backing
 		// Closing others may take for ever, and loses nothing: they were flushed, or the failed

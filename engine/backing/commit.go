@@ -123,6 +123,20 @@ func (b *Backing) Commit(ctx context.Context, tell func(done, total uint64)) err
 	return b.empty(from, super)
 }
 
+// Renew makes the layer anew from what its top has on the disk, after a commit that failed: a plan
+// is not used twice.
+func (b *Backing) Renew() error {
+	if err := b.mayEmpty(); err != nil {
+		return err
+	}
+	m, err := b.openTop(b.laid.layout)
+	if err != nil {
+		return err
+	}
+	b.lay(m, overlay.Persistent, b.parts[1].Device)
+	return nil
+}
+
 // mayCommit returns why an overlay cannot be committed.
 func (b *Backing) mayCommit() error {
 	if err := b.mayEmpty(); err != nil {

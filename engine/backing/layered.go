@@ -177,7 +177,6 @@ func (b *Backing) closeParts() error {
 	for _, part := range slices.Backward(b.parts) {
 		err = errors.Join(err, part.Close())
 	}
-	b.laid, b.Device = nil, nil
 	return err
 }
 

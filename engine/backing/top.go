@@ -85,7 +85,8 @@ func (b *Backing) lay(m *overlay.Map, kind overlay.Kind, top *engine.Device) {
 	b.laid.device = engine.Device{Kind: engine.Planned, FD: -1, Size: b.laid.layout.Size,
 		Block: b.laid.layout.Block, ReadOnly: b.spec.ReadOnly, FastZero: true,
 		Plan: b.laid.plan, Needs: b.laid.plan.Needs(),
-		Below: []*engine.Device{overlay.Below: b.parts[0].Device, overlay.Top: top}}
+		Below: []*engine.Device{overlay.Below: b.parts[0].Device, overlay.Top: top},
+		Waits: b.parts[0].Device.Waits || top.Waits}
 	b.Device = &b.laid.device
 }
 
