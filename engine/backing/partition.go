@@ -2,7 +2,7 @@
 //
 // PATH?partition=N, ?partition=label:NAME and ?partition=uuid:UUID name a partition wherever a PATH
 // is taken. Nothing else in a PATH has a meaning, a question mark included; a file whose name holds
-// "?partition=" is written with each question mark before "partition=" twice. The rule looks at the
+// "?partition=" and more is written with each question mark before "partition=" twice. The rule looks at the
 // text alone, so that a file that appears or goes never changes what a PATH means.
 //
 // Invariant: the table is read by the descriptor that is locked, whenever an export of a partition
@@ -46,8 +46,10 @@ func ParsePath(text string) (path, selector string) {
 		b.WriteString(rest[:begin])
 		b.WriteString(strings.Repeat("?", marks/2))
 		rest = rest[at+1:]
-		if marks%2 == 1 {
-			return b.String(), strings.TrimPrefix(rest, selects)
+		if selector = strings.TrimPrefix(rest, selects); marks%2 == 1 && selector != "" {
+			return b.String(), selector
+		} else if marks%2 == 1 {
+			b.WriteString("?") // nothing is selected, so this is a name
 		}
 		b.WriteString(selects)
 		rest = strings.TrimPrefix(rest, selects)
@@ -135,7 +137,7 @@ func missingPartition(s *Spec) error {
 		return fmt.Errorf("%s: no such file, and a new image has no partitions; make the image "+
 			"and its partition table first", s.Path)
 	}
-	return explain(s, unix.ENOENT)
+	return fmt.Errorf("%s: no such file, of which to take a partition; check the path", s.Path)
 }
 
 // table reads the partition table. An image is read as a disk with sectors of 512 bytes, or, if it

@@ -19,7 +19,7 @@ func TestPathsWithQuestionMarks(t *testing.T) {
 		"disk.img":                               {"disk.img", ""},
 		"disk.img?partition=2":                   {"disk.img", "2"},
 		"disk.img?partition=label:a b?c=d":       {"disk.img", "label:a b?c=d"},
-		"disk.img?partition=":                    {"disk.img", ""},
+		"disk.img?partition=":                    {"disk.img?partition=", ""},
 		"what?":                                  {"what?", ""},
 		"what??":                                 {"what??", ""},
 		"a?b=c&d":                                {"a?b=c&d", ""},

@@ -59,9 +59,9 @@ func Check(specs []Spec) error {
 			return err
 		}
 		if other, ok := seen[s.Name]; ok {
-			return &NameError{Path: s.Path, Name: s.Name, Other: other}
+			return &NameError{Path: s.Text(), Name: s.Name, Other: other}
 		}
-		seen[s.Name] = s.Path
+		seen[s.Name] = s.Text()
 	}
 	return nil
 }
