@@ -192,8 +192,27 @@ func (b *Backing) mark(fd int, super overlay.Super) error {
 	return nil
 }
 
-// empty empties the map of the top, takes the mark away, and makes the layer anew.
+// empty empties the top. From the first mark on it shows its origin, whatever becomes of the rest:
+// a map that is cleared in part, of whatever is left of it, does not count.
 func (b *Backing) empty(fd int, super overlay.Super) error {
+	super = super.Next()
+	super.Committing, super.Emptying = false, true
+	if err := b.mark(fd, super); err != nil {
+		return err
+	}
+	if err := b.clearTop(fd); err != nil {
+		return err
+	}
+	m, err := newMap(b.laid.layout)
+	if err != nil {
+		return err
+	}
+	b.lay(m, overlay.Persistent, b.parts[1].Device)
+	return nil
+}
+
+// clearTop clears a top that is marked as being emptied, and takes the mark away.
+func (b *Backing) clearTop(fd int) error {
 	l := b.laid.layout
 	err := zeroRange(fd, l.MapAt, l.MapLen)
 	if err == nil {
@@ -202,14 +221,12 @@ func (b *Backing) empty(fd int, super overlay.Super) error {
 	if err != nil {
 		return fmt.Errorf("%s: its map cannot be emptied: %w", b.parts[1].spec.Path, err)
 	}
-	super = super.Next()
-	super.Committing = false
+	super := b.laid.super.Next()
+	super.Emptying = false
 	if err := b.mark(fd, super); err != nil {
 		return err
 	}
-	// Space that cannot be given back is used again.
-	_ = punchHole(fd, l.DataAt, l.Size)
-	b.lay(overlay.NewMap(l, nil), overlay.Persistent, b.parts[1].Device)
+	_ = punchHole(fd, l.DataAt, l.Size) // space that cannot be given back is used again
 	return nil
 }
 

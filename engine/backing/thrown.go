@@ -70,7 +70,11 @@ func (b *Backing) ThrowAway(ctx context.Context) (*Backing, error) {
 	one := &Backing{spec: b.spec, stores: b.stores, tree: b.tree, parts: b.parts[:1:1],
 		store: top, window: b.window, laid: &laid{layout: b.laid.layout}, lender: b,
 		Export: b.Export}
-	one.lay(overlay.NewMap(b.laid.layout, nil), overlay.ThrowAway, &top.device)
+	m, err := newMap(b.laid.layout)
+	if err != nil {
+		return nil, errors.Join(err, one.Close())
+	}
+	one.lay(m, overlay.ThrowAway, &top.device)
 	return one, nil
 }
 

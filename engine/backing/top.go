@@ -19,6 +19,7 @@ import (
 	"ringnbd/engine/layer"
 	"ringnbd/engine/layer/overlay"
 	"ringnbd/engine/tree"
+	"ringnbd/engine/uring"
 	"ringnbd/proto"
 )
 
@@ -108,13 +109,33 @@ func (b *Backing) openTop(l overlay.Layout) (*overlay.Map, error) {
 		return nil, &TopError{Path: top.spec.Path, Err: err}
 	}
 	b.laid = &laid{layout: l, super: super}
-	m := overlay.NewMap(l, nil)
+	m, err := newMap(l)
+	if err != nil {
+		return nil, &TopError{Path: top.spec.Path, Err: err}
+	}
+	if super.Emptying {
+		if !b.spec.ReadOnly {
+			err = b.clearTop(fd)
+		}
+		return m, err
+	}
 	err = eachData(fd, l.MapAt, l.MapLen, loadChunk, func(at uint64, p []byte) error {
 		return m.Load(at-l.MapAt, p)
 	})
 	if err != nil {
 		return nil, &TopError{Path: top.spec.Path, Err: err}
 	}
+	return m, nil
+}
+
+// newMap returns an empty map, whose memory is taken as it is written to.
+func newMap(l overlay.Layout) (*overlay.Map, error) {
+	words, err := uring.NewWords(l.Words())
+	if err != nil {
+		return nil, fmt.Errorf("no memory for the map of an overlay: %w", err)
+	}
+	m := overlay.NewMap(l, words.Slice())
+	uring.Owned(words, m)
 	return m, nil
 }
 

@@ -7,6 +7,7 @@
 //	view.go         finds the pointers in giouring's hidden rings
 //	sqe.go          has one writer of submissions per operation
 //	arena.go        is memory that the kernel and Go share
+//	words.go        is memory for large tables that are mostly never touched
 //	register.go     registers buffers, files and the ring's descriptor; keeps workers
 //	probe.go        finds out what this kernel can do
 //	errors.go       says what is wrong and what to do

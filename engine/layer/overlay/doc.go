@@ -26,7 +26,8 @@
 //
 // The block is the largest power of two up to 4096 that divides the origin's size. A superblock
 // names the origin by its size and by an identity that the opener chose, so that a top is not
-// opened over another origin.
+// opened over another origin. A top is emptied by a mark in the superblock: from then on its map
+// does not count, and is cleared, however often that is cut.
 //
 // # Why a crash at any moment is safe
 //

@@ -44,7 +44,10 @@ const (
 	atName     = 128
 	atSum      = superLen - 4
 
-	committing = 1 << 0 // the only feature
+	// features
+	committing = 1 << 0
+	emptying   = 1 << 1
+	known      = committing | emptying
 )
 
 var (
@@ -96,6 +99,9 @@ type Super struct {
 	// Committing says that the top is being written into its origin: if that was cut, it has to be
 	// gone on with before anything else.
 	Committing bool
+	// Emptying says that the map is being emptied. Whatever it holds does not count any more: if
+	// that was cut, the map reads as empty, and is emptied before anything is written to the top.
+	Emptying bool
 }
 
 // Format returns what is to be written at the beginning of a new top: HeadLen bytes. All other
@@ -124,9 +130,14 @@ func (s Super) Encode() (at uint64, text []byte) {
 	le := binary.LittleEndian
 	copy(text[atMagic:], magic)
 	le.PutUint32(text[atVersion:], version)
+	features := uint32(0)
 	if s.Committing {
-		le.PutUint32(text[atFeatures:], committing)
+		features |= committing
 	}
+	if s.Emptying {
+		features |= emptying
+	}
+	le.PutUint32(text[atFeatures:], features)
 	copy(text[atUUID:], s.UUID[:])
 	le.PutUint64(text[atSequence:], s.Sequence)
 	le.PutUint64(text[atSize:], s.Origin.Size)
@@ -206,10 +217,11 @@ func parse(text []byte, at uint64) (Super, error) {
 		return Super{}, &DamagedError{"the checksum of the superblock is wrong", at}
 	}
 	features := le.Uint32(text[atFeatures:])
-	if v := le.Uint32(text[atVersion:]); v != version || features&^committing != 0 {
-		return Super{}, &VersionError{Version: v, Features: features &^ committing}
+	if v := le.Uint32(text[atVersion:]); v != version || features&^known != 0 {
+		return Super{}, &VersionError{Version: v, Features: features &^ known}
 	}
-	s := Super{Sequence: le.Uint64(text[atSequence:]), Committing: features&committing != 0}
+	s := Super{Sequence: le.Uint64(text[atSequence:]), Committing: features&committing != 0,
+		Emptying: features&emptying != 0}
 	copy(s.UUID[:], text[atUUID:])
 	s.Origin.Size = le.Uint64(text[atSize:])
 	copy(s.Origin.Identity[:], text[atIdentity:])

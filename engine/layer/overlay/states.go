@@ -8,6 +8,7 @@ package overlay
 import (
 	"encoding/binary"
 	"math/bits"
+	"runtime"
 	"sync/atomic"
 )
 
@@ -159,6 +160,7 @@ func (m *Map) copyPage(to []byte, page uint64) {
 // Extents tells the runs of length bytes from off on, in order, until yield says no. It may be
 // called from anywhere at any time: each run is what it was at some moment of the call.
 func (m *Map) Extents(off, length uint64, yield func(off, length uint64, s State) bool) {
+	defer runtime.KeepAlive(m) // its words may go with it
 	block := uint64(m.layout.Block)
 	end := min(off+length, m.layout.Size)
 	for off < end {
