@@ -76,7 +76,7 @@ func (l *loop) tooMuch(i uint32, r *proto.Request, taken int) bool {
 // leftOver reports whether a turn has left something to do: then the next does not sleep.
 func (l *loop) leftOver() bool {
 	return l.later[0].head != none || l.later[1].head != none || l.backlog.n > 0 ||
-		l.queue.offering()
+		l.queue.offering() || l.planned()
 }
 
 // beginTurn gives the loop a new budget, and marks the connections that the last turn left out. The
@@ -84,6 +84,7 @@ func (l *loop) leftOver() bool {
 // payloads that are complete, say.
 func (l *loop) beginTurn() {
 	l.work, l.owed = 0, l.later[0].head
+	l.steps, l.copied = 0, 0
 	if l.owed == none {
 		l.owed = l.later[1].head
 	}

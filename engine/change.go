@@ -208,7 +208,11 @@ func (e *Engine) postFlush(dev uint32) *mail {
 	}
 	m := &mail{kind: mailFlush, dev: dev, generation: e.shared.table.devices[dev].generation,
 		done: make(chan struct{})}
-	e.shared.loops[0].post(m)
+	to := e.shared.loops[0]
+	if home := e.shared.table.devices[dev].home; home != none {
+		to = e.shared.loops[home]
+	}
+	to.post(m)
 	return m
 }
 
@@ -278,8 +282,8 @@ func (e *Engine) publish(c *Change) (*work, error) {
 		w.departures = append(w.departures, d)
 	}
 	for i := range c.Add {
-		place, dev := r.add(t, e.shared.guard, &c.Add[i])
-		u.exports, u.devices = append(u.exports, place), append(u.devices, dev)
+		place, devs := r.add(t, e.shared.guard, &c.Add[i])
+		u.exports, u.devices = append(u.exports, place), append(u.devices, devs...)
 		w.added = append(w.added, t.exports[place].id)
 	}
 	w.letters = e.postTable(u)

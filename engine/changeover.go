@@ -33,6 +33,7 @@ type changeover struct {
 	leavers   []leaver   // exports that leave and have connections
 	parting   []parting  // devices that have gone and are not home
 	releasing []parting  // files that the kernel has not let go of
+	planting  []parting  // planned devices whose own rows have no memory yet
 	settling  []settling // letters that wait for requests of before
 	retiring  int        // connections that Retire ends
 	limited   uint32     // workers that the ring may have
@@ -64,7 +65,7 @@ type rowMark struct {
 }
 
 // changing reports whether something waits that the end of a turn may bring.
-func (c *changeover) changing() bool { return len(c.parting)+len(c.settling) > 0 }
+func (c *changeover) changing() bool { return len(c.parting)+len(c.planting)+len(c.settling) > 0 }
 
 // changeOver takes on the table of a letter.
 func (l *loop) changeOver(m *mail) {
@@ -109,6 +110,10 @@ func (l *loop) changeDevice(m *mail, place uint32) {
 	switch {
 	case q.device == nil && p.device != nil:
 		l.showDevice(m.update.table, place)
+		if p.home == l.id {
+			m.waits++
+			l.planting = append(l.planting, parting{place, m})
+		}
 		if p.file == none {
 			return
 		}
@@ -138,7 +143,7 @@ func (l *loop) limitWorkers() {
 func (l *loop) goOnChanging() {
 	l.parting = slices.DeleteFunc(l.parting, func(p parting) bool {
 		q := &l.devices[p.place]
-		if !q.home() {
+		if !q.home() || !l.uproot(p.place) {
 			return false
 		}
 		if q.file != none {
@@ -151,6 +156,16 @@ func (l *loop) goOnChanging() {
 		}
 		*q = freeDeviceRow()
 		return true
+	})
+	l.planting = slices.DeleteFunc(l.planting, func(p parting) bool {
+		planted, err := l.plant(p.place)
+		if err != nil {
+			p.letter.err = err
+		}
+		if planted || err != nil {
+			l.finished(p.letter)
+		}
+		return planted || err != nil
 	})
 	l.settling = slices.DeleteFunc(l.settling, func(s settling) bool {
 		if !l.settled(&s) {
@@ -270,12 +285,12 @@ func (l *loop) settleFirst(m *mail, places []uint32) {
 	for _, place := range places {
 		concerned[place] = true
 	}
-	free := make([]bool, len(l.tags))
+	free := make([]bool, tagsPerLoop) // rows end with the requests that they are for
 	for t := l.freeTag; t != none; t = l.tags[t].next {
 		free[t] = true
 	}
 	s := settling{letter: m}
-	for t := range l.tags {
+	for t := range l.tags[:tagsPerLoop] {
 		row := &l.tags[t]
 		if !free[t] && concerned[l.conns[row.conn].export] && row.step != stepReply {
 			s.tags = append(s.tags, rowMark{uint32(t), row.generation})

@@ -44,18 +44,21 @@ const (
 	placeSlicing        // waits for the next slice
 	placeFlushing       // the fsync in flight is for it
 	placeFlush          // waits for the next
-	placeParked         // has segments that wait for a worker, and maybe others
+	placeParked         // has segments that wait for a worker or a row, and maybe others
+	placeRunnable       // a row whose plan is to be asked
+	placeDue            // a row whose next segment waits for a row
 )
 
 // deviceCount is what requests have in flight on one device.
 type deviceCount struct {
-	segments int // with the kernel
+	segments int // with the kernel, or the plan
+	held     int // rows
 	slices   int
 	caches   int
 }
 
 func newChecker(y layout) checker {
-	return checker{tags: make([]place, tagsPerLoop), stages: make([]bool, y.stages),
+	return checker{tags: make([]place, tagsPerLoop+rowsPerLoop), stages: make([]bool, y.stages),
 		conns: make([]holdings, y.conns)}
 }
 

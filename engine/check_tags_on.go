@@ -44,7 +44,7 @@ func (l *loop) checkDeviceLists() {
 		if q.blocked {
 			blocked++
 		}
-		l.agree(q.slicing.head == none || q.slices == maxSlices, uint32(dev),
+		l.agree(q.slicing.head == none || q.slices == maxSlices || q.lacks, uint32(dev),
 			"slices wait, and fewer than may be are in flight")
 		last := uint32(none)
 		for t := q.parked.head; t != none; t = l.tags[t].next {
@@ -55,7 +55,7 @@ func (l *loop) checkDeviceLists() {
 		}
 		l.agree(q.parked.head == none || q.parked.tail == last, last,
 			"a list of parked requests does not end with its tail")
-		l.agree(q.parked.head == none || q.staff.working > 0, uint32(dev),
+		l.agree(q.parked.head == none || q.staff.working > 0 || q.lacks, uint32(dev),
 			"segments are parked, and no worker of their device will come back")
 	}
 	for _, dev := range l.blocked {
@@ -86,6 +86,7 @@ func (l *loop) checkTags() {
 			inBacklog++
 		}
 	}
+	inBacklog += l.checkRows()
 	b := &l.backlog
 	l.agree(inBacklog == b.n, none, "a request has more to issue and is not in the backlog")
 	for n := range b.n {
@@ -103,6 +104,35 @@ func (l *loop) checkTag(t uint32) {
 	c := &l.conns[row.conn]
 	l.agree(c.state != connFree, t, "a request has a connection that is free")
 	l.agree(row.dev == l.exports[c.export].dev, t, "a request is about another device")
+	l.checkStep(t)
+	claim := &l.shared.guard.claims[l.claimIndex(t)]
+	l.agree(row.claimed == claim.held, t, "the guard and a request disagree about a claim")
+	l.agree(row.step != stepClaimed || row.claimed, t,
+		"a request waits for a claim that it has not")
+	l.agree(!row.claimed || claim.device == row.dev && claim.hi == row.hi &&
+		claim.lo >= row.lo && claim.lo < claim.hi, t, "a claim is on other bytes than its request")
+	cost := uint64(0)
+	for _, x := range [2]lease{row.memory, row.scratch} {
+		for ; x != none; x = l.leases.next[x] {
+			l.agree(l.leases.state[x] <= leased && l.leases.regionOf(x) == row.region, x,
+				"a request holds memory that is not on lease")
+			cost += l.leases.size(x)
+			k.pieces++
+		}
+	}
+	l.agree(cost == uint64(row.cost), t, "a request does not hold what it is charged for")
+	k.conns[row.conn].add(row.region, 1, cost)
+	k.exports[c.export].add(row.region, 1, cost)
+	if !c.taken {
+		k.newcomers[c.export].add(row.region, 1, cost)
+	}
+	k.spared[row.line] += uint32(row.spared)
+	k.ahead += uint64(row.ahead)
+}
+
+// checkStep checks what a request, or a segment of a plan, has in flight.
+func (l *loop) checkStep(t uint32) {
+	k, row := &l.check, &l.tags[t]
 	d := &k.devices[row.dev]
 	parked := bits.OnesCount64(l.parked[t][0]) + bits.OnesCount64(l.parked[t][1])
 	l.agree((parked > 0) == (k.tags[t] == placeParked), t,
@@ -128,29 +158,6 @@ func (l *loop) checkTag(t uint32) {
 		parked = 0
 	}
 	l.agree(parked == 0, t, "a segment is parked, and its request has no wave")
-	claim := &l.shared.guard.claims[l.claimIndex(t)]
-	l.agree(row.claimed == claim.held, t, "the guard and a request disagree about a claim")
-	l.agree(row.step != stepClaimed || row.claimed, t,
-		"a request waits for a claim that it has not")
-	l.agree(!row.claimed || claim.device == row.dev && claim.hi == row.hi &&
-		claim.lo >= row.lo && claim.lo < claim.hi, t, "a claim is on other bytes than its request")
-	cost := uint64(0)
-	for _, x := range [2]lease{row.memory, row.scratch} {
-		for ; x != none; x = l.leases.next[x] {
-			l.agree(l.leases.state[x] <= leased && l.leases.regionOf(x) == row.region, x,
-				"a request holds memory that is not on lease")
-			cost += l.leases.size(x)
-			k.pieces++
-		}
-	}
-	l.agree(cost == uint64(row.cost), t, "a request does not hold what it is charged for")
-	k.conns[row.conn].add(row.region, 1, cost)
-	k.exports[c.export].add(row.region, 1, cost)
-	if !c.taken {
-		k.newcomers[c.export].add(row.region, 1, cost)
-	}
-	k.spared[row.line] += uint32(row.spared)
-	k.ahead += uint64(row.ahead)
 }
 
 // checkLedger compares what requests hold with the ledger's books.
@@ -194,8 +201,10 @@ func (l *loop) checkDevices() {
 	for dev := range l.devices {
 		q, d := &l.devices[dev], &l.check.devices[dev]
 		working += q.staff.working
-		l.agree(int(q.flying+q.staff.working) == d.segments, uint32(dev),
-			"a device counts other segments in flight")
+		if q.device == nil || q.device.Kind != Planned {
+			l.agree(int(q.flying+q.staff.working) == d.segments, uint32(dev),
+				"a device counts other segments in flight")
+		}
 		l.agree(q.slices == d.slices && q.slices <= maxSlices, uint32(dev),
 			"a device counts other slices in flight")
 		l.agree(q.caching == (d.caches == 1) && d.caches <= 1, uint32(dev),

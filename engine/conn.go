@@ -151,6 +151,7 @@ func (l *loop) fail(i uint32, why CloseReason) {
 		l.abandon(i)
 		l.queue.withdraw(i)
 		l.unpark(i)
+		l.cancelRows(i)
 		l.kernel.Shutdown(c.fd)
 		l.touch(i)
 	}

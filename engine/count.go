@@ -59,6 +59,9 @@ type Counters struct {
 	Overlaps   uint64 // writes that waited for an earlier one on the same blocks
 	Starved    uint64 // times a connection waited for memory or a tag
 	Stageless  uint64 // times a connection found no large stage
+	Steps      uint64 // times a plan was asked what to do next
+	RowsShort  uint64 // times a planned device, or one below it, found no row
+	RowsLeft   uint64 // turns that left plans to be asked to the next turn
 	StagesLent uint64 // large stages that connections hold now
 	// Parts of the pools that were registered with io_uring when a disk operation first needed
 	// them, and those that could not be.
@@ -155,6 +158,9 @@ func (c *Counters) add(o *Counters) {
 	c.Overlaps += o.Overlaps
 	c.Starved += o.Starved
 	c.Stageless += o.Stageless
+	c.Steps += o.Steps
+	c.RowsShort += o.RowsShort
+	c.RowsLeft += o.RowsLeft
 	c.StagesLent += o.StagesLent
 	c.Registered += o.Registered
 	c.NotRegistered += o.NotRegistered

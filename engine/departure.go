@@ -28,14 +28,16 @@ type departure struct {
 	home     chan<- *departure // takes the departure when no loop has connections
 	flushing atomic.Bool
 	gone     chan struct{}
-	err      error  // that of the flush; valid once it has gone
-	last     bool   // no other export has the device
-	file     uint32 // its place among the registered files, if so
+	err      error        // that of the flush; valid once it has gone
+	devices  []goneDevice // that no export has any more
 }
 
+// goneDevice is the place of a device that leaves, and that of its file.
+type goneDevice struct{ place, file uint32 }
+
 func newDeparture(x *Export, loops int, home chan<- *departure) *departure {
-	d := &departure{id: x.id, name: x.Name, device: x.Device, dev: x.dev, file: none,
-		home: home, gone: make(chan struct{})}
+	d := &departure{id: x.id, name: x.Name, device: x.Device, dev: x.dev, home: home,
+		gone: make(chan struct{})}
 	d.loops.Store(int32(loops))
 	return d
 }
@@ -156,8 +158,8 @@ func (e *Engine) drop(batch []*departure) []*mail {
 	for _, d := range batch {
 		e.shared.register.drop(u.table, d)
 		u.exports = append(u.exports, d.id.place())
-		if d.last {
-			u.devices = append(u.devices, d.dev)
+		for _, p := range d.devices {
+			u.devices = append(u.devices, p.place)
 		}
 	}
 	return e.postTable(u)

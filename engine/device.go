@@ -94,19 +94,22 @@ type deviceRow struct {
 	flusher            // flush.go
 	throttle           // pagecache.go
 	readahead          // readahead.go
+	branch             // rows.go
 }
 
 // freeDeviceRow is a row with nothing in flight.
 func freeDeviceRow() deviceRow {
 	return deviceRow{file: none, staff: staff{parked: empty}, slicer: slicer{slicing: empty},
-		flusher: flusher{flushing: empty, waiting: empty}}
+		flusher: flusher{flushing: empty, waiting: empty},
+		branch:  branch{due: empty, flushRow: none}}
 }
 
 // home reports whether nothing of a device is in flight or waits, in this loop.
 func (q *deviceRow) home() bool {
 	return q.flying == 0 && q.working == 0 && q.parked == empty && q.slices == 0 &&
 		q.slicing == empty && !q.fsyncing && !q.blocked && q.flushing == empty &&
-		q.waiting == empty && len(q.asked)+len(q.asking) == 0 && !q.caching
+		q.waiting == empty && len(q.asked)+len(q.asking) == 0 && !q.caching &&
+		q.held == 0 && q.due == empty
 }
 
 // deviceTable is the devices of a loop.
@@ -121,15 +124,16 @@ func (l *loop) deviceOf(t *tag) *Device { return l.devices[t.dev].device }
 // keeps reports whether what is written can be read again.
 func (d *Device) keeps() bool { return d.Kind != Null }
 
-// onDisk reports whether reads and writes are operations of the ring on a descriptor.
-func (d *Device) onDisk() bool { return d.Kind == File || d.Kind == Block }
+// onDisk reports whether reads and writes are waves: operations of the ring on a descriptor, or
+// rows of a plan.
+func (d *Device) onDisk() bool { return d.Kind != Null && d.Kind != Memory }
 
 // Failed reports whether a flush of this device has failed since it was opened.
 func (d *Device) Failed() bool { return d.failed.Load() != 0 }
 
 // dirty reports whether a device is to be flushed before it is closed.
 func (d *Device) dirty() bool {
-	return d.FD >= 0 && !d.ReadOnly && (d.written.Load() || d.Failed())
+	return (d.FD >= 0 || d.Kind == Planned) && !d.ReadOnly && (d.written.Load() || d.Failed())
 }
 
 // fail makes the failure of a flush sticky.

@@ -121,7 +121,7 @@ func (l *loop) segmentOf(row *tag, part uint8) segment {
 			piece = l.leases.next[piece]
 		}
 		off := row.lo + uint64(part)<<pieceShift
-		s := segment{l.leases.offset(piece), off, uint32(min(row.hi-off, pieceSize)), opRead}
+		s := segment{l.placeOf(row, piece), off, uint32(min(row.hi-off, pieceSize)), opRead}
 		if row.step == stepWrite {
 			s.op = opWrite
 			if row.Flags&proto.CmdFlagFUA != 0 && l.deviceOf(row).Direct {
@@ -146,6 +146,15 @@ func (l *loop) segmentOf(row *tag, part uint8) segment {
 	}
 }
 
+// placeOf is where in the pool a piece of a request's lease is, or the memory of a row, which is in
+// one piece of the lease of another.
+func (l *loop) placeOf(row *tag, piece uint32) uint64 {
+	if piece == none {
+		return row.cursor
+	}
+	return l.leases.offset(piece)
+}
+
 // restOf computes what is left of a segment that may have come back short.
 func (l *loop) restOf(t uint32, part uint8) segment {
 	row := &l.tags[t]
@@ -162,10 +171,15 @@ func (s segment) after(done uint32) segment {
 	return s
 }
 
-// issue sends one segment, or what is left of it, the way that its device allows: to the kernel, or
-// to the segments that wait for a worker.
+// issue sends one segment, or what is left of it, the way that its device allows: to its plan, to
+// the kernel, or to the segments that wait for a worker.
 func (l *loop) issue(t uint32, part uint8, s segment) {
-	rwflags, worker := l.wayOf(&l.devices[l.tags[t].dev], s.op == opRead)
+	q := &l.devices[l.tags[t].dev]
+	if q.device.Kind == Planned {
+		l.spawn(t, part, s)
+		return
+	}
+	rwflags, worker := l.wayOf(q, s.op == opRead)
 	if worker {
 		l.park(t, part)
 		return

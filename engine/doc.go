@@ -146,6 +146,29 @@
 // FUSE, on network file systems and on devices that do not answer go to a worker without a trial,
 // because a trial could put the loop to sleep.
 //
+// # Plans
+//
+// A device can be made of other devices: an overlay over its origin (engine/layer). Its plan
+// decides what is done where; the loop does it (plan.go). A request on a planned device is
+// admitted, ordered and answered as any other. Only issue and issueFlush compare one byte, and give
+// a segment, a slice or a flush to the plan as a row (rows.go) instead of to the kernel:
+//
+//	segment of a request -> row -> Plan.Step -> wave -> a row for each segment on a device below
+//
+// What is below may be planned again. On a leaf a row runs as a request does, and what it asks for
+// comes from, or goes to, the memory of the client's request: nothing is copied. When all segments
+// of a wave are back, the plan is asked again. It can have a row wait, and has rows of its own,
+// with memory of their own (own.go), for what it has to do for itself: writing its map, say. All
+// that became runnable in a turn is stepped before the plan is asked which of the waiting rows may
+// go on, so that one write of a map serves all requests of a turn.
+//
+// A planned device is at home in one loop, with every device that a plan connects with it; only
+// there are its connections adopted, so that a plan needs no locks. Therefore every loop has room
+// for MaxConnections where a device has a home (Config.Homed), and a single planned export has one
+// core. TRIM and WRITE_ZEROES come to a plan in slices of up to 32 MiB, without FUA: a flush
+// follows them. CACHE on a planned device is answered and nothing is done. BLOCK_STATUS asks the
+// export's contexts, as it does for others.
+//
 // # Threads
 //
 // A loop is one goroutine locked to one thread, which created the ring
@@ -227,6 +250,9 @@
 //	readahead.go       CACHE
 //	flush.go           FLUSH, shared
 //	workers.go         the kernel's workers, by quota
+//	plan.go            planned devices: steps of plans, segments on the devices below
+//	rows.go            rows, the tags of what plans are busy with
+//	own.go             the coming and going of planned devices, and their own rows
 //	lookup.go          BLOCK_STATUS
 //	lookup_workers.go  goroutines that look block status up
 //
@@ -237,7 +263,7 @@
 //	crew.go            jobs that may hang, each on a thread
 //	must.go            broken invariants stop the process
 //	trace.go           the last completions, for the panic
-//	check_on.go, check_tags_on.go, check_off.go
+//	check_on.go, check_tags_on.go, check_rows_on.go, check_off.go
 //	                   with -tags invariants: lists, counts and leases agree after every turn
 //
 // # Departures from the first drawing
@@ -246,10 +272,24 @@
 // data instead, see holes.go: the result of a lookup before the read could be false by the time of
 // the reply, and a lookup costs a system call and a lock of the file.
 //
-// There are no interfaces Device and Plan yet. The four kinds of device (file, block device, null,
-// memory) need one switch each for reads, writes and ranges. A device that is made of other devices
-// will bring the interface that it needs; stepDone in tag.go is where it would be asked for its
-// next wave. Sockets are not registered files: measured gain within noise. An idle connection was
+// There is no interface Device. The four kinds of flat device (file, block device, null, memory)
+// need one switch each for reads, writes and ranges.
+//
+// Rows of plans were to be promised: a request would have reserved, when it is admitted, the tags
+// of all rows that it can come to need. A wave has up to eight segments, so that a WRITE of 64 MiB
+// over two plans would have reserved more tags than a loop has. Instead rows have a table of their
+// own, each device of a tree is sure of one, and segments wait in the line of their device for more
+// (rows.go says why that cannot come to a deadlock). A request that waits there holds its memory,
+// which the ledger bounds. Reads and writes of a plan were to go straight to the ring, as segments
+// of the row's own wave. They have a row each: the wave's segments lie on several devices, and each
+// can have to wait for a worker of its device, or be followed by a flush for FUA; a row of its own
+// is in one list at a time and runs through the code of requests, for some tens of nanoseconds. A
+// plan's Leave, Lost, Cut, Join, Tell, Tick, Alarm and Work are not there, because an overlay needs
+// none of them: Then and Op have room for more, and a plan that wants to be told something can
+// implement an interface beside Plan, as it does for layer.Owner. A row below another row is not
+// cancelled when the client goes; to the plan above, that would look like a failure of its device.
+//
+// Sockets are not registered files: measured gain within noise. An idle connection was
 // to be armed with a poll and to hold nothing; a receive into 2 KiB of its own saves the poll, and
 // the queue for buffers.
 //

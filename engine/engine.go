@@ -34,6 +34,10 @@ type Config struct {
 	// Lookups is how many of block status run at a time in each loop, a thread for each; 0: the
 	// engine's own bound.
 	Lookups int
+	// Homed: planned devices are served, or may be added. All connections of their exports are in
+	// one loop, so that every loop has room for MaxConnections.
+	Homed bool
+	rows  int // of plans in each loop; 0: rowsPerLoop
 
 	ring uring.Config // see Settle
 }
@@ -51,6 +55,7 @@ type shared struct {
 	register   register // places.go
 	guard      *guard
 	loops      []*loop
+	rows       int           // of plans, in each loop that is home to one
 	firstSlice uint64        // bytes
 	discard    bool          // BLOCK_URING_CMD_DISCARD is there (Linux 6.12)
 	poll       time.Duration // Config.Poll
@@ -82,6 +87,7 @@ var errMemory = errors.New("too little memory for the engine")
 
 // Start opens a ring and an arena for every loop and sets the loops turning.
 func Start(c Config, exports []Export) (*Engine, error) {
+	c.Homed = c.Homed || homed(exports)
 	y, ok := layoutOf(c.Memory/uint64(c.Loops), connsPerLoop(c))
 	if !ok {
 		return nil, errMemory
@@ -93,6 +99,9 @@ func Start(c Config, exports []Export) (*Engine, error) {
 	e := &Engine{config: c, unregistered: unregistered, ended: make(chan struct{}),
 		shared: newShared(exports, c.Loops, spareFiles())}
 	e.shared.poll = c.Poll
+	if c.rows > 0 {
+		e.shared.rows = c.rows
+	}
 	if c.Reports != nil {
 		var err error
 		if e.reports, err = startReports(e.shared.loops, c.Reports); err != nil {
@@ -127,8 +136,8 @@ func Start(c Config, exports []Export) (*Engine, error) {
 
 // newShared makes what the loops share, with room for so many more exports.
 func newShared(exports []Export, loops, spare int) *shared {
-	room := len(exports) + spare
-	s := &shared{firstSlice: firstSlice, register: newRegister(room),
+	room := max(len(exports), devicesOf(exports)) + spare
+	s := &shared{firstSlice: firstSlice, register: newRegister(room, loops), rows: rowsPerLoop,
 		guard: roomyGuard(loops*tagsPerLoop, room), loops: make([]*loop, loops)}
 	s.table = s.register.newTable(s.guard, exports)
 	return s
@@ -137,12 +146,12 @@ func newShared(exports []Export, loops, spare int) *shared {
 // newLoop makes a loop's tables and arenas; its kernel is given to it afterwards.
 func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	exports := len(s.table.exports)
-	l := &loop{shared: s, id: id, layout: y, tagTable: newTagTable(),
-		workers: workers{parked: make([]parkedParts, tagsPerLoop), quota: deviceQuota()},
+	l := &loop{shared: s, id: id, layout: y, tagTable: newTagTable(s.rows),
+		workers: workers{parked: make([]parkedParts, tagsPerLoop+s.rows), quota: deviceQuota()},
 		ledger: newLedger(tagsPerLoop, [regions]uint64{small: y.smallLen, large: y.largeLen},
 			exports),
 		queue: newQueue(y.conns, exports, y.largeLen), stages: newStages(y.stages),
-		budget: newBudget(tagsPerLoop), mailbox: mailbox{grants: none},
+		budget: newBudget(tagsPerLoop + s.rows), mailbox: mailbox{grants: none},
 		reporter: reporter{clients: make([]*Client, y.conns)},
 		lookups:  lookups{gone: make([]atomic.Bool, y.conns)},
 		check:    newChecker(y)}
@@ -159,6 +168,10 @@ func newLoop(s *shared, id uint32, y layout) (*loop, error) {
 	l.leases = newLeasePool(zeroRegion, y.smallLen, y.largeLen)
 	l.leases.arena = l.pool
 	l.buffers = newBuffers(l.pool.Size())
+	if err := l.plantAll(); err != nil {
+		l.unmap()
+		return nil, err
+	}
 	return l, nil
 }
 
@@ -186,7 +199,7 @@ func (e *Engine) runLoop(l *loop, started chan<- error) {
 	}()
 	l.now = l.kernel.Now()
 	l.listenForMail()
-	for yielded := l.now; !l.quit; {
+	for yielded := l.now; !l.quit || !l.rowsHome() && l.now < l.quitBy; {
 		l.turn()
 		if l.now-yielded > yieldNanos {
 			yielded = l.now
@@ -276,8 +289,8 @@ func (e *Engine) IDs() (ids []ID) {
 
 // Adopt takes over a stream socket (in blocking mode, for io_uring would answer EAGAIN to a
 // non-blocking one) whose next byte is a request for the export, in the form that the session says.
-// The loop with the fewest connections gets it. On an error the socket is still the caller's;
-// IsGone(err) says that the export is not served any more.
+// The loop with the fewest connections gets it, or the home of the export's device. On an error the
+// socket is still the caller's; IsGone(err) says that the export is not served any more.
 func (e *Engine) Adopt(fd int, id ID, s proto.Session) error {
 	return e.AdoptClient(fd, id, s, nil)
 }
@@ -289,15 +302,11 @@ func (e *Engine) AdoptClient(fd int, id ID, s proto.Session, client *Client) err
 	if e.closing {
 		return errClosing
 	}
-	if x := e.shared.table.find(id); x == nil || x.leaving {
+	x := e.shared.table.find(id)
+	if x == nil || x.leaving {
 		return ErrGone
 	}
-	to := e.shared.loops[0]
-	for _, l := range e.shared.loops {
-		if l.live.Load() < to.live.Load() {
-			to = l
-		}
-	}
+	to := e.loopFor(x.dev)
 	if int(to.live.Load()) >= to.layout.conns {
 		return errFull
 	}
@@ -307,6 +316,21 @@ func (e *Engine) AdoptClient(fd int, id ID, s proto.Session, client *Client) err
 	}
 	to.post(&mail{kind: mailAdopt, fd: int32(fd), export: id.place(), session: s, client: client})
 	return nil
+}
+
+// loopFor returns the loop that a connection to an export of a device goes to. The caller holds the
+// lock.
+func (e *Engine) loopFor(dev uint32) *loop {
+	if home := e.shared.table.devices[dev].home; home != none {
+		return e.shared.loops[home]
+	}
+	to := e.shared.loops[0]
+	for _, l := range e.shared.loops {
+		if l.live.Load() < to.live.Load() {
+			to = l
+		}
+	}
+	return to
 }
 
 // Retire ends the connection of a client that was adopted: what it was taken in of is answered, and

@@ -141,7 +141,8 @@ func (s *SimLoop) Home() error {
 	for c := l.freeConn; c != none; c = l.conns[c].next {
 		rows++
 	}
-	check(free == len(l.tags), strconv.Itoa(len(l.tags)-free)+" tags are out")
+	check(free == tagsPerLoop, strconv.Itoa(tagsPerLoop-free)+" tags are out")
+	check(l.rowsHome(), "rows are out")
 	check(rows == len(l.conns), strconv.Itoa(len(l.conns)-rows)+" connections are out")
 	q := &l.queue
 	check(q.ahead == 0, strconv.FormatUint(q.ahead, 10)+" bytes went ahead and were not given back")
@@ -179,7 +180,7 @@ func (s *SimLoop) Home() error {
 	check(ended == s.clients,
 		strconv.Itoa(s.clients-ended)+" clients have left and it was not reported")
 	check(traffic == tally, "what clients did is not what was done to exports")
-	for t := range l.tags {
+	for t := range tagsPerLoop {
 		check(!l.shared.guard.claims[l.claimIndex(uint32(t))].held,
 			"claim "+strconv.Itoa(t)+" is in the guard")
 	}

@@ -50,6 +50,10 @@ func (l *loop) issueFlush(dev uint32) {
 	q.flushing, q.waiting = q.waiting, empty
 	q.asked, q.asking = q.asking, nil
 	q.device.busy.Add(1)
+	if q.device.Kind == Planned {
+		l.spawnFlush(dev)
+		return
+	}
 	uring.PrepFsync(l.sqe(), uint64(tokenOf(onFlush, 0, q.generation, dev)), q.file, true)
 }
 
@@ -128,6 +132,26 @@ func (l *loop) flushed(tok token, res int32) {
 			l.incident(kind, &l.tags[t], max(-res, 0))
 			errno, kind = proto.EIO, FlushRefused
 		}
+		l.segmentsOver(t, 1, errno)
+	}
+	l.issueFlush(dev)
+}
+
+// flushAnswered answers the requests that the flush of a planned device was for. It is not sticky:
+// a file below that has lost data says so every time, and the plan knows what that means.
+func (l *loop) flushAnswered(dev uint32, errno proto.Errno) {
+	q := &l.devices[dev]
+	q.fsyncing = false
+	q.device.busy.Add(-1)
+	l.disownFlush(q.device)
+	for _, m := range q.asked {
+		if errno != proto.Success {
+			m.err = unix.Errno(errno)
+		}
+		close(m.done)
+	}
+	q.asked = nil
+	for t := l.popTag(&q.flushing); t != none; t = l.popTag(&q.flushing) {
 		l.segmentsOver(t, 1, errno)
 	}
 	l.issueFlush(dev)

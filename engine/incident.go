@@ -42,6 +42,9 @@ type Incident struct {
 	Offset  uint64 // bytes, of the client's request
 	Length  uint64
 	Client  *Client // nil: it concerns no client, or the caller of Adopt has given none
+	// of a planned device: the device below that failed; else nil
+	Leaf *Device
+	Own  bool // a plan's own work failed: Command, Offset and Length mean nothing
 }
 
 // Traffic counts what went over one connection, or to one export. Bytes are payload bytes.
@@ -140,6 +143,15 @@ func (l *loop) incident(kind IncidentKind, row *tag, errno int32) {
 	if row.errno != proto.Success && kind != FlushFailed {
 		return
 	}
+	leaf := (*Device)(nil)
+	if row.portion == portionRow {
+		leaf = l.deviceOf(row)
+		if row.line == none {
+			l.incidentBelow(kind, leaf, errno)
+			return
+		}
+		row = &l.tags[row.line]
+	}
 	c := &l.conns[row.conn]
 	r := &row.Request
 	if row.portion != portionWhole {
@@ -148,12 +160,35 @@ func (l *loop) incident(kind IncidentKind, row *tag, errno int32) {
 	l.tally[c.export].diskErrors++
 	l.incidents.put(Incident{Kind: kind, Command: r.Command, Export: l.idOf(c), Errno: errno,
 		Offset: r.Offset, Length: r.Length,
-		Client: l.clients[row.conn]})
+		Client: l.clients[row.conn], Leaf: leaf})
 	l.report()
 }
 
 // idOf is the ID of a connection's export.
 func (l *loop) idOf(c *conn) ID { return idOf(c.export, l.exports[c.export].generation) }
+
+// incidentBelow reports what became of a plan's own work.
+func (l *loop) incidentBelow(kind IncidentKind, leaf *Device, errno int32) {
+	for i := range l.exports {
+		if x := &l.exports[i]; x.device != nil && x.device.stands(leaf) {
+			l.tally[i].diskErrors++
+			l.incidents.put(Incident{Kind: kind, Export: idOf(uint32(i), x.generation),
+				Errno: errno, Leaf: leaf, Own: true})
+			l.report()
+			return
+		}
+	}
+}
+
+// stands reports whether a device is another, or stands on it.
+func (d *Device) stands(on *Device) bool {
+	for _, below := range d.Below {
+		if below.stands(on) {
+			return true
+		}
+	}
+	return d == on
+}
 
 // report wakes the control plane, unless it was woken and has not read yet.
 func (l *loop) report() {

@@ -101,9 +101,14 @@ func ampleLoopMemory(conns int) uint64 {
 		minLarge + 2*pieceSize
 }
 
-// connsPerLoop is the number of rows that always suffices, because connections go to the loop with
-// the fewest.
-func connsPerLoop(c Config) int { return (c.MaxConnections + c.Loops - 1) / c.Loops }
+// connsPerLoop is the number of rows that always suffices: connections go to the loop with the
+// fewest, but those of a planned device all go to its home.
+func connsPerLoop(c Config) int {
+	if c.Homed {
+		return c.MaxConnections
+	}
+	return (c.MaxConnections + c.Loops - 1) / c.Loops
+}
 
 // MinMemory is the smallest Config.Memory, in bytes, for the loops and connections of c.
 func MinMemory(c Config) uint64 {

@@ -63,6 +63,7 @@ type ledger struct {
 	exports     []holdings // by export
 	newcomersOf []holdings // by export: what its newcomers hold of that
 	reserve     uint64     // bytes of the small region that are kept for small requests
+	wanted      uint64     // bytes of the small region that are kept for plans' own rows
 	reserved    uint32     // pages of the reserve that requests have
 	spared      []uint32   // of them, those of a line's requests, by line (see lineOf)
 }
@@ -111,7 +112,7 @@ func (b *ledger) admits(c *account, export uint32, r region, cost uint64) standi
 	}
 	kept := uint64(0)
 	if r == small {
-		kept = b.reserve - min(b.reserve, uint64(b.reserved)*pageSize)
+		kept = b.reserve - min(b.reserve, uint64(b.reserved)*pageSize) + b.wanted
 	}
 	if b.free.inflight <= reserveTags || cost > 0 && b.free.leased[r] < cost+kept {
 		return scarce
@@ -187,6 +188,17 @@ func (b *ledger) unspare(line, pages uint32) {
 	must(b.spared[line] >= pages, "more of the reserve was given back than was taken")
 	b.reserved -= pages
 	b.spared[line] -= pages
+}
+
+// cede takes bytes of the small region out of what connections share; recover puts them back.
+func (b *ledger) cede(bytes uint64) {
+	b.free.leased[small] -= bytes
+	b.total.leased[small] -= bytes
+}
+
+func (b *ledger) recover(bytes uint64) {
+	b.free.leased[small] += bytes
+	b.total.leased[small] += bytes
 }
 
 // accept makes a newcomer of an export one of its connections that have taken a reply.

@@ -37,6 +37,7 @@ type loop struct {
 	tagTable    // tag.go
 	deviceTable // device.go
 	workers     // workers.go
+	rowTable    // rows.go
 
 	ledger   ledger // ledger.go: how much each may hold
 	queue    queue  // queue.go: the connections that wait for memory or a tag
@@ -128,6 +129,9 @@ func (l *loop) settleAll() {
 	for {
 		l.takeGrants()
 		l.takeAnswered()
+		if l.runRows() {
+			continue // it may have granted claims
+		}
 		c := l.dirty.head
 		if c == none {
 			return
@@ -163,7 +167,7 @@ func (l *loop) sqe() *uring.SQE {
 // wakes every tickInterval.
 func (l *loop) ticking() bool {
 	return l.stageLRU.head != none || l.queue.waiting > 0 || l.queue.squeezed > 0 ||
-		l.drain.phase != drainNot || len(l.leavers) > 0 || l.retiring > 0 || l.changing()
+		l.drain.phase != drainNot || l.quit || len(l.leavers) > 0 || l.retiring > 0 || l.changing()
 }
 
 // tick does what time alone calls for: it reclaims idle stages, closes stalled holders of memory,

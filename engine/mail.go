@@ -28,6 +28,9 @@ const (
 	mailQuit   // leave the loop; only when no connection is left
 )
 
+// quitGraceNanos is how long a loop that is to end waits for what plans do for themselves.
+const quitGraceNanos = int64(1e9)
+
 type mail struct {
 	next       *mail
 	kind       mailKind
@@ -57,6 +60,7 @@ type mailbox struct {
 	wakeFD int32  // the eventfd
 	wake   func() // makes it readable; callable from any thread
 	quit   bool   // the loop is to end
+	quitBy int64  // when it ends though plans are busy with work of their own
 }
 
 // post puts a letter into the loop's mailbox. It is called by the control plane, and may allocate.
@@ -118,7 +122,7 @@ func (l *loop) open(m *mail) {
 	case mailCount:
 		l.countOut(m.counters)
 	case mailQuit:
-		l.quit = true
+		l.quit, l.quitBy = true, l.now+quitGraceNanos
 	}
 	close(m.done)
 }

@@ -45,7 +45,7 @@ func (l *loop) writeCached(t uint32) {
 	row := &l.tags[t]
 	start := l.kernel.Now()
 	l.work += row.Length
-	res := l.pwrite(l.deviceOf(row).FD, l.pool.Addr(l.leases.offset(row.memory)),
+	res := l.pwrite(l.deviceOf(row).FD, l.pool.Addr(l.placeOf(row, row.memory)),
 		uint32(row.Length), row.at)
 	if l.kernel.Now()-start > slowCachedNanos {
 		l.devices[row.dev].throttled = l.now + cachedPauseNanos
@@ -55,5 +55,9 @@ func (l *loop) writeCached(t uint32) {
 		return
 	}
 	row.become(stepWrite)
+	if row.portion == portionRow {
+		l.issueLeaf(t)
+		return
+	}
 	l.issueWave(t)
 }

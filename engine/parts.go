@@ -27,6 +27,7 @@ const (
 	portionWhole portion = 0
 	portionMore  portion = 1 << 0 // another part comes after it
 	portionLater portion = 1 << 1 // another part came before it
+	portionRow   portion = 1 << 2 // it is a row, which a plan has asked for: rows.go
 )
 
 // divided is the request in parts of a connection.
@@ -90,9 +91,13 @@ func (l *loop) nextPart(i uint32) bool {
 	return true
 }
 
-// partDone accounts for an answered part, and reports whether it has no reply of its own.
+// partDone accounts for an answered part, or row, and reports whether it has no reply of its own.
 func (l *loop) partDone(t uint32) bool {
 	row := &l.tags[t]
+	if row.portion == portionRow {
+		l.rowOver(t)
+		return true
+	}
 	c := &l.conns[row.conn]
 	if row.portion&portionMore == 0 {
 		c.divided.open = false

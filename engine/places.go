@@ -61,12 +61,14 @@ type register struct {
 	users                   []int // by place of a device
 	refs                    []int
 	leaving                 map[ID]*departure // exports that have not gone yet
+	homes                   []int             // planned devices, by the loop that is their home
 }
 
 // newRegister makes an empty register with room for so many exports, each with a device and a file.
-func newRegister(room int) register {
+func newRegister(room, loops int) register {
 	return register{exports: places{room: room}, devices: places{room: room},
-		files: places{room: room}, placeOf: map[*Device]uint32{}, leaving: map[ID]*departure{}}
+		files: places{room: room}, placeOf: map[*Device]uint32{}, leaving: map[ID]*departure{},
+		homes: make([]int, loops)}
 }
 
 // newTable makes the table that an engine starts with.
@@ -79,12 +81,12 @@ func (r *register) newTable(g *guard, exports []Export) *table {
 	return t
 }
 
-// add puts an export, and its device if it is not there, into a table. There must be room.
-func (r *register) add(t *table, g *guard, x *Export) (place, dev uint32) {
+// add puts an export, and those of its devices that are not there, into a table. There must be
+// room.
+func (r *register) add(t *table, g *guard, x *Export) (place uint32, fresh []uint32) {
 	dev, known := r.placeOf[x.Device]
 	if !known {
-		dev = r.addDevice(t, x.Device)
-		g.open(dev)
+		dev, fresh = r.addDevice(t, g, x.Device, r.homeOf(t, x.Device), nil)
 	}
 	r.users[dev]++
 	r.refs[dev]++
@@ -95,43 +97,74 @@ func (r *register) add(t *table, g *guard, x *Export) (place, dev uint32) {
 		t.exports = append(t.exports, nil)
 	}
 	t.exports[place] = &entry
-	return place, dev
+	return place, fresh
 }
 
-func (r *register) addDevice(t *table, d *Device) uint32 {
+// addDevice puts a device into a table, after the devices below it. fresh are the places of all
+// that were not there before.
+func (r *register) addDevice(t *table, g *guard, d *Device, home uint32, fresh []uint32) (
+	dev uint32, all []uint32) {
+	p := devicePlace{device: d, file: none, home: none}
+	for _, below := range d.Below {
+		at, known := r.placeOf[below]
+		if !known {
+			at, fresh = r.addDevice(t, g, below, home, fresh)
+		}
+		r.refs[at]++
+		p.below = append(p.below, at)
+	}
+	if d.Kind == Planned {
+		d.Direct = true // FUA is for the plan, and there is no page cache
+		p.home = home
+		r.homes[home]++
+	}
 	dev, generation := r.devices.take()
-	p := devicePlace{device: d, file: none, generation: uint16(generation)}
+	p.generation = uint16(generation)
 	if d.FD >= 0 {
 		p.file, _ = r.files.take()
 	}
 	if int(dev) == len(t.devices) {
-		t.devices = append(t.devices, devicePlace{})
+		t.devices = append(t.devices, devicePlace{home: none})
 		r.users, r.refs = append(r.users, 0), append(r.refs, 0)
 	}
 	t.devices[dev], r.placeOf[d] = p, dev
-	return dev
+	g.open(dev)
+	return dev, append(fresh, dev)
 }
 
 // drop takes an export out of a table, and its device if no other export has it. The places are
 // given back later, when the loops have let go of them (giveBack).
 func (r *register) drop(t *table, d *departure) {
 	t.exports[d.id.place()] = nil
-	r.refs[d.dev]--
-	if r.refs[d.dev] > 0 {
+	r.dropDevice(t, d, d.dev)
+}
+
+// dropDevice takes a device, of which there is one user less, out of a table if that was the last,
+// and then the devices below it in the same way.
+func (r *register) dropDevice(t *table, d *departure, dev uint32) {
+	r.refs[dev]--
+	if r.refs[dev] > 0 {
 		return
 	}
-	d.last, d.file = true, t.devices[d.dev].file
-	delete(r.placeOf, t.devices[d.dev].device)
-	t.devices[d.dev] = devicePlace{}
+	p := t.devices[dev]
+	d.devices = append(d.devices, goneDevice{dev, p.file})
+	delete(r.placeOf, p.device)
+	t.devices[dev] = devicePlace{home: none}
+	if p.home != none {
+		r.homes[p.home]--
+	}
+	for _, below := range p.below {
+		r.dropDevice(t, d, below)
+	}
 }
 
 // giveBack gives the places of an export that has gone back.
 func (r *register) giveBack(d *departure) {
 	r.exports.give(d.id.place())
-	if d.last {
-		r.devices.give(d.dev)
-		if d.file != none {
-			r.files.give(d.file)
+	for _, p := range d.devices {
+		r.devices.give(p.place)
+		if p.file != none {
+			r.files.give(p.file)
 		}
 	}
 	delete(r.leaving, d.id)
@@ -161,18 +194,17 @@ func (r *register) check(t *table, c *Change) error {
 	if len(c.Add) > r.exports.left() {
 		return &RoomError{Room: r.exports.room}
 	}
-	files, known := 0, map[*Device]bool{}
+	fresh := freshDevices{register: r, known: map[*Device]bool{}}
 	for i := range c.Add {
 		x := &c.Add[i]
 		if err := x.within(x.Size, x.Device.Size); err != nil {
 			return err
 		}
-		if _, there := r.placeOf[x.Device]; !there && !known[x.Device] && x.Device.FD >= 0 {
-			files++
+		if err := fresh.look(t, x.Device); err != nil {
+			return err
 		}
-		known[x.Device] = true
 	}
-	if files > r.files.left() || len(known) > r.devices.left() {
+	if fresh.files > r.files.left() || fresh.n > r.devices.left() {
 		return &RoomError{Devices: true, Room: r.files.room}
 	}
 	return nil

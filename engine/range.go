@@ -117,7 +117,7 @@ func (l *loop) sliceMode(row *tag) (mode uint32, ok bool) {
 		unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
 	fast := row.Flags&proto.CmdFlagFastZero != 0
 	switch {
-	case !d.onDisk():
+	case !d.onDisk() || d.Kind == Planned:
 		return 0, true
 	case row.Command == proto.CmdTrim && d.Kind == Block && d.Discard && l.shared.discard:
 		return 0, true
@@ -164,6 +164,10 @@ func (l *loop) queueSlice(t uint32) {
 func (l *loop) issueSlices(dev uint32) {
 	q := &l.devices[dev]
 	for q.slices < maxSlices && q.slicing.head != none {
+		if q.device.Kind == Planned && !l.mayHave(dev) {
+			l.lack(dev)
+			return
+		}
 		t := l.popTag(&q.slicing)
 		if l.deserted(t) {
 			l.tags[t].left = 0
@@ -186,6 +190,8 @@ func (l *loop) issueSlice(t uint32) {
 	data := uint64(tokenOf(onDisk, 0, row.generation, t))
 	mode, _ := l.sliceMode(row)
 	switch {
+	case d.Kind == Planned:
+		l.spawnSlice(t, n)
 	case !d.onDisk():
 		uring.PrepMadvise(l.sqe(), data, d.Memory.Addr(row.cursor), uint32(n), unix.MADV_DONTNEED)
 	case mode == 0:
@@ -221,6 +227,23 @@ func (l *loop) sliceDone(t uint32, res int32) {
 		row.system = -res
 		l.segmentsOver(t, 1, proto.FromSystem(-res))
 	}
+	l.issueSlices(dev)
+}
+
+// sliceAnswered judges how the slice of a planned device has ended. What failed below it was
+// reported there.
+func (l *loop) sliceAnswered(t uint32, errno proto.Errno) {
+	row, work := &l.tags[t], &l.ranges[t]
+	dev := row.dev
+	l.devices[dev].slices--
+	l.deviceOf(row).busy.Add(-1)
+	switch errno {
+	case proto.Success:
+		work.tune(l.now, l.shared.firstSlice)
+	case proto.ENOTSUP:
+		work.slice, errno = 0, proto.Success
+	}
+	l.segmentsOver(t, 1, errno)
 	l.issueSlices(dev)
 }
 

@@ -66,6 +66,9 @@ func (e *Engine) flushAll(each time.Duration) error {
 	dirty := served.dirty()
 	results := crew{maxFlushThreads, maxFlushLost, each}.do(len(dirty), func(i int) error {
 		d := dirty[i]
+		if d.Kind == Planned {
+			return e.flushPlanned(served, d, each)
+		}
 		if err := fdatasync(d.FD); err != nil || !d.Failed() {
 			return err
 		}
@@ -95,11 +98,38 @@ func (e *Engine) flushAll(each time.Duration) error {
 	return errors.Join(trouble...)
 }
 
-// dirty lists the devices that are to be flushed at the end.
+// flushPlanned has a planned device flushed by its plan, which flushes what is below as it needs.
+func (e *Engine) flushPlanned(t *table, d *Device, within time.Duration) error {
+	for place, p := range t.devices {
+		if p.device != d {
+			continue
+		}
+		e.mu.Lock()
+		m := e.postFlush(uint32(place))
+		e.mu.Unlock()
+		if m == nil {
+			return errClosing
+		}
+		late, stop := Patience(within)
+		defer stop()
+		select {
+		case <-m.done:
+			return m.err
+		case <-late:
+			return errLate
+		}
+	}
+	return nil
+}
+
+// dirty lists the devices that are to be flushed at the end: those of exports, for what is below
+// their plans is for their plans to flush.
 func (t *table) dirty() (devices []*Device) {
-	for _, p := range t.devices {
-		if d := p.device; d != nil && d.dirty() {
-			devices = append(devices, d)
+	known := map[*Device]bool{}
+	for _, x := range t.exports {
+		if x != nil && !known[x.Device] && x.Device.dirty() {
+			known[x.Device] = true
+			devices = append(devices, x.Device)
 		}
 	}
 	return devices

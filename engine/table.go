@@ -53,6 +53,8 @@ type devicePlace struct {
 	device     *Device // nil: the place is free
 	file       uint32  // among the registered files of every ring; none: it has no descriptor
 	generation uint16
+	home       uint32   // of a planned device: its loop; none: it is in all
+	below      []uint32 // places of the devices below
 }
 
 // copy makes a table that may be changed until it is seen by others.
@@ -148,6 +150,8 @@ func (l *loop) grow(t *table) {
 	}
 	if cap(l.blocked) < len(l.devices) { // each device is there once at most
 		l.blocked = append(make([]uint32, 0, cap(l.devices)), l.blocked...)
+		l.stirred = append(make([]uint32, 0, cap(l.devices)), l.stirred...)
+		l.shorts = append(make([]uint32, 0, cap(l.devices)), l.shorts...)
 	}
 	l.ledger.grow(len(t.exports))
 	l.queue.grow(len(t.exports))

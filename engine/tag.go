@@ -31,6 +31,7 @@ const (
 	stepFlush  // waits for a shared flush
 	stepCache  // CACHE: the kernel is being told
 	stepStatus // BLOCK_STATUS: with the lookup workers
+	stepRow    // a row: a segment of a plan that is not begun, or what a plan is busy with
 	stepReply  // answered
 )
 
@@ -52,7 +53,9 @@ var nextSteps = [...]uint16{
 	stepFlush:  1 << stepReply,
 	stepCache:  1 << stepReply,
 	stepStatus: 1 << stepReply,
-	stepReply:  0, // the row is released
+	stepRow: 1<<stepRead | 1<<stepWrite | 1<<stepSlice | 1<<stepZeroes | 1<<stepStore |
+		1<<stepFlush | 1<<stepReply,
+	stepReply: 0, // the row is released
 }
 
 // become changes a request's step.
@@ -68,19 +71,21 @@ type tag struct {
 	at     uint64
 	lo, hi uint64 // the range rounded out to the device's blocks
 	// TRIM, WRITE_ZEROES, WRITE to memory: everything of the range before this is done; READ in
-	// chunks: bytes of it that are replied to
+	// chunks: bytes of it that are replied to; a row's READ or WRITE: its place in the pool
 	cursor uint64
 
 	memory  lease
 	scratch lease  // two blocks, for a range that does not begin and end on blocks
 	cost    uint32 // bytes of lease
 	ahead   uint32 // bytes with which it overtook a request that waits for memory, see queue.go
-	line    uint32 // that its connection was of when it was taken in
-	conn    uint32
-	dev     uint32 // index of the device that the request is about
-	next    uint32 // in the list that it is in
-	errno   proto.Errno
-	system  int32 // positive errno of the kernel, when it said something bad
+	// that its connection was of when it was taken in; of a row: the request that it is for, or
+	// none, see rows.go
+	line   uint32
+	conn   uint32 // none: it is a row
+	dev    uint32 // index of the device that the request is about
+	next   uint32 // in the list that it is in
+	errno  proto.Errno
+	system int32 // positive errno of the kernel, when it said something bad
 
 	contexts   proto.ContextSet // BLOCK_STATUS: those that are asked for
 	generation uint16
@@ -103,14 +108,16 @@ type tagTable struct {
 	ranges   []rangeWork // of a TRIM or WRITE_ZEROES, see range.go
 }
 
-// newTagTable makes the rows of a loop, all free.
-func newTagTable() tagTable {
-	t := tagTable{tags: make([]tag, tagsPerLoop), ranges: make([]rangeWork, tagsPerLoop),
-		progress: make([][maxSegments]uint32, tagsPerLoop)}
-	for i := range t.tags {
+// newTagTable makes the tags of a loop's requests, all free. After them there is room for rows,
+// which costs address space only, until a planned device comes (rows.go).
+func newTagTable(rows int) tagTable {
+	n := tagsPerLoop + rows
+	t := tagTable{tags: make([]tag, n), ranges: make([]rangeWork, n),
+		progress: make([][maxSegments]uint32, n)}
+	for i := range tagsPerLoop {
 		t.tags[i].next = uint32(i) + 1
 	}
-	t.tags[len(t.tags)-1].next = none
+	t.tags[tagsPerLoop-1].next = none
 	return t
 }
 
@@ -118,7 +125,11 @@ func newTagTable() tagTable {
 func (l *loop) claimIndex(t uint32) uint32 { return l.id*tagsPerLoop + t }
 
 // deserted reports whether a request's client is gone, and will never learn what became of it.
-func (l *loop) deserted(t uint32) bool { return l.conns[l.tags[t].conn].state == connClosing }
+// A row goes on all the same: what its device has begun is for its plan to know.
+func (l *loop) deserted(t uint32) bool {
+	c := l.tags[t].conn
+	return c != none && l.conns[c].state == connClosing
+}
 
 // begin starts a request whose payload, if it has one, is complete.
 func (l *loop) begin(t uint32) {

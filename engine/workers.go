@@ -154,29 +154,39 @@ func (l *loop) refuses(q *deviceRow, o op, res int32) bool {
 
 // park has a segment wait for a worker, which may be free already.
 func (l *loop) park(t uint32, part uint8) {
-	row := &l.tags[t]
+	l.keepParked(t, part)
+	l.issueParked(l.tags[t].dev)
+}
+
+// keepParked has a segment wait until its device has a worker for it, or a row.
+func (l *loop) keepParked(t uint32, part uint8) {
 	if l.parked[t] == (parkedParts{}) {
-		l.appendTag(&l.devices[row.dev].parked, t)
+		l.appendTag(&l.devices[l.tags[t].dev].parked, t)
 	}
 	l.parked[t][part>>6] |= 1 << (part & 63)
-	l.issueParked(row.dev)
+}
+
+// popParked takes the first segment of those that wait.
+func (l *loop) popParked(q *deviceRow) (t uint32, part uint8) {
+	t = q.parked.head
+	p := &l.parked[t]
+	i := 0
+	if p[0] == 0 {
+		i = 1
+	}
+	part = uint8(i<<6 + bits.TrailingZeros64(p[i]))
+	p[i] &= p[i] - 1
+	if *p == (parkedParts{}) {
+		l.popTag(&q.parked)
+	}
+	return t, part
 }
 
 // issueParked hands the parked segments of a device to workers, in order, as far as its quota goes.
 func (l *loop) issueParked(dev uint32) {
 	q := &l.devices[dev]
 	for q.parked.head != none && q.working < l.quotaOf() {
-		t := q.parked.head
-		p := &l.parked[t]
-		i := 0
-		if p[0] == 0 {
-			i = 1
-		}
-		part := uint8(i<<6 + bits.TrailingZeros64(p[i]))
-		p[i] &= p[i] - 1
-		if *p == (parkedParts{}) {
-			l.popTag(&q.parked)
-		}
+		t, part := l.popParked(q)
 		l.issueTo(t, part|viaWorker, l.restOf(t, part), 0)
 	}
 }
