@@ -160,8 +160,8 @@ func (w *World) checkRead(r *request) {
 			for i = range *values {
 				x := &(*values)[i]
 				// What was replaced before the read began is not allowed.
-				match := x.v == v && whole ||
-					x.any && x.done > r.asked && w.rig.JunkTrim // trimmed beside the read
+				match := x.v == v && whole || // or trimmed beside the read
+					x.any && (x.done > r.asked && w.rig.JunkTrim || w.rig.JunkReads)
 				if match && !w.replaced(*values, i, r.asked) {
 					return
 				}
@@ -193,7 +193,8 @@ func (w *World) settled(s *spot, off uint64, data []byte) {
 			v, whole := content(data[at+k:])
 			old, later := false, false
 			for _, x := range s.values[i][floor(s.values[i]):] {
-				match := whole && x.v == v || x.any && !x.fixed && w.rig.JunkTrim
+				match := whole && x.v == v ||
+					x.any && (!x.fixed && w.rig.JunkTrim || w.rig.JunkReads)
 				old, later = old || match && x.initial, later || match && !x.initial
 			}
 			if !old && !later {

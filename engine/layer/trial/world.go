@@ -27,6 +27,7 @@ type Rig struct {
 	Check       func(off uint64, data []byte) error
 	Forgets     bool // after a crash everything is as at first
 	JunkTrim    bool // until it is flushed, what was trimmed may be anything after a crash
+	JunkReads   bool // what was trimmed may be anything at any time
 	OriginFirst bool // device 0 of every plan is only read
 	// Edges are offsets near which things are likely to go wrong.
 	Edges []uint64
@@ -220,6 +221,9 @@ func (w *World) drawSpots() {
 	block := uint64(w.parts[0].Needs.Block)
 	size := w.parts[0].Size
 	n := 2 + w.below(5)
+	if w.chance(0.1) {
+		n += 16
+	}
 	for len(w.spots) < n {
 		length := min((4+uint64(w.below(40)))*block, size)
 		off := uint64(w.rng.Int64N(int64(size/block))) * block
