@@ -247,7 +247,7 @@ func (x *ctl) add(ctx context.Context, args []string) error {
 	if err != nil {
 		return usageError{err}
 	}
-	spec.Path = wholeStore(spec.Path)
+	spec.SetPath(wholeStore(spec.Text()))
 	spec.Force, spec.Create = x.force, x.create
 	file, err := x.saveFile(ctx)
 	if err != nil {

@@ -225,10 +225,9 @@ func (s *server) openExports(specs []backing.Spec) error {
 	if err != nil {
 		return err
 	}
-	for i, b := range backings {
-		x := &served{spec: specs[i], backing: b}
-		x.from, x.asked = s.options.origin(specs[i].Name)
-		s.opened = append(s.opened, x)
+	s.opened = servedFrom(backings, "")
+	for _, x := range s.opened {
+		x.from, x.asked = s.options.origin(x.name())
 	}
 	if err := s.listen(); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"ringnbd/cmd/ringnbd/control"
 	"ringnbd/engine"
@@ -39,7 +40,8 @@ type alteration struct {
 
 // open opens exports for a task, and makes images that are missing. leaving are exports that they
 // replace.
-func (l *live) open(specs []backing.Spec, from string, leaving ...*served) ([]*served, error) {
+func (l *live) open(t *task, specs []backing.Spec, from string,
+	leaving ...*served) ([]*served, error) {
 	if err := l.takeRoom(len(specs)); err != nil {
 		return nil, err
 	}
@@ -52,15 +54,19 @@ func (l *live) open(specs []backing.Spec, from string, leaving ...*served) ([]*s
 		l.room.Add(int64(len(specs)))
 		return nil, err
 	}
-	list := make([]*served, len(specs))
-	for i, b := range opened {
-		list[i] = &served{spec: specs[i], backing: b, from: from}
+	list := servedFrom(opened, from)
+	var names []string
+	for _, x := range list {
+		names = append(names, x.name())
 		if err == nil {
-			err = b.Create()
+			err = x.backing.Create()
 		}
 		if err == nil {
-			err = b.Export.Validate()
+			err = x.backing.Export.Validate()
 		}
+	}
+	if err == nil {
+		err = l.claimMore(t, names)
 	}
 	if err != nil {
 		l.abandon(list)
@@ -81,10 +87,19 @@ func (l *live) takeRoom(exports int) error {
 
 // abandon closes exports that were opened and are not served.
 func (l *live) abandon(list []*served) {
-	for _, x := range list {
-		x.backing.Abandon()
+	for i := range list { // partitions come after their disk
+		list[len(list)-1-i].backing.Abandon()
 	}
-	l.room.Add(int64(len(list)))
+	l.giveRoom(list)
+}
+
+// giveRoom gives back what open has taken. A partition has the descriptor of its disk.
+func (l *live) giveRoom(list []*served) {
+	for _, x := range list {
+		if x.disk == nil {
+			l.room.Add(1)
+		}
+	}
 }
 
 // swap carries a step out. On an error nothing was changed, and what was to be added is still open.
@@ -194,13 +209,14 @@ func (l *live) finish(list []*served) error {
 	}
 	gone := make(map[*served]bool, len(list))
 	var trouble []error
-	for _, x := range list {
+	for i := range list { // partitions come after their disk
+		x := list[len(list)-1-i]
 		trouble = append(trouble, x.backing.Close())
 		l.journal.forget(x.id)
 		l.discards.forget(x.id)
 		gone[x] = true
 	}
-	l.room.Add(int64(len(list)))
+	l.giveRoom(list)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	kept := l.list[:0:0]
@@ -220,87 +236,175 @@ func (l *live) put(ctx context.Context, by control.Caller, want backing.Spec, fr
 		return control.Changed{}, err
 	}
 	what := "being added or changed by " + by.String()
-	return l.do(ctx, what, oneName(want.Name), func(t *task) (control.Changed, error) {
+	return l.do(ctx, what, l.groupNames(want.Name), func(t *task) (control.Changed, error) {
 		old := l.find(want.Name)
 		if old == nil {
 			return l.add(t, by, want, from)
 		}
-		want.Create = old.spec.Create
-		if wholeStore(want.Path) == wholeStore(old.spec.Path) {
-			want.Path = old.spec.Path
+		if err := l.wholeGroup(t, old); err != nil {
+			return control.Changed{}, err
 		}
-		if want == old.spec {
+		want.Create = old.spec.Create
+		if sameSpec(want, old.spec) {
 			return control.Changed{}, nil
 		}
-		if want.Path != old.spec.Path && !replace {
-			return control.Changed{}, control.Conflict("replace", "%s serves %s; remove it "+
-				"first, or say that it is to be replaced, which ends its connections",
-				exportTitle(want.Name), visible(old.spec.Path))
+		if !sameStore(want, old.spec) && !replace {
+			return control.Changed{}, control.Conflict("replace", "%s serves %s; remove it first, "+
+				"or say that it is to be replaced, which ends its connections",
+				exportTitle(want.Name), visible(old.spec.Text()))
 		}
-		shown, ok, err := old.backing.Altered(want)
+		list, ok, err := l.alterations(old, want)
 		switch {
 		case err != nil:
 			return control.Changed{}, control.Conflict("name", "%v", err)
 		case ok:
-			return l.alter(t, by, old, want, shown)
+			return l.alter(t, by, list, from)
 		case !replace:
-			return control.Changed{}, control.Conflict("replace", "%s has to be opened again "+
-				"for that, which ends its connections; say that it is to be replaced",
+			return control.Changed{}, control.Conflict("replace", "%s has to be opened again for "+
+				"that, which ends its connections; say that it is to be replaced",
 				exportTitle(want.Name))
 		}
 		return l.replace(t, by, old, want, from)
 	})
 }
 
+// wholeGroup makes sure that a task holds the names of an export and its partitions, and that the
+// export is not a partition of another.
+func (l *live) wholeGroup(t *task, x *served) error {
+	if x.disk != nil {
+		return control.Conflict("name", "%s is a partition of %s; change that",
+			exportTitle(x.name()), exportTitle(x.disk.name()))
+	}
+	for _, name := range l.groupNames(x.name()) {
+		if !slices.Contains(t.names, name) {
+			return control.Conflict("name", "%s was being changed; try again",
+				exportTitle(x.name()))
+		}
+	}
+	return nil
+}
+
 // add serves an export whose name is free.
 func (l *live) add(t *task, by control.Caller, want backing.Spec,
 	from string) (control.Changed, error) {
-	list, err := l.open([]backing.Spec{want}, from)
+	list, err := l.open(t, []backing.Spec{want}, from)
+	if err != nil {
+		return control.Changed{}, err
+	}
+	if err = t.commit(); err == nil {
+		err = l.swap(&step{add: list})
+	}
+	if err != nil {
+		l.abandon(list)
+		return control.Changed{}, err
+	}
+	return l.added(by, list), nil
+}
+
+// added tells of exports that were added.
+func (l *live) added(by control.Caller, list []*served) (answer control.Changed) {
+	for _, x := range list {
+		for _, note := range x.backing.Notes {
+			l.log.Warn(note)
+		}
+		l.log.Info("export added", "name", x.name(), "path", x.spec.Text(), "size",
+			x.backing.Export.Size, "read_only", readOnly(&x.backing.Export), "by", by.String())
+		l.events.Tell(control.Event{Event: "export-added", Export: x.name(), By: by.String(),
+			Text: x.spec.Text()})
+		answer.Notes = append(answer.Notes, x.backing.Notes...)
+	}
+	answer.Changed = true
+	return answer
+}
+
+// readOnly reports whether clients are told that an export is read-only.
+func readOnly(e *proto.Export) bool { return e.Flags&proto.FlagReadOnly != 0 }
+
+// alterations returns how an export, and the partitions that are served with it, become what a spec
+// wants while they stay open. ok is false if that cannot be.
+func (l *live) alterations(x *served, want backing.Spec) (list []alteration, ok bool, err error) {
+	for _, each := range l.group(x) {
+		to := want
+		if each != x {
+			to = each.spec
+			to.ReadOnly = want.ReadOnly
+		}
+		shown, ok, err := each.backing.Altered(to)
+		if err != nil || !ok {
+			l.unalter(list)
+			return nil, false, err
+		}
+		list = append(list, alteration{of: each, shown: shown, spec: to, before: each.spec,
+			takes: to.ReadOnly && !each.spec.ReadOnly})
+	}
+	return list, true, nil
+}
+
+// unalter takes back alterations that are not made.
+func (l *live) unalter(list []alteration) {
+	for _, a := range list {
+		_, _, _ = a.of.backing.Altered(a.before)
+	}
+}
+
+// alter changes what an export that stays open shows, and whether its partitions are served as
+// well. The first of the list is the export.
+func (l *live) alter(t *task, by control.Caller, list []alteration,
+	from string) (control.Changed, error) {
+	x, want := list[0].of, list[0].spec
+	s := &step{alter: list}
+	var err error
+	switch {
+	case want.Partitions && !x.spec.Partitions:
+		s.add, err = l.openPartitions(t, x, want, from)
+	case !want.Partitions && x.spec.Partitions:
+		s.remove = l.group(x)[1:]
+		s.alter = list[:1]
+		l.unalter(list[1:])
+	}
 	if err == nil {
 		if err = t.commit(); err == nil {
-			err = l.swap(&step{add: list})
+			err = l.swap(s)
 		}
 		if err != nil {
-			l.abandon(list)
+			l.abandon(s.add)
 		}
 	}
 	if err != nil {
+		l.unalter(s.alter)
 		return control.Changed{}, err
 	}
-	l.added(by, list[0])
-	return control.Changed{Changed: true, Notes: list[0].backing.Notes}, nil
-}
-
-// added tells of an export that was added.
-func (l *live) added(by control.Caller, x *served) {
-	for _, note := range x.backing.Notes {
-		l.log.Warn(note)
-	}
-	l.log.Info("export added", "name", x.name(), "path", x.backing.Path(), "size",
-		x.backing.Export.Size, "read_only", x.readOnly(), "by", by.String())
-	l.events.Tell(control.Event{Event: "export-added", Export: x.name(), By: by.String(),
-		Text: x.backing.Path()})
-}
-
-// readOnly reports whether clients are told that the export is read-only.
-func (x *served) readOnly() bool { return x.backing.Export.Flags&proto.FlagReadOnly != 0 }
-
-// alter changes what an export that stays open shows. Its backing has the new spec already.
-func (l *live) alter(t *task, by control.Caller, x *served, want backing.Spec,
-	shown proto.Export) (control.Changed, error) {
-	before := x.spec
-	takes := shown.Flags&proto.FlagReadOnly != 0
-	err := t.commit()
-	if err == nil {
-		err = l.swap(&step{alter: []alteration{{of: x, shown: shown, spec: want,
-			before: before, takes: takes}}})
-	}
-	if err != nil {
-		_, _, _ = x.backing.Altered(before)
-		return control.Changed{}, err
-	}
-	l.altered(by, x, difference(before, want))
+	l.told(by, s, false)
 	return control.Changed{Changed: true}, nil
+}
+
+// told tells of a step that was carried out.
+func (l *live) told(by control.Caller, s *step, force bool) {
+	for _, x := range s.remove {
+		l.removed(by, x, force)
+	}
+	l.added(by, s.add)
+	for _, a := range s.alter {
+		if text := difference(a.before, a.spec); text != "" {
+			l.altered(by, a.of, text)
+		}
+	}
+}
+
+// openPartitions opens the partitions of an export that is served.
+func (l *live) openPartitions(t *task, x *served, want backing.Spec,
+	from string) ([]*served, error) {
+	list, err := l.open(t, []backing.Spec{want}, from, l.group(x)...)
+	if err != nil {
+		return nil, err
+	}
+	parts := list[1:]
+	for _, part := range parts {
+		part.disk = x
+	}
+	_ = list[0].backing.Close() // the disk is open already; this is another user of it
+	l.giveRoom(list[:1])
+	return parts, nil
 }
 
 // altered tells of an export that was altered.
@@ -315,6 +419,12 @@ func difference(from, to backing.Spec) string {
 	text := ""
 	if from.ReadOnly != to.ReadOnly {
 		text = fmt.Sprintf("read-only %s -> %s", onOff(from.ReadOnly), onOff(to.ReadOnly))
+	}
+	if from.Partitions != to.Partitions {
+		if text != "" {
+			text += ", "
+		}
+		text += fmt.Sprintf("partitions %s -> %s", onOff(from.Partitions), onOff(to.Partitions))
 	}
 	if from.Description != to.Description {
 		if text != "" {
@@ -335,7 +445,8 @@ func onOff(on bool) string {
 // replace serves an export from another store, or from the same store, opened in another way.
 func (l *live) replace(t *task, by control.Caller, old *served, want backing.Spec,
 	from string) (control.Changed, error) {
-	list, err := l.open([]backing.Spec{want}, from, old)
+	leave := l.group(old)
+	list, err := l.open(t, []backing.Spec{want}, from, leave...)
 	var shared *backing.SharedError
 	if errors.As(err, &shared) && shared.Mode != "" {
 		return l.reopen(t, by, old, want, from)
@@ -343,15 +454,15 @@ func (l *live) replace(t *task, by control.Caller, old *served, want backing.Spe
 	if err != nil {
 		return control.Changed{}, err
 	}
+	s := &step{add: list, remove: leave}
 	if err = t.commit(); err == nil {
-		err = l.swap(&step{add: list, remove: []*served{old}})
+		err = l.swap(s)
 	}
 	if err != nil {
 		l.abandon(list)
 		return control.Changed{}, err
 	}
-	l.removed(by, old, false)
-	l.added(by, list[0])
+	l.told(by, s, false)
 	return control.Changed{Changed: true, Notes: list[0].backing.Notes}, nil
 }
 
@@ -361,12 +472,13 @@ func (l *live) reopen(t *task, by control.Caller, old *served, want backing.Spec
 	if err := t.commit(); err != nil {
 		return control.Changed{}, err
 	}
-	if err := l.swap(&step{remove: []*served{old}}); err != nil {
+	gone := &step{remove: l.group(old)}
+	if err := l.swap(gone); err != nil {
 		return control.Changed{}, err
 	}
-	l.removed(by, old, false)
+	l.told(by, gone, false)
 	serve := func(spec backing.Spec, from string) error {
-		list, err := l.open([]backing.Spec{spec}, from)
+		list, err := l.open(t, []backing.Spec{spec}, from)
 		if err != nil {
 			return err
 		}
@@ -374,7 +486,7 @@ func (l *live) reopen(t *task, by control.Caller, old *served, want backing.Spec
 			l.abandon(list)
 			return err
 		}
-		l.added(by, list[0])
+		l.added(by, list)
 		return nil
 	}
 	err := serve(want, from)
@@ -392,19 +504,23 @@ func (l *live) reopen(t *task, by control.Caller, old *served, want backing.Spec
 func (l *live) remove(ctx context.Context, by control.Caller, name string,
 	force bool) (control.Changed, error) {
 	what := "being removed by " + by.String()
-	return l.do(ctx, what, oneName(name), func(t *task) (control.Changed, error) {
+	return l.do(ctx, what, l.groupNames(name), func(t *task) (control.Changed, error) {
 		x := l.find(name)
 		if x == nil {
 			return control.Changed{}, l.unknown(name)
 		}
-		if err := t.commit(); err != nil {
+		err := l.wholeGroup(t, x)
+		if err == nil {
+			err = t.commit()
+		}
+		if err != nil {
 			return control.Changed{}, err
 		}
-		s := &step{remove: []*served{x}, force: force}
+		s := &step{remove: l.group(x), force: force}
 		if err := l.swap(s); err != nil {
 			return control.Changed{}, err
 		}
-		l.removed(by, x, force)
+		l.told(by, s, force)
 		if s.trouble != nil {
 			return control.Changed{}, control.Unavailable("%s is not served any more, but: %v",
 				exportTitle(name), s.trouble)
@@ -415,10 +531,10 @@ func (l *live) remove(ctx context.Context, by control.Caller, name string,
 
 // removed tells of an export that was removed.
 func (l *live) removed(by control.Caller, x *served, force bool) {
-	l.log.Info("export removed", "name", x.name(), "path", x.backing.Path(), "force", force, "by",
+	l.log.Info("export removed", "name", x.name(), "path", x.spec.Text(), "force", force, "by",
 		by.String())
 	l.events.Tell(control.Event{Event: "export-removed", Export: x.name(), By: by.String(),
-		Text: x.backing.Path()})
+		Text: x.spec.Text()})
 }
 
 // flush flushes an export to its disk.

@@ -162,8 +162,8 @@ func (s steering) Exports() ([]control.Export, error) {
 		return nil, err
 	}
 	list := []control.Export{}
-	for _, x := range s.live.all() {
-		list = append(list, s.shown(x, counted[x.id]))
+	for _, x := range s.live.views() {
+		list = append(list, s.shown(&x, counted[x.id]))
 	}
 	return list, nil
 }
@@ -183,13 +183,13 @@ func (s steering) counted() (map[engine.ID]engine.ExportCounters, error) {
 }
 
 // shown describes an export.
-func (s steering) shown(x *served, c engine.ExportCounters) control.Export {
+func (s steering) shown(x *view, c engine.ExportCounters) control.Export {
 	state := s.live.doing(x.name())
 	if state == "" {
 		state = control.StateServed
 	}
-	return control.Export{Name: x.name(), Path: x.spec.Path, Description: x.spec.Description,
-		State: state, Size: x.backing.Export.Size, ReadOnly: x.readOnly(),
+	return control.Export{Name: x.name(), Path: x.spec.Text(), Description: x.spec.Description,
+		State: state, Size: x.shown.Size, ReadOnly: readOnly(&x.shown),
 		Direct: x.backing.Device.Direct, Block: x.backing.Device.Block, From: x.from,
 		Asked: wantedOf(x.spec), Connections: c.Connections, Requests: c.Traffic.Requests(),
 		Reads: c.Reads, Writes: c.Writes, Errors: c.Errors, BytesRead: c.BytesRead,
@@ -198,21 +198,21 @@ func (s steering) shown(x *served, c engine.ExportCounters) control.Export {
 
 // Export describes one export.
 func (s steering) Export(name string) (control.Export, error) {
-	x := s.live.find(name)
-	if x == nil {
+	x, ok := s.live.view(name)
+	if !ok {
 		return control.Export{}, s.live.unknown(name)
 	}
 	counted, err := s.counted()
 	if err != nil {
 		return control.Export{}, err
 	}
-	return s.shown(x, counted[x.id]), nil
+	return s.shown(&x, counted[x.id]), nil
 }
 
 // wantedOf is a spec in the words of the control socket.
 func wantedOf(s backing.Spec) control.Wanted {
-	w := control.Wanted{Path: s.Path, Description: s.Description, ReadOnly: s.ReadOnly,
-		Create: control.Size(s.Create), Force: s.Force}
+	w := control.Wanted{Path: s.Text(), Description: s.Description, ReadOnly: s.ReadOnly,
+		Partitions: s.Partitions, Create: control.Size(s.Create), Force: s.Force}
 	if s.Direct != backing.DirectAuto {
 		w.Direct = directNames[s.Direct]
 	}
@@ -224,8 +224,8 @@ func wantedOf(s backing.Spec) control.Wanted {
 
 // specOf is what a client of the control socket asks for.
 func specOf(name string, w control.Wanted) (backing.Spec, error) {
-	s := backing.Spec{Name: name, Path: w.Path, Description: w.Description, ReadOnly: w.ReadOnly,
-		Create: uint64(w.Create), Force: w.Force}
+	s := backing.Spec{Name: name, Description: w.Description, ReadOnly: w.ReadOnly,
+		Partitions: w.Partitions, Create: uint64(w.Create), Force: w.Force}
 	switch {
 	case w.Direct != "" && (*directFlag)(&s.Direct).Set(w.Direct) != nil:
 		return s, control.Wrong("direct", "direct %q: must be one of %s", w.Direct,
@@ -238,6 +238,7 @@ func specOf(name string, w control.Wanted) (backing.Spec, error) {
 			"that cannot be written has no use")
 	}
 	s.Raw = w.Format == "raw"
+	s.SetPath(w.Path)
 	return s, nil
 }
 

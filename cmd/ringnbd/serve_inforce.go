@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"ringnbd/cmd/ringnbd/config"
+	"ringnbd/engine/backing"
 )
 
 // origin is where an export was asked for at the start.
@@ -48,15 +49,26 @@ func (s *server) inForce() *config.Config {
 	s.mu.Unlock()
 	c.Exports = nil
 	seen := map[*config.Export]bool{}
-	for _, x := range s.live.all() {
+	for _, x := range s.live.views() {
 		e := x.asked
-		if e == nil || e.Name == x.name() && e.Spec() != x.spec {
+		if e == nil || e.Name == x.name() && !sameSpec(e.Spec(), x.spec) {
 			e = exportOf(&x.spec)
 		}
-		if !x.leaving && !seen[e] {
+		if !x.leaving && !seen[e] && x.disk == nil {
 			seen[e] = true
 			c.Exports = append(c.Exports, e)
 		}
 	}
 	return &c
 }
+
+// sameSpec reports whether two specs ask for the same.
+func sameSpec(a, b backing.Spec) bool {
+	same := sameStore(a, b)
+	a.Path, a.Partition, a.Tree = "", "", nil
+	b.Path, b.Partition, b.Tree = "", "", nil
+	return same && a == b
+}
+
+// sameStore reports whether two specs are about the same path, or tree of paths.
+func sameStore(a, b backing.Spec) bool { return wholeStore(a.Text()) == wholeStore(b.Text()) }

@@ -43,6 +43,46 @@ type served struct {
 	from    string         // where it was asked for
 	asked   *config.Export // as the configuration has it; nil: it was asked for in another way
 	leaving bool           // it is not in the catalog any more
+	disk    *served        // the whole disk, if this is a partition that is served with it
+}
+
+// servedFrom makes exports of what was opened.
+func servedFrom(opened []*backing.Backing, from string) []*served {
+	list := make([]*served, len(opened))
+	disks := make(map[*backing.Backing]*served, len(opened))
+	for i, b := range opened {
+		list[i] = &served{spec: b.Spec(), backing: b, from: from}
+		disks[b] = list[i]
+	}
+	for _, x := range list {
+		if x.backing.Disk != nil {
+			x.disk = disks[x.backing.Disk]
+		}
+	}
+	return list
+}
+
+// group returns an export, and the partitions that are served with it.
+func (l *live) group(x *served) []*served {
+	list := []*served{x}
+	for _, part := range l.all() {
+		if part.disk == x && !part.leaving {
+			list = append(list, part)
+		}
+	}
+	return list
+}
+
+// groupNames returns the names that a change of an export concerns.
+func (l *live) groupNames(name string) (names []string) {
+	x := l.find(name)
+	if x == nil {
+		return []string{name}
+	}
+	for _, each := range l.group(x) {
+		names = append(names, each.name())
+	}
+	return names
 }
 
 func (x *served) name() string { return x.spec.Name }
@@ -114,6 +154,34 @@ func (l *live) all() []*served {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.list)
+}
+
+// view is an export as it was at one moment.
+type view struct {
+	served
+	shown proto.Export
+}
+
+// views returns all exports as they are now, those that are leaving included.
+func (l *live) views() []view {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := make([]view, len(l.list))
+	for i, x := range l.list {
+		list[i] = view{*x, x.backing.Export}
+	}
+	return list
+}
+
+// view returns the export of a name as it is now.
+func (l *live) view(name string) (v view, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	x := l.byName[name]
+	if x == nil {
+		return view{}, false
+	}
+	return view{*x, x.backing.Export}, true
 }
 
 // find returns the export of a name, or nil. Who holds the name may rely on it.
@@ -192,6 +260,28 @@ func (l *live) claim(ctx context.Context, what string, names []string) error {
 	}
 }
 
+// claimMore takes further names for a task, which are known only now: those of partitions. It does
+// not wait, because the task holds names already.
+func (l *live) claimMore(t *task, names []string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, n := range names {
+		switch {
+		case slices.Contains(t.names, n):
+		case l.busy[n] != "":
+			return control.Conflict("name", "%s is %s; try again when that is done",
+				exportTitle(n), l.busy[n])
+		case l.byName[n] != nil:
+			return control.Conflict("name", "there is an %s already, whose name a partition would "+
+				"have", exportTitle(n))
+		default:
+			l.busy[n] = l.busy[t.names[0]]
+			t.names = append(t.names, n)
+		}
+	}
+	return nil
+}
+
 // release gives names back.
 func (l *live) release(names []string) {
 	l.mu.Lock()
@@ -235,6 +325,7 @@ func (l *live) close() {
 
 // task is a change under way. As long as it has only looked and opened it can be given up.
 type task struct {
+	names     []string // that it holds
 	mu        sync.Mutex
 	committed bool
 	given     bool
@@ -276,10 +367,10 @@ func (l *live) do(ctx context.Context, what string, names []string,
 	if err := l.claim(ctx, what, names); err != nil {
 		return control.Changed{}, err
 	}
-	t, done := &task{}, make(chan result, 1)
+	t, done := &task{names: names}, make(chan result, 1)
 	go func() {
 		answer, err := change(t)
-		l.release(names)
+		l.release(t.names)
 		done <- result{answer, err}
 	}()
 	late := time.NewTimer(changeTime + time.Duration(len(names))*eachTime)

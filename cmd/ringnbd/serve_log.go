@@ -109,7 +109,7 @@ func (s *server) report() {
 		}
 		say("export", "name", b.Export.Name, "path", b.Path(), "size", b.Export.Size, "direct",
 			b.Device.Direct, "granularity", b.Device.Block,
-			"read_only", x.readOnly(), "flags", fmt.Sprintf("%#x", b.Export.Flags))
+			"read_only", readOnly(&b.Export), "flags", fmt.Sprintf("%#x", b.Export.Flags))
 	}
 	if more := len(s.opened) - exportsShown; more > 0 {
 		s.log.Info("and more exports, which -v shows", "more", more)

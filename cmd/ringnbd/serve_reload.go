@@ -146,6 +146,7 @@ type turn struct {
 	options options
 	names   []string
 	add     []backing.Spec // with the new stores of exports that change
+	parts   []*served      // partitions of disks that are served already, opened
 	leave   []*served      // removed or replaced
 	alter   []alteration
 	again   []backing.Spec // exports whose store is opened again, in another way
@@ -167,7 +168,7 @@ func (s *server) adoptConfig(ctx context.Context, by control.Caller,
 	}
 	for i := range c.differences {
 		if d := &c.differences[i]; d.Subject == config.OfExport {
-			t.names = append(t.names, d.Name)
+			t.names = append(t.names, s.live.groupNames(d.Name)...)
 		}
 	}
 	answer, err := s.live.do(ctx, "being changed by a reload", t.names,
@@ -191,7 +192,7 @@ func (s *server) carryOut(k *task, t *turn, c *comparison) (err error) {
 		d := &c.differences[i]
 		switch d.Subject {
 		case config.OfExport:
-			err = s.planExport(t, d)
+			err = s.planExport(k, t, d)
 		case config.OfListen:
 			err = s.planDoor(t, d)
 		}
@@ -200,32 +201,41 @@ func (s *server) carryOut(k *task, t *turn, c *comparison) (err error) {
 			return err
 		}
 	}
-	added, err := s.live.open(t.add, "", t.leave...)
+	added, err := s.live.open(k, t.add, "", t.leave...)
 	if err != nil {
 		s.unplan(t)
 		return err
 	}
+	added = append(added, t.parts...)
 	for _, x := range added {
 		x.from, x.asked = originIn(t.next, x.name())
 	}
+	step := &step{add: added, alter: t.alter, remove: t.leave}
 	if err = k.commit(); err == nil {
-		err = s.live.swap(&step{add: added, alter: t.alter, remove: t.leave})
+		err = s.live.swap(step)
 	}
 	if err != nil {
+		t.parts = nil // which are among the added
 		s.unplan(t)
 		s.live.abandon(added)
 		return err
 	}
-	s.settle(t, added)
+	s.live.told(t.by, step, false)
+	s.settle(t)
 	return s.openAgain(k, t)
 }
 
 // planExport plans a difference of an export.
-func (s *server) planExport(t *turn, d *config.Difference) error {
+func (s *server) planExport(k *task, t *turn, d *config.Difference) error {
 	x := s.live.find(d.Name)
+	if x != nil {
+		if err := s.live.wholeGroup(k, x); err != nil {
+			return err
+		}
+	}
 	if d.NewExport == nil {
 		if x != nil {
-			t.leave = append(t.leave, x)
+			t.leave = append(t.leave, s.live.group(x)...)
 		}
 		return nil
 	}
@@ -234,26 +244,33 @@ func (s *server) planExport(t *turn, d *config.Difference) error {
 		t.add = append(t.add, want)
 		return nil
 	}
-	shown, ok, err := x.backing.Altered(want)
+	list, ok, err := s.live.alterations(x, want)
 	switch {
 	case err != nil:
 		return err
+	case ok && want.Partitions == x.spec.Partitions:
+		t.alter = append(t.alter, list...)
+	case ok && want.Partitions:
+		t.alter = append(t.alter, list...)
+		parts, err := s.live.openPartitions(k, x, want, "")
+		t.parts = append(t.parts, parts...)
+		return err
 	case ok:
-		t.alter = append(t.alter, alteration{of: x, shown: shown, spec: want, before: x.spec,
-			takes: want.ReadOnly})
-	case want.Path == x.spec.Path:
+		t.alter = append(t.alter, list[0])
+		s.live.unalter(list[1:])
+		t.leave = append(t.leave, s.live.group(x)[1:]...)
+	case sameStore(want, x.spec):
 		t.again = append(t.again, want)
 	default:
-		t.add, t.leave = append(t.add, want), append(t.leave, x)
+		t.add, t.leave = append(t.add, want), append(t.leave, s.live.group(x)...)
 	}
 	return nil
 }
 
-// unplan takes back what planExport has recorded.
+// unplan takes back what planExport has done.
 func (s *server) unplan(t *turn) {
-	for _, a := range t.alter {
-		_, _, _ = a.of.backing.Altered(a.of.spec)
-	}
+	s.live.unalter(t.alter)
+	s.live.abandon(t.parts)
 }
 
 // planDoor opens an address that is new, and notes one that is to be closed.
@@ -282,17 +299,14 @@ func reopens(d *config.Difference) bool {
 }
 
 // settle finishes a reload whose exports are in force: addresses and settings.
-func (s *server) settle(t *turn, added []*served) {
-	for _, x := range t.leave {
-		s.live.removed(t.by, x, false)
+func (s *server) settle(t *turn) {
+	s.live.mu.Lock()
+	for _, x := range s.live.list {
+		if _, asked := originIn(t.next, x.name()); asked != nil {
+			x.asked = asked
+		}
 	}
-	for _, x := range added {
-		s.live.added(t.by, x)
-	}
-	for _, a := range t.alter {
-		_, a.of.asked = originIn(t.next, a.of.name())
-		s.live.altered(t.by, a.of, difference(a.before, a.spec))
-	}
+	s.live.mu.Unlock()
 	s.changeDoors(t)
 	s.mu.Lock()
 	s.options.file, s.options.shutdown = t.next, t.options.shutdown
@@ -309,9 +323,11 @@ func (s *server) openAgain(k *task, t *turn) error {
 		from, asked := originIn(t.next, want.Name)
 		_, err := s.live.reopen(k, t.by, s.live.find(want.Name), want, from)
 		trouble = append(trouble, err)
-		if x := s.live.find(want.Name); err == nil && x != nil {
+		s.live.mu.Lock()
+		if x := s.live.byName[want.Name]; err == nil && x != nil {
 			x.asked = asked
 		}
+		s.live.mu.Unlock()
 	}
 	return errors.Join(trouble...)
 }

@@ -23,7 +23,7 @@ func (b *Backing) Spec() Spec { return b.spec }
 // error says that another export of the store is in the way.
 func (b *Backing) Altered(s Spec) (shown proto.Export, ok bool, err error) {
 	r := b.stores
-	if s.Path != b.spec.Path || s.Direct != b.spec.Direct || s.Raw != b.spec.Raw ||
+	if s.Text() != b.spec.Text() || s.Direct != b.spec.Direct || s.Raw != b.spec.Raw ||
 		s.Force != b.spec.Force {
 		return proto.Export{}, false, nil
 	}
@@ -33,15 +33,14 @@ func (b *Backing) Altered(s Spec) (shown proto.Export, ok bool, err error) {
 	if !s.ReadOnly && b.store.spec.ReadOnly {
 		return proto.Export{}, false, nil
 	}
-	before := b.Export
-	defer func() { b.Export = before }()
 	old := r.exchange(b, s)
 	if err := r.admit(b, nil); err != nil {
 		r.exchange(b, old)
 		return proto.Export{}, false, err
 	}
-	b.describe()
-	return b.Export, true, nil
+	as := *b // what clients are told changes with Shows
+	as.describe()
+	return as.Export, true, nil
 }
 
 // alteredLayer is Altered of an export that is made of others, of which only the description can
@@ -60,7 +59,8 @@ func (b *Backing) alteredLayer(s Spec) (shown proto.Export, ok bool, err error) 
 func (r *Stores) exchange(b *Backing, s Spec) (old Spec) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.Create = b.spec.Create
+	s.Create, s.Partitions = b.spec.Create, b.spec.Partitions // which say how it was opened
+	s.Tree, s.still, s.top = b.spec.Tree, b.spec.still, b.spec.top
 	old, b.spec = b.spec, s
 	return old
 }

@@ -41,6 +41,7 @@ type Wanted struct {
 	Path        string `json:"path" jsonschema:"what is served, as on the command line"`
 	Description string `json:"description,omitempty"`
 	ReadOnly    bool   `json:"read-only,omitempty"`
+	Partitions  bool   `json:"partitions,omitempty" jsonschema:"serve its partitions as well"`
 	Create      Size   `json:"create,omitempty" jsonschema:"size of an image that is made"`
 	Direct      string `json:"direct,omitempty" jsonschema:"auto, on or off"`
 	Format      string `json:"format,omitempty" jsonschema:"raw, or left out"`

@@ -170,7 +170,7 @@ var requests = []asked{
 	{"GET", "/v1/export?name=a&name=b", "", 400, "is there twice"},
 	{"GET", "/v1/export?name=%zz", "", 400, "not readable"},
 	{"PUT", "/v1/export?name=ディスク", `{"path": "/d", "read-only": true, "create": "1GiB"}`, 200,
-		"put ディスク {Path:/d Description: ReadOnly:true Create:1073741824"},
+		"put ディスク {Path:/d Description: ReadOnly:true Partitions:false Create:1073741824"},
 	{"PUT", "/v1/export?name=a&replace=true", `{"path": "/d", "create": 512}`, 200, "} true by"},
 	{"PUT", "/v1/export?name=taken", `{"path": "/d"}`, 409, "serves /dev/sdb"},
 	{"PUT", "/v1/export?name=a", `{"path": "/d", "read_only": true}`, 400, `"field": "read_only"`},
