@@ -107,7 +107,10 @@ func (o *options) configure(c *config.Config) ([]backing.Spec, error) {
 	}
 	if c.Control != nil {
 		o.control = controlFlag("unix:" + c.Control.Socket.V)
-		o.admins, o.viewers = c.Control.Admins.V.Texts(), c.Control.Viewers.V.Texts()
+		if c.Control.Admins.IsSet() {
+			o.admins = c.Control.Admins.V.Texts()
+		}
+		o.viewers = c.Control.Viewers.V.Texts()
 	}
 	specs := c.Specs()
 	if err := o.findOldstyle(specs); err != nil {
@@ -178,9 +181,6 @@ func exportOf(s *backing.Spec) *config.Export {
 	}
 	if s.ReadOnly {
 		e.ReadOnly = given(true)
-	}
-	if s.Partitions {
-		e.Partitions = given(true)
 	}
 	if s.Create > 0 {
 		e.Create = given(config.Size(s.Create))

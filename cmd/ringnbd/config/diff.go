@@ -272,16 +272,38 @@ func present(p reflect.Value) reflect.Value {
 	return v
 }
 
-// valueText is a value as a line shows it.
+// valueText is a value as a line shows it. A default is the same whether it was filled in or not.
 func valueText(v reflect.Value, f reflect.StructField) string {
-	set := v.FieldByName("At").Interface().(Pos).IsSet()
-	switch x := v.FieldByName("V").Interface().(type) {
+	if v.FieldByName("At").Interface().(Pos).IsSet() {
+		return plainText(v.FieldByName("V").Interface())
+	}
+	text, found := f.Tag.Lookup("default")
+	of := strings.Fields(f.Tag.Get("of"))
+	switch v.FieldByName("V").Interface().(type) {
+	case bool:
+		return "off"
+	case string:
+		return "none"
+	case Strings:
+		return "[" + text + "]"
+	}
+	switch {
+	case len(of) > 0:
+		return of[0]
+	case found:
+		fresh := reflect.New(v.Type()).Elem()
+		new(binder).value(&node{kind: kindText, text: text}, fresh, nil, f.Name)
+		return plainText(fresh.FieldByName("V").Interface())
+	}
+	return "default"
+}
+
+// plainText is a value in a line.
+func plainText(v any) string {
+	switch x := v.(type) {
 	case bool:
 		return map[bool]string{true: "on", false: "off"}[x]
 	case string:
-		if !set {
-			return "none"
-		}
 		if x == "" || strings.ContainsFunc(x,
 			func(r rune) bool { return r == ' ' || !unicode.IsGraphic(r) }) {
 			return strconv.Quote(x)
@@ -289,17 +311,6 @@ func valueText(v reflect.Value, f reflect.StructField) string {
 		return x
 	case Strings:
 		return "[" + strings.Join(x.Texts(), ", ") + "]"
-	case fmt.Stringer:
-		if !set && f.Tag.Get("default") == "" {
-			return "default"
-		}
-		return x.String()
-	case int:
-		if !set {
-			return "default"
-		}
-		return strconv.Itoa(x)
-	default:
-		return fmt.Sprint(x)
 	}
+	return fmt.Sprint(v)
 }

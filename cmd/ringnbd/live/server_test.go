@@ -92,6 +92,9 @@ func startRingnbd(t testing.TB, arguments ...string) *server {
 		t.Skipf("%s has not ringnbd's command line", underTest)
 	}
 	dependOnSources()
+	if os.Getenv("RINGNBD_LIVE_CONFIG") != "" {
+		arguments = throughFile(t, arguments)
+	}
 	s := &server{t: t, cmd: exec.Command(ringnbd, arguments...), log: new(testbed.LogBuffer),
 		exit: make(chan error, 1)}
 	s.cmd.Stderr = s.log
@@ -127,6 +130,21 @@ func startRingnbd(t testing.TB, arguments ...string) *server {
 			startTimeout, s.log)
 	}
 	return s
+}
+
+// throughFile makes a configuration of a command line, and a command line of that.
+func throughFile(t testing.TB, arguments []string) []string {
+	t.Helper()
+	text, err := exec.Command(ringnbd,
+		append([]string{"config", "convert", "--"}, arguments...)...).Output()
+	if err != nil {
+		return arguments // a command line that is wrong is to be refused
+	}
+	path := filepath.Join(t.TempDir(), "ringnbd.toml")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"serve", "--config", path}
 }
 
 // cleanup ends a server that its test did not end.
