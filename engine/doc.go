@@ -257,6 +257,7 @@
 //	lookup_workers.go  goroutines that look block status up
 //
 //	count.go           counters
+//	clients.go         the traffic of each client
 //	incident.go        what a loop reports beside its counters: failed disks, ended sessions
 //	reports.go         the goroutine that passes reports on to Config.Reports
 //	shutdown.go        Drain, the last flushes, Close

@@ -360,8 +360,11 @@ func (e *Engine) send(letter mail) (sent []*mail, t *table) {
 	for _, l := range e.shared.loops {
 		m := letter
 		m.done = make(chan struct{})
-		if letter.kind == mailCount {
+		switch letter.kind {
+		case mailCount:
 			m.counters = newCounters(e.shared.table)
+		case mailClients:
+			m.clients = l.roomForClients()
 		}
 		sent = append(sent, &m)
 		l.post(&m)

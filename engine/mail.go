@@ -20,12 +20,13 @@ const (
 	mailAdopt mailKind = iota // serve this socket
 	// close connections as they fall silent, and all after a while; answered when none is left
 	mailDrain
-	mailCut    // close every connection now
-	mailTable  // take on a table; answered as changeover.go says
-	mailFlush  // flush a device; answered when it is
-	mailRetire // end a client's connection; answered when it has ended
-	mailCount  // copy the counters out
-	mailQuit   // leave the loop; only when no connection is left
+	mailCut     // close every connection now
+	mailTable   // take on a table; answered as changeover.go says
+	mailFlush   // flush a device; answered when it is
+	mailRetire  // end a client's connection; answered when it has ended
+	mailCount   // copy the counters out
+	mailClients // copy the traffic of each client out
+	mailQuit    // leave the loop; only when no connection is left
 )
 
 // quitGraceNanos is how long a loop that is to end waits for what plans do for themselves.
@@ -39,6 +40,7 @@ type mail struct {
 	session    proto.Session
 	client     *Client
 	counters   *Counters
+	clients    []ClientTraffic
 	update     *update
 	dev        uint32 // place of a device
 	generation uint16 // of that place
@@ -121,6 +123,8 @@ func (l *loop) open(m *mail) {
 		return
 	case mailCount:
 		l.countOut(m.counters)
+	case mailClients:
+		l.clientsOut(m)
 	case mailQuit:
 		l.quit, l.quitBy = true, l.now+quitGraceNanos
 	}

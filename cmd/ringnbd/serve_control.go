@@ -314,7 +314,10 @@ func (s steering) Flush(ctx context.Context, by control.Caller,
 }
 
 // Connections lists the clients that are served.
-func (s steering) Connections() []control.Connection { return s.journal.sessions() }
+func (s steering) Connections() []control.Connection {
+	traffic, _ := s.engine.Clients() // a loop that does not answer leaves its clients without
+	return s.journal.sessions(traffic)
+}
 
 // kickTime is how long a client may take to leave.
 const kickTime = 10 * time.Second

@@ -130,14 +130,23 @@ func (j *journal) find(number uint64) (*engine.Client, session) {
 	return nil, session{}
 }
 
-// sessions returns the connections that are served, in the order in which they began.
-func (j *journal) sessions() (list []control.Connection) {
+// sessions returns the connections that are served, in the order in which they began, with what
+// they have done.
+func (j *journal) sessions(traffic []engine.ClientTraffic) (list []control.Connection) {
+	done := make(map[*engine.Client]*engine.Traffic, len(traffic))
+	for i := range traffic {
+		done[traffic[i].Client] = &traffic[i].Traffic
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	list = make([]control.Connection, 0, len(j.clients))
 	for c, s := range j.clients {
-		list = append(list, control.Connection{ID: s.number, Peer: c.Peer, Export: s.export,
-			Since: c.Began})
+		one := control.Connection{ID: s.number, Peer: c.Peer, Export: s.export, Since: c.Began}
+		if t := done[c]; t != nil {
+			one.Requests, one.Errors = t.Requests(), t.Errors
+			one.BytesRead, one.BytesWritten = t.BytesRead, t.BytesWrite
+		}
+		list = append(list, one)
 	}
 	slices.SortFunc(list, func(a, b control.Connection) int { return cmp.Compare(a.ID, b.ID) })
 	return list
