@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"ringnbd/engine/tree"
 )
 
 // server is `ringnbd serve` on a TCP port that it keeps when it is started again.
@@ -43,7 +45,7 @@ func image(t *testing.T, name string, mib int64) string {
 	return path
 }
 
-// serve starts a server of images, by name of their exports.
+// serve starts a server of images and trees, by name of their exports.
 func serve(t *testing.T, exports map[string]string) *server {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -55,7 +57,10 @@ func serve(t *testing.T, exports map[string]string) *server {
 	l.Close()
 	s.arguments = []string{"serve", "--listen", "127.0.0.1:" + s.port}
 	for name, path := range exports {
-		s.arguments = append(s.arguments, "--export", name+"="+strings.ReplaceAll(path, ",", ",,"))
+		if !tree.Is(path) {
+			path = strings.ReplaceAll(path, ",", ",,")
+		}
+		s.arguments = append(s.arguments, "--export", name+"="+path)
 	}
 	s.start()
 	t.Cleanup(func() {
