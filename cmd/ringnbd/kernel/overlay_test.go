@@ -22,6 +22,14 @@ func bytesOf(t *testing.T, path string) [32]byte {
 	return sha256.Sum256(body)
 }
 
+// unchanged checks that a file has the bytes that it had.
+func unchanged(t *testing.T, what, path string, sum [32]byte) {
+	t.Helper()
+	if bytesOf(t, path) != sum {
+		t.Errorf("%s has changed", what)
+	}
+}
+
 // TestRootDiskOnAnOverlay boots from an overlay that keeps what is written, kills machine and
 // server, and finds what was on the disk; then it boots from a throw-away overlay over that, and
 // finds the disk as it was before each time it connects again.
@@ -30,12 +38,6 @@ func TestRootDiskOnAnOverlay(t *testing.T) {
 	base := rootImage(t)
 	top := filepath.Join(t.TempDir(), "top")
 	sum := bytesOf(t, base)
-	unchanged := func(t *testing.T, what, path string, sum [32]byte) {
-		t.Helper()
-		if bytesOf(t, path) != sum {
-			t.Errorf("%s has changed", what)
-		}
-	}
 	kept := fmt.Sprintf("overlay(%s, %s, create=if-missing)", base, top)
 	s := serve(t, map[string]string{"root": kept})
 	g.config.Disks = []string{s.disk(0, "root")}

@@ -24,7 +24,8 @@ import (
 	"ringnbd/bench/measure"
 )
 
-// kills is how often a persistent overlay is killed under load: go test -run KillOverlay -kills 200.
+// kills is how often a persistent overlay is killed under load: go test -run KillOverlay -kills
+// 200.
 var kills = flag.Int("kills", 10, "how often TestKillMinusNineOfAnOverlay kills its server")
 
 // originSize is 64 MiB of noise behind 64 MiB of hole.
