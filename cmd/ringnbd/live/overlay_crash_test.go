@@ -1,0 +1,264 @@
+// kill -9 of a server whose export is a persistent overlay, again and again on the same top: what
+// was acknowledged before a FLUSH reply, or written with FUA, is there afterwards, no byte is from
+// anywhere else, and the origin has not changed.
+
+package live_test
+
+import (
+	"crypto/sha256"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ringnbd/bench/measure"
+)
+
+var overlayKills = flag.Int("overlay-kills", 4, "how often a server with an overlay is killed")
+
+// The units of a layered ledger lie in clusters, each in another page of the top's map.
+const (
+	clusterUnits  = 64
+	clusters      = 5
+	clusterLength = 66 << 20
+	layeredLength = clusters * clusterLength
+)
+
+// layered is what may be on an overlay: for each unit the versions since it was looked at last.
+type layered struct {
+	unit    int
+	base    [][]byte        // version 0: what was there when the server started
+	sent    []atomic.Uint32 // newest version handed to the server
+	durable []atomic.Uint32 // newest version that a crash may not lose
+	acked   []atomic.Uint32
+	flushes atomic.Uint32
+	seed    uint64
+}
+
+func newLayered(unit int, seed uint64) *layered {
+	n := clusterUnits * clusters
+	return &layered{unit: unit, base: make([][]byte, n), sent: make([]atomic.Uint32, n),
+		durable: make([]atomic.Uint32, n), acked: make([]atomic.Uint32, n), seed: seed}
+}
+
+func (l *layered) at(u int) uint64 {
+	return uint64(u/clusterUnits)*clusterLength + uint64(u%clusterUnits*l.unit)
+}
+
+// what is how version v is made: the command and its flags.
+func (l *layered) what(v uint32) (command, flags uint16) {
+	switch v % 11 {
+	case 3:
+		return cmdZeroes, 0
+	case 5:
+		return cmdZeroes, flagNoHole
+	case 7:
+		if l.unit%4096 == 0 {
+			return cmdTrim, 0 // of whole blocks, which read as zeroes
+		}
+		return cmdZeroes, flagFUA
+	case 9:
+		return cmdWrite, flagFUA
+	}
+	return cmdWrite, 0
+}
+
+func (l *layered) content(u int, v uint32) []byte {
+	if v == 0 {
+		return l.base[u]
+	}
+	if command, _ := l.what(v); command != cmdWrite {
+		return make([]byte, l.unit)
+	}
+	return pattern(l.unit, l.seed<<48|uint64(u)<<32|uint64(v))
+}
+
+// writer changes the units that belong to it until the connection dies (bounded).
+func (l *layered) writer(p *peer, k, writers int) {
+	const depth = 16
+	random := rand.New(rand.NewPCG(uint64(k), l.seed))
+	busy, unitOf := map[int]bool{}, map[uint64]int{}
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		for len(unitOf) < depth {
+			u := random.IntN(len(l.sent)/writers)*writers + k
+			if busy[u] {
+				continue
+			}
+			v := l.sent[u].Add(1)
+			command, flags := l.what(v)
+			data := []byte(nil)
+			if command == cmdWrite {
+				data = l.content(u, v)
+			}
+			cookie, err := p.send(command, flags, l.at(u), uint32(l.unit), data)
+			if err != nil {
+				return
+			}
+			busy[u], unitOf[cookie] = true, u
+		}
+		r, err := p.receive()
+		if err != nil {
+			return
+		}
+		u := unitOf[r.cookie]
+		delete(unitOf, r.cookie)
+		if r.errno != 0 {
+			return // the unit stays busy: its version is open
+		}
+		delete(busy, u)
+		v := l.sent[u].Load()
+		l.acked[u].Store(v)
+		if _, flags := l.what(v); flags&flagFUA != 0 {
+			l.harden(u, v)
+		}
+	}
+}
+
+// harden notes that a version is durable.
+func (l *layered) harden(u int, v uint32) {
+	for {
+		old := l.durable[u].Load()
+		if old >= v || l.durable[u].CompareAndSwap(old, v) {
+			return
+		}
+	}
+}
+
+// flusher flushes on a connection of its own until it dies.
+func (l *layered) flusher(p *peer) {
+	seen := make([]uint32, len(l.acked))
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		for u := range seen {
+			seen[u] = l.acked[u].Load()
+		}
+		if p.flush() != nil {
+			return
+		}
+		for u, v := range seen {
+			l.harden(u, v)
+		}
+		l.flushes.Add(1)
+		time.Sleep(3 * time.Millisecond)
+	}
+}
+
+// check compares the export with the ledger, and returns what is there.
+func (l *layered) check(p *peer) ([][]byte, error) {
+	found := make([][]byte, len(l.base))
+	for u := range l.base {
+		got, err := p.read(l.at(u), l.unit)
+		if err != nil {
+			return nil, err
+		}
+		found[u] = got
+		if l.base[u] == nil { // nothing is known yet
+			continue
+		}
+		first, last := l.durable[u].Load(), l.sent[u].Load()
+		possible := make([][]byte, 0, last-first+1)
+		for v := first; v <= last; v++ {
+			possible = append(possible, l.content(u, v))
+		}
+		for i, b := range got {
+			ok := false
+			for _, c := range possible {
+				ok = ok || c[i] == b
+			}
+			if !ok {
+				return nil, fmt.Errorf("unit %d at %d, byte %d: %#x is in none of versions %d "+
+					"(durable) to %d (sent), %d was acknowledged", u, l.at(u), i, b, first, last,
+					l.acked[u].Load())
+			}
+		}
+	}
+	return found, nil
+}
+
+// load changes an export over several connections for a while, and kills its server.
+func (l *layered) load(t *testing.T, s *server, while time.Duration) {
+	t.Helper()
+	const writers = 4
+	var all sync.WaitGroup
+	for k := range writers {
+		p := s.dial(t)
+		all.Go(func() { l.writer(p, k, writers) })
+	}
+	p := s.dial(t)
+	all.Go(func() { l.flusher(p) })
+	time.Sleep(while)
+	s.kill()
+	all.Wait()
+	if l.flushes.Load() == 0 {
+		t.Error("no FLUSH was answered: nothing was tested")
+	}
+}
+
+// sumOfFile is the checksum of a whole file.
+func sumOfFile(t *testing.T, path string) [32]byte {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		t.Fatal(err)
+	}
+	return [32]byte(h.Sum(nil))
+}
+
+// layeredOrigin makes an origin with data where units are.
+func layeredOrigin(t *testing.T) string {
+	t.Helper()
+	path := sparseImage(t, layeredLength)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for c := range clusters {
+		if _, err := f.WriteAt(pattern(1<<20, uint64(c)+1), int64(c)*clusterLength); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path
+}
+
+func TestKillMinusNineOfAnOverlayLosesNothingThatWasFlushed(t *testing.T) {
+	onlyRingnbd(t)
+	for _, unit := range []int{4096, 1000, 16384} {
+		t.Run(fmt.Sprintf("%dBytes", unit), func(t *testing.T) {
+			origin := layeredOrigin(t)
+			before := sumOfFile(t, origin)
+			top := filepath.Join(filepath.Dir(origin), "top.cow")
+			tree := fmt.Sprintf("overlay(%s, %s, create=if-missing)", origin, top)
+			l, flushes := newLayered(unit, 1), uint32(0)
+			for round := range *overlayKills + 1 {
+				s := serve(t, measure.Unix, tree)
+				found, err := l.check(s.dial(t))
+				if err != nil {
+					t.Fatalf("round %d, after %d flushes: %v", round, l.flushes.Load(), err)
+				}
+				flushes += l.flushes.Load()
+				if round == *overlayKills {
+					s.stop()
+					break
+				}
+				l = newLayered(unit, uint64(round)+2)
+				l.base = found
+				l.load(t, s, time.Duration(50+rand.IntN(400))*time.Millisecond)
+			}
+			if sumOfFile(t, origin) != before {
+				t.Error("the origin has changed")
+			}
+			t.Logf("%d kills, %d flushes", *overlayKills, flushes)
+		})
+	}
+}
