@@ -19,12 +19,19 @@ func TestTurnsDoNotAllocate(t *testing.T) {
 	for name, s := range map[string]proto.Session{"simple": {},
 		"structured": {Framing: proto.Structured, Contexts: 1},
 		"extended":   {Framing: proto.Extended, Contexts: 1}} {
-		t.Run(name, func(t *testing.T) { turnsDoNotAllocate(t, s) })
+		t.Run(name, func(t *testing.T) {
+			turnsDoNotAllocate(t, s, fileDevice(t, 1<<20, unix.O_DIRECT))
+		})
+		t.Run(name+", planned", func(t *testing.T) {
+			const size = 1<<20 + twinBlock
+			turnsDoNotAllocate(t, s, over(&twin{journaled: true},
+				over(&twin{torn: true, journaled: true}, fileDevice(t, size, unix.O_DIRECT),
+					fileDevice(t, size, 0)), memoryDevice(t, size)))
+		})
 	}
 }
 
-func turnsDoNotAllocate(t *testing.T, session proto.Session) {
-	d := fileDevice(t, 1<<20, unix.O_DIRECT)
+func turnsDoNotAllocate(t *testing.T, session proto.Session, d *Device) {
 	c := Config{Loops: 1, MaxConnections: 4}
 	l := handTurnedWith(t, c, AmpleMemory(c),
 		Export{Facts: factsOf(d), Device: d, Name: "größe", Contexts: contextsOf(1)})

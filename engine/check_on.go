@@ -28,7 +28,8 @@ type checker struct {
 	spared    []uint32
 	ahead     uint64
 	devices   []deviceCount
-	pieces    int // of leases
+	children  []int // by tag: rows that are segments of its wave
+	pieces    int   // of leases
 	lines     []uint32
 }
 

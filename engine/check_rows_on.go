@@ -26,7 +26,11 @@ func (l *loop) checkRows() (inBacklog int) {
 		free++
 	}
 	l.agree(free == l.rowsFree, none, "other rows are free than are counted")
-	children := make([]int, len(l.tags))
+	if k.children == nil {
+		k.children = make([]int, len(l.tags))
+	}
+	children := k.children
+	clear(children)
 	for id := range l.origins {
 		if o := &l.origins[id]; o.state != rowFree && o.parent != none && o.errand == forWave {
 			children[o.parent]++

@@ -33,6 +33,7 @@ const (
 type Device struct {
 	Kind Kind
 	FD   int    // descriptor of a File or Block, else -1
+	Name string // what it is called in reports, where it is not all of an export
 	Size uint64 // bytes; a multiple of Block
 
 	// Block is the granularity that I/O on FD must keep: the logical block size with O_DIRECT, 1

@@ -5,6 +5,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -477,5 +478,94 @@ func TestReadsOfNowhereAreZeroes(t *testing.T) {
 			bytes.Count(got, []byte{0}) != len(got) {
 			t.Errorf("export %d: not all zeroes (%v)", export, errno)
 		}
+	}
+}
+
+// TestOwnRowsWaitForTheirMemory checks that a planned device which comes while all memory is on
+// lease gets what it needs before new requests do, and that the change is answered then.
+func TestOwnRowsWaitForTheirMemory(t *testing.T) {
+	const size = 1<<20 + twinBlock
+	c := Config{Loops: 1, MaxConnections: 4, Homed: true}
+	l := handTurnedWith(t, c, AmpleMemory(c), Export{Device: nullDevice(1 << 20)})
+	total := l.ledger.total
+	var all []lease
+	for {
+		piece, ok := l.leases.take(small, pieceSize)
+		if !ok {
+			break
+		}
+		all = append(all, piece)
+	}
+	l.tolerate()
+	l.ledger.free.leased[small] = 0
+	d := over(&twin{journaled: true}, memoryDevice(t, size))
+	table := l.table.Load().copy()
+	r := &l.shared.register
+	x := Export{Facts: factsOf(d), Device: d}
+	place, devices := r.add(table, l.shared.guard, &x)
+	table.settle()
+	m := &mail{kind: mailTable, done: make(chan struct{}),
+		update: &update{table: table, exports: []uint32{place}, devices: devices}}
+	l.post(m)
+	l.turn()
+	answered := func() bool {
+		select {
+		case <-m.done:
+			return true
+		default:
+			return false
+		}
+	}
+	if answered() || l.ledger.wanted == 0 {
+		t.Fatal("a planned device was there without its memory")
+	}
+	l.ledger.free.leased[small] = pieceSize
+	l.leases.give(all[len(all)-1])
+	newcomer := account{tagCredit: 1, credit: [regions]uint64{small: pieceSize}}
+	if s := l.ledger.admits(&newcomer, 0, small, pieceSize); s != scarce {
+		t.Errorf("a request gets what a planned device waits for: %d", s)
+	}
+	l.turn()
+	if !answered() || m.err != nil || l.ledger.wanted != 0 || l.ownBytes != twinBlock {
+		t.Fatalf("a planned device does not take its memory: %v", m.err)
+	}
+	for _, piece := range all[:len(all)-1] {
+		l.leases.give(piece)
+	}
+	total.leased[small] -= twinBlock
+	if l.ledger.total != total || l.leases.used[small] != twinBlock {
+		t.Error("the ledger does not know of the memory")
+	}
+}
+
+// TestPlansThatDoNotFitAreRefused checks what is said of planned devices that cannot be served.
+func TestPlansThatDoNotFitAreRefused(t *testing.T) {
+	const size = 1<<20 + twinBlock
+	e := startEngine(t, 2, over(&twin{}, memoryDevice(t, size)),
+		over(&twin{}, memoryDevice(t, size)))
+	coarse := memoryDevice(t, size)
+	coarse.Block = 8192
+	greedy := over(&twin{}, memoryDevice(t, size))
+	for range 64 {
+		greedy.Needs.Own = append(greedy.Needs.Own, layer.Most)
+	}
+	apart := over(&twin{}, e.shared.table.exports[0].Device, e.shared.table.exports[1].Device)
+	for _, test := range []struct {
+		name   string
+		device *Device
+		err    error
+	}{
+		{"blocks that are too small", over(&twin{}, coarse), errPlan},
+		{"own rows for which there is no memory", greedy, errOwnMemory},
+		{"devices with different homes", apart, errHomes},
+	} {
+		_, err := e.Apply(context.Background(), Change{Add: []Export{
+			{Facts: factsOf(test.device), Device: test.device}}})
+		if !errors.Is(err, test.err) {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+	if n := len(e.IDs()); n != 2 {
+		t.Errorf("%d exports are served", n)
 	}
 }

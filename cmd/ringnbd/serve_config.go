@@ -116,7 +116,7 @@ func (o *options) configure(c *config.Config) ([]backing.Spec, error) {
 	if err := o.findOldstyle(specs); err != nil {
 		return nil, err
 	}
-	return specs, o.check()
+	return specs, o.check(specs)
 }
 
 // fromFlags is where values come from that a command line has.

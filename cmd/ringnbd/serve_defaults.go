@@ -102,10 +102,10 @@ func (a allowance) memoryFor(c engine.Config) uint64 {
 // check returns an error if an engine with this much memory does not fit.
 func (a allowance) check(c engine.Config) error {
 	if least := engine.MinMemory(c); c.Memory < least {
-		return fmt.Errorf("--memory %s is too small: %s and %s need %s; give that, or fewer "+
+		return fmt.Errorf("--memory %s is too small: %s and %s need %s%s; give that, or fewer "+
 			"--loops or --max-connections",
 			units.Size(c.Memory), units.Plural(c.Loops, "loop"),
-			units.Plural(c.MaxConnections, "connection"), wholeMiB(least))
+			units.Plural(c.MaxConnections, "connection"), wholeMiB(least), homedWhy(c))
 	}
 	if c.Memory <= a.memory && a.memory-c.Memory >= minProcessMemory {
 		return nil
@@ -118,6 +118,15 @@ func (a allowance) check(c engine.Config) error {
 		"some %s: give less --memory, fewer --loops or --max-connections, or more memory",
 		whose, units.Size(a.memory), units.Size(c.Memory), units.Plural(c.Loops, "loop"),
 		units.Size(minProcessMemory))
+}
+
+// homedWhy says why an engine that serves overlays needs more memory.
+func homedWhy(c engine.Config) string {
+	if !c.Homed || c.Loops == 1 {
+		return ""
+	}
+	return ", because all clients of an overlay are in one loop, so that each loop has room for " +
+		"all connections"
 }
 
 func wholeMiB(n uint64) string { return units.Exact((n + 1<<20 - 1) >> 20 << 20) }

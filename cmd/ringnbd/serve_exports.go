@@ -169,7 +169,7 @@ func (o *options) arguments(args []string) ([]backing.Spec, error) {
 	if err := o.findOldstyle(specs); err != nil {
 		return nil, err
 	}
-	return specs, o.check()
+	return specs, o.check(specs)
 }
 
 // specs makes the list of exports: the paths first, then the exports of --export. A single path is

@@ -41,6 +41,7 @@ type options struct {
 	loops       int
 	memory      uint64 // bytes, 0: the default for the number of loops
 	connections int
+	homed       bool // exports may have a loop of their own, for all of their connections
 	direct      backing.DirectMode
 	poll        pollFlag
 	registered  engine.Registration
@@ -134,7 +135,7 @@ func complete(c *cobra.Command) {
 }
 
 // check checks the flags together, and fills in the default of --memory.
-func (o *options) check() error {
+func (o *options) check(specs []backing.Spec) error {
 	switch {
 	case o.loops < 1 || o.loops > maxLoops:
 		return fmt.Errorf("--loops %d: must be from 1 to %d", o.loops, maxLoops)
@@ -146,6 +147,10 @@ func (o *options) check() error {
 	case o.shutdown <= 0:
 		return fmt.Errorf("--shutdown-timeout %v: must be more than 0", o.shutdown)
 	}
+	// over a control socket, overlays can be added
+	o.homed = o.control != "" || slices.ContainsFunc(specs, func(s backing.Spec) bool {
+		return s.Layered()
+	})
 	if o.memory == 0 {
 		o.memory = o.allowance.memoryFor(o.engine())
 	}
@@ -155,7 +160,7 @@ func (o *options) check() error {
 func (o *options) engine() engine.Config {
 	return engine.Config{Loops: o.loops, Memory: o.memory, MaxConnections: o.connections,
 		Poll: time.Duration(o.poll), Register: o.registered,
-		Lookups: o.lookups}
+		Lookups: o.lookups, Homed: o.homed}
 }
 
 // listenFlag is a list of addresses.

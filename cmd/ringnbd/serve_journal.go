@@ -262,8 +262,14 @@ func (j *journal) Incident(i engine.Incident) {
 		return
 	}
 	e := j.nameOf(i.Export)
-	about := []any{"export", e.name, "path", e.path, "command", commandName(int(i.Command)),
-		"offset", i.Offset, "length", i.Length}
+	about := []any{"export", e.name, "path", e.path}
+	if !i.Own {
+		about = append(about, "command", commandName(int(i.Command)), "offset", i.Offset,
+			"length", i.Length)
+	}
+	if i.Leaf != nil {
+		about = append(about, "disk", i.Leaf.Name)
+	}
 	if i.Errno != 0 {
 		errno := unix.Errno(i.Errno)
 		about = append(about, "errno", unix.ErrnoName(errno), "error", errno.Error())

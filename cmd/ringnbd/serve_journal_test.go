@@ -55,6 +55,11 @@ func TestTroubleIsLoggedOnceForExportAndErrno(t *testing.T) {
 	if len(p.lines(want)) != 1 {
 		t.Errorf("%s", p)
 	}
+	j.Incident(engine.Incident{Kind: engine.DiskEnded, Own: true,
+		Leaf: &engine.Device{Name: "/top.cow"}})
+	if n := len(p.lines(`export=a path=/a.img disk=/top.cow\n`)); n != 1 {
+		t.Errorf("an overlay's own trouble: %s", p)
+	}
 	j.mu.Lock()
 	var waiting []trouble
 	for kind := range j.troubles {

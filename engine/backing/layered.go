@@ -22,6 +22,9 @@ import (
 // origin is known.
 const minimalFile = 4096
 
+// Layered reports whether an export is made of others.
+func (s *Spec) Layered() bool { return s.Tree != nil && s.Tree.Layer != "" || tree.Is(s.Path) }
+
 // layers returns the tree that a spec asks for, or nil for a plain store.
 func (s *Spec) layers() (*tree.Node, error) {
 	switch {

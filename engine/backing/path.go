@@ -115,6 +115,7 @@ func syncEntry(fd int, directory string) error {
 // measure reads the facts of the locked descriptor and fills in the Device.
 func (o *store) measure(block bool) error {
 	s, d := &o.spec, &o.device
+	d.Name = s.Path
 	var st unix.Statx_t
 	if err := unix.Statx(d.FD, "", unix.AT_EMPTY_PATH, statMask, &st); err != nil {
 		return explain(s, err)

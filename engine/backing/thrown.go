@@ -112,7 +112,8 @@ func (b *Backing) unnamedTop() (*store, error) {
 		return fail(err)
 	}
 	// The page cache: what is thrown away soon need not reach the disk at all.
-	o := &store{device: engine.Device{Kind: engine.File, FD: fd, Size: b.laid.layout.FileLen},
+	o := &store{device: engine.Device{Kind: engine.File, FD: fd, Name: dir,
+		Size: b.laid.layout.FileLen},
 		spec: Spec{Path: dir, Direct: DirectOff}, made: false}
 	var st unix.Statx_t
 	err = unix.Ftruncate(fd, int64(b.laid.layout.FileLen))
