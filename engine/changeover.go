@@ -55,7 +55,6 @@ type parting struct {
 type settling struct {
 	letter *mail
 	tags   []rowMark
-	conns  []rowMark // those with a request in parts
 }
 
 // rowMark names a row for as long as it has the same generation.
@@ -279,7 +278,10 @@ func (l *loop) retired(client *Client) {
 	client.retired = nil
 }
 
-// settleFirst has a letter wait for the requests that exports were asked before they could do less.
+// settleFirst has a letter wait for the requests of exports that can do less now, which they would
+// be refused today. Of those whose payload is arriving nothing has been done: they are refused when
+// it is there, and a client that stalls keeps up no change; and so are the parts of a request that
+// have not begun.
 func (l *loop) settleFirst(m *mail, places []uint32) {
 	concerned := make(map[uint32]bool, len(places))
 	for _, place := range places {
@@ -292,18 +294,31 @@ func (l *loop) settleFirst(m *mail, places []uint32) {
 	s := settling{letter: m}
 	for t := range l.tags[:tagsPerLoop] {
 		row := &l.tags[t]
-		if !free[t] && concerned[l.conns[row.conn].export] && row.step != stepReply {
+		if free[t] || !concerned[l.conns[row.conn].export] || row.errno != proto.Success {
+			continue
+		}
+		switch errno := l.refusedToday(row.conn, &row.Request); {
+		case errno == proto.Success || row.step == stepReply:
+		case row.step == stepPayload:
+			row.errno = errno
+		default:
 			s.tags = append(s.tags, rowMark{uint32(t), row.generation})
 		}
 	}
 	for i := range l.conns {
-		c := &l.conns[i]
-		if c.state != connFree && c.divided.open && concerned[c.export] {
-			s.conns = append(s.conns, rowMark{uint32(i), c.generation})
+		if c := &l.conns[i]; c.state != connFree && c.divided.open && concerned[c.export] &&
+			c.divided.errno == proto.Success {
+			c.divided.errno = l.refusedToday(uint32(i), &c.divided.Request)
 		}
 	}
 	m.waits++
 	l.settling = append(l.settling, s)
+}
+
+// refusedToday is what a request that was taken in would be refused with now.
+func (l *loop) refusedToday(i uint32, r *proto.Request) proto.Errno {
+	c := &l.conns[i]
+	return proto.Check(r, &l.exports[c.export].Facts, c.session)
 }
 
 // settled reports whether the requests that a letter waits for have ended.
@@ -312,11 +327,7 @@ func (l *loop) settled(s *settling) bool {
 		row := &l.tags[r.row]
 		return row.generation != r.generation || row.step == stepReply
 	})
-	s.conns = slices.DeleteFunc(s.conns, func(r rowMark) bool {
-		c := &l.conns[r.row]
-		return c.generation != r.generation || c.state == connFree || !c.divided.open
-	})
-	return len(s.tags)+len(s.conns) == 0
+	return len(s.tags) == 0
 }
 
 // flushFor has a device flushed for a letter.

@@ -23,12 +23,18 @@ type SimLoop struct {
 // simQuota is how many workers a device may have in the simulation, on whatever machine it runs.
 const simQuota = 3
 
-// NewSimLoops builds the loops of one engine. kernel is called once per loop, with its two arenas
-// (the pool is what is registered, part by part) and the descriptors to register, and says which
-// descriptor its wake-ups come from and how to cause one.
-func NewSimLoops(c Config, exports []Export,
+// SimEngine is an engine whose loops are turned by hand. Its control plane is the real one.
+type SimEngine struct {
+	*Engine
+	Loops []*SimLoop
+}
+
+// NewSimEngine builds an engine. kernel is called once per loop, with its two arenas (the pool is
+// what is registered, part by part) and the descriptors to register, and says which descriptor its
+// wake-ups come from and how to cause one.
+func NewSimEngine(c Config, exports []Export,
 	kernel func(id int, control, pool *uring.Arena, files []int32) (k Kernel, wakeFD int32,
-		wake func())) []*SimLoop {
+		wake func())) *SimEngine {
 	s := newShared(exports, c.Loops, fewSpare)
 	s.discard = true
 	s.firstSlice = 64 << 10 // so that the small ranges of a simulation have many slices
@@ -61,18 +67,37 @@ func NewSimLoops(c Config, exports []Export,
 		l.ask = func() { sim.asked = true }
 		loops = append(loops, sim)
 	}
-	return loops
+	return &SimEngine{&Engine{config: c, shared: s, ended: make(chan struct{})}, loops}
+}
+
+// AdoptSome adopts a client as the server does, in the loop of the engine's choice.
+func (e *SimEngine) AdoptSome(fd int32, id ID, session proto.Session) (*Client, error) {
+	c := &Client{}
+	if err := e.AdoptClient(int(fd), id, session, c); err != nil {
+		return nil, err
+	}
+	e.Loops[c.loop.id].clients++
+	return c, nil
+}
+
+// Close ends the engine's goroutines and gives the arenas back.
+func (e *SimEngine) Close() {
+	close(e.ended)
+	for _, s := range e.Loops {
+		_ = s.l.pool.Close()
+		_ = s.l.control.Close()
+	}
 }
 
 // Turn is one turn.
 func (s *SimLoop) Turn() { s.l.turn() }
 
 // Adopt posts a socket, as Engine.Adopt does once it has chosen the loop.
-func (s *SimLoop) Adopt(fd int32, export uint32, session proto.Session) {
+func (s *SimLoop) Adopt(fd int32, id ID, session proto.Session) {
 	s.l.live.Add(1)
 	s.clients++
-	s.l.post(&mail{kind: mailAdopt, fd: fd, export: export, session: session,
-		client: &Client{Export: idOf(export, 1)}})
+	s.l.post(&mail{kind: mailAdopt, fd: fd, export: id.place(), session: session,
+		client: &Client{Export: id}})
 }
 
 // Asked takes the requests that are to be looked up, if the loop has said that there are any: a
@@ -116,12 +141,6 @@ func (s *SimLoop) Cut() { s.l.post(&mail{kind: mailCut, done: make(chan struct{}
 
 // Counters are the loop's own.
 func (s *SimLoop) Counters() Counters { return s.l.counters }
-
-// Close gives the arenas back.
-func (s *SimLoop) Close() {
-	_ = s.l.pool.Close()
-	_ = s.l.control.Close()
-}
 
 // Home reports what a loop without connections still has out: every tag, lease, stage and claim
 // must have been given back, and every list be empty.
@@ -173,17 +192,23 @@ func (s *SimLoop) Home() error {
 		ended++
 		traffic.add(&c.Traffic)
 	}
-	var tally Traffic
-	for i := range l.tally {
-		tally.add(&l.tally[i].Traffic)
-	}
+	sum := newCounters(l.table.Load()) // with what was done to exports that have gone
+	l.countOut(sum)
 	check(ended == s.clients,
 		strconv.Itoa(s.clients-ended)+" clients have left and it was not reported")
-	check(traffic == tally, "what clients did is not what was done to exports")
+	check(traffic.BytesRead == sum.BytesRead && traffic.BytesWrite == sum.BytesWrite &&
+		traffic.Errors == sum.Errors, "what clients did is not what was done to exports")
 	for t := range tagsPerLoop {
 		check(!l.shared.guard.claims[l.claimIndex(uint32(t))].held,
 			"claim "+strconv.Itoa(t)+" is in the guard")
 	}
+	s.homeTables(check)
+	return errors.Join(errs...)
+}
+
+// homeTables checks what the loop keeps about exports and devices, and about changes of them.
+func (s *SimLoop) homeTables(check func(ok bool, what string)) {
+	l := s.l
 	for i := range l.ledger.exports {
 		check(l.ledger.exports[i] == holdings{}, "an export holds something")
 	}
@@ -191,6 +216,13 @@ func (s *SimLoop) Home() error {
 		d := &l.devices[i]
 		check(d.flying == 0 && d.working == 0 && d.parked == empty, "segments are out")
 		check(!d.fsyncing && d.flushing == empty && d.waiting == empty, "a flush is out")
+		check(d.home(), "something of a device is out")
 	}
-	return errors.Join(errs...)
+	x := &l.changeover
+	check(len(x.leavers)+len(x.parting)+len(x.releasing)+len(x.settling)+x.retiring == 0,
+		"a change has not ended")
+	check(len(l.shared.register.leaving) == 0, "an export leaves, and has not gone")
+	for i := range l.exports {
+		check(l.exports[i].conns == 0, "an export has connections")
+	}
 }

@@ -8,11 +8,10 @@ import (
 	"flag"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"ringnbd/engine"
 	"ringnbd/engine/sim"
-	"ringnbd/engine/uring"
-	"ringnbd/proto"
 )
 
 var (
@@ -21,88 +20,8 @@ var (
 	seeds     = flag.Uint64("seeds", defaultSeeds, "how many seeds of the simulation to run")
 )
 
-// simLoop is a loop as the simulation drives it.
-type simLoop struct{ *engine.SimLoop }
-
-func (s simLoop) Adopt(fd int32, export int, session proto.Session) {
-	s.SimLoop.Adopt(fd, uint32(export), session)
-}
-func (s simLoop) Connections() int { return s.Live() }
-func (s simLoop) Drain()           { s.SimLoop.Drain() }
-func (s simLoop) Idle() error      { return s.Home() }
-
-// device makes the device of a disk of a world.
-func device(w *sim.World, disk int) *engine.Device {
-	e := &w.Plan.Exports[disk]
-	d := &engine.Device{Kind: engine.File, FD: w.DiskFD(disk), Size: e.Size, Block: e.Block,
-		Direct: e.Block > 1, Cached: e.Backing == sim.File && e.Block == 1 && !e.Waits,
-		Waits: e.Waits, ReadOnly: e.ReadOnly(),
-		Punch: e.Punch, ZeroRange: e.ZeroRange, FastZero: e.FastZero, Discard: e.Discard}
-	switch e.Backing {
-	case sim.File:
-		if e.Frozen {
-			d.Freezes = uint64(disk + 1)
-		}
-	case sim.Block:
-		d.Kind = engine.Block
-	case sim.Memory:
-		d.Kind, d.Memory = engine.Memory, w.Memory(disk)
-	case sim.Null:
-		d.Kind = engine.Null
-	}
-	return d
-}
-
-// open makes an engine of the shape that a world plans, on that world's kernels.
-func open(w *sim.World) ([]sim.Loop, func()) {
-	p := &w.Plan
-	devices := make([]*engine.Device, len(p.Exports))
-	var exports []engine.Export
-	add := func(e *sim.ExportPlan, disk int) {
-		x := engine.Export{Facts: e.Facts, Device: devices[disk], Name: "disk"}
-		for k := range e.Contexts {
-			x.Contexts = append(x.Contexts, w.Source(len(exports), k))
-		}
-		exports = append(exports, x)
-	}
-	for i := range p.Exports {
-		devices[i] = device(w, i)
-		add(&p.Exports[i], i)
-	}
-	for i := range p.Views {
-		add(&p.Views[i].ExportPlan, p.Views[i].Disk)
-	}
-	c := engine.Config{Loops: p.Loops, MaxConnections: p.Loops * p.Connections}
-	if p.Unregistered {
-		c.Register = engine.RegisterOff
-	}
-	c.Memory = engine.AmpleMemory(c) + uint64(p.Loops)*p.Memory
-	if p.Scanty {
-		c.Memory = engine.MinMemory(c)
-	}
-	made := engine.NewSimLoops(c, exports,
-		func(_ int, control, pool *uring.Arena, files []int32) (engine.Kernel, int32, func()) {
-			k := w.NewKernel(p.Entries, p.Completions)
-			k.Attach(control)
-			k.SparseBuffers(pool, uring.SparseShift(pool.Size()))
-			k.RegisterFiles(files)
-			fd, notify := w.Eventfd()
-			return k, fd, notify
-		})
-	loops := make([]sim.Loop, len(made))
-	for i, l := range made {
-		loops[i] = simLoop{l}
-	}
-	return loops, func() {
-		w.Close()
-		for _, l := range made {
-			l.Close()
-		}
-	}
-}
-
 // runSeed runs one world and returns it, with what it met.
-func runSeed(t testing.TB, seed uint64) *sim.World {
+func runSeed(t *testing.T, seed uint64) *sim.World {
 	t.Helper()
 	w := sim.New(seed)
 	run(t, w)
@@ -110,15 +29,33 @@ func runSeed(t testing.TB, seed uint64) *sim.World {
 }
 
 // run runs a world to its end.
-func run(t testing.TB, w *sim.World) {
+func run(t *testing.T, w *sim.World) {
 	t.Helper()
-	loops, closeAll := open(w)
-	defer closeAll()
-	if err := w.Run(loops); err != nil {
+	if err := outcome(t, w, func(*simRig) {}); err != nil {
 		t.Fatal(err)
 	}
-	for _, l := range loops {
-		c := l.(simLoop).Counters()
+}
+
+// outcome runs a world, whose engine prepare may change before. The control plane of a live world
+// has goroutines, which run in a bubble: the world knows when all of them wait, and goes on then.
+func outcome(t *testing.T, w *sim.World, prepare func(*simRig)) (err error) {
+	if !w.Plan.Live {
+		return alone(w, prepare)
+	}
+	synctest.Test(t, func(*testing.T) { err = alone(w, prepare) })
+	return err
+}
+
+// alone runs a world.
+func alone(w *sim.World, prepare func(*simRig)) error {
+	r := open(w)
+	defer r.close()
+	prepare(r)
+	if err := w.Run(r.loops, r); err != nil {
+		return err
+	}
+	for _, l := range r.Loops {
+		c := l.Counters()
 		w.AddEngineCounts(sim.EngineCounts{
 			OverlapWaited: c.Overlaps,
 			Divided:       c.Divided,
@@ -128,6 +65,7 @@ func run(t testing.TB, w *sim.World) {
 			Evicted:       c.Closed[engine.CloseStalled],
 		})
 	}
+	return nil
 }
 
 // TestSim runs many worlds. Together they must have met every situation that the simulation knows
@@ -191,12 +129,11 @@ func TestSimNoticesWhoTakesAllWorkers(t *testing.T) {
 			continue
 		}
 		worlds++
-		loops, closeAll := open(w)
-		for _, l := range loops {
-			l.(simLoop).Unbounded()
-		}
-		err := w.Run(loops)
-		closeAll()
+		err := outcome(t, w, func(r *simRig) {
+			for _, l := range r.Loops {
+				l.Unbounded()
+			}
+		})
 		if err != nil {
 			if !strings.Contains(err.Error(), "although its disk is well") {
 				t.Fatal(err)

@@ -290,16 +290,17 @@ func (c *client) checkExtents(r *request, list []extent, context int) {
 	}
 }
 
-// plan returns the plan of the client's export.
-func (c *client) plan() *ExportPlan { return &c.x.plan }
+// plan returns what the client was told of its export.
+func (c *client) plan() *ExportPlan { return &c.told }
 
-// checkPattern checks that an extent agrees with its pattern everywhere. If the client has parted,
-// or the engine shuts down, the loop need not look anything up: a status of 0 is always true.
+// checkPattern checks that an extent agrees with its pattern everywhere. If the connection is about
+// to end, the loop need not look anything up: a status of 0 is always true.
 func (c *client) checkPattern(r *request, p *ContextPlan, at uint64, x extent) {
-	if x.flags == 0 && (c.parted || c.world.draining) {
+	if x.flags == 0 && (c.parted || c.world.draining || c.retired || c.x.stage >= leaving) {
 		c.world.mark(markStatusUnlooked)
 		return
 	}
+	at += c.x.base
 	for off := at; off < at+x.length; off = (off/p.unit + 1) * p.unit {
 		if want := p.pattern(off); want != x.flags {
 			c.world.fail("%v: %s: status %#x at %d, want %#x", r, p.Name, x.flags, off, want)

@@ -25,7 +25,7 @@ func newTalk(t *testing.T, framing proto.Framing, a draft) *talk {
 	e.Contexts = []ContextPlan{{Context: proto.Context{Name: "sim:disk"}},
 		{Context: proto.Context{Name: "sim:a"}, unit: 4096}}
 	w := plainWorld(t, e)
-	c := &client{world: w, rng: w.rng, x: w.exports[0], model: w.models[0], conn: 1}
+	c := &client{world: w, rng: w.rng, x: w.exports[0], told: e, model: w.models[0], conn: 1}
 	c.habit.session = proto.Session{Framing: framing, Contexts: 3}
 	c.sock = w.newSocket(c)
 	a.Cookie, a.Extended = 77, framing == proto.Extended

@@ -16,14 +16,16 @@ import (
 
 // client is a client, on one connection after the other.
 type client struct {
-	world *World
-	id    int
-	rng   *rand.Rand
-	habit habit
-	x     *served // the export that it uses
-	model *model
-	sock  *socket
-	conn  uint32
+	world  *World
+	id     int
+	rng    *rand.Rand
+	habit  habit
+	x      *served    // the export that it uses
+	told   ExportPlan // what it was told of it
+	handle any        // what the engine knows it by
+	model  *model
+	sock   *socket
+	conn   uint32
 
 	out      []byte // composed and not sent
 	sent     uint64 // bytes sent on this connection
@@ -42,6 +44,7 @@ type client struct {
 	readAt, sendAt uint64 // instants before which it does not read, or send
 	owedAt         uint64 // last instant in a shutdown at which an answer was owed to it
 	parted         bool   // has sent its last byte
+	retired        bool   // the operator ends its connection
 	unheard        bool   // found that its data is not received any more
 	partEnd        uint64 // position in the stream of the end of its farewell; 0: none
 	excused        string // why the server may close or not answer from now on; "": it may not
@@ -55,8 +58,13 @@ func (c *client) connect() bool {
 		return false
 	}
 	x := w.pickExport(c)
+	if x == nil {
+		return false
+	}
 	w.conns++
-	*c = client{world: w, id: c.id, rng: c.rng, x: x, model: x.model, conn: w.conns}
+	*c = client{world: w, id: c.id, rng: c.rng, x: x, model: x.model, conn: w.conns,
+		told: x.plan}
+	c.told.Facts = x.versions[len(x.versions)-1-w.age(x)].Facts
 	e := c.plan()
 	c.habit = drawHabit(c.rng, e, drawSession(c.rng, e), min(w.left, 120))
 	if w.Plan.jam {
@@ -85,8 +93,37 @@ func (c *client) connect() bool {
 	s := c.habit.session
 	w.note("adopt", "client connection fd loop export framing", int64(c.id), int64(c.conn),
 		int64(c.sock.fd), int64(at), int64(x.index), int64(s.Framing))
-	w.loops[at].Adopt(c.sock.fd, x.index, s)
+	c.adopt(at)
 	return true
+}
+
+// age draws how many versions the facts are old that a client is told, whose handshake may have
+// begun before the last alteration.
+func (w *World) age(x *served) int {
+	if n := len(x.versions); n > 1 && w.rng.IntN(4) == 0 {
+		return 1
+	}
+	return 0
+}
+
+// adopt gives the client's socket to a loop. An export that leaves takes no more clients.
+func (c *client) adopt(loop int) {
+	w, gone := c.world, false
+	c.handle, gone = w.table.Adopt(loop, c.sock.fd, c.x.id, c.habit.session)
+	switch known := c.x.stage == serving; {
+	case !gone && known:
+		return
+	case gone && known:
+		w.fail("connection %d: export %d is served, and the engine says that it is not", c.conn,
+			c.x.index)
+	case !gone:
+		w.fail("connection %d was adopted, but export %d has left", c.conn, c.x.index)
+	}
+	w.mark(markAdoptedGone)
+	w.nodes[c.sock.fd-firstFD] = nil
+	c.sock.serverClose()
+	c.drop()
+	c.sendAt = w.clock + w.rng.Uint64N(50e6)
 }
 
 // healthy reports whether its disk never hangs in a world in which other disks do.
@@ -106,7 +143,7 @@ func (c *client) excuse(why string) {
 func (c *client) step() bool {
 	w := c.world
 	if c.sock == nil {
-		if w.left <= 0 || w.calm || w.draining {
+		if w.left <= 0 || w.calm || w.draining || c.sendAt > w.clock {
 			return false
 		}
 		return c.connect()
@@ -174,12 +211,10 @@ func (c *client) compose(a draft) *request {
 	c.asked++
 	c.order++
 	w.ids++
-	r := &request{Request: q, base: c.x.base, id: w.ids, conn: c.conn, order: c.order}
-	r.setExpected(&c.plan().Facts, c.habit.session, a.payload)
-	if r.Command == proto.CmdRead && r.Flags&proto.CmdFlagDF != 0 && c.inParts(r) &&
-		len(r.allowed) > 0 && r.allowed[0] == proto.Success {
-		r.allowed = []proto.Errno{proto.EOVERFLOW}
-	}
+	r := &request{Request: q, base: c.x.base, opening: c.x.opening, id: w.ids, conn: c.conn,
+		order: c.order}
+	r.payload = a.payload
+	c.expect(r, &c.told.Facts)
 	r.blank = q.Command == proto.CmdDisc
 	c.out = putHeader(c.out, &q)
 	if n := q.Payload(); n > 0 && !r.fatal {
@@ -234,7 +269,7 @@ func (c *client) sendSome() bool {
 		if r.begun == 0 {
 			r.begun, r.begunAt, r.pausedAtStart = w.tick, w.clock, w.pausedSoFar()
 			// the first part may be done before the last has been sent
-			if r.Command == proto.CmdWrite && r.valid() && c.inParts(r) {
+			if r.Command == proto.CmdWrite && c.inParts(r) && c.mayBeDone(r) {
 				r.sent, r.sentAt = w.tick, w.clock
 				c.change(r)
 			}
@@ -300,18 +335,44 @@ func (c *client) requestSent(r *request) {
 		c.parted = true
 		return
 	}
-	if r.valid() {
-		c.change(r)
-	}
+	c.change(r)
 }
 
 // change tells the model what the server may do from now on.
 func (c *client) change(r *request) {
 	w := c.world
-	if r.isChange() && r.Length > 0 && c.model.disk.plan.Backing != Null {
+	if r.isChange() && r.Length > 0 && c.model.disk.plan.Backing != Null && !r.changes &&
+		c.mayBeDone(r) {
+		r.changes = true
 		w.markOverlaps(c, r)
 		c.model.mayHappen(r)
 	}
+}
+
+// expect sets what the protocol says about a request, if these are the facts of the export.
+func (c *client) expect(r *request, f *proto.Facts) {
+	r.setExpected(f, c.habit.session, r.payload)
+	if r.Command == proto.CmdRead && r.Flags&proto.CmdFlagDF != 0 && c.inParts(r) &&
+		len(r.allowed) > 0 && r.allowed[0] == proto.Success {
+		r.allowed = []proto.Errno{proto.EOVERFLOW}
+	}
+}
+
+// mayBeDone reports whether a request is valid by any of the facts that may be in force.
+func (c *client) mayBeDone(r *request) bool {
+	if len(c.x.versions) == 1 {
+		return r.valid()
+	}
+	if r.fatal || r.blank {
+		return false
+	}
+	q, yes := *r, false
+	c.x.maybe(r.begun, func(f *proto.Facts) bool {
+		c.expect(&q, f)
+		yes = q.valid()
+		return !yes
+	})
+	return yes
 }
 
 // receive takes bytes that have arrived.
@@ -451,6 +512,9 @@ func (c *client) connectionEnded() {
 	if c.excused == "" && w.draining {
 		c.excused = "the server shuts down"
 		c.markResisted()
+	}
+	if c.excused == "" && c.x.stage >= leaving {
+		c.excused = "its export was removed"
 	}
 	if c.excused == "" && c.slow() {
 		c.excused = "too slow"

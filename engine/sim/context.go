@@ -23,6 +23,7 @@ type ContextPlan struct {
 // Source has the status of one context of an export; the engine calls it when the world lets a
 // lookup happen.
 type Source struct {
+	x    *served
 	disk *disk
 	plan *ContextPlan
 }
@@ -30,7 +31,7 @@ type Source struct {
 // Source returns the source of the i-th meta context of an export.
 func (w *World) Source(export, i int) *Source {
 	x := w.exports[export]
-	return &Source{disk: x.disk, plan: &x.plan.Contexts[i]}
+	return &Source{x: x, disk: x.disk, plan: &x.plan.Contexts[i]}
 }
 
 // drawContexts gives an export the context of the disk, and up to three patterns, some of them
@@ -69,6 +70,9 @@ var errLookup = errors.New("the simulated lookup failed")
 // extents and neighbours of the same status, and it fails sometimes.
 func (s *Source) Status(off, length uint64, emit func(length, status uint64) bool) error {
 	w := s.disk.world
+	if s.x.stage == removed {
+		w.bug("%s of export %d is looked up, and the export has gone", s.plan.Name, s.x.index)
+	}
 	broken := s.plan.unit == 0 && chance(w.rng, w.mix.lookupError)
 	end, finds := off+length, w.rng.IntN(2) == 0
 	if w.rng.IntN(3) == 0 {

@@ -23,7 +23,6 @@ type disk struct {
 	world     *World
 	plan      *ExportPlan
 	index     int
-	fd        int32
 	length    uint64 // of the file now; less than plan.Size after it was truncated
 	minLength uint64 // the smallest value of length so far
 	unit      uint64 // what a write changes atomically: the logical block, at least a sector

@@ -19,6 +19,7 @@
 //	plan.go       what a seed builds
 //	view.go       exports that share a disk
 //	served.go     exports as the world knows them
+//	operator.go   the operator, who changes what is served
 //	mix.go        which accidents a seed is prone to
 //	trace.go      what is printed when a run fails
 //	mark.go       what a good set of seeds must have met
@@ -27,6 +28,7 @@
 //
 //	abi.go        the numbers of the kernel's interface, written down a second time
 //	kernel.go     rings: submission and completion
+//	files.go      registered files
 //	op.go         the way of one operation through the kernel
 //	worker.go     io-wq: the workers that do what cannot be done at once
 //	memory.go     who owns which bytes while an operation is in flight

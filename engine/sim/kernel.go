@@ -29,6 +29,7 @@ type Kernel struct {
 	registered  []bool       // by buffer
 	shift       uint         // a registered buffer is 1<<shift bytes
 	files       []*node      // registered files
+	letting     []letting    // files whose place was emptied, and that are not let go of
 	alarm       uint64       // instant until which the loop waits at most; 0: for ever
 	serial      uint64
 	asleep      bool   // inside Enter, waiting
@@ -94,52 +95,6 @@ func flag(b bool) int64 {
 	}
 	return 0
 }
-
-// RegisterFiles sets the table of registered files.
-func (k *Kernel) RegisterFiles(fds []int32) {
-	k.files = k.files[:0]
-	for _, fd := range fds {
-		if fd < 0 { // a hole in the table
-			k.files = append(k.files, nil)
-			continue
-		}
-		k.files = append(k.files, k.world.node(fd))
-	}
-}
-
-// SetFile fills an empty place of the table of registered files, or empties it (-1). Nothing may be
-// in flight on a file whose place is emptied, or queued. The completion that says that the file was
-// let go of comes at once.
-func (k *Kernel) SetFile(place uint32, fd int32) error {
-	w := k.world
-	if int(place) >= len(k.files) || (fd < 0) == (k.files[place] == nil) {
-		w.bug("registered file %d of %d is set to %d", place, len(k.files), fd)
-		return nil
-	}
-	w.note("set file", "loop place fd", int64(k.id), int64(place), int64(fd))
-	if fd >= 0 {
-		k.files[place] = w.node(fd)
-		return nil
-	}
-	for _, o := range k.flight {
-		if o.sqe.Flags&sqeFixedFile != 0 && o.node == k.files[place] {
-			w.bug("registered file %d is let go of while %s is in flight on it", place, o.name())
-		}
-	}
-	for i := k.head; i != k.tail; i++ {
-		s := &k.sq[i%uint32(len(k.sq))]
-		if s.Flags&sqeFixedFile != 0 && s.Fd == int32(place) {
-			w.bug("registered file %d is let go of while %s for it is queued", place,
-				opNames[s.OpCode])
-		}
-	}
-	k.files[place] = nil
-	k.posted = append(k.posted, uring.CQE{UserData: uring.ReleasedKind<<56 | uint64(place)})
-	return nil
-}
-
-// FileReleased accounts for a completion of SetFile.
-func (k *Kernel) FileReleased() {}
 
 // LimitWorkers sets the number of workers, as IORING_REGISTER_IOWQ_MAX_WORKERS does. From then on
 // the engine must account for every worker that its submissions take.
@@ -283,6 +238,9 @@ func (k *Kernel) CloseFD(fd int32) {
 // advance lets one operation in flight make progress, and reports whether any could.
 func (k *Kernel) advance() bool {
 	w := k.world
+	if k.letGo() {
+		return true
+	}
 	n := len(k.flight)
 	if n == 0 {
 		return false
@@ -313,6 +271,9 @@ func (k *Kernel) nextDue() uint64 {
 		if o.node != nil && o.node.disk != nil {
 			next = earlier(next, o.node.disk.hungUntil, k.world.clock)
 		}
+	}
+	for i := range k.letting {
+		next = earlier(next, k.letting[i].due, k.world.clock)
 	}
 	return earlier(earlier(next, k.alarm, k.world.clock), k.lag, k.world.clock)
 }

@@ -100,6 +100,24 @@ const (
 	markPaused         // the loops were paused for seconds
 	markRefusal        // a transfer with RWF_NOWAIT would have blocked
 	markOverlapViews   // overlapping writes in flight through two exports of one disk
+	// changes of what is served
+	markTableChanged      // the operator changed what is served
+	markChangeRefused     // a change of an export that has gone was refused
+	markPlaceReused       // an export was added in the place of another
+	markRemovedInFlight   // an export was removed while requests were in flight
+	markRemovedForced     // an export was removed at once
+	markSharedStays       // an export was removed, and another of its disk stayed
+	markAddedWhileLeaving // an export was added on a disk whose other export was leaving
+	markAlteredInFlight   // facts changed while requests were in flight
+	markSwitched          // a request was refused for an export that had become read-only
+	markGrown             // an export became longer
+	markShrunk            // an export became shorter
+	markLeftRefused       // a request was refused because its export was leaving
+	markAdoptedGone       // a client came for an export that had gone
+	markRetired           // the operator ended a connection
+	markUnflushed         // an export was removed whose data could not be flushed
+	markFileLate          // the kernel let go of a file only after a while
+	markFileRefused       // the kernel had no memory to change a file's place
 	numMarks
 )
 
@@ -118,7 +136,10 @@ var markNames = [numMarks]string{
 	"StatusOne", "StatusMany", "StatusWide", "StatusZero", "StatusCut", "StatusFiltered",
 	"FilterRefused", "PayloadMisused", "WriteUnflagged", "LongRange", "LookupLate",
 	"StatusUnlooked", "LookupFailed", "LookupDrained", "Advised", "DiskHung", "Paused", "Refusal",
-	"OverlapViews",
+	"OverlapViews", "TableChanged", "ChangeRefused", "PlaceReused", "RemovedInFlight",
+	"RemovedForced", "SharedStays", "AddedWhileLeaving", "AlteredInFlight", "Switched", "Grown",
+	"Shrunk", "LeftRefused", "AdoptedGone", "Retired", "Unflushed", "FileLate",
+	"FileRefused",
 }
 
 func (m Mark) String() string { return markNames[m] }

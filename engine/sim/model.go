@@ -39,7 +39,6 @@ type model struct {
 	disk      *disk
 	stretches []stretch
 	volatile  []*request // changes that were answered with success and are not known to be durable
-	failed    uint64     // tick of the first flush that a client saw failing
 }
 
 // newModel makes the model of a disk with its initial content.
@@ -112,8 +111,10 @@ func (m *model) succeeded(r *request) {
 	if r.Flags&proto.CmdFlagFUA != 0 {
 		m.world.mark(markFuaCovered)
 		m.markDurable(r)
-	} else {
+	} else if o := r.opening; o == nil || !o.closed {
 		m.volatile = append(m.volatile, r)
+	} else if !o.unflushed { // the reply was under way while the disk was put away
+		m.markDurable(r)
 	}
 }
 
@@ -165,6 +166,37 @@ func (m *model) flushSucceeded(sent uint64) {
 		}
 	}
 	m.volatile = keep
+}
+
+// withdraw records that r was refused: nothing of it is on the disk.
+func (m *model) withdraw(r *request) {
+	m.each(r.lo(), r.hi(), func(s *stretch) {
+		keep := s.candidates[:0]
+		for _, c := range s.candidates {
+			if c.w != r {
+				keep = append(keep, c)
+			}
+		}
+		s.candidates = keep
+	})
+}
+
+// putAway records that the engine has let go of the disk: what it was told to write is durable,
+// unless it said that it is not.
+func (m *model) putAway(o *opening, tick uint64) {
+	switch {
+	case !o.unflushed && o.failed != 0:
+		m.world.fail("disk %d has gone as if all were well, although a flush had failed at %d",
+			m.disk.index, o.failed)
+	case !o.unflushed:
+		m.flushSucceeded(tick)
+		if m.world.rng.Uint64N(1+m.size>>18) == 0 {
+			m.world.checkCrash(m)
+		}
+	default:
+		m.world.mark(markUnflushed)
+		m.volatile = nil // it may never become durable
+	}
 }
 
 // truncate records that the file was cut off at length. The rest reads as zeroes once a write has

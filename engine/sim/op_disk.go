@@ -130,14 +130,14 @@ func (k *Kernel) admitFadvise(o *op, rest *uring.SQE) {
 // checkRange checks that a range lies inside the export: the engine has checked every request
 // against its size.
 func (k *Kernel) checkRange(o *op, off, n uint64) {
-	if size := o.node.disk.plan.Size; n == 0 || off > size || n > size-off {
+	if size := o.node.disk.reach(); n == 0 || off > size || n > size-off {
 		k.world.bug("%s of %d bytes at %d, on a disk of %d bytes", o.name(), n, off, size)
 	}
 }
 
 // checkWritable checks that the export may be changed.
 func (k *Kernel) checkWritable(o *op) {
-	if o.node.disk.plan.ReadOnly() {
+	if o.node.disk.plan.ReadOnly() || !o.node.disk.writable() {
 		k.world.bug("%s on a read-only export", o.name())
 	}
 }

@@ -67,7 +67,10 @@ type Plan struct {
 	Unregistered bool // the pools are not registered with io_uring
 	// the disks of all exports except the last hang sometimes, and their clients hold all that they
 	// can
-	Hang  bool
+	Hang bool
+	// Live says that exports come, change and go: an operator is at work.
+	Live  bool
+	idle  int // exports at the end of Exports that are not served at first
 	drain bool
 	cut   bool // the shutdown timeout runs out
 	mix   mix
@@ -75,9 +78,11 @@ type Plan struct {
 
 func (p *Plan) String() string {
 	s := fmt.Sprintf("loops=%d sq=%d cq=%d memory=%d connections=%d clients=%d requests=%d "+
-		"siege=%t jam=%t deep=%t flushes=%t scanty=%t hang=%t unregistered=%t drain=%t cut=%t",
+		"siege=%t jam=%t deep=%t flushes=%t scanty=%t hang=%t unregistered=%t drain=%t cut=%t "+
+		"live=%t idle=%d",
 		p.Loops, p.Entries, p.Completions, p.Memory, p.Connections, p.clients, p.requests,
-		p.siege, p.jam, p.deep, p.flushes, p.Scanty, p.Hang, p.Unregistered, p.drain, p.cut)
+		p.siege, p.jam, p.deep, p.flushes, p.Scanty, p.Hang, p.Unregistered, p.drain, p.cut,
+		p.Live, p.idle)
 	for _, e := range p.Exports {
 		s += fmt.Sprintf("\n  export %+v", e)
 	}
@@ -144,12 +149,10 @@ func drawPlan(r *rand.Rand) Plan {
 		p.Connections, p.requests = 100, 300+r.IntN(400)
 		p.Hang, p.drain, p.Memory, p.mix.pause = true, false, 0, 0
 	}
-	for range exports {
+	for i := range exports {
 		p.Exports = append(p.Exports, drawExport(r, large))
-	}
-	if hang {
-		for i := range p.Exports {
-			p.Exports[i].makeHang(i == len(p.Exports)-1)
+		if hang {
+			p.Exports[i].makeHang(i == exports-1)
 		}
 	}
 	if large && r.IntN(2) == 0 {
@@ -167,11 +170,12 @@ func drawPlan(r *rand.Rand) Plan {
 			e.sparse = e.Size
 		}
 	}
-	if !large && !hang && r.IntN(4) == 0 {
+	if !large && !hang {
 		p.drawViews(r)
+		p.drawLive(r)
 	}
-	p.Scanty = !p.jam && r.IntN(3) == 0
-	p.Unregistered, p.mix.unpinnable = r.IntN(4) == 0, rarely(r, 700)
+	p.Scanty, p.Unregistered = !p.jam && r.IntN(3) == 0, r.IntN(4) == 0
+	p.mix.unpinnable = rarely(r, 700)
 	return p
 }
 

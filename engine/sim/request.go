@@ -23,19 +23,20 @@ const (
 // request is a request, and what became of it.
 type request struct {
 	proto.Request
-	base          uint64 // of its export: the first byte of it on the disk
-	id            uint32 // of its content; 0: the initial content of the disk
-	conn          uint32 // serial number of the connection; 0: the initial content of the disk
-	order         uint32 // position on the connection
-	zero          bool   // writes zeroes instead of its content
-	blank         bool   // garbage or DISC: bytes in the stream that are never answered
-	end           uint64 // position in the stream after its last byte
-	begun         uint64 // tick at which its first byte was sent
-	begunAt       uint64 // virtual time of begun
-	pausedAtStart uint64 // how long loops had been paused by then
-	sent          uint64 // tick at which its last byte was sent; 0: not yet
-	sentAt        uint64 // virtual time of sent
-	answered      uint64 // tick at which its reply was seen; 0: not yet
+	opening       *opening // of its disk
+	base          uint64   // of its export: the first byte of it on the disk
+	id            uint32   // of its content; 0: the initial content of the disk
+	conn          uint32   // serial number of the connection; 0: the initial content of the disk
+	order         uint32   // position on the connection
+	zero          bool     // writes zeroes instead of its content
+	blank         bool     // garbage or DISC: bytes in the stream that are never answered
+	end           uint64   // position in the stream after its last byte
+	begun         uint64   // tick at which its first byte was sent
+	begunAt       uint64   // virtual time of begun
+	pausedAtStart uint64   // how long loops had been paused by then
+	sent          uint64   // tick at which its last byte was sent; 0: not yet
+	sentAt        uint64   // virtual time of sent
+	answered      uint64   // tick at which its reply was seen; 0: not yet
 	errno         proto.Errno
 	// answers that the protocol allows if there are no faults; Success first, if it is allowed
 	allowed  []proto.Errno
@@ -45,6 +46,8 @@ type request struct {
 	contexts proto.ContextSet // of BLOCK_STATUS: which must be answered
 	about    uint64           // how many bytes it is about: Length, unless its payload says it
 	reply    *reply           // from the chunks that were received; nil: none
+	payload  []byte           // of BLOCK_STATUS
+	changes  bool             // the model knows that it may change the disk
 }
 
 // lo and hi return the ends of its range on the disk.

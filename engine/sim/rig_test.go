@@ -307,12 +307,9 @@ func plainWorld(t testing.TB, e ExportPlan) *World {
 	t.Helper()
 	w := &World{rng: rand.New(rand.NewPCG(1, 2)), clock: 1, crashAt: 1 << 60, cutAt: -1,
 		drainAt: -1}
-	w.Plan.Exports = []ExportPlan{e}
+	w.Plan.Exports, w.places = []ExportPlan{e}, map[int]bool{}
 	w.mix = mix{inline: 1000}
-	d := w.newDisk(0, &w.Plan.Exports[0])
-	d.fd = w.openFD(&node{disk: d})
-	w.disks, w.models = append(w.disks, d), append(w.models, w.newModel(d))
-	w.serve(0, e, 0)
+	w.serve(w.open(w.addDisk(&w.Plan.Exports[0])), e, 0)
 	return w
 }
 
@@ -324,7 +321,7 @@ func simRig(t *testing.T) *rig {
 	k := w.NewKernel(32, 64)
 	r := &rig{t: t, ring: k, arena: newArena(t)}
 	k.registerBuffers(r.arena)
-	k.RegisterFiles([]int32{w.disks[0].fd})
+	k.RegisterFiles([]int32{w.exports[0].opening.fd})
 	r.pair = func() (int32, farEnd) {
 		s := w.newSocket(&client{world: w, x: w.exports[0]})
 		s.in.limit, s.out.limit, s.pending = 64<<10, 64<<10, 0

@@ -23,8 +23,8 @@ const (
 )
 
 // Run drives the loops through the whole run. It returns a *Failure if the engine made a mistake.
-func (w *World) Run(loops []Loop) (err error) {
-	w.loops = loops
+func (w *World) Run(loops []Loop, table Table) (err error) {
+	w.loops, w.table = loops, table
 	defer func() {
 		if p := recover(); p != nil {
 			err = w.failure(p)
@@ -49,7 +49,7 @@ func (w *World) Run(loops []Loop) (err error) {
 	}
 	w.note("calm", "")
 	w.drive("answering", w.clientsGone)
-	w.drive("closing", w.loopsEmpty)
+	w.drive("closing", func() bool { return w.loopsEmpty() && w.settled() })
 	w.inspect()
 	return nil
 }
@@ -114,6 +114,9 @@ func (w *World) turn(i int) bool {
 	}
 	w.coroutines[i].resume()
 	w.takeLookups(i)
+	if !w.settled() {
+		w.hear()
+	}
 	if w.rng.IntN(16) == 0 {
 		w.markStarved()
 	}
@@ -193,6 +196,7 @@ func (w *World) accident() {
 			w.models[d.index].truncate(length)
 		}
 	}
+	w.operate()
 	if w.Plan.Hang && w.rng.IntN(40) == 0 {
 		w.hang()
 	}
@@ -333,8 +337,8 @@ func (w *World) advanceClock() bool {
 	for _, c := range w.clients {
 		if c.sock != nil {
 			next = earlier(next, c.readAt, w.clock)
-			next = earlier(next, c.sendAt, w.clock)
 		}
+		next = earlier(next, c.sendAt, w.clock)
 	}
 	if next == 0 {
 		return false
@@ -370,7 +374,7 @@ func (w *World) checkForgotten() {
 	}
 	for _, c := range w.clients {
 		for _, r := range c.inFlight {
-			if r.sent != 0 && c.excused == "" {
+			if r.sent != 0 && c.excused == "" && c.x.stage == serving {
 				w.fail("%v waits for nothing but the loop's timer; %s", r, w.describeWaiting())
 			}
 		}

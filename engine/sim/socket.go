@@ -39,6 +39,7 @@ type socket struct {
 	fd      int32
 	in, out stream
 	client  *client
+	x       *served // the export of its connection
 
 	reset int32 // error that the next operation of the server reports, once; 0: none
 	// dead says that the connection is gone: after reset was reported, reads end and sends fail
@@ -65,7 +66,7 @@ func (w *World) newSocket(c *client) *socket {
 		minLimit = int(min(e.Size, uint64(e.MaxPayload)) / 64)
 	}
 	limit := func() int { return max(minLimit, []int{200, 4096, 64 << 10, 256 << 10}[r.IntN(4)]) }
-	s := &socket{world: w, client: c, pending: r.IntN(3)}
+	s := &socket{world: w, client: c, x: c.x, pending: r.IntN(3)}
 	s.in.limit, s.out.limit = limit(), limit()
 	s.fd = w.openFD(&node{sock: s})
 	w.socks = append(w.socks, s)

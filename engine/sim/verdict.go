@@ -17,7 +17,12 @@ import (
 func (c *client) judge(r *request, e proto.Errno) {
 	w, m := c.world, c.model
 	r.errno = e
+	c.reconsider(r, e)
 	switch {
+	case e == proto.ESHUTDOWN && c.x.stage >= leaving:
+		w.mark(markLeftRefused)
+		c.refused(r)
+		return
 	case e == proto.ESHUTDOWN:
 		w.fail("%v was answered with %v: a shutdown fails no request", r, e)
 	case w.draining && r.valid() && r.begunAt > w.lateAfterDrain():
@@ -30,6 +35,9 @@ func (c *client) judge(r *request, e proto.Errno) {
 			w.fail("%v was answered with %v; the protocol allows %v", r, e, r.allowed)
 		}
 		c.markRefused(r)
+		if e == proto.EPERM {
+			c.refused(r)
+		}
 		return
 	case r.sent == 0:
 		w.fail("%v was answered before its last byte was sent", r)
@@ -37,7 +45,7 @@ func (c *client) judge(r *request, e proto.Errno) {
 		w.fail("%v took %d ms of virtual time, although its disk is well, and other disks are "+
 			"not", r, w.ranSince(r.sentAt, r.pausedAtStart)/1e6)
 	case w.ranSince(r.sentAt, r.pausedAtStart) > w.maxNanos() && !w.Plan.Hang &&
-		c.habit.readNapNanos == 0 && c.excused == "":
+		c.habit.readNapNanos == 0 && c.excused == "" && c.x.stage == serving:
 		w.fail("%v took %d seconds of virtual time, although its own connection was not slow", r,
 			(w.clock-r.sentAt)/1e9)
 	case e != proto.Success:
@@ -49,9 +57,9 @@ func (c *client) judge(r *request, e proto.Errno) {
 	}
 	switch {
 	case r.Command == proto.CmdFlush:
-		if m.failed != 0 && m.failed < r.sent {
+		if o := c.x.opening; o.failed != 0 && o.failed < r.sent {
 			w.fail("%v succeeded although a flush had failed at %d: the data of that one may be "+
-				"lost", r, m.failed)
+				"lost", r, o.failed)
 		}
 		m.flushSucceeded(r.sent)
 		// after a flush a power cut shows most; large disks take long to compare
@@ -67,6 +75,38 @@ func (c *client) judge(r *request, e proto.Errno) {
 		}
 		c.markChange(r)
 		m.checkProvisioned(r)
+	}
+}
+
+// reconsider goes by the facts by which an answer is right, of those that may have been in force.
+func (c *client) reconsider(r *request, e proto.Errno) {
+	if len(c.x.versions) == 1 || r.fatal {
+		return
+	}
+	q, found := *r, false
+	c.x.maybe(r.begun, func(f *proto.Facts) bool {
+		c.expect(&q, f)
+		if found = slices.Contains(q.allowed, e); found {
+			r.allowed = q.allowed
+		}
+		return !found
+	})
+	if !found && e != proto.Success { // an error of the disk, if it was valid
+		c.x.maybe(r.begun, func(f *proto.Facts) bool {
+			c.expect(&q, f)
+			r.allowed = q.allowed
+			return !q.valid()
+		})
+	}
+	if e == proto.EPERM && c.told.Flags&flagReadOnly == 0 {
+		c.world.mark(markSwitched)
+	}
+}
+
+// refused records that a request was certainly not done.
+func (c *client) refused(r *request) {
+	if r.changes && !c.inParts(r) {
+		c.model.withdraw(r)
 	}
 }
 
@@ -130,8 +170,8 @@ func (c *client) checkFault(r *request, e proto.Errno) {
 		w.fail("%v was answered with %v; an unknown status is that of data, and a hint has "+
 			"no errors", r, e)
 	}
-	if r.Command == proto.CmdFlush && m.failed == 0 {
-		m.failed = w.tick
+	if r.Command == proto.CmdFlush && c.x.opening.failed == 0 {
+		c.x.opening.failed = w.tick
 	} else if r.Command == proto.CmdFlush {
 		w.mark(markStickyFlush)
 	}
@@ -153,8 +193,9 @@ func (c *client) checkFault(r *request, e proto.Errno) {
 			}
 		}
 		if here && explains(r, f, e) {
-			if f.dropped && fua && m.failed == 0 { // to the engine this is a flush that failed
-				m.failed = w.tick
+			// to the engine this is a flush that failed
+			if f.dropped && fua && c.x.opening.failed == 0 {
+				c.x.opening.failed = w.tick
 			}
 			w.mark(markErrorAnswered)
 			return

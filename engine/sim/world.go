@@ -17,11 +17,10 @@ import (
 // Loop is an event loop of the engine, driven by the world, on one of the world's kernels (the i-th
 // loop on the i-th kernel).
 type Loop interface {
-	Turn()                                       // one turn: enter, record, settle
-	Adopt(fd int32, export int, s proto.Session) // a negotiated socket
-	Connections() int                            // adopted and not closed yet
-	Drain()                                      // begin an orderly shutdown
-	Cut()                                        // close every connection now
+	Turn()            // one turn: enter, record, settle
+	Connections() int // adopted and not closed yet
+	Drain()           // begin an orderly shutdown
+	Cut()             // close every connection now
 	// Idle returns nil if no connection is left and every tag, lease, stage and claim was returned.
 	Idle() error
 	// Asked returns the requests that it hands out to be looked up, each once, and only if the loop
@@ -36,18 +35,19 @@ type World struct {
 	Plan  Plan
 	Marks Marks
 
-	rng           *rand.Rand
-	mix           mix
-	clock         uint64 // nanoseconds
-	tick          uint64 // events
-	trace         trace
-	nodes         []*node
-	kernels       []*Kernel
-	loops         []Loop
-	coroutines    []*coroutine
-	disks         []*disk
-	models        []*model
-	exports       []*served
+	rng        *rand.Rand
+	mix        mix
+	clock      uint64 // nanoseconds
+	tick       uint64 // events
+	trace      trace
+	nodes      []*node
+	kernels    []*Kernel
+	loops      []Loop
+	coroutines []*coroutine
+	disks      []*disk
+	models     []*model
+	exports    []*served
+	operator
 	socks         []*socket
 	clients       []*client
 	lookups       []lookup
@@ -110,16 +110,14 @@ func Scripted(seed uint64, chosen []byte) *World {
 	w.mix = w.Plan.mix
 	w.left = w.Plan.requests
 	for i := range w.Plan.Exports {
-		d := w.newDisk(i, &w.Plan.Exports[i])
-		if d.fd = -1; w.Plan.Exports[i].onDisk() {
-			d.fd = w.openFD(&node{disk: d})
-		}
-		w.disks = append(w.disks, d)
-		w.models = append(w.models, w.newModel(d))
-		w.serve(i, w.Plan.Exports[i], 0)
+		w.addDisk(&w.Plan.Exports[i])
+	}
+	w.places = map[int]bool{}
+	for i := range w.Plan.Exports[:len(w.Plan.Exports)-w.Plan.idle] {
+		w.serve(w.open(w.disks[i]), w.Plan.Exports[i], 0)
 	}
 	for _, v := range w.Plan.Views {
-		w.serve(v.Disk, v.ExportPlan, v.Base)
+		w.serve(w.exports[v.Disk].opening, v.ExportPlan, v.Base)
 	}
 	for i := range w.Plan.clients {
 		w.clients = append(w.clients,
@@ -135,11 +133,15 @@ func Scripted(seed uint64, chosen []byte) *World {
 	return w
 }
 
-// DiskFD returns the descriptor of a disk; -1 if it has none.
-func (w *World) DiskFD(disk int) int { return int(w.disks[disk].fd) }
-
 // Memory returns the content of a disk in memory.
 func (w *World) Memory(disk int) *uring.Arena { return w.disks[disk].memory }
+
+// addDisk adds a disk with its model.
+func (w *World) addDisk(p *ExportPlan) *disk {
+	d := w.newDisk(len(w.disks), p)
+	w.disks, w.models = append(w.disks, d), append(w.models, w.newModel(d))
+	return d
+}
 
 // Close frees the memory that is not Go's.
 func (w *World) Close() {
