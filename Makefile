@@ -46,7 +46,7 @@ FUZZTIME ?= 20s
 # and the C compiler that the race detector needs.
 PACKAGES := qemu-utils libnbd-bin python3-libnbd nbdkit nbd-server nbd-client fio strace e2fsprogs \
 	util-linux iproute2 chromium gcc libc6-dev qemu-system-x86 busybox-static xfsprogs file \
-	debootstrap
+	debootstrap gdisk fdisk parted dosfstools
 
 .PHONY: help build run test test-kernel clients race fuzz tidy bench results compare conform \
 	microbench pgo ci clean packages

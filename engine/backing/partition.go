@@ -2,8 +2,8 @@
 //
 // PATH?partition=N, ?partition=label:NAME and ?partition=uuid:UUID name a partition wherever a PATH
 // is taken. Nothing else in a PATH has a meaning, a question mark included; a file whose name holds
-// "?partition=" and more is written with each question mark before "partition=" twice. The rule looks at the
-// text alone, so that a file that appears or goes never changes what a PATH means.
+// "?partition=" and more is written with each question mark before "partition=" twice. The rule
+// looks at the text alone, so that a file that appears or goes never changes what a PATH means.
 //
 // Invariant: the table is read by the descriptor that is locked, whenever an export of a partition
 // is opened, and never written. What a client does to the table afterwards, through an export of

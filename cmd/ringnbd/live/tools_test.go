@@ -25,6 +25,8 @@ var packages = map[string]string{
 	"qemu-img": "qemu-utils", "qemu-io": "qemu-utils", "qemu-nbd": "qemu-utils",
 	"fio": "fio", "nbd-client": "nbd-client", "strace": "strace", "losetup": "mount",
 	"prlimit": "util-linux", "bash": "bash", "mkfs.ext4": "e2fsprogs",
+	"sgdisk": "gdisk", "sfdisk": "fdisk", "parted": "parted", "partx": "util-linux",
+	"mkfs.vfat": "dosfstools",
 }
 
 // need skips the test unless all programs are installed.
