@@ -318,10 +318,11 @@ func (s *server) abandon() {
 
 // exportURIs are the URIs of each export at each address. The URIs of oldstyle doors name no
 // export, because that handshake has no names; libnbd and qemu detect the handshake by themselves.
+// Without exports, which may be added later, the addresses alone are listed.
 func (s *server) exportURIs() []string {
 	var list []string
 	for _, d := range s.doors {
-		if d.oldstyle {
+		if d.oldstyle || len(s.opened) == 0 {
 			list = append(list, d.URI)
 			continue
 		}
