@@ -129,8 +129,15 @@ func (d *Device) keeps() bool { return d.Kind != Null }
 // rows of a plan.
 func (d *Device) onDisk() bool { return d.Kind != Null && d.Kind != Memory }
 
-// Failed reports whether a flush of this device has failed since it was opened.
-func (d *Device) Failed() bool { return d.failed.Load() != 0 }
+// Failed reports whether a flush of this device, or of one below it, has failed since it was opened.
+func (d *Device) Failed() bool {
+	for _, below := range d.Below {
+		if below.Failed() {
+			return true
+		}
+	}
+	return d.failed.Load() != 0
+}
 
 // dirty reports whether a device is to be flushed before it is closed.
 func (d *Device) dirty() bool {

@@ -91,6 +91,7 @@ func (l *loop) turn() {
 	}
 	if l.changing() {
 		l.goOnChanging()
+		l.settleAll()
 	}
 	if l.ticking() && l.now >= l.tickAt {
 		l.tickAt = l.now + int64(tickInterval)

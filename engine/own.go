@@ -10,6 +10,7 @@ package engine
 
 import (
 	"errors"
+	"slices"
 
 	"ringnbd/engine/layer"
 )
@@ -243,6 +244,7 @@ func (l *loop) joinTree(dev uint32) {
 	q := &l.devices[dev]
 	if q.trees++; q.trees == 1 {
 		l.rowless++
+		q.size = q.device.Size
 	}
 }
 
@@ -250,6 +252,10 @@ func (l *loop) joinTree(dev uint32) {
 // plan is busy with something of its own.
 func (l *loop) uproot(dev uint32) bool {
 	q := &l.devices[dev]
+	if q.lacks { // what waited for a row has gone with its client
+		q.lacks = false
+		l.shorts = slices.DeleteFunc(l.shorts, func(short uint32) bool { return short == dev })
+	}
 	if q.device.Kind != Planned || q.flushRow == none {
 		return q.trees == 0
 	}

@@ -99,8 +99,9 @@ func (l *loop) makeRunnable(t uint32) {
 
 // beginSegment begins a segment on the device that row t was taken for.
 func (l *loop) beginSegment(t uint32, s *layer.Segment) {
-	d := l.devices[l.tags[t].dev].device
-	l.checkSegment(d, s)
+	q := &l.devices[l.tags[t].dev]
+	d := q.device
+	l.checkSegment(q, s)
 	switch {
 	case s.Op == layer.Flush: // in one line with those of clients, for at most one is out
 		l.origins[rowOf(t)].state = rowBelow
@@ -115,8 +116,9 @@ func (l *loop) beginSegment(t uint32, s *layer.Segment) {
 	}
 }
 
-// checkSegment checks what a plan asks for: a segment that is wrong is a mistake of ours.
-func (l *loop) checkSegment(d *Device, s *layer.Segment) {
+// checkSegment checks what a plan asks for: a segment that is wrong is a mistake of ours. A device
+// that has become shorter since says so itself.
+func (l *loop) checkSegment(q *deviceRow, s *layer.Segment) {
 	n := uint64(s.Len)
 	switch s.Op {
 	case layer.Flush:
@@ -127,7 +129,7 @@ func (l *loop) checkSegment(d *Device, s *layer.Segment) {
 		must(n <= layer.Most && s.At+n <= l.pool.Size() && (s.Op == layer.Write || s.At != 0),
 			"a segment of a plan is not inside of the pool")
 	}
-	must(n > 0 && s.Off <= d.Size && n <= d.Size-s.Off && (s.Off|n)&uint64(d.Block-1) == 0,
+	must(n > 0 && s.Off <= q.size && n <= q.size-s.Off && (s.Off|n)&uint64(q.device.Block-1) == 0,
 		"a segment of a plan is not inside of its device, or not on blocks")
 }
 

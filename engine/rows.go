@@ -78,6 +78,7 @@ type branch struct {
 	ownMemory []lease
 	flushRow  uint32 // for the flushes of a planned device; none: it is not at home here
 	trees     uint32 // planned devices at home here that it is part of, itself included
+	size      uint64 // bytes of the device when it came
 	held      uint32 // rows that it has, but for those that are always there
 	due       list   // rows whose next segment waits for a row of this device
 	lacks     bool   // it is in shorts
