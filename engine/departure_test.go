@@ -290,3 +290,63 @@ func TestCloseEndsChanges(t *testing.T) {
 		t.Error("a change of an engine that is closed")
 	}
 }
+
+// TestAFlushInFlightKeepsItsDevice: an administrator's flush has no client; a device that leaves
+// meanwhile stays in the loop, with its file, until that flush has ended.
+func TestAFlushInFlightKeepsItsDevice(t *testing.T) {
+	d := fileDevice(t, 1<<20, unix.O_DIRECT)
+	e := startEngine(t, 1, d)
+	id := e.IDs()[0]
+	d.syncing.Store(true) // as if another loop's fsync did not end
+	flushed := make(chan error, 1)
+	go func() { flushed <- e.FlushExport(context.Background(), id) }()
+	l := e.shared.loops[0]
+	until(t, "the flush", func() bool { return d.queued.Load() == 1 })
+	ctx, stop := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer stop()
+	var remains *RemainsError
+	if _, err := e.Apply(ctx, Change{Remove: []ID{id}}); !errors.As(err, &remains) {
+		t.Errorf("%v", err)
+	}
+	d.syncing.Store(false)
+	l.wake()
+	select {
+	case err := <-flushed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the flush was lost")
+	}
+	within(t, e.Gone(id), 10*time.Second)
+}
+
+// TestAStaleFlushIsNotTakenForAnothers: the completion of a flush names the generation of its
+// device's place; one of a generation that has gone is our bug, and not the flush of the device
+// that has the place now.
+func TestAStaleFlushIsNotTakenForAnothers(t *testing.T) {
+	l := still(t, exportOf(fileDevice(t, 1<<20, unix.O_DIRECT)))
+	q := &l.devices[0]
+	q.fsyncing = true
+	defer func() {
+		if recover() == nil {
+			t.Error("it was taken for the flush of the device that is there")
+		}
+	}()
+	l.flushed(tokenOf(onFlush, 0, q.generation-1, 0), 0)
+}
+
+// TestWhatHasGoneIsNotFlushedAtTheEnd: its descriptor may be another file's by then.
+func TestWhatHasGoneIsNotFlushedAtTheEnd(t *testing.T) {
+	d := lockedFile(t, t.TempDir()+"/f", 1<<20)
+	e := startEngine(t, 1, d)
+	c := connect(t, e, 0)
+	if errno := c.call(proto.CmdWrite, 0, 0, 512, make([]byte, 512)); errno != proto.Success {
+		t.Fatal(errno)
+	}
+	applied(t, e, Change{Remove: e.IDs(), Force: true})
+	_ = unix.Close(d.FD)
+	if err := e.Drain(5 * time.Second); err != nil {
+		t.Error(err)
+	}
+}
