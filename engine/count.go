@@ -85,7 +85,7 @@ type ExportCounters struct {
 	Connections uint64 // now
 	// requests that the disk failed, or could not be served because of such a failure
 	DiskErrors  uint64
-	FlushFailed bool // a flush has failed, and so do all others until the server is started again
+	FlushFailed bool // a flush has failed, and so do all others until the device is opened again
 }
 
 // counts is what one loop has counted.

@@ -1,11 +1,11 @@
 // A Device holds the bytes of an export: a descriptor or a mapping, and the few facts about it that
 // the data path needs.
 //
-// Invariant: a Device's facts never change after Start. Its failed word only ever goes from 0 to 1:
-// a flush that failed stays failed until the export is opened again, because the kernel reports an
-// error once and then forgets it. For the same reason only one fsync of a device is in flight at a
-// time, of all loops: of two, the kernel would tell an error to one, and success to the other,
-// which may be seen first.
+// Invariant: a Device's facts do not change while it is served, but for its size, which only the
+// control plane looks at. Its failed word only ever goes from 0 to 1: a flush that failed stays
+// failed until the device is opened again, because the kernel reports an error once and then
+// forgets it. For the same reason only one fsync of a device is in flight at a time, of all loops:
+// of two, the kernel would tell an error to one, and success to the other, which may be seen first.
 
 package engine
 
@@ -34,7 +34,7 @@ type Device struct {
 	Kind Kind
 	FD   int    // descriptor of a File or Block, else -1
 	Name string // what it is called in reports, where it is not all of an export
-	Size uint64 // bytes; a multiple of Block
+	Size uint64 // bytes; a multiple of Block. See Alteration
 
 	// Block is the granularity that I/O on FD must keep: the logical block size with O_DIRECT, 1
 	// for buffered files and for Null and Memory.

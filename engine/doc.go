@@ -24,6 +24,8 @@
 //     reply.go and holes.go for where the data of a reply lies. (4) engine/backing opens it.
 //     memory.go is the smallest example. table.go has the devices of a server, and which export
 //     has which.
+//   - How does an export come, change or go while others are served? change.go is what the control
+//     plane does, changeover.go what a loop does; departure.go follows an export out.
 //   - What about a client that is too slow? stall.go. A block that a write covers in part? disk.go
 //     (issueEdges, merge). Memory registered with io_uring? locked.go. The end of the server?
 //     shutdown.go.
@@ -34,6 +36,9 @@
 //	tag         a request in flight, and its row
 //	lease       memory of the pool, a chain of pieces, held by one tag
 //	region      a class of memory of the pool: small, or large
+//	place       the index of an export, of a device or of a registered file, while it is served
+//	generation  which of those that had a place is meant
+//	base        where an export begins on its device: a partition's start
 //	claim       the blocks of a write in the guard, from begin to answer
 //	guard       the table of claims, which orders overlapping writes
 //	stripe      the part of a device, 64 KiB or more, by which the guard finds claims
@@ -178,11 +183,42 @@
 // would block the loop, so they run on workers, 64 at most, and a request belongs to its worker
 // until the lookup is over.
 //
-// Loops share three things. The table of exports, which never changes. A few words of each Device:
-// whether a flush has failed, and which loop is flushing. And the guard, whose shards have a spin
-// lock each: the only locks on the path of a request. A spin lock is held for some tens of
-// nanoseconds (longer for claims of more than 2 MiB), never across a system call, and a waiting
-// loop gives up the core when the holder was preempted.
+// Loops share three things. The table of exports: a table never changes, and a letter brings a loop
+// the next one. A few words of each Device: whether a flush has failed, and which loop is flushing.
+// And the guard, whose shards have a spin lock each: the only locks on the path of a request. A
+// spin lock is held for some tens of nanoseconds (longer for claims of more than 2 MiB), never
+// across a system call, and a waiting loop gives up the core when the holder was preempted.
+//
+// # Exports that come and go
+//
+// Engine.Apply makes a new table and posts it to all loops, one letter each however much has
+// changed. Each loop brings its own rows up to date, between two completions, and answers when
+// nothing is left in it of what has gone:
+//
+//	added      a row, and the file at a spare place of the ring's registered files; then
+//	           clients can be adopted
+//	altered    the facts that requests are checked against, from the next request on. Where an
+//	           export may do less than before (read-only, smaller), the loop answers when the
+//	           requests of before are over
+//	removed    the export leaves: its connections end as at the end of the server, new requests
+//	           meanwhile get ESHUTDOWN. When the last loop has no connection of it, what was
+//	           written is flushed if no other export has the device. Then it is taken out of the
+//	           table: the loop waits until the device has nothing in flight, empties the place of
+//	           its file, and waits for the kernel to say that it has let go of it. Then the
+//	           descriptor may be closed, the file's lock is free, and the places may be used again
+//
+// Nothing waits under a lock, so a disk that hangs keeps its own export in the table and nothing
+// else. An ID is a place and its generation: who comes with an ID that has gone is refused, and
+// never finds another export in its place. What is in flight in the kernel names a tag, or a
+// device's place with its generation, and places are not given away before all of it is back.
+//
+// A loop keeps rows of its own and does not look into the table, because a request then loads no
+// more than before, and needs no atomic. The price is that a letter costs the loop as much as has
+// changed, and that places, once taken, stay allocated. The flush of an export that leaves is one
+// of the ring's, by the same queue as those of clients: so there is one fsync of a device at a
+// time, and one opinion of whether one has failed. The table of devices in the guard cannot move
+// while loops use it, so its size is fixed at the start, with room for 16,384 more; so is the table
+// of registered files.
 //
 // # Errors
 //
