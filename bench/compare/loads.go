@@ -32,7 +32,8 @@ var usualLoads = []string{
 
 // What can stand in the fields of a name.
 var (
-	backends   = []string{measure.Null, measure.Memory, measure.File, measure.Loop}
+	backends = []string{measure.Null, measure.Memory, measure.File, measure.Loop, measure.Overlay,
+		measure.Mapped}
 	patterns   = []string{"randread", "randwrite", "randrw", "read", "write"}
 	transports = []string{measure.Unix, measure.TCP}
 )

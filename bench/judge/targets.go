@@ -190,7 +190,7 @@ var goals = func() []goal {
 	for _, pattern := range []string{"randread", "randwrite"} {
 		all = append(all, diskGoals(pattern)...)
 	}
-	return append(all, append(costGoals(), crowdGoals()...)...)
+	return slices.Concat(all, costGoals(), overlayGoals(), crowdGoals())
 }()
 
 // diskGoals are those of 4 KiB requests at depth 32 to a file by O_DIRECT.
@@ -257,6 +257,22 @@ func costGoals() []goal {
 			wants:  "≥ 1 × the best page cache peer",
 			figure: ofBest("ringnbd-cached", measure.RequestRate, true), atLeast: 1, measured: 2,
 			about: func(l measure.Load) bool { return l.Section == "unaligned" }},
+	}
+}
+
+// overlayGoals are about an overlay, beside a qcow2 image with a backing file.
+func overlayGoals() []goal {
+	about := func(l measure.Load) bool { return l.Section == "overlay" && l.Layered() }
+	return []goal{
+		{name: "overlay, 4 KiB, 4 × 32: CPU that it adds to a request on the file",
+			wants: "less than qemu-nbd's qcow2 adds", about: about, figure: addedCost, atMost: 0.999,
+			measured: 4},
+		{name: "overlay, 4 KiB, 4 × 32: server CPU per request",
+			wants: "less than the cheapest of all peers' qcow2", about: about, figure: ofCheapest,
+			atMost: 0.999, measured: 4},
+		{name: "overlay, 4 KiB, 4 × 32: requests/s", wants: "≥ 1 × the best O_DIRECT peer's qcow2",
+			about: about, figure: ofBest("ringnbd", measure.RequestRate, true), atLeast: 1,
+			measured: 4},
 	}
 }
 

@@ -170,6 +170,45 @@ func addedRatios(a, b, raw []measure.Sample) (v []float64) {
 	return v
 }
 
+// addedCost is what an overlay adds to the CPU time of a request on the file alone, as a multiple
+// of what qemu-nbd's qcow2 image with a backing file adds.
+func addedCost(r *measure.Report, l measure.Load) (figured, bool) {
+	plain := l
+	plain.Backend = measure.File
+	var added [2]float64
+	var rounds [2]map[int]float64
+	for i, server := range []string{"ringnbd", "qemu-nbd"} {
+		over, under := r.Result(l, server), r.Result(plain, server)
+		if over == nil || under == nil {
+			return figured{}, false
+		}
+		added[i] = over.Median.ServerCPU() - under.Median.ServerCPU()
+		rounds[i] = map[int]float64{}
+		for _, s := range over.Samples {
+			for _, t := range under.Samples {
+				if s.Round == t.Round {
+					rounds[i][s.Round] = s.ServerCPU() - t.ServerCPU()
+				}
+			}
+		}
+	}
+	f := figured{format: "%.2f", rest: fmt.Sprintf(" × qemu-nbd: %+.1f and %+.1f µs", added[0],
+		added[1])}
+	for round, ours := range rounds[0] {
+		theirs, both := rounds[1][round]
+		switch {
+		case !both:
+		case ours <= 0:
+			f.rounds = append(f.rounds, 0)
+		case theirs <= 0:
+			f.rounds = append(f.rounds, math.Inf(1))
+		default:
+			f.rounds = append(f.rounds, ours/theirs)
+		}
+	}
+	return f, len(f.rounds) > 0
+}
+
 // polled compares ringnbd's median latency with and without busy polling, and adds what becomes of
 // the slowest requests, and the price.
 func polled(r *measure.Report, l measure.Load) (figured, bool) {

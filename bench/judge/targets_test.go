@@ -352,3 +352,41 @@ func TestTargetOfPollingTellsThePrice(t *testing.T) {
 		t.Errorf("%+v", x)
 	}
 }
+
+func TestTargetOfAnOverlayComparesWhatIsAdded(t *testing.T) {
+	plain := measure.Load{Section: "overlay", Pattern: "randread", BlockSize: measure.SmallBlock,
+		Depth: measure.UsualDepth, Connections: 4, Transport: measure.Unix, Backend: measure.File}
+	report := func(ours, theirs float64) *measure.Report {
+		r := &measure.Report{Direct: []string{"ringnbd", "qemu-nbd"}}
+		add := func(server, backend, pattern string, cpu float64) {
+			l := plain
+			l.Backend, l.Pattern = backend, pattern
+			r.Results = append(r.Results, measure.Result{Load: l, Server: server,
+				Samples: twice(measure.Sample{ServerUser: cpu, RequestsPerSecond: 1e5 / cpu})})
+		}
+		for _, pattern := range []string{"randread", "randwrite"} {
+			add("ringnbd", measure.File, pattern, 3)
+			add("qemu-nbd", measure.File, pattern, 10)
+			for _, backend := range []string{measure.Overlay, measure.Mapped} {
+				add("ringnbd", backend, pattern, 3+ours)
+				add("qemu-nbd", backend, pattern, 10+theirs)
+			}
+		}
+		medians(r)
+		return r
+	}
+	name := "overlay, 4 KiB, 4 × 32: CPU that it adds to a request on the file"
+	x := verdict(t, report(1, 4), name)
+	if x.Verdict() != "met" || !strings.Contains(x.Got, "0.25 × qemu-nbd: +1.0 and +4.0 µs") {
+		t.Errorf("a quarter of what qcow2 adds: %+v", x)
+	}
+	for theirs, want := range map[float64]string{1: "missed", 0: "missed", 0.5: "missed",
+		1.1: "met"} {
+		if x := verdict(t, report(1, theirs), name); x.Verdict() != want {
+			t.Errorf("1 µs beside %v: %+v", theirs, x)
+		}
+	}
+	if x := verdict(t, report(0, 0), name); x.Verdict() != "met" {
+		t.Errorf("nothing is added: %+v", x)
+	}
+}

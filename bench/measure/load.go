@@ -23,7 +23,7 @@ type Load struct {
 	Depth       int     `json:"depth"`                 // requests in flight per connection
 	Connections int     `json:"connections"`
 	Transport   string  `json:"transport"`         // Unix, TCP; empty for the raw limit
-	Backend     string  `json:"backend"`           // File, Loop, Null, Memory
+	Backend     string  `json:"backend"`           // File, Loop, Null, Memory, Overlay, Mapped
 	Rate        float64 `json:"rate,omitempty"`    // requests per second, open loop; 0: closed loop
 	Idle        int     `json:"idle,omitempty"`    // further connections that stay silent
 	Exports     int     `json:"exports,omitempty"` // further exports, unused
@@ -41,6 +41,11 @@ const (
 	Loop   = "loop"   // a loop device on that file, with direct I/O
 	Null   = "null"   // reads zeroes, drops writes: the server alone
 	Memory = "memory" // kept in the server's memory
+
+	// Overlay is a new overlay on that file, without anything in it: reads go through to the file.
+	Overlay = "overlay"
+	// Mapped is an overlay on that file that has all bytes which the load touches.
+	Mapped = "overlay-mapped"
 )
 
 // String names a load as the tables do: "randread 4 KiB, 4 × 32, unix".
@@ -81,7 +86,12 @@ func (l Load) Writes() bool {
 }
 
 // OnDisk reports whether the load reaches the machine's storage.
-func (l Load) OnDisk() bool { return l.Backend == File || l.Backend == Loop }
+func (l Load) OnDisk() bool {
+	return l.Backend == File || l.Backend == Loop || l.Layered()
+}
+
+// Layered reports whether the export is made of the file and of another file over it.
+func (l Load) Layered() bool { return l.Backend == Overlay || l.Backend == Mapped }
 
 // Limit is the load that the raw limit meets instead: without a transport, idle connections and
 // further exports.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -72,3 +73,18 @@ func (d *loopDevice) path() string { return d.file.Name() }
 
 // detach lets the device go; the kernel clears it once no process has it open.
 func (d *loopDevice) detach() error { return d.file.Close() }
+
+// vanish detaches the device and waits until it is gone: udev may have it open for a moment.
+func (d *loopDevice) vanish() error {
+	attached := "/sys/block/" + strings.TrimPrefix(d.path(), "/dev/") + "/loop/backing_file"
+	if err := d.detach(); err != nil {
+		return err
+	}
+	for range 500 {
+		if _, err := os.Stat(attached); err != nil {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return fmt.Errorf("%s stays attached: another program has it open", d.path())
+}

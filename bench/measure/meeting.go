@@ -20,6 +20,9 @@ const (
 	memorySize = 256 << 20
 )
 
+// mappedSize is how much of an overlay is filled before a load that is to find everything in it.
+const mappedSize = 256 << 20
+
 // minOpenSeconds is the shortest time of an open loop with many connections: only a window inside
 // it counts (see window).
 const minOpenSeconds = 1.5
@@ -41,7 +44,7 @@ func (s *Suite) measure(ctx context.Context, l Load, p *Program, round int) (sam
 	if err != nil {
 		return Sample{}, err
 	}
-	defer os.RemoveAll(stand.Dir)
+	defer stand.remove()
 	if p == nil {
 		sample, err = s.measureRaw(ctx, l, stand, round)
 	} else {
@@ -64,9 +67,17 @@ func (s *Suite) stand(l Load) (Stand, error) {
 		stand.Address.Port, err = freePort()
 	}
 	if err != nil {
-		os.RemoveAll(dir)
+		stand.remove()
 	}
 	return stand, err
+}
+
+// remove removes what belongs to one meeting.
+func (s *Stand) remove() {
+	os.RemoveAll(s.Dir)
+	if s.Top != "" {
+		os.RemoveAll(filepath.Dir(s.Top))
+	}
 }
 
 // Driven is a server that was started for a load and warmed up.
@@ -91,7 +102,7 @@ func (s *Suite) Serve(ctx context.Context, l Load, p Program, use func(Driven) e
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(stand.Dir)
+	defer stand.remove()
 	server, err := Start(p, stand)
 	if err != nil {
 		return err
@@ -111,7 +122,16 @@ func (s *Suite) Serve(ctx context.Context, l Load, p Program, use func(Driven) e
 func (s *Suite) furnish(stand *Stand, l Load) (err error) {
 	switch l.Backend {
 	case File:
-		stand.File, err = s.storage.disk(s.Dir, s.Size)
+		stand.File, err = s.storage.alone(s.Dir, s.Size)
+	case Overlay, Mapped:
+		stand.File, err = s.storage.alone(s.Dir, s.Size)
+		var folder string
+		if err == nil {
+			folder, err = os.MkdirTemp(s.Dir, "ringnbd-bench-")
+		}
+		if err == nil {
+			stand.Top = filepath.Join(folder, "top")
+		}
 	case Loop:
 		stand.File, err = s.storage.loop(s.Dir, s.Size)
 	case Null:
@@ -125,7 +145,7 @@ func (s *Suite) furnish(stand *Stand, l Load) (err error) {
 		stand.Exports, err = s.storage.further(s.Dir, l.Exports)
 	}
 	if err == nil && l.OnDisk() {
-		_, err = s.storage.evict()
+		_, err = s.storage.evict("")
 	}
 	return err
 }
@@ -143,6 +163,9 @@ func (s *Suite) drive(l Load, target string, round int) drive {
 	if l.OnDisk() {
 		d.size = s.Size
 	}
+	if l.Backend == Mapped {
+		d.size = min(s.Size, mappedSize)
+	}
 	return d
 }
 
@@ -150,7 +173,8 @@ func (s *Suite) drive(l Load, target string, round int) drive {
 // its own, so that the CPU time of the measured run is that of the requests which it reports. Open
 // loops warm up within the run instead: their CPU time is read over a window (see window).
 func (s *Suite) warm(ctx context.Context, d drive) error {
-	d.seconds, d.seed, d.fill = s.Warmup, d.seed+1000, d.load.Backend == Memory
+	d.seconds, d.seed = s.Warmup, d.seed+1000
+	d.fill = d.load.Backend == Memory || d.load.Backend == Mapped
 	if d.load.Rate > 0 || (s.Warmup <= 0 && !d.fill) {
 		return nil
 	}
@@ -190,7 +214,7 @@ func (s *Suite) measureServer(ctx context.Context, l Load, p Program, stand Stan
 	}
 	if l.OnDisk() {
 		var took time.Duration
-		took, err = s.storage.evict()
+		took, err = s.storage.evict(stand.Top)
 		sample.WriteBack = took.Seconds()
 	}
 	return sample, err

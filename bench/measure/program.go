@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"ringnbd/engine/gate"
+	trees "ringnbd/engine/tree"
 )
 
 // Program is one server program.
@@ -35,9 +36,10 @@ type Program struct {
 // Stand is what a server serves, and where, for one measurement.
 type Stand struct {
 	Dir     string // private, removed afterwards
-	Backend string // File, Loop, Null, Memory
-	File    string // file or device, of the first two back ends
-	Size    int64  // bytes, of the other two
+	Backend string // File, Loop, Null, Memory, Overlay, Mapped
+	File    string // file or device, unless the back end is Null or Memory
+	Top     string // of Overlay and Mapped: the file that is to be made over File
+	Size    int64  // bytes, of Null and Memory
 	Exports []string
 	Address Address
 	Clients int // connections to expect at most
@@ -52,7 +54,8 @@ func (p Program) Serves(l Load) bool {
 func Ringnbd(path string, extra ...string) Program {
 	return Program{
 		Name: "ringnbd", Path: path, Storage: "O_DIRECT, io_uring", Direct: true, Many: true,
-		Backends: []string{File, Loop, Null, Memory}, Version: []string{"--version"},
+		Backends:  []string{File, Loop, Null, Memory, Overlay, Mapped},
+		Version:   []string{"--version"},
 		Arguments: func(s Stand) ([]string, error) { return ringnbdArguments(s, extra), nil },
 	}
 }
@@ -61,7 +64,7 @@ func Ringnbd(path string, extra ...string) Program {
 func RingnbdCached(path string, extra ...string) Program {
 	p := Ringnbd(path, append([]string{"--direct", "off"}, extra...)...)
 	p.Name, p.Storage, p.Direct = "ringnbd-cached", "page cache (--direct off), io_uring", false
-	p.Backends = []string{File, Loop}
+	p.Backends = []string{File, Loop, Overlay, Mapped}
 	return p
 }
 
@@ -88,6 +91,12 @@ func ringnbdArguments(s Stand, extra []string) []string {
 	if s.Backend == Null || s.Backend == Memory {
 		return append(a, fmt.Sprintf("%s:%d", s.Backend, s.Size))
 	}
+	if s.Top != "" {
+		overlay := trees.Node{Layer: trees.Overlay,
+			Parts:   []trees.Node{{Path: s.File}, {Path: s.Top}},
+			Options: []trees.Option{{Key: trees.OptionCreate, Value: trees.IfMissing}}}
+		return append(a, overlay.String())
+	}
 	return append(a, s.File)
 }
 
@@ -100,11 +109,12 @@ func Peers() []Program {
 			Arguments: nbdkitArguments},
 		{Name: "qemu-nbd", Path: "qemu-nbd", Package: "qemu-utils",
 			Storage: "O_DIRECT, io_uring (--cache=none --aio=io_uring)", Direct: true,
-			Backends: []string{File, Loop, Null}, Version: version,
+			Backends: []string{File, Loop, Null, Overlay, Mapped}, Version: version,
 			Arguments: qemuArguments("--cache=none", "--aio=io_uring")},
 		{Name: "qemu-nbd-cached", Path: "qemu-nbd", Package: "qemu-utils",
 			Storage:  "page cache, threads (its defaults)",
-			Backends: []string{File, Loop}, Version: version, Arguments: qemuArguments()},
+			Backends: []string{File, Loop, Overlay, Mapped}, Version: version,
+			Arguments: qemuArguments()},
 		{Name: "nbd-server", Path: "nbd-server", Package: "nbd-server",
 			Storage: "page cache, process per client", Many: true,
 			Backends: []string{File, Loop}, Version: []string{"-V"}, Arguments: nbdServerArguments,
@@ -138,8 +148,25 @@ func qemuArguments(storage ...string) func(Stand) ([]string, error) {
 			return append(a, "--image-opts",
 				fmt.Sprintf("driver=null-co,size=%d,read-zeroes=on", s.Size)), nil
 		}
-		return append(append(append(a, "-f", "raw"), storage...), s.File), nil
+		format, path := "raw", s.File
+		if s.Top != "" {
+			if err := makeQcow2(s.Top, s.File); err != nil {
+				return nil, err
+			}
+			format, path = "qcow2", s.Top
+		}
+		return append(append(append(a, "-f", format), storage...), path), nil
 	}
+}
+
+// makeQcow2 makes an empty qcow2 image with a backing file, as QEMU makes it by default.
+func makeQcow2(path, backing string) error {
+	out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", backing,
+		path).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("qemu-img create: %w: %s", err, LastLines(string(out), 3))
+	}
+	return nil
 }
 
 // nbdServerArguments writes the configuration that nbd-server needs. It has no foreground mode that

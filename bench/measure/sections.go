@@ -77,6 +77,12 @@ func Sections() []Section {
 			Loads: combine(Load{Pattern: "randread", BlockSize: SmallBlock, Depth: UsualDepth,
 				Connections: 1, Transport: Unix, Rate: CrowdRate}, backends(Null, File),
 				exports(0, Crowd-1))},
+		{Name: "overlay", Question: "What does it cost to keep writes in another file, and the " +
+			"first one as it is?",
+			Servers: []string{"ringnbd", "ringnbd-cached", "qemu-nbd", "qemu-nbd-cached"},
+			Loads: combine(Load{BlockSize: SmallBlock, Depth: UsualDepth, Connections: 4,
+				Transport: Unix}, patterns("randread", "randwrite"),
+				backends(File, Overlay, Mapped))},
 		{Name: "unaligned", Question: "What becomes of writes that do not fill the disk's blocks?",
 			Servers: everyServer[1:],
 			Loads: combine(Load{Pattern: "randwrite", BlockSize: 512, Depth: UsualDepth,

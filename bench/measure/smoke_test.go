@@ -113,6 +113,8 @@ func smokeLoads() []Load {
 		load("write", func(l *Load) { l.Backend, l.BlockSize = Loop, MediumBlock }),
 		load("randread", func(l *Load) { l.Backend, l.Rate, l.Idle = Null, 500, 5 }),
 		load("randread", func(l *Load) { l.Backend = Memory }),
+		load("randwrite", func(l *Load) { l.Backend = Overlay }),
+		load("randread", func(l *Load) { l.Backend = Mapped }),
 	}
 }
 

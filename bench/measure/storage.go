@@ -30,6 +30,19 @@ func (s *storage) disk(dir string, size int64) (path string, err error) {
 	return s.file, nil
 }
 
+// alone is the path of the file without the loop device on it: servers refuse a file that the
+// kernel uses otherwise.
+func (s *storage) alone(dir string, size int64) (string, error) {
+	if s.device != nil {
+		err := s.device.vanish()
+		s.device = nil
+		if err != nil {
+			return "", err
+		}
+	}
+	return s.disk(dir, size)
+}
+
 // loop is the path of the loop device on the file.
 func (s *storage) loop(dir string, size int64) (string, error) {
 	file, err := s.disk(dir, size)
@@ -69,9 +82,13 @@ func (s *storage) further(dir string, n int) (paths []string, err error) {
 }
 
 // evict writes back and drops what the page cache holds of the file, through the file and through
-// the loop device, and returns how long the write-back took.
-func (s *storage) evict() (took time.Duration, err error) {
+// the loop device, and of the file over it if top is not empty, and returns how long the write-back
+// took.
+func (s *storage) evict(top string) (took time.Duration, err error) {
 	var faces []string
+	if top != "" {
+		faces = append(faces, top)
+	}
 	if s.device != nil {
 		faces = append(faces, s.device.path())
 	}

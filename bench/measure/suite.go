@@ -106,7 +106,7 @@ func (s *Suite) meetings() []meeting {
 	var all []meeting
 	var seen []Load
 	for _, l := range s.Loads {
-		if limit := l.Limit(); s.Raw && Invited(l, RawName) && l.OnDisk() &&
+		if limit := l.Limit(); s.Raw && Invited(l, RawName) && l.OnDisk() && !l.Layered() &&
 			!slices.Contains(seen, limit) {
 			seen = append(seen, limit)
 			all = append(all, meeting{load: limit})

@@ -115,7 +115,7 @@ func TestListHasEverySection(t *testing.T) {
 	var b bytes.Buffer
 	list(&b)
 	for _, name := range []string{"disk ", "depth ", "large ", "null ", "memory ", "loop ",
-		"connections ", "idle ", "exports ", "unaligned ", "curve ", "poll "} {
+		"connections ", "idle ", "exports ", "overlay ", "unaligned ", "curve ", "poll "} {
 		if !strings.Contains(b.String(), name) {
 			t.Errorf("no %s in\n%s", name, b.String())
 		}
