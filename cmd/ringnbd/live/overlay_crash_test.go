@@ -5,6 +5,7 @@
 package live_test
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"flag"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -160,28 +162,35 @@ func (l *layered) check(p *peer) ([][]byte, error) {
 		if l.base[u] == nil { // nothing is known yet
 			continue
 		}
-		first, last := l.durable[u].Load(), l.sent[u].Load()
-		possible := make([][]byte, 0, last-first+1)
-		for v := first; v <= last; v++ {
-			possible = append(possible, l.content(u, v))
-		}
-		for i, b := range got {
-			ok := false
-			for _, c := range possible {
-				ok = ok || c[i] == b
-			}
-			if !ok {
-				return nil, fmt.Errorf("unit %d at %d, byte %d: %#x is in none of versions %d "+
-					"(durable) to %d (sent), %d was acknowledged", u, l.at(u), i, b, first, last,
-					l.acked[u].Load())
-			}
+		if err := l.explain(u, got); err != nil {
+			return nil, err
 		}
 	}
 	return found, nil
 }
 
-// load changes an export over several connections for a while, and kills its server.
-func (l *layered) load(t *testing.T, s *server, while time.Duration) {
+// explain returns an error if a byte of a unit is in none of the versions that may be there.
+func (l *layered) explain(u int, got []byte) error {
+	first, last := l.durable[u].Load(), l.sent[u].Load()
+	possible := make([][]byte, 0, last-first+1)
+	for v := first; v <= last; v++ {
+		c := l.content(u, v)
+		if bytes.Equal(c, got) {
+			return nil
+		}
+		possible = append(possible, c)
+	}
+	for i, b := range got {
+		if !slices.ContainsFunc(possible, func(c []byte) bool { return c[i] == b }) {
+			return fmt.Errorf("unit %d at %d, byte %d: %#x is in none of versions %d (durable) to "+
+				"%d (sent), %d was acknowledged", u, l.at(u), i, b, first, last, l.acked[u].Load())
+		}
+	}
+	return nil
+}
+
+// load changes an export over several connections, until its server is killed.
+func (l *layered) load(t *testing.T, s *server) (wait func()) {
 	t.Helper()
 	const writers = 4
 	var all sync.WaitGroup
@@ -191,12 +200,7 @@ func (l *layered) load(t *testing.T, s *server, while time.Duration) {
 	}
 	p := s.dial(t)
 	all.Go(func() { l.flusher(p) })
-	time.Sleep(while)
-	s.kill()
-	all.Wait()
-	if l.flushes.Load() == 0 {
-		t.Error("no FLUSH was answered: nothing was tested")
-	}
+	return all.Wait
 }
 
 // sumOfFile is the checksum of a whole file.
@@ -253,10 +257,16 @@ func TestKillMinusNineOfAnOverlayLosesNothingThatWasFlushed(t *testing.T) {
 				}
 				l = newLayered(unit, uint64(round)+2)
 				l.base = found
-				l.load(t, s, time.Duration(50+rand.IntN(400))*time.Millisecond)
+				wait := l.load(t, s)
+				time.Sleep(time.Duration(50+rand.IntN(400)) * time.Millisecond)
+				s.kill()
+				wait()
 			}
 			if sumOfFile(t, origin) != before {
 				t.Error("the origin has changed")
+			}
+			if flushes == 0 {
+				t.Error("no FLUSH was answered: nothing was tested")
 			}
 			t.Logf("%d kills, %d flushes", *overlayKills, flushes)
 		})

@@ -27,6 +27,7 @@ var packages = map[string]string{
 	"prlimit": "util-linux", "bash": "bash", "mkfs.ext4": "e2fsprogs",
 	"sgdisk": "gdisk", "sfdisk": "fdisk", "parted": "parted", "partx": "util-linux",
 	"mkfs.vfat": "dosfstools",
+	"mkfs.xfs":  "xfsprogs",
 }
 
 // need skips the test unless all programs are installed.
