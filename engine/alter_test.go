@@ -111,33 +111,56 @@ func TestAnExportGrowsAndShrinks(t *testing.T) {
 	want(proto.CmdRead, 512<<10, proto.EINVAL)
 }
 
-// TestFewerRightsWaitForWhatWasAllowed: a write whose payload is arriving when its export becomes
-// read-only is done before Apply returns, or Apply says that it was not.
+// TestFewerRightsWaitForWhatWasAllowed: a request that is with the disk when its export becomes so
+// small that it would be refused is over before Apply returns, or Apply says that it is not.
 func TestFewerRightsWaitForWhatWasAllowed(t *testing.T) {
-	d := fileDevice(t, 1<<20, unix.O_DIRECT)
+	d, answer := hangingDevice(t)
 	e := startEngine(t, 1, d)
 	id := e.IDs()[0]
 	c := reach(t, e, id)
-	c.send(proto.Request{Cookie: 3, Command: proto.CmdWrite, Length: 4096}, make([]byte, 100))
-	until(t, "the request", func() bool { return counted(t, e).Requests[proto.CmdWrite] == 1 })
+	c.send(proto.Request{Cookie: 3, Command: proto.CmdRead, Offset: 768 << 10, Length: 4096}, nil)
+	until(t, "the request", func() bool { return counted(t, e).Requests[proto.CmdRead] == 1 })
+	half := factsOf(d)
+	half.Size /= 2
+	change := Change{Alter: []Alteration{{ID: id, Facts: half}}}
 	ctx, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer stop()
-	change := Change{Alter: []Alteration{{ID: id, Facts: readOnly(factsOf(d))}}}
 	var remains *RemainsError
 	if _, err := e.Apply(ctx, change); !errors.As(err, &remains) || !remains.Altered {
 		t.Errorf("%v", err)
 	}
 	other := reach(t, e, id)
-	if errno := other.call(proto.CmdWrite, 0, 0, 512, make([]byte, 512)); errno != proto.EPERM {
+	if errno := other.call(proto.CmdRead, 0, 768<<10, 512, nil); errno != proto.EINVAL {
 		t.Errorf("it is not in force: %v", errno)
 	}
-	if _, err := c.fd.Write(make([]byte, 4096-100)); err != nil {
-		t.Fatal(err)
-	}
-	if cookie, errno := c.reply(nil); cookie != 3 || errno != proto.Success {
+	answer()
+	if cookie, errno := c.reply(nil); cookie != 3 || errno != proto.EIO { // the pipe has ended
 		t.Errorf("%d: %v", cookie, errno)
 	}
 	applied(t, e, change)
+}
+
+// TestAClientThatStallsHoldsUpNoAlteration: nothing has been done of a write whose payload is
+// arriving; it is refused when it is there, and changes nothing.
+func TestAClientThatStallsHoldsUpNoAlteration(t *testing.T) {
+	d := fileDevice(t, 1<<20, unix.O_DIRECT)
+	e := startEngine(t, 1, d)
+	id := e.IDs()[0]
+	c := reach(t, e, id)
+	payload := bytes.Repeat([]byte{1}, 4096)
+	c.send(proto.Request{Cookie: 3, Command: proto.CmdWrite, Length: 4096}, payload[:100])
+	until(t, "the request", func() bool { return counted(t, e).Requests[proto.CmdWrite] == 1 })
+	applied(t, e, Change{Alter: []Alteration{{ID: id, Facts: readOnly(factsOf(d))}}})
+	if _, err := c.fd.Write(payload[100:]); err != nil {
+		t.Fatal(err)
+	}
+	if cookie, errno := c.reply(nil); cookie != 3 || errno != proto.EPERM {
+		t.Errorf("%d: %v", cookie, errno)
+	}
+	got := make([]byte, 4096)
+	if errno := c.call(proto.CmdRead, 0, 0, 4096, got); errno != 0 || got[0] != 0 {
+		t.Errorf("%v, and %x is there", errno, got[0])
+	}
 }
 
 // TestRetireEndsOneConnection: what was taken in is answered, then the stream ends; others stay; a

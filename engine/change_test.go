@@ -32,7 +32,9 @@ func soon(t testing.TB) context.Context {
 // applied makes a change, which must succeed.
 func applied(t testing.TB, e *Engine, c Change) []ID {
 	t.Helper()
-	added, err := e.Apply(soon(t), c)
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	defer stop()
+	added, err := e.Apply(ctx, c)
 	if err != nil {
 		t.Fatal(err)
 	}
