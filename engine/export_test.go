@@ -18,6 +18,9 @@ type SimLoop struct {
 	asked   bool     // the loop said that there is something to look up
 	pending []uint32 // requests that have been taken from it and not been looked up
 	clients int      // adopted
+
+	// planted mistakes: the loop does not see these facts of its exports
+	Writable, Long, Baseless bool
 }
 
 // simQuota is how many workers a device may have in the simulation, on whatever machine it runs.
@@ -90,7 +93,38 @@ func (e *SimEngine) Close() {
 }
 
 // Turn is one turn.
-func (s *SimLoop) Turn() { s.l.turn() }
+func (s *SimLoop) Turn() {
+	s.l.turn()
+	for i := range s.l.exports {
+		x := &s.l.exports[i]
+		switch {
+		case x.device == nil:
+		case s.Writable && !x.device.ReadOnly:
+			x.Flags &^= proto.FlagReadOnly
+		case s.Long:
+			x.Size = x.device.Size - x.base
+		case s.Baseless:
+			x.base = 0
+		}
+	}
+}
+
+// EachKernel puts something before the kernel of each loop.
+func (e *SimEngine) EachKernel(before func(Kernel) Kernel) {
+	for _, s := range e.Loops {
+		s.l.kernel = before(s.l.kernel)
+	}
+}
+
+// ForgetGenerations lets the next exports have the IDs of earlier ones: a planted mistake.
+func (e *SimEngine) ForgetGenerations() {
+	for place := range e.shared.register.exports.generations {
+		e.shared.register.exports.generations[place] = 1
+	}
+}
+
+// ForgetWrites lets a device be as if it had not been written to: a planted mistake.
+func (d *Device) ForgetWrites() { d.written.Store(false) }
 
 // Adopt posts a socket, as Engine.Adopt does once it has chosen the loop.
 func (s *SimLoop) Adopt(fd int32, id ID, session proto.Session) {

@@ -28,6 +28,12 @@ type simRig struct {
 	world   *sim.World
 	devices map[int]*engine.Device // by opening
 	loops   []sim.Loop
+
+	// planted mistakes, see sim_planted_test.go
+	byPlace bool   // clients are adopted without a question
+	apart   bool   // each export has a device of its own
+	hasty   bool   // changes are said to be done at once
+	before  func() // called before each change
 }
 
 // open makes an engine of the shape that a world plans, on that world's kernels.
@@ -75,7 +81,7 @@ func (r *simRig) close() {
 // export makes an export that the world offers. The exports of an opening have one device.
 func (r *simRig) export(o *sim.Offer) engine.Export {
 	d := r.devices[o.Opening]
-	if d == nil {
+	if d == nil || r.apart {
 		d = r.device(o)
 		r.devices[o.Opening] = d
 	}
@@ -110,7 +116,7 @@ func (r *simRig) device(o *sim.Offer) *engine.Device {
 
 // Adopt implements sim.Table. In a world whose exports stay, the world chooses the loop.
 func (r *simRig) Adopt(loop int, fd int32, id uint64, s proto.Session) (client any, gone bool) {
-	if !r.world.Plan.Live {
+	if !r.world.Plan.Live || r.byPlace {
 		r.Loops[loop].Adopt(fd, engine.ID(id), s)
 		return nil, false
 	}
@@ -149,8 +155,11 @@ func (r *simRig) Apply(c sim.Change) (outcome func() (sim.Outcome, bool)) {
 	for i := range c.Add {
 		change.Add = append(change.Add, r.export(&c.Add[i]))
 	}
+	if r.before != nil {
+		r.before()
+	}
 	var o sim.Outcome
-	done := false
+	done := r.hasty && len(c.Add) == 0
 	go func() {
 		added, err := r.SimEngine.Apply(context.Background(), change)
 		for _, id := range added {

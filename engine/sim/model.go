@@ -190,7 +190,7 @@ func (m *model) putAway(o *opening, tick uint64) {
 			m.disk.index, o.failed)
 	case !o.unflushed:
 		m.flushSucceeded(tick)
-		if m.world.rng.Uint64N(1+m.size>>18) == 0 {
+		if m.world.rng.Uint64N(1+m.size>>20) == 0 {
 			m.world.checkCrash(m)
 		}
 	default:
