@@ -81,7 +81,7 @@ func (b *begun) remove() {
 		door.Close()
 	}
 	for _, image := range images {
-		backing.Reach(image.Path())
+		backing.Reach(image.Spec().Path)
 		image.Abandon()
 	}
 }

@@ -82,7 +82,7 @@ func (b *Backing) Look() (uint64, error) {
 	case b.tree != nil:
 		return 0, fmt.Errorf("%s: %w", b.spec.Path, errLayer)
 	case b.window.base != 0 || b.window.size != d.Size:
-		return 0, fmt.Errorf("%s: %w", b.spec.Path, errWindow)
+		return 0, fmt.Errorf("%s: %w", b.spec.Text(), errWindow)
 	case d.FD < 0:
 		return 0, fmt.Errorf("%s: %w", b.spec.Path, errSynthetic)
 	}

@@ -78,8 +78,8 @@ func Prepare(specs []Spec, tell ...func(path string) (on bool)) ([]*Backing, err
 // errStopped is what Prepare returns when it was told to stop.
 var errStopped = errors.New("stopped before all was opened")
 
-// Path returns the path of the store, as the user wrote it.
-func (b *Backing) Path() string { return b.spec.Path }
+// Path returns the path of the store, and of the partition, as the user wrote it.
+func (b *Backing) Path() string { return b.spec.Text() }
 
 // Create makes the image if it is missing: sparse, with Spec.Create bytes. On an error the image is
 // removed again.

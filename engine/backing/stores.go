@@ -85,7 +85,20 @@ func (r *Stores) PrepareInstead(leaving []*Backing, specs []Spec,
 	if all, err = withPartitions(all, leaving); err != nil {
 		return nil, closeAll(all, err)
 	}
+	tellOnce(all)
 	return all, nil
+}
+
+// tellOnce drops the notes that an earlier one of several exports has, too.
+func tellOnce(all []*Backing) {
+	told := make(map[string]bool)
+	for _, b := range all {
+		b.Notes = slices.DeleteFunc(b.Notes, func(note string) bool {
+			before := told[note]
+			told[note] = true
+			return before
+		})
+	}
 }
 
 // closeAll closes what was opened before an error.
@@ -315,7 +328,7 @@ func (r *Stores) admit(b *Backing, leaving []*Backing) error {
 		}
 		still := (u.spec.still || b.spec.still) && u.window.overlaps(b.window)
 		if u.pending || b.pending || still || u.window.collides(b.window) {
-			return &SharedError{Path: b.spec.Path, Name: b.spec.Name, Other: u.spec.Name,
+			return &SharedError{Path: b.spec.Text(), Name: b.spec.Name, Other: u.spec.Name,
 				Within: u.export() == b.export(), Origin: still}
 		}
 	}
@@ -328,7 +341,7 @@ func (r *Stores) admit(b *Backing, leaving []*Backing) error {
 	default:
 		return nil
 	}
-	return &SharedError{Path: b.spec.Path, Name: b.spec.Name, Other: o.users[0].spec.Name,
+	return &SharedError{Path: b.spec.Text(), Name: b.spec.Name, Other: o.users[0].spec.Name,
 		Mode: mode}
 }
 
