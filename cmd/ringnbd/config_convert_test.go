@@ -35,7 +35,9 @@ func serveLines(t *testing.T) (list [][]string) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, line := range strings.Split(strings.ReplaceAll(string(text), "\\\n", " "), "\n") {
+			whole := strings.ReplaceAll(string(text), "\\\n", " ")
+			for line := range strings.Lines(whole) {
+				line = strings.TrimSuffix(line, "\n")
 				if _, rest, found := strings.Cut(line, "ringnbd serve "); found {
 					list = append(list, shellWords(rest))
 				}
@@ -106,7 +108,8 @@ func linesOfTest(t *testing.T, path string) (list [][]string) {
 		}
 		var words []string
 		for i, arg := range call.Args[min(1, len(call.Args)):] {
-			if _, written := arg.(*ast.BasicLit); i == 0 && !written && name.Name != "startRingnbd" {
+			_, written := arg.(*ast.BasicLit)
+			if i == 0 && !written && name.Name != "startRingnbd" {
 				continue // the transport
 			}
 			words = append(words, wordOf(arg, "disk"+strconv.Itoa(i)+".img"))
@@ -187,7 +190,8 @@ func TestConvertSaysTheSame(t *testing.T) {
 	t.Logf("%d command lines, %d say the same as their files, %d are refused as files", len(lines),
 		same, refused)
 	if same < 150 || refused > 20 {
-		t.Errorf("of %d command lines %d say the same, and %d are refused", len(lines), same, refused)
+		t.Errorf("of %d command lines %d say the same, and %d are refused", len(lines), same,
+			refused)
 	}
 }
 

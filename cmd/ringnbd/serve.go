@@ -43,7 +43,7 @@ func newServe() *cobra.Command {
 				return visibleError{err}
 			}
 			if err := serve(&o, specs, c.OutOrStdout(), c.ErrOrStderr()); err != nil {
-				return failure{visibleError{adviser(serveAdvice).about(err)}}
+				return failure{visibleError{o.advice().about(err)}}
 			}
 			return nil
 		},

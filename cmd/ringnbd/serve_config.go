@@ -119,6 +119,14 @@ func (o *options) configure(c *config.Config) ([]backing.Spec, error) {
 	return specs, o.check(specs)
 }
 
+// advice is what the user can do about an error, in flags or in keys.
+func (o *options) advice() adviser {
+	if o.file != nil {
+		return configAdvice
+	}
+	return serveAdvice
+}
+
 // fromFlags is where values come from that a command line has.
 const fromFlags = "the command line"
 

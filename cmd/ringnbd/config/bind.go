@@ -113,9 +113,11 @@ func (b *binder) field(n *node, f reflect.StructField, into reflect.Value, path,
 	default:
 		switch {
 		case into.Kind() == reflect.Pointer:
-			into.Set(reflect.New(into.Type().Elem()))
-			defaults(into.Elem())
-			b.table(n, into.Elem(), path, context)
+			fresh := reflect.New(into.Type().Elem())
+			defaults(fresh.Elem())
+			if b.table(n, fresh.Elem(), path, context); n.kind == kindTable {
+				into.Set(fresh)
+			}
 		case into.FieldByName("V").IsValid():
 			b.value(n, into, strings.Fields(f.Tag.Get("of")), path)
 		default:

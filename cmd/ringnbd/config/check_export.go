@@ -43,8 +43,9 @@ func (k *checker) export(e *Export) bool {
 		k.wrong(e.Overlay.At, where, "an export has a path or an overlay, not both; the path is "+
 			"at %s; remove one of the two", e.Path.At.Where())
 		return false
+	case e.Overlay != nil && !k.overlay(e.Overlay, where):
+		return false
 	case e.Overlay != nil:
-		k.overlay(e.Overlay, where)
 	case !e.Path.IsSet():
 		k.lacks(e.At, where, "this export has no path; write path = \"...\"")
 		return false
@@ -109,16 +110,19 @@ func specError(s backing.Spec) string {
 	return strings.TrimPrefix(err.Error(), any+": ")
 }
 
-// overlay checks that the tables of an overlay have what they need.
-func (k *checker) overlay(o *Overlay, where string) {
+// overlay checks that the tables of an overlay have what they need, and reports whether they have.
+func (k *checker) overlay(o *Overlay, where string) bool {
 	switch n := &o.Origin; {
 	case !n.At.IsSet():
 		k.lacks(o.At, where+".overlay", "an overlay needs an origin; write origin = \"PATH\"")
 	case n.Overlay != nil:
-		k.overlay(n.Overlay, where+".overlay.origin")
+		return k.overlay(n.Overlay, where+".overlay.origin")
 	case !n.Text.IsSet():
 		k.lacks(n.At, where+".overlay.origin", "an origin is a path, or a table with overlay")
+	default:
+		return true
 	}
+	return false
 }
 
 // user is an export that uses a disk.

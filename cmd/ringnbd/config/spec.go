@@ -156,7 +156,9 @@ func (c *Config) settle() {
 	}
 	settleAddress(&c.Debug)
 	if c.Control != nil {
-		settlePath(&c.Control.Socket)
+		if !strings.HasPrefix(c.Control.Socket.V, "unix:") { // which is a mistake
+			settlePath(&c.Control.Socket)
+		}
 	}
 }
 

@@ -41,12 +41,15 @@ func (s *source) recover(err error) bool {
 	next := begin + len(line) + 1
 	bare := bareValue.FindStringSubmatchIndex(line)
 	switch {
-	case bare != nil:
+	case bare != nil && at >= begin+bare[4]:
 		value := strings.TrimSpace(line[bare[4]:bare[5]])
 		s.wrong(s.place(begin+bare[4]), "", fmt.Sprintf("%s is not a value; if it is text, write "+
 			"%s = \"%s\"", value, line[bare[2]:bare[3]], strings.ReplaceAll(value, `\`, `\\`)))
 	default:
 		s.wrong(place, "", syntaxText(wrong.Message, line))
+		if begin > s.base && headerLine.MatchString(line) {
+			next, more = begin, true // what was not closed before has run into it
+		}
 		if loc := headerLine.FindIndex(s.text[min(next, len(s.text)):]); loc == nil {
 			more = false
 		} else {

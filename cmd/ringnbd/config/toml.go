@@ -6,13 +6,11 @@
 package config
 
 import (
-	"errors"
 	"sort"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
-	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
@@ -100,9 +98,6 @@ func parse(name string, text []byte) (*node, []Mistake) {
 	}
 	s.parser.Reset(text[s.base:])
 	for s.read() {
-	}
-	if len(s.mistakes) == 0 {
-		s.confirm()
 	}
 	return s.root, s.mistakes
 }
@@ -306,21 +301,6 @@ func (n *node) close() {
 			sub.from = inline
 			sub.close()
 		}
-	}
-}
-
-// confirm asks the library's own decoder, which checks what its parser alone does not: dates, and
-// whatever is added to the language.
-func (s *source) confirm() {
-	var all map[string]any
-	var wrong *toml.DecodeError
-	err := toml.Unmarshal(s.text[s.base:], &all)
-	if errors.As(err, &wrong) {
-		line, column := wrong.Position()
-		s.wrong(Pos{s.name, line, column}, strings.Join(wrong.Key(), "."),
-			strings.TrimPrefix(wrong.Error(), "toml: ")+"; see https://toml.io")
-	} else if err != nil {
-		s.wrong(Pos{s.name, 1, 1}, "", err.Error()+"; see https://toml.io")
 	}
 }
 
