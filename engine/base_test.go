@@ -222,3 +222,22 @@ func TestLongRequestsToAPartition(t *testing.T) {
 		})
 	}
 }
+
+// TestIncidentsOfAPartitionSayItsOffsets: the offset is that of the client's request.
+func TestIncidentsOfAPartitionSayItsOffsets(t *testing.T) {
+	h := &heard{}
+	e := listening(t, h)
+	d := fileDevice(t, 4<<20, unix.O_DIRECT)
+	ids := applied(t, e, Change{Add: []Export{exportOf(d), window(d, odd, 3<<20)}})
+	if err := unix.Ftruncate(d.FD, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	c := reach(t, e, ids[1])
+	if errno := c.call(proto.CmdRead, 0, 2<<20, 4096, nil); errno != proto.EIO {
+		t.Errorf("%v", errno)
+	}
+	h.until(t, func() bool { return len(h.incidents) == 1 })
+	if i := h.incidents[0]; i.Offset != 2<<20 || i.Length != 4096 || i.Export != ids[1] {
+		t.Errorf("%+v", i)
+	}
+}

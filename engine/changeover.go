@@ -84,6 +84,7 @@ func (l *loop) changeOver(m *mail) {
 	l.limitWorkers()
 	for _, d := range u.departures {
 		l.seeOff(d)
+		l.tickAt = l.now // so that connections which are silent already end in this turn
 	}
 	for _, place := range u.cut {
 		l.cutExport(place)

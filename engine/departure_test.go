@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"testing"
 	"time"
@@ -348,5 +349,36 @@ func TestWhatHasGoneIsNotFlushedAtTheEnd(t *testing.T) {
 	_ = unix.Close(d.FD)
 	if err := e.Drain(5 * time.Second); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSilentClientsHoldUpNoRemoval: who has said nothing for a moment is closed at once.
+func TestSilentClientsHoldUpNoRemoval(t *testing.T) {
+	e := startEngine(t, 2)
+	all := make([]Export, 20)
+	for i := range all {
+		all[i] = exportOf(fileDevice(t, 1<<20, unix.O_DIRECT))
+	}
+	ids := applied(t, e, Change{Add: all})
+	var clients []*client
+	for _, id := range ids {
+		c := reach(t, e, id)
+		if errno := c.call(proto.CmdWrite, 0, 0, 512, make([]byte, 512)); errno != 0 {
+			t.Fatal(errno)
+		}
+		clients = append(clients, c)
+	}
+	time.Sleep(2 * time.Duration(drainSilenceNanos))
+	began := time.Now()
+	for _, id := range ids { // one by one
+		applied(t, e, Change{Remove: []ID{id}})
+	}
+	if took := time.Since(began); took > time.Duration(len(ids))*100*time.Millisecond/2 {
+		t.Errorf("%d removals took %v: they wait for the tick", len(ids), took)
+	}
+	for _, c := range clients {
+		if n, err := c.fd.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("%d bytes, %v", n, err)
+		}
 	}
 }
