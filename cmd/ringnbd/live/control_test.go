@@ -143,8 +143,8 @@ func TestControlByUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	as := func(uid uint32, groups []uint32, arguments ...string) (int, string) {
-		c := exec.Command(program, append([]string{"ctl", "--control", "unix:" + s.dir + "/control"},
-			arguments...)...)
+		c := exec.Command(program, append([]string{"ctl", "--control",
+			"unix:" + s.dir + "/control"}, arguments...)...)
 		c.Dir = "/"
 		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid,
 			Groups: groups}}
@@ -211,8 +211,8 @@ func TestTwoClientsChangeOneExport(t *testing.T) {
 					t.Errorf("PUT: %d %s", status, text)
 				}
 				if i%5 == 4 {
-					if status, text := s.ask(t, "DELETE", "/v1/export", name("x"), nil); status != 200 &&
-						status != 404 && status != 409 {
+					status, text := s.ask(t, "DELETE", "/v1/export", name("x"), nil)
+					if status != 200 && status != 404 && status != 409 {
 						t.Errorf("DELETE: %d %s", status, text)
 					}
 				}
@@ -369,9 +369,9 @@ func TestExportsComeAndGoUnderLoad(t *testing.T) {
 		strings.Contains(out, "error=") || !regexp.MustCompile(`err= *0`).MatchString(out) {
 		t.Error(out)
 	}
+	figures := regexp.MustCompile(`(?s)99.00th=\[ *\d+\]|lat \(\w+\): .*?avg=[ \d.]+`)
 	t.Logf("%d changes and %d reloads in %v; fio: %s", c.changes, reloads,
-		time.Since(began).Round(time.Millisecond),
-		regexp.MustCompile(`(?s)99.00th=\[ *\d+\]|lat \(\w+\): .*?avg=[ \d.]+`).FindAllString(out, 4))
+		time.Since(began).Round(time.Millisecond), figures.FindAllString(out, 4))
 	settled(t, "descriptors", files, 2, s.descriptors)
 	settled(t, "kilobytes of memory", int(memory>>10), 24<<10,
 		func() int { return int(s.status("VmRSS") >> 10) })

@@ -12,7 +12,7 @@ import (
 
 // Number is the version, as in https://semver.org. It is raised in the commit that gives
 // CHANGELOG.md the section of the version.
-const Number = "0.9.0"
+const Number = "0.10.0"
 
 // revision is set by the linker (see the Makefile); a plain go build leaves it to the build
 // information.
