@@ -150,12 +150,25 @@ func (s *source) keys(it unstable.Iterator) (names []string, at []Pos) {
 	return names, at
 }
 
+// tooLong reports, as a mistake, a key with more parts than any key has.
+func (s *source) tooLong(names []string, at []Pos) bool {
+	const most = 64 // parts: an overlay over some thirty others
+	if len(names) > most {
+		s.wrong(at[0], "", "this key has "+strconv.Itoa(len(names))+" parts, and none has more "+
+			"than "+strconv.Itoa(most)+"; see ringnbd config example")
+	}
+	return len(names) > most
+}
+
 // header begins a table.
 func (s *source) header(e *unstable.Node, many bool) {
 	names, at := s.keys(e.Key())
 	last := len(names) - 1
 	table, path := s.root, ""
 	s.here = nil
+	if s.tooLong(names, at) {
+		return
+	}
 	for i, name := range names[:last] {
 		path = join(path, name)
 		sub := table.named[name]
@@ -218,6 +231,9 @@ func twice(what string, other Pos, file string) string {
 func (s *source) keyValue(table *node, path string, e *unstable.Node) {
 	names, at := s.keys(e.Key())
 	last := len(names) - 1
+	if s.tooLong(names, at) {
+		return
+	}
 	for i, name := range names[:last] {
 		path = join(path, name)
 		sub := table.named[name]
