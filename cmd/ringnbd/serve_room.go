@@ -40,6 +40,12 @@ func (s *server) limitConnections() error {
 	for _, d := range s.doors {
 		listeners += len(d.Listeners)
 	}
+	each := 1 // descriptors of a connection
+	for _, x := range s.opened {
+		if x.backing.Discards() {
+			each = 2 // and of the overlay that it throws away
+		}
+	}
 	room := int(limit.Cur) - used - gate.Descriptors(listeners, 0) - descriptorMargin
 	if s.debug != nil {
 		room -= debugConnections
@@ -47,12 +53,13 @@ func (s *server) limitConnections() error {
 	if s.control != nil {
 		room -= control.Descriptors
 	}
-	if room < 1 {
+	if room < each {
 		return fmt.Errorf("the limit on open files (%d) leaves no room for connections; raise it "+
 			"(ulimit -n, LimitNOFILE= of a unit) to at least %d",
-			limit.Cur, int(limit.Cur)-room+1)
+			limit.Cur, int(limit.Cur)-room+each)
 	}
-	s.live.room.Store(int64(max(room-s.options.connections, 0)))
+	s.live.room.Store(int64(max(room-each*s.options.connections, 0)))
+	room /= each
 	if room < s.options.connections {
 		s.log.Warn("the limit on open files leaves room for fewer connections than "+
 			"--max-connections; raise it (ulimit -n, LimitNOFILE= of a unit)",

@@ -483,3 +483,58 @@ func TestOverlaysAreCommittedAndDropped(t *testing.T) {
 		t.Errorf("an export that does not exist: %s", out)
 	}
 }
+
+func TestACommitThatIsKilledCanBeDoneAgain(t *testing.T) {
+	onlyRingnbd(t)
+	base, _ := originImage(t)
+	top := filepath.Join(t.TempDir(), "top")
+	control := newAddress(t, measure.Unix).Path + ".control"
+	start := func() *server {
+		return serve(t, measure.Unix, fmt.Sprintf(`overlay("%s", %s, create=if-missing)`, base, top),
+			"--control", "unix:"+control)
+	}
+	commit := func() error {
+		_, err := try(t, time.Minute, ringnbd, "ctl", "--control", "unix:"+control, "overlay",
+			"commit", "")
+		return err
+	}
+	s := start()
+	p := s.dial(t)
+	want := make([]byte, originSize)
+	for at := 0; at < originSize; at += 4 << 20 {
+		copy(want[at:], bytes.Repeat([]byte{byte(at >> 20), 'k'}, 2<<20))
+		if err := p.write(uint64(at), want[at:at+4<<20]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.flush(); err != nil {
+		t.Fatal(err)
+	}
+	p.disconnect()
+	for round := range 4 {
+		await(t, "the client has left", func() bool {
+			return strings.Contains(s.log.String(), "session ends")
+		})
+		failed := make(chan error, 1)
+		go func() { failed <- commit() }()
+		time.Sleep(time.Duration(5+25*round) * time.Millisecond)
+		s.kill()
+		err := <-failed
+		s = start()
+		p := s.dial(t)
+		for at := 0; at < originSize; at += 16 << 20 {
+			got, err := p.read(uint64(at), 1<<20)
+			if err != nil || !bytes.Equal(got, want[at:at+1<<20]) {
+				t.Fatalf("round %d: at %d the overlay shows something else: %v", round, at, err)
+			}
+		}
+		p.disconnect()
+		again := strings.Contains(s.log.String(), "commit it again")
+		t.Logf("round %d: killed (%v); in the middle of writing the origin: %v", round, err, again)
+	}
+	await(t, "it is committed", func() bool { return commit() == nil })
+	body, err := os.ReadFile(base)
+	if err != nil || !bytes.Equal(body, want) {
+		t.Errorf("the origin does not have what was committed: %v", err)
+	}
+}
