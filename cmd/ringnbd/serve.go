@@ -226,8 +226,9 @@ func (s *server) openExports(specs []backing.Spec) error {
 		return err
 	}
 	s.opened = servedFrom(backings, "")
+	origins := originsIn(s.options.file)
 	for _, x := range s.opened {
-		x.from, x.asked = s.options.origin(x.name())
+		x.from, x.asked = origins.of(x)
 	}
 	if err := s.listen(); err != nil {
 		return err

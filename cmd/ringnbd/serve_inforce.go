@@ -6,28 +6,40 @@ package main
 
 import (
 	"path/filepath"
-	"strings"
 
 	"ringnbd/cmd/ringnbd/config"
 	"ringnbd/engine/backing"
 )
 
-// origin is where an export was asked for at the start.
-func (o *options) origin(name string) (from string, asked *config.Export) {
-	if o.file == nil {
-		return fromFlags, nil
-	}
-	return originIn(o.file, name)
+// origins finds where exports are asked for.
+type origins struct {
+	config *config.Config // nil: on the command line
+	byName map[string]*config.Export
 }
 
-// originIn is where a configuration has an export.
-func originIn(c *config.Config, name string) (from string, asked *config.Export) {
-	for _, e := range c.Exports {
-		if e.Name == name || e.Partitions.V && strings.HasPrefix(name, e.Name+"/") {
-			return e.At.Where(), e
+func originsIn(c *config.Config) origins {
+	o := origins{c, map[string]*config.Export{}}
+	if c != nil {
+		for _, e := range c.Exports {
+			o.byName[e.Name] = e
 		}
 	}
-	return c.Path, nil
+	return o
+}
+
+// of returns where an export is asked for, and what the configuration says of it.
+func (o origins) of(x *served) (from string, asked *config.Export) {
+	name := x.name()
+	if x.disk != nil {
+		name = x.disk.name()
+	}
+	switch e := o.byName[name]; {
+	case e != nil:
+		return e.At.Where(), e
+	case o.config != nil:
+		return o.config.Path, nil
+	}
+	return fromFlags, nil
 }
 
 // configPath is the path of the configuration, or "".

@@ -64,10 +64,14 @@ func servedFrom(opened []*backing.Backing, from string) []*served {
 
 // group returns an export, and the partitions that are served with it.
 func (l *live) group(x *served) []*served {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	list := []*served{x}
-	for _, part := range l.all() {
-		if part.disk == x && !part.leaving {
-			list = append(list, part)
+	if x.spec.Partitions {
+		for _, part := range l.list {
+			if part.disk == x && !part.leaving {
+				list = append(list, part)
+			}
 		}
 	}
 	return list

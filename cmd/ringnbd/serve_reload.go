@@ -207,8 +207,9 @@ func (s *server) carryOut(k *task, t *turn, c *comparison) (err error) {
 		return err
 	}
 	added = append(added, t.parts...)
+	origins := originsIn(t.next)
 	for _, x := range added {
-		x.from, x.asked = originIn(t.next, x.name())
+		x.from, x.asked = origins.of(x)
 	}
 	step := &step{add: added, alter: t.alter, remove: t.leave}
 	if err = k.commit(); err == nil {
@@ -301,9 +302,10 @@ func reopens(d *config.Difference) bool {
 // settle finishes a reload whose exports are in force: addresses and settings.
 func (s *server) settle(t *turn) {
 	s.live.mu.Lock()
+	origins := originsIn(t.next)
 	for _, x := range s.live.list {
-		if _, asked := originIn(t.next, x.name()); asked != nil {
-			x.asked = asked
+		if from, asked := origins.of(x); asked != nil {
+			x.from, x.asked = from, asked
 		}
 	}
 	s.live.mu.Unlock()
@@ -319,8 +321,9 @@ func (s *server) settle(t *turn) {
 // that fails is served as before.
 func (s *server) openAgain(k *task, t *turn) error {
 	var trouble []error
+	origins := originsIn(t.next)
 	for _, want := range t.again {
-		from, asked := originIn(t.next, want.Name)
+		from, asked := origins.of(&served{spec: want})
 		_, err := s.live.reopen(k, t.by, s.live.find(want.Name), want, from)
 		trouble = append(trouble, err)
 		s.live.mu.Lock()

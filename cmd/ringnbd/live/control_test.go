@@ -335,7 +335,7 @@ func TestExportsComeAndGoUnderLoad(t *testing.T) {
 		"--rw=randrw", "--bssplit=4k/70:16k/20:64k/10", "--iodepth=8",
 		fmt.Sprintf("--numjobs=%d", jobs), fmt.Sprintf("--size=%d", region),
 		fmt.Sprintf("--offset_increment=%d", region), "--verify=crc32c", "--verify_backlog=256",
-		"--verify_fatal=1", "--verify_state_save=0", "--time_based", "--runtime=600",
+		"--verify_fatal=1", "--verify_state_save=0", "--time_based", "--runtime=3600",
 		"--group_reporting", "--eta=never")
 	go func() {
 		out, err := load.CombinedOutput()
