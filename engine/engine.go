@@ -97,7 +97,7 @@ func Start(c Config, exports []Export) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{config: c, unregistered: unregistered, ended: make(chan struct{}),
-		shared: newShared(exports, c.Loops, spareFiles())}
+		shared: newShared(exports, c.Loops, spareFiles(len(exports)))}
 	e.shared.poll = c.Poll
 	if c.rows > 0 {
 		e.shared.rows = c.rows

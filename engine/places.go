@@ -16,14 +16,20 @@ const (
 	maxSpare = 16384
 )
 
-// spareFiles is how many exports may be added to those that an engine starts with: half of the
-// descriptors that the process may have, for the rest are its clients'.
-func spareFiles() int {
+// spareFiles is how many exports may be added to those that an engine starts with.
+func spareFiles(exports int) int {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
 		return fewSpare
 	}
-	return int(min(limit.Cur/2, maxSpare))
+	return spareWithin(limit.Cur, exports)
+}
+
+// spareWithin is spareFiles with a limit on descriptors: half of it, for the rest is for clients,
+// and no more than it leaves, because a ring registers no more files than a process may have open.
+func spareWithin(limit uint64, exports int) int {
+	left := limit - min(limit, uint64(exports))
+	return int(min(limit/2, left, maxSpare))
 }
 
 // places hands out indexes.

@@ -120,7 +120,7 @@ func (t *table) withFiles() (n int) {
 	return n
 }
 
-// exportRow is what one loop keeps about one export.
+// exportRow is what one loop keeps about one export: a cache line.
 type exportRow struct {
 	proto.Facts
 	device     *Device
@@ -128,8 +128,8 @@ type exportRow struct {
 	dev        uint32 // the device's place
 	generation uint32 // of the export's place; 0: the place is free
 	conns      uint32 // connections
-	since      int64  // when it began to leave, nanoseconds of the loop's clock
 	leaving    bool   // it is being removed: what comes in is refused
+	since      int64  // when it began to leave, nanoseconds of the loop's clock
 }
 
 // exportTable is the exports of a loop.

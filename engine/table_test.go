@@ -84,3 +84,17 @@ func TestTwoExportsOfADeviceShareItsFlushes(t *testing.T) {
 			d.busy.Load(), q.flushing, q.waiting)
 	}
 }
+
+// TestSparePlacesStayWithinTheLimit: an engine with more exports than half of the descriptors that
+// it may have open still starts, with fewer places to spare.
+func TestSparePlacesStayWithinTheLimit(t *testing.T) {
+	for _, c := range []struct {
+		limit         uint64
+		exports, want int
+	}{{1024, 0, 512}, {1024, 600, 424}, {1024, 1024, 0}, {1024, 5000, 0}, {1 << 20, 1, maxSpare}} {
+		if n := spareWithin(c.limit, c.exports); n != c.want {
+			t.Errorf("%d exports of %d descriptors: %d to spare, not %d", c.exports, c.limit, n,
+				c.want)
+		}
+	}
+}
