@@ -129,7 +129,8 @@ func (d *Device) keeps() bool { return d.Kind != Null }
 // rows of a plan.
 func (d *Device) onDisk() bool { return d.Kind != Null && d.Kind != Memory }
 
-// Failed reports whether a flush of this device, or of one below it, has failed since it was opened.
+// Failed reports whether a flush of this device, or of one below it, has failed since it was
+// opened.
 func (d *Device) Failed() bool {
 	for _, below := range d.Below {
 		if below.Failed() {
