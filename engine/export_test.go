@@ -199,7 +199,7 @@ func (s *SimLoop) Home() error {
 	check(rows == len(l.conns), strconv.Itoa(len(l.conns)-rows)+" connections are out")
 	q := &l.queue
 	check(q.ahead == 0, strconv.FormatUint(q.ahead, 10)+" bytes went ahead and were not given back")
-	check(l.leases.used == [regions]uint64{},
+	check(l.leases.used == [regions]uint64{small: l.ownBytes},
 		strconv.FormatUint(l.leases.used[small]+l.leases.used[large], 10)+" bytes are on lease")
 	check(len(l.freeStages) == l.layout.stages, "stages are out")
 	for i := range l.devices {

@@ -30,6 +30,7 @@ type twin struct {
 	torn      bool // long reads go in as many segments as a wave has
 	hollow    bool // reads ask no device
 	lenient   bool // a write is done when one device has it
+	reads     bool // it reads instead of writing its label, for that has no place
 
 	// what the test's goroutine sets and reads
 	held      atomic.Bool // reads wait
@@ -179,6 +180,9 @@ func (p *twin) label(r *layer.Row, w *layer.Wave) layer.Then {
 		p.own[0].Memory[0]++
 		w.Seg[0] = layer.Segment{Op: layer.Write, Flags: layer.FUA, Len: twinBlock, Off: p.size,
 			At: r.At}
+		if p.reads {
+			w.Seg[0] = layer.Segment{Op: layer.Read, Len: r.Len, At: r.At}
+		}
 		w.N = 1
 		return layer.Go
 	}
@@ -193,6 +197,23 @@ func over(p *twin, below ...*Device) *Device {
 	p.size, p.below = below[0].Size-twinBlock, len(below)
 	return &Device{Kind: Planned, FD: -1, Size: p.size, Block: twinBlock, Plan: p, Below: below,
 		Needs: p.needs()}
+}
+
+// SimPlanned puts a device of the simulation below a plan that has rows wait, if the device has
+// blocks: with blocks of another length, other bytes would be read and written for a request than
+// the simulation expects.
+func SimPlanned(d *Device) *Device {
+	block := d.Block
+	if block < 512 || block > twinBlock || d.Size == 0 || d.Size%uint64(block) != 0 {
+		return d
+	}
+	p := &twin{size: d.Size, below: 1, journaled: !d.ReadOnly, reads: true, torn: true}
+	x := &Device{Kind: Planned, FD: -1, Size: d.Size, Block: block, Plan: p, Below: []*Device{d},
+		ReadOnly: d.ReadOnly, Needs: layer.Needs{Block: block}}
+	if p.journaled {
+		x.Needs.Own = []uint32{block}
+	}
+	return x
 }
 
 // TestPlannedDevicesReadWhatWasWritten drives planned devices over every kind of device, nested

@@ -28,6 +28,9 @@ type simRig struct {
 	world   *sim.World
 	devices map[int]*engine.Device // by opening
 	loops   []sim.Loop
+	// planned has every device that can be stand below a plan, which waits for a read of its own
+	// before it writes.
+	planned bool
 
 	// planted mistakes, see sim_planted_test.go
 	byPlace bool   // clients are adopted without a question
@@ -37,14 +40,14 @@ type simRig struct {
 }
 
 // open makes an engine of the shape that a world plans, on that world's kernels.
-func open(w *sim.World) *simRig {
-	r := &simRig{world: w, devices: map[int]*engine.Device{}}
+func open(w *sim.World, planned bool) *simRig {
+	r := &simRig{world: w, devices: map[int]*engine.Device{}, planned: planned}
 	p := &w.Plan
 	var exports []engine.Export
 	for _, o := range w.Offers() {
 		exports = append(exports, r.export(&o))
 	}
-	c := engine.Config{Loops: p.Loops, MaxConnections: p.Loops * p.Connections}
+	c := engine.Config{Loops: p.Loops, MaxConnections: p.Loops * p.Connections, Homed: planned}
 	if p.Unregistered {
 		c.Register = engine.RegisterOff
 	}
@@ -82,7 +85,9 @@ func (r *simRig) close() {
 func (r *simRig) export(o *sim.Offer) engine.Export {
 	d := r.devices[o.Opening]
 	if d == nil || r.apart {
-		d = r.device(o)
+		if d = r.device(o); r.planned {
+			d = engine.SimPlanned(d)
+		}
 		r.devices[o.Opening] = d
 	}
 	x := engine.Export{Facts: o.Facts, Device: d, Base: o.Base, Name: fmt.Sprint(o.Index)}
@@ -116,7 +121,7 @@ func (r *simRig) device(o *sim.Offer) *engine.Device {
 
 // Adopt implements sim.Table. In a world whose exports stay, the world chooses the loop.
 func (r *simRig) Adopt(loop int, fd int32, id uint64, s proto.Session) (client any, gone bool) {
-	if !r.world.Plan.Live || r.byPlace {
+	if !r.world.Plan.Live && !r.planned || r.byPlace {
 		r.Loops[loop].Adopt(fd, engine.ID(id), s)
 		return nil, false
 	}

@@ -39,16 +39,21 @@ func run(t *testing.T, w *sim.World) {
 // outcome runs a world, whose engine prepare may change before. The control plane of a live world
 // has goroutines, which run in a bubble: the world knows when all of them wait, and goes on then.
 func outcome(t *testing.T, w *sim.World, prepare func(*simRig)) (err error) {
+	return outcomeOf(t, w, false, prepare)
+}
+
+// outcomeOf is outcome, with planned devices or without.
+func outcomeOf(t *testing.T, w *sim.World, planned bool, prepare func(*simRig)) (err error) {
 	if !w.Plan.Live {
-		return alone(w, prepare)
+		return alone(w, planned, prepare)
 	}
-	synctest.Test(t, func(*testing.T) { err = alone(w, prepare) })
+	synctest.Test(t, func(*testing.T) { err = alone(w, planned, prepare) })
 	return err
 }
 
 // alone runs a world.
-func alone(w *sim.World, prepare func(*simRig)) error {
-	r := open(w)
+func alone(w *sim.World, planned bool, prepare func(*simRig)) error {
+	r := open(w, planned)
 	defer r.close()
 	prepare(r)
 	if err := w.Run(r.loops, r); err != nil {
@@ -87,6 +92,28 @@ func TestSim(t *testing.T) {
 			t.Errorf("%d seeds never met %v: the simulation has lost a part of its reach", *seeds,
 				m)
 		}
+	}
+}
+
+// TestSimPlanned runs worlds whose disks stand below plans: what clients may see is the same.
+func TestSimPlanned(t *testing.T) {
+	from, n := *firstSeed, max(*seeds/4, 1)
+	if *oneSeed >= 0 {
+		from, n = uint64(*oneSeed), 1
+	}
+	steps := uint64(0)
+	for seed := from; seed < from+n; seed++ {
+		var r *simRig
+		err := outcomeOf(t, sim.New(seed), true, func(made *simRig) { r = made })
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range r.Loops {
+			steps += l.Counters().Steps
+		}
+	}
+	if steps < n {
+		t.Errorf("plans were asked %d times in %d worlds", steps, n)
 	}
 }
 
