@@ -46,7 +46,7 @@ func image(t *testing.T, name string, mib int64) string {
 }
 
 // serve starts a server of images and trees, by name of their exports.
-func serve(t *testing.T, exports map[string]string) *server {
+func serve(t *testing.T, exports map[string]string, flags ...string) *server {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -55,7 +55,7 @@ func serve(t *testing.T, exports map[string]string) *server {
 	s := &server{t: t, port: strconv.Itoa(l.Addr().(*net.TCPAddr).Port),
 		log: filepath.Join(t.TempDir(), "ringnbd.log")}
 	l.Close()
-	s.arguments = []string{"serve", "--listen", "127.0.0.1:" + s.port}
+	s.arguments = append([]string{"serve", "--listen", "127.0.0.1:" + s.port}, flags...)
 	for name, path := range exports {
 		if !tree.Is(path) {
 			path = strings.ReplaceAll(path, ",", ",,")
