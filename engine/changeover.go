@@ -30,9 +30,10 @@ const (
 
 // changeover is what a loop has not ended yet of changes.
 type changeover struct {
-	leavers   []leaver   // exports that leave and have connections
-	parting   []parting  // devices that have gone and are not home
-	releasing []parting  // files that the kernel has not let go of
+	leavers []leaver  // exports that leave and have connections
+	parting []parting // devices that have gone and are not home
+	// letters that wait for the kernel to let go of a file, by its place
+	releasing map[uint32]*mail
 	planting  []parting  // planned devices whose own rows have no memory yet
 	settling  []settling // letters that wait for requests of before
 	retiring  int        // connections that Retire ends
@@ -45,7 +46,7 @@ type leaver struct {
 	departure *departure
 }
 
-// parting is the place of a device, or of its file, and the letter that waits for it.
+// parting is the place of a device, and the letter that waits for it.
 type parting struct {
 	place  uint32
 	letter *mail
@@ -128,11 +129,7 @@ func (l *loop) changeDevice(m *mail, place uint32) {
 
 // limitWorkers follows the number of devices that may need workers.
 func (l *loop) limitWorkers() {
-	files := 0
-	if t := l.table.Load(); t != nil {
-		files = t.withFiles()
-	}
-	if n := workersOf(files, l.quota); n != l.limited {
+	if n := workersOf(l.table.Load().filed, l.quota); n != l.limited {
 		l.limited = n
 		l.kernel.LimitWorkers(n)
 	}
@@ -150,7 +147,10 @@ func (l *loop) goOnChanging() {
 			if l.kernel.SetFile(q.file, -1) != nil {
 				return false // the kernel is short of memory: with the next tick
 			}
-			l.releasing = append(l.releasing, parting{q.file, p.letter})
+			if l.releasing == nil {
+				l.releasing = map[uint32]*mail{}
+			}
+			l.releasing[q.file] = p.letter
 		} else {
 			l.finished(p.letter)
 		}
@@ -180,10 +180,9 @@ func (l *loop) goOnChanging() {
 // lock.
 func (l *loop) fileReleased(place uint32) {
 	l.kernel.FileReleased()
-	i := slices.IndexFunc(l.releasing, func(p parting) bool { return p.place == place })
-	must(i >= 0, "the kernel let go of a file that the loop still has")
-	m := l.releasing[i].letter
-	l.releasing = slices.Delete(l.releasing, i, i+1)
+	m := l.releasing[place]
+	must(m != nil, "the kernel let go of a file that the loop still has")
+	delete(l.releasing, place)
 	l.finished(m)
 }
 

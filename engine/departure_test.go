@@ -205,7 +205,7 @@ func TestTheSameDeviceTwiceIsOnePlace(t *testing.T) {
 		if errno != proto.Success {
 			t.Fatal(errno)
 		}
-		if n := e.shared.table.withFiles(); n != 1 {
+		if n := e.shared.table.filed; n != 1 {
 			t.Fatalf("%d files are served", n)
 		}
 	}
@@ -252,7 +252,7 @@ func TestAFileThatTheKernelRefusesIsNotServed(t *testing.T) {
 	if !errors.Is(err, unix.EBADF) {
 		t.Errorf("%v", err)
 	}
-	if ids := e.IDs(); len(ids) != 0 || e.shared.table.withFiles() != 0 {
+	if ids := e.IDs(); len(ids) != 0 || e.shared.table.filed != 0 {
 		t.Errorf("%d exports are served", len(ids))
 	}
 	applied(t, e, Change{Add: []Export{exportOf(d)}})

@@ -235,7 +235,7 @@ func (e *Engine) openRing(l *loop) (*uring.Ring, int, error) {
 		}
 	}
 	t := l.table.Load()
-	l.limited = workersOf(t.withFiles(), l.quota)
+	l.limited = workersOf(t.filed, l.quota)
 	err = ring.RegisterFiles(t.files(l.shared.register.files.room))
 	if err == nil {
 		err = ring.LimitWorkers(l.limited, 0)

@@ -44,6 +44,7 @@ type table struct {
 	exports []*Export     // by place; nil: the place is free
 	devices []devicePlace // by place, each device once
 	live    int           // exports
+	filed   int           // devices with a descriptor
 	// together says that all devices are on one file system that can be frozen, or none is.
 	together bool
 }
@@ -67,7 +68,7 @@ func (t *table) copy() *table {
 
 // settle computes what follows from a table's exports and devices.
 func (t *table) settle() {
-	t.live, t.together = 0, true
+	t.live, t.filed, t.together = 0, 0, true
 	for _, x := range t.exports {
 		if x != nil {
 			t.live++
@@ -76,6 +77,9 @@ func (t *table) settle() {
 	first := (*Device)(nil)
 	for _, p := range t.devices {
 		if d := p.device; d != nil {
+			if p.file != none {
+				t.filed++
+			}
 			if first == nil {
 				first = d
 			}
@@ -108,16 +112,6 @@ func (t *table) files(places int) []int32 {
 		}
 	}
 	return fds
-}
-
-// withFiles counts the devices that have a descriptor.
-func (t *table) withFiles() (n int) {
-	for _, p := range t.devices {
-		if p.device != nil && p.file != none {
-			n++
-		}
-	}
-	return n
 }
 
 // exportRow is what one loop keeps about one export: a cache line.
