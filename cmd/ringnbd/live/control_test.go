@@ -403,7 +403,7 @@ type churner struct {
 // round makes changes one by one, and then a reload, which makes the file the truth.
 func (c *churner) round(t *testing.T, steady string) {
 	t.Helper()
-	for range 4 * c.exports / 10 {
+	for range c.exports/10 + 10 {
 		c.change(t, c.random.IntN(c.exports))
 	}
 	text, want := steady, []string{"steady"}
