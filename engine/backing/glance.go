@@ -99,8 +99,8 @@ func glanceStore(s Spec, err error) Glanced {
 	if err := glanceUse(&s); err != nil {
 		return Glanced{Err: err}
 	}
-	if s.Create > 0 && !s.top {
-		s.Create = 0 // it exists
+	if s.top {
+		s.Create = 0 // it exists, with the size of its origin
 	}
 	writes := !s.ReadOnly
 	s.ReadOnly, s.glance, s.top = true, true, false
