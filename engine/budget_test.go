@@ -18,14 +18,14 @@ import (
 )
 
 // handTurned is a loop on the real kernel that is turned by this goroutine.
-func handTurned(t *testing.T, d *Device) *loop {
+func handTurned(t testing.TB, d *Device) *loop {
 	t.Helper()
 	c := Config{Loops: 1, MaxConnections: 64}
 	return handTurnedWith(t, c, MinMemory(c)+512<<20, Export{Facts: factsOf(d), Device: d})
 }
 
 // handTurnedWith makes a loop that the test turns, with memory bytes.
-func handTurnedWith(t *testing.T, c Config, memory uint64, exports ...Export) *loop {
+func handTurnedWith(t testing.TB, c Config, memory uint64, exports ...Export) *loop {
 	t.Helper()
 	runtime.LockOSThread()
 	t.Cleanup(runtime.UnlockOSThread)
@@ -55,7 +55,7 @@ func handTurnedWith(t *testing.T, c Config, memory uint64, exports ...Export) *l
 }
 
 // adopted is the client's end of a connection to it.
-func adopted(t *testing.T, l *loop, s proto.Session) *os.File {
+func adopted(t testing.TB, l *loop, s proto.Session) *os.File {
 	t.Helper()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
