@@ -90,12 +90,7 @@ func (c *Complaint) reason(b []byte) []byte {
 	_, cause := Judge(c.Request, c.Facts, c.Session)
 	switch cause {
 	case CauseNone: // the request was valid, and failed while it was done
-		if c.Errno == ENOTSUP {
-			return append(b, "it cannot be done faster than by writing zeroes"...)
-		}
-		return append(b,
-			"a flush of this export, or a write that was to be durable, has failed before: data "+
-				"may be lost"...)
+		return append(b, c.failure()...)
 	case CauseFlags:
 		b = append(b, "flags 0x"...)
 		b = strconv.AppendUint(b, uint64(c.Request.Flags), 16)
@@ -114,6 +109,25 @@ func (c *Complaint) reason(b []byte) []byte {
 		return append(b, " bytes"...)
 	}
 	return append(b, plainCauses[cause]...)
+}
+
+// failure is what has become of a request that is valid as the export is now.
+func (c *Complaint) failure() string {
+	switch c.Errno {
+	case ENOTSUP:
+		return "it cannot be done faster than by writing zeroes"
+	case ESHUTDOWN:
+		return "the export is being removed from this server"
+	case EOVERFLOW:
+		return "the server has not the memory to answer it in one piece"
+	case EPERM, EINVAL, ENOSPC:
+		return "the export did not allow it when it came in, and has been changed since"
+	}
+	if c.Request.Command != CmdFlush && c.Request.Flags&CmdFlagFUA == 0 {
+		return "the storage of the export failed"
+	}
+	return "a flush of this export, or a write that was to be durable, has failed before: data " +
+		"may be lost"
 }
 
 // plainCauses has the texts of the causes that need no figures.

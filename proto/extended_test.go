@@ -344,6 +344,7 @@ func TestComplaints(t *testing.T) {
 
 func TestComplaintsOfWhatCameLater(t *testing.T) {
 	write := &Request{Command: CmdWrite, Length: 512}
+	durable := &Request{Command: CmdWrite, Length: 512, Flags: CmdFlagFUA}
 	filter := &Request{Command: CmdBlockStatus, Length: 12, Flags: CmdFlagPayloadLen,
 		Extended: true}
 	for _, row := range []struct {
@@ -370,7 +371,14 @@ func TestComplaintsOfWhatCameLater(t *testing.T) {
 			"the payload names no context, a context that was not selected, or a context twice"},
 		{Complaint{Request: write, Errno: ENOTSUP},
 			"it cannot be done faster than by writing zeroes"},
-		{Complaint{Request: write, Errno: EIO},
+		{Complaint{Request: write, Errno: EIO}, "the storage of the export failed"},
+		{Complaint{Request: write, Errno: ESHUTDOWN},
+			"the export is being removed from this server"},
+		{Complaint{Request: write, Errno: EPERM},
+			"the export did not allow it when it came in, and has been changed since"},
+		{Complaint{Request: write, Errno: EOVERFLOW},
+			"the server has not the memory to answer it in one piece"},
+		{Complaint{Request: durable, Errno: EIO},
 			"a flush of this export, or a write that was to be durable, has failed before: data " +
 				"may be lost"},
 	} {
