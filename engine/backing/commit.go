@@ -227,6 +227,7 @@ func (b *Backing) clearTop(fd int) error {
 		return err
 	}
 	_ = punchHole(fd, l.DataAt, l.Size) // space that cannot be given back is used again
+	reserveMap(fd, l)
 	return nil
 }
 

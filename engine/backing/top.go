@@ -183,6 +183,7 @@ func formatTop(fd int, is overlay.Origin) (overlay.Super, error) {
 	if err == nil {
 		err = writeFull(fd, head, 0)
 	}
+	reserveMap(fd, l)
 	if err == nil {
 		err = unix.Fsync(fd)
 	}
@@ -190,6 +191,18 @@ func formatTop(fd int, is overlay.Origin) (overlay.Super, error) {
 		return overlay.Super{}, fmt.Errorf("cannot be made an overlay: %w", err)
 	}
 	return overlay.Parse(head)
+}
+
+// maxReserved is the longest map that is reserved, in bytes: that of 1 TiB in blocks of 4 KiB.
+const maxReserved = 64 << 20
+
+// reserveMap takes the space of the map, so that on a full disk writes fail and flushes do not. It
+// reads as a hole until it is written. Where that is not possible, a flush that finds no space
+// fails, and the next tries again.
+func reserveMap(fd int, l overlay.Layout) {
+	if l.MapLen <= maxReserved {
+		_ = unix.Fallocate(fd, 0, int64(l.MapAt), int64(l.MapLen))
+	}
 }
 
 // empty reports whether a file has no data at all, not even zeroes.
