@@ -150,16 +150,23 @@ func (b *Backing) mayCommit() error {
 	case origin.Device.Kind != engine.File && origin.Device.Kind != engine.Block:
 		return &EmptyError{Path: b.spec.Path, Why: "its origin keeps nothing"}
 	}
+	if twin := b.stores.twin(origin.store.id); twin != nil {
+		return b.originUsed(twin.Name)
+	}
 	b.stores.mu.Lock()
 	defer b.stores.mu.Unlock()
 	for _, u := range origin.store.users {
 		if u != origin {
-			return &EmptyError{Path: b.spec.Path, Busy: u.spec.Name, Why: fmt.Sprintf("its origin "+
-				"is used by the export %q as well, which must not change; remove that first",
-				u.spec.Name)}
+			return b.originUsed(u.spec.Name)
 		}
 	}
 	return nil
+}
+
+// originUsed is the error about another export that shows the origin.
+func (b *Backing) originUsed(by string) error {
+	return &EmptyError{Path: b.spec.Path, Busy: by, Why: fmt.Sprintf("its origin is used by the "+
+		"export %q as well, which must not change; remove that first", by)}
 }
 
 // claimAlone exchanges the lock of a reader for that of a writer, until release.

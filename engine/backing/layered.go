@@ -80,7 +80,8 @@ func (r *Stores) plant(s Spec, n *tree.Node, leaves *[]*Backing) *Backing {
 	origin := s
 	origin.ReadOnly, origin.still = true, true
 	if b.Discards() && s.Direct == DirectAuto {
-		origin.Direct = DirectOff // what one client has read, the next finds in the page cache
+		// what one client has read, the next finds in the page cache
+		origin.Direct, origin.cached = DirectOff, true
 	}
 	b.parts = append(b.parts, r.plant(origin, &n.Parts[0], leaves))
 	if !b.Discards() {

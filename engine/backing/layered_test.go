@@ -472,6 +472,40 @@ func descriptors(t *testing.T) int {
 	return len(names)
 }
 
+func TestAnOriginOfManyClientsMayBeReadByOthersToo(t *testing.T) {
+	directory := t.TempDir()
+	base := origin(t, directory)
+	specs := []Spec{{Path: fmt.Sprintf("overlay(%s, discard=on-disconnect)", base)},
+		{Name: "ro", Path: base, ReadOnly: true}, over(directory, ", create=if-missing")}
+	specs[2].Name = "kept"
+	all, err := Prepare(specs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range all {
+		if err := b.Create(); err != nil {
+			t.Error(err)
+		}
+		defer b.Close()
+	}
+	if all[0].Device == all[1].Device || all[1].Device != all[2].Device.Below[0] ||
+		all[0].Device.Direct {
+		t.Errorf("devices %+v, %+v", all[0].Device, all[1].Device)
+	}
+	var empty *EmptyError
+	all[1].Close()
+	if err := all[2].Commit(t.Context(), nil); !errors.As(err, &empty) || empty.Busy != "" {
+		t.Errorf("committed into an origin of others: %v", err)
+	}
+	refused(t, "in use", Spec{Path: base})
+	for _, b := range all {
+		b.Close()
+	}
+	specs[1].ReadOnly = false
+	refused(t, "an origin must not change", specs[1], specs[0])
+	refused(t, "an origin must not change", specs[0], specs[1])
+}
+
 func TestFingerprintSeesOtherContentAndNoOtherName(t *testing.T) {
 	directory := t.TempDir()
 	base := origin(t, directory)

@@ -216,6 +216,7 @@ type identity struct {
 	kind        idKind
 	dev, number uint64
 	base        string // idMissing: the name in its directory
+	cached      bool   // open through the page cache, beside the same store in another mode
 }
 
 type idKind uint8

@@ -43,8 +43,9 @@ type Spec struct {
 	// of a tree needs no Tree.
 	Tree *tree.Node
 
-	still bool // an origin: it must not change while it is open
-	top   bool // it holds what is written over an origin
+	still  bool // an origin: it must not change while it is open
+	top    bool // it holds what is written over an origin
+	cached bool // an origin of many clients: through the page cache, whatever others choose
 
 	glance bool // it is only looked at (glance.go): no lock is taken
 }

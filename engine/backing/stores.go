@@ -5,7 +5,8 @@
 // A store has one mode of opening, decided by its first export: writable if any of the exports that
 // are opened with it is to be, direct or buffered, once and for all. An export that is read-only
 // may show a range of a store that was opened for writing; a writable export cannot join a store
-// that was opened for reading only.
+// that was opened for reading only. An origin of throw-away overlays, which is read through the
+// page cache, may be open in another mode as well, for reading only: its twin.
 //
 // Invariant: an entry of the registry is open as long as an export has it. Two exports that show
 // the same bytes are read-only both, or the range of one lies within the other's: the whole disk
@@ -158,7 +159,11 @@ func (r *Stores) plantAll(specs []Spec, tell []func(path string) (on bool)) ([]*
 		return nil, err
 	}
 	for i, b := range leaves {
-		b.asked = asked{ids[i], mode(i, stores, ids)}
+		ids[i].cached = b.spec.cached && ids[i].kind != idNone
+		b.asked = asked{id: ids[i]}
+	}
+	for i, b := range leaves {
+		b.asked.as = mode(i, stores, ids)
 	}
 	return all, nil
 }
@@ -204,6 +209,9 @@ func mode(i int, specs []Spec, ids []identity) Spec {
 
 // join makes b a user of the store with an identity, which is opened with a spec unless it is open.
 func (b *Backing) join(id identity, as Spec, leaving []*Backing) error {
+	if twin := b.stores.twin(id); twin != nil && !(as.ReadOnly && twin.ReadOnly) {
+		return &SharedError{Path: b.spec.Path, Name: b.spec.Name, Other: twin.Name, Origin: true}
+	}
 	o, err := b.stores.take(id, as, b)
 	if err != nil {
 		return err
@@ -219,6 +227,21 @@ func (b *Backing) join(id identity, as Spec, leaving []*Backing) error {
 		_ = b.Close()
 	}
 	return err
+}
+
+// twin returns the spec of the first user of the same store in its other mode, or nil: ReadOnly is
+// that of the store.
+func (r *Stores) twin(id identity) *Spec {
+	id.cached = !id.cached
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.open[id]
+	if o == nil || len(o.users) == 0 || id.kind == idNone {
+		return nil
+	}
+	s := o.users[0].spec
+	s.ReadOnly = o.spec.ReadOnly
+	return &s
 }
 
 // show fills in what an open store shows of itself.
@@ -388,7 +411,9 @@ func (o *store) same() error {
 	if err := unix.Fstat(o.device.FD, &st); err != nil {
 		return explain(&o.spec, err)
 	}
-	if identityOf(&st) != o.id {
+	asked := o.id
+	asked.cached = false
+	if identityOf(&st) != asked {
 		return fmt.Errorf("%s: was replaced while it was being opened; start again", o.spec.Path)
 	}
 	return nil
