@@ -490,7 +490,8 @@ func TestACommitThatIsKilledCanBeDoneAgain(t *testing.T) {
 	top := filepath.Join(t.TempDir(), "top")
 	control := newAddress(t, measure.Unix).Path + ".control"
 	start := func() *server {
-		return serve(t, measure.Unix, fmt.Sprintf(`overlay("%s", %s, create=if-missing)`, base, top),
+		return serve(t, measure.Unix,
+			fmt.Sprintf(`overlay("%s", %s, create=if-missing)`, base, top),
 			"--control", "unix:"+control)
 	}
 	commit := func() error {
