@@ -275,9 +275,13 @@ func statusOf(err error) error {
 	var shared *backing.SharedError
 	var access *backing.AccessError
 	var name *backing.NameError
+	var room *engine.RoomError
 	switch {
 	case errors.As(err, &ours):
 		return ours
+	case errors.As(err, &room), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE),
+		errors.Is(err, unix.ENOMEM):
+		return control.Unavailable("%v", err)
 	case errors.As(err, &held), errors.As(err, &shared):
 		return control.Conflict("path", "%v", adviser(controlAdvice).about(err))
 	case errors.As(err, &access):

@@ -244,10 +244,11 @@ var incidentTexts = map[engine.IncidentKind]string{
 	engine.DiskFailed: "the disk failed a request",
 	engine.DiskEnded:  "the file ends before the export does: it was truncated while it is served",
 	engine.FlushFailed: "a flush failed: data of answered writes may be lost; every further " +
-		"flush of this export fails until the server is started again, because the kernel " +
-		"reports a loss only once",
+		"flush of this export fails until the export is removed and added again, because the " +
+		"kernel reports a loss only once",
 	engine.FlushRefused: "a flush was refused, because an earlier flush of this export has " +
-		"failed; repair the disk, then start the server again",
+		"failed; repair the disk, then remove the export and add it again, or start the server " +
+		"again",
 	engine.MemoryRefused: "the kernel registers no more memory with io_uring, and " +
 		unregisteredCost + ": other programs of the same user have used up the limit on locked " +
 		"memory (ulimit -l), or memory is short",
@@ -309,7 +310,7 @@ func (j *journal) trouble(level slog.Level, kind trouble, about []any) {
 		t = j.troubles[kind]
 	}
 	if t == nil {
-		j.write(level, kind.what, about, 0)
+		j.write(level, kind, about, 0)
 		if j.closed {
 			return
 		}
@@ -319,15 +320,17 @@ func (j *journal) trouble(level slog.Level, kind trouble, about []any) {
 		return
 	}
 	t.more++
-	t.again = func() { j.write(level, kind.what, about, t.more-1) }
+	t.again = func() { j.write(level, kind, about, t.more-1) }
 }
 
-// write writes a line. It never waits for a reader.
-func (j *journal) write(level slog.Level, text string, about []any, leftOut int) {
+// write writes a line, and tells those who listen. It never waits for a reader. j.mu is held.
+func (j *journal) write(level slog.Level, kind trouble, about []any, leftOut int) {
 	if leftOut > 0 {
 		about = append(about, "left_out", leftOut)
 	}
-	j.log.Log(context.Background(), level, text, about...)
+	j.log.Log(context.Background(), level, kind.what, about...)
+	j.events.Tell(control.Event{Event: "trouble", Export: j.exports[kind.export].name,
+		Text: kind.what})
 }
 
 // expire ends the time in which a kind of trouble is not logged again, and logs the last of those
