@@ -14,13 +14,13 @@ package backing
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math/bits"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"ringnbd/engine"
 	"ringnbd/engine/partition"
 	"ringnbd/engine/tree"
 )
@@ -140,16 +140,42 @@ func missingPartition(s *Spec) error {
 	return fmt.Errorf("%s: no such file, of which to take a partition; check the path", s.Path)
 }
 
+// FindPartition returns where a partition of a file or a block device begins, its length, and notes
+// for the user. sector is the logical block size of a device, in bytes; 0 for an image.
+func FindPartition(path, selector string, size uint64, sector uint32,
+	at io.ReaderAt) (start, length uint64, notes []string, err error) {
+	if err := partition.BadSelector(selector); err != nil {
+		return 0, 0, nil, &PartitionError{Path: path, Err: err}
+	}
+	t, err := readTable(path, size, sector, at)
+	if err != nil {
+		return 0, 0, nil, err
+	}
+	p, err := t.Find(selector)
+	if err != nil {
+		return 0, 0, nil, &PartitionError{Path: path, Err: err}
+	}
+	for _, note := range t.Notes {
+		notes = append(notes, path+": "+note)
+	}
+	return p.Start, p.Size, notes, nil
+}
+
 // table reads the partition table. An image is read as a disk with sectors of 512 bytes, or, if it
 // has a GPT that says so, of 4,096.
 func (o *store) table() (*partition.Table, error) {
+	return readTable(o.spec.Path, o.device.Size, o.traits.logical, o)
+}
+
+// readTable reads the table of a device with a logical block size, or of an image.
+func readTable(path string, size uint64, logical uint32, at io.ReaderAt) (*partition.Table, error) {
 	sectors := []uint32{sector, maxBlock}
-	if o.device.Kind == engine.Block {
-		sectors = []uint32{max(o.traits.logical, sector)}
+	if logical != 0 {
+		sectors = []uint32{logical}
 	}
-	t, err := partition.Read(o, o.device.Size, sectors...)
+	t, err := partition.Read(at, size, sectors...)
 	if err != nil {
-		return nil, &PartitionError{Path: o.spec.Path, Err: err}
+		return nil, &PartitionError{Path: path, Err: err}
 	}
 	return t, nil
 }

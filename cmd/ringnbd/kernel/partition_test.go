@@ -106,7 +106,8 @@ func TestPartitions(t *testing.T) {
 					kernels = append(kernels, fmt.Sprintf("%d %d %s", number, size*512, sum))
 					inside := md5.Sum(disk[start*512:][:size*512])
 					if hex.EncodeToString(inside[:]) != sum {
-						t.Errorf("partition %d through the kernel is not what is on the disk", number)
+						t.Errorf("partition %d through the kernel is not what is on the disk",
+							number)
 					}
 				}
 			}, "partitions", s.port, strconv.Itoa(d.sector), "disk")
@@ -148,7 +149,8 @@ func copied(t *testing.T, s *server) (list []string) {
 			continue
 		}
 		to := filepath.Join(t.TempDir(), number)
-		if out, err := exec.Command(ringnbd, "copy", at+"/"+e.Name, to).CombinedOutput(); err != nil {
+		out, err := exec.Command(ringnbd, "copy", at+"/"+e.Name, to).CombinedOutput()
+		if err != nil {
 			t.Fatalf("%s", out)
 		}
 		bytes, err := os.ReadFile(to)

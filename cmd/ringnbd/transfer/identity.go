@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"ringnbd/engine/backing"
 )
 
 // identity is what must be the same when a copy continues.
@@ -49,8 +51,17 @@ func (p *Place) place() string {
 }
 
 func (l *local) identity() identity {
+	id := l.wholeIdentity()
+	if l.part != "" { // the table may have changed since
+		id.Serial += fmt.Sprintf("+%d,%d", l.base, l.length)
+	}
+	return id
+}
+
+// wholeIdentity is the identity of the file or device that is open.
+func (l *local) wholeIdentity() identity {
 	p := Place{}
-	p.Target.Network, p.Target.Address = "file", l.name()
+	p.Target.Network, p.Target.Address = "file", backing.WritePath(l.name(), l.part)
 	id := identity{Place: p.place(), Size: l.length}
 	info, err := l.f.Stat()
 	if err != nil {
@@ -168,7 +179,7 @@ func (o *Options) checkApart() error {
 			continue
 		}
 		for _, path := range []string{o.Resume, o.Resume + partSuffix} {
-			if samePath(path, p.Target.Address) {
+			if whole, _ := backing.ParsePath(p.Target.Address); samePath(path, whole) {
 				return fmt.Errorf("--resume %s: %s is what is copied from or to; name another file",
 					o.Resume, path)
 			}

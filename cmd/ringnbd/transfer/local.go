@@ -28,7 +28,9 @@ type local struct {
 	f      *os.File
 	length uint64
 	device bool
-	fresh  bool // created or grown by us: all of it reads as zeroes
+	part   string // the partition that this is of the file or device; "": the whole
+	base   uint64 // where the partition begins
+	fresh  bool   // created or grown by us: all of it reads as zeroes
 	made   bool
 	ours   bool // made here and locked since: no other program has it, so it may be removed
 	grows  bool // with a stream, whose length is not known
@@ -63,8 +65,9 @@ func (l *local) releaseCall() {
 	}
 }
 
-// openSource opens a file or device to read.
-func openSource(o *Options, path string) (*local, error) {
+// openSource opens a file or device, or a partition of it, to read.
+func openSource(o *Options, text string) (*local, error) {
+	path, part := backing.ParsePath(text)
 	if info, err := os.Stat(path); err == nil && hasNoBlocks(info.Mode()) {
 		return nil, noBlocksError(path, info)
 	}
@@ -73,13 +76,20 @@ func openSource(o *Options, path string) (*local, error) {
 	if err != nil {
 		return nil, pathError(path, err)
 	}
-	l := &local{f: f, calls: o.calls()}
+	l := &local{f: f, calls: o.calls(), part: part}
 	err = l.measure()
 	if err == nil {
 		err = o.claimFile(f, backing.Claim{Path: path, Still: true})
 	}
 	if err == nil && !o.Raw {
 		_, err = backing.Look(path, l.length, f.ReadAt)
+	}
+	if err == nil {
+		err = l.narrow(o)
+	}
+	if err == nil && !o.Raw && part != "" {
+		_, err = backing.Look(text, l.length, io.NewSectionReader(f, int64(l.base),
+			int64(l.length)).ReadAt)
 	}
 	if err != nil {
 		_ = f.Close()
@@ -89,6 +99,35 @@ func openSource(o *Options, path string) (*local, error) {
 	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_SEQUENTIAL)
 	return l, nil
 }
+
+// narrow finds the partition that is wanted of what is open.
+func (l *local) narrow(o *Options) error {
+	if l.part == "" {
+		return nil
+	}
+	sector := uint32(0)
+	if l.device {
+		n, err := unix.IoctlGetInt(int(l.f.Fd()), unix.BLKSSZGET)
+		if err != nil {
+			return pathError(l.name(), err)
+		}
+		sector = uint32(n)
+	}
+	start, length, notes, err := backing.FindPartition(l.name(), l.part, l.length, sector, l.f)
+	if err != nil {
+		return err
+	}
+	for _, note := range notes {
+		if o.Note != nil {
+			o.Note(note)
+		}
+	}
+	l.base, l.length = start, length
+	return nil
+}
+
+// fixed reports whether the length is given: of a device or a partition, not of a file.
+func (l *local) fixed() bool { return l.device || l.part != "" }
 
 // claimFile refuses a file that another program uses in a way that a copy would disturb.
 func (o *Options) claimFile(f *os.File, c backing.Claim) error {
@@ -106,9 +145,13 @@ func (o *Options) claimFile(f *os.File, c backing.Claim) error {
 var errDestinationGone = errors.New("the destination is gone or empty, and should have what was " +
 	"copied before")
 
-// openDestination opens a file or device to write, and creates a file that is missing. If an
-// earlier run has begun, a missing or empty file is an error.
-func openDestination(o *Options, path string, source end, begun bool) (*local, error) {
+// openDestination opens a file or device, or a partition of it, to write, and creates a file that
+// is missing. If an earlier run has begun, a missing or empty file is an error.
+func openDestination(o *Options, text string, source end, begun bool) (*local, error) {
+	path, part := backing.ParsePath(text)
+	if _, err := os.Stat(path); part != "" && err != nil {
+		return nil, pathError(path, err) // nothing is made to find a partition in
+	}
 	flags, err := destinationFlags(o, path, source.size(), begun)
 	if err != nil {
 		return nil, err
@@ -123,7 +166,7 @@ func openDestination(o *Options, path string, source end, begun bool) (*local, e
 	if err != nil {
 		return nil, err
 	}
-	l := &local{f: f, calls: o.calls(), made: flags&os.O_CREATE != 0}
+	l := &local{f: f, calls: o.calls(), made: flags&os.O_CREATE != 0, part: part}
 	err = l.measure()
 	if err == nil {
 		err = errors.Join(checkDistinct(source, f, path), l.writable())
@@ -134,6 +177,9 @@ func openDestination(o *Options, path string, source end, begun bool) (*local, e
 	if err == nil {
 		err = l.checkNotReplaced()
 		l.ours = l.made && err == nil
+	}
+	if err == nil {
+		err = l.narrow(o)
 	}
 	switch _, stream := source.(*inflow); {
 	case err != nil:
@@ -249,14 +295,14 @@ func (l *local) fit(size uint64) error {
 	switch {
 	case l.length == size:
 		l.fresh = l.made
-	case l.length == 0 && !l.device:
+	case l.length == 0 && !l.fixed():
 		if err := l.f.Truncate(int64(size)); err != nil {
 			return pathError(l.name(), err)
 		}
 		l.length, l.fresh = size, true
 	case l.length < size:
 		return fmt.Errorf("%s: has %d bytes, fewer than the source's %d", l.name(), l.length, size)
-	case !l.device:
+	case !l.fixed():
 		return fmt.Errorf("%s: has %d bytes, more than the source's %d, and is not truncated; "+
 			"remove it first", l.name(), l.length, size)
 	}
@@ -332,7 +378,7 @@ func (l *local) size() uint64 {
 // await prepares a destination for a source whose size is not known.
 func (l *local) await() error {
 	switch {
-	case l.device:
+	case l.fixed():
 		return nil
 	case l.length > 0:
 		return fmt.Errorf("%s: has %d bytes, and the length of standard input is not known "+
@@ -358,25 +404,25 @@ func (l *local) extents(ctx context.Context, end uint64, visit func(extent) erro
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		data, err := unix.Seek(int(l.f.Fd()), int64(at), unix.SEEK_DATA)
+		data, err := l.seek(at, unix.SEEK_DATA)
 		switch {
 		case errors.Is(err, syscall.ENXIO):
 			return visit(extent{at, end - at, true})
 		case err != nil || l.device:
 			return visit(extent{at, end - at, false})
-		case uint64(data) > at:
-			if err := visit(extent{at, min(uint64(data), end) - at, true}); err != nil {
+		case data > at:
+			if err := visit(extent{at, min(data, end) - at, true}); err != nil {
 				return err
 			}
 		}
-		if at = uint64(data); at >= end {
+		if at = data; at >= end {
 			break
 		}
-		hole, err := unix.Seek(int(l.f.Fd()), int64(at), unix.SEEK_HOLE)
-		if err != nil || uint64(hole) <= at {
-			hole = int64(end)
+		hole, err := l.seek(at, unix.SEEK_HOLE)
+		if err != nil || hole <= at {
+			hole = end
 		}
-		to := min(uint64(hole), end)
+		to := min(hole, end)
 		if err := visit(extent{at, to - at, false}); err != nil {
 			return err
 		}
@@ -385,9 +431,15 @@ func (l *local) extents(ctx context.Context, end uint64, visit func(extent) erro
 	return nil
 }
 
+// seek finds data or a hole.
+func (l *local) seek(at uint64, whence int) (uint64, error) {
+	found, err := unix.Seek(int(l.f.Fd()), int64(l.base+at), whence)
+	return uint64(found) - l.base, err
+}
+
 func (l *local) read(_ context.Context, _ int, _ *client.Request, b []byte, offset uint64) error {
 	l.acquireCall()
-	n, err := l.f.ReadAt(b, int64(offset))
+	n, err := l.f.ReadAt(b, int64(l.base+offset))
 	l.releaseCall()
 	if n == len(b) {
 		return nil
@@ -401,8 +453,8 @@ func (l *local) read(_ context.Context, _ int, _ *client.Request, b []byte, offs
 
 func (l *local) write(_ context.Context, _ int, _ *client.Request, b []byte, offset uint64) error {
 	l.writing.Lock()
-	n, err := l.f.WriteAt(b, int64(offset))
-	begin, settle := l.writeback.noteWritten(offset, uint64(n))
+	n, err := l.f.WriteAt(b, int64(l.base+offset))
+	begin, settle := l.writeback.noteWritten(l.base+offset, uint64(n))
 	l.writing.Unlock()
 	if err != nil {
 		return fmt.Errorf("%w at offset %d", pathError(l.name(), err), offset+uint64(n))
@@ -418,7 +470,7 @@ func (l *local) zero(_ context.Context, _ int, _ *client.Request, offset, length
 	}
 	for {
 		l.acquireCall()
-		err := unix.Fallocate(int(l.f.Fd()), mode, int64(offset), int64(length))
+		err := unix.Fallocate(int(l.f.Fd()), mode, int64(l.base+offset), int64(length))
 		l.releaseCall()
 		switch {
 		case err == nil:

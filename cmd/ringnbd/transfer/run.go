@@ -198,7 +198,8 @@ func (j *job) open(ctx context.Context) (err error) {
 	o := j.options
 	for _, p := range []*Place{&o.Source, &o.Destination} {
 		if p.Target.File() {
-			backing.Reach(p.Target.Address)
+			path, _ := backing.ParsePath(p.Target.Address)
+			backing.Reach(path)
 		}
 	}
 	backing.Reach(o.Resume)
