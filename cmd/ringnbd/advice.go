@@ -151,6 +151,12 @@ func benchAdvice(err error) string {
 		format *backing.FormatError
 	)
 	const read = "only read it (--pattern randread)"
+	if errors.As(err, &access) {
+		if _, part := backing.ParsePath(access.Path); part != "" {
+			return "file: takes a whole file or device; serve the partition, and put the load on " +
+				"its export"
+		}
+	}
 	switch {
 	case errors.As(err, &access):
 		return accessAdvice(access, "", read)
