@@ -52,6 +52,7 @@ var otherWords = map[string][]string{
 	"info":              {"list", "ls", "show", "map", "status", "size"},
 	"copy":              {"cp", "dd", "clone", "convert", "mirror", "sync"},
 	"bench":             {"perf", "fio", "load", "measure"},
+	"ctl":               {"control", "admin", "reload", "add", "remove", "kick"},
 	"conform":           {"test", "check", "verify", "validate"},
 }
 

@@ -127,7 +127,8 @@ func (o *options) register(flags *pflag.FlagSet) {
 func complete(c *cobra.Command) {
 	for flag, values := range map[string][]string{"direct": {"auto", "on", "off"},
 		"register": registerNames, "log-format": {"text", "json"}, "poll": {"auto", "0", "50"},
-		"debug": {"localhost:0", "localhost:6060", "unix:ringnbd.debug"}} {
+		"control": {"unix:/run/ringnbd/control"},
+		"debug":   {"localhost:0", "localhost:6060", "unix:ringnbd.debug"}} {
 		// The only error is a flag that does not exist, which a test would see.
 		_ = c.RegisterFlagCompletionFunc(flag,
 			cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
