@@ -19,24 +19,25 @@ func (l *loop) checkRows() (inBacklog int) {
 		l.checkTagList(&l.devices[dev].due, placeDue, stepRow, none)
 	}
 	free := uint32(0)
-	for t := l.freeRow; t != none; t = l.tags[t].next {
+	used := tagsPerLoop + l.rowsUsed // those never lent are the last, in their order
+	for t := l.freeRow; t != none && t < used; t = l.tags[t].next {
 		l.agree(k.tags[t] == placeUnknown && l.origins[rowOf(t)].state == rowFree, t,
 			"a free row is in use, or free twice")
 		k.tags[t] = placeFree
 		free++
 	}
-	l.agree(free == l.rowsFree, none, "other rows are free than are counted")
+	l.agree(free+uint32(len(l.rows))-l.rowsUsed == l.rowsFree, none, "other rows are free than are counted")
 	if k.children == nil {
 		k.children = make([]int, len(l.tags))
 	}
-	children := k.children
+	children := k.children[:used]
 	clear(children)
-	for id := range l.origins {
+	for id := range l.origins[:l.rowsUsed] {
 		if o := &l.origins[id]; o.state != rowFree && o.parent != none && o.errand == forWave {
 			children[o.parent]++
 		}
 	}
-	for id := range l.origins {
+	for id := range l.origins[:l.rowsUsed] {
 		t := uint32(id) + tagsPerLoop
 		if k.tags[t] != placeFree {
 			inBacklog += l.checkRow(t, children[t])

@@ -11,6 +11,7 @@ package engine
 import (
 	"errors"
 	"slices"
+	"strconv"
 
 	"ringnbd/engine/layer"
 )
@@ -22,8 +23,21 @@ const (
 	requestRows = 2
 )
 
-var errOwnMemory = errors.New("a loop has too little memory for what its planned devices need")
-var errOwnRows = errors.New("a loop has too many planned devices")
+// HomeError says that a loop has no room for one more planned device.
+type HomeError struct {
+	// Need is how many bytes its plan needs for itself, and Room how many the loop has left for
+	// that. Need is 0 if the loop lacks rows: it is home to too many.
+	Need, Room uint64
+}
+
+func (e *HomeError) Error() string {
+	if e.Need == 0 {
+		return "a loop is home to as many planned devices as it can be"
+	}
+	return "the plan of a device needs " + strconv.FormatUint(e.Need, 10) +
+		" bytes for itself, and a loop has " + strconv.FormatUint(e.Room, 10) + " left for plans"
+}
+
 var errHomes = errors.New("planned devices below another are already served by different loops")
 
 // errPlan says that a planned device was not made as it should be.
@@ -157,9 +171,11 @@ func (l *loop) plantAll() error {
 		if !p.device.fits() {
 			return errPlan
 		}
-		if planted, err := l.plant(uint32(place)); err != nil || !planted {
-			return errors.Join(err, errOwnMemory)
+		planted, err := l.plant(uint32(place))
+		if err != nil {
+			return err
 		}
+		must(planted, "memory is on lease before there is a request")
 	}
 	return nil
 }
@@ -178,12 +194,12 @@ func (l *loop) plant(dev uint32) (planted bool, err error) {
 	}
 	room := l.layout.smallLen / ownPart
 	if l.ownBytes+bytes > room {
-		return false, errOwnMemory
+		return false, &HomeError{Need: bytes, Room: room - l.ownBytes}
 	}
 	always := uint32(1 + len(q.device.Needs.Own))
 	if fresh := uint32(1 + len(p.below)); uint32(len(l.rows)) <
 		requestRows*(uint32(len(l.rows))-l.rowsFree+l.rowless+always+fresh) {
-		return false, errOwnRows
+		return false, &HomeError{}
 	}
 	own, ok := l.takeOwn(dev, bytes)
 	if !ok {

@@ -391,7 +391,7 @@ func (l *loop) cancelRows(i uint32) {
 	if l.rows == nil || l.conns[i].inflight == 0 {
 		return
 	}
-	for id := range l.origins {
+	for id := range l.origins[:l.rowsUsed] {
 		o := &l.origins[id]
 		if o.state == rowWaits && o.parent < tagsPerLoop && l.tags[o.parent].conn == i {
 			l.cancelRow(uint32(id) + tagsPerLoop)

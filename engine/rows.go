@@ -18,7 +18,7 @@ package engine
 import "ringnbd/engine/layer"
 
 // rowsPerLoop is how many rows a loop has that is home to a planned device.
-const rowsPerLoop = 4096
+const rowsPerLoop = 16384
 
 // rowState says what a row waits for.
 type rowState uint8
@@ -60,6 +60,7 @@ type rowTable struct {
 	waves    []layer.Wave
 	origins  []origin
 	freeRow  uint32   // stack of free rows, linked through tag.next
+	rowsUsed uint32   // rows that were ever taken: the first ones
 	rowsFree uint32   // rows in it
 	rowless  uint32   // devices of trees that have no row
 	runnable list     // rows whose plan is to be asked
@@ -125,6 +126,7 @@ func (l *loop) newRow(dev uint32, o origin, root uint32) uint32 {
 	row := &l.tags[t]
 	l.freeRow = row.next
 	l.rowsFree--
+	l.rowsUsed = max(l.rowsUsed, rowOf(t)+1)
 	*row = tag{conn: none, dev: dev, memory: none, scratch: none, line: root,
 		generation: row.generation + 1, next: none, step: stepRow, portion: portionRow}
 	l.origins[rowOf(t)] = o
@@ -158,7 +160,7 @@ func (l *loop) lack(dev uint32) {
 
 // rowsHome reports whether no row is out, and no plan is to be asked.
 func (l *loop) rowsHome() bool {
-	for i := range l.origins {
+	for i := range l.origins[:l.rowsUsed] {
 		if s := l.origins[i].state; s == rowRunnable || s == rowOut || s == rowBelow {
 			return false
 		}

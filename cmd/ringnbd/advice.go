@@ -64,8 +64,13 @@ func serveAdvice(err error) string {
 		exists *backing.ExistsError
 		name   *backing.NameError
 		cut    *engine.CutError
+		home   *engine.HomeError
 	)
 	switch {
+	case errors.As(err, &home) && home.Need > 0:
+		return "give more --memory, or fewer --loops"
+	case errors.As(err, &home):
+		return "give more --loops"
 	case errors.As(err, &access) && access.Part:
 		return accessAdvice(access, "", "serve the export with --read-only")
 	case errors.As(err, &access):
