@@ -26,7 +26,8 @@ func (l *loop) checkRows() (inBacklog int) {
 		k.tags[t] = placeFree
 		free++
 	}
-	l.agree(free+uint32(len(l.rows))-l.rowsUsed == l.rowsFree, none, "other rows are free than are counted")
+	l.agree(free+uint32(len(l.rows))-l.rowsUsed == l.rowsFree, none,
+		"other rows are free than are counted")
 	if k.children == nil {
 		k.children = make([]int, len(l.tags))
 	}
