@@ -25,7 +25,7 @@ import (
 	"ringnbd/proto"
 )
 
-const layeredSize = 64 << 20
+const layeredSize = 16 << 20
 
 // origin makes an image with data in its first and last MiB and a hole between.
 func origin(t *testing.T, directory string) string {
@@ -130,13 +130,13 @@ func TestAnOverlayIsMadeAndOpenedAgain(t *testing.T) {
 		}
 		top := filepath.Join(directory, "top")
 		put(t, top, layeredSize, map[uint64]overlay.State{1: overlay.Data, 2: overlay.Zeroes,
-			5000: overlay.Data})
+			3000: overlay.Data})
 		b = mustOpen(t, over(directory, ""))
 		got := content(t, b)
 		expect := content(t, b.parts[0])
 		copy(expect[4096:], bytes.Repeat([]byte{'w'}, 4096))
 		clear(expect[8192:12288])
-		copy(expect[5000*4096:], bytes.Repeat([]byte{'w'}, 4096))
+		copy(expect[3000*4096:], bytes.Repeat([]byte{'w'}, 4096))
 		if !bytes.Equal(got, expect) {
 			t.Error("the overlay does not show what was put into it")
 		}
@@ -190,7 +190,7 @@ func TestWrongTopsAreRefused(t *testing.T) {
 		{"it is an overlay of format 7; known is 1; a newer ringnbd", func() {
 			os.WriteFile(top, laterVersion(bytes.Clone(whole)), 0o600)
 		}},
-		{"of 67108864 bytes, and this origin has 67112960; name the origin", func() {
+		{"of 16777216 bytes, and this origin has 16781312; name the origin", func() {
 			os.Truncate(base, layeredSize+4096)
 		}},
 		{"over another origin", func() {
@@ -326,7 +326,7 @@ func TestCommitAndDrop(t *testing.T) {
 		top := filepath.Join(directory, "top")
 		mustOpen(t, over(directory, ", create=if-missing")).Close()
 		put(t, top, layeredSize, map[uint64]overlay.State{1: overlay.Data, 2: overlay.Zeroes,
-			5000: overlay.Data})
+			3000: overlay.Data})
 		b := mustOpen(t, over(directory, ""))
 		shown := content(t, b)
 
