@@ -98,13 +98,14 @@ func (e *Engine) seeOff(home <-chan *departure, n int) {
 }
 
 // lastUser takes an export without connections from the users of its device, and reports whether it
-// was the last, and has left something to be flushed.
+// was the last, and has left something to be flushed, or a flush that has not ended.
 func (e *Engine) lastUser(d *departure) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	r := &e.shared.register
 	r.users[d.dev]--
-	return r.users[d.dev] == 0 && d.device.dirty()
+	flushing := d.device.syncing.Load() || d.device.queued.Load() > 0
+	return r.users[d.dev] == 0 && (d.device.dirty() || flushing)
 }
 
 // flushLast flushes a device whose last export leaves, when it is its turn.

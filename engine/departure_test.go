@@ -296,8 +296,8 @@ func TestCloseEndsChanges(t *testing.T) {
 // meanwhile stays in the loop, with its file, until that flush has ended.
 func TestAFlushInFlightKeepsItsDevice(t *testing.T) {
 	d := fileDevice(t, 1<<20, unix.O_DIRECT)
-	e := startEngine(t, 1, d)
-	id := e.IDs()[0]
+	e := startEngine(t, 1, d, fileDevice(t, 1<<20, unix.O_DIRECT))
+	id, other := e.IDs()[0], e.IDs()[1]
 	d.syncing.Store(true) // as if another loop's fsync did not end
 	flushed := make(chan error, 1)
 	go func() { flushed <- e.FlushExport(context.Background(), id) }()
@@ -306,9 +306,10 @@ func TestAFlushInFlightKeepsItsDevice(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer stop()
 	var remains *RemainsError
-	if _, err := e.Apply(ctx, Change{Remove: []ID{id}}); !errors.As(err, &remains) {
+	if _, err := e.Apply(ctx, Change{Remove: []ID{id, other}}); !errors.As(err, &remains) {
 		t.Errorf("%v", err)
 	}
+	within(t, e.Gone(other), time.Second)
 	d.syncing.Store(false)
 	l.wake()
 	select {
