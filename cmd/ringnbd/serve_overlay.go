@@ -67,6 +67,10 @@ func (l *live) empty(name, verb, what string) (control.Changed, error) {
 	if err := l.lockOut(x); err != nil {
 		return control.Changed{}, err
 	}
+	// Only now nothing can be written any more.
+	if data, zeroes, _ = x.backing.Held(); data+zeroes == 0 && !x.backing.Unfinished() {
+		return control.Changed{}, l.unlock(x)
+	}
 	_, err := l.engine.Apply(context.Background(), engine.Change{Remove: []engine.ID{x.id}})
 	if err == nil && verb == verbCommit {
 		var told atomic.Uint64
@@ -90,19 +94,26 @@ func (l *live) empty(name, verb, what string) (control.Changed, error) {
 
 // lockOut takes an export out of the catalog, unless it has clients.
 func (l *live) lockOut(x *served) error {
-	hide := func(leaving bool) {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		x.leaving = leaving
-		_ = l.publish() // as it was before, but for this export
-	}
-	hide(true)
-	if n := l.journal.connections(x.id); n > 0 {
-		hide(false)
+	l.mu.Lock()
+	x.leaving = true
+	err := l.publish()
+	l.mu.Unlock()
+	if n := l.journal.connections(x.id); err == nil && n > 0 {
+		if err := l.unlock(x); err != nil {
+			return err
+		}
 		return control.Conflict("name", "%s has %s; it can be emptied when they have left",
 			exportTitle(x.name()), units.Plural(n, "connection"))
 	}
-	return nil
+	return err
+}
+
+// unlock undoes lockOut.
+func (l *live) unlock(x *served) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	x.leaving = false
+	return l.publish()
 }
 
 // letIn serves an export again that was taken out of the engine. After trouble its overlay is read

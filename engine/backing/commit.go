@@ -61,6 +61,9 @@ func (b *Backing) Held() (data, zeroes uint64, ok bool) {
 	return s.Data, s.Zeroes, true
 }
 
+// Unfinished reports whether a commit was cut off, and is to be done again.
+func (b *Backing) Unfinished() bool { return b.laid != nil && b.laid.super.Committing }
+
 // Drop throws away what an overlay holds: afterwards it shows its origin.
 func (b *Backing) Drop() error {
 	if err := b.mayEmpty(); err != nil {

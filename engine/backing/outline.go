@@ -120,8 +120,11 @@ func (p *Part) outlineKept(n *tree.Node) {
 		top.Needs = append(top.Needs, alone)
 		p.Needs = append(p.Needs, p.spaceIn(top.Text, "clients write"))
 	}
-	p.Needs = append(p.Needs, "memory for the map: up to "+units.Size(p.Memory)+", as it fills",
-		"one event loop, which serves all of its connections")
+	p.Needs = append(p.Needs, "memory for the map: up to "+units.Size(p.Memory)+", as it fills")
+	if p.Role != roleOrigin {
+		p.Needs = append(p.Needs, "up to 256 KiB of the memory for requests, to save the map")
+	}
+	p.Needs = append(p.Needs, "one event loop, which serves all of its connections")
 	p.Parts = append(p.Parts, top)
 }
 
