@@ -39,8 +39,8 @@ REVISION := $(shell git -c safe.directory='$(CURDIR)' describe --tags --always -
 	|| echo unknown)
 # The packages for the race detector: without those whose memory the kernel writes, which the
 # detector cannot see.
-RACE := ./proto/... ./engine ./engine/backing/... ./engine/gate/... ./engine/sim/... \
-	./cmd/ringnbd ./cmd/tally
+RACE := ./proto/... ./engine ./engine/backing/... ./engine/gate/... ./engine/layer/overlay \
+	./engine/sim/... ./cmd/ringnbd ./cmd/tally
 FUZZTIME ?= 20s
 # Debian packages: the clients and servers that the tests drive, the system tools that tests use,
 # and the C compiler that the race detector needs.

@@ -370,6 +370,9 @@ func loadBut(spoil func(*Map)) func(*trial.Disk) (Super, *Map, error) {
 
 // TestTrialCatches plants each bug, and runs seeds until one fails.
 func TestTrialCatches(t *testing.T) {
+	if raced {
+		t.Skip("nothing in it is concurrent")
+	}
 	const most = 1500
 	for name, bug := range bugShapes() {
 		t.Run(name, func(t *testing.T) {

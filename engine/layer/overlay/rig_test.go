@@ -58,7 +58,6 @@ type stack struct {
 	shift  uint64 // where on its disk the origin begins
 	origin Origin
 	disks  []*trial.Disk
-	maps   []*Map
 	top    *Overlay
 }
 

@@ -88,6 +88,9 @@ func (m *met) saving(o *Overlay, then layer.Then, phase uint8, bad, space bool, 
 
 // TestTrial runs seeds: random requests, errors and crashes, over trees of overlays.
 func TestTrial(t *testing.T) {
+	if raced {
+		*seeds = min(*seeds, 50)
+	}
 	m := met{times: map[string]int{}}
 	var all trial.Seen
 	var lock sync.Mutex
