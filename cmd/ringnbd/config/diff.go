@@ -262,6 +262,36 @@ func changes(from, to reflect.Value, path string) (list []located) {
 	return list
 }
 
+// InForce is what a server does that ran with one configuration and has been given the next: what
+// needs a restart is as it was.
+func InForce(running, next *Config) *Config {
+	c := *next
+	keepRestart(reflect.ValueOf(running).Elem(), reflect.ValueOf(&c).Elem())
+	return &c
+}
+
+// keepRestart copies the values that need a restart, and makes tables of its own for them.
+func keepRestart(from, to reflect.Value) {
+	for i := range from.NumField() {
+		f := from.Type().Field(i)
+		a, b := from.Field(i), to.Field(i)
+		switch {
+		case f.Tag.Get("key") == "" || f.Type == reflect.TypeFor[*Overlay]():
+		case f.Tag.Get("when") == "restart":
+			b.Set(a)
+		case f.Type.Kind() == reflect.Pointer && !(a.IsNil() && b.IsNil()):
+			fresh := reflect.New(f.Type.Elem())
+			fresh.Elem().Set(present(b))
+			keepRestart(present(a), fresh.Elem())
+			if b.Set(fresh); a.IsNil() {
+				b.SetZero() // not before the restart
+			}
+		case f.Type.Kind() == reflect.Struct && !a.FieldByName("V").IsValid():
+			keepRestart(a, b)
+		}
+	}
+}
+
 // present is the struct behind a pointer, with its defaults if there is none.
 func present(p reflect.Value) reflect.Value {
 	if !p.IsNil() {

@@ -87,3 +87,34 @@ viewers = ["gid:adm"]
 		`~ control.viewers: [] -> [gid:adm] (at once)`,
 	})
 }
+
+func TestWhatNeedsARestartStaysInForce(t *testing.T) {
+	const one = "[export.a]\npath = \"/a\"\n"
+	running, _ := load(t, map[string]string{"main.toml": "loops = 4\nlog.format = \"json\"\n" + one +
+		"[control]\nsocket = \"/c\"\nadmins = [\"uid:1\"]\n"})
+	for text, want := range map[string][]string{
+		"loops = 8\nshutdown-timeout = 1\nlog.level = \"debug\"\n" + one: {
+			"! loops: 4 -> 8 (needs a restart)", "! log.format: json -> text (needs a restart)",
+			"! control.socket: /c -> none (needs a restart)"},
+		"loops = 4\nlog.format = \"json\"\n" + one + "[control]\nsocket = \"/d\"\n" +
+			"admins = [\"uid:2\"]\n": {"! control.socket: /c -> /d (needs a restart)"},
+		"loops = 4\nlog.format = \"json\"\n" + one + "[control]\nsocket = \"/c\"\n": nil,
+	} {
+		next, wrong := load(t, map[string]string{"main.toml": text})
+		if len(wrong) > 0 {
+			t.Fatal(wrong)
+		}
+		var got []string
+		for _, d := range Diff(InForce(running, next), next, nil) {
+			got = append(got, d.String())
+		}
+		compare(t, got, want)
+		if next.Loops.V == 4 != (len(want) < 3) {
+			t.Error("the next configuration was changed")
+		}
+	}
+	without, _ := load(t, map[string]string{"main.toml": one})
+	if c := InForce(without, running); c.Control != nil || running.Control == nil {
+		t.Errorf("a control socket is in force before the restart: %v", c.Control)
+	}
+}

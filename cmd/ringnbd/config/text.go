@@ -126,6 +126,9 @@ func (w *writer) tables(v reflect.Value, path string) {
 		switch x := v.Field(i).Addr().Interface().(type) {
 		case *[]*Listen:
 			for i, l := range *x {
+				if !l.Address.IsSet() && !w.all {
+					continue // of a server without another
+				}
 				w.header("[["+where+"]]", reflect.ValueOf(l).Elem())
 				w.unix = strings.HasPrefix(l.Address.V, "unix:")
 				w.keys(reflect.ValueOf(l).Elem(), "", fmt.Sprintf("%s[%d]", where, i))
