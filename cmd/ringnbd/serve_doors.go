@@ -63,6 +63,13 @@ func (s *server) uris() []string {
 	return list
 }
 
+// fillAddress gives a configuration without an address the one that the server listens on then.
+func (s *server) fillAddress(c *config.Config) {
+	if s.inherited == 0 {
+		c.Fill(config.Defaults{Listen: gate.DefaultListen})
+	}
+}
+
 // changeDoors closes and opens the addresses of a reload.
 func (s *server) changeDoors(t *turn) {
 	s.mu.Lock()
@@ -93,6 +100,13 @@ func (s *server) changeDoors(t *turn) {
 	}
 	s.mu.Lock()
 	s.doors = append(s.doors, t.doors...)
+	for _, l := range t.next.Listen {
+		for _, d := range s.doors {
+			if d.text == l.Address.V {
+				d.SetKeepalive(l.Options().Keepalive)
+			}
+		}
+	}
 	s.mu.Unlock()
 	for _, d := range t.doors {
 		s.accept(d)

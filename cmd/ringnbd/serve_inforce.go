@@ -59,6 +59,7 @@ func (s *server) inForce() *config.Config {
 		c = *s.options.file
 	}
 	s.mu.Unlock()
+	s.fillAddress(&c)
 	c.Exports = nil
 	seen := map[*config.Export]bool{}
 	for _, x := range s.live.views() {

@@ -54,6 +54,7 @@ func (s *server) compare() (*comparison, error) {
 	if err := backing.Check(next.Specs()); err != nil {
 		return nil, err
 	}
+	s.fillAddress(next)
 	connections := func(name string) int {
 		if x := s.live.find(name); x != nil {
 			return s.journal.connections(x.id)
@@ -311,7 +312,8 @@ func (s *server) settle(t *turn) {
 	s.live.mu.Unlock()
 	s.changeDoors(t)
 	s.mu.Lock()
-	s.options.file, s.options.shutdown = t.next, t.options.shutdown
+	s.options.file = config.InForce(s.options.file, t.next)
+	s.options.shutdown = t.options.shutdown
 	s.mu.Unlock()
 	s.log.setVerbose(t.options.verbose)
 	s.setAccess(t.access)
