@@ -18,7 +18,12 @@
 //     orders them. A read may run beside a write of the same bytes, and may see either.
 //   - A Zero or Trim is of any length, begins and ends on Needs.Block too, and is not bound to the
 //     pool.
+//   - A Zero or Trim of a client comes without FUA: a Flush follows it. A Write comes with it.
 //   - At most one Flush is asked for at a time. It covers every row that was Done before.
+//   - Every row that may go on is stepped before Next is asked, so that what one round of the
+//     plan's own work can do for many rows, it does for all of a turn.
+//   - Cancel is asked for rows that wait for a client that was cut, not for rows that a plan above
+//     has asked for, nor for Flush. A row whose client was cut before its first Step is never seen.
 //
 // What a plan must keep:
 //   - It has no clock, no socket, no descriptor and starts nothing: that is why a seed replays what

@@ -96,7 +96,7 @@ type Needs struct {
 	Block uint32 // granularity of what it is asked for: bytes, a power of two from 512 to 4096
 	// Own is the bytes of memory of each of its own rows, at most Most each. The engine has a Row
 	// for each, with ID, Own, At and Len filled in, and calls Step for it when Next names it. An
-	// own row that is Done may be named again.
+	// own row that is Done may be named again: it begins anew, but for its Word.
 	Own []uint32
 }
 
