@@ -63,6 +63,7 @@ func (o *options) read(flags *pflag.FlagSet, args []string) ([]backing.Spec, err
 	if err != nil {
 		return nil, failure{visibleError{err}}
 	}
+	o.loud = o.verbose
 	return o.configure(c)
 }
 

@@ -55,6 +55,7 @@ type options struct {
 	viewers     []string
 	logFormat   string
 	verbose     bool
+	loud        bool                    // --verbose was given beside --config
 	config      string                  // path of a configuration file, "" without one
 	file        *config.Config          // what it says
 	flagged     *config.Config          // what the flags say, without exports

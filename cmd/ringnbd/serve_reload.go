@@ -160,7 +160,7 @@ func (s *server) adoptConfig(ctx context.Context, by control.Caller,
 	c *comparison) (changed bool, err error) {
 	t := &turn{by: by, next: c.next}
 	t.options.allowance, t.options.loops = s.options.allowance, s.options.loops
-	t.options.connections = s.options.connections
+	t.options.connections, t.options.verbose = s.options.connections, s.options.loud
 	if _, err = t.options.configure(c.next); err != nil {
 		return false, err
 	}
