@@ -5,6 +5,7 @@ package gate
 import (
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -97,6 +98,25 @@ func TestFreebindTakesAnAddressThatMayComeLater(t *testing.T) {
 			t.Errorf("%s: %s, missing %v", spec, p.URI, p.Missing)
 		}
 		p.Close()
+	}
+}
+
+// TestFreebindServesWhenTheAddressComes gives this machine the address after the server listens on
+// it, as a cluster does with a virtual IP.
+func TestFreebindServesWhenTheAddressComes(t *testing.T) {
+	const address = "203.0.113.86"
+	p, err := ListenWith(address+":0", Options{Freebind: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if out, err := exec.Command("ip", "address", "add", address+"/32", "dev",
+		"lo").CombinedOutput(); err != nil {
+		t.Skipf("this machine cannot be given an address: %v %s", err, out)
+	}
+	defer exec.Command("ip", "address", "del", address+"/32", "dev", "lo").Run()
+	if got := through(t, p); got != (Keepalive{}).whole() {
+		t.Errorf("%v", got)
 	}
 }
 

@@ -90,8 +90,8 @@ viewers = ["gid:adm"]
 
 func TestWhatNeedsARestartStaysInForce(t *testing.T) {
 	const one = "[export.a]\npath = \"/a\"\n"
-	running, _ := load(t, map[string]string{"main.toml": "loops = 4\nlog.format = \"json\"\n" + one +
-		"[control]\nsocket = \"/c\"\nadmins = [\"uid:1\"]\n"})
+	running, _ := load(t, map[string]string{"main.toml": "loops = 4\nlog.format = \"json\"\n" +
+		one + "[control]\nsocket = \"/c\"\nadmins = [\"uid:1\"]\n"})
 	for text, want := range map[string][]string{
 		"loops = 8\nshutdown-timeout = 1\nlog.level = \"debug\"\n" + one: {
 			"! loops: 4 -> 8 (needs a restart)", "! log.format: json -> text (needs a restart)",

@@ -46,7 +46,7 @@ func (s *source) recover(err error) bool {
 		s.wrong(s.place(begin+bare[4]), "", fmt.Sprintf("%s is not a value; if it is text, write "+
 			"%s = \"%s\"", value, line[bare[2]:bare[3]], strings.ReplaceAll(value, `\`, `\\`)))
 	default:
-		s.wrong(place, "", syntaxText(wrong.Message, line))
+		s.wrong(place, "", syntaxText(wrong.Message))
 		if begin > s.base && headerLine.MatchString(line) {
 			next, more = begin, true // what was not closed before has run into it
 		}
@@ -66,8 +66,7 @@ func (s *source) recover(err error) bool {
 }
 
 // syntaxText words an error of the parser: what, and what to do.
-func syntaxText(message, line string) string {
-	line = strings.TrimSpace(line)
+func syntaxText(message string) string {
 	for _, known := range []struct{ part, text string }{
 		{"after key", "no = after the key; write KEY = VALUE"},
 		{"start of value", "no value after the =; write text in quotes, like \"text\""},
