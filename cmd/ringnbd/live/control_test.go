@@ -351,10 +351,12 @@ func TestExportsComeAndGoUnderLoad(t *testing.T) {
 	c := &churner{steered: s, random: rand.New(rand.NewPCG(7, 11)), exports: exports,
 		there: map[int]bool{}}
 	c.round(t, steady) // grows what grows once
-	files, memory := s.descriptors(), s.status("VmRSS")
-	began := time.Now()
-	for range reloads {
+	files, memory, began := s.descriptors(), int64(0), time.Now()
+	for i := range reloads {
 		c.round(t, steady)
+		if i == reloads/2 { // the load has touched by now what memory it needs
+			memory = s.status("VmRSS")
+		}
 	}
 	s.configure(t, "", steady)
 	if status, text := s.ask(t, "POST", "/v1/reload", nil, nil); status != 200 {
