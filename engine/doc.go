@@ -320,11 +320,12 @@
 // which the ledger bounds. Reads and writes of a plan were to go straight to the ring, as segments
 // of the row's own wave. They have a row each: the wave's segments lie on several devices, and each
 // can have to wait for a worker of its device, or be followed by a flush for FUA; a row of its own
-// is in one list at a time and runs through the code of requests, for some tens of nanoseconds. A
-// plan's Leave, Lost, Cut, Join, Tell, Tick, Alarm and Work are not there, because an overlay needs
-// none of them: Then and Op have room for more, and a plan that wants to be told something can
-// implement an interface beside Plan, as it does for layer.Owner. A row below another row is not
-// cancelled when the client goes; to the plan above, that would look like a failure of its device.
+// is in one list at a time and runs through the code of requests. A hop of 4 KiB, step and both
+// rows, takes 0.2 to 0.4 µs of CPU (BenchmarkHop). A plan's Leave, Lost, Cut, Join, Tell, Tick,
+// Alarm and Work are not there, because an overlay needs none of them: Then and Op have room for
+// more, and a plan that wants to be told something can implement an interface beside Plan, as it
+// does for layer.Owner. A row below another row is not cancelled when the client goes; to the plan
+// above, that would look like a failure of its device.
 //
 // Sockets are not registered files: measured gain within noise. An idle connection was
 // to be armed with a poll and to hold nothing; a receive into 2 KiB of its own saves the poll, and
