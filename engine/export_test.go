@@ -21,6 +21,7 @@ type SimLoop struct {
 
 	// planted mistakes: the loop does not see these facts of its exports
 	Writable, Long, Baseless bool
+	Careless                 bool // it does not see that they were written to
 }
 
 // simQuota is how many workers a device may have in the simulation, on whatever machine it runs.
@@ -99,6 +100,8 @@ func (s *SimLoop) Turn() {
 		x := &s.l.exports[i]
 		switch {
 		case x.device == nil:
+		case s.Careless:
+			x.device.written.Store(false)
 		case s.Writable && !x.device.ReadOnly:
 			x.Flags &^= proto.FlagReadOnly
 		case s.Long:
@@ -123,15 +126,13 @@ func (e *SimEngine) ForgetGenerations() {
 	}
 }
 
-// ForgetWrites lets a device be as if it had not been written to: a planted mistake.
-func (d *Device) ForgetWrites() { d.written.Store(false) }
-
 // Adopt posts a socket, as Engine.Adopt does once it has chosen the loop.
-func (s *SimLoop) Adopt(fd int32, id ID, session proto.Session) {
+func (s *SimLoop) Adopt(fd int32, id ID, session proto.Session) *Client {
 	s.l.live.Add(1)
 	s.clients++
-	s.l.post(&mail{kind: mailAdopt, fd: fd, export: id.place(), session: session,
-		client: &Client{Export: id}})
+	c := &Client{Export: id, loop: s.l}
+	s.l.post(&mail{kind: mailAdopt, fd: fd, export: id.place(), session: session, client: c})
+	return c
 }
 
 // Asked takes the requests that are to be looked up, if the loop has said that there are any: a

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 
 	"ringnbd/engine"
+	"ringnbd/engine/layer/overlay"
 	"ringnbd/engine/sim"
 	"ringnbd/engine/uring"
 	"ringnbd/proto"
@@ -28,26 +29,35 @@ type simRig struct {
 	world   *sim.World
 	devices map[int]*engine.Device // by opening
 	loops   []sim.Loop
-	// planned has every device that can be stand below a plan, which waits for a read of its own
-	// before it writes.
-	planned bool
+	simShape
 
 	// planted mistakes, see sim_planted_test.go
 	byPlace bool   // clients are adopted without a question
-	apart   bool   // each export has a device of its own
 	hasty   bool   // changes are said to be done at once
 	before  func() // called before each change
 }
 
+// simShape is what devices are like from the beginning.
+type simShape struct {
+	// planned has every device that can be stand below a plan, which waits for a read of its own
+	// before it writes.
+	planned bool
+	apart   bool         // a planted mistake: each export has a device of its own
+	kind    overlay.Kind // a planted mistake, if it is not Persistent
+}
+
 // open makes an engine of the shape that a world plans, on that world's kernels.
-func open(w *sim.World, planned bool) *simRig {
-	r := &simRig{world: w, devices: map[int]*engine.Device{}, planned: planned}
+func open(w *sim.World, shape simShape) *simRig {
+	r := &simRig{world: w, devices: map[int]*engine.Device{}, simShape: shape}
+	formatTops(w)
+	w.Reopen = reopened
 	p := &w.Plan
 	var exports []engine.Export
 	for _, o := range w.Offers() {
 		exports = append(exports, r.export(&o))
 	}
-	c := engine.Config{Loops: p.Loops, MaxConnections: p.Loops * p.Connections, Homed: planned}
+	c := engine.Config{Loops: p.Loops, MaxConnections: p.Loops * p.Connections,
+		Homed: r.planned || p.IsLayered()}
 	if p.Unregistered {
 		c.Register = engine.RegisterOff
 	}
@@ -100,10 +110,13 @@ func (r *simRig) export(o *sim.Offer) engine.Export {
 // device makes the device of an opening.
 func (r *simRig) device(o *sim.Offer) *engine.Device {
 	e := &r.world.Plan.Exports[o.Disk]
-	d := &engine.Device{Kind: engine.File, FD: o.FD, Size: e.Size, Block: e.Block,
-		Direct: e.Block > 1, Cached: e.Backing == sim.File && e.Block == 1 && !e.Waits,
-		Waits: e.Waits, ReadOnly: e.ReadOnly(),
-		Punch: e.Punch, ZeroRange: e.ZeroRange, FastZero: e.FastZero, Discard: e.Discard}
+	if e.Backing == sim.Layered {
+		return r.layered(o)
+	}
+	d := fileDevice(e)
+	if len(o.FDs) > 0 {
+		d.FD = int(o.FDs[0])
+	}
 	switch e.Backing {
 	case sim.File:
 		if e.Frozen {
@@ -119,11 +132,89 @@ func (r *simRig) device(o *sim.Offer) *engine.Device {
 	return d
 }
 
+// fileDevice is the device of a disk, as if it were a file.
+func fileDevice(e *sim.ExportPlan) *engine.Device {
+	return &engine.Device{Kind: engine.File, FD: -1, Size: e.Size, Block: e.Block,
+		Direct: e.Block > 1, Cached: e.Backing == sim.File && e.Block == 1 && !e.Waits,
+		Waits: e.Waits, ReadOnly: e.ReadOnly(),
+		Punch: e.Punch, ZeroRange: e.ZeroRange, FastZero: e.FastZero, Discard: e.Discard}
+}
+
+// layered makes the device of an overlay, over what is on its disks.
+func (r *simRig) layered(o *sim.Offer) *engine.Device {
+	_, over := r.world.Below(o.Disk)
+	l, err := overlay.Lay(o.Size)
+	if err != nil {
+		panic(err)
+	}
+	m, err := loadedMap(l, over)
+	if err != nil {
+		panic(err)
+	}
+	plan := overlay.New(m, r.kind)
+	needs := plan.Needs()
+	d := &engine.Device{Kind: engine.Planned, FD: -1, Size: l.Size, Block: needs.Block, Plan: plan,
+		Needs: needs, Punch: true, ZeroRange: true, FastZero: true}
+	for i, e := range o.Lower {
+		below := fileDevice(e)
+		below.FD = int(o.FDs[i])
+		d.Below = append(d.Below, below)
+	}
+	return d
+}
+
+// formatTops makes the tops of all overlays of a world.
+func formatTops(w *sim.World) {
+	for i := range w.Plan.Exports {
+		if e := &w.Plan.Exports[i]; e.Backing == sim.Layered {
+			head, err := overlay.Format([16]byte{1}, overlay.Origin{Size: e.Size})
+			if err != nil {
+				panic(err)
+			}
+			_, over := w.Below(i)
+			copy(over, head)
+			w.Formatted(i)
+		}
+	}
+}
+
+// loadedMap reads the map of an overlay's top.
+func loadedMap(l overlay.Layout, over []byte) (*overlay.Map, error) {
+	if _, err := overlay.Parse(over[:overlay.HeadLen]); err != nil {
+		return nil, err
+	}
+	m := overlay.NewMap(l, nil)
+	return m, m.Load(0, over[l.MapAt:][:l.MapLen])
+}
+
+// reopened is the content of an overlay as it is found on its disks.
+func reopened(base, over []byte) ([]byte, error) {
+	l, err := overlay.Lay(uint64(len(base)))
+	if err != nil {
+		return nil, err
+	}
+	m, err := loadedMap(l, over)
+	if err != nil {
+		return nil, err
+	}
+	content := append([]byte(nil), base...)
+	overlay.New(m, overlay.Persistent).Extents(0, l.Size,
+		func(at, n uint64, s overlay.State) bool {
+			switch s {
+			case overlay.Data:
+				copy(content[at:at+n], over[l.DataAt+at:])
+			case overlay.Zeroes:
+				clear(content[at : at+n])
+			}
+			return true
+		})
+	return content, nil
+}
+
 // Adopt implements sim.Table. In a world whose exports stay, the world chooses the loop.
 func (r *simRig) Adopt(loop int, fd int32, id uint64, s proto.Session) (client any, gone bool) {
 	if !r.world.Plan.Live && !r.planned || r.byPlace {
-		r.Loops[loop].Adopt(fd, engine.ID(id), s)
-		return nil, false
+		return r.Loops[loop].Adopt(fd, engine.ID(id), s), false
 	}
 	c, err := r.AdoptSome(fd, engine.ID(id), s)
 	if err != nil && !engine.IsGone(err) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"ringnbd/engine"
 	"ringnbd/engine/sim"
@@ -39,21 +40,21 @@ func run(t *testing.T, w *sim.World) {
 // outcome runs a world, whose engine prepare may change before. The control plane of a live world
 // has goroutines, which run in a bubble: the world knows when all of them wait, and goes on then.
 func outcome(t *testing.T, w *sim.World, prepare func(*simRig)) (err error) {
-	return outcomeOf(t, w, false, prepare)
+	return outcomeOf(t, w, simShape{}, prepare)
 }
 
-// outcomeOf is outcome, with planned devices or without.
-func outcomeOf(t *testing.T, w *sim.World, planned bool, prepare func(*simRig)) (err error) {
+// outcomeOf is outcome, with devices of some shape.
+func outcomeOf(t *testing.T, w *sim.World, shape simShape, prepare func(*simRig)) (err error) {
 	if !w.Plan.Live {
-		return alone(w, planned, prepare)
+		return alone(w, shape, prepare)
 	}
-	synctest.Test(t, func(*testing.T) { err = alone(w, planned, prepare) })
+	synctest.Test(t, func(*testing.T) { err = alone(w, shape, prepare) })
 	return err
 }
 
 // alone runs a world.
-func alone(w *sim.World, planned bool, prepare func(*simRig)) error {
-	r := open(w, planned)
+func alone(w *sim.World, shape simShape, prepare func(*simRig)) error {
+	r := open(w, shape)
 	defer r.close()
 	prepare(r)
 	if err := w.Run(r.loops, r); err != nil {
@@ -82,10 +83,12 @@ func TestSim(t *testing.T) {
 		return
 	}
 	var met sim.Marks
+	began := time.Now()
 	for seed := *firstSeed; seed < *firstSeed+*seeds; seed++ {
 		w := runSeed(t, seed)
 		met.Add(&w.Marks)
 	}
+	t.Logf("%.0f worlds a second", float64(*seeds)/time.Since(began).Seconds())
 	t.Log(&met)
 	if *seeds >= 400 {
 		for _, m := range met.Missing() {
@@ -104,7 +107,7 @@ func TestSimPlanned(t *testing.T) {
 	steps := uint64(0)
 	for seed := from; seed < from+n; seed++ {
 		var r *simRig
-		err := outcomeOf(t, sim.New(seed), true, func(made *simRig) { r = made })
+		err := outcomeOf(t, sim.New(seed), simShape{planned: true}, func(made *simRig) { r = made })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -45,6 +45,7 @@ type client struct {
 	owedAt         uint64 // last instant in a shutdown at which an answer was owed to it
 	parted         bool   // has sent its last byte
 	retired        bool   // the operator ends its connection
+	heard          uint64 // bytes that the server had of it when its export began to leave
 	unheard        bool   // found that its data is not received any more
 	partEnd        uint64 // position in the stream of the end of its farewell; 0: none
 	excused        string // why the server may close or not answer from now on; "": it may not
@@ -129,7 +130,7 @@ func (c *client) adopt(loop int) {
 // healthy reports whether its disk never hangs in a world in which other disks do.
 func (c *client) healthy() bool {
 	w := c.world
-	return w.Plan.Hang && c.x.index == len(w.Plan.Exports)-1
+	return w.Plan.Hang && c.x.index == w.healthyDisk()
 }
 
 // excuse records that something happened to the connection for which the server is not to blame.
@@ -514,6 +515,7 @@ func (c *client) connectionEnded() {
 		c.markResisted()
 	}
 	if c.excused == "" && c.x.stage >= leaving {
+		c.checkLeft()
 		c.excused = "its export was removed"
 	}
 	if c.excused == "" && c.slow() {
@@ -535,6 +537,22 @@ func (c *client) connectionEnded() {
 		w.fail("the server closed connection %d in the middle of a reply", c.conn)
 	}
 	c.drop()
+}
+
+// checkLeft checks that an export which left in order has answered what it had taken in, unless
+// memory was short, or its client slow.
+func (c *client) checkLeft() {
+	w, h := c.world, &c.habit
+	if c.x.forced || w.Plan.Scanty || w.Plan.siege || w.Plan.Hang || c.slow() || c.torn() ||
+		h.sip > 0 || h.readNapNanos > 0 || h.stallAt > 0 || h.sulkAt > 0 {
+		return
+	}
+	for _, r := range c.inFlight {
+		if r.sent != 0 && r.end <= c.heard {
+			w.fail("%v was taken in before its export began to leave at %d, and not answered", r,
+				c.x.leavingAt)
+		}
+	}
 }
 
 // markResisted marks that a shutdown had to end the connection of a client that resisted.
@@ -567,7 +585,7 @@ func (c *client) inParts(r *request) bool {
 	e := c.plan()
 	return c.world.Plan.Scanty && r.Length > pieceSize &&
 		(r.Command == proto.CmdWrite && e.Backing != Null ||
-			r.Command == proto.CmdRead && e.onDisk())
+			r.Command == proto.CmdRead && e.survives())
 }
 
 // torn reports whether the disk failed during a READ in parts, whose simple reply had promised

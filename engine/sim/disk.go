@@ -33,6 +33,9 @@ type disk struct {
 	epoch     uint64
 	faults    []fault
 
+	above *disk         // the layered disk that it is below, or nil
+	lower [lowers]*disk // of a layered disk
+
 	hungUntil uint64 // instant until which the disk does nothing
 
 	// memory is that of an export in memory; cache is then its content, and no other field is used

@@ -18,6 +18,7 @@
 //	coroutine.go  loops as coroutines, which wait inside Enter as threads do
 //	plan.go       what a seed builds
 //	view.go       exports that share a disk
+//	layered.go    exports whose device is made of two disks
 //	served.go     exports as the world knows them
 //	operator.go   the operator, who changes what is served
 //	mix.go        which accidents a seed is prone to

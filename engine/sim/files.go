@@ -50,7 +50,7 @@ func (k *Kernel) SetFile(place uint32, fd int32) error {
 		return nil
 	}
 	for _, o := range k.flight {
-		if o.sqe.Flags&sqeFixedFile != 0 && o.node == k.files[place] {
+		if o.sqe.Flags&sqeFixedFile != 0 && o.sqe.Fd == int32(place) {
 			w.bug("registered file %d is let go of while %s is in flight on it", place, o.name())
 		}
 	}

@@ -116,6 +116,7 @@ const (
 	markAdoptedGone       // a client came for an export that had gone
 	markRetired           // the operator ended a connection
 	markUnflushed         // an export was removed whose data could not be flushed
+	markLayeredCrash      // a layered disk was looked at as after a crash
 	markFileLate          // the kernel let go of a file only after a while
 	markFileRefused       // the kernel had no memory to change a file's place
 	numMarks
@@ -138,7 +139,7 @@ var markNames = [numMarks]string{
 	"StatusUnlooked", "LookupFailed", "LookupDrained", "Advised", "DiskHung", "Paused", "Refusal",
 	"OverlapViews", "TableChanged", "ChangeRefused", "PlaceReused", "RemovedInFlight",
 	"RemovedForced", "SharedStays", "AddedWhileLeaving", "AlteredInFlight", "Switched", "Grown",
-	"Shrunk", "LeftRefused", "AdoptedGone", "Retired", "Unflushed", "FileLate",
+	"Shrunk", "LeftRefused", "AdoptedGone", "Retired", "Unflushed", "LayeredCrash", "FileLate",
 	"FileRefused",
 }
 

@@ -147,7 +147,7 @@ func (w *World) drawChange() *pending {
 func (w *World) drawServing(p *pending) *served {
 	var list []*served
 	for _, x := range w.exports {
-		if x.stage == serving && !slices.Contains(p.remove, x) &&
+		if x.stage == serving && !w.keepsWell(x) && !slices.Contains(p.remove, x) &&
 			!slices.ContainsFunc(p.alter, func(r revision) bool { return r.x == x }) {
 			list = append(list, x)
 		}
@@ -173,8 +173,11 @@ func (w *World) drawOffer(p *pending) []*served {
 		return nil
 	}
 	d := w.disks[w.rng.IntN(len(w.disks))]
+	if w.Plan.Hang && d.index == w.healthyDisk() {
+		return nil
+	}
 	v := ViewPlan{ExportPlan: *d.plan}
-	if w.rng.IntN(2) == 0 {
+	if w.rng.IntN(2) == 0 && d.plan.Backing != Layered {
 		v = drawView(w.rng, d.index, d.plan)
 	}
 	o := w.openingOf(d)
@@ -260,7 +263,10 @@ func (w *World) beginRemoval(x *served, tick uint64, force bool) {
 		w.mark(markRemovedForced)
 	}
 	for _, c := range w.clients {
-		if c.sock != nil && c.x == x && len(c.inFlight) > 0 {
+		if c.sock == nil || c.x != x {
+			continue
+		}
+		if c.heard = c.sent - uint64(len(c.sock.in.data)); len(c.inFlight) > 0 {
 			w.mark(markRemovedInFlight)
 		}
 	}
@@ -320,7 +326,7 @@ func (w *World) hear() {
 		o, done := p.outcome()
 		if done {
 			w.conclude(p, o)
-		} else if w.ranSince(p.begunAt, p.pausedAt) > maxChangeNanos {
+		} else if w.late(p.begunAt, p.pausedAt) {
 			w.fail("a change does not end: %s; %s", p, w.describeWaiting())
 		}
 		return done
@@ -331,12 +337,18 @@ func (w *World) hear() {
 			w.fail("the engine says that the connection of descriptor %d has ended; it has not",
 				r.sock.fd)
 		}
-		if !ended && w.ranSince(r.begunAt, r.pausedAt) > maxChangeNanos {
+		if !ended && w.late(r.begunAt, r.pausedAt) {
 			w.fail("the connection of descriptor %d does not end; %s", r.sock.fd,
 				w.describeWaiting())
 		}
 		return ended
 	})
+}
+
+// late reports whether what was begun at an instant should have ended. A disk that hangs may keep
+// it up.
+func (w *World) late(begunAt, pausedAt uint64) bool {
+	return w.ranSince(begunAt, pausedAt) > maxChangeNanos && (!w.Plan.Hang || w.calm)
 }
 
 // conclude checks what a change must have done.
@@ -400,7 +412,7 @@ func (w *World) concludeRemoval(x *served, tick uint64) {
 			return
 		}
 	}
-	if x.disk.plan.onDisk() && !x.disk.plan.ReadOnly() {
+	if x.disk.plan.survives() && !x.disk.plan.ReadOnly() {
 		x.model.putAway(x.opening, tick)
 	}
 	w.closeUnused(x.opening)
@@ -413,17 +425,17 @@ func (w *World) closeUnused(o *opening) {
 			return
 		}
 	}
-	if o.closed = true; o.fd < 0 {
-		return
-	}
-	n := w.node(o.fd)
-	for _, k := range w.kernels {
-		if k.has(n) {
-			w.fail("disk %d has gone, but ring %d still has its file", o.disk.index, k.id)
+	o.closed = true
+	for _, fd := range o.fds {
+		n := w.node(fd)
+		for _, k := range w.kernels {
+			if k.has(n) {
+				w.fail("disk %d has gone, but ring %d still has its file", o.disk.index, k.id)
+			}
 		}
+		w.note("close disk", "disk fd", int64(o.disk.index), int64(fd))
+		w.nodes[fd-firstFD] = nil
 	}
-	w.note("close disk", "disk fd", int64(o.disk.index), int64(o.fd))
-	w.nodes[o.fd-firstFD] = nil
 }
 
 // settled reports whether the operator waits for nothing.
@@ -451,7 +463,11 @@ func (p *Plan) drawLive(r *rand.Rand) {
 		return
 	}
 	for range 1 + r.IntN(2) {
-		p.Exports = append(p.Exports, drawExport(r, false))
+		e := drawExport(r, false)
+		if p.Hang {
+			e.makeHang(false)
+		}
+		p.Exports = append(p.Exports, e)
 		p.idle++
 	}
 }

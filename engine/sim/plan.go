@@ -8,6 +8,7 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"ringnbd/proto"
 )
@@ -20,7 +21,8 @@ const (
 	Block                // a block device on a simulated disk
 	// Memory is memory of the engine's process, used without the kernel except for MADVISE.
 	Memory
-	Null // nothing: reads zeroes, drops writes
+	Null    // nothing: reads zeroes, drops writes
+	Layered // two files, see layered.go
 )
 
 // ExportPlan describes an export and its disk.
@@ -36,6 +38,7 @@ type ExportPlan struct {
 	Frozen    bool   // when it hangs, it is like a frozen file system: reads go on
 	sparse    uint64 // bytes at the end that are a hole initially
 	Contexts  []ContextPlan
+	lower     [lowers]*ExportPlan // of a layered export
 }
 
 // ReadOnly reports whether the export is served read-only.
@@ -90,6 +93,11 @@ func (p *Plan) String() string {
 		s += fmt.Sprintf("\n  view %+v", v)
 	}
 	return s + fmt.Sprintf("\n  mix %+v", p.mix)
+}
+
+// IsLayered reports whether one of the exports is layered.
+func (p *Plan) IsLayered() bool {
+	return slices.ContainsFunc(p.Exports, func(e ExportPlan) bool { return e.Backing == Layered })
 }
 
 // Costly reports whether the world takes a second or more to run.
@@ -170,11 +178,12 @@ func drawPlan(r *rand.Rand) Plan {
 			e.sparse = e.Size
 		}
 	}
-	if !large && !hang {
+	if !large {
 		p.drawViews(r)
 		p.drawLive(r)
+		p.layer(r)
 	}
-	p.Scanty, p.Unregistered = !p.jam && r.IntN(3) == 0, r.IntN(4) == 0
+	p.Scanty, p.Unregistered = !p.jam && !p.IsLayered() && r.IntN(3) == 0, r.IntN(4) == 0
 	p.mix.unpinnable = rarely(r, 700)
 	return p
 }

@@ -321,7 +321,7 @@ func simRig(t *testing.T) *rig {
 	k := w.NewKernel(32, 64)
 	r := &rig{t: t, ring: k, arena: newArena(t)}
 	k.registerBuffers(r.arena)
-	k.RegisterFiles([]int32{w.exports[0].opening.fd})
+	k.RegisterFiles([]int32{w.exports[0].opening.fds[0]})
 	r.pair = func() (int32, farEnd) {
 		s := w.newSocket(&client{world: w, x: w.exports[0]})
 		s.in.limit, s.out.limit, s.pending = 64<<10, 64<<10, 0

@@ -219,7 +219,7 @@ func (w *World) accident() {
 		m := w.models[w.rng.IntN(len(w.models))]
 		// large disks take long to compare
 		w.crashAt = w.tick + 100 + w.rng.Uint64N(1000) + uint64(len(m.disk.cache))/4096
-		if m.disk.plan.onDisk() {
+		if m.disk.plan.survives() {
 			w.checkCrash(m)
 		}
 	}
@@ -290,8 +290,8 @@ const maxHangNanos = uint64(65e9)
 
 // hang lets one of the disks hang, except the last, which stays healthy.
 func (w *World) hang() {
-	d := w.disks[w.rng.IntN(len(w.disks)-1)]
-	if !d.isHung() {
+	d := w.disks[w.rng.IntN(len(w.disks))]
+	if !d.isHung() && d.index != w.healthyDisk() {
 		d.hungUntil = w.clock + 5e9 + w.rng.Uint64N(maxHangNanos-5e9)
 		w.mark(markDiskHung)
 		w.note("hang", "disk until", int64(d.index), int64(d.hungUntil))
@@ -456,8 +456,10 @@ func (w *World) inspect() {
 	}
 	for i, m := range w.models {
 		if p := w.disks[i].plan; p.Backing != Null {
-			m.compare(w.disks[i].cache, false)
-			if p.onDisk() {
+			if p.Backing != Layered {
+				m.compare(w.disks[i].cache, false)
+			}
+			if p.survives() {
 				w.checkCrash(m)
 			}
 		}

@@ -51,8 +51,8 @@ type version struct {
 type opening struct {
 	serial int
 	disk   *disk
-	fd     int32  // -1: there is none
-	failed uint64 // tick of the first flush that a client saw failing
+	fds    []int32 // of the disk, or of the disks below; none if it is memory, or nothing
+	failed uint64  // tick of the first flush that a client saw failing
 	// closed says that the engine has let go of it; unflushed, that it could not bring to the disk
 	// what was written.
 	closed, unflushed bool
@@ -61,10 +61,11 @@ type opening struct {
 // Offer is an export that the engine is to serve.
 type Offer struct {
 	*ExportPlan
-	Index   int // of the export in this world
-	Disk    int // Plan.Exports has the facts of the disk
-	Opening int // exports of one opening of a disk have one device
-	FD      int // of the opening
+	Index   int           // of the export in this world
+	Disk    int           // Plan.Exports has the facts of the disk
+	Opening int           // exports of one opening of a disk have one device
+	FDs     []int32       // of the opening: the disk, or the disks below
+	Lower   []*ExportPlan // the disks below
 	Base    uint64
 }
 
@@ -73,7 +74,7 @@ func (x *served) offer() Offer {
 	p := x.plan
 	p.Facts = x.facts()
 	return Offer{ExportPlan: &p, Index: x.index, Disk: x.disk.index, Opening: x.opening.serial,
-		FD: int(x.opening.fd), Base: x.base}
+		FDs: x.opening.fds, Base: x.base, Lower: x.plan.lower[:]}
 }
 
 // Offers are the exports with which the engine starts.
@@ -95,9 +96,14 @@ func (w *World) Serving(ids []uint64) {
 // open opens a disk.
 func (w *World) open(d *disk) *opening {
 	w.openings++
-	o := &opening{serial: w.openings, disk: d, fd: -1}
+	o := &opening{serial: w.openings, disk: d}
 	if d.plan.onDisk() {
-		o.fd = w.openFD(&node{disk: d})
+		o.fds = append(o.fds, w.openFD(&node{disk: d}))
+	}
+	for _, below := range d.lower {
+		if below != nil {
+			o.fds = append(o.fds, w.openFD(&node{disk: below}))
+		}
 	}
 	return o
 }
@@ -128,8 +134,24 @@ func (x *served) maybe(begun uint64, visit func(*proto.Facts) bool) {
 	}
 }
 
+// changing reports whether a change of the export's facts is not done: requests of before may be
+// under way, whatever facts were given to it since.
+func (x *served) changing() bool {
+	for _, p := range x.disk.world.pending {
+		for _, r := range p.alter {
+			if r.x == x {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // writable reports whether a write of now may have been allowed.
 func (x *served) writable() (yes bool) {
+	if x.changing() {
+		return true
+	}
 	x.maybe(x.disk.world.tick, func(f *proto.Facts) bool {
 		yes = yes || f.Flags&flagReadOnly == 0
 		return !yes
@@ -139,6 +161,9 @@ func (x *served) writable() (yes bool) {
 
 // reach returns the end, on the disk, of what a request of now may be about.
 func (x *served) reach() (end uint64) {
+	if x.changing() {
+		return x.disk.plan.Size
+	}
 	x.maybe(x.disk.world.tick, func(f *proto.Facts) bool {
 		end = max(end, x.base+f.Size)
 		return true
@@ -149,6 +174,9 @@ func (x *served) reach() (end uint64) {
 // writable reports whether some export allows the disk to be changed. Memory of the engine needs no
 // export for that.
 func (d *disk) writable() bool {
+	if d.above != nil {
+		return true
+	}
 	for _, x := range d.world.exports {
 		if x.disk == d && x.stage != removed && x.writable() {
 			return true
@@ -159,6 +187,9 @@ func (d *disk) writable() bool {
 
 // reach returns the end of what exports allow to be used of the disk, in whole blocks.
 func (d *disk) reach() (end uint64) {
+	if d.above != nil {
+		return d.plan.Size
+	}
 	for _, x := range d.world.exports {
 		if x.disk == d && x.stage != removed {
 			end = max(end, x.reach())
@@ -168,20 +199,25 @@ func (d *disk) reach() (end uint64) {
 	return min((end+block-1)/block*block, d.plan.Size)
 }
 
+// healthyDisk returns the disk that never hangs, of a world in which the others do; its export has
+// the same index, and stays.
+func (w *World) healthyDisk() int { return len(w.Plan.Exports) - 1 - w.Plan.idle }
+
+// keepsWell reports whether an export is that of the disk that never hangs.
+func (w *World) keepsWell(x *served) bool {
+	return w.Plan.Hang && x.disk.index == w.healthyDisk()
+}
+
 // pickExport draws the export that a client connects to: in a live world also one that has gone, of
 // which the client has heard before.
 func (w *World) pickExport(c *client) *served {
-	switch n := len(w.exports); {
-	case w.Plan.Hang && c.id%4 == 0:
-		return w.exports[n-1]
-	case w.Plan.Hang:
-		return w.exports[c.rng.IntN(n-1)]
-	case !w.Plan.Live || c.rng.IntN(8) == 0:
-		return w.exports[c.rng.IntN(n)]
+	if w.Plan.Hang && c.id%4 == 0 {
+		return w.exports[w.healthyDisk()]
 	}
+	old := w.Plan.Live && c.rng.IntN(8) == 0
 	var list []*served
 	for _, x := range w.exports {
-		if x.stage == serving {
+		if !w.keepsWell(x) && (x.stage == serving || old && x.stage >= serving) {
 			list = append(list, x)
 		}
 	}

@@ -35,7 +35,7 @@ func blockRig(t *testing.T, flags uint16) (r *rig, w *World, fd int32, p farEnd)
 	r = &rig{t: t, ring: k, arena: newArena(t)}
 	k.Attach(newArena(t))
 	k.registerBuffers(r.arena)
-	k.RegisterFiles([]int32{w.exports[0].opening.fd, -1})
+	k.RegisterFiles([]int32{w.exports[0].opening.fds[0], -1})
 	s := w.newSocket(&client{world: w, x: w.exports[0]})
 	s.in.limit, s.out.limit = 4096, 4096
 	k.pause = func() { w.clock += 1000 }

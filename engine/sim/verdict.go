@@ -63,7 +63,7 @@ func (c *client) judge(r *request, e proto.Errno) {
 		}
 		m.flushSucceeded(r.sent)
 		// after a flush a power cut shows most; large disks take long to compare
-		if m.disk.plan.onDisk() && w.rng.Uint64N(1+m.size>>18) == 0 {
+		if m.disk.plan.survives() && w.rng.Uint64N(1+m.size>>18) == 0 {
 			w.checkCrash(m)
 		}
 	case r.isChange():

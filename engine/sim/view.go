@@ -17,7 +17,7 @@ type ViewPlan struct {
 
 // drawViews adds views of some disks, in some worlds.
 func (p *Plan) drawViews(r *rand.Rand) {
-	if r.IntN(4) != 0 {
+	if r.IntN(4) != 0 || p.Hang {
 		return
 	}
 	for range 1 + r.IntN(3) {

@@ -34,6 +34,8 @@ type World struct {
 	Seed  uint64
 	Plan  Plan
 	Marks Marks
+	// Reopen returns the content of a layered disk, from that of the disks below.
+	Reopen func(base, over []byte) ([]byte, error)
 
 	rng        *rand.Rand
 	mix        mix
@@ -139,6 +141,7 @@ func (w *World) Memory(disk int) *uring.Arena { return w.disks[disk].memory }
 // addDisk adds a disk with its model.
 func (w *World) addDisk(p *ExportPlan) *disk {
 	d := w.newDisk(len(w.disks), p)
+	d.addLower()
 	w.disks, w.models = append(w.disks, d), append(w.models, w.newModel(d))
 	return d
 }
@@ -246,7 +249,7 @@ func (w *World) markOverlaps(c *client, r *request) {
 // checkCrash compares what a power cut would leave now with what it may leave.
 func (w *World) checkCrash(m *model) {
 	w.mark(markCrashChecked)
-	m.compare(m.disk.crashImage(w.rng), true)
+	m.compare(w.crashContent(m.disk), true)
 }
 
 // failure turns a panic of the checker or of the engine into the error of Run.
