@@ -224,6 +224,7 @@ func (s *server) carryOut(k *task, t *turn, c *comparison) (err error) {
 	}
 	s.live.told(t.by, step, false)
 	s.settle(t)
+	t.doors = nil // which serve now, whatever follows
 	return s.openAgain(k, t)
 }
 
