@@ -614,6 +614,15 @@ func (c *client) torn() bool {
 
 // drop forgets the connection; the client may open another.
 func (c *client) drop() {
+	for _, r := range c.inFlight { // may be read when the export has other facts, and be done then
+		size := c.x.disk.plan.Size - c.x.base
+		if c.world.Plan.Live && r.sent != 0 && r.isChange() && !r.fatal && !r.changes &&
+			c.x.disk.plan.Backing != Null && r.Length > 0 && r.Length <= size &&
+			r.Offset <= size-r.Length {
+			r.changes = true
+			c.model.mayHappen(r)
+		}
+	}
 	c.sock.clientClose()
 	c.sock.client = nil
 	c.world.note("gone", "client connection unanswered", int64(c.id), int64(c.conn),
