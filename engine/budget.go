@@ -85,6 +85,9 @@ func (l *loop) leftOver() bool {
 func (l *loop) beginTurn() {
 	l.work, l.owed = 0, l.later[0].head
 	l.steps, l.copied = 0, 0
+	if l.planned() {
+		l.counters.RowsLeft++
+	}
 	if l.owed == none {
 		l.owed = l.later[1].head
 	}

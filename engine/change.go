@@ -18,6 +18,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 
 	"ringnbd/proto"
@@ -122,6 +123,31 @@ func (e *NotFlushedError) Unwrap() error { return e.Err }
 // could not be flushed, the change is in force all the same, and the errors say what remains
 // (RemainsError) and what is lost (NotFlushedError); see also Gone.
 func (e *Engine) Apply(ctx context.Context, c Change) (added []ID, err error) {
+	if len(c.Add) == 0 || len(c.Remove) == 0 {
+		return e.apply(ctx, c)
+	}
+	if err := e.checkChange(&c); err != nil {
+		return nil, err
+	}
+	// The kernel may refuse a file, which is known only when a loop has asked it; a removal cannot
+	// be taken back.
+	added, err = e.apply(ctx, Change{Alter: c.Alter, Add: c.Add})
+	if len(added) == 0 {
+		return nil, err
+	}
+	_, removed := e.apply(ctx, Change{Remove: c.Remove, Force: c.Force})
+	return added, errors.Join(err, removed)
+}
+
+// checkChange reports why a change cannot be made, as far as it can be known before.
+func (e *Engine) checkChange(c *Change) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.shared.register.check(e.shared.table, c)
+}
+
+// apply is Apply of a change that does not both add and remove.
+func (e *Engine) apply(ctx context.Context, c Change) (added []ID, err error) {
 	w, err := e.publish(&c)
 	if err != nil {
 		return nil, err
@@ -129,28 +155,36 @@ func (e *Engine) Apply(ctx context.Context, c Change) (added []ID, err error) {
 	if w.leaving > 0 {
 		go e.seeOff(w.home, w.leaving)
 	}
-	var trouble []error
 	late := false
 	for _, m := range w.letters {
 		late = !e.answered(ctx, m.done) || late
 		if !late && m.err != nil { // the kernel did not take a file
-			_, _ = e.Apply(ctx, Change{Remove: w.added, Force: true})
+			slices.Reverse(w.before)
+			_, _ = e.apply(ctx, Change{Remove: w.added, Force: true})
+			_, _ = e.apply(ctx, Change{Alter: w.before})
 			return nil, m.err
 		}
 	}
+	return w.added, e.trouble(ctx, &c, w, late)
+}
+
+// trouble waits until what a change removes has gone, and says what of the change remains, and what
+// is lost.
+func (e *Engine) trouble(ctx context.Context, c *Change, w *work, late bool) error {
+	var all []error
 	if late {
 		for _, a := range c.Alter {
-			trouble = append(trouble, &RemainsError{Name: w.names[a.ID], ID: a.ID, Altered: true})
+			all = append(all, &RemainsError{Name: w.names[a.ID], ID: a.ID, Altered: true})
 		}
 	}
 	for _, d := range w.departures {
 		if e.answered(ctx, d.gone) {
-			trouble = append(trouble, d.err)
+			all = append(all, d.err)
 		} else {
-			trouble = append(trouble, d.remains())
+			all = append(all, d.remains())
 		}
 	}
-	return w.added, errors.Join(trouble...)
+	return errors.Join(all...)
 }
 
 // answered waits until something is done. False means that the context, or the engine, has ended
@@ -249,6 +283,7 @@ type work struct {
 	leaving    int          // how many of them leave because of it
 	home       chan *departure
 	names      map[ID]string
+	before     []Alteration // what its exports were, in the order of its alterations
 }
 
 // publish makes the table of a change and posts it to the loops, or refuses it.
@@ -265,8 +300,12 @@ func (e *Engine) publish(c *Change) (*work, error) {
 	t, w := old.copy(), &work{names: map[ID]string{}, home: make(chan *departure, len(c.Remove))}
 	u := &update{table: t}
 	for i := range c.Alter {
-		w.names[c.Alter[i].ID] = old.find(c.Alter[i].ID).Name
-		u.alter(&c.Alter[i])
+		a := &c.Alter[i]
+		x := t.find(a.ID)
+		w.names[a.ID] = x.Name
+		w.before = append(w.before, Alteration{ID: a.ID, Facts: x.Facts, Contexts: x.Contexts,
+			DeviceSize: x.Device.Size})
+		u.alter(a)
 	}
 	for _, id := range c.Remove {
 		d := r.leaving[id]

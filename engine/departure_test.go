@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -243,19 +244,35 @@ func TestRoomForExportsEnds(t *testing.T) {
 	}
 }
 
-// TestAFileThatTheKernelRefusesIsNotServed: the change is taken back.
+// TestAFileThatTheKernelRefusesIsNotServed: the change is taken back, with all else that it asks.
 func TestAFileThatTheKernelRefusesIsNotServed(t *testing.T) {
-	e := startEngine(t, 2)
 	d := fileDevice(t, 1<<20, 0)
+	e := startEngine(t, 2, d, nullDevice(2<<20))
+	before := e.IDs()
+	resized, kept := before[0], before[1]
+	other := fileDevice(t, 1<<20, 0)
 	closed := &Device{Kind: File, FD: 1 << 20, Size: 1 << 20, Block: 1}
-	_, err := e.Apply(soon(t), Change{Add: []Export{exportOf(d), exportOf(closed)}})
+	facts := proto.Facts{Size: 1 << 19, Flags: proto.FlagReadOnly}
+	_, err := e.Apply(soon(t), Change{Add: []Export{exportOf(other), exportOf(closed)},
+		Alter: []Alteration{{ID: resized, Facts: facts, DeviceSize: 3 << 19},
+			{ID: resized, Facts: facts}},
+		Remove: []ID{kept}})
 	if !errors.Is(err, unix.EBADF) {
 		t.Errorf("%v", err)
 	}
-	if ids := e.IDs(); len(ids) != 0 || e.shared.table.filed != 0 {
-		t.Errorf("%d exports are served", len(ids))
+	if ids := e.IDs(); !slices.Equal(ids, before) || e.shared.table.filed != 1 {
+		t.Errorf("%v are served, were %v", ids, before)
 	}
-	applied(t, e, Change{Add: []Export{exportOf(d)}})
+	x := e.shared.table.find(resized)
+	if x.Size != 1<<20 || x.Flags&proto.FlagReadOnly != 0 || d.Size != 1<<20 {
+		t.Errorf("the export that was altered has %d bytes and flags %#x, its device %d bytes",
+			x.Size, x.Flags, d.Size)
+	}
+	client := reach(t, e, resized)
+	if errno := client.call(proto.CmdWrite, 0, 1<<20-4096, 4096, make([]byte, 4096)); errno != 0 {
+		t.Error(errno)
+	}
+	applied(t, e, Change{Add: []Export{exportOf(other)}, Remove: []ID{kept}})
 }
 
 // TestCloseEndsChanges: a change that waits for a disk that hangs ends with the engine.

@@ -287,6 +287,24 @@ func TestNoRowsNoDeadlock(t *testing.T) {
 	}
 }
 
+// TestPlansLeaveWorkToTheNextTurn checks that a turn does not clear more memory for plans than is
+// its part, that the rest is done all the same, and that such turns are counted.
+func TestPlansLeaveWorkToTheNextTurn(t *testing.T) {
+	const size = 32<<20 + twinBlock
+	c := Config{Loops: 1, MaxConnections: 4}
+	c.Memory = AmpleMemory(c)
+	e := start(t, c, over(&twin{hollow: true}, memoryDevice(t, size)))
+	client := connect(t, e, 0)
+	got := bytes.Repeat([]byte{1}, 16<<20)
+	if errno := client.call(proto.CmdRead, 0, 0, uint64(len(got)), got); errno != proto.Success ||
+		!bytes.Equal(got, make([]byte, len(got))) {
+		t.Errorf("16 MiB of no device are not read as zeroes (%v)", errno)
+	}
+	if left := counted(t, e).RowsLeft; left < 8 {
+		t.Errorf("%d turns left work of plans to the next: clearing 16 MiB takes 16", left)
+	}
+}
+
 // TestPlanDecidesWhatAnErrorMeans checks that the failure of a device below is the plan's to judge,
 // and that the report names the device.
 func TestPlanDecidesWhatAnErrorMeans(t *testing.T) {
