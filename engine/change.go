@@ -119,35 +119,11 @@ func (e *NotFlushedError) Unwrap() error { return e.Err }
 // export has its device.
 //
 // A change that cannot be made as a whole is refused, and nothing has changed (ErrGone, RoomError,
-// BoundsError, or the kernel's reason). When the context ends before the change is done, or data
+// BoundsError). Only a loop can know that the kernel refuses a file: then nothing was added or
+// altered, but what was to be removed is removed. When the context ends before the change is done, or data
 // could not be flushed, the change is in force all the same, and the errors say what remains
 // (RemainsError) and what is lost (NotFlushedError); see also Gone.
 func (e *Engine) Apply(ctx context.Context, c Change) (added []ID, err error) {
-	if len(c.Add) == 0 || len(c.Remove) == 0 {
-		return e.apply(ctx, c)
-	}
-	if err := e.checkChange(&c); err != nil {
-		return nil, err
-	}
-	// The kernel may refuse a file, which is known only when a loop has asked it; a removal cannot
-	// be taken back.
-	added, err = e.apply(ctx, Change{Alter: c.Alter, Add: c.Add})
-	if len(added) == 0 {
-		return nil, err
-	}
-	_, removed := e.apply(ctx, Change{Remove: c.Remove, Force: c.Force})
-	return added, errors.Join(err, removed)
-}
-
-// checkChange reports why a change cannot be made, as far as it can be known before.
-func (e *Engine) checkChange(c *Change) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.shared.register.check(e.shared.table, c)
-}
-
-// apply is Apply of a change that does not both add and remove.
-func (e *Engine) apply(ctx context.Context, c Change) (added []ID, err error) {
 	w, err := e.publish(&c)
 	if err != nil {
 		return nil, err
@@ -160,9 +136,9 @@ func (e *Engine) apply(ctx context.Context, c Change) (added []ID, err error) {
 		late = !e.answered(ctx, m.done) || late
 		if !late && m.err != nil { // the kernel did not take a file
 			slices.Reverse(w.before)
-			_, _ = e.apply(ctx, Change{Remove: w.added, Force: true})
-			_, _ = e.apply(ctx, Change{Alter: w.before})
-			return nil, m.err
+			_, _ = e.Apply(ctx, Change{Remove: w.added, Force: true})
+			_, _ = e.Apply(ctx, Change{Alter: w.before})
+			return nil, errors.Join(m.err, e.trouble(ctx, &Change{}, w, false))
 		}
 	}
 	return w.added, e.trouble(ctx, &c, w, late)

@@ -244,24 +244,30 @@ func TestRoomForExportsEnds(t *testing.T) {
 	}
 }
 
-// TestAFileThatTheKernelRefusesIsNotServed: the change is taken back, with all else that it asks.
+// TestAFileThatTheKernelRefusesIsNotServed: additions and alterations are taken back; a removal
+// cannot be, and is waited for.
 func TestAFileThatTheKernelRefusesIsNotServed(t *testing.T) {
 	d := fileDevice(t, 1<<20, 0)
 	e := startEngine(t, 2, d, nullDevice(2<<20))
 	before := e.IDs()
-	resized, kept := before[0], before[1]
+	resized, removed := before[0], before[1]
 	other := fileDevice(t, 1<<20, 0)
 	closed := &Device{Kind: File, FD: 1 << 20, Size: 1 << 20, Block: 1}
 	facts := proto.Facts{Size: 1 << 19, Flags: proto.FlagReadOnly}
 	_, err := e.Apply(soon(t), Change{Add: []Export{exportOf(other), exportOf(closed)},
 		Alter: []Alteration{{ID: resized, Facts: facts, DeviceSize: 3 << 19},
 			{ID: resized, Facts: facts}},
-		Remove: []ID{kept}})
+		Remove: []ID{removed}})
 	if !errors.Is(err, unix.EBADF) {
 		t.Errorf("%v", err)
 	}
-	if ids := e.IDs(); !slices.Equal(ids, before) || e.shared.table.filed != 1 {
+	if ids := e.IDs(); !slices.Equal(ids, before[:1]) || e.shared.table.filed != 1 {
 		t.Errorf("%v are served, were %v", ids, before)
+	}
+	select {
+	case <-e.Gone(removed):
+	default:
+		t.Error("the change did not wait for what it removed")
 	}
 	x := e.shared.table.find(resized)
 	if x.Size != 1<<20 || x.Flags&proto.FlagReadOnly != 0 || d.Size != 1<<20 {
@@ -272,7 +278,7 @@ func TestAFileThatTheKernelRefusesIsNotServed(t *testing.T) {
 	if errno := client.call(proto.CmdWrite, 0, 1<<20-4096, 4096, make([]byte, 4096)); errno != 0 {
 		t.Error(errno)
 	}
-	applied(t, e, Change{Add: []Export{exportOf(other)}, Remove: []ID{kept}})
+	applied(t, e, Change{Add: []Export{exportOf(other)}})
 }
 
 // TestCloseEndsChanges: a change that waits for a disk that hangs ends with the engine.
