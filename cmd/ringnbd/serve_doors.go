@@ -7,6 +7,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 
 	"ringnbd/cmd/ringnbd/config"
@@ -24,8 +26,8 @@ type door struct {
 }
 
 // openDoor opens an address of a configuration.
-func (s *server) openDoor(o *options, l *config.Listen) (door, error) {
-	p, err := gate.ListenWith(l.Address.V, o.manner[l.Address.V])
+func (s *server) openDoor(l *config.Listen) (door, error) {
+	p, err := gate.ListenWith(l.Address.V, l.Options())
 	if err != nil {
 		return door{}, err
 	}
@@ -70,8 +72,29 @@ func (s *server) fillAddress(c *config.Config) {
 	}
 }
 
-// changeDoors closes and opens the addresses of a reload.
-func (s *server) changeDoors(t *turn) {
+// openDoorAgain opens an address that was closed, because it is to be listened on in another way;
+// if that fails, as it was before. It returns what is in force then; nil: nothing.
+func (s *server) openDoorAgain(t *turn, l *config.Listen) (*config.Listen, error) {
+	d, err := s.openDoor(l)
+	if err == nil {
+		t.doors = append(t.doors, d)
+		return l, nil
+	}
+	for _, before := range s.options.file.Listen {
+		if before.Address.V != l.Address.V {
+			continue
+		}
+		if d, again := s.openDoor(before); again == nil {
+			t.doors = append(t.doors, d)
+			return before, fmt.Errorf("%w; the address is listened on as before", err)
+		}
+	}
+	return nil, fmt.Errorf("%w; the address is not listened on any more", err)
+}
+
+// changeDoors closes and opens the addresses of a reload. An error is about addresses that could
+// not be opened again; the others are open.
+func (s *server) changeDoors(t *turn) error {
 	s.mu.Lock()
 	var closed []door
 	s.doors = slices.DeleteFunc(s.doors, func(d door) bool {
@@ -88,19 +111,20 @@ func (s *server) changeDoors(t *turn) {
 			t.by.String())
 		s.events.Tell(control.Event{Event: "address-closed", Text: d.URI, By: t.by.String()})
 	}
-	for _, l := range t.next.Listen { // those that had to be closed first
-		if slices.Contains(t.shut, l.Address.V) {
-			d, err := s.openDoor(&t.options, l)
-			if err != nil {
-				s.log.Error("an address could not be listened on again", "error", err)
-				continue
-			}
-			t.doors = append(t.doors, d)
+	var trouble []error
+	for _, l := range t.next.Listen {
+		if slices.Contains(t.shut, l.Address.V) { // it had to be closed first
+			var err error
+			l, err = s.openDoorAgain(t, l)
+			trouble = append(trouble, err)
+		}
+		if l != nil {
+			t.listens = append(t.listens, l)
 		}
 	}
 	s.mu.Lock()
 	s.doors = append(s.doors, t.doors...)
-	for _, l := range t.next.Listen {
+	for _, l := range t.listens {
 		for _, d := range s.doors {
 			if d.text == l.Address.V {
 				d.SetKeepalive(l.Options().Keepalive)
@@ -113,4 +137,5 @@ func (s *server) changeDoors(t *turn) {
 		s.log.Info("listening", "address", d.URI, "by", t.by.String())
 		s.events.Tell(control.Event{Event: "address-opened", Text: d.URI, By: t.by.String()})
 	}
+	return errors.Join(trouble...)
 }

@@ -55,13 +55,28 @@ func (s *server) compare() (*comparison, error) {
 		return nil, err
 	}
 	s.fillAddress(next)
-	connections := func(name string) int {
-		if x := s.live.find(name); x != nil {
-			return s.journal.connections(x.id)
+	list := config.Diff(s.inForce(), next, s.groupConnections)
+	for i := range list {
+		d := &list[i]
+		if d.OldExport == nil || d.NewExport == nil || d.Ends() {
+			continue
 		}
-		return 0
+		if x := s.live.find(d.Name); x != nil && !x.backing.MayAlter(d.NewExport.Spec()) {
+			d.Reopens(s.groupConnections(d.Name))
+		}
 	}
-	return &comparison{next, config.Diff(s.inForce(), next, connections)}, nil
+	return &comparison{next, list}, nil
+}
+
+// groupConnections is how many connections an export, and the partitions that are served with it,
+// have now.
+func (s *server) groupConnections(name string) (n int) {
+	if x := s.live.find(name); x != nil {
+		for _, each := range s.live.group(x) {
+			n += s.journal.connections(each.id)
+		}
+	}
+	return n
 }
 
 // reloaded says when the configuration was read last, and what is wrong with it.
@@ -114,29 +129,39 @@ func (s *server) tellReload(by control.Caller, c *comparison, changed bool, err 
 	s.mu.Unlock()
 	event := control.Event{Event: "reloaded", By: by.String()}
 	var mistakes config.MistakesError
+	var part *partError
 	switch {
 	case errors.As(err, &mistakes):
 		for _, m := range mistakes {
 			s.log.Error("the configuration has a mistake; nothing was changed", "at",
 				m.At.String(), "error", m.Text)
 		}
+	case errors.As(err, &part):
+		s.log.Error("a part of the configuration could not be loaded again", "file",
+			s.configPath(), "by", by.String(), "error", oneLine(visibleText(err)))
+		s.warnOfRestart(c)
 	case err != nil:
 		s.log.Error("the configuration could not be loaded again", "file", s.configPath(), "by",
 			by.String(), "error", oneLine(visibleText(err)))
 	default:
 		s.log.Info("configuration loaded again", "file", s.configPath(), "differences",
 			len(c.differences), "by", by.String())
-		for i := range c.differences {
-			if d := &c.differences[i]; d.Sign() == "!" {
-				s.log.Warn("a change of the configuration needs a restart", "change",
-					strings.TrimPrefix(d.String(), "! "))
-			}
-		}
+		s.warnOfRestart(c)
 	}
 	if err != nil {
 		event.Event, event.Text = "reload-failed", oneLine(visibleText(err))
 	}
 	s.events.Tell(event)
+}
+
+// warnOfRestart logs the differences that are not in force before a restart.
+func (s *server) warnOfRestart(c *comparison) {
+	for i := range c.differences {
+		if d := &c.differences[i]; d.Sign() == "!" {
+			s.log.Warn("a change of the configuration needs a restart", "change",
+				strings.TrimPrefix(d.String(), "! "))
+		}
+	}
 }
 
 // turn is what a reload will do.
@@ -150,9 +175,10 @@ type turn struct {
 	parts   []*served      // partitions of disks that are served already, opened
 	leave   []*served      // removed or replaced
 	alter   []alteration
-	again   []backing.Spec // exports whose store is opened again, in another way
-	doors   []door         // opened
-	shut    []string       // addresses
+	again   []backing.Spec   // exports whose store is opened again, in another way
+	doors   []door           // opened
+	shut    []string         // addresses
+	listens []*config.Listen // that are in force afterwards
 }
 
 // adoptConfig does what a configuration says.
@@ -223,10 +249,19 @@ func (s *server) carryOut(k *task, t *turn, c *comparison) (err error) {
 		return err
 	}
 	s.live.told(t.by, step, false)
-	s.settle(t)
+	trouble := s.settle(t)
 	t.doors = nil // which serve now, whatever follows
-	return s.openAgain(k, t)
+	if err := errors.Join(trouble, s.openAgain(k, t)); err != nil {
+		return &partError{err}
+	}
+	return nil
 }
+
+// partError is about a reload of which a part failed when the rest was in force already.
+type partError struct{ of error }
+
+func (e *partError) Error() string { return oneLine(e.of.Error()) + "; all else is in force" }
+func (e *partError) Unwrap() error { return e.of }
 
 // planExport plans a difference of an export.
 func (s *server) planExport(k *task, t *turn, d *config.Difference) error {
@@ -284,7 +319,7 @@ func (s *server) planDoor(t *turn, d *config.Difference) error {
 	if d.NewListen == nil || d.OldListen != nil {
 		return nil
 	}
-	opened, err := s.openDoor(&t.options, d.NewListen)
+	opened, err := s.openDoor(d.NewListen)
 	if err == nil {
 		t.doors = append(t.doors, opened)
 	}
@@ -301,8 +336,9 @@ func reopens(d *config.Difference) bool {
 	return false
 }
 
-// settle finishes a reload whose exports are in force: addresses and settings.
-func (s *server) settle(t *turn) {
+// settle finishes a reload whose exports are in force: addresses and settings. An address that
+// cannot be opened again does not keep the rest from coming into force.
+func (s *server) settle(t *turn) error {
 	s.live.mu.Lock()
 	origins := originsIn(t.next)
 	for _, x := range s.live.list {
@@ -311,13 +347,15 @@ func (s *server) settle(t *turn) {
 		}
 	}
 	s.live.mu.Unlock()
-	s.changeDoors(t)
+	err := s.changeDoors(t)
 	s.mu.Lock()
 	s.options.file = config.InForce(s.options.file, t.next)
+	s.options.file.Listen = t.listens
 	s.options.shutdown = t.options.shutdown
 	s.mu.Unlock()
 	s.log.setVerbose(t.options.verbose)
 	s.setAccess(t.access)
+	return err
 }
 
 // openAgain opens stores again that could not be open in two ways at a time. An export for which

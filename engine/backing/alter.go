@@ -22,17 +22,16 @@ func (b *Backing) Spec() Spec { return b.spec }
 // opened in the same way, and writable only if the store was opened for that. Else ok is false. An
 // error says that another export of the store is in the way.
 func (b *Backing) Altered(s Spec) (shown proto.Export, ok bool, err error) {
-	r := b.stores
-	if s.Text() != b.spec.Text() || s.Direct != b.spec.Direct || s.Raw != b.spec.Raw ||
-		s.Force != b.spec.Force {
+	if !b.MayAlter(s) {
 		return proto.Export{}, false, nil
 	}
 	if b.tree != nil {
-		return b.alteredLayer(s)
+		b.stores.exchange(b, s)
+		shown = b.Export
+		shown.Description = s.Description
+		return shown, true, nil
 	}
-	if !s.ReadOnly && b.store.spec.ReadOnly {
-		return proto.Export{}, false, nil
-	}
+	r := b.stores
 	old := r.exchange(b, s)
 	if err := r.admit(b, nil); err != nil {
 		r.exchange(b, old)
@@ -43,16 +42,18 @@ func (b *Backing) Altered(s Spec) (shown proto.Export, ok bool, err error) {
 	return as.Export, true, nil
 }
 
-// alteredLayer is Altered of an export that is made of others, of which only the description can
-// change: whether it is read-only decides how its parts are opened.
-func (b *Backing) alteredLayer(s Spec) (shown proto.Export, ok bool, err error) {
-	if s.ReadOnly != b.spec.ReadOnly {
-		return proto.Export{}, false, nil
+// MayAlter reports whether the export can become what a spec wants while it stays open, as far as
+// other exports of its store are not in the way. Of an export that is made of others only the
+// description can change: whether it is read-only decides how its parts are opened.
+func (b *Backing) MayAlter(s Spec) bool {
+	switch {
+	case s.Text() != b.spec.Text() || s.Direct != b.spec.Direct || s.Raw != b.spec.Raw ||
+		s.Force != b.spec.Force:
+		return false
+	case b.tree != nil:
+		return s.ReadOnly == b.spec.ReadOnly
 	}
-	b.stores.exchange(b, s)
-	shown = b.Export
-	shown.Description = s.Description
-	return shown, true, nil
+	return s.ReadOnly || !b.store.spec.ReadOnly
 }
 
 // exchange gives a backing another spec, and returns the one that it had.

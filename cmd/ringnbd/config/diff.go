@@ -86,6 +86,17 @@ func (d *Difference) Ends() bool {
 	return d.Subject == OfExport && d.Sign() == "-"
 }
 
+// Reopens notes that the export has to be opened again for what is different, although some of it
+// usually is in force at once: so many connections end.
+func (d *Difference) Reopens(connections int) {
+	d.Connections = connections
+	for i := range d.Changes {
+		if c := &d.Changes[i]; c.Effect == AtOnce {
+			c.Effect = Ends
+		}
+	}
+}
+
 // String is the difference as a line: ~ export vm1: read-only off -> on (at once).
 func (d *Difference) String() string {
 	name := d.Name
