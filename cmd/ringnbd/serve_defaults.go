@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ringnbd/cmd/ringnbd/cgroup"
+	"ringnbd/cmd/ringnbd/config"
 	"ringnbd/engine"
 	"ringnbd/engine/gate"
 	"ringnbd/engine/units"
@@ -105,7 +106,8 @@ func (a allowance) check(c engine.Config) error {
 		return fmt.Errorf("--memory %s is too small: %s and %s need %s%s; give that, or fewer "+
 			"--loops or --max-connections",
 			units.Size(c.Memory), units.Plural(c.Loops, "loop"),
-			units.Plural(c.MaxConnections, "connection"), wholeMiB(least), homedWhy(c))
+			units.Plural(c.MaxConnections, "connection"), config.WholeMiB(least),
+			config.WhyHomed(c))
 	}
 	if c.Memory <= a.memory && a.memory-c.Memory >= minProcessMemory {
 		return nil
@@ -119,17 +121,6 @@ func (a allowance) check(c engine.Config) error {
 		whose, units.Size(a.memory), units.Size(c.Memory), units.Plural(c.Loops, "loop"),
 		units.Size(minProcessMemory))
 }
-
-// homedWhy says why an engine that serves overlays needs more memory.
-func homedWhy(c engine.Config) string {
-	if !c.Homed || c.Loops == 1 {
-		return ""
-	}
-	return ", because all clients of an overlay are in one loop, so that each loop has room for " +
-		"all connections"
-}
-
-func wholeMiB(n uint64) string { return units.Exact((n + 1<<20 - 1) >> 20 << 20) }
 
 // socketMemory is the socket memory of a client of the server that the options describe.
 func (o *options) socketMemory() uint64 { return uint64(o.allowance.socketMemory(o.engine())) }

@@ -3,9 +3,13 @@
 package main
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"ringnbd/cmd/ringnbd/config"
 	"ringnbd/engine"
 	"ringnbd/engine/gate"
 )
@@ -97,5 +101,47 @@ func TestConnectionsFit(t *testing.T) {
 			uint64(each*c.MaxConnections); test.a.memory >= 64<<20 && sum > test.a.memory {
 			t.Errorf("%+v: %d MiB altogether", test.a, sum>>20)
 		}
+	}
+}
+
+// TestConfigCheckAsksForTheMemoryOfServe compares what a file is refused for with what serve needs.
+func TestConfigCheckAsksForTheMemoryOfServe(t *testing.T) {
+	const export = "[export.a]\npath = \"/dev/zero\"\n"
+	least := map[string]uint64{}
+	for name, rest := range map[string]string{
+		"plain":   export,
+		"control": export + "[control]\nsocket = \"/run/c\"\n",
+		"overlay": "[export.a]\npath = \"overlay(/a, /b)\"\n",
+		"table":   "[export.a]\noverlay = { origin = \"/a\", discard = \"on-disconnect\" }\n",
+	} {
+		check := func(memory uint64) (engine.Config, []config.Mistake) {
+			path := filepath.Join(t.TempDir(), "main.toml")
+			text := fmt.Sprintf("loops = 4\nmax-connections = 1000\nmemory = \"%d\"\n%s", memory,
+				rest)
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c, wrong := config.Load(path)
+			var o options
+			if _, err := o.configure(c); err != nil {
+				t.Fatal(err)
+			}
+			return o.engine(), wrong
+		}
+		c, _ := check(1 << 30)
+		least[name] = engine.MinMemory(c)
+		if _, wrong := check(least[name]); len(wrong) > 0 {
+			t.Errorf("%s: %v, and serve takes it", name, wrong)
+		}
+		c, wrong := check(least[name] - 1)
+		err := (allowance{memory: 1 << 40}).check(c)
+		why := strings.Contains(fmt.Sprint(wrong), "all clients of an overlay are in one loop")
+		if len(wrong) != 1 || err == nil || why != (name != "plain") {
+			t.Errorf("%s, a byte less: %v, and serve says: %v", name, wrong, err)
+		}
+	}
+	if least["overlay"] <= least["plain"] || least["control"] != least["overlay"] ||
+		least["table"] != least["overlay"] {
+		t.Errorf("an overlay needs no more: %v", least)
 	}
 }

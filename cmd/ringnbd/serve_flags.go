@@ -149,10 +149,7 @@ func (o *options) check(specs []backing.Spec) error {
 	case o.shutdown <= 0:
 		return fmt.Errorf("--shutdown-timeout %v: must be more than 0", o.shutdown)
 	}
-	// over a control socket, overlays can be added
-	o.homed = o.control != "" || slices.ContainsFunc(specs, func(s backing.Spec) bool {
-		return s.Layered()
-	})
+	o.homed = config.Homed(o.control != "", specs)
 	if o.memory == 0 {
 		o.memory = o.allowance.memoryFor(o.engine())
 	}

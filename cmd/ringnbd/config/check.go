@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"ringnbd/cmd/ringnbd/control"
 	"ringnbd/engine"
+	"ringnbd/engine/backing"
 	"ringnbd/engine/gate"
 	"ringnbd/engine/units"
 )
@@ -62,11 +64,12 @@ func (k *checker) server(c *Config) {
 	}
 	if c.Memory.IsSet() && c.Loops.IsSet() && c.Loops.V > 0 && c.Loops.V <= MaxLoops {
 		e := engine.Config{Loops: c.Loops.V, Memory: uint64(c.Memory.V),
-			MaxConnections: min(max(c.MaxConnections.Or(1), 1), MaxConnections)}
+			MaxConnections: min(max(c.MaxConnections.Or(1), 1), MaxConnections),
+			Homed:          Homed(c.Control != nil, c.Specs())}
 		if least := engine.MinMemory(e); e.Memory < least {
-			k.wrong(c.Memory.At, "memory", "memory %v is too small: %s and %s need %s; give that, "+
-				"or fewer loops or max-connections", c.Memory.V, units.Plural(e.Loops, "loop"),
-				units.Plural(e.MaxConnections, "connection"), units.Size(least))
+			k.wrong(c.Memory.At, "memory", "memory %v is too small: %s and %s need %s%s; give "+
+				"that, or fewer loops or max-connections", c.Memory.V, units.Plural(e.Loops, "loop"),
+				units.Plural(e.MaxConnections, "connection"), WholeMiB(least), WhyHomed(e))
 		}
 	}
 	if c.Debug.IsSet() {
@@ -79,6 +82,24 @@ func (k *checker) server(c *Config) {
 			"or [control] with a socket, over which exports can be added")
 	}
 }
+
+// Homed reports whether a server of some exports needs engine.Config.Homed: overlays are among
+// them, or can be added because there is a control socket.
+func Homed(control bool, specs []backing.Spec) bool {
+	return control || slices.ContainsFunc(specs, func(s backing.Spec) bool { return s.Layered() })
+}
+
+// WhyHomed says why an engine that serves overlays needs more memory.
+func WhyHomed(c engine.Config) string {
+	if !c.Homed || c.Loops == 1 {
+		return ""
+	}
+	return ", because all clients of an overlay are in one loop, so that each loop has room for " +
+		"all connections"
+}
+
+// WholeMiB is a number of bytes, rounded up to whole MiB.
+func WholeMiB(n uint64) string { return units.Exact((n + 1<<20 - 1) >> 20 << 20) }
 
 // control checks the table of the control socket.
 func (k *checker) control(c *Config) {
