@@ -141,7 +141,8 @@ func TestHelpTextsEndWithTheStatus(t *testing.T) {
 // othersFlags are in the help texts and belong to other programs.
 var othersFlags = map[string]bool{"bench --name": true, "bench --filename": true,
 	"bench --rw": true, "ctl --unix-socket": true, "ctl --export": true,
-	"bench --write_iolog": true, "conform --socket": true}
+	"bench --write_iolog": true, "conform --socket": true,
+	"serve --sector-size": true, "serve --find": true, "serve --show": true}
 
 // hasFlag reports whether a command, or a command below it, has a flag; config converts the flags
 // of serve.
