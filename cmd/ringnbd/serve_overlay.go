@@ -59,8 +59,7 @@ func (l *live) empty(name, verb, what string) (control.Changed, error) {
 	if x == nil {
 		return control.Changed{}, l.unknown(name)
 	}
-	data, zeroes, ok := x.backing.Held()
-	if !ok {
+	if _, _, ok := x.backing.Held(); !ok {
 		return control.Changed{}, control.Wrong("name", "%s is not an overlay with a file of its "+
 			"own", exportTitle(name))
 	}
@@ -68,7 +67,8 @@ func (l *live) empty(name, verb, what string) (control.Changed, error) {
 		return control.Changed{}, err
 	}
 	// Only now nothing can be written any more.
-	if data, zeroes, _ = x.backing.Held(); data+zeroes == 0 && !x.backing.Unfinished() {
+	data, zeroes, _ := x.backing.Held()
+	if data+zeroes == 0 && !x.backing.Unfinished() {
 		return control.Changed{}, l.unlock(x)
 	}
 	_, err := l.engine.Apply(context.Background(), engine.Change{Remove: []engine.ID{x.id}})
