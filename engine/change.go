@@ -120,9 +120,9 @@ func (e *NotFlushedError) Unwrap() error { return e.Err }
 //
 // A change that cannot be made as a whole is refused, and nothing has changed (ErrGone, RoomError,
 // BoundsError). Only a loop can know that the kernel refuses a file: then nothing was added or
-// altered, but what was to be removed is removed. When the context ends before the change is done, or data
-// could not be flushed, the change is in force all the same, and the errors say what remains
-// (RemainsError) and what is lost (NotFlushedError); see also Gone.
+// altered, but what was to be removed is removed. When the context ends before the change is done,
+// or data could not be flushed, the change is in force all the same, and the errors say what
+// remains (RemainsError) and what is lost (NotFlushedError); see also Gone.
 func (e *Engine) Apply(ctx context.Context, c Change) (added []ID, err error) {
 	w, err := e.publish(&c)
 	if err != nil {
