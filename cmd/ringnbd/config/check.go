@@ -68,8 +68,9 @@ func (k *checker) server(c *Config) {
 			Homed:          Homed(c.Control != nil, c.Specs())}
 		if least := engine.MinMemory(e); e.Memory < least {
 			k.wrong(c.Memory.At, "memory", "memory %v is too small: %s and %s need %s%s; give "+
-				"that, or fewer loops or max-connections", c.Memory.V, units.Plural(e.Loops, "loop"),
-				units.Plural(e.MaxConnections, "connection"), WholeMiB(least), WhyHomed(e))
+				"that, or fewer loops or max-connections", c.Memory.V,
+				units.Plural(e.Loops, "loop"), units.Plural(e.MaxConnections, "connection"),
+				WholeMiB(least), WhyHomed(e))
 		}
 	}
 	if c.Debug.IsSet() {
