@@ -6,15 +6,11 @@ package live_test
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"flag"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -43,10 +39,50 @@ type layered struct {
 	seed    uint64
 }
 
-func newLayered(unit int, seed uint64) *layered {
+// newLayered begins a ledger of an overlay that shows what base has in its units.
+func newLayered(unit int, seed uint64, base [][]byte) *layered {
 	n := clusterUnits * clusters
-	return &layered{unit: unit, base: make([][]byte, n), sent: make([]atomic.Uint32, n),
+	return &layered{unit: unit, base: base, sent: make([]atomic.Uint32, n),
 		durable: make([]atomic.Uint32, n), acked: make([]atomic.Uint32, n), seed: seed}
+}
+
+// layeredOn begins a ledger of an overlay that has nothing of its own yet.
+func layeredOn(t *testing.T, origin string, unit int, seed uint64) *layered {
+	t.Helper()
+	l := newLayered(unit, seed, make([][]byte, clusterUnits*clusters))
+	for u := range l.base {
+		l.base[u] = partOf(t, origin, l.at(u), unit)
+	}
+	return l
+}
+
+// partOf reads a part of a file.
+func partOf(t *testing.T, path string, at uint64, n int) []byte {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	part := make([]byte, n)
+	if _, err := f.ReadAt(part, int64(at)); err != nil {
+		t.Fatal(err)
+	}
+	return part
+}
+
+// checkAround compares what lies behind the units of each cluster with the origin.
+func (l *layered) checkAround(t *testing.T, p *peer, origin string) {
+	t.Helper()
+	const length = 512 << 10
+	for c := range clusters {
+		at := l.at(c*clusterUnits) + uint64(clusterUnits*l.unit)
+		got, err := p.read(at, length)
+		if err != nil || !bytes.Equal(got, partOf(t, origin, at, length)) {
+			t.Errorf("at %d, where nothing was written, the overlay does not show its origin: %v",
+				at, err)
+		}
+	}
 }
 
 func (l *layered) at(u int) uint64 {
@@ -83,43 +119,24 @@ func (l *layered) content(u int, v uint32) []byte {
 
 // writer changes the units that belong to it until the connection dies (bounded).
 func (l *layered) writer(p *peer, k, writers int) {
-	const depth = 16
 	random := rand.New(rand.NewPCG(uint64(k), l.seed))
-	busy, unitOf := map[int]bool{}, map[uint64]int{}
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		for len(unitOf) < depth {
-			u := random.IntN(len(l.sent)/writers)*writers + k
-			if busy[u] {
-				continue
-			}
+	p.changeUnits(func() int { return random.IntN(len(l.sent)/writers)*writers + k },
+		func(u int) (uint64, error) {
 			v := l.sent[u].Add(1)
 			command, flags := l.what(v)
 			data := []byte(nil)
 			if command == cmdWrite {
 				data = l.content(u, v)
 			}
-			cookie, err := p.send(command, flags, l.at(u), uint32(l.unit), data)
-			if err != nil {
-				return
+			return p.send(command, flags, l.at(u), uint32(l.unit), data)
+		},
+		func(u int) {
+			v := l.sent[u].Load()
+			l.acked[u].Store(v)
+			if _, flags := l.what(v); flags&flagFUA != 0 {
+				l.harden(u, v)
 			}
-			busy[u], unitOf[cookie] = true, u
-		}
-		r, err := p.receive()
-		if err != nil {
-			return
-		}
-		u := unitOf[r.cookie]
-		delete(unitOf, r.cookie)
-		if r.errno != 0 {
-			return // the unit stays busy: its version is open
-		}
-		delete(busy, u)
-		v := l.sent[u].Load()
-		l.acked[u].Store(v)
-		if _, flags := l.what(v); flags&flagFUA != 0 {
-			l.harden(u, v)
-		}
-	}
+		})
 }
 
 // harden notes that a version is durable.
@@ -133,22 +150,7 @@ func (l *layered) harden(u int, v uint32) {
 }
 
 // flusher flushes on a connection of its own until it dies.
-func (l *layered) flusher(p *peer) {
-	seen := make([]uint32, len(l.acked))
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		for u := range seen {
-			seen[u] = l.acked[u].Load()
-		}
-		if p.flush() != nil {
-			return
-		}
-		for u, v := range seen {
-			l.harden(u, v)
-		}
-		l.flushes.Add(1)
-		time.Sleep(3 * time.Millisecond)
-	}
-}
+func (l *layered) flusher(p *peer) { p.keepFlushing(l.acked, &l.flushes, l.harden) }
 
 // check compares the export with the ledger, and returns what is there.
 func (l *layered) check(p *peer) ([][]byte, error) {
@@ -159,9 +161,6 @@ func (l *layered) check(p *peer) ([][]byte, error) {
 			return nil, err
 		}
 		found[u] = got
-		if l.base[u] == nil { // nothing is known yet
-			continue
-		}
 		if err := l.explain(u, got); err != nil {
 			return nil, err
 		}
@@ -172,19 +171,10 @@ func (l *layered) check(p *peer) ([][]byte, error) {
 // explain returns an error if a byte of a unit is in none of the versions that may be there.
 func (l *layered) explain(u int, got []byte) error {
 	first, last := l.durable[u].Load(), l.sent[u].Load()
-	possible := make([][]byte, 0, last-first+1)
-	for v := first; v <= last; v++ {
-		c := l.content(u, v)
-		if bytes.Equal(c, got) {
-			return nil
-		}
-		possible = append(possible, c)
-	}
-	for i, b := range got {
-		if !slices.ContainsFunc(possible, func(c []byte) bool { return c[i] == b }) {
-			return fmt.Errorf("unit %d at %d, byte %d: %#x is in none of versions %d (durable) to "+
-				"%d (sent), %d was acknowledged", u, l.at(u), i, b, first, last, l.acked[u].Load())
-		}
+	i := unexplained(got, first, last, func(v uint32) []byte { return l.content(u, v) })
+	if i >= 0 {
+		return fmt.Errorf("unit %d at %d, byte %d: %#x is in none of versions %d (durable) to %d "+
+			"(sent), %d was acknowledged", u, l.at(u), i, got[i], first, last, l.acked[u].Load())
 	}
 	return nil
 }
@@ -192,30 +182,7 @@ func (l *layered) explain(u int, got []byte) error {
 // load changes an export over several connections, until its server is killed.
 func (l *layered) load(t *testing.T, s *server) (wait func()) {
 	t.Helper()
-	const writers = 4
-	var all sync.WaitGroup
-	for k := range writers {
-		p := s.dial(t)
-		all.Go(func() { l.writer(p, k, writers) })
-	}
-	p := s.dial(t)
-	all.Go(func() { l.flusher(p) })
-	return all.Wait
-}
-
-// sumOfFile is the checksum of a whole file.
-func sumOfFile(t *testing.T, path string) [32]byte {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		t.Fatal(err)
-	}
-	return [32]byte(h.Sum(nil))
+	return loadUntilKilled(t, s, l.writer, l.flusher)
 }
 
 // layeredOrigin makes an origin with data where units are.
@@ -237,32 +204,33 @@ func layeredOrigin(t *testing.T) string {
 
 func TestKillMinusNineOfAnOverlayLosesNothingThatWasFlushed(t *testing.T) {
 	onlyRingnbd(t)
-	for _, unit := range []int{4096, 1000, 16384} {
+	for _, unit := range []int{4096, 512, 1000, 16384, 65536} {
 		t.Run(fmt.Sprintf("%dBytes", unit), func(t *testing.T) {
 			origin := layeredOrigin(t)
-			before := sumOfFile(t, origin)
+			before := checksum(t, origin)
 			top := filepath.Join(filepath.Dir(origin), "top.cow")
 			tree := fmt.Sprintf("overlay(%s, %s, create=if-missing)", origin, top)
-			l, flushes := newLayered(unit, 1), uint32(0)
+			l, flushes := layeredOn(t, origin, unit, 1), uint32(0)
 			for round := range *overlayKills + 1 {
 				s := serve(t, measure.Unix, tree)
-				found, err := l.check(s.dial(t))
+				p := s.dial(t)
+				found, err := l.check(p)
 				if err != nil {
 					t.Fatalf("round %d, after %d flushes: %v", round, l.flushes.Load(), err)
 				}
+				l.checkAround(t, p, origin)
 				flushes += l.flushes.Load()
 				if round == *overlayKills {
 					s.stop()
 					break
 				}
-				l = newLayered(unit, uint64(round)+2)
-				l.base = found
+				l = newLayered(unit, uint64(round)+2, found)
 				wait := l.load(t, s)
 				time.Sleep(time.Duration(50+rand.IntN(400)) * time.Millisecond)
 				s.kill()
 				wait()
 			}
-			if sumOfFile(t, origin) != before {
+			if checksum(t, origin) != before {
 				t.Error("the origin has changed")
 			}
 			if flushes == 0 {

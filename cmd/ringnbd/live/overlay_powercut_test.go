@@ -89,12 +89,10 @@ func underLoad(t *testing.T, origin, image string) (cuts []powerCut) {
 	folder := mount(t, loopDevice(t, image))
 	s := serve(t, measure.Unix, fmt.Sprintf("overlay(%s, %s, create=if-missing)", origin,
 		filepath.Join(folder, "top.cow")))
-	l := newLayered(4096, 9)
-	found, err := l.check(s.dial(t))
-	if err != nil {
+	l := layeredOn(t, origin, 4096, 9)
+	if _, err := l.check(s.dial(t)); err != nil {
 		t.Fatal(err)
 	}
-	l.base = found
 	wait := l.load(t, s)
 	const most = 6
 	for n := range most {

@@ -1,6 +1,5 @@
-// Overlays as clients meet them: kill -9 loses nothing that was flushed, origins never change,
-// clients that throw away what they write see their own writes alone and leave nothing behind, and
-// commit and drop do what they say.
+// Overlays as clients meet them: origins never change, clients that throw away what they write see
+// their own writes alone and leave nothing behind, and commit and drop do what they say.
 
 package live_test
 
@@ -9,7 +8,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -23,10 +21,6 @@ import (
 
 	"ringnbd/bench/measure"
 )
-
-// kills is how often a persistent overlay is killed under load: go test -run KillOverlay -kills
-// 200.
-var kills = flag.Int("kills", 10, "how often TestKillMinusNineOfAnOverlay kills its server")
 
 // originSize is 64 MiB of noise behind 64 MiB of hole.
 const originSize, originHole = 128 << 20, 64 << 20
@@ -54,6 +48,7 @@ func originImage(t *testing.T) (path string, sum [32]byte) {
 	return path, checksum(t, path)
 }
 
+// checksum is that of a whole file.
 func checksum(t *testing.T, path string) [32]byte {
 	t.Helper()
 	f, err := os.Open(path)
@@ -66,54 +61,6 @@ func checksum(t *testing.T, path string) [32]byte {
 		t.Fatal(err)
 	}
 	return [32]byte(h.Sum(nil))
-}
-
-func TestKillMinusNineOfAnOverlay(t *testing.T) {
-	onlyRingnbd(t)
-	base, sum := originImage(t)
-	top := filepath.Join(t.TempDir(), "top")
-	units := []int{4096, 1000, 65536, 512}
-	flushes := uint32(0)
-	for round := range *kills {
-		const writers, places = 4, 512
-		unit := units[round%len(units)]
-		if round%8 < 4 { // each block is written for the first time; else again
-			os.Remove(top)
-		}
-		l := newLedger(places, unit)
-		overlay := fmt.Sprintf(`overlay("%s", %s, create=if-missing)`, base, top)
-		s := serve(t, measure.Unix, overlay)
-		if round%8 >= 4 {
-			if err := zeroAll(s.dial(t), places*unit); err != nil {
-				t.Fatal(err)
-			}
-		}
-		var all sync.WaitGroup
-		for k := range writers {
-			p := s.dial(t)
-			all.Go(func() { l.writer(p, k, writers) })
-		}
-		p := s.dial(t)
-		all.Go(func() { l.flusher(p) })
-		time.Sleep(time.Duration(50+(round*37)%400) * time.Millisecond)
-		s.kill()
-		all.Wait()
-		flushes += l.flushes.Load()
-		again := serve(t, measure.Unix, overlay)
-		p = again.dial(t)
-		if err := l.check(p); err != nil {
-			t.Errorf("round %d, after %d flushes: %v", round, l.flushes.Load(), err)
-		}
-		checkOrigin(t, p, base)
-		again.stop()
-	}
-	if checksum(t, base) != sum {
-		t.Error("the origin has changed")
-	}
-	if flushes < uint32(*kills) {
-		t.Fatalf("%d flushes in %d rounds: little was tested", flushes, *kills)
-	}
-	t.Logf("%d kills, %d flushes", *kills, flushes)
 }
 
 // checkOrigin reads what an overlay has from its origin.
