@@ -87,9 +87,7 @@ func (l *loop) changeOver(m *mail) {
 		l.seeOff(d)
 		l.tickAt = l.now // so that connections which are silent already end in this turn
 	}
-	for _, place := range u.cut {
-		l.cutExport(place)
-	}
+	l.cutExports(u.cut)
 	if len(u.settle) > 0 {
 		l.settleFirst(m, u.settle)
 	}
@@ -157,8 +155,30 @@ func (l *loop) goOnChanging() {
 		*q = freeDeviceRow()
 		return true
 	})
+	l.plantSome()
+	l.settling = slices.DeleteFunc(l.settling, func(s settling) bool {
+		if !l.settled(&s) {
+			return false
+		}
+		l.finished(s.letter)
+		return true
+	})
+}
+
+// plantSome makes planned devices usable whose memory and rows are there by now. What is kept for
+// those that wait for memory is as much as they need: nothing, when the last of them has it, or has
+// gone.
+func (l *loop) plantSome() {
+	if len(l.planting) == 0 {
+		return
+	}
+	kept := l.ledger.wanted
+	l.ledger.wanted = 0
 	l.planting = slices.DeleteFunc(l.planting, func(p parting) bool {
-		planted, err := l.plant(p.place)
+		planted, err := true, error(nil)
+		if l.devices[p.place].device != nil { // else it was removed before it was usable
+			planted, err = l.plant(p.place)
+		}
 		if err != nil {
 			p.letter.err = err
 		}
@@ -167,13 +187,9 @@ func (l *loop) goOnChanging() {
 		}
 		return planted || err != nil
 	})
-	l.settling = slices.DeleteFunc(l.settling, func(s settling) bool {
-		if !l.settled(&s) {
-			return false
-		}
-		l.finished(s.letter)
-		return true
-	})
+	if l.ledger.wanted < kept {
+		l.queue.freed(small)
+	}
 }
 
 // fileReleased notes that the kernel has let go of a file: of every operation on it, and of its
@@ -211,10 +227,17 @@ func (l *loop) left(place uint32) {
 	}
 }
 
-// cutExport cuts the connections of an export.
-func (l *loop) cutExport(place uint32) {
+// cutExports cuts the connections of exports.
+func (l *loop) cutExports(places []uint32) {
+	if len(places) == 0 {
+		return
+	}
+	cut := make(map[uint32]bool, len(places))
+	for _, place := range places {
+		cut[place] = true
+	}
 	for i := range l.conns {
-		if c := &l.conns[i]; c.state != connFree && c.export == place {
+		if c := &l.conns[i]; c.state != connFree && cut[c.export] {
 			l.fail(uint32(i), CloseRemoved)
 		}
 	}
@@ -228,22 +251,23 @@ func (l *loop) partTick() {
 		if c.state != connOpen && c.state != connLeaving {
 			continue
 		}
-		row, since := &l.exports[c.export], int64(0)
+		row, why, since, grace := &l.exports[c.export], CloseRemoved, int64(0), leaveGraceNanos
 		switch client := l.clients[i]; {
 		case client != nil && client.retired != nil:
-			since = client.retired.since
+			why, since, grace = CloseRetired, client.retired.since, -1
 		case row.leaving:
 			since = row.since
 		default:
 			continue
 		}
+		ends := c.state == connLeaving || c.owes()
 		switch {
-		case c.state == connLeaving && l.now-since > cutAfterNanos:
-			l.fail(uint32(i), c.reason)
+		case ends && l.now-since > cutAfterNanos:
+			l.fail(uint32(i), why)
 		case c.state == connLeaving:
 			l.touch(uint32(i)) // it may have lingered long enough
-		case l.now-since > leaveGraceNanos || l.quiet(c):
-			l.leave(uint32(i), CloseRemoved)
+		case !ends && (l.now-since > grace || l.quiet(c)):
+			l.leave(uint32(i), why)
 		}
 	}
 	l.settleAll()
@@ -263,7 +287,9 @@ func (l *loop) retire(m *mail) {
 		l.retiring++
 	}
 	m.client.retired = m
-	l.leave(uint32(i), CloseRetired)
+	if !l.conns[i].owes() { // else with a tick after its last part
+		l.leave(uint32(i), CloseRetired)
+	}
 }
 
 // retired answers the letters of those who wanted a client to end.

@@ -122,6 +122,10 @@ func (l *loop) partDone(t uint32) bool {
 	return true
 }
 
+// owes reports whether a connection is owed the rest of a READ in parts: all of its data was
+// promised with the first part.
+func (c *conn) owes() bool { return c.divided.open && c.divided.Command == proto.CmdRead }
+
 // asked returns the request that a reply answers.
 func (b *batch) asked(row *tag) *proto.Request {
 	if row.portion == portionWhole {

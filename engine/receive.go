@@ -205,7 +205,7 @@ func (l *loop) consumed(c *conn, n uint32) {
 func (l *loop) listen(i uint32) {
 	c := &l.conns[i]
 	reads := c.state == connOpen && !c.waits() ||
-		c.state == connLeaving && c.reason == CloseShutdown && !c.eof
+		c.state == connLeaving && c.reason.ours() && !c.eof
 	if !reads || c.receiving != receiveNone || l.queue.waits(i) || c.links[linkLater].in {
 		return
 	}

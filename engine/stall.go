@@ -6,8 +6,6 @@
 
 package engine
 
-import "ringnbd/proto"
-
 const (
 	// stallGraceNanos is how long a connection must have waited for memory before others are
 	// judged; stallQuietNanos is how long those may then have made no progress. Progress is a MiB:
@@ -85,12 +83,10 @@ func (l *loop) drainTick() {
 	}
 	for i := range l.conns {
 		c := &l.conns[i]
-		// a READ in parts has promised all of its data with the first part
-		reads := c.divided.open && c.divided.Command == proto.CmdRead
 		switch {
 		case c.state == connLeaving:
 			l.touch(uint32(i)) // it may have lingered long enough
-		case c.state == connOpen && (l.quiet(c) || l.drain.phase == drainCut && !reads):
+		case c.state == connOpen && (l.quiet(c) || l.drain.phase == drainCut && !c.owes()):
 			l.leave(uint32(i), CloseShutdown)
 		}
 	}
