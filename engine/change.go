@@ -84,11 +84,14 @@ type RemainsError struct {
 	Connections int  // of a removed export that have not ended
 	Flushing    bool // of a removed export the written data is being flushed
 	Altered     bool // requests of before an alteration have not ended
+	Added       bool // it is added, and cannot be served before all loops have it
 }
 
 func (e *RemainsError) Error() string {
 	text := "export " + strconv.Quote(e.Name)
 	switch {
+	case e.Added:
+		return text + " is added, but not every loop has it yet"
 	case e.Altered:
 		return text + " is altered, but requests of before have not ended"
 	case e.Connections > 0:
@@ -119,10 +122,13 @@ func (e *NotFlushedError) Unwrap() error { return e.Err }
 // export has its device.
 //
 // A change that cannot be made as a whole is refused, and nothing has changed (ErrGone, RoomError,
-// BoundsError). Only a loop can know that the kernel refuses a file: then nothing was added or
-// altered, but what was to be removed is removed. When the context ends before the change is done,
-// or data could not be flushed, the change is in force all the same, and the errors say what
-// remains (RemainsError) and what is lost (NotFlushedError); see also Gone.
+// BoundsError). Only a loop can know that it cannot serve what is added (HomeError, or the kernel's
+// reason): then nothing was added or altered, but what was to be removed is removed.
+//
+// When the context ends before the change is done, or data could not be flushed, the change is in
+// force all the same, and the errors say what remains (RemainsError) and what is lost
+// (NotFlushedError); see also Gone. What was added is the caller's to remove then: its IDs are
+// returned with the error.
 func (e *Engine) Apply(ctx context.Context, c Change) (added []ID, err error) {
 	w, err := e.publish(&c)
 	if err != nil {
@@ -137,7 +143,9 @@ func (e *Engine) Apply(ctx context.Context, c Change) (added []ID, err error) {
 		if !late && m.err != nil { // the kernel did not take a file
 			slices.Reverse(w.before)
 			_, _ = e.Apply(ctx, Change{Remove: w.added, Force: true})
-			_, _ = e.Apply(ctx, Change{Alter: w.before})
+			for i := range w.before { // each alone: it may be one that is removed
+				_, _ = e.Apply(ctx, Change{Alter: w.before[i : i+1]})
+			}
 			return nil, errors.Join(m.err, e.trouble(ctx, &Change{}, w, false))
 		}
 	}
@@ -151,6 +159,9 @@ func (e *Engine) trouble(ctx context.Context, c *Change, w *work, late bool) err
 	if late {
 		for _, a := range c.Alter {
 			all = append(all, &RemainsError{Name: w.names[a.ID], ID: a.ID, Altered: true})
+		}
+		for i, id := range w.added {
+			all = append(all, &RemainsError{Name: c.Add[i].Name, ID: id, Added: true})
 		}
 	}
 	for _, d := range w.departures {

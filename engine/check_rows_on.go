@@ -31,7 +31,7 @@ func (l *loop) checkRows() (inBacklog int) {
 	if k.children == nil {
 		k.children = make([]int, len(l.tags))
 	}
-	children := k.children[:used]
+	children, kept := k.children[:used], uint32(0)
 	clear(children)
 	for id := range l.origins[:l.rowsUsed] {
 		if o := &l.origins[id]; o.state != rowFree && o.parent != none && o.errand == forWave {
@@ -42,8 +42,12 @@ func (l *loop) checkRows() (inBacklog int) {
 		t := uint32(id) + tagsPerLoop
 		if k.tags[t] != placeFree {
 			inBacklog += l.checkRow(t, children[t])
+			if l.origins[id].errand.stays() {
+				kept++
+			}
 		}
 	}
+	l.agree(kept == l.kept, none, "other rows are always there than are counted")
 	l.checkBranches(children)
 	return inBacklog
 }
@@ -85,10 +89,13 @@ func (l *loop) checkRow(t uint32, children int) (inBacklog int) {
 
 // checkBranches checks what loops keep about devices of trees.
 func (l *loop) checkBranches(children []int) {
-	rowless, lacking := uint32(0), 0
+	rowless, branches, lacking := uint32(0), uint32(0), 0
 	for dev := range l.devices {
 		q, d := &l.devices[dev], &l.check.devices[dev]
 		l.agree(int(q.held) == d.held, uint32(dev), "a device counts other rows than it has")
+		if q.trees > 0 {
+			branches++
+		}
 		if q.trees > 0 && q.held == 0 {
 			rowless++
 		}
@@ -104,6 +111,7 @@ func (l *loop) checkBranches(children []int) {
 	}
 	l.agree(rowless == l.rowless && rowless <= l.rowsFree, none,
 		"devices without a row are not sure of one")
+	l.agree(branches == l.branches, none, "other devices are part of trees than are counted")
 	l.agree(lacking == len(l.shorts), none, "a device lacks rows and is not in the list")
 	for t := range l.check.used {
 		if row := &l.tags[t]; children[t] > 0 {

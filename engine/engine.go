@@ -97,7 +97,7 @@ func Start(c Config, exports []Export) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{config: c, unregistered: unregistered, ended: make(chan struct{}),
-		shared: newShared(exports, c.Loops, spareFiles(len(exports)))}
+		shared: newShared(exports, c.Loops, spareFiles(exports))}
 	e.shared.poll = c.Poll
 	if c.rows > 0 {
 		e.shared.rows = c.rows
@@ -136,9 +136,10 @@ func Start(c Config, exports []Export) (*Engine, error) {
 
 // newShared makes what the loops share, with room for so many more exports.
 func newShared(exports []Export, loops, spare int) *shared {
-	room := max(len(exports), devicesOf(exports)) + spare
-	s := &shared{firstSlice: firstSlice, register: newRegister(room, loops), rows: rowsPerLoop,
-		guard: roomyGuard(loops*tagsPerLoop, room), loops: make([]*loop, loops)}
+	devices, filed := devicesOf(exports)
+	room := max(len(exports), devices) + spare
+	s := &shared{firstSlice: firstSlice, register: newRegister(room, filed+spare, loops),
+		rows: rowsPerLoop, guard: roomyGuard(loops*tagsPerLoop, room), loops: make([]*loop, loops)}
 	s.table = s.register.newTable(s.guard, exports)
 	return s
 }

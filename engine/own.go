@@ -53,13 +53,17 @@ func homed(exports []Export) bool {
 	return false
 }
 
-// devicesOf counts the devices of some exports, those below others included.
-func devicesOf(exports []Export) int {
+// devicesOf counts the devices of some exports, those below others included, and of them those with
+// a descriptor.
+func devicesOf(exports []Export) (all, filed int) {
 	known := map[*Device]bool{}
 	var look func(d *Device)
 	look = func(d *Device) {
 		if !known[d] {
 			known[d] = true
+			if d.FD >= 0 {
+				filed++
+			}
 			for _, below := range d.Below {
 				look(below)
 			}
@@ -68,7 +72,7 @@ func devicesOf(exports []Export) int {
 	for i := range exports {
 		look(exports[i].Device)
 	}
-	return len(known)
+	return len(known), filed
 }
 
 // homeOf finds the loop that is to be home to a device that is not there yet: that of planned
@@ -181,7 +185,8 @@ func (l *loop) plantAll() error {
 }
 
 // plant makes a planned device usable in its home: it gets its own rows and their memory. False
-// means that the memory is on lease, and is kept for it as soon as it is given back.
+// means that requests have the rows, or the memory is on lease, and is kept for it as soon as it is
+// given back. Whether there is room at all does not depend on what requests have just now.
 func (l *loop) plant(dev uint32) (planted bool, err error) {
 	q := &l.devices[dev]
 	p := &l.table.Load().devices[dev]
@@ -197,9 +202,17 @@ func (l *loop) plant(dev uint32) (planted bool, err error) {
 		return false, &HomeError{Need: bytes, Room: room - l.ownBytes}
 	}
 	always := uint32(1 + len(q.device.Needs.Own))
-	if fresh := uint32(1 + len(p.below)); uint32(len(l.rows)) <
-		requestRows*(uint32(len(l.rows))-l.rowsFree+l.rowless+always+fresh) {
+	fresh := uint32(0)
+	for _, each := range append([]uint32{dev}, p.below...) {
+		if l.devices[each].trees == 0 {
+			fresh++
+		}
+	}
+	if uint32(len(l.rows)) < requestRows*(l.kept+l.branches+always+fresh) {
 		return false, &HomeError{}
+	}
+	if l.rowsFree < l.rowless+always+fresh {
+		return false, nil // requests have them
 	}
 	own, ok := l.takeOwn(dev, bytes)
 	if !ok {
@@ -260,6 +273,7 @@ func (l *loop) joinTree(dev uint32) {
 	q := &l.devices[dev]
 	if q.trees++; q.trees == 1 {
 		l.rowless++
+		l.branches++
 		q.size = q.device.Size
 	}
 }
@@ -297,6 +311,7 @@ func (l *loop) uproot(dev uint32) bool {
 		q := &l.devices[dev]
 		if q.trees--; q.trees == 0 {
 			l.rowless--
+			l.branches--
 		}
 	}
 	q.own, q.ownMemory, q.flushRow, q.below = nil, nil, none, nil

@@ -17,18 +17,19 @@ const (
 )
 
 // spareFiles is how many exports may be added to those that an engine starts with.
-func spareFiles(exports int) int {
+func spareFiles(exports []Export) int {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
 		return fewSpare
 	}
-	return spareWithin(limit.Cur, exports)
+	_, filed := devicesOf(exports)
+	return spareWithin(limit.Cur, filed)
 }
 
 // spareWithin is spareFiles with a limit on descriptors: half of it, for the rest is for clients,
 // and no more than it leaves, because a ring registers no more files than a process may have open.
-func spareWithin(limit uint64, exports int) int {
-	left := limit - min(limit, uint64(exports))
+func spareWithin(limit uint64, files int) int {
+	left := limit - min(limit, uint64(files))
 	return int(min(limit/2, left, maxSpare))
 }
 
@@ -70,10 +71,11 @@ type register struct {
 	homes                   []int             // planned devices, by the loop that is their home
 }
 
-// newRegister makes an empty register with room for so many exports, each with a device and a file.
-func newRegister(room, loops int) register {
+// newRegister makes an empty register with room for so many exports, each with a device, and so many
+// files.
+func newRegister(room, files, loops int) register {
 	return register{exports: places{room: room}, devices: places{room: room},
-		files: places{room: room}, placeOf: map[*Device]uint32{}, leaving: map[ID]*departure{},
+		files: places{room: files}, placeOf: map[*Device]uint32{}, leaving: map[ID]*departure{},
 		homes: make([]int, loops)}
 }
 

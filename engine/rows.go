@@ -63,6 +63,8 @@ type rowTable struct {
 	rowsUsed uint32   // rows that were ever taken: the first ones
 	rowsFree uint32   // rows in it
 	rowless  uint32   // devices of trees that have no row
+	branches uint32   // devices of trees
+	kept     uint32   // rows that are always there: of flushes, and plans' own
 	runnable list     // rows whose plan is to be asked
 	stirred  []uint32 // devices whose plan may name rows that waited
 	shorts   []uint32 // devices that something waits for a row of
@@ -126,6 +128,9 @@ func (l *loop) newRow(dev uint32, o origin, root uint32) uint32 {
 	row := &l.tags[t]
 	l.freeRow = row.next
 	l.rowsFree--
+	if o.errand.stays() {
+		l.kept++
+	}
 	l.rowsUsed = max(l.rowsUsed, rowOf(t)+1)
 	*row = tag{conn: none, dev: dev, memory: none, scratch: none, line: root,
 		generation: row.generation + 1, next: none, step: stepRow, portion: portionRow}
@@ -137,10 +142,10 @@ func (l *loop) newRow(dev uint32, o origin, root uint32) uint32 {
 func (l *loop) giveRow(t uint32) {
 	row := &l.tags[t]
 	must(row.left == 0, "a row was given back while its work went on")
-	if q := &l.devices[row.dev]; !l.origins[rowOf(t)].errand.stays() {
-		if q.held--; q.held == 0 {
-			l.rowless++
-		}
+	if q := &l.devices[row.dev]; l.origins[rowOf(t)].errand.stays() {
+		l.kept--
+	} else if q.held--; q.held == 0 {
+		l.rowless++
 	}
 	l.origins[rowOf(t)] = origin{}
 	row.next = l.freeRow

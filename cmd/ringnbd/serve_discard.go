@@ -65,7 +65,7 @@ func (d *discards) prepare(ctx context.Context, export proto.Export, _ string) (
 		return 0, nil, err
 	}
 	ids, err := d.engine.Apply(ctx, engine.Change{Add: []engine.Export{own.Engine()}})
-	if err != nil {
+	if len(ids) == 0 {
 		return 0, nil, errors.Join(err, own.Close())
 	}
 	d.journal.know(ids[0], exportName{export.Name, b.Path(), asked})
@@ -74,6 +74,10 @@ func (d *discards) prepare(ctx context.Context, export proto.Export, _ string) (
 	late := d.closing
 	d.mu.Unlock()
 	undo = func() { d.remove(ids[0]) }
+	if err != nil { // the client's time is over, and the engine may be about to take it on
+		undo()
+		return 0, nil, err
+	}
 	if late || d.find(asked) != b { // nothing that ends the export has seen this overlay
 		undo()
 		return 0, nil, engine.ErrGone
