@@ -56,6 +56,21 @@ func (d *departure) remains() error {
 		Flushing: d.flushing.Load()}
 }
 
+// outcome waits until the export has gone, and says what was lost, or what remains when it is late.
+func (d *departure) outcome(late <-chan struct{}) error {
+	select {
+	case <-d.gone:
+		return d.err
+	default:
+	}
+	select {
+	case <-d.gone:
+		return d.err
+	case <-late:
+		return d.remains()
+	}
+}
+
 // seeOff ends n departures, each as it gets home.
 func (e *Engine) seeOff(home <-chan *departure, n int) {
 	flushed := make(chan *departure, n)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -405,4 +406,34 @@ func TestSilentClientsHoldUpNoRemoval(t *testing.T) {
 			t.Errorf("%d bytes, %v", n, err)
 		}
 	}
+}
+
+// TestTheEndLeavesRemovedExportsToTheirRemoval: their descriptors may be closed while the others
+// are flushed; what their removal could not flush is told.
+func TestTheEndLeavesRemovedExportsToTheirRemoval(t *testing.T) {
+	d := fileDevice(t, 1<<20, unix.O_DIRECT)
+	e := startEngine(t, 1, d)
+	id := e.IDs()[0]
+	c := reach(t, e, id)
+	if errno := c.call(proto.CmdWrite, 0, 0, 512, make([]byte, 512)); errno != proto.Success {
+		t.Fatal(errno)
+	}
+	_ = c.fd.Close()
+	w, err := e.publish(&Change{Remove: []ID{id}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	usual := d.FD
+	d.FD = 1 << 20 // as if it had been closed
+	var remains *RemainsError
+	err = e.flushAll(50 * time.Millisecond)
+	if !errors.As(err, &remains) || remains.ID != id || strings.Contains(err.Error(), "descriptor") {
+		t.Errorf("a removal that does not end: %v", err)
+	}
+	d.FD = usual
+	go e.seeOff(w.home, w.leaving)
+	if err := e.Drain(10 * time.Second); err != nil {
+		t.Errorf("a removal that ends meanwhile: %v", err)
+	}
+	within(t, e.Gone(id), 10*time.Second)
 }

@@ -58,10 +58,20 @@ func (e *CutError) Error() string {
 func (e *Engine) Cut() { e.ask(mail{kind: mailCut}, cutGrace) }
 
 // flushAll flushes every device that a client has written to, each once: of two fsyncs of a device
-// only one would hear of an error. Every export of a device that was not flushed is named.
+// only one would hear of an error. Every export of a device that was not flushed is named. Exports
+// that are being removed are flushed by that, and their descriptors may be closed at any moment:
+// their ends are waited for.
 func (e *Engine) flushAll(each time.Duration) error {
+	late, stop := Patience(each)
+	defer stop()
 	e.mu.Lock()
 	served := e.shared.table
+	var leaving []*departure
+	for _, x := range served.exports {
+		if x != nil && x.leaving {
+			leaving = append(leaving, e.shared.register.leaving[x.id])
+		}
+	}
 	e.mu.Unlock()
 	dirty := served.dirty()
 	results := crew{maxFlushThreads, maxFlushLost, each}.do(len(dirty), func(i int) error {
@@ -81,6 +91,11 @@ func (e *Engine) flushAll(each time.Duration) error {
 		}
 	}
 	var trouble []error
+	for _, d := range leaving {
+		if err := d.outcome(late); err != nil {
+			trouble = append(trouble, err)
+		}
+	}
 	for _, x := range served.exports {
 		if x == nil {
 			continue
@@ -122,12 +137,12 @@ func (e *Engine) flushPlanned(t *table, d *Device, within time.Duration) error {
 	return nil
 }
 
-// dirty lists the devices that are to be flushed at the end: those of exports, for what is below
-// their plans is for their plans to flush.
+// dirty lists the devices that are to be flushed at the end: those of exports that stay until then,
+// for what is below their plans is for their plans to flush.
 func (t *table) dirty() (devices []*Device) {
 	known := map[*Device]bool{}
 	for _, x := range t.exports {
-		if x != nil && !known[x.Device] && x.Device.dirty() {
+		if x != nil && !x.leaving && !known[x.Device] && x.Device.dirty() {
 			known[x.Device] = true
 			devices = append(devices, x.Device)
 		}
