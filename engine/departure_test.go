@@ -427,7 +427,8 @@ func TestTheEndLeavesRemovedExportsToTheirRemoval(t *testing.T) {
 	d.FD = 1 << 20 // as if it had been closed
 	var remains *RemainsError
 	err = e.flushAll(50 * time.Millisecond)
-	if !errors.As(err, &remains) || remains.ID != id || strings.Contains(err.Error(), "descriptor") {
+	if !errors.As(err, &remains) || remains.ID != id ||
+		strings.Contains(err.Error(), "descriptor") {
 		t.Errorf("a removal that does not end: %v", err)
 	}
 	d.FD = usual

@@ -71,8 +71,8 @@ type register struct {
 	homes                   []int             // planned devices, by the loop that is their home
 }
 
-// newRegister makes an empty register with room for so many exports, each with a device, and so many
-// files.
+// newRegister makes an empty register with room for so many exports, each with a device, and for so
+// many files.
 func newRegister(room, files, loops int) register {
 	return register{exports: places{room: room}, devices: places{room: room},
 		files: places{room: files}, placeOf: map[*Device]uint32{}, leaving: map[ID]*departure{},
