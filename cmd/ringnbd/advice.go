@@ -53,8 +53,19 @@ func (a adviser) about(err error) error {
 	return err
 }
 
-// serveAdvice is what `ringnbd serve` can do about an error.
-func serveAdvice(err error) string {
+// storeWords are what a command says about the errors of a store that it opens.
+type storeWords struct {
+	create         string // how a missing image is made, after "check the path"
+	read           string // how a store that may not be written is used
+	server, kernel string // what else helps if a server, or the kernel, uses it
+	raw            string // how the bytes of an image are used as they are
+	direct         string // what to do without O_DIRECT
+	size           string // how an image is made, before the size that it can have
+	exists         string // what to do about an image that is there already
+}
+
+// about is the advice about an error of a store, or nothing.
+func (w *storeWords) about(err error) string {
 	var (
 		access *backing.AccessError
 		held   *backing.HeldError
@@ -62,35 +73,47 @@ func serveAdvice(err error) string {
 		direct *backing.DirectError
 		size   *backing.SizeError
 		exists *backing.ExistsError
+	)
+	switch {
+	case errors.As(err, &access):
+		return accessAdvice(access, w.create, w.read)
+	case errors.As(err, &held):
+		return heldAdvice(held, w.server, "", w.kernel)
+	case errors.As(err, &format):
+		return convert(format) + "; or " + w.raw
+	case errors.As(err, &direct):
+		return w.direct
+	case errors.As(err, &size) && size.Image && w.size != "":
+		return fmt.Sprintf("%s %d", w.size, size.Next)
+	case errors.As(err, &exists):
+		return w.exists
+	}
+	return ""
+}
+
+// serveAdvice is what `ringnbd serve` can do about an error.
+func serveAdvice(err error) string {
+	var (
+		access *backing.AccessError
 		name   *backing.NameError
 		cut    *engine.CutError
 		home   *engine.HomeError
 	)
+	words := storeWords{create: ", or let --create SIZE make a new image",
+		read: "serve it with --read-only", server: ", or serve it read-only in both",
+		kernel: ", or serve it with --read-only",
+		raw:    "say --format raw (format=raw in --export) to serve its bytes as they are",
+		direct: "use --direct auto or off", size: "use --create",
+		exists: "drop --create to serve it as it is"}
 	switch {
 	case errors.As(err, &home) && home.Need > 0:
 		return "give more --memory, or fewer --loops"
 	case errors.As(err, &home):
 		return "give more --loops"
 	case errors.As(err, &access) && access.Part:
-		return accessAdvice(access, "", "serve the export with --read-only")
-	case errors.As(err, &access):
-		create := ", or let --create SIZE make a new image"
-		if strings.Contains(access.Path, "?") {
-			create += "; a partition is written PATH?partition=N"
-		}
-		return accessAdvice(access, create, "serve it with --read-only")
-	case errors.As(err, &held):
-		return heldAdvice(held, ", or serve it read-only in both", "",
-			", or serve it with --read-only")
-	case errors.As(err, &format):
-		return convert(format) +
-			"; or say --format raw (format=raw in --export) to serve its bytes as they are"
-	case errors.As(err, &direct):
-		return "use --direct auto or off"
-	case errors.As(err, &size) && size.Image:
-		return fmt.Sprintf("use --create %d", size.Next)
-	case errors.As(err, &exists):
-		return "drop --create to serve it as it is"
+		words.create, words.read = "", "serve the export with --read-only"
+	case errors.As(err, &access) && strings.Contains(access.Path, "?"):
+		words.create += "; a partition is written PATH?partition=N"
 	case errors.As(err, &name) && name.Other != "":
 		return "give each a name of its own with --export NAME=PATH"
 	case errors.As(err, &name):
@@ -98,7 +121,7 @@ func serveAdvice(err error) string {
 	case errors.As(err, &cut):
 		return "--shutdown-timeout gives them longer"
 	}
-	return ""
+	return words.about(err)
 }
 
 // ctlAdvice is what `ringnbd ctl` can do about an error.
@@ -122,53 +145,35 @@ func ctlAdvice(err error) string {
 
 // controlAdvice is what a client of the control socket can do about an error.
 func controlAdvice(err error) string {
-	var (
-		access *backing.AccessError
-		held   *backing.HeldError
-		format *backing.FormatError
-		direct *backing.DirectError
-		size   *backing.SizeError
-		exists *backing.ExistsError
-	)
+	var home *engine.HomeError
 	switch {
-	case errors.As(err, &access):
-		return accessAdvice(access, ", or let create make a new image", "serve it read-only")
-	case errors.As(err, &held):
-		return strings.Replace(heldAdvice(held, ", or serve it read-only in both", "",
-			", or serve it read-only"), "say --force", "say force", 1)
-	case errors.As(err, &format):
-		return convert(format) + "; or say that its format is raw to serve its bytes as they are"
-	case errors.As(err, &direct):
-		return "let direct be auto or off"
-	case errors.As(err, &size) && size.Image:
-		return fmt.Sprintf("create it with %d", size.Next)
-	case errors.As(err, &exists):
-		return "leave out create to serve it as it is"
+	case errors.As(err, &home) && home.Need > 0:
+		return "remove another overlay, or start the server with more memory or fewer loops"
+	case errors.As(err, &home):
+		return "remove another overlay, or start the server with more loops"
 	}
-	return ""
+	words := storeWords{create: ", or let create make a new image", read: "serve it read-only",
+		server: ", or serve it read-only in both", kernel: ", or serve it read-only",
+		raw:    "say that its format is raw to serve its bytes as they are",
+		direct: "let direct be auto or off", size: "create it with",
+		exists: "leave out create to serve it as it is"}
+	return strings.Replace(words.about(err), "say --force", "say force", 1)
 }
 
 // benchAdvice is what `ringnbd bench` can do about an error of file:PATH.
 func benchAdvice(err error) string {
-	var (
-		access *backing.AccessError
-		held   *backing.HeldError
-		format *backing.FormatError
-	)
-	const read = "only read it (--pattern randread)"
+	var access *backing.AccessError
 	if errors.As(err, &access) {
 		if _, part := backing.ParsePath(access.Path); part != "" {
 			return "file: takes a whole file or device; serve the partition, and put the load on " +
 				"its export"
 		}
 	}
-	switch {
-	case errors.As(err, &access):
-		return accessAdvice(access, "", read)
-	case errors.As(err, &held):
-		return heldAdvice(held, ", or put the load on its export", "", ", or "+read)
-	case errors.As(err, &format):
-		return convert(format) + "; or say --format raw to use its bytes as they are"
+	const read = "only read it (--pattern randread)"
+	words := storeWords{read: read, server: ", or put the load on its export",
+		kernel: ", or " + read, raw: "say --format raw to use its bytes as they are"}
+	if text := words.about(err); text != "" {
+		return text
 	}
 	return clientAdvice(err)
 }

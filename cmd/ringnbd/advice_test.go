@@ -133,3 +133,26 @@ func TestAdviceAboutStreamsAndJoinedErrors(t *testing.T) {
 		t.Error("advice about no error")
 	}
 }
+
+func TestAdviceOfTheControlSocket(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{&engine.HomeError{Need: 5},
+			"remove another overlay, or start the server with more memory or fewer loops"},
+		{&engine.HomeError{}, "remove another overlay, or start the server with more loops"},
+		{&backing.AccessError{Path: "x", Err: unix.ENOENT},
+			"check the path, or let create make a new image"},
+		{&backing.HeldError{By: backing.HeldByServer},
+			"stop that program, or serve it read-only in both, or say force"},
+		{&backing.DirectError{}, "let direct be auto or off"},
+		{&backing.SizeError{Next: 1024, Image: true}, "create it with 1024"},
+		{&backing.ExistsError{}, "leave out create to serve it as it is"},
+		{errors.New("anything else"), ""},
+	} {
+		if got := controlAdvice(fmt.Errorf("opening: %w", c.err)); got != c.want {
+			t.Errorf("%v: %q, want %q", c.err, got, c.want)
+		}
+	}
+}
