@@ -169,21 +169,9 @@ func (s *source) header(e *unstable.Node, many bool) {
 	if s.tooLong(names, at) {
 		return
 	}
-	for i, name := range names[:last] {
-		path = join(path, name)
-		sub := table.named[name]
-		switch {
-		case sub == nil:
-			sub = &node{kind: kindTable, from: implied, at: at[i], key: at[i]}
-			table.add(name, sub)
-		case sub.kind == kindTables:
-			sub = sub.list[len(sub.list)-1]
-		case sub.kind != kindTable || sub.from == inline:
-			s.wrong(at[i], path, path+" is "+sub.whole()+" already, in line "+
-				strconv.Itoa(sub.key.Line)+"; a table cannot be added to it")
-			return
-		}
-		table = sub
+	table, path = s.descend(table, path, names[:last], at, implied)
+	if table == nil {
+		return
 	}
 	name := names[last]
 	path = join(path, name)
@@ -210,6 +198,34 @@ func (s *source) header(e *unstable.Node, many bool) {
 	s.here, s.path = fresh, path
 }
 
+// descend goes to the table in a table that some names lead to, and makes what is missing. from is
+// implied for the names of a header and dotted for those of a key: a header also leads into the
+// last table of a list, and into one that has a header. It returns nil after a mistake.
+func (s *source) descend(table *node, path string, names []string, at []Pos,
+	from origin) (*node, string) {
+	advice := "a table cannot be added to it"
+	if from == dotted {
+		advice = "write its keys there"
+	}
+	for i, name := range names {
+		path = join(path, name)
+		sub := table.named[name]
+		switch {
+		case sub == nil:
+			sub = &node{kind: kindTable, from: from, at: at[i], key: at[i]}
+			table.add(name, sub)
+		case sub.kind == kindTables && from == implied:
+			sub = sub.list[len(sub.list)-1]
+		case sub.kind != kindTable || sub.from == inline || sub.from == headed && from == dotted:
+			s.wrong(at[i], path, path+" is "+sub.whole()+" already, in line "+
+				strconv.Itoa(sub.key.Line)+"; "+advice)
+			return nil, path
+		}
+		table = sub
+	}
+	return table, path
+}
+
 // whole names what a node is, for an error about what cannot be added to it.
 func (n *node) whole() string {
 	if n.kind == kindTable && n.from == inline {
@@ -234,19 +250,8 @@ func (s *source) keyValue(table *node, path string, e *unstable.Node) {
 	if s.tooLong(names, at) {
 		return
 	}
-	for i, name := range names[:last] {
-		path = join(path, name)
-		sub := table.named[name]
-		switch {
-		case sub == nil:
-			sub = &node{kind: kindTable, from: dotted, at: at[i], key: at[i]}
-			table.add(name, sub)
-		case sub.kind != kindTable || sub.from == inline || sub.from == headed:
-			s.wrong(at[i], path, path+" is "+sub.whole()+" already, in line "+
-				strconv.Itoa(sub.key.Line)+"; write its keys there")
-			return
-		}
-		table = sub
+	if table, path = s.descend(table, path, names[:last], at, dotted); table == nil {
+		return
 	}
 	path = join(path, names[last])
 	if before := table.named[names[last]]; before != nil {
