@@ -87,8 +87,8 @@ func startMachine(c config, limit time.Duration) (*machine, error) {
 
 func (m *machine) arguments() []string {
 	c := m.config
-	// No watchdogs, no stall warnings and no check of the timer, which panics: an emulated processor
-	// on a busy machine may stand still for seconds.
+	// No watchdogs, no stall warnings and no check of the timer, which panics: an emulated
+	// processor on a busy machine may stand still for seconds.
 	words := "console=ttyS0 quiet loglevel=4 panic=0 oops=panic nowatchdog no_timer_check " +
 		"rcupdate.rcu_cpu_stall_suppress=1 mitigations=off nokaslr random.trust_cpu=on " + c.Append
 	arguments := []string{
