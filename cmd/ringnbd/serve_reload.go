@@ -61,8 +61,13 @@ func (s *server) compare() (*comparison, error) {
 		if d.OldExport == nil || d.NewExport == nil || d.Ends() {
 			continue
 		}
-		if x := s.live.find(d.Name); x != nil && !x.backing.MayAlter(d.NewExport.Spec()) {
+		x := s.live.find(d.Name)
+		switch {
+		case x == nil:
+		case !x.backing.MayAlter(d.NewExport.Spec()):
 			d.Reopens(s.groupConnections(d.Name))
+		case !d.NewExport.Partitions.V:
+			d.PartsEnd(s.groupConnections(d.Name) - s.journal.connections(x.id))
 		}
 	}
 	return &comparison{next, list}, nil

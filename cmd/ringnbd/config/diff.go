@@ -26,6 +26,7 @@ const (
 	Ends                   // connections of the export are answered, flushed, and ended
 	WhenMade               // only an image that is made later has it
 	Restart                // not before the server is restarted
+	PartsEnd               // connections of the partitions that are served with the export end
 )
 
 // effects are the effects by what the tags say.
@@ -97,6 +98,16 @@ func (d *Difference) Reopens(connections int) {
 	}
 }
 
+// PartsEnd notes that the partitions that are served with the export are not any more, and how many
+// connections they have.
+func (d *Difference) PartsEnd(connections int) {
+	for i := range d.Changes {
+		if c := &d.Changes[i]; c.Key == "partitions" && c.Effect == AtOnce && connections > 0 {
+			c.Effect, d.Connections = PartsEnd, connections
+		}
+	}
+}
+
 // String is the difference as a line: ~ export vm1: read-only off -> on (at once).
 func (d *Difference) String() string {
 	name := d.Name
@@ -144,6 +155,8 @@ func (d *Difference) effect(e Effect) string {
 		return "listens again; its connections stay"
 	case Ends:
 		return d.ending()
+	case PartsEnd:
+		return units.Plural(d.Connections, "connection") + " of its partitions will end"
 	case WhenMade:
 		return "for an image that is made"
 	case Restart:
