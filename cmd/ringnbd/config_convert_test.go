@@ -200,6 +200,7 @@ func comparable(o options) options {
 	o.exports, o.create, o.readOnly, o.partitions, o.force, o.raw, o.direct = nil, 0, false, false,
 		false, false, 0
 	o.config, o.file, o.flagged, o.manner = "", nil, nil, nil
+	o.homed = false // a server with a file has room for overlays that a reload adds
 	if o.logFormat == "" {
 		o.logFormat = "text"
 	}

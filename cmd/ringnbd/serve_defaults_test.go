@@ -136,12 +136,14 @@ func TestConfigCheckAsksForTheMemoryOfServe(t *testing.T) {
 		c, wrong := check(least[name] - 1)
 		err := (allowance{memory: 1 << 40}).check(c)
 		why := strings.Contains(fmt.Sprint(wrong), "all clients of an overlay are in one loop")
-		if len(wrong) != 1 || err == nil || why != (name != "plain") {
+		if len(wrong) != 1 || err == nil || !why {
 			t.Errorf("%s, a byte less: %v, and serve says: %v", name, wrong, err)
 		}
 	}
-	if least["overlay"] <= least["plain"] || least["control"] != least["overlay"] ||
-		least["table"] != least["overlay"] {
-		t.Errorf("an overlay needs no more: %v", least)
+	// A reload can add an overlay to each of them.
+	for name, n := range least {
+		if n != least["plain"] {
+			t.Errorf("%s needs another size: %v", name, least)
+		}
 	}
 }

@@ -149,7 +149,9 @@ func (o *options) check(specs []backing.Spec) error {
 	case o.shutdown <= 0:
 		return fmt.Errorf("--shutdown-timeout %v: must be more than 0", o.shutdown)
 	}
-	o.homed = config.Homed(o.control != "", specs)
+	// Overlays are among the exports, or can be added, by the control socket or a reload.
+	o.homed = o.control != "" || o.file != nil ||
+		slices.ContainsFunc(specs, func(s backing.Spec) bool { return s.Layered() })
 	if o.memory == 0 {
 		o.memory = o.allowance.memoryFor(o.engine())
 	}

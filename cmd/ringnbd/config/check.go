@@ -9,13 +9,11 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"ringnbd/cmd/ringnbd/control"
 	"ringnbd/engine"
-	"ringnbd/engine/backing"
 	"ringnbd/engine/gate"
 	"ringnbd/engine/units"
 )
@@ -65,7 +63,7 @@ func (k *checker) server(c *Config) {
 	if c.Memory.IsSet() && c.Loops.IsSet() && c.Loops.V > 0 && c.Loops.V <= MaxLoops {
 		e := engine.Config{Loops: c.Loops.V, Memory: uint64(c.Memory.V),
 			MaxConnections: min(max(c.MaxConnections.Or(1), 1), MaxConnections),
-			Homed:          Homed(c.Control != nil, c.Specs())}
+			Homed:          true} // a reload can add overlays
 		if least := engine.MinMemory(e); e.Memory < least {
 			k.wrong(c.Memory.At, "memory", "memory %v is too small: %s and %s need %s%s; give "+
 				"that, or fewer loops or max-connections", c.Memory.V,
@@ -82,12 +80,6 @@ func (k *checker) server(c *Config) {
 		k.lacks(Pos{c.Path, 1, 1}, "export", "nothing to serve; write [export.NAME] with a path, "+
 			"or [control] with a socket, over which exports can be added")
 	}
-}
-
-// Homed reports whether a server of some exports needs engine.Config.Homed: overlays are among
-// them, or can be added because there is a control socket.
-func Homed(control bool, specs []backing.Spec) bool {
-	return control || slices.ContainsFunc(specs, func(s backing.Spec) bool { return s.Layered() })
 }
 
 // WhyHomed says why an engine that serves overlays needs more memory.
