@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -92,6 +93,12 @@ func newCtl() *cobra.Command {
 			path, _ := strings.CutPrefix(string(x.socket), "unix:")
 			x.client, x.out = control.NewClient(path), c.OutOrStdout()
 			defer x.client.Close()
+			if x.watch == 0 && v.name != "events" {
+				quiet := time.AfterFunc(startQuiet, func() {
+					writeLastLine(c.ErrOrStderr(), "ringnbd: waiting for the server's answer")
+				})
+				defer quiet.Stop()
+			}
 			err = x.repeat(ctx, func() error { return v.do(x, ctx, args[1:]) })
 			var usage usageError
 			switch {
@@ -248,6 +255,10 @@ func (x *ctl) add(ctx context.Context, args []string) error {
 		return usageError{err}
 	}
 	spec.SetPath(wholeStore(spec.Text()))
+	if !utf8.ValidString(spec.Text()) { // JSON would make another path of it
+		return usageError{fmt.Errorf("%s is not UTF-8, which the control socket takes alone; make "+
+			"a link to it under another name", visible(spec.Text()))}
+	}
 	spec.Force, spec.Create = x.force, x.create
 	file, err := x.saveFile(ctx)
 	if err != nil {

@@ -1,8 +1,8 @@
 // Bounds for connections.
 //
-// Invariant: users who may look or change have maxConnections connections together, and strangers
-// have maxStrangers more, so that strangers cannot keep users out. A connection too many is told
-// so and closed, without a wait for what it sends.
+// Invariant: admins have maxAdmins connections together, viewers maxViewers, and strangers
+// maxStrangers, so that none of these can keep the users above them out. A connection too many is
+// told so and closed, without a wait for what it sends.
 
 package control
 
@@ -18,11 +18,12 @@ import (
 )
 
 const (
-	maxConnections = 64
-	maxStrangers   = 8
+	maxAdmins    = 32
+	maxViewers   = 32
+	maxStrangers = 8
 	// Descriptors is how many descriptors the clients of a control socket may hold, and one that is
 	// turned away.
-	Descriptors = maxConnections + maxStrangers + 1
+	Descriptors = maxAdmins + maxViewers + maxStrangers + 1
 	// farewellTime is how long a client that is turned away may take to read why.
 	farewellTime = time.Second
 )
@@ -48,10 +49,12 @@ func (c *client) role() role { return c.access.Load().roleOf(&c.caller) }
 // door is a listener whose connections have a known user, and are bounded in number.
 type door struct {
 	net.Listener
-	access    *atomic.Pointer[Access]
-	users     atomic.Int32
-	strangers atomic.Int32
+	access *atomic.Pointer[Access]
+	here   [roles]atomic.Int32 // connections
 }
+
+// most is how many connections each role may have.
+var most = [roles]int32{stranger: maxStrangers, viewer: maxViewers, admin: maxAdmins}
 
 // Accept returns the next connection that has a place. Others are turned away.
 func (d *door) Accept() (net.Conn, error) {
@@ -79,17 +82,14 @@ func (d *door) enter(u *net.UnixConn) *client {
 		return nil
 	}
 	c := &client{UnixConn: u, caller: caller, access: d.access}
-	places, most := &d.users, int32(maxConnections)
-	if c.role() == stranger {
-		places, most = &d.strangers, maxStrangers
-	}
-	c.leave = func() { places.Add(-1) }
-	if places.Add(1) <= most {
+	role := c.role()
+	c.leave = func() { d.here[role].Add(-1) }
+	if d.here[role].Add(1) <= most[role] {
 		return c
 	}
 	turnAway(c, failed(http.StatusServiceUnavailable, "",
 		"the control socket has as many connections as it may have (%d); try again when another "+
-			"client has left", most))
+			"client has left", most[role]))
 	return nil
 }
 

@@ -148,6 +148,7 @@ const (
 	stranger role = iota
 	viewer
 	admin
+	roles // how many there are
 )
 
 // roleOf decides what a caller may do.

@@ -12,10 +12,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"ringnbd/engine/units"
 )
@@ -100,8 +102,15 @@ func (q *call) decode(to any) error {
 	if len(bytes.TrimSpace(q.body)) == 0 {
 		return Wrong("", "the body is missing: it must be JSON; see /v1/schema")
 	}
+	if !utf8.Valid(q.body) {
+		return Wrong("", "the body is not UTF-8, as JSON is; what is not UTF-8 in a path or a "+
+			"name cannot be said here")
+	}
 	if key := repeated(q.body); key != "" {
 		return Wrong(key, "the key %q is there twice", key)
+	}
+	if key, right := otherCase(q.body, reflect.TypeOf(to).Elem()); key != "" {
+		return Wrong(key, "unknown key %q; did you mean %q?", key, right)
 	}
 	d := json.NewDecoder(bytes.NewReader(q.body))
 	d.DisallowUnknownFields()
@@ -114,6 +123,9 @@ func (q *call) decode(to any) error {
 	}
 	var kind *json.UnmarshalTypeError
 	var syntax *json.SyntaxError
+	if errors.As(err, &kind) && kind.Field == "" {
+		return Wrong("", "the body must be %s, not %s", kindName(kind.Type.Kind()), kind.Value)
+	}
 	if errors.As(err, &kind) {
 		return Wrong(kind.Field, "%s: must be %s, not %s", kind.Field, kindName(kind.Type.Kind()),
 			kind.Value)
@@ -139,6 +151,24 @@ func (q *call) decode(to any) error {
 func placeOf(text []byte, read int64) (line, column int) {
 	before := text[:min(max(int(read)-1, 0), len(text))]
 	return bytes.Count(before, []byte("\n")) + 1, len(before) - bytes.LastIndexByte(before, '\n')
+}
+
+// otherCase returns the first key of an object that is a field of a struct but for the case of its
+// letters, and the field. The decoder would take it.
+func otherCase(text []byte, of reflect.Type) (key, right string) {
+	var keys map[string]json.RawMessage
+	if json.Unmarshal(text, &keys) != nil {
+		return "", "" // the decoder says what is wrong
+	}
+	for i := range of.NumField() {
+		name, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
+		for key := range keys {
+			if key != name && strings.EqualFold(key, name) {
+				return key, name
+			}
+		}
+	}
+	return "", ""
 }
 
 // repeated returns the first key that an object has twice, or "". Readers of JSON differ in which

@@ -87,11 +87,15 @@ func (c *Client) Events(ctx context.Context, each func(line []byte, event Event)
 			return err
 		}
 	}
-	if err := lines.Err(); err != nil && ctx.Err() == nil &&
-		!errors.Is(err, io.ErrUnexpectedEOF) {
+	switch err := lines.Err(); {
+	case err == nil, ctx.Err() != nil:
+		return nil
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%s: events end without an end: the server has died, or has cut this "+
+			"client, which did not read them", c.path)
+	default:
 		return fmt.Errorf("%s: %w", c.path, err)
 	}
-	return nil
 }
 
 // ask sends a question; an answer that is an error becomes one.

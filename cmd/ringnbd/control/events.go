@@ -15,8 +15,10 @@ import (
 const (
 	// maxUnread is how many events wait for a client: a reload of some thousand exports.
 	maxUnread = 4096
-	// maxListeners is how many clients listen at a time.
+	// maxListeners is how many clients listen at a time, and maxViewing how many of them may be
+	// viewers.
 	maxListeners = 16
+	maxViewing   = 12
 	// eventTime is how long a client may leave events unread that fill its socket.
 	eventTime = 10 * time.Second
 )
@@ -43,6 +45,7 @@ type Events struct {
 
 // listener is a client that listens.
 type listener struct {
+	role   role
 	events chan Event
 	missed uint64
 }
@@ -73,13 +76,19 @@ func (e *Events) Tell(event Event) {
 }
 
 // listen adds a listener; nil: there are as many as there may be.
-func (e *Events) listen() *listener {
+func (e *Events) listen(as role) *listener {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if len(e.listeners) == maxListeners {
+	viewing := 0
+	for l := range e.listeners {
+		if l.role != admin {
+			viewing++
+		}
+	}
+	if len(e.listeners) == maxListeners || as != admin && viewing == maxViewing {
 		return nil
 	}
-	l := &listener{events: make(chan Event, maxUnread)}
+	l := &listener{role: as, events: make(chan Event, maxUnread)}
 	e.listeners[l] = struct{}{}
 	return l
 }
@@ -103,10 +112,9 @@ func (e *Events) late(l *listener) uint64 {
 // stream writes events until the client leaves or the server ends.
 func (q *call) stream() (any, error) {
 	events := q.server.events
-	l := events.listen()
+	l := events.listen(clientOf(q.request).role())
 	if l == nil {
-		return nil, Unavailable("%d clients listen already; try again when another has left",
-			maxListeners)
+		return nil, Unavailable("as many clients listen as may; try again when another has left")
 	}
 	defer events.forget(l)
 	q.writer.Header().Set("Content-Type", "application/x-ndjson")

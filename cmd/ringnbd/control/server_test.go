@@ -184,7 +184,10 @@ var requests = []asked{
 	{"PUT", "/v1/export?name=a", "{\n \"path\": /d\n}", 400, `"line": 2`},
 	{"PUT", "/v1/export?name=a", `{}`, 400, "the path is missing"},
 	{"PUT", "/v1/export?name=a", ``, 400, "the body is missing"},
-	{"PUT", "/v1/export?name=a", `[]`, 400, "must be an object"},
+	{"PUT", "/v1/export?name=a", `[]`, 400, `"the body must be an object, not array"`},
+	{"PUT", "/v1/export?name=a", `{"Path": "/d"}`, 400, `unknown key \"Path\"; did you mean`},
+	{"PUT", "/v1/export?name=a", `{"path": "/d", "PATH": "/e"}`, 400, `unknown key \"PATH\"`},
+	{"PUT", "/v1/export?name=a", "{\"path\": \"/d\xff\"}", 400, "not UTF-8"},
 	{"PUT", "/v1/export?name=a&replace=perhaps", `{"path": "/d"}`, 400, "must be true or false"},
 	{"DELETE", "/v1/export?name=a&force=true", "", 200, "remove a true"},
 	{"DELETE", "/v1/export?name=a", `{"force": true}`, 400, "takes no body"},
@@ -359,7 +362,7 @@ func TestSilentClientsCostThemselvesOnly(t *testing.T) {
 func TestConnectionsAreBounded(t *testing.T) {
 	s := serve(t, Access{Admins: us()})
 	var open []net.Conn
-	for range maxConnections {
+	for range maxAdmins {
 		c, err := net.Dial("unix", s.path)
 		if err != nil {
 			t.Fatal(err)
@@ -368,12 +371,16 @@ func TestConnectionsAreBounded(t *testing.T) {
 		open = append(open, c)
 	}
 	if status, text := s.ask(t, "GET", "/v1/status", ""); status != 503 ||
-		!strings.Contains(text, "as many connections as it may have (64)") {
+		!strings.Contains(text, "as many connections as it may have (32)") {
 		t.Errorf("one too many: %d %s", status, text)
 	}
 	s.SetAccess(Access{}) // we are strangers now, who have places of their own
 	if status, _ := s.ask(t, "GET", "/v1/status", ""); status != 403 {
 		t.Errorf("a stranger: %d", status)
+	}
+	s.SetAccess(Access{Viewers: us()}) // and so have viewers
+	if status, _ := s.ask(t, "GET", "/v1/status", ""); status != 200 {
+		t.Errorf("a viewer: %d", status)
 	}
 	s.SetAccess(Access{Admins: us()})
 	open[0].Close()
@@ -495,5 +502,29 @@ func TestClientSaysWhatIsWrong(t *testing.T) {
 		&Export{})
 	if e, ok := err.(*Error); !ok || e.Status != 404 || e.Field != "name" {
 		t.Error(err)
+	}
+}
+
+// TestEventsThatAreCutAreAnError checks that a client tells the end of a server from the end of its
+// events.
+func TestEventsThatAreCutAreAnError(t *testing.T) {
+	s := serve(t, Access{Admins: us()})
+	for _, end := range []struct {
+		by   func()
+		want string
+	}{{func() { _ = s.http.Close() }, "events end without an end"}, {s.Close, ""}} {
+		client := NewClient(s.path)
+		defer client.Close()
+		err := client.Events(t.Context(), func(_ []byte, e Event) error {
+			if e.Event == "listening" {
+				end.by()
+			}
+			return nil
+		})
+		if end.want == "" && err != nil || end.want != "" &&
+			(err == nil || !strings.Contains(err.Error(), end.want)) {
+			t.Errorf("%v, want %q", err, end.want)
+		}
+		s = serve(t, Access{Admins: us()})
 	}
 }
