@@ -15,14 +15,15 @@ import (
 	"strings"
 )
 
-// maxFile bounds a configuration file, in bytes: a hundred times 10,000 exports.
-const maxFile = 256 << 20
+// maxLength bounds all files of a configuration together, in bytes: some 100,000 exports. What is
+// read takes about twenty times as much memory for a while.
+const maxLength = 16 << 20
 
 // Load reads a file with all that it includes, and returns every mistake. The configuration has
 // what could be read; with mistakes it is not for use.
 func Load(path string) (*Config, []Mistake) {
-	l := loader{config: &Config{Path: path}, root: &node{kind: kindTable, from: headed,
-		at: Pos{path, 1, 1}}}
+	l := loader{config: &Config{Path: path}, seen: map[string]bool{},
+		root: &node{kind: kindTable, from: headed, at: Pos{path, 1, 1}}}
 	setDefaults(l.config)
 	l.file(path, Pos{}, nil)
 	b := binder{bad: map[Pos]bool{}}
@@ -40,6 +41,8 @@ func Load(path string) (*Config, []Mistake) {
 
 type loader struct {
 	config   *Config
+	seen     map[string]bool // real paths of the files that were read
+	length   int             // of them together, in bytes
 	root     *node
 	include  Value[Strings] // of the first file
 	mistakes []Mistake
@@ -52,19 +55,18 @@ func (l *loader) wrong(at Pos, field, text string) {
 // file reads a file. at is the pattern that includes it, and above are the files that include each
 // other down to it.
 func (l *loader) file(path string, at Pos, above []string) {
-	whole, err := filepath.Abs(path)
-	if err != nil {
-		whole = path
-	}
+	whole := realPath(path)
 	if slices.Contains(above, whole) {
 		l.wrong(at, "include", fmt.Sprintf("%s includes itself, through %s; remove it from one of "+
 			"the lists", path, filepath.Base(above[len(above)-1])))
 		return
 	}
-	if slices.Contains(l.config.Files, path) {
-		return // two patterns match it
+	if l.seen[whole] {
+		return // two patterns match it, or two names lead to it
 	}
-	text, err := readFile(path, len(above) > 0)
+	l.seen[whole] = true
+	text, err := readFile(path, len(above) > 0, maxLength-l.length)
+	l.length += len(text)
 	if err != nil {
 		if !at.IsSet() {
 			at = Pos{File: path}
@@ -80,8 +82,20 @@ func (l *loader) file(path string, at Pos, above []string) {
 	l.includes(tree.named["include"], path, append(slices.Clone(above), whole))
 }
 
+// realPath is the path of a file without links, by which it is known wherever a link leads: links
+// to folders above would otherwise make ever longer names of the same files.
+func realPath(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	if whole, err := filepath.Abs(path); err == nil {
+		path = whole
+	}
+	return path
+}
+
 // readFile reads a file. One that is included is a regular file; the first may be a pipe.
-func readFile(path string, regular bool) ([]byte, error) {
+func readFile(path string, regular bool, most int) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("%w; check the path, and who may read it", err)
@@ -92,12 +106,13 @@ func readFile(path string, regular bool) ([]byte, error) {
 		return nil, fmt.Errorf("%s is not a file; include the files in a directory as DIR/*.toml",
 			path)
 	}
-	text, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	text, err := io.ReadAll(io.LimitReader(file, int64(most)+1))
 	switch {
 	case err != nil:
 		return nil, err
-	case len(text) > maxFile:
-		return nil, fmt.Errorf("%s has more than %d MiB; split it", path, maxFile>>20)
+	case len(text) > most:
+		return nil, fmt.Errorf("%s: this is too long: all files of a configuration have %d MiB at "+
+			"most", path, maxLength>>20)
 	}
 	return text, nil
 }

@@ -169,3 +169,45 @@ func compare(t *testing.T, got, want []string) {
 		}
 	}
 }
+
+// TestLinksThatLeadBackAreReadOnce checks that links to folders above do not make ever more names
+// of the same files.
+func TestLinksThatLeadBackAreReadOnce(t *testing.T) {
+	dir := write(t, map[string]string{"main.toml": "include = [\"d/*.toml\"]\n",
+		"d/a.toml": "include = [\"*/a.toml\"]\n[export.a]\npath = \"null:1M\"\n"})
+	for _, link := range []string{"d/x", "d/y", "d/z"} {
+		if err := os.Symlink(".", filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("a.toml", filepath.Join(dir, "d/b.toml")); err != nil {
+		t.Fatal(err)
+	}
+	c, mistakes := Load(filepath.Join(dir, "main.toml"))
+	if len(c.Files) != 2 || len(c.Exports) != 1 || len(mistakes) != 3 {
+		t.Errorf("%q, %d exports, %q", c.Files, len(c.Exports), mistakes)
+	}
+	for _, m := range mistakes {
+		if !strings.Contains(m.Text, "includes itself") {
+			t.Error(m)
+		}
+	}
+}
+
+// TestLengthIsBounded checks that neither one file nor many may be longer than what is read.
+func TestLengthIsBounded(t *testing.T) {
+	dir := write(t, map[string]string{"main.toml": "include = [\"d/*.toml\"]\n"})
+	if err := os.Mkdir(filepath.Join(dir, "d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"d/a.toml", "d/b.toml"} {
+		text := strings.Repeat("#\n", maxLength/2*2/3)
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, mistakes := Load(filepath.Join(dir, "main.toml"))
+	if len(mistakes) == 0 || !strings.Contains(mistakes[0].Text, "d/b.toml: this is too long") {
+		t.Errorf("%q", mistakes)
+	}
+}
