@@ -79,8 +79,9 @@ type server struct {
 	control      *control.Server // nil: none was asked for
 	controlPlace *gate.Place
 
-	reloading     sync.Mutex // held by a reload
-	mu            sync.Mutex // guards what follows, and of the options what a reload changes
+	reloading     sync.Mutex    // held by a reload
+	loading       chan struct{} // is full while the file of the configuration is read
+	mu            sync.Mutex    // guards what follows, and of the options what a reload changes
 	doors         []door
 	reloadedAt    time.Time
 	reloadTrouble string
@@ -96,7 +97,8 @@ func serve(o *options, specs []backing.Spec, stdout, stderr io.Writer) error {
 		return err
 	}
 	s := &server{options: o, log: newLog(o, stderr), started: time.Now(),
-		events: control.NewEvents(), accepting: make(chan error, 1)}
+		events: control.NewEvents(), accepting: make(chan error, 1),
+		loading: make(chan struct{}, 1)}
 	defer s.log.backlog.close()
 	if ended, err := s.start(specs, signals); ended || err != nil {
 		return err
@@ -105,13 +107,14 @@ func serve(o *options, specs []backing.Spec, stdout, stderr io.Writer) error {
 	s.report()
 	s.printReady(stdout)
 	s.notify(daemon.SdNotifyReady)
-	err := s.wait(signals, hangups)
+	go s.followHangups(hangups)
+	err := s.wait(signals)
 	s.notify(daemon.SdNotifyStopping)
 	return errors.Join(err, s.down(signals))
 }
 
 // wait serves until a signal asks for an end, or an address accepts no more connections.
-func (s *server) wait(signals, hangups <-chan os.Signal) error {
+func (s *server) wait(signals <-chan os.Signal) error {
 	for {
 		select {
 		case sig := <-signals:
@@ -121,8 +124,6 @@ func (s *server) wait(signals, hangups <-chan os.Signal) error {
 		case err := <-s.accepting:
 			s.log.Error("shutting down: an address accepts no more connections", "error", err)
 			return err
-		case <-hangups:
-			go s.hangUp()
 		}
 	}
 }

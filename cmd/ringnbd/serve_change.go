@@ -15,6 +15,7 @@ import (
 	"ringnbd/cmd/ringnbd/control"
 	"ringnbd/engine"
 	"ringnbd/engine/backing"
+	"ringnbd/engine/tree"
 	"ringnbd/proto"
 )
 
@@ -42,7 +43,11 @@ type alteration struct {
 // replace.
 func (l *live) open(t *task, specs []backing.Spec, from string,
 	leaving ...*served) ([]*served, error) {
-	if err := l.takeRoom(len(specs)); err != nil {
+	room := 0
+	for i := range specs {
+		room += descriptors(&specs[i])
+	}
+	if err := l.takeRoom(room); err != nil {
 		return nil, err
 	}
 	gone := make([]*backing.Backing, len(leaving))
@@ -51,7 +56,7 @@ func (l *live) open(t *task, specs []backing.Spec, from string,
 	}
 	opened, err := l.stores.PrepareInstead(gone, specs)
 	if err != nil {
-		l.room.Add(int64(len(specs)))
+		l.room.Add(int64(room))
 		return nil, err
 	}
 	list := servedFrom(opened, from)
@@ -76,13 +81,24 @@ func (l *live) open(t *task, specs []backing.Spec, from string,
 }
 
 // takeRoom takes descriptors for exports, and leaves those that connections were promised.
-func (l *live) takeRoom(exports int) error {
-	if l.room.Add(-int64(exports)) < 0 {
-		l.room.Add(int64(exports))
+func (l *live) takeRoom(descriptors int) error {
+	if l.room.Add(-int64(descriptors)) < 0 {
+		l.room.Add(int64(descriptors))
 		return control.Unavailable("the limit on open files leaves no room for a further export; " +
-			"raise it (ulimit -n, LimitNOFILE= of a unit), and restart the server")
+			"raise it (ulimit -n, LimitNOFILE= of a unit) or allow fewer connections, and " +
+			"restart the server")
 	}
 	return nil
+}
+
+// descriptors is how many descriptors an export takes: one for each of its stores.
+func descriptors(s *backing.Spec) (n int) {
+	parsed, err := tree.Parse(s.Text())
+	if err != nil {
+		return 1 // it is not opened
+	}
+	parsed.Paths(func(*tree.Node) { n++ })
+	return n
 }
 
 // abandon closes exports that were opened and are not served.
@@ -97,7 +113,7 @@ func (l *live) abandon(list []*served) {
 func (l *live) giveRoom(list []*served) {
 	for _, x := range list {
 		if x.disk == nil {
-			l.room.Add(1)
+			l.room.Add(int64(descriptors(&x.spec)))
 		}
 	}
 }
@@ -134,13 +150,10 @@ func (l *live) swap(s *step) error {
 		}
 	}
 	l.show(s)
-	for _, x := range s.remove { // not before: no client gets another overlay now
-		shrink.Remove = append(shrink.Remove, l.discards.of(x.id)...)
-	}
 	if len(shrink.Remove)+len(shrink.Alter) == 0 {
 		return nil
 	}
-	_, err := l.engine.Apply(context.Background(), shrink)
+	err := l.shrink(&shrink)
 	var lost *engine.NotFlushedError
 	var remains *engine.RemainsError
 	switch {
@@ -156,6 +169,31 @@ func (l *live) swap(s *step) error {
 		l.log.Error("a change had trouble", "error", s.trouble)
 	}
 	return nil
+}
+
+// shrink has the engine take something away, with the overlays of the clients of what it removes.
+// No client gets another overlay now; but one may leave, and take its overlay along, between the
+// list of them and the change, which the engine refuses as a whole then.
+func (l *live) shrink(c *engine.Change) error {
+	for before := -1; ; {
+		all := *c
+		for _, id := range c.Remove {
+			all.Remove = append(all.Remove[:len(all.Remove):len(all.Remove)], l.discards.of(id)...)
+		}
+		_, err := l.engine.Apply(context.Background(), all)
+		if !engine.IsGone(err) || len(all.Remove) == before {
+			return err
+		}
+		before = len(all.Remove)
+	}
+}
+
+// outcome is what went wrong in a step that was carried out all the same, or nil.
+func (s *step) outcome(done string) error {
+	if s.trouble == nil {
+		return nil
+	}
+	return control.Unavailable("%s, but: %v", done, s.trouble)
 }
 
 // back shows again what a step has taken from the catalog, because the engine refused the step.
@@ -321,15 +359,20 @@ func (l *live) added(by control.Caller, list []*served) (answer control.Changed)
 func readOnly(e *proto.Export) bool { return e.Flags&proto.FlagReadOnly != 0 }
 
 // alterations returns how an export, and the partitions that are served with it, become what a spec
-// wants while they stay open. ok is false if that cannot be.
-func (l *live) alterations(x *served, want backing.Spec) (list []alteration, ok bool, err error) {
+// wants while they stay open, and others leave. ok is false if that cannot be.
+func (l *live) alterations(x *served, want backing.Spec, leaving ...*served) (list []alteration,
+	ok bool, err error) {
+	gone := make([]*backing.Backing, len(leaving))
+	for i, other := range leaving {
+		gone[i] = other.backing
+	}
 	for _, each := range l.group(x) {
 		to := want
 		if each != x {
 			to = each.spec
 			to.ReadOnly = want.ReadOnly
 		}
-		shown, ok, err := each.backing.Altered(to)
+		shown, ok, err := each.backing.Altered(to, gone...)
 		if err != nil || !ok {
 			l.unalter(list)
 			return nil, false, err
@@ -463,7 +506,8 @@ func (l *live) replace(t *task, by control.Caller, old *served, want backing.Spe
 		return control.Changed{}, err
 	}
 	l.told(by, s, false)
-	return control.Changed{Changed: true, Notes: list[0].backing.Notes}, nil
+	return control.Changed{Changed: true, Notes: list[0].backing.Notes},
+		s.outcome(exportTitle(want.Name) + " is served as it is now")
 }
 
 // reopen closes an export and opens its store in another way. If that fails it is served as before.
@@ -521,11 +565,8 @@ func (l *live) remove(ctx context.Context, by control.Caller, name string,
 			return control.Changed{}, err
 		}
 		l.told(by, s, force)
-		if s.trouble != nil {
-			return control.Changed{}, control.Unavailable("%s is not served any more, but: %v",
-				exportTitle(name), s.trouble)
-		}
-		return control.Changed{Changed: true}, nil
+		return control.Changed{Changed: true},
+			s.outcome(exportTitle(name) + " is not served any more")
 	})
 }
 

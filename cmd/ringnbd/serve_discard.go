@@ -30,6 +30,8 @@ type discards struct {
 	engine  *engine.Engine
 	journal *journal
 	find    func(id engine.ID) *backing.Backing // of an export that is served; nil: it is not
+	take    func() error                        // a descriptor
+	give    func()                              // it back
 
 	mu      sync.Mutex
 	made    map[engine.ID]*thrown
@@ -60,13 +62,19 @@ func (d *discards) prepare(ctx context.Context, export proto.Export, _ string) (
 	if b == nil || !b.Discards() {
 		return export.ID, nil, nil
 	}
+	if err := d.take(); err != nil {
+		return 0, nil, err
+	}
 	own, err := b.ThrowAway(ctx)
 	if err != nil {
+		d.give()
 		return 0, nil, err
 	}
 	ids, err := d.engine.Apply(ctx, engine.Change{Add: []engine.Export{own.Engine()}})
 	if len(ids) == 0 {
-		return 0, nil, errors.Join(err, own.Close())
+		err = errors.Join(err, own.Close())
+		d.give()
+		return 0, nil, err
 	}
 	d.journal.know(ids[0], exportName{export.Name, b.Path(), asked})
 	d.mu.Lock()
@@ -126,6 +134,7 @@ func (d *discards) remove(id engine.ID) {
 		return
 	}
 	d.journal.forget(id)
+	defer d.give()
 	if err := own.backing.Close(); err != nil {
 		d.log.Warn("the overlay of a client that has left is not closed", "error", err)
 	}

@@ -65,7 +65,7 @@ func (s *server) inForce() *config.Config {
 	for _, x := range s.live.views() {
 		e := x.asked
 		if e == nil || e.Name == x.name() && !sameSpec(e.Spec(), x.spec) {
-			e = exportOf(&x.spec)
+			e = altered(e, &x.spec)
 		}
 		if !x.leaving && !seen[e] && x.disk == nil {
 			seen[e] = true
@@ -73,6 +73,16 @@ func (s *server) inForce() *config.Config {
 		}
 	}
 	return &c
+}
+
+// altered is an export of a configuration as it is served now. A store that is the same is written
+// as the configuration writes it.
+func altered(asked *config.Export, now *backing.Spec) *config.Export {
+	e := exportOf(now)
+	if asked != nil && asked.Name == e.Name && sameStore(asked.Spec(), *now) {
+		e.Path, e.Overlay = asked.Path, asked.Overlay
+	}
+	return e
 }
 
 // sameSpec reports whether two specs ask for the same.

@@ -99,6 +99,7 @@ type live struct {
 	engine  *engine.Engine
 	journal *journal
 	room    atomic.Int64 // how many more descriptors exports may take
+	doubled bool         // each connection has one more descriptor, for an overlay of its own
 	catalog atomic.Pointer[proto.Exports]
 	// overlays of clients that throw away what they write
 	discards *discards
@@ -123,6 +124,17 @@ func (l *live) begin(e *engine.Engine, j *journal, list []*served) error {
 	defer l.mu.Unlock()
 	l.engine, l.journal = e, j
 	l.discards = newDiscards(l.log, e, j, l.backingOf)
+	l.discards.take = func() error {
+		if l.doubled {
+			return nil
+		}
+		return l.takeRoom(1)
+	}
+	l.discards.give = func() {
+		if !l.doubled {
+			l.room.Add(1)
+		}
+	}
 	j.mu.Lock()
 	j.after = l.discards.ended
 	j.mu.Unlock()

@@ -138,10 +138,10 @@ func (l *live) letIn(x *served, trouble bool) error {
 		return errors.Join(err, l.finish([]*served{x}))
 	}
 	l.journal.know(ids[0], exportName{name: x.name(), path: x.backing.Path()})
-	again := *x // others may be reading x
-	again.id, again.leaving = ids[0], false
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	again := *x // others may be reading x
+	again.id, again.leaving = ids[0], false
 	l.list[slices.Index(l.list, x)] = &again
 	l.byName[x.name()] = &again
 	return l.publish()

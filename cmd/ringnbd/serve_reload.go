@@ -11,6 +11,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,12 +44,49 @@ func (c *comparison) lines() []string {
 var errNoFile = control.Conflict("", "the server was started without a configuration file, so "+
 	"there is nothing to read again; start it with --config FILE")
 
+// readTime is how long the files of the configuration may take to be read.
+const readTime = 10 * time.Second
+
+// load reads the file of the configuration while the server runs. Storage that hangs, or a pipe
+// without a writer, keeps one goroutine and its thread, however often it is asked for.
+func (s *server) load(most time.Duration) (*config.Config, []config.Mistake, error) {
+	late := time.NewTimer(most)
+	defer late.Stop()
+	hangs := control.Unavailable("%s could not be read in %v: its storage does not answer, or it "+
+		"is a pipe that nobody writes to; nothing was changed", s.configPath(), most)
+	select {
+	case s.loading <- struct{}{}:
+	case <-late.C:
+		return nil, nil, hangs
+	}
+	type result struct {
+		config   *config.Config
+		mistakes []config.Mistake
+	}
+	done := make(chan result, 1)
+	go func() {
+		defer func() { <-s.loading }()
+		backing.Reach(s.options.config)
+		c, mistakes := config.Load(s.options.config)
+		done <- result{c, mistakes}
+	}()
+	select {
+	case r := <-done:
+		return r.config, r.mistakes, nil
+	case <-late.C:
+		return nil, nil, hangs
+	}
+}
+
 // compare reads the file of the configuration, and compares it with what is in force.
 func (s *server) compare() (*comparison, error) {
 	if s.configPath() == "" {
 		return nil, errNoFile
 	}
-	next, mistakes := config.Load(s.options.config)
+	next, mistakes, err := s.load(readTime)
+	if err != nil {
+		return nil, err
+	}
 	if len(mistakes) > 0 {
 		return nil, config.MistakesError(mistakes)
 	}
@@ -94,6 +133,15 @@ func (s *server) reloaded() (at *time.Time, trouble string) {
 	return &s.reloadedAt, s.reloadTrouble
 }
 
+// followHangups reloads for each signal, one after another. Signals that come while one waits mean
+// no more than that one does; but one that comes during a reload, which may have read the file
+// already, is not lost.
+func (s *server) followHangups(hangups <-chan os.Signal) {
+	for range hangups {
+		s.hangUp()
+	}
+}
+
 // hangUp reloads because of a signal. systemd (Type=notify-reload) is told when it begins and ends.
 func (s *server) hangUp() {
 	var now unix.Timespec
@@ -103,10 +151,13 @@ func (s *server) hangUp() {
 	s.notify(daemon.SdNotifyReady)
 }
 
-// reload reads the configuration again and does what it says, or tells what that would be.
+// reload reads the configuration again and does what it says, or tells what that would be. A signal
+// cannot be told to try again, so it waits for its turn.
 func (s *server) reload(ctx context.Context, by control.Caller, dry bool) (lines []string,
 	changed bool, err error) {
-	if !s.reloading.TryLock() {
+	if by.Signal != "" {
+		s.reloading.Lock()
+	} else if !s.reloading.TryLock() {
 		return nil, false, control.Conflict("", "another reload is under way; try again when it "+
 			"is done")
 	}
@@ -181,6 +232,7 @@ type turn struct {
 	leave   []*served      // removed or replaced
 	alter   []alteration
 	again   []backing.Spec   // exports whose store is opened again, in another way
+	late    []backing.Spec   // new exports of stores that others have open differently
 	doors   []door           // opened
 	shut    []string         // addresses
 	listens []*config.Listen // that are in force afterwards
@@ -220,20 +272,7 @@ func (s *server) carryOut(k *task, t *turn, c *comparison) (err error) {
 			}
 		}
 	}()
-	for i := range c.differences {
-		d := &c.differences[i]
-		switch d.Subject {
-		case config.OfExport:
-			err = s.planExport(k, t, d)
-		case config.OfListen:
-			err = s.planDoor(t, d)
-		}
-		if err != nil {
-			s.unplan(t)
-			return err
-		}
-	}
-	added, err := s.live.open(k, t.add, "", t.leave...)
+	added, err := s.plan(k, t, c)
 	if err != nil {
 		s.unplan(t)
 		return err
@@ -256,10 +295,75 @@ func (s *server) carryOut(k *task, t *turn, c *comparison) (err error) {
 	s.live.told(t.by, step, false)
 	trouble := s.settle(t)
 	t.doors = nil // which serve now, whatever follows
-	if err := errors.Join(trouble, s.openAgain(k, t)); err != nil {
+	if err := errors.Join(step.outcome("what was to be removed is"), trouble, s.openAgain(k, t),
+		s.openLate(k, t)); err != nil {
 		return &partError{err}
 	}
 	return nil
+}
+
+// plan plans all differences, those first that are in the way of none, and opens what is new.
+func (s *server) plan(k *task, t *turn, c *comparison) ([]*served, error) {
+	var rest []*config.Difference
+	for i := range c.differences {
+		d := &c.differences[i]
+		var err error
+		switch {
+		case d.Subject == config.OfListen:
+			err = s.planDoor(t, d)
+		case d.Subject == config.OfExport && d.NewExport == nil:
+			err = s.planExport(k, t, d)
+		case d.Subject == config.OfExport:
+			rest = append(rest, d)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, d := range rest {
+		if err := s.planExport(k, t, d); err != nil {
+			return nil, err
+		}
+	}
+	for {
+		added, err := s.live.open(k, t.add, "", t.leave...)
+		var shared *backing.SharedError
+		if !errors.As(err, &shared) || shared.Mode == "" {
+			return added, err
+		}
+		name, other := shared.Name, shared.Other
+		at := slices.IndexFunc(t.add, func(w backing.Spec) bool { return w.Name == name })
+		leaves := slices.ContainsFunc(t.leave, func(x *served) bool { return x.name() == other })
+		if at < 0 || !leaves {
+			return nil, err
+		}
+		t.late = append(t.late, t.add[at])
+		t.add = slices.Delete(t.add, at, at+1)
+	}
+}
+
+// openLate opens exports of stores that others, which have left now, had open in another way.
+func (s *server) openLate(k *task, t *turn) error {
+	var trouble []error
+	origins := originsIn(t.next)
+	for _, want := range t.late {
+		list, err := s.live.open(k, []backing.Spec{want}, "")
+		if err == nil {
+			for _, x := range list {
+				x.from, x.asked = origins.of(x)
+			}
+			if err = s.live.swap(&step{add: list}); err != nil {
+				s.live.abandon(list)
+			}
+		}
+		if err != nil {
+			trouble = append(trouble, fmt.Errorf("%s is not served: %w", exportTitle(want.Name),
+				err))
+			continue
+		}
+		s.live.added(t.by, list)
+	}
+	return errors.Join(trouble...)
 }
 
 // partError is about a reload of which a part failed when the rest was in force already.
@@ -287,7 +391,7 @@ func (s *server) planExport(k *task, t *turn, d *config.Difference) error {
 		t.add = append(t.add, want)
 		return nil
 	}
-	list, ok, err := s.live.alterations(x, want)
+	list, ok, err := s.live.alterations(x, want, t.leave...)
 	switch {
 	case err != nil:
 		return err

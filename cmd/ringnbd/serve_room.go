@@ -21,6 +21,13 @@ import (
 // descriptorMargin is for files that are open for a moment while the server runs.
 const descriptorMargin = 8
 
+// spareShare is the part of the descriptors that is kept for exports that may be added, where there
+// are fewer than all connections need.
+const spareShare = 8
+
+// changes reports whether exports can be added while the server runs.
+func (s *server) changes() bool { return s.control != nil || s.options.config != "" }
+
 // limitConnections lowers the number of connections to what the limit leaves room for. It runs when
 // everything else is open. Go has raised the soft limit to the hard limit.
 func (s *server) limitConnections() error {
@@ -44,6 +51,7 @@ func (s *server) limitConnections() error {
 	for _, x := range s.opened {
 		if x.backing.Discards() {
 			each = 2 // and of the overlay that it throws away
+			s.live.doubled = true
 		}
 	}
 	room := int(limit.Cur) - used - gate.Descriptors(listeners, 0) - descriptorMargin
@@ -58,7 +66,12 @@ func (s *server) limitConnections() error {
 			"(ulimit -n, LimitNOFILE= of a unit) to at least %d",
 			limit.Cur, int(limit.Cur)-room+each)
 	}
-	s.live.room.Store(int64(max(room-each*s.options.connections, 0)))
+	spare := room - each*s.options.connections
+	if spare < 0 && s.changes() {
+		spare = room / spareShare
+		room -= spare
+	}
+	s.live.room.Store(int64(max(spare, 0)))
 	room /= each
 	if room < s.options.connections {
 		s.log.Warn("the limit on open files leaves room for fewer connections than "+

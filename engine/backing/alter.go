@@ -20,20 +20,19 @@ func (b *Backing) Spec() Spec { return b.spec }
 
 // Altered returns the export as a spec wants it, if that needs no other store: the same path,
 // opened in the same way, and writable only if the store was opened for that. Else ok is false. An
-// error says that another export of the store is in the way.
-func (b *Backing) Altered(s Spec) (shown proto.Export, ok bool, err error) {
+// error says that another export of the store, which is not leaving, is in the way.
+func (b *Backing) Altered(s Spec, leaving ...*Backing) (shown proto.Export, ok bool, err error) {
 	if !b.MayAlter(s) {
 		return proto.Export{}, false, nil
 	}
-	if b.tree != nil {
-		b.stores.exchange(b, s)
-		shown = b.Export
-		shown.Description = s.Description
-		return shown, true, nil
-	}
 	r := b.stores
 	old := r.exchange(b, s)
-	if err := r.admit(b, nil); err != nil {
+	if b.tree != nil {
+		as := *b
+		as.describeLayer()
+		return as.Export, true, nil
+	}
+	if err := r.admit(b, leaving); err != nil {
 		r.exchange(b, old)
 		return proto.Export{}, false, err
 	}
@@ -43,15 +42,16 @@ func (b *Backing) Altered(s Spec) (shown proto.Export, ok bool, err error) {
 }
 
 // MayAlter reports whether the export can become what a spec wants while it stays open, as far as
-// other exports of its store are not in the way. Of an export that is made of others only the
-// description can change: whether it is read-only decides how its parts are opened.
+// other exports of its store are not in the way.
 func (b *Backing) MayAlter(s Spec) bool {
 	switch {
 	case s.Text() != b.spec.Text() || s.Direct != b.spec.Direct || s.Raw != b.spec.Raw ||
 		s.Force != b.spec.Force:
 		return false
-	case b.tree != nil:
+	case b.tree != nil && b.Discards(): // clients that only read have nothing to throw away
 		return s.ReadOnly == b.spec.ReadOnly
+	case b.tree != nil:
+		return s.ReadOnly || !b.parts[1].store.spec.ReadOnly
 	}
 	return s.ReadOnly || !b.store.spec.ReadOnly
 }

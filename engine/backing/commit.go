@@ -44,7 +44,7 @@ func (b *Backing) mayEmpty() error {
 	case b.Discards():
 		why = "every client has an overlay of its own, which is thrown away when it leaves"
 	case b.spec.ReadOnly:
-		why = "is served read-only, so its FILE is open for reading only"
+		why = "is served read-only, so nothing of it may change"
 	default:
 		return nil
 	}

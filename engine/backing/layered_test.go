@@ -578,3 +578,29 @@ func TestAPartitionCanBeAnOrigin(t *testing.T) {
 		}
 	}
 }
+
+// TestAnOverlayIsReadOnlyWhileItIsOpen checks that an overlay whose FILE is open for writing can be
+// read-only for a while, and that one that was opened read-only cannot be written.
+func TestAnOverlayIsReadOnlyWhileItIsOpen(t *testing.T) {
+	directory := t.TempDir()
+	origin(t, directory)
+	s := over(directory, ", create=if-missing")
+	b := mustOpen(t, s)
+	for _, readOnly := range []bool{true, false} {
+		s.ReadOnly = readOnly
+		shown, ok, err := b.Altered(s)
+		if is := shown.Flags&proto.FlagReadOnly != 0; err != nil || !ok || is != readOnly ||
+			b.Device.ReadOnly {
+			t.Errorf("read-only %t: %+v, %t, %v", readOnly, shown, ok, err)
+		}
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.ReadOnly = true
+	b = mustOpen(t, s)
+	s.ReadOnly = false
+	if _, ok, err := b.Altered(s); ok || err != nil {
+		t.Errorf("opened read-only, and can be written: %v", err)
+	}
+}
