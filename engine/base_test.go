@@ -154,11 +154,11 @@ func TestChunksOfAPartitionHaveItsOffsets(t *testing.T) {
 	if _, err := unix.Pwrite(d.FD, bytes.Repeat([]byte{5}, 4096), base/4096*4096); err != nil {
 		t.Fatal(err)
 	}
-	var asked []uint64
+	asked := make(chan [2]uint64, 8)
 	x := window(d, base, length)
 	x.Contexts = []Context{contextFunc(
 		func(off, n uint64, emit func(length, status uint64) bool) error {
-			asked = append(asked, off, n)
+			asked <- [2]uint64{off, n}
 			emit(n, 3)
 			return nil
 		})}
@@ -197,8 +197,11 @@ func TestChunksOfAPartitionHaveItsOffsets(t *testing.T) {
 		binary.BigEndian.Uint32(reply[24:]) != 8192 {
 		t.Errorf("block status %x, %v", reply, err)
 	}
-	if len(asked) != 2 || asked[0] != base+4096 || asked[1] != 8192 {
-		t.Errorf("the source was asked about %d", asked)
+	if len(asked) != 1 {
+		t.Fatalf("the source was asked %d times", len(asked))
+	}
+	if got := <-asked; got != [2]uint64{base + 4096, 8192} {
+		t.Errorf("the source was asked about %d", got)
 	}
 }
 
