@@ -154,8 +154,11 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	if e.File != "" {
+	switch {
+	case e.File != "" && e.Line > 0:
 		return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Text)
+	case e.File != "":
+		return e.File + ": " + e.Text
 	}
 	return e.Text
 }

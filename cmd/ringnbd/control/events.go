@@ -139,6 +139,8 @@ func (q *call) stream() (any, error) {
 			on = write(event)
 		case <-q.request.Context().Done():
 			on = false
+			// the end is written, however long ago the last event was
+			_ = q.control.SetWriteDeadline(time.Now().Add(farewell))
 		}
 	}
 	return nil, nil

@@ -508,16 +508,18 @@ func TestClientSaysWhatIsWrong(t *testing.T) {
 // TestEventsThatAreCutAreAnError checks that a client tells the end of a server from the end of its
 // events.
 func TestEventsThatAreCutAreAnError(t *testing.T) {
-	s := serve(t, Access{Admins: us()})
 	for _, end := range []struct {
-		by   func()
+		by   func(*served)
 		want string
-	}{{func() { _ = s.http.Close() }, "events end without an end"}, {s.Close, ""}} {
+	}{{func(s *served) { _ = s.http.Close() }, "events end without an end"},
+		{func(s *served) { s.Close() }, ""}} {
+		s := serve(t, Access{Admins: us()}, func(s *Server) { s.times.answer = time.Second / 10 })
 		client := NewClient(s.path)
 		defer client.Close()
 		err := client.Events(t.Context(), func(_ []byte, e Event) error {
 			if e.Event == "listening" {
-				end.by()
+				time.Sleep(2 * s.times.answer) // the last event is a while ago
+				end.by(s)
 			}
 			return nil
 		})
@@ -525,6 +527,5 @@ func TestEventsThatAreCutAreAnError(t *testing.T) {
 			(err == nil || !strings.Contains(err.Error(), end.want)) {
 			t.Errorf("%v, want %q", err, end.want)
 		}
-		s = serve(t, Access{Admins: us()})
 	}
 }
