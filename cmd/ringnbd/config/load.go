@@ -15,9 +15,9 @@ import (
 	"strings"
 )
 
-// maxLength bounds all files of a configuration together, in bytes: some 100,000 exports. What is
-// read takes about twenty times as much memory for a while.
-const maxLength = 16 << 20
+// maxLength bounds all files of a configuration together, in bytes: some 20,000 exports, more than a
+// server has room for. What is read takes up to sixty times as much memory for a while.
+const maxLength = 4 << 20
 
 // Load reads a file with all that it includes, and returns every mistake. The configuration has
 // what could be read; with mistakes it is not for use.

@@ -211,3 +211,21 @@ func TestLengthIsBounded(t *testing.T) {
 		t.Errorf("%q", mistakes)
 	}
 }
+
+// TestLongLinesAreReadInOneGo checks places in lines of a hundred thousand values and parts, which
+// took many seconds when each was counted from the beginning of the line.
+func TestLongLinesAreReadInOneGo(t *testing.T) {
+	const n = 100_000
+	text := "[control]\nsocket = \"/c\"\nadmins = [" + strings.Repeat("\"é\", ", n) + "]\n" +
+		strings.Repeat("a.", n) + "a = 1\n"
+	dir := write(t, map[string]string{"main.toml": text})
+	_, mistakes := Load(filepath.Join(dir, "main.toml"))
+	places := map[int]int{} // the last column of each line that a mistake is in
+	for _, m := range mistakes {
+		places[m.At.Line] = max(places[m.At.Line], m.At.Column)
+	}
+	if last := len("admins = [") + 5*(n-1) + 1; places[3] != last || places[4] != 1 {
+		t.Errorf("mistakes are in %v, and should be in line 3 up to column %d and in line 4",
+			places, last)
+	}
+}

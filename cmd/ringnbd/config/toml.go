@@ -80,6 +80,10 @@ type source struct {
 	here     *node  // the table that keys go to; nil after a header that is wrong
 	path     string // of that table
 	mistakes []Mistake
+	// The last place that was asked for: the next is mostly behind it, in the same line, and a long
+	// line is not counted from its beginning for each.
+	lastOffset int
+	last       Pos
 }
 
 // parse makes the tree of a file.
@@ -131,7 +135,13 @@ func (s *source) pos(offset int) Pos { return s.place(s.base + offset) }
 // place is the place of an offset in the file.
 func (s *source) place(offset int) Pos {
 	line := sort.SearchInts(s.lines, offset+1) - 1
-	return Pos{s.name, line + 1, utf8.RuneCount(s.text[s.lines[line]:offset]) + 1}
+	from, column := s.lines[line], 1
+	if s.last.Line == line+1 && s.lastOffset <= offset {
+		from, column = s.lastOffset, s.last.Column
+	}
+	s.lastOffset = offset
+	s.last = Pos{s.name, line + 1, column + utf8.RuneCount(s.text[from:offset])}
+	return s.last
 }
 
 func (s *source) wrong(at Pos, field, text string) {
