@@ -15,8 +15,8 @@ import (
 	"strings"
 )
 
-// maxLength bounds all files of a configuration together, in bytes: some 20,000 exports, more than a
-// server has room for. What is read takes up to sixty times as much memory for a while.
+// maxLength bounds all files of a configuration together, in bytes: some 20,000 exports, more than
+// a server has room for. What is read takes up to sixty times as much memory for a while.
 const maxLength = 4 << 20
 
 // Load reads a file with all that it includes, and returns every mistake. The configuration has
