@@ -316,8 +316,8 @@ func TestBodiesAreBounded(t *testing.T) {
 // answer, are cut while others are served.
 func TestSilentClientsCostThemselvesOnly(t *testing.T) {
 	s := serve(t, Access{Admins: us()}, func(s *Server) {
-		s.times.header, s.times.body = 300*time.Millisecond, 300*time.Millisecond
-		s.times.answer = 300 * time.Millisecond
+		s.times.header, s.times.body = 1500*time.Millisecond, 1500*time.Millisecond
+		s.times.answer = time.Second
 	})
 	s.fake.exports = 20_000
 	var silent []net.Conn
@@ -343,6 +343,7 @@ func TestSilentClientsCostThemselvesOnly(t *testing.T) {
 	for range 10_000 {
 		s.events.Tell(Event{Event: "test", Text: strings.Repeat("x", 1000)})
 	}
+	time.Sleep(2 * s.times.answer) // none of them has read anything meanwhile
 	for i, c := range silent {
 		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
 		if _, err := io.Copy(io.Discard, c); os.IsTimeout(err) {
