@@ -146,24 +146,30 @@ func (e *Engine) Apply(ctx context.Context, c Change) (added []ID, err error) {
 			for i := range w.before { // each alone: it may be one that is removed
 				_, _ = e.Apply(ctx, Change{Alter: w.before[i : i+1]})
 			}
-			return nil, errors.Join(m.err, e.trouble(ctx, &Change{}, w, false))
+			return nil, errors.Join(m.err, e.departed(ctx, w))
 		}
 	}
-	return w.added, e.trouble(ctx, &c, w, late)
+	if late {
+		return w.added, errors.Join(w.remains(&c), e.departed(ctx, w))
+	}
+	return w.added, e.departed(ctx, w)
 }
 
-// trouble waits until what a change removes has gone, and says what of the change remains, and what
-// is lost.
-func (e *Engine) trouble(ctx context.Context, c *Change, w *work, late bool) error {
+// remains says of a change that not every loop has answered what may not be in force yet.
+func (w *work) remains(c *Change) error {
 	var all []error
-	if late {
-		for _, a := range c.Alter {
-			all = append(all, &RemainsError{Name: w.names[a.ID], ID: a.ID, Altered: true})
-		}
-		for i, id := range w.added {
-			all = append(all, &RemainsError{Name: c.Add[i].Name, ID: id, Added: true})
-		}
+	for _, a := range c.Alter {
+		all = append(all, &RemainsError{Name: w.names[a.ID], ID: a.ID, Altered: true})
 	}
+	for i, id := range w.added {
+		all = append(all, &RemainsError{Name: c.Add[i].Name, ID: id, Added: true})
+	}
+	return errors.Join(all...)
+}
+
+// departed waits until what a change removes has gone, and says what of it is left, or lost.
+func (e *Engine) departed(ctx context.Context, w *work) error {
+	var all []error
 	for _, d := range w.departures {
 		if e.answered(ctx, d.gone) {
 			all = append(all, d.err)
